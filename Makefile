@@ -1,0 +1,38 @@
+# make demo: environment, then R1 on this machine.  make test: environment, then all tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN ?= runs/nano
+
+.PHONY: demo test lint peers bench clean
+
+demo: $(VENV)/installed
+	$(BIN)/spoutnik run recipes/nano.yaml --out $(RUN)
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/installed-dev
+	$(BIN)/ruff check .
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spoutnik needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+# What the benchmarks compare against, in an environment of its own.
+peers: .venv-peers/installed
+
+.venv-peers/installed: benchmarks/peers-constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt \
+		torch trl transformers datasets accelerate
+	touch $@
+
+clean:
+	rm -rf $(VENV) .venv-peers build *.egg-info

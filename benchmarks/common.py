@@ -1,0 +1,84 @@
+"""Helpers shared by the benchmarks: what machine this is, the limit set by its matrix products, how results print."""
+
+import json
+import math
+import os
+import platform
+import re
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+
+FLAGS = ("avx2", "fma", "avx512f", "avx512_bf16", "avx512_vnni", "amx_tile", "amx_bf16", "asimd", "bf16", "sve")
+
+
+def machine() -> dict:
+    """The CPU model, usable cores, torch threads, and those of FLAGS that the CPU has (Linux; elsewhere no flags)."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            info = file.read()
+    except OSError:
+        info = ""
+    model = re.search(r"^model name\s*: (.*)$", info, re.MULTILINE)
+    flags = re.search(r"^(?:flags|Features)\s*: (.*)$", info, re.MULTILINE)
+    present = set(flags[1].split()) if flags else set()
+    return {
+        "cpu": model[1] if model else platform.processor() or platform.machine(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "flags": [flag for flag in FLAGS if flag in present],
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def median_ratio(ours: Sequence[float], peer: Sequence[float]) -> float:
+    """median(ours) / median(peer), without a unit; both in one unit, taken in turns on one idle machine."""
+    return statistics.median(ours) / statistics.median(peer)
+
+
+def matmul_limit(shapes: Sequence[tuple[int, int, int]], dtype: torch.dtype, repeats: int = 7) -> float:
+    """Seconds that nothing but the products (m, k) @ (k, n) of `shapes` take, one after the other.
+
+    Each distinct shape is timed as the median of `repeats` samples of at least 5 ms, into a ready output, and counts as
+    often as it occurs. Work around the products is not in it, so a program that needs these products, done apart and in
+    this dtype, cannot be faster.
+    """
+    total = 0.0
+    for m, k, n in dict.fromkeys(shapes):
+        left, right = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype).t()  # weights as nn.Linear keeps them
+        out = torch.empty(m, n, dtype=dtype)
+        once = min(_seconds(left, right, out, 1) for _ in range(3))
+        calls = max(1, math.ceil(0.005 / once))
+        samples = [_seconds(left, right, out, calls) for _ in range(repeats)]
+        total += statistics.median(samples) * list(shapes).count((m, k, n))
+    return total
+
+
+def _seconds(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, calls: int) -> float:
+    """Seconds of one product, as the mean of `calls` in a row."""
+    start = time.perf_counter()
+    for _ in range(calls):
+        torch.mm(left, right, out=out)
+    return (time.perf_counter() - start) / calls
+
+
+def print_result(result: dict) -> None:
+    """Print one result as table rows, then as the last line a JSON object.
+
+    `result` needs name, ours and unit (of ours, peer and limit: "tokens/s", "s", ...); peer and limit may be missing or
+    None. ratio = ours / peer and share_of_limit = ours / limit are added where they are not given. For times, where
+    less is better, a share is limit / ours: any unit that is "s", "ms" or "us" counts as a time, and then ratio is
+    peer / ours, so that above 1 always means that ours is better. Other keys are passed through to the JSON object.
+    """
+    ours, peer, limit = (result.get(key) for key in ("ours", "peer", "limit"))
+    is_time = result["unit"] in ("s", "ms", "us")
+    ratio, share = (None if not x else x / ours if is_time else ours / x for x in (peer, limit))
+    order = {"name": None, "ours": None, "peer": None, "limit": None, "unit": None, "ratio": ratio}
+    full = {**order, "share_of_limit": share, **result}
+    for key, value in full.items():
+        if isinstance(value, (int, float, str)):
+            print(f"{key:<20} {value:>14.4g}" if isinstance(value, float) else f"{key:<20} {value:>14}")
+    print(json.dumps(full))

@@ -1,0 +1,67 @@
+"""A conversation in the terminal. The thought is dimmed and kept apart from the answer."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.text import Text
+
+from spoutnik.engine.generate import Engine
+from spoutnik.engine.sampling import SamplingParams
+from spoutnik.errors import UserError
+from spoutnik.model.weights import load_model
+from spoutnik.text.thought import ThoughtStream
+from spoutnik.text.tokenizer import Message, Tokenizer
+
+
+class Chat:
+    """Remembers the turns; each reply starts from a fresh thought, past thoughts are dropped as R1's template does."""
+
+    def __init__(self, folder: Path, params: SamplingParams, seed: int):
+        self.tokenizer = Tokenizer.load(folder)
+        self.engine = Engine(load_model(folder), self.tokenizer.eos_id)
+        self.params, self.seed = params, seed
+        self.messages: list[Message] = []
+
+    def ask(self, question: str, console: Console | None) -> dict:
+        """One turn; shown as it comes where a console is given. Returns prompt, thought, answer, tokens, finish_reason."""
+        self.messages.append({"role": "user", "content": question})
+        stream = ThoughtStream(self.tokenizer)
+        parts: dict[bool, str] = {True: "", False: ""}
+        tokens = 0
+        for token in self.engine.stream(self.tokenizer.chat_ids(self.messages), self.params, self.seed + len(self.messages)):
+            tokens += 1
+            was_thinking = stream.thinking
+            text, thinking = stream.feed(token)
+            parts[thinking] += text
+            if console is not None:
+                if was_thinking and not stream.thinking:
+                    console.print("\n")
+                console.print(Text(text, style="dim italic" if thinking else ""), end="", soft_wrap=True)
+        finished = tokens < self.params.max_tokens
+        if console is not None:
+            console.print("" if finished else Text("\n(cut off: --max-tokens reached)", style="dim"))
+        answer = parts[False].strip()
+        self.messages.append({"role": "assistant", "content": answer})
+        return {"prompt": question, "thought": parts[True].strip(), "answer": answer, "tokens": tokens,
+                "finish_reason": "stop" if finished else "length"}
+
+    def converse(self, console: Console, folder: Path) -> None:
+        console.print(f"[dim]{folder}. It was taught the problem families of its recipe and small talk, nothing else. "
+                      "Try: Use 3, 5, 8 once each to make 16. Empty line or Ctrl-D to leave, /new to start over.[/]",
+                      highlight=False)
+        while True:
+            try:
+                question = console.input("[bold]> [/]").strip()
+            except EOFError:
+                console.print()
+                return
+            if not question:
+                return
+            if question == "/new":
+                self.messages.clear()
+                continue
+            try:
+                self.ask(question, console)
+            except UserError as error:  # the conversation has grown too long: say so and go on
+                self.messages.clear()
+                console.print(Text(f"{error} The conversation starts over.", style="dim"))

@@ -1,0 +1,221 @@
+"""The command line. Heavy imports live inside the commands, so that `--help` answers at once."""
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated, Optional
+
+# Threads that wait must sleep, not spin: on a busy machine spinning costs ten times (docs/results.md). Read by OpenMP
+# when torch loads, so it is set before any command imports it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")  # compiled kernels kept: one per shape
+
+import typer  # noqa: E402
+
+app = typer.Typer(
+    name="spoutnik", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="The whole DeepSeek-R1 system: train a model that reasons, look at it, talk to it. On hardware you own.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text (for machines).")]
+
+
+@app.command(epilog="Example: spoutnik run recipes/nano.yaml --out runs/nano")
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    out: Annotated[Optional[Path], typer.Option(help="Folder of the run [default: runs/NAME].")] = None,
+    from_: Annotated[Optional[str], typer.Option("--from", metavar="STAGE", help="Make this stage and all after it anew."
+                                                 )] = None,
+    until: Annotated[Optional[str], typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    seed: Annotated[Optional[int], typer.Option(min=0, help="Another seed than the recipe's.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print the plan with predicted time and memory, and do nothing.")] = False,
+    json_: Json = False,
+):
+    """Run a recipe: every stage that is not made yet. Interrupt with Ctrl-C and run again to go on."""
+    from spoutnik.recipe.schema import load_recipe
+
+    out = out or Path("runs") / load_recipe(recipe).name
+    if dry_run:
+        from spoutnik.recipe.plan import plan_recipe, print_plan
+        plan = plan_recipe(recipe, out, until, from_, seed)
+        print(json.dumps(plan.as_json())) if json_ else print_plan(plan)
+        return
+    from spoutnik.recipe.run import run_recipe
+    from spoutnik.recipe.table import as_json, print_table, rows
+
+    began = time.perf_counter()
+    result = run_recipe(recipe, out, _display(json_), until, from_, seed)
+    table = rows(result.artifacts, result.origins)
+    if json_:
+        print(json.dumps({"out": str(out), "origins": result.origins, "report": str(out / "report.html"),
+                          "stages": as_json(table)}))
+        return
+    console = _console()
+    print_table(table, console)
+    made = [name for name, origin in result.origins.items() if origin == "made now"]
+    console.print(f"{len(made)} of {len(result.artifacts)} stages made now, in {_duration(time.perf_counter() - began)}. "
+                  + ("Nothing had to be done." if not made else ""), highlight=False)
+    console.print(f"Report: {out / 'report.html'}\nTalk to it: spoutnik chat {out}", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: spoutnik chat runs/nano --stage cold_start")
+def chat(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a model's.")],
+    stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
+    top_p: Annotated[float, typer.Option(help="Share of the probability to sample from.")] = 0.95,
+    max_tokens: Annotated[int, typer.Option(help="Longest reply, thought included.")] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same reply.")] = 0,
+    prompt: Annotated[Optional[str], typer.Option(help="Ask this one question and leave.")] = None,
+    json_: Json = False,
+):
+    """Talk to a model in the terminal: the thought is dimmed, the answer plain."""
+    from spoutnik.chat import Chat
+    from spoutnik.engine.sampling import SamplingParams
+    from spoutnik.recipe.run import open_run
+
+    folder = open_run(run, stage)
+    talk = Chat(folder, SamplingParams(temperature, top_p, max_tokens), seed)
+    if prompt is not None:
+        reply = talk.ask(prompt, None if json_ else _console())
+        if json_:
+            print(json.dumps({"model": str(folder)} | reply, ensure_ascii=False))
+        return
+    if json_:
+        from spoutnik.errors import UserError
+        raise UserError("--json needs --prompt: a conversation has no single result. Add --prompt \"...\".")
+    talk.converse(_console(), folder)
+
+
+@app.command("eval", epilog="Example: spoutnik eval runs/nano --bench gsm8k --data test.jsonl --samples 4")
+def eval_(
+    run: Annotated[Path, typer.Argument(help="A run's folder, or a model's.")],
+    bench: Annotated[str, typer.Option(help="held-out (our families), gsm8k (needs --data), or gym-countdown, "
+                                       "gym-chain_sum, gym-base_conversion, gym-letter_counting (reasoning-gym).")],
+    data: Annotated[Optional[Path], typer.Option(help="The benchmark's own file (gsm8k: test.jsonl).")] = None,
+    stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Samples per problem; pass@1 is their mean.")] = 4,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first N problems.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=2, help="Longest completion.")] = 256,
+    temperature: Annotated[float, typer.Option(help="R1 uses 0.6.")] = 0.6,
+    top_p: Annotated[float, typer.Option(help="R1 uses 0.95.")] = 0.95,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    json_: Json = False,
+):
+    """Evaluate a model by R1's protocol: T 0.6, top-p 0.95, k samples, pass@1 as their mean, thought stripped."""
+    from spoutnik.evals.benchmarks import evaluate_benchmark
+    from spoutnik.recipe.run import open_run
+
+    with _display(json_).stage(f"eval {bench}", "benchmark", 1, 1) as reporter:
+        result = evaluate_benchmark(open_run(run, stage), bench, data, samples, limit, max_tokens, temperature, top_p,
+                                    seed, reporter("evaluating"))
+    if json_:
+        print(json.dumps(result, ensure_ascii=False))
+        return
+    console = _console()
+    for name, value in result["scores"].items():
+        console.print(f"{name}: [bold]{value['mean']:.1%}[/] (95 % interval {value['low']:.1%} to {value['high']:.1%}), "
+                      f"{value['problems']} problems x {result['samples']} samples", highlight=False)
+    console.print(f"well-formed {result['well_formed']:.1%}, thought {result['thought_tokens']:.0f} tokens, "
+                  f"{result['seconds']:.0f} s, {result['note']}", highlight=False)
+
+
+class TerminalDisplay:
+    """A line per stage, with a bar that shows rate and remaining time."""
+
+    def __init__(self):
+        self.console = _console(stderr=True)
+
+    def say(self, text: str) -> None:
+        self.console.print(text, highlight=False)
+
+    @contextlib.contextmanager
+    def stage(self, name: str, kind: str, position: int, total: int) -> Iterator[Callable]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        began = time.perf_counter()
+        bar = Progress(TextColumn("[bold]{task.description}"), BarColumn(24), MofNCompleteColumn(),
+                       TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
+                       TextColumn("left"), TimeRemainingColumn(), console=self.console, refresh_per_second=4)
+
+        def reporter(what: str) -> Callable[[int, int, int, str], None]:
+            task = None
+            first: list[tuple[float, int]] = []
+
+            def progress(done: int, of: int, tokens: int, note: str) -> None:
+                nonlocal task
+                now = time.perf_counter()
+                if task is None:
+                    task = bar.add_task(f"{position}/{total} {name}: {what}", total=of, rate="", note="")
+                    first.append((now, tokens))
+                rate = (tokens - first[0][1]) / max(now - first[0][0], 1e-3)
+                bar.update(task, completed=done, total=of, note=note,
+                           rate=f"{rate:,.0f} tokens/s" if now - first[0][0] > 1 else "")
+
+            return progress
+
+        with bar:
+            yield reporter
+        if not self.console.is_terminal and time.perf_counter() - began > 2:
+            self.console.print(f"{position}/{total} {name}: done in {_duration(time.perf_counter() - began)}",
+                               highlight=False)
+
+
+class SilentDisplay:
+    """Nothing: for --json and for tests."""
+
+    def say(self, text: str) -> None:
+        pass
+
+    @contextlib.contextmanager
+    def stage(self, name: str, kind: str, position: int, total: int) -> Iterator[Callable]:
+        yield lambda what: lambda done, of, tokens, note: None
+
+
+def _display(silent: bool) -> TerminalDisplay | SilentDisplay:
+    return SilentDisplay() if silent else TerminalDisplay()
+
+
+def _console(stderr: bool = False):
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
+
+
+def main() -> None:
+    """Runs a command; what the user did wrong is a sentence on stderr, without a traceback."""
+    try:
+        app(standalone_mode=False)
+    except KeyboardInterrupt:
+        print("\nInterrupted. What was finished is kept; run the same command again to go on.", file=sys.stderr)
+        _leave(130)
+    except Exception as error:
+        status = getattr(error, "exit_status", None)
+        if status is not None:  # UserError, RunError
+            print(f"spoutnik: {error}", file=sys.stderr)
+            _leave(status)
+        if isinstance(error, typer.Exit):
+            _leave(error.exit_code)
+        if hasattr(error, "format_message"):  # click's own complaints about options
+            print(f"spoutnik: {error.format_message()} Try --help.", file=sys.stderr)
+            _leave(2)
+        raise
+
+
+def _leave(status: int) -> None:
+    """At once: threads in the middle of a batch would otherwise be waited for."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,213 @@
+"""Generation: one loop for training rollouts, evaluation and chat.
+
+Prompts are prefilled once and their cache rows copied for the group's samples; rows that finish leave the batch and
+waiting ones take their place; the batch is split over the cores.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from spoutnik.engine.sampling import SamplingParams, sample, uniforms
+from spoutnik.errors import UserError
+from spoutnik.model.cache import Cache
+from spoutnik.model.packing import Packing
+from spoutnik.model.transformer import Transformer
+from spoutnik.parallel import cores, on_all_cores
+
+# Finished rows are squeezed out of the batch once they are this share of it: copying the cache is not free either.
+_COMPACT_AT = 0.125
+_ROW_MULTIPLE = 16
+
+
+@dataclass
+class Completion:
+    """One sampled continuation. token_ids without the end of sentence; logprobs has one more entry where it was sampled.
+
+    finish_reason: "stop" (end of sentence) or "length" (max_tokens reached).
+    """
+
+    prompt: int  # index of its prompt
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    finish_reason: str = ""
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason == "stop"
+
+
+class Engine:
+    """Holds a model ready to decode: weights cast once to the type they are computed in.
+
+    max_rows: sequences decoded together on one core. It bounds the cache's memory, and nothing else depends on it.
+    """
+
+    def __init__(self, model: Transformer, eos_id: int, max_rows: int = 320):
+        self.model = inference_copy(model)
+        self.eos_id = eos_id
+        self.max_rows = max_rows
+
+    def generate(self, prompts: list[list[int]], params: SamplingParams, n: int = 1, seed: int = 0,
+                 on_tokens: Callable[[int, int], None] | None = None) -> list[list[Completion]]:
+        """n completions for each prompt (token ids). `on_tokens(tokens, finished)` hears what each step made.
+
+        The same (seed, prompt number, sample number) gives the same random numbers, whatever the batch.
+        """
+        self.check(prompts, params)
+        # Dealt out longest prompts first, so that cores and steps carry alike.
+        order = sorted(range(len(prompts)), key=lambda i: -len(prompts[i]))
+        shares = [order[core::cores()] for core in range(min(cores(), len(order)))]
+        groups = [[Completion(i) for _ in range(n)] for i in range(len(prompts))]
+
+        def work(share: list[int]) -> None:
+            _Batch(self, prompts, groups, params, seed).run(share, on_tokens or (lambda tokens, finished: None))
+
+        on_all_cores(work, shares)
+        return groups
+
+    def stream(self, prompt: list[int], params: SamplingParams, seed: int = 0) -> Iterator[int]:
+        """The tokens of one completion as they come (chat)."""
+        self.check([prompt], params)
+        cache = Cache.empty(self.model.config, 1, len(prompt) + params.max_tokens, self.model.compute_dtype)
+        hidden = self.model.prefill(torch.tensor(prompt), Packing.of([len(prompt)]), cache)
+        seeds = row_seeds(seed, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+        for position in range(params.max_tokens):
+            with torch.no_grad():
+                token, _ = sample(self.model.logits(hidden), params, seeds, torch.tensor([position]))
+            if int(token) == self.eos_id:
+                return
+            yield int(token)
+            hidden = self.model.decode(token, cache)
+
+    def check(self, prompts: list[list[int]], params: SamplingParams) -> None:
+        limit = self.model.config.max_position_embeddings
+        longest = max((len(p) for p in prompts), default=0)
+        if any(not p for p in prompts):
+            raise UserError("a prompt is empty: give it at least one token.")
+        if longest + params.max_tokens > limit:
+            raise UserError(f"max_tokens = {params.max_tokens}: with a prompt of {longest} tokens it passes the model's "
+                            f"{limit} positions. Lower max_tokens to {max(limit - longest, 0)} or shorten the prompt.")
+
+
+def inference_copy(model: Transformer) -> Transformer:
+    """The same network with its weights in the compute type (the routers' biases stay float32), no gradients."""
+    with torch.device("meta"):
+        copy = Transformer(model.config, model.compute_dtype)
+    state = {name: t.detach().clone() if name.endswith("e_score_correction_bias")
+             else t.detach().to(model.compute_dtype, copy=True) for name, t in model.state_dict().items()}
+    copy.load_state_dict(state, assign=True)
+    copy.rotary = model.rotary
+    return copy.requires_grad_(False)
+
+
+def row_seeds(seed: int, prompts: Tensor, samples: Tensor) -> Tensor:
+    """(B,) one 64-bit seed per row from the run's seed, the prompt's number and the sample's number in its group."""
+    mixed = uniforms(torch.full_like(prompts, seed), prompts * 100_003 + samples)
+    return (mixed * 2.0 ** 53).long()
+
+
+class _Batch:
+    """The rows one core decodes together."""
+
+    def __init__(self, engine: Engine, prompts: list[list[int]], groups: list[list[Completion]], params: SamplingParams,
+                 seed: int):
+        self.engine, self.model, self.params, self.seed = engine, engine.model, params, seed
+        self.prompts, self.groups = prompts, groups
+        self.cache: Cache | None = None
+        self.rows: list[Completion] = []
+        self.seeds = torch.empty(0, dtype=torch.long)
+        self.positions = torch.empty(0, dtype=torch.long)  # how many tokens each row has generated
+        self.tokens = torch.empty(0, dtype=torch.long)
+        self.alive = torch.empty(0, dtype=torch.bool)
+
+    @torch.no_grad()
+    def run(self, waiting: list[int], on_tokens: Callable[[int, int], None]) -> None:
+        waiting = list(reversed(waiting))
+        while waiting or self.rows:
+            admitted = self._take(waiting)
+            if admitted:
+                self._admit(admitted)
+            while self.rows and not self._should_compact():
+                before = int(self.alive.sum())
+                self._accept(self.model.decode(self.tokens, self.cache))
+                on_tokens(before, before - int(self.alive.sum()))
+            self._compact()
+
+    def _take(self, waiting: list[int]) -> list[int]:
+        """Prompts whose whole group fits; at least one if the batch is empty."""
+        taken, n = [], len(self.groups[0])
+        while waiting and (not self.rows and not taken or len(self.rows) + (len(taken) + 1) * n <= self.engine.max_rows):
+            taken.append(waiting.pop())
+        return taken
+
+    def _admit(self, prompts: list[int]) -> None:
+        """Prefills each prompt once and opens a row for every sample of its group."""
+        lengths = [len(self.prompts[i]) for i in prompts]
+        capacity = max(lengths) + self.params.max_tokens
+        fresh = Cache.empty(self.model.config, len(prompts), capacity, self.model.compute_dtype)
+        packing = Packing.of(lengths, fill=True)
+        ids = torch.tensor([t for i in prompts for t in self.prompts[i]] + [0] * packing.filler)
+        hidden = self.model.prefill(ids, packing, fresh)
+        n = len(self.groups[0])
+        shared = torch.arange(len(prompts)).repeat_interleave(n)
+        fresh = fresh.select(shared)
+        self.cache = fresh if not self.rows else _stacked(self.cache, fresh)
+        logits = self.model.logits(hidden)[shared]
+        seeds = row_seeds(self.seed, torch.tensor(prompts).repeat_interleave(n), torch.arange(n).repeat(len(prompts)))
+        first, logprobs = sample(logits, self.params, seeds, torch.zeros_like(seeds))
+        new = [completion for i in prompts for completion in self.groups[i]]
+        self.rows += new
+        self.seeds = torch.cat([self.seeds, seeds])
+        self.positions = torch.cat([self.positions, torch.ones_like(seeds)])
+        self.tokens = torch.cat([self.tokens, first])
+        self.alive = torch.cat([self.alive, torch.ones_like(seeds, dtype=torch.bool)])
+        self._record(range(len(self.rows) - len(new), len(self.rows)), first.tolist(), logprobs.tolist())
+
+    def _accept(self, hidden: Tensor) -> None:
+        """Samples from the new states and writes down what came."""
+        self.tokens, logprobs = sample(self.model.logits(hidden), self.params, self.seeds, self.positions)
+        self.positions += 1
+        self._record(range(len(self.rows)), self.tokens.tolist(), logprobs.tolist())
+
+    def _record(self, rows: range, tokens: list[int], logprobs: list[float]) -> None:
+        for row, token, logprob in zip(rows, tokens, logprobs):
+            completion = self.rows[row]
+            if completion.finish_reason:
+                continue
+            completion.logprobs.append(logprob)
+            if token == self.engine.eos_id:
+                completion.finish_reason = "stop"
+            else:
+                completion.token_ids.append(token)
+                if len(completion.logprobs) >= self.params.max_tokens:
+                    completion.finish_reason = "length"
+            if completion.finish_reason:
+                self.alive[row] = False
+
+    def _should_compact(self) -> bool:
+        alive = int(self.alive.sum())
+        return alive == 0 or len(self.rows) - alive > max(_COMPACT_AT * len(self.rows), _ROW_MULTIPLE)
+
+    def _compact(self) -> None:
+        keep = self.alive.nonzero()[:, 0]
+        # Some dead rows stay as filler: batches come in multiples of 16, whose kernels oneDNN has already compiled.
+        spare = (~self.alive).nonzero()[:-len(keep) % _ROW_MULTIPLE, 0] if len(keep) else keep
+        keep = torch.cat([keep, spare])
+        self.cache = self.cache.select(keep)
+        self.rows = [self.rows[i] for i in keep.tolist()]
+        self.seeds, self.positions, self.tokens = self.seeds[keep], self.positions[keep], self.tokens[keep]
+        self.alive = self.alive[keep]
+
+
+def _stacked(first: Cache, second: Cache) -> Cache:
+    """The rows of both caches in one, as long as the longer of them."""
+    capacity = max(first.layers[0].shape[1], second.layers[0].shape[1])
+
+    def grown(store: Tensor) -> Tensor:
+        return torch.nn.functional.pad(store, (0, 0, 0, capacity - store.shape[1]))
+
+    return Cache([torch.cat([grown(a), grown(b)]) for a, b in zip(first.layers, second.layers)],
+                 torch.cat([first.lengths, second.lengths]))

@@ -1,0 +1,140 @@
+"""The R1 evaluation protocol (R1 section 3 and appendix D.1): T 0.6, top-p 0.95, k samples, pass@1 as their mean.
+
+The thought is stripped before grading. The base model, which knows no conversations, is asked in plain text instead.
+"""
+
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
+
+from spoutnik.engine.generate import Completion, Engine
+from spoutnik.engine.sampling import SamplingParams
+from spoutnik.evals.statistics import mean_interval
+from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, sample
+from spoutnik.tasks.corpus import LABELS
+from spoutnik.tasks.language import language_consistency, reflection_count
+from spoutnik.tasks.rewards import accuracy_reward
+from spoutnik.text.thought import Reply, read_reply
+from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.rollouts import chat_prompts
+from spoutnik.train.settings import Settings
+
+PromptStyle = Literal["chat", "plain"]
+
+
+class EvaluationSettings(Settings):
+    """problems_per_family held-out problems, the same ones for every stage; samples of each (k)."""
+
+    problems_per_family: int = Field(default=48, gt=0)
+    samples: int = Field(default=2, gt=0)
+    temperature: float = Field(default=0.6, ge=0, le=2)
+    top_p: float = Field(default=0.95, gt=0, le=1)
+    max_tokens: int = Field(default=256, gt=1)
+
+
+@dataclass(frozen=True)
+class Graded:
+    """One sample of one problem."""
+
+    problem: Problem
+    completion: Completion
+    reply: Reply
+    correct: float
+
+
+def held_out_problems(families: Sequence[str], per_family: int, seed: int = 0) -> list[Problem]:
+    """Levels and languages in turn; the same problems whatever the model."""
+    problems = []
+    for name in families:
+        rng = random.Random(f"{seed} held out {name}")
+        family = FAMILIES[name]
+        for number in range(per_family):
+            level = family.levels[number % len(family.levels)]
+            problems.append(sample(family, rng, level, LANGUAGES[number // len(family.levels) % 2], "held_out"))
+    return problems
+
+
+def prompt_ids(prompts: Sequence[tuple[str, str]], tokenizer: Tokenizer, style: PromptStyle) -> list[list[int]]:
+    """(prompt, language) to ids: a conversation with the thought opened, or the corpus's own plain layout."""
+    if style == "chat":
+        return chat_prompts([prompt for prompt, _ in prompts], tokenizer)
+    return [[tokenizer.bos_id, *tokenizer.encode(LABELS[language][0].format(prompt) + "\n")]
+            for prompt, language in prompts]
+
+
+def read_plain(ids: list[int], tokenizer: Tokenizer, finished: bool) -> Reply:
+    """The base model's reply: an optional Thinking line and an Answer line, in either language."""
+    text = tokenizer.decode(ids).strip()
+    match = re.fullmatch(r"(?:(?:Thinking:|Réflexion :) (?P<thought>.*)\n)?(?:Answer:|Réponse :) (?P<answer>.*)", text,
+                         re.DOTALL)
+    if match is None:
+        return Reply(text, "", False, len(ids))
+    thought = match["thought"] or ""
+    return Reply(thought, match["answer"].strip(), finished, len(tokenizer.encode(thought)))
+
+
+def grade(engine: Engine, tokenizer: Tokenizer, problems: Sequence[Problem], settings: EvaluationSettings, seed: int,
+          style: PromptStyle = "chat", judge: Callable[[Problem, str], float] = accuracy_reward,
+          on_tokens: Callable[[int, int], None] | None = None) -> list[list[Graded]]:
+    """`samples` graded completions of every problem. `judge` sees the answer alone."""
+    params = SamplingParams(settings.temperature, settings.top_p, settings.max_tokens)
+    groups = engine.generate(prompt_ids([(p.prompt, p.language) for p in problems], tokenizer, style), params,
+                             settings.samples, seed, on_tokens)
+    read = read_reply if style == "chat" else read_plain
+    graded = []
+    for problem, group in zip(problems, groups):
+        row = []
+        for completion in group:
+            reply = read(completion.token_ids, tokenizer, completion.finished)
+            row.append(Graded(problem, completion, reply, judge(problem, reply.answer) if reply.well_formed else 0.0))
+        graded.append(row)
+    return graded
+
+
+def accuracy_of(graded: Sequence[Sequence[Graded]]) -> dict[str, float]:
+    """{"mean", "low", "high", "problems", "samples"}: pass@1 and its 95 % interval over problems."""
+    per_problem = [sum(g.correct for g in row) / len(row) for row in graded]
+    mean, low, high = mean_interval(per_problem)
+    return {"mean": mean, "low": low, "high": high, "problems": len(graded), "samples": sum(map(len, graded))}
+
+
+def summarise(graded: Sequence[Sequence[Graded]]) -> dict:
+    """One row of the stage table: accuracy per family and over families, thought length, form, language, reflection."""
+    families: dict[str, list[Sequence[Graded]]] = {}
+    for row in graded:
+        families.setdefault(row[0].problem.family, []).append(row)
+    flat = [g for row in graded for g in row]
+
+    def mean(values) -> float:
+        values = list(values)
+        return sum(values) / max(len(values), 1)
+
+    return {
+        "accuracy": accuracy_of(graded),
+        "families": {name: accuracy_of(rows) for name, rows in families.items()},
+        "thought_tokens": mean(g.reply.thought_tokens for g in flat),
+        "well_formed": mean(g.reply.well_formed for g in flat),
+        "language_consistency": mean(language_consistency(g.reply.thought + " " + g.reply.answer, g.problem.language)
+                                     for g in flat),
+        "reflections_per_thought": mean(reflection_count(g.reply.thought) for g in flat),
+        "tokens": sum(len(g.completion.logprobs) for g in flat),
+    }
+
+
+def sample_rows(graded: Sequence[Sequence[Graded]], per_family: int = 2) -> list[dict]:
+    """A few samples of each family to read, the same problems at every stage."""
+    rows, seen = [], {}
+    for row in graded:
+        family = row[0].problem.family
+        seen[family] = seen.get(family, 0) + 1
+        if seen[family] > per_family:
+            continue
+        g = row[0]
+        rows.append({"family": family, "level": g.problem.level, "language": g.problem.language,
+                     "prompt": g.problem.prompt, "expected": g.problem.answer, "thought": g.reply.thought,
+                     "answer": g.reply.answer, "correct": bool(g.correct), "well_formed": g.reply.well_formed})
+    return rows

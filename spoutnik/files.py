@@ -1,0 +1,126 @@
+"""Files that survive the power going out: write to a temporary name, fsync, rename."""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from spoutnik.errors import RunError, UserError
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns the operating system's refusals while writing `path` into a sentence with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RunError(f"{path}: the disk is full while saving; nothing already made was touched. "
+                           "Free some space (or choose another --out) and run the same command again.") from error
+        raise RunError(f"{path}: cannot be written ({error.strerror or error}). "
+                       "Check the folder's permissions or choose another --out.") from error
+
+
+def fsync_path(path: Path) -> None:
+    """Flushes a file, or a folder's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields a temporary name beside `path`; when the block succeeds it is flushed and takes the place of `path`.
+
+    A reader sees the old file or the new one, never half of one.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.writing-{os.getpid()}")
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            fsync_path(temporary)
+            os.replace(temporary, path)
+            fsync_path(path.parent)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: object) -> None:
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def read_json(path: Path) -> dict:
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: not found. Check the path, or run the stage that makes it.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: is not valid JSON ({error}). Restore it, or delete its folder and run again.") from error
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def read_jsonl(path: Path, required: tuple[str, ...] = ()) -> list[dict]:
+    """The rows of a JSON-lines file.
+
+    Raises:
+        UserError: names the file and the line of the first broken row, or of one that lacks a `required` key.
+    """
+    rows = []
+    try:
+        with open(path, encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}). Mend or remove it.") from error
+                missing = [key for key in required if not isinstance(row, dict) or key not in row]
+                if missing:
+                    raise UserError(f"{path}, line {number}: the key '{missing[0]}' is missing. Each line needs "
+                                    f"{', '.join(required)}.")
+                rows.append(row)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file. Give the path of a JSON-lines file.") from error
+    except (UnicodeDecodeError, IsADirectoryError) as error:
+        raise UserError(f"{path}: is not a text file of JSON lines.") from error
+    return rows
+
+
+def sha256_file(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_json(value: object) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+
+
+def install_folder(temporary: Path, final: Path) -> None:
+    """Renames a finished folder into place after flushing every file in it."""
+    with disk_errors(final):
+        for file in sorted(temporary.rglob("*")):
+            fsync_path(file)
+        fsync_path(temporary)
+        os.replace(temporary, final)
+        fsync_path(final.parent)
+
+
+def remove_folder(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,32 @@
+"""What this machine is and can do."""
+
+import platform
+import resource
+import sys
+from pathlib import Path
+
+import torch
+
+from spoutnik.parallel import cores
+
+
+def compute_dtype(setting: str) -> torch.dtype:
+    """"auto" is bfloat16 where the processor multiplies it in hardware, float32 elsewhere."""
+    if setting != "auto":
+        return getattr(torch, setting)
+    return torch.bfloat16 if torch.cuda.is_available() or torch.ops.mkldnn._is_mkldnn_bf16_supported() else torch.float32
+
+
+def peak_memory() -> int:
+    """Peak resident bytes of this process so far (Linux counts KiB, macOS bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def machine() -> dict[str, str | int]:
+    model = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
+        model = names[0] if names else model
+    return {"cores": cores(), "cpu": model, "system": platform.system()}

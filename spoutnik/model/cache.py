@@ -1,0 +1,45 @@
+"""What decoding remembers: one vector per token and layer, the same shape for MLA (latent) and GQA (keys, values)."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spoutnik.model.config import ModelConfig
+
+
+@dataclass
+class Cache:
+    """layers: per layer (rows, capacity, cache_width). lengths (rows,): tokens each row holds so far."""
+
+    layers: list[Tensor]
+    lengths: Tensor
+    longest: int = 0  # of `lengths`, fixed once per step by `begin_step`: one synchronisation instead of one per layer
+
+    @staticmethod
+    def empty(config: ModelConfig, rows: int, capacity: int, dtype: torch.dtype,
+              device: torch.device | str = "cpu") -> "Cache":
+        shape = (rows, capacity, config.cache_width)
+        return Cache([torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)],
+                     torch.zeros(rows, dtype=torch.long, device=device))
+
+    @property
+    def rows(self) -> int:
+        return self.lengths.shape[0]
+
+    def append(self, layer: int, entries: Tensor) -> Tensor:
+        """Stores one new entry per row, (rows, cache_width), at each row's length; returns the visible prefix
+        (rows, longest + 1, cache_width). `advance` counts the token once all layers have stored theirs."""
+        store = self.layers[layer]
+        store[torch.arange(self.rows, device=store.device), self.lengths] = entries
+        return store[:, :self.longest + 1]
+
+    def begin_step(self) -> None:
+        self.longest = int(self.lengths.max())
+
+    def advance(self) -> None:
+        self.lengths += 1
+
+    def select(self, rows: Tensor) -> "Cache":
+        """A cache of the given rows (repeats allowed: that is how a group shares one prompt's prefill)."""
+        return Cache([store.index_select(0, rows) for store in self.layers], self.lengths.index_select(0, rows))

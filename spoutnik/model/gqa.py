@@ -1,0 +1,43 @@
+"""Grouped-query attention in Qwen2's shape (biases on q, k, v): the dense students. Letters as in mla.py."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spoutnik.model.cache import Cache
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.layers import Linear
+from spoutnik.model.packing import Packing, packed_attention
+from spoutnik.model.rope import rotate_halves, softmax_scale
+
+
+class GQA(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.heads, self.groups, width = config.num_attention_heads, config.num_key_value_heads, config.qk_head_dim
+        self.scale = softmax_scale(config)
+        self.q_proj = Linear(config.hidden_size, self.heads * width, bias=True)
+        self.k_proj = Linear(config.hidden_size, self.groups * width, bias=True)
+        self.v_proj = Linear(config.hidden_size, self.groups * width, bias=True)
+        self.o_proj = Linear(self.heads * width, config.hidden_size, bias=False)
+
+    def _qkv(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q = self.q_proj(x).unflatten(-1, (self.heads, -1))
+        k, v = (proj(x).unflatten(-1, (self.groups, -1)) for proj in (self.k_proj, self.v_proj))
+        return rotate_halves(q, rotary), rotate_halves(k, rotary), v
+
+    def forward(self, x: Tensor, rotary: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
+        """x (t, hidden) to (t, hidden), and the cache entries (t, cache_width)."""
+        q, k, v = self._qkv(x, rotary)
+        out = packed_attention(q, k, v, packing, self.scale)
+        return self.o_proj(out.flatten(1)), torch.cat([k.flatten(1), v.flatten(1)], dim=-1)
+
+    def decode(self, x: Tensor, rotary: Tensor, cache: Cache, layer: int, mask: Tensor) -> Tensor:
+        """One new token per row: x (b, hidden) to (b, hidden); mask (b, 1, 1, s) is added to the scores."""
+        q, k, v = self._qkv(x, rotary)
+        kv = cache.append(layer, torch.cat([k.flatten(1), v.flatten(1)], dim=-1))
+        k, v = (part.unflatten(-1, (self.groups, -1)).transpose(1, 2) for part in kv.chunk(2, dim=-1))
+        # The query heads of one group stand where queries usually do, so that a group reads its keys once.
+        q = q.unflatten(1, (self.groups, -1))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        return self.o_proj(out.flatten(1))

@@ -1,0 +1,184 @@
+"""DeepSeekMoE with V3's router (DeepSeek-V3, section 2.1.2, eq. 12-20).
+
+Letters: T tokens, E routed experts, K experts per token, D hidden size.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.grouped import grouped_linear
+from spoutnik.model.layers import SwiGLU
+from spoutnik.model.packing import Packing
+
+
+@dataclass
+class RouterTrace:
+    """What one forward pass tells about its routing, layer by layer: filled by the routers, read by the trainer.
+
+    An object handed down the forward pass rather than state of the modules, because two threads may share them.
+    """
+
+    want_balance_loss: bool = False
+    loads: dict[str, Tensor] = field(default_factory=dict)  # router name -> (E,) tokens sent to each expert
+    balance_losses: list[Tensor] = field(default_factory=list)  # scalars
+
+
+class Router(nn.Module):
+    def __init__(self, config: ModelConfig, name: str):
+        super().__init__()
+        self.config, self.name = config, name
+        self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
+        # A buffer, moved by its own rule and not by the gradient; float32 whatever the weights' type (trap 6).
+        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
+
+    def forward(self, x: Tensor, packing: Packing | None, trace: RouterTrace | None) -> tuple[Tensor, Tensor]:
+        """x (T, D) to the chosen experts (T, K) and their weights (T, K), float32."""
+        scores = F.linear(x.float(), self.weight.float()).sigmoid()  # float32: near-ties route alike (trap 7)
+        experts = self.select(scores.detach())
+        weights = scores.gather(1, experts)  # the bias chooses but never weighs (trap 5)
+        if self.config.norm_topk_prob:
+            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+        if trace is not None:
+            real = experts.shape[0] - packing.filler
+            trace.loads[self.name] = torch.bincount(experts[:real].flatten(), minlength=self.config.n_routed_experts)
+            if trace.want_balance_loss:
+                trace.balance_losses.append(sequence_balance_loss(scores, experts, packing))
+        return experts, weights * self.config.routed_scaling_factor
+
+    def select(self, scores: Tensor) -> Tensor:
+        """The K experts with the best biased scores inside the best groups: (T, E) to (T, K)."""
+        config = self.config
+        biased = scores + self.e_score_correction_bias
+        if config.n_group > 1:
+            groups = biased.unflatten(-1, (config.n_group, -1))
+            best = groups.topk(2, dim=-1).values.sum(-1).topk(config.topk_group, dim=-1, sorted=False).indices
+            kept = torch.zeros_like(groups[..., 0], dtype=torch.bool).scatter_(1, best, True)
+            # -inf, not 0: a negative bias would let an expert of a masked group win (trap 4).
+            biased = groups.masked_fill(~kept[..., None], float("-inf")).flatten(-2)
+        return biased.topk(config.num_experts_per_tok, dim=-1, sorted=False).indices
+
+    @torch.no_grad()
+    def move_bias(self, load: Tensor, gamma: float) -> None:
+        """Auxiliary-loss-free balancing: up for starved experts, down for overloaded ones, by the sign alone."""
+        load = load.float()
+        self.e_score_correction_bias += gamma * torch.sign(load.mean() - load)
+
+
+def sequence_balance_loss(scores: Tensor, experts: Tensor, packing: Packing) -> Tensor:
+    """V3 eq. 17-20, averaged over documents: sum_i f_i P_i, equal to 1 at perfect balance (alpha is the caller's).
+
+    scores (T, E) sigmoid affinities with gradient; experts (T, K).
+    """
+    documents, real = len(packing.lengths), scores.shape[0] - packing.filler
+    scores, experts, ids = scores[:real], experts[:real], packing.document_ids[:real]
+    n_experts = scores.shape[1]
+    length = torch.tensor(packing.lengths, device=scores.device, dtype=scores.dtype)[:, None]
+    chosen = torch.zeros_like(scores).scatter_(1, experts, 1.0)
+    f = scores.new_zeros(documents, n_experts).index_add_(0, ids, chosen) * (n_experts / experts.shape[1]) / length
+    normalised = scores / scores.sum(-1, keepdim=True)
+    p = scores.new_zeros(documents, n_experts).index_add(0, ids, normalised) / length
+    return (f * p).sum(-1).mean()
+
+
+class Experts(nn.Module):
+    """The routed experts' weights, stacked: gate_up_proj (E, 2I, D), down_proj (E, D, I)."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        n, hidden, width = config.n_routed_experts, config.hidden_size, config.moe_intermediate_size
+        self.gate_up_proj = nn.Parameter(torch.empty(n, 2 * width, hidden))
+        self.down_proj = nn.Parameter(torch.empty(n, hidden, width))
+
+    def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """x (T, D), experts (T, K), weights (T, K) to (T, D): sort by expert, two grouped products, sum back."""
+        layout = Layout.of(experts, self.down_proj.shape[0])
+        rows = _Dispatch.apply(x, layout)
+        gate, up = grouped_linear(rows, self.gate_up_proj, layout.counts).chunk(2, dim=-1)
+        rows = grouped_linear(F.silu(gate) * up, self.down_proj, layout.counts)
+        return _Combine.apply(rows, layout, weights)
+
+    def forward_plain(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """The plain twin: every expert on every token, masked."""
+        out = torch.zeros_like(x)
+        for e, (gate_up, down) in enumerate(zip(self.gate_up_proj, self.down_proj)):
+            gate, up = F.linear(x, gate_up).chunk(2, dim=-1)
+            share = (weights * (experts == e)).sum(-1, keepdim=True)
+            out = out + F.linear(F.silu(gate) * up, down) * share
+        return out
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows sorted by expert. counts (E,) rows of each block, rounded up to a multiple of 64 or 16 so that shapes repeat
+    (see packing.py); tokens (N,) the token in each row, any one where the row is filler; slots (T * K,) the row of each
+    choice."""
+
+    counts: Tensor
+    tokens: Tensor
+    slots: Tensor
+
+    @staticmethod
+    def of(experts: Tensor, n_experts: int) -> "Layout":
+        chosen = experts.flatten()
+        multiple = 64 if len(chosen) > 64 * n_experts else 16
+        sizes = torch.bincount(chosen, minlength=n_experts)
+        counts = -(-sizes // multiple) * multiple
+        order = chosen.argsort(stable=True)
+        shift = (counts.cumsum(0) - counts) - (sizes.cumsum(0) - sizes)  # how far filler pushes each block
+        rows = torch.arange(len(chosen), device=chosen.device) + shift[chosen[order]]
+        slots = torch.empty_like(order).index_copy_(0, order, rows)
+        tokens = order.new_zeros(int(counts.sum())).index_copy_(0, rows, order // experts.shape[1])
+        return Layout(counts, tokens, slots)
+
+
+class _Dispatch(torch.autograd.Function):
+    """x (T, D) to its rows (N, D). The gradient sums a token's K rows by un-sorting and reducing, which is much faster
+    than an indexed addition."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, layout: Layout) -> Tensor:
+        ctx.layout, ctx.tokens = layout, x.shape[0]
+        return x.index_select(0, layout.tokens)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return grad.index_select(0, ctx.layout.slots).view(ctx.tokens, -1, grad.shape[1]).sum(1), None
+
+
+class _Combine(torch.autograd.Function):
+    """Rows (N, D) and weights (T, K) to the weighted sum per token (T, D)."""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, layout: Layout, weights: Tensor) -> Tensor:
+        chosen = rows.index_select(0, layout.slots).view(*weights.shape, -1)
+        ctx.save_for_backward(chosen, weights)
+        ctx.layout = layout
+        return torch.bmm(weights.to(rows.dtype)[:, None], chosen)[:, 0]
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        chosen, weights = ctx.saved_tensors
+        grad_weights = torch.bmm(chosen, grad[:, :, None])[..., 0].to(weights.dtype)
+        spread = (grad[:, None] * weights.to(grad.dtype)[..., None]).flatten(0, 1)
+        rows = grad.new_zeros(len(ctx.layout.tokens), grad.shape[1])
+        return rows.index_copy_(0, ctx.layout.slots, spread), None, grad_weights
+
+
+class DeepSeekMoE(nn.Module):
+    """Routed experts plus shared ones, which every token passes (as ONE wide SwiGLU, trap 14)."""
+
+    def __init__(self, config: ModelConfig, name: str):
+        super().__init__()
+        self.gate = Router(config, name)
+        self.experts = Experts(config)
+        self.shared_experts = (SwiGLU(config.hidden_size, config.n_shared_experts * config.moe_intermediate_size)
+                               if config.n_shared_experts else None)
+
+    def forward(self, x: Tensor, packing: Packing | None = None, trace: RouterTrace | None = None) -> Tensor:
+        """x (T, D) to (T, D)."""
+        out = self.experts(x, *self.gate(x, packing, trace))
+        return out if self.shared_experts is None else out + self.shared_experts(x)

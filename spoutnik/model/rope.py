@@ -1,0 +1,76 @@
+"""Rotary position embedding with YaRN (Su et al. 2021; Peng et al. 2023), as DeepSeek-V3 applies them."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from spoutnik.model.config import ModelConfig, YarnScaling
+
+
+def yarn_mscale(factor: float, mscale: float) -> float:
+    """YaRN's temperature on the attention logits (eq. 22 of the paper): 0.1 * mscale * ln(factor) + 1."""
+    return 0.1 * mscale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+
+def yarn_correction_range(scaling: YarnScaling, width: int, theta: float) -> tuple[int, int]:
+    """The frequency indices between which YaRN blends: fast ones stay, slow ones are stretched. V3: (10, 23)."""
+    def index_of(rotations: float) -> float:
+        length = scaling.original_max_position_embeddings
+        return width * math.log(length / (rotations * 2 * math.pi)) / (2 * math.log(theta))
+
+    low, high = math.floor(index_of(scaling.beta_fast)), math.ceil(index_of(scaling.beta_slow))
+    return max(low, 0), min(high, width - 1)
+
+
+def inverse_frequencies(config: ModelConfig) -> Tensor:
+    """(width / 2) rotation speeds in radians per position. YaRN is applied whenever it is configured (trap 2)."""
+    width = config.qk_rope_head_dim if config.model_type == "deepseek_v3" else config.qk_head_dim
+    frequencies = config.rope_theta ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
+    scaling = config.rope_scaling
+    if scaling is None:
+        return frequencies
+    low, high = yarn_correction_range(scaling, width, config.rope_theta)
+    ramp = (torch.arange(width // 2, dtype=torch.float32) - low) / max(high - low, 0.001)
+    keep = 1 - ramp.clamp(0, 1)
+    return frequencies / scaling.factor * (1 - keep) + frequencies * keep
+
+
+def softmax_scale(config: ModelConfig) -> float:
+    """1/sqrt(d), times YaRN's mscale squared on MLA (trap 3). V3: 0.1352338."""
+    scale = config.qk_head_dim ** -0.5
+    scaling = config.rope_scaling
+    if scaling is not None and scaling.mscale_all_dim:
+        scale *= yarn_mscale(scaling.factor, scaling.mscale_all_dim) ** 2
+    return scale
+
+
+def rotary_table(config: ModelConfig, positions: int) -> Tensor:
+    """(positions, 2, width/2) cosines and sines, float32, carrying the ratio of YaRN's two mscales (1.0 for V3)."""
+    angles = torch.outer(torch.arange(positions, dtype=torch.float32), inverse_frequencies(config))
+    scaling = config.rope_scaling
+    ratio = 1.0 if scaling is None else (yarn_mscale(scaling.factor, scaling.mscale)
+                                         / yarn_mscale(scaling.factor, scaling.mscale_all_dim))
+    return torch.stack([angles.cos() * ratio, angles.sin() * ratio], dim=1)
+
+
+def rotate_interleaved(x: Tensor, rotary: Tensor) -> Tensor:
+    """Rotates adjacent pairs (2i, 2i+1) of the last axis: DeepSeek's layout (trap 1).
+
+    x (T, ..., width); rotary (T, 2, width/2) for the tokens' positions.
+    """
+    return _rotate(x, rotary, x[..., 0::2], x[..., 1::2], interleaved=True)
+
+
+def rotate_halves(x: Tensor, rotary: Tensor) -> Tensor:
+    """Rotates pairs (i, i + width/2): the layout of Llama and Qwen."""
+    half = x.shape[-1] // 2
+    return _rotate(x, rotary, x[..., :half], x[..., half:], interleaved=False)
+
+
+def _rotate(x: Tensor, rotary: Tensor, first: Tensor, second: Tensor, interleaved: bool) -> Tensor:
+    rotary = rotary.to(x.dtype)
+    shape = (x.shape[0],) + (1,) * (x.dim() - 2) + (-1,)
+    cos, sin = rotary[:, 0].reshape(shape), rotary[:, 1].reshape(shape)
+    rotated = (first * cos - second * sin, first * sin + second * cos)
+    return torch.stack(rotated, dim=-1).flatten(-2) if interleaved else torch.cat(rotated, dim=-1)

@@ -1,0 +1,159 @@
+"""The whole network: DeepSeek-V3 (MLA + DeepSeekMoE + MTP), or a dense Qwen2-shaped student.
+
+Module names are the published tensor names. T tokens of a packed stream, B rows being decoded, D hidden size.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spoutnik.model.cache import Cache
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.gqa import GQA
+from spoutnik.model.layers import Linear, RMSNorm, SwiGLU
+from spoutnik.model.mla import MLA
+from spoutnik.model.moe import DeepSeekMoE, Router, RouterTrace
+from spoutnik.model.packing import Packing
+from spoutnik.model.rope import rotary_table
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, layer: int):
+        super().__init__()
+        self.layer = layer
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = MLA(config) if config.model_type == "deepseek_v3" else GQA(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.mlp = (DeepSeekMoE(config, f"layers.{layer}") if config.is_moe_layer(layer)
+                    else SwiGLU(config.hidden_size, config.intermediate_size))
+
+    def forward(self, x: Tensor, rotary: Tensor, packing: Packing, trace: RouterTrace | None,
+                entries: list[Tensor] | None = None) -> Tensor:
+        """x (T, D) to (T, D); the layer's cache entries are appended to `entries` where one is given."""
+        attended, entry = self.self_attn(self.input_layernorm(x), rotary, packing)
+        if entries is not None:
+            entries.append(entry)
+        return self._feed_forward(x + attended, packing, trace)
+
+    def decode(self, x: Tensor, rotary: Tensor, cache: Cache, mask: Tensor) -> Tensor:
+        """x (B, D) to (B, D), one new token per row."""
+        attended = self.self_attn.decode(self.input_layernorm(x), rotary, cache, self.layer, mask)
+        return self._feed_forward(x + attended, None, None)
+
+    def _feed_forward(self, x: Tensor, packing: Packing | None, trace: RouterTrace | None) -> Tensor:
+        h = self.post_attention_layernorm(x)
+        return x + (self.mlp(h, packing, trace) if isinstance(self.mlp, DeepSeekMoE) else self.mlp(h))
+
+
+class MultiTokenPrediction(Block):
+    """V3's MTP module (section 2.2): from the main model's state at position i and the token at i+1, the token at i+2.
+
+    Embedding and head are the main model's. The concatenation is [embedding, hidden], the order of the released
+    weights; the paper writes the other (trap 15).
+    """
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config, config.num_hidden_layers)
+        self.enorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.hnorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.eh_proj = Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)  # published as shared_head.norm
+
+    def predict(self, hidden: Tensor, next_embeddings: Tensor, rotary: Tensor, packing: Packing,
+                trace: RouterTrace | None) -> Tensor:
+        """hidden (T, D) after the final norm, next_embeddings (T, D); returns states for the shared head (T, D)."""
+        x = self.eh_proj(torch.cat([self.enorm(next_embeddings), self.hnorm(hidden)], dim=-1))
+        return self.norm(self(x, rotary, packing, trace))
+
+
+class Transformer(nn.Module):
+    """Weights live in the type they were loaded in; `compute_dtype` is the type of activations."""
+
+    def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32):
+        super().__init__()
+        self.config = config
+        self.compute_dtype = compute_dtype
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.embed_tokens.weight
+        self.mtp = MultiTokenPrediction(config) if config.num_nextn_predict_layers else None
+        self.register_buffer("rotary", self.rotary_of(config), persistent=False)
+
+    @torch.no_grad()
+    def init_weights(self, generator: torch.Generator) -> None:
+        """Normal(0, initializer_range) for every matrix, with the two projections that write into the residual stream
+        divided by sqrt(2 x layers) (GPT-2); norms 1; biases 0."""
+        residual = (2 * self.config.num_hidden_layers) ** -0.5
+        for name, parameter in self.named_parameters():
+            if parameter.dim() == 1:
+                parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+            else:
+                scale = residual if "o_proj" in name or "down_proj" in name else 1.0
+                parameter.normal_(0, self.config.initializer_range * scale, generator=generator)
+
+    @staticmethod
+    def rotary_of(config: ModelConfig) -> Tensor:
+        """(positions, 2, width/2): derived from the configuration, so never stored."""
+        return rotary_table(config, config.max_position_embeddings)
+
+    @property
+    def routers(self) -> dict[str, Router]:
+        return {module.name: module for module in self.modules() if isinstance(module, Router)}
+
+    def embed(self, input_ids: Tensor) -> Tensor:
+        return self.embed_tokens(input_ids).to(self.compute_dtype)
+
+    def hidden(self, input_ids: Tensor, packing: Packing, trace: RouterTrace | None = None,
+               entries: list[Tensor] | None = None) -> Tensor:
+        """input_ids (T,) to the states the head reads, after the final norm (T, D)."""
+        rotary = self.rotary[packing.position_ids]
+        x = self.embed(input_ids)
+        for layer in self.layers:
+            x = layer(x, rotary, packing, trace, entries)
+        return self.norm(x)
+
+    def mtp_hidden(self, hidden: Tensor, input_ids: Tensor, packing: Packing, trace: RouterTrace | None) -> Tensor:
+        """States (T, D) whose head predicts two tokens ahead. The last token of each document sees itself as its own
+        successor, which keeps the packing; it has no target two ahead, so the loss never looks at it."""
+        following = torch.arange(1, len(input_ids) + 1, device=input_ids.device).clamp_(max=len(input_ids) - 1)
+        last = packing.last_tokens
+        following[last] = last
+        return self.mtp.predict(hidden, self.embed(input_ids[following]), self.rotary[packing.position_ids], packing,
+                                trace)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) to (..., vocabulary) in float32: rounding logits to bfloat16 is where sampler and trainer diverge."""
+        return F.linear(hidden.float(), self.lm_head.weight.float())
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        """input_ids (batch, length) to logits (batch, length, vocabulary)."""
+        batch, length = input_ids.shape
+        packing = Packing.of([length] * batch, input_ids.device)
+        return self.logits(self.hidden(input_ids.flatten(), packing)).view(batch, length, -1)
+
+    @torch.no_grad()
+    def prefill(self, input_ids: Tensor, packing: Packing, cache: Cache) -> Tensor:
+        """Runs whole prompts and fills one empty cache row per document; returns the last states (documents, D)."""
+        entries: list[Tensor] = []
+        hidden = self.hidden(input_ids, packing, entries=entries)
+        real = len(input_ids) - packing.filler
+        for store, entry in zip(cache.layers, entries):
+            store[packing.document_ids[:real], packing.position_ids[:real]] = entry[:real].to(store.dtype)
+        cache.lengths = torch.tensor(packing.lengths, device=hidden.device)
+        return hidden[packing.last_tokens]
+
+    @torch.no_grad()
+    def decode(self, input_ids: Tensor, cache: Cache) -> Tensor:
+        """One new token per cache row: input_ids (B,) to the states the head reads (B, D)."""
+        cache.begin_step()
+        x = self.embed(input_ids)
+        rotary = self.rotary[cache.lengths]
+        hidden_positions = torch.arange(cache.longest + 1, device=x.device) > cache.lengths[:, None]
+        mask = torch.zeros_like(hidden_positions, dtype=x.dtype).masked_fill_(hidden_positions, float("-inf"))
+        for layer in self.layers:
+            x = layer.decode(x, rotary, cache, mask[:, None, None])
+        cache.advance()
+        return self.norm(x)

@@ -1,0 +1,59 @@
+"""One thread per core, each computing alone.
+
+A network of a few million parameters is made of products too small to split over cores: at 64 rows, two cores on one
+product take as long as one, and on a shared machine a sleeping partner costs ten times that. So the *batch* is split
+instead, one part per thread, every operation single-threaded. torch releases the interpreter's lock inside operations.
+On a GPU there is one worker and nothing changes.
+"""
+
+import ctypes
+import os
+import platform
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+Item, Result = TypeVar("Item"), TypeVar("Result")
+
+
+def cores() -> int:
+    """Cores this process may use (an affinity mask or OMP_NUM_THREADS may leave fewer than the machine has)."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(allowed, int(os.environ.get("OMP_NUM_THREADS", allowed))))
+
+
+@cache
+def keep_memory() -> None:
+    """Tells glibc to keep freed memory instead of handing it back to the kernel at every tensor's end.
+
+    A training step allocates and frees the same few hundred tensors again and again; by default each large one is
+    mapped, faulted in page by page and unmapped. Measured in docs/results.md: most of a step's time on a virtual machine.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    mallopt = ctypes.CDLL(None).mallopt
+    m_trim_threshold, m_top_pad, m_mmap_max, m_arena_max = -1, -2, -4, -8  # malloc.h
+    mallopt(m_mmap_max, 0)
+    mallopt(m_trim_threshold, 2**31 - 1)
+    mallopt(m_top_pad, 64 << 20)
+    mallopt(m_arena_max, 1)  # the arenas of other threads cannot grow past 64 MiB; the main one can
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    keep_memory()
+    torch.set_num_threads(1)
+    # The thread count is a property of each thread in OpenMP, hence the initializer.
+    return ThreadPoolExecutor(cores(), thread_name_prefix="core", initializer=torch.set_num_threads, initargs=(1,))
+
+
+def on_all_cores(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """[work(item) for item in items], a thread per core. Results in order; the first exception is raised."""
+    keep_memory()
+    if len(items) <= 1 or cores() == 1:
+        torch.set_num_threads(1)
+        return [work(item) for item in items]
+    return list(_pool().map(work, items))

@@ -1,0 +1,130 @@
+"""What a stage leaves behind: a folder with weights or traces, its log, its evaluation, and a manifest that says from
+what, with what settings, by which code, at what cost. Folders are named by what went into them, so a finished stage is
+found again and never redone, and a changed setting makes a new folder beside the old one.
+"""
+
+import shutil
+import subprocess
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+
+import spoutnik
+from spoutnik.errors import RunError
+from spoutnik.files import (
+    disk_errors,
+    install_folder,
+    read_json,
+    read_jsonl,
+    remove_folder,
+    sha256_file,
+    sha256_json,
+    write_json,
+)
+
+FORMAT = 1  # raised when artifacts of older code must not be taken for ours
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A finished stage on disk. Its evaluation lies apart: other questions about a model do not make another model."""
+
+    stage: str
+    folder: Path
+    manifest: dict
+    evaluation_folder: Path | None = None
+
+    @property
+    def content(self) -> str:
+        """Hash of what the stage made: what later stages depend on."""
+        return self.manifest["content"]
+
+    @property
+    def evaluation(self) -> dict | None:
+        return None if self.evaluation_folder is None else read_json(self.evaluation_folder / "evaluation.json")
+
+    @property
+    def log(self) -> list[dict]:
+        path = self.folder / "log.jsonl"
+        return read_jsonl(path) if path.exists() else []
+
+    @property
+    def samples(self) -> list[dict]:
+        return [] if self.evaluation_folder is None else read_jsonl(self.evaluation_folder / "samples.jsonl")
+
+
+@cache
+def code_version() -> str:
+    """The package's version, with the commit where it runs from a checkout."""
+    here = Path(spoutnik.__file__).parent
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=here, capture_output=True, text=True)
+    return spoutnik.__version__ + (f"+{described.stdout.strip()}" if described.returncode == 0 else "")
+
+
+def stage_key(kind: str, settings: dict, seed: int, inputs: dict[str, str]) -> str:
+    """Hash of everything that decides a stage's result. inputs: role -> content hash."""
+    return sha256_json({"format": FORMAT, "kind": kind, "settings": settings, "seed": seed, "inputs": inputs})
+
+
+# What decides later stages; logs, evaluations and bills vary with the clock.
+_CONTENT = ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "traces.jsonl")
+
+
+def seal(working: Path, final: Path, stage: str, key: str, description: dict) -> Artifact:
+    """Writes the manifest over the files in `working` and moves the folder into place, in one step or not at all."""
+    files = {str(file.relative_to(working)): sha256_file(file) for file in sorted(working.rglob("*")) if file.is_file()}
+    manifest = {"stage": stage, "key": key, "format": FORMAT, "code_version": code_version(),
+                "torch": torch.__version__, "files": files,
+                "content": sha256_json({name: files[name] for name in _CONTENT if name in files})} | description
+    write_json(working / "manifest.json", manifest)
+    old = final.with_name(final.name + ".replaced")
+    remove_folder(old)
+    if final.exists():
+        final.rename(old)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    install_folder(working, final)
+    remove_folder(old)
+    return Artifact(stage, final, manifest)
+
+
+def find(folder: Path, stage: str, key: str) -> Artifact | None:
+    """The finished artifact in `folder`, verified file by file; None where there is none.
+
+    Raises:
+        RunError: the folder is there but a file is missing, damaged or from other settings.
+    """
+    if not folder.exists():
+        return None
+    manifest = read_json(folder / "manifest.json")
+    if manifest.get("key") != key:
+        raise RunError(f"{folder}/manifest.json: belongs to other settings than its name says. "
+                       "Delete the folder and run again.")
+    for name, expected in manifest["files"].items():
+        file = folder / name
+        if not file.exists():
+            raise RunError(f"{file}: is missing from the artifact of stage '{stage}'. Restore it, or delete the folder "
+                           f"{folder} and run again.")
+        if sha256_file(file) != expected:
+            raise RunError(f"{file}: is damaged (its hash differs from the manifest). Restore it, or delete the folder "
+                           f"{folder} and run again to make stage '{stage}' anew.")
+    return Artifact(stage, folder, manifest)
+
+
+def shipped_folder(stage: str, key: str) -> Path:
+    """Where the package would carry this very artifact."""
+    return Path(spoutnik.__file__).parent / "prebuilt" / f"{stage}-{key[:12]}"
+
+
+def copy_shipped(stage: str, key: str, final: Path) -> Artifact | None:
+    """The artifact that ships with the package for exactly these settings, copied to `final`; None where none does."""
+    source = shipped_folder(stage, key)
+    if find(source, stage, key) is None:
+        return None
+    copy = final.with_name(final.name + ".copying")
+    remove_folder(copy)
+    with disk_errors(copy):
+        shutil.copytree(source, copy)
+    install_folder(copy, final)
+    return find(final, stage, key)

@@ -1,0 +1,164 @@
+"""`spoutnik run --dry-run`: what would be done, and what it would take on this machine.
+
+The prediction is a rehearsal: a training step and a short generation of each model are timed here and now (a few seconds)
+and scaled to each stage's tokens. RL's completions are taken at TYPICAL_LENGTH of max_tokens, which is what they were in
+docs/results.md; the true length is the model's own affair.
+"""
+
+import time
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from spoutnik.engine.generate import Engine
+from spoutnik.engine.sampling import SamplingParams
+from spoutnik.hardware import compute_dtype, peak_memory
+from spoutnik.model.accounting import account
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.transformer import Transformer
+from spoutnik.parallel import cores
+from spoutnik.recipe.run import select_stages, stage_status
+from spoutnik.recipe.schema import GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, load_recipe
+from spoutnik.recipe.stages import describe_model
+from spoutnik.train.batches import Document
+from spoutnik.train.language_model import language_model_gradient
+from spoutnik.train.settings import TrainSettings
+
+TYPICAL_LENGTH = 0.35  # of max_tokens
+_PROMPT, _TRACE = 32, 90  # tokens: a prompt, a prompt with its trace
+_OPTIMISER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """status: "already made", "prebuilt" or "to make". Seconds and bytes are predictions; 0 where nothing runs."""
+
+    name: str
+    kind: str
+    status: str
+    inputs: list[str]
+    tokens_trained: int
+    tokens_generated: int
+    seconds: float
+    peak_memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    recipe: str
+    out: str
+    models: dict[str, str]
+    stages: list[PlannedStage]
+
+    def as_json(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Measured on this machine: tokens per second trained and generated, and the process's peak memory doing so."""
+
+    train: float
+    generate: float
+    peak_memory_bytes: int
+
+
+@cache
+def rehearse(config: ModelConfig, dtype: torch.dtype) -> Speed:
+    model = Transformer(config, dtype)
+    model.init_weights(torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(6, config.vocab_size, (cores() * 48, 96), generator=generator).tolist()
+    documents = [Document(row) for row in ids]
+    settings = TrainSettings(steps=1, learning_rate=1e-3)
+    parameters = list(model.parameters())
+
+    def seconds(work) -> float:
+        work()  # warm: oneDNN compiles its kernels
+        began = time.perf_counter()
+        work()
+        return time.perf_counter() - began
+
+    trained = seconds(lambda: language_model_gradient(model, documents, parameters, settings))
+    engine, steps = Engine(model, eos_id=-1), 24
+    prompts = [row[:_PROMPT] for row in ids]
+    generated = seconds(lambda: engine.generate(prompts, SamplingParams(1.0, 1.0, steps), n=4))
+    return Speed(sum(map(len, ids)) / trained, len(prompts) * 4 * steps / generated, peak_memory())
+
+
+def stage_tokens(recipe: Recipe, name: str) -> tuple[int, int]:
+    """(trained, generated) tokens of a stage, its evaluation included."""
+    stage = recipe.stages[name]
+    evaluated = round(len(recipe.families) * recipe.evaluation.problems_per_family * recipe.evaluation.samples
+                      * recipe.evaluation.max_tokens * TYPICAL_LENGTH)
+    match stage:
+        case PretrainStage(settings=s):
+            return s.steps * s.tokens_per_step, evaluated
+        case RewardModelStage(settings=s):
+            return s.steps * s.tokens_per_step, 0
+        case SFTStage(settings=s):
+            traces = stage.general + (stage.cold_start.traces if stage.cold_start else 0)
+            if stage.traces is not None:
+                rejected = recipe.stages[stage.traces].settings
+                traces += rejected.prompts * min(rejected.samples, rejected.keep_per_prompt) * 2 // 3
+            return round(traces * _TRACE * s.epochs), evaluated
+        case GRPOStage(settings=s):
+            completions = s.steps * s.prompts_per_step * s.group_size
+            length = round(s.max_tokens * TYPICAL_LENGTH)
+            return completions * (length + _PROMPT) * 2 // 3, completions * length + evaluated
+        case RejectStage(settings=s):
+            return 0, round(s.prompts * s.samples * s.max_tokens * TYPICAL_LENGTH)
+
+
+def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None, seed: int | None) -> Plan:
+    """Raises UserError exactly where running would."""
+    recipe = load_recipe(path)
+    if seed is not None:
+        recipe = recipe.model_copy(update={"seed": seed})
+    wanted, redo = select_stages(recipe, path, until, redo_from)
+    statuses = stage_status(recipe, path, out, wanted, redo)
+    dtype = compute_dtype(recipe.dtype)
+    planned, model_of = [], {}
+    for name in wanted:
+        stage = recipe.stages[name]
+        model_of[name] = stage.model if isinstance(stage, PretrainStage) else model_of[stage.start]
+        trained, generated = stage_tokens(recipe, name)
+        seconds = memory = 0
+        if statuses[name] == "to make":
+            config = recipe.model_config_of(model_of[name], str(path))
+            speed = rehearse(config, dtype)
+            seconds = trained / speed.train + generated / speed.generate
+            counts = account(config)
+            memory = speed.peak_memory_bytes + _OPTIMISER_BYTES * (counts.total_parameters + counts.mtp_parameters)
+        else:
+            trained = generated = 0
+        planned.append(PlannedStage(name, stage.kind, statuses[name], list(stage.inputs.values()), trained, generated,
+                                    seconds, memory))
+    models = {name: describe_model(recipe.model_config_of(name, str(path))) for name in recipe.models}
+    return Plan(recipe.name, str(out), models, planned)
+
+
+def print_plan(plan: Plan) -> None:
+    console = Console()
+    for name, description in plan.models.items():
+        console.print(f"{name}: {description}", highlight=False)
+    table = Table(title=f"{plan.recipe} -> {plan.out} (predicted by a rehearsal on this machine)", title_justify="left")
+    for column in ("stage", "kind", "from"):
+        table.add_column(column)
+    table.add_column("status")
+    for column in ("trained", "generated", "time", "memory"):
+        table.add_column(column, justify="right")
+    for stage in plan.stages:
+        to_make = stage.status == "to make"
+        table.add_row(stage.name, stage.kind, ", ".join(stage.inputs), stage.status,
+                      f"{stage.tokens_trained / 1e6:.2f}M" if to_make else "",
+                      f"{stage.tokens_generated / 1e6:.2f}M" if to_make else "",
+                      f"{stage.seconds / 60:.1f} min" if to_make else "",
+                      f"{stage.peak_memory_bytes / 2**30:.1f} GiB" if to_make else "")
+    console.print(table)
+    total = sum(stage.seconds for stage in plan.stages)
+    console.print(f"Predicted: {total / 60:.0f} min in all. Nothing was done.", highlight=False)

@@ -1,0 +1,213 @@
+"""The report of a run: one HTML file that needs no network and shows the stage table, the curves and the bill.
+
+Everything a person or a model wrote is escaped by the template; nothing is claimed that the evaluations do not show.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from spoutnik.files import write_text
+from spoutnik.recipe.artifacts import Artifact
+from spoutnik.recipe.table import StageRow, best_values, count, duration, families_of, percent, rows
+from spoutnik.train.loop import Bill
+
+OPEN_SAMPLES = 3  # problems unfolded when the page opens
+
+
+def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequence[Artifact],
+                 origins: dict[str, str]) -> None:
+    """Writes the report of `artifacts` (in stage order) to `path`. origins: stage name -> "made now", "prebuilt" ..."""
+    from spoutnik.recipe.report_plots import draw_graph, panels  # matplotlib is slow to import: not before it is needed
+
+    table = rows(artifacts, origins)
+    curves = [(artifact, panels(artifact)) for artifact in artifacts]
+    stage_bills = [(artifact.stage, origins.get(artifact.stage, ""), bill_of(artifact)) for artifact in artifacts]
+    evaluations = sum((evaluation_bill(artifact) for artifact in artifacts), Bill())
+    page = _environment().from_string(
+        resources.files("spoutnik.recipe").joinpath("report.html.jinja").read_text(encoding="utf-8")).render(
+        recipe_name=recipe_name, recipe_text=recipe_text, summary=summary(artifacts, origins), facts=facts(artifacts),
+        rows=table, families=families_of(table), best=best_values(table), protocol=_protocol(artifacts),
+        graph=draw_graph(artifacts), rl_curves=[(a, made) for a, made in curves if made and _kind(a) == "grpo"],
+        supervised_curves=[(a, made[0]) for a, made in curves if made and _kind(a) != "grpo"],
+        problems=read_problems(artifacts), open_samples=OPEN_SAMPLES, stage_bills=stage_bills, evaluations=evaluations,
+        total=sum((bill for _, _, bill in stage_bills), evaluations), artifacts=artifacts, origins=origins)
+    write_text(path, page)
+
+
+def _environment() -> Environment:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+                              finalize=printable)
+    environment.filters |= {"percent": percent, "duration": duration, "count": count}
+    return environment
+
+
+def printable(value: object) -> object:
+    """Text with its control characters made visible: a young model writes any byte, and HTML forbids some."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join(character if character in "\n\t" or character.isprintable() else _visible(ord(character))
+                   for character in value)
+
+
+def _visible(code: int) -> str:
+    """The control picture of an ASCII control character; spaces stay; else the replacement character."""
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return chr(code) if chr(code).isspace() and code > 0x9F else "\ufffd"
+
+
+def _kind(artifact: Artifact) -> str:
+    return artifact.manifest.get("kind", "")
+
+
+def bill_of(artifact: Artifact) -> Bill:
+    """What making the stage cost, by its manifest; a prebuilt one, when it was made."""
+    return _bill(artifact.manifest.get("bill", {}))
+
+
+def evaluation_bill(artifact: Artifact) -> Bill:
+    return _bill((artifact.evaluation or {}).get("bill", {}))
+
+
+def _bill(values: dict) -> Bill:
+    return Bill(**{key: values[key] for key in vars(Bill()) if key in values})
+
+
+def facts(artifacts: Sequence[Artifact]) -> dict[str, str]:
+    """Date, seed, code and machine of the run; several where its stages were made apart."""
+    manifests = [artifact.manifest for artifact in artifacts]
+
+    def all_of(values) -> str:
+        return "; ".join(dict.fromkeys(str(value) for value in values))
+
+    machines = [manifest.get("machine", {}) for manifest in manifests]
+    written = [file.stat().st_mtime for a in artifacts if (file := a.folder / "manifest.json").exists()]
+    date = {"last stage made": f"{datetime.fromtimestamp(max(written), UTC):%Y-%m-%d %H:%M} UTC"} if written else {}
+    return date | {"seed": all_of(manifest.get("seed", "?") for manifest in manifests),
+                   "code": all_of(f"Spoutnik {manifest.get('code_version', '?')}" for manifest in manifests),
+                   "torch": all_of(manifest.get("torch", "?") for manifest in manifests),
+                   "machine": all_of(f"{m.get('cpu', '?')}, {m.get('cores', '?')} cores, {m.get('system', '?')}"
+                                     for m in machines)}
+
+
+def _protocol(artifacts: Sequence[Artifact]) -> dict | None:
+    """The settings of the evaluations (the same for every stage of a run), where one names them."""
+    return next((e["protocol"] for artifact in artifacts if (e := artifact.evaluation) and "protocol" in e), None)
+
+
+# The summary, in words.
+
+def summary(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[str]:
+    """Sentences: what each RL stage did, the last model against the base, the student, the cost."""
+    table = {row.stage: row for row in rows(artifacts, origins)}
+    starts = {a.stage: a.manifest.get("inputs", {}).get("start", {}).get("stage") for a in artifacts}
+    judged = [row for row in table.values() if row.accuracy]
+    sentences = [_change(table[starts[row.stage]], row) for row in judged
+                 if row.kind == "grpo" and starts[row.stage] in table and table[starts[row.stage]].accuracy]
+    sentences += _standing(judged, table, starts)
+    if not judged:
+        sentences.append("No stage of this run has been evaluated.")
+    return [*sentences, _cost(artifacts, origins)]
+
+
+def _change(before: StageRow, after: StageRow) -> str:
+    """What a stage did to accuracy and to the length of thoughts."""
+    was, now = percent(before.accuracy.mean), percent(after.accuracy.mean)
+    if was == now:
+        text = f"{after.stage} left pass@1 on held-out problems at {now} %"
+    else:
+        verb = "raised" if after.accuracy.mean > before.accuracy.mean else "lowered"
+        overlap = before.accuracy.low <= after.accuracy.high and after.accuracy.low <= before.accuracy.high
+        text = (f"{after.stage} {verb} pass@1 on held-out problems from {was} % to {now} %"
+                + (" (not a sure change: the intervals overlap)" if overlap else ""))
+    old, new = round(before.thought_tokens), round(after.thought_tokens)
+    if old == new:
+        return f"{text}; thoughts stayed at {new} tokens."
+    return f"{text}; thoughts {'grew' if new > old else 'shrank'} from {old} to {new} tokens."
+
+
+def _standing(judged: Sequence[StageRow], table: dict[str, StageRow], starts: dict[str, str | None]) -> list[str]:
+    """The last model of the main line against the base it comes from, and the student against both."""
+    main = [row for row in judged if row.kind not in ("pretrain", "distill")]
+    if not main:
+        return [f"{row.stage} answers {percent(row.accuracy.mean)} % of held-out problems right (95 % interval "
+                f"{percent(row.accuracy.low)} to {percent(row.accuracy.high)})." for row in judged]
+    last, sentences = main[-1], []
+    text = f"The last model, {last.stage}, answers {percent(last.accuracy.mean)} % of held-out problems right"
+    root = last.stage
+    while starts.get(root):
+        root = starts[root]
+    base = table.get(root)
+    if base and base.accuracy and root != last.stage:
+        share = percent(base.accuracy.mean)
+        text += (f", {last.accuracy.mean / base.accuracy.mean:.1f} times the base model's {share} %"
+                 if base.accuracy.mean else f"; the base model, {share} %")
+    sentences.append(text + ".")
+    for row in judged:
+        if row.kind == "distill":
+            own = table.get(starts[row.stage] or "")
+            compared = f"from its own base model's {percent(own.accuracy.mean)} %, " if own and own.accuracy else ""
+            sentences.append(f"The student {row.stage} reaches {percent(row.accuracy.mean)} %, {compared}"
+                             f"beside {last.stage}'s {percent(last.accuracy.mean)} %.")
+    return sentences
+
+
+def _cost(artifacts: Sequence[Artifact], origins: dict[str, str]) -> str:
+    made = sum((bill_of(artifact) for artifact in artifacts), Bill())
+    judged = sum((evaluation_bill(artifact) for artifact in artifacts), Bill())
+    noun = "the stage" if len(artifacts) == 1 else f"the {len(artifacts)} stages"
+    text = f"Making {noun} took {duration(made.seconds)} ({duration(made.core_seconds)} of processor time)"
+    if judged.seconds:
+        text += f", evaluating {duration(judged.seconds)} more"
+    shipped = [artifact.stage for artifact in artifacts if origins.get(artifact.stage) == "prebuilt"]
+    if shipped:
+        text += f"; this counts what the prebuilt stages ({', '.join(shipped)}) took when they were made"
+    return text + "."
+
+
+# The same problem, stage by stage.
+
+@dataclass(frozen=True)
+class Attempt:
+    """What one stage answered. verdict: "right", "wrong" or "no answer" (the reply was malformed)."""
+
+    stage: str
+    kind: str
+    thought: str
+    answer: str
+    verdict: str
+
+
+@dataclass(frozen=True)
+class AskedProblem:
+    family: str
+    level: int
+    language: str
+    prompt: str
+    expected: str
+    attempts: list[Attempt]
+
+
+def read_problems(artifacts: Sequence[Artifact]) -> list[AskedProblem]:
+    """The sampled problems with each stage's first sample: the first of every family, then the second ones.
+
+    In the order of the evaluation; nothing is picked by how it came out.
+    """
+    problems: dict[tuple, AskedProblem] = {}
+    for artifact in artifacts:
+        for row in artifact.samples:
+            asked = tuple(row[key] for key in ("family", "level", "language", "prompt", "expected"))
+            verdict = "right" if row["correct"] else "wrong" if row["well_formed"] else "no answer"
+            problems.setdefault(asked, AskedProblem(*asked, [])).attempts.append(
+                Attempt(artifact.stage, _kind(artifact), row["thought"], row["answer"], verdict))
+    by_family: dict[str, list[AskedProblem]] = {}
+    for problem in problems.values():
+        by_family.setdefault(problem.family, []).append(problem)
+    deepest = max(map(len, by_family.values()), default=0)
+    return [group[i] for i in range(deepest) for group in by_family.values() if i < len(group)]

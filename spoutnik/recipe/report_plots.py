@@ -1,0 +1,169 @@
+"""What the report draws: training curves as inline SVG, and the stages' graph as boxes and arrows for its template."""
+
+import io
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from spoutnik.recipe.artifacts import Artifact
+
+# (log key, title with unit, factor). One small plot each; what a log lacks is left out.
+RL_PANELS = (
+    ("reward", "reward", 1), ("accuracy", "right answers, %", 100), ("thought_tokens", "thought tokens", 1),
+    ("reflections", "reflection words per thought", 1), ("entropy", "entropy, nats per token", 1),
+    ("mismatch_kl", "mismatch KL (sampler against trainer), nats", 1),
+    ("zero_variance", "groups without variance, %", 100), ("truncated", "truncated completions, %", 100))
+SUPERVISED_PANELS = (("loss", "loss, nats", 1),)
+
+# Stand-ins in the SVG for colours of the page, so that the plots follow its light or dark dress.
+_INK, _STRONG = "#010203", "#040506"
+_MAX_POINTS = 300  # drawn per curve; the running mean is taken over all of them first
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small plot. label: for readers who do not see it."""
+
+    title: str
+    label: str
+    svg: Markup
+
+
+def panels(artifact: Artifact) -> list[Panel]:
+    """The curves of one stage's log: the RL signals for a grpo stage, the loss for the others."""
+    log, made = artifact.log, []
+    for key, title, factor in RL_PANELS if artifact.manifest.get("kind") == "grpo" else SUPERVISED_PANELS:
+        points = [(row["step"], factor * row[key]) for row in log if math.isfinite(row.get(key, math.nan))]
+        if len(points) > 1:
+            steps, values = np.array(points, dtype=float).T
+            smooth = running_mean(values, window_of(len(values)))
+            label = f"{title} of {artifact.stage}: from {smooth[0]:.3g} to {smooth[-1]:.3g} (running mean)"
+            made.append(Panel(title, label, curve_svg(steps, values, smooth, f"{artifact.stage}-{key}")))
+    return made
+
+
+def window_of(points: int) -> int:
+    """Steps the running mean spans: a tenth of the log, at least 3, an odd number."""
+    return max(3, points // 10) | 1
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """(N,) -> (N,): centred mean over `window` values, over fewer at the ends."""
+    half = window // 2
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    low = np.maximum(np.arange(len(values)) - half, 0)
+    high = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    return (sums[high] - sums[low]) / (high - low)
+
+
+def curve_svg(steps: np.ndarray, values: np.ndarray, smooth: np.ndarray, name: str) -> Markup:
+    """steps, values, smooth: (N,). An <svg> element; `name` keeps its ids apart from those of other plots."""
+    stride = -(-len(steps) // _MAX_POINTS)
+    drawn = np.unique(np.append(np.arange(0, len(steps), stride), len(steps) - 1))
+    style = {"svg.fonttype": "none", "svg.hashsalt": "spoutnik", "font.size": 9, "text.color": _INK,
+             "axes.edgecolor": _INK, "axes.linewidth": 0.5, "xtick.color": _INK, "ytick.color": _INK,
+             "axes.formatter.limits": (-3, 4), "axes.spines.top": False, "axes.spines.right": False}
+    with rc_context(style):
+        figure = Figure(figsize=(3.1, 1.75), layout="constrained")
+        axes = figure.add_subplot()
+        axes.plot(steps[drawn], values[drawn], "o", color=_STRONG, alpha=0.3, markersize=2.2, markeredgewidth=0)
+        axes.plot(steps[drawn], smooth[drawn], color=_STRONG, linewidth=1.8)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        axes.grid(color=_INK, alpha=0.15, linewidth=0.5)
+        figure.patch.set_visible(False)
+        axes.patch.set_visible(False)
+        out = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(out, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    return _inline(out.getvalue(), name)
+
+
+def _inline(svg: str, name: str) -> Markup:
+    """A matplotlib SVG file as an element of a page: no prologue, no foreign names, ids of its own, page colours."""
+    prefix = re.sub(r"[^a-z0-9]", lambda odd: f"_{ord(odd[0]):x}_", name)
+    svg = svg[svg.index("<svg"):]
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->|\sxmlns(:\w+)?=\"[^\"]*\"", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sid="', f' id="{prefix}-', svg)
+    svg = svg.replace("xlink:href=\"#", f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-")
+    svg = re.sub(r'<svg [^>]*?viewBox="([^"]*)"[^>]*>', r'<svg viewBox="\1" aria-hidden="true">', svg, count=1)
+    return Markup(re.sub(r"\n\s*", "\n", svg).replace(_INK, "currentColor").replace(_STRONG, "var(--accent)"))
+
+
+@dataclass(frozen=True)
+class Box:
+    """A stage in the drawing; pixels, (x, y) its upper left corner."""
+
+    stage: str
+    kind: str
+    x: int
+    y: int
+
+
+@dataclass(frozen=True)
+class Edge:
+    """An arrow. role: the input it stands for; path: the d attribute of an SVG path."""
+
+    role: str
+    title: str
+    path: str
+
+
+@dataclass(frozen=True)
+class Drawing:
+    width: int
+    height: int
+    box_width: int
+    box_height: int
+    boxes: list[Box]
+    edges: list[Edge]
+
+
+_BOX_WIDTH, _BOX_HEIGHT, _GAP, _LANE = 122, 44, 34, 72
+
+
+def draw_graph(artifacts: Sequence[Artifact]) -> Drawing:
+    """Stages from left to right by depth; an arrow for every input that is in `artifacts`."""
+    cells = _place(artifacts)
+    boxes = {name: (1 + column * (_BOX_WIDTH + _GAP), 1 + lane * _LANE) for name, (column, lane) in cells.items()}
+    edges = [Edge(role, f"{given['stage']} to {artifact.stage} ({role.replace('_', ' ')})",
+                  _arrow(boxes[given["stage"]], boxes[artifact.stage]))
+             for artifact in artifacts for role, given in artifact.manifest.get("inputs", {}).items()
+             if given["stage"] in boxes]
+    return Drawing(max(x for x, _ in boxes.values()) + _BOX_WIDTH + 1, max(y for _, y in boxes.values()) + _BOX_HEIGHT + 1,
+                   _BOX_WIDTH, _BOX_HEIGHT, [Box(a.stage, a.manifest.get("kind", ""), *boxes[a.stage]) for a in artifacts],
+                   edges)
+
+
+def _place(artifacts: Sequence[Artifact]) -> dict[str, tuple[int, int]]:
+    """Stage -> (column, lane). A stage takes the first lane that is free from the model it starts from up to itself, so
+    that the arrow between them passes behind no other box; its start's own lane if it can."""
+    cells: dict[str, tuple[int, int]] = {}
+    taken: set[tuple[int, int]] = set()
+    for artifact in artifacts:
+        inputs = artifact.manifest.get("inputs", {})
+        sources = [cells[given["stage"]] for given in inputs.values() if given["stage"] in cells]
+        column = max((c for c, _ in sources), default=-1) + 1
+        start_column, start_lane = cells.get(inputs.get("start", {}).get("stage"), (column - 1, 0))
+        needed = range(start_column + 1, column + 1)
+        lanes = [start_lane, *range(len(artifacts) + 1)]
+        lane = next(lane for lane in lanes if not any((c, lane) in taken for c in needed))
+        taken.update((c, lane) for c in needed)
+        cells[artifact.stage] = column, lane
+    return cells
+
+
+def _arrow(source: tuple[int, int], target: tuple[int, int]) -> str:
+    """From the right edge of a box to the left edge of another: into the target's lane at once, then straight."""
+    (x0, y0), (x1, y1) = source, target
+    x0, y0, x1, y1 = x0 + _BOX_WIDTH, y0 + _BOX_HEIGHT // 2, x1 - 2, y1 + _BOX_HEIGHT // 2
+    turn = x0 + _GAP - 10
+    middle = (x0 + turn) // 2
+    return f"M{x0} {y0} C{middle} {y0} {middle} {y1} {turn} {y1} L{x1} {y1}"

@@ -1,0 +1,196 @@
+"""Walking the DAG: what is finished is found, what was interrupted goes on, what is missing is made."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from spoutnik.errors import RunError, UserError
+from spoutnik.files import install_folder, read_json, remove_folder, sha256_file, sha256_json, write_json, write_text
+from spoutnik.recipe.artifacts import Artifact, copy_shipped, find, seal, shipped_folder, stage_key
+from spoutnik.recipe.report import write_report
+from spoutnik.recipe.schema import PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage, load_recipe
+from spoutnik.recipe.stages import Context, evaluate_model, run_stage
+from spoutnik.train.loop import Progress
+
+MADE, REUSED, PREBUILT = "made now", "already made", "prebuilt"
+
+
+class Display(Protocol):
+    """Where a run is told: the terminal, or nothing."""
+
+    def stage(self, name: str, kind: str, position: int, total: int) -> AbstractContextManager[Callable[[str], Progress]]:
+        """Opens a stage's progress; what it yields makes a Progress for each thing the stage does."""
+
+    def say(self, text: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The artifacts in stage order, and where each came from."""
+
+    out: Path
+    artifacts: list[Artifact]
+    origins: dict[str, str]
+
+
+def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
+    """Everything in the recipe that decides this stage's result, as plain data."""
+    settings = stage.model_dump(mode="json", by_alias=True)
+    settings["dtype"] = recipe.dtype
+    if isinstance(stage, PretrainStage):
+        settings |= {"config": recipe.model_config_of(stage.model, source).model_dump(mode="json"),
+                     "vocab_size": recipe.vocab_size}
+    elif not isinstance(stage, RewardModelStage):
+        settings["families"] = recipe.families
+    return settings
+
+
+def _key(recipe: Recipe, stage: Stage, source: str, inputs: dict[str, Artifact]) -> str:
+    contents = {role: artifact.content for role, artifact in inputs.items()}
+    if isinstance(stage, SFTStage) and stage.file is not None:
+        if not stage.file.exists():
+            raise UserError(f"{source}: file = {str(stage.file)!r}: no such file of traces. Correct the path.")
+        contents["file"] = sha256_file(stage.file)
+    return stage_key(stage.kind, stage_settings(recipe, stage, source), recipe.seed, contents)
+
+
+def run_recipe(path: Path, out: Path, display: Display, until: str | None = None, redo_from: str | None = None,
+               seed: int | None = None) -> RunResult:
+    """Makes every stage that is not made yet, in order.
+
+    Raises:
+        UserError: the recipe or the request is wrong; nothing has run.
+        RunError: a stage failed; what was finished before it stays.
+    """
+    recipe = load_recipe(path)
+    if seed is not None:
+        recipe = recipe.model_copy(update={"seed": seed})
+    wanted, redo = select_stages(recipe, path, until, redo_from)
+    _refuse_foreign(out)
+    made: dict[str, Artifact] = {}
+    origins: dict[str, str] = {}
+    for position, name in enumerate(wanted, start=1):
+        stage = recipe.stages[name]
+        inputs = {role: made[source] for role, source in stage.inputs.items()}
+        key = _key(recipe, stage, str(path), inputs)
+        final = out / "artifacts" / f"{name}-{key[:12]}"
+        with display.stage(name, stage.kind, position, len(wanted)) as reporter:
+            artifact, origins[name] = _obtain(recipe, str(path), name, stage, inputs, key, final, name in redo, reporter,
+                                              display.say)
+            made[name] = _evaluated(recipe, stage, artifact, out, reporter)
+        _write_index(out, path, recipe, made, origins)
+    result = RunResult(out, list(made.values()), origins)
+    write_report(out / "report.html", recipe.name, path.read_text(encoding="utf-8"), result.artifacts, origins)
+    return result
+
+
+def select_stages(recipe: Recipe, path: Path, until: str | None, redo_from: str | None) -> tuple[list[str], set[str]]:
+    """The stages to walk, in order, and those among them to make anew."""
+    names = list(recipe.stages)
+    for option, value in (("--until", until), ("--from", redo_from)):
+        if value is not None and value not in names:
+            raise UserError(f"{option} {value}: {path} has no such stage. Its stages are {', '.join(names)}.")
+    if until and redo_from and names.index(until) < names.index(redo_from):
+        raise UserError(f"--until {until} comes before --from {redo_from}. Swap them.")
+    wanted = names[:names.index(until) + 1] if until else names
+    return wanted, set(names[names.index(redo_from):]) if redo_from else set()
+
+
+def stage_status(recipe: Recipe, path: Path, out: Path, wanted: list[str], redo: set[str]) -> dict[str, str]:
+    """What a run would find for each stage: "already made", "prebuilt" or "to make". Changes nothing."""
+    found: dict[str, Artifact] = {}
+    status = {}
+    for name in wanted:
+        stage = recipe.stages[name]
+        status[name] = "to make"
+        if name in redo or any(source not in found for source in stage.inputs.values()):
+            continue
+        inputs = {role: found[source] for role, source in stage.inputs.items()}
+        key = _key(recipe, stage, str(path), inputs)
+        for folder, origin in ((out / "artifacts" / f"{name}-{key[:12]}", REUSED), (shipped_folder(name, key), PREBUILT)):
+            if name not in found and (artifact := find(folder, name, key)):
+                found[name], status[name] = artifact, origin
+    return status
+
+
+def _obtain(recipe: Recipe, source: str, name: str, stage: Stage, inputs: dict[str, Artifact], key: str, final: Path,
+            redo: bool, reporter: Callable[[str], Progress], say: Callable[[str], None]) -> tuple[Artifact, str]:
+    """The stage's artifact and its origin."""
+    working = final.parent.parent / "working" / final.name
+    progress = working.with_name(working.name + ".progress")
+    if not redo and (found := find(final, name, key)):
+        say(f"{name}: already made, nothing to do")
+        return found, REUSED
+    if not redo and not progress.exists():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        if shipped := copy_shipped(name, key, final):
+            say(f"{name}: ships with the package, made by this very recipe (--from {name} makes it anew)")
+            return shipped, PREBUILT
+    remove_folder(working)  # half-written results of a killed run; its checkpoints lie beside it and stay
+    description = run_stage(stage, Context(recipe, source, name, working, inputs, reporter))
+    described = {role: {"stage": artifact.stage, "content": artifact.content} for role, artifact in inputs.items()}
+    artifact = seal(working, final, name, key, description | {
+        "seed": recipe.seed, "inputs": described, "settings": stage_settings(recipe, stage, source)})
+    remove_folder(progress)
+    return artifact, MADE
+
+
+def _evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, out: Path,
+               reporter: Callable[[str], Progress]) -> Artifact:
+    """The artifact with its evaluation, made once for each model and protocol; as it is where it is no model."""
+    if isinstance(stage, RejectStage | RewardModelStage):
+        return artifact
+    style = "plain" if isinstance(stage, PretrainStage) else "chat"
+    protocol = sha256_json({"settings": recipe.evaluation.model_dump(), "families": recipe.families, "style": style,
+                            "seed": recipe.seed, "dtype": recipe.dtype})
+    folder = out / "evaluations" / f"{artifact.stage}-{artifact.content[:12]}-{protocol[:8]}"
+    if not (folder / "samples.jsonl").exists():
+        fresh = folder.with_name(folder.name + ".writing")
+        remove_folder(fresh)
+        evaluate_model(artifact.folder, recipe, style, fresh, reporter("evaluating"))
+        install_folder(fresh, folder)
+    return replace(artifact, evaluation_folder=folder)
+
+
+def _write_index(out: Path, path: Path, recipe: Recipe, made: dict[str, Artifact], origins: dict[str, str]) -> None:
+    """run.json: which artifact each stage name means, for `chat`, `eval` and people."""
+    write_json(out / "run.json", {"recipe": recipe.name, "seed": recipe.seed, "stages": {
+        name: str(artifact.folder.relative_to(out)) for name, artifact in made.items()}, "origins": origins,
+        "order": list(made)})
+    if not (out / "recipe.yaml").exists() or (out / "recipe.yaml").read_text() != path.read_text():
+        write_text(out / "recipe.yaml", path.read_text())
+
+
+def _refuse_foreign(out: Path) -> None:
+    """A folder that holds something else is not ours to fill."""
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out}: is a file. Name a folder.")
+    if out.exists() and any(out.iterdir()) and not (out / "run.json").exists() and not (out / "artifacts").exists() \
+            and not (out / "working").exists():
+        raise UserError(f"--out {out}: the folder is not empty and holds no run of Spoutnik. Name another one.")
+
+
+def open_run(folder: Path, stage: str | None = None) -> Path:
+    """The model folder that `folder` means: itself, or a stage (the last one with a model) of a run."""
+    folder = Path(folder)
+    if (folder / "config.json").exists():
+        if stage is not None:
+            raise UserError(f"--stage {stage}: {folder} is a model, not a run. Leave --stage out.")
+        return folder
+    if not (folder / "run.json").exists():
+        raise UserError(f"{folder}: is neither a run (run.json) nor a model (config.json). "
+                        "Make one with `spoutnik run recipes/nano.yaml`.")
+    index = read_json(folder / "run.json")
+    models = [name for name in index["order"] if (folder / index["stages"][name] / "generation_config.json").exists()]
+    if not models:
+        raise RunError(f"{folder}: no stage of this run has made a model yet. Run the recipe on.")
+    if stage is None:
+        # The student is a by-product: the last model of the main line is the one the recipe is about.
+        main_line = [name for name in models if read_json(folder / index["stages"][name] / "manifest.json")["kind"]
+                     not in ("distill", "pretrain")]
+        stage = (main_line or models)[-1]
+    if stage not in models:
+        raise UserError(f"--stage {stage}: no such model in {folder}. Its models are {', '.join(models)}.")
+    return folder / index["stages"][stage]

@@ -1,0 +1,148 @@
+"""What a recipe file may say. Unknown keys, wrong types and impossible values are refused before anything runs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from spoutnik.errors import UserError
+from spoutnik.evals.protocol import EvaluationSettings
+from spoutnik.model.config import ModelConfig, first_error
+from spoutnik.tasks import FAMILIES
+from spoutnik.train.grpo import GRPOSettings
+from spoutnik.train.pretrain import PretrainSettings
+from spoutnik.train.reject import RejectSettings
+from spoutnik.train.reward_model import RewardModelSettings
+from spoutnik.train.sft import ColdStartSettings, SFTSettings
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class _Stage(_Strict):
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Role -> name of the stage it comes from."""
+        roles = {"start": getattr(self, "start", None), "reward_model": getattr(self, "reward_model", None),
+                 "traces": getattr(self, "traces", None)}
+        return {role: name for role, name in roles.items() if isinstance(name, str)}
+
+
+class PretrainStage(_Stage):
+    """A base model of the recipe's `models` entry, from random weights."""
+
+    kind: Literal["pretrain"]
+    model: str
+    settings: PretrainSettings
+
+
+class SFTStage(_Stage):
+    """Supervised fine-tuning of `from` on traces: written by the solvers (`cold_start`), kept by a reject stage
+    (`traces`: its name), read from a file (`file`), with `general` conversations mixed in."""
+
+    kind: Literal["sft", "distill"]
+    start: str = Field(alias="from")
+    cold_start: ColdStartSettings | None = None
+    traces: str | None = None
+    file: Path | None = None
+    general: int = Field(default=0, ge=0)
+    settings: SFTSettings
+
+    @model_validator(mode="after")
+    def _has_data(self) -> "SFTStage":
+        if self.cold_start is None and self.traces is None and self.file is None and not self.general:
+            raise ValueError("a stage of kind sft or distill needs data: cold_start, traces, file or general")
+        return self
+
+
+class GRPOStage(_Stage):
+    kind: Literal["grpo"]
+    start: str = Field(alias="from")
+    reward_model: str | None = None
+    settings: GRPOSettings
+
+    @model_validator(mode="after")
+    def _general_needs_a_judge(self) -> "GRPOStage":
+        if self.settings.general_share and self.reward_model is None:
+            raise ValueError("settings.general_share needs a reward_model to judge general prompts")
+        return self
+
+
+class RejectStage(_Stage):
+    kind: Literal["reject"]
+    start: str = Field(alias="from")
+    settings: RejectSettings
+
+
+class RewardModelStage(_Stage):
+    kind: Literal["reward_model"]
+    start: str = Field(alias="from")
+    settings: RewardModelSettings
+
+
+Stage = Annotated[PretrainStage | SFTStage | GRPOStage | RejectStage | RewardModelStage, Field(discriminator="kind")]
+
+
+class Recipe(_Strict):
+    """A whole recipe. `stages` run in file order; each names earlier ones as its inputs."""
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    description: str = ""
+    seed: int = Field(default=0, ge=0)
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    checkpoint_seconds: float = Field(default=20.0, gt=0)
+    vocab_size: int = Field(ge=300)
+    families: list[str] = Field(min_length=1)
+    models: dict[str, dict]
+    evaluation: EvaluationSettings = EvaluationSettings()
+    stages: dict[str, Stage]
+
+    @model_validator(mode="after")
+    def _connected(self) -> "Recipe":
+        unknown = [name for name in self.families if name not in FAMILIES]
+        if unknown:
+            raise ValueError(f"families: there is no family '{unknown[0]}'; the families are {', '.join(FAMILIES)}")
+        makes_model = {"pretrain", "sft", "distill", "grpo"}
+        needed = {"start": makes_model, "traces": {"reject"}, "reward_model": {"reward_model"}}
+        for position, (name, stage) in enumerate(self.stages.items()):
+            if isinstance(stage, PretrainStage) and stage.model not in self.models:
+                raise ValueError(f"stages.{name}.model: there is no '{stage.model}' under models")
+            earlier = dict(list(self.stages.items())[:position])
+            for role, source in stage.inputs.items():
+                key = "from" if role == "start" else role
+                if source not in earlier:
+                    raise ValueError(f"stages.{name}.{key}: '{source}' is not an earlier stage")
+                if earlier[source].kind not in needed[role]:
+                    raise ValueError(f"stages.{name}.{key}: '{source}' is a {earlier[source].kind} stage and cannot "
+                                     f"serve as {key}")
+        return self
+
+    def model_config_of(self, name: str, source: str) -> ModelConfig:
+        values = self.models[name]
+        if "vocab_size" in values:
+            raise UserError(f"{source}: models.{name}.vocab_size is set by the recipe's own vocab_size. Remove it here.")
+        return ModelConfig.parse(values | {"vocab_size": self.vocab_size}, f"{source}: models.{name}")
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Raises UserError with file, key, value and remedy."""
+    path = Path(path)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such recipe. Recipes lie in the folder recipes/ (try recipes/nano.yaml).") from error
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        where = getattr(error, "problem_mark", None)
+        at = f", line {where.line + 1}" if where else ""
+        raise UserError(f"{path}{at}: is not valid YAML ({getattr(error, 'problem', error)}). Correct it.") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a recipe is a mapping of keys (name, families, models, stages ...).")
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"{path}: {first_error(error)}") from error
+    for name in recipe.models:
+        recipe.model_config_of(name, str(path))
+    return recipe

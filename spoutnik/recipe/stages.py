@@ -1,0 +1,205 @@
+"""How each kind of stage turns its inputs into an artifact's files. One function per kind; `run.py` walks the DAG."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from spoutnik.engine.generate import Engine
+from spoutnik.engine.sampling import SamplingParams
+from spoutnik.evals.protocol import EvaluationSettings, PromptStyle, grade, held_out_problems, sample_rows, summarise
+from spoutnik.files import write_json, write_jsonl
+from spoutnik.hardware import compute_dtype, machine, peak_memory
+from spoutnik.model.accounting import account
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.transformer import Transformer
+from spoutnik.model.weights import load_model, load_tensors, save_model, save_tensors
+from spoutnik.recipe.artifacts import Artifact
+from spoutnik.recipe.schema import GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage
+from spoutnik.tasks.general import helpfulness, sample_general
+from spoutnik.text.thought import read_reply
+from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.grpo import grpo
+from spoutnik.train.loop import Bill, Checkpoints, Progress, Stopwatch
+from spoutnik.train.pretrain import pretrain, train_tokenizer
+from spoutnik.train.reject import reject
+from spoutnik.train.reward_model import RewardModel, held_out_accuracy, score_answers, train_reward_model
+from spoutnik.train.rollouts import chat_prompts
+from spoutnik.train.sft import general_traces, read_traces, sft, solver_traces
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a stage is given. working: the folder its files go to; inputs: role -> finished artifact."""
+
+    recipe: Recipe
+    source: str  # the recipe's file, for error messages
+    name: str
+    working: Path
+    inputs: dict[str, Artifact]
+    progress: Callable[[str], Progress]  # what is being done -> where to tell how far it is
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        return Checkpoints(self.working.with_name(self.working.name + ".progress"), self.recipe.checkpoint_seconds)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return compute_dtype(self.recipe.dtype)
+
+    def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
+        """The model and tokenizer of an input."""
+        folder = self.inputs[role].folder
+        return load_model(folder, compute_dtype=self.dtype), Tokenizer.load(folder)
+
+
+@dataclass
+class Outcome:
+    """metrics and bill for the manifest; log rows; the trained model, where the stage makes one."""
+
+    metrics: dict[str, float]
+    bill: Bill
+    log: list[dict]
+    model: Transformer | None = None
+    tokenizer: Tokenizer | None = None
+
+
+def run_stage(stage: Stage, context: Context) -> dict:
+    """Does the stage and leaves all files in `context.working`; returns the manifest's part."""
+    context.working.mkdir(parents=True, exist_ok=True)
+    outcome = _WORK[type(stage)](stage, context)
+    if outcome.log:
+        write_jsonl(context.working / "log.jsonl", outcome.log)
+    if outcome.model is not None:
+        save_model(context.working, outcome.model)
+        outcome.tokenizer.save(context.working)
+        write_json(context.working / "generation_config.json", {
+            "do_sample": True, "temperature": 0.6, "top_p": 0.95, "bos_token_id": outcome.tokenizer.bos_id,
+            "eos_token_id": outcome.tokenizer.eos_id})
+    outcome.bill.peak_memory_bytes = peak_memory()
+    return {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.bill), "machine": machine(),
+            "dtype": str(context.dtype).removeprefix("torch.")}
+
+
+def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
+    seed = context.recipe.seed
+    tokenizer = train_tokenizer(seed, context.recipe.vocab_size)
+    model = Transformer(context.recipe.model_config_of(stage.model, context.source), context.dtype)
+    model.init_weights(torch.Generator().manual_seed(seed))
+    log, bill = pretrain(model, tokenizer, stage.settings, seed, context.name, context.checkpoints,
+                         context.progress("training"))
+    return Outcome(_last(log, "loss", "mtp_loss"), bill, log, model, tokenizer)
+
+
+def _sft(stage: SFTStage, context: Context) -> Outcome:
+    model, tokenizer = context.load()
+    seed, recipe = context.recipe.seed, context.recipe
+    traces = []
+    if stage.cold_start is not None:
+        traces += solver_traces(stage.cold_start, recipe.families, seed)
+    if stage.traces is not None:
+        traces += read_traces(context.inputs["traces"].folder / "traces.jsonl")
+    if stage.file is not None:
+        traces += read_traces(stage.file)
+    traces += general_traces(stage.general, seed)
+    random.Random(f"{seed} {context.name}").shuffle(traces)
+    log, bill = sft(model, tokenizer, traces, stage.settings, seed, context.name, context.checkpoints,
+                    context.progress("training"))
+    return Outcome({"traces": len(traces)} | _last(log, "loss"), bill, log, model, tokenizer)
+
+
+def _grpo(stage: GRPOStage, context: Context) -> Outcome:
+    model, tokenizer = context.load()
+    scorer = reference = None
+    if stage.reward_model is not None:
+        judge, judge_tokenizer = load_reward_model(context.inputs["reward_model"].folder, context.dtype)
+        scorer = lambda pairs: score_answers(judge, judge_tokenizer, pairs)  # noqa: E731
+    if stage.settings.kl_coefficient:
+        reference, _ = context.load()
+    log, bill = grpo(model, tokenizer, context.recipe.families, stage.settings, context.recipe.seed, context.name,
+                     context.checkpoints, context.progress("learning by reward"), scorer, reference)
+    return Outcome(_last(log, "reward", "accuracy", "mismatch_kl"), bill, log, model, tokenizer)
+
+
+def _reject(stage: RejectStage, context: Context) -> Outcome:
+    model, tokenizer = context.load()
+    watch = Stopwatch()
+    source = context.inputs["start"]
+    traces, bill, metrics = reject(model, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
+                                   f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
+    write_jsonl(context.working / "traces.jsonl", traces)
+    return Outcome(metrics, bill + Bill(*watch.lap()), [])
+
+
+def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
+    backbone, tokenizer = context.load()
+    model = RewardModel(backbone)
+    seed = context.recipe.seed
+    log, bill = train_reward_model(model, tokenizer, stage.settings, seed, context.name, context.checkpoints,
+                                   context.progress("training"))
+    save_model(context.working, backbone)
+    save_tensors(context.working / "score.safetensors", {"score.weight": model.score.weight})
+    tokenizer.save(context.working)
+    accuracy = held_out_accuracy(model, tokenizer, 512, seed)
+    return Outcome({"held_out_pair_accuracy": accuracy} | _last(log, "loss"), bill, log)
+
+
+_WORK = {PretrainStage: _pretrain, SFTStage: _sft, GRPOStage: _grpo, RejectStage: _reject,
+         RewardModelStage: _reward_model}
+
+
+def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, Tokenizer]:
+    model = RewardModel(load_model(folder, compute_dtype=dtype))
+    model.score.weight = nn.Parameter(load_tensors(folder / "score.safetensors")["score.weight"])
+    return model.requires_grad_(False), Tokenizer.load(folder)
+
+
+def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path, progress: Progress) -> None:
+    """The same held-out problems at every stage, by the R1 protocol, on the weights as stored (rounding included).
+    Writes evaluation.json and samples.jsonl into the folder `into`."""
+    watch, settings, dtype = Stopwatch(), recipe.evaluation, compute_dtype(recipe.dtype)
+    tokenizer = Tokenizer.load(folder)
+    engine = Engine(load_model(folder, compute_dtype=dtype), tokenizer.eos_id)
+    problems = held_out_problems(recipe.families, settings.problems_per_family)
+    done, total = [0, 0], len(problems) * settings.samples
+
+    def on_tokens(tokens: int, finished: int) -> None:
+        done[0], done[1] = done[0] + finished, done[1] + tokens
+        progress(min(done[0], total), total, done[1], "")
+
+    graded = grade(engine, tokenizer, problems, settings, recipe.seed, style, on_tokens=on_tokens)
+    evaluation = summarise(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
+    if style == "chat":
+        evaluation["helpfulness"] = general_helpfulness(engine, tokenizer, settings, recipe.seed)
+    seconds, core_seconds = watch.lap()
+    evaluation["bill"] = vars(Bill(seconds, core_seconds, tokens_generated=evaluation["tokens"]))
+    write_json(into / "evaluation.json", evaluation)
+    write_jsonl(into / "samples.jsonl", sample_rows(graded))
+
+
+def general_helpfulness(engine: Engine, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int,
+                        prompts: int = 64) -> float:
+    """Mean score in [0, 1] of answers to held-out general prompts, by the rubric that nothing was trained on."""
+    rng = random.Random(f"{seed} helpfulness")
+    drawn = [sample_general(rng, language, "held_out") for language in ("en", "fr") for _ in range(prompts // 2)]
+    params = SamplingParams(settings.temperature, settings.top_p, settings.max_tokens)
+    groups = engine.generate(chat_prompts([p.prompt for p in drawn], tokenizer), params, 1, seed)
+    replies = [read_reply(g[0].token_ids, tokenizer, g[0].finished) for g in groups]
+    return sum(helpfulness(p, r.answer) if r.well_formed else 0.0 for p, r in zip(drawn, replies)) / len(drawn)
+
+
+def _last(log: list[dict], *keys: str) -> dict[str, float]:
+    """Means over the log's last tenth: one step alone is noise."""
+    tail = log[-max(1, len(log) // 10):]
+    return {key: sum(row[key] for row in tail) / len(tail) for key in keys if tail and all(key in row for row in tail)}
+
+
+def describe_model(config: ModelConfig) -> str:
+    """One line: what it is and how large."""
+    counts = account(config)
+    kind = "MLA + MoE + MTP" if config.model_type == "deepseek_v3" else "dense, grouped-query attention"
+    return (f"{kind}, {(counts.total_parameters + counts.mtp_parameters) / 1e6:.2f}M parameters, "
+            f"{counts.active_parameters / 1e6:.2f}M active, {counts.cache_bytes_per_token} cache bytes per token")

@@ -1,0 +1,187 @@
+"""The stage table, in the shape of R1's Table 3: one row per stage, what it can do and what it cost.
+
+`rows` computes it once; the terminal (`print_table`), `--json` (`as_json`) and the HTML report show the same numbers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from spoutnik.recipe.artifacts import Artifact
+
+NONE = "–"  # shown where a stage has no such number
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A share in [0, 1] with its 95 % interval over problems."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def half_width(self) -> float:
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """One line of the table. Shares are in [0, 1], times in seconds; None where the stage was not evaluated.
+
+    seconds, core_seconds, tokens (trained + generated): to make the stage, without its evaluation. note: what a stage without an evaluation has to say for itself.
+    """
+
+    stage: str
+    kind: str
+    origin: str
+    seconds: float
+    core_seconds: float
+    tokens: int
+    accuracy: Interval | None = None
+    families: dict[str, Interval] = field(default_factory=dict)
+    thought_tokens: float | None = None
+    well_formed: float | None = None
+    language_consistency: float | None = None
+    reflections: float | None = None
+    helpfulness: float | None = None
+    note: str = ""
+
+
+def rows(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[StageRow]:
+    """One row per artifact, in the order given. origins: stage name -> where the artifact came from."""
+    return [_row(artifact, origins.get(artifact.stage, "")) for artifact in artifacts]
+
+
+def _row(artifact: Artifact, origin: str) -> StageRow:
+    manifest, evaluation = artifact.manifest, artifact.evaluation
+    bill = manifest.get("bill", {})
+    costs = {"stage": artifact.stage, "kind": manifest.get("kind", ""), "origin": origin,
+             "seconds": bill.get("seconds", 0.0), "core_seconds": bill.get("core_seconds", 0.0),
+             "tokens": bill.get("tokens_trained", 0) + bill.get("tokens_generated", 0)}
+    if evaluation is None:
+        return StageRow(**costs, note=metrics_note(manifest.get("metrics", {})))
+    return StageRow(**costs, accuracy=_interval(evaluation["accuracy"]),
+                    families={name: _interval(of) for name, of in evaluation["families"].items()},
+                    thought_tokens=evaluation["thought_tokens"], well_formed=evaluation["well_formed"],
+                    language_consistency=evaluation["language_consistency"],
+                    reflections=evaluation["reflections_per_thought"], helpfulness=evaluation.get("helpfulness"))
+
+
+def _interval(accuracy: dict) -> Interval:
+    return Interval(accuracy["mean"], accuracy["low"], accuracy["high"])
+
+
+def metrics_note(metrics: dict) -> str:
+    """A reject or reward-model stage's own result, in words; other metrics by name."""
+    parts, rest = [], dict(metrics)
+    if "kept_share" in rest:
+        share, kept, sampled = rest.pop("kept_share"), rest.pop("kept", None), rest.pop("sampled", None)
+        counted = f" ({kept:,.0f} of {sampled:,.0f})" if kept is not None and sampled is not None else ""
+        parts.append(f"kept {percent(share)} % of samples{counted}")
+    if "held_out_pair_accuracy" in rest:
+        parts.append(f"orders {percent(rest.pop('held_out_pair_accuracy'))} % of held-out pairs right")
+    parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in rest.items()]
+    return ", ".join(parts)
+
+
+def families_of(table: Sequence[StageRow]) -> list[str]:
+    """Every family any stage was evaluated on, in order of appearance."""
+    return list(dict.fromkeys(name for row in table for name in row.families))
+
+
+# Columns where more is better, so that a best value means something: shares in [0, 1].
+QUALITIES = ("well_formed", "language_consistency", "helpfulness")
+
+
+def best_values(table: Sequence[StageRow]) -> dict[str, float]:
+    """Column -> its highest value, over at least two evaluated stages. Families are keyed as "families.<name>"."""
+    columns: dict[str, list[float]] = {}
+    for row in table:
+        values = {f"families.{name}": of.mean for name, of in row.families.items()}
+        values |= {name: getattr(row, name) for name in QUALITIES}
+        values["accuracy"] = row.accuracy.mean if row.accuracy else None
+        for name, value in values.items():
+            if value is not None:
+                columns.setdefault(name, []).append(value)
+    return {name: max(values) for name, values in columns.items() if len(values) > 1 and max(values) > min(values)}
+
+
+def percent(share: float | None, digits: int = 1) -> str:
+    """A share in [0, 1] as a number of percent, without the sign."""
+    return NONE if share is None else f"{100 * share:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 42 s, 7 min 05 s, 3 h 12 min."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def count(number: float) -> str:
+    """A count of tokens in three digits or so: 950, 12.3k, 4.56M."""
+    for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= 0.9995 * scale:
+            return f"{number / scale:.3g}{unit}"
+    return f"{number:.0f}"
+
+
+def as_json(table: Sequence[StageRow]) -> list[dict]:
+    """The rows as plain data, numbers unrounded."""
+    return [asdict(row) for row in table]
+
+
+def print_table(table: Sequence[StageRow], console: Console) -> None:
+    """Prints the table for a terminal of 120 columns; the results of stages without an evaluation follow below it."""
+    families, best = families_of(table), best_values(table)
+    helpful = any(row.helpfulness is not None for row in table)
+    grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    grid.add_column("stage", no_wrap=True, overflow="ellipsis")
+    headers = ["pass@1 %", *[name[:4] for name in families], "think", "form", "lang", *(["help"] if helpful else []),
+               "refl", "time", "tokens", "core s"]
+    for header in headers:
+        grid.add_column(header, justify="right", no_wrap=True)
+    for row in table:
+        grid.add_row(*_cells(row, families, helpful, best))
+    console.print(grid)
+    for row in table:
+        if row.note:
+            console.print(Text(f"{row.stage}: {row.note}"))
+    shares = "form, lang, help" if helpful else "form, lang"
+    console.print(Text(f"pass@1 on held-out problems, ± half the 95 % interval; {shares}: percent; think: thought tokens; "
+                       "refl: reflection words per thought; time, tokens (trained + generated) and core s: to make the "
+                       "stage, its evaluation not counted", style="dim"))
+
+
+def _cells(row: StageRow, families: Sequence[str], helpful: bool, best: dict[str, float]) -> list[Text]:
+    def share(column: str, value: float | None, suffix: str = "", digits: int = 0) -> Text:
+        style = "bold green" if value is not None and value == best.get(column) else ""
+        return Text(percent(value, digits) + (suffix if value is not None else ""), style=style)
+
+    def number(value: float | None, digits: int) -> Text:
+        return Text(NONE if value is None else f"{value:.{digits}f}")
+
+    accuracy = row.accuracy
+    cells = [Text(row.stage), share("accuracy", accuracy and accuracy.mean,
+                                    f" ±{percent(accuracy.half_width)}" if accuracy else "", 1)]
+    cells += [share(f"families.{name}", row.families[name].mean if name in row.families else None)
+              for name in families]
+    cells += [number(row.thought_tokens, 0), share("well_formed", row.well_formed),
+              share("language_consistency", row.language_consistency)]
+    cells += [share("helpfulness", row.helpfulness)] if helpful else []
+    return [*cells, number(row.reflections, 2), Text(_clock(row.seconds)), Text(count(row.tokens)),
+            Text(f"{row.core_seconds:.0f}")]
+
+
+def _clock(seconds: float) -> str:
+    """Seconds as [h:]mm:ss, for a narrow column."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

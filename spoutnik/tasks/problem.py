@@ -1,0 +1,105 @@
+"""What a problem is, what a family of problems must offer, and how problems are split into train and held out."""
+
+import hashlib
+import json
+import random
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+LANGUAGES = ("en", "fr")
+STYLES = ("quick", "careful")
+SPLITS = ("train", "held_out")
+HELD_OUT_ONE_IN = 8
+MAX_REJECTIONS = 10_000  # a family whose level cannot fill a split in that many draws is a bug, not bad luck
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One question with what is needed to verify any answer to it.
+
+    `data` is JSON-serialisable and independent of the language. Its entries named `shown_*` describe only the
+    presentation (the order of the numbers or of the sentences): they are no part of the problem's identity.
+    """
+
+    family: str
+    level: int
+    language: str
+    prompt: str
+    answer: str
+    data: dict
+
+    @property
+    def key(self) -> str:
+        """Identity of the problem: the same for its French twin, its other wordings and its shuffled statement."""
+        identity = {name: value for name, value in self.data.items() if not name.startswith("shown_")}
+        return json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Problem":
+        """Inverse of `to_json`; raises ValueError on text that is not a problem."""
+        fields = json.loads(text)
+        if not isinstance(fields, dict) or set(fields) != set(cls.__dataclass_fields__):
+            raise ValueError(f"A problem in JSON has exactly the fields {', '.join(cls.__dataclass_fields__)}.")
+        return cls(**fields)
+
+
+@dataclass(frozen=True)
+class Trace:
+    """A worked solution: the text of the thought and the answer it leads to."""
+
+    thought: str
+    answer: str
+
+
+class Family(Protocol):
+    """A kind of problem that can be generated without end, verified exactly and solved in two styles."""
+
+    name: str
+    levels: tuple[int, ...]
+
+    def generate(self, rng: random.Random, level: int, language: str) -> Problem: ...
+
+    def verify(self, problem: Problem, answer: str) -> bool: ...
+
+    def solve(self, problem: Problem, rng: random.Random, style: str) -> Trace: ...
+
+
+def check_request(family: Family, level: int, language: str) -> None:
+    """Raise ValueError when a family is asked for a level or a language that it does not have."""
+    if level not in family.levels:
+        allowed = ", ".join(map(str, family.levels))
+        raise ValueError(f"The family {family.name} has no level {level!r}: its levels are {allowed}.")
+    if language not in LANGUAGES:
+        allowed = ", ".join(LANGUAGES)
+        raise ValueError(f"The family {family.name} does not speak {language!r}: its languages are {allowed}.")
+
+
+def check_style(family: Family, style: str) -> None:
+    """Raise ValueError for an unknown style of solution."""
+    if style not in STYLES:
+        raise ValueError(f"The family {family.name} has no style {style!r}: its styles are {', '.join(STYLES)}.")
+
+
+def held_out_by_hash(text: str) -> bool:
+    """True for one text in eight, always the same ones."""
+    digest = hashlib.sha256(text.encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") % HELD_OUT_ONE_IN == 0
+
+
+def is_held_out(problem: Problem) -> bool:
+    """Whether a problem is kept for evaluation. It depends on its identity alone, so the splits cannot overlap."""
+    return held_out_by_hash(f"{problem.family} {problem.key}")
+
+
+def sample(family: Family, rng: random.Random, level: int, language: str, split: str) -> Problem:
+    """Draw a problem of the split, by rejection."""
+    if split not in SPLITS:
+        raise ValueError(f"There is no split {split!r}: the splits are {', '.join(SPLITS)}.")
+    for _ in range(MAX_REJECTIONS):
+        problem = family.generate(rng, level, language)
+        if is_held_out(problem) == (split == "held_out"):
+            return problem
+    raise RuntimeError(f"No {split} problem of {family.name} at level {level} in {MAX_REJECTIONS} draws.")

@@ -1,0 +1,68 @@
+"""From token lists to packed micro-batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from spoutnik.model.packing import Packing
+
+
+@dataclass(frozen=True)
+class Document:
+    """One training sequence. Only tokens from `loss_from` on are predicted (a prompt is read, not learned)."""
+
+    ids: Sequence[int]
+    loss_from: int = 1
+
+    @property
+    def predicted(self) -> int:
+        return len(self.ids) - self.loss_from
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """T tokens of several documents. `positions` (N,) are the stream positions whose *next* token is predicted,
+    `targets` (N,) those next tokens; `documents` are the packed documents' numbers in the caller's list."""
+
+    input_ids: Tensor
+    packing: Packing
+    positions: Tensor
+    targets: Tensor
+    documents: tuple[int, ...]
+
+
+def pack(documents: Sequence[Document], chosen: Sequence[int]) -> PackedBatch:
+    """Lays the chosen documents end to end."""
+    flat = [t for i in chosen for t in documents[i].ids]
+    positions, start = [], 0
+    for i in chosen:
+        document = documents[i]
+        positions.append(torch.arange(start + document.loss_from - 1, start + len(document.ids) - 1))
+        start += len(document.ids)
+    packing = Packing.of([len(documents[i].ids) for i in chosen], fill=True)
+    input_ids, where = torch.tensor(flat + [0] * packing.filler), torch.cat(positions)
+    return PackedBatch(input_ids, packing, where, input_ids[where + 1], tuple(chosen))
+
+
+def micro_batches(lengths: Sequence[int], max_tokens: int, parts: int = 1) -> list[list[int]]:
+    """Document numbers in groups of at most `max_tokens` tokens (a longer document gets a group of its own).
+
+    Groups hold documents of similar length, so attention's rectangles fill well, and their number is a multiple of
+    `parts` (the cores) where there are documents enough, so that no core waits for another's last group.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    groups_wanted = -(-sum(lengths) // max_tokens)
+    groups_wanted = min(-(-groups_wanted // parts) * parts, len(order))
+    target = min(max_tokens, -(-sum(lengths) // max(groups_wanted, 1)))
+    groups: list[list[int]] = []
+    filled = 0
+    for i in order:
+        # A group closes once it is nearer to its share without the next document than with it.
+        if not groups or filled + lengths[i] > max_tokens or filled + lengths[i] / 2 > target:
+            groups.append([])
+            filled = 0
+        groups[-1].append(i)
+        filled += lengths[i]
+    return groups

@@ -1,0 +1,261 @@
+"""GRPO with verifiable rewards (DeepSeekMath section 4; R1 section 2.2): reasoning RL, and RL for all scenarios.
+
+A step: sample G completions for each prompt, judge them, turn rewards into advantages within the group, take one
+gradient step. On-policy, so the ratio starts at 1 by construction: the sampler recorded its log-probabilities, the
+trainer computes them again with the same modules, and the difference (bfloat16 rounding) is measured at every step.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from spoutnik.engine.generate import Completion, Engine
+from spoutnik.engine.sampling import SamplingParams
+from spoutnik.errors import RunError
+from spoutnik.model.moe import RouterTrace
+from spoutnik.model.transformer import Transformer
+from spoutnik.parallel import cores, on_all_cores
+from spoutnik.tasks import LANGUAGES, Problem
+from spoutnik.tasks.general import GeneralPrompt, sample_general
+from spoutnik.tasks.language import reflection_count
+from spoutnik.text.thought import read_reply
+from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack
+from spoutnik.train.loop import Bill, Checkpoints, Gradient, Progress, accumulate, train
+from spoutnik.train.losses import (
+    PolicyLoss,
+    group_advantages,
+    has_variance,
+    mismatch_kl,
+    policy_loss,
+    token_log_probs,
+    token_weights,
+)
+from spoutnik.train.rollouts import chat_prompts, judge, sample_problems
+from spoutnik.train.settings import Settings, TrainSettings
+
+
+class RewardSettings(Settings):
+    """Reward = accuracy + format + language, each times its weight (R1 eq. 4 and 8). length_penalty is subtracted at
+    max_tokens and nowhere else: a truncated completion."""
+
+    accuracy: float = Field(default=1.0, ge=0)
+    format: float = Field(default=0.1, ge=0)
+    language: float = Field(default=0.1, ge=0)
+
+
+class GRPOSettings(TrainSettings):
+    """prompts_per_step x group_size completions a step. general_share of the prompts, from step share `general_from` on,
+    are judged by the reward model instead of by rules (R1's last stage: general data only at the end, or it is hacked)."""
+
+    prompts_per_step: int = Field(default=64, gt=0)
+    group_size: int = Field(default=8, gt=1)
+    max_tokens: int = Field(default=200, gt=1)
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    max_mismatch_kl: float = Field(default=0.05, gt=0)
+    rewards: RewardSettings = RewardSettings()
+    length_normalisation: Literal["token", "sequence", "constant"] = "token"
+    std_normalisation: bool = False
+    clip_epsilon: float = Field(default=0.2, gt=0)
+    clip_epsilon_high: float = Field(default=0.28, gt=0)
+    zero_variance: Literal["drop", "keep"] = "drop"
+    kl_coefficient: float = Field(default=0.0, ge=0)
+    kl_estimator: Literal["k2", "k3"] = "k3"
+    general_share: float = Field(default=0.0, ge=0, lt=1)
+    general_from: float = Field(default=0.5, ge=0, le=1)
+    mtp_loss_weight: float = Field(default=0.0, ge=0, le=0)  # post-training leaves the MTP module alone, as R1 did
+    schedule: Literal["constant", "cosine", "wsd"] = "constant"
+
+    @property
+    def loss_options(self) -> PolicyLoss:
+        return PolicyLoss(**{key: getattr(self, key) for key in PolicyLoss.__dataclass_fields__})
+
+
+Scorer = Callable[[Sequence[tuple[str, str]]], list[float]]  # (prompt, answer) pairs to reward-model scores
+
+
+@dataclass
+class Rollouts:
+    """What a step sampled. rewards (prompts, G); completions in the same order; metrics for the log."""
+
+    prompts: list[list[int]]
+    groups: list[list[Completion]]
+    rewards: Tensor
+    metrics: dict[str, float]
+
+
+def roll_out(engine: Engine, tokenizer: Tokenizer, problems: Sequence[Problem | GeneralPrompt], settings: GRPOSettings,
+             seed: int, scorer: Scorer | None) -> Rollouts:
+    prompts = chat_prompts([p.prompt for p in problems], tokenizer)
+    params = SamplingParams(settings.temperature, 1.0, settings.max_tokens)
+    groups = engine.generate(prompts, params, settings.group_size, seed)
+    return judge_rollouts(prompts, groups, problems, tokenizer, settings, scorer)
+
+
+def judge_rollouts(prompts: list[list[int]], groups: list[list[Completion]],
+                   problems: Sequence[Problem | GeneralPrompt], tokenizer: Tokenizer, settings: GRPOSettings,
+                   scorer: Scorer | None) -> Rollouts:
+    """Rules judge problems; the reward model judges general prompts, on the answer alone (R1 section 3.1)."""
+    weights = settings.rewards
+    rewards = torch.zeros(len(groups), settings.group_size)
+    judged, general, well_formed = [], [], 0
+    for row, (problem, group) in enumerate(zip(problems, groups)):
+        for column, completion in enumerate(group):
+            if isinstance(problem, GeneralPrompt):
+                reply = read_reply(completion.token_ids, tokenizer, completion.finished)
+                rewards[row, column] = weights.format * reply.well_formed
+                if reply.well_formed:
+                    general.append((row, column, problem.prompt, reply.answer))
+            else:
+                verdict = judge(problem, completion, tokenizer)
+                judged.append(verdict)
+                reply = verdict.reply
+                rewards[row, column] = (weights.accuracy * verdict.accuracy + weights.format * reply.well_formed
+                                        + weights.language * verdict.language * reply.well_formed)
+            well_formed += reply.well_formed
+    count = sum(len(group) for group in groups)
+    metrics = {"reward": float(rewards.mean()), "well_formed": well_formed / count,
+               "truncated": sum(not c.finished for group in groups for c in group) / count}
+    if judged:
+        metrics |= {"accuracy": _mean(v.accuracy for v in judged), "language": _mean(v.language for v in judged),
+                    "thought_tokens": _mean(v.reply.thought_tokens for v in judged),
+                    "reflections": _mean(reflection_count(v.reply.thought) for v in judged)}
+    if general:
+        scores = scorer([(prompt, answer) for _, _, prompt, answer in general])
+        for (row, column, _, _), score in zip(general, scores):
+            rewards[row, column] += score
+        metrics["preference"] = _mean(scores)
+    return Rollouts(prompts, groups, rewards, metrics)
+
+
+def _mean(values) -> float:
+    values = list(values)
+    return sum(values) / max(len(values), 1)
+
+
+@dataclass(frozen=True)
+class PolicyBatch:
+    """A packed micro-batch of rollouts with, per predicted token: advantage, weight and the sampler's log-probability
+    (and the reference's, where a KL penalty asks for it). All (N,)."""
+
+    packed: PackedBatch
+    advantages: Tensor
+    weights: Tensor
+    sampler_log_probs: Tensor
+    reference_log_probs: Tensor | None = None
+
+
+def policy_batches(rollouts: Rollouts, settings: GRPOSettings, eos_id: int) -> tuple[list[PolicyBatch], int]:
+    """Micro-batches of one step, and how many generated tokens teach nothing (groups without variance)."""
+    advantages = group_advantages(rollouts.rewards, settings.std_normalisation)
+    kept = has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
+    documents, rows, wasted = [], [], 0
+    for prompt, group, group_advantage, keep in zip(rollouts.prompts, rollouts.groups, advantages, kept.tolist()):
+        if not keep:
+            wasted += sum(len(c.logprobs) for c in group)
+            continue
+        for completion, advantage in zip(group, group_advantage):
+            end = [eos_id] if completion.finished else []
+            documents.append(Document([*prompt, *completion.token_ids, *end], loss_from=len(prompt)))
+            rows.append((advantage, torch.tensor(completion.logprobs)))
+    if not documents:
+        return [], wasted
+    lengths = torch.tensor([d.predicted for d in documents])
+    weights = token_weights(lengths, settings.length_normalisation, settings.max_tokens)
+    batches = []
+    for chosen in micro_batches([len(d.ids) for d in documents], settings.micro_batch_tokens, cores()):
+        size = lengths[chosen]
+        batches.append(PolicyBatch(pack(documents, chosen),
+                                   torch.stack([rows[i][0] for i in chosen]).repeat_interleave(size),
+                                   weights[chosen].repeat_interleave(size), torch.cat([rows[i][1] for i in chosen])))
+    return batches, wasted
+
+
+def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], parameters: Sequence[Tensor],
+                    settings: GRPOSettings) -> Gradient:
+    """The gradient of one step, with the mismatch between sampler and trainer measured on the way."""
+    options = settings.loss_options
+    tokens = sum(len(b.advantages) for b in batches)
+    want_balance = model.config.has_experts and settings.balance_loss_alpha > 0
+
+    def loss_of(batch: PolicyBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
+        packed = batch.packed
+        hidden = model.hidden(packed.input_ids, packed.packing, trace)
+        log_probs, entropy = token_log_probs(hidden[packed.positions], model.lm_head.weight, packed.targets,
+                                             settings.temperature)
+        loss, clipped = policy_loss(log_probs, batch.sampler_log_probs, batch.advantages, batch.weights, options,
+                                    batch.reference_log_probs)
+        share = len(batch.advantages) / tokens
+        metrics = {"loss": float(loss.detach()), "clipped": float(clipped) * share,
+                   "entropy": float(entropy.mean()) * share,
+                   "mismatch_kl": float(mismatch_kl(batch.sampler_log_probs, log_probs.detach())) * share}
+        if trace.balance_losses:
+            loss = loss + settings.balance_loss_alpha * share * torch.stack(trace.balance_losses).sum()
+        return loss, metrics
+
+    return accumulate(parameters, batches, loss_of, want_balance)
+
+
+@torch.no_grad()
+def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperature: float) -> list[PolicyBatch]:
+    """The same batches with the reference model's log-probabilities."""
+    def one(batch: PolicyBatch) -> PolicyBatch:
+        packed = batch.packed
+        hidden = model.hidden(packed.input_ids, packed.packing)
+        log_probs, _ = token_log_probs(hidden[packed.positions], model.lm_head.weight, packed.targets, temperature)
+        return PolicyBatch(packed, batch.advantages, batch.weights, batch.sampler_log_probs, log_probs)
+
+    return on_all_cores(torch.no_grad()(one), batches)
+
+
+def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: GRPOSettings, seed: int,
+         stage: str, checkpoints: Checkpoints, progress: Progress, scorer: Scorer | None = None,
+         reference: Transformer | None = None) -> tuple[list[dict], Bill]:
+    """Trains in place.
+
+    Raises:
+        RunError: sampler and trainer disagree by more than `max_mismatch_kl`, or the loss diverged.
+    """
+    optimiser = settings.make_optimiser(model)
+
+    def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Bill]:
+        problems = step_prompts(settings, families, seed, stage, step, scorer is not None)
+        engine = Engine(model, tokenizer.eos_id)
+        rollouts = roll_out(engine, tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
+        batches, wasted = policy_batches(rollouts, settings, tokenizer.eos_id)
+        if settings.kl_coefficient:
+            batches = with_reference(reference, batches, settings.temperature)
+        gradient = policy_gradient(model, batches, optimiser.parameters, settings)
+        metrics = {"loss": 0.0} | rollouts.metrics | gradient.metrics
+        refuse_mismatch(stage, step, metrics.get("mismatch_kl", 0.0), settings.max_mismatch_kl)
+        metrics["zero_variance"] = 1 - float(has_variance(rollouts.rewards).float().mean())
+        generated = sum(len(c.logprobs) for group in rollouts.groups for c in group)
+        trained = sum(len(b.packed.input_ids) for b in batches)
+        metrics["tokens"] = generated
+        return gradient, metrics, Bill(tokens_trained=trained, tokens_generated=generated, tokens_wasted=wasted)
+
+    return train(model, optimiser, settings.make_schedule(), stage, step_gradient, checkpoints, progress,
+                 settings.bias_update_speed)
+
+
+def step_prompts(settings: GRPOSettings, families: Sequence[str], seed: int, stage: str, step: int,
+                 with_general: bool) -> list[Problem | GeneralPrompt]:
+    """A step's prompts, a function of seed and step: a resumed run repeats none and skips none."""
+    rng = random.Random(f"{seed} {stage} {step}")
+    general = 0
+    if with_general and step >= settings.general_from * settings.steps:
+        general = round(settings.general_share * settings.prompts_per_step)
+    problems = sample_problems(rng, families, settings.prompts_per_step - general, "train")
+    return [*problems, *(sample_general(rng, rng.choice(LANGUAGES), "train") for _ in range(general))]
+
+
+def refuse_mismatch(stage: str, step: int, mismatch: float, limit: float) -> None:
+    if mismatch > limit:
+        raise RunError(f"{stage}: sampler and trainer disagree at step {step}: mismatch KL {mismatch:.4g} passes "
+                       f"max_mismatch_kl = {limit:g}. The gradient would be of another policy. Compute in float32 "
+                       "(dtype: float32) or lower learning_rate, then run again.")

@@ -1,0 +1,81 @@
+"""Next-token training on packed documents, with V3's two companions: the MTP loss and the balance loss.
+
+Shared by pretraining, both SFT stages and distillation: they differ in where documents come from.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from spoutnik.model.moe import RouterTrace
+from spoutnik.model.transformer import Transformer
+from spoutnik.parallel import cores
+from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack
+from spoutnik.train.loop import Bill, Checkpoints, Gradient, Progress, accumulate, train
+from spoutnik.train.losses import token_log_probs
+from spoutnik.train.settings import TrainSettings
+
+
+def next_token_loss(model: Transformer, batch: PackedBatch, trace: RouterTrace, tokens: int, documents: int,
+                    settings: TrainSettings) -> tuple[Tensor, dict[str, float]]:
+    """This micro-batch's part of the batch's loss: sums over its tokens / `tokens` of the whole step (V3 eq. 24-25)."""
+    hidden = model.hidden(batch.input_ids, batch.packing, trace)
+    log_probs, _ = token_log_probs(hidden[batch.positions], model.lm_head.weight, batch.targets)
+    loss = -log_probs.sum() / tokens
+    metrics = {"loss": float(loss.detach())}
+    if model.mtp is not None and settings.mtp_loss_weight:
+        # The token two ahead exists where the next position belongs to the same document and is itself predicted.
+        same = batch.packing.document_ids[batch.positions[:-1]] == batch.packing.document_ids[batch.positions[1:]]
+        where = batch.positions[:-1][same]
+        ahead = model.mtp_hidden(hidden, batch.input_ids, batch.packing, trace)
+        mtp_log_probs, _ = token_log_probs(ahead[where], model.lm_head.weight, batch.input_ids[where + 2])
+        mtp_loss = -mtp_log_probs.sum() / tokens
+        metrics["mtp_loss"] = float(mtp_loss.detach())
+        loss = loss + settings.mtp_loss_weight * mtp_loss
+    if trace.balance_losses:
+        balance = torch.stack(trace.balance_losses).sum() * len(batch.documents) / documents
+        metrics["balance_loss"] = float(balance.detach()) / len(trace.balance_losses)
+        loss = loss + settings.balance_loss_alpha * balance
+    return loss, metrics
+
+
+def language_model_gradient(model: Transformer, documents: Sequence[Document], parameters: Sequence[Tensor],
+                            settings: TrainSettings) -> tuple[Gradient, Bill]:
+    """Gradient of one step over `documents`, split into micro-batches over the cores."""
+    lengths = [len(d.ids) for d in documents]
+    micro = [pack(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
+    tokens = sum(d.predicted for d in documents)
+
+    def loss_of(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
+        return next_token_loss(model, batch, trace, tokens, len(documents), settings)
+
+    want_balance = model.config.has_experts and settings.balance_loss_alpha > 0
+    return accumulate(parameters, micro, loss_of, want_balance), Bill(tokens_trained=sum(lengths))
+
+
+def train_language_model(model: Transformer, documents_of: Callable[[int], Sequence[Document]], settings: TrainSettings,
+                         stage: str, checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Bill]:
+    """documents_of(step) gives a step's documents and must depend on nothing but the step."""
+    optimiser = settings.make_optimiser(model)
+
+    def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Bill]:
+        gradient, bill = language_model_gradient(model, documents_of(step), optimiser.parameters, settings)
+        return gradient, dict(gradient.metrics), bill
+
+    return train(model, optimiser, settings.make_schedule(), stage, step_gradient, checkpoints, progress,
+                 settings.bias_update_speed)
+
+
+def take_tokens(documents, tokens: int, max_length: int) -> list[Document]:
+    """Documents from an iterator until they hold `tokens` tokens; longer ones than `max_length` are cut."""
+    taken, total = [], 0
+    for document in documents:
+        ids = document.ids[:max_length]
+        if len(ids) <= document.loss_from:
+            continue
+        taken.append(Document(ids, document.loss_from))
+        total += len(ids)
+        if total >= tokens:
+            return taken
+    return taken

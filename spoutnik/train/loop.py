@@ -1,0 +1,189 @@
+"""The step loop every trained stage shares: gradients over all cores, checkpoints, resume, and when to stop.
+
+A step is a function of (seed, step number, weights): what is read or sampled at step 7 is the same whether or not the
+process died at step 6. So a checkpoint needs weights, optimiser state and a step number, and a resumed stage ends with
+the same bytes.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from spoutnik.errors import RunError
+from spoutnik.files import install_folder, remove_folder, write_json, write_jsonl
+from spoutnik.model.moe import RouterTrace
+from spoutnik.model.transformer import Transformer
+from spoutnik.model.weights import load_tensors, save_tensors
+from spoutnik.parallel import on_all_cores
+from spoutnik.train.optimiser import Optimiser, Schedule
+
+
+@dataclass
+class Bill:
+    """What a stage used. core_seconds is processor time over all threads; tokens are counted once per pass."""
+
+    seconds: float = 0.0
+    core_seconds: float = 0.0
+    tokens_trained: int = 0
+    tokens_generated: int = 0
+    tokens_wasted: int = 0  # generated, but taught nothing: groups without variance, rejected samples
+    peak_memory_bytes: int = 0
+
+    def __add__(self, other: "Bill") -> "Bill":
+        summed = {key: getattr(self, key) + getattr(other, key) for key in vars(self)}
+        return Bill(**summed | {"peak_memory_bytes": max(self.peak_memory_bytes, other.peak_memory_bytes)})
+
+
+class Progress(Protocol):
+    """Where a stage tells how far it is: a bar in the terminal, or nothing in tests."""
+
+    def __call__(self, done: int, total: int, tokens: int, note: str) -> None: ...
+
+
+@dataclass
+class Gradient:
+    """The sum over micro-batches: gradients in the order of the optimiser's parameters, summed metrics, router loads."""
+
+    gradients: list[Tensor]
+    metrics: dict[str, float] = field(default_factory=dict)
+    loads: dict[str, Tensor] = field(default_factory=dict)
+
+
+def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
+               loss_of: Callable[[object, RouterTrace], tuple[Tensor, dict[str, float]]],
+               want_balance_loss: bool = False) -> Gradient:
+    """Sums gradients and metrics of `loss_of(micro_batch, trace)` over micro-batches, one thread per core.
+
+    Added up in the order of `micro`, whichever thread finished first, so that a run repeats to the bit. A loss must be
+    normalised by global counts: the sum over micro-batches is the gradient of the whole batch.
+    """
+    def one(batch: object) -> tuple[list[Tensor | None], dict[str, float], dict[str, Tensor]]:
+        trace = RouterTrace(want_balance_loss)
+        loss, metrics = loss_of(batch, trace)
+        return torch.autograd.grad(loss, parameters, allow_unused=True), metrics, trace.loads
+
+    total = Gradient([torch.zeros_like(p) for p in parameters])
+    for gradients, metrics, loads in on_all_cores(one, micro):
+        for into, gradient in zip(total.gradients, gradients):
+            if gradient is not None:
+                into += gradient
+        for key, value in metrics.items():
+            total.metrics[key] = total.metrics.get(key, 0.0) + value
+        for name, load in loads.items():
+            total.loads[name] = total.loads[name] + load if name in total.loads else load
+    return total
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where a stage in progress keeps its last good state, and how often it writes it."""
+
+    folder: Path
+    every_seconds: float = 30.0
+
+    @property
+    def latest(self) -> Path:
+        return self.folder / "checkpoint"
+
+    def save(self, step: int, model: nn.Module, optimiser: Optimiser, log: list[dict], bill: Bill) -> None:
+        """Writes beside the last checkpoint, then takes its place: one of the two is always whole."""
+        fresh, old = self.folder / "checkpoint.new", self.folder / "checkpoint.old"
+        remove_folder(fresh)
+        remove_folder(old)
+        save_tensors(fresh / "weights.safetensors", model.state_dict())
+        save_tensors(fresh / "optimiser.safetensors", optimiser.tensors())
+        write_jsonl(fresh / "log.jsonl", log)
+        write_json(fresh / "state.json", {"step": step, "bill": vars(bill)})
+        if self.latest.exists():
+            self.latest.rename(old)
+        install_folder(fresh, self.latest)
+        remove_folder(old)
+
+    def load(self, model: nn.Module, optimiser: Optimiser) -> tuple[int, list[dict], Bill] | None:
+        """Restores the last checkpoint into model and optimiser; None where there is none."""
+        folder = self.latest if self.latest.exists() else self.folder / "checkpoint.old"
+        if not folder.exists():
+            return None
+        model.load_state_dict(load_tensors(folder / "weights.safetensors"), strict=False)
+        optimiser.load_tensors(load_tensors(folder / "optimiser.safetensors"))
+        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        state = json.loads((folder / "state.json").read_text())
+        return state["step"], log, Bill(**state["bill"])
+
+
+class Stopwatch:
+    """Wall and processor time of a stretch of work."""
+
+    def __init__(self):
+        self.wall, self.cpu = time.perf_counter(), time.process_time()
+
+    def lap(self) -> tuple[float, float]:
+        wall, cpu = time.perf_counter(), time.process_time()
+        passed = wall - self.wall, cpu - self.cpu
+        self.wall, self.cpu = wall, cpu
+        return passed
+
+
+def train(model: Transformer, optimiser: Optimiser, schedule: Schedule, stage: str,
+          step_gradient: Callable[[int], tuple[Gradient, dict[str, float], Bill]], checkpoints: Checkpoints,
+          progress: Progress, bias_update_speed: float = 0.0, updates_per_step: int = 1) -> tuple[list[dict], Bill]:
+    """Runs `schedule.steps` steps; returns the log (a row per step) and the bill.
+
+    step_gradient(step) returns the gradient, the metrics to log and what it cost. The correction biases move once per
+    optimiser step, by the loads of the whole batch (V3 section 2.1.2; trap 17).
+
+    Raises:
+        RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
+    """
+    resumed = checkpoints.load(model, optimiser)
+    start, log, bill = resumed or (0, [], Bill())
+    routers = model.routers if isinstance(model, Transformer) else {}
+    watch, last_save = Stopwatch(), time.perf_counter()
+    for step in range(start, schedule.steps):
+        gradient, metrics, cost = step_gradient(step)
+        refuse_divergence(stage, step, metrics["loss"], gradient.gradients, log, checkpoints)
+        metrics["grad_norm"] = optimiser.step(gradient.gradients, schedule.factor(step))
+        for name, load in gradient.loads.items():
+            if bias_update_speed:
+                routers[name].move_bias(load, bias_update_speed)
+        if gradient.loads:
+            metrics["max_load"] = max(float(load.max() / load.float().mean()) for load in gradient.loads.values())
+        seconds, core_seconds = watch.lap()
+        bill = bill + cost + Bill(seconds, core_seconds)
+        log.append({"step": step, "seconds": round(bill.seconds, 3), "lr": optimiser.peak * schedule.factor(step)}
+                   | {key: round(value, 6) for key, value in metrics.items()})
+        progress(step + 1, schedule.steps, bill.tokens_trained + bill.tokens_generated, headline(metrics))
+        if time.perf_counter() - last_save > checkpoints.every_seconds and step + 1 < schedule.steps:
+            checkpoints.save(step + 1, model, optimiser, log, bill)
+            last_save = time.perf_counter()
+    return log, bill
+
+
+def headline(metrics: dict[str, float]) -> str:
+    """What a person wants to see beside the bar: the reward where there is one (an RL loss near 0 is normal)."""
+    for key in ("reward", "accuracy", "loss"):
+        if key in metrics:
+            return f"{key} {metrics[key]:.3f}"
+    return ""
+
+
+def refuse_divergence(stage: str, step: int, loss: float, gradients: list[Tensor], log: list[dict],
+                      checkpoints: Checkpoints) -> None:
+    """Stops before the weights are touched when the loss or a gradient is not a number, or the loss exploded."""
+    finite = math.isfinite(loss) and all(math.isfinite(float(norm)) for norm in torch._foreach_norm(gradients))
+    usual = sorted(abs(row["loss"]) for row in log[-50:])
+    exploded = len(usual) >= 20 and abs(loss) > 20 * max(usual[len(usual) // 2], 1.0)
+    if finite and not exploded:
+        return
+    kept = f"the last good checkpoint is kept in {checkpoints.latest}" if checkpoints.latest.exists() else \
+        "there was no checkpoint yet"
+    what = "is not a finite number" if not finite else "exploded"
+    raise RunError(f"{stage}: the loss {what} at step {step} (loss {loss:.4g}); {kept}. "
+                   "Lower learning_rate (or max_grad_norm) of this stage in the recipe and run again.")

@@ -1,0 +1,151 @@
+"""The losses, pure functions of tensors, each with its equation and source.
+
+N tokens that are predicted, D hidden size, V vocabulary, R rollouts (completions), G group size.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_CHUNK = 2048  # tokens whose logits exist at once: the loss's memory is chunk x vocabulary, whatever the batch
+
+
+class _ChunkedLogProbs(torch.autograd.Function):
+    """log softmax(hidden @ weight^T / temperature)[target], chunk by chunk; the logits are made again in backward."""
+
+    @staticmethod
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(hidden, weight, targets)
+        ctx.temperature = temperature
+        log_probs, entropies = [], []
+        for h, t in zip(hidden.split(_CHUNK), targets.split(_CHUNK)):
+            log_p = F.linear(h.float(), weight.float()).div_(temperature).log_softmax(-1)
+            log_probs.append(log_p.gather(1, t[:, None])[:, 0])
+            entropies.append(-(log_p.exp() * log_p).sum(-1))
+        entropy = torch.cat(entropies)
+        ctx.mark_non_differentiable(entropy)
+        return torch.cat(log_probs), entropy
+
+    @staticmethod
+    def backward(ctx, grad: Tensor, _):
+        hidden, weight, targets = ctx.saved_tensors
+        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
+        w = weight.float()
+        pieces = zip(hidden.split(_CHUNK), targets.split(_CHUNK), grad.split(_CHUNK), grad_hidden.split(_CHUNK))
+        for h, t, g, out in pieces:
+            h = h.float()
+            grad_logits = F.linear(h, w).div_(ctx.temperature).softmax(-1).neg_()
+            grad_logits.scatter_add_(1, t[:, None], torch.ones_like(g)[:, None])
+            grad_logits.mul_(g[:, None] / ctx.temperature)
+            out.copy_(grad_logits @ w)
+            grad_weight.addmm_(grad_logits.t(), h)
+        return grad_hidden, grad_weight.to(weight.dtype), None, None
+
+
+def token_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Log-probability of each target (N,) and the entropy of each distribution (N,), in nats, float32.
+
+    hidden (N, D), weight (V, D) of the head, targets (N,). Peak memory is 2048 x V floats, not N x V.
+    """
+    return _ChunkedLogProbs.apply(hidden, weight, targets, temperature)
+
+
+def token_log_probs_plain(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """The plain twin of `token_log_probs`: all logits at once."""
+    log_p = (F.linear(hidden.float(), weight.float()) / temperature).log_softmax(-1)
+    return log_p.gather(1, targets[:, None])[:, 0]
+
+
+@dataclass(frozen=True)
+class PolicyLoss:
+    """Every choice of the policy-gradient loss, under the name of the paper that made it.
+
+    length_normalisation: "token" divides the sum over tokens by the batch's token count (DAPO, arXiv 2503.14476 eq. 8);
+        "sequence" averages each completion over its own tokens first (GRPO, arXiv 2402.03300 eq. 3), which favours
+        short right and long wrong answers; "constant" divides by completions x max_tokens (Dr. GRPO, arXiv 2503.20783).
+    std_normalisation: divide advantages by the group's standard deviation (GRPO) or not (Dr. GRPO).
+    clip_epsilon, clip_epsilon_high: the ratio's range [1 - low, 1 + high]; high > low is DAPO's clip-higher.
+        R1 used 10 for both, which only ever cuts ratios above 11.
+    zero_variance: "drop" takes groups whose rewards are all equal out of the batch and its token count (DAPO's dynamic
+        sampling without the refill); "keep" leaves them in the count.
+    kl_coefficient, kl_estimator: penalty towards the reference model; "k3" is R1's (Schulman 2020), unbiased in value;
+        "k2" has the right gradient when put in the loss (arXiv 2510.01555).
+    """
+
+    length_normalisation: Literal["token", "sequence", "constant"] = "token"
+    std_normalisation: bool = False
+    clip_epsilon: float = 0.2
+    clip_epsilon_high: float = 0.28
+    zero_variance: Literal["drop", "keep"] = "drop"
+    kl_coefficient: float = 0.0
+    kl_estimator: Literal["k2", "k3"] = "k3"
+
+
+def group_advantages(rewards: Tensor, std_normalisation: bool) -> Tensor:
+    """A_i = r_i - mean(r), over the group's std where asked. rewards (groups, G) to advantages (groups, G).
+
+    GRPO (R1 eq. 3). The std is the population's; a group without variance has advantage 0 either way.
+    """
+    centred = rewards - rewards.mean(dim=1, keepdim=True)
+    if not std_normalisation:
+        return centred
+    return centred / (rewards.std(dim=1, keepdim=True, unbiased=False) + 1e-6)
+
+
+def has_variance(rewards: Tensor) -> Tensor:
+    """(groups,) whether a group can teach anything: its rewards are not all equal."""
+    return (rewards - rewards[:, :1]).abs().amax(dim=1) > 1e-8
+
+
+def token_weights(lengths: Tensor, how: str, max_tokens: int) -> Tensor:
+    """(R,) the weight of each token of a completion, such that the loss is a plain sum over the *global* batch.
+
+    Computed once over all completions of an optimiser step and handed to every micro-batch, so that the split into
+    micro-batches changes nothing.
+    """
+    count = max(len(lengths), 1)
+    if how == "token":
+        return torch.full_like(lengths, 1.0 / max(float(lengths.sum()), 1.0), dtype=torch.float32)
+    if how == "sequence":
+        return 1.0 / (lengths.float() * count)
+    return torch.full_like(lengths, 1.0 / (count * max_tokens), dtype=torch.float32)
+
+
+def policy_loss(log_probs: Tensor, sampler_log_probs: Tensor, advantages: Tensor, weights: Tensor, options: PolicyLoss,
+                reference_log_probs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The clipped surrogate (PPO eq. 7 on tokens, GRPO) plus the KL penalty, summed over tokens.
+
+    All (N,), one entry per completion token. log_probs carries the gradient; sampler_log_probs are what the sampler
+    recorded, so the ratio also corrects what the sampler computed differently. Returns (loss, share of clipped weight).
+    """
+    ratio = (log_probs - sampler_log_probs).exp()
+    clipped = ratio.clamp(1 - options.clip_epsilon, 1 + options.clip_epsilon_high)
+    surrogate = torch.minimum(ratio * advantages, clipped * advantages)
+    loss = -(surrogate * weights).sum()
+    if options.kl_coefficient:
+        kl = kl_penalty(log_probs, reference_log_probs, options.kl_estimator)
+        loss = loss + options.kl_coefficient * (kl * weights).sum()
+    bound = (clipped * advantages < ratio * advantages).float()
+    return loss, ((bound * weights).sum() / weights.sum().clamp_min(1e-12)).detach()
+
+
+def kl_penalty(log_probs: Tensor, reference_log_probs: Tensor, estimator: str) -> Tensor:
+    """Per-token estimate of KL(policy || reference) from samples of the policy (Schulman 2020, approximating KL)."""
+    difference = reference_log_probs - log_probs
+    if estimator == "k2":
+        return 0.5 * difference.square()
+    return difference.exp() - difference - 1
+
+
+def mismatch_kl(sampler_log_probs: Tensor, trainer_log_probs: Tensor) -> Tensor:
+    """KL(sampler || trainer) in nats per token, k3 estimate over the sampler's tokens: 0 when both compute alike."""
+    difference = trainer_log_probs - sampler_log_probs
+    return (difference.exp() - difference - 1).mean()
+
+
+def preference_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Bradley-Terry (Christiano et al. 2017; R1 section 3.1): -log sigmoid(r_chosen - r_rejected). Scores (pairs,)."""
+    return -F.logsigmoid(chosen - rejected).mean()

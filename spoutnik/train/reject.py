@@ -1,0 +1,66 @@
+"""Rejection sampling (R1 section 2.3.3): many completions of the RL model, of which the good ones become SFT data.
+
+Kept: right, well formed, in the language of the question, and not said twice. Each kept trace says where it came from.
+"""
+
+import random
+from collections.abc import Sequence
+
+from pydantic import Field
+
+from spoutnik.engine.generate import Engine
+from spoutnik.engine.sampling import SamplingParams
+from spoutnik.model.transformer import Transformer
+from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.loop import Bill, Progress
+from spoutnik.train.rollouts import Judged, chat_prompts, judge, sample_problems
+from spoutnik.train.settings import Settings
+
+
+class RejectSettings(Settings):
+    """prompts x samples completions; at most keep_per_prompt of a prompt stay, so that easy prompts do not crowd out
+    hard ones. min_language: the thought's language consistency below which a trace is dropped."""
+
+    prompts: int = Field(default=2048, gt=0)
+    samples: int = Field(default=4, gt=0)
+    keep_per_prompt: int = Field(default=2, gt=0)
+    temperature: float = Field(default=1.0, gt=0, le=2)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    max_tokens: int = Field(default=200, gt=1)
+    min_language: float = Field(default=0.9, ge=0, le=1)
+
+
+_PROMPTS_AT_ONCE = 256
+
+
+def reject(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: RejectSettings, seed: int,
+           source: str, progress: Progress) -> tuple[list[dict], Bill, dict[str, float]]:
+    """The kept traces, the cost, and the share kept. `source` names the sampled checkpoint in each trace."""
+    engine = Engine(model, tokenizer.eos_id)
+    problems = sample_problems(random.Random(f"{seed} reject"), families, settings.prompts, "train")
+    params = SamplingParams(settings.temperature, settings.top_p, settings.max_tokens)
+    traces, generated, kept_tokens = [], 0, 0
+    for start in range(0, len(problems), _PROMPTS_AT_ONCE):
+        part = problems[start:start + _PROMPTS_AT_ONCE]
+        groups = engine.generate(chat_prompts([p.prompt for p in part], tokenizer), params, settings.samples,
+                                 seed * 1_000_003 + start)
+        for problem, group in zip(part, groups):
+            generated += sum(len(c.logprobs) for c in group)
+            for verdict in select([judge(problem, c, tokenizer) for c in group], settings):
+                kept_tokens += len(verdict.completion.logprobs)
+                traces.append({"prompt": problem.prompt, "thought": verdict.reply.thought,
+                               "answer": verdict.reply.answer, "family": problem.family, "level": problem.level,
+                               "language": problem.language, "source": source})
+        progress(min(start + _PROMPTS_AT_ONCE, len(problems)), len(problems), generated, f"kept {len(traces)}")
+    sampled = settings.prompts * settings.samples
+    bill = Bill(tokens_generated=generated, tokens_wasted=generated - kept_tokens)
+    return traces, bill, {"sampled": sampled, "kept": len(traces), "kept_share": len(traces) / sampled}
+
+
+def select(judged: Sequence[Judged], settings: RejectSettings) -> list[Judged]:
+    """The completions of one prompt worth learning from, each text once, in sampling order."""
+    kept: dict[tuple[int, ...], Judged] = {}
+    for verdict in judged:
+        if verdict.accuracy == 1.0 and verdict.language >= settings.min_language:
+            kept.setdefault(tuple(verdict.completion.token_ids), verdict)
+    return list(kept.values())[:settings.keep_per_prompt]

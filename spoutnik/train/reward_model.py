@@ -1,0 +1,112 @@
+"""The reward model (R1 section 3.1): the policy's own network with a scalar head, trained on preference pairs.
+
+It reads the prompt and the answer, never the thought, as R1's helpfulness model does.
+"""
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spoutnik.model.layers import Linear
+from spoutnik.model.moe import RouterTrace
+from spoutnik.model.packing import Packing
+from spoutnik.model.transformer import Transformer
+from spoutnik.parallel import cores, on_all_cores
+from spoutnik.tasks.general import preference_pairs
+from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.batches import Document, micro_batches, pack
+from spoutnik.train.loop import Bill, Checkpoints, Gradient, Progress, accumulate, train
+from spoutnik.train.losses import preference_loss
+from spoutnik.train.settings import TrainSettings
+
+
+class RewardModelSettings(TrainSettings):
+    """tokens_per_step is filled with whole pairs."""
+
+    mtp_loss_weight: float = 0.0
+
+
+class RewardModel(nn.Module):
+    """Transformer (its head unused) and `score`: the last token's state to one number."""
+
+    def __init__(self, backbone: Transformer):
+        super().__init__()
+        self.backbone = backbone
+        self.score = Linear(backbone.config.hidden_size, 1, bias=False)
+        nn.init.zeros_(self.score.weight)
+
+    def forward(self, input_ids: Tensor, packing: Packing, trace: RouterTrace | None = None) -> Tensor:
+        """Packed documents (T,) to their scores (documents,), float32."""
+        hidden = self.backbone.hidden(input_ids, packing, trace)
+        return self.score(hidden[packing.last_tokens].float())[:, 0]
+
+
+def scored_document(prompt: str, answer: str, tokenizer: Tokenizer) -> Document:
+    """Prompt, an empty thought and the answer: the thought is not judged."""
+    ids = tokenizer.chat_ids([{"role": "user", "content": prompt}]) + tokenizer.completion_ids("", answer)
+    return Document(ids, loss_from=len(ids) - 1)
+
+
+@torch.no_grad()
+def score_answers(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]],
+                  micro_batch_tokens: int = 8192) -> list[float]:
+    """Squashed to (0, 1) by the sigmoid, so that one prompt cannot outweigh a right answer's reward of 1."""
+    limit = model.backbone.config.max_position_embeddings
+    documents = [Document(d.ids[:limit], d.loss_from) for d in (scored_document(*pair, tokenizer) for pair in pairs)]
+    groups = micro_batches([len(d.ids) for d in documents], micro_batch_tokens, cores())
+
+    @torch.no_grad()
+    def one(chosen: list[int]) -> list[float]:
+        ids = torch.tensor([t for i in chosen for t in documents[i].ids])
+        return model(ids, Packing.of([len(documents[i].ids) for i in chosen])).sigmoid().tolist()
+
+    scores = [0.0] * len(documents)
+    for chosen, values in zip(groups, on_all_cores(one, groups)):
+        for i, value in zip(chosen, values):
+            scores[i] = value
+    return scores
+
+
+def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: RewardModelSettings, seed: int, stage: str,
+                       checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Bill]:
+    optimiser = settings.make_optimiser(model)
+
+    def pairs_of(step: int) -> list[Document]:
+        """Chosen and rejected documents in turn."""
+        documents: list[Document] = []
+        for prompt, chosen, rejected in preference_pairs(random.Random(f"{seed} {stage} {step}"), "train"):
+            documents += [scored_document(prompt.prompt, answer, tokenizer) for answer in (chosen, rejected)]
+            if sum(len(d.ids) for d in documents) >= settings.tokens_per_step:
+                return documents
+        raise AssertionError("preference pairs are endless")
+
+    def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Bill]:
+        documents = pairs_of(step)
+        pairs = len(documents) // 2
+        lengths = [len(documents[2 * i].ids) + len(documents[2 * i + 1].ids) for i in range(pairs)]
+        micro = [pack(documents, [d for i in chosen for d in (2 * i, 2 * i + 1)])
+                 for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
+
+        def loss_of(batch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
+            scores = model(batch.input_ids, batch.packing, trace)
+            chosen, rejected = scores[0::2], scores[1::2]
+            share = len(chosen) / pairs
+            loss = preference_loss(chosen, rejected) * share
+            right = float((chosen > rejected).float().mean()) * share
+            return loss, {"loss": float(loss.detach()), "accuracy": right}
+
+        gradient = accumulate(optimiser.parameters, micro, loss_of)
+        return gradient, dict(gradient.metrics), Bill(tokens_trained=sum(lengths))
+
+    return train(model, optimiser, settings.make_schedule(), stage, step_gradient, checkpoints, progress)
+
+
+def held_out_accuracy(model: RewardModel, tokenizer: Tokenizer, pairs: int, seed: int) -> float:
+    """Share of held-out pairs whose chosen answer scores higher."""
+    stream = preference_pairs(random.Random(f"{seed} held out pairs"), "held_out")
+    drawn = [next(stream) for _ in range(pairs)]
+    flat = [(p.prompt, answer) for p, chosen, rejected in drawn for answer in (chosen, rejected)]
+    scores = score_answers(model, tokenizer, flat)
+    return sum(a > b for a, b in zip(scores[0::2], scores[1::2])) / pairs

@@ -1,0 +1,42 @@
+"""Prompts in, judged completions out: what RL, rejection sampling and evaluation have in common."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spoutnik.engine.generate import Completion
+from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, sample
+from spoutnik.tasks.language import language_consistency
+from spoutnik.tasks.rewards import accuracy_reward
+from spoutnik.text.thought import Reply, read_reply
+from spoutnik.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A completion with what rules can say about it. accuracy and language in [0, 1]; language of the thought."""
+
+    completion: Completion
+    reply: Reply
+    accuracy: float
+    language: float
+
+
+def chat_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
+    return [tokenizer.chat_ids([{"role": "user", "content": prompt}]) for prompt in prompts]
+
+
+def sample_problems(rng: random.Random, families: Sequence[str], count: int, split: str) -> list[Problem]:
+    """`count` problems, families in turn, levels and languages at random."""
+    problems = []
+    for number in range(count):
+        family = FAMILIES[families[number % len(families)]]
+        problems.append(sample(family, rng, rng.choice(family.levels), rng.choice(LANGUAGES), split))
+    return problems
+
+
+def judge(problem: Problem, completion: Completion, tokenizer: Tokenizer) -> Judged:
+    """Grades the answer alone: the thought is stripped first, and an ill-formed completion has no answer to grade."""
+    reply = read_reply(completion.token_ids, tokenizer, completion.finished)
+    accuracy = accuracy_reward(problem, reply.answer) if reply.well_formed else 0.0
+    return Judged(completion, reply, accuracy, language_consistency(reply.thought, problem.language))

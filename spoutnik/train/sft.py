@@ -1,0 +1,111 @@
+"""Supervised fine-tuning on conversations: cold start, the second SFT from base, and (with another student) distillation.
+
+A trace is one JSON line: {"prompt", "thought", "answer"} and whatever says where it came from. Only what the assistant
+writes is learned.
+"""
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import Field
+
+from spoutnik.errors import UserError
+from spoutnik.files import read_jsonl
+from spoutnik.model.transformer import Transformer
+from spoutnik.tasks import FAMILIES, LANGUAGES, sample
+from spoutnik.tasks.general import good_answer, sample_general
+from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.batches import Document
+from spoutnik.train.language_model import train_language_model
+from spoutnik.train.loop import Bill, Checkpoints, Progress
+from spoutnik.train.settings import Settings, TrainSettings
+
+
+class SFTSettings(TrainSettings):
+    """steps is derived from epochs: passes over the traces."""
+
+    steps: int = 0
+    epochs: float = Field(default=2.0, gt=0)
+
+
+class ColdStartSettings(Settings):
+    """The first traces, written by the families' own solvers. careful_share: how many show their work step by step;
+    like R1's thousands of readable ones, they are few and mostly short."""
+
+    traces: int = Field(default=3000, gt=0)
+    careful_share: float = Field(default=0.3, ge=0, le=1)
+
+
+def solver_traces(settings: ColdStartSettings, families: Sequence[str], seed: int) -> list[dict]:
+    """Worked problems of the training split, styles mixed by `careful_share`, languages and levels evenly."""
+    rng = random.Random(f"{seed} cold start")
+    rows = []
+    for number in range(settings.traces):
+        family = FAMILIES[families[number % len(families)]]
+        style = "careful" if rng.random() < settings.careful_share else "quick"
+        problem = sample(family, rng, rng.choice(family.levels), rng.choice(LANGUAGES), "train")
+        trace = family.solve(problem, rng, style)
+        rows.append({"prompt": problem.prompt, "thought": trace.thought, "answer": trace.answer, "family": family.name,
+                     "level": problem.level, "language": problem.language, "style": style})
+    return rows
+
+
+def general_traces(count: int, seed: int) -> list[dict]:
+    """Non-reasoning conversations (R1's 200k): the thought is empty, as R1's is for simple requests."""
+    rng = random.Random(f"{seed} general")
+    rows = []
+    for _ in range(count):
+        prompt = sample_general(rng, rng.choice(LANGUAGES), "train")
+        rows.append({"prompt": prompt.prompt, "thought": "", "answer": good_answer(prompt, rng), "family": "general",
+                     "language": prompt.language})
+    return rows
+
+
+def read_traces(path: Path) -> list[dict]:
+    """Raises UserError with the line of the first broken one."""
+    rows = read_jsonl(path, ("prompt", "thought", "answer"))
+    for number, row in enumerate(rows, start=1):
+        for key in ("prompt", "thought", "answer"):
+            if not isinstance(row[key], str):
+                raise UserError(f"{path}, line {number}: '{key}' must be a text, not {row[key]!r}. Mend or remove it.")
+    if not rows:
+        raise UserError(f"{path}: holds no traces. Give at least one line with prompt, thought and answer.")
+    return rows
+
+
+def trace_document(row: dict, tokenizer: Tokenizer) -> Document:
+    prompt = tokenizer.chat_ids([{"role": "user", "content": row["prompt"]}])
+    return Document([*prompt, *tokenizer.completion_ids(row["thought"], row["answer"])], loss_from=len(prompt))
+
+
+def sft(model: Transformer, tokenizer: Tokenizer, traces: Sequence[dict], settings: SFTSettings, seed: int, stage: str,
+        checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Bill]:
+    """Trains in place. Every epoch is a new order; a step takes the next documents until tokens_per_step is reached."""
+    limit = model.config.max_position_embeddings
+    documents = [d for d in (trace_document(row, tokenizer) for row in traces) if len(d.ids) <= limit]
+    if not documents:
+        raise UserError(f"{stage}: no trace fits the model's {limit} positions. Shorten them.")
+    plan = plan_steps([len(d.ids) for d in documents], settings.tokens_per_step, settings.epochs, seed)
+    settings = settings.model_copy(update={"steps": len(plan)})
+    return train_language_model(model, lambda step: [documents[i] for i in plan[step]], settings, stage, checkpoints,
+                                progress)
+
+
+def plan_steps(lengths: Sequence[int], tokens_per_step: int, epochs: float, seed: int) -> list[list[int]]:
+    """Document numbers of every step: whole shuffled epochs one after another, the last one cut to the fraction."""
+    order, left = [], epochs
+    while left > 1e-9:
+        epoch = list(range(len(lengths)))
+        random.Random(f"{seed} epoch {left}").shuffle(epoch)
+        order += epoch[:max(1, round(min(left, 1.0) * len(epoch)))]
+        left -= 1
+    steps: list[list[int]] = [[]]
+    filled = 0
+    for i in order:
+        if steps[-1] and filled + lengths[i] > tokens_per_step:
+            steps.append([])
+            filled = 0
+        steps[-1].append(i)
+        filled += lengths[i]
+    return steps

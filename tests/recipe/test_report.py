@@ -1,0 +1,199 @@
+"""The stage table and the HTML report, on hand-made artifacts: what is in the files must be on the page, and no more."""
+
+import io
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from spoutnik.files import write_json, write_jsonl
+from spoutnik.recipe.artifacts import Artifact
+from spoutnik.recipe.report import summary, write_report
+from spoutnik.recipe.table import as_json, best_values, count, duration, print_table, rows
+
+FAMILIES = ["countdown", "arithmetic", "equations", "bases", "letters", "ordering", "liars", "calendar"]
+HOSTILE = '<script>alert("x")</script> & \x0e\x1b[31m'
+RECIPE = "name: toy  # <b>bold</b>\nstages: {}\n"
+
+
+def evaluation(accuracy: float, thought_tokens: float = 40.0, spread: float = 0.05, style: str = "chat") -> dict:
+    def interval(mean: float, half: float) -> dict:
+        return {"mean": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half), "problems": 48, "samples": 96}
+
+    families = {name: interval(min(1.0, accuracy + 0.02 * i), 2 * spread) for i, name in enumerate(FAMILIES)}
+    result = {"accuracy": interval(accuracy, spread), "families": families, "thought_tokens": thought_tokens,
+              "well_formed": 0.9 + accuracy / 20, "language_consistency": 0.97, "reflections_per_thought": accuracy / 2,
+              "tokens": 5000, "bill": {"seconds": 9.0, "core_seconds": 17.0, "tokens_generated": 5000},
+              "protocol": {"problems_per_family": 48, "samples": 2, "temperature": 0.6, "top_p": 0.95,
+                           "max_tokens": 224, "prompt_style": style}}
+    return result if style == "plain" else result | {"helpfulness": 0.5}
+
+
+def samples(stage: str, correct: bool) -> list[dict]:
+    return [{"family": family, "level": 1, "language": "fr" if i % 2 else "en", "prompt": f"Problem {i} of {family}?",
+             "expected": str(i), "thought": f"{stage} thinks {HOSTILE}\nWait, let me check.", "answer": f"{stage} says {i}",
+             "correct": correct, "well_formed": True} for family in FAMILIES for i in range(2)]
+
+
+def rl_log(steps: int) -> list[dict]:
+    return [{"step": s, "seconds": 2.0 * s, "lr": 1e-3, "loss": 0.0, "grad_norm": 0.1, "reward": 0.5 + s / 100,
+             "accuracy": 0.3 + (s * 37 % 11 - 5) / 60 + s / 150, "thought_tokens": 40.0 + s, "reflections": 0.2 + s / 60,
+             "entropy": 0.4 - s / 300, "mismatch_kl": 1e-4 * (1 + s % 3), "zero_variance": 0.3,
+             "truncated": 0.05} for s in range(steps)]
+
+
+def loss_log(steps: int) -> list[dict]:
+    return [{"step": s, "seconds": float(s), "lr": 1e-3, "loss": 1.0 + 5.0 / (1 + s / 20) + (s * 7919 % 13) / 100,
+             "grad_norm": 1.0} for s in range(steps)]
+
+
+def artifact(root: Path, stage: str, kind: str, log: list[dict] = (), judged: dict | None = None, right: bool = False,
+             inputs: dict[str, str] | None = None, metrics: dict | None = None) -> Artifact:
+    folder = root / "artifacts" / f"{stage}-0123456789ab"
+    manifest = {"stage": stage, "key": f"{stage}-key".ljust(64, "0"), "kind": kind, "content": f"{stage}-made".ljust(64, "0"),
+                "code_version": "0.1.0+abc", "torch": "2.0", "seed": 3, "settings": {}, "metrics": metrics or {},
+                "inputs": {role: {"stage": name, "content": f"{name}-made".ljust(64, "0")}
+                           for role, name in (inputs or {}).items()},
+                "bill": {"seconds": 100.0, "core_seconds": 190.0, "tokens_trained": 12000, "tokens_generated": 345,
+                         "tokens_wasted": 67, "peak_memory_bytes": 900 * 2**20},
+                "machine": {"cores": 2, "cpu": "Test <CPU>", "system": "Linux"}}
+    write_json(folder / "manifest.json", manifest)
+    os.utime(folder / "manifest.json", (1.8e9, 1.8e9))
+    if log:
+        write_jsonl(folder / "log.jsonl", list(log))
+    if judged is None:
+        return Artifact(stage, folder, manifest)
+    apart = root / "evaluations" / folder.name
+    write_json(apart / "evaluation.json", judged)
+    write_jsonl(apart / "samples.jsonl", samples(stage, right))
+    return Artifact(stage, folder, manifest, apart)
+
+
+def whole_run(root: Path, final: float = 0.74) -> list[Artifact]:
+    """The nine stages of recipes/nano.yaml."""
+    return [
+        artifact(root, "base", "pretrain", loss_log(1200), evaluation(0.20, 30, style="plain")),
+        artifact(root, "student_base", "pretrain", loss_log(60), evaluation(0.10, 30, style="plain")),
+        artifact(root, "cold_start", "sft", loss_log(90), evaluation(0.37, 42), inputs={"start": "base"}),
+        artifact(root, "reasoning_rl", "grpo", rl_log(60), evaluation(0.71, 88), True, {"start": "cold_start"}),
+        artifact(root, "rejection", "reject", inputs={"start": "reasoning_rl"},
+                 metrics={"sampled": 4096, "kept": 1270, "kept_share": 1270 / 4096}),
+        artifact(root, "second_sft", "sft", loss_log(90), evaluation(0.66, 80), True,
+                 {"start": "base", "traces": "rejection"}),
+        artifact(root, "reward_model", "reward_model", loss_log(30), inputs={"start": "second_sft"},
+                 metrics={"held_out_pair_accuracy": 0.953}),
+        artifact(root, "all_scenarios_rl", "grpo", rl_log(30), evaluation(final, 84), True,
+                 {"start": "second_sft", "reward_model": "reward_model"}),
+        artifact(root, "distilled", "distill", loss_log(90), evaluation(0.52, 79), False,
+                 {"start": "student_base", "traces": "rejection"}),
+    ]
+
+
+ORIGINS = dict.fromkeys(["base", "student_base"], "prebuilt") | dict.fromkeys(
+    ["cold_start", "reasoning_rl", "rejection", "second_sft", "reward_model", "all_scenarios_rl", "distilled"], "made now")
+
+
+def report_of(root: Path, artifacts: list[Artifact], name: str = "report.html") -> str:
+    write_report(root / name, "toy", RECIPE, artifacts, ORIGINS)
+    return (root / name).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> tuple[Path, list[Artifact]]:
+    root = tmp_path_factory.mktemp("run")
+    return root, whole_run(root)
+
+
+@pytest.fixture(scope="module")
+def page(run) -> str:
+    return report_of(*run)
+
+
+def test_rows_hold_what_the_files_hold(run):
+    table = {row.stage: row for row in rows(run[1], ORIGINS)}
+    assert table["reasoning_rl"].accuracy.mean == 0.71 and table["reasoning_rl"].thought_tokens == 88
+    assert table["base"].origin == "prebuilt" and table["base"].helpfulness is None
+    assert table["cold_start"].tokens == 12345 and list(table["cold_start"].families) == FAMILIES
+    assert table["rejection"].accuracy is None and table["rejection"].note == "kept 31.0 % of samples (1,270 of 4,096)"
+    assert table["reward_model"].note == "orders 95.3 % of held-out pairs right"
+    assert best_values(list(table.values()))["accuracy"] == 0.74
+    assert json.loads(json.dumps(as_json(list(table.values()))))[3]["families"]["bases"]["mean"] == pytest.approx(0.77)
+
+
+def test_the_terminal_table_fits_120_columns(run):
+    out = io.StringIO()
+    print_table(rows(run[1], ORIGINS), Console(file=out, width=120, color_system=None))
+    lines = out.getvalue().splitlines()
+    table = {line.split()[0]: line for line in lines}
+    assert max(map(len, lines)) <= 120
+    assert "71.0 ±5.0" in table["reasoning_rl"] and "all_scenarios_rl" in table and "1:40" in table["distilled"]
+    assert "…" not in out.getvalue() and "rejection: kept 31.0 %" in out.getvalue()
+
+
+@pytest.mark.parametrize("seconds,said", [(4.24, "4.2 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (3700, "1 h 01 min")])
+def test_durations(seconds, said):
+    assert duration(seconds) == said
+
+
+@pytest.mark.parametrize("number,said", [(0, "0"), (999, "999"), (12345, "12.3k"), (999_600, "1M"), (4.56e6, "4.56M")])
+def test_counts(number, said):
+    assert count(number) == said
+
+
+def test_the_page_shows_the_numbers(page):
+    for shown in ("71.0", "66.0–76.0", "kept 31.0 % of samples (1,270 of 4,096)", "orders 95.3 % of held-out pairs right",
+                  "<strong>74.0</strong>", "Problem 1 of calendar?", "reasoning_rl says 0", "0.1.0+abc", "seed 3",
+                  "12,000", "345", "67", "900 MiB", "reasoning_rl-key0", "reasoning_rl-made0", "prebuilt", "2027-01-15"):
+        assert shown in page, shown
+    assert page.count('class="panel"') == 2 * 8 + 6  # two RL stages, six supervised ones
+    assert page.count('class="stage-box"') == 9 and page.count('class="edge ') == 10
+
+
+def test_model_and_user_text_is_escaped(page):
+    assert "<script" not in page and "&lt;script&gt;alert" in page
+    assert "<b>bold" not in page and "&lt;b&gt;bold" in page and "Test <CPU>" not in page
+    assert "\x0e" not in page and "\x1b" not in page
+
+
+def test_the_page_loads_nothing(page):
+    assert not re.search(r"""(src|href|srcset|action)\s*=\s*["']?\s*(https?:)?//""", page)
+    assert "@import" not in page and not re.search(r"url\(\s*['\"]?(https?:)?//", page)
+    assert all(target.startswith("#") for target in re.findall(r"""href\s*=\s*["']([^"']*)""", page))
+    assert not re.search(r"<(link|iframe|img|object|embed)\b", page)
+
+
+def test_ids_are_unique_and_references_resolve(page):
+    ids = re.findall(r'\sid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page)) <= set(ids)
+
+
+def test_the_page_is_the_same_each_time(run, page):
+    assert report_of(*run, name="again.html") == page
+
+
+def test_the_summary_says_what_the_data_show(tmp_path):
+    said = " ".join(summary(whole_run(tmp_path), ORIGINS))
+    assert "reasoning_rl raised pass@1 on held-out problems from 37.0 % to 71.0 %" in said
+    assert "thoughts grew from 42 to 88 tokens" in said
+    assert "3.7 times the base model's 20.0 %" in said
+    assert "student distilled reaches 52.0 %" in said
+    lower = " ".join(summary(whole_run(tmp_path / "b", final=0.45), ORIGINS))
+    assert "all_scenarios_rl lowered pass@1 on held-out problems from 66.0 % to 45.0 %" in lower
+    unclear = " ".join(summary(whole_run(tmp_path / "c", final=0.67), ORIGINS))
+    assert "the intervals overlap" in unclear
+
+
+def test_a_run_of_one_stage_without_log_or_right_answers(tmp_path):
+    only = [artifact(tmp_path, "base", "pretrain", [], evaluation(0.0, style="plain"))]
+    page = report_of(tmp_path, only)
+    assert "base answers 0.0 % of held-out problems" in page and 'class="panel"' not in page
+
+
+def test_a_stage_without_evaluation_alone_and_odd_logs(tmp_path):
+    odd = [{"step": 0, "loss": float("nan"), "reward": 0.1}, {"step": 1, "reward": 0.2}]
+    page = report_of(tmp_path, [artifact(tmp_path, "rl", "grpo", odd)])
+    assert "No stage of this run has been evaluated" in page and page.count('class="panel"') == 1

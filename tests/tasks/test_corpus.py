@@ -1,0 +1,85 @@
+"""The pretraining text, its drills and the rewards."""
+
+import random
+import re
+from itertools import islice
+
+import pytest
+from tasks_helpers import problem_of
+
+from spoutnik.tasks import FAMILIES, sample
+from spoutnik.tasks.corpus import FLAWED_SHARE, LABELS, WEIGHTS, documents, flawed
+from spoutnik.tasks.drills import DRILLS
+from spoutnik.tasks.rewards import Verdict, accuracy_reward, format_reward, language_reward
+
+
+def test_mix_and_shape():
+    texts = list(islice(documents(random.Random(0)), 3000))
+    assert sum(WEIGHTS.values()) == pytest.approx(1)
+    asked = [text for text in texts if text.startswith("Question")]
+    assert abs(len(asked) / len(texts) - (1 - WEIGHTS["drills"])) < 0.04
+    for text in asked:
+        labels = LABELS["fr" if text.startswith("Question :") else "en"]
+        lines = text.split("\n")
+        assert len(lines) in (2, 3)
+        used = [labels[0], labels[-1]] if len(lines) == 2 else labels
+        assert all(line.startswith(label[:-2]) for line, label in zip(lines, used, strict=True))
+    french = sum(text.startswith("Question :") for text in asked) / len(asked)
+    assert 0.45 < french < 0.55
+
+
+def test_documents_depend_on_the_seed_alone():
+    first, second = (list(islice(documents(random.Random(5)), 50)) for _ in range(2))
+    assert first == second
+
+
+def test_no_held_out_problem_enters_the_corpus():
+    """The corpus never asks a held-out problem, in any language or wording."""
+    asked = set()
+    for text in islice(documents(random.Random(1), {"arithmetic": FAMILIES["arithmetic"]}), 3000):
+        found = re.match(r"Question ?: [^\d\n]*(\d+(?: [-+*] \d+)+)", text)
+        asked |= {found.group(1)} if found else set()
+    assert len(asked) > 1500
+    rng = random.Random(2)
+    for level in (1, 1, 1, 2, 3):
+        for _ in range(400):
+            held_out = sample(FAMILIES["arithmetic"], rng, level, "en", "held_out")
+            assert held_out.data["expression"] not in asked
+
+
+def test_the_corpus_needs_a_family():
+    with pytest.raises(ValueError, match="at least one family"):
+        next(documents(random.Random(0), {}))
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_flawed_solutions_are_wrong(family):
+    assert 0.1 <= FLAWED_SHARE <= 0.2
+    for seed in range(40):
+        problem = problem_of((family.name, 1 + seed % 3), seed, "fr")
+        rng = random.Random(seed)
+        trace = flawed(family, problem, family.solve(problem, rng, "careful"), rng)
+        assert not family.verify(problem, trace.answer)
+
+
+def test_drill_equalities_are_true():
+    rng = random.Random(0)
+    for drill in DRILLS:
+        for language in ("en", "fr"):
+            for _ in range(60):
+                for a, operator, b, c in re.findall(r"(-?\d+) ([-+*/]) \(?(-?\d+)\)? = (-?\d+)", drill(rng, language)):
+                    a, b, c = int(a), int(b), int(c)
+                    assert {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b else None}[operator] == c
+
+
+def test_rewards():
+    problem = problem_of(("arithmetic", 1), 0)
+    assert accuracy_reward(problem, problem.answer) == 1.0
+    assert accuracy_reward(problem, "") == 0.0
+    assert (format_reward(True), format_reward(False)) == (1.0, 0.0)
+    assert language_reward("Attends, c'est faux.", "en") == 0.0
+    assert language_reward(" ", "en") == 0.0
+    assert Verdict(1.0, 0.5, 0.5).total(1.0, 0.2, 0.4) == pytest.approx(1.3)
+    unknown = type(problem)(**{**vars(problem), "family": "chess"})
+    with pytest.raises(ValueError, match="chess"):
+        accuracy_reward(unknown, "1")
