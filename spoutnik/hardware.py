@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from spoutnik.native import library
 from spoutnik.parallel import cores
 
 
@@ -24,9 +25,11 @@ def peak_memory() -> int:
 
 
 def machine() -> dict[str, str | int]:
+    """What a stage's manifest says of where it ran."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
         names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
         model = names[0] if names else model
-    return {"cores": cores(), "cpu": model, "system": platform.system()}
+    return {"cores": cores(), "cpu": model, "system": platform.system(),
+            "kernels": "plain" if library() is None else "native"}

@@ -1,12 +1,14 @@
 """Choosing the next token. Everything here is a function of the row alone: its logits, its parameters, its seed and its
 position, never of what else is in the batch or of which thread runs it."""
 
+import ctypes
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from spoutnik.errors import UserError
+from spoutnik.native import library
 
 _CANDIDATES = 64  # top-p looks at this many tokens first, at all of them only where they do not hold the mass
 
@@ -51,8 +53,10 @@ def sample(logits: Tensor, params: SamplingParams, seeds: Tensor, positions: Ten
         log_probs = logits.log_softmax(-1)
         tokens = logits.argmax(-1)
         return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
-    log_probs = (logits / params.temperature).log_softmax(-1)
     u = uniforms(seeds, positions).to(torch.float32)
+    if params.top_p == 1 and logits.device.type == "cpu" and library() is not None:
+        return _draw_native(logits, u, params.temperature)
+    log_probs = (logits / params.temperature).log_softmax(-1)
     tokens = _draw(log_probs.exp(), u) if params.top_p == 1 else _draw_nucleus(log_probs.exp(), u, params.top_p)
     return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
 
@@ -61,6 +65,15 @@ def _draw(probs: Tensor, u: Tensor) -> Tensor:
     """Inverse of the cumulative distribution: the first index whose cumulated mass exceeds u times the whole mass."""
     cumulated = probs.cumsum(-1)
     return torch.searchsorted(cumulated, (u * cumulated[:, -1])[:, None], right=True)[:, 0].clamp(max=probs.shape[1] - 1)
+
+
+def _draw_native(logits: Tensor, u: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Softmax, `_draw` and the log-probability in one pass over each row."""
+    logits = logits.contiguous()
+    tokens, log_probs = torch.empty_like(u, dtype=torch.long), torch.empty_like(u)
+    library().draw(*(ctypes.c_void_p(t.data_ptr()) for t in (logits, u, tokens, log_probs)),
+                   *map(ctypes.c_int64, logits.shape), ctypes.c_float(temperature))
+    return tokens, log_probs
 
 
 def _draw_nucleus(probs: Tensor, u: Tensor, top_p: float) -> Tensor:

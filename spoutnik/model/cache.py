@@ -14,8 +14,6 @@ class Cache:
 
     layers: list[Tensor]
     lengths: Tensor
-    longest: int = 0  # of `lengths`, fixed once per step by `begin_step`: one synchronisation instead of one per layer
-
     @staticmethod
     def empty(config: ModelConfig, rows: int, capacity: int, dtype: torch.dtype,
               device: torch.device | str = "cpu") -> "Cache":
@@ -27,15 +25,15 @@ class Cache:
     def rows(self) -> int:
         return self.lengths.shape[0]
 
-    def append(self, layer: int, entries: Tensor) -> Tensor:
-        """Stores one new entry per row, (rows, cache_width), at each row's length; returns the visible prefix
-        (rows, longest + 1, cache_width). `advance` counts the token once all layers have stored theirs."""
+    @property
+    def visible(self) -> Tensor:
+        """(rows,) positions the token being decoded attends to: those held and itself."""
+        return self.lengths + 1
+
+    def append(self, layer: int, entries: Tensor) -> None:
+        """Stores the new token's entries (rows, cache_width) of one layer; `advance` counts it after the last layer."""
         store = self.layers[layer]
         store[torch.arange(self.rows, device=store.device), self.lengths] = entries
-        return store[:, :self.longest + 1]
-
-    def begin_step(self) -> None:
-        self.longest = int(self.lengths.max())
 
     def advance(self) -> None:
         self.lengths += 1

@@ -1,11 +1,11 @@
 """Grouped-query attention in Qwen2's shape (biases on q, k, v): the dense students. Letters as in mla.py."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spoutnik.model.cache import Cache
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.decode_attention import decode_attention
 from spoutnik.model.layers import Linear
 from spoutnik.model.packing import Packing, packed_attention
 from spoutnik.model.rope import rotate_halves, softmax_scale
@@ -32,12 +32,10 @@ class GQA(nn.Module):
         out = packed_attention(q, k, v, packing, self.scale)
         return self.o_proj(out.flatten(1)), torch.cat([k.flatten(1), v.flatten(1)], dim=-1)
 
-    def decode(self, x: Tensor, rotary: Tensor, cache: Cache, layer: int, mask: Tensor) -> Tensor:
-        """One new token per row: x (b, hidden) to (b, hidden); mask (b, 1, 1, s) is added to the scores."""
+    def decode(self, x: Tensor, rotary: Tensor, cache: Cache, layer: int) -> Tensor:
+        """One new token per row: x (b, hidden) to (b, hidden)."""
         q, k, v = self._qkv(x, rotary)
-        kv = cache.append(layer, torch.cat([k.flatten(1), v.flatten(1)], dim=-1))
-        k, v = (part.unflatten(-1, (self.groups, -1)).transpose(1, 2) for part in kv.chunk(2, dim=-1))
-        # The query heads of one group stand where queries usually do, so that a group reads its keys once.
-        q = q.unflatten(1, (self.groups, -1))
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=self.scale)
+        cache.append(layer, torch.cat([k.flatten(1), v.flatten(1)], dim=-1))
+        width = q.shape[-1]
+        out = decode_attention(q, cache.layers[layer], cache.visible, self.groups, width, self.groups * width, self.scale)
         return self.o_proj(out.flatten(1))

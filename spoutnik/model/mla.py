@@ -5,11 +5,11 @@ r rotary (qk_rope_head_dim), n un-rotated (qk_nope_head_dim), v value width.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spoutnik.model.cache import Cache
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.decode_attention import decode_attention
 from spoutnik.model.layers import Linear, RMSNorm
 from spoutnik.model.packing import Packing, packed_attention
 from spoutnik.model.rope import rotate_interleaved, softmax_scale
@@ -57,20 +57,17 @@ class MLA(nn.Module):
         out = packed_attention(torch.cat([q_nope, q_pe], dim=-1), k, v, packing, self.scale)
         return self.o_proj(out.flatten(1)), torch.cat([c, k_pe], dim=-1)
 
-    def decode(self, x: Tensor, rotary: Tensor, cache: Cache, layer: int, mask: Tensor) -> Tensor:
+    def decode(self, x: Tensor, rotary: Tensor, cache: Cache, layer: int) -> Tensor:
         """The absorbed form, for one new token per row: x (b, hidden) to (b, hidden).
 
         kv_b_proj's key half moves into the query and its value half behind the attention, so that every head reads
-        the one cached latent: multi-query attention of width c + r. mask (b, 1, 1, s) is added to the scores.
+        the one cached latent: multi-query attention of width c + r.
         """
         config = self.config
         q_nope, q_pe = self._queries(x, rotary)
-        kv = cache.append(layer, torch.cat(self._latent(x, rotary), dim=-1))
+        cache.append(layer, torch.cat(self._latent(x, rotary), dim=-1))
         w = self.kv_b_proj.weight.to(x.dtype).view(config.num_attention_heads, -1, config.kv_lora_rank)
         w_k, w_v = w.split([config.qk_nope_head_dim, config.v_head_dim], dim=1)
         q = torch.cat([torch.einsum("bhn,hnc->bhc", q_nope, w_k), q_pe], dim=-1)
-        # Heads stand where queries usually do: one "head", h queries, all over the same keys. The values are the
-        # latent; reading the rotary part too keeps q, k and v one width (the fused kernel's wish) and is cut after.
-        out = F.scaled_dot_product_attention(q[:, None], kv[:, None], kv[:, None], attn_mask=mask, scale=self.scale)
-        out = torch.einsum("bhc,hvc->bhv", out[:, 0, :, :config.kv_lora_rank], w_v)
-        return self.o_proj(out.flatten(1))
+        latent = decode_attention(q, cache.layers[layer], cache.visible, 1, config.kv_lora_rank, 0, self.scale)
+        return self.o_proj(torch.einsum("bhc,hvc->bhv", latent, w_v).flatten(1))

@@ -35,9 +35,9 @@ class Block(nn.Module):
             entries.append(entry)
         return self._feed_forward(x + attended, packing, trace)
 
-    def decode(self, x: Tensor, rotary: Tensor, cache: Cache, mask: Tensor) -> Tensor:
+    def decode(self, x: Tensor, rotary: Tensor, cache: Cache) -> Tensor:
         """x (B, D) to (B, D), one new token per row."""
-        attended = self.self_attn.decode(self.input_layernorm(x), rotary, cache, self.layer, mask)
+        attended = self.self_attn.decode(self.input_layernorm(x), rotary, cache, self.layer)
         return self._feed_forward(x + attended, None, None)
 
     def _feed_forward(self, x: Tensor, packing: Packing | None, trace: RouterTrace | None) -> Tensor:
@@ -148,12 +148,9 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def decode(self, input_ids: Tensor, cache: Cache) -> Tensor:
         """One new token per cache row: input_ids (B,) to the states the head reads (B, D)."""
-        cache.begin_step()
         x = self.embed(input_ids)
         rotary = self.rotary[cache.lengths]
-        hidden_positions = torch.arange(cache.longest + 1, device=x.device) > cache.lengths[:, None]
-        mask = torch.zeros_like(hidden_positions, dtype=x.dtype).masked_fill_(hidden_positions, float("-inf"))
         for layer in self.layers:
-            x = layer.decode(x, rotary, cache, mask[:, None, None])
+            x = layer.decode(x, rotary, cache)
         cache.advance()
         return self.norm(x)

@@ -3,6 +3,7 @@
 Everything a person or a model wrote is escaped by the template; nothing is claimed that the evaluations do not show.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from markupsafe import Markup
 
 from spoutnik.files import write_text
 from spoutnik.recipe.artifacts import Artifact
-from spoutnik.recipe.table import StageRow, best_values, count, duration, families_of, percent, rows
+from spoutnik.recipe.table import StageRow, best_values, clock, count, duration, families_of, percent, rows
 from spoutnik.train.loop import Bill
 
 OPEN_SAMPLES = 3  # problems unfolded when the page opens
@@ -43,8 +44,14 @@ def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequ
 def _environment() -> Environment:
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
                               finalize=printable)
-    environment.filters |= {"percent": percent, "duration": duration, "count": count}
+    environment.filters |= {"percent": percent, "duration": duration, "clock": clock, "count": count,
+                            "unbroken": unbroken}
     return environment
+
+
+def unbroken(text: str) -> str:
+    """No line break between a number and its unit."""
+    return re.sub(r"(?<=\d) (?=(%|h|min|s)(\W|$))", "\u00a0", text)
 
 
 def printable(value: object) -> object:
@@ -125,7 +132,7 @@ def _change(before: StageRow, after: StageRow) -> str:
         verb = "raised" if after.accuracy.mean > before.accuracy.mean else "lowered"
         overlap = before.accuracy.low <= after.accuracy.high and after.accuracy.low <= before.accuracy.high
         text = (f"{after.stage} {verb} pass@1 on held-out problems from {was} % to {now} %"
-                + (" (not a sure change: the intervals overlap)" if overlap else ""))
+                + (" (the 95 % intervals overlap: it may be chance)" if overlap else ""))
     old, new = round(before.thought_tokens), round(after.thought_tokens)
     if old == new:
         return f"{text}; thoughts stayed at {new} tokens."

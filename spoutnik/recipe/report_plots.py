@@ -19,7 +19,7 @@ from spoutnik.recipe.artifacts import Artifact
 RL_PANELS = (
     ("reward", "reward", 1), ("accuracy", "right answers, %", 100), ("thought_tokens", "thought tokens", 1),
     ("reflections", "reflection words per thought", 1), ("entropy", "entropy, nats per token", 1),
-    ("mismatch_kl", "mismatch KL (sampler against trainer), nats", 1),
+    ("mismatch_kl", "mismatch KL, nats", 1),
     ("zero_variance", "groups without variance, %", 100), ("truncated", "truncated completions, %", 100))
 SUPERVISED_PANELS = (("loss", "loss, nats", 1),)
 
@@ -74,7 +74,7 @@ def curve_svg(steps: np.ndarray, values: np.ndarray, smooth: np.ndarray, name: s
     with rc_context(style):
         figure = Figure(figsize=(3.1, 1.75), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot(steps[drawn], values[drawn], "o", color=_STRONG, alpha=0.3, markersize=2.2, markeredgewidth=0)
+        axes.plot(steps[drawn], values[drawn], "o", color=_STRONG, alpha=0.45, markersize=2.4, markeredgewidth=0)
         axes.plot(steps[drawn], smooth[drawn], color=_STRONG, linewidth=1.8)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
@@ -137,9 +137,10 @@ def draw_graph(artifacts: Sequence[Artifact]) -> Drawing:
                   _arrow(boxes[given["stage"]], boxes[artifact.stage]))
              for artifact in artifacts for role, given in artifact.manifest.get("inputs", {}).items()
              if given["stage"] in boxes]
-    return Drawing(max(x for x, _ in boxes.values()) + _BOX_WIDTH + 1, max(y for _, y in boxes.values()) + _BOX_HEIGHT + 1,
-                   _BOX_WIDTH, _BOX_HEIGHT, [Box(a.stage, a.manifest.get("kind", ""), *boxes[a.stage]) for a in artifacts],
-                   edges)
+    width = max((x for x, _ in boxes.values()), default=0) + _BOX_WIDTH + 1
+    height = max((y for _, y in boxes.values()), default=0) + _BOX_HEIGHT + 1
+    return Drawing(width, height, _BOX_WIDTH, _BOX_HEIGHT,
+                   [Box(a.stage, a.manifest.get("kind", ""), *boxes[a.stage]) for a in artifacts], edges)
 
 
 def _place(artifacts: Sequence[Artifact]) -> dict[str, tuple[int, int]]:

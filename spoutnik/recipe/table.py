@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spoutnik.recipe.artifacts import Artifact
+from spoutnik.tasks import FAMILIES
 
 NONE = "–"  # shown where a stage has no such number
 
@@ -32,7 +33,8 @@ class Interval:
 class StageRow:
     """One line of the table. Shares are in [0, 1], times in seconds; None where the stage was not evaluated.
 
-    seconds, core_seconds, tokens (trained + generated): to make the stage, without its evaluation. note: what a stage without an evaluation has to say for itself.
+    seconds, core_seconds, tokens (trained + generated): to make the stage, without its evaluation. note: what a stage
+    without an evaluation has to say for itself.
     """
 
     stage: str
@@ -89,8 +91,9 @@ def metrics_note(metrics: dict) -> str:
 
 
 def families_of(table: Sequence[StageRow]) -> list[str]:
-    """Every family any stage was evaluated on, in order of appearance."""
-    return list(dict.fromkeys(name for row in table for name in row.families))
+    """Every family any stage was evaluated on, in the order of the task registry."""
+    seen = list(dict.fromkeys(name for row in table for name in row.families))
+    return [name for name in FAMILIES if name in seen] + [name for name in seen if name not in FAMILIES]
 
 
 # Columns where more is better, so that a best value means something: shares in [0, 1].
@@ -155,9 +158,9 @@ def print_table(table: Sequence[StageRow], console: Console) -> None:
         if row.note:
             console.print(Text(f"{row.stage}: {row.note}"))
     shares = "form, lang, help" if helpful else "form, lang"
-    console.print(Text(f"pass@1 on held-out problems, ± half the 95 % interval; {shares}: percent; think: thought tokens; "
-                       "refl: reflection words per thought; time, tokens (trained + generated) and core s: to make the "
-                       "stage, its evaluation not counted", style="dim"))
+    console.print(Text(f"pass@1 on held-out problems, ± half the 95 % interval; {shares}: percent; think: thought "
+                       "tokens; refl: reflection words per thought; time, tokens (trained + generated) and core s: to "
+                       "make the stage, its evaluation not counted", style="dim"))
 
 
 def _cells(row: StageRow, families: Sequence[str], helpful: bool, best: dict[str, float]) -> list[Text]:
@@ -176,11 +179,11 @@ def _cells(row: StageRow, families: Sequence[str], helpful: bool, best: dict[str
     cells += [number(row.thought_tokens, 0), share("well_formed", row.well_formed),
               share("language_consistency", row.language_consistency)]
     cells += [share("helpfulness", row.helpfulness)] if helpful else []
-    return [*cells, number(row.reflections, 2), Text(_clock(row.seconds)), Text(count(row.tokens)),
+    return [*cells, number(row.reflections, 2), Text(clock(row.seconds)), Text(count(row.tokens)),
             Text(f"{row.core_seconds:.0f}")]
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """Seconds as [h:]mm:ss, for a narrow column."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

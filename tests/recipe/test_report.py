@@ -1,4 +1,4 @@
-"""The stage table and the HTML report, on hand-made artifacts: what is in the files must be on the page, and no more."""
+"""The stage table and the HTML report, on hand-made artifacts: the page shows what the files say."""
 
 import io
 import json
@@ -12,7 +12,7 @@ from rich.console import Console
 from spoutnik.files import write_json, write_jsonl
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.report import summary, write_report
-from spoutnik.recipe.table import as_json, best_values, count, duration, print_table, rows
+from spoutnik.recipe.table import as_json, best_values, count, duration, families_of, print_table, rows
 
 FAMILIES = ["countdown", "arithmetic", "equations", "bases", "letters", "ordering", "liars", "calendar"]
 HOSTILE = '<script>alert("x")</script> & \x0e\x1b[31m'
@@ -21,7 +21,8 @@ RECIPE = "name: toy  # <b>bold</b>\nstages: {}\n"
 
 def evaluation(accuracy: float, thought_tokens: float = 40.0, spread: float = 0.05, style: str = "chat") -> dict:
     def interval(mean: float, half: float) -> dict:
-        return {"mean": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half), "problems": 48, "samples": 96}
+        return {"mean": mean, "low": max(0.0, mean - half), "high": min(1.0, mean + half), "problems": 48,
+                "samples": 96}
 
     families = {name: interval(min(1.0, accuracy + 0.02 * i), 2 * spread) for i, name in enumerate(FAMILIES)}
     result = {"accuracy": interval(accuracy, spread), "families": families, "thought_tokens": thought_tokens,
@@ -34,15 +35,16 @@ def evaluation(accuracy: float, thought_tokens: float = 40.0, spread: float = 0.
 
 def samples(stage: str, correct: bool) -> list[dict]:
     return [{"family": family, "level": 1, "language": "fr" if i % 2 else "en", "prompt": f"Problem {i} of {family}?",
-             "expected": str(i), "thought": f"{stage} thinks {HOSTILE}\nWait, let me check.", "answer": f"{stage} says {i}",
-             "correct": correct, "well_formed": True} for family in FAMILIES for i in range(2)]
+             "expected": str(i), "thought": f"{stage} thinks {HOSTILE}\nWait, let me check.",
+             "answer": f"{stage} says {i}", "correct": correct, "well_formed": True}
+            for family in FAMILIES for i in range(2)]
 
 
 def rl_log(steps: int) -> list[dict]:
     return [{"step": s, "seconds": 2.0 * s, "lr": 1e-3, "loss": 0.0, "grad_norm": 0.1, "reward": 0.5 + s / 100,
-             "accuracy": 0.3 + (s * 37 % 11 - 5) / 60 + s / 150, "thought_tokens": 40.0 + s, "reflections": 0.2 + s / 60,
-             "entropy": 0.4 - s / 300, "mismatch_kl": 1e-4 * (1 + s % 3), "zero_variance": 0.3,
-             "truncated": 0.05} for s in range(steps)]
+             "accuracy": 0.3 + (s * 37 % 11 - 5) / 60 + s / 150, "thought_tokens": 40.0 + s,
+             "reflections": 0.2 + s / 60, "entropy": 0.4 - s / 300, "mismatch_kl": 1e-4 * (1 + s % 3),
+             "zero_variance": 0.3, "truncated": 0.05} for s in range(steps)]
 
 
 def loss_log(steps: int) -> list[dict]:
@@ -53,8 +55,9 @@ def loss_log(steps: int) -> list[dict]:
 def artifact(root: Path, stage: str, kind: str, log: list[dict] = (), judged: dict | None = None, right: bool = False,
              inputs: dict[str, str] | None = None, metrics: dict | None = None) -> Artifact:
     folder = root / "artifacts" / f"{stage}-0123456789ab"
-    manifest = {"stage": stage, "key": f"{stage}-key".ljust(64, "0"), "kind": kind, "content": f"{stage}-made".ljust(64, "0"),
-                "code_version": "0.1.0+abc", "torch": "2.0", "seed": 3, "settings": {}, "metrics": metrics or {},
+    manifest = {"stage": stage, "key": f"{stage}-key".ljust(64, "0"), "kind": kind,
+                "content": f"{stage}-made".ljust(64, "0"), "code_version": "0.1.0+abc", "torch": "2.0", "seed": 3,
+                "settings": {}, "metrics": metrics or {},
                 "inputs": {role: {"stage": name, "content": f"{name}-made".ljust(64, "0")}
                            for role, name in (inputs or {}).items()},
                 "bill": {"seconds": 100.0, "core_seconds": 190.0, "tokens_trained": 12000, "tokens_generated": 345,
@@ -92,8 +95,9 @@ def whole_run(root: Path, final: float = 0.74) -> list[Artifact]:
     ]
 
 
-ORIGINS = dict.fromkeys(["base", "student_base"], "prebuilt") | dict.fromkeys(
-    ["cold_start", "reasoning_rl", "rejection", "second_sft", "reward_model", "all_scenarios_rl", "distilled"], "made now")
+ORIGINS = {"base": "prebuilt", "student_base": "prebuilt", "cold_start": "made now", "reasoning_rl": "made now",
+           "rejection": "made now", "second_sft": "made now", "reward_model": "made now",
+           "all_scenarios_rl": "made now", "distilled": "made now"}
 
 
 def report_of(root: Path, artifacts: list[Artifact], name: str = "report.html") -> str:
@@ -116,7 +120,7 @@ def test_rows_hold_what_the_files_hold(run):
     table = {row.stage: row for row in rows(run[1], ORIGINS)}
     assert table["reasoning_rl"].accuracy.mean == 0.71 and table["reasoning_rl"].thought_tokens == 88
     assert table["base"].origin == "prebuilt" and table["base"].helpfulness is None
-    assert table["cold_start"].tokens == 12345 and list(table["cold_start"].families) == FAMILIES
+    assert table["cold_start"].tokens == 12345 and families_of(list(table.values())) == FAMILIES
     assert table["rejection"].accuracy is None and table["rejection"].note == "kept 31.0 % of samples (1,270 of 4,096)"
     assert table["reward_model"].note == "orders 95.3 % of held-out pairs right"
     assert best_values(list(table.values()))["accuracy"] == 0.74
@@ -144,12 +148,13 @@ def test_counts(number, said):
 
 
 def test_the_page_shows_the_numbers(page):
-    for shown in ("71.0", "66.0–76.0", "kept 31.0 % of samples (1,270 of 4,096)", "orders 95.3 % of held-out pairs right",
-                  "<strong>74.0</strong>", "Problem 1 of calendar?", "reasoning_rl says 0", "0.1.0+abc", "seed 3",
-                  "12,000", "345", "67", "900 MiB", "reasoning_rl-key0", "reasoning_rl-made0", "prebuilt", "2027-01-15"):
+    for shown in ("71.0", "66.0–76.0", "kept 31.0 % of samples (1,270 of 4,096)", "<strong>74.0</strong>",
+                  "orders 95.3 % of held-out pairs right", "Problem 1 of calendar?", "reasoning_rl says 0",
+                  "0.1.0+abc", "12,000", "345", "67", "900 MiB", "reasoning_rl-key0", "reasoning_rl-made0",
+                  "prebuilt", "2027-01-15"):
         assert shown in page, shown
     assert page.count('class="panel"') == 2 * 8 + 6  # two RL stages, six supervised ones
-    assert page.count('class="stage-box"') == 9 and page.count('class="edge ') == 10
+    assert page.count('class="stage-box ') == 9 and page.count('marker-end="url(#arrow)"') == 10
 
 
 def test_model_and_user_text_is_escaped(page):
@@ -184,13 +189,13 @@ def test_the_summary_says_what_the_data_show(tmp_path):
     lower = " ".join(summary(whole_run(tmp_path / "b", final=0.45), ORIGINS))
     assert "all_scenarios_rl lowered pass@1 on held-out problems from 66.0 % to 45.0 %" in lower
     unclear = " ".join(summary(whole_run(tmp_path / "c", final=0.67), ORIGINS))
-    assert "the intervals overlap" in unclear
+    assert "the 95 % intervals overlap" in unclear
 
 
 def test_a_run_of_one_stage_without_log_or_right_answers(tmp_path):
     only = [artifact(tmp_path, "base", "pretrain", [], evaluation(0.0, style="plain"))]
     page = report_of(tmp_path, only)
-    assert "base answers 0.0 % of held-out problems" in page and 'class="panel"' not in page
+    assert "base answers 0.0\u00a0% of held-out problems" in page and 'class="panel"' not in page
 
 
 def test_a_stage_without_evaluation_alone_and_odd_logs(tmp_path):

@@ -1,0 +1,119 @@
+"""GRPO end to end on the CPU: Spoutnik against TRL's GRPOTrainer, and against nothing but the matrix products.
+
+Same initial weights (TRL's side writes them), same prompts, group size, completion length and reward; both sides sample,
+judge and take a gradient step. What counts is true completion tokens per second: no padding, nothing after the end of
+sentence. Needs the peers' environment: `make peers`. About four minutes.
+
+    python benchmarks/grpo_vs_trl.py
+"""
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")
+
+import torch
+from common import machine, matmul_limit, print_result
+
+from spoutnik.engine.generate import Completion, Engine
+from spoutnik.engine.sampling import SamplingParams
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.weights import load_model
+from spoutnik.parallel import cores
+from spoutnik.train.grpo import GRPOSettings, Rollouts, policy_batches, policy_gradient
+
+HERE = Path(__file__).parent
+PEER_PYTHON = Path(os.environ.get("PEERS", HERE.parent / ".venv-peers")) / "bin" / "python"
+PROMPTS, GROUP, LENGTH, STEPS, ROUNDS = 32, 8, 64, 4, 2
+EOS_ID, EOS_PROBABILITY = 1, 1 / 120
+
+
+def reward(completion: Completion) -> float:
+    """The share of even token ids, the end of sentence included: TRL's side computes the same."""
+    ids = completion.token_ids + ([EOS_ID] if completion.finished else [])
+    return sum(i % 2 == 0 for i in ids) / len(ids)
+
+
+def prompts_of(step: int) -> list[list[int]]:
+    rng = random.Random(step)
+    return [[rng.randrange(3, 1024) for _ in range(rng.randint(8, 16))] for _ in range(PROMPTS)]
+
+
+def run_trl(folder: Path) -> dict:
+    options = {"prompts": [p for step in range(STEPS + 1) for p in prompts_of(step)], "group_size": GROUP,
+               "prompts_per_step": PROMPTS, "max_completion_length": LENGTH, "steps": STEPS, "threads": cores(),
+               "eos_probability": EOS_PROBABILITY, "save_model_dir": str(folder)}
+    done = subprocess.run([PEER_PYTHON, HERE / "peers" / "trl_grpo.py"], input=json.dumps(options), text=True,
+                          capture_output=True, env={k: v for k, v in os.environ.items() if not k.startswith("OMP")})
+    if done.returncode:
+        sys.exit(f"TRL's side failed (is the peers' environment there? make peers):\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def run_ours(folder: Path) -> dict:
+    """Per step, after one warm-up: true completion tokens, seconds of sampling, seconds of judging and updating."""
+    model = load_model(folder, compute_dtype=torch.bfloat16)
+    settings = GRPOSettings(steps=STEPS + 1, learning_rate=1e-6, optimiser="adamw", prompts_per_step=PROMPTS,
+                            group_size=GROUP, max_tokens=LENGTH)
+    optimiser = settings.make_optimiser(model)
+    measured = {"tokens": [], "sampling": [], "update": []}
+    for step in range(STEPS + 1):
+        prompts, began = prompts_of(step), time.perf_counter()
+        engine = Engine(model, EOS_ID)
+        groups = engine.generate(prompts, SamplingParams(1.0, 1.0, LENGTH), GROUP, seed=step)
+        sampled = time.perf_counter()
+        rewards = torch.tensor([[reward(c) for c in group] for group in groups])
+        batches, _ = policy_batches(Rollouts(prompts, groups, rewards, {}), settings, EOS_ID)
+        optimiser.step(policy_gradient(model, batches, optimiser.parameters, settings).gradients, 1.0)
+        ended = time.perf_counter()
+        if step:
+            measured["tokens"].append(sum(len(c.logprobs) for group in groups for c in group))
+            measured["sampling"].append(sampled - began)
+            measured["update"].append(ended - sampled)
+    return measured
+
+
+def limit_seconds(folder: Path, tokens: float) -> float:
+    """The step's matrix products alone, in bfloat16, perfectly spread over the cores: one forward per sampled token (in
+    batches as large as one core ever has), and forward plus backward over prompts and completions."""
+    config = ModelConfig.load(folder)
+    d, i, kv = config.hidden_size, config.intermediate_size, config.num_key_value_heads * config.qk_head_dim
+    layer = [(d, d), (d, kv), (d, kv), (d, d), (d, i), (d, i), (i, d)]
+    matrices = layer * config.num_hidden_layers + [(d, config.vocab_size)]
+    torch.set_num_threads(1)
+    rows, sequence = PROMPTS * GROUP // cores(), 4096
+    sampling = matmul_limit([(rows, a, b) for a, b in matrices], torch.bfloat16) / rows * tokens
+    shapes = [s for a, b in matrices for s in ((sequence, a, b), (sequence, b, a), (a, sequence, b))]
+    update = matmul_limit(shapes, torch.bfloat16) / sequence * (tokens + PROMPTS * GROUP * 12)
+    return (sampling + update) / cores()
+
+
+def main() -> None:
+    print(machine())
+    ours, trl, details = [], [], []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for _ in range(ROUNDS):  # in turns: the machine's mood is shared
+            peer = run_trl(folder)
+            trl += [t / s for t, s in zip(peer["completion_tokens"], peer["seconds"])]
+            measured = run_ours(folder)
+            ours += [t / (a + b) for t, a, b in zip(measured["tokens"], measured["sampling"], measured["update"])]
+            details.append(measured)
+        tokens = statistics.mean(t for m in details for t in m["tokens"])
+        limit = tokens / limit_seconds(folder, tokens)
+    print_result({"name": "grpo_vs_trl", "ours": statistics.median(ours), "peer": statistics.median(trl), "limit": limit,
+                  "unit": "tokens/s", "completion_tokens_per_step": tokens,
+                  "sampling_seconds": statistics.median(s for m in details for s in m["sampling"]),
+                  "update_seconds": statistics.median(s for m in details for s in m["update"])})
+
+
+if __name__ == "__main__":
+    main()
