@@ -10,6 +10,7 @@ from pydantic import Field
 
 from spoutnik.engine.generate import Engine
 from spoutnik.engine.sampling import SamplingParams
+from spoutnik.errors import RunError
 from spoutnik.model.transformer import Transformer
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Bill, Progress
@@ -53,6 +54,9 @@ def reject(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], se
                                "language": problem.language, "source": source})
         progress(min(start + _PROMPTS_AT_ONCE, len(problems)), len(problems), generated, f"kept {len(traces)}")
     sampled = settings.prompts * settings.samples
+    if not traces:
+        raise RunError(f"rejection sampling: none of {sampled} completions of {source} was right and well formed, so there "
+                       "is nothing to learn from. Train that stage longer, or sample more prompts.")
     bill = Bill(tokens_generated=generated, tokens_wasted=generated - kept_tokens)
     return traces, bill, {"sampled": sampled, "kept": len(traces), "kept_share": len(traces) / sampled}
 

@@ -1,0 +1,127 @@
+"""One draw: its distribution, its nucleus, its random numbers."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spoutnik.engine import sampling
+from spoutnik.engine.sampling import SamplingParams, sample, uniforms
+from spoutnik.errors import UserError
+
+
+def seeds(count: int) -> torch.Tensor:
+    return torch.arange(1, count + 1) * 7919
+
+
+def draw(logits, count: int, temperature: float = 1.0, top_p: float = 1.0):
+    rows = logits.expand(count, -1)
+    return sample(rows, SamplingParams(temperature, top_p), seeds(count), torch.zeros(count, dtype=torch.long))
+
+
+def test_greedy_takes_the_largest_logit_and_its_untempered_log_probability():
+    logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, -1.0, 0.0]])
+    tokens, log_probs = sample(logits, SamplingParams(temperature=0), seeds(2), torch.zeros(2, dtype=torch.long))
+    assert tokens.tolist() == [1, 0]
+    torch.testing.assert_close(log_probs, logits.log_softmax(-1)[[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_tokens_come_as_often_as_their_probability(temperature):
+    logits, n = torch.tensor([[2.0, 1.0, 0.0, -1.0, -30.0]]), 20000
+    tokens, log_probs = draw(logits, n, temperature)
+    p = (logits[0] / temperature).softmax(-1)
+    seen = torch.bincount(tokens, minlength=5) / n
+    assert ((seen - p).abs() <= 4 * (p * (1 - p) / n).sqrt() + 1e-9).all()
+    torch.testing.assert_close(log_probs, p.log()[tokens])
+
+
+def nucleus(p: list[float], top_p: float) -> set[int]:
+    """The plain reference: the fewest most likely tokens that hold top_p."""
+    kept, mass = set(), 0.0
+    for token in sorted(range(len(p)), key=lambda i: -p[i]):
+        if mass >= top_p:
+            break
+        kept.add(token)
+        mass += p[token]
+    return kept
+
+
+@given(vocabulary=st.sampled_from([3, 30, 200]), top_p=st.sampled_from([0.05, 0.3, 0.6, 0.95, 0.999]),
+       spread=st.sampled_from([0.01, 1.0, 4.0]), seed=st.integers(0, 1000))
+def test_top_p_draws_inside_the_nucleus_and_reaches_its_most_likely_tokens(vocabulary, top_p, spread, seed):
+    logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(seed)).double() * spread
+    tokens, _ = draw(logits.float(), 400, top_p=top_p)
+    p = logits.float().softmax(-1)[0].double().tolist()
+    # A token at the border may fall either side of it in float32.
+    assert set(tokens.tolist()) <= nucleus(p, top_p + 1e-5)
+    inside = nucleus(p, top_p - 1e-5)
+    mass = sum(p[i] for i in inside)
+    assert {i for i in inside if p[i] / mass > 0.05} <= set(tokens.tolist())
+
+
+def test_inside_the_nucleus_the_proportions_stay():
+    logits, n = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log(), 20000
+    seen = torch.bincount(draw(logits, n, top_p=0.75)[0], minlength=4) / n
+    torch.testing.assert_close(seen, torch.tensor([0.625, 0.375, 0, 0]), atol=0.015, rtol=0)
+
+
+def test_log_probabilities_are_those_before_top_p():
+    logits = torch.tensor([[0.5, 0.3, 0.2]]).log()
+    tokens, log_probs = draw(logits, 50, top_p=0.4)
+    assert tokens.unique().tolist() == [0]
+    torch.testing.assert_close(log_probs.exp(), torch.full((50,), 0.5))
+
+
+def test_a_row_s_draw_does_not_depend_on_another_row_that_needs_more_candidates():
+    """A flat row makes the whole batch sort its vocabulary instead of taking 64 candidates."""
+    generator = torch.Generator().manual_seed(0)
+    peaked, flat = torch.randn(40, 500, generator=generator) * 4, torch.zeros(1, 500)
+    params, zeros = SamplingParams(1.0, 0.9), torch.zeros(41, dtype=torch.long)
+    alone = sample(peaked, params, seeds(40), zeros[:40])
+    beside = sample(torch.cat([peaked, flat]), params, seeds(41), zeros)
+    assert torch.equal(alone[0], beside[0][:40])
+
+
+def test_uniforms_fill_the_interval_evenly():
+    """Chi-square over 50 cells, over seeds and over positions: the bounds are the 0.1 % tails of 49 degrees."""
+    many, zeros = torch.arange(20000), torch.zeros(20000, dtype=torch.long)
+    for u in (uniforms(many, zeros), uniforms(zeros + 12345, many)):
+        assert u.min() >= 0 and u.max() < 1
+        counts = torch.bincount((u * 50).long(), minlength=50).double()
+        assert 23 < ((counts - 400) ** 2 / 400).sum() < 86
+
+
+def test_uniforms_of_neighbours_are_uncorrelated():
+    many = torch.arange(1, 20001)
+    for u in (uniforms(many, torch.zeros_like(many)), uniforms(torch.full_like(many, 99), many)):
+        pair = torch.stack([u[:-1], u[1:]])
+        assert abs(torch.corrcoef(pair)[0, 1]) < 0.03
+
+
+def test_uniforms_are_splitmix64():
+    """Steele et al. 2014: the reference stream of seed 1234567 starts with these five numbers."""
+    reference = [6457827717110365317, 3203168211198807973, 9817491932198370423, 4593380528125082431,
+                 16408922859458223821]
+    u = uniforms(torch.full((5,), 1234567), torch.arange(1, 6))
+    assert u.tolist() == [(n >> 11) * 2.0 ** -53 for n in reference]
+
+
+@pytest.mark.xfail(strict=True, reason="splitmix64 adds its constant before mixing; uniforms(0, 0) mixes 0, which is 0")
+def test_no_seed_makes_the_first_draw_certain():
+    assert uniforms(torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long)) > 0
+
+
+@pytest.mark.parametrize("top_p", [0.5, 1.0])
+@pytest.mark.xfail(strict=True, reason="a uniform above 1 - 2^-25 rounds to 1.0 in float32 and falls off the end")
+def test_the_largest_uniform_still_draws_a_possible_token(monkeypatch, top_p):
+    monkeypatch.setattr(sampling, "uniforms", lambda seeds, positions: torch.full((1,), 1 - 2.0 ** -53).double())
+    tokens, _ = draw(torch.tensor([[5.0, 1.0, 0.0, -200.0]]), 1, top_p=top_p)
+    assert tokens.item() != 3
+
+
+@pytest.mark.parametrize("name, value", [("temperature", -0.1), ("temperature", 11), ("top_p", 0), ("top_p", 1.1),
+                                         ("max_tokens", 0), ("temperature", float("nan")), ("top_p", float("nan"))])
+def test_impossible_parameters_are_named(name, value):
+    with pytest.raises(UserError, match=f"{name} = {value}"):
+        SamplingParams(**{name: value})

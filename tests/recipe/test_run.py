@@ -1,0 +1,185 @@
+"""The whole DAG at the smallest size: it runs, it is not redone, it survives being killed, it refuses with sentences."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spoutnik.cli import SilentDisplay
+from spoutnik.errors import RunError, UserError
+from spoutnik.files import sha256_file
+from spoutnik.recipe import run as running
+from spoutnik.recipe import stages
+from spoutnik.recipe.run import open_run, run_recipe
+from spoutnik.recipe.schema import load_recipe
+from spoutnik.train import pretrain, reject
+
+TINY = Path(__file__).with_name("tiny.yaml")
+
+
+@pytest.fixture(autouse=True)
+def small_tokenizer(monkeypatch):
+    monkeypatch.setattr(stages, "train_tokenizer", lambda seed, size: pretrain.train_tokenizer(seed, size, 300))
+
+
+@pytest.fixture
+def keep_everything(monkeypatch):
+    """An untrained model is never right; the stages after rejection sampling still need traces."""
+    monkeypatch.setattr(reject, "select", lambda judged, settings: list(judged))
+
+
+def edited(tmp_path: Path, change) -> Path:
+    values = yaml.safe_load(TINY.read_text())
+    change(values)
+    path = tmp_path / "edited.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+def test_the_whole_recipe_runs_and_a_second_run_does_nothing(tmp_path, keep_everything, monkeypatch):
+    first = run_recipe(TINY, tmp_path / "run", SilentDisplay())
+    assert set(first.origins.values()) == {"made now"} and len(first.artifacts) == 9
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert all(artifact.stage in report for artifact in first.artifacts)
+    assert not list((tmp_path / "run" / "working").iterdir())
+    monkeypatch.setattr(running, "run_stage", lambda *_: pytest.fail("a finished stage was made again"))
+    monkeypatch.setattr(running, "evaluate_model", lambda *_: pytest.fail("a finished evaluation was made again"))
+    second = run_recipe(TINY, tmp_path / "run", SilentDisplay())
+    assert set(second.origins.values()) == {"already made"}
+    assert [a.content for a in second.artifacts] == [a.content for a in first.artifacts]
+    # The second SFT starts from base again, not from the RL checkpoint, and each manifest says from what it came.
+    manifests = {a.stage: a.manifest for a in first.artifacts}
+    assert manifests["second_sft"]["inputs"]["start"]["stage"] == "base"
+    assert manifests["reasoning_rl"]["inputs"]["start"]["content"] == manifests["cold_start"]["content"]
+    assert manifests["reasoning_rl"]["bill"]["tokens_generated"] > 0
+    # chat and eval open the last model of the main line, not the student.
+    assert open_run(tmp_path / "run").name.startswith("all_scenarios_rl")
+
+
+def test_from_makes_a_stage_and_all_after_it_anew_with_the_same_bytes(tmp_path):
+    first = run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="cold_start")
+    again = run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="cold_start", redo_from="cold_start")
+    assert again.origins == {"base": "already made", "student_base": "already made", "cold_start": "made now"}
+    assert again.artifacts[-1].content == first.artifacts[-1].content
+
+
+def test_a_changed_setting_makes_a_new_artifact_and_keeps_the_old(tmp_path):
+    first = run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="cold_start")
+    changed = edited(tmp_path, lambda v: v["stages"]["cold_start"]["settings"].update(learning_rate=0.02))
+    second = run_recipe(changed, tmp_path / "run", SilentDisplay(), until="cold_start")
+    assert second.origins["base"] == "already made" and second.origins["cold_start"] == "made now"
+    assert first.artifacts[-1].folder.exists() and first.artifacts[-1].folder != second.artifacts[-1].folder
+
+
+def test_changing_the_evaluation_trains_nothing(tmp_path, monkeypatch):
+    run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="base")
+    monkeypatch.setattr(running, "run_stage", lambda *_: pytest.fail("a finished stage was made again"))
+    changed = edited(tmp_path, lambda v: v["evaluation"].update(samples=2))
+    result = run_recipe(changed, tmp_path / "run", SilentDisplay(), until="base")
+    assert result.artifacts[0].evaluation["accuracy"]["samples"] == 8
+
+
+def spoutnik(*arguments: str, **options) -> subprocess.Popen:
+    environment = os.environ | {"OMP_NUM_THREADS": "2"}
+    return subprocess.Popen([sys.executable, "-m", "spoutnik.cli", *arguments], stdout=subprocess.PIPE, text=True,
+                            stderr=subprocess.PIPE, env=environment, **options)
+
+
+def test_kill_9_in_the_middle_of_rl_and_run_again_ends_with_the_same_bytes(tmp_path):
+    recipe = edited(tmp_path, lambda v: v["stages"]["reasoning_rl"]["settings"].update(steps=30))
+    until = ("--until", "reasoning_rl", "--json")
+    whole = spoutnik("run", str(recipe), "--out", str(tmp_path / "whole"), *until)
+    output, errors = whole.communicate(timeout=240)
+    assert whole.returncode == 0, errors
+    killed = spoutnik("run", str(recipe), "--out", str(tmp_path / "killed"), *until)
+    deadline = time.monotonic() + 240
+    while not list((tmp_path / "killed" / "working").glob("reasoning_rl-*.progress/checkpoint/state.json")):
+        assert killed.poll() is None, "the run ended before it could be killed: give it more steps"
+        assert time.monotonic() < deadline
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert not list((tmp_path / "killed" / "artifacts").glob("reasoning_rl-*")), "killed too late"
+    resumed = spoutnik("run", str(recipe), "--out", str(tmp_path / "killed"), *until)
+    output, errors = resumed.communicate(timeout=240)
+    assert resumed.returncode == 0, errors
+    origins = json.loads(output)["origins"]
+    assert origins == {"base": "already made", "student_base": "already made", "cold_start": "already made",
+                       "reasoning_rl": "made now"}
+    weights = [sha256_file(open_run(tmp_path / name, "reasoning_rl") / "model.safetensors") for name in ("whole", "killed")]
+    assert weights[0] == weights[1]
+    logs = [(open_run(tmp_path / name, "reasoning_rl") / "log.jsonl").read_text().splitlines() for name in ("whole", "killed")]
+    timeless = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in log] for log in logs]
+    assert timeless[0] == timeless[1]
+
+
+@pytest.mark.parametrize("change, said", [
+    (lambda v: v.update(sed=1), "unknown key 'sed'"),
+    (lambda v: v["stages"]["base"]["settings"].update(stepz=1), "stages.base.pretrain.settings.stepz"),
+    (lambda v: v["stages"]["base"]["settings"].update(learning_rate="fast"), "learning_rate = 'fast'"),
+    (lambda v: v["stages"]["base"]["settings"].update(steps=0), "steps = 0"),
+    (lambda v: v["stages"]["cold_start"].update({"from": "nowhere"}), "'nowhere' is not an earlier stage"),
+    (lambda v: v["stages"]["second_sft"].update(traces="base"), "cannot serve as traces"),
+    (lambda v: v["stages"]["base"].update(kind="magic"), "magic"),
+    (lambda v: v["models"]["nano"].update(kv_lora_rnk=3), "unknown key 'kv_lora_rnk'"),
+    (lambda v: v["models"]["nano"].update(qk_rope_head_dim=7), "qk_rope_head_dim must be even"),
+    (lambda v: v.update(families=["chess"]), "there is no family 'chess'"),
+    (lambda v: v["stages"]["all_scenarios_rl"].pop("reward_model"), "needs a reward_model"),
+])
+def test_a_wrong_recipe_is_refused_with_file_key_and_value(tmp_path, change, said):
+    path = edited(tmp_path, change)
+    with pytest.raises(UserError) as error:
+        run_recipe(path, tmp_path / "run", SilentDisplay())
+    assert str(path) in str(error.value) and said in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("damage, said", [
+    (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "is damaged"),
+    (lambda folder: (folder / "tokenizer.json").unlink(), "is missing"),
+    (lambda folder: (folder / "manifest.json").write_text("{"), "not valid JSON"),
+])
+def test_a_damaged_artifact_is_named_and_not_overwritten(tmp_path, damage, said):
+    made = run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="base").artifacts[0]
+    damage(made.folder)
+    before = sorted(f.name for f in made.folder.iterdir())
+    with pytest.raises(RunError, match=said) as error:
+        run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="base")
+    assert str(made.folder) in str(error.value) and "elete" in str(error.value)
+    assert sorted(f.name for f in made.folder.iterdir()) == before
+
+
+def test_a_folder_that_is_no_run_is_not_filled(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="holds no run"):
+        run_recipe(TINY, tmp_path, SilentDisplay())
+    with pytest.raises(UserError, match="neither a run"):
+        open_run(tmp_path)
+
+
+def test_a_stage_that_keeps_nothing_says_so(tmp_path):
+    with pytest.raises(RunError, match="nothing to learn from"):
+        run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="rejection")
+
+
+def test_the_shipped_recipes_are_valid():
+    for path in (Path(__file__).parents[2] / "recipes").glob("*.yaml"):
+        assert load_recipe(path).stages
+
+
+def test_exit_status_and_sentence_of_the_command_line(tmp_path):
+    wrong = edited(tmp_path, lambda v: v.update(sed=1))
+    for arguments, status, said in (
+            (["run", str(wrong)], 2, "unknown key 'sed'"),
+            (["run", str(tmp_path / "none.yaml")], 2, "no such recipe"),
+            (["run", str(TINY), "--until", "dinner", "--out", str(tmp_path / "r")], 2, "has no such stage"),
+            (["chat", str(tmp_path)], 2, "neither a run"),
+            (["eval", str(tmp_path), "--bench", "held-out"], 2, "neither a run")):
+        process = spoutnik(*arguments)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == status and said in errors and "Traceback" not in errors, errors
