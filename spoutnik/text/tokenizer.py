@@ -99,7 +99,7 @@ class Tokenizer:
         for message, mark in zip(messages, marks):
             frame, _, rest = rest.partition(mark)
             content = message["content"]
-            if message["role"] == "assistant" and END_THINK in content:  # past thoughts are dropped, as the template does for whole texts
+            if message["role"] == "assistant" and END_THINK in content:  # past thoughts are dropped, as by the template
                 content = content.split(END_THINK)[-1].lstrip()
             ids += self._encode_frame(frame) + self.encode(content)
         return ids + self._encode_frame(rest)

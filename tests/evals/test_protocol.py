@@ -1,0 +1,101 @@
+"""The evaluation protocol: what is asked, what is graded, what an interval means."""
+
+import math
+
+import pytest
+
+from spoutnik.engine.generate import Completion
+from spoutnik.errors import UserError
+from spoutnik.evals.benchmarks import grade_number, gsm8k_problem
+from spoutnik.evals.protocol import EvaluationSettings, grade, held_out_problems, read_plain, summarise
+from spoutnik.evals.statistics import mean_interval
+from spoutnik.tasks import FAMILIES, is_held_out
+from spoutnik.train.pretrain import train_tokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return train_tokenizer(0, 500, 300)
+
+
+class Answers:
+    """An engine that replies with prepared texts, one list of samples per prompt."""
+
+    def __init__(self, tokenizer, replies):
+        self.tokenizer, self.replies = tokenizer, replies
+
+    def generate(self, prompts, params, n, seed, on_tokens=None):
+        assert (params.temperature, params.top_p) == (0.6, 0.95)
+        self.prompts = prompts
+        return [[Completion(i, self.ids(text), [0.0] * 9, "stop") for text in texts] for i, texts in enumerate(self.replies)]
+
+    def ids(self, text):
+        thought, mark, answer = text.partition("</think>")
+        return self.tokenizer.encode(thought) + ([self.tokenizer.end_think_id] if mark else []) + self.tokenizer.encode(answer)
+
+
+def test_problems_are_held_out_balanced_and_the_same_for_every_model():
+    problems = held_out_problems(list(FAMILIES), 12)
+    assert problems == held_out_problems(list(FAMILIES), 12)
+    assert all(is_held_out(p) for p in problems) and len(problems) == 12 * len(FAMILIES)
+    assert {(p.level, p.language) for p in problems if p.family == "countdown"} == {
+        (level, language) for level in (1, 2, 3) for language in ("en", "fr")}
+
+
+def test_the_thought_is_stripped_before_grading_and_pass_at_1_is_the_mean_over_samples(tokenizer):
+    problem = held_out_problems(["arithmetic"], 1)[0]
+    right = problem.answer
+    replies = [f"so\n</think>\n\n{right}", f"{right}\n</think>\n\n999999", f"{right}", f"{right}</think>"]
+    engine = Answers(tokenizer, [replies])
+    graded = grade(engine, tokenizer, [problem], EvaluationSettings(samples=4), 0)
+    assert [g.correct for g in graded[0]] == [1.0, 0.0, 0.0, 0.0]
+    summary = summarise(graded)
+    assert summary["accuracy"]["mean"] == summary["families"]["arithmetic"]["mean"] == 0.25
+    assert summary["well_formed"] == 0.5
+    assert engine.prompts[0][-1] == tokenizer.encode("\n")[0] and tokenizer.think_id in engine.prompts[0]
+
+
+def test_the_base_model_is_asked_and_read_in_plain_text(tokenizer):
+    problem = held_out_problems(["arithmetic"], 1)[0]
+    engine = Answers(tokenizer, [[f"Answer: {problem.answer}", f"Thinking: hm.\nAnswer: {problem.answer}", "Hello"]])
+    graded = grade(engine, tokenizer, [problem], EvaluationSettings(samples=3), 0, "plain")
+    assert [g.correct for g in graded[0]] == [1.0, 1.0, 0.0]
+    assert graded[0][1].reply.thought == "hm." and tokenizer.think_id not in engine.prompts[0]
+    assert read_plain(tokenizer.encode("Réflexion : a.\nRéponse : 4"), tokenizer, True).answer == "4"
+
+
+def test_intervals_cover_the_truth_about_as_often_as_they_say():
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(400):
+        chances = rng.beta(2, 3, size=60)  # problems differ in difficulty; two samples of each
+        means = rng.binomial(2, chances) / 2
+        _, low, high = mean_interval(list(means))
+        covered += low <= 0.4 <= high
+    assert 0.91 <= covered / 400 <= 0.98
+
+
+def test_intervals_at_the_ends_claim_no_certainty():
+    mean, low, high = mean_interval([0.0] * 50)
+    assert mean == low == 0.0 and 0.05 < high < 0.1
+    mean, low, high = mean_interval([1.0] * 50)
+    assert mean == high == 1.0 and low < 0.95
+    assert math.isnan(mean_interval([])[0])
+
+
+@pytest.mark.parametrize("answer, correct", [
+    ("\\boxed{18}", 1.0), ("It is 18.", 1.0), ("first 3, then 18", 1.0), ("\\boxed{18.0}", 1.0), ("\\boxed{36/2}", 1.0),
+    ("18 then 19", 0.0), ("\\boxed{17} 18", 0.0), ("", 0.0), ("\\boxed{1/0}", 0.0), ("eighteen", 0.0)])
+def test_gsm8k_is_graded_on_the_box_or_the_last_number(answer, correct):
+    problem = gsm8k_problem({"question": "q", "answer": "work\n#### 18"}, "file, line 1")
+    assert grade_number(problem, answer) == correct
+
+
+def test_gsm8k_rows_are_r1s_prompt_and_a_gold_number_or_a_sentence():
+    problem = gsm8k_problem({"question": "How many?", "answer": "so\n#### 1,200"}, "file, line 1")
+    assert problem.answer == "1200"
+    assert problem.prompt == "How many?\nPlease reason step by step, and put your final answer within \\boxed{}."
+    with pytest.raises(UserError, match="file, line 7"):
+        gsm8k_problem({"question": "q", "answer": "no number"}, "file, line 7")
