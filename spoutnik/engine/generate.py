@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from spoutnik.engine.native_decoder import NativeDecoder
 from spoutnik.engine.sampling import SamplingParams, sample, uniforms
 from spoutnik.errors import UserError
 from spoutnik.model.cache import Cache
@@ -49,6 +50,7 @@ class Engine:
         self.model = inference_copy(model)
         self.eos_id = eos_id
         self.max_rows = max_rows
+        self.native = NativeDecoder(self.model) if NativeDecoder.serves(self.model) else None
 
     def generate(self, prompts: list[list[int]], params: SamplingParams, n: int = 1, seed: int = 0,
                  on_tokens: Callable[[int, int], None] | None = None) -> list[list[Completion]]:
@@ -72,15 +74,21 @@ class Engine:
         """The tokens of one completion as they come (chat)."""
         self.check([prompt], params)
         cache = Cache.empty(self.model.config, 1, len(prompt) + params.max_tokens, self.model.compute_dtype)
-        hidden = self.model.prefill(torch.tensor(prompt), Packing.of([len(prompt)]), cache)
+        logits = self.model.logits(self.model.prefill(torch.tensor(prompt), Packing.of([len(prompt)]), cache))
         seeds = row_seeds(seed, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
         for position in range(params.max_tokens):
-            with torch.no_grad():
-                token, _ = sample(self.model.logits(hidden), params, seeds, torch.tensor([position]))
+            token, _ = sample(logits, params, seeds, torch.tensor([position]))
             if int(token) == self.eos_id:
                 return
             yield int(token)
-            hidden = self.model.decode(token, cache)
+            logits = self.step(token, cache)
+
+    @torch.no_grad()
+    def step(self, tokens: Tensor, cache: Cache) -> Tensor:
+        """One new token per cache row: tokens (B,) to logits (B, vocabulary)."""
+        if self.native is not None:
+            return self.native.logits(tokens, cache)
+        return self.model.logits(self.model.decode(tokens, cache))
 
     def check(self, prompts: list[list[int]], params: SamplingParams) -> None:
         limit = self.model.config.max_position_embeddings
@@ -132,7 +140,7 @@ class _Batch:
                 self._admit(admitted)
             while self.rows and not self._should_compact():
                 before = int(self.alive.sum())
-                self._accept(self.model.decode(self.tokens, self.cache))
+                self._accept(self.engine.step(self.tokens, self.cache))
                 on_tokens(before, before - int(self.alive.sum()))
             self._compact()
 
@@ -166,9 +174,9 @@ class _Batch:
         self.alive = torch.cat([self.alive, torch.ones_like(seeds, dtype=torch.bool)])
         self._record(range(len(self.rows) - len(new), len(self.rows)), first.tolist(), logprobs.tolist())
 
-    def _accept(self, hidden: Tensor) -> None:
-        """Samples from the new states and writes down what came."""
-        self.tokens, logprobs = sample(self.model.logits(hidden), self.params, self.seeds, self.positions)
+    def _accept(self, logits: Tensor) -> None:
+        """Samples the next token of every row and writes down what came."""
+        self.tokens, logprobs = sample(logits, self.params, self.seeds, self.positions)
         self.positions += 1
         self._record(range(len(self.rows)), self.tokens.tolist(), logprobs.tolist())
 
@@ -200,6 +208,7 @@ class _Batch:
         self.rows = [self.rows[i] for i in keep.tolist()]
         self.seeds, self.positions, self.tokens = self.seeds[keep], self.positions[keep], self.tokens[keep]
         self.alive = self.alive[keep]
+        self.cache.lengths[~self.alive] = 0  # filler writes over itself from the start, never past the cache's end
 
 
 def _stacked(first: Cache, second: Cache) -> Cache:

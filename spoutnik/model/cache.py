@@ -25,15 +25,16 @@ class Cache:
     def rows(self) -> int:
         return self.lengths.shape[0]
 
-    @property
-    def visible(self) -> Tensor:
-        """(rows,) positions the token being decoded attends to: those held and itself."""
-        return self.lengths + 1
-
     def append(self, layer: int, entries: Tensor) -> None:
         """Stores the new token's entries (rows, cache_width) of one layer; `advance` counts it after the last layer."""
         store = self.layers[layer]
         store[torch.arange(self.rows, device=store.device), self.lengths] = entries
+
+    def prefix(self, layer: int) -> tuple[Tensor, Tensor]:
+        """What the token being decoded may see: entries (rows, longest, cache_width), mask (rows, 1, 1, longest)."""
+        longest = int(self.lengths.max()) + 1
+        seen = torch.arange(longest, device=self.lengths.device) <= self.lengths[:, None]
+        return self.layers[layer][:, :longest], seen[:, None, None]
 
     def advance(self) -> None:
         self.lengths += 1

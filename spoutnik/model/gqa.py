@@ -1,11 +1,11 @@
 """Grouped-query attention in Qwen2's shape (biases on q, k, v): the dense students. Letters as in mla.py."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spoutnik.model.cache import Cache
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.decode_attention import decode_attention
 from spoutnik.model.layers import Linear
 from spoutnik.model.packing import Packing, packed_attention
 from spoutnik.model.rope import rotate_halves, softmax_scale
@@ -36,6 +36,8 @@ class GQA(nn.Module):
         """One new token per row: x (b, hidden) to (b, hidden)."""
         q, k, v = self._qkv(x, rotary)
         cache.append(layer, torch.cat([k.flatten(1), v.flatten(1)], dim=-1))
-        width = q.shape[-1]
-        out = decode_attention(q, cache.layers[layer], cache.visible, self.groups, width, self.groups * width, self.scale)
+        entries, seen = cache.prefix(layer)
+        k, v = (part.unflatten(-1, (self.groups, -1)).transpose(1, 2) for part in entries.chunk(2, dim=-1))
+        # The heads of a group stand where queries usually do, so that a group's keys are read once.
+        out = F.scaled_dot_product_attention(q.unflatten(1, (self.groups, -1)), k, v, attn_mask=seen, scale=self.scale)
         return self.o_proj(out.flatten(1))

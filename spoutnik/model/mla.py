@@ -5,11 +5,11 @@ r rotary (qk_rope_head_dim), n un-rotated (qk_nope_head_dim), v value width.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spoutnik.model.cache import Cache
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.decode_attention import decode_attention
 from spoutnik.model.layers import Linear, RMSNorm
 from spoutnik.model.packing import Packing, packed_attention
 from spoutnik.model.rope import rotate_interleaved, softmax_scale
@@ -69,5 +69,10 @@ class MLA(nn.Module):
         w = self.kv_b_proj.weight.to(x.dtype).view(config.num_attention_heads, -1, config.kv_lora_rank)
         w_k, w_v = w.split([config.qk_nope_head_dim, config.v_head_dim], dim=1)
         q = torch.cat([torch.einsum("bhn,hnc->bhc", q_nope, w_k), q_pe], dim=-1)
-        latent = decode_attention(q, cache.layers[layer], cache.visible, 1, config.kv_lora_rank, 0, self.scale)
-        return self.o_proj(torch.einsum("bhc,hvc->bhv", latent, w_v).flatten(1))
+        entries, seen = cache.prefix(layer)
+        # Heads stand where queries usually do: one "head", h queries, all over the same keys. The values are the
+        # latent; reading the rotary part too keeps q, k and v one width (the fused kernel's wish) and is cut after.
+        kv = entries[:, None]
+        latent = F.scaled_dot_product_attention(q[:, None], kv, kv, attn_mask=seen, scale=self.scale)
+        out = torch.einsum("bhc,hvc->bhv", latent[:, 0, :, :config.kv_lora_rank], w_v)
+        return self.o_proj(out.flatten(1))

@@ -42,8 +42,8 @@ def test_v2_lite_s_attention_has_one_query_projection():
 
 
 def test_qwen_1_5b_has_its_published_size():
-    qwen = tiny.config(tiny.QWEN, hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
-                       num_key_value_heads=2, vocab_size=151936)
+    qwen = tiny.config(tiny.QWEN, hidden_size=1536, intermediate_size=8960, num_hidden_layers=28,
+                       num_attention_heads=12, num_key_value_heads=2, vocab_size=151936)
     # https://huggingface.co/deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B: 1,777,088,000 with an untied head
     assert account(qwen).total_parameters == 1_777_088_000
     assert account(qwen).cache_bytes_per_token == 2 * 28 * 2 * 2 * 128

@@ -96,8 +96,9 @@ def test_a_value_that_changes_the_numbers_is_not_silently_ignored(key, value):
 
 @pytest.mark.xfail(strict=True, reason="rope_parameters is ignored: rope_theta silently becomes 10000")
 def test_a_file_written_by_transformers_5_keeps_its_rotary_base(tmp_path):
-    theirs = Qwen2Config(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=4,
-                         num_key_value_heads=2, rope_parameters={"rope_type": "default", "rope_theta": 1e6})
+    rope = {"rope_type": "default", "rope_theta": 1e6}
+    theirs = Qwen2Config(vocab_size=64, hidden_size=32, intermediate_size=48, num_hidden_layers=1,
+                         num_attention_heads=4, num_key_value_heads=2, rope_parameters=rope)
     theirs.save_pretrained(tmp_path)
     ours = ModelConfig.load(tmp_path)
     with torch.device("meta"):

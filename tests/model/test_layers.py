@@ -36,9 +36,9 @@ def test_interleaved_rotation_is_complex_multiplication_of_neighbours():
     config = tiny.config(tiny.DEEPSEEK, rope_scaling=None)
     x = torch.randn(10, 4, 8, generator=torch.Generator().manual_seed(0))
     angles = torch.outer(torch.arange(10.0), 10000.0 ** (-torch.arange(0, 8, 2) / 8))
-    expected = torch.view_as_complex(x.unflatten(-1, (4, 2)).contiguous()) * torch.polar(torch.ones_like(angles),
-                                                                                        angles)[:, None]
-    torch.testing.assert_close(rotate_interleaved(x, rotary_table(config, 10)), torch.view_as_real(expected).flatten(-2))
+    turn = torch.polar(torch.ones_like(angles), angles)[:, None]
+    expected = torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (4, 2)).contiguous()) * turn)
+    torch.testing.assert_close(rotate_interleaved(x, rotary_table(config, 10)), expected.flatten(-2))
 
 
 def test_rotation_by_halves_pairs_i_with_i_plus_half():

@@ -1,7 +1,6 @@
 """Multi-token prediction: what each state sees, and where its gradient goes. Its values: test_parity.py."""
 
 import tiny
-import torch
 
 from spoutnik.model.packing import Packing
 

@@ -53,7 +53,7 @@ def likes_even(monkeypatch):
     monkeypatch.setattr(module, "judge", even_share)
 
 
-def rollouts_of(made, tokenizer, chosen, seed=0, monkeypatch=None) -> Rollouts:
+def rollouts_of(made, tokenizer, chosen, seed=0) -> Rollouts:
     problems = step_prompts(chosen, ARITHMETIC, 0, "rl", 0, False)
     return roll_out(Engine(made, EOS), tokenizer, problems, chosen, seed, None)
 
@@ -69,8 +69,9 @@ def test_a_reward_is_accuracy_plus_format_plus_language_each_with_its_weight(tok
     family = FAMILIES["arithmetic"]
     problem = sample(family, random.Random(0), 1, "fr", "train")
     wrong = str(int(problem.answer) + 1)
-    group = [worked(tokenizer, problem.answer, "donc voici la réponse"), worked(tokenizer, problem.answer, "the answer is"),
-             worked(tokenizer, wrong, "donc voici la réponse"), worked(tokenizer, problem.answer, finished=False)]
+    french, english = "donc voici la réponse", "the answer is"
+    group = [worked(tokenizer, problem.answer, french), worked(tokenizer, problem.answer, english),
+             worked(tokenizer, wrong, french), worked(tokenizer, problem.answer, finished=False)]
     chosen = settings(rewards={"accuracy": 1.0, "format": 0.25, "language": 0.5})
     judged = judge_rollouts([[0]], [group], [problem], tokenizer, chosen, None)
     assert judged.rewards.tolist() == [[1.75, 1.25, 0.75, 0.0]]
@@ -100,7 +101,8 @@ def test_every_token_carries_its_completion_s_advantage_weight_and_sampled_log_p
     groups = [[Completion(g, list(range(10 * s, 10 * s + 2 + s)), [-0.1 * (g * 4 + s)] * (2 + s + (s != 3)),
                           "length" if s == 3 else "stop") for s in range(4)] for g in range(2)]
     rewards = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]])
-    batches, wasted = policy_batches(Rollouts([[7, 8, 9], [5]], groups, rewards, {}), settings(micro_batch_tokens=20), EOS)
+    rollouts = Rollouts([[7, 8, 9], [5]], groups, rewards, {})
+    batches, wasted = policy_batches(rollouts, settings(micro_batch_tokens=20), EOS)
     seen, total = 0, sum(len(c.logprobs) for group in groups for c in group)
     for batch in batches:
         start = 0
@@ -123,7 +125,8 @@ def test_every_token_carries_its_completion_s_advantage_weight_and_sampled_log_p
 def test_groups_of_equal_rewards_are_dropped_or_kept_in_the_count(zero_variance, kept, wasted):
     groups = [[Completion(g, [5, 6, 7], [-1.0] * 3, "length") for _ in range(4)] for g in range(2)]
     rewards = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0]])
-    batches, lost = policy_batches(Rollouts([[7], [5]], groups, rewards, {}), settings(zero_variance=zero_variance), EOS)
+    rollouts = Rollouts([[7], [5]], groups, rewards, {})
+    batches, lost = policy_batches(rollouts, settings(zero_variance=zero_variance), EOS)
     assert sum(len(b.packed.documents) for b in batches) == kept and lost == wasted
     torch.testing.assert_close(torch.cat([b.weights for b in batches]), torch.full((3 * kept,), 1 / (3 * kept)))
 
@@ -154,7 +157,8 @@ def test_a_step_does_not_depend_on_the_size_of_its_micro_batches(alpha, tokenize
     made = model(tiny.DEEPSEEK)
     chosen = settings(balance_loss_alpha=alpha, kl_coefficient=0.0, max_tokens=30)
     rollouts = rollouts_of(made, tokenizer, chosen)
-    assert len({len(c.logprobs) for group in rollouts.groups for c in group}) > 1
+    for kept, completion in enumerate((c for group in rollouts.groups for c in group), start=3):
+        completion.token_ids, completion.logprobs = completion.token_ids[:2 * kept], completion.logprobs[:2 * kept]
     whole, cut = (policy_gradient(made, policy_batches(rollouts, each, EOS)[0], list(made.parameters()), each)
                   for each in (chosen, chosen.model_copy(update={"micro_batch_tokens": 200})))
     for a, b in zip(cut.gradients, whole.gradients, strict=True):
@@ -182,7 +186,7 @@ def test_the_reward_rises_within_a_few_steps(base, tokenizer, likes_even, tmp_pa
     _, log, bill = run(tmp_path, tokenizer, settings(steps=12, group_size=8), base)
     first, last = ([row["reward"] for row in part] for part in (log[:2], log[-3:]))
     assert sum(first) / 2 < 0.62 and sum(last) / 3 > 0.8
-    assert max(row["mismatch_kl"] for row in log) < 1e-6
+    assert max(row.get("mismatch_kl", 0.0) for row in log) < 1e-6  # absent where no group disagrees
     assert bill.tokens_generated == sum(row["tokens"] for row in log) > 0
 
 

@@ -71,6 +71,12 @@ def test_every_router_s_load_is_k_choices_for_every_real_token():
         ("layers.1", "layers.2", "layers.3"), 3 * 142)
 
 
+@pytest.mark.xfail(strict=True, raises=IndexError, reason="the filler, up to 127 tokens, passes the model's positions")
+def test_a_model_of_fewer_than_127_positions_trains():
+    model = tiny.model(tiny.QWEN, max_position_embeddings=64)
+    language_model_gradient(model, documents(), list(model.parameters()), SETTINGS)
+
+
 def test_take_tokens_cuts_long_documents_and_stops_when_full():
     stream = iter([Document([1] * 50), Document([2]), Document([3] * 10), Document([4] * 10)])
     assert [len(d.ids) for d in take_tokens(stream, 35, 30)] == [30, 10]

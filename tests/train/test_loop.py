@@ -82,7 +82,8 @@ def test_a_loss_that_is_no_number_stops_at_its_step_and_keeps_the_checkpoint(tmp
 
 def test_a_gradient_that_is_no_number_stops_too(tmp_path):
     with pytest.raises(RunError, match="not a finite number at step 3.*there was no checkpoint yet"):
-        loop.refuse_divergence("walk", 3, 1.0, [torch.ones(3), torch.tensor([1.0, math.nan])], [], Checkpoints(tmp_path))
+        gradients = [torch.ones(3), torch.tensor([1.0, math.nan])]
+        loop.refuse_divergence("walk", 3, 1.0, gradients, [], Checkpoints(tmp_path))
 
 
 def test_a_loss_that_explodes_stops(tmp_path):

@@ -124,7 +124,8 @@ def policy_gradient(log_probs, sampler, advantages, options=ON_POLICY, weights=N
 
 def test_on_policy_the_gradient_is_reinforce_s():
     g = torch.Generator().manual_seed(0)
-    log_probs, advantages, weights = -torch.rand(20, generator=g), torch.randn(20, generator=g), torch.rand(20, generator=g)
+    log_probs, weights = -torch.rand(20, generator=g), torch.rand(20, generator=g)
+    advantages = torch.randn(20, generator=g)
     gradient, _, clipped = policy_gradient(log_probs, log_probs, advantages, weights=weights)
     torch.testing.assert_close(gradient, -advantages * weights)
     assert clipped == 0
@@ -165,7 +166,8 @@ def test_the_three_normalisations_are_those_of_their_papers(lengths):
     size, n = torch.tensor(lengths), len(lengths)
     values = torch.randn(n, generator=torch.Generator().manual_seed(0)).double()
     totals = values * size  # a completion whose tokens all lose the same
-    loss = {how: float((token_weights(size, how, 50).double() * totals).sum()) for how in ("token", "sequence", "constant")}
+    loss = {how: float((token_weights(size, how, 50).double() * totals).sum())
+            for how in ("token", "sequence", "constant")}
     assert loss["token"] == pytest.approx(float(totals.sum()) / sum(lengths), abs=1e-5)
     assert loss["sequence"] == pytest.approx(float(values.mean()), abs=1e-5)
     assert loss["constant"] == pytest.approx(float(totals.sum()) / (n * 50), abs=1e-5)

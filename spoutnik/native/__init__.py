@@ -1,4 +1,4 @@
-"""Compiles native.cpp once, keeps the library in the user's cache, and hands it out; None where there is no compiler.
+"""Compiles decode.cpp once, keeps the library in the user's cache, and hands it out; None where there is no compiler.
 
 Called through ctypes, which releases the interpreter's lock. No header of torch is needed, so building takes two seconds.
 Everything native has a plain twin in Python, which is what runs without a compiler; the manifest of each stage says which
@@ -15,7 +15,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-_SOURCE = Path(__file__).with_name("native.cpp")
+_FOLDER = Path(__file__).parent
 _FLAGS = ("-O3", "-march=native", "-ffast-math", "-std=c++17", "-shared", "-fPIC")
 
 
@@ -26,7 +26,8 @@ def library() -> ctypes.CDLL | None:
     if compiler is None or os.environ.get("SPOUTNIK_NATIVE") == "0":
         return None
     # The library is of this processor (-march=native): a home folder may be shared by machines of several kinds.
-    identity = hashlib.sha256(_SOURCE.read_bytes() + repr((_FLAGS, compiler, _processor())).encode()).hexdigest()[:16]
+    sources = b"".join(file.read_bytes() for file in sorted(_FOLDER.glob("*.[hc]*")))
+    identity = hashlib.sha256(sources + repr((_FLAGS, compiler, _processor())).encode()).hexdigest()[:16]
     folder = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "spoutnik"
     path = folder / f"native-{identity}.so"
     if not path.exists() and not _build(compiler, path):
@@ -39,7 +40,7 @@ def _build(compiler: str, path: Path) -> bool:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
             built = Path(folder) / "native.so"
-            done = subprocess.run([compiler, *_FLAGS, str(_SOURCE), "-o", str(built)], capture_output=True)
+            done = subprocess.run([compiler, *_FLAGS, str(_FOLDER / "decode.cpp"), "-o", str(built)], capture_output=True)
             if done.returncode:
                 return False
             os.replace(built, path)

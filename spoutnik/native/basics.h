@@ -1,0 +1,142 @@
+// What every kernel uses: bfloat16 in memory, float in registers, products of rows with rows. Plain loops that the compiler
+// vectorises for the machine it runs on; one hand-written product where the processor multiplies bfloat16 itself.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
+
+using bf16 = uint16_t;  // the upper half of a float
+
+inline float to_float(float x) { return x; }
+inline float to_float(bf16 half) {
+    uint32_t bits = static_cast<uint32_t>(half) << 16;
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+inline void store(float* where, float x) { *where = x; }
+inline void store(bf16* where, float x) {  // round to nearest even
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    *where = static_cast<bf16>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+template <typename T>
+void store_all(T* to, const float* from, int64_t n) {
+    for (int64_t i = 0; i < n; i++) store(to + i, from[i]);
+}
+
+// e^x for x <= 0, to a few units in the last place: exp2 by a polynomial, so that the loop around it vectorises.
+inline float exp_negative(float x) {
+    float t = std::max(x * 1.44269504f, -126.0f);
+    float whole = std::floor(t), part = t - whole;
+    float p = 1.8775767e-3f;
+    p = p * part + 8.9893397e-3f;
+    p = p * part + 5.5826318e-2f;
+    p = p * part + 2.4015361e-1f;
+    p = p * part + 6.9315308e-1f;
+    p = p * part + 9.9999994e-1f;
+    int32_t bits = (static_cast<int32_t>(whole) + 127) << 23;
+    float scale;
+    std::memcpy(&scale, &bits, 4);
+    return p * scale;
+}
+
+inline float sigmoid(float x) {
+    float e = exp_negative(-std::fabs(x));
+    return (x >= 0 ? 1.0f : e) / (1.0f + e);
+}
+
+inline float dot(const float* a, const float* b, int64_t n) {
+    float sum = 0;
+    for (int64_t i = 0; i < n; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+// How weights are packed: blocks of 16 outputs side by side, PAIR inputs of one output together, so that a product fills
+// whole registers and never has to be summed across one. (out / 16, in / PAIR, 16, PAIR), out filled up with zeros.
+constexpr int64_t LANES = 16;
+template <typename T>
+struct Packed { static constexpr int64_t PAIR = 1; };
+template <>
+struct Packed<bf16> { static constexpr int64_t PAIR = 2; };
+
+typedef float floats __attribute__((vector_size(64)));  // 16 of them, in whatever registers the machine has
+typedef uint32_t words __attribute__((vector_size(64)));
+
+template <typename V>
+inline V load(const void* from) {
+    V v;
+    std::memcpy(&v, from, sizeof v);
+    return v;
+}
+
+// R rows of x against one block of 16 outputs.
+template <int R>
+inline void block_product(const float* x, int64_t in, const float* w, floats (&sum)[R]) {
+    for (auto& s : sum) s = floats{};
+    for (int64_t k = 0; k < in; k++) {
+        const floats weights = load<floats>(w + k * LANES);
+        for (int r = 0; r < R; r++) sum[r] += x[r * in + k] * weights;
+    }
+}
+
+template <int R>
+inline void block_product(const bf16* x, int64_t in, const bf16* w, floats (&sum)[R]) {
+    for (auto& s : sum) s = floats{};
+    for (int64_t k = 0; k < in; k += 2) {
+#ifdef __AVX512BF16__  // the processor multiplies pairs itself
+        const __m512bh weights = (__m512bh)_mm512_loadu_si512(w + k * LANES);
+        for (int r = 0; r < R; r++) {
+            int32_t two;
+            std::memcpy(&two, x + r * in + k, 4);
+            sum[r] = (floats)_mm512_dpbf16_ps((__m512)sum[r], (__m512bh)_mm512_set1_epi32(two), weights);
+        }
+#else
+        const words both = load<words>(w + k * LANES);
+        const floats even = (floats)(both << 16), odd = (floats)(both & 0xffff0000u);
+        for (int r = 0; r < R; r++) sum[r] += to_float(x[r * in + k]) * even + to_float(x[r * in + k + 1]) * odd;
+#endif
+    }
+}
+
+template <int R, typename T>
+inline void row_tile(const T* x, int64_t in, const T* w, int64_t out, float* y, const float* bias) {
+    floats sum[R];
+    for (int64_t o = 0; o < out; o += LANES) {
+        block_product<R>(x, in, w + o * in, sum);
+        for (int r = 0; r < R; r++)
+            for (int64_t j = 0; j < std::min(LANES, out - o); j++)
+                y[r * out + o + j] = sum[r][j] + (bias ? bias[o + j] : 0.0f);
+    }
+}
+
+// y (rows, out) = x (rows, in) times the packed weights transposed, plus bias (out) where there is one.
+template <typename T>
+void linear(const T* x, int64_t rows, int64_t in, const T* w, int64_t out, float* y, const float* bias = nullptr) {
+    constexpr int64_t tile = 8;
+    int64_t r = 0;
+    for (; r + tile <= rows; r += tile) row_tile<tile>(x + r * in, in, w, out, y + r * out, bias);
+    for (; r + 2 <= rows; r += 2) row_tile<2>(x + r * in, in, w, out, y + r * out, bias);
+    for (; r < rows; r++) row_tile<1>(x + r * in, in, w, out, y + r * out, bias);
+}
+
+// x / rms(x) * weight, row by row, into T. x and to are (rows, width) with the given distances between rows.
+template <typename T>
+void rms_norm(const float* x, int64_t rows, int64_t width, int64_t stride, const float* weight, float eps, T* to,
+              int64_t to_stride) {
+    for (int64_t r = 0; r < rows; r++) {
+        const float* row = x + r * stride;
+        float sum = 0;
+        for (int64_t i = 0; i < width; i++) sum += row[i] * row[i];
+        const float scale = 1.0f / std::sqrt(sum / width + eps);
+        for (int64_t i = 0; i < width; i++) store(to + r * to_stride + i, row[i] * scale * weight[i]);
+    }
+}

@@ -1,0 +1,193 @@
+"""Files survive: the old one or the new one, never half of one, and a sentence for whatever the disk refuses."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spoutnik import files
+from spoutnik.errors import RunError, UserError
+from spoutnik.files import (
+    install_folder,
+    read_json,
+    read_jsonl,
+    replacing,
+    sha256_file,
+    sha256_json,
+    write_json,
+    write_jsonl,
+    write_text,
+)
+from spoutnik.model.weights import load_tensors, save_tensors
+
+
+def only(path):
+    """The file and nothing else in its folder: no temporary is left behind."""
+    assert os.listdir(path.parent) == [path.name]
+    return path.read_text()
+
+
+def test_the_new_file_takes_the_old_one_s_place(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    write_text(path, "new é")
+    assert only(path) == "new é"
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), KeyboardInterrupt()])
+def test_the_old_file_stays_when_the_block_raises(tmp_path, error):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(type(error)), replacing(path) as temporary:
+        temporary.write_text("half")
+        assert path.read_text() == "old"
+        raise error
+    assert only(path) == "old"
+
+
+def test_folders_are_made_on_the_way(tmp_path):
+    write_text(tmp_path / "a" / "b" / "c.txt", "x")
+    assert (tmp_path / "a" / "b" / "c.txt").read_text() == "x"
+
+
+def test_a_file_is_flushed_before_it_is_renamed_and_its_folder_after(tmp_path, monkeypatch):
+    happened = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(descriptor):
+        happened.append(os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}")))
+        real_fsync(descriptor)
+
+    def replace(source, target):
+        happened.append("rename")
+        real_replace(source, target)
+
+    monkeypatch.setattr(files.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "replace", replace)
+    write_text(tmp_path / "a.txt", "x")
+    assert happened[0].startswith(".a.txt") and happened[1:] == ["rename", tmp_path.name]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize("number, words", [(28, "the disk is full while saving; nothing already made was touched"),
+                                           (13, "cannot be written")])
+def test_a_disk_that_refuses_is_a_sentence_and_the_old_file_stays(tmp_path, monkeypatch, call, number, words):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files.os, call, refuse)
+    with pytest.raises(RunError) as error:
+        write_text(path, "new")
+    assert str(path) in str(error.value) and words in str(error.value)
+    assert only(path) == "old"
+
+
+def test_a_folder_that_cannot_be_made_is_a_sentence(tmp_path):
+    (tmp_path / "a").write_text("a file, not a folder")
+    with pytest.raises(RunError, match="b.txt: cannot be written"):
+        write_text(tmp_path / "a" / "b.txt", "x")
+
+
+FULL_DISK = """
+import resource, signal, sys, torch
+from pathlib import Path
+from spoutnik.errors import RunError
+from spoutnik.model.weights import save_tensors
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (20000, 20000))
+try:
+    save_tensors(Path(sys.argv[1]), {"a": torch.ones(100000)})
+except RunError as error:
+    print(error)
+"""
+
+
+def test_weights_that_the_system_refuses_to_write_leave_the_old_ones(tmp_path):
+    path = tmp_path / "w.safetensors"
+    save_tensors(path, {"a": torch.zeros(3)})
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(path)], capture_output=True, text=True, check=True)
+    assert str(path) in done.stdout and "cannot be written" in done.stdout
+    assert os.listdir(tmp_path) == [path.name] and torch.equal(load_tensors(path)["a"], torch.zeros(3))
+
+
+@pytest.mark.parametrize("refusal", ["I/O error: No space left on device (os error 28)"])
+def test_a_full_disk_reported_by_safetensors_is_the_same_sentence(tmp_path, monkeypatch, refusal):
+    from safetensors import SafetensorError
+
+    from spoutnik.model import weights
+
+    path = tmp_path / "w.safetensors"
+    save_tensors(path, {"a": torch.zeros(3)})
+
+    def refuse(*_, **__):
+        raise SafetensorError(refusal)
+
+    monkeypatch.setattr(weights, "save_file", refuse)
+    with pytest.raises(RunError, match="the disk is full while saving"):
+        save_tensors(path, {"a": torch.ones(3)})
+    assert torch.equal(load_tensors(path)["a"], torch.zeros(3))
+
+
+def test_a_finished_folder_appears_whole(tmp_path):
+    fresh = tmp_path / "fresh"
+    (fresh / "inside").mkdir(parents=True)
+    (fresh / "inside" / "a").write_text("x")
+    install_folder(fresh, tmp_path / "final")
+    assert (tmp_path / "final" / "inside" / "a").read_text() == "x" and not fresh.exists()
+
+
+# JSON
+
+json_values = st.recursive(st.none() | st.booleans() | st.integers(-2 ** 60, 2 ** 60) | st.text(
+    st.characters(exclude_categories=("Cs",)), max_size=8), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+    st.text(st.characters(exclude_categories=("Cs",)), max_size=4), inner, max_size=3), max_leaves=6)
+
+
+@given(value=st.dictionaries(st.text(st.characters(exclude_categories=("Cs",)), max_size=5), json_values, max_size=4))
+def test_json_comes_back(value, tmp_path):
+    write_json(tmp_path / "a.json", value)
+    assert read_json(tmp_path / "a.json") == value
+    write_jsonl(tmp_path / "a.jsonl", [value, value])
+    assert read_jsonl(tmp_path / "a.jsonl") == [value, value]
+
+
+@pytest.mark.parametrize("content, words", [(None, "not found"), (b"{", "is not valid JSON"), (b"\xff\xfe", "valid")])
+def test_json_that_cannot_be_read_is_named(tmp_path, content, words):
+    path = tmp_path / "a.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(RunError) as error:
+        read_json(path)
+    assert str(error.value).startswith(f"{path}: ") and words in str(error.value)
+
+
+@pytest.mark.parametrize("line, words", [("{broken", "not valid JSON"), ('{"b": 1}', "the key 'a' is missing"),
+                                         ("3", "the key 'a' is missing")])
+def test_a_broken_row_is_named_by_its_line_blank_ones_counted(tmp_path, line, words):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f'{{"a": 1}}\n\n{line}\n')
+    with pytest.raises(UserError) as error:
+        read_jsonl(path, ("a",))
+    assert str(error.value).startswith(f"{path}, line 3: ") and words in str(error.value)
+
+
+@pytest.mark.parametrize("make, words", [(lambda p: None, "no such file"), (lambda p: p.mkdir(), "is not a text file"),
+                                         (lambda p: p.write_bytes(b"\xff\n"), "is not a text file")])
+def test_a_file_of_rows_that_cannot_be_read_is_named(tmp_path, make, words):
+    path = tmp_path / "rows.jsonl"
+    make(path)
+    with pytest.raises(UserError, match=words):
+        read_jsonl(path)
+
+
+def test_hashes_see_the_content_and_not_the_order_of_keys(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_json({"a": 1, "b": 2}) == sha256_json({"b": 2, "a": 1}) != sha256_json({"a": 1, "b": 3})

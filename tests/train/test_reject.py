@@ -1,0 +1,67 @@
+"""Rejection sampling keeps what is right, well formed, in the language, and said once."""
+
+import random
+
+import pytest
+import tiny
+
+from spoutnik.engine.generate import Completion
+from spoutnik.text.thought import Reply
+from spoutnik.train import reject as module
+from spoutnik.train.reject import RejectSettings, reject, select
+from spoutnik.train.rollouts import Judged, judge, sample_problems
+
+
+def judged(ids, accuracy=1.0, language=1.0) -> Judged:
+    return Judged(Completion(0, list(ids)), Reply("t", "a", True, 1), accuracy, language)
+
+
+def test_wrong_and_foreign_completions_are_left_out():
+    right, wrong, foreign = judged([1]), judged([2], accuracy=0.0), judged([3], language=0.5)
+    assert select([wrong, foreign, right], RejectSettings()) == [right]
+
+
+def test_the_same_text_is_kept_once():
+    first, again, other = judged([1, 2]), judged([1, 2]), judged([1, 3])
+    kept = select([first, again, other], RejectSettings())
+    assert len(kept) == 2 and kept[0] is first and kept[1] is other
+
+
+def test_at_most_keep_per_prompt_stay_in_sampling_order():
+    many = [judged([i]) for i in range(5)]
+    assert select(many, RejectSettings(keep_per_prompt=3)) == many[:3]
+
+
+@pytest.mark.parametrize("limit, kept", [(0.9, 1), (0.95, 0)])
+def test_the_language_limit_is_inclusive(limit, kept):
+    assert len(select([judged([1], language=0.9)], RejectSettings(min_language=limit))) == kept
+
+
+def test_a_right_answer_without_its_form_is_wrong(tokenizer):
+    problem = sample_problems(random.Random(0), ["arithmetic"], 1, "train")[0]
+    ids = tokenizer.completion_ids("x", problem.answer)[:-1]
+    assert judge(problem, Completion(0, ids, finish_reason="stop"), tokenizer).accuracy == 1.0
+    assert judge(problem, Completion(0, ids, finish_reason="length"), tokenizer).accuracy == 0.0
+    bare = Completion(0, tokenizer.encode(problem.answer), finish_reason="stop")
+    assert judge(problem, bare, tokenizer).accuracy == 0.0
+
+
+def test_kept_traces_say_where_they_come_from_and_the_bill_says_what_was_wasted(tokenizer, monkeypatch):
+    def first_token_even(problem, completion, tokenizer):
+        right = bool(completion.token_ids) and completion.token_ids[0] % 2 == 0
+        return Judged(completion, Reply("thought", "answer", True, 1), float(right), 1.0)
+
+    monkeypatch.setattr(module, "judge", first_token_even)
+    monkeypatch.setattr(module, "_PROMPTS_AT_ONCE", 4)
+    made = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
+    heard = []
+    settings = RejectSettings(prompts=10, samples=3, max_tokens=5)
+    traces, bill, counts = reject(made, tokenizer, ["arithmetic", "letters"], settings, 0, "rl",
+                                  lambda done, total, tokens, note: heard.append((done, total)))
+    assert heard == [(4, 10), (8, 10), (10, 10)]
+    assert counts["sampled"] == 30 and counts["kept"] == len(traces) and counts["kept_share"] == len(traces) / 30
+    assert 0 < len(traces) < 20
+    assert {row["source"] for row in traces} == {"rl"}
+    assert {row["family"] for row in traces} == {"arithmetic", "letters"}
+    assert set(traces[0]) == {"prompt", "thought", "answer", "family", "level", "language", "source"}
+    assert 0 < bill.tokens_wasted < bill.tokens_generated <= 150

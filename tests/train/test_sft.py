@@ -1,0 +1,148 @@
+"""Fine-tuning: every trace once an epoch, only the assistant's words learned, broken files named by their line."""
+
+import json
+
+import pytest
+import tiny
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spoutnik.errors import UserError
+from spoutnik.model.packing import Packing
+from spoutnik.tasks import FAMILIES
+from spoutnik.text.thought import read_reply
+from spoutnik.train.language_model import language_model_gradient
+from spoutnik.train.loop import Checkpoints
+from spoutnik.train.sft import (
+    ColdStartSettings,
+    SFTSettings,
+    general_traces,
+    plan_steps,
+    read_traces,
+    sft,
+    solver_traces,
+    trace_document,
+)
+
+ROW = {"prompt": "What is 2 + 2?", "thought": "2 and 2 is 4.", "answer": "4"}
+lengths = st.lists(st.integers(1, 60), min_size=1, max_size=40)
+
+
+@given(lengths=lengths, epochs=st.integers(1, 3), tokens=st.integers(1, 200))
+def test_every_trace_comes_once_in_every_epoch(lengths, epochs, tokens):
+    order = [i for step in plan_steps(lengths, tokens, epochs, 0) for i in step]
+    for epoch in range(epochs):
+        assert sorted(order[epoch * len(lengths):(epoch + 1) * len(lengths)]) == list(range(len(lengths)))
+    assert len(order) == epochs * len(lengths)
+
+
+@given(lengths=lengths, tokens=st.integers(1, 200))
+def test_no_step_is_empty_or_too_long_unless_for_one_trace(lengths, tokens):
+    steps = plan_steps(lengths, tokens, 1, 0)
+    assert all(len(step) == 1 or 0 < sum(lengths[i] for i in step) <= tokens for step in steps)
+
+
+@pytest.mark.parametrize("epochs, passes", [(0.5, 20), (1.5, 60), (2.25, 90)])
+def test_a_fraction_of_an_epoch_is_that_fraction_of_the_traces(epochs, passes):
+    order = [i for step in plan_steps([5] * 40, 50, epochs, 0) for i in step]
+    assert len(order) == passes and len(set(order[-(passes % 40):])) == passes % 40
+
+
+def test_epochs_differ_in_order_and_seeds_too():
+    order, again, other = ([i for step in plan_steps([5] * 30, 50, 2, seed) for i in step] for seed in (0, 0, 1))
+    assert order == again and order != other and order[:30] != order[30:]
+
+
+def test_only_what_the_assistant_writes_is_predicted(tokenizer):
+    document = trace_document(ROW, tokenizer)
+    assert document.ids[document.loss_from:] == tokenizer.completion_ids("2 and 2 is 4.", "4")
+    assert document.ids[:document.loss_from] == tokenizer.chat_ids([{"role": "user", "content": ROW["prompt"]}])
+
+
+def test_a_trained_trace_reads_back_as_it_was_written(tokenizer):
+    document = trace_document(ROW, tokenizer)
+    reply = read_reply(document.ids[document.loss_from:-1], tokenizer, True)
+    assert (reply.thought, reply.answer, reply.well_formed) == (ROW["thought"], ROW["answer"], True)
+
+
+def test_fine_tuning_learns_its_traces(tokenizer, tmp_path):
+    made = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
+    traces = [ROW | {"prompt": f"What is {i}?", "answer": "4"} for i in range(6)]
+    settings = SFTSettings(epochs=25, tokens_per_step=200, learning_rate=0.02, warmup=0, schedule="constant")
+    log, bill = sft(made, tokenizer, traces, settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
+    assert log[-1]["loss"] < 0.1 * log[0]["loss"]
+    assert bill.tokens_trained == 25 * sum(len(trace_document(row, tokenizer).ids) for row in traces)
+
+
+def test_traces_longer_than_the_model_are_left_out_and_none_left_is_an_error(tokenizer, tmp_path):
+    made = tiny.model(tiny.QWEN, vocab_size=300)
+    settings = SFTSettings(epochs=1, learning_rate=0.01)
+    long = ROW | {"thought": "z" * 200}
+    with pytest.raises(UserError, match="sft: no trace fits the model's 128 positions"):
+        sft(made, tokenizer, [long], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
+    _, bill = sft(made, tokenizer, [long, ROW], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
+    assert bill.tokens_trained == len(trace_document(ROW, tokenizer).ids)
+
+
+# Traces
+
+def test_solver_traces_are_right_well_mixed_and_repeatable():
+    names = ["arithmetic", "letters", "bases"]
+    rows = solver_traces(ColdStartSettings(traces=120, careful_share=0.25), names, 0)
+    assert rows == solver_traces(ColdStartSettings(traces=120, careful_share=0.25), names, 0)
+    assert [row["family"] for row in rows[:6]] == names * 2
+    assert 15 < sum(row["style"] == "careful" for row in rows) < 50
+    assert 40 < sum(row["language"] == "fr" for row in rows) < 80
+    assert {row["level"] for row in rows if row["family"] == "arithmetic"} == set(FAMILIES["arithmetic"].levels)
+
+
+def test_general_traces_have_an_empty_thought_and_an_answer():
+    rows = general_traces(20, 0)
+    assert len(rows) == 20 and all(row["thought"] == "" and row["answer"] for row in rows)
+
+
+def write(path, *lines):
+    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return path
+
+
+def test_traces_are_read_in_order_whatever_else_they_hold(tmp_path):
+    rows = [ROW | {"source": "x"}, ROW | {"answer": "é"}]
+    assert read_traces(write(tmp_path / "t.jsonl", *(json.dumps(row) for row in rows))) == rows
+
+
+@pytest.mark.parametrize("line, what", [
+    ("{", "not valid JSON"), (json.dumps({"prompt": "a", "answer": "b"}), "the key 'thought' is missing"),
+    ("[1]", "the key 'prompt' is missing"), (json.dumps(ROW | {"answer": 4}), "'answer' must be a text, not 4"),
+    (json.dumps(ROW | {"thought": None}), "'thought' must be a text"),
+])
+def test_a_broken_trace_is_named_by_file_and_line(tmp_path, line, what):
+    path = write(tmp_path / "t.jsonl", json.dumps(ROW), line)
+    with pytest.raises(UserError) as error:
+        read_traces(path)
+    assert str(error.value).startswith(f"{path}, line 2: ") and what in str(error.value)
+
+
+@pytest.mark.xfail(strict=True, reason="read_traces counts rows, read_jsonl skips blank lines")
+def test_blank_lines_count_in_the_line_that_is_named(tmp_path):
+    path = write(tmp_path / "t.jsonl", json.dumps(ROW), "", json.dumps(ROW | {"answer": 4}))
+    with pytest.raises(UserError, match="line 3"):
+        read_traces(path)
+
+
+def test_an_empty_file_of_traces_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"t\.jsonl: holds no traces"):
+        read_traces(write(tmp_path / "t.jsonl", ""))
+
+
+def test_the_prompt_s_tokens_get_no_gradient_of_their_own(tokenizer):
+    """The head's row of a token that only prompts contain is pushed down as a wrong answer, never up as a right one."""
+    made = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
+    document = trace_document(ROW | {"prompt": "@@@@", "thought": "a", "answer": "b"}, tokenizer)
+    step, _ = language_model_gradient(made, [document], [made.lm_head.weight], SFTSettings(learning_rate=0.1))
+    hidden = made.hidden(torch.tensor(document.ids), Packing.of([len(document.ids)]))
+    p = made.logits(hidden)[document.loss_from - 1:-1].softmax(-1)
+    token = tokenizer.encode("@")[0]
+    expected = (p[:, token, None] * hidden[document.loss_from - 1:-1]).mean(0)
+    torch.testing.assert_close(step.gradients[0][token], expected, atol=1e-6, rtol=1e-3)
