@@ -75,11 +75,12 @@ def write_jsonl(path: Path, rows: list[dict]) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def read_jsonl(path: Path, required: tuple[str, ...] = ()) -> list[dict]:
+def read_jsonl(path: Path, required: tuple[str, ...] = (), texts: bool = False) -> list[dict]:
     """The rows of a JSON-lines file.
 
     Raises:
-        UserError: names the file and the line of the first broken row, or of one that lacks a `required` key.
+        UserError: names the file and the line of the first broken row, or of one that lacks a `required` key (or where it
+            is not a text, with `texts`).
     """
     rows = []
     try:
@@ -95,6 +96,10 @@ def read_jsonl(path: Path, required: tuple[str, ...] = ()) -> list[dict]:
                 if missing:
                     raise UserError(f"{path}, line {number}: the key '{missing[0]}' is missing. Each line needs "
                                     f"{', '.join(required)}.")
+                wrong = [key for key in required if texts and not isinstance(row[key], str)]
+                if wrong:
+                    raise UserError(f"{path}, line {number}: '{wrong[0]}' must be a text, not {row[wrong[0]]!r}. Mend or "
+                                    "remove it.")
                 rows.append(row)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file. Give the path of a JSON-lines file.") from error

@@ -22,7 +22,7 @@ Item, Result = TypeVar("Item"), TypeVar("Result")
 def cores() -> int:
     """Cores this process may use (an affinity mask or OMP_NUM_THREADS may leave fewer than the machine has)."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(allowed, int(os.environ.get("OMP_NUM_THREADS", allowed))))
+    return max(1, min(allowed, int(os.environ.get("OMP_NUM_THREADS", str(allowed)).split(",")[0])))
 
 
 @cache

@@ -63,12 +63,13 @@ def test_chat_refuses_with_a_sentence(run, arguments, said):
 def test_eval_on_held_out_and_on_a_gsm8k_file(run, tmp_path):
     data = tmp_path / "test.jsonl"
     data.write_text(json.dumps({"question": "One and one?", "answer": "1+1\n#### 2"}) + "\n")
-    shown = spoutnik("eval", str(run), "--bench", "gsm8k", "--data", str(data), "--samples", "2", "--max-tokens", "8", "--json")
+    asked = ("eval", str(run), "--bench", "gsm8k", "--data", str(data))
+    shown = spoutnik(*asked, "--samples", "2", "--max-tokens", "8", "--json")
     assert shown.returncode == 0, shown.stderr
     result = json.loads(shown.stdout)
     assert result["scores"]["gsm8k pass@1"]["problems"] == 1 and result["samples"] == 2
     data.write_text('{"question": "q", "answer": "#### 2"}\n{broken\n')
-    shown = spoutnik("eval", str(run), "--bench", "gsm8k", "--data", str(data))
+    shown = spoutnik(*asked)
     assert shown.returncode == 2 and f"{data}, line 2" in shown.stderr and "Traceback" not in shown.stderr
     shown = spoutnik("eval", str(run), "--bench", "gym-countdown", "--limit", "2", "--samples", "1", "--max-tokens", "8")
     assert shown.returncode == 0 and "reasoning-gym's scorer" in shown.stdout, shown.stderr

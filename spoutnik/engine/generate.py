@@ -140,6 +140,7 @@ class _Batch:
                 self._admit(admitted)
             while self.rows and not self._should_compact():
                 before = int(self.alive.sum())
+                self.cache.lengths[~self.alive] = 0  # dead rows write over themselves, never past the cache's end
                 self._accept(self.engine.step(self.tokens, self.cache))
                 on_tokens(before, before - int(self.alive.sum()))
             self._compact()
@@ -208,7 +209,6 @@ class _Batch:
         self.rows = [self.rows[i] for i in keep.tolist()]
         self.seeds, self.positions, self.tokens = self.seeds[keep], self.positions[keep], self.tokens[keep]
         self.alive = self.alive[keep]
-        self.cache.lengths[~self.alive] = 0  # filler writes over itself from the start, never past the cache's end
 
 
 def _stacked(first: Cache, second: Cache) -> Cache:

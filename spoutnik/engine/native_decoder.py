@@ -11,8 +11,9 @@ from spoutnik.model.rope import softmax_scale
 from spoutnik.model.transformer import Transformer
 from spoutnik.native import library
 
-_LAYER = ("q", "q_a", "q_b", "k", "v", "kv_a", "o", "absorb_k", "absorb_v", "q_bias", "k_bias", "v_bias", "input_norm", "q_norm", "kv_norm",
-          "post_norm", "gate", "up", "down", "router", "correction", "experts_gate_up", "experts_down", "cache")
+_LAYER = ("q", "q_a", "q_b", "k", "v", "kv_a", "o", "absorb_k", "absorb_v", "q_bias", "k_bias", "v_bias", "input_norm",
+          "q_norm", "kv_norm", "post_norm", "gate", "up", "down", "router", "correction", "experts_gate_up", "experts_down",
+          "cache")
 _SIZES = ("hidden", "heads", "groups", "layers", "vocabulary", "q_rank", "latent", "nope", "rope", "value", "feed_forward",
           "shared", "expert", "experts", "chosen", "n_group", "topk_group", "normalise")
 
@@ -40,7 +41,7 @@ class _Model(ctypes.Structure):
 
 
 class NativeDecoder:
-    """Holds the model's weights packed for the native step, as they are now: a later change of the model does not reach it."""
+    """Holds the model's weights packed for the native step: a later change of the model does not reach it."""
 
     def __init__(self, model: Transformer):
         config = model.config

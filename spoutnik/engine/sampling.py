@@ -32,7 +32,7 @@ class SamplingParams:
 
 def uniforms(seeds: Tensor, positions: Tensor) -> Tensor:
     """(B,) numbers in [0, 1), a hash (splitmix64) of each row's seed and position: no generator, no shared state."""
-    z = seeds + positions * -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer
+    z = seeds + (positions + 1) * -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed integer
     z = (z ^ _shift(z, 30)) * -4658895280553007687  # 0xBF58476D1CE4E5B9
     z = (z ^ _shift(z, 27)) * -7723592293110705685  # 0x94D049BB133111EB
     return _shift(z ^ _shift(z, 31), 11).double() * 2.0 ** -53
@@ -53,7 +53,7 @@ def sample(logits: Tensor, params: SamplingParams, seeds: Tensor, positions: Ten
         log_probs = logits.log_softmax(-1)
         tokens = logits.argmax(-1)
         return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
-    u = uniforms(seeds, positions).to(torch.float32)
+    u = uniforms(seeds, positions).to(torch.float32).clamp_(max=1 - 2.0**-24)  # rounding up to 1 would leave the range
     if params.top_p == 1 and logits.device.type == "cpu" and library() is not None:
         return _draw_native(logits, u, params.temperature)
     log_probs = (logits / params.temperature).log_softmax(-1)

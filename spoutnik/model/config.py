@@ -12,10 +12,12 @@ from spoutnik.files import read_json
 # Keys of published files that say nothing about the numbers this code computes.
 IGNORED_KEYS = frozenset({
     "architectures", "auto_map", "transformers_version", "use_cache", "torch_dtype", "dtype", "attention_dropout",
-    "hidden_act", "ep_size", "pretraining_tp", "num_nextn_predict_layers_comment", "_name_or_path", "pad_token_id",
-    "rope_interleave", "head_dim", "qk_head_dim", "use_sliding_window", "sliding_window", "max_window_layers",
-    "layer_types", "attention_bias", "use_mrope", "rope_parameters",
+    "ep_size", "pretraining_tp", "_name_or_path", "pad_token_id", "qk_head_dim", "sliding_window", "max_window_layers",
+    "layer_types", "use_mrope", "aux_loss_alpha", "seq_aux", "chunk_size_feed_forward", "output_attentions",
+    "output_hidden_states", "return_dict", "is_encoder_decoder", "id2label", "label2id", "problem_type",
 })
+# Keys with one value that this code computes; any other is refused.
+ONLY = {"hidden_act": "silu", "rope_interleave": True, "use_sliding_window": False}
 
 
 class YarnScaling(BaseModel):
@@ -49,29 +51,29 @@ class ModelConfig(BaseModel):
     rope_scaling: YarnScaling | None = None
     initializer_range: float = Field(default=0.02, gt=0)
     tie_word_embeddings: bool = False
-    bos_token_id: int = 0
-    eos_token_id: int = 1
+    bos_token_id: int | None = 0
+    eos_token_id: int | None = 1
 
     # MLA. q_lora_rank null means one q_proj (V2-Lite).
-    q_lora_rank: int | None = None
-    kv_lora_rank: int = 0
-    qk_nope_head_dim: int = 0
-    qk_rope_head_dim: int = 0
-    v_head_dim: int = 0
+    q_lora_rank: int | None = Field(default=None, gt=0)
+    kv_lora_rank: int = Field(default=0, ge=0)
+    qk_nope_head_dim: int = Field(default=0, ge=0)
+    qk_rope_head_dim: int = Field(default=0, ge=0)
+    v_head_dim: int = Field(default=0, ge=0)
 
     # DeepSeekMoE
-    moe_intermediate_size: int = 0
-    n_routed_experts: int = 0
-    n_shared_experts: int = 0
-    num_experts_per_tok: int = 0
-    n_group: int = 1
-    topk_group: int = 1
+    moe_intermediate_size: int = Field(default=0, ge=0)
+    n_routed_experts: int = Field(default=0, ge=0)
+    n_shared_experts: int = Field(default=0, ge=0)
+    num_experts_per_tok: int = Field(default=0, ge=0)
+    n_group: int = Field(default=1, gt=0)
+    topk_group: int = Field(default=1, gt=0)
     first_k_dense_replace: int = Field(default=0, ge=0)
     moe_layer_freq: Literal[1] = 1
     scoring_func: Literal["sigmoid"] = "sigmoid"
     topk_method: Literal["noaux_tc"] = "noaux_tc"
     norm_topk_prob: bool = True
-    routed_scaling_factor: float = 1.0
+    routed_scaling_factor: float = Field(default=1.0, gt=0, allow_inf_nan=False)
 
     # Multi-token prediction
     num_nextn_predict_layers: int = Field(default=0, ge=0, le=1)
@@ -82,6 +84,8 @@ class ModelConfig(BaseModel):
             if self.hidden_size % self.num_attention_heads or self.num_attention_heads % self.num_key_value_heads:
                 raise ValueError("hidden_size must be a multiple of num_attention_heads, and that of "
                                  "num_key_value_heads")
+            if self.qk_head_dim % 2:
+                raise ValueError("hidden_size / num_attention_heads must be even (rotary pairs)")
             return self
         for key in ("kv_lora_rank", "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim"):
             if getattr(self, key) <= 0:
@@ -123,8 +127,25 @@ class ModelConfig(BaseModel):
     @classmethod
     def parse(cls, values: dict, source: str) -> "ModelConfig":
         """Checks `values`; errors name `source` (a file or a recipe's key), the key, the value and the remedy."""
+        values = dict(values)
+        rope = values.pop("rope_parameters", None)  # how transformers 5 writes rope_theta and rope_scaling
+        if rope is not None:
+            values.setdefault("rope_theta", rope.get("rope_theta", 10000.0))
+            if rope.get("rope_type", "default") != "default":
+                kept = {key: rope[key] for key in YarnScaling.model_fields if key in rope}
+                values.setdefault("rope_scaling", kept | {"type": rope["rope_type"]})
+        width = values.pop("head_dim", None)
+        biased = values.get("model_type") == "qwen2"
+        for key, value in (ONLY | {"attention_bias": False}).items():
+            given = values.pop(key, value)
+            if given != value and not (key == "attention_bias" and biased):
+                raise UserError(f"{source}: {key} = {given!r}: only {value!r} is supported. This model cannot be read.")
         try:
-            return cls(**{key: value for key, value in values.items() if key not in IGNORED_KEYS})
+            config = cls(**{key: value for key, value in values.items() if key not in IGNORED_KEYS})
+            if biased and width not in (None, config.qk_head_dim):
+                raise UserError(f"{source}: head_dim = {width}: only hidden_size / num_attention_heads = "
+                                f"{config.qk_head_dim} is supported. This model cannot be read.")
+            return config
         except ValidationError as error:
             raise UserError(f"{source}: {first_error(error)}") from error
 

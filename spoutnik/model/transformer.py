@@ -13,7 +13,7 @@ from spoutnik.model.gqa import GQA
 from spoutnik.model.layers import Linear, RMSNorm, SwiGLU
 from spoutnik.model.mla import MLA
 from spoutnik.model.moe import DeepSeekMoE, Router, RouterTrace
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import STREAM_MULTIPLE, Packing
 from spoutnik.model.rope import rotary_table
 
 
@@ -97,7 +97,8 @@ class Transformer(nn.Module):
     @staticmethod
     def rotary_of(config: ModelConfig) -> Tensor:
         """(positions, 2, width/2): derived from the configuration, so never stored."""
-        return rotary_table(config, config.max_position_embeddings)
+        # Filler may be longer than the model's positions.
+        return rotary_table(config, max(config.max_position_embeddings, STREAM_MULTIPLE))
 
     @property
     def routers(self) -> dict[str, Router]:

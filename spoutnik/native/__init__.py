@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
-_FLAGS = ("-O3", "-march=native", "-ffast-math", "-std=c++17", "-shared", "-fPIC")
+_FLAGS = ("-O3", "-march=native", "-ffast-math", "-std=c++17", "-fPIC")
 
 
 @cache
@@ -39,10 +39,12 @@ def _build(compiler: str, path: Path) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            built = Path(folder) / "native.so"
-            done = subprocess.run([compiler, *_FLAGS, str(_FOLDER / "decode.cpp"), "-o", str(built)], capture_output=True)
-            if done.returncode:
-                return False
+            compiled, built = Path(folder) / "native.o", Path(folder) / "native.so"
+            # Linked apart from -ffast-math: older g++ would add code that flushes denormals in the whole process.
+            for command in ([*_FLAGS, "-c", str(_FOLDER / "decode.cpp"), "-o", str(compiled)],
+                            ["-shared", str(compiled), "-o", str(built)]):
+                if subprocess.run([compiler, *command], capture_output=True).returncode:
+                    return False
             os.replace(built, path)
         return True
     except OSError:  # a home folder that cannot be written

@@ -277,8 +277,9 @@ void draw(const float* logits, const float* u, int64_t* tokens, float* log_probs
     const float scale = 1.0f / temperature;
     for (int64_t row = 0; row < rows; row++) {
         const float* z = logits + row * vocabulary;
-        float top = z[0], total = 0;
-        for (int64_t i = 1; i < vocabulary; i++) top = std::max(top, z[i]);
+        const int64_t likeliest = std::max_element(z, z + vocabulary) - z;
+        const float top = z[likeliest];
+        float total = 0;
         for (int64_t i = 0; i < vocabulary; i++) total += p[i] = exp_negative((z[i] - top) * scale);
         const float wanted = u[row] * total;
         constexpr int64_t block = 32;  // whole blocks first: their sums vectorise, a running sum does not
@@ -291,8 +292,8 @@ void draw(const float* logits, const float* u, int64_t* tokens, float* log_probs
             before += sum;
         }
         int64_t chosen = start;
-        while (chosen < vocabulary - 1 && (before += p[chosen]) <= wanted) chosen++;
-        while (p[chosen] == 0 && chosen > 0) chosen--;  // rounding at the very end of the distribution
+        while (chosen < vocabulary && (before += p[chosen]) <= wanted) chosen++;
+        if (chosen == vocabulary) chosen = likeliest;  // rounding left nothing at the very end of the distribution
         tokens[row] = chosen;
         log_probs[row] = (z[chosen] - top) * scale - std::log(total);
     }

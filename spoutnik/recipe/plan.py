@@ -26,7 +26,7 @@ from spoutnik.recipe.schema import GRPOStage, PretrainStage, Recipe, RejectStage
 from spoutnik.recipe.stages import describe_model
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient
-from spoutnik.train.settings import TrainSettings
+from spoutnik.train.settings import LanguageModelSettings
 
 TYPICAL_LENGTH = 0.35  # of max_tokens
 _PROMPT, _TRACE = 32, 90  # tokens: a prompt, a prompt with its trace
@@ -74,7 +74,7 @@ def rehearse(config: ModelConfig, dtype: torch.dtype) -> Speed:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(6, config.vocab_size, (cores() * 48, 96), generator=generator).tolist()
     documents = [Document(row) for row in ids]
-    settings = TrainSettings(steps=1, learning_rate=1e-3)
+    settings = LanguageModelSettings(learning_rate=1e-3)
     parameters = list(model.parameters())
 
     def seconds(work) -> float:

@@ -42,7 +42,7 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
     if isinstance(stage, PretrainStage):
         settings |= {"config": recipe.model_config_of(stage.model, source).model_dump(mode="json"),
                      "vocab_size": recipe.vocab_size}
-    elif not isinstance(stage, RewardModelStage):
+    if not isinstance(stage, RewardModelStage):
         settings["families"] = recipe.families
     return settings
 

@@ -89,7 +89,7 @@ def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     tokenizer = train_tokenizer(seed, context.recipe.vocab_size)
     model = Transformer(context.recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(seed))
-    log, bill = pretrain(model, tokenizer, stage.settings, seed, context.name, context.checkpoints,
+    log, bill = pretrain(model, tokenizer, context.recipe.families, stage.settings, seed, context.name, context.checkpoints,
                          context.progress("training"))
     return Outcome(_last(log, "loss", "mtp_loss"), bill, log, model, tokenizer)
 

@@ -11,7 +11,7 @@ from spoutnik.tasks.problem import LANGUAGES, Family, Problem, Trace, sample
 
 CAREFUL, QUICK, ANSWER_ONLY, DRILLS, GENERAL = "careful", "quick", "answer_only", "drills", "general"
 # Like the web, the corpus states answers more often than it shows work: careful documents are few, though long.
-WEIGHTS = {CAREFUL: 0.20, QUICK: 0.20, ANSWER_ONLY: 0.30, DRILLS: 0.25, GENERAL: 0.05}
+WEIGHTS = {CAREFUL: 0.28, QUICK: 0.17, ANSWER_ONLY: 0.27, DRILLS: 0.23, GENERAL: 0.05}
 FLAWED_SHARE = 0.15  # share of worked problems with a wrong answer: RL must have something to correct
 
 LABELS = {

@@ -9,7 +9,8 @@ from spoutnik.text.tokenizer import Tokenizer
 class Reply:
     """A completion taken apart.
 
-    well_formed: the thought was closed exactly once, the answer is not empty and the sentence was ended.
+    well_formed: the thought was closed exactly once, the answer is not empty and the sentence was ended. The thought itself
+        may be empty, as R1's is for simple requests.
     thought_tokens: length of the thought in tokens, the end mark not counted.
     """
 
@@ -28,7 +29,7 @@ def read_reply(ids: list[int], tokenizer: Tokenizer, finished: bool) -> Reply:
     end = marks[0] if marks else len(ids)
     thought, answer = tokenizer.decode(ids[:end]).strip(), tokenizer.decode(ids[end + 1:]).strip()
     strays = {tokenizer.think_id, tokenizer.user_id, tokenizer.assistant_id, tokenizer.bos_id}
-    well_formed = finished and len(marks) == 1 and bool(answer) and bool(thought) and not strays.intersection(ids)
+    well_formed = finished and len(marks) == 1 and bool(answer) and not strays.intersection(ids)
     return Reply(thought, answer, well_formed, end)
 
 

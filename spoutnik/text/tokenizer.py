@@ -9,7 +9,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as BPE
 
-from spoutnik.errors import RunError
+from spoutnik.errors import RunError, UserError
 from spoutnik.files import write_json, write_text
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
@@ -93,6 +93,9 @@ class Tokenizer:
 
         Contents are rendered through placeholders and encoded apart, so that no text of a user becomes a special token.
         """
+        unknown = [m["role"] for m in messages if m["role"] not in ("system", "user", "assistant")]
+        if unknown:
+            raise UserError(f"role = {unknown[0]!r}: a message is of the system, the user or the assistant.")
         marks = [f"\ue000{i}\ue001" for i in range(len(messages))]
         masked = [{"role": m["role"], "content": mark} for m, mark in zip(messages, marks)]
         rest, ids = self.render(masked), []

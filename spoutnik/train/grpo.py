@@ -41,8 +41,7 @@ from spoutnik.train.settings import Settings, TrainSettings
 
 
 class RewardSettings(Settings):
-    """Reward = accuracy + format + language, each times its weight (R1 eq. 4 and 8). length_penalty is subtracted at
-    max_tokens and nowhere else: a truncated completion."""
+    """Reward = accuracy + format + language, each times its weight (R1 eq. 4 and 8); nothing for a truncated completion."""
 
     accuracy: float = Field(default=1.0, ge=0)
     format: float = Field(default=0.1, ge=0)
@@ -50,9 +49,11 @@ class RewardSettings(Settings):
 
 
 class GRPOSettings(TrainSettings):
-    """prompts_per_step x group_size completions a step. general_share of the prompts, from step share `general_from` on,
-    are judged by the reward model instead of by rules (R1's last stage: general data only at the end, or it is hacked)."""
+    """steps: optimiser steps, one per batch of rollouts: prompts_per_step x group_size completions. general_share of the
+    prompts, from step share `general_from` on, are judged by the reward model instead of by rules (R1's last stage: general
+    data only at the end, or it is hacked)."""
 
+    steps: int = Field(gt=0)
     prompts_per_step: int = Field(default=64, gt=0)
     group_size: int = Field(default=8, gt=1)
     max_tokens: int = Field(default=200, gt=1)
@@ -68,7 +69,6 @@ class GRPOSettings(TrainSettings):
     kl_estimator: Literal["k2", "k3"] = "k3"
     general_share: float = Field(default=0.0, ge=0, lt=1)
     general_from: float = Field(default=0.5, ge=0, le=1)
-    mtp_loss_weight: float = Field(default=0.0, ge=0, le=0)  # post-training leaves the MTP module alone, as R1 did
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
 
     @property
@@ -180,7 +180,8 @@ def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], paramete
                     settings: GRPOSettings) -> Gradient:
     """The gradient of one step, with the mismatch between sampler and trainer measured on the way."""
     options = settings.loss_options
-    tokens = sum(len(b.advantages) for b in batches)
+    tokens, documents = (sum(sizes) for sizes in zip(*((len(b.advantages), len(b.packed.documents)) for b in batches))) \
+        if batches else (0, 0)
     want_balance = model.config.has_experts and settings.balance_loss_alpha > 0
 
     def loss_of(batch: PolicyBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
@@ -195,7 +196,8 @@ def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], paramete
                    "entropy": float(entropy.mean()) * share,
                    "mismatch_kl": float(mismatch_kl(batch.sampler_log_probs, log_probs.detach())) * share}
         if trace.balance_losses:
-            loss = loss + settings.balance_loss_alpha * share * torch.stack(trace.balance_losses).sum()
+            part = len(packed.documents) / documents
+            loss = loss + settings.balance_loss_alpha * part * torch.stack(trace.balance_losses).sum()
         return loss, metrics
 
     return accumulate(parameters, batches, loss_of, want_balance)
@@ -221,6 +223,8 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
     Raises:
         RunError: sampler and trainer disagree by more than `max_mismatch_kl`, or the loss diverged.
     """
+    if model.mtp is not None:  # post-training leaves the MTP module alone, as R1 did
+        model.mtp.requires_grad_(False)
     optimiser = settings.make_optimiser(model)
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Bill]:
@@ -231,7 +235,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
         if settings.kl_coefficient:
             batches = with_reference(reference, batches, settings.temperature)
         gradient = policy_gradient(model, batches, optimiser.parameters, settings)
-        metrics = {"loss": 0.0} | rollouts.metrics | gradient.metrics
+        metrics = dict.fromkeys(("loss", "clipped", "entropy", "mismatch_kl"), 0.0) | rollouts.metrics | gradient.metrics
         refuse_mismatch(stage, step, metrics.get("mismatch_kl", 0.0), settings.max_mismatch_kl)
         metrics["zero_variance"] = 1 - float(has_variance(rollouts.rewards).float().mean())
         generated = sum(len(c.logprobs) for group in rollouts.groups for c in group)
@@ -239,7 +243,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
         metrics["tokens"] = generated
         return gradient, metrics, Bill(tokens_trained=trained, tokens_generated=generated, tokens_wasted=wasted)
 
-    return train(model, optimiser, settings.make_schedule(), stage, step_gradient, checkpoints, progress,
+    return train(model, optimiser, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
                  settings.bias_update_speed)
 
 

@@ -14,11 +14,11 @@ from spoutnik.parallel import cores
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack
 from spoutnik.train.loop import Bill, Checkpoints, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import token_log_probs
-from spoutnik.train.settings import TrainSettings
+from spoutnik.train.settings import LanguageModelSettings
 
 
 def next_token_loss(model: Transformer, batch: PackedBatch, trace: RouterTrace, tokens: int, documents: int,
-                    settings: TrainSettings) -> tuple[Tensor, dict[str, float]]:
+                    settings: LanguageModelSettings) -> tuple[Tensor, dict[str, float]]:
     """This micro-batch's part of the batch's loss: sums over its tokens / `tokens` of the whole step (V3 eq. 24-25)."""
     hidden = model.hidden(batch.input_ids, batch.packing, trace)
     log_probs, _ = token_log_probs(hidden[batch.positions], model.lm_head.weight, batch.targets)
@@ -41,7 +41,7 @@ def next_token_loss(model: Transformer, batch: PackedBatch, trace: RouterTrace, 
 
 
 def language_model_gradient(model: Transformer, documents: Sequence[Document], parameters: Sequence[Tensor],
-                            settings: TrainSettings) -> tuple[Gradient, Bill]:
+                            settings: LanguageModelSettings) -> tuple[Gradient, Bill]:
     """Gradient of one step over `documents`, split into micro-batches over the cores."""
     lengths = [len(d.ids) for d in documents]
     micro = [pack(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
@@ -54,8 +54,9 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
     return accumulate(parameters, micro, loss_of, want_balance), Bill(tokens_trained=sum(lengths))
 
 
-def train_language_model(model: Transformer, documents_of: Callable[[int], Sequence[Document]], settings: TrainSettings,
-                         stage: str, checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Bill]:
+def train_language_model(model: Transformer, documents_of: Callable[[int], Sequence[Document]],
+                         settings: LanguageModelSettings, steps: int, stage: str, checkpoints: Checkpoints,
+                         progress: Progress) -> tuple[list[dict], Bill]:
     """documents_of(step) gives a step's documents and must depend on nothing but the step."""
     optimiser = settings.make_optimiser(model)
 
@@ -63,7 +64,7 @@ def train_language_model(model: Transformer, documents_of: Callable[[int], Seque
         gradient, bill = language_model_gradient(model, documents_of(step), optimiser.parameters, settings)
         return gradient, dict(gradient.metrics), bill
 
-    return train(model, optimiser, settings.make_schedule(), stage, step_gradient, checkpoints, progress,
+    return train(model, optimiser, settings.make_schedule(steps), stage, step_gradient, checkpoints, progress,
                  settings.bias_update_speed)
 
 

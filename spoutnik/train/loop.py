@@ -5,7 +5,6 @@ process died at step 6. So a checkpoint needs weights, optimiser state and a ste
 the same bytes.
 """
 
-import json
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -16,8 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from spoutnik.errors import RunError
-from spoutnik.files import install_folder, remove_folder, write_json, write_jsonl
+from spoutnik.errors import RunError, UserError
+from spoutnik.files import install_folder, read_json, read_jsonl, remove_folder, write_json, write_jsonl
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
@@ -49,7 +48,8 @@ class Progress(Protocol):
 
 @dataclass
 class Gradient:
-    """The sum over micro-batches: gradients in the order of the optimiser's parameters, summed metrics, router loads."""
+    """The sum over micro-batches: gradients in the order of the optimiser's parameters (none where there was no
+    micro-batch), summed metrics, router loads."""
 
     gradients: list[Tensor]
     metrics: dict[str, float] = field(default_factory=dict)
@@ -69,7 +69,7 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
         loss, metrics = loss_of(batch, trace)
         return torch.autograd.grad(loss, parameters, allow_unused=True), metrics, trace.loads
 
-    total = Gradient([torch.zeros_like(p) for p in parameters])
+    total = Gradient([torch.zeros_like(p) for p in parameters] if micro else [])
     for gradients, metrics, loads in on_all_cores(one, micro):
         for into, gradient in zip(total.gradients, gradients):
             if gradient is not None:
@@ -96,7 +96,8 @@ class Checkpoints:
         """Writes beside the last checkpoint, then takes its place: one of the two is always whole."""
         fresh, old = self.folder / "checkpoint.new", self.folder / "checkpoint.old"
         remove_folder(fresh)
-        remove_folder(old)
+        if self.latest.exists():  # else the old one is all there is
+            remove_folder(old)
         save_tensors(fresh / "weights.safetensors", model.state_dict())
         save_tensors(fresh / "optimiser.safetensors", optimiser.tensors())
         write_jsonl(fresh / "log.jsonl", log)
@@ -113,8 +114,10 @@ class Checkpoints:
             return None
         model.load_state_dict(load_tensors(folder / "weights.safetensors"), strict=False)
         optimiser.load_tensors(load_tensors(folder / "optimiser.safetensors"))
-        log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-        state = json.loads((folder / "state.json").read_text())
+        try:
+            log, state = read_jsonl(folder / "log.jsonl"), read_json(folder / "state.json")
+        except UserError as error:
+            raise RunError(f"{error} Or delete {folder} to start this stage again.") from error
         return state["step"], log, Bill(**state["bill"])
 
 
@@ -133,7 +136,7 @@ class Stopwatch:
 
 def train(model: Transformer, optimiser: Optimiser, schedule: Schedule, stage: str,
           step_gradient: Callable[[int], tuple[Gradient, dict[str, float], Bill]], checkpoints: Checkpoints,
-          progress: Progress, bias_update_speed: float = 0.0, updates_per_step: int = 1) -> tuple[list[dict], Bill]:
+          progress: Progress, bias_update_speed: float = 0.0) -> tuple[list[dict], Bill]:
     """Runs `schedule.steps` steps; returns the log (a row per step) and the bill.
 
     step_gradient(step) returns the gradient, the metrics to log and what it cost. The correction biases move once per
@@ -149,7 +152,8 @@ def train(model: Transformer, optimiser: Optimiser, schedule: Schedule, stage: s
     for step in range(start, schedule.steps):
         gradient, metrics, cost = step_gradient(step)
         refuse_divergence(stage, step, metrics["loss"], gradient.gradients, log, checkpoints)
-        metrics["grad_norm"] = optimiser.step(gradient.gradients, schedule.factor(step))
+        # A step that taught nothing leaves the weights alone: momentum and decay would move them all the same.
+        metrics["grad_norm"] = optimiser.step(gradient.gradients, schedule.factor(step)) if gradient.gradients else 0.0
         for name, load in gradient.loads.items():
             if bias_update_speed:
                 routers[name].move_bias(load, bias_update_speed)
@@ -177,7 +181,8 @@ def headline(metrics: dict[str, float]) -> str:
 def refuse_divergence(stage: str, step: int, loss: float, gradients: list[Tensor], log: list[dict],
                       checkpoints: Checkpoints) -> None:
     """Stops before the weights are touched when the loss or a gradient is not a number, or the loss exploded."""
-    finite = math.isfinite(loss) and all(math.isfinite(float(norm)) for norm in torch._foreach_norm(gradients))
+    norms = torch._foreach_norm(gradients) if gradients else []
+    finite = math.isfinite(loss) and all(math.isfinite(float(norm)) for norm in norms)
     usual = sorted(abs(row["loss"]) for row in log[-50:])
     exploded = len(usual) >= 20 and abs(loss) > 20 * max(usual[len(usual) // 2], 1.0)
     if finite and not exploded:

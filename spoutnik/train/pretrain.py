@@ -1,34 +1,39 @@
 """The base model: next-token prediction on the nano corpus (plain text, no conversation format, no chosen style)."""
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+
+from pydantic import Field
 
 from spoutnik.model.transformer import Transformer
+from spoutnik.tasks import FAMILIES
 from spoutnik.tasks.corpus import documents
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import take_tokens, train_language_model
 from spoutnik.train.loop import Bill, Checkpoints, Progress
-from spoutnik.train.settings import TrainSettings
+from spoutnik.train.settings import LanguageModelSettings
 
 
-class PretrainSettings(TrainSettings):
+class PretrainSettings(LanguageModelSettings):
     """The corpus is endless, so `steps` x `tokens_per_step` tokens are all different documents."""
 
+    steps: int = Field(gt=0)
 
-def corpus_documents(tokenizer: Tokenizer, rng: random.Random) -> Iterator[Document]:
-    for text in documents(rng):
+
+def corpus_documents(tokenizer: Tokenizer, rng: random.Random, families: Sequence[str]) -> Iterator[Document]:
+    for text in documents(rng, {name: FAMILIES[name] for name in families}):
         yield Document([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
 
 
-def pretrain(model: Transformer, tokenizer: Tokenizer, settings: PretrainSettings, seed: int, stage: str,
-             checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Bill]:
+def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: PretrainSettings, seed: int,
+             stage: str, checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Bill]:
     def documents_of(step: int) -> list[Document]:
         rng = random.Random(f"{seed} {stage} {step}")
-        return take_tokens(corpus_documents(tokenizer, rng), settings.tokens_per_step,
+        return take_tokens(corpus_documents(tokenizer, rng, families), settings.tokens_per_step,
                            model.config.max_position_embeddings)
 
-    return train_language_model(model, documents_of, settings, stage, checkpoints, progress)
+    return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress)
 
 
 def train_tokenizer(seed: int, vocab_size: int, sample_documents: int = 20_000) -> Tokenizer:

@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from spoutnik.model.layers import Linear
@@ -19,13 +20,14 @@ from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document, micro_batches, pack
 from spoutnik.train.loop import Bill, Checkpoints, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import preference_loss
-from spoutnik.train.settings import TrainSettings
+from spoutnik.train.settings import OptimiserSettings
 
 
-class RewardModelSettings(TrainSettings):
+class RewardModelSettings(OptimiserSettings):
     """tokens_per_step is filled with whole pairs."""
 
-    mtp_loss_weight: float = 0.0
+    steps: int = Field(gt=0)
+    tokens_per_step: int = Field(default=8192, gt=0)
 
 
 class RewardModel(nn.Module):
@@ -100,7 +102,7 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
         gradient = accumulate(optimiser.parameters, micro, loss_of)
         return gradient, dict(gradient.metrics), Bill(tokens_trained=sum(lengths))
 
-    return train(model, optimiser, settings.make_schedule(), stage, step_gradient, checkpoints, progress)
+    return train(model, optimiser, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress)
 
 
 def held_out_accuracy(model: RewardModel, tokenizer: Tokenizer, pairs: int, seed: int) -> float:

@@ -3,8 +3,8 @@
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from torch import nn
 
-from spoutnik.model.transformer import Transformer
 from spoutnik.train.optimiser import Optimiser, Schedule
 
 
@@ -14,25 +14,34 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TrainSettings(Settings):
-    """steps: optimiser steps. tokens_per_step: packed tokens of one step. bias_update_speed: gamma of V3's balancing.
-    balance_loss_alpha: weight of the sequence-wise balance loss. mtp_loss_weight: lambda of the MTP loss."""
+class OptimiserSettings(Settings):
+    """How a step moves the weights. micro_batch_tokens: packed tokens that one core works on at a time."""
 
-    steps: int = Field(gt=0)
-    tokens_per_step: int = Field(default=16384, gt=0)
     learning_rate: float = Field(gt=0, le=1)
     optimiser: Literal["adamw", "muon"] = "muon"
     schedule: Literal["constant", "cosine", "wsd"] = "cosine"
     warmup: int = Field(default=10, ge=0)
     weight_decay: float = Field(default=0.1, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
-    bias_update_speed: float = Field(default=0.001, ge=0)
-    balance_loss_alpha: float = Field(default=0.0001, ge=0)
-    mtp_loss_weight: float = Field(default=0.1, ge=0)
     micro_batch_tokens: int = Field(default=8192, gt=0)
 
-    def make_optimiser(self, model: Transformer) -> Optimiser:
+    def make_optimiser(self, model: nn.Module) -> Optimiser:
         return Optimiser(model, self.optimiser, self.learning_rate, self.weight_decay, self.max_grad_norm)
 
-    def make_schedule(self) -> Schedule:
-        return Schedule(self.schedule, self.steps, self.warmup)
+    def make_schedule(self, steps: int) -> Schedule:
+        return Schedule(self.schedule, steps, self.warmup)
+
+
+class TrainSettings(OptimiserSettings):
+    """bias_update_speed: gamma of V3's balancing, 0 where there are no experts to balance. balance_loss_alpha: weight of the
+    sequence-wise balance loss."""
+
+    bias_update_speed: float = Field(default=0.001, ge=0)
+    balance_loss_alpha: float = Field(default=0.0001, ge=0)
+
+
+class LanguageModelSettings(TrainSettings):
+    """tokens_per_step: packed tokens of one step. mtp_loss_weight: lambda of the MTP loss (models without one ignore it)."""
+
+    tokens_per_step: int = Field(default=16384, gt=0)
+    mtp_loss_weight: float = Field(default=0.1, ge=0)

@@ -19,13 +19,12 @@ from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import train_language_model
 from spoutnik.train.loop import Bill, Checkpoints, Progress
-from spoutnik.train.settings import Settings, TrainSettings
+from spoutnik.train.settings import LanguageModelSettings, Settings
 
 
-class SFTSettings(TrainSettings):
-    """steps is derived from epochs: passes over the traces."""
+class SFTSettings(LanguageModelSettings):
+    """epochs: passes over the traces, from which the number of steps follows."""
 
-    steps: int = 0
     epochs: float = Field(default=2.0, gt=0)
 
 
@@ -64,11 +63,7 @@ def general_traces(count: int, seed: int) -> list[dict]:
 
 def read_traces(path: Path) -> list[dict]:
     """Raises UserError with the line of the first broken one."""
-    rows = read_jsonl(path, ("prompt", "thought", "answer"))
-    for number, row in enumerate(rows, start=1):
-        for key in ("prompt", "thought", "answer"):
-            if not isinstance(row[key], str):
-                raise UserError(f"{path}, line {number}: '{key}' must be a text, not {row[key]!r}. Mend or remove it.")
+    rows = read_jsonl(path, ("prompt", "thought", "answer"), texts=True)
     if not rows:
         raise UserError(f"{path}: holds no traces. Give at least one line with prompt, thought and answer.")
     return rows
@@ -87,9 +82,8 @@ def sft(model: Transformer, tokenizer: Tokenizer, traces: Sequence[dict], settin
     if not documents:
         raise UserError(f"{stage}: no trace fits the model's {limit} positions. Shorten them.")
     plan = plan_steps([len(d.ids) for d in documents], settings.tokens_per_step, settings.epochs, seed)
-    settings = settings.model_copy(update={"steps": len(plan)})
-    return train_language_model(model, lambda step: [documents[i] for i in plan[step]], settings, stage, checkpoints,
-                                progress)
+    return train_language_model(model, lambda step: [documents[i] for i in plan[step]], settings, len(plan), stage,
+                                checkpoints, progress)
 
 
 def plan_steps(lengths: Sequence[int], tokens_per_step: int, epochs: float, seed: int) -> list[list[int]]:

@@ -31,7 +31,8 @@ class Answers:
 
     def ids(self, text):
         thought, mark, answer = text.partition("</think>")
-        return self.tokenizer.encode(thought) + ([self.tokenizer.end_think_id] if mark else []) + self.tokenizer.encode(answer)
+        end = [self.tokenizer.end_think_id] if mark else []
+        return self.tokenizer.encode(thought) + end + self.tokenizer.encode(answer)
 
 
 def test_problems_are_held_out_balanced_and_the_same_for_every_model():

@@ -25,8 +25,6 @@ def python(script: str, **environment: str) -> str:
 
 
 @pytest.mark.skipif(library() is None, reason="no compiler here")
-@pytest.mark.xfail(reason="g++ before 13 links crtfastmath.o into a -ffast-math library: loading it makes the "
-                          "processor flush denormals to zero from then on")
 def test_loading_the_library_does_not_change_the_processor_s_arithmetic():
     assert python(DENORMALS) == "True"
 

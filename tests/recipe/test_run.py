@@ -111,9 +111,9 @@ def test_kill_9_in_the_middle_of_rl_and_run_again_ends_with_the_same_bytes(tmp_p
     origins = json.loads(output)["origins"]
     assert origins == {"base": "already made", "student_base": "already made", "cold_start": "already made",
                        "reasoning_rl": "made now"}
-    weights = [sha256_file(open_run(tmp_path / name, "reasoning_rl") / "model.safetensors") for name in ("whole", "killed")]
-    assert weights[0] == weights[1]
-    logs = [(open_run(tmp_path / name, "reasoning_rl") / "log.jsonl").read_text().splitlines() for name in ("whole", "killed")]
+    folders = [open_run(tmp_path / name, "reasoning_rl") for name in ("whole", "killed")]
+    assert sha256_file(folders[0] / "model.safetensors") == sha256_file(folders[1] / "model.safetensors")
+    logs = [(folder / "log.jsonl").read_text().splitlines() for folder in folders]
     timeless = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in log] for log in logs]
     assert timeless[0] == timeless[1]
 

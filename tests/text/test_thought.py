@@ -60,8 +60,6 @@ def test_what_fine_tuning_teaches_is_well_formed(tokenizer):
     assert (reply.thought, reply.answer, reply.well_formed) == ("7 + 5 is 12.", "12", True)
 
 
-@pytest.mark.xfail(strict=True, reason="well_formed asks for a thought too, though its docstring does not, and though "
-                                       "the general traces (R1's 200k) teach an empty one")
 def test_the_empty_thought_that_general_traces_teach_is_well_formed(tokenizer):
     assert read_reply(tokenizer.completion_ids("", "Hello!")[:-1], tokenizer, True).well_formed
 

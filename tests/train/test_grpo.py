@@ -151,8 +151,7 @@ def test_on_policy_a_step_is_reinforce_on_the_whole_forward_pass(base, tokenizer
     assert step.metrics["mismatch_kl"] < 1e-9 and step.metrics["clipped"] == 0
 
 
-@pytest.mark.parametrize("alpha", [0.0, pytest.param(1.0, marks=pytest.mark.xfail(strict=True, reason=(
-    "the balance loss, a mean over documents, is weighted by the micro-batch's share of tokens")))])
+@pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_a_step_does_not_depend_on_the_size_of_its_micro_batches(alpha, tokenizer, likes_even):
     made = model(tiny.DEEPSEEK)
     chosen = settings(balance_loss_alpha=alpha, kl_coefficient=0.0, max_tokens=30)
@@ -212,24 +211,22 @@ def test_a_run_killed_and_run_again_ends_with_the_same_bytes(tokenizer, likes_ev
 def test_the_kl_penalty_holds_the_policy_near_its_reference(tokenizer, likes_even, tmp_path):
     def distance(kl_coefficient):
         reference = model()
-        made, _, _ = run(tmp_path / str(kl_coefficient), tokenizer, settings(steps=6, kl_coefficient=kl_coefficient,
-                                                                             kl_estimator="k2"), reference=reference)
+        chosen = settings(steps=16, learning_rate=0.005, kl_coefficient=kl_coefficient, kl_estimator="k2")
+        made, _, _ = run(tmp_path / str(kl_coefficient), tokenizer, chosen, reference=reference)
         ids = tiny.tokens(4, 30, vocab=300)
         with torch.no_grad():
             p, q = (m(ids).log_softmax(-1) for m in (made, reference))
         return float((p.exp() * (p - q)).sum(-1).mean())
 
-    assert distance(5.0) < 0.3 * distance(0.0)
+    assert distance(50.0) < 0.3 * distance(0.0)
 
 
-@pytest.mark.xfail(strict=True, reason="its gradient is zero, but weight decay shrinks it at every step")
 def test_reinforcement_learning_leaves_the_mtp_module_alone(tokenizer, likes_even, tmp_path):
     made, _, _ = run(tmp_path, tokenizer, settings(steps=2, weight_decay=0.1), tiny.DEEPSEEK)
     before = model(tiny.DEEPSEEK)
     assert all(torch.equal(a, b) for a, b in zip(made.mtp.parameters(), before.mtp.parameters(), strict=True))
 
 
-@pytest.mark.xfail(strict=True, reason="momentum and weight decay move the weights all the same")
 def test_a_step_whose_groups_all_agree_leaves_the_weights_alone(tokenizer, monkeypatch, tmp_path):
     monkeypatch.setattr(module, "judge", even_share)
     twice = []

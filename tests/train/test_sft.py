@@ -124,7 +124,6 @@ def test_a_broken_trace_is_named_by_file_and_line(tmp_path, line, what):
     assert str(error.value).startswith(f"{path}, line 2: ") and what in str(error.value)
 
 
-@pytest.mark.xfail(strict=True, reason="read_traces counts rows, read_jsonl skips blank lines")
 def test_blank_lines_count_in_the_line_that_is_named(tmp_path):
     path = write(tmp_path / "t.jsonl", json.dumps(ROW), "", json.dumps(ROW | {"answer": 4}))
     with pytest.raises(UserError, match="line 3"):
