@@ -137,9 +137,9 @@ class TerminalDisplay:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         began = time.perf_counter()
-        bar = Progress(TextColumn("[bold]{task.description}"), BarColumn(24), MofNCompleteColumn(),
+        bar = Progress(TextColumn("[bold]{task.description}"), BarColumn(10), MofNCompleteColumn(),
                        TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-                       TextColumn("left"), TimeRemainingColumn(), console=self.console, refresh_per_second=4)
+                       TextColumn("<"), TimeRemainingColumn(), console=self.console, refresh_per_second=4)
 
         def reporter(what: str) -> Callable[[int, int, int, str], None]:
             task = None
@@ -193,17 +193,16 @@ def _duration(seconds: float) -> str:
 def main() -> None:
     """Runs a command; what the user did wrong is a sentence on stderr, without a traceback."""
     try:
-        app(standalone_mode=False)
-    except KeyboardInterrupt:
-        print("\nInterrupted. What was finished is kept; run the same command again to go on.", file=sys.stderr)
-        _leave(130)
+        status = app(standalone_mode=False)  # typer returns 130 after Ctrl-C
+        if status == 130:
+            print("\nInterrupted. What was finished is kept; run the same command again to go on.", file=sys.stderr)
+        if isinstance(status, int) and status:
+            _leave(status)
     except Exception as error:
         status = getattr(error, "exit_status", None)
         if status is not None:  # UserError, RunError
             print(f"spoutnik: {error}", file=sys.stderr)
             _leave(status)
-        if isinstance(error, typer.Exit):
-            _leave(error.exit_code)
         if hasattr(error, "format_message"):  # click's own complaints about options
             print(f"spoutnik: {error.format_message()} Try --help.", file=sys.stderr)
             _leave(2)

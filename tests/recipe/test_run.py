@@ -85,13 +85,16 @@ def test_changing_the_evaluation_trains_nothing(tmp_path, monkeypatch):
     assert result.artifacts[0].evaluation["accuracy"]["samples"] == 8
 
 
-def spoutnik(*arguments: str, **options) -> subprocess.Popen:
+def spoutnik(*arguments: str) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
     return subprocess.Popen([sys.executable, "-m", "spoutnik.cli", *arguments], stdout=subprocess.PIPE, text=True,
-                            stderr=subprocess.PIPE, env=environment, **options)
+                            stderr=subprocess.PIPE, env=environment,
+                            # A shell may start the tests in the background, where Ctrl-C is ignored.
+                            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
-def test_kill_9_in_the_middle_of_rl_and_run_again_ends_with_the_same_bytes(tmp_path):
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_killed_in_the_middle_of_rl_and_run_again_ends_with_the_same_bytes(tmp_path, how):
     recipe = edited(tmp_path, lambda v: v["stages"]["reasoning_rl"]["settings"].update(steps=30))
     until = ("--until", "reasoning_rl", "--json")
     whole = spoutnik("run", str(recipe), "--out", str(tmp_path / "whole"), *until)
@@ -102,8 +105,10 @@ def test_kill_9_in_the_middle_of_rl_and_run_again_ends_with_the_same_bytes(tmp_p
     while not list((tmp_path / "killed" / "working").glob("reasoning_rl-*.progress/checkpoint/state.json")):
         assert killed.poll() is None, "the run ended before it could be killed: give it more steps"
         assert time.monotonic() < deadline
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    killed.send_signal(how)
+    _, errors = killed.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert killed.returncode == 130 and "run the same command again" in errors and "Traceback" not in errors
     assert not list((tmp_path / "killed" / "artifacts").glob("reasoning_rl-*")), "killed too late"
     resumed = spoutnik("run", str(recipe), "--out", str(tmp_path / "killed"), *until)
     output, errors = resumed.communicate(timeout=240)
