@@ -34,6 +34,12 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a temporary name beside `path`; when the block succeeds it is flushed and takes the place of `path`.
@@ -46,6 +52,7 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
+            os.chmod(temporary, 0o666 & ~_umask())  # some libraries write for the owner alone
             fsync_path(temporary)
             os.replace(temporary, path)
             fsync_path(path.parent)
