@@ -30,7 +30,7 @@ def keep_memory() -> None:
     """Tells glibc to keep freed memory instead of handing it back to the kernel at every tensor's end.
 
     A training step allocates and frees the same few hundred tensors again and again; by default each large one is
-    mapped, faulted in page by page and unmapped. Measured in docs/results.md: most of a step's time on a virtual machine.
+    mapped, faulted in page by page and unmapped. What that costs is in docs/results.md.
     """
     if platform.libc_ver()[0] != "glibc":
         return

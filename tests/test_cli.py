@@ -71,6 +71,11 @@ def test_eval_on_held_out_and_on_a_gsm8k_file(run, tmp_path):
     data.write_text('{"question": "q", "answer": "#### 2"}\n{broken\n')
     shown = spoutnik(*asked)
     assert shown.returncode == 2 and f"{data}, line 2" in shown.stderr and "Traceback" not in shown.stderr
+    shown = spoutnik("eval", str(run), "--bench", "held-out", "--temperature", "9")
+    assert shown.returncode == 2 and "temperature = 9" in shown.stderr and "Traceback" not in shown.stderr, shown.stderr
+    data.write_text('{"question": "q", "answer": 2}\n')
+    shown = spoutnik(*asked)
+    assert shown.returncode == 2 and f"{data}, line 1" in shown.stderr and "Traceback" not in shown.stderr, shown.stderr
     shown = spoutnik("eval", str(run), "--bench", "gym-countdown", "--limit", "2", "--samples", "1", "--max-tokens", "8")
     assert shown.returncode == 0 and "reasoning-gym's scorer" in shown.stdout, shown.stderr
 

@@ -5,17 +5,21 @@ import time
 from fractions import Fraction
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from spoutnik.engine.generate import Engine
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings, Graded, accuracy_of, grade, held_out_problems, summarise
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.files import read_jsonl
 from spoutnik.hardware import compute_dtype
+from spoutnik.model.config import first_error
 from spoutnik.model.weights import load_model
 from spoutnik.tasks import FAMILIES, Problem
 from spoutnik.tasks.gym import SETTINGS, gym_problems
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
+from spoutnik.train.rollouts import chat_prompts
 
 # R1's zero-shot prompt for mathematics (appendix J).
 MATH_PROMPT = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
@@ -31,7 +35,10 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
     if (bench == "gsm8k") != (data is not None):
         raise UserError("--data: gsm8k needs the path of its test.jsonl." if data is None else
                         f"--data {data}: only gsm8k reads a file. Leave it out for {bench}.")
-    settings = EvaluationSettings(samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+    try:
+        settings = EvaluationSettings(samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+    except ValidationError as error:
+        raise UserError(f"the options of eval: {first_error(error)}") from error
     tokenizer = Tokenizer.load(folder)
     engine = Engine(load_model(folder, compute_dtype=compute_dtype("auto")), tokenizer.eos_id)
     began, done, tokens = time.perf_counter(), 0, 0
@@ -44,11 +51,12 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
 
     note = ""
     if bench == "gsm8k":
-        rows = read_jsonl(data, ("question", "answer"))[:limit]
+        rows = read_jsonl(data, ("question", "answer"), texts=True)[:limit]
         problems = [gsm8k_problem(row, f"{data}, line {number}") for number, row in enumerate(rows, start=1)]
         room = engine.model.config.max_position_embeddings - max_tokens
-        too_long = sum(len(tokenizer.chat_ids([{"role": "user", "content": p.prompt}])) > room for p in problems)
-        fitting = [p for p in problems if len(tokenizer.chat_ids([{"role": "user", "content": p.prompt}])) <= room]
+        lengths = map(len, chat_prompts([p.prompt for p in problems], tokenizer))
+        fitting = [p for p, length in zip(problems, lengths) if length <= room]
+        too_long = len(problems) - len(fitting)
         note = f"{too_long} of {len(problems)} prompts do not fit the model's positions and count as wrong"
         count = len(fitting) * samples
         graded = grade(engine, tokenizer, fitting, settings, seed, judge=grade_number, on_tokens=on_tokens)

@@ -7,7 +7,7 @@ from torch import Tensor
 class _LoopedProducts(torch.autograd.Function):
     """The loop-over-experts twin of `torch._grouped_mm`, written into preallocated results.
 
-    On CPU it is also the faster one: `torch._grouped_mm` has no CPU kernel of its own there (see docs/results.md).
+    On CPU it is what runs: it needs no second layout of the weights, and its shapes are those that oneDNN has compiled.
     """
 
     @staticmethod

@@ -149,7 +149,7 @@ void grouped_attention(const Model& m, const Layer& l, const T* x, float* residu
     for (int64_t i = 0; i < rows * m.hidden; i++) residual[i] += out[i];
 }
 
-// down(silu(gate x) * up x) of `rows` rows, where gate and up give their halves in `halves` (rows, 2, width).
+// down(silu(gate) * up): gate and up hold `rows` rows of `width`, `stride` apart.
 template <typename T>
 void finish_swiglu(const float* gate, const float* up, int64_t stride, int64_t rows, int64_t width, const T* down,
                    int64_t hidden, float* out) {

@@ -1,8 +1,8 @@
 """`spoutnik run --dry-run`: what would be done, and what it would take on this machine.
 
 The prediction is a rehearsal: a training step and a short generation of each model are timed here and now (a few seconds)
-and scaled to each stage's tokens. RL's completions are taken at TYPICAL_LENGTH of max_tokens, which is what they were in
-docs/results.md; the true length is the model's own affair.
+and scaled to each stage's tokens. RL's completions are taken at TYPICAL_LENGTH of max_tokens; the true length is the
+model's own affair. Memory is what the rehearsal used, less than a long run's (docs/results.md).
 """
 
 import time

@@ -135,9 +135,14 @@ def test_a_death_while_saving_leaves_the_last_checkpoint_whole(tmp_path, monkeyp
     with pytest.raises(Killed):
         walk(tmp_path)
     monkeypatch.undo()
-    assert (tmp_path / "checkpoint").exists()
-    resumed, _ = walk(tmp_path)
-    straight, _ = walk(tmp_path / "straight")
+    goes_on_with_the_same_bytes(tmp_path)
+
+
+def goes_on_with_the_same_bytes(folder):
+    """A run that died while saving has a whole checkpoint, and ends as if it had not died."""
+    assert (folder / "checkpoint").exists()
+    resumed, _ = walk(folder)
+    straight, _ = walk(folder / "straight")
     same_run(straight, resumed)
 
 
@@ -156,10 +161,7 @@ def test_a_full_disk_while_saving_is_a_sentence_and_leaves_the_last_checkpoint_w
     with pytest.raises(RunError, match="the disk is full while saving"):
         walk(tmp_path)
     monkeypatch.undo()
-    assert (tmp_path / "checkpoint").exists()
-    resumed, _ = walk(tmp_path)
-    straight, _ = walk(tmp_path / "straight")
-    same_run(straight, resumed)
+    goes_on_with_the_same_bytes(tmp_path)
 
 
 @pytest.mark.parametrize("file", ["log.jsonl", "state.json"])
