@@ -7,6 +7,7 @@ On a GPU there is one worker and nothing changes.
 """
 
 import ctypes
+import gc
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -27,11 +28,13 @@ def cores() -> int:
 
 @cache
 def keep_memory() -> None:
-    """Tells glibc to keep freed memory instead of handing it back to the kernel at every tensor's end.
+    """Tells glibc to keep freed memory instead of handing it back to the kernel at every tensor's end, and Python's
+    collector to leave alone what was imported.
 
     A training step allocates and frees the same few hundred tensors again and again; by default each large one is
     mapped, faulted in page by page and unmapped. What that costs is in docs/results.md.
     """
+    gc.freeze()
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt

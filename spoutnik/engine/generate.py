@@ -118,7 +118,8 @@ def row_seeds(seed: int, prompts: Tensor, samples: Tensor) -> Tensor:
 
 
 class _Batch:
-    """The rows one core decodes together."""
+    """The rows one core decodes together. What they generate stays in tensors until a row leaves: a Python loop over tokens
+    would cost as much as the model."""
 
     def __init__(self, engine: Engine, prompts: list[list[int]], groups: list[list[Completion]], params: SamplingParams,
                  seed: int):
@@ -128,8 +129,11 @@ class _Batch:
         self.rows: list[Completion] = []
         self.seeds = torch.empty(0, dtype=torch.long)
         self.positions = torch.empty(0, dtype=torch.long)  # how many tokens each row has generated
-        self.tokens = torch.empty(0, dtype=torch.long)
+        self.tokens = torch.empty(0, dtype=torch.long)  # the last of them
         self.alive = torch.empty(0, dtype=torch.bool)
+        # All of them; one place more than a row may fill, where rows that have ended keep writing.
+        self.all_tokens = torch.empty(0, params.max_tokens + 1, dtype=torch.long)
+        self.all_logprobs = torch.empty(0, params.max_tokens + 1)
 
     @torch.no_grad()
     def run(self, waiting: list[int], on_tokens: Callable[[int, int], None]) -> None:
@@ -164,51 +168,51 @@ class _Batch:
         shared = torch.arange(len(prompts)).repeat_interleave(n)
         fresh = fresh.select(shared)
         self.cache = fresh if not self.rows else _stacked(self.cache, fresh)
-        logits = self.model.logits(hidden)[shared]
+        self.rows += [completion for i in prompts for completion in self.groups[i]]
         seeds = row_seeds(self.seed, torch.tensor(prompts).repeat_interleave(n), torch.arange(n).repeat(len(prompts)))
-        first, logprobs = sample(logits, self.params, seeds, torch.zeros_like(seeds))
-        new = [completion for i in prompts for completion in self.groups[i]]
-        self.rows += new
+        first, logprobs = sample(self.model.logits(hidden)[shared], self.params, seeds, torch.zeros_like(seeds))
         self.seeds = torch.cat([self.seeds, seeds])
-        self.positions = torch.cat([self.positions, torch.ones_like(seeds)])
+        self.positions = torch.cat([self.positions, torch.zeros_like(seeds)])
         self.tokens = torch.cat([self.tokens, first])
         self.alive = torch.cat([self.alive, torch.ones_like(seeds, dtype=torch.bool)])
-        self._record(range(len(self.rows) - len(new), len(self.rows)), first.tolist(), logprobs.tolist())
+        self.all_tokens, self.all_logprobs = (torch.cat([held, held.new_empty(len(seeds), held.shape[1])])
+                                              for held in (self.all_tokens, self.all_logprobs))
+        self._record(torch.arange(len(self.rows) - len(seeds), len(self.rows)), first, logprobs)
 
     def _accept(self, logits: Tensor) -> None:
         """Samples the next token of every row and writes down what came."""
         self.tokens, logprobs = sample(logits, self.params, self.seeds, self.positions)
-        self.positions += 1
-        self._record(range(len(self.rows)), self.tokens.tolist(), logprobs.tolist())
+        self._record(torch.arange(len(self.rows)), self.tokens, logprobs)
 
-    def _record(self, rows: range, tokens: list[int], logprobs: list[float]) -> None:
-        for row, token, logprob in zip(rows, tokens, logprobs):
-            completion = self.rows[row]
-            if completion.finish_reason:
-                continue
-            completion.logprobs.append(logprob)
-            if token == self.engine.eos_id:
-                completion.finish_reason = "stop"
-            else:
-                completion.token_ids.append(token)
-                if len(completion.logprobs) >= self.params.max_tokens:
-                    completion.finish_reason = "length"
-            if completion.finish_reason:
-                self.alive[row] = False
+    def _record(self, rows: Tensor, tokens: Tensor, logprobs: Tensor) -> None:
+        at = rows, self.positions[rows]
+        self.all_tokens[at], self.all_logprobs[at] = tokens, logprobs
+        self.positions[rows] += self.alive[rows]
+        self.alive[rows] &= (tokens != self.engine.eos_id) & (self.positions[rows] < self.params.max_tokens)
 
     def _should_compact(self) -> bool:
         alive = int(self.alive.sum())
         return alive == 0 or len(self.rows) - alive > max(_COMPACT_AT * len(self.rows), _ROW_MULTIPLE)
 
     def _compact(self) -> None:
+        for row in (~self.alive).nonzero()[:, 0].tolist():
+            self._finish(row)
         keep = self.alive.nonzero()[:, 0]
         # Some dead rows stay as filler: batches come in multiples of 16, whose kernels oneDNN has already compiled.
         spare = (~self.alive).nonzero()[:-len(keep) % _ROW_MULTIPLE, 0] if len(keep) else keep
         keep = torch.cat([keep, spare])
         self.cache = self.cache.select(keep)
         self.rows = [self.rows[i] for i in keep.tolist()]
-        self.seeds, self.positions, self.tokens = self.seeds[keep], self.positions[keep], self.tokens[keep]
-        self.alive = self.alive[keep]
+        self.seeds, self.positions, self.tokens, self.alive, self.all_tokens, self.all_logprobs = (held[keep] for held in (
+            self.seeds, self.positions, self.tokens, self.alive, self.all_tokens, self.all_logprobs))
+
+    def _finish(self, row: int) -> None:
+        """Hands a dead row's tokens to its completion (a second time to the same effect, where it stayed as filler)."""
+        completion, count = self.rows[row], int(self.positions[row])
+        tokens = self.all_tokens[row, :count].tolist()
+        completion.logprobs = self.all_logprobs[row, :count].tolist()
+        completion.finish_reason = "stop" if tokens[-1] == self.engine.eos_id else "length"
+        completion.token_ids = tokens[:-1] if completion.finished else tokens
 
 
 def _stacked(first: Cache, second: Cache) -> Cache:

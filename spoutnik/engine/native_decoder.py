@@ -59,7 +59,7 @@ class NativeDecoder:
         self.model = dict(zip(_SIZES, sizes)) | {
             "routed_scale": config.routed_scaling_factor, "softmax_scale": softmax_scale(config),
             "eps": config.rms_norm_eps, "rotary": model.rotary.data_ptr(), "final_norm": self._float(model.norm.weight),
-            "head": self._packed(model.lm_head.weight.float()), "embedding": model.embed_tokens.weight.data_ptr()}
+            "head": self._packed(model.lm_head.weight), "embedding": model.embed_tokens.weight.data_ptr()}
         self._kept += [model.rotary, model.embed_tokens.weight]
 
     @staticmethod
@@ -89,7 +89,8 @@ class NativeDecoder:
                 config = block.self_attn.config
                 keys, values = tensor.unflatten(0, (config.num_attention_heads, -1)).split(
                     [config.qk_nope_head_dim, config.v_head_dim], dim=1)
-                fields["absorb_k"], fields["absorb_v"] = self._float(keys), self._float(values.transpose(1, 2))
+                fields["absorb_k"] = self._packed(keys.transpose(1, 2).float())
+                fields["absorb_v"] = self._packed(values.float())
             elif name in _FLOATS:
                 fields[_FLOATS[name]] = self._float(tensor)
             else:

@@ -4,10 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spoutnik.model.attention import rotary_attention
 from spoutnik.model.cache import Cache
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.layers import Linear
-from spoutnik.model.packing import Packing, packed_attention
+from spoutnik.model.packing import Packing
 from spoutnik.model.rope import rotate_halves, softmax_scale
 
 
@@ -21,21 +22,25 @@ class GQA(nn.Module):
         self.v_proj = Linear(config.hidden_size, self.groups * width, bias=True)
         self.o_proj = Linear(self.heads * width, config.hidden_size, bias=False)
 
-    def _qkv(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _qkv(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """(t, h, d), (t, groups, d) twice; nothing rotated."""
         q = self.q_proj(x).unflatten(-1, (self.heads, -1))
         k, v = (proj(x).unflatten(-1, (self.groups, -1)) for proj in (self.k_proj, self.v_proj))
-        return rotate_halves(q, rotary), rotate_halves(k, rotary), v
+        return q, k, v
 
-    def forward(self, x: Tensor, rotary: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
-        """x (t, hidden) to (t, hidden), and the cache entries (t, cache_width)."""
-        q, k, v = self._qkv(x, rotary)
-        out = packed_attention(q, k, v, packing, self.scale)
-        return self.o_proj(out.flatten(1)), torch.cat([k.flatten(1), v.flatten(1)], dim=-1)
+    def forward(self, x: Tensor, rotary: Tensor, packing: Packing, entries: list[Tensor] | None = None) -> Tensor:
+        """x (t, hidden) to (t, hidden). The cache entries (t, cache_width) are appended to `entries` where one is given."""
+        q, k, v = self._qkv(x)
+        if entries is not None:
+            entries.append(torch.cat([rotate_halves(k, rotary).flatten(1), v.flatten(1)], dim=-1))
+        out = rotary_attention(q, None, k, v, rotary, packing, self.scale, interleaved=False)
+        return self.o_proj(out.flatten(1))
 
     def decode(self, x: Tensor, rotary: Tensor, cache: Cache, layer: int) -> Tensor:
         """One new token per row: x (b, hidden) to (b, hidden)."""
-        q, k, v = self._qkv(x, rotary)
-        cache.append(layer, torch.cat([k.flatten(1), v.flatten(1)], dim=-1))
+        q, k, v = self._qkv(x)
+        q = rotate_halves(q, rotary)
+        cache.append(layer, torch.cat([rotate_halves(k, rotary).flatten(1), v.flatten(1)], dim=-1))
         entries, seen = cache.prefix(layer)
         k, v = (part.unflatten(-1, (self.groups, -1)).transpose(1, 2) for part in entries.chunk(2, dim=-1))
         # The heads of a group stand where queries usually do, so that a group's keys are read once.

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spoutnik.native import training
+
 
 class Linear(nn.Linear):
     """A linear map that computes in the type of its input: weights stay float32 for the optimiser, activations choose.
@@ -25,11 +27,24 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        if training.serves(x):
+            return training.rms_norm(x, self.weight, self.eps)
         return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
 
 
+def swiglu(gate_up: Tensor) -> Tensor:
+    """gate_up (..., 2I), the gate's half first, to silu(gate) * up (..., I) (Shazeer 2020)."""
+    return training.swiglu(gate_up) if training.serves(gate_up) else swiglu_plain(gate_up)
+
+
+def swiglu_plain(gate_up: Tensor) -> Tensor:
+    """The plain twin of `swiglu`."""
+    gate, up = gate_up.chunk(2, dim=-1)
+    return F.silu(gate) * up
+
+
 class SwiGLU(nn.Module):
-    """down(silu(gate(x)) * up(x)) (Shazeer 2020): the dense feed-forward block, and the shared experts as one."""
+    """down(silu(gate(x)) * up(x)): the dense feed-forward block, and the shared experts as one."""
 
     def __init__(self, hidden_size: int, intermediate_size: int):
         super().__init__()
@@ -38,4 +53,5 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gate_up = torch.cat([self.gate_proj.weight, self.up_proj.weight]).to(x.dtype)  # one product instead of two
+        return self.down_proj(swiglu(F.linear(x, gate_up)))

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spoutnik.model.attention import rotary_attention
 from spoutnik.model.cache import Cache
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.layers import Linear, RMSNorm
-from spoutnik.model.packing import Packing, packed_attention
+from spoutnik.model.packing import Packing
 from spoutnik.model.rope import rotate_interleaved, softmax_scale
 
 
@@ -32,30 +33,32 @@ class MLA(nn.Module):
         self.kv_b_proj = Linear(config.kv_lora_rank, heads * (config.qk_nope_head_dim + config.v_head_dim), bias=False)
         self.o_proj = Linear(heads * config.v_head_dim, hidden, bias=False)
 
-    def _queries(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor]:
-        """q_nope (t, h, n) and rotated q_pe (t, h, r)."""
+    def _queries(self, x: Tensor) -> Tensor:
+        """(t, h, n + r), not rotated."""
         config = self.config
         q = self.q_proj(x) if config.q_lora_rank is None else self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x)))
-        q = q.unflatten(-1, (config.num_attention_heads, config.qk_head_dim))
-        q_nope, q_pe = q.split([config.qk_nope_head_dim, config.qk_rope_head_dim], dim=-1)
-        return q_nope, rotate_interleaved(q_pe, rotary)
+        return q.unflatten(-1, (config.num_attention_heads, config.qk_head_dim))
 
-    def _latent(self, x: Tensor, rotary: Tensor) -> tuple[Tensor, Tensor]:
-        """What the cache keeps: the normed latent c (t, c) and the rotated key shared by all heads (t, r)."""
+    def _latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The normed latent c (t, c) and the key part shared by all heads (t, r), not rotated."""
         c, k_pe = self.kv_a_proj_with_mqa(x).split([self.config.kv_lora_rank, self.config.qk_rope_head_dim], dim=-1)
-        return self.kv_a_layernorm(c), rotate_interleaved(k_pe, rotary)
+        return self.kv_a_layernorm(c), k_pe
 
-    def forward(self, x: Tensor, rotary: Tensor, packing: Packing) -> tuple[Tensor, Tensor]:
-        """The expanded form, for training and prefill: x (t, hidden) to (t, hidden), and the cache entries
-        (t, cache_width)."""
+    def _entry(self, c: Tensor, k_pe: Tensor, rotary: Tensor) -> Tensor:
+        """What the cache keeps of a token: (t, c + r)."""
+        return torch.cat([c, rotate_interleaved(k_pe, rotary)], dim=-1)
+
+    def forward(self, x: Tensor, rotary: Tensor, packing: Packing, entries: list[Tensor] | None = None) -> Tensor:
+        """The expanded form, for training and prefill: x (t, hidden) to (t, hidden). The cache entries (t, cache_width) are
+        appended to `entries` where one is given."""
         config = self.config
-        q_nope, q_pe = self._queries(x, rotary)
-        c, k_pe = self._latent(x, rotary)
+        c, k_pe = self._latent(x)
+        if entries is not None:
+            entries.append(self._entry(c, k_pe, rotary))
         kv = self.kv_b_proj(c).unflatten(-1, (config.num_attention_heads, -1))
         k_nope, v = kv.split([config.qk_nope_head_dim, config.v_head_dim], dim=-1)
-        k = torch.cat([k_nope, k_pe[:, None].expand(-1, config.num_attention_heads, -1)], dim=-1)
-        out = packed_attention(torch.cat([q_nope, q_pe], dim=-1), k, v, packing, self.scale)
-        return self.o_proj(out.flatten(1)), torch.cat([c, k_pe], dim=-1)
+        out = rotary_attention(self._queries(x), k_nope, k_pe[:, None], v, rotary, packing, self.scale, interleaved=True)
+        return self.o_proj(out.flatten(1))
 
     def decode(self, x: Tensor, rotary: Tensor, cache: Cache, layer: int) -> Tensor:
         """The absorbed form, for one new token per row: x (b, hidden) to (b, hidden).
@@ -64,11 +67,11 @@ class MLA(nn.Module):
         the one cached latent: multi-query attention of width c + r.
         """
         config = self.config
-        q_nope, q_pe = self._queries(x, rotary)
-        cache.append(layer, torch.cat(self._latent(x, rotary), dim=-1))
+        q_nope, q_pe = self._queries(x).split([config.qk_nope_head_dim, config.qk_rope_head_dim], dim=-1)
+        cache.append(layer, self._entry(*self._latent(x), rotary))
         w = self.kv_b_proj.weight.to(x.dtype).view(config.num_attention_heads, -1, config.kv_lora_rank)
         w_k, w_v = w.split([config.qk_nope_head_dim, config.v_head_dim], dim=1)
-        q = torch.cat([torch.einsum("bhn,hnc->bhc", q_nope, w_k), q_pe], dim=-1)
+        q = torch.cat([torch.einsum("bhn,hnc->bhc", q_nope, w_k), rotate_interleaved(q_pe, rotary)], dim=-1)
         entries, seen = cache.prefix(layer)
         # Heads stand where queries usually do: one "head", h queries, all over the same keys. The values are the
         # latent; reading the rotary part too keeps q, k and v one width (the fused kernel's wish) and is cut after.

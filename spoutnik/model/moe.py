@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.grouped import grouped_linear
-from spoutnik.model.layers import SwiGLU
+from spoutnik.model.layers import SwiGLU, swiglu
 from spoutnik.model.packing import Packing
 
 
@@ -97,8 +97,7 @@ class Experts(nn.Module):
         """x (T, D), experts (T, K), weights (T, K) to (T, D): sort by expert, two grouped products, sum back."""
         layout = Layout.of(experts, self.down_proj.shape[0])
         rows = _Dispatch.apply(x, layout)
-        gate, up = grouped_linear(rows, self.gate_up_proj, layout.counts).chunk(2, dim=-1)
-        rows = grouped_linear(F.silu(gate) * up, self.down_proj, layout.counts)
+        rows = grouped_linear(swiglu(grouped_linear(rows, self.gate_up_proj, layout.counts)), self.down_proj, layout.counts)
         return _Combine.apply(rows, layout, weights)
 
     def forward_plain(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:

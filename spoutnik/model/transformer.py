@@ -30,9 +30,7 @@ class Block(nn.Module):
     def forward(self, x: Tensor, rotary: Tensor, packing: Packing, trace: RouterTrace | None,
                 entries: list[Tensor] | None = None) -> Tensor:
         """x (T, D) to (T, D); the layer's cache entries are appended to `entries` where one is given."""
-        attended, entry = self.self_attn(self.input_layernorm(x), rotary, packing)
-        if entries is not None:
-            entries.append(entry)
+        attended = self.self_attn(self.input_layernorm(x), rotary, packing, entries)
         return self._feed_forward(x + attended, packing, trace)
 
     def decode(self, x: Tensor, rotary: Tensor, cache: Cache) -> Tensor:
@@ -127,7 +125,7 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., vocabulary) in float32: rounding logits to bfloat16 is where sampler and trainer diverge."""
-        return F.linear(hidden.float(), self.lm_head.weight.float())
+        return F.linear(hidden.float(), self.lm_head.weight.to(hidden.dtype).float())
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """input_ids (batch, length) to logits (batch, length, vocabulary)."""

@@ -1,6 +1,7 @@
-"""Compiles decode.cpp once, keeps the library in the user's cache, and hands it out; None where there is no compiler.
+"""Compiles the kernels beside this file once, keeps the library in the user's cache, and hands it out; None where there is
+no compiler.
 
-Called through ctypes, which releases the interpreter's lock. No header of torch is needed, so building takes two seconds.
+Called through ctypes, which releases the interpreter's lock. No header of torch is needed, so building takes some seconds.
 Everything native has a plain twin in Python, which is what runs without a compiler; the manifest of each stage says which
 one ran. SPOUTNIK_NATIVE=0 chooses the plain twins.
 """
@@ -39,12 +40,14 @@ def _build(compiler: str, path: Path) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            compiled, built = Path(folder) / "native.o", Path(folder) / "native.so"
+            sources = sorted(_FOLDER.glob("*.cpp"))
+            objects, built = [str(Path(folder) / f"{source.stem}.o") for source in sources], Path(folder) / "native.so"
             # Linked apart from -ffast-math: older g++ would add code that flushes denormals in the whole process.
-            for command in ([*_FLAGS, "-c", str(_FOLDER / "decode.cpp"), "-o", str(compiled)],
-                            ["-shared", str(compiled), "-o", str(built)]):
+            for command in ([*_FLAGS, "-c", str(source), "-o", compiled] for source, compiled in zip(sources, objects)):
                 if subprocess.run([compiler, *command], capture_output=True).returncode:
                     return False
+            if subprocess.run([compiler, "-shared", *objects, "-o", str(built)], capture_output=True).returncode:
+                return False
             os.replace(built, path)
         return True
     except OSError:  # a home folder that cannot be written

@@ -3,43 +3,122 @@
 
 #include "basics.h"
 
+// scores (positions) = keys (positions, width; stride apart) . query (width), times scale.
+template <typename T>
+inline void score(const T* query, const T* keys, int64_t stride, int64_t positions, int64_t width, float scale, float* scores) {
+    for (int64_t s = 0; s < positions; s++) {
+        float sum = 0;
+        for (int64_t i = 0; i < width; i++) sum += to_float(query[i]) * to_float(keys[s * stride + i]);
+        scores[s] = sum * scale;
+    }
+}
+
+#ifdef __AVX512BF16__
+// The sums over each of 16 registers: pairs of registers are folded into one until a single one is left, then
+// its numbers are put in order.
+inline __m512 sums_of(__m512 (&a)[16]) {
+    for (int i = 0; i < 8; i++) a[i] = _mm512_add_ps(_mm512_unpacklo_ps(a[i], a[i + 8]), _mm512_unpackhi_ps(a[i], a[i + 8]));
+    for (int i = 0; i < 4; i++) a[i] = _mm512_add_ps(_mm512_unpacklo_ps(a[i], a[i + 4]), _mm512_unpackhi_ps(a[i], a[i + 4]));
+    for (int i = 0; i < 2; i++)
+        a[i] = _mm512_add_ps(_mm512_shuffle_f32x4(a[i], a[i + 2], 0x44), _mm512_shuffle_f32x4(a[i], a[i + 2], 0xee));
+    const __m512 all = _mm512_add_ps(_mm512_shuffle_f32x4(a[0], a[1], 0x88), _mm512_shuffle_f32x4(a[0], a[1], 0xdd));
+    return _mm512_permutexvar_ps(_mm512_setr_epi32(0, 8, 4, 12, 1, 9, 5, 13, 2, 10, 6, 14, 3, 11, 7, 15), all);
+}
+
+template <>
+inline void score<bf16>(const bf16* query, const bf16* keys, int64_t stride, int64_t positions, int64_t width, float scale,
+                        float* scores) {
+    for (int64_t s = 0; s < positions; s += 16) {
+        __m512 sums[16];
+        for (auto& sum : sums) sum = _mm512_setzero_ps();
+        const int count = std::min<int64_t>(16, positions - s);
+        for (int64_t i = 0; i < width; i += 32) {
+            const __mmask16 inside = width - i >= 32 ? 0xffff : (1u << (width - i) / 2) - 1;
+            const __m512bh part = (__m512bh)_mm512_maskz_loadu_epi32(inside, query + i);
+            for (int j = 0; j < 16; j++)
+                sums[j] = _mm512_dpbf16_ps(sums[j], part, (__m512bh)_mm512_maskz_loadu_epi32(
+                    inside, keys + (s + std::min(j, count - 1)) * stride + i));
+        }
+        _mm512_mask_storeu_ps(scores + s, (1u << count) - 1, _mm512_mul_ps(sums_of(sums), _mm512_set1_ps(scale)));
+    }
+}
+#endif
+
+// sums (H heads, width) += p (H, positions; p_stride apart) times values (positions, width; stride apart).
+template <int H, typename T>
+inline void weigh(const float* p, int64_t p_stride, const T* values, int64_t stride, int64_t positions, int64_t width,
+                  float* sums) {
+    constexpr int U = 4 / H;  // positions at a time, so that four sums are in flight
+    int64_t i = 0;
+    for (; i + LANES <= width; i += LANES) {
+        floats sum[H][U] = {};
+        const auto add = [&](int64_t s, int u) {
+            floats value;
+            for (int64_t l = 0; l < LANES; l++) value[l] = to_float(values[s * stride + i + l]);
+            for (int h = 0; h < H; h++) sum[h][u] += p[h * p_stride + s] * value;
+        };
+        int64_t s = 0;
+        for (; s + U <= positions; s += U)
+            for (int u = 0; u < U; u++) add(s + u, u);
+        for (; s < positions; s++) add(s, 0);
+        for (int h = 0; h < H; h++) {
+            for (int u = 1; u < U; u++) sum[h][0] += sum[h][u];
+            sum[h][0] += load<floats>(sums + h * width + i);
+            std::memcpy(sums + h * width + i, &sum[h][0], sizeof(floats));
+        }
+    }
+    for (; i < width; i++)
+        for (int h = 0; h < H; h++)
+            for (int64_t s = 0; s < positions; s++) sums[h * width + i] += p[h * p_stride + s] * to_float(values[s * stride + i]);
+}
+
+// Asks for memory ahead of time: heads go through a row's cache in strides, which the processor does not foresee.
+template <typename T>
+inline void fetch(const T* from, int64_t n) {
+    for (int64_t i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(from + i);
+}
+
 // q (rows, heads, key_width) to out (rows, heads, value_width), float. cache: row_stride numbers per row, width per position.
 // Heads share keys and values group by group: keys of group g start at g * key_width of a position's entry, values at
 // value_offset + g * value_width. MLA is one group whose values lie inside its keys (value_offset 0).
 template <typename T>
 void attend(const float* q, const T* cache, const int64_t* lengths, float* out, int64_t rows, int64_t heads, int64_t groups,
             int64_t key_width, int64_t value_width, int64_t value_offset, int64_t width, int64_t row_stride, float scale) {
+    constexpr int64_t piece = 32;  // positions that all heads read before the next ones: memory likes to be read in order
     const int64_t shared = heads / groups;
-    std::vector<float> line(std::max(key_width, value_width)), scores;
+    std::vector<float> scores;
+    std::vector<T> queries(heads * key_width);
     for (int64_t row = 0; row < rows; row++) {
         const int64_t length = lengths[row] + 1;  // those held and the new one
         const T* entries = cache + row * row_stride;
-        scores.resize(shared * length);
-        for (int64_t g = 0; g < groups; g++) {
-            const float* queries = q + (row * heads + g * shared) * key_width;
-            for (int64_t s = 0; s < length; s++) {
-                const T* key = entries + s * width + g * key_width;
-                for (int64_t i = 0; i < key_width; i++) line[i] = to_float(key[i]);
-                for (int64_t h = 0; h < shared; h++)
-                    scores[h * length + s] = dot(queries + h * key_width, line.data(), key_width) * scale;
-            }
-            for (int64_t h = 0; h < shared; h++) {
-                float* p = scores.data() + h * length;
-                float top = p[0], total = 0;
-                for (int64_t s = 1; s < length; s++) top = std::max(top, p[s]);
-                for (int64_t s = 0; s < length; s++) total += p[s] = exp_negative(p[s] - top);
-                for (int64_t s = 0; s < length; s++) p[s] /= total;
-            }
-            float* sums = out + (row * heads + g * shared) * value_width;
-            std::fill(sums, sums + shared * value_width, 0.0f);
-            for (int64_t s = 0; s < length; s++) {
-                const T* value = entries + s * width + value_offset + g * value_width;
-                for (int64_t i = 0; i < value_width; i++) line[i] = to_float(value[i]);
-                for (int64_t h = 0; h < shared; h++) {
-                    const float p = scores[h * length + s];
-                    for (int64_t i = 0; i < value_width; i++) sums[h * value_width + i] += p * line[i];
-                }
-            }
+        float* sums = out + row * heads * value_width;
+        scores.resize(heads * length);
+        fetch(entries, length * width);
+        store_all(queries.data(), q + row * heads * key_width, heads * key_width);
+        for (int64_t s = 0; s < length; s += piece)
+            for (int64_t h = 0; h < heads; h++)
+                score(queries.data() + h * key_width, entries + s * width + h / shared * key_width, width,
+                      std::min(piece, length - s), key_width, scale, scores.data() + h * length + s);
+        for (int64_t h = 0; h < heads; h++) {
+            float* p = scores.data() + h * length;
+            float top = p[0], total = 0;
+            for (int64_t s = 1; s < length; s++) top = std::max(top, p[s]);
+            for (int64_t s = 0; s < length; s++) total += p[s] = exp_negative(p[s] - top);
+            const float inverse = 1.0f / total;
+            for (int64_t s = 0; s < length; s++) p[s] *= inverse;
         }
+        std::fill(sums, sums + heads * value_width, 0.0f);
+        for (int64_t s = 0; s < length; s += piece)
+            for (int64_t g = 0; g < groups; g++) {
+                const auto weigh_heads = [&](auto weigh, int64_t h) {
+                    weigh(scores.data() + h * length + s, length, entries + s * width + value_offset + g * value_width, width,
+                          std::min(piece, length - s), value_width, sums + h * value_width);
+                };
+                int64_t h = g * shared;
+                const int64_t end = h + shared;
+                for (; h + 4 <= end; h += 4) weigh_heads(weigh<4, T>, h);
+                for (; h + 2 <= end; h += 2) weigh_heads(weigh<2, T>, h);
+                for (; h < end; h++) weigh_heads(weigh<1, T>, h);
+            }
     }
 }

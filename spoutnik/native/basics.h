@@ -78,54 +78,86 @@ inline V load(const void* from) {
     return v;
 }
 
-// R rows of x against one block of 16 outputs.
-template <int R>
-inline void block_product(const float* x, int64_t in, const float* w, floats (&sum)[R]) {
-    for (auto& s : sum) s = floats{};
-    for (int64_t k = 0; k < in; k++) {
-        const floats weights = load<floats>(w + k * LANES);
-        for (int r = 0; r < R; r++) sum[r] += x[r * in + k] * weights;
-    }
+// R rows of x, `stride` apart, against B neighbouring blocks of 16 outputs, `step` apart. 8 rows by 2 blocks keep the
+// multipliers busy: 16 sums in flight cover their latency, and each load serves several of them.
+template <int R, int B>
+inline void block_product(const float* x, int64_t stride, int64_t in, const float* w, int64_t step, floats (&sum)[R][B]) {
+    for (auto& row : sum)
+        for (auto& s : row) s = floats{};
+    for (int64_t k = 0; k < in; k++)
+        for (int b = 0; b < B; b++) {
+            const floats weights = load<floats>(w + b * step + k * LANES);
+            for (int r = 0; r < R; r++) sum[r][b] += x[r * stride + k] * weights;
+        }
 }
 
-template <int R>
-inline void block_product(const bf16* x, int64_t in, const bf16* w, floats (&sum)[R]) {
-    for (auto& s : sum) s = floats{};
+template <int R, int B>
+inline void block_product(const bf16* x, int64_t stride, int64_t in, const bf16* w, int64_t step, floats (&sum)[R][B]) {
+    for (auto& row : sum)
+        for (auto& s : row) s = floats{};
     for (int64_t k = 0; k < in; k += 2) {
 #ifdef __AVX512BF16__  // the processor multiplies pairs itself
-        const __m512bh weights = (__m512bh)_mm512_loadu_si512(w + k * LANES);
+        __m512bh weights[B];
+        for (int b = 0; b < B; b++) weights[b] = (__m512bh)_mm512_loadu_si512(w + b * step + k * LANES);
         for (int r = 0; r < R; r++) {
             int32_t two;
-            std::memcpy(&two, x + r * in + k, 4);
-            sum[r] = (floats)_mm512_dpbf16_ps((__m512)sum[r], (__m512bh)_mm512_set1_epi32(two), weights);
+            std::memcpy(&two, x + r * stride + k, 4);
+            const __m512bh pair = (__m512bh)_mm512_set1_epi32(two);
+            for (int b = 0; b < B; b++) sum[r][b] = (floats)_mm512_dpbf16_ps((__m512)sum[r][b], pair, weights[b]);
         }
 #else
-        const words both = load<words>(w + k * LANES);
-        const floats even = (floats)(both << 16), odd = (floats)(both & 0xffff0000u);
-        for (int r = 0; r < R; r++) sum[r] += to_float(x[r * in + k]) * even + to_float(x[r * in + k + 1]) * odd;
+        for (int b = 0; b < B; b++) {
+            const words both = load<words>(w + b * step + k * LANES);
+            const floats even = (floats)(both << 16), odd = (floats)(both & 0xffff0000u);
+            for (int r = 0; r < R; r++)
+                sum[r][b] += to_float(x[r * stride + k]) * even + to_float(x[r * stride + k + 1]) * odd;
+        }
 #endif
     }
 }
 
-template <int R, typename T>
-inline void row_tile(const T* x, int64_t in, const T* w, int64_t out, float* y, const float* bias) {
-    floats sum[R];
-    for (int64_t o = 0; o < out; o += LANES) {
-        block_product<R>(x, in, w + o * in, sum);
+// R rows of x, inputs [first, last) of `in`, against `out` outputs (in whole blocks): each 16 sums go to finish(row, output, sums).
+template <int R, typename T, typename Finish>
+inline void tile_product(const T* x, int64_t stride, int64_t first, int64_t last, const T* w, int64_t in, int64_t out,
+                         Finish finish) {
+    int64_t o = 0;
+    for (; o + LANES < out; o += 2 * LANES) {
+        floats sum[R][2];
+        block_product<R, 2>(x + first, stride, last - first, w + o * in + first * LANES, LANES * in, sum);
         for (int r = 0; r < R; r++)
-            for (int64_t j = 0; j < std::min(LANES, out - o); j++)
-                y[r * out + o + j] = sum[r][j] + (bias ? bias[o + j] : 0.0f);
+            for (int b = 0; b < 2; b++) finish(r, o + b * LANES, sum[r][b]);
+    }
+    if (o < out) {
+        floats sum[R][1];
+        block_product<R, 1>(x + first, stride, last - first, w + o * in + first * LANES, 0, sum);
+        for (int r = 0; r < R; r++) finish(r, o, sum[r][0]);
     }
 }
 
-// y (rows, out) = x (rows, in) times the packed weights transposed, plus bias (out) where there is one.
+template <int R, typename T>
+inline void row_tile(const T* x, int64_t stride, int64_t in, const T* w, int64_t out, float* y, int64_t y_stride, const float* bias) {
+    tile_product<R>(x, stride, 0, in, w, in, (out + LANES - 1) / LANES * LANES, [=](int r, int64_t o, const floats& sums) {
+        float* to = y + r * y_stride + o;
+        if (o + LANES <= out && !bias) std::memcpy(to, &sums, sizeof sums);
+        else for (int64_t j = 0; j < std::min(LANES, out - o); j++) to[j] = sums[j] + (bias ? bias[o + j] : 0.0f);
+    });
+}
+
+// y (rows, out) = x (rows, in) times the packed weights transposed, plus bias (out) where there is one. Rows are `stride` and
+// `y_stride` apart.
 template <typename T>
-void linear(const T* x, int64_t rows, int64_t in, const T* w, int64_t out, float* y, const float* bias = nullptr) {
+void linear(const T* x, int64_t stride, int64_t rows, int64_t in, const T* w, int64_t out, float* y, int64_t y_stride,
+            const float* bias = nullptr) {
     constexpr int64_t tile = 8;
     int64_t r = 0;
-    for (; r + tile <= rows; r += tile) row_tile<tile>(x + r * in, in, w, out, y + r * out, bias);
-    for (; r + 2 <= rows; r += 2) row_tile<2>(x + r * in, in, w, out, y + r * out, bias);
-    for (; r < rows; r++) row_tile<1>(x + r * in, in, w, out, y + r * out, bias);
+    for (; r + tile <= rows; r += tile) row_tile<tile>(x + r * stride, stride, in, w, out, y + r * y_stride, y_stride, bias);
+    for (; r + 2 <= rows; r += 2) row_tile<2>(x + r * stride, stride, in, w, out, y + r * y_stride, y_stride, bias);
+    for (; r < rows; r++) row_tile<1>(x + r * stride, stride, in, w, out, y + r * y_stride, y_stride, bias);
+}
+
+template <typename T>
+void linear(const T* x, int64_t rows, int64_t in, const T* w, int64_t out, float* y, const float* bias = nullptr) {
+    linear(x, in, rows, in, w, out, y, out, bias);
 }
 
 // x / rms(x) * weight, row by row, into T. x and to are (rows, width) with the given distances between rows.

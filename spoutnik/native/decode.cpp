@@ -9,11 +9,11 @@
 
 extern "C" {
 
-// Mirrors engine/native_decoder.py field by field. Matrices are of type T and packed (basics.h); norms, biases, router and
-// the two halves of kv_b are float and not packed.
+// Mirrors engine/native_decoder.py field by field. Matrices are of type T and packed (basics.h); norms, biases and router are
+// float and not packed; the two halves of kv_b are float and packed, head by head.
 struct Layer {
     const void *q, *q_a, *q_b, *k, *v, *kv_a, *o;                // attention (absent ones null)
-    const float *absorb_k, *absorb_v;                            // kv_b as (heads, nope, latent) and (heads, latent, value)
+    const float *absorb_k, *absorb_v;                            // kv_b's halves: latent from nope, value from latent
     const float *q_bias, *k_bias, *v_bias;                       // grouped-query attention
     const float *input_norm, *q_norm, *kv_norm, *post_norm;
     const void *gate, *up, *down;                                // dense feed-forward, or the shared experts
@@ -29,8 +29,8 @@ struct Model {
     int64_t shared, expert, experts, chosen, n_group, topk_group;
     int64_t normalise;                                           // norm_topk_prob
     float routed_scale, softmax_scale, eps;
-    const float *rotary, *final_norm, *head;                     // (positions, 2, rope/2), (D), (V, D) packed
-    const void* embedding;                                       // (V, D)
+    const float *rotary, *final_norm;                            // (positions, 2, rope/2), (D)
+    const void *head, *embedding;                                // (V, D), the head packed
     const Layer* layer;
 };
 
@@ -90,31 +90,22 @@ void latent_attention(const Model& m, const Layer& l, const T* x, float* residua
         rotate(entry + r * width + m.latent, rotary, m.rope, true);
         store_all(to + m.latent, entry + r * width + m.latent, m.rope);
         for (int64_t h = 0; h < m.heads; h++) {
-            float* from = q + (r * m.heads + h) * head;
-            float* into = absorbed + (r * m.heads + h) * width;
-            std::fill(into, into + m.latent, 0.0f);
-            for (int64_t n = 0; n < m.nope; n++) {
-                const float* key = l.absorb_k + (h * m.nope + n) * m.latent;
-                for (int64_t c = 0; c < m.latent; c++) into[c] += from[n] * key[c];
-            }
-            rotate(from + m.nope, rotary, m.rope, true);
-            std::copy(from + m.nope, from + head, into + m.latent);
+            float* rotated = q + (r * m.heads + h) * head + m.nope;
+            rotate(rotated, rotary, m.rope, true);
+            std::copy_n(rotated, m.rope, absorbed + (r * m.heads + h) * width + m.latent);
         }
     }
+    for (int64_t h = 0; h < m.heads; h++)
+        linear(q + h * head, m.heads * head, rows, m.nope, l.absorb_k + h * filled(m.latent) * m.nope, m.latent,
+               absorbed + h * width, m.heads * width);
     float* latents = scratch.floats(2, rows * m.heads * m.latent);
     attend(absorbed, cache, lengths, latents, rows, m.heads, 1, width, m.latent, 0, width, capacity * width, m.softmax_scale);
+    float* mixed = scratch.floats(3, rows * m.heads * m.value);
+    for (int64_t h = 0; h < m.heads; h++)
+        linear(latents + h * m.latent, m.heads * m.latent, rows, m.latent, l.absorb_v + h * filled(m.value) * m.latent, m.value,
+               mixed + h * m.value, m.heads * m.value);
     T* values = scratch.typed<T>(5, rows * m.heads * m.value);
-    std::vector<float> mixed(m.value);
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t h = 0; h < m.heads; h++) {
-            std::fill(mixed.begin(), mixed.end(), 0.0f);
-            for (int64_t c = 0; c < m.latent; c++) {
-                const float from = latents[(r * m.heads + h) * m.latent + c];
-                const float* weight = l.absorb_v + (h * m.latent + c) * m.value;
-                for (int64_t v = 0; v < m.value; v++) mixed[v] += from * weight[v];
-            }
-            store_all(values + (r * m.heads + h) * m.value, mixed.data(), m.value);
-        }
+    store_all(values, mixed, rows * m.heads * m.value);
     float* out = scratch.floats(3, rows * m.hidden);
     linear(values, rows, m.heads * m.value, static_cast<const T*>(l.o), m.hidden, out);
     for (int64_t i = 0; i < rows * m.hidden; i++) residual[i] += out[i];
@@ -251,9 +242,7 @@ void decode(const Model& m, const int64_t* tokens, const int64_t* lengths, int64
         else dense(x, rows, m.hidden, m.feed_forward, l, residual);
     }
     rms_norm(residual, rows, m.hidden, m.hidden, m.final_norm, m.eps, x, m.hidden);
-    float* last = scratch.floats(2, rows * m.hidden);
-    for (int64_t i = 0; i < rows * m.hidden; i++) last[i] = to_float(x[i]);
-    linear(last, rows, m.hidden, m.head, m.vocabulary, logits);
+    linear(x, rows, m.hidden, static_cast<const T*>(m.head), m.vocabulary, logits);
 }
 
 }  // namespace

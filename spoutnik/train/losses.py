@@ -10,39 +10,58 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spoutnik.native import training
+
 _CHUNK = 2048  # tokens whose logits exist at once: the loss's memory is chunk x vocabulary, whatever the batch
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
-    """log softmax(hidden @ weight^T / temperature)[target], chunk by chunk; the logits are made again in backward."""
+    """log softmax(hidden @ weight^T / temperature)[target], chunk by chunk; the logits are made again in backward.
+
+    Logits are float32 sums of products of the activations' type, in the sampler too: rounding the logits themselves to
+    bfloat16 is where sampler and trainer usually drift apart.
+    """
 
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(hidden, weight, targets)
-        ctx.temperature = temperature
-        log_probs, entropies = [], []
-        for h, t in zip(hidden.split(_CHUNK), targets.split(_CHUNK)):
-            log_p = F.linear(h.float(), weight.float()).div_(temperature).log_softmax(-1)
-            log_probs.append(log_p.gather(1, t[:, None])[:, 0])
-            entropies.append(-(log_p.exp() * log_p).sum(-1))
-        entropy = torch.cat(entropies)
+        hidden, rounded = hidden.contiguous(), weight.detach().to(hidden.dtype)
+        compute = training.log_probs if training.serves(hidden) else _log_probs
+        log_probs, entropy, normalisers = compute(hidden, rounded, targets, temperature)
+        ctx.save_for_backward(hidden, rounded, targets, normalisers)
+        ctx.temperature, ctx.weight_dtype = temperature, weight.dtype
         ctx.mark_non_differentiable(entropy)
-        return torch.cat(log_probs), entropy
+        return log_probs, entropy
 
     @staticmethod
     def backward(ctx, grad: Tensor, _):
-        hidden, weight, targets = ctx.saved_tensors
+        hidden, weight, targets, normalisers = ctx.saved_tensors
+        compute = training.logits_gradient if training.serves(hidden) else _logits_gradient
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
-        w = weight.float()
-        pieces = zip(hidden.split(_CHUNK), targets.split(_CHUNK), grad.split(_CHUNK), grad_hidden.split(_CHUNK))
-        for h, t, g, out in pieces:
-            h = h.float()
-            grad_logits = F.linear(h, w).div_(ctx.temperature).softmax(-1).neg_()
-            grad_logits.scatter_add_(1, t[:, None], torch.ones_like(g)[:, None])
-            grad_logits.mul_(g[:, None] / ctx.temperature)
-            out.copy_(grad_logits @ w)
-            grad_weight.addmm_(grad_logits.t(), h)
-        return grad_hidden, grad_weight.to(weight.dtype), None, None
+        pieces = (t.split(_CHUNK) for t in (grad.contiguous(), hidden, targets, normalisers, grad_hidden))
+        for g, h, t, n, out in zip(*pieces):
+            grad_logits = compute(g, h, weight, t, n, ctx.temperature)
+            torch.mm(grad_logits, weight, out=out)
+            grad_weight += grad_logits.t() @ h
+        return grad_hidden, grad_weight.to(ctx.weight_dtype), None, None
+
+
+def _log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities, entropies and normalisers (N,) float32, chunk by chunk, by torch alone."""
+    rows = []
+    for h, t in zip(hidden.split(_CHUNK), targets.split(_CHUNK)):
+        logits = F.linear(h.float(), weight.float()).div_(temperature)
+        normalisers = logits.logsumexp(-1)
+        log_p = logits.sub_(normalisers[:, None])
+        rows.append(torch.stack([log_p.gather(1, t[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1), normalisers]))
+    return tuple(torch.cat(rows, dim=1))
+
+
+def _logits_gradient(grad: Tensor, hidden: Tensor, weight: Tensor, targets: Tensor, normalisers: Tensor,
+                     temperature: float) -> Tensor:
+    """(onehot - softmax) x grad / temperature: (N, V) in hidden's type."""
+    result = F.linear(hidden.float(), weight.float()).div_(temperature).sub_(normalisers[:, None]).exp_().neg_()
+    result.scatter_add_(1, targets[:, None], torch.ones_like(grad)[:, None])
+    return result.mul_(grad[:, None] / temperature).to(hidden.dtype)
 
 
 def token_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -55,7 +74,7 @@ def token_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature
 
 def token_log_probs_plain(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
     """The plain twin of `token_log_probs`: all logits at once."""
-    log_p = (F.linear(hidden.float(), weight.float()) / temperature).log_softmax(-1)
+    log_p = (F.linear(hidden.float(), weight.to(hidden.dtype).float()) / temperature).log_softmax(-1)
     return log_p.gather(1, targets[:, None])[:, 0]
 
 

@@ -7,6 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from spoutnik.parallel import on_all_cores
+
+# Muon's Newton-Schulz products are small and many: they are dealt out to this many optimisers, which the cores share. A
+# fixed number, so that a checkpoint does not depend on the machine.
+_MUON_PARTS = 8
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -50,9 +56,9 @@ class Optimiser:
         self.parts: dict[str, torch.optim.Optimizer] = {"adamw": torch.optim.AdamW(
             [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}],
             lr=learning_rate, betas=(0.9, 0.95), eps=1e-10, foreach=True)}
-        if muon:
-            self.parts["muon"] = torch.optim.Muon(muon, lr=learning_rate, weight_decay=weight_decay,
-                                                  adjust_lr_fn="match_rms_adamw")
+        for part in range(min(_MUON_PARTS, len(muon))):
+            self.parts[f"muon{part}"] = torch.optim.Muon(muon[part::_MUON_PARTS], lr=learning_rate,
+                                                         weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
         self.peak = learning_rate
 
     def _as_matrices(self, parameter: nn.Parameter) -> list[nn.Parameter]:
@@ -75,7 +81,7 @@ class Optimiser:
         for part in self.parts.values():
             for group in part.param_groups:
                 group["lr"] = self.peak * factor
-            part.step()
+        on_all_cores(lambda part: part.step(), list(self.parts.values()))
         return float(norm)
 
     def tensors(self) -> dict[str, Tensor]:

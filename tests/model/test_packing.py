@@ -6,7 +6,8 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spoutnik.model.packing import SHORT, Packing, packed_attention, packed_attention_plain
+from spoutnik.model.attention import SHORT, packed_attention, packed_attention_plain
+from spoutnik.model.packing import Packing
 
 documents = st.lists(st.one_of(st.integers(1, 40), st.integers(100, 150), st.integers(SHORT - 3, SHORT + 90)),
                      min_size=1, max_size=6)
@@ -43,8 +44,8 @@ def test_the_gradient_of_short_attention_is_that_of_finite_differences():
 def test_every_token_has_one_cell_and_finds_itself_there(lengths, fill):
     packing = Packing.of(lengths, fill=fill)
     stream = torch.arange(sum(lengths) + packing.filler)
-    assert torch.equal(packing.gather[packing.scatter], stream)
-    assert len(packing.gather) == sum(rows * columns for rows, columns in packing.rectangles)
+    assert torch.equal(packing.rectangles.gather[packing.rectangles.scatter], stream)
+    assert len(packing.rectangles.gather) == sum(rows * columns for rows, columns in packing.rectangles.shapes)
     assert packing.last_tokens.tolist() == [sum(lengths[:i + 1]) - 1 for i in range(len(lengths))]
     assert packing.position_ids[:sum(lengths)].tolist() == [p for length in lengths for p in range(length)]
     assert not fill or len(stream) % 128 == 0

@@ -1,0 +1,157 @@
+"""The kernels of train.cpp as differentiable operations. Each has a plain twin, named in its docstring.
+
+The caller asks `serves` first; everything here assumes a compiler was found and tensors on the CPU.
+"""
+
+import ctypes
+from ctypes import c_float, c_int64, c_void_p
+
+import torch
+from torch import Tensor
+
+from spoutnik.native import library
+
+_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+
+
+def serves(x: Tensor) -> bool:
+    """Whether the kernels can work on tensors like this one (rows of pairs, since bfloat16 is multiplied in pairs)."""
+    return x.device.type == "cpu" and x.dtype in _TYPES and x.shape[-1] % 2 == 0 and library() is not None
+
+
+def _call(name: str, dtype: torch.dtype, *arguments) -> None:
+    """Calls a kernel: tensors become their addresses, ints and floats what C calls int64_t and float."""
+    def converted(argument):
+        if isinstance(argument, Tensor):
+            return c_void_p(argument.data_ptr())
+        if isinstance(argument, int):
+            return c_int64(argument)
+        return c_float(argument) if isinstance(argument, float) else argument
+
+    getattr(library(), f"{name}_{_TYPES[dtype]}")(*map(converted, arguments))
+
+
+class _RMSNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        # A slice of wider rows is read in place.
+        rows = x if x.dim() == 2 and x.stride(1) == 1 else x.reshape(-1, x.shape[-1])
+        rounded = weight.detach().to(x.dtype).float()
+        y, scales = x.new_empty(rows.shape), torch.empty(len(rows))
+        _call("norm_forward", x.dtype, rows, rows.stride(0), rounded, y, scales, *rows.shape, eps)
+        ctx.save_for_backward(rows, rounded, scales)
+        ctx.weight_dtype = weight.dtype
+        return y.view(x.shape)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        rows, weight, scales = ctx.saved_tensors
+        grad = grad.contiguous()
+        x_grad, weight_grad = rows.new_empty(rows.shape), torch.zeros_like(weight)
+        _call("norm_backward", rows.dtype, grad, rows, rows.stride(0), weight, scales, x_grad, weight_grad, *rows.shape)
+        return x_grad.view(grad.shape), weight_grad.to(ctx.weight_dtype), None
+
+
+def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """x (..., D) / rms(x) * weight (D,). Twin: F.rms_norm."""
+    return _RMSNorm.apply(x, weight, eps)
+
+
+class _SwiGLU(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, gate_up: Tensor) -> Tensor:
+        gate_up = gate_up.contiguous()
+        width = gate_up.shape[-1] // 2
+        y = gate_up.new_empty(*gate_up.shape[:-1], width)
+        _call("swiglu_forward", gate_up.dtype, gate_up, y, y.numel() // width, width)
+        ctx.save_for_backward(gate_up)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        (gate_up,) = ctx.saved_tensors
+        grad, gate_up_grad = grad.contiguous(), torch.empty_like(gate_up)
+        _call("swiglu_backward", grad.dtype, grad, gate_up, gate_up_grad, grad.numel() // grad.shape[-1], grad.shape[-1])
+        return gate_up_grad
+
+
+def swiglu(gate_up: Tensor) -> Tensor:
+    """gate_up (..., 2I) to silu(gate) * up (..., I). Twin: layers.swiglu_plain."""
+    return _SwiGLU.apply(gate_up)
+
+
+class _Attention(ctypes.Structure):
+    """`struct Attention` of train.cpp."""
+
+    _fields_ = ([(name, c_void_p) for name in ("q", "k_nope", "k_rope", "v")]
+                + [(name, c_int64) for name in (
+                    "q_stride", "k_nope_stride", "k_nope_head", "k_rope_stride", "k_rope_head", "v_stride", "v_head",
+                    "heads", "groups", "nope", "rope", "value", "documents", "interleaved")]
+                + [("lengths", c_void_p), ("rotary", c_void_p), ("scale", c_float)])
+
+
+class _PackedAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor,
+                scale: float, interleaved: bool) -> Tensor:
+        q = q.contiguous()
+        k_nope, k_rope, v = (t if t is None or t.stride(-1) == 1 else t.contiguous() for t in (k_nope, k_rope, v))
+        rotary = rotary.contiguous()
+        out = q.new_empty(*q.shape[:2], v.shape[2])
+        normalisers = torch.empty(q.shape[:2])
+        ctx.save_for_backward(q, k_nope, k_rope, v, rotary, lengths, out, normalisers)
+        ctx.options = scale, interleaved
+        _call("attention_forward", q.dtype, _PackedAttention.structure(ctx, q, k_nope, k_rope, v, rotary, lengths), out,
+              normalisers)
+        return out
+
+    @staticmethod
+    def structure(ctx, q, k_nope, k_rope, v, rotary, lengths):
+        scale, interleaved = ctx.options
+        nope = 0 if k_nope is None else k_nope.shape[2]
+        return ctypes.byref(_Attention(
+            q=q.data_ptr(), k_nope=None if k_nope is None else k_nope.data_ptr(), k_rope=k_rope.data_ptr(), v=v.data_ptr(),
+            q_stride=q.stride(0), k_nope_stride=0 if k_nope is None else k_nope.stride(0),
+            k_nope_head=0 if k_nope is None else k_nope.stride(1), k_rope_stride=k_rope.stride(0),
+            k_rope_head=0 if k_rope.shape[1] < v.shape[1] else k_rope.stride(1), v_stride=v.stride(0), v_head=v.stride(1),
+            heads=q.shape[1], groups=v.shape[1], nope=nope, rope=q.shape[2] - nope, value=v.shape[2], scale=scale,
+            documents=len(lengths), interleaved=interleaved, lengths=lengths.data_ptr(), rotary=rotary.data_ptr()))
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        q, k_nope, k_rope, v, rotary, lengths, out, normalisers = ctx.saved_tensors
+        grad = grad.contiguous()
+        q_grad, k_rope_grad, v_grad = (t.new_empty(t.shape) for t in (q, k_rope, v))
+        k_nope_grad = None if k_nope is None else k_nope.new_empty(k_nope.shape)
+        structure = _PackedAttention.structure(ctx, q, k_nope, k_rope, v, rotary, lengths)
+        _call("attention_backward", q.dtype, structure, grad, out, normalisers, q_grad, k_nope_grad, k_rope_grad, v_grad)
+        return q_grad, k_nope_grad, k_rope_grad, v_grad, None, None, None, None
+
+
+def packed_attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor,
+                     scale: float, interleaved: bool) -> Tensor:
+    """Causal attention within each document, rotary embedding included.
+
+    q (T, H, nope + rope), not rotated; k_nope (T, G, nope) or None; k_rope (T, G or 1, rope), not rotated; v (T, G, e);
+    rotary (T, 2, rope/2) float32; lengths (documents,) int64, together T. Returns (T, H, e). Twin:
+    model/attention.py rotary_attention_plain.
+    """
+    return _PackedAttention.apply(q, k_nope, k_rope, v, rotary, lengths, scale, interleaved)
+
+
+def log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probability of each target, entropy and log of the normaliser (N,), float32; hidden (N, D), weight (V, D) of one
+    type. Twin: losses.token_log_probs_plain."""
+    results = torch.empty(3, len(hidden))
+    _call("log_probs_forward", hidden.dtype, hidden, weight, targets, float(temperature), *results, *hidden.shape,
+          len(weight))
+    return tuple(results)
+
+
+def logits_gradient(grad: Tensor, hidden: Tensor, weight: Tensor, targets: Tensor, normalisers: Tensor,
+                    temperature: float) -> Tensor:
+    """Gradient of the logits (N, V), in hidden's type, from that of the log-probabilities (N,)."""
+    result = hidden.new_empty(len(hidden), len(weight))
+    _call("log_probs_backward", hidden.dtype, grad, hidden, weight, targets, normalisers, float(temperature), result,
+          *hidden.shape, len(weight))
+    return result

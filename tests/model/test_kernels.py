@@ -1,0 +1,95 @@
+"""The native training kernels give the numbers and the gradients of their plain twins."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spoutnik.model.attention import rotary_attention, rotary_attention_plain
+from spoutnik.model.layers import swiglu_plain
+from spoutnik.model.packing import Packing
+from spoutnik.native import library, training
+from spoutnik.train.losses import _log_probs, _logits_gradient, token_log_probs, token_log_probs_plain
+
+pytestmark = pytest.mark.skipif(library() is None, reason="no compiler here: the plain twins are what runs")
+
+TYPES = {torch.float32: 2e-5, torch.bfloat16: 2e-2}  # type of activations -> tolerance, relative to the largest value
+
+
+def agree(fast, plain, inputs, tolerance):
+    """Both functions' values and gradients at `inputs`; the plain one computes in float64 from the same rounded numbers."""
+    wide = [t.detach().double().requires_grad_() for t in inputs]
+    expected = plain(*wide)
+    found = fast(*inputs)
+    upstream = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1)).to(found.dtype)
+    pairs = zip([found, *torch.autograd.grad(found, inputs, upstream)],
+                [expected, *torch.autograd.grad(expected, wide, upstream.double())])
+    for ours, theirs in pairs:
+        assert (ours.double() - theirs).abs().max() <= tolerance * theirs.abs().max().clamp_min(0.1)
+
+
+def random(*shape, dtype, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype).requires_grad_()
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("shape", [(1, 2), (7, 96), (130, 128)])
+def test_rms_norm(dtype, shape):
+    x, weight = random(*shape, dtype=dtype), random(shape[-1], dtype=dtype, seed=1)
+    agree(lambda x, w: training.rms_norm(x, w, 1e-6), lambda x, w: F.rms_norm(x, (shape[-1],), w, 1e-6), [x, weight],
+          TYPES[dtype])
+
+
+def test_rms_norm_reads_a_slice_of_wider_rows():
+    wide = random(9, 64, dtype=torch.float32)
+    agree(lambda x, w: training.rms_norm(x[:, :48], w, 1e-6), lambda x, w: F.rms_norm(x[:, :48], (48,), w, 1e-6),
+          [wide, random(48, dtype=torch.float32, seed=1)], 2e-5)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_swiglu(dtype):
+    agree(training.swiglu, swiglu_plain, [(random(33, 2 * 96, dtype=dtype) * 4).detach().requires_grad_()], TYPES[dtype])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@given(lengths=st.lists(st.integers(1, 70), min_size=1, max_size=4),
+       shape=st.sampled_from([(4, 4, 16, 16, 32, True), (4, 2, 0, 32, 32, False), (2, 1, 0, 8, 6, False),
+                              (3, 3, 6, 4, 10, True), (1, 1, 8, 8, 16, True)]))
+def test_attention(dtype, lengths, shape):
+    """MLA (keys partly shared by all heads, pairs rotated) and grouped-query attention (halves rotated)."""
+    heads, groups, nope, rope, value, interleaved = shape
+    packing, tokens = Packing.of(lengths), sum(lengths)
+    q = random(tokens, heads, nope + rope, dtype=dtype)
+    k_nope = [random(tokens, groups, nope, dtype=dtype, seed=1)] if nope else []
+    k_rope = random(tokens, 1 if interleaved else groups, rope, dtype=dtype, seed=2)
+    v = random(tokens, groups, value, dtype=dtype, seed=3)
+    speeds = torch.rand(rope // 2, generator=torch.Generator().manual_seed(4))
+    angles = torch.outer(torch.arange(max(lengths)).float(), speeds)
+    rotary = torch.stack([angles.cos(), angles.sin()], dim=1)[packing.position_ids]
+
+    def attend(function, rotary):
+        def of(q, *rest):
+            return function(q, rest[0] if nope else None, *rest[-2:], rotary, packing, 0.3, interleaved)
+        return of
+
+    assert training.serves(q)
+    agree(attend(rotary_attention, rotary), attend(rotary_attention_plain, rotary.double()), [q, *k_nope, k_rope, v],
+          TYPES[dtype])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("rows,width,vocabulary", [(1, 2, 3), (9, 96, 70), (2100, 32, 64)])
+def test_log_probs(dtype, rows, width, vocabulary):
+    hidden, weight = random(rows, width, dtype=dtype), random(vocabulary, width, dtype=dtype, seed=1)
+    targets = torch.randint(vocabulary, (rows,), generator=torch.Generator().manual_seed(2))
+    agree(lambda h, w: token_log_probs(h, w, targets, 0.7)[0],
+          lambda h, w: (F.linear(h, w) / 0.7).log_softmax(-1).gather(1, targets[:, None])[:, 0], [hidden, weight],
+          TYPES[dtype])
+    assert torch.allclose(token_log_probs(hidden, weight, targets, 0.7)[0],
+                          token_log_probs_plain(hidden, weight, targets, 0.7), atol=1e-4)
+    for fast, plain in zip(training.log_probs(hidden, weight, targets, 0.7), _log_probs(hidden, weight, targets, 0.7)):
+        assert torch.allclose(fast, plain, atol=1e-4)
+    normalisers = _log_probs(hidden, weight, targets, 0.7)[2]
+    arguments = torch.ones(rows), hidden, weight, targets, normalisers, 0.7
+    assert torch.allclose(training.logits_gradient(*arguments).float(), _logits_gradient(*arguments).float(), atol=1e-2)
