@@ -65,20 +65,27 @@ def _seconds(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, calls: 
     return (time.perf_counter() - start) / calls
 
 
-def print_result(result: dict) -> None:
-    """Print one result as table rows, then as the last line a JSON object.
+def print_result(results: dict | list[dict]) -> None:
+    """Print one result, or several, as table rows, then as the last line a JSON object, or a list of them.
 
-    `result` needs name, ours and unit (of ours, peer and limit: "tokens/s", "s", ...); peer and limit may be missing or
+    A result needs name, ours and unit (of ours, peer and limit: "tokens/s", "s", ...); peer and limit may be missing or
     None. ratio = ours / peer and share_of_limit = ours / limit are added where they are not given. For times, where
     less is better, a share is limit / ours: any unit that is "s", "ms" or "us" counts as a time, and then ratio is
     peer / ours, so that above 1 always means that ours is better. Other keys are passed through to the JSON object.
     """
+    full = [_completed(result) for result in (results if isinstance(results, list) else [results])]
+    for result in full:
+        for key, value in result.items():
+            if isinstance(value, (int, float, str)):
+                print(f"{key:<28} {value:>24.4g}" if isinstance(value, float) else f"{key:<28} {value:>24}")
+        print()
+    print(json.dumps(full if isinstance(results, list) else full[0]))
+
+
+def _completed(result: dict) -> dict:
+    """The result with its ratio and share of the limit."""
     ours, peer, limit = (result.get(key) for key in ("ours", "peer", "limit"))
     is_time = result["unit"] in ("s", "ms", "us")
     ratio, share = (None if not x else x / ours if is_time else ours / x for x in (peer, limit))
     order = {"name": None, "ours": None, "peer": None, "limit": None, "unit": None, "ratio": ratio}
-    full = {**order, "share_of_limit": share, **result}
-    for key, value in full.items():
-        if isinstance(value, (int, float, str)):
-            print(f"{key:<20} {value:>14.4g}" if isinstance(value, float) else f"{key:<20} {value:>14}")
-    print(json.dumps(full))
+    return {**order, "share_of_limit": share, **result}

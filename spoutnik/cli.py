@@ -137,7 +137,8 @@ class TerminalDisplay:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         began = time.perf_counter()
-        bar = Progress(TextColumn("[bold]{task.description}"), BarColumn(10), MofNCompleteColumn(),
+        wide = self.console.width >= 110  # on 80 columns the numbers matter more than the bar and its words
+        bar = Progress(TextColumn("[bold]{task.description}"), *([BarColumn(10)] if wide else []), MofNCompleteColumn(),
                        TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
                        TextColumn("<"), TimeRemainingColumn(), console=self.console, refresh_per_second=4)
 
@@ -149,11 +150,12 @@ class TerminalDisplay:
                 nonlocal task
                 now = time.perf_counter()
                 if task is None:
-                    task = bar.add_task(f"{position}/{total} {name}: {what}", total=of, rate="", note="")
+                    title = f"{position}/{total} {name}" + (f": {what}" if wide else "")
+                    task = bar.add_task(title, total=of, rate="", note="")
                     first.append((now, tokens))
                 rate = (tokens - first[0][1]) / max(now - first[0][0], 1e-3)
                 bar.update(task, completed=done, total=of, note=note,
-                           rate=f"{rate:,.0f} tokens/s" if now - first[0][0] > 1 else "")
+                           rate=f"{rate:,.0f} tok/s" if now - first[0][0] > 1 else "")
 
             return progress
 

@@ -75,10 +75,11 @@ class NativeDecoder:
         return self._kept[-1].data_ptr()
 
     def _packed(self, weight: Tensor) -> int:
-        """(..., out, in) to blocks of 16 outputs, pairs of inputs together in bfloat16 (native/basics.h)."""
+        """(..., out, in) to blocks of outputs, pairs of inputs together in bfloat16 (native/basics.h)."""
         pair = 2 if weight.dtype == torch.bfloat16 else 1
-        weight = torch.nn.functional.pad(weight.detach(), (0, 0, 0, -weight.shape[-2] % 16))
-        blocks = weight.unflatten(-1, (-1, pair)).unflatten(-3, (-1, 16)).transpose(-3, -2)
+        lanes = library().lanes()
+        weight = torch.nn.functional.pad(weight.detach(), (0, 0, 0, -weight.shape[-2] % lanes))
+        blocks = weight.unflatten(-1, (-1, pair)).unflatten(-3, (-1, lanes)).transpose(-3, -2)
         self._kept.append(blocks.contiguous())
         return self._kept[-1].data_ptr()
 

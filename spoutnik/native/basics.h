@@ -60,16 +60,25 @@ inline float dot(const float* a, const float* b, int64_t n) {
     return sum;
 }
 
-// How weights are packed: blocks of 16 outputs side by side, PAIR inputs of one output together, so that a product fills
-// whole registers and never has to be summed across one. (out / 16, in / PAIR, 16, PAIR), out filled up with zeros.
-constexpr int64_t LANES = 16;
+// A register of floats, as wide as the machine has them, and how many blocks of outputs a tile of 8 rows multiplies at once:
+// 16 sums in flight cover the multipliers' latency where 32 registers hold them, 8 where there are only 16.
+#if defined(__AVX512F__)
+constexpr int64_t LANES = 16, BLOCKS = 2;
+#elif defined(__AVX__)
+constexpr int64_t LANES = 8, BLOCKS = 1;
+#else
+constexpr int64_t LANES = 4, BLOCKS = 2;
+#endif
+
+// How weights are packed: blocks of LANES outputs side by side, PAIR inputs of one output together, so that a product fills
+// whole registers and never has to be summed across one. (out / LANES, in / PAIR, LANES, PAIR), out filled up with zeros.
 template <typename T>
 struct Packed { static constexpr int64_t PAIR = 1; };
 template <>
 struct Packed<bf16> { static constexpr int64_t PAIR = 2; };
 
-typedef float floats __attribute__((vector_size(64)));  // 16 of them, in whatever registers the machine has
-typedef uint32_t words __attribute__((vector_size(64)));
+typedef float floats __attribute__((vector_size(4 * LANES)));
+typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 
 template <typename V>
 inline V load(const void* from) {
@@ -78,8 +87,7 @@ inline V load(const void* from) {
     return v;
 }
 
-// R rows of x, `stride` apart, against B neighbouring blocks of 16 outputs, `step` apart. 8 rows by 2 blocks keep the
-// multipliers busy: 16 sums in flight cover their latency, and each load serves several of them.
+// R rows of x, `stride` apart, against B neighbouring blocks of outputs, `step` apart. Each load serves several sums.
 template <int R, int B>
 inline void block_product(const float* x, int64_t stride, int64_t in, const float* w, int64_t step, floats (&sum)[R][B]) {
     for (auto& row : sum)
@@ -116,18 +124,18 @@ inline void block_product(const bf16* x, int64_t stride, int64_t in, const bf16*
     }
 }
 
-// R rows of x, inputs [first, last) of `in`, against `out` outputs (in whole blocks): each 16 sums go to finish(row, output, sums).
+// R rows of x, inputs [first, last) of `in`, against `out` outputs (in whole blocks): sums go to finish(row, output, sums).
 template <int R, typename T, typename Finish>
 inline void tile_product(const T* x, int64_t stride, int64_t first, int64_t last, const T* w, int64_t in, int64_t out,
                          Finish finish) {
     int64_t o = 0;
-    for (; o + LANES < out; o += 2 * LANES) {
-        floats sum[R][2];
-        block_product<R, 2>(x + first, stride, last - first, w + o * in + first * LANES, LANES * in, sum);
+    for (; o + BLOCKS * LANES <= out; o += BLOCKS * LANES) {
+        floats sum[R][BLOCKS];
+        block_product<R, BLOCKS>(x + first, stride, last - first, w + o * in + first * LANES, LANES * in, sum);
         for (int r = 0; r < R; r++)
-            for (int b = 0; b < 2; b++) finish(r, o + b * LANES, sum[r][b]);
+            for (int b = 0; b < BLOCKS; b++) finish(r, o + b * LANES, sum[r][b]);
     }
-    if (o < out) {
+    for (; o < out; o += LANES) {
         floats sum[R][1];
         block_product<R, 1>(x + first, stride, last - first, w + o * in + first * LANES, 0, sum);
         for (int r = 0; r < R; r++) finish(r, o, sum[r][0]);

@@ -249,6 +249,8 @@ void decode(const Model& m, const int64_t* tokens, const int64_t* lengths, int64
 
 extern "C" {
 
+int64_t lanes() { return LANES; }
+
 void decode_float32(const Model* m, const int64_t* tokens, const int64_t* lengths, int64_t rows, int64_t capacity,
                     float* logits) {
     decode<float>(*m, tokens, lengths, rows, capacity, logits);

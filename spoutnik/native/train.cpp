@@ -10,6 +10,7 @@
 namespace {
 
 constexpr int64_t TILE = 8;  // rows that share a load of packed weights
+constexpr int64_t ROWS = std::max(TILE, LANES);  // attention's documents are filled up to multiples of this
 
 inline int64_t up_to(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
@@ -81,7 +82,7 @@ void swiglu_backward(const T* grad, const T* x, T* x_grad, int64_t rows, int64_t
 template <typename T>
 using Lane = std::conditional_t<Packed<T>::PAIR == 2, uint32_t, float>;
 
-// from (out, in), its rows the outputs of a product; zeros fill up to whole blocks of 16 outputs.
+// from (out, in), its rows the outputs of a product; zeros fill up to whole blocks of outputs.
 template <typename T>
 void pack_rows(const T* from, int64_t out, int64_t in, T* to) {
     const int64_t lanes = in / Packed<T>::PAIR;
@@ -120,7 +121,7 @@ void tile_into(const T* x, int64_t stride, int64_t first, int64_t last, const T*
 
 // ------------------------------------------------------------------------------------------- the head's log-probabilities
 
-// Logits of TILE rows over the temperature: (TILE, up_to(vocabulary, 16)). hidden rows past `rows` are read as the last one.
+// Logits of TILE rows over the temperature: (TILE, up_to(vocabulary, LANES)). hidden rows past `rows` are read as the last one.
 template <typename T>
 void logits_tile(const T* hidden, int64_t row, int64_t rows, int64_t width, const T* head, int64_t vocabulary, float scale,
                  T* copy, float* z) {
@@ -222,7 +223,7 @@ inline void rotated(const T* from, const float* rotary, int64_t width, bool inte
     else turn<1>(from, from + half, rotary, rotary + half, half, sign, to, to + half);
 }
 
-// One document's queries, keys and values of one head, rows filled up with zeros to a multiple of 16, and what products need.
+// One document's queries, keys and values of one head, rows filled up with zeros, and what products need.
 template <typename T>
 struct Head {
     int64_t length = 0, rows = 0, width = 0, value = 0;
@@ -231,7 +232,7 @@ struct Head {
     std::vector<float> tile, other, sums, q_sums, k_sums, v_sums, shared_sums;
 
     void resize(int64_t tokens, const Attention& a) {
-        length = tokens, rows = up_to(tokens, LANES), width = a.nope + a.rope, value = a.value;
+        length = tokens, rows = up_to(tokens, ROWS), width = a.nope + a.rope, value = a.value;
         const int64_t w = up_to(width, LANES), e = up_to(value, LANES);
         for (auto* buffer : {&q, &k}) buffer->resize(rows * width);
         for (auto* buffer : {&v, &out_grad}) buffer->resize(rows * value);
@@ -267,7 +268,7 @@ struct Head {
 
     // Scores of TILE queries from `row` on against the keys they see, in whole blocks: (TILE, seen) with distance `rows`.
     int64_t scores(int64_t row) {
-        const int64_t seen = std::min(up_to(row + TILE, LANES), rows);
+        const int64_t seen = std::min(up_to(row + TILE, ROWS), rows);
         tile_into(q.data() + row * width, width, 0, width, key_rows.data(), width, seen, tile.data(), rows);
         return seen;
     }
@@ -377,7 +378,7 @@ void attention_backward(const Attention& a, const T* out_grad, const T* out, con
                 }
             }
             for (int64_t row = 0; row < rows; row += TILE) {  // here rows are keys, inputs the queries that see them
-                const int64_t first = row / LANES * LANES;
+                const int64_t first = row / ROWS * ROWS;
                 tile_into(h.s_columns.data() + row * rows, rows, first, rows, h.query_columns.data(), rows, w,
                              h.k_sums.data() + row * w, w, true);
                 tile_into(h.p_columns.data() + row * rows, rows, first, rows, h.grad_columns.data(), rows, e,

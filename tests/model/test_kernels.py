@@ -1,5 +1,12 @@
 """The native training kernels give the numbers and the gradients of their plain twins."""
 
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -93,3 +100,17 @@ def test_log_probs(dtype, rows, width, vocabulary):
     normalisers = _log_probs(hidden, weight, targets, 0.7)[2]
     arguments = torch.ones(rows), hidden, weight, targets, normalisers, 0.7
     assert torch.allclose(training.logits_gradient(*arguments).float(), _logits_gradient(*arguments).float(), atol=1e-2)
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of this family")
+def test_a_processor_with_narrower_registers_gets_the_same_numbers(tmp_path):
+    """The same tests once more, the kernels compiled as for a machine without AVX-512."""
+    compiler = tmp_path / "narrow"
+    compiler.write_text(f'#!/bin/sh\nexec {shutil.which("g++") or shutil.which("clang++")} "$@" -mno-avx512f\n')
+    compiler.chmod(0o755)
+    names = [f"{__file__}::{test}" for test in ("test_attention", "test_log_probs")]
+    decoding = Path(__file__).parents[1] / "engine" / "test_native_decoder.py"
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *names, str(decoding)],
+                          env=os.environ | {"CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path)}, capture_output=True,
+                          text=True)
+    assert done.returncode == 0 and "passed" in done.stdout and "skipped" not in done.stdout, done.stdout[-2000:]
