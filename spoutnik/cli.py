@@ -12,7 +12,10 @@ from typing import Annotated, Optional
 # Threads that wait must sleep, not spin: on a busy machine spinning costs ten times (docs/results.md). Read by OpenMP
 # when torch loads, so it is set before any command imports it.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "8192")  # compiled kernels kept: one per shape
+# Compiled products that are kept, one per shape of half a megabyte, by oneDNN and again by each thread of its wrapper: with
+# the wrapper's own limits a long run's memory grows by a gigabyte (docs/results.md).
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "256")
 
 import typer  # noqa: E402
 

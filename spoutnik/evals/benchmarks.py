@@ -11,7 +11,7 @@ from spoutnik.engine.generate import Engine
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings, Graded, accuracy_of, grade, held_out_problems, summarise
 from spoutnik.evals.statistics import mean_interval
-from spoutnik.files import read_jsonl
+from spoutnik.files import read_json, read_jsonl
 from spoutnik.hardware import compute_dtype
 from spoutnik.model.config import first_error
 from spoutnik.model.weights import load_model
@@ -52,7 +52,7 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
     note = ""
     if bench == "gsm8k":
         rows = read_jsonl(data, ("question", "answer"), texts=True)[:limit]
-        problems = [gsm8k_problem(row, f"{data}, line {number}") for number, row in enumerate(rows, start=1)]
+        problems = [gsm8k_problem(row, f"{data}, problem {number}") for number, row in enumerate(rows, start=1)]
         room = engine.model.config.max_position_embeddings - max_tokens
         lengths = map(len, chat_prompts([p.prompt for p in problems], tokenizer))
         fitting = [p for p, length in zip(problems, lengths) if length <= room]
@@ -62,7 +62,7 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
         graded = grade(engine, tokenizer, fitting, settings, seed, judge=grade_number, on_tokens=on_tokens)
         scores = {"gsm8k pass@1": _with_failures(graded, too_long)}
     elif bench == "held-out":
-        problems = held_out_problems(list(FAMILIES), limit or 48)
+        problems = held_out_problems(trained_families(folder), limit or 48)
         count = len(problems) * samples
         graded = grade(engine, tokenizer, problems, settings, seed, on_tokens=on_tokens)
         summary = summarise(graded)
@@ -82,6 +82,12 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
             "top_p": top_p, "max_tokens": max_tokens, "seed": seed, "seconds": time.perf_counter() - began,
             "well_formed": sum(g.reply.well_formed for g in flat) / max(len(flat), 1),
             "thought_tokens": sum(g.reply.thought_tokens for g in flat) / max(len(flat), 1), "note": note}
+
+
+def trained_families(folder: Path) -> list[str]:
+    """The families the model's recipe trained it on; all of them where nothing says which."""
+    manifest = folder / "manifest.json"
+    return (read_json(manifest)["settings"] if manifest.exists() else {}).get("families", list(FAMILIES))
 
 
 def _with_failures(graded: list[list[Graded]], failures: int) -> dict[str, float]:

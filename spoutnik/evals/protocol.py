@@ -15,7 +15,7 @@ from spoutnik.engine.generate import Completion, Engine
 from spoutnik.engine.sampling import SamplingParams
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, sample
-from spoutnik.tasks.corpus import LABELS
+from spoutnik.tasks.corpus import BOOK, FORUM, Layout
 from spoutnik.tasks.language import language_consistency, reflection_count
 from spoutnik.tasks.rewards import accuracy_reward
 from spoutnik.text.thought import Reply, read_reply
@@ -23,7 +23,9 @@ from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.rollouts import chat_prompts
 from spoutnik.train.settings import Settings
 
-PromptStyle = Literal["chat", "plain"]
+# How a model is asked: in a conversation, or, for a base model that knows none, in a layout of its pretraining text.
+PromptStyle = Literal["chat", "forum", "textbook"]
+LAYOUTS: dict[str, dict[str, Layout]] = {"forum": FORUM, "textbook": BOOK}
 
 
 class EvaluationSettings(Settings):
@@ -59,22 +61,24 @@ def held_out_problems(families: Sequence[str], per_family: int, seed: int = 0) -
 
 
 def prompt_ids(prompts: Sequence[tuple[str, str]], tokenizer: Tokenizer, style: PromptStyle) -> list[list[int]]:
-    """(prompt, language) to ids: a conversation with the thought opened, or the corpus's own plain layout."""
+    """(prompt, language) to ids: a conversation with the thought opened, or the corpus's own layout."""
     if style == "chat":
         return chat_prompts([prompt for prompt, _ in prompts], tokenizer)
-    return [[tokenizer.bos_id, *tokenizer.encode(LABELS[language][0].format(prompt) + "\n")]
+    layouts = LAYOUTS[style]
+    return [[tokenizer.bos_id, *tokenizer.encode(layouts[language].problem.format(prompt) + "\n")]
             for prompt, language in prompts]
 
 
-def read_plain(ids: list[int], tokenizer: Tokenizer, finished: bool) -> Reply:
-    """The base model's reply: an optional Thinking line and an Answer line, in either language."""
+def read_plain(ids: list[int], tokenizer: Tokenizer, finished: bool, layouts: dict[str, Layout]) -> Reply:
+    """A base model's reply: an optional line of thought and one with the answer, in either language."""
     text = tokenizer.decode(ids).strip()
-    match = re.fullmatch(r"(?:(?:Thinking:|Réflexion :) (?P<thought>.*)\n)?(?:Answer:|Réponse :) (?P<answer>.*)", text,
-                         re.DOTALL)
-    if match is None:
-        return Reply(text, "", False, len(ids))
-    thought = match["thought"] or ""
-    return Reply(thought, match["answer"].strip(), finished, len(tokenizer.encode(thought)))
+    for layout in layouts.values():
+        thought, answer = (re.escape(part.removesuffix("{}").strip()) for part in (layout.thought, layout.answer))
+        match = re.fullmatch(f"(?:{thought} (?P<thought>.*)\n)?{answer} (?P<answer>.*)", text, re.DOTALL)
+        if match is not None:
+            shown = match["thought"] or ""
+            return Reply(shown, match["answer"].strip(), finished, len(tokenizer.encode(shown)))
+    return Reply(text, "", False, len(ids))
 
 
 def grade(engine: Engine, tokenizer: Tokenizer, problems: Sequence[Problem], settings: EvaluationSettings, seed: int,
@@ -84,12 +88,13 @@ def grade(engine: Engine, tokenizer: Tokenizer, problems: Sequence[Problem], set
     params = SamplingParams(settings.temperature, settings.top_p, settings.max_tokens)
     groups = engine.generate(prompt_ids([(p.prompt, p.language) for p in problems], tokenizer, style), params,
                              settings.samples, seed, on_tokens)
-    read = read_reply if style == "chat" else read_plain
     graded = []
     for problem, group in zip(problems, groups):
         row = []
         for completion in group:
-            reply = read(completion.token_ids, tokenizer, completion.finished)
+            ids, finished = completion.token_ids, completion.finished
+            reply = (read_reply(ids, tokenizer, finished) if style == "chat"
+                     else read_plain(ids, tokenizer, finished, LAYOUTS[style]))
             row.append(Graded(problem, completion, reply, judge(problem, reply.answer) if reply.well_formed else 0.0))
         graded.append(row)
     return graded

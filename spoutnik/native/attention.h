@@ -72,10 +72,11 @@ inline void weigh(const float* p, int64_t p_stride, const T* values, int64_t str
             for (int64_t s = 0; s < positions; s++) sums[h * width + i] += p[h * p_stride + s] * to_float(values[s * stride + i]);
 }
 
-// Asks for memory ahead of time: heads go through a row's cache in strides, which the processor does not foresee.
+// Asks for memory ahead of time, into the second cache: heads go through a row's entries in strides, which the processor
+// does not foresee.
 template <typename T>
 inline void fetch(const T* from, int64_t n) {
-    for (int64_t i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(from + i);
+    for (int64_t i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(from + i, 0, 2);
 }
 
 // q (rows, heads, key_width) to out (rows, heads, value_width), float. cache: row_stride numbers per row, width per position.
@@ -93,12 +94,14 @@ void attend(const float* q, const T* cache, const int64_t* lengths, float* out, 
         const T* entries = cache + row * row_stride;
         float* sums = out + row * heads * value_width;
         scores.resize(heads * length);
-        fetch(entries, length * width);
         store_all(queries.data(), q + row * heads * key_width, heads * key_width);
-        for (int64_t s = 0; s < length; s += piece)
+        for (int64_t s = 0; s < length; s += piece) {
+            const int64_t count = std::min(piece, length - s);
+            if (row + 1 < rows) fetch(entries + row_stride + s * width, count * width);  // while this row is worked on
             for (int64_t h = 0; h < heads; h++)
-                score(queries.data() + h * key_width, entries + s * width + h / shared * key_width, width,
-                      std::min(piece, length - s), key_width, scale, scores.data() + h * length + s);
+                score(queries.data() + h * key_width, entries + s * width + h / shared * key_width, width, count, key_width,
+                      scale, scores.data() + h * length + s);
+        }
         for (int64_t h = 0; h < heads; h++) {
             float* p = scores.data() + h * length;
             float top = p[0], total = 0;

@@ -24,7 +24,7 @@ from spoutnik.files import (
     write_json,
 )
 
-FORMAT = 1  # raised when artifacts of older code must not be taken for ours
+FORMAT = 2  # raised when artifacts of older code must not be taken for ours
 
 
 @dataclass(frozen=True)

@@ -72,9 +72,10 @@ def rehearse(config: ModelConfig, dtype: torch.dtype) -> Speed:
     model = Transformer(config, dtype)
     model.init_weights(torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(6, config.vocab_size, (cores() * 48, 96), generator=generator).tolist()
-    documents = [Document(row) for row in ids]
     settings = LanguageModelSettings(learning_rate=1e-3)
+    rows = cores() * settings.micro_batch_tokens // 96  # a whole micro-batch for each core: that is what memory is for
+    ids = torch.randint(6, config.vocab_size, (rows, 96), generator=generator).tolist()
+    documents = [Document(row) for row in ids]
     parameters = list(model.parameters())
 
     def seconds(work) -> float:

@@ -37,7 +37,7 @@ class RunResult:
 
 def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
     """Everything in the recipe that decides this stage's result, as plain data."""
-    settings = stage.model_dump(mode="json", by_alias=True)
+    settings = stage.model_dump(mode="json", by_alias=True, exclude={"seed"})
     settings["dtype"] = recipe.dtype
     if isinstance(stage, PretrainStage):
         settings |= {"config": recipe.model_config_of(stage.model, source).model_dump(mode="json"),
@@ -53,7 +53,12 @@ def _key(recipe: Recipe, stage: Stage, source: str, inputs: dict[str, Artifact])
         if not stage.file.exists():
             raise UserError(f"{source}: file = {str(stage.file)!r}: no such file of traces. Correct the path.")
         contents["file"] = sha256_file(stage.file)
-    return stage_key(stage.kind, stage_settings(recipe, stage, source), recipe.seed, contents)
+    return stage_key(stage.kind, stage_settings(recipe, stage, source), _seed(recipe, stage), contents)
+
+
+def _seed(recipe: Recipe, stage: Stage) -> int:
+    own = stage.seed if isinstance(stage, PretrainStage) else None
+    return recipe.seed if own is None else own
 
 
 def run_recipe(path: Path, out: Path, display: Display, until: str | None = None, redo_from: str | None = None,
@@ -129,10 +134,11 @@ def _obtain(recipe: Recipe, source: str, name: str, stage: Stage, inputs: dict[s
             say(f"{name}: ships with the package, made by this very recipe (--from {name} makes it anew)")
             return shipped, PREBUILT
     remove_folder(working)  # half-written results of a killed run; its checkpoints lie beside it and stay
-    description = run_stage(stage, Context(recipe, source, name, working, inputs, reporter))
+    seeded = recipe.model_copy(update={"seed": _seed(recipe, stage)})
+    description = run_stage(stage, Context(seeded, source, name, working, inputs, reporter))
     described = {role: {"stage": artifact.stage, "content": artifact.content} for role, artifact in inputs.items()}
     artifact = seal(working, final, name, key, description | {
-        "seed": recipe.seed, "inputs": described, "settings": stage_settings(recipe, stage, source)})
+        "seed": seeded.seed, "inputs": described, "settings": stage_settings(recipe, stage, source)})
     remove_folder(progress)
     return artifact, MADE
 
@@ -142,7 +148,7 @@ def _evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, out: Path,
     """The artifact with its evaluation, made once for each model and protocol; as it is where it is no model."""
     if isinstance(stage, RejectStage | RewardModelStage):
         return artifact
-    style = "plain" if isinstance(stage, PretrainStage) else "chat"
+    style = "forum" if isinstance(stage, PretrainStage) else "chat"
     protocol = sha256_json({"settings": recipe.evaluation.model_dump(), "families": recipe.families, "style": style,
                             "seed": recipe.seed, "dtype": recipe.dtype})
     folder = out / "evaluations" / f"{artifact.stage}-{artifact.content[:12]}-{protocol[:8]}"

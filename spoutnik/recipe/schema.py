@@ -31,10 +31,12 @@ class _Stage(_Strict):
 
 
 class PretrainStage(_Stage):
-    """A base model of the recipe's `models` entry, from random weights."""
+    """A base model of the recipe's `models` entry, from random weights. With a `seed` of its own it stays the same under
+    every seed of the recipe: bases are dear, and what varies after them is what one wants to compare."""
 
     kind: Literal["pretrain"]
     model: str
+    seed: int | None = Field(default=None, ge=0)
     settings: PretrainSettings
 
 

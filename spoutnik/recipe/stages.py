@@ -174,6 +174,9 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     evaluation = summarise(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
     if style == "chat":
         evaluation["helpfulness"] = general_helpfulness(engine, tokenizer, settings, recipe.seed)
+    else:  # what the base could do if asked the right way: RL can bring out what is there
+        book = summarise(grade(engine, tokenizer, problems, settings, recipe.seed, "textbook"))
+        evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
     seconds, core_seconds = watch.lap()
     evaluation["bill"] = vars(Bill(seconds, core_seconds, tokens_generated=evaluation["tokens"]))
     write_json(into / "evaluation.json", evaluation)

@@ -34,7 +34,7 @@ class StageRow:
     """One line of the table. Shares are in [0, 1], times in seconds; None where the stage was not evaluated.
 
     seconds, core_seconds, tokens (trained + generated): to make the stage, without its evaluation. note: what a stage
-    without an evaluation has to say for itself.
+    has to say beside its numbers, or instead of them.
     """
 
     stage: str
@@ -70,7 +70,17 @@ def _row(artifact: Artifact, origin: str) -> StageRow:
                     families={name: _interval(of) for name, of in evaluation["families"].items()},
                     thought_tokens=evaluation["thought_tokens"], well_formed=evaluation["well_formed"],
                     language_consistency=evaluation["language_consistency"],
-                    reflections=evaluation["reflections_per_thought"], helpfulness=evaluation.get("helpfulness"))
+                    reflections=evaluation["reflections_per_thought"], helpfulness=evaluation.get("helpfulness"),
+                    note=_textbook_note(evaluation))
+
+
+def _textbook_note(evaluation: dict) -> str:
+    """A base model is asked like a forum; asked like a textbook, it shows what it has read."""
+    if "as_textbook" not in evaluation:
+        return ""
+    asked = _interval(evaluation["as_textbook"]["accuracy"])
+    return (f"asked in the layout of its textbooks, {percent(asked.mean)} % (± {percent(asked.half_width)}) in "
+            f"{evaluation['as_textbook']['thought_tokens']:.0f} thought tokens")
 
 
 def _interval(accuracy: dict) -> Interval:
@@ -142,8 +152,9 @@ def as_json(table: Sequence[StageRow]) -> list[dict]:
 
 
 def print_table(table: Sequence[StageRow], console: Console) -> None:
-    """Prints the table for a terminal of 120 columns; the results of stages without an evaluation follow below it."""
-    families, best = families_of(table), best_values(table)
+    """Prints the table; what stages have to say beside their numbers follows below it. Terminals of less than 120 columns do
+    without the families, which the report shows."""
+    families, best = families_of(table) if console.width >= 120 else [], best_values(table)
     helpful = any(row.helpfulness is not None for row in table)
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     grid.add_column("stage", no_wrap=True, overflow="ellipsis")

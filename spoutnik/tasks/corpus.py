@@ -1,23 +1,37 @@
-"""The pretraining text: an endless mix of worked problems, drills and small talk, imperfect like the real web."""
+"""The pretraining text: an endless mix of textbooks, forums, drills and small talk, imperfect like the real web.
+
+Like the web, it holds more reasoning than it shows when merely asked. Textbooks work their exercises out; forums, which
+have the layout of a question, answer at once and are often wrong. A base model asked a question therefore answers like a
+forum, though it has read the textbooks: what reinforcement learning is there to bring out.
+"""
 
 import random
 import re
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from spoutnik.tasks import FAMILIES
 from spoutnik.tasks.drills import drill_document
 from spoutnik.tasks.general import good_answer, sample_general
 from spoutnik.tasks.problem import LANGUAGES, Family, Problem, Trace, sample
 
-CAREFUL, QUICK, ANSWER_ONLY, DRILLS, GENERAL = "careful", "quick", "answer_only", "drills", "general"
-# Like the web, the corpus states answers more often than it shows work: careful documents are few, though long.
-WEIGHTS = {CAREFUL: 0.28, QUICK: 0.17, ANSWER_ONLY: 0.27, DRILLS: 0.23, GENERAL: 0.05}
-FLAWED_SHARE = 0.15  # share of worked problems with a wrong answer: RL must have something to correct
+TEXTBOOK, QUICK, ANSWER_ONLY, DRILLS, GENERAL = "textbook", "quick", "answer_only", "drills", "general"
+WEIGHTS = {TEXTBOOK: 0.42, QUICK: 0.10, ANSWER_ONLY: 0.25, DRILLS: 0.18, GENERAL: 0.05}  # shares of documents
+FLAWED_SHARE = 0.25  # share of forum answers that are wrong; textbooks were proofread
 
-LABELS = {
-    "en": ("Question: {}", "Thinking: {}", "Answer: {}"),
-    "fr": ("Question : {}", "Réflexion : {}", "Réponse : {}"),
-}
+
+class Layout(NamedTuple):
+    """How a document writes a problem, its thought and its answer, one per line: a format string each."""
+
+    problem: str
+    thought: str
+    answer: str
+
+
+FORUM = {"en": Layout("Question: {}", "Thinking: {}", "Answer: {}"),
+         "fr": Layout("Question : {}", "Réflexion : {}", "Réponse : {}")}
+BOOK = {"en": Layout("Exercise: {}", "Solution: {}", "Result: {}"),
+        "fr": Layout("Exercice : {}", "Solution : {}", "Résultat : {}")}
 
 
 def documents(rng: random.Random, families: Mapping[str, Family] = FAMILIES, split: str = "train") -> Iterator[str]:
@@ -32,25 +46,27 @@ def documents(rng: random.Random, families: Mapping[str, Family] = FAMILIES, spl
             yield drill_document(rng, language)
         elif kind == GENERAL:
             prompt = sample_general(rng, language, split)
-            yield write(language, prompt.prompt, "", good_answer(prompt, rng))
+            yield write(FORUM[language], prompt.prompt, "", good_answer(prompt, rng))
         else:
             family = families[rng.choice(names)]
             yield worked_problem(family, rng, rng.choice(family.levels), language, kind, split)
 
 
 def worked_problem(family: Family, rng: random.Random, level: int, language: str, kind: str, split: str) -> str:
-    """A problem with its solution in the style `kind`, or with the answer only; one in seven is flawed."""
+    """A problem worked out carefully (textbook), quickly, or answered without a thought; forum answers may be flawed."""
     problem = sample(family, rng, level, language, split)
-    trace = family.solve(problem, rng, QUICK if kind == ANSWER_ONLY else kind)
+    if kind == TEXTBOOK:
+        trace = family.solve(problem, rng, "careful")
+        return write(BOOK[language], problem.prompt, trace.thought, trace.answer)
+    trace = family.solve(problem, rng, "quick")
     if rng.random() < FLAWED_SHARE:
         trace = flawed(family, problem, trace, rng)
-    return write(language, problem.prompt, "" if kind == ANSWER_ONLY else trace.thought, trace.answer)
+    return write(FORUM[language], problem.prompt, "" if kind == ANSWER_ONLY else trace.thought, trace.answer)
 
 
-def write(language: str, prompt: str, thought: str, answer: str) -> str:
-    """The plain-text form of a question, its thought (left out when empty) and its answer, one per line."""
-    question, thinking, final = LABELS[language]
-    lines = [question.format(prompt), thinking.format(thought) if thought else "", final.format(answer)]
+def write(layout: Layout, prompt: str, thought: str, answer: str) -> str:
+    """The document in plain text; an empty thought has no line."""
+    lines = [layout.problem.format(prompt), layout.thought.format(thought) if thought else "", layout.answer.format(answer)]
     return "\n".join(line for line in lines if line)
 
 

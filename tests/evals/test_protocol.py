@@ -10,6 +10,7 @@ from spoutnik.evals.benchmarks import grade_number, gsm8k_problem
 from spoutnik.evals.protocol import EvaluationSettings, grade, held_out_problems, read_plain, summarise
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import FAMILIES, is_held_out
+from spoutnik.tasks.corpus import BOOK, FORUM
 from spoutnik.train.pretrain import train_tokenizer
 
 
@@ -59,10 +60,14 @@ def test_the_thought_is_stripped_before_grading_and_pass_at_1_is_the_mean_over_s
 def test_the_base_model_is_asked_and_read_in_plain_text(tokenizer):
     problem = held_out_problems(["arithmetic"], 1)[0]
     engine = Answers(tokenizer, [[f"Answer: {problem.answer}", f"Thinking: hm.\nAnswer: {problem.answer}", "Hello"]])
-    graded = grade(engine, tokenizer, [problem], EvaluationSettings(samples=3), 0, "plain")
+    graded = grade(engine, tokenizer, [problem], EvaluationSettings(samples=3), 0, "forum")
     assert [g.correct for g in graded[0]] == [1.0, 1.0, 0.0]
     assert graded[0][1].reply.thought == "hm." and tokenizer.think_id not in engine.prompts[0]
-    assert read_plain(tokenizer.encode("Réflexion : a.\nRéponse : 4"), tokenizer, True).answer == "4"
+    assert read_plain(tokenizer.encode("Réflexion : a.\nRéponse : 4"), tokenizer, True, FORUM).answer == "4"
+    assert not read_plain(tokenizer.encode("Answer: 4"), tokenizer, True, BOOK).well_formed
+    engine = Answers(tokenizer, [[f"Solution: so.\nResult: {problem.answer}", f"Answer: {problem.answer}"]])
+    graded = grade(engine, tokenizer, [problem], EvaluationSettings(samples=2), 0, "textbook")
+    assert [g.correct for g in graded[0]] == [1.0, 0.0]
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say():

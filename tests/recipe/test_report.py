@@ -30,7 +30,7 @@ def evaluation(accuracy: float, thought_tokens: float = 40.0, spread: float = 0.
               "tokens": 5000, "bill": {"seconds": 9.0, "core_seconds": 17.0, "tokens_generated": 5000},
               "protocol": {"problems_per_family": 48, "samples": 2, "temperature": 0.6, "top_p": 0.95,
                            "max_tokens": 224, "prompt_style": style}}
-    return result if style == "plain" else result | {"helpfulness": 0.5}
+    return result if style == "forum" else result | {"helpfulness": 0.5}
 
 
 def samples(stage: str, correct: bool) -> list[dict]:
@@ -78,8 +78,8 @@ def artifact(root: Path, stage: str, kind: str, log: list[dict] = (), judged: di
 def whole_run(root: Path, final: float = 0.74) -> list[Artifact]:
     """The nine stages of recipes/nano.yaml."""
     return [
-        artifact(root, "base", "pretrain", loss_log(1200), evaluation(0.20, 30, style="plain")),
-        artifact(root, "student_base", "pretrain", loss_log(60), evaluation(0.10, 30, style="plain")),
+        artifact(root, "base", "pretrain", loss_log(1200), evaluation(0.20, 30, style="forum")),
+        artifact(root, "student_base", "pretrain", loss_log(60), evaluation(0.10, 30, style="forum")),
         artifact(root, "cold_start", "sft", loss_log(90), evaluation(0.37, 42), inputs={"start": "base"}),
         artifact(root, "reasoning_rl", "grpo", rl_log(60), evaluation(0.71, 88), True, {"start": "cold_start"}),
         artifact(root, "rejection", "reject", inputs={"start": "reasoning_rl"},
@@ -193,7 +193,7 @@ def test_the_summary_says_what_the_data_show(tmp_path):
 
 
 def test_a_run_of_one_stage_without_log_or_right_answers(tmp_path):
-    only = [artifact(tmp_path, "base", "pretrain", [], evaluation(0.0, style="plain"))]
+    only = [artifact(tmp_path, "base", "pretrain", [], evaluation(0.0, style="forum"))]
     page = report_of(tmp_path, only)
     assert "base answers 0.0\u00a0% of held-out problems" in page and 'class="panel"' not in page
 

@@ -77,6 +77,15 @@ def test_a_changed_setting_makes_a_new_artifact_and_keeps_the_old(tmp_path):
     assert first.artifacts[-1].folder.exists() and first.artifacts[-1].folder != second.artifacts[-1].folder
 
 
+def test_a_base_with_a_seed_of_its_own_stays_under_every_seed_of_the_recipe(tmp_path):
+    pinned = edited(tmp_path, lambda v: v["stages"]["base"].update(seed=0))
+    first = run_recipe(pinned, tmp_path / "run", SilentDisplay(), until="cold_start")
+    second = run_recipe(pinned, tmp_path / "run", SilentDisplay(), until="cold_start", seed=1)
+    assert second.origins == {"base": "already made", "student_base": "made now", "cold_start": "made now"}
+    assert [a.manifest["seed"] for a in second.artifacts] == [0, 1, 1]
+    assert first.artifacts[0].evaluation["as_textbook"]["accuracy"]["problems"] == 4
+
+
 def test_changing_the_evaluation_trains_nothing(tmp_path, monkeypatch):
     run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="base")
     monkeypatch.setattr(running, "run_stage", lambda *_: pytest.fail("a finished stage was made again"))
