@@ -2,9 +2,10 @@
 
 The prediction is a rehearsal: a training step and a short generation of each model are timed here and now (a few seconds)
 and scaled to each stage's tokens. RL's completions are taken at TYPICAL_LENGTH of max_tokens; the true length is the
-model's own affair. Memory is what the rehearsal used, less than a long run's (docs/results.md).
+model's own affair. Memory is what the rehearsal used and what oneDNN's compiled products will take once all are there.
 """
 
+import os
 import time
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -31,6 +32,7 @@ from spoutnik.train.settings import LanguageModelSettings
 TYPICAL_LENGTH = 0.35  # of max_tokens
 _PROMPT, _TRACE = 32, 90  # tokens: a prompt, a prompt with its trace
 _OPTIMISER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
+_COMPILED_BYTES = 270_000  # of one compiled product in one cache (docs/results.md)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,12 @@ def rehearse(config: ModelConfig, dtype: torch.dtype) -> Speed:
     return Speed(sum(map(len, ids)) / trained, len(prompts) * 4 * steps / generated, peak_memory())
 
 
+def compiled_products() -> int:
+    """How many oneDNN and its wrapper (once for each thread) may keep: the limits that cli.py sets."""
+    limits = [int(os.environ.get(name, 1024)) for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")]
+    return limits[0] + limits[1] * cores()
+
+
 def stage_tokens(recipe: Recipe, name: str) -> tuple[int, int]:
     """(trained, generated) tokens of a stage, its evaluation included."""
     stage = recipe.stages[name]
@@ -134,7 +142,8 @@ def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None,
             speed = rehearse(config, dtype)
             seconds = trained / speed.train + generated / speed.generate
             counts = account(config)
-            memory = speed.peak_memory_bytes + _OPTIMISER_BYTES * (counts.total_parameters + counts.mtp_parameters)
+            memory = (speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES
+                      + _OPTIMISER_BYTES * (counts.total_parameters + counts.mtp_parameters))
         else:
             trained = generated = 0
         planned.append(PlannedStage(name, stage.kind, statuses[name], list(stage.inputs.values()), trained, generated,
@@ -145,17 +154,17 @@ def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None,
 
 def print_plan(plan: Plan) -> None:
     console = Console()
+    wide = console.width >= 110
     for name, description in plan.models.items():
         console.print(f"{name}: {description}", highlight=False)
     table = Table(title=f"{plan.recipe} -> {plan.out} (predicted by a rehearsal on this machine)", title_justify="left")
-    for column in ("stage", "kind", "from"):
-        table.add_column(column)
-    table.add_column("status")
+    for column in ("stage", *(("kind", "from") if wide else ()), "status"):
+        table.add_column(column, no_wrap=True)
     for column in ("trained", "generated", "time", "memory"):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for stage in plan.stages:
         to_make = stage.status == "to make"
-        table.add_row(stage.name, stage.kind, ", ".join(stage.inputs), stage.status,
+        table.add_row(stage.name, *((stage.kind, ", ".join(stage.inputs)) if wide else ()), stage.status,
                       f"{stage.tokens_trained / 1e6:.2f}M" if to_make else "",
                       f"{stage.tokens_generated / 1e6:.2f}M" if to_make else "",
                       f"{stage.seconds / 60:.1f} min" if to_make else "",
