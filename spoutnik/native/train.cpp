@@ -121,31 +121,41 @@ void tile_into(const T* x, int64_t stride, int64_t first, int64_t last, const T*
 
 // ------------------------------------------------------------------------------------------- the head's log-probabilities
 
-// Logits of TILE rows over the temperature: (TILE, up_to(vocabulary, LANES)). hidden rows past `rows` are read as the last one.
+// The logits over the temperature, TILE rows at a time; the head is packed once.
 template <typename T>
-void logits_tile(const T* hidden, int64_t row, int64_t rows, int64_t width, const T* head, int64_t vocabulary, float scale,
-                 T* copy, float* z) {
-    const T* x = hidden + row * width;
-    if (row + TILE > rows) {
-        for (int64_t r = 0; r < TILE; r++) std::copy_n(hidden + std::min(row + r, rows - 1) * width, width, copy + r * width);
-        x = copy;
+struct Logits {
+    const T* hidden;
+    const int64_t rows, width, vocabulary, stride;  // stride: from row to row of a tile
+    const float scale;
+    std::vector<T> head, copy;
+    std::vector<float> tile;
+
+    Logits(const T* hidden, const T* weight, float temperature, int64_t rows, int64_t width, int64_t vocabulary)
+        : hidden(hidden), rows(rows), width(width), vocabulary(vocabulary), stride(up_to(vocabulary, LANES)),
+          scale(1.0f / temperature), head(stride * width), copy(TILE * width), tile(TILE * stride) {
+        pack_rows(weight, vocabulary, width, head.data());
     }
-    const int64_t out = up_to(vocabulary, LANES);
-    tile_into(x, width, 0, width, head, width, out, z, out);
-    for (int64_t i = 0; i < TILE * out; i++) z[i] *= scale;
-}
+
+    // (TILE, stride), of rows from `row` on; those past the last are read as the last.
+    const float* from(int64_t row) {
+        const T* x = hidden + row * width;
+        if (row + TILE > rows) {
+            for (int64_t r = 0; r < TILE; r++) std::copy_n(hidden + std::min(row + r, rows - 1) * width, width, copy.data() + r * width);
+            x = copy.data();
+        }
+        tile_into(x, width, 0, width, head.data(), width, stride, tile.data(), stride);
+        for (float& z : tile) z *= scale;
+        return tile.data();
+    }
+};
 
 template <typename T>
 void log_probs_forward(const T* hidden, const T* weight, const int64_t* targets, float temperature, float* log_probs,
                        float* entropies, float* normalisers, int64_t rows, int64_t width, int64_t vocabulary) {
-    const int64_t out = up_to(vocabulary, LANES);
-    std::vector<T> head(out * width), copy(TILE * width);
-    std::vector<float> tile(TILE * out);
-    pack_rows(weight, vocabulary, width, head.data());
+    Logits<T> logits(hidden, weight, temperature, rows, width, vocabulary);
     for (int64_t row = 0; row < rows; row += TILE) {
-        logits_tile(hidden, row, rows, width, head.data(), vocabulary, 1.0f / temperature, copy.data(), tile.data());
-        for (int64_t r = 0; r < std::min(TILE, rows - row); r++) {
-            const float* z = tile.data() + r * out;
+        const float* z = logits.from(row);
+        for (int64_t r = row; r < std::min(row + TILE, rows); r++, z += logits.stride) {
             float top = z[0], total = 0, weighted = 0;
             for (int64_t v = 1; v < vocabulary; v++) top = std::max(top, z[v]);
             for (int64_t v = 0; v < vocabulary; v++) {
@@ -154,9 +164,9 @@ void log_probs_forward(const T* hidden, const T* weight, const int64_t* targets,
                 weighted += e * (z[v] - top);
             }
             const float log_total = std::log(total);
-            normalisers[row + r] = top + log_total;
-            log_probs[row + r] = z[targets[row + r]] - top - log_total;
-            entropies[row + r] = log_total - weighted / total;
+            normalisers[r] = top + log_total;
+            log_probs[r] = z[targets[r]] - top - log_total;
+            entropies[r] = log_total - weighted / total;
         }
     }
 }
@@ -165,14 +175,10 @@ void log_probs_forward(const T* hidden, const T* weight, const int64_t* targets,
 template <typename T>
 void log_probs_backward(const float* grad, const T* hidden, const T* weight, const int64_t* targets, const float* normalisers,
                         float temperature, T* logits_grad, int64_t rows, int64_t width, int64_t vocabulary) {
-    const int64_t out = up_to(vocabulary, LANES);
-    std::vector<T> head(out * width), copy(TILE * width);
-    std::vector<float> tile(TILE * out);
-    pack_rows(weight, vocabulary, width, head.data());
+    Logits<T> logits(hidden, weight, temperature, rows, width, vocabulary);
     for (int64_t row = 0; row < rows; row += TILE) {
-        logits_tile(hidden, row, rows, width, head.data(), vocabulary, 1.0f / temperature, copy.data(), tile.data());
-        for (int64_t r = row; r < std::min(row + TILE, rows); r++) {
-            const float* z = tile.data() + (r - row) * out;
+        const float* z = logits.from(row);
+        for (int64_t r = row; r < std::min(row + TILE, rows); r++, z += logits.stride) {
             const float g = grad[r] / temperature, normaliser = normalisers[r];
             T* to = logits_grad + r * vocabulary;
             for (int64_t v = 0; v < vocabulary; v++) store(to + v, -g * exp_negative(std::min(z[v] - normaliser, 0.0f)));
