@@ -118,8 +118,7 @@ def row_seeds(seed: int, prompts: Tensor, samples: Tensor) -> Tensor:
 
 
 class _Batch:
-    """The rows one core decodes together. What they generate stays in tensors until a row leaves: a Python loop over tokens
-    would cost as much as the model."""
+    """The rows one core decodes together. What they generate stays in tensors until a row leaves."""
 
     def __init__(self, engine: Engine, prompts: list[list[int]], groups: list[list[Completion]], params: SamplingParams,
                  seed: int):

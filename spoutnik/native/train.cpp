@@ -235,7 +235,7 @@ struct Head {
     int64_t length = 0, rows = 0, width = 0, value = 0;
     std::vector<T> q, k, v, out_grad, key_rows, key_columns, value_rows, value_columns, query_columns, grad_columns, p, s,
         p_columns, s_columns;
-    std::vector<float> tile, other, sums, q_sums, k_sums, v_sums, shared_sums;
+    std::vector<float> tile, other, sums, k_sums, v_sums, shared_sums;
 
     void resize(int64_t tokens, const Attention& a) {
         length = tokens, rows = up_to(tokens, ROWS), width = a.nope + a.rope, value = a.value;
