@@ -31,7 +31,9 @@ peers: .venv-peers/installed
 .venv-peers/installed: benchmarks/peers-constraints.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt \
-		torch trl transformers datasets accelerate
+		torch trl transformers datasets accelerate gguf
+	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt \
+		--no-binary llama-cpp-python llama-cpp-python  # from source: takes minutes and a C++ compiler
 	touch $@
 
 clean:

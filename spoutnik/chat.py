@@ -8,27 +8,35 @@ from rich.text import Text
 from spoutnik.engine.generate import Engine
 from spoutnik.engine.sampling import SamplingParams
 from spoutnik.errors import UserError
+from spoutnik.files import read_json
+from spoutnik.hardware import compute_dtype
 from spoutnik.model.weights import load_model
-from spoutnik.text.thought import ThoughtStream
+from spoutnik.text.thought import ThoughtStream, opens_thought
 from spoutnik.text.tokenizer import Message, Tokenizer
 
 
 class Chat:
-    """Remembers the turns; each reply starts from a fresh thought, past thoughts are dropped as R1's template does."""
+    """Remembers the turns; each reply starts from a fresh thought, past thoughts are dropped as R1's template does.
 
-    def __init__(self, folder: Path, params: SamplingParams, seed: int):
+    folder: a model of ours or any published checkpoint with a chat template.
+    """
+
+    def __init__(self, folder: Path, params: SamplingParams, seed: int, speculate: bool = False):
         self.tokenizer = Tokenizer.load(folder)
-        self.engine = Engine(load_model(folder), self.tokenizer.eos_id)
-        self.params, self.seed = params, seed
+        self.tokenizer.templates.choose(with_tools=False)  # says so now where there is none: weights take long to read
+        model = load_model(folder, None, compute_dtype("auto")).requires_grad_(False)
+        self.engine = Engine(model, self.tokenizer.eos_ids)
+        self.params, self.seed, self.speculate = params, seed, speculate
         self.messages: list[Message] = []
 
     def ask(self, question: str, console: Console | None) -> dict:
         """One turn; shown as it comes where a console is given. Returns prompt, thought, answer, tokens, finish_reason."""
         self.messages.append({"role": "user", "content": question})
-        stream = ThoughtStream(self.tokenizer)
+        prompt = self.tokenizer.chat_ids(self.messages)
+        stream = ThoughtStream(self.tokenizer, opens_thought(prompt, self.tokenizer))
         parts: dict[bool, str] = {True: "", False: ""}
         tokens = 0
-        for token in self.engine.stream(self.tokenizer.chat_ids(self.messages), self.params, self.seed + len(self.messages)):
+        for token in self.engine.stream(prompt, self.params, self.seed + len(self.messages), self.speculate):
             tokens += 1
             was_thinking = stream.thinking
             text, thinking = stream.feed(token)
@@ -45,10 +53,15 @@ class Chat:
         return {"prompt": question, "thought": parts[True].strip(), "answer": answer, "tokens": tokens,
                 "finish_reason": "stop" if finished else "length"}
 
+    def _about(self, folder: Path) -> str:
+        manifest = Path(folder) / "manifest.json"
+        if manifest.exists() and "stage" in read_json(manifest):
+            return ("It was taught the problem families of its recipe and small talk, nothing else. "
+                    "Try: Use 3, 5, 8 once each to make 16.")
+        return f"A {self.engine.model.config.model_type} model."
+
     def converse(self, console: Console, folder: Path) -> None:
-        console.print(f"[dim]{folder}. It was taught the problem families of its recipe and small talk, nothing else. "
-                      "Try: Use 3, 5, 8 once each to make 16. Empty line or Ctrl-D to leave, /new to start over.[/]",
-                      highlight=False)
+        console.print(Text(f"{folder}. {self._about(folder)} Empty line or Ctrl-D to leave, /new to start over.", "dim"))
         while True:
             try:
                 question = console.input("[bold]> [/]").strip()

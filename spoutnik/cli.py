@@ -66,22 +66,24 @@ def run(
 
 @app.command(epilog="Example: spoutnik chat runs/nano --stage cold_start")
 def chat(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or a model's.")],
+    run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
     stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="Share of the probability to sample from.")] = 0.95,
     max_tokens: Annotated[int, typer.Option(help="Longest reply, thought included.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same reply.")] = 0,
+    speculate: Annotated[bool, typer.Option("--speculate", help="Let the model's MTP module draft: the same reply in fewer "
+                                            "steps (slower where a step is native and small).")] = False,
     prompt: Annotated[Optional[str], typer.Option(help="Ask this one question and leave.")] = None,
     json_: Json = False,
 ):
     """Talk to a model in the terminal: the thought is dimmed, the answer plain."""
     from spoutnik.chat import Chat
     from spoutnik.engine.sampling import SamplingParams
-    from spoutnik.recipe.run import open_run
+    from spoutnik.locate import locate
 
-    folder = open_run(run, stage)
-    talk = Chat(folder, SamplingParams(temperature, top_p, max_tokens), seed)
+    folder = locate(run, stage)
+    talk = Chat(folder, SamplingParams(temperature, top_p, max_tokens), seed, speculate)
     if prompt is not None:
         reply = talk.ask(prompt, None if json_ else _console())
         if json_:
@@ -95,7 +97,7 @@ def chat(
 
 @app.command("eval", epilog="Example: spoutnik eval runs/nano --bench gsm8k --data test.jsonl --samples 4")
 def eval_(
-    run: Annotated[Path, typer.Argument(help="A run's folder, or a model's.")],
+    run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
     bench: Annotated[str, typer.Option(help="held-out (our families), gsm8k (needs --data), or gym-countdown, "
                                        "gym-chain_sum, gym-base_conversion, gym-letter_counting (reasoning-gym).")],
     data: Annotated[Optional[Path], typer.Option(help="The benchmark's own file (gsm8k: test.jsonl).")] = None,
@@ -110,10 +112,10 @@ def eval_(
 ):
     """Evaluate a model by R1's protocol: T 0.6, top-p 0.95, k samples, pass@1 as their mean, thought stripped."""
     from spoutnik.evals.benchmarks import evaluate_benchmark
-    from spoutnik.recipe.run import open_run
+    from spoutnik.locate import locate
 
     with _display(json_).stage(f"eval {bench}", "benchmark", 1, 1) as reporter:
-        result = evaluate_benchmark(open_run(run, stage), bench, data, samples, limit, max_tokens, temperature, top_p,
+        result = evaluate_benchmark(locate(run, stage), bench, data, samples, limit, max_tokens, temperature, top_p,
                                     seed, reporter("evaluating"))
     if json_:
         print(json.dumps(result, ensure_ascii=False))
@@ -124,6 +126,61 @@ def eval_(
                       f"{value['problems']} problems x {result['samples']} samples", highlight=False)
     console.print(f"well-formed {result['well_formed']:.1%}, thought {result['thought_tokens']:.0f} tokens, "
                   f"{result['seconds']:.0f} s, {result['note']}", highlight=False)
+
+
+@app.command(epilog="Example: spoutnik inspect deepseek-r1")
+def inspect(
+    model: Annotated[str, typer.Argument(help="A model's folder, a run's, a name on the hub (org/model), or a preset such "
+                                         "as deepseek-r1.")],
+    json_: Json = False,
+):
+    """Show what a model is and what it costs, from its configuration and the headers of its files, without loading it."""
+    from spoutnik.model.describe import describe
+    from spoutnik.model.inspect import inspect_folder, inspect_preset
+    from spoutnik.model.presets import preset
+
+    if Path(model).exists() or "/" in model:
+        from spoutnik.locate import locate
+        found = inspect_folder(locate(model, weights=False))
+    else:
+        found = inspect_preset(preset(model))
+    if json_:
+        print(json.dumps(found.as_json(), ensure_ascii=False))
+        return
+    for label, text in describe(found):
+        print(f"{label:13} {text}")
+
+
+@app.command(epilog="Example: spoutnik export runs/nano --format gguf --out nano.gguf --dtype q8_0")
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
+    format: Annotated[str, typer.Option(help="hf: a folder for transformers. gguf: a file for llama.cpp.")],
+    out: Annotated[Path, typer.Option(help="The folder, or the .gguf file, to write.")],
+    stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
+    dtype: Annotated[Optional[str], typer.Option(help="f32, bf16, f16; gguf also q8_0, q4_0 [default: as stored].")] = None,
+    shard_size: Annotated[str, typer.Option(help="Largest weight file of hf.")] = "5GB",
+    licence: Annotated[Optional[str], typer.Option(help="For the model card [default: what the files say; mit where a "
+                                                        "recipe trained from random weights on generated data].")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
+    json_: Json = False,
+):
+    """Write a model for other programs: transformers (hf) or llama.cpp (gguf)."""
+    from dataclasses import asdict
+
+    from spoutnik.export.command import export as write
+    from spoutnik.locate import locate
+
+    written = write(locate(run, stage), format, out, dtype, shard_size, licence, force)
+    if json_:
+        print(json.dumps(asdict(written) | {"path": str(written.path)}, ensure_ascii=False))
+        return
+    console = _console()
+    console.print(f"Wrote {written.path}: {written.architecture}, {written.dtype}, {written.size / 1e6:,.1f} MB"
+                  + (f" in {len(written.files)} files: {', '.join(written.files)}" if len(written.files) > 1 else ""),
+                  highlight=False, markup=False, soft_wrap=True)
+    console.print(f"Load it: {written.load}", highlight=False, markup=False, soft_wrap=True)
+    for note in written.notes:
+        console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
 
 
 class TerminalDisplay:

@@ -74,7 +74,7 @@ def read_json(path: Path) -> dict:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RunError(f"{path}: not found. Check the path, or run the stage that makes it.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RunError(f"{path}: is not valid JSON ({error}). Restore it, or delete its folder and run again.") from error
 
 

@@ -21,6 +21,15 @@ QWEN = {
     "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.2,
 }
 
+V2 = DEEPSEEK | {"model_type": "deepseek_v2", "scoring_func": "softmax", "topk_method": "group_limited_greedy",
+                 "norm_topk_prob": False, "routed_scaling_factor": 16.0, "n_shared_experts": 2,
+                 "num_nextn_predict_layers": 0, "rope_scaling": YARN | {"mscale": 0.707, "mscale_all_dim": 0.707}}
+QWEN3 = QWEN | {"model_type": "qwen3", "head_dim": 12}
+LLAMA = QWEN | {"model_type": "llama", "rms_norm_eps": 1e-5, "rope_theta": 500.0, "rope_scaling": {
+    "type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 32}}
+ALL = {"deepseek_v3": DEEPSEEK, "deepseek_v2": V2, "qwen2": QWEN, "qwen3": QWEN3, "llama": LLAMA}
+
 V3 = {
     "model_type": "deepseek_v3", "vocab_size": 129280, "hidden_size": 7168, "intermediate_size": 18432,
     "num_hidden_layers": 61, "num_attention_heads": 128, "num_key_value_heads": 128, "q_lora_rank": 1536,
@@ -46,7 +55,7 @@ def model(base: dict, seed: int = 0, **changes) -> Transformer:
         for parameter in made.parameters():
             if parameter.dim() == 1:
                 parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-        for router in made.routers.values():
+        for router in (router for router in made.routers.values() if router.biased):
             bias = router.e_score_correction_bias
             bias.copy_(0.4 * torch.randn(bias.shape, generator=generator))  # of both signs
     return made

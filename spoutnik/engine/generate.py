@@ -4,7 +4,7 @@ Prompts are prefilled once and their cache rows copied for the group's samples; 
 waiting ones take their place; the batch is split over the cores.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spoutnik.engine.native_decoder import NativeDecoder
 from spoutnik.engine.sampling import SamplingParams, sample, uniforms
+from spoutnik.engine.speculative import SpeculativeDecoder
 from spoutnik.errors import UserError
 from spoutnik.model.cache import Cache
 from spoutnik.model.packing import Packing
@@ -43,12 +44,13 @@ class Completion:
 class Engine:
     """Holds a model ready to decode: weights cast once to the type they are computed in.
 
-    max_rows: sequences decoded together on one core. It bounds the cache's memory, and nothing else depends on it.
+    eos_ids: the token, or the several, that end a completion. max_rows: sequences decoded together on one core. It bounds
+    the cache's memory, and nothing else depends on it.
     """
 
-    def __init__(self, model: Transformer, eos_id: int, max_rows: int = 320):
+    def __init__(self, model: Transformer, eos_ids: int | Sequence[int], max_rows: int = 320):
         self.model = inference_copy(model)
-        self.eos_id = eos_id
+        self.eos_ids = torch.tensor([eos_ids] if isinstance(eos_ids, int) else eos_ids)
         self.max_rows = max_rows
         self.native = NativeDecoder(self.model) if NativeDecoder.serves(self.model) else None
 
@@ -70,18 +72,30 @@ class Engine:
         on_all_cores(work, shares)
         return groups
 
-    def stream(self, prompt: list[int], params: SamplingParams, seed: int = 0) -> Iterator[int]:
-        """The tokens of one completion as they come (chat)."""
+    def stream(self, prompt: list[int], params: SamplingParams, seed: int = 0, speculate: bool = False) -> Iterator[int]:
+        """The tokens of one completion as they come (chat). With `speculate`, the MTP module drafts: the same tokens."""
         self.check([prompt], params)
+        seeds = row_seeds(seed, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
+        tokens = (self._drafted if speculate else self._one_by_one)(prompt, params, seeds)
+        for _, token in zip(range(params.max_tokens), tokens):
+            if token in self.eos_ids:
+                return
+            yield token
+
+    def _one_by_one(self, prompt: list[int], params: SamplingParams, seeds: Tensor) -> Iterator[int]:
         cache = Cache.empty(self.model.config, 1, len(prompt) + params.max_tokens, self.model.compute_dtype)
         logits = self.model.logits(self.model.prefill(torch.tensor(prompt), Packing.of([len(prompt)]), cache))
-        seeds = row_seeds(seed, torch.zeros(1, dtype=torch.long), torch.zeros(1, dtype=torch.long))
         for position in range(params.max_tokens):
             token, _ = sample(logits, params, seeds, torch.tensor([position]))
-            if int(token) == self.eos_id:
-                return
             yield int(token)
             logits = self.step(token, cache)
+
+    def _drafted(self, prompt: list[int], params: SamplingParams, seeds: Tensor) -> Iterator[int]:
+        decoder = SpeculativeDecoder(self.model, [prompt], params, seeds, self.eos_ids)
+        yield int(decoder.tokens)
+        while bool(decoder.alive):
+            chosen, counts = decoder.step()
+            yield from chosen[0, :int(counts)].tolist()
 
     @torch.no_grad()
     def step(self, tokens: Tensor, cache: Cache) -> Tensor:
@@ -101,13 +115,15 @@ class Engine:
 
 
 def inference_copy(model: Transformer) -> Transformer:
-    """The same network with its weights in the compute type (the routers' biases stay float32), no gradients."""
+    """The same network with its weights in the compute type (the routers' biases stay float32), no gradients. A model that
+    is frozen and in that type already is its own copy."""
+    if not any(p.requires_grad for p in model.parameters()) and model.embed_tokens.weight.dtype == model.compute_dtype:
+        return model
     with torch.device("meta"):
-        copy = Transformer(model.config, model.compute_dtype)
+        copy = Transformer(model.config, model.compute_dtype, model.rotary)
     state = {name: t.detach().clone() if name.endswith("e_score_correction_bias")
              else t.detach().to(model.compute_dtype, copy=True) for name, t in model.state_dict().items()}
     copy.load_state_dict(state, assign=True)
-    copy.rotary = model.rotary
     return copy.requires_grad_(False)
 
 
@@ -187,7 +203,7 @@ class _Batch:
         at = rows, self.positions[rows]
         self.all_tokens[at], self.all_logprobs[at] = tokens, logprobs
         self.positions[rows] += self.alive[rows]
-        self.alive[rows] &= (tokens != self.engine.eos_id) & (self.positions[rows] < self.params.max_tokens)
+        self.alive[rows] &= ~torch.isin(tokens, self.engine.eos_ids) & (self.positions[rows] < self.params.max_tokens)
 
     def _should_compact(self) -> bool:
         alive = int(self.alive.sum())
@@ -210,7 +226,7 @@ class _Batch:
         completion, count = self.rows[row], int(self.positions[row])
         tokens = self.all_tokens[row, :count].tolist()
         completion.logprobs = self.all_logprobs[row, :count].tolist()
-        completion.finish_reason = "stop" if tokens[-1] == self.engine.eos_id else "length"
+        completion.finish_reason = "stop" if tokens[-1] in self.engine.eos_ids else "length"
         completion.token_ids = tokens[:-1] if completion.finished else tokens
 
 

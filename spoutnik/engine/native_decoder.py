@@ -45,14 +45,13 @@ class NativeDecoder:
 
     def __init__(self, model: Transformer):
         config = model.config
-        mla = config.model_type == "deepseek_v3"
         self.vocabulary = config.vocab_size
         self.step = getattr(library(), "decode_bfloat16" if model.compute_dtype == torch.bfloat16 else "decode_float32")
         self._kept: list[Tensor] = []  # packed or float32 copies: the step only has their addresses
         self.layers = [self._layer(block) for block in model.layers]
         sizes = (config.hidden_size, config.num_attention_heads, config.num_key_value_heads, config.num_hidden_layers,
                  config.vocab_size, config.q_lora_rank or 0, config.kv_lora_rank, config.qk_nope_head_dim,
-                 config.qk_rope_head_dim, config.v_head_dim if mla else config.qk_head_dim, config.intermediate_size,
+                 config.qk_rope_head_dim, config.value_width, config.intermediate_size,
                  config.n_shared_experts * config.moe_intermediate_size, config.moe_intermediate_size,
                  config.n_routed_experts, config.num_experts_per_tok, config.n_group, config.topk_group,
                  config.norm_topk_prob)
@@ -64,8 +63,11 @@ class NativeDecoder:
 
     @staticmethod
     def serves(model: Transformer) -> bool:
-        """Whether the step can be native here: a compiler was found, the model is on the CPU in a type it knows."""
-        weight = model.embed_tokens.weight
+        """Whether the step can be native here: a compiler was found, the model is on the CPU in a type and shape it knows
+        (the nano's and the students'; other published ones decode in torch)."""
+        config, weight = model.config, model.embed_tokens.weight
+        if config.model_type in ("deepseek_v2", "qwen3") or config.attention_bias or config.mlp_bias:
+            return False
         even = all(p.shape[-1] % 2 == 0 for p in model.parameters() if p.dim() > 1)  # inputs are packed in pairs
         return (even and weight.device.type == "cpu" and weight.dtype == model.compute_dtype
                 and weight.dtype in (torch.float32, torch.bfloat16) and library() is not None)

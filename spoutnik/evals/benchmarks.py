@@ -40,7 +40,8 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
     except ValidationError as error:
         raise UserError(f"the options of eval: {first_error(error)}") from error
     tokenizer = Tokenizer.load(folder)
-    engine = Engine(load_model(folder, compute_dtype=compute_dtype("auto")), tokenizer.eos_id)
+    model = load_model(folder, None, compute_dtype("auto")).requires_grad_(False)
+    engine = Engine(model, tokenizer.eos_ids)
     began, done, tokens = time.perf_counter(), 0, 0
     count = 1
 

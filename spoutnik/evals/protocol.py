@@ -18,7 +18,7 @@ from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, sample
 from spoutnik.tasks.corpus import BOOK, FORUM, Layout
 from spoutnik.tasks.language import language_consistency, reflection_count
 from spoutnik.tasks.rewards import accuracy_reward
-from spoutnik.text.thought import Reply, read_reply
+from spoutnik.text.thought import Reply, opens_thought, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.rollouts import chat_prompts
 from spoutnik.train.settings import Settings
@@ -65,7 +65,7 @@ def prompt_ids(prompts: Sequence[tuple[str, str]], tokenizer: Tokenizer, style: 
     if style == "chat":
         return chat_prompts([prompt for prompt, _ in prompts], tokenizer)
     layouts = LAYOUTS[style]
-    return [[tokenizer.bos_id, *tokenizer.encode(layouts[language].problem.format(prompt) + "\n")]
+    return [tokenizer.start_ids + tokenizer.encode(layouts[language].problem.format(prompt) + "\n")
             for prompt, language in prompts]
 
 
@@ -86,14 +86,14 @@ def grade(engine: Engine, tokenizer: Tokenizer, problems: Sequence[Problem], set
           on_tokens: Callable[[int, int], None] | None = None) -> list[list[Graded]]:
     """`samples` graded completions of every problem. `judge` sees the answer alone."""
     params = SamplingParams(settings.temperature, settings.top_p, settings.max_tokens)
-    groups = engine.generate(prompt_ids([(p.prompt, p.language) for p in problems], tokenizer, style), params,
-                             settings.samples, seed, on_tokens)
+    prompts = prompt_ids([(p.prompt, p.language) for p in problems], tokenizer, style)
+    groups = engine.generate(prompts, params, settings.samples, seed, on_tokens)
     graded = []
-    for problem, group in zip(problems, groups):
+    for problem, prompt, group in zip(problems, prompts, groups):
         row = []
         for completion in group:
             ids, finished = completion.token_ids, completion.finished
-            reply = (read_reply(ids, tokenizer, finished) if style == "chat"
+            reply = (read_reply(ids, tokenizer, finished, opens_thought(prompt, tokenizer)) if style == "chat"
                      else read_plain(ids, tokenizer, finished, LAYOUTS[style]))
             row.append(Graded(problem, completion, reply, judge(problem, reply.answer) if reply.well_formed else 0.0))
         graded.append(row)

@@ -14,11 +14,13 @@ class Cache:
 
     layers: list[Tensor]
     lengths: Tensor
+
     @staticmethod
-    def empty(config: ModelConfig, rows: int, capacity: int, dtype: torch.dtype,
-              device: torch.device | str = "cpu") -> "Cache":
+    def empty(config: ModelConfig, rows: int, capacity: int, dtype: torch.dtype, device: torch.device | str = "cpu",
+              mtp: bool = False) -> "Cache":
+        """With `mtp`, one layer more for the MTP module, which sees as many tokens as the others."""
         shape = (rows, capacity, config.cache_width)
-        return Cache([torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)],
+        return Cache([torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers + mtp)],
                      torch.zeros(rows, dtype=torch.long, device=device))
 
     @property
@@ -26,18 +28,25 @@ class Cache:
         return self.lengths.shape[0]
 
     def append(self, layer: int, entries: Tensor) -> None:
-        """Stores the new token's entries (rows, cache_width) of one layer; `advance` counts it after the last layer."""
+        """Stores the entries (rows * new, cache_width) of each row's `new` next tokens; `advance` counts them after the last
+        layer."""
         store = self.layers[layer]
-        store[torch.arange(self.rows, device=store.device), self.lengths] = entries
+        new = self.positions(entries.shape[0] // self.rows)
+        store[torch.arange(self.rows, device=store.device)[:, None], new] = entries.view(*new.shape, -1)
 
-    def prefix(self, layer: int) -> tuple[Tensor, Tensor]:
-        """What the token being decoded may see: entries (rows, longest, cache_width), mask (rows, 1, 1, longest)."""
-        longest = int(self.lengths.max()) + 1
-        seen = torch.arange(longest, device=self.lengths.device) <= self.lengths[:, None]
-        return self.layers[layer][:, :longest], seen[:, None, None]
+    def positions(self, new: int) -> Tensor:
+        """(rows, new) positions of each row's next tokens."""
+        return self.lengths[:, None] + torch.arange(new, device=self.lengths.device)
 
-    def advance(self) -> None:
-        self.lengths += 1
+    def prefix(self, layer: int, new: int = 1) -> tuple[Tensor, Tensor]:
+        """What the `new` tokens being decoded see: entries (rows, longest, cache_width), mask (rows, 1, new, longest)."""
+        longest = int(self.lengths.max()) + new
+        seen = torch.arange(longest, device=self.lengths.device) <= self.positions(new)[..., None]
+        return self.layers[layer][:, :longest], seen[:, None]
+
+    def advance(self, new: int | Tensor = 1) -> None:
+        """Counts the stored tokens; those beyond `new` (one number, or one per row) will be written over."""
+        self.lengths += new
 
     def select(self, rows: Tensor) -> "Cache":
         """A cache of the given rows (repeats allowed: that is how a group shares one prompt's prefill)."""

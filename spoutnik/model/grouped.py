@@ -3,12 +3,12 @@
 import torch
 from torch import Tensor
 
+from spoutnik.native import training
+
 
 class _LoopedProducts(torch.autograd.Function):
-    """The loop-over-experts twin of `torch._grouped_mm`, written into preallocated results.
-
-    On CPU it is what runs: it needs no second layout of the weights, and its shapes are those that oneDNN has compiled.
-    """
+    """The loop-over-experts twin of `torch._grouped_mm` and of our own kernel, written into preallocated results. It runs
+    where neither does: in float32, and on processors that we have no kernel for."""
 
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, counts: tuple[int, ...]) -> Tensor:
@@ -31,10 +31,20 @@ class _LoopedProducts(torch.autograd.Function):
         return grad_x, grad_weight, None
 
 
+def row_multiple(x: Tensor, weight: Tensor, rows: int) -> int:
+    """What blocks of x (., in) for weight (E, out, in) are best rounded up to: whole tiles for our kernel (8) and for a GPU's
+    (16), shapes that repeat for oneDNN, which compiles each new one (see packing.py)."""
+    if training.multiplies(x, weight):
+        return 8
+    return 64 if rows > 64 * len(weight) and not x.is_cuda else 16
+
+
 def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """x (N, in) sorted by expert, weight (E, out, in), counts (E,) rows of each expert; returns (N, out)."""
     weight = weight.to(x.dtype)
     if x.is_cuda and x.dtype == torch.bfloat16:
         offsets = counts.cumsum(0, dtype=torch.int32)
         return torch._grouped_mm(x, weight.transpose(1, 2), offs=offsets)
+    if training.multiplies(x, weight):
+        return training.products(x, weight, counts)
     return _LoopedProducts.apply(x, weight, tuple(counts.tolist()))

@@ -13,9 +13,20 @@ class Linear(nn.Linear):
     Explicit on purpose: autocast would do the same, where nobody can see it.
     """
 
+    def reset_parameters(self) -> None:
+        """Nothing: weights come from Transformer.init_weights or from a file."""
+
     def forward(self, x: Tensor) -> Tensor:
-        bias = None if self.bias is None else self.bias.to(x.dtype)
-        return F.linear(x, self.weight.to(x.dtype), bias)
+        return linear(x, self.weight, self.bias)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """x (..., in) times weight (out, in) transposed, plus bias, in the type of x."""
+    weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+    if not training.multiplies(x, weight):
+        return F.linear(x, weight, bias)
+    y = training.linear(x, weight)
+    return y if bias is None else y + bias
 
 
 class RMSNorm(nn.Module):
@@ -46,12 +57,14 @@ def swiglu_plain(gate_up: Tensor) -> Tensor:
 class SwiGLU(nn.Module):
     """down(silu(gate(x)) * up(x)): the dense feed-forward block, and the shared experts as one."""
 
-    def __init__(self, hidden_size: int, intermediate_size: int):
+    def __init__(self, hidden_size: int, intermediate_size: int, bias: bool = False):
         super().__init__()
-        self.gate_proj = Linear(hidden_size, intermediate_size, bias=False)
-        self.up_proj = Linear(hidden_size, intermediate_size, bias=False)
-        self.down_proj = Linear(intermediate_size, hidden_size, bias=False)
+        self.gate_proj = Linear(hidden_size, intermediate_size, bias)
+        self.up_proj = Linear(hidden_size, intermediate_size, bias)
+        self.down_proj = Linear(intermediate_size, hidden_size, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate_up = torch.cat([self.gate_proj.weight, self.up_proj.weight]).to(x.dtype)  # one product instead of two
-        return self.down_proj(swiglu(F.linear(x, gate_up)))
+        # One product instead of two.
+        gate_up = torch.cat([self.gate_proj.weight, self.up_proj.weight])
+        bias = None if self.gate_proj.bias is None else torch.cat([self.gate_proj.bias, self.up_proj.bias])
+        return self.down_proj(swiglu(linear(x, gate_up, bias)))

@@ -25,13 +25,14 @@ class MLA(nn.Module):
         if config.q_lora_rank is None:
             self.q_proj = Linear(hidden, heads * config.qk_head_dim, bias=False)
         else:
-            self.q_a_proj = Linear(hidden, config.q_lora_rank, bias=False)
+            self.q_a_proj = Linear(hidden, config.q_lora_rank, bias=config.attention_bias)
             self.q_a_layernorm = RMSNorm(config.q_lora_rank, 1e-6)  # always 1e-6, whatever rms_norm_eps (trap 10)
             self.q_b_proj = Linear(config.q_lora_rank, heads * config.qk_head_dim, bias=False)
-        self.kv_a_proj_with_mqa = Linear(hidden, config.kv_lora_rank + config.qk_rope_head_dim, bias=False)
+        self.kv_a_proj_with_mqa = Linear(hidden, config.kv_lora_rank + config.qk_rope_head_dim,
+                                         bias=config.attention_bias)
         self.kv_a_layernorm = RMSNorm(config.kv_lora_rank, 1e-6)
         self.kv_b_proj = Linear(config.kv_lora_rank, heads * (config.qk_nope_head_dim + config.v_head_dim), bias=False)
-        self.o_proj = Linear(heads * config.v_head_dim, hidden, bias=False)
+        self.o_proj = Linear(heads * config.v_head_dim, hidden, bias=config.attention_bias)
 
     def _queries(self, x: Tensor) -> Tensor:
         """(t, h, n + r), not rotated."""
@@ -61,7 +62,7 @@ class MLA(nn.Module):
         return self.o_proj(out.flatten(1))
 
     def decode(self, x: Tensor, rotary: Tensor, cache: Cache, layer: int) -> Tensor:
-        """The absorbed form, for one new token per row: x (b, hidden) to (b, hidden).
+        """The absorbed form, for the next token (or few) of each cache row: x (b, hidden) to (b, hidden), b = rows x new.
 
         kv_b_proj's key half moves into the query and its value half behind the attention, so that every head reads
         the one cached latent: multi-query attention of width c + r.
@@ -72,10 +73,12 @@ class MLA(nn.Module):
         w = self.kv_b_proj.weight.to(x.dtype).view(config.num_attention_heads, -1, config.kv_lora_rank)
         w_k, w_v = w.split([config.qk_nope_head_dim, config.v_head_dim], dim=1)
         q = torch.cat([torch.einsum("bhn,hnc->bhc", q_nope, w_k), rotate_interleaved(q_pe, rotary)], dim=-1)
-        entries, seen = cache.prefix(layer)
-        # Heads stand where queries usually do: one "head", h queries, all over the same keys. The values are the
+        new = len(x) // cache.rows
+        entries, seen = cache.prefix(layer, new)
+        # Heads stand where queries usually do: one "head", new * h queries, all over the same keys. The values are the
         # latent; reading the rotary part too keeps q, k and v one width (the fused kernel's wish) and is cut after.
-        kv = entries[:, None]
-        latent = F.scaled_dot_product_attention(q[:, None], kv, kv, attn_mask=seen, scale=self.scale)
-        out = torch.einsum("bhc,hvc->bhv", latent[:, 0, :, :config.kv_lora_rank], w_v)
-        return self.o_proj(out.flatten(1))
+        kv, seen = entries[:, None], seen if new == 1 else seen.repeat_interleave(config.num_attention_heads, dim=2)
+        q = q.view(cache.rows, 1, -1, q.shape[-1])
+        latent = F.scaled_dot_product_attention(q, kv, kv, attn_mask=seen, scale=self.scale)
+        latent = latent.view(len(x), config.num_attention_heads, -1)[..., :config.kv_lora_rank]
+        return self.o_proj(torch.einsum("bhc,hvc->bhv", latent, w_v).flatten(1))

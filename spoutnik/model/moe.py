@@ -1,4 +1,4 @@
-"""DeepSeekMoE with V3's router (DeepSeek-V3, section 2.1.2, eq. 12-20).
+"""DeepSeekMoE (Dai et al. 2024) with the routers of V3 (DeepSeek-V3, section 2.1.2, eq. 12-20) and V2 (section 2.2).
 
 Letters: T tokens, E routed experts, K experts per token, D hidden size.
 """
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.grouped import grouped_linear
+from spoutnik.model.grouped import grouped_linear, row_multiple
 from spoutnik.model.layers import SwiGLU, swiglu
 from spoutnik.model.packing import Packing
 
@@ -32,12 +32,15 @@ class Router(nn.Module):
         super().__init__()
         self.config, self.name = config, name
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
-        # A buffer, moved by its own rule and not by the gradient; float32 whatever the weights' type (trap 6).
-        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
+        self.biased = config.topk_method == "noaux_tc"
+        if self.biased:
+            # A buffer, moved by its own rule and not by the gradient; float32 whatever the weights' type (trap 6).
+            self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
 
     def forward(self, x: Tensor, packing: Packing | None, trace: RouterTrace | None) -> tuple[Tensor, Tensor]:
         """x (T, D) to the chosen experts (T, K) and their weights (T, K), float32."""
-        scores = F.linear(x.float(), self.weight.float()).sigmoid()  # float32: near-ties route alike (trap 7)
+        logits = F.linear(x.float(), self.weight.float())  # float32: near-ties route alike (trap 7)
+        scores = logits.sigmoid() if self.config.scoring_func == "sigmoid" else logits.softmax(-1)
         experts = self.select(scores.detach())
         weights = scores.gather(1, experts)  # the bias chooses but never weighs (trap 5)
         if self.config.norm_topk_prob:
@@ -50,16 +53,19 @@ class Router(nn.Module):
         return experts, weights * self.config.routed_scaling_factor
 
     def select(self, scores: Tensor) -> Tensor:
-        """The K experts with the best biased scores inside the best groups: (T, E) to (T, K)."""
+        """The K experts with the best scores, V3's biased, inside the best groups: (T, E) to (T, K)."""
         config = self.config
-        biased = scores + self.e_score_correction_bias
-        if config.n_group > 1:
-            groups = biased.unflatten(-1, (config.n_group, -1))
-            best = groups.topk(2, dim=-1).values.sum(-1).topk(config.topk_group, dim=-1, sorted=False).indices
-            kept = torch.zeros_like(groups[..., 0], dtype=torch.bool).scatter_(1, best, True)
+        if self.biased:
+            scores = scores + self.e_score_correction_bias
+        if config.n_group > 1 and config.topk_method != "greedy":
+            groups = scores.unflatten(-1, (config.n_group, -1))
+            # A group is as good as its two best experts in V3, as its best one in V2 (trap 8).
+            worth = groups.topk(2, dim=-1).values.sum(-1) if self.biased else groups.amax(-1)
+            best = worth.topk(config.topk_group, dim=-1, sorted=False).indices
+            kept = torch.zeros_like(worth, dtype=torch.bool).scatter_(1, best, True)
             # -inf, not 0: a negative bias would let an expert of a masked group win (trap 4).
-            biased = groups.masked_fill(~kept[..., None], float("-inf")).flatten(-2)
-        return biased.topk(config.num_experts_per_tok, dim=-1, sorted=False).indices
+            scores = groups.masked_fill(~kept[..., None], float("-inf")).flatten(-2)
+        return scores.topk(config.num_experts_per_tok, dim=-1, sorted=False).indices
 
     @torch.no_grad()
     def move_bias(self, load: Tensor, gamma: float) -> None:
@@ -95,7 +101,8 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """x (T, D), experts (T, K), weights (T, K) to (T, D): sort by expert, two grouped products, sum back."""
-        layout = Layout.of(experts, self.down_proj.shape[0])
+        n_experts = self.down_proj.shape[0]
+        layout = Layout.of(experts, n_experts, row_multiple(x, self.down_proj, experts.numel()))
         rows = _Dispatch.apply(x, layout)
         rows = grouped_linear(swiglu(grouped_linear(rows, self.gate_up_proj, layout.counts)), self.down_proj, layout.counts)
         return _Combine.apply(rows, layout, weights)
@@ -112,18 +119,17 @@ class Experts(nn.Module):
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows sorted by expert. counts (E,) rows of each block, rounded up to a multiple of 64 or 16 so that shapes repeat
-    (see packing.py); tokens (N,) the token in each row, any one where the row is filler; slots (T * K,) the row of each
-    choice."""
+    """Rows sorted by expert. counts (E,) rows of each block, rounded up to what the products like; tokens (N,) the token in
+    each row, any one where the row is filler; slots (T * K,) the row of each choice."""
 
     counts: Tensor
     tokens: Tensor
     slots: Tensor
 
     @staticmethod
-    def of(experts: Tensor, n_experts: int) -> "Layout":
+    def of(experts: Tensor, n_experts: int, multiple: int) -> "Layout":
+        """experts (T, K); every block becomes a multiple of `multiple` rows."""
         chosen = experts.flatten()
-        multiple = 64 if len(chosen) > 64 * n_experts else 16
         sizes = torch.bincount(chosen, minlength=n_experts)
         counts = -(-sizes // multiple) * multiple
         order = chosen.argsort(stable=True)

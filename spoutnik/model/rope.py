@@ -1,11 +1,12 @@
-"""Rotary position embedding with YaRN (Su et al. 2021; Peng et al. 2023), as DeepSeek-V3 applies them."""
+"""Rotary position embedding (Su et al. 2021) with YaRN as DeepSeek applies it (Peng et al. 2023), Llama 3's scaling, and the
+linear one."""
 
 import math
 
 import torch
 from torch import Tensor
 
-from spoutnik.model.config import ModelConfig, YarnScaling
+from spoutnik.model.config import LinearScaling, Llama3Scaling, ModelConfig, YarnScaling
 
 
 def yarn_mscale(factor: float, mscale: float) -> float:
@@ -25,14 +26,29 @@ def yarn_correction_range(scaling: YarnScaling, width: int, theta: float) -> tup
 
 def inverse_frequencies(config: ModelConfig) -> Tensor:
     """(width / 2) rotation speeds in radians per position. YaRN is applied whenever it is configured (trap 2)."""
-    width = config.qk_rope_head_dim if config.model_type == "deepseek_v3" else config.qk_head_dim
+    width = config.rope_width
     frequencies = config.rope_theta ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
-    scaling = config.rope_scaling
-    if scaling is None:
-        return frequencies
-    low, high = yarn_correction_range(scaling, width, config.rope_theta)
-    ramp = (torch.arange(width // 2, dtype=torch.float32) - low) / max(high - low, 0.001)
+    match config.rope_scaling:
+        case YarnScaling() as scaling:
+            return _yarn(frequencies, scaling, config.rope_theta)
+        case Llama3Scaling() as scaling:
+            return _llama3(frequencies, scaling)
+        case LinearScaling(factor=factor):
+            return frequencies / factor
+    return frequencies
+
+
+def _yarn(frequencies: Tensor, scaling: YarnScaling, theta: float) -> Tensor:
+    low, high = yarn_correction_range(scaling, 2 * len(frequencies), theta)
+    ramp = (torch.arange(len(frequencies), dtype=torch.float32) - low) / max(high - low, 0.001)
     keep = 1 - ramp.clamp(0, 1)
+    return frequencies / scaling.factor * (1 - keep) + frequencies * keep
+
+
+def _llama3(frequencies: Tensor, scaling: Llama3Scaling) -> Tensor:
+    """Waves that turn often within the original context stay, those that do not are stretched, a blend lies between."""
+    turns = frequencies * scaling.original_max_position_embeddings / (2 * math.pi)
+    keep = ((turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor)).clamp(0, 1)
     return frequencies / scaling.factor * (1 - keep) + frequencies * keep
 
 
@@ -40,18 +56,28 @@ def softmax_scale(config: ModelConfig) -> float:
     """1/sqrt(d), times YaRN's mscale squared on MLA (trap 3). V3: 0.1352338."""
     scale = config.qk_head_dim ** -0.5
     scaling = config.rope_scaling
-    if scaling is not None and scaling.mscale_all_dim:
+    if config.is_mla and isinstance(scaling, YarnScaling) and scaling.mscale_all_dim:
         scale *= yarn_mscale(scaling.factor, scaling.mscale_all_dim) ** 2
     return scale
 
 
-def rotary_table(config: ModelConfig, positions: int) -> Tensor:
-    """(positions, 2, width/2) cosines and sines, float32, carrying the ratio of YaRN's two mscales (1.0 for V3)."""
-    angles = torch.outer(torch.arange(positions, dtype=torch.float32), inverse_frequencies(config))
+def rotary_magnitude(config: ModelConfig) -> float:
+    """What YaRN multiplies cosines and sines by: its `attention_factor`, or the ratio of its two mscales (1.0 for V3)."""
     scaling = config.rope_scaling
-    ratio = 1.0 if scaling is None else (yarn_mscale(scaling.factor, scaling.mscale)
-                                         / yarn_mscale(scaling.factor, scaling.mscale_all_dim))
-    return torch.stack([angles.cos() * ratio, angles.sin() * ratio], dim=1)
+    if not isinstance(scaling, YarnScaling):
+        return 1.0
+    if scaling.attention_factor is not None:
+        return scaling.attention_factor
+    return yarn_mscale(scaling.factor, scaling.mscale) / yarn_mscale(scaling.factor, scaling.mscale_all_dim)
+
+
+def rotary_table(config: ModelConfig, positions: int) -> Tensor:
+    """(positions, 2, width/2) cosines and sines, float32."""
+    angles = torch.outer(torch.arange(positions, dtype=torch.float32), inverse_frequencies(config))
+    table, magnitude = torch.empty(positions, 2, angles.shape[1], device=angles.device), rotary_magnitude(config)
+    torch.cos(angles, out=table[:, 0])
+    torch.sin(angles, out=table[:, 1])
+    return table if magnitude == 1 else table.mul_(magnitude)
 
 
 def rotate_interleaved(x: Tensor, rotary: Tensor) -> Tensor:

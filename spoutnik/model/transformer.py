@@ -1,7 +1,9 @@
-"""The whole network: DeepSeek-V3 (MLA + DeepSeekMoE + MTP), or a dense Qwen2-shaped student.
+"""The whole network: DeepSeek-V2 or V3 (MLA + DeepSeekMoE + MTP), or a dense one in the shape of Qwen or Llama.
 
 Module names are the published tensor names. T tokens of a packed stream, B rows being decoded, D hidden size.
 """
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from spoutnik.model.mla import MLA
 from spoutnik.model.moe import DeepSeekMoE, Router, RouterTrace
 from spoutnik.model.packing import STREAM_MULTIPLE, Packing
 from spoutnik.model.rope import rotary_table
+from spoutnik.native import training
 
 
 class Block(nn.Module):
@@ -22,10 +25,10 @@ class Block(nn.Module):
         super().__init__()
         self.layer = layer
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = MLA(config) if config.model_type == "deepseek_v3" else GQA(config)
+        self.self_attn = MLA(config) if config.is_mla else GQA(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.mlp = (DeepSeekMoE(config, f"layers.{layer}") if config.is_moe_layer(layer)
-                    else SwiGLU(config.hidden_size, config.intermediate_size))
+                    else SwiGLU(config.hidden_size, config.intermediate_size, config.mlp_bias))
 
     def forward(self, x: Tensor, rotary: Tensor, packing: Packing, trace: RouterTrace | None,
                 entries: list[Tensor] | None = None) -> Tensor:
@@ -34,7 +37,7 @@ class Block(nn.Module):
         return self._feed_forward(x + attended, packing, trace)
 
     def decode(self, x: Tensor, rotary: Tensor, cache: Cache) -> Tensor:
-        """x (B, D) to (B, D), one new token per row."""
+        """x (B, D) to (B, D): the next token (or few) of each cache row."""
         attended = self.self_attn.decode(self.input_layernorm(x), rotary, cache, self.layer)
         return self._feed_forward(x + attended, None, None)
 
@@ -57,28 +60,36 @@ class MultiTokenPrediction(Block):
         self.eh_proj = Linear(2 * config.hidden_size, config.hidden_size, bias=False)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)  # published as shared_head.norm
 
-    def predict(self, hidden: Tensor, next_embeddings: Tensor, rotary: Tensor, packing: Packing,
-                trace: RouterTrace | None) -> Tensor:
+    def predict(self, hidden: Tensor, next_embeddings: Tensor, rotary: Tensor, packing: Packing, trace: RouterTrace | None,
+                entries: list[Tensor] | None = None) -> Tensor:
         """hidden (T, D) after the final norm, next_embeddings (T, D); returns states for the shared head (T, D)."""
-        x = self.eh_proj(torch.cat([self.enorm(next_embeddings), self.hnorm(hidden)], dim=-1))
-        return self.norm(self(x, rotary, packing, trace))
+        return self.norm(self(self._joined(hidden, next_embeddings), rotary, packing, trace, entries))
+
+    def predict_next(self, hidden: Tensor, next_embeddings: Tensor, rotary: Tensor, cache: Cache) -> Tensor:
+        """The same over the cache, for the next token (or few) of each row."""
+        return self.norm(self.decode(self._joined(hidden, next_embeddings), rotary, cache))
+
+    def _joined(self, hidden: Tensor, next_embeddings: Tensor) -> Tensor:
+        return self.eh_proj(torch.cat([self.enorm(next_embeddings), self.hnorm(hidden)], dim=-1))
 
 
 class Transformer(nn.Module):
-    """Weights live in the type they were loaded in; `compute_dtype` is the type of activations."""
+    """Weights live in the type they were loaded in; `compute_dtype` is the type of activations. A new network's weights have
+    no values before `init_weights` or `load_state_dict`."""
 
-    def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32):
+    def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32, rotary: Tensor | None = None):
+        """rotary: the table of `rotary_of`, where the caller has it already."""
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.hidden_size), freeze=False)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.embed_tokens.weight
         self.mtp = MultiTokenPrediction(config) if config.num_nextn_predict_layers else None
-        self.register_buffer("rotary", self.rotary_of(config), persistent=False)
+        self.register_buffer("rotary", self.rotary_of(config) if rotary is None else rotary, persistent=False)
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator) -> None:
@@ -125,7 +136,10 @@ class Transformer(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., vocabulary) in float32: rounding logits to bfloat16 is where sampler and trainer diverge."""
-        return F.linear(hidden.float(), self.lm_head.weight.to(hidden.dtype).float())
+        weight = self.lm_head.weight.to(hidden.dtype)
+        if not torch.is_grad_enabled() and training.multiplies(hidden, weight):
+            return training.linear_float(hidden.flatten(0, -2), weight).view(*hidden.shape[:-1], -1)
+        return F.linear(hidden.float(), weight.float())
 
     def forward(self, input_ids: Tensor) -> Tensor:
         """input_ids (batch, length) to logits (batch, length, vocabulary)."""
@@ -136,20 +150,60 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def prefill(self, input_ids: Tensor, packing: Packing, cache: Cache) -> Tensor:
         """Runs whole prompts and fills one empty cache row per document; returns the last states (documents, D)."""
-        entries: list[Tensor] = []
-        hidden = self.hidden(input_ids, packing, entries=entries)
-        real = len(input_ids) - packing.filler
-        for store, entry in zip(cache.layers, entries):
-            store[packing.document_ids[:real], packing.position_ids[:real]] = entry[:real].to(store.dtype)
+        hidden = self._prefilled(input_ids, packing, cache)
         cache.lengths = torch.tensor(packing.lengths, device=hidden.device)
         return hidden[packing.last_tokens]
+
+    def _prefilled(self, input_ids: Tensor, packing: Packing, cache: Cache) -> Tensor:
+        entries: list[Tensor] = []
+        hidden = self.hidden(input_ids, packing, entries=entries)
+        for store, entry in zip(cache.layers, entries):
+            _store(store, entry, packing)
+        return hidden
 
     @torch.no_grad()
     def decode(self, input_ids: Tensor, cache: Cache) -> Tensor:
         """One new token per cache row: input_ids (B,) to the states the head reads (B, D)."""
-        x = self.embed(input_ids)
-        rotary = self.rotary[cache.lengths]
+        hidden = self.extend(input_ids[:, None], cache)[:, 0]
+        cache.advance()
+        return hidden
+
+    @torch.no_grad()
+    def extend(self, input_ids: Tensor, cache: Cache) -> Tensor:
+        """The next tokens of each cache row, input_ids (B, new), to the states the head reads (B, new, D). The cache stores
+        them without counting them: the caller may want to keep only some (`cache.advance`)."""
+        x = self.embed(input_ids.flatten())
+        rotary = self.rotary[cache.positions(input_ids.shape[1]).flatten()]
         for layer in self.layers:
             x = layer.decode(x, rotary, cache)
-        cache.advance()
-        return self.norm(x)
+        return self.norm(x).view(*input_ids.shape, -1)
+
+    @torch.no_grad()
+    def mtp_prefill(self, input_ids: Tensor, packing: Packing, cache: Cache,
+                    choose: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """`prefill` for a cache with the MTP module's layer. `choose` makes a token (documents,) of each document's last
+        state (documents, D); the module needs it as the successor of the prompt. Returns those tokens, and the states whose
+        head predicts the token after them (documents, D)."""
+        hidden = self._prefilled(input_ids, packing, cache)
+        cache.lengths = torch.tensor(packing.lengths, device=hidden.device)
+        last = packing.last_tokens
+        following = torch.cat([input_ids[1:], input_ids[:1]])
+        following[last] = tokens = choose(hidden[last])
+        entries: list[Tensor] = []
+        ahead = self.mtp.predict(hidden, self.embed(following), self.rotary[packing.position_ids], packing, None, entries)
+        _store(cache.layers[-1], entries[0], packing)
+        return tokens, ahead[last]
+
+    @torch.no_grad()
+    def mtp_extend(self, hidden: Tensor, next_ids: Tensor, cache: Cache) -> Tensor:
+        """After `extend`: its states (B, new, D) and each token's successor (B, new) to the states whose head predicts the
+        token after that (B, new, D)."""
+        rotary = self.rotary[cache.positions(next_ids.shape[1]).flatten()]
+        ahead = self.mtp.predict_next(hidden.flatten(0, 1), self.embed(next_ids.flatten()), rotary, cache)
+        return ahead.view_as(hidden)
+
+
+def _store(store: Tensor, entries: Tensor, packing: Packing) -> None:
+    """Prefilled entries (T, cache_width) into empty cache rows, one per document."""
+    real = len(entries) - packing.filler
+    store[packing.document_ids[:real], packing.position_ids[:real]] = entries[:real].to(store.dtype)

@@ -10,9 +10,15 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spoutnik.errors import RunError
-from spoutnik.files import read_json, replacing
+from spoutnik.files import replacing
+from spoutnik.model import fp8
+from spoutnik.model.checkpoint import Checkpoint, Stored
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.layout import SCALE, is_quantised
 from spoutnik.model.transformer import Transformer
+
+_DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+           "F8_E4M3": torch.float8_e4m3fn}
 
 
 def published_parts(name: str, config: ModelConfig) -> list[tuple[str, tuple]]:
@@ -83,67 +89,134 @@ def save_model(folder: Path, model: Transformer, dtype: torch.dtype = torch.bflo
     save_tensors(folder / "model.safetensors", tensors, {"format": "pt"})
 
 
-def _locate(folder: Path) -> dict[str, Path]:
-    """Published tensor name -> the file that holds it, over one file or several with an index."""
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        return {name: folder / file for name, file in read_json(index)["weight_map"].items()}
-    single = folder / "model.safetensors"
-    if not single.exists():
-        raise RunError(f"{folder}: has neither model.safetensors nor model.safetensors.index.json. "
-                       "Give a folder in Hugging Face layout, or run the stage that makes it.")
-    try:
-        with safe_open(single, framework="pt") as file:
-            return dict.fromkeys(file.keys(), single)
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{single}: is damaged ({error}). Delete its folder and run again, or restore it.") from error
-
-
 @torch.no_grad()
-def load_model(folder: Path, dtype: torch.dtype = torch.float32, compute_dtype: torch.dtype | None = None,
-               device: torch.device | str = "cpu") -> Transformer:
-    """The model of a folder in Hugging Face layout, tensor by tensor.
+def load_model(folder: Path, dtype: torch.dtype | None = torch.float32, compute_dtype: torch.dtype | None = None,
+               device: torch.device | str = "cpu", keep_fp8: bool = False) -> Transformer:
+    """The model of a folder in Hugging Face layout.
 
+    A tensor that the file holds as it is wanted is mapped: read when it is first used, shared with other processes until it
+    is changed. Others are read one by one into their place, so that no more than one of them is ever in memory twice.
+
+    Args:
+        dtype: what weights become; None keeps the type the file stores.
+        compute_dtype: of activations; `dtype` where not given.
+        keep_fp8: hold the weights of an FP8 checkpoint in 8 bits and dequantise them at each use: no training.
     Raises:
-        RunError: a file is missing or damaged, or a tensor does not match the configuration (both shapes are named).
+        UserError, RunError: the files are missing, damaged or do not fit their configuration; said before weights are read.
     """
-    folder = Path(folder)
-    config = ModelConfig.load(folder)
-    where = _locate(folder)
+    checkpoint = Checkpoint.open(folder)
+    config, reader = checkpoint.config, Reader(checkpoint)
+    dtype = dtype or stored_dtype(checkpoint)
+    rotary = Transformer.rotary_of(config).to(device)
     with torch.device("meta"):
-        model = Transformer(config, compute_dtype or dtype)
-    model.rotary = Transformer.rotary_of(config)
+        model = Transformer(config, compute_dtype or dtype, rotary)
     state: dict[str, Tensor] = {}
-    files: dict[Path, object] = {}
     for name, target in model.state_dict().items():
+        parts = published_parts(name, config)
         if config.tie_word_embeddings and name == "lm_head.weight":
             continue
-        keep_float32 = name.endswith("e_score_correction_bias")
-        tensor = torch.empty(target.shape, dtype=torch.float32 if keep_float32 else dtype, device=device)
-        for published, part in published_parts(name, config):
-            if published not in where:
-                raise RunError(f"{folder}: the tensor {published} that config.json asks for is missing from the weights. "
-                               "The checkpoint and its configuration do not belong together.")
-            source = _read(where[published], published, files)
-            if source.shape != tensor[part].shape:
-                raise RunError(f"{where[published]}: {published} has shape {list(source.shape)}, but config.json asks for "
-                               f"{list(tensor[part].shape)}. The checkpoint and its configuration do not belong together.")
-            tensor[part] = source
-        state[name] = tensor
-    model.load_state_dict(state, assign=True, strict=not config.tie_word_embeddings)
+        if keep_fp8 and config.quantization_config is not None and is_quantised(parts[0][0]):
+            _keep(model, name, parts, reader, device)
+            continue
+        wanted = torch.float32 if name.endswith("e_score_correction_bias") else dtype  # trap 6
+        state[name] = reader.tensor(parts, target.shape, wanted, device)
+    model.load_state_dict(state, assign=True, strict=False)
     if config.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
     for parameter in model.parameters():
-        parameter.requires_grad_(True)
-    return model.to(device)
+        assert not parameter.is_meta
+        parameter.requires_grad_(parameter.dtype in (torch.float32, torch.bfloat16, torch.float16))
+    return model
 
 
-def _read(path: Path, name: str, files: dict[Path, object]) -> Tensor:
+def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
+    """What the checkpoint's weights are stored in; FP8 ones are meant for bfloat16."""
+    dtype = _DTYPES[checkpoint.tensors["model.embed_tokens.weight"].dtype]
+    return torch.float32 if dtype == torch.float64 else dtype
+
+
+def _keep(model: Transformer, name: str, parts: list[tuple[str, tuple]], reader: "Reader",
+          device: torch.device | str) -> None:
+    """Puts an FP8 weight into the model as it is stored."""
+    path, _, attribute = name.rpartition(".")
+    if not path.endswith(".experts"):
+        weight, scale_inv = reader.blocks(parts[0][0], device)
+        fp8.keep(model.get_submodule(path), weight, scale_inv, model.compute_dtype)
+    elif attribute == "gate_up_proj":  # all three matrices at once, under their published names
+        block = model.get_submodule(path.removesuffix(".experts"))
+        names = [part for part, _ in parts] + [part for part, _ in published_parts(f"{path}.down_proj", model.config)]
+        weights = {kind: [reader.blocks(part, device) for part in names if part.endswith(f".{kind}.weight")]
+                   for kind in ("gate_proj", "up_proj", "down_proj")}
+        block.experts = fp8.FP8Experts({kind: [w for w, _ in pairs] for kind, pairs in weights.items()},
+                                       {kind: [s for _, s in pairs] for kind, pairs in weights.items()})
+
+
+class Reader:
+    """Brings a checkpoint's tensors into memory."""
+
+    def __init__(self, checkpoint: Checkpoint):
+        self.checkpoint = checkpoint
+        self._maps: dict[Path, torch.UntypedStorage] = {}
+
+    def tensor(self, parts: list[tuple[str, tuple]], shape: torch.Size, dtype: torch.dtype,
+               device: torch.device | str = "cpu") -> Tensor:
+        """One of our tensors from its published parts [(name, index into it)], dequantised, in `dtype`."""
+        name, index = parts[0]
+        stored = self.checkpoint.tensors[name]
+        if index == () and _DTYPES[stored.dtype] == dtype and torch.device(device).type == "cpu":
+            return self.mapped(name)
+        result = torch.empty(shape, dtype=dtype, device=device)
+        for name, index in parts:
+            self._fill(result[index], name)
+        return result
+
+    def mapped(self, name: str) -> Tensor:
+        """The tensor where it lies in the file, without reading it. Writing to it changes a private copy of the page."""
+        stored = self.checkpoint.tensors[name]
+        dtype = _DTYPES[stored.dtype]
+        if stored.start % dtype.itemsize or not stored.size:  # a file whose writer did not align its data
+            return self.read(name)
+        if stored.file not in self._maps:
+            size = stored.file.stat().st_size
+            self._maps[stored.file] = torch.UntypedStorage.from_file(str(stored.file), shared=False, nbytes=size)
+        strides = torch.empty(stored.shape, device="meta").stride()
+        start = stored.start // dtype.itemsize
+        return torch.empty(0, dtype=dtype).set_(self._maps[stored.file], start, stored.shape, strides)
+
+    def read(self, name: str) -> Tensor:
+        """The tensor in memory of its own, in the type it is stored in."""
+        stored = self.checkpoint.tensors[name]
+        tensor = torch.empty(stored.shape, dtype=_DTYPES[stored.dtype])
+        _read_bytes(stored, tensor)
+        return tensor
+
+    def blocks(self, name: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+        """An FP8 weight and its blocks' multipliers."""
+        return self.mapped(name).to(device), self.read(name + SCALE).float().to(device)
+
+    def _fill(self, target: Tensor, name: str) -> None:
+        stored = self.checkpoint.tensors[name]
+        if name + SCALE in self.checkpoint.tensors:
+            fp8.dequantise(self.read(name).to(target.device), self.read(name + SCALE).float().to(target.device), target)
+        elif _DTYPES[stored.dtype] == target.dtype and target.device.type == "cpu" and target.is_contiguous():
+            _read_bytes(stored, target)
+        else:
+            target.copy_(self.read(name))
+
+
+def _read_bytes(stored: Stored, target: Tensor) -> None:
+    """Reads a tensor's bytes into `target`, contiguous and of the stored type."""
+    if not stored.size:
+        return
+    into = memoryview(target.view(-1).view(torch.uint8).numpy())
     try:
-        if path not in files:
-            files[path] = safe_open(path, framework="pt")
-        return files[path].get_tensor(name)
-    except FileNotFoundError as error:
-        raise RunError(f"{path}: listed in the index but not found. Fetch the missing file.") from error
-    except (SafetensorError, OSError) as error:
-        raise RunError(f"{path}: {name} cannot be read ({error}). The file is damaged: restore it.") from error
+        with open(stored.file, "rb", buffering=0) as file:
+            file.seek(stored.start)
+            done = 0
+            while done < stored.size:  # one call reads at most 2 GiB
+                count = file.readinto(into[done:])
+                if not count:
+                    raise RunError(f"{stored.file}: became shorter while it was read. Leave the file alone and try again.")
+                done += count
+    except OSError as error:
+        raise RunError(f"{stored.file}: cannot be read ({error.strerror or error}). Restore the file.") from error

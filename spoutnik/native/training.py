@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spoutnik.native import library
+from spoutnik.native.memory import empty
 
 _TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
 
@@ -19,8 +20,9 @@ def serves(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in _TYPES and x.shape[-1] % 2 == 0 and library() is not None
 
 
-def _call(name: str, dtype: torch.dtype, *arguments) -> None:
-    """Calls a kernel: tensors become their addresses, ints and floats what C calls int64_t and float."""
+def _call(name: str, dtype: torch.dtype | None, *arguments) -> None:
+    """Calls a kernel, the one for `dtype` where there are several: tensors become their addresses, ints and floats what C
+    calls int64_t and float."""
     def converted(argument):
         if isinstance(argument, Tensor):
             return c_void_p(argument.data_ptr())
@@ -28,7 +30,67 @@ def _call(name: str, dtype: torch.dtype, *arguments) -> None:
             return c_int64(argument)
         return c_float(argument) if isinstance(argument, float) else argument
 
-    getattr(library(), f"{name}_{_TYPES[dtype]}")(*map(converted, arguments))
+    getattr(library(), name if dtype is None else f"{name}_{_TYPES[dtype]}")(*map(converted, arguments))
+
+
+def multiplies(x: Tensor, weight: Tensor) -> bool:
+    """Whether our products are the faster ones for rows x (N, in) and weight (..., out, in), which the caller brings to the
+    type of x: bfloat16 on a processor that multiplies it in vectors, and rows enough to be worth packing the weights for."""
+    return (x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.shape[-1] % 2 == 0
+            and weight.shape[-2] % 2 == 0 and x.numel() // x.shape[-1] >= 64 and library() is not None
+            and bool(library().multiplies()))
+
+
+class _Products(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+        x, weight = x.contiguous(), weight.contiguous()
+        ctx.save_for_backward(x, weight, counts)
+        experts, outputs, inputs = weight.shape
+        y = empty((x.shape[0], outputs), x.dtype)
+        _call("products_forward", None, x, weight, y, counts, experts, inputs, outputs)
+        return y
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        x, weight, counts = ctx.saved_tensors
+        grad = grad.contiguous()
+        x_grad = products_input_gradient(grad, weight, counts) if ctx.needs_input_grad[0] else None
+        weight_grad = products_weight_gradient(grad, x, counts) if ctx.needs_input_grad[1] else None
+        return x_grad, weight_grad, None
+
+
+def products_input_gradient(grad: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+    """grad (N, out), blocks of rows, times weight (E, out, in): (N, in)."""
+    result = empty((len(grad), weight.shape[2]), grad.dtype)
+    _call("products_backward_input", None, grad, weight, result, counts, len(weight), weight.shape[2], weight.shape[1])
+    return result
+
+
+def products_weight_gradient(grad: Tensor, x: Tensor, counts: Tensor) -> Tensor:
+    """grad (N, out) transposed times x (N, in), block by block: (E, out, in)."""
+    result = empty((len(counts), grad.shape[1], x.shape[1]), grad.dtype)
+    _call("products_backward_weight", None, grad, x, result, counts, len(counts), x.shape[1], grad.shape[1])
+    return result
+
+
+def products(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+    """Blocks of rows times each expert's weights: x (N, in), weight (E, out, in), counts (E,) int64 rows of each expert,
+    together N; returns (N, out). Twin: model/grouped.py, the loop."""
+    return _Products.apply(x, weight, counts)
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x (..., in) times weight (out, in) transposed. Twin: F.linear."""
+    rows = x.reshape(-1, x.shape[-1])
+    return products(rows, weight[None], torch.tensor([len(rows)])).view(*x.shape[:-1], weight.shape[0])
+
+
+def linear_float(x: Tensor, weight: Tensor) -> Tensor:
+    """`linear` without rounding its sums: (N, out) float32; not differentiable. Twin: F.linear of both as float32."""
+    result = torch.empty(len(x), len(weight))
+    _call("products_float", None, x.contiguous(), weight.contiguous(), result, len(x), x.shape[1], len(weight))
+    return result
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -62,7 +124,7 @@ class _SwiGLU(torch.autograd.Function):
     def forward(ctx, gate_up: Tensor) -> Tensor:
         gate_up = gate_up.contiguous()
         width = gate_up.shape[-1] // 2
-        y = gate_up.new_empty(*gate_up.shape[:-1], width)
+        y = empty((*gate_up.shape[:-1], width), gate_up.dtype)
         _call("swiglu_forward", gate_up.dtype, gate_up, y, y.numel() // width, width)
         ctx.save_for_backward(gate_up)
         return y
@@ -70,7 +132,7 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         (gate_up,) = ctx.saved_tensors
-        grad, gate_up_grad = grad.contiguous(), torch.empty_like(gate_up)
+        grad, gate_up_grad = grad.contiguous(), empty(gate_up.shape, gate_up.dtype)
         _call("swiglu_backward", grad.dtype, grad, gate_up, gate_up_grad, grad.numel() // grad.shape[-1], grad.shape[-1])
         return gate_up_grad
 
@@ -151,7 +213,7 @@ def log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: floa
 def logits_gradient(grad: Tensor, hidden: Tensor, weight: Tensor, targets: Tensor, normalisers: Tensor,
                     temperature: float) -> Tensor:
     """Gradient of the logits (N, V), in hidden's type, from that of the log-probabilities (N,)."""
-    result = hidden.new_empty(len(hidden), len(weight))
+    result = empty((len(hidden), len(weight)), hidden.dtype)
     _call("log_probs_backward", hidden.dtype, grad, hidden, weight, targets, normalisers, float(temperature), result,
           *hidden.shape, len(weight))
     return result

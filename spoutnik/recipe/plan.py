@@ -87,7 +87,7 @@ def rehearse(config: ModelConfig, dtype: torch.dtype) -> Speed:
         return time.perf_counter() - began
 
     trained = seconds(lambda: language_model_gradient(model, documents, parameters, settings))
-    engine, steps = Engine(model, eos_id=-1), 24
+    engine, steps = Engine(model, eos_ids=-1), 24
     prompts = [row[:_PROMPT] for row in ids]
     generated = seconds(lambda: engine.generate(prompts, SamplingParams(1.0, 1.0, steps), n=4))
     return Speed(sum(map(len, ids)) / trained, len(prompts) * 4 * steps / generated, peak_memory())

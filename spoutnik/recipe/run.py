@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from spoutnik.errors import RunError, UserError
-from spoutnik.files import install_folder, read_json, remove_folder, sha256_file, sha256_json, write_json, write_text
+from spoutnik.errors import UserError
+from spoutnik.files import install_folder, remove_folder, sha256_file, sha256_json, write_json, write_text
 from spoutnik.recipe.artifacts import Artifact, copy_shipped, find, seal, shipped_folder, stage_key
 from spoutnik.recipe.report import write_report
 from spoutnik.recipe.schema import PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage, load_recipe
@@ -40,7 +40,7 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
     settings = stage.model_dump(mode="json", by_alias=True, exclude={"seed"})
     settings["dtype"] = recipe.dtype
     if isinstance(stage, PretrainStage):
-        settings |= {"config": recipe.model_config_of(stage.model, source).model_dump(mode="json"),
+        settings |= {"config": recipe.model_config_of(stage.model, source).model_dump(mode="json", exclude_defaults=True),
                      "vocab_size": recipe.vocab_size}
     if not isinstance(stage, RewardModelStage):
         settings["families"] = recipe.families
@@ -176,27 +176,3 @@ def _refuse_foreign(out: Path) -> None:
     if out.exists() and any(out.iterdir()) and not (out / "run.json").exists() and not (out / "artifacts").exists() \
             and not (out / "working").exists():
         raise UserError(f"--out {out}: the folder is not empty and holds no run of Spoutnik. Name another one.")
-
-
-def open_run(folder: Path, stage: str | None = None) -> Path:
-    """The model folder that `folder` means: itself, or a stage (the last one with a model) of a run."""
-    folder = Path(folder)
-    if (folder / "config.json").exists():
-        if stage is not None:
-            raise UserError(f"--stage {stage}: {folder} is a model, not a run. Leave --stage out.")
-        return folder
-    if not (folder / "run.json").exists():
-        raise UserError(f"{folder}: is neither a run (run.json) nor a model (config.json). "
-                        "Make one with `spoutnik run recipes/nano.yaml`.")
-    index = read_json(folder / "run.json")
-    models = [name for name in index["order"] if (folder / index["stages"][name] / "generation_config.json").exists()]
-    if not models:
-        raise RunError(f"{folder}: no stage of this run has made a model yet. Run the recipe on.")
-    if stage is None:
-        # The student is a by-product: the last model of the main line is the one the recipe is about.
-        main_line = [name for name in models if read_json(folder / index["stages"][name] / "manifest.json")["kind"]
-                     not in ("distill", "pretrain")]
-        stage = (main_line or models)[-1]
-    if stage not in models:
-        raise UserError(f"--stage {stage}: no such model in {folder}. Its models are {', '.join(models)}.")
-    return folder / index["stages"][stage]

@@ -76,9 +76,10 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if outcome.model is not None:
         save_model(context.working, outcome.model)
         outcome.tokenizer.save(context.working)
+        eos_ids = outcome.tokenizer.eos_ids
         write_json(context.working / "generation_config.json", {
             "do_sample": True, "temperature": 0.6, "top_p": 0.95, "bos_token_id": outcome.tokenizer.bos_id,
-            "eos_token_id": outcome.tokenizer.eos_id})
+            "eos_token_id": eos_ids if len(eos_ids) > 1 else eos_ids[0]})
     outcome.bill.peak_memory_bytes = peak_memory()
     return {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.bill), "machine": machine(),
             "dtype": str(context.dtype).removeprefix("torch.")}
@@ -203,6 +204,6 @@ def _last(log: list[dict], *keys: str) -> dict[str, float]:
 def describe_model(config: ModelConfig) -> str:
     """One line: what it is and how large."""
     counts = account(config)
-    kind = "MLA + MoE + MTP" if config.model_type == "deepseek_v3" else "dense, grouped-query attention"
+    kind = "MLA + MoE + MTP" if config.is_mla else "dense, grouped-query attention"
     return (f"{kind}, {(counts.total_parameters + counts.mtp_parameters) / 1e6:.2f}M parameters, "
             f"{counts.active_parameters / 1e6:.2f}M active, {counts.cache_bytes_per_token} cache bytes per token")

@@ -1,37 +1,55 @@
-"""A byte-level BPE tokenizer (the `tokenizers` library does the work) and the chat template stored beside it."""
+"""Text to ids and back: any `tokenizer.json` (the `tokenizers` library does the work) and the chat template beside it."""
 
-from collections.abc import Iterable, Iterator
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, cached_property
 from importlib import resources
 from pathlib import Path
 
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 from tokenizers import Tokenizer as BPE
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.files import write_json, write_text
+from spoutnik.files import read_json, write_json, write_text
+from spoutnik.text.chat_template import ChatTemplates, Conversation, Message, Tool
+from spoutnik.text.controls import END_THINK, THINK, Controls, cut_at, unused_mark
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
-THINK, END_THINK = "<think>", "</think>"
 SPECIAL_TOKENS = (BOS, EOS, USER, ASSISTANT, THINK, END_THINK)  # ids 0..5: bos and eos as in V3's config.json
-
-Message = dict[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+# The names under which tokenizer_config.json gives special tokens and templates read them.
+TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
+OWN_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BOS, "eos_token": EOS, "pad_token": EOS,
+              "clean_up_tokenization_spaces": False}
 
 
 class Tokenizer:
-    """Text to ids and back. The special tokens of the text are recognised only in rendered conversations: a user who
-    types `<think>` types seven characters."""
+    """A tokenizer with its special tokens and chat templates. Those tokens are recognised only where a template wrote them:
+    a user who types `<think>` types seven characters.
 
-    def __init__(self, bpe: BPE, chat_template: str):
-        self.bpe = bpe
-        self.chat_template = chat_template
-        self.bos_id, self.eos_id, self.user_id, self.assistant_id, self.think_id, self.end_think_id = (
-            bpe.token_to_id(token) for token in SPECIAL_TOKENS)
-        if self.end_think_id is None:
-            raise RunError(f"tokenizer.json: lacks one of {', '.join(SPECIAL_TOKENS)}. "
-                           "Use a tokenizer trained by Spoutnik, or that of DeepSeek-R1.")
+    bos_id: None where the model has none. eos_id: the end of sentence, first of eos_ids: every token that ends a reply.
+    think_id, end_think_id, user_id, assistant_id: None where the vocabulary has no single token for them.
+    config: the contents of tokenizer_config.json, kept for `save`.
+    """
+
+    def __init__(self, bpe: BPE, templates: ChatTemplates, config: dict, eos_ids: Sequence[int] = ()):
+        self.bpe, self.templates, self.config = bpe, templates, config
+        self.special_tokens = {name: text for name in TOKEN_NAMES if (text := _token_text(config.get(name))) is not None}
+        self.bos_id, eos_id = (self._id_of(name) for name in ("bos_token", "eos_token"))
+        self.eos_ids = list(dict.fromkeys([*([] if eos_id is None else [eos_id]), *eos_ids]))
+        if not self.eos_ids:
+            raise RunError("tokenizer_config.json: names no eos_token, and generation_config.json no eos_token_id: nothing "
+                           "would end a reply. Add the key eos_token.")
+        self.eos_id = self.eos_ids[0]
+        self.user_id, self.assistant_id, self.think_id, self.end_think_id = (
+            bpe.token_to_id(token) for token in SPECIAL_TOKENS[2:])
+
+    def _id_of(self, name: str) -> int | None:
+        token = self.special_tokens.get(name)
+        found = None if token is None else self.bpe.token_to_id(token)
+        if token is not None and found is None:
+            raise RunError(f"tokenizer_config.json: {name} = {token!r} is not in the vocabulary of tokenizer.json. "
+                           "The two files belong to different models: restore them.")
+        return found
 
     @staticmethod
     def train(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
@@ -46,66 +64,102 @@ class Tokenizer:
         bpe.train_from_iterator(texts, trainers.BpeTrainer(
             vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
-        return Tokenizer(bpe, resources.files("spoutnik.text").joinpath("chat_template.jinja").read_text("utf-8"))
+        return Tokenizer(bpe, ChatTemplates({"default": _own_template()}, "chat_template.jinja"), dict(OWN_CONFIG))
 
     @staticmethod
     def load(folder: Path) -> "Tokenizer":
-        path = Path(folder) / "tokenizer.json"
-        template = Path(folder) / "chat_template.jinja"
-        for needed in (path, template):
-            if not needed.exists():
-                raise RunError(f"{needed}: not found. The checkpoint is incomplete: restore it or run its stage again.")
+        """The tokenizer of a folder in Hugging Face layout. Code that it may bring (`auto_map`) is never run.
+
+        Raises:
+            RunError: a file is missing or damaged, or a token that it names is not in the vocabulary.
+        """
+        folder = Path(folder)
+        path = folder / "tokenizer.json"
+        if not path.exists():
+            raise RunError(f"{path}: not found. {_remedy(folder)}")
         try:
             bpe = BPE.from_file(str(path))
         except Exception as error:  # the library raises bare Exception for every malformed file
             raise RunError(f"{path}: is not a tokenizer ({error}). Restore it, or run its stage again.") from error
-        return Tokenizer(bpe, template.read_text("utf-8"))
+        bpe.no_truncation()  # some published files carry the settings of a training batch
+        bpe.no_padding()
+        config, generation = _object(folder / "tokenizer_config.json"), _object(folder / "generation_config.json")
+        model, tokens = _object(folder / "config.json"), _object(folder / "special_tokens_map.json")
+        eos_ids = _ids(generation.get("eos_token_id", model.get("eos_token_id")))
+        for name in TOKEN_NAMES:
+            if name in config:  # null means none, whatever the other files say
+                continue
+            ids = _ids(generation.get(name + "_id", model.get(name + "_id")))
+            text = _token_text(tokens.get(name)) or (bpe.id_to_token(ids[0]) if ids else None)
+            if text is not None:
+                config[name] = text
+        templates = ChatTemplates.load(folder, config)
+        try:
+            return Tokenizer(bpe, templates, config, eos_ids)
+        except RunError as error:
+            raise RunError(f"{folder}/{error}") from error
 
     def save(self, folder: Path) -> None:
+        """Writes tokenizer.json, the chat templates and tokenizer_config.json (what was read there, too)."""
         write_text(Path(folder) / "tokenizer.json", self.bpe.to_str(pretty=False))
-        write_text(Path(folder) / "chat_template.jinja", self.chat_template)
-        write_json(Path(folder) / "tokenizer_config.json", {
-            "tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BOS, "eos_token": EOS, "pad_token": EOS,
-            "clean_up_tokenization_spaces": False})
+        self.templates.save(Path(folder))
+        write_json(Path(folder) / "tokenizer_config.json",
+                   {key: value for key, value in self.config.items() if key != "chat_template"})
 
     @property
     def vocab_size(self) -> int:
         return self.bpe.get_vocab_size()
 
+    @property
+    def start_ids(self) -> list[int]:
+        """What plain text starts with: the beginning of sentence, where the model has one."""
+        return [] if self.bos_id is None else [self.bos_id]
+
+    @property
+    def chat_template(self) -> str | None:
+        """The source of the template used without tools; None for base models."""
+        return self.templates.sources.get("default")
+
+    @cached_property
+    def _controls(self) -> Controls:
+        return Controls(token.content for token in self.bpe.get_added_tokens_decoder().values())
+
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; anything that looks like a special token is spelled out."""
-        return [i for part in _split_specials(text) for i in self.bpe.encode(part, add_special_tokens=False).ids]
+        return [i for piece in self._controls.pieces(text) for i in self._encode_frame(piece)]
 
     def decode(self, ids: list[int], keep_special: bool = False) -> str:
         return self.bpe.decode(ids, skip_special_tokens=not keep_special)
 
-    @cached_property
-    def _template(self):
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        return environment.from_string(self.chat_template)
+    def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, tools: Sequence[Tool] | None = None,
+               documents: Sequence[dict] | None = None, variables: Mapping[str, object] | None = None) -> str:
+        """The conversation as one string with its special tokens, through the checkpoint's jinja template.
 
-    def render(self, messages: list[Message], add_generation_prompt: bool = True) -> str:
-        """The conversation as one string with its special tokens, through the checkpoint's jinja template."""
-        return self._template.render(messages=messages, bos_token=BOS, add_generation_prompt=add_generation_prompt)
+        tools: JSON schemas, or functions with type hints and a docstring. variables: what else the template reads, such as
+        Qwen3's `enable_thinking`.
 
-    def chat_ids(self, messages: list[Message]) -> list[int]:
-        """Prompt ids of a conversation, up to and including the opened thought.
-
-        Contents are rendered through placeholders and encoded apart, so that no text of a user becomes a special token.
+        Raises:
+            UserError: there is no template, or it refuses the conversation.
         """
+        conversation = Conversation.of(messages, tools, documents, variables, add_generation_prompt)
+        return self.templates.render(conversation, self.special_tokens)
+
+    def chat_ids(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None,
+                 documents: Sequence[dict] | None = None, variables: Mapping[str, object] | None = None,
+                 add_generation_prompt: bool = True) -> list[int]:
+        """Prompt ids of a conversation, with the opened thought where the template opens one (arguments as in `render`).
+
+        No text of a message, a tool or a variable becomes a special token; `</think>` in what an assistant said is the
+        template's to keep or to drop. Without such texts these are the ids of the rendered string.
+        """
+        conversation = Conversation.of(messages, tools, documents, variables, add_generation_prompt)
+        template = self.templates.choose(conversation.tools is not None)
         unknown = [m["role"] for m in messages if m["role"] not in ("system", "user", "assistant")]
-        if unknown:
+        if unknown and template == _own_template():  # it would pass over them in silence
             raise UserError(f"role = {unknown[0]!r}: a message is of the system, the user or the assistant.")
-        marks = [f"\ue000{i}\ue001" for i in range(len(messages))]
-        masked = [{"role": m["role"], "content": mark} for m, mark in zip(messages, marks)]
-        rest, ids = self.render(masked), []
-        for message, mark in zip(messages, marks):
-            frame, _, rest = rest.partition(mark)
-            content = message["content"]
-            if message["role"] == "assistant" and END_THINK in content:  # past thoughts are dropped, as by the template
-                content = content.split(END_THINK)[-1].lstrip()
-            ids += self._encode_frame(frame) + self.encode(content)
-        return ids + self._encode_frame(rest)
+        mark = unused_mark(conversation, template)
+        rendered = self.templates.render(self._controls.marked(conversation, mark), self.special_tokens)
+        return [i for piece in cut_at(mark, rendered) for i in self._encode_frame(piece)]
 
     def _encode_frame(self, text: str) -> list[int]:
         return self.bpe.encode(text, add_special_tokens=False).ids
@@ -119,12 +173,44 @@ class Tokenizer:
         return self.encode(thought) + self.end_thought_ids + self.encode(answer) + [self.eos_id]
 
 
-def _split_specials(text: str) -> Iterator[str]:
-    """Cuts `text` inside each special token it spells, so that BPE cannot see one."""
-    start = 0
-    for position in range(len(text)):
-        if any(text.startswith(token, position) for token in SPECIAL_TOKENS):
-            yield text[start:position + 1]
-            start = position + 1
-    if start < len(text):
-        yield text[start:]
+def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, folder: Path) -> None:
+    """Every token must have a row in the model's embedding; fewer tokens than rows are fine, published models pad.
+
+    Raises:
+        RunError: an id of the tokenizer lies beyond `vocab_size` (of config.json).
+    """
+    needed = max(tokenizer.bpe.get_vocab().values(), default=-1) + 1
+    if needed > vocab_size:
+        raise RunError(f"{Path(folder) / 'tokenizer.json'}: has {needed} tokens but config.json says vocab_size = "
+                       f"{vocab_size}. The files belong to different models: restore them.")
+
+
+@cache
+def _own_template() -> str:
+    return resources.files("spoutnik.text").joinpath("chat_template.jinja").read_text("utf-8")
+
+
+def _object(path: Path) -> dict:
+    """The JSON object in an optional file."""
+    value = read_json(path) if path.exists() else {}
+    if not isinstance(value, dict):
+        raise RunError(f"{path}: must hold a JSON object, not a {type(value).__name__}. Restore it.")
+    return value
+
+
+def _token_text(value: object) -> str | None:
+    """A special token is given as its text, or as an object with its text under `content`."""
+    text = value.get("content") if isinstance(value, dict) else value
+    return text if isinstance(text, str) else None
+
+
+def _ids(value: object) -> list[int]:
+    """`eos_token_id` and the like: an id, a list of them or null."""
+    return [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)]
+
+
+def _remedy(folder: Path) -> str:
+    if any((folder / name).exists() for name in ("tokenizer.model", "vocab.json")):
+        return ("The folder holds a tokenizer of the older kind: load it once with transformers' AutoTokenizer and save it "
+                "there with save_pretrained, which writes tokenizer.json.")
+    return "The checkpoint is incomplete: restore it or run its stage again."

@@ -69,11 +69,14 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
         loss, metrics = loss_of(batch, trace)
         return torch.autograd.grad(loss, parameters, allow_unused=True), metrics, trace.loads
 
-    total = Gradient([torch.zeros_like(p) for p in parameters] if micro else [])
+    total = Gradient([])
     for gradients, metrics, loads in on_all_cores(one, micro):
-        for into, gradient in zip(total.gradients, gradients):
-            if gradient is not None:
-                into += gradient
+        if not total.gradients:  # the first becomes the sum: a set of zeros less
+            total.gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
+        else:
+            for into, gradient in zip(total.gradients, gradients):
+                if gradient is not None:
+                    into += gradient
         for key, value in metrics.items():
             total.metrics[key] = total.metrics.get(key, 0.0) + value
         for name, load in loads.items():
@@ -155,7 +158,7 @@ def train(model: Transformer, optimiser: Optimiser, schedule: Schedule, stage: s
         # A step that taught nothing leaves the weights alone: momentum and decay would move them all the same.
         metrics["grad_norm"] = optimiser.step(gradient.gradients, schedule.factor(step)) if gradient.gradients else 0.0
         for name, load in gradient.loads.items():
-            if bias_update_speed:
+            if bias_update_speed and routers[name].biased:
                 routers[name].move_bias(load, bias_update_speed)
         if gradient.loads:
             metrics["max_load"] = max(float(load.max() / load.float().mean()) for load in gradient.loads.values())

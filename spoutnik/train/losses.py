@@ -40,8 +40,13 @@ class _ChunkedLogProbs(torch.autograd.Function):
         pieces = (t.split(_CHUNK) for t in (grad.contiguous(), hidden, targets, normalisers, grad_hidden))
         for g, h, t, n, out in zip(*pieces):
             grad_logits = compute(g, h, weight, t, n, ctx.temperature)
-            torch.mm(grad_logits, weight, out=out)
-            grad_weight += grad_logits.t() @ h
+            if training.multiplies(grad_logits, weight.t()):
+                rows = torch.tensor([len(h)])
+                out.copy_(training.products_input_gradient(grad_logits, weight[None], rows))
+                grad_weight += training.products_weight_gradient(grad_logits, h, rows)[0]
+            else:
+                torch.mm(grad_logits, weight, out=out)
+                grad_weight += grad_logits.t() @ h
         return grad_hidden, grad_weight.to(ctx.weight_dtype), None, None
 
 

@@ -23,7 +23,7 @@ class PretrainSettings(LanguageModelSettings):
 
 def corpus_documents(tokenizer: Tokenizer, rng: random.Random, families: Sequence[str]) -> Iterator[Document]:
     for text in documents(rng, {name: FAMILIES[name] for name in families}):
-        yield Document([tokenizer.bos_id, *tokenizer.encode(text), tokenizer.eos_id])
+        yield Document([*tokenizer.start_ids, *tokenizer.encode(text), tokenizer.eos_id])
 
 
 def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: PretrainSettings, seed: int,

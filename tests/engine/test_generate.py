@@ -171,5 +171,15 @@ def test_requests_that_cannot_be_served_are_refused_in_a_sentence(call):
 
 
 def test_a_request_may_fill_the_model_s_positions_to_the_last():
-    completion = Engine(tiny.model(tiny.QWEN), eos_id=-1).generate([[5] * 28], SamplingParams(0, 1.0, 100))[0][0]
+    completion = Engine(tiny.model(tiny.QWEN), eos_ids=-1).generate([[5] * 28], SamplingParams(0, 1.0, 100))[0][0]
     assert len(completion.token_ids) == 100
+
+
+def test_several_tokens_may_end_a_completion():
+    model, params = tiny.model(tiny.QWEN), SamplingParams(1.0, 1.0, 60)
+    (free,), = Engine(model, -1).generate([[5, 6]], params)
+    ends = [free.token_ids[9], free.token_ids[4]]
+    (cut,), = Engine(model, ends).generate([[5, 6]], params)
+    expected = free.token_ids[:min(map(free.token_ids.index, ends))]
+    assert cut.finished and cut.token_ids == expected
+    assert list(Engine(model, ends).stream([5, 6], params)) == expected

@@ -34,7 +34,7 @@ def twins(base, changes, dtype=torch.float32, rows: int = 3, steps: int = 12):
     """Logits (steps, rows, V) and final caches of the native step and of its twin, fed the same tokens."""
     model = tiny.model(base, **changes)
     model.compute_dtype = dtype
-    engine = Engine(model, eos_id=1)
+    engine = Engine(model, eos_ids=1)
     assert engine.native is not None
     lengths = [3 + 5 * row for row in range(rows)]
     ids, vocabulary = tiny.tokens(sum(lengths), seed=1), model.config.vocab_size
@@ -81,7 +81,7 @@ def test_a_model_of_odd_widths_is_decoded_all_the_same():
     odd = tiny.DEEPSEEK | {"hidden_size": 37, "kv_lora_rank": 13, "moe_intermediate_size": 11, "intermediate_size": 45}
     model, params = tiny.model(odd), SamplingParams(temperature=0, max_tokens=6)
     ids = tiny.tokens(9).tolist()
-    completion = Engine(model, eos_id=-1).generate([ids], params)[0][0]
+    completion = Engine(model, eos_ids=-1).generate([ids], params)[0][0]
     with torch.no_grad():
         best = model(torch.tensor([ids + completion.token_ids]))[0, 8:-1].argmax(-1)
     assert completion.token_ids == best.tolist()

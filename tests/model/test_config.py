@@ -35,7 +35,11 @@ def test_an_unknown_key_inside_rope_scaling_is_named_with_its_path():
 
 
 @pytest.mark.parametrize("base, key, value", [
-    (tiny.DEEPSEEK, "model_type", "llama"), (tiny.DEEPSEEK, "hidden_size", 0), (tiny.DEEPSEEK, "hidden_size", "big"),
+    (tiny.DEEPSEEK, "model_type", "mamba"), (tiny.QWEN, "mlp_bias", True),
+    (tiny.QWEN, "head_dim", 6),
+    (tiny.QWEN, "n_routed_experts", 4), (tiny.LLAMA, "head_dim", 7), (tiny.V2, "norm_topk_prob", True),
+    (tiny.V2, "scoring_func", "sigmoid"), (tiny.V2, "topk_method", "noaux_tc"), (tiny.DEEPSEEK, "mlp_bias", True),
+    (tiny.DEEPSEEK, "hidden_size", 0), (tiny.DEEPSEEK, "hidden_size", "big"),
     (tiny.DEEPSEEK, "num_hidden_layers", -1), (tiny.DEEPSEEK, "kv_lora_rank", 0), (tiny.DEEPSEEK, "v_head_dim", 0),
     (tiny.DEEPSEEK, "qk_rope_head_dim", 7), (tiny.DEEPSEEK, "num_experts_per_tok", 9),
     (tiny.DEEPSEEK, "num_experts_per_tok", 0), (tiny.DEEPSEEK, "topk_group", 5), (tiny.DEEPSEEK, "topk_group", 0),
@@ -60,7 +64,7 @@ def test_v3_s_published_keys_are_accepted():
     assert config == tiny.config(tiny.V3)
 
 
-@pytest.mark.parametrize("base", [tiny.DEEPSEEK, tiny.QWEN], ids=["deepseek", "qwen2"])
+@pytest.mark.parametrize("base", tiny.ALL.values(), ids=tiny.ALL)
 def test_a_configuration_comes_back_from_its_published_form(base):
     config = tiny.config(base)
     assert ModelConfig.parse(config.published(), "test") == config
@@ -86,7 +90,7 @@ def test_an_odd_head_width_is_refused():
     refusal(tiny.QWEN, hidden_size=36, num_attention_heads=4, num_key_value_heads=4)
 
 
-@pytest.mark.parametrize("key, value", [("hidden_act", "gelu"), ("attention_bias", True), ("rope_interleave", False)])
+@pytest.mark.parametrize("key, value", [("hidden_act", "gelu"), ("rope_interleave", False)])
 def test_a_value_that_changes_the_numbers_is_not_silently_ignored(key, value):
     assert key in refusal(tiny.DEEPSEEK, **{key: value})
 

@@ -7,8 +7,8 @@ import torch
 from spoutnik.model.cache import Cache
 from spoutnik.model.packing import Packing
 
-BASES = pytest.mark.parametrize("base", [tiny.DEEPSEEK, tiny.DEEPSEEK | {"q_lora_rank": None}, tiny.QWEN],
-                                ids=["mla", "mla without q_lora", "gqa"])
+BASES = pytest.mark.parametrize("base", [*tiny.ALL.values(), tiny.DEEPSEEK | {"q_lora_rank": None}],
+                                ids=[*tiny.ALL, "V3 without q_lora"])
 
 
 def step_by_step(model, documents, prompts):
@@ -42,6 +42,25 @@ def test_a_row_does_not_depend_on_the_rows_beside_it(base):
         (alone, *_), _ = step_by_step(model, [document], [10])
         (together, *_), _ = step_by_step(model, [document, other], [10, 30])
     torch.testing.assert_close(together, alone[:len(together)], atol=1e-5, rtol=1e-5)
+
+
+@BASES
+def test_several_tokens_at_once_see_what_one_by_one_they_see(base):
+    model = tiny.model(base)
+    documents, prompts, new = [tiny.tokens(length, seed=length) for length in (30, 22)], [20, 12], 5
+    cache = Cache.empty(model.config, 2, 40, torch.float32)
+    ids = torch.cat([d[:p] for d, p in zip(documents, prompts, strict=True)])
+    with torch.no_grad():
+        model.prefill(ids, Packing.of(prompts), cache)
+        together = torch.stack([d[p:p + new] for d, p in zip(documents, prompts, strict=True)])
+        logits = model.logits(model.extend(together, cache))
+        cache.advance(torch.tensor([3, 5]))  # only three of the first row's count
+        assert cache.lengths.tolist() == [23, 17]
+        for row, (document, prompt) in enumerate(zip(documents, prompts, strict=True)):
+            whole = model(document[None])[0, prompt:prompt + new]
+            torch.testing.assert_close(logits[row], whole, atol=1e-5, rtol=1e-5)
+        after = model.logits(model.decode(torch.stack([documents[0][23], documents[1][17]]), cache))
+        torch.testing.assert_close(after[0], model(documents[0][None])[0, 23], atol=1e-5, rtol=1e-5)
 
 
 def test_the_cache_keeps_one_latent_vector_per_token():

@@ -114,3 +114,30 @@ def test_a_processor_with_narrower_registers_gets_the_same_numbers(tmp_path):
                           env=os.environ | {"CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path)}, capture_output=True,
                           text=True)
     assert done.returncode == 0 and "SKIPPED" not in done.stdout, done.stdout[-2000:]
+
+
+@pytest.mark.skipif(library() is None or not library().multiplies(), reason="no products of ours on this processor")
+@pytest.mark.parametrize("counts, inputs, outputs", [
+    ([5, 0, 64, 17, 130], 70, 38), ([192] * 3, 256, 352), ([1], 2, 2), ([33], 34, 18), ([700], 514, 66), ([0, 0, 9], 32, 48),
+], ids=str)
+def test_products_and_their_gradients_are_those_of_the_loop(counts, inputs, outputs):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(sum(counts), inputs, generator=generator).bfloat16().requires_grad_()
+    weight = torch.randn(len(counts), outputs, inputs, generator=generator).bfloat16().requires_grad_()
+    grad = torch.randn(sum(counts), outputs, generator=generator).bfloat16()
+    y = training.products(x, weight, torch.tensor(counts))
+    given = y, *torch.autograd.grad(y, (x, weight), grad)
+    exact = [t.detach().float().requires_grad_() for t in (x, weight)]
+    expected = torch.cat([rows @ w.t() for rows, w in zip(exact[0].split(counts), exact[1])])
+    expected = expected, *torch.autograd.grad(expected, exact, grad.float())
+    for ours, theirs in zip(given, expected):  # one rounding to bfloat16, of sums in float32
+        torch.testing.assert_close(ours.float(), theirs, atol=1e-3, rtol=2**-8)
+
+
+@pytest.mark.skipif(library() is None or not library().multiplies(), reason="no products of ours on this processor")
+def test_the_head_s_sums_are_not_rounded():
+    generator = torch.Generator().manual_seed(0)
+    x, weight = (torch.randn(n, 130, generator=generator).bfloat16() for n in (77, 201))
+    exact = x.double() @ weight.double().t()
+    assert (training.linear_float(x, weight).double() - exact).abs().max() < 1e-4
+    assert (training.linear(x, weight).double() - exact).abs().max() > 1e-3

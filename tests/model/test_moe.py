@@ -187,7 +187,7 @@ def test_an_expert_without_tokens_has_no_gradient():
 
 @given(chosen=st.lists(st.lists(st.integers(0, 7), min_size=3, max_size=3, unique=True), min_size=1, max_size=60))
 def test_the_layout_gives_every_choice_its_own_row_in_its_expert_s_block(chosen):
-    layout = Layout.of(torch.tensor(chosen), 8)
+    layout = Layout.of(torch.tensor(chosen), 8, 16)
     ends = layout.counts.cumsum(0)
     block = torch.searchsorted(ends, layout.slots, right=True)
     assert block.tolist() == [e for row in chosen for e in row]

@@ -14,9 +14,10 @@ import yaml
 from spoutnik.cli import SilentDisplay
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import sha256_file
+from spoutnik.locate import locate
 from spoutnik.recipe import run as running
 from spoutnik.recipe import stages
-from spoutnik.recipe.run import open_run, run_recipe
+from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
 from spoutnik.train import pretrain, reject
 
@@ -59,7 +60,7 @@ def test_the_whole_recipe_runs_and_a_second_run_does_nothing(tmp_path, keep_ever
     assert manifests["reasoning_rl"]["inputs"]["start"]["content"] == manifests["cold_start"]["content"]
     assert manifests["reasoning_rl"]["bill"]["tokens_generated"] > 0
     # chat and eval open the last model of the main line, not the student.
-    assert open_run(tmp_path / "run").name.startswith("all_scenarios_rl")
+    assert locate(tmp_path / "run").name.startswith("all_scenarios_rl")
 
 
 def test_from_makes_a_stage_and_all_after_it_anew_with_the_same_bytes(tmp_path):
@@ -125,7 +126,7 @@ def test_killed_in_the_middle_of_rl_and_run_again_ends_with_the_same_bytes(tmp_p
     origins = json.loads(output)["origins"]
     assert origins == {"base": "already made", "student_base": "already made", "cold_start": "already made",
                        "reasoning_rl": "made now"}
-    folders = [open_run(tmp_path / name, "reasoning_rl") for name in ("whole", "killed")]
+    folders = [locate(tmp_path / name, "reasoning_rl") for name in ("whole", "killed")]
     assert sha256_file(folders[0] / "model.safetensors") == sha256_file(folders[1] / "model.safetensors")
     logs = [(folder / "log.jsonl").read_text().splitlines() for folder in folders]
     timeless = [[{k: v for k, v in json.loads(line).items() if k != "seconds"} for line in log] for log in logs]
@@ -173,7 +174,7 @@ def test_a_folder_that_is_no_run_is_not_filled(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
         run_recipe(TINY, tmp_path, SilentDisplay())
     with pytest.raises(UserError, match="neither a run"):
-        open_run(tmp_path)
+        locate(tmp_path)
 
 
 def test_a_stage_that_keeps_nothing_says_so(tmp_path):

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spoutnik.text.thought import ThoughtStream, read_reply
+from spoutnik.text.thought import ThoughtStream, opens_thought, read_reply
+from spoutnik.text.tokenizer import Tokenizer
 
-END = 5
+THINK_ID, END = 4, 5
 
 
 def read(tokenizer, *parts, finished=True):
@@ -68,8 +69,12 @@ def test_the_empty_thought_that_general_traces_teach_is_well_formed(tokenizer):
 text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\ufffd"), max_size=20)
 
 
-def stream(tokenizer, ids):
-    parts, shown = ThoughtStream(tokenizer), {True: "", False: ""}
+def letters(text: str) -> str:
+    return "".join(c for c in text if c != "\ufffd" and not c.isspace())
+
+
+def stream(tokenizer, ids, thinking=True):
+    parts, shown = ThoughtStream(tokenizer, thinking), {True: "", False: ""}
     for token in ids:
         piece, is_thought = parts.feed(token)
         shown[is_thought] += piece
@@ -89,9 +94,6 @@ def test_a_stream_shows_what_the_whole_reply_says(thought, answer, tokenizer):
 
 @given(ids=st.lists(st.integers(0, 299), max_size=25))
 def test_a_stream_of_arbitrary_tokens_agrees_with_the_whole_reply_up_to_broken_characters(ids, tokenizer):
-    def letters(text: str) -> str:
-        return "".join(c for c in text if c != "\ufffd" and not c.isspace())
-
     reply = read_reply(ids, tokenizer, True)
     assert [letters(part) for part in stream(tokenizer, ids)] == [letters(reply.thought), letters(reply.answer)]
 
@@ -100,6 +102,54 @@ def test_a_stream_of_arbitrary_tokens_agrees_with_the_whole_reply_up_to_broken_c
 def test_no_piece_of_a_stream_holds_half_a_character(thought, answer, tokenizer):
     parts = ThoughtStream(tokenizer)
     assert not any("\ufffd" in parts.feed(token)[0] for token in tokenizer.completion_ids(thought, answer)[:-1])
+
+
+# A prompt that left the thought unopened; a vocabulary without marks of thought
+
+def read_closed(tokenizer, *parts):
+    ids = [i for part in parts for i in (tokenizer.encode(part) if isinstance(part, str) else [part])]
+    return read_reply(ids, tokenizer, True, thinking=False), stream(tokenizer, ids, thinking=False)
+
+
+def test_a_reply_after_an_unopened_thought_is_answer(tokenizer):
+    reply, shown = read_closed(tokenizer, " It is 4.")
+    assert (reply.thought, reply.answer, reply.well_formed, reply.thought_tokens) == ("", "It is 4.", True, 0)
+    assert shown == ("", "It is 4.")
+
+
+def test_a_model_may_open_the_thought_itself(tokenizer):
+    reply, shown = read_closed(tokenizer, THINK_ID, "\nso 4\n", END, "\n\nIt is 4.")
+    assert (reply.thought, reply.answer, reply.well_formed) == ("so 4", "It is 4.", True)
+    assert reply.thought_tokens == len(tokenizer.encode("\nso 4\n")) and shown == ("so 4\n", "It is 4.")
+
+
+@pytest.mark.parametrize("parts", [("a", THINK_ID, "b", END, "c"), ("a", END, "b"), (THINK_ID, "a"), (THINK_ID, "a", END),
+                                   (THINK_ID, THINK_ID, "a", END, "b"), (THINK_ID, "a", END, "b", END)])
+def test_marks_of_thought_elsewhere_are_ill_formed(tokenizer, parts):
+    assert not read_closed(tokenizer, *parts)[0].well_formed
+
+
+@given(ids=st.lists(st.one_of(st.sampled_from([THINK_ID, END]), st.integers(0, 299)), max_size=25))
+@example(ids=[70, THINK_ID, 71, END, 72])
+def test_a_stream_agrees_with_the_whole_reply_after_an_unopened_thought(ids, tokenizer):
+    reply = read_reply(ids, tokenizer, True, thinking=False)
+    shown = stream(tokenizer, ids, thinking=False)
+    assert [letters(part) for part in shown] == [letters(reply.thought), letters(reply.answer)]
+
+
+@pytest.mark.parametrize("thinking", [True, False])
+def test_without_marks_of_thought_all_is_answer(thinking, checkpoints):
+    tokenizer = Tokenizer.load(checkpoints["llama3"][0])
+    ids = tokenizer.encode("<think>hm</think>Yes")
+    reply = read_reply(ids, tokenizer, True, thinking)
+    assert (reply.thought, reply.answer, reply.well_formed) == ("", "<think>hm</think>Yes", True)
+    assert stream(tokenizer, ids, thinking) == ("", "<think>hm</think>Yes")
+
+
+@pytest.mark.parametrize("ids, opened", [([], False), ([0, 2, 9, 3, 4, 9], True), ([0, 4, 9, 5, 9], False),
+                                         ([4, 9, 1, 2], False), ([4, 5, 4], True), ([9, 9], False)])
+def test_the_last_mark_of_a_prompt_says_whether_it_opens_the_thought(ids, opened, tokenizer):
+    assert opens_thought(ids, tokenizer) == opened
 
 
 def test_the_thought_is_marked_as_such_until_its_end(tokenizer):

@@ -1,6 +1,7 @@
 """Text to ids and back, and the border between what a user types and what the format means."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
@@ -9,7 +10,8 @@ from tokenizers import AddedToken, models
 from tokenizers import Tokenizer as BPE
 from transformers import AutoTokenizer
 
-from spoutnik.errors import RunError
+import spoutnik
+from spoutnik.errors import RunError, UserError
 from spoutnik.text.tokenizer import BOS, END_THINK, EOS, SPECIAL_TOKENS, THINK, USER, Tokenizer
 
 anything = st.text(st.characters(exclude_categories=("Cs",)), max_size=60)
@@ -136,12 +138,34 @@ def test_training_twice_gives_the_same_tokenizer():
     assert Tokenizer.train(texts, 280).bpe.to_str() == Tokenizer.train(texts, 280).bpe.to_str()
 
 
-@pytest.mark.parametrize("file", ["tokenizer.json", "chat_template.jinja"])
-def test_a_missing_file_is_named(tokenizer, tmp_path, file):
+def test_a_missing_tokenizer_is_named(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
-    (tmp_path / file).unlink()
-    with pytest.raises(RunError, match=f"{file}: not found"):
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(RunError, match=r"tokenizer\.json: not found\. The checkpoint is incomplete"):
         Tokenizer.load(tmp_path)
+
+
+def test_without_a_template_a_base_model_still_reads_and_writes(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    (tmp_path / "chat_template.jinja").unlink()
+    loaded = Tokenizer.load(tmp_path)
+    assert loaded.chat_template is None and loaded.decode(loaded.encode("a 1")) == "a 1"
+    with pytest.raises(UserError, match=r"tokenizer_config\.json: gives no chat template"):
+        loaded.chat_ids([{"role": "user", "content": "hi"}])
+
+
+@pytest.mark.parametrize("role", ["tool", "User", "<think>"])
+def test_our_template_passes_over_no_role_in_silence(tokenizer, role):
+    with pytest.raises(UserError, match="a message is of the system, the user or the assistant"):
+        tokenizer.chat_ids([{"role": role, "content": "hi"}])
+
+
+@pytest.mark.parametrize("name", ["base", "student_base"])
+def test_a_shipped_tokenizer_loaded_and_saved_has_the_same_bytes(name, tmp_path):
+    shipped, = (Path(spoutnik.__file__).parent / "prebuilt").glob(f"{name}-*")
+    Tokenizer.load(shipped).save(tmp_path)
+    for file in ("tokenizer.json", "chat_template.jinja", "tokenizer_config.json"):
+        assert (tmp_path / file).read_bytes() == (shipped / file).read_bytes()
 
 
 @pytest.mark.parametrize("text", ["", "{}", json.dumps({"model": {"type": "BPE"}})])
@@ -152,10 +176,10 @@ def test_a_file_that_is_no_tokenizer_is_named(tokenizer, tmp_path, text):
         Tokenizer.load(tmp_path)
 
 
-def test_a_tokenizer_without_our_special_tokens_is_refused(tokenizer, tmp_path):
+def test_a_special_token_that_the_vocabulary_lacks_is_named(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
     other = BPE(models.BPE())
-    other.add_special_tokens([AddedToken(BOS), AddedToken(EOS)])
+    other.add_special_tokens([AddedToken(BOS)])
     other.save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(RunError, match="lacks one of"):
+    with pytest.raises(RunError, match=f"tokenizer_config.json: eos_token = '{EOS}' is not in the vocabulary"):
         Tokenizer.load(tmp_path)

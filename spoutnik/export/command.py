@@ -1,0 +1,180 @@
+"""`spoutnik export`: one request checked, one folder or file written, complete or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from glob import escape
+from pathlib import Path
+
+from spoutnik.errors import RunError, UserError
+from spoutnik.export import gguf_file, hf
+from spoutnik.export.gguf_layout import ARCHITECTURES as GGUF_ARCHITECTURES
+from spoutnik.export.gguf_metadata import differences, refuse_unreadable
+from spoutnik.export.gguf_tokens import refuse_other_tokenizers, split_name
+from spoutnik.export.model_card import model_card, provenance
+from spoutnik.export.tensors import DTYPES
+from spoutnik.files import disk_errors, install_folder, remove_folder, replacing
+from spoutnik.model.checkpoint import Checkpoint
+from spoutnik.model.config import ARCHITECTURES
+from spoutnik.model.weights import stored_dtype
+from spoutnik.text.tokenizer import Tokenizer, check_vocabulary
+
+TYPES = {"hf": tuple(DTYPES), "gguf": tuple(gguf_file.TYPES)}  # format -> what --dtype may say
+# What an export may replace with --force: a folder that holds nothing else.
+_EXPORTED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja",
+             "additional_chat_templates", "model*.safetensors", "model.safetensors.index.json", "README.md", "LICENSE*",
+             "LICENCE*", "NOTICE*")
+_QWEN = "transformers loads this tokenizer as it is only without trust_remote_code=True; with it, it refuses to."
+_MTP = "transformers leaves the MTP layer in the files alone and says so when it loads them; other readers use it."
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written. files: names inside the folder, or the one file's; size: bytes; load: how to open it; notes: what
+    its user should know."""
+
+    path: Path
+    architecture: str
+    dtype: str
+    files: list[str]
+    size: int
+    load: str
+    notes: list[str]
+
+
+def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard_size: str = "5GB",
+           licence: str | None = None, force: bool = False) -> Exported:
+    """Writes the model in `folder` (Hugging Face layout) as `format`, "hf" or "gguf", to `out`.
+
+    dtype: one of TYPES[format]; None keeps what the files store. force: replace an export that is there.
+
+    Raises:
+        UserError: the request is wrong, or `out` is not to be overwritten; nothing was written.
+        RunError: a file of the model is missing or damaged, or the disk is full; `out` is as it was.
+    """
+    folder, out = Path(folder), Path(out)
+    if format not in TYPES:
+        raise UserError(f"--format {format}: is unknown. Choose {' or '.join(TYPES)}.")
+    if dtype is not None and dtype not in TYPES[format]:
+        raise UserError(f"--dtype {dtype}: cannot be written as {format}. Choose {', '.join(TYPES[format])}.")
+    limit = hf.parse_size(shard_size)
+    _clear_leftovers(out)
+    _check_target(folder, out, format, force)
+    checkpoint, tokenizer = Checkpoint.open(folder), Tokenizer.load(folder)
+    check_vocabulary(tokenizer, checkpoint.config.vocab_size, folder)
+    if format == "gguf":
+        return _export_gguf(checkpoint, tokenizer, out, dtype, licence)
+    return _export_hf(checkpoint, tokenizer, out, dtype, limit, licence)
+
+
+def _export_hf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: str | None, shard_size: int,
+               licence: str | None) -> Exported:
+    config, known = checkpoint.config, provenance(checkpoint.folder, licence)
+    _check_space(out, sum(entry.size for entry in hf.entries(checkpoint, dtype)))
+    notes = [note for note, applies in ((_MTP, config.num_nextn_predict_layers),
+                                        (_QWEN, hf.splits_unlike_qwen(config, tokenizer))) if applies]
+    splitting = split_name(tokenizer)[1] if known.manifests else None
+    card = model_card(config, known, [*notes, *([splitting] if splitting else [])])
+    with _replacing_folder(out) as temporary:
+        hf.write_folder(temporary, checkpoint, tokenizer, dtype, shard_size, card)
+    files = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
+    kept = "fp8" if config.quantization_config else _stored(checkpoint)
+    return Exported(out, ARCHITECTURES[config.model_type], dtype or kept, files,
+                    sum((out / file).stat().st_size for file in files),
+                    f'AutoModelForCausalLM.from_pretrained("{out}"), AutoTokenizer.from_pretrained("{out}")', notes)
+
+
+def _export_gguf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: str | None,
+                 licence: str | None) -> Exported:
+    config, dtype = checkpoint.config, dtype or _stored(checkpoint)
+    refuse_unreadable(config)
+    refuse_other_tokenizers(tokenizer)
+    _check_space(out, gguf_file.file_bytes(checkpoint, dtype))
+    with replacing(out) as temporary:
+        gguf_file.write_file(temporary, checkpoint, tokenizer, dtype, provenance(checkpoint.folder, licence))
+    splitting = split_name(tokenizer)[1]
+    return Exported(out, GGUF_ARCHITECTURES[config.model_type], dtype, [out.name], out.stat().st_size,
+                    f"llama-cli --jinja -m {out}", differences(config) + ([splitting] if splitting else []))
+
+
+def _stored(checkpoint: Checkpoint) -> str:
+    stored = stored_dtype(checkpoint)
+    return next(name for name, dtype in DTYPES.items() if dtype == stored)
+
+
+def _check_target(folder: Path, out: Path, format: str, force: bool) -> None:
+    """Raises UserError where writing `out` would lose something."""
+    if format == "gguf" and out.suffix != ".gguf":
+        raise UserError(f"--out {out}: llama.cpp looks for files that end in .gguf. Write --out {out}.gguf.")
+    if out.resolve() in (folder.resolve(), *folder.resolve().parents):
+        raise UserError(f"--out {out}: holds the model that is exported. Name another place.")
+    if not out.exists() or (out.is_dir() and not any(out.iterdir()) and format == "hf"):
+        return
+    if out.is_dir() == (format == "gguf"):
+        raise UserError(f"--out {out}: is a {'folder' if out.is_dir() else 'file'}, and {format} makes a "
+                        f"{'file' if out.is_dir() else 'folder'}. Name another place.")
+    foreign = [] if format == "gguf" else [path.name for path in sorted(out.iterdir())
+                                           if not any(path.match(pattern) for pattern in _EXPORTED)]
+    if foreign:
+        raise UserError(f"--out {out}: holds {foreign[0]}, which no export made. Name another place.")
+    if not force:
+        raise UserError(f"--out {out}: exists. Name another place, or add --force to replace it.")
+
+
+def _clear_leftovers(out: Path) -> None:
+    """Removes what killed exports to `out` left beside it; what one had only moved aside comes back."""
+    for path in out.parent.glob(f".{escape(out.name)}.*-*"):
+        kind, _, process = path.name.removeprefix(f".{out.name}.").partition("-")
+        if kind not in ("writing", "replaced") or not process.isdigit() or _runs(int(process)):
+            continue
+        if kind == "replaced" and not out.exists():
+            path.rename(out)
+        elif path.is_dir():
+            remove_folder(path)
+        else:
+            path.unlink()
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True
+
+
+def _check_space(out: Path, needed: int) -> None:
+    """Raises RunError now rather than after an hour of writing."""
+    place = next(path for path in out.resolve().parents if path.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise RunError(f"{out}: needs {needed / 1e9:.1f} GB and the disk has {free / 1e9:.1f} GB left. Free some space, "
+                       "choose another --out or a smaller --dtype.")
+
+
+@contextmanager
+def _replacing_folder(out: Path) -> Iterator[Path]:
+    """Yields an empty folder beside `out` that takes its place, flushed, when the block succeeds, and is gone when not."""
+    temporary = out.with_name(f".{out.name}.writing-{os.getpid()}")
+    old = out.with_name(f".{out.name}.replaced-{os.getpid()}")
+    with disk_errors(out):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        remove_folder(temporary)
+        try:
+            temporary.mkdir()
+            yield temporary
+            if out.exists():
+                out.rename(old)
+            try:
+                install_folder(temporary, out)
+            except BaseException:
+                if old.exists() and not out.exists():
+                    old.rename(out)
+                raise
+        finally:
+            remove_folder(temporary)
+            remove_folder(old)

@@ -1,0 +1,109 @@
+"""Which tensors a GGUF file holds, under llama.cpp's names and in its order of numbers, from a configuration alone.
+
+Sources: llama.cpp's loaders of the architectures deepseek2, qwen2, qwen3 and llama, and the `gguf` package's constants.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+
+from torch import Tensor
+
+from spoutnik.export.tensors import weight
+from spoutnik.model.config import Llama3Scaling, ModelConfig
+from spoutnik.model.layout import Shape, is_mtp, published_shapes
+from spoutnik.model.rope import inverse_frequencies
+from spoutnik.model.weights import Reader
+
+ARCHITECTURES = {"deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2", "qwen2": "qwen2", "qwen3": "qwen3",
+                 "llama": "llama"}
+_OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
+_INSIDE = {  # of a layer
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+    "self_attn.q_a_proj": "attn_q_a", "self_attn.q_a_layernorm": "attn_q_a_norm", "self_attn.q_b_proj": "attn_q_b",
+    "self_attn.kv_a_proj_with_mqa": "attn_kv_a_mqa", "self_attn.kv_a_layernorm": "attn_kv_a_norm",
+    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down", "mlp.gate": "ffn_gate_inp",
+    "mlp.shared_experts.gate_proj": "ffn_gate_shexp", "mlp.shared_experts.up_proj": "ffn_up_shexp",
+    "mlp.shared_experts.down_proj": "ffn_down_shexp",
+    "mlp.experts.gate_proj": "ffn_gate_exps", "mlp.experts.up_proj": "ffn_up_exps", "mlp.experts.down_proj": "ffn_down_exps"}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One tensor of the file. shape: outermost axis first, as torch says it. read: its pieces, one after another along the
+    first axis, as they are stored."""
+
+    name: str
+    shape: Shape
+    read: Callable[[Reader], Iterator[Tensor]]
+
+
+def gguf_tensors(config: ModelConfig) -> list[Planned]:
+    """Everything but the MTP layer, which llama.cpp does not use for this architecture (its own converter leaves it out)."""
+    plain = config.model_copy(update={"quantization_config": None})
+    shapes = [(name, shape) for name, shape in published_shapes(plain).items() if not is_mtp(name, config)]
+    planned: list[Planned] = []
+    for _, group in groupby(shapes, key=lambda item: re.sub(r"\.experts\.\d+\..*", ".experts", item[0])):
+        same = list(group)
+        planned += _experts(same) if ".experts." in same[0][0] else _one(*same[0], config)
+    if isinstance(config.rope_scaling, Llama3Scaling):
+        stretched = inverse_frequencies(config)
+        divisors = inverse_frequencies(config.model_copy(update={"rope_scaling": None})) / stretched
+        planned.append(Planned("rope_freqs.weight", tuple(divisors.shape), lambda reader: iter([divisors])))
+    return planned
+
+
+def gguf_name(published: str) -> str:
+    """llama.cpp's name for a published tensor."""
+    if published.endswith(".e_score_correction_bias"):
+        return f"blk.{published.split('.')[2]}.exp_probs_b.bias"
+    stem, _, kind = published.rpartition(".")
+    if stem in _OUTSIDE:
+        return f"{_OUTSIDE[stem]}.{kind}"
+    _, _, layer, inside = stem.split(".", 3)
+    return f"blk.{layer}.{_INSIDE[inside]}.{kind}"
+
+
+def _one(name: str, shape: Shape, config: ModelConfig) -> list[Planned]:
+    if name.endswith("kv_b_proj.weight"):
+        return _latent_halves(name, config)
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
+    if config.model_type == "llama" and heads is not None:
+        return [Planned(gguf_name(name), shape, lambda reader: iter([interleaved(weight(reader, name), heads)]))]
+    return [Planned(gguf_name(name), shape, lambda reader: iter([weight(reader, name)]))]
+
+
+def interleaved(projection: Tensor, heads: int) -> Tensor:
+    """Rows (or biases) of rotated heads, from the published halves (i, i + width/2) to the adjacent pairs that llama.cpp's
+    `llama` rotates."""
+    halves = projection.unflatten(0, (heads, 2, -1))
+    return halves.transpose(1, 2).reshape(projection.shape)
+
+
+def _latent_halves(name: str, config: ModelConfig) -> list[Planned]:
+    """kv_b_proj as absorbed attention reads it: per head, keys (latent, nope), which multiply the query from its side, and
+    values (value width, latent)."""
+    heads, latent = config.num_attention_heads, config.kv_lora_rank
+    nope, width = config.qk_nope_head_dim, config.v_head_dim
+    layer = name.split(".")[2]
+
+    def keys(reader: Reader) -> Iterator[Tensor]:
+        yield weight(reader, name).view(heads, -1, latent)[:, :nope].transpose(1, 2)
+
+    def values(reader: Reader) -> Iterator[Tensor]:
+        yield weight(reader, name).view(heads, -1, latent)[:, nope:]
+
+    return [Planned(f"blk.{layer}.attn_k_b.weight", (heads, latent, nope), keys),
+            Planned(f"blk.{layer}.attn_v_b.weight", (heads, width, latent), values)]
+
+
+def _experts(tensors: list[tuple[str, Shape]]) -> Iterator[Planned]:
+    """A layer's experts, stacked: one tensor for each of the three projections."""
+    for projection in ("gate_proj", "up_proj", "down_proj"):
+        names = [name for name, _ in tensors if f".{projection}." in name]
+        shape = next(shape for name, shape in tensors if name == names[0])
+        yield Planned(gguf_name(re.sub(r"\.experts\.\d+\.", ".experts.", names[0])), (len(names), *shape),
+                      lambda reader, names=names: (weight(reader, name) for name in names))

@@ -1,0 +1,40 @@
+"""`spoutnik.load`: a model and its tokenizer from a folder, a run or the hub."""
+
+from pathlib import Path
+
+import torch
+
+from spoutnik.errors import UserError
+from spoutnik.locate import locate
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.transformer import Transformer
+from spoutnik.model.weights import load_model
+from spoutnik.text.tokenizer import Tokenizer, check_vocabulary
+
+
+def load(path_or_hub_id: str | Path, dtype: torch.dtype | str | None = None, device: torch.device | str = "cpu",
+         keep_fp8: bool = False) -> Transformer:
+    """A published checkpoint, or the last model of a run, as a torch module: token ids (batch, length) to logits (batch,
+    length, vocabulary), with `.config` and `.tokenizer` (None where the folder holds none).
+
+    Args:
+        path_or_hub_id: a folder in Hugging Face layout, a run's folder, or "org/model" on the hub.
+        dtype: of weights and activations, as torch.bfloat16 or "bfloat16"; None keeps what the files hold (FP8 becomes
+            bfloat16).
+        keep_fp8: hold an FP8 checkpoint's weights in 8 bits and dequantise them at each use; such weights are not trained.
+    Raises:
+        UserError, RunError: a sentence with the file, the key, the value and the remedy, before weights are read.
+    """
+    folder = locate(path_or_hub_id)
+    if isinstance(dtype, str):
+        named = getattr(torch, dtype, None)
+        if not isinstance(named, torch.dtype) or not named.is_floating_point:
+            raise UserError(f"dtype = {dtype!r}: is not a floating-point type of torch. Use float32, bfloat16 or float16.")
+        dtype = named
+    tokenizer = None
+    if any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        tokenizer = Tokenizer.load(folder)
+        check_vocabulary(tokenizer, ModelConfig.load(folder).vocab_size, folder)
+    model = load_model(folder, dtype, device=device, keep_fp8=keep_fp8)
+    model.tokenizer = tokenizer
+    return model

@@ -1,0 +1,224 @@
+"""A checkpoint in Hugging Face layout, from its headers alone: what it is, which tensor lies where, and everything that can
+be wrong with it, said before any weight is read. No torch in here."""
+
+import contextlib
+import gc
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from operator import attrgetter
+from pathlib import Path
+from typing import NamedTuple
+
+from spoutnik.errors import RunError
+from spoutnik.files import read_json
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.layout import SCALE, is_quantised, mtp_prefix, published_shapes
+
+ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
+              "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
+WEIGHTS = ("F32", "BF16", "F16", "F64")  # what a weight that is not quantised may be stored in
+_FP8 = ("F8_E4M3",)
+_LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
+_PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
+
+
+class Stored(NamedTuple):
+    """One tensor on disk. dtype: the format's name for it ("BF16"); start: its first byte in the file; size: its bytes."""
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A folder whose files belong together: every tensor that `config` asks for is in `tensors`, in the right shape, and no
+    other. `config` has num_nextn_predict_layers 0 where the files leave the MTP layer out, as transformers' do."""
+
+    folder: Path
+    config: ModelConfig
+    tensors: dict[str, Stored]
+
+    @staticmethod
+    def open(folder: Path) -> "Checkpoint":
+        """Reads config.json, the index and all headers.
+
+        Raises:
+            UserError: the configuration asks for something this code does not compute.
+            RunError: a file is missing, damaged, or does not belong to the others.
+        """
+        folder = Path(folder)
+        config = ModelConfig.load(folder)
+        mtp = mtp_prefix(config)
+        with collector_paused():
+            tensors = _locate(folder)
+            if config.num_nextn_predict_layers and not any(name.startswith(mtp) for name in tensors):
+                config = config.model_copy(update={"num_nextn_predict_layers": 0})
+            return Checkpoint(folder, config, _matched(folder, config, tensors))
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Without Python's cyclic garbage collector: R1's headers make half a million small objects, none of them garbage, and
+    looking through them again and again takes longer than making them."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The tensors of one safetensors file and its metadata.
+
+    The format: 8 bytes with the header's length, a JSON object, then the tensors one after another without holes.
+    """
+    try:
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+                raise _damaged(path, "it is shorter than its header says" if size >= 8 else "it has no header")
+            header = json.loads(file.read(length).decode("utf-8"))
+    except FileNotFoundError as error:
+        raise RunError(f"{path}: not found. Fetch the missing file.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise error if isinstance(error, RunError) else _damaged(path, error) from error
+    if not isinstance(header, dict):
+        raise _damaged(path, "its header is not a JSON object")
+    metadata = header.pop("__metadata__", {})
+    tensors = dict(_entries(path, header, 8 + length))
+    position = 8 + length
+    for stored in sorted(tensors.values(), key=attrgetter("start", "size")):  # the empty ones first where they share a place
+        if stored.start != position:
+            name = next(name for name, other in tensors.items() if other is stored)
+            raise _damaged(path, f"its header leaves a hole or an overlap before {name}")
+        position += stored.size
+    if position != size:
+        raise _damaged(path, f"its header describes {position:,} bytes and it has {size:,}")
+    return tensors, metadata
+
+
+def _entries(path: Path, header: dict, data: int) -> Iterator[tuple[str, Stored]]:
+    for name, entry in header.items():
+        try:
+            dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            sound = type(start) is type(end) is int and 0 <= start <= end < 2**63 and end - start == _size(dtype, *shape)
+        except (KeyError, TypeError, ValueError):
+            sound = False
+        if not sound:
+            raise _damaged(path, f"its header says of {name} what cannot be: {str(entry)[:100]}")
+        yield name, Stored(path, dtype, tuple(shape), data + start, end - start)
+
+
+@lru_cache(1000, typed=True)  # a model has few shapes; typed, so that True is not taken for 1
+def _size(dtype: str, *shape: int) -> int:
+    """Bytes of a tensor. Raises KeyError or ValueError where there is no such type or shape."""
+    if not all(type(side) is int and side >= 0 for side in shape):
+        raise ValueError(shape)
+    return prod(shape) * ITEM_SIZES[dtype]
+
+
+def _damaged(path: Path, why: object) -> RunError:
+    return RunError(f"{path}: is damaged ({why}). Restore the file, or delete its folder and run again.")
+
+
+def _locate(folder: Path) -> dict[str, Stored]:
+    """Every tensor of the folder, over one file or several with an index."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        single = folder / "model.safetensors"
+        if not single.exists():
+            raise RunError(_why_no_weights(folder))
+        return read_header(single)[0]
+    values = read_json(index)
+    weight_map = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise RunError(f"{index}: the key 'weight_map' must map tensors to files. Restore the file.")
+    listed: dict[str, set[str]] = {}
+    for name, file in weight_map.items():
+        listed.setdefault(file, set()).add(name)
+    for file in listed:
+        if file in ("", "..") or Path(file).name != file:
+            raise RunError(f"{index}: weight_map names {file!r}, which is no file of this folder. Restore the index.")
+    tensors: dict[str, Stored] = {}
+    for file, names in sorted(listed.items()):
+        path = folder / file
+        if not path.exists():
+            raise RunError(f"{path}: listed in the index but not found. Fetch the missing file.")
+        found = read_header(path)[0]
+        if names - found.keys():
+            raise RunError(f"{path}: the index says that {min(names - found.keys())} is in it, but it is not. Fetch both "
+                           "files again.")
+        if found.keys() - names:
+            raise RunError(f"{index}: does not say that {min(found.keys() - names)} is in {file}, but it is. Fetch both "
+                           "files again.")
+        tensors |= found
+    return tensors
+
+
+def holds_weights(folder: Path) -> bool:
+    """Whether there is anything that `Checkpoint.open` would read, or refuse to."""
+    return any(next(folder.glob(pattern), None) for pattern in ("*.safetensors", "*.gguf", *_PICKLED))
+
+
+def _why_no_weights(folder: Path) -> str:
+    if any(folder.glob("*.safetensors")):
+        return (f"{folder}: has neither model.safetensors nor model.safetensors.index.json, though it holds other "
+                "safetensors files. Fetch the index too.")
+    pickled = sorted(file.name for pattern in _PICKLED for file in folder.glob(pattern))
+    if pickled:
+        return (f"{folder / pickled[0]}: pickled weights are not read, since a pickle can run any program when it is "
+                "opened. Use the model's safetensors files, or convert it once where you trust it (transformers' "
+                "save_pretrained).")
+    if any(folder.glob("*.gguf")):
+        return f"{folder}: holds a GGUF file, which is for llama.cpp. Give the folder it was made from (safetensors)."
+    return (f"{folder}: has neither model.safetensors nor model.safetensors.index.json. Give a folder in Hugging Face "
+            "layout, or run the stage that makes it.")
+
+
+_MISFIT = "The checkpoint and its configuration do not belong together."
+
+
+def _matched(folder: Path, config: ModelConfig, tensors: dict[str, Stored]) -> dict[str, Stored]:
+    """The tensors that `config` asks for; the files may hold no other."""
+    expected = published_shapes(config)
+    fp8 = config.quantization_config is not None
+    for name, shape in expected.items():
+        stored = tensors.get(name)
+        if stored is None:
+            if _may_be_absent(name):
+                continue
+            raise RunError(f"{folder}: the tensor {name} that config.json asks for is missing from the weights. {_MISFIT}")
+        if stored.shape != shape:
+            raise RunError(f"{stored.file}: {name} has shape {list(stored.shape)}, but config.json asks for {list(shape)}. "
+                           f"{_MISFIT}")
+        wanted = _FP8 if fp8 and is_quantised(name) else WEIGHTS
+        if stored.dtype not in wanted:
+            raise RunError(f"{stored.file}: {name} is stored as {stored.dtype}, where {' or '.join(wanted)} was expected. "
+                           f"{_MISFIT}")
+    for name in sorted(tensors.keys() - expected.keys()):
+        if not _may_be_extra(name, config):
+            hint = ("It is a multiplier of FP8 blocks, and config.json has no quantization_config. "
+                    if name.endswith(SCALE) else "")
+            raise RunError(f"{tensors[name].file}: holds the tensor {name}, which config.json has no place for. {hint}"
+                           f"{_MISFIT}")
+    return {name: tensors[name] for name in expected if name in tensors}
+
+
+def _may_be_absent(name: str) -> bool:
+    """The MTP layer's copies of embedding and head, which some tools leave out."""
+    return name.startswith("model.layers.") and name.endswith((".embed_tokens.weight", ".shared_head.head.weight"))
+
+
+def _may_be_extra(name: str, config: ModelConfig) -> bool:
+    """Tables that old checkpoints carry, and the head's copy where it is tied."""
+    return name.endswith("rotary_emb.inv_freq") or (config.tie_word_embeddings and name == "lm_head.weight")

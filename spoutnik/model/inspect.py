@@ -1,0 +1,172 @@
+"""What a model is and what it costs, from its configuration and the headers of its files. No torch in here: an answer about
+671 billion parameters takes less than a second."""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import NamedTuple
+
+from spoutnik.errors import RunError
+from spoutnik.files import read_json
+from spoutnik.model.accounting import Accounting, account
+from spoutnik.model.checkpoint import ITEM_SIZES, Checkpoint, collector_paused, holds_weights
+from spoutnik.model.config import ARCHITECTURES, ModelConfig
+from spoutnik.model.layout import published_shapes, published_type
+from spoutnik.model.presets import Preset
+
+_BYTES = {"bf16": 2.0, "int8": 1.0, "int4": 0.5}
+# What the template of each format writes before a message, and nobody else's does.
+MARKERS = {"DeepSeek": "<｜User｜>", "Llama 3": "<|start_header_id|>", "ChatML": "<|im_start|>"}
+# A template's last words for a prompt: a literal that ends with <think>, then a new line or none, and is not added to.
+_OPENS_THOUGHT = re.compile(r"""<think>(\\*n|\n)?['"]\s*-?\}\}""")
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What `inspect` says.
+
+    kind: "checkpoint" (weights are there and fit), "configuration" (a folder without them) or "preset". source: the folder,
+    or where a preset's values are published. counts: of the whole model, its MTP module apart. mtp_in_files: None where
+    there are no files or no such module. tensors, stored (bytes by type): of the files; of the published ones for a preset;
+    as expected, and nothing, for a configuration. files: how many; None without. chat_format: one of `MARKERS`, "other", or
+    None where there is no template. generation: the advised temperature and top_p.
+    """
+
+    kind: str
+    source: str
+    config: ModelConfig
+    counts: Accounting
+    mtp_in_files: bool | None
+    tensors: int
+    files: int | None
+    stored: dict[str, int]
+    licence: str | None
+    chat_format: str | None
+    opens_thought: bool
+    generation: dict[str, float]
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """Bytes that the main model's weights alone take; quantisation's multipliers add 1 to 6 %."""
+        return {name: int(self.counts.total_parameters * size) for name, size in _BYTES.items()}
+
+    def as_json(self) -> dict:
+        config, counts = self.config, self.counts
+        dense = sum(not config.is_moe_layer(layer) for layer in range(config.num_hidden_layers))
+        return {
+            "kind": self.kind, "source": self.source, "architecture": ARCHITECTURES[config.model_type],
+            "model_type": config.model_type, "parameters_total": counts.total_parameters,
+            "parameters_active": counts.active_parameters, "mtp_parameters": counts.mtp_parameters,
+            "mtp_in_files": self.mtp_in_files, "layers": config.num_hidden_layers, "dense_layers": dense,
+            "moe_layers": config.num_hidden_layers - dense, "tensors": self.tensors, "files": self.files,
+            "bytes": sum(self.stored.values()), "bytes_by_type": self.stored, "memory_bytes": self.memory,
+            "cache_bytes_per_token": counts.cache_bytes_per_token,
+            "expanded_cache_bytes_per_token": counts.expanded_cache_bytes_per_token,
+            "flops_per_token": counts.flops_per_token,
+            "attention_flops_per_position": counts.attention_flops_per_position, "licence": self.licence,
+            "chat_format": self.chat_format, "opens_thought": self.opens_thought, "generation": self.generation,
+            "config": config.model_dump(mode="json")}
+
+
+def inspect_preset(preset: Preset) -> Inspection:
+    with collector_paused():
+        config, shapes = preset.config, published_shapes(preset.config)
+        return Inspection(
+            "preset", preset.source, config, account(config), None, len(shapes), None, _published_bytes(shapes, config),
+            preset.licence, preset.chat_format, preset.opens_thought, preset.generation)
+
+
+def inspect_folder(folder: Path) -> Inspection:
+    """A folder in Hugging Face layout. Where it holds no weights, what its configuration alone says.
+
+    Raises:
+        UserError, RunError: as `Checkpoint.open`; or another file of the folder is damaged.
+    """
+    folder = Path(folder)
+    config = ModelConfig.load(folder)  # as published: the checkpoint's own lacks the MTP module where the files do
+    with collector_paused():
+        if holds_weights(folder):
+            kind, files = "checkpoint", _files(Checkpoint.open(folder))
+        else:
+            kind, files = "configuration", _Files(None, len(published_shapes(config)), None, {})
+        counts = account(config)
+    template = _chat_template(folder)
+    mtp = files.mtp if config.num_nextn_predict_layers else None
+    return Inspection(kind, str(folder), config, counts, mtp, files.tensors, files.count, files.stored, _licence(folder),
+                      chat_format(template), bool(template and _OPENS_THOUGHT.search(template)), _generation(folder))
+
+
+class _Files(NamedTuple):
+    """mtp: whether the MTP module is in them. stored: bytes by type."""
+
+    mtp: bool | None
+    tensors: int
+    count: int | None
+    stored: dict[str, int]
+
+
+def _files(checkpoint: Checkpoint) -> _Files:
+    stored = Counter()
+    for tensor in checkpoint.tensors.values():
+        stored[tensor.dtype] += tensor.size
+    return _Files(checkpoint.config.num_nextn_predict_layers > 0, len(checkpoint.tensors),
+                  len({tensor.file for tensor in checkpoint.tensors.values()}), dict(stored))
+
+
+def chat_format(template: str | None) -> str | None:
+    """The name of a chat template's format, from the tokens it writes."""
+    if not template:
+        return None
+    return next((name for name, marker in MARKERS.items() if marker in template), "other")
+
+
+def _published_bytes(shapes: dict[str, tuple[int, ...]], config: ModelConfig) -> dict[str, int]:
+    stored = Counter()
+    for name, shape in shapes.items():
+        kind = published_type(name, config)
+        stored[kind] += prod(shape) * ITEM_SIZES[kind]
+    return dict(stored)
+
+
+def _chat_template(folder: Path) -> str | None:
+    path = folder / "chat_template.jinja"
+    if path.exists():
+        return _text(path)
+    template = _object(folder / "tokenizer_config.json").get("chat_template")
+    if isinstance(template, list):  # several, by name
+        named = {entry.get("name"): entry.get("template") for entry in template if isinstance(entry, dict)}
+        template = named.get("default")
+    return template if isinstance(template, str) else None
+
+
+def _generation(folder: Path) -> dict[str, float]:
+    values = _object(folder / "generation_config.json")
+    return {key: values[key] for key in ("temperature", "top_p") if isinstance(values.get(key), int | float)}
+
+
+def _licence(folder: Path) -> str | None:
+    """What the model card says, or the licence file's first line."""
+    card = re.match(r"---\n(.*?)\n---", _text(folder / "README.md"), re.DOTALL)
+    stated = card and re.search(r"^license: *(\S.*?) *$", card[1], re.MULTILINE)
+    if stated:
+        name = re.search(r"^license_name: *(\S.*?) *$", card[1], re.MULTILINE)  # said where `license` is "other"
+        return (name or stated)[1].strip("'\"")
+    for path in sorted(folder.glob("LICENSE*")):
+        lines = [line.strip() for line in _text(path).splitlines() if line.strip()]
+        if lines:
+            return lines[0]
+    return None
+
+
+def _object(path: Path) -> dict:
+    """The JSON object in an optional file."""
+    values = read_json(path) if path.exists() else {}
+    if not isinstance(values, dict):
+        raise RunError(f"{path}: must hold a JSON object, not a {type(values).__name__}. Restore it.")
+    return values
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
