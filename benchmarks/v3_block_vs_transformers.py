@@ -4,36 +4,36 @@ backward) and a prefill (forward, cache filled, the last position's logits), tok
     python benchmarks/v3_block_vs_transformers.py [--hidden 1024]
 
 At V2-Lite's proportions (64 experts, top 6) and at nano's (hidden 128, 16 experts, top 4). transformers runs in each of its
-ways to compute experts and attention, and the fastest counts. The contestants take turns. The limit is the matrix products
-alone. Five minutes.
+ways to compute experts, and the fastest counts. Each contestant has a process of its own; they take turns. The limit is the
+matrix products alone. Five minutes.
 """
 
 import argparse
 import os
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
-os.environ.setdefault("LRU_CACHE_CAPACITY", "256")
+SETTINGS = {"OMP_WAIT_POLICY": "PASSIVE", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "1024", "LRU_CACHE_CAPACITY": "256"}
+if "--work" not in sys.argv:  # ours, as the command line sets them; transformers runs without
+    os.environ |= SETTINGS
 
 import torch
-import transformers
 from common import machine, matmul_limit, print_result
 from torch import Tensor
-from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
 from spoutnik.model.cache import Cache
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.packing import Packing
-from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
 from spoutnik.parallel import cores, on_all_cores
 from spoutnik.train.batches import Document, micro_batches, pack
 from spoutnik.train.loop import accumulate
 from spoutnik.train.losses import token_log_probs
 
+WARM_UP = 4  # turns: the first ones compile and fault memory in
 EXPERTS = ("eager", "grouped_mm")  # its third way gathers a weight per token: out of memory at this size
 
 
@@ -56,12 +56,12 @@ NANO = {"vocab_size": 1024, "hidden_size": 128, "intermediate_size": 384, "num_h
 class Theirs:
     """transformers' module with one of its ways to compute experts."""
 
-    def __init__(self, model: DeepseekV3ForCausalLM, experts: str):
-        self.model, self.experts = model, experts
+    def __init__(self, folder: str, experts: str):
+        from transformers import DeepseekV3ForCausalLM
+        torch.set_num_threads(cores())
+        self.model = DeepseekV3ForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, experts_implementation=experts)
 
     def __call__(self, ids: Tensor, train: bool) -> None:
-        torch.set_num_threads(cores())
-        self.model.set_experts_implementation(self.experts)
         if not train:
             with torch.no_grad():
                 self.model(ids, use_cache=True, logits_to_keep=1)
@@ -75,9 +75,9 @@ class Theirs:
 class Ours:
     """Our network as the trainer and the engine run it: documents packed, a part of them on each core."""
 
-    def __init__(self, model: Transformer):
-        self.model = model
-        self.parameters = list(model.parameters())
+    def __init__(self, folder: str):
+        self.model = load_model(folder, torch.bfloat16)
+        self.parameters = list(self.model.parameters())
 
     def __call__(self, ids: Tensor, train: bool) -> None:
         documents = [Document(row) for row in ids.tolist()]
@@ -102,37 +102,76 @@ class Ours:
         self.model.logits(self.model.prefill(ids.flatten(), Packing.of([length] * rows), cache))
 
 
-def compare(name: str, values: dict, rows: int, length: int, rounds: int) -> list[dict]:
+def work(contestant: str, folder: str, vocab_size: int, rows: int, length: int) -> None:
+    """A contestant's process: does what each line of its input says ("train" or "prefill"), and prints the seconds."""
     torch.manual_seed(0)
-    theirs = DeepseekV3ForCausalLM(DeepseekV3Config(**values, initializer_range=0.05)).to(torch.bfloat16)
+    ids = torch.randint(0, vocab_size, (rows, length))
+    run = Ours(folder) if contestant == "ours" else Theirs(folder, contestant)
+    for line in sys.stdin:
+        began = time.perf_counter()
+        run(ids, line.strip() == "train")
+        print(f"seconds {time.perf_counter() - began}", flush=True)
+
+
+class Contestant:
+    """A process of its own, so that nobody's memory and thread settings weigh on anybody else's."""
+
+    def __init__(self, name: str, *arguments: object):
+        command = [sys.executable, __file__, "--work", name, *map(str, arguments)]
+        environment = {key: value for key, value in os.environ.items() if name == "ours" or key not in SETTINGS}
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
+
+    def seconds(self, what: str) -> float:
+        print(what, file=self.process.stdin, flush=True)
+        for line in self.process.stdout:
+            if line.startswith("seconds "):
+                return float(line.split()[1])
+        raise RuntimeError("a contestant died")
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def compare(name: str, values: dict, rows: int, length: int, rounds: int) -> list[dict]:
+    from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+    torch.manual_seed(0)
     with tempfile.TemporaryDirectory() as folder:
+        theirs = DeepseekV3ForCausalLM(DeepseekV3Config(**values, initializer_range=0.05)).to(torch.bfloat16)
         theirs.save_pretrained(folder)
-        ours = load_model(folder, torch.bfloat16)
-    ids = torch.randint(0, values["vocab_size"], (rows, length))
-    with torch.no_grad():
-        expected, given = theirs(ids[:1]).logits.float(), ours(ids[:1])
-        print(f"{name}: logits differ by {float((given - expected).abs().mean() / expected.std()):.4f} of their spread, "
-              f"{sum(p.numel() for p in theirs.parameters()) / 1e6:.0f}M parameters")
-    contestants = {"ours": Ours(ours)} | {experts: Theirs(theirs, experts) for experts in EXPERTS}
-    return [duel(f"{name}, {what}", contestants, ids, train, rounds, limit(ours.config, rows * length, train))
-            for what, train in (("training step", True), ("prefill", False))]
+        ids = torch.randint(0, values["vocab_size"], (1, length))
+        with torch.no_grad():
+            ours, expected = load_model(folder, torch.bfloat16), theirs(ids).logits.float()
+            print(f"{name}: logits differ by {float((ours(ids) - expected).abs().mean() / expected.std()):.4f} of their "
+                  f"spread, {sum(p.numel() for p in theirs.parameters()) / 1e6:.0f}M parameters", flush=True)
+        config = ours.config
+        del theirs, ours
+        contestants = {who: Contestant(who, folder, values["vocab_size"], rows, length) for who in ("ours", *EXPERTS)}
+        seconds = {what: duel(contestants, what, rounds) for what in ("train", "prefill")}
+        for contestant in contestants.values():
+            contestant.close()
+    return [result(f"{name}, {what}", times, rows * length, limit(config, rows * length, what == "train"))
+            for what, times in seconds.items()]
 
 
-def duel(name: str, contestants: dict, ids: Tensor, train: bool, rounds: int, limit_seconds: float) -> dict:
-    seconds: dict[str, list[float]] = {contestant: [] for contestant in contestants}
-    for turn in range(rounds + 1):
-        for contestant, run in contestants.items():
-            if turn > 1 and statistics.median(seconds[contestant]) > 4 * min(map(statistics.median, seconds.values())):
+def duel(contestants: dict[str, Contestant], what: str, rounds: int) -> dict[str, float]:
+    """Median seconds of each, in turns."""
+    seconds: dict[str, list[float]] = {who: [] for who in contestants}
+    for turn in range(rounds + WARM_UP):
+        for who, contestant in contestants.items():
+            if turn > WARM_UP and statistics.median(seconds[who]) > 4 * min(map(statistics.median, seconds.values())):
                 continue  # far behind: its time is known well enough
-            began = time.perf_counter()
-            run(ids, train)
-            if turn:  # the first turn compiles and faults memory in
-                seconds[contestant].append(time.perf_counter() - began)
-    rates = {contestant: ids.numel() / statistics.median(times) for contestant, times in seconds.items()}
-    best = max(EXPERTS, key=rates.get)
-    return {"name": name, "ours": rates["ours"], "peer": rates[best], "limit": ids.numel() / limit_seconds,
-            "unit": "tokens/s", "peers_way": best,
-            "peers_share_of_limit": rates[best] * limit_seconds / ids.numel()}
+            took = contestant.seconds(what)
+            if turn >= WARM_UP:
+                seconds[who].append(took)
+    return {who: statistics.median(times) for who, times in seconds.items()}
+
+
+def result(name: str, seconds: dict[str, float], tokens: int, limit_seconds: float) -> dict:
+    best = min(EXPERTS, key=seconds.get)
+    return {"name": name, "ours": tokens / seconds["ours"], "peer": tokens / seconds[best],
+            "limit": tokens / limit_seconds, "unit": "tokens/s", "peers_way": best,
+            "peers_share_of_limit": limit_seconds / seconds[best]}
 
 
 def limit(config: ModelConfig, rows: int, train: bool) -> float:
@@ -158,9 +197,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--hidden", type=int, default=1024, help="width of the V2-Lite-like network, 1024 to 2048")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--work", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    import transformers
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    if options.work:
+        contestant, folder, *numbers = options.work
+        work(contestant, folder, *map(int, numbers))
+        return
     print(machine())
     results = compare("nano's shapes", NANO, rows=16, length=128, rounds=options.rounds * 3)
     results += compare(f"V2-Lite's shapes at {options.hidden}", v2_lite_like(options.hidden), rows=8, length=512,

@@ -155,7 +155,8 @@ def inspect(
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
     format: Annotated[str, typer.Option(help="hf: a folder for transformers. gguf: a file for llama.cpp.")],
-    out: Annotated[Path, typer.Option(help="The folder, or the .gguf file, to write.")],
+    out: Annotated[Optional[Path], typer.Option(help="The folder, or the .gguf file, to write [default: exports/NAME-STAGE or "
+                                                "exports/NAME-STAGE.gguf].")] = None,
     stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
     dtype: Annotated[Optional[str], typer.Option(help="f32, bf16, f16; gguf also q8_0, q4_0 [default: as stored].")] = None,
     shard_size: Annotated[str, typer.Option(help="Largest weight file of hf.")] = "5GB",
@@ -167,10 +168,13 @@ def export(
     """Write a model for other programs: transformers (hf) or llama.cpp (gguf)."""
     from dataclasses import asdict
 
+    from spoutnik.export.command import default_target
     from spoutnik.export.command import export as write
     from spoutnik.locate import locate
 
-    written = write(locate(run, stage), format, out, dtype, shard_size, licence, force)
+    folder = locate(run, stage)
+    out = out or default_target(run, folder, format)
+    written = write(folder, format, out, dtype, shard_size, licence, force)
     if json_:
         print(json.dumps(asdict(written) | {"path": str(written.path)}, ensure_ascii=False))
         return

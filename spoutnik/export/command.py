@@ -15,7 +15,7 @@ from spoutnik.export.gguf_metadata import differences, refuse_unreadable
 from spoutnik.export.gguf_tokens import refuse_other_tokenizers, split_name
 from spoutnik.export.model_card import model_card, provenance
 from spoutnik.export.tensors import DTYPES
-from spoutnik.files import disk_errors, install_folder, remove_folder, replacing
+from spoutnik.files import disk_errors, install_folder, read_json, remove_folder, replacing
 from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.config import ARCHITECTURES
 from spoutnik.model.weights import stored_dtype
@@ -67,6 +67,13 @@ def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard
     if format == "gguf":
         return _export_gguf(checkpoint, tokenizer, out, dtype, licence)
     return _export_hf(checkpoint, tokenizer, out, dtype, limit, licence)
+
+
+def default_target(name: Path, folder: Path, format: str) -> Path:
+    """Where an export goes that nobody placed: named after what was asked for and, of a run, the stage."""
+    manifest = folder / "manifest.json"
+    stage = f"-{read_json(manifest)['stage']}" if manifest.exists() and folder != name else ""
+    return Path("exports") / f"{name.resolve().name}{stage}{'.gguf' if format == 'gguf' else ''}"
 
 
 def _export_hf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: str | None, shard_size: int,

@@ -13,6 +13,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.grouped import grouped_linear, row_multiple
 from spoutnik.model.layers import SwiGLU, swiglu
 from spoutnik.model.packing import Packing
+from spoutnik.native import training
 
 
 @dataclass
@@ -41,16 +42,29 @@ class Router(nn.Module):
         """x (T, D) to the chosen experts (T, K) and their weights (T, K), float32."""
         logits = F.linear(x.float(), self.weight.float())  # float32: near-ties route alike (trap 7)
         scores = logits.sigmoid() if self.config.scoring_func == "sigmoid" else logits.softmax(-1)
-        experts = self.select(scores.detach())
-        weights = scores.gather(1, experts)  # the bias chooses but never weighs (trap 5)
-        if self.config.norm_topk_prob:
-            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+        if training.serves(scores):
+            experts, weights = self._choose(scores.detach())
+        else:
+            experts, weights = self.select(scores.detach()), None
+        if weights is None or scores.requires_grad:
+            weights = scores.gather(1, experts)  # the bias chooses but never weighs (trap 5)
+            if self.config.norm_topk_prob:
+                weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
+            weights = weights * self.config.routed_scaling_factor
         if trace is not None:
             real = experts.shape[0] - packing.filler
             trace.loads[self.name] = torch.bincount(experts[:real].flatten(), minlength=self.config.n_routed_experts)
             if trace.want_balance_loss:
                 trace.balance_losses.append(sequence_balance_loss(scores, experts, packing))
-        return experts, weights * self.config.routed_scaling_factor
+        return experts, weights
+
+    def _choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """`select` and the weights by the native kernel."""
+        config = self.config
+        grouped = config.topk_method != "greedy"
+        return training.choose_experts(scores, self.e_score_correction_bias if self.biased else None, config.num_experts_per_tok,
+                                       config.n_group if grouped else 1, config.topk_group if grouped else 1,
+                                       config.norm_topk_prob, config.routed_scaling_factor)
 
     def select(self, scores: Tensor) -> Tensor:
         """The K experts with the best scores, V3's biased, inside the best groups: (T, E) to (T, K)."""
@@ -101,6 +115,8 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """x (T, D), experts (T, K), weights (T, K) to (T, D): sort by expert, two grouped products, sum back."""
+        if not torch.is_grad_enabled() and training.multiplies(x, self.down_proj):
+            return training.mixture(x, experts, weights, self.gate_up_proj.to(x.dtype), self.down_proj.to(x.dtype))
         n_experts = self.down_proj.shape[0]
         layout = Layout.of(experts, n_experts, row_multiple(x, self.down_proj, experts.numel()))
         rows = _Dispatch.apply(x, layout)

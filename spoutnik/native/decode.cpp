@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "attention.h"
+#include "routing.h"
 
 extern "C" {
 
@@ -164,45 +165,15 @@ void dense(const T* x, int64_t rows, int64_t hidden, int64_t width, const Layer&
     for (int64_t i = 0; i < rows * hidden; i++) residual[i] += out[i];
 }
 
-// V3's router for one row: the chosen experts and their weights (eq. 12-16, and the rules of moe.py's Router).
-void route(const Model& m, const Layer& l, const float* scores, int64_t* experts, float* weights) {
-    std::vector<float> biased(m.experts);
-    for (int64_t e = 0; e < m.experts; e++) biased[e] = scores[e] + l.correction[e];
-    if (m.n_group > 1) {
-        const int64_t size = m.experts / m.n_group;
-        std::vector<float> best(m.n_group);
-        for (int64_t g = 0; g < m.n_group; g++) {
-            float first = -INFINITY, second = -INFINITY;
-            for (int64_t e = g * size; e < (g + 1) * size; e++) {
-                if (biased[e] > first) { second = first; first = biased[e]; }
-                else if (biased[e] > second) second = biased[e];
-            }
-            best[g] = first + second;
-        }
-        std::vector<int64_t> order(m.n_group);
-        std::iota(order.begin(), order.end(), 0);
-        std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return best[a] > best[b]; });
-        for (int64_t i = m.topk_group; i < m.n_group; i++)
-            std::fill(biased.begin() + order[i] * size, biased.begin() + (order[i] + 1) * size, -1e30f);
-    }
-    float total = 0;
-    for (int64_t k = 0; k < m.chosen; k++) {
-        const int64_t e = std::max_element(biased.begin(), biased.end()) - biased.begin();
-        experts[k] = e;
-        total += weights[k] = scores[e];
-        biased[e] = -2e30f;
-    }
-    for (int64_t k = 0; k < m.chosen; k++) weights[k] *= m.routed_scale / (m.normalise ? total + 1e-20f : 1.0f);
-}
-
 template <typename T>
 void mixture(const Model& m, const Layer& l, const T* x, int64_t rows, float* residual) {
+    const Routing routing{m.experts, m.chosen, m.n_group, m.topk_group, 1, m.normalise, m.routed_scale};
     std::vector<int64_t> experts(rows * m.chosen), taken;
     std::vector<float> weights(rows * m.chosen), scores(m.experts), wide(m.hidden);
     for (int64_t r = 0; r < rows; r++) {
         for (int64_t i = 0; i < m.hidden; i++) wide[i] = to_float(x[r * m.hidden + i]);
         for (int64_t e = 0; e < m.experts; e++) scores[e] = sigmoid(dot(wide.data(), l.router + e * m.hidden, m.hidden));
-        route(m, l, scores.data(), experts.data() + r * m.chosen, weights.data() + r * m.chosen);
+        choose_experts(routing, scores.data(), l.correction, experts.data() + r * m.chosen, weights.data() + r * m.chosen);
     }
     if (m.shared) dense(x, rows, m.hidden, m.shared, l, residual);
     for (int64_t e = 0; e < m.experts; e++) {

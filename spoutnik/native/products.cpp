@@ -4,6 +4,7 @@
 // Every product is C (m, n) = A (m, k) times B (n, k) transposed. B is packed panel by panel, a part that fits the second-level
 // cache at a time, and stays there while all rows of A pass.
 #include "basics.h"
+#include "routing.h"
 
 #ifdef __AVX512BF16__
 
@@ -194,6 +195,49 @@ void products_backward_weight(const bf16* dy, const bf16* x, bf16* dw, const int
     }
 }
 
+// The routed experts of a mixture without gradients: x (tokens, hidden), each token's experts and their weights (tokens, chosen),
+// gate_up (experts, 2 * width, hidden), down (experts, hidden, width); y (tokens, hidden).
+void mixture(const bf16* x, const int64_t* chosen_experts, const float* weights, const bf16* gate_up, const bf16* down, bf16* y,
+             int64_t tokens, int64_t chosen, int64_t experts, int64_t hidden, int64_t width) {
+    static thread_local std::vector<int64_t> starts, choices;
+    static thread_local std::vector<bf16> gathered, halves, active;
+    static thread_local std::vector<float> out, sums;
+    const int64_t all = tokens * chosen;
+    starts.assign(experts + 1, 0);
+    for (int64_t i = 0; i < all; i++) starts[chosen_experts[i] + 1]++;
+    for (int64_t e = 0; e < experts; e++) starts[e + 1] += starts[e];
+    choices.resize(all);
+    for (int64_t i = 0; i < all; i++) choices[starts[chosen_experts[i]]++] = i;  // starts become ends
+    sums.assign(tokens * hidden, 0.0f);
+    for (int64_t e = 0, first = 0; e < experts; first = starts[e], e++, gate_up += 2 * width * hidden, down += hidden * width) {
+        const int64_t rows = starts[e] - first;
+        if (!rows) continue;
+        gathered.resize(rows * hidden);
+        halves.resize(rows * 2 * width);
+        active.resize(rows * width);
+        out.resize(rows * hidden);
+        for (int64_t i = 0; i < rows; i++)
+            std::copy_n(x + choices[first + i] / chosen * hidden, hidden, gathered.data() + i * hidden);
+        product(as_it_lies(gathered.data(), hidden), rows, 2 * width, hidden / 2, halves.data(),
+                [&](int64_t o, int64_t n, pair* to) { pack_rows(gate_up, o, n, hidden, to); });
+        for (int64_t i = 0; i < rows; i++) {
+            const bf16* gate = halves.data() + i * 2 * width;
+            for (int64_t j = 0; j < width; j++) {
+                const float g = to_float(gate[j]);
+                store(active.data() + i * width + j, g * sigmoid(g) * to_float(gate[width + j]));
+            }
+        }
+        product(as_it_lies(active.data(), width), rows, hidden, width / 2, out.data(),
+                [&](int64_t o, int64_t n, pair* to) { pack_rows(down, o, n, width, to); });
+        for (int64_t i = 0; i < rows; i++) {
+            const float weight = weights[choices[first + i]];
+            float* to = sums.data() + choices[first + i] / chosen * hidden;
+            for (int64_t j = 0; j < hidden; j++) to[j] += weight * out[i * hidden + j];
+        }
+    }
+    store_all(y, sums.data(), tokens * hidden);
+}
+
 }  // extern "C"
 
 #else
@@ -201,3 +245,11 @@ void products_backward_weight(const bf16* dy, const bf16* x, bf16* dw, const int
 extern "C" int multiplies() { return 0; }
 
 #endif
+
+// Experts and weights of `tokens` rows of scores.
+extern "C" void choose(const float* scores, const float* bias, int64_t* experts, float* weights, int64_t tokens, int64_t n_experts,
+                       int64_t chosen, int64_t n_group, int64_t topk_group, int64_t two_best, int64_t normalise, float scale) {
+    const Routing routing{n_experts, chosen, n_group, topk_group, two_best, normalise, scale};
+    for (int64_t t = 0; t < tokens; t++)
+        choose_experts(routing, scores + t * n_experts, bias, experts + t * chosen, weights + t * chosen);
+}

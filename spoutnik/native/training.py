@@ -93,13 +93,34 @@ def linear_float(x: Tensor, weight: Tensor) -> Tensor:
     return result
 
 
+def mixture(x: Tensor, experts: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """The routed experts without gradients, in one pass: x (T, D), experts (T, K), weights (T, K) float32, gate_up (E, 2I, D),
+    down (E, D, I), the matrices bfloat16. Returns (T, D). Twin: model/moe.py Experts.forward_plain."""
+    x = x.contiguous()
+    y = empty(x.shape, x.dtype)
+    _call("mixture", None, x, experts.contiguous(), weights.contiguous(), gate_up.contiguous(), down.contiguous(), y,
+          *experts.shape, *down.shape)
+    return y
+
+
+def choose_experts(scores: Tensor, bias: Tensor | None, chosen: int, n_group: int, topk_group: int, normalise: bool,
+                   scale: float) -> tuple[Tensor, Tensor]:
+    """The router's choice: scores (T, E) float32 to experts (T, K), best first, and their weights (T, K). With a bias (E,) a
+    group is worth its two best experts, else its best. Twin: model/moe.py Router.select."""
+    experts = torch.empty(len(scores), chosen, dtype=torch.long)
+    weights = torch.empty(len(scores), chosen)
+    _call("choose", None, scores.contiguous(), c_void_p(None) if bias is None else bias, experts, weights, *scores.shape, chosen,
+          n_group, topk_group, int(bias is not None), int(normalise), float(scale))
+    return experts, weights
+
+
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         # A slice of wider rows is read in place.
         rows = x if x.dim() == 2 and x.stride(1) == 1 else x.reshape(-1, x.shape[-1])
         rounded = weight.detach().to(x.dtype).float()
-        y, scales = x.new_empty(rows.shape), torch.empty(len(rows))
+        y, scales = empty(rows.shape, x.dtype), torch.empty(len(rows))
         _call("norm_forward", x.dtype, rows, rows.stride(0), rounded, y, scales, *rows.shape, eps)
         ctx.save_for_backward(rows, rounded, scales)
         ctx.weight_dtype = weight.dtype
@@ -109,7 +130,7 @@ class _RMSNorm(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         rows, weight, scales = ctx.saved_tensors
         grad = grad.contiguous()
-        x_grad, weight_grad = rows.new_empty(rows.shape), torch.zeros_like(weight)
+        x_grad, weight_grad = empty(rows.shape, rows.dtype), torch.zeros_like(weight)
         _call("norm_backward", rows.dtype, grad, rows, rows.stride(0), weight, scales, x_grad, weight_grad, *rows.shape)
         return x_grad.view(grad.shape), weight_grad.to(ctx.weight_dtype), None
 
@@ -159,7 +180,7 @@ class _PackedAttention(torch.autograd.Function):
         q = q.contiguous()
         k_nope, k_rope, v = (t if t is None or t.stride(-1) == 1 else t.contiguous() for t in (k_nope, k_rope, v))
         rotary = rotary.contiguous()
-        out = q.new_empty(*q.shape[:2], v.shape[2])
+        out = empty((*q.shape[:2], v.shape[2]), q.dtype)
         normalisers = torch.empty(q.shape[:2])
         ctx.save_for_backward(q, k_nope, k_rope, v, rotary, lengths, out, normalisers)
         ctx.options = scale, interleaved
@@ -183,8 +204,8 @@ class _PackedAttention(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         q, k_nope, k_rope, v, rotary, lengths, out, normalisers = ctx.saved_tensors
         grad = grad.contiguous()
-        q_grad, k_rope_grad, v_grad = (t.new_empty(t.shape) for t in (q, k_rope, v))
-        k_nope_grad = None if k_nope is None else k_nope.new_empty(k_nope.shape)
+        q_grad, k_rope_grad, v_grad = (empty(t.shape, t.dtype) for t in (q, k_rope, v))
+        k_nope_grad = None if k_nope is None else empty(k_nope.shape, k_nope.dtype)
         structure = _PackedAttention.structure(ctx, q, k_nope, k_rope, v, rotary, lengths)
         _call("attention_backward", q.dtype, structure, grad, out, normalisers, q_grad, k_nope_grad, k_rope_grad, v_grad)
         return q_grad, k_nope_grad, k_rope_grad, v_grad, None, None, None, None

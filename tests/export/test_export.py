@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections import namedtuple
+from pathlib import Path
 
 import pytest
 import tiny
@@ -15,7 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.export import command, gguf_file, hf
-from spoutnik.export.command import export
+from spoutnik.export.command import default_target, export
 from spoutnik.export.model_card import model_card, provenance
 from spoutnik.files import read_json, write_json
 from spoutnik.locate import locate
@@ -225,3 +226,11 @@ def test_licences(run, qwen, tmp_path):
     assert (out / "LICENSE").read_text() == "Apache License\nVersion 2.0" and "did not make" in text
     (published / "README.md").write_text("---\n{broken: [\n---\n")
     assert provenance(published).licence == "apache-2.0"
+
+
+def test_an_export_that_nobody_placed_is_named_after_run_and_stage(tmp_path):
+    run, stage = tmp_path / "nano", tmp_path / "nano" / "artifacts" / "distilled-0123"
+    stage.mkdir(parents=True)
+    (stage / "manifest.json").write_text('{"stage": "distilled"}')
+    assert default_target(run, stage, "gguf") == Path("exports/nano-distilled.gguf")
+    assert default_target(stage, stage, "hf") == Path("exports/distilled-0123")

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 from hypothesis import given
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from spoutnik.model.attention import rotary_attention, rotary_attention_plain
 from spoutnik.model.layers import swiglu_plain
+from spoutnik.model.moe import Router
 from spoutnik.model.packing import Packing
 from spoutnik.native import library, training
 from spoutnik.train.losses import _log_probs, _logits_gradient, token_log_probs, token_log_probs_plain
@@ -141,3 +143,39 @@ def test_the_head_s_sums_are_not_rounded():
     exact = x.double() @ weight.double().t()
     assert (training.linear_float(x, weight).double() - exact).abs().max() < 1e-4
     assert (training.linear(x, weight).double() - exact).abs().max() > 1e-3
+
+
+@pytest.mark.skipif(library() is None or not library().multiplies(), reason="no products of ours on this processor")
+@pytest.mark.parametrize("tokens, chosen, experts, hidden, width", [(1, 1, 2, 2, 2), (90, 3, 8, 70, 38), (300, 4, 16, 128, 96)])
+def test_the_mixture_without_gradients_is_that_with_them(tokens, chosen, experts, hidden, width):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(tokens, hidden, generator=generator).bfloat16()
+    gate_up, down = (torch.randn(experts, *shape, generator=generator).div(8).bfloat16()
+                     for shape in ((2 * width, hidden), (hidden, width)))
+    picked = torch.rand(tokens, experts, generator=generator).topk(chosen).indices
+    weights = torch.rand(tokens, chosen, generator=generator)
+    expected = torch.zeros(tokens, hidden)
+    for t in range(tokens):
+        for e, share in zip(picked[t], weights[t]):
+            expected[t] += share * (swiglu_plain(x[t].float() @ gate_up[e].float().t()) @ down[e].float().t())
+    given = training.mixture(x, picked, weights, gate_up, down)
+    assert (given.float() - expected).abs().max() <= 0.02 * expected.abs().max()
+
+
+@given(seed=st.integers(0, 2**31), biased=st.booleans(), shape=st.sampled_from([(8, 1, 1, 3), (16, 4, 2, 4), (12, 3, 1, 2)]))
+def test_the_native_choice_of_experts_is_the_router_s(seed, biased, shape):
+    experts, n_group, topk_group, chosen = shape
+    kind = {} if biased else {"model_type": "deepseek_v2", "scoring_func": "softmax", "topk_method": "group_limited_greedy",
+                              "norm_topk_prob": False, "num_nextn_predict_layers": 0}
+    config = tiny.config(tiny.DEEPSEEK, n_routed_experts=experts, n_group=n_group, topk_group=topk_group,
+                         num_experts_per_tok=chosen, **kind)
+    router, generator = Router(config, "router"), torch.Generator().manual_seed(seed)
+    if biased:
+        router.e_score_correction_bias = torch.randn(experts, generator=generator)
+    scores = torch.rand(20, experts, generator=generator)
+    picked, weights = router._choose(scores)
+    plain = router.select(scores)
+    assert torch.equal(picked.sort(-1).values, plain.sort(-1).values)
+    expected = scores.gather(1, picked)
+    expected = expected / expected.sum(-1, keepdim=True) if config.norm_topk_prob else expected
+    torch.testing.assert_close(weights, expected * config.routed_scaling_factor)
