@@ -13,7 +13,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.grouped import grouped_linear, row_multiple
 from spoutnik.model.layers import SwiGLU, swiglu
 from spoutnik.model.packing import Packing
-from spoutnik.native import training
+from spoutnik.native import library, training
 
 
 @dataclass
@@ -145,6 +145,13 @@ class Layout:
     @staticmethod
     def of(experts: Tensor, n_experts: int, multiple: int) -> "Layout":
         """experts (T, K); every block becomes a multiple of `multiple` rows."""
+        if experts.device.type == "cpu" and library() is not None:
+            return Layout(*training.layout(experts, n_experts, multiple))
+        return Layout.of_plain(experts, n_experts, multiple)
+
+    @staticmethod
+    def of_plain(experts: Tensor, n_experts: int, multiple: int) -> "Layout":
+        """The plain twin of `of`."""
         chosen = experts.flatten()
         sizes = torch.bincount(chosen, minlength=n_experts)
         counts = -(-sizes // multiple) * multiple
@@ -167,6 +174,8 @@ class _Dispatch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
+        if training.serves(grad):
+            return training.gather_sum(grad.contiguous(), ctx.layout.slots, ctx.tokens), None
         return grad.index_select(0, ctx.layout.slots).view(ctx.tokens, -1, grad.shape[1]).sum(1), None
 
 
@@ -175,14 +184,21 @@ class _Combine(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: Tensor, layout: Layout, weights: Tensor) -> Tensor:
+        ctx.layout, ctx.native = layout, training.serves(rows) and weights.dtype == torch.float32
+        if ctx.native:
+            rows, weights = rows.contiguous(), weights.contiguous()
+            ctx.save_for_backward(rows, weights)
+            return training.combine(rows, layout.slots, weights)
         chosen = rows.index_select(0, layout.slots).view(*weights.shape, -1)
         ctx.save_for_backward(chosen, weights)
-        ctx.layout = layout
         return torch.bmm(weights.to(rows.dtype)[:, None], chosen)[:, 0]
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         chosen, weights = ctx.saved_tensors
+        if ctx.native:
+            grad_rows, grad_weights = training.combine_backward(grad.contiguous(), chosen, ctx.layout.slots, weights)
+            return grad_rows, None, grad_weights
         grad_weights = torch.bmm(chosen, grad[:, :, None])[..., 0].to(weights.dtype)
         spread = (grad[:, None] * weights.to(grad.dtype)[..., None]).flatten(0, 1)
         rows = grad.new_zeros(len(ctx.layout.tokens), grad.shape[1])

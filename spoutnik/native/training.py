@@ -20,7 +20,7 @@ def serves(x: Tensor) -> bool:
     return x.device.type == "cpu" and x.dtype in _TYPES and x.shape[-1] % 2 == 0 and library() is not None
 
 
-def _call(name: str, dtype: torch.dtype | None, *arguments) -> None:
+def _call(name: str, dtype: torch.dtype | None, *arguments) -> int:
     """Calls a kernel, the one for `dtype` where there are several: tensors become their addresses, ints and floats what C
     calls int64_t and float."""
     def converted(argument):
@@ -30,7 +30,7 @@ def _call(name: str, dtype: torch.dtype | None, *arguments) -> None:
             return c_int64(argument)
         return c_float(argument) if isinstance(argument, float) else argument
 
-    getattr(library(), name if dtype is None else f"{name}_{_TYPES[dtype]}")(*map(converted, arguments))
+    return getattr(library(), name if dtype is None else f"{name}_{_TYPES[dtype]}")(*map(converted, arguments))
 
 
 def multiplies(x: Tensor, weight: Tensor) -> bool:
@@ -112,6 +112,37 @@ def choose_experts(scores: Tensor, bias: Tensor | None, chosen: int, n_group: in
     _call("choose", None, scores.contiguous(), c_void_p(None) if bias is None else bias, experts, weights, *scores.shape, chosen,
           n_group, topk_group, int(bias is not None), int(normalise), float(scale))
     return experts, weights
+
+
+def layout(experts: Tensor, n_experts: int, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
+    """experts (T, K) to counts (E,), tokens (N,), slots (T * K,): see model/moe.py Layout, its twin."""
+    experts, choices = experts.contiguous(), experts.numel()
+    counts, slots = (torch.empty(n, dtype=torch.long) for n in (n_experts, choices))
+    tokens = torch.empty(choices + n_experts * (multiple - 1), dtype=torch.long)
+    arguments = experts, choices, experts.shape[1], n_experts, multiple, counts, tokens, slots
+    return counts, tokens[:_call("layout", None, *arguments)], slots
+
+
+def combine(rows: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
+    """Each token's rows (N, D), weighted (T, K) and summed: (T, D). Twin: model/moe.py _Combine."""
+    result = empty((len(weights), rows.shape[1]), rows.dtype)
+    _call("combine", rows.dtype, rows, slots, weights, result, *weights.shape, rows.shape[1])
+    return result
+
+
+def combine_backward(grad: Tensor, rows: Tensor, slots: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of `combine` for rows (N, D) and weights (T, K)."""
+    rows_grad, weights_grad = empty(rows.shape, rows.dtype), torch.empty_like(weights)
+    _call("combine_backward", rows.dtype, grad, rows, slots, weights, rows_grad, weights_grad, *weights.shape,
+          rows.shape[1], len(rows))
+    return rows_grad, weights_grad
+
+
+def gather_sum(rows: Tensor, slots: Tensor, tokens: int) -> Tensor:
+    """Each token's rows (N, D) summed: (T, D). Twin: model/moe.py _Dispatch."""
+    result = empty((tokens, rows.shape[1]), rows.dtype)
+    _call("gather_sum", rows.dtype, rows, slots, result, tokens, len(slots) // tokens, rows.shape[1])
+    return result
 
 
 class _RMSNorm(torch.autograd.Function):

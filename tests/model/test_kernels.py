@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from spoutnik.model.attention import rotary_attention, rotary_attention_plain
 from spoutnik.model.layers import swiglu_plain
-from spoutnik.model.moe import Router
+from spoutnik.model.moe import Layout, Router, _Combine, _Dispatch
 from spoutnik.model.packing import Packing
 from spoutnik.native import library, training
 from spoutnik.train.losses import _log_probs, _logits_gradient, token_log_probs, token_log_probs_plain
@@ -179,3 +179,22 @@ def test_the_native_choice_of_experts_is_the_router_s(seed, biased, shape):
     expected = scores.gather(1, picked)
     expected = expected / expected.sum(-1, keepdim=True) if config.norm_topk_prob else expected
     torch.testing.assert_close(weights, expected * config.routed_scaling_factor)
+
+
+@given(chosen=st.lists(st.lists(st.integers(0, 5), min_size=2, max_size=2), min_size=1, max_size=40),
+       multiple=st.sampled_from([1, 8, 16]))
+def test_the_native_layout_is_the_plain_one(chosen, multiple):
+    experts = torch.tensor(chosen)
+    native, plain = Layout.of(experts, 6, multiple), Layout.of_plain(experts, 6, multiple)
+    assert torch.equal(native.counts, plain.counts) and torch.equal(native.slots, plain.slots)
+    assert torch.equal(native.tokens, plain.tokens)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+def test_rows_to_tokens_and_back(dtype):
+    """Dispatch and combine against indexing, in float64."""
+    layout = Layout.of(torch.rand(50, 6, generator=torch.Generator().manual_seed(2)).topk(3).indices, 6, 8)
+    x, weights = random(50, 24, dtype=dtype), random(50, 3, dtype=torch.float32, seed=1)
+    agree(lambda x, w: _Combine.apply(_Dispatch.apply(x, layout), layout, w),
+          lambda x, w: torch.einsum("tk,tkd->td", w, x[layout.tokens][layout.slots].view(50, 3, 24)), [x, weights],
+          TYPES[dtype])
