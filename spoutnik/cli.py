@@ -155,8 +155,8 @@ def inspect(
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
     format: Annotated[str, typer.Option(help="hf: a folder for transformers. gguf: a file for llama.cpp.")],
-    out: Annotated[Optional[Path], typer.Option(help="The folder, or the .gguf file, to write [default: exports/NAME-STAGE or "
-                                                "exports/NAME-STAGE.gguf].")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="The folder, or the .gguf file, to write [default: exports/NAME-STAGE "
+                                                "or exports/NAME-STAGE.gguf].")] = None,
     stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
     dtype: Annotated[Optional[str], typer.Option(help="f32, bf16, f16; gguf also q8_0, q4_0 [default: as stored].")] = None,
     shard_size: Annotated[str, typer.Option(help="Largest weight file of hf.")] = "5GB",

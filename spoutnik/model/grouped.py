@@ -32,7 +32,7 @@ class _LoopedProducts(torch.autograd.Function):
 
 
 def row_multiple(x: Tensor, weight: Tensor, rows: int) -> int:
-    """What blocks of x (., in) for weight (E, out, in) are best rounded up to: whole tiles for our kernel (8) and for a GPU's
+    """What blocks of x (., in) for weight (E, out, in) are best rounded up to: whole tiles for our kernel (8) and a GPU's
     (16), shapes that repeat for oneDNN, which compiles each new one (see packing.py)."""
     if training.multiplies(x, weight):
         return 8

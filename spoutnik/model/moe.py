@@ -62,9 +62,10 @@ class Router(nn.Module):
         """`select` and the weights by the native kernel."""
         config = self.config
         grouped = config.topk_method != "greedy"
-        return training.choose_experts(scores, self.e_score_correction_bias if self.biased else None, config.num_experts_per_tok,
-                                       config.n_group if grouped else 1, config.topk_group if grouped else 1,
-                                       config.norm_topk_prob, config.routed_scaling_factor)
+        bias = self.e_score_correction_bias if self.biased else None
+        n_group, topk_group = (config.n_group, config.topk_group) if grouped else (1, 1)
+        return training.choose_experts(scores, bias, config.num_experts_per_tok, n_group, topk_group, config.norm_topk_prob,
+                                       config.routed_scaling_factor)
 
     def select(self, scores: Tensor) -> Tensor:
         """The K experts with the best scores, V3's biased, inside the best groups: (T, E) to (T, K)."""

@@ -1,8 +1,8 @@
 """Memory for large results that come and go with every step.
 
-glibc (before 2.38) never finds a freed aligned block again for a request of the same size, so the heap grows and each new block
-is faulted in page by page, which on a virtual machine takes longer than filling it. Blocks here go back to a list when their
-tensor dies, and the next result of that size takes one from it.
+glibc (before 2.38) never finds a freed aligned block again for a request of the same size, so the heap grows and each new
+block is faulted in page by page, which on a virtual machine takes longer than filling it. Blocks here go back to a list when
+their tensor dies, and the next result of that size takes one from it.
 """
 
 import ctypes

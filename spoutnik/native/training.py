@@ -94,8 +94,8 @@ def linear_float(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def mixture(x: Tensor, experts: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    """The routed experts without gradients, in one pass: x (T, D), experts (T, K), weights (T, K) float32, gate_up (E, 2I, D),
-    down (E, D, I), the matrices bfloat16. Returns (T, D). Twin: model/moe.py Experts.forward_plain."""
+    """The routed experts without gradients, in one pass: x (T, D), experts (T, K), weights (T, K) float32, gate_up (E, 2I,
+    D), down (E, D, I), the matrices bfloat16. Returns (T, D). Twin: model/moe.py Experts.forward_plain."""
     x = x.contiguous()
     y = empty(x.shape, x.dtype)
     _call("mixture", None, x, experts.contiguous(), weights.contiguous(), gate_up.contiguous(), down.contiguous(), y,
@@ -109,8 +109,8 @@ def choose_experts(scores: Tensor, bias: Tensor | None, chosen: int, n_group: in
     group is worth its two best experts, else its best. Twin: model/moe.py Router.select."""
     experts = torch.empty(len(scores), chosen, dtype=torch.long)
     weights = torch.empty(len(scores), chosen)
-    _call("choose", None, scores.contiguous(), c_void_p(None) if bias is None else bias, experts, weights, *scores.shape, chosen,
-          n_group, topk_group, int(bias is not None), int(normalise), float(scale))
+    _call("choose", None, scores.contiguous(), c_void_p(None) if bias is None else bias, experts, weights, *scores.shape,
+          chosen, n_group, topk_group, int(bias is not None), int(normalise), float(scale))
     return experts, weights
 
 

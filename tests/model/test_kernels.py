@@ -146,8 +146,9 @@ def test_the_head_s_sums_are_not_rounded():
 
 
 @pytest.mark.skipif(library() is None or not library().multiplies(), reason="no products of ours on this processor")
-@pytest.mark.parametrize("tokens, chosen, experts, hidden, width", [(1, 1, 2, 2, 2), (90, 3, 8, 70, 38), (300, 4, 16, 128, 96)])
-def test_the_mixture_without_gradients_is_that_with_them(tokens, chosen, experts, hidden, width):
+@pytest.mark.parametrize("tokens, chosen, experts, hidden, width", [(1, 1, 2, 2, 2), (90, 3, 8, 70, 38),
+                                                                      (300, 4, 16, 128, 96)])
+def test_the_mixture_without_gradients_is_its_definition(tokens, chosen, experts, hidden, width):
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(tokens, hidden, generator=generator).bfloat16()
     gate_up, down = (torch.randn(experts, *shape, generator=generator).div(8).bfloat16()

@@ -31,8 +31,9 @@ def test_a_dense_student_is_pretrained_distilled_and_reinforced_and_then_loads_e
                                                                                         monkeypatch):
     monkeypatch.setattr(stages, "train_tokenizer", lambda seed, size: pretrain.train_tokenizer(seed, size, 300))
     recipe = yaml.safe_load(TINY.read_text())
-    recipe["models"] = {"student": {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-                                    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 256} | shape}
+    recipe["models"] = {"student": {
+        "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "num_key_value_heads": 1, "max_position_embeddings": 256} | shape}
     made = recipe["stages"]
     grpo = made["reasoning_rl"] | {"from": "distilled"}
     distilled = made["cold_start"] | {"kind": "distill", "from": "student_base"}
