@@ -26,7 +26,10 @@ def test_a_linear_map_computes_in_the_type_of_its_input_and_keeps_its_weights():
 
 
 def test_swiglu_is_down_of_silu_gate_times_up():
-    block, x = SwiGLU(4, 6), torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    block, x = SwiGLU(4, 6), torch.randn(3, 4, generator=generator)
+    for weight in block.parameters():
+        torch.nn.init.normal_(weight, generator=generator)
     gate, up = x @ block.gate_proj.weight.T, x @ block.up_proj.weight.T
     expected = (gate / (1 + torch.exp(-gate)) * up) @ block.down_proj.weight.T
     torch.testing.assert_close(block(x), expected)
