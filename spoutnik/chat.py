@@ -10,9 +10,10 @@ from spoutnik.engine.sampling import SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.files import read_json
 from spoutnik.hardware import compute_dtype
+from spoutnik.loading import load_tokenizer
 from spoutnik.model.weights import load_model
 from spoutnik.text.thought import ThoughtStream, opens_thought
-from spoutnik.text.tokenizer import Message, Tokenizer
+from spoutnik.text.tokenizer import Message
 
 
 class Chat:
@@ -22,7 +23,7 @@ class Chat:
     """
 
     def __init__(self, folder: Path, params: SamplingParams, seed: int, speculate: bool = False):
-        self.tokenizer = Tokenizer.load(folder)
+        self.tokenizer = load_tokenizer(folder)
         self.tokenizer.templates.choose(with_tools=False)  # says so now where there is none: weights take long to read
         model = load_model(folder, None, compute_dtype("auto")).requires_grad_(False)
         self.engine = Engine(model, self.tokenizer.eos_ids)

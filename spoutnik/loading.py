@@ -31,10 +31,19 @@ def load(path_or_hub_id: str | Path, dtype: torch.dtype | str | None = None, dev
         if not isinstance(named, torch.dtype) or not named.is_floating_point:
             raise UserError(f"dtype = {dtype!r}: is not a floating-point type of torch. Use float32, bfloat16 or float16.")
         dtype = named
-    tokenizer = None
-    if any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        tokenizer = Tokenizer.load(folder)
-        check_vocabulary(tokenizer, ModelConfig.load(folder).vocab_size, folder)
+    present = any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json"))
+    tokenizer = load_tokenizer(folder) if present else None
     model = load_model(folder, dtype, device=device, keep_fp8=keep_fp8)
     model.tokenizer = tokenizer
     return model
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model's folder.
+
+    Raises:
+        RunError: it is missing or damaged, or has tokens that the model has no embedding for.
+    """
+    tokenizer = Tokenizer.load(folder)
+    check_vocabulary(tokenizer, ModelConfig.load(folder).vocab_size, folder)
+    return tokenizer

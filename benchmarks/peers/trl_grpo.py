@@ -3,7 +3,7 @@
 Run it with the peers' own Python. It reads one JSON object on stdin (the keys are in DEFAULTS) and prints one JSON
 object as its last stdout line. Nothing touches the network. Example:
 
-    echo '{"prompts": [[5, 6, 7], [8, 9]]}' | /tmp/venv-peers/bin/python benchmarks/peers/trl_grpo.py
+    echo '{"prompts": [[5, 6, 7], [8, 9]]}' | .venv-peers/bin/python benchmarks/peers/trl_grpo.py
 """
 
 import os

@@ -13,11 +13,11 @@ from spoutnik.evals.protocol import EvaluationSettings, Graded, accuracy_of, gra
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.files import read_json, read_jsonl
 from spoutnik.hardware import compute_dtype
+from spoutnik.loading import load_tokenizer
 from spoutnik.model.config import first_error
 from spoutnik.model.weights import load_model
 from spoutnik.tasks import FAMILIES, Problem
 from spoutnik.tasks.gym import SETTINGS, gym_problems
-from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
 from spoutnik.train.rollouts import chat_prompts
 
@@ -39,7 +39,7 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
         settings = EvaluationSettings(samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens)
     except ValidationError as error:
         raise UserError(f"the options of eval: {first_error(error)}") from error
-    tokenizer = Tokenizer.load(folder)
+    tokenizer = load_tokenizer(folder)
     model = load_model(folder, None, compute_dtype("auto")).requires_grad_(False)
     engine = Engine(model, tokenizer.eos_ids)
     began, done, tokens = time.perf_counter(), 0, 0

@@ -16,10 +16,11 @@ from spoutnik.export.gguf_tokens import refuse_other_tokenizers, split_name
 from spoutnik.export.model_card import model_card, provenance
 from spoutnik.export.tensors import DTYPES
 from spoutnik.files import disk_errors, install_folder, read_json, remove_folder, replacing
+from spoutnik.loading import load_tokenizer
 from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.config import ARCHITECTURES
 from spoutnik.model.weights import stored_dtype
-from spoutnik.text.tokenizer import Tokenizer, check_vocabulary
+from spoutnik.text.tokenizer import Tokenizer
 
 TYPES = {"hf": tuple(DTYPES), "gguf": tuple(gguf_file.TYPES)}  # format -> what --dtype may say
 # What an export may replace with --force: a folder that holds nothing else.
@@ -62,8 +63,7 @@ def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard
     limit = hf.parse_size(shard_size)
     _clear_leftovers(out)
     _check_target(folder, out, format, force)
-    checkpoint, tokenizer = Checkpoint.open(folder), Tokenizer.load(folder)
-    check_vocabulary(tokenizer, checkpoint.config.vocab_size, folder)
+    checkpoint, tokenizer = Checkpoint.open(folder), load_tokenizer(folder)
     if format == "gguf":
         return _export_gguf(checkpoint, tokenizer, out, dtype, licence)
     return _export_hf(checkpoint, tokenizer, out, dtype, limit, licence)

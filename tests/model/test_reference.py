@@ -1,6 +1,6 @@
-"""The DeepSeek architecture once more, token by token and head by head, written from the papers' equations in float64: an oracle
-that shares no line with the network and none with transformers, whose routers and YaRN were wrong at times (the traps are numbered
-as in the parity notes: masked groups at 0 instead of -inf, V2 without YaRN's temperature, biased weights).
+"""The DeepSeek architecture once more, token by token and head by head, written from the papers' equations in float64: an
+oracle that shares no line with the network and none with transformers, whose routers and YaRN were wrong at times (masked
+groups at 0 instead of -inf, V2 without YaRN's temperature, biased weights).
 """
 
 import math
