@@ -42,8 +42,10 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a model's folder.
 
     Raises:
-        RunError: it is missing or damaged, or has tokens that the model has no embedding for.
+        UserError: the model is of a kind that this code does not compute.
+        RunError: the tokenizer is missing or damaged, or has tokens that the model has no embedding for.
     """
+    config = ModelConfig.load(folder)  # first: what is wrong with the model matters more
     tokenizer = Tokenizer.load(folder)
-    check_vocabulary(tokenizer, ModelConfig.load(folder).vocab_size, folder)
+    check_vocabulary(tokenizer, config.vocab_size, folder)
     return tokenizer

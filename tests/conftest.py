@@ -11,8 +11,12 @@ import pytest
 import tiny
 from hypothesis import HealthCheck, settings
 
+from spoutnik.cli import SilentDisplay
 from spoutnik.engine import sampling
 from spoutnik.engine.native_decoder import NativeDecoder
+from spoutnik.recipe import stages
+from spoutnik.recipe.run import run_recipe
+from spoutnik.train import pretrain
 
 settings.register_profile("spoutnik", deadline=None, derandomize=True, max_examples=40, database=None,
                           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -22,6 +26,16 @@ settings.load_profile("spoutnik")
 @pytest.fixture(scope="session")
 def tokenizer():
     return tiny.tokenizer()
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    """The tiny recipe up to its cold start, to be read, not written to."""
+    out = tmp_path_factory.mktemp("tiny") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "train_tokenizer", lambda seed, size: pretrain.train_tokenizer(seed, size, 300))
+        run_recipe(Path(__file__).parent / "recipe" / "tiny.yaml", out, SilentDisplay(), until="cold_start")
+    return out
 
 
 @pytest.fixture

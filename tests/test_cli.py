@@ -8,26 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from spoutnik.cli import SilentDisplay
-from spoutnik.recipe import stages
-from spoutnik.recipe.run import run_recipe
-from spoutnik.train import pretrain
-
 TINY = Path(__file__).parent / "recipe" / "tiny.yaml"
 
 
 def spoutnik(*arguments: str, text: str = "") -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-m", "spoutnik.cli", *arguments], input=text, capture_output=True, text=True,
                           timeout=120, env=os.environ | {"COLUMNS": "160"})
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("cli") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "train_tokenizer", lambda seed, size: pretrain.train_tokenizer(seed, size, 300))
-        run_recipe(TINY, out, SilentDisplay(), until="cold_start")
-    return out
 
 
 def test_help_needs_no_torch_and_every_command_shows_an_example():
