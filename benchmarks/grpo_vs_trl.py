@@ -25,8 +25,9 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
 import torch
 from common import machine, matmul_limit, print_result
 
-from spoutnik.engine.generate import Completion, Engine
-from spoutnik.engine.sampling import SamplingParams
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.outputs import CompletionOutput
+from spoutnik.engine.params import SamplingParams
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import load_model
 from spoutnik.parallel import cores
@@ -38,9 +39,9 @@ PROMPTS, GROUP, LENGTH, STEPS, ROUNDS = 32, 8, 64, 4, 2
 EOS_ID, EOS_PROBABILITY = 1, 1 / 120
 
 
-def reward(completion: Completion) -> float:
+def reward(completion: CompletionOutput) -> float:
     """The share of even token ids, the end of sentence included: TRL's side computes the same."""
-    ids = completion.token_ids + ([EOS_ID] if completion.finished else [])
+    ids = completion.token_ids
     return sum(i % 2 == 0 for i in ids) / len(ids)
 
 
@@ -71,15 +72,16 @@ def run_ours(folder: Path) -> dict:
     measured = {"tokens": [], "sampling": [], "update": []}
     for step in range(STEPS + 1):
         prompts, began = prompts_of(step), time.perf_counter()
-        engine = Engine(model, EOS_ID)
-        groups = engine.generate(prompts, SamplingParams(1.0, 1.0, LENGTH), GROUP, seed=step)
+        llm = LLM(model, eos_token_ids=[EOS_ID], max_num_seqs=PROMPTS * GROUP, max_num_batched_tokens=8192)
+        params = SamplingParams(n=GROUP, temperature=1.0, top_p=1.0, max_tokens=LENGTH)
+        groups = [output.outputs for output in llm.generate(prompts, params, seed=step)]
         sampled = time.perf_counter()
         rewards = torch.tensor([[reward(c) for c in group] for group in groups])
-        batches, _ = policy_batches(Rollouts(prompts, groups, rewards, {}), settings, EOS_ID)
+        batches, _ = policy_batches(Rollouts(prompts, groups, rewards, {}), settings)
         optimiser.step(policy_gradient(model, batches, optimiser.parameters, settings).gradients, 1.0)
         ended = time.perf_counter()
         if step:
-            measured["tokens"].append(sum(len(c.logprobs) for group in groups for c in group))
+            measured["tokens"].append(sum(len(c.token_ids) for group in groups for c in group))
             measured["sampling"].append(sampled - began)
             measured["update"].append(ended - sampled)
     return measured

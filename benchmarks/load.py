@@ -16,12 +16,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
 from common import machine, print_result
-from safetensors.torch import save_file
-
-from spoutnik.model.layout import published_shapes
-from spoutnik.model.presets import preset
+from random_model import write_checkpoint
 
 _COMMON = """
 import json, re, sys, time
@@ -58,19 +54,6 @@ with open(folder + "/model.safetensors", "rb", buffering=0) as file:
 seconds = time.perf_counter() - began
 print(json.dumps({"called": seconds, "read": seconds, "memory": peak() - before}))
 """
-
-
-def write_checkpoint(folder: Path) -> int:
-    """Random weights under the published names; returns the file's bytes."""
-    config = preset("deepseek-r1-distill-qwen-1.5b").config
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(config.published()))
-    generator = torch.Generator().manual_seed(0)
-    tensors = {name: (torch.randn(shape, generator=generator) * 0.02).bfloat16()
-               for name, shape in published_shapes(config).items()}
-
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    return (folder / "model.safetensors").stat().st_size
 
 
 def run(program: str, folder: Path) -> dict:

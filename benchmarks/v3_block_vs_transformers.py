@@ -20,11 +20,11 @@ import torch
 from common import machine, matmul_limit, print_result
 from torch import Tensor
 
-from spoutnik.model.cache import Cache
+from spoutnik.engine.runner import BLOCK_SIZE, Batch
+from spoutnik.engine.runners import make_runner
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.packing import Packing
 from spoutnik.model.weights import load_model
-from spoutnik.parallel import cores, on_all_cores
+from spoutnik.parallel import cores
 from spoutnik.train.batches import Document, micro_batches, pack
 from spoutnik.train.loop import accumulate
 from spoutnik.train.losses import token_log_probs
@@ -72,19 +72,20 @@ class Theirs:
 
 
 class Ours:
-    """Our network as the trainer and the engine run it: documents packed, a part of them on each core."""
+    """Our network as the trainer runs it, documents packed, a part of them on each core; and as the engine does."""
 
     def __init__(self, folder: str):
         self.model = load_model(folder, torch.bfloat16)
         self.parameters = list(self.model.parameters())
+        self.runner = make_runner(self.model)
 
     def __call__(self, ids: Tensor, train: bool) -> None:
+        if not train:
+            self._prefill(ids)
+            return
         documents = [Document(row) for row in ids.tolist()]
         lengths = [len(d.ids) for d in documents]
         parts = micro_batches(lengths, -(-sum(lengths) // cores()), cores())
-        if not train:
-            on_all_cores(lambda rows: self._prefill(ids[rows]), parts)
-            return
         tokens = sum(d.predicted for d in documents)
 
         def loss_of(batch, trace):
@@ -94,11 +95,13 @@ class Ours:
 
         accumulate(self.parameters, [pack(documents, rows) for rows in parts], loss_of)
 
-    @torch.no_grad()
     def _prefill(self, ids: Tensor) -> None:
         rows, length = ids.shape
-        cache = Cache.empty(self.model.config, rows, length, torch.bfloat16)
-        self.model.logits(self.model.prefill(ids.flatten(), Packing.of([length] * rows), cache))
+        blocks = -(-length // BLOCK_SIZE)
+        self.runner.allocate(rows * blocks)
+        counts = torch.full((rows,), length)
+        self.runner.forward(Batch(ids.flatten(), counts, torch.zeros_like(counts), torch.arange(rows * blocks).view(rows, -1),
+                                  counts.cumsum(0) - 1, torch.ones(rows, dtype=torch.bool)))
 
 
 def work(contestant: str, folder: str, vocab_size: int, rows: int, length: int) -> None:

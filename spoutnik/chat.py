@@ -1,17 +1,17 @@
 """A conversation in the terminal. The thought is dimmed and kept apart from the answer."""
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.text import Text
 
-from spoutnik.engine.generate import Engine
-from spoutnik.engine.sampling import SamplingParams
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.params import SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.files import read_json
-from spoutnik.hardware import compute_dtype
 from spoutnik.loading import load_tokenizer
-from spoutnik.model.weights import load_model
 from spoutnik.text.thought import ThoughtStream, opens_thought
 from spoutnik.text.tokenizer import Message
 
@@ -25,9 +25,8 @@ class Chat:
     def __init__(self, folder: Path, params: SamplingParams, seed: int, speculate: bool = False):
         self.tokenizer = load_tokenizer(folder)
         self.tokenizer.templates.choose(with_tools=False)  # says so now where there is none: weights take long to read
-        model = load_model(folder, None, compute_dtype("auto")).requires_grad_(False)
-        self.engine = Engine(model, self.tokenizer.eos_ids)
-        self.params, self.seed, self.speculate = params, seed, speculate
+        self.llm = LLM(folder, self.tokenizer, max_num_seqs=1, speculate="mtp" if speculate else None)
+        self.params, self.seed = params, seed
         self.messages: list[Message] = []
 
     def ask(self, question: str, console: Console | None) -> dict:
@@ -37,7 +36,7 @@ class Chat:
         stream = ThoughtStream(self.tokenizer, opens_thought(prompt, self.tokenizer))
         parts: dict[bool, str] = {True: "", False: ""}
         tokens = 0
-        for token in self.engine.stream(prompt, self.params, self.seed + len(self.messages), self.speculate):
+        for token in self._tokens(prompt):
             tokens += 1
             was_thinking = stream.thinking
             text, thinking = stream.feed(token)
@@ -54,12 +53,19 @@ class Chat:
         return {"prompt": question, "thought": parts[True].strip(), "answer": answer, "tokens": tokens,
                 "finish_reason": "stop" if finished else "length"}
 
+    def _tokens(self, prompt: list[int]) -> Iterator[int]:
+        """The reply as it comes, without the token that ends it."""
+        params = replace(self.params, seed=self.seed + len(self.messages))
+        for added in self.llm.stream(prompt, params):
+            for made in added.outputs:
+                yield from made.reply_ids
+
     def _about(self, folder: Path) -> str:
         manifest = Path(folder) / "manifest.json"
         if manifest.exists() and "stage" in read_json(manifest):
             return ("It was taught the problem families of its recipe and small talk, nothing else. "
                     "Try: Use 3, 5, 8 once each to make 16.")
-        return f"A {self.engine.model.config.model_type} model."
+        return f"A {self.llm.config.model_type} model."
 
     def converse(self, console: Console, folder: Path) -> None:
         console.print(Text(f"{folder}. {self._about(folder)} Empty line or Ctrl-D to leave, /new to start over.", "dim"))

@@ -79,11 +79,11 @@ def chat(
 ):
     """Talk to a model in the terminal: the thought is dimmed, the answer plain."""
     from spoutnik.chat import Chat
-    from spoutnik.engine.sampling import SamplingParams
+    from spoutnik.engine.params import SamplingParams
     from spoutnik.locate import locate
 
     folder = locate(run, stage)
-    talk = Chat(folder, SamplingParams(temperature, top_p, max_tokens), seed, speculate)
+    talk = Chat(folder, SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens), seed, speculate)
     if prompt is not None:
         reply = talk.ask(prompt, None if json_ else _console())
         if json_:
@@ -185,6 +185,34 @@ def export(
     console.print(f"Load it: {written.load}", highlight=False, markup=False, soft_wrap=True)
     for note in written.notes:
         console.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
+
+
+@app.command("bench", epilog="Example: spoutnik bench runs/nano --quantize int8")
+def bench_(
+    model: Annotated[Path, typer.Argument(help="A model's folder, a run's, or a name on the hub (org/model).")],
+    stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies "
+                                       "it.")] = "auto",
+    quantize: Annotated[Optional[str], typer.Option(help="int8 or int4 weights; what they cost in perplexity is measured "
+                                                    "too.")] = None,
+    text: Annotated[Optional[Path], typer.Option(help="A text file to measure that on [default: a text that the "
+                                                 "unquantised model writes].")] = None,
+    batch: Annotated[Optional[list[int]], typer.Option(min=1, help="Sequences that decode together; may be repeated "
+                                                       "[default: 1, 8, 32].")] = None,
+    prompt: Annotated[int, typer.Option(min=1, help="Tokens of the prompts.")] = 512,
+    tokens: Annotated[int, typer.Option(min=2, help="Tokens to decode.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each; the median counts.")] = 3,
+    json_: Json = False,
+):
+    """Measure a model's speed on this machine: prompts, decoding, memory, and how near that is to the memory's own speed."""
+    from spoutnik.bench import BATCHES, bench, print_bench
+    from spoutnik.locate import locate
+
+    console = _console(stderr=True)
+    with contextlib.nullcontext() if json_ else console.status("") as status:
+        found = bench(locate(model, stage), dtype, quantize, text, tuple(batch or BATCHES), prompt, tokens, rounds,
+                      lambda said: status and status.update(f"Measuring: {said}"))
+    print(json.dumps(found.as_json(), ensure_ascii=False)) if json_ else print_bench(found, _console())
 
 
 class TerminalDisplay:

@@ -1,6 +1,8 @@
 """What this machine is and can do."""
 
+import os
 import platform
+import re
 import resource
 import sys
 from pathlib import Path
@@ -22,6 +24,15 @@ def peak_memory() -> int:
     """Peak resident bytes of this process so far (Linux counts KiB, macOS bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def available_memory() -> int:
+    """What Linux says could be had without swapping; elsewhere half of the machine's memory."""
+    info = Path("/proc/meminfo")
+    found = re.search(r"MemAvailable:\s+(\d+) kB", info.read_text()) if info.exists() else None
+    if found is not None:
+        return int(found[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def machine() -> dict[str, str | int]:

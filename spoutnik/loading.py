@@ -31,11 +31,16 @@ def load(path_or_hub_id: str | Path, dtype: torch.dtype | str | None = None, dev
         if not isinstance(named, torch.dtype) or not named.is_floating_point:
             raise UserError(f"dtype = {dtype!r}: is not a floating-point type of torch. Use float32, bfloat16 or float16.")
         dtype = named
-    present = any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json"))
-    tokenizer = load_tokenizer(folder) if present else None
+    tokenizer = find_tokenizer(folder)
     model = load_model(folder, dtype, device=device, keep_fp8=keep_fp8)
     model.tokenizer = tokenizer
     return model
+
+
+def find_tokenizer(folder: Path) -> Tokenizer | None:
+    """`load_tokenizer`, or None where the folder holds none."""
+    present = any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json"))
+    return load_tokenizer(folder) if present else None
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

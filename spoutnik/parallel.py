@@ -13,6 +13,7 @@ import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -24,6 +25,15 @@ def cores() -> int:
     """Cores this process may use (an affinity mask or OMP_NUM_THREADS may leave fewer than the machine has)."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, int(os.environ.get("OMP_NUM_THREADS", str(allowed)).split(",")[0])))
+
+
+def physical_cores() -> int:
+    """Of `cores()`, those that are not another's second thread (Linux says which; elsewhere all count)."""
+    siblings = set()
+    for cpu in os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ():
+        file = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
+        siblings.add(file.read_text() if file.exists() else str(cpu))
+    return min(len(siblings) or cores(), cores())
 
 
 @cache

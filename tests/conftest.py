@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from spoutnik.cli import SilentDisplay
 from spoutnik.engine import sampling
-from spoutnik.engine.native_decoder import NativeDecoder
+from spoutnik.engine.native_runner import NativeRunner
 from spoutnik.recipe import stages
 from spoutnik.recipe.run import run_recipe
 from spoutnik.train import pretrain
@@ -42,7 +42,7 @@ def run(tmp_path_factory):
 def plain_kernels(monkeypatch):
     """Decoding as on a machine without a compiler."""
     monkeypatch.setattr(sampling, "library", lambda: None)
-    monkeypatch.setattr(NativeDecoder, "serves", staticmethod(lambda model: False))
+    monkeypatch.setattr(NativeRunner, "serves", staticmethod(lambda config, device, dtype: False))
 
 
 @pytest.fixture(params=["native", "plain"])

@@ -1,93 +1,180 @@
-"""Speculative decoding with the model's own MTP module (DeepSeek-V3, section 5.4.3).
+"""Guessing tokens ahead: by the model's own MTP module (DeepSeek-V3, section 5.4.3), or by what was said before.
 
-Each step asks the main model about two tokens, the one just chosen and a draft of its successor, and the MTP module for the
-next draft. A draft is kept if it is the very token that sampling would have chosen: what comes out is exactly what plain
-decoding gives, only sooner. Our sampler makes this simple: the token at a position is a function of the logits and of a
-number hashed from seed and position, so the draft is drawn with the same number, and the two agree as often as they can.
+A step computes each row's last token and its drafts at once. A draft is kept if it is the very token that sampling chooses
+in its place: what comes out is exactly what plain decoding gives, only sooner. Our sampler makes this simple: a token is a
+function of the logits and of a number hashed from seed and position, so the module's draft is drawn with the same number, and
+the two agree as often as they can.
+
+Drafts pay where a step is bound by reading weights: only up to `up_to` rows. In larger steps the module does not run over the
+decoding rows. The rows in them have then a gap in the module's cache, so they get no more of its drafts (unless they are
+computed anew); it always runs over prompts, so that what is shared between requests is complete. The entry at the end of a
+shared beginning was made with another successor than each reader's own: drafts may be a little worse for it, never the output.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence as Tokens
+from dataclasses import replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from spoutnik.engine.sampling import SamplingParams, sample
-from spoutnik.errors import UserError
-from spoutnik.model.cache import Cache
-from spoutnik.model.packing import Packing
-from spoutnik.model.transformer import Transformer
+from spoutnik.engine.request import Sample
+from spoutnik.engine.rows import Rows
+from spoutnik.engine.runner import Batch, Runner
+from spoutnik.engine.sampling import Settings, sample, uniforms_of
+from spoutnik.engine.step import Step
 
 
-@dataclass
-class Acceptance:
-    """How many drafts were made, and how many were right."""
+class Drafter(Protocol):
+    def announce(self, rows: Rows) -> bool:
+        """Before a step is scheduled: tells the sequences how many drafts they bring. False where none does."""
 
-    drafted: int = 0
-    accepted: int = 0
-
-    @property
-    def rate(self) -> float:
-        return self.accepted / max(self.drafted, 1)
+    def draft(self, rows: Rows, step: Step, hidden: Tensor) -> None:
+        """After a step: the samples' drafts for the next one. hidden (T, D): states of the batch's tokens. Rows that have ended
+        are still there, new ones are behind them."""
 
 
-class SpeculativeDecoder:
-    """Rows decoded together, each at its own pace: one or two tokens a step.
-
-    tokens (B,): the last chosen token of each row, not yet in the cache; drafts (B,): the guess of its successor;
-    generated (B,): how many tokens each row has chosen; alive (B,): rows that have neither ended nor reached max_tokens.
-    """
-
-    def __init__(self, model: Transformer, prompts: list[list[int]], params: SamplingParams, seeds: Tensor, eos_ids: Tensor):
-        if model.mtp is None:
-            raise UserError("speculative decoding needs a model with an MTP module (num_nextn_predict_layers 1): this one "
-                            "has none. Decode it plainly.")
-        self.model, self.params, self.seeds, self.eos_ids = model, params, seeds, eos_ids
-        self.acceptance = Acceptance()
-        lengths = [len(prompt) for prompt in prompts]
-        # Two places more than a row may fill: a draft beyond the end is stored before it is dropped.
-        self.cache = Cache.empty(model.config, len(prompts), max(lengths) + params.max_tokens + 2, model.compute_dtype,
-                                 mtp=True)
-        packing = Packing.of(lengths, fill=True)
-        ids = torch.tensor([token for prompt in prompts for token in prompt] + [0] * packing.filler)
-        self.generated = torch.zeros_like(seeds)
-        self.tokens, ahead = model.mtp_prefill(ids, packing, self.cache, lambda hidden: self._choose(hidden, 0))
-        self.generated += 1
-        self.alive = ~torch.isin(self.tokens, eos_ids) & (self.generated < params.max_tokens)
-        self.drafts = self._choose(ahead, 0)
-
-    def step(self) -> tuple[Tensor, Tensor]:
-        """Chooses the next one or two tokens of every row: tokens (B, 2), and how many of them count (B,), 0 for rows that
-        are over."""
-        hidden = self.model.extend(torch.stack([self.tokens, self.drafts], dim=1), self.cache)
-        chosen = torch.stack([self._choose(hidden[:, 0], 0), self._choose(hidden[:, 1], 1)], dim=1)
-        right = chosen[:, 0] == self.drafts
-        ahead = self.model.mtp_extend(hidden, chosen, self.cache)
-        self.acceptance.drafted += int(self.alive.sum())
-        self.acceptance.accepted += int((right & self.alive).sum())
-        last = right & ~torch.isin(chosen[:, 0], self.eos_ids) & (self.generated + 1 < self.params.max_tokens)
-        counts = (1 + last.long()) * self.alive
-        rows = torch.arange(len(chosen))
-        self.cache.advance(counts)
-        self.generated += counts
-        self.tokens = chosen[rows, (counts - 1).clamp(min=0)]
-        self.drafts = self._choose(ahead[rows, (counts - 1).clamp(min=0)], 0)
-        self.alive &= ~torch.isin(self.tokens, self.eos_ids) & (self.generated < self.params.max_tokens)
-        self.cache.lengths[~self.alive] = 0  # rows that are over write over themselves, never past the cache's end
-        return chosen, counts
-
-    def _choose(self, hidden: Tensor, ahead: int) -> Tensor:
-        """The token that sampling chooses `ahead` places after the last chosen one, from the states (B, D) before it."""
-        tokens, _ = sample(self.model.logits(hidden), self.params, self.seeds, self.generated + ahead)
-        return tokens
+def _announce(rows: Rows, up_to: int, places: int) -> bool:
+    """places: how many more than its drafts a row writes to."""
+    few = len(rows) <= up_to
+    if few or any([s.ahead for s in rows.sequences]):  # they may have had drafts when they were fewer
+        for sequence in rows.sequences:
+            sequence.drafts = len(sequence.owner.drafts) if few else 0
+            sequence.ahead = sequence.drafts + places if few else 0
+    return few
 
 
-def speculate(model: Transformer, prompts: list[list[int]], params: SamplingParams, seeds: Tensor,
-              eos_ids: Tensor) -> tuple[list[list[int]], Acceptance]:
-    """One completion per prompt, the end of sentence included where it came, and how the drafts did."""
-    decoder = SpeculativeDecoder(model, prompts, params, seeds, eos_ids)
-    completions = [[token] for token in decoder.tokens.tolist()]
-    while bool(decoder.alive.any()):
-        chosen, counts = decoder.step()
-        for tokens, pair, count in zip(completions, chosen.tolist(), counts.tolist()):
-            tokens += pair[:count]
-    return completions, decoder.acceptance
+def _wanted(made: Sample, generated: int, most: int) -> int:
+    """How many drafts a sample can use: none where its logits depend on more than the model, none beyond its end."""
+    if made.finish_reason is not None or made.adjustment is not None:
+        return 0
+    return max(min(most, made.params.max_tokens - generated - 1), 0)
+
+
+class PromptLookup:
+    """What followed the last few tokens where they stood before, in prompt or completion (Saxena 2023)."""
+
+    longest, shortest = 3, 2  # tokens that must agree
+
+    def __init__(self, most: int, up_to: int):
+        self.most, self.up_to = most, up_to
+
+    def announce(self, rows: Rows) -> bool:
+        return _announce(rows, self.up_to, 0)
+
+    def draft(self, rows: Rows, step: Step, hidden: Tensor) -> None:
+        if len(rows) > self.up_to:
+            return
+        for row, sequence in enumerate(rows.sequences):
+            made = sequence.owner
+            prompt, wanted = made.request.prompt_token_ids, _wanted(made, rows.count(row), self.most)
+            made.drafts = []
+            if wanted:
+                if made.places is None:
+                    made.places = _Places(self.shortest, self.longest, prompt)
+                made.places.extend(rows.made(row, len(made.places.tokens) - len(prompt))[0])
+                made.drafts = made.places.following(wanted)
+
+
+class _Places:
+    """Where each few tokens of a text stood last."""
+
+    def __init__(self, shortest: int, longest: int, tokens: Tokens[int]):
+        self.shortest, self.longest = shortest, longest
+        self.tokens: list[int] = []
+        self._after: dict[tuple[int, ...], int] = {}
+        self.extend(tokens)
+
+    def extend(self, tokens: Tokens[int]) -> None:
+        for token in tokens:
+            for length in range(self.shortest, min(self.longest, len(self.tokens)) + 1):
+                self._after[tuple(self.tokens[-length:])] = len(self.tokens)  # the text's own end is not among them
+            self.tokens.append(token)
+
+    def following(self, count: int) -> list[int]:
+        for length in range(min(self.longest, len(self.tokens)), self.shortest - 1, -1):
+            place = self._after.get(tuple(self.tokens[-length:]))
+            if place is not None:
+                return self.tokens[place:place + count]
+        return []
+
+
+class MTPDrafts:
+    """The MTP module, one token further each time it is run: over a step's own tokens for the first draft, then over its own
+    states."""
+
+    def __init__(self, runner: Runner, most: int, up_to: int):
+        self.runner, self.most, self.up_to = runner, most, up_to
+
+    def announce(self, rows: Rows) -> bool:
+        return _announce(rows, self.up_to, self.most - 1)
+
+    def draft(self, rows: Rows, step: Step, hidden: Tensor) -> None:
+        for sequence in rows.sequences if len(rows) <= self.up_to else ():
+            sequence.owner.drafts = []
+        if step.rows > self.up_to:
+            rows.complete[:step.rows] = 0
+            for sequence in rows.sequences:
+                sequence.owner.drafts = []
+        over = [bool(c) for c in rows.complete[:step.rows].tolist()] + [True] * len(step.plan.chunks)
+        if any(over):
+            readers = self._readers(rows, step, over)
+            part, hidden, next_tokens = self._part(step, over, hidden, [place for _, place in readers])
+            logits, states = self.runner.draft(part, hidden, next_tokens)
+            if readers:
+                self._guess(rows, [row for row, _ in readers], logits, states[part.wanted])
+
+    def _readers(self, rows: Rows, step: Step, over: list[bool]) -> list[tuple[int, int]]:
+        """The rows that get drafts: (row, place in the batch of its last token that counts)."""
+        if len(rows) > self.up_to:
+            return []
+        places = [(row, step.place(row) + (step.kept[row] if step.kept else 1) - 1) for row in range(step.rows) if over[row]]
+        end = step.decoded
+        for chunk in step.plan.chunks:
+            end += chunk.count
+            if chunk.sequence.row >= 0:
+                places.append((chunk.sequence.row, end - 1))
+        return [(row, place) for row, place in places if self._most(rows, row) > 0]
+
+    def _most(self, rows: Rows, row: int) -> int:
+        """How many drafts a row gets. From the second on, the module's own states are stored too, and need a place."""
+        sequence = rows.sequences[row]
+        return min(_wanted(sequence.owner, rows.count(row), self.most), 1 + max(sequence.room - sequence.length + 1, 0))
+
+    def _part(self, step: Step, over: list[bool], hidden: Tensor, places: list[int]) -> tuple[Batch, Tensor, Tensor]:
+        """The sequences that the module runs over, as a batch whose wanted tokens are `places`; their states; the successor of
+        each token."""
+        batch, wanted, next_tokens = step.batch, torch.tensor(places, dtype=torch.long), step.chosen
+        if step.plan.chunks:
+            after = [t for c in step.plan.chunks for t in c.sequence.tokens[c.start + 1:c.start + c.count + 1]]
+            next_tokens = torch.cat([next_tokens, torch.tensor(after)])
+        if all(over):
+            return replace(batch, wanted=wanted), hidden, next_tokens
+        kept = torch.tensor(over)
+        inside = torch.tensor([run for run, count in zip(over, batch.counts.tolist()) for _ in range(count)])
+        wanted = (inside.cumsum(0) - 1)[wanted]
+        return (Batch(batch.tokens[inside], batch.counts[kept], batch.contexts[kept], batch.block_tables[kept], wanted,
+                      batch.prompt[kept]), hidden[inside], next_tokens[inside])
+
+    def _guess(self, rows: Rows, readers: list[int], logits: Tensor, states: Tensor) -> None:
+        """logits (R, V) and states (R, D) of the rows `readers`, after the module's first pass."""
+        for number in range(self.most):
+            tokens, _ = sample(logits, self._settings(rows, readers, number))
+            for row, token in zip(readers, tokens.tolist()):
+                rows.sequences[row].owner.drafts.append(token)
+            going = [i for i, row in enumerate(readers) if self._most(rows, row) > number + 1]
+            if not going:
+                return
+            if len(going) < len(readers):
+                readers, tokens, states = [readers[i] for i in going], tokens[going], states[going]
+            row = torch.tensor(readers)
+            batch = Batch(tokens, torch.ones_like(row), rows.contexts[row] + number, rows.tables[row], torch.arange(len(row)),
+                          torch.zeros(len(row), dtype=torch.bool))
+            logits, states = self.runner.draft(batch, states, tokens)
+
+    def _settings(self, rows: Rows, readers: list[int], ahead: int) -> Settings:
+        """With the very numbers that the tokens themselves will be drawn with."""
+        samples = [rows.sequences[row].owner for row in readers]
+        u = uniforms_of((made.seed, rows.count(row) + ahead) for made, row in zip(samples, readers))
+        columns = rows.columns if len(readers) == len(rows) else rows.reals[:, readers].unbind()
+        return Settings(*columns, u, rows.alike)

@@ -7,15 +7,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from spoutnik.engine.generate import Engine
+from spoutnik.engine.llm import LLM
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings, Graded, accuracy_of, grade, held_out_problems, summarise
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.files import read_json, read_jsonl
-from spoutnik.hardware import compute_dtype
 from spoutnik.loading import load_tokenizer
 from spoutnik.model.config import first_error
-from spoutnik.model.weights import load_model
 from spoutnik.tasks import FAMILIES, Problem
 from spoutnik.tasks.gym import SETTINGS, gym_problems
 from spoutnik.train.loop import Progress
@@ -40,12 +38,11 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
     except ValidationError as error:
         raise UserError(f"the options of eval: {first_error(error)}") from error
     tokenizer = load_tokenizer(folder)
-    model = load_model(folder, None, compute_dtype("auto")).requires_grad_(False)
-    engine = Engine(model, tokenizer.eos_ids)
+    llm = LLM(folder, tokenizer)
     began, done, tokens = time.perf_counter(), 0, 0
     count = 1
 
-    def on_tokens(made: int, finished: int) -> None:
+    def on_progress(made: int, finished: int) -> None:
         nonlocal done, tokens
         done, tokens = done + finished, tokens + made
         progress(min(done, count), count, tokens, "")
@@ -54,25 +51,25 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
     if bench == "gsm8k":
         rows = read_jsonl(data, ("question", "answer"), texts=True)[:limit]
         problems = [gsm8k_problem(row, f"{data}, problem {number}") for number, row in enumerate(rows, start=1)]
-        room = engine.model.config.max_position_embeddings - max_tokens
+        room = llm.config.max_position_embeddings - max_tokens
         lengths = map(len, chat_prompts([p.prompt for p in problems], tokenizer))
         fitting = [p for p, length in zip(problems, lengths) if length <= room]
         too_long = len(problems) - len(fitting)
         note = f"{too_long} of {len(problems)} prompts do not fit the model's positions and count as wrong"
         count = len(fitting) * samples
-        graded = grade(engine, tokenizer, fitting, settings, seed, judge=grade_number, on_tokens=on_tokens)
+        graded = grade(llm, tokenizer, fitting, settings, seed, judge=grade_number, on_progress=on_progress)
         scores = {"gsm8k pass@1": _with_failures(graded, too_long)}
     elif bench == "held-out":
         problems = held_out_problems(trained_families(folder), limit or 48)
         count = len(problems) * samples
-        graded = grade(engine, tokenizer, problems, settings, seed, on_tokens=on_tokens)
+        graded = grade(llm, tokenizer, problems, settings, seed, on_progress=on_progress)
         summary = summarise(graded)
         scores = {"all families pass@1": summary["accuracy"]} | summary["families"]
     else:
         pairs = gym_problems(bench.removeprefix("gym-"), limit or 200, seed)
         problems, scorers = [p for p, _ in pairs], {id(p): scorer for p, scorer in pairs}
         count = len(problems) * samples
-        graded = grade(engine, tokenizer, problems, settings, seed, on_tokens=on_tokens)
+        graded = grade(llm, tokenizer, problems, settings, seed, on_progress=on_progress)
         ours = accuracy_of(graded)
         theirs = accuracy_of([[Graded(g.problem, g.completion, g.reply, float(
             g.reply.well_formed and scorers[id(g.problem)](g.reply.answer))) for g in row] for row in graded])

@@ -11,8 +11,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from spoutnik.engine.generate import Completion, Engine
-from spoutnik.engine.sampling import SamplingParams
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.outputs import CompletionOutput
+from spoutnik.engine.params import SamplingParams
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, sample
 from spoutnik.tasks.corpus import BOOK, FORUM, Layout
@@ -43,7 +44,7 @@ class Graded:
     """One sample of one problem."""
 
     problem: Problem
-    completion: Completion
+    completion: CompletionOutput
     reply: Reply
     correct: float
 
@@ -81,18 +82,18 @@ def read_plain(ids: list[int], tokenizer: Tokenizer, finished: bool, layouts: di
     return Reply(text, "", False, len(ids))
 
 
-def grade(engine: Engine, tokenizer: Tokenizer, problems: Sequence[Problem], settings: EvaluationSettings, seed: int,
+def grade(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings: EvaluationSettings, seed: int,
           style: PromptStyle = "chat", judge: Callable[[Problem, str], float] = accuracy_reward,
-          on_tokens: Callable[[int, int], None] | None = None) -> list[list[Graded]]:
+          on_progress: Callable[[int, int], None] | None = None) -> list[list[Graded]]:
     """`samples` graded completions of every problem. `judge` sees the answer alone."""
-    params = SamplingParams(settings.temperature, settings.top_p, settings.max_tokens)
+    params = SamplingParams(n=settings.samples, temperature=settings.temperature, top_p=settings.top_p,
+                            max_tokens=settings.max_tokens)
     prompts = prompt_ids([(p.prompt, p.language) for p in problems], tokenizer, style)
-    groups = engine.generate(prompts, params, settings.samples, seed, on_tokens)
     graded = []
-    for problem, prompt, group in zip(problems, prompts, groups):
+    for problem, prompt, output in zip(problems, prompts, llm.generate(prompts, params, seed=seed, on_progress=on_progress)):
         row = []
-        for completion in group:
-            ids, finished = completion.token_ids, completion.finished
+        for completion in output.outputs:
+            ids, finished = completion.reply_ids, completion.finished
             reply = (read_reply(ids, tokenizer, finished, opens_thought(prompt, tokenizer)) if style == "chat"
                      else read_plain(ids, tokenizer, finished, LAYOUTS[style]))
             row.append(Graded(problem, completion, reply, judge(problem, reply.answer) if reply.well_formed else 0.0))
@@ -126,7 +127,7 @@ def summarise(graded: Sequence[Sequence[Graded]]) -> dict:
         "language_consistency": mean(language_consistency(g.reply.thought + " " + g.reply.answer, g.problem.language)
                                      for g in flat),
         "reflections_per_thought": mean(reflection_count(g.reply.thought) for g in flat),
-        "tokens": sum(len(g.completion.logprobs) for g in flat),
+        "tokens": sum(len(g.completion.token_ids) for g in flat),
     }
 
 

@@ -50,8 +50,8 @@ def file_bytes(checkpoint: Checkpoint, dtype: str) -> int:
     return sum(tensor_bytes(planned, tensor_type(planned, dtype)) for planned in gguf_tensors(checkpoint.config))
 
 
-def write_file(path: Path, checkpoint: Checkpoint, tokenizer: Tokenizer, dtype: str, provenance: Provenance) -> None:
-    """Writes the whole file. dtype: one of TYPES.
+def write_file(path: Path, checkpoint: Checkpoint, tokenizer: Tokenizer | None, dtype: str, provenance: Provenance) -> None:
+    """Writes the whole file. tokenizer: None where there is none; the file then serves token ids only. dtype: one of TYPES.
 
     Raises:
         RunError: numbers do not fit `dtype`.
@@ -62,7 +62,10 @@ def write_file(path: Path, checkpoint: Checkpoint, tokenizer: Tokenizer, dtype: 
     writer = gguf.GGUFWriter(path, ARCHITECTURES[config.model_type])
     _write_general(writer, checkpoint, dtype, provenance)
     write_metadata(writer, config)
-    write_tokens(writer, tokenizer, config.vocab_size)
+    if tokenizer is None:
+        writer.add_tokenizer_model("no_vocab")
+    else:
+        write_tokens(writer, tokenizer, config.vocab_size)
     for tensor, kind in zip(planned, kinds):
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor_bytes(tensor, kind), raw_dtype=kind)
     try:

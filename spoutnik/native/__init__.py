@@ -43,9 +43,10 @@ def _build(compiler: str, path: Path) -> bool:
             sources = sorted(_FOLDER.glob("*.cpp"))
             objects, built = [str(Path(folder) / f"{source.stem}.o") for source in sources], Path(folder) / "native.so"
             # Linked apart from -ffast-math: older g++ would add code that flushes denormals in the whole process.
-            for command in ([*_FLAGS, "-c", str(source), "-o", compiled] for source, compiled in zip(sources, objects)):
-                if subprocess.run([compiler, *command], capture_output=True).returncode:
-                    return False
+            compilers = [subprocess.Popen([compiler, *_FLAGS, "-c", str(source), "-o", compiled], stdout=subprocess.DEVNULL,
+                                          stderr=subprocess.DEVNULL) for source, compiled in zip(sources, objects)]
+            if any([process.wait() for process in compilers]):
+                return False
             if subprocess.run([compiler, "-shared", *objects, "-o", str(built)], capture_output=True).returncode:
                 return False
             os.replace(built, path)

@@ -1,4 +1,4 @@
-// Attention of one new token per row over its cache.
+// Scores and weighted sums of one token's attention, over entries as they lie in the cache.
 #pragma once
 
 #include "basics.h"
@@ -70,58 +70,4 @@ inline void weigh(const float* p, int64_t p_stride, const T* values, int64_t str
     for (; i < width; i++)
         for (int h = 0; h < H; h++)
             for (int64_t s = 0; s < positions; s++) sums[h * width + i] += p[h * p_stride + s] * to_float(values[s * stride + i]);
-}
-
-// Asks for memory ahead of time, into the second cache: heads go through a row's entries in strides, which the processor
-// does not foresee.
-template <typename T>
-inline void fetch(const T* from, int64_t n) {
-    for (int64_t i = 0; i < n; i += 64 / sizeof(T)) __builtin_prefetch(from + i, 0, 2);
-}
-
-// q (rows, heads, key_width) to out (rows, heads, value_width), float. cache: row_stride numbers per row, width per position.
-// Heads share keys and values group by group: keys of group g start at g * key_width of a position's entry, values at
-// value_offset + g * value_width. MLA is one group whose values lie inside its keys (value_offset 0).
-template <typename T>
-void attend(const float* q, const T* cache, const int64_t* lengths, float* out, int64_t rows, int64_t heads, int64_t groups,
-            int64_t key_width, int64_t value_width, int64_t value_offset, int64_t width, int64_t row_stride, float scale) {
-    constexpr int64_t piece = 32;  // positions that all heads read before the next ones: memory likes to be read in order
-    const int64_t shared = heads / groups;
-    std::vector<float> scores;
-    std::vector<T> queries(heads * key_width);
-    for (int64_t row = 0; row < rows; row++) {
-        const int64_t length = lengths[row] + 1;  // those held and the new one
-        const T* entries = cache + row * row_stride;
-        float* sums = out + row * heads * value_width;
-        scores.resize(heads * length);
-        store_all(queries.data(), q + row * heads * key_width, heads * key_width);
-        for (int64_t s = 0; s < length; s += piece) {
-            const int64_t count = std::min(piece, length - s);
-            if (row + 1 < rows) fetch(entries + row_stride + s * width, count * width);  // while this row is worked on
-            for (int64_t h = 0; h < heads; h++)
-                score(queries.data() + h * key_width, entries + s * width + h / shared * key_width, width, count, key_width,
-                      scale, scores.data() + h * length + s);
-        }
-        for (int64_t h = 0; h < heads; h++) {
-            float* p = scores.data() + h * length;
-            float top = p[0], total = 0;
-            for (int64_t s = 1; s < length; s++) top = std::max(top, p[s]);
-            for (int64_t s = 0; s < length; s++) total += p[s] = exp_negative(p[s] - top);
-            const float inverse = 1.0f / total;
-            for (int64_t s = 0; s < length; s++) p[s] *= inverse;
-        }
-        std::fill(sums, sums + heads * value_width, 0.0f);
-        for (int64_t s = 0; s < length; s += piece)
-            for (int64_t g = 0; g < groups; g++) {
-                const auto weigh_heads = [&](auto weigh, int64_t h) {
-                    weigh(scores.data() + h * length + s, length, entries + s * width + value_offset + g * value_width, width,
-                          std::min(piece, length - s), value_width, sums + h * value_width);
-                };
-                int64_t h = g * shared;
-                const int64_t end = h + shared;
-                for (; h + 4 <= end; h += 4) weigh_heads(weigh<4, T>, h);
-                for (; h + 2 <= end; h += 2) weigh_heads(weigh<2, T>, h);
-                for (; h < end; h++) weigh_heads(weigh<1, T>, h);
-            }
-    }
 }

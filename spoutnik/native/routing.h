@@ -3,9 +3,7 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
-#include <numeric>
 #include <vector>
 
 struct Routing {
@@ -13,33 +11,43 @@ struct Routing {
     float scale;
 };
 
+// The first of the largest of n numbers. Two passes, since the first of them is a reduction that vectorises.
+inline int64_t largest_of(const float* value, int64_t n) {
+    float top = value[0];
+    for (int64_t i = 1; i < n; i++) top = std::max(top, value[i]);
+    int64_t at = 0;
+    while (at < n - 1 && value[at] != top) at++;
+    return at;
+}
+
 // scores and bias (experts; no bias: null) to the chosen experts, best first, and their weights.
 inline void choose_experts(const Routing& r, const float* scores, const float* bias, int64_t* experts, float* weights) {
-    static thread_local std::vector<float> value, best;
-    static thread_local std::vector<int64_t> order;
+    static thread_local std::vector<float> value, best, worth;
     value.assign(scores, scores + r.experts);
     if (bias)
         for (int64_t e = 0; e < r.experts; e++) value[e] += bias[e];
     if (r.n_group > 1) {
         const int64_t size = r.experts / r.n_group;
-        best.resize(r.n_group);
+        worth.resize(r.n_group);
         for (int64_t g = 0; g < r.n_group; g++) {
-            float first = -INFINITY, second = -INFINITY;
+            float first = -1e30f, second = -1e30f;
             for (int64_t e = g * size; e < (g + 1) * size; e++) {
-                if (value[e] > first) { second = first; first = value[e]; }
-                else if (value[e] > second) second = value[e];
+                second = std::max(second, std::min(first, value[e]));
+                first = std::max(first, value[e]);
             }
-            best[g] = r.two_best ? first + second : first;
+            worth[g] = r.two_best ? first + second : first;
         }
-        order.resize(r.n_group);
-        std::iota(order.begin(), order.end(), 0);
-        std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return best[a] > best[b]; });
-        for (int64_t i = r.topk_group; i < r.n_group; i++)
-            std::fill(value.begin() + order[i] * size, value.begin() + (order[i] + 1) * size, -1e30f);
+        best.assign(r.experts, -1e30f);  // experts of the other groups are out, whatever their bias
+        for (int64_t i = 0; i < r.topk_group; i++) {
+            const int64_t g = largest_of(worth.data(), r.n_group);
+            std::copy_n(value.data() + g * size, size, best.data() + g * size);
+            worth[g] = -3e30f;
+        }
+        value.swap(best);
     }
     float total = 0;
     for (int64_t k = 0; k < r.chosen; k++) {
-        const int64_t e = std::max_element(value.begin(), value.end()) - value.begin();
+        const int64_t e = largest_of(value.data(), r.experts);
         experts[k] = e;
         total += weights[k] = scores[e];
         value[e] = -2e30f;

@@ -15,8 +15,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spoutnik.engine.generate import Engine
-from spoutnik.engine.sampling import SamplingParams
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.params import SamplingParams
 from spoutnik.hardware import compute_dtype, peak_memory
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
@@ -87,9 +87,10 @@ def rehearse(config: ModelConfig, dtype: torch.dtype) -> Speed:
         return time.perf_counter() - began
 
     trained = seconds(lambda: language_model_gradient(model, documents, parameters, settings))
-    engine, steps = Engine(model, eos_ids=-1), 24
+    llm, steps = LLM(model, eos_token_ids=[], max_num_seqs=640, max_num_batched_tokens=8192), 24
     prompts = [row[:_PROMPT] for row in ids]
-    generated = seconds(lambda: engine.generate(prompts, SamplingParams(1.0, 1.0, steps), n=4))
+    params = SamplingParams(n=4, temperature=1.0, top_p=1.0, max_tokens=steps)
+    generated = seconds(lambda: llm.generate(prompts, params))
     return Speed(sum(map(len, ids)) / trained, len(prompts) * 4 * steps / generated, peak_memory())
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from spoutnik.engine.generate import Engine
-from spoutnik.engine.sampling import SamplingParams
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.params import SamplingParams
 from spoutnik.evals.protocol import EvaluationSettings, PromptStyle, grade, held_out_problems, sample_rows, summarise
 from spoutnik.files import write_json, write_jsonl
 from spoutnik.hardware import compute_dtype, machine, peak_memory
@@ -27,7 +27,7 @@ from spoutnik.train.loop import Bill, Checkpoints, Progress, Stopwatch
 from spoutnik.train.pretrain import pretrain, train_tokenizer
 from spoutnik.train.reject import reject
 from spoutnik.train.reward_model import RewardModel, held_out_accuracy, score_answers, train_reward_model
-from spoutnik.train.rollouts import chat_prompts
+from spoutnik.train.rollouts import chat_prompts, rollout_llm
 from spoutnik.train.sft import general_traces, read_traces, sft, solver_traces
 
 
@@ -163,20 +163,20 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     Writes evaluation.json and samples.jsonl into the folder `into`."""
     watch, settings, dtype = Stopwatch(), recipe.evaluation, compute_dtype(recipe.dtype)
     tokenizer = Tokenizer.load(folder)
-    engine = Engine(load_model(folder, compute_dtype=dtype), tokenizer.eos_id)
+    llm = rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer)
     problems = held_out_problems(recipe.families, settings.problems_per_family)
     done, total = [0, 0], len(problems) * settings.samples
 
-    def on_tokens(tokens: int, finished: int) -> None:
+    def on_progress(tokens: int, finished: int) -> None:
         done[0], done[1] = done[0] + finished, done[1] + tokens
         progress(min(done[0], total), total, done[1], "")
 
-    graded = grade(engine, tokenizer, problems, settings, recipe.seed, style, on_tokens=on_tokens)
+    graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, on_progress=on_progress)
     evaluation = summarise(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
     if style == "chat":
-        evaluation["helpfulness"] = general_helpfulness(engine, tokenizer, settings, recipe.seed)
+        evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
     else:  # what the base could do if asked the right way: RL can bring out what is there
-        book = summarise(grade(engine, tokenizer, problems, settings, recipe.seed, "textbook"))
+        book = summarise(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
     seconds, core_seconds = watch.lap()
     evaluation["bill"] = vars(Bill(seconds, core_seconds, tokens_generated=evaluation["tokens"]))
@@ -184,14 +184,14 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     write_jsonl(into / "samples.jsonl", sample_rows(graded))
 
 
-def general_helpfulness(engine: Engine, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int,
+def general_helpfulness(llm: LLM, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int,
                         prompts: int = 64) -> float:
     """Mean score in [0, 1] of answers to held-out general prompts, by the rubric that nothing was trained on."""
     rng = random.Random(f"{seed} helpfulness")
     drawn = [sample_general(rng, language, "held_out") for language in ("en", "fr") for _ in range(prompts // 2)]
-    params = SamplingParams(settings.temperature, settings.top_p, settings.max_tokens)
-    groups = engine.generate(chat_prompts([p.prompt for p in drawn], tokenizer), params, 1, seed)
-    replies = [read_reply(g[0].token_ids, tokenizer, g[0].finished) for g in groups]
+    params = SamplingParams(temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens)
+    made = [output.outputs[0] for output in llm.generate(chat_prompts([p.prompt for p in drawn], tokenizer), params, seed=seed)]
+    replies = [read_reply(c.reply_ids, tokenizer, c.finished) for c in made]
     return sum(helpfulness(p, r.answer) if r.well_formed else 0.0 for p, r in zip(drawn, replies)) / len(drawn)
 
 

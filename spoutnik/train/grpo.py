@@ -14,8 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spoutnik.engine.generate import Completion, Engine
-from spoutnik.engine.sampling import SamplingParams
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.outputs import CompletionOutput
+from spoutnik.engine.params import SamplingParams
 from spoutnik.errors import RunError
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
@@ -36,7 +37,7 @@ from spoutnik.train.losses import (
     token_log_probs,
     token_weights,
 )
-from spoutnik.train.rollouts import chat_prompts, judge, sample_problems
+from spoutnik.train.rollouts import chat_prompts, judge, rollout_llm, sample_problems
 from spoutnik.train.settings import Settings, TrainSettings
 
 
@@ -84,20 +85,20 @@ class Rollouts:
     """What a step sampled. rewards (prompts, G); completions in the same order; metrics for the log."""
 
     prompts: list[list[int]]
-    groups: list[list[Completion]]
+    groups: list[list[CompletionOutput]]
     rewards: Tensor
     metrics: dict[str, float]
 
 
-def roll_out(engine: Engine, tokenizer: Tokenizer, problems: Sequence[Problem | GeneralPrompt], settings: GRPOSettings,
+def roll_out(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem | GeneralPrompt], settings: GRPOSettings,
              seed: int, scorer: Scorer | None) -> Rollouts:
     prompts = chat_prompts([p.prompt for p in problems], tokenizer)
-    params = SamplingParams(settings.temperature, 1.0, settings.max_tokens)
-    groups = engine.generate(prompts, params, settings.group_size, seed)
+    params = SamplingParams(n=settings.group_size, temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
+    groups = [output.outputs for output in llm.generate(prompts, params, seed=seed)]
     return judge_rollouts(prompts, groups, problems, tokenizer, settings, scorer)
 
 
-def judge_rollouts(prompts: list[list[int]], groups: list[list[Completion]],
+def judge_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]],
                    problems: Sequence[Problem | GeneralPrompt], tokenizer: Tokenizer, settings: GRPOSettings,
                    scorer: Scorer | None) -> Rollouts:
     """Rules judge problems; the reward model judges general prompts, on the answer alone (R1 section 3.1)."""
@@ -107,7 +108,7 @@ def judge_rollouts(prompts: list[list[int]], groups: list[list[Completion]],
     for row, (problem, group) in enumerate(zip(problems, groups)):
         for column, completion in enumerate(group):
             if isinstance(problem, GeneralPrompt):
-                reply = read_reply(completion.token_ids, tokenizer, completion.finished)
+                reply = read_reply(completion.reply_ids, tokenizer, completion.finished)
                 rewards[row, column] = weights.format * reply.well_formed
                 if reply.well_formed:
                     general.append((row, column, problem.prompt, reply.answer))
@@ -150,18 +151,17 @@ class PolicyBatch:
     reference_log_probs: Tensor | None = None
 
 
-def policy_batches(rollouts: Rollouts, settings: GRPOSettings, eos_id: int) -> tuple[list[PolicyBatch], int]:
+def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[PolicyBatch], int]:
     """Micro-batches of one step, and how many generated tokens teach nothing (groups without variance)."""
     advantages = group_advantages(rollouts.rewards, settings.std_normalisation)
     kept = has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
     documents, rows, wasted = [], [], 0
     for prompt, group, group_advantage, keep in zip(rollouts.prompts, rollouts.groups, advantages, kept.tolist()):
         if not keep:
-            wasted += sum(len(c.logprobs) for c in group)
+            wasted += sum(len(c.token_ids) for c in group)
             continue
         for completion, advantage in zip(group, group_advantage):
-            end = [eos_id] if completion.finished else []
-            documents.append(Document([*prompt, *completion.token_ids, *end], loss_from=len(prompt)))
+            documents.append(Document([*prompt, *completion.token_ids], loss_from=len(prompt)))
             rows.append((advantage, torch.tensor(completion.logprobs)))
     if not documents:
         return [], wasted
@@ -229,16 +229,15 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Bill]:
         problems = step_prompts(settings, families, seed, stage, step, scorer is not None)
-        engine = Engine(model, tokenizer.eos_id)
-        rollouts = roll_out(engine, tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
-        batches, wasted = policy_batches(rollouts, settings, tokenizer.eos_id)
+        rollouts = roll_out(rollout_llm(model, tokenizer), tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
+        batches, wasted = policy_batches(rollouts, settings)
         if settings.kl_coefficient:
             batches = with_reference(reference, batches, settings.temperature)
         gradient = policy_gradient(model, batches, optimiser.parameters, settings)
         metrics = dict.fromkeys(("loss", "clipped", "entropy", "mismatch_kl"), 0.0) | rollouts.metrics | gradient.metrics
         refuse_mismatch(stage, step, metrics.get("mismatch_kl", 0.0), settings.max_mismatch_kl)
         metrics["zero_variance"] = 1 - float(has_variance(rollouts.rewards).float().mean())
-        generated = sum(len(c.logprobs) for group in rollouts.groups for c in group)
+        generated = sum(len(c.token_ids) for group in rollouts.groups for c in group)
         trained = sum(len(b.packed.input_ids) for b in batches)
         metrics["tokens"] = generated
         return gradient, metrics, Bill(tokens_trained=trained, tokens_generated=generated, tokens_wasted=wasted)

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from spoutnik.engine.generate import Engine
-from spoutnik.engine.sampling import SamplingParams
+from spoutnik.engine.params import SamplingParams
 from spoutnik.errors import RunError
 from spoutnik.model.transformer import Transformer
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Bill, Progress
-from spoutnik.train.rollouts import Judged, chat_prompts, judge, sample_problems
+from spoutnik.train.rollouts import Judged, chat_prompts, judge, rollout_llm, sample_problems
 from spoutnik.train.settings import Settings
 
 
@@ -37,18 +36,18 @@ _PROMPTS_AT_ONCE = 256
 def reject(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: RejectSettings, seed: int,
            source: str, progress: Progress) -> tuple[list[dict], Bill, dict[str, float]]:
     """The kept traces, the cost, and the share kept. `source` names the sampled checkpoint in each trace."""
-    engine = Engine(model, tokenizer.eos_id)
+    llm = rollout_llm(model, tokenizer)
     problems = sample_problems(random.Random(f"{seed} reject"), families, settings.prompts, "train")
-    params = SamplingParams(settings.temperature, settings.top_p, settings.max_tokens)
+    params = SamplingParams(n=settings.samples, temperature=settings.temperature, top_p=settings.top_p,
+                            max_tokens=settings.max_tokens)
     traces, generated, kept_tokens = [], 0, 0
     for start in range(0, len(problems), _PROMPTS_AT_ONCE):
         part = problems[start:start + _PROMPTS_AT_ONCE]
-        groups = engine.generate(chat_prompts([p.prompt for p in part], tokenizer), params, settings.samples,
-                                 seed * 1_000_003 + start)
-        for problem, group in zip(part, groups):
-            generated += sum(len(c.logprobs) for c in group)
-            for verdict in select([judge(problem, c, tokenizer) for c in group], settings):
-                kept_tokens += len(verdict.completion.logprobs)
+        outputs = llm.generate(chat_prompts([p.prompt for p in part], tokenizer), params, seed=seed * 1_000_003 + start)
+        for problem, output in zip(part, outputs):
+            generated += sum(len(c.token_ids) for c in output.outputs)
+            for verdict in select([judge(problem, c, tokenizer) for c in output.outputs], settings):
+                kept_tokens += len(verdict.completion.token_ids)
                 traces.append({"prompt": problem.prompt, "thought": verdict.reply.thought,
                                "answer": verdict.reply.answer, "family": problem.family, "level": problem.level,
                                "language": problem.language, "source": source})

@@ -4,7 +4,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spoutnik.engine.generate import Completion
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.outputs import CompletionOutput
+from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, sample
 from spoutnik.tasks.language import language_consistency
 from spoutnik.tasks.rewards import accuracy_reward
@@ -16,10 +18,19 @@ from spoutnik.text.tokenizer import Tokenizer
 class Judged:
     """A completion with what rules can say about it. accuracy and language in [0, 1]; language of the thought."""
 
-    completion: Completion
+    completion: CompletionOutput
     reply: Reply
     accuracy: float
     language: float
+
+
+# As many rows as a step of a nano model can still compute faster together than apart.
+_ROWS = 640
+
+
+def rollout_llm(model: Transformer, tokenizer: Tokenizer) -> LLM:
+    """For many samples of a model as it is now: token ids alone, ended by the one end of sentence it is taught."""
+    return LLM(model, eos_token_ids=[tokenizer.eos_id], max_num_seqs=_ROWS, max_num_batched_tokens=8192)
 
 
 def chat_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
@@ -35,8 +46,8 @@ def sample_problems(rng: random.Random, families: Sequence[str], count: int, spl
     return problems
 
 
-def judge(problem: Problem, completion: Completion, tokenizer: Tokenizer) -> Judged:
+def judge(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer) -> Judged:
     """Grades the answer alone: the thought is stripped first, and an ill-formed completion has no answer to grade."""
-    reply = read_reply(completion.token_ids, tokenizer, completion.finished)
+    reply = read_reply(completion.reply_ids, tokenizer, completion.finished)
     accuracy = accuracy_reward(problem, reply.answer) if reply.well_formed else 0.0
     return Judged(completion, reply, accuracy, language_consistency(reply.thought, problem.language))

@@ -6,22 +6,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoutnik.engine import sampling
-from spoutnik.engine.sampling import SamplingParams, sample, uniforms
-from spoutnik.errors import UserError
+from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.penalties import Adjustment
+from spoutnik.engine.sampling import (
+    Settings,
+    likeliest,
+    row_seeds,
+    sample,
+    uniforms,
+    uniforms_below_1,
+    uniforms_of,
+)
 
 
 def seeds(count: int) -> torch.Tensor:
     return torch.arange(1, count + 1) * 7919
 
 
-def draw(logits, count: int, temperature: float = 1.0, top_p: float = 1.0):
-    rows = logits.expand(count, -1)
-    return sample(rows, SamplingParams(temperature, top_p), seeds(count), torch.zeros(count, dtype=torch.long))
+def settings(params, seeds) -> Settings:
+    params = params if isinstance(params, list) else [params] * len(seeds)
+    return Settings.of(params, uniforms_below_1(seeds, torch.zeros_like(seeds)))
+
+
+def draw(logits, count: int, **params):
+    return sample(logits.expand(count, -1).contiguous(), settings(SamplingParams(**{"temperature": 1.0, "top_p": 1.0} | params),
+                                                                  seeds(count)))
 
 
 def test_greedy_takes_the_largest_logit_and_its_untempered_log_probability():
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, -1.0, 0.0]])
-    tokens, log_probs = sample(logits, SamplingParams(temperature=0), seeds(2), torch.zeros(2, dtype=torch.long))
+    tokens, log_probs = sample(logits, settings(SamplingParams(temperature=0), seeds(2)))
     assert tokens.tolist() == [1, 0]
     torch.testing.assert_close(log_probs, logits.log_softmax(-1)[[0, 1], [1, 0]])
 
@@ -29,7 +43,7 @@ def test_greedy_takes_the_largest_logit_and_its_untempered_log_probability():
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
 def test_tokens_come_as_often_as_their_probability(temperature, kernels):
     logits, n = torch.tensor([[2.0, 1.0, 0.0, -1.0, -30.0]]), 20000
-    tokens, log_probs = draw(logits, n, temperature)
+    tokens, log_probs = draw(logits, n, temperature=temperature)
     p = (logits[0] / temperature).softmax(-1)
     seen = torch.bincount(tokens, minlength=5) / n
     assert ((seen - p).abs() <= 4 * (p * (1 - p) / n).sqrt() + 1e-9).all()
@@ -42,11 +56,11 @@ def test_the_native_draw_picks_what_its_plain_twin_picks(monkeypatch):
     g = torch.Generator().manual_seed(0)
     for vocabulary in (1, 7, 32, 33, 64, 1000):
         logits = torch.randn(2000, vocabulary, generator=g) * 3
-        params, zeros = SamplingParams(0.8, 1.0), torch.zeros(2000, dtype=torch.long)
-        native = sample(logits, params, seeds(2000), zeros)
+        chosen = settings(SamplingParams(temperature=0.8, top_p=1.0), seeds(2000))
+        native = sample(logits, chosen)
         with monkeypatch.context() as patch:
             patch.setattr(sampling, "library", lambda: None)
-            plain = sample(logits, params, seeds(2000), zeros)
+            plain = sample(logits, chosen)
         same = native[0] == plain[0]
         assert (~same).sum() <= 2  # a uniform within rounding of a border
         torch.testing.assert_close(native[1][same], plain[1][same], atol=1e-5, rtol=1e-5)
@@ -93,9 +107,9 @@ def test_a_row_s_draw_does_not_depend_on_another_row_that_needs_more_candidates(
     """A flat row makes the whole batch sort its vocabulary instead of taking 64 candidates."""
     generator = torch.Generator().manual_seed(0)
     peaked, flat = torch.randn(40, 500, generator=generator) * 4, torch.zeros(1, 500)
-    params, zeros = SamplingParams(1.0, 0.9), torch.zeros(41, dtype=torch.long)
-    alone = sample(peaked, params, seeds(40), zeros[:40])
-    beside = sample(torch.cat([peaked, flat]), params, seeds(41), zeros)
+    params = SamplingParams(temperature=1.0, top_p=0.9)
+    alone = sample(peaked, settings(params, seeds(40)))
+    beside = sample(torch.cat([peaked, flat]), settings(params, seeds(41)))
     assert torch.equal(alone[0], beside[0][:40])
 
 
@@ -140,12 +154,82 @@ def test_a_uniform_close_to_1_does_not_draw_the_impossible_last_token(monkeypatc
     monkeypatch.setattr(sampling, "uniforms", lambda seeds, positions: torch.full(seeds.shape, 1 - 2.0 ** -22).double())
     logits = torch.randn(500, 1024, generator=torch.Generator().manual_seed(0)) * 3
     logits[:, -1] = -60.0
-    tokens, _ = sample(logits, SamplingParams(1.0, 1.0), seeds(500), torch.zeros(500, dtype=torch.long))
+    tokens, _ = sample(logits, settings(SamplingParams(temperature=1.0, top_p=1.0), seeds(500)))
     assert (tokens == 1023).sum() == 0
 
 
-@pytest.mark.parametrize("name, value", [("temperature", -0.1), ("temperature", 11), ("top_p", 0), ("top_p", 1.1),
-                                         ("max_tokens", 0), ("temperature", float("nan")), ("top_p", float("nan"))])
-def test_impossible_parameters_are_named(name, value):
-    with pytest.raises(UserError, match=f"{name} = {value}"):
-        SamplingParams(**{name: value})
+def test_few_and_many_rows_get_the_same_random_numbers():
+    many = torch.randint(0, 2 ** 62, (500,), generator=torch.Generator().manual_seed(0))
+    places = torch.arange(500)
+    assert torch.equal(uniforms_of(zip(many.tolist(), places.tolist())), uniforms_below_1(many, places))
+    assert uniforms_of([]).shape == (0,)
+
+
+def test_rows_of_a_group_and_of_other_seeds_get_other_numbers():
+    numbers = torch.arange(50)
+    found = torch.cat([row_seeds(seed, numbers, torch.full_like(numbers, i)) for seed in (0, 1) for i in range(8)])
+    assert len(found.unique()) == len(found)
+
+
+MIXED = st.lists(st.builds(dict, temperature=st.sampled_from([0.0, 0.5, 1.0, 1.3]), top_p=st.sampled_from([0.3, 0.9, 1.0]),
+                           top_k=st.sampled_from([-1, 0, 1, 5, 100]), min_p=st.sampled_from([0.0, 0.01, 0.3])),
+                 min_size=1, max_size=12)
+
+
+@given(MIXED, st.sampled_from([10, 300]), st.sampled_from([0.1, 3.0]), st.integers(0, 99))
+def test_a_row_s_choice_is_the_same_alone_and_beside_rows_of_other_settings(rows, vocabulary, spread, seed):
+    logits = torch.randn(len(rows), vocabulary, generator=torch.Generator().manual_seed(seed)) * spread
+    params = [SamplingParams(**row) for row in rows]
+    tokens, log_probs = sample(logits, settings(params, seeds(len(rows))))
+    for i, one in enumerate(params):
+        alone = sample(logits[i:i + 1], settings([one], seeds(len(rows))[i:i + 1]))
+        assert (int(alone[0]), float(alone[1])) == (int(tokens[i]), float(log_probs[i]))
+
+
+def survivors(p: torch.Tensor, params: SamplingParams) -> set[int]:
+    """The plain reference: min_p, then top_k, then top_p of what is left."""
+    order = sorted(range(len(p)), key=lambda i: -float(p[i]))
+    order = [i for i in order if p[i] >= params.min_p * p.max()][:params.top_tokens or None]
+    kept, mass, whole = set(), 0.0, sum(float(p[i]) for i in order)
+    for i in order:
+        if mass >= params.top_p * whole and params.top_p < 1:
+            break
+        kept.add(i)
+        mass += float(p[i])
+    return kept
+
+
+@given(top_k=st.sampled_from([0, 1, 3, 70, 150]), min_p=st.sampled_from([0.0, 0.02, 0.5]),
+       top_p=st.sampled_from([0.4, 0.9, 1.0]), vocabulary=st.sampled_from([5, 40, 200]), seed=st.integers(0, 1000))
+def test_truncations_leave_what_the_plain_reference_leaves(top_k, min_p, top_p, vocabulary, seed):
+    logits = torch.randn(1, vocabulary, generator=torch.Generator().manual_seed(seed))
+    params = SamplingParams(temperature=1.0, top_k=top_k, min_p=min_p, top_p=top_p)
+    tokens, log_probs = draw(logits, 300, top_k=top_k, min_p=min_p, top_p=top_p)
+    p = logits[0].softmax(-1)
+    kept = survivors(p, params)
+    assert set(tokens.tolist()) <= kept
+    mass = sum(float(p[i]) for i in kept)
+    assert {i for i in kept if p[i] / mass > 0.06} <= set(tokens.tolist())
+    torch.testing.assert_close(log_probs, p.log()[tokens])  # before any truncation
+
+
+def test_the_likeliest_tokens_come_with_the_chosen_one():
+    logits = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]]).log()
+    found = likeliest(logits, 2, [0, 0])
+    assert [list(row) for row in found] == [[3, 2, 0], [0, 1]]
+    assert found[0] == pytest.approx({3: -0.916291, 2: -1.203973, 0: -2.302585}, abs=1e-5)
+    assert likeliest(logits, 0, [1, 2]) == [pytest.approx({1: -1.609438}), pytest.approx({2: -1.609438})]
+
+
+def test_penalties_biases_and_forbidden_ends_are_vllm_s():
+    params = SamplingParams(repetition_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25, min_tokens=3,
+                            logit_bias={4: 1.5, 0: -1.0})
+    adjustment = Adjustment(params, prompt=[0, 1], ends=[5], vocabulary=6)
+    logits = torch.tensor([2.0, -1.0, 3.0, -2.0, 0.5, 9.0])
+    first = logits.clone()
+    adjustment.apply(first, 0)
+    assert first.tolist() == [0.5, -2.0, 3.0, -2.0, 2.0, float("-inf")]
+    adjustment.feed([2, 2, 3])
+    later = logits.clone()
+    adjustment.apply(later, 3)
+    assert later.tolist() == [0.5, -2.0, 1.5 - 0.5 - 0.5, -4.0 - 0.25 - 0.5, 2.0, 9.0]

@@ -1,76 +1,161 @@
-"""Drafting with the MTP module changes nothing but the number of steps."""
+"""Speculation never changes a token: drafts of the MTP module and of prompt lookup, in every company."""
 
 import pytest
 import tiny
 import torch
 
-from spoutnik.engine.generate import Engine, row_seeds
-from spoutnik.engine.sampling import SamplingParams
-from spoutnik.engine.speculative import SpeculativeDecoder, speculate
-from spoutnik.errors import UserError
+from spoutnik import LLM, SamplingParams
+from spoutnik.engine.speculative import _Places
+from spoutnik.model.packing import Packing
 
 EOS = 1
-PROMPTS = [tiny.tokens(length, seed=length).tolist() for length in (30, 4, 17, 1)]
+KINDS = pytest.mark.parametrize("kind, base", [("mtp", tiny.DEEPSEEK), ("prompt_lookup", tiny.DEEPSEEK),
+                                               ("prompt_lookup", tiny.QWEN)], ids=["mtp", "lookup-mla", "lookup-gqa"])
 
 
-def seeds_of(rows: int) -> torch.Tensor:
-    return row_seeds(3, torch.arange(rows), torch.zeros(rows, dtype=torch.long))
+def prompts(count: int) -> list[list[int]]:
+    return [tiny.tokens(1 + 7 * i % 40, seed=i).tolist() for i in range(count)]
 
 
-@pytest.fixture(scope="module", params=[{}, {"q_lora_rank": None, "n_group": 1, "topk_group": 1}], ids=["V3", "V2-Lite's"])
-def model(request):
-    return tiny.model(tiny.DEEPSEEK, **request.param)
+def llm(model, **options) -> LLM:
+    return LLM(model, **{"eos_token_ids": [EOS]} | options)
 
 
-@pytest.mark.parametrize("params", [SamplingParams(0.0, 1.0, 40), SamplingParams(1.0, 1.0, 40), SamplingParams(1.0, 1.0, 1),
-                                    SamplingParams(0.6, 0.95, 41), SamplingParams(1.0, 1.0, 2)], ids=str)
-def test_the_tokens_are_those_of_plain_decoding(model, params):
-    plain = Engine(model, EOS).generate(PROMPTS, params, seed=3)
-    expected = [c.token_ids + [EOS] * c.finished for (c,) in plain]
-    completions, acceptance = speculate(model, PROMPTS, params, seeds_of(4), torch.tensor([EOS]))
-    assert completions == expected
-    assert acceptance.accepted <= acceptance.drafted <= sum(map(len, expected))
+def following(token: int) -> int:
+    """What the model below likes to say next: it goes round in circles of five."""
+    return token if token < 2 or token > 61 else 2 + (token - 2) // 5 * 5 + (token - 1) % 5
 
 
-def test_some_completions_above_end_by_themselves(model):
-    """Guards the test above: ends of sentence and cut-offs both happen."""
-    reasons = {c.finish_reason for (c,) in Engine(model, EOS).generate(PROMPTS * 8, SamplingParams(1.0, 1.0, 40), seed=3)}
-    assert reasons == {"stop", "length"}
+def repeating(base=tiny.DEEPSEEK, certainty=1.4):
+    """A model, and its MTP module, that mostly know what comes next, so that drafts are often right."""
+    model = tiny.model(base)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "o_proj" in name or "down_proj" in name:
+                weight *= 0.1
+            elif name.endswith("norm.weight"):
+                weight.fill_(1.0)
+        directions = torch.nn.functional.normalize(model.embed_tokens.weight, dim=1)
+        model.lm_head.weight[[following(token) for token in range(64)]] = certainty * directions
+        model.lm_head.weight[EOS] *= 0.2
+        if model.mtp is not None:
+            model.mtp.eh_proj.weight.copy_(torch.eye(32, 64))
+    return model
 
 
-def test_a_stream_is_the_same_with_and_without_drafts(model):
-    engine, params = Engine(model, EOS), SamplingParams(1.0, 1.0, 30)
-    for seed in range(4):
-        assert list(engine.stream(PROMPTS[0], params, seed, speculate=True)) == list(engine.stream(PROMPTS[0], params, seed))
+def answers(engine, asked, params, seed=3):
+    return [[(c.token_ids, c.finish_reason, c.top_logprobs and len(c.top_logprobs)) for c in output.outputs]
+            for output in engine.generate(asked, params, seed=seed)]
 
 
-def test_a_right_draft_saves_a_step(model, monkeypatch):
-    """With drafts made by somebody who knows, every step gives two tokens."""
-    params = SamplingParams(0.0, 1.0, 21)
-    (expected,), _ = speculate(model, PROMPTS[:1], params, seeds_of(1), eos_ids=torch.tensor([-1]))
-    decoder = SpeculativeDecoder(model, PROMPTS[:1], params, seeds_of(1), eos_ids=torch.tensor([-1]))
-    tokens = decoder.tokens.tolist()
-    for _ in range(10):
-        decoder.drafts = torch.tensor([expected[len(tokens)]])
-        chosen, counts = decoder.step()
-        assert counts.tolist() == [2]
-        tokens += chosen[0].tolist()
-    assert tokens == expected and decoder.acceptance.rate == 1.0 and not decoder.alive
+@KINDS
+@pytest.mark.parametrize("drafts", [1, 3])
+def test_what_comes_out_is_what_plain_decoding_gives(kind, base, drafts, kernels):
+    for model in (tiny.model(base), repeating(base)):
+        engine, plain = llm(model, speculate=kind, num_speculative_tokens=drafts), llm(model)
+        for number, options in ((5, dict(temperature=0)), (3, dict(temperature=1.5, top_p=1.0)),
+                                (1, dict(temperature=0.8, top_k=7, n=2, logprobs=2))):
+            params = SamplingParams(max_tokens=24, **options)
+            assert answers(engine, prompts(number), params) == answers(plain, prompts(number), params)
+        assert engine.core.scheduler.pool.free == engine.core.scheduler.pool.size
+    assert 0.3 * engine.core.counts.drafted < engine.core.counts.accepted < engine.core.counts.drafted
 
 
-def test_a_wrong_draft_costs_nothing_but_its_step(model):
-    params = SamplingParams(0.0, 1.0, 15)
-    (expected,), _ = speculate(model, PROMPTS[:1], params, seeds_of(1), eos_ids=torch.tensor([-1]))
-    decoder = SpeculativeDecoder(model, PROMPTS[:1], params, seeds_of(1), eos_ids=torch.tensor([-1]))
-    tokens = decoder.tokens.tolist()
-    while decoder.alive:
-        decoder.drafts = torch.tensor([(expected[len(tokens)] + 1) % 64])
-        chosen, counts = decoder.step()
-        tokens += chosen[0, :counts].tolist()
-        assert counts.tolist() == [1]
-    assert tokens == expected and decoder.acceptance.accepted == 0
+@KINDS
+def test_requests_of_all_kinds_beside_each_other(kind, base, kernels):
+    kinds = [dict(temperature=0), dict(), dict(repetition_penalty=1.5), dict(logit_bias={3: 4.0}), dict(min_tokens=10),
+             dict(stop_token_ids=[5, 6, 7, 8, 9]), dict(logprobs=1, prompt_logprobs=1)]
+    asked = [SamplingParams(max_tokens=5 + 3 * i, seed=i, **options) for i, options in enumerate(kinds)]
+    model = repeating(base)
+    engine = llm(model, speculate=kind, num_speculative_tokens=2)
+    assert answers(engine, prompts(7), asked) == answers(llm(model), prompts(7), asked)
+    assert engine.core.counts.drafted > 0
 
 
-def test_a_model_without_mtp_module_is_refused():
-    with pytest.raises(UserError, match="num_nextn_predict_layers"):
-        next(Engine(tiny.model(tiny.QWEN), EOS).stream([3], SamplingParams(max_tokens=4), speculate=True))
+@KINDS
+@pytest.mark.parametrize("up_to", [1, 3, 20])
+def test_batches_grow_past_the_limit_and_shrink_again(kind, base, up_to):
+    model = repeating(base)
+    engine = llm(model, speculate=kind, num_speculative_tokens=2, speculate_up_to=up_to, max_num_seqs=12)
+    asked = [SamplingParams(temperature=0, max_tokens=3 + 4 * i, ignore_eos=True) for i in range(12)]
+    for _ in range(2):  # the second time from the first's blocks
+        assert answers(engine, prompts(12), asked) == answers(llm(model), prompts(12), asked)
+
+
+@KINDS
+def test_a_cache_that_is_too_small_and_chunked_prompts(kind, base):
+    model = repeating(base)
+    runner = llm(model).core.runner
+    per_block = runner.bytes_per_block() * (model.config.num_hidden_layers + 1) // model.config.num_hidden_layers
+    options = dict(memory=runner.weights_nbytes + 8 * per_block, max_num_batched_tokens=16, max_num_seqs=6)
+    engine = llm(model, speculate=kind, num_speculative_tokens=3, **options)
+    params = SamplingParams(n=2, temperature=1.0, max_tokens=40, ignore_eos=True)
+    assert answers(engine, prompts(5), params) == answers(llm(model), prompts(5), params)
+    assert engine.core.counts.preemptions > 0
+
+
+def test_the_module_s_drafts_are_those_of_the_whole_forward_pass(kernels):
+    """Each draft is what the module says about the sequence so far, computed without any cache: nothing is missing in it."""
+    model = tiny.model(tiny.DEEPSEEK)
+    engine = llm(model, speculate="mtp", eos_token_ids=[], max_num_batched_tokens=300)
+    stream = engine.stream([*range(2, 40)], SamplingParams(temperature=0, max_tokens=25))
+    sequence, checked = [*range(2, 40)], 0
+    for part in stream:
+        sequence += part.outputs[0].token_ids
+        if not engine.core.rows.sequences:
+            break
+        drafts = engine.core.rows.sequences[0].owner.drafts
+        if not drafts:
+            continue
+        packing = Packing.of([len(sequence) - 1])
+        ids = torch.tensor(sequence)
+        with torch.no_grad():
+            hidden = model.hidden(ids[:-1], packing)
+            ahead = model.mtp.predict(hidden, model.embed(ids[1:]), model.rotary[packing.position_ids], packing, None)
+            assert drafts == [int(model.logits(ahead[-1:]).argmax())]
+        checked += 1
+    assert checked >= 15
+
+
+@KINDS
+def test_acceptance_is_reported_for_each_request(kind, base):
+    engine = llm(repeating(base), speculate=kind, num_speculative_tokens=2, eos_token_ids=[])
+    outputs = engine.generate(prompts(4), SamplingParams(temperature=0, max_tokens=50))
+    metrics, counts = [output.metrics for output in outputs], engine.core.counts
+    assert sum(m.drafted for m in metrics) == counts.drafted > 0
+    assert sum(m.accepted for m in metrics) == counts.accepted > 0
+    assert all(0 <= m.acceptance <= 1 for m in metrics)
+    assert counts.generated_tokens == 200 and counts.steps < 50 + counts.drafted
+
+
+def test_accepted_drafts_save_steps():
+    engine = llm(repeating(), speculate="prompt_lookup", num_speculative_tokens=4, eos_token_ids=[])
+    engine.generate([2, 3, 4], SamplingParams(temperature=0, max_tokens=100))
+    assert engine.core.counts.steps < 60
+    assert engine.core.counts.steps == 100 - engine.core.counts.accepted
+
+
+def test_requests_whose_logits_depend_on_more_than_the_model_get_no_drafts():
+    engine = llm(repeating(), speculate="mtp", eos_token_ids=[])
+    engine.generate([2, 3, 4], SamplingParams(temperature=0, max_tokens=30, presence_penalty=0.5))
+    assert engine.core.counts.drafted == 0
+
+
+def test_rows_that_were_in_a_large_batch_get_no_more_of_the_module_s_drafts():
+    engine = llm(repeating(), speculate="mtp", speculate_up_to=1, eos_token_ids=[])
+    short, long = SamplingParams(temperature=0, max_tokens=5), SamplingParams(temperature=0, max_tokens=30)
+    first, second = engine.generate([[2, 3], [4, 5]], [short, long])
+    assert second.metrics.drafted == 0
+    again, = engine.generate([[6, 7]], [long])
+    assert again.metrics.drafted > 0
+
+
+def test_lookup_finds_what_followed_the_last_tokens_where_they_stood_last():
+    places = _Places(2, 3, [1, 2, 3, 9, 1, 2, 3, 8, 7, 2, 3])
+    assert places.following(3) == [8, 7, 2]  # [2, 3], as [7, 2, 3] is new
+    places.extend([8])
+    assert places.following(2) == [7, 2]
+    places.extend([5, 5])
+    assert places.following(2) == []
+    places.extend([5])
+    assert places.following(4) == [5]  # it may run into the end

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from spoutnik.engine.generate import Completion
+from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.errors import UserError
 from spoutnik.evals.benchmarks import grade_number, gsm8k_problem
 from spoutnik.evals.protocol import EvaluationSettings, grade, held_out_problems, read_plain, summarise
@@ -25,15 +25,17 @@ class Answers:
     def __init__(self, tokenizer, replies):
         self.tokenizer, self.replies = tokenizer, replies
 
-    def generate(self, prompts, params, n, seed, on_tokens=None):
-        assert (params.temperature, params.top_p) == (0.6, 0.95)
+    def generate(self, prompts, params, *, seed, on_progress=None):
+        assert (params.temperature, params.top_p, params.n) == (0.6, 0.95, len(self.replies[0]))
         self.prompts = prompts
-        return [[Completion(i, self.ids(text), [0.0] * 9, "stop") for text in texts] for i, texts in enumerate(self.replies)]
+        return [RequestOutput(str(i), None, prompt, [CompletionOutput(n, text, self.ids(text), finish_reason="stop")
+                                                     for n, text in enumerate(texts)])
+                for i, (prompt, texts) in enumerate(zip(prompts, self.replies))]
 
     def ids(self, text):
         thought, mark, answer = text.partition("</think>")
         end = [self.tokenizer.end_think_id] if mark else []
-        return self.tokenizer.encode(thought) + end + self.tokenizer.encode(answer)
+        return self.tokenizer.encode(thought) + end + self.tokenizer.encode(answer) + [self.tokenizer.eos_id]
 
 
 def test_problems_are_held_out_balanced_and_the_same_for_every_model():

@@ -14,8 +14,11 @@ from tokenizers import Tokenizer as BPE
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.export.command import export
+from spoutnik.export.gguf_file import write_file
 from spoutnik.export.gguf_metadata import differences, refuse_unreadable, yarn_keys
 from spoutnik.export.gguf_tokens import OWN_NAME, adds_bos, split_name, vocabulary
+from spoutnik.export.model_card import Provenance
+from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.rope import inverse_frequencies, rotary_magnitude, softmax_scale
 from spoutnik.text.chat_template import ChatTemplates
 from spoutnik.text.tokenizer import Tokenizer
@@ -41,6 +44,16 @@ def test_numbers_are_the_published_ones(checkpoint, tmp_path, kind, dtype):
         assert torch.equal(found[name], tensor if plain else tensor.to(EXACT[dtype]).float()), name
     for name, (stored, numbers) in kinds.items():
         assert stored == ("F32" if numbers.dim() == 1 or "ffn_gate_inp" in name else dtype.upper()), name
+
+
+def test_without_a_tokenizer_the_same_numbers_and_no_vocabulary(checkpoint, tmp_path):
+    folder = checkpoint(tiny.QWEN)
+    with_tokens = export(folder, "gguf", tmp_path / "with.gguf", "bf16").path
+    write_file(tmp_path / "without.gguf", Checkpoint.open(folder), None, "bf16", Provenance("random", "mit"))
+    fields = gguf.GGUFReader(tmp_path / "without.gguf").fields
+    assert fields["tokenizer.ggml.model"].contents() == "no_vocab" and "tokenizer.ggml.tokens" not in fields
+    stored, expected = gguf_back.stored(tmp_path / "without.gguf"), gguf_back.stored(with_tokens)
+    assert all(torch.equal(stored[name][1], expected[name][1]) for name in stored.keys() | expected.keys())
 
 
 @pytest.mark.parametrize("kind", tiny.ALL)

@@ -105,14 +105,16 @@ def test_log_probs(dtype, rows, width, vocabulary):
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of this family")
-def test_a_processor_with_narrower_registers_gets_the_same_numbers(tmp_path):
-    """The same tests once more, the kernels compiled as for a machine without AVX-512."""
+@pytest.mark.parametrize("flags", ["-mno-avx512f", "-march=x86-64-v2"], ids=["AVX2", "SSE"])
+def test_a_processor_with_narrower_registers_gets_the_same_numbers(tmp_path, flags):
+    """The same tests once more, the kernels compiled as for a machine without AVX-512, and for one without AVX."""
     compiler = tmp_path / "narrow"
-    compiler.write_text(f'#!/bin/sh\nexec {shutil.which("g++") or shutil.which("clang++")} "$@" -mno-avx512f\n')
+    compiler.write_text(f'#!/bin/sh\nexec {shutil.which("g++") or shutil.which("clang++")} "$@" {flags}\n')
     compiler.chmod(0o755)
     names = [f"{__file__}::{test}" for test in ("test_attention", "test_log_probs")]
-    decoding = Path(__file__).parents[1] / "engine" / "test_native_decoder.py"
-    done = subprocess.run([sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *names, str(decoding)],
+    engine = Path(__file__).parents[1] / "engine"
+    names += [str(engine / file) for file in ("test_native_runner.py", "test_native_packed.py")]
+    done = subprocess.run([sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *names],
                           env=os.environ | {"CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path)}, capture_output=True,
                           text=True)
     assert done.returncode == 0 and "SKIPPED" not in done.stdout, done.stdout[-2000:]

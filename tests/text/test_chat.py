@@ -10,12 +10,13 @@ from rich.console import Console
 
 from spoutnik import chat
 from spoutnik.chat import Chat
-from spoutnik.engine.sampling import SamplingParams
+from spoutnik.engine.outputs import CompletionOutput, RequestOutput
+from spoutnik.engine.params import SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.model.weights import save_model
 from spoutnik.text.tokenizer import Tokenizer
 
-PARAMS = SamplingParams(0.6, 0.95, 20)
+PARAMS = SamplingParams(max_tokens=20)
 
 
 @pytest.fixture
@@ -34,11 +35,15 @@ def says(talk, monkeypatch, *parts):
     prompts = []
     ids = [i for part in parts for i in (talk.tokenizer.encode(part) if isinstance(part, str) else [part])]
 
-    def chosen(prompt, params, seeds):
+    def chosen(prompt, params):
         prompts.append(prompt)
-        return iter(ids)
+        for token in ids:
+            over = token in talk.llm.core.eos_ids
+            yield RequestOutput("0", None, prompt, [CompletionOutput(0, "", [token], finish_reason="stop" if over else None)])
+            if over:
+                return
 
-    monkeypatch.setattr(talk.engine, "_one_by_one", chosen)
+    monkeypatch.setattr(talk.llm, "stream", chosen)
     return prompts
 
 
@@ -53,7 +58,7 @@ def test_a_published_checkpoint_answers_and_repeats_itself(name, checkpoint, che
 def test_a_reply_stops_at_every_token_that_ends_one(checkpoint, monkeypatch):
     talk = Chat(checkpoint("llama3"), PARAMS, 0)
     main, other = talk.tokenizer.eos_ids
-    assert talk.engine.eos_ids.tolist() == [main, other]
+    assert talk.llm.core.eos_ids == {main, other}
     says(talk, monkeypatch, "Yes.", other, "never said")
     reply = talk.ask("Hi", None)
     assert (reply["answer"], reply["finish_reason"], reply["tokens"]) == ("Yes.", "stop", len(talk.tokenizer.encode("Yes.")))
@@ -74,7 +79,7 @@ def test_a_thought_that_the_model_opens_is_kept_from_the_answer_and_the_next_pro
 def test_a_base_model_is_refused_before_its_weights_are_read(checkpoint, monkeypatch):
     folder = checkpoint("chatml")
     (folder / "chat_template.jinja").unlink()
-    monkeypatch.setattr(chat, "load_model", lambda *folder: pytest.fail("read the weights"))
+    monkeypatch.setattr(chat, "LLM", lambda *folder, **options: pytest.fail("read the weights"))
     assert Tokenizer.load(folder).chat_template is None
     with pytest.raises(UserError, match="so this model cannot chat"):
         Chat(folder, PARAMS, 0)

@@ -7,7 +7,8 @@ import tiny
 import torch
 from pydantic import ValidationError
 
-from spoutnik.engine.generate import Completion, Engine
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.errors import RunError
 from spoutnik.tasks import FAMILIES, Problem, sample
 from spoutnik.tasks.general import GeneralPrompt, sample_general
@@ -44,7 +45,8 @@ def model(base=tiny.QWEN, **changes):
 
 def even_share(problem, completion, tokenizer) -> Judged:
     """A judge that likes even token ids: any model can learn that, and its reward differs inside a group."""
-    share = sum(t % 2 == 0 for t in completion.token_ids) / max(len(completion.token_ids), 1)
+    ids = completion.reply_ids
+    share = sum(t % 2 == 0 for t in ids) / max(len(ids), 1)
     return Judged(completion, Reply("", "", False, 0), share, 0.0)
 
 
@@ -55,14 +57,19 @@ def likes_even(monkeypatch):
 
 def rollouts_of(made, tokenizer, chosen, seed=0) -> Rollouts:
     problems = step_prompts(chosen, ARITHMETIC, 0, "rl", 0, False)
-    return roll_out(Engine(made, EOS), tokenizer, problems, chosen, seed, None)
+    return roll_out(LLM(made, eos_token_ids=[EOS]), tokenizer, problems, chosen, seed, None)
+
+
+def completion(ids, logprobs, finish_reason) -> CompletionOutput:
+    return CompletionOutput(0, "", ids, logprobs, finish_reason=finish_reason)
 
 
 # Rewards
 
-def worked(tokenizer, answer="", thought="ok", finished=True) -> Completion:
-    ids = tokenizer.completion_ids(thought, answer)[:-1]
-    return Completion(0, ids, [-1.0] * (len(ids) + finished), "stop" if finished else "length")
+def worked(tokenizer, answer="", thought="ok", finished=True) -> CompletionOutput:
+    ids = tokenizer.completion_ids(thought, answer)
+    ids = ids if finished else ids[:-1]
+    return completion(ids, [-1.0] * len(ids), "stop" if finished else "length")
 
 
 def test_a_reward_is_accuracy_plus_format_plus_language_each_with_its_weight(tokenizer):
@@ -98,20 +105,21 @@ def test_the_reward_model_judges_the_answers_of_general_prompts_in_their_place(t
 # Batches
 
 def test_every_token_carries_its_completion_s_advantage_weight_and_sampled_log_probability():
-    groups = [[Completion(g, list(range(10 * s, 10 * s + 2 + s)), [-0.1 * (g * 4 + s)] * (2 + s + (s != 3)),
-                          "length" if s == 3 else "stop") for s in range(4)] for g in range(2)]
+    groups = [[completion([*range(10 * s, 10 * s + 2 + s), *([EOS] if s != 3 else [])],
+                          [-0.1 * (g * 4 + s)] * (2 + s + (s != 3)), "length" if s == 3 else "stop") for s in range(4)]
+              for g in range(2)]
     rewards = torch.tensor([[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 1.0, 0.0]])
     rollouts = Rollouts([[7, 8, 9], [5]], groups, rewards, {})
-    batches, wasted = policy_batches(rollouts, settings(micro_batch_tokens=20), EOS)
+    batches, wasted = policy_batches(rollouts, settings(micro_batch_tokens=20))
     seen, total = 0, sum(len(c.logprobs) for group in groups for c in group)
     for batch in batches:
         start = 0
         for document in batch.packed.documents:
-            completion = groups[document // 4][document % 4]
-            expected = completion.token_ids + [EOS] * completion.finished
+            made = groups[document // 4][document % 4]
+            expected = made.token_ids
             here = slice(start, start + len(expected))
             assert batch.packed.targets[here].tolist() == expected
-            torch.testing.assert_close(batch.sampler_log_probs[here], torch.tensor(completion.logprobs))
+            torch.testing.assert_close(batch.sampler_log_probs[here], torch.tensor(made.logprobs))
             centred = rewards[document // 4, document % 4] - rewards[document // 4].mean()
             torch.testing.assert_close(batch.advantages[here], centred.expand(len(expected)))
             torch.testing.assert_close(batch.weights[here], torch.full((len(expected),), 1 / total))
@@ -123,10 +131,10 @@ def test_every_token_carries_its_completion_s_advantage_weight_and_sampled_log_p
 
 @pytest.mark.parametrize("zero_variance, kept, wasted", [("drop", 4, 12), ("keep", 8, 0)])
 def test_groups_of_equal_rewards_are_dropped_or_kept_in_the_count(zero_variance, kept, wasted):
-    groups = [[Completion(g, [5, 6, 7], [-1.0] * 3, "length") for _ in range(4)] for g in range(2)]
+    groups = [[completion([5, 6, 7], [-1.0] * 3, "length") for _ in range(4)] for g in range(2)]
     rewards = torch.tensor([[1.0, 1.0, 1.0, 1.0], [0.0, 1.0, 1.0, 0.0]])
     rollouts = Rollouts([[7], [5]], groups, rewards, {})
-    batches, lost = policy_batches(rollouts, settings(zero_variance=zero_variance), EOS)
+    batches, lost = policy_batches(rollouts, settings(zero_variance=zero_variance))
     assert sum(len(b.packed.documents) for b in batches) == kept and lost == wasted
     torch.testing.assert_close(torch.cat([b.weights for b in batches]), torch.full((3 * kept,), 1 / (3 * kept)))
 
@@ -138,11 +146,11 @@ def test_on_policy_a_step_is_reinforce_on_the_whole_forward_pass(base, tokenizer
     made, chosen = model(base), settings(temperature=0.8, length_normalisation="sequence")
     rollouts = rollouts_of(made, tokenizer, chosen)
     parameters = list(made.parameters())
-    step = policy_gradient(made, policy_batches(rollouts, chosen, EOS)[0], parameters, chosen)
+    step = policy_gradient(made, policy_batches(rollouts, chosen)[0], parameters, chosen)
     loss = 0.0
     for prompt, group, rewards in zip(rollouts.prompts, rollouts.groups, rollouts.rewards, strict=True):
         for completion, advantage in zip(group, rewards - rewards.mean(), strict=True):
-            tokens = completion.token_ids + [EOS] * completion.finished
+            tokens = completion.token_ids
             logits = made(torch.tensor([prompt + tokens]))[0, len(prompt) - 1:-1]
             log_probs = (logits / 0.8).log_softmax(-1)[range(len(tokens)), tokens]
             loss = loss - advantage * log_probs.mean() / 12
@@ -158,7 +166,7 @@ def test_a_step_does_not_depend_on_the_size_of_its_micro_batches(alpha, tokenize
     rollouts = rollouts_of(made, tokenizer, chosen)
     for kept, completion in enumerate((c for group in rollouts.groups for c in group), start=3):
         completion.token_ids, completion.logprobs = completion.token_ids[:2 * kept], completion.logprobs[:2 * kept]
-    whole, cut = (policy_gradient(made, policy_batches(rollouts, each, EOS)[0], list(made.parameters()), each)
+    whole, cut = (policy_gradient(made, policy_batches(rollouts, each)[0], list(made.parameters()), each)
                   for each in (chosen, chosen.model_copy(update={"micro_batch_tokens": 200})))
     for a, b in zip(cut.gradients, whole.gradients, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
@@ -167,7 +175,7 @@ def test_a_step_does_not_depend_on_the_size_of_its_micro_batches(alpha, tokenize
 
 def test_the_reference_model_s_log_probabilities_are_those_of_its_own_samples(tokenizer, likes_even):
     made, chosen = model(tiny.DEEPSEEK), settings(temperature=0.8)
-    batches, _ = policy_batches(rollouts_of(made, tokenizer, chosen), chosen, EOS)
+    batches, _ = policy_batches(rollouts_of(made, tokenizer, chosen), chosen)
     for batch in with_reference(made, batches, 0.8):
         torch.testing.assert_close(batch.reference_log_probs, batch.sampler_log_probs, atol=1e-4, rtol=0)
 

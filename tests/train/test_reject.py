@@ -5,7 +5,7 @@ import random
 import pytest
 import tiny
 
-from spoutnik.engine.generate import Completion
+from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.text.thought import Reply
 from spoutnik.train import reject as module
 from spoutnik.train.reject import RejectSettings, reject, select
@@ -13,7 +13,7 @@ from spoutnik.train.rollouts import Judged, judge, sample_problems
 
 
 def judged(ids, accuracy=1.0, language=1.0) -> Judged:
-    return Judged(Completion(0, list(ids)), Reply("t", "a", True, 1), accuracy, language)
+    return Judged(CompletionOutput(0, "", list(ids)), Reply("t", "a", True, 1), accuracy, language)
 
 
 def test_wrong_and_foreign_completions_are_left_out():
@@ -39,10 +39,10 @@ def test_the_language_limit_is_inclusive(limit, kept):
 
 def test_a_right_answer_without_its_form_is_wrong(tokenizer):
     problem = sample_problems(random.Random(0), ["arithmetic"], 1, "train")[0]
-    ids = tokenizer.completion_ids("x", problem.answer)[:-1]
-    assert judge(problem, Completion(0, ids, finish_reason="stop"), tokenizer).accuracy == 1.0
-    assert judge(problem, Completion(0, ids, finish_reason="length"), tokenizer).accuracy == 0.0
-    bare = Completion(0, tokenizer.encode(problem.answer), finish_reason="stop")
+    ids = tokenizer.completion_ids("x", problem.answer)
+    assert judge(problem, CompletionOutput(0, "", ids, finish_reason="stop"), tokenizer).accuracy == 1.0
+    assert judge(problem, CompletionOutput(0, "", ids[:-1], finish_reason="length"), tokenizer).accuracy == 0.0
+    bare = CompletionOutput(0, "", [*tokenizer.encode(problem.answer), tokenizer.eos_id], finish_reason="stop")
     assert judge(problem, bare, tokenizer).accuracy == 0.0
 
 

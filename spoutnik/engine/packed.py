@@ -1,0 +1,286 @@
+"""A model's weights as the native forward pass reads them (native/matrix.h): packed in panels, float or in 8 or 4 bits.
+
+Built from a model in memory, or tensor by tensor from a checkpoint. Each group of like matrices (the experts of a layer, the
+heads of kv_b's halves) is one tensor of bytes.
+"""
+
+import ctypes
+import mmap
+from collections.abc import Iterator
+from ctypes import c_double, c_int64, c_void_p
+from dataclasses import dataclass
+from math import prod
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.layout import published_shapes
+from spoutnik.model.transformer import Transformer
+from spoutnik.model.weights import published_parts
+from spoutnik.native import library
+from spoutnik.parallel import cores
+
+KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}  # enum Kind of native/matrix.h
+GROUP = 32  # weights that share a scale
+
+
+class Matrix(ctypes.Structure):
+    """`struct Matrix` of native/matrix.h."""
+
+    _fields_ = [("data", c_void_p), ("bias", c_void_p), ("kind", c_int64), ("in_features", c_int64), ("out_features", c_int64),
+                ("unit", c_double)]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Like matrices: data (count, bytes) uint8, units (count,) float64, what each one's scales are multiples of."""
+
+    data: Tensor
+    units: Tensor
+    kind: int
+    in_features: int
+    out_features: int
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+    def matrix(self, number: int = 0, bias: Tensor | None = None) -> Matrix:
+        """The structure the kernels read. It holds addresses: whoever keeps it keeps `self` and `bias`."""
+        return Matrix(self.data[number].data_ptr(), None if bias is None else bias.data_ptr(), self.kind, self.in_features,
+                      self.out_features, float(self.units[number]))
+
+
+def pack(weights: list[Tensor], kind: str) -> Packed:
+    """Matrices (out, in) of one shape, float32 or bfloat16 (others are converted), into one of KINDS."""
+    out_features, in_features = weights[0].shape
+    number = KINDS[kind]
+    data = memory(len(weights), _size(number, in_features, out_features))
+    packed = Packed(data, torch.zeros(len(weights), dtype=torch.float64), number, in_features, out_features)
+    for row, weight in enumerate(weights):
+        weight = weight.detach()
+        weight = (weight if weight.dtype in (torch.float32, torch.bfloat16) else weight.float()).contiguous()
+        packed.units[row] = _unit(weight, kind)
+        matrix = packed.matrix(row)
+        library().pack_matrix(c_void_p(weight.data_ptr()), c_int64(weight.dtype == torch.bfloat16), ctypes.byref(matrix),
+                              c_void_p(packed.data[row].data_ptr()), c_int64(cores()))
+    return packed
+
+
+def _size(kind: int, in_features: int, out_features: int) -> int:
+    return library().packed_size(c_int64(kind), c_int64(in_features), c_int64(out_features))
+
+
+def multiply(packed: Packed, x: Tensor, number: int = 0, threads: int = 1) -> Tensor:
+    """x (rows, in) float32 times a packed matrix transposed: (rows, out) float32. Twin: x @ unpack(packed)[number].T, for
+    quantised weights with x quantised too (`quantised_rows`)."""
+    y = torch.empty(len(x), packed.out_features)
+    matrix = packed.matrix(number)
+    library().multiply_packed(ctypes.byref(matrix), c_void_p(x.contiguous().data_ptr()), c_void_p(y.data_ptr()),
+                              c_int64(len(x)), c_int64(threads))
+    return y
+
+
+def unpack(packed: Packed) -> Tensor:
+    """The matrices that the packed form means: (count, out, in) float32."""
+    lanes, out, inputs = library().lanes(), packed.out_features, packed.in_features
+    filled = -(-out // lanes) * lanes
+    per_output = _size(packed.kind, inputs, out) // filled
+    panels, start = [], 0
+    for outputs in [4 * lanes] * (filled // (4 * lanes)) + [filled % (4 * lanes)] * (filled % (4 * lanes) > 0):
+        part = packed.data[:, start:start + outputs * per_output].contiguous()
+        panels.append(_unpack_panel(part, packed, outputs))
+        start += outputs * per_output
+    return torch.cat(panels, dim=1)[:, :out, :inputs]
+
+
+def _unpack_panel(part: Tensor, packed: Packed, outputs: int) -> Tensor:
+    count = len(part)
+    if packed.kind == KINDS["float32"]:
+        return part.view(torch.float32).view(count, -1, outputs).transpose(1, 2)
+    if packed.kind == KINDS["bfloat16"]:
+        return part.view(torch.bfloat16).view(count, -1, outputs, 2).transpose(1, 2).flatten(2).float()
+    four = packed.kind == KINDS["int4"]
+    width = GROUP // 2 if four else GROUP
+    records = part.view(count, -1, outputs * (width + 2))  # one per group of inputs
+    numbers = records[..., :outputs * width].reshape(*records.shape[:2], width // 4, outputs, 4)
+    if four:
+        numbers = torch.stack([numbers & 15, numbers >> 4], dim=3)  # count, group, step, half, output, 4
+        numbers = numbers.permute(0, 4, 1, 2, 3, 5).int() - 8
+    else:
+        numbers = numbers.permute(0, 3, 1, 2, 4).int() - 128
+    scales = records[..., outputs * width:].contiguous().view(torch.float16).float().transpose(1, 2)  # count, output, group
+    return (numbers.flatten(3) * (scales * packed.units.float()[:, None, None])[..., None]).flatten(2)
+
+
+def quantised_rows(x: Tensor) -> Tensor:
+    """x (rows, in) as products with quantised weights read it: groups of 32 rounded to 8 bits, the largest filling
+    the range."""
+    padded = torch.nn.functional.pad(x, (0, -x.shape[1] % GROUP)).unflatten(1, (-1, GROUP))
+    scales = padded.abs().amax(-1, keepdim=True) / 127
+    whole = padded / scales.clamp(min=1e-30)
+    whole = (whole + torch.where(whole < 0, -0.5, 0.5)).trunc()
+    return (whole * scales).flatten(1)[:, :x.shape[1]]
+
+
+def _unit(weight: Tensor, kind: str) -> float:
+    """Brings the largest scale to 1024, in the middle of half precision's range."""
+    if kind not in ("int8", "int4"):
+        return 1.0
+    return float(weight.abs().amax()) / (127 if kind == "int8" else 8) / 1024 or 1.0
+
+
+def memory(count: int, size: int) -> Tensor:
+    """(count, size) bytes; large ones in large pages, which spares the processor the search for a page every 4 KiB."""
+    size = -(-size // 64) * 64
+    if count * size < 8 << 20 or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(count * size + 64, dtype=torch.uint8)[:count * size].view(count, size)
+    pages = mmap.mmap(-1, count * size)
+    pages.madvise(mmap.MADV_HUGEPAGE)
+    return torch.from_numpy(np.frombuffer(pages, dtype=np.uint8)).view(count, size)
+
+
+# --------------------------------------------------------------------------------------------------- where weights come from
+
+
+class Source(Protocol):
+    """A model's tensors under their published names."""
+
+    config: ModelConfig
+
+    def __call__(self, name: str) -> Tensor:
+        """The tensor, dequantised, wherever it lies."""
+
+
+class ModelSource:
+    """Tensors of a model in memory."""
+
+    def __init__(self, model: Transformer):
+        self.config = model.config
+        self._places = {published: (tensor, index) for name, tensor in model.state_dict().items()
+                        for published, index in published_parts(name, model.config)}
+
+    def __call__(self, name: str) -> Tensor:
+        tensor, index = self._places[name]
+        return tensor[index]
+
+
+# A group of like matrices: its key, what to pack, and its kind.
+Group = tuple[str, list[Tensor], str]
+
+
+def groups(source: Source, kind: str) -> Iterator[Group]:
+    """All matrices of the network, layer by layer, the MTP module's last, then the head. Norms and biases are `floats`."""
+    config = source.config
+    for layer in range(config.num_hidden_layers + config.num_nextn_predict_layers):
+        yield from layer_groups(source, layer, kind)
+    if config.num_nextn_predict_layers:
+        yield "eh_proj", [source(f"model.layers.{config.num_hidden_layers}.eh_proj.weight")], kind
+    head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+    yield "head", [source(head)], kind
+
+
+def layer_groups(source: Source, layer: int, kind: str) -> Iterator[Group]:
+    config, prefix = source.config, f"model.layers.{layer}."
+
+    def joined(*names: str) -> list[Tensor]:
+        return [torch.cat([source(f"{prefix}{name}.weight") for name in names])]
+
+    def gated(name: str) -> list[Tensor]:
+        return [in_turn(*(source(f"{prefix}{name}{half}_proj.weight") for half in ("gate", "up")))]
+
+    if config.is_mla:
+        down = "self_attn.q_a_proj" if config.q_lora_rank else "self_attn.q_proj"
+        yield f"{layer}.first", joined(down, "self_attn.kv_a_proj_with_mqa"), kind
+        if config.q_lora_rank:
+            yield f"{layer}.q_b", [source(f"{prefix}self_attn.q_b_proj.weight")], kind
+        heads = source(f"{prefix}self_attn.kv_b_proj.weight").unflatten(0, (config.num_attention_heads, -1))
+        keys, values = heads.split([config.qk_nope_head_dim, config.v_head_dim], dim=1)
+        careful = "int8" if kind == "int4" else kind  # a hundredth of the weights, and every score passes through them
+        yield f"{layer}.absorb_k", [key.T for key in keys], careful
+        yield f"{layer}.absorb_v", list(values), careful
+    else:
+        yield f"{layer}.first", joined(*(f"self_attn.{part}_proj" for part in "qkv")), kind
+    yield f"{layer}.o", [source(f"{prefix}self_attn.o_proj.weight")], kind
+    if not config.is_moe_layer(layer):
+        yield f"{layer}.gate_up", gated("mlp."), kind
+        yield f"{layer}.down", [source(f"{prefix}mlp.down_proj.weight")], kind
+        return
+    yield f"{layer}.router", [source(f"{prefix}mlp.gate.weight")], "float32"  # near-ties route alike (trap 7)
+    if config.n_shared_experts:
+        yield f"{layer}.gate_up", gated("mlp.shared_experts."), kind
+        yield f"{layer}.down", [source(f"{prefix}mlp.shared_experts.down_proj.weight")], kind
+    experts = range(config.n_routed_experts)
+    yield f"{layer}.experts_gate_up", [gated(f"mlp.experts.{e}.")[0] for e in experts], kind
+    yield f"{layer}.experts_down", [source(f"{prefix}mlp.experts.{e}.down_proj.weight") for e in experts], kind
+
+
+def in_turn(gate: Tensor, up: Tensor) -> Tensor:
+    """Rows of both (I, ...) in blocks of LANES, one's after the other's: a panel then holds both halves of SwiGLU's numbers."""
+    lanes = library().lanes()
+    gate, up = (torch.nn.functional.pad(half, (*[0] * (2 * half.dim() - 2), 0, -len(half) % lanes)).unflatten(0, (-1, lanes))
+                for half in (gate, up))
+    return torch.stack([gate, up], dim=1).flatten(0, 2)
+
+
+def predicted_nbytes(config: ModelConfig, kind: str) -> int:
+    """About what the packed weights take, from the shapes alone."""
+    per_weight = {"float32": 4, "bfloat16": 2, "int8": 1 + 2 / GROUP, "int4": 0.5 + 2 / GROUP}[kind]
+    weights = sum(prod(shape) for shape in published_shapes(config).values())
+    return int(weights * per_weight)
+
+
+# Field of the native layer -> published name; present or not as the configuration says.
+_NORMS = {"input_norm": "input_layernorm.weight", "post_norm": "post_attention_layernorm.weight",
+          "kv_norm": "self_attn.kv_a_layernorm.weight", "correction": "mlp.gate.e_score_correction_bias"}
+
+
+def floats(source: Source) -> dict[str, Tensor]:
+    """Norms, biases and the routers' corrections, float32."""
+    config, found = source.config, {}
+
+    def put(key: str, name: str) -> None:
+        found[key] = source(name).detach().to(torch.float32, copy=True).contiguous()
+
+    put("final_norm", "model.norm.weight")
+    for layer in range(config.num_hidden_layers + config.num_nextn_predict_layers):
+        prefix = f"model.layers.{layer}."
+        for key, name in _NORMS.items():
+            wanted = {"kv_norm": config.is_mla, "correction": config.is_moe_layer(layer) and config.topk_method == "noaux_tc"}
+            if wanted.get(key, True):
+                put(f"{layer}.{key}", prefix + name)
+        if config.q_lora_rank:
+            put(f"{layer}.q_norm", f"{prefix}self_attn.q_a_layernorm.weight")
+        if config.model_type == "qwen3":
+            put(f"{layer}.q_norm", f"{prefix}self_attn.q_norm.weight")
+            put(f"{layer}.k_norm", f"{prefix}self_attn.k_norm.weight")
+        found |= {f"{layer}.{key}": bias for key, bias in _biases(source, layer).items()}
+    if config.num_nextn_predict_layers:
+        prefix = f"model.layers.{config.num_hidden_layers}."
+        for key, name in {"enorm": "enorm", "hnorm": "hnorm", "mtp_norm": "shared_head.norm"}.items():
+            put(key, f"{prefix}{name}.weight")
+    return found
+
+
+def _biases(source: Source, layer: int) -> dict[str, Tensor]:
+    """The biases of a layer's matrices, joined as they are."""
+    config, prefix = source.config, f"model.layers.{layer}."
+    biases = {}
+    if config.is_mla and config.attention_bias:
+        down = "self_attn.q_a_proj" if config.q_lora_rank else None
+        query = source(f"{prefix}{down}.bias") if down else torch.zeros(config.num_attention_heads * config.qk_head_dim)
+        biases["first"] = [query, source(f"{prefix}self_attn.kv_a_proj_with_mqa.bias")]
+    elif config.qkv_bias:
+        biases["first"] = [source(f"{prefix}self_attn.{part}_proj.bias") for part in "qkv"]
+    if config.attention_bias:
+        biases["o"] = [source(f"{prefix}self_attn.o_proj.bias")]
+    if config.mlp_bias:
+        biases["gate_up"] = [in_turn(*(source(f"{prefix}mlp.{half}_proj.bias") for half in ("gate", "up")))]
+        biases["down"] = [source(f"{prefix}mlp.down_proj.bias")]
+    return {key: torch.cat([part.detach().float() for part in parts]).contiguous() for key, parts in biases.items()}

@@ -1,0 +1,124 @@
+"""A request on its way through the engine, and its samples."""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from spoutnik.engine.detokenise import TextStream
+from spoutnik.engine.outputs import CompletionOutput, Metrics, RequestOutput
+from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.penalties import Adjustment
+from spoutnik.engine.sampling import row_seeds
+from spoutnik.engine.scheduler import Sequence
+from spoutnik.text.tokenizer import Tokenizer
+
+
+@dataclass(eq=False, slots=True)
+class Sample:
+    """One of a request's n completions. token_ids, logprobs: as known when it last was not decoding.
+
+    text, adjustment, top_logprobs: only where the request needs them (text: stop texts, or a stream).
+    """
+
+    request: "Request"
+    index: int
+    seed: int
+    sequence: Sequence | None = None  # none until its prompt is computed, but for the first sample
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    text: TextStream | None = None
+    adjustment: Adjustment | None = None
+    top_logprobs: list[dict[int, float]] | None = None
+    drafts: list[int] = field(default_factory=list)  # guesses of its next tokens
+    places: object = None  # the drafter's
+    sent: int = 0  # tokens that a stream has given out
+    closed: bool = False  # the stream has given out its end
+    finish_reason: str | None = None
+    stop_reason: str | int | None = None
+
+    @property
+    def params(self) -> SamplingParams:
+        return self.request.params
+
+    @property
+    def watched(self) -> bool:
+        """Must each of its tokens be looked at in Python?"""
+        return self.text is not None or self.adjustment is not None or bool(self.params.stop_token_ids)
+
+    def see(self, tokens: list[int]) -> int:
+        """Looks at new tokens one by one; returns how many count, fewer than all where one ended it."""
+        for number, token in enumerate(tokens, start=1):
+            if self.adjustment is not None:
+                self.adjustment.feed([token])
+            if token in self.params.stop_token_ids:
+                self.finish_reason, self.stop_reason = "stop", token
+            elif self.text is not None and token not in self.request.eos_ids:
+                stop = self.text.feed(token)
+                if stop is not None:
+                    self.finish_reason, self.stop_reason = "stop", stop
+            if self.finish_reason is not None:
+                return number
+        return len(tokens)
+
+    def end(self, reason: str) -> None:
+        """It ends now, unless it has ended for a reason of its own."""
+        self.finish_reason = self.finish_reason or reason
+
+    def fail(self, reason: str) -> None:
+        self.finish_reason, self.stop_reason = "error", reason
+
+    def output(self, tokenizer: Tokenizer | None) -> CompletionOutput:
+        """What it gives back once it has ended."""
+        made = CompletionOutput(self.index, "", self.token_ids, self.logprobs, self.top_logprobs, self.finish_reason,
+                                self.stop_reason)
+        if self.text is not None:
+            self.text.close()
+            made.text = self.text.text
+        elif tokenizer is not None:
+            made.text = tokenizer.decode(made.reply_ids, keep_special=not self.params.skip_special_tokens)
+        return made
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """n samples of one prompt. number: how manieth it is, which also says which of two is younger.
+
+    eos_ids: the tokens that end it (none where it ignores them). seed, seed_number: see `row_seeds`.
+    """
+
+    request_id: str
+    prompt: str | None
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    seed: int
+    seed_number: int
+    number: int = 0
+    stream: bool = False
+    eos_ids: frozenset[int] = frozenset()
+    samples: list[Sample] = field(default_factory=list)
+    unfinished: int = 0
+    prompt_logprobs: list[dict[int, float] | None] | None = None
+    num_cached_tokens: int = 0
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def open(self, eos_ids: frozenset[int], tokenizer: Tokenizer | None, vocabulary: int) -> None:
+        """Makes its samples, and of the first one the sequence that computes the prompt for all."""
+        params, prompt = self.params, self.prompt_token_ids
+        self.eos_ids = frozenset() if params.ignore_eos else eos_ids
+        self.unfinished = params.n
+        self.prompt_logprobs = None if params.prompt_logprobs is None else [None]
+        seeds = row_seeds(self.seed, torch.full((params.n,), self.seed_number), torch.arange(params.n))
+        for index, seed in enumerate(seeds.tolist()):
+            made = Sample(self, index, seed)
+            if tokenizer is not None and (params.stop or self.stream):
+                made.text = TextStream(tokenizer, params)
+            if params.adjusted:
+                made.adjustment = Adjustment(params, prompt, sorted({*eos_ids, *params.stop_token_ids}), vocabulary)
+            made.top_logprobs = None if params.logprobs is None else []
+            self.samples.append(made)
+        self.samples[0].sequence = Sequence(list(prompt), len(prompt), (self.number, 0), forks=params.n,
+                                            reuse=params.prompt_logprobs is None, owner=self.samples[0])
+
+    def output(self, outputs: list[CompletionOutput]) -> RequestOutput:
+        return RequestOutput(self.request_id, self.prompt, self.prompt_token_ids, outputs, self.prompt_logprobs,
+                             not self.unfinished, self.num_cached_tokens, self.metrics)

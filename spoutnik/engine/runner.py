@@ -1,0 +1,69 @@
+"""What the engine asks of whoever computes: one forward pass over a ragged batch, with a cache in blocks.
+
+Two runners answer: TorchRunner (any device, the plain twin) and NativeRunner (a CPU with a compiler).
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from spoutnik.model.config import ModelConfig
+
+BLOCK_SIZE = 16  # tokens in a block of the cache: what prefix sharing counts in
+
+
+@dataclass
+class Batch:
+    """The next tokens of S sequences, one sequence after the other: T tokens in all. All tensors int64 on the CPU.
+
+    tokens (T,): their ids.
+    counts (S,): how many of them are each sequence's, at least 1.
+    contexts (S,): tokens of each sequence that are in the cache already; the new ones stand at positions contexts[s],
+        contexts[s] + 1, ...
+    block_tables (S, longest): the blocks of each sequence in order, enough for contexts + counts; what lies beyond is ignored.
+    wanted (W,): indices into the T tokens whose logits are asked for, ascending.
+    prompt (S,) bool: whether a sequence's new tokens are its prompt's, computed with their whole chunk, or were generated,
+        where each is computed as if it came alone: a draft's verification gives the very bits that plain decoding gives.
+    """
+
+    tokens: Tensor
+    counts: Tensor
+    contexts: Tensor
+    block_tables: Tensor
+    wanted: Tensor
+    prompt: Tensor
+
+    @property
+    def positions(self) -> Tensor:
+        """(T,) the position of each token in its sequence."""
+        starts = self.counts.cumsum(0) - self.counts
+        return (self.contexts - starts).repeat_interleave(self.counts) + torch.arange(len(self.tokens))
+
+
+class Runner(Protocol):
+    """Computes batches. The cache's content survives between calls; who owns which block is the scheduler's business."""
+
+    config: ModelConfig
+
+    @property
+    def weights_nbytes(self) -> int:
+        """Memory that the weights take."""
+
+    def bytes_per_block(self) -> int:
+        """Memory that one block takes in all layers."""
+
+    def allocate(self, blocks: int, mtp: bool = False) -> None:
+        """Makes room for `blocks` blocks, with `mtp` for the MTP module's layer too. What was cached is forgotten."""
+
+    def copy_blocks(self, sources: Tensor, targets: Tensor) -> None:
+        """Blocks sources (N,) to targets (N,), in all layers."""
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Stores the batch's cache entries; returns logits (W, vocabulary) float32 of the wanted tokens, and the states
+        after the final norm (T, D) of all tokens where the cache was allocated with `mtp` (else of no use: (0, D))."""
+
+    def draft(self, batch: Batch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """The MTP module over the same batch, after `forward`: hidden (T, D) and each token's successor (T,). Stores its
+        cache entries; returns logits (W, vocabulary) of the token after the successor, and its states (T, D)."""

@@ -1,0 +1,235 @@
+// Attention over a cache in blocks of 16 positions, each position's entry a row of `width` numbers.
+//
+// Two ways to the same sums. A generated token reads the entries as they lie, all heads of a group together. A chunk of a prompt
+// first brings keys and values into the form of packed weights, 256 positions at a time, so that scores and results are
+// products. Neither depends on what else is in the batch, nor the second on how a prompt was cut into chunks.
+#pragma once
+
+#include "attention.h"
+#include "matrix.h"
+#include "transpose.h"
+
+constexpr int64_t BLOCK = 16, CHUNK = 256;
+
+// A sequence's entries, and where in one a group's keys and values start. MLA is one group whose values lie inside its keys.
+template <typename C>
+struct Entries {
+    const C* data;
+    const int64_t* table;
+    int64_t width, key, value, key_width, value_width;
+    const C* block(int64_t position) const { return data + table[position / BLOCK] * BLOCK * width; }
+};
+
+// One token that sees `length` positions: q (heads, key_width), as wide in memory as `q_step`, to out (heads, value_width).
+template <typename C>
+void attend_token(const Entries<C>& e, const C* q, int64_t q_step, int64_t heads, int64_t length, float scale, float* out) {
+    static thread_local std::vector<float> scores, tops, totals;
+    scores.resize(heads * CHUNK);
+    tops.assign(heads, -1e30f);
+    totals.assign(heads, 0.0f);
+    std::fill(out, out + heads * e.value_width, 0.0f);
+    for (int64_t start = 0; start < length; start += CHUNK) {
+        const int64_t count = std::min(CHUNK, length - start);
+        for (int64_t s = 0; s < count; s += BLOCK) {
+            const C* keys = e.block(start + s) + e.key;
+            if (start + s + BLOCK < length) {
+                const C* next = e.block(start + s + BLOCK) + e.key;
+                for (int64_t i = 0; i < BLOCK; i++) __builtin_prefetch(next + i * e.width);
+            }
+            for (int64_t h = 0; h < heads; h++)
+                score(q + h * q_step, keys, e.width, std::min(BLOCK, count - s), e.key_width, scale, scores.data() + h * CHUNK + s);
+        }
+        for (int64_t h = 0; h < heads; h++) {
+            float* p = scores.data() + h * CHUNK;
+            float top = tops[h], total = 0;
+            for (int64_t s = 0; s < count; s++) top = std::max(top, p[s]);
+            const float shrink = exp_negative(tops[h] - top);
+            for (int64_t s = 0; s < count; s++) total += p[s] = exp_negative(p[s] - top);
+            totals[h] = totals[h] * shrink + total;
+            tops[h] = top;
+            if (start)
+                for (int64_t i = 0; i < e.value_width; i++) out[h * e.value_width + i] *= shrink;
+        }
+        for (int64_t s = 0; s < count; s += BLOCK) {
+            const C* values = e.block(start + s) + e.value;
+            const auto add = [&](auto weigh, int64_t h) {
+                weigh(scores.data() + h * CHUNK + s, CHUNK, values, e.width, std::min(BLOCK, count - s), e.value_width,
+                      out + h * e.value_width);
+            };
+            int64_t h = 0;
+            for (; h + 4 <= heads; h += 4) add(weigh<4, C>, h);
+            for (; h + 2 <= heads; h += 2) add(weigh<2, C>, h);
+            for (; h < heads; h++) add(weigh<1, C>, h);
+        }
+    }
+    for (int64_t h = 0; h < heads; h++)
+        for (int64_t i = 0; i < e.value_width; i++) out[h * e.value_width + i] /= totals[h];
+}
+
+// Keys and values of up to CHUNK positions in the form of packed weights.
+template <typename C>
+struct PackedChunk {
+    std::vector<C> keys, values;  // (positions / LANES, key pairs, LANES, PAIR) and (value blocks, position pairs, LANES, PAIR)
+    static constexpr int64_t P = Packed<C>::PAIR;
+    int64_t key_step = 0, value_step = 0;  // numbers from one block of lanes to the next
+
+    void pack(const Entries<C>& e, int64_t start, int64_t count) {
+        const int64_t width = rounded(e.key_width, P), filled = rounded(count, BLOCK);
+        key_step = width * LANES;
+        value_step = CHUNK * LANES;
+        keys.resize(CHUNK / LANES * key_step);
+        values.resize(rounded(e.value_width, LANES) / LANES * value_step);
+        for (int64_t s = 0; s < filled; s++) {
+            const C* from = s < count ? e.block(start + s) + (start + s) % BLOCK * e.width : nullptr;
+            C* key = keys.data() + s / LANES * key_step + s % LANES * P;
+            for (int64_t i = 0; i < width; i += P)
+                for (int64_t j = 0; j < P; j++) key[i * LANES + j] = from && i + j < e.key_width ? from[e.key + i + j] : C{};
+            C* value = values.data() + s / P * P * LANES + s % P;
+            for (int64_t i = 0; i < e.value_width; i++)
+                value[i / LANES * value_step + i % LANES * P] = from ? from[e.value + i] : C{};
+        }
+    }
+};
+
+#ifdef __AVX512BF16__
+template <>
+inline void PackedChunk<bf16>::pack(const Entries<bf16>& e, int64_t start, int64_t count) {
+    const int64_t width = rounded(e.key_width, 2), blocks = rounded(e.value_width, LANES) / LANES;
+    key_step = width * LANES;
+    value_step = CHUNK * LANES;
+    keys.resize(CHUNK / LANES * key_step);
+    values.resize(blocks * value_step);
+    for (int64_t s = 0; s < count; s += BLOCK) {
+        const bf16* from = e.block(start + s);
+        const int64_t here = std::min(BLOCK, count - s);
+        for (int64_t i = 0; i < width; i += 32) {
+            const __mmask32 inside = e.key_width - i >= 32 ? ~0u : (1u << (e.key_width - i)) - 1;
+            __m512i rows[16];
+            for (int64_t r = 0; r < BLOCK; r++)
+                rows[r] = r < here ? _mm512_maskz_loadu_epi16(inside, from + r * e.width + e.key + i) : _mm512_setzero_si512();
+            transpose(rows);
+            for (int64_t p = 0; p < std::min<int64_t>(16, (width - i) / 2); p++)
+                _mm512_storeu_si512(keys.data() + s / LANES * key_step + (i / 2 + p) * 2 * LANES, rows[p]);
+        }
+        for (int64_t b = 0; b < blocks; b++) {
+            const int64_t lanes = e.value_width - b * LANES;
+            const __mmask16 inside = lanes >= LANES ? 0xffff : (1u << lanes) - 1;
+            for (int64_t r = 0; r < BLOCK; r += 2) {
+                const bf16* value = from + r * e.width + e.value + b * LANES;
+                const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(r < here ? inside : 0, value));
+                const __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(r + 1 < here ? inside : 0, value + e.width));
+                _mm512_storeu_si512(values.data() + b * value_step + (s + r) * LANES,
+                                    _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+            }
+        }
+    }
+}
+#endif
+
+// Rows of one tile against `blocks` blocks of lanes, `block_step` apart, `inputs` deep: sums start from `from` (or zero) and go to
+// `to`, rows `stride` apart; `outputs` of the last block count.
+template <int R, typename C>
+void tile_of(const C* const (&x)[R], int64_t inputs, const C* w, int64_t block_step, int64_t outputs, float* const (&to)[R], bool add) {
+    const auto some = [&](auto count, int64_t b) {
+        constexpr int B = decltype(count)::value;
+        floats sum[R][B] = {};
+        const int64_t here = outputs - b * LANES;
+        if (add)
+            for (int r = 0; r < R; r++) read_blocks<B>(to[r] + b * LANES, here, sum[r]);
+        multiply<R, B>(x, 0, inputs, w + b * block_step, LANES * Packed<C>::PAIR, block_step, sum);
+        for (int r = 0; r < R; r++) write_blocks<B>(sum[r], to[r] + b * LANES, here);
+    };
+    const int64_t blocks = (outputs + LANES - 1) / LANES;
+    int64_t b = 0;
+    for (; b + 4 <= blocks; b += 4) some(std::integral_constant<int, 4>{}, b);
+    for (; b + 2 <= blocks; b += 2) some(std::integral_constant<int, 2>{}, b);
+    for (; b < blocks; b++) some(std::integral_constant<int, 1>{}, b);
+}
+
+// for_rows<R>(first) over n rows in tiles.
+template <typename Tile>
+void in_tiles(int64_t n, Tile tile) {
+    int64_t r = 0;
+    for (; r + MOST_ROWS <= n; r += MOST_ROWS) tile(std::integral_constant<int, MOST_ROWS>{}, r);
+    for (; r + 2 <= n && MOST_ROWS > 2; r += 2) tile(std::integral_constant<int, 2>{}, r);
+    for (; r < n; r++) tile(std::integral_constant<int, 1>{}, r);
+}
+
+// `tokens` tokens of a prompt, the first at `position`, for the heads of one group. q (tokens, heads, key_width): a token's heads
+// lie `q_step` apart and tokens `q_token`; out likewise (value_width apart, out_token).
+template <typename C>
+void attend_chunk(const Entries<C>& e, const C* q, int64_t q_step, int64_t q_token, int64_t heads, int64_t tokens, int64_t position,
+                  float scale, float* out, int64_t out_token) {
+    constexpr int64_t SOME = 24;  // rows whose scores are held at a time
+    static thread_local PackedChunk<C> packed;
+    static thread_local std::vector<float> scores, tops, totals;
+    static thread_local std::vector<C> weights;
+    const int64_t rows = tokens * heads, value = e.value_width;
+    scores.resize(SOME * CHUNK);
+    weights.resize(SOME * CHUNK);
+    tops.assign(rows, -1e30f);
+    totals.assign(rows, 0.0f);
+    const auto query = [&](int64_t row) { return q + row / heads * q_token + row % heads * q_step; };
+    const auto result = [&](int64_t row) { return out + row / heads * out_token + row % heads * value; };
+    for (int64_t row = 0; row < rows; row++) std::fill_n(result(row), value, 0.0f);
+    for (int64_t start = 0; start < position + tokens; start += CHUNK) {
+        packed.pack(e, start, std::min(CHUNK, position + tokens - start));
+        const int64_t first = std::max<int64_t>(0, start - position) * heads;  // tokens before this chunk do not see it
+        for (int64_t row = first; row < rows; row += SOME) {
+            const int64_t some = std::min(SOME, rows - row);
+            const auto visible = [&](int64_t r) { return std::min(CHUNK, position + (row + r) / heads + 1 - start); };
+            const int64_t most = visible(some - 1), filled = rounded(most, BLOCK);
+            in_tiles(some, [&](auto count, int64_t r0) {
+                constexpr int R = decltype(count)::value;
+                const C* x[R];
+                float* to[R];
+                for (int r = 0; r < R; r++) {
+                    x[r] = query(row + r0 + r);
+                    to[r] = scores.data() + (r0 + r) * CHUNK;
+                }
+                tile_of<R, C>(x, rounded(e.key_width, Packed<C>::PAIR), packed.keys.data(), packed.key_step, filled, to, false);
+            });
+            for (int64_t r = 0; r < some; r++) {
+                const int64_t seen = visible(r);
+                float* s = scores.data() + r * CHUNK;
+                C* p = weights.data() + r * CHUNK;
+                std::fill(s + seen, s + filled, -1e30f);
+                floats largest = load<floats>(s);  // in lanes: how many blocks follow must not change a sum
+                for (int64_t i = LANES; i < filled; i += LANES) {
+                    const floats other = load<floats>(s + i);
+                    largest = other > largest ? other : largest;
+                }
+                float top = tops[row + r];
+                for (int64_t l = 0; l < LANES; l++) top = std::max(top, largest[l] * scale);
+                const float shrink = exp_negative(tops[row + r] - top);
+                floats sums = {};
+                for (int64_t i = 0; i < filled; i += LANES) {
+                    floats part;
+                    for (int64_t l = 0; l < LANES; l++) part[l] = exp_negative(std::max(s[i + l] * scale - top, -1e4f));
+                    if (i + LANES > seen)
+                        for (int64_t l = 0; l < LANES; l++) part[l] = i + l < seen ? part[l] : 0.0f;
+                    sums += part;
+                    for (int64_t l = 0; l < LANES; l++) store(p + i + l, part[l]);
+                }
+                float total = 0;
+                for (int64_t l = 0; l < LANES; l++) total += sums[l];
+                totals[row + r] = totals[row + r] * shrink + total;
+                tops[row + r] = top;
+                if (start)
+                    for (int64_t i = 0; i < value; i++) result(row + r)[i] *= shrink;
+            }
+            in_tiles(some, [&](auto count, int64_t r0) {
+                constexpr int R = decltype(count)::value;
+                const C* x[R];
+                float* to[R];
+                for (int r = 0; r < R; r++) {
+                    x[r] = weights.data() + (r0 + r) * CHUNK;
+                    to[r] = result(row + r0 + r);
+                }
+                tile_of<R, C>(x, filled, packed.values.data(), packed.value_step, value, to, true);
+            });
+        }
+    }
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t i = 0; i < value; i++) result(row)[i] /= totals[row];
+}
