@@ -44,30 +44,38 @@ inline void score<bf16>(const bf16* query, const bf16* keys, int64_t stride, int
 }
 #endif
 
-// sums (H heads, width) += p (H, positions; p_stride apart) times values (positions, width; stride apart).
+// sums (H heads, width) += p (H, positions; p_stride apart) times values (positions, width; stride apart). Every other position
+// has a sum of its own, however many heads there are: a head's numbers must not depend on who comes with it.
 template <int H, typename T>
 inline void weigh(const float* p, int64_t p_stride, const T* values, int64_t stride, int64_t positions, int64_t width,
                   float* sums) {
-    constexpr int U = 4 / H;  // positions at a time, so that four sums are in flight
+    constexpr int U = 2;
     int64_t i = 0;
     for (; i + LANES <= width; i += LANES) {
         floats sum[H][U] = {};
         const auto add = [&](int64_t s, int u) {
             floats value;
             for (int64_t l = 0; l < LANES; l++) value[l] = to_float(values[s * stride + i + l]);
-            for (int h = 0; h < H; h++) sum[h][u] += p[h * p_stride + s] * value;
+            for (int h = 0; h < H; h++) {
+                sum[h][u] += p[h * p_stride + s] * value;
+                IN_ORDER(sum[h][u]);
+            }
         };
         int64_t s = 0;
         for (; s + U <= positions; s += U)
             for (int u = 0; u < U; u++) add(s + u, u);
         for (; s < positions; s++) add(s, 0);
         for (int h = 0; h < H; h++) {
-            for (int u = 1; u < U; u++) sum[h][0] += sum[h][u];
+            sum[h][0] += sum[h][1];
+            IN_ORDER(sum[h][0]);
             sum[h][0] += load<floats>(sums + h * width + i);
             std::memcpy(sums + h * width + i, &sum[h][0], sizeof(floats));
         }
     }
     for (; i < width; i++)
         for (int h = 0; h < H; h++)
-            for (int64_t s = 0; s < positions; s++) sums[h * width + i] += p[h * p_stride + s] * to_float(values[s * stride + i]);
+            for (int64_t s = 0; s < positions; s++) {
+                sums[h * width + i] += p[h * p_stride + s] * to_float(values[s * stride + i]);
+                IN_ORDER(sums[h * width + i]);
+            }
 }

@@ -80,6 +80,18 @@ struct Packed<bf16> { static constexpr int64_t PAIR = 2; };
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));
 
+// Where sums must come in one order whatever the number of rows: to the compiler, which may add as it likes, the number is a
+// new one from here on. It costs nothing.
+#if defined(__AVX512F__)
+#define IN_ORDER(number) asm("" : "+v"(number))
+#elif defined(__x86_64__)
+#define IN_ORDER(number) asm("" : "+x"(number))
+#elif defined(__aarch64__)
+#define IN_ORDER(number) asm("" : "+w"(number))
+#else
+#define IN_ORDER(number) asm("" : "+m"(number))
+#endif
+
 template <typename V>
 inline V load(const void* from) {
     V v;

@@ -174,7 +174,10 @@ inline void multiply(const float* const (&x)[R], int64_t first, int64_t last, co
         floats weights[B];
         for (int b = 0; b < B; b++) weights[b] = load<floats>(w + k * step + b * block_step);
         for (int r = 0; r < R; r++)
-            for (int b = 0; b < B; b++) sum[r][b] += x[r][k] * weights[b];
+            for (int b = 0; b < B; b++) {
+                sum[r][b] += x[r][k] * weights[b];
+                IN_ORDER(sum[r][b]);
+            }
     }
 }
 
@@ -196,7 +199,12 @@ inline void multiply(const bf16* const (&x)[R], int64_t first, int64_t last, con
         for (int b = 0; b < B; b++) {
             const words both = load<words>(from + b * block_step);
             const floats even = (floats)(both << 16), odd = (floats)(both & 0xffff0000u);
-            for (int r = 0; r < R; r++) sum[r][b] += to_float(x[r][k]) * even + to_float(x[r][k + 1]) * odd;
+            for (int r = 0; r < R; r++) {
+                sum[r][b] += to_float(x[r][k]) * even;
+                IN_ORDER(sum[r][b]);
+                sum[r][b] += to_float(x[r][k + 1]) * odd;
+                IN_ORDER(sum[r][b]);
+            }
         }
 #endif
     }
@@ -240,8 +248,12 @@ inline void multiply_groups(const int8_t* const (&x)[R], int64_t inputs, int64_t
         for (int b = 0; b < B; b++) {
             const floats scales = scales_at(halves + b * LANES);
             for (int r = 0; r < R; r++) {
-                const float x_scale = reinterpret_cast<const float*>(x[r] + inputs)[g] * unit;
-                sum[r][b] += __builtin_convertvector(whole[r][b], floats) * (scales * x_scale);
+                float x_scale = reinterpret_cast<const float*>(x[r] + inputs)[g] * unit;
+                IN_ORDER(x_scale);
+                floats scale = scales * x_scale;
+                IN_ORDER(scale);
+                sum[r][b] += __builtin_convertvector(whole[r][b], floats) * scale;
+                IN_ORDER(sum[r][b]);
             }
         }
     }

@@ -50,18 +50,22 @@ class Team {
 
     // work(i) for each i of [0, n), `grain` of them at a time to whoever is free. All members call it alike; when it returns,
     // all is done.
+    // There is one loop for any number of members: of two, the compiler might make code whose roundings differ.
     template <typename Work>
     void each(int64_t n, int64_t grain, Work work) {
-        if (members == 1) {
-            for (int64_t i = 0; i < n; i++) work(i);
-            return;
-        }
-        for (int64_t first; (first = next.fetch_add(grain, std::memory_order_relaxed)) < n;)
+        for (int64_t first; (first = taken(grain)) < n;)
             for (int64_t i = first; i < std::min(first + grain, n); i++) work(i);
         barrier();
     }
 
    private:
+    int64_t taken(int64_t grain) {
+        if (members > 1) return next.fetch_add(grain, std::memory_order_relaxed);
+        const int64_t first = next.load(std::memory_order_relaxed);
+        next.store(first + grain, std::memory_order_relaxed);
+        return first;
+    }
+
     alignas(64) std::atomic<int64_t> next{0};
     alignas(64) std::atomic<int64_t> turns{0};
     alignas(64) std::atomic<int> arrived{0};
