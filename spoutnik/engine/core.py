@@ -125,11 +125,11 @@ class EngineCore:
         rows = self.rows
         if step.starts is None:
             return rows.settings() if step.rows > FEW else Settings(
-                *rows.columns, uniforms_of(zip(rows.seeds.tolist(), rows.generated.tolist())), rows.alike)
+                *rows.columns, uniforms_of(zip(rows.seeds.tolist(), rows.generated.tolist())))
         pairs = [(seed, first + place) for s, seed, first in zip(rows.sequences, rows.seeds.tolist(), rows.generated.tolist())
                  for place in range(1 + s.drafts)]
         row = torch.tensor([row for row, s in enumerate(rows.sequences) for _ in range(1 + s.drafts)])
-        return Settings(*rows.reals[:, row].unbind(), uniforms_of(pairs), rows.alike)
+        return Settings(*rows.reals[:, row].unbind(), uniforms_of(pairs))
 
     def _accept_each(self, step: Step, logprobs: Tensor, broken: list[int], asked: Asked) -> list[int]:
         """Few rows, one by one; returns those that are over."""

@@ -10,6 +10,7 @@ from spoutnik.engine.inputs import Prompt, check, conversations_of, params_of, p
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.params import SamplingParams
 from spoutnik.engine.request import Request
+from spoutnik.engine.runner import Runner
 from spoutnik.engine.runners import bytes_of, cache_blocks, make_runner
 from spoutnik.engine.scheduler import Scheduler
 from spoutnik.engine.speculative import Drafter, MTPDrafts, PromptLookup
@@ -46,25 +47,26 @@ class LLM:
         UserError, RunError: a sentence with the key, the value and the remedy.
     """
 
-    def __init__(self, model: str | Path | Transformer, tokenizer: Tokenizer | None = None, *,
+    def __init__(self, model: str | Path | Transformer | Runner, tokenizer: Tokenizer | None = None, *,
                  dtype: str | torch.dtype = "auto", device: str | None = None, quantize: str | None = None,
                  memory: str | int | None = None, max_num_seqs: int = 256, max_num_batched_tokens: int = 2048,
                  speculate: str | None = None, num_speculative_tokens: int = 1, speculate_up_to: int = 8,
                  enable_prefix_caching: bool = True, eos_token_ids: Sequence[int] | None = None, seed: int = 0,
                  progress: Callable[[int, int], None] | None = None):
         memory = bytes_of(memory)
-        if not isinstance(model, Transformer):
+        if isinstance(model, str | Path):
             folder, dtype = locate(model), _dtype_of(dtype)
             tokenizer = tokenizer or find_tokenizer(folder)
             _check_speculation(speculate, num_speculative_tokens, ModelConfig.load(folder))
             where = device or "cpu"
             runner = make_runner(folder, quantize, memory, dtype, where, progress)
         elif dtype != "auto" or device is not None:
-            raise UserError("dtype and device are those of the Transformer given: leave them out, or give a folder.")
+            raise UserError("dtype and device are those of the model given: leave them out, or give a folder.")
         else:
             _check_speculation(speculate, num_speculative_tokens, model.config)
-            where = model.embed_tokens.weight.device
-            runner = make_runner(model, quantize, memory)
+            given = isinstance(model, Transformer)
+            where = model.embed_tokens.weight.device if given else model.device
+            runner = make_runner(model, quantize, memory) if given else model
         self.config = runner.config
         self.tokenizer, self.seed = tokenizer, seed
         mtp = speculate == "mtp"

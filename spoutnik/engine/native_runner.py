@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spoutnik.engine.offload import Offload
-from spoutnik.engine.packed import Matrix, ModelSource, Packed, floats, groups, multiply, pack, predicted_nbytes
+from spoutnik.engine.packed import EMBEDDING, Matrix, ModelSource, Packed, floats, groups, multiply, pack, predicted_nbytes
 from spoutnik.engine.packed_file import CheckpointSource, PackedFile, Progress, place_of, write
 from spoutnik.engine.runner import BLOCK_SIZE, Batch
 from spoutnik.hardware import available_memory
@@ -66,6 +66,7 @@ class NativeRunner:
         if embedding.dtype not in (torch.float32, torch.bfloat16):
             embedding = embedding.float()
         self.embedding, self.rotary = embedding.detach().contiguous(), rotary.contiguous()
+        self.device = torch.device("cpu")
         self.caches: list[Tensor] = []
         self.mtp = False
         self.offload: Offload | None = None
@@ -98,22 +99,25 @@ class NativeRunner:
         that `memory` (bytes, a tenth of it left to the cache) does not hold stay there, packed, and are mapped."""
         checkpoint = Checkpoint.open(folder)
         source, kind = CheckpointSource(checkpoint), quantize or _kind_of(dtype)
-        room = int(0.8 * available_memory()) if memory is None else int(0.9 * memory)
-        experts = checkpoint.config.has_experts
-        if quantize is None and not (experts and predicted_nbytes(checkpoint.config, kind) > room):
-            packed, mapped = {key: pack(weights, kind) for key, weights, kind in groups(source, kind)}, {}
-            norms = floats(source)
-        else:
-            path = place_of(checkpoint, kind)
-            if not path.exists():
-                bytes_read = sum(stored.size for stored in checkpoint.tensors.values())
-                write(path, groups(source, kind), floats(source), progress, bytes_read)
-            file = PackedFile.open(path)
-            norms, larger = file.floats(), experts and sum(file.tensors[key].size for key in file.groups) > room
-            mapped = {key: file.mapped(key) for key in file.groups if larger and ".experts_" in key}
-            packed = {key: file.read(key) for key in file.groups if key not in mapped}
-        rotary = Transformer.rotary_of(checkpoint.config)
-        runner = cls(checkpoint.config, packed | mapped, norms, source("model.embed_tokens.weight"), rotary, dtype)
+        room, config = _room(memory), checkpoint.config
+        if quantize is None and not (config.has_experts and predicted_nbytes(config, kind) > room):
+            packed = {key: pack(weights, kind) for key, weights, kind in groups(source, kind)}
+            return cls(config, packed, floats(source), source(EMBEDDING), Transformer.rotary_of(config), dtype)
+        path = place_of(checkpoint, kind)
+        if not path.exists():
+            bytes_read = sum(stored.size for stored in checkpoint.tensors.values())
+            write(path, groups(source, kind), floats(source), progress, bytes_read)
+        return cls.of_packed(PackedFile.open(path), config, source(EMBEDDING), dtype, memory)
+
+    @classmethod
+    def of_packed(cls, file: PackedFile, config: ModelConfig, embedding: Tensor, dtype: torch.dtype,
+                  memory: int | None = None) -> "NativeRunner":
+        """Of packed weights on disk; embedding as above."""
+        room = _room(memory)
+        larger = config.has_experts and sum(file.tensors[key].size for key in file.groups) > room
+        mapped = {key: file.mapped(key) for key in file.groups if larger and ".experts_" in key}
+        packed = {key: file.read(key) for key in file.groups if key not in mapped}
+        runner = cls(config, packed | mapped, file.floats(), embedding, Transformer.rotary_of(config), dtype)
         if mapped:
             runner.offload = Offload(mapped, runner.arrays, runner.uses, room - sum(group.nbytes for group in packed.values()))
         return runner
@@ -209,6 +213,11 @@ def _fastest_threads(head: Packed) -> int:
             times.append(time.perf_counter() - began)
         seconds[threads] = sorted(times)[2]
     return min(seconds, key=seconds.get)
+
+
+def _room(memory: int | None) -> int:
+    """Bytes for weights: a tenth is left to the cache and to what a step needs."""
+    return int(0.8 * available_memory()) if memory is None else int(0.9 * memory)
 
 
 def _kind_of(dtype: torch.dtype) -> str:

@@ -25,6 +25,7 @@ from spoutnik.parallel import cores
 
 KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}  # enum Kind of native/matrix.h
 GROUP = 32  # weights that share a scale
+EMBEDDING = "model.embed_tokens.weight"
 
 
 class Matrix(ctypes.Structure):
@@ -182,7 +183,7 @@ def groups(source: Source, kind: str) -> Iterator[Group]:
         yield from layer_groups(source, layer, kind)
     if config.num_nextn_predict_layers:
         yield "eh_proj", [source(f"model.layers.{config.num_hidden_layers}.eh_proj.weight")], kind
-    head = "model.embed_tokens.weight" if config.tie_word_embeddings else "lm_head.weight"
+    head = EMBEDDING if config.tie_word_embeddings else "lm_head.weight"
     yield "head", [source(head)], kind
 
 

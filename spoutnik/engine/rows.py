@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spoutnik.engine.sampling import Settings, alike, columns_of, uniforms_below_1
+from spoutnik.engine.sampling import Settings, columns_of, uniforms_below_1
 from spoutnik.engine.scheduler import Sequence
 
 # Of each row: its last token, not in the cache yet; tokens in the cache; seed; tokens generated, and how many may be; whether
@@ -48,22 +48,21 @@ class Rows:
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def _look(self, known: tuple[int, float] | None = None) -> None:
-        """The views again, after rows have come or gone or a tensor has grown. known: what all rows have in common."""
+    def _look(self) -> None:
+        """The views again, after rows have come or gone or a tensor has grown."""
         rows = len(self.sequences)
         for number, name in enumerate(_INTEGERS):
             setattr(self, name, self._integers[number, :rows])
         self.tables, self.each = self._tables[:rows], torch.arange(rows)
         self.reals = self._reals[:, :rows]
         self.columns = self.reals.unbind()
-        self.alike = known or (alike(*self.columns) if rows else None)
         self._numbers = self._integers.numpy()
         self._history_numbers, self._logprob_numbers, self._table_numbers = (
             store.numpy() for store in (self._history, self._logprobs, self._tables))
 
     def settings(self) -> Settings:
         """For each row's next token."""
-        return Settings(*self.columns, uniforms_below_1(self.seeds, self.generated), self.alike)
+        return Settings(*self.columns, uniforms_below_1(self.seeds, self.generated))
 
     def add(self, sequences: list[Sequence]) -> None:
         """Sequences whose tokens but the last are in the cache. Their owners (engine/request.py) say the rest."""
@@ -148,7 +147,7 @@ class Rows:
             self._integers[:, to], self._reals[:, to] = self._integers[:, source], self._reals[:, source]
             for store in (self._tables, self._history, self._logprobs):
                 store[to] = store[source]
-        self._look(self.alike)
+        self._look()
 
     def _make_columns(self, count: int) -> None:
         self._most += count
@@ -165,7 +164,7 @@ class Rows:
         self._integers, self._reals = (F.pad(t, (0, more)) for t in (self._integers, self._reals))
         self._tables = _grown(self._tables, more, blocks)
         self._history, self._logprobs = (_grown(t, more, columns) for t in (self._history, self._logprobs))
-        self._look(self.alike)
+        self._look()
 
 
 def _grown(store: Tensor, rows: int, columns: int) -> Tensor:

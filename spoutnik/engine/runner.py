@@ -46,6 +46,7 @@ class Runner(Protocol):
     """Computes batches. The cache's content survives between calls; who owns which block is the scheduler's business."""
 
     config: ModelConfig
+    device: torch.device
 
     @property
     def weights_nbytes(self) -> int:

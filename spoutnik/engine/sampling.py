@@ -10,28 +10,23 @@ from torch import Tensor
 
 from spoutnik.engine.params import SamplingParams
 from spoutnik.native import library
+from spoutnik.parallel import cores
 
 _CANDIDATES = 64  # truncation looks at this many tokens first, at all of them only where these do not suffice
 _LARGEST = 1 - 2.0 ** -24  # below 1 in float32: rounding up to 1 would leave the range
 _64_BITS = 2 ** 64 - 1
-
-
 GREEDY, WHOLE, TRUNCATED = 0, 1, 2  # kinds of rows: the likeliest token, any token, one of the likeliest
 
 
 @dataclass
 class Settings:
-    """What decides each row's choice, all (B,) float32: temperature, truncation (top_k 0 for off) and a random number.
-
-    alike: the kind and the temperature that all rows have in common, where they do and somebody knows already.
-    """
+    """What decides each row's choice, all (B,) float32: temperature, truncation (top_k 0 for off) and a random number."""
 
     temperature: Tensor
     top_p: Tensor
     top_k: Tensor
     min_p: Tensor
     u: Tensor
-    alike: tuple[int, float] | None = None
 
     @staticmethod
     def of(params: Sequence[SamplingParams], u: Tensor) -> "Settings":
@@ -50,14 +45,6 @@ def kinds_of(temperature: Tensor, top_p: Tensor, top_k: Tensor, min_p: Tensor) -
     """(B,) GREEDY, WHOLE or TRUNCATED."""
     truncated = (top_p < 1) | (top_k > 0) | (min_p > 0)
     return torch.where(temperature == 0, GREEDY, WHOLE + truncated.long())
-
-
-def alike(temperature: Tensor, top_p: Tensor, top_k: Tensor, min_p: Tensor) -> tuple[int, float] | None:
-    """The kind and temperature of all rows, None where they differ in what matters."""
-    kinds = kinds_of(temperature, top_p, top_k, min_p)
-    kind, first = int(kinds[0]), float(temperature[0])
-    same = bool((kinds == kind).all()) and (kind != WHOLE or bool((temperature == first).all()))
-    return (kind, first) if same else None
 
 
 def row_seeds(seed: int, requests: Tensor, samples: Tensor) -> Tensor:
@@ -104,29 +91,32 @@ def sample(logits: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     The log-probabilities are those of the tempered distribution before truncation: without any they are exactly the
     sampling distribution's, which is what reinforcement learning needs (a truncated one would bias its ratios).
     """
-    columns = settings.temperature, settings.top_p, settings.top_k, settings.min_p
-    found = settings.alike or alike(*columns)
-    if found is not None:
-        return _sample_alike(logits, settings, *found)
-    kinds = kinds_of(*columns)
+    if library() is not None and logits.device.type == "cpu":
+        return _sample_native(logits, settings)
+    kinds = kinds_of(settings.temperature, settings.top_p, settings.top_k, settings.min_p)
     tokens, log_probs = torch.empty(len(kinds), dtype=torch.long), torch.empty(len(kinds))
-    groups = [(GREEDY, 0.0, kinds == GREEDY), (TRUNCATED, 0.0, kinds == TRUNCATED)]
-    # A temperature each: the native draw takes one, and a row's numbers must not depend on its company.
-    groups += [(WHOLE, float(t), (kinds == WHOLE) & (settings.temperature == t)) for t in settings.temperature.unique()]
-    for kind, temperature, members in groups:
-        rows = members.nonzero()[:, 0]
+    for kind in (GREEDY, WHOLE, TRUNCATED):
+        rows = (kinds == kind).nonzero()[:, 0]
         if len(rows):
-            tokens[rows], log_probs[rows] = _sample_alike(logits[rows], settings.select(rows), kind, temperature)
+            tokens[rows], log_probs[rows] = _sample_plain(logits[rows], settings.select(rows), kind)
     return tokens, log_probs
 
 
-def _sample_alike(logits: Tensor, settings: Settings, kind: int, temperature: float) -> tuple[Tensor, Tensor]:
-    """Rows of one kind; those that draw from the WHOLE distribution of one temperature, too."""
+def _sample_native(logits: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+    """All kinds of rows in one pass over each (native/sample.cpp)."""
+    logits = logits.contiguous()
+    columns = torch.stack([settings.temperature, settings.top_p, settings.top_k, settings.min_p, settings.u])
+    tokens, log_probs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
+    library().draw(*(ctypes.c_void_p(t.data_ptr()) for t in (logits, columns, tokens, log_probs)),
+                   *map(ctypes.c_int64, logits.shape), ctypes.c_int64(cores()))
+    return tokens, log_probs
+
+
+def _sample_plain(logits: Tensor, settings: Settings, kind: int) -> tuple[Tensor, Tensor]:
+    """The plain twin, for rows of one kind."""
     if kind == GREEDY:
         tokens = logits.argmax(-1)
         return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
-    if kind == WHOLE and library() is not None:
-        return _draw_native(logits, settings.u, temperature)
     log_probs = (logits / settings.temperature[:, None]).log_softmax(-1)
     probs = log_probs.exp()
     tokens = _draw(probs, settings.u) if kind == WHOLE else _draw_truncated(probs, settings.u, settings)
@@ -137,15 +127,6 @@ def _draw(probs: Tensor, u: Tensor) -> Tensor:
     """Inverse of the cumulative distribution: the first index whose cumulated mass exceeds u times the whole mass."""
     cumulated = probs.cumsum(-1)
     return torch.searchsorted(cumulated, (u * cumulated[:, -1])[:, None], right=True)[:, 0].clamp(max=probs.shape[1] - 1)
-
-
-def _draw_native(logits: Tensor, u: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Softmax, `_draw` and the log-probability in one pass over each row."""
-    logits = logits.contiguous()
-    tokens, log_probs = torch.empty_like(u, dtype=torch.long), torch.empty_like(u)
-    library().draw(*(ctypes.c_void_p(t.data_ptr()) for t in (logits, u, tokens, log_probs)),
-                   *map(ctypes.c_int64, logits.shape), ctypes.c_float(temperature))
-    return tokens, log_probs
 
 
 def _draw_truncated(probs: Tensor, u: Tensor, settings: Settings) -> Tensor:

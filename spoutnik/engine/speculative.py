@@ -177,4 +177,4 @@ class MTPDrafts:
         samples = [rows.sequences[row].owner for row in readers]
         u = uniforms_of((made.seed, rows.count(row) + ahead) for made, row in zip(samples, readers))
         columns = rows.columns if len(readers) == len(rows) else rows.reals[:, readers].unbind()
-        return Settings(*columns, u, rows.alike)
+        return Settings(*columns, u)

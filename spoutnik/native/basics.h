@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 #include <vector>
-#ifdef __AVX512BF16__
+#ifdef __AVX512F__
 #include <immintrin.h>
 #endif
 
@@ -26,11 +26,6 @@ inline void store(bf16* where, float x) {  // round to nearest even
     uint32_t bits;
     std::memcpy(&bits, &x, 4);
     *where = static_cast<bf16>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-template <typename T>
-void store_all(T* to, const float* from, int64_t n) {
-    for (int64_t i = 0; i < n; i++) store(to + i, from[i]);
 }
 
 // e^x for x <= 0, to a few units in the last place: exp2 by a polynomial, so that the loop around it vectorises.
@@ -97,6 +92,42 @@ inline V load(const void* from) {
     V v;
     std::memcpy(&v, from, sizeof v);
     return v;
+}
+
+inline void store(float* to, const floats& numbers) { std::memcpy(to, &numbers, sizeof numbers); }
+inline void store(bf16* to, const floats& numbers) {
+#ifdef __AVX512BF16__
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), (__m256i)_mm512_cvtneps_pbh((__m512)numbers));
+#else
+    for (int64_t l = 0; l < LANES; l++) store(to + l, numbers[l]);
+#endif
+}
+
+// Over all lanes of one register.
+inline float sum_of(const floats& numbers) {
+#ifdef __AVX512F__
+    return _mm512_reduce_add_ps((__m512)numbers);
+#else
+    float sum = 0;
+    for (int64_t l = 0; l < LANES; l++) sum += numbers[l];
+    return sum;
+#endif
+}
+inline float largest_of(const floats& numbers) {
+#ifdef __AVX512F__
+    return _mm512_reduce_max_ps((__m512)numbers);
+#else
+    float top = numbers[0];
+    for (int64_t l = 1; l < LANES; l++) top = std::max(top, numbers[l]);
+    return top;
+#endif
+}
+
+template <typename T>
+inline void store_all(T* to, const float* from, int64_t n) {
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) store(to + i, load<floats>(from + i));
+    for (; i < n; i++) store(to + i, from[i]);
 }
 
 // R rows of x, `stride` apart, against B neighbouring blocks of outputs, `step` apart. Each load serves several sums.

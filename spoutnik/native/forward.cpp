@@ -322,7 +322,7 @@ class Pass {
 
     void attend(const Layer& l) {
         const int64_t groups = mla ? 1 : m.groups, shared = m.heads / groups;
-        constexpr int64_t TOKENS = 64;  // of a prompt's chunk that are one piece of work
+        constexpr int64_t TOKENS = 128;  // of a prompt's chunk that are one piece of work
         // Pieces: of generated tokens, some heads of a group; of a prompt, all heads of a group for some tokens.
         const int64_t splits = std::min<int64_t>(shared, std::max<int64_t>(1, 2 * team.members / std::max<int64_t>(1, rows * groups)));
         const int64_t some = (shared + splits - 1) / splits;
@@ -371,7 +371,10 @@ class Pass {
                         const float gate = from[2 * i + l];
                         numbers[i + l] = gate * sigmoid(gate) * from[2 * i + LANES + l];
                     }
-                prepare_part(down.kind, numbers, unit * GROUP, count, down.in, to.at(row + r));
+                if (down.kind == BFLOAT16 && count == GROUP)
+                    store_all(reinterpret_cast<bf16*>(to.at(row + r)) + unit * GROUP, numbers, GROUP);
+                else
+                    prepare_part(down.kind, numbers, unit * GROUP, count, down.in, to.at(row + r));
             }
         }
     }

@@ -359,12 +359,9 @@ inline void multiply_panel(const Matrix& m, int64_t p, const Operands& x, const 
     const int64_t part = part_bytes / packed_bytes(m.kind, GROUP, PANEL_OUTPUTS) * GROUP;
     for (int64_t first = 0; first < inputs; first += part) {
         const int64_t last = std::min(first + part, inputs);
-        if (blocks == PANEL_BLOCKS) {
-            tiles<PANEL_BLOCKS>(m, p, 0, blocks, x, y, add, rows, first, last);
-            continue;
-        }
-        int64_t b = 0;
-        for (; b + 2 <= blocks; b += 2) tiles<2>(m, p, b, blocks, x, y, add, rows, first, last);
-        for (; b < blocks; b++) tiles<1>(m, p, b, blocks, x, y, add, rows, first, last);
+        if (blocks == 4) tiles<4>(m, p, 0, 4, x, y, add, rows, first, last);
+        else if (blocks == 3) tiles<3>(m, p, 0, 3, x, y, add, rows, first, last);
+        else if (blocks == 2) tiles<2>(m, p, 0, 2, x, y, add, rows, first, last);
+        else tiles<1>(m, p, 0, 1, x, y, add, rows, first, last);
     }
 }

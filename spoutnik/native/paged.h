@@ -199,8 +199,7 @@ void attend_chunk(const Entries<C>& e, const C* q, int64_t q_step, int64_t q_tok
                     const floats other = load<floats>(s + i);
                     largest = other > largest ? other : largest;
                 }
-                float top = tops[row + r];
-                for (int64_t l = 0; l < LANES; l++) top = std::max(top, largest[l] * scale);
+                const float top = std::max(tops[row + r], largest_of(largest) * scale);
                 const float shrink = exp_negative(tops[row + r] - top);
                 floats sums = {};
                 for (int64_t i = 0; i < filled; i += LANES) {
@@ -209,11 +208,9 @@ void attend_chunk(const Entries<C>& e, const C* q, int64_t q_step, int64_t q_tok
                     if (i + LANES > seen)
                         for (int64_t l = 0; l < LANES; l++) part[l] = i + l < seen ? part[l] : 0.0f;
                     sums += part;
-                    for (int64_t l = 0; l < LANES; l++) store(p + i + l, part[l]);
+                    store(p + i, part);
                 }
-                float total = 0;
-                for (int64_t l = 0; l < LANES; l++) total += sums[l];
-                totals[row + r] = totals[row + r] * shrink + total;
+                totals[row + r] = totals[row + r] * shrink + sum_of(sums);
                 tops[row + r] = top;
                 if (start)
                     for (int64_t i = 0; i < value; i++) result(row + r)[i] *= shrink;

@@ -11,12 +11,12 @@ struct Routing {
     float scale;
 };
 
-// The first of the largest of n numbers. Two passes, since the first of them is a reduction that vectorises.
-inline int64_t largest_of(const float* value, int64_t n) {
+// The first of the largest of n numbers, in two reductions that vectorise.
+inline int64_t first_largest(const float* value, int64_t n) {
     float top = value[0];
     for (int64_t i = 1; i < n; i++) top = std::max(top, value[i]);
-    int64_t at = 0;
-    while (at < n - 1 && value[at] != top) at++;
+    int32_t at = n - 1;
+    for (int32_t i = 0; i < static_cast<int32_t>(n); i++) at = std::min(at, value[i] == top ? i : static_cast<int32_t>(n) - 1);
     return at;
 }
 
@@ -39,7 +39,7 @@ inline void choose_experts(const Routing& r, const float* scores, const float* b
         }
         best.assign(r.experts, -1e30f);  // experts of the other groups are out, whatever their bias
         for (int64_t i = 0; i < r.topk_group; i++) {
-            const int64_t g = largest_of(worth.data(), r.n_group);
+            const int64_t g = first_largest(worth.data(), r.n_group);
             std::copy_n(value.data() + g * size, size, best.data() + g * size);
             worth[g] = -3e30f;
         }
@@ -47,7 +47,7 @@ inline void choose_experts(const Routing& r, const float* scores, const float* b
     }
     float total = 0;
     for (int64_t k = 0; k < r.chosen; k++) {
-        const int64_t e = largest_of(value.data(), r.experts);
+        const int64_t e = first_largest(value.data(), r.experts);
         experts[k] = e;
         total += weights[k] = scores[e];
         value[e] = -2e30f;

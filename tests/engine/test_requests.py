@@ -165,7 +165,7 @@ def test_calls_that_make_no_sense_are_refused_in_a_sentence(call, said):
     (dict(memory=0), "memory = 0"),
     (dict(memory="1KB"), "memory = 1,000 bytes: the weights alone take"),
     (dict(quantize="int2"), "quantize = 'int2': unknown. Choose int8 or int4"),
-    (dict(dtype="float32"), "dtype and device are those of the Transformer given"),
+    (dict(dtype="float32"), "dtype and device are those of the model given"),
 ])
 def test_engines_that_cannot_be_made_are_refused_in_a_sentence(options, said):
     with pytest.raises(UserError, match=said):

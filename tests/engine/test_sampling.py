@@ -56,14 +56,16 @@ def test_the_native_draw_picks_what_its_plain_twin_picks(monkeypatch):
     g = torch.Generator().manual_seed(0)
     for vocabulary in (1, 7, 32, 33, 64, 1000):
         logits = torch.randn(2000, vocabulary, generator=g) * 3
-        chosen = settings(SamplingParams(temperature=0.8, top_p=1.0), seeds(2000))
-        native = sample(logits, chosen)
-        with monkeypatch.context() as patch:
-            patch.setattr(sampling, "library", lambda: None)
-            plain = sample(logits, chosen)
-        same = native[0] == plain[0]
-        assert (~same).sum() <= 2  # a uniform within rounding of a border
-        torch.testing.assert_close(native[1][same], plain[1][same], atol=1e-5, rtol=1e-5)
+        for choices in ({"top_p": 1.0}, {"top_p": 0.9}, {"top_p": 1.0, "top_k": 20}, {"top_p": 1.0, "min_p": 0.02},
+                        {"top_p": 0.8, "top_k": 50, "min_p": 0.001}, {"temperature": 0.0}):
+            chosen = settings(SamplingParams(**{"temperature": 0.8} | choices), seeds(2000))
+            native = sample(logits, chosen)
+            with monkeypatch.context() as patch:
+                patch.setattr(sampling, "library", lambda: None)
+                plain = sample(logits, chosen)
+            same = native[0] == plain[0]
+            assert (~same).sum() <= 2  # a uniform within rounding of a border
+            torch.testing.assert_close(native[1][same], plain[1][same], atol=1e-5, rtol=1e-5)
 
 
 def nucleus(p: list[float], top_p: float) -> set[int]:
