@@ -3,8 +3,8 @@
 
     python benchmarks/throughput.py [--model KEEP_IT_HERE] [--requests 64] [--scale 1.0] [--rounds 2]
 
-Greedy on all sides, nothing ends early, nothing is detokenised; each side in a process of its own, in turns, one round
-before those that count. The settings of the peers are in peers/*.py. ours, peer and limit are generated tokens per second of
+Greedy on all sides, nothing ends early, nothing is detokenised or shared by prefix; each side in a process
+of its own, in turns, one round before those that count. The settings of the peers are in peers/*.py. ours, peer and limit are generated tokens per second of
 the whole job, prompts included; the limit is set by the matrix products alone, as fast as large ones are here, and in
 decoding by reading the weights. Needs `make peers`. --scale 0.1 --requests 8 is a quick look.
 """
@@ -35,7 +35,7 @@ def work(options: dict) -> dict:
     from spoutnik.engine.llm import LLM
     from spoutnik.engine.params import SamplingParams
 
-    model = LLM(options["model"], dtype="bfloat16", max_num_seqs=64)
+    model = LLM(options["model"], dtype="bfloat16", max_num_seqs=64, enable_prefix_caching=False)
     prompts = [request["prompt"] for request in options["requests"]]
     settings = [SamplingParams(temperature=0.0, max_tokens=request["tokens"], ignore_eos=True)
                 for request in options["requests"]]
@@ -90,7 +90,7 @@ def main() -> None:
         config = ModelConfig.load(folder)
         requests = mixed_requests(options.requests, config.vocab_size, options.scale)
         task = {"model": str(folder), "requests": [asdict(request) for request in requests], "rounds": 1,
-                "warmup": True, "threads": cores()}
+                "warmup": True, "threads": cores(), "engine": {"enforce_eager": True}}  # compiled, vLLM was no faster
         seconds: dict[str, list[float]] = {name: [] for name in ["ours", *options.against]}
         for _ in range(options.rounds):
             for name, times in seconds.items():

@@ -69,7 +69,7 @@ class Bench:
         return asdict(self)
 
 
-def bench(folder: Path, dtype: str = "auto", quantize: str | None = None, text: Path | None = None,
+def bench(folder: Path, dtype: str = "auto", quantize: str | None = None, memory: str | None = None, text: Path | None = None,
           batches: Sequence[int] = BATCHES, prompt: int = 512, tokens: int = 64, rounds: int = 3,
           progress: Callable[[str], None] = lambda said: None) -> Bench:
     """Loads a model and measures it: medians of `rounds`, after one that does not count. Lengths shrink to the model's.
@@ -87,8 +87,9 @@ def bench(folder: Path, dtype: str = "auto", quantize: str | None = None, text: 
     prompt, tokens = min(prompt, longest // 2), min(tokens, longest - _START)
     windows = None if text is None else _windows(folder, text, longest)
     progress("loading")
-    found = _measure(LLM(folder, dtype=dtype, quantize=quantize, max_num_seqs=max(batches)), batches, prompt, tokens, rounds,
-                     progress)
+    model = LLM(folder, dtype=dtype, quantize=quantize, memory=memory, max_num_seqs=max(batches))
+    found = _measure(model, batches, prompt, tokens, rounds, progress)
+    del model
     exactness = _exactness(folder, dtype, quantize, text, windows, longest, progress) if quantize else None
     return Bench(model=str(folder), quantize=quantize, prompt_tokens=prompt, machine=machine(), exactness=exactness, **found)
 

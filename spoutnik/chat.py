@@ -19,13 +19,13 @@ from spoutnik.text.tokenizer import Message
 class Chat:
     """Remembers the turns; each reply starts from a fresh thought, past thoughts are dropped as R1's template does.
 
-    folder: a model of ours or any published checkpoint with a chat template.
+    folder: a model of ours or any published checkpoint with a chat template. engine: what LLM takes besides.
     """
 
-    def __init__(self, folder: Path, params: SamplingParams, seed: int, speculate: bool = False):
+    def __init__(self, folder: Path, params: SamplingParams, seed: int, **engine):
         self.tokenizer = load_tokenizer(folder)
         self.tokenizer.templates.choose(with_tools=False)  # says so now where there is none: weights take long to read
-        self.llm = LLM(folder, self.tokenizer, max_num_seqs=1, speculate="mtp" if speculate else None)
+        self.llm = LLM(folder, self.tokenizer, max_num_seqs=1, **engine)
         self.params, self.seed = params, seed
         self.messages: list[Message] = []
 

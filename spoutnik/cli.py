@@ -23,6 +23,9 @@ app = typer.Typer(
     name="spoutnik", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="The whole DeepSeek-R1 system: train a model that reasons, look at it, talk to it. On hardware you own.")
 
+Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4 weights, made once and kept beside the model.")]
+Memory = Annotated[Optional[str], typer.Option(help="What weights and cache may take together, as 16GB. Routed experts "
+                                               "beyond it stay on disk.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text (for machines).")]
 
 
@@ -72,8 +75,11 @@ def chat(
     top_p: Annotated[float, typer.Option(help="Share of the probability to sample from.")] = 0.95,
     max_tokens: Annotated[int, typer.Option(help="Longest reply, thought included.")] = 256,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same reply.")] = 0,
-    speculate: Annotated[bool, typer.Option("--speculate", help="Let the model's MTP module draft: the same reply in fewer "
-                                            "steps (slower where a step is native and small).")] = False,
+    quantize: Quantize = None,
+    memory: Memory = None,
+    speculate: Annotated[Optional[str], typer.Option(help="The same reply in fewer steps: mtp (the model's own module "
+                                                     "drafts) or prompt_lookup (what was said before).")] = None,
+    drafts: Annotated[int, typer.Option(min=1, help="Tokens drafted in a step, with --speculate.")] = 1,
     prompt: Annotated[Optional[str], typer.Option(help="Ask this one question and leave.")] = None,
     json_: Json = False,
 ):
@@ -83,7 +89,10 @@ def chat(
     from spoutnik.locate import locate
 
     folder = locate(run, stage)
-    talk = Chat(folder, SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens), seed, speculate)
+    params = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
+    with _quantising(json_) as progress:
+        talk = Chat(folder, params, seed, quantize=quantize, memory=memory, speculate=speculate, num_speculative_tokens=drafts,
+                    progress=progress)
     if prompt is not None:
         reply = talk.ask(prompt, None if json_ else _console())
         if json_:
@@ -108,6 +117,8 @@ def eval_(
     temperature: Annotated[float, typer.Option(help="R1 uses 0.6.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="R1 uses 0.95.")] = 0.95,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    quantize: Quantize = None,
+    memory: Memory = None,
     json_: Json = False,
 ):
     """Evaluate a model by R1's protocol: T 0.6, top-p 0.95, k samples, pass@1 as their mean, thought stripped."""
@@ -116,7 +127,7 @@ def eval_(
 
     with _display(json_).stage(f"eval {bench}", "benchmark", 1, 1) as reporter:
         result = evaluate_benchmark(locate(run, stage), bench, data, samples, limit, max_tokens, temperature, top_p,
-                                    seed, reporter("evaluating"))
+                                    seed, reporter("evaluating"), quantize, memory)
     if json_:
         print(json.dumps(result, ensure_ascii=False))
         return
@@ -195,6 +206,7 @@ def bench_(
                                        "it.")] = "auto",
     quantize: Annotated[Optional[str], typer.Option(help="int8 or int4 weights; what they cost in perplexity is measured "
                                                     "too.")] = None,
+    memory: Memory = None,
     text: Annotated[Optional[Path], typer.Option(help="A text file to measure that on [default: a text that the "
                                                  "unquantised model writes].")] = None,
     batch: Annotated[Optional[list[int]], typer.Option(min=1, help="Sequences that decode together; may be repeated "
@@ -210,7 +222,7 @@ def bench_(
 
     console = _console(stderr=True)
     with contextlib.nullcontext() if json_ else console.status("") as status:
-        found = bench(locate(model, stage), dtype, quantize, text, tuple(batch or BATCHES), prompt, tokens, rounds,
+        found = bench(locate(model, stage), dtype, quantize, memory, text, tuple(batch or BATCHES), prompt, tokens, rounds,
                       lambda said: status and status.update(f"Measuring: {said}"))
     print(json.dumps(found.as_json(), ensure_ascii=False)) if json_ else print_bench(found, _console())
 
@@ -271,6 +283,23 @@ class SilentDisplay:
 
 def _display(silent: bool) -> TerminalDisplay | SilentDisplay:
     return SilentDisplay() if silent else TerminalDisplay()
+
+
+@contextlib.contextmanager
+def _quantising(silent: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar that shows up only where weights are quantised, which happens once for a model."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    with Progress(TextColumn("Quantising, once"), BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+                  console=_console(stderr=True), disable=silent, transient=True) as bar:
+        tasks: list = []
+
+        def progress(done: int, total: int) -> None:
+            if not tasks:
+                tasks.append(bar.add_task("", total=total))
+            bar.update(tasks[0], completed=done)
+
+        yield progress
 
 
 def _console(stderr: bool = False):

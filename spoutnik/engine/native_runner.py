@@ -152,22 +152,34 @@ class NativeRunner:
 
     def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
         hidden = torch.empty(len(batch.tokens) if self.mtp else 0, self.config.hidden_size)
-        return self._run(self._main, batch, batch.tokens, None, hidden), hidden
+        call, logits, kept = self._call(batch, batch.tokens, None, hidden)
+        library().forward_batch(ctypes.byref(self._main), ctypes.byref(call))
+        if self.offload is not None:
+            self.offload.after_pass()
+        return logits, hidden
 
     def draft(self, batch: Batch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
         states = torch.empty_like(hidden)
-        return self._run(self._draft, batch, next_tokens, hidden.contiguous(), states), states
+        call, logits, kept = self._call(batch, next_tokens, hidden.contiguous(), states)
+        library().forward_batch(ctypes.byref(self._draft), ctypes.byref(call))
+        return logits, states
 
-    def _run(self, model: _Model, batch: Batch, tokens: Tensor, states: Tensor | None, hidden: Tensor) -> Tensor:
+    def draft_ahead(self, batch: Batch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
+        """Twin: runner.draft_ahead."""
+        ahead, _, wanted = settings.shape
+        tokens, settings = torch.empty(ahead, wanted, dtype=torch.long), settings.contiguous()
+        call, logits, kept = self._call(batch, next_tokens, hidden.contiguous(), torch.empty_like(hidden))
+        library().draft_ahead(ctypes.byref(self._draft), ctypes.byref(call), c_int64(ahead), c_void_p(settings.data_ptr()),
+                              c_void_p(tokens.data_ptr()))
+        return tokens
+
+    def _call(self, batch: Batch, tokens: Tensor, states: Tensor | None, hidden: Tensor) -> tuple[_Batch, Tensor, list[Tensor]]:
+        """The structure of a call, where its logits will be, and what must live until then."""
         logits = torch.empty(len(batch.wanted), self.config.vocab_size)
-        tensors = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.wanted,
-                                             batch.prompt)]
-        call = _Batch(*(t.data_ptr() for t in tensors), len(batch.counts), batch.block_tables.shape[1], len(batch.wanted),
+        kept = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.wanted, batch.prompt)]
+        call = _Batch(*(t.data_ptr() for t in kept), len(batch.counts), batch.block_tables.shape[1], len(batch.wanted),
                       self.threads, None if states is None else states.data_ptr(), hidden.data_ptr() or None, logits.data_ptr())
-        library().forward_batch(ctypes.byref(model), ctypes.byref(call))
-        if self.offload is not None:
-            self.offload.after_pass()
-        return logits
+        return call, logits, [*kept, states, hidden]
 
     # ------------------------------------------------------------------------------------------------------ structures
 

@@ -137,14 +137,26 @@ def _unit(weight: Tensor, kind: str) -> float:
     return float(weight.abs().amax()) / (127 if kind == "int8" else 8) / 1024 or 1.0
 
 
+_LARGE_PAGE, _CHUNK = 2 << 20, 256 << 20
+_room = np.empty(0, dtype=np.uint8)  # what is left of the last chunk of large pages
+
+
 def memory(count: int, size: int) -> Tensor:
-    """(count, size) bytes; large ones in large pages, which spares the processor the search for a page every 4 KiB."""
+    """(count, size) bytes. Those of large matrices lie in large pages, which spares the processor the search for a page every
+    4 KiB; they are cut from chunks, since a matrix of its own would waste the pages at its ends."""
+    global _room
     size = -(-size // 64) * 64
-    if count * size < 8 << 20 or not hasattr(mmap, "MADV_HUGEPAGE"):
-        return torch.empty(count * size + 64, dtype=torch.uint8)[:count * size].view(count, size)
-    pages = mmap.mmap(-1, count * size)
-    pages.madvise(mmap.MADV_HUGEPAGE)
-    return torch.from_numpy(np.frombuffer(pages, dtype=np.uint8)).view(count, size)
+    total = count * size
+    if total < 1 << 20 or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return torch.empty(total + 64, dtype=torch.uint8)[:total].view(count, size)
+    if total > len(_room):
+        # Private: shared memory, Python's default, gets no large pages.
+        pages = mmap.mmap(-1, max(total, _CHUNK) + _LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        pages.madvise(mmap.MADV_HUGEPAGE)
+        _room = np.frombuffer(pages, dtype=np.uint8)
+        _room = _room[-_room.ctypes.data % _LARGE_PAGE:]
+    taken, _room = _room[:total], _room[total:]
+    return torch.from_numpy(taken).view(count, size)
 
 
 # --------------------------------------------------------------------------------------------------- where weights come from

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from spoutnik.engine.sampling import Settings, sample
 from spoutnik.model.config import ModelConfig
 
 BLOCK_SIZE = 16  # tokens in a block of the cache: what prefix sharing counts in
@@ -68,3 +69,24 @@ class Runner(Protocol):
     def draft(self, batch: Batch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The MTP module over the same batch, after `forward`: hidden (T, D) and each token's successor (T,). Stores its
         cache entries; returns logits (W, vocabulary) of the token after the successor, and its states (T, D)."""
+
+    def draft_ahead(self, batch: Batch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
+        """`draft`, then the module over its own states, one token further each time: settings (ahead, 5, W)
+        decide the tokens drawn (temperature, top_p, top_k, min_p, random number); returns them (ahead, W). Its cache entries follow the batch's last ones."""
+
+
+def draft_ahead(runner: Runner, batch: Batch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
+    """`Runner.draft_ahead` by a runner's `draft`."""
+    logits, states = runner.draft(batch, hidden, next_tokens)
+    if not len(batch.wanted):
+        return torch.empty(len(settings), 0, dtype=torch.long)
+    sequence = torch.bucketize(batch.wanted, batch.counts.cumsum(0), right=True)
+    position, states, drawn = batch.positions[batch.wanted], states[batch.wanted], []
+    for number, columns in enumerate(settings, start=1):
+        drawn.append(sample(logits, Settings(*columns))[0])
+        if number < len(settings):
+            one = torch.ones_like(position)
+            following = Batch(drawn[-1], one, position + number, batch.block_tables[sequence], torch.arange(len(one)),
+                              torch.zeros(len(one), dtype=torch.bool))
+            logits, states = runner.draft(following, states, drawn[-1])
+    return torch.stack(drawn)

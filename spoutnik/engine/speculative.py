@@ -21,7 +21,7 @@ from torch import Tensor
 from spoutnik.engine.request import Sample
 from spoutnik.engine.rows import Rows
 from spoutnik.engine.runner import Batch, Runner
-from spoutnik.engine.sampling import Settings, sample, uniforms_of
+from spoutnik.engine.sampling import uniforms_of
 from spoutnik.engine.step import Step
 
 
@@ -120,9 +120,9 @@ class MTPDrafts:
         if any(over):
             readers = self._readers(rows, step, over)
             part, hidden, next_tokens = self._part(step, over, hidden, [place for _, place in readers])
-            logits, states = self.runner.draft(part, hidden, next_tokens)
-            if readers:
-                self._guess(rows, [row for row, _ in readers], logits, states[part.wanted])
+            drawn = self.runner.draft_ahead(part, hidden, next_tokens, self._settings(rows, [row for row, _ in readers]))
+            for (row, _), tokens in zip(readers, drawn.T.tolist()):
+                rows.sequences[row].owner.drafts = tokens[:self._most(rows, row)]
 
     def _readers(self, rows: Rows, step: Step, over: list[bool]) -> list[tuple[int, int]]:
         """The rows that get drafts: (row, place in the batch of its last token that counts)."""
@@ -156,25 +156,11 @@ class MTPDrafts:
         return (Batch(batch.tokens[inside], batch.counts[kept], batch.contexts[kept], batch.block_tables[kept], wanted,
                       batch.prompt[kept]), hidden[inside], next_tokens[inside])
 
-    def _guess(self, rows: Rows, readers: list[int], logits: Tensor, states: Tensor) -> None:
-        """logits (R, V) and states (R, D) of the rows `readers`, after the module's first pass."""
-        for number in range(self.most):
-            tokens, _ = sample(logits, self._settings(rows, readers, number))
-            for row, token in zip(readers, tokens.tolist()):
-                rows.sequences[row].owner.drafts.append(token)
-            going = [i for i, row in enumerate(readers) if self._most(rows, row) > number + 1]
-            if not going:
-                return
-            if len(going) < len(readers):
-                readers, tokens, states = [readers[i] for i in going], tokens[going], states[going]
-            row = torch.tensor(readers)
-            batch = Batch(tokens, torch.ones_like(row), rows.contexts[row] + number, rows.tables[row], torch.arange(len(row)),
-                          torch.zeros(len(row), dtype=torch.bool))
-            logits, states = self.runner.draft(batch, states, tokens)
-
-    def _settings(self, rows: Rows, readers: list[int], ahead: int) -> Settings:
-        """With the very numbers that the tokens themselves will be drawn with."""
+    def _settings(self, rows: Rows, readers: list[int]) -> Tensor:
+        """(ahead, 5, readers): with the very numbers that the tokens themselves will be drawn with. As many ahead as the row
+        with the least room has place for."""
+        ahead = min([self._most(rows, row) for row in readers], default=1)
         samples = [rows.sequences[row].owner for row in readers]
-        u = uniforms_of((made.seed, rows.count(row) + ahead) for made, row in zip(samples, readers))
-        columns = rows.columns if len(readers) == len(rows) else rows.reals[:, readers].unbind()
-        return Settings(*columns, u)
+        u = uniforms_of((made.seed, rows.count(row) + number) for number in range(ahead) for made, row in zip(samples, readers))
+        columns = rows.reals if len(readers) == len(rows) else rows.reals[:, readers]
+        return torch.cat([columns.expand(ahead, -1, -1), u.view(ahead, 1, -1)], dim=1)

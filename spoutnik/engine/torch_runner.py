@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spoutnik.engine.runner import BLOCK_SIZE, Batch
+from spoutnik.engine.runner import BLOCK_SIZE, Batch, draft_ahead
 from spoutnik.model.cache import Cache
 from spoutnik.model.packing import Packing
 from spoutnik.model.transformer import Transformer
@@ -93,6 +93,10 @@ class TorchRunner:
                 self._store(part, module, cache)
             states[at] = ahead
         return self.model.logits(states[batch.wanted.to(self.device)]).cpu(), states
+
+
+    def draft_ahead(self, batch: Batch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
+        return draft_ahead(self, batch, hidden, next_tokens, settings)
 
     def _packing(self, part: "_Part") -> Packing:
         return Packing.of(part.counts.tolist(), self.device, fill=True)

@@ -26,7 +26,8 @@ BENCHMARKS = ("held-out", "gsm8k", *(f"gym-{name}" for name in SETTINGS))
 
 
 def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int, limit: int | None, max_tokens: int,
-                       temperature: float, top_p: float, seed: int, progress: Progress) -> dict:
+                       temperature: float, top_p: float, seed: int, progress: Progress, quantize: str | None = None,
+                       memory: str | None = None) -> dict:
     """Scores with 95 % intervals, and what is needed to repeat them."""
     if bench not in BENCHMARKS:
         raise UserError(f"--bench {bench}: unknown. Choose among {', '.join(BENCHMARKS)}.")
@@ -38,7 +39,7 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
     except ValidationError as error:
         raise UserError(f"the options of eval: {first_error(error)}") from error
     tokenizer = load_tokenizer(folder)
-    llm = LLM(folder, tokenizer)
+    llm = LLM(folder, tokenizer, quantize=quantize, memory=memory)
     began, done, tokens = time.perf_counter(), 0, 0
     count = 1
 

@@ -540,9 +540,38 @@ void forward(const Model& m, const Batch& b) {
 
 extern "C" {
 
+void draw(const float* logits, const float* settings, int64_t* tokens, float* log_probs, int64_t rows, int64_t vocabulary,
+          int64_t threads);
+
 void forward_batch(const Model* m, const Batch* b) {
     if (m->half_cache) forward<bf16>(*m, *b);
     else forward<float>(*m, *b);
+}
+
+// The MTP module over its batch, then over its own states, token by token: `ahead` tokens for each wanted one of the batch, drawn
+// with settings (ahead, 5, W; see draw) to tokens (ahead, W). b's hidden is needed, its logits are scratch.
+void draft_ahead(const Model* m, const Batch* b, int64_t ahead, const float* settings, int64_t* tokens) {
+    const int64_t n = b->n_wanted;
+    std::vector<int64_t> counts(n, 1), contexts(n), tables(n * b->table_width), wanted(n);
+    std::vector<float> states(n * m->hidden), next_states(n * m->hidden), log_probs(n);
+    const std::vector<uint8_t> prompt(n, 0);
+    forward_batch(m, b);
+    for (int64_t i = 0, s = 0, end = b->sequences ? b->counts[0] : 0; i < n; i++) {
+        while (b->wanted[i] >= end) end += b->counts[++s];
+        contexts[i] = b->contexts[s] + b->counts[s] - (end - b->wanted[i]);
+        std::copy_n(b->tables + s * b->table_width, b->table_width, tables.data() + i * b->table_width);
+        std::copy_n(b->hidden + b->wanted[i] * m->hidden, m->hidden, states.data() + i * m->hidden);
+        wanted[i] = i;
+    }
+    for (int64_t k = 0; k < ahead && n; k++) {
+        draw(b->logits, settings + k * 5 * n, tokens + k * n, log_probs.data(), n, m->vocabulary, b->threads);
+        if (k + 1 == ahead) return;
+        for (int64_t& context : contexts) context++;
+        const Batch next{tokens + k * n, counts.data(), contexts.data(), tables.data(), wanted.data(), prompt.data(), n,
+                         b->table_width, n, b->threads, states.data(), next_states.data(), b->logits};
+        forward_batch(m, &next);
+        states.swap(next_states);
+    }
 }
 
 int64_t block_positions() { return BLOCK; }
