@@ -4,8 +4,8 @@ weights in DeepSeek-V2-Lite's shape), against a dense model of the same attentio
     python benchmarks/moe_decode.py [--folder KEEP_THEM_HERE] [--memory 4GB] [--tokens 64] [--rounds 5]
 
 The text is random and sampled at temperature 1, so that every token goes to experts of its own. Wanted: 0.8 of the dense
-model's speed. The limit is reading the weights at the read bandwidth measured here. With --memory, the mixture once more with no more
-than that for weights and cache: the rest of the experts stays on disk; the speed that was predicted is beside the measured.
+model's speed. The limit is reading the weights at the read bandwidth measured here. With --memory, the mixture once more with
+no more than that for weights and cache, the rest of the experts on disk; the predicted speed stands beside the measured one.
 Ten gigabytes of disk, five minutes to make them.
 """
 

@@ -3,10 +3,10 @@
 
     python benchmarks/throughput.py [--model KEEP_IT_HERE] [--requests 64] [--scale 1.0] [--rounds 2]
 
-Greedy on all sides, nothing ends early, nothing is detokenised or shared by prefix; each side in a process
-of its own, in turns, one round before those that count. The settings of the peers are in peers/*.py. ours, peer and limit are generated tokens per second of
-the whole job, prompts included; the limit is set by the matrix products alone, as fast as large ones are here, and in
-decoding by reading the weights. Needs `make peers`. --scale 0.1 --requests 8 is a quick look.
+Greedy on all sides, nothing ends early, nothing is detokenised or shared by prefix; each side in a process of its own, in
+turns, one round before those that count. The settings of the peers are in peers/*.py. ours, peer and limit are generated
+tokens per second of the whole job, prompts included; the limit is set by the matrix products alone, as fast as large ones are
+here, and in decoding by reading the weights. Needs `make peers`. --scale 0.1 --requests 8 is a quick look.
 """
 
 import argparse

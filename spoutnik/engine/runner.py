@@ -71,8 +71,9 @@ class Runner(Protocol):
         cache entries; returns logits (W, vocabulary) of the token after the successor, and its states (T, D)."""
 
     def draft_ahead(self, batch: Batch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
-        """`draft`, then the module over its own states, one token further each time: settings (ahead, 5, W)
-        decide the tokens drawn (temperature, top_p, top_k, min_p, random number); returns them (ahead, W). Its cache entries follow the batch's last ones."""
+        """`draft`, then the module over its own states, one token further each time: settings (ahead, 5, W) decide the tokens
+        drawn (temperature, top_p, top_k, min_p, random number); returns them (ahead, W). Its cache entries follow the batch's
+        last ones."""
 
 
 def draft_ahead(runner: Runner, batch: Batch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def make_runner(model: Transformer | Path, quantize: str | None = None, memory: 
     if NativeRunner.serves(config, device, dtype):
         runner = (NativeRunner.of_model(model, quantize) if isinstance(model, Transformer) else
                   NativeRunner.of_folder(model, dtype, quantize, memory, progress))
-        _set_threads(runner)
+        _one_thread()
         return runner
     if quantize is not None:
         raise UserError(f"quantize = {quantize!r}: needs a CPU and the native kernels (a C++ compiler). Leave it out.")
@@ -48,14 +48,18 @@ def make_runner(model: Transformer | Path, quantize: str | None = None, memory: 
         model = load_model(model, None, dtype, device=device).requires_grad_(False)
     runner = TorchRunner(inference_copy(model))
     if torch.device(device).type == "cpu":
-        _set_threads(runner)
+        if runner.weights_nbytes <= _SMALL:
+            _one_thread()
+        else:
+            torch.set_num_threads(cores())
     return runner
 
 
-def _set_threads(runner: Runner) -> None:
-    """torch's own threads: around a small model its operations are small too, and waiting for a second thread takes longer
-    than the work, on a busy machine a hundred times as long (512 rows of the nano model: 9,000 tokens/s, alone 30,000)."""
-    torch.set_num_threads(cores() if runner.weights_nbytes > _SMALL else 1)
+def _one_thread() -> None:
+    """torch's own threads, around a native pass or a small model: its operations there are small, and waiting for a second
+    thread takes longer than the work, on a busy machine a hundred times as long (512 rows of the nano model: 9,000 tokens/s,
+    alone 30,000). And a thread of torch that still spins when the native ones start takes a core from them."""
+    torch.set_num_threads(1)
 
 
 def cache_blocks(runner: Runner, device: torch.device | str, memory: int | None, max_num_seqs: int, mtp: bool) -> int:

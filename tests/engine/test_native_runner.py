@@ -1,11 +1,14 @@
 """The native forward pass against its plain twin, the model's own modules."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
 from ragged import batch_of, plain_logits, sequences
 
 from spoutnik.engine.native_runner import NativeRunner
+from spoutnik.engine.runner import draft_ahead
 from spoutnik.model.packing import Packing
 from spoutnik.native import library
 
@@ -136,3 +139,20 @@ def test_only_wanted_logits_are_made_and_blocks_are_copied():
     a, _ = runner.forward(batch_of(step, [20], False, tables[:1]))
     b, _ = runner.forward(batch_of(step, [20], False, free[None]))
     assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_drafts_in_one_call_are_those_of_the_module_run_again_and_again(ahead):
+    model = tiny.model(tiny.DEEPSEEK)
+    ids, tables = sequences((20, 33))
+    found = []
+    for ways in (NativeRunner.draft_ahead, draft_ahead):
+        runner = runner_of(model, mtp=True)
+        batch = batch_of(ids, [0, 0], [True, False], tables)
+        _, states = runner.forward(batch)
+        following = torch.cat([torch.cat([part[1:], part[-1:]]) for part in ids])
+        batch.wanted = torch.tensor([19, 50])  # of the second, not the last
+        settings = torch.tensor([[1.0, 0.0], [0.9, 1.0], [0, 0], [0, 0], [0.3, 0.6]]).expand(ahead, -1, -1)
+        found.append(ways(runner, batch, states, following, settings))
+    assert torch.equal(*found) and found[0].shape == (ahead, 2)
+    assert runner.draft_ahead(replace(batch, wanted=batch.wanted[:0]), states, following, settings[..., :0]).shape == (ahead, 0)
