@@ -1,7 +1,7 @@
 """Exports of a run read by llama.cpp: how many greedy tokens are ours, how large the files are, and whether llama.cpp's
 tokenizer gives our ids.
 
-    PEERS=.venv-peers/bin/python python benchmarks/exports_read_back.py runs/nano
+    python benchmarks/exports_read_back.py runs/nano
 
 The last RL model and the student, in every type, on held-out problems. A token counts where llama.cpp (with the file) and
 our model (with its own weights, in float32) choose the same one after the same beginning, which is llama.cpp's. The folder
@@ -81,7 +81,7 @@ def our_logits(model: Transformer, prompt: list[int], tokens: list[int]) -> torc
 
 def ask(requests: list[dict]) -> list[dict]:
     """What llama.cpp answers, in the peers' environment."""
-    peers = os.environ.get("PEERS", ".venv-peers/bin/python")
+    peers = str(Path(os.environ.get("PEERS", ".venv-peers")) / "bin" / "python")
     shown = subprocess.run([peers, PEER], input=json.dumps(requests), capture_output=True, text=True, check=True)
     return json.loads(shown.stdout)
 

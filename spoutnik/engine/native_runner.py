@@ -61,6 +61,7 @@ class NativeRunner:
 
     def __init__(self, config: ModelConfig, packed: dict[str, Packed], norms: dict[str, Tensor], embedding: Tensor,
                  rotary: Tensor, dtype: torch.dtype, threads: int | None = None):
+        assert library().block_positions() == BLOCK_SIZE
         self.config, self.dtype, self.packed, self.floats = config, dtype, packed, norms
         self.threads = threads or _fastest_threads(packed["head"])
         if embedding.dtype not in (torch.float32, torch.bfloat16):

@@ -19,6 +19,7 @@ from spoutnik.model.transformer import Transformer
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
            "F8_E4M3": torch.float8_e4m3fn}
+_PIECE = 1 << 20  # elements converted at a time
 
 
 def published_parts(name: str, config: ModelConfig) -> list[tuple[str, tuple]]:
@@ -200,8 +201,20 @@ class Reader:
             fp8.dequantise(self.read(name).to(target.device), self.read(name + SCALE).float().to(target.device), target)
         elif _DTYPES[stored.dtype] == target.dtype and target.device.type == "cpu" and target.is_contiguous():
             _read_bytes(stored, target)
+        elif target.is_contiguous():
+            _convert(stored, target.view(-1))
         else:
             target.copy_(self.read(name))
+
+
+def _convert(stored: Stored, target: Tensor) -> None:
+    """Reads a tensor into `target` (elements,) of another type, piece by piece: a second whole one is never in memory."""
+    dtype = _DTYPES[stored.dtype]
+    piece = torch.empty(min(_PIECE, len(target)), dtype=dtype)
+    for start in range(0, len(target), _PIECE):
+        part = piece[:len(target) - start]
+        _read_bytes(stored._replace(start=stored.start + start * dtype.itemsize, size=part.nbytes), part)
+        target[start:start + len(part)] = part
 
 
 def _read_bytes(stored: Stored, target: Tensor) -> None:

@@ -192,7 +192,7 @@ def run(folder, tokenizer, chosen, base=tiny.QWEN, progress=tiny.silent, **other
 def test_the_reward_rises_within_a_few_steps(base, tokenizer, likes_even, tmp_path):
     _, log, bill = run(tmp_path, tokenizer, settings(steps=12, group_size=8), base)
     first, last = ([row["reward"] for row in part] for part in (log[:2], log[-3:]))
-    assert sum(first) / 2 < 0.62 and sum(last) / 3 > 0.8
+    assert sum(first) / 2 < 0.62 and sum(last) / 3 > 0.75
     assert max(row.get("mismatch_kl", 0.0) for row in log) < 1e-6  # absent where no group disagrees
     assert bill.tokens_generated == sum(row["tokens"] for row in log) > 0
 
