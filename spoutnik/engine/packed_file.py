@@ -21,7 +21,7 @@ from spoutnik.errors import RunError
 from spoutnik.files import replacing
 from spoutnik.model.checkpoint import Checkpoint, Stored, read_header
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.weights import Reader
+from spoutnik.model.weights import Reader, read_bytes
 from spoutnik.native import library
 
 _FORMAT = 1  # counts changes of the packed form: files of another number are made again
@@ -121,15 +121,7 @@ class PackedFile:
         """A group in memory of its own."""
         stored = self.tensors[key]
         data = memory(*stored.shape)
-        into = memoryview(data.view(-1).numpy())
-        with open(self.path, "rb", buffering=0) as file:
-            file.seek(stored.start)
-            done = 0
-            while done < stored.size:  # one call reads at most 2 GiB
-                count = file.readinto(into[done:])
-                if not count:
-                    raise RunError(f"{self.path}: ends too early. Delete it: it is made again.")
-                done += count
+        read_bytes(stored, data)
         return self._packed(key, data)
 
     def mapped(self, key: str) -> Packed:

@@ -188,7 +188,7 @@ class Reader:
         """The tensor in memory of its own, in the type it is stored in."""
         stored = self.checkpoint.tensors[name]
         tensor = torch.empty(stored.shape, dtype=_DTYPES[stored.dtype])
-        _read_bytes(stored, tensor)
+        read_bytes(stored, tensor)
         return tensor
 
     def blocks(self, name: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -200,7 +200,7 @@ class Reader:
         if name + SCALE in self.checkpoint.tensors:
             fp8.dequantise(self.read(name).to(target.device), self.read(name + SCALE).float().to(target.device), target)
         elif _DTYPES[stored.dtype] == target.dtype and target.device.type == "cpu" and target.is_contiguous():
-            _read_bytes(stored, target)
+            read_bytes(stored, target)
         elif target.is_contiguous():
             _convert(stored, target.view(-1))
         else:
@@ -213,11 +213,11 @@ def _convert(stored: Stored, target: Tensor) -> None:
     piece = torch.empty(min(_PIECE, len(target)), dtype=dtype)
     for start in range(0, len(target), _PIECE):
         part = piece[:len(target) - start]
-        _read_bytes(stored._replace(start=stored.start + start * dtype.itemsize, size=part.nbytes), part)
+        read_bytes(stored._replace(start=stored.start + start * dtype.itemsize, size=part.nbytes), part)
         target[start:start + len(part)] = part
 
 
-def _read_bytes(stored: Stored, target: Tensor) -> None:
+def read_bytes(stored: Stored, target: Tensor) -> None:
     """Reads a tensor's bytes into `target`, contiguous and of the stored type."""
     if not stored.size:
         return
