@@ -182,19 +182,23 @@ def test_the_reference_model_s_log_probabilities_are_those_of_its_own_samples(to
 
 # The whole loop
 
-def run(folder, tokenizer, chosen, base=tiny.QWEN, progress=tiny.silent, **others):
+def run(folder, tokenizer, chosen, base=tiny.QWEN, progress=tiny.silent, seed=0, **others):
     made = model(base)
-    log, bill = grpo(made, tokenizer, ARITHMETIC, chosen, 0, "rl", Checkpoints(folder, 0.0), progress, **others)
+    log, bill = grpo(made, tokenizer, ARITHMETIC, chosen, seed, "rl", Checkpoints(folder, 0.0), progress, **others)
     return made, log, bill
 
 
 @pytest.mark.parametrize("base", [tiny.DEEPSEEK, tiny.QWEN], ids=["deepseek", "qwen2"])
 def test_the_reward_rises_within_a_few_steps(base, tokenizer, likes_even, tmp_path):
-    _, log, bill = run(tmp_path, tokenizer, settings(steps=12, group_size=8), base)
-    first, last = ([row["reward"] for row in part] for part in (log[:2], log[-3:]))
-    assert sum(first) / 2 < 0.62 and sum(last) / 3 > 0.75
-    assert max(row.get("mismatch_kl", 0.0) for row in log) < 1e-6  # absent where no group disagrees
-    assert bill.tokens_generated == sum(row["tokens"] for row in log) > 0
+    ends = []
+    for seed in range(3):  # one run is at the mercy of a sample: the last digit of a logit decides it
+        _, log, bill = run(tmp_path / str(seed), tokenizer, settings(steps=12, group_size=8), base, seed=seed)
+        first, last = ([row["reward"] for row in part] for part in (log[:2], log[-3:]))
+        assert sum(first) / 2 < 0.62
+        ends.append(sum(last) / 3)
+        assert max(row.get("mismatch_kl", 0.0) for row in log) < 1e-6  # absent where no group disagrees
+        assert bill.tokens_generated == sum(row["tokens"] for row in log) > 0
+    assert sum(ends) / 3 > 0.8
 
 
 def test_a_run_killed_and_run_again_ends_with_the_same_bytes(tokenizer, likes_even, tmp_path):
