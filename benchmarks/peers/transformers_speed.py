@@ -4,8 +4,9 @@ in the peers' environment.
 Reads one JSON object from stdin; the last line written is a JSON object.
 
 {"model": folder, "threads": how many, "requests": [{"prompt": ids, "tokens": how many to generate}], "rounds": how often}:
-    greedy, nothing ends early. "attention": sdpa or eager; "batching": arguments of ContinuousBatchingConfig. Every token is
-    multiplied with all keys of all sequences at work and the foreign ones are masked, so there are 16 at a time. Answer:
+    greedy, nothing ends early; the first "warmup" of them go before the rounds. "attention": sdpa or eager; "batching":
+    arguments of ContinuousBatchingConfig. Every token is multiplied with all keys of all sequences at work and the foreign
+    ones are masked, so there are 16 at a time. Answer:
     {"seconds": of each round, "generated", "prompt": tokens of a round, "version"}.
 {"model": folder, "threads": how many, "decode": tokens, "rounds": how often}: one token after another behind a prompt of 16
     random ids; "compile": whether by torch.compile, with a static cache. Answer: {"decode": tokens per second by each
@@ -24,7 +25,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig, StaticCache
 
-DEFAULTS = {"rounds": 1, "warmup": True, "attention": "sdpa", "batching": {}, "compile": False}
+DEFAULTS = {"rounds": 1, "warmup": 8, "attention": "sdpa", "batching": {}, "compile": False}
 BEFORE_DECODING = 16
 
 
@@ -39,11 +40,11 @@ def continuous(model: transformers.PreTrainedModel, options: dict) -> dict:
     batching = ContinuousBatchingConfig(**settings)
     with model.continuous_batching_context_manager(greedy, continuous_batching_config=batching) as manager:
         seconds = []
-        for turn in range(options["rounds"] + options["warmup"]):
+        for asked in [requests[:options["warmup"]], *[requests] * options["rounds"]]:
             began = time.perf_counter()
-            for request in requests:
+            for request in asked:
                 manager.add_request(request["prompt"], max_new_tokens=request["tokens"], eos_token_id=-1)
-            generated, waiting = 0, len(requests)
+            generated, waiting = 0, len(asked)
             while waiting:
                 result = manager.get_result(timeout=1)
                 if result is not None and result.is_finished():
@@ -52,9 +53,8 @@ def continuous(model: transformers.PreTrainedModel, options: dict) -> dict:
                     generated, waiting = generated + len(result.generated_tokens), waiting - 1
                 elif result is None and not manager.is_running():
                     sys.exit("transformers' generation thread ended early")
-            if turn >= options["warmup"]:
-                seconds.append(time.perf_counter() - began)
-    return {"seconds": seconds, "generated": generated, "prompt": sum(len(request["prompt"]) for request in requests)}
+            seconds.append(time.perf_counter() - began)
+    return {"seconds": seconds[1:], "generated": generated, "prompt": sum(len(request["prompt"]) for request in requests)}
 
 
 @torch.inference_mode()

@@ -3,8 +3,8 @@ peers`).
 
 Reads one JSON object from stdin: {"model": folder, "requests": [{"prompt": ids, "tokens": how many to generate}], "rounds":
 how often, "threads": how many, "cache_gb": memory for keys and values, "engine": arguments of vllm.LLM}. Greedy, the end of
-sentence ignored, no tokenizer, nothing detokenised. One round goes before those that count. The last line written is a JSON
-object: {"seconds": of each round, "generated", "prompt": tokens of a round, "version"}.
+sentence ignored, no tokenizer, nothing detokenised. The first "warmup" requests go before the rounds. The last line written
+is a JSON object: {"seconds": of each round, "generated", "prompt": tokens of a round, "version"}.
 
     echo '{"model": "FOLDER", "requests": [{"prompt": [1, 2, 3], "tokens": 8}], "rounds": 1, "threads": 2}' |
         .venv-vllm/bin/python benchmarks/peers/vllm_throughput.py
@@ -15,7 +15,7 @@ import os
 import sys
 import time
 
-DEFAULTS = {"rounds": 1, "warmup": True, "cache_gb": 4, "engine": {}}
+DEFAULTS = {"rounds": 1, "warmup": 8, "cache_gb": 4, "engine": {}}
 
 
 def main() -> None:
@@ -33,12 +33,13 @@ def main() -> None:
     prompts = [{"prompt_token_ids": request["prompt"]} for request in options["requests"]]
     settings = [vllm.SamplingParams(temperature=0.0, max_tokens=request["tokens"], ignore_eos=True, detokenize=False)
                 for request in options["requests"]]
+    if options["warmup"]:
+        model.generate(prompts[:options["warmup"]], settings[:options["warmup"]], use_tqdm=False)
     seconds, generated = [], 0
-    for turn in range(options["rounds"] + options["warmup"]):
+    for _ in range(options["rounds"]):
         began = time.perf_counter()
         results = model.generate(prompts, settings, use_tqdm=False)
-        if turn >= options["warmup"]:
-            seconds.append(time.perf_counter() - began)
+        seconds.append(time.perf_counter() - began)
         generated = sum(len(result.outputs[0].token_ids) for result in results)
     model.llm_engine.engine_core.shutdown()  # its last words go to stdout too
     print(json.dumps({"seconds": seconds, "generated": generated, "version": vllm.__version__,
