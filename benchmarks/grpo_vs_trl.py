@@ -1,4 +1,5 @@
-"""GRPO end to end on the CPU: Spoutnik against TRL's GRPOTrainer, and against nothing but the matrix products.
+"""GRPO on the CPU, whole steps and their generation alone: Spoutnik against TRL's GRPOTrainer, and against nothing but the
+matrix products.
 
 Same initial weights (TRL's side writes them), same prompts, group size, completion length and reward; both sides sample,
 judge and take a gradient step. What counts is true completion tokens per second: no padding, nothing after the end of
@@ -50,8 +51,8 @@ def prompts_of(step: int) -> list[list[int]]:
     return [[rng.randrange(3, 1024) for _ in range(rng.randint(8, 16))] for _ in range(PROMPTS)]
 
 
-def run_trl(folder: Path, **choices) -> list[float]:
-    """True completion tokens per second of each step. choices: what is TRL's to choose."""
+def run_trl(folder: Path, **choices) -> dict:
+    """Per step: true completion tokens, seconds, and of them those of generation. choices: what is TRL's to choose."""
     options = {"prompts": [p for step in range(STEPS + 1) for p in prompts_of(step)], "group_size": GROUP,
                "prompts_per_step": PROMPTS, "max_completion_length": LENGTH, "steps": STEPS, "threads": cores(),
                "eos_probability": EOS_PROBABILITY, "save_model_dir": str(folder), **choices}
@@ -60,7 +61,8 @@ def run_trl(folder: Path, **choices) -> list[float]:
     if done.returncode:
         sys.exit(f"TRL's side failed (is the peers' environment there? make peers):\n{done.stderr[-2000:]}")
     result = json.loads(done.stdout.splitlines()[-1])
-    return [tokens / seconds for tokens, seconds in zip(result["completion_tokens"], result["seconds"])]
+    return {"tokens": result["completion_tokens"], "sampling": result["generation_seconds"],
+            "update": result["update_seconds"]}
 
 
 def run_ours(folder: Path) -> dict:
@@ -87,9 +89,9 @@ def run_ours(folder: Path) -> dict:
     return measured
 
 
-def limit_seconds(folder: Path, tokens: float) -> float:
+def limit_seconds(folder: Path, tokens: float) -> tuple[float, float]:
     """The step's matrix products alone, in bfloat16, perfectly spread over the cores: one forward per sampled token (in
-    batches as large as one core ever has), and forward plus backward over prompts and completions."""
+    batches as large as one core ever has); and forward plus backward over prompts and completions."""
     config = ModelConfig.load(folder)
     d, i, kv = config.hidden_size, config.intermediate_size, config.num_key_value_heads * config.qk_head_dim
     layer = [(d, d), (d, kv), (d, kv), (d, d), (d, i), (d, i), (i, d)]
@@ -99,27 +101,32 @@ def limit_seconds(folder: Path, tokens: float) -> float:
     sampling = matmul_limit([(rows, a, b) for a, b in matrices], torch.bfloat16) / rows * tokens
     shapes = [s for a, b in matrices for s in ((sequence, a, b), (sequence, b, a), (a, sequence, b))]
     update = matmul_limit(shapes, torch.bfloat16) / sequence * (tokens + PROMPTS * GROUP * 12)
-    return (sampling + update) / cores()
+    return sampling / cores(), update / cores()
+
+
+def rates(runs: list[dict]) -> tuple[float, float]:
+    """Completion tokens per second: of whole steps, and of their generation alone."""
+    steps = [step for run in runs for step in zip(run["tokens"], run["sampling"], run["update"])]
+    return (statistics.median(tokens / (sampling + update) for tokens, sampling, update in steps),
+            statistics.median(tokens / sampling for tokens, sampling, _ in steps))
 
 
 def main() -> None:
     print(machine())
-    ours, trl, plain_trl, details = [], [], [], []
+    runs = {"ours": [], "at_its_best": [], "defaults": []}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for _ in range(ROUNDS):  # in turns: the machine's mood is shared
-            trl += run_trl(folder)
-            plain_trl += run_trl(folder, micro_batch=8, attention="sdpa")
-            measured = run_ours(folder)
-            ours += [t / (a + b) for t, a, b in zip(measured["tokens"], measured["sampling"], measured["update"])]
-            details.append(measured)
-        tokens = statistics.mean(t for m in details for t in m["tokens"])
-        limit = tokens / limit_seconds(folder, tokens)
-    common = {"ours": statistics.median(ours), "limit": limit, "unit": "tokens/s", "completion_tokens_per_step": tokens,
-              "sampling_seconds": statistics.median(s for m in details for s in m["sampling"]),
-              "update_seconds": statistics.median(s for m in details for s in m["update"])}
-    print_result([common | {"name": "grpo_vs_trl_at_its_best", "peer": statistics.median(trl)},
-                  common | {"name": "grpo_vs_trl_defaults", "peer": statistics.median(plain_trl)}])
+            runs["at_its_best"].append(run_trl(folder))
+            runs["defaults"].append(run_trl(folder, micro_batch=8, attention="sdpa"))
+            runs["ours"].append(run_ours(folder))
+        tokens = statistics.mean(t for run in runs["ours"] for t in run["tokens"])
+        sampling, update = limit_seconds(folder, tokens)
+    limits = {"grpo": tokens / (sampling + update), "rollouts": tokens / sampling}
+    ours, *peers = (dict(zip(limits, rates(found))) for found in runs.values())
+    print_result([{"name": f"{what}_vs_trl_{name}", "ours": ours[what], "peer": peer[what], "limit": limits[what],
+                   "unit": "tokens/s", "completion_tokens_per_step": tokens}
+                  for name, peer in zip(["at_its_best", "defaults"], peers) for what in limits])
 
 
 if __name__ == "__main__":

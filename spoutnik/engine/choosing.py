@@ -29,8 +29,8 @@ def first_tokens(samples: list[Sample], logits: Tensor) -> int:
     asked = [(s, logits[i:i + 1].clone()) for i, s in enumerate(samples) if s.top_logprobs is not None]
     broken = replace_broken(logits)
     for i, made in enumerate(samples):
-        if made.adjustment is not None:
-            made.adjustment.apply(logits[i], 0)
+        for adjustment in made.adjustments:
+            adjustment.apply(logits[i], 0)
     tokens, logprobs = sample(logits, Settings.of([s.params for s in samples], uniforms_of((s.seed, 0) for s in samples)))
     for i, (made, token, logprob) in enumerate(zip(samples, tokens.tolist(), logprobs.tolist())):
         if i in broken:
@@ -39,8 +39,8 @@ def first_tokens(samples: list[Sample], logits: Tensor) -> int:
         made.token_ids, made.logprobs = [token], [logprob]
         if made.watched:
             made.see([token])
-        if token in made.request.eos_ids or made.params.max_tokens == 1:
-            made.end("stop" if token in made.request.eos_ids else "length")
+        if token in made.request.ends or made.params.max_tokens == 1:
+            made.end_with(token)
     for made, row in asked:
         if made.token_ids:
             made.top_logprobs += likeliest(row, made.params.logprobs, made.token_ids)
@@ -62,18 +62,18 @@ def accepted(made: Sample, tokens: list[int], room: int) -> list[int]:
     room: how many may still come."""
     count = 1
     while count < len(tokens) and tokens[count - 1] == made.drafts[count - 1] and count < room \
-            and tokens[count - 1] not in made.request.eos_ids:
+            and tokens[count - 1] not in made.request.ends:
         count += 1
     return tokens[:made.see(tokens[:count])] if made.watched else tokens[:count]
 
 
-def accept_all(rows: Rows, tokens: Tensor, logprobs: Tensor, ends: Tensor, broken: list[int], watched: Iterable[Sample],
+def accept_all(rows: Rows, tokens: Tensor, logprobs: Tensor, broken: list[int], watched: Iterable[Sample],
                asked: Asked) -> list[int]:
-    """The next token (rows,) of many rows at once; returns those that are over. ends (V,) bool: the ends of sentence."""
+    """The next token (rows,) of many rows at once; returns those that are over."""
     rows.append(tokens, logprobs)
     for sequence in rows.sequences:
         sequence.length += 1
-    over = ends[tokens] & rows.heeds_eos.bool() | (rows.generated >= rows.limits)
+    over = (tokens[:, None] == rows.ends).any(1) | (rows.generated >= rows.limits)
     leaving = set(over.nonzero()[:, 0].tolist())
     for row in broken:
         rows.sequences[row].owner.fail(NOT_FINITE)

@@ -29,8 +29,6 @@ class EngineCore:
         self.runner, self.scheduler, self.tokenizer, self.drafter, self.clock = runner, scheduler, tokenizer, drafter, clock
         self.vocabulary = runner.config.vocab_size
         self.eos_ids = frozenset(eos_ids)
-        self._ends = torch.zeros(self.vocabulary, dtype=torch.bool)
-        self._ends[[token for token in self.eos_ids if 0 <= token < self.vocabulary]] = True
         self.rows = Rows(scheduler.max_num_seqs)
         self.requests: dict[str, Request] = {}
         self.counts = Counts()
@@ -106,19 +104,21 @@ class EngineCore:
             asked.append((made, logits[start:start + 1 + made.sequence.drafts].clone()))
         broken = replace_broken(logits)
         for made in self._watched:
-            if made.adjustment is not None:
-                row = made.sequence.row
-                made.adjustment.apply(logits[step.place(row)], int(rows.generated[row]))
+            row = made.sequence.row
+            for adjustment in made.adjustments:
+                adjustment.apply(logits[step.place(row)], rows.count(row))
         step.chosen, logprobs = sample(logits, settings)
         if step.starts is None and step.rows > FEW:
-            leaving = accept_all(rows, step.chosen, logprobs, self._ends, broken, self._watched, asked)
+            leaving = accept_all(rows, step.chosen, logprobs, broken, self._watched, asked)
             step.made = step.rows
         else:
             leaving = self._accept_each(step, logprobs, broken, asked)
         for row in leaving:
             made = rows.sequences[row].owner
-            made.end("stop" if int(rows.tokens[row]) in made.request.eos_ids else "length")
+            made.end_with(int(rows.tokens[row]))
             step.ended.append(made)
+        for made in [made for made in self._watched if not made.watched]:
+            del self._watched[made]
 
     def _settings(self, step: Step) -> Settings:
         """For each token of the decoding rows."""
@@ -149,7 +149,7 @@ class EngineCore:
                 if made in raw:
                     made.top_logprobs += likeliest(raw[made][:len(new)], made.params.logprobs, new)
             step.kept.append(len(new))
-            if made.finish_reason or new[-1] in made.request.eos_ids or made.params.max_tokens <= rows.count(row):
+            if made.finish_reason or new[-1] in made.request.ends or made.params.max_tokens <= rows.count(row):
                 leaving.append(row)
         return leaving
 

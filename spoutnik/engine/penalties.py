@@ -1,16 +1,32 @@
 """Changes to a row's logits before a token is chosen: biases, forbidden ends, penalties. In vLLM's order."""
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
 from spoutnik.engine.params import SamplingParams
 
 
+class Constraint(Protocol):
+    """What changes the logits of one sample's next token. done: it has nothing more to change."""
+
+    done: bool
+
+    def feed(self, token: int) -> None:
+        """A token that was generated."""
+
+    def apply(self, logits: Tensor, generated: int) -> None:
+        """logits (V,), changed in place, of the token that follows `generated` ones."""
+
+
 class Adjustment:
-    """The changes that one sample asks for, and the tokens that they depend on.
+    """The changes that one sample's parameters ask for, and the tokens that they depend on.
 
     ends: tokens that must not come before min_tokens.
     """
+
+    done = False
 
     def __init__(self, params: SamplingParams, prompt: list[int], ends: list[int], vocabulary: int):
         self.params = params
@@ -23,15 +39,13 @@ class Adjustment:
             self.seen = torch.zeros(vocabulary, dtype=torch.bool)
             self.seen[torch.tensor(prompt)] = True
 
-    def feed(self, tokens: list[int]) -> None:
-        """Tokens that were generated."""
-        for token in tokens if self.counts is not None else ():
+    def feed(self, token: int) -> None:
+        if self.counts is not None:
             self.counts[token] += 1
             if self.seen is not None:
                 self.seen[token] = True
 
     def apply(self, logits: Tensor, generated: int) -> None:
-        """logits (V,), changed in place, of the token that follows `generated` ones."""
         params = self.params
         if len(self.biased):
             logits[self.biased] += self.biases

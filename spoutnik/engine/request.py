@@ -1,5 +1,6 @@
 """A request on its way through the engine, and its samples."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -7,7 +8,7 @@ import torch
 from spoutnik.engine.detokenise import TextStream
 from spoutnik.engine.outputs import CompletionOutput, Metrics, RequestOutput
 from spoutnik.engine.params import SamplingParams
-from spoutnik.engine.penalties import Adjustment
+from spoutnik.engine.penalties import Adjustment, Constraint
 from spoutnik.engine.sampling import row_seeds
 from spoutnik.engine.scheduler import Sequence
 from spoutnik.text.tokenizer import Tokenizer
@@ -17,7 +18,8 @@ from spoutnik.text.tokenizer import Tokenizer
 class Sample:
     """One of a request's n completions. token_ids, logprobs: as known when it last was not decoding.
 
-    text, adjustment, top_logprobs: only where the request needs them (text: stop texts, or a stream).
+    text, adjustments, top_logprobs: only where the request needs them (text: stop texts, or a stream; adjustments: to the
+        logits of its next token).
     """
 
     request: "Request"
@@ -27,7 +29,7 @@ class Sample:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     text: TextStream | None = None
-    adjustment: Adjustment | None = None
+    adjustments: list[Constraint] = field(default_factory=list)
     top_logprobs: list[dict[int, float]] | None = None
     drafts: list[int] = field(default_factory=list)  # guesses of its next tokens
     places: object = None  # the drafter's
@@ -43,26 +45,30 @@ class Sample:
     @property
     def watched(self) -> bool:
         """Must each of its tokens be looked at in Python?"""
-        return self.text is not None or self.adjustment is not None or bool(self.params.stop_token_ids)
+        return self.text is not None or bool(self.adjustments)
 
     def see(self, tokens: list[int]) -> int:
-        """Looks at new tokens one by one; returns how many count, fewer than all where one ended it."""
+        """Looks at new tokens one by one; returns how many count, fewer than all where a stop text ended it."""
         for number, token in enumerate(tokens, start=1):
-            if self.adjustment is not None:
-                self.adjustment.feed([token])
-            if token in self.params.stop_token_ids:
-                self.finish_reason, self.stop_reason = "stop", token
-            elif self.text is not None and token not in self.request.eos_ids:
+            for adjustment in self.adjustments:
+                adjustment.feed(token)
+            if self.text is not None and token not in self.request.ends:
                 stop = self.text.feed(token)
                 if stop is not None:
                     self.finish_reason, self.stop_reason = "stop", stop
-            if self.finish_reason is not None:
-                return number
+                    return number
+        self.adjustments = [adjustment for adjustment in self.adjustments if not adjustment.done]
         return len(tokens)
 
     def end(self, reason: str) -> None:
         """It ends now, unless it has ended for a reason of its own."""
         self.finish_reason = self.finish_reason or reason
+
+    def end_with(self, token: int) -> None:
+        """Its last token: one that ends it, or the last that it may have."""
+        if self.finish_reason is None and token in self.request.ends:
+            self.finish_reason, self.stop_reason = "stop", None if token in self.request.eos_ids else token
+        self.end("length")
 
     def fail(self, reason: str) -> None:
         self.finish_reason, self.stop_reason = "error", reason
@@ -83,7 +89,8 @@ class Sample:
 class Request:
     """n samples of one prompt. number: how manieth it is, which also says which of two is younger.
 
-    eos_ids: the tokens that end it (none where it ignores them). seed, seed_number: see `row_seeds`.
+    eos_ids: the ends of sentence that end it (none where it ignores them); ends: these, and the tokens that it names itself.
+    seed, seed_number: see `row_seeds`. constrain: makes what limits the choice of a sample's tokens, from its index.
     """
 
     request_id: str
@@ -94,7 +101,9 @@ class Request:
     seed_number: int
     number: int = 0
     stream: bool = False
+    constrain: Callable[[int], Constraint] | None = None
     eos_ids: frozenset[int] = frozenset()
+    ends: frozenset[int] = frozenset()
     samples: list[Sample] = field(default_factory=list)
     unfinished: int = 0
     prompt_logprobs: list[dict[int, float] | None] | None = None
@@ -105,6 +114,7 @@ class Request:
         """Makes its samples, and of the first one the sequence that computes the prompt for all."""
         params, prompt = self.params, self.prompt_token_ids
         self.eos_ids = frozenset() if params.ignore_eos else eos_ids
+        self.ends = self.eos_ids.union(params.stop_token_ids)
         self.unfinished = params.n
         self.prompt_logprobs = None if params.prompt_logprobs is None else [None]
         seeds = row_seeds(self.seed, torch.full((params.n,), self.seed_number), torch.arange(params.n))
@@ -113,7 +123,9 @@ class Request:
             if tokenizer is not None and (params.stop or self.stream):
                 made.text = TextStream(tokenizer, params)
             if params.adjusted:
-                made.adjustment = Adjustment(params, prompt, sorted({*eos_ids, *params.stop_token_ids}), vocabulary)
+                made.adjustments.append(Adjustment(params, prompt, sorted({*eos_ids, *params.stop_token_ids}), vocabulary))
+            if self.constrain is not None:
+                made.adjustments.append(self.constrain(index))
             made.top_logprobs = None if params.logprobs is None else []
             self.samples.append(made)
         self.samples[0].sequence = Sequence(list(prompt), len(prompt), (self.number, 0), forks=params.n,

@@ -13,23 +13,24 @@ from spoutnik.engine.sampling import Settings, columns_of, uniforms_below_1
 from spoutnik.engine.scheduler import Sequence
 
 # Of each row: its last token, not in the cache yet; tokens in the cache; seed; tokens generated, and how many may be; whether
-# the end of sentence ends it; whether the MTP module has seen all of it.
-_INTEGERS = ("tokens", "contexts", "seeds", "generated", "limits", "heeds_eos", "complete")
+# the MTP module has seen all of it.
+_INTEGERS = ("tokens", "contexts", "seeds", "generated", "limits", "complete")
 _REALS = ("temperature", "top_p", "top_k", "min_p")
 _TOKENS, _CONTEXTS, _, _GENERATED = range(4)
 
 
 class Rows:
-    """sequences: in the order of the rows. Columns: the names above, (rows,) each; tables (rows, width): their blocks."""
+    """sequences: in the order of the rows. Columns: the names above, (rows,) each; tables (rows, width): their blocks; ends
+    (rows, width): the tokens that end them, -1 for none."""
 
     tokens: Tensor
     contexts: Tensor
     seeds: Tensor
     generated: Tensor
     limits: Tensor
-    heeds_eos: Tensor
     complete: Tensor
     tables: Tensor
+    ends: Tensor
     each: Tensor  # 0, 1, 2, ...: the rows' own numbers
 
     reals: Tensor  # (4, rows): temperature, top_p, top_k, min_p; columns: each of them
@@ -40,6 +41,7 @@ class Rows:
         self._integers = torch.zeros(len(_INTEGERS), 0, dtype=torch.long)
         self._reals = torch.zeros(len(_REALS), 0)
         self._tables = torch.zeros(0, 8, dtype=torch.long)
+        self._ends = torch.zeros(0, 1, dtype=torch.long)
         self._history = torch.zeros(0, 64, dtype=torch.long)  # what each has generated
         self._logprobs = torch.zeros(0, 64)
         self._most = 0  # no row has generated more
@@ -53,12 +55,12 @@ class Rows:
         rows = len(self.sequences)
         for number, name in enumerate(_INTEGERS):
             setattr(self, name, self._integers[number, :rows])
-        self.tables, self.each = self._tables[:rows], torch.arange(rows)
+        self.tables, self.ends, self.each = self._tables[:rows], self._ends[:rows], torch.arange(rows)
         self.reals = self._reals[:, :rows]
         self.columns = self.reals.unbind()
         self._numbers = self._integers.numpy()
-        self._history_numbers, self._logprob_numbers, self._table_numbers = (
-            store.numpy() for store in (self._history, self._logprobs, self._tables))
+        self._history_numbers, self._logprob_numbers, self._table_numbers, self._end_numbers = (
+            store.numpy() for store in (self._history, self._logprobs, self._tables, self._ends))
 
     def settings(self) -> Settings:
         """For each row's next token."""
@@ -71,16 +73,19 @@ class Rows:
         first, samples = len(self.sequences), [s.owner for s in sequences]
         most = max(len(made.token_ids) for made in samples)
         self._most = max(self._most, most)
-        self._reserve(first + len(sequences), max(len(s.blocks) for s in sequences), most)
+        self._reserve(first + len(sequences), max(len(s.blocks) for s in sequences), most,
+                      max(len(made.request.ends) for made in samples))
         new = slice(first, first + len(sequences))
         self._integers[:, new] = torch.tensor([
-            [made.token_ids[-1], s.length - 1, made.seed, len(made.token_ids), made.params.max_tokens,
-             not made.params.ignore_eos, 1] for s, made in zip(sequences, samples)]).T
+            [made.token_ids[-1], s.length - 1, made.seed, len(made.token_ids), made.params.max_tokens, 1]
+            for s, made in zip(sequences, samples)]).T
         self._reals[:, new] = columns_of([made.params for made in samples])
         for row, (sequence, made) in enumerate(zip(sequences, samples), start=first):
             sequence.row = row
             self._history_numbers[row, :len(made.token_ids)] = made.token_ids
             self._logprob_numbers[row, :len(made.token_ids)] = made.logprobs
+            ends = list(made.request.ends)
+            self._end_numbers[row] = ends + [-1] * (self._ends.shape[1] - len(ends))
         self.sequences += sequences
         self._look()
         self.read_blocks(sequences)
@@ -145,7 +150,7 @@ class Rows:
         if holes:
             to, source = torch.tensor(holes), torch.tensor(movers)
             self._integers[:, to], self._reals[:, to] = self._integers[:, source], self._reals[:, source]
-            for store in (self._tables, self._history, self._logprobs):
+            for store in (self._tables, self._ends, self._history, self._logprobs):
                 store[to] = store[source]
         self._look()
 
@@ -155,14 +160,16 @@ class Rows:
             self._most = int(self.generated.max()) + count
             self._reserve(len(self.sequences), 0, self._most)
 
-    def _reserve(self, rows: int, blocks: int, columns: int) -> None:
-        """Room for so many rows, of so many blocks and generated tokens each."""
+    def _reserve(self, rows: int, blocks: int, columns: int, ends: int = 0) -> None:
+        """Room for so many rows, of so many blocks, generated tokens and ends each."""
         have = self._integers.shape[1]
-        if rows <= have and blocks <= self._tables.shape[1] and columns <= self._history.shape[1]:
+        if (rows <= have and blocks <= self._tables.shape[1] and columns <= self._history.shape[1]
+                and ends <= self._ends.shape[1]):
             return
         more = max(min(max(2 * have, 16), self._capacity), rows) - have if rows > have else 0
         self._integers, self._reals = (F.pad(t, (0, more)) for t in (self._integers, self._reals))
         self._tables = _grown(self._tables, more, blocks)
+        self._ends = F.pad(self._ends, (0, max(ends - self._ends.shape[1], 0), 0, more), value=-1)
         self._history, self._logprobs = (_grown(t, more, columns) for t in (self._history, self._logprobs))
         self._look()
 

@@ -98,6 +98,11 @@ class Scheduler:
     def unfinished(self) -> int:
         return len(self.waiting) + len(self.prefilling) + len(self.decoding)
 
+    @property
+    def capacity(self) -> int:
+        """Tokens that one sequence may have, if it is alone."""
+        return self.pool.size * BLOCK_SIZE
+
     def refuse_unfitting(self, prompt_length: int, max_tokens: int) -> None:
         """Raises UserError for a sequence that could never be computed to its end, even alone."""
         needed = blocks_for(prompt_length + max_tokens - 1)

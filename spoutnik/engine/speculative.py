@@ -46,7 +46,7 @@ def _announce(rows: Rows, up_to: int, places: int) -> bool:
 
 def _wanted(made: Sample, generated: int, most: int) -> int:
     """How many drafts a sample can use: none where its logits depend on more than the model, none beyond its end."""
-    if made.finish_reason is not None or made.adjustment is not None:
+    if made.finish_reason is not None or made.adjustments:
         return 0
     return max(min(most, made.params.max_tokens - generated - 1), 0)
 

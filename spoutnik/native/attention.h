@@ -44,34 +44,48 @@ inline void score<bf16>(const bf16* query, const bf16* keys, int64_t stride, int
 }
 #endif
 
+// W blocks of lanes of what `weigh` computes, from number i on.
+template <int H, int W, typename T>
+inline void weigh_blocks(const float* p, int64_t p_stride, const T* values, int64_t stride, int64_t positions, int64_t width,
+                         int64_t i, float* sums) {
+    floats even[H][W] = {}, odd[H][W] = {};
+    const auto add = [&](int64_t s, floats (&sum)[H][W]) {
+        for (int w = 0; w < W; w++) {
+            floats value;
+            for (int64_t l = 0; l < LANES; l++) value[l] = to_float(values[s * stride + i + w * LANES + l]);
+            for (int h = 0; h < H; h++) {
+                sum[h][w] += p[h * p_stride + s] * value;
+                IN_ORDER(sum[h][w]);
+            }
+        }
+    };
+    int64_t s = 0;
+    for (; s + 2 <= positions; s += 2) {
+        add(s, even);
+        add(s + 1, odd);
+    }
+    if (s < positions) add(s, even);
+    for (int h = 0; h < H; h++)
+        for (int w = 0; w < W; w++) {
+            float* to = sums + h * width + i + w * LANES;
+            even[h][w] += odd[h][w];
+            IN_ORDER(even[h][w]);
+            even[h][w] += load<floats>(to);
+            std::memcpy(to, &even[h][w], sizeof(floats));
+        }
+}
+
 // sums (H heads, width) += p (H, positions; p_stride apart) times values (positions, width; stride apart). Every other position
 // has a sum of its own, however many heads there are: a head's numbers must not depend on who comes with it.
 template <int H, typename T>
 inline void weigh(const float* p, int64_t p_stride, const T* values, int64_t stride, int64_t positions, int64_t width,
                   float* sums) {
-    constexpr int U = 2;
+    constexpr int W = H == 1 ? 4 : H == 2 ? 2 : 1;  // blocks at a time: enough sums to hide an addition's latency
     int64_t i = 0;
-    for (; i + LANES <= width; i += LANES) {
-        floats sum[H][U] = {};
-        const auto add = [&](int64_t s, int u) {
-            floats value;
-            for (int64_t l = 0; l < LANES; l++) value[l] = to_float(values[s * stride + i + l]);
-            for (int h = 0; h < H; h++) {
-                sum[h][u] += p[h * p_stride + s] * value;
-                IN_ORDER(sum[h][u]);
-            }
-        };
-        int64_t s = 0;
-        for (; s + U <= positions; s += U)
-            for (int u = 0; u < U; u++) add(s + u, u);
-        for (; s < positions; s++) add(s, 0);
-        for (int h = 0; h < H; h++) {
-            sum[h][0] += sum[h][1];
-            IN_ORDER(sum[h][0]);
-            sum[h][0] += load<floats>(sums + h * width + i);
-            std::memcpy(sums + h * width + i, &sum[h][0], sizeof(floats));
-        }
-    }
+    for (; i + W * LANES <= width; i += W * LANES) weigh_blocks<H, W>(p, p_stride, values, stride, positions, width, i, sums);
+    if constexpr (W == 4)
+        for (; i + 2 * LANES <= width; i += 2 * LANES) weigh_blocks<H, 2>(p, p_stride, values, stride, positions, width, i, sums);
+    for (; i + LANES <= width; i += LANES) weigh_blocks<H, 1>(p, p_stride, values, stride, positions, width, i, sums);
     for (; i < width; i++)
         for (int h = 0; h < H; h++)
             for (int64_t s = 0; s < positions; s++) {

@@ -20,6 +20,13 @@ struct Entries {
     const C* block(int64_t position) const { return data + table[position / BLOCK] * BLOCK * width; }
 };
 
+// The entries of a block, on their way to the caches: its first reader brings them for all groups of heads.
+template <typename C>
+inline void fetch(const C* block, int64_t width) {
+    for (const char* line = reinterpret_cast<const char*>(block); line < reinterpret_cast<const char*>(block + BLOCK * width); line += 64)
+        __builtin_prefetch(line, 0, 2);
+}
+
 // One token that sees `length` positions: q (heads, key_width), as wide in memory as `q_step`, to out (heads, value_width).
 template <typename C>
 void attend_token(const Entries<C>& e, const C* q, int64_t q_step, int64_t heads, int64_t length, float scale, float* out) {
@@ -28,14 +35,12 @@ void attend_token(const Entries<C>& e, const C* q, int64_t q_step, int64_t heads
     tops.assign(heads, -1e30f);
     totals.assign(heads, 0.0f);
     std::fill(out, out + heads * e.value_width, 0.0f);
+    if (e.key == 0) fetch(e.block(0), e.width);
     for (int64_t start = 0; start < length; start += CHUNK) {
         const int64_t count = std::min(CHUNK, length - start);
         for (int64_t s = 0; s < count; s += BLOCK) {
             const C* keys = e.block(start + s) + e.key;
-            if (start + s + BLOCK < length) {
-                const C* next = e.block(start + s + BLOCK) + e.key;
-                for (int64_t i = 0; i < BLOCK; i++) __builtin_prefetch(next + i * e.width);
-            }
+            if (e.key == 0 && start + s + BLOCK < length) fetch(e.block(start + s + BLOCK), e.width);
             for (int64_t h = 0; h < heads; h++)
                 score(q + h * q_step, keys, e.width, std::min(BLOCK, count - s), e.key_width, scale, scores.data() + h * CHUNK + s);
         }

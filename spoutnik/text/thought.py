@@ -1,7 +1,9 @@
 """Where a thought starts and ends. One place decides; training, evaluation and chat ask it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from spoutnik.text.incremental import IncrementalText, StopTexts
 from spoutnik.text.tokenizer import Tokenizer
 
 
@@ -37,42 +39,75 @@ def read_reply(ids: list[int], tokenizer: Tokenizer, finished: bool, thinking: b
     else all is answer, as always where the vocabulary has no end of thought. A thought that was never closed is all thought
     and no answer: it earns nothing and leaks nothing.
     """
-    thinking = thinking and tokenizer.end_think_id is not None
-    if not thinking and ids[:1] == [tokenizer.think_id]:
-        ids, thinking = ids[1:], True
-    marks = [i for i, token in enumerate(ids) if token == tokenizer.end_think_id]
-    end = (marks[0] if marks else len(ids)) if thinking else 0
-    thought, answer = tokenizer.decode(ids[:end]).strip(), tokenizer.decode(ids[end + thinking:]).strip()
+    stream = ThoughtStream(tokenizer, thinking)
+    begins = stream.thinking
+    if not begins and ids and ids[0] == stream.start:
+        ids, begins = ids[1:], True
+        stream.thinking = True
+    thought, answer = map("".join, zip(stream.feed(ids), stream.close()))
     strays = {tokenizer.think_id, tokenizer.user_id, tokenizer.assistant_id, tokenizer.bos_id}
-    well_formed = finished and len(marks) == thinking and bool(answer) and not strays.intersection(ids)
-    return Reply(thought, answer, well_formed, end)
+    closed = ids.count(tokenizer.end_think_id) == begins
+    return Reply(thought, answer, finished and closed and bool(answer) and not strays.intersection(ids), stream.thought_tokens)
 
 
 class ThoughtStream:
-    """The same decision on a stream: ids come in one by one, pieces of text go out, each marked thought or answer."""
+    """The same decision on a stream: ids come in, in pieces of any size, and text goes out, the thought's apart from the
+    answer's, neither with white space around it. Any mark counts, wherever it stands: what follows `<think>` is thought, what
+    follows `</think>` is not.
 
-    def __init__(self, tokenizer: Tokenizer, thinking: bool = True):
-        self.tokenizer = tokenizer
-        self.thinking = thinking and tokenizer.end_think_id is not None
-        self._may_open = not self.thinking  # the model may open the thought with its first token
-        self._pending: list[int] = []  # ids whose bytes do not yet form whole characters
-        self._started = False  # has the current part shown anything but white space?
+    thinking: is the next token thought? thought_tokens: so far, marks not counted. start, end: the marks, None where the
+        vocabulary has none.
+    stop: texts at which the answer ends; what follows one is lost. stopped: the one that was met.
+    """
 
-    def feed(self, token: int) -> tuple[str, bool]:
-        """Returns (text to show, is it thought). Text may be empty."""
-        if token == self.tokenizer.end_think_id and self.thinking:
-            self.thinking, self._pending, self._started = False, [], False
-            return "", False
-        may_open, self._may_open = self._may_open, False
-        if may_open and token == self.tokenizer.think_id:
-            self.thinking = True
-            return "", True
-        self._pending.append(token)
-        text = self.tokenizer.decode(self._pending)
-        if text.endswith("\ufffd"):  # in the middle of a multi-byte character
-            return "", self.thinking
-        self._pending = []
-        if not self._started:
+    def __init__(self, tokenizer: Tokenizer, thinking: bool = True, stop: Sequence[str] = ()):
+        self.end = tokenizer.end_think_id
+        self.start = None if self.end is None else tokenizer.think_id
+        self.thinking = thinking and self.end is not None
+        self.thought_tokens = 0
+        self._parts = {True: _Part(tokenizer, ()), False: _Part(tokenizer, stop)}
+
+    @property
+    def stopped(self) -> str | None:
+        return self._parts[False].stops.stopped
+
+    def feed(self, ids: Sequence[int]) -> tuple[str, str]:
+        """Returns what is new: (thought, answer)."""
+        new, begun = {True: "", False: ""}, 0
+        for place, token in enumerate(ids):
+            if token == self.end or token == self.start:
+                new[self.thinking] += self._read(ids[begun:place])
+                self.thinking, begun = token == self.start, place + 1
+        new[self.thinking] += self._read(ids[begun:])
+        return new[True], new[False]
+
+    def _read(self, ids: Sequence[int]) -> str:
+        self.thought_tokens += len(ids) * self.thinking
+        return self._parts[self.thinking].feed(ids) if ids else ""
+
+    def close(self) -> tuple[str, str]:
+        """Nothing follows: what was held back, (thought, answer)."""
+        return self._parts[True].close(), self._parts[False].close()
+
+
+class _Part:
+    """Thought or answer: its text without white space before and after."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]):
+        self.stops = StopTexts(stop)
+        self._text = IncrementalText(tokenizer)
+        self._held, self._begun = "", False
+
+    def feed(self, ids: Sequence[int]) -> str:
+        return self._show(self.stops.feed(self._text.feed(ids)))
+
+    def close(self) -> str:
+        return self._show(self.stops.feed(self._text.close()) + self.stops.close())
+
+    def _show(self, text: str) -> str:
+        text = self._held + text
+        if not self._begun:
             text = text.lstrip()
-            self._started = bool(text)
-        return text, self.thinking
+        shown = text.rstrip()
+        self._held, self._begun = text[len(shown):], self._begun or bool(shown)
+        return shown

@@ -231,7 +231,8 @@ def test_penalties_biases_and_forbidden_ends_are_vllm_s():
     first = logits.clone()
     adjustment.apply(first, 0)
     assert first.tolist() == [0.5, -2.0, 3.0, -2.0, 2.0, float("-inf")]
-    adjustment.feed([2, 2, 3])
+    for token in (2, 2, 3):
+        adjustment.feed(token)
     later = logits.clone()
     adjustment.apply(later, 3)
     assert later.tolist() == [0.5, -2.0, 1.5 - 0.5 - 0.5, -4.0 - 0.25 - 0.5, 2.0, 9.0]

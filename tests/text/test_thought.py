@@ -1,5 +1,7 @@
 """Where the thought ends: on whole replies and on streams."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -69,16 +71,12 @@ def test_the_empty_thought_that_general_traces_teach_is_well_formed(tokenizer):
 text = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\ufffd"), max_size=20)
 
 
-def letters(text: str) -> str:
-    return "".join(c for c in text if c != "\ufffd" and not c.isspace())
-
-
-def stream(tokenizer, ids, thinking=True):
-    parts, shown = ThoughtStream(tokenizer, thinking), {True: "", False: ""}
-    for token in ids:
-        piece, is_thought = parts.feed(token)
-        shown[is_thought] += piece
-    return shown[True], shown[False]
+def stream(tokenizer, ids, thinking=True, cuts=None, stop=()):
+    """cuts: where the ids are cut into pieces, everywhere by default."""
+    parts = ThoughtStream(tokenizer, thinking, stop)
+    edges = range(len(ids) + 1) if cuts is None else [0, *sorted(cuts), len(ids)]
+    pieces = [parts.feed(ids[a:b]) for a, b in pairwise(edges)] + [parts.close()]
+    return tuple("".join(texts) for texts in zip(*pieces))
 
 
 @given(thought=text, answer=text)
@@ -88,20 +86,30 @@ def test_a_stream_shows_what_the_whole_reply_says(thought, answer, tokenizer):
     ids = tokenizer.completion_ids(thought, answer)[:-1]
     reply = read_reply(ids, tokenizer, True)
     shown = stream(tokenizer, ids)
-    assert (shown[0].rstrip(), shown[1].rstrip()) == (reply.thought, reply.answer)
+    assert shown == (reply.thought, reply.answer)
     assert reply.thought == thought.strip() and reply.answer == answer.strip()
 
 
-@given(ids=st.lists(st.integers(0, 299), max_size=25))
-def test_a_stream_of_arbitrary_tokens_agrees_with_the_whole_reply_up_to_broken_characters(ids, tokenizer):
-    reply = read_reply(ids, tokenizer, True)
-    assert [letters(part) for part in stream(tokenizer, ids)] == [letters(reply.thought), letters(reply.answer)]
+def pieces(draw_from) -> st.SearchStrategy:
+    """(ids, where they are cut)"""
+    return st.lists(draw_from, max_size=25).flatmap(
+        lambda ids: st.tuples(st.just(ids), st.lists(st.integers(0, len(ids)), max_size=8)))
+
+
+marked = st.one_of(st.sampled_from([THINK_ID, END]), st.integers(0, 299))
+
+
+@given(made=pieces(marked), thinking=st.booleans(), stop=st.lists(st.text("ab é", min_size=1, max_size=3), max_size=2))
+@example(made=([70, THINK_ID, 71, END, 72], [1, 4]), thinking=False, stop=[])
+def test_any_pieces_of_any_tokens_give_the_same_two_texts(made, thinking, stop, tokenizer):
+    ids, cuts = made
+    assert stream(tokenizer, ids, thinking, cuts, stop) == stream(tokenizer, ids, thinking, (), stop)
 
 
 @given(thought=text, answer=text)
 def test_no_piece_of_a_stream_holds_half_a_character(thought, answer, tokenizer):
     parts = ThoughtStream(tokenizer)
-    assert not any("\ufffd" in parts.feed(token)[0] for token in tokenizer.completion_ids(thought, answer)[:-1])
+    assert not any("\ufffd" in "".join(parts.feed([token])) for token in tokenizer.completion_ids(thought, answer)[:-1])
 
 
 # A prompt that left the thought unopened; a vocabulary without marks of thought
@@ -120,7 +128,7 @@ def test_a_reply_after_an_unopened_thought_is_answer(tokenizer):
 def test_a_model_may_open_the_thought_itself(tokenizer):
     reply, shown = read_closed(tokenizer, THINK_ID, "\nso 4\n", END, "\n\nIt is 4.")
     assert (reply.thought, reply.answer, reply.well_formed) == ("so 4", "It is 4.", True)
-    assert reply.thought_tokens == len(tokenizer.encode("\nso 4\n")) and shown == ("so 4\n", "It is 4.")
+    assert reply.thought_tokens == len(tokenizer.encode("\nso 4\n")) and shown == ("so 4", "It is 4.")
 
 
 @pytest.mark.parametrize("parts", [("a", THINK_ID, "b", END, "c"), ("a", END, "b"), (THINK_ID, "a"), (THINK_ID, "a", END),
@@ -129,12 +137,11 @@ def test_marks_of_thought_elsewhere_are_ill_formed(tokenizer, parts):
     assert not read_closed(tokenizer, *parts)[0].well_formed
 
 
-@given(ids=st.lists(st.one_of(st.sampled_from([THINK_ID, END]), st.integers(0, 299)), max_size=25))
-@example(ids=[70, THINK_ID, 71, END, 72])
-def test_a_stream_agrees_with_the_whole_reply_after_an_unopened_thought(ids, tokenizer):
-    reply = read_reply(ids, tokenizer, True, thinking=False)
-    shown = stream(tokenizer, ids, thinking=False)
-    assert [letters(part) for part in shown] == [letters(reply.thought), letters(reply.answer)]
+@given(ids=st.lists(marked, max_size=25), thinking=st.booleans())
+@example(ids=[70, THINK_ID, 71, END, 72], thinking=False)
+def test_a_stream_of_arbitrary_tokens_agrees_with_the_whole_reply(ids, thinking, tokenizer):
+    reply = read_reply(ids, tokenizer, True, thinking)
+    assert stream(tokenizer, ids, thinking) == (reply.thought, reply.answer)
 
 
 @pytest.mark.parametrize("thinking", [True, False])
@@ -152,7 +159,20 @@ def test_the_last_mark_of_a_prompt_says_whether_it_opens_the_thought(ids, opened
     assert opens_thought(ids, tokenizer) == opened
 
 
+def test_a_thought_opened_again_is_not_shown_as_answer(tokenizer):
+    ids = [*tokenizer.encode("a"), END, *tokenizer.encode("b "), THINK_ID, *tokenizer.encode("c"), END, *tokenizer.encode("d")]
+    assert stream(tokenizer, ids) == ("ac", "b d")
+
+
+def test_the_answer_ends_at_a_stop_text_and_the_thought_does_not(tokenizer):
+    ids = [*tokenizer.encode("one. two"), END, *tokenizer.encode("three. four")]
+    parts = ThoughtStream(tokenizer, stop=["fo", ". "])
+    assert parts.feed(ids) == ("one. two", "three") and parts.stopped == ". "
+    assert parts.feed(tokenizer.encode("five")) == parts.close() == ("", "")
+
+
 def test_the_thought_is_marked_as_such_until_its_end(tokenizer):
     parts = ThoughtStream(tokenizer)
-    marks = [parts.feed(token)[1] for token in tokenizer.completion_ids("a", "b")[:-1]]
+    marks = [(parts.feed([token]), parts.thinking)[1] for token in tokenizer.completion_ids("a", "b")[:-1]]
     assert marks == sorted(marks, reverse=True) and marks[0] and not marks[-1]
+    assert parts.thought_tokens == marks.count(True)
