@@ -74,8 +74,8 @@ def from_memory(width: int, drafts: int, rounds: int, acceptance: float) -> dict
         "hidden_size": width, "intermediate_size": 4 * width, "num_hidden_layers": 16, "first_k_dense_replace": 16,
         "num_attention_heads": width // 64, "num_key_value_heads": width // 64, "q_lora_rank": width // 2,
         "kv_lora_rank": 256, "qk_nope_head_dim": 64, "qk_rope_head_dim": 32, "v_head_dim": 64, "vocab_size": 32768})
-    torch.manual_seed(0)
     model = Transformer(config, compute_dtype=torch.bfloat16).requires_grad_(False)
+    model.init_weights(torch.Generator().manual_seed(0))
     models = [LLM(model, max_num_seqs=1, eos_token_ids=[], speculate=speculate, num_speculative_tokens=drafts)
               for speculate in (None, "mtp")]
     found = [[], []]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -34,23 +35,20 @@ class Chat:
         self.messages.append({"role": "user", "content": question})
         prompt = self.tokenizer.chat_ids(self.messages)
         stream = ThoughtStream(self.tokenizer, opens_thought(prompt, self.tokenizer))
-        parts: dict[bool, str] = {True: "", False: ""}
-        tokens = 0
-        for token in self._tokens(prompt):
-            tokens += 1
-            was_thinking = stream.thinking
-            text, thinking = stream.feed(token)
-            parts[thinking] += text
-            if console is not None:
-                if was_thinking and not stream.thinking:
-                    console.print("\n")
-                console.print(Text(text, style="dim italic" if thinking else ""), end="", soft_wrap=True)
+        shown, tokens = ["", ""], 0
+        for token in chain(self._tokens(prompt), [None]):
+            tokens += token is not None
+            for part, text in enumerate(stream.close() if token is None else stream.feed([token])):
+                if text and console is not None:
+                    gap = "\n\n" if part and shown[0] and not shown[1] else ""
+                    console.print(Text(gap + text, style="" if part else "dim italic"), end="", soft_wrap=True)
+                shown[part] += text
+        thought, answer = shown
         finished = tokens < self.params.max_tokens
         if console is not None:
             console.print("" if finished else Text("\n(cut off: --max-tokens reached)", style="dim"))
-        answer = parts[False].strip()
         self.messages.append({"role": "assistant", "content": answer})
-        return {"prompt": question, "thought": parts[True].strip(), "answer": answer, "tokens": tokens,
+        return {"prompt": question, "thought": thought, "answer": answer, "tokens": tokens,
                 "finish_reason": "stop" if finished else "length"}
 
     def _tokens(self, prompt: list[int]) -> Iterator[int]:

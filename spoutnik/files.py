@@ -13,16 +13,16 @@ from spoutnik.errors import RunError, UserError
 
 
 @contextlib.contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Turns the operating system's refusals while writing `path` into a sentence with the remedy."""
+def disk_errors(path: Path, option: str = "--out") -> Iterator[None]:
+    """Turns the operating system's refusals while writing `path` into a sentence with the remedy. option: says where to."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(f"{path}: the disk is full while saving; nothing already made was touched. "
-                           "Free some space (or choose another --out) and run the same command again.") from error
+                           f"Free some space (or choose another {option}) and run the same command again.") from error
         raise RunError(f"{path}: cannot be written ({error.strerror or error}). "
-                       "Check the folder's permissions or choose another --out.") from error
+                       f"Check the folder's permissions or choose another {option}.") from error
 
 
 def fsync_path(path: Path) -> None:

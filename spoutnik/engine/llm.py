@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from spoutnik.engine.core import EngineCore
+from spoutnik.engine.embedding import embed
 from spoutnik.engine.inputs import Prompt, check, conversations_of, params_of, prompts_of, tokens_of
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.params import SamplingParams
@@ -118,6 +119,14 @@ class LLM:
         request, = self._requests_of([prompt], sampling_params, seed)
         request.stream = True
         return self._stream(request)
+
+    @torch.no_grad()
+    def embed(self, prompts: Prompt | Sequence[Prompt]) -> torch.Tensor:
+        """(n, hidden_size) float32: each prompt's mean hidden state, of length 1."""
+        ids = [tokens_of(prompt, self.tokenizer)[1] for prompt in prompts_of(prompts)]
+        for prompt in ids:
+            check(prompt, SamplingParams(max_tokens=1), self.config, self.tokenizer)
+        return torch.stack([embed(self.core.runner, self.core.scheduler, prompt) for prompt in ids])
 
     def abort(self, request_id: str) -> None:
         """Ends a request where it is; what it has generated is given back with finish_reason "abort"."""

@@ -151,8 +151,8 @@ class NativeRunner:
         for cache in self.caches:
             cache[targets] = cache[sources]
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        hidden = torch.empty(len(batch.tokens) if self.mtp else 0, self.config.hidden_size)
+    def forward(self, batch: Batch, states: bool = False) -> tuple[Tensor, Tensor]:
+        hidden = torch.empty(len(batch.tokens) if self.mtp or states else 0, self.config.hidden_size)
         call, logits, kept = self._call(batch, batch.tokens, None, hidden)
         library().forward_batch(ctypes.byref(self._main), ctypes.byref(call))
         if self.offload is not None:

@@ -14,7 +14,7 @@ class Constraint(Protocol):
     done: bool
 
     def feed(self, token: int) -> None:
-        """A token that was generated."""
+        """A token that was generated. Raises RunError where none can follow: the sample fails with its sentence."""
 
     def apply(self, logits: Tensor, generated: int) -> None:
         """logits (V,), changed in place, of the token that follows `generated` ones."""

@@ -11,6 +11,7 @@ from spoutnik.engine.params import SamplingParams
 from spoutnik.engine.penalties import Adjustment, Constraint
 from spoutnik.engine.sampling import row_seeds
 from spoutnik.engine.scheduler import Sequence
+from spoutnik.errors import RunError
 from spoutnik.text.tokenizer import Tokenizer
 
 
@@ -48,10 +49,14 @@ class Sample:
         return self.text is not None or bool(self.adjustments)
 
     def see(self, tokens: list[int]) -> int:
-        """Looks at new tokens one by one; returns how many count, fewer than all where a stop text ended it."""
+        """Looks at new tokens one by one; returns how many count, fewer than all where one of them ended it."""
         for number, token in enumerate(tokens, start=1):
-            for adjustment in self.adjustments:
-                adjustment.feed(token)
+            try:
+                for adjustment in self.adjustments:
+                    adjustment.feed(token)
+            except RunError as error:
+                self.fail(str(error))
+                return number
             if self.text is not None and token not in self.request.ends:
                 stop = self.text.feed(token)
                 if stop is not None:
@@ -90,7 +95,7 @@ class Request:
     """n samples of one prompt. number: how manieth it is, which also says which of two is younger.
 
     eos_ids: the ends of sentence that end it (none where it ignores them); ends: these, and the tokens that it names itself.
-    seed, seed_number: see `row_seeds`. constrain: makes what limits the choice of a sample's tokens, from its index.
+    seed, seed_number: see `row_seeds`. constrain: makes what else limits the choice of a sample's tokens, from its index.
     """
 
     request_id: str
@@ -101,7 +106,7 @@ class Request:
     seed_number: int
     number: int = 0
     stream: bool = False
-    constrain: Callable[[int], Constraint] | None = None
+    constrain: Callable[[int], list[Constraint]] | None = None
     eos_ids: frozenset[int] = frozenset()
     ends: frozenset[int] = frozenset()
     samples: list[Sample] = field(default_factory=list)
@@ -125,7 +130,7 @@ class Request:
             if params.adjusted:
                 made.adjustments.append(Adjustment(params, prompt, sorted({*eos_ids, *params.stop_token_ids}), vocabulary))
             if self.constrain is not None:
-                made.adjustments.append(self.constrain(index))
+                made.adjustments += self.constrain(index)
             made.top_logprobs = None if params.logprobs is None else []
             self.samples.append(made)
         self.samples[0].sequence = Sequence(list(prompt), len(prompt), (self.number, 0), forks=params.n,

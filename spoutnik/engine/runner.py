@@ -62,9 +62,9 @@ class Runner(Protocol):
     def copy_blocks(self, sources: Tensor, targets: Tensor) -> None:
         """Blocks sources (N,) to targets (N,), in all layers."""
 
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, states: bool = False) -> tuple[Tensor, Tensor]:
         """Stores the batch's cache entries; returns logits (W, vocabulary) float32 of the wanted tokens, and the states
-        after the final norm (T, D) of all tokens where the cache was allocated with `mtp` (else of no use: (0, D))."""
+        after the final norm (T, D) of all tokens: with `states`, or where the cache was allocated with `mtp`; else (0, D)."""
 
     def draft(self, batch: Batch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The MTP module over the same batch, after `forward`: hidden (T, D) and each token's successor (T,). Stores its

@@ -52,7 +52,7 @@ class TorchRunner:
             store[targets] = store[sources]
 
     @torch.no_grad()
-    def forward(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: Batch, states: bool = False) -> tuple[Tensor, Tensor]:
         hidden = torch.empty(len(batch.tokens), self.config.hidden_size, dtype=self.model.compute_dtype, device=self.device)
         main = range(self.config.num_hidden_layers)
         for part in _parts(batch):
@@ -60,17 +60,17 @@ class TorchRunner:
             if part.whole:
                 packing, entries = self._packing(part), []
                 filled = torch.nn.functional.pad(tokens, (0, packing.filler))
-                states = self.model.hidden(filled, packing, entries=entries)[:len(tokens)]
+                found = self.model.hidden(filled, packing, entries=entries)[:len(tokens)]
                 self._store_packed(part, main, entries)
             elif part.new == 1:
-                states = self._decode(tokens, part)
+                found = self._decode(tokens, part)
             else:
                 cache = self._dense(part, main)
-                states = self.model.extend(tokens.view(-1, part.new), cache).flatten(0, 1)
+                found = self.model.extend(tokens.view(-1, part.new), cache).flatten(0, 1)
                 self._store(part, main, cache)
-            hidden[part.tokens.to(self.device)] = states
+            hidden[part.tokens.to(self.device)] = found
         logits = self.model.logits(hidden[batch.wanted.to(self.device)]).cpu()
-        return logits, hidden if self.mtp else hidden[:0]
+        return logits, hidden if self.mtp or states else hidden[:0]
 
     @torch.no_grad()
     def draft(self, batch: Batch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:

@@ -57,15 +57,17 @@ class ThoughtStream:
 
     thinking: is the next token thought? thought_tokens: so far, marks not counted. start, end: the marks, None where the
         vocabulary has none.
-    stop: texts at which the answer ends; what follows one is lost. stopped: the one that was met.
+    stop: texts at which the answer ends; what follows one is lost. stopped: the one that was met. keep_special: special tokens
+        are part of the answer's text (marks of tool calls are, in some vocabularies).
     """
 
-    def __init__(self, tokenizer: Tokenizer, thinking: bool = True, stop: Sequence[str] = ()):
+    def __init__(self, tokenizer: Tokenizer, thinking: bool = True, stop: Sequence[str] = (),
+                 keep_special: bool = False):
         self.end = tokenizer.end_think_id
         self.start = None if self.end is None else tokenizer.think_id
         self.thinking = thinking and self.end is not None
         self.thought_tokens = 0
-        self._parts = {True: _Part(tokenizer, ()), False: _Part(tokenizer, stop)}
+        self._parts = {True: _Part(tokenizer, ()), False: _Part(tokenizer, stop, keep_special)}
 
     @property
     def stopped(self) -> str | None:
@@ -93,9 +95,9 @@ class ThoughtStream:
 class _Part:
     """Thought or answer: its text without white space before and after."""
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]):
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], keep_special: bool = False):
         self.stops = StopTexts(stop)
-        self._text = IncrementalText(tokenizer)
+        self._text = IncrementalText(tokenizer, keep_special)
         self._held, self._begun = "", False
 
     def feed(self, ids: Sequence[int]) -> str:
