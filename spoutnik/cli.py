@@ -19,14 +19,12 @@ os.environ.setdefault("LRU_CACHE_CAPACITY", "256")
 
 import typer  # noqa: E402
 
+from spoutnik.options import Data, Drafts, Json, Memory, Quantize, Speculate  # noqa: E402
+from spoutnik.serve import cli as commands  # noqa: E402
+
 app = typer.Typer(
     name="spoutnik", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
     help="The whole DeepSeek-R1 system: train a model that reasons, look at it, talk to it. On hardware you own.")
-
-Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4 weights, made once and kept beside the model.")]
-Memory = Annotated[Optional[str], typer.Option(help="What weights and cache may take together, as 16GB. Routed experts "
-                                               "beyond it stay on disk.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text (for machines).")]
 
 
 @app.command(epilog="Example: spoutnik run recipes/nano.yaml --out runs/nano")
@@ -73,35 +71,51 @@ def chat(
     stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="Share of the probability to sample from.")] = 0.95,
-    max_tokens: Annotated[int, typer.Option(help="Longest reply, thought included.")] = 256,
+    max_tokens: Annotated[Optional[int], typer.Option(min=1, help="Longest reply, thought included [default: as many as the "
+                                                      "model has room for].")] = None,
+    max_thinking_tokens: Annotated[Optional[int], typer.Option(min=0, help="Longest thought; then it is closed and answered.")
+                                   ] = None,
+    effort: Annotated[Optional[str], typer.Option(help="The thought's share of the reply: none, minimal, low, medium, high, "
+                                                  "xhigh, max.")] = None,
+    system: Annotated[Optional[str], typer.Option(help="What the model is told before everything.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same reply.")] = 0,
     quantize: Quantize = None,
     memory: Memory = None,
-    speculate: Annotated[Optional[str], typer.Option(help="The same reply in fewer steps: mtp (the model's own module "
-                                                     "drafts) or prompt_lookup (what was said before).")] = None,
-    drafts: Annotated[int, typer.Option(min=1, help="Tokens drafted in a step, with --speculate.")] = 1,
+    speculate: Speculate = None,
+    drafts: Drafts = 1,
     prompt: Annotated[Optional[str], typer.Option(help="Ask this one question and leave.")] = None,
+    no_history: Annotated[bool, typer.Option("--no-history", help="Do not remember questions for the arrow keys of the next "
+                                             "time.")] = False,
+    data: Data = None,
     json_: Json = False,
 ):
-    """Talk to a model in the terminal: the thought is dimmed, the answer plain."""
-    from spoutnik.chat import Chat
+    """Talk to a model in the terminal: the thought is dimmed, the answer plain. /help shows what else can be said."""
+    from spoutnik.chat import Chat, chat_llm
     from spoutnik.engine.params import SamplingParams
+    from spoutnik.errors import UserError
     from spoutnik.locate import locate
+    from spoutnik.serve.plan import Options
 
-    folder = locate(run, stage)
-    params = SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_tokens)
-    with _quantising(json_) as progress:
-        talk = Chat(folder, params, seed, quantize=quantize, memory=memory, speculate=speculate, num_speculative_tokens=drafts,
-                    progress=progress)
-    if prompt is not None:
-        reply = talk.ask(prompt, None if json_ else _console())
-        if json_:
-            print(json.dumps({"model": str(folder)} | reply, ensure_ascii=False))
-        return
-    if json_:
-        from spoutnik.errors import UserError
+    if json_ and prompt is None:
         raise UserError("--json needs --prompt: a conversation has no single result. Add --prompt \"...\".")
-    talk.converse(_console(), folder)
+    folder = locate(run, stage)
+    options = Options(SamplingParams(temperature=temperature, top_p=top_p), max_tokens, max_thinking_tokens, effort)
+    with _quantising(json_) as progress:
+        llm = chat_llm(folder, quantize=quantize, memory=memory, speculate=speculate, num_speculative_tokens=drafts,
+                        progress=progress)
+    talk = Chat(llm, options, seed, system)
+    if prompt is None:
+        from spoutnik.terminal import converse
+        converse(talk, _console(), folder, None if no_history else commands.data_folder(data) / "chat_history")
+        return
+    reply = talk.ask(prompt, None if json_ else _console())
+    if json_:
+        print(json.dumps({"model": str(folder)} | reply, ensure_ascii=False))
+
+
+app.command(epilog="Example: spoutnik serve runs/nano")(commands.serve)
+app.add_typer(commands.keys, name="keys")
+app.add_typer(commands.history, name="history")
 
 
 @app.command("eval", epilog="Example: spoutnik eval runs/nano --bench gsm8k --data test.jsonl --samples 4")
@@ -321,6 +335,9 @@ def main() -> None:
             print("\nInterrupted. What was finished is kept; run the same command again to go on.", file=sys.stderr)
         if isinstance(status, int) and status:
             _leave(status)
+    except typer.Abort:
+        print("Nothing was done.", file=sys.stderr)
+        _leave(1)
     except Exception as error:
         status = getattr(error, "exit_status", None)
         if status is not None:  # UserError, RunError

@@ -31,22 +31,29 @@ def locate(name: str | Path, stage: str | None = None, weights: bool = True) -> 
     return _stage_of_run(path, stage)
 
 
-def _stage_of_run(folder: Path, stage: str | None) -> Path:
-    if not (folder / "run.json").exists():
-        raise UserError(f"{folder}: is neither a run (run.json) nor a model (config.json). "
+def models_of(run: Path) -> dict[str, Path]:
+    """stage -> folder of the models that a run has made, in the order of its stages."""
+    if not (run / "run.json").exists():
+        raise UserError(f"{run}: is neither a run (run.json) nor a model (config.json). "
                         "Make one with `spoutnik run recipes/nano.yaml`.")
-    index = read_json(folder / "run.json")
-    models = [name for name in index["order"] if (folder / index["stages"][name] / "generation_config.json").exists()]
+    index = read_json(run / "run.json")
+    folders = {stage: run / index["stages"][stage] for stage in index["order"]}
+    models = {stage: folder for stage, folder in folders.items() if (folder / "generation_config.json").exists()}
     if not models:
-        raise RunError(f"{folder}: no stage of this run has made a model yet. Run the recipe on.")
+        raise RunError(f"{run}: no stage of this run has made a model yet. Run the recipe on.")
+    return models
+
+
+def _stage_of_run(run: Path, stage: str | None) -> Path:
+    models = models_of(run)
     if stage is None:
         # The student is a by-product: the last model of the main line is the one the recipe is about.
-        main_line = [name for name in models if read_json(folder / index["stages"][name] / "manifest.json")["kind"]
+        main_line = [name for name in models if read_json(models[name] / "manifest.json")["kind"]
                      not in ("distill", "pretrain")]
-        stage = (main_line or models)[-1]
+        stage = (main_line or list(models))[-1]
     if stage not in models:
-        raise UserError(f"--stage {stage}: no such model in {folder}. Its models are {', '.join(models)}.")
-    return folder / index["stages"][stage]
+        raise UserError(f"--stage {stage}: no such model in {run}. Its models are {', '.join(models)}.")
+    return models[stage]
 
 
 def _is_hub_id(name: str) -> bool:

@@ -19,8 +19,9 @@ def spoutnik(*arguments: str, text: str = "") -> subprocess.CompletedProcess:
 def test_help_needs_no_torch_and_every_command_shows_an_example():
     probe = "import sys, spoutnik.cli; sys.exit('torch' in sys.modules or 'pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", probe]).returncode == 0
-    for command in ("run", "chat", "eval", "inspect", "export", "bench"):
-        shown = spoutnik(command, "--help")
+    for command in ("run", "chat", "serve", "keys add", "keys list", "keys revoke", "history show", "history export",
+                    "history wipe", "eval", "inspect", "export", "bench"):
+        shown = spoutnik(*command.split(), "--help")
         assert shown.returncode == 0 and "Example: spoutnik" in shown.stdout and "--json" in shown.stdout
 
 
@@ -39,7 +40,7 @@ def test_a_conversation_goes_on_and_ends_on_an_empty_line(run):
 
 
 @pytest.mark.parametrize("arguments, said", [
-    (("--max-tokens", "4000"), "passes the model's"), (("--temperature", "99"), "temperature = 99"),
+    (("--max-tokens", "4000"), "at most"), (("--temperature", "99"), "temperature = 99"),
     (("--stage", "lunch"), "no such model")])
 def test_chat_refuses_with_a_sentence(run, arguments, said):
     shown = spoutnik("chat", str(run), "--prompt", "Hi", *arguments)

@@ -1,0 +1,17 @@
+"""Options that several commands share. Nothing heavy in here: `--help` reads it."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4 weights, made once and kept beside the model.")]
+Memory = Annotated[Optional[str], typer.Option(help="What weights and cache may take together, as 16GB. Routed experts "
+                                               "beyond it stay on disk.")]
+Speculate = Annotated[Optional[str], typer.Option(help="The same reply in fewer steps: mtp (the model's own module drafts) or "
+                                                  "prompt_lookup (what was said before).")]
+Drafts = Annotated[int, typer.Option(min=1, help="Tokens drafted in a step, with --speculate.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text (for machines).")]
+Data = Annotated[Optional[Path], typer.Option(help="Folder of keys, history and feedback [default: ~/.local/share/spoutnik].")]
+Passphrase = Annotated[bool, typer.Option("--passphrase", help="The history is encrypted: ask for its passphrase. Where nobody "
+                                          "can be asked it is read from SPOUTNIK_PASSPHRASE.")]

@@ -1,0 +1,84 @@
+"""`/v1/models`, and what a model's tokenizer does."""
+
+from typing import Any
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from spoutnik.serve.api.chat_request import Message
+from spoutnik.serve.api.common import Body, State, raw_ids
+from spoutnik.serve.api.logprobs import token_text
+from spoutnik.serve.api.shapes import Model, Models, Text, Tokens
+from spoutnik.serve.errors import ApiError, may_fail
+from spoutnik.serve.service import Served
+from spoutnik.serve.tools import conversation
+
+router = APIRouter()
+tokens = APIRouter()
+
+
+def described(served: Served) -> dict:
+    return {"id": served.id, "object": "model", "created": served.created, "owned_by": "spoutnik",
+            "max_model_len": served.max_model_len, "context_length": served.max_model_len, "about": served.about}
+
+
+@router.get("/models", responses=may_fail(401), response_model=Models)
+async def models(serving: State) -> dict:
+    return {"object": "list", "data": [described(served) for served in serving.service.models.values()]}
+
+
+@router.get("/models/{id:path}", responses=may_fail(400, 401, 404), response_model=Model)
+async def model(id: str, serving: State) -> dict:
+    return described(serving.known(id))
+
+
+class TokenizeRequest(Body):
+    model: str | None = None
+    prompt: str | None = Field(None, description="A text; or give messages.")
+    content: str | None = Field(None, description="The same as prompt.")
+    messages: list[Message] | None = Field(None, min_length=1)
+    tools: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    add_special_tokens: bool | None = Field(None, description="A text starts with the beginning of sentence.")
+    parse_special: bool | None = Field(None, description="false: what looks like a special token is plain text.")
+    return_token_strs: bool | None = None
+
+
+@tokens.post("/tokenize", responses=may_fail(400, 401, 404, 413, 415), response_model=Tokens)
+def tokenize(body: TokenizeRequest, serving: State) -> dict:
+    served = serving.known(body.model)
+    text = body.one_of("prompt", "content")
+    if (text is None) == (body.messages is None):
+        raise ApiError(400, "prompt: give either a text or messages.", "prompt")
+    if body.messages is not None:
+        told, tools = conversation(served.tokenizer, [message.told for message in body.messages], body.tools)
+        ids = served.tokenizer.chat_ids(told, tools, variables=body.chat_template_kwargs,
+                                        add_generation_prompt=body.add_generation_prompt is not False)
+    else:
+        ids, _ = raw_ids(served.tokenizer, text, body.add_special_tokens is not False, body.parse_special is not False)
+    strings = [token_text(served.tokenizer, token) for token in ids] if body.return_token_strs else None
+    return {"count": len(ids), "max_model_len": served.max_model_len, "tokens": ids, "token_strs": strings}
+
+
+class DetokenizeRequest(Body):
+    model: str | None = None
+    tokens: list[int]
+
+
+@tokens.post("/detokenize", responses=may_fail(400, 401, 404, 413, 415), response_model=Text)
+def detokenize(body: DetokenizeRequest, serving: State) -> dict:
+    tokenizer = serving.known(body.model).tokenizer
+    for token in body.tokens:
+        if not 0 <= token < tokenizer.vocab_size:
+            raise ApiError(400, f"tokens: {token} is none; they are 0 to {tokenizer.vocab_size - 1}.", "tokens")
+    text = tokenizer.decode(body.tokens, keep_special=True)
+    return {"prompt": text, "content": text}
+
+
+@tokens.get("/tokenizer_info", responses=may_fail(400, 401, 404))
+def tokenizer_info(serving: State, model: str | None = None) -> dict:
+    """As tokenizer_config.json says it, with the special tokens and the template."""
+    tokenizer = serving.known(model).tokenizer
+    return {"tokenizer_class": "PreTrainedTokenizerFast", **tokenizer.config, **tokenizer.special_tokens,
+            "chat_template": tokenizer.chat_template}

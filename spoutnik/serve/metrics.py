@@ -1,0 +1,136 @@
+"""GET /metrics for Prometheus: numbers of the service, none of what is said. Names are in the style of vLLM's."""
+
+import time
+from collections.abc import Iterator
+
+from fastapi import FastAPI, Response
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from spoutnik.serve.reply import CIRCLES, CUT, UNCLOSED, Reply
+from spoutnik.serve.service import LiveReply, Service
+
+SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
+PER_TOKEN = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
+WARNINGS = {"thought_cut": CUT, "circles": CIRCLES, "unclosed": UNCLOSED}
+
+
+def install(app: FastAPI, service: Service) -> None:
+    disable_created_metrics()  # a line more for each line, of no use
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    registry.register(Engines(service))
+    service.on_end.append(Replies(registry).ended)
+    app.add_middleware(Requests, registry=registry)
+
+    @app.get("/metrics", include_in_schema=False)
+    def metrics() -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+
+class Requests:
+    """Counts requests by endpoint, the route's path: as many as the server has, whatever clients ask for."""
+
+    def __init__(self, app: ASGIApp, registry: CollectorRegistry):
+        self.app = app
+        self._count = Counter("spoutnik:http_requests", "Requests answered", ["endpoint", "status"], registry=registry)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def noting(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                endpoint = getattr(scope.get("route"), "path", "") or "other"
+                self._count.labels(endpoint, message["status"]).inc()
+            await send(message)
+
+        await self.app(scope, receive, noting)
+
+
+class Replies:
+    """Adds up what replies were, as they end."""
+
+    def __init__(self, registry: CollectorRegistry):
+        def counter(name: str, about: str, *labels: str) -> Counter:
+            return Counter(f"spoutnik:{name}", about, ["model_name", *labels], registry=registry)
+
+        def histogram(name: str, about: str, buckets: tuple) -> Histogram:
+            return Histogram(f"spoutnik:{name}", about, ["model_name"], registry=registry, buckets=buckets)
+
+        self.ends = counter("request_success", "Replies that ended, by how", "finished_reason")
+        self.prompt = counter("prompt_tokens", "Tokens of prompts, those found in the cache among them")
+        self.cached = counter("prompt_tokens_cached", "Tokens of prompts that were in the cache")
+        self.generated = counter("generation_tokens", "Tokens generated, thought and answer")
+        self.thought = counter("reasoning_tokens", "Tokens of thoughts, the sentences that closed them too")
+        self.warnings = counter("warnings", "Thoughts cut at their budget, in circles, or never closed by the model", "kind")
+        self.first = histogram("time_to_first_token_seconds", "From a reply's start to its first text", SECONDS)
+        self.each = histogram("time_per_output_token_seconds", "Between tokens after the first", PER_TOKEN)
+        self.whole = histogram("e2e_request_latency_seconds", "From a reply's start to its end", SECONDS)
+
+    def ended(self, live: LiveReply) -> None:
+        name, strands, seconds = live.served.id, live.reply.strands, time.perf_counter() - live.began
+        for strand in strands:
+            self.ends.labels(name, strand.finish_reason or "abort").inc()
+        self.prompt.labels(name).inc(len(live.plan.prompt))
+        self.cached.labels(name).inc(live.cached_tokens)
+        self.generated.labels(name).inc(sum(strand.generated for strand in strands))
+        if isinstance(live.reply, Reply):
+            self.thought.labels(name).inc(sum(strand.stream.thought_tokens for strand in strands))
+        for kind, text in WARNINGS.items():
+            self.warnings.labels(name, kind).inc(sum(warning.startswith(text.split("{}")[0]) for warning in live.warnings))
+        self.whole.labels(name).observe(seconds)
+        if live.first_token_seconds is not None:
+            self.first.labels(name).observe(live.first_token_seconds)
+            longest = max(strand.generated for strand in strands)
+            if longest > 1:
+                self.each.labels(name).observe((seconds - live.first_token_seconds) / (longest - 1))
+
+
+class Engines(Collector):
+    """What is so at the moment it is asked for, and what the engines count themselves."""
+
+    def __init__(self, service: Service):
+        self.service = service
+
+    def collect(self) -> Iterator[Metric]:
+        replies = GaugeMetricFamily("spoutnik:replies_live", "Replies under way or waiting, all models")
+        replies.add_metric([], len(self.service.live))
+        yield replies
+        ready = [served for served in list(self.service.models.values()) if served.worker is not None]
+        for name, about, kind, value in FIGURES:
+            family = kind(f"spoutnik:{name}", about, labels=["model_name"])
+            for served in ready:
+                family.add_metric([served.id], value(served.llm.core, served.worker))
+            yield family
+
+
+FIGURES = [
+    ("num_requests_running", "Sequences in the batch", GaugeMetricFamily,
+     lambda core, _: len(core.scheduler.prefilling) + len(core.scheduler.decoding)),
+    ("num_requests_waiting", "Sequences that wait for a place in it", GaugeMetricFamily,
+     lambda core, _: len(core.scheduler.waiting)),
+    ("kv_cache_blocks_used", "Blocks of the cache in use", GaugeMetricFamily,
+     lambda core, _: core.scheduler.pool.size - core.scheduler.pool.free),
+    ("kv_cache_blocks", "Blocks of the cache", GaugeMetricFamily, lambda core, _: core.scheduler.pool.size),
+    ("num_preemptions", "Sequences that gave their blocks back to others", CounterMetricFamily,
+     lambda core, _: core.counts.preemptions),
+    ("spec_decode_num_draft_tokens", "Tokens drafted", CounterMetricFamily, lambda core, _: core.counts.drafted),
+    ("spec_decode_num_accepted_tokens", "Drafts that were right", CounterMetricFamily, lambda core, _: core.counts.accepted),
+    ("engine_steps", "Steps of the engine", CounterMetricFamily, lambda core, _: core.counts.steps),
+    ("engine_busy_seconds", "Time in which there was work; its rate is the share of time", CounterMetricFamily,
+     lambda _, worker: worker.busy_seconds),
+    ("engine_step_seconds", "Time in the engine's steps; the rest of the busy time is the server's own", CounterMetricFamily,
+     lambda _, worker: worker.step_seconds),
+]

@@ -1,0 +1,141 @@
+"""What a question is asked with: the model, the effort, the number of thoughts; and the files that go with it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from nicegui import events, ui
+
+from spoutnik.serve.page.parts import button, icon_button
+from spoutnik.serve.page.room import Room
+from spoutnik.serve.page.words import Words
+from spoutnik.serve.plan import EFFORTS
+from spoutnik.serve.turn import Wish
+
+NAMES = list(EFFORTS)
+MOST_THOUGHTS = 16
+MOST_BYTES = 512 * 1024  # of a file
+COOKIE = "spoutnik_wish"
+
+
+def wish_from(cookie: str | None, room: Room) -> Wish:
+    """What was chosen last in this browser, where that still exists."""
+    wish = Wish(room.service.default.id)
+    model, effort, thoughts = [*(cookie or "").split("|"), "", "", ""][:3]
+    if model in room.service.models:
+        wish.model = model
+    if effort in EFFORTS:
+        wish.effort = effort
+    if thoughts.isdigit() and 1 <= int(thoughts) <= MOST_THOUGHTS:
+        wish.thoughts = int(thoughts)
+    return wish
+
+
+def remember(cookie: str, value: str) -> None:
+    """In this browser alone."""
+    ui.run_javascript(f"spoutnik.remember({cookie!r}, {value!r})")
+
+
+class Controls:
+    """A button that says what is set, and opens the panel to set it. models: can the model be chosen?"""
+
+    def __init__(self, room: Room, words: Words, wish: Wish, models: bool = True):
+        self.room, self.words, self.wish, self._models = room, words, wish, models
+        with button("", lambda: None).classes("pill setting") as self.button:
+            ui.icon("tune").props("aria-hidden=true")
+            self._label = ui.label().classes("ellipsis")
+            with ui.menu().props('anchor="top left" self="bottom left" max-height=80vh').classes("panel"):
+                self._panel()
+        self.button.props.update({"aria-haspopup": "dialog"})
+        self._say()
+
+    def _panel(self) -> None:
+        words, wish = self.words, self.wish
+        with ui.element("div").classes("panel-body").props("role=group").props(f'aria-label="{words.options}"'):
+            if self._models:
+                models = {name: name for name in self.room.service.models}
+                ui.select(models, value=wish.model, label=words.model, on_change=self._set("model")).props(
+                    "outlined dense options-dense").classes("full")
+            self._effort = self._slider(words.effort, 0, len(NAMES) - 1, NAMES.index(wish.effort),
+                                        lambda value: NAMES[int(value)], "effort")
+            self._thoughts = self._slider(words.thoughts, 1, MOST_THOUGHTS, wish.thoughts, int, "thoughts")
+
+    def _slider(self, name: str, low: int, high: int, value: int, read: Callable, key: str) -> ui.label:
+        with ui.element("div").classes("slider"):
+            ui.label(name).classes("slider-name")
+            slider = ui.slider(min=low, max=high, step=1, value=value, on_change=self._set(key, read)).props("snap")
+            slider.props.update({"aria-label": name})
+            return ui.label().classes("slider-help")
+
+    def _set(self, key: str, read: Callable = str) -> Callable[[events.ValueChangeEventArguments], None]:
+        def changed(event: events.ValueChangeEventArguments) -> None:
+            setattr(self.wish, key, read(event.value))
+            self._say()
+            remember(COOKIE, f"{self.wish.model}|{self.wish.effort}|{self.wish.thoughts}")
+
+        return changed
+
+    def _say(self) -> None:
+        words, wish = self.words, self.wish
+        tokens = int(self.room.service.models[wish.model].max_model_len * EFFORTS[wish.effort])
+        effort = words.efforts[wish.effort]
+        thoughts = words.one_thought if wish.thoughts == 1 else words.many_thoughts.format(wish.thoughts)
+        self._effort.text = f"{effort}: {words.most_tokens.format(words.number(tokens)) if tokens else words.no_thinking}"
+        self._thoughts.text = f"{thoughts}. {words.thoughts_help if wish.thoughts > 1 else ''}"
+        said = [wish.model] * self._models + [effort] + [thoughts] * (wish.thoughts > 1)
+        self._label.text = " · ".join(said)
+        self.button.props.update({"aria-label": f"{words.options}: {', '.join(said)}"})
+
+
+# A file is read in the browser and comes with the events, so that nothing is kept on the server's disk.
+_READ = """async (e) => {
+  for (const file of e.target.files) {
+    let text = null, wrong = file.size > MOST ? "large" : "";
+    if (!wrong)
+      try { text = new TextDecoder("utf-8", {fatal: true}).decode(await file.arrayBuffer()); } catch { wrong = "binary"; }
+    emit(file.name, text, text !== null && text.includes("\\0") ? "binary" : wrong);
+  }
+  e.target.value = "";
+}""".replace("MOST", str(MOST_BYTES))
+
+
+@dataclass
+class Attached:
+    """The files that will go with the question. shown: where they are listed."""
+
+    words: Words
+    shown: ui.element
+    files: list[tuple[str, str]] = field(default_factory=list)
+
+    def button(self) -> None:
+        with ui.element("label").classes("icon attach").props(f'title="{self.words.attach}"'):
+            ui.icon("attach_file").props("aria-hidden=true")
+            chooser = ui.element("input").props("type=file multiple").classes("unseen")
+            chooser.props.update({"aria-label": self.words.attach})
+            chooser.on("change", self._chosen, js_handler=_READ)
+
+    def _chosen(self, event: events.GenericEventArguments) -> None:
+        name, text, wrong = event.args
+        if wrong or not isinstance(text, str) or len(text.encode()) > MOST_BYTES:
+            said = self.words.no_text if wrong == "binary" else self.words.too_large
+            ui.notify(said.format(name, MOST_BYTES // 1024), type="negative")
+            return
+        self.files.append((str(name), text))
+        self._show()
+
+    def take(self) -> list[tuple[str, str]]:
+        taken, self.files = self.files, []
+        self._show()
+        return taken
+
+    def _show(self) -> None:
+        self.shown.clear()
+        with self.shown:
+            for place, (name, _) in enumerate(self.files):
+                with ui.element("span").classes("file"):
+                    ui.icon("description").props("aria-hidden=true")
+                    ui.label(name).classes("ellipsis")
+                    icon_button("close", self.words.detach.format(name), lambda place=place: self._drop(place))
+
+    def _drop(self, place: int) -> None:
+        del self.files[place]
+        self._show()

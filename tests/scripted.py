@@ -1,0 +1,92 @@
+"""A service whose models say what a test wrote, so that pages can be looked at without chance."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator
+from itertools import count
+
+from spoutnik.serve.reply import CUT, Delta, Plan
+from spoutnik.serve.service import Served, Service
+
+THOUGHT = "First I look at the roots.\n\nThe sum is $-b/a$, the product is $c/a$."
+ANSWER = r"""The roots are
+
+$$x = \frac{-b \pm \sqrt{b^2 - 4ac}}{2a}$$
+
+so with \(a = 1\) there are **two**. <img src=x onerror="document.title='broken'"><script>document.title='broken'</script>
+
+```python
+def roots(b, c):
+    return (-b + (b * b - 4 * c) ** 0.5) / 2
+```
+
+| b | c |
+|---|---|
+| 3 | 2 |
+
+![a picture](http://elsewhere.example/pixel.png)"""
+
+
+class ScriptedService(Service):
+    """said: the thought and the answer of the n-th reply, counted from 0. held: a thought stops at its middle until somebody
+    steers, or `go` is set."""
+
+    def __init__(self, served: list[Served], load, said=lambda number: (THOUGHT, ANSWER), held: bool = False):
+        super().__init__(served, load)
+        self.said, self.held, self.go, self.started = said, held, asyncio.Event(), []
+        self._numbers = count()
+
+    def start(self, served: Served, plan: Plan, name: str | None = None, job: type | None = None) -> "ScriptedLive":
+        live = ScriptedLive(self, served, plan, name or f"reply-{len(self.started)}")
+        self.live[live.name] = live
+        self.started.append(live)
+        return live
+
+    def next_said(self) -> tuple[str, str]:
+        return self.said(next(self._numbers))
+
+
+class ScriptedLive:
+    def __init__(self, service: ScriptedService, served: Served, plan: Plan, name: str):
+        self.service, self.served, self.plan, self.name = service, served, plan, name
+        self.inserted: list[str] = []
+        self.paused = self.aborted = self.cut = False
+        self._go = service.go
+
+    async def __aenter__(self) -> "ScriptedLive":
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        self.aborted = self.service.live.pop(self.name, None) is not None
+
+    async def __aiter__(self) -> AsyncIterator[list[Delta]]:
+        for index in range(self.plan.params.n):
+            thought, answer = self.service.next_said()
+            if self.plan.max_thinking_tokens:
+                middle = math.ceil(len(thought) / 2)
+                yield [Delta(index, thought=thought[:middle], thinking=True, thought_tokens=10, generated=10)]
+                if self.service.held:
+                    await self._go.wait()
+                for text in self.inserted:
+                    yield [Delta(index, thought=text, thinking=True, thought_tokens=20, generated=20)]
+                if self.cut:
+                    yield [Delta(index, thought_tokens=20, generated=20, warnings=[CUT.format(20)])]
+                else:
+                    yield [Delta(index, thought=thought[middle:], thought_tokens=30, generated=30)]
+            for place in range(0, len(answer), 40):
+                yield [Delta(index, answer=answer[place:place + 40], thought_tokens=30, generated=40 + place)]
+            yield [Delta(index, finish_reason="stop", thought_tokens=30, generated=40 + len(answer))]
+        self.service.live.pop(self.name, None)
+
+    async def end_thought(self) -> None:
+        self.cut = True
+        self._go.set()
+
+    async def insert(self, text: str) -> None:
+        self.inserted.append(text)
+
+    async def pause(self) -> None:
+        self.paused = True
+
+    async def resume(self) -> None:
+        self.paused = False

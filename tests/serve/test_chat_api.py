@@ -1,0 +1,342 @@
+"""Chat completions, as OpenAI's own client and plain HTTP see them."""
+
+import asyncio
+import json
+from itertools import groupby
+
+import httpx
+import openai
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from spoutnik.serve.api.shapes import ChatCompletion
+from spoutnik.serve.plan import EFFORTS
+
+ASK = [{"role": "user", "content": "What is 12 + 30?"}]
+SHORT = {"messages": ASK, "seed": 1, "max_tokens": 24}
+PATH = "/v1/chat/completions"
+
+
+def events(text: str) -> list[dict]:
+    """The data of a finished stream."""
+    data = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    assert data[-1] == "[DONE]"
+    return [json.loads(item) for item in data[:-1]]
+
+
+def strings(chunks: list[dict]) -> dict[int, dict[str, str]]:
+    """What was said in each choice of a stream, by the part of the message."""
+    said: dict[int, dict[str, str]] = {}
+    for choice in (choice for chunk in chunks for choice in chunk["choices"]):
+        parts = said.setdefault(choice["index"], {})
+        for name in ("content", "reasoning_content", "reasoning"):
+            if choice["delta"].get(name) is not None:
+                parts[name] = parts.get(name, "") + choice["delta"][name]
+        if choice["finish_reason"]:
+            parts["finish_reason"] = choice["finish_reason"]
+    return said
+
+
+def whole_strings(reply: dict) -> dict[int, dict[str, str]]:
+    return {choice["index"]: {name: choice["message"][name] for name in ("content", "reasoning_content", "reasoning")
+                              if choice["message"].get(name) is not None} | {"finish_reason": choice["finish_reason"]}
+            for choice in reply["choices"]}
+
+
+def run(work):
+    return asyncio.run(work())
+
+
+# With OpenAI's client
+
+
+def test_a_reply(openai_client):
+    reply = openai_client.chat.completions.create(model="tiny", **SHORT)
+    message, counts = reply.choices[0].message, reply.usage
+    assert reply.id.startswith("chatcmpl-") and reply.object == "chat.completion" and reply.model == "tiny"
+    assert reply._request_id == reply.id
+    assert message.role == "assistant" and message.content.strip() and message.reasoning_content == message.reasoning
+    assert reply.choices[0].finish_reason in ("stop", "length")
+    assert counts.total_tokens == counts.prompt_tokens + counts.completion_tokens and counts.completion_tokens <= 24
+    assert 0 < counts.completion_tokens_details.reasoning_tokens <= counts.completion_tokens
+    assert counts.prompt_tokens_details.cached_tokens < counts.prompt_tokens
+
+
+def test_a_stream_gives_the_strings_of_the_whole_reply(openai_client):
+    reply = openai_client.chat.completions.create(model="tiny", n=2, **SHORT)
+    chunks = list(openai_client.chat.completions.create(model="tiny", n=2, stream=True, **SHORT))
+    assert strings([chunk.model_dump() for chunk in chunks]) == whole_strings(reply.model_dump())
+
+
+def test_a_stream_has_the_form_that_clients_expect(openai_client):
+    chunks = list(openai_client.chat.completions.create(model="tiny", stream=True, stream_options={"include_usage": True},
+                                                        **SHORT))
+    assert len({(chunk.id, chunk.created, chunk.model, chunk.object) for chunk in chunks}) == 1
+    assert chunks[0].choices[0].delta.role == "assistant" and chunks[0].object == "chat.completion.chunk"
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens > 0
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+    assert chunks[-2].choices[0].finish_reason and not chunks[-2].choices[0].delta.model_dump(exclude_unset=True)
+    assert [key for key, _ in groupby(bool(chunk.choices[0].finish_reason) for chunk in chunks[:-1])] == [False, True]
+    unasked = list(openai_client.chat.completions.create(model="tiny", stream=True, **SHORT))
+    assert all(chunk.usage is None and chunk.choices for chunk in unasked)
+
+
+def test_many_clients_at_once_get_what_each_gets_alone(openai_client, server):
+    async def ask(client, seed):
+        stream = await client.chat.completions.create(model="tiny", messages=ASK, seed=seed, max_tokens=20, stream=True)
+        return strings([chunk.model_dump() async for chunk in stream])
+
+    async def ask_all():
+        async with openai.AsyncOpenAI(base_url=f"{server}/v1", api_key="none", max_retries=0) as client:
+            return await asyncio.gather(*(ask(client, seed) for seed in range(24)))
+
+    together = run(ask_all)
+    for seed in (0, 11, 23):
+        alone = openai_client.chat.completions.create(model="tiny", messages=ASK, seed=seed, max_tokens=20)
+        assert whole_strings(alone.model_dump()) == together[seed]
+
+
+# What a request may hold
+
+
+@settings(max_examples=15)
+@given(seed=st.integers(0, 9), n=st.integers(1, 2), most=st.integers(1, 30), thought=st.one_of(st.none(), st.integers(0, 30)),
+       kind=st.sampled_from(["deepseek", "none", "deepseek-legacy", "auto"]), shown=st.booleans(),
+       stop=st.sampled_from([None, "e", ["a", "\n"]]))
+def test_streams_and_wholes_say_the_same(server, seed, n, most, thought, kind, shown, stop):
+    body = {"messages": ASK, "seed": seed, "n": n, "max_tokens": most, "max_thinking_tokens": thought, "stop": stop,
+            "reasoning_format": kind, "include_reasoning": shown}
+    whole = httpx.post(server + PATH, json=body).json()
+    ChatCompletion.model_validate(whole)
+    chunks = events(httpx.post(server + PATH, json=body | {"stream": True}).text)
+    said = strings(chunks)
+    for parts in said.values():
+        parts.setdefault("content", "")
+    assert said == whole_strings(whole)
+    assert whole["usage"]["completion_tokens"] <= most * n
+    for choice in whole["choices"]:
+        assert ("<think>" in choice["message"]["content"]) <= (kind in ("none", "deepseek-legacy") and shown)
+
+
+def test_where_the_thought_is_shown(api):
+    async def ask(client, **more):
+        return whole_strings((await client.post(PATH, json=SHORT | {"max_thinking_tokens": 8} | more)).json())[0]
+
+    async def work():
+        async with api() as client:
+            beside, inside, both, hidden = [await ask(client, **more) for more in (
+                {}, {"reasoning_format": "none"}, {"reasoning_format": "deepseek-legacy"}, {"include_reasoning": False})]
+        thought, answer = beside["reasoning_content"], beside["content"]
+        assert thought and inside["content"] == f"<think>\n{thought}\n</think>\n\n{answer}" and "reasoning" not in inside
+        assert both == beside | {"content": inside["content"]}
+        assert hidden["content"] == answer and "reasoning" not in hidden and "reasoning_content" not in hidden
+
+    run(work)
+
+
+def test_a_bounded_thought_says_so_and_no_thought_is_none(api):
+    async def work():
+        async with api() as client:
+            cut = (await client.post(PATH, json=SHORT | {"max_thinking_tokens": 3})).json()
+            none = (await client.post(PATH, json=SHORT | {"enable_thinking": False})).json()
+            same = (await client.post(PATH, json=SHORT | {"chat_template_kwargs": {"enable_thinking": False}})).json()
+        assert "budget of 3 tokens" in cut["warning"] and cut["choices"][0]["message"]["content"]
+        assert "warning" not in none and "reasoning_content" not in none["choices"][0]["message"]
+        assert none["choices"] == same["choices"]
+
+    run(work)
+
+
+def test_every_parameter_in_force_is_told(api, make_service, tmp_path):
+    service = make_service()
+    service.default.folder = tmp_path
+    (tmp_path / "generation_config.json").write_text('{"temperature": 0.25, "top_p": null}')
+    given = {"top_p": 0.5, "top_k": 7, "min_p": 0.125, "presence_penalty": 1, "frequency_penalty": -1, "stop": "x", "n": 2,
+             "repetition_penalty": 1.5, "seed": 3, "logit_bias": {"9": 2.5}, "min_tokens": 2, "stop_token_ids": [7],
+             "max_thinking_tokens": 5}
+
+    async def work():
+        async with api(service) as client:
+            body = {"messages": ASK, "max_completion_tokens": 12, "return_applied": True} | given
+            applied = (await client.post(PATH, json=body)).json()["applied"]
+            first = events((await client.post(PATH, json=body | {"stream": True})).text)[0]["applied"]
+        assert applied | {"stream": True} == first
+        expected = given | {"temperature": 0.25, "max_tokens": 12, "stop": ["x"], "model": "tiny", "n_thoughts": 1}
+        assert {name: applied[name] for name in expected} == expected
+
+    run(work)
+
+
+def test_log_probabilities(api, tokenizer):
+    async def work():
+        async with api() as client:
+            body = SHORT | {"logprobs": True, "top_logprobs": 3, "enable_thinking": False, "temperature": 0}
+            choice = (await client.post(PATH, json=body)).json()["choices"][0]
+            chunks = events((await client.post(PATH, json=body | {"stream": True})).text)
+        content = choice["logprobs"]["content"]
+        assert bytes(b for token in content for b in token["bytes"]).decode(errors="replace").strip() \
+            == choice["message"]["content"]
+        for token in content:
+            assert len(token["top_logprobs"]) == 3 and token["logprob"] <= token["top_logprobs"][0]["logprob"] <= 0
+        streamed = [token for chunk in chunks for choice in chunk["choices"] if choice["logprobs"]
+                    for token in choice["logprobs"]["content"]]
+        assert [token["token"] for token in streamed] == [token["token"] for token in content]
+
+    run(work)
+
+
+@pytest.mark.parametrize("messages", [
+    [{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}],
+    [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": None}],
+    [*ASK, {"role": "assistant", "content": "42", "reasoning_content": "12 and 30"}, *ASK],
+    [*ASK, {"role": "assistant", "content": "<think>\nhm\n</think>\n\n42", "refusal": None, "annotations": []}, *ASK],
+    [*ASK, {"role": "assistant", "content": "42", "reasoning": "12 and 30"}],
+    [{"role": "user", "content": "One <think> is seven characters", "name": "ann"}],
+    [*ASK, {"role": "assistant", "content": None,
+            "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]},
+     {"role": "tool", "tool_call_id": "c", "content": "42"}],
+], ids=str)
+def test_messages_of_all_kinds(api, messages):
+    async def work():
+        async with api() as client:
+            reply = await client.post(PATH, json=SHORT | {"messages": messages})
+        assert reply.status_code == 200, reply.text
+        assert reply.json()["choices"][0]["message"]["content"]
+
+    run(work)
+
+
+def test_unknown_fields_and_nulls_are_ignored(api):
+    nulls = dict.fromkeys(["temperature", "top_p", "stop", "seed", "n", "tools", "response_format", "logit_bias", "max_tokens",
+                           "stream", "stream_options", "reasoning_effort", "functions", "logprobs", "tool_choice"])
+
+    async def work():
+        async with api() as client:
+            body = nulls | {"messages": ASK, "max_completion_tokens": 4, "user": "u", "metadata": {"a": "b"}, "store": True,
+                            "service_tier": "auto", "no_such_field": {"x": [1]}, "modalities": ["text"]}
+            return (await client.post(PATH, json=body)).status_code
+
+    assert run(work) == 200
+
+
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_efforts(api, effort):
+    async def work():
+        async with api() as client:
+            return (await client.post(PATH, json=SHORT | {"reasoning_effort": effort, "return_applied": True})).json()
+
+    reply = run(work)
+    assert reply["applied"]["max_thinking_tokens"] == int(24 * EFFORTS[effort])
+    assert reply["choices"][0]["message"]["content"]
+
+
+def test_several_thoughts_vote(api):
+    async def work():
+        async with api() as client:
+            body = SHORT | {"n_thoughts": 4}
+            whole = (await client.post(PATH, json=body)).json()
+            chunks = events((await client.post(PATH, json=body | {"stream": True})).text)
+        assert len(whole["choices"]) == 1 and 0 < whole["agreement"] <= 1
+        assert round(4 * whole["agreement"]) + sum(other["votes"] for other in whole["runners_up"]) == 4
+        assert strings(chunks) == whole_strings(whole) and chunks[-1]["agreement"] == whole["agreement"]
+        assert whole["usage"]["completion_tokens"] > 24 / 2
+
+    run(work)
+
+
+def test_structured_output_and_tools(api):
+    tool = {"type": "function", "function": {"name": "pick", "parameters": {
+        "type": "object", "properties": {"one": {"enum": ["a", "b"]}}, "required": ["one"], "additionalProperties": False}}}
+    schema = {"name": "x", "schema": {"enum": ["yes", "no"]}}
+
+    async def work():
+        async with api() as client:
+            body = {"messages": ASK, "seed": 2, "max_thinking_tokens": 5}
+            form = body | {"response_format": {"type": "json_schema", "json_schema": schema}}
+            assert json.loads((await client.post(PATH, json=form)).json()["choices"][0]["message"]["content"]) in ("yes", "no")
+            called = body | {"tools": [tool], "tool_choice": "required", "parallel_tool_calls": False}
+            whole = (await client.post(PATH, json=called)).json()
+            choice, chunks = whole["choices"][0], events((await client.post(PATH, json=called | {"stream": True})).text)
+        ChatCompletion.model_validate(whole)
+        call, = choice["message"]["tool_calls"]
+        assert choice["finish_reason"] == "tool_calls" and choice["message"]["content"] is None
+        assert call["function"]["name"] == "pick" and json.loads(call["function"]["arguments"])["one"] in ("a", "b")
+        deltas = [delta for chunk in chunks for delta in chunk["choices"][0]["delta"].get("tool_calls", ())]
+        assert "".join(delta["function"]["arguments"] for delta in deltas) == call["function"]["arguments"]
+        assert [delta["function"].get("name") for delta in deltas if "id" in delta] == ["pick"]
+
+    run(work)
+
+
+# Models
+
+
+def test_models(openai_client, api, make_service):
+    listed, = openai_client.models.list()
+    assert (listed.id, listed.object, listed.max_model_len) == ("tiny", "model", 1024)
+    assert openai_client.models.retrieve("tiny") == listed
+    with pytest.raises(openai.NotFoundError, match="Choose tiny") as refused:
+        openai_client.chat.completions.create(model="gpt-4", messages=ASK)
+    assert refused.value.code == "model_not_found" and refused.value.param == "model"
+
+    async def work():
+        async with api(make_service(names=("a", "org/b"))) as client:
+            for path in ("/v1/models/org/b", "/models/org/b"):
+                assert (await client.get(path)).json()["id"] == "org/b"
+            replies = [await client.post("/chat/completions", json=SHORT | {"model": name}) for name in (None, "org/b", "")]
+        assert [reply.json()["model"] for reply in replies] == ["a", "org/b", "a"]
+
+    run(work)
+
+
+def test_tokens_and_back(api, tokenizer):
+    async def work():
+        async with api() as client:
+            async def post(path, **body):
+                return (await client.post(path, json=body)).json()
+
+            text = "12 + 30 <think>"
+            plain = await post("/tokenize", prompt=text, parse_special=False, add_special_tokens=False)
+            assert plain["tokens"] == tokenizer.encode(text) and plain["count"] == len(plain["tokens"])
+            read = await post("/v1/tokenize", content=text, return_token_strs=True)
+            assert read["tokens"][0] == tokenizer.bos_id and read["tokens"][-1] == tokenizer.think_id
+            assert read["token_strs"][-1] == "<think>"
+            told = await post("/tokenize", messages=ASK)
+            assert told["tokens"] == tokenizer.chat_ids(ASK)
+            assert (await post("/detokenize", tokens=plain["tokens"]))["prompt"] == text
+            info = (await client.get("/tokenizer_info")).json()
+            eos = await post("/tokenize", prompt=info["eos_token"], add_special_tokens=False)
+            assert eos["tokens"] == [tokenizer.eos_id] and info["chat_template"] == tokenizer.chat_template
+
+    run(work)
+
+
+# Clients that hang up
+
+
+def test_hanging_up_ends_the_reply(server, idle, endless):
+    body = {"messages": ASK, "logit_bias": endless, "seed": 1}
+    for received in range(3):
+        with httpx.stream("POST", server + PATH, json=body | {"stream": True}) as response:
+            for _ in zip(range(received), response.iter_lines()):
+                pass
+        assert idle()
+    with pytest.raises(httpx.ReadTimeout):
+        httpx.post(server + PATH, json=body | {"n": 8}, timeout=0.2)
+    assert idle()
+
+
+def test_hanging_up_in_the_queue_ends_the_reply(server, server_app, idle, endless):
+    async def work():
+        async with httpx.AsyncClient(timeout=30) as client:
+            asked = [asyncio.create_task(client.post(server + PATH, json={"messages": ASK, "logit_bias": endless, "n": 8}))
+                     for _ in range(4)]
+            while len(server_app.state.serving.service.live) < 4:
+                await asyncio.sleep(0.005)
+            for task in asked:
+                task.cancel()
+
+    run(work)
+    assert idle()
+    assert httpx.post(server + PATH, json=SHORT).status_code == 200

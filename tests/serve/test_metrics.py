@@ -1,0 +1,71 @@
+"""What Prometheus is told agrees with what happened."""
+
+import asyncio
+
+import httpx
+from fastapi import FastAPI
+from prometheus_client.parser import text_string_to_metric_families
+
+from spoutnik.engine.params import SamplingParams
+from spoutnik.serve import metrics
+from spoutnik.serve.plan import Options, plan_chat
+from spoutnik.serve.texts import TextPlan, Texts
+
+QUESTION = "What is 12 + 30, and what is 7 + 5, and what is the sum of them?"
+
+
+def figures(text):
+    """name and labels -> value"""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {(sample.name.removeprefix("spoutnik:"), *sorted(sample.labels.values())): sample.value for sample in samples}
+
+
+async def after(service, *plans):
+    """What is told after these replies."""
+    app = FastAPI()
+    metrics.install(app, service)
+    app.get("/v1/models/{name}")(lambda name: name)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
+        served = await service.model(None)
+        generated = prompts = 0
+        for options in plans:
+            plan = plan_chat(served.llm, [{"role": "user", "content": QUESTION}], options)
+            prompts += len(plan.prompt)
+            async with service.start(served, plan) as live:
+                async for _ in live:
+                    pass
+            generated += sum(strand.generated for strand in live.reply.strands)
+        for path in ("/v1/models/a", "/v1/models/b", "/nowhere"):
+            await http.get(path)
+        raw = TextPlan([[5, 6, 7]], SamplingParams(max_tokens=4), 0)
+        async with service.start(served, raw, job=Texts) as live:
+            async for _ in live:
+                pass
+        generated += sum(strand.generated for strand in live.reply.strands)
+        answer = await http.get("/metrics")
+        assert answer.headers["content-type"].startswith("text/plain")
+        await service.close(0)
+    return figures(answer.text), generated, prompts
+
+
+def test_replies_requests_and_engines_are_counted(make_service):
+    cut = Options(SamplingParams(seed=1), max_tokens=40, max_thinking_tokens=16, detect_loops=False)
+    two = Options(SamplingParams(seed=2, n=2), max_tokens=20, enable_thinking=False)
+    told, generated, prompts = asyncio.run(after(make_service(), cut, two))
+    assert told["generation_tokens_total", "tiny"] == generated
+    assert told["prompt_tokens_total", "tiny"] == prompts + 3 and told["prompt_tokens_cached_total", "tiny"] > 0
+    assert told["reasoning_tokens_total", "tiny"] >= 16 and told["warnings_total", "thought_cut", "tiny"] == 1
+    assert told["warnings_total", "circles", "tiny"] == 0
+    assert sum(value for (name, *_), value in told.items() if name == "request_success_total") == 4
+    assert told["time_to_first_token_seconds_count", "tiny"] == told["e2e_request_latency_seconds_count", "tiny"] == 3
+    assert told["http_requests_total", "/v1/models/{name}", "200"] == 2
+    assert told["http_requests_total", "404", "other"] == 1
+    assert told["replies_live",] == told["num_requests_running", "tiny"] == told["num_requests_waiting", "tiny"] == 0
+    assert told["kv_cache_blocks_used", "tiny"] == 0 < told["kv_cache_blocks", "tiny"]
+    assert 0 < told["engine_step_seconds_total", "tiny"] <= told["engine_busy_seconds_total", "tiny"]
+    assert told["process_resident_memory_bytes",] > 1e6
+
+
+def test_before_a_model_is_read_there_is_nothing_to_tell_of_it(make_service):
+    service = make_service()
+    assert [sample for family in metrics.Engines(service).collect() for sample in family.samples if sample.labels] == []
