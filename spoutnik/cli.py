@@ -21,6 +21,7 @@ import typer  # noqa: E402
 
 from spoutnik.options import Data, Drafts, Json, Memory, Quantize, Speculate  # noqa: E402
 from spoutnik.serve import cli as commands  # noqa: E402
+from spoutnik.serve.arena_command import arena  # noqa: E402
 
 app = typer.Typer(
     name="spoutnik", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -114,6 +115,7 @@ def chat(
 
 
 app.command(epilog="Example: spoutnik serve runs/nano")(commands.serve)
+app.command(epilog="Example: spoutnik arena runs/nano")(arena)
 app.add_typer(commands.keys, name="keys")
 app.add_typer(commands.history, name="history")
 

@@ -158,6 +158,8 @@ def wipe(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
         typer.confirm(f"Delete all conversations in {folder}?", abort=True, err=True)
     found = [wiped(folder / name) for name in (FILE, "chat_history")]
     print(json.dumps({"wiped": any(found)}) if json_ else "It is gone." if any(found) else "There was nothing.")
+    if (folder / "feedback").exists():
+        print(f"What was given as feedback is kept, to train on: delete {folder / 'feedback'} to forget it.", file=sys.stderr)
 
 
 def data_folder(data: Path | None) -> Path:

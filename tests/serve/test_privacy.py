@@ -80,7 +80,8 @@ def test_no_library_calls_anybody_from_start_to_end(run, tmp_path):
         assert server.wait(60) == 0
     finally:
         server.kill()
-        server.communicate()
+        log = server.communicate()[1]
+    assert "telemetry" not in log
     assert all(counts) and "inside socket.getaddrinfo" in seen.read_text()  # so the watch was awake
     assert "OUTSIDE" not in seen.read_text()
 
@@ -94,6 +95,7 @@ def test_a_machine_without_network_is_enough(run, tmp_path):
     if allowed.returncode:
         pytest.skip(f"this machine lets nobody make a network namespace: {allowed.stderr.decode().strip()}")
     done = subprocess.run([*alone, sys.executable, "-c", ALONE, os.path.dirname(__file__), "serve", run, "--port", "0",
-                           "--json", "--data", tmp_path], capture_output=True, text=True, timeout=120, env=os.environ | TELEMETRY)
+                           "--json", "--data", tmp_path], capture_output=True, text=True, timeout=120,
+                          env=os.environ | TELEMETRY)
     assert done.returncode == 0, done.stderr
     assert all(json.loads(done.stdout))
