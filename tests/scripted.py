@@ -90,3 +90,12 @@ class ScriptedLive:
 
     async def resume(self) -> None:
         self.paused = False
+
+
+def scripted_service(make_service):
+    """The same models as those of `make_service`, with words put into their mouths. Changes are those of ScriptedService."""
+    def make(names=("one", "two"), **changes) -> ScriptedService:
+        plain = make_service(names)
+        return ScriptedService(list(plain.models.values()), plain._load, **changes)
+
+    return make

@@ -142,8 +142,11 @@ def export(
     if file is None:
         print("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), end="")
         return
-    os.umask(0o077)  # nobody else's to read
-    write_jsonl(file, rows)
+    before = os.umask(0o077)  # nobody else's to read
+    try:
+        write_jsonl(file, rows)
+    finally:
+        os.umask(before)
     print(json.dumps({"file": str(file), "rows": len(rows)}) if json_ else f"Wrote {len(rows)} lines to {file}.")
 
 

@@ -10,13 +10,11 @@ from fastapi import Request
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from spoutnik.serve.errors import ApiError
+
 Result = TypeVar("Result")
 PING = b": ping\n\n"  # a comment: a sign of life that no client reads
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy shall wait for more
-
-
-class ClientGone(Exception):
-    """Nobody waits for the answer."""
 
 
 def event(number: int, data: str) -> bytes:
@@ -39,13 +37,13 @@ async def unless_gone(request: Request, work: Coroutine[object, object, Result])
     """What the work returns; it is cancelled where the client hangs up before.
 
     Raises:
-        ClientGone
+        ApiError: then; nobody will read it.
     """
     working, leaving = asyncio.create_task(work), asyncio.create_task(gone(request.receive))
     try:
         await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise ClientGone
+            raise ApiError(499, "the client hung up.")
         return working.result()
     finally:
         working.cancel()

@@ -1,6 +1,7 @@
 """Log-probabilities of tokens, in the shapes of both APIs."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import accumulate
 
 from tokenizers.pre_tokenizers import ByteLevel
@@ -23,6 +24,10 @@ def _byte_characters() -> dict[str, int]:
 BYTES = _byte_characters()
 
 
+spelled_once = lru_cache(maxsize=1 << 18)  # evaluations ask for the same tokens again and again
+
+
+@spelled_once
 def token_text(tokenizer: Tokenizer, token: int) -> str:
     """As clients see it; a part of a character is spelled in bytes, so that two of them are not the same text."""
     text = tokenizer.decode([token], keep_special=True)
@@ -32,12 +37,19 @@ def token_text(tokenizer: Tokenizer, token: int) -> str:
     return text if found is None else "bytes:" + "".join(f"\\x{byte:02x}" for byte in found)
 
 
+@spelled_once
 def token_bytes(tokenizer: Tokenizer, token: int) -> list[int] | None:
     text = tokenizer.decode([token], keep_special=True)
     if "\ufffd" not in text:
         return list(text.encode())
     written = tokenizer.bpe.id_to_token(token) or ""
     return [BYTES[character] for character in written] if set(written) <= BYTES.keys() else None
+
+
+@spelled_once
+def _length(tokenizer: Tokenizer, token: int) -> int:
+    """Of its text, without what is no whole character."""
+    return len(tokenizer.decode([token], keep_special=True).replace("\ufffd", ""))
 
 
 def chat_logprobs(tokenizer: Tokenizer, ids: Sequence[int], likely: Sequence[dict[int, float]], top: int) -> list[dict]:
@@ -54,8 +66,7 @@ def text_logprobs(tokenizer: Tokenizer, ids: Sequence[int], likely: Sequence[dic
                   unseen: int = 0) -> dict:
     """`logprobs` of completions, of tokens whose text begins at `offset`; the first `unseen` are not in the text (a beginning
     of sentence). A prompt's first token has none."""
-    seen = [tokenizer.decode([token], keep_special=True).replace("\ufffd", "") for token in ids]
-    lengths = [0 if place < unseen else len(text) for place, text in enumerate(seen)]
+    lengths = [0 if place < unseen else _length(tokenizer, token) for place, token in enumerate(ids)]
     return {"tokens": [token_text(tokenizer, token) for token in ids],
             "token_logprobs": [at and max(at[token], LEAST) for token, at in zip(ids, likely)],
             "top_logprobs": [at and _by_text(tokenizer, at) for at in likely],
