@@ -101,15 +101,20 @@ class _Part:
         self._held, self._begun = "", False
 
     def feed(self, ids: Sequence[int]) -> str:
-        return self._show(self.stops.feed(self._text.feed(ids)))
+        return self._show(self.stops.feed(self._begin(self._text.feed(ids))))
 
     def close(self) -> str:
-        return self._show(self.stops.feed(self._text.close()) + self.stops.close())
+        return self._show(self.stops.feed(self._begin(self._text.close())) + self.stops.close())
+
+    def _begin(self, text: str) -> str:
+        """Without the white space before the first word, where no stop text is looked for either: a thought's end is followed
+        by an empty line."""
+        text = text if self._begun else text.lstrip()
+        self._begun = self._begun or bool(text)
+        return text
 
     def _show(self, text: str) -> str:
         text = self._held + text
-        if not self._begun:
-            text = text.lstrip()
         shown = text.rstrip()
-        self._held, self._begun = text[len(shown):], self._begun or bool(shown)
+        self._held = text[len(shown):]
         return shown

@@ -37,7 +37,8 @@ HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](jav
            r"$\text{<script>alert(1)</script>}$", r"\(\href{javascript:alert(1)}{x}\)", r"$$\style{background:url(http://x)}{y}$$",
            r"\[\text{</math><img src=x onerror=alert(1)>}\]", "```\"><script>\nx\n```", "`<b>`", "<svg onload=alert(1)>",
            r"$\text{&lt;img src=x onerror=alert(1)&gt;}$", "<a href=javascript:alert(1)>x</a>", "&lt;b&gt;",
-           "[x]: javascript:alert(1)\n\n[x]", "<!--", "|a|b|\n|-|-|\n|<b>|$x$|", "> $$\n> x\n> $$", "$", "$$", "\\[", "\n", " ", "a", "1", "*", "- "]
+           "[x]: javascript:alert(1)\n\n[x]", "<!--", "|a|b|\n|-|-|\n|<b>|$x$|", "> $$\n> x\n> $$", "$", "$$", "\\[", "\n", " ",
+           "a", "1", "*", "- "]
 
 
 @given(st.lists(st.sampled_from(HOSTILE), max_size=12).map("".join))
@@ -57,7 +58,8 @@ def test_any_formula_is_harmless(formula):
     ("so \\[ x \\] it is", '<p>so <math display="block"><mrow><mi>x</mi></mrow></math> it is</p>'),
     (r"$a\$b$", "<mi>$</mi>"), ("`$x$`", "<code>$x$</code>"), ("It costs $5 or $6.", "It costs $5 or $6."),
     ("from $ 5 to 6 $ now", "from $ 5 to 6 $ now"), (r"$x^$", '<code class="formula">x^</code>'),
-    ("a\nb", "a<br>\nb"), ("![cat](http://e.example/c.png)", '<a href="http://e.example/c.png" rel="noopener noreferrer">cat</a>'),
+    ("a\nb", "a<br>\nb"),
+    ("![cat](http://e.example/c.png)", '<a href="http://e.example/c.png" rel="noopener noreferrer">cat</a>'),
     ("```python\nx = 1\n```", '<span class="n">x</span>'), ("```\n<b>\n```", "&lt;b&gt;"), ("~~no~~", "<s>no</s>"),
     ("|a|\n|-|\n|b|", "<td>b</td>"),
 ])
@@ -106,7 +108,8 @@ def test_both_languages_say_everything_with_the_same_blanks():
 
 @pytest.mark.parametrize("accepted, chosen, language", [
     ("fr-CH, fr;q=0.9, en;q=0.8", None, "fr"), ("de, en;q=0.5, fr;q=0.7", None, "fr"), ("en-GB,en", None, "en"),
-    ("", None, "en"), ("*", None, "en"), ("fr;q=0, en;q=0.1", None, "en"), ("fr;q=x", None, "en"), ("en", "fr", "fr"), ("fr", "xx", "fr")])
+    ("", None, "en"), ("*", None, "en"), ("fr;q=0, en;q=0.1", None, "en"), ("fr;q=x", None, "en"),
+    ("en", "fr", "fr"), ("fr", "xx", "fr")])
 def test_the_language_is_the_readers(accepted, chosen, language):
     assert choose(accepted, chosen).language == language
 

@@ -171,6 +171,11 @@ def test_the_answer_ends_at_a_stop_text_and_the_thought_does_not(tokenizer):
     assert parts.feed(tokenizer.encode("five")) == parts.close() == ("", "")
 
 
+def test_the_empty_line_before_the_answer_is_no_stop_text(tokenizer):
+    parts = ThoughtStream(tokenizer, stop=["\n\n"])
+    assert parts.feed(tokenizer.completion_ids("hm", "one\n\ntwo")[:-1]) == ("hm", "one") and parts.stopped == "\n\n"
+
+
 def test_the_thought_is_marked_as_such_until_its_end(tokenizer):
     parts = ThoughtStream(tokenizer)
     marks = [(parts.feed([token]), parts.thinking)[1] for token in tokenizer.completion_ids("a", "b")[:-1]]
