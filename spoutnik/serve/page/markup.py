@@ -150,12 +150,13 @@ def render(text: str, copy: str = "Copy", colour: bool = True) -> str:
 
 
 def settled_part(text: str) -> int:
-    """How many of its characters are whole blocks that nothing which follows can change: all before the last block."""
+    """How many of its characters are whole blocks that nothing which follows can change: all before the last block that has an
+    empty line above it (without one, a paragraph may still take it in)."""
     begins = [token.map[0] for token in _markdown.parse(text, {"open": True})
               if token.level == 0 and token.map and token.nesting >= 0]
-    if len(begins) < 2:
-        return 0
-    return sum(len(line) for line in text.splitlines(keepends=True)[:begins[-1]])
+    lines = text.splitlines(keepends=True)
+    apart = [line for line in begins[1:] if not lines[line - 1].strip()]
+    return sum(map(len, lines[:apart[-1]])) if apart else 0
 
 
 class Growing:
