@@ -54,7 +54,9 @@ class Turn:
         self._tokens: dict[int, tuple[int, int]] = {}
         self._thought_from: float | None = None
         self._thought_seconds = 0.0
+        self._over = asyncio.Event()
         self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._finish)  # a task that is stopped before its first step runs no line of its own
 
     @property
     def thought_seconds(self) -> float:
@@ -68,7 +70,7 @@ class Turn:
         return self.service.live.get(self._name)
 
     async def wait(self) -> None:
-        await asyncio.wait([self._task])
+        await self._over.wait()
 
     def stop(self) -> None:
         self._task.cancel()
@@ -111,18 +113,20 @@ class Turn:
                         for delta in deltas:
                             self._grow(delta)
             self.service.prepare(served, [*self.messages, self.said.message], {})
-        except asyncio.CancelledError:
-            self.said.extras["finish_reason"] = "abort"
         except (UserError, RunError) as error:
             self.said.extras["error"] = str(error)
         except Exception as error:  # a mistake of ours: whoever waits must hear of it
             self.said.extras["error"] = type(error).__name__
             raise
-        finally:
-            self._run_clock(False)
-            self.said.extras["thought_seconds"] = round(self.thought_seconds, 1)
-            self.phase = "over"
-            self._ended(self)
+
+    def _finish(self, task: asyncio.Task) -> None:
+        if task.cancelled():
+            self.said.extras["finish_reason"] = "abort"
+        self._run_clock(False)
+        self.said.extras["thought_seconds"] = round(self.thought_seconds, 1)
+        self.phase = "over"
+        self._over.set()
+        self._ended(self)
 
     async def _vote(self, served: Served, plan: Plan) -> None:
         """Progress is shown of all thoughts, the text of the one that speaks for the majority."""

@@ -28,7 +28,7 @@ def scripted(make_service):
 
 def test_the_arena_in_the_terminal_is_blind_until_the_vote(scripted, monkeypatch):
     async def main():
-        service, ballots = scripted(said=lambda number: ("t", "yes")), Ballots(None)
+        service, ballots = scripted(("alpha", "beta"), said=lambda number: ("t", "yes")), Ballots(None)
         console, written = Console(file=StringIO(), width=80), []
         lines = iter(["How?", "x", "a", "Why?", "", ""])
 
@@ -40,10 +40,10 @@ def test_the_arena_in_the_terminal_is_blind_until_the_vote(scripted, monkeypatch
         await arena.compare(service, ballots, console, rng=Random(1))
         shown = console.file.getvalue()
         (cast,) = ballots.votes()
-        assert {cast.a, cast.b} == {"one", "two"} and cast.outcome == "a" and shown.count("yes") == 4
-        assert not re.search(r"\b(one|two)\b", written[2]) and f"A was {cast.a}, B was {cast.b}." in written[3]
+        assert {cast.a, cast.b} == {"alpha", "beta"} and cast.outcome == "a" and shown.count("yes") == 4
+        assert not re.search(r"alpha|beta", written[2]) and f"A was {cast.a}, B was {cast.b}." in written[3]
         with pytest.raises(UserError, match="compares two models"):
-            await arena.compare(scripted(("one",)), ballots, console)
+            await arena.compare(scripted(("alpha",)), ballots, console)
         with pytest.raises(UserError, match="--effort huge"):
             await arena.compare(service, ballots, console, "huge")
         await service.close(0)
@@ -75,7 +75,7 @@ def test_the_votes_of_the_page_are_rated_by_the_command(tmp_path):
 
 def test_who_meets(run):
     engine = Engine(max_num_seqs=1)
-    assert list(service_of([str(run)], [], engine).models) == ["run", "run:base"]
+    assert list(service_of([str(run)], [], engine).models) == ["run", "run:base", "run:student_base"]
     assert list(service_of([str(run)], ["base", "cold_start"], engine).models) == ["run:base", "run:cold_start"]
     with pytest.raises(UserError, match="bear the same name"):
         service_of([str(run), str(run)], [], engine)
