@@ -73,8 +73,7 @@ def accept_all(rows: Rows, tokens: Tensor, logprobs: Tensor, broken: list[int], 
     rows.append(tokens, logprobs)
     for sequence in rows.sequences:
         sequence.length += 1
-    over = (tokens[:, None] == rows.ends).any(1) | (rows.generated >= rows.limits)
-    leaving = set(over.nonzero()[:, 0].tolist())
+    leaving = set(rows.over().nonzero()[:, 0].tolist())
     for row in broken:
         rows.sequences[row].owner.fail(NOT_FINITE)
         rows.take_back(row)

@@ -15,7 +15,7 @@ from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.rows import Rows
 from spoutnik.engine.runner import Runner
 from spoutnik.engine.sampling import Settings, likeliest, sample, uniforms_of
-from spoutnik.engine.scheduler import Chunk, Scheduler, Sequence
+from spoutnik.engine.scheduler import Chunk, Schedule, Scheduler, Sequence
 from spoutnik.engine.speculative import Drafter
 from spoutnik.engine.step import FEW, Counts, Made, Step, wanted_of
 from spoutnik.text.tokenizer import Tokenizer
@@ -32,7 +32,8 @@ class EngineCore:
         self.rows = Rows(scheduler.max_num_seqs)
         self.requests: dict[str, Request] = {}
         self.counts = Counts()
-        self._number = 0
+        self.most_ahead = runner.most_ahead  # steps without a look at what else there is to do; may be lowered
+        self._number = self._ahead = 0
         self._watched: dict[Sample, None] = {}  # decoding samples whose tokens are looked at one by one
         self._asked: dict[Sample, None] = {}  # those that report likely tokens
 
@@ -71,7 +72,12 @@ class EngineCore:
     def step(self) -> Made:
         if not self.requests:
             return Made(0, 0, [])
-        step = self._begin()
+        drafting = self.drafter is not None and self.drafter.announce(self.rows)
+        alone = not drafting and self._let_go()
+        plan = self._schedule()
+        if alone and self.rows and not plan.chunks:
+            return self._generate()
+        step = Step.of(plan, self.rows, drafting)
         logits, hidden = self.runner.forward(step.batch)
         if step.rows:
             self._decode(logits[:step.decoded], step)
@@ -79,10 +85,12 @@ class EngineCore:
             self._read_chunks(logits[step.decoded:], step)
         if self.drafter is not None:
             self.drafter.draft(self.rows, step, hidden)
-        return self._finish(step)
+        if step.copies:
+            self.runner.copy_blocks(*torch.tensor(step.copies).T.contiguous())
+        self.counts.steps += 1
+        return self._finish(step.made, step.ended)
 
-    def _begin(self) -> Step:
-        drafting = self.drafter is not None and self.drafter.announce(self.rows)
+    def _schedule(self) -> Schedule:
         plan = self.scheduler.schedule()
         for sequence in plan.preempted:
             self._keep(sequence.owner)
@@ -92,8 +100,42 @@ class EngineCore:
             self.counts.preemptions += len(plan.preempted)
         if plan.grown:
             (self.rows.append_blocks if self.drafter is None else self.rows.read_blocks)(plan.grown)
-        self.counts.steps += 1
-        return Step.of(plan, self.rows, drafting)
+        return plan
+
+    def _let_go(self) -> bool:
+        """May the rows generate a few tokens on their own? If so, they ask for the places. Nobody must want to see one before
+        the next is chosen."""
+        self._ahead = min(self.runner.most_ahead, self.most_ahead)
+        if self._ahead == 1 or self._watched or self._asked or self.scheduler.prefilling:
+            return False
+        if any([s.owner.request.stream for s in self.rows.sequences]):
+            return False
+        for sequence, left in zip(self.rows.sequences, self._left()):
+            sequence.ahead = min(self._ahead, left) - 1
+        return True
+
+    def _left(self) -> list[int]:
+        """How many tokens each row may still generate."""
+        return (self.rows.limits - self.rows.generated).tolist()
+
+    def _generate(self) -> Made:
+        """The rows go on alone, as far as all of them have places."""
+        rows = self.rows
+        places = [s.room - s.length + 1 for s in rows.sequences]
+        steps = min([self._ahead, *(have for have, left in zip(places, self._left()) if have < left)])
+        made = self.runner.decode_ahead(rows.decoding(), steps)
+        rows.append_generated(made)
+        if self.drafter is not None:
+            self.drafter.pass_over(rows)
+        for sequence, count in zip(rows.sequences, made.counts.tolist()):
+            sequence.length += count
+        broken = set(made.broken.nonzero()[:, 0].tolist())
+        ended = []
+        for row in sorted(broken.union(rows.over().nonzero()[:, 0].tolist())):
+            ended.append(rows.sequences[row].owner)
+            ended[-1].fail(NOT_FINITE) if row in broken else ended[-1].end_with(int(rows.tokens[row]))
+        self.counts.steps += steps
+        return self._finish(int(made.counts.sum()), ended)
 
     def _decode(self, logits: Tensor, step: Step) -> None:
         """Each decoding row's next token, or few."""
@@ -239,18 +281,15 @@ class EngineCore:
         request.metrics.finish = self.clock() - request.metrics.arrival
         del self.requests[request.request_id]
 
-    def _finish(self, step: Step) -> Made:
-        if step.copies:
-            self.runner.copy_blocks(*torch.tensor(step.copies).T.contiguous())
+    def _finish(self, made: int, ended: list[Sample]) -> Made:
+        """made: tokens that count; ended: samples that leave."""
         closed = []
-        if step.ended:
-            for made in step.ended:
-                self._keep(made)
-                made.request.unfinished -= 1
-                if not made.request.unfinished:
-                    self._close(made.request)
-                    closed.append(made.request)
-            self._leave([s for s in step.ended if s.sequence is not None])
-        self.counts.generated_tokens += step.made
-        return Made(step.made, len(step.ended), closed)
-
+        for one in ended:
+            self._keep(one)
+            one.request.unfinished -= 1
+            if not one.request.unfinished:
+                self._close(one.request)
+                closed.append(one.request)
+        self._leave([one for one in ended if one.sequence is not None])
+        self.counts.generated_tokens += made
+        return Made(made, len(ended), closed)

@@ -11,7 +11,7 @@ from torch import Tensor
 from spoutnik.engine.offload import Offload
 from spoutnik.engine.packed import EMBEDDING, Matrix, ModelSource, Packed, floats, groups, multiply, pack, predicted_nbytes
 from spoutnik.engine.packed_file import CheckpointSource, PackedFile, Progress, place_of, write
-from spoutnik.engine.runner import BLOCK_SIZE, Batch
+from spoutnik.engine.runner import BLOCK_SIZE, Batch, Decoding, Generated
 from spoutnik.hardware import available_memory
 from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.config import ModelConfig
@@ -22,6 +22,7 @@ from spoutnik.parallel import cores, physical_cores
 
 # Weights up to this size stay in a core's share of the caches: then each thread computes whole sequences.
 _SMALL = 24 << 20
+_MOST_AHEAD = 16  # steps between two looks at what else there is to do
 
 
 class _Layer(ctypes.Structure):
@@ -47,6 +48,13 @@ class _Batch(ctypes.Structure):
     _fields_ = ([(name, c_void_p) for name in ("tokens", "counts", "contexts", "tables", "wanted", "prompt")]
                 + [(name, c_int64) for name in ("sequences", "table_width", "n_wanted", "threads")]
                 + [(name, c_void_p) for name in ("states", "hidden", "logits")])
+
+
+class _Ahead(ctypes.Structure):
+    _fields_ = ([(name, c_void_p) for name in ("tokens", "contexts", "tables", "ends", "seeds", "generated", "limits",
+                                               "settings")]
+                + [(name, c_int64) for name in ("sequences", "table_width", "ends_width", "steps", "threads")]
+                + [(name, c_void_p) for name in ("chosen", "log_probs", "made", "broken")])
 
 
 class NativeRunner:
@@ -126,7 +134,8 @@ class NativeRunner:
     @staticmethod
     def serves(config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> bool:
         """Whether the pass can be native here: a compiler was found, and the model is on the CPU in a type it knows."""
-        odd = dtype == torch.bfloat16 and config.cache_width % 2  # keys are multiplied in pairs
+        keys = config.cache_width if config.kv_lora_rank else config.value_width
+        odd = dtype == torch.bfloat16 and keys % 2  # they are multiplied in pairs
         return (library() is not None and torch.device(device).type == "cpu" and not odd
                 and dtype in (torch.float32, torch.bfloat16))
 
@@ -173,6 +182,22 @@ class NativeRunner:
         library().draft_ahead(ctypes.byref(self._draft), ctypes.byref(call), c_int64(ahead), c_void_p(settings.data_ptr()),
                               c_void_p(tokens.data_ptr()))
         return tokens
+
+    @property
+    def most_ahead(self) -> int:
+        """A small model's step is shorter than Python's part of it; a large one's is long enough to be alone."""
+        return _MOST_AHEAD if self._main.small else 1
+
+    def decode_ahead(self, decoding: Decoding, steps: int) -> Generated:
+        """Twin: runner.decode_ahead."""
+        d, count = decoding, len(decoding.tokens)
+        made = Generated(torch.empty(count, steps, dtype=torch.long), torch.empty(count, steps),
+                         torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool))
+        kept = [t.contiguous() for t in (d.tokens, d.contexts, d.tables, d.ends, d.seeds, d.generated, d.limits, d.settings)]
+        call = _Ahead(*(t.data_ptr() for t in kept), count, d.tables.shape[1], d.ends.shape[1], steps, self.threads,
+                      *(t.data_ptr() for t in (made.tokens, made.logprobs, made.counts, made.broken)))
+        library().run_ahead(ctypes.byref(self._main), ctypes.byref(call))
+        return made
 
     def _call(self, batch: Batch, tokens: Tensor, states: Tensor | None, hidden: Tensor) -> tuple[_Batch, Tensor, list[Tensor]]:
         """The structure of a call, where its logits will be, and what must live until then."""

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spoutnik.engine.runner import Decoding, Generated
 from spoutnik.engine.sampling import Settings, columns_of, uniforms_below_1
 from spoutnik.engine.scheduler import Sequence
 
@@ -66,6 +67,14 @@ class Rows:
         """For each row's next token."""
         return Settings(*self.columns, uniforms_below_1(self.seeds, self.generated))
 
+    def over(self) -> Tensor:
+        """(rows,) bool: whether the last token ended the row, or was the last it may have."""
+        return (self.tokens[:, None] == self.ends).any(1) | (self.generated >= self.limits)
+
+    def decoding(self) -> Decoding:
+        """As a runner takes them, to go on without us."""
+        return Decoding(self.tokens, self.contexts, self.tables, self.seeds, self.generated, self.limits, self.ends, self.reals)
+
     def add(self, sequences: list[Sequence]) -> None:
         """Sequences whose tokens but the last are in the cache. Their owners (engine/request.py) say the rest."""
         if not sequences:
@@ -109,6 +118,19 @@ class Rows:
         self.tokens.copy_(tokens)
         self.generated.add_(1)
         self.contexts.add_(1)
+
+    def append_generated(self, made: Generated) -> None:
+        """What the rows have generated on their own."""
+        steps = made.tokens.shape[1]
+        self._make_columns(steps)
+        there = torch.arange(steps) < made.counts[:, None]
+        row, step = there.nonzero(as_tuple=True)
+        column = self.generated[row] + step
+        self._history[row, column], self._logprobs[row, column] = made.tokens[there], made.logprobs[there]
+        some = made.counts > 0
+        self.tokens[some] = made.tokens[some, made.counts[some] - 1]
+        self.generated.add_(made.counts)
+        self.contexts.add_(made.counts)
 
     def extend(self, row: int, tokens: list[int], logprobs: list[float]) -> None:
         """The next few tokens of one row."""

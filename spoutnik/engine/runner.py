@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from spoutnik.engine.sampling import Settings, sample
+from spoutnik.engine.sampling import Settings, sample, uniforms_below_1
 from spoutnik.model.config import ModelConfig
 
 BLOCK_SIZE = 16  # tokens in a block of the cache: what prefix sharing counts in
@@ -43,11 +43,47 @@ class Batch:
         return (self.contexts - starts).repeat_interleave(self.counts) + torch.arange(len(self.tokens))
 
 
+@dataclass
+class Decoding:
+    """S sequences that are left to generate on their own, a few tokens each. All int64, but for settings.
+
+    tokens (S,): their last tokens, which are not in the cache yet. contexts (S,): how many are.
+    tables (S, longest): their blocks, with places for what they will generate.
+    seeds (S,), generated (S,): of the random numbers; how many tokens they have generated.
+    limits (S,): how many they may. ends (S, most): tokens that end them, -1 for none.
+    settings (4, S): temperature, top_p, top_k, min_p.
+    """
+
+    tokens: Tensor
+    contexts: Tensor
+    tables: Tensor
+    seeds: Tensor
+    generated: Tensor
+    limits: Tensor
+    ends: Tensor
+    settings: Tensor
+
+
+@dataclass
+class Generated:
+    """What came of it: tokens (S, steps) and their log-probabilities, of which the first counts[s] are there: fewer than
+    `steps` where a sequence ended, or was broken (S,): its logits were not finite."""
+
+    tokens: Tensor
+    logprobs: Tensor
+    counts: Tensor
+    broken: Tensor
+
+
 class Runner(Protocol):
-    """Computes batches. The cache's content survives between calls; who owns which block is the scheduler's business."""
+    """Computes batches. The cache's content survives between calls; who owns which block is the scheduler's business.
+
+    most_ahead: how many steps `decode_ahead` makes faster than so many calls of `forward`; 1: none.
+    """
 
     config: ModelConfig
     device: torch.device
+    most_ahead: int
 
     @property
     def weights_nbytes(self) -> int:
@@ -75,6 +111,9 @@ class Runner(Protocol):
         drawn (temperature, top_p, top_k, min_p, random number); returns them (ahead, W). Its cache entries follow the batch's
         last ones."""
 
+    def decode_ahead(self, decoding: Decoding, steps: int) -> Generated:
+        """`forward` and sampling, `steps` times or until all are over: the same tokens, without a word in between."""
+
 
 def draft_ahead(runner: Runner, batch: Batch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
     """`Runner.draft_ahead` by a runner's `draft`."""
@@ -91,3 +130,27 @@ def draft_ahead(runner: Runner, batch: Batch, hidden: Tensor, next_tokens: Tenso
                               torch.zeros(len(one), dtype=torch.bool))
             logits, states = runner.draft(following, states, drawn[-1])
     return torch.stack(drawn)
+
+
+def decode_ahead(runner: Runner, decoding: Decoding, steps: int) -> Generated:
+    """`Runner.decode_ahead` by a runner's `forward`."""
+    count, d = len(decoding.tokens), decoding
+    made = Generated(torch.zeros(count, steps, dtype=torch.long), torch.zeros(count, steps),
+                     torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool))
+    live, last = torch.arange(count), d.tokens.clone()
+    for step in range(steps):
+        if not len(live):
+            break
+        each = torch.arange(len(live))
+        logits, _ = runner.forward(Batch(last[live], torch.ones_like(each), d.contexts[live] + step, d.tables[live], each,
+                                         torch.zeros(len(live), dtype=torch.bool)))
+        finite = logits.isfinite().all(-1)
+        made.broken[live] = ~finite
+        live, generated = live[finite], d.generated[live[finite]] + step
+        if not len(live):
+            break
+        tokens, logprobs = sample(logits[finite], Settings(*d.settings[:, live], uniforms_below_1(d.seeds[live], generated)))
+        last[live], made.tokens[live, step], made.logprobs[live, step] = tokens, tokens, logprobs
+        made.counts[live] += 1
+        live = live[(generated + 1 < d.limits[live]) & ~(tokens[:, None] == d.ends[live]).any(1)]
+    return made

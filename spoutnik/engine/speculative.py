@@ -33,6 +33,9 @@ class Drafter(Protocol):
         """After a step: the samples' drafts for the next one. hidden (T, D): states of the batch's tokens. Rows that have ended
         are still there, new ones are behind them."""
 
+    def pass_over(self, rows: Rows) -> None:
+        """The rows have gone on without it."""
+
 
 def _announce(rows: Rows, up_to: int, places: int) -> bool:
     """places: how many more than its drafts a row writes to."""
@@ -42,6 +45,11 @@ def _announce(rows: Rows, up_to: int, places: int) -> bool:
             sequence.drafts = len(sequence.owner.drafts) if few else 0
             sequence.ahead = sequence.drafts + places if few else 0
     return few
+
+
+def _forget(rows: Rows) -> None:
+    for sequence in rows.sequences:
+        sequence.owner.drafts = []
 
 
 def _wanted(made: Sample, generated: int, most: int) -> int:
@@ -74,6 +82,9 @@ class PromptLookup:
                     made.places = _Places(self.shortest, self.longest, prompt)
                 made.places.extend(rows.made(row, len(made.places.tokens) - len(prompt))[0])
                 made.drafts = made.places.following(wanted)
+
+    def pass_over(self, rows: Rows) -> None:
+        _forget(rows)  # what they have made is read when it is looked up
 
 
 class _Places:
@@ -110,12 +121,10 @@ class MTPDrafts:
         return _announce(rows, self.up_to, self.most - 1)
 
     def draft(self, rows: Rows, step: Step, hidden: Tensor) -> None:
-        for sequence in rows.sequences if len(rows) <= self.up_to else ():
-            sequence.owner.drafts = []
+        if len(rows) <= self.up_to or step.rows > self.up_to:
+            _forget(rows)
         if step.rows > self.up_to:
             rows.complete[:step.rows] = 0
-            for sequence in rows.sequences:
-                sequence.owner.drafts = []
         over = [bool(c) for c in rows.complete[:step.rows].tolist()] + [True] * len(step.plan.chunks)
         if any(over):
             readers = self._readers(rows, step, over)
@@ -123,6 +132,10 @@ class MTPDrafts:
             drawn = self.runner.draft_ahead(part, hidden, next_tokens, self._settings(rows, [row for row, _ in readers]))
             for (row, _), tokens in zip(readers, drawn.T.tolist()):
                 rows.sequences[row].owner.drafts = tokens[:self._most(rows, row)]
+
+    def pass_over(self, rows: Rows) -> None:
+        rows.complete.zero_()
+        _forget(rows)
 
     def _readers(self, rows: Rows, step: Step, over: list[bool]) -> list[tuple[int, int]]:
         """The rows that get drafts: (row, place in the batch of its last token that counts)."""

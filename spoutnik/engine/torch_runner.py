@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spoutnik.engine.runner import BLOCK_SIZE, Batch, draft_ahead
+from spoutnik.engine.runner import BLOCK_SIZE, Batch, Decoding, Generated, decode_ahead, draft_ahead
 from spoutnik.model.cache import Cache
 from spoutnik.model.packing import Packing
 from spoutnik.model.transformer import Transformer
@@ -23,6 +23,8 @@ class TorchRunner:
     padded: decode in few shapes, rows and blocks rounded up to powers of two: what CUDA graphs need, which are recorded for
     each shape where the model's step can be (on a GPU, without experts: their sizes depend on the data).
     """
+
+    most_ahead = 1
 
     def __init__(self, model: Transformer, padded: bool | None = None):
         self.model, self.config = model, model.config
@@ -94,9 +96,11 @@ class TorchRunner:
             states[at] = ahead
         return self.model.logits(states[batch.wanted.to(self.device)]).cpu(), states
 
-
     def draft_ahead(self, batch: Batch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
         return draft_ahead(self, batch, hidden, next_tokens, settings)
+
+    def decode_ahead(self, decoding: Decoding, steps: int) -> Generated:
+        return decode_ahead(self, decoding, steps)
 
     def _packing(self, part: "_Part") -> Packing:
         return Packing.of(part.counts.tolist(), self.device, fill=True)

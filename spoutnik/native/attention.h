@@ -50,10 +50,10 @@ inline void weigh_blocks(const float* p, int64_t p_stride, const T* values, int6
                          int64_t i, float* sums) {
     floats even[H][W] = {}, odd[H][W] = {};
     const auto add = [&](int64_t s, floats (&sum)[H][W]) {
-        for (int w = 0; w < W; w++) {
+        UNROLLED for (int w = 0; w < W; w++) {
             floats value;
             for (int64_t l = 0; l < LANES; l++) value[l] = to_float(values[s * stride + i + w * LANES + l]);
-            for (int h = 0; h < H; h++) {
+            UNROLLED for (int h = 0; h < H; h++) {
                 sum[h][w] += p[h * p_stride + s] * value;
                 IN_ORDER(sum[h][w]);
             }
@@ -65,8 +65,8 @@ inline void weigh_blocks(const float* p, int64_t p_stride, const T* values, int6
         add(s + 1, odd);
     }
     if (s < positions) add(s, even);
-    for (int h = 0; h < H; h++)
-        for (int w = 0; w < W; w++) {
+    UNROLLED for (int h = 0; h < H; h++)
+        UNROLLED for (int w = 0; w < W; w++) {
             float* to = sums + h * width + i + w * LANES;
             even[h][w] += odd[h][w];
             IN_ORDER(even[h][w]);

@@ -65,6 +65,9 @@ constexpr int64_t LANES = 8, BLOCKS = 1;
 constexpr int64_t LANES = 4, BLOCKS = 2;
 #endif
 
+// A tile's sums live in registers only where every loop over them is written out.
+#define UNROLLED _Pragma("GCC unroll 16")
+
 // How weights are packed: blocks of LANES outputs side by side, PAIR inputs of one output together, so that a product fills
 // whole registers and never has to be summed across one. (out / LANES, in / PAIR, LANES, PAIR), out filled up with zeros.
 template <typename T>

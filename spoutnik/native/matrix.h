@@ -36,9 +36,6 @@ struct Matrix {
 
 }
 
-// A tile's sums live in registers only where every loop over them is written out.
-#define UNROLLED _Pragma("GCC unroll 16")
-
 constexpr int64_t PANEL_BLOCKS = 4, PANEL_OUTPUTS = PANEL_BLOCKS * LANES, GROUP = 32;
 
 inline int64_t rounded(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }

@@ -1,6 +1,10 @@
-// Attention over a cache in blocks of 16 positions, each position's entry a row of `width` numbers.
+// Attention over a cache in blocks of 16 positions.
 //
-// Two ways to the same sums. A generated token reads the entries as they lie, all heads of a group together. A chunk of a prompt
+// A latent cache (MLA) holds a row of numbers for each position, which is key and value of all heads. Else a block holds, group of
+// heads after group, the keys in the form of packed weights, so that a query's scores are a product with them, then the values, a
+// row for each position: what one group reads lies together.
+//
+// Two ways to the same sums. A generated token reads the cache as it lies, all heads of a group together. A chunk of a prompt
 // first brings keys and values into the form of packed weights, 256 positions at a time, so that scores and results are
 // products. Neither depends on what else is in the batch, nor the second on how a prompt was cut into chunks.
 #pragma once
@@ -11,14 +15,57 @@
 
 constexpr int64_t BLOCK = 16, CHUNK = 256;
 
-// A sequence's entries, and where in one a group's keys and values start. MLA is one group whose values lie inside its keys.
+// Where a position's numbers are in its block, of `width` for each position: MLA, or group g of grouped-query attention.
 template <typename C>
-struct Entries {
+struct Places {
+    static constexpr int64_t P = Packed<C>::PAIR;
+    int64_t width, key_width, value_width, group;
+    bool latent;
+    int64_t keys() const { return latent ? 0 : group * BLOCK * (key_width + value_width); }
+    int64_t values() const { return latent ? 0 : keys() + BLOCK * key_width; }
+    int64_t value_step() const { return latent ? width : value_width; }
+
+    // Of packed keys, number i (a multiple of P) of the position with number s in the block.
+    int64_t key(int64_t s, int64_t i) const { return keys() + s / LANES * LANES * key_width + i * LANES + s % LANES * P; }
+};
+
+// A sequence's entries, as one group of heads reads them.
+template <typename C>
+struct Entries : Places<C> {
     const C* data;
     const int64_t* table;
-    int64_t width, key, value, key_width, value_width;
-    const C* block(int64_t position) const { return data + table[position / BLOCK] * BLOCK * width; }
+    Entries(const Places<C>& places, const C* data, const int64_t* table) : Places<C>(places), data(data), table(table) {}
+    const C* block(int64_t position) const { return data + table[position / BLOCK] * BLOCK * this->width; }
+    const C* keys_of(int64_t position) const { return block(position) + this->keys(); }
+    const C* values_of(int64_t position) const { return block(position) + this->values(); }
 };
+
+// Keys and values (groups, their width) of one new position to its place in a block.
+template <typename C>
+inline void store_entry(C* block, Places<C> places, int64_t s, const float* key, const float* value, int64_t groups) {
+    constexpr int64_t P = Packed<C>::PAIR, width = 64;
+    for (places.group = 0; places.group < groups; places.group++, key += places.key_width, value += places.value_width) {
+        for (int64_t first = 0; first < places.key_width; first += width) {
+            C some[width];
+            const int64_t count = std::min(width, places.key_width - first);
+            store_all(some, key + first, count);
+            for (int64_t i = 0; i < count; i += P) std::memcpy(block + places.key(s, first + i), some + i, P * sizeof(C));
+        }
+        store_all(block + places.values() + s * places.value_width, value, places.value_width);
+    }
+}
+
+// Scores of R heads with the keys of one block: rows of `scores`, CHUNK apart.
+template <int R, typename C>
+inline void packed_scores(const C* q, int64_t q_step, const C* keys, int64_t width, float scale, float* scores) {
+    const C* x[R];
+    for (int r = 0; r < R; r++) x[r] = q + r * q_step;
+    for (int64_t s = 0; s < BLOCK; s += LANES) {
+        floats sum[R][1] = {};
+        multiply<R, 1>(x, 0, width, keys + s * width, LANES * Packed<C>::PAIR, 0, sum);
+        for (int r = 0; r < R; r++) store(scores + r * CHUNK + s, sum[r][0] * scale);
+    }
+}
 
 // The entries of a block, on their way to the caches: its first reader brings them for all groups of heads.
 template <typename C>
@@ -35,14 +82,27 @@ void attend_token(const Entries<C>& e, const C* q, int64_t q_step, int64_t heads
     tops.assign(heads, -1e30f);
     totals.assign(heads, 0.0f);
     std::fill(out, out + heads * e.value_width, 0.0f);
-    if (e.key == 0) fetch(e.block(0), e.width);
+    const bool first = e.keys() == 0;
+    if (first) fetch(e.block(0), e.width);
     for (int64_t start = 0; start < length; start += CHUNK) {
         const int64_t count = std::min(CHUNK, length - start);
         for (int64_t s = 0; s < count; s += BLOCK) {
-            const C* keys = e.block(start + s) + e.key;
-            if (e.key == 0 && start + s + BLOCK < length) fetch(e.block(start + s + BLOCK), e.width);
-            for (int64_t h = 0; h < heads; h++)
-                score(q + h * q_step, keys, e.width, std::min(BLOCK, count - s), e.key_width, scale, scores.data() + h * CHUNK + s);
+            const C* keys = e.keys_of(start + s);
+            if (first && start + s + BLOCK < length) fetch(e.block(start + s + BLOCK), e.width);
+            int64_t h = 0;
+            const auto some = [&](auto count) {
+                constexpr int R = decltype(count)::value;
+                for (; h + R <= heads; h += R)
+                    packed_scores<R>(q + h * q_step, q_step, keys, e.key_width, scale, scores.data() + h * CHUNK + s);
+            };
+            if (e.latent) {
+                for (; h < heads; h++)
+                    score(q + h * q_step, keys, e.width, std::min(BLOCK, count - s), e.key_width, scale, scores.data() + h * CHUNK + s);
+            } else {
+                some(std::integral_constant<int, 4>{});
+                some(std::integral_constant<int, 2>{});
+                some(std::integral_constant<int, 1>{});
+            }
         }
         for (int64_t h = 0; h < heads; h++) {
             float* p = scores.data() + h * CHUNK;
@@ -56,9 +116,9 @@ void attend_token(const Entries<C>& e, const C* q, int64_t q_step, int64_t heads
                 for (int64_t i = 0; i < e.value_width; i++) out[h * e.value_width + i] *= shrink;
         }
         for (int64_t s = 0; s < count; s += BLOCK) {
-            const C* values = e.block(start + s) + e.value;
+            const C* values = e.values_of(start + s);
             const auto add = [&](auto weigh, int64_t h) {
-                weigh(scores.data() + h * CHUNK + s, CHUNK, values, e.width, std::min(BLOCK, count - s), e.value_width,
+                weigh(scores.data() + h * CHUNK + s, CHUNK, values, e.value_step(), std::min(BLOCK, count - s), e.value_width,
                       out + h * e.value_width);
             };
             int64_t h = 0;
@@ -85,14 +145,21 @@ struct PackedChunk {
         keys.resize(CHUNK / LANES * key_step);
         values.resize(rounded(e.value_width, LANES) / LANES * value_step);
         for (int64_t s = 0; s < filled; s++) {
-            const C* from = s < count ? e.block(start + s) + (start + s) % BLOCK * e.width : nullptr;
+            const C* from = s < count ? e.values_of(start + s) + s % BLOCK * e.value_step() : nullptr;
+            C* value = values.data() + s / P * P * LANES + s % P;
+            for (int64_t i = 0; i < e.value_width; i++) value[i / LANES * value_step + i % LANES * P] = from ? from[i] : C{};
+            if (!e.latent) continue;
             C* key = keys.data() + s / LANES * key_step + s % LANES * P;
             for (int64_t i = 0; i < width; i += P)
-                for (int64_t j = 0; j < P; j++) key[i * LANES + j] = from && i + j < e.key_width ? from[e.key + i + j] : C{};
-            C* value = values.data() + s / P * P * LANES + s % P;
-            for (int64_t i = 0; i < e.value_width; i++)
-                value[i / LANES * value_step + i % LANES * P] = from ? from[e.value + i] : C{};
+                for (int64_t j = 0; j < P; j++) key[i * LANES + j] = from && i + j < e.key_width ? from[i + j] : C{};
         }
+        if (!e.latent) copy_keys(e, start, count);
+    }
+
+    // Packed ones, a block at a time; what lies beyond `count` is never looked at.
+    void copy_keys(const Entries<C>& e, int64_t start, int64_t count) {
+        for (int64_t s = 0; s < count; s += BLOCK)
+            std::memcpy(keys.data() + s / LANES * key_step, e.keys_of(start + s), BLOCK * e.key_width * sizeof(C));
     }
 };
 
@@ -104,14 +171,15 @@ inline void PackedChunk<bf16>::pack(const Entries<bf16>& e, int64_t start, int64
     value_step = CHUNK * LANES;
     keys.resize(CHUNK / LANES * key_step);
     values.resize(blocks * value_step);
+    if (!e.latent) copy_keys(e, start, count);
     for (int64_t s = 0; s < count; s += BLOCK) {
-        const bf16* from = e.block(start + s);
+        const bf16* from = e.values_of(start + s);
         const int64_t here = std::min(BLOCK, count - s);
-        for (int64_t i = 0; i < width; i += 32) {
+        for (int64_t i = 0; e.latent && i < width; i += 32) {
             const __mmask32 inside = e.key_width - i >= 32 ? ~0u : (1u << (e.key_width - i)) - 1;
             __m512i rows[16];
             for (int64_t r = 0; r < BLOCK; r++)
-                rows[r] = r < here ? _mm512_maskz_loadu_epi16(inside, from + r * e.width + e.key + i) : _mm512_setzero_si512();
+                rows[r] = r < here ? _mm512_maskz_loadu_epi16(inside, from + r * e.width + i) : _mm512_setzero_si512();
             transpose(rows);
             for (int64_t p = 0; p < std::min<int64_t>(16, (width - i) / 2); p++)
                 _mm512_storeu_si512(keys.data() + s / LANES * key_step + (i / 2 + p) * 2 * LANES, rows[p]);
@@ -120,9 +188,9 @@ inline void PackedChunk<bf16>::pack(const Entries<bf16>& e, int64_t start, int64
             const int64_t lanes = e.value_width - b * LANES;
             const __mmask16 inside = lanes >= LANES ? 0xffff : (1u << lanes) - 1;
             for (int64_t r = 0; r < BLOCK; r += 2) {
-                const bf16* value = from + r * e.width + e.value + b * LANES;
+                const bf16* value = from + r * e.value_step() + b * LANES;
                 const __m512i even = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(r < here ? inside : 0, value));
-                const __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(r + 1 < here ? inside : 0, value + e.width));
+                const __m512i odd = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(r + 1 < here ? inside : 0, value + e.value_step()));
                 _mm512_storeu_si512(values.data() + b * value_step + (s + r) * LANES,
                                     _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
             }

@@ -5,14 +5,10 @@
 #include <utility>
 
 #include "basics.h"
+#include "sample.h"
 #include "team.h"
 
 namespace {
-
-struct Settings {
-    float temperature, top_p, top_k, min_p, u;
-    bool truncated() const { return top_p < 1 || top_k > 0 || min_p > 0; }
-};
 
 // The tokens of one row in falling order of probability, sorted only where somebody looks: a first pass deals them into bins by
 // their distance from the likeliest.
@@ -110,6 +106,8 @@ int64_t first_past(const float* p, int64_t n, float wanted, int64_t otherwise) {
     return chosen < n ? chosen : otherwise;  // rounding left nothing at the very end of the distribution
 }
 
+}  // namespace
+
 int64_t choose(const Settings& s, const float* z, int64_t n, float* log_prob) {
     static thread_local std::vector<float> p;
     static thread_local Falling falling;
@@ -134,8 +132,6 @@ int64_t choose(const Settings& s, const float* z, int64_t n, float* log_prob) {
     *log_prob = (z[chosen] - top) * scale - std::log(total);
     return chosen;
 }
-
-}  // namespace
 
 // One token per row of logits (rows, vocabulary) and its log-probability before truncation. settings (5, rows): temperature (0:
 // the likeliest), top_p, top_k (0: off), min_p, and a random number in [0, 1).

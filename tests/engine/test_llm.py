@@ -64,6 +64,24 @@ def test_tokens_do_not_depend_on_how_the_work_is_cut(options):
 
 
 @BASES
+@pytest.mark.parametrize("memory", [None, 9], ids=["room", "no room"])
+def test_rows_left_alone_for_some_steps_give_the_same_tokens(base, memory):
+    model = tiny.model(base)
+    found, asked = [], dict(prompts=prompts(12), sampling_params=sampled(n=2, max_tokens=40), seed=1)
+    for most in (1, 3, 16):
+        engine = llm(model=model)
+        if memory is not None:
+            engine = llm(model=model, memory=memory_for(engine, memory))
+        engine.core.most_ahead = most
+        outputs = engine.generate(**asked)
+        found.append([[(c.token_ids, c.logprobs, c.finish_reason) for c in output.outputs] for output in outputs])
+        assert engine.core.scheduler.pool.free == engine.core.scheduler.pool.size
+        assert engine.core.counts.generated_tokens == sum(len(tokens) for output in found[-1] for tokens, *_ in output)
+    assert found[0] == found[1] == found[2]
+    assert {reason for output in found[0] for *_, reason in output} == {"length", "stop"}
+
+
+@BASES
 def test_a_cache_that_is_too_small_gives_the_same_tokens_later(base, kernels):
     model = tiny.model(base)
     asked = dict(prompts=prompts(6), sampling_params=sampled(n=3, max_tokens=40), seed=1)

@@ -8,7 +8,7 @@ import torch
 from ragged import batch_of, plain_logits, sequences
 
 from spoutnik.engine.native_runner import NativeRunner
-from spoutnik.engine.runner import draft_ahead
+from spoutnik.engine.runner import BLOCK_SIZE, Decoding, decode_ahead, draft_ahead
 from spoutnik.model.packing import Packing
 from spoutnik.native import library
 
@@ -156,3 +156,37 @@ def test_drafts_in_one_call_are_those_of_the_module_run_again_and_again(ahead):
         found.append(ways(runner, batch, states, following, settings))
     assert torch.equal(*found) and found[0].shape == (ahead, 2)
     assert runner.draft_ahead(replace(batch, wanted=batch.wanted[:0]), states, following, settings[..., :0]).shape == (ahead, 0)
+
+
+def decoding_of(runner, ids, tables, rows: int) -> Decoding:
+    """`rows` sequences that go on after the same prompts, with all kinds of settings, ends and limits."""
+    runner.forward(batch_of([part[:-1] for part in ids], [0] * len(ids), True, tables))
+    which, each = torch.arange(rows) % len(ids), torch.arange(rows)
+    own = runner.caches[0].shape[0] - rows + each  # their last block: they write there
+    tables, contexts = tables[which].clone(), torch.tensor([len(part) - 1 for part in ids])[which]
+    runner.copy_blocks(tables[each, contexts // BLOCK_SIZE], own)
+    tables[each, contexts // BLOCK_SIZE] = own
+    kinds = torch.tensor([[0.0, 1, 0, 0], [1, 1, 0, 0], [0.7, 0.9, 0, 0], [1.3, 1, 5, 0], [1, 0.8, 20, 0.1]])
+    generated, last = each % 7, torch.stack([part[-1] for part in ids])
+    return Decoding(last[which], contexts, tables, 1000 + each, generated, generated + 1 + each % 5,
+                    torch.tensor([[3, -1], [5, 9]])[each % 2], kinds[each % len(kinds)].T)
+
+
+@pytest.mark.parametrize("rows", [5, 120], ids=["few", "many"])
+@pytest.mark.parametrize("base", [tiny.DEEPSEEK, tiny.QWEN])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_generated_in_one_call_is_what_single_steps_give(base, dtype, rows):
+    model = tiny.model(base, initializer_range=0.1)
+    ids, tables = sequences((4, 20, 35))
+    with torch.no_grad():
+        model.embed_tokens.weight[7] = float("nan")  # whoever says 7 is broken from then on
+    found = []
+    for ways in (NativeRunner.decode_ahead, decode_ahead):
+        runner = runner_of(model, dtype)
+        runner.allocate(32 + rows)
+        found.append(ways(runner, decoding_of(runner, ids, tables, rows), 8))
+    native, plain = found
+    assert native.counts.equal(plain.counts) and native.broken.equal(plain.broken)
+    there = torch.arange(8) < plain.counts[:, None]
+    assert native.tokens[there].equal(plain.tokens[there]) and native.logprobs[there].equal(plain.logprobs[there])
+    assert len(plain.counts.unique()) > 2 and (rows < 100 or bool(plain.broken.any()))
