@@ -92,6 +92,7 @@ def chat(
 ):
     """Talk to a model in the terminal: the thought is dimmed, the answer plain. /help shows what else can be said."""
     from spoutnik.chat import Chat, chat_llm
+    from spoutnik.engine.llm import NO_DRAFTS
     from spoutnik.engine.params import SamplingParams
     from spoutnik.errors import UserError
     from spoutnik.locate import locate
@@ -104,6 +105,8 @@ def chat(
     with _quantising(json_) as progress:
         llm = chat_llm(folder, quantize=quantize, memory=memory, speculate=speculate, num_speculative_tokens=drafts,
                         progress=progress)
+    if speculate is not None and llm.core.drafter is None:
+        print(NO_DRAFTS, file=sys.stderr)
     talk = Chat(llm, options, seed, system)
     if prompt is None:
         from spoutnik.terminal import converse

@@ -9,7 +9,8 @@ Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4 weights, mad
 Memory = Annotated[Optional[str], typer.Option(help="What weights and cache may take together, as 16GB. Routed experts "
                                                "beyond it stay on disk.")]
 Speculate = Annotated[Optional[str], typer.Option(help="The same reply in fewer steps: mtp (the model's own module drafts) or "
-                                                  "prompt_lookup (what was said before).")]
+                                                  "prompt_lookup (what was said before). Not where the model lies in the "
+                                                  "processor's caches: there drafts cost more than they save.")]
 Drafts = Annotated[int, typer.Option(min=1, help="Tokens drafted in a step, with --speculate.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text (for machines).")]
 Data = Annotated[Optional[Path], typer.Option(help="Folder of keys, history and feedback [default: ~/.local/share/spoutnik].")]

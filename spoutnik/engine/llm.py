@@ -24,6 +24,8 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.text.tokenizer import Message, Tokenizer
 
 SPECULATIONS = ("mtp", "prompt_lookup")
+NO_DRAFTS = "Nothing is drafted: the model lies in the processor's caches, where a draft costs more than it saves."
+_DRAFTED_UP_TO = 8
 
 
 class LLM:
@@ -39,7 +41,9 @@ class LLM:
         memory: what weights and cache may take together, as "16GB" or bytes; None takes a part of what is free.
         max_num_seqs: sequences decoded at the same time. max_num_batched_tokens: tokens computed in one step.
         speculate: "mtp" drafts by the model's own module, "prompt_lookup" by what was said before: the same tokens in fewer
-            steps. num_speculative_tokens: drafts in a step. speculate_up_to: sequences at a time; beyond, none.
+            steps. num_speculative_tokens: drafts in a step. speculate_up_to: sequences at a time; beyond, none. By default 8
+            where weights come from memory, 0 where the model lies in the processor's caches: there a token more in a step is
+            not free, and a step is short (docs/results.md).
         enable_prefix_caching: prompts that begin alike are computed once.
         eos_token_ids: tokens that end a completion; None takes the tokenizer's, or the configuration's.
         seed: of the random numbers of requests that bring none (see `row_seeds`).
@@ -51,7 +55,7 @@ class LLM:
     def __init__(self, model: str | Path | Transformer | Runner, tokenizer: Tokenizer | None = None, *,
                  dtype: str | torch.dtype = "auto", device: str | None = None, quantize: str | None = None,
                  memory: str | int | None = None, max_num_seqs: int = 256, max_num_batched_tokens: int = 2048,
-                 speculate: str | None = None, num_speculative_tokens: int = 1, speculate_up_to: int = 8,
+                 speculate: str | None = None, num_speculative_tokens: int = 1, speculate_up_to: int | None = None,
                  enable_prefix_caching: bool = True, eos_token_ids: Sequence[int] | None = None, seed: int = 0,
                  progress: Callable[[int, int], None] | None = None):
         memory = bytes_of(memory)
@@ -70,12 +74,15 @@ class LLM:
             runner = make_runner(model, quantize, memory) if given else model
         self.config = runner.config
         self.tokenizer, self.seed = tokenizer, seed
-        mtp = speculate == "mtp"
+        if speculate_up_to is None:
+            speculate_up_to = _DRAFTED_UP_TO if runner.most_ahead == 1 else 0
+        drafting = speculate is not None and speculate_up_to > 0
+        mtp = drafting and speculate == "mtp"
         blocks = cache_blocks(runner, where, memory, max_num_seqs, mtp)
         scheduler = Scheduler(blocks, max_num_seqs, max_num_batched_tokens, enable_prefix_caching)
         runner.allocate(blocks, mtp)
         drafter: Drafter | None = None
-        if speculate is not None:
+        if drafting:
             drafter = (MTPDrafts(runner, num_speculative_tokens, speculate_up_to) if mtp else
                        PromptLookup(num_speculative_tokens, speculate_up_to))
         if eos_token_ids is None:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.status import Status
 
 import spoutnik
-from spoutnik.engine.llm import LLM
+from spoutnik.engine.llm import LLM, NO_DRAFTS
 from spoutnik.errors import RunError, UserError
 from spoutnik.loading import load_tokenizer
 from spoutnik.locate import locate, models_of
@@ -115,9 +115,12 @@ def _served(name: str, folder: Path, about: str) -> Served:
 
 def _read(served: Served, engine: Engine, status: Status) -> LLM:
     status.update(f"Reading {served.id}")
-    return LLM(served.folder, served.tokenizer, quantize=engine.quantize, memory=engine.memory, speculate=engine.speculate,
-               num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs,
-               progress=lambda done, of: status.update(f"Quantising {served.id}, once: {done / of:.0%}"))
+    llm = LLM(served.folder, served.tokenizer, quantize=engine.quantize, memory=engine.memory, speculate=engine.speculate,
+              num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs,
+              progress=lambda done, of: status.update(f"Quantising {served.id}, once: {done / of:.0%}"))
+    if engine.speculate is not None and llm.core.drafter is None:
+        print(f"{served.id}: {NO_DRAFTS}", file=sys.stderr)
+    return llm
 
 
 # ------------------------------------------------------------------------------------------------------------ the server

@@ -7,6 +7,7 @@ import torch
 from spoutnik import LLM, SamplingParams
 from spoutnik.engine.speculative import _Places
 from spoutnik.model.packing import Packing
+from spoutnik.native import library
 
 EOS = 1
 KINDS = pytest.mark.parametrize("kind, base", [("mtp", tiny.DEEPSEEK), ("prompt_lookup", tiny.DEEPSEEK),
@@ -18,7 +19,7 @@ def prompts(count: int) -> list[list[int]]:
 
 
 def llm(model, **options) -> LLM:
-    return LLM(model, **{"eos_token_ids": [EOS]} | options)
+    return LLM(model, **{"eos_token_ids": [EOS], "speculate_up_to": 8} | options)
 
 
 def following(token: int) -> int:
@@ -148,6 +149,14 @@ def test_rows_that_were_in_a_large_batch_get_no_more_of_the_module_s_drafts():
     assert second.metrics.drafted == 0
     again, = engine.generate([[6, 7]], [long])
     assert again.metrics.drafted > 0
+
+
+@pytest.mark.skipif(library() is None, reason="no compiler here: no step is short")
+def test_by_default_nothing_is_drafted_where_the_model_lies_in_the_caches():
+    engine = llm(repeating(), speculate="mtp", speculate_up_to=None)
+    assert (engine.core.drafter is None) == (engine.core.runner.most_ahead > 1)
+    engine.core.runner._main.small = False
+    assert LLM(engine.core.runner, speculate="mtp").core.drafter.up_to == 8
 
 
 def test_lookup_finds_what_followed_the_last_tokens_where_they_stood_last():
