@@ -98,6 +98,13 @@ class Strand:
             self._show(self.stream.close())
         self.sample = None
 
+    def fail(self, reason: str) -> None:
+        """As `finish`, where nothing of it can be relied on: what was held back of its text is lost."""
+        if self.finish_reason is None:
+            self.finish_reason = self.delta.finish_reason = "error"
+            self.delta.stop_reason = reason
+        self.sample = None
+
     def _show(self, texts: tuple[str, str]) -> None:
         self.delta.thought += texts[0]
         self.delta.answer += texts[1]
@@ -153,9 +160,12 @@ class Reply:
         self._hand_out()
 
     def fail(self, reason: str) -> None:
+        under_way = {strand.sample.request.request_id for strand in self.strands if strand.sample is not None}
         for strand in self.strands:
-            strand.finish("error", reason)
-        self._hand_out()
+            strand.fail(reason)
+        self._hand_out()  # before anything else can go wrong
+        for name in under_way:
+            self.core.abort(name)
 
     def abort(self) -> None:
         """Nobody waits for it any more."""
@@ -221,8 +231,10 @@ class Reply:
     # ------------------------------------------------------------------------------------------------------- the chain
 
     def _places(self, strand: Strand) -> int:
-        """Of the model's positions, those that are left; enough to close the thought are kept for that."""
-        left = self.llm.config.max_position_embeddings - len(self.plan.prompt) - len(strand.ids)
+        """Of the places that the model and its cache have for one reply, those that are left; enough to close the thought are
+        kept for that. A link that did not fit would wait for ever, and all that came after it."""
+        places = min(self.llm.config.max_position_embeddings, self.core.scheduler.capacity)
+        left = places - len(self.plan.prompt) - len(strand.ids)
         return left - len(self.plan.closing) * strand.stream.thinking
 
     def _room(self, strand: Strand) -> int:
@@ -235,6 +247,12 @@ class Reply:
     def _thought_params(self, strand: Strand) -> SamplingParams:
         return replace(self.plan.params, max_tokens=self._thought_room(strand), min_tokens=0, stop=None, logprobs=None,
                        stop_token_ids=[strand.stream.end])
+
+    def _may_open(self, strand: Strand) -> bool:
+        """May the answer begin a thought (again)? Only if something can be thought, and said after it."""
+        budget = self.plan.max_thinking_tokens - strand.stream.thought_tokens
+        room = min(self.plan.params.max_tokens - strand.generated, self._places(strand) - len(self.plan.closing))
+        return self.plan.may_think and budget > 0 and room > 2  # its mark, a token of it, one of the answer
 
     def _close(self, strand: Strand) -> None:
         strand.take(self.plan.closing)
@@ -257,7 +275,7 @@ class Reply:
                          stop_token_ids=[*marks, *plan.params.stop_token_ids])
         constraints: list[Constraint] = []
         if not strand.answered:
-            ends = self.core.eos_ids.union(plan.params.stop_token_ids, () if plan.may_think else marks)
+            ends = self.core.eos_ids.union(plan.params.stop_token_ids, () if self._may_open(strand) else marks)
             constraints.append(Answered(shown_tokens(self.llm), torch.tensor(sorted(ends), dtype=torch.long), room))
         if plan.constrain is not None:
             strand.constraint = strand.constraint or plan.constrain()
@@ -316,11 +334,14 @@ class Reply:
         if not strand.stream.thinking and not other_part:
             strand.finish(sample.finish_reason)
             return
+        if strand.answered and self._room(strand) < 1:  # the last token of the answer opened a thought
+            strand.finish("length")
+            return
         if strand.stream.thinking and sample.finish_reason == "stop" and not other_part:
             strand.delta.warnings.append(UNCLOSED)
             self._close(strand)
-        if strand.stream.thinking and other_part and not self.plan.may_think:
-            self._close(strand)
+        if strand.stream.thinking and other_part and not (self.plan.may_think and self._thought_room(strand) > 0):
+            strand.take(self.llm.tokenizer.end_thought_ids)  # a thought that must not be, in the middle of an answer
         if not self.paused:
             self._go_on(strand)
 

@@ -169,7 +169,7 @@ class Service:
         self._number += 1
         live = LiveReply(self, served, name or f"reply-{self._number}", plan, job)
         self.live[live.name] = live
-        served.worker.call(lambda: _begin(served.worker, live.reply))
+        served.worker.begin(live.reply)
         return live
 
     def ended(self, live: LiveReply) -> None:
@@ -200,8 +200,3 @@ class Service:
             if served.worker is not None:
                 await asyncio.to_thread(served.worker.close)
 
-
-def _begin(worker: Worker, reply: Reply) -> None:
-    reply.start()
-    if not reply.done:
-        worker.begin(reply)

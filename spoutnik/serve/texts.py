@@ -83,8 +83,6 @@ class Texts:
         self._give_up("error", reason)
 
     def abort(self) -> None:
-        for request in self.requests:
-            self.core.abort(request.request_id)
         self._give_up("abort")
 
     def _give_up(self, finish_reason: str, why: str | None = None) -> None:
@@ -93,3 +91,5 @@ class Texts:
             strand.finish_reason = finish_reason
         if left:
             self.deliver([Delta(strand.index, finish_reason=finish_reason, stop_reason=why) for strand in left])
+        for request in self.requests:
+            self.core.abort(request.request_id)

@@ -31,7 +31,8 @@ class Warmer:
         prompts = [tokenizer.chat_ids([*messages, {"role": "user", "content": said}], tools, variables=variables)
                    for said in ("a", "1")]
         shared = next((i for i, (a, b) in enumerate(zip(*prompts)) if a != b), 0)
-        if 0 < shared < self.llm.config.max_position_embeddings - 1:
+        # What the cache cannot hold would wait for room for ever, at the head of everybody's line.
+        if 0 < shared < min(self.llm.config.max_position_embeddings - 1, self.llm.core.scheduler.capacity):
             self._waiting[next(_numbers)] = prompts[0][:shared]
             if len(self._waiting) > MOST:
                 self._waiting.popitem(last=False)

@@ -1,7 +1,9 @@
 """The thread that computes. Whatever touches the engine happens in it, between two steps."""
 
+import logging
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
@@ -9,6 +11,7 @@ from typing import Protocol, TypeVar
 
 from spoutnik.engine.llm import LLM
 
+log = logging.getLogger("spoutnik.serve")
 Result = TypeVar("Result")
 PERIOD = 0.02  # seconds: tokens are handed out no more often, so that a small model's are not alone with their overhead
 
@@ -18,15 +21,19 @@ class Job(Protocol):
 
     done: bool
 
+    def start(self) -> None:
+        """Begins."""
+
     def advance(self) -> None:
         """Takes what the steps since the last call made, and goes on."""
 
     def fail(self, reason: str) -> None:
-        """The engine has broken down."""
+        """Ends it where it is, at once and whatever state it is in: the engine has broken down, or the job itself has."""
 
 
 class Worker:
-    """Steps the engine while there is work and sleeps while there is none.
+    """Steps the engine while there is work and sleeps while there is none. What goes wrong in one job is that job's alone; only
+    a step that fails is the end of all.
 
     busy_seconds, step_seconds: spent since the start, in all and in the engine's steps.
     idle: called when there is nothing to do, before it sleeps; it may add requests to the engine.
@@ -58,9 +65,16 @@ class Worker:
         return future
 
     def begin(self, job: Job) -> None:
-        """In the engine's thread: `job` is part of what is advanced from now on."""
+        """Has `job` started; it is advanced until it is done."""
+        self.call(lambda: self._begin(job))
+
+    def _begin(self, job: Job) -> None:
+        if self.broken:
+            self._lose(job, self.broken)
+            return
         self.jobs[job] = None
         self._due = 0.0
+        self._do(job, job.start)
 
     def close(self) -> None:
         """What is under way is given up."""
@@ -74,11 +88,10 @@ class Worker:
                 ended = self.core.step().samples if self.core.requests else 0
             except Exception as error:  # nothing can be computed any more: those who wait must hear of it
                 self.broken = f"{type(error).__name__}: {error}"
+                _note(error)
                 for job in list(self.jobs):
-                    job.fail(self.broken)
-                self.jobs.clear()
-                for request in list(self.core.requests):
-                    self.core.abort(request)
+                    self._lose(job, self.broken)
+                self.core.requests.clear()  # in an unknown state: not to be touched again
                 continue
             now = time.perf_counter()
             self.step_seconds += now - began
@@ -89,15 +102,30 @@ class Worker:
 
     def _advance(self) -> None:
         for job in list(self.jobs):
-            job.advance()
-            if job.done:
-                del self.jobs[job]
+            self._do(job, job.advance)
+
+    def _do(self, job: Job, work: Callable[[], None]) -> None:
+        """A mistake that ended this thread would leave everybody waiting for ever."""
+        try:
+            work()
+        except Exception as error:
+            _note(error)
+            self._lose(job, f"{type(error).__name__}; the server's log says where")
+        if job.done:
+            self.jobs.pop(job, None)
+
+    def _lose(self, job: Job, reason: str) -> None:
+        self.jobs.pop(job, None)
+        try:
+            job.fail(reason)
+        except Exception as error:  # nobody is there to hear it
+            _note(error)
 
     def _obey(self) -> bool:
         """Does what was asked for; sleeps while there is nothing to compute. False: it is over."""
         while True:
-            if self._inbox.empty() and not self.core.requests:
-                self._idle()
+            if self._inbox.empty() and not self.core.requests and not self.broken:
+                self._call_idle()
             try:
                 work = self._inbox.get(block=not self.core.requests)
             except Empty:
@@ -107,3 +135,14 @@ class Worker:
             work()
             if self._inbox.empty():
                 return True
+
+    def _call_idle(self) -> None:
+        try:
+            self._idle()
+        except Exception as error:  # what is done ahead of time is nobody's loss
+            _note(error)
+
+
+def _note(error: Exception) -> None:
+    """The message may hold what a user wrote: the log gets the places alone."""
+    log.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__, -8)))
