@@ -14,6 +14,8 @@ from spoutnik.serve.errors import ApiError
 
 Result = TypeVar("Result")
 PING = b": ping\n\n"  # a comment: a sign of life that no client reads
+ENDS = frozenset("\x85\u2028\u2029")  # beside those that JSON escapes
+ESCAPED = {ord(end): f"\\u{ord(end):04x}" for end in ENDS}
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # no proxy shall wait for more
 
 
@@ -23,8 +25,9 @@ def event(number: int, data: str) -> bytes:
 
 
 def compact(data: dict) -> str:
-    """JSON on one line."""
-    return json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    """JSON on one line, in the eyes of clients too that take more than a line feed for the end of one (Python's splitlines)."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return text if ENDS.isdisjoint(text) else text.translate(ESCAPED)
 
 
 async def gone(receive: Receive) -> None:

@@ -1,16 +1,13 @@
 """A tiny model behind the API: as an ASGI app for one test, and as a real server on a free port for all of them."""
 
-import asyncio
-import socket
-import threading
 import time
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 
 import httpx
 import openai
 import pytest
 import tiny
-import uvicorn
+from listening import listening
 
 from spoutnik.engine.llm import LLM
 from spoutnik.serve.app import make_app
@@ -49,20 +46,6 @@ def api(make_service):
                 yield client
 
     return open_api
-
-
-@contextmanager
-def listening(app):
-    """Its address on the loopback."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="session")
