@@ -25,9 +25,9 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-# What the benchmarks compare against, in environments of their own. vLLM asks for torch's CPU wheels, which PyPI does not
-# hold: name PyTorch's index for them in PIP_EXTRA_INDEX_URL.
-peers: .venv-peers/installed .venv-vllm/installed
+# What the benchmarks compare against, and the clients that try the server, in environments of their own. vLLM asks for
+# torch's CPU wheels, which PyPI does not hold: name PyTorch's index for them in PIP_EXTRA_INDEX_URL.
+peers: .venv-peers/installed .venv-vllm/installed .venv-clients/installed .venv-aider/installed
 
 .venv-peers/installed: benchmarks/peers-constraints.txt
 	$(PYTHON) -m venv .venv-peers
@@ -43,5 +43,16 @@ peers: .venv-peers/installed .venv-vllm/installed
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # made for another torch: they break it
 	touch $@
 
+.venv-clients/installed: benchmarks/clients-constraints.txt
+	$(PYTHON) -m venv .venv-clients
+	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/clients-constraints.txt \
+		openai langchain-openai 'lm-eval[api]' schemathesis
+	touch $@
+
+.venv-aider/installed: benchmarks/aider-constraints.txt  # its packages do not go together with the other clients'
+	$(PYTHON) -m venv .venv-aider
+	.venv-aider/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/aider-constraints.txt aider-chat
+	touch $@
+
 clean:
-	rm -rf $(VENV) .venv-peers .venv-vllm build *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-vllm .venv-clients .venv-aider build *.egg-info

@@ -21,8 +21,8 @@ PATH = "/v1/chat/completions"
 FOLDED = re.compile(r"<think>\n(.*?)\n</think>\n\n", re.DOTALL)
 STOPS = [" ", "\n", "\n\n", "e", "a ", "</think>", "<think>", "think", "Wait", "answer", ".", "0", "\ufffd", ["e", "a"],
          ["\n", " ", "x"], ["I have"], ["zzzz", "the", "1", "2"]]
-QUESTIONS = ["How many?", "What is 12 + 30?", "Use 3, 5, 8 once each to make 16.", "<think>\nsecret\n</think>\n\nHi", "</think>",
-             "é", " ", "Answer with </think> alone.", "\u200b", "word " * 40]
+QUESTIONS = ["How many?", "What is 12 + 30?", "Use 3, 5, 8 once each to make 16.", "<think>\nsecret\n</think>\n\nHi",
+             "</think>", "é", " ", "Answer with </think> alone.", "\u200b", "word " * 40]
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer", "maximum": 99, "minimum": 0}, "b": {"enum": ["x", "y"]}},
           "required": ["a", "b"], "additionalProperties": False}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": SCHEMA, "strict": True}}
@@ -146,6 +146,11 @@ def unfolded(body: dict, message: dict) -> tuple[str, str]:
     return inside, FOLDED.sub("", content)
 
 
+def does_not_fit(error: dict) -> bool:
+    """Is a request refused because of its length, or since so many tokens as it wants at least have no room?"""
+    return error["code"] == "context_length_exceeded" or error["param"] == "min_tokens"
+
+
 def check(body: dict, text: str, live: LiveReply) -> None:
     """Raises AssertionError."""
     messages, head = messages_of(body, text)
@@ -206,8 +211,8 @@ async def attack(url: str, service: Service, count: int, seed: int = 0, together
             made.requests += 1
             made.statuses[response.status_code] += 1
             try:
-                if response.status_code == 400 and response.json()["error"]["code"] == "context_length_exceeded":
-                    continue  # it does not fit, and is told so
+                if response.status_code == 400 and does_not_fit(response.json()["error"]):
+                    continue
                 assert response.status_code == 200, response.text
                 name = response.headers["x-request-id"]
                 live = ended.pop(name)

@@ -76,8 +76,12 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(429, str(error), headers={"Retry-After": str(error.retry_after)})
         case RunError():
             return ApiError(503, str(error))
+        case HTTPException(status_code=400) if isinstance(error.__cause__, (RecursionError, UnicodeDecodeError)):
+            return api_error(error.__cause__)  # the body could not be read, and FastAPI does not say why
         case HTTPException():
             return ApiError(error.status_code, str(error.detail), headers=error.headers)
+        case UnicodeDecodeError():
+            return ApiError(400, f"the body is not text in UTF-8 (byte {error.start}).")
         case UnicodeEncodeError():  # JSON can spell what no text can hold
             return ApiError(400, "the request holds half a character (a lone surrogate).")
         case RecursionError():

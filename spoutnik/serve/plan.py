@@ -85,23 +85,30 @@ def plan_prompt(llm: LLM, prompt: list[int], options: Options) -> Plan:
         if options.thinks:
             closing = tokenizer.encode(f"\n\n{options.closing}") + closing
     kept = len(closing)
-    room = llm.config.max_position_embeddings - len(prompt) - kept
+    room = places(llm) - len(prompt) - kept
     if room < 1:
-        raise ContextOverflow(f"messages: have {len(prompt)} tokens, which leaves no room for a reply in this model's "
-                              f"{llm.config.max_position_embeddings} positions. Shorten them by {1 - room} tokens or more.")
-    room = min(room, llm.core.scheduler.capacity - len(prompt) - kept)
-    if room < 1:
-        raise ContextOverflow(f"messages: have {len(prompt)} tokens, more than the cache holds "
-                              f"({llm.core.scheduler.capacity}). Shorten them, or give the server more memory.")
+        raise ContextOverflow(f"messages: have {len(prompt)} tokens, which leaves no room for a reply: {longest(llm)}. Shorten "
+                              f"them by {1 - room} tokens or more.")
     if options.max_tokens is not None and options.max_tokens > room:
-        raise ContextOverflow(f"max_tokens = {options.max_tokens}: with {len(prompt)} tokens of messages at most {room} fit. "
-                              "Lower it, or leave it out to take all there are.")
+        raise ContextOverflow(f"max_tokens = {options.max_tokens}: with {len(prompt)} tokens of messages at most {room} fit, "
+                              f"since {longest(llm)}. Lower it, or leave it out to take all there are.")
     max_tokens = room if options.max_tokens is None else options.max_tokens
     params = replace(options.params, max_tokens=max_tokens)
     check(prompt, params, llm.config, tokenizer)
     seed = params.seed if params.seed is not None else secrets.randbelow(LARGEST_SEED)
     return Plan(prompt, thinking, params, _thought(max_tokens, options), closing, seed, options.thinks, options.detect_loops,
                 options.constrain)
+
+
+def places(llm: LLM) -> int:
+    """Of the model and of its cache, for one prompt and its reply."""
+    return min(llm.config.max_position_embeddings, llm.core.scheduler.capacity)
+
+
+def longest(llm: LLM) -> str:
+    """In OpenAI's words, by which clients know that they must shorten the conversation."""
+    less = " (its cache holds no more: give the server more memory)" if places(llm) < llm.config.max_position_embeddings else ""
+    return f"this model's maximum context length is {places(llm)} tokens{less}"
 
 
 def _thought(max_tokens: int, options: Options) -> int:

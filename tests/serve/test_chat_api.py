@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from spoutnik.serve.api.shapes import ChatCompletion
 from spoutnik.serve.plan import EFFORTS
+from spoutnik.serve.sse import compact
 
 ASK = [{"role": "user", "content": "What is 12 + 30?"}]
 SHORT = {"messages": ASK, "seed": 1, "max_tokens": 24}
@@ -312,6 +313,20 @@ def test_tokens_and_back(api, tokenizer):
     run(work)
 
 
+def test_an_event_is_one_line_to_those_who_know_more_ends_than_one():
+    said = {"content": "a\x85b\u2028c\u2029d\u00e9"}
+    assert len(compact(said).splitlines()) == 1 and json.loads(compact(said)) == said and "\u00e9" in compact(said)
+
+
+def test_the_list_of_models_may_end_with_a_slash(api):
+    async def work():
+        async with api() as client:
+            return [(await client.get(path)).json() for path in ("/v1/models", "/v1/models/")]
+
+    plain, ended = run(work)
+    assert plain == ended
+
+
 # Clients that hang up
 
 
@@ -330,9 +345,9 @@ def test_hanging_up_ends_the_reply(server, idle, endless, caplog):
 def test_hanging_up_in_the_queue_ends_the_reply(server, server_app, idle, endless):
     async def work():
         async with httpx.AsyncClient(timeout=30) as client:
-            asked = [asyncio.create_task(client.post(server + PATH, json={"messages": ASK, "logit_bias": endless, "n": 8}))
-                     for _ in range(4)]
-            while len(server_app.state.serving.service.live) < 4:
+            body = {"messages": ASK, "logit_bias": endless, "n": 8, "detect_loops": False}
+            asked = [asyncio.create_task(client.post(server + PATH, json=body)) for _ in range(4)]
+            while len(server_app.state.serving.service.live) < 4 and not any(task.done() for task in asked):
                 await asyncio.sleep(0.005)
             for task in asked:
                 task.cancel()

@@ -31,15 +31,21 @@ class Reader:
         self.over = False
 
     def next(self) -> "Reader":
+        """To the next event.
+
+        Raises:
+            EOFError: there is none, and whoever waits for something would wait for ever.
+        """
         for line in self.lines:
             if line.startswith("id: "):
                 self.numbers.append(int(line[4:]))
             elif line == "data: [DONE]":
                 self.over = True
+                return self
             elif line.startswith("data: "):
                 self._take(json.loads(line[6:]))
-                break
-        return self
+                return self
+        raise EOFError(self.error)
 
     def _take(self, data: dict) -> None:
         self.error = data.get("error")

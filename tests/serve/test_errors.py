@@ -7,12 +7,15 @@ import logging
 import httpx
 import openai
 import pytest
+import tiny
 from fastapi import FastAPI
 from fastapi.responses import StreamingResponse
 
 from spoutnik.engine.llm import LLM
 from spoutnik.errors import RunError
 from spoutnik.serve import errors
+from spoutnik.text.chat_template import ChatTemplates
+from spoutnik.text.tokenizer import Tokenizer
 
 ASK = [{"role": "user", "content": "What is 12 + 30?"}]
 SHORT = {"messages": ASK, "seed": 1, "max_tokens": 8}
@@ -92,6 +95,16 @@ def test_bodies_that_are_no_requests(api, content, headers, status):
     asyncio.run(work())
 
 
+def test_a_body_that_cannot_be_read_is_told_why(api):
+    async def work():
+        async with api() as client:
+            for content, said in ((b'{"messages": "\xff"}', "UTF-8 (byte 14)"), (b"[" * 100_000, "nested too deeply")):
+                reply = await client.post(PATH, content=content, headers=JSON)
+                assert reply.status_code == 400 and said in reply.json()["error"]["message"], reply.text
+
+    asyncio.run(work())
+
+
 def test_other_paths_and_methods(api):
     async def work():
         async with api() as client:
@@ -144,13 +157,13 @@ def test_requests_wait_while_the_model_is_read(api, make_service):
         loop = asyncio.get_running_loop()
 
         def slow(served) -> LLM:
-            asyncio.run_coroutine_threadsafe(read.wait(), loop).result()
+            asyncio.run_coroutine_threadsafe(read.wait(), loop).result(60)
             return load(served)
 
         service._load = slow
         async with api(service) as client:
             waiting = asyncio.create_task(client.post(PATH, json=SHORT))
-            while service.default.loading is None:
+            while service.default.loading is None and not waiting.done():
                 await asyncio.sleep(0)
             health = await client.get("/health")
             assert health.status_code == 503 and health.json()["error"]["code"] == "loading"
@@ -180,13 +193,62 @@ def test_an_engine_that_dies_says_so_to_all(api, make_service):
     asyncio.run(work())
 
 
+def test_an_engine_that_dies_in_mid_stream_says_so_and_ends_the_stream(api, make_service, endless):
+    async def work():
+        service = make_service()
+        async with api(service) as client:
+            await service.model(None)
+            core, steps = service.default.llm.core, iter(range(500))
+            step = core.step
+            core.step = lambda: step() if next(steps, None) is not None else 1 / 0
+            body = {"messages": ASK, "logit_bias": endless, "stream": True}
+            chat = (await client.post(PATH, json=body)).text.strip().split("\n\n")
+            said = [json.loads(event.partition("data: ")[2]) for event in chat]
+            assert any(one["choices"][0]["delta"].get("reasoning") for one in said[:-1]) and is_error(said[-1])
+            assert said[-1]["error"]["code"] == "engine_error" and not service.live
+            assert (await client.post(PATH, json=SHORT)).status_code == 503
+
+    asyncio.run(work())
+
+
+def test_a_template_that_refuses_is_a_wrong_request(api, make_service, tokenizer, tmp_path):
+    template = "{% if messages | length > 1 %}{{ raise_exception('Say one thing at a time.') }}{% endif %}a<think>"
+    own = Tokenizer(tokenizer.bpe, ChatTemplates({"default": template}, "a template"), tokenizer.config)
+    service = make_service(load=lambda served: LLM(tiny.model(tiny.QWEN, vocab_size=own.vocab_size), own, memory="64MB"))
+    service.default.tokenizer = own
+
+    async def work():
+        async with api(service) as client:
+            refused = await client.post(PATH, json=SHORT | {"messages": ASK * 2})
+            assert refused.status_code == 400 and "Say one thing at a time." in refused.json()["error"]["message"]
+            assert (await client.post(PATH, json=SHORT)).status_code == 200
+
+    asyncio.run(work())
+
+
+def test_a_reply_that_dies_takes_no_other_with_it(api, make_service, monkeypatch):
+    async def work():
+        service = make_service()
+        async with api(service) as client:
+            await service.model(None)
+            monkeypatch.setattr("spoutnik.serve.reply.in_circles", lambda ids: 1 / 0)
+            asked = {"messages": ASK, "max_tokens": 200, "seed": 1}
+            dies, lives = await asyncio.gather(*(client.post(PATH, json=asked | {"detect_loops": detect, "logit_bias": {
+                str(service.default.tokenizer.end_think_id): -100}}) for detect in (True, False)))
+            assert dies.status_code == 500 and is_error(dies.json()) and lives.status_code == 200
+            monkeypatch.undo()
+            assert (await client.post(PATH, json=SHORT)).status_code == 200
+
+    asyncio.run(work())
+
+
 def test_a_server_that_stops_gives_replies_up(api, make_service, endless):
     async def work():
         service = make_service()
         async with api(service) as client:
             body = {"messages": ASK, "logit_bias": endless, "detect_loops": False}
             asked = [asyncio.create_task(client.post(PATH, json=body | more)) for more in ({}, {"stream": True})]
-            while len(service.live) < 2:
+            while len(service.live) < 2 and not any(task.done() for task in asked):
                 await asyncio.sleep(0)
             await service.close(0.0)
             whole, stream = [await task for task in asked]

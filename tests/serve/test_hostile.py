@@ -1,4 +1,5 @@
-"""No thought in an answer and no empty answer, whatever is asked for. `benchmarks/hostile_requests.py` asks ten thousand times."""
+"""No thought in an answer and no empty answer, whatever is asked for. `benchmarks/hostile_requests.py` asks ten thousand
+times."""
 
 import asyncio
 

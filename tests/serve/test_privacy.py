@@ -42,7 +42,8 @@ try:
     sys.exit("this network reaches others")
 except OSError:
     pass
-server = subprocess.Popen([sys.executable, "-m", "spoutnik.cli", *sys.argv[2:]], stdout=subprocess.PIPE, text=True)
+server = subprocess.Popen([sys.executable, "-m", "spoutnik.cli", *sys.argv[2:]], stdout=subprocess.PIPE, text=True,
+                          stderr=subprocess.DEVNULL)  # it may outlive this process: who reads our errors must not wait for it
 sys.path.insert(0, sys.argv[1])
 from test_privacy import use
 try:

@@ -153,6 +153,7 @@ def test_a_call_between_two_texts_is_an_item_of_its_own():
     ({"tool_choice": "required"}, "tool_choice"), ({"n": 2}, "n"), ({"max_output_tokens": 10 ** 6}, "max_output_tokens"),
     ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
     ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "strin"}}}}, "text.format.schema"),
+    ({"max_tokens": 0}, "max_tokens"), ({"input": [{"type": "reasoning", "content": None}]}, "input"),
     ({"text": {"verbosity": "low"}}, "text.verbosity"), ({"input": "a " * 3000}, "input")])
 def test_what_cannot_be_served_is_refused_with_its_field(body, param, api):
     answer = post(api, **{"input": "a"} | body)

@@ -19,7 +19,7 @@ from spoutnik.serve.api.common import FINGERPRINT, Sampling, Serving, State, raw
 from spoutnik.serve.api.logprobs import text_logprobs
 from spoutnik.serve.api.shapes import TextCompletion
 from spoutnik.serve.errors import ANY, ApiError, may_fail
-from spoutnik.serve.plan import ContextOverflow
+from spoutnik.serve.plan import ContextOverflow, longest, places
 from spoutnik.serve.reply import Delta
 from spoutnik.serve.service import LiveReply, Served
 from spoutnik.serve.sse import compact, unless_gone
@@ -90,13 +90,13 @@ def plan_of(body: CompletionRequest, served: Served) -> tuple[list[Prompt], Text
     if not 0 < len(prompts) * params.n <= MOST_CHOICES:
         raise ApiError(400, f"prompt: {len(prompts)} prompts with n = {params.n}; 1 to {MOST_CHOICES} completions can be asked "
                        "for at once.", "prompt")
-    config, capacity = served.llm.config, served.llm.core.scheduler.capacity
-    longest = max(len(prompt.ids) for prompt in prompts)
-    room = min(config.max_position_embeddings, capacity) - longest
+    config = served.llm.config
+    length = max(len(prompt.ids) for prompt in prompts)
+    room = places(served.llm) - length
     asked = body.max_tokens if body.max_tokens is not None else max(min(DEFAULT_TOKENS, room), 1)
     if max(asked, 1) > room:
-        raise ContextOverflow(f"max_tokens = {asked}: with a prompt of {longest} tokens at most {max(room, 0)} fit. Lower it, "
-                              "or shorten the prompt.")
+        raise ContextOverflow(f"max_tokens = {asked}: with a prompt of {length} tokens at most {max(room, 0)} fit, since "
+                              f"{longest(served.llm)}. Lower it, or shorten the prompt.")
     params = replace(params, max_tokens=max(asked, 1), seed=None)
     for prompt in prompts:
         check(prompt.ids, params, config, served.tokenizer)

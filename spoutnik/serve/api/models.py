@@ -23,6 +23,7 @@ def described(served: Served) -> dict:
 
 
 @router.get("/models", responses=may_fail(401), response_model=Models)
+@router.get("/models/", response_model=Models, include_in_schema=False)  # else it would be a model without a name
 async def models(serving: State) -> dict:
     return {"object": "list", "data": [described(served) for served in serving.service.models.values()]}
 

@@ -114,6 +114,7 @@ class ResponsesRequest(Sampling):
     input: Annotated[list[Item], BeforeValidator(_items, json_schema_input_type=str | list[Item]), Field(min_length=1)]
     instructions: str | None = Field(None, description="Goes before the conversation.")
     max_output_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS, description="Of thought and answer.")
+    max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS, description="The same as max_output_tokens.")
     max_thinking_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
     reasoning: Reasoning | None = None
     text: TextOptions | None = None
@@ -170,8 +171,11 @@ class ResponsesRequest(Sampling):
     def for_chat(self) -> ChatRequest:
         self.refuse()
         same = Sampling.model_fields.keys() | {"max_thinking_tokens", "tool_choice", "parallel_tool_calls", "top_logprobs"}
+        messages = self.messages
+        if not messages:
+            raise ApiError(400, "input: holds no message. Give at least one.", "input")
         given = {name: getattr(self, name) for name in same} | {
-            "messages": self.messages, "max_tokens": self.one_of("max_output_tokens", "max_tokens"), "stream_options": None,
+            "messages": messages, "max_tokens": self.one_of("max_output_tokens", "max_tokens"), "stream_options": None,
             "tools": [tool.for_chat for tool in self.tools or ()],
             "logprobs": self.top_logprobs is not None or LOGPROBS in (self.include or ())}
         if self.reasoning is not None:
