@@ -1,12 +1,11 @@
 """Several thoughts on one question, and the answer that most of them come to (self-consistency, Wang et al. 2022)."""
 
-import logging
+import asyncio
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from math_verify import parse, verify
-
+from spoutnik.serve.mathematics import mathematician
 from spoutnik.serve.reply import Delta, Plan
 from spoutnik.serve.service import LiveReply, Served, Service
 from spoutnik.tasks.answers import clean
@@ -14,9 +13,6 @@ from spoutnik.tasks.answers import clean
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _NUMBER = re.compile(r"[-+\u2212]?\d[\d,.\u202f]*(?:\s*/\s*\d+)?%?")
 _SHORT = 80  # characters: longer answers are prose
-# Numbers that nobody should write out: powers of powers, large exponents, factorials. Answers come from strangers.
-_HUGE = re.compile(r"(\^|\*\*).*(\^|\*\*)|(\^|\*\*)[\s{(+-]*\d{3}|!")
-logging.getLogger("math_verify").setLevel(logging.ERROR)  # it warns of each call without a limit of time
 
 
 @dataclass
@@ -66,19 +62,26 @@ def conclusion(answer: str) -> str:
     return numbers[0].rstrip(".,") if len(numbers) == 1 and re.search(r"[^\W\d_]{2}", text) else text.lower()
 
 
-def same(one: str, other: str) -> bool:
-    """Do two conclusions agree, as texts or as mathematics?"""
-    if one == other:
-        return True
-    if any(len(text) > _SHORT or _HUGE.search(text) for text in (one, other)):
-        return False
-    # Without time limits of its own, which are signals: those reach the main thread alone.
-    parsed = [parse(f"${text}$", parsing_timeout=None) for text in (one, other)]
-    return all(parsed) and verify(*parsed, timeout_seconds=None)
+class Agreement:
+    """Do two conclusions agree, as texts or as mathematics? After a few that cannot be computed in time, as texts alone."""
+
+    def __init__(self):
+        self._patience = 3
+
+    def __call__(self, one: str, other: str) -> bool:
+        if one == other:
+            return True
+        if not self._patience or max(len(one), len(other)) > _SHORT:
+            return False
+        agree = mathematician.agree(one, other)
+        self._patience -= agree is None
+        return bool(agree)
 
 
-def tally(answers: Sequence[str], agree: Callable[[str, str], bool] = same) -> Verdict:
-    """The largest group of answers that agree; the earliest of equal ones. Empty answers vote for nothing."""
+def tally(answers: Sequence[str], agree: Callable[[str, str], bool] | None = None) -> Verdict:
+    """The largest group of answers that agree; the earliest of equal ones. Empty answers vote for nothing. It may take
+    seconds: not for the event loop."""
+    agree = agree or Agreement()
     groups: list[list[int]] = []
     conclusions = [conclusion(answer) for answer in answers]
     for number, found in enumerate(conclusions):
@@ -107,4 +110,4 @@ async def vote(service: Service, served: Served, plan: Plan, thoughts: int, name
             for delta in deltas:
                 wholes[delta.index].add(delta)
             heard(deltas)
-    return tally([whole.answer for whole in wholes]), wholes, live
+    return await asyncio.to_thread(tally, [whole.answer for whole in wholes]), wholes, live

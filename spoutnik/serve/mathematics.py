@@ -1,0 +1,72 @@
+"""Do two short texts agree as mathematics? Answers come from strangers, `99^{99 \\cdot 99 \\cdot 99 \\cdot 99}` is one, and
+neither a thread nor a signal stops a sum that fills the memory: so a process of its own computes, under limits of the system.
+"""
+
+import atexit
+import json
+import resource
+import signal
+import subprocess
+import sys
+import threading
+
+SECONDS, BYTES = 2.0, 2 << 30  # for one question
+_YES, _NO = b"+", b"-"
+
+
+class Mathematician:
+    """The process, which is started when it is first asked, and again when a question was too much for it."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen | None = None
+
+    def agree(self, one: str, other: str) -> bool | None:
+        """None: it cannot be computed in time."""
+        with self._lock:
+            if self._process is None or self._process.poll() is not None:
+                self._process = subprocess.Popen([sys.executable, "-m", __name__], stdin=subprocess.PIPE,
+                                                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
+            self._process.stdin.write(json.dumps([one, other]).encode() + b"\n")
+            self._process.stdin.flush()
+            said = self._process.stdout.read(1)
+            if not said:
+                self._stop()
+            return None if not said else said == _YES
+
+    def close(self) -> None:
+        with self._lock:
+            self._stop()
+
+    def _stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
+
+mathematician = Mathematician()
+atexit.register(mathematician.close)
+
+
+def work() -> None:
+    """The process: a question on each line, one byte for an answer. The system ends it when a question takes too long, and
+    whoever started it when there are no more."""
+    from math_verify import parse, verify
+
+    resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
+    for line in sys.stdin.buffer:
+        signal.setitimer(signal.ITIMER_REAL, SECONDS)  # nothing handles it: it kills
+        try:
+            # Without time limits of its own, which are handlers of that signal.
+            parsed = [parse(f"${text}$", parsing_timeout=None) for text in json.loads(line)]
+            agree = all(parsed) and verify(*parsed, timeout_seconds=None)
+        except Exception:  # what cannot even be read agrees with nothing
+            agree = False
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        sys.stdout.buffer.write(_YES if agree else _NO)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    work()
