@@ -68,6 +68,7 @@ def _build(room: Room, request: Request, owner: str | None) -> None:
     words = choose(request.headers.get("accept-language", ""), request.cookies.get("spoutnik_language"))
     talk = room.open(request.query_params.get("c"), owner)
     wish = wish_from(request.cookies.get(COOKIE), room)
+    ui.add_head_html(f"<script>document.documentElement.lang = {words.language!r}</script>")
     ui.add_css((HERE / "style.css").read_text("utf-8") + code_style())
     ui.add_body_html(f"<script>{(HERE / 'page.js').read_text('utf-8')}</script>")
     frame = Frame(room, words, owner, request.cookies.get("spoutnik_theme"))

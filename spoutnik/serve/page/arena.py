@@ -4,7 +4,7 @@ from nicegui import events, ui
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.serve.duel import Duel
-from spoutnik.serve.page.chat import ENTER
+from spoutnik.serve.page.chat import ENTER, give_back
 from spoutnik.serve.page.controls import Controls
 from spoutnik.serve.page.parts import Answer, button, icon_button
 from spoutnik.serve.page.room import Room
@@ -60,7 +60,7 @@ class Arena:
 
     def _entered(self, event: events.GenericEventArguments) -> None:
         if not self.ask(event.args):
-            self.input.value = event.args
+            give_back(self.input, event.args)
 
     def _sent(self) -> None:
         if self.ask(self.input.value):

@@ -13,15 +13,21 @@ from spoutnik.serve.page.room import Room, Talk
 from spoutnik.serve.page.words import Words
 from spoutnik.serve.turn import Said, Wish
 
-# Enter sends, except with Shift or while a character is being composed. The field is emptied at once, not when the server has
-# heard of it: what is typed meanwhile would be lost.
+# Enter sends, except with Shift, while a character is being composed, or while an answer is under way. The field is emptied at
+# once, not when the server has heard of it: what is typed meanwhile would be lost.
 ENTER = """(e) => {
   if (e.shiftKey || e.isComposing) return;
   e.preventDefault();
+  if (e.target.closest(".composer")?.querySelector("[data-stop]").offsetParent) return;
   emit(e.target.value);
   e.target.value = "";
   e.target.dispatchEvent(new Event("input"));
 }"""
+
+
+def give_back(field: ui.textarea, text: str) -> None:
+    """What was not accepted; a moment later, when the field is known to be empty."""
+    ui.timer(0.2, lambda: field.set_value(field.value or text), once=True)
 
 
 class Chat:
@@ -76,7 +82,7 @@ class Chat:
 
     def _entered(self, event: events.GenericEventArguments) -> None:
         if not self.ask(event.args):
-            self.input.value = event.args
+            give_back(self.input, event.args)
 
     def _sent(self) -> None:
         if self.ask(self.input.value):

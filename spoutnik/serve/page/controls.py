@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from urllib.parse import unquote
 
 from nicegui import events, ui
 
@@ -20,7 +21,7 @@ COOKIE = "spoutnik_wish"
 def wish_from(cookie: str | None, room: Room) -> Wish:
     """What was chosen last in this browser, where that still exists."""
     wish = Wish(room.service.default.id)
-    model, effort, thoughts = [*(cookie or "").split("|"), "", "", ""][:3]
+    model, effort, thoughts = [*unquote(cookie or "").split("|"), "", "", ""][:3]
     if model in room.service.models:
         wish.model = model
     if effort in EFFORTS:
@@ -43,7 +44,7 @@ class Controls:
         with button("", lambda: None).classes("pill setting") as self.button:
             ui.icon("tune").props("aria-hidden=true")
             self._label = ui.label().classes("ellipsis")
-            with ui.menu().props('anchor="top left" self="bottom left" max-height=80vh').classes("panel"):
+            with Panel(value=None).props('anchor="top left" self="bottom left" max-height=80vh').classes("panel"):
                 self._panel()
         self.button.props.update({"aria-haspopup": "dialog"})
         self._say()
@@ -53,37 +54,55 @@ class Controls:
         with ui.element("div").classes("panel-body").props("role=group").props(f'aria-label="{words.options}"'):
             if self._models:
                 models = {name: name for name in self.room.service.models}
-                ui.select(models, value=wish.model, label=words.model, on_change=self._set("model")).props(
-                    "outlined dense options-dense").classes("full")
-            self._effort = self._slider(words.effort, 0, len(NAMES) - 1, NAMES.index(wish.effort),
-                                        lambda value: NAMES[int(value)], "effort")
-            self._thoughts = self._slider(words.thoughts, 1, MOST_THOUGHTS, wish.thoughts, int, "thoughts")
+                choice = ui.select(models, value=wish.model, label=words.model).classes("full")
+                choice.props("outlined dense options-dense")
+                choice.on_value_change(lambda event: self._set(model=event.value))
+            self._effort = Slider(words.effort, 0, len(NAMES) - 1, NAMES.index(wish.effort),
+                                  lambda value: self._set(effort=NAMES[value]))
+            self._thoughts = Slider(words.thoughts, 1, MOST_THOUGHTS, wish.thoughts, lambda value: self._set(thoughts=value))
 
-    def _slider(self, name: str, low: int, high: int, value: int, read: Callable, key: str) -> ui.label:
-        with ui.element("div").classes("slider"):
-            ui.label(name).classes("slider-name")
-            slider = ui.slider(min=low, max=high, step=1, value=value, on_change=self._set(key, read)).props("snap")
-            slider.props.update({"aria-label": name})
-            return ui.label().classes("slider-help")
-
-    def _set(self, key: str, read: Callable = str) -> Callable[[events.ValueChangeEventArguments], None]:
-        def changed(event: events.ValueChangeEventArguments) -> None:
-            setattr(self.wish, key, read(event.value))
-            self._say()
-            remember(COOKIE, f"{self.wish.model}|{self.wish.effort}|{self.wish.thoughts}")
-
-        return changed
+    def _set(self, **changes: str | int) -> None:
+        for key, value in changes.items():
+            setattr(self.wish, key, value)
+        self._say()
+        remember(COOKIE, f"{self.wish.model}|{self.wish.effort}|{self.wish.thoughts}")
 
     def _say(self) -> None:
         words, wish = self.words, self.wish
         tokens = int(self.room.service.models[wish.model].max_model_len * EFFORTS[wish.effort])
         effort = words.efforts[wish.effort]
         thoughts = words.one_thought if wish.thoughts == 1 else words.many_thoughts.format(wish.thoughts)
-        self._effort.text = f"{effort}: {words.most_tokens.format(words.number(tokens)) if tokens else words.no_thinking}"
-        self._thoughts.text = f"{thoughts}. {words.thoughts_help if wish.thoughts > 1 else ''}"
+        self._effort.say(f"{effort}: {words.most_tokens.format(words.number(tokens)) if tokens else words.no_thinking}")
+        self._thoughts.say(f"{thoughts}. {words.thoughts_help}" if wish.thoughts > 1 else thoughts)
         said = [wish.model] * self._models + [effort] + [thoughts] * (wish.thoughts > 1)
         self._label.text = " · ".join(said)
         self.button.props.update({"aria-label": f"{words.options}: {', '.join(said)}"})
+
+
+class Panel(ui.menu):
+    """A menu whose browser alone knows whether it is open, which the value None leaves to it. By way of the server, the focus
+    would go back to the button a moment after Escape, when whoever pressed it is writing elsewhere already."""
+
+    LOOPBACK = None
+
+
+class Slider:
+    """The browser's own, which every screen reader and every thumb knows; below it stands what its value means."""
+
+    def __init__(self, name: str, low: int, high: int, value: int, changed: Callable[[int], None]):
+        with ui.element("label").classes("slider"):
+            ui.label(name).classes("slider-name")
+            self._input = ui.element("input").props("type=range step=1")
+            # Not `value`: the browser alone knows where the thumb is while it is dragged.
+            self._input.props.update({"min": low, "max": high, "defaultValue": value})
+            self._input.on("input", lambda event: changed(min(max(int(event.args), low), high)),
+                           js_handler="(e) => emit(e.target.value)")
+            self._help = ui.label().classes("slider-help").props("aria-hidden=true")
+        self._input.props.update({"aria-label": name})
+
+    def say(self, text: str) -> None:
+        self._help.text = text
+        self._input.props.update({"aria-valuetext": text})
 
 
 # A file is read in the browser and comes with the events, so that nothing is kept on the server's disk.

@@ -23,7 +23,6 @@ class Frame:
         self._heard: tuple[Talk | None, str] = None, "over"
         ui.colors(primary="#2f5fd0")
         self._dark = ui.dark_mode(THEMES[self.theme][0])
-        ui.run_javascript(f"document.documentElement.lang = {words.language!r}")
         self._header()
         with ui.left_drawer(value=None, bordered=False).props(f"width=270 breakpoint={WIDE}").classes("drawer") as self._drawer:
             self._drawer.props.update({"aria-label": words.conversations})
