@@ -240,7 +240,7 @@ def test_a_broken_model_is_said_and_no_task_is_left_behind(in_room):
 
 def test_what_was_chosen_last_is_read_from_the_cookie(scripted, tmp_path):
     room = Room(scripted(), Feedback(tmp_path), None)
-    assert wish_from("two|low|8", room) == Wish("two", "low", 8)
+    assert wish_from("two%7Clow%7C8", room) == Wish("two", "low", 8)  # as browsers send it
     for cookie in (None, "", "three|huge|99", "|||", "\x00|\x00", "one|high|-1"):
         assert wish_from(cookie, room) == Wish("one", "high", 1)
 
