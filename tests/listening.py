@@ -13,7 +13,7 @@ PATIENCE = 30  # seconds, for a server that was told to end
 
 @contextmanager
 def listening(app) -> Iterator[str]:
-    """Its address. A server that does not end when it is told to fails the test; its thread never keeps the tests from ending."""
+    """Its address. A server that does not end when it is told to fails the test, and never keeps the tests from ending."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
