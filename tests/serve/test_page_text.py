@@ -119,3 +119,13 @@ def test_warnings_and_numbers_are_said_in_the_readers_language():
     assert FR.warning(reply.UNCLOSED) == FR.unclosed_warning and FR.warning("another") == "another"
     assert EN.tokens(1) == "1 token" and EN.tokens(1840) == "1,840 tokens" and FR.tokens(1840) == "1\u202f840 jetons"
     assert EN.seconds(0.44) == "0.4\u00a0s" and FR.seconds(9.4) == "9,4\u00a0s" and EN.seconds(75) == "1\u00a0min 15\u00a0s"
+
+
+def test_formulas_have_the_spaces_of_tex():
+    assert "<mo>±</mo>" in mathml(r"6 \pm 1", False)
+    for formula in ("b = -12", r"2 \times -3", "(-2)"):
+        assert '<mo form="prefix" lspace="0" rspace="0">−</mo>' in mathml(formula, False), formula
+    for formula in ("a - b", "(a)-3", "|x| - 1", "-x"):  # browsers know these by themselves
+        assert "<mo>−</mo>" in mathml(formula, False), formula
+    for formula, spaces in ((r"\sin x", 1), (r"\sin^2 x", 1), (r"\sin(x)", 0), (r"\frac{1}{\sin}", 0), (r"\sin", 0)):
+        assert mathml(formula, False).count("<mspace") == spaces, formula

@@ -41,9 +41,34 @@ def mathml(formula: str, block: bool) -> str:
     return f"<p>{code}</p>" if block else code
 
 
+_SIGNS, _CLOSING = set("+−±∓"), set(")]}|!")
+_NAMES = {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "lg",
+          "exp", "det", "dim", "ker", "deg", "gcd", "arg"}
+
+
+def _text(element: Element) -> str:
+    return html.unescape(element.text or "")
+
+
+def _mend(row: Element) -> None:
+    """The spaces that TeX makes and the converter does not: around ±, none after the sign of a number, a thin one after sin."""
+    parts = list(row)
+    for before, part, after in zip([None, *parts], parts, [*parts[1:], None]):
+        if part.tag == "mi" and _text(part) in _SIGNS:
+            part.tag = "mo"
+        if part.tag == "mo" and _text(part) in _SIGNS and before is not None and before.tag == "mo" and \
+                _text(before) not in _CLOSING:
+            part.attrib |= {"form": "prefix", "lspace": "0", "rspace": "0"}
+        name = part[0] if part.tag in ("msup", "msub", "msubsup") else part  # as in sin^2
+        if name.tag == "mi" and _text(name) in _NAMES and after is not None and after.tag != "mo":
+            row.insert(list(row).index(after), Element("mspace", width="0.17em"))
+
+
 def _clean(element: Element) -> str:
     """Written by hand: the converter lets a formula bring links, styles and even scripts, and does not escape its texts."""
-    inside = html.escape(html.unescape(element.text or "")) + "".join(_clean(child) for child in element)
+    if element.tag == "mrow":
+        _mend(element)
+    inside = html.escape(_text(element)) + "".join(_clean(child) for child in element)
     tail = html.escape(html.unescape(element.tail or ""))
     if element.tag not in _TAGS:
         return inside + tail
