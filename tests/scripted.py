@@ -51,7 +51,7 @@ class ScriptedLive:
         self.service, self.served, self.plan, self.name = service, served, plan, name
         self.inserted: list[str] = []
         self.paused = self.aborted = self.cut = False
-        self._go = service.go
+        self._go = asyncio.Event()  # this one alone
 
     async def __aenter__(self) -> "ScriptedLive":
         return self
@@ -66,7 +66,12 @@ class ScriptedLive:
                 middle = math.ceil(len(thought) / 2)
                 yield [Delta(index, thought=thought[:middle], thinking=True, thought_tokens=10, generated=10)]
                 if self.service.held:
-                    await self._go.wait()
+                    gates = [asyncio.create_task(gate.wait()) for gate in (self._go, self.service.go)]
+                    try:
+                        await asyncio.wait(gates, return_when=asyncio.FIRST_COMPLETED)
+                    finally:
+                        for gate in gates:
+                            gate.cancel()
                 for text in self.inserted:
                     yield [Delta(index, thought=text, thinking=True, thought_tokens=20, generated=20)]
                 if self.cut:

@@ -159,6 +159,7 @@ def test_edit_retry_copy_files_and_opinions(visit, serving, tmp_path):
     page.locator(".asked .file", has_text="notes.txt").wait_for()
     answer.get_by_role("button", name="Copy", exact=True).first.click()
     assert page.evaluate("navigator.clipboard.readText()").startswith("def roots")
+    page.get_by_role("status").get_by_text("Copied").wait_for(state="attached")
     answer.get_by_role("button", name="Copy", exact=True).last.click()
     page.wait_for_function("navigator.clipboard.readText().then(text => text.startsWith('The roots are'))")
     answer.get_by_role("button", name="Good answer").click()
@@ -185,8 +186,7 @@ def test_model_effort_and_thoughts_are_chosen_and_remembered(visit, serving):
     serving[1].held = False
     page = visit()
     page.get_by_role("button", name="Model and thinking").first.click()
-    page.get_by_role("combobox", name="Model").click()
-    page.get_by_role("option", name="beta").click()
+    page.get_by_role("combobox", name="Model", exact=True).select_option("beta")
     for name, key, times in (("Effort", "ArrowLeft", 2), ("Parallel thoughts", "ArrowRight", 3)):
         page.get_by_role("slider", name=name).focus()
         for _ in range(times):

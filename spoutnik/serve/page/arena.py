@@ -1,11 +1,13 @@
 """The tab where two models answer blindly side by side, and one says which was better."""
 
+from functools import partial
+
 from nicegui import events, ui
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.serve.duel import Duel
 from spoutnik.serve.page.chat import ENTER, give_back
-from spoutnik.serve.page.controls import Controls
+from spoutnik.serve.page.controls import Controls, choice
 from spoutnik.serve.page.parts import Answer, button, icon_button
 from spoutnik.serve.page.room import Room
 from spoutnik.serve.page.words import Words
@@ -19,6 +21,7 @@ class Arena:
     def __init__(self, room: Room, words: Words, wish: Wish):
         self.room, self.words, self.wish = room, words, Wish(wish.model, wish.effort)
         self.duel: Duel | None = None
+        self._contenders = ["", ""]  # those that were named; the others are drawn
         self.turns: list[Turn] = []
         self._answers: list[Answer] = []
         with ui.element("section").classes("tab arena").props(f'aria-label="{words.arena}"') as self.box:
@@ -43,15 +46,16 @@ class Arena:
             self.input.on("keydown.enter", self._entered, js_handler=ENTER)
             with ui.element("div").classes("bar"):
                 models = {"": words.any_model} | {name: name for name in self.room.service.models}
-                self._chosen = [ui.select(models, value="").props("dense borderless options-dense").classes("contender")
-                                for _ in range(2)]
-                for select, label in zip(self._chosen, (words.model + " 1", words.model + " 2")):
-                    select.props.update({"aria-label": label})
+                for number in range(2):
+                    choice(f"{words.model} {number + 1}", models, "", partial(self._name, number)).classes("contender")
                 Controls(self.room, words, self.wish, models=False)
                 ui.space()
                 self._send = icon_button("arrow_upward", words.send, self._sent, "send")
                 self._stop = icon_button("stop", words.stop, self.stop, "send stop").props("data-stop")
         self._buttons()
+
+    def _name(self, number: int, model: str) -> None:
+        self._contenders[number] = model
 
     def _buttons(self) -> None:
         under_way = any(turn.phase != "over" for turn in self.turns)
@@ -72,7 +76,7 @@ class Arena:
             return False
         words = self.words
         try:
-            self.duel = Duel.draw(list(self.room.service.models), [select.value for select in self._chosen if select.value])
+            self.duel = Duel.draw(list(self.room.service.models), [name for name in self._contenders if name])
         except UserError as error:
             ui.notify(str(error), type="negative")
             return False
@@ -84,10 +88,11 @@ class Arena:
                       for model in (self.duel.a, self.duel.b)]
         self._sides.clear()
         self._ballot.clear()
-        self._answers, self._heads = [], []
+        self._answers, self._heads, self._boxes = [], [], []
         with self._sides:
             for turn, name in zip(self.turns, (words.left, words.right)):
-                with ui.element("div").classes("side"):
+                with ui.element("div").classes("side") as box:
+                    self._boxes.append(box)
                     self._heads.append(ui.label(name).classes("side-name").props("role=heading aria-level=2"))
                     self._answers.append(Answer(turn.said, words, name, turn))
         self._buttons()
@@ -127,11 +132,14 @@ class Arena:
         except RunError as error:  # a full disk
             ui.notify(str(error), type="negative", multi_line=True)
         for head, name, side in zip(self._heads, (duel.a, duel.b), (self.words.left, self.words.right)):
-            head.text = f"{side}: {name}"
+            head.text = self.words.named.format(side, name)
+        if outcome in ("a", "b"):
+            self._boxes["ab".index(outcome)].classes("won")
         self._ballot.clear()
         with self._ballot:
             ui.label(self.words.revealed.format(duel.a, duel.b)).classes("revealed")
-            button(self.words.again, self._again).classes("main-choice")
+            again = button(self.words.again, self._again).classes("main-choice")
+            ui.run_javascript(f"getHtmlElement({again.id})?.focus({{preventScroll: true}})")  # what had it is gone
         self._show_ratings()
 
     def _again(self) -> None:

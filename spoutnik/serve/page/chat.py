@@ -55,6 +55,7 @@ class Chat:
     def _composer(self) -> None:
         words = self.words
         with ui.element("div").classes("dock"):
+            icon_button("arrow_downward", words.latest, classes="latest").props("data-latest")
             with ui.element("div").classes("composer"):
                 attached = ui.element("div").classes("files")
                 self.attached = Attached(words, attached)
@@ -234,16 +235,24 @@ class Chat:
             for part in shown:
                 part.set_visibility(True)
 
-        def send(question: str) -> None:
-            if question.strip() and self.talk.turn is None:
-                with self._told():
-                    self.room.edit(self.talk, self.talk.said.index(said), question.strip(), self.wish)
-                    self._go_on()
+        def send(question: str) -> bool:
+            """Whether it was accepted."""
+            if not question.strip() or self.talk.turn is not None:
+                return False
+            with self._told():
+                self.room.edit(self.talk, self.talk.said.index(said), question.strip(), self.wish)
+                self._go_on()
+                return True
+            return False
+
+        def entered(event: events.GenericEventArguments) -> None:
+            if not send(event.args):
+                give_back(field, event.args)
 
         with box, ui.element("div").classes("asked-text editing") as form:
             field = ui.textarea(value=text).props("autogrow borderless dense autofocus")
             field.props.update({"aria-label": words.edit})
-            field.on("keydown.enter", lambda event: send(event.args), js_handler=ENTER)
+            field.on("keydown.enter", entered, js_handler=ENTER)
             with ui.element("div").classes("choices"):
                 button(words.cancel, cancel)
                 button(words.edit_send, lambda: send(field.value)).classes("main-choice")

@@ -44,7 +44,8 @@ class Controls:
         with button("", lambda: None).classes("pill setting") as self.button:
             ui.icon("tune").props("aria-hidden=true")
             self._label = ui.label().classes("ellipsis")
-            with Panel(value=None).props('anchor="top left" self="bottom left" max-height=80vh').classes("panel"):
+            with Panel(value=None).classes("panel") as panel:
+                panel.props('anchor="top left" self="bottom left" :offset="[0, 10]" max-height=80vh')
                 self._panel()
         self.button.props.update({"aria-haspopup": "dialog"})
         self._say()
@@ -54,9 +55,9 @@ class Controls:
         with ui.element("div").classes("panel-body").props("role=group").props(f'aria-label="{words.options}"'):
             if self._models:
                 models = {name: name for name in self.room.service.models}
-                choice = ui.select(models, value=wish.model, label=words.model).classes("full")
-                choice.props("outlined dense options-dense")
-                choice.on_value_change(lambda event: self._set(model=event.value))
+                with ui.element("div").classes("field"):
+                    ui.label(words.model).classes("field-name").props("aria-hidden=true")
+                    choice(words.model, models, wish.model, lambda model: self._set(model=model))
             self._effort = Slider(words.effort, 0, len(NAMES) - 1, NAMES.index(wish.effort),
                                   lambda value: self._set(effort=NAMES[value]))
             self._thoughts = Slider(words.thoughts, 1, MOST_THOUGHTS, wish.thoughts, lambda value: self._set(thoughts=value))
@@ -65,14 +66,15 @@ class Controls:
         for key, value in changes.items():
             setattr(self.wish, key, value)
         self._say()
-        remember(COOKIE, f"{self.wish.model}|{self.wish.effort}|{self.wish.thoughts}")
+        if self._models:  # what the arena is set to is for the arena
+            remember(COOKIE, f"{self.wish.model}|{self.wish.effort}|{self.wish.thoughts}")
 
     def _say(self) -> None:
         words, wish = self.words, self.wish
         tokens = int(self.room.service.models[wish.model].max_model_len * EFFORTS[wish.effort])
         effort = words.efforts[wish.effort]
         thoughts = words.one_thought if wish.thoughts == 1 else words.many_thoughts.format(wish.thoughts)
-        self._effort.say(f"{effort}: {words.most_tokens.format(words.number(tokens)) if tokens else words.no_thinking}")
+        self._effort.say((words.most_tokens if tokens else words.no_thinking).format(effort, words.number(tokens)))
         self._thoughts.say(f"{thoughts}. {words.thoughts_help}" if wish.thoughts > 1 else thoughts)
         said = [wish.model] * self._models + [effort] + [thoughts] * (wish.thoughts > 1)
         self._label.text = " · ".join(said)
@@ -86,18 +88,29 @@ class Panel(ui.menu):
     LOOPBACK = None
 
 
+def choice(name: str, options: dict[str, str], value: str, changed: Callable[[str], None]) -> ui.element:
+    """One of some values, shown under their names. The browser's own list, which every screen reader and every thumb knows."""
+    with ui.element("select").classes("choice") as select:
+        for key, text in options.items():
+            option = ui.element("option")
+            option.props.update({"value": key, "label": text, "selected": key == value})
+    select.props.update({"aria-label": name, "title": name})
+    return select.on("change", lambda event: changed(event.args) if event.args in options else None,
+                     js_handler="(e) => emit(e.target.value)")
+
+
 class Slider:
-    """The browser's own, which every screen reader and every thumb knows; below it stands what its value means."""
+    """The browser's own, likewise; below it stands what its value means."""
 
     def __init__(self, name: str, low: int, high: int, value: int, changed: Callable[[int], None]):
-        with ui.element("label").classes("slider"):
-            ui.label(name).classes("slider-name")
-            self._input = ui.element("input").props("type=range step=1")
+        with ui.element("label").classes("field"):
+            ui.label(name).classes("field-name")
+            self._input = ui.element("input").props("type=range step=1").classes("slider")
             # Not `value`: the browser alone knows where the thumb is while it is dragged.
             self._input.props.update({"min": low, "max": high, "defaultValue": value})
             self._input.on("input", lambda event: changed(min(max(int(event.args), low), high)),
                            js_handler="(e) => emit(e.target.value)")
-            self._help = ui.label().classes("slider-help").props("aria-hidden=true")
+            self._help = ui.label().classes("field-help").props("aria-hidden=true")
         self._input.props.update({"aria-label": name})
 
     def say(self, text: str) -> None:

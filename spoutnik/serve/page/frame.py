@@ -29,6 +29,7 @@ class Frame:
             self._side()
         self.main = ui.element("div").classes("main")
         self._voice = ui.label().classes("unseen").props("role=status aria-live=polite")
+        ui.element("div").classes("unseen").props(f'id=copied role=status data-said="{words.copied}"')
 
     def _header(self) -> None:
         words = self.words

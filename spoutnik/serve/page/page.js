@@ -8,7 +8,7 @@ window.spoutnik = {
     this.following = true;
     setTimeout(() => scrollTo({ top: document.documentElement.scrollHeight }), 50);
   },
-  async copy(text) {
+  async copy(text, button) {
     try {
       await navigator.clipboard.writeText(text);
     } catch {
@@ -19,19 +19,22 @@ window.spoutnik = {
       document.execCommand("copy");
       area.remove();
     }
+    const said = document.querySelector("#copied");
+    said.textContent = said.dataset.said;
+    button.classList.add("copied");
+    setTimeout(() => {
+      said.textContent = "";
+      button.classList.remove("copied");
+    }, 1500);
   },
 };
 
 document.addEventListener("click", (e) => {
   const code = e.target.closest(".copy-code"), copied = e.target.closest("[data-copy]");
   const link = e.target.closest(".prose a[href]");
-  if (code) spoutnik.copy(code.closest(".code").querySelector("pre").textContent);
-  else if (copied) spoutnik.copy(copied.dataset.copy);
-  if (code || copied) {
-    const button = code || copied;
-    button.classList.add("copied");
-    setTimeout(() => button.classList.remove("copied"), 1500);
-  }
+  if (code) spoutnik.copy(code.closest(".code").querySelector("pre").textContent, code);
+  else if (copied) spoutnik.copy(copied.dataset.copy, copied);
+  if (e.target.closest("[data-latest]")) spoutnik.follow();
   if (link) {
     e.preventDefault();
     open(link.href, "_blank", "noopener,noreferrer");
@@ -47,6 +50,7 @@ document.addEventListener("keydown", (e) => {
 addEventListener("scroll", () => {
   const { scrollHeight, scrollTop, clientHeight } = document.documentElement;
   spoutnik.following = scrollHeight - scrollTop - clientHeight < 120;
+  document.body.classList.toggle("away", !spoutnik.following);
 }, { passive: true });
 new MutationObserver(() => {
   if (spoutnik.following && document.querySelector("#talk [aria-busy=true]"))

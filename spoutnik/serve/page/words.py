@@ -85,6 +85,7 @@ class Words:
     arena_intro: str
     arena_ask: str
     any_model: str
+    named: str
     left: str
     right: str
     a_better: str
@@ -140,8 +141,8 @@ EN = Words(
     efforts={"none": "no thought", "minimal": "minimal", "low": "low", "medium": "medium", "high": "high",
              "xhigh": "very high", "max": "longest"},
     thoughts="Parallel thoughts", thoughts_help="Several thoughts vote; the answer of the majority is shown.",
-    one_thought="1 thought", many_thoughts="{} thoughts", most_tokens="up to about {} tokens of thought",
-    no_thinking="answers at once", you="You", waiting="Waiting for the model…", thinking="Thinking",
+    one_thought="1 thought", many_thoughts="{} thoughts", most_tokens="{}: up to about {} tokens of thought",
+    no_thinking="{}: answers at once", you="You", waiting="Waiting for the model…", thinking="Thinking",
     thinking_many="{} of {} thoughts done", paused="Paused", thought_for="Thought for {}, {}",
     thought_of="{} thoughts for {}, {}", token="1 token", some_tokens="{} tokens", stopped="Stopped.",
     cut="The answer was cut: there was no room for more.", answer_now="Answer now", pause="Pause", go_on="Continue",
@@ -153,9 +154,10 @@ EN = Words(
     agreement="{} of {} thoughts agree", no_agreement="The thoughts came to no common answer", others="Other answers",
     votes="{}×", error="That did not work.", over="The answer is complete.", latest="To the end",
     skip="Skip to the question", arena_intro="Two models answer, and you do not know which is which. Which answer is better?",
-    arena_ask="A question for both", any_model="Any", left="Model A", right="Model B", a_better="A is better",
-    b_better="B is better", tie="A tie", both_bad="Both are bad", which="Which answer is better?", revealed="{} against {}",
-    again="Another question", ratings="Ratings", rating="Rating", interval="95 % interval", games="Votes",
+    arena_ask="A question for both", any_model="Any model", named="{}: {}", left="Model A", right="Model B",
+    a_better="A is better", b_better="B is better", tie="A tie", both_bad="Both are bad",
+    which="Which answer is better?", revealed="{} against {}", again="Another question", ratings="Ratings", rating="Rating",
+    interval="95 % interval", games="Votes",
     ratings_help="Bradley and Terry's model: 400 points more are odds of ten to one. One drawn game is assumed between "
                  "every two models; the interval shows what the same number of votes could have said by chance.",
     no_votes="No votes yet.",
@@ -179,8 +181,8 @@ FR = Words(
     efforts={"none": "sans réflexion", "minimal": "minimal", "low": "faible", "medium": "moyen", "high": "élevé",
              "xhigh": "très élevé", "max": "le plus long"},
     thoughts="Réflexions parallèles", thoughts_help="Plusieurs réflexions votent\u00a0; la réponse de la majorité est montrée.",
-    one_thought="1 réflexion", many_thoughts="{} réflexions", most_tokens="environ {} jetons de réflexion au plus",
-    no_thinking="répond aussitôt", you="Vous", waiting="En attente du modèle…", thinking="Réfléchit",
+    one_thought="1 réflexion", many_thoughts="{} réflexions", most_tokens="{}\u00a0: environ {} jetons de réflexion au plus",
+    no_thinking="{}\u00a0: répond aussitôt", you="Vous", waiting="En attente du modèle…", thinking="Réfléchit",
     thinking_many="{} réflexions finies sur {}", paused="En pause", thought_for="A réfléchi {}, {}",
     thought_of="{} réflexions en {}, {}", token="1 jeton", some_tokens="{} jetons", stopped="Arrêté.",
     cut="La réponse a été coupée\u00a0: il n’y avait plus de place.", answer_now="Répondre maintenant", pause="Pause",
@@ -196,8 +198,8 @@ FR = Words(
     others="Autres réponses", votes="{}×", error="Cela n’a pas marché.", over="La réponse est complète.",
     latest="Aller à la fin", skip="Aller à la question",
     arena_intro="Deux modèles répondent, sans que vous sachiez lequel est lequel. Quelle réponse est la meilleure\u00a0?",
-    arena_ask="Une question pour les deux", any_model="Au hasard", left="Modèle A", right="Modèle B",
-    a_better="A est meilleure", b_better="B est meilleure", tie="Égalité", both_bad="Les deux sont mauvaises",
+    arena_ask="Une question pour les deux", any_model="Modèle au hasard", named="{}\u00a0: {}", left="Modèle A",
+    right="Modèle B", a_better="A est meilleure", b_better="B est meilleure", tie="Égalité", both_bad="Les deux sont mauvaises",
     which="Quelle réponse est la meilleure\u00a0?", revealed="{} contre {}", again="Une autre question", ratings="Classement",
     rating="Cote", interval="Intervalle à 95 %", games="Votes",
     ratings_help="Modèle de Bradley et Terry\u00a0: 400 points de plus, c’est dix contre un. Une partie nulle est supposée "
