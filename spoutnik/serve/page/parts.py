@@ -170,7 +170,8 @@ class Answer:
     def _agreement(self) -> None:
         extras, words = self.said.extras, self.words
         agree = round(extras["agreement"] * extras["thoughts"])
-        note("how_to_vote", words.agreement.format(agree, extras["thoughts"]) if agree else words.no_agreement, "agreement")
+        said = words.agreement.format(agree, extras["thoughts"]) if agree > 1 else words.no_agreement
+        note("how_to_vote", said, "agreement")
         if extras["runners_up"]:
             with ui.element("details").classes("others"):
                 with ui.element("summary"):
