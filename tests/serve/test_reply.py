@@ -30,6 +30,7 @@ def run(llm, options, act=None, at=5, messages=MESSAGES):
     """The replies of one plan, stepped to their end; act(reply) happens once, after `at` steps."""
     plan = plan_chat(llm, messages, options)
     wholes, deltas = [Whole() for _ in range(plan.params.n)], []
+    llm.core.most_ahead = llm.core.runner.most_ahead if act is None else 1
     reply = Reply(llm, "r", plan, deltas.extend)
     reply.start()
     steps = 0
