@@ -1,28 +1,33 @@
-"""Many clients at once on a server with a small model: errors, starvation, memory, and what HTTP costs beside the engine.
+"""Many clients at once on a server with a small model: errors, starvation, memory, and what serving costs beside the engine.
 
-    python benchmarks/serve_load.py [--model runs/nano] [--clients 200] [--seconds 60] [--disconnects 500]
+    python benchmarks/serve_load.py [--model runs/nano] [--clients 200] [--seconds 60] [--tokens 384] [--disconnects 500]
 
-Starts `spoutnik serve` as a user would, then streams chat completions from so many clients without a pause, then begins and
-cuts off so many streams at random moments. Wanted: no error, no client without an answer, memory flat, overhead under 5 % of
+Starts `spoutnik serve` as a user would and streams chat completions from so many clients without a pause: first problems of the
+model's world, whose replies are as long as they come (some 70 tokens), then replies of --tokens each. Then it begins and cuts
+off so many streams at random moments. Wanted: no error, no client without an answer, memory flat, overhead per token under 5 % of
 the engine's time, nothing left running after the cuts.
+
+Processor time is what counts, since clients and whatever else runs share the cores: of the server's, what was not spent in the
+engine's steps (by the thread that computes and the native kernels' own) is overhead. `engine alone` is LLM.generate with the same
+prompts, as many at a time, in a process of its own.
 """
 
 import argparse
-import asyncio
 import json
 import os
-import random
 import re
-import statistics
 import subprocess
 import sys
+import threading
 import time
+import urllib.request
 from pathlib import Path
 
-import httpx
 from common import machine, print_result
 
-QUESTIONS = ["Use 3, 5, 8 once each to make 16.", "What is 17 + 26?", "Write 13 in base 2.", "How many e are in nevertheless?"]
+TICK = os.sysconf("SC_CLK_TCK")
+CONTROLS = {"temperature": 0.6, "top_p": 0.95}
+MOST = 384  # tokens of a reply that ends by itself
 
 
 def resident(pid: int) -> int:
@@ -30,73 +35,154 @@ def resident(pid: int) -> int:
     return int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1]) * 1024
 
 
-async def stream(client: httpx.AsyncClient, model: str, seed: int, cut_after: float | None = None) -> tuple[int, float, bool]:
-    """One completion: generated tokens, seconds to the first event, whether an answer came. cut_after: seconds."""
-    body = {"model": model, "messages": [{"role": "user", "content": QUESTIONS[seed % len(QUESTIONS)]}], "stream": True,
-            "stream_options": {"include_usage": True}, "seed": seed}
-    began, first, tokens, answered = time.perf_counter(), 0.0, 0, False
-    async with client.stream("POST", "/v1/chat/completions", json=body) as response:
-        if response.status_code != 200:
-            raise RuntimeError(f"status {response.status_code}: {(await response.aread())[:200]!r}")
-        async for line in response.aiter_lines():
-            first = first or time.perf_counter() - began
-            if cut_after is not None and time.perf_counter() - began > cut_after:
-                return 0, first, False
-            if line.startswith("data: {"):
-                event = json.loads(line[6:])
-                if "error" in event:
-                    raise RuntimeError(str(event))
-                answered = answered or any(choice["delta"].get("content") for choice in event["choices"])
-                tokens = (event.get("usage") or {}).get("completion_tokens", tokens)
-    return tokens, first, answered
+def ticks(stat: Path) -> float:
+    """Processor seconds from a file of /proc."""
+    fields = stat.read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICK
 
 
-async def load(url: str, model: str, clients: int, seconds: float, pid: int) -> dict:
-    """All clients at work until the time is over."""
-    until, counts, errors, tokens, firsts, memory = time.monotonic() + seconds, [0] * clients, [], 0, [], []
-
-    async def one(number: int, client: httpx.AsyncClient) -> None:
-        nonlocal tokens
-        while time.monotonic() < until:
-            try:
-                made, first, answered = await stream(client, model, number + clients * counts[number])
-                tokens += made
-                firsts.append(first)
-                counts[number] += 1
-                if not answered:
-                    errors.append("no answer")
-            except (httpx.HTTPError, RuntimeError) as error:
-                errors.append(repr(error))
-
-    async def watch() -> None:
-        while time.monotonic() < until:
-            memory.append(resident(pid))
-            await asyncio.sleep(1)
-
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
-    async with httpx.AsyncClient(base_url=url, timeout=120, limits=limits) as client:
-        began = time.perf_counter()
-        await asyncio.gather(watch(), *(one(number, client) for number in range(clients)))
-        took = time.perf_counter() - began
-    half = len(memory) // 2
-    return {"tokens_per_second": tokens / took, "replies": sum(counts), "fewest_of_a_client": min(counts),
-            "errors": len(errors), "first_error": errors[0] if errors else "",
-            "median_seconds_to_first_event": statistics.median(firsts or [0.0]),
-            "memory_mb": memory[-1] / 1e6, "memory_growth_mb": (max(memory[half:]) - max(memory[:half] or [0])) / 1e6}
+def processor_seconds(pid: int) -> dict[str, float]:
+    """A server's so far: all of it, the thread of the event loop (the first one), the native kernels' own threads."""
+    team = sum(ticks(task / "stat") for task in Path(f"/proc/{pid}/task").iterdir()
+               if (task / "comm").read_text().strip() == "spoutnik-team")
+    return {"all": ticks(Path(f"/proc/{pid}/stat")), "loop": ticks(Path(f"/proc/{pid}/task/{pid}/stat")), "team": team}
 
 
-async def cut_off(url: str, model: str, count: int) -> None:
-    draw = random.Random(0)
-    async with httpx.AsyncClient(base_url=url, timeout=60, limits=httpx.Limits(max_connections=50)) as client:
-        async def one(number: int) -> None:
-            await stream(client, model, number, cut_after=draw.uniform(0, 0.05))
-        for start in range(0, count, 50):
-            await asyncio.gather(*(one(number) for number in range(start, min(start + 50, count))))
+def questions(count: int) -> list[str]:
+    """Of all families, in turn."""
+    from spoutnik.evals.protocol import held_out_problems
+    from spoutnik.tasks import FAMILIES
+    problems = held_out_problems(sorted(FAMILIES), -(-count // len(FAMILIES)))
+    each = len(problems) // len(FAMILIES)
+    return [problems[family * each + place].prompt for place in range(each) for family in range(len(FAMILIES))][:count]
 
 
-def gauge(url: str, name: str) -> float:
-    found = re.findall(rf"^{re.escape(name)}(?:\{{[^}}]*\}})? (\S+)$", httpx.get(f"{url}/metrics").text, re.MULTILINE)
-    return sum(map(float, found))
+def bodies(model: str, asked: list[str], tokens: int | None) -> list[dict]:
+    """tokens: of each reply; None: as they come."""
+    length = {"max_tokens": MOST} if tokens is None else {"max_tokens": tokens, "ignore_eos": True}
+    return [{"model": model, "messages": [{"role": "user", "content": question}], "stream": True, "seed": number,
+             "stream_options": {"include_usage": True}, **CONTROLS, **length} for number, question in enumerate(asked)]
+
+
+def engine_alone(model: str, asked: list[str], clients: int, tokens: int | None) -> dict:
+    """In a process of its own: tokens, seconds and processor seconds of LLM.generate."""
+    request = {"model": model, "asked": asked, "clients": clients, "tokens": tokens}
+    done = subprocess.run([sys.executable, __file__, "--alone"], input=json.dumps(request), text=True, capture_output=True)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compute_alone() -> None:
+    from spoutnik import LLM, SamplingParams
+    given = json.load(sys.stdin)
+    llm = LLM(given["model"], max_num_seqs=given["clients"])
+    prompts = [llm.tokenizer.chat_ids([{"role": "user", "content": question}]) for question in given["asked"]]
+    params = [SamplingParams(max_tokens=given["tokens"] or MOST, ignore_eos=given["tokens"] is not None, seed=number, **CONTROLS)
+              for number in range(len(prompts))]
+    llm.generate(prompts[:8], params[:8])  # wakes everything
+    began, cpu = time.perf_counter(), time.process_time()
+    outputs = llm.generate(prompts, params)
+    print(json.dumps({"tokens": sum(len(output.outputs[0].token_ids) for output in outputs),
+                      "seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}))
+
+
+class Server:
+    """`spoutnik serve` in a process of its own."""
+
+    def __init__(self, model: str, port: int, clients: int):
+        command = [sys.executable, "-m", "spoutnik.cli", "serve", model, "--port", str(port), "--json", "--no-page",
+                   "--max-queue", str(2 * clients)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+        ready = json.loads(self.process.stdout.readline())
+        self.port, self.url, self.model = port, ready["url"].rstrip("/"), ready["models"][0]
+
+    def ask(self, **request) -> dict:
+        """The clients' side, in a process of its own."""
+        client = Path(__file__).parent / "streaming_client.py"
+        asked = json.dumps({"host": "127.0.0.1", "port": self.port, **request})
+        done = subprocess.run([sys.executable, client], input=asked, text=True, stdout=subprocess.PIPE, check=True)
+        return json.loads(done.stdout)
+
+    def figure(self, name: str) -> float:
+        """Of /metrics."""
+        with urllib.request.urlopen(f"{self.url}/metrics") as answer:
+            told = answer.read().decode()
+        return sum(map(float, re.findall(rf"^spoutnik:{name}(?:\{{[^}}]*\}})? (\S+)$", told, re.MULTILINE)))
+
+    def spent(self) -> dict[str, float]:
+        names = ("engine_busy_seconds_total", "engine_step_seconds_total", "engine_cpu_seconds_total",
+                 "engine_step_cpu_seconds_total", "engine_steps_total")
+        return processor_seconds(self.process.pid) | {name: self.figure(name) for name in names}
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(60)
+
+
+class Memory(threading.Thread):
+    """Looks every half second."""
+
+    def __init__(self, pid: int):
+        super().__init__(daemon=True)
+        self.pid, self.seen, self.over = pid, [], threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self.over.wait(0.5):
+            self.seen.append(resident(self.pid))
+
+    def growth(self) -> tuple[int, int]:
+        """The last, and how much more the second half had than the first."""
+        self.over.set()
+        half = len(self.seen) // 2
+        return self.seen[-1], max(self.seen[half:]) - max(self.seen[:half])
+
+
+def measure(server: Server, options: argparse.Namespace, asked: list[str], tokens: int | None) -> dict:
+    alone = engine_alone(options.model, asked[:(5 if tokens is None else 2) * options.clients], options.clients, tokens)
+    requests = bodies(server.model, asked, tokens)
+    server.ask(bodies=requests, clients=options.clients, seconds=2)  # wakes everything
+    before, memory = server.spent(), Memory(server.process.pid)
+    came = server.ask(bodies=requests, clients=options.clients, seconds=options.seconds)
+    spent = {name: value - before[name] for name, value in server.spent().items()}
+    last, growth = memory.growth()
+    return {"name": f"serve_load, {'replies as they come' if tokens is None else f'replies of {tokens} tokens'}"} \
+        | costs(came, spent, alone) | {name: came[name] for name in (
+            "replies", "errors", "first_error", "fewest_of_a_client", "seconds_to_first_event", "longest_wait",
+            "seconds_of_a_reply")} | {"memory_mb": last / 1e6, "memory_growth_mb": growth / 1e6}
+
+
+def costs(came: dict, spent: dict, alone: dict) -> dict:
+    """Microseconds of processor time for each generated token, and shares."""
+    tokens, seconds = came["tokens"], came["seconds"]
+    steps = spent["engine_step_cpu_seconds_total"] + spent["team"]
+    thread = spent["engine_cpu_seconds_total"] - spent["engine_step_cpu_seconds_total"]
+    parts = {"engine_steps": steps, "engine_thread_besides": thread, "event_loop": spent["loop"],
+             "other_threads": spent["all"] - steps - thread - spent["loop"], "server": spent["all"],
+             "clients": came["client_cpu_seconds"]}
+    each = {f"us_{name}": 1e6 * value / tokens for name, value in parts.items()}
+    engine = 1e6 * alone["cpu_seconds"] / alone["tokens"]
+    overhead = spent["all"] - steps
+    return {"ours": tokens / seconds, "peer": alone["tokens"] / alone["seconds"], "unit": "tokens/s",
+            "tokens_of_a_reply": tokens / max(came["replies"], 1), "events_of_a_reply": came["events"] / max(came["replies"], 1),
+            **each, "us_engine_alone": engine, "overhead_over_steps": overhead / steps,
+            "overhead_over_engine_alone": 1e6 * overhead / tokens / engine,
+            "us_overhead_of_a_reply": 1e6 * overhead / max(came["replies"], 1),
+            "cores_server": spent["all"] / seconds, "cores_clients": came["client_cpu_seconds"] / seconds,
+            "engine_busy_share": spent["engine_busy_seconds_total"] / seconds,
+            "engine_step_share": spent["engine_step_seconds_total"] / seconds,
+            "rows_of_a_step": tokens / max(spent["engine_steps_total"], 1)}
+
+
+def cut_off(server: Server, options: argparse.Namespace, asked: list[str]) -> dict:
+    server.ask(bodies=bodies(server.model, asked, options.tokens), clients=50, cuts=options.disconnects)
+    for _ in range(100):
+        left = server.figure("num_requests_running") + server.figure("num_requests_waiting") + server.figure("replies_live")
+        if not left:
+            break
+        time.sleep(0.1)
+    return {"name": "serve_load, disconnects", "ours": left, "unit": "left running", "cut_off": options.disconnects}
 
 
 def main() -> None:
@@ -104,35 +190,20 @@ def main() -> None:
     parser.add_argument("--model", default="runs/nano")
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--tokens", type=int, default=384, help="of each reply in the second part")
     parser.add_argument("--disconnects", type=int, default=500)
     parser.add_argument("--port", type=int, default=8765)
     options = parser.parse_args()
     print(machine())
-    command = [sys.executable, "-m", "spoutnik.cli", "serve", options.model, "--port", str(options.port), "--json", "--no-page",
-               "--max-queue", str(2 * options.clients)]
-    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ)
+    asked = questions(8 * options.clients)
+    server = Server(options.model, options.port, options.clients)
     try:
-        ready = json.loads(server.stdout.readline())
-        url, model = ready["url"].rstrip("/"), ready["models"][0]
-        asyncio.run(load(url, model, 4, 2, server.pid))  # wakes everything
-        busy, steps = gauge(url, "spoutnik:engine_busy_seconds_total"), gauge(url, "spoutnik:engine_step_seconds_total")
-        found = asyncio.run(load(url, model, options.clients, options.seconds, server.pid))
-        busy = gauge(url, "spoutnik:engine_busy_seconds_total") - busy
-        steps = gauge(url, "spoutnik:engine_step_seconds_total") - steps
-        asyncio.run(cut_off(url, model, options.disconnects))
-        for _ in range(100):
-            left = gauge(url, "spoutnik:num_requests_running") + gauge(url, "spoutnik:num_requests_waiting")
-            if not left:
-                break
-            time.sleep(0.1)
+        results = [measure(server, options, asked, tokens) for tokens in (None, options.tokens)]
+        results.append(cut_off(server, options, asked))
     finally:
-        server.terminate()
-        server.wait(60)
-    rate = found.pop("tokens_per_second")
-    print_result({"name": "serve_load", "ours": rate, "limit": rate * options.seconds / steps if steps else None,
-                  "unit": "tokens/s", "clients": options.clients, **found, "engine_busy_share": busy / options.seconds,
-                  "engine_step_share": steps / options.seconds, "left_running_after_cuts": left})
+        server.stop()
+    print_result(results)
 
 
 if __name__ == "__main__":
-    main()
+    compute_alone() if sys.argv[1:] == ["--alone"] else main()

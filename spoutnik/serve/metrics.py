@@ -133,4 +133,8 @@ FIGURES = [
      lambda _, worker: worker.busy_seconds),
     ("engine_step_seconds", "Time in the engine's steps; the rest of the busy time is the server's own", CounterMetricFamily,
      lambda _, worker: worker.step_seconds),
+    ("engine_cpu_seconds", "Processor time of the thread that computes", CounterMetricFamily,
+     lambda _, worker: worker.cpu_seconds),
+    ("engine_step_cpu_seconds", "Processor time of that thread in the engine's steps", CounterMetricFamily,
+     lambda _, worker: worker.step_cpu_seconds),
 ]

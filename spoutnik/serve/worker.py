@@ -35,14 +35,15 @@ class Worker:
     """Steps the engine while there is work and sleeps while there is none. What goes wrong in one job is that job's alone; only
     a step that fails is the end of all.
 
-    busy_seconds, step_seconds: spent since the start, in all and in the engine's steps.
+    busy_seconds, step_seconds: spent since the start, in all and in the engine's steps. cpu_seconds, step_cpu_seconds: the
+        same in this thread's own time, which others on the same cores do not stretch.
     idle: called when there is nothing to do, before it sleeps; it may add requests to the engine.
     """
 
     def __init__(self, llm: LLM, idle: Callable[[], object] = lambda: None):
         self.llm, self.core = llm, llm.core
         self.jobs: dict[Job, None] = {}
-        self.busy_seconds = self.step_seconds = 0.0
+        self.busy_seconds = self.step_seconds = self.cpu_seconds = self.step_cpu_seconds = 0.0
         self.broken: str | None = None
         self._idle = idle
         self._inbox: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
@@ -83,7 +84,7 @@ class Worker:
 
     def _run(self) -> None:
         while self._obey():
-            began = time.perf_counter()
+            began, began_cpu = time.perf_counter(), time.thread_time()
             try:
                 ended = self.core.step().samples if self.core.requests else 0
             except Exception as error:  # nothing can be computed any more: those who wait must hear of it
@@ -93,12 +94,14 @@ class Worker:
                     self._lose(job, self.broken)
                 self.core.requests.clear()  # in an unknown state: not to be touched again
                 continue
-            now = time.perf_counter()
+            now, now_cpu = time.perf_counter(), time.thread_time()
             self.step_seconds += now - began
+            self.step_cpu_seconds += now_cpu - began_cpu
             if ended or now >= self._due:
                 self._due = now + PERIOD
                 self._advance()
             self.busy_seconds += time.perf_counter() - began
+            self.cpu_seconds = time.thread_time()
 
     def _advance(self) -> None:
         for job in list(self.jobs):
