@@ -71,7 +71,7 @@ class EngineCore:
     @torch.no_grad()
     def step(self) -> Made:
         if not self.requests:
-            return Made(0, 0, [])
+            return Made(0, [], [])
         drafting = self.drafter is not None and self.drafter.announce(self.rows)
         alone = not drafting and self._let_go()
         plan = self._schedule()
@@ -292,4 +292,4 @@ class EngineCore:
                 closed.append(one.request)
         self._leave([one for one in ended if one.sequence is not None])
         self.counts.generated_tokens += made
-        return Made(made, len(ended), closed)
+        return Made(made, ended, closed)

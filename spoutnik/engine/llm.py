@@ -169,7 +169,7 @@ class LLM:
                 while request.unfinished:
                     made = self.core.step()
                     if on_progress is not None:
-                        on_progress(made.tokens, made.samples)
+                        on_progress(made.tokens, len(made.ended))
         except BaseException:
             for request in requests:
                 self.core.abort(request.request_id)

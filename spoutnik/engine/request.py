@@ -96,6 +96,7 @@ class Request:
 
     eos_ids: the ends of sentence that end it (none where it ignores them); ends: these, and the tokens that it names itself.
     seed, seed_number: see `row_seeds`. constrain: makes what else limits the choice of a sample's tokens, from its index.
+    owner: whoever asked for it, if that is of interest to the caller; it means nothing here.
     """
 
     request_id: str
@@ -107,6 +108,7 @@ class Request:
     number: int = 0
     stream: bool = False
     constrain: Callable[[int], list[Constraint]] | None = None
+    owner: object = None
     eos_ids: frozenset[int] = frozenset()
     ends: frozenset[int] = frozenset()
     samples: list[Sample] = field(default_factory=list)

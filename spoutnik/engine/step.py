@@ -33,7 +33,7 @@ class Made:
     """What a step made: tokens, samples that ended, requests all of whose samples have."""
 
     tokens: int
-    samples: int
+    ended: list[Sample]
     requests: list[Request]
 
 

@@ -287,7 +287,7 @@ class Reply:
         those of (seed, which link of which reply), whatever else runs."""
         first = strands[0]
         request = Request(f"{self.name}/{self._links}", None, self.plan.prompt + first.ids, params, self.plan.seed,
-                          first.links * MOST_REPLIES + first.index, constrain=lambda _: list(constraints or ()))
+                          first.links * MOST_REPLIES + first.index, constrain=lambda _: list(constraints or ()), owner=self)
         self._links += 1
         self.core.add(request)
         for strand, sample in zip(strands, request.samples):

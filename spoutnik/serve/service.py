@@ -72,7 +72,7 @@ class LiveReply:
         self.abort()
 
     def _deliver(self, deltas: list[Delta]) -> None:
-        self._loop.call_soon_threadsafe(self._queue.put_nowait, deltas)
+        self.served.worker.outbox.put(self._loop, self._queue.put_nowait, deltas)
 
     def __aiter__(self) -> AsyncIterator[list[Delta]]:
         return self._deltas()
@@ -199,4 +199,3 @@ class Service:
         for served in self.models.values():
             if served.worker is not None:
                 await asyncio.to_thread(served.worker.close)
-

@@ -42,7 +42,8 @@ class Texts:
 
     def __init__(self, llm: LLM, name: str, plan: TextPlan, deliver: Callable[[list[Delta]], None]):
         self.core, self.name, self.plan, self.deliver = llm.core, name, plan, deliver
-        self.requests = [Request(f"{name}/{number}", None, prompt, plan.params, plan.seed, number * plan.numbered, stream=True)
+        self.requests = [Request(f"{name}/{number}", None, prompt, plan.params, plan.seed, number * plan.numbered, stream=True,
+                                 owner=self)
                          for number, prompt in enumerate(plan.prompts)]
         self.strands = [Strand(index, None) for index in range(len(plan.prompts) * plan.params.n)]
         self.cached: int | None = None

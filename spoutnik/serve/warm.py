@@ -5,12 +5,14 @@ new to the cache without the thought between them. They are known as soon as the
 else is to do; the next turn then starts from blocks that are there.
 """
 
-from collections import OrderedDict
+from collections import deque
+from collections.abc import Mapping
 from itertools import count
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.params import SamplingParams
 from spoutnik.engine.request import Request
+from spoutnik.errors import RunError, UserError
 from spoutnik.text.chat_template import Message
 
 MOST = 16  # conversations that wait; the oldest are forgotten first
@@ -22,26 +24,28 @@ class Warmer:
 
     def __init__(self, llm: LLM):
         self.llm = llm
-        self._waiting: OrderedDict[int, list[int]] = OrderedDict()
+        self._waiting: deque[tuple[list[Message], Mapping[str, object], list | None]] = deque(maxlen=MOST)
 
-    def prepare(self, messages: list[Message], variables: dict, tools: list | None = None) -> None:
-        """messages: the conversation with the answer in it. What it shares with the next prompt is found by rendering it with
-        two different next questions."""
-        tokenizer = self.llm.tokenizer
-        prompts = [tokenizer.chat_ids([*messages, {"role": "user", "content": said}], tools, variables=variables)
-                   for said in ("a", "1")]
-        shared = next((i for i, (a, b) in enumerate(zip(*prompts)) if a != b), 0)
-        # What the cache cannot hold would wait for room for ever, at the head of everybody's line.
-        if 0 < shared < min(self.llm.config.max_position_embeddings - 1, self.llm.core.scheduler.capacity):
-            self._waiting[next(_numbers)] = prompts[0][:shared]
-            if len(self._waiting) > MOST:
-                self._waiting.popitem(last=False)
+    def prepare(self, messages: list[Message], variables: Mapping[str, object], tools: list | None = None) -> None:
+        """messages: the conversation with the answer in it. Any thread may call it; all work is left to `work`, so that it
+        costs nothing while others wait."""
+        self._waiting.append((messages, variables, tools))
 
     def work(self) -> bool:
         """Begins to compute the latest conversation; False where none waits."""
-        if not self._waiting:
-            return False
-        number, prompt = self._waiting.popitem()
-        params = SamplingParams(max_tokens=1, temperature=0.0)
-        self.llm.core.add(Request(f"warm/{number}", None, prompt, params, 0, 0))
-        return True
+        while self._waiting:
+            prompt = self._shared(*self._waiting.pop())
+            if 0 < len(prompt) < min(self.llm.config.max_position_embeddings - 1, self.llm.core.scheduler.capacity):
+                params = SamplingParams(max_tokens=1, temperature=0.0)
+                self.llm.core.add(Request(f"warm/{next(_numbers)}", None, prompt, params, 0, 0))
+                return True
+        return False
+
+    def _shared(self, messages: list[Message], variables: Mapping[str, object], tools: list | None) -> list[int]:
+        """What a conversation shares with its next prompt: found by rendering it with two different next questions."""
+        try:
+            prompts = [self.llm.tokenizer.chat_ids([*messages, {"role": "user", "content": said}], tools, variables=variables)
+                       for said in ("a", "1")]
+        except (UserError, RunError):  # a template may refuse what a model has said
+            return []
+        return prompts[0][:next((i for i, (a, b) in enumerate(zip(*prompts)) if a != b), 0)]
