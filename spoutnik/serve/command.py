@@ -28,6 +28,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.serve import guard, history, keys, metrics
 from spoutnik.serve.app import make_app
 from spoutnik.serve.keys import Keys
+from spoutnik.serve.protocol import bounded
 from spoutnik.serve.reply import Reply
 from spoutnik.serve.service import LiveReply, Served, Service
 from spoutnik.serve.settings import Settings
@@ -61,7 +62,8 @@ def serve(model: str | None, stage: str | None, engine: Engine, settings: Settin
             service.on_end.append(_log_texts)
         _log_to_stderr()
         server = Server(whole_app(service, settings), service, settings, status, as_json)
-        asyncio.run(server.serve([listener]))
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:  # uvloop, where there is one
+            runner.run(server.serve([listener]))
 
 
 def whole_app(service: Service, settings: Settings) -> FastAPI:
@@ -131,8 +133,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, app, service: Service, settings: Settings, status: Status, as_json: bool):
         super().__init__(uvicorn.Config(
-            app, http="h11", h11_max_incomplete_event_size=4 * settings.max_header_bytes, ws_max_size=settings.max_body_bytes,
-            lifespan="on", log_config=None, server_header=False, timeout_keep_alive=75,
+            app, http=bounded(4 * settings.max_header_bytes), ws_max_size=settings.max_body_bytes, lifespan="on",
+            log_config=None, server_header=False, timeout_keep_alive=75,
             timeout_graceful_shutdown=max(int(settings.shutdown_seconds), 1)))
         self.service, self.settings, self.status, self.as_json = service, settings, status, as_json
 

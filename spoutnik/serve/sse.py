@@ -24,9 +24,12 @@ def event(number: int, data: str) -> bytes:
     return f"id: {number}\n{data if data.startswith('event: ') else f'data: {data}'}\n\n".encode()
 
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would make one at each call
+
+
 def compact(data: dict) -> str:
     """JSON on one line, in the eyes of clients too that take more than a line feed for the end of one (Python's splitlines)."""
-    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    text = _COMPACT.encode(data)
     return text if ENDS.isdisjoint(text) else text.translate(ESCAPED)
 
 

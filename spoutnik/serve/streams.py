@@ -23,7 +23,7 @@ class Recording:
         self.touched = time.monotonic()
         self.task: asyncio.Task | None = None
         self._events: deque[bytes] = deque()
-        self._news = asyncio.Event()
+        self._waiting: list[asyncio.Future[bool]] = []  # for news
 
     @property
     def end(self) -> int:
@@ -38,7 +38,7 @@ class Recording:
             self._add(compact(api_error(error).object))
         finally:
             self.over = True
-            self._news.set()
+            self._tell()
 
     def _add(self, text: str) -> None:
         self._events.append(event(self.end, text))
@@ -47,7 +47,13 @@ class Recording:
             self.size -= len(self._events.popleft())
             self.first += 1
         self.touched = time.monotonic()
-        self._news.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Those who wait go on."""
+        waiting, self._waiting = self._waiting, []
+        for news in waiting:
+            _settle(news, True)
 
     async def follow(self, start: int, ping_seconds: float) -> AsyncGenerator[bytes]:
         """The events from number `start` on, as many at a time as there are, with pings while there are none."""
@@ -67,15 +73,23 @@ class Recording:
             self.touched = time.monotonic()
 
     async def _something(self, seconds: float) -> bool:
-        """Has something come in so many seconds?"""
-        if self._news.is_set():
-            self._news = asyncio.Event()
+        """Has something come in so many seconds? (A future and a timer: a third of what an Event under a timeout costs, for
+        every event of every stream.)"""
+        loop = asyncio.get_running_loop()
+        news = loop.create_future()
+        self._waiting.append(news)
+        silence = loop.call_later(seconds, _settle, news, False)
         try:
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
-        except TimeoutError:
-            return False
-        return True
+            return await news
+        finally:
+            silence.cancel()
+            if news in self._waiting:
+                self._waiting.remove(news)
+
+
+def _settle(news: asyncio.Future[bool], come: bool) -> None:
+    if not news.done():
+        news.set_result(come)
 
 
 class Streams:

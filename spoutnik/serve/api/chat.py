@@ -28,7 +28,8 @@ OPEN, CLOSE = "<think>\n", "\n</think>\n\n"  # around a thought that is part of 
 @router.post("/chat/completions", responses=may_fail(*ANY) | {
     200: {"model": ChatCompletion, "content": {"text/event-stream": {}}, "description": "A completion, or its stream"}})
 async def chat_completions(body: ChatRequest, request: Request, serving: State) -> Response:
-    return await unless_gone(request, answer(body, serving))
+    # A stream notices by itself that its client has hung up.
+    return await (answer(body, serving) if body.stream else unless_gone(request, answer(body, serving)))
 
 
 async def answer(body: ChatRequest, serving: Serving) -> Response:
@@ -108,6 +109,7 @@ class ChatReply:
         self.id, self.served, self.created = live.name, live.served, int(time.time())
         self.wholes = [Whole() for _ in range(live.plan.params.n)]
         self.verdict: Verdict | None = None
+        self._chunk_head = compact(self._head("chat.completion.chunk"))[:-1] + ","  # the same in all chunks
 
     async def deltas(self) -> AsyncIterator[Delta]:
         """Of votes, the one reply that speaks for the majority, at the end.
@@ -172,12 +174,12 @@ class ChatReply:
                 more = {"timings": self.timings} | self._agreement if last else {}
                 yield self._chunk(delta.index, {}, voice.finish_reason, **more)
         if include_usage:
-            yield compact(self._head("chat.completion.chunk") | {"choices": [], "usage": self.usage})
+            yield self._chunk_head + compact({"choices": [], "usage": self.usage})[1:]
         yield "[DONE]"
 
     def _chunk(self, index: int, new: dict, finish_reason: str | None = None, logprobs: dict | None = None, **more) -> str:
         choice = {"index": index, "delta": new, "finish_reason": finish_reason, "logprobs": logprobs}
-        return compact(self._head("chat.completion.chunk") | {"choices": [choice]} | more)
+        return self._chunk_head + compact({"choices": [choice]} | more)[1:]
 
     # ---------------------------------------------------------------------------------------------------------- parts
 

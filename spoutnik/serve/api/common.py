@@ -48,14 +48,16 @@ class Serving:
         return self.service.models[name] if name else self.service.default
 
 
-def serving_of(request: Request) -> Serving:
+# What every request depends on is async: FastAPI would have a thread call a plain function.
+
+async def serving_of(request: Request) -> Serving:
     return request.app.state.serving
 
 
 State = Annotated[Serving, Depends(serving_of)]
 
 
-def json_body(request: Request) -> None:
+async def json_body(request: Request) -> None:
     """A page of another site may send texts and forms to a server on the reader's machine without asking; JSON it may not."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if request.method == "POST" and kind != "application/json" and not kind.endswith("+json"):
