@@ -46,7 +46,7 @@ class LLM:
             not free, and a step is short (docs/results.md).
         enable_prefix_caching: prompts that begin alike are computed once.
         eos_token_ids: tokens that end a completion; None takes the tokenizer's, or the configuration's.
-        seed: of the random numbers of requests that bring none (see `row_seeds`).
+        seed: of the random numbers of requests that bring none (see `row_seed`).
         progress: hears, while weights are quantised for the first time, how many bytes of how many are done.
     Raises:
         UserError, RunError: a sentence with the key, the value and the remedy.

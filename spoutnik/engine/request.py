@@ -3,13 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import torch
-
 from spoutnik.engine.detokenise import TextStream
 from spoutnik.engine.outputs import CompletionOutput, Metrics, RequestOutput
 from spoutnik.engine.params import SamplingParams
 from spoutnik.engine.penalties import Adjustment, Constraint
-from spoutnik.engine.sampling import row_seeds
+from spoutnik.engine.sampling import row_seed
 from spoutnik.engine.scheduler import Sequence
 from spoutnik.errors import RunError
 from spoutnik.text.tokenizer import Tokenizer
@@ -95,7 +93,7 @@ class Request:
     """n samples of one prompt. number: how manieth it is, which also says which of two is younger.
 
     eos_ids: the ends of sentence that end it (none where it ignores them); ends: these, and the tokens that it names itself.
-    seed, seed_number: see `row_seeds`. constrain: makes what else limits the choice of a sample's tokens, from its index.
+    seed, seed_number: see `row_seed`. constrain: makes what else limits the choice of a sample's tokens, from its index.
     owner: whoever asked for it, if that is of interest to the caller; it means nothing here.
     """
 
@@ -124,9 +122,8 @@ class Request:
         self.ends = self.eos_ids.union(params.stop_token_ids)
         self.unfinished = params.n
         self.prompt_logprobs = None if params.prompt_logprobs is None else [None]
-        seeds = row_seeds(self.seed, torch.full((params.n,), self.seed_number), torch.arange(params.n))
-        for index, seed in enumerate(seeds.tolist()):
-            made = Sample(self, index, seed)
+        for index in range(params.n):
+            made = Sample(self, index, row_seed(self.seed, self.seed_number, index))
             if tokenizer is not None and (params.stop or self.stream):
                 made.text = TextStream(tokenizer, params)
             if params.adjusted:

@@ -47,11 +47,10 @@ def kinds_of(temperature: Tensor, top_p: Tensor, top_k: Tensor, min_p: Tensor) -
     return torch.where(temperature == 0, GREEDY, WHOLE + truncated.long())
 
 
-def row_seeds(seed: int, requests: Tensor, samples: Tensor) -> Tensor:
-    """(B,) the seeds of rows, from a run's seed, the request's number in it and the sample's number in its group. The random
-    number of a row's i-th token is then `uniforms(seed, i)`: the same (seed, request, sample, i) gives the same number."""
-    mixed = uniforms(torch.full_like(requests, seed), requests * 100_003 + samples)
-    return (mixed * 2.0 ** 53).long()
+def row_seed(seed: int, request: int, sample: int) -> int:
+    """The seed of a row, from a run's seed, the request's number in it and the sample's number in its group. The random number
+    of the row's i-th token is then `uniforms(seed, i)`: the same (seed, request, sample, i) gives the same number."""
+    return int(_uniform(seed, request * 100_003 + sample) * 2.0 ** 53)
 
 
 def uniforms(seeds: Tensor, positions: Tensor) -> Tensor:

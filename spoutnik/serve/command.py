@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import gc
 import json
 import logging
 import os
@@ -140,6 +141,9 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.service.model(None)
+        # What is here now stays: a collector that walks through all of it again and again stops every reply meanwhile.
+        gc.collect()
+        gc.freeze()
         self.status.stop()
         await super().startup(sockets)
         self._say_ready()

@@ -98,11 +98,14 @@ class Streams:
     def __init__(self, seconds: float, ping_seconds: float):
         self.seconds, self.ping_seconds = seconds, ping_seconds
         self.recordings: dict[str, Recording] = {}
+        self._opened, self._looked = 0, time.monotonic()  # since when it was last looked what is to be forgotten
 
     def open(self, name: str, texts: AsyncIterator[str], resumable: bool = False,
              headers: Mapping[str, str] | None = None) -> EventStream:
         """Starts to take down what comes; the response to the one who asked for it, and who cuts it off by hanging up."""
-        self._forget()
+        self._opened += 1
+        if self._opened > KEPT // 8 or time.monotonic() > self._looked + 1.0:  # not for each of hundreds a second
+            self._forget()
         recording = self.recordings[name] = Recording(name, resumable)
         recording.task = asyncio.create_task(recording.record(texts))
         return self._response(recording, 0, headers or {}, owner=True)
@@ -129,7 +132,8 @@ class Streams:
     def _forget(self) -> None:
         """What is over for too long, or more than may be kept; and replies that nobody reads and that say nothing (they are
         paused)."""
-        before = time.monotonic() - self.seconds
+        self._opened, self._looked = 0, time.monotonic()
+        before = self._looked - self.seconds
         for recording in list(self.recordings.values()):
             if recording.touched < before and not recording.readers:
                 recording.task.cancel()

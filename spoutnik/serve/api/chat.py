@@ -42,7 +42,7 @@ async def answer(body: ChatRequest, serving: Serving) -> Response:
 
 async def begin(body: ChatRequest, serving: Serving) -> "ChatReply":
     served = await serving.model(body.model)
-    plan, options = await asyncio.to_thread(plan_of, body, served)
+    plan, options = plan_of(body, served) if body.brief else await asyncio.to_thread(plan_of, body, served)
     voting = (body.n_thoughts or 1) > 1
     running = replace(plan, params=replace(plan.params, n=body.n_thoughts)) if voting else plan
     name = f"chatcmpl-{secrets.token_hex(12)}"

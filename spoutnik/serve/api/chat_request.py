@@ -18,6 +18,7 @@ from spoutnik.text import chat_template
 REFUSED = ("functions", "function_call", "audio", "web_search_options", "guided_json", "guided_regex", "guided_choice",
            "guided_grammar", "structured_outputs", "grammar", "json_schema", "continue_final_message", "verbosity")
 MOST_THOUGHTS = 64
+BRIEF = 2000  # characters; a message counts as 100 at least
 
 
 class TextPart(Body):
@@ -101,6 +102,12 @@ class ChatRequest(Sampling):
     def told(self) -> list[chat_template.Message]:
         return [message.told for message in self.messages]
 
+    @property
+    def brief(self) -> bool:
+        """Is it planned faster than a thread is woken?"""
+        return not (self.tools or self.response_format or self.documents or self.chat_template_kwargs) and BRIEF > sum(
+            100 + len(message.content or "") if isinstance(message.content, str | None) else BRIEF for message in self.messages)
+
     def refuse(self) -> None:
         super().refuse()
         for name in REFUSED:
@@ -137,7 +144,7 @@ def options_of(request: ChatRequest, served: Served) -> Options:
 
 
 def plan_of(request: ChatRequest, served: Served) -> tuple[Plan, Options]:
-    """Takes a while for long messages: not for the event loop.
+    """Takes a while for long messages: not for the event loop, unless the request is `brief`.
 
     Raises:
         ApiError, UserError
