@@ -2,8 +2,8 @@
 
     python benchmarks/streaming_client.py < request      (serve_load.py calls it)
 
-request: JSON with host, port, bodies (of requests), clients, seconds; of streams to be cut off: cuts, how many. Prints JSON: what
-came, and this process's own processor time, since it shares the cores with the server that it measures.
+request: JSON with host, port, bodies (of requests), clients, seconds; of streams to be cut off: cuts, how many. Prints JSON:
+what came, and this process's own processor time, since it shares the cores with the server that it measures.
 """
 
 import asyncio
