@@ -67,6 +67,13 @@ class SamplingParams:
         if self.include_stop_str_in_output and not self.stop:
             raise UserError("include_stop_str_in_output = True: there is no stop text to include. Give stop, or leave it out.")
 
+    def changed(self, **values) -> "SamplingParams":
+        """With other values, in the forms that the fields have here (tuples, not lists or None) and right as they are: nothing
+        is checked again, as `dataclasses.replace` would do for each part of each reply."""
+        made = object.__new__(SamplingParams)
+        made.__dict__.update(self.__dict__, **values)
+        return made
+
     @property
     def top_tokens(self) -> int:
         """top_k with 0 for off."""

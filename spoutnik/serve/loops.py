@@ -1,5 +1,6 @@
 """Has a thought begun to go in circles? A pure question about its last tokens."""
 
+from array import array
 from collections.abc import Sequence
 
 WINDOW = 1024  # tokens that are looked at
@@ -17,6 +18,8 @@ def in_circles(ids: Sequence[int]) -> bool:
 def repeats(ids: Sequence[int]) -> bool:
     """The last tokens are one piece REPEATS times or more, LEAST tokens together. In time linear in the window: `border[n]` is
     the longest beginning of the reversed tokens that is also an end of their first n, so their period is n - border[n]."""
+    if not _repeated(ids):
+        return False
     tail = list(ids[-WINDOW:])[::-1]
     border = [0] * (len(tail) + 1)
     k = 0
@@ -29,6 +32,13 @@ def repeats(ids: Sequence[int]) -> bool:
         if n + 1 >= max(LEAST, REPEATS * period):
             return True
     return False
+
+
+def _repeated(ids: Sequence[int]) -> bool:
+    """Are the last tokens somewhere before, as they must be in any circle? Found a hundred times faster than a circle is: of
+    the REPEATS pieces, LEAST tokens together, even the shortest end agrees with what stands one piece earlier."""
+    data, end = array("q", ids[-WINDOW:]).tobytes(), 8 * (LEAST // REPEATS)
+    return data.rfind(data[-end:], 0, -8) >= 0
 
 
 def stale(ids: Sequence[int]) -> bool:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from functools import cache
 
 from fastapi import FastAPI, Response
 from prometheus_client import (
@@ -78,24 +79,26 @@ class Replies:
         self.first = histogram("time_to_first_token_seconds", "From a reply's start to its first text", SECONDS)
         self.each = histogram("time_per_output_token_seconds", "Between tokens after the first", PER_TOKEN)
         self.whole = histogram("e2e_request_latency_seconds", "From a reply's start to its end", SECONDS)
+        self._at = cache(lambda meter, *labels: meter.labels(*labels))  # a look-up of the library's takes its time
 
     def ended(self, live: LiveReply) -> None:
         name, strands, seconds = live.served.id, live.reply.strands, time.perf_counter() - live.began
+        at = self._at
         for strand in strands:
-            self.ends.labels(name, strand.finish_reason or "abort").inc()
-        self.prompt.labels(name).inc(len(live.plan.prompt))
-        self.cached.labels(name).inc(live.cached_tokens)
-        self.generated.labels(name).inc(sum(strand.generated for strand in strands))
+            at(self.ends, name, strand.finish_reason or "abort").inc()
+        at(self.prompt, name).inc(len(live.plan.prompt))
+        at(self.cached, name).inc(live.cached_tokens)
+        at(self.generated, name).inc(sum(strand.generated for strand in strands))
         if isinstance(live.reply, Reply):
-            self.thought.labels(name).inc(sum(strand.stream.thought_tokens for strand in strands))
+            at(self.thought, name).inc(sum(strand.stream.thought_tokens for strand in strands))
         for kind, text in WARNINGS.items():
-            self.warnings.labels(name, kind).inc(sum(warning.startswith(text.split("{}")[0]) for warning in live.warnings))
-        self.whole.labels(name).observe(seconds)
+            at(self.warnings, name, kind).inc(sum(warning.startswith(text.split("{}")[0]) for warning in live.warnings))
+        at(self.whole, name).observe(seconds)
         if live.first_token_seconds is not None:
-            self.first.labels(name).observe(live.first_token_seconds)
+            at(self.first, name).observe(live.first_token_seconds)
             longest = max(strand.generated for strand in strands)
             if longest > 1:
-                self.each.labels(name).observe((seconds - live.first_token_seconds) / (longest - 1))
+                at(self.each, name).observe((seconds - live.first_token_seconds) / (longest - 1))
 
 
 class Engines(Collector):

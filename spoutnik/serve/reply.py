@@ -7,7 +7,7 @@ from one state machine over the ids of all links (text/thought.py).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -245,8 +245,8 @@ class Reply:
         return min(self.plan.max_thinking_tokens - strand.stream.thought_tokens, self._room(strand) - 1)
 
     def _thought_params(self, strand: Strand) -> SamplingParams:
-        return replace(self.plan.params, max_tokens=self._thought_room(strand), min_tokens=0, stop=None, logprobs=None,
-                       stop_token_ids=[strand.stream.end])
+        return self.plan.params.changed(max_tokens=self._thought_room(strand), min_tokens=0, stop=(), logprobs=None,
+                                        stop_token_ids=(strand.stream.end,))
 
     def _may_open(self, strand: Strand) -> bool:
         """May the answer begin a thought (again)? Only if something can be thought, and said after it."""
@@ -260,7 +260,7 @@ class Reply:
     def _go_on(self, strand: Strand) -> None:
         """Begins the next link of one reply."""
         if strand.stream.thinking and self._thought_room(strand) > 0:
-            self._link([strand], replace(self._thought_params(strand), n=1))
+            self._link([strand], self._thought_params(strand).changed(n=1))
             return
         if strand.stream.thinking:
             if self.plan.max_thinking_tokens:
@@ -271,8 +271,8 @@ class Reply:
             return
         plan, room = self.plan, max(self._room(strand), 1)
         marks = [strand.stream.start] if strand.stream.start is not None and room > 1 else []
-        params = replace(plan.params, n=1, max_tokens=room, stop=None, min_tokens=min(plan.params.min_tokens, room),
-                         stop_token_ids=[*marks, *plan.params.stop_token_ids])
+        params = plan.params.changed(n=1, max_tokens=room, stop=(), min_tokens=min(plan.params.min_tokens, room),
+                                     stop_token_ids=(*marks, *plan.params.stop_token_ids))
         constraints: list[Constraint] = []
         if not strand.answered:
             ends = self.core.eos_ids.union(plan.params.stop_token_ids, () if self._may_open(strand) else marks)

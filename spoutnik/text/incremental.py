@@ -28,7 +28,8 @@ class IncrementalText:
         return self._take(self.tokenizer.decode(self._ids, self.keep_special))
 
     def _take(self, text: str) -> str:
-        new = text[len(self.tokenizer.decode(self._ids[:self._read], self.keep_special)):]
+        before = self.tokenizer.decode(self._ids[:self._read], self.keep_special) if self._read else ""
+        new = text[len(before):]
         del self._ids[:self._read]
         self._read = len(self._ids)
         return new
