@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import sys
 import time
@@ -150,7 +151,15 @@ def pressing(monkeypatch, *steps):
     monkeypatch.setattr(Reply, "advance", pressed)
 
 
-def test_ctrl_c_in_a_thought_asks_for_the_answer(talk, monkeypatch):
+@pytest.fixture
+def interruptible():
+    """What starts the tests in the background may have them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_in_a_thought_asks_for_the_answer(talk, monkeypatch, interruptible):
     pressing(monkeypatch, 5)
     reply = talk.ask("Hi", None)
     assert reply["finish_reason"] == "length" and reply["answer"] and reply["warning"] is None
@@ -159,7 +168,7 @@ def test_ctrl_c_in_a_thought_asks_for_the_answer(talk, monkeypatch):
 
 
 @pytest.mark.parametrize("steps, kept", [((5, 8), 2), ((22,), 2)])
-def test_ctrl_c_again_or_in_an_answer_stops(talk, monkeypatch, steps, kept):
+def test_ctrl_c_again_or_in_an_answer_stops(talk, monkeypatch, interruptible, steps, kept):
     pressing(monkeypatch, *steps)
     reply = talk.ask("Hi", None)
     assert reply["finish_reason"] == "abort" and reply["answer"] and reply["tokens"] < 24
@@ -180,19 +189,28 @@ def test_on_a_real_terminal_arrows_bring_back_and_ctrl_c_does_not_leave(run, tmp
     child, screen = pty.fork()
     if child == 0:
         os.environ["TERM"] = "xterm"
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.execv(sys.executable, [sys.executable, "-m", "spoutnik.cli", "chat", str(run), "--max-tokens", "8",
                                   "--data", str(tmp_path / "data")])
     shown = b""
 
-    def until(text, times=1):
+    def comes(text, times=1, seconds=60.0):
         nonlocal shown
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + seconds
         while shown.count(text) < times:
-            assert time.monotonic() < deadline, shown
+            if not select.select([screen], [], [], max(deadline - time.monotonic(), 0))[0]:
+                return False
             shown += os.read(screen, 1 << 16)
+        return True
+
+    def until(text, times=1):
+        assert comes(text, times), shown
 
     until(b"> ")
-    os.write(screen, b"\x03")
+    for _ in range(30):  # Python's readline sleeps through a signal that comes right after the prompt, until the next key
+        os.write(screen, b"\x03")
+        if comes(b"leaves", seconds=2):
+            break
     until(b"leaves")
     os.write(screen, b"/effort low\r")
     until(b"effort: low")

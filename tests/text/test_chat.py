@@ -42,7 +42,7 @@ def says(llm, *parts):
             logits.fill_(0.0)[:, next(coming)] = 1000.0
         return logits, hidden
 
-    llm.core.runner.forward = chosen
+    llm.core.runner.forward, llm.core.most_ahead = chosen, 1
 
 
 @pytest.mark.parametrize("name", ["r1", "llama3", "qwen3", "chatml"])
