@@ -3,13 +3,13 @@
     python benchmarks/serve_load.py [--model runs/nano] [--clients 200] [--seconds 60] [--tokens 384] [--disconnects 500]
 
 Starts `spoutnik serve` as a user would and streams chat completions from so many clients without a pause: first problems of
-the model's world, whose replies are as long as they come (some 70 tokens), then replies of --tokens each. Then it begins and
-cuts off so many streams at random moments. Wanted: no error, no client without an answer, memory flat, overhead per token
-under 5 % of the engine's time, nothing left running after the cuts.
+the model's world, whose replies are as long as they come (some 60 tokens), then replies of --tokens each. Then it begins and
+cuts off so many streams at random moments. Wanted: no error, no client without an answer, memory flat, overhead per token under
+5 % of the engine's time, nothing left running after the cuts.
 
-Processor time is what counts, since clients and whatever else runs share the cores: of the server's, what was not spent in
-the engine's steps (by the thread that computes and the native kernels' own) is overhead. `engine alone` is LLM.generate with
-the same prompts, as many at a time, in a process of its own.
+Processor time is what counts, since clients and whatever else runs share the cores: of the server's, what was not spent in the
+engine's steps (by the thread that computes and the native kernels' own) is overhead. `engine alone` (the peer) is LLM.generate
+with the same prompts, as many at a time, in a process of its own.
 """
 
 import argparse
@@ -78,9 +78,8 @@ def compute_alone() -> None:
     given = json.load(sys.stdin)
     llm = LLM(given["model"], max_num_seqs=given["clients"])
     prompts = [llm.tokenizer.chat_ids([{"role": "user", "content": question}]) for question in given["asked"]]
-    most, endless = given["tokens"] or MOST, given["tokens"] is not None
-    params = [SamplingParams(max_tokens=most, ignore_eos=endless, seed=number, **CONTROLS)
-              for number in range(len(prompts))]
+    length = {"max_tokens": given["tokens"] or MOST, "ignore_eos": given["tokens"] is not None}
+    params = [SamplingParams(seed=number, **length, **CONTROLS) for number in range(len(prompts))]
     llm.generate(prompts[:8], params[:8])  # wakes everything
     began, cpu = time.perf_counter(), time.process_time()
     outputs = llm.generate(prompts, params)
@@ -164,13 +163,12 @@ def costs(came: dict, spent: dict, alone: dict) -> dict:
              "clients": came["client_cpu_seconds"]}
     each = {f"us_{name}": 1e6 * value / tokens for name, value in parts.items()}
     engine = 1e6 * alone["cpu_seconds"] / alone["tokens"]
-    overhead = spent["all"] - steps
+    overhead, replies = spent["all"] - steps, max(came["replies"], 1)
     return {"ours": tokens / seconds, "peer": alone["tokens"] / alone["seconds"], "unit": "tokens/s",
-            "tokens_of_a_reply": tokens / max(came["replies"], 1),
-            "events_of_a_reply": came["events"] / max(came["replies"], 1),
+            "tokens_of_a_reply": tokens / replies, "events_of_a_reply": came["events"] / replies,
             **each, "us_engine_alone": engine, "overhead_over_steps": overhead / steps,
             "overhead_over_engine_alone": 1e6 * overhead / tokens / engine,
-            "us_overhead_of_a_reply": 1e6 * overhead / max(came["replies"], 1),
+            "us_overhead_of_a_reply": 1e6 * overhead / replies,
             "cores_server": spent["all"] / seconds, "cores_clients": came["client_cpu_seconds"] / seconds,
             "engine_busy_share": spent["engine_busy_seconds_total"] / seconds,
             "engine_step_share": spent["engine_step_seconds_total"] / seconds,

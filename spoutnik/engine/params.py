@@ -46,8 +46,11 @@ class SamplingParams:
     skip_special_tokens: bool = True
 
     def __post_init__(self):
+        given = self.__dict__
         for key, (kind, low, high, said) in _RANGES.items():
-            _check_number(key, getattr(self, key), kind, low, high, said)
+            value = given[key]
+            if not (type(value) is kind and low <= value <= high):  # what most are is seen at once
+                _check_number(key, value, kind, low, high, said)
         if self.top_p == 0:
             raise UserError("top_p = 0: must lie in (0, 1]. Give 1 to sample from all tokens, or temperature 0 for greedy.")
         if self.repetition_penalty == 0:

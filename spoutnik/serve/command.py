@@ -141,9 +141,11 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.service.model(None)
-        # What is here now stays: a collector that walks through all of it again and again stops every reply meanwhile.
+        # What is here now stays: a collector that walks through all of it again and again stops every reply meanwhile. And
+        # it looks after some tens of requests, not several times in each.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
         self.status.stop()
         await super().startup(sockets)
         self._say_ready()

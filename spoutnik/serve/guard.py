@@ -147,12 +147,12 @@ class Guard:
 
     def _admit(self, request: HTTPConnection) -> Caller | None:
         """Raises ApiError where the headers are enough for that; None: nobody's limits are touched."""
-        self._check_size_and_name(request)
-        path = request.scope["path"]
+        locked, path = self.locked, request.scope["path"]
+        self._check_size_and_name(request, locked)
         if path in OPEN:
             self._refuse_foreign(request)
             return None
-        key = self._key(request)
+        key = self._key(request) if locked else None
         if key is None or not _secret(request):
             self._refuse_foreign(request)
         request.scope.setdefault("state", {})["key"] = key
@@ -161,20 +161,18 @@ class Guard:
             _keep_to_rate(caller)
         return caller
 
-    def _check_size_and_name(self, request: HTTPConnection) -> None:
+    def _check_size_and_name(self, request: HTTPConnection, locked: bool) -> None:
         size = len(request.scope["path"]) + len(request.scope["query_string"])
         if sum([len(name) + len(value) for name, value in request.scope["headers"]], size) > self.settings.max_header_bytes:
             raise ApiError(431, f"the headers of a request may have {self.settings.max_header_bytes} bytes together.")
         host = request.headers.get("host", "")
-        if not self.locked and not is_loopback(_split(f"//{host}")[1]):
+        if not locked and not is_loopback(_split(f"//{host}")[1]):
             # Somebody's own name that was made to mean this machine: their page would be the one that asks.
             raise ApiError(403, f"Host {host!r}: this server answers to localhost alone. To use it by another name, make an "
                                 "API key (`spoutnik keys add NAME`).")
 
-    def _key(self, request: HTTPConnection) -> Key | None:
-        """None where none is asked for."""
-        if not self.locked:
-            return None
+    def _key(self, request: HTTPConnection) -> Key:
+        """Raises ApiError where there is none that is known."""
         secret = _secret(request)
         key = self.keys.find(secret) if secret else self.logins.key(request.cookies)
         if key is not None:
