@@ -81,14 +81,25 @@ class Threads {
             job(0);
             return;
         }
-        static std::mutex one_at_a_time;
-        std::lock_guard<std::mutex> turn(one_at_a_time);
-        static Threads* threads = nullptr;
-        if (!threads || threads->process != getpid()) threads = new Threads;  // a forked child has none of its parent's threads
+        Threads* threads = of_this_process();
+        std::lock_guard<std::mutex> turn(threads->one_at_a_time);
         threads->work(members, job);
     }
 
    private:
+    // A forked child has none of its parent's threads, and the parent's locks as they were: held for ever, if a job was under
+    // way in another thread.
+    static Threads* of_this_process() {
+        static std::atomic<Threads*> known{nullptr};
+        Threads* threads = known.load();
+        while (!threads || threads->process != getpid()) {
+            Threads* made = new Threads;
+            if (known.compare_exchange_strong(threads, made)) return made;
+            delete made;  // another thread was first
+        }
+        return threads;
+    }
+
     void work(int members, const std::function<void(int)>& job) {
         while (static_cast<int>(workers.size()) < members - 1) {
             const int member = workers.size() + 1;
@@ -129,6 +140,7 @@ class Threads {
     }
 
     const int process = getpid();
+    std::mutex one_at_a_time;
     std::vector<std::thread> workers;
     std::mutex mutex;
     std::condition_variable wake;
