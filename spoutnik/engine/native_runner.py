@@ -22,7 +22,7 @@ from spoutnik.parallel import cores, physical_cores
 
 # Weights up to this size stay in a core's share of the caches: then each thread computes whole sequences.
 _SMALL = 24 << 20
-_MOST_AHEAD = 16  # steps between two looks at what else there is to do
+_MOST_AHEAD = BLOCK_SIZE  # steps between two looks at what else there is to do; a row needs one more block for them at most
 
 
 class _Layer(ctypes.Structure):
