@@ -95,7 +95,8 @@ class NativeRunner:
     def of_model(cls, model: Transformer, quantize: str | None = None) -> "NativeRunner":
         """Of a model in memory, in its compute type."""
         source = ModelSource(model)
-        packed = {key: pack(weights, kind) for key, weights, kind in groups(source, quantize or _kind_of(model.compute_dtype))}
+        kind = quantize or _kind_of(model.compute_dtype, model.config)
+        packed = {key: pack(weights, kind) for key, weights, kind in groups(source, kind)}
         embedding = model.embed_tokens.weight
         if embedding.requires_grad:  # it will change under us
             embedding = embedding.detach().to(model.compute_dtype, copy=True)
@@ -107,8 +108,8 @@ class NativeRunner:
         """Of a checkpoint, tensor by tensor. Quantised weights are made once and kept on disk beside the model; routed experts
         that `memory` (bytes, a tenth of it left to the cache) does not hold stay there, packed, and are mapped."""
         checkpoint = Checkpoint.open(folder)
-        source, kind = CheckpointSource(checkpoint), quantize or _kind_of(dtype)
-        room, config = _room(memory), checkpoint.config
+        source, config, room = CheckpointSource(checkpoint), checkpoint.config, _room(memory)
+        kind = quantize or _kind_of(dtype, config)
         if quantize is None and not (config.has_experts and predicted_nbytes(config, kind) > room):
             packed = {key: pack(weights, kind) for key, weights, kind in groups(source, kind)}
             return cls(config, packed, floats(source), source(EMBEDDING), Transformer.rotary_of(config), dtype)
@@ -258,5 +259,9 @@ def _room(memory: int | None) -> int:
     return int(0.8 * available_memory()) if memory is None else int(0.9 * memory)
 
 
-def _kind_of(dtype: torch.dtype) -> str:
-    return "bfloat16" if dtype == torch.bfloat16 else "float32"
+def _kind_of(dtype: torch.dtype, config: ModelConfig) -> str:
+    """bfloat16 is compact where decoding waits for the memory: from the caches, plain weights come as fast."""
+    if dtype != torch.bfloat16:
+        return "float32"
+    waits = predicted_nbytes(config, "compact") > _SMALL
+    return "compact" if waits and library().reads_compact() else "bfloat16"

@@ -1,4 +1,5 @@
-"""A model's weights as the native forward pass reads them (native/matrix.h): packed in panels, float or in 8 or 4 bits.
+"""A model's weights as the native forward pass reads them (native/matrix.h): packed in panels, float (bfloat16 also in 12 bits,
+without loss: native/compact.h) or in 8 or 4 bits.
 
 Built from a model in memory, or tensor by tensor from a checkpoint. Each group of like matrices (the experts of a layer, the
 heads of kv_b's halves) is one tensor of bytes.
@@ -23,8 +24,9 @@ from spoutnik.model.weights import published_parts
 from spoutnik.native import library
 from spoutnik.parallel import cores
 
-KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3}  # enum Kind of native/matrix.h
+KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3, "compact": 4}  # enum Kind of native/matrix.h
 GROUP = 32  # weights that share a scale
+_WORTH = 0.9  # compact weights that take more of bfloat16's bytes than this stay plain
 EMBEDDING = "model.embed_tokens.weight"
 
 
@@ -59,14 +61,16 @@ class Packed:
 
 
 def pack(weights: list[Tensor], kind: str) -> Packed:
-    """Matrices (out, in) of one shape, float32 or bfloat16 (others are converted), into one of KINDS."""
+    """Matrices (out, in) of one shape, float32 or bfloat16 (others are converted), into one of KINDS; "compact" becomes
+    "bfloat16" where the weights' sizes are too many to be compact."""
     out_features, in_features = weights[0].shape
-    number = KINDS[kind]
-    data = memory(len(weights), _size(number, in_features, out_features))
-    packed = Packed(data, torch.zeros(len(weights), dtype=torch.float64), number, in_features, out_features)
+    weights = [(weight if weight.dtype in (torch.float32, torch.bfloat16) else weight.float()).detach().contiguous()
+               for weight in weights]
+    if kind == "compact":
+        return _pack_compact(weights) or pack(weights, "bfloat16")
+    data = memory(len(weights), _size(KINDS[kind], in_features, out_features))
+    packed = Packed(data, torch.zeros(len(weights), dtype=torch.float64), KINDS[kind], in_features, out_features)
     for row, weight in enumerate(weights):
-        weight = weight.detach()
-        weight = (weight if weight.dtype in (torch.float32, torch.bfloat16) else weight.float()).contiguous()
         packed.units[row] = _unit(weight, kind)
         matrix = packed.matrix(row)
         library().pack_matrix(c_void_p(weight.data_ptr()), c_int64(weight.dtype == torch.bfloat16), ctypes.byref(matrix),
@@ -74,8 +78,30 @@ def pack(weights: list[Tensor], kind: str) -> Packed:
     return packed
 
 
+def _pack_compact(weights: list[Tensor]) -> Packed | None:
+    """None where it is not worth it."""
+    out_features, in_features = weights[0].shape
+    room = torch.empty(int(_WORTH * _size(KINDS["bfloat16"], in_features, out_features)), dtype=torch.uint8)
+    matrix, made = Matrix(None, None, KINDS["compact"], in_features, out_features, 1.0), []
+    native = library().pack_compact
+    native.restype = c_int64
+    for weight in weights:
+        size = native(c_void_p(weight.data_ptr()), c_int64(weight.dtype == torch.bfloat16), ctypes.byref(matrix),
+                      c_void_p(room.data_ptr()), c_int64(len(room)), c_int64(cores()))
+        if not size:
+            return None
+        made.append(room[:size].clone() if len(weights) > 1 else room[:size])
+    data = memory(len(weights), max(map(len, made)))
+    for row, one in zip(data, made):
+        row[:len(one)] = one
+    return Packed(data, torch.ones(len(weights), dtype=torch.float64), KINDS["compact"], in_features, out_features)
+
+
 def _size(kind: int, in_features: int, out_features: int) -> int:
-    return library().packed_size(c_int64(kind), c_int64(in_features), c_int64(out_features))
+    """Bytes; of a compact matrix without its exceptions."""
+    sized = library().packed_size
+    sized.restype = c_int64
+    return sized(c_int64(kind), c_int64(in_features), c_int64(out_features))
 
 
 def multiply(packed: Packed, x: Tensor, number: int = 0, threads: int = 1) -> Tensor:
@@ -90,15 +116,44 @@ def multiply(packed: Packed, x: Tensor, number: int = 0, threads: int = 1) -> Te
 
 def unpack(packed: Packed) -> Tensor:
     """The matrices that the packed form means: (count, out, in) float32."""
-    lanes, out, inputs = library().lanes(), packed.out_features, packed.in_features
-    filled = -(-out // lanes) * lanes
-    per_output = _size(packed.kind, inputs, out) // filled
+    out, inputs = packed.out_features, packed.in_features
+    if packed.kind == KINDS["compact"]:
+        return torch.stack([_unpack_compact(data.numpy(), inputs, out) for data in packed.data])
+    per_output = _size(packed.kind, inputs, out) // sum(_panels(out))
     panels, start = [], 0
-    for outputs in [4 * lanes] * (filled // (4 * lanes)) + [filled % (4 * lanes)] * (filled % (4 * lanes) > 0):
+    for outputs in _panels(out):
         part = packed.data[:, start:start + outputs * per_output].contiguous()
         panels.append(_unpack_panel(part, packed, outputs))
         start += outputs * per_output
     return torch.cat(panels, dim=1)[:, :out, :inputs]
+
+
+def _panels(out: int) -> list[int]:
+    """Outputs of each panel: whole registers, four of them but in the last one."""
+    lanes = library().lanes()
+    filled = -(-out // lanes) * lanes
+    return [4 * lanes] * (filled // (4 * lanes)) + [filled % (4 * lanes)] * (filled % (4 * lanes) > 0)
+
+
+def _unpack_compact(data: np.ndarray, inputs: int, out: int) -> Tensor:
+    """One matrix (out, in), from native/compact.h's description."""
+    i, stored, start, panels = np.arange(128), inputs + inputs % 2, 0, []
+    places = i // 64 * 64 + i % 32 // 8 * 16 + i // 32 % 2 * 8 + i % 8
+    for outputs in _panels(out):
+        end = start + 64 + -(-stored * outputs // 128) * 192
+        table, records = data[start:start + 16].astype(np.uint16), data[start + 64:end].reshape(-1, 192)
+        codes = np.concatenate([records[:, :64] & 15, records[:, :64] >> 4], axis=1)
+        panels.append((table[codes] << 8 | records[:, 64:])[:, places].reshape(-1)[:stored * outputs])
+        start = end
+    parts = -(-stored // 128)
+    starts = np.frombuffer(data[start:start + 8 * (len(panels) * parts + 1)].tobytes(), dtype=np.int64)
+    behind = data[start + 8 * len(starts):][:8 * starts[-1]].tobytes()
+    exceptions = np.frombuffer(behind, dtype=[("place", np.uint32), ("value", np.uint16), ("unused", np.uint16)])
+    for number, panel in enumerate(panels):
+        mine = exceptions[starts[number * parts]:starts[(number + 1) * parts]]
+        panel[mine["place"]] = mine["value"]
+    halves = [torch.from_numpy(panel.view(np.int16)).view(torch.bfloat16).view(stored // 2, -1, 2) for panel in panels]
+    return torch.cat([half.transpose(0, 1).flatten(1) for half in halves]).float()[:out, :inputs]
 
 
 def _unpack_panel(part: Tensor, packed: Packed, outputs: int) -> Tensor:
@@ -244,7 +299,7 @@ def in_turn(gate: Tensor, up: Tensor) -> Tensor:
 
 def predicted_nbytes(config: ModelConfig, kind: str) -> int:
     """About what the packed weights take, from the shapes alone."""
-    per_weight = {"float32": 4, "bfloat16": 2, "int8": 1 + 2 / GROUP, "int4": 0.5 + 2 / GROUP}[kind]
+    per_weight = {"float32": 4, "bfloat16": 2, "compact": 1.51, "int8": 1 + 2 / GROUP, "int4": 0.5 + 2 / GROUP}[kind]
     weights = sum(prod(shape) for shape in published_shapes(config).values())
     return int(weights * per_weight)
 

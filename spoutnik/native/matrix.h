@@ -1,5 +1,5 @@
-// Weights packed for inference, and their products with rows of activations, in four kinds: float32, bfloat16, and groups of 32
-// inputs in 8 or 4 bits with a scale of half precision.
+// Weights packed for inference, and their products with rows of activations, in five kinds: float32, bfloat16 (plain, or compact:
+// the same numbers in 12 bits, compact.h), and groups of 32 inputs in 8 or 4 bits with a scale of half precision.
 //
 // A sum runs over the inputs in order, whatever the number of rows and threads: a token's numbers are the same alone and in a
 // batch, to the last bit. Nothing else in this folder promises that; the engine's reproducibility rests on it.
@@ -16,6 +16,7 @@
 #include <type_traits>
 
 #include "basics.h"
+#include "compact.h"
 #if defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON)
@@ -24,7 +25,7 @@
 
 extern "C" {
 
-enum Kind : int64_t { FLOAT32, BFLOAT16, INT8, INT4 };
+enum Kind : int64_t { FLOAT32, BFLOAT16, INT8, INT4, COMPACT };
 
 // Mirrors engine/native_runner.py. bias (out) or null; unit: what the scales are multiples of, so that half precision suits them.
 struct Matrix {
@@ -40,15 +41,21 @@ constexpr int64_t PANEL_BLOCKS = 4, PANEL_OUTPUTS = PANEL_BLOCKS * LANES, GROUP 
 
 inline int64_t rounded(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
-// Inputs as they are stored: whole pairs, whole groups.
-inline int64_t stored_inputs(int64_t kind, int64_t in) { return rounded(in, kind == FLOAT32 ? 1 : kind == BFLOAT16 ? 2 : GROUP); }
+// Whether activations and unpacked weights are bfloat16.
+inline bool halves(int64_t kind) { return kind == BFLOAT16 || kind == COMPACT; }
 
-// Bytes of `outputs` (whole blocks) of a matrix.
+// Inputs as they are stored: whole pairs, whole groups.
+inline int64_t stored_inputs(int64_t kind, int64_t in) { return rounded(in, kind == FLOAT32 ? 1 : halves(kind) ? 2 : GROUP); }
+
+// Bytes of `outputs` (whole blocks) of a matrix; a compact one's exceptions come on top.
 inline int64_t packed_bytes(int64_t kind, int64_t in, int64_t outputs) {
-    const int64_t inputs = stored_inputs(kind, in);
+    const int64_t inputs = stored_inputs(kind, in), rest = outputs % PANEL_OUTPUTS;
     switch (kind) {
         case FLOAT32: return 4 * inputs * outputs;
         case BFLOAT16: return 2 * inputs * outputs;
+        case COMPACT:
+            return outputs / PANEL_OUTPUTS * compact::panel_bytes(inputs, PANEL_OUTPUTS)
+                   + (rest ? compact::panel_bytes(inputs, rest) : 0);
         case INT8: return inputs / GROUP * outputs * (GROUP + 2);
         default: return inputs / GROUP * outputs * (GROUP / 2 + 2);
     }
@@ -62,7 +69,7 @@ inline int64_t panels_of(const Matrix& m) { return (m.out + PANEL_OUTPUTS - 1) /
 // that takes the weights' offset back.
 inline int64_t operand_bytes(int64_t kind, int64_t in) {
     const int64_t inputs = stored_inputs(kind, in);
-    return rounded(kind == FLOAT32 ? 4 * inputs : kind == BFLOAT16 ? 2 * inputs : inputs + inputs / GROUP * 8, 64);
+    return rounded(kind == FLOAT32 ? 4 * inputs : halves(kind) ? 2 * inputs : inputs + inputs / GROUP * 8, 64);
 }
 
 // What the processor's byte product already takes off the weights: where it multiplies signed bytes, int8's offset.
@@ -97,7 +104,7 @@ inline void prepare_part(int64_t kind, const float* x, int64_t start, int64_t co
     const int64_t inputs = stored_inputs(kind, in);
     if (kind == FLOAT32) {
         std::memcpy(static_cast<float*>(to) + start, x, 4 * count);
-    } else if (kind == BFLOAT16) {
+    } else if (halves(kind)) {
         bf16* half = static_cast<bf16*>(to);
         store_all(half + start, x, count);
         if (start + count == in && inputs > in) half[in] = 0;
@@ -209,10 +216,9 @@ inline void multiply(const bf16* const (&x)[R], int64_t first, int64_t last, con
 
 // The same in groups: x int8 with its scales and sums behind `inputs` of them.
 template <int R, int B, bool FOUR>
-inline void multiply_groups(const int8_t* const (&x)[R], int64_t inputs, int64_t first, int64_t last, const uint8_t* w,
-                            int64_t blocks, int64_t block, float unit, floats (&sum)[R][B]) {
-    constexpr int64_t per_output = FOUR ? GROUP / 2 : GROUP;
-    const int64_t record = blocks * LANES * (per_output + 2), step = blocks * LANES * 4;
+inline void multiply_groups(const int8_t* const (&x)[R], int64_t inputs, int64_t first, int64_t last, const uint8_t* w, float unit,
+                            floats (&sum)[R][B]) {
+    constexpr int64_t per_output = FOUR ? GROUP / 2 : GROUP, record = B * LANES * (per_output + 2), step = B * LANES * 4;
     for (int64_t g = first / GROUP; g < last / GROUP; g++) {
         const uint8_t* from = w + g * record;
         integers whole[R][B];
@@ -230,7 +236,7 @@ inline void multiply_groups(const int8_t* const (&x)[R], int64_t inputs, int64_t
 #pragma GCC unroll 1  // written out, it would need more registers than there are
         for (int64_t j = 0; j < per_output / 4; j++) {
             integers weights[B];
-            for (int b = 0; b < B; b++) weights[b] = load<integers>(from + j * step + (block + b) * LANES * 4);
+            for (int b = 0; b < B; b++) weights[b] = load<integers>(from + j * step + b * LANES * 4);
             if (FOUR) {
                 integers half[B];
                 for (int b = 0; b < B; b++) half[b] = weights[b] & 0x0f0f0f0f;
@@ -241,7 +247,7 @@ inline void multiply_groups(const int8_t* const (&x)[R], int64_t inputs, int64_t
                 add(j, weights);
             }
         }
-        const uint16_t* halves = reinterpret_cast<const uint16_t*>(from + blocks * LANES * per_output) + block * LANES;
+        const uint16_t* halves = reinterpret_cast<const uint16_t*>(from + B * LANES * per_output);
         for (int b = 0; b < B; b++) {
             const floats scales = scales_at(halves + b * LANES);
             for (int r = 0; r < R; r++) {
@@ -253,6 +259,34 @@ inline void multiply_groups(const int8_t* const (&x)[R], int64_t inputs, int64_t
                 IN_ORDER(sum[r][b]);
             }
         }
+    }
+}
+
+// A panel's exceptions that lie in its inputs from `first` on, in order.
+inline const compact::Exception* exceptions_of(const Matrix& m, int64_t p, int64_t first) {
+    const int64_t parts = compact::parts_of(stored_inputs(m.kind, m.in));
+    const char* behind = static_cast<const char*>(m.data) + packed_bytes(m.kind, m.in, rounded(m.out, LANES));
+    const auto* starts = reinterpret_cast<const int64_t*>(behind);
+    return reinterpret_cast<const compact::Exception*>(starts + panels_of(m) * parts + 1) + starts[p * parts + first / compact::PART];
+}
+
+// The same of inputs [first, last) of a compact panel; first is a multiple of compact::PART. Some records at a time are unpacked to
+// `plain` and multiplied: so the processor does one while it waits for the next ones. keep: `plain` holds all of them in the end.
+template <int R, int B>
+inline void multiply_compact(const Matrix& m, int64_t p, const bf16* const (&x)[R], int64_t first, int64_t last, const char* panel,
+                             bf16* plain, bool keep, floats (&sum)[R][B]) {
+    constexpr int64_t outputs = B * LANES, inputs = compact::RECORD / LANES;  // of B records
+    const auto* table = reinterpret_cast<const uint8_t*>(panel);
+    const uint8_t* record = table + compact::TABLE_BYTES + first * outputs / compact::RECORD * compact::RECORD_BYTES;
+    const uint8_t* behind = table + compact::panel_bytes(stored_inputs(m.kind, m.in), outputs);
+    const compact::Exception *exception = exceptions_of(m, p, first), *end = exceptions_of(m, p + 1, 0);
+    for (int64_t k = first; k < last; k += inputs, record += B * compact::RECORD_BYTES) {
+        const int64_t here = std::min(inputs, last - k);
+        compact::unpack(table, record, here == inputs ? B : compact::records_of(here, outputs), behind, plain);
+        for (; exception < end && exception->place < (k + inputs) * outputs; exception++)
+            plain[exception->place - k * outputs] = exception->value;
+        multiply<R, B>(x, k, k + here, plain - k * outputs, outputs * 2, LANES * 2, sum);
+        if (keep) plain += inputs * outputs;
     }
 }
 
@@ -284,12 +318,12 @@ inline void write_blocks(const floats (&blocks)[B], float* to, int64_t count) {
         std::memcpy(to, &blocks, 4 * count);
 }
 
-// R rows from `row` on, B blocks of panel p from `block` on, inputs [first, last).
+// R rows from `row` on, the B blocks of panel p, which lies at `panel`, inputs [first, last). unpacked: where a compact panel's
+// weights go, all of them where there are more rows; null: they are there, and `panel` where input 0 would be.
 template <int R, int B>
-inline void tile(const Matrix& m, int64_t p, int64_t block, int64_t blocks, const Operands& x, const Results& y, bool add,
-                 int64_t row, int64_t first, int64_t last) {
-    const int64_t start = p * PANEL_OUTPUTS + block * LANES, inputs = stored_inputs(m.kind, m.in);
-    const char* panel = static_cast<const char*>(m.data) + packed_bytes(m.kind, m.in, p * PANEL_OUTPUTS);
+inline void tile(const Matrix& m, const char* panel, int64_t p, const Operands& x, const Results& y, bool add, int64_t row,
+                 int64_t first, int64_t last, bf16* unpacked, bool more) {
+    const int64_t start = p * PANEL_OUTPUTS, inputs = stored_inputs(m.kind, m.in);
     const int64_t here = m.out - start;  // outputs of ours
     floats sum[R][B] = {};
     float* to[R];
@@ -308,18 +342,18 @@ inline void tile(const Matrix& m, int64_t p, int64_t block, int64_t blocks, cons
     if (m.kind == FLOAT32) {
         const float* from[R];
         rows(from);
-        multiply<R, B>(from, first, last, reinterpret_cast<const float*>(panel) + block * LANES, blocks * LANES, LANES, sum);
-    } else if (m.kind == BFLOAT16) {
+        multiply<R, B>(from, first, last, reinterpret_cast<const float*>(panel), B * LANES, LANES, sum);
+    } else if (halves(m.kind)) {
         const bf16* from[R];
         rows(from);
-        multiply<R, B>(from, first, last, reinterpret_cast<const bf16*>(panel) + block * LANES * 2, blocks * LANES * 2, LANES * 2,
-                       sum);
+        if (unpacked) multiply_compact<R, B>(m, p, from, first, last, panel, unpacked, more, sum);
+        else multiply<R, B>(from, first, last, reinterpret_cast<const bf16*>(panel), B * LANES * 2, LANES * 2, sum);
     } else {
         const int8_t* from[R];
         rows(from);
         const uint8_t* bytes = reinterpret_cast<const uint8_t*>(panel);
-        if (m.kind == INT8) multiply_groups<R, B, false>(from, inputs, first, last, bytes, blocks, block, m.unit, sum);
-        else multiply_groups<R, B, true>(from, inputs, first, last, bytes, blocks, block, m.unit, sum);
+        if (m.kind == INT8) multiply_groups<R, B, false>(from, inputs, first, last, bytes, m.unit, sum);
+        else multiply_groups<R, B, true>(from, inputs, first, last, bytes, m.unit, sum);
     }
     UNROLLED for (int r = 0; r < R; r++) write_blocks<B>(sum[r], to[r], here);
 }
@@ -332,33 +366,44 @@ constexpr int64_t MOST_ROWS = 2, MOST_GROUP_ROWS = 1;
 #endif
 
 template <int B>
-inline void tiles(const Matrix& m, int64_t p, int64_t block, int64_t blocks, const Operands& x, const Results& y, bool add,
-                  int64_t rows, int64_t first, int64_t last) {
+inline void tiles(const Matrix& m, const char* panel, int64_t p, const Operands& x, const Results& y, bool add, int64_t rows,
+                  int64_t first, int64_t last, bf16* unpacked) {
     int64_t r = 0;
-    if (m.kind == FLOAT32 || m.kind == BFLOAT16) {
-        for (; r + MOST_ROWS <= rows; r += MOST_ROWS) tile<MOST_ROWS, B>(m, p, block, blocks, x, y, add, r, first, last);
-        for (; r + 4 <= rows && MOST_ROWS > 4; r += 4) tile<4, B>(m, p, block, blocks, x, y, add, r, first, last);
-        for (; r + 2 <= rows; r += 2) tile<2, B>(m, p, block, blocks, x, y, add, r, first, last);
+    const auto some = [&](auto count) {
+        constexpr int R = decltype(count)::value;
+        for (; r + R <= rows; r += R) {
+            tile<R, B>(m, panel, p, x, y, add, r, first, last, unpacked, r + R < rows);
+            if (unpacked) panel = reinterpret_cast<const char*>(unpacked - first * B * LANES);
+            unpacked = nullptr;
+        }
+    };
+    if (m.kind == FLOAT32 || halves(m.kind)) {
+        some(std::integral_constant<int, MOST_ROWS>{});
+        if (MOST_ROWS > 4) some(std::integral_constant<int, 4>{});
+        if (MOST_ROWS > 3) some(std::integral_constant<int, 3>{});
+        some(std::integral_constant<int, 2>{});
     } else {
-        for (; r + MOST_GROUP_ROWS <= rows; r += MOST_GROUP_ROWS)
-            tile<MOST_GROUP_ROWS, B>(m, p, block, blocks, x, y, add, r, first, last);
-        for (; r + 2 <= rows && MOST_GROUP_ROWS > 2; r += 2) tile<2, B>(m, p, block, blocks, x, y, add, r, first, last);
+        some(std::integral_constant<int, MOST_GROUP_ROWS>{});
+        if (MOST_GROUP_ROWS > 2) some(std::integral_constant<int, 2>{});
     }
-    for (; r < rows; r++) tile<1, B>(m, p, block, blocks, x, y, add, r, first, last);
+    some(std::integral_constant<int, 1>{});
 }
 
 // y (rows, the outputs of panel p) = x times the panel, or y += where `add`; plus the bias. Inputs pass a part at a time that
 // stays in the second-level cache while all rows go by.
 inline void multiply_panel(const Matrix& m, int64_t p, const Operands& x, const Results& y, bool add, int64_t rows) {
-    constexpr int64_t part_bytes = 256 << 10;
+    constexpr int64_t part_bytes = 256 << 10, most_unpacked = part_bytes / 2 / PANEL_OUTPUTS / compact::PART * compact::PART;
     const int64_t blocks = std::min(PANEL_BLOCKS, (m.out - p * PANEL_OUTPUTS + LANES - 1) / LANES);
     const int64_t inputs = stored_inputs(m.kind, m.in);
-    const int64_t part = part_bytes / packed_bytes(m.kind, GROUP, PANEL_OUTPUTS) * GROUP;
+    const int64_t part = m.kind == COMPACT ? most_unpacked : part_bytes / packed_bytes(m.kind, GROUP, PANEL_OUTPUTS) * GROUP;
+    const char* panel = static_cast<const char*>(m.data) + packed_bytes(m.kind, m.in, p * PANEL_OUTPUTS);
+    alignas(64) static thread_local bf16 room[most_unpacked * PANEL_OUTPUTS + compact::RECORD];
+    bf16* unpacked = m.kind == COMPACT ? room : nullptr;
     for (int64_t first = 0; first < inputs; first += part) {
         const int64_t last = std::min(first + part, inputs);
-        if (blocks == 4) tiles<4>(m, p, 0, 4, x, y, add, rows, first, last);
-        else if (blocks == 3) tiles<3>(m, p, 0, 3, x, y, add, rows, first, last);
-        else if (blocks == 2) tiles<2>(m, p, 0, 2, x, y, add, rows, first, last);
-        else tiles<1>(m, p, 0, 1, x, y, add, rows, first, last);
+        if (blocks == 4) tiles<4>(m, panel, p, x, y, add, rows, first, last, unpacked);
+        else if (blocks == 3) tiles<3>(m, panel, p, x, y, add, rows, first, last, unpacked);
+        else if (blocks == 2) tiles<2>(m, panel, p, x, y, add, rows, first, last, unpacked);
+        else tiles<1>(m, panel, p, x, y, add, rows, first, last, unpacked);
     }
 }

@@ -102,6 +102,67 @@ void quantise_panel(const Source<S>& from, int64_t p, int64_t kind, float unit, 
     }
 }
 
+// A panel in its compact form, and what its table does not hold.
+template <typename S>
+std::vector<compact::Exception> compact_panel(const Source<S>& from, int64_t p, uint8_t* to) {
+    static thread_local std::vector<bf16> plain;
+    const int64_t outputs = std::min(PANEL_OUTPUTS, rounded(from.out - p * PANEL_OUTPUTS, LANES));
+    const int64_t inputs = stored_inputs(COMPACT, from.in), records = compact::records_of(inputs, outputs);
+    plain.assign(records * compact::RECORD, 0);
+    pack_panel(from, p, plain.data());
+    const compact::Table table(plain.data(), inputs * outputs);
+    std::memset(to, 0, compact::TABLE_BYTES);
+    std::memcpy(to, table.values, sizeof table.values);
+    std::vector<compact::Exception> exceptions;
+    for (int64_t r = 0; r < records; r++) {
+        const bf16* weights = plain.data() + r * compact::RECORD;
+        if (!compact::pack(table, weights, to + compact::TABLE_BYTES + r * compact::RECORD_BYTES)) continue;
+        for (int64_t i = 0; i < std::min(compact::RECORD, inputs * outputs - r * compact::RECORD); i++)
+            if (table.code[weights[i] >> 8] == compact::Table::OTHER)
+                exceptions.push_back({static_cast<uint32_t>(r * compact::RECORD + i), weights[i], 0});
+    }
+    return exceptions;
+}
+
+// The compact form at `to`, where there are `room` bytes; returns how many it takes, which depends on the numbers, or 0: more.
+template <typename S>
+int64_t compact_matrix(const Source<S>& from, const Matrix& m, char* to, int64_t room, int threads) {
+    const int64_t parts = compact::parts_of(stored_inputs(COMPACT, m.in)), panels = panels_of(m);
+    const int64_t panels_bytes = packed_bytes(COMPACT, m.in, rounded(m.out, LANES));
+    if (panels_bytes > room) return 0;
+    std::vector<std::vector<compact::Exception>> exceptions(panels);
+    Team team(threads);
+    Threads::run(threads, [&](int) {
+        team.each(panels, 1, [&](int64_t p) {
+            exceptions[p] = compact_panel(from, p, reinterpret_cast<uint8_t*>(to) + packed_bytes(COMPACT, m.in, p * PANEL_OUTPUTS));
+        });
+    });
+    int64_t bytes = panels_bytes + 8 * (panels * parts + 1);
+    for (const auto& of_panel : exceptions) bytes += of_panel.size() * sizeof(compact::Exception);
+    if (bytes > room) return 0;
+    auto* starts = reinterpret_cast<int64_t*>(to + panels_bytes);
+    auto* written = reinterpret_cast<compact::Exception*>(starts + panels * parts + 1);
+    int64_t done = 0;
+    for (int64_t p = 0; p < panels; p++) {
+        const int64_t outputs = std::min(PANEL_OUTPUTS, rounded(m.out - p * PANEL_OUTPUTS, LANES));
+        auto next = exceptions[p].begin();
+        for (int64_t part = 0; part < parts; part++) {
+            starts[p * parts + part] = done;
+            for (; next != exceptions[p].end() && next->place < (part + 1) * compact::PART * outputs; next++)
+                written[done++] = *next;
+        }
+    }
+    starts[panels * parts] = done;
+    return bytes;
+}
+
+// with(source) of a weight (out, in), row by row, in float or (half != 0) bfloat16.
+template <typename With>
+auto with_source(const void* weight, int64_t half, const Matrix& m, With with) {
+    return half ? with(Source<bf16>{static_cast<const bf16*>(weight), m.out, m.in})
+                : with(Source<float>{static_cast<const float*>(weight), m.out, m.in});
+}
+
 template <typename S>
 void pack(const Source<S>& from, const Matrix& m, char* to, int threads) {
     Team team(threads);
@@ -123,10 +184,17 @@ int64_t lanes() { return LANES; }
 
 int64_t packed_size(int64_t kind, int64_t in, int64_t out) { return packed_bytes(kind, in, rounded(out, LANES)); }
 
-// weight (out, in), row by row, in float or (half != 0) bfloat16, to m's form at `to`.
+// Whether this processor reads compact weights quickly.
+int64_t reads_compact() { return SPOUTNIK_COMPACT; }
+
+// A compact weight, into `room` bytes; how many it takes, or 0 where that is more.
+int64_t pack_compact(const void* weight, int64_t half, const Matrix* m, void* to, int64_t room, int64_t threads) {
+    return with_source(weight, half, *m,
+                       [&](const auto& from) { return compact_matrix(from, *m, static_cast<char*>(to), room, threads); });
+}
+
 void pack_matrix(const void* weight, int64_t half, const Matrix* m, void* to, int64_t threads) {
-    if (half) pack(Source<bf16>{static_cast<const bf16*>(weight), m->out, m->in}, *m, static_cast<char*>(to), threads);
-    else pack(Source<float>{static_cast<const float*>(weight), m->out, m->in}, *m, static_cast<char*>(to), threads);
+    with_source(weight, half, *m, [&](const auto& from) { return pack(from, *m, static_cast<char*>(to), threads); });
 }
 
 // y (rows, out) = x (rows, in) times the packed matrix: what forward does with one, alone.

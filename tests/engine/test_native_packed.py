@@ -31,14 +31,34 @@ def test_products_are_those_of_the_unpacked_weights(out, inputs, rows, kind, sca
     x = random(rows, inputs, seed=inputs)
     packed = pack([weight, weight + scale], kind)
     meant = unpack(packed)
-    if kind == "float32" or kind == "bfloat16" and half:
+    if kind == "float32" or kind in ("bfloat16", "compact") and half:
         assert torch.equal(meant[0], weight.float())
-    seen = {"float32": x, "bfloat16": x.bfloat16().float()}.get(kind, quantised_rows(x))
+    seen = {"float32": x, "bfloat16": x.bfloat16().float(), "compact": x.bfloat16().float()}.get(kind, quantised_rows(x))
     for number in range(2):
         y = multiply(packed, x, number)
         torch.testing.assert_close(y, seen @ meant[number].T, atol=3e-5 * scale * inputs ** 0.5, rtol=1e-4)
         alone = torch.cat([multiply(packed, row[None], number, threads=2) for row in x])
         assert torch.equal(y, alone)
+
+
+@settings(max_examples=40, deadline=None)
+@given(out=st.integers(65, 200), inputs=st.integers(100, 300), rows=st.integers(1, 20), odd=st.sampled_from([0, 1e-3, 0.05]),
+       seed=st.integers(0, 9))
+def test_compact_weights_are_the_same_weights(out, inputs, rows, odd, seed):
+    weight = random(out, inputs, seed=seed).bfloat16()
+    strange = random(out, inputs, seed=seed + 1).mul(1e3).exp2().bfloat16()  # of all sizes: zero, denormal, infinite
+    weight = torch.where(torch.rand(out, inputs, generator=torch.Generator().manual_seed(seed)) < odd, strange, weight)
+    compact, plain = pack([weight, weight.neg()], "compact"), pack([weight, weight.neg()], "bfloat16")
+    assert compact.kind == KINDS["compact"] and compact.nbytes < 0.9 * plain.nbytes
+    assert torch.equal(unpack(compact).bfloat16().view(torch.int16), torch.stack([weight, weight.neg()]).view(torch.int16))
+    x = random(rows, inputs, seed=seed)
+    for number in range(2):
+        assert torch.equal(multiply(compact, x, number).nan_to_num(), multiply(plain, x, number).nan_to_num())
+
+
+def test_weights_of_all_sizes_stay_plain():
+    bits = torch.randint(-2**15, 2**15, (100, 100), generator=torch.Generator().manual_seed(0)).to(torch.int16)
+    assert pack([bits.view(torch.bfloat16)], "compact").kind == KINDS["bfloat16"]
 
 
 def q8_0(weight: torch.Tensor) -> torch.Tensor:

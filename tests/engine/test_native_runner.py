@@ -7,7 +7,9 @@ import tiny
 import torch
 from ragged import batch_of, plain_logits, sequences
 
+from spoutnik.engine import native_runner
 from spoutnik.engine.native_runner import NativeRunner
+from spoutnik.engine.packed import KINDS
 from spoutnik.engine.runner import BLOCK_SIZE, Decoding, decode_ahead, draft_ahead
 from spoutnik.model.packing import Packing
 from spoutnik.native import library
@@ -79,6 +81,19 @@ def test_bfloat16_stays_close():
         expected = plain_logits(model, ids)
         logits, _ = runner_of(model, torch.bfloat16).forward(batch_of(ids, [0] * 3, True, tables))
         assert (logits - expected).norm() < 0.06 * expected.norm()
+
+
+@pytest.mark.parametrize("base", [tiny.DEEPSEEK, tiny.QWEN], ids=["deepseek", "qwen"])
+def test_bfloat16_in_12_bits_gives_the_very_numbers(base, monkeypatch):
+    model, (ids, tables) = tiny.model(base), sequences()
+    model.to(torch.bfloat16)
+    prompts = batch_of(ids, [0] * 3, True, tables)
+    plain, _ = runner_of(model, torch.bfloat16).forward(prompts)
+    monkeypatch.setattr(native_runner, "_SMALL", 0)
+    compact = runner_of(model, torch.bfloat16, small=False)
+    kinds = [packed.kind for packed in compact.packed.values()]
+    assert (KINDS["compact"] in kinds) == bool(library().reads_compact())
+    assert torch.equal(compact.forward(prompts)[0], plain)
 
 
 @pytest.mark.parametrize("quantize", [None, "int8", "int4"])
