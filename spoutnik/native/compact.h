@@ -76,7 +76,7 @@ inline bytes join_second(bytes low, bytes high) { return vzip2q_u8(low, high); }
 inline void unpack(const uint8_t* table, const uint8_t* record, int64_t n, const uint8_t* end, bf16* to) {
 #if SPOUTNIK_COMPACT
     constexpr int64_t WIDTH = sizeof(bytes);
-    constexpr int64_t AHEAD = 8 << 10;  // of what is multiplied now: work on a record fills the processor's window too far
+    constexpr int64_t AHEAD = 4 << 10;  // of what is multiplied now: work on a record fills the processor's window too far
     const bytes values = table_of(table);
     for (int64_t i = 0; i < n; i++, record += RECORD_BYTES, to += RECORD) {
         if (record + AHEAD < end)

@@ -188,8 +188,8 @@ inline void multiply(const float* const (&x)[R], int64_t first, int64_t last, co
 template <int R, int B>
 inline void multiply(const bf16* const (&x)[R], int64_t first, int64_t last, const bf16* w, int64_t step, int64_t block_step,
                      floats (&sum)[R][B]) {
-    for (int64_t k = first; k < last; k += 2) {
-        const bf16* from = w + k / 2 * step;
+    const bf16* from = w + first / 2 * step;
+    for (int64_t k = first; k < last; k += 2, from += step) {
 #ifdef __AVX512BF16__
         __m512bh weights[B];
         for (int b = 0; b < B; b++) weights[b] = (__m512bh)_mm512_loadu_si512(from + b * block_step);
