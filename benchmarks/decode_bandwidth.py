@@ -4,14 +4,17 @@ bfloat16.
 
     python benchmarks/decode_bandwidth.py [--model KEEP_IT_HERE] [--formats bf16 int8 int4] [--tokens 64] [--rounds 5]
 
-A rate is what a user of `spoutnik.LLM` gets, sampling included: tokens after the first by the time between first and last;
-median of the rounds. Keys and values are not counted among the bytes. The limit is the read bandwidth measured in the same
-process just before and after. Wanted: 85, 75 and 70 % of it. Needs the peers' environment for transformers (`make peers`),
-unless --no-peer is given.
+A rate is what a user of `spoutnik.LLM` gets, sampling included: tokens after the first by the time between first and last.
+Keys and values are not counted among the bytes; weights in bfloat16 are, as they lie in memory (12 bits, native/compact.h), and
+`plain_gigabytes_per_second` says how fast plain ones would have to be read for the same speed. The limit is the read bandwidth
+measured in the same process before and after each round (a machine that is shared may be twice as fast in one minute as in
+the next); ours, limit and share are medians of the rounds. Wanted: 85, 75 and 70 % of it. Needs the peers' environment for
+transformers (`make peers`), unless --no-peer is given.
 """
 
 import argparse
 import statistics
+from itertools import pairwise
 from pathlib import Path
 
 from common import ask_peer, machine, print_result
@@ -19,6 +22,7 @@ from random_model import checkpoint, model_argument
 
 from spoutnik.bench import decode_rate, weight_bytes
 from spoutnik.engine.llm import LLM
+from spoutnik.model.accounting import account
 from spoutnik.native.bandwidth import read_bandwidth
 from spoutnik.parallel import cores
 
@@ -26,15 +30,19 @@ from spoutnik.parallel import cores
 def measure(folder: Path, name: str, tokens: int, rounds: int) -> dict:
     """One format: ours in tokens/s against the limit of the memory."""
     model = LLM(folder, dtype="bfloat16", quantize=None if name == "bf16" else name, max_num_seqs=1)
-    read = weight_bytes(model)[1]
-    before = read_bandwidth()
+    read, plain = weight_bytes(model)[1], account(model.config).flops_per_token  # 2 operations and 2 bytes a weight
     decode_rate(model, 1, 8)  # wakes threads and brings the weights into memory
-    rates = [decode_rate(model, 1, tokens) for _ in range(rounds)]
-    bandwidth = max(before, read_bandwidth())
+    rates, bandwidths = [], [read_bandwidth()]
+    for _ in range(rounds):
+        rates.append(decode_rate(model, 1, tokens))
+        bandwidths.append(read_bandwidth())
+    limits = [(before + after) / 2 / read for before, after in pairwise(bandwidths)]
     ours = statistics.median(rates)
-    return {"name": f"decode_bandwidth {name}", "ours": ours, "limit": bandwidth / read, "unit": "tokens/s",
-            "megabytes_per_token": read / 1e6, "gigabytes_per_second": ours * read / 1e9, "read_bandwidth": bandwidth / 1e9,
-            "slowest": min(rates), "fastest": max(rates)}
+    return {"name": f"decode_bandwidth {name}", "ours": ours, "limit": statistics.median(limits), "unit": "tokens/s",
+            "share": statistics.median(rate / limit for rate, limit in zip(rates, limits)), "megabytes_per_token": read / 1e6,
+            "gigabytes_per_second": ours * read / 1e9, "read_bandwidth": statistics.median(bandwidths) / 1e9,
+            "slowest": min(rates), "fastest": max(rates)} | (
+                {"plain_gigabytes_per_second": ours * plain / 1e9} if name == "bf16" else {})
 
 
 def main() -> None:

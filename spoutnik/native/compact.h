@@ -72,15 +72,13 @@ inline bytes join_second(bytes low, bytes high) { return vzip2q_u8(low, high); }
 #define SPOUTNIK_COMPACT 0  // nothing here looks up 16 bytes at once: weights stay plain
 #endif
 
-// `n` records after one another, to bfloat16. end: of the panel.
-inline void unpack(const uint8_t* table, const uint8_t* record, int64_t n, const uint8_t* end, bf16* to) {
+// `n` records after one another, to bfloat16.
+inline void unpack(const uint8_t* table, const uint8_t* record, int64_t n, bf16* to) {
 #if SPOUTNIK_COMPACT
     constexpr int64_t WIDTH = sizeof(bytes);
-    constexpr int64_t AHEAD = 4 << 10;  // of what is multiplied now: work on a record fills the processor's window too far
     const bytes values = table_of(table);
     for (int64_t i = 0; i < n; i++, record += RECORD_BYTES, to += RECORD) {
-        if (record + AHEAD < end)
-            for (int64_t line = 0; line < RECORD_BYTES; line += 64) __builtin_prefetch(record + AHEAD + line, 0, 3);
+        fetch_ahead(record, RECORD_BYTES);
         for (int64_t at = 0; at < 64; at += WIDTH) {
             const bytes codes = read(record + at);
             for (int64_t half = 0; half < 2; half++) {

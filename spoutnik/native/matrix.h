@@ -214,13 +214,14 @@ inline void multiply(const bf16* const (&x)[R], int64_t first, int64_t last, con
     }
 }
 
-// The same in groups: x int8 with its scales and sums behind `inputs` of them.
+// The same in groups: x int8 with its scales and sums behind `inputs` of them. new_here: nobody has just read the panel.
 template <int R, int B, bool FOUR>
 inline void multiply_groups(const int8_t* const (&x)[R], int64_t inputs, int64_t first, int64_t last, const uint8_t* w, float unit,
-                            floats (&sum)[R][B]) {
+                            bool new_here, floats (&sum)[R][B]) {
     constexpr int64_t per_output = FOUR ? GROUP / 2 : GROUP, record = B * LANES * (per_output + 2), step = B * LANES * 4;
     for (int64_t g = first / GROUP; g < last / GROUP; g++) {
         const uint8_t* from = w + g * record;
+        if (new_here) fetch_ahead(from, record);
         integers whole[R][B];
         for (int r = 0; r < R; r++) {
             const int32_t start = reinterpret_cast<const int32_t*>(x[r] + inputs)[inputs / GROUP + g];
@@ -278,11 +279,10 @@ inline void multiply_compact(const Matrix& m, int64_t p, const bf16* const (&x)[
     constexpr int64_t outputs = B * LANES, inputs = compact::RECORD / LANES;  // of B records
     const auto* table = reinterpret_cast<const uint8_t*>(panel);
     const uint8_t* record = table + compact::TABLE_BYTES + first * outputs / compact::RECORD * compact::RECORD_BYTES;
-    const uint8_t* behind = table + compact::panel_bytes(stored_inputs(m.kind, m.in), outputs);
     const compact::Exception *exception = exceptions_of(m, p, first), *end = exceptions_of(m, p + 1, 0);
     for (int64_t k = first; k < last; k += inputs, record += B * compact::RECORD_BYTES) {
         const int64_t here = std::min(inputs, last - k);
-        compact::unpack(table, record, here == inputs ? B : compact::records_of(here, outputs), behind, plain);
+        compact::unpack(table, record, here == inputs ? B : compact::records_of(here, outputs), plain);
         for (; exception < end && exception->place < (k + inputs) * outputs; exception++)
             plain[exception->place - k * outputs] = exception->value;
         multiply<R, B>(x, k, k + here, plain - k * outputs, outputs * 2, LANES * 2, sum);
@@ -352,8 +352,8 @@ inline void tile(const Matrix& m, const char* panel, int64_t p, const Operands& 
         const int8_t* from[R];
         rows(from);
         const uint8_t* bytes = reinterpret_cast<const uint8_t*>(panel);
-        if (m.kind == INT8) multiply_groups<R, B, false>(from, inputs, first, last, bytes, m.unit, sum);
-        else multiply_groups<R, B, true>(from, inputs, first, last, bytes, m.unit, sum);
+        if (m.kind == INT8) multiply_groups<R, B, false>(from, inputs, first, last, bytes, m.unit, row == 0, sum);
+        else multiply_groups<R, B, true>(from, inputs, first, last, bytes, m.unit, row == 0, sum);
     }
     UNROLLED for (int r = 0; r < R; r++) write_blocks<B>(sum[r], to[r], here);
 }

@@ -198,14 +198,10 @@ class Pass {
     }
     Operands operand(const Matrix& matrix) const { return {operands, operand_bytes(matrix.kind, matrix.in)}; }
 
-    // Panels for a thread at a time. Where there are many, some that lie side by side: one stream of memory is read faster than
-    // several short ones.
-    int64_t neighbours(int64_t pieces) const { return pieces >= 32 * team.members ? 4 : 1; }
-
     void product(const Matrix& matrix, const Operands& x, const Results& y, bool add) { product(matrix, x, y, add, rows); }
     void product(const Matrix& matrix, const Operands& x, const Results& y, bool add, int64_t n) {
         const int64_t cuts = (n + CUT - 1) / CUT;
-        team.each(panels_of(matrix) * cuts, neighbours(panels_of(matrix) * cuts), [&](int64_t i) {
+        team.each(panels_of(matrix) * cuts, team.neighbours(panels_of(matrix) * cuts), [&](int64_t i) {
             const int64_t row = i % cuts * CUT;
             multiply_panel(matrix, i / cuts, x.from(row), y.from(row), add, std::min(CUT, n - row));
         });
@@ -394,7 +390,7 @@ class Pass {
     void dense_products(const Layer& l, const Operands& x) {
         const int64_t units = (l.down.in + GROUP - 1) / GROUP, cuts = (rows + CUT - 1) / CUT;
         const Rows<char> to{dense_active, operand_bytes(l.down.kind, l.down.in)};
-        team.each(units * cuts, neighbours(units * cuts), [&](int64_t i) {
+        team.each(units * cuts, team.neighbours(units * cuts), [&](int64_t i) {
             const int64_t row = i % cuts * CUT;
             gated(l.gate_up, l.down, i / cuts, x.from(row), to.from(row), std::min(CUT, rows - row));
         });

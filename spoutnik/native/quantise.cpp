@@ -204,7 +204,7 @@ void multiply_packed(const Matrix* m, const float* x, float* y, int64_t rows, in
     Team team(threads);
     Threads::run(threads, [&](int) {
         team.each(rows, 1, [&](int64_t r) { prepare(m->kind, x + r * m->in, m->in, operands.data() + r * stride); });
-        team.each(panels_of(*m), 1, [&](int64_t p) {
+        team.each(panels_of(*m), team.neighbours(panels_of(*m)), [&](int64_t p) {
             multiply_panel(*m, p, {operands.data(), stride}, {y, m->out}, false, rows);
         });
     });
