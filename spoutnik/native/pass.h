@@ -307,7 +307,7 @@ class Pass {
     // Each head's rows of head_operands times its matrix, to rows of y `step` apart.
     void per_head(const Matrix* matrices, int64_t bytes, float* y, int64_t step) {
         const int64_t panels = panels_of(matrices[0]);
-        team.each(m.heads * panels, 1, [&](int64_t i) {
+        team.each(m.heads * panels, team.neighbours(m.heads * panels), [&](int64_t i) {
             const int64_t h = i / panels;
             multiply_panel(matrices[h], i % panels, {head_operands + h * bytes, m.heads * bytes}, {y + h * step, m.heads * step},
                            false, rows);
@@ -468,7 +468,7 @@ class Pass {
     // work(expert, piece, place of its first choice among the sorted ones, how many) for the experts that anybody chose.
     template <typename Work>
     void each_expert(int64_t pieces, Work work) {
-        team.each(n_busy * pieces, 1, [&](int64_t i) {
+        team.each(n_busy * pieces, team.neighbours(n_busy * pieces), [&](int64_t i) {
             const int64_t e = busy[i / pieces];
             work(e, i % pieces, starts[e], starts[e + 1] - starts[e]);
         });
