@@ -185,11 +185,13 @@ inline void multiply(const float* const (&x)[R], int64_t first, int64_t last, co
     }
 }
 
+// next: where weights lie that come to the caches meanwhile, a line for each pair of inputs; or null.
 template <int R, int B>
 inline void multiply(const bf16* const (&x)[R], int64_t first, int64_t last, const bf16* w, int64_t step, int64_t block_step,
-                     floats (&sum)[R][B]) {
+                     floats (&sum)[R][B], const char* next = nullptr) {
     const bf16* from = w + first / 2 * step;
     for (int64_t k = first; k < last; k += 2, from += step) {
+        if (next) __builtin_prefetch(next + (k - first) * 32, 0, 2);
 #ifdef __AVX512BF16__
         __m512bh weights[B];
         for (int b = 0; b < B; b++) weights[b] = (__m512bh)_mm512_loadu_si512(from + b * block_step);
@@ -319,10 +321,10 @@ inline void write_blocks(const floats (&blocks)[B], float* to, int64_t count) {
 }
 
 // R rows from `row` on, the B blocks of panel p, which lies at `panel`, inputs [first, last). unpacked: where a compact panel's
-// weights go, all of them where there are more rows; null: they are there, and `panel` where input 0 would be.
+// weights go, all of them where there are more rows; null: they are there, and `panel` where input 0 would be. next: as above.
 template <int R, int B>
 inline void tile(const Matrix& m, const char* panel, int64_t p, const Operands& x, const Results& y, bool add, int64_t row,
-                 int64_t first, int64_t last, bf16* unpacked, bool more) {
+                 int64_t first, int64_t last, bf16* unpacked, bool more, const char* next) {
     const int64_t start = p * PANEL_OUTPUTS, inputs = stored_inputs(m.kind, m.in);
     const int64_t here = m.out - start;  // outputs of ours
     floats sum[R][B] = {};
@@ -347,7 +349,7 @@ inline void tile(const Matrix& m, const char* panel, int64_t p, const Operands& 
         const bf16* from[R];
         rows(from);
         if (unpacked) multiply_compact<R, B>(m, p, from, first, last, panel, unpacked, more, sum);
-        else multiply<R, B>(from, first, last, reinterpret_cast<const bf16*>(panel), B * LANES * 2, LANES * 2, sum);
+        else multiply<R, B>(from, first, last, reinterpret_cast<const bf16*>(panel), B * LANES * 2, LANES * 2, sum, next);
     } else {
         const int8_t* from[R];
         rows(from);
@@ -368,11 +370,15 @@ constexpr int64_t MOST_ROWS = 2, MOST_GROUP_ROWS = 1;
 template <int B>
 inline void tiles(const Matrix& m, const char* panel, int64_t p, const Operands& x, const Results& y, bool add, int64_t rows,
                   int64_t first, int64_t last, bf16* unpacked) {
+    // bfloat16: while rows go by, what follows in memory comes to the caches, some of it with each tile but the first. (With
+    // quantised weights nothing was gained.)
+    const char *next = panel + packed_bytes(m.kind, last, B * LANES), *end = next + packed_bytes(m.kind, last - first, B * LANES);
     int64_t r = 0;
     const auto some = [&](auto count) {
         constexpr int R = decltype(count)::value;
         for (; r + R <= rows; r += R) {
-            tile<R, B>(m, panel, p, x, y, add, r, first, last, unpacked, r + R < rows);
+            tile<R, B>(m, panel, p, x, y, add, r, first, last, unpacked, r + R < rows, r && next < end ? next : nullptr);
+            if (r) next += (last - first) * 32;
             if (unpacked) panel = reinterpret_cast<const char*>(unpacked - first * B * LANES);
             unpacked = nullptr;
         }
