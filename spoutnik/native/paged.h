@@ -55,15 +55,16 @@ inline void store_entry(C* block, Places<C> places, int64_t s, const float* key,
     }
 }
 
-// Scores of R heads with the keys of one block: rows of `scores`, CHUNK apart.
-template <int R, typename C>
-inline void packed_scores(const C* q, int64_t q_step, const C* keys, int64_t width, float scale, float* scores) {
+// Scores of R heads with the keys of B blocks, `block_step` apart: rows of `scores`, CHUNK apart.
+template <int R, int B, typename C>
+inline void packed_scores(const C* q, int64_t q_step, const C* keys, int64_t block_step, int64_t width, float scale, float* scores) {
     const C* x[R];
     for (int r = 0; r < R; r++) x[r] = q + r * q_step;
     for (int64_t s = 0; s < BLOCK; s += LANES) {
-        floats sum[R][1] = {};
-        multiply<R, 1>(x, 0, width, keys + s * width, LANES * Packed<C>::PAIR, 0, sum);
-        for (int r = 0; r < R; r++) store(scores + r * CHUNK + s, sum[r][0] * scale);
+        floats sum[R][B] = {};
+        multiply<R, B>(x, 0, width, keys + s * width, LANES * Packed<C>::PAIR, block_step, sum);
+        for (int r = 0; r < R; r++)
+            for (int b = 0; b < B; b++) store(scores + r * CHUNK + b * BLOCK + s, sum[r][b] * scale);
     }
 }
 
@@ -72,6 +73,19 @@ template <typename C>
 inline void fetch(const C* block, int64_t width) {
     for (const char* line = reinterpret_cast<const char*>(block); line < reinterpret_cast<const char*>(block + BLOCK * width); line += 64)
         __builtin_prefetch(line, 0, 2);
+}
+
+// work(count, first) over some heads at a time.
+template <typename Work>
+inline void for_heads(int64_t heads, Work work) {
+    int64_t h = 0;
+    const auto some = [&](auto count) {
+        for (; h + count <= heads; h += count) work(count, h);
+    };
+    if (LANES == 16) some(std::integral_constant<int, 6>{});  // there are registers for their sums
+    some(std::integral_constant<int, 4>{});
+    some(std::integral_constant<int, 2>{});
+    some(std::integral_constant<int, 1>{});
 }
 
 // One token that sees `length` positions: q (heads, key_width), as wide in memory as `q_step`, to out (heads, value_width).
@@ -86,23 +100,24 @@ void attend_token(const Entries<C>& e, const C* q, int64_t q_step, int64_t heads
     if (first) fetch(e.block(0), e.width);
     for (int64_t start = 0; start < length; start += CHUNK) {
         const int64_t count = std::min(CHUNK, length - start);
-        for (int64_t s = 0; s < count; s += BLOCK) {
-            const C* keys = e.keys_of(start + s);
-            if (first && start + s + BLOCK < length) fetch(e.block(start + s + BLOCK), e.width);
-            int64_t h = 0;
-            const auto some = [&](auto count) {
-                constexpr int R = decltype(count)::value;
-                for (; h + R <= heads; h += R)
-                    packed_scores<R>(q + h * q_step, q_step, keys, e.key_width, scale, scores.data() + h * CHUNK + s);
-            };
+        for (int64_t s = 0, blocks; s < count; s += blocks * BLOCK) {
+            blocks = s + BLOCK < count ? 2 : 1;  // more sums at a time hide a product's latency
+            for (int64_t b = blocks; first && b < 2 * blocks && start + s + b * BLOCK < length; b++)
+                fetch(e.block(start + s + b * BLOCK), e.width);
             if (e.latent) {
-                for (; h < heads; h++)
-                    score(q + h * q_step, keys, e.width, std::min(BLOCK, count - s), e.key_width, scale, scores.data() + h * CHUNK + s);
-            } else {
-                some(std::integral_constant<int, 4>{});
-                some(std::integral_constant<int, 2>{});
-                some(std::integral_constant<int, 1>{});
+                for (int64_t h = 0; h < heads; h++)
+                    for (int64_t b = s; b < std::min(count, s + blocks * BLOCK); b += BLOCK)
+                        score(q + h * q_step, e.keys_of(start + b), e.width, std::min(BLOCK, count - b), e.key_width, scale,
+                              scores.data() + h * CHUNK + b);
+                continue;
             }
+            const C* keys = e.keys_of(start + s);
+            const int64_t step = blocks == 2 ? e.keys_of(start + s + BLOCK) - keys : 0;
+            for_heads(heads, [&](auto some, int64_t h) {
+                constexpr int R = decltype(some)::value;
+                const auto make = blocks == 2 ? packed_scores<R, 2, C> : packed_scores<R, 1, C>;
+                make(q + h * q_step, q_step, keys, step, e.key_width, scale, scores.data() + h * CHUNK + s);
+            });
         }
         for (int64_t h = 0; h < heads; h++) {
             float* p = scores.data() + h * CHUNK;
@@ -117,14 +132,10 @@ void attend_token(const Entries<C>& e, const C* q, int64_t q_step, int64_t heads
         }
         for (int64_t s = 0; s < count; s += BLOCK) {
             const C* values = e.values_of(start + s);
-            const auto add = [&](auto weigh, int64_t h) {
-                weigh(scores.data() + h * CHUNK + s, CHUNK, values, e.value_step(), std::min(BLOCK, count - s), e.value_width,
-                      out + h * e.value_width);
-            };
-            int64_t h = 0;
-            for (; h + 4 <= heads; h += 4) add(weigh<4, C>, h);
-            for (; h + 2 <= heads; h += 2) add(weigh<2, C>, h);
-            for (; h < heads; h++) add(weigh<1, C>, h);
+            for_heads(heads, [&](auto some, int64_t h) {
+                weigh<decltype(some)::value>(scores.data() + h * CHUNK + s, CHUNK, values, e.value_step(), std::min(BLOCK, count - s),
+                                             e.value_width, out + h * e.value_width);
+            });
         }
     }
     for (int64_t h = 0; h < heads; h++)
