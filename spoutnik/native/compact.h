@@ -1,7 +1,7 @@
 // bfloat16 in 12 bits, without loss. The upper byte of a weight (its sign and seven of its exponent's bits) takes few values: a
 // network's weights lie within some powers of two of each other. A panel keeps a table of its 16 most frequent ones and, for each
 // weight, four bits that say which, beside the lower byte as it is; the few weights whose upper byte is another are written down
-// apart. Decoding is as fast as memory is read, so it is a third faster. (DFloat11, arXiv 2504.11651, goes from 12 to 11 bits
+// apart. Decoding is as fast as memory is read, which here is a quarter less. (DFloat11, arXiv 2504.11651, goes from 12 to 11 bits
 // with Huffman codes, which a processor's vectors cannot read.)
 //
 // A panel: the table (64 bytes, of which 16 are used), then its bfloat16 form (matrix.h), filled up with zeros, in records of 128

@@ -56,6 +56,15 @@ def test_compact_weights_are_the_same_weights(out, inputs, rows, odd, seed):
         assert torch.equal(multiply(compact, x, number).nan_to_num(), multiply(plain, x, number).nan_to_num())
 
 
+@pytest.mark.parametrize("rows", [1, 6, 17])
+def test_compact_weights_with_more_inputs_than_are_unpacked_at_a_time(rows):
+    weight, x = random(70, 4500).bfloat16(), random(rows, 4500, seed=1)
+    weight[::7, ::50] *= 1e6  # exceptions in every part
+    compact, plain = pack([weight], "compact"), pack([weight], "bfloat16")
+    assert compact.kind == KINDS["compact"] and torch.equal(unpack(compact), weight.float()[None])
+    assert torch.equal(multiply(compact, x), multiply(plain, x))
+
+
 def test_weights_of_all_sizes_stay_plain():
     bits = torch.randint(-2**15, 2**15, (100, 100), generator=torch.Generator().manual_seed(0)).to(torch.int16)
     assert pack([bits.view(torch.bfloat16)], "compact").kind == KINDS["bfloat16"]
