@@ -22,8 +22,8 @@ from pathlib import Path
 from common import machine, print_result
 from random_model import write_checkpoint
 
+from spoutnik.generation.catalog import offers
 from spoutnik.model.config import ModelConfig
-from spoutnik.serve.command import offers
 from spoutnik.text.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
@@ -50,7 +50,7 @@ def random_model(folder: Path) -> Path:
 @contextlib.contextmanager
 def served(model: Path, data: Path) -> Iterator[tuple[str, str, str]]:
     """(URL of the API, a key, the model's name) of a server that runs meanwhile; it must be alive and well at the end."""
-    spoutnik = [sys.executable, "-m", "spoutnik.cli"]
+    spoutnik = [sys.executable, "-m", "spoutnik"]
     key = json.loads(subprocess.check_output([*spoutnik, "keys", "add", "clients", "--data", data, "--json"]))["key"]
     with open(data / "log", "w") as log:
         server = subprocess.Popen([*spoutnik, "serve", model, "--port", "0", "--json", "--no-page", "--data", data],

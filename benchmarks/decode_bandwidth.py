@@ -20,7 +20,7 @@ from pathlib import Path
 from common import ask_peer, machine, print_result
 from random_model import checkpoint, model_argument
 
-from spoutnik.bench import decode_rate, weight_bytes
+from spoutnik.engine.bench import decode_rate, weight_bytes
 from spoutnik.engine.llm import LLM
 from spoutnik.model.accounting import account
 from spoutnik.native.bandwidth import read_bandwidth

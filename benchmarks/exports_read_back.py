@@ -21,7 +21,7 @@ from common import machine, print_result
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spoutnik.evals.protocol import held_out_problems
-from spoutnik.export.command import TYPES, Exported, export
+from spoutnik.export.writer import TYPES, Exported, export
 from spoutnik.locate import locate
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model

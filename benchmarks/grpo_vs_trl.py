@@ -28,7 +28,7 @@ from common import machine, matmul_limit, print_result
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
-from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import load_model
 from spoutnik.parallel import cores

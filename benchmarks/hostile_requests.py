@@ -21,9 +21,9 @@ from hostile import attack
 from listening import listening
 
 from spoutnik.engine.llm import LLM
+from spoutnik.generation.catalog import offers
+from spoutnik.generation.service import Served, Service
 from spoutnik.serve.app import make_app
-from spoutnik.serve.command import offers
-from spoutnik.serve.service import Served, Service
 from spoutnik.serve.settings import Settings
 
 RANDOM = {"random-deepseek": (tiny.DEEPSEEK, 256), "random-qwen": (tiny.QWEN, 512)}

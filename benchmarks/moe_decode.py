@@ -21,12 +21,12 @@ import torch
 from common import machine, print_result
 from torch import Tensor
 
-from spoutnik.bench import decode_rate, weight_bytes
+from spoutnik.engine.bench import decode_rate, weight_bytes
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.native_runner import NativeRunner
-from spoutnik.engine.packed import EMBEDDING, floats, groups
-from spoutnik.engine.packed_file import PackedFile, write
-from spoutnik.engine.runners import bytes_of
+from spoutnik.engine.quantization.packed_file import PackedFile, write
+from spoutnik.engine.quantization.packed_matrix import EMBEDDING, floats, groups
+from spoutnik.engine.runners.native_runner import NativeRunner
+from spoutnik.engine.runners.select import bytes_of
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.layout import published_shapes
 from spoutnik.model.presets import preset

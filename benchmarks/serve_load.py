@@ -91,7 +91,7 @@ class Server:
     """`spoutnik serve` in a process of its own."""
 
     def __init__(self, model: str, port: int, clients: int):
-        command = [sys.executable, "-m", "spoutnik.cli", "serve", model, "--port", str(port), "--json", "--no-page",
+        command = [sys.executable, "-m", "spoutnik", "serve", model, "--port", str(port), "--json", "--no-page",
                    "--max-queue", str(2 * clients)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         ready = json.loads(self.process.stdout.readline())

@@ -21,9 +21,9 @@ from pathlib import Path
 import torch
 from common import machine, print_result
 
-from spoutnik.bench import decode_rate
+from spoutnik.engine.bench import decode_rate
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.loading import load_tokenizer
 from spoutnik.locate import locate
 from spoutnik.model.presets import preset

@@ -33,7 +33,7 @@ ROWS = 512  # of a block of prompt tokens
 def work(options: dict) -> dict:
     """Our side, in a process of its own: as the peers' scripts."""
     from spoutnik.engine.llm import LLM
-    from spoutnik.engine.params import SamplingParams
+    from spoutnik.engine.sampling_params import SamplingParams
 
     model = LLM(options["model"], dtype="bfloat16", max_num_seqs=64, enable_prefix_caching=False)
     prompts = [request["prompt"] for request in options["requests"]]

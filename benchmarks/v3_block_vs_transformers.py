@@ -20,8 +20,8 @@ import torch
 from common import machine, matmul_limit, print_result
 from torch import Tensor
 
-from spoutnik.engine.runner import BLOCK_SIZE, Batch
-from spoutnik.engine.runners import make_runner
+from spoutnik.engine.runners.base import BLOCK_SIZE, Batch
+from spoutnik.engine.runners.select import make_runner
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import load_model
 from spoutnik.parallel import cores

@@ -28,9 +28,9 @@ import torch
 from common import ask_peer, machine, print_result
 from random_model import checkpoint, model_argument, write_gguf
 
-from spoutnik.bench import decode_rate, prompt_rate
+from spoutnik.engine.bench import decode_rate, prompt_rate
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.runner import BLOCK_SIZE, Batch
+from spoutnik.engine.runners.base import BLOCK_SIZE, Batch
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import load_model
 from spoutnik.parallel import cores

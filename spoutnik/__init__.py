@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 __all__ = ["LLM", "SamplingParams", "load"]
-_WHERE = {"LLM": "spoutnik.engine.llm", "SamplingParams": "spoutnik.engine.params", "load": "spoutnik.loading"}
+_WHERE = {"LLM": "spoutnik.engine.llm", "SamplingParams": "spoutnik.engine.sampling_params", "load": "spoutnik.loading"}
 
 
 def __getattr__(name: str):

@@ -11,12 +11,14 @@ import pytest
 import tiny
 from hypothesis import HealthCheck, settings
 
-from spoutnik.cli import SilentDisplay
-from spoutnik.engine import sampling
-from spoutnik.engine.native_runner import NativeRunner
+from spoutnik.commands.progress import SilentDisplay
+from spoutnik.engine import sampler
+from spoutnik.engine.runners.native_runner import NativeRunner
 from spoutnik.recipe import stages
 from spoutnik.recipe.run import run_recipe
 from spoutnik.train import pretrain
+
+pytest_plugins = ["serving_fixtures"]  # for every package that needs a model behind the API or a generation service
 
 settings.register_profile("spoutnik", deadline=None, derandomize=True, max_examples=40, database=None,
                           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -41,7 +43,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def plain_kernels(monkeypatch):
     """Decoding as on a machine without a compiler."""
-    monkeypatch.setattr(sampling, "library", lambda: None)
+    monkeypatch.setattr(sampler, "library", lambda: None)
     monkeypatch.setattr(NativeRunner, "serves", staticmethod(lambda config, device, dtype: False))
 
 
@@ -50,5 +52,5 @@ def kernels(request):
     """Decoding by the native kernels, then by their plain twins."""
     if request.param == "plain":
         request.getfixturevalue("plain_kernels")
-    elif sampling.library() is None:
+    elif sampler.library() is None:
         pytest.skip("no compiler here: the plain twin is what runs")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 
 import httpx
 
-from spoutnik.serve.plan import EFFORTS
-from spoutnik.serve.service import LiveReply, Service
+from spoutnik.generation.options import EFFORTS
+from spoutnik.generation.service import LiveReply, Service
 from spoutnik.text.tokenizer import Tokenizer
 
 PATH = "/v1/chat/completions"

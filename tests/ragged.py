@@ -3,7 +3,7 @@
 import tiny
 import torch
 
-from spoutnik.engine.runner import BLOCK_SIZE, Batch
+from spoutnik.engine.runners.base import BLOCK_SIZE, Batch
 from spoutnik.model.packing import Packing
 
 LENGTHS = (3, 50, 17)

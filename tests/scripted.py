@@ -5,8 +5,8 @@ import math
 from collections.abc import AsyncIterator
 from itertools import count
 
-from spoutnik.serve.reply import CUT, Delta, Plan
-from spoutnik.serve.service import Served, Service
+from spoutnik.generation.generation import CUT, Delta, Plan
+from spoutnik.generation.service import Served, Service
 
 THOUGHT = "First I look at the roots.\n\nThe sum is $-b/a$, the product is $c/a$."
 ANSWER = r"""The roots are

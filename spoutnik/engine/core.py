@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from spoutnik.engine.choosing import NOT_FINITE, Asked, accept_all, accepted, first_tokens, read_prompt, replace_broken
+from spoutnik.engine.input_batch import Rows
 from spoutnik.engine.request import Request, Sample
-from spoutnik.engine.rows import Rows
-from spoutnik.engine.runner import Runner
-from spoutnik.engine.sampling import Settings, likeliest, sample, uniforms_of
+from spoutnik.engine.runners.base import Runner
+from spoutnik.engine.sampler import Settings, likeliest, sample, uniforms_of
 from spoutnik.engine.scheduler import Chunk, Schedule, Scheduler, Sequence
 from spoutnik.engine.speculative import Drafter
 from spoutnik.engine.step import FEW, Counts, Made, Step, wanted_of
+from spoutnik.engine.token_selection import NOT_FINITE, Asked, accept_all, accepted, first_tokens, read_prompt, replace_broken
 from spoutnik.text.tokenizer import Tokenizer
 
 

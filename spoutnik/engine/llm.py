@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 
 from spoutnik.engine.core import EngineCore
-from spoutnik.engine.embedding import embed
-from spoutnik.engine.inputs import Prompt, check, conversations_of, params_of, prompts_of, tokens_of
+from spoutnik.engine.input_processor import Prompt, check, conversations_of, params_of, prompts_of, tokens_of
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
-from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.pooling import embed
 from spoutnik.engine.request import Request
-from spoutnik.engine.runner import Runner
-from spoutnik.engine.runners import bytes_of, cache_blocks, make_runner
+from spoutnik.engine.runners.base import Runner
+from spoutnik.engine.runners.select import bytes_of, cache_blocks, make_runner
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.engine.scheduler import Scheduler
 from spoutnik.engine.speculative import Drafter, MTPDrafts, PromptLookup
 from spoutnik.errors import RunError, UserError

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from spoutnik.engine.detokenise import TextStream
+from spoutnik.engine.detokenizer import TextStream
+from spoutnik.engine.logits_processors import Adjustment, Constraint
 from spoutnik.engine.outputs import CompletionOutput, Metrics, RequestOutput
-from spoutnik.engine.params import SamplingParams
-from spoutnik.engine.penalties import Adjustment, Constraint
-from spoutnik.engine.sampling import row_seed
+from spoutnik.engine.sampler import row_seed
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.engine.scheduler import Sequence
 from spoutnik.errors import RunError
 from spoutnik.text.tokenizer import Tokenizer

@@ -9,8 +9,8 @@ from collections.abc import Sequence as Tokens
 from dataclasses import dataclass, field
 from typing import Any
 
-from spoutnik.engine.blocks import BlockPool, Name, names_of
-from spoutnik.engine.runner import BLOCK_SIZE
+from spoutnik.engine.block_pool import BlockPool, Name, names_of
+from spoutnik.engine.runners.base import BLOCK_SIZE
 from spoutnik.errors import UserError
 
 

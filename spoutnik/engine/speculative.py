@@ -18,10 +18,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from spoutnik.engine.input_batch import Rows
 from spoutnik.engine.request import Sample
-from spoutnik.engine.rows import Rows
-from spoutnik.engine.runner import Batch, Runner
-from spoutnik.engine.sampling import uniforms_of
+from spoutnik.engine.runners.base import Batch, Runner
+from spoutnik.engine.sampler import uniforms_of
 from spoutnik.engine.step import Step
 
 

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spoutnik.engine.input_batch import Rows
 from spoutnik.engine.request import Request, Sample
-from spoutnik.engine.rows import Rows
-from spoutnik.engine.runner import Batch
+from spoutnik.engine.runners.base import Batch
 from spoutnik.engine.scheduler import Chunk, Schedule
 
 FEW = 8  # up to so many rows are looked at one by one

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
-from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, sample
 from spoutnik.tasks.corpus import BOOK, FORUM, Layout

@@ -6,7 +6,7 @@ import re
 import gguf
 
 from spoutnik.errors import RunError
-from spoutnik.text.controls import END_THINK, THINK
+from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.text.tokenizer import Tokenizer
 
 # A text that every pre-tokenizer here splits in a way of its own, and llama.cpp's names for those ways.

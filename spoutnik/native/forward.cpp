@@ -63,7 +63,7 @@ bool finite(const float* x, int64_t n) {
     return !odd;
 }
 
-// The random number of a sequence's token at `position`: engine/sampling.py's `uniforms_below_1`.
+// The random number of a sequence's token at `position`: engine/sampler.py's `uniforms_below_1`.
 float uniform(int64_t seed, int64_t position) {
     uint64_t z = static_cast<uint64_t>(seed) + (static_cast<uint64_t>(position) + 1) * 0x9E3779B97F4A7C15u;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -75,7 +75,7 @@ float uniform(int64_t seed, int64_t position) {
 
 extern "C" {
 
-// Sequences that generate on their own; mirrors engine/native_runner.py. Each has a last token, which is not in the cache, and
+// Sequences that generate on their own; mirrors engine/runners/native_runner.py. Each has a last token, which is not in the cache, and
 // `contexts` tokens that are; settings (4, S): temperature, top_p, top_k, min_p. A sequence is over with one of its ends (filled
 // up with -1), or when it has generated `limits` tokens. Out come, for each, up to `steps` tokens, how many, and whether its
 // logits were no numbers.

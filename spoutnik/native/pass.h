@@ -16,7 +16,7 @@
 
 extern "C" {
 
-// These mirror engine/native_runner.py field by field.
+// These mirror engine/runners/native_runner.py field by field.
 struct Layer {
     const float *input_norm, *post_norm, *q_norm, *k_norm, *kv_norm;  // q_norm: of MLA's low rank, or of each head (Qwen3)
     const float* correction;                                          // (E), V3's bias of the choice

@@ -1,5 +1,5 @@
 // The choice of tokens, row by row: each a function of its logits, its settings and its random number alone. The plain twin is
-// engine/sampling.py.
+// engine/sampler.py.
 #include <algorithm>
 #include <cmath>
 #include <utility>

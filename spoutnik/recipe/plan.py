@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.hardware import compute_dtype, peak_memory
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig

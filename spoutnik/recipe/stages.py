@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.evals.protocol import EvaluationSettings, PromptStyle, grade, held_out_problems, sample_rows, summarise
 from spoutnik.files import write_json, write_jsonl
 from spoutnik.hardware import compute_dtype, machine, peak_memory

@@ -7,10 +7,10 @@ from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
 
 from spoutnik import __version__
+from spoutnik.generation.service import Service
 from spoutnik.serve import errors
 from spoutnik.serve.api import chat, completions, control, embeddings, models, responses
 from spoutnik.serve.api.common import Serving, State, json_body
-from spoutnik.serve.service import Service
 from spoutnik.serve.settings import Settings
 from spoutnik.serve.streams import Streams
 

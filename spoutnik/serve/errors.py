@@ -13,8 +13,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.serve.plan import ContextOverflow
-from spoutnik.serve.service import Busy
+from spoutnik.generation.options import ContextOverflow
+from spoutnik.generation.service import Busy
 
 log = logging.getLogger("spoutnik.serve")
 CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded", 500: "internal_error", 503: "service_unavailable"}

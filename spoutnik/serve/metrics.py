@@ -18,8 +18,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spoutnik.serve.reply import CIRCLES, CUT, UNCLOSED, Reply
-from spoutnik.serve.service import LiveReply, Service
+from spoutnik.generation.generation import CIRCLES, CUT, UNCLOSED, Reply
+from spoutnik.generation.service import LiveReply, Service
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 PER_TOKEN = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)

@@ -7,11 +7,11 @@ So the drills leak nothing of the held-out problems.
 import random
 from collections.abc import Callable
 
-from spoutnik.tasks import bases, calendar
-from spoutnik.tasks.letters import TEXT as LETTERS
+from spoutnik.tasks.families import bases, calendar
+from spoutnik.tasks.families.letters import TEXT as LETTERS
 from spoutnik.tasks.names import NAMES
 from spoutnik.tasks.steps import product_steps, sum_steps
-from spoutnik.tasks.words import CONSONANTS, VOWELS, word
+from spoutnik.tasks.word_list import CONSONANTS, VOWELS, word
 
 Drill = Callable[[random.Random, str], str]  # (rng, language) -> one fact as a sentence
 

@@ -7,20 +7,8 @@ or of neither (names, spelled words, numbers) are neutral.
 import re
 from collections.abc import Iterable
 
-from spoutnik.tasks import (
-    arithmetic,
-    bases,
-    calendar,
-    countdown,
-    equations,
-    general_text,
-    letters,
-    liars,
-    names,
-    ordering,
-    voice,
-    words,
-)
+from spoutnik.tasks import general_text, names, phrases, word_list
+from spoutnik.tasks.families import arithmetic, bases, calendar, countdown, equations, letters, liars, ordering
 from spoutnik.tasks.problem import LANGUAGES
 
 FUNCTION_WORDS = {
@@ -58,9 +46,9 @@ def _words_in(value: object) -> Iterable[str]:
 
 def _vocabulary(language: str) -> frozenset[str]:
     wordings = [room.TEXT for room in (arithmetic, bases, calendar, countdown, equations, letters, liars, ordering)]
-    wordings += [voice.TEXT, ordering.RELATIONS, calendar.WEEKDAYS, calendar.MONTHS, general_text.TEXT]
+    wordings += [phrases.TEXT, ordering.RELATIONS, calendar.WEEKDAYS, calendar.MONTHS, general_text.TEXT]
     found = set(_words_in([wording[language] for wording in wordings])) | set(FUNCTION_WORDS[language].split())
-    neutral = {name.lower() for name in names.NAMES} | set(words.COMMON)
+    neutral = {name.lower() for name in names.NAMES} | set(word_list.COMMON)
     return frozenset(word for word in found - neutral if len(word) > 1)
 
 

@@ -3,11 +3,12 @@
 import random
 from collections.abc import Sequence
 
-from spoutnik.tasks import voice
+from spoutnik.tasks import phrases
 
 SLIP_SHARE = 0.25  # share of careful traces in which one step goes wrong and is repaired
 
 Step = tuple[str, int]  # the left-hand side and its value
+
 
 
 def product_steps(a: int, b: int) -> list[Step]:
@@ -61,4 +62,4 @@ def write_steps(steps: Sequence[Step], rng: random.Random, language: str, slip_a
 
 def repair_or_plain(fact: str, wrong: str, rng: random.Random, language: str, slip: bool) -> str:
     """A fact as a sentence; with `slip`, first the wrong statement and then its repair."""
-    return f"{wrong}. {voice.repair(rng, language, fact)}" if slip else f"{fact}."
+    return f"{wrong}. {phrases.repair(rng, language, fact)}" if slip else f"{fact}."

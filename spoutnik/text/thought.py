@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spoutnik.text.incremental import IncrementalText, StopTexts
+from spoutnik.text.detokenization import IncrementalText, StopTexts
 from spoutnik.text.tokenizer import Tokenizer
 
 

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as BPE
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json, write_json, write_text
 from spoutnik.text.chat_template import ChatTemplates, Conversation, Message, Tool
-from spoutnik.text.controls import END_THINK, THINK, Controls, cut_at, unused_mark
+from spoutnik.text.special_token_escape import END_THINK, THINK, Controls, cut_at, unused_mark
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"

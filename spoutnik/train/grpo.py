@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
-from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer

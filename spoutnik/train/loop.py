@@ -21,7 +21,7 @@ from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.parallel import on_all_cores
-from spoutnik.train.optimiser import Optimiser, Schedule
+from spoutnik.train.optimizer import Optimiser, Schedule
 
 
 @dataclass

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
 from spoutnik.model.transformer import Transformer
 from spoutnik.text.tokenizer import Tokenizer

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from spoutnik.train.optimiser import Optimiser, Schedule
+from spoutnik.train.optimizer import Optimiser, Schedule
 
 
 class Settings(BaseModel):

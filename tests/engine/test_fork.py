@@ -9,8 +9,8 @@ import warnings
 import pytest
 import torch
 
-from spoutnik.engine.params import SamplingParams
-from spoutnik.engine.sampling import Settings, sample
+from spoutnik.engine.sampler import Settings, sample
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.native import library
 from spoutnik.parallel import cores
 

@@ -6,7 +6,7 @@ import torch
 from asking import EOS, llm, memory_for, prompts, sampled, tokens_of
 
 from spoutnik import LLM, SamplingParams
-from spoutnik.engine.penalties import Adjustment
+from spoutnik.engine.logits_processors import Adjustment
 
 BASES = pytest.mark.parametrize("base", [tiny.DEEPSEEK, tiny.QWEN], ids=["mla", "gqa"])
 

@@ -6,7 +6,7 @@ import torch
 from asking import llm, memory_for, prompts, sampled, tokens_of
 
 from spoutnik import LLM, SamplingParams
-from spoutnik.engine.runners import bytes_of
+from spoutnik.engine.runners.select import bytes_of
 from spoutnik.errors import RunError, UserError
 
 BASES = pytest.mark.parametrize("base", [tiny.DEEPSEEK, tiny.QWEN], ids=["mla", "gqa"])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoutnik.engine.runner import BLOCK_SIZE
+from spoutnik.engine.runners.base import BLOCK_SIZE
 from spoutnik.engine.scheduler import Scheduler, Sequence, blocks_for
 from spoutnik.errors import UserError
 

@@ -12,22 +12,18 @@ import pytest
 import tiny
 import torch
 import yaml
+from cli import spoutnik
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.export import command, gguf_file, hf
-from spoutnik.export.command import default_target, export
+from spoutnik.export import gguf_file, hf, writer
 from spoutnik.export.model_card import model_card, provenance
+from spoutnik.export.writer import default_target, export
 from spoutnik.files import read_json, write_json
 from spoutnik.locate import locate
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import load_model
-
-
-def spoutnik(*arguments: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "spoutnik.cli", *arguments], capture_output=True, text=True, timeout=120,
-                          env=os.environ | {"COLUMNS": "160"})
 
 
 @pytest.fixture(scope="module")
@@ -150,10 +146,10 @@ def test_a_failure_in_the_middle_leaves_what_was_there(qwen, tmp_path, monkeypat
 
 @pytest.mark.parametrize("format, name, where", [("hf", "out", "hf._copy"), ("gguf", "out.gguf", "gguf_file.encoded")])
 def test_a_killed_export_leaves_nothing_under_its_name_and_the_next_one_cleans_up(qwen, tmp_path, format, name, where):
-    killed = (f"import os\nfrom spoutnik.export import command, gguf_file, hf\n"
+    killed = (f"import os\nfrom spoutnik.export import gguf_file, hf, writer\n"
               f"calls, original = [], {where}\n"
               f"def stop(*a):\n    calls.append(a)\n    if len(calls) == 4: os._exit(9)\n    return original(*a)\n"
-              f"{where} = stop\ncommand.export({str(qwen)!r}, {format!r}, {str(tmp_path / name)!r})")
+              f"{where} = stop\nwriter.export({str(qwen)!r}, {format!r}, {str(tmp_path / name)!r})")
     assert subprocess.run([sys.executable, "-c", killed]).returncode == 9
     assert not (tmp_path / name).exists() and len(list(tmp_path.iterdir())) == 1
     export(qwen, format, tmp_path / name)
@@ -175,7 +171,7 @@ def test_what_a_killed_export_moved_aside_comes_back(qwen, tmp_path):
 
 def test_a_full_disk_is_said_before_writing(qwen, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(command.shutil, "disk_usage", lambda path: usage(10, 9, 1))
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: usage(10, 9, 1))
     for format, name in (("hf", "out"), ("gguf", "out.gguf")):
         with pytest.raises(RunError, match="needs .* GB and the disk has 0.0 GB left"):
             export(qwen, format, tmp_path / name)

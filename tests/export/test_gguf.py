@@ -13,11 +13,11 @@ from tokenizers import AddedToken, Regex, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as BPE
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.export.command import export
 from spoutnik.export.gguf_file import write_file
 from spoutnik.export.gguf_metadata import differences, refuse_unreadable, yarn_keys
 from spoutnik.export.gguf_tokens import OWN_NAME, adds_bos, split_name, vocabulary
 from spoutnik.export.model_card import Provenance
+from spoutnik.export.writer import export
 from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.rope import inverse_frequencies, rotary_magnitude, softmax_scale
 from spoutnik.text.chat_template import ChatTemplates

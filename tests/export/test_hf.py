@@ -10,8 +10,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from spoutnik.errors import UserError
-from spoutnik.export.command import export
 from spoutnik.export.hf import parse_size
+from spoutnik.export.writer import export
 from spoutnik.files import read_json
 from spoutnik.model.checkpoint import Checkpoint, read_header
 from spoutnik.model.config import ARCHITECTURES

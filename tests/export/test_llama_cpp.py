@@ -12,7 +12,7 @@ import tiny
 import torch
 from safetensors.torch import load_file, save_file
 
-from spoutnik.export.command import export
+from spoutnik.export.writer import export
 
 ROOT = Path(__file__).parents[2]
 PEERS = Path(os.environ.get("SPOUTNIK_PEERS", ROOT / ".venv-peers" / "bin" / "python"))

@@ -24,7 +24,7 @@ QWEN3_TEMPLATE = ("{{- '<|im_start|>assistant\\n<think>\\n' + thought + '\\n</th
 QWQ_TEMPLATE = "{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n<think>\\n' -}}{%- endif %}"
 LLAMA_TEMPLATE = "{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}"
 # Runs a command and says on its last line whether torch was imported.
-PROBE = ("import json, sys; from spoutnik.cli import app; app(sys.argv[1:], standalone_mode=False); "
+PROBE = ("import json, sys; from spoutnik.commands.main import app; app(sys.argv[1:], standalone_mode=False); "
          "print(json.dumps('torch' in sys.modules))")
 
 
@@ -39,7 +39,7 @@ def without_torch(*arguments: str, **environment: str) -> str:
 
 
 def refused(*arguments: str) -> tuple[int, str]:
-    shown = subprocess.run([sys.executable, "-m", "spoutnik.cli", "inspect", *arguments], capture_output=True, text=True)
+    shown = subprocess.run([sys.executable, "-m", "spoutnik", "inspect", *arguments], capture_output=True, text=True)
     assert shown.stdout == "" and "Traceback" not in shown.stderr
     return shown.returncode, shown.stderr
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spoutnik.cli import SilentDisplay
+from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import sha256_file
 from spoutnik.locate import locate
@@ -97,7 +97,7 @@ def test_changing_the_evaluation_trains_nothing(tmp_path, monkeypatch):
 
 def spoutnik(*arguments: str) -> subprocess.Popen:
     environment = os.environ | {"OMP_NUM_THREADS": "2"}
-    return subprocess.Popen([sys.executable, "-m", "spoutnik.cli", *arguments], stdout=subprocess.PIPE, text=True,
+    return subprocess.Popen([sys.executable, "-m", "spoutnik", *arguments], stdout=subprocess.PIPE, text=True,
                             stderr=subprocess.PIPE, env=environment,
                             # A shell may start the tests in the background, where Ctrl-C is ignored.
                             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))

@@ -8,8 +8,8 @@ import transformers
 import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from spoutnik.cli import SilentDisplay
-from spoutnik.export.command import export
+from spoutnik.commands.progress import SilentDisplay
+from spoutnik.export.writer import export
 from spoutnik.model.weights import load_model
 from spoutnik.recipe import stages
 from spoutnik.recipe.run import run_recipe

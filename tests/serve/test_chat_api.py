@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spoutnik.generation.options import EFFORTS
 from spoutnik.serve.api.shapes import ChatCompletion
-from spoutnik.serve.plan import EFFORTS
 from spoutnik.serve.sse import compact
 
 ASK = [{"role": "user", "content": "What is 12 + 30?"}]

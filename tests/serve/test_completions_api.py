@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.serve.api.logprobs import token_bytes, token_text
 from spoutnik.serve.api.shapes import TextCompletion
 

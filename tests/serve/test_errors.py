@@ -231,9 +231,9 @@ def test_a_reply_that_dies_takes_no_other_with_it(api, make_service, monkeypatch
         service = make_service()
         async with api(service) as client:
             await service.model(None)
-            monkeypatch.setattr("spoutnik.serve.reply.in_circles", lambda ids: 1 / 0)
-            monkeypatch.setattr("spoutnik.serve.worker.PERIOD", 0.0)  # a quick machine is done before the usual one is over,
-            monkeypatch.setattr("spoutnik.serve.worker.RATE", 1e9)  # and circles are looked for when a reply is handed out
+            monkeypatch.setattr("spoutnik.generation.generation.in_circles", lambda ids: 1 / 0)
+            monkeypatch.setattr("spoutnik.generation.engine_thread.PERIOD", 0.0)  # a quick machine is done sooner than that,
+            monkeypatch.setattr("spoutnik.generation.engine_thread.RATE", 1e9)  # and circles are looked for at delivery
             asked = {"messages": ASK, "max_tokens": 200, "seed": 1}
             dies, lives = await asyncio.gather(*(client.post(PATH, json=asked | {"detect_loops": detect, "logit_bias": {
                 str(service.default.tokenizer.end_think_id): -100}}) for detect in (True, False)))

@@ -6,10 +6,10 @@ import httpx
 from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
-from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.generation.completion import TextPlan, Texts
+from spoutnik.generation.options import Options, plan_chat
 from spoutnik.serve import metrics
-from spoutnik.serve.plan import Options, plan_chat
-from spoutnik.serve.texts import TextPlan, Texts
 
 QUESTION = "What is 12 + 30, and what is 7 + 5, and what is the sum of them?"
 

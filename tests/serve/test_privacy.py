@@ -29,7 +29,7 @@ def watch(event, arguments):
         seen.write(f"{'OUTSIDE' if outside else 'inside'} {event} {address}\\n")
 
 sys.addaudithook(watch)
-from spoutnik.cli import main
+from spoutnik.commands.main import main
 main()
 """
 # A network of its own that has nothing but the loopback, in which the server is started and used.
@@ -42,7 +42,7 @@ try:
     sys.exit("this network reaches others")
 except OSError:
     pass
-server = subprocess.Popen([sys.executable, "-m", "spoutnik.cli", *sys.argv[2:]], stdout=subprocess.PIPE, text=True,
+server = subprocess.Popen([sys.executable, "-m", "spoutnik", *sys.argv[2:]], stdout=subprocess.PIPE, text=True,
                           stderr=subprocess.DEVNULL)  # it may outlive this process: who reads our errors must not wait for it
 sys.path.insert(0, sys.argv[1])
 from test_privacy import use

@@ -8,13 +8,13 @@ import pytest
 import tiny
 from rich.console import Console
 
-from spoutnik import chat
-from spoutnik.chat import Chat, chat_llm
-from spoutnik.engine.params import SamplingParams
+from spoutnik.commands.terminal import converse
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
+from spoutnik.generation import chat
+from spoutnik.generation.chat import Chat, chat_llm
+from spoutnik.generation.options import Options
 from spoutnik.model.weights import save_model
-from spoutnik.serve.plan import Options
-from spoutnik.terminal import converse
 from spoutnik.text.tokenizer import Tokenizer
 
 OPTIONS = Options(SamplingParams(), max_tokens=20)

@@ -11,7 +11,7 @@ from spoutnik.errors import RunError
 from spoutnik.tasks import FAMILIES
 from spoutnik.train import loop
 from spoutnik.train.loop import Bill, Checkpoints, Gradient, accumulate, headline, train
-from spoutnik.train.optimiser import Optimiser, Schedule
+from spoutnik.train.optimizer import Optimiser, Schedule
 from spoutnik.train.pretrain import PretrainSettings, pretrain
 
 

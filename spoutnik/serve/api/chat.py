@@ -9,17 +9,17 @@ from dataclasses import replace
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
+from spoutnik.generation.generation import Delta, Plan
+from spoutnik.generation.options import Options
+from spoutnik.generation.service import LiveReply, Served
+from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
+from spoutnik.generation.voting import Verdict, Whole, tally
 from spoutnik.serve.api.chat_request import ChatRequest, applied_of, plan_of
 from spoutnik.serve.api.common import FINGERPRINT, Serving, State, timings, usage
 from spoutnik.serve.api.logprobs import chat_logprobs
 from spoutnik.serve.api.shapes import ChatCompletion
 from spoutnik.serve.errors import ANY, ApiError, may_fail
-from spoutnik.serve.plan import Options
-from spoutnik.serve.reply import Delta, Plan
-from spoutnik.serve.service import LiveReply, Served
 from spoutnik.serve.sse import compact, unless_gone
-from spoutnik.serve.tools import ToolCallStream, whole_calls
-from spoutnik.serve.votes import Verdict, Whole, tally
 
 router = APIRouter()
 OPEN, CLOSE = "<think>\n", "\n</think>\n\n"  # around a thought that is part of the content

@@ -5,13 +5,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
+from spoutnik.generation.generation import Plan
+from spoutnik.generation.grammar import constraint
+from spoutnik.generation.options import EFFORTS, Options, applied, plan_chat
+from spoutnik.generation.service import Served
+from spoutnik.generation.tools.calls import conversation
 from spoutnik.serve.api.common import MOST_TOKENS, Body, Sampling
 from spoutnik.serve.errors import ApiError
-from spoutnik.serve.grammar import constraint
-from spoutnik.serve.plan import EFFORTS, Options, applied, plan_chat
-from spoutnik.serve.reply import Plan
-from spoutnik.serve.service import Served
-from spoutnik.serve.tools import conversation
 from spoutnik.text import chat_template
 
 # Fields of OpenAI's and of other servers that would change the answer, and that are not served here.

@@ -10,11 +10,11 @@ from fastapi import Depends, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from spoutnik import __version__
-from spoutnik.engine.params import LARGEST_SEED, SamplingParams
+from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.files import read_json
+from spoutnik.generation.service import LiveReply, Served, Service
 from spoutnik.serve.errors import ApiError
-from spoutnik.serve.service import LiveReply, Served, Service
 from spoutnik.serve.settings import Settings
 from spoutnik.serve.streams import Streams
 from spoutnik.text.tokenizer import Tokenizer

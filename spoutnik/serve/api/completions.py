@@ -11,20 +11,20 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 
-from spoutnik.engine.inputs import check
-from spoutnik.engine.params import LARGEST_SEED
+from spoutnik.engine.input_processor import check
+from spoutnik.engine.sampling_params import LARGEST_SEED
 from spoutnik.errors import UserError
+from spoutnik.generation.completion import TextPlan, Texts
+from spoutnik.generation.generation import Delta
+from spoutnik.generation.options import ContextOverflow, longest, places
+from spoutnik.generation.service import LiveReply, Served
+from spoutnik.generation.voting import Whole
 from spoutnik.serve.api.chat import given_up
 from spoutnik.serve.api.common import FINGERPRINT, Sampling, Serving, State, raw_ids, timings, usage
 from spoutnik.serve.api.logprobs import text_logprobs
 from spoutnik.serve.api.shapes import TextCompletion
 from spoutnik.serve.errors import ANY, ApiError, may_fail
-from spoutnik.serve.plan import ContextOverflow, longest, places
-from spoutnik.serve.reply import Delta
-from spoutnik.serve.service import LiveReply, Served
 from spoutnik.serve.sse import compact, unless_gone
-from spoutnik.serve.texts import TextPlan, Texts
-from spoutnik.serve.votes import Whole
 
 router = APIRouter()
 DEFAULT_TOKENS = 16  # OpenAI's

@@ -6,10 +6,10 @@ from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response
 from pydantic import Field
 
+from spoutnik.generation.generation import Reply
 from spoutnik.serve.api.common import Body, Serving, State
 from spoutnik.serve.api.shapes import Controlled
 from spoutnik.serve.errors import ApiError, may_fail
-from spoutnik.serve.reply import Reply
 
 router = APIRouter()
 

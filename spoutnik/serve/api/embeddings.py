@@ -9,12 +9,12 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from spoutnik.engine.inputs import check
-from spoutnik.engine.params import SamplingParams
+from spoutnik.engine.input_processor import check
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
+from spoutnik.generation.service import Busy, Served
 from spoutnik.serve.api.common import Body, Serving, State
 from spoutnik.serve.errors import ANY, ApiError, may_fail
-from spoutnik.serve.service import Busy, Served
 from spoutnik.serve.sse import unless_gone
 
 router = APIRouter()

@@ -5,13 +5,13 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field
 
+from spoutnik.generation.service import Served
+from spoutnik.generation.tools.calls import conversation
 from spoutnik.serve.api.chat_request import Message
 from spoutnik.serve.api.common import Body, State, raw_ids
 from spoutnik.serve.api.logprobs import token_text
 from spoutnik.serve.api.shapes import Model, Models, Text, Tokens
 from spoutnik.serve.errors import ApiError, may_fail
-from spoutnik.serve.service import Served
-from spoutnik.serve.tools import conversation
 
 router = APIRouter()
 tokens = APIRouter()

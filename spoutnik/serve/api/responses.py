@@ -10,12 +10,12 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from spoutnik.errors import UserError
+from spoutnik.generation.generation import Delta
 from spoutnik.serve.api.chat import ChatReply, Voice
 from spoutnik.serve.api.chat_request import plan_of
 from spoutnik.serve.api.common import Serving, State
 from spoutnik.serve.api.responses_request import ResponsesRequest, renamed
 from spoutnik.serve.errors import ANY, api_error, may_fail
-from spoutnik.serve.reply import Delta
 from spoutnik.serve.sse import compact, unless_gone
 
 router = APIRouter()

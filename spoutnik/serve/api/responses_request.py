@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from spoutnik.errors import UserError
+from spoutnik.generation.options import EFFORTS, ContextOverflow
 from spoutnik.serve.api.chat_request import ChatRequest
 from spoutnik.serve.api.common import MOST_TOKENS, Body, Sampling
 from spoutnik.serve.errors import ApiError
-from spoutnik.serve.plan import EFFORTS, ContextOverflow
 
 # They refer to what is kept of earlier responses; nothing is.
 STORED = ("previous_response_id", "conversation", "prompt")

@@ -1,0 +1,113 @@
+"""The arena in the terminal: two models answer blindly side by side, and one says which was better."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markdown import Markdown
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from spoutnik.arena.matches import Ballots, Duel
+from spoutnik.arena.ratings import Outcome, Rating, rate
+from spoutnik.errors import UserError
+from spoutnik.generation.options import EFFORTS
+from spoutnik.generation.service import Service
+from spoutnik.generation.session import Turn, Wish
+
+KEYS: dict[str, Outcome] = {"a": "a", "b": "b", "t": "tie", "n": "bad"}
+VOTE = "[bold]a[/] is better, [bold]b[/] is better, a [bold]t[/]ie, [bold]n[/]either is good (Enter: no vote) "
+
+
+async def compare(service: Service, ballots: Ballots, console: Console, effort: str = "high",
+                  rng: random.Random | None = None) -> None:
+    """Asks for a question, shows two answers, asks for a vote and says who they were; again, until an empty question."""
+    if effort not in EFFORTS:
+        raise UserError(f"--effort {effort}: unknown. Choose {', '.join(EFFORTS)}.")
+    Duel.draw(list(service.models), rng=rng)  # says so now where there are not two
+    console.print(Text(f"{len(service.models)} models. Ask; two of them answer, and you say which answer is better. Empty line "
+                       "or Ctrl-D to leave.", "dim"))
+    while question := _read(console, "[bold]> [/]"):
+        duel = Duel.draw(list(service.models), rng=rng)
+        turns = [Turn(service, [{"role": "user", "content": question}], Wish(name, effort)) for name in (duel.a, duel.b)]
+        try:
+            await _show(turns, console)
+        finally:
+            for turn in turns:
+                turn.stop()
+        if all(turn.said.content for turn in turns):
+            outcome = _ask_vote(console)
+            if outcome is not None:
+                ballots.cast(duel, outcome, question, (turns[0].said.content, turns[1].said.content))
+        console.print(Text(f"A was {duel.a}, B was {duel.b}.", "dim"))
+
+
+async def _show(turns: Sequence[Turn], console: Console) -> None:
+    """As they come where the terminal can do that, and once they are over."""
+    if console.is_terminal:
+        with Live(console=console, transient=True, auto_refresh=False) as live:
+            while any(turn.phase != "over" for turn in turns):
+                live.update(sides(turns), refresh=True)
+                await asyncio.sleep(0.1)
+    for turn in turns:
+        await turn.wait()
+    console.print(sides(turns))
+
+
+def sides(turns: Sequence[Turn]) -> RenderableType:
+    grid = Table.grid(expand=True, padding=(0, 1))
+    for _ in turns:
+        grid.add_column(ratio=1)
+    grid.add_row(*(Panel(_answer(turn), title=name, title_align="left") for turn, name in zip(turns, "AB")))
+    return grid
+
+
+def _answer(turn: Turn) -> RenderableType:
+    extras = turn.said.extras
+    spent = f"{turn.thought_seconds:.1f} s, {extras['thought_tokens']} tokens"
+    doing = {"waiting": "waiting for the model", "thinking": f"thinking: {spent}"}.get(turn.phase, f"thought for {spent}")
+    parts: list[RenderableType] = [Text(doing, "dim")]
+    if turn.phase == "thinking":
+        parts.append(Text(turn.said.thought[-400:], "dim italic"))
+    parts.append(Markdown(turn.said.content, hyperlinks=False))
+    parts += [Text(warning, "dim") for warning in extras["warnings"]]
+    return Group(*parts, *([Text(extras["error"], "red")] if "error" in extras else []))
+
+
+def _read(console: Console, prompt: str) -> str:
+    try:
+        return console.input(prompt).strip()
+    except EOFError:
+        console.print()
+        return ""
+
+
+def _ask_vote(console: Console) -> Outcome | None:
+    while key := _read(console, VOTE).lower():
+        if key in KEYS:
+            return KEYS[key]
+    return None
+
+
+def ratings_table(rows: Sequence[Rating]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model")
+    for column in ("rating", "95 % interval", "votes", "wins", "losses"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(row.model, f"{row.rating:.0f}", f"{row.low:.0f} to {row.high:.0f}", str(row.games), str(row.wins),
+                      str(row.losses))
+    return table
+
+
+def show_ratings(ballots: Ballots, console: Console) -> None:
+    rows = rate(ballots.votes())
+    if not rows:
+        console.print("There are no votes yet. `spoutnik arena RUN` and the page's arena collect them.")
+        return
+    console.print(ratings_table(rows))
+    console.print(Text("Bradley and Terry's model: 400 points more are odds of ten to one. One drawn game is assumed between "
+                       "every two models.", "dim"))

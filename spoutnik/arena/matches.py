@@ -1,0 +1,53 @@
+"""Blind comparisons of two models: who meets whom, and the votes. The page's arena and the terminal's do the same."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from spoutnik.arena.ratings import OUTCOMES, Outcome, Vote
+from spoutnik.errors import UserError
+from spoutnik.store.history import History
+
+_WINNER = {"tie": "tie", "bad": "neither"}  # as the history names it
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Two models; a is shown left, b right, and nobody knows until the vote."""
+
+    a: str
+    b: str
+
+    @staticmethod
+    def draw(models: Sequence[str], chosen: Sequence[str] = (), rng: random.Random | None = None) -> "Duel":
+        """Two different ones of `models`, `chosen` (at most two) among them, on sides that chance decides."""
+        rng = rng or random.SystemRandom()
+        wanted = list(dict.fromkeys(chosen))
+        others = [name for name in models if name not in wanted]
+        if len(others) < 2 - len(wanted):
+            raise UserError(f"the arena compares two models, and there is only {', '.join(models) or 'none'}. Give it two, "
+                            "or a run of which several stages are models.")
+        pair = wanted + rng.sample(others, 2 - len(wanted))
+        rng.shuffle(pair)
+        return Duel(*pair)
+
+
+class Ballots:
+    """The votes: in the history where there is one, else as long as this process lives."""
+
+    def __init__(self, history: History | None):
+        self.history, self._kept = history, []
+
+    def cast(self, duel: Duel, outcome: Outcome, question: str, answers: tuple[str, str]) -> None:
+        if outcome not in OUTCOMES:
+            raise UserError(f"vote = {outcome!r}: must be one of {', '.join(OUTCOMES)}.")
+        if self.history is None:
+            self._kept.append(Vote(duel.a, duel.b, outcome))
+            return
+        winner = {"a": duel.a, "b": duel.b}.get(outcome) or _WINNER[outcome]
+        self.history.vote([duel.a, duel.b], winner, {"outcome": outcome, "question": question, "answers": list(answers)})
+
+    def votes(self) -> list[Vote]:
+        if self.history is None:
+            return list(self._kept)
+        return [Vote(*vote.models, vote.extras["outcome"]) for vote in self.history.votes()]  # a model may be called "tie"

@@ -1,0 +1,60 @@
+"""The whole application, API and chat page, and `spoutnik serve`, which runs it until it is stopped."""
+
+import asyncio
+import warnings
+from dataclasses import replace
+
+from fastapi import FastAPI
+from rich.console import Console
+from rich.status import Status
+
+from spoutnik.engine.llm import LLM
+from spoutnik.generation.catalog import EngineOptions, load_llm, offers
+from spoutnik.generation.service import Served, Service
+from spoutnik.serve import auth, metrics
+from spoutnik.serve.app import make_app
+from spoutnik.serve.keys import FILE, Keys
+from spoutnik.serve.server import Server, bind, forbid_telemetry, log_texts, log_to_stderr
+from spoutnik.serve.settings import Settings
+from spoutnik.store.history import History, open_history
+
+
+def serve(model: str | None, stage: str | None, engine: EngineOptions, settings: Settings, console: Console,
+          as_json: bool = False) -> None:
+    """Returns when the server has been stopped. Whatever is wrong is said before a model is read."""
+    forbid_telemetry()
+    auth.check_binding(settings, Keys(settings.data / FILE))
+    if settings.page:
+        _history(settings)
+    models = offers(model, stage)
+    with bind(settings.host, settings.port) as listener, console.status("") as status:
+        settings = replace(settings, port=listener.getsockname()[1])
+        service = Service(models, lambda served: _load(served, engine, status), settings.max_queue)
+        if settings.log_prompts:
+            service.on_end.append(log_texts)
+        log_to_stderr()
+        server = Server(make_application(service, settings), service, settings, status, as_json)
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:  # uvloop, where there is one
+            runner.run(server.serve([listener]))
+
+
+def make_application(service: Service, settings: Settings) -> FastAPI:
+    """The API with authentication, metrics and the chat page."""
+    app, known = make_app(service, settings), Keys(settings.data / FILE)
+    if settings.page:
+        from spoutnik import page
+        warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # NiceGUI looks at every object there is
+        page.mount(app, service, settings, _history(settings), known)
+    auth.install(app, settings, known)
+    service.on_end.append(auth.charge)
+    metrics.install(app, service)
+    return app
+
+
+def _history(settings: Settings) -> History | None:
+    return open_history(settings.data, settings.passphrase) if settings.history else None
+
+
+def _load(served: Served, engine: EngineOptions, status: Status) -> LLM:
+    status.update(f"Reading {served.id}")
+    return load_llm(served, engine, lambda done, of: status.update(f"Quantizing {served.id}, once: {done / of:.0%}"))

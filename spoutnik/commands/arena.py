@@ -1,0 +1,69 @@
+"""`spoutnik arena`. Imports that take time lie inside, as in commands/main.py."""
+
+import asyncio
+import json
+from typing import Annotated, Optional
+
+import typer
+
+from spoutnik.commands.options import Data, Json, Memory, Passphrase, Quantize
+
+
+def arena(
+    models: Annotated[Optional[list[str]], typer.Argument(help="A run, whose stages meet; or several runs, models or names on "
+                                                          "the hub [default: the newest run under ./runs].")] = None,
+    stage: Annotated[Optional[list[str]], typer.Option(help="Of a run, these stages alone; may be repeated.")] = None,
+    ratings: Annotated[bool, typer.Option("--ratings", help="Show the ratings that the votes give, and leave.")] = False,
+    effort: Annotated[str, typer.Option(help="How long the thoughts may be: none, minimal, low, medium, high, xhigh, max."
+                                        )] = "high",
+    quantize: Quantize = None,
+    memory: Memory = None,
+    data: Data = None,
+    no_history: Annotated[bool, typer.Option("--no-history", help="Forget the votes at the end.")] = False,
+    passphrase: Passphrase = False,
+    json_: Json = False,
+):
+    """Compare models blindly: two answer side by side, you say which is better. Votes are kept with the page's."""
+    from rich.console import Console
+
+    from spoutnik.arena.compare import compare, show_ratings
+    from spoutnik.arena.matches import Ballots
+    from spoutnik.arena.ratings import rate
+    from spoutnik.commands.data import data_folder, history_passphrase
+    from spoutnik.errors import UserError
+    from spoutnik.generation.catalog import EngineOptions
+    from spoutnik.store.history import FILE, History
+
+    path = data_folder(data) / FILE
+    keep = not no_history and (path.exists() or not ratings)  # looking makes no file
+    ballots = Ballots(History(path, history_passphrase(passphrase, path.parent)) if keep else None)
+    if ratings:
+        votes = ballots.votes()
+        rows = [row.as_json() for row in rate(votes)]
+        print(json.dumps({"votes": len(votes), "ratings": rows})) if json_ else show_ratings(ballots, Console())
+        return
+    if json_:
+        raise UserError("--json needs --ratings: a comparison has no single result. Add --ratings.")
+    service = service_of(models or [], stage or [], EngineOptions(quantize, memory, max_num_seqs=1))
+    asyncio.run(compare(service, ballots, Console(), effort))
+
+
+def service_of(models: list[str], stages: list[str], engine):
+    """Those who meet: the stages of one run, or one model of each of several."""
+    from spoutnik.errors import UserError
+    from spoutnik.generation.catalog import load_llm, offers
+    from spoutnik.generation.service import Service
+
+    if stages and len(models) != 1:
+        raise UserError(f"--stage {stages[0]}: belongs to one run, and {len(models)} were given. Give one, or leave it out.")
+    if len(models) > 1:
+        served = [offers(model)[0] for model in models]
+    elif stages:
+        served = [one for stage in stages for one in offers(models[0], stage)]
+    else:
+        served = offers(models[0] if models else None)
+    if len({one.id for one in served}) < len(served):
+        raise UserError(f"MODELS: two bear the same name, {', '.join(one.id for one in served)}. Nobody could tell their votes "
+                        "apart: rename a folder, or name others.")
+
+    return Service(served, lambda model: load_llm(model, engine))

@@ -1,0 +1,62 @@
+"""`spoutnik chat`: a conversation in the terminal."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from spoutnik.commands.data import data_folder
+from spoutnik.commands.options import Data, Drafts, Json, Memory, Quantize, Speculate
+from spoutnik.commands.progress import console, quantization_progress
+
+
+def chat(
+    run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
+    stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
+    top_p: Annotated[float, typer.Option(help="Share of the probability to sample from.")] = 0.95,
+    max_tokens: Annotated[Optional[int], typer.Option(min=1, help="Longest reply, thought included [default: as many as the "
+                                                      "model has room for].")] = None,
+    max_thinking_tokens: Annotated[Optional[int], typer.Option(min=0, help="Longest thought; then it is closed and answered.")
+                                   ] = None,
+    effort: Annotated[Optional[str], typer.Option(help="The thought's share of the reply: none, minimal, low, medium, high, "
+                                                  "xhigh, max.")] = None,
+    system: Annotated[Optional[str], typer.Option(help="What the model is told before everything.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same reply.")] = 0,
+    quantize: Quantize = None,
+    memory: Memory = None,
+    speculate: Speculate = None,
+    drafts: Drafts = 1,
+    prompt: Annotated[Optional[str], typer.Option(help="Ask this one question and leave.")] = None,
+    no_history: Annotated[bool, typer.Option("--no-history", help="Do not remember questions for the arrow keys of the next "
+                                             "time.")] = False,
+    data: Data = None,
+    json_: Json = False,
+):
+    """Talk to a model in the terminal: the thought is dimmed, the answer plain. /help shows what else can be said."""
+    from spoutnik.engine.llm import NO_DRAFTS
+    from spoutnik.engine.sampling_params import SamplingParams
+    from spoutnik.errors import UserError
+    from spoutnik.generation.chat import Chat, chat_llm
+    from spoutnik.generation.options import Options
+    from spoutnik.locate import locate
+
+    if json_ and prompt is None:
+        raise UserError("--json needs --prompt: a conversation has no single result. Add --prompt \"...\".")
+    folder = locate(run, stage)
+    options = Options(SamplingParams(temperature=temperature, top_p=top_p), max_tokens, max_thinking_tokens, effort)
+    with quantization_progress(json_) as progress:
+        llm = chat_llm(folder, quantize=quantize, memory=memory, speculate=speculate, num_speculative_tokens=drafts,
+                        progress=progress)
+    if speculate is not None and llm.core.drafter is None:
+        print(NO_DRAFTS, file=sys.stderr)
+    talk = Chat(llm, options, seed, system)
+    if prompt is None:
+        from spoutnik.commands.terminal import converse
+        converse(talk, console(), folder, None if no_history else data_folder(data) / "chat_history")
+        return
+    reply = talk.ask(prompt, None if json_ else console())
+    if json_:
+        print(json.dumps({"model": str(folder)} | reply, ensure_ascii=False))

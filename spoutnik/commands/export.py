@@ -1,0 +1,45 @@
+"""`spoutnik export`: a model for other programs."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from spoutnik.commands.options import Json
+from spoutnik.commands.progress import console
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
+    format: Annotated[str, typer.Option(help="hf: a folder for transformers. gguf: a file for llama.cpp.")],
+    out: Annotated[Optional[Path], typer.Option(help="The folder, or the .gguf file, to write [default: exports/NAME-STAGE "
+                                                "or exports/NAME-STAGE.gguf].")] = None,
+    stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
+    dtype: Annotated[Optional[str], typer.Option(help="f32, bf16, f16; gguf also q8_0, q4_0 [default: as stored].")] = None,
+    shard_size: Annotated[str, typer.Option(help="Largest weight file of hf.")] = "5GB",
+    licence: Annotated[Optional[str], typer.Option(help="For the model card [default: what the files say; mit where a "
+                                                        "recipe trained from random weights on generated data].")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
+    json_: Json = False,
+):
+    """Write a model for other programs: transformers (hf) or llama.cpp (gguf)."""
+    from dataclasses import asdict
+
+    from spoutnik.export.writer import default_target
+    from spoutnik.export.writer import export as write
+    from spoutnik.locate import locate
+
+    folder = locate(run, stage)
+    out = out or default_target(run, folder, format)
+    written = write(folder, format, out, dtype, shard_size, licence, force)
+    if json_:
+        print(json.dumps(asdict(written) | {"path": str(written.path)}, ensure_ascii=False))
+        return
+    terminal = console()
+    terminal.print(f"Wrote {written.path}: {written.architecture}, {written.dtype}, {written.size / 1e6:,.1f} MB"
+                  + (f" in {len(written.files)} files: {', '.join(written.files)}" if len(written.files) > 1 else ""),
+                  highlight=False, markup=False, soft_wrap=True)
+    terminal.print(f"Load it: {written.load}", highlight=False, markup=False, soft_wrap=True)
+    for note in written.notes:
+        terminal.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)

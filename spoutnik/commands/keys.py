@@ -1,0 +1,57 @@
+"""`spoutnik keys`: API keys of the server."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from spoutnik.commands.data import data_folder, date
+from spoutnik.commands.options import Data, Json
+
+keys = typer.Typer(no_args_is_help=True, help="API keys of the server.")
+
+
+@keys.command("add", epilog="Example: spoutnik keys add laptop")
+def add(
+    name: Annotated[str, typer.Argument(help="To tell it from others.")],
+    requests_per_minute: Annotated[Optional[int], typer.Option(min=1, help="[default: the server's]")] = None,
+    tokens_per_minute: Annotated[Optional[int], typer.Option(min=1, help="Prompts included [default: the server's].")] = None,
+    data: Data = None,
+    json_: Json = False,
+):
+    """Make a key and print it, this once: only a hash is kept. A running server knows it at once."""
+    secret = open_keys(data).add(name, requests_per_minute, tokens_per_minute)
+    print(json.dumps({"name": name, "key": secret}) if json_ else secret)
+    if not json_:
+        print("Keep it: it cannot be shown again. From now on every request to the server needs a key.", file=sys.stderr)
+
+
+@keys.command("list", epilog="Example: spoutnik keys list")
+def list_(data: Data = None, json_: Json = False):
+    """Show the keys: name, last four characters, when it was made, whether it is in use."""
+    found = open_keys(data).list()
+    if json_:
+        print(json.dumps([{name: value for name, value in vars(key).items() if name != "hash"} for key in found]))
+        return
+    for key in found:
+        limits = [f"{most} {what} a minute" for most, what in ((key.requests_per_minute, "requests"),
+                                                               (key.tokens_per_minute, "tokens")) if most is not None]
+        state = "revoked" if key.revoked else "in use"
+        print("  ".join([f"{key.name:20}", f"...{key.ending}", date(key.created), state, *limits]))
+    if not found:
+        print("There are none. `spoutnik keys add NAME` makes one.", file=sys.stderr)
+
+
+@keys.command("revoke", epilog="Example: spoutnik keys revoke laptop")
+def revoke(name: Annotated[str, typer.Argument(help="The key's name.")], data: Data = None, json_: Json = False):
+    """Make a key worthless, in a running server too."""
+    open_keys(data).revoke(name)
+    print(json.dumps({"name": name, "revoked": True}) if json_ else f"{name} is revoked.")
+
+
+def open_keys(data: Path | None):
+    from spoutnik.serve.keys import FILE, Keys
+
+    return Keys(data_folder(data) / FILE)

@@ -1,0 +1,83 @@
+"""The command line. Each command is a file of this package; heavy imports lie inside the commands, so that `--help` answers at
+once."""
+
+import os
+import sys
+from typing import Annotated
+
+# Threads that wait must sleep, not spin: on a busy machine spinning costs ten times (docs/results.md). Read by OpenMP
+# when torch loads, so it is set before any command imports it.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Compiled products that are kept, one per shape of half a megabyte, by oneDNN and again by each thread of its wrapper: with
+# the wrapper's own limits a long run's memory grows by a gigabyte (docs/results.md).
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
+os.environ.setdefault("LRU_CACHE_CAPACITY", "256")
+
+import typer  # noqa: E402
+
+from spoutnik import __version__  # noqa: E402
+from spoutnik.commands.arena import arena  # noqa: E402
+from spoutnik.commands.bench import bench  # noqa: E402
+from spoutnik.commands.chat import chat  # noqa: E402
+from spoutnik.commands.eval import evaluate  # noqa: E402
+from spoutnik.commands.export import export  # noqa: E402
+from spoutnik.commands.history import history  # noqa: E402
+from spoutnik.commands.inspect import inspect  # noqa: E402
+from spoutnik.commands.keys import keys  # noqa: E402
+from spoutnik.commands.run import run  # noqa: E402
+from spoutnik.commands.serve import serve  # noqa: E402
+
+app = typer.Typer(
+    name="spoutnik", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    help="The whole DeepSeek-R1 system: train a model that reasons, look at it, talk to it. On hardware you own.")
+app.command(epilog="Example: spoutnik run recipes/nano.yaml --out runs/nano")(run)
+app.command(epilog="Example: spoutnik chat runs/nano --stage cold_start")(chat)
+app.command(epilog="Example: spoutnik serve runs/nano")(serve)
+app.command(epilog="Example: spoutnik arena runs/nano")(arena)
+app.add_typer(keys, name="keys")
+app.add_typer(history, name="history")
+app.command("eval", epilog="Example: spoutnik eval runs/nano --bench gsm8k --data test.jsonl --samples 4")(evaluate)
+app.command(epilog="Example: spoutnik inspect deepseek-r1")(inspect)
+app.command(epilog="Example: spoutnik export runs/nano --format gguf --out nano.gguf --dtype q8_0")(export)
+app.command(epilog="Example: spoutnik bench runs/nano --quantize int8")(bench)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"spoutnik {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
+                                                  help="Print the version and leave.")] = False) -> None:
+    """Options of the program itself."""
+
+
+def main() -> None:
+    """Runs a command; what the user did wrong is a sentence on stderr, without a traceback."""
+    try:
+        status = app(standalone_mode=False)  # typer returns 130 after Ctrl-C
+        if status == 130:
+            print("\nInterrupted. What was finished is kept; run the same command again to go on.", file=sys.stderr)
+        if isinstance(status, int) and status:
+            _leave(status)
+    except typer.Abort:
+        print("Nothing was done.", file=sys.stderr)
+        _leave(1)
+    except Exception as error:
+        status = getattr(error, "exit_status", None)
+        if status is not None:  # UserError, RunError
+            print(f"spoutnik: {error}", file=sys.stderr)
+            _leave(status)
+        if hasattr(error, "format_message"):  # click's own complaints about options
+            print(f"spoutnik: {error.format_message()} Try --help.", file=sys.stderr)
+            _leave(2)
+        raise
+
+
+def _leave(status: int) -> None:
+    """At once: threads in the middle of a batch would otherwise be waited for."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)

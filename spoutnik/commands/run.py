@@ -1,0 +1,48 @@
+"""`spoutnik run`: a recipe, stage by stage."""
+
+import json
+import time
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from spoutnik.commands.options import Json
+from spoutnik.commands.progress import console, display, duration
+
+
+def run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    out: Annotated[Optional[Path], typer.Option(help="Folder of the run [default: runs/NAME].")] = None,
+    from_: Annotated[Optional[str], typer.Option("--from", metavar="STAGE", help="Make this stage and all after it anew."
+                                                 )] = None,
+    until: Annotated[Optional[str], typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    seed: Annotated[Optional[int], typer.Option(min=0, help="Another seed than the recipe's.")] = None,
+    dry_run: Annotated[bool, typer.Option(help="Print the plan with predicted time and memory, and do nothing.")] = False,
+    json_: Json = False,
+):
+    """Run a recipe: every stage that is not made yet. Interrupt with Ctrl-C and run again to go on."""
+    from spoutnik.recipe.schema import load_recipe
+
+    out = out or Path("runs") / load_recipe(recipe).name
+    if dry_run:
+        from spoutnik.recipe.plan import plan_recipe, print_plan
+        plan = plan_recipe(recipe, out, until, from_, seed)
+        print(json.dumps(plan.as_json())) if json_ else print_plan(plan)
+        return
+    from spoutnik.recipe.run import run_recipe
+    from spoutnik.recipe.table import as_json, print_table, rows
+
+    began = time.perf_counter()
+    result = run_recipe(recipe, out, display(json_), until, from_, seed)
+    table = rows(result.artifacts, result.origins)
+    if json_:
+        print(json.dumps({"out": str(out), "origins": result.origins, "report": str(out / "report.html"),
+                          "stages": as_json(table)}))
+        return
+    terminal = console()
+    print_table(table, terminal)
+    made = [name for name, origin in result.origins.items() if origin == "made now"]
+    terminal.print(f"{len(made)} of {len(result.artifacts)} stages made now, in {duration(time.perf_counter() - began)}. "
+                  + ("Nothing had to be done." if not made else ""), highlight=False)
+    terminal.print(f"Report: {out / 'report.html'}\nTalk to it: spoutnik chat {out}", highlight=False, soft_wrap=True)

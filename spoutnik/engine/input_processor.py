@@ -1,0 +1,100 @@
+"""What users hand to the LLM, made into token ids and checked: all of it before any work begins."""
+
+from collections.abc import Mapping, Sequence
+
+from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.errors import UserError
+from spoutnik.model.config import ModelConfig
+from spoutnik.text.tokenizer import Tokenizer
+
+Prompt = str | Sequence[int] | Mapping[str, object]
+
+
+def prompts_of(given: object) -> list[Prompt]:
+    """One prompt or several, as a list."""
+    if isinstance(given, (str, Mapping)) or _is_ids(given):
+        return [given]
+    if isinstance(given, Sequence):
+        return list(given)
+    raise UserError(f"prompts = {_short(given)}: must be a text, a list of token ids, {{\"prompt_token_ids\": [...]}}, or a "
+                    "list of these.")
+
+
+def conversations_of(given: object) -> list[Sequence[Mapping]]:
+    """One conversation or several, as a list."""
+    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
+        raise UserError(f"messages = {_short(given)}: must be a list of messages such as {{\"role\": \"user\", \"content\": "
+                        "\"...\"}, or a list of such lists.")
+    conversations = [given] if isinstance(given[0], Mapping) else list(given)
+    for messages in conversations:
+        if not isinstance(messages, Sequence) or not messages or not all(isinstance(m, Mapping) for m in messages):
+            raise UserError(f"messages = {_short(messages)}: must be a list of messages such as {{\"role\": \"user\", "
+                            "\"content\": \"...\"}.")
+    return conversations
+
+
+def params_of(given: object, count: int) -> list[SamplingParams]:
+    """One for all or one for each."""
+    if given is None:
+        given = SamplingParams()
+    if isinstance(given, SamplingParams):
+        return [given] * count
+    if not isinstance(given, Sequence) or not all(isinstance(p, SamplingParams) for p in given):
+        raise UserError(f"sampling_params = {_short(given)}: must be a SamplingParams, or a list of them.")
+    if len(given) != count:
+        raise UserError(f"sampling_params: {len(given)} of them for {count} prompts. Give one for all, or one for each.")
+    return list(given)
+
+
+def tokens_of(prompt: Prompt, tokenizer: Tokenizer | None) -> tuple[str | None, list[int]]:
+    """(text, token ids); the text is None where ids were given."""
+    if isinstance(prompt, Mapping):
+        known = [key for key in ("prompt_token_ids", "prompt") if key in prompt]
+        if len(known) != 1 or len(prompt) != 1:
+            raise UserError(f"a prompt = {_short(prompt)}: must have the one key prompt_token_ids, or prompt.")
+        prompt = prompt[known[0]]
+    if not isinstance(prompt, str):
+        return None, list(prompt) if isinstance(prompt, Sequence) else _refuse(prompt)
+    if tokenizer is None:
+        raise UserError("a prompt is text, and this model came without a tokenizer. Give token ids, or LLM(..., "
+                        "tokenizer=...).")
+    if not prompt:
+        raise UserError("a prompt is empty: give it at least one token.")
+    return prompt, tokenizer.start_ids + tokenizer.encode(prompt)
+
+
+def check(ids: list[int], params: SamplingParams, config: ModelConfig, tokenizer: Tokenizer | None) -> None:
+    """Raises UserError where a request cannot be served by this model."""
+    vocabulary, limit = config.vocab_size, config.max_position_embeddings
+    if not ids:
+        raise UserError("a prompt is empty: give it at least one token.")
+    for token in ids:
+        if type(token) is not int or not 0 <= token < vocabulary:
+            raise UserError(f"a prompt has the token id {token!r}: the model's are 0 to {vocabulary - 1}. Encode the text with "
+                            "the model's own tokenizer.")
+    if len(ids) >= limit:
+        raise UserError(f"a prompt has {len(ids)} tokens: the model's {limit} positions leave no room for a reply. Shorten it "
+                        f"to {limit - 1} or fewer.")
+    if len(ids) + params.max_tokens > limit:
+        raise UserError(f"max_tokens = {params.max_tokens}: with a prompt of {len(ids)} tokens it passes the model's {limit} "
+                        f"positions. Lower max_tokens to {limit - len(ids)} or shorten the prompt.")
+    for key in ("stop_token_ids", "logit_bias"):
+        for token in getattr(params, key):
+            if token >= vocabulary:
+                raise UserError(f"{key}: the token id {token} is not the model's, which are 0 to {vocabulary - 1}.")
+    if params.stop and tokenizer is None:
+        raise UserError(f"stop = {list(params.stop)!r}: needs a tokenizer, and this model came without one. Use "
+                        "stop_token_ids, or LLM(..., tokenizer=...).")
+
+
+def _is_ids(given: object) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0 and all(type(i) is int for i in given)
+
+
+def _refuse(prompt: object) -> list[int]:
+    raise UserError(f"a prompt = {_short(prompt)}: must be a text, a list of token ids, or {{\"prompt_token_ids\": [...]}}.")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

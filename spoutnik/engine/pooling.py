@@ -1,0 +1,33 @@
+"""Texts as points: the mean of a model's last hidden states."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spoutnik.engine.runners.base import Batch, Runner
+from spoutnik.engine.scheduler import Scheduler, blocks_for
+from spoutnik.errors import RunError
+
+
+def embed(runner: Runner, scheduler: Scheduler, prompt: list[int]) -> Tensor:
+    """(D,) float32 of length 1, for the token ids of one text. Called between two steps of the engine: borrows blocks of the
+    cache and computes as many tokens at a time as a step does.
+
+    Raises:
+        RunError: the cache is taken up by others.
+    """
+    needed = blocks_for(len(prompt))
+    if needed > scheduler.pool.free:
+        raise RunError(f"an embedding of {len(prompt)} tokens needs {needed} blocks of the cache, and {scheduler.pool.free} "
+                       "are free. Try again when fewer requests are under way.")
+    blocks = scheduler.pool.take(needed)
+    try:
+        total, most = torch.zeros(runner.config.hidden_size), scheduler.max_num_batched_tokens
+        for start in range(0, len(prompt), most):
+            tokens = torch.tensor(prompt[start:start + most])
+            batch = Batch(tokens, torch.tensor([len(tokens)]), torch.tensor([start]), torch.tensor([blocks]),
+                          torch.empty(0, dtype=torch.long), torch.tensor([True]))
+            total += runner.forward(batch, states=True)[1].float().sum(0).cpu()
+    finally:
+        scheduler.pool.give_back(blocks)
+    return F.normalize(total / len(prompt), dim=0)

@@ -1,0 +1,96 @@
+"""Which runner computes a model, and how much memory its cache may take."""
+
+import re
+from pathlib import Path
+
+import torch
+
+from spoutnik.engine.quantization.packed_file import Progress
+from spoutnik.engine.runners.base import BLOCK_SIZE, Runner
+from spoutnik.engine.runners.native_runner import NativeRunner
+from spoutnik.engine.runners.torch_runner import TorchRunner, inference_copy
+from spoutnik.errors import UserError
+from spoutnik.hardware import available_memory
+from spoutnik.model.config import ModelConfig
+from spoutnik.model.transformer import Transformer
+from spoutnik.model.weights import load_model
+from spoutnik.parallel import cores
+
+QUANTISATIONS = ("int8", "int4")
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+_SMALL = 200_000_000  # bytes of weights
+# Of the memory that is free: what the cache may take where no limit is given.
+_SHARE = {"cpu": 0.25, "cuda": 0.85}
+
+
+def make_runner(model: Transformer | Path, quantize: str | None = None, memory: int | None = None,
+                dtype: torch.dtype | None = None, device: str = "cpu", progress: Progress | None = None) -> Runner:
+    """The fastest runner that serves the model. A folder needs dtype (of activations and cache) and device; memory: bytes that
+    weights and cache may take together; progress hears how far quantisation is.
+
+    Raises:
+        UserError: `quantize` asks for what no runner here can do.
+    """
+    if quantize is not None and quantize not in QUANTISATIONS:
+        raise UserError(f"quantize = {quantize!r}: unknown. Choose int8 or int4, or leave it out.")
+    if isinstance(model, Transformer):
+        config, device, dtype = model.config, model.embed_tokens.weight.device, model.compute_dtype
+    else:
+        config = ModelConfig.load(model)
+    if NativeRunner.serves(config, device, dtype):
+        runner = (NativeRunner.of_model(model, quantize) if isinstance(model, Transformer) else
+                  NativeRunner.of_folder(model, dtype, quantize, memory, progress))
+        _one_thread()
+        return runner
+    if quantize is not None:
+        raise UserError(f"quantize = {quantize!r}: needs a CPU and the native kernels (a C++ compiler). Leave it out.")
+    if not isinstance(model, Transformer):
+        model = load_model(model, None, dtype, device=device).requires_grad_(False)
+    runner = TorchRunner(inference_copy(model))
+    if torch.device(device).type == "cpu":
+        if runner.weights_nbytes <= _SMALL:
+            _one_thread()
+        else:
+            torch.set_num_threads(cores())
+    return runner
+
+
+def _one_thread() -> None:
+    """torch's own threads, around a native pass or a small model: its operations there are small, and waiting for a second
+    thread takes longer than the work, on a busy machine a hundred times as long (512 rows of the nano model: 9,000 tokens/s,
+    alone 30,000). And a thread of torch that still spins when the native ones start takes a core from them."""
+    torch.set_num_threads(1)
+
+
+def cache_blocks(runner: Runner, device: torch.device | str, memory: int | None, max_num_seqs: int, mtp: bool) -> int:
+    """How many blocks the cache has: enough for max_num_seqs of the longest sequences, as far as memory allows."""
+    config = runner.config
+    each = runner.bytes_per_block() * (config.num_hidden_layers + mtp) // config.num_hidden_layers
+    most = max_num_seqs * -(-config.max_position_embeddings // BLOCK_SIZE)
+    if memory is None:
+        return max(min(most, int(free_memory(torch.device(device)) // each)), 1)
+    if memory - runner.weights_nbytes < each:
+        raise UserError(f"memory = {memory:,} bytes: the weights alone take {runner.weights_nbytes:,}, which leaves no room "
+                        f"for a block of the cache ({each:,}). Give more, quantize the weights, or take a smaller model.")
+    return min(most, (memory - runner.weights_nbytes) // each)
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that a cache may take by default."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] * _SHARE["cuda"]
+    return available_memory() * _SHARE["cpu"]
+
+
+def bytes_of(memory: str | int | None) -> int | None:
+    """"16GB", "512MiB" or a number of bytes.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    if memory is None or isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
+        return memory
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?\s*", str(memory).upper())
+    if match is None or float(match[1]) == 0:
+        raise UserError(f"memory = {memory!r}: is not an amount of memory. Write 16GB, 512MiB or a number of bytes.")
+    return int(float(match[1]) * _UNITS[match[2] or ""])

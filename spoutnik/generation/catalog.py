@@ -1,0 +1,69 @@
+"""The models that can be talked to: a folder's, a run's, the hub's or the package's own."""
+
+import contextlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import spoutnik
+from spoutnik.engine.llm import LLM, NO_DRAFTS
+from spoutnik.errors import RunError, UserError
+from spoutnik.generation.service import Served
+from spoutnik.loading import load_tokenizer
+from spoutnik.locate import locate, models_of
+from spoutnik.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """What each model's LLM is told; drafts are its num_speculative_tokens."""
+
+    quantize: str | None = None
+    memory: str | None = None
+    speculate: str | None = None
+    drafts: int = 1
+    max_num_seqs: int = 256
+
+
+def offers(model: str | None, stage: str | None = None) -> list[Served]:
+    """The models of a folder, a run or the hub, the one that clients get who name none first. None: the newest run under
+    ./runs, or what ships with the package."""
+    if model is None:
+        run = _newest_run(Path("runs"))
+        if run is None:
+            shipped = next((Path(spoutnik.__file__).parent / "prebuilt").glob("base-*"))
+            return [_served("nano", shipped, "The base that ships with the package: taught to read, not yet to reason.")]
+        model = str(run)
+    main, path = locate(model, stage), Path(model)
+    name = path.resolve().name if path.exists() else model
+    if stage is not None:
+        return [_served(f"{name}:{stage}", main, f"Stage {stage} of {path}.")]
+    if path == main or not path.exists():
+        return [_served(name, main, str(model))]
+    stages = {folder: stage for stage, folder in models_of(path).items()}
+    others = [_served(f"{name}:{stage}", folder, f"Stage {stage} of {path}.")
+              for folder, stage in stages.items() if folder != main]
+    return [_served(name, main, f"Stage {stages[main]} of {path}, its last."), *others]
+
+
+def _newest_run(runs: Path) -> Path | None:
+    for index in sorted(runs.glob("*/run.json"), key=lambda index: index.stat().st_mtime, reverse=True):
+        with contextlib.suppress(RunError, UserError):  # no model yet
+            models_of(index.parent)
+            return index.parent
+    return None
+
+
+def _served(name: str, folder: Path, about: str) -> Served:
+    positions = ModelConfig.load(folder).max_position_embeddings
+    return Served(name, folder, load_tokenizer(folder), positions, about, int((folder / "config.json").stat().st_mtime))
+
+
+def load_llm(served: Served, engine: EngineOptions, progress: Callable[[int, int], None] | None = None) -> LLM:
+    """Reads a model from disk. progress: hears (bytes done, bytes in all) while weights are quantized."""
+    llm = LLM(served.folder, served.tokenizer, quantize=engine.quantize, memory=engine.memory, speculate=engine.speculate,
+              num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs, progress=progress)
+    if engine.speculate is not None and llm.core.drafter is None:
+        print(f"{served.id}: {NO_DRAFTS}", file=sys.stderr)
+    return llm

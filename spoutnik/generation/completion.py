@@ -1,0 +1,96 @@
+"""Raw prompts on the engine, without a thought to look for: many at a time, as one job of the worker."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.request import Request, Sample
+from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.generation.generation import Delta
+
+
+@dataclass(frozen=True)
+class TextPlan:
+    """prompts: token ids of each; params.n completions of each. seed: of the random numbers; with `numbered`, each prompt has
+    its own (else the same prompt gives the same text)."""
+
+    prompts: list[list[int]]
+    params: SamplingParams
+    seed: int
+    numbered: bool = False
+
+    @cached_property
+    def prompt(self) -> list[int]:
+        """All of them, to be counted."""
+        return [token for prompt in self.prompts for token in prompt]
+
+
+@dataclass(eq=False)
+class Strand:
+    """One completion: index among all, its sample, and how many tokens it has."""
+
+    index: int
+    sample: Sample | None
+    generated: int = 0
+    finish_reason: str | None = None
+    thought: tuple[int, ...] = ()  # there is none
+
+
+class Texts:
+    """Lives in the engine's thread. Completions of the first prompt come first."""
+
+    def __init__(self, llm: LLM, name: str, plan: TextPlan, deliver: Callable[[list[Delta]], None]):
+        self.core, self.name, self.plan, self.deliver = llm.core, name, plan, deliver
+        self.requests = [Request(f"{name}/{number}", None, prompt, plan.params, plan.seed, number * plan.numbered, stream=True,
+                                 owner=self)
+                         for number, prompt in enumerate(plan.prompts)]
+        self.strands = [Strand(index, None) for index in range(len(plan.prompts) * plan.params.n)]
+        self.cached: int | None = None
+
+    @property
+    def done(self) -> bool:
+        return all(strand.finish_reason for strand in self.strands)
+
+    def start(self) -> None:
+        for request in self.requests:
+            self.core.add(request)
+        samples = [sample for request in self.requests for sample in request.samples]
+        for strand, sample in zip(self.strands, samples):
+            strand.sample = sample
+
+    def advance(self) -> None:
+        deltas = [delta for strand in self.strands if strand.finish_reason is None and (delta := self._added(strand))]
+        if deltas:
+            self.cached = sum(request.num_cached_tokens for request in self.requests)
+            self.deliver(deltas)
+
+    def _added(self, strand: Strand) -> Delta | None:
+        sample, begun = strand.sample, strand.sample.sent
+        ids, logprobs = self.core.new_tokens(sample)
+        strand.generated += len(ids)
+        strand.finish_reason = sample.finish_reason
+        if sample.finish_reason is not None:
+            sample.text.close()
+        text = sample.text.take()
+        if not ids and not text and sample.finish_reason is None:
+            return None
+        top = [] if sample.top_logprobs is None else sample.top_logprobs[begun:begun + len(ids)]
+        why = None if sample.stop_reason is None else str(sample.stop_reason)
+        return Delta(strand.index, answer=text, ids=ids, logprobs=logprobs, top_logprobs=top,
+                     finish_reason=sample.finish_reason, stop_reason=why, generated=strand.generated)
+
+    def fail(self, reason: str) -> None:
+        self._give_up("error", reason)
+
+    def abort(self) -> None:
+        self._give_up("abort")
+
+    def _give_up(self, finish_reason: str, why: str | None = None) -> None:
+        left = [strand for strand in self.strands if strand.finish_reason is None]
+        for strand in left:
+            strand.finish_reason = finish_reason
+        if left:
+            self.deliver([Delta(strand.index, finish_reason=finish_reason, stop_reason=why) for strand in left])
+        for request in self.requests:
+            self.core.abort(request.request_id)

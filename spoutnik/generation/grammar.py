@@ -1,0 +1,240 @@
+"""Answers that must have a form: JSON of a schema, calls of tools. llguidance says which tokens may come next.
+
+Only the answer is held to it, never the thought. What is asked for is refused with a sentence where it cannot be promised.
+"""
+
+import json
+from collections.abc import Callable
+from functools import lru_cache, partial
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from torch import Tensor
+
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.logits_processors import Constraint
+from spoutnik.errors import RunError, UserError
+from spoutnik.generation.tools.calls import functions_of
+from spoutnik.generation.tools.formats import Format, convention
+
+# Between JSON's parts a space, or a new line and what indents it: enough for any layout, too little to go on for ever.
+WHITE_SPACE = r" |\n(  ){0,12}|\n\t{0,12}"
+LIMITS = LLParserLimits(verbose_errors=False)
+# Without forcing every token that fits may come, not only those of one way to split what must follow: that one may hold marks.
+HEAD = '%llguidance {"no_forcing": true}\n'
+LEAD = "LEAD: /\\n{1,2}/\n"  # what models write after `</think>`
+
+
+def constraint(llm: LLM, response_format: dict | None = None, tools: list[dict] | None = None,
+               tool_choice: str | dict | None = None, parallel: bool = True) -> Callable[[], Constraint] | None:
+    """What holds an answer to its form (for Plan.constrain); None where it is free text.
+
+    Calls of tools: any number of them, or one where not `parallel`, instead of an answer or after a text ("auto"), or nothing
+    else ("required", or the name of one). Their arguments are of the tool's schema; of a tool that is not `strict`, parts of
+    the schema that cannot be promised are left out.
+
+    Raises:
+        UserError: a schema cannot be compiled, or something is not of the API's form; says what and where.
+    """
+    vocabulary, functions = _vocabulary(llm), functions_of(tools, tool_choice)
+    answer, free = _answer(vocabulary, response_format), tool_choice in (None, "auto")
+    if not functions:
+        grammar = f"start: LEAD? answer\nanswer: {answer}\n{LEAD}"
+        return None if answer is None else _made(vocabulary, grammar, (), "response_format")
+    format = convention(llm.tokenizer).format
+    if answer is not None and format.at_start and free:
+        raise UserError("response_format: this model's calls of tools look like JSON answers. Leave out tools or "
+                        "response_format, or set tool_choice.")
+    if not free:
+        start = "start: LEAD? calls\n"
+    elif answer is not None:
+        start = f"start: LEAD? (answer | calls)\nanswer: {answer}\n"
+    elif format.at_start:
+        start = "start: TEXT | LEAD? calls\nTEXT: /\\s*[^{\\s](.|\\n)*/\n"
+    else:
+        start = _text_then_calls(vocabulary, format)
+    return _made(vocabulary, start + LEAD + _calls(vocabulary, format, functions, parallel), format.marks, "tools")
+
+
+class Vocabulary:
+    """A model's tokens as llguidance sees them.
+
+    ends: ids of the ends of sentence. think_id: what opens a thought, None for nothing. added: text -> id of the tokens that
+    mean something to the chat format.
+    """
+
+    def __init__(self, llm: LLM):
+        tokenizer, self.size = llm.tokenizer, llm.config.vocab_size
+        self.ends = sorted(llm.core.eos_ids)
+        self.think_id = None if tokenizer.end_think_id is None else tokenizer.think_id
+        self.tokens = LLTokenizer(tokenizer.bpe.to_str(), n_vocab=self.size, eos_token=self.ends)
+        added = tokenizer.bpe.get_added_tokens_decoder()
+        # Some vocabularies have white space or single characters among their added tokens: these mean nothing.
+        self.added = {token.content: i for i, token in added.items() if len(token.content) > 1 and not token.content.isspace()}
+        self.compiled = lru_cache(maxsize=64)(
+            lambda grammar: LLMatcher(self.tokens, HEAD + grammar, log_level=0, limits=LIMITS))
+
+    def permitted(self, marks: tuple[str, ...]) -> np.ndarray:
+        """One bit for each token: of the added ones, only `marks` and ends may come."""
+        bits = np.ones((self.size + 31) // 32 * 32, dtype=np.uint8)
+        bits[[i for text, i in self.added.items() if text not in marks]] = 0
+        bits[self.ends] = 1
+        return np.packbits(bits, bitorder="little").view(np.int32)
+
+    def lark(self, text: str, marks: tuple[str, ...]) -> str:
+        """A text as a grammar writes it: marks that are tokens by their ids, since they must not be spelled."""
+        for mark in marks:
+            before, found, after = text.partition(mark)
+            if found and mark in self.added:
+                parts = self.lark(before, marks), f"<[{self.added[mark]}]>", self.lark(after, marks)
+                return " ".join(filter(None, parts))
+        return json.dumps(text) if text else ""
+
+
+_vocabularies: WeakKeyDictionary[LLM, Vocabulary] = WeakKeyDictionary()
+
+
+def _vocabulary(llm: LLM) -> Vocabulary:
+    if llm not in _vocabularies:
+        _vocabularies[llm] = Vocabulary(llm)
+    return _vocabularies[llm]
+
+
+class Grammar:
+    """A Constraint: only tokens that the grammar allows can be chosen, and an end once it is complete.
+
+    Before it has begun the model may open a thought, too (`Answered` forbids that where it must not).
+    """
+
+    done = False
+
+    def __init__(self, vocabulary: Vocabulary, matcher: LLMatcher, permitted: np.ndarray):
+        self.vocabulary, self.matcher, self.permitted = vocabulary, matcher, permitted
+        self._bits = np.empty_like(permitted)
+        self._begun = self._stuck = False
+
+    def feed(self, token: int) -> None:
+        if token == self.vocabulary.think_id and not self._begun:
+            return
+        self._begun = True
+        if token not in self.vocabulary.ends:
+            self.matcher.consume_token(token)
+        if self._stuck or self.matcher.is_error():
+            why = _sentence(self.matcher.get_error()) or "none of the model's tokens can follow"
+            raise RunError(f"the answer could not be held to its form: {why}.")
+
+    def apply(self, logits: Tensor, generated: int) -> None:
+        bits = self._bits
+        self.matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
+        np.bitwise_and(bits, self.permitted, out=bits)
+        self._stuck = not bits.any()
+        np.bitwise_not(bits, out=bits)
+        forbidden = np.unpackbits(bits.view(np.uint8), count=len(logits), bitorder="little").view(bool)
+        if self.vocabulary.think_id is not None and not self._begun:
+            forbidden[self.vocabulary.think_id] = False
+        if self._stuck:
+            forbidden[self.vocabulary.ends] = False
+        mask = torch.from_numpy(forbidden).to(logits.device)
+        logits.masked_fill_(mask, float("-inf"))
+        if logits.max() == float("-inf"):  # what was left had been forbidden by others (min_tokens): the form matters more
+            logits.masked_fill_(~mask, 0.0)
+
+
+def _made(vocabulary: Vocabulary, grammar: str, marks: tuple[str, ...], place: str) -> Callable[[], Constraint]:
+    matcher, permitted = vocabulary.compiled(grammar), vocabulary.permitted(marks)
+    if matcher.is_error():
+        raise UserError(f"{place}: what is asked for cannot be promised ({_sentence(matcher.get_error())}). Make it simpler.")
+    return lambda: Grammar(vocabulary, matcher.deep_copy(), permitted)
+
+
+# ------------------------------------------------------------------------------------------------------------- grammars
+
+
+def _answer(vocabulary: Vocabulary, response_format: dict | None) -> str | None:
+    """The JSON that an answer must be, as a rule of the grammar."""
+    kind = (response_format or {"type": "text"}).get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return _json(vocabulary, {"type": "object"}, "response_format")
+    if kind != "json_schema":
+        raise UserError(f"response_format.type = {kind!r}: unknown. Choose text, json_object or json_schema.")
+    given = response_format.get("json_schema")
+    if not isinstance(given, dict):
+        raise UserError("response_format.json_schema: must be an object {\"name\", \"schema\"}.")
+    return _json(vocabulary, given.get("schema", {"type": "object"}), "response_format.json_schema.schema")
+
+
+def _calls(vocabulary: Vocabulary, format: Format, functions: list[dict], parallel: bool) -> str:
+    """The rules `calls`, and `rest`: from the name of the first one on."""
+    lark, names, rules = partial(vocabulary.lark, marks=format.marks), [], ""
+    for number, function in enumerate(functions):
+        schema = _json(vocabulary, function["parameters"], f"tools: {function['name']}.parameters", not function["strict"])
+        names.append(f"{lark(function['name'] + format.middle)} arguments_{number}")
+        rules += f"arguments_{number}: {schema}\n"
+    many = parallel and format.between is not None
+    more = f"({lark(format.between + format.before)} call)*" if many else ""
+    return (f"calls: {lark(format.begin + format.before)} rest\nrest: call {more} {lark(format.end)}\n"
+            f"call: ({' | '.join(names)}) {lark(format.after)}\n{rules}")
+
+
+def _text_then_calls(vocabulary: Vocabulary, format: Format) -> str:
+    """Any text; once it holds what begins a call, a call it is."""
+    mark = format.marks[0]
+    after = vocabulary.lark((format.begin + format.before).removeprefix(mark), format.marks)
+    head = f"{'head' if mark in vocabulary.added else 'head[lazy]'}: TEXT {vocabulary.lark(mark, format.marks)}"
+    return f"start: TEXT | head {after} rest\n{head}\nTEXT: /(.|\\n)*/\n"
+
+
+def _json(vocabulary: Vocabulary, schema: object, place: str, lenient: bool = False) -> str:
+    """A schema as a rule of the grammar."""
+    if not isinstance(schema, dict):
+        raise UserError(f"{place}: must be a JSON schema, an object.")
+    try:
+        rule = _rule(schema, lenient)
+        problem = _problem(vocabulary, rule)
+        where = _where(vocabulary, schema, schema, lenient, problem) if problem else ""
+    except RecursionError:
+        problem, where = "it is nested too deeply", ""
+    if problem:
+        raise UserError(f"{place}: {f'at {where} it' if where else 'it'} cannot be promised ({problem}). Change that part, or "
+                        "leave it out.")
+    return f"%json {rule}"
+
+
+def _rule(schema: dict, lenient: bool) -> str:
+    return json.dumps(schema | {"x-guidance": {"whitespace_pattern": WHITE_SPACE, "lenient": lenient}})
+
+
+@lru_cache(maxsize=256)
+def _problem(vocabulary: Vocabulary, rule: str) -> str:
+    try:
+        grammar = LLMatcher.grammar_from_json_schema(rule)
+    except ValueError as error:  # numbers or characters that JSON does not know
+        return _sentence(str(error))
+    failed, said = LLMatcher.validate_grammar_with_warnings(grammar, vocabulary.tokens, limits=LIMITS)
+    return _sentence(said[0]) if failed else ""
+
+
+def _where(vocabulary: Vocabulary, root: dict, schema: dict, lenient: bool, problem: str) -> str:
+    """The path to the smallest part of a schema that has the problem by itself."""
+    named = {key: root[key] for key in ("$defs", "definitions") if key in root}
+    for path, part in _parts(schema):
+        if _problem(vocabulary, _rule(named | part, lenient)) == problem:
+            return path + _where(vocabulary, root, part, lenient, problem)
+    return ""
+
+
+def _parts(schema: dict) -> list[tuple[str, dict]]:
+    found = [(f"/{key}/{name}", part) for key in ("properties", "patternProperties", "$defs", "definitions")
+             if isinstance(schema.get(key), dict) for name, part in schema[key].items()]
+    for key in ("items", "additionalProperties", "prefixItems", "anyOf", "oneOf", "allOf"):
+        part = schema.get(key)
+        found += [(f"/{key}/{i}", one) for i, one in enumerate(part)] if isinstance(part, list) else [(f"/{key}", part)]
+    return [(path, part) for path, part in found if isinstance(part, dict)]
+
+
+def _sentence(error: str) -> str:
+    return " ".join(error.split())[:200]

@@ -1,0 +1,201 @@
+"""The models that are served, and replies as asyncio sees them. No HTTP in here either."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from spoutnik.engine.llm import LLM
+from spoutnik.errors import RunError, UserError
+from spoutnik.generation.engine_thread import Worker
+from spoutnik.generation.generation import Delta, Plan, Reply
+from spoutnik.generation.prefix_warmer import Warmer
+from spoutnik.text.chat_template import Message
+from spoutnik.text.tokenizer import Tokenizer
+
+Result = TypeVar("Result")
+
+
+class Busy(RunError):
+    """More work than the queue holds. retry_after: seconds until there is likely to be room."""
+
+    def __init__(self, message: str, retry_after: int):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class Broken(RunError):
+    """The engine cannot compute any more."""
+
+
+@dataclass
+class Served:
+    """A model under the name that clients use. It is read from disk when it is first asked for.
+
+    about: a line for people. loading: begun, and not over before the model can be used.
+    """
+
+    id: str
+    folder: Path
+    tokenizer: Tokenizer
+    max_model_len: int
+    about: str = ""
+    created: int = field(default_factory=lambda: int(time.time()))
+    llm: LLM | None = None
+    worker: Worker | None = None
+    warmer: Warmer | None = None
+    loading: asyncio.Task | None = None
+
+
+class LiveReply:
+    """A reply under way: iterate it for lists of Deltas until all of its n replies are over.
+
+    Whoever leaves the loop early, or is cancelled in it, calls `abort` (`async with` does).
+    """
+
+    def __init__(self, service: "Service", served: Served, name: str, plan: Plan, job: type = Reply):
+        self.service, self.served, self.name, self.plan = service, served, name, plan
+        self.began = time.perf_counter()
+        self.first_token_seconds: float | None = None
+        self.warnings: list[str] = []
+        self._loop = asyncio.get_running_loop()
+        self._queue: asyncio.Queue[list[Delta]] = asyncio.Queue()
+        self.reply = job(served.llm, name, plan, self._deliver)
+        self._left, self._given_up = len(self.reply.strands), False
+
+    async def __aenter__(self) -> "LiveReply":
+        return self
+
+    async def __aexit__(self, *_) -> None:
+        self.abort()
+
+    def _deliver(self, deltas: list[Delta]) -> None:
+        self.served.worker.outbox.put(self._loop, self._queue.put_nowait, deltas)
+
+    def __aiter__(self) -> AsyncIterator[list[Delta]]:
+        return self._deltas()
+
+    async def _deltas(self) -> AsyncIterator[list[Delta]]:
+        while self._left > 0:
+            deltas = await self._queue.get()
+            if self.first_token_seconds is None:
+                self.first_token_seconds = time.perf_counter() - self.began
+            self.warnings += [warning for delta in deltas for warning in delta.warnings]
+            self._left -= sum(delta.finish_reason is not None for delta in deltas)
+            if not self._left:
+                self.service.ended(self)
+            yield deltas
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of the prompt's, those that were in the cache."""
+        return self.reply.cached or 0
+
+    # Steering; each returns when it is in force.
+
+    async def end_thought(self) -> None:
+        await self._do(self.reply.end_thought)
+
+    async def insert(self, text: str) -> None:
+        await self._do(lambda: self.reply.insert(text))
+
+    async def pause(self) -> None:
+        await self._do(self.reply.pause)
+
+    async def resume(self) -> None:
+        await self._do(self.reply.resume)
+
+    async def _do(self, work: Callable[[], None]) -> None:
+        await asyncio.wrap_future(self.served.worker.call(work))
+
+    def abort(self) -> None:
+        """Ends it where it is; nothing happens where it is over already."""
+        if self._left > 0 and not self._given_up:
+            self._given_up = True
+            self.served.worker.call(self.reply.abort)
+            self.service.ended(self)
+
+
+class Service:
+    """max_queue: replies that may be under way or waiting at the same time, all models together.
+
+    load: makes a model ready: it is called in a thread of its own, and may take minutes.
+    """
+
+    def __init__(self, served: list[Served], load: Callable[[Served], LLM], max_queue: int = 256):
+        if not served:
+            raise UserError("there is no model to serve.")
+        self.models = {one.id: one for one in served}
+        self.default = served[0]
+        self.max_queue = max_queue
+        self.live: dict[str, LiveReply] = {}
+        self.draining = False
+        self.on_end: list[Callable[[LiveReply], None]] = []  # for meters
+        self._load = load
+        self._number = 0
+        self._seconds = 1.0  # a reply lately took
+
+    async def model(self, name: str | None) -> Served:
+        """The model of that name (the first one where none is named), ready to compute.
+
+        Raises:
+            KeyError: there is none of that name. RunError: it cannot be loaded, or has broken down.
+        """
+        served = self.default if not name else self.models[name]
+        if served.llm is None:
+            if served.loading is None or served.loading.done():
+                served.loading = asyncio.create_task(asyncio.to_thread(self._load, served))
+            llm = await asyncio.shield(served.loading)
+            if served.llm is None:
+                warmer = Warmer(llm)
+                served.llm, served.warmer, served.worker = llm, warmer, Worker(llm, warmer.work)
+        if served.worker.broken:
+            raise Broken(f"{served.id}: the engine stopped ({served.worker.broken}). Restart the server.")
+        return served
+
+    def start(self, served: Served, plan: Plan, name: str | None = None, job: type = Reply) -> LiveReply:
+        """Begins a reply; it waits in the engine's own line where there is no place for it yet.
+
+        Raises:
+            Busy: the queue is full, or the server is about to stop.
+        """
+        if self.draining:
+            raise Busy("the server is shutting down. Try again when it is back.", 30)
+        if len(self.live) >= self.max_queue:
+            raise Busy(f"{len(self.live)} replies are under way, and no more may wait. Try again later.",
+                       max(1, round(self._seconds)))
+        self._number += 1
+        live = LiveReply(self, served, name or f"reply-{self._number}", plan, job)
+        self.live[live.name] = live
+        served.worker.begin(live.reply)
+        return live
+
+    def ended(self, live: LiveReply) -> None:
+        if self.live.pop(live.name, None) is not None:
+            self._seconds += 0.1 * (time.perf_counter() - live.began - self._seconds)
+            for heard in self.on_end:
+                heard(live)
+
+    def prepare(self, served: Served, messages: list[Message], variables: Mapping[str, object],
+                tools: list | None = None) -> None:
+        """Has the cache made ready for the turn after `messages`, the last of which is the answer, when nothing else is to
+        do."""
+        served.worker.call(lambda: served.warmer.prepare(messages, variables, tools))
+
+    async def call(self, served: Served, work: Callable[[], Result]) -> Result:
+        """Has something done in the engine's thread, between two steps."""
+        return await asyncio.wrap_future(served.worker.call(work))
+
+    async def close(self, patience: float = 30.0) -> None:
+        """Lets what is under way end, for so many seconds; then gives it up and stops the engines."""
+        self.draining = True
+        deadline = time.monotonic() + patience
+        while self.live and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        for live in list(self.live.values()):
+            live.abort()
+        for served in self.models.values():
+            if served.worker is not None:
+                await asyncio.to_thread(served.worker.close)

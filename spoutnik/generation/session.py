@@ -1,0 +1,158 @@
+"""One answer under way, as those see it who watch: the page's tabs and the arena in the terminal. No widgets here."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from spoutnik.errors import RunError, UserError
+from spoutnik.generation.generation import Delta, Plan
+from spoutnik.generation.options import Options, plan_chat
+from spoutnik.generation.service import LiveReply, Served, Service
+from spoutnik.generation.voting import vote
+from spoutnik.text.chat_template import Message
+
+
+@dataclass
+class Wish:
+    """What the controls are set to. effort: one of EFFORTS; thoughts: how many, of which the majority answers."""
+
+    model: str
+    effort: str = "high"
+    thoughts: int = 1
+
+
+@dataclass(eq=False)
+class Said:
+    """One message. extras: what else is known of it: of a question, the text without its files and their names; of an answer,
+    tokens, seconds, warnings, error, agreement, runners_up. id: in the history."""
+
+    role: str
+    content: str = ""
+    thought: str = ""
+    model: str = ""
+    extras: dict = field(default_factory=dict)
+    id: int | None = None
+
+    @property
+    def message(self) -> Message:
+        """As a model reads it: the template drops thoughts where it should."""
+        thought = {"reasoning_content": self.thought} if self.thought else {}
+        return {"role": self.role, "content": self.content, **thought}
+
+
+class Turn:
+    """An answer under way. phase: "waiting" (for the model, or its turn), "thinking", "answering", "over"."""
+
+    def __init__(self, service: Service, messages: list[Message], wish: Wish, ended: Callable[["Turn"], None] = lambda _: None):
+        self.service, self.messages, self.wish, self._ended = service, messages, wish, ended
+        self.said = Said("assistant", model=wish.model, extras={"thought_tokens": 0, "tokens": 0, "warnings": []})
+        self.phase, self.paused = "waiting", False
+        self.done_thoughts = 0  # of several
+        self._name = f"page-{secrets.token_hex(8)}"
+        self._tokens: dict[int, tuple[int, int]] = {}
+        self._thought_from: float | None = None
+        self._thought_seconds = 0.0
+        self._over = asyncio.Event()
+        self._task = asyncio.create_task(self._run())
+        self._task.add_done_callback(self._finish)  # a task that is stopped before its first step runs no line of its own
+
+    @property
+    def thought_seconds(self) -> float:
+        """The reading of the prompt is part of it, pauses are not."""
+        going_on = 0.0 if self._thought_from is None else time.monotonic() - self._thought_from
+        return self._thought_seconds + going_on
+
+    @property
+    def live(self) -> LiveReply | None:
+        """To steer; None before it begins and when it is over."""
+        return self.service.live.get(self._name)
+
+    async def wait(self) -> None:
+        await self._over.wait()
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+    async def end_thought(self) -> None:
+        if self.live is not None:
+            await self.live.end_thought()
+            self._hold(False)
+
+    async def insert(self, text: str) -> None:
+        """Into the thought; it goes on from there."""
+        if self.live is not None and text.strip():
+            await self.live.insert(f" {text.strip()} ")
+            self._hold(False)
+
+    async def pause(self) -> None:
+        """Or go on."""
+        if self.live is not None:
+            await (self.live.resume() if self.paused else self.live.pause())
+            self._hold(not self.paused)
+
+    def _hold(self, paused: bool) -> None:
+        self.paused = paused
+        self._run_clock(self.phase == "thinking" and not paused)
+
+    def _run_clock(self, running: bool) -> None:
+        self._thought_seconds = self.thought_seconds
+        self._thought_from = time.monotonic() if running else None
+
+    async def _run(self) -> None:
+        try:
+            served = await self.service.model(self.wish.model)
+            plan = plan_chat(served.llm, self.messages, Options(reasoning_effort=self.wish.effort))
+            self._run_clock(plan.thinking)
+            if self.wish.thoughts > 1:
+                await self._vote(served, plan)
+            else:
+                async with self.service.start(served, plan, self._name) as live:
+                    async for deltas in live:
+                        for delta in deltas:
+                            self._grow(delta)
+            self.service.prepare(served, [*self.messages, self.said.message], {})
+        except (UserError, RunError) as error:
+            self.said.extras["error"] = str(error)
+        except Exception as error:  # a mistake of ours: whoever waits must hear of it
+            self.said.extras["error"] = type(error).__name__
+            raise
+
+    def _finish(self, task: asyncio.Task) -> None:
+        if task.cancelled():
+            self.said.extras["finish_reason"] = "abort"
+        self._run_clock(False)
+        self.said.extras["thought_seconds"] = round(self.thought_seconds, 1)
+        self.phase = "over"
+        self._over.set()
+        self._ended(self)
+
+    async def _vote(self, served: Served, plan: Plan) -> None:
+        """Progress is shown of all thoughts, the text of the one that speaks for the majority."""
+        verdict, wholes, _ = await vote(self.service, served, plan, self.wish.thoughts, self._name,
+                                        lambda deltas: [self._count(delta) for delta in deltas])
+        chosen = wholes[verdict.index]
+        self.said.content, self.said.thought = chosen.answer, chosen.thought
+        self.said.extras |= {"warnings": chosen.warnings, "finish_reason": chosen.finish_reason, "thoughts": self.wish.thoughts,
+                             "agreement": verdict.agreement, "runners_up": [list(other) for other in verdict.runners_up]}
+
+    def _grow(self, delta: Delta) -> None:
+        self.said.thought += delta.thought
+        self.said.content += delta.answer
+        self.said.extras["warnings"] += delta.warnings
+        self._count(delta)
+        if delta.finish_reason:
+            self.said.extras["finish_reason"] = delta.finish_reason
+            if delta.finish_reason == "error":
+                self.said.extras["error"] = delta.stop_reason or "the engine stopped."
+
+    def _count(self, delta: Delta) -> None:
+        self._tokens[delta.index] = delta.thought_tokens, delta.generated
+        thoughts, generated = map(sum, zip(*self._tokens.values()))
+        self.said.extras |= {"thought_tokens": thoughts, "tokens": generated}
+        self.done_thoughts += delta.finish_reason is not None
+        phase = "thinking" if delta.thinking or self.wish.thoughts > 1 else "answering"
+        if phase != self.phase:
+            self.phase = phase
+            self._run_clock(phase == "thinking")

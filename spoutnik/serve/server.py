@@ -1,0 +1,133 @@
+"""The HTTP server: its socket, its signals and its log."""
+
+import contextlib
+import errno
+import gc
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+from rich.status import Status
+
+from spoutnik.errors import UserError
+from spoutnik.generation.generation import Reply
+from spoutnik.generation.service import LiveReply, Service
+from spoutnik.serve import auth
+from spoutnik.serve.http_limits import bounded
+from spoutnik.serve.settings import Settings
+
+log = logging.getLogger("spoutnik.serve")
+
+
+class Server(uvicorn.Server):
+    """Reads the first model before it listens, and says when it is ready. The first Ctrl-C (or SIGTERM) lets what is under way
+    end, the second one does not."""
+
+    def __init__(self, app, service: Service, settings: Settings, status: Status, as_json: bool):
+        super().__init__(uvicorn.Config(
+            app, http=bounded(4 * settings.max_header_bytes), ws_max_size=settings.max_body_bytes, lifespan="on",
+            log_config=None, server_header=False, timeout_keep_alive=75,
+            timeout_graceful_shutdown=max(int(settings.shutdown_seconds), 1)))
+        self.service, self.settings, self.status, self.as_json = service, settings, status, as_json
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await self.service.model(None)
+        # What is here now stays: a collector that walks through all of it again and again stops every reply meanwhile. And
+        # it looks after some tens of requests, not several times in each.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 20)
+        self.status.stop()
+        await super().startup(sockets)
+        self._say_ready()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Unlike uvicorn's, raises none again at the end: a stop that was asked for is no failure."""
+        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        if self.should_exit or not self.started:
+            os._exit(130)
+        self.should_exit = self.service.draining = True
+        under_way = len(self.service.live)
+        if under_way:
+            print(f"\nStopping when {under_way} replies have ended, in {self.settings.shutdown_seconds:g} s at the latest. "
+                  "Ctrl-C again stops at once.", file=sys.stderr)
+
+    def _say_ready(self) -> None:
+        settings, names = self.settings, list(self.service.models)
+        here = auth.is_loopback(settings.host)
+        host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
+        url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+        if self.as_json:
+            print(json.dumps({"url": url, "api": f"{url}/v1", "models": names}), flush=True)
+            return
+        page = [f"Page    {url}/"] if settings.page else []
+        reach = "Nothing leaves this machine." if here else "Other machines can reach it, with an API key."
+        print("\n".join([*page, f"API     {url}/v1", f"Models  {', '.join(names)}", f"{reach} Ctrl-C stops it."]), flush=True)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Taken before the model is read; it listens when that is done."""
+    listener = None
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        return listener
+    except OSError as error:
+        if listener is not None:
+            listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"--port {port}: something else uses it, perhaps another `spoutnik serve`. Stop that, or choose "
+                            f"another: --port {port % 65535 + 1}.") from error
+        if error.errno == errno.EACCES:
+            raise UserError(f"--port {port}: this user may not use it. Choose one above 1023, and let a proxy pass on what "
+                            "comes to lower ones.") from error
+        raise UserError(f"--host {host}: is no address of this machine ({error.strerror}). Take 127.0.0.1, or 0.0.0.0 for "
+                        "all.") from error
+
+
+# ------------------------------------------------------------------------------------------------------------- the log
+
+class WithoutQuery(logging.Filter):
+    """The access log names paths alone, and not the page's many small files."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        client, method, path, version, status = record.args
+        record.args = client, method, path.partition("?")[0], version, status
+        return not path.startswith("/_nicegui")
+
+
+def log_to_stderr() -> None:
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+    access = logging.getLogger("uvicorn.access")
+    access.setLevel(logging.INFO)
+    access.addFilter(WithoutQuery())
+    log.setLevel(logging.INFO)
+
+
+def log_texts(live: LiveReply) -> None:
+    """For --log-prompts alone."""
+    tokenizer = live.served.tokenizer
+    said = [strand.ids if isinstance(live.reply, Reply) else strand.sample.token_ids for strand in live.reply.strands]
+    for ids in said:
+        log.info("%s %s: %r", live.name, live.served.id, tokenizer.decode([*live.plan.prompt, *ids], keep_special=True))
+
+
+def forbid_telemetry() -> None:
+    """FastAPI would send traces where the environment asks it to, and the hub's library counts its users."""
+    os.environ.pop("FASTAPI_OTEL_AUTO_CONFIGURE", None)
+    os.environ.update(OTEL_SDK_DISABLED="true", HF_HUB_DISABLE_TELEMETRY="1")

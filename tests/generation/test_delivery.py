@@ -1,0 +1,134 @@
+"""The thread that computes: who is handed out when, and that nobody waits for ever."""
+
+import asyncio
+import time
+
+import pytest
+import tiny
+
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.request import Request
+from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.errors import RunError
+from spoutnik.generation import engine_thread as workers
+from spoutnik.generation.engine_thread import Worker
+from spoutnik.generation.prefix_warmer import Warmer
+
+
+@pytest.fixture(scope="module")
+def llm():
+    model = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
+    return LLM(model, tiny.tokenizer(), max_num_seqs=8, memory="64MB")
+
+
+@pytest.fixture
+def worker(llm):
+    made = Worker(llm)
+    yield made
+    made.close()
+
+
+class Counted:
+    """A job of one request. news: how many tokens came at a time."""
+
+    def __init__(self, llm, tokens):
+        params = SamplingParams(max_tokens=tokens, ignore_eos=True)
+        self.core, self.news, self.failed = llm.core, [], None
+        self.request = Request(f"counted/{id(self)}", None, [5, 6, 7], params, 0, 0, owner=self)
+
+    @property
+    def done(self):
+        return self.failed is not None or bool(self.request.samples and self.request.samples[0].finish_reason)
+
+    def start(self):
+        self.core.add(self.request)
+
+    def advance(self):
+        self.news.append(len(self.core.new_tokens(self.request.samples[0])[0]))
+
+    def fail(self, reason):
+        self.failed = reason
+
+
+def run(worker, *jobs, seconds=20.0):
+    for job in jobs:
+        worker.begin(job)
+    deadline = time.monotonic() + seconds
+    while worker.call(lambda: bool(worker.jobs)).result(seconds):
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_one_reply_gets_its_first_token_at_once_and_all_of_it(worker, llm):
+    job = Counted(llm, 40)
+    run(worker, job)
+    assert job.news[0] == 1 and sum(job.news) == 40
+
+
+def test_many_replies_are_handed_out_in_larger_pieces_and_as_soon_as_they_end(worker, llm, monkeypatch):
+    monkeypatch.setattr(workers, "RATE", 1e-3)  # as if there were thousands
+    monkeypatch.setattr(workers, "SLOWEST", 60.0)
+    jobs = [Counted(llm, tokens) for tokens in (5, 50, 90)]
+    run(worker, *jobs)
+    assert [job.news for job in jobs] == [[5], [50], [90]]
+
+
+def test_a_mistake_in_one_job_is_not_the_others_problem(worker, llm):
+    bad, good = Counted(llm, 500), Counted(llm, 20)
+    bad.advance = lambda: 1 / 0
+    run(worker, bad, good)
+    assert "mistake" in bad.failed and sum(good.news) == 20 and not llm.core.requests
+    unable = Counted(llm, 5)
+    unable.start = lambda: 1 / 0
+    run(worker, unable)
+    assert "mistake" in unable.failed
+
+
+def test_what_is_asked_of_a_stopped_engine_is_refused_and_what_was_under_way_is_given_up(llm):
+    worker, job = Worker(llm), Counted(llm, 500)
+    worker.begin(job)
+    worker.close()
+    worker.close()
+    assert "stopped" in job.failed and not llm.core.requests
+    with pytest.raises(RunError, match="stopped"):
+        worker.call(lambda: None).result(5)
+
+
+def test_news_for_a_loop_that_is_closed_are_dropped(worker, llm):
+    job, loop = Counted(llm, 20), asyncio.new_event_loop()
+    loop.close()
+    counted = job.advance
+    job.advance = lambda: (counted(), worker.outbox.put(loop, print, "to nobody"))
+    run(worker, job)
+    assert sum(job.news) == 20
+
+
+def test_news_reach_their_loop_together_and_in_order(worker):
+    async def listen():
+        heard, loop = [], asyncio.get_running_loop()
+
+        def speak():
+            for word in "abc":
+                worker.outbox.put(loop, heard.append, word)
+
+        await asyncio.wrap_future(worker.call(speak))
+        while not heard:
+            await asyncio.sleep(0)
+        return heard
+
+    assert asyncio.run(listen()) == ["a", "b", "c"]
+
+
+def test_what_is_prepared_costs_nothing_before_the_engine_is_idle(llm, monkeypatch):
+    warmer, rendered = Warmer(llm), []
+    chat_ids = llm.tokenizer.chat_ids
+    monkeypatch.setattr(llm.tokenizer, "chat_ids", lambda *given, **more: rendered.append(0) or chat_ids(*given, **more))
+    for number in range(20):
+        warmer.prepare([{"role": "user", "content": f"question {number}"}, {"role": "assistant", "content": "answer"}], {})
+    assert not rendered
+    count = 0
+    while warmer.work():
+        count += 1
+        while llm.core.requests:
+            llm.core.step()
+    assert count == 16 and len(rendered) == 32

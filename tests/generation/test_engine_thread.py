@@ -1,0 +1,151 @@
+"""Whatever goes wrong in the engine's thread, whoever waits hears of it, and the thread goes on."""
+
+import threading
+
+import pytest
+import tiny
+
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.generation.completion import TextPlan, Texts
+from spoutnik.generation.engine_thread import Worker
+from spoutnik.generation.generation import Reply
+from spoutnik.generation.options import Options, plan_chat
+from spoutnik.generation.prefix_warmer import Warmer
+
+ASK = [{"role": "user", "content": "How many?"}]
+SECONDS = 20
+
+
+def small(blocks: int) -> LLM:
+    """A model whose cache holds fewer tokens than it has positions."""
+    made = LLM(tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=4096), tiny.tokenizer(), max_num_seqs=4)
+    made.core.scheduler.pool = type(made.core.scheduler.pool)(blocks)
+    return made
+
+
+@pytest.fixture(scope="module")
+def llm():
+    return LLM(tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=256), tiny.tokenizer(), max_num_seqs=4)
+
+
+@pytest.fixture
+def working():
+    """Makes workers, and stops them."""
+    made = []
+
+    def start(llm, idle=lambda: None):
+        made.append(Worker(llm, idle))
+        return made[-1]
+
+    yield start
+    for worker in made:
+        worker.close()
+
+
+class Heard:
+    """Waits for the end of one reply."""
+
+    def __init__(self):
+        self.deltas, self._over = [], threading.Event()
+
+    def __call__(self, deltas):
+        self.deltas += deltas
+        if any(delta.finish_reason for delta in deltas):
+            self._over.set()
+
+    @property
+    def last(self):
+        assert self._over.wait(SECONDS), "nobody said that it is over"
+        return self.deltas[-1]
+
+
+def begun(worker, llm, job=Reply):
+    heard, params = Heard(), SamplingParams(seed=1, max_tokens=20)
+    plan = TextPlan([[5, 6, 7]], params, 0) if issubclass(job, Texts) else plan_chat(llm, ASK, Options(params, max_tokens=20))
+    worker.begin(job(llm, f"job-{id(heard)}", plan, heard))
+    return heard
+
+
+def broken(plain, place):
+    def fail(self, *_):
+        raise ZeroDivisionError("a secret"[::-1])
+
+    return type("Broken", (plain,), {place: fail})
+
+
+@pytest.mark.parametrize("plain", [Reply, Texts])
+@pytest.mark.parametrize("place", ["start", "advance"])
+def test_a_job_that_fails_fails_alone(llm, working, caplog, plain, place):
+    worker = working(llm)
+    good = begun(worker, llm)
+    bad = begun(worker, llm, broken(plain, place))
+    assert bad.last.finish_reason == "error" and "ZeroDivisionError" in bad.last.stop_reason
+    assert "terces a" not in bad.last.stop_reason + caplog.text and "ZeroDivisionError" in caplog.text
+    assert good.last.finish_reason in ("stop", "length") and begun(worker, llm).last.finish_reason in ("stop", "length")
+    assert worker.broken is None and worker.call(lambda: len(llm.core.requests)).result(SECONDS) == 0
+
+
+def test_a_job_whose_end_fails_too_takes_nobody_with_it(llm, working):
+    worker = working(llm)
+    begun(worker, llm, broken(broken(Reply, "advance"), "fail"))
+    assert begun(worker, llm).last.finish_reason in ("stop", "length")
+
+
+def test_what_is_done_ahead_of_time_may_fail(llm, working):
+    worker = working(llm, idle=lambda: 1 / 0)
+    assert begun(worker, llm).last.finish_reason in ("stop", "length")
+
+
+def test_a_broken_engine_tells_those_who_come_later_too(llm, working, monkeypatch):
+    worker = working(llm)
+    monkeypatch.setattr(llm.core, "step", lambda: 1 / 0)
+    for _ in range(2):
+        assert begun(worker, llm).last.finish_reason == "error"
+    assert "ZeroDivisionError" in worker.broken
+
+
+# What the cache cannot hold would wait for ever, at the head of the line
+
+
+def test_a_long_conversation_is_not_prepared(working):
+    llm = small(blocks=8)
+    warmer, capacity = Warmer(llm), llm.core.scheduler.capacity
+    worker = working(llm, warmer.work)
+    said = "a " * capacity
+    worker.call(lambda: warmer.prepare([*ASK, {"role": "assistant", "content": said}], {})).result(SECONDS)
+    assert begun(worker, llm).last.finish_reason in ("stop", "length")
+
+
+def test_what_is_put_into_a_thought_must_fit_the_cache(working):
+    llm = small(blocks=8)
+    capacity = llm.core.scheduler.capacity
+    worker, heard = working(llm), Heard()
+    bias = {token: -100 for token in (*llm.tokenizer.eos_ids, llm.tokenizer.end_think_id)}
+    plan = plan_chat(llm, ASK, Options(SamplingParams(seed=1, logit_bias=bias), detect_loops=False))
+    reply = Reply(llm, "r", plan, heard)
+    worker.begin(reply)
+    for _ in range(8):
+        worker.call(lambda: reply.insert(" hm" * (capacity // 12))).result(SECONDS)
+    assert heard.last.finish_reason == "length" and reply.strands[0].answered
+    assert len(plan.prompt) + len(reply.strands[0].ids) <= capacity
+
+
+def test_a_model_that_wants_to_think_again_and_again_answers_all_the_same(llm):
+    """Each thought that was closed cost places, until none was left for an answer."""
+    begin, end = llm.tokenizer.think_id, llm.tokenizer.end_think_id
+    for bias in ({begin: 100}, {begin: 100, end: -100}, {begin: 8, end: 8}):
+        for more in ({}, {"max_tokens": 3}, {"max_thinking_tokens": 0}, {"max_thinking_tokens": 5}, {"enable_thinking": False}):
+            deltas = []
+            plan = plan_chat(llm, ASK, Options(SamplingParams(seed=1, logit_bias=bias), **more))
+            reply = Reply(llm, "r", plan, deltas.extend)
+            reply.start()
+            while not reply.done:
+                assert llm.core.requests
+                llm.core.step()
+                reply.advance()
+            strand, = reply.strands
+            assert "".join(delta.answer for delta in deltas).strip(), (bias, more)
+            assert strand.generated <= plan.params.max_tokens
+            assert len(plan.prompt) + len(strand.ids) <= llm.config.max_position_embeddings
+            assert plan.may_think or not "".join(delta.thought for delta in deltas)

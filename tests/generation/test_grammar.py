@@ -1,0 +1,331 @@
+"""Answers with a form: whatever the model would rather say, what it says is JSON of the schema, or a call of a tool."""
+
+import json
+import random
+import re
+
+import pytest
+import tiny
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken
+
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.errors import RunError, UserError
+from spoutnik.generation.generation import Reply
+from spoutnik.generation.grammar import constraint
+from spoutnik.generation.options import Options, plan_chat
+from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
+from spoutnik.generation.tools.formats import DEEPSEEK_R1, HERMES, LLAMA3
+from spoutnik.generation.voting import Whole
+from spoutnik.text.chat_template import ChatTemplates
+
+CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer"}},
+        "required": ["city"], "additionalProperties": False}
+TOOLS = [{"type": "function", "function": {"name": "weather", "description": "Of a city.", "parameters": CITY}},
+         {"type": "function", "function": {"name": "now"}}]
+# Templates as far as they tell how calls are written.
+TEMPLATES = {"hermes": "{{ tools }}<tool_call>", "deepseek": "<｜tool▁call▁begin｜>```json", "v31": "<｜tool▁call▁begin｜>",
+             "llama": '{{ tools }}<|start_header_id|>"parameters": '}
+
+
+def make_llm(template=None, marks=(), special=False):
+    tokenizer = tiny.tokenizer()
+    tokenizer.bpe.add_tokens([AddedToken(mark, special=special, normalized=False) for mark in marks])
+    if template is not None:
+        tokenizer.templates = ChatTemplates({"default": template}, "test")
+    return LLM(tiny.model(tiny.QWEN, vocab_size=320, max_position_embeddings=512), tokenizer, max_num_seqs=8)
+
+
+@pytest.fixture(scope="module")
+def llm():
+    return make_llm()
+
+
+@pytest.fixture(scope="module")
+def llms():
+    made = {"own": make_llm()}
+    for name, template in TEMPLATES.items():
+        made[name] = make_llm(template)
+    made["tokens"] = make_llm(TEMPLATES["hermes"], HERMES.marks)
+    made["special tokens"] = make_llm(TEMPLATES["deepseek"], DEEPSEEK_R1.marks, special=True)
+    return made
+
+
+def schema_format(schema, **more):
+    return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, **more}}
+
+
+def write(llm, made, seed, most=400, end=0.3):
+    """A random walk under the constraint; (text, has it ended)."""
+    grammar, choose, ids = made(), random.Random(seed), []
+    while len(ids) < most:
+        logits = torch.zeros(llm.config.vocab_size)
+        grammar.apply(logits, len(ids))
+        allowed = logits.isfinite().nonzero()[:, 0].tolist()
+        ends = [token for token in allowed if token in llm.core.eos_ids]
+        allowed = [token for token in allowed if token != llm.tokenizer.think_id]
+        token = ends[0] if ends and choose.random() < end else choose.choice(allowed)
+        grammar.feed(token)
+        if token in ends:
+            return llm.tokenizer.decode(ids, keep_special=True), True
+        ids.append(token)
+    return llm.tokenizer.decode(ids, keep_special=True), False
+
+
+def fits(value, schema):
+    """The few words of JSON schema that these tests use."""
+    kinds = {"object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool}
+    if "anyOf" in schema:
+        return any(fits(value, one) for one in schema["anyOf"])
+    if "enum" in schema:
+        return value in schema["enum"]
+    if not isinstance(value, kinds[schema["type"]]):
+        return False
+    if schema["type"] == "object":
+        properties = schema["properties"]
+        return set(schema["required"]) <= set(value) <= set(properties) and all(fits(value[k], properties[k]) for k in value)
+    if schema["type"] == "array":
+        return len(value) <= schema["maxItems"] and all(fits(one, schema["items"]) for one in value)
+    return schema["type"] != "string" or len(value) <= schema["maxLength"]
+
+
+leaves = st.sampled_from([{"type": "string", "maxLength": 5}, {"type": "integer"}, {"type": "number"}, {"type": "boolean"},
+                          {"enum": ["a", "é\n", 3, None]}])
+
+
+@st.composite
+def objects(draw, inner):
+    properties = draw(st.dictionaries(st.text("abé \"", min_size=1, max_size=3), inner, max_size=3))
+    required = draw(st.sets(st.sampled_from(sorted(properties)))) if properties else ()
+    return {"type": "object", "properties": properties, "required": sorted(required), "additionalProperties": False}
+
+
+schemas = st.recursive(leaves, lambda inner: st.one_of(
+    objects(inner), st.builds(lambda items: {"type": "array", "items": items, "maxItems": 2}, inner),
+    st.builds(lambda some: {"anyOf": some}, st.lists(inner, min_size=1, max_size=2))), max_leaves=6)
+
+
+@given(schema=schemas, seed=st.integers(0, 999))
+def test_whatever_is_chosen_under_the_mask_is_json_of_the_schema(schema, seed, llm):
+    text, ended = write(llm, constraint(llm, schema_format(schema)), seed)
+    if ended:
+        assert fits(json.loads(text), schema)
+
+
+@given(seed=st.integers(0, 999))
+def test_an_object_without_a_schema(seed, llm):
+    text, ended = write(llm, constraint(llm, {"type": "json_object"}), seed, most=150)
+    assert text.lstrip("\n")[0] == "{" and len(text) - len(text.lstrip()) <= 2
+    assert not ended or isinstance(json.loads(text), dict)
+
+
+def test_free_text_has_no_constraint(llm):
+    assert constraint(llm) is None and constraint(llm, {"type": "text"}) is None
+    assert constraint(llm, None, TOOLS, "none") is None and constraint(llm, None, []) is None
+
+
+def test_a_complete_answer_can_only_end_and_no_mark_can_be_said(llm):
+    tokenizer, grammar = llm.tokenizer, constraint(llm, schema_format({"enum": ["</think>"]}))()
+    for token in tokenizer.encode('"</think>"'):
+        logits = torch.zeros(320)
+        grammar.apply(logits, 0)
+        allowed = set(logits.isfinite().nonzero()[:, 0].tolist())
+        assert token in allowed and not allowed & {tokenizer.end_think_id, tokenizer.bos_id, tokenizer.user_id, 319}
+        grammar.feed(token)
+    grammar.apply(logits := torch.zeros(320), 9)
+    assert logits.isfinite().nonzero()[:, 0].tolist() == [tokenizer.eos_id]
+
+
+def test_a_thought_may_open_only_before_the_answer(llm):
+    grammar, think = constraint(llm, {"type": "json_object"})(), llm.tokenizer.think_id
+    for token, may in ((think, True), (llm.tokenizer.encode("{")[0], True), (think, False)):
+        grammar.apply(logits := torch.zeros(320), 0)
+        assert bool(logits[token].isfinite()) == may
+        if may:
+            grammar.feed(token)
+
+
+def test_where_others_forbade_all_that_may_come_the_form_wins(llm):
+    grammar = constraint(llm, {"type": "json_object"})()
+    for token in llm.tokenizer.encode("{}"):
+        grammar.feed(token)
+    logits = torch.zeros(320)
+    logits[llm.tokenizer.eos_id] = float("-inf")  # min_tokens
+    grammar.apply(logits, 2)
+    assert logits.argmax() == llm.tokenizer.eos_id and logits.isfinite().sum() == 1
+
+
+def test_a_token_that_cannot_follow_fails_with_a_sentence(llm):
+    grammar = constraint(llm, {"type": "json_object"})()
+    with pytest.raises(RunError, match="held to its form"):
+        grammar.feed(llm.tokenizer.encode("x")[0])
+
+
+@pytest.mark.parametrize(("schema", "where"), [
+    ({"type": "object", "properties": {"a": {"type": "array", "items": {"type": "array", "uniqueItems": True}}}},
+     "at /properties/a/items it.*uniqueItems"),
+    ({"$defs": {"b": {"type": "string", "pattern": "(?=a)b"}}, "anyOf": [{"type": "null"}, {"$ref": "#/$defs/b"}]},
+     "look-around"),
+    ({"type": "strin"}, "schema: it cannot be promised.*strin"), ({"$ref": "https://example.org/x"}, "example.org"),
+    ({"enum": []}, "Unsatisfiable"), ({"type": "integer", "multipleOf": 999999937}, "response_format: .* simpler"),
+    (["string"], "must be a JSON schema"), (True, "must be a JSON schema")])
+def test_what_cannot_be_promised_is_refused_with_its_place(schema, where, llm):
+    with pytest.raises(UserError, match=where):
+        constraint(llm, schema_format(schema))
+
+
+anything = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3), st.sampled_from(
+        ["object", "array", "string", "#", "#/$defs/a", "date", "a+", "(?=a)", "\ud800"])),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(
+        ["type", "properties", "items", "anyOf", "oneOf", "allOf", "$ref", "$defs", "enum", "const", "required", "pattern", "a",
+         "format", "minItems", "maxLength", "minimum", "multipleOf", "additionalProperties", "prefixItems", "not",
+         "x-guidance", "definitions", "patternProperties", "minProperties", "uniqueItems"]), inner, max_size=4)), max_leaves=12)
+
+
+@settings(max_examples=150)
+@given(schema=anything, strict=st.booleans())
+def test_any_schema_is_compiled_or_refused(schema, strict, llm):
+    tool = {"type": "function", "function": {"name": "f", "parameters": schema, "strict": strict}}
+    for given_format, tools in ((schema_format(schema), None), (None, [tool])):
+        try:
+            made = constraint(llm, given_format, tools, "required" if tools else None)
+        except UserError as error:
+            assert re.match(r"response_format|tools", str(error))
+            continue
+        try:
+            write(llm, made, 1, most=20)
+        except RunError as error:
+            assert "held to its form" in str(error)
+
+
+def test_nested_too_deeply(llm):
+    for depth in (200, 3000):
+        schema = {"type": "null"}
+        for _ in range(depth):
+            schema = {"type": "array", "items": schema}
+        with pytest.raises(UserError, match="cannot be promised"):
+            constraint(llm, schema_format(schema))
+
+
+@pytest.mark.parametrize("given", [{"type": "grammar"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": 3}])
+def test_unknown_formats_are_refused(given, llm):
+    with pytest.raises(UserError, match="response_format"):
+        constraint(llm, given)
+
+
+def test_a_tool_that_is_not_strict_may_have_a_schema_that_is_only_half_kept(llm):
+    tool = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}}
+    assert constraint(llm, None, [{"type": "function", "function": tool}]) is not None
+    with pytest.raises(UserError, match="tools: f.parameters: at /properties/a it cannot be promised.*uniqueItems"):
+        constraint(llm, None, [{"type": "function", "function": tool | {"strict": True}}])
+
+
+@pytest.mark.parametrize("name", ["own", "tokens", "special tokens", *TEMPLATES])
+@given(seed=st.integers(0, 999))
+@example(seed=0)
+def test_required_calls_are_calls(name, seed, llms):
+    llm, schemas = llms[name], {tool["function"]["name"]: tool["function"].get("parameters") for tool in TOOLS}
+    text, ended = write(llm, constraint(llm, None, TOOLS, "required"), seed, end=0.8)
+    reader = ToolCallStream(llm.tokenizer, TOOLS, "required")
+    parts = [reader.feed(text), reader.close()]
+    calls = whole_calls(parts[0][1])
+    assert not ended or (calls and not parts[0][0].strip() and not parts[1][0])
+    for call in calls[:len(calls) if ended else -1]:
+        arguments = json.loads(call["function"]["arguments"])
+        schema = schemas[call["function"]["name"]]
+        assert arguments == {} if schema is None else fits(arguments, schema)
+
+
+@pytest.mark.parametrize("name", ["own", "tokens", "special tokens", *TEMPLATES])
+def test_one_call_and_the_one_that_was_named(name, llms):
+    llm, choice = llms[name], {"type": "function", "function": {"name": "now"}}
+    for seed in range(5):
+        text, ended = write(llm, constraint(llm, None, TOOLS, choice, parallel=False), seed)
+        reader = ToolCallStream(llm.tokenizer, TOOLS, choice)
+        calls = whole_calls(reader.feed(text)[1])
+        assert ended and [call["function"]["name"] for call in calls] == ["now"]
+
+
+@pytest.mark.parametrize("name", ["own", "tokens", "special tokens", *TEMPLATES])
+def test_auto_is_free_until_a_call_begins(name, llms):
+    llm = llms[name]
+    format = ToolCallStream(llm.tokenizer, TOOLS).format
+    made = constraint(llm, None, TOOLS)
+
+    def allowed(text):
+        """Does the constraint let this be said, and then let it end?"""
+        grammar = made()
+        for token in llm.tokenizer._encode_frame(text):  # marks as single tokens, where they are
+            grammar.apply(logits := torch.zeros(320), 0)
+            if not logits[token].isfinite():
+                return None
+            grammar.feed(token)
+        grammar.apply(logits := torch.zeros(320), 0)
+        return bool(logits[llm.tokenizer.eos_id].isfinite())
+
+    call = format.written([("weather", '{"city": "x"}')])
+    assert allowed("A plain answer, 1 < 2.") is True and allowed(call) is True and allowed(call[:-1]) is not True
+    assert allowed("\n\n" + call) is True
+    assert allowed(format.written([("whether", '{"city": "x"}')])) is None
+    assert allowed(format.written([("weather", '{"town": "x"}')])) is None
+    if format is not LLAMA3:
+        assert allowed("Let me see.\n" + call) is True
+        assert allowed(format.written([("weather", '{"city": "x"}'), ("now", "{}")])) is True
+
+
+def test_json_or_a_call(llms):
+    made = constraint(llms["own"], schema_format(CITY), TOOLS)
+    heads = {write(llms["own"], made, seed, most=60)[0].strip()[:6] for seed in range(30)}
+    assert {head[0] for head in heads} == {"{", "<"}
+    with pytest.raises(UserError, match="leave out tools|Leave out tools"):
+        constraint(llms["llama"], schema_format(CITY), TOOLS)
+
+
+def whole(llm, options):
+    plan = plan_chat(llm, [{"role": "user", "content": "Now?"}], options)
+    deltas, made = [], Whole()
+    reply = Reply(llm, "r", plan, deltas.extend)
+    reply.start()
+    while not reply.done:
+        llm.core.step()
+        reply.advance()
+    for delta in deltas:
+        made.add(delta)
+    return made
+
+
+@given(seed=st.integers(0, 99), budget=st.integers(1, 80), thought=st.integers(0, 40))
+def test_the_answer_alone_is_held_to_the_form(seed, budget, thought, llm):
+    made = whole(llm, Options(SamplingParams(seed=seed, temperature=1.0, top_p=1.0), max_tokens=budget,
+                              max_thinking_tokens=thought, constrain=constraint(llm, schema_format(CITY))))
+    assert made.answer and "<think>" not in made.answer and made.finish_reason in ("stop", "length")
+    assert made.answer.startswith("{")
+    if made.finish_reason == "stop":
+        assert fits(json.loads(made.answer), CITY)
+
+
+@pytest.mark.parametrize("name", ["tokens", "special tokens"])
+def test_marks_that_are_tokens_are_part_of_the_answer(name, llms):
+    made = whole(llms[name], Options(SamplingParams(seed=1), max_tokens=400, constrain=constraint(
+        llms[name], None, TOOLS, {"type": "function", "function": {"name": "now"}}, parallel=False)))
+    reader = ToolCallStream(llms[name].tokenizer, TOOLS)
+    assert made.finish_reason == "stop" and whole_calls(reader.feed(made.answer)[1])[0]["function"]["name"] == "now"
+
+
+def test_a_matcher_that_breaks_fails_this_reply_and_no_other(llm):
+    class Broken:
+        done = False
+
+        def feed(self, token):
+            raise RunError("the form broke.")
+
+        def apply(self, logits, generated):
+            pass
+
+    failed = whole(llm, Options(SamplingParams(seed=1), max_tokens=30, max_thinking_tokens=5, constrain=Broken))
+    assert (failed.finish_reason, failed.stop_reason) == ("error", "the form broke.")
+    assert whole(llm, Options(SamplingParams(seed=1), max_tokens=30, max_thinking_tokens=5)).answer

@@ -1,0 +1,131 @@
+"""What the page shows as text: what models write is made harmless, formulas and code are drawn, two languages are spoken."""
+
+import re
+from dataclasses import fields
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from spoutnik.generation import generation
+from spoutnik.page.markup import LONGEST_FORMULA, Growing, mathml, render
+from spoutnik.page.strings import EN, FR, choose
+
+OURS = {"p", "br", "em", "strong", "s", "code", "pre", "span", "div", "button", "a", "ul", "ol", "li", "blockquote", "hr",
+        "table", "thead", "tbody", "tr", "th", "td", *(f"h{n}" for n in range(1, 7))}
+
+
+class Harmless(HTMLParser):
+    """Every element is one of ours or MathML, and none can run or fetch anything."""
+
+    def handle_starttag(self, tag, attrs):
+        assert tag in OURS or tag == "math" or re.fullmatch("m[a-z]+|none", tag), tag
+        for name, value in attrs:
+            assert not name.startswith("on") and name not in ("src", "srcset", "xlink:href", "action"), name
+            assert name != "style" or tag in ("th", "td") and re.fullmatch("text-align:(left|right|center)", value), value
+            if name == "href":
+                assert tag == "a" and not re.match(r"\s*(javascript|vbscript|file|data:(?!image/))", value, re.I), value
+
+
+def harmless(html: str) -> str:
+    Harmless().feed(html)
+    return html
+
+
+HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))", "![x](http://elsewhere/x.png)",
+           r"$\text{<script>alert(1)</script>}$", r"\(\href{javascript:alert(1)}{x}\)", r"$$\style{background:url(http://x)}{y}$$",
+           r"\[\text{</math><img src=x onerror=alert(1)>}\]", "```\"><script>\nx\n```", "`<b>`", "<svg onload=alert(1)>",
+           r"$\text{&lt;img src=x onerror=alert(1)&gt;}$", "<a href=javascript:alert(1)>x</a>", "&lt;b&gt;",
+           "[x]: javascript:alert(1)\n\n[x]", "<!--", "|a|b|\n|-|-|\n|<b>|$x$|", "> $$\n> x\n> $$", "$", "$$", "\\[", "\n", " ",
+           "a", "1", "*", "- "]
+
+
+@given(st.lists(st.sampled_from(HOSTILE), max_size=12).map("".join))
+def test_whatever_a_model_writes_is_harmless(text):
+    harmless(render(text))
+
+
+@given(st.text(st.sampled_from("\\{}$^_&<>\"'a1 frctexhlsyb()[]\n"), max_size=60))
+def test_any_formula_is_harmless(formula):
+    harmless(mathml(formula, False) + mathml(f"\\text{{{formula}}}", True))
+
+
+@pytest.mark.parametrize("text, said", [
+    (r"$x^2$", '<math display="inline"><mrow><msup><mi>x</mi><mn>2</mn></msup></mrow></math>'),
+    (r"\(x\)", '<math display="inline"><mrow><mi>x</mi></mrow></math>'),
+    ("$$\nx\n- y\n$$", '<math display="block"><mrow><mi>x</mi><mo>\u2212</mo><mi>y</mi></mrow></math>'),
+    ("so \\[ x \\] it is", '<p>so <math display="block"><mrow><mi>x</mi></mrow></math> it is</p>'),
+    (r"$a\$b$", "<mi>$</mi>"), ("`$x$`", "<code>$x$</code>"), ("It costs $5 or $6.", "It costs $5 or $6."),
+    ("from $ 5 to 6 $ now", "from $ 5 to 6 $ now"), (r"$x^$", '<code class="formula">x^</code>'),
+    ("a\nb", "a<br>\nb"),
+    ("![cat](http://e.example/c.png)", '<a href="http://e.example/c.png" rel="noopener noreferrer">cat</a>'),
+    ("```python\nx = 1\n```", '<span class="n">x</span>'), ("```\n<b>\n```", "&lt;b&gt;"), ("~~no~~", "<s>no</s>"),
+    ("|a|\n|-|\n|b|", "<td>b</td>"),
+])
+def test_markdown_formulas_and_code(text, said):
+    assert said in harmless(render(text))
+
+
+def test_a_formula_without_end_is_shown_as_it_is():
+    long = "$" + "x+" * LONGEST_FORMULA + "y$"
+    assert "<math" not in render(long) and "<math" not in mathml("x" * (LONGEST_FORMULA + 1), False)
+    assert mathml("{" * 1500 + "}" * 1500, False).startswith(("<math", "<code"))
+
+
+@given(st.lists(st.sampled_from([*HOSTILE, "\n\n", "Words. ", "1. one\n", "# Title\n", "```py\nx\n```\n", "\n\\]",
+                                 "$$\nx\n$$\n"]), max_size=14).map("".join), st.integers(1, 9))
+def test_a_text_that_grows_ends_as_if_it_had_come_at_once(text, step):
+    """Apart from references, which the end may define for what stands before it."""
+    if re.search(r"\[x\]:", text):
+        return
+    growing, settled = Growing(), ""
+    for end in range(step, len(text) + step, step):
+        growing._due = 0.0
+        new = growing.feed(text[:end])
+        settled += new[0] if new else ""
+    settled += growing.feed(text, over=True)[0]
+    assert settled == render(text)
+
+
+def test_rendering_leaves_time_for_other_things():
+    growing = Growing()
+    assert growing.feed("a") and growing.feed("a") is None and growing.feed("ab") is None
+    assert growing.feed("ab", over=True) == ("<p>ab</p>\n", "")
+
+
+# ----------------------------------------------------------------------------------------------------------- its words
+
+def test_both_languages_say_everything_with_the_same_blanks():
+    for one in fields(EN):
+        for words in (EN, FR):
+            value = getattr(words, one.name)
+            assert value if isinstance(value, str) else all(value)
+        if isinstance(getattr(EN, one.name), str):
+            assert getattr(EN, one.name).count("{}") == getattr(FR, one.name).count("{}"), one.name
+    assert set(EN.efforts) == set(FR.efforts)
+
+
+@pytest.mark.parametrize("accepted, chosen, language", [
+    ("fr-CH, fr;q=0.9, en;q=0.8", None, "fr"), ("de, en;q=0.5, fr;q=0.7", None, "fr"), ("en-GB,en", None, "en"),
+    ("", None, "en"), ("*", None, "en"), ("fr;q=0, en;q=0.1", None, "en"), ("fr;q=x", None, "en"),
+    ("en", "fr", "fr"), ("fr", "xx", "fr")])
+def test_the_language_is_the_readers(accepted, chosen, language):
+    assert choose(accepted, chosen).language == language
+
+
+def test_warnings_and_numbers_are_said_in_the_readers_language():
+    assert FR.warning(generation.CUT.format(12)) == FR.cut_warning.format(12)
+    assert FR.warning(generation.UNCLOSED) == FR.unclosed_warning and FR.warning("another") == "another"
+    assert EN.tokens(1) == "1 token" and EN.tokens(1840) == "1,840 tokens" and FR.tokens(1840) == "1\u202f840 jetons"
+    assert EN.seconds(0.44) == "0.4\u00a0s" and FR.seconds(9.4) == "9,4\u00a0s" and EN.seconds(75) == "1\u00a0min 15\u00a0s"
+
+
+def test_formulas_have_the_spaces_of_tex():
+    assert "<mo>±</mo>" in mathml(r"6 \pm 1", False)
+    for formula in ("b = -12", r"2 \times -3", "(-2)"):
+        assert '<mo form="prefix" lspace="0" rspace="0">−</mo>' in mathml(formula, False), formula
+    for formula in ("a - b", "(a)-3", "|x| - 1", "-x"):  # browsers know these by themselves
+        assert "<mo>−</mo>" in mathml(formula, False), formula
+    for formula, spaces in ((r"\sin x", 1), (r"\sin^2 x", 1), (r"\sin(x)", 0), (r"\frac{1}{\sin}", 0), (r"\sin", 0)):
+        assert mathml(formula, False).count("<mspace") == spaces, formula

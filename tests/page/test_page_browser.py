@@ -1,0 +1,275 @@
+"""The page in a real browser: one asks, watches the thought, ends it, reloads, votes, with keys alone or on a phone.
+
+Needs playwright and a Chromium; it is skipped without them.
+"""
+
+import shutil
+import signal
+
+import pytest
+from fastapi import FastAPI
+from listening import listening
+from scripted import scripted_service
+
+from spoutnik import page as pages
+from spoutnik.serve.settings import Settings
+from spoutnik.store.history import History
+
+playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e '.[dev]'")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
+# It reaches this machine and nothing else, so that it behaves the same where there is no network. A container has no sandbox
+# and little shared memory to give.
+QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-domain-reliability", "--disable-sync",
+         "--no-first-run", "--no-pings", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+         "--no-sandbox", "--disable-dev-shm-usage"]
+PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
+PATIENCE = 20_000  # milliseconds, for what a test waits for
+LONGEST = 180  # seconds, for a test: some of playwright's calls have no limit of their own
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET, timeout=60_000)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(autouse=True)
+def bounded():
+    def give_up(*_):
+        raise TimeoutError(f"the test has not ended after {LONGEST} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(LONGEST)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.fixture
+def serving(make_service, tmp_path):
+    """The address and the service of a page whose thoughts stop at their middle until they are steered."""
+    service, app = scripted_service(make_service)(("alpha", "beta"), held=True), FastAPI()
+    pages.mount(app, service, Settings(data=tmp_path), History(tmp_path / "history.db"))
+    with listening(app) as url:
+        yield f"{url}/", service
+
+
+@pytest.fixture
+def visit(chromium, serving):
+    """Opens the page. Whatever went wrong in the browser, or went to another address, fails the test."""
+    opened = []
+
+    def open_page(**how):
+        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, "locale": "en-US"} | how)
+        page, wrong = context.new_page(), []
+        page.set_default_timeout(PATIENCE)
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+        page.on("request", lambda request: wrong.append(request.url)
+                if not request.url.startswith((serving[0], "data:", "blob:")) else None)
+        opened.append((context, wrong))
+        page.goto(serving[0])
+        page.get_by_label("Your question" if how.get("locale") != "fr-FR" else "Votre question").wait_for()
+        return page
+
+    yield open_page
+    for context, wrong in opened:
+        context.close()
+        assert wrong == []
+
+
+def ask(page, question="Find the roots."):
+    page.get_by_label("Your question").fill(question)
+    page.keyboard.press("Enter")
+
+
+def answered(page, count=1):
+    page.wait_for_function(f"document.querySelectorAll('.answer[aria-busy=false]').length == {count}")
+    return page.locator(".answer").nth(count - 1)
+
+
+def test_ask_watch_end_reload(visit, serving):
+    page = visit()
+    ask(page)
+    page.get_by_text("10 tokens").wait_for()
+    thought = page.locator("details.thought")
+    assert thought.get_attribute("open") is not None and "First I look" in thought.inner_text()
+    page.reload()  # it goes on meanwhile
+    page.get_by_label("Add to the thought").first.fill("Check the sum.")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Pause").click()
+    page.get_by_text("Paused").wait_for()
+    page.get_by_role("button", name="Answer now").click()
+    answer = answered(page)
+    assert serving[1].started[0].inserted == [" Check the sum. "]
+    assert answer.locator("math").count() == 2 and answer.locator("mfrac").count() == 1
+    assert answer.locator(".code .k").first.inner_text() == "def"
+    assert answer.locator("img, script").count() == 0 and page.title() == "Spoutnik"
+    assert "reached its budget" in answer.get_by_role("note").inner_text()
+    assert thought.get_attribute("open") is None
+    page.reload()
+    assert "there are two" in answered(page).inner_text()
+    page.locator("details.thought summary").click()
+    page.get_by_text("Check the sum.").wait_for()
+    assert page.get_by_label("Conversations").get_by_role("button", name="Find the roots.", exact=True).count() == 1
+    page.get_by_role("button", name="New conversation").click()
+    page.get_by_text("What shall we think about?").wait_for()
+    page.get_by_role("button", name="Find the roots.", exact=True).click()
+    answered(page)
+
+
+def test_keys_alone(visit, serving):
+    """Enter sends, Shift+Enter does not, Escape stops; what is typed after Enter stays; all can be reached with Tab."""
+    page = visit()
+    page.get_by_label("Your question").focus()
+    page.keyboard.type("One")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("Two")
+    page.keyboard.press("Enter")
+    page.keyboard.type("and then")
+    page.get_by_role("button", name="Answer now").wait_for()
+    assert page.locator(".asked .said").inner_text() == "One\nTwo"
+    assert page.get_by_label("Your question").input_value() == "and then"
+    page.keyboard.press("Enter")  # not while one is answered, and nothing is lost
+    assert page.get_by_label("Your question").input_value() == "and then"
+    page.keyboard.press("Escape")
+    answer = answered(page)
+    assert "Stopped" in answer.inner_text() and serving[1].started[0].aborted
+    page.evaluate("document.activeElement.blur(); scrollTo(0, 0)")
+    reached = set()
+    for _ in range(25):
+        page.keyboard.press("Tab")
+        reached.add(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.innerText"))
+    assert {"Conversations", "Français", "Answer again", "Your question", "Send", "Attach a text file",
+            "Skip to the question"} <= reached
+
+
+def test_edit_retry_copy_files_and_opinions(visit, serving, tmp_path):
+    serving[1].held = False
+    page = visit(permissions=["clipboard-read", "clipboard-write"])
+    page.set_input_files("input[type=file]", [{"name": "bad.bin", "mimeType": "application/octet-stream", "buffer": b"\xff\0"}])
+    page.get_by_text("bad.bin is not a text file").wait_for()
+    page.set_input_files("input[type=file]", [{"name": "notes.txt", "mimeType": "text/plain", "buffer": "é = 1".encode()}])
+    page.locator(".files .file").wait_for()
+    ask(page)
+    answer = answered(page)
+    page.locator(".asked .file", has_text="notes.txt").wait_for()
+    answer.get_by_role("button", name="Copy", exact=True).first.click()
+    assert page.evaluate("navigator.clipboard.readText()").startswith("def roots")
+    page.get_by_role("status").get_by_text("Copied").wait_for(state="attached")
+    answer.get_by_role("button", name="Copy", exact=True).last.click()
+    page.wait_for_function("navigator.clipboard.readText().then(text => text.startsWith('The roots are'))")
+    answer.get_by_role("button", name="Good answer").click()
+    page.wait_for_selector("[aria-label='Good answer'][aria-pressed=true]")
+    answer.get_by_role("button", name="Correct this answer").click()
+    page.get_by_role("textbox", name="Correct this answer").fill("There are **two**.")
+    page.get_by_role("button", name="Save").click()
+    page.get_by_text("You corrected this answer").wait_for()
+    assert "There are **two**." in (tmp_path / "feedback" / "tasks.jsonl").read_text()
+    answer.get_by_role("button", name="Answer again").click()
+    page.wait_for_function("!document.querySelector('.correction')")
+    answered(page)
+    page.locator(".asked").hover()
+    page.get_by_role("button", name="Edit").click()
+    page.get_by_role("textbox", name="Edit").fill("Find them again.")
+    page.keyboard.press("Enter")
+    page.get_by_text("Find them again.").wait_for()
+    answered(page)
+    asked = [message.content for message in History(tmp_path / "history.db").open(page.url.split("=")[1])]
+    assert asked[0] == "Find them again.\n\nnotes.txt:\n```\né = 1\n```" and len(asked) == 2
+
+
+def test_model_effort_and_thoughts_are_chosen_and_remembered(visit, serving):
+    serving[1].held = False
+    page = visit()
+    page.get_by_role("button", name="Model and thinking").first.click()
+    page.get_by_role("combobox", name="Model", exact=True).select_option("beta")
+    for name, key, times in (("Effort", "ArrowLeft", 2), ("Parallel thoughts", "ArrowRight", 3)):
+        page.get_by_role("slider", name=name).focus()
+        for _ in range(times):
+            page.keyboard.press(key)
+    page.get_by_role("button", name="beta, low, 4 thoughts").wait_for()
+    page.keyboard.press("Escape")
+    ask(page)
+    assert "4 of 4 thoughts agree" in answered(page).inner_text()
+    plan = serving[1].started[0].plan
+    assert plan.params.n == 4 and plan.max_thinking_tokens == plan.params.max_tokens // 8
+    page.reload()
+    page.get_by_role("button", name="beta, low, 4 thoughts").wait_for()
+
+
+def test_the_arena_is_blind_until_the_vote(visit, serving, tmp_path):
+    page = visit()
+    page.get_by_role("tab", name="Arena").click()
+    page.get_by_label("A question for both").fill("Which?")
+    page.keyboard.press("Enter")
+    page.locator(".side .steer").nth(1).wait_for()
+    assert "alpha" not in page.locator(".sides").inner_text() and "beta" not in page.locator(".sides").inner_text()
+    for side in range(2):
+        page.locator(".side").nth(side).get_by_role("button", name="Answer now").click()
+    page.get_by_role("button", name="B is better").click()
+    page.locator(".revealed").wait_for()
+    shown = [head.inner_text() for head in page.locator(".side-name").all()]
+    assert sorted(head.split(": ")[1] for head in shown) == ["alpha", "beta"]
+    first = page.locator(".ratings tbody tr").first
+    assert first.locator("td").first.inner_text() == shown[1].split(": ")[1] and "1,095" in first.inner_text()
+    (vote,) = History(tmp_path / "history.db").votes()
+    assert vote.winner == shown[1].split(": ")[1] and vote.extras["question"] == "Which?"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_phone_in_french(visit, serving, scheme):
+    """Nothing is wider than the screen, and what is pressed is large enough; the colours follow the system."""
+    serving[1].held = False
+    page = visit(**PHONE, locale="fr-FR", color_scheme=scheme)
+    assert page.evaluate("document.documentElement.lang") == "fr"
+    assert ("body--dark" in page.locator("body").get_attribute("class")) == (scheme == "dark")
+    page.get_by_label("Votre question").fill("Trouve les racines.")
+    page.get_by_role("button", name="Envoyer").click()
+    answered(page)
+    page.get_by_role("button", name="Modèle et réflexion").first.click()
+    page.get_by_role("slider", name="Effort").wait_for()
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    panel = page.locator(".panel-body").bounding_box()
+    assert panel["x"] >= 0 and panel["x"] + panel["width"] <= 390
+    page.keyboard.press("Escape")
+    small = """[...document.querySelectorAll('button, label.attach, summary')].filter(e => e.offsetParent).filter(e => {
+        const box = e.getBoundingClientRect();
+        return box.height < 28 || box.width < 28;
+    }).map(e => e.outerHTML)"""
+    assert page.evaluate(small) == []
+    page.get_by_role("button", name="Conversations").click()
+    page.get_by_role("button", name="Nouvelle conversation").click()
+    page.get_by_text("À quoi allons-nous réfléchir").wait_for()
+    page.get_by_role("button", name="English").click()
+    page.get_by_text("What shall we think about?").wait_for()
+
+
+def test_colours_can_be_told_apart(visit, serving):
+    """Text against what lies behind it: 4.5 to 1, as WCAG AA asks, in both schemes."""
+    serving[1].held = False
+    for scheme in ("light", "dark"):
+        page = visit(color_scheme=scheme)
+        ask(page)
+        answered(page)
+        faint = page.evaluate("""() => {
+          const parts = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
+          const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+            .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+          const behind = (e) => {
+            for (; e; e = e.parentElement) {
+              const colour = parts(getComputedStyle(e).backgroundColor);
+              if (colour.length === 3 || colour[3] === 1) return colour;
+            }
+            return [255, 255, 255];
+          };
+          return [...document.querySelectorAll('body *')].filter(e => e.offsetParent && [...e.childNodes].some(
+            n => n.nodeType === 3 && n.textContent.trim())).map(e => {
+              const [a, b] = [light(parts(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
+              return [e.className + ' ' + e.innerText.slice(0, 20), (a + .05) / (b + .05)];
+            }).filter(([, contrast]) => contrast < 4.5);
+        }""")
+        assert faint == []
