@@ -22,19 +22,19 @@ from listening import listening
 
 from spoutnik.engine.llm import LLM
 from spoutnik.generation.catalog import offers
-from spoutnik.generation.service import Served, Service
+from spoutnik.generation.service import GenerationService, ServedModel
 from spoutnik.serve.app import make_app
 from spoutnik.serve.settings import Settings
 
 RANDOM = {"random-deepseek": (tiny.DEEPSEEK, 256), "random-qwen": (tiny.QWEN, 512)}
 
 
-def random_ones() -> list[Served]:
+def random_ones() -> list[ServedModel]:
     tokenizer = tiny.tokenizer()
-    return [Served(name, Path(), tokenizer, positions) for name, (_, positions) in RANDOM.items()]
+    return [ServedModel(name, Path(), tokenizer, positions) for name, (_, positions) in RANDOM.items()]
 
 
-def load(served: Served) -> LLM:
+def load(served: ServedModel) -> LLM:
     if served.id not in RANDOM:
         return LLM(served.folder, served.tokenizer, max_num_seqs=64, memory="1GB")
     base, positions = RANDOM[served.id]
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--model", help="a model's or a run's folder [default: the base that ships with the package]")
     options = parser.parse_args()
     print(machine())
-    service = Service([*random_ones(), offers(options.model)[0]], load)
+    service = GenerationService([*random_ones(), offers(options.model)[0]], load)
     logging.basicConfig(format="%(message)s")
     began = time.perf_counter()
     with listening(make_app(service, Settings(shutdown_seconds=0.0))) as url:

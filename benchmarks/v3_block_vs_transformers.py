@@ -20,7 +20,7 @@ import torch
 from common import machine, matmul_limit, print_result
 from torch import Tensor
 
-from spoutnik.engine.runners.base import BLOCK_SIZE, Batch
+from spoutnik.engine.runners.base import BLOCK_SIZE, ForwardBatch
 from spoutnik.engine.runners.select import make_runner
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import load_model
@@ -100,8 +100,9 @@ class Ours:
         blocks = -(-length // BLOCK_SIZE)
         self.runner.allocate(rows * blocks)
         counts = torch.full((rows,), length)
-        self.runner.forward(Batch(ids.flatten(), counts, torch.zeros_like(counts), torch.arange(rows * blocks).view(rows, -1),
-                                  counts.cumsum(0) - 1, torch.ones(rows, dtype=torch.bool)))
+        self.runner.forward(ForwardBatch(ids.flatten(), counts, torch.zeros_like(counts),
+                                         torch.arange(rows * blocks).view(rows, -1),
+                                         counts.cumsum(0) - 1, torch.ones(rows, dtype=torch.bool)))
 
 
 def work(contestant: str, folder: str, vocab_size: int, rows: int, length: int) -> None:

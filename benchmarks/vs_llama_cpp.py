@@ -30,7 +30,7 @@ from random_model import checkpoint, model_argument, write_gguf
 
 from spoutnik.engine.bench import decode_rate, prompt_rate
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.runners.base import BLOCK_SIZE, Batch
+from spoutnik.engine.runners.base import BLOCK_SIZE, ForwardBatch
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import load_model
 from spoutnik.parallel import cores
@@ -64,8 +64,8 @@ def engine_logits(model: LLM, ids: list[int]) -> torch.Tensor:
     """(PLACES, vocabulary), after the last of the ids; the engine, which has done nothing yet, is left with a used cache."""
     count = torch.tensor([len(ids)])
     blocks = torch.arange(-(-len(ids) // BLOCK_SIZE))[None]
-    batch = Batch(torch.tensor(ids), count, torch.zeros_like(count), blocks, torch.arange(len(ids) - PLACES, len(ids)),
-                  torch.ones(1, dtype=torch.bool))
+    batch = ForwardBatch(torch.tensor(ids), count, torch.zeros_like(count), blocks, torch.arange(len(ids) - PLACES, len(ids)),
+                         torch.ones(1, dtype=torch.bool))
     return model.core.runner.forward(batch)[0]
 
 

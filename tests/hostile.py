@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import httpx
 
 from spoutnik.generation.options import EFFORTS
-from spoutnik.generation.service import LiveReply, Service
+from spoutnik.generation.service import GenerationHandle, GenerationService
 from spoutnik.text.tokenizer import Tokenizer
 
 PATH = "/v1/chat/completions"
@@ -92,10 +92,10 @@ def _bias(rng: random.Random, tokenizer: Tokenizer) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------------------ what must hold
 
 
-def taken_apart(live: LiveReply, strand) -> tuple[str, str]:
+def taken_apart(live: GenerationHandle, choice) -> tuple[str, str]:
     """(thought, answer) of one reply, from its ids."""
     tokenizer, parts, thinking = live.served.tokenizer, {True: [], False: []}, live.plan.thinking
-    for token in strand.ids:
+    for token in choice.ids:
         if token in (tokenizer.think_id, tokenizer.end_think_id):
             thinking = token == tokenizer.think_id
         else:
@@ -151,12 +151,12 @@ def does_not_fit(error: dict) -> bool:
     return error["code"] == "context_length_exceeded" or error["param"] == "min_tokens"
 
 
-def check(body: dict, text: str, live: LiveReply) -> None:
+def check(body: dict, text: str, live: GenerationHandle) -> None:
     """Raises AssertionError."""
     messages, head = messages_of(body, text)
     assert head["id"] == live.name
     assert len(messages) == (1 if "n_thoughts" in body else body.get("n", 1))
-    apart = [taken_apart(live, strand) for strand in live.reply.strands]
+    apart = [taken_apart(live, choice) for choice in live.reply.choices]
     for index, message in enumerate(messages):
         thought, answer = unfolded(body, message)
         made = apart if "n_thoughts" in body else [apart[index]]
@@ -166,17 +166,17 @@ def check(body: dict, text: str, live: LiveReply) -> None:
             assert (thought, answer) in wanted, f"{message} is none of {wanted}"
             stopped = body.get("stop") is not None and message["finish_reason"] == "stop"
             assert answer or stopped, f"empty: {message}"
-    for strand, (thought, answer) in zip(live.reply.strands, apart):
-        _check_strand(body, live, strand, thought, answer)
+    for choice, (thought, answer) in zip(live.reply.choices, apart):
+        _check_strand(body, live, choice, thought, answer)
 
 
-def _check_strand(body: dict, live: LiveReply, strand, thought: str, answer: str) -> None:
-    plan, closings = live.plan, strand.ids.count(strand.stream.end)
+def _check_strand(body: dict, live: GenerationHandle, choice, thought: str, answer: str) -> None:
+    plan, closings = live.plan, choice.ids.count(choice.stream.end)
     assert "<think>" not in answer + thought and "</think>" not in answer + thought, (thought, answer)
-    assert strand.generated <= plan.params.max_tokens <= body.get("max_tokens", plan.params.max_tokens), strand.generated
-    length, most = len(plan.prompt) + len(strand.ids), live.served.llm.config.max_position_embeddings
+    assert choice.generated <= plan.params.max_tokens <= body.get("max_tokens", plan.params.max_tokens), choice.generated
+    length, most = len(plan.prompt) + len(choice.ids), live.served.llm.config.max_position_embeddings
     assert length <= most, f"{length} tokens in {most} places"
-    counted, allowed = strand.stream.thought_tokens, plan.max_thinking_tokens + closings * len(plan.closing)
+    counted, allowed = choice.stream.thought_tokens, plan.max_thinking_tokens + closings * len(plan.closing)
     assert counted <= allowed, f"{counted} tokens of thought, allowed {allowed}"
     assert plan.may_think or not thought, f"thought: {thought}"
 
@@ -196,9 +196,9 @@ class Tally:
     failures: list[tuple[dict, str]] = field(default_factory=list)
 
 
-async def attack(url: str, service: Service, count: int, seed: int = 0, together: int = 16) -> Tally:
+async def attack(url: str, service: GenerationService, count: int, seed: int = 0, together: int = 16) -> Tally:
     """Sends requests, so many at a time, to the server of a service in this process, and looks at every answer."""
-    ended: dict[str, LiveReply] = {}
+    ended: dict[str, GenerationHandle] = {}
     service.on_end.append(lambda live: ended.__setitem__(live.name, live))
     made, numbers, models = Tally(), iter(range(count)), list(service.models)
 
@@ -216,8 +216,8 @@ async def attack(url: str, service: Service, count: int, seed: int = 0, together
                 assert response.status_code == 200, response.text
                 name = response.headers["x-request-id"]
                 live = ended.pop(name)
-                made.replies += len(live.reply.strands)
-                made.finished.update(strand.finish_reason for strand in live.reply.strands)
+                made.replies += len(live.reply.choices)
+                made.finished.update(choice.finish_reason for choice in live.reply.choices)
                 made.warnings += bool(live.warnings)
                 check(body, response.text, live)
             except AssertionError as error:

@@ -3,18 +3,18 @@
 import tiny
 import torch
 
-from spoutnik.engine.runners.base import BLOCK_SIZE, Batch
+from spoutnik.engine.runners.base import BLOCK_SIZE, ForwardBatch
 from spoutnik.model.packing import Packing
 
 LENGTHS = (3, 50, 17)
 
 
 def batch_of(ids: list[torch.Tensor], contexts: list[int], prompt: bool | list[bool], tables: torch.Tensor,
-             all_wanted: bool = True) -> Batch:
+             all_wanted: bool = True) -> ForwardBatch:
     counts = torch.tensor([len(part) for part in ids])
     wanted = torch.arange(int(counts.sum())) if all_wanted else counts.cumsum(0) - 1
     prompts = torch.tensor([prompt] * len(ids) if isinstance(prompt, bool) else prompt)
-    return Batch(torch.cat(ids), counts, torch.tensor(contexts), tables, wanted, prompts)
+    return ForwardBatch(torch.cat(ids), counts, torch.tensor(contexts), tables, wanted, prompts)
 
 
 def sequences(lengths=LENGTHS, vocabulary: int = 64) -> tuple[list[torch.Tensor], torch.Tensor]:

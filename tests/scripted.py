@@ -5,8 +5,8 @@ import math
 from collections.abc import AsyncIterator
 from itertools import count
 
-from spoutnik.generation.generation import CUT, Delta, Plan
-from spoutnik.generation.service import Served, Service
+from spoutnik.generation.generation import CUT, Delta, GenerationPlan
+from spoutnik.generation.service import GenerationService, ServedModel
 
 THOUGHT = "First I look at the roots.\n\nThe sum is $-b/a$, the product is $c/a$."
 ANSWER = r"""The roots are
@@ -27,16 +27,17 @@ def roots(b, c):
 ![a picture](http://elsewhere.example/pixel.png)"""
 
 
-class ScriptedService(Service):
+class ScriptedService(GenerationService):
     """said: the thought and the answer of the n-th reply, counted from 0. held: a thought stops at its middle until somebody
     steers, or `go` is set."""
 
-    def __init__(self, served: list[Served], load, said=lambda number: (THOUGHT, ANSWER), held: bool = False):
+    def __init__(self, served: list[ServedModel], load, said=lambda number: (THOUGHT, ANSWER), held: bool = False):
         super().__init__(served, load)
         self.said, self.held, self.go, self.started = said, held, asyncio.Event(), []
         self._numbers = count()
 
-    def start(self, served: Served, plan: Plan, name: str | None = None, job: type | None = None) -> "ScriptedLive":
+    def start(self, served: ServedModel, plan: GenerationPlan, name: str | None = None,
+              job: type | None = None) -> "ScriptedLive":
         live = ScriptedLive(self, served, plan, name or f"reply-{len(self.started)}")
         self.live[live.name] = live
         self.started.append(live)
@@ -47,7 +48,7 @@ class ScriptedService(Service):
 
 
 class ScriptedLive:
-    def __init__(self, service: ScriptedService, served: Served, plan: Plan, name: str):
+    def __init__(self, service: ScriptedService, served: ServedModel, plan: GenerationPlan, name: str):
         self.service, self.served, self.plan, self.name = service, served, plan, name
         self.inserted: list[str] = []
         self.paused = self.aborted = self.cut = False

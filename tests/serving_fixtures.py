@@ -10,7 +10,7 @@ import tiny
 from listening import listening
 
 from spoutnik.engine.llm import LLM
-from spoutnik.generation.service import Served, Service
+from spoutnik.generation.service import GenerationService, ServedModel
 from spoutnik.serve.app import make_app
 from spoutnik.serve.settings import Settings
 
@@ -22,12 +22,13 @@ def make_service(tokenizer, tmp_path_factory):
     """Makes services of models with random weights, who say anything at all. Changes are those of Service."""
     folder = tmp_path_factory.mktemp("model")
 
-    def load(served: Served) -> LLM:
+    def load(served: ServedModel) -> LLM:
         model = tiny.model(tiny.QWEN, vocab_size=tokenizer.vocab_size, max_position_embeddings=POSITIONS)
         return LLM(model, tokenizer, max_num_seqs=8, memory="64MB")
 
-    def make(names=("tiny",), **changes) -> Service:
-        return Service([Served(name, folder, tokenizer, POSITIONS) for name in names], **{"load": load} | changes)
+    def make(names=("tiny",), **changes) -> GenerationService:
+        return GenerationService([ServedModel(name, folder, tokenizer, POSITIONS) for name in names],
+                                 **{"load": load} | changes)
 
     return make
 
@@ -37,7 +38,7 @@ def api(make_service):
     """`async with api() as client`: a client of an app of one's own, with `client.app`. Changes are those of Settings."""
 
     @asynccontextmanager
-    async def open_api(service: Service | None = None, **changes):
+    async def open_api(service: GenerationService | None = None, **changes):
         app = make_app(service or make_service(), Settings(**{"shutdown_seconds": 0.0} | changes))
         async with app.router.lifespan_context(app):
             transport = httpx.ASGITransport(app)

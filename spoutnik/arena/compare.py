@@ -11,28 +11,29 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from spoutnik.arena.matches import Ballots, Duel
+from spoutnik.arena.matches import Ballots, Match
 from spoutnik.arena.ratings import Outcome, Rating, rate
 from spoutnik.errors import UserError
 from spoutnik.generation.options import EFFORTS
-from spoutnik.generation.service import Service
-from spoutnik.generation.session import Turn, Wish
+from spoutnik.generation.service import GenerationService
+from spoutnik.generation.session import ChatOptions, ChatTurn
 
 KEYS: dict[str, Outcome] = {"a": "a", "b": "b", "t": "tie", "n": "bad"}
 VOTE = "[bold]a[/] is better, [bold]b[/] is better, a [bold]t[/]ie, [bold]n[/]either is good (Enter: no vote) "
 
 
-async def compare(service: Service, ballots: Ballots, console: Console, effort: str = "high",
+async def compare(service: GenerationService, ballots: Ballots, console: Console, effort: str = "high",
                   rng: random.Random | None = None) -> None:
     """Asks for a question, shows two answers, asks for a vote and says who they were; again, until an empty question."""
     if effort not in EFFORTS:
         raise UserError(f"--effort {effort}: unknown. Choose {', '.join(EFFORTS)}.")
-    Duel.draw(list(service.models), rng=rng)  # says so now where there are not two
+    Match.draw(list(service.models), rng=rng)  # says so now where there are not two
     console.print(Text(f"{len(service.models)} models. Ask; two of them answer, and you say which answer is better. Empty line "
                        "or Ctrl-D to leave.", "dim"))
     while question := _read(console, "[bold]> [/]"):
-        duel = Duel.draw(list(service.models), rng=rng)
-        turns = [Turn(service, [{"role": "user", "content": question}], Wish(name, effort)) for name in (duel.a, duel.b)]
+        duel = Match.draw(list(service.models), rng=rng)
+        turns = [ChatTurn(service, [{"role": "user", "content": question}], ChatOptions(name, effort)) for name in (duel.a,
+                                                                                                                    duel.b)]
         try:
             await _show(turns, console)
         finally:
@@ -45,7 +46,7 @@ async def compare(service: Service, ballots: Ballots, console: Console, effort: 
         console.print(Text(f"A was {duel.a}, B was {duel.b}.", "dim"))
 
 
-async def _show(turns: Sequence[Turn], console: Console) -> None:
+async def _show(turns: Sequence[ChatTurn], console: Console) -> None:
     """As they come where the terminal can do that, and once they are over."""
     if console.is_terminal:
         with Live(console=console, transient=True, auto_refresh=False) as live:
@@ -57,7 +58,7 @@ async def _show(turns: Sequence[Turn], console: Console) -> None:
     console.print(sides(turns))
 
 
-def sides(turns: Sequence[Turn]) -> RenderableType:
+def sides(turns: Sequence[ChatTurn]) -> RenderableType:
     grid = Table.grid(expand=True, padding=(0, 1))
     for _ in turns:
         grid.add_column(ratio=1)
@@ -65,7 +66,7 @@ def sides(turns: Sequence[Turn]) -> RenderableType:
     return grid
 
 
-def _answer(turn: Turn) -> RenderableType:
+def _answer(turn: ChatTurn) -> RenderableType:
     extras = turn.said.extras
     spent = f"{turn.thought_seconds:.1f} s, {extras['thought_tokens']} tokens"
     doing = {"waiting": "waiting for the model", "thinking": f"thinking: {spent}"}.get(turn.phase, f"thought for {spent}")

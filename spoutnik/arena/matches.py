@@ -12,14 +12,14 @@ _WINNER = {"tie": "tie", "bad": "neither"}  # as the history names it
 
 
 @dataclass(frozen=True)
-class Duel:
+class Match:
     """Two models; a is shown left, b right, and nobody knows until the vote."""
 
     a: str
     b: str
 
     @staticmethod
-    def draw(models: Sequence[str], chosen: Sequence[str] = (), rng: random.Random | None = None) -> "Duel":
+    def draw(models: Sequence[str], chosen: Sequence[str] = (), rng: random.Random | None = None) -> "Match":
         """Two different ones of `models`, `chosen` (at most two) among them, on sides that chance decides."""
         rng = rng or random.SystemRandom()
         wanted = list(dict.fromkeys(chosen))
@@ -29,7 +29,7 @@ class Duel:
                             "or a run of which several stages are models.")
         pair = wanted + rng.sample(others, 2 - len(wanted))
         rng.shuffle(pair)
-        return Duel(*pair)
+        return Match(*pair)
 
 
 class Ballots:
@@ -38,7 +38,7 @@ class Ballots:
     def __init__(self, history: History | None):
         self.history, self._kept = history, []
 
-    def cast(self, duel: Duel, outcome: Outcome, question: str, answers: tuple[str, str]) -> None:
+    def cast(self, duel: Match, outcome: Outcome, question: str, answers: tuple[str, str]) -> None:
         if outcome not in OUTCOMES:
             raise UserError(f"vote = {outcome!r}: must be one of {', '.join(OUTCOMES)}.")
         if self.history is None:

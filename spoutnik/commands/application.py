@@ -10,7 +10,7 @@ from rich.status import Status
 
 from spoutnik.engine.llm import LLM
 from spoutnik.generation.catalog import EngineOptions, load_llm, offers
-from spoutnik.generation.service import Served, Service
+from spoutnik.generation.service import GenerationService, ServedModel
 from spoutnik.serve import auth, metrics
 from spoutnik.serve.app import make_app
 from spoutnik.serve.keys import FILE, Keys
@@ -29,7 +29,7 @@ def serve(model: str | None, stage: str | None, engine: EngineOptions, settings:
     models = offers(model, stage)
     with bind(settings.host, settings.port) as listener, console.status("") as status:
         settings = replace(settings, port=listener.getsockname()[1])
-        service = Service(models, lambda served: _load(served, engine, status), settings.max_queue)
+        service = GenerationService(models, lambda served: _load(served, engine, status), settings.max_queue)
         if settings.log_prompts:
             service.on_end.append(log_texts)
         log_to_stderr()
@@ -38,7 +38,7 @@ def serve(model: str | None, stage: str | None, engine: EngineOptions, settings:
             runner.run(server.serve([listener]))
 
 
-def make_application(service: Service, settings: Settings) -> FastAPI:
+def make_application(service: GenerationService, settings: Settings) -> FastAPI:
     """The API with authentication, metrics and the chat page."""
     app, known = make_app(service, settings), Keys(settings.data / FILE)
     if settings.page:
@@ -55,6 +55,6 @@ def _history(settings: Settings) -> History | None:
     return open_history(settings.data, settings.passphrase) if settings.history else None
 
 
-def _load(served: Served, engine: EngineOptions, status: Status) -> LLM:
+def _load(served: ServedModel, engine: EngineOptions, status: Status) -> LLM:
     status.update(f"Reading {served.id}")
     return load_llm(served, engine, lambda done, of: status.update(f"Quantizing {served.id}, once: {done / of:.0%}"))

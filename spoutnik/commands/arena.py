@@ -52,7 +52,7 @@ def service_of(models: list[str], stages: list[str], engine):
     """Those who meet: the stages of one run, or one model of each of several."""
     from spoutnik.errors import UserError
     from spoutnik.generation.catalog import load_llm, offers
-    from spoutnik.generation.service import Service
+    from spoutnik.generation.service import GenerationService
 
     if stages and len(models) != 1:
         raise UserError(f"--stage {stages[0]}: belongs to one run, and {len(models)} were given. Give one, or leave it out.")
@@ -66,4 +66,4 @@ def service_of(models: list[str], stages: list[str], engine):
         raise UserError(f"MODELS: two bear the same name, {', '.join(one.id for one in served)}. Nobody could tell their votes "
                         "apart: rename a folder, or name others.")
 
-    return Service(served, lambda model: load_llm(model, engine))
+    return GenerationService(served, lambda model: load_llm(model, engine))

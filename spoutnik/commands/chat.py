@@ -40,13 +40,13 @@ def chat(
     from spoutnik.engine.sampling_params import SamplingParams
     from spoutnik.errors import UserError
     from spoutnik.generation.chat import Chat, chat_llm
-    from spoutnik.generation.options import Options
+    from spoutnik.generation.options import GenerationOptions
     from spoutnik.locate import locate
 
     if json_ and prompt is None:
         raise UserError("--json needs --prompt: a conversation has no single result. Add --prompt \"...\".")
     folder = locate(run, stage)
-    options = Options(SamplingParams(temperature=temperature, top_p=top_p), max_tokens, max_thinking_tokens, effort)
+    options = GenerationOptions(SamplingParams(temperature=temperature, top_p=top_p), max_tokens, max_thinking_tokens, effort)
     with quantization_progress(json_) as progress:
         llm = chat_llm(folder, quantize=quantize, memory=memory, speculate=speculate, num_speculative_tokens=drafts,
                         progress=progress)

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from spoutnik.engine.input_batch import Rows
+from spoutnik.engine.input_batch import InputBatch
 from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.runners.base import Runner
-from spoutnik.engine.sampler import Settings, likeliest, sample, uniforms_of
-from spoutnik.engine.scheduler import Chunk, Schedule, Scheduler, Sequence
+from spoutnik.engine.sampler import SamplingMetadata, likeliest, sample, uniforms_of
+from spoutnik.engine.scheduler import Chunk, Scheduler, SchedulerOutput, Sequence
 from spoutnik.engine.speculative import Drafter
-from spoutnik.engine.step import FEW, Counts, Made, Step, wanted_of
+from spoutnik.engine.step import FEW, EngineStats, Step, StepOutput, wanted_of
 from spoutnik.engine.token_selection import NOT_FINITE, Asked, accept_all, accepted, first_tokens, read_prompt, replace_broken
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -29,10 +29,10 @@ class EngineCore:
         self.runner, self.scheduler, self.tokenizer, self.drafter, self.clock = runner, scheduler, tokenizer, drafter, clock
         self.vocabulary = runner.config.vocab_size
         self.eos_ids = frozenset(eos_ids)
-        self.rows = Rows(scheduler.max_num_seqs)
+        self.rows = InputBatch(scheduler.max_num_seqs)
         self.requests: dict[str, Request] = {}
-        self.counts = Counts()
-        self.most_ahead = runner.most_ahead  # steps without a look at what else there is to do; may be lowered
+        self.counts = EngineStats()
+        self.max_multi_steps = runner.max_multi_steps  # steps without a look at what else there is to do; may be lowered
         self._number = self._ahead = 0
         self._watched: dict[Sample, None] = {}  # decoding samples whose tokens are looked at one by one
         self._asked: dict[Sample, None] = {}  # those that report likely tokens
@@ -69,11 +69,11 @@ class EngineCore:
         return tokens, logprobs
 
     @torch.no_grad()
-    def step(self) -> Made:
+    def step(self) -> StepOutput:
         if not self.requests:
-            return Made(0, [], [])
+            return StepOutput(0, [], [])
         drafting = self.drafter is not None and self.drafter.announce(self.rows)
-        alone = not drafting and self._let_go()
+        alone = not drafting and self._can_multi_step()
         plan = self._schedule()
         if alone and self.rows and not plan.chunks:
             return self._generate()
@@ -90,7 +90,7 @@ class EngineCore:
         self.counts.steps += 1
         return self._finish(step.made, step.ended)
 
-    def _schedule(self) -> Schedule:
+    def _schedule(self) -> SchedulerOutput:
         plan = self.scheduler.schedule()
         for sequence in plan.preempted:
             self._keep(sequence.owner)
@@ -102,10 +102,10 @@ class EngineCore:
             (self.rows.append_blocks if self.drafter is None else self.rows.read_blocks)(plan.grown)
         return plan
 
-    def _let_go(self) -> bool:
+    def _can_multi_step(self) -> bool:
         """May the rows generate a few tokens on their own? If so, they ask for the places. Nobody must want to see one before
         the next is chosen."""
-        self._ahead = min(self.runner.most_ahead, self.most_ahead)
+        self._ahead = min(self.runner.max_multi_steps, self.max_multi_steps)
         if self._ahead == 1 or self._watched or self._asked or self.scheduler.prefilling:
             return False
         if any([s.owner.request.stream for s in self.rows.sequences]):
@@ -118,12 +118,12 @@ class EngineCore:
         """How many tokens each row may still generate."""
         return (self.rows.limits - self.rows.generated).tolist()
 
-    def _generate(self) -> Made:
+    def _generate(self) -> StepOutput:
         """The rows go on alone, as far as all of them have places."""
         rows = self.rows
         places = [s.room - s.length + 1 for s in rows.sequences]
         steps = min([self._ahead, *(have for have, left in zip(places, self._left()) if have < left)])
-        made = self.runner.decode_ahead(rows.decoding(), steps)
+        made = self.runner.decode_multi_step(rows.decoding(), steps)
         rows.append_generated(made)
         if self.drafter is not None:
             self.drafter.pass_over(rows)
@@ -147,8 +147,8 @@ class EngineCore:
         broken = replace_broken(logits)
         for made in self._watched:
             row = made.sequence.row
-            for adjustment in made.adjustments:
-                adjustment.apply(logits[step.place(row)], rows.count(row))
+            for processor in made.logits_processors:
+                processor.apply(logits[step.place(row)], rows.count(row))
         step.chosen, logprobs = sample(logits, settings)
         if step.starts is None and step.rows > FEW:
             leaving = accept_all(rows, step.chosen, logprobs, broken, self._watched, asked)
@@ -162,16 +162,16 @@ class EngineCore:
         for made in [made for made in self._watched if not made.watched]:
             del self._watched[made]
 
-    def _settings(self, step: Step) -> Settings:
+    def _settings(self, step: Step) -> SamplingMetadata:
         """For each token of the decoding rows."""
         rows = self.rows
         if step.starts is None:
-            return rows.settings() if step.rows > FEW else Settings(
+            return rows.settings() if step.rows > FEW else SamplingMetadata(
                 *rows.columns, uniforms_of(zip(rows.seeds.tolist(), rows.generated.tolist())))
         pairs = [(seed, first + place) for s, seed, first in zip(rows.sequences, rows.seeds.tolist(), rows.generated.tolist())
                  for place in range(1 + s.drafts)]
         row = torch.tensor([row for row, s in enumerate(rows.sequences) for _ in range(1 + s.drafts)])
-        return Settings(*rows.reals[:, row].unbind(), uniforms_of(pairs))
+        return SamplingMetadata(*rows.reals[:, row].unbind(), uniforms_of(pairs))
 
     def _accept_each(self, step: Step, logprobs: Tensor, broken: list[int], asked: Asked) -> list[int]:
         """Few rows, one by one; returns those that are over."""
@@ -281,7 +281,7 @@ class EngineCore:
         request.metrics.finish = self.clock() - request.metrics.arrival
         del self.requests[request.request_id]
 
-    def _finish(self, made: int, ended: list[Sample]) -> Made:
+    def _finish(self, made: int, ended: list[Sample]) -> StepOutput:
         """made: tokens that count; ended: samples that leave."""
         closed = []
         for one in ended:
@@ -292,4 +292,4 @@ class EngineCore:
                 closed.append(one.request)
         self._leave([one for one in ended if one.sequence is not None])
         self.counts.generated_tokens += made
-        return Made(made, ended, closed)
+        return StepOutput(made, ended, closed)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spoutnik.engine.runners.base import Decoding, Generated
-from spoutnik.engine.sampler import Settings, columns_of, uniforms_below_1
+from spoutnik.engine.runners.base import DecodeBatch, MultiStepOutput
+from spoutnik.engine.sampler import SamplingMetadata, columns_of, uniforms_below_1
 from spoutnik.engine.scheduler import Sequence
 
 # Of each row: its last token, not in the cache yet; tokens in the cache; seed; tokens generated, and how many may be; whether
@@ -20,7 +20,7 @@ _REALS = ("temperature", "top_p", "top_k", "min_p")
 _TOKENS, _CONTEXTS, _, _GENERATED = range(4)
 
 
-class Rows:
+class InputBatch:
     """sequences: in the order of the rows. Columns: the names above, (rows,) each; tables (rows, width): their blocks; ends
     (rows, width): the tokens that end them, -1 for none."""
 
@@ -63,17 +63,18 @@ class Rows:
         self._history_numbers, self._logprob_numbers, self._table_numbers, self._end_numbers = (
             store.numpy() for store in (self._history, self._logprobs, self._tables, self._ends))
 
-    def settings(self) -> Settings:
+    def settings(self) -> SamplingMetadata:
         """For each row's next token."""
-        return Settings(*self.columns, uniforms_below_1(self.seeds, self.generated))
+        return SamplingMetadata(*self.columns, uniforms_below_1(self.seeds, self.generated))
 
     def over(self) -> Tensor:
         """(rows,) bool: whether the last token ended the row, or was the last it may have."""
         return (self.tokens[:, None] == self.ends).any(1) | (self.generated >= self.limits)
 
-    def decoding(self) -> Decoding:
+    def decoding(self) -> DecodeBatch:
         """As a runner takes them, to go on without us."""
-        return Decoding(self.tokens, self.contexts, self.tables, self.seeds, self.generated, self.limits, self.ends, self.reals)
+        return DecodeBatch(self.tokens, self.contexts, self.tables, self.seeds, self.generated, self.limits, self.ends,
+                           self.reals)
 
     def add(self, sequences: list[Sequence]) -> None:
         """Sequences whose tokens but the last are in the cache. Their owners (engine/request.py) say the rest."""
@@ -119,7 +120,7 @@ class Rows:
         self.generated.add_(1)
         self.contexts.add_(1)
 
-    def append_generated(self, made: Generated) -> None:
+    def append_generated(self, made: MultiStepOutput) -> None:
         """What the rows have generated on their own."""
         steps = made.tokens.shape[1]
         self._make_columns(steps)

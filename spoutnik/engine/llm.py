@@ -75,7 +75,7 @@ class LLM:
         self.config = runner.config
         self.tokenizer, self.seed = tokenizer, seed
         if speculate_up_to is None:
-            speculate_up_to = _DRAFTED_UP_TO if runner.most_ahead == 1 else 0
+            speculate_up_to = _DRAFTED_UP_TO if runner.max_multi_steps == 1 else 0
         drafting = speculate is not None and speculate_up_to > 0
         mtp = drafting and speculate == "mtp"
         blocks = cache_blocks(runner, where, memory, max_num_seqs, mtp)

@@ -8,7 +8,7 @@ from torch import Tensor
 from spoutnik.engine.sampling_params import SamplingParams
 
 
-class Constraint(Protocol):
+class LogitsProcessor(Protocol):
     """What changes the logits of one sample's next token. done: it has nothing more to change."""
 
     done: bool
@@ -20,7 +20,7 @@ class Constraint(Protocol):
         """logits (V,), changed in place, of the token that follows `generated` ones."""
 
 
-class Adjustment:
+class PenaltyProcessor:
     """The changes that one sample's parameters ask for, and the tokens that they depend on.
 
     ends: tokens that must not come before min_tokens.

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spoutnik.engine.runners.base import Batch, Runner
+from spoutnik.engine.runners.base import ForwardBatch, Runner
 from spoutnik.engine.scheduler import Scheduler, blocks_for
 from spoutnik.errors import RunError
 
@@ -25,8 +25,8 @@ def embed(runner: Runner, scheduler: Scheduler, prompt: list[int]) -> Tensor:
         total, most = torch.zeros(runner.config.hidden_size), scheduler.max_num_batched_tokens
         for start in range(0, len(prompt), most):
             tokens = torch.tensor(prompt[start:start + most])
-            batch = Batch(tokens, torch.tensor([len(tokens)]), torch.tensor([start]), torch.tensor([blocks]),
-                          torch.empty(0, dtype=torch.long), torch.tensor([True]))
+            batch = ForwardBatch(tokens, torch.tensor([len(tokens)]), torch.tensor([start]), torch.tensor([blocks]),
+                                 torch.empty(0, dtype=torch.long), torch.tensor([True]))
             total += runner.forward(batch, states=True)[1].float().sum(0).cpu()
     finally:
         scheduler.pool.give_back(blocks)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from spoutnik.engine.detokenizer import TextStream
-from spoutnik.engine.logits_processors import Adjustment, Constraint
+from spoutnik.engine.logits_processors import LogitsProcessor, PenaltyProcessor
 from spoutnik.engine.outputs import CompletionOutput, Metrics, RequestOutput
 from spoutnik.engine.sampler import row_seed
 from spoutnik.engine.sampling_params import SamplingParams
@@ -28,7 +28,7 @@ class Sample:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     text: TextStream | None = None
-    adjustments: list[Constraint] = field(default_factory=list)
+    logits_processors: list[LogitsProcessor] = field(default_factory=list)
     top_logprobs: list[dict[int, float]] | None = None
     drafts: list[int] = field(default_factory=list)  # guesses of its next tokens
     places: object = None  # the drafter's
@@ -44,14 +44,14 @@ class Sample:
     @property
     def watched(self) -> bool:
         """Must each of its tokens be looked at in Python?"""
-        return self.text is not None or bool(self.adjustments)
+        return self.text is not None or bool(self.logits_processors)
 
     def see(self, tokens: list[int]) -> int:
         """Looks at new tokens one by one; returns how many count, fewer than all where one of them ended it."""
         for number, token in enumerate(tokens, start=1):
             try:
-                for adjustment in self.adjustments:
-                    adjustment.feed(token)
+                for processor in self.logits_processors:
+                    processor.feed(token)
             except RunError as error:
                 self.fail(str(error))
                 return number
@@ -60,7 +60,7 @@ class Sample:
                 if stop is not None:
                     self.finish_reason, self.stop_reason = "stop", stop
                     return number
-        self.adjustments = [adjustment for adjustment in self.adjustments if not adjustment.done]
+        self.logits_processors = [processor for processor in self.logits_processors if not processor.done]
         return len(tokens)
 
     def end(self, reason: str) -> None:
@@ -105,7 +105,7 @@ class Request:
     seed_number: int
     number: int = 0
     stream: bool = False
-    constrain: Callable[[int], list[Constraint]] | None = None
+    constrain: Callable[[int], list[LogitsProcessor]] | None = None
     owner: object = None
     eos_ids: frozenset[int] = frozenset()
     ends: frozenset[int] = frozenset()
@@ -127,9 +127,10 @@ class Request:
             if tokenizer is not None and (params.stop or self.stream):
                 made.text = TextStream(tokenizer, params)
             if params.adjusted:
-                made.adjustments.append(Adjustment(params, prompt, sorted({*eos_ids, *params.stop_token_ids}), vocabulary))
+                made.logits_processors.append(PenaltyProcessor(params, prompt, sorted({*eos_ids, *params.stop_token_ids}),
+                                                               vocabulary))
             if self.constrain is not None:
-                made.adjustments += self.constrain(index)
+                made.logits_processors += self.constrain(index)
             made.top_logprobs = None if params.logprobs is None else []
             self.samples.append(made)
         self.samples[0].sequence = Sequence(list(prompt), len(prompt), (self.number, 0), forks=params.n,

@@ -19,7 +19,7 @@ GREEDY, WHOLE, TRUNCATED = 0, 1, 2  # kinds of rows: the likeliest token, any to
 
 
 @dataclass
-class Settings:
+class SamplingMetadata:
     """What decides each row's choice, all (B,) float32: temperature, truncation (top_k 0 for off) and a random number."""
 
     temperature: Tensor
@@ -29,11 +29,11 @@ class Settings:
     u: Tensor
 
     @staticmethod
-    def of(params: Sequence[SamplingParams], u: Tensor) -> "Settings":
-        return Settings(*columns_of(params), u)
+    def of(params: Sequence[SamplingParams], u: Tensor) -> "SamplingMetadata":
+        return SamplingMetadata(*columns_of(params), u)
 
-    def select(self, rows: Tensor) -> "Settings":
-        return Settings(self.temperature[rows], self.top_p[rows], self.top_k[rows], self.min_p[rows], self.u[rows])
+    def select(self, rows: Tensor) -> "SamplingMetadata":
+        return SamplingMetadata(self.temperature[rows], self.top_p[rows], self.top_k[rows], self.min_p[rows], self.u[rows])
 
 
 def columns_of(params: Sequence[SamplingParams]) -> Tensor:
@@ -84,7 +84,7 @@ def _shift(z: Tensor, bits: int) -> Tensor:
     return (z >> bits) & ((1 << (64 - bits)) - 1)
 
 
-def sample(logits: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+def sample(logits: Tensor, settings: SamplingMetadata) -> tuple[Tensor, Tensor]:
     """One token per row. logits (B, V) float32; returns tokens (B,) and their log-probabilities (B,).
 
     The log-probabilities are those of the tempered distribution before truncation: without any they are exactly the
@@ -101,7 +101,7 @@ def sample(logits: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     return tokens, log_probs
 
 
-def _sample_native(logits: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
+def _sample_native(logits: Tensor, settings: SamplingMetadata) -> tuple[Tensor, Tensor]:
     """All kinds of rows in one pass over each (native/sample.cpp)."""
     logits = logits.contiguous()
     columns = torch.stack([settings.temperature, settings.top_p, settings.top_k, settings.min_p, settings.u])
@@ -111,7 +111,7 @@ def _sample_native(logits: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     return tokens, log_probs
 
 
-def _sample_plain(logits: Tensor, settings: Settings, kind: int) -> tuple[Tensor, Tensor]:
+def _sample_plain(logits: Tensor, settings: SamplingMetadata, kind: int) -> tuple[Tensor, Tensor]:
     """The plain twin, for rows of one kind."""
     if kind == GREEDY:
         tokens = logits.argmax(-1)
@@ -128,7 +128,7 @@ def _draw(probs: Tensor, u: Tensor) -> Tensor:
     return torch.searchsorted(cumulated, (u * cumulated[:, -1])[:, None], right=True)[:, 0].clamp(max=probs.shape[1] - 1)
 
 
-def _draw_truncated(probs: Tensor, u: Tensor, settings: Settings) -> Tensor:
+def _draw_truncated(probs: Tensor, u: Tensor, settings: SamplingMetadata) -> Tensor:
     """Draws among the likeliest tokens only, those that min_p, top_k and then top_p (of what these two leave) let pass."""
     values, tokens = probs.topk(min(_CANDIDATES, probs.shape[1]), dim=-1)
     chosen = tokens.gather(1, _draw(_kept(values, settings), u)[:, None])[:, 0]
@@ -142,7 +142,7 @@ def _draw_truncated(probs: Tensor, u: Tensor, settings: Settings) -> Tensor:
     return chosen
 
 
-def _kept(values: Tensor, settings: Settings) -> Tensor:
+def _kept(values: Tensor, settings: SamplingMetadata) -> Tensor:
     """Probabilities in falling order, 0 where they are cut off."""
     top_k, rank = settings.top_k[:, None], torch.arange(values.shape[1])
     kept = values.masked_fill((top_k > 0) & (rank >= top_k) | (values < settings.min_p[:, None] * values[:, :1]), 0.0)

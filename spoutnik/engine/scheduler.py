@@ -65,7 +65,7 @@ class Chunk:
 
 
 @dataclass
-class Schedule:
+class SchedulerOutput:
     """The next step: every decoding sequence's last token and drafts, then the chunks. grown: sequences with new blocks.
     preempted: those that no longer decode; the engine puts what they generated into their `tokens`."""
 
@@ -114,8 +114,8 @@ class Scheduler:
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
 
-    def schedule(self) -> Schedule:
-        plan = Schedule()
+    def schedule(self) -> SchedulerOutput:
+        plan = SchedulerOutput()
         if self.decoding:
             self._make_room(plan)
         budget = self.max_num_batched_tokens - len(self.decoding) - self._drafted(self.max_num_batched_tokens)
@@ -125,7 +125,7 @@ class Scheduler:
             budget -= self._chunk(self.waiting.popleft(), budget, plan)
         return plan
 
-    def _make_room(self, plan: Schedule) -> None:
+    def _make_room(self, plan: SchedulerOutput) -> None:
         """A place for every token that the decoding sequences will store; older ones first."""
         needy = [s for s in self.decoding if s.length + s.ahead > s.room]
         for sequence in sorted(needy, key=lambda s: s.order):
@@ -150,7 +150,7 @@ class Scheduler:
             sequence.drafts = sequence.ahead = 0
         return 0
 
-    def _preempt(self, sequence: Sequence, plan: Schedule) -> None:
+    def _preempt(self, sequence: Sequence, plan: SchedulerOutput) -> None:
         self._release(sequence)
         if sequence in self.decoding:
             del self.decoding[sequence]
@@ -192,7 +192,7 @@ class Scheduler:
         self.prefilling[sequence] = None
         return True
 
-    def _chunk(self, sequence: Sequence, budget: int, plan: Schedule) -> int:
+    def _chunk(self, sequence: Sequence, budget: int, plan: SchedulerOutput) -> int:
         """The next tokens of a prefilling sequence. Prompt and generated ones are never in one chunk."""
         start = sequence.computed
         prompt = start < sequence.prompt_length

@@ -18,26 +18,26 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from spoutnik.engine.input_batch import Rows
+from spoutnik.engine.input_batch import InputBatch
 from spoutnik.engine.request import Sample
-from spoutnik.engine.runners.base import Batch, Runner
+from spoutnik.engine.runners.base import ForwardBatch, Runner
 from spoutnik.engine.sampler import uniforms_of
 from spoutnik.engine.step import Step
 
 
 class Drafter(Protocol):
-    def announce(self, rows: Rows) -> bool:
+    def announce(self, rows: InputBatch) -> bool:
         """Before a step is scheduled: tells the sequences how many drafts they bring. False where none does."""
 
-    def draft(self, rows: Rows, step: Step, hidden: Tensor) -> None:
+    def draft(self, rows: InputBatch, step: Step, hidden: Tensor) -> None:
         """After a step: the samples' drafts for the next one. hidden (T, D): states of the batch's tokens. Rows that have ended
         are still there, new ones are behind them."""
 
-    def pass_over(self, rows: Rows) -> None:
+    def pass_over(self, rows: InputBatch) -> None:
         """The rows have gone on without it."""
 
 
-def _announce(rows: Rows, up_to: int, places: int) -> bool:
+def _announce(rows: InputBatch, up_to: int, places: int) -> bool:
     """places: how many more than its drafts a row writes to."""
     few = len(rows) <= up_to
     if few or any([s.ahead for s in rows.sequences]):  # they may have had drafts when they were fewer
@@ -47,14 +47,14 @@ def _announce(rows: Rows, up_to: int, places: int) -> bool:
     return few
 
 
-def _forget(rows: Rows) -> None:
+def _forget(rows: InputBatch) -> None:
     for sequence in rows.sequences:
         sequence.owner.drafts = []
 
 
 def _wanted(made: Sample, generated: int, most: int) -> int:
     """How many drafts a sample can use: none where its logits depend on more than the model, none beyond its end."""
-    if made.finish_reason is not None or made.adjustments:
+    if made.finish_reason is not None or made.logits_processors:
         return 0
     return max(min(most, made.params.max_tokens - generated - 1), 0)
 
@@ -67,10 +67,10 @@ class PromptLookup:
     def __init__(self, most: int, up_to: int):
         self.most, self.up_to = most, up_to
 
-    def announce(self, rows: Rows) -> bool:
+    def announce(self, rows: InputBatch) -> bool:
         return _announce(rows, self.up_to, 0)
 
-    def draft(self, rows: Rows, step: Step, hidden: Tensor) -> None:
+    def draft(self, rows: InputBatch, step: Step, hidden: Tensor) -> None:
         if len(rows) > self.up_to:
             return
         for row, sequence in enumerate(rows.sequences):
@@ -83,7 +83,7 @@ class PromptLookup:
                 made.places.extend(rows.made(row, len(made.places.tokens) - len(prompt))[0])
                 made.drafts = made.places.following(wanted)
 
-    def pass_over(self, rows: Rows) -> None:
+    def pass_over(self, rows: InputBatch) -> None:
         _forget(rows)  # what they have made is read when it is looked up
 
 
@@ -117,10 +117,10 @@ class MTPDrafts:
     def __init__(self, runner: Runner, most: int, up_to: int):
         self.runner, self.most, self.up_to = runner, most, up_to
 
-    def announce(self, rows: Rows) -> bool:
+    def announce(self, rows: InputBatch) -> bool:
         return _announce(rows, self.up_to, self.most - 1)
 
-    def draft(self, rows: Rows, step: Step, hidden: Tensor) -> None:
+    def draft(self, rows: InputBatch, step: Step, hidden: Tensor) -> None:
         if len(rows) <= self.up_to or step.rows > self.up_to:
             _forget(rows)
         if step.rows > self.up_to:
@@ -129,15 +129,15 @@ class MTPDrafts:
         if any(over):
             readers = self._readers(rows, step, over)
             part, hidden, next_tokens = self._part(step, over, hidden, [place for _, place in readers])
-            drawn = self.runner.draft_ahead(part, hidden, next_tokens, self._settings(rows, [row for row, _ in readers]))
+            drawn = self.runner.draft_multi_step(part, hidden, next_tokens, self._settings(rows, [row for row, _ in readers]))
             for (row, _), tokens in zip(readers, drawn.T.tolist()):
                 rows.sequences[row].owner.drafts = tokens[:self._most(rows, row)]
 
-    def pass_over(self, rows: Rows) -> None:
+    def pass_over(self, rows: InputBatch) -> None:
         rows.complete.zero_()
         _forget(rows)
 
-    def _readers(self, rows: Rows, step: Step, over: list[bool]) -> list[tuple[int, int]]:
+    def _readers(self, rows: InputBatch, step: Step, over: list[bool]) -> list[tuple[int, int]]:
         """The rows that get drafts: (row, place in the batch of its last token that counts)."""
         if len(rows) > self.up_to:
             return []
@@ -149,12 +149,12 @@ class MTPDrafts:
                 places.append((chunk.sequence.row, end - 1))
         return [(row, place) for row, place in places if self._most(rows, row) > 0]
 
-    def _most(self, rows: Rows, row: int) -> int:
+    def _most(self, rows: InputBatch, row: int) -> int:
         """How many drafts a row gets. From the second on, the module's own states are stored too, and need a place."""
         sequence = rows.sequences[row]
         return min(_wanted(sequence.owner, rows.count(row), self.most), 1 + max(sequence.room - sequence.length + 1, 0))
 
-    def _part(self, step: Step, over: list[bool], hidden: Tensor, places: list[int]) -> tuple[Batch, Tensor, Tensor]:
+    def _part(self, step: Step, over: list[bool], hidden: Tensor, places: list[int]) -> tuple[ForwardBatch, Tensor, Tensor]:
         """The sequences that the module runs over, as a batch whose wanted tokens are `places`; their states; the successor of
         each token."""
         batch, wanted, next_tokens = step.batch, torch.tensor(places, dtype=torch.long), step.chosen
@@ -166,10 +166,10 @@ class MTPDrafts:
         kept = torch.tensor(over)
         inside = torch.tensor([run for run, count in zip(over, batch.counts.tolist()) for _ in range(count)])
         wanted = (inside.cumsum(0) - 1)[wanted]
-        return (Batch(batch.tokens[inside], batch.counts[kept], batch.contexts[kept], batch.block_tables[kept], wanted,
-                      batch.prompt[kept]), hidden[inside], next_tokens[inside])
+        return (ForwardBatch(batch.tokens[inside], batch.counts[kept], batch.contexts[kept], batch.block_tables[kept], wanted,
+                             batch.prompt[kept]), hidden[inside], next_tokens[inside])
 
-    def _settings(self, rows: Rows, readers: list[int]) -> Tensor:
+    def _settings(self, rows: InputBatch, readers: list[int]) -> Tensor:
         """(ahead, 5, readers): with the very numbers that the tokens themselves will be drawn with. As many ahead as the row
         with the least room has place for."""
         ahead = min([self._most(rows, row) for row in readers], default=1)

@@ -6,16 +6,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spoutnik.engine.input_batch import Rows
+from spoutnik.engine.input_batch import InputBatch
 from spoutnik.engine.request import Request, Sample
-from spoutnik.engine.runners.base import Batch
-from spoutnik.engine.scheduler import Chunk, Schedule
+from spoutnik.engine.runners.base import ForwardBatch
+from spoutnik.engine.scheduler import Chunk, SchedulerOutput
 
 FEW = 8  # up to so many rows are looked at one by one
 
 
 @dataclass
-class Counts:
+class EngineStats:
     """What the engine has done so far. prompt_tokens: computed, those found in the cache not among them; recomputed_tokens:
     generated ones whose place in the cache was given up. drafted, accepted: guesses, and those that were right."""
 
@@ -29,7 +29,7 @@ class Counts:
 
 
 @dataclass
-class Made:
+class StepOutput:
     """What a step made: tokens, samples that ended, requests all of whose samples have."""
 
     tokens: int
@@ -47,8 +47,8 @@ class Step:
     copies: (from, to) blocks to be copied at its end. ended: samples that leave then. made: tokens that count.
     """
 
-    plan: Schedule
-    batch: Batch
+    plan: SchedulerOutput
+    batch: ForwardBatch
     rows: int
     starts: list[int] | None
     decoded: int
@@ -59,7 +59,7 @@ class Step:
     made: int = 0
 
     @staticmethod
-    def of(plan: Schedule, rows: Rows, drafting: bool) -> "Step":
+    def of(plan: SchedulerOutput, rows: InputBatch, drafting: bool) -> "Step":
         batch, starts = _decoding(rows, drafting)
         made = Step(plan, batch, len(rows), starts, len(batch.tokens))
         if plan.chunks:
@@ -71,19 +71,20 @@ class Step:
         return row if self.starts is None else self.starts[row]
 
 
-def _decoding(rows: Rows, drafting: bool) -> tuple[Batch, list[int] | None]:
+def _decoding(rows: InputBatch, drafting: bool) -> tuple[ForwardBatch, list[int] | None]:
     count = len(rows)
     alone = torch.zeros(count, dtype=torch.bool)
     if not drafting or not any([s.drafts for s in rows.sequences]):
         # Contexts are counted up before drafts are made, which still need them.
         contexts = rows.contexts.clone() if drafting else rows.contexts
-        return Batch(rows.tokens, torch.ones_like(rows.each), contexts, rows.tables, rows.each, alone), None
+        return ForwardBatch(rows.tokens, torch.ones_like(rows.each), contexts, rows.tables, rows.each, alone), None
     tokens, starts = [], []
     for last, sequence in zip(rows.tokens.tolist(), rows.sequences):
         starts.append(len(tokens))
         tokens += [last, *sequence.owner.drafts[:sequence.drafts]]
     counts = torch.tensor([1 + s.drafts for s in rows.sequences])
-    return Batch(torch.tensor(tokens), counts, rows.contexts.clone(), rows.tables, torch.arange(len(tokens)), alone), starts
+    return ForwardBatch(torch.tensor(tokens), counts, rows.contexts.clone(), rows.tables, torch.arange(len(tokens)),
+                        alone), starts
 
 
 def wanted_of(chunk: Chunk) -> range:
@@ -96,7 +97,7 @@ def wanted_of(chunk: Chunk) -> range:
     return range(chunk.count - 1, chunk.count) if chunk.last else range(0)
 
 
-def _with_chunks(batch: Batch, chunks: list[Chunk]) -> Batch:
+def _with_chunks(batch: ForwardBatch, chunks: list[Chunk]) -> ForwardBatch:
     tokens = [token for c in chunks for token in c.sequence.tokens[c.start:c.start + c.count]]
     wanted, start = [], len(batch.tokens)
     for chunk in chunks:
@@ -104,9 +105,9 @@ def _with_chunks(batch: Batch, chunks: list[Chunk]) -> Batch:
         start += chunk.count
     width = max(batch.block_tables.shape[1], max(len(c.sequence.blocks) for c in chunks))
     tables = torch.tensor([c.sequence.blocks + [0] * (width - len(c.sequence.blocks)) for c in chunks])
-    return Batch(torch.cat([batch.tokens, torch.tensor(tokens)]),
-                 torch.cat([batch.counts, torch.tensor([c.count for c in chunks])]),
-                 torch.cat([batch.contexts, torch.tensor([c.start for c in chunks])]),
-                 torch.cat([F.pad(batch.block_tables, (0, width - batch.block_tables.shape[1])), tables]),
-                 torch.cat([batch.wanted, torch.tensor(wanted, dtype=torch.long)]),
-                 torch.cat([batch.prompt, torch.tensor([c.prompt for c in chunks])]))
+    return ForwardBatch(torch.cat([batch.tokens, torch.tensor(tokens)]),
+                        torch.cat([batch.counts, torch.tensor([c.count for c in chunks])]),
+                        torch.cat([batch.contexts, torch.tensor([c.start for c in chunks])]),
+                        torch.cat([F.pad(batch.block_tables, (0, width - batch.block_tables.shape[1])), tables]),
+                        torch.cat([batch.wanted, torch.tensor(wanted, dtype=torch.long)]),
+                        torch.cat([batch.prompt, torch.tensor([c.prompt for c in chunks])]))

@@ -4,9 +4,9 @@ from collections.abc import Iterable
 
 from torch import Tensor
 
-from spoutnik.engine.input_batch import Rows
+from spoutnik.engine.input_batch import InputBatch
 from spoutnik.engine.request import Sample
-from spoutnik.engine.sampler import Settings, likeliest, sample, uniforms_of
+from spoutnik.engine.sampler import SamplingMetadata, likeliest, sample, uniforms_of
 from spoutnik.engine.scheduler import Chunk
 
 NOT_FINITE = ("the model's logits are not finite numbers: its weights are damaged, or overflow in the type they are "
@@ -29,9 +29,10 @@ def first_tokens(samples: list[Sample], logits: Tensor) -> int:
     asked = [(s, logits[i:i + 1].clone()) for i, s in enumerate(samples) if s.top_logprobs is not None]
     broken = replace_broken(logits)
     for i, made in enumerate(samples):
-        for adjustment in made.adjustments:
-            adjustment.apply(logits[i], 0)
-    tokens, logprobs = sample(logits, Settings.of([s.params for s in samples], uniforms_of((s.seed, 0) for s in samples)))
+        for processor in made.logits_processors:
+            processor.apply(logits[i], 0)
+    tokens, logprobs = sample(logits, SamplingMetadata.of([s.params for s in samples], uniforms_of((s.seed,
+                                                                                                    0) for s in samples)))
     for i, (made, token, logprob) in enumerate(zip(samples, tokens.tolist(), logprobs.tolist())):
         if i in broken:
             made.fail(NOT_FINITE)
@@ -67,7 +68,7 @@ def accepted(made: Sample, tokens: list[int], room: int) -> list[int]:
     return tokens[:made.see(tokens[:count])] if made.watched else tokens[:count]
 
 
-def accept_all(rows: Rows, tokens: Tensor, logprobs: Tensor, broken: list[int], watched: Iterable[Sample],
+def accept_all(rows: InputBatch, tokens: Tensor, logprobs: Tensor, broken: list[int], watched: Iterable[Sample],
                asked: Asked) -> list[int]:
     """The next token (rows,) of many rows at once; returns those that are over."""
     rows.append(tokens, logprobs)

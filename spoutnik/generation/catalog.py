@@ -9,7 +9,7 @@ from pathlib import Path
 import spoutnik
 from spoutnik.engine.llm import LLM, NO_DRAFTS
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.service import Served
+from spoutnik.generation.service import ServedModel
 from spoutnik.loading import load_tokenizer
 from spoutnik.locate import locate, models_of
 from spoutnik.model.config import ModelConfig
@@ -26,7 +26,7 @@ class EngineOptions:
     max_num_seqs: int = 256
 
 
-def offers(model: str | None, stage: str | None = None) -> list[Served]:
+def offers(model: str | None, stage: str | None = None) -> list[ServedModel]:
     """The models of a folder, a run or the hub, the one that clients get who name none first. None: the newest run under
     ./runs, or what ships with the package."""
     if model is None:
@@ -55,12 +55,12 @@ def _newest_run(runs: Path) -> Path | None:
     return None
 
 
-def _served(name: str, folder: Path, about: str) -> Served:
+def _served(name: str, folder: Path, about: str) -> ServedModel:
     positions = ModelConfig.load(folder).max_position_embeddings
-    return Served(name, folder, load_tokenizer(folder), positions, about, int((folder / "config.json").stat().st_mtime))
+    return ServedModel(name, folder, load_tokenizer(folder), positions, about, int((folder / "config.json").stat().st_mtime))
 
 
-def load_llm(served: Served, engine: EngineOptions, progress: Callable[[int, int], None] | None = None) -> LLM:
+def load_llm(served: ServedModel, engine: EngineOptions, progress: Callable[[int, int], None] | None = None) -> LLM:
     """Reads a model from disk. progress: hears (bytes done, bytes in all) while weights are quantized."""
     llm = LLM(served.folder, served.tokenizer, quantize=engine.quantize, memory=engine.memory, speculate=engine.speculate,
               num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs, progress=progress)

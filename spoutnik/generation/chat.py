@@ -13,8 +13,8 @@ from rich.text import Text
 
 from spoutnik.engine.llm import LLM
 from spoutnik.errors import RunError
-from spoutnik.generation.generation import Delta, Reply
-from spoutnik.generation.options import Options, plan_chat
+from spoutnik.generation.generation import Delta, Generation
+from spoutnik.generation.options import GenerationOptions, plan_chat
 from spoutnik.loading import load_tokenizer
 from spoutnik.text.tokenizer import Message
 
@@ -44,7 +44,7 @@ class Chat:
     options: as the server's requests have them. seed: with it, the same questions get the same answers.
     """
 
-    def __init__(self, llm: LLM, options: Options, seed: int = 0, system: str | None = None):
+    def __init__(self, llm: LLM, options: GenerationOptions, seed: int = 0, system: str | None = None):
         self.llm, self.options, self.seed, self.system = llm, options, seed, system
         self.messages: list[Message] = []
         self.stats = Stats()
@@ -66,7 +66,7 @@ class Chat:
         params = replace(self.options.params, seed=self.seed + len(asked))
         plan = plan_chat(self.llm, [*told, *asked], replace(self.options, params=params))
         said = _Said(console)
-        reply = Reply(self.llm, f"chat-{self._asked}", plan, said.add)
+        reply = Generation(self.llm, f"chat-{self._asked}", plan, said.add)
         self._asked += 1
         self._unanswered = question
         self._make(reply)
@@ -82,7 +82,7 @@ class Chat:
                 "reasoning_tokens": said.last.thought_tokens, "finish_reason": said.last.finish_reason,
                 "warning": " ".join(said.warnings) or None}
 
-    def _make(self, reply: Reply) -> None:
+    def _make(self, reply: Generation) -> None:
         handled = 0
         with _interrupts() as pressed:
             try:
@@ -92,7 +92,7 @@ class Chat:
                     reply.advance()
                     if len(pressed) > handled:
                         handled += 1
-                        thinking = reply.strands[0].stream.thinking
+                        thinking = reply.choices[0].stream.thinking
                         reply.end_thought() if thinking and handled == 1 else reply.abort()
             except BaseException:
                 reply.abort()

@@ -11,7 +11,7 @@ from spoutnik.generation.generation import Delta
 
 
 @dataclass(frozen=True)
-class TextPlan:
+class CompletionPlan:
     """prompts: token ids of each; params.n completions of each. seed: of the random numbers; with `numbered`, each prompt has
     its own (else the same prompt gives the same text)."""
 
@@ -27,7 +27,7 @@ class TextPlan:
 
 
 @dataclass(eq=False)
-class Strand:
+class CompletionChoice:
     """One completion: index among all, its sample, and how many tokens it has."""
 
     index: int
@@ -37,39 +37,39 @@ class Strand:
     thought: tuple[int, ...] = ()  # there is none
 
 
-class Texts:
+class Completions:
     """Lives in the engine's thread. Completions of the first prompt come first."""
 
-    def __init__(self, llm: LLM, name: str, plan: TextPlan, deliver: Callable[[list[Delta]], None]):
+    def __init__(self, llm: LLM, name: str, plan: CompletionPlan, deliver: Callable[[list[Delta]], None]):
         self.core, self.name, self.plan, self.deliver = llm.core, name, plan, deliver
         self.requests = [Request(f"{name}/{number}", None, prompt, plan.params, plan.seed, number * plan.numbered, stream=True,
                                  owner=self)
                          for number, prompt in enumerate(plan.prompts)]
-        self.strands = [Strand(index, None) for index in range(len(plan.prompts) * plan.params.n)]
+        self.choices = [CompletionChoice(index, None) for index in range(len(plan.prompts) * plan.params.n)]
         self.cached: int | None = None
 
     @property
     def done(self) -> bool:
-        return all(strand.finish_reason for strand in self.strands)
+        return all(choice.finish_reason for choice in self.choices)
 
     def start(self) -> None:
         for request in self.requests:
             self.core.add(request)
         samples = [sample for request in self.requests for sample in request.samples]
-        for strand, sample in zip(self.strands, samples):
-            strand.sample = sample
+        for choice, sample in zip(self.choices, samples):
+            choice.sample = sample
 
     def advance(self) -> None:
-        deltas = [delta for strand in self.strands if strand.finish_reason is None and (delta := self._added(strand))]
+        deltas = [delta for choice in self.choices if choice.finish_reason is None and (delta := self._added(choice))]
         if deltas:
             self.cached = sum(request.num_cached_tokens for request in self.requests)
             self.deliver(deltas)
 
-    def _added(self, strand: Strand) -> Delta | None:
-        sample, begun = strand.sample, strand.sample.sent
+    def _added(self, choice: CompletionChoice) -> Delta | None:
+        sample, begun = choice.sample, choice.sample.sent
         ids, logprobs = self.core.new_tokens(sample)
-        strand.generated += len(ids)
-        strand.finish_reason = sample.finish_reason
+        choice.generated += len(ids)
+        choice.finish_reason = sample.finish_reason
         if sample.finish_reason is not None:
             sample.text.close()
         text = sample.text.take()
@@ -77,8 +77,8 @@ class Texts:
             return None
         top = [] if sample.top_logprobs is None else sample.top_logprobs[begun:begun + len(ids)]
         why = None if sample.stop_reason is None else str(sample.stop_reason)
-        return Delta(strand.index, answer=text, ids=ids, logprobs=logprobs, top_logprobs=top,
-                     finish_reason=sample.finish_reason, stop_reason=why, generated=strand.generated)
+        return Delta(choice.index, answer=text, ids=ids, logprobs=logprobs, top_logprobs=top,
+                     finish_reason=sample.finish_reason, stop_reason=why, generated=choice.generated)
 
     def fail(self, reason: str) -> None:
         self._give_up("error", reason)
@@ -87,10 +87,10 @@ class Texts:
         self._give_up("abort")
 
     def _give_up(self, finish_reason: str, why: str | None = None) -> None:
-        left = [strand for strand in self.strands if strand.finish_reason is None]
-        for strand in left:
-            strand.finish_reason = finish_reason
+        left = [choice for choice in self.choices if choice.finish_reason is None]
+        for choice in left:
+            choice.finish_reason = finish_reason
         if left:
-            self.deliver([Delta(strand.index, finish_reason=finish_reason, stop_reason=why) for strand in left])
+            self.deliver([Delta(choice.index, finish_reason=finish_reason, stop_reason=why) for choice in left])
         for request in self.requests:
             self.core.abort(request.request_id)

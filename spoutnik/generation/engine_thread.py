@@ -12,7 +12,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
 
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.step import Made
+from spoutnik.engine.step import StepOutput
 from spoutnik.errors import RunError
 
 log = logging.getLogger("spoutnik.serve")
@@ -63,7 +63,7 @@ def _deliver(mail: list[tuple[Callable[[object], None], object]]) -> None:
         deliver(what)
 
 
-class Worker:
+class EngineThread:
     """Steps the engine while there is work and sleeps while there is none.
 
     busy_seconds, step_seconds: spent since the start, in all and in the engine's steps. cpu_seconds, step_cpu_seconds: the
@@ -74,7 +74,7 @@ class Worker:
 
     def __init__(self, llm: LLM, idle: Callable[[], object] = lambda: None):
         self.llm, self.core = llm, llm.core
-        self.core.most_ahead = min(self.core.most_ahead, MOST_AHEAD)
+        self.core.max_multi_steps = min(self.core.max_multi_steps, MOST_AHEAD)
         self.jobs: dict[Job, float] = {}
         self.outbox = Outbox()
         self.busy_seconds = self.step_seconds = self.cpu_seconds = self.step_cpu_seconds = 0.0
@@ -146,7 +146,7 @@ class Worker:
         self.jobs[job] = time.perf_counter() + self.period - PERIOD  # of few, the first token as soon as it is there
         self._guarded(job, job.start)
 
-    def _due(self, made: Made, now: float) -> list[Job]:
+    def _due(self, made: StepOutput, now: float) -> list[Job]:
         """Those that have waited long enough, and those of which a part has ended: what follows must not wait."""
         ended = {sample.request.owner for sample in made.ended}
         return [job for job, when in self.jobs.items() if when <= now or job in ended]

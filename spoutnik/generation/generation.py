@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.logits_processors import Constraint
+from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.generation.repetition import in_circles
@@ -28,7 +28,7 @@ UNCLOSED = "the model ended inside its thought; it was closed and asked for the 
 
 
 @dataclass(frozen=True)
-class Plan:
+class GenerationPlan:
     """What a reply is to be; all of it is in force.
 
     prompt: token ids, as the template rendered them. thinking: they end inside a thought.
@@ -48,7 +48,7 @@ class Plan:
     seed: int
     may_think: bool = True
     detect_loops: bool = True
-    constrain: Callable[[], Constraint] | None = None
+    constrain: Callable[[], LogitsProcessor] | None = None
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Delta:
     generated: int = 0  # so far, thought and answer
 
 
-class Strand:
+class Choice:
     """One of a request's n replies: its tokens so far, and the sample that is making more (None: paused, or over)."""
 
     def __init__(self, index: int, stream: ThoughtStream):
@@ -79,7 +79,7 @@ class Strand:
         self.generated = self.links = 0
         self.answered = False  # something of the answer can be seen
         self.sample: Sample | None = None
-        self.constraint: Constraint | None = None
+        self.constraint: LogitsProcessor | None = None
         self.finish_reason: str | None = None
         self.looked_at = 0
         self.delta = Delta(index)
@@ -119,241 +119,242 @@ class Strand:
         return in_circles(self.thought)
 
 
-class Reply:
+class Generation:
     """Lives in the engine's thread (a Job of the worker). deliver: gets what was added, whenever something was."""
 
-    def __init__(self, llm: LLM, name: str, plan: Plan, deliver: Callable[[list[Delta]], None]):
+    def __init__(self, llm: LLM, name: str, plan: GenerationPlan, deliver: Callable[[list[Delta]], None]):
         self.llm, self.core, self.name, self.plan, self.deliver = llm, llm.core, name, plan, deliver
         keep_special = plan.constrain is not None and not plan.params.ignore_eos  # the form allows marks of tool calls alone
-        self.strands = [Strand(index, ThoughtStream(llm.tokenizer, plan.thinking, plan.params.stop, keep_special))
+        self.choices = [Choice(index, ThoughtStream(llm.tokenizer, plan.thinking, plan.params.stop, keep_special))
                         for index in range(plan.params.n)]
         self.paused = False
         self.cached: int | None = None  # tokens of the prompt that were in the cache; None until it is computed
-        self._later: list[Strand] = []  # begin when the prompt is in the cache
+        self._later: list[Choice] = []  # begin when the prompt is in the cache
         self._links = 0
 
     @property
     def done(self) -> bool:
-        return all(strand.finish_reason for strand in self.strands)
+        return all(choice.finish_reason for choice in self.choices)
 
     # ---------------------------------------------------------------------------------------------- the worker's side
 
     def start(self) -> None:
         """All replies share the computation of the prompt: thoughts as samples of one request."""
-        first, *self._later = self.strands
+        first, *self._later = self.choices
         if self.plan.thinking and self._thought_room(first) > 0:
             self._later = []
-            self._link(self.strands, self._thought_params(first))
+            self._link(self.choices, self._thought_params(first))
         else:
             self._go_on(first)
         self._hand_out()
 
     def advance(self) -> None:
-        for strand in self.strands:
-            if strand.sample is not None:
-                self._take(strand)
+        for choice in self.choices:
+            if choice.sample is not None:
+                self._take(choice)
         if self.cached is not None and not self.paused:
             later, self._later = self._later, []
-            for strand in later:
-                self._go_on(strand)
+            for choice in later:
+                self._go_on(choice)
         self._break_circles()
         self._hand_out()
 
     def fail(self, reason: str) -> None:
-        under_way = {strand.sample.request.request_id for strand in self.strands if strand.sample is not None}
-        for strand in self.strands:
-            strand.fail(reason)
+        under_way = {choice.sample.request.request_id for choice in self.choices if choice.sample is not None}
+        for choice in self.choices:
+            choice.fail(reason)
         self._hand_out()  # before anything else can go wrong
         for name in under_way:
             self.core.abort(name)
 
     def abort(self) -> None:
         """Nobody waits for it any more."""
-        self._interrupt(self.strands)
-        for strand in self.strands:
-            strand.finish("abort")
+        self._interrupt(self.choices)
+        for choice in self.choices:
+            choice.finish("abort")
         self._hand_out()
 
     # ------------------------------------------------------------------------------------------ steering, between steps
 
     def end_thought(self) -> None:
         """Thoughts are closed now, and the answers begin."""
-        for strand in self._interrupt(self._thinking):
-            self._close(strand)
+        for choice in self._interrupt(self._thinking):
+            self._close(choice)
         self.resume()
 
     def insert(self, text: str) -> None:
         """Puts a text into the thoughts that are under way, where there is room for it."""
         ids = self.llm.tokenizer.encode(text)
-        for strand in self._interrupt(self._thinking):
-            if len(ids) < self._places(strand) - 1:
-                strand.take(ids)
+        for choice in self._interrupt(self._thinking):
+            if len(ids) < self._places(choice) - 1:
+                choice.take(ids)
         self.resume()
 
     def pause(self) -> None:
-        self._interrupt(self.strands)
+        self._interrupt(self.choices)
         self._hand_out()
 
     def resume(self) -> None:
         self.paused = False
-        for strand in self.strands:
-            if strand.sample is None and strand.finish_reason is None and strand not in self._later:
-                self._go_on(strand)
+        for choice in self.choices:
+            if choice.sample is None and choice.finish_reason is None and choice not in self._later:
+                self._go_on(choice)
         self._hand_out()
 
     @property
-    def _thinking(self) -> list[Strand]:
-        return [strand for strand in self.strands if strand.stream.thinking and strand not in self._later]
+    def _thinking(self) -> list[Choice]:
+        return [choice for choice in self.choices if choice.stream.thinking and choice not in self._later]
 
-    def _interrupt(self, strands: list[Strand]) -> list[Strand]:
+    def _interrupt(self, choices: list[Choice]) -> list[Choice]:
         """Takes what these have made and gives up their links; no new one begins before `resume`. Returns those of them that
         go on where they were: thought or answer, and not over."""
-        self.paused, before = True, [strand.stream.thinking for strand in strands]
-        for strand in strands:
-            if strand.sample is not None:
-                self._take(strand)
-        for strand in strands:
-            if strand.sample is not None:
-                self.core.abort(strand.sample.request.request_id)
-                strand.sample = None
-        return [strand for strand, thinking in zip(strands, before)
-                if strand.finish_reason is None and strand.stream.thinking == thinking]
+        self.paused, before = True, [choice.stream.thinking for choice in choices]
+        for choice in choices:
+            if choice.sample is not None:
+                self._take(choice)
+        for choice in choices:
+            if choice.sample is not None:
+                self.core.abort(choice.sample.request.request_id)
+                choice.sample = None
+        return [choice for choice, thinking in zip(choices, before)
+                if choice.finish_reason is None and choice.stream.thinking == thinking]
 
     def _break_circles(self) -> None:
-        circling = [strand for strand in self.strands if self.plan.detect_loops and strand.circling]
+        circling = [choice for choice in self.choices if self.plan.detect_loops and choice.circling]
         if circling and not self.paused:
-            for strand in self._interrupt(self._thinking):
-                if strand in circling:
-                    strand.delta.warnings.append(CIRCLES.format(strand.stream.thought_tokens))
-                    self._close(strand)
+            for choice in self._interrupt(self._thinking):
+                if choice in circling:
+                    choice.delta.warnings.append(CIRCLES.format(choice.stream.thought_tokens))
+                    self._close(choice)
             self.resume()
 
     # ------------------------------------------------------------------------------------------------------- the chain
 
-    def _places(self, strand: Strand) -> int:
+    def _places(self, choice: Choice) -> int:
         """Of the places that the model and its cache have for one reply, those that are left; enough to close the thought are
         kept for that. A link that did not fit would wait for ever, and all that came after it."""
         places = min(self.llm.config.max_position_embeddings, self.core.scheduler.capacity)
-        left = places - len(self.plan.prompt) - len(strand.ids)
-        return left - len(self.plan.closing) * strand.stream.thinking
+        left = places - len(self.plan.prompt) - len(choice.ids)
+        return left - len(self.plan.closing) * choice.stream.thinking
 
-    def _room(self, strand: Strand) -> int:
+    def _room(self, choice: Choice) -> int:
         """Tokens that may still be generated."""
-        return min(self.plan.params.max_tokens - strand.generated, self._places(strand))
+        return min(self.plan.params.max_tokens - choice.generated, self._places(choice))
 
-    def _thought_room(self, strand: Strand) -> int:
-        return min(self.plan.max_thinking_tokens - strand.stream.thought_tokens, self._room(strand) - 1)
+    def _thought_room(self, choice: Choice) -> int:
+        return min(self.plan.max_thinking_tokens - choice.stream.thought_tokens, self._room(choice) - 1)
 
-    def _thought_params(self, strand: Strand) -> SamplingParams:
-        return self.plan.params.changed(max_tokens=self._thought_room(strand), min_tokens=0, stop=(), logprobs=None,
-                                        stop_token_ids=(strand.stream.end,))
+    def _thought_params(self, choice: Choice) -> SamplingParams:
+        return self.plan.params.changed(max_tokens=self._thought_room(choice), min_tokens=0, stop=(), logprobs=None,
+                                        stop_token_ids=(choice.stream.end,))
 
-    def _may_open(self, strand: Strand) -> bool:
+    def _may_open(self, choice: Choice) -> bool:
         """May the answer begin a thought (again)? Only if something can be thought, and said after it."""
-        budget = self.plan.max_thinking_tokens - strand.stream.thought_tokens
-        room = min(self.plan.params.max_tokens - strand.generated, self._places(strand) - len(self.plan.closing))
+        budget = self.plan.max_thinking_tokens - choice.stream.thought_tokens
+        room = min(self.plan.params.max_tokens - choice.generated, self._places(choice) - len(self.plan.closing))
         return self.plan.may_think and budget > 0 and room > 2  # its mark, a token of it, one of the answer
 
-    def _close(self, strand: Strand) -> None:
-        strand.take(self.plan.closing)
+    def _close(self, choice: Choice) -> None:
+        choice.take(self.plan.closing)
 
-    def _go_on(self, strand: Strand) -> None:
+    def _go_on(self, choice: Choice) -> None:
         """Begins the next link of one reply."""
-        if strand.stream.thinking and self._thought_room(strand) > 0:
-            self._link([strand], self._thought_params(strand).changed(n=1))
+        if choice.stream.thinking and self._thought_room(choice) > 0:
+            self._link([choice], self._thought_params(choice).changed(n=1))
             return
-        if strand.stream.thinking:
+        if choice.stream.thinking:
             if self.plan.max_thinking_tokens:
-                strand.delta.warnings.append(CUT.format(strand.stream.thought_tokens))
-            self._close(strand)
-        if self._places(strand) < 1:
-            strand.finish("length")
+                choice.delta.warnings.append(CUT.format(choice.stream.thought_tokens))
+            self._close(choice)
+        if self._places(choice) < 1:
+            choice.finish("length")
             return
-        plan, room = self.plan, max(self._room(strand), 1)
-        marks = [strand.stream.start] if strand.stream.start is not None and room > 1 else []
+        plan, room = self.plan, max(self._room(choice), 1)
+        marks = [choice.stream.start] if choice.stream.start is not None and room > 1 else []
         params = plan.params.changed(n=1, max_tokens=room, stop=(), min_tokens=min(plan.params.min_tokens, room),
                                      stop_token_ids=(*marks, *plan.params.stop_token_ids))
-        constraints: list[Constraint] = []
-        if not strand.answered:
-            ends = self.core.eos_ids.union(plan.params.stop_token_ids, () if self._may_open(strand) else marks)
+        constraints: list[LogitsProcessor] = []
+        if not choice.answered:
+            ends = self.core.eos_ids.union(plan.params.stop_token_ids, () if self._may_open(choice) else marks)
             constraints.append(Answered(shown_tokens(self.llm), torch.tensor(sorted(ends), dtype=torch.long), room))
         if plan.constrain is not None:
-            strand.constraint = strand.constraint or plan.constrain()
-            constraints.append(strand.constraint)
-        self._link([strand], params, constraints)
+            choice.constraint = choice.constraint or plan.constrain()
+            constraints.append(choice.constraint)
+        self._link([choice], params, constraints)
 
-    def _link(self, strands: list[Strand], params: SamplingParams, constraints: Sequence[Constraint] | None = None) -> None:
+    def _link(self, choices: list[Choice], params: SamplingParams,
+              constraints: Sequence[LogitsProcessor] | None = None) -> None:
         """One engine request for the next part of these replies, which have the same tokens so far. Its random numbers are
         those of (seed, which link of which reply), whatever else runs."""
-        first = strands[0]
+        first = choices[0]
         request = Request(f"{self.name}/{self._links}", None, self.plan.prompt + first.ids, params, self.plan.seed,
                           first.links * MOST_REPLIES + first.index, constrain=lambda _: list(constraints or ()), owner=self)
         self._links += 1
         self.core.add(request)
-        for strand, sample in zip(strands, request.samples):
-            strand.sample, strand.links = sample, strand.links + 1
+        for choice, sample in zip(choices, request.samples):
+            choice.sample, choice.links = sample, choice.links + 1
 
-    def _take(self, strand: Strand) -> None:
+    def _take(self, choice: Choice) -> None:
         """What a strand's link has made since the last time; where it has ended, what follows."""
-        sample, begun = strand.sample, strand.sample.sent
+        sample, begun = choice.sample, choice.sample.sent
         ids, logprobs = self.core.new_tokens(sample)
         if self.cached is None and ids:
             self.cached = sample.request.num_cached_tokens
-        in_answer = not strand.stream.thinking
-        count = self._read(strand, ids, sample.finish_reason == "stop" and sample.stop_reason is None)
-        strand.generated += count
+        in_answer = not choice.stream.thinking
+        count = self._read(choice, ids, sample.finish_reason == "stop" and sample.stop_reason is None)
+        choice.generated += count
         if in_answer and sample.top_logprobs is not None:
-            strand.delta.ids += ids[:count]
-            strand.delta.logprobs += logprobs[:count]
-            strand.delta.top_logprobs += sample.top_logprobs[begun:begun + count]
-        if strand.stream.stopped is not None:
+            choice.delta.ids += ids[:count]
+            choice.delta.logprobs += logprobs[:count]
+            choice.delta.top_logprobs += sample.top_logprobs[begun:begun + count]
+        if choice.stream.stopped is not None:
             self.core.abort(sample.request.request_id)
-            strand.finish("stop")
+            choice.finish("stop")
         elif sample.finish_reason is not None:
-            strand.sample = None
-            self._link_ended(strand, sample)
+            choice.sample = None
+            self._link_ended(choice, sample)
 
-    def _read(self, strand: Strand, ids: list[int], ended: bool) -> int:
+    def _read(self, choice: Choice, ids: list[int], ended: bool) -> int:
         """How many of the tokens count. ended: the last one is an end of sentence, which is no text."""
         read = ids[:-1] if ended else ids
-        if not self.plan.params.stop or strand.stream.thinking:
-            strand.take(read)
+        if not self.plan.params.stop or choice.stream.thinking:
+            choice.take(read)
             return len(ids)
         for count, token in enumerate(read, start=1):
-            strand.take([token])
-            if strand.stream.stopped is not None:
+            choice.take([token])
+            if choice.stream.stopped is not None:
                 return count
         return len(ids)
 
-    def _link_ended(self, strand: Strand, sample: Sample) -> None:
+    def _link_ended(self, choice: Choice, sample: Sample) -> None:
         if sample.finish_reason == "error":
-            strand.finish("error", str(sample.stop_reason))
+            choice.finish("error", str(sample.stop_reason))
             return
-        marks = (strand.stream.start, strand.stream.end)
+        marks = (choice.stream.start, choice.stream.end)
         other_part = sample.finish_reason == "stop" and sample.stop_reason is not None and sample.stop_reason in marks
-        if not strand.stream.thinking and not other_part:
-            strand.finish(sample.finish_reason)
+        if not choice.stream.thinking and not other_part:
+            choice.finish(sample.finish_reason)
             return
-        if strand.answered and self._room(strand) < 1:  # the last token of the answer opened a thought
-            strand.finish("length")
+        if choice.answered and self._room(choice) < 1:  # the last token of the answer opened a thought
+            choice.finish("length")
             return
-        if strand.stream.thinking and sample.finish_reason == "stop" and not other_part:
-            strand.delta.warnings.append(UNCLOSED)
-            self._close(strand)
-        if strand.stream.thinking and other_part and not (self.plan.may_think and self._thought_room(strand) > 0):
-            strand.take(self.llm.tokenizer.end_thought_ids)  # a thought that must not be, in the middle of an answer
+        if choice.stream.thinking and sample.finish_reason == "stop" and not other_part:
+            choice.delta.warnings.append(UNCLOSED)
+            self._close(choice)
+        if choice.stream.thinking and other_part and not (self.plan.may_think and self._thought_room(choice) > 0):
+            choice.take(self.llm.tokenizer.end_thought_ids)  # a thought that must not be, in the middle of an answer
         if not self.paused:
-            self._go_on(strand)
+            self._go_on(choice)
 
     def _hand_out(self) -> None:
         deltas = []
-        for strand in self.strands:
-            delta = strand.delta
+        for choice in self.choices:
+            delta = choice.delta
             if delta.thought or delta.answer or delta.ids or delta.finish_reason or delta.warnings:
-                delta.thinking, delta.thought_tokens = strand.stream.thinking, strand.stream.thought_tokens
-                delta.generated = strand.generated
+                delta.thinking, delta.thought_tokens = choice.stream.thinking, choice.stream.thought_tokens
+                delta.generated = choice.generated
                 deltas.append(delta)
-                strand.delta = Delta(strand.index)
+                choice.delta = Delta(choice.index)
         if deltas:
             self.deliver(deltas)
 

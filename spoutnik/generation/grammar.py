@@ -14,7 +14,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from torch import Tensor
 
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.logits_processors import Constraint
+from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.tools.calls import functions_of
 from spoutnik.generation.tools.formats import Format, convention
@@ -28,7 +28,7 @@ LEAD = "LEAD: /\\n{1,2}/\n"  # what models write after `</think>`
 
 
 def constraint(llm: LLM, response_format: dict | None = None, tools: list[dict] | None = None,
-               tool_choice: str | dict | None = None, parallel: bool = True) -> Callable[[], Constraint] | None:
+               tool_choice: str | dict | None = None, parallel: bool = True) -> Callable[[], LogitsProcessor] | None:
     """What holds an answer to its form (for Plan.constrain); None where it is free text.
 
     Calls of tools: any number of them, or one where not `parallel`, instead of an answer or after a text ("auto"), or nothing
@@ -142,7 +142,7 @@ class Grammar:
             logits.masked_fill_(~mask, 0.0)
 
 
-def _made(vocabulary: Vocabulary, grammar: str, marks: tuple[str, ...], place: str) -> Callable[[], Constraint]:
+def _made(vocabulary: Vocabulary, grammar: str, marks: tuple[str, ...], place: str) -> Callable[[], LogitsProcessor]:
     matcher, permitted = vocabulary.compiled(grammar), vocabulary.permitted(marks)
     if matcher.is_error():
         raise UserError(f"{place}: what is asked for cannot be promised ({_sentence(matcher.get_error())}). Make it simpler.")

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 
 from spoutnik.engine.input_processor import check
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.logits_processors import Constraint
+from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import UserError
-from spoutnik.generation.generation import Plan
+from spoutnik.generation.generation import GenerationPlan
 from spoutnik.text.chat_template import Message, Tool
 from spoutnik.text.thought import opens_thought
 
@@ -27,7 +27,7 @@ class ContextOverflow(UserError):
 
 
 @dataclass(frozen=True)
-class Options:
+class GenerationOptions:
     """What a caller may say about a reply besides the messages; None leaves it to the defaults.
 
     params: sampling; its max_tokens is not read. max_tokens: generated tokens, thought and answer.
@@ -47,7 +47,7 @@ class Options:
     variables: Mapping[str, object] = field(default_factory=dict)
     closing: str = CLOSING
     detect_loops: bool = True
-    constrain: Callable[[], Constraint] | None = None
+    constrain: Callable[[], LogitsProcessor] | None = None
 
     @property
     def thinks(self) -> bool:
@@ -60,7 +60,7 @@ class Options:
         return {**self.variables, **({"enable_thinking": self.thinks} if switch else {})}
 
 
-def plan_chat(llm: LLM, messages: Sequence[Message], options: Options) -> Plan:
+def plan_chat(llm: LLM, messages: Sequence[Message], options: GenerationOptions) -> GenerationPlan:
     """The plan of the assistant's next message.
 
     Raises:
@@ -76,7 +76,7 @@ def plan_chat(llm: LLM, messages: Sequence[Message], options: Options) -> Plan:
     return plan_prompt(llm, prompt, options)
 
 
-def plan_prompt(llm: LLM, prompt: list[int], options: Options) -> Plan:
+def plan_prompt(llm: LLM, prompt: list[int], options: GenerationOptions) -> GenerationPlan:
     """The same for a prompt that is rendered already."""
     tokenizer, thinking = llm.tokenizer, opens_thought(prompt, llm.tokenizer)
     closing: list[int] = []
@@ -96,8 +96,9 @@ def plan_prompt(llm: LLM, prompt: list[int], options: Options) -> Plan:
     params = replace(options.params, max_tokens=max_tokens)
     check(prompt, params, llm.config, tokenizer)
     seed = params.seed if params.seed is not None else secrets.randbelow(LARGEST_SEED)
-    return Plan(prompt, thinking, params, _thought(max_tokens, options), closing, seed, options.thinks, options.detect_loops,
-                options.constrain)
+    return GenerationPlan(prompt, thinking, params, _thought(max_tokens, options), closing, seed, options.thinks,
+                          options.detect_loops,
+                          options.constrain)
 
 
 def places(llm: LLM) -> int:
@@ -111,7 +112,7 @@ def longest(llm: LLM) -> str:
     return f"this model's maximum context length is {places(llm)} tokens{less}"
 
 
-def _thought(max_tokens: int, options: Options) -> int:
+def _thought(max_tokens: int, options: GenerationOptions) -> int:
     """How many of max_tokens may be thought."""
     if not options.thinks:
         return 0
@@ -122,7 +123,7 @@ def _thought(max_tokens: int, options: Options) -> int:
     return most if options.max_thinking_tokens is None else min(options.max_thinking_tokens, max_tokens - 1)
 
 
-def applied(plan: Plan) -> dict:
+def applied(plan: GenerationPlan) -> dict:
     """Every parameter in force, under its name in the API."""
     params = plan.params
     return {"max_tokens": params.max_tokens, "max_thinking_tokens": plan.max_thinking_tokens,

@@ -19,7 +19,7 @@ MOST = 16  # conversations that wait; the oldest are forgotten first
 _numbers = count()
 
 
-class Warmer:
+class PrefixWarmer:
     """Prepares conversations of one model, in the engine's thread, when the worker is idle."""
 
     def __init__(self, llm: LLM):

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from spoutnik.engine.llm import LLM
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.engine_thread import Worker
-from spoutnik.generation.generation import Delta, Plan, Reply
-from spoutnik.generation.prefix_warmer import Warmer
+from spoutnik.generation.engine_thread import EngineThread
+from spoutnik.generation.generation import Delta, Generation, GenerationPlan
+from spoutnik.generation.prefix_warmer import PrefixWarmer
 from spoutnik.text.chat_template import Message
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ class Broken(RunError):
 
 
 @dataclass
-class Served:
+class ServedModel:
     """A model under the name that clients use. It is read from disk when it is first asked for.
 
     about: a line for people. loading: begun, and not over before the model can be used.
@@ -44,18 +44,19 @@ class Served:
     about: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
     llm: LLM | None = None
-    worker: Worker | None = None
-    warmer: Warmer | None = None
+    worker: EngineThread | None = None
+    warmer: PrefixWarmer | None = None
     loading: asyncio.Task | None = None
 
 
-class LiveReply:
+class GenerationHandle:
     """A reply under way: iterate it for lists of Deltas until all of its n replies are over.
 
     Whoever leaves the loop early, or is cancelled in it, calls `abort` (`async with` does).
     """
 
-    def __init__(self, service: "Service", served: Served, name: str, plan: Plan, job: type = Reply):
+    def __init__(self, service: "GenerationService", served: ServedModel, name: str, plan: GenerationPlan,
+                 job: type = Generation):
         self.service, self.served, self.name, self.plan = service, served, name, plan
         self.began = time.perf_counter()
         self.first_token_seconds: float | None = None
@@ -63,9 +64,9 @@ class LiveReply:
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[list[Delta]] = asyncio.Queue()
         self.reply = job(served.llm, name, plan, self._deliver)
-        self._left, self._given_up = len(self.reply.strands), False
+        self._left, self._given_up = len(self.reply.choices), False
 
-    async def __aenter__(self) -> "LiveReply":
+    async def __aenter__(self) -> "GenerationHandle":
         return self
 
     async def __aexit__(self, *_) -> None:
@@ -118,26 +119,26 @@ class LiveReply:
             self.service.ended(self)
 
 
-class Service:
+class GenerationService:
     """max_queue: replies that may be under way or waiting at the same time, all models together.
 
     load: makes a model ready: it is called in a thread of its own, and may take minutes.
     """
 
-    def __init__(self, served: list[Served], load: Callable[[Served], LLM], max_queue: int = 256):
+    def __init__(self, served: list[ServedModel], load: Callable[[ServedModel], LLM], max_queue: int = 256):
         if not served:
             raise UserError("there is no model to serve.")
         self.models = {one.id: one for one in served}
         self.default = served[0]
         self.max_queue = max_queue
-        self.live: dict[str, LiveReply] = {}
+        self.live: dict[str, GenerationHandle] = {}
         self.draining = False
-        self.on_end: list[Callable[[LiveReply], None]] = []  # for meters
+        self.on_end: list[Callable[[GenerationHandle], None]] = []  # for meters
         self._load = load
         self._number = 0
         self._seconds = 1.0  # a reply lately took
 
-    async def model(self, name: str | None) -> Served:
+    async def model(self, name: str | None) -> ServedModel:
         """The model of that name (the first one where none is named), ready to compute.
 
         Raises:
@@ -149,13 +150,14 @@ class Service:
                 served.loading = asyncio.create_task(asyncio.to_thread(self._load, served))
             llm = await asyncio.shield(served.loading)
             if served.llm is None:
-                warmer = Warmer(llm)
-                served.llm, served.warmer, served.worker = llm, warmer, Worker(llm, warmer.work)
+                warmer = PrefixWarmer(llm)
+                served.llm, served.warmer, served.worker = llm, warmer, EngineThread(llm, warmer.work)
         if served.worker.broken:
             raise Broken(f"{served.id}: the engine stopped ({served.worker.broken}). Restart the server.")
         return served
 
-    def start(self, served: Served, plan: Plan, name: str | None = None, job: type = Reply) -> LiveReply:
+    def start(self, served: ServedModel, plan: GenerationPlan, name: str | None = None,
+              job: type = Generation) -> GenerationHandle:
         """Begins a reply; it waits in the engine's own line where there is no place for it yet.
 
         Raises:
@@ -167,24 +169,24 @@ class Service:
             raise Busy(f"{len(self.live)} replies are under way, and no more may wait. Try again later.",
                        max(1, round(self._seconds)))
         self._number += 1
-        live = LiveReply(self, served, name or f"reply-{self._number}", plan, job)
+        live = GenerationHandle(self, served, name or f"reply-{self._number}", plan, job)
         self.live[live.name] = live
         served.worker.begin(live.reply)
         return live
 
-    def ended(self, live: LiveReply) -> None:
+    def ended(self, live: GenerationHandle) -> None:
         if self.live.pop(live.name, None) is not None:
             self._seconds += 0.1 * (time.perf_counter() - live.began - self._seconds)
             for heard in self.on_end:
                 heard(live)
 
-    def prepare(self, served: Served, messages: list[Message], variables: Mapping[str, object],
+    def prepare(self, served: ServedModel, messages: list[Message], variables: Mapping[str, object],
                 tools: list | None = None) -> None:
         """Has the cache made ready for the turn after `messages`, the last of which is the answer, when nothing else is to
         do."""
         served.worker.call(lambda: served.warmer.prepare(messages, variables, tools))
 
-    async def call(self, served: Served, work: Callable[[], Result]) -> Result:
+    async def call(self, served: ServedModel, work: Callable[[], Result]) -> Result:
         """Has something done in the engine's thread, between two steps."""
         return await asyncio.wrap_future(served.worker.call(work))
 

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.generation import Delta, Plan
-from spoutnik.generation.options import Options, plan_chat
-from spoutnik.generation.service import LiveReply, Served, Service
+from spoutnik.generation.generation import Delta, GenerationPlan
+from spoutnik.generation.options import GenerationOptions, plan_chat
+from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
 from spoutnik.generation.voting import vote
 from spoutnik.text.chat_template import Message
 
 
 @dataclass
-class Wish:
+class ChatOptions:
     """What the controls are set to. effort: one of EFFORTS; thoughts: how many, of which the majority answers."""
 
     model: str
@@ -24,7 +24,7 @@ class Wish:
 
 
 @dataclass(eq=False)
-class Said:
+class ChatMessage:
     """One message. extras: what else is known of it: of a question, the text without its files and their names; of an answer,
     tokens, seconds, warnings, error, agreement, runners_up. id: in the history."""
 
@@ -42,12 +42,13 @@ class Said:
         return {"role": self.role, "content": self.content, **thought}
 
 
-class Turn:
+class ChatTurn:
     """An answer under way. phase: "waiting" (for the model, or its turn), "thinking", "answering", "over"."""
 
-    def __init__(self, service: Service, messages: list[Message], wish: Wish, ended: Callable[["Turn"], None] = lambda _: None):
+    def __init__(self, service: GenerationService, messages: list[Message], wish: ChatOptions,
+                 ended: Callable[["ChatTurn"], None] = lambda _: None):
         self.service, self.messages, self.wish, self._ended = service, messages, wish, ended
-        self.said = Said("assistant", model=wish.model, extras={"thought_tokens": 0, "tokens": 0, "warnings": []})
+        self.said = ChatMessage("assistant", model=wish.model, extras={"thought_tokens": 0, "tokens": 0, "warnings": []})
         self.phase, self.paused = "waiting", False
         self.done_thoughts = 0  # of several
         self._name = f"page-{secrets.token_hex(8)}"
@@ -65,7 +66,7 @@ class Turn:
         return self._thought_seconds + going_on
 
     @property
-    def live(self) -> LiveReply | None:
+    def live(self) -> GenerationHandle | None:
         """To steer; None before it begins and when it is over."""
         return self.service.live.get(self._name)
 
@@ -103,7 +104,7 @@ class Turn:
     async def _run(self) -> None:
         try:
             served = await self.service.model(self.wish.model)
-            plan = plan_chat(served.llm, self.messages, Options(reasoning_effort=self.wish.effort))
+            plan = plan_chat(served.llm, self.messages, GenerationOptions(reasoning_effort=self.wish.effort))
             self._run_clock(plan.thinking)
             if self.wish.thoughts > 1:
                 await self._vote(served, plan)
@@ -128,7 +129,7 @@ class Turn:
         self._over.set()
         self._ended(self)
 
-    async def _vote(self, served: Served, plan: Plan) -> None:
+    async def _vote(self, served: ServedModel, plan: GenerationPlan) -> None:
         """Progress is shown of all thoughts, the text of the one that speaks for the majority."""
         verdict, wholes, _ = await vote(self.service, served, plan, self.wish.thoughts, self._name,
                                         lambda deltas: [self._count(delta) for delta in deltas])

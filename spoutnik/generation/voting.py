@@ -5,9 +5,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
-from spoutnik.generation.generation import Delta, Plan
+from spoutnik.generation.generation import Delta, GenerationPlan
 from spoutnik.generation.math_equivalence import mathematician
-from spoutnik.generation.service import LiveReply, Served, Service
+from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
 from spoutnik.tasks.answers import clean
 
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
@@ -16,7 +16,7 @@ _SHORT = 80  # characters: longer answers are prose
 
 
 @dataclass
-class Verdict:
+class VoteResult:
     """index: the reply that speaks for the majority; agreement: the share of replies that come to the same.
     runners_up: what others came to, (an answer in full, votes), most votes first."""
 
@@ -26,7 +26,7 @@ class Verdict:
 
 
 @dataclass
-class Whole:
+class CollectedReply:
     """One reply from its deltas."""
 
     thought: str = ""
@@ -78,7 +78,7 @@ class Agreement:
         return bool(agree)
 
 
-def tally(answers: Sequence[str], agree: Callable[[str, str], bool] | None = None) -> Verdict:
+def tally(answers: Sequence[str], agree: Callable[[str, str], bool] | None = None) -> VoteResult:
     """The largest group of answers that agree; the earliest of equal ones. Empty answers vote for nothing. It may take
     seconds: not for the event loop."""
     agree = agree or Agreement()
@@ -90,21 +90,22 @@ def tally(answers: Sequence[str], agree: Callable[[str, str], bool] | None = Non
         group = next((group for group in groups if agree(conclusions[group[0]], found)), None)
         groups.append([number]) if group is None else group.append(number)
     if not groups:
-        return Verdict(0, 0.0, [])
+        return VoteResult(0, 0.0, [])
     groups.sort(key=lambda group: (-len(group), group[0]))
-    return Verdict(groups[0][0], len(groups[0]) / len(answers),
-                   [(answers[group[0]], len(group)) for group in groups[1:]])
+    return VoteResult(groups[0][0], len(groups[0]) / len(answers),
+                      [(answers[group[0]], len(group)) for group in groups[1:]])
 
 
-async def vote(service: Service, served: Served, plan: Plan, thoughts: int, name: str | None = None,
-               heard: Callable[[list[Delta]], None] = lambda deltas: None) -> tuple[Verdict, list[Whole], LiveReply]:
+async def vote(service: GenerationService, served: ServedModel, plan: GenerationPlan, thoughts: int, name: str | None = None,
+               heard: Callable[[list[Delta]], None] = lambda deltas: None) -> tuple[VoteResult, list[CollectedReply],
+                                                                                    GenerationHandle]:
     """Thinks `thoughts` times at once on a shared prompt; all replies, and which of them speaks for the majority. heard: is
     told of what comes, for progress. A temperature of 0 would think the same thought every time.
 
     Raises:
         Busy: as Service.start.
     """
-    wholes = [Whole() for _ in range(thoughts)]
+    wholes = [CollectedReply() for _ in range(thoughts)]
     async with service.start(served, replace(plan, params=replace(plan.params, n=thoughts)), name) as live:
         async for deltas in live:
             for delta in deltas:

@@ -13,14 +13,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Match, Mount
 from starlette.types import Scope
 
-from spoutnik.generation.service import Service
+from spoutnik.generation.service import GenerationService
 from spoutnik.page.arena import Arena
 from spoutnik.page.chat import Chat
 from spoutnik.page.controls import COOKIE, wish_from
 from spoutnik.page.frame import Frame
 from spoutnik.page.markup import code_style
 from spoutnik.page.strings import choose
-from spoutnik.page.tab import Room
+from spoutnik.page.tab import ChatTab
 from spoutnik.serve.auth import is_loopback
 from spoutnik.serve.keys import Keys
 from spoutnik.serve.settings import Settings
@@ -31,13 +31,14 @@ HERE = Path(__file__).parent
 TICK = 0.1  # seconds between two looks at what is under way
 
 
-def mount(app: FastAPI, service: Service, settings: Settings, history: History | None = None, keys: Keys | None = None) -> Room:
+def mount(app: FastAPI, service: GenerationService, settings: Settings, history: History | None = None,
+          keys: Keys | None = None) -> ChatTab:
     """Puts the page into the app. One process has one page: the last that was mounted.
 
     Who comes in is decided by the guard, which looks for a key or sends to the login; conversations belong to the key they were
     had with. Where there must be a key (or, with `keys`, there is one) and no guard has found it, nothing is shown.
     """
-    room = Room(service, Feedback(settings.data / "feedback"), history)
+    room = ChatTab(service, Feedback(settings.data / "feedback"), history)
     locked = settings.require_key or not is_loopback(settings.host)
 
     @ui.page("/", title="Spoutnik", dark=None)
@@ -64,7 +65,7 @@ class _Pages(Mount):
         return super().matches(scope) if ours else (Match.NONE, {})
 
 
-def _build(room: Room, request: Request, owner: str | None) -> None:
+def _build(room: ChatTab, request: Request, owner: str | None) -> None:
     words = choose(request.headers.get("accept-language", ""), request.cookies.get("spoutnik_language"))
     talk = room.open(request.query_params.get("c"), owner)
     wish = wish_from(request.cookies.get(COOKIE), room)

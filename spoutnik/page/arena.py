@@ -4,25 +4,25 @@ from functools import partial
 
 from nicegui import events, ui
 
-from spoutnik.arena.matches import Duel
+from spoutnik.arena.matches import Match
 from spoutnik.arena.ratings import Outcome, rate
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.session import Turn, Wish
+from spoutnik.generation.session import ChatOptions, ChatTurn
 from spoutnik.page.chat import ENTER, give_back
 from spoutnik.page.controls import Controls, choice
 from spoutnik.page.parts import Answer, button, icon_button
 from spoutnik.page.strings import Words
-from spoutnik.page.tab import Room
+from spoutnik.page.tab import ChatTab
 
 
 class Arena:
     """duel: what is under way or waits for its vote; None before and after."""
 
-    def __init__(self, room: Room, words: Words, wish: Wish):
-        self.room, self.words, self.wish = room, words, Wish(wish.model, wish.effort)
-        self.duel: Duel | None = None
+    def __init__(self, room: ChatTab, words: Words, wish: ChatOptions):
+        self.room, self.words, self.wish = room, words, ChatOptions(wish.model, wish.effort)
+        self.duel: Match | None = None
         self._contenders = ["", ""]  # those that were named; the others are drawn
-        self.turns: list[Turn] = []
+        self.turns: list[ChatTurn] = []
         self._answers: list[Answer] = []
         with ui.element("section").classes("tab arena").props(f'aria-label="{words.arena}"') as self.box:
             ui.label(words.arena_intro).classes("intro")
@@ -76,7 +76,7 @@ class Arena:
             return False
         words = self.words
         try:
-            self.duel = Duel.draw(list(self.room.service.models), [name for name in self._contenders if name])
+            self.duel = Match.draw(list(self.room.service.models), [name for name in self._contenders if name])
         except UserError as error:
             ui.notify(str(error), type="negative")
             return False
@@ -84,7 +84,7 @@ class Arena:
         self._question.text = self.question
         self._question.set_visibility(True)
         asked = [{"role": "user", "content": self.question}]
-        self.turns = [Turn(self.room.service, asked, Wish(model, self.wish.effort, self.wish.thoughts))
+        self.turns = [ChatTurn(self.room.service, asked, ChatOptions(model, self.wish.effort, self.wish.thoughts))
                       for model in (self.duel.a, self.duel.b)]
         self._sides.clear()
         self._ballot.clear()

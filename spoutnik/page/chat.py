@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from nicegui import events, ui
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.session import Said, Wish
+from spoutnik.generation.session import ChatMessage, ChatOptions
 from spoutnik.page.controls import Attached, Controls
 from spoutnik.page.parts import Answer, button, icon_button
 from spoutnik.page.strings import Words
-from spoutnik.page.tab import Room, Talk
+from spoutnik.page.tab import ChatTab, Talk
 
 # Enter sends, except with Shift, while a character is being composed, or while an answer is under way. The field is emptied at
 # once, not when the server has heard of it: what is typed meanwhile would be lost.
@@ -33,9 +33,9 @@ def give_back(field: ui.textarea, text: str) -> None:
 class Chat:
     """changed: is told when the list of conversations is another."""
 
-    def __init__(self, room: Room, words: Words, wish: Wish, talk: Talk, changed: Callable[[], None]):
+    def __init__(self, room: ChatTab, words: Words, wish: ChatOptions, talk: Talk, changed: Callable[[], None]):
         self.room, self.words, self.wish, self.talk, self._changed = room, words, wish, talk, changed
-        self._views: list[tuple[Said, ui.element, Answer | None]] = []
+        self._views: list[tuple[ChatMessage, ui.element, Answer | None]] = []
         self._seen = -1
         with ui.element("section").classes("tab chat").props(f'aria-label="{words.chat}"') as self.box:
             self._greeting = ui.element("div").classes("greeting")
@@ -118,13 +118,13 @@ class Chat:
         self.sync()
         ui.run_javascript("document.querySelector('#question')?.focus()")
 
-    def retry(self, said: Said) -> None:
+    def retry(self, said: ChatMessage) -> None:
         if self.talk.turn is None:
             with self._told():
                 self.room.retry(self.talk, self.talk.said.index(said), self.wish)
                 self._go_on()
 
-    def _judge(self, said: Said, rating: str | None, correction: str | None) -> None:
+    def _judge(self, said: ChatMessage, rating: str | None, correction: str | None) -> None:
         with self._told():
             place = self.talk.said.index(said)
             self.room.judge(self.talk, place, rating, correction)
@@ -157,7 +157,7 @@ class Chat:
         self._send.set_visibility(talk.turn is None)
         self._stop.set_visibility(talk.turn is not None)
 
-    def _answer(self, said: Said) -> tuple[Said, ui.element, Answer]:
+    def _answer(self, said: ChatMessage) -> tuple[ChatMessage, ui.element, Answer]:
         turn = self.talk.turn if self.talk.turn is not None and self.talk.turn.said is said else None
         answer = Answer(said, self.words, said.model, turn, self._feet)
         return said, answer.box, answer
@@ -171,7 +171,7 @@ class Chat:
             icon_button("edit_note", words.correct, lambda: self._correct(answer))
         ui.label(said.model).classes("muted by ellipsis")
 
-    def _thumbs(self, said: Said) -> None:
+    def _thumbs(self, said: ChatMessage) -> None:
         thumbs = {}
 
         def rate(rating: str) -> None:
@@ -208,7 +208,7 @@ class Chat:
                 button(words.save, save).classes("main-choice")
         dialog.on("hide", dialog.delete)
 
-    def _question(self, said: Said) -> tuple[Said, ui.element, None]:
+    def _question(self, said: ChatMessage) -> tuple[ChatMessage, ui.element, None]:
         words, text = self.words, said.extras.get("question", said.content)
         with ui.element("article").classes("asked").props(f'aria-label="{words.you}"') as box:
             with ui.element("div").classes("asked-text"):
@@ -222,7 +222,7 @@ class Chat:
                 icon_button("edit", words.edit, lambda: self._edit(said, box, text))
         return said, box, None
 
-    def _edit(self, said: Said, box: ui.element, text: str) -> None:
+    def _edit(self, said: ChatMessage, box: ui.element, text: str) -> None:
         words = self.words
         if self.talk.turn is not None:
             return

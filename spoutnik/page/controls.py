@@ -7,10 +7,10 @@ from urllib.parse import unquote
 from nicegui import events, ui
 
 from spoutnik.generation.options import EFFORTS
-from spoutnik.generation.session import Wish
+from spoutnik.generation.session import ChatOptions
 from spoutnik.page.parts import button, icon_button
 from spoutnik.page.strings import Words
-from spoutnik.page.tab import Room
+from spoutnik.page.tab import ChatTab
 
 NAMES = list(EFFORTS)
 MOST_THOUGHTS = 16
@@ -18,9 +18,9 @@ MOST_BYTES = 512 * 1024  # of a file
 COOKIE = "spoutnik_wish"
 
 
-def wish_from(cookie: str | None, room: Room) -> Wish:
+def wish_from(cookie: str | None, room: ChatTab) -> ChatOptions:
     """What was chosen last in this browser, where that still exists."""
-    wish = Wish(room.service.default.id)
+    wish = ChatOptions(room.service.default.id)
     model, effort, thoughts = [*unquote(cookie or "").split("|"), "", "", ""][:3]
     if model in room.service.models:
         wish.model = model
@@ -39,7 +39,7 @@ def remember(cookie: str, value: str) -> None:
 class Controls:
     """A button that says what is set, and opens the panel to set it. models: can the model be chosen?"""
 
-    def __init__(self, room: Room, words: Words, wish: Wish, models: bool = True):
+    def __init__(self, room: ChatTab, words: Words, wish: ChatOptions, models: bool = True):
         self.room, self.words, self.wish, self._models = room, words, wish, models
         with button("", lambda: None).classes("pill setting") as self.button:
             ui.icon("tune").props("aria-hidden=true")

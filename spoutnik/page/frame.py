@@ -7,7 +7,7 @@ from spoutnik.page.chat import Chat
 from spoutnik.page.controls import remember
 from spoutnik.page.parts import button, icon_button
 from spoutnik.page.strings import Words
-from spoutnik.page.tab import Room, Talk
+from spoutnik.page.tab import ChatTab, Talk
 
 WIDE = 1000  # pixels: the list of conversations stands beside the tabs, not over them
 THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "dark": (True, "dark_mode")}
@@ -16,7 +16,7 @@ THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "da
 class Frame:
     """main: where the tabs are built."""
 
-    def __init__(self, room: Room, words: Words, owner: str | None, theme: str | None):
+    def __init__(self, room: ChatTab, words: Words, owner: str | None, theme: str | None):
         self.room, self.words, self.owner = room, words, owner
         self.theme = theme if theme in THEMES else "auto"
         self.chat: Chat | None = None

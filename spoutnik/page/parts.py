@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 from nicegui import ui
 
-from spoutnik.generation.session import Said, Turn
+from spoutnik.generation.session import ChatMessage, ChatTurn
 from spoutnik.page.markup import Growing
 from spoutnik.page.strings import Words
 
@@ -46,7 +46,7 @@ class Prose:
 class Thought:
     """The fold: a line on how long it took, and the thought itself when it is open. Under way it can be steered."""
 
-    def __init__(self, said: Said, words: Words, turn: Turn | None = None):
+    def __init__(self, said: ChatMessage, words: Words, turn: ChatTurn | None = None):
         self.said, self.words, self.turn = said, words, turn
         self._prose: Prose | None = None
         self._open = turn is not None
@@ -120,7 +120,7 @@ class Thought:
 class Answer:
     """One answer: its thought, its text, and what must be said about it. feet: builds what stands below it when it is over."""
 
-    def __init__(self, said: Said, words: Words, name: str, turn: Turn | None = None,
+    def __init__(self, said: ChatMessage, words: Words, name: str, turn: ChatTurn | None = None,
                  feet: Callable[["Answer"], None] = lambda answer: None):
         self.said, self.words, self.turn, self._feet = said, words, turn, feet
         with ui.element("article").classes("answer") as self.box:

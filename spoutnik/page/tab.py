@@ -8,8 +8,8 @@ from weakref import WeakValueDictionary
 
 from spoutnik.arena.matches import Ballots
 from spoutnik.errors import RunError
-from spoutnik.generation.service import Service
-from spoutnik.generation.session import Said, Turn, Wish
+from spoutnik.generation.service import GenerationService
+from spoutnik.generation.session import ChatMessage, ChatOptions, ChatTurn
 from spoutnik.store.feedback import Feedback, Opinion, Thumb
 from spoutnik.store.history import History
 from spoutnik.text.chat_template import Message
@@ -25,15 +25,15 @@ class Talk:
 
     id: str
     owner: str | None = None
-    said: list[Said] = field(default_factory=list)
-    turn: Turn | None = None
+    said: list[ChatMessage] = field(default_factory=list)
+    turn: ChatTurn | None = None
     changed: int = 0
 
 
-class Room:
+class ChatTab:
     """owner: the name of the API key of whoever looks, None where there are no keys; nobody sees what belongs to another."""
 
-    def __init__(self, service: Service, feedback: Feedback, history: History | None = None):
+    def __init__(self, service: GenerationService, feedback: Feedback, history: History | None = None):
         self.service, self.feedback, self.history = service, feedback, history
         self.ballots = Ballots(history)
         self._talks: WeakValueDictionary[str, Talk] = WeakValueDictionary()  # those that a tab shows
@@ -64,14 +64,14 @@ class Room:
             try:
                 messages = self.history.open(conversation)
                 talk = Talk(conversation, self._owner(conversation), [
-                    Said(one.role, one.content, one.thought, one.model, one.extras, one.id) for one in messages])
+                    ChatMessage(one.role, one.content, one.thought, one.model, one.extras, one.id) for one in messages])
                 self._recall_opinions(talk)
                 self._talks[conversation] = talk
             except KeyError:  # deleted meanwhile
                 pass
         return talk if talk is not None and talk.owner == owner else Talk("", owner)
 
-    def ask(self, talk: Talk, question: str, files: list[tuple[str, str]], wish: Wish) -> None:
+    def ask(self, talk: Talk, question: str, files: list[tuple[str, str]], wish: ChatOptions) -> None:
         """files: (name, text), which the model reads after the question."""
         content = "\n\n".join([question, *(f"{name}:\n```\n{text}\n```" for name, text in files)])
         extras = {"question": question, "files": [name for name, _ in files]} if files else {}
@@ -82,7 +82,7 @@ class Room:
             self._talks[talk.id] = talk
         self._ask(talk, content, extras, wish)
 
-    def edit(self, talk: Talk, place: int, question: str, wish: Wish) -> None:
+    def edit(self, talk: Talk, place: int, question: str, wish: ChatOptions) -> None:
         """The question is another; its files stay, and what followed is forgotten."""
         said = talk.said[place]
         before = said.extras.get("question", said.content)
@@ -90,11 +90,11 @@ class Room:
         self.cut(talk, place)
         self._ask(talk, question + said.content[len(before):], extras, wish)
 
-    def _ask(self, talk: Talk, content: str, extras: dict, wish: Wish) -> None:
-        self._keep(talk, Said("user", content, extras=extras if talk.owner is None else extras | {"owner": talk.owner}))
+    def _ask(self, talk: Talk, content: str, extras: dict, wish: ChatOptions) -> None:
+        self._keep(talk, ChatMessage("user", content, extras=extras if talk.owner is None else extras | {"owner": talk.owner}))
         self._answer(talk, wish)
 
-    def retry(self, talk: Talk, place: int, wish: Wish) -> None:
+    def retry(self, talk: Talk, place: int, wish: ChatOptions) -> None:
         """Another answer in the place of this one and what followed it."""
         self.cut(talk, place)
         self._answer(talk, wish)
@@ -106,14 +106,14 @@ class Room:
         del talk.said[place:]
         talk.changed += 1
 
-    def _answer(self, talk: Talk, wish: Wish) -> None:
+    def _answer(self, talk: Talk, wish: ChatOptions) -> None:
         if self.history is None and talk not in self._kept:
             self._kept.append(talk)
-        talk.turn = Turn(self.service, messages(talk.said), wish, lambda turn: self._answered(talk, turn))
+        talk.turn = ChatTurn(self.service, messages(talk.said), wish, lambda turn: self._answered(talk, turn))
         self._answering.add(talk)
         talk.changed += 1
 
-    def _answered(self, talk: Talk, turn: Turn) -> None:
+    def _answered(self, talk: Talk, turn: ChatTurn) -> None:
         talk.turn = None
         self._answering.discard(talk)
         try:
@@ -124,7 +124,7 @@ class Room:
                 turn.said.extras.setdefault("error", str(error))
         talk.changed += 1
 
-    def _keep(self, talk: Talk, said: Said) -> None:
+    def _keep(self, talk: Talk, said: ChatMessage) -> None:
         if self.history is None:
             said.id = next(self._numbers)
         else:
@@ -156,7 +156,7 @@ class Room:
                 said.extras |= {"rating": opinion.rating, "correction": opinion.correction}
 
 
-def messages(said: list[Said]) -> list[Message]:
+def messages(said: list[ChatMessage]) -> list[Message]:
     """What the model is shown: questions that got no answer are left out, unless it is the last."""
     shown: list[Message] = []
     for one in said:

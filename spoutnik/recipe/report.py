@@ -16,7 +16,7 @@ from markupsafe import Markup
 from spoutnik.files import write_text
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.table import StageRow, best_values, clock, count, duration, families_of, percent, rows
-from spoutnik.train.loop import Bill
+from spoutnik.train.loop import Cost
 
 OPEN_SAMPLES = 3  # problems unfolded when the page opens
 
@@ -29,7 +29,7 @@ def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequ
     table = rows(artifacts, origins)
     curves = [(artifact, panels(artifact)) for artifact in artifacts]
     stage_bills = [(artifact.stage, origins.get(artifact.stage, ""), bill_of(artifact)) for artifact in artifacts]
-    evaluations = sum((evaluation_bill(artifact) for artifact in artifacts), Bill())
+    evaluations = sum((evaluation_bill(artifact) for artifact in artifacts), Cost())
     page = _environment().from_string(
         resources.files("spoutnik.recipe").joinpath("report.html.jinja").read_text(encoding="utf-8")).render(
         recipe_name=recipe_name, recipe_text=recipe_text, summary=summary(artifacts, origins), facts=facts(artifacts),
@@ -73,17 +73,17 @@ def _kind(artifact: Artifact) -> str:
     return artifact.manifest.get("kind", "")
 
 
-def bill_of(artifact: Artifact) -> Bill:
+def bill_of(artifact: Artifact) -> Cost:
     """What making the stage cost, by its manifest; a prebuilt one, when it was made."""
     return _bill(artifact.manifest.get("bill", {}))
 
 
-def evaluation_bill(artifact: Artifact) -> Bill:
+def evaluation_bill(artifact: Artifact) -> Cost:
     return _bill((artifact.evaluation or {}).get("bill", {}))
 
 
-def _bill(values: dict) -> Bill:
-    return Bill(**{key: values[key] for key in vars(Bill()) if key in values})
+def _bill(values: dict) -> Cost:
+    return Cost(**{key: values[key] for key in vars(Cost()) if key in values})
 
 
 def facts(artifacts: Sequence[Artifact]) -> dict[str, str]:
@@ -166,8 +166,8 @@ def _standing(judged: Sequence[StageRow], table: dict[str, StageRow], starts: di
 
 
 def _cost(artifacts: Sequence[Artifact], origins: dict[str, str]) -> str:
-    made = sum((bill_of(artifact) for artifact in artifacts), Bill())
-    judged = sum((evaluation_bill(artifact) for artifact in artifacts), Bill())
+    made = sum((bill_of(artifact) for artifact in artifacts), Cost())
+    judged = sum((evaluation_bill(artifact) for artifact in artifacts), Cost())
     noun = "the stage" if len(artifacts) == 1 else f"the {len(artifacts)} stages"
     text = f"Making {noun} took {duration(made.seconds)} ({duration(made.core_seconds)} of processor time)"
     if judged.seconds:

@@ -23,7 +23,7 @@ from spoutnik.tasks.general import helpfulness, sample_general
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.grpo import grpo
-from spoutnik.train.loop import Bill, Checkpoints, Progress, Stopwatch
+from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
 from spoutnik.train.pretrain import pretrain, train_tokenizer
 from spoutnik.train.reject import reject
 from spoutnik.train.reward_model import RewardModel, held_out_accuracy, score_answers, train_reward_model
@@ -61,7 +61,7 @@ class Outcome:
     """metrics and bill for the manifest; log rows; the trained model, where the stage makes one."""
 
     metrics: dict[str, float]
-    bill: Bill
+    bill: Cost
     log: list[dict]
     model: Transformer | None = None
     tokenizer: Tokenizer | None = None
@@ -132,7 +132,7 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
     traces, bill, metrics = reject(model, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
                                    f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
     write_jsonl(context.working / "traces.jsonl", traces)
-    return Outcome(metrics, bill + Bill(*watch.lap()), [])
+    return Outcome(metrics, bill + Cost(*watch.lap()), [])
 
 
 def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
@@ -179,7 +179,7 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
         book = summarise(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
     seconds, core_seconds = watch.lap()
-    evaluation["bill"] = vars(Bill(seconds, core_seconds, tokens_generated=evaluation["tokens"]))
+    evaluation["bill"] = vars(Cost(seconds, core_seconds, tokens_generated=evaluation["tokens"]))
     write_json(into / "evaluation.json", evaluation)
     write_jsonl(into / "samples.jsonl", sample_rows(graded))
 

@@ -7,7 +7,7 @@ from fastapi import Depends, FastAPI
 from fastapi.responses import JSONResponse
 
 from spoutnik import __version__
-from spoutnik.generation.service import Service
+from spoutnik.generation.service import GenerationService
 from spoutnik.serve import errors
 from spoutnik.serve.api import chat, completions, control, embeddings, models, responses
 from spoutnik.serve.api.common import Serving, State, json_body
@@ -17,7 +17,7 @@ from spoutnik.serve.streams import Streams
 ABOUT = "A reasoning model of one's own, behind OpenAI's API."
 
 
-def make_app(service: Service, settings: Settings) -> FastAPI:
+def make_app(service: GenerationService, settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield

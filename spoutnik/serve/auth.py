@@ -19,7 +19,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.service import LiveReply
+from spoutnik.generation.service import GenerationHandle
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.keys import Key, Keys
 from spoutnik.serve.login import Logins
@@ -100,9 +100,9 @@ def spend(tokens: int) -> None:
         caller.tokens.take(tokens)
 
 
-def charge(live: LiveReply) -> None:
+def charge(live: GenerationHandle) -> None:
     """The same for a reply that has ended."""
-    spend(len(live.plan.prompt) + sum(strand.generated for strand in live.reply.strands))
+    spend(len(live.plan.prompt) + sum(choice.generated for choice in live.reply.choices))
 
 
 class Guard:

@@ -18,15 +18,15 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spoutnik.generation.generation import CIRCLES, CUT, UNCLOSED, Reply
-from spoutnik.generation.service import LiveReply, Service
+from spoutnik.generation.generation import CIRCLES, CUT, UNCLOSED, Generation
+from spoutnik.generation.service import GenerationHandle, GenerationService
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 PER_TOKEN = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
 WARNINGS = {"thought_cut": CUT, "circles": CIRCLES, "unclosed": UNCLOSED}
 
 
-def install(app: FastAPI, service: Service) -> None:
+def install(app: FastAPI, service: GenerationService) -> None:
     disable_created_metrics()  # a line more for each line, of no use
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -81,22 +81,22 @@ class Replies:
         self.whole = histogram("e2e_request_latency_seconds", "From a reply's start to its end", SECONDS)
         self._at = cache(lambda meter, *labels: meter.labels(*labels))  # a look-up of the library's takes its time
 
-    def ended(self, live: LiveReply) -> None:
-        name, strands, seconds = live.served.id, live.reply.strands, time.perf_counter() - live.began
+    def ended(self, live: GenerationHandle) -> None:
+        name, choices, seconds = live.served.id, live.reply.choices, time.perf_counter() - live.began
         at = self._at
-        for strand in strands:
-            at(self.ends, name, strand.finish_reason or "abort").inc()
+        for choice in choices:
+            at(self.ends, name, choice.finish_reason or "abort").inc()
         at(self.prompt, name).inc(len(live.plan.prompt))
         at(self.cached, name).inc(live.cached_tokens)
-        at(self.generated, name).inc(sum(strand.generated for strand in strands))
-        if isinstance(live.reply, Reply):
-            at(self.thought, name).inc(sum(strand.stream.thought_tokens for strand in strands))
+        at(self.generated, name).inc(sum(choice.generated for choice in choices))
+        if isinstance(live.reply, Generation):
+            at(self.thought, name).inc(sum(choice.stream.thought_tokens for choice in choices))
         for kind, text in WARNINGS.items():
             at(self.warnings, name, kind).inc(sum(warning.startswith(text.split("{}")[0]) for warning in live.warnings))
         at(self.whole, name).observe(seconds)
         if live.first_token_seconds is not None:
             at(self.first, name).observe(live.first_token_seconds)
-            longest = max(strand.generated for strand in strands)
+            longest = max(choice.generated for choice in choices)
             if longest > 1:
                 at(self.each, name).observe((seconds - live.first_token_seconds) / (longest - 1))
 
@@ -104,7 +104,7 @@ class Replies:
 class Engines(Collector):
     """What is so at the moment it is asked for, and what the engines count themselves."""
 
-    def __init__(self, service: Service):
+    def __init__(self, service: GenerationService):
         self.service = service
 
     def collect(self) -> Iterator[Metric]:

@@ -15,8 +15,8 @@ import uvicorn
 from rich.status import Status
 
 from spoutnik.errors import UserError
-from spoutnik.generation.generation import Reply
-from spoutnik.generation.service import LiveReply, Service
+from spoutnik.generation.generation import Generation
+from spoutnik.generation.service import GenerationHandle, GenerationService
 from spoutnik.serve import auth
 from spoutnik.serve.http_limits import bounded
 from spoutnik.serve.settings import Settings
@@ -28,7 +28,7 @@ class Server(uvicorn.Server):
     """Reads the first model before it listens, and says when it is ready. The first Ctrl-C (or SIGTERM) lets what is under way
     end, the second one does not."""
 
-    def __init__(self, app, service: Service, settings: Settings, status: Status, as_json: bool):
+    def __init__(self, app, service: GenerationService, settings: Settings, status: Status, as_json: bool):
         super().__init__(uvicorn.Config(
             app, http=bounded(4 * settings.max_header_bytes), ws_max_size=settings.max_body_bytes, lifespan="on",
             log_config=None, server_header=False, timeout_keep_alive=75,
@@ -119,10 +119,10 @@ def log_to_stderr() -> None:
     log.setLevel(logging.INFO)
 
 
-def log_texts(live: LiveReply) -> None:
+def log_texts(live: GenerationHandle) -> None:
     """For --log-prompts alone."""
     tokenizer = live.served.tokenizer
-    said = [strand.ids if isinstance(live.reply, Reply) else strand.sample.token_ids for strand in live.reply.strands]
+    said = [choice.ids if isinstance(live.reply, Generation) else choice.sample.token_ids for choice in live.reply.choices]
     for ids in said:
         log.info("%s %s: %r", live.name, live.served.id, tokenizer.decode([*live.plan.prompt, *ids], keep_special=True))
 

@@ -27,7 +27,7 @@ from spoutnik.tasks.language import reflection_count
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack
-from spoutnik.train.loop import Bill, Checkpoints, Gradient, Progress, accumulate, train
+from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import (
     PolicyLoss,
     group_advantages,
@@ -37,7 +37,7 @@ from spoutnik.train.losses import (
     token_log_probs,
     token_weights,
 )
-from spoutnik.train.rollouts import chat_prompts, judge, rollout_llm, sample_problems
+from spoutnik.train.rollouts import chat_prompts, grade, rollout_llm, sample_problems
 from spoutnik.train.settings import Settings, TrainSettings
 
 
@@ -113,7 +113,7 @@ def judge_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
                 if reply.well_formed:
                     general.append((row, column, problem.prompt, reply.answer))
             else:
-                verdict = judge(problem, completion, tokenizer)
+                verdict = grade(problem, completion, tokenizer)
                 judged.append(verdict)
                 reply = verdict.reply
                 rewards[row, column] = (weights.accuracy * verdict.accuracy + weights.format * reply.well_formed
@@ -217,7 +217,7 @@ def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperatu
 
 def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: GRPOSettings, seed: int,
          stage: str, checkpoints: Checkpoints, progress: Progress, scorer: Scorer | None = None,
-         reference: Transformer | None = None) -> tuple[list[dict], Bill]:
+         reference: Transformer | None = None) -> tuple[list[dict], Cost]:
     """Trains in place.
 
     Raises:
@@ -227,7 +227,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
         model.mtp.requires_grad_(False)
     optimiser = settings.make_optimiser(model)
 
-    def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Bill]:
+    def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         problems = step_prompts(settings, families, seed, stage, step, scorer is not None)
         rollouts = roll_out(rollout_llm(model, tokenizer), tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
         batches, wasted = policy_batches(rollouts, settings)
@@ -240,7 +240,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
         generated = sum(len(c.token_ids) for group in rollouts.groups for c in group)
         trained = sum(len(b.packed.input_ids) for b in batches)
         metrics["tokens"] = generated
-        return gradient, metrics, Bill(tokens_trained=trained, tokens_generated=generated, tokens_wasted=wasted)
+        return gradient, metrics, Cost(tokens_trained=trained, tokens_generated=generated, tokens_wasted=wasted)
 
     return train(model, optimiser, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
                  settings.bias_update_speed)

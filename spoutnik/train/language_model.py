@@ -12,7 +12,7 @@ from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack
-from spoutnik.train.loop import Bill, Checkpoints, Gradient, Progress, accumulate, train
+from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import token_log_probs
 from spoutnik.train.settings import LanguageModelSettings
 
@@ -41,7 +41,7 @@ def next_token_loss(model: Transformer, batch: PackedBatch, trace: RouterTrace, 
 
 
 def language_model_gradient(model: Transformer, documents: Sequence[Document], parameters: Sequence[Tensor],
-                            settings: LanguageModelSettings) -> tuple[Gradient, Bill]:
+                            settings: LanguageModelSettings) -> tuple[Gradient, Cost]:
     """Gradient of one step over `documents`, split into micro-batches over the cores."""
     lengths = [len(d.ids) for d in documents]
     micro = [pack(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
@@ -51,16 +51,16 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
         return next_token_loss(model, batch, trace, tokens, len(documents), settings)
 
     want_balance = model.config.has_experts and settings.balance_loss_alpha > 0
-    return accumulate(parameters, micro, loss_of, want_balance), Bill(tokens_trained=sum(lengths))
+    return accumulate(parameters, micro, loss_of, want_balance), Cost(tokens_trained=sum(lengths))
 
 
 def train_language_model(model: Transformer, documents_of: Callable[[int], Sequence[Document]],
                          settings: LanguageModelSettings, steps: int, stage: str, checkpoints: Checkpoints,
-                         progress: Progress) -> tuple[list[dict], Bill]:
+                         progress: Progress) -> tuple[list[dict], Cost]:
     """documents_of(step) gives a step's documents and must depend on nothing but the step."""
     optimiser = settings.make_optimiser(model)
 
-    def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Bill]:
+    def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         gradient, bill = language_model_gradient(model, documents_of(step), optimiser.parameters, settings)
         return gradient, dict(gradient.metrics), bill
 

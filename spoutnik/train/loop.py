@@ -25,7 +25,7 @@ from spoutnik.train.optimizer import Optimiser, Schedule
 
 
 @dataclass
-class Bill:
+class Cost:
     """What a stage used. core_seconds is processor time over all threads; tokens are counted once per pass."""
 
     seconds: float = 0.0
@@ -35,9 +35,9 @@ class Bill:
     tokens_wasted: int = 0  # generated, but taught nothing: groups without variance, rejected samples
     peak_memory_bytes: int = 0
 
-    def __add__(self, other: "Bill") -> "Bill":
+    def __add__(self, other: "Cost") -> "Cost":
         summed = {key: getattr(self, key) + getattr(other, key) for key in vars(self)}
-        return Bill(**summed | {"peak_memory_bytes": max(self.peak_memory_bytes, other.peak_memory_bytes)})
+        return Cost(**summed | {"peak_memory_bytes": max(self.peak_memory_bytes, other.peak_memory_bytes)})
 
 
 class Progress(Protocol):
@@ -95,7 +95,7 @@ class Checkpoints:
     def latest(self) -> Path:
         return self.folder / "checkpoint"
 
-    def save(self, step: int, model: nn.Module, optimiser: Optimiser, log: list[dict], bill: Bill) -> None:
+    def save(self, step: int, model: nn.Module, optimiser: Optimiser, log: list[dict], bill: Cost) -> None:
         """Writes beside the last checkpoint, then takes its place: one of the two is always whole."""
         fresh, old = self.folder / "checkpoint.new", self.folder / "checkpoint.old"
         remove_folder(fresh)
@@ -110,7 +110,7 @@ class Checkpoints:
         install_folder(fresh, self.latest)
         remove_folder(old)
 
-    def load(self, model: nn.Module, optimiser: Optimiser) -> tuple[int, list[dict], Bill] | None:
+    def load(self, model: nn.Module, optimiser: Optimiser) -> tuple[int, list[dict], Cost] | None:
         """Restores the last checkpoint into model and optimiser; None where there is none."""
         folder = self.latest if self.latest.exists() else self.folder / "checkpoint.old"
         if not folder.exists():
@@ -121,7 +121,7 @@ class Checkpoints:
             log, state = read_jsonl(folder / "log.jsonl"), read_json(folder / "state.json")
         except UserError as error:
             raise RunError(f"{error} Or delete {folder} to start this stage again.") from error
-        return state["step"], log, Bill(**state["bill"])
+        return state["step"], log, Cost(**state["bill"])
 
 
 class Stopwatch:
@@ -138,8 +138,8 @@ class Stopwatch:
 
 
 def train(model: Transformer, optimiser: Optimiser, schedule: Schedule, stage: str,
-          step_gradient: Callable[[int], tuple[Gradient, dict[str, float], Bill]], checkpoints: Checkpoints,
-          progress: Progress, bias_update_speed: float = 0.0) -> tuple[list[dict], Bill]:
+          step_gradient: Callable[[int], tuple[Gradient, dict[str, float], Cost]], checkpoints: Checkpoints,
+          progress: Progress, bias_update_speed: float = 0.0) -> tuple[list[dict], Cost]:
     """Runs `schedule.steps` steps; returns the log (a row per step) and the bill.
 
     step_gradient(step) returns the gradient, the metrics to log and what it cost. The correction biases move once per
@@ -149,7 +149,7 @@ def train(model: Transformer, optimiser: Optimiser, schedule: Schedule, stage: s
         RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
     """
     resumed = checkpoints.load(model, optimiser)
-    start, log, bill = resumed or (0, [], Bill())
+    start, log, bill = resumed or (0, [], Cost())
     routers = model.routers if isinstance(model, Transformer) else {}
     watch, last_save = Stopwatch(), time.perf_counter()
     for step in range(start, schedule.steps):
@@ -163,7 +163,7 @@ def train(model: Transformer, optimiser: Optimiser, schedule: Schedule, stage: s
         if gradient.loads:
             metrics["max_load"] = max(float(load.max() / load.float().mean()) for load in gradient.loads.values())
         seconds, core_seconds = watch.lap()
-        bill = bill + cost + Bill(seconds, core_seconds)
+        bill = bill + cost + Cost(seconds, core_seconds)
         log.append({"step": step, "seconds": round(bill.seconds, 3), "lr": optimiser.peak * schedule.factor(step)}
                    | {key: round(value, 6) for key, value in metrics.items()})
         progress(step + 1, schedule.steps, bill.tokens_trained + bill.tokens_generated, headline(metrics))

@@ -11,7 +11,7 @@ from spoutnik.tasks.corpus import documents
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import take_tokens, train_language_model
-from spoutnik.train.loop import Bill, Checkpoints, Progress
+from spoutnik.train.loop import Checkpoints, Cost, Progress
 from spoutnik.train.settings import LanguageModelSettings
 
 
@@ -27,7 +27,7 @@ def corpus_documents(tokenizer: Tokenizer, rng: random.Random, families: Sequenc
 
 
 def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: PretrainSettings, seed: int,
-             stage: str, checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Bill]:
+             stage: str, checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Cost]:
     def documents_of(step: int) -> list[Document]:
         rng = random.Random(f"{seed} {stage} {step}")
         return take_tokens(corpus_documents(tokenizer, rng, families), settings.tokens_per_step,

@@ -12,8 +12,8 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
 from spoutnik.model.transformer import Transformer
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.loop import Bill, Progress
-from spoutnik.train.rollouts import Judged, chat_prompts, judge, rollout_llm, sample_problems
+from spoutnik.train.loop import Cost, Progress
+from spoutnik.train.rollouts import GradedCompletion, chat_prompts, grade, rollout_llm, sample_problems
 from spoutnik.train.settings import Settings
 
 
@@ -34,7 +34,7 @@ _PROMPTS_AT_ONCE = 256
 
 
 def reject(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: RejectSettings, seed: int,
-           source: str, progress: Progress) -> tuple[list[dict], Bill, dict[str, float]]:
+           source: str, progress: Progress) -> tuple[list[dict], Cost, dict[str, float]]:
     """The kept traces, the cost, and the share kept. `source` names the sampled checkpoint in each trace."""
     llm = rollout_llm(model, tokenizer)
     problems = sample_problems(random.Random(f"{seed} reject"), families, settings.prompts, "train")
@@ -46,7 +46,7 @@ def reject(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], se
         outputs = llm.generate(chat_prompts([p.prompt for p in part], tokenizer), params, seed=seed * 1_000_003 + start)
         for problem, output in zip(part, outputs):
             generated += sum(len(c.token_ids) for c in output.outputs)
-            for verdict in select([judge(problem, c, tokenizer) for c in output.outputs], settings):
+            for verdict in select([grade(problem, c, tokenizer) for c in output.outputs], settings):
                 kept_tokens += len(verdict.completion.token_ids)
                 traces.append({"prompt": problem.prompt, "thought": verdict.reply.thought,
                                "answer": verdict.reply.answer, "family": problem.family, "level": problem.level,
@@ -56,13 +56,13 @@ def reject(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], se
     if not traces:
         raise RunError(f"rejection sampling: none of {sampled} completions of {source} was right and well formed, so there "
                        "is nothing to learn from. Train that stage longer, or sample more prompts.")
-    bill = Bill(tokens_generated=generated, tokens_wasted=generated - kept_tokens)
+    bill = Cost(tokens_generated=generated, tokens_wasted=generated - kept_tokens)
     return traces, bill, {"sampled": sampled, "kept": len(traces), "kept_share": len(traces) / sampled}
 
 
-def select(judged: Sequence[Judged], settings: RejectSettings) -> list[Judged]:
+def select(judged: Sequence[GradedCompletion], settings: RejectSettings) -> list[GradedCompletion]:
     """The completions of one prompt worth learning from, each text once, in sampling order."""
-    kept: dict[tuple[int, ...], Judged] = {}
+    kept: dict[tuple[int, ...], GradedCompletion] = {}
     for verdict in judged:
         if verdict.accuracy == 1.0 and verdict.language >= settings.min_language:
             kept.setdefault(tuple(verdict.completion.token_ids), verdict)

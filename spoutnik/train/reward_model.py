@@ -18,7 +18,7 @@ from spoutnik.parallel import cores, on_all_cores
 from spoutnik.tasks.general import preference_pairs
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document, micro_batches, pack
-from spoutnik.train.loop import Bill, Checkpoints, Gradient, Progress, accumulate, train
+from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import preference_loss
 from spoutnik.train.settings import OptimiserSettings
 
@@ -72,7 +72,7 @@ def score_answers(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[tupl
 
 
 def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: RewardModelSettings, seed: int, stage: str,
-                       checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Bill]:
+                       checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Cost]:
     optimiser = settings.make_optimiser(model)
 
     def pairs_of(step: int) -> list[Document]:
@@ -84,7 +84,7 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
                 return documents
         raise AssertionError("preference pairs are endless")
 
-    def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Bill]:
+    def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         documents = pairs_of(step)
         pairs = len(documents) // 2
         lengths = [len(documents[2 * i].ids) + len(documents[2 * i + 1].ids) for i in range(pairs)]
@@ -100,7 +100,7 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
             return loss, {"loss": float(loss.detach()), "accuracy": right}
 
         gradient = accumulate(optimiser.parameters, micro, loss_of)
-        return gradient, dict(gradient.metrics), Bill(tokens_trained=sum(lengths))
+        return gradient, dict(gradient.metrics), Cost(tokens_trained=sum(lengths))
 
     return train(model, optimiser, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress)
 

@@ -15,7 +15,7 @@ from spoutnik.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class Judged:
+class GradedCompletion:
     """A completion with what rules can say about it. accuracy and language in [0, 1]; language of the thought."""
 
     completion: CompletionOutput
@@ -46,8 +46,8 @@ def sample_problems(rng: random.Random, families: Sequence[str], count: int, spl
     return problems
 
 
-def judge(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer) -> Judged:
+def grade(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer) -> GradedCompletion:
     """Grades the answer alone: the thought is stripped first, and an ill-formed completion has no answer to grade."""
     reply = read_reply(completion.reply_ids, tokenizer, completion.finished)
     accuracy = accuracy_reward(problem, reply.answer) if reply.well_formed else 0.0
-    return Judged(completion, reply, accuracy, language_consistency(reply.thought, problem.language))
+    return GradedCompletion(completion, reply, accuracy, language_consistency(reply.thought, problem.language))

@@ -18,7 +18,7 @@ from spoutnik.tasks.general import good_answer, sample_general
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import train_language_model
-from spoutnik.train.loop import Bill, Checkpoints, Progress
+from spoutnik.train.loop import Checkpoints, Cost, Progress
 from spoutnik.train.settings import LanguageModelSettings, Settings
 
 
@@ -75,7 +75,7 @@ def trace_document(row: dict, tokenizer: Tokenizer) -> Document:
 
 
 def sft(model: Transformer, tokenizer: Tokenizer, traces: Sequence[dict], settings: SFTSettings, seed: int, stage: str,
-        checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Bill]:
+        checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Cost]:
     """Trains in place. Every epoch is a new order; a step takes the next documents until tokens_per_step is reached."""
     limit = model.config.max_position_embeddings
     documents = [d for d in (trace_document(row, tokenizer) for row in traces) if len(d.ids) <= limit]

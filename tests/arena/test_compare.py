@@ -12,7 +12,7 @@ from scripted import scripted_service
 from typer.testing import CliRunner
 
 from spoutnik.arena import compare as arena
-from spoutnik.arena.matches import Ballots, Duel
+from spoutnik.arena.matches import Ballots, Match
 from spoutnik.arena.ratings import Vote
 from spoutnik.commands.arena import arena as command
 from spoutnik.commands.arena import service_of
@@ -66,7 +66,7 @@ def test_the_votes_of_the_page_are_rated_by_the_command(tmp_path):
     app.command()(command)
     asked = ["--ratings", "--data", str(tmp_path / "data")]
     assert "no votes yet" in CliRunner().invoke(app, asked).output and not (tmp_path / "data").exists()
-    Ballots(History(tmp_path / "data" / FILE)).cast(Duel("one", "two"), "b", "How?", ("So.", "No."))
+    Ballots(History(tmp_path / "data" / FILE)).cast(Match("one", "two"), "b", "How?", ("So.", "No."))
     got = json.loads(CliRunner().invoke(app, [*asked, "--json"]).output)
     assert got["votes"] == 1 and [row["model"] for row in got["ratings"]] == ["two", "one"]
     with pytest.raises(UserError, match="--json needs --ratings"):

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from spoutnik.arena.matches import Ballots, Duel
+from spoutnik.arena.matches import Ballots, Match
 from spoutnik.arena.ratings import MIDDLE, OUTCOMES, SCALE, Vote, played_again, rate, strengths, table
 from spoutnik.errors import UserError
 from spoutnik.store.history import History
@@ -102,19 +102,19 @@ def test_any_votes_have_finite_ratings_in_order(votes):
 
 def test_a_duel_is_between_two_and_blind():
     rng = random.Random(0)
-    duels = [Duel.draw(["x", "y", "z"], ["z"], rng) for _ in range(60)]
+    duels = [Match.draw(["x", "y", "z"], ["z"], rng) for _ in range(60)]
     assert all(duel.a != duel.b and "z" in (duel.a, duel.b) for duel in duels)
     assert {(duel.a, duel.b) for duel in duels} == {("z", "x"), ("x", "z"), ("z", "y"), ("y", "z")}
-    assert Duel.draw(["x"], ["y"], rng) in (Duel("x", "y"), Duel("y", "x"))
+    assert Match.draw(["x"], ["y"], rng) in (Match("x", "y"), Match("y", "x"))
     for few in ([], ["x"]):
         with pytest.raises(UserError, match="compares two models"):
-            Duel.draw(few)
+            Match.draw(few)
 
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_ballots_come_back_as_they_were_cast(tmp_path, kept):
     ballots = Ballots(History(tmp_path / "history.db") if kept else None)
-    duel = Duel("tie", "neither")  # models may be called anything
+    duel = Match("tie", "neither")  # models may be called anything
     for outcome in OUTCOMES:
         ballots.cast(duel, outcome, "Why?", ("So.", "No."))
     assert ballots.votes() == [Vote(duel.a, duel.b, outcome) for outcome in OUTCOMES]

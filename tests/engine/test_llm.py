@@ -6,7 +6,7 @@ import torch
 from asking import EOS, llm, memory_for, prompts, sampled, tokens_of
 
 from spoutnik import LLM, SamplingParams
-from spoutnik.engine.logits_processors import Adjustment
+from spoutnik.engine.logits_processors import PenaltyProcessor
 
 BASES = pytest.mark.parametrize("base", [tiny.DEEPSEEK, tiny.QWEN], ids=["mla", "gqa"])
 
@@ -72,7 +72,7 @@ def test_rows_left_alone_for_some_steps_give_the_same_tokens(base, memory):
         engine = llm(model=model)
         if memory is not None:
             engine = llm(model=model, memory=memory_for(engine, memory))
-        engine.core.most_ahead = most
+        engine.core.max_multi_steps = most
         outputs = engine.generate(**asked)
         found.append([[(c.token_ids, c.logprobs, c.finish_reason) for c in output.outputs] for output in outputs])
         assert engine.core.scheduler.pool.free == engine.core.scheduler.pool.size
@@ -192,12 +192,12 @@ def test_min_tokens_hold_back_every_end(texts):
 
 def adjusted_loop(model, prompt: list[int], params: SamplingParams) -> list[int]:
     """Greedy with penalties over the whole forward pass."""
-    adjustment, made = Adjustment(params, prompt, [EOS], 64), []
+    processor, made = PenaltyProcessor(params, prompt, [EOS], 64), []
     while len(made) < params.max_tokens and EOS not in made:
         logits = whole_logits(model, prompt + made)[-1].clone()
-        adjustment.apply(logits, len(made))
+        processor.apply(logits, len(made))
         made.append(int(logits.argmax()))
-        adjustment.feed(made[-1:])
+        processor.feed(made[-1:])
     return made
 
 

@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.runners.base import Batch
+from spoutnik.engine.runners.base import ForwardBatch
 from spoutnik.engine.runners.torch_runner import TorchRunner
 from spoutnik.errors import RunError, UserError
 
@@ -27,8 +27,8 @@ def _states(model, prompt):
     runner = TorchRunner(model)
     runner.allocate(8, mtp=False)
     count = len(prompt)
-    batch = Batch(torch.tensor(prompt), torch.tensor([count]), torch.tensor([0]), torch.arange(8)[None],
-                  torch.empty(0, dtype=torch.long), torch.tensor([True]))
+    batch = ForwardBatch(torch.tensor(prompt), torch.tensor([count]), torch.tensor([0]), torch.arange(8)[None],
+                         torch.empty(0, dtype=torch.long), torch.tensor([True]))
     return runner.forward(batch, states=True)[1].detach()
 
 

@@ -59,7 +59,7 @@ def test_leaving_a_stream_ends_the_request_and_frees_its_blocks():
 def test_an_aborted_request_gives_back_what_it_has_and_the_others_go_on():
     model = tiny.model(tiny.QWEN)
     engine = llm(model=model, eos_token_ids=[], max_num_seqs=2)
-    engine.core.most_ahead = 1
+    engine.core.max_multi_steps = 1
     steps = []
 
     def after_five(tokens, ended):
@@ -195,7 +195,7 @@ def test_damaged_weights_are_said_to_be(params, kernels):
 def test_a_request_whose_logits_break_ends_and_the_others_do_not_notice(count):
     model = tiny.model(tiny.QWEN)
     engine, good = llm(model=model, eos_token_ids=[]), llm(model=model, eos_token_ids=[])
-    engine.core.most_ahead = 1
+    engine.core.max_multi_steps = 1
     forward, calls = engine.core.runner.forward, []
 
     def breaks(batch):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoutnik.engine import sampler
-from spoutnik.engine.logits_processors import Adjustment
-from spoutnik.engine.sampler import Settings, likeliest, row_seed, sample, uniforms, uniforms_below_1, uniforms_of
+from spoutnik.engine.logits_processors import PenaltyProcessor
+from spoutnik.engine.sampler import SamplingMetadata, likeliest, row_seed, sample, uniforms, uniforms_below_1, uniforms_of
 from spoutnik.engine.sampling_params import SamplingParams
 
 
@@ -15,9 +15,9 @@ def seeds(count: int) -> torch.Tensor:
     return torch.arange(1, count + 1) * 7919
 
 
-def settings(params, seeds) -> Settings:
+def settings(params, seeds) -> SamplingMetadata:
     params = params if isinstance(params, list) else [params] * len(seeds)
-    return Settings.of(params, uniforms_below_1(seeds, torch.zeros_like(seeds)))
+    return SamplingMetadata.of(params, uniforms_below_1(seeds, torch.zeros_like(seeds)))
 
 
 def draw(logits, count: int, **params):
@@ -217,13 +217,13 @@ def test_the_likeliest_tokens_come_with_the_chosen_one():
 def test_penalties_biases_and_forbidden_ends_are_vllm_s():
     params = SamplingParams(repetition_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25, min_tokens=3,
                             logit_bias={4: 1.5, 0: -1.0})
-    adjustment = Adjustment(params, prompt=[0, 1], ends=[5], vocabulary=6)
+    processor = PenaltyProcessor(params, prompt=[0, 1], ends=[5], vocabulary=6)
     logits = torch.tensor([2.0, -1.0, 3.0, -2.0, 0.5, 9.0])
     first = logits.clone()
-    adjustment.apply(first, 0)
+    processor.apply(first, 0)
     assert first.tolist() == [0.5, -2.0, 3.0, -2.0, 2.0, float("-inf")]
     for token in (2, 2, 3):
-        adjustment.feed(token)
+        processor.feed(token)
     later = logits.clone()
-    adjustment.apply(later, 3)
+    processor.apply(later, 3)
     assert later.tolist() == [0.5, -2.0, 1.5 - 0.5 - 0.5, -4.0 - 0.25 - 0.5, 2.0, 9.0]

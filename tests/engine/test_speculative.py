@@ -154,7 +154,7 @@ def test_rows_that_were_in_a_large_batch_get_no_more_of_the_module_s_drafts():
 @pytest.mark.skipif(library() is None, reason="no compiler here: no step is short")
 def test_by_default_nothing_is_drafted_where_the_model_lies_in_the_caches():
     engine = llm(repeating(), speculate="mtp", speculate_up_to=None)
-    assert (engine.core.drafter is None) == (engine.core.runner.most_ahead > 1)
+    assert (engine.core.drafter is None) == (engine.core.runner.max_multi_steps > 1)
     engine.core.runner._main.small = False
     assert LLM(engine.core.runner, speculate="mtp").core.drafter.up_to == 8
 

@@ -18,8 +18,8 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
 from spoutnik.generation.chat import Chat
-from spoutnik.generation.generation import Reply
-from spoutnik.generation.options import Options
+from spoutnik.generation.generation import Generation
+from spoutnik.generation.options import GenerationOptions
 
 FIELDS = {"prompt", "thought", "answer", "tokens", "reasoning_tokens", "finish_reason", "warning"}
 
@@ -33,7 +33,8 @@ def llm(tokenizer):
 
 @pytest.fixture
 def talk(llm):
-    return Chat(llm, Options(SamplingParams(logit_bias={llm.tokenizer.eos_id: -100}), max_tokens=24, detect_loops=False))
+    return Chat(llm, GenerationOptions(SamplingParams(logit_bias={llm.tokenizer.eos_id: -100}), max_tokens=24,
+                                       detect_loops=False))
 
 
 def typed(talk, *lines):
@@ -83,13 +84,13 @@ def test_retry_and_edit_take_the_last_turn_back(talk):
 @pytest.fixture
 def prompts(llm, monkeypatch):
     """The prompts that the model is shown."""
-    shown, start = [], Reply.start
+    shown, start = [], Generation.start
 
     def noting(reply):
         shown.append(llm.tokenizer.decode(reply.plan.prompt))
         start(reply)
 
-    monkeypatch.setattr(Reply, "start", noting)
+    monkeypatch.setattr(Generation, "start", noting)
     return shown
 
 
@@ -140,7 +141,7 @@ def test_a_conversation_that_grew_too_long_starts_over_with_a_sentence(talk):
 
 def pressing(monkeypatch, *steps):
     """Ctrl-C after these steps of the next reply."""
-    advance, made = Reply.advance, []
+    advance, made = Generation.advance, []
 
     def pressed(reply):
         made.append(1)
@@ -148,7 +149,7 @@ def pressing(monkeypatch, *steps):
             signal.raise_signal(signal.SIGINT)
         advance(reply)
 
-    monkeypatch.setattr(Reply, "advance", pressed)
+    monkeypatch.setattr(Generation, "advance", pressed)
 
 
 @pytest.fixture

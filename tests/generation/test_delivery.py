@@ -11,8 +11,8 @@ from spoutnik.engine.request import Request
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
 from spoutnik.generation import engine_thread as workers
-from spoutnik.generation.engine_thread import Worker
-from spoutnik.generation.prefix_warmer import Warmer
+from spoutnik.generation.engine_thread import EngineThread
+from spoutnik.generation.prefix_warmer import PrefixWarmer
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def llm():
 
 @pytest.fixture
 def worker(llm):
-    made = Worker(llm)
+    made = EngineThread(llm)
     yield made
     made.close()
 
@@ -85,7 +85,7 @@ def test_a_mistake_in_one_job_is_not_the_others_problem(worker, llm):
 
 
 def test_what_is_asked_of_a_stopped_engine_is_refused_and_what_was_under_way_is_given_up(llm):
-    worker, job = Worker(llm), Counted(llm, 500)
+    worker, job = EngineThread(llm), Counted(llm, 500)
     worker.begin(job)
     worker.close()
     worker.close()
@@ -120,7 +120,7 @@ def test_news_reach_their_loop_together_and_in_order(worker):
 
 
 def test_what_is_prepared_costs_nothing_before_the_engine_is_idle(llm, monkeypatch):
-    warmer, rendered = Warmer(llm), []
+    warmer, rendered = PrefixWarmer(llm), []
     chat_ids = llm.tokenizer.chat_ids
     monkeypatch.setattr(llm.tokenizer, "chat_ids", lambda *given, **more: rendered.append(0) or chat_ids(*given, **more))
     for number in range(20):

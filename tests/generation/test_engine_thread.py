@@ -7,11 +7,11 @@ import tiny
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.generation.completion import TextPlan, Texts
-from spoutnik.generation.engine_thread import Worker
-from spoutnik.generation.generation import Reply
-from spoutnik.generation.options import Options, plan_chat
-from spoutnik.generation.prefix_warmer import Warmer
+from spoutnik.generation.completion import CompletionPlan, Completions
+from spoutnik.generation.engine_thread import EngineThread
+from spoutnik.generation.generation import Generation
+from spoutnik.generation.options import GenerationOptions, plan_chat
+from spoutnik.generation.prefix_warmer import PrefixWarmer
 
 ASK = [{"role": "user", "content": "How many?"}]
 SECONDS = 20
@@ -35,7 +35,7 @@ def working():
     made = []
 
     def start(llm, idle=lambda: None):
-        made.append(Worker(llm, idle))
+        made.append(EngineThread(llm, idle))
         return made[-1]
 
     yield start
@@ -60,9 +60,11 @@ class Heard:
         return self.deltas[-1]
 
 
-def begun(worker, llm, job=Reply):
+def begun(worker, llm, job=Generation):
     heard, params = Heard(), SamplingParams(seed=1, max_tokens=20)
-    plan = TextPlan([[5, 6, 7]], params, 0) if issubclass(job, Texts) else plan_chat(llm, ASK, Options(params, max_tokens=20))
+    plan = CompletionPlan([[5, 6, 7]], params, 0) if issubclass(job, Completions) else plan_chat(llm, ASK,
+                                                                                                 GenerationOptions(params,
+                                                                                                                   max_tokens=20))
     worker.begin(job(llm, f"job-{id(heard)}", plan, heard))
     return heard
 
@@ -74,7 +76,7 @@ def broken(plain, place):
     return type("Broken", (plain,), {place: fail})
 
 
-@pytest.mark.parametrize("plain", [Reply, Texts])
+@pytest.mark.parametrize("plain", [Generation, Completions])
 @pytest.mark.parametrize("place", ["start", "advance"])
 def test_a_job_that_fails_fails_alone(llm, working, caplog, plain, place):
     worker = working(llm)
@@ -88,7 +90,7 @@ def test_a_job_that_fails_fails_alone(llm, working, caplog, plain, place):
 
 def test_a_job_whose_end_fails_too_takes_nobody_with_it(llm, working):
     worker = working(llm)
-    begun(worker, llm, broken(broken(Reply, "advance"), "fail"))
+    begun(worker, llm, broken(broken(Generation, "advance"), "fail"))
     assert begun(worker, llm).last.finish_reason in ("stop", "length")
 
 
@@ -110,7 +112,7 @@ def test_a_broken_engine_tells_those_who_come_later_too(llm, working, monkeypatc
 
 def test_a_long_conversation_is_not_prepared(working):
     llm = small(blocks=8)
-    warmer, capacity = Warmer(llm), llm.core.scheduler.capacity
+    warmer, capacity = PrefixWarmer(llm), llm.core.scheduler.capacity
     worker = working(llm, warmer.work)
     said = "a " * capacity
     worker.call(lambda: warmer.prepare([*ASK, {"role": "assistant", "content": said}], {})).result(SECONDS)
@@ -122,13 +124,13 @@ def test_what_is_put_into_a_thought_must_fit_the_cache(working):
     capacity = llm.core.scheduler.capacity
     worker, heard = working(llm), Heard()
     bias = {token: -100 for token in (*llm.tokenizer.eos_ids, llm.tokenizer.end_think_id)}
-    plan = plan_chat(llm, ASK, Options(SamplingParams(seed=1, logit_bias=bias), detect_loops=False))
-    reply = Reply(llm, "r", plan, heard)
+    plan = plan_chat(llm, ASK, GenerationOptions(SamplingParams(seed=1, logit_bias=bias), detect_loops=False))
+    reply = Generation(llm, "r", plan, heard)
     worker.begin(reply)
     for _ in range(8):
         worker.call(lambda: reply.insert(" hm" * (capacity // 12))).result(SECONDS)
-    assert heard.last.finish_reason == "length" and reply.strands[0].answered
-    assert len(plan.prompt) + len(reply.strands[0].ids) <= capacity
+    assert heard.last.finish_reason == "length" and reply.choices[0].answered
+    assert len(plan.prompt) + len(reply.choices[0].ids) <= capacity
 
 
 def test_a_model_that_wants_to_think_again_and_again_answers_all_the_same(llm):
@@ -137,15 +139,15 @@ def test_a_model_that_wants_to_think_again_and_again_answers_all_the_same(llm):
     for bias in ({begin: 100}, {begin: 100, end: -100}, {begin: 8, end: 8}):
         for more in ({}, {"max_tokens": 3}, {"max_thinking_tokens": 0}, {"max_thinking_tokens": 5}, {"enable_thinking": False}):
             deltas = []
-            plan = plan_chat(llm, ASK, Options(SamplingParams(seed=1, logit_bias=bias), **more))
-            reply = Reply(llm, "r", plan, deltas.extend)
+            plan = plan_chat(llm, ASK, GenerationOptions(SamplingParams(seed=1, logit_bias=bias), **more))
+            reply = Generation(llm, "r", plan, deltas.extend)
             reply.start()
             while not reply.done:
                 assert llm.core.requests
                 llm.core.step()
                 reply.advance()
-            strand, = reply.strands
+            choice, = reply.choices
             assert "".join(delta.answer for delta in deltas).strip(), (bias, more)
-            assert strand.generated <= plan.params.max_tokens
-            assert len(plan.prompt) + len(strand.ids) <= llm.config.max_position_embeddings
+            assert choice.generated <= plan.params.max_tokens
+            assert len(plan.prompt) + len(choice.ids) <= llm.config.max_position_embeddings
             assert plan.may_think or not "".join(delta.thought for delta in deltas)

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
-from spoutnik.generation.generation import Delta, Reply
-from spoutnik.generation.options import ContextOverflow, Options, applied, plan_chat
-from spoutnik.generation.prefix_warmer import Warmer
-from spoutnik.generation.voting import Whole
+from spoutnik.generation.generation import Delta, Generation
+from spoutnik.generation.options import ContextOverflow, GenerationOptions, applied, plan_chat
+from spoutnik.generation.prefix_warmer import PrefixWarmer
+from spoutnik.generation.voting import CollectedReply
 
 MESSAGES = [{"role": "user", "content": "How many?"}]
 
@@ -29,9 +29,9 @@ def llm():
 def run(llm, options, act=None, at=5, messages=MESSAGES):
     """The replies of one plan, stepped to their end; act(reply) happens once, after `at` steps."""
     plan = plan_chat(llm, messages, options)
-    wholes, deltas = [Whole() for _ in range(plan.params.n)], []
-    llm.core.most_ahead = llm.core.runner.most_ahead if act is None else 1
-    reply = Reply(llm, "r", plan, deltas.extend)
+    wholes, deltas = [CollectedReply() for _ in range(plan.params.n)], []
+    llm.core.max_multi_steps = llm.core.runner.max_multi_steps if act is None else 1
+    reply = Generation(llm, "r", plan, deltas.extend)
     reply.start()
     steps = 0
     while not reply.done:
@@ -47,32 +47,32 @@ def run(llm, options, act=None, at=5, messages=MESSAGES):
     return plan, reply, wholes
 
 
-def check(llm, plan, reply, whole, strand):
+def check(llm, plan, reply, whole, choice):
     """What holds for every reply."""
     marks = {llm.tokenizer.think_id, llm.tokenizer.end_think_id}
     assert whole.answer and "\ufffd" not in whole.answer[:1]
     assert whole.generated <= plan.params.max_tokens
-    assert len(plan.prompt) + len(strand.ids) <= llm.config.max_position_embeddings
-    assert not strand.stream.thinking or strand.ids[-1] in marks
+    assert len(plan.prompt) + len(choice.ids) <= llm.config.max_position_embeddings
+    assert not choice.stream.thinking or choice.ids[-1] in marks
     assert "<think>" not in whole.answer + whole.thought and "</think>" not in whole.answer + whole.thought
     assert not any(token in marks for token in llm.tokenizer.encode(whole.answer))
 
 
 @given(data=st.data())
 def test_hostile_budgets_give_an_answer_and_leak_no_thought(data, llm):
-    options = Options(
+    options = GenerationOptions(
         SamplingParams(temperature=data.draw(st.sampled_from([0.0, 1.0, 5.0])), top_p=1.0, seed=data.draw(st.integers(0, 99)),
                        n=data.draw(st.integers(1, 3)), stop=data.draw(st.sampled_from([None, ["e"], ["\n\n", "a "]]))),
         max_tokens=data.draw(st.one_of(st.none(), st.integers(1, 60))),
         max_thinking_tokens=data.draw(st.one_of(st.none(), st.integers(0, 60))),
         reasoning_effort=data.draw(st.sampled_from([None, "none", "minimal", "medium", "max"])),
         enable_thinking=data.draw(st.sampled_from([None, False])))
-    act = data.draw(st.sampled_from([None, Reply.end_thought, lambda reply: reply.insert(" hm."),
+    act = data.draw(st.sampled_from([None, Generation.end_thought, lambda reply: reply.insert(" hm."),
                                      lambda reply: (reply.pause(), reply.resume())]))
     plan, reply, wholes = run(llm, options, act, data.draw(st.integers(0, 20)))
-    for whole, strand in zip(wholes, reply.strands):
+    for whole, choice in zip(wholes, reply.choices):
         if options.params.stop is None:
-            check(llm, plan, reply, whole, strand)
+            check(llm, plan, reply, whole, choice)
         else:
             assert not any(stop in whole.answer for stop in options.params.stop)
         if not options.thinks:
@@ -80,7 +80,7 @@ def test_hostile_budgets_give_an_answer_and_leak_no_thought(data, llm):
 
 
 def test_a_budget_is_kept_and_said(llm):
-    plan, reply, (whole,) = run(llm, Options(SamplingParams(seed=1), max_tokens=40, max_thinking_tokens=10))
+    plan, reply, (whole,) = run(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=40, max_thinking_tokens=10))
     assert applied(plan)["max_thinking_tokens"] == 10
     written = len(llm.tokenizer.encode("\n\nI have thought long enough; here is my answer."))
     assert 10 <= whole.thought_tokens <= 10 + written + 2 and "budget of 10 tokens" in whole.warnings[0]
@@ -89,15 +89,16 @@ def test_a_budget_is_kept_and_said(llm):
 
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_seed_gives_the_same_reply_alone_and_in_company(llm, n):
-    options = Options(SamplingParams(seed=5, n=n, temperature=1.0), max_tokens=50, max_thinking_tokens=20)
+    options = GenerationOptions(SamplingParams(seed=5, n=n, temperature=1.0), max_tokens=50, max_thinking_tokens=20)
     alone = [(w.thought, w.answer) for w in run(llm, options)[2]]
-    others = [Reply(llm, f"other-{i}", plan_chat(llm, MESSAGES, Options(SamplingParams(seed=i), max_tokens=60)), lambda _: None)
+    others = [Generation(llm, f"other-{i}", plan_chat(llm, MESSAGES, GenerationOptions(SamplingParams(seed=i), max_tokens=60)),
+                         lambda _: None)
               for i in range(5)]
     for other in others:
         other.start()
     plan = plan_chat(llm, MESSAGES, options)
-    wholes, deltas = [Whole() for _ in range(n)], []
-    reply = Reply(llm, "r", plan, deltas.extend)
+    wholes, deltas = [CollectedReply() for _ in range(n)], []
+    reply = Generation(llm, "r", plan, deltas.extend)
     reply.start()
     while not (reply.done and all(other.done for other in others)):
         llm.core.step()
@@ -109,8 +110,8 @@ def test_a_seed_gives_the_same_reply_alone_and_in_company(llm, n):
 
 
 def test_a_thought_is_ended_paused_and_added_to(llm):
-    options = Options(SamplingParams(seed=2, temperature=1.0), max_tokens=80)
-    _, _, (ended,) = run(llm, options, Reply.end_thought, at=8)
+    options = GenerationOptions(SamplingParams(seed=2, temperature=1.0), max_tokens=80)
+    _, _, (ended,) = run(llm, options, Generation.end_thought, at=8)
     assert ended.thought.endswith("here is my answer.") and ended.thought_tokens < 60
     _, reply, (added,) = run(llm, options, lambda reply: reply.insert(" Check the units."), at=8)
     assert " Check the units." in added.thought
@@ -118,11 +119,11 @@ def test_a_thought_is_ended_paused_and_added_to(llm):
 
     def pause(reply):
         reply.pause()
-        before = len(reply.strands[0].ids)
+        before = len(reply.choices[0].ids)
         for _ in range(5):
             llm.core.step()
             reply.advance()
-        seen.append(len(reply.strands[0].ids) == before and not llm.core.requests)
+        seen.append(len(reply.choices[0].ids) == before and not llm.core.requests)
         reply.resume()
 
     run(llm, options, pause, at=8)
@@ -146,17 +147,17 @@ class Monotone:
 
 @pytest.mark.parametrize("detect", [True, False])
 def test_circles_are_broken_and_said(llm, detect, monkeypatch):
-    plain = Reply._link
+    plain = Generation._link
 
-    def circling(self, strands, params, constraint=None):
-        thinking = strands[0].stream.thinking
-        plain(self, strands, params, constraint)
+    def circling(self, choices, params, constraint=None):
+        thinking = choices[0].stream.thinking
+        plain(self, choices, params, constraint)
         if thinking:
-            for strand in strands:
-                strand.sample.adjustments.append(Monotone([70, 71, 72]))
+            for choice in choices:
+                choice.sample.logits_processors.append(Monotone([70, 71, 72]))
 
-    monkeypatch.setattr(Reply, "_link", circling)
-    options = Options(SamplingParams(seed=1), max_tokens=180, max_thinking_tokens=150, detect_loops=detect)
+    monkeypatch.setattr(Generation, "_link", circling)
+    options = GenerationOptions(SamplingParams(seed=1), max_tokens=180, max_thinking_tokens=150, detect_loops=detect)
     _, _, (whole,) = run(llm, options)
     assert whole.answer
     assert any("circles" in warning for warning in whole.warnings) == detect
@@ -165,7 +166,7 @@ def test_circles_are_broken_and_said(llm, detect, monkeypatch):
 
 def test_an_abort_leaves_nothing_behind(llm):
     deltas: list[Delta] = []
-    reply = Reply(llm, "r", plan_chat(llm, MESSAGES, Options(SamplingParams(n=3))), deltas.extend)
+    reply = Generation(llm, "r", plan_chat(llm, MESSAGES, GenerationOptions(SamplingParams(n=3))), deltas.extend)
     reply.start()
     for _ in range(4):
         llm.core.step()
@@ -177,31 +178,31 @@ def test_an_abort_leaves_nothing_behind(llm):
 
 def test_what_cannot_be_is_said(llm):
     with pytest.raises(ContextOverflow, match="max_tokens = 9999"):
-        plan_chat(llm, MESSAGES, Options(max_tokens=9999))
+        plan_chat(llm, MESSAGES, GenerationOptions(max_tokens=9999))
     with pytest.raises(ContextOverflow, match="leaves no room"):
-        plan_chat(llm, [{"role": "user", "content": "a" * 900}], Options())
+        plan_chat(llm, [{"role": "user", "content": "a" * 900}], GenerationOptions())
     with pytest.raises(UserError, match="reasoning_effort = 'much'"):
-        plan_chat(llm, MESSAGES, Options(reasoning_effort="much"))
+        plan_chat(llm, MESSAGES, GenerationOptions(reasoning_effort="much"))
     with pytest.raises(UserError, match="contradicts"):
-        plan_chat(llm, MESSAGES, Options(enable_thinking=True, max_thinking_tokens=0))
+        plan_chat(llm, MESSAGES, GenerationOptions(enable_thinking=True, max_thinking_tokens=0))
 
 
 def test_log_probabilities_are_the_answer_s(llm):
-    _, reply, (whole,) = run(llm, Options(SamplingParams(seed=3, logprobs=2), max_tokens=40, max_thinking_tokens=10))
+    _, reply, (whole,) = run(llm, GenerationOptions(SamplingParams(seed=3, logprobs=2), max_tokens=40, max_thinking_tokens=10))
     ids = [token for delta in whole.logprobs for token in delta.ids]
     assert ids and len(ids) == sum(len(delta.top_logprobs) for delta in whole.logprobs)
-    assert reply.strands[0].ids[-len(ids):] == ids or reply.strands[0].ids[1 - len(ids):] == ids[:-1]
+    assert reply.choices[0].ids[-len(ids):] == ids or reply.choices[0].ids[1 - len(ids):] == ids[:-1]
 
 
 def test_the_next_turn_starts_from_the_cache(llm):
     talk = [{"role": "user", "content": "a long question " * 4}, {"role": "assistant", "content": "a long answer " * 4}]
     follow = [*talk, {"role": "user", "content": "And now?"}]
-    warmer = Warmer(llm)
+    warmer = PrefixWarmer(llm)
     warmer.prepare(talk, {})
     assert warmer.work() and not warmer.work()
     while llm.core.requests:
         llm.core.step()
-    _, reply, _ = run(llm, Options(SamplingParams(seed=1), max_tokens=8), messages=follow)
+    _, reply, _ = run(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=8), messages=follow)
     shared = len(llm.tokenizer.chat_ids(talk, add_generation_prompt=False))
     assert reply.cached >= shared - 2 * 16 > 16
 
@@ -209,5 +210,5 @@ def test_the_next_turn_starts_from_the_cache(llm):
 def test_random_plans_do_not_depend_on_torch_s_seed(llm):
     torch.manual_seed(0)
     random.seed(0)
-    seeds = {plan_chat(llm, MESSAGES, Options()).seed for _ in range(5)}
+    seeds = {plan_chat(llm, MESSAGES, GenerationOptions()).seed for _ in range(5)}
     assert len(seeds) == 5

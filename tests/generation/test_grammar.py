@@ -14,12 +14,12 @@ from tokenizers import AddedToken
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.generation import Reply
+from spoutnik.generation.generation import Generation
 from spoutnik.generation.grammar import constraint
-from spoutnik.generation.options import Options, plan_chat
+from spoutnik.generation.options import GenerationOptions, plan_chat
 from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
 from spoutnik.generation.tools.formats import DEEPSEEK_R1, HERMES, LLAMA3
-from spoutnik.generation.voting import Whole
+from spoutnik.generation.voting import CollectedReply
 from spoutnik.text.chat_template import ChatTemplates
 
 CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer"}},
@@ -287,8 +287,8 @@ def test_json_or_a_call(llms):
 
 def whole(llm, options):
     plan = plan_chat(llm, [{"role": "user", "content": "Now?"}], options)
-    deltas, made = [], Whole()
-    reply = Reply(llm, "r", plan, deltas.extend)
+    deltas, made = [], CollectedReply()
+    reply = Generation(llm, "r", plan, deltas.extend)
     reply.start()
     while not reply.done:
         llm.core.step()
@@ -300,8 +300,8 @@ def whole(llm, options):
 
 @given(seed=st.integers(0, 99), budget=st.integers(1, 80), thought=st.integers(0, 40))
 def test_the_answer_alone_is_held_to_the_form(seed, budget, thought, llm):
-    made = whole(llm, Options(SamplingParams(seed=seed, temperature=1.0, top_p=1.0), max_tokens=budget,
-                              max_thinking_tokens=thought, constrain=constraint(llm, schema_format(CITY))))
+    made = whole(llm, GenerationOptions(SamplingParams(seed=seed, temperature=1.0, top_p=1.0), max_tokens=budget,
+                                        max_thinking_tokens=thought, constrain=constraint(llm, schema_format(CITY))))
     assert made.answer and "<think>" not in made.answer and made.finish_reason in ("stop", "length")
     assert made.answer.startswith("{")
     if made.finish_reason == "stop":
@@ -310,7 +310,7 @@ def test_the_answer_alone_is_held_to_the_form(seed, budget, thought, llm):
 
 @pytest.mark.parametrize("name", ["tokens", "special tokens"])
 def test_marks_that_are_tokens_are_part_of_the_answer(name, llms):
-    made = whole(llms[name], Options(SamplingParams(seed=1), max_tokens=400, constrain=constraint(
+    made = whole(llms[name], GenerationOptions(SamplingParams(seed=1), max_tokens=400, constrain=constraint(
         llms[name], None, TOOLS, {"type": "function", "function": {"name": "now"}}, parallel=False)))
     reader = ToolCallStream(llms[name].tokenizer, TOOLS)
     assert made.finish_reason == "stop" and whole_calls(reader.feed(made.answer)[1])[0]["function"]["name"] == "now"
@@ -326,6 +326,6 @@ def test_a_matcher_that_breaks_fails_this_reply_and_no_other(llm):
         def apply(self, logits, generated):
             pass
 
-    failed = whole(llm, Options(SamplingParams(seed=1), max_tokens=30, max_thinking_tokens=5, constrain=Broken))
+    failed = whole(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=30, max_thinking_tokens=5, constrain=Broken))
     assert (failed.finish_reason, failed.stop_reason) == ("error", "the form broke.")
-    assert whole(llm, Options(SamplingParams(seed=1), max_tokens=30, max_thinking_tokens=5)).answer
+    assert whole(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=30, max_thinking_tokens=5)).answer

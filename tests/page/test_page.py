@@ -12,10 +12,10 @@ from scripted import ANSWER, THOUGHT, scripted_service
 
 from spoutnik import page
 from spoutnik.generation import generation
-from spoutnik.generation.session import Turn, Wish
+from spoutnik.generation.session import ChatOptions, ChatTurn
 from spoutnik.page.controls import wish_from
 from spoutnik.page.strings import EN, FR
-from spoutnik.page.tab import Room
+from spoutnik.page.tab import ChatTab
 from spoutnik.serve.keys import Keys
 from spoutnik.serve.settings import Settings
 from spoutnik.store.feedback import Feedback
@@ -33,7 +33,7 @@ def in_room(scripted, tmp_path):
     def run(test, history=True, **changes):
         async def main():
             service = scripted(**changes)
-            room = Room(service, Feedback(tmp_path / "feedback"), History(tmp_path / "history.db") if history else None)
+            room = ChatTab(service, Feedback(tmp_path / "feedback"), History(tmp_path / "history.db") if history else None)
             await test(room, service)
             await service.close(0)
 
@@ -51,7 +51,7 @@ async def answered(talk):
 def test_an_answer_is_kept_with_all_that_is_known_of_it(in_room):
     async def test(room, service):
         talk = room.open(None, None)
-        room.ask(talk, "Find the roots.", [("notes.txt", "x^2")], Wish("one"))
+        room.ask(talk, "Find the roots.", [("notes.txt", "x^2")], ChatOptions("one"))
         said = await answered(talk)
         assert (said.content, said.thought, said.model) == (ANSWER, THOUGHT, "one")
         assert said.extras["thought_tokens"] == 30 and said.extras["finish_reason"] == "stop"
@@ -69,7 +69,7 @@ def test_an_answer_is_kept_with_all_that_is_known_of_it(in_room):
 
 def test_a_tab_that_is_opened_again_finds_the_answer_under_way(in_room):
     async def test(room, service):
-        room.ask(room.open(None, None), "How?", [], Wish("one"))
+        room.ask(room.open(None, None), "How?", [], ChatOptions("one"))
         while not service.started:
             await asyncio.sleep(0)
         (name, _), = room.titles(None)
@@ -85,7 +85,7 @@ def test_a_tab_that_is_opened_again_finds_the_answer_under_way(in_room):
 def test_steering_reaches_the_reply(in_room):
     async def test(room, service):
         talk = room.open(None, None)
-        room.ask(talk, "How?", [], Wish("one"))
+        room.ask(talk, "How?", [], ChatOptions("one"))
         turn = talk.turn
         await turn.end_thought()  # too early: there is nothing to steer
         while turn.phase != "thinking":
@@ -111,7 +111,7 @@ def test_steering_reaches_the_reply(in_room):
 def test_stop_keeps_what_is_there_and_the_next_question_leaves_it_out(in_room):
     async def test(room, service):
         talk = room.open(None, None)
-        room.ask(talk, "How?", [], Wish("one"))
+        room.ask(talk, "How?", [], ChatOptions("one"))
         while talk.turn.phase != "thinking":
             await asyncio.sleep(0)
         talk.turn.stop()
@@ -119,7 +119,7 @@ def test_stop_keeps_what_is_there_and_the_next_question_leaves_it_out(in_room):
         assert said.extras["finish_reason"] == "abort" and said.thought and not said.content
         assert service.started[0].aborted
         service.held = False
-        room.ask(talk, "Why?", [], Wish("one"))
+        room.ask(talk, "Why?", [], ChatOptions("one"))
         assert [message["content"] for message in talk.turn.messages] == ["Why?"]
         await answered(talk)
         assert [one.role for one in room.open(talk.id, None).said] == ["user", "assistant"] * 2
@@ -131,15 +131,15 @@ def test_retry_and_edit_replace_what_followed(in_room):
     async def test(room, service):
         talk = room.open(None, None)
         for question, files in (("First?", [("f.txt", "text")]), ("Second?", [])):
-            room.ask(talk, question, files, Wish("one"))
+            room.ask(talk, question, files, ChatOptions("one"))
             await answered(talk)
-        room.retry(talk, 3, Wish("two"))
+        room.retry(talk, 3, ChatOptions("two"))
         assert [message["role"] for message in talk.turn.messages] == ["user", "assistant", "user"]
         assert talk.turn.messages[1]["reasoning_content"] == "t0"  # the template decides what becomes of it
         await answered(talk)
         assert [one.content for one in talk.said] == ["First?\n\nf.txt:\n```\ntext\n```", "a0", "Second?", "a2"]
         assert talk.said[-1].model == "two"
-        room.edit(talk, 0, "Other?", Wish("one"))
+        room.edit(talk, 0, "Other?", ChatOptions("one"))
         await answered(talk)
         kept = room.history.open(talk.id)
         assert [one.content for one in kept] == ["Other?\n\nf.txt:\n```\ntext\n```", "a3"]
@@ -151,7 +151,7 @@ def test_retry_and_edit_replace_what_followed(in_room):
 def test_several_thoughts_vote(in_room):
     async def test(room, service):
         talk = room.open(None, None)
-        room.ask(talk, "How many?", [], Wish("one", thoughts=4))
+        room.ask(talk, "How many?", [], ChatOptions("one", thoughts=4))
         said = await answered(talk)
         assert said.content == "5" and said.extras["thoughts"] == 4
         assert said.extras["agreement"] == 0.75 and said.extras["runners_up"] == [["4", 1]]
@@ -163,15 +163,15 @@ def test_several_thoughts_vote(in_room):
 def test_what_goes_wrong_is_part_of_the_answer(in_room):
     async def test(room, service):
         talk = room.open(None, None)
-        room.ask(talk, "word " * 2000, [], Wish("one"))
+        room.ask(talk, "word " * 2000, [], ChatOptions("one"))
         said = await answered(talk)
         assert "leaves no room" in said.extras["error"] and not said.content
-        room.retry(talk, 1, Wish("one"))
+        room.retry(talk, 1, ChatOptions("one"))
         room.delete(talk.id, None)  # while it is answered
         await answered(talk)
         assert room.titles(None) == []
         with pytest.raises(KeyError):
-            room.ask(talk, "More?", [], Wish("one"))
+            room.ask(talk, "More?", [], ChatOptions("one"))
 
     in_room(test)
 
@@ -179,7 +179,7 @@ def test_what_goes_wrong_is_part_of_the_answer(in_room):
 def test_nobody_sees_what_belongs_to_another_key(in_room):
     async def test(room, service):
         talk = room.open(None, "ann")
-        room.ask(talk, "A secret?", [], Wish("one"))
+        room.ask(talk, "A secret?", [], ChatOptions("one"))
         await answered(talk)
         name = talk.id
         for other in ("bob", None):
@@ -196,9 +196,9 @@ def test_nobody_sees_what_belongs_to_another_key(in_room):
 def test_without_history_nothing_is_written(in_room, tmp_path):
     async def test(room, service):
         talk = room.open(None, None)
-        room.ask(talk, "How?", [], Wish("one"))
+        room.ask(talk, "How?", [], ChatOptions("one"))
         await answered(talk)
-        room.retry(talk, 1, Wish("one"))
+        room.retry(talk, 1, ChatOptions("one"))
         await answered(talk)
         name = talk.id
         del talk
@@ -212,7 +212,7 @@ def test_without_history_nothing_is_written(in_room, tmp_path):
 def test_opinions_come_back_with_their_answers(in_room):
     async def test(room, service):
         talk = room.open(None, None)
-        room.ask(talk, "How?", [], Wish("one"))
+        room.ask(talk, "How?", [], ChatOptions("one"))
         await answered(talk)
         room.judge(talk, 1, "down", "So.")
         name = talk.id
@@ -231,7 +231,7 @@ def test_a_broken_model_is_said_and_no_task_is_left_behind(in_room):
             raise RuntimeError("bug")
 
         service.said = fail
-        turn = Turn(service, [{"role": "user", "content": "How?"}], Wish("one"))
+        turn = ChatTurn(service, [{"role": "user", "content": "How?"}], ChatOptions("one"))
         await turn.wait()
         assert turn.phase == "over" and turn.said.extras["error"] == "RuntimeError"
         assert turn._task.exception() is not None and turn.live is None
@@ -240,10 +240,10 @@ def test_a_broken_model_is_said_and_no_task_is_left_behind(in_room):
 
 
 def test_what_was_chosen_last_is_read_from_the_cookie(scripted, tmp_path):
-    room = Room(scripted(), Feedback(tmp_path), None)
-    assert wish_from("two%7Clow%7C8", room) == Wish("two", "low", 8)  # as browsers send it
+    room = ChatTab(scripted(), Feedback(tmp_path), None)
+    assert wish_from("two%7Clow%7C8", room) == ChatOptions("two", "low", 8)  # as browsers send it
     for cookie in (None, "", "three|huge|99", "|||", "\x00|\x00", "one|high|-1"):
-        assert wish_from(cookie, room) == Wish("one", "high", 1)
+        assert wish_from(cookie, room) == ChatOptions("one", "high", 1)
 
 
 # ------------------------------------------------------------------------------------------------------------ its door

@@ -7,8 +7,8 @@ from fastapi import FastAPI
 from prometheus_client.parser import text_string_to_metric_families
 
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.generation.completion import TextPlan, Texts
-from spoutnik.generation.options import Options, plan_chat
+from spoutnik.generation.completion import CompletionPlan, Completions
+from spoutnik.generation.options import GenerationOptions, plan_chat
 from spoutnik.serve import metrics
 
 QUESTION = "What is 12 + 30, and what is 7 + 5, and what is the sum of them?"
@@ -34,14 +34,14 @@ async def after(service, *plans):
             async with service.start(served, plan) as live:
                 async for _ in live:
                     pass
-            generated += sum(strand.generated for strand in live.reply.strands)
+            generated += sum(choice.generated for choice in live.reply.choices)
         for path in ("/v1/models/a", "/v1/models/b", "/nowhere"):
             await http.get(path)
-        raw = TextPlan([[5, 6, 7]], SamplingParams(max_tokens=4), 0)
-        async with service.start(served, raw, job=Texts) as live:
+        raw = CompletionPlan([[5, 6, 7]], SamplingParams(max_tokens=4), 0)
+        async with service.start(served, raw, job=Completions) as live:
             async for _ in live:
                 pass
-        generated += sum(strand.generated for strand in live.reply.strands)
+        generated += sum(choice.generated for choice in live.reply.choices)
         answer = await http.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain")
         await service.close(0)
@@ -49,8 +49,8 @@ async def after(service, *plans):
 
 
 def test_replies_requests_and_engines_are_counted(make_service):
-    cut = Options(SamplingParams(seed=1), max_tokens=40, max_thinking_tokens=16, detect_loops=False)
-    two = Options(SamplingParams(seed=2, n=2), max_tokens=20, enable_thinking=False)
+    cut = GenerationOptions(SamplingParams(seed=1), max_tokens=40, max_thinking_tokens=16, detect_loops=False)
+    two = GenerationOptions(SamplingParams(seed=2, n=2), max_tokens=20, enable_thinking=False)
     told, generated, prompts = asyncio.run(after(make_service(), cut, two))
     assert told["generation_tokens_total", "tiny"] == generated
     assert told["prompt_tokens_total", "tiny"] == prompts + 3 and told["prompt_tokens_cached_total", "tiny"] > 0

@@ -13,11 +13,11 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.generation import chat
 from spoutnik.generation.chat import Chat, chat_llm
-from spoutnik.generation.options import Options
+from spoutnik.generation.options import GenerationOptions
 from spoutnik.model.weights import save_model
 from spoutnik.text.tokenizer import Tokenizer
 
-OPTIONS = Options(SamplingParams(), max_tokens=20)
+OPTIONS = GenerationOptions(SamplingParams(), max_tokens=20)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def says(llm, *parts):
             logits.fill_(0.0)[:, next(coming)] = 1000.0
         return logits, hidden
 
-    llm.core.runner.forward, llm.core.most_ahead = chosen, 1
+    llm.core.runner.forward, llm.core.max_multi_steps = chosen, 1
 
 
 @pytest.mark.parametrize("name", ["r1", "llama3", "qwen3", "chatml"])

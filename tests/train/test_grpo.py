@@ -27,7 +27,7 @@ from spoutnik.train.grpo import (
     with_reference,
 )
 from spoutnik.train.loop import Checkpoints
-from spoutnik.train.rollouts import Judged
+from spoutnik.train.rollouts import GradedCompletion
 
 EOS = 1
 ARITHMETIC = ["arithmetic"]
@@ -43,16 +43,16 @@ def model(base=tiny.QWEN, **changes):
     return tiny.model(base, vocab_size=300, max_position_embeddings=512, **changes)
 
 
-def even_share(problem, completion, tokenizer) -> Judged:
+def even_share(problem, completion, tokenizer) -> GradedCompletion:
     """A judge that likes even token ids: any model can learn that, and its reward differs inside a group."""
     ids = completion.reply_ids
     share = sum(t % 2 == 0 for t in ids) / max(len(ids), 1)
-    return Judged(completion, Reply("", "", False, 0), share, 0.0)
+    return GradedCompletion(completion, Reply("", "", False, 0), share, 0.0)
 
 
 @pytest.fixture
 def likes_even(monkeypatch):
-    monkeypatch.setattr(module, "judge", even_share)
+    monkeypatch.setattr(module, "grade", even_share)
 
 
 def rollouts_of(made, tokenizer, chosen, seed=0) -> Rollouts:
@@ -240,15 +240,15 @@ def test_reinforcement_learning_leaves_the_mtp_module_alone(tokenizer, likes_eve
 
 
 def test_a_step_whose_groups_all_agree_leaves_the_weights_alone(tokenizer, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "judge", even_share)
+    monkeypatch.setattr(module, "grade", even_share)
     twice = []
 
     def then_constant(problem, completion, tokenizer):
         twice.append(1)
         judged = even_share(problem, completion, tokenizer)
-        return judged if len(twice) <= 12 else Judged(completion, judged.reply, 0.5, 0.0)
+        return judged if len(twice) <= 12 else GradedCompletion(completion, judged.reply, 0.5, 0.0)
 
-    monkeypatch.setattr(module, "judge", then_constant)
+    monkeypatch.setattr(module, "grade", then_constant)
     once, _, _ = run(tmp_path / "a", tokenizer, settings(steps=1))
     twice.clear()
     both, log, _ = run(tmp_path / "b", tokenizer, settings(steps=2))

@@ -10,7 +10,7 @@ import torch
 from spoutnik.errors import RunError
 from spoutnik.tasks import FAMILIES
 from spoutnik.train import loop
-from spoutnik.train.loop import Bill, Checkpoints, Gradient, accumulate, headline, train
+from spoutnik.train.loop import Checkpoints, Cost, Gradient, accumulate, headline, train
 from spoutnik.train.optimizer import Optimiser, Schedule
 from spoutnik.train.pretrain import PretrainSettings, pretrain
 
@@ -62,7 +62,7 @@ def walk(folder, steps=8, progress=tiny.silent, loss_of=lambda step: 1.0, every_
     def step_gradient(step):
         g = torch.Generator().manual_seed(step)
         return (Gradient([torch.randn(p.shape, generator=g) for p in optimiser.parameters]), {"loss": loss_of(step)},
-                Bill(tokens_trained=10))
+                Cost(tokens_trained=10))
 
     schedule = Schedule("constant", steps, 0)
     log, bill = train(model, optimiser, schedule, "walk", step_gradient, Checkpoints(folder, every_seconds), progress)
@@ -196,8 +196,8 @@ def test_gradients_add_up_in_the_order_of_the_batches_whatever_the_threads():
 
 
 def test_bills_add_up_but_memory_is_a_peak():
-    total = Bill(1.0, 2.0, 3, 4, 5, 6) + Bill(1.0, 1.0, 1, 1, 1, 2)
-    assert total == Bill(2.0, 3.0, 4, 5, 6, 6)
+    total = Cost(1.0, 2.0, 3, 4, 5, 6) + Cost(1.0, 1.0, 1, 1, 1, 2)
+    assert total == Cost(2.0, 3.0, 4, 5, 6, 6)
 
 
 def test_the_bar_shows_the_reward_where_there_is_one():

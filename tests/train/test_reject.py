@@ -9,11 +9,11 @@ from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.text.thought import Reply
 from spoutnik.train import reject as module
 from spoutnik.train.reject import RejectSettings, reject, select
-from spoutnik.train.rollouts import Judged, judge, sample_problems
+from spoutnik.train.rollouts import GradedCompletion, grade, sample_problems
 
 
-def judged(ids, accuracy=1.0, language=1.0) -> Judged:
-    return Judged(CompletionOutput(0, "", list(ids)), Reply("t", "a", True, 1), accuracy, language)
+def judged(ids, accuracy=1.0, language=1.0) -> GradedCompletion:
+    return GradedCompletion(CompletionOutput(0, "", list(ids)), Reply("t", "a", True, 1), accuracy, language)
 
 
 def test_wrong_and_foreign_completions_are_left_out():
@@ -40,18 +40,18 @@ def test_the_language_limit_is_inclusive(limit, kept):
 def test_a_right_answer_without_its_form_is_wrong(tokenizer):
     problem = sample_problems(random.Random(0), ["arithmetic"], 1, "train")[0]
     ids = tokenizer.completion_ids("x", problem.answer)
-    assert judge(problem, CompletionOutput(0, "", ids, finish_reason="stop"), tokenizer).accuracy == 1.0
-    assert judge(problem, CompletionOutput(0, "", ids[:-1], finish_reason="length"), tokenizer).accuracy == 0.0
+    assert grade(problem, CompletionOutput(0, "", ids, finish_reason="stop"), tokenizer).accuracy == 1.0
+    assert grade(problem, CompletionOutput(0, "", ids[:-1], finish_reason="length"), tokenizer).accuracy == 0.0
     bare = CompletionOutput(0, "", [*tokenizer.encode(problem.answer), tokenizer.eos_id], finish_reason="stop")
-    assert judge(problem, bare, tokenizer).accuracy == 0.0
+    assert grade(problem, bare, tokenizer).accuracy == 0.0
 
 
 def test_kept_traces_say_where_they_come_from_and_the_bill_says_what_was_wasted(tokenizer, monkeypatch):
     def first_token_even(problem, completion, tokenizer):
         right = bool(completion.token_ids) and completion.token_ids[0] % 2 == 0
-        return Judged(completion, Reply("thought", "answer", True, 1), float(right), 1.0)
+        return GradedCompletion(completion, Reply("thought", "answer", True, 1), float(right), 1.0)
 
-    monkeypatch.setattr(module, "judge", first_token_even)
+    monkeypatch.setattr(module, "grade", first_token_even)
     monkeypatch.setattr(module, "_PROMPTS_AT_ONCE", 4)
     made = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
     heard = []

@@ -21,7 +21,7 @@ from spoutnik.engine.quantization.packed_matrix import (
     pack,
     predicted_nbytes,
 )
-from spoutnik.engine.runners.base import BLOCK_SIZE, Batch, Decoding, Generated
+from spoutnik.engine.runners.base import BLOCK_SIZE, DecodeBatch, ForwardBatch, MultiStepOutput
 from spoutnik.hardware import available_memory
 from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.config import ModelConfig
@@ -171,7 +171,7 @@ class NativeRunner:
         for cache in self.caches:
             cache[targets] = cache[sources]
 
-    def forward(self, batch: Batch, states: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: ForwardBatch, states: bool = False) -> tuple[Tensor, Tensor]:
         hidden = torch.empty(len(batch.tokens) if self.mtp or states else 0, self.config.hidden_size)
         call, logits, kept = self._call(batch, batch.tokens, None, hidden)
         library().forward_batch(ctypes.byref(self._main), ctypes.byref(call))
@@ -179,14 +179,14 @@ class NativeRunner:
             self.offload.after_pass()
         return logits, hidden
 
-    def draft(self, batch: Batch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def draft(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
         states = torch.empty_like(hidden)
         call, logits, kept = self._call(batch, next_tokens, hidden.contiguous(), states)
         library().forward_batch(ctypes.byref(self._draft), ctypes.byref(call))
         return logits, states
 
-    def draft_ahead(self, batch: Batch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
-        """Twin: runner.draft_ahead."""
+    def draft_multi_step(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
+        """Twin: base.draft_multi_step."""
         ahead, _, wanted = settings.shape
         tokens, settings = torch.empty(ahead, wanted, dtype=torch.long), settings.contiguous()
         call, logits, kept = self._call(batch, next_tokens, hidden.contiguous(), torch.empty_like(hidden))
@@ -195,22 +195,23 @@ class NativeRunner:
         return tokens
 
     @property
-    def most_ahead(self) -> int:
+    def max_multi_steps(self) -> int:
         """A small model's step is shorter than Python's part of it; a large one's is long enough to be alone."""
         return _MOST_AHEAD if self._main.small else 1
 
-    def decode_ahead(self, decoding: Decoding, steps: int) -> Generated:
-        """Twin: runner.decode_ahead."""
+    def decode_multi_step(self, decoding: DecodeBatch, steps: int) -> MultiStepOutput:
+        """Twin: base.decode_multi_step."""
         d, count = decoding, len(decoding.tokens)
-        made = Generated(torch.empty(count, steps, dtype=torch.long), torch.empty(count, steps),
-                         torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool))
+        made = MultiStepOutput(torch.empty(count, steps, dtype=torch.long), torch.empty(count, steps),
+                               torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool))
         kept = [t.contiguous() for t in (d.tokens, d.contexts, d.tables, d.ends, d.seeds, d.generated, d.limits, d.settings)]
         call = _Ahead(*(t.data_ptr() for t in kept), count, d.tables.shape[1], d.ends.shape[1], steps, self.threads,
                       *(t.data_ptr() for t in (made.tokens, made.logprobs, made.counts, made.broken)))
         library().run_ahead(ctypes.byref(self._main), ctypes.byref(call))
         return made
 
-    def _call(self, batch: Batch, tokens: Tensor, states: Tensor | None, hidden: Tensor) -> tuple[_Batch, Tensor, list[Tensor]]:
+    def _call(self, batch: ForwardBatch, tokens: Tensor, states: Tensor | None, hidden: Tensor) -> tuple[_Batch, Tensor,
+                                                                                                         list[Tensor]]:
         """The structure of a call, where its logits will be, and what must live until then."""
         logits = torch.empty(len(batch.wanted), self.config.vocab_size)
         kept = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.wanted, batch.prompt)]

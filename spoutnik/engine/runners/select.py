@@ -16,7 +16,7 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
 from spoutnik.parallel import cores
 
-QUANTISATIONS = ("int8", "int4")
+QUANTIZATIONS = ("int8", "int4")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SMALL = 200_000_000  # bytes of weights
 # Of the memory that is free: what the cache may take where no limit is given.
@@ -31,7 +31,7 @@ def make_runner(model: Transformer | Path, quantize: str | None = None, memory: 
     Raises:
         UserError: `quantize` asks for what no runner here can do.
     """
-    if quantize is not None and quantize not in QUANTISATIONS:
+    if quantize is not None and quantize not in QUANTIZATIONS:
         raise UserError(f"quantize = {quantize!r}: unknown. Choose int8 or int4, or leave it out.")
     if isinstance(model, Transformer):
         config, device, dtype = model.config, model.embed_tokens.weight.device, model.compute_dtype

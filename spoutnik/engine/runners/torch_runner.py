@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spoutnik.engine.runners.base import BLOCK_SIZE, Batch, Decoding, Generated, decode_ahead, draft_ahead
+from spoutnik.engine.runners.base import (
+    BLOCK_SIZE,
+    DecodeBatch,
+    ForwardBatch,
+    MultiStepOutput,
+    decode_multi_step,
+    draft_multi_step,
+)
 from spoutnik.model.cache import Cache
 from spoutnik.model.packing import Packing
 from spoutnik.model.transformer import Transformer
@@ -24,7 +31,7 @@ class TorchRunner:
     each shape where the model's step can be (on a GPU, without experts: their sizes depend on the data).
     """
 
-    most_ahead = 1
+    max_multi_steps = 1
 
     def __init__(self, model: Transformer, padded: bool | None = None):
         self.model, self.config = model, model.config
@@ -54,7 +61,7 @@ class TorchRunner:
             store[targets] = store[sources]
 
     @torch.no_grad()
-    def forward(self, batch: Batch, states: bool = False) -> tuple[Tensor, Tensor]:
+    def forward(self, batch: ForwardBatch, states: bool = False) -> tuple[Tensor, Tensor]:
         hidden = torch.empty(len(batch.tokens), self.config.hidden_size, dtype=self.model.compute_dtype, device=self.device)
         main = range(self.config.num_hidden_layers)
         for part in _parts(batch):
@@ -75,7 +82,7 @@ class TorchRunner:
         return logits, hidden if self.mtp or states else hidden[:0]
 
     @torch.no_grad()
-    def draft(self, batch: Batch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def draft(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
         states = torch.empty_like(hidden)
         module = range(self.config.num_hidden_layers, self.config.num_hidden_layers + 1)
         for part in _parts(batch):
@@ -96,11 +103,11 @@ class TorchRunner:
             states[at] = ahead
         return self.model.logits(states[batch.wanted.to(self.device)]).cpu(), states
 
-    def draft_ahead(self, batch: Batch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
-        return draft_ahead(self, batch, hidden, next_tokens, settings)
+    def draft_multi_step(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
+        return draft_multi_step(self, batch, hidden, next_tokens, settings)
 
-    def decode_ahead(self, decoding: Decoding, steps: int) -> Generated:
-        return decode_ahead(self, decoding, steps)
+    def decode_multi_step(self, decoding: DecodeBatch, steps: int) -> MultiStepOutput:
+        return decode_multi_step(self, decoding, steps)
 
     def _packing(self, part: "_Part") -> Packing:
         return Packing.of(part.counts.tolist(), self.device, fill=True)
@@ -192,7 +199,7 @@ class _Part:
     """Some sequences of a batch, all whole prompts or all of `new` tokens each. tokens: their places among the batch's; places:
     where in the cache each of those is stored, blocks end to end."""
 
-    def __init__(self, batch: Batch, sequences: Tensor, whole: bool):
+    def __init__(self, batch: ForwardBatch, sequences: Tensor, whole: bool):
         self.whole = whole
         self.counts, self.contexts = batch.counts[sequences], batch.contexts[sequences]
         self.new = int(self.counts[0])
@@ -206,7 +213,7 @@ class _Part:
         self.places = self.tables[row, position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
 
 
-def _parts(batch: Batch) -> list[_Part]:
+def _parts(batch: ForwardBatch) -> list[_Part]:
     whole = batch.prompt & (batch.contexts == 0)
     parts = [_Part(batch, whole.nonzero()[:, 0], True)] if bool(whole.any()) else []
     for count in batch.counts[~whole].unique().tolist():

@@ -9,11 +9,11 @@ from dataclasses import replace
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from spoutnik.generation.generation import Delta, Plan
-from spoutnik.generation.options import Options
-from spoutnik.generation.service import LiveReply, Served
+from spoutnik.generation.generation import Delta, GenerationPlan
+from spoutnik.generation.options import GenerationOptions
+from spoutnik.generation.service import GenerationHandle, ServedModel
 from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
-from spoutnik.generation.voting import Verdict, Whole, tally
+from spoutnik.generation.voting import CollectedReply, VoteResult, tally
 from spoutnik.serve.api.chat_request import ChatRequest, applied_of, plan_of
 from spoutnik.serve.api.common import FINGERPRINT, Serving, State, timings, usage
 from spoutnik.serve.api.logprobs import chat_logprobs
@@ -49,10 +49,10 @@ async def begin(body: ChatRequest, serving: Serving) -> "ChatReply":
     return ChatReply(body, plan, options, serving.service.start(served, running, name))
 
 
-class Voice:
+class ChatChunkBuilder:
     """What a client sees of one reply: Deltas go in, OpenAI's come out."""
 
-    def __init__(self, body: ChatRequest, served: Served):
+    def __init__(self, body: ChatRequest, served: ServedModel):
         self.tokenizer, self.format = served.tokenizer, body.shown_format
         self.shows_thought, self.top_logprobs = body.include_reasoning is not False, body.top_logprobs or 0
         self.calls = ToolCallStream(self.tokenizer, body.tools, body.tool_choice) if body.tools else None
@@ -104,11 +104,11 @@ class Voice:
 class ChatReply:
     """One request and what it gets, as a stream of chunks or as a whole."""
 
-    def __init__(self, body: ChatRequest, plan: Plan, options: Options, live: LiveReply):
+    def __init__(self, body: ChatRequest, plan: GenerationPlan, options: GenerationOptions, live: GenerationHandle):
         self.body, self.plan, self.options, self.live = body, plan, options, live
         self.id, self.served, self.created = live.name, live.served, int(time.time())
-        self.wholes = [Whole() for _ in range(live.plan.params.n)]
-        self.verdict: Verdict | None = None
+        self.wholes = [CollectedReply() for _ in range(live.plan.params.n)]
+        self.verdict: VoteResult | None = None
         self._chunk_head = compact(self._head("chat.completion.chunk"))[:-1] + ","  # the same in all chunks
 
     async def deltas(self) -> AsyncIterator[Delta]:
@@ -142,7 +142,7 @@ class ChatReply:
     # ------------------------------------------------------------------------------------------------------ as a whole
 
     async def whole(self) -> dict:
-        voices = [Voice(self.body, self.served) for _ in range(self.plan.params.n)]
+        voices = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
         news: list[list[dict]] = [[] for _ in voices]
         logprobs: list[list[dict]] = [[] for _ in voices]
         warnings: list[str] = []
@@ -161,7 +161,7 @@ class ChatReply:
     async def chunks(self) -> AsyncIterator[str]:
         """The data of the stream's events."""
         include_usage, more = self.body.include_usage, self._applied
-        voices = [Voice(self.body, self.served) for _ in range(self.plan.params.n)]
+        voices = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
         for index in range(len(voices)):
             yield self._chunk(index, {"role": "assistant", "content": ""}, **more)
         async for delta in self.deltas():

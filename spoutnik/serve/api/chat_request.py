@@ -5,10 +5,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from spoutnik.generation.generation import Plan
+from spoutnik.generation.generation import GenerationPlan
 from spoutnik.generation.grammar import constraint
-from spoutnik.generation.options import EFFORTS, Options, applied, plan_chat
-from spoutnik.generation.service import Served
+from spoutnik.generation.options import EFFORTS, GenerationOptions, applied, plan_chat
+from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.calls import conversation
 from spoutnik.serve.api.common import MOST_TOKENS, Body, Sampling
 from spoutnik.serve.errors import ApiError
@@ -121,7 +121,7 @@ class ChatRequest(Sampling):
                                "n_thoughts")
 
 
-def options_of(request: ChatRequest, served: Served) -> Options:
+def options_of(request: ChatRequest, served: ServedModel) -> GenerationOptions:
     """Raises ApiError or UserError where something cannot be honoured."""
     variables = dict(request.chat_template_kwargs or {})
     thinks = variables.pop("enable_thinking", None)
@@ -134,16 +134,16 @@ def options_of(request: ChatRequest, served: Served) -> Options:
     constrain = None
     if request.tools or request.response_format or request.tool_choice not in (None, "auto", "none"):
         constrain = constraint(served.llm, request.response_format, request.tools, request.tool_choice, parallel)
-    return Options(params=request.params(served, logprobs=logprobs),
-                   max_tokens=request.one_of("max_completion_tokens", "max_tokens"),
-                   max_thinking_tokens=request.one_of("max_thinking_tokens", "thinking_token_budget"),
-                   reasoning_effort=request.reasoning_effort,
-                   enable_thinking=thinks if request.enable_thinking is None else request.enable_thinking,
-                   documents=request.documents, variables=variables, detect_loops=request.detect_loops is not False,
-                   constrain=constrain)
+    return GenerationOptions(params=request.params(served, logprobs=logprobs),
+                             max_tokens=request.one_of("max_completion_tokens", "max_tokens"),
+                             max_thinking_tokens=request.one_of("max_thinking_tokens", "thinking_token_budget"),
+                             reasoning_effort=request.reasoning_effort,
+                             enable_thinking=thinks if request.enable_thinking is None else request.enable_thinking,
+                             documents=request.documents, variables=variables, detect_loops=request.detect_loops is not False,
+                             constrain=constrain)
 
 
-def plan_of(request: ChatRequest, served: Served) -> tuple[Plan, Options]:
+def plan_of(request: ChatRequest, served: ServedModel) -> tuple[GenerationPlan, GenerationOptions]:
     """Takes a while for long messages: not for the event loop, unless the request is `brief`.
 
     Raises:
@@ -155,7 +155,7 @@ def plan_of(request: ChatRequest, served: Served) -> tuple[Plan, Options]:
     return plan_chat(served.llm, messages, options), options
 
 
-def applied_of(request: ChatRequest, served: Served, plan: Plan) -> dict:
+def applied_of(request: ChatRequest, served: ServedModel, plan: GenerationPlan) -> dict:
     """Every parameter in force."""
     return applied(plan) | {"model": served.id, "stream": bool(request.stream), "n_thoughts": request.n_thoughts or 1,
                             "reasoning_format": request.shown_format, "resumable": bool(request.resumable),

@@ -13,7 +13,7 @@ from spoutnik import __version__
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.files import read_json
-from spoutnik.generation.service import LiveReply, Served, Service
+from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings
 from spoutnik.serve.streams import Streams
@@ -27,11 +27,11 @@ MOST_TOKENS = 2 ** 31
 class Serving:
     """The state of an app."""
 
-    service: Service
+    service: GenerationService
     settings: Settings
     streams: Streams
 
-    async def model(self, name: str | None) -> Served:
+    async def model(self, name: str | None) -> ServedModel:
         """Ready to compute. No name means the first model.
 
         Raises:
@@ -40,7 +40,7 @@ class Serving:
         self.known(name)
         return await self.service.model(name)
 
-    def known(self, name: str | None) -> Served:
+    def known(self, name: str | None) -> ServedModel:
         """As `model`, but it may not be loaded."""
         if name and name not in self.service.models:
             raise ApiError(404, f"model = {name!r}: there is none of that name. Choose {', '.join(self.service.models)}.",
@@ -103,7 +103,7 @@ class Sampling(Body):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
-    def params(self, served: Served, **more) -> SamplingParams:
+    def params(self, served: ServedModel, **more) -> SamplingParams:
         """max_tokens is the caller's to say."""
         names = ("min_tokens", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
                  "repetition_penalty", "stop", "stop_token_ids", "ignore_eos", "n")
@@ -148,7 +148,7 @@ def usage(prompt: int, generated: int, thought: int, cached: int) -> dict:
             "completion_tokens_details": {"reasoning_tokens": min(thought, generated)}}
 
 
-def timings(live: LiveReply, prompt: int, generated: int) -> dict:
+def timings(live: GenerationHandle, prompt: int, generated: int) -> dict:
     """Speeds, in the names that llama.cpp's users know. The first tokens come with the prompt."""
     first = live.first_token_seconds or 0.0
     later, computed = time.perf_counter() - live.began - first, prompt - live.cached_tokens

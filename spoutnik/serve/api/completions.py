@@ -14,11 +14,11 @@ from pydantic import Field
 from spoutnik.engine.input_processor import check
 from spoutnik.engine.sampling_params import LARGEST_SEED
 from spoutnik.errors import UserError
-from spoutnik.generation.completion import TextPlan, Texts
+from spoutnik.generation.completion import CompletionPlan, Completions
 from spoutnik.generation.generation import Delta
 from spoutnik.generation.options import ContextOverflow, longest, places
-from spoutnik.generation.service import LiveReply, Served
-from spoutnik.generation.voting import Whole
+from spoutnik.generation.service import GenerationHandle, ServedModel
+from spoutnik.generation.voting import CollectedReply
 from spoutnik.serve.api.chat import given_up
 from spoutnik.serve.api.common import FINGERPRINT, Sampling, Serving, State, raw_ids, timings, usage
 from spoutnik.serve.api.logprobs import text_logprobs
@@ -74,7 +74,7 @@ async def completions(body: CompletionRequest, request: Request, serving: State)
 async def answer(body: CompletionRequest, serving: Serving) -> Response:
     served = await serving.model(body.model)
     prompts, plan = await asyncio.to_thread(plan_of, body, served)
-    live = serving.service.start(served, plan, f"cmpl-{secrets.token_hex(12)}", Texts)
+    live = serving.service.start(served, plan, f"cmpl-{secrets.token_hex(12)}", Completions)
     reply = Completion(body, served, prompts, live)
     headers = {"X-Request-Id": live.name}
     if body.stream:
@@ -82,7 +82,7 @@ async def answer(body: CompletionRequest, serving: Serving) -> Response:
     return JSONResponse(await reply.whole(), headers=headers)
 
 
-def plan_of(body: CompletionRequest, served: Served) -> tuple[list[Prompt], TextPlan]:
+def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt], CompletionPlan]:
     """Raises ApiError or UserError where something cannot be honoured."""
     body.refuse()
     prompts = [_read(prompt, body, served) for prompt in body.prompts]
@@ -101,11 +101,11 @@ def plan_of(body: CompletionRequest, served: Served) -> tuple[list[Prompt], Text
     for prompt in prompts:
         check(prompt.ids, params, config, served.tokenizer)
     seed = None if body.seed == -1 else body.seed
-    return prompts, TextPlan([prompt.ids for prompt in prompts], params,
-                             secrets.randbelow(LARGEST_SEED) if seed is None else seed, seed is None)
+    return prompts, CompletionPlan([prompt.ids for prompt in prompts], params,
+                                   secrets.randbelow(LARGEST_SEED) if seed is None else seed, seed is None)
 
 
-def _read(prompt: str | list[int], body: CompletionRequest, served: Served) -> Prompt:
+def _read(prompt: str | list[int], body: CompletionRequest, served: ServedModel) -> Prompt:
     if isinstance(prompt, str):
         if not prompt:
             raise UserError("prompt: is empty. Give it at least one token.")
@@ -118,11 +118,11 @@ def _read(prompt: str | list[int], body: CompletionRequest, served: Served) -> P
 class Completion:
     """One request and what it gets."""
 
-    def __init__(self, body: CompletionRequest, served: Served, prompts: list[Prompt], live: LiveReply):
+    def __init__(self, body: CompletionRequest, served: ServedModel, prompts: list[Prompt], live: GenerationHandle):
         self.body, self.served, self.prompts, self.live = body, served, prompts, live
         self.n = live.plan.params.n
         self.created = int(time.time())
-        self.wholes = [Whole() for _ in range(len(prompts) * self.n)]
+        self.wholes = [CollectedReply() for _ in range(len(prompts) * self.n)]
         self._length = [0] * len(self.wholes)  # of the texts given out
         self._begun: set[int] = set()
 
@@ -186,7 +186,7 @@ class Completion:
         return timings(self.live, sum(len(prompt.ids) for prompt in self.prompts), self._generated)
 
 
-async def _each(live: LiveReply) -> AsyncIterator[Delta]:
+async def _each(live: GenerationHandle) -> AsyncIterator[Delta]:
     async for deltas in live:
         for delta in deltas:
             yield delta

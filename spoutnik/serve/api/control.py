@@ -6,7 +6,7 @@ from fastapi import APIRouter, Header, Query
 from fastapi.responses import Response
 from pydantic import Field
 
-from spoutnik.generation.generation import Reply
+from spoutnik.generation.generation import Generation
 from spoutnik.serve.api.common import Body, Serving, State
 from spoutnik.serve.api.shapes import Controlled
 from spoutnik.serve.errors import ApiError, may_fail
@@ -37,7 +37,7 @@ async def control(id: str, body: Control, serving: State) -> dict:
 
 async def steer(id: str, body: Control, serving: Serving) -> dict:
     live = serving.service.live.get(id)
-    if live is None or not isinstance(live.reply, Reply):
+    if live is None or not isinstance(live.reply, Generation):
         raise ApiError(404, f"id = {id!r}: no reply of that id is under way.", "id")
     if (body.action == "insert") != (body.text is not None):
         raise ApiError(400, "text: belongs to action = insert, and to no other.", "text")
@@ -56,8 +56,8 @@ async def steer(id: str, body: Control, serving: Serving) -> dict:
     return {"id": id, "action": body.action, "success": True}
 
 
-def thinks(reply: Reply) -> bool:
-    return any(strand.stream.thinking and strand.finish_reason is None for strand in reply.strands)
+def thinks(reply: Generation) -> bool:
+    return any(choice.stream.thinking and choice.finish_reason is None for choice in reply.choices)
 
 
 @router.get("/chat/completions/{id}/stream", response_class=Response, responses=may_fail(400, 401, 404) | {

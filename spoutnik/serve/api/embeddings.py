@@ -12,7 +12,7 @@ from torch import Tensor
 from spoutnik.engine.input_processor import check
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.service import Busy, Served
+from spoutnik.generation.service import Busy, ServedModel
 from spoutnik.serve.api.common import Body, Serving, State
 from spoutnik.serve.errors import ANY, ApiError, may_fail
 from spoutnik.serve.sse import unless_gone
@@ -72,7 +72,7 @@ async def answer(body: EmbeddingRequest, serving: Serving) -> Response:
                  for index, vector in enumerate(vectors)]})
 
 
-def _ids(given: str | list[int], place: int, served: Served) -> list[int]:
+def _ids(given: str | list[int], place: int, served: ServedModel) -> list[int]:
     llm, tokenizer = served.llm, served.tokenizer
     ids = tokenizer.start_ids + tokenizer.encode(given) if isinstance(given, str) and given else list(given)
     try:
@@ -86,7 +86,7 @@ def _ids(given: str | list[int], place: int, served: Served) -> list[int]:
     return ids
 
 
-async def _vector(prompt: list[int], served: Served, serving: Serving) -> Tensor:
+async def _vector(prompt: list[int], served: ServedModel, serving: Serving) -> Tensor:
     """Between two steps of the engine, one text at a time: replies go on meanwhile, and those that fill the cache go first."""
     while True:
         if serving.service.draining:

@@ -5,7 +5,7 @@ from typing import Any
 from fastapi import APIRouter
 from pydantic import Field
 
-from spoutnik.generation.service import Served
+from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.calls import conversation
 from spoutnik.serve.api.chat_request import Message
 from spoutnik.serve.api.common import Body, State, raw_ids
@@ -17,7 +17,7 @@ router = APIRouter()
 tokens = APIRouter()
 
 
-def described(served: Served) -> dict:
+def described(served: ServedModel) -> dict:
     return {"id": served.id, "object": "model", "created": served.created, "owned_by": "spoutnik",
             "max_model_len": served.max_model_len, "context_length": served.max_model_len, "about": served.about}
 

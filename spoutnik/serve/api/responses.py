@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from spoutnik.errors import UserError
 from spoutnik.generation.generation import Delta
-from spoutnik.serve.api.chat import ChatReply, Voice
+from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
 from spoutnik.serve.api.chat_request import plan_of
 from spoutnik.serve.api.common import Serving, State
 from spoutnik.serve.api.responses_request import ResponsesRequest, renamed
@@ -87,7 +87,7 @@ class ResponseReply:
         yield {"type": f"response.{self.status}", "response": self.object}
 
     async def _news(self) -> AsyncIterator[dict]:
-        voice = Voice(self.reply.body, self.reply.served)
+        voice = ChatChunkBuilder(self.reply.body, self.reply.served)
         async for delta in self.reply.deltas():
             self.warnings += delta.warnings
             for event in self._heard(voice, delta):
@@ -96,7 +96,7 @@ class ResponseReply:
         for event in self.output.close(self.status):
             yield event
 
-    def _heard(self, voice: Voice, delta: Delta) -> Iterator[dict]:
+    def _heard(self, voice: ChatChunkBuilder, delta: Delta) -> Iterator[dict]:
         new, logprobs = voice.feed(delta), (voice.logprobs(delta) or {"content": []})["content"]
         if "reasoning_content" in new:
             yield from self.output.add("reasoning", new["reasoning_content"])

@@ -9,7 +9,7 @@ from ragged import batch_of, plain_logits, sequences
 
 from spoutnik.engine.quantization.packed_matrix import KINDS
 from spoutnik.engine.runners import native_runner
-from spoutnik.engine.runners.base import BLOCK_SIZE, Decoding, decode_ahead, draft_ahead
+from spoutnik.engine.runners.base import BLOCK_SIZE, DecodeBatch, decode_multi_step, draft_multi_step
 from spoutnik.engine.runners.native_runner import NativeRunner
 from spoutnik.model.packing import Packing
 from spoutnik.native import library
@@ -161,7 +161,7 @@ def test_drafts_in_one_call_are_those_of_the_module_run_again_and_again(ahead):
     model = tiny.model(tiny.DEEPSEEK)
     ids, tables = sequences((20, 33))
     found = []
-    for ways in (NativeRunner.draft_ahead, draft_ahead):
+    for ways in (NativeRunner.draft_multi_step, draft_multi_step):
         runner = runner_of(model, mtp=True)
         batch = batch_of(ids, [0, 0], [True, False], tables)
         _, states = runner.forward(batch)
@@ -170,10 +170,11 @@ def test_drafts_in_one_call_are_those_of_the_module_run_again_and_again(ahead):
         settings = torch.tensor([[1.0, 0.0], [0.9, 1.0], [0, 0], [0, 0], [0.3, 0.6]]).expand(ahead, -1, -1)
         found.append(ways(runner, batch, states, following, settings))
     assert torch.equal(*found) and found[0].shape == (ahead, 2)
-    assert runner.draft_ahead(replace(batch, wanted=batch.wanted[:0]), states, following, settings[..., :0]).shape == (ahead, 0)
+    assert runner.draft_multi_step(replace(batch, wanted=batch.wanted[:0]), states, following, settings[...,
+                                                                                                        :0]).shape == (ahead, 0)
 
 
-def decoding_of(runner, ids, tables, rows: int) -> Decoding:
+def decoding_of(runner, ids, tables, rows: int) -> DecodeBatch:
     """`rows` sequences that go on after the same prompts, with all kinds of settings, ends and limits."""
     runner.forward(batch_of([part[:-1] for part in ids], [0] * len(ids), True, tables))
     which, each = torch.arange(rows) % len(ids), torch.arange(rows)
@@ -183,8 +184,8 @@ def decoding_of(runner, ids, tables, rows: int) -> Decoding:
     tables[each, contexts // BLOCK_SIZE] = own
     kinds = torch.tensor([[0.0, 1, 0, 0], [1, 1, 0, 0], [0.7, 0.9, 0, 0], [1.3, 1, 5, 0], [1, 0.8, 20, 0.1]])
     generated, last = each % 7, torch.stack([part[-1] for part in ids])
-    return Decoding(last[which], contexts, tables, 1000 + each, generated, generated + 1 + each % 5,
-                    torch.tensor([[3, -1], [5, 9]])[each % 2], kinds[each % len(kinds)].T)
+    return DecodeBatch(last[which], contexts, tables, 1000 + each, generated, generated + 1 + each % 5,
+                       torch.tensor([[3, -1], [5, 9]])[each % 2], kinds[each % len(kinds)].T)
 
 
 @pytest.mark.parametrize("rows", [5, 120], ids=["few", "many"])
@@ -196,7 +197,7 @@ def test_what_is_generated_in_one_call_is_what_single_steps_give(base, dtype, ro
     with torch.no_grad():
         model.embed_tokens.weight[7] = float("nan")  # whoever says 7 is broken from then on
     found = []
-    for ways in (NativeRunner.decode_ahead, decode_ahead):
+    for ways in (NativeRunner.decode_multi_step, decode_multi_step):
         runner = runner_of(model, dtype)
         runner.allocate(32 + rows)
         found.append(ways(runner, decoding_of(runner, ids, tables, rows), 8))

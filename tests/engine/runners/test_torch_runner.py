@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from spoutnik.engine.runners.base import Batch
+from spoutnik.engine.runners.base import ForwardBatch
 from spoutnik.engine.runners.torch_runner import TorchRunner, inference_copy
 from spoutnik.model.packing import Packing
 
@@ -17,13 +17,14 @@ def runner_of(base, **options) -> TorchRunner:
     return made
 
 
-def batch(parts: list[tuple[list[int], int, list[int], bool]]) -> Batch:
+def batch(parts: list[tuple[list[int], int, list[int], bool]]) -> ForwardBatch:
     """(new tokens, context, blocks, prompt) of each sequence; all logits are wanted."""
     tokens = [t for new, *_ in parts for t in new]
     width = max(len(blocks) for _, _, blocks, _ in parts)
-    return Batch(torch.tensor(tokens), torch.tensor([len(new) for new, *_ in parts]), torch.tensor([c for _, c, *_ in parts]),
-                 torch.tensor([blocks + [0] * (width - len(blocks)) for _, _, blocks, _ in parts]),
-                 torch.arange(len(tokens)), torch.tensor([prompt for *_, prompt in parts]))
+    return ForwardBatch(torch.tensor(tokens), torch.tensor([len(new) for new, *_ in parts]), torch.tensor([c for _, c,
+                                                                                                           *_ in parts]),
+                        torch.tensor([blocks + [0] * (width - len(blocks)) for _, _, blocks, _ in parts]),
+                        torch.arange(len(tokens)), torch.tensor([prompt for *_, prompt in parts]))
 
 
 def whole(model, ids: list[int]) -> torch.Tensor:
