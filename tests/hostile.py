@@ -92,17 +92,17 @@ def _bias(rng: random.Random, tokenizer: Tokenizer) -> dict[str, float]:
 # ------------------------------------------------------------------------------------------------------------ what must hold
 
 
-def taken_apart(live: GenerationHandle, choice) -> tuple[str, str]:
+def taken_apart(handle: GenerationHandle, choice) -> tuple[str, str]:
     """(thought, answer) of one reply, from its ids."""
-    tokenizer, parts, thinking = live.served.tokenizer, {True: [], False: []}, live.plan.thinking
+    tokenizer, parts, thinking = handle.served.tokenizer, {True: [], False: []}, handle.plan.thinking
     for token in choice.ids:
         if token in (tokenizer.think_id, tokenizer.end_think_id):
             thinking = token == tokenizer.think_id
         else:
             parts[thinking].append(token)
-    keep = live.plan.constrain is not None and not live.plan.params.ignore_eos
+    keep = handle.plan.constrain is not None and not handle.plan.params.ignore_eos
     thought, answer = tokenizer.decode(parts[True]).strip(), tokenizer.decode(parts[False], keep).lstrip()
-    ends = [(at + len(stop), at) for stop in live.plan.params.stop if (at := answer.find(stop)) >= 0]
+    ends = [(at + len(stop), at) for stop in handle.plan.params.stop if (at := answer.find(stop)) >= 0]
     return thought, (answer[:min(ends)[1]] if ends else answer).rstrip()
 
 
@@ -151,12 +151,12 @@ def does_not_fit(error: dict) -> bool:
     return error["code"] == "context_length_exceeded" or error["param"] == "min_tokens"
 
 
-def check(body: dict, text: str, live: GenerationHandle) -> None:
+def check(body: dict, text: str, handle: GenerationHandle) -> None:
     """Raises AssertionError."""
     messages, head = messages_of(body, text)
-    assert head["id"] == live.name
+    assert head["id"] == handle.name
     assert len(messages) == (1 if "n_thoughts" in body else body.get("n", 1))
-    apart = [taken_apart(live, choice) for choice in live.reply.choices]
+    apart = [taken_apart(handle, choice) for choice in handle.job.choices]
     for index, message in enumerate(messages):
         thought, answer = unfolded(body, message)
         made = apart if "n_thoughts" in body else [apart[index]]
@@ -166,15 +166,15 @@ def check(body: dict, text: str, live: GenerationHandle) -> None:
             assert (thought, answer) in wanted, f"{message} is none of {wanted}"
             stopped = body.get("stop") is not None and message["finish_reason"] == "stop"
             assert answer or stopped, f"empty: {message}"
-    for choice, (thought, answer) in zip(live.reply.choices, apart):
-        _check_strand(body, live, choice, thought, answer)
+    for choice, (thought, answer) in zip(handle.job.choices, apart):
+        _check_strand(body, handle, choice, thought, answer)
 
 
-def _check_strand(body: dict, live: GenerationHandle, choice, thought: str, answer: str) -> None:
-    plan, closings = live.plan, choice.ids.count(choice.stream.end)
+def _check_strand(body: dict, handle: GenerationHandle, choice, thought: str, answer: str) -> None:
+    plan, closings = handle.plan, choice.ids.count(choice.stream.end)
     assert "<think>" not in answer + thought and "</think>" not in answer + thought, (thought, answer)
     assert choice.generated <= plan.params.max_tokens <= body.get("max_tokens", plan.params.max_tokens), choice.generated
-    length, most = len(plan.prompt) + len(choice.ids), live.served.llm.config.max_position_embeddings
+    length, most = len(plan.prompt) + len(choice.ids), handle.served.llm.config.max_position_embeddings
     assert length <= most, f"{length} tokens in {most} places"
     counted, allowed = choice.stream.thought_tokens, plan.max_thinking_tokens + closings * len(plan.closing)
     assert counted <= allowed, f"{counted} tokens of thought, allowed {allowed}"
@@ -199,7 +199,7 @@ class Tally:
 async def attack(url: str, service: GenerationService, count: int, seed: int = 0, together: int = 16) -> Tally:
     """Sends requests, so many at a time, to the server of a service in this process, and looks at every answer."""
     ended: dict[str, GenerationHandle] = {}
-    service.on_end.append(lambda live: ended.__setitem__(live.name, live))
+    service.on_end.append(lambda handle: ended.__setitem__(handle.name, handle))
     made, numbers, models = Tally(), iter(range(count)), list(service.models)
 
     async def one(client: httpx.AsyncClient) -> None:
@@ -215,11 +215,11 @@ async def attack(url: str, service: GenerationService, count: int, seed: int = 0
                     continue
                 assert response.status_code == 200, response.text
                 name = response.headers["x-request-id"]
-                live = ended.pop(name)
-                made.replies += len(live.reply.choices)
-                made.finished.update(choice.finish_reason for choice in live.reply.choices)
-                made.warnings += bool(live.warnings)
-                check(body, response.text, live)
+                handle = ended.pop(name)
+                made.replies += len(handle.job.choices)
+                made.finished.update(choice.finish_reason for choice in handle.job.choices)
+                made.warnings += bool(handle.warnings)
+                check(body, response.text, handle)
             except AssertionError as error:
                 made.failures.append((body, str(error)))
 

@@ -38,10 +38,10 @@ class ScriptedService(GenerationService):
 
     def start(self, served: ServedModel, plan: GenerationPlan, name: str | None = None,
               job: type | None = None) -> "ScriptedLive":
-        live = ScriptedLive(self, served, plan, name or f"reply-{len(self.started)}")
-        self.live[live.name] = live
-        self.started.append(live)
-        return live
+        handle = ScriptedLive(self, served, plan, name or f"reply-{len(self.started)}")
+        self.active[handle.name] = handle
+        self.started.append(handle)
+        return handle
 
     def next_said(self) -> tuple[str, str]:
         return self.said(next(self._numbers))
@@ -58,7 +58,7 @@ class ScriptedLive:
         return self
 
     async def __aexit__(self, *_) -> None:
-        self.aborted = self.service.live.pop(self.name, None) is not None
+        self.aborted = self.service.active.pop(self.name, None) is not None
 
     async def __aiter__(self) -> AsyncIterator[list[Delta]]:
         for index in range(self.plan.params.n):
@@ -82,7 +82,7 @@ class ScriptedLive:
             for place in range(0, len(answer), 40):
                 yield [Delta(index, answer=answer[place:place + 40], thought_tokens=30, generated=40 + place)]
             yield [Delta(index, finish_reason="stop", thought_tokens=30, generated=40 + len(answer))]
-        self.service.live.pop(self.name, None)
+        self.service.active.pop(self.name, None)
 
     async def end_thought(self) -> None:
         self.cut = True

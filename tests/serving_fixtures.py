@@ -72,9 +72,9 @@ def idle(server_app):
     """Waits until the server has no reply under way."""
     def wait(seconds: float = 20.0) -> bool:
         deadline = time.monotonic() + seconds
-        while server_app.state.serving.service.live and time.monotonic() < deadline:
+        while server_app.state.serving.service.active and time.monotonic() < deadline:
             time.sleep(0.005)
-        return not server_app.state.serving.service.live
+        return not server_app.state.serving.service.active
 
     return wait
 

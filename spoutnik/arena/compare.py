@@ -31,19 +31,19 @@ async def compare(service: GenerationService, ballots: Ballots, console: Console
     console.print(Text(f"{len(service.models)} models. Ask; two of them answer, and you say which answer is better. Empty line "
                        "or Ctrl-D to leave.", "dim"))
     while question := _read(console, "[bold]> [/]"):
-        duel = Match.draw(list(service.models), rng=rng)
-        turns = [ChatTurn(service, [{"role": "user", "content": question}], ChatOptions(name, effort)) for name in (duel.a,
-                                                                                                                    duel.b)]
+        match = Match.draw(list(service.models), rng=rng)
+        turns = [ChatTurn(service, [{"role": "user", "content": question}], ChatOptions(name, effort)) for name in (match.a,
+                                                                                                                    match.b)]
         try:
             await _show(turns, console)
         finally:
             for turn in turns:
                 turn.stop()
-        if all(turn.said.content for turn in turns):
+        if all(turn.message.content for turn in turns):
             outcome = _ask_vote(console)
             if outcome is not None:
-                ballots.cast(duel, outcome, question, (turns[0].said.content, turns[1].said.content))
-        console.print(Text(f"A was {duel.a}, B was {duel.b}.", "dim"))
+                ballots.cast(match, outcome, question, (turns[0].message.content, turns[1].message.content))
+        console.print(Text(f"A was {match.a}, B was {match.b}.", "dim"))
 
 
 async def _show(turns: Sequence[ChatTurn], console: Console) -> None:
@@ -67,13 +67,13 @@ def sides(turns: Sequence[ChatTurn]) -> RenderableType:
 
 
 def _answer(turn: ChatTurn) -> RenderableType:
-    extras = turn.said.extras
+    extras = turn.message.extras
     spent = f"{turn.thought_seconds:.1f} s, {extras['thought_tokens']} tokens"
     doing = {"waiting": "waiting for the model", "thinking": f"thinking: {spent}"}.get(turn.phase, f"thought for {spent}")
     parts: list[RenderableType] = [Text(doing, "dim")]
     if turn.phase == "thinking":
-        parts.append(Text(turn.said.thought[-400:], "dim italic"))
-    parts.append(Markdown(turn.said.content, hyperlinks=False))
+        parts.append(Text(turn.message.thought[-400:], "dim italic"))
+    parts.append(Markdown(turn.message.content, hyperlinks=False))
     parts += [Text(warning, "dim") for warning in extras["warnings"]]
     return Group(*parts, *([Text(extras["error"], "red")] if "error" in extras else []))
 

@@ -38,14 +38,14 @@ class Ballots:
     def __init__(self, history: History | None):
         self.history, self._kept = history, []
 
-    def cast(self, duel: Match, outcome: Outcome, question: str, answers: tuple[str, str]) -> None:
+    def cast(self, match: Match, outcome: Outcome, question: str, answers: tuple[str, str]) -> None:
         if outcome not in OUTCOMES:
             raise UserError(f"vote = {outcome!r}: must be one of {', '.join(OUTCOMES)}.")
         if self.history is None:
-            self._kept.append(Vote(duel.a, duel.b, outcome))
+            self._kept.append(Vote(match.a, match.b, outcome))
             return
-        winner = {"a": duel.a, "b": duel.b}.get(outcome) or _WINNER[outcome]
-        self.history.vote([duel.a, duel.b], winner, {"outcome": outcome, "question": question, "answers": list(answers)})
+        winner = {"a": match.a, "b": match.b}.get(outcome) or _WINNER[outcome]
+        self.history.vote([match.a, match.b], winner, {"outcome": outcome, "question": question, "answers": list(answers)})
 
     def votes(self) -> list[Vote]:
         if self.history is None:

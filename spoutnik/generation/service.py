@@ -44,8 +44,8 @@ class ServedModel:
     about: str = ""
     created: int = field(default_factory=lambda: int(time.time()))
     llm: LLM | None = None
-    worker: EngineThread | None = None
-    warmer: PrefixWarmer | None = None
+    engine_thread: EngineThread | None = None
+    prefix_warmer: PrefixWarmer | None = None
     loading: asyncio.Task | None = None
 
 
@@ -63,8 +63,8 @@ class GenerationHandle:
         self.warnings: list[str] = []
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[list[Delta]] = asyncio.Queue()
-        self.reply = job(served.llm, name, plan, self._deliver)
-        self._left, self._given_up = len(self.reply.choices), False
+        self.job = job(served.llm, name, plan, self._deliver)
+        self._left, self._given_up = len(self.job.choices), False
 
     async def __aenter__(self) -> "GenerationHandle":
         return self
@@ -73,7 +73,7 @@ class GenerationHandle:
         self.abort()
 
     def _deliver(self, deltas: list[Delta]) -> None:
-        self.served.worker.outbox.put(self._loop, self._queue.put_nowait, deltas)
+        self.served.engine_thread.outbox.put(self._loop, self._queue.put_nowait, deltas)
 
     def __aiter__(self) -> AsyncIterator[list[Delta]]:
         return self._deltas()
@@ -92,30 +92,30 @@ class GenerationHandle:
     @property
     def cached_tokens(self) -> int:
         """Of the prompt's, those that were in the cache."""
-        return self.reply.cached or 0
+        return self.job.cached or 0
 
     # Steering; each returns when it is in force.
 
     async def end_thought(self) -> None:
-        await self._do(self.reply.end_thought)
+        await self._do(self.job.end_thought)
 
     async def insert(self, text: str) -> None:
-        await self._do(lambda: self.reply.insert(text))
+        await self._do(lambda: self.job.insert(text))
 
     async def pause(self) -> None:
-        await self._do(self.reply.pause)
+        await self._do(self.job.pause)
 
     async def resume(self) -> None:
-        await self._do(self.reply.resume)
+        await self._do(self.job.resume)
 
     async def _do(self, work: Callable[[], None]) -> None:
-        await asyncio.wrap_future(self.served.worker.call(work))
+        await asyncio.wrap_future(self.served.engine_thread.call(work))
 
     def abort(self) -> None:
         """Ends it where it is; nothing happens where it is over already."""
         if self._left > 0 and not self._given_up:
             self._given_up = True
-            self.served.worker.call(self.reply.abort)
+            self.served.engine_thread.call(self.job.abort)
             self.service.ended(self)
 
 
@@ -131,7 +131,7 @@ class GenerationService:
         self.models = {one.id: one for one in served}
         self.default = served[0]
         self.max_queue = max_queue
-        self.live: dict[str, GenerationHandle] = {}
+        self.active: dict[str, GenerationHandle] = {}
         self.draining = False
         self.on_end: list[Callable[[GenerationHandle], None]] = []  # for meters
         self._load = load
@@ -151,9 +151,9 @@ class GenerationService:
             llm = await asyncio.shield(served.loading)
             if served.llm is None:
                 warmer = PrefixWarmer(llm)
-                served.llm, served.warmer, served.worker = llm, warmer, EngineThread(llm, warmer.work)
-        if served.worker.broken:
-            raise Broken(f"{served.id}: the engine stopped ({served.worker.broken}). Restart the server.")
+                served.llm, served.prefix_warmer, served.engine_thread = llm, warmer, EngineThread(llm, warmer.work)
+        if served.engine_thread.broken:
+            raise Broken(f"{served.id}: the engine stopped ({served.engine_thread.broken}). Restart the server.")
         return served
 
     def start(self, served: ServedModel, plan: GenerationPlan, name: str | None = None,
@@ -165,39 +165,39 @@ class GenerationService:
         """
         if self.draining:
             raise Busy("the server is shutting down. Try again when it is back.", 30)
-        if len(self.live) >= self.max_queue:
-            raise Busy(f"{len(self.live)} replies are under way, and no more may wait. Try again later.",
+        if len(self.active) >= self.max_queue:
+            raise Busy(f"{len(self.active)} replies are under way, and no more may wait. Try again later.",
                        max(1, round(self._seconds)))
         self._number += 1
-        live = GenerationHandle(self, served, name or f"reply-{self._number}", plan, job)
-        self.live[live.name] = live
-        served.worker.begin(live.reply)
-        return live
+        handle = GenerationHandle(self, served, name or f"reply-{self._number}", plan, job)
+        self.active[handle.name] = handle
+        served.engine_thread.begin(handle.job)
+        return handle
 
-    def ended(self, live: GenerationHandle) -> None:
-        if self.live.pop(live.name, None) is not None:
-            self._seconds += 0.1 * (time.perf_counter() - live.began - self._seconds)
+    def ended(self, handle: GenerationHandle) -> None:
+        if self.active.pop(handle.name, None) is not None:
+            self._seconds += 0.1 * (time.perf_counter() - handle.began - self._seconds)
             for heard in self.on_end:
-                heard(live)
+                heard(handle)
 
     def prepare(self, served: ServedModel, messages: list[Message], variables: Mapping[str, object],
                 tools: list | None = None) -> None:
         """Has the cache made ready for the turn after `messages`, the last of which is the answer, when nothing else is to
         do."""
-        served.worker.call(lambda: served.warmer.prepare(messages, variables, tools))
+        served.engine_thread.call(lambda: served.prefix_warmer.prepare(messages, variables, tools))
 
     async def call(self, served: ServedModel, work: Callable[[], Result]) -> Result:
         """Has something done in the engine's thread, between two steps."""
-        return await asyncio.wrap_future(served.worker.call(work))
+        return await asyncio.wrap_future(served.engine_thread.call(work))
 
     async def close(self, patience: float = 30.0) -> None:
         """Lets what is under way end, for so many seconds; then gives it up and stops the engines."""
         self.draining = True
         deadline = time.monotonic() + patience
-        while self.live and time.monotonic() < deadline:
+        while self.active and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
-        for live in list(self.live.values()):
-            live.abort()
+        for handle in list(self.active.values()):
+            handle.abort()
         for served in self.models.values():
-            if served.worker is not None:
-                await asyncio.to_thread(served.worker.close)
+            if served.engine_thread is not None:
+                await asyncio.to_thread(served.engine_thread.close)

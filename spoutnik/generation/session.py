@@ -36,7 +36,7 @@ class ChatMessage:
     id: int | None = None
 
     @property
-    def message(self) -> Message:
+    def prompt_message(self) -> Message:
         """As a model reads it: the template drops thoughts where it should."""
         thought = {"reasoning_content": self.thought} if self.thought else {}
         return {"role": self.role, "content": self.content, **thought}
@@ -45,12 +45,12 @@ class ChatMessage:
 class ChatTurn:
     """An answer under way. phase: "waiting" (for the model, or its turn), "thinking", "answering", "over"."""
 
-    def __init__(self, service: GenerationService, messages: list[Message], wish: ChatOptions,
+    def __init__(self, service: GenerationService, messages: list[Message], options: ChatOptions,
                  ended: Callable[["ChatTurn"], None] = lambda _: None):
-        self.service, self.messages, self.wish, self._ended = service, messages, wish, ended
-        self.said = ChatMessage("assistant", model=wish.model, extras={"thought_tokens": 0, "tokens": 0, "warnings": []})
+        self.service, self.messages, self.options, self._ended = service, messages, options, ended
+        self.message = ChatMessage("assistant", model=options.model, extras={"thought_tokens": 0, "tokens": 0, "warnings": []})
         self.phase, self.paused = "waiting", False
-        self.done_thoughts = 0  # of several
+        self.finished_thoughts = 0  # of several
         self._name = f"page-{secrets.token_hex(8)}"
         self._tokens: dict[int, tuple[int, int]] = {}
         self._thought_from: float | None = None
@@ -66,9 +66,9 @@ class ChatTurn:
         return self._thought_seconds + going_on
 
     @property
-    def live(self) -> GenerationHandle | None:
+    def handle(self) -> GenerationHandle | None:
         """To steer; None before it begins and when it is over."""
-        return self.service.live.get(self._name)
+        return self.service.active.get(self._name)
 
     async def wait(self) -> None:
         await self._over.wait()
@@ -77,20 +77,20 @@ class ChatTurn:
         self._task.cancel()
 
     async def end_thought(self) -> None:
-        if self.live is not None:
-            await self.live.end_thought()
+        if self.handle is not None:
+            await self.handle.end_thought()
             self._hold(False)
 
     async def insert(self, text: str) -> None:
         """Into the thought; it goes on from there."""
-        if self.live is not None and text.strip():
-            await self.live.insert(f" {text.strip()} ")
+        if self.handle is not None and text.strip():
+            await self.handle.insert(f" {text.strip()} ")
             self._hold(False)
 
     async def pause(self) -> None:
         """Or go on."""
-        if self.live is not None:
-            await (self.live.resume() if self.paused else self.live.pause())
+        if self.handle is not None:
+            await (self.handle.resume() if self.paused else self.handle.pause())
             self._hold(not self.paused)
 
     def _hold(self, paused: bool) -> None:
@@ -103,57 +103,58 @@ class ChatTurn:
 
     async def _run(self) -> None:
         try:
-            served = await self.service.model(self.wish.model)
-            plan = plan_chat(served.llm, self.messages, GenerationOptions(reasoning_effort=self.wish.effort))
+            served = await self.service.model(self.options.model)
+            plan = plan_chat(served.llm, self.messages, GenerationOptions(reasoning_effort=self.options.effort))
             self._run_clock(plan.thinking)
-            if self.wish.thoughts > 1:
+            if self.options.thoughts > 1:
                 await self._vote(served, plan)
             else:
-                async with self.service.start(served, plan, self._name) as live:
-                    async for deltas in live:
+                async with self.service.start(served, plan, self._name) as handle:
+                    async for deltas in handle:
                         for delta in deltas:
                             self._grow(delta)
-            self.service.prepare(served, [*self.messages, self.said.message], {})
+            self.service.prepare(served, [*self.messages, self.message.prompt_message], {})
         except (UserError, RunError) as error:
-            self.said.extras["error"] = str(error)
+            self.message.extras["error"] = str(error)
         except Exception as error:  # a mistake of ours: whoever waits must hear of it
-            self.said.extras["error"] = type(error).__name__
+            self.message.extras["error"] = type(error).__name__
             raise
 
     def _finish(self, task: asyncio.Task) -> None:
         if task.cancelled():
-            self.said.extras["finish_reason"] = "abort"
+            self.message.extras["finish_reason"] = "abort"
         self._run_clock(False)
-        self.said.extras["thought_seconds"] = round(self.thought_seconds, 1)
+        self.message.extras["thought_seconds"] = round(self.thought_seconds, 1)
         self.phase = "over"
         self._over.set()
         self._ended(self)
 
     async def _vote(self, served: ServedModel, plan: GenerationPlan) -> None:
         """Progress is shown of all thoughts, the text of the one that speaks for the majority."""
-        verdict, wholes, _ = await vote(self.service, served, plan, self.wish.thoughts, self._name,
+        verdict, wholes, _ = await vote(self.service, served, plan, self.options.thoughts, self._name,
                                         lambda deltas: [self._count(delta) for delta in deltas])
         chosen = wholes[verdict.index]
-        self.said.content, self.said.thought = chosen.answer, chosen.thought
-        self.said.extras |= {"warnings": chosen.warnings, "finish_reason": chosen.finish_reason, "thoughts": self.wish.thoughts,
-                             "agreement": verdict.agreement, "runners_up": [list(other) for other in verdict.runners_up]}
+        self.message.content, self.message.thought = chosen.answer, chosen.thought
+        self.message.extras |= {"warnings": chosen.warnings, "finish_reason": chosen.finish_reason,
+                                "thoughts": self.options.thoughts,
+                                "agreement": verdict.agreement, "runners_up": [list(other) for other in verdict.runners_up]}
 
     def _grow(self, delta: Delta) -> None:
-        self.said.thought += delta.thought
-        self.said.content += delta.answer
-        self.said.extras["warnings"] += delta.warnings
+        self.message.thought += delta.thought
+        self.message.content += delta.answer
+        self.message.extras["warnings"] += delta.warnings
         self._count(delta)
         if delta.finish_reason:
-            self.said.extras["finish_reason"] = delta.finish_reason
+            self.message.extras["finish_reason"] = delta.finish_reason
             if delta.finish_reason == "error":
-                self.said.extras["error"] = delta.stop_reason or "the engine stopped."
+                self.message.extras["error"] = delta.stop_reason or "the engine stopped."
 
     def _count(self, delta: Delta) -> None:
         self._tokens[delta.index] = delta.thought_tokens, delta.generated
         thoughts, generated = map(sum, zip(*self._tokens.values()))
-        self.said.extras |= {"thought_tokens": thoughts, "tokens": generated}
-        self.done_thoughts += delta.finish_reason is not None
-        phase = "thinking" if delta.thinking or self.wish.thoughts > 1 else "answering"
+        self.message.extras |= {"thought_tokens": thoughts, "tokens": generated}
+        self.finished_thoughts += delta.finish_reason is not None
+        phase = "thinking" if delta.thinking or self.options.thoughts > 1 else "answering"
         if phase != self.phase:
             self.phase = phase
             self._run_clock(phase == "thinking")

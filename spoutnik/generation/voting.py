@@ -106,9 +106,9 @@ async def vote(service: GenerationService, served: ServedModel, plan: Generation
         Busy: as Service.start.
     """
     wholes = [CollectedReply() for _ in range(thoughts)]
-    async with service.start(served, replace(plan, params=replace(plan.params, n=thoughts)), name) as live:
-        async for deltas in live:
+    async with service.start(served, replace(plan, params=replace(plan.params, n=thoughts)), name) as handle:
+        async for deltas in handle:
             for delta in deltas:
                 wholes[delta.index].add(delta)
             heard(deltas)
-    return await asyncio.to_thread(tally, [whole.answer for whole in wholes]), wholes, live
+    return await asyncio.to_thread(tally, [whole.answer for whole in wholes]), wholes, handle

@@ -10,48 +10,49 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.generation.session import ChatOptions, ChatTurn
 from spoutnik.page.chat import ENTER, give_back
 from spoutnik.page.controls import Controls, choice
+from spoutnik.page.conversations import Conversations
 from spoutnik.page.parts import Answer, button, icon_button
-from spoutnik.page.strings import Words
-from spoutnik.page.tab import ChatTab
+from spoutnik.page.strings import Strings
 
 
 class Arena:
     """duel: what is under way or waits for its vote; None before and after."""
 
-    def __init__(self, room: ChatTab, words: Words, wish: ChatOptions):
-        self.room, self.words, self.wish = room, words, ChatOptions(wish.model, wish.effort)
-        self.duel: Match | None = None
+    def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions):
+        self.conversations, self.strings, self.options = conversations, strings, ChatOptions(options.model, options.effort)
+        self.match: Match | None = None
         self._contenders = ["", ""]  # those that were named; the others are drawn
         self.turns: list[ChatTurn] = []
         self._answers: list[Answer] = []
-        with ui.element("section").classes("tab arena").props(f'aria-label="{words.arena}"') as self.box:
-            ui.label(words.arena_intro).classes("intro")
-            if len(room.service.models) < 2:
-                ui.label(words.two_needed).classes("muted")
+        with ui.element("section").classes("tab arena").props(f'aria-label="{strings.arena}"') as self.box:
+            ui.label(strings.arena_intro).classes("intro")
+            if len(conversations.service.models) < 2:
+                ui.label(strings.two_needed).classes("muted")
             else:
                 self._ask_for()
             self._question = ui.label().classes("said asked-text")
             self._question.set_visibility(False)
             self._sides = ui.element("div").classes("sides")
             self._ballot = ui.element("div").classes("ballot").props("aria-live=polite")
-            ui.label(words.ratings).classes("title").props("role=heading aria-level=2")
+            ui.label(strings.ratings).classes("title").props("role=heading aria-level=2")
             self._table = ui.element("div").classes("ratings")
         self._show_ratings()
 
     def _ask_for(self) -> None:
-        words = self.words
+        strings = self.strings
         with ui.element("div").classes("composer"):
-            self.input = ui.textarea(placeholder=words.arena_ask).props("autogrow borderless dense rows=1").classes("question")
-            self.input.props.update({"aria-label": words.arena_ask})
+            self.input = ui.textarea(placeholder=strings.arena_ask).classes("question")
+            self.input.props("autogrow borderless dense rows=1")
+            self.input.props.update({"aria-label": strings.arena_ask})
             self.input.on("keydown.enter", self._entered, js_handler=ENTER)
             with ui.element("div").classes("bar"):
-                models = {"": words.any_model} | {name: name for name in self.room.service.models}
+                models = {"": strings.any_model} | {name: name for name in self.conversations.service.models}
                 for number in range(2):
-                    choice(f"{words.model} {number + 1}", models, "", partial(self._name, number)).classes("contender")
-                Controls(self.room, words, self.wish, models=False)
+                    choice(f"{strings.model} {number + 1}", models, "", partial(self._name, number)).classes("contender")
+                Controls(self.conversations, strings, self.options, models=False)
                 ui.space()
-                self._send = icon_button("arrow_upward", words.send, self._sent, "send")
-                self._stop = icon_button("stop", words.stop, self.stop, "send stop").props("data-stop")
+                self._send = icon_button("arrow_upward", strings.send, self._sent, "send")
+                self._stop = icon_button("stop", strings.stop, self.stop, "send stop").props("data-stop")
         self._buttons()
 
     def _name(self, number: int, model: str) -> None:
@@ -74,9 +75,9 @@ class Arena:
         """Whether it was accepted."""
         if not question.strip() or any(turn.phase != "over" for turn in self.turns):
             return False
-        words = self.words
+        strings = self.strings
         try:
-            self.duel = Match.draw(list(self.room.service.models), [name for name in self._contenders if name])
+            self.match = Match.draw(list(self.conversations.service.models), [name for name in self._contenders if name])
         except UserError as error:
             ui.notify(str(error), type="negative")
             return False
@@ -84,17 +85,18 @@ class Arena:
         self._question.text = self.question
         self._question.set_visibility(True)
         asked = [{"role": "user", "content": self.question}]
-        self.turns = [ChatTurn(self.room.service, asked, ChatOptions(model, self.wish.effort, self.wish.thoughts))
-                      for model in (self.duel.a, self.duel.b)]
+        self.turns = [ChatTurn(self.conversations.service, asked, ChatOptions(model, self.options.effort,
+                                                                              self.options.thoughts))
+                      for model in (self.match.a, self.match.b)]
         self._sides.clear()
         self._ballot.clear()
         self._answers, self._heads, self._boxes = [], [], []
         with self._sides:
-            for turn, name in zip(self.turns, (words.left, words.right)):
+            for turn, name in zip(self.turns, (strings.left, strings.right)):
                 with ui.element("div").classes("side") as box:
                     self._boxes.append(box)
                     self._heads.append(ui.label(name).classes("side-name").props("role=heading aria-level=2"))
-                    self._answers.append(Answer(turn.said, words, name, turn))
+                    self._answers.append(Answer(turn.message, strings, name, turn))
         self._buttons()
         return True
 
@@ -108,37 +110,37 @@ class Arena:
             answer.tick()
         if under_way and all(turn.phase == "over" for turn in self.turns):
             self._buttons()
-            if all(turn.said.content for turn in self.turns):
+            if all(turn.message.content for turn in self.turns):
                 self._ask_which()
             else:  # one gave no answer: there is nothing to compare
-                self.duel = None
+                self.match = None
 
     def _ask_which(self) -> None:
-        words = self.words
-        choices: list[tuple[Outcome, str]] = [("a", words.a_better), ("tie", words.tie), ("bad", words.both_bad),
-                                              ("b", words.b_better)]
+        strings = self.strings
+        choices: list[tuple[Outcome, str]] = [("a", strings.a_better), ("tie", strings.tie), ("bad", strings.both_bad),
+                                              ("b", strings.b_better)]
         with self._ballot:
-            ui.label(words.which).classes("title")
+            ui.label(strings.which).classes("title")
             with ui.element("div").classes("choices"):
                 for outcome, text in choices:
                     button(text, lambda outcome=outcome: self.vote(outcome)).classes("vote")
 
     def vote(self, outcome: Outcome) -> None:
-        if self.duel is None:
+        if self.match is None:
             return
-        duel, self.duel = self.duel, None
+        match, self.match = self.match, None
         try:
-            self.room.ballots.cast(duel, outcome, self.question, tuple(turn.said.content for turn in self.turns))
+            self.conversations.ballots.cast(match, outcome, self.question, tuple(turn.message.content for turn in self.turns))
         except RunError as error:  # a full disk
             ui.notify(str(error), type="negative", multi_line=True)
-        for head, name, side in zip(self._heads, (duel.a, duel.b), (self.words.left, self.words.right)):
-            head.text = self.words.named.format(side, name)
+        for head, name, side in zip(self._heads, (match.a, match.b), (self.strings.left, self.strings.right)):
+            head.text = self.strings.named.format(side, name)
         if outcome in ("a", "b"):
             self._boxes["ab".index(outcome)].classes("won")
         self._ballot.clear()
         with self._ballot:
-            ui.label(self.words.revealed.format(duel.a, duel.b)).classes("revealed")
-            again = button(self.words.again, self._again).classes("main-choice")
+            ui.label(self.strings.revealed.format(match.a, match.b)).classes("revealed")
+            again = button(self.strings.again, self._again).classes("main-choice")
             ui.run_javascript(f"getHtmlElement({again.id})?.focus({{preventScroll: true}})")  # what had it is gone
         self._show_ratings()
 
@@ -150,25 +152,25 @@ class Arena:
         self.input.run_method("focus")
 
     def _show_ratings(self) -> None:
-        words, rows = self.words, rate(self.room.ballots.votes())
+        strings, rows = self.strings, rate(self.conversations.ballots.votes())
         self._table.clear()
         with self._table:
             if not rows:
-                ui.label(words.no_votes).classes("muted")
+                ui.label(strings.no_votes).classes("muted")
                 return
             with ui.element("div").classes("prose"), ui.element("div").classes("table").props("tabindex=0"):
                 with ui.element("table"):
                     with ui.element("thead"), ui.element("tr"):
-                        for name in (words.model, words.rating, words.interval, words.games):
+                        for name in (strings.model, strings.rating, strings.interval, strings.games):
                             cell(name, "th")
                     with ui.element("tbody"):
                         for row in rows:
                             with ui.element("tr"):
                                 cell(row.model)
-                                cell(words.number(round(row.rating)))
-                                cell(f"{words.number(round(row.low))} – {words.number(round(row.high))}")
-                                cell(words.number(row.games))
-            ui.label(words.ratings_help).classes("muted small")
+                                cell(strings.number(round(row.rating)))
+                                cell(f"{strings.number(round(row.low))} – {strings.number(round(row.high))}")
+                                cell(strings.number(row.games))
+            ui.label(strings.ratings_help).classes("muted small")
 
 
 def cell(text: str, tag: str = "td") -> None:

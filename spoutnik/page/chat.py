@@ -9,9 +9,9 @@ from nicegui import events, ui
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.session import ChatMessage, ChatOptions
 from spoutnik.page.controls import Attached, Controls
+from spoutnik.page.conversations import Conversation, Conversations
 from spoutnik.page.parts import Answer, button, icon_button
-from spoutnik.page.strings import Words
-from spoutnik.page.tab import ChatTab, Talk
+from spoutnik.page.strings import Strings
 
 # Enter sends, except with Shift, while a character is being composed, or while an answer is under way. The field is emptied at
 # once, not when the server has heard of it: what is typed meanwhile would be lost.
@@ -33,11 +33,13 @@ def give_back(field: ui.textarea, text: str) -> None:
 class Chat:
     """changed: is told when the list of conversations is another."""
 
-    def __init__(self, room: ChatTab, words: Words, wish: ChatOptions, talk: Talk, changed: Callable[[], None]):
-        self.room, self.words, self.wish, self.talk, self._changed = room, words, wish, talk, changed
+    def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions, conversation: Conversation,
+                 changed: Callable[[], None]):
+        self.conversations, self.strings, self.options = conversations, strings, options
+        self.conversation, self._changed = conversation, changed
         self._views: list[tuple[ChatMessage, ui.element, Answer | None]] = []
         self._seen = -1
-        with ui.element("section").classes("tab chat").props(f'aria-label="{words.chat}"') as self.box:
+        with ui.element("section").classes("tab chat").props(f'aria-label="{strings.chat}"') as self.box:
             self._greeting = ui.element("div").classes("greeting")
             with self._greeting:
                 self._greet()
@@ -46,28 +48,28 @@ class Chat:
         self.sync()
 
     def _greet(self) -> None:
-        ui.label(self.words.greeting).classes("hello").props("role=heading aria-level=1")
-        ui.label(self.words.hint).classes("muted")
+        ui.label(self.strings.greeting).classes("hello").props("role=heading aria-level=1")
+        ui.label(self.strings.hint).classes("muted")
         with ui.element("div").classes("examples"):
-            for text in self.words.examples:
+            for text in self.strings.examples:
                 button(text, lambda text=text: self.ask(text)).classes("example")
 
     def _composer(self) -> None:
-        words = self.words
+        strings = self.strings
         with ui.element("div").classes("dock"):
-            icon_button("arrow_downward", words.latest, classes="latest").props("data-latest")
+            icon_button("arrow_downward", strings.latest, classes="latest").props("data-latest")
             with ui.element("div").classes("composer"):
                 attached = ui.element("div").classes("files")
-                self.attached = Attached(words, attached)
-                self.input = ui.textarea(placeholder=words.placeholder).props("autogrow borderless dense rows=1 id=question")
-                self.input.props.update({"aria-label": words.question})
+                self.attached = Attached(strings, attached)
+                self.input = ui.textarea(placeholder=strings.placeholder).props("autogrow borderless dense rows=1 id=question")
+                self.input.props.update({"aria-label": strings.question})
                 self.input.classes("question").on("keydown.enter", self._entered, js_handler=ENTER)
                 with ui.element("div").classes("bar"):
                     self.attached.button()
-                    self.controls = Controls(self.room, words, self.wish)
+                    self.controls = Controls(self.conversations, strings, self.options)
                     ui.space()
-                    self._send = icon_button("arrow_upward", words.send, self._sent, "send")
-                    self._stop = icon_button("stop", words.stop, self.stop, "send stop").props("data-stop")
+                    self._send = icon_button("arrow_upward", strings.send, self._sent, "send")
+                    self._stop = icon_button("stop", strings.stop, self.stop, "send stop").props("data-stop")
 
     # --------------------------------------------------------------------------------------------------- what is done
 
@@ -79,7 +81,7 @@ class Chat:
         except KeyError:
             self.open(None)
         except (UserError, RunError) as error:
-            ui.notify(str(error), type="negative", position="top", multi_line=True, close_button=self.words.close, timeout=0)
+            ui.notify(str(error), type="negative", position="top", multi_line=True, close_button=self.strings.close, timeout=0)
 
     def _entered(self, event: events.GenericEventArguments) -> None:
         if not self.ask(event.args):
@@ -91,49 +93,49 @@ class Chat:
 
     def ask(self, question: str) -> bool:
         """Whether it was accepted."""
-        if not question.strip() or self.talk.turn is not None:
+        if not question.strip() or self.conversation.turn is not None:
             return False
         with self._told():
-            self.room.ask(self.talk, question.strip(), self.attached.files, self.wish)
+            self.conversations.ask(self.conversation, question.strip(), self.attached.files, self.options)
             self.attached.take()
             self._go_on()
             return True
         return False
 
     def _go_on(self) -> None:
-        ui.run_javascript(f"history.replaceState(null, '', {json.dumps('/?c=' + self.talk.id)}); spoutnik.follow()")
+        ui.run_javascript(f"history.replaceState(null, '', {json.dumps('/?c=' + self.conversation.id)}); spoutnik.follow()")
         self._changed()
         self.sync()
 
     def stop(self) -> None:
-        if self.talk.turn is not None:
-            self.talk.turn.stop()
+        if self.conversation.turn is not None:
+            self.conversation.turn.stop()
 
-    def open(self, conversation: str | None) -> None:
+    def open(self, conversation_id: str | None) -> None:
         """Shows another conversation; None: a new one."""
-        self.talk = self.room.open(conversation, self.talk.owner)
+        self.conversation = self.conversations.open(conversation_id, self.conversation.owner)
         self._seen = -1
-        address = f"/?c={self.talk.id}" if self.talk.id else "/"
+        address = f"/?c={self.conversation.id}" if self.conversation.id else "/"
         ui.run_javascript(f"history.replaceState(null, '', {json.dumps(address)}); spoutnik.follow()")
         self.sync()
         ui.run_javascript("document.querySelector('#question')?.focus()")
 
     def retry(self, said: ChatMessage) -> None:
-        if self.talk.turn is None:
+        if self.conversation.turn is None:
             with self._told():
-                self.room.retry(self.talk, self.talk.said.index(said), self.wish)
+                self.conversations.retry(self.conversation, self.conversation.messages.index(said), self.options)
                 self._go_on()
 
     def _judge(self, said: ChatMessage, rating: str | None, correction: str | None) -> None:
         with self._told():
-            place = self.talk.said.index(said)
-            self.room.judge(self.talk, place, rating, correction)
-            ui.notify(self.words.later_turn if place > 1 and (rating or correction) else self.words.thanks, position="top")
+            place = self.conversation.messages.index(said)
+            self.conversations.judge(self.conversation, place, rating, correction)
+            ui.notify(self.strings.later_turn if place > 1 and (rating or correction) else self.strings.thanks, position="top")
 
     # -------------------------------------------------------------------------------------------------- what is shown
 
     def tick(self) -> None:
-        if self._seen != self.talk.changed:
+        if self._seen != self.conversation.changed:
             self.sync()
         for _, _, answer in self._views[-1:]:
             if answer is not None:
@@ -141,8 +143,8 @@ class Chat:
 
     def sync(self) -> None:
         """Makes the list show what was said; what stands there already is left alone."""
-        talk = self.talk
-        wanted = talk.said + ([talk.turn.said] if talk.turn is not None else [])
+        conversation = self.conversation
+        wanted = conversation.messages + ([conversation.turn.message] if conversation.turn is not None else [])
         same = 0
         while same < min(len(wanted), len(self._views)) and wanted[same] is self._views[same][0]:
             same += 1
@@ -152,23 +154,23 @@ class Chat:
         with self._list:
             for said in wanted[same:]:
                 self._views.append(self._question(said) if said.role == "user" else self._answer(said))
-        self._seen = talk.changed
+        self._seen = conversation.changed
         self._greeting.set_visibility(not wanted)
-        self._send.set_visibility(talk.turn is None)
-        self._stop.set_visibility(talk.turn is not None)
+        self._send.set_visibility(conversation.turn is None)
+        self._stop.set_visibility(conversation.turn is not None)
 
     def _answer(self, said: ChatMessage) -> tuple[ChatMessage, ui.element, Answer]:
-        turn = self.talk.turn if self.talk.turn is not None and self.talk.turn.said is said else None
-        answer = Answer(said, self.words, said.model, turn, self._feet)
+        turn = self.conversation.turn if self.conversation.turn is not None and self.conversation.turn.message is said else None
+        answer = Answer(said, self.strings, said.model, turn, self._feet)
         return said, answer.box, answer
 
     def _feet(self, answer: Answer) -> None:
-        words, said = self.words, answer.said
-        icon_button("refresh", words.retry, lambda: self.retry(said))
+        strings, said = self.strings, answer.message
+        icon_button("refresh", strings.retry, lambda: self.retry(said))
         if said.content:
-            icon_button("content_copy", words.copy).props.update({"data-copy": said.content})
+            icon_button("content_copy", strings.copy).props.update({"data-copy": said.content})
             self._thumbs(said)
-            icon_button("edit_note", words.correct, lambda: self._correct(answer))
+            icon_button("edit_note", strings.correct, lambda: self._correct(answer))
         ui.label(said.model).classes("muted by ellipsis")
 
     def _thumbs(self, said: ChatMessage) -> None:
@@ -184,17 +186,17 @@ class Chat:
                 thumb.icon = icon if given else f"o_{icon}"
                 thumb.props.update({"aria-pressed": str(given).lower()})
 
-        for rating, icon, label in (("up", "thumb_up", self.words.good), ("down", "thumb_down", self.words.bad)):
+        for rating, icon, label in (("up", "thumb_up", self.strings.good), ("down", "thumb_down", self.strings.bad)):
             thumbs[rating] = icon_button(icon, label, lambda rating=rating: rate(rating)), icon
         show()
 
     def _correct(self, answer: Answer) -> None:
-        words, said = self.words, answer.said
+        strings, said = self.strings, answer.message
         with ui.dialog(value=True) as dialog, ui.card().classes("dialog"):
-            ui.label(words.correct).classes("title").props("role=heading aria-level=2")
-            ui.label(words.correct_help).classes("muted")
+            ui.label(strings.correct).classes("title").props("role=heading aria-level=2")
+            ui.label(strings.correct_help).classes("muted")
             text = ui.textarea(value=said.extras.get("correction") or said.content).props("outlined autogrow autofocus")
-            text.props.update({"aria-label": words.correct})
+            text.props.update({"aria-label": strings.correct})
             text.classes("full")
 
             def save() -> None:
@@ -204,13 +206,13 @@ class Chat:
                 dialog.close()
 
             with ui.element("div").classes("choices"):
-                button(words.cancel, dialog.close)
-                button(words.save, save).classes("main-choice")
+                button(strings.cancel, dialog.close)
+                button(strings.save, save).classes("main-choice")
         dialog.on("hide", dialog.delete)
 
     def _question(self, said: ChatMessage) -> tuple[ChatMessage, ui.element, None]:
-        words, text = self.words, said.extras.get("question", said.content)
-        with ui.element("article").classes("asked").props(f'aria-label="{words.you}"') as box:
+        strings, text = self.strings, said.extras.get("question", said.content)
+        with ui.element("article").classes("asked").props(f'aria-label="{strings.you}"') as box:
             with ui.element("div").classes("asked-text"):
                 ui.label(text).classes("said")
                 for name in said.extras.get("files", []):
@@ -218,13 +220,13 @@ class Chat:
                         ui.icon("description").props("aria-hidden=true")
                         ui.label(name).classes("ellipsis")
             with ui.element("div").classes("asked-foot"):
-                icon_button("content_copy", words.copy).props.update({"data-copy": text})
-                icon_button("edit", words.edit, lambda: self._edit(said, box, text))
+                icon_button("content_copy", strings.copy).props.update({"data-copy": text})
+                icon_button("edit", strings.edit, lambda: self._edit(said, box, text))
         return said, box, None
 
     def _edit(self, said: ChatMessage, box: ui.element, text: str) -> None:
-        words = self.words
-        if self.talk.turn is not None:
+        strings = self.strings
+        if self.conversation.turn is not None:
             return
         shown = list(box)
         for part in shown:
@@ -237,10 +239,11 @@ class Chat:
 
         def send(question: str) -> bool:
             """Whether it was accepted."""
-            if not question.strip() or self.talk.turn is not None:
+            if not question.strip() or self.conversation.turn is not None:
                 return False
             with self._told():
-                self.room.edit(self.talk, self.talk.said.index(said), question.strip(), self.wish)
+                self.conversations.edit(self.conversation, self.conversation.messages.index(said), question.strip(),
+                                        self.options)
                 self._go_on()
                 return True
             return False
@@ -251,8 +254,8 @@ class Chat:
 
         with box, ui.element("div").classes("asked-text editing") as form:
             field = ui.textarea(value=text).props("autogrow borderless dense autofocus")
-            field.props.update({"aria-label": words.edit})
+            field.props.update({"aria-label": strings.edit})
             field.on("keydown.enter", entered, js_handler=ENTER)
             with ui.element("div").classes("choices"):
-                button(words.cancel, cancel)
-                button(words.edit_send, lambda: send(field.value)).classes("main-choice")
+                button(strings.cancel, cancel)
+                button(strings.edit_send, lambda: send(field.value)).classes("main-choice")

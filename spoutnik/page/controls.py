@@ -8,9 +8,9 @@ from nicegui import events, ui
 
 from spoutnik.generation.options import EFFORTS
 from spoutnik.generation.session import ChatOptions
+from spoutnik.page.conversations import Conversations
 from spoutnik.page.parts import button, icon_button
-from spoutnik.page.strings import Words
-from spoutnik.page.tab import ChatTab
+from spoutnik.page.strings import Strings
 
 NAMES = list(EFFORTS)
 MOST_THOUGHTS = 16
@@ -18,17 +18,17 @@ MOST_BYTES = 512 * 1024  # of a file
 COOKIE = "spoutnik_wish"
 
 
-def wish_from(cookie: str | None, room: ChatTab) -> ChatOptions:
+def options_from(cookie: str | None, conversations: Conversations) -> ChatOptions:
     """What was chosen last in this browser, where that still exists."""
-    wish = ChatOptions(room.service.default.id)
+    options = ChatOptions(conversations.service.default.id)
     model, effort, thoughts = [*unquote(cookie or "").split("|"), "", "", ""][:3]
-    if model in room.service.models:
-        wish.model = model
+    if model in conversations.service.models:
+        options.model = model
     if effort in EFFORTS:
-        wish.effort = effort
+        options.effort = effort
     if thoughts.isdigit() and 1 <= int(thoughts) <= MOST_THOUGHTS:
-        wish.thoughts = int(thoughts)
-    return wish
+        options.thoughts = int(thoughts)
+    return options
 
 
 def remember(cookie: str, value: str) -> None:
@@ -39,8 +39,8 @@ def remember(cookie: str, value: str) -> None:
 class Controls:
     """A button that says what is set, and opens the panel to set it. models: can the model be chosen?"""
 
-    def __init__(self, room: ChatTab, words: Words, wish: ChatOptions, models: bool = True):
-        self.room, self.words, self.wish, self._models = room, words, wish, models
+    def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions, models: bool = True):
+        self.conversations, self.strings, self.options, self._models = conversations, strings, options, models
         with button("", lambda: None).classes("pill setting") as self.button:
             ui.icon("tune").props("aria-hidden=true")
             self._label = ui.label().classes("ellipsis")
@@ -51,34 +51,35 @@ class Controls:
         self._say()
 
     def _panel(self) -> None:
-        words, wish = self.words, self.wish
-        with ui.element("div").classes("panel-body").props("role=group").props(f'aria-label="{words.options}"'):
+        strings, options = self.strings, self.options
+        with ui.element("div").classes("panel-body").props("role=group").props(f'aria-label="{strings.options}"'):
             if self._models:
-                models = {name: name for name in self.room.service.models}
+                models = {name: name for name in self.conversations.service.models}
                 with ui.element("div").classes("field"):
-                    ui.label(words.model).classes("field-name").props("aria-hidden=true")
-                    choice(words.model, models, wish.model, lambda model: self._set(model=model))
-            self._effort = Slider(words.effort, 0, len(NAMES) - 1, NAMES.index(wish.effort),
+                    ui.label(strings.model).classes("field-name").props("aria-hidden=true")
+                    choice(strings.model, models, options.model, lambda model: self._set(model=model))
+            self._effort = Slider(strings.effort, 0, len(NAMES) - 1, NAMES.index(options.effort),
                                   lambda value: self._set(effort=NAMES[value]))
-            self._thoughts = Slider(words.thoughts, 1, MOST_THOUGHTS, wish.thoughts, lambda value: self._set(thoughts=value))
+            self._thoughts = Slider(strings.thoughts, 1, MOST_THOUGHTS, options.thoughts,
+                                    lambda value: self._set(thoughts=value))
 
     def _set(self, **changes: str | int) -> None:
         for key, value in changes.items():
-            setattr(self.wish, key, value)
+            setattr(self.options, key, value)
         self._say()
         if self._models:  # what the arena is set to is for the arena
-            remember(COOKIE, f"{self.wish.model}|{self.wish.effort}|{self.wish.thoughts}")
+            remember(COOKIE, f"{self.options.model}|{self.options.effort}|{self.options.thoughts}")
 
     def _say(self) -> None:
-        words, wish = self.words, self.wish
-        tokens = int(self.room.service.models[wish.model].max_model_len * EFFORTS[wish.effort])
-        effort = words.efforts[wish.effort]
-        thoughts = words.one_thought if wish.thoughts == 1 else words.many_thoughts.format(wish.thoughts)
-        self._effort.say((words.most_tokens if tokens else words.no_thinking).format(effort, words.number(tokens)))
-        self._thoughts.say(f"{thoughts}. {words.thoughts_help}" if wish.thoughts > 1 else thoughts)
-        said = [wish.model] * self._models + [effort] + [thoughts] * (wish.thoughts > 1)
+        strings, options = self.strings, self.options
+        tokens = int(self.conversations.service.models[options.model].max_model_len * EFFORTS[options.effort])
+        effort = strings.efforts[options.effort]
+        thoughts = strings.one_thought if options.thoughts == 1 else strings.many_thoughts.format(options.thoughts)
+        self._effort.say((strings.most_tokens if tokens else strings.no_thinking).format(effort, strings.number(tokens)))
+        self._thoughts.say(f"{thoughts}. {strings.thoughts_help}" if options.thoughts > 1 else thoughts)
+        said = [options.model] * self._models + [effort] + [thoughts] * (options.thoughts > 1)
         self._label.text = " · ".join(said)
-        self.button.props.update({"aria-label": f"{words.options}: {', '.join(said)}"})
+        self.button.props.update({"aria-label": f"{strings.options}: {', '.join(said)}"})
 
 
 class Panel(ui.menu):
@@ -134,21 +135,21 @@ _READ = """async (e) => {
 class Attached:
     """The files that will go with the question. shown: where they are listed."""
 
-    words: Words
+    strings: Strings
     shown: ui.element
     files: list[tuple[str, str]] = field(default_factory=list)
 
     def button(self) -> None:
-        with ui.element("label").classes("icon attach").props(f'title="{self.words.attach}"'):
+        with ui.element("label").classes("icon attach").props(f'title="{self.strings.attach}"'):
             ui.icon("attach_file").props("aria-hidden=true")
             chooser = ui.element("input").props("type=file multiple").classes("unseen")
-            chooser.props.update({"aria-label": self.words.attach})
+            chooser.props.update({"aria-label": self.strings.attach})
             chooser.on("change", self._chosen, js_handler=_READ)
 
     def _chosen(self, event: events.GenericEventArguments) -> None:
         name, text, wrong = event.args
         if wrong or not isinstance(text, str) or len(text.encode()) > MOST_BYTES:
-            said = self.words.no_text if wrong == "binary" else self.words.too_large
+            said = self.strings.no_text if wrong == "binary" else self.strings.too_large
             ui.notify(said.format(name, MOST_BYTES // 1024), type="negative")
             return
         self.files.append((str(name), text))
@@ -166,7 +167,7 @@ class Attached:
                 with ui.element("span").classes("file"):
                     ui.icon("description").props("aria-hidden=true")
                     ui.label(name).classes("ellipsis")
-                    icon_button("close", self.words.detach.format(name), lambda place=place: self._drop(place))
+                    icon_button("close", self.strings.detach.format(name), lambda place=place: self._drop(place))
 
     def _drop(self, place: int) -> None:
         del self.files[place]

@@ -5,9 +5,9 @@ from nicegui import ui
 from spoutnik.page.arena import Arena
 from spoutnik.page.chat import Chat
 from spoutnik.page.controls import remember
+from spoutnik.page.conversations import Conversation, Conversations
 from spoutnik.page.parts import button, icon_button
-from spoutnik.page.strings import Words
-from spoutnik.page.tab import ChatTab, Talk
+from spoutnik.page.strings import Strings
 
 WIDE = 1000  # pixels: the list of conversations stands beside the tabs, not over them
 THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "dark": (True, "dark_mode")}
@@ -16,41 +16,41 @@ THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "da
 class Frame:
     """main: where the tabs are built."""
 
-    def __init__(self, room: ChatTab, words: Words, owner: str | None, theme: str | None):
-        self.room, self.words, self.owner = room, words, owner
+    def __init__(self, conversations: Conversations, strings: Strings, owner: str | None, theme: str | None):
+        self.conversations, self.strings, self.owner = conversations, strings, owner
         self.theme = theme if theme in THEMES else "auto"
         self.chat: Chat | None = None
-        self._heard: tuple[Talk | None, str] = None, "over"
+        self._heard: tuple[Conversation | None, str] = None, "over"
         ui.colors(primary="#2f5fd0")
         self._dark = ui.dark_mode(THEMES[self.theme][0])
         self._header()
         with ui.left_drawer(value=None, bordered=False).props(f"width=270 breakpoint={WIDE}").classes("drawer") as self._drawer:
-            self._drawer.props.update({"aria-label": words.conversations})
+            self._drawer.props.update({"aria-label": strings.conversations})
             self._side()
         self.main = ui.element("div").classes("main")
         self._voice = ui.label().classes("unseen").props("role=status aria-live=polite")
-        ui.element("div").classes("unseen").props(f'id=copied role=status data-said="{words.copied}"')
+        ui.element("div").classes("unseen").props(f'id=copied role=status data-said="{strings.copied}"')
 
     def _header(self) -> None:
-        words = self.words
+        strings = self.strings
         with ui.header(elevated=False).classes("header"):
-            ui.link(words.skip, "#question").classes("skip")
-            icon_button("menu", words.conversations, lambda: self._drawer.toggle())
+            ui.link(strings.skip, "#question").classes("skip")
+            icon_button("menu", strings.conversations, lambda: self._drawer.toggle())
             ui.label("Spoutnik").classes("brand")
             ui.space()
             with ui.tabs(value="chat", on_change=self._turn_to).props("dense no-caps").classes("tabs") as self.tabs:
-                ui.tab("chat", words.chat)
-                ui.tab("arena", words.arena)
+                ui.tab("chat", strings.chat)
+                ui.tab("arena", strings.arena)
             ui.space()
-            button(words.other.upper(), self._other_language).classes("language").props.update(
-                {"aria-label": words.other_name, "title": words.other_name, "lang": words.other})
-            self._theme = icon_button(THEMES[self.theme][1], words.theme, self._next_theme)
+            button(strings.other.upper(), self._other_language).classes("language").props.update(
+                {"aria-label": strings.other_name, "title": strings.other_name, "lang": strings.other})
+            self._theme = icon_button(THEMES[self.theme][1], strings.theme, self._next_theme)
 
     def _side(self) -> None:
-        words = self.words
-        button(words.new, lambda: self.open(None), "add").props("align=left").classes("new")
-        self._talks = ui.element("nav").classes("talks").props(f'aria-label="{words.conversations}"')
-        ui.label(words.forgotten if self.room.history is None else words.private).classes("muted small private")
+        strings = self.strings
+        button(strings.new, lambda: self.open(None), "add").props("align=left").classes("new")
+        self._talks = ui.element("nav").classes("talks").props(f'aria-label="{strings.conversations}"')
+        ui.label(strings.forgotten if self.conversations.history is None else strings.private).classes("muted small private")
 
     def join(self, chat: Chat, arena: Arena) -> None:
         self.chat, self.arena = chat, arena
@@ -62,22 +62,22 @@ class Frame:
     def list_talks(self) -> None:
         self._talks.clear()
         with self._talks:
-            titles = self.room.titles(self.owner)
-            if not titles and self.room.history is not None:
-                ui.label(self.words.none_yet).classes("muted small")
+            titles = self.conversations.titles(self.owner)
+            if not titles and self.conversations.history is not None:
+                ui.label(self.strings.none_yet).classes("muted small")
             for name, title in titles:
                 self._entry(name, title or "…")
 
     def _entry(self, name: str, title: str) -> None:
-        here = self.chat is not None and self.chat.talk.id == name
+        here = self.chat is not None and self.chat.conversation.id == name
         with ui.element("div").classes("entry here" if here else "entry"):
             with button("", lambda: self.open(name)).props("align=left").classes("entry-name") as entry:
                 ui.label(title).classes("ellipsis")
             entry.props.update({"title": title} | ({"aria-current": "page"} if here else {}))
-            with icon_button("more_horiz", f"{self.words.rename}, {self.words.delete}: {title}", classes="more"):
+            with icon_button("more_horiz", f"{self.strings.rename}, {self.strings.delete}: {title}", classes="more"):
                 with ui.menu().props("auto-close"):
-                    ui.menu_item(self.words.rename, lambda: self._rename(name, title))
-                    ui.menu_item(self.words.delete, lambda: self._delete(name, title))
+                    ui.menu_item(self.strings.rename, lambda: self._rename(name, title))
+                    ui.menu_item(self.strings.delete, lambda: self._delete(name, title))
 
     async def open(self, name: str | None) -> None:
         self.tabs.value = "chat"
@@ -88,33 +88,33 @@ class Frame:
 
     def _rename(self, name: str, title: str) -> None:
         with ui.dialog(value=True) as dialog, ui.card().classes("dialog"):
-            field = ui.input(self.words.rename, value=title).props("outlined dense autofocus maxlength=60").classes("full")
+            field = ui.input(self.strings.rename, value=title).props("outlined dense autofocus maxlength=60").classes("full")
 
             def save() -> None:
-                self.room.rename(name, field.value, self.owner)
+                self.conversations.rename(name, field.value, self.owner)
                 dialog.close()
                 self.list_talks()
 
             field.on("keydown.enter", save, [])
             with ui.element("div").classes("choices"):
-                button(self.words.cancel, dialog.close)
-                button(self.words.save, save).classes("main-choice")
+                button(self.strings.cancel, dialog.close)
+                button(self.strings.save, save).classes("main-choice")
         dialog.on("hide", dialog.delete)
 
     def _delete(self, name: str, title: str) -> None:
         with ui.dialog(value=True) as dialog, ui.card().classes("dialog"):
-            ui.label(self.words.delete_sure.format(title))
+            ui.label(self.strings.delete_sure.format(title))
 
             def delete() -> None:
                 dialog.close()
-                self.room.delete(name, self.owner)
-                if self.chat.talk.id == name:
+                self.conversations.delete(name, self.owner)
+                if self.chat.conversation.id == name:
                     self.chat.open(None)
                 self.list_talks()
 
             with ui.element("div").classes("choices"):
-                button(self.words.cancel, dialog.close).props("autofocus")
-                button(self.words.delete, delete).classes("main-choice danger")
+                button(self.strings.cancel, dialog.close).props("autofocus")
+                button(self.strings.delete, delete).classes("main-choice danger")
         dialog.on("hide", dialog.delete)
 
     # ------------------------------------------------------------------------------------------------------ the bar
@@ -125,7 +125,7 @@ class Frame:
             self.arena.box.set_visibility(self.tabs.value == "arena")
 
     def _other_language(self) -> None:
-        remember("spoutnik_language", self.words.other)
+        remember("spoutnik_language", self.strings.other)
         ui.run_javascript("location.reload()")
 
     def _next_theme(self) -> None:
@@ -136,9 +136,9 @@ class Frame:
 
     def tick(self) -> None:
         """Says what has begun or ended, for those who do not see it."""
-        talk = self.chat.talk
-        now = talk, talk.turn.phase if talk.turn is not None else "over"
+        conversation = self.chat.conversation
+        now = conversation, conversation.turn.phase if conversation.turn is not None else "over"
         if now != self._heard:
-            said = {"thinking": self.words.thinking, "over": self.words.over}
-            self._voice.text = said.get(now[1], "") if self._heard[0] is talk else ""
+            said = {"thinking": self.strings.thinking, "over": self.strings.over}
+            self._voice.text = said.get(now[1], "") if self._heard[0] is conversation else ""
             self._heard = now

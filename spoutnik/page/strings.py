@@ -7,7 +7,7 @@ from spoutnik.generation import generation
 
 
 @dataclass(frozen=True)
-class Words:
+class Strings:
     language: str
     other: str  # the language one can switch to
     other_name: str
@@ -127,7 +127,7 @@ class Words:
         return f"{whole}\u00a0s" if whole < 60 else f"{whole // 60}\u00a0min {whole % 60}\u00a0s"
 
 
-EN = Words(
+EN = Strings(
     language="en", other="fr", other_name="Français", chat="Chat", arena="Arena", new="New conversation",
     conversations="Conversations", none_yet="Nothing here yet.", private="Kept on this machine, nowhere else.",
     forgotten="History is off: nothing is written to disk.", rename="Rename", delete="Delete",
@@ -166,7 +166,7 @@ EN = Words(
     circles_warning="The thought went in circles and was closed after {} tokens.",
     unclosed_warning="The model ended inside its thought; it was closed and asked for the answer.")
 
-FR = Words(
+FR = Strings(
     language="fr", other="en", other_name="English", chat="Discussion", arena="Arène", new="Nouvelle conversation",
     conversations="Conversations", none_yet="Rien encore.", private="Gardé sur cette machine, nulle part ailleurs.",
     forgotten="L’historique est désactivé\u00a0: rien n’est écrit sur le disque.", rename="Renommer", delete="Supprimer",
@@ -215,7 +215,7 @@ FR = Words(
 WORDS = {"en": EN, "fr": FR}
 
 
-def choose(accepted: str, chosen: str | None = None) -> Words:
+def choose(accepted: str, chosen: str | None = None) -> Strings:
     """accepted: the header Accept-Language; the best of our languages in it, English where there is none. chosen: by hand."""
     if chosen in WORDS:
         return WORDS[chosen]

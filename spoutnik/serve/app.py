@@ -42,14 +42,14 @@ async def health(serving: State) -> JSONResponse:
     service, served = serving.service, serving.service.default
     if service.draining:
         return errors.ApiError(503, "the server is shutting down.", code="draining").response
-    if served.worker is not None and served.worker.broken:
-        return errors.ApiError(503, f"the engine stopped: {served.worker.broken}", code="broken").response
+    if served.engine_thread is not None and served.engine_thread.broken:
+        return errors.ApiError(503, f"the engine stopped: {served.engine_thread.broken}", code="broken").response
     if served.llm is None and served.loading is not None:
         if not served.loading.done():
             return errors.ApiError(503, "the model is being read.", code="loading").response
         if served.loading.cancelled() or served.loading.exception() is not None:
             return errors.ApiError(503, f"the model cannot be used: {served.loading.exception()}", code="broken").response
-    return JSONResponse({"status": "ok", "live": len(service.live)})
+    return JSONResponse({"status": "ok", "live": len(service.active)})
 
 
 async def version() -> dict:

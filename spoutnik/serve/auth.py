@@ -100,9 +100,9 @@ def spend(tokens: int) -> None:
         caller.tokens.take(tokens)
 
 
-def charge(live: GenerationHandle) -> None:
+def charge(handle: GenerationHandle) -> None:
     """The same for a reply that has ended."""
-    spend(len(live.plan.prompt) + sum(choice.generated for choice in live.reply.choices))
+    spend(len(handle.plan.prompt) + sum(choice.generated for choice in handle.job.choices))
 
 
 class Guard:

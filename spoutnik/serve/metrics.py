@@ -81,24 +81,24 @@ class Replies:
         self.whole = histogram("e2e_request_latency_seconds", "From a reply's start to its end", SECONDS)
         self._at = cache(lambda meter, *labels: meter.labels(*labels))  # a look-up of the library's takes its time
 
-    def ended(self, live: GenerationHandle) -> None:
-        name, choices, seconds = live.served.id, live.reply.choices, time.perf_counter() - live.began
+    def ended(self, handle: GenerationHandle) -> None:
+        name, choices, seconds = handle.served.id, handle.job.choices, time.perf_counter() - handle.began
         at = self._at
         for choice in choices:
             at(self.ends, name, choice.finish_reason or "abort").inc()
-        at(self.prompt, name).inc(len(live.plan.prompt))
-        at(self.cached, name).inc(live.cached_tokens)
+        at(self.prompt, name).inc(len(handle.plan.prompt))
+        at(self.cached, name).inc(handle.cached_tokens)
         at(self.generated, name).inc(sum(choice.generated for choice in choices))
-        if isinstance(live.reply, Generation):
+        if isinstance(handle.job, Generation):
             at(self.thought, name).inc(sum(choice.stream.thought_tokens for choice in choices))
         for kind, text in WARNINGS.items():
-            at(self.warnings, name, kind).inc(sum(warning.startswith(text.split("{}")[0]) for warning in live.warnings))
+            at(self.warnings, name, kind).inc(sum(warning.startswith(text.split("{}")[0]) for warning in handle.warnings))
         at(self.whole, name).observe(seconds)
-        if live.first_token_seconds is not None:
-            at(self.first, name).observe(live.first_token_seconds)
+        if handle.first_token_seconds is not None:
+            at(self.first, name).observe(handle.first_token_seconds)
             longest = max(choice.generated for choice in choices)
             if longest > 1:
-                at(self.each, name).observe((seconds - live.first_token_seconds) / (longest - 1))
+                at(self.each, name).observe((seconds - handle.first_token_seconds) / (longest - 1))
 
 
 class Engines(Collector):
@@ -109,13 +109,13 @@ class Engines(Collector):
 
     def collect(self) -> Iterator[Metric]:
         replies = GaugeMetricFamily("spoutnik:replies_live", "Replies under way or waiting, all models")
-        replies.add_metric([], len(self.service.live))
+        replies.add_metric([], len(self.service.active))
         yield replies
-        ready = [served for served in list(self.service.models.values()) if served.worker is not None]
+        ready = [served for served in list(self.service.models.values()) if served.engine_thread is not None]
         for name, about, kind, value in FIGURES:
             family = kind(f"spoutnik:{name}", about, labels=["model_name"])
             for served in ready:
-                family.add_metric([served.id], value(served.llm.core, served.worker))
+                family.add_metric([served.id], value(served.llm.core, served.engine_thread))
             yield family
 
 

@@ -60,7 +60,7 @@ class Server(uvicorn.Server):
         if self.should_exit or not self.started:
             os._exit(130)
         self.should_exit = self.service.draining = True
-        under_way = len(self.service.live)
+        under_way = len(self.service.active)
         if under_way:
             print(f"\nStopping when {under_way} replies have ended, in {self.settings.shutdown_seconds:g} s at the latest. "
                   "Ctrl-C again stops at once.", file=sys.stderr)
@@ -119,12 +119,12 @@ def log_to_stderr() -> None:
     log.setLevel(logging.INFO)
 
 
-def log_texts(live: GenerationHandle) -> None:
+def log_texts(handle: GenerationHandle) -> None:
     """For --log-prompts alone."""
-    tokenizer = live.served.tokenizer
-    said = [choice.ids if isinstance(live.reply, Generation) else choice.sample.token_ids for choice in live.reply.choices]
+    tokenizer = handle.served.tokenizer
+    said = [choice.ids if isinstance(handle.job, Generation) else choice.sample.token_ids for choice in handle.job.choices]
     for ids in said:
-        log.info("%s %s: %r", live.name, live.served.id, tokenizer.decode([*live.plan.prompt, *ids], keep_special=True))
+        log.info("%s %s: %r", handle.name, handle.served.id, tokenizer.decode([*handle.plan.prompt, *ids], keep_special=True))
 
 
 def forbid_telemetry() -> None:

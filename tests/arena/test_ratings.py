@@ -103,8 +103,8 @@ def test_any_votes_have_finite_ratings_in_order(votes):
 def test_a_duel_is_between_two_and_blind():
     rng = random.Random(0)
     duels = [Match.draw(["x", "y", "z"], ["z"], rng) for _ in range(60)]
-    assert all(duel.a != duel.b and "z" in (duel.a, duel.b) for duel in duels)
-    assert {(duel.a, duel.b) for duel in duels} == {("z", "x"), ("x", "z"), ("z", "y"), ("y", "z")}
+    assert all(match.a != match.b and "z" in (match.a, match.b) for match in duels)
+    assert {(match.a, match.b) for match in duels} == {("z", "x"), ("x", "z"), ("z", "y"), ("y", "z")}
     assert Match.draw(["x"], ["y"], rng) in (Match("x", "y"), Match("y", "x"))
     for few in ([], ["x"]):
         with pytest.raises(UserError, match="compares two models"):
@@ -114,11 +114,11 @@ def test_a_duel_is_between_two_and_blind():
 @pytest.mark.parametrize("kept", [True, False])
 def test_ballots_come_back_as_they_were_cast(tmp_path, kept):
     ballots = Ballots(History(tmp_path / "history.db") if kept else None)
-    duel = Match("tie", "neither")  # models may be called anything
+    match = Match("tie", "neither")  # models may be called anything
     for outcome in OUTCOMES:
-        ballots.cast(duel, outcome, "Why?", ("So.", "No."))
-    assert ballots.votes() == [Vote(duel.a, duel.b, outcome) for outcome in OUTCOMES]
+        ballots.cast(match, outcome, "Why?", ("So.", "No."))
+    assert ballots.votes() == [Vote(match.a, match.b, outcome) for outcome in OUTCOMES]
     with pytest.raises(UserError, match="must be one of"):
-        ballots.cast(duel, "c", "Why?", ("So.", "No."))
+        ballots.cast(match, "c", "Why?", ("So.", "No."))
     if kept:
         assert ballots.history.votes()[0].extras == {"outcome": "a", "question": "Why?", "answers": ["So.", "No."]}

@@ -33,8 +33,10 @@ def harmless(html: str) -> str:
     return html
 
 
-HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))", "![x](http://elsewhere/x.png)",
-           r"$\text{<script>alert(1)</script>}$", r"\(\href{javascript:alert(1)}{x}\)", r"$$\style{background:url(http://x)}{y}$$",
+HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](javascript:alert(1))",
+           "![x](http://elsewhere/x.png)",
+           r"$\text{<script>alert(1)</script>}$", r"\(\href{javascript:alert(1)}{x}\)",
+           r"$$\style{background:url(http://x)}{y}$$",
            r"\[\text{</math><img src=x onerror=alert(1)>}\]", "```\"><script>\nx\n```", "`<b>`", "<svg onload=alert(1)>",
            r"$\text{&lt;img src=x onerror=alert(1)&gt;}$", "<a href=javascript:alert(1)>x</a>", "&lt;b&gt;",
            "[x]: javascript:alert(1)\n\n[x]", "<!--", "|a|b|\n|-|-|\n|<b>|$x$|", "> $$\n> x\n> $$", "$", "$$", "\\[", "\n", " ",
@@ -98,8 +100,8 @@ def test_rendering_leaves_time_for_other_things():
 
 def test_both_languages_say_everything_with_the_same_blanks():
     for one in fields(EN):
-        for words in (EN, FR):
-            value = getattr(words, one.name)
+        for strings in (EN, FR):
+            value = getattr(strings, one.name)
             assert value if isinstance(value, str) else all(value)
         if isinstance(getattr(EN, one.name), str):
             assert getattr(EN, one.name).count("{}") == getattr(FR, one.name).count("{}"), one.name

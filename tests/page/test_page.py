@@ -13,9 +13,9 @@ from scripted import ANSWER, THOUGHT, scripted_service
 from spoutnik import page
 from spoutnik.generation import generation
 from spoutnik.generation.session import ChatOptions, ChatTurn
-from spoutnik.page.controls import wish_from
+from spoutnik.page.controls import options_from
+from spoutnik.page.conversations import Conversations
 from spoutnik.page.strings import EN, FR
-from spoutnik.page.tab import ChatTab
 from spoutnik.serve.keys import Keys
 from spoutnik.serve.settings import Settings
 from spoutnik.store.feedback import Feedback
@@ -28,13 +28,14 @@ def scripted(make_service):
 
 
 @pytest.fixture
-def in_room(scripted, tmp_path):
+def with_conversations(scripted, tmp_path):
     """Runs a test(room, service) in an event loop. Changes are those of ScriptedService."""
     def run(test, history=True, **changes):
         async def main():
             service = scripted(**changes)
-            room = ChatTab(service, Feedback(tmp_path / "feedback"), History(tmp_path / "history.db") if history else None)
-            await test(room, service)
+            conversations = Conversations(service, Feedback(tmp_path / "feedback"),
+                                          History(tmp_path / "history.db") if history else None)
+            await test(conversations, service)
             await service.close(0)
 
         asyncio.run(main())
@@ -42,208 +43,209 @@ def in_room(scripted, tmp_path):
     return run
 
 
-async def answered(talk):
-    while talk.turn is not None:
-        await talk.turn.wait()
-    return talk.said[-1]
+async def answered(conversation):
+    while conversation.turn is not None:
+        await conversation.turn.wait()
+    return conversation.messages[-1]
 
 
-def test_an_answer_is_kept_with_all_that_is_known_of_it(in_room):
-    async def test(room, service):
-        talk = room.open(None, None)
-        room.ask(talk, "Find the roots.", [("notes.txt", "x^2")], ChatOptions("one"))
-        said = await answered(talk)
+def test_an_answer_is_kept_with_all_that_is_known_of_it(with_conversations):
+    async def test(conversations, service):
+        conversation = conversations.open(None, None)
+        conversations.ask(conversation, "Find the roots.", [("notes.txt", "x^2")], ChatOptions("one"))
+        said = await answered(conversation)
         assert (said.content, said.thought, said.model) == (ANSWER, THOUGHT, "one")
         assert said.extras["thought_tokens"] == 30 and said.extras["finish_reason"] == "stop"
-        assert room.titles(None) == [(talk.id, "Find the roots.")]
-        name = talk.id
-        del talk
+        assert conversations.titles(None) == [(conversation.id, "Find the roots.")]
+        name = conversation.id
+        del conversation
         gc.collect()
-        question, answer = room.open(name, None).said
+        question, answer = conversations.open(name, None).messages
         assert question.content == "Find the roots.\n\nnotes.txt:\n```\nx^2\n```"
         assert question.extras == {"question": "Find the roots.", "files": ["notes.txt"]}
         assert (answer.content, answer.thought, answer.extras) == (ANSWER, THOUGHT, said.extras)
 
-    in_room(test)
+    with_conversations(test)
 
 
-def test_a_tab_that_is_opened_again_finds_the_answer_under_way(in_room):
-    async def test(room, service):
-        room.ask(room.open(None, None), "How?", [], ChatOptions("one"))
+def test_a_tab_that_is_opened_again_finds_the_answer_under_way(with_conversations):
+    async def test(conversations, service):
+        conversations.ask(conversations.open(None, None), "How?", [], ChatOptions("one"))
         while not service.started:
             await asyncio.sleep(0)
-        (name, _), = room.titles(None)
+        (name, _), = conversations.titles(None)
         gc.collect()
-        talk = room.open(name, None)
-        assert talk.turn is not None and [one.role for one in talk.said] == ["user"]
+        conversation = conversations.open(name, None)
+        assert conversation.turn is not None and [one.role for one in conversation.messages] == ["user"]
         service.go.set()
-        assert (await answered(talk)).content == ANSWER
+        assert (await answered(conversation)).content == ANSWER
 
-    in_room(test, held=True)
+    with_conversations(test, held=True)
 
 
-def test_steering_reaches_the_reply(in_room):
-    async def test(room, service):
-        talk = room.open(None, None)
-        room.ask(talk, "How?", [], ChatOptions("one"))
-        turn = talk.turn
+def test_steering_reaches_the_reply(with_conversations):
+    async def test(conversations, service):
+        conversation = conversations.open(None, None)
+        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        turn = conversation.turn
         await turn.end_thought()  # too early: there is nothing to steer
         while turn.phase != "thinking":
             await asyncio.sleep(0)
         await turn.pause()
-        assert turn.paused and turn.live.paused
+        assert turn.paused and turn.handle.paused
         held = turn.thought_seconds
         await asyncio.sleep(0.01)
         assert turn.thought_seconds == held > 0
         await turn.pause()
-        assert not turn.paused and not turn.live.paused
+        assert not turn.paused and not turn.handle.paused
         await turn.insert("Check the sum.")
         await turn.insert("  ")
-        assert turn.live.inserted == [" Check the sum. "]
+        assert turn.handle.inserted == [" Check the sum. "]
         await turn.end_thought()
-        said = await answered(talk)
+        said = await answered(conversation)
         assert "Check the sum." in said.thought and THOUGHT not in said.thought and said.content == ANSWER
         assert said.extras["warnings"] == [generation.CUT.format(20)]
 
-    in_room(test, held=True)
+    with_conversations(test, held=True)
 
 
-def test_stop_keeps_what_is_there_and_the_next_question_leaves_it_out(in_room):
-    async def test(room, service):
-        talk = room.open(None, None)
-        room.ask(talk, "How?", [], ChatOptions("one"))
-        while talk.turn.phase != "thinking":
+def test_stop_keeps_what_is_there_and_the_next_question_leaves_it_out(with_conversations):
+    async def test(conversations, service):
+        conversation = conversations.open(None, None)
+        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        while conversation.turn.phase != "thinking":
             await asyncio.sleep(0)
-        talk.turn.stop()
-        said = await answered(talk)
+        conversation.turn.stop()
+        said = await answered(conversation)
         assert said.extras["finish_reason"] == "abort" and said.thought and not said.content
         assert service.started[0].aborted
         service.held = False
-        room.ask(talk, "Why?", [], ChatOptions("one"))
-        assert [message["content"] for message in talk.turn.messages] == ["Why?"]
-        await answered(talk)
-        assert [one.role for one in room.open(talk.id, None).said] == ["user", "assistant"] * 2
+        conversations.ask(conversation, "Why?", [], ChatOptions("one"))
+        assert [message["content"] for message in conversation.turn.messages] == ["Why?"]
+        await answered(conversation)
+        assert [one.role for one in conversations.open(conversation.id, None).messages] == ["user", "assistant"] * 2
 
-    in_room(test, held=True)
+    with_conversations(test, held=True)
 
 
-def test_retry_and_edit_replace_what_followed(in_room):
-    async def test(room, service):
-        talk = room.open(None, None)
+def test_retry_and_edit_replace_what_followed(with_conversations):
+    async def test(conversations, service):
+        conversation = conversations.open(None, None)
         for question, files in (("First?", [("f.txt", "text")]), ("Second?", [])):
-            room.ask(talk, question, files, ChatOptions("one"))
-            await answered(talk)
-        room.retry(talk, 3, ChatOptions("two"))
-        assert [message["role"] for message in talk.turn.messages] == ["user", "assistant", "user"]
-        assert talk.turn.messages[1]["reasoning_content"] == "t0"  # the template decides what becomes of it
-        await answered(talk)
-        assert [one.content for one in talk.said] == ["First?\n\nf.txt:\n```\ntext\n```", "a0", "Second?", "a2"]
-        assert talk.said[-1].model == "two"
-        room.edit(talk, 0, "Other?", ChatOptions("one"))
-        await answered(talk)
-        kept = room.history.open(talk.id)
+            conversations.ask(conversation, question, files, ChatOptions("one"))
+            await answered(conversation)
+        conversations.retry(conversation, 3, ChatOptions("two"))
+        assert [message["role"] for message in conversation.turn.messages] == ["user", "assistant", "user"]
+        assert conversation.turn.messages[1]["reasoning_content"] == "t0"  # the template decides what becomes of it
+        await answered(conversation)
+        assert [one.content for one in conversation.messages] == ["First?\n\nf.txt:\n```\ntext\n```", "a0", "Second?", "a2"]
+        assert conversation.messages[-1].model == "two"
+        conversations.edit(conversation, 0, "Other?", ChatOptions("one"))
+        await answered(conversation)
+        kept = conversations.history.open(conversation.id)
         assert [one.content for one in kept] == ["Other?\n\nf.txt:\n```\ntext\n```", "a3"]
         assert kept[0].extras["question"] == "Other?"
 
-    in_room(test, said=lambda number: (f"t{number}", f"a{number}"))
+    with_conversations(test, said=lambda number: (f"t{number}", f"a{number}"))
 
 
-def test_several_thoughts_vote(in_room):
-    async def test(room, service):
-        talk = room.open(None, None)
-        room.ask(talk, "How many?", [], ChatOptions("one", thoughts=4))
-        said = await answered(talk)
+def test_several_thoughts_vote(with_conversations):
+    async def test(conversations, service):
+        conversation = conversations.open(None, None)
+        conversations.ask(conversation, "How many?", [], ChatOptions("one", thoughts=4))
+        said = await answered(conversation)
         assert said.content == "5" and said.extras["thoughts"] == 4
         assert said.extras["agreement"] == 0.75 and said.extras["runners_up"] == [["4", 1]]
         assert said.extras["thought_tokens"] == 120
 
-    in_room(test, said=lambda number: ("", "4" if number == 0 else "5"))
+    with_conversations(test, said=lambda number: ("", "4" if number == 0 else "5"))
 
 
-def test_what_goes_wrong_is_part_of_the_answer(in_room):
-    async def test(room, service):
-        talk = room.open(None, None)
-        room.ask(talk, "word " * 2000, [], ChatOptions("one"))
-        said = await answered(talk)
+def test_what_goes_wrong_is_part_of_the_answer(with_conversations):
+    async def test(conversations, service):
+        conversation = conversations.open(None, None)
+        conversations.ask(conversation, "word " * 2000, [], ChatOptions("one"))
+        said = await answered(conversation)
         assert "leaves no room" in said.extras["error"] and not said.content
-        room.retry(talk, 1, ChatOptions("one"))
-        room.delete(talk.id, None)  # while it is answered
-        await answered(talk)
-        assert room.titles(None) == []
+        conversations.retry(conversation, 1, ChatOptions("one"))
+        conversations.delete(conversation.id, None)  # while it is answered
+        await answered(conversation)
+        assert conversations.titles(None) == []
         with pytest.raises(KeyError):
-            room.ask(talk, "More?", [], ChatOptions("one"))
+            conversations.ask(conversation, "More?", [], ChatOptions("one"))
 
-    in_room(test)
+    with_conversations(test)
 
 
-def test_nobody_sees_what_belongs_to_another_key(in_room):
-    async def test(room, service):
-        talk = room.open(None, "ann")
-        room.ask(talk, "A secret?", [], ChatOptions("one"))
-        await answered(talk)
-        name = talk.id
+def test_nobody_sees_what_belongs_to_another_key(with_conversations):
+    async def test(conversations, service):
+        conversation = conversations.open(None, "ann")
+        conversations.ask(conversation, "A secret?", [], ChatOptions("one"))
+        await answered(conversation)
+        name = conversation.id
         for other in ("bob", None):
-            assert room.titles(other) == [] and room.open(name, other).said == []
-            room.rename(name, "Mine", other)
-            room.delete(name, other)
-        assert room.titles("ann") == [(name, "A secret?")] and len(room.open(name, "ann").said) == 2
-        room._owners.clear()  # a server that was started anew
-        assert room.titles("bob") == [] and room.titles("ann") == [(name, "A secret?")]
+            assert conversations.titles(other) == [] and conversations.open(name, other).messages == []
+            conversations.rename(name, "Mine", other)
+            conversations.delete(name, other)
+        assert conversations.titles("ann") == [(name, "A secret?")] and len(conversations.open(name, "ann").messages) == 2
+        conversations._owners.clear()  # a server that was started anew
+        assert conversations.titles("bob") == [] and conversations.titles("ann") == [(name, "A secret?")]
 
-    in_room(test)
+    with_conversations(test)
 
 
-def test_without_history_nothing_is_written(in_room, tmp_path):
-    async def test(room, service):
-        talk = room.open(None, None)
-        room.ask(talk, "How?", [], ChatOptions("one"))
-        await answered(talk)
-        room.retry(talk, 1, ChatOptions("one"))
-        await answered(talk)
-        name = talk.id
-        del talk
+def test_without_history_nothing_is_written(with_conversations, tmp_path):
+    async def test(conversations, service):
+        conversation = conversations.open(None, None)
+        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        await answered(conversation)
+        conversations.retry(conversation, 1, ChatOptions("one"))
+        await answered(conversation)
+        name = conversation.id
+        del conversation
         gc.collect()
-        assert len(room.open(name, None).said) == 2 and room.titles(None) == []  # a reload finds it all the same
+        assert len(conversations.open(name, None).messages) == 2  # a reload finds it all the same
+        assert conversations.titles(None) == []
 
-    in_room(test, history=False)
+    with_conversations(test, history=False)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_opinions_come_back_with_their_answers(in_room):
-    async def test(room, service):
-        talk = room.open(None, None)
-        room.ask(talk, "How?", [], ChatOptions("one"))
-        await answered(talk)
-        room.judge(talk, 1, "down", "So.")
-        name = talk.id
-        del talk
+def test_opinions_come_back_with_their_answers(with_conversations):
+    async def test(conversations, service):
+        conversation = conversations.open(None, None)
+        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        await answered(conversation)
+        conversations.judge(conversation, 1, "down", "So.")
+        name = conversation.id
+        del conversation
         gc.collect()
-        assert room.open(name, None).said[1].extras["rating"] == "down"
-        assert room.open(name, None).said[1].extras["correction"] == "So."
-        assert (room.feedback.folder / "tasks.jsonl").read_text() == '{"prompt": "How?", "answer": "So."}\n'
+        assert conversations.open(name, None).messages[1].extras["rating"] == "down"
+        assert conversations.open(name, None).messages[1].extras["correction"] == "So."
+        assert (conversations.feedback.folder / "tasks.jsonl").read_text() == '{"prompt": "How?", "answer": "So."}\n'
 
-    in_room(test)
+    with_conversations(test)
 
 
-def test_a_broken_model_is_said_and_no_task_is_left_behind(in_room):
-    async def test(room, service):
+def test_a_broken_model_is_said_and_no_task_is_left_behind(with_conversations):
+    async def test(conversations, service):
         def fail(number):
             raise RuntimeError("bug")
 
         service.said = fail
         turn = ChatTurn(service, [{"role": "user", "content": "How?"}], ChatOptions("one"))
         await turn.wait()
-        assert turn.phase == "over" and turn.said.extras["error"] == "RuntimeError"
-        assert turn._task.exception() is not None and turn.live is None
+        assert turn.phase == "over" and turn.message.extras["error"] == "RuntimeError"
+        assert turn._task.exception() is not None and turn.handle is None
 
-    in_room(test)
+    with_conversations(test)
 
 
 def test_what_was_chosen_last_is_read_from_the_cookie(scripted, tmp_path):
-    room = ChatTab(scripted(), Feedback(tmp_path), None)
-    assert wish_from("two%7Clow%7C8", room) == ChatOptions("two", "low", 8)  # as browsers send it
+    conversations = Conversations(scripted(), Feedback(tmp_path), None)
+    assert options_from("two%7Clow%7C8", conversations) == ChatOptions("two", "low", 8)  # as browsers send it
     for cookie in (None, "", "three|huge|99", "|||", "\x00|\x00", "one|high|-1"):
-        assert wish_from(cookie, room) == ChatOptions("one", "high", 1)
+        assert options_from(cookie, conversations) == ChatOptions("one", "high", 1)
 
 
 # ------------------------------------------------------------------------------------------------------------ its door

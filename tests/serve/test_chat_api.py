@@ -347,7 +347,7 @@ def test_hanging_up_in_the_queue_ends_the_reply(server, server_app, idle, endles
         async with httpx.AsyncClient(timeout=30) as client:
             body = {"messages": ASK, "logit_bias": endless, "n": 8, "detect_loops": False}
             asked = [asyncio.create_task(client.post(server + PATH, json=body)) for _ in range(4)]
-            while len(server_app.state.serving.service.live) < 4 and not any(task.done() for task in asked):
+            while len(server_app.state.serving.service.active) < 4 and not any(task.done() for task in asked):
                 await asyncio.sleep(0.005)
             for task in asked:
                 task.cancel()

@@ -188,7 +188,7 @@ def test_an_engine_that_dies_says_so_to_all(api, make_service):
             first, last = stream.text.strip().split("\n\n")
             assert is_error(json.loads(last.partition("data: ")[2])) and "DONE" not in stream.text
             later, health = await client.post(PATH, json=SHORT), await client.get("/health")
-            assert later.status_code == health.status_code == 503 and not service.live
+            assert later.status_code == health.status_code == 503 and not service.active
 
     asyncio.run(work())
 
@@ -205,7 +205,7 @@ def test_an_engine_that_dies_in_mid_stream_says_so_and_ends_the_stream(api, make
             chat = (await client.post(PATH, json=body)).text.strip().split("\n\n")
             said = [json.loads(event.partition("data: ")[2]) for event in chat]
             assert any(one["choices"][0]["delta"].get("reasoning") for one in said[:-1]) and is_error(said[-1])
-            assert said[-1]["error"]["code"] == "engine_error" and not service.live
+            assert said[-1]["error"]["code"] == "engine_error" and not service.active
             assert (await client.post(PATH, json=SHORT)).status_code == 503
 
     asyncio.run(work())
@@ -250,7 +250,7 @@ def test_a_server_that_stops_gives_replies_up(api, make_service, endless):
         async with api(service) as client:
             body = {"messages": ASK, "logit_bias": endless, "detect_loops": False}
             asked = [asyncio.create_task(client.post(PATH, json=body | more)) for more in ({}, {"stream": True})]
-            while len(service.live) < 2 and not any(task.done() for task in asked):
+            while len(service.active) < 2 and not any(task.done() for task in asked):
                 await asyncio.sleep(0)
             await service.close(0.0)
             whole, stream = [await task for task in asked]

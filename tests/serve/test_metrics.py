@@ -31,17 +31,17 @@ async def after(service, *plans):
         for options in plans:
             plan = plan_chat(served.llm, [{"role": "user", "content": QUESTION}], options)
             prompts += len(plan.prompt)
-            async with service.start(served, plan) as live:
-                async for _ in live:
+            async with service.start(served, plan) as handle:
+                async for _ in handle:
                     pass
-            generated += sum(choice.generated for choice in live.reply.choices)
+            generated += sum(choice.generated for choice in handle.job.choices)
         for path in ("/v1/models/a", "/v1/models/b", "/nowhere"):
             await http.get(path)
         raw = CompletionPlan([[5, 6, 7]], SamplingParams(max_tokens=4), 0)
-        async with service.start(served, raw, job=Completions) as live:
-            async for _ in live:
+        async with service.start(served, raw, job=Completions) as handle:
+            async for _ in handle:
                 pass
-        generated += sum(choice.generated for choice in live.reply.choices)
+        generated += sum(choice.generated for choice in handle.job.choices)
         answer = await http.get("/metrics")
         assert answer.headers["content-type"].startswith("text/plain")
         await service.close(0)

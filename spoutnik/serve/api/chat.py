@@ -104,10 +104,10 @@ class ChatChunkBuilder:
 class ChatReply:
     """One request and what it gets, as a stream of chunks or as a whole."""
 
-    def __init__(self, body: ChatRequest, plan: GenerationPlan, options: GenerationOptions, live: GenerationHandle):
-        self.body, self.plan, self.options, self.live = body, plan, options, live
-        self.id, self.served, self.created = live.name, live.served, int(time.time())
-        self.wholes = [CollectedReply() for _ in range(live.plan.params.n)]
+    def __init__(self, body: ChatRequest, plan: GenerationPlan, options: GenerationOptions, handle: GenerationHandle):
+        self.body, self.plan, self.options, self.handle = body, plan, options, handle
+        self.id, self.served, self.created = handle.name, handle.served, int(time.time())
+        self.wholes = [CollectedReply() for _ in range(handle.plan.params.n)]
         self.verdict: VoteResult | None = None
         self._chunk_head = compact(self._head("chat.completion.chunk"))[:-1] + ","  # the same in all chunks
 
@@ -118,8 +118,8 @@ class ChatReply:
             ApiError: the engine gave up.
         """
         voting = len(self.wholes) > self.plan.params.n
-        async with self.live:
-            async for deltas in self.live:
+        async with self.handle:
+            async for deltas in self.handle:
                 for delta in deltas:
                     if delta.finish_reason in ("error", "abort"):
                         raise given_up(delta)
@@ -137,7 +137,7 @@ class ChatReply:
         if self.plan.params.n == 1 and not self.body.documents and not self.body.tools:
             answer = self.wholes[self.verdict.index if self.verdict else 0].answer
             messages = [*self.body.told, {"role": "assistant", "content": answer}]
-            self.live.service.prepare(self.served, messages, self.options.told)
+            self.handle.service.prepare(self.served, messages, self.options.told)
 
     # ------------------------------------------------------------------------------------------------------ as a whole
 
@@ -190,11 +190,11 @@ class ChatReply:
     @property
     def usage(self) -> dict:
         generated, thought = (sum(counts) for counts in zip(*((w.generated, w.thought_tokens) for w in self.wholes)))
-        return usage(len(self.plan.prompt), generated, thought, self.live.cached_tokens)
+        return usage(len(self.plan.prompt), generated, thought, self.handle.cached_tokens)
 
     @property
     def timings(self) -> dict:
-        return timings(self.live, len(self.plan.prompt), sum(whole.generated for whole in self.wholes))
+        return timings(self.handle, len(self.plan.prompt), sum(whole.generated for whole in self.wholes))
 
     @property
     def _applied(self) -> dict:

@@ -148,11 +148,11 @@ def usage(prompt: int, generated: int, thought: int, cached: int) -> dict:
             "completion_tokens_details": {"reasoning_tokens": min(thought, generated)}}
 
 
-def timings(live: GenerationHandle, prompt: int, generated: int) -> dict:
+def timings(handle: GenerationHandle, prompt: int, generated: int) -> dict:
     """Speeds, in the names that llama.cpp's users know. The first tokens come with the prompt."""
-    first = live.first_token_seconds or 0.0
-    later, computed = time.perf_counter() - live.began - first, prompt - live.cached_tokens
-    return {"cache_n": live.cached_tokens, "prompt_n": computed, "prompt_ms": round(1000 * first, 3),
+    first = handle.first_token_seconds or 0.0
+    later, computed = time.perf_counter() - handle.began - first, prompt - handle.cached_tokens
+    return {"cache_n": handle.cached_tokens, "prompt_n": computed, "prompt_ms": round(1000 * first, 3),
             "prompt_per_second": round(computed / max(first, 1e-6), 2),
             "predicted_n": generated, "predicted_ms": round(1000 * later, 3),
             "predicted_per_second": round(generated / max(later, 1e-6), 2)}

@@ -74,11 +74,11 @@ async def completions(body: CompletionRequest, request: Request, serving: State)
 async def answer(body: CompletionRequest, serving: Serving) -> Response:
     served = await serving.model(body.model)
     prompts, plan = await asyncio.to_thread(plan_of, body, served)
-    live = serving.service.start(served, plan, f"cmpl-{secrets.token_hex(12)}", Completions)
-    reply = Completion(body, served, prompts, live)
-    headers = {"X-Request-Id": live.name}
+    handle = serving.service.start(served, plan, f"cmpl-{secrets.token_hex(12)}", Completions)
+    reply = Completion(body, served, prompts, handle)
+    headers = {"X-Request-Id": handle.name}
     if body.stream:
-        return serving.streams.open(live.name, reply.chunks(), bool(body.resumable), headers)
+        return serving.streams.open(handle.name, reply.chunks(), bool(body.resumable), headers)
     return JSONResponse(await reply.whole(), headers=headers)
 
 
@@ -118,17 +118,17 @@ def _read(prompt: str | list[int], body: CompletionRequest, served: ServedModel)
 class Completion:
     """One request and what it gets."""
 
-    def __init__(self, body: CompletionRequest, served: ServedModel, prompts: list[Prompt], live: GenerationHandle):
-        self.body, self.served, self.prompts, self.live = body, served, prompts, live
-        self.n = live.plan.params.n
+    def __init__(self, body: CompletionRequest, served: ServedModel, prompts: list[Prompt], handle: GenerationHandle):
+        self.body, self.served, self.prompts, self.handle = body, served, prompts, handle
+        self.n = handle.plan.params.n
         self.created = int(time.time())
         self.wholes = [CollectedReply() for _ in range(len(prompts) * self.n)]
         self._length = [0] * len(self.wholes)  # of the texts given out
         self._begun: set[int] = set()
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        async with self.live:
-            async for delta in _each(self.live):
+        async with self.handle:
+            async for delta in _each(self.handle):
                 if delta.finish_reason in ("error", "abort"):
                     raise given_up(delta)
                 if self.body.max_tokens == 0:
@@ -160,7 +160,7 @@ class Completion:
         echoed = prompt.text if self.body.echo and begins else ""
         ids, likely, unseen = delta.ids, delta.top_logprobs, 0
         if self.body.echo and begins and self.body.logprobs is not None:
-            request = self.live.reply.requests[delta.index // self.n]
+            request = self.handle.job.requests[delta.index // self.n]
             ids, likely, unseen = prompt.ids + ids, request.prompt_logprobs + likely, prompt.unseen
         logprobs = None
         if self.body.logprobs is not None:
@@ -170,7 +170,7 @@ class Completion:
         return {"index": delta.index, "text": text, "logprobs": logprobs, "finish_reason": delta.finish_reason}
 
     def _head(self) -> dict:
-        return {"id": self.live.name, "object": "text_completion", "created": self.created, "model": self.served.id,
+        return {"id": self.handle.name, "object": "text_completion", "created": self.created, "model": self.served.id,
                 "system_fingerprint": FINGERPRINT}
 
     @property
@@ -179,15 +179,15 @@ class Completion:
 
     @property
     def _usage(self) -> dict:
-        return usage(sum(len(prompt.ids) for prompt in self.prompts), self._generated, 0, self.live.cached_tokens)
+        return usage(sum(len(prompt.ids) for prompt in self.prompts), self._generated, 0, self.handle.cached_tokens)
 
     @property
     def _timings(self) -> dict:
-        return timings(self.live, sum(len(prompt.ids) for prompt in self.prompts), self._generated)
+        return timings(self.handle, sum(len(prompt.ids) for prompt in self.prompts), self._generated)
 
 
-async def _each(live: GenerationHandle) -> AsyncIterator[Delta]:
-    async for deltas in live:
+async def _each(handle: GenerationHandle) -> AsyncIterator[Delta]:
+    async for deltas in handle:
         for delta in deltas:
             yield delta
 

@@ -36,23 +36,23 @@ async def control(id: str, body: Control, serving: State) -> dict:
 
 
 async def steer(id: str, body: Control, serving: Serving) -> dict:
-    live = serving.service.live.get(id)
-    if live is None or not isinstance(live.reply, Generation):
+    handle = serving.service.active.get(id)
+    if handle is None or not isinstance(handle.job, Generation):
         raise ApiError(404, f"id = {id!r}: no reply of that id is under way.", "id")
     if (body.action == "insert") != (body.text is not None):
         raise ApiError(400, "text: belongs to action = insert, and to no other.", "text")
     if body.action in ("end_thought", "reasoning_end", "insert"):
-        if not await serving.service.call(live.served, lambda: thinks(live.reply)):
+        if not await serving.service.call(handle.served, lambda: thinks(handle.job)):
             raise ApiError(409, f"action = {body.action}: no thought is under way in this reply.", "action")
     match body.action:
         case "insert":
-            await live.insert(body.text)
+            await handle.insert(body.text)
         case "pause":
-            await live.pause()
+            await handle.pause()
         case "continue":
-            await live.resume()
+            await handle.resume()
         case _:
-            await live.end_thought()
+            await handle.end_thought()
     return {"id": id, "action": body.action, "success": True}
 
 

@@ -94,7 +94,7 @@ async def _vector(prompt: list[int], served: ServedModel, serving: Serving) -> T
         try:
             return (await serving.service.call(served, lambda: served.llm.embed([prompt])))[0]
         except RunError:
-            if not serving.service.live:
+            if not serving.service.active:
                 raise
             await asyncio.sleep(PATIENCE)
 

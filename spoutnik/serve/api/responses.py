@@ -48,11 +48,11 @@ async def answer(body: ResponsesRequest, serving: Serving) -> Response:
         plan, options = await asyncio.to_thread(plan_of, chat, served)
     except UserError as error:
         raise renamed(error) from error
-    live = serving.service.start(served, plan, f"resp_{secrets.token_hex(24)}")
-    response = ResponseReply(body, ChatReply(chat, plan, options, live))
-    headers = {"X-Request-Id": live.name}
+    handle = serving.service.start(served, plan, f"resp_{secrets.token_hex(24)}")
+    response = ResponseReply(body, ChatReply(chat, plan, options, handle))
+    headers = {"X-Request-Id": handle.name}
     if body.stream:
-        return serving.streams.open(live.name, response.events(), bool(body.resumable), headers)
+        return serving.streams.open(handle.name, response.events(), bool(body.resumable), headers)
     return JSONResponse(await response.whole(), headers=headers)
 
 
