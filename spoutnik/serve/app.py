@@ -53,8 +53,8 @@ async def health(serving: State) -> schemas.Health:
     return schemas.Health(status="ok", live=len(service.active))
 
 
-async def version() -> schemas.Version:
-    return schemas.Version(version=__version__)
+async def version() -> dict[str, str]:
+    return {"version": __version__}
 
 
 def _patch_openapi(app: FastAPI) -> None:

@@ -23,7 +23,7 @@ from spoutnik.generation.service import GenerationHandle
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.keys import Key, Keys
 from spoutnik.serve.login import BrowserLogin
-from spoutnik.serve.settings import LOOPBACK, Settings
+from spoutnik.serve.settings import Settings
 
 log = logging.getLogger(__name__)
 KEYLESS_PATHS = ("/health", "/login")
@@ -58,7 +58,7 @@ def is_loopback(host: str) -> bool:
     """Whether a name or an address always means this machine."""
     host = host.lower().strip("[]").rstrip(".")
     try:
-        return host in LOOPBACK or host.endswith(".localhost") or ip_address(host).is_loopback
+        return host == "localhost" or host.endswith(".localhost") or ip_address(host).is_loopback
     except ValueError:
         return False
 
@@ -205,11 +205,7 @@ class AuthMiddleware:
 
 
 def _check_host(request: HTTPConnection) -> None:
-    """Against DNS rebinding: another site's name that resolves to this machine, so that its page may read our answers.
-
-    (Starlette's TrustedHostMiddleware knows no range of addresses, answers 400 without an error object, and could not be
-    switched off by the first key.)
-    """
+    """Against DNS rebinding: another site's name that resolves to this machine, so that its page may read our answers."""
     host = request.headers.get("host", "")
     if not is_loopback(_netloc_and_host(f"//{host}")[1]):
         raise ApiError(403, f"Host {host!r}: this server answers to localhost alone. To use it by another name, make an "

@@ -20,9 +20,6 @@ from spoutnik.serve.api.schemas import ErrorResponse
 log = logging.getLogger("spoutnik.serve")
 CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded", 500: "internal_error", 503: "service_unavailable"}
 TYPES = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
-DESCRIPTIONS = {400: "The request is wrong", 401: "The API key is missing or wrong", 404: "There is no such thing",
-                409: "It is not possible now", 413: "The request is too large", 415: "The body is not JSON",
-                429: "Too many requests: try again after Retry-After seconds", 503: "The model cannot be used now"}
 GENERATION_ERRORS = (400, 401, 404, 413, 415, 429, 503)
 
 
@@ -46,7 +43,7 @@ class ApiError(Exception):
 
 def error_responses(*statuses: int) -> dict[int | str, dict]:
     """These statuses, for the OpenAPI document."""
-    return {status: {"model": ErrorResponse, "description": DESCRIPTIONS[status]} for status in statuses}
+    return {status: {"model": ErrorResponse} for status in statuses}
 
 
 def api_error(error: Exception) -> ApiError:

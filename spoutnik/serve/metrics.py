@@ -4,16 +4,9 @@ import time
 from collections.abc import Iterator
 from functools import cache
 
+import prometheus_client
 from fastapi import FastAPI, Response
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    CollectorRegistry,
-    Counter,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-    generate_latest,
-)
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -27,16 +20,16 @@ WARNINGS = {"thought_cut": CUT, "circles": CIRCLES, "unclosed": UNCLOSED}
 
 
 def install(app: FastAPI, service: GenerationService) -> None:
-    disable_created_metrics()  # they would double the lines
+    prometheus_client.disable_created_metrics()  # they would double the lines
     registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
+    prometheus_client.ProcessCollector(registry=registry)
     registry.register(EngineCollector(service))
     service.on_end.append(GenerationMetrics(registry).observe)
     app.add_middleware(RequestCounter, registry=registry)
 
     @app.get("/metrics", include_in_schema=False)
     def metrics() -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(prometheus_client.generate_latest(registry), media_type=prometheus_client.CONTENT_TYPE_LATEST)
 
 
 class RequestCounter:

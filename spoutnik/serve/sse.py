@@ -6,7 +6,6 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
 from typing import TypeVar
 
-from fastapi import Request
 from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -37,14 +36,13 @@ async def wait_for_disconnect(receive: Receive) -> None:
         pass
 
 
-async def cancel_on_disconnect(request: Request, work: Coroutine[object, object, Result]) -> Result:
+async def cancel_on_disconnect(receive: Receive, work: Coroutine[object, object, Result]) -> Result:
     """The work's result. The work is cancelled when the client disconnects before.
 
     Raises:
         ApiError: the client has disconnected; nobody will read it.
     """
-    working = asyncio.create_task(work)
-    disconnect = asyncio.create_task(wait_for_disconnect(request.receive))
+    working, disconnect = asyncio.create_task(work), asyncio.create_task(wait_for_disconnect(receive))
     try:
         await asyncio.wait({working, disconnect}, return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
@@ -66,14 +64,12 @@ class EventStreamResponse(Response):
         self.init_headers({**HEADERS, **headers})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        sending, disconnect = asyncio.create_task(self._send(send)), asyncio.create_task(wait_for_disconnect(receive))
         try:
-            await asyncio.wait({sending, disconnect}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not sending.done() or sending.cancelled() or sending.exception() is not None:
-                self.on_disconnect()
-            sending.cancel()
-            disconnect.cancel()
+            await cancel_on_disconnect(receive, self._send(send))
+        except BaseException as error:
+            self.on_disconnect()
+            if not isinstance(error, ApiError):  # the disconnect itself
+                raise
 
     async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -13,11 +12,11 @@ from spoutnik.generation.generation import Delta, GenerationPlan
 from spoutnik.generation.options import GenerationOptions
 from spoutnik.generation.service import GenerationHandle, ServedModel
 from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
-from spoutnik.generation.voting import CollectedReply, VoteResult, tally
+from spoutnik.generation.voting import VoteResult, tally
 from spoutnik.serve.api.chat_request import ChatRequest, applied_of, plan_of
-from spoutnik.serve.api.common import FINGERPRINT, Serving, State, respond, timings, usage
+from spoutnik.serve.api.common import Reply, Serving, State
 from spoutnik.serve.api.logprobs import chat_logprobs
-from spoutnik.serve.api.schemas import ChatCompletion, Timings, Usage
+from spoutnik.serve.api.schemas import ChatCompletion
 from spoutnik.serve.errors import GENERATION_ERRORS, error_responses, generation_error
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
@@ -29,7 +28,7 @@ OPEN, CLOSE = "<think>\n", "\n</think>\n\n"  # around a thought inside the conte
     200: {"model": ChatCompletion, "content": {"text/event-stream": {}}, "description": "A completion, or its stream"}})
 async def chat_completions(body: ChatRequest, request: Request, serving: State) -> Response:
     # A stream response notices by itself that its client has disconnected.
-    return await (create(body, serving) if body.stream else cancel_on_disconnect(request, create(body, serving)))
+    return await (create(body, serving) if body.stream else cancel_on_disconnect(request.receive, create(body, serving)))
 
 
 async def create(body: ChatRequest, serving: Serving) -> Response:
@@ -39,7 +38,7 @@ async def create(body: ChatRequest, serving: Serving) -> Response:
     running = replace(plan, params=replace(plan.params, n=body.n_thoughts)) if voting else plan
     name = f"chatcmpl-{secrets.token_hex(12)}"
     reply = ChatReply(body, plan, options, serving.service.start(served, running, name))
-    return await respond(reply, body, serving)
+    return await reply.respond(serving.streams)
 
 
 class ChatChunkBuilder:
@@ -94,15 +93,12 @@ class ChatChunkBuilder:
         return {"content": content, "refusal": None} if content else None
 
 
-class ChatReply:
-    """The answer to one request, as a stream of chunks or as a whole."""
-
+class ChatReply(Reply):
     def __init__(self, body: ChatRequest, plan: GenerationPlan, options: GenerationOptions, handle: GenerationHandle):
-        self.body, self.plan, self.options, self.handle = body, plan, options, handle
-        self.id, self.served, self.created = handle.name, handle.served, int(time.time())
-        self.wholes = [CollectedReply() for _ in range(handle.plan.params.n)]
+        super().__init__(body, handle)
+        self.plan, self.options = plan, options
         self.verdict: VoteResult | None = None
-        self._chunk_head = encode_json(self._head("chat.completion.chunk"))[:-1] + ","  # the same in all chunks
+        self._chunk_head = encode_json(self.head("chat.completion.chunk"))[:-1] + ","  # the same in all chunks
 
     async def deltas(self) -> AsyncIterator[Delta]:
         """With voting, only one at the end: a whole reply of the majority.
@@ -110,25 +106,25 @@ class ChatReply:
         Raises:
             ApiError: the generation failed.
         """
-        voting = len(self.wholes) > self.plan.params.n
+        voting = len(self.replies) > self.plan.params.n
         async with self.handle:
             async for deltas in self.handle:
                 for delta in deltas:
                     if delta.finish_reason in ("error", "abort"):
                         raise generation_error(delta)
-                    self.wholes[delta.index].add(delta)
+                    self.replies[delta.index].add(delta)
                     if not voting:
                         yield delta
         if voting:
-            self.verdict = await asyncio.to_thread(tally, [whole.answer for whole in self.wholes])
-            chosen = self.wholes[self.verdict.index]
+            self.verdict = await asyncio.to_thread(tally, [reply.answer for reply in self.replies])
+            chosen = self.replies[self.verdict.index]
             yield Delta(0, chosen.thought, chosen.answer, finish_reason=chosen.finish_reason, warnings=chosen.warnings)
         self._warm_prefix()
 
     def _warm_prefix(self) -> None:
         """The next turn's prompt will begin with this turn."""
         if self.plan.params.n == 1 and not self.body.documents and not self.body.tools:
-            answer = self.wholes[self.verdict.index if self.verdict else 0].answer
+            answer = self.replies[self.verdict.index if self.verdict else 0].answer
             messages = [*self.body.told, {"role": "assistant", "content": answer}]
             self.handle.service.prepare(self.served, messages, self.options.told)
 
@@ -144,11 +140,11 @@ class ChatReply:
         choices = [{"index": index, "message": merge_deltas(deltas[index]), "finish_reason": builder.finish_reason,
                     "logprobs": {"content": logprobs[index], "refusal": None} if self.body.logprobs else None}
                    for index, builder in enumerate(builders)]
-        return ChatCompletion(**self._head("chat.completion"), choices=choices, usage=self.usage, timings=self.timings,
+        return ChatCompletion(**self.head("chat.completion"), choices=choices, usage=self.usage, timings=self.timings,
                               **_warning(warnings), **self._applied, **self._agreement)
 
     async def events(self) -> AsyncIterator[str]:
-        """The stream's chunks, as JSON (plain dicts: a model for each token would cost more than all else here)."""
+        """The stream's chunks as JSON. They are plain dicts, not models: one is made for each token."""
         include_usage, more = self.body.include_usage, self._applied
         builders = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
         for index in range(len(builders)):
@@ -169,19 +165,6 @@ class ChatReply:
     def _chunk(self, index: int, delta: dict, finish_reason: str | None = None, logprobs: dict | None = None, **more) -> str:
         choice = {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": logprobs}
         return self._chunk_head + encode_json({"choices": [choice]} | more)[1:]
-
-    def _head(self, kind: str) -> dict:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.served.id,
-                "system_fingerprint": FINGERPRINT}
-
-    @property
-    def usage(self) -> Usage:
-        generated, thought = (sum(counts) for counts in zip(*((w.generated, w.thought_tokens) for w in self.wholes)))
-        return usage(len(self.plan.prompt), generated, thought, self.handle.cached_tokens)
-
-    @property
-    def timings(self) -> Timings:
-        return timings(self.handle, len(self.plan.prompt), sum(whole.generated for whole in self.wholes))
 
     @property
     def _applied(self) -> dict:

@@ -1,11 +1,10 @@
 """What all endpoints share: the server's state, the base of request bodies, sampling fields, usage and timings."""
 
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse, Response
@@ -16,6 +15,7 @@ from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.files import read_json
 from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
+from spoutnik.generation.voting import CollectedReply
 from spoutnik.serve.api.schemas import Timings, Usage
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings
@@ -141,37 +141,44 @@ def generation_defaults(folder: Path) -> dict[str, float]:
     return {name: config[name] for name in names if config.get(name) is not None}
 
 
-class Reply(Protocol):
-    """A generation as one endpoint returns it: whole, or as the data of a stream's events."""
+class Reply:
+    """The answer of a generating endpoint: whole, a model from `complete`, or the data of a stream's events, from `events`."""
 
-    id: str
+    def __init__(self, body: Sampling, handle: GenerationHandle):
+        self.body, self.handle, self.id, self.served, self.created = body, handle, handle.name, handle.served, int(time.time())
+        self.replies = [CollectedReply() for _ in handle.job.choices]
 
-    async def complete(self) -> BaseModel: ...
+    async def respond(self, streams: StreamRegistry) -> Response:
+        headers = {"X-Request-Id": self.id}
+        if self.body.stream:
+            return streams.open(self.id, self.events(), bool(self.body.resumable), headers)
+        return JSONResponse((await self.complete()).model_dump(exclude_unset=True), headers=headers)
 
-    def events(self) -> AsyncIterator[str]: ...
+    def head(self, object: str) -> dict:
+        return {"id": self.id, "object": object, "created": self.created, "model": self.served.id,
+                "system_fingerprint": FINGERPRINT}
 
+    @property
+    def _counts(self) -> tuple[int, int]:
+        """Tokens of the prompt, and generated ones."""
+        return len(self.handle.plan.prompt), sum(reply.generated for reply in self.replies)
 
-async def respond(reply: Reply, body: Sampling, serving: Serving) -> Response:
-    headers = {"X-Request-Id": reply.id}
-    if body.stream:
-        return serving.streams.open(reply.id, reply.events(), bool(body.resumable), headers)
-    return JSONResponse((await reply.complete()).model_dump(exclude_unset=True), headers=headers)
+    @property
+    def usage(self) -> Usage:
+        (prompt, generated), thought = self._counts, sum(reply.thought_tokens for reply in self.replies)
+        return Usage(prompt_tokens=prompt, completion_tokens=generated, total_tokens=prompt + generated,
+                     prompt_tokens_details={"cached_tokens": self.handle.cached_tokens},
+                     # The sentence that closes a thought was not generated, so it is not billed as thought either.
+                     completion_tokens_details={"reasoning_tokens": min(thought, generated)})
 
-
-def usage(prompt: int, generated: int, thought: int, cached: int) -> Usage:
-    return Usage(prompt_tokens=prompt, completion_tokens=generated, total_tokens=prompt + generated,
-                 prompt_tokens_details={"cached_tokens": cached},
-                 # The sentence that closes a thought was not generated, so it is not billed as thought either.
-                 completion_tokens_details={"reasoning_tokens": min(thought, generated)})
-
-
-def timings(handle: GenerationHandle, prompt: int, generated: int) -> Timings:
-    """Speeds, named as in llama.cpp's server. The first tokens come with the prompt."""
-    first = handle.first_token_seconds or 0.0
-    later, computed = time.perf_counter() - handle.began - first, prompt - handle.cached_tokens
-    return Timings(cache_n=handle.cached_tokens, prompt_n=computed, prompt_ms=round(1000 * first, 3),
-                   prompt_per_second=round(computed / max(first, 1e-6), 2), predicted_n=generated,
-                   predicted_ms=round(1000 * later, 3), predicted_per_second=round(generated / max(later, 1e-6), 2))
+    @property
+    def timings(self) -> Timings:
+        """Speeds, named as in llama.cpp's server. The first tokens come with the prompt."""
+        (prompt, generated), cached, first = self._counts, self.handle.cached_tokens, self.handle.first_token_seconds or 0.0
+        later, computed = time.perf_counter() - self.handle.began - first, prompt - cached
+        return Timings(cache_n=cached, prompt_n=computed, prompt_ms=round(1000 * first, 3),
+                       prompt_per_second=round(computed / max(first, 1e-6), 2), predicted_n=generated,
+                       predicted_ms=round(1000 * later, 3), predicted_per_second=round(generated / max(later, 1e-6), 2))
 
 
 def encode_prompt(tokenizer: Tokenizer, text: str, start: bool, parse_special: bool) -> tuple[list[int], int]:

@@ -2,7 +2,6 @@
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -18,9 +17,8 @@ from spoutnik.generation.completion import CompletionPlan, Completions
 from spoutnik.generation.generation import Delta
 from spoutnik.generation.options import ContextOverflow, longest, places
 from spoutnik.generation.service import GenerationHandle, ServedModel
-from spoutnik.generation.voting import CollectedReply
 from spoutnik.serve.api import schemas
-from spoutnik.serve.api.common import FINGERPRINT, Sampling, Serving, State, encode_prompt, respond, timings, usage
+from spoutnik.serve.api.common import Reply, Sampling, Serving, State, encode_prompt
 from spoutnik.serve.api.logprobs import text_logprobs
 from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses, generation_error
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
@@ -66,14 +64,14 @@ class Prompt:
 @router.post("/completions", responses=error_responses(*GENERATION_ERRORS) | {
     200: {"model": schemas.Completion, "content": {"text/event-stream": {}}, "description": "Completions, or their stream"}})
 async def completions(body: CompletionRequest, request: Request, serving: State) -> Response:
-    return await cancel_on_disconnect(request, create(body, serving))
+    return await cancel_on_disconnect(request.receive, create(body, serving))
 
 
 async def create(body: CompletionRequest, serving: Serving) -> Response:
     served = await serving.model(body.model)
     prompts, plan = await asyncio.to_thread(plan_of, body, served)
     handle = serving.service.start(served, plan, f"cmpl-{secrets.token_hex(12)}", Completions)
-    return await respond(CompletionReply(body, served, prompts, handle), body, serving)
+    return await CompletionReply(body, prompts, handle).respond(serving.streams)
 
 
 def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt], CompletionPlan]:
@@ -108,14 +106,11 @@ def _read_prompt(prompt: str | list[int], body: CompletionRequest, served: Serve
     return Prompt(served.tokenizer.decode(valid, keep_special=True), prompt)
 
 
-class CompletionReply:
-    """The answer to one request, as a stream of chunks or as a whole."""
-
-    def __init__(self, body: CompletionRequest, served: ServedModel, prompts: list[Prompt], handle: GenerationHandle):
-        self.body, self.served, self.prompts, self.handle = body, served, prompts, handle
-        self.id, self.n, self.created = handle.name, handle.plan.params.n, int(time.time())
-        self.collected = [CollectedReply() for _ in range(len(prompts) * self.n)]
-        self._lengths = [0] * len(self.collected)  # of the texts so far
+class CompletionReply(Reply):
+    def __init__(self, body: CompletionRequest, prompts: list[Prompt], handle: GenerationHandle):
+        super().__init__(body, handle)
+        self.prompts, self.n = prompts, handle.plan.params.n
+        self._lengths = [0] * len(self.replies)  # of the texts so far
         self._started: set[int] = set()
 
     async def deltas(self) -> AsyncIterator[Delta]:
@@ -126,24 +121,24 @@ class CompletionReply:
                         raise generation_error(delta)
                     if self.body.max_tokens == 0:
                         delta = Delta(delta.index, finish_reason="length")
-                    self.collected[delta.index].add(delta)
+                    self.replies[delta.index].add(delta)
                     yield delta
 
     async def complete(self) -> schemas.Completion:
-        parts: list[list[dict]] = [[] for _ in self.collected]
+        parts: list[list[dict]] = [[] for _ in self.replies]
         async for delta in self.deltas():
             parts[delta.index].append(self._choice(delta))
-        return schemas.Completion(**self._head(), choices=[_merge_parts(choice) for choice in parts], usage=self._usage,
-                                  timings=self._timings)
+        choices = [_merge_parts(choice) for choice in parts]
+        return schemas.Completion(**self.head("text_completion"), choices=choices, usage=self.usage, timings=self.timings)
 
     async def events(self) -> AsyncIterator[str]:
-        left = len(self.collected)
+        left = len(self.replies)
         async for delta in self.deltas():
             left -= delta.finish_reason is not None
-            more = {} if left else {"timings": self._timings.model_dump()}
-            yield encode_json(self._head() | {"choices": [self._choice(delta)]} | more)
+            more = {} if left else {"timings": self.timings.model_dump()}
+            yield encode_json(self.head("text_completion") | {"choices": [self._choice(delta)]} | more)
         if self.body.include_usage:
-            yield encode_json(self._head() | {"choices": [], "usage": self._usage.model_dump()})
+            yield encode_json(self.head("text_completion") | {"choices": [], "usage": self.usage.model_dump()})
         yield "[DONE]"
 
     def _choice(self, delta: Delta) -> dict:
@@ -161,23 +156,6 @@ class CompletionReply:
             logprobs = text_logprobs(self.served.tokenizer, ids, candidates, self._lengths[delta.index], hidden)
         self._lengths[delta.index] += len(text)
         return {"index": delta.index, "text": text, "logprobs": logprobs, "finish_reason": delta.finish_reason}
-
-    def _head(self) -> dict:
-        return {"id": self.id, "object": "text_completion", "created": self.created, "model": self.served.id,
-                "system_fingerprint": FINGERPRINT}
-
-    @property
-    def _counts(self) -> tuple[int, int]:
-        """Tokens of the prompts, and generated ones."""
-        return sum(len(prompt.ids) for prompt in self.prompts), sum(reply.generated for reply in self.collected)
-
-    @property
-    def _usage(self) -> schemas.Usage:
-        return usage(*self._counts, 0, self.handle.cached_tokens)
-
-    @property
-    def _timings(self) -> schemas.Timings:
-        return timings(self.handle, *self._counts)
 
 
 def _merge_parts(parts: list[dict]) -> dict:

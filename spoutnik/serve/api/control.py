@@ -7,7 +7,7 @@ from fastapi.responses import Response
 from pydantic import Field
 
 from spoutnik.generation.generation import Generation
-from spoutnik.serve.api.common import Body, Serving, State
+from spoutnik.serve.api.common import Body, State
 from spoutnik.serve.api.schemas import Control
 from spoutnik.serve.errors import ApiError, error_responses
 
@@ -27,15 +27,11 @@ class NamedControlRequest(ControlRequest):
 @router.post("/chat/completions/control", responses=error_responses(400, 401, 404, 409, 413, 415))
 async def control_named(body: NamedControlRequest, serving: State) -> Control:
     """As `/chat/completions/{id}/control`, where llama.cpp has it."""
-    return await steer(body.id, body, serving)
+    return await control(body.id, body, serving)
 
 
 @router.post("/chat/completions/{id}/control", responses=error_responses(400, 401, 404, 409, 413, 415))
 async def control(id: str, body: ControlRequest, serving: State) -> Control:
-    return await steer(id, body, serving)
-
-
-async def steer(id: str, body: ControlRequest, serving: Serving) -> Control:
     handle = serving.service.active.get(id)
     if handle is None or not isinstance(handle.job, Generation):
         raise ApiError(404, f"id = {id!r}: no reply of that id is under way.", "id")

@@ -37,7 +37,7 @@ class EmbeddingRequest(Body):
 
 @router.post("/embeddings", responses=error_responses(*GENERATION_ERRORS), response_model=EmbeddingList)
 async def embeddings(body: EmbeddingRequest, request: Request, serving: State) -> Response:
-    return await cancel_on_disconnect(request, create(body, serving))
+    return await cancel_on_disconnect(request.receive, create(body, serving))
 
 
 async def create(body: EmbeddingRequest, serving: Serving) -> Response:

@@ -14,11 +14,9 @@ MIN_LOGPROB = -9999.0  # JSON has no minus infinity
 def _byte_characters() -> dict[str, int]:
     """GPT-2's characters for bytes in byte-level vocabularies: Latin-1's printable ones stand for themselves, those from 256
     on for the other bytes, in order."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = sorted(set(range(256)).difference(printable))
-    table = {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
-    assert set(table) == set(ByteLevel.alphabet())
-    return table
+    characters = sorted(ByteLevel.alphabet())
+    printable = {character: ord(character) for character in characters if ord(character) < 256}
+    return printable | dict(zip(characters[len(printable):], sorted(set(range(256)).difference(printable.values()))))
 
 
 BYTES = _byte_characters()

@@ -12,7 +12,7 @@ from spoutnik.generation.generation import Delta
 from spoutnik.serve.api import schemas
 from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
 from spoutnik.serve.api.chat_request import plan_of
-from spoutnik.serve.api.common import Serving, State, respond
+from spoutnik.serve.api.common import Reply, Serving, State
 from spoutnik.serve.api.responses_request import ResponsesRequest, rename_fields
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error, error_responses
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
@@ -23,7 +23,7 @@ router = APIRouter()
 @router.post("/responses", responses=error_responses(*GENERATION_ERRORS) | {
     200: {"model": schemas.Response, "content": {"text/event-stream": {}}, "description": "A response, or its events"}})
 async def responses(body: ResponsesRequest, request: Request, serving: State) -> Response:
-    return await cancel_on_disconnect(request, create(body, serving))
+    return await cancel_on_disconnect(request.receive, create(body, serving))
 
 
 async def create(body: ResponsesRequest, serving: Serving) -> Response:
@@ -33,15 +33,14 @@ async def create(body: ResponsesRequest, serving: Serving) -> Response:
     except UserError as error:
         raise rename_fields(error) from error
     handle = serving.service.start(served, plan, f"resp_{secrets.token_hex(24)}")
-    return await respond(ResponseReply(body, ChatReply(chat, plan, options, handle)), body, serving)
+    return await ResponseReply(body, ChatReply(chat, plan, options, handle)).respond(serving.streams)
 
 
-class ResponseReply:
-    """The answer to one request, as a stream of events or as a whole."""
-
-    def __init__(self, body: ResponsesRequest, reply: ChatReply):
-        self.body, self.reply, self.output = body, reply, Output()
-        self.id, self.status, self.error, self.warnings = reply.id, "in_progress", None, []
+class ResponseReply(Reply):
+    def __init__(self, body: ResponsesRequest, chat: ChatReply):
+        super().__init__(body, chat.handle)
+        self.chat, self.output = chat, Output()
+        self.status, self.error, self.warnings = "in_progress", None, []
 
     async def complete(self) -> schemas.Response:
         async for _ in self._output_events():
@@ -69,8 +68,8 @@ class ResponseReply:
         return {"type": f"response.{kind}", "response": self.response.model_dump(exclude_unset=True)}
 
     async def _output_events(self) -> AsyncIterator[dict]:
-        builder = ChatChunkBuilder(self.reply.body, self.reply.served)
-        async for delta in self.reply.deltas():
+        builder = ChatChunkBuilder(self.chat.body, self.served)
+        async for delta in self.chat.deltas():
             self.warnings += delta.warnings
             for event in self._delta_events(builder, delta):
                 yield event
@@ -89,13 +88,13 @@ class ResponseReply:
 
     @property
     def response(self) -> schemas.Response:
-        body, params = self.body, self.reply.plan.params
+        body, params = self.body, self.chat.plan.params
         fields = body.model_dump(by_alias=True, exclude_unset=True)
         fields = {name: value for name, value in fields.items() if value is not None}
         finished = self.status in ("completed", "incomplete")
         return schemas.Response(
-            id=self.id, object="response", created_at=self.reply.created, status=self.status, model=self.reply.served.id,
-            output=self.output.items, error=self.error, usage=self._usage if finished else None,
+            id=self.id, object="response", created_at=self.created, status=self.status, model=self.served.id,
+            output=self.output.items, error=self.error, usage=self._response_usage if finished else None,
             incomplete_details={"reason": "max_output_tokens"} if self.status == "incomplete" else None,
             instructions=body.instructions, metadata=fields.get("metadata", {}), max_output_tokens=params.max_tokens,
             parallel_tool_calls=body.parallel_tool_calls is not False, previous_response_id=None, background=False,
@@ -106,8 +105,8 @@ class ResponseReply:
             **({"warning": " ".join(dict.fromkeys(self.warnings))} if self.warnings else {}))
 
     @property
-    def _usage(self) -> schemas.ResponseUsage:
-        usage = self.reply.usage
+    def _response_usage(self) -> schemas.ResponseUsage:
+        usage = self.chat.usage
         return schemas.ResponseUsage(
             input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens, total_tokens=usage.total_tokens,
             input_tokens_details={"cached_tokens": usage.prompt_tokens_details.cached_tokens, "cache_write_tokens": 0},

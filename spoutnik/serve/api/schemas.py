@@ -1,8 +1,4 @@
-"""Response models, named as in OpenAI's client. A field with a default may be left out; our own fields come last.
-
-Models are returned with exactly the keys that they were made with (`exclude_unset`): `extra="forbid"` makes a key that the
-OpenAPI document does not have an error.
-"""
+"""Response models, named as in OpenAI's client. A field with a default may be left out; our own fields come last."""
 
 from typing import Any, Literal
 
@@ -12,10 +8,10 @@ FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 class Schema(BaseModel):
+    """Unknown keys are errors, so that answers have no key that the OpenAPI document lacks."""
+
     model_config = ConfigDict(extra="forbid")
 
-
-# -------------------------------------------------------------------------------------------------------- errors, health
 
 class ErrorObject(Schema):
     message: str
@@ -32,12 +28,6 @@ class Health(Schema):
     status: Literal["ok"]
     live: int
 
-
-class Version(Schema):
-    version: str
-
-
-# --------------------------------------------------------------------------------------------------------------- chat
 
 class PromptTokensDetails(Schema):
     cached_tokens: int
@@ -56,7 +46,7 @@ class Usage(Schema):
 
 
 class Timings(Schema):
-    """Of llama.cpp's server."""
+    """Named as in llama.cpp's server."""
 
     cache_n: int
     prompt_n: int
@@ -115,7 +105,7 @@ class RunnerUp(Schema):
 
 
 class Head(Schema):
-    """What completions and their chunks begin with."""
+    """Fields that both kinds of completions begin with."""
 
     id: str
     object: str
@@ -135,53 +125,11 @@ class ChatCompletion(Head):
     runners_up: list[RunnerUp] | None = None
 
 
-class FunctionCallDelta(Schema):
-    name: str | None = None
-    arguments: str
-
-
-class ToolCallDelta(Schema):
-    index: int
-    id: str | None = None
-    type: Literal["function"] | None = None
-    function: FunctionCallDelta
-
-
-class ChoiceDelta(Schema):
-    role: Literal["assistant"] | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    content: str | None = None
-    tool_calls: list[ToolCallDelta] | None = None
-
-
-class ChunkChoice(Schema):
-    index: int
-    delta: ChoiceDelta
-    finish_reason: FinishReason | None
-    logprobs: ChoiceLogprobs | None
-
-
-class ChatCompletionChunk(Head):
-    """One event of a stream. Chunks are made as plain dicts, at every token; this is their form."""
-
-    object: Literal["chat.completion.chunk"]
-    choices: list[ChunkChoice]
-    usage: Usage | None = None
-    timings: Timings | None = None
-    warning: str | None = None
-    applied: dict[str, Any] | None = None
-    agreement: float | None = None
-    runners_up: list[RunnerUp] | None = None
-
-
 class Control(Schema):
     id: str
     action: str
     success: Literal[True]
 
-
-# --------------------------------------------------------------------------------------------------------- completions
 
 class Logprobs(Schema):
     tokens: list[str]
@@ -204,33 +152,19 @@ class Completion(Head):
     timings: Timings
 
 
-class CompletionChunkChoice(CompletionChoice):
-    finish_reason: FinishReason | None
-
-
-class CompletionChunk(Head):
-    """One event of a stream; a plain dict, like a ChatCompletionChunk."""
-
-    object: Literal["text_completion"]
-    choices: list[CompletionChunkChoice]
-    usage: Usage | None = None
-    timings: Timings | None = None
-
-
-# ----------------------------------------------------------------------------------------------------------- responses
-
-ItemStatus = Literal["in_progress", "completed", "incomplete"]
-
-
 class ResponseReasoningText(Schema):
     type: Literal["reasoning_text"]
     text: str
 
 
-class ResponseReasoningItem(Schema):
+class ResponseItem(Schema):
     id: str
+    type: str
+    status: Literal["in_progress", "completed", "incomplete"]
+
+
+class ResponseReasoningItem(ResponseItem):
     type: Literal["reasoning"]
-    status: ItemStatus
     summary: list[Any]
     content: list[ResponseReasoningText]
 
@@ -242,18 +176,14 @@ class ResponseOutputText(Schema):
     logprobs: list[TokenLogprob]
 
 
-class ResponseOutputMessage(Schema):
-    id: str
+class ResponseOutputMessage(ResponseItem):
     type: Literal["message"]
-    status: ItemStatus
     role: Literal["assistant"]
     content: list[ResponseOutputText]
 
 
-class ResponseFunctionToolCall(Schema):
-    id: str
+class ResponseFunctionToolCall(ResponseItem):
     type: Literal["function_call"]
-    status: ItemStatus
     call_id: str
     name: str
     arguments: str
@@ -306,8 +236,6 @@ class Response(Schema):
     tool_choice: str | dict[str, Any]
     warning: str | None = None
 
-
-# ---------------------------------------------------------------------------------------------- embeddings, models, tokens
 
 class Embedding(Schema):
     object: Literal["embedding"]
