@@ -1,7 +1,6 @@
 """Who may ask what: API keys, hosts, origins, sizes and rates of requests.
 
-Pure ASGI middleware in front of everything: it reads headers, and passes streams and disconnects through untouched. It logs
-nothing, so that neither keys nor conversations can end up in a log.
+Pure ASGI middleware, which passes streams and disconnects through untouched. It logs neither keys nor conversations.
 """
 
 import logging
@@ -132,11 +131,10 @@ class AuthMiddleware:
                 send = _with_security_headers(send)
                 receive = await _buffer_body(request, receive, self.settings.max_body_bytes)
                 app = self.login if scope["path"] == "/login" else app
-        except RunError as error:  # the file of keys
-            log.error("%s", error)
-            await _refuse(ApiError(503, "the server's API keys cannot be read; its log says why."), scope, receive, send)
-            return
-        except ApiError as error:
+        except (ApiError, RunError) as error:
+            if isinstance(error, RunError):  # the file of keys
+                log.error("%s", error)
+                error = ApiError(503, "the server's API keys cannot be read; its log says why.")
             await _refuse(error, scope, receive, send)
             return
         token = _caller.set(caller)
@@ -146,11 +144,7 @@ class AuthMiddleware:
             _caller.reset(token)
 
     def _authorize(self, request: HTTPConnection) -> Caller | None:
-        """Who is asking; None on paths without limits.
-
-        Raises:
-            ApiError: the request may not be served.
-        """
+        """Who is asking, None on paths without limits. Raises ApiError if the request may not be served."""
         key_required, path = self.key_required, request.scope["path"]
         self._check_header_size(request)
         if not key_required:
@@ -195,13 +189,11 @@ class AuthMiddleware:
         name = None if key is None else key.name
         caller = self._callers.get(name)
         if caller is None or caller.key != key:
-            own, default = key or self.settings, self.settings
-            caller = self._callers[name] = Caller(key, self._bucket(own.requests_per_minute or default.requests_per_minute),
-                                                  self._bucket(own.tokens_per_minute or default.tokens_per_minute))
+            limits = [getattr(key, limit, None) or getattr(self.settings, limit)
+                      for limit in ("requests_per_minute", "tokens_per_minute")]
+            caller = Caller(key, *(limit and TokenBucket(limit, self.clock) for limit in limits))
+            self._callers[name] = caller
         return caller
-
-    def _bucket(self, per_minute: int | None) -> TokenBucket | None:
-        return None if per_minute is None else TokenBucket(per_minute, self.clock)
 
 
 def _check_host(request: HTTPConnection) -> None:

@@ -40,11 +40,8 @@ class Key:
 
 
 class Keys:
-    """The keys in a JSON file. Other processes may change it, so each method looks at it again.
-
-    Raises (all methods):
-        RunError: the file is damaged or cannot be written.
-    """
+    """The keys in a JSON file. Other processes may change it, so each method looks at it again. All raise RunError if the file
+    is damaged or cannot be written."""
 
     def __init__(self, path: Path):
         self.path = Path(path)

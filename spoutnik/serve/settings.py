@@ -6,13 +6,10 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings of `spoutnik serve`.
-
-    host, port: where it listens. data: the folder of keys, history and feedback.
-    require_key: every request needs an API key (the page asks for one too).
-    max_queue: generations that run or wait. max_body_bytes, max_header_bytes: of a request.
-    requests_per_minute, tokens_per_minute: of each key, None for no limit.
-    cors_origins: web pages of other origins that may call the API.
+    """host, port: where it listens. data: the folder of keys, history and feedback. require_key: every request needs an API
+        key (the page asks for one too).
+    max_queue: generations that run or wait. max_body_bytes, max_header_bytes: of a request. requests_per_minute,
+        tokens_per_minute: of each key, None for no limit. cors_origins: pages of other origins that may call the API.
     log_prompts: prompts and answers may be written to the log. history: the page keeps conversations. passphrase: encrypts
         them. page: the chat page is served.
     ping_seconds: a stream that has no event for so long sends a ping. resume_seconds: a stream that was cut off can be resumed

@@ -37,11 +37,7 @@ async def wait_for_disconnect(receive: Receive) -> None:
 
 
 async def cancel_on_disconnect(receive: Receive, work: Coroutine[object, object, Result]) -> Result:
-    """The work's result. The work is cancelled when the client disconnects before.
-
-    Raises:
-        ApiError: the client has disconnected; nobody will read it.
-    """
+    """The work's result. If the client disconnects before, the work is cancelled and ApiError raised: nobody will read it."""
     working, disconnect = asyncio.create_task(work), asyncio.create_task(wait_for_disconnect(receive))
     try:
         await asyncio.wait({working, disconnect}, return_when=asyncio.FIRST_COMPLETED)

@@ -13,17 +13,13 @@ MAX_FINISHED, MAX_FINISHED_BYTES = 1024, 64 << 20  # of all finished streams tog
 
 
 class StreamRecording:
-    """The events of one generation.
-
-    resumable: it goes on when its client disconnects. finished: no event follows. last_used: when it last had a reader or an
-    event.
-    """
+    """The events of one generation. resumable: it goes on when its client disconnects."""
 
     def __init__(self, name: str, resumable: bool):
         self.name, self.resumable = name, resumable
         self.start = self.size = self.readers = 0  # number of the first event kept; bytes
         self.finished = False
-        self.last_used = time.monotonic()
+        self.last_used = time.monotonic()  # by a reader or a new event
         self.task: asyncio.Task | None = None
         self._events: deque[bytes] = deque()
         self._waiters: list[asyncio.Future[bool]] = []
@@ -104,8 +100,7 @@ class StreamRegistry:
 
     def open(self, name: str, events: AsyncIterator[str], resumable: bool = False,
              headers: Mapping[str, str] | None = None) -> EventStreamResponse:
-        """Starts to record the events. The response is for the client that asked for them, whose disconnect ends the
-        generation if it is not resumable."""
+        """Records the events. The response is for the client that asked for them: its disconnect ends what is not resumable."""
         self._opened += 1
         if self._opened > MAX_FINISHED // 8 or time.monotonic() > self._evicted + 1.0:  # not for each of hundreds a second
             self._evict()
@@ -114,11 +109,7 @@ class StreamRegistry:
         return self._response(recording, 0, headers or {}, owner=True)
 
     def resume(self, name: str, start: int) -> EventStreamResponse:
-        """From event number `start` on.
-
-        Raises:
-            ApiError: there is no such stream (any more).
-        """
+        """From event number `start` on. Raises ApiError if there is no such stream (any more)."""
         self._evict()
         if name not in self.recordings:
             raise ApiError(404, f"id = {name!r}: there is no such stream. It is kept for {self.seconds:g} s after its end.",
@@ -127,10 +118,7 @@ class StreamRegistry:
 
     def _response(self, recording: StreamRecording, start: int, headers: Mapping[str, str],
                   owner: bool = False) -> EventStreamResponse:
-        def on_disconnect() -> None:
-            if owner and not recording.resumable:
-                recording.task.cancel()
-
+        on_disconnect = recording.task.cancel if owner and not recording.resumable else lambda: None
         return EventStreamResponse(recording.follow(start, self.ping_seconds), on_disconnect, headers)
 
     def _evict(self) -> None:

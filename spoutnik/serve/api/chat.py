@@ -88,24 +88,19 @@ class ChatChunkBuilder:
             text, self._thought_open = text + CLOSE, False
         return text
 
-    def logprobs(self, delta: Delta) -> dict | None:
-        content = chat_logprobs(self.tokenizer, delta.ids, delta.top_logprobs, self.top_logprobs)
-        return {"content": content, "refusal": None} if content else None
+    def logprobs(self, delta: Delta) -> list[dict]:
+        return chat_logprobs(self.tokenizer, delta.ids, delta.top_logprobs, self.top_logprobs)
 
 
 class ChatReply(Reply):
     def __init__(self, body: ChatRequest, plan: GenerationPlan, options: GenerationOptions, handle: GenerationHandle):
         super().__init__(body, handle)
         self.plan, self.options = plan, options
-        self.verdict: VoteResult | None = None
+        self.vote_result: VoteResult | None = None
         self._chunk_head = encode_json(self.head("chat.completion.chunk"))[:-1] + ","  # the same in all chunks
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """With voting, only one at the end: a whole reply of the majority.
-
-        Raises:
-            ApiError: the generation failed.
-        """
+        """With voting, only one at the end: a reply of the majority. Raises ApiError if the generation failed."""
         voting = len(self.replies) > self.plan.params.n
         async with self.handle:
             async for deltas in self.handle:
@@ -116,16 +111,16 @@ class ChatReply(Reply):
                     if not voting:
                         yield delta
         if voting:
-            self.verdict = await asyncio.to_thread(tally, [reply.answer for reply in self.replies])
-            chosen = self.replies[self.verdict.index]
+            self.vote_result = await asyncio.to_thread(tally, [reply.answer for reply in self.replies])
+            chosen = self.replies[self.vote_result.index]
             yield Delta(0, chosen.thought, chosen.answer, finish_reason=chosen.finish_reason, warnings=chosen.warnings)
         self._warm_prefix()
 
     def _warm_prefix(self) -> None:
         """The next turn's prompt will begin with this turn."""
         if self.plan.params.n == 1 and not self.body.documents and not self.body.tools:
-            answer = self.replies[self.verdict.index if self.verdict else 0].answer
-            messages = [*self.body.told, {"role": "assistant", "content": answer}]
+            answer = self.replies[self.vote_result.index if self.vote_result else 0].answer
+            messages = [*self.body.template_messages, {"role": "assistant", "content": answer}]
             self.handle.service.prepare(self.served, messages, self.options.told)
 
     async def complete(self) -> ChatCompletion:
@@ -135,13 +130,13 @@ class ChatReply(Reply):
         warnings: list[str] = []
         async for delta in self.deltas():
             deltas[delta.index].append(builders[delta.index].feed(delta))
-            logprobs[delta.index] += (builders[delta.index].logprobs(delta) or {"content": []})["content"]
+            logprobs[delta.index] += builders[delta.index].logprobs(delta)
             warnings += delta.warnings
         choices = [{"index": index, "message": merge_deltas(deltas[index]), "finish_reason": builder.finish_reason,
                     "logprobs": {"content": logprobs[index], "refusal": None} if self.body.logprobs else None}
                    for index, builder in enumerate(builders)]
         return ChatCompletion(**self.head("chat.completion"), choices=choices, usage=self.usage, timings=self.timings,
-                              **_warning(warnings), **self._applied, **self._agreement)
+                              **warning_field(warnings), **self._applied, **self._agreement)
 
     async def events(self) -> AsyncIterator[str]:
         """The stream's chunks as JSON. They are plain dicts, not models: one is made for each token."""
@@ -151,7 +146,7 @@ class ChatReply(Reply):
             yield self._chunk(index, {"role": "assistant", "content": ""}, **more)
         async for delta in self.deltas():
             builder = builders[delta.index]
-            fields, logprobs, more = builder.feed(delta), builder.logprobs(delta), _warning(delta.warnings)
+            fields, logprobs, more = builder.feed(delta), builder.logprobs(delta), warning_field(delta.warnings)
             if fields or logprobs or more:
                 yield self._chunk(delta.index, fields, logprobs=logprobs, **more)
             if builder.finish_reason is not None:
@@ -162,8 +157,9 @@ class ChatReply(Reply):
             yield self._chunk_head + encode_json({"choices": [], "usage": self.usage.model_dump()})[1:]
         yield "[DONE]"
 
-    def _chunk(self, index: int, delta: dict, finish_reason: str | None = None, logprobs: dict | None = None, **more) -> str:
-        choice = {"index": index, "delta": delta, "finish_reason": finish_reason, "logprobs": logprobs}
+    def _chunk(self, index: int, delta: dict, finish_reason: str | None = None, logprobs: list | None = None, **more) -> str:
+        choice = {"index": index, "delta": delta, "finish_reason": finish_reason,
+                  "logprobs": {"content": logprobs, "refusal": None} if logprobs else None}
         return self._chunk_head + encode_json({"choices": [choice]} | more)[1:]
 
     @property
@@ -172,10 +168,10 @@ class ChatReply(Reply):
 
     @property
     def _agreement(self) -> dict:
-        if self.verdict is None:
+        if self.vote_result is None:
             return {}
-        runners_up = [{"answer": answer, "votes": votes} for answer, votes in self.verdict.runners_up]
-        return {"agreement": self.verdict.agreement, "runners_up": runners_up}
+        runners_up = [{"answer": answer, "votes": votes} for answer, votes in self.vote_result.runners_up]
+        return {"agreement": self.vote_result.agreement, "runners_up": runners_up}
 
 
 def merge_deltas(deltas: list[dict]) -> dict:
@@ -191,5 +187,5 @@ def merge_deltas(deltas: list[dict]) -> dict:
     return message
 
 
-def _warning(warnings: list[str]) -> dict:
+def warning_field(warnings: list[str]) -> dict:
     return {"warning": " ".join(dict.fromkeys(warnings))} if warnings else {}

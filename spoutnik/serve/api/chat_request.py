@@ -53,8 +53,7 @@ class Message(Body):
     tool_call_id: str | None = None
 
     @property
-    def told(self) -> chat_template.Message:
-        """As templates read it."""
+    def for_template(self) -> chat_template.Message:
         content = self.content
         if isinstance(content, list):
             content = "\n".join(part.text for part in content)
@@ -98,8 +97,8 @@ class ChatRequest(Sampling):
         return "deepseek" if self.reasoning_format in (None, "auto") else self.reasoning_format
 
     @property
-    def told(self) -> list[chat_template.Message]:
-        return [message.told for message in self.messages]
+    def template_messages(self) -> list[chat_template.Message]:
+        return [message.for_template for message in self.messages]
 
     @property
     def brief(self) -> bool:
@@ -109,8 +108,8 @@ class ChatRequest(Sampling):
         return sum(100 + len(message.content or "") if isinstance(message.content, str | None) else SHORT_PROMPT
                    for message in self.messages) < SHORT_PROMPT
 
-    def refuse(self) -> None:
-        super().refuse()
+    def check_supported(self) -> None:
+        super().check_supported()
         for name in UNSUPPORTED:
             if (self.model_extra or {}).get(name):
                 raise ApiError(400, f"{name}: is not served here. Leave it out.", name)
@@ -123,7 +122,7 @@ class ChatRequest(Sampling):
 
 
 def options_of(request: ChatRequest, served: ServedModel) -> GenerationOptions:
-    """Raises ApiError or UserError where something cannot be honoured."""
+    """Raises ApiError or UserError for what cannot be honored."""
     variables = dict(request.chat_template_kwargs or {})
     thinks = variables.pop("enable_thinking", None)
     if not isinstance(thinks, bool | None):
@@ -145,13 +144,9 @@ def options_of(request: ChatRequest, served: ServedModel) -> GenerationOptions:
 
 
 def plan_of(request: ChatRequest, served: ServedModel) -> tuple[GenerationPlan, GenerationOptions]:
-    """Takes a while for long messages: not for the event loop, unless the request is `brief`.
-
-    Raises:
-        ApiError, UserError
-    """
-    request.refuse()
-    messages, tools = conversation(served.tokenizer, request.told, request.tools, request.tool_choice)
+    """Raises ApiError or UserError. Takes too long for the event loop unless the request is `brief`."""
+    request.check_supported()
+    messages, tools = conversation(served.tokenizer, request.template_messages, request.tools, request.tool_choice)
     options = replace(options_of(request, served), tools=tools)
     return plan_chat(served.llm, messages, options), options
 

@@ -35,16 +35,13 @@ class Serving:
     streams: StreamRegistry
 
     async def model(self, name: str | None) -> ServedModel:
-        """Loaded and ready. No name means the first model.
-
-        Raises:
-            ApiError: there is none of that name. RunError: it cannot be used.
-        """
+        """Loaded and ready; the first one if no name is given. Raises ApiError if there is none of that name, RunError if it
+        cannot be used."""
         self.find_model(name)
         return await self.service.model(name)
 
     def find_model(self, name: str | None) -> ServedModel:
-        """As `model`, but it may not be loaded."""
+        """As `model`, but perhaps not loaded."""
         if name and name not in self.service.models:
             raise ApiError(404, f"model = {name!r}: there is none of that name. Choose {', '.join(self.service.models)}.",
                            "model", "model_not_found")
@@ -122,7 +119,7 @@ class Sampling(Body):
                 raise UserError(f"logit_bias: the key {key!r} is not a token id, a whole number from 0.")
         return {int(key): bias for key, bias in (self.logit_bias or {}).items()}
 
-    def refuse(self) -> None:
+    def check_supported(self) -> None:
         """Raises ApiError for what cannot be honored, with the field."""
         if self.stream_options is not None and not self.stream:
             raise ApiError(400, "stream_options: only with stream = true.", "stream_options")

@@ -37,8 +37,8 @@ class CompletionRequest(Sampling):
     add_special_tokens: bool | None = Field(None, description="A prompt of text starts with the beginning of sentence.")
     parse_special: bool | None = Field(None, description="false: what looks like a special token is plain text.")
 
-    def refuse(self) -> None:
-        super().refuse()
+    def check_supported(self) -> None:
+        super().check_supported()
         if self.suffix:
             raise ApiError(400, "suffix: this model does not fill in between. Leave it out.", "suffix")
         if self.best_of not in (None, self.n or 1):
@@ -76,7 +76,7 @@ async def create(body: CompletionRequest, serving: Serving) -> Response:
 
 def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt], CompletionPlan]:
     """Raises ApiError or UserError for what cannot be honored."""
-    body.refuse()
+    body.check_supported()
     prompts = [_read_prompt(prompt, body, served) for prompt in body.prompts]
     params = body.params(served, logprobs=body.logprobs, prompt_logprobs=body.logprobs if body.echo else None)
     if not 0 < len(prompts) * params.n <= MAX_CHOICES:

@@ -53,7 +53,7 @@ def tokenize(body: TokenizeRequest, serving: State) -> TokenizeResponse:
     if (text is None) == (body.messages is None):
         raise ApiError(400, "prompt: give either a text or messages.", "prompt")
     if body.messages is not None:
-        messages, tools = conversation(served.tokenizer, [message.told for message in body.messages], body.tools)
+        messages, tools = conversation(served.tokenizer, [message.for_template for message in body.messages], body.tools)
         ids = served.tokenizer.chat_ids(messages, tools, variables=body.chat_template_kwargs,
                                         add_generation_prompt=body.add_generation_prompt is not False)
     else:

@@ -10,7 +10,7 @@ from fastapi.responses import Response
 from spoutnik.errors import UserError
 from spoutnik.generation.generation import Delta
 from spoutnik.serve.api import schemas
-from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
+from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
 from spoutnik.serve.api.chat_request import plan_of
 from spoutnik.serve.api.common import Reply, Serving, State
 from spoutnik.serve.api.responses_request import ResponsesRequest, rename_fields
@@ -78,7 +78,7 @@ class ResponseReply(Reply):
             yield event
 
     def _delta_events(self, builder: ChatChunkBuilder, delta: Delta) -> Iterator[dict]:
-        fields, logprobs = builder.feed(delta), (builder.logprobs(delta) or {"content": []})["content"]
+        fields, logprobs = builder.feed(delta), builder.logprobs(delta)
         if "reasoning_content" in fields:
             yield from self.output.add("reasoning", fields["reasoning_content"])
         if "content" in fields:
@@ -102,7 +102,7 @@ class ResponseReply(Reply):
             temperature=params.temperature, top_p=params.top_p, truncation="disabled",
             text={"format": {"type": "text"}} | fields.get("text", {}), tools=fields.get("tools", []),
             tool_choice=fields.get("tool_choice", "auto"),
-            **({"warning": " ".join(dict.fromkeys(self.warnings))} if self.warnings else {}))
+            **warning_field(self.warnings))
 
     @property
     def _response_usage(self) -> schemas.ResponseUsage:

@@ -132,7 +132,7 @@ class ResponsesRequest(Sampling):
     n: Literal[1] | None = None
     stream_options: dict[str, Any] | None = None
 
-    def refuse(self) -> None:
+    def check_supported(self) -> None:
         for name in STORED:
             if getattr(self, name) is not None:
                 raise ApiError(400, f"{name}: nothing is stored here. Send the whole conversation as input.", name)
@@ -168,7 +168,7 @@ class ResponsesRequest(Sampling):
 
     @property
     def for_chat(self) -> ChatRequest:
-        self.refuse()
+        self.check_supported()
         same = Sampling.model_fields.keys() | {"max_thinking_tokens", "tool_choice", "parallel_tool_calls", "top_logprobs"}
         messages = self.messages
         if not messages:
