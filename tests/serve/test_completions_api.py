@@ -9,7 +9,7 @@ import torch
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.serve.api.logprobs import token_bytes, token_text
+from spoutnik.serve.api.logprobs import TextOffsets, text_logprobs, token_bytes, token_text
 from spoutnik.serve.api.schemas import Completion
 
 PATH = "/v1/completions"
@@ -135,6 +135,15 @@ def test_what_does_not_fit(ask):
         assert refused["error"]["code"] == "context_length_exceeded"
     fits, = ask({"prompt": [5] * 1020, "ignore_eos": True})
     assert fits["usage"]["completion_tokens"] == 4  # of the 16 that nobody asked for
+
+
+def test_offsets_do_not_depend_on_where_a_stream_is_cut(tokenizer):
+    text = "é€ x"
+    ids = tokenizer.encode(text)
+    for cut in range(len(ids) + 1):
+        offsets = TextOffsets()
+        starts = [text_logprobs(tokenizer, part, [None] * len(part), offsets)["text_offset"] for part in (ids[:cut], ids[cut:])]
+        assert sum(starts, []) == [0, 0, 1, 1, 1, *range(2, 2 + len(ids) - 5)] and offsets.end == len(text)
 
 
 def test_parts_of_characters_have_their_bytes(tokenizer):
