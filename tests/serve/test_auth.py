@@ -246,7 +246,7 @@ def test_limits_hold_without_keys(keys):
 
 
 def test_streams_and_disconnections_pass_through(keys):
-    """The guard hands on each piece as it comes, and the news that the client has gone."""
+    """The middleware passes each piece on as it comes, and the disconnect."""
     received = []
 
     async def app(scope, receive, send):
@@ -298,7 +298,7 @@ def test_which_names_are_this_machine(host, here):
 
 
 def test_httpx_alone_is_enough(keys):
-    """The guard without a server: what openai's client would meet."""
+    """The middleware without a server: what OpenAI's client would get."""
     async def ask():
         app = FastAPI()
         auth.install(app, Settings(require_key=True), keys)
