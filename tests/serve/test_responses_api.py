@@ -118,6 +118,17 @@ def test_log_probabilities(openai_client):
     assert logprobs and all(len(one.top_logprobs) == 2 and one.logprob <= 0 for one in logprobs)
 
 
+def test_log_probabilities_are_those_of_chat(openai_client):
+    """However the answer is cut into deltas: some have tokens and no text."""
+    chat = openai_client.chat.completions.create(
+        model="tiny", messages=[{"role": "user", "content": SHORT["input"]}], logprobs=True, max_tokens=40,
+        extra_body=SHORT["extra_body"])
+    tokens = [entry.token for entry in chat.choices[0].logprobs.content]
+    for _ in range(10):
+        response = openai_client.responses.create(**SHORT, include=["message.output_text.logprobs"])
+        assert [entry.token for entry in response.output[-1].content[0].logprobs] == tokens
+
+
 def test_items_become_messages():
     items = [{"role": "developer", "content": "Be kind."}, {"role": "user", "content": [{"type": "input_text", "text": "Hi"}]},
              {"type": "reasoning", "id": "rs_1", "summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]},

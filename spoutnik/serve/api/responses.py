@@ -41,6 +41,7 @@ class ResponseReply(Reply):
         super().__init__(body, chat.handle)
         self.chat, self.output = chat, Output()
         self.status, self.error, self.warnings = "in_progress", None, []
+        self._logprobs: list[dict] = []
 
     async def complete(self) -> schemas.Response:
         async for _ in self._output_events():
@@ -78,11 +79,13 @@ class ResponseReply(Reply):
             yield event
 
     def _delta_events(self, builder: ChatChunkBuilder, delta: Delta) -> Iterator[dict]:
-        fields, logprobs = builder.feed(delta), builder.logprobs(delta)
+        fields = builder.feed(delta)
+        self._logprobs += builder.logprobs(delta)  # of tokens whose text may come with a later delta
         if "reasoning_content" in fields:
             yield from self.output.add("reasoning", fields["reasoning_content"])
-        if "content" in fields:
-            yield from self.output.add("message", fields["content"], logprobs)
+        if "content" in fields or delta.finish_reason and self._logprobs and self.output.open_type == "message":
+            logprobs, self._logprobs = self._logprobs, []
+            yield from self.output.add("message", fields.get("content", ""), logprobs)
         for call in fields.get("tool_calls", ()):
             yield from self.output.call(call)
 
@@ -123,9 +126,13 @@ class Output:
         self.items: list[dict] = []
         self._open = False
 
+    @property
+    def open_type(self) -> str | None:
+        return self.items[-1]["type"] if self._open else None
+
     def add(self, kind: str, text: str, logprobs: list[dict] | None = None) -> Iterator[dict]:
         """More of a thought or of an answer."""
-        if not self._open or self.items[-1]["type"] != kind:
+        if self.open_type != kind:
             yield from self._begin(kind)
         part = self.items[-1]["content"][0]
         part["text"] += text
