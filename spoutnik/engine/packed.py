@@ -107,9 +107,9 @@ def _size(kind: int, in_features: int, out_features: int) -> int:
 def multiply(packed: Packed, x: Tensor, number: int = 0, threads: int = 1) -> Tensor:
     """x (rows, in) float32 times a packed matrix transposed: (rows, out) float32. Twin: x @ unpack(packed)[number].T, for
     quantised weights with x quantised too (`quantised_rows`)."""
-    y = torch.empty(len(x), packed.out_features)
+    x, y = x.contiguous(), torch.empty(len(x), packed.out_features)  # a copy must outlive the call
     matrix = packed.matrix(number)
-    library().multiply_packed(ctypes.byref(matrix), c_void_p(x.contiguous().data_ptr()), c_void_p(y.data_ptr()),
+    library().multiply_packed(ctypes.byref(matrix), c_void_p(x.data_ptr()), c_void_p(y.data_ptr()),
                               c_int64(len(x)), c_int64(threads))
     return y
 
