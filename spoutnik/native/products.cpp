@@ -13,9 +13,8 @@ namespace {
 
 constexpr int64_t PANEL = BLOCKS * LANES;
 constexpr int64_t CACHED = 512 * 1024;  // bytes of packed B that stay in the second-level cache
-using pair = uint32_t;                  // two neighbours along k
 
-// A, as the activations lie or packed by `pack_columns`: 16 rows to a block, `row` and `step` from one row and pair to the next.
+// Pairs are neighbours along k. A, as the activations lie or packed by `pack_columns`: 16 rows to a block, `row` and `step` from one row and pair to the next.
 struct Left {
     const pair* data;
     int64_t row, step, block;
@@ -96,7 +95,7 @@ void pack_columns(const bf16* b, int64_t o, int64_t n, int64_t k, int64_t width,
 int64_t whole(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 pair* scratch(int64_t which, int64_t pairs) {  // kept per thread: a step asks for it thousands of times
-    static thread_local std::vector<pair> kept[2];
+    static thread_local std::vector<uint32_t> kept[2];
     if (static_cast<int64_t>(kept[which].size()) < pairs) kept[which].resize(pairs);
     return kept[which].data();
 }

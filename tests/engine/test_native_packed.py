@@ -74,6 +74,17 @@ def test_an_input_that_is_not_contiguous_is_read_from_a_copy_that_lives(kind):
         assert torch.equal(multiply(packed, x), multiply(packed, x.clone(memory_format=torch.contiguous_format)))
 
 
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), 1e-38])
+def test_a_group_that_cannot_be_quantised_leaves_other_rows_as_they_are(kind, odd):
+    weight, x = random(24, 64), random(3, 64, seed=1)
+    bad = x.clone()
+    bad[1, :32] = odd
+    packed = pack([weight], kind)
+    assert torch.equal(multiply(packed, x)[[0, 2]], multiply(packed, bad)[[0, 2]])
+    assert len(pack([torch.where(weight > 1, odd, weight)], kind)) == 1  # a damaged model is packed, and found out by its logits
+
+
 def test_weights_of_all_sizes_stay_plain():
     bits = torch.randint(-2**15, 2**15, (100, 100), generator=torch.Generator().manual_seed(0)).to(torch.int16)
     assert pack([bits.view(torch.bfloat16)], "compact").kind == KINDS["bfloat16"]
