@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -12,6 +13,9 @@
 #endif
 
 using bf16 = uint16_t;  // the upper half of a float
+
+// The size of a structure that structs.py mirrors and the offset of its last field, which loading compares.
+#define SPOUTNIK_LAYOUT(STRUCT, LAST) extern "C" const int64_t spoutnik_layout_##STRUCT[2] = {sizeof(STRUCT), offsetof(STRUCT, LAST)};
 
 inline float to_float(float x) { return x; }
 inline float to_float(bf16 half) {

@@ -27,7 +27,7 @@ extern "C" {
 
 enum Kind : int64_t { FLOAT32, BFLOAT16, INT8, INT4, COMPACT };
 
-// Mirrors engine/native_runner.py. bias (out) or null; unit: what the scales are multiples of, so that half precision suits them.
+// Mirrored by structs.py. bias (out) or null; unit: what the scales are multiples of, so that half precision suits them.
 struct Matrix {
     const void* data;
     const float* bias;

@@ -122,7 +122,7 @@ void product(const Left& a, int64_t m, int64_t n, int64_t pairs, C* c, Pack pack
 extern "C" {
 
 // Whether these are worth calling: the processor multiplies bfloat16 in vectors, but has no tiles of its own for it.
-int multiplies() {
+int64_t multiplies() {
 #ifdef __AMX_BF16__
     return 0;
 #else
@@ -215,7 +215,7 @@ void mixture(const bf16* x, const int64_t* chosen_experts, const float* weights,
 
 #else
 
-extern "C" int multiplies() { return 0; }
+extern "C" int64_t multiplies() { return 0; }
 
 #endif
 

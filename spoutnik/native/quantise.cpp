@@ -2,6 +2,8 @@
 #include "matrix.h"
 #include "team.h"
 
+SPOUTNIK_LAYOUT(Matrix, unit)
+
 namespace {
 
 uint16_t to_half(float x) {  // nearest; what is too small for a normal half becomes zero

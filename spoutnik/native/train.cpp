@@ -189,7 +189,7 @@ void log_probs_backward(const float* grad, const T* hidden, const T* weight, con
 
 extern "C" {
 
-// Mirrors model/attention.py. Causal attention inside each document of a packed stream. A head's query is `nope` plain numbers
+// Mirrored by structs.py. Causal attention inside each document of a packed stream. A head's query is `nope` plain numbers
 // followed by `rope` rotated ones; so is its key, the plain ones from k_nope, the rotated ones from k_rope, which all groups
 // share where k_rope_head is 0 (MLA). Strides are distances between tokens, *_head between heads or groups, in numbers.
 struct Attention {
@@ -202,6 +202,8 @@ struct Attention {
 };
 
 }
+
+SPOUTNIK_LAYOUT(Attention, scale)
 
 namespace {
 

@@ -82,7 +82,7 @@ def test_a_group_that_cannot_be_quantised_leaves_other_rows_as_they_are(kind, od
     bad[1, :32] = odd
     packed = pack([weight], kind)
     assert torch.equal(multiply(packed, x)[[0, 2]], multiply(packed, bad)[[0, 2]])
-    assert len(pack([torch.where(weight > 1, odd, weight)], kind)) == 1  # a damaged model is packed, and found out by its logits
+    assert len(pack([torch.where(weight > 1, odd, weight)], kind)) == 1  # damaged weights show in the logits
 
 
 def test_weights_of_all_sizes_stay_plain():
