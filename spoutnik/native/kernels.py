@@ -9,7 +9,7 @@ One line of SIGNATURES is one function, its arguments in C's order:
     x:T?[width]               may be None
     i:int64[rows]<n           each in [0, n)
     i:int64[e]=rows           none negative, together `rows`
-    rows, a*b, x.stride       an int64 that the tensors say: a size, a product of sizes, x's distance between rows
+    rows, a*b, x.stride       an int64 that the tensors say: a size, a product of sizes, the distance between x's rows
     name:int, name:float      given by the caller
     name:pointer, name:Model  an address, a structure by reference
     -> int                    what it returns
@@ -69,6 +69,8 @@ SIGNATURES = {
     # sample.cpp, quantise.cpp, forward.cpp, bandwidth.cpp
     "draw": "logits:float32[rows,vocabulary] settings:float32[5,rows] tokens:int64[rows] log_probs:float32[rows] "
             "rows vocabulary threads:int",
+    "spoutnik_within": "numbers:pointer n:int limit:int -> int",
+    "spoutnik_adds_up": "numbers:pointer n:int total:int -> int",
     "lanes": "-> int",
     "reads_compact": "-> int",
     "packed_size": "kind:int in:int out:int -> int",
@@ -103,66 +105,72 @@ def address(kernel: str, argument: str, tensor: Tensor, dtype: torch.dtype, *sha
 
 @dataclass(frozen=True)
 class _Tensor:
-    """A tensor in a signature. limit: what each number lies below ("<"), or what they add up to ("=")."""
+    """A tensor in a signature.
+
+    names: of each dimension from the left, None where a product or a number says it; leading: the first one stands for all
+    leading dimensions; products: (dimension from the right, product); even: names. limit: what each number lies below ("<"),
+    or what they add up to ("=").
+    """
 
     name: str
     dtype: torch.dtype | None  # None: T
     optional: bool
-    dims: tuple[str, ...]
     strided: bool
+    shape: str
+    names: tuple[str | None, ...]
+    leading: bool
+    products: tuple[tuple[int, str], ...]
+    even: tuple[str, ...]
     rule: str | None
     limit: str | None
 
     @staticmethod
     def parse(text: str) -> "_Tensor":
-        name, dtype, optional, dims, strided, rule, limit = _TENSOR.fullmatch(text).groups()
-        return _Tensor(name, None if dtype == "T" else getattr(torch, dtype), bool(optional), tuple(dims.split(",")),
-                       bool(strided), rule, limit)
+        name, dtype, optional, shape, strided, rule, limit = _TENSOR.fullmatch(text).groups()
+        leading, dims = shape[0] == "*", shape.lstrip("*").split(",")
+        names = [dim.removesuffix("%2") for dim in dims]
+        return _Tensor(name, None if dtype == "T" else getattr(torch, dtype), bool(optional), bool(strided), shape,
+                       tuple(name if name.isidentifier() else None for name in names), leading,
+                       tuple((i - len(dims), name) for i, name in enumerate(names) if not name.isidentifier()),
+                       tuple(name for name, dim in zip(names, dims) if dim != name), rule, limit)
 
     def bind(self, kernel: str, tensor: Tensor, dtype: torch.dtype | None, sizes: dict[str, int]) -> None:
-        """Checks all but products and numbers, and adds the sizes that this tensor says."""
-        wanted = self.dtype or dtype
-        if not isinstance(tensor, Tensor) or tensor.dtype is not wanted or not tensor.is_cpu:
-            raise TypeError(f"{kernel}: {self.name} must be a tensor of {wanted} on the CPU; it is "
-                            f"{f'{tensor.dtype} on {tensor.device}' if isinstance(tensor, Tensor) else type(tensor).__name__}.")
-        shape = tensor.shape
-        if self.dims[0][0] == "*" and len(shape) >= len(self.dims):
-            leading = len(shape) - len(self.dims) + 1
-            shape = (prod(shape[:leading]), *shape[leading:])
-        if len(shape) != len(self.dims):
-            self.refuse(kernel, tensor)
+        """Checks type, place and form, and adds the sizes that this tensor says."""
+        dtype, names = self.dtype or dtype, self.names
+        if type(tensor) is not Tensor and not isinstance(tensor, Tensor):
+            raise TypeError(f"{kernel}: {self.name} must be a tensor; it is {tensor!r}.")
+        if tensor.dtype is not dtype or not tensor.is_cpu:
+            raise TypeError(f"{kernel}: {self.name} must be {dtype} on the CPU; it is {tensor.dtype} on {tensor.device}.")
         if not tensor.is_contiguous() and not (self.strided and tensor.stride(-1) == 1):
             raise ValueError(f"{kernel}: {self.name} must be contiguous; it has shape {tuple(tensor.shape)} and strides "
                              f"{tensor.stride()}.")
-        for dim, size in zip(self.dims, shape):
-            if dim[-1] == "2" and dim[-2:] == "%2":
-                dim = dim[:-2]
-                if size % 2:
-                    raise ValueError(f"{kernel}: {self.name}'s {dim} must be even; it is {size}.")
-            if dim.isidentifier() or dim[0] == "*":
-                if sizes.setdefault(dim.lstrip("*"), size) != size:
-                    self.refuse(kernel, tensor, sizes)
-            elif dim.isdigit() and int(dim) != size:
-                self.refuse(kernel, tensor)
+        shape = tensor.shape
+        if self.leading and (extra := len(shape) - len(names)) > 0:
+            shape = (prod(shape[:extra + 1]), *shape[extra + 1:])
+        if len(shape) != len(names):
+            self._refuse(kernel, tensor, sizes)
+        for name, size in zip(names, shape):
+            if name is not None and sizes.setdefault(name, size) != size:
+                self._refuse(kernel, tensor, sizes)
 
-    def check(self, kernel: str, tensor: Tensor, sizes: dict[str, int]) -> None:
-        """The rest, once all sizes are known."""
-        for dim, size in zip(reversed(self.dims), reversed(tensor.shape)):
-            if "*" in dim[1:] and _product(dim, sizes) != size:
-                self.refuse(kernel, tensor, sizes)
-        if self.rule is None:
-            return
-        limit = sizes[self.limit]
-        least, most = map(int, tensor.aminmax()) if tensor.numel() else (0, -1)
-        if self.rule == "<" and (least < 0 or most >= limit):
-            raise ValueError(f"{kernel}: {self.name} must lie in [0, {limit}); they are {least} to {most}.")
-        if self.rule == "=" and (least < 0 or int(tensor.sum()) != limit):
-            raise ValueError(f"{kernel}: {self.name} must add up to {limit}, none negative; their sum is {int(tensor.sum())}.")
+    def check(self, library: ctypes.CDLL, kernel: str, tensor: Tensor, sizes: dict[str, int]) -> None:
+        """Products of sizes and the numbers themselves, once all sizes are known."""
+        for dim, product in self.products:
+            if tensor.shape[dim] != _product(product, sizes):
+                self._refuse(kernel, tensor, sizes)
+        for name in self.even:
+            if sizes[name] % 2:
+                raise ValueError(f"{kernel}: {self.name}'s {name} must be even; it is {sizes[name]}.")
+        if self.rule == "<" and not library.spoutnik_within(tensor.data_ptr(), tensor.numel(), sizes[self.limit]):
+            raise ValueError(f"{kernel}: {self.name} must lie in [0, {sizes[self.limit]}); it has {int(tensor.min())} to "
+                             f"{int(tensor.max())}.")
+        if self.rule == "=" and not library.spoutnik_adds_up(tensor.data_ptr(), tensor.numel(), sizes[self.limit]):
+            raise ValueError(f"{kernel}: {self.name} must add up to {sizes[self.limit]}, none negative; it is "
+                             f"{tensor.tolist()}.")
 
-    def refuse(self, kernel: str, tensor: Tensor, sizes: dict[str, int] | None = None) -> None:
-        known = "".join(f", {name} = {size}" for name, size in (sizes or {}).items())
-        raise ValueError(f"{kernel}: {self.name} must have shape ({', '.join(self.dims)}){known}; it has "
-                         f"{tuple(tensor.shape)}.")
+    def _refuse(self, kernel: str, tensor: Tensor, sizes: dict[str, int]) -> None:
+        known = "".join(f", {name} = {size}" for name, size in sizes.items())
+        raise ValueError(f"{kernel}: {self.name} must have shape ({self.shape}){known}; it has {tuple(tensor.shape)}.")
 
 
 def _product(text: str, sizes: dict[str, int]) -> int:
@@ -176,44 +184,42 @@ class _Kernel:
         arguments, _, result = text.partition("-> ")
         self.name, self.typed, self.restype = name, ":T" in text, _RESULTS[result]
         self.arguments = [_Tensor.parse(part) if "[" in part else part for part in arguments.split()]
+        self.given = [part for part in self.arguments if isinstance(part, _Tensor) or ":" in part]
         structs = {struct.__name__: POINTER(struct) for struct in STRUCTS}
-        given = {"int": c_int64, "float": c_float, "pointer": c_void_p} | structs
-        self.argtypes = [c_void_p if isinstance(part, _Tensor) else given[part.split(":")[1]] if ":" in part else c_int64
+        types = {"int": c_int64, "float": c_float, "pointer": c_void_p} | structs
+        self.argtypes = [c_void_p if isinstance(part, _Tensor) else types[part.split(":")[1]] if ":" in part else c_int64
                          for part in self.arguments]
 
-    def check(self, dtype: torch.dtype | None, values: tuple) -> tuple[dict, dict[str, int]]:
-        """What the caller gives, by argument, and the sizes that its tensors say."""
-        left, tensors, sizes, given = iter(values), [], {}, {}
+    def check(self, library: ctypes.CDLL, dtype: torch.dtype | None, values: tuple) -> dict[str, int]:
+        """The sizes that the tensors among the given values say."""
+        if len(values) != len(self.given):
+            raise TypeError(f"{self.name}: takes {len(self.given)} arguments; {len(values)} were given.")
+        sizes, unfinished = {}, []
+        for part, value in zip(self.given, values):
+            if isinstance(part, _Tensor) and not (value is None and part.optional):
+                part.bind(self.name, value, dtype, sizes)
+                if part.products or part.even or part.rule:
+                    unfinished.append((part, value))
+        for part, value in unfinished:
+            part.check(library, self.name, value, sizes)
+        return sizes
+
+    def convert(self, library: ctypes.CDLL, dtype: torch.dtype | None, values: tuple) -> list:
+        """Everything that C++ takes, in its order."""
+        sizes, left, converted = self.check(library, dtype, values), iter(values), []
         for part in self.arguments:
             if isinstance(part, _Tensor):
                 tensor = next(left)
-                given[part.name] = tensor
-                if tensor is not None or not part.optional:
-                    part.bind(self.name, tensor, dtype, sizes)
-                    tensors.append((part, tensor))
+                converted.append(None if tensor is None else tensor.data_ptr())
+            elif (size := sizes.get(part)) is not None:
+                converted.append(size)
             elif ":" in part:
-                given[part] = next(left)
-        if extra := list(left):
-            raise TypeError(f"{self.name}: {len(extra)} arguments too many")
-        for part, tensor in tensors:
-            part.check(self.name, tensor, sizes)
-        return given, sizes
-
-    def convert(self, dtype: torch.dtype | None, values: tuple) -> list:
-        """Everything that C++ takes, in its order."""
-        given, sizes = self.check(dtype, values)
-        return [self._value(part, given, sizes) for part in self.arguments]
-
-    @staticmethod
-    def _value(part, given: dict, sizes: dict[str, int]):
-        if isinstance(part, _Tensor):
-            tensor = given[part.name]
-            return None if tensor is None else tensor.data_ptr()
-        if ":" in part:
-            return given[part]
-        if part.endswith(".stride"):
-            return given[part.removesuffix(".stride")].stride(0)
-        return _product(part, sizes)
+                converted.append(next(left))
+            elif part == "x.stride":
+                converted.append(next(value for part, value in zip(self.given, values) if part.name == "x").stride(0))
+            else:
+                converted.append(_product(part, sizes))
+        return converted
 
 
 _KERNELS = {name: _Kernel(name, text) for name, text in SIGNATURES.items()}
@@ -225,13 +231,13 @@ def call(library: ctypes.CDLL, name: str, dtype: torch.dtype | None, *values) ->
     Raises:
         TypeError, ValueError: a sentence that names the kernel and the argument, before anything was called.
     """
-    arguments = _KERNELS[name].convert(dtype, values)  # `values` keeps the tensors
+    arguments = _KERNELS[name].convert(library, dtype, values)  # `values` keeps the tensors
     return getattr(library, f"{name}_{_TYPES[dtype]}" if _KERNELS[name].typed else name)(*arguments)
 
 
-def sizes(name: str, dtype: torch.dtype | None, *values) -> dict[str, int]:
+def sizes(library: ctypes.CDLL, name: str, dtype: torch.dtype | None, *values) -> dict[str, int]:
     """The checks of `call` alone; returns the sizes that the tensors say."""
-    return _KERNELS[name].check(dtype, values)[1]
+    return _KERNELS[name].check(library, dtype, values)
 
 
 def declare(library: ctypes.CDLL) -> None:

@@ -202,7 +202,7 @@ class _PackedAttention(torch.autograd.Function):
     def structure(ctx, q, k_nope, k_rope, v, rotary, lengths):
         """Holds addresses: the caller keeps the tensors, which are those that ctx saves."""
         scale, interleaved = ctx.options
-        sizes = kernels.sizes("attention", q.dtype, q, k_nope, k_rope, v, rotary, lengths)
+        sizes = kernels.sizes(library(), "attention", q.dtype, q, k_nope, k_rope, v, rotary, lengths)
         nope = sizes.get("nope", 0)
         if (sizes["head"], sizes["rope"]) != (nope + sizes["rope"], 2 * sizes["half"]) \
                 or sizes["shared"] not in (1, sizes["groups"]) or sizes["heads"] % sizes["groups"]:
