@@ -128,8 +128,8 @@ class NativeRunner:
         for layer, cache in zip(self._layers, self.caches):
             layer.cache = cache.data_ptr()
         self._main.blocks = blocks
-        if mtp:
-            self._draft.blocks = blocks
+        if self.config.num_nextn_predict_layers:
+            self._draft.blocks = blocks if mtp else 0  # without its cache, a draft is refused
 
     def copy_blocks(self, sources: Tensor, targets: Tensor) -> None:
         for cache in self.caches:
@@ -248,7 +248,11 @@ _AHEAD = {name: _LONG for name in ("tokens", "contexts", "tables", "ends", "seed
 
 def _addresses(call: str, types: dict[str, torch.dtype], tensors: list[Tensor],
                shapes: tuple[tuple[int, ...], ...]) -> list[int]:
-    return [address(call, name, tensor, dtype, *shape) for (name, dtype), tensor, shape in zip(types.items(), tensors, shapes)]
+    """Those of contiguous tensors, each checked: in a few microseconds, since small models take few for a token."""
+    for (name, dtype), tensor, shape in zip(types.items(), tensors, shapes):
+        if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
+            address(call, name, tensor, dtype, *shape)  # says what is wrong
+    return [tensor.data_ptr() for tensor in tensors]
 
 
 def _check(call: str, wrong: bytes | None) -> None:
