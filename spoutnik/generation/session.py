@@ -4,11 +4,11 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.generation import Delta, GenerationPlan
-from spoutnik.generation.options import GenerationOptions, plan_chat
+from spoutnik.generation.delta import Delta
+from spoutnik.generation.options import GenerationOptions, GenerationPlan, plan_chat
 from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
 from spoutnik.generation.voting import vote
 from spoutnik.text.chat_template import Message
@@ -26,7 +26,8 @@ class ChatOptions:
 @dataclass(eq=False)
 class ChatMessage:
     """One message. extras: what else is known of it: of a question, the text without its files and their names; of an answer,
-    tokens, seconds, warnings, error, agreement, runners_up. id: in the history."""
+    tokens, seconds, warnings (fields of GenerationWarning; in old histories, sentences), error, agreement, runners_up.
+    id: in the history."""
 
     role: str
     content: str = ""
@@ -43,17 +44,20 @@ class ChatMessage:
 
 
 class ChatTurn:
-    """An answer under way. phase: "waiting" (for the model, or its turn), "thinking", "answering", "over"."""
+    """An answer under way. phase: "waiting" (for the model, or its turn), "thinking", "answering", "over".
+
+    message: what has come of it. finished_thoughts: of several that vote. on_end: called when it is over.
+    """
 
     def __init__(self, service: GenerationService, messages: list[Message], options: ChatOptions,
-                 ended: Callable[["ChatTurn"], None] = lambda _: None):
-        self.service, self.messages, self.options, self._ended = service, messages, options, ended
+                 on_end: Callable[["ChatTurn"], None] = lambda _: None):
+        self.service, self.messages, self.options, self._on_end = service, messages, options, on_end
         self.message = ChatMessage("assistant", model=options.model, extras={"thought_tokens": 0, "tokens": 0, "warnings": []})
         self.phase, self.paused = "waiting", False
-        self.finished_thoughts = 0  # of several
+        self.finished_thoughts = 0
         self._name = f"page-{secrets.token_hex(8)}"
-        self._tokens: dict[int, tuple[int, int]] = {}
-        self._thought_from: float | None = None
+        self._tokens: dict[int, tuple[int, int]] = {}  # of each choice: thought, all
+        self._thinking_since: float | None = None
         self._thought_seconds = 0.0
         self._over = asyncio.Event()
         self._task = asyncio.create_task(self._run())
@@ -61,9 +65,9 @@ class ChatTurn:
 
     @property
     def thought_seconds(self) -> float:
-        """The reading of the prompt is part of it, pauses are not."""
-        going_on = 0.0 if self._thought_from is None else time.monotonic() - self._thought_from
-        return self._thought_seconds + going_on
+        """The computation of the prompt is part of it, pauses are not."""
+        current = 0.0 if self._thinking_since is None else time.monotonic() - self._thinking_since
+        return self._thought_seconds + current
 
     @property
     def handle(self) -> GenerationHandle | None:
@@ -79,27 +83,26 @@ class ChatTurn:
     async def end_thought(self) -> None:
         if self.handle is not None:
             await self.handle.end_thought()
-            self._hold(False)
+            self._set_paused(False)
 
     async def insert(self, text: str) -> None:
         """Into the thought; it goes on from there."""
         if self.handle is not None and text.strip():
             await self.handle.insert(f" {text.strip()} ")
-            self._hold(False)
+            self._set_paused(False)
 
-    async def pause(self) -> None:
-        """Or go on."""
+    async def toggle_pause(self) -> None:
         if self.handle is not None:
             await (self.handle.resume() if self.paused else self.handle.pause())
-            self._hold(not self.paused)
+            self._set_paused(not self.paused)
 
-    def _hold(self, paused: bool) -> None:
+    def _set_paused(self, paused: bool) -> None:
         self.paused = paused
         self._run_clock(self.phase == "thinking" and not paused)
 
     def _run_clock(self, running: bool) -> None:
         self._thought_seconds = self.thought_seconds
-        self._thought_from = time.monotonic() if running else None
+        self._thinking_since = time.monotonic() if running else None
 
     async def _run(self) -> None:
         try:
@@ -109,14 +112,14 @@ class ChatTurn:
             if self.options.thoughts > 1:
                 await self._vote(served, plan)
             else:
-                async with self.service.start(served, plan, self._name) as handle:
+                async with self.service.generate(served, plan, self._name) as handle:
                     async for deltas in handle:
                         for delta in deltas:
-                            self._grow(delta)
-            self.service.prepare(served, [*self.messages, self.message.prompt_message], {})
+                            self._add(delta)
+            self.service.warm_prefix(served, [*self.messages, self.message.prompt_message], {})
         except (UserError, RunError) as error:
             self.message.extras["error"] = str(error)
-        except Exception as error:  # a mistake of ours: whoever waits must hear of it
+        except Exception as error:  # a mistake of ours: whoever waits must be told
             self.message.extras["error"] = type(error).__name__
             raise
 
@@ -127,29 +130,29 @@ class ChatTurn:
         self.message.extras["thought_seconds"] = round(self.thought_seconds, 1)
         self.phase = "over"
         self._over.set()
-        self._ended(self)
+        self._on_end(self)
 
     async def _vote(self, served: ServedModel, plan: GenerationPlan) -> None:
         """Progress is shown of all thoughts, the text of the one that speaks for the majority."""
-        verdict, wholes, _ = await vote(self.service, served, plan, self.options.thoughts, self._name,
-                                        lambda deltas: [self._count(delta) for delta in deltas])
-        chosen = wholes[verdict.index]
+        handle = self.service.generate(served, plan.with_n(self.options.thoughts), self._name)
+        result = await vote(handle, lambda deltas: [self._update_progress(delta) for delta in deltas])
+        chosen = handle.replies[result.index]
         self.message.content, self.message.thought = chosen.answer, chosen.thought
-        self.message.extras |= {"warnings": chosen.warnings, "finish_reason": chosen.finish_reason,
-                                "thoughts": self.options.thoughts,
-                                "agreement": verdict.agreement, "runners_up": [list(other) for other in verdict.runners_up]}
+        self.message.extras |= {"warnings": [asdict(warning) for warning in chosen.warnings],
+                                "finish_reason": chosen.finish_reason, "thoughts": self.options.thoughts,
+                                "agreement": result.agreement, "runners_up": [list(other) for other in result.runners_up]}
 
-    def _grow(self, delta: Delta) -> None:
+    def _add(self, delta: Delta) -> None:
         self.message.thought += delta.thought
         self.message.content += delta.answer
-        self.message.extras["warnings"] += delta.warnings
-        self._count(delta)
+        self.message.extras["warnings"] += [asdict(warning) for warning in delta.warnings]
+        self._update_progress(delta)
         if delta.finish_reason:
             self.message.extras["finish_reason"] = delta.finish_reason
             if delta.finish_reason == "error":
                 self.message.extras["error"] = delta.stop_reason or "the engine stopped."
 
-    def _count(self, delta: Delta) -> None:
+    def _update_progress(self, delta: Delta) -> None:
         self._tokens[delta.index] = delta.thought_tokens, delta.generated
         thoughts, generated = map(sum, zip(*self._tokens.values()))
         self.message.extras |= {"thought_tokens": thoughts, "tokens": generated}
