@@ -40,10 +40,8 @@ class Stats:
 
 
 class Chat:
-    """A conversation that remembers its turns; past thoughts are dropped where the template says so.
-
-    options: as the server's requests have them. seed: with it, the same questions get the same answers.
-    """
+    """A conversation that remembers its turns; past thoughts are dropped where the template says so. With the same seed, the
+    same questions get the same answers."""
 
     def __init__(self, llm: LLM, options: GenerationOptions, seed: int = 0, system: str | None = None):
         self.llm, self.options, self.seed, self.system = llm, options, seed, system
@@ -53,8 +51,7 @@ class Chat:
         self._unanswered: str | None = None
 
     def ask(self, question: str, console: Console | None = None) -> dict:
-        """One turn; printed as it comes where a console is given. Ctrl-C during the thought closes it and has the answer
-        written; during the answer, or a second time, it ends the reply.
+        """One turn, printed as it comes where a console is given. Ctrl-C ends the thought; the second, or in the answer, all.
 
         Returns:
             prompt, thought, answer, tokens (generated), reasoning_tokens, finish_reason ("abort" after Ctrl-C), warning (a

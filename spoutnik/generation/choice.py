@@ -2,16 +2,14 @@
 
 from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.engine.request import Sample
-from spoutnik.generation.delta import Delta
+from spoutnik.generation.delta import Delta, GenerationWarning, WarningCode
 from spoutnik.text.thought import ThoughtStream
 
 
 class Choice:
-    """Its tokens so far, and the sample that generates more (None: paused, or finished).
-
-    ids: all that follows the prompt, those that we inserted too; thought_ids: of these, the thought's. generated: how many the
-        model generated. segments: engine requests begun for it. has_answer: something of the answer can be seen.
-    """
+    """ids: all that follows the prompt, those that we inserted too; thought_ids: of these, the thought's. generated: how many
+    the model generated. has_answer: something of the answer can be seen. sample: generates more (None: paused, or finished).
+    segments: engine requests begun for it."""
 
     def __init__(self, index: int, stream: ThoughtStream):
         self.index, self.stream = index, stream
@@ -29,6 +27,11 @@ class Choice:
             self.thought_ids += ids
         self.ids += ids
         self._add_text(self.stream.feed(ids))
+
+    def close_thought(self, closing: list[int], warning: WarningCode | None = None) -> None:
+        if warning is not None:
+            self.delta.warnings.append(GenerationWarning(warning, self.stream.thought_tokens))
+        self.append(closing)
 
     def finish(self, finish_reason: str, stop_reason: str | None = None, flush: bool = True) -> None:
         """flush: with the text that the stream held back; not where its state cannot be relied on."""

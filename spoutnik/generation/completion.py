@@ -12,8 +12,7 @@ from spoutnik.generation.delta import Delta
 
 @dataclass(frozen=True)
 class CompletionPlan:
-    """prompts: token ids of each; params.n completions of each. seed: of the random numbers; with `seed_per_prompt`, each
-    prompt has its own (else the same prompt gives the same text)."""
+    """prompts: token ids of each; params.n completions of each. seed_per_prompt: else the same prompt gives the same text."""
 
     prompts: list[list[int]]
     params: SamplingParams
@@ -22,14 +21,12 @@ class CompletionPlan:
 
     @cached_property
     def prompt(self) -> list[int]:
-        """All of them, to be counted."""
+        """Of all, to be counted."""
         return [token for prompt in self.prompts for token in prompt]
 
 
 @dataclass(eq=False)
 class CompletionChoice:
-    """One completion: index among all, its sample, and how many tokens it has."""
-
     index: int
     sample: Sample | None = None
     generated: int = 0

@@ -18,65 +18,40 @@ from spoutnik.errors import RunError
 log = logging.getLogger("spoutnik.serve")
 Result = TypeVar("Result")
 Delivery = tuple[Callable[[object], None], object]
-# A job delivers its tokens every MIN_PERIOD seconds, so that a small model's do not each pay for a delivery. All jobs together
-# make MAX_RATE deliveries a second: with many of them each delivers larger pieces, but at least every MAX_PERIOD seconds, so
-# that a person still sees text flow.
+# A job delivers its tokens every MIN_PERIOD seconds, so that a small model's do not each pay for a delivery; many jobs do so
+# MAX_RATE times a second together, but each at least every MAX_PERIOD seconds, so that a person still sees text flow.
 MIN_PERIOD, MAX_RATE, MAX_PERIOD = 0.02, 800, 0.25
 MAX_MULTI_STEPS = 4  # of a small model between two looks at the queue of calls: some 10 ms with many replies
 
 
 class Job(Protocol):
-    """Something that lives over many steps. All of it is called in the engine thread. Its engine requests name it as their
-    owner."""
+    """Something that lives over many steps, called in the engine thread; its engine requests name it as their owner.
+
+    start: adds its first requests. advance: collects what was generated since the last call, and goes on. fail: ends it at
+    once and whatever state it is in: the engine has broken down, or the job itself has.
+    """
 
     done: bool
 
-    def start(self) -> None:
-        """Adds its first requests."""
-
-    def advance(self) -> None:
-        """Collects what the steps since the last call generated, and goes on."""
-
-    def fail(self, reason: str) -> None:
-        """Ends it at once and whatever state it is in: the engine has broken down, or the job itself has."""
-
-
-class DeliveryQueue:
-    """Values on their way from the engine thread to event loops: all that one step brought wakes a loop once."""
-
-    def __init__(self):
-        self._pending: dict[asyncio.AbstractEventLoop, list[Delivery]] = {}
-
-    def add(self, loop: asyncio.AbstractEventLoop, callback: Callable[[object], None], value: object) -> None:
-        """callback(value) will be called in that loop."""
-        self._pending.setdefault(loop, []).append((callback, value))
-
-    def flush(self) -> None:
-        pending, self._pending = self._pending, {}
-        for loop, deliveries in pending.items():
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits there any more
-                loop.call_soon_threadsafe(_deliver, deliveries)
-
-
-def _deliver(deliveries: list[Delivery]) -> None:
-    for callback, value in deliveries:
-        callback(value)
+    def start(self) -> None: ...
+    def advance(self) -> None: ...
+    def fail(self, reason: str) -> None: ...
 
 
 class EngineThread:
     """Steps the engine while there is work and sleeps while there is none.
 
+    on_idle: called before it sleeps; it may add requests to the engine. jobs: the time of each one's next delivery. broken: why
+        the engine can compute no more.
     busy_seconds, step_seconds: spent since the start, in all and in the engine's steps. cpu_seconds, step_cpu_seconds: the
         same in this thread's own time, which others on the same cores do not stretch.
-    jobs: the time of each one's next delivery. broken: why the engine can compute no more.
-    on_idle: called when there is nothing to do, before it sleeps; it may add requests to the engine.
     """
 
     def __init__(self, llm: LLM, on_idle: Callable[[], object] = lambda: None):
-        self.llm, self.core = llm, llm.core
+        self.core = llm.core
         self.core.max_multi_steps = min(self.core.max_multi_steps, MAX_MULTI_STEPS)
         self.jobs: dict[Job, float] = {}
-        self.deliveries = DeliveryQueue()
+        self._deliveries: dict[asyncio.AbstractEventLoop, list[Delivery]] = {}
         self.busy_seconds = self.step_seconds = self.cpu_seconds = self.step_cpu_seconds = 0.0
         self.broken: str | None = None
         self._on_idle = on_idle
@@ -100,6 +75,16 @@ class EngineThread:
         """Starts a job, between two steps."""
         self.submit(lambda: self._start_job(job))
 
+    def deliver(self, loop: asyncio.AbstractEventLoop, callback: Callable[[object], None], value: object) -> None:
+        """For jobs: callback(value) will be called in that event loop. All that one step brought wakes a loop once."""
+        self._deliveries.setdefault(loop, []).append((callback, value))
+
+    def _flush_deliveries(self) -> None:
+        deliveries, self._deliveries = self._deliveries, {}
+        for loop, calls in deliveries.items():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+                loop.call_soon_threadsafe(lambda calls=calls: [callback(value) for callback, value in calls])
+
     def close(self) -> None:
         """Jobs under way fail."""
         with self._lock:
@@ -115,7 +100,7 @@ class EngineThread:
 
     def _run(self) -> None:
         while self._run_calls():
-            self.deliveries.flush()
+            self._flush_deliveries()
             if not self.core.requests:
                 continue
             began, began_cpu = time.perf_counter(), time.thread_time()
@@ -126,17 +111,17 @@ class EngineThread:
                 self.broken = f"{type(error).__name__}: {error}"
                 self._fail_jobs(list(self.jobs), self.broken)
                 self.core.requests.clear()  # in an unknown state: not to be touched again
-                self.deliveries.flush()
+                self._flush_deliveries()
                 continue
             now, now_cpu = time.perf_counter(), time.thread_time()
             self.step_seconds += now - began
             self.step_cpu_seconds += now_cpu - began_cpu
             self._advance(self._due_jobs(output, now))
-            self.deliveries.flush()
+            self._flush_deliveries()
             self.busy_seconds += time.perf_counter() - began
             self.cpu_seconds = time.thread_time()
         self._fail_jobs(list(self.jobs), "the engine has been stopped.")
-        self.deliveries.flush()
+        self._flush_deliveries()
 
     def _start_job(self, job: Job) -> None:
         if self.broken:
@@ -181,32 +166,26 @@ class EngineThread:
         """Runs the calls in the queue; sleeps while there is nothing to compute. False: it is to stop."""
         while True:
             if self._calls.empty() and not self.core.requests:
-                self._run_on_idle()
+                try:
+                    self._on_idle()
+                except Exception as error:  # work ahead of time: nobody waits for it
+                    _log_error(error)
             try:
                 item = self._calls.get(block=not self.core.requests)
             except Empty:
                 return True
             if item is None:
                 return False
-            _run_call(*item)
+            future, call = item
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except Exception as error:
+                    future.set_exception(error)
             if self._calls.empty():
                 return True
-
-    def _run_on_idle(self) -> None:
-        try:
-            self._on_idle()
-        except Exception as error:  # work ahead of time: nobody waits for it
-            _log_error(error)
 
 
 def _log_error(error: Exception) -> None:
     """Without its message, which may hold what a user wrote: its type, and the lines of code."""
     log.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__, -8)))
-
-
-def _run_call(future: Future, call: Callable[[], object]) -> None:
-    if future.set_running_or_notify_cancel():
-        try:
-            future.set_result(call())
-        except Exception as error:
-            future.set_exception(error)

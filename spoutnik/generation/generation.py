@@ -1,9 +1,8 @@
 """A request's n replies, from prompt to answer, each a chain of segments: engine requests, one after the other.
 
-A thought is one segment, which ends at `</think>` or at its budget; the answer is the next, whose prompt is all that went
-before: its tokens are in the cache, so a new segment costs one step. Closing a thought that is too long or repeats itself,
-ending it on demand, pausing, inserting a text: each aborts the segment under way and starts another. What the reader sees comes
-from one state machine over the ids of all segments (text/thought.py).
+A thought is one segment, which ends at `</think>` or at its budget; the answer is the next, whose prompt, all that went before,
+is in the cache: a new segment costs one step. Closing a thought, pausing, inserting a text: each aborts the segment under way
+and starts another. What the reader sees comes from one state machine over the ids of all segments (text/thought.py).
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -16,7 +15,7 @@ from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.generation.choice import Choice
-from spoutnik.generation.delta import Delta, GenerationWarning
+from spoutnik.generation.delta import Delta
 from spoutnik.generation.nonempty_answer import NonemptyAnswerProcessor, visible_tokens
 from spoutnik.generation.options import GenerationPlan, max_model_len
 from spoutnik.generation.thought_budget import ThoughtBudget
@@ -26,11 +25,10 @@ MAX_CHOICES = 1024  # of one request: its random numbers are numbered by segment
 
 
 class Steering(Protocol):
-    """How a generation under way is steered. Generation does it at once, between two engine steps; GenerationHandle has it
-    done there and returns awaitables. The control endpoint, the page and the terminal use these and nothing else.
+    """How the control endpoint, the page and the terminal steer a generation under way. Generation does it at once, between two
+    engine steps; GenerationHandle has it done there and returns awaitables.
 
-    end_thought: closes the thoughts; the answers begin. insert: puts a text into the thoughts under way, where it fits.
-    pause, resume. abort: ends it where it is; nothing happens where it has ended already.
+    end_thought: the answers begin. insert: puts a text into the thoughts, where it fits. abort: does nothing after the end.
     """
 
     def end_thought(self) -> Awaitable[None] | None: ...
@@ -41,10 +39,8 @@ class Steering(Protocol):
 
 
 class Generation(Steering):
-    """A Job of the engine thread. on_deltas: called there with what was added, whenever something was.
-
-    num_cached_tokens: of the prompt; None until it is computed.
-    """
+    """A Job of the engine thread. on_deltas: called there with what was added. num_cached_tokens: None before the prompt is
+    computed."""
 
     def __init__(self, llm: LLM, name: str, plan: GenerationPlan, on_deltas: Callable[[list[Delta]], None]):
         self.llm, self.core, self.name, self.plan, self.on_deltas = llm, llm.core, name, plan, on_deltas
@@ -78,7 +74,8 @@ class Generation(Steering):
         self._deliver()
 
     def advance(self) -> None:
-        self._collect(self.choices)
+        for choice in self.choices:
+            self._collect(choice)
         if self.num_cached_tokens is not None and not self.paused:
             waiting, self._waiting = self._waiting, []
             for choice in waiting:
@@ -96,7 +93,7 @@ class Generation(Steering):
 
     def end_thought(self) -> None:
         for choice in self._interrupt(self._thinking_choices):
-            choice.append(self.plan.closing)
+            choice.close_thought(self.plan.closing)
         self.resume()
 
     def insert(self, text: str) -> None:
@@ -128,10 +125,11 @@ class Generation(Steering):
         return [choice for choice in self.choices if choice.stream.thinking and choice not in self._waiting]
 
     def _interrupt(self, choices: list[Choice]) -> list[Choice]:
-        """Collects the tokens of these choices and aborts their segments; none starts before `resume`. Returns those that are
-        still in the part (thought or answer) in which they were, and not finished."""
+        """Collects the tokens of these choices and aborts their segments; none starts before `resume`. Returns those that have
+        not finished, and are still in the same part (thought or answer)."""
         self.paused, before = True, [choice.stream.thinking for choice in choices]
-        self._collect(choices)
+        for choice in choices:
+            self._collect(choice)
         for choice in choices:
             if choice.sample is not None:
                 self.core.abort(choice.sample.request.request_id)
@@ -144,12 +142,8 @@ class Generation(Steering):
         if repeating and not self.paused:
             for choice in self._interrupt(self._thinking_choices):
                 if choice in repeating:
-                    self._close_thought(choice, GenerationWarning("repetition", choice.stream.thought_tokens))
+                    choice.close_thought(self.plan.closing, "repetition")
             self.resume()
-
-    def _close_thought(self, choice: Choice, warning: GenerationWarning) -> None:
-        choice.delta.warnings.append(warning)
-        choice.append(self.plan.closing)
 
     def _continue_choice(self, choice: Choice) -> None:
         """Starts the next segment of one choice."""
@@ -157,10 +151,8 @@ class Generation(Steering):
         if thinking and budget.remaining_thought(choice) > 0:
             self.start_segment([choice], self._thought_params(choice).changed(n=1))
             return
-        if thinking and self.plan.max_thinking_tokens:
-            self._close_thought(choice, GenerationWarning("thought_budget", choice.stream.thought_tokens))
-        elif thinking:
-            choice.append(self.plan.closing)
+        if thinking:
+            choice.close_thought(self.plan.closing, "thought_budget" if self.plan.max_thinking_tokens else None)
         if budget.remaining_positions(choice) < 1:
             choice.finish("length")
         else:
@@ -197,13 +189,11 @@ class Generation(Steering):
         for choice, sample in zip(choices, request.samples):
             choice.sample, choice.segments = sample, choice.segments + 1
 
-    def _collect(self, choices: list[Choice]) -> None:
-        """Reads the tokens generated since the last time; where a segment has ended, starts what follows."""
-        for choice in choices:
-            if choice.sample is not None:
-                self._collect_choice(choice, choice.sample)
-
-    def _collect_choice(self, choice: Choice, sample: Sample) -> None:
+    def _collect(self, choice: Choice) -> None:
+        """Reads the tokens generated since the last time; where the segment has ended, starts what follows."""
+        sample = choice.sample
+        if sample is None:
+            return
         sent, in_answer = sample.sent, not choice.stream.thinking
         ids, logprobs = self.core.new_tokens(sample)
         if self.num_cached_tokens is None and ids:
@@ -248,7 +238,7 @@ class Generation(Steering):
             choice.finish("length")
             return
         if choice.stream.thinking and sample.finish_reason == "stop" and not at_mark:
-            self._close_thought(choice, GenerationWarning("unclosed_thought", choice.stream.thought_tokens))
+            choice.close_thought(self.plan.closing, "unclosed_thought")
         if choice.stream.thinking and at_mark and not (self.plan.may_think and self.budget.remaining_thought(choice) > 0):
             choice.append(self.llm.tokenizer.end_thought_ids)  # a thought that must not be, in the middle of an answer
         if not self.paused:

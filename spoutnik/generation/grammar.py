@@ -29,11 +29,9 @@ LEAD = "LEAD: /\\n{1,2}/\n"  # what models write after `</think>`
 
 def structured_output(llm: LLM, response_format: dict | None = None, tools: ToolSet = NO_TOOLS,
                       parallel: bool = True) -> Callable[[], LogitsProcessor] | None:
-    """What makes the processor that holds an answer to its form; None where it is free text.
-
-    Calls of tools: any number of them, or one where not `parallel`, instead of an answer or after a text, or nothing else
-    (`tools.required`). Their arguments are of the tool's schema; of a tool that is not `strict`, parts of the schema that
-    cannot be promised are left out.
+    """What makes the processor that holds an answer to its form; None where it is free text. Calls of tools: any number of them
+    (one where not `parallel`) instead of an answer or after a text, or nothing else (`tools.required`). Their arguments are of
+    the tool's schema; of a tool that is not `strict`, parts of the schema that cannot be promised are left out.
 
     Raises:
         UserError: a schema cannot be compiled, or something is not of the API's form; says what and where.
@@ -59,11 +57,8 @@ def structured_output(llm: LLM, response_format: dict | None = None, tools: Tool
 
 
 class Vocabulary:
-    """A model's tokens as llguidance sees them.
-
-    ends: ids of the ends of sentence. think_id: what opens a thought, None for nothing. added: text -> id of the tokens that
-    mean something to the chat format.
-    """
+    """A model's tokens as llguidance sees them. ends: ids of the ends of sentence. think_id: what opens a thought, None for
+    nothing. added: text -> id of the tokens that mean something to the chat format."""
 
     def __init__(self, llm: LLM):
         tokenizer, self.size = llm.tokenizer, llm.config.vocab_size
@@ -103,10 +98,8 @@ def _vocabulary(llm: LLM) -> Vocabulary:
 
 
 class GrammarProcessor:
-    """A LogitsProcessor: only tokens that the grammar allows can be chosen, and an end once it is complete.
-
-    Before it has begun the model may open a thought, too (NonemptyAnswerProcessor forbids that where it must not).
-    """
+    """A LogitsProcessor: only tokens that the grammar allows can be chosen, and an end once it is complete. Before it has begun
+    the model may open a thought, too (NonemptyAnswerProcessor forbids that where it must not)."""
 
     done = False
 

@@ -7,10 +7,8 @@ from spoutnik.engine.llm import LLM
 
 
 class NonemptyAnswerProcessor:
-    """Until a visible token was generated, forbids the tokens that end the answer; the last token must be visible.
-
-    visible: (V,) bool. ends: (E,) ids.
-    """
+    """Until a visible token was generated, forbids those that end the answer; the last one must be visible. visible: (V,) bool.
+    ends: (E,) ids."""
 
     def __init__(self, visible: Tensor, ends: Tensor, max_tokens: int):
         self.visible, self.ends, self.max_tokens = visible, ends, max_tokens

@@ -1,7 +1,4 @@
-"""From what a caller asks for to a plan of the generation: every default is decided here, and `applied` says so.
-
-The API, the page and the terminal all ask this way; nothing here knows HTTP.
-"""
+"""From what a caller asks for to a plan of the generation: every default is decided here, and `applied` says so."""
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -32,9 +29,8 @@ class GenerationOptions:
 
     params: sampling; its max_tokens is not read. max_tokens: generated tokens, thought and answer.
     max_thinking_tokens, reasoning_effort, enable_thinking: how long the thought may be: in tokens, by a name of EFFORTS,
-        or not at all.
-    tools: what may be called. documents, variables: for the template. closing: the sentence that ends a thought which is cut.
-    make_logits_processor: makes what holds the answer to a form (grammar.py).
+        or not at all. closing: the sentence that ends one that is cut.
+    documents, variables: for the template. make_logits_processor: makes what holds the answer to a form (grammar.py).
     """
 
     params: SamplingParams = field(default_factory=SamplingParams)
@@ -65,9 +61,8 @@ class GenerationPlan:
     """What will be generated, all of it decided.
 
     prompt: token ids, as the template rendered them. thinking: they end inside a thought.
-    params: how tokens are chosen, in thought and answer. Its max_tokens counts both; its stop texts end the answer alone; n
-        replies are generated at the same time.
-    max_thinking_tokens: of the thought; the rest of max_tokens is the answer's. may_think: the model may open a thought itself.
+    params: its max_tokens counts thought and answer; its stop texts end the answer alone.
+    max_thinking_tokens: the rest of max_tokens is the answer's. may_think: the model may open a thought itself.
     closing: the ids that close a thought which does not end by itself, `</think>` among them.
     """
 

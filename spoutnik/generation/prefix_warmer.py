@@ -1,9 +1,5 @@
-"""The beginning of a conversation's next prompt, computed while the user reads.
-
-A template drops past thoughts, so the next prompt does not start with the tokens that were generated: question and answer are
-new to the cache without the thought between them. They are known as soon as the answer is, so they are computed when the engine
-is idle; the next turn then starts from blocks that are there.
-"""
+"""The beginning of a conversation's next prompt, computed while the user reads. A template drops past thoughts, so the next
+prompt does not start with the tokens that were generated: question and answer are new to the cache without the thought."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -28,8 +24,7 @@ class PrefixWarmer:
         self._waiting: deque[tuple[list[Message], Mapping[str, object]]] = deque(maxlen=MAX_WAITING)
 
     def add(self, messages: list[Message], variables: Mapping[str, object]) -> None:
-        """messages: the conversation with the answer in it. Any thread may call it; all work is left to `warm_next`, so that it
-        costs nothing while others wait."""
+        """messages: the conversation with the answer in it. All work is left to `warm_next`: nobody waits for it."""
         self._waiting.append((messages, variables))
 
     def warm_next(self) -> bool:

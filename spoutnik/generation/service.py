@@ -30,10 +30,7 @@ class Busy(RunError):
 
 @dataclass
 class ServedModel:
-    """A model under the name that clients use. It is read from disk when it is first needed.
-
-    about: a line for people. loading: the task that reads it, or has.
-    """
+    """A model under the name that clients use, read from disk when it is first needed. about: a line for people."""
 
     id: str
     folder: Path
@@ -48,11 +45,8 @@ class ServedModel:
 
 
 class GenerationHandle(Steering):
-    """A generation under way: iterate it for lists of Deltas until all of its choices have finished.
-
-    Whoever leaves the loop early, or is cancelled in it, calls `abort` (`async with` does). replies: what was iterated so far,
-    by choice. Steering returns when it is in force.
-    """
+    """A generation under way: iterate it for lists of Deltas until all of its choices have finished. Whoever leaves the loop
+    early, or is cancelled in it, calls `abort` (`async with` does). replies: what was iterated so far, by choice."""
 
     def __init__(self, service: "GenerationService", served: ServedModel, name: str, plan: GenerationPlan,
                  job: type = Generation):
@@ -72,7 +66,7 @@ class GenerationHandle(Steering):
         self.abort()
 
     def _on_deltas(self, deltas: list[Delta]) -> None:
-        self.served.engine_thread.deliveries.add(self._loop, self._queue.put_nowait, deltas)
+        self.served.engine_thread.deliver(self._loop, self._queue.put_nowait, deltas)
 
     async def __aiter__(self) -> AsyncIterator[list[Delta]]:
         while self._unfinished > 0:
@@ -115,11 +109,8 @@ class GenerationHandle(Steering):
 
 
 class GenerationService:
-    """max_queue: generations that may be under way or waiting at the same time, all models together.
-
-    load: makes a model ready; it is called in a thread of its own, and may take minutes. on_end: called with each handle that
-        has finished, for metrics and logs.
-    """
+    """The models, and what they generate. load: makes a model ready, in a thread of its own; it may take minutes. max_queue:
+    generations under way or waiting, of all models. on_end: called with each handle that has finished, for metrics and logs."""
 
     def __init__(self, served: list[ServedModel], load: Callable[[ServedModel], LLM], max_queue: int = 256):
         if not served:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.delta import Delta
-from spoutnik.generation.options import GenerationOptions, GenerationPlan, plan_chat
-from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
+from spoutnik.generation.delta import CollectedReply, Delta
+from spoutnik.generation.options import GenerationOptions, plan_chat
+from spoutnik.generation.service import GenerationHandle, GenerationService
 from spoutnik.generation.voting import vote
 from spoutnik.text.chat_template import Message
 
@@ -25,9 +25,8 @@ class ChatOptions:
 
 @dataclass(eq=False)
 class ChatMessage:
-    """One message. extras: what else is known of it: of a question, the text without its files and their names; of an answer,
-    tokens, seconds, warnings (fields of GenerationWarning; in old histories, sentences), error, agreement, runners_up.
-    id: in the history."""
+    """One message. extras: of a question, its text without its files, and their names; of an answer, tokens, seconds, warnings
+    (fields of GenerationWarning; in old histories, sentences), error, agreement, runners_up. id: in the history."""
 
     role: str
     content: str = ""
@@ -44,10 +43,8 @@ class ChatMessage:
 
 
 class ChatTurn:
-    """An answer under way. phase: "waiting" (for the model, or its turn), "thinking", "answering", "over".
-
-    message: what has come of it. finished_thoughts: of several that vote. on_end: called when it is over.
-    """
+    """An answer under way. phase: "waiting" (for the model, or its turn), "thinking", "answering", "over". message: what has
+    come of it. finished_thoughts: of several that vote. on_end: called when it is over."""
 
     def __init__(self, service: GenerationService, messages: list[Message], options: ChatOptions,
                  on_end: Callable[["ChatTurn"], None] = lambda _: None):
@@ -56,7 +53,6 @@ class ChatTurn:
         self.phase, self.paused = "waiting", False
         self.finished_thoughts = 0
         self._name = f"page-{secrets.token_hex(8)}"
-        self._tokens: dict[int, tuple[int, int]] = {}  # of each choice: thought, all
         self._thinking_since: float | None = None
         self._thought_seconds = 0.0
         self._over = asyncio.Event()
@@ -109,13 +105,14 @@ class ChatTurn:
             served = await self.service.model(self.options.model)
             plan = plan_chat(served.llm, self.messages, GenerationOptions(reasoning_effort=self.options.effort))
             self._run_clock(plan.thinking)
+            handle = self.service.generate(served, plan.with_n(self.options.thoughts), self._name)
             if self.options.thoughts > 1:
-                await self._vote(served, plan)
+                await self._vote(handle)
             else:
-                async with self.service.generate(served, plan, self._name) as handle:
+                async with handle:
                     async for deltas in handle:
-                        for delta in deltas:
-                            self._add(delta)
+                        self._show(handle.replies[0])
+                        self._update_progress(handle, deltas)
             self.service.warm_prefix(served, [*self.messages, self.message.prompt_message], {})
         except (UserError, RunError) as error:
             self.message.extras["error"] = str(error)
@@ -132,32 +129,26 @@ class ChatTurn:
         self._over.set()
         self._on_end(self)
 
-    async def _vote(self, served: ServedModel, plan: GenerationPlan) -> None:
+    async def _vote(self, handle: GenerationHandle) -> None:
         """Progress is shown of all thoughts, the text of the one that speaks for the majority."""
-        handle = self.service.generate(served, plan.with_n(self.options.thoughts), self._name)
-        result = await vote(handle, lambda deltas: [self._update_progress(delta) for delta in deltas])
-        chosen = handle.replies[result.index]
-        self.message.content, self.message.thought = chosen.answer, chosen.thought
-        self.message.extras |= {"warnings": [asdict(warning) for warning in chosen.warnings],
-                                "finish_reason": chosen.finish_reason, "thoughts": self.options.thoughts,
-                                "agreement": result.agreement, "runners_up": [list(other) for other in result.runners_up]}
+        result = await vote(handle, lambda deltas: self._update_progress(handle, deltas))
+        self._show(handle.replies[result.index])
+        self.message.extras |= {"thoughts": self.options.thoughts, "agreement": result.agreement,
+                                "runners_up": [list(other) for other in result.runners_up]}
 
-    def _add(self, delta: Delta) -> None:
-        self.message.thought += delta.thought
-        self.message.content += delta.answer
-        self.message.extras["warnings"] += [asdict(warning) for warning in delta.warnings]
-        self._update_progress(delta)
-        if delta.finish_reason:
-            self.message.extras["finish_reason"] = delta.finish_reason
-            if delta.finish_reason == "error":
-                self.message.extras["error"] = delta.stop_reason or "the engine stopped."
+    def _show(self, reply: CollectedReply) -> None:
+        self.message.thought, self.message.content = reply.thought, reply.answer
+        self.message.extras["warnings"] = [asdict(warning) for warning in reply.warnings]
+        if reply.finish_reason:
+            self.message.extras["finish_reason"] = reply.finish_reason
+        if reply.finish_reason == "error":
+            self.message.extras["error"] = reply.stop_reason or "the engine stopped."
 
-    def _update_progress(self, delta: Delta) -> None:
-        self._tokens[delta.index] = delta.thought_tokens, delta.generated
-        thoughts, generated = map(sum, zip(*self._tokens.values()))
-        self.message.extras |= {"thought_tokens": thoughts, "tokens": generated}
-        self.finished_thoughts += delta.finish_reason is not None
-        phase = "thinking" if delta.thinking or self.options.thoughts > 1 else "answering"
+    def _update_progress(self, handle: GenerationHandle, deltas: list[Delta]) -> None:
+        self.message.extras |= {"thought_tokens": sum(reply.thought_tokens for reply in handle.replies),
+                                "tokens": sum(reply.generated for reply in handle.replies)}
+        self.finished_thoughts += sum(delta.finish_reason is not None for delta in deltas)
+        phase = "thinking" if self.options.thoughts > 1 or deltas[-1].thinking else "answering"
         if phase != self.phase:
             self.phase = phase
             self._run_clock(phase == "thinking")

@@ -18,8 +18,8 @@ _MAX_TIMEOUTS = 3  # of mathematical comparisons in one vote
 
 @dataclass
 class VoteResult:
-    """index: the reply that speaks for the majority; agreement: the share of replies that come to the same.
-    runners_up: what others came to, (an answer in full, votes), most votes first."""
+    """index: the reply that speaks for the majority; agreement: the share of replies that come to the same. runners_up: what
+    others came to, (an answer in full, votes), most votes first."""
 
     index: int
     agreement: float
@@ -73,10 +73,8 @@ def tally(answers: Sequence[str]) -> VoteResult:
 
 
 async def vote(handle: GenerationHandle, on_deltas: Callable[[list[Delta]], None]) -> VoteResult:
-    """Runs a generation of several choices (GenerationPlan.with_n) to its end; which of handle.replies speaks for the majority.
-
-    on_deltas: called with what comes, for progress; what it raises ends the vote.
-    """
+    """Runs a generation of several choices (GenerationPlan.with_n) to its end: which of handle.replies speaks for the majority?
+    on_deltas: called with what comes, for progress; what it raises ends the vote."""
     async with handle:
         async for deltas in handle:
             on_deltas(deltas)

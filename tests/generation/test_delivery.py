@@ -98,7 +98,7 @@ def test_news_for_a_loop_that_is_closed_are_dropped(engine_thread, llm):
     job, loop = Counted(llm, 20), asyncio.new_event_loop()
     loop.close()
     counted = job.advance
-    job.advance = lambda: (counted(), engine_thread.deliveries.add(loop, print, "to nobody"))
+    job.advance = lambda: (counted(), engine_thread.deliver(loop, print, "to nobody"))
     run(engine_thread, job)
     assert sum(job.news) == 20
 
@@ -109,7 +109,7 @@ def test_news_reach_their_loop_together_and_in_order(engine_thread):
 
         def speak():
             for word in "abc":
-                engine_thread.deliveries.add(loop, values.append, word)
+                engine_thread.deliver(loop, values.append, word)
 
         await asyncio.wrap_future(engine_thread.submit(speak))
         while not values:

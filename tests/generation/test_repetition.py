@@ -5,7 +5,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoutnik.generation.repetition import (
+from spoutnik.generation.thought_budget import (
     MIN_REPEATED_TOKENS,
     MIN_REPEATS,
     STALE_WINDOW,

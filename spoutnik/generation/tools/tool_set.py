@@ -1,8 +1,5 @@
-"""A request's tools: which the model may call, and what it is told of them.
-
-Templates differ in what they know: the tools, calls and their results, both, or nothing of the kind. What one does not know
-is put into words here.
-"""
+"""A request's tools: which the model may call, and what it is told of them. Templates differ in what they know: tools, calls
+and their results, both, or nothing of the kind. What one does not know is put into words here."""
 
 import json
 import re
@@ -31,11 +28,8 @@ class Function:
 
 @dataclass(frozen=True)
 class ToolSet:
-    """The tools of one request, parsed and checked.
-
-    definitions: as the API has them, for templates that describe them. described: what the model is told of. callable: what
-    it may call; of these it must call one where `required`.
-    """
+    """The tools of one request, parsed once. definitions: as the API has them, for templates that describe them. described:
+    those that the model is told of. callable: those that it may call; it must call one where `required`."""
 
     definitions: tuple[Mapping, ...] = ()
     described: tuple[Function, ...] = ()
@@ -66,8 +60,9 @@ class ToolSet:
         messages = _for_template(messages, known.format) if known.renders else _in_words(messages, known.format)
         if not self.described:
             return messages, None
-        return (messages, list(self.definitions)) if known.describes else (_with_tools(messages, self.described, known.format),
-                                                                          None)
+        if known.describes:
+            return messages, list(self.definitions)
+        return _with_tools(messages, self.described, known.format), None
 
 
 NO_TOOLS = ToolSet()
@@ -107,7 +102,7 @@ def _for_template(messages: Sequence[Message], format: Format) -> list[Message]:
     """For a template that writes calls: arguments as text or as objects, whichever it takes."""
     rendered: list[Message] = []
     for message in messages:
-        plain = _without_calls(message)
+        plain = {key: value for key, value in message.items() if key != "tool_calls"}
         if not message.get("tool_calls"):
             rendered.append(plain)
             continue
@@ -122,26 +117,20 @@ def _for_template(messages: Sequence[Message], format: Format) -> list[Message]:
 
 
 def _in_words(messages: Sequence[Message], format: Format) -> list[Message]:
-    """For a template that knows no calls: calls as the assistant's text, results as the user's, those of one turn together."""
+    """For one that does not: calls as the assistant's text, results as the user's, those of one turn together."""
     rendered: list[Message] = []
     for results, group in groupby(messages, lambda message: message["role"] == "tool"):
         if results:
             texts = [f"<tool_response>\n{message.get('content') or ''}\n</tool_response>" for message in group]
             rendered.append({"role": "user", "content": "\n".join(texts)})
         else:
-            rendered += [_calls_in_words(message, format) for message in group]
+            for message in group:
+                plain = {key: value for key, value in message.items() if key != "tool_calls"}
+                calls = [(call["function"]["name"], _as_text(call["function"])) for call in message.get("tool_calls") or ()]
+                if calls:
+                    plain["content"] = "\n".join(filter(None, [message.get("content"), format.written(calls)]))
+                rendered.append(plain)
     return rendered
-
-
-def _calls_in_words(message: Message, format: Format) -> Message:
-    if not message.get("tool_calls"):
-        return _without_calls(message)
-    calls = format.written([(call["function"]["name"], _as_text(call["function"])) for call in message["tool_calls"]])
-    return _without_calls(message) | {"content": "\n".join(filter(None, [message.get("content"), calls]))}
-
-
-def _without_calls(message: Message) -> Message:
-    return {key: value for key, value in message.items() if key != "tool_calls"}
 
 
 def _as_text(function: Mapping) -> str:
