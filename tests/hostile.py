@@ -1,6 +1,6 @@
 """Chat requests made to break replies, and what must be true of every answer to them: no thought in it, and not empty.
 
-The answer that came over HTTP is compared with the token ids that the engine made, taken apart here in the plainest way:
+The answer that came over HTTP is compared with the token ids that the engine generated, taken apart here in the plainest way:
 those between `<think>` and `</think>` are thought, the others are answer.
 """
 

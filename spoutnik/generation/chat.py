@@ -51,7 +51,8 @@ class Chat:
         self._unanswered: str | None = None
 
     def ask(self, question: str, console: Console | None = None) -> dict:
-        """One turn, printed as it comes where a console is given. Ctrl-C ends the thought; the second, or in the answer, all.
+        """One turn, printed as it comes where a console is given. Ctrl-C closes the thought; a second one, or one during the
+        answer, ends the reply.
 
         Returns:
             prompt, thought, answer, tokens (generated), reasoning_tokens, finish_reason ("abort" after Ctrl-C), warning (a

@@ -1,4 +1,4 @@
-"""From what a caller asks for to a plan of the generation: every default is decided here, and `applied` says so."""
+"""From what a caller asks for to a plan of the generation: every default is decided here, and `applied` lists them."""
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence

@@ -42,6 +42,6 @@ class PrefixWarmer:
         try:
             prompts = [self.llm.tokenizer.chat_ids([*messages, {"role": "user", "content": question}], variables=variables)
                        for question in ("a", "1")]
-        except (UserError, RunError):  # a template may refuse what a model has said
+        except (UserError, RunError):  # a template may refuse what a model wrote
             return []
         return prompts[0][:next((i for i, (a, b) in enumerate(zip(*prompts)) if a != b), 0)]

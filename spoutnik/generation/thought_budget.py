@@ -52,7 +52,7 @@ class ThoughtBudget:
 
 
 def is_repetitive(ids: Sequence[int]) -> bool:
-    """Do the last tokens repeat exactly, or do they say next to nothing that was not said before?"""
+    """Do the last tokens repeat exactly, or is next to nothing in them new?"""
     return ends_in_repeats(ids) or is_stale(ids)
 
 
