@@ -14,6 +14,7 @@ from rich.text import Text
 from spoutnik.arena.matches import Ballots, Match
 from spoutnik.arena.ratings import Outcome, Rating, rate
 from spoutnik.errors import UserError
+from spoutnik.generation.delta import GenerationWarning
 from spoutnik.generation.options import EFFORTS
 from spoutnik.generation.service import GenerationService
 from spoutnik.generation.session import ChatOptions, ChatTurn
@@ -74,7 +75,7 @@ def _answer(turn: ChatTurn) -> RenderableType:
     if turn.phase == "thinking":
         parts.append(Text(turn.message.thought[-400:], "dim italic"))
     parts.append(Markdown(turn.message.content, hyperlinks=False))
-    parts += [Text(warning, "dim") for warning in extras["warnings"]]
+    parts += [Text(str(GenerationWarning(**warning)), "dim") for warning in extras["warnings"]]
     return Group(*parts, *([Text(extras["error"], "red")] if "error" in extras else []))
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.status import Status
 
 from spoutnik.engine.llm import LLM
-from spoutnik.generation.catalog import EngineOptions, load_llm, offers
+from spoutnik.generation.catalog import EngineOptions, list_models, load_llm
 from spoutnik.generation.service import GenerationService, ServedModel
 from spoutnik.serve import auth, metrics
 from spoutnik.serve.app import make_app
@@ -26,7 +26,7 @@ def serve(model: str | None, stage: str | None, engine: EngineOptions, settings:
     auth.check_binding(settings, Keys(settings.data / FILE))
     if settings.page:
         _history(settings)
-    models = offers(model, stage)
+    models = list_models(model, stage)
     with bind(settings.host, settings.port) as listener, console.status("") as status:
         settings = replace(settings, port=listener.getsockname()[1])
         service = GenerationService(models, lambda served: _load(served, engine, status), settings.max_queue)

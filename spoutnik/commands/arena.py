@@ -51,17 +51,17 @@ def arena(
 def service_of(models: list[str], stages: list[str], engine):
     """Those who meet: the stages of one run, or one model of each of several."""
     from spoutnik.errors import UserError
-    from spoutnik.generation.catalog import load_llm, offers
+    from spoutnik.generation.catalog import list_models, load_llm
     from spoutnik.generation.service import GenerationService
 
     if stages and len(models) != 1:
         raise UserError(f"--stage {stages[0]}: belongs to one run, and {len(models)} were given. Give one, or leave it out.")
     if len(models) > 1:
-        served = [offers(model)[0] for model in models]
+        served = [list_models(model)[0] for model in models]
     elif stages:
-        served = [one for stage in stages for one in offers(models[0], stage)]
+        served = [one for stage in stages for one in list_models(models[0], stage)]
     else:
-        served = offers(models[0] if models else None)
+        served = list_models(models[0] if models else None)
     if len({one.id for one in served}) < len(served):
         raise UserError(f"MODELS: two bear the same name, {', '.join(one.id for one in served)}. Nobody could tell their votes "
                         "apart: rename a folder, or name others.")

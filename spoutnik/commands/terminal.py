@@ -13,7 +13,7 @@ from rich.text import Text
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import disk_errors, read_json, write_json
 from spoutnik.generation.chat import Chat
-from spoutnik.generation.options import EFFORTS, ContextOverflow
+from spoutnik.generation.options import EFFORTS, ContextOverflow, max_model_len
 
 try:
     import readline
@@ -163,12 +163,12 @@ class Terminal:
             self.console.print(Text(f"{'> ' if one['role'] == 'user' else ''}{one['content']}"), soft_wrap=True)
 
     def stats(self) -> str:
-        last, core = self.talk.stats, self.talk.llm.core
-        speed = (last.tokens - 1) / (last.whole - last.first) if last.whole > last.first else 0.0
-        limit = min(self.talk.llm.config.max_position_embeddings, core.scheduler.capacity)
-        return (f"last reply: {last.tokens} tokens ({last.thought_tokens} of thought) in {last.whole:.1f} s, first after "
-                f"{last.first:.1f} s, then {speed:.1f} a second; {last.cached} of {last.prompt_tokens} tokens before it were "
-                f"in the cache\nmemory: {last.prompt_tokens + last.tokens} of {limit} tokens, "
+        last, first = self.talk.stats, self.talk.stats.first_token_seconds
+        speed = (last.tokens - 1) / (last.seconds - first) if last.seconds > first else 0.0
+        limit = max_model_len(self.talk.llm)
+        return (f"last reply: {last.tokens} tokens ({last.thought_tokens} of thought) in {last.seconds:.1f} s, first after "
+                f"{first:.1f} s, then {speed:.1f} a second; {last.cached_tokens} of {last.prompt_tokens} tokens before it "
+                f"were in the cache\nmemory: {last.prompt_tokens + last.tokens} of {limit} tokens, "
                 f"{len(self.talk.messages)} messages")
 
 

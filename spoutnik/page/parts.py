@@ -74,7 +74,7 @@ class Thought:
         turn, strings = self.turn, self.strings
         with ui.element("div").classes("steer") as self._steer:
             button(strings.answer_now, turn.end_thought, "bolt").classes("pill end")
-            self._pause = button(strings.pause, turn.pause, "pause").classes("pill pause")
+            self._pause = button(strings.pause, turn.toggle_pause, "pause").classes("pill pause")
             if turn.options.thoughts == 1:
                 self._sentence = ui.input(placeholder=strings.add_hint).props("dense borderless").classes("sentence")
                 self._sentence.props.update({"aria-label": strings.add, "maxlength": 500})

@@ -1,9 +1,6 @@
 """What the page says, in English and in French."""
 
-import re
 from dataclasses import dataclass
-
-from spoutnik.generation import generation
 
 
 @dataclass(frozen=True)
@@ -106,13 +103,13 @@ class Strings:
     circles_warning: str
     unclosed_warning: str
 
-    def warning(self, text: str) -> str:
-        """What the engine says in English."""
-        for template, said in ((generation.CUT, self.cut_warning), (generation.CIRCLES, self.circles_warning),
-                               (generation.UNCLOSED, self.unclosed_warning)):
-            if match := re.fullmatch(re.escape(template).replace(r"\{\}", r"(\d+)"), text):
-                return said.format(*match.groups())
-        return text
+    def warning(self, warning: str | dict) -> str:
+        """A GenerationWarning's fields in words. Old histories have English sentences: these stay as they are."""
+        if isinstance(warning, str):
+            return warning
+        sentences = {"thought_budget": self.cut_warning, "repetition": self.circles_warning,
+                     "unclosed_thought": self.unclosed_warning}
+        return sentences[warning["code"]].format(warning["tokens"])
 
     def number(self, value: int) -> str:
         return f"{value:,}".replace(",", "\u202f" if self.language == "fr" else ",")

@@ -18,12 +18,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spoutnik.generation.generation import CIRCLES, CUT, UNCLOSED, Generation
+from spoutnik.generation.generation import Generation
 from spoutnik.generation.service import GenerationHandle, GenerationService
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 PER_TOKEN = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
-WARNINGS = {"thought_cut": CUT, "circles": CIRCLES, "unclosed": UNCLOSED}
+WARNINGS = {"thought_cut": "thought_budget", "circles": "repetition", "unclosed": "unclosed_thought"}  # label -> code
 
 
 def install(app: FastAPI, service: GenerationService) -> None:
@@ -91,8 +91,8 @@ class Replies:
         at(self.generated, name).inc(sum(choice.generated for choice in choices))
         if isinstance(handle.job, Generation):
             at(self.thought, name).inc(sum(choice.stream.thought_tokens for choice in choices))
-        for kind, text in WARNINGS.items():
-            at(self.warnings, name, kind).inc(sum(warning.startswith(text.split("{}")[0]) for warning in handle.warnings))
+        for kind, code in WARNINGS.items():
+            at(self.warnings, name, kind).inc(sum(warning.code == code for warning in handle.warnings))
         at(self.whole, name).observe(seconds)
         if handle.first_token_seconds is not None:
             at(self.first, name).observe(handle.first_token_seconds)

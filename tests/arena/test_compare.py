@@ -28,7 +28,7 @@ def scripted(make_service):
 
 def test_the_arena_in_the_terminal_is_blind_until_the_vote(scripted, monkeypatch):
     async def main():
-        service, ballots = scripted(("alpha", "beta"), said=lambda number: ("t", "yes")), Ballots(None)
+        service, ballots = scripted(("alpha", "beta"), reply=lambda number: ("t", "yes")), Ballots(None)
         console, written = Console(file=StringIO(), width=80), []
         lines = iter(["How?", "x", "a", "Why?", "", ""])
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoutnik.generation import generation
 from spoutnik.page.markup import LONGEST_FORMULA, Growing, mathml, render
 from spoutnik.page.strings import EN, FR, choose
 
@@ -117,8 +116,10 @@ def test_the_language_is_the_readers(accepted, chosen, language):
 
 
 def test_warnings_and_numbers_are_said_in_the_readers_language():
-    assert FR.warning(generation.CUT.format(12)) == FR.cut_warning.format(12)
-    assert FR.warning(generation.UNCLOSED) == FR.unclosed_warning and FR.warning("another") == "another"
+    assert FR.warning({"code": "thought_budget", "tokens": 12}) == FR.cut_warning.format(12)
+    assert FR.warning({"code": "repetition", "tokens": 3}) == FR.circles_warning.format(3)
+    assert FR.warning({"code": "unclosed_thought", "tokens": 3}) == FR.unclosed_warning
+    assert FR.warning("the thought went in circles") == "the thought went in circles"  # as histories once kept them
     assert EN.tokens(1) == "1 token" and EN.tokens(1840) == "1,840 tokens" and FR.tokens(1840) == "1\u202f840 jetons"
     assert EN.seconds(0.44) == "0.4\u00a0s" and FR.seconds(9.4) == "9,4\u00a0s" and EN.seconds(75) == "1\u00a0min 15\u00a0s"
 

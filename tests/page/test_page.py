@@ -11,7 +11,6 @@ from fastapi import FastAPI
 from scripted import ANSWER, THOUGHT, scripted_service
 
 from spoutnik import page
-from spoutnik.generation import generation
 from spoutnik.generation.session import ChatOptions, ChatTurn
 from spoutnik.page.controls import options_from
 from spoutnik.page.conversations import Conversations
@@ -91,12 +90,12 @@ def test_steering_reaches_the_reply(with_conversations):
         await turn.end_thought()  # too early: there is nothing to steer
         while turn.phase != "thinking":
             await asyncio.sleep(0)
-        await turn.pause()
+        await turn.toggle_pause()
         assert turn.paused and turn.handle.paused
         held = turn.thought_seconds
         await asyncio.sleep(0.01)
         assert turn.thought_seconds == held > 0
-        await turn.pause()
+        await turn.toggle_pause()
         assert not turn.paused and not turn.handle.paused
         await turn.insert("Check the sum.")
         await turn.insert("  ")
@@ -104,7 +103,7 @@ def test_steering_reaches_the_reply(with_conversations):
         await turn.end_thought()
         said = await answered(conversation)
         assert "Check the sum." in said.thought and THOUGHT not in said.thought and said.content == ANSWER
-        assert said.extras["warnings"] == [generation.CUT.format(20)]
+        assert said.extras["warnings"] == [{"code": "thought_budget", "tokens": 20}]
 
     with_conversations(test, held=True)
 
@@ -146,7 +145,7 @@ def test_retry_and_edit_replace_what_followed(with_conversations):
         assert [one.content for one in kept] == ["Other?\n\nf.txt:\n```\ntext\n```", "a3"]
         assert kept[0].extras["question"] == "Other?"
 
-    with_conversations(test, said=lambda number: (f"t{number}", f"a{number}"))
+    with_conversations(test, reply=lambda number: (f"t{number}", f"a{number}"))
 
 
 def test_several_thoughts_vote(with_conversations):
@@ -158,7 +157,7 @@ def test_several_thoughts_vote(with_conversations):
         assert said.extras["agreement"] == 0.75 and said.extras["runners_up"] == [["4", 1]]
         assert said.extras["thought_tokens"] == 120
 
-    with_conversations(test, said=lambda number: ("", "4" if number == 0 else "5"))
+    with_conversations(test, reply=lambda number: ("", "4" if number == 0 else "5"))
 
 
 def test_what_goes_wrong_is_part_of_the_answer(with_conversations):
@@ -232,7 +231,7 @@ def test_a_broken_model_is_said_and_no_task_is_left_behind(with_conversations):
         def fail(number):
             raise RuntimeError("bug")
 
-        service.said = fail
+        service.reply = fail
         turn = ChatTurn(service, [{"role": "user", "content": "How?"}], ChatOptions("one"))
         await turn.wait()
         assert turn.phase == "over" and turn.message.extras["error"] == "RuntimeError"

@@ -4,16 +4,15 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 
-from spoutnik.generation.generation import Delta, GenerationPlan
-from spoutnik.generation.options import GenerationOptions
+from spoutnik.generation.delta import Delta, GenerationWarning
+from spoutnik.generation.options import GenerationOptions, GenerationPlan
 from spoutnik.generation.service import GenerationHandle, ServedModel
 from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
-from spoutnik.generation.voting import CollectedReply, VoteResult, tally
+from spoutnik.generation.voting import VoteResult, vote
 from spoutnik.serve.api.chat_request import ChatRequest, applied_of, plan_of
 from spoutnik.serve.api.common import FINGERPRINT, Serving, State, timings, usage
 from spoutnik.serve.api.logprobs import chat_logprobs
@@ -44,9 +43,9 @@ async def begin(body: ChatRequest, serving: Serving) -> "ChatReply":
     served = await serving.model(body.model)
     plan, options = plan_of(body, served) if body.brief else await asyncio.to_thread(plan_of, body, served)
     voting = (body.n_thoughts or 1) > 1
-    running = replace(plan, params=replace(plan.params, n=body.n_thoughts)) if voting else plan
+    running = plan.with_n(body.n_thoughts) if voting else plan
     name = f"chatcmpl-{secrets.token_hex(12)}"
-    return ChatReply(body, plan, options, serving.service.start(served, running, name))
+    return ChatReply(body, plan, options, serving.service.generate(served, running, name))
 
 
 class ChatChunkBuilder:
@@ -55,7 +54,7 @@ class ChatChunkBuilder:
     def __init__(self, body: ChatRequest, served: ServedModel):
         self.tokenizer, self.format = served.tokenizer, body.shown_format
         self.shows_thought, self.top_logprobs = body.include_reasoning is not False, body.top_logprobs or 0
-        self.calls = ToolCallStream(self.tokenizer, body.tools, body.tool_choice) if body.tools else None
+        self.calls = ToolCallStream(self.tokenizer, body.tool_set) if body.tools else None
         self.finish_reason: str | None = None
         self._open = False
 
@@ -107,7 +106,7 @@ class ChatReply:
     def __init__(self, body: ChatRequest, plan: GenerationPlan, options: GenerationOptions, handle: GenerationHandle):
         self.body, self.plan, self.options, self.handle = body, plan, options, handle
         self.id, self.served, self.created = handle.name, handle.served, int(time.time())
-        self.wholes = [CollectedReply() for _ in range(handle.plan.params.n)]
+        self.wholes = handle.replies
         self.verdict: VoteResult | None = None
         self._chunk_head = compact(self._head("chat.completion.chunk"))[:-1] + ","  # the same in all chunks
 
@@ -117,19 +116,16 @@ class ChatReply:
         Raises:
             ApiError: the engine gave up.
         """
-        voting = len(self.wholes) > self.plan.params.n
-        async with self.handle:
-            async for deltas in self.handle:
-                for delta in deltas:
-                    if delta.finish_reason in ("error", "abort"):
-                        raise given_up(delta)
-                    self.wholes[delta.index].add(delta)
-                    if not voting:
-                        yield delta
-        if voting:
-            self.verdict = await asyncio.to_thread(tally, [whole.answer for whole in self.wholes])
+        if len(self.wholes) > self.plan.params.n:
+            self.verdict = await vote(self.handle, raise_if_given_up)
             chosen = self.wholes[self.verdict.index]
             yield Delta(0, chosen.thought, chosen.answer, finish_reason=chosen.finish_reason, warnings=chosen.warnings)
+        else:
+            async with self.handle:
+                async for deltas in self.handle:
+                    raise_if_given_up(deltas)
+                    for delta in deltas:
+                        yield delta
         self._prepare()
 
     def _prepare(self) -> None:
@@ -137,7 +133,7 @@ class ChatReply:
         if self.plan.params.n == 1 and not self.body.documents and not self.body.tools:
             answer = self.wholes[self.verdict.index if self.verdict else 0].answer
             messages = [*self.body.told, {"role": "assistant", "content": answer}]
-            self.handle.service.prepare(self.served, messages, self.options.told)
+            self.handle.service.warm_prefix(self.served, messages, self.options.template_variables)
 
     # ------------------------------------------------------------------------------------------------------ as a whole
 
@@ -145,7 +141,7 @@ class ChatReply:
         voices = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
         news: list[list[dict]] = [[] for _ in voices]
         logprobs: list[list[dict]] = [[] for _ in voices]
-        warnings: list[str] = []
+        warnings: list[GenerationWarning] = []
         async for delta in self.deltas():
             news[delta.index].append(voices[delta.index].feed(delta))
             logprobs[delta.index] += (voices[delta.index].logprobs(delta) or {"content": []})["content"]
@@ -221,6 +217,12 @@ def message_of(news: list[dict]) -> dict:
     return message
 
 
+def raise_if_given_up(deltas: list[Delta]) -> None:
+    for delta in deltas:
+        if delta.finish_reason in ("error", "abort"):
+            raise given_up(delta)
+
+
 def given_up(delta: Delta) -> ApiError:
     """Why a reply has no end."""
     if delta.finish_reason == "abort":
@@ -228,5 +230,5 @@ def given_up(delta: Delta) -> ApiError:
     return ApiError(500, f"the reply was given up: {delta.stop_reason}", code="engine_error")
 
 
-def _warning(warnings: list[str]) -> dict:
-    return {"warning": " ".join(dict.fromkeys(warnings))} if warnings else {}
+def _warning(warnings: list[GenerationWarning]) -> dict:
+    return {"warning": " ".join(dict.fromkeys(map(str, warnings)))} if warnings else {}

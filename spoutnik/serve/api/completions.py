@@ -15,10 +15,9 @@ from spoutnik.engine.input_processor import check
 from spoutnik.engine.sampling_params import LARGEST_SEED
 from spoutnik.errors import UserError
 from spoutnik.generation.completion import CompletionPlan, Completions
-from spoutnik.generation.generation import Delta
-from spoutnik.generation.options import ContextOverflow, longest, places
+from spoutnik.generation.delta import CollectedReply, Delta
+from spoutnik.generation.options import ContextOverflow, describe_context_length, max_model_len
 from spoutnik.generation.service import GenerationHandle, ServedModel
-from spoutnik.generation.voting import CollectedReply
 from spoutnik.serve.api.chat import given_up
 from spoutnik.serve.api.common import FINGERPRINT, Sampling, Serving, State, raw_ids, timings, usage
 from spoutnik.serve.api.logprobs import text_logprobs
@@ -74,7 +73,7 @@ async def completions(body: CompletionRequest, request: Request, serving: State)
 async def answer(body: CompletionRequest, serving: Serving) -> Response:
     served = await serving.model(body.model)
     prompts, plan = await asyncio.to_thread(plan_of, body, served)
-    handle = serving.service.start(served, plan, f"cmpl-{secrets.token_hex(12)}", Completions)
+    handle = serving.service.generate(served, plan, f"cmpl-{secrets.token_hex(12)}", Completions)
     reply = Completion(body, served, prompts, handle)
     headers = {"X-Request-Id": handle.name}
     if body.stream:
@@ -92,11 +91,11 @@ def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt],
                        "for at once.", "prompt")
     config = served.llm.config
     length = max(len(prompt.ids) for prompt in prompts)
-    room = places(served.llm) - length
+    room = max_model_len(served.llm) - length
     asked = body.max_tokens if body.max_tokens is not None else max(min(DEFAULT_TOKENS, room), 1)
     if max(asked, 1) > room:
         raise ContextOverflow(f"max_tokens = {asked}: with a prompt of {length} tokens at most {max(room, 0)} fit, since "
-                              f"{longest(served.llm)}. Lower it, or shorten the prompt.")
+                              f"{describe_context_length(served.llm)}. Lower it, or shorten the prompt.")
     params = replace(params, max_tokens=max(asked, 1), seed=None)
     for prompt in prompts:
         check(prompt.ids, params, config, served.tokenizer)

@@ -42,7 +42,7 @@ async def steer(id: str, body: Control, serving: Serving) -> dict:
     if (body.action == "insert") != (body.text is not None):
         raise ApiError(400, "text: belongs to action = insert, and to no other.", "text")
     if body.action in ("end_thought", "reasoning_end", "insert"):
-        if not await serving.service.call(handle.served, lambda: thinks(handle.job)):
+        if not await serving.service.run_in_engine(handle.served, lambda: handle.job.thinking):
             raise ApiError(409, f"action = {body.action}: no thought is under way in this reply.", "action")
     match body.action:
         case "insert":
@@ -54,10 +54,6 @@ async def steer(id: str, body: Control, serving: Serving) -> dict:
         case _:
             await handle.end_thought()
     return {"id": id, "action": body.action, "success": True}
-
-
-def thinks(reply: Generation) -> bool:
-    return any(choice.stream.thinking and choice.finish_reason is None for choice in reply.choices)
 
 
 @router.get("/chat/completions/{id}/stream", response_class=Response, responses=may_fail(400, 401, 404) | {

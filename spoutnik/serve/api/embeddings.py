@@ -92,7 +92,7 @@ async def _vector(prompt: list[int], served: ServedModel, serving: Serving) -> T
         if serving.service.draining:
             raise Busy("the server is shutting down. Try again when it is back.", 30)
         try:
-            return (await serving.service.call(served, lambda: served.llm.embed([prompt])))[0]
+            return (await serving.service.run_in_engine(served, lambda: served.llm.embed([prompt])))[0]
         except RunError:
             if not serving.service.active:
                 raise

@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 
 from spoutnik.errors import UserError
-from spoutnik.generation.generation import Delta
+from spoutnik.generation.delta import Delta
 from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
 from spoutnik.serve.api.chat_request import plan_of
 from spoutnik.serve.api.common import Serving, State
@@ -48,7 +48,7 @@ async def answer(body: ResponsesRequest, serving: Serving) -> Response:
         plan, options = await asyncio.to_thread(plan_of, chat, served)
     except UserError as error:
         raise renamed(error) from error
-    handle = serving.service.start(served, plan, f"resp_{secrets.token_hex(24)}")
+    handle = serving.service.generate(served, plan, f"resp_{secrets.token_hex(24)}")
     response = ResponseReply(body, ChatReply(chat, plan, options, handle))
     headers = {"X-Request-Id": handle.name}
     if body.stream:
@@ -125,7 +125,7 @@ class ResponseReply:
             "temperature": plan.params.temperature, "top_p": plan.params.top_p, "truncation": "disabled",
             "text": {"format": {"type": "text"}} | said.get("text", {}), "tools": said.get("tools", []),
             "tool_choice": said.get("tool_choice", "auto"),
-        } | ({"warning": " ".join(dict.fromkeys(self.warnings))} if self.warnings else {})
+        } | ({"warning": " ".join(dict.fromkeys(map(str, self.warnings)))} if self.warnings else {})
 
 
 class Output:
