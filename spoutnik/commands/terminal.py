@@ -163,9 +163,9 @@ class Terminal:
             self.console.print(Text(f"{'> ' if one['role'] == 'user' else ''}{one['content']}"), soft_wrap=True)
 
     def stats(self) -> str:
-        last, core = self.talk.stats, self.talk.llm.core
+        last = self.talk.stats
         speed = (last.tokens - 1) / (last.whole - last.first) if last.whole > last.first else 0.0
-        limit = min(self.talk.llm.config.max_position_embeddings, core.scheduler.capacity)
+        limit = self.talk.llm.max_model_len
         return (f"last reply: {last.tokens} tokens ({last.thought_tokens} of thought) in {last.whole:.1f} s, first after "
                 f"{last.first:.1f} s, then {speed:.1f} a second; {last.cached} of {last.prompt_tokens} tokens before it were "
                 f"in the cache\nmemory: {last.prompt_tokens + last.tokens} of {limit} tokens, "

@@ -233,7 +233,7 @@ class Generation:
     def _places(self, choice: Choice) -> int:
         """Of the places that the model and its cache have for one reply, those that are left; enough to close the thought are
         kept for that. A link that did not fit would wait for ever, and all that came after it."""
-        places = min(self.llm.config.max_position_embeddings, self.core.scheduler.capacity)
+        places = self.llm.max_model_len
         left = places - len(self.plan.prompt) - len(choice.ids)
         return left - len(self.plan.closing) * choice.stream.thinking
 
@@ -288,7 +288,7 @@ class Generation:
         those of (seed, which link of which reply), whatever else runs."""
         first = choices[0]
         request = Request(f"{self.name}/{self._links}", None, self.plan.prompt + first.ids, params, self.plan.seed,
-                          first.links * MOST_REPLIES + first.index, constrain=lambda _: list(constraints or ()), owner=self)
+                          first.links * MOST_REPLIES + first.index, logits_processors=constraints or (), owner=self)
         self._links += 1
         self.core.add(request)
         for choice, sample in zip(choices, request.samples):

@@ -103,7 +103,7 @@ def plan_prompt(llm: LLM, prompt: list[int], options: GenerationOptions) -> Gene
 
 def places(llm: LLM) -> int:
     """Of the model and of its cache, for one prompt and its reply."""
-    return min(llm.config.max_position_embeddings, llm.core.scheduler.capacity)
+    return llm.max_model_len
 
 
 def longest(llm: LLM) -> str:

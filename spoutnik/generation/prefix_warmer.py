@@ -35,7 +35,7 @@ class PrefixWarmer:
         """Begins to compute the latest conversation; False where none waits."""
         while self._waiting:
             prompt = self._shared(*self._waiting.pop())
-            if 0 < len(prompt) < min(self.llm.config.max_position_embeddings - 1, self.llm.core.scheduler.capacity):
+            if 0 < len(prompt) < self.llm.max_model_len:
                 params = SamplingParams(max_tokens=1, temperature=0.0)
                 self.llm.core.add(Request(f"warm/{next(_numbers)}", None, prompt, params, 0, 0))
                 return True

@@ -112,7 +112,7 @@ def test_a_broken_engine_tells_those_who_come_later_too(llm, working, monkeypatc
 
 def test_a_long_conversation_is_not_prepared(working):
     llm = small(blocks=8)
-    warmer, capacity = PrefixWarmer(llm), llm.core.scheduler.capacity
+    warmer, capacity = PrefixWarmer(llm), llm.max_model_len
     worker = working(llm, warmer.work)
     said = "a " * capacity
     worker.call(lambda: warmer.prepare([*ASK, {"role": "assistant", "content": said}], {})).result(SECONDS)
@@ -121,7 +121,7 @@ def test_a_long_conversation_is_not_prepared(working):
 
 def test_what_is_put_into_a_thought_must_fit_the_cache(working):
     llm = small(blocks=8)
-    capacity = llm.core.scheduler.capacity
+    capacity = llm.max_model_len
     worker, heard = working(llm), Heard()
     bias = {token: -100 for token in (*llm.tokenizer.eos_ids, llm.tokenizer.end_think_id)}
     plan = plan_chat(llm, ASK, GenerationOptions(SamplingParams(seed=1, logit_bias=bias), detect_loops=False))
