@@ -115,8 +115,6 @@ class EngineCore:
             (batch.append_blocks if self.drafter is None else batch.update_blocks)(scheduled.extended)
         return scheduled
 
-    # ------------------------------------------------------------------------------------------------ several steps at once
-
     def _can_multi_step(self) -> bool:
         """Whether the runner may decode several steps in one call, nobody needing a token before the next is chosen. If so,
         reserves the slots."""
@@ -151,8 +149,6 @@ class EngineCore:
             ended[-1].fail(NOT_FINITE) if row in broken else ended[-1].finish_at(int(batch.last_tokens[row]))
         self.stats.steps += steps
         return self._finish(int(output.counts.sum()), ended)
-
-    # ------------------------------------------------------------------------------------------------------- decoding rows
 
     def _decode(self, logits: Tensor, step: StepState) -> None:
         """Each row's next token, or several, from logits (num_decode_tokens, V)."""
@@ -215,8 +211,6 @@ class EngineCore:
                 ended.append(row)
         return ended
 
-    # -------------------------------------------------------------------------------------------------------------- chunks
-
     def _process_chunks(self, logits: Tensor, step: StepState) -> None:
         """Chunks have been computed; logits (W, V) of their tokens in `logits_range`."""
         resumed, complete, start = [], [], 0
@@ -267,8 +261,6 @@ class EngineCore:
         step.block_copies += self.scheduler.fork(sequence, forks)
         first = [sequence] if sequence.sample.finish_reason is None else []
         return first + [fork for fork in forks if fork in self.scheduler.decoding]
-
-    # ---------------------------------------------------------------------------------------------------- rows and requests
 
     def _add_rows(self, sequences: list[Sequence]) -> None:
         self.input_batch.add(sequences)

@@ -41,12 +41,6 @@ def sampling_columns(params: Sequence[SamplingParams]) -> Tensor:
     return torch.tensor([[p.temperature, p.top_p, p.top_tokens, p.min_p] for p in params]).T
 
 
-def kinds_of(temperature: Tensor, top_p: Tensor, top_k: Tensor, min_p: Tensor) -> Tensor:
-    """(B,) GREEDY, UNTRUNCATED or TRUNCATED."""
-    truncated = (top_p < 1) | (top_k > 0) | (min_p > 0)
-    return torch.where(temperature == 0, GREEDY, UNTRUNCATED + truncated.long())
-
-
 def row_seed(seed: int, request: int, sample: int) -> int:
     """A row's seed, from a run's seed, the request's number in the run and the sample's index in the request. The random number
     of the row's i-th token is `uniforms(row_seed, i)`."""
@@ -92,7 +86,8 @@ def sample_tokens(logits: Tensor, metadata: SamplingMetadata) -> tuple[Tensor, T
     """
     if library() is not None and logits.device.type == "cpu":
         return _sample_native(logits, metadata)
-    kinds = kinds_of(metadata.temperature, metadata.top_p, metadata.top_k, metadata.min_p)
+    truncated = (metadata.top_p < 1) | (metadata.top_k > 0) | (metadata.min_p > 0)
+    kinds = torch.where(metadata.temperature == 0, GREEDY, UNTRUNCATED + truncated.long())
     tokens, log_probs = torch.empty(len(kinds), dtype=torch.long), torch.empty(len(kinds))
     for kind in (GREEDY, UNTRUNCATED, TRUNCATED):
         rows = (kinds == kind).nonzero()[:, 0]
