@@ -13,7 +13,7 @@ from rich.text import Text
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import disk_errors, read_json, write_json
 from spoutnik.generation.chat import Chat
-from spoutnik.generation.options import EFFORTS, ContextOverflow, max_model_len
+from spoutnik.generation.options import EFFORTS, ContextOverflow
 
 try:
     import readline
@@ -165,7 +165,7 @@ class Terminal:
     def stats(self) -> str:
         last, first = self.talk.stats, self.talk.stats.first_token_seconds
         speed = (last.tokens - 1) / (last.seconds - first) if last.seconds > first else 0.0
-        limit = max_model_len(self.talk.llm)
+        limit = self.talk.llm.max_model_len
         return (f"last reply: {last.tokens} tokens ({last.thought_tokens} of thought) in {last.seconds:.1f} s, first after "
                 f"{first:.1f} s, then {speed:.1f} a second; {last.cached_tokens} of {last.prompt_tokens} tokens before it "
                 f"were in the cache\nmemory: {last.prompt_tokens + last.tokens} of {limit} tokens, "

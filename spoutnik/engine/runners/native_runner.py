@@ -213,9 +213,10 @@ class NativeRunner:
     def _call(self, batch: ForwardBatch, tokens: Tensor, states: Tensor | None, hidden: Tensor) -> tuple[_Batch, Tensor,
                                                                                                          list[Tensor]]:
         """The structure of a call, where its logits will be, and what must live until then."""
-        logits = torch.empty(len(batch.wanted), self.config.vocab_size)
-        kept = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.wanted, batch.prompt)]
-        call = _Batch(*(t.data_ptr() for t in kept), len(batch.counts), batch.block_tables.shape[1], len(batch.wanted),
+        logits = torch.empty(len(batch.logits_indices), self.config.vocab_size)
+        kept = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.logits_indices,
+                                         batch.prompt)]
+        call = _Batch(*(t.data_ptr() for t in kept), len(batch.counts), batch.block_tables.shape[1], len(batch.logits_indices),
                       self.threads, None if states is None else states.data_ptr(), hidden.data_ptr() or None, logits.data_ptr())
         return call, logits, [*kept, states, hidden]
 

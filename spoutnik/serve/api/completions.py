@@ -16,7 +16,7 @@ from spoutnik.engine.sampling_params import LARGEST_SEED
 from spoutnik.errors import UserError
 from spoutnik.generation.completion import CompletionPlan, Completions
 from spoutnik.generation.delta import CollectedReply, Delta
-from spoutnik.generation.options import ContextOverflow, context_length, max_model_len
+from spoutnik.generation.options import ContextOverflow, context_length
 from spoutnik.generation.service import GenerationHandle, ServedModel
 from spoutnik.serve.api.chat import given_up
 from spoutnik.serve.api.common import FINGERPRINT, Sampling, Serving, State, raw_ids, timings, usage
@@ -91,7 +91,7 @@ def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt],
                        "for at once.", "prompt")
     config = served.llm.config
     length = max(len(prompt.ids) for prompt in prompts)
-    room = max_model_len(served.llm) - length
+    room = served.llm.max_model_len - length
     asked = body.max_tokens if body.max_tokens is not None else max(min(DEFAULT_TOKENS, room), 1)
     if max(asked, 1) > room:
         raise ContextOverflow(f"max_tokens = {asked}: with a prompt of {length} tokens at most {max(room, 0)} fit, since "

@@ -79,7 +79,7 @@ def _ids(given: str | list[int], place: int, served: ServedModel) -> list[int]:
         check(ids, SamplingParams(max_tokens=1), llm.config, tokenizer)
     except UserError as error:
         raise ApiError(400, f"input[{place}]: {error}", "input") from error
-    room = llm.core.scheduler.capacity
+    room = llm.max_model_len
     if len(ids) > room:
         raise ApiError(400, f"input[{place}]: has {len(ids)} tokens, more than the cache holds ({room}). Shorten it, or "
                        "give the server more memory.", "input")
