@@ -27,7 +27,7 @@ def arena(
     from rich.console import Console
 
     from spoutnik.arena.compare import compare, show_ratings
-    from spoutnik.arena.matches import Ballots
+    from spoutnik.arena.matches import VoteStore
     from spoutnik.arena.ratings import rate
     from spoutnik.commands.data import data_folder, history_passphrase
     from spoutnik.errors import UserError
@@ -36,7 +36,7 @@ def arena(
 
     path = data_folder(data) / FILE
     keep = not no_history and (path.exists() or not ratings)  # looking makes no file
-    ballots = Ballots(History(path, history_passphrase(passphrase, path.parent)) if keep else None)
+    ballots = VoteStore(History(path, history_passphrase(passphrase, path.parent)) if keep else None)
     if ratings:
         votes = ballots.votes()
         rows = [row.as_json() for row in rate(votes)]

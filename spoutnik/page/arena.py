@@ -130,7 +130,7 @@ class Arena:
             return
         match, self.match = self.match, None
         try:
-            self.conversations.ballots.cast(match, outcome, self.question, tuple(turn.message.content for turn in self.turns))
+            self.conversations.votes.record(match, outcome, self.question, tuple(turn.message.content for turn in self.turns))
         except RunError as error:  # a full disk
             ui.notify(str(error), type="negative", multi_line=True)
         for head, name, side in zip(self._heads, (match.a, match.b), (self.strings.left, self.strings.right)):
@@ -152,7 +152,7 @@ class Arena:
         self.input.run_method("focus")
 
     def _show_ratings(self) -> None:
-        strings, rows = self.strings, rate(self.conversations.ballots.votes())
+        strings, rows = self.strings, rate(self.conversations.votes.votes())
         self._table.clear()
         with self._table:
             if not rows:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from weakref import WeakValueDictionary
 
-from spoutnik.arena.matches import Ballots
+from spoutnik.arena.matches import VoteStore
 from spoutnik.errors import RunError
 from spoutnik.generation.service import GenerationService
 from spoutnik.generation.session import ChatMessage, ChatOptions, ChatTurn
@@ -35,7 +35,7 @@ class Conversations:
 
     def __init__(self, service: GenerationService, feedback: Feedback, history: History | None = None):
         self.service, self.feedback, self.history = service, feedback, history
-        self.ballots = Ballots(history)
+        self.votes = VoteStore(history)
         self._talks: WeakValueDictionary[str, Conversation] = WeakValueDictionary()  # those that a tab shows
         self._answering: set[Conversation] = set()
         self._kept: deque[Conversation] = deque(maxlen=KEPT)  # without a history
