@@ -45,7 +45,7 @@ class VoteStore:
             self._in_memory.append(Vote(match.a, match.b, outcome))
             return
         winner = {"a": match.a, "b": match.b}.get(outcome) or _WINNER[outcome]
-        self.history.vote([match.a, match.b], winner, {"outcome": outcome, "question": question, "answers": list(answers)})
+        self.history.add_vote([match.a, match.b], winner, {"outcome": outcome, "question": question, "answers": list(answers)})
 
     def votes(self) -> list[Vote]:
         if self.history is None:

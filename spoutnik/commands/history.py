@@ -28,7 +28,7 @@ def show(
     kept = open_history(data, passphrase)
     if conversation is not None:
         try:
-            messages = kept.open(conversation) if kept else []
+            messages = kept.messages(conversation) if kept else []
         except KeyError:
             messages = []
         if not messages:
@@ -72,13 +72,12 @@ def export(
 @history.command("wipe", epilog="Example: spoutnik history wipe")
 def wipe(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, data: Data = None, json_: Json = False):
     """Overwrite and delete all conversations, votes, and the questions that `spoutnik chat` remembers. Needs no passphrase."""
-    from spoutnik.store.history import FILE
-    from spoutnik.store.history import wipe as wiped
+    from spoutnik.store.history import FILE, wipe_file
 
     folder = data_folder(data)
     if not yes:
         typer.confirm(f"Delete all conversations in {folder}?", abort=True, err=True)
-    found = [wiped(folder / name) for name in (FILE, "chat_history")]
+    found = [wipe_file(folder / name) for name in (FILE, "chat_history")]
     print(json.dumps({"wiped": any(found)}) if json_ else "It is gone." if any(found) else "There was nothing.")
     if (folder / "feedback").exists():
         print(f"What was given as feedback is kept, to train on: delete {folder / 'feedback'} to forget it.", file=sys.stderr)

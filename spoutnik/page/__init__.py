@@ -24,7 +24,7 @@ from spoutnik.page.strings import choose
 from spoutnik.serve.auth import is_loopback
 from spoutnik.serve.keys import Keys
 from spoutnik.serve.settings import Settings
-from spoutnik.store.feedback import Feedback
+from spoutnik.store.feedback import FeedbackStore
 from spoutnik.store.history import History
 
 HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ def mount(app: FastAPI, service: GenerationService, settings: Settings, history:
     Who comes in is decided by the guard, which looks for a key or sends to the login; conversations belong to the key they were
     had with. Where there must be a key (or, with `keys`, there is one) and no guard has found it, nothing is shown.
     """
-    conversations = Conversations(service, Feedback(settings.data / "feedback"), history)
+    conversations = Conversations(service, FeedbackStore(settings.data / "feedback"), history)
     locked = settings.require_key or not is_loopback(settings.host)
 
     @ui.page("/", title="Spoutnik", dark=None)

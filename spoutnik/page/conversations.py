@@ -10,7 +10,7 @@ from spoutnik.arena.matches import VoteStore
 from spoutnik.errors import RunError
 from spoutnik.generation.service import GenerationService
 from spoutnik.generation.session import ChatMessage, ChatOptions, ChatTurn
-from spoutnik.store.feedback import Feedback, Opinion, Thumb
+from spoutnik.store.feedback import AnswerFeedback, FeedbackStore, Thumb
 from spoutnik.store.history import History
 from spoutnik.text.chat_template import Message
 
@@ -33,7 +33,7 @@ class Conversation:
 class Conversations:
     """owner: the name of the API key of whoever looks, None where there are no keys; nobody sees what belongs to another."""
 
-    def __init__(self, service: GenerationService, feedback: Feedback, history: History | None = None):
+    def __init__(self, service: GenerationService, feedback: FeedbackStore, history: History | None = None):
         self.service, self.feedback, self.history = service, feedback, history
         self.votes = VoteStore(history)
         self._talks: WeakValueDictionary[str, Conversation] = WeakValueDictionary()  # those that a tab shows
@@ -51,7 +51,7 @@ class Conversations:
     def _owner(self, conversation_id: str) -> str | None:
         if conversation_id not in self._owners:
             try:
-                first = self.history.open(conversation_id)[:1]
+                first = self.history.messages(conversation_id)[:1]
             except KeyError:  # deleted meanwhile: nobody's
                 return ""
             self._owners[conversation_id] = first[0].extras.get("owner") if first else None
@@ -62,7 +62,7 @@ class Conversations:
         conversation = self._talks.get(conversation_id)
         if conversation is None and self.history is not None and conversation_id:
             try:
-                messages = self.history.open(conversation_id)
+                messages = self.history.messages(conversation_id)
                 conversation = Conversation(conversation_id, self._owner(conversation_id), [
                     ChatMessage(one.role, one.content, one.thought, one.model, one.extras, one.id) for one in messages])
                 self._recall_opinions(conversation)
@@ -77,7 +77,7 @@ class Conversations:
         extras = {"question": question, "files": [name for name, _ in files]} if files else {}
         if not conversation.id:
             title = " ".join(question.split())[:TITLE]
-            conversation.id = self.history.new(title) if self.history is not None else secrets.token_hex(8)
+            conversation.id = self.history.create(title) if self.history is not None else secrets.token_hex(8)
             self._owners[conversation.id] = conversation.owner
             self._talks[conversation.id] = conversation
         self._ask(conversation, content, extras, options)
@@ -147,13 +147,13 @@ class Conversations:
     def judge(self, conversation: Conversation, place: int, rating: Thumb | None, correction: str | None) -> None:
         """An opinion on an answer."""
         said = conversation.messages[place]
-        self.feedback.give(Opinion(f"{conversation.id}/{said.id}", said.model, messages(conversation.messages[:place]),
+        self.feedback.record(AnswerFeedback(f"{conversation.id}/{said.id}", said.model, messages(conversation.messages[:place]),
                                    said.thought, said.content,
                                    rating, correction))
         said.extras |= {"rating": rating, "correction": correction}
 
     def _recall_opinions(self, conversation: Conversation) -> None:
-        given = self.feedback.opinions()
+        given = self.feedback.latest()
         for said in conversation.messages:
             if opinion := given.get(f"{conversation.id}/{said.id}"):
                 said.extras |= {"rating": opinion.rating, "correction": opinion.correction}

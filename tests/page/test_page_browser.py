@@ -147,7 +147,7 @@ def test_keys_alone(visit, serving):
             "Skip to the question"} <= reached
 
 
-def test_edit_retry_copy_files_and_opinions(visit, serving, tmp_path):
+def test_edit_retry_copy_files_and_feedback(visit, serving, tmp_path):
     serving[1].held = False
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     page.set_input_files("input[type=file]", [{"name": "bad.bin", "mimeType": "application/octet-stream", "buffer": b"\xff\0"}])
@@ -178,7 +178,7 @@ def test_edit_retry_copy_files_and_opinions(visit, serving, tmp_path):
     page.keyboard.press("Enter")
     page.get_by_text("Find them again.").wait_for()
     answered(page)
-    asked = [message.content for message in History(tmp_path / "history.db").open(page.url.split("=")[1])]
+    asked = [message.content for message in History(tmp_path / "history.db").messages(page.url.split("=")[1])]
     assert asked[0] == "Find them again.\n\nnotes.txt:\n```\né = 1\n```" and len(asked) == 2
 
 
