@@ -216,7 +216,7 @@ def test_feedback_comes_back_with_their_answers(with_conversations):
         conversation = conversations.open(None, None)
         conversations.ask(conversation, "How?", [], ChatOptions("one"))
         await answered(conversation)
-        conversations.judge(conversation, 1, "down", "So.")
+        conversations.record_feedback(conversation, 1, "down", "So.")
         name = conversation.id
         del conversation
         gc.collect()
