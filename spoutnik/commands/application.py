@@ -16,7 +16,8 @@ from spoutnik.serve.app import make_app
 from spoutnik.serve.keys import FILE, Keys
 from spoutnik.serve.server import Server, bind, forbid_telemetry, log_texts, log_to_stderr
 from spoutnik.serve.settings import Settings
-from spoutnik.store.history import History, open_history
+from spoutnik.store.history import FILE as HISTORY_FILE
+from spoutnik.store.history import History
 
 
 def serve(model: str | None, stage: str | None, engine: EngineOptions, settings: Settings, console: Console,
@@ -51,7 +52,7 @@ def make_application(service: GenerationService, settings: Settings) -> FastAPI:
 
 
 def _history(settings: Settings) -> History | None:
-    return open_history(settings.data, settings.passphrase) if settings.history else None
+    return History(settings.data / HISTORY_FILE, settings.passphrase) if settings.history else None
 
 
 def _load(served: ServedModel, engine: EngineOptions, status: Status) -> LLM:

@@ -36,13 +36,7 @@ MAX_INPUT_HISTORY = 1000  # lines
 
 def converse(chat: Chat, console: Console, folder: Path, input_history: Path | None,
              read: Callable[[str], str] = input) -> None:
-    """Reads and answers messages until an empty line or the end of input.
-
-    Args:
-        folder: the model's.
-        input_history: a file for the lines that were typed, for the arrow keys; None for none.
-        read: asks for a line, with a prompt.
-    """
+    """Answers messages until an empty line or the end of input. input_history: a file of typed lines. read: asks for a line."""
     terminal = ChatTerminal(chat, console, folder, read)
     terminal.note(f"{folder}. {describe_model(chat, folder)} /help for commands, empty line or Ctrl-D to leave.")
     with _input_history(input_history if sys.stdin.isatty() else None):

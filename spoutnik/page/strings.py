@@ -1,110 +1,121 @@
 """Texts of the page, in English and in French."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from spoutnik.generation import generation
 
 
 @dataclass(frozen=True)
 class Strings:
-    language: str
-    other_language: str  # the one that the language button switches to
-    other_language_name: str
-    chat: str
-    arena: str
-    new_conversation: str
-    conversations: str
-    no_conversations: str
-    privacy: str
-    history_off: str
-    rename: str
-    delete: str
-    confirm_delete: str
-    cancel: str
-    save: str
-    close: str
-    theme_button: str
-    greeting: str
-    greeting_help: str
-    examples: tuple[str, ...]
-    question_placeholder: str
-    question_label: str
-    send: str
-    stop: str
-    attach_file: str
-    remove_file: str
-    file_too_large: str
-    file_not_text: str
-    options: str
-    model: str
-    effort: str
-    efforts: dict[str, str]
-    thoughts: str
-    thoughts_help: str
-    one_thought: str
-    many_thoughts: str
-    thought_limit: str
-    no_thinking: str
-    you: str
-    waiting: str
-    thinking: str
-    thoughts_done: str
-    paused: str
-    thought_took: str
-    thoughts_took: str
-    one_token: str
-    many_tokens: str
-    stopped: str
-    cut_off: str
-    answer_now: str
-    pause: str
-    resume: str
-    insert: str
-    insert_hint: str
-    copy: str
-    copied: str
-    edit: str
-    submit_edit: str
-    retry: str
-    good_answer: str
-    bad_answer: str
-    correct_answer: str
-    correct_answer_help: str
-    feedback_saved: str
-    your_correction: str
-    followup_feedback: str
-    agreement: str
-    no_agreement: str
-    other_answers: str
-    votes: str
-    error: str
-    answer_complete: str
-    scroll_to_end: str
-    skip_link: str
-    arena_intro: str
-    arena_placeholder: str
-    any_model: str
-    side_and_model: str
-    model_a: str
-    model_b: str
-    a_better: str
-    b_better: str
-    tie: str
-    both_bad: str
-    vote_question: str
-    revealed: str
-    next_question: str
-    ratings: str
-    rating: str
-    interval: str
-    vote_count: str
-    ratings_help: str
-    no_votes: str
-    needs_two_models: str
-    cut_warning: str
-    circles_warning: str
-    unclosed_warning: str
+    """All texts, in English by default; another language replaces each."""
+
+    language: str = "en"
+    other_language: str = "fr"  # the one that the language button switches to
+    other_language_name: str = "Français"
+    chat: str = "Chat"
+    arena: str = "Arena"
+    new_conversation: str = "New conversation"
+    conversations: str = "Conversations"
+    no_conversations: str = "Nothing here yet."
+    privacy: str = "Kept on this machine, nowhere else."
+    history_off: str = "History is off: nothing is written to disk."
+    rename: str = "Rename"
+    delete: str = "Delete"
+    confirm_delete: str = "Delete “{}”? It cannot be brought back."
+    cancel: str = "Cancel"
+    save: str = "Save"
+    close: str = "Close"
+    theme_button: str = "Light, dark or as the system"
+    greeting: str = "What shall we think about?"
+    greeting_help: str = "The model thinks first, then answers. You can watch the thought, steer it, or end it."
+    examples: tuple[str, ...] = (
+        "Use 3, 5, 8 once each to make 16.", "What is 17 + 26?", "How many times is the letter r in strawberry?")
+    question_placeholder: str = "Ask anything"
+    question_label: str = "Your question"
+    send: str = "Send"
+    stop: str = "Stop (Escape)"
+    attach_file: str = "Attach a text file"
+    remove_file: str = "Remove {}"
+    file_too_large: str = "{} is too large: at most {} KB."
+    file_not_text: str = "{} is not a text file (UTF-8)."
+    options: str = "Model and thinking"
+    model: str = "Model"
+    effort: str = "Effort"
+    efforts: dict[str, str] = field(default_factory=lambda: {
+        "none": "no thought", "minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "very high",
+        "max": "longest"})
+    thoughts: str = "Parallel thoughts"
+    thoughts_help: str = "Several thoughts vote; the answer of the majority is shown."
+    one_thought: str = "1 thought"
+    many_thoughts: str = "{} thoughts"
+    thought_limit: str = "{}: up to about {} tokens of thought"
+    no_thinking: str = "{}: answers at once"
+    you: str = "You"
+    waiting: str = "Waiting for the model…"
+    thinking: str = "Thinking"
+    thoughts_done: str = "{} of {} thoughts done"
+    paused: str = "Paused"
+    thought_took: str = "Thought for {}, {}"
+    thoughts_took: str = "{} thoughts for {}, {}"
+    one_token: str = "1 token"
+    many_tokens: str = "{} tokens"
+    stopped: str = "Stopped."
+    cut_off: str = "The answer was cut: there was no room for more."
+    answer_now: str = "Answer now"
+    pause: str = "Pause"
+    resume: str = "Continue"
+    insert: str = "Add to the thought"
+    insert_hint: str = "A sentence to put into the thought"
+    copy: str = "Copy"
+    copied: str = "Copied"
+    edit: str = "Edit"
+    submit_edit: str = "Ask again"
+    retry: str = "Answer again"
+    good_answer: str = "Good answer"
+    bad_answer: str = "Bad answer"
+    correct_answer: str = "Correct this answer"
+    correct_answer_help: str = ("Write the answer as it should have been. It is kept on this machine, as a task and as a "
+                                "preference pair.")
+    feedback_saved: str = "Noted, on this machine."
+    your_correction: str = "You corrected this answer:"
+    followup_feedback: str = ("Noted. It will not become a training line: the question means nothing without what was said "
+                              "before it.")
+    agreement: str = "{} of {} thoughts agree"
+    no_agreement: str = "The thoughts came to no common answer"
+    other_answers: str = "Other answers"
+    votes: str = "{}×"
+    error: str = "That did not work."
+    answer_complete: str = "The answer is complete."
+    scroll_to_end: str = "To the end"
+    skip_link: str = "Skip to the question"
+    arena_intro: str = "Two models answer, and you do not know which is which. Which answer is better?"
+    arena_placeholder: str = "A question for both"
+    any_model: str = "Any model"
+    side_and_model: str = "{}: {}"
+    model_a: str = "Model A"
+    model_b: str = "Model B"
+    a_better: str = "A is better"
+    b_better: str = "B is better"
+    tie: str = "A tie"
+    both_bad: str = "Both are bad"
+    vote_question: str = "Which answer is better?"
+    revealed: str = "{} against {}"
+    next_question: str = "Another question"
+    ratings: str = "Ratings"
+    rating: str = "Rating"
+    interval: str = "95 % interval"
+    vote_count: str = "Votes"
+    ratings_help: str = ("Bradley and Terry's model: 400 points more are odds of ten to one. One drawn game is assumed "
+                         "between every two models; the interval shows what the same number of votes could have said by "
+                         "chance.")
+    no_votes: str = "No votes yet."
+    needs_two_models: str = ("The arena needs two models. Start the server with two, or with a run of which several stages "
+                             "are models.")
+    cut_warning: str = ("The thought reached its budget of {} tokens and was closed; the answer was written without the rest "
+                        "of it.")
+    circles_warning: str = "The thought went in circles and was closed after {} tokens."
+    unclosed_warning: str = "The model ended inside its thought; it was closed and asked for the answer."
 
     def warning(self, text: str) -> str:
         """What the engine says in English."""
@@ -127,45 +138,7 @@ class Strings:
         return f"{whole}\u00a0s" if whole < 60 else f"{whole // 60}\u00a0min {whole % 60}\u00a0s"
 
 
-EN = Strings(
-    language="en", other_language="fr", other_language_name="Français", chat="Chat", arena="Arena",
-    new_conversation="New conversation", conversations="Conversations", no_conversations="Nothing here yet.",
-    privacy="Kept on this machine, nowhere else.", history_off="History is off: nothing is written to disk.", rename="Rename",
-    delete="Delete", confirm_delete="Delete “{}”? It cannot be brought back.", cancel="Cancel", save="Save", close="Close",
-    theme_button="Light, dark or as the system", greeting="What shall we think about?",
-    greeting_help="The model thinks first, then answers. You can watch the thought, steer it, or end it.",
-    examples=("Use 3, 5, 8 once each to make 16.", "What is 17 + 26?", "How many times is the letter r in strawberry?"),
-    question_placeholder="Ask anything", question_label="Your question", send="Send", stop="Stop (Escape)",
-    attach_file="Attach a text file", remove_file="Remove {}", file_too_large="{} is too large: at most {} KB.",
-    file_not_text="{} is not a text file (UTF-8).", options="Model and thinking", model="Model", effort="Effort",
-    efforts={"none": "no thought", "minimal": "minimal", "low": "low", "medium": "medium", "high": "high",
-             "xhigh": "very high", "max": "longest"}, thoughts="Parallel thoughts",
-    thoughts_help="Several thoughts vote; the answer of the majority is shown.", one_thought="1 thought",
-    many_thoughts="{} thoughts", thought_limit="{}: up to about {} tokens of thought", no_thinking="{}: answers at once",
-    you="You", waiting="Waiting for the model…", thinking="Thinking", thoughts_done="{} of {} thoughts done", paused="Paused",
-    thought_took="Thought for {}, {}", thoughts_took="{} thoughts for {}, {}", one_token="1 token", many_tokens="{} tokens",
-    stopped="Stopped.", cut_off="The answer was cut: there was no room for more.", answer_now="Answer now", pause="Pause",
-    resume="Continue", insert="Add to the thought", insert_hint="A sentence to put into the thought", copy="Copy",
-    copied="Copied", edit="Edit", submit_edit="Ask again", retry="Answer again", good_answer="Good answer",
-    bad_answer="Bad answer", correct_answer="Correct this answer",
-    correct_answer_help="Write the answer as it should have been. It is kept on this machine, as a task and as a preference "
-                        "pair.", feedback_saved="Noted, on this machine.", your_correction="You corrected this answer:",
-    followup_feedback="Noted. It will not become a training line: the question means nothing without what was said before it.",
-    agreement="{} of {} thoughts agree", no_agreement="The thoughts came to no common answer", other_answers="Other answers",
-    votes="{}×", error="That did not work.", answer_complete="The answer is complete.", scroll_to_end="To the end",
-    skip_link="Skip to the question",
-    arena_intro="Two models answer, and you do not know which is which. Which answer is better?",
-    arena_placeholder="A question for both", any_model="Any model", side_and_model="{}: {}", model_a="Model A",
-    model_b="Model B", a_better="A is better", b_better="B is better", tie="A tie", both_bad="Both are bad",
-    vote_question="Which answer is better?", revealed="{} against {}", next_question="Another question", ratings="Ratings",
-    rating="Rating", interval="95 % interval", vote_count="Votes",
-    ratings_help="Bradley and Terry's model: 400 points more are odds of ten to one. One drawn game is assumed between every "
-                 "two models; the interval shows what the same number of votes could have said by chance.",
-    no_votes="No votes yet.",
-    needs_two_models="The arena needs two models. Start the server with two, or with a run of which several stages are models.",
-    cut_warning="The thought reached its budget of {} tokens and was closed; the answer was written without the rest of it.",
-    circles_warning="The thought went in circles and was closed after {} tokens.",
-    unclosed_warning="The model ended inside its thought; it was closed and asked for the answer.")
+EN = Strings()
 
 FR = Strings(
     language="fr", other_language="en", other_language_name="English", chat="Discussion", arena="Arène",

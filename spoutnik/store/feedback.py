@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from spoutnik.errors import UserError
 from spoutnik.files import disk_errors, read_jsonl, write_jsonl
 from spoutnik.text.chat_template import Message
 
@@ -94,33 +93,3 @@ def training_rows(feedback: Iterable[AnswerFeedback]) -> dict[str, list[dict]]:
 
 def _unique(rows: Sequence[dict]) -> list[dict]:
     return list({json.dumps(row, sort_keys=True): row for row in rows}.values())
-
-
-def read_tasks(path: Path) -> list[dict]:
-    """Questions with their right answers: {"prompt", "answer"}.
-
-    Raises:
-        UserError: names the file and the first line that is wrong.
-    """
-    return _read_texts(path, ("prompt", "answer"))
-
-
-def read_pairs(path: Path) -> list[dict]:
-    """Preference pairs: {"prompt", "chosen", "rejected"}, the first answer better than the second. Raises as `read_tasks`."""
-    rows = _read_texts(path, ("prompt", "chosen", "rejected"))
-    for number, row in enumerate(rows, start=1):
-        if row["chosen"] == row["rejected"]:
-            raise UserError(f"{path}, row {number}: chosen and rejected are the same text, {row['chosen'][:60]!r}. A pair "
-                            "needs two answers of which one is better; mend or remove it.")
-    return rows
-
-
-def _read_texts(path: Path, keys: tuple[str, ...]) -> list[dict]:
-    rows = read_jsonl(path, keys, texts=True)
-    if not rows:
-        raise UserError(f"{path}: is empty. Give at least one line with {', '.join(keys)}.")
-    for number, row in enumerate(rows, start=1):
-        for key in keys:
-            if not row[key].strip():
-                raise UserError(f"{path}, row {number}: '{key}' is empty. Write a text, or remove the line.")
-    return rows

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import disk_errors, fsync_path
 
-FILE = "history.db"  # in the folder of data
+FILE = "history.db"  # in the data folder
 APPLICATION_ID, SCHEMA_VERSION = 0x5350544E, 1  # the first is "SPTN" in ASCII
 SCRYPT_COST = 2 ** 17  # 128 MiB and some tenths of a second for each guess of a passphrase
 NONCE_BYTES = 12
@@ -37,11 +37,6 @@ create table messages (id integer primary key autoincrement, conversation text r
 create table votes (id integer primary key autoincrement, models text, winner text, created real, extras blob);
 create index messages_of on messages (conversation, id);
 """
-
-
-def open_history(folder: Path, passphrase: str | None) -> History:
-    """The history in a data folder."""
-    return History(folder / FILE, passphrase)
 
 
 @dataclass(frozen=True)

@@ -106,6 +106,8 @@ def test_both_languages_say_everything_with_the_same_blanks():
         if isinstance(getattr(EN, one.name), str):
             assert getattr(EN, one.name).count("{}") == getattr(FR, one.name).count("{}"), one.name
     assert set(EN.efforts) == set(FR.efforts)
+    same = {one.name for one in fields(EN) if getattr(EN, one.name) == getattr(FR, one.name)}
+    assert same == {"conversations", "effort", "pause", "vote_count", "votes"}  # French words, too: nothing is left in English
 
 
 @pytest.mark.parametrize("accepted, chosen, language", [

@@ -1,12 +1,10 @@
-"""Feedback on answers becomes rows that training reads; wrong lines are refused in a sentence."""
-
-import json
+"""Feedback on answers becomes rows that training reads."""
 
 import pytest
 
-from spoutnik.errors import RunError, UserError
+from spoutnik.errors import RunError
 from spoutnik.files import read_jsonl
-from spoutnik.store.feedback import AnswerFeedback, FeedbackStore, read_pairs, read_tasks, training_rows
+from spoutnik.store.feedback import AnswerFeedback, FeedbackStore, training_rows
 from spoutnik.train.sft import read_traces, trace_document
 
 ASKED = [{"role": "user", "content": "How much is 2 + 2?"}]
@@ -19,8 +17,8 @@ def feedback(name, answer="5", messages=ASKED, **fields):
 def test_a_correction_is_a_task_and_a_pair(tmp_path):
     store = FeedbackStore(tmp_path / "feedback")
     store.record(feedback("a", correction="4"))
-    assert read_tasks(store.folder / "tasks.jsonl") == [{"prompt": "How much is 2 + 2?", "answer": "4"}]
-    assert read_pairs(store.folder / "pairs.jsonl") == [{"prompt": "How much is 2 + 2?", "chosen": "4", "rejected": "5"}]
+    assert read_jsonl(store.folder / "tasks.jsonl") == [{"prompt": "How much is 2 + 2?", "answer": "4"}]
+    assert read_jsonl(store.folder / "pairs.jsonl") == [{"prompt": "How much is 2 + 2?", "chosen": "4", "rejected": "5"}]
     assert read_jsonl(store.folder / "traces.jsonl") == []
 
 
@@ -65,25 +63,3 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="file.*--data"):
         FeedbackStore(tmp_path / "file" / "feedback").record(feedback("a"))
-
-
-@pytest.mark.parametrize("reader, good, wrong, message", [
-    (read_tasks, {"prompt": "a", "answer": "b"}, {"prompt": "a"}, "line 2: the key 'answer' is missing"),
-    (read_tasks, {"prompt": "a", "answer": "b"}, {"prompt": "a", "answer": 4}, "line 2: 'answer' must be a text"),
-    (read_tasks, {"prompt": "a", "answer": "b"}, {"prompt": " ", "answer": "b"}, "row 2: 'prompt' is empty"),
-    (read_pairs, {"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "chosen": "b"}, "'rejected' is missing"),
-    (read_pairs, {"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "chosen": "b", "rejected": "b"}, "same text"),
-])
-def test_wrong_lines_are_named(tmp_path, reader, good, wrong, message):
-    path = tmp_path / "own.jsonl"
-    path.write_text(f"{json.dumps(good)}\n{json.dumps(wrong)}\n")
-    with pytest.raises(UserError, match=message):
-        reader(path)
-    path.write_text("{\n")
-    with pytest.raises(UserError, match="line 1: not valid JSON"):
-        reader(path)
-    path.write_text("")
-    with pytest.raises(UserError, match="is empty"):
-        reader(path)
-    path.write_text(json.dumps(good | {"source": "me"}))
-    assert len(reader(path)) == 1
