@@ -112,11 +112,11 @@ def _max_tokens(llm: LLM, prompt: int, closing: int, options: GenerationOptions)
     """Generated tokens of the reply, given the lengths of the prompt and of what closes a thought."""
     left = llm.max_model_len - prompt - closing
     if left < 1:
-        raise ContextOverflow(f"messages: have {prompt} tokens, which leaves no room for a reply: {context_length(llm)}. "
-                              f"Shorten them by {1 - left} tokens or more.")
+        raise ContextOverflow(f"messages: have {prompt} tokens, which leaves no room for a reply: "
+                              f"{describe_context_length(llm)}. Shorten them by {1 - left} tokens or more.")
     if options.max_tokens is not None and options.max_tokens > left:
         raise ContextOverflow(f"max_tokens = {options.max_tokens}: with {prompt} tokens of messages at most {left} fit, "
-                              f"since {context_length(llm)}. Lower it, or leave it out to take all there are.")
+                              f"since {describe_context_length(llm)}. Lower it, or leave it out to take all there are.")
     return left if options.max_tokens is None else options.max_tokens
 
 
@@ -131,7 +131,7 @@ def _max_thinking_tokens(max_tokens: int, options: GenerationOptions) -> int:
     return max_tokens - min(max(max_tokens // 4, 1), MAX_ANSWER_TOKENS)
 
 
-def context_length(llm: LLM) -> str:
+def describe_context_length(llm: LLM) -> str:
     """The limit in OpenAI's words, by which clients know that they must shorten the conversation."""
     limit = llm.max_model_len
     less = " (its cache holds no more: give the server more memory)" if limit < llm.config.max_position_embeddings else ""

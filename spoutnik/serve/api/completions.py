@@ -15,7 +15,7 @@ from spoutnik.engine.sampling_params import LARGEST_SEED
 from spoutnik.errors import UserError
 from spoutnik.generation.completion import CompletionPlan, Completions
 from spoutnik.generation.delta import Delta
-from spoutnik.generation.options import ContextOverflow, context_length
+from spoutnik.generation.options import ContextOverflow, describe_context_length
 from spoutnik.generation.service import GenerationHandle, ServedModel
 from spoutnik.serve.api import schemas
 from spoutnik.serve.api.common import Reply, Sampling, Serving, State, encode_prompt
@@ -87,7 +87,7 @@ def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt],
     max_tokens = body.max_tokens if body.max_tokens is not None else max(min(DEFAULT_TOKENS, budget), 1)
     if max(max_tokens, 1) > budget:
         raise ContextOverflow(f"max_tokens = {max_tokens}: with a prompt of {length} tokens at most {max(budget, 0)} fit, "
-                              f"since {context_length(served.llm)}. Lower it, or shorten the prompt.")
+                              f"since {describe_context_length(served.llm)}. Lower it, or shorten the prompt.")
     params = replace(params, max_tokens=max(max_tokens, 1), seed=None)
     for prompt in prompts:
         check(prompt.ids, params, served.llm.config, served.tokenizer)
