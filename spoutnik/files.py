@@ -41,18 +41,22 @@ def _umask() -> int:
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, mode: int | None = None, option: str = "--out") -> Iterator[Path]:
     """Yields a temporary name beside `path`; when the block succeeds it is flushed and takes the place of `path`.
 
-    A reader sees the old file or the new one, never half of one.
+    A reader sees the old file or the new one, never half of one. mode: the file's permissions from its first moment (0o600
+    for secrets); None: the umask's. option: says where to write, as in `disk_errors`.
     """
     path = Path(path)
     temporary = path.with_name(f".{path.name}.writing-{os.getpid()}")
-    with disk_errors(path):
+    with disk_errors(path, option):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            if mode is not None:
+                temporary.unlink(missing_ok=True)
+                os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
             yield temporary
-            os.chmod(temporary, 0o666 & ~_umask())  # some libraries write for the owner alone
+            os.chmod(temporary, 0o666 & ~_umask() if mode is None else mode)  # some libraries write for the owner alone
             fsync_path(temporary)
             os.replace(temporary, path)
             fsync_path(path.parent)

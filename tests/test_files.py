@@ -49,6 +49,13 @@ def test_the_old_file_stays_when_the_block_raises(tmp_path, error):
     assert only(path) == "old"
 
 
+def test_a_private_file_is_private_from_its_first_moment(tmp_path):
+    with replacing(tmp_path / "a.txt", mode=0o600) as temporary:
+        assert temporary.stat().st_mode & 0o777 == 0o600
+        temporary.write_text("secret")
+    assert only(tmp_path / "a.txt") == "secret" and (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o600
+
+
 def test_folders_are_made_on_the_way(tmp_path):
     write_text(tmp_path / "a" / "b" / "c.txt", "x")
     assert (tmp_path / "a" / "b" / "c.txt").read_text() == "x"

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from spoutnik.commands.options import Json, Memory, Quantize
+from spoutnik.commands.options import Json, Memory, Quantize, Stage
 from spoutnik.commands.progress import console, display
 
 
@@ -15,7 +15,7 @@ def evaluate(
     bench: Annotated[str, typer.Option(help="held-out (our families), gsm8k (needs --data), or gym-countdown, "
                                        "gym-chain_sum, gym-base_conversion, gym-letter_counting (reasoning-gym).")],
     data: Annotated[Optional[Path], typer.Option(help="The benchmark's own file (gsm8k: test.jsonl).")] = None,
-    stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
+    stage: Stage = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples per problem; pass@1 is their mean.")] = 4,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first N problems.")] = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longest completion.")] = 256,

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from spoutnik.commands.options import Json
+from spoutnik.commands.options import Json, Stage
 from spoutnik.commands.progress import console
 
 
@@ -15,7 +15,7 @@ def export(
     format: Annotated[str, typer.Option(help="hf: a folder for transformers. gguf: a file for llama.cpp.")],
     out: Annotated[Optional[Path], typer.Option(help="The folder, or the .gguf file, to write [default: exports/NAME-STAGE "
                                                 "or exports/NAME-STAGE.gguf].")] = None,
-    stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
+    stage: Stage = None,
     dtype: Annotated[Optional[str], typer.Option(help="f32, bf16, f16; gguf also q8_0, q4_0 [default: as stored].")] = None,
     shard_size: Annotated[str, typer.Option(help="Largest weight file of hf.")] = "5GB",
     licence: Annotated[Optional[str], typer.Option(help="For the model card [default: what the files say; mit where a "

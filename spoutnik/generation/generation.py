@@ -17,7 +17,7 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.generation.choice import Choice
 from spoutnik.generation.delta import Delta
 from spoutnik.generation.nonempty_answer import NonemptyAnswerProcessor, visible_tokens
-from spoutnik.generation.options import GenerationPlan, max_model_len
+from spoutnik.generation.options import GenerationPlan
 from spoutnik.generation.thought_budget import ThoughtBudget
 from spoutnik.text.thought import ThoughtStream
 
@@ -48,7 +48,7 @@ class Generation(Steering):
         keep_special = plan.make_logits_processor is not None and not plan.params.ignore_eos
         self.choices = [Choice(index, ThoughtStream(llm.tokenizer, plan.thinking, plan.params.stop, keep_special))
                         for index in range(plan.params.n)]
-        self.budget = ThoughtBudget(plan, max_model_len(llm))
+        self.budget = ThoughtBudget(plan, llm.max_model_len)
         self.paused = False
         self.num_cached_tokens: int | None = None
         self._waiting: list[Choice] = []  # start when the prompt is in the cache
@@ -183,7 +183,7 @@ class Generation(Steering):
         on the seed, the choice and its number of segments, whatever else runs."""
         first = choices[0]
         request = Request(f"{self.name}/{self._segments}", None, self.plan.prompt + first.ids, params, self.plan.seed,
-                          first.segments * MAX_CHOICES + first.index, constrain=lambda _: list(processors), owner=self)
+                          first.segments * MAX_CHOICES + first.index, logits_processors=processors, owner=self)
         self._segments += 1
         self.core.add(request)
         for choice, sample in zip(choices, request.samples):

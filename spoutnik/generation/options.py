@@ -110,7 +110,7 @@ def plan_chat(llm: LLM, messages: Sequence[Message], options: GenerationOptions)
 
 def _max_tokens(llm: LLM, prompt: int, closing: int, options: GenerationOptions) -> int:
     """Generated tokens of the reply, given the lengths of the prompt and of what closes a thought."""
-    left = max_model_len(llm) - prompt - closing
+    left = llm.max_model_len - prompt - closing
     if left < 1:
         raise ContextOverflow(f"messages: have {prompt} tokens, which leaves no room for a reply: "
                               f"{describe_context_length(llm)}. Shorten them by {1 - left} tokens or more.")
@@ -131,14 +131,9 @@ def _max_thinking_tokens(max_tokens: int, options: GenerationOptions) -> int:
     return max_tokens - min(max(max_tokens // 4, 1), MAX_ANSWER_TOKENS)
 
 
-def max_model_len(llm: LLM) -> int:
-    """Positions of the model and of its cache, for one prompt and its reply."""
-    return min(llm.config.max_position_embeddings, llm.core.scheduler.capacity)
-
-
 def describe_context_length(llm: LLM) -> str:
     """The limit in OpenAI's words, by which clients know that they must shorten the conversation."""
-    limit = max_model_len(llm)
+    limit = llm.max_model_len
     less = " (its cache holds no more: give the server more memory)" if limit < llm.config.max_position_embeddings else ""
     return f"this model's maximum context length is {limit} tokens{less}"
 

@@ -9,7 +9,6 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.request import Request
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.options import max_model_len
 from spoutnik.text.chat_template import Message
 
 MAX_WAITING = 16  # conversations; the oldest are forgotten first
@@ -31,7 +30,7 @@ class PrefixWarmer:
         """In the engine thread: begins to compute the latest conversation; False where none waits."""
         while self._waiting:
             prefix = self._shared_prefix(*self._waiting.pop())
-            if 0 < len(prefix) < max_model_len(self.llm) - 1:
+            if 0 < len(prefix) < self.llm.max_model_len - 1:
                 params = SamplingParams(max_tokens=1, temperature=0.0)
                 self.llm.core.add(Request(f"warm/{next(_numbers)}", None, prefix, params, 0, 0))
                 return True

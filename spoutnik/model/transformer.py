@@ -3,7 +3,6 @@
 Module names are the published tensor names. T tokens of a packed stream, B rows being decoded, D hidden size.
 """
 
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -150,16 +149,12 @@ class Transformer(nn.Module):
     @torch.no_grad()
     def prefill(self, input_ids: Tensor, packing: Packing, cache: Cache) -> Tensor:
         """Runs whole prompts and fills one empty cache row per document; returns the last states (documents, D)."""
-        hidden = self._prefilled(input_ids, packing, cache)
-        cache.lengths = torch.tensor(packing.lengths, device=hidden.device)
-        return hidden[packing.last_tokens]
-
-    def _prefilled(self, input_ids: Tensor, packing: Packing, cache: Cache) -> Tensor:
         entries: list[Tensor] = []
         hidden = self.hidden(input_ids, packing, entries=entries)
         for store, entry in zip(cache.layers, entries):
             _store(store, entry, packing)
-        return hidden
+        cache.lengths = torch.tensor(packing.lengths, device=hidden.device)
+        return hidden[packing.last_tokens]
 
     @torch.no_grad()
     def decode(self, input_ids: Tensor, cache: Cache) -> Tensor:
@@ -177,22 +172,6 @@ class Transformer(nn.Module):
         for layer in self.layers:
             x = layer.decode(x, rotary, cache)
         return self.norm(x).view(*input_ids.shape, -1)
-
-    @torch.no_grad()
-    def mtp_prefill(self, input_ids: Tensor, packing: Packing, cache: Cache,
-                    choose: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """`prefill` for a cache with the MTP module's layer. `choose` makes a token (documents,) of each document's last
-        state (documents, D); the module needs it as the successor of the prompt. Returns those tokens, and the states whose
-        head predicts the token after them (documents, D)."""
-        hidden = self._prefilled(input_ids, packing, cache)
-        cache.lengths = torch.tensor(packing.lengths, device=hidden.device)
-        last = packing.last_tokens
-        following = torch.cat([input_ids[1:], input_ids[:1]])
-        following[last] = tokens = choose(hidden[last])
-        entries: list[Tensor] = []
-        ahead = self.mtp.predict(hidden, self.embed(following), self.rotary[packing.position_ids], packing, None, entries)
-        _store(cache.layers[-1], entries[0], packing)
-        return tokens, ahead[last]
 
     @torch.no_grad()
     def mtp_extend(self, hidden: Tensor, next_ids: Tensor, cache: Cache) -> Tensor:

@@ -23,7 +23,7 @@ class Display(Protocol):
     def stage(self, name: str, kind: str, position: int, total: int) -> AbstractContextManager[Callable[[str], Progress]]:
         """Opens a stage's progress; what it yields makes a Progress for each thing the stage does."""
 
-    def say(self, text: str) -> None: ...
+    def log(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
         final = out / "artifacts" / f"{name}-{key[:12]}"
         with display.stage(name, stage.kind, position, len(wanted)) as reporter:
             artifact, origins[name] = _obtain(recipe, str(path), name, stage, inputs, key, final, name in redo, reporter,
-                                              display.say)
+                                              display.log)
             made[name] = _evaluated(recipe, stage, artifact, out, reporter)
         _write_index(out, path, recipe, made, origins)
     result = RunResult(out, list(made.values()), origins)

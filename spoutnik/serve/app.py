@@ -1,20 +1,20 @@
-"""The whole server as one ASGI app."""
+"""The API as one ASGI app."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import Depends, FastAPI
-from fastapi.responses import JSONResponse
 
 from spoutnik import __version__
 from spoutnik.generation.service import GenerationService
 from spoutnik.serve import errors
-from spoutnik.serve.api import chat, completions, control, embeddings, models, responses
-from spoutnik.serve.api.common import Serving, State, json_body
+from spoutnik.serve.api import chat, completions, control, embeddings, models, responses, schemas
+from spoutnik.serve.api.common import Serving, State, require_json
+from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings
-from spoutnik.serve.streams import Streams
+from spoutnik.serve.streams import StreamRegistry
 
-ABOUT = "A reasoning model of one's own, behind OpenAI's API."
+DESCRIPTION = "A reasoning model of one's own, behind OpenAI's API."
 
 
 def make_app(service: GenerationService, settings: Settings) -> FastAPI:
@@ -23,46 +23,47 @@ def make_app(service: GenerationService, settings: Settings) -> FastAPI:
         yield
         await service.close(settings.shutdown_seconds)
 
-    # FastAPI's pages of documentation would load scripts from elsewhere.
-    app = FastAPI(title="Spoutnik", version=__version__, description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None)
-    app.state.serving = Serving(service, settings, Streams(settings.resume_seconds, settings.ping_seconds))
+    # FastAPI's documentation pages would load scripts from elsewhere.
+    app = FastAPI(title="Spoutnik", version=__version__, description=DESCRIPTION, lifespan=lifespan, docs_url=None,
+                  redoc_url=None)
+    app.state.serving = Serving(service, settings, StreamRegistry(settings.resume_seconds, settings.ping_seconds))
     for router in (chat.router, completions.router, control.router, models.router, models.tokens, responses.router,
                    embeddings.router):
-        app.include_router(router, prefix="/v1", dependencies=[Depends(json_body)])
-        app.include_router(router, dependencies=[Depends(json_body)], include_in_schema=router is models.tokens)
-    app.get("/health", responses=errors.may_fail(503))(health)
+        app.include_router(router, prefix="/v1", dependencies=[Depends(require_json)])
+        app.include_router(router, dependencies=[Depends(require_json)], include_in_schema=router is models.tokens)
+    app.get("/health", responses=errors.error_responses(503))(health)
     app.get("/version")(version)
     errors.install(app)
-    describe(app)
+    _patch_openapi(app)
     return app
 
 
-async def health(serving: State) -> JSONResponse:
-    """200 while replies can be made."""
+async def health(serving: State) -> schemas.Health:
+    """200 while the default model can generate."""
     service, served = serving.service, serving.service.default
     if service.draining:
-        return errors.ApiError(503, "the server is shutting down.", code="draining").response
+        raise ApiError(503, "the server is shutting down.", code="draining")
     if served.engine_thread is not None and served.engine_thread.broken:
-        return errors.ApiError(503, f"the engine stopped: {served.engine_thread.broken}", code="broken").response
+        raise ApiError(503, f"the engine stopped: {served.engine_thread.broken}", code="broken")
     if served.llm is None and served.loading is not None:
         if not served.loading.done():
-            return errors.ApiError(503, "the model is being read.", code="loading").response
+            raise ApiError(503, "the model is being read.", code="loading")
         if served.loading.cancelled() or served.loading.exception() is not None:
-            return errors.ApiError(503, f"the model cannot be used: {served.loading.exception()}", code="broken").response
-    return JSONResponse({"status": "ok", "live": len(service.active)})
+            raise ApiError(503, f"the model cannot be used: {served.loading.exception()}", code="broken")
+    return schemas.Health(status="ok", live=len(service.active))
 
 
-async def version() -> dict:
+async def version() -> dict[str, str]:
     return {"version": __version__}
 
 
-def describe(app: FastAPI) -> None:
-    """The OpenAPI document without the statuses that FastAPI would have used for wrong requests."""
-    made = app.openapi
+def _patch_openapi(app: FastAPI) -> None:
+    """The OpenAPI document without the 422 that FastAPI adds: wrong requests get 400 here."""
+    make_document = app.openapi
 
     def openapi() -> dict:
         if app.openapi_schema is None:
-            document = made()
+            document = make_document()
             for path in document["paths"].values():
                 for operation in path.values():
                     operation["responses"].pop("422", None)

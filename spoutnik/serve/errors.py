@@ -1,4 +1,4 @@
-"""What goes wrong, as clients of the API expect to hear it: {"error": {"message", "type", "param", "code"}}."""
+"""Errors in OpenAI's form: {"error": {"message", "type", "param", "code"}}."""
 
 import logging
 import re
@@ -8,21 +8,23 @@ from collections.abc import Sequence
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spoutnik.errors import RunError, UserError
+from spoutnik.generation.delta import Delta
 from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import Busy
+from spoutnik.serve.api.schemas import ErrorResponse
 
 log = logging.getLogger("spoutnik.serve")
 CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded", 500: "internal_error", 503: "service_unavailable"}
-KINDS = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
+TYPES = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
+GENERATION_ERRORS = (400, 401, 404, 413, 415, 429, 503)
 
 
 class ApiError(Exception):
-    """A refusal. param: the field it is about."""
+    """A request that is answered with an error. param: the field it is about."""
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None,
                  headers: dict[str, str] | None = None):
@@ -30,44 +32,27 @@ class ApiError(Exception):
         self.status, self.param, self.code, self.headers = status, param, code or CODES.get(status), headers
 
     @property
-    def object(self) -> dict:
-        kind = KINDS.get(self.status, "invalid_request_error")
+    def body(self) -> dict:
+        kind = TYPES.get(self.status, "invalid_request_error")
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
     @property
     def response(self) -> JSONResponse:
-        return JSONResponse(self.object, self.status, self.headers)
+        return JSONResponse(self.body, self.status, self.headers)
 
 
-class ErrorDetails(BaseModel):
-    message: str
-    type: str
-    param: str | None
-    code: str | None
-
-
-class ErrorBody(BaseModel):
-    error: ErrorDetails
-
-
-ANY = (400, 401, 404, 413, 415, 429, 503)
-
-
-def may_fail(*statuses: int) -> dict[int | str, dict]:
+def error_responses(*statuses: int) -> dict[int | str, dict]:
     """These statuses, for the OpenAPI document."""
-    said = {400: "The request is wrong", 401: "The API key is missing or wrong", 404: "There is no such thing",
-            409: "It is not possible now", 413: "The request is too large", 415: "The body is not JSON",
-            429: "Too many requests: try again after Retry-After seconds", 503: "The model cannot be used now"}
-    return {status: {"model": ErrorBody, "description": said[status]} for status in statuses}
+    return {status: {"model": ErrorResponse} for status in statuses}
 
 
 def api_error(error: Exception) -> ApiError:
-    """Whatever was raised, as a refusal."""
+    """Any exception as the error that the client gets."""
     match error:
         case ApiError():
             return error
         case RequestValidationError():
-            return _invalid(error.errors(), error.body)
+            return _validation_error(error.errors(), error.body)
         case ContextOverflow():
             return ApiError(400, str(error), _param(str(error)), "context_length_exceeded")
         case UserError():
@@ -86,33 +71,40 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(400, "the request holds half a character (a lone surrogate).")
         case RecursionError():
             return ApiError(400, "the request is nested too deeply.")
-    # The message may hold what a user wrote: the log gets the places alone.
+    # The message may hold what a user wrote: only the traceback's places are logged.
     log.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__, -8)))
     return ApiError(500, "the server made a mistake; its log says where.")
 
 
+def generation_error(delta: Delta) -> ApiError:
+    """Why a generation ended without an answer."""
+    if delta.finish_reason == "abort":
+        return ApiError(503, "the reply was given up: the server is shutting down.")
+    return ApiError(500, f"the reply was given up: {delta.stop_reason}", code="engine_error")
+
+
 def _param(message: str) -> str | None:
-    """Our sentences begin with the key that they are about."""
-    found = re.match(r"([a-z_][\w.\[\]]*)(?: = |: )", message)
-    return found and found[1]
+    """The field that a message of ours begins with."""
+    match = re.match(r"([a-z_][\w.\[\]]*)(?: = |: )", message)
+    return match and match[1]
 
 
-def _invalid(errors: Sequence[dict], body: object) -> ApiError:
-    """The first field that is wrong. Where a value may be of several kinds, each kind complains by itself."""
+def _validation_error(errors: Sequence[dict], body: object) -> ApiError:
+    """The first wrong field. pydantic reports each type of a union by itself: their messages are joined."""
     if errors[0]["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {errors[0]['ctx']['error']} (character {errors[0]['loc'][-1]}).")
-    paths = [_path(error, body) for error in errors]
-    said = dict.fromkeys(error["msg"].removeprefix("Value error, ") for error, path in zip(errors, paths)
-                         if path[:len(paths[0])] == paths[0])
+    paths = [_field_path(error, body) for error in errors]
+    messages = dict.fromkeys(error["msg"].removeprefix("Value error, ") for error, path in zip(errors, paths)
+                             if path[:len(paths[0])] == paths[0])
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in paths[0]).lstrip(".")
-    return ApiError(400, f"{param or 'body'}: {'; or: '.join(said)}.", param or None)
+    return ApiError(400, f"{param or 'body'}: {'; or: '.join(messages)}.", param or None)
 
 
-def _path(error: dict, value: object) -> list[str | int]:
-    """Where an error is: the parts of its place that lead through the value; others are names of kinds."""
-    path, place = [], error["loc"][1:]
-    for number, part in enumerate(place, start=1):
-        missing = error["type"] == "missing" and number == len(place)
+def _field_path(error: dict, value: object) -> list[str | int]:
+    """The parts of an error's location that lead through the value; the others name types of a union."""
+    path, location = [], error["loc"][1:]
+    for number, part in enumerate(location, start=1):
+        missing = error["type"] == "missing" and number == len(location)
         if isinstance(value, dict) and (part in value or missing):
             value = value.get(part)
         elif isinstance(value, list) and isinstance(part, int):
@@ -124,17 +116,17 @@ def _path(error: dict, value: object) -> list[str | int]:
 
 
 def install(app: FastAPI) -> None:
-    """Last of all middleware, so that it is outside of the others."""
-    async def answer(request: Request, error: Exception) -> JSONResponse:
+    """Call it after all other middleware is added, so that this one is the outermost."""
+    async def respond(request: Request, error: Exception) -> JSONResponse:
         return api_error(error).response
 
     for kind in (ApiError, UserError, RunError, HTTPException, RequestValidationError):
-        app.add_exception_handler(kind, answer)
-    app.add_middleware(Unexpected)
+        app.add_exception_handler(kind, respond)
+    app.add_middleware(UnexpectedErrors)
 
 
-class Unexpected:
-    """Middleware: what nobody has foreseen is an error object too, and the server goes on."""
+class UnexpectedErrors:
+    """Middleware: an exception that nothing else handles is an error response too."""
 
     def __init__(self, app: ASGIApp):
         self.app = app
@@ -144,15 +136,15 @@ class Unexpected:
             return await self.app(scope, receive, send)
         started = False
 
-        async def noting(message: Message) -> None:
+        async def send_noting_start(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
-            await self.app(scope, receive, noting)
+            await self.app(scope, receive, send_noting_start)
         except Exception as error:
-            refusal = api_error(error)
-            if started:  # too late to say so: the connection must break, without the error's text in the log
+            response = api_error(error).response
+            if started:  # too late for a status: the connection must break, without the error's text in the log
                 raise RuntimeError("a response was given up") from None
-            await refusal.response(scope, receive, send)
+            await response(scope, receive, send)

@@ -1,7 +1,7 @@
 """API keys, of which only hashes are kept.
 
-A secret is 256 random bits, so a plain SHA-256 is the right hash: nobody can try so many, and slow hashes with salt, made for
-what people think up, would only delay each request.
+A secret is 256 random bits, so a plain SHA-256 is the right hash: nobody can try so many, and slow salted hashes, made for
+passwords, would only delay each request.
 """
 
 from __future__ import annotations  # `list` is a method here
@@ -13,17 +13,16 @@ import hmac
 import json
 import os
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.files import disk_errors, fsync_path
+from spoutnik.files import disk_errors, replacing
 
 PREFIX = "sk-spoutnik-"
-FILE = "keys.json"  # in the folder of data
+FILE = "keys.json"  # in the data folder
 
 
 @dataclass(frozen=True)
@@ -41,15 +40,12 @@ class Key:
 
 
 class Keys:
-    """The keys in a JSON file, which may change under a running server: it is looked at each time.
-
-    Raises (all methods):
-        RunError: the file is damaged or cannot be written.
-    """
+    """The keys in a JSON file. Other processes may change it, so each method looks at it again. All raise RunError if the file
+    is damaged or cannot be written."""
 
     def __init__(self, path: Path):
         self.path = Path(path)
-        self._seen: tuple | None = None
+        self._stamp: tuple | None = None  # of the file's version in _keys
         self._keys: tuple[Key, ...] = ()
 
     def add(self, name: str, requests_per_minute: int | None = None, tokens_per_minute: int | None = None) -> str:
@@ -71,35 +67,36 @@ class Keys:
             keys[:] = [replace(key, revoked=True) if key.name == name else key for key in keys]
 
     def list(self) -> tuple[Key, ...]:
-        """All of them, revoked ones too, in the order in which they were made."""
+        """All keys, revoked ones too, oldest first."""
         try:
-            about = os.stat(self.path)
+            stat = os.stat(self.path)
         except FileNotFoundError:
-            self._seen, self._keys = None, ()
+            self._stamp, self._keys = None, ()
             return ()
-        seen = about.st_mtime_ns, about.st_ino, about.st_size
-        if seen != self._seen:
-            self._keys, self._seen = _read(self.path), seen
+        stamp = stat.st_mtime_ns, stat.st_ino, stat.st_size
+        if stamp != self._stamp:
+            self._keys, self._stamp = _read(self.path), stamp
         return self._keys
 
     def find(self, secret: str) -> Key | None:
-        """The key with that secret, if it is in use. Takes as long whichever it is, and if it is none."""
-        wanted, found = _hash(secret), None
+        """The key with that secret, if it is in use. Takes the same time whichever it is, and if it is none."""
+        hashed, match = _hash(secret), None
         for key in self.list():
-            if hmac.compare_digest(key.hash, wanted) and not key.revoked:
-                found = key
-        return found
+            if hmac.compare_digest(key.hash, hashed) and not key.revoked:
+                match = key
+        return match
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[list[Key]]:
-        """The keys, written back when the block succeeds. Others who change them wait."""
+        """The keys, written back when the block succeeds. Other processes that change them wait."""
         with disk_errors(self.path, "--data"):
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with open(self.path.with_name(self.path.name + ".lock"), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
                 keys = [*self.list()]
                 yield keys
-                _write(self.path, {"keys": [asdict(key) for key in keys]})
+                with replacing(self.path, 0o600, "--data") as temporary:
+                    temporary.write_text(json.dumps({"keys": [asdict(key) for key in keys]}, indent=1), "utf-8")
 
 
 def _hash(secret: str) -> str:
@@ -114,18 +111,3 @@ def _read(path: Path) -> tuple[Key, ...]:
     except (ValueError, TypeError, KeyError):
         pass
     raise RunError(f"{path}: is not a file of API keys. Restore it; or delete it, and make all keys anew.")
-
-
-def _write(path: Path, value: dict) -> None:
-    """Readable for the owner alone from its first moment; a reader sees the old file or the new one."""
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with open(descriptor, "w", encoding="utf-8") as file:
-            json.dump(value, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    fsync_path(path.parent)

@@ -1,4 +1,4 @@
-"""A page for browsers to log in on with an API key: one form, no script, nothing loaded from anywhere."""
+"""The page on which browsers log in with an API key: one form, no script, nothing loaded from elsewhere."""
 
 import hashlib
 import hmac
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from spoutnik.serve.keys import Key, Keys
 
 COOKIE = "spoutnik"
-WORDS = {"en": ("Log in", "API key", "This key is unknown, or was revoked."),
+STRINGS = {"en": ("Log in", "API key", "This key is unknown, or was revoked."),
          "fr": ("Connexion", "Clé d’API", "Cette clé est inconnue ou a été révoquée.")}
 PAGE = """<!doctype html><html lang="{language}"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>Spoutnik</title><style>:root{{color-scheme:light dark;font-family:system-ui}}
@@ -22,45 +22,45 @@ body{{display:grid;place-items:center;min-height:90vh}}form{{display:grid;gap:1e
 input,button{{font:inherit;padding:.6em}}</style>
 <form method="post"><h1>Spoutnik</h1><label for="key">{key}</label>
 <input id="key" name="key" type="password" autocomplete="current-password" required autofocus>
-<p role="alert">{said}</p><button>{enter}</button></form></html>"""
+<p role="alert">{message}</p><button>{enter}</button></form></html>"""
 
 
-class Logins:
-    """The cookie is not the key: it is worth nothing elsewhere, nor here when the server has been started anew or the key was
-    revoked."""
+class BrowserLogin:
+    """Cookies in place of keys. A cookie is not the key: it is worth nothing elsewhere, nor here after a restart or when its
+    key is revoked."""
 
     def __init__(self, keys: Keys):
         self.keys = keys
-        self._pepper = secrets.token_bytes(32)
+        self._secret = secrets.token_bytes(32)
 
-    def key(self, cookies: Mapping[str, str]) -> Key | None:
-        """Whose login it is, if it is one."""
-        given, found = cookies.get(COOKIE, "").encode(), None
+    def find_key(self, cookies: Mapping[str, str]) -> Key | None:
+        """The key that the browser has logged in with."""
+        cookie, match = cookies.get(COOKIE, "").encode(), None
         for key in self.keys.list():
-            if hmac.compare_digest(self._cookie(key).encode(), given) and not key.revoked:
-                found = key
-        return found
+            if hmac.compare_digest(self._cookie(key).encode(), cookie) and not key.revoked:
+                match = key
+        return match
 
     def _cookie(self, key: Key) -> str:
-        return hmac.new(self._pepper, key.hash.encode(), hashlib.sha256).hexdigest()
+        return hmac.new(self._secret, key.hash.encode(), hashlib.sha256).hexdigest()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The page itself, at /login."""
-        request = Request(scope, receive)
-        await (await self._answer(request))(scope, receive, send)
+        """The page, at /login."""
+        response = await self._respond(Request(scope, receive))
+        await response(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Response:
-        wrong = False
+    async def _respond(self, request: Request) -> Response:
+        rejected = False
         if request.method == "POST":
-            given = parse_qs((await request.body()).decode("utf-8", "replace")).get("key", [""])[0].strip()
-            key = self.keys.find(given)
+            form = parse_qs((await request.body()).decode("utf-8", "replace"))
+            key = self.keys.find(form.get("key", [""])[0].strip())
             if key is not None:
-                answer = RedirectResponse("/", 303)
-                answer.set_cookie(COOKIE, self._cookie(key), httponly=True, samesite="lax",
-                                  secure=request.url.scheme == "https")
-                return answer
-            wrong = True
+                response = RedirectResponse("/", 303)
+                response.set_cookie(COOKIE, self._cookie(key), httponly=True, samesite="lax",
+                                    secure=request.url.scheme == "https")
+                return response
+            rejected = True
         language = "fr" if request.headers.get("accept-language", "").lower().startswith("fr") else "en"
-        enter, label, said = map(html.escape, WORDS[language])
-        return HTMLResponse(PAGE.format(language=language, enter=enter, key=label, said=said if wrong else ""),
-                            401 if wrong else 200, {"cache-control": "no-store"})
+        enter, label, message = map(html.escape, STRINGS[language])
+        return HTMLResponse(PAGE.format(language=language, enter=enter, key=label, message=message if rejected else ""),
+                            401 if rejected else 200, {"cache-control": "no-store"})

@@ -18,68 +18,68 @@ from spoutnik.errors import UserError
 from spoutnik.generation.generation import Generation
 from spoutnik.generation.service import GenerationHandle, GenerationService
 from spoutnik.serve import auth
-from spoutnik.serve.http_limits import bounded
+from spoutnik.serve.http_limits import limited_protocol
 from spoutnik.serve.settings import Settings
 
 log = logging.getLogger("spoutnik.serve")
 
 
 class Server(uvicorn.Server):
-    """Reads the first model before it listens, and says when it is ready. The first Ctrl-C (or SIGTERM) lets what is under way
-    end, the second one does not."""
+    """Loads the first model before it listens, and says when it is ready. The first Ctrl-C (or SIGTERM) lets active
+    generations end, the second one does not."""
 
     def __init__(self, app, service: GenerationService, settings: Settings, status: Status, as_json: bool):
         super().__init__(uvicorn.Config(
-            app, http=bounded(4 * settings.max_header_bytes), ws_max_size=settings.max_body_bytes, lifespan="on",
+            app, http=limited_protocol(4 * settings.max_header_bytes), ws_max_size=settings.max_body_bytes, lifespan="on",
             log_config=None, server_header=False, timeout_keep_alive=75,
             timeout_graceful_shutdown=max(int(settings.shutdown_seconds), 1)))
         self.service, self.settings, self.status, self.as_json = service, settings, status, as_json
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await self.service.model(None)
-        # What is here now stays: a collector that walks through all of it again and again stops every reply meanwhile. And
-        # it looks after some tens of requests, not several times in each.
+        # What is here now stays: collections that walk through all of it would stop every generation meanwhile. And they
+        # run after some tens of requests, not several times in each.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
         self.status.stop()
         await super().startup(sockets)
-        self._say_ready()
+        self._print_ready()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Unlike uvicorn's, raises none again at the end: a stop that was asked for is no failure."""
-        before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Unlike uvicorn's, does not raise them again at the end: a requested stop is no failure."""
+        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in previous.items():
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: object) -> None:
         if self.should_exit or not self.started:
             os._exit(130)
         self.should_exit = self.service.draining = True
-        under_way = len(self.service.active)
-        if under_way:
-            print(f"\nStopping when {under_way} replies have ended, in {self.settings.shutdown_seconds:g} s at the latest. "
+        active = len(self.service.active)
+        if active:
+            print(f"\nStopping when {active} replies have ended, in {self.settings.shutdown_seconds:g} s at the latest. "
                   "Ctrl-C again stops at once.", file=sys.stderr)
 
-    def _say_ready(self) -> None:
+    def _print_ready(self) -> None:
         settings, names = self.settings, list(self.service.models)
-        here = auth.is_loopback(settings.host)
         host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
         url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
         if self.as_json:
             print(json.dumps({"url": url, "api": f"{url}/v1", "models": names}), flush=True)
             return
         page = [f"Page    {url}/"] if settings.page else []
-        reach = "Nothing leaves this machine." if here else "Other machines can reach it, with an API key."
+        local = auth.is_loopback(settings.host)
+        reach = "Nothing leaves this machine." if local else "Other machines can reach it, with an API key."
         print("\n".join([*page, f"API     {url}/v1", f"Models  {', '.join(names)}", f"{reach} Ctrl-C stops it."]), flush=True)
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Taken before the model is read; it listens when that is done."""
+    """Takes the port before the model is loaded; the server listens later."""
     listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -100,10 +100,8 @@ def bind(host: str, port: int) -> socket.socket:
                         "all.") from error
 
 
-# ------------------------------------------------------------------------------------------------------------- the log
-
-class WithoutQuery(logging.Filter):
-    """The access log names paths alone, and not the page's many small files."""
+class AccessLogFilter(logging.Filter):
+    """Logs paths without their queries, and not the page's many small files."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         client, method, path, version, status = record.args
@@ -115,19 +113,19 @@ def log_to_stderr() -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     access = logging.getLogger("uvicorn.access")
     access.setLevel(logging.INFO)
-    access.addFilter(WithoutQuery())
+    access.addFilter(AccessLogFilter())
     log.setLevel(logging.INFO)
 
 
 def log_texts(handle: GenerationHandle) -> None:
     """For --log-prompts alone."""
     tokenizer = handle.served.tokenizer
-    said = [choice.ids if isinstance(handle.job, Generation) else choice.sample.token_ids for choice in handle.job.choices]
-    for ids in said:
+    for choice in handle.job.choices:
+        ids = choice.ids if isinstance(handle.job, Generation) else choice.sample.token_ids
         log.info("%s %s: %r", handle.name, handle.served.id, tokenizer.decode([*handle.plan.prompt, *ids], keep_special=True))
 
 
 def forbid_telemetry() -> None:
-    """FastAPI would send traces where the environment asks it to, and the hub's library counts its users."""
+    """FastAPI sends traces where the environment asks it to, and huggingface_hub counts its users."""
     os.environ.pop("FASTAPI_OTEL_AUTO_CONFIGURE", None)
     os.environ.update(OTEL_SDK_DISABLED="true", HF_HUB_DISABLE_TELEMETRY="1")

@@ -1,22 +1,19 @@
-"""What a server is told when it starts; every value has a default that is safe on a machine of one's own."""
+"""The server's settings; every default is safe on a personal machine."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
 
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
-
 
 @dataclass(frozen=True)
 class Settings:
-    """host, port: where it listens. data: the folder of keys, history and feedback.
-
-    require_key: only requests with an API key are served (the page asks for one too).
-    max_queue: replies under way or waiting. max_body_bytes, max_header_bytes: of a request. requests_per_minute,
-    tokens_per_minute: of each key, None for no limit.
-    cors_origins: web pages of other origins that may call the API. passphrase: what the history is encrypted with, if it is.
-    log_prompts: texts of users may be written to the log. history: conversations of the page are kept. page: it is there.
-    ping_seconds: a sign of life at least so often while a stream has nothing to say. resume_seconds: a stream that was cut can
-        be read again for so long. shutdown_seconds: what is under way may end, at a stop.
+    """host, port: where it listens. data: the folder of keys, history and feedback. require_key: every request needs an API
+        key (the page asks for one too).
+    max_queue: generations that run or wait. max_body_bytes, max_header_bytes: of a request. requests_per_minute,
+        tokens_per_minute: of each key, None for no limit. cors_origins: pages of other origins that may call the API.
+    log_prompts: prompts and answers may be written to the log. history: the page keeps conversations. passphrase: encrypts
+        them. page: the chat page is served.
+    ping_seconds: a stream that has no event for so long sends a ping. resume_seconds: a stream that was cut off can be resumed
+        for so long. shutdown_seconds: how long active generations may go on at a stop.
     """
 
     host: str = "127.0.0.1"

@@ -1,4 +1,4 @@
-"""Streams that can be read again: the events of a reply, numbered, while it is made and for a while after."""
+"""Resumable streams: the numbered events of a generation, kept while it runs and for a while after."""
 
 import asyncio
 import time
@@ -6,142 +6,134 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
 from spoutnik.serve.errors import ApiError, api_error
-from spoutnik.serve.sse import PING, EventStream, compact, event
+from spoutnik.serve.sse import PING, EventStreamResponse, encode_json, format_event
 
-MOST_BYTES = 8 << 20  # of one stream; beyond, its beginning is forgotten
-KEPT, KEPT_BYTES = 1024, 64 << 20  # of streams that are over, all together
+MAX_STREAM_BYTES = 8 << 20  # of one stream; beyond, its first events are dropped
+MAX_FINISHED, MAX_FINISHED_BYTES = 1024, 64 << 20  # of all finished streams together
 
 
-class Recording:
-    """One reply's events. resumable: it goes on when its reader hangs up. over: nothing follows. touched: when it last had a
-    reader or an event."""
+class StreamRecording:
+    """The events of one generation. resumable: it goes on when its client disconnects."""
 
     def __init__(self, name: str, resumable: bool):
         self.name, self.resumable = name, resumable
-        self.first = self.size = self.readers = 0  # number of the first event that is kept; bytes
-        self.over = False
-        self.touched = time.monotonic()
+        self.start = self.size = self.readers = 0  # number of the first event kept; bytes
+        self.finished = False
+        self.last_used = time.monotonic()  # by a reader or a new event
         self.task: asyncio.Task | None = None
         self._events: deque[bytes] = deque()
-        self._waiting: list[asyncio.Future[bool]] = []  # for news
+        self._waiters: list[asyncio.Future[bool]] = []
 
     @property
     def end(self) -> int:
-        return self.first + len(self._events)
+        return self.start + len(self._events)
 
-    async def record(self, texts: AsyncIterator[str]) -> None:
-        """What goes wrong is the last event."""
+    async def record(self, events: AsyncIterator[str]) -> None:
+        """An exception becomes the last event."""
         try:
-            async for text in texts:
-                self._add(text)
+            async for data in events:
+                self._append(data)
         except Exception as error:
-            self._add(compact(api_error(error).object))
+            self._append(encode_json(api_error(error).body))
         finally:
-            self.over = True
-            self._tell()
+            self.finished = True
+            self._notify()
 
-    def _add(self, text: str) -> None:
-        self._events.append(event(self.end, text))
+    def _append(self, data: str) -> None:
+        self._events.append(format_event(self.end, data))
         self.size += len(self._events[-1])
-        while self.size > MOST_BYTES:
+        while self.size > MAX_STREAM_BYTES:
             self.size -= len(self._events.popleft())
-            self.first += 1
-        self.touched = time.monotonic()
-        self._tell()
+            self.start += 1
+        self.last_used = time.monotonic()
+        self._notify()
 
-    def _tell(self) -> None:
-        """Those who wait go on."""
-        waiting, self._waiting = self._waiting, []
-        for news in waiting:
-            _settle(news, True)
+    def _notify(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            _set_result(waiter, True)
 
     async def follow(self, start: int, ping_seconds: float) -> AsyncGenerator[bytes]:
         """The events from number `start` on, as many at a time as there are, with pings while there are none."""
         self.readers += 1
         try:
-            while not (self.over and start >= self.end):
-                if start < self.first:
-                    yield event(start, compact(ApiError(404, "the events after this one are forgotten.").object))
+            while not (self.finished and start >= self.end):
+                if start < self.start:
+                    yield format_event(start, encode_json(ApiError(404, "the events after this one are forgotten.").body))
                     return
                 if start < self.end:
-                    yield b"".join(self._events[i - self.first] for i in range(start, self.end))
+                    yield b"".join(self._events[i - self.start] for i in range(start, self.end))
                     start = self.end
-                elif not await self._something(ping_seconds):
+                elif not await self._wait_for_event(ping_seconds):
                     yield PING
         finally:
             self.readers -= 1
-            self.touched = time.monotonic()
+            self.last_used = time.monotonic()
 
-    async def _something(self, seconds: float) -> bool:
-        """Has something come in so many seconds? (A future and a timer: a third of what an Event under a timeout costs, for
-        every event of every stream.)"""
+    async def _wait_for_event(self, seconds: float) -> bool:
+        """False after so many seconds without one. (A future and a timer cost a third of an Event under a timeout, at every
+        event of every stream.)"""
         loop = asyncio.get_running_loop()
-        news = loop.create_future()
-        self._waiting.append(news)
-        silence = loop.call_later(seconds, _settle, news, False)
+        waiter = loop.create_future()
+        self._waiters.append(waiter)
+        timer = loop.call_later(seconds, _set_result, waiter, False)
         try:
-            return await news
+            return await waiter
         finally:
-            silence.cancel()
-            if news in self._waiting:
-                self._waiting.remove(news)
+            timer.cancel()
+            if waiter in self._waiters:
+                self._waiters.remove(waiter)
 
 
-def _settle(news: asyncio.Future[bool], come: bool) -> None:
-    if not news.done():
-        news.set_result(come)
+def _set_result(waiter: asyncio.Future[bool], result: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(result)
 
 
-class Streams:
-    """Those under way, and those that were over not long ago. seconds: how long they are kept."""
+class StreamRegistry:
+    """The streams that run, and those that finished at most `seconds` ago."""
 
     def __init__(self, seconds: float, ping_seconds: float):
         self.seconds, self.ping_seconds = seconds, ping_seconds
-        self.recordings: dict[str, Recording] = {}
-        self._opened, self._looked = 0, time.monotonic()  # since when it was last looked what is to be forgotten
+        self.recordings: dict[str, StreamRecording] = {}
+        self._opened, self._evicted = 0, time.monotonic()  # since the last eviction, and when that was
 
-    def open(self, name: str, texts: AsyncIterator[str], resumable: bool = False,
-             headers: Mapping[str, str] | None = None) -> EventStream:
-        """Starts to take down what comes; the response to the one who asked for it, and who cuts it off by hanging up."""
+    def open(self, name: str, events: AsyncIterator[str], resumable: bool = False,
+             headers: Mapping[str, str] | None = None) -> EventStreamResponse:
+        """Records the events. The response is for the client that asked for them: its disconnect ends what is not resumable."""
         self._opened += 1
-        if self._opened > KEPT // 8 or time.monotonic() > self._looked + 1.0:  # not for each of hundreds a second
-            self._forget()
-        recording = self.recordings[name] = Recording(name, resumable)
-        recording.task = asyncio.create_task(recording.record(texts))
+        if self._opened > MAX_FINISHED // 8 or time.monotonic() > self._evicted + 1.0:  # not for each of hundreds a second
+            self._evict()
+        recording = self.recordings[name] = StreamRecording(name, resumable)
+        recording.task = asyncio.create_task(recording.record(events))
         return self._response(recording, 0, headers or {}, owner=True)
 
-    def resume(self, name: str, start: int) -> EventStream:
-        """From event number `start` on.
-
-        Raises:
-            ApiError: there is no such stream (any more).
-        """
-        self._forget()
+    def resume(self, name: str, start: int) -> EventStreamResponse:
+        """From event number `start` on. Raises ApiError if there is no such stream (any more)."""
+        self._evict()
         if name not in self.recordings:
             raise ApiError(404, f"id = {name!r}: there is no such stream. It is kept for {self.seconds:g} s after its end.",
                            "id")
         return self._response(self.recordings[name], start, {})
 
-    def _response(self, recording: Recording, start: int, headers: Mapping[str, str], owner: bool = False) -> EventStream:
-        def cut() -> None:
-            if owner and not recording.resumable:
-                recording.task.cancel()
+    def _response(self, recording: StreamRecording, start: int, headers: Mapping[str, str],
+                  owner: bool = False) -> EventStreamResponse:
+        on_disconnect = recording.task.cancel if owner and not recording.resumable else lambda: None
+        return EventStreamResponse(recording.follow(start, self.ping_seconds), on_disconnect, headers)
 
-        return EventStream(recording.follow(start, self.ping_seconds), cut, headers)
-
-    def _forget(self) -> None:
-        """What is over for too long, or more than may be kept; and replies that nobody reads and that say nothing (they are
-        paused)."""
-        self._opened, self._looked = 0, time.monotonic()
-        before = self._looked - self.seconds
+    def _evict(self) -> None:
+        """Drops streams that nobody reads: those without an event for too long (finished or paused), and the oldest finished
+        ones beyond the limits."""
+        self._opened, self._evicted = 0, time.monotonic()
+        before = self._evicted - self.seconds
         for recording in list(self.recordings.values()):
-            if recording.touched < before and not recording.readers:
+            if recording.last_used < before and not recording.readers:
                 recording.task.cancel()
                 del self.recordings[recording.name]
-        over = [recording for recording in self.recordings.values() if recording.over and not recording.readers]
-        size = sum(recording.size for recording in over)
-        for number, recording in enumerate(over):
-            if size <= KEPT_BYTES and len(over) - number <= KEPT:
+        finished = [recording for recording in self.recordings.values() if recording.finished and not recording.readers]
+        size = sum(recording.size for recording in finished)
+        for number, recording in enumerate(finished):
+            if size <= MAX_FINISHED_BYTES and len(finished) - number <= MAX_FINISHED:
                 break
             size -= recording.size
             del self.recordings[recording.name]

@@ -188,9 +188,9 @@ def test_history_from_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(history, "SCRYPT_COST", 2 ** 4)
     data = ("--data", str(tmp_path))
     assert "There is nothing" in spoutnik("history", "show", *data).stderr and not (tmp_path / FILE).exists()
-    kept = History(tmp_path / FILE, "correct horse")
-    name = kept.new("Zebras")
-    kept.append(name, "user", "Who stripes them?")
+    store = History(tmp_path / FILE, "correct horse")
+    name = store.create("Zebras")
+    store.append(name, "user", "Who stripes them?")
     refused = spoutnik("history", "show", *data)
     assert refused.returncode == 2 and "is encrypted" in refused.stderr
     phrase = {"SPOUTNIK_PASSPHRASE": "correct horse"}

@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoutnik.engine.detokenizer import TextStream
+from spoutnik.engine.detokenizer import OutputText
 from spoutnik.engine.sampling_params import SamplingParams
 
 
 def feed(tokenizer, text: str, **params) -> tuple[list[str], str, str | None]:
     """(pieces given out, text, stop text)"""
-    stream, pieces, stop = TextStream(tokenizer, SamplingParams(**params)), [], None
+    stream, pieces, stop = OutputText(tokenizer, SamplingParams(**params)), [], None
     for token in tokenizer.encode(text):
         stop = stream.feed(token)
         if stop is not None:
@@ -52,7 +52,7 @@ def test_before_min_tokens_no_stop_text_is_looked_for(tokenizer):
 
 
 def test_half_a_character_at_the_end_is_shown_as_one_mark(tokenizer):
-    stream = TextStream(tokenizer, SamplingParams())
+    stream = OutputText(tokenizer, SamplingParams())
     first = tokenizer.encode("€")[:-1]
     for token in first:
         stream.feed(token)
@@ -63,7 +63,7 @@ def test_half_a_character_at_the_end_is_shown_as_one_mark(tokenizer):
 
 def test_special_tokens_are_left_out_unless_asked_for(tokenizer):
     for skip, shown in ((True, "hi"), (False, "hi<think>")):
-        stream = TextStream(tokenizer, SamplingParams(skip_special_tokens=skip))
+        stream = OutputText(tokenizer, SamplingParams(skip_special_tokens=skip))
         for token in [*tokenizer.encode("hi"), tokenizer.think_id]:
             stream.feed(token)
         stream.close()

@@ -75,8 +75,8 @@ def test_rows_left_alone_for_some_steps_give_the_same_tokens(base, memory):
         engine.core.max_multi_steps = most
         outputs = engine.generate(**asked)
         found.append([[(c.token_ids, c.logprobs, c.finish_reason) for c in output.outputs] for output in outputs])
-        assert engine.core.scheduler.pool.free == engine.core.scheduler.pool.size
-        assert engine.core.counts.generated_tokens == sum(len(tokens) for output in found[-1] for tokens, *_ in output)
+        assert engine.core.scheduler.pool.num_free_blocks == engine.core.scheduler.pool.num_blocks
+        assert engine.core.stats.generated_tokens == sum(len(tokens) for output in found[-1] for tokens, *_ in output)
     assert found[0] == found[1] == found[2]
     assert {reason for output in found[0] for *_, reason in output} == {"length", "stop"}
 
@@ -88,9 +88,9 @@ def test_a_cache_that_is_too_small_gives_the_same_tokens_later(base, kernels):
     wide = llm(model=model)
     narrow = llm(model=model, memory=memory_for(wide, 9))
     assert tokens_of(narrow.generate(**asked)) == tokens_of(wide.generate(**asked))
-    counts = narrow.core.counts
-    assert counts.preemptions > 0 and counts.recomputed_tokens > 0 and wide.core.counts.preemptions == 0
-    assert narrow.core.scheduler.pool.free == 9
+    counts = narrow.core.stats
+    assert counts.preemptions > 0 and counts.recomputed_tokens > 0 and wide.core.stats.preemptions == 0
+    assert narrow.core.scheduler.pool.num_free_blocks == 9
 
 
 def test_seeds_are_those_of_the_request_the_call_or_the_llm():
@@ -245,10 +245,10 @@ def test_listeners_hear_of_every_token_and_every_end():
 def test_a_group_costs_one_prefill_and_a_next_turn_what_is_new():
     engine, prompt = llm(tiny.DEEPSEEK, eos_token_ids=[]), tiny.tokens(40).tolist()
     group, = engine.generate(prompt, sampled(n=16, max_tokens=24), seed=0)
-    assert engine.core.counts.prompt_tokens == 40 and group.num_cached_tokens == 0
+    assert engine.core.stats.prompt_tokens == 40 and group.num_cached_tokens == 0
     turn = prompt + group.outputs[3].token_ids + [9, 9, 9]  # 67 tokens, of which 63 were computed: 3 whole blocks
     follow, = engine.generate(turn, sampled(max_tokens=5), seed=1)
-    assert (follow.num_cached_tokens, engine.core.counts.prompt_tokens) == (48, 40 + 67 - 48)
+    assert (follow.num_cached_tokens, engine.core.stats.prompt_tokens) == (48, 40 + 67 - 48)
     alone, = llm(tiny.DEEPSEEK, eos_token_ids=[]).generate(turn, sampled(max_tokens=5), seed=1)
     assert tokens_of([follow]) == tokens_of([alone])
 
@@ -261,7 +261,7 @@ def test_shared_beginnings_change_nothing(base, kernels):
     shared, apart = llm(model=model), llm(model=model, enable_prefix_caching=False)
     for _ in range(2):
         assert tokens_of(shared.generate(asked, sampled(n=3), seed=2)) == tokens_of(apart.generate(asked, sampled(n=3), seed=2))
-    assert shared.core.counts.prompt_tokens < apart.core.counts.prompt_tokens
+    assert shared.core.stats.prompt_tokens < apart.core.stats.prompt_tokens
 
 
 def test_the_llm_s_weights_do_not_follow_the_trainer_s(kernels):

@@ -35,12 +35,12 @@ def _states(model, prompt):
 def test_blocks_come_back_and_a_full_cache_says_so():
     llm = LLM(tiny.model(tiny.QWEN), max_num_seqs=1)
     pool = llm.core.scheduler.pool
-    free = pool.free
+    free = pool.num_free_blocks
     llm.embed([[1] * 50])
-    assert pool.free == free
-    taken = pool.take(pool.free)
+    assert pool.num_free_blocks == free
+    taken = pool.allocate(pool.num_free_blocks)
     with pytest.raises(RunError, match="blocks of the cache"):
         llm.embed([[1, 2]])
-    pool.give_back(taken)
+    pool.free(taken)
     with pytest.raises(UserError, match="token id"):
         llm.embed([[64]])

@@ -52,8 +52,8 @@ def test_leaving_a_stream_ends_the_request_and_frees_its_blocks():
         if part.outputs[0].token_ids:
             break
     del part
-    assert not engine.core.requests and engine.core.scheduler.pool.free == engine.core.scheduler.pool.size
-    assert len(engine.core.rows) == 0
+    assert not engine.core.requests and engine.core.scheduler.pool.num_free_blocks == engine.core.scheduler.pool.num_blocks
+    assert len(engine.core.input_batch) == 0
 
 
 def test_an_aborted_request_gives_back_what_it_has_and_the_others_go_on():
@@ -75,7 +75,7 @@ def test_an_aborted_request_gives_back_what_it_has_and_the_others_go_on():
     assert first.outputs[0].finish_reason == "abort" and first.outputs[0].token_ids == expected[0].outputs[0].token_ids[:5]
     assert second.outputs[0].token_ids == expected[1].outputs[0].token_ids
     assert (third.outputs[0].finish_reason, third.outputs[0].token_ids) == ("abort", [])
-    assert engine.core.scheduler.pool.free == engine.core.scheduler.pool.size
+    assert engine.core.scheduler.pool.num_free_blocks == engine.core.scheduler.pool.num_blocks
 
 
 def test_an_interrupted_call_leaves_nothing_behind():
@@ -118,7 +118,7 @@ def test_a_bad_request_is_refused_before_any_work_begins():
     for bad in ([5] * 127, [], [64]):
         with pytest.raises(UserError):
             engine.generate([[5], bad], sampled())
-    assert engine.core.counts.steps == 0 and not engine.core.requests
+    assert engine.core.stats.steps == 0 and not engine.core.requests
 
 
 @pytest.mark.parametrize("call", [lambda e, p, s: e.generate([p], s), lambda e, p, s: e.stream(p, s)],

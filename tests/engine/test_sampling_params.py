@@ -11,7 +11,7 @@ from spoutnik.errors import UserError
 def test_the_defaults_are_r1_s():
     params = SamplingParams()
     assert (params.temperature, params.top_p, params.max_tokens, params.n) == (0.6, 0.95, 256, 1)
-    assert not params.adjusted and params.stop == () and params.stop_token_ids == () and params.logit_bias == {}
+    assert not params.changes_logits and params.stop == () and params.stop_token_ids == () and params.logit_bias == {}
 
 
 def test_one_stop_text_is_a_list_of_one():

@@ -13,7 +13,7 @@ import pytest
 import tiny
 from rich.console import Console
 
-from spoutnik.commands.terminal import converse
+from spoutnik.commands.chat_terminal import converse
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError

@@ -112,7 +112,7 @@ def test_a_broken_engine_tells_those_who_come_later_too(llm, start_thread, monke
 
 def test_a_long_conversation_is_not_prepared(start_thread):
     llm = small(blocks=8)
-    warmer, capacity = PrefixWarmer(llm), llm.core.scheduler.capacity
+    warmer, capacity = PrefixWarmer(llm), llm.max_model_len
     engine_thread = start_thread(llm, warmer.warm_next)
     answer = "a " * capacity
     engine_thread.submit(lambda: warmer.add([*ASK, {"role": "assistant", "content": answer}], {})).result(SECONDS)
@@ -121,7 +121,7 @@ def test_a_long_conversation_is_not_prepared(start_thread):
 
 def test_what_is_put_into_a_thought_must_fit_the_cache(start_thread):
     llm = small(blocks=8)
-    capacity = llm.core.scheduler.capacity
+    capacity = llm.max_model_len
     engine_thread, listener = start_thread(llm), Listener()
     bias = {token: -100 for token in (*llm.tokenizer.eos_ids, llm.tokenizer.end_think_id)}
     plan = plan_chat(llm, ASK, GenerationOptions(SamplingParams(seed=1, logit_bias=bias), detect_loops=False))

@@ -17,7 +17,7 @@ from spoutnik.page.conversations import Conversations
 from spoutnik.page.strings import EN, FR
 from spoutnik.serve.keys import Keys
 from spoutnik.serve.settings import Settings
-from spoutnik.store.feedback import Feedback
+from spoutnik.store.feedback import FeedbackStore
 from spoutnik.store.history import History
 
 
@@ -32,7 +32,7 @@ def with_conversations(scripted, tmp_path):
     def run(test, history=True, **changes):
         async def main():
             service = scripted(**changes)
-            conversations = Conversations(service, Feedback(tmp_path / "feedback"),
+            conversations = Conversations(service, FeedbackStore(tmp_path / "feedback"),
                                           History(tmp_path / "history.db") if history else None)
             await test(conversations, service)
             await service.close(0)
@@ -141,7 +141,7 @@ def test_retry_and_edit_replace_what_followed(with_conversations):
         assert conversation.messages[-1].model == "two"
         conversations.edit(conversation, 0, "Other?", ChatOptions("one"))
         await answered(conversation)
-        kept = conversations.history.open(conversation.id)
+        kept = conversations.history.messages(conversation.id)
         assert [one.content for one in kept] == ["Other?\n\nf.txt:\n```\ntext\n```", "a3"]
         assert kept[0].extras["question"] == "Other?"
 
@@ -210,12 +210,12 @@ def test_without_history_nothing_is_written(with_conversations, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_opinions_come_back_with_their_answers(with_conversations):
+def test_feedback_comes_back_with_their_answers(with_conversations):
     async def test(conversations, service):
         conversation = conversations.open(None, None)
         conversations.ask(conversation, "How?", [], ChatOptions("one"))
         await answered(conversation)
-        conversations.judge(conversation, 1, "down", "So.")
+        conversations.record_feedback(conversation, 1, "down", "So.")
         name = conversation.id
         del conversation
         gc.collect()
@@ -241,7 +241,7 @@ def test_a_broken_model_is_said_and_no_task_is_left_behind(with_conversations):
 
 
 def test_what_was_chosen_last_is_read_from_the_cookie(scripted, tmp_path):
-    conversations = Conversations(scripted(), Feedback(tmp_path), None)
+    conversations = Conversations(scripted(), FeedbackStore(tmp_path), None)
     assert options_from("two%7Clow%7C8", conversations) == ChatOptions("two", "low", 8)  # as browsers send it
     for cookie in (None, "", "three|huge|99", "|||", "\x00|\x00", "one|high|-1"):
         assert options_from(cookie, conversations) == ChatOptions("one", "high", 1)

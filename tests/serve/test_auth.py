@@ -1,4 +1,4 @@
-"""The door: keys, names, origins, sizes, rates."""
+"""API keys, hosts, origins, sizes and rates."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from spoutnik.errors import UserError
 from spoutnik.serve import auth
-from spoutnik.serve.auth import Bucket, Guard, check_binding, is_loopback, spend
+from spoutnik.serve.auth import AuthMiddleware, TokenBucket, check_binding, is_loopback, spend
 from spoutnik.serve.keys import Keys
 from spoutnik.serve.settings import Settings
 
@@ -194,7 +194,7 @@ def test_a_body_without_end_is_not_read_to_its_end(keys):
             sent.append(message)
 
         scope = SCOPE | {"headers": [*SCOPE["headers"], *headers]}
-        await Guard(None, Settings(max_body_bytes=limit), keys)(scope, receive, send)
+        await AuthMiddleware(None, Settings(max_body_bytes=limit), keys)(scope, receive, send)
         return len(read), sent[0]["status"]
 
     assert asyncio.run(ask([])) == (3, 413)
@@ -212,7 +212,7 @@ def test_large_headers_are_refused(keys):
 def test_a_bucket_gives_no_more_than_its_rate(per_minute, asked):
     """And whoever waits as long as they are told is served."""
     now = [0.0]
-    bucket, taken = Bucket(per_minute, lambda: now[0]), 0
+    bucket, taken = TokenBucket(per_minute, lambda: now[0]), 0
     for pause, count in asked:
         now[0] += pause
         wait = bucket.wait()
@@ -266,7 +266,7 @@ def test_streams_and_disconnections_pass_through(keys):
         async def send(message):
             sent.append(message)
 
-        await Guard(app, Settings(), keys)(dict(SCOPE), receive, send)
+        await AuthMiddleware(app, Settings(), keys)(dict(SCOPE), receive, send)
         return sent
 
     sent = asyncio.run(ask())

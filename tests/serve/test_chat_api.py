@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spoutnik.generation.options import EFFORTS
-from spoutnik.serve.api.shapes import ChatCompletion
-from spoutnik.serve.sse import compact
+from spoutnik.serve.api.schemas import ChatCompletion
+from spoutnik.serve.sse import encode_json
 
 ASK = [{"role": "user", "content": "What is 12 + 30?"}]
 SHORT = {"messages": ASK, "seed": 1, "max_tokens": 24}
@@ -315,7 +315,7 @@ def test_tokens_and_back(api, tokenizer):
 
 def test_an_event_is_one_line_to_those_who_know_more_ends_than_one():
     said = {"content": "a\x85b\u2028c\u2029d\u00e9"}
-    assert len(compact(said).splitlines()) == 1 and json.loads(compact(said)) == said and "\u00e9" in compact(said)
+    assert len(encode_json(said).splitlines()) == 1 and json.loads(encode_json(said)) == said and "\u00e9" in encode_json(said)
 
 
 def test_the_list_of_models_may_end_with_a_slash(api):

@@ -10,7 +10,7 @@ import torch
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.serve.api.logprobs import token_bytes, token_text
-from spoutnik.serve.api.shapes import TextCompletion
+from spoutnik.serve.api.schemas import Completion
 
 PATH = "/v1/completions"
 TEXTS = ["12 + 30 is", "the end of it", "Réponse :"]
@@ -41,7 +41,7 @@ def test_texts_and_ids_give_what_the_engine_gives(ask, llm, tokenizer):
     params = SamplingParams(n=2, seed=7, temperature=0.9, max_tokens=20, stop="e")
     expected = [made for output in llm.generate(TEXTS, params) for made in output.outputs]
     for reply in ask({"prompt": TEXTS} | more, {"prompt": ids} | more):
-        TextCompletion.model_validate(reply)
+        Completion.model_validate(reply)
         assert [choice["index"] for choice in reply["choices"]] == list(range(6))
         assert [choice["text"] for choice in reply["choices"]] == [made.text for made in expected]
         assert [choice["finish_reason"] for choice in reply["choices"]] == [made.finish_reason for made in expected]

@@ -8,7 +8,7 @@ import pytest
 
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.sse import PING
-from spoutnik.serve.streams import Recording, Streams
+from spoutnik.serve.streams import StreamRecording, StreamRegistry
 
 PATH = "/v1/chat/completions"
 
@@ -155,13 +155,13 @@ async def texts(*given):
         yield text
 
 
-async def read(recording: Recording, start: int = 0, ping_seconds: float = 60.0) -> bytes:
+async def read(recording: StreamRecording, start: int = 0, ping_seconds: float = 60.0) -> bytes:
     return b"".join([piece async for piece in recording.follow(start, ping_seconds)])
 
 
 def test_readers_come_and_go():
     async def work():
-        recording = Recording("a", False)
+        recording = StreamRecording("a", False)
         early = asyncio.create_task(read(recording))
         await asyncio.sleep(0)
         await recording.record(texts("one", "two"))
@@ -174,7 +174,7 @@ def test_readers_come_and_go():
 
 def test_silence_is_filled_with_pings():
     async def work():
-        recording, said = Recording("a", False), asyncio.Event()
+        recording, said = StreamRecording("a", False), asyncio.Event()
 
         async def slow():
             await said.wait()
@@ -193,7 +193,7 @@ def test_silence_is_filled_with_pings():
 
 def test_an_error_in_mid_stream_is_the_last_event():
     async def work():
-        recording = Recording("a", False)
+        recording = StreamRecording("a", False)
         await recording.record(texts("one", ApiError(500, "broken"), "two"))
         return await read(recording)
 
@@ -203,11 +203,11 @@ def test_an_error_in_mid_stream_is_the_last_event():
 
 
 def test_what_is_kept_is_bounded(monkeypatch):
-    monkeypatch.setattr("spoutnik.serve.streams.MOST_BYTES", 100)
-    monkeypatch.setattr("spoutnik.serve.streams.KEPT", 3)
+    monkeypatch.setattr("spoutnik.serve.streams.MAX_STREAM_BYTES", 100)
+    monkeypatch.setattr("spoutnik.serve.streams.MAX_FINISHED", 3)
 
     async def work():
-        streams = Streams(60.0, 60.0)
+        streams = StreamRegistry(60.0, 60.0)
         for name in "abcdef":
             streams.open(name, texts("x" * 60, "y" * 60))
             await streams.recordings[name].task

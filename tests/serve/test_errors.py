@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import time
 
 import httpx
 import openai
@@ -180,6 +181,8 @@ def test_an_engine_that_dies_says_so_to_all(api, make_service):
             await service.model(None)
 
             def die():
+                while len(service.active) < 2:  # else the later one would be refused before it begins
+                    time.sleep(0.001)
                 raise RuntimeError("out of luck")
 
             service.default.llm.core.step = die

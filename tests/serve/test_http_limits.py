@@ -8,7 +8,7 @@ import time
 import pytest
 import uvicorn
 
-from spoutnik.serve.http_limits import bounded
+from spoutnik.serve.http_limits import limited_protocol
 
 START = b"POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
 HEADER = b"X-Long: " + b"x" * 100 + b"\r\n"
@@ -29,7 +29,7 @@ async def app(scope, receive, send):
 def ask():
     """ask(bytes): what the server answers."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, http=bounded(1000), lifespan="off", log_level="critical"))
+    server = uvicorn.Server(uvicorn.Config(app, http=limited_protocol(1000), lifespan="off", log_level="critical"))
     thread = threading.Thread(target=lambda: asyncio.run(server.serve([listener])), daemon=True)
     thread.start()
 

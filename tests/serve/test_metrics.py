@@ -68,4 +68,4 @@ def test_replies_requests_and_engines_are_counted(make_service):
 
 def test_before_a_model_is_read_there_is_nothing_to_tell_of_it(make_service):
     service = make_service()
-    assert [sample for family in metrics.Engines(service).collect() for sample in family.samples if sample.labels] == []
+    assert [sample for family in metrics.EngineCollector(service).collect() for sample in family.samples if sample.labels] == []

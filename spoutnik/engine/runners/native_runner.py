@@ -163,7 +163,7 @@ class NativeRunner:
         ahead, _, wanted = settings.shape
         tokens, settings = torch.empty(ahead, wanted, dtype=torch.long), settings.contiguous()
         call, logits, kept = self._call(batch, next_tokens, hidden.contiguous(), torch.empty_like(hidden))
-        where = address("draft_ahead", "settings", settings, torch.float32, ahead, 5, len(batch.wanted))
+        where = address("draft_ahead", "settings", settings, torch.float32, ahead, 5, len(batch.logits_indices))
         _check("draft_ahead", library().draft_ahead(ctypes.byref(self._draft), ctypes.byref(call), ahead, where,
                                                     tokens.data_ptr()))
         return tokens
@@ -189,9 +189,9 @@ class NativeRunner:
     def _call(self, batch: ForwardBatch, tokens: Tensor, states: Tensor | None,
               hidden: Tensor) -> tuple[NativeBatch, Tensor, list[Tensor]]:
         """The structure of a call, where its logits will be, and what must live until then."""
-        logits = torch.empty(len(batch.wanted), self.config.vocab_size)
-        kept = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.wanted, batch.prompt)]
-        count, width, wanted = len(batch.counts), batch.block_tables.shape[1], len(batch.wanted)
+        logits = torch.empty(len(batch.logits_indices), self.config.vocab_size)
+        kept = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.logits_indices, batch.prompt)]
+        count, width, wanted = len(batch.counts), batch.block_tables.shape[1], len(batch.logits_indices)
         shapes = (len(tokens),), (count,), (count,), (count, width), (wanted,), (count,)
         where = None
         if states is not None:

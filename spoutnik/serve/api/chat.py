@@ -1,12 +1,11 @@
-"""`/v1/chat/completions`: replies as OpenAI's clients read them, whole or as they come."""
+"""`/v1/chat/completions`, whole or as a stream."""
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 
 from spoutnik.generation.delta import Delta, GenerationWarning
 from spoutnik.generation.options import GenerationOptions, GenerationPlan
@@ -14,68 +13,61 @@ from spoutnik.generation.service import GenerationHandle, ServedModel
 from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
 from spoutnik.generation.voting import VoteResult, vote
 from spoutnik.serve.api.chat_request import ChatRequest, applied_of, plan_of
-from spoutnik.serve.api.common import FINGERPRINT, Serving, State, timings, usage
+from spoutnik.serve.api.common import Reply, Serving, State
 from spoutnik.serve.api.logprobs import chat_logprobs
-from spoutnik.serve.api.shapes import ChatCompletion
-from spoutnik.serve.errors import ANY, ApiError, may_fail
-from spoutnik.serve.sse import compact, unless_gone
+from spoutnik.serve.api.schemas import ChatCompletion
+from spoutnik.serve.errors import GENERATION_ERRORS, error_responses, generation_error
+from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
 router = APIRouter()
-OPEN, CLOSE = "<think>\n", "\n</think>\n\n"  # around a thought that is part of the content
+OPEN, CLOSE = "<think>\n", "\n</think>\n\n"  # around a thought inside the content
 
 
-@router.post("/chat/completions", responses=may_fail(*ANY) | {
+@router.post("/chat/completions", responses=error_responses(*GENERATION_ERRORS) | {
     200: {"model": ChatCompletion, "content": {"text/event-stream": {}}, "description": "A completion, or its stream"}})
 async def chat_completions(body: ChatRequest, request: Request, serving: State) -> Response:
-    # A stream notices by itself that its client has hung up.
-    return await (answer(body, serving) if body.stream else unless_gone(request, answer(body, serving)))
+    # A stream response notices by itself that its client has disconnected.
+    return await (create(body, serving) if body.stream else cancel_on_disconnect(request.receive, create(body, serving)))
 
 
-async def answer(body: ChatRequest, serving: Serving) -> Response:
-    reply = await begin(body, serving)
-    headers = {"X-Request-Id": reply.id}
-    if body.stream:
-        return serving.streams.open(reply.id, reply.chunks(), bool(body.resumable), headers)
-    return JSONResponse(await reply.whole(), headers=headers)
-
-
-async def begin(body: ChatRequest, serving: Serving) -> "ChatReply":
+async def create(body: ChatRequest, serving: Serving) -> Response:
     served = await serving.model(body.model)
     plan, options = plan_of(body, served) if body.brief else await asyncio.to_thread(plan_of, body, served)
     voting = (body.n_thoughts or 1) > 1
     running = plan.with_n(body.n_thoughts) if voting else plan
     name = f"chatcmpl-{secrets.token_hex(12)}"
-    return ChatReply(body, plan, options, serving.service.generate(served, running, name))
+    reply = ChatReply(body, plan, options, serving.service.generate(served, running, name))
+    return await reply.respond(serving.streams)
 
 
 class ChatChunkBuilder:
-    """What a client sees of one reply: Deltas go in, OpenAI's come out."""
+    """Turns the Deltas of one choice into OpenAI's deltas."""
 
     def __init__(self, body: ChatRequest, served: ServedModel):
         self.tokenizer, self.format = served.tokenizer, body.shown_format
         self.shows_thought, self.top_logprobs = body.include_reasoning is not False, body.top_logprobs or 0
         self.calls = ToolCallStream(self.tokenizer, body.tool_set) if body.tools else None
         self.finish_reason: str | None = None
-        self._open = False
+        self._thought_open = False
 
     def feed(self, delta: Delta) -> dict:
         """What is new of content, reasoning_content, reasoning and tool_calls."""
         thought = delta.thought if self.shows_thought else ""
-        answer, calls = self._called(delta)
-        new: dict = {}
+        answer, calls = self._split_tool_calls(delta)
+        fields: dict = {}
         if thought and self.format != "none":
-            new |= {"reasoning_content": thought, "reasoning": thought}
-        content = self._folded(thought, bool(answer or calls or delta.finish_reason)) + answer
+            fields |= {"reasoning_content": thought, "reasoning": thought}
+        content = self._inline_thought(thought, bool(answer or calls or delta.finish_reason)) + answer
         if content:
-            new["content"] = content
+            fields["content"] = content
         if calls:
-            new["tool_calls"] = calls
+            fields["tool_calls"] = calls
         if delta.finish_reason:
             called = self.calls is not None and self.calls.began
             self.finish_reason = "tool_calls" if called and delta.finish_reason == "stop" else delta.finish_reason
-        return new
+        return fields
 
-    def _called(self, delta: Delta) -> tuple[str, list[dict]]:
+    def _split_tool_calls(self, delta: Delta) -> tuple[str, list[dict]]:
         if self.calls is None:
             return delta.answer, []
         content, calls = self.calls.feed(delta.answer)
@@ -84,113 +76,87 @@ class ChatChunkBuilder:
             content, calls = content + rest, calls + more
         return content, calls
 
-    def _folded(self, thought: str, ends: bool) -> str:
-        """A thought that is part of the content, between its marks."""
+    def _inline_thought(self, thought: str, closes: bool) -> str:
+        """The thought as a part of the content, between its tags."""
         if self.format == "deepseek":
             return ""
         text = thought
-        if thought and not self._open:
-            text, self._open = OPEN + text, True
-        if ends and self._open:
-            text, self._open = text + CLOSE, False
+        if thought and not self._thought_open:
+            text, self._thought_open = OPEN + text, True
+        if closes and self._thought_open:
+            text, self._thought_open = text + CLOSE, False
         return text
 
-    def logprobs(self, delta: Delta) -> dict | None:
-        content = chat_logprobs(self.tokenizer, delta.ids, delta.top_logprobs, self.top_logprobs)
-        return {"content": content, "refusal": None} if content else None
+    def logprobs(self, delta: Delta) -> list[dict]:
+        return chat_logprobs(self.tokenizer, delta.ids, delta.top_logprobs, self.top_logprobs)
 
 
-class ChatReply:
-    """One request and what it gets, as a stream of chunks or as a whole."""
-
+class ChatReply(Reply):
     def __init__(self, body: ChatRequest, plan: GenerationPlan, options: GenerationOptions, handle: GenerationHandle):
-        self.body, self.plan, self.options, self.handle = body, plan, options, handle
-        self.id, self.served, self.created = handle.name, handle.served, int(time.time())
-        self.wholes = handle.replies
-        self.verdict: VoteResult | None = None
-        self._chunk_head = compact(self._head("chat.completion.chunk"))[:-1] + ","  # the same in all chunks
+        super().__init__(body, handle)
+        self.plan, self.options, self.replies = plan, options, handle.replies
+        self.vote_result: VoteResult | None = None
+        self._chunk_head = encode_json(self.head("chat.completion.chunk"))[:-1] + ","  # the same in all chunks
 
     async def deltas(self) -> AsyncIterator[Delta]:
-        """Of votes, the one reply that speaks for the majority, at the end.
-
-        Raises:
-            ApiError: the engine gave up.
-        """
-        if len(self.wholes) > self.plan.params.n:
-            self.verdict = await vote(self.handle, raise_if_given_up)
-            chosen = self.wholes[self.verdict.index]
+        """With voting, only one at the end: a reply of the majority. Raises ApiError if the generation failed."""
+        if len(self.replies) > self.plan.params.n:
+            self.vote_result = await vote(self.handle, raise_if_failed)
+            chosen = self.replies[self.vote_result.index]
             yield Delta(0, chosen.thought, chosen.answer, finish_reason=chosen.finish_reason, warnings=chosen.warnings)
         else:
             async with self.handle:
                 async for deltas in self.handle:
-                    raise_if_given_up(deltas)
+                    raise_if_failed(deltas)
                     for delta in deltas:
                         yield delta
-        self._prepare()
+        self._warm_prefix()
 
-    def _prepare(self) -> None:
-        """The next turn will begin with this one."""
+    def _warm_prefix(self) -> None:
+        """The next turn's prompt will begin with this turn."""
         if self.plan.params.n == 1 and not self.body.documents and not self.body.tools:
-            answer = self.wholes[self.verdict.index if self.verdict else 0].answer
-            messages = [*self.body.told, {"role": "assistant", "content": answer}]
+            answer = self.replies[self.vote_result.index if self.vote_result else 0].answer
+            messages = [*self.body.template_messages, {"role": "assistant", "content": answer}]
             self.handle.service.warm_prefix(self.served, messages, self.options.template_variables)
 
-    # ------------------------------------------------------------------------------------------------------ as a whole
-
-    async def whole(self) -> dict:
-        voices = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
-        news: list[list[dict]] = [[] for _ in voices]
-        logprobs: list[list[dict]] = [[] for _ in voices]
+    async def complete(self) -> ChatCompletion:
+        builders = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
+        deltas: list[list[dict]] = [[] for _ in builders]
+        logprobs: list[list[dict]] = [[] for _ in builders]
         warnings: list[GenerationWarning] = []
         async for delta in self.deltas():
-            news[delta.index].append(voices[delta.index].feed(delta))
-            logprobs[delta.index] += (voices[delta.index].logprobs(delta) or {"content": []})["content"]
+            deltas[delta.index].append(builders[delta.index].feed(delta))
+            logprobs[delta.index] += builders[delta.index].logprobs(delta)
             warnings += delta.warnings
-        choices = [{"index": index, "message": message_of(news[index]), "finish_reason": voice.finish_reason,
+        choices = [{"index": index, "message": merge_deltas(deltas[index]), "finish_reason": builder.finish_reason,
                     "logprobs": {"content": logprobs[index], "refusal": None} if self.body.logprobs else None}
-                   for index, voice in enumerate(voices)]
-        return self._head("chat.completion") | {"choices": choices, "usage": self.usage, "timings": self.timings} \
-            | _warning(warnings) | self._applied | self._agreement
+                   for index, builder in enumerate(builders)]
+        return ChatCompletion(**self.head("chat.completion"), choices=choices, usage=self.usage, timings=self.timings,
+                              **warning_field(warnings), **self._applied, **self._agreement)
 
-    # --------------------------------------------------------------------------------------------------- as it comes
-
-    async def chunks(self) -> AsyncIterator[str]:
-        """The data of the stream's events."""
+    async def events(self) -> AsyncIterator[str]:
+        """The stream's chunks as JSON. They are plain dicts, not models: one is made for each token."""
         include_usage, more = self.body.include_usage, self._applied
-        voices = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
-        for index in range(len(voices)):
+        builders = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
+        for index in range(len(builders)):
             yield self._chunk(index, {"role": "assistant", "content": ""}, **more)
         async for delta in self.deltas():
-            voice = voices[delta.index]
-            new, logprobs, more = voice.feed(delta), voice.logprobs(delta), _warning(delta.warnings)
-            if new or logprobs or more:
-                yield self._chunk(delta.index, new, logprobs=logprobs, **more)
-            if voice.finish_reason is not None:
-                last = all(voice.finish_reason for voice in voices)
-                more = {"timings": self.timings} | self._agreement if last else {}
-                yield self._chunk(delta.index, {}, voice.finish_reason, **more)
+            builder = builders[delta.index]
+            fields, logprobs, more = builder.feed(delta), builder.logprobs(delta), warning_field(delta.warnings)
+            if fields or logprobs or more:
+                yield self._chunk(delta.index, fields, logprobs=logprobs, **more)
+            if builder.finish_reason is not None:
+                last = all(builder.finish_reason for builder in builders)
+                more = {"timings": self.timings.model_dump()} | self._agreement if last else {}
+                yield self._chunk(delta.index, {}, builder.finish_reason, **more)
         if include_usage:
-            yield self._chunk_head + compact({"choices": [], "usage": self.usage})[1:]
+            yield self._chunk_head + encode_json({"choices": [], "usage": self.usage.model_dump()})[1:]
         yield "[DONE]"
 
-    def _chunk(self, index: int, new: dict, finish_reason: str | None = None, logprobs: dict | None = None, **more) -> str:
-        choice = {"index": index, "delta": new, "finish_reason": finish_reason, "logprobs": logprobs}
-        return self._chunk_head + compact({"choices": [choice]} | more)[1:]
-
-    # ---------------------------------------------------------------------------------------------------------- parts
-
-    def _head(self, kind: str) -> dict:
-        return {"id": self.id, "object": kind, "created": self.created, "model": self.served.id,
-                "system_fingerprint": FINGERPRINT}
-
-    @property
-    def usage(self) -> dict:
-        generated, thought = (sum(counts) for counts in zip(*((w.generated, w.thought_tokens) for w in self.wholes)))
-        return usage(len(self.plan.prompt), generated, thought, self.handle.cached_tokens)
-
-    @property
-    def timings(self) -> dict:
-        return timings(self.handle, len(self.plan.prompt), sum(whole.generated for whole in self.wholes))
+    def _chunk(self, index: int, delta: dict, finish_reason: str | None = None, logprobs: list | None = None, **more) -> str:
+        choice = {"index": index, "delta": delta, "finish_reason": finish_reason,
+                  "logprobs": {"content": logprobs, "refusal": None} if logprobs else None}
+        return self._chunk_head + encode_json({"choices": [choice]} | more)[1:]
 
     @property
     def _applied(self) -> dict:
@@ -198,37 +164,30 @@ class ChatReply:
 
     @property
     def _agreement(self) -> dict:
-        if self.verdict is None:
+        if self.vote_result is None:
             return {}
-        runners_up = [{"answer": answer, "votes": votes} for answer, votes in self.verdict.runners_up]
-        return {"agreement": self.verdict.agreement, "runners_up": runners_up}
+        runners_up = [{"answer": answer, "votes": votes} for answer, votes in self.vote_result.runners_up]
+        return {"agreement": self.vote_result.agreement, "runners_up": runners_up}
 
 
-def message_of(news: list[dict]) -> dict:
-    """The whole message from what was added bit by bit."""
-    content = "".join(new.get("content", "") for new in news)
-    calls = whole_calls([call for new in news for call in new.get("tool_calls", ())])
+def merge_deltas(deltas: list[dict]) -> dict:
+    """The message that a choice's deltas add up to."""
+    content = "".join(delta.get("content", "") for delta in deltas)
+    calls = whole_calls([call for delta in deltas for call in delta.get("tool_calls", ())])
     message = {"role": "assistant", "content": None if calls and not content else content, "refusal": None}
     if calls:
         message["tool_calls"] = calls
     for name in ("reasoning_content", "reasoning"):
-        if text := "".join(new.get(name, "") for new in news):
+        if text := "".join(delta.get(name, "") for delta in deltas):
             message[name] = text
     return message
 
 
-def raise_if_given_up(deltas: list[Delta]) -> None:
+def raise_if_failed(deltas: list[Delta]) -> None:
     for delta in deltas:
         if delta.finish_reason in ("error", "abort"):
-            raise given_up(delta)
+            raise generation_error(delta)
 
 
-def given_up(delta: Delta) -> ApiError:
-    """Why a reply has no end."""
-    if delta.finish_reason == "abort":
-        return ApiError(503, "the reply was given up: the server is shutting down.")
-    return ApiError(500, f"the reply was given up: {delta.stop_reason}", code="engine_error")
-
-
-def _warning(warnings: list[GenerationWarning]) -> dict:
+def warning_field(warnings: list[GenerationWarning]) -> dict:
     return {"warning": " ".join(dict.fromkeys(map(str, warnings)))} if warnings else {}

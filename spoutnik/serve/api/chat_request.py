@@ -1,4 +1,4 @@
-"""What a client asks of chat completions, and how the engine is told."""
+"""Requests of `/v1/chat/completions`, and the generation plan that each becomes."""
 
 from functools import cached_property
 from typing import Annotated, Any, Literal
@@ -9,15 +9,15 @@ from spoutnik.generation.grammar import structured_output
 from spoutnik.generation.options import EFFORTS, GenerationOptions, GenerationPlan, applied, plan_chat
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.tool_set import ToolSet
-from spoutnik.serve.api.common import MOST_TOKENS, Body, Sampling
+from spoutnik.serve.api.common import MAX_TOKENS, Body, Sampling
 from spoutnik.serve.errors import ApiError
 from spoutnik.text import chat_template
 
-# Fields of OpenAI's and of other servers that would change the answer, and that are not served here.
-REFUSED = ("functions", "function_call", "audio", "web_search_options", "guided_json", "guided_regex", "guided_choice",
+# Fields of OpenAI's API and of other servers that would change the answer and are not supported here.
+UNSUPPORTED = ("functions", "function_call", "audio", "web_search_options", "guided_json", "guided_regex", "guided_choice",
            "guided_grammar", "structured_outputs", "grammar", "json_schema", "continue_final_message", "verbosity")
-MOST_THOUGHTS = 64
-BRIEF = 2000  # characters; a message counts as 100 at least
+MAX_THOUGHTS = 64
+SHORT_PROMPT = 2000  # characters; each message counts as 100 more
 
 
 class TextPart(Body):
@@ -52,8 +52,7 @@ class Message(Body):
     tool_call_id: str | None = None
 
     @property
-    def told(self) -> chat_template.Message:
-        """As templates read it."""
+    def for_template(self) -> chat_template.Message:
         content = self.content
         if isinstance(content, list):
             content = "\n".join(part.text for part in content)
@@ -67,11 +66,11 @@ class Message(Body):
 
 
 class ChatRequest(Sampling):
-    model_config = ConfigDict(extra="allow")  # to see what is to be refused
+    model_config = ConfigDict(extra="allow")  # to see unsupported fields
 
     messages: list[Message] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS, description="Of thought and answer.")
-    max_completion_tokens: int | None = Field(None, ge=1, le=MOST_TOKENS, description="The same as max_tokens.")
+    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="Of thought and answer.")
+    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="The same as max_tokens.")
     logprobs: bool | None = Field(None, description="Of the answer's tokens.")
     top_logprobs: int | None = Field(None, ge=0, le=20)
     response_format: dict[str, Any] | None = None
@@ -81,17 +80,16 @@ class ChatRequest(Sampling):
     modalities: list[Literal["text"]] | None = None
     documents: list[dict[str, Any]] | None = None
     reasoning_effort: Literal[tuple(EFFORTS)] | None = None
-    max_thinking_tokens: int | None = Field(None, ge=0, le=MOST_TOKENS)
-    thinking_token_budget: int | None = Field(None, ge=0, le=MOST_TOKENS, description="The same as max_thinking_tokens.")
+    max_thinking_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
+    thinking_token_budget: int | None = Field(None, ge=0, le=MAX_TOKENS, description="The same as max_thinking_tokens.")
     enable_thinking: bool | None = None
     chat_template_kwargs: dict[str, Any] | None = Field(None, description="What else the model's template reads.")
     detect_loops: bool | None = Field(None, description="A thought that goes in circles is closed; true by default.")
     reasoning_format: Literal["auto", "deepseek", "deepseek-legacy", "none"] | None = Field(
         None, description="Where the thought goes: beside the content, into it (none), or both (deepseek-legacy).")
     include_reasoning: bool | None = Field(None, description="false: the thought is not shown.")
-    n_thoughts: int | None = Field(None, ge=1, le=MOST_THOUGHTS, description="Thinks so many times; the answers vote.")
+    n_thoughts: int | None = Field(None, ge=1, le=MAX_THOUGHTS, description="Thinks so many times; the answers vote.")
     return_applied: bool | None = Field(None, description="The response says every parameter in force.")
-    resumable: bool | None = Field(None, description="The stream goes on when the client hangs up, and can be read again.")
 
     @property
     def shown_format(self) -> str:
@@ -102,30 +100,32 @@ class ChatRequest(Sampling):
         return ToolSet.parse(self.tools, self.tool_choice)
 
     @property
-    def told(self) -> list[chat_template.Message]:
-        return [message.told for message in self.messages]
+    def template_messages(self) -> list[chat_template.Message]:
+        return [message.for_template for message in self.messages]
 
     @property
     def brief(self) -> bool:
-        """Is it planned faster than a thread is woken?"""
-        return not (self.tools or self.response_format or self.documents or self.chat_template_kwargs) and BRIEF > sum(
-            100 + len(message.content or "") if isinstance(message.content, str | None) else BRIEF for message in self.messages)
+        """Whether planning it takes less time than waking a thread."""
+        if self.tools or self.response_format or self.documents or self.chat_template_kwargs:
+            return False
+        return sum(100 + len(message.content or "") if isinstance(message.content, str | None) else SHORT_PROMPT
+                   for message in self.messages) < SHORT_PROMPT
 
-    def refuse(self) -> None:
-        super().refuse()
-        for name in REFUSED:
+    def check_supported(self) -> None:
+        super().check_supported()
+        for name in UNSUPPORTED:
             if (self.model_extra or {}).get(name):
                 raise ApiError(400, f"{name}: is not served here. Leave it out.", name)
         if self.top_logprobs is not None and not self.logprobs:
             raise ApiError(400, "top_logprobs: only with logprobs = true.", "top_logprobs")
-        for name, given in (("n", (self.n or 1) > 1), ("logprobs", self.logprobs), ("tools", self.tools)):
-            if (self.n_thoughts or 1) > 1 and given:
+        for name, value in (("n", (self.n or 1) > 1), ("logprobs", self.logprobs), ("tools", self.tools)):
+            if (self.n_thoughts or 1) > 1 and value:
                 raise ApiError(400, f"n_thoughts = {self.n_thoughts}: the votes are over answers in words. Leave out {name}.",
                                "n_thoughts")
 
 
 def options_of(request: ChatRequest, served: ServedModel) -> GenerationOptions:
-    """Raises ApiError or UserError where something cannot be honoured."""
+    """Raises ApiError or UserError for what cannot be honored."""
     variables = dict(request.chat_template_kwargs or {})
     thinks = variables.pop("enable_thinking", None)
     if not isinstance(thinks, bool | None):
@@ -147,14 +147,10 @@ def options_of(request: ChatRequest, served: ServedModel) -> GenerationOptions:
 
 
 def plan_of(request: ChatRequest, served: ServedModel) -> tuple[GenerationPlan, GenerationOptions]:
-    """Takes a while for long messages: not for the event loop, unless the request is `brief`.
-
-    Raises:
-        ApiError, UserError
-    """
-    request.refuse()
+    """Raises ApiError or UserError. Takes too long for the event loop unless the request is `brief`."""
+    request.check_supported()
     options = options_of(request, served)
-    return plan_chat(served.llm, request.told, options), options
+    return plan_chat(served.llm, request.template_messages, options), options
 
 
 def applied_of(request: ChatRequest, served: ServedModel, plan: GenerationPlan) -> dict:

@@ -1,33 +1,31 @@
-"""`/v1/completions`: raw prompts, as evaluation tools and editors send them."""
+"""`/v1/completions`: raw prompts, which evaluation tools and editors send."""
 
 import asyncio
 import secrets
-import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import Response
 from pydantic import Field
 
 from spoutnik.engine.input_processor import check
 from spoutnik.engine.sampling_params import LARGEST_SEED
 from spoutnik.errors import UserError
 from spoutnik.generation.completion import CompletionPlan, Completions
-from spoutnik.generation.delta import CollectedReply, Delta
-from spoutnik.generation.options import ContextOverflow, describe_context_length, max_model_len
+from spoutnik.generation.delta import Delta
+from spoutnik.generation.options import ContextOverflow, describe_context_length
 from spoutnik.generation.service import GenerationHandle, ServedModel
-from spoutnik.serve.api.chat import given_up
-from spoutnik.serve.api.common import FINGERPRINT, Sampling, Serving, State, raw_ids, timings, usage
+from spoutnik.serve.api import schemas
+from spoutnik.serve.api.common import Reply, Sampling, Serving, State, encode_prompt
 from spoutnik.serve.api.logprobs import text_logprobs
-from spoutnik.serve.api.shapes import TextCompletion
-from spoutnik.serve.errors import ANY, ApiError, may_fail
-from spoutnik.serve.sse import compact, unless_gone
+from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses, generation_error
+from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
 router = APIRouter()
 DEFAULT_TOKENS = 16  # OpenAI's
-MOST_CHOICES = 2048
+MAX_CHOICES = 2048
 
 
 class CompletionRequest(Sampling):
@@ -38,10 +36,9 @@ class CompletionRequest(Sampling):
     best_of: int | None = None
     add_special_tokens: bool | None = Field(None, description="A prompt of text starts with the beginning of sentence.")
     parse_special: bool | None = Field(None, description="false: what looks like a special token is plain text.")
-    resumable: bool | None = None
 
-    def refuse(self) -> None:
-        super().refuse()
+    def check_supported(self) -> None:
+        super().check_supported()
         if self.suffix:
             raise ApiError(400, "suffix: this model does not fill in between. Leave it out.", "suffix")
         if self.best_of not in (None, self.n or 1):
@@ -57,144 +54,114 @@ class CompletionRequest(Sampling):
 
 @dataclass(frozen=True)
 class Prompt:
-    """text: as it is echoed. unseen: how many of its first ids are not in the text."""
+    """text: what is echoed. hidden: how many of its first ids are not in the text."""
 
     text: str
     ids: list[int]
-    unseen: int = 0
+    hidden: int = 0
 
 
-@router.post("/completions", responses=may_fail(*ANY) | {
-    200: {"model": TextCompletion, "content": {"text/event-stream": {}}, "description": "Completions, or their stream"}})
+@router.post("/completions", responses=error_responses(*GENERATION_ERRORS) | {
+    200: {"model": schemas.Completion, "content": {"text/event-stream": {}}, "description": "Completions, or their stream"}})
 async def completions(body: CompletionRequest, request: Request, serving: State) -> Response:
-    return await unless_gone(request, answer(body, serving))
+    return await cancel_on_disconnect(request.receive, create(body, serving))
 
 
-async def answer(body: CompletionRequest, serving: Serving) -> Response:
+async def create(body: CompletionRequest, serving: Serving) -> Response:
     served = await serving.model(body.model)
     prompts, plan = await asyncio.to_thread(plan_of, body, served)
     handle = serving.service.generate(served, plan, f"cmpl-{secrets.token_hex(12)}", Completions)
-    reply = Completion(body, served, prompts, handle)
-    headers = {"X-Request-Id": handle.name}
-    if body.stream:
-        return serving.streams.open(handle.name, reply.chunks(), bool(body.resumable), headers)
-    return JSONResponse(await reply.whole(), headers=headers)
+    return await CompletionReply(body, prompts, handle).respond(serving.streams)
 
 
 def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt], CompletionPlan]:
-    """Raises ApiError or UserError where something cannot be honoured."""
-    body.refuse()
-    prompts = [_read(prompt, body, served) for prompt in body.prompts]
+    """Raises ApiError or UserError for what cannot be honored."""
+    body.check_supported()
+    prompts = [_read_prompt(prompt, body, served) for prompt in body.prompts]
     params = body.params(served, logprobs=body.logprobs, prompt_logprobs=body.logprobs if body.echo else None)
-    if not 0 < len(prompts) * params.n <= MOST_CHOICES:
-        raise ApiError(400, f"prompt: {len(prompts)} prompts with n = {params.n}; 1 to {MOST_CHOICES} completions can be asked "
+    if not 0 < len(prompts) * params.n <= MAX_CHOICES:
+        raise ApiError(400, f"prompt: {len(prompts)} prompts with n = {params.n}; 1 to {MAX_CHOICES} completions can be asked "
                        "for at once.", "prompt")
-    config = served.llm.config
     length = max(len(prompt.ids) for prompt in prompts)
-    room = max_model_len(served.llm) - length
-    asked = body.max_tokens if body.max_tokens is not None else max(min(DEFAULT_TOKENS, room), 1)
-    if max(asked, 1) > room:
-        raise ContextOverflow(f"max_tokens = {asked}: with a prompt of {length} tokens at most {max(room, 0)} fit, since "
-                              f"{describe_context_length(served.llm)}. Lower it, or shorten the prompt.")
-    params = replace(params, max_tokens=max(asked, 1), seed=None)
+    budget = served.llm.max_model_len - length
+    max_tokens = body.max_tokens if body.max_tokens is not None else max(min(DEFAULT_TOKENS, budget), 1)
+    if max(max_tokens, 1) > budget:
+        raise ContextOverflow(f"max_tokens = {max_tokens}: with a prompt of {length} tokens at most {max(budget, 0)} fit, "
+                              f"since {describe_context_length(served.llm)}. Lower it, or shorten the prompt.")
+    params = replace(params, max_tokens=max(max_tokens, 1), seed=None)
     for prompt in prompts:
-        check(prompt.ids, params, config, served.tokenizer)
+        check(prompt.ids, params, served.llm.config, served.tokenizer)
     seed = None if body.seed == -1 else body.seed
     return prompts, CompletionPlan([prompt.ids for prompt in prompts], params,
                                    secrets.randbelow(LARGEST_SEED) if seed is None else seed, seed is None)
 
 
-def _read(prompt: str | list[int], body: CompletionRequest, served: ServedModel) -> Prompt:
+def _read_prompt(prompt: str | list[int], body: CompletionRequest, served: ServedModel) -> Prompt:
     if isinstance(prompt, str):
         if not prompt:
             raise UserError("prompt: is empty. Give it at least one token.")
-        ids, added = raw_ids(served.tokenizer, prompt, body.add_special_tokens is not False, body.parse_special is not False)
-        return Prompt(prompt, ids, added)
-    known = [token for token in prompt if 0 <= token < served.tokenizer.vocab_size]  # others are refused below
-    return Prompt(served.tokenizer.decode(known, keep_special=True), prompt)
+        return Prompt(prompt, *encode_prompt(served.tokenizer, prompt, body.add_special_tokens is not False,
+                                             body.parse_special is not False))
+    valid = [token for token in prompt if 0 <= token < served.tokenizer.vocab_size]  # `check` refuses the others
+    return Prompt(served.tokenizer.decode(valid, keep_special=True), prompt)
 
 
-class Completion:
-    """One request and what it gets."""
-
-    def __init__(self, body: CompletionRequest, served: ServedModel, prompts: list[Prompt], handle: GenerationHandle):
-        self.body, self.served, self.prompts, self.handle = body, served, prompts, handle
-        self.n = handle.plan.params.n
-        self.created = int(time.time())
-        self.wholes = [CollectedReply() for _ in range(len(prompts) * self.n)]
-        self._length = [0] * len(self.wholes)  # of the texts given out
-        self._begun: set[int] = set()
+class CompletionReply(Reply):
+    def __init__(self, body: CompletionRequest, prompts: list[Prompt], handle: GenerationHandle):
+        super().__init__(body, handle)
+        self.prompts, self.n = prompts, handle.plan.params.n
+        self._lengths = [0] * len(self.replies)  # of the texts so far
+        self._started: set[int] = set()
 
     async def deltas(self) -> AsyncIterator[Delta]:
         async with self.handle:
-            async for delta in _each(self.handle):
-                if delta.finish_reason in ("error", "abort"):
-                    raise given_up(delta)
-                if self.body.max_tokens == 0:
-                    delta = Delta(delta.index, finish_reason="length")
-                self.wholes[delta.index].add(delta)
-                yield delta
+            async for deltas in self.handle:
+                for delta in deltas:
+                    if delta.finish_reason in ("error", "abort"):
+                        raise generation_error(delta)
+                    if self.body.max_tokens == 0:
+                        delta = Delta(delta.index, finish_reason="length")
+                    self.replies[delta.index].add(delta)
+                    yield delta
 
-    async def whole(self) -> dict:
-        parts: list[list[dict]] = [[] for _ in self.wholes]
+    async def complete(self) -> schemas.Completion:
+        parts: list[list[dict]] = [[] for _ in self.replies]
         async for delta in self.deltas():
             parts[delta.index].append(self._choice(delta))
-        choices = [_joined(choice) for choice in parts]
-        return self._head() | {"choices": choices, "usage": self._usage, "timings": self._timings}
+        choices = [_merge_parts(choice) for choice in parts]
+        return schemas.Completion(**self.head("text_completion"), choices=choices, usage=self.usage, timings=self.timings)
 
-    async def chunks(self) -> AsyncIterator[str]:
-        left = len(self.wholes)
+    async def events(self) -> AsyncIterator[str]:
+        left = len(self.replies)
         async for delta in self.deltas():
             left -= delta.finish_reason is not None
-            more = {} if left else {"timings": self._timings}
-            yield compact(self._head() | {"choices": [self._choice(delta)]} | more)
+            more = {} if left else {"timings": self.timings.model_dump()}
+            yield encode_json(self.head("text_completion") | {"choices": [self._choice(delta)]} | more)
         if self.body.include_usage:
-            yield compact(self._head() | {"choices": [], "usage": self._usage})
+            yield encode_json(self.head("text_completion") | {"choices": [], "usage": self.usage.model_dump()})
         yield "[DONE]"
 
     def _choice(self, delta: Delta) -> dict:
-        """What is new of one; the first time, the prompt that is echoed."""
-        prompt, begins = self.prompts[delta.index // self.n], delta.index not in self._begun
-        self._begun.add(delta.index)
-        echoed = prompt.text if self.body.echo and begins else ""
-        ids, likely, unseen = delta.ids, delta.top_logprobs, 0
-        if self.body.echo and begins and self.body.logprobs is not None:
-            request = self.handle.job.requests[delta.index // self.n]
-            ids, likely, unseen = prompt.ids + ids, request.prompt_logprobs + likely, prompt.unseen
+        """What is new of one choice; the first time, with the echoed prompt."""
+        prompt, starts = self.prompts[delta.index // self.n], delta.index not in self._started
+        self._started.add(delta.index)
+        ids, candidates, hidden, text = delta.ids, delta.top_logprobs, 0, delta.answer
+        if self.body.echo and starts:
+            text = prompt.text + text
+            if self.body.logprobs is not None:
+                request = self.handle.job.requests[delta.index // self.n]
+                ids, candidates, hidden = prompt.ids + ids, request.prompt_logprobs + candidates, prompt.hidden
         logprobs = None
         if self.body.logprobs is not None:
-            logprobs = text_logprobs(self.served.tokenizer, ids, likely, self._length[delta.index], unseen)
-        text = echoed + delta.answer
-        self._length[delta.index] += len(text)
+            logprobs = text_logprobs(self.served.tokenizer, ids, candidates, self._lengths[delta.index], hidden)
+        self._lengths[delta.index] += len(text)
         return {"index": delta.index, "text": text, "logprobs": logprobs, "finish_reason": delta.finish_reason}
 
-    def _head(self) -> dict:
-        return {"id": self.handle.name, "object": "text_completion", "created": self.created, "model": self.served.id,
-                "system_fingerprint": FINGERPRINT}
 
-    @property
-    def _generated(self) -> int:
-        return sum(whole.generated for whole in self.wholes)
-
-    @property
-    def _usage(self) -> dict:
-        return usage(sum(len(prompt.ids) for prompt in self.prompts), self._generated, 0, self.handle.cached_tokens)
-
-    @property
-    def _timings(self) -> dict:
-        return timings(self.handle, sum(len(prompt.ids) for prompt in self.prompts), self._generated)
-
-
-async def _each(handle: GenerationHandle) -> AsyncIterator[Delta]:
-    async for deltas in handle:
-        for delta in deltas:
-            yield delta
-
-
-def _joined(parts: list[dict]) -> dict:
-    """A choice from its pieces."""
-    whole = parts[-1] | {"text": "".join(part["text"] for part in parts)}
-    if whole["logprobs"] is not None:
-        whole["logprobs"] = {name: list(chain.from_iterable(part["logprobs"][name] for part in parts))
-                             for name in whole["logprobs"]}
-    return whole
+def _merge_parts(parts: list[dict]) -> dict:
+    """The choice that its parts add up to."""
+    choice = parts[-1] | {"text": "".join(part["text"] for part in parts)}
+    if choice["logprobs"] is not None:
+        choice["logprobs"] = {name: list(chain.from_iterable(part["logprobs"][name] for part in parts))
+                              for name in choice["logprobs"]}
+    return choice

@@ -1,4 +1,4 @@
-"""`/v1/embeddings`: texts as vectors, the mean of what the model's last layer makes of them."""
+"""`/v1/embeddings`: vectors of texts, the mean of the last layer's hidden states."""
 
 import asyncio
 import base64
@@ -6,7 +6,7 @@ from typing import Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import Field
 from torch import Tensor
 
 from spoutnik.engine.input_processor import check
@@ -14,12 +14,13 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.service import Busy, ServedModel
 from spoutnik.serve.api.common import Body, Serving, State
-from spoutnik.serve.errors import ANY, ApiError, may_fail
-from spoutnik.serve.sse import unless_gone
+from spoutnik.serve.api.schemas import EmbeddingList
+from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses
+from spoutnik.serve.sse import cancel_on_disconnect
 
 router = APIRouter()
-MOST_INPUTS = 2048
-PATIENCE = 0.05  # seconds between two looks for room in the cache
+MAX_INPUTS = 2048
+RETRY_SECONDS = 0.05  # while the cache is full
 
 
 class EmbeddingRequest(Body):
@@ -34,60 +35,43 @@ class EmbeddingRequest(Body):
         return self.input if several else [self.input]
 
 
-class Embedding(BaseModel):
-    object: Literal["embedding"]
-    index: int
-    embedding: list[float] | str
-
-
-class EmbeddingUsage(BaseModel):
-    prompt_tokens: int
-    total_tokens: int
-
-
-class Embeddings(BaseModel):
-    object: Literal["list"]
-    data: list[Embedding]
-    model: str
-    usage: EmbeddingUsage
-
-
-@router.post("/embeddings", responses=may_fail(*ANY), response_model=Embeddings)
+@router.post("/embeddings", responses=error_responses(*GENERATION_ERRORS), response_model=EmbeddingList)
 async def embeddings(body: EmbeddingRequest, request: Request, serving: State) -> Response:
-    return await unless_gone(request, answer(body, serving))
+    return await cancel_on_disconnect(request.receive, create(body, serving))
 
 
-async def answer(body: EmbeddingRequest, serving: Serving) -> Response:
+async def create(body: EmbeddingRequest, serving: Serving) -> Response:
     if body.dimensions is not None:
         raise ApiError(400, "dimensions: this model's vectors cannot be shortened. Leave it out.", "dimensions")
-    if not 0 < len(body.inputs) <= MOST_INPUTS:
-        raise ApiError(400, f"input: holds {len(body.inputs)} texts; 1 to {MOST_INPUTS} can be asked for at once.", "input")
+    if not 0 < len(body.inputs) <= MAX_INPUTS:
+        raise ApiError(400, f"input: holds {len(body.inputs)} texts; 1 to {MAX_INPUTS} can be asked for at once.", "input")
     served = await serving.model(body.model)
-    prompts = await asyncio.to_thread(lambda: [_ids(one, place, served) for place, one in enumerate(body.inputs)])
-    vectors = [await _vector(prompt, served, serving) for prompt in prompts]
+    prompts = await asyncio.to_thread(lambda: [_token_ids(text, i, served) for i, text in enumerate(body.inputs)])
+    vectors = [await _embed(prompt, served, serving) for prompt in prompts]
     count = sum(map(len, prompts))
-    return JSONResponse({
-        "object": "list", "model": served.id, "usage": {"prompt_tokens": count, "total_tokens": count},
-        "data": [{"object": "embedding", "index": index, "embedding": _encoded(vector, body.encoding_format)}
-                 for index, vector in enumerate(vectors)]})
+    result = EmbeddingList(
+        object="list", model=served.id, usage={"prompt_tokens": count, "total_tokens": count},
+        data=[{"object": "embedding", "index": index, "embedding": _encode(vector, body.encoding_format)}
+              for index, vector in enumerate(vectors)])
+    return JSONResponse(result.model_dump())
 
 
-def _ids(given: str | list[int], place: int, served: ServedModel) -> list[int]:
+def _token_ids(text: str | list[int], index: int, served: ServedModel) -> list[int]:
     llm, tokenizer = served.llm, served.tokenizer
-    ids = tokenizer.start_ids + tokenizer.encode(given) if isinstance(given, str) and given else list(given)
+    ids = tokenizer.start_ids + tokenizer.encode(text) if isinstance(text, str) and text else list(text)
     try:
         check(ids, SamplingParams(max_tokens=1), llm.config, tokenizer)
     except UserError as error:
-        raise ApiError(400, f"input[{place}]: {error}", "input") from error
-    room = llm.core.scheduler.capacity
-    if len(ids) > room:
-        raise ApiError(400, f"input[{place}]: has {len(ids)} tokens, more than the cache holds ({room}). Shorten it, or "
+        raise ApiError(400, f"input[{index}]: {error}", "input") from error
+    capacity = llm.max_model_len
+    if len(ids) > capacity:
+        raise ApiError(400, f"input[{index}]: has {len(ids)} tokens, more than the cache holds ({capacity}). Shorten it, or "
                        "give the server more memory.", "input")
     return ids
 
 
-async def _vector(prompt: list[int], served: ServedModel, serving: Serving) -> Tensor:
-    """Between two steps of the engine, one text at a time: replies go on meanwhile, and those that fill the cache go first."""
+async def _embed(prompt: list[int], served: ServedModel, serving: Serving) -> Tensor:
+    """One text at a time, between two steps of the engine: generations go on meanwhile, and come first in a full cache."""
     while True:
         if serving.service.draining:
             raise Busy("the server is shutting down. Try again when it is back.", 30)
@@ -96,10 +80,10 @@ async def _vector(prompt: list[int], served: ServedModel, serving: Serving) -> T
         except RunError:
             if not serving.service.active:
                 raise
-            await asyncio.sleep(PATIENCE)
+            await asyncio.sleep(RETRY_SECONDS)
 
 
-def _encoded(vector: Tensor, format: str | None) -> list[float] | str:
+def _encode(vector: Tensor, format: str | None) -> list[float] | str:
     if format == "base64":
         return base64.b64encode(vector.numpy().astype("<f4").tobytes()).decode()
     return vector.tolist()

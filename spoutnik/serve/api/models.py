@@ -1,4 +1,4 @@
-"""`/v1/models`, and what a model's tokenizer does."""
+"""`/v1/models`, and their tokenizers."""
 
 from typing import Any
 
@@ -8,29 +8,29 @@ from pydantic import Field
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.tool_set import ToolSet
 from spoutnik.serve.api.chat_request import Message
-from spoutnik.serve.api.common import Body, State, raw_ids
+from spoutnik.serve.api.common import Body, State, encode_prompt
 from spoutnik.serve.api.logprobs import token_text
-from spoutnik.serve.api.shapes import Model, Models, Text, Tokens
-from spoutnik.serve.errors import ApiError, may_fail
+from spoutnik.serve.api.schemas import DetokenizeResponse, Model, ModelList, TokenizeResponse
+from spoutnik.serve.errors import ApiError, error_responses
 
 router = APIRouter()
 tokens = APIRouter()
 
 
-def described(served: ServedModel) -> dict:
-    return {"id": served.id, "object": "model", "created": served.created, "owned_by": "spoutnik",
-            "max_model_len": served.max_model_len, "context_length": served.max_model_len, "about": served.about}
+def describe(served: ServedModel) -> Model:
+    return Model(id=served.id, object="model", created=served.created, owned_by="spoutnik",
+                 max_model_len=served.max_model_len, context_length=served.max_model_len, about=served.about)
 
 
-@router.get("/models", responses=may_fail(401), response_model=Models)
-@router.get("/models/", response_model=Models, include_in_schema=False)  # else it would be a model without a name
-async def models(serving: State) -> dict:
-    return {"object": "list", "data": [described(served) for served in serving.service.models.values()]}
+@router.get("/models", responses=error_responses(401))
+@router.get("/models/", include_in_schema=False)  # else it would be a model without a name
+async def models(serving: State) -> ModelList:
+    return ModelList(object="list", data=[describe(served) for served in serving.service.models.values()])
 
 
-@router.get("/models/{id:path}", responses=may_fail(400, 401, 404), response_model=Model)
-async def model(id: str, serving: State) -> dict:
-    return described(serving.known(id))
+@router.get("/models/{id:path}", responses=error_responses(400, 401, 404))
+async def model(id: str, serving: State) -> Model:
+    return describe(serving.find_model(id))
 
 
 class TokenizeRequest(Body):
@@ -46,20 +46,21 @@ class TokenizeRequest(Body):
     return_token_strs: bool | None = None
 
 
-@tokens.post("/tokenize", responses=may_fail(400, 401, 404, 413, 415), response_model=Tokens)
-def tokenize(body: TokenizeRequest, serving: State) -> dict:
-    served = serving.known(body.model)
+@tokens.post("/tokenize", responses=error_responses(400, 401, 404, 413, 415))
+def tokenize(body: TokenizeRequest, serving: State) -> TokenizeResponse:
+    served = serving.find_model(body.model)
     text = body.one_of("prompt", "content")
     if (text is None) == (body.messages is None):
         raise ApiError(400, "prompt: give either a text or messages.", "prompt")
     if body.messages is not None:
-        told, tools = ToolSet.parse(body.tools).conversation(served.tokenizer, [message.told for message in body.messages])
-        ids = served.tokenizer.chat_ids(told, tools, variables=body.chat_template_kwargs,
+        messages, tools = ToolSet.parse(body.tools).conversation(
+            served.tokenizer, [message.for_template for message in body.messages])
+        ids = served.tokenizer.chat_ids(messages, tools, variables=body.chat_template_kwargs,
                                         add_generation_prompt=body.add_generation_prompt is not False)
     else:
-        ids, _ = raw_ids(served.tokenizer, text, body.add_special_tokens is not False, body.parse_special is not False)
+        ids, _ = encode_prompt(served.tokenizer, text, body.add_special_tokens is not False, body.parse_special is not False)
     strings = [token_text(served.tokenizer, token) for token in ids] if body.return_token_strs else None
-    return {"count": len(ids), "max_model_len": served.max_model_len, "tokens": ids, "token_strs": strings}
+    return TokenizeResponse(count=len(ids), max_model_len=served.max_model_len, tokens=ids, token_strs=strings)
 
 
 class DetokenizeRequest(Body):
@@ -67,19 +68,19 @@ class DetokenizeRequest(Body):
     tokens: list[int]
 
 
-@tokens.post("/detokenize", responses=may_fail(400, 401, 404, 413, 415), response_model=Text)
-def detokenize(body: DetokenizeRequest, serving: State) -> dict:
-    tokenizer = serving.known(body.model).tokenizer
+@tokens.post("/detokenize", responses=error_responses(400, 401, 404, 413, 415))
+def detokenize(body: DetokenizeRequest, serving: State) -> DetokenizeResponse:
+    tokenizer = serving.find_model(body.model).tokenizer
     for token in body.tokens:
         if not 0 <= token < tokenizer.vocab_size:
             raise ApiError(400, f"tokens: {token} is none; they are 0 to {tokenizer.vocab_size - 1}.", "tokens")
     text = tokenizer.decode(body.tokens, keep_special=True)
-    return {"prompt": text, "content": text}
+    return DetokenizeResponse(prompt=text, content=text)
 
 
-@tokens.get("/tokenizer_info", responses=may_fail(400, 401, 404))
+@tokens.get("/tokenizer_info", responses=error_responses(400, 401, 404))
 def tokenizer_info(serving: State, model: str | None = None) -> dict:
-    """As tokenizer_config.json says it, with the special tokens and the template."""
-    tokenizer = serving.known(model).tokenizer
+    """tokenizer_config.json, with the special tokens and the template."""
+    tokenizer = serving.find_model(model).tokenizer
     return {"tokenizer_class": "PreTrainedTokenizerFast", **tokenizer.config, **tokenizer.special_tokens,
             "chat_template": tokenizer.chat_template}

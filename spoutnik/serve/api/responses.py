@@ -1,138 +1,123 @@
-"""`/v1/responses`: OpenAI's newer form of chat. Thought, answer and calls are items of the output. Nothing is stored."""
+"""`/v1/responses`: OpenAI's newer form of chat. Thought, answer and tool calls are items of the output. Nothing is stored."""
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Literal
 
 from fastapi import APIRouter, Request
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel
+from fastapi.responses import Response
 
 from spoutnik.errors import UserError
 from spoutnik.generation.delta import Delta
-from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
+from spoutnik.serve.api import schemas
+from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
 from spoutnik.serve.api.chat_request import plan_of
-from spoutnik.serve.api.common import Serving, State
-from spoutnik.serve.api.responses_request import ResponsesRequest, renamed
-from spoutnik.serve.errors import ANY, api_error, may_fail
-from spoutnik.serve.sse import compact, unless_gone
+from spoutnik.serve.api.common import Reply, Serving, State
+from spoutnik.serve.api.responses_request import ResponsesRequest, rename_fields
+from spoutnik.serve.errors import GENERATION_ERRORS, api_error, error_responses
+from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
 router = APIRouter()
 
 
-class ResponseObject(BaseModel):
-    """As far as clients rely on it."""
-
-    id: str
-    object: Literal["response"]
-    created_at: int
-    status: Literal["in_progress", "completed", "incomplete", "failed"]
-    model: str
-    output: list[dict[str, Any]]
-    usage: dict[str, Any] | None
-    error: dict[str, Any] | None
-    incomplete_details: dict[str, Any] | None
-    store: Literal[False]
-
-
-@router.post("/responses", responses=may_fail(*ANY) | {
-    200: {"model": ResponseObject, "content": {"text/event-stream": {}}, "description": "A response, or its events"}})
+@router.post("/responses", responses=error_responses(*GENERATION_ERRORS) | {
+    200: {"model": schemas.Response, "content": {"text/event-stream": {}}, "description": "A response, or its events"}})
 async def responses(body: ResponsesRequest, request: Request, serving: State) -> Response:
-    return await unless_gone(request, answer(body, serving))
+    return await cancel_on_disconnect(request.receive, create(body, serving))
 
 
-async def answer(body: ResponsesRequest, serving: Serving) -> Response:
+async def create(body: ResponsesRequest, serving: Serving) -> Response:
     served, chat = await serving.model(body.model), body.for_chat
     try:
         plan, options = await asyncio.to_thread(plan_of, chat, served)
     except UserError as error:
-        raise renamed(error) from error
+        raise rename_fields(error) from error
     handle = serving.service.generate(served, plan, f"resp_{secrets.token_hex(24)}")
-    response = ResponseReply(body, ChatReply(chat, plan, options, handle))
-    headers = {"X-Request-Id": handle.name}
-    if body.stream:
-        return serving.streams.open(handle.name, response.events(), bool(body.resumable), headers)
-    return JSONResponse(await response.whole(), headers=headers)
+    return await ResponseReply(body, ChatReply(chat, plan, options, handle)).respond(serving.streams)
 
 
-class ResponseReply:
-    """One request and what it gets, as events or as a whole."""
-
-    def __init__(self, body: ResponsesRequest, reply: ChatReply):
-        self.body, self.reply, self.output = body, reply, Output()
+class ResponseReply(Reply):
+    def __init__(self, body: ResponsesRequest, chat: ChatReply):
+        super().__init__(body, chat.handle)
+        self.chat, self.output = chat, Output()
         self.status, self.error, self.warnings = "in_progress", None, []
 
-    async def whole(self) -> dict:
-        async for _ in self._news():
+    async def complete(self) -> schemas.Response:
+        async for _ in self._output_events():
             pass
-        return self.object
+        return self.response
 
     async def events(self) -> AsyncIterator[str]:
-        """The response's events, numbered. What goes wrong is one of them."""
+        """The response's events, numbered. An error is one of them."""
         number = 0
-        async for event in self._told():
-            yield f"event: {event['type']}\ndata: {compact(event | {'sequence_number': number})}"
+        async for event in self._events():
+            yield f"event: {event['type']}\ndata: {encode_json(event | {'sequence_number': number})}"
             number += 1
 
-    async def _told(self) -> AsyncIterator[dict]:
-        for kind in ("response.created", "response.in_progress"):
-            yield {"type": kind, "response": self.object}
+    async def _events(self) -> AsyncIterator[dict]:
+        yield self._response_event("created")
+        yield self._response_event("in_progress")
         try:
-            async for event in self._news():
+            async for event in self._output_events():
                 yield event
-        except Exception as error:  # the stream has begun: it must say so itself
-            failed = api_error(error)
-            self.status, self.error = "failed", {"code": "server_error", "message": str(failed)}
-        yield {"type": f"response.{self.status}", "response": self.object}
+        except Exception as error:  # the stream has begun: its status can no longer tell
+            self.status, self.error = "failed", {"code": "server_error", "message": str(api_error(error))}
+        yield self._response_event(self.status)
 
-    async def _news(self) -> AsyncIterator[dict]:
-        voice = ChatChunkBuilder(self.reply.body, self.reply.served)
-        async for delta in self.reply.deltas():
+    def _response_event(self, kind: str) -> dict:
+        return {"type": f"response.{kind}", "response": self.response.model_dump(exclude_unset=True)}
+
+    async def _output_events(self) -> AsyncIterator[dict]:
+        builder = ChatChunkBuilder(self.chat.body, self.served)
+        async for delta in self.chat.deltas():
             self.warnings += delta.warnings
-            for event in self._heard(voice, delta):
+            for event in self._delta_events(builder, delta):
                 yield event
-        self.status = "incomplete" if voice.finish_reason == "length" else "completed"
+        self.status = "incomplete" if builder.finish_reason == "length" else "completed"
         for event in self.output.close(self.status):
             yield event
 
-    def _heard(self, voice: ChatChunkBuilder, delta: Delta) -> Iterator[dict]:
-        new, logprobs = voice.feed(delta), (voice.logprobs(delta) or {"content": []})["content"]
-        if "reasoning_content" in new:
-            yield from self.output.add("reasoning", new["reasoning_content"])
-        if "content" in new:
-            yield from self.output.add("message", new["content"], logprobs)
-        for call in new.get("tool_calls", ()):
+    def _delta_events(self, builder: ChatChunkBuilder, delta: Delta) -> Iterator[dict]:
+        fields, logprobs = builder.feed(delta), builder.logprobs(delta)
+        if "reasoning_content" in fields:
+            yield from self.output.add("reasoning", fields["reasoning_content"])
+        if "content" in fields:
+            yield from self.output.add("message", fields["content"], logprobs)
+        for call in fields.get("tool_calls", ()):
             yield from self.output.call(call)
 
     @property
-    def object(self) -> dict:
-        body, plan, usage = self.body, self.reply.plan, self.reply.usage
-        over = self.status in ("completed", "incomplete")
-        counts = {"input_tokens": usage["prompt_tokens"], "output_tokens": usage["completion_tokens"],
-                  "total_tokens": usage["total_tokens"],
-                  "input_tokens_details": {**usage["prompt_tokens_details"], "cache_write_tokens": 0},
-                  "output_tokens_details": usage["completion_tokens_details"]}
-        said = {name: value for name, value in body.model_dump(by_alias=True, exclude_unset=True).items() if value is not None}
-        return {
-            "id": self.reply.id, "object": "response", "created_at": self.reply.created, "status": self.status,
-            "model": self.reply.served.id, "output": self.output.items, "error": self.error, "usage": counts if over else None,
-            "incomplete_details": {"reason": "max_output_tokens"} if self.status == "incomplete" else None,
-            "instructions": body.instructions, "metadata": said.get("metadata", {}),
-            "max_output_tokens": plan.params.max_tokens, "parallel_tool_calls": body.parallel_tool_calls is not False,
-            "previous_response_id": None, "background": False,
-            "reasoning": {"effort": None, "summary": None} | said.get("reasoning", {}), "store": False,
-            "temperature": plan.params.temperature, "top_p": plan.params.top_p, "truncation": "disabled",
-            "text": {"format": {"type": "text"}} | said.get("text", {}), "tools": said.get("tools", []),
-            "tool_choice": said.get("tool_choice", "auto"),
-        } | ({"warning": " ".join(dict.fromkeys(map(str, self.warnings)))} if self.warnings else {})
+    def response(self) -> schemas.Response:
+        body, params = self.body, self.chat.plan.params
+        fields = body.model_dump(by_alias=True, exclude_unset=True)
+        fields = {name: value for name, value in fields.items() if value is not None}
+        finished = self.status in ("completed", "incomplete")
+        return schemas.Response(
+            id=self.id, object="response", created_at=self.created, status=self.status, model=self.served.id,
+            output=self.output.items, error=self.error, usage=self._response_usage if finished else None,
+            incomplete_details={"reason": "max_output_tokens"} if self.status == "incomplete" else None,
+            instructions=body.instructions, metadata=fields.get("metadata", {}), max_output_tokens=params.max_tokens,
+            parallel_tool_calls=body.parallel_tool_calls is not False, previous_response_id=None, background=False,
+            reasoning={"effort": None, "summary": None} | fields.get("reasoning", {}), store=False,
+            temperature=params.temperature, top_p=params.top_p, truncation="disabled",
+            text={"format": {"type": "text"}} | fields.get("text", {}), tools=fields.get("tools", []),
+            tool_choice=fields.get("tool_choice", "auto"),
+            **warning_field(self.warnings))
+
+    @property
+    def _response_usage(self) -> schemas.ResponseUsage:
+        usage = self.chat.usage
+        return schemas.ResponseUsage(
+            input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens, total_tokens=usage.total_tokens,
+            input_tokens_details={"cached_tokens": usage.prompt_tokens_details.cached_tokens, "cache_write_tokens": 0},
+            output_tokens_details=usage.completion_tokens_details)
 
 
 class Output:
-    """The items of a response, one after the other, and the events that tell of them. The last one is open until the next
+    """The items of a response, and the events of the stream that builds them. The last item is open until the next one
     begins."""
 
-    NAMES = {"reasoning": ("rs", "reasoning_text"), "message": ("msg", "output_text")}
+    PREFIXES_AND_PARTS = {"reasoning": ("rs", "reasoning_text"), "message": ("msg", "output_text")}
 
     def __init__(self):
         self.items: list[dict] = []
@@ -156,13 +141,13 @@ class Output:
             yield from self.close()
             item = {"id": f"fc_{secrets.token_hex(24)}", "type": "function_call", "status": "in_progress",
                     "call_id": delta["id"], "name": delta["function"]["name"], "arguments": ""}
-            yield from self._added(item)
+            yield from self._append(item)
         if arguments := delta["function"]["arguments"]:
             self.items[-1]["arguments"] += arguments
             yield self._event("function_call_arguments.delta", delta=arguments)
 
     def close(self, status: str = "completed") -> Iterator[dict]:
-        """The open item is whole, or cut off."""
+        """Ends the open item. status: of the item, `incomplete` where it is cut off."""
         if not self._open:
             return
         item, self._open = self.items[-1], False
@@ -178,14 +163,14 @@ class Output:
 
     def _begin(self, kind: str) -> Iterator[dict]:
         yield from self.close()
-        prefix, part_kind = self.NAMES[kind]
+        prefix, part_kind = self.PREFIXES_AND_PARTS[kind]
         item = {"id": f"{prefix}_{secrets.token_hex(24)}", "type": kind, "status": "in_progress"}
-        yield from self._added(item | ({"role": "assistant"} if kind == "message" else {"summary": []}) | {"content": []})
+        yield from self._append(item | ({"role": "assistant"} if kind == "message" else {"summary": []}) | {"content": []})
         part = {"type": part_kind, "text": ""} | ({"annotations": [], "logprobs": []} if kind == "message" else {})
         yield self._event("content_part.added", content_index=0, part=part)
         self.items[-1]["content"].append(part)
 
-    def _added(self, item: dict) -> Iterator[dict]:
+    def _append(self, item: dict) -> Iterator[dict]:
         self.items.append(item)
         self._open = True
         yield {"type": "response.output_item.added", "output_index": len(self.items) - 1, "item": item}

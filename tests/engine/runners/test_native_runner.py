@@ -166,11 +166,11 @@ def test_drafts_in_one_call_are_those_of_the_module_run_again_and_again(ahead):
         batch = batch_of(ids, [0, 0], [True, False], tables)
         _, states = runner.forward(batch)
         following = torch.cat([torch.cat([part[1:], part[-1:]]) for part in ids])
-        batch.wanted = torch.tensor([19, 50])  # of the second, not the last
+        batch.logits_indices = torch.tensor([19, 50])  # of the second, not the last
         settings = torch.tensor([[1.0, 0.0], [0.9, 1.0], [0, 0], [0, 0], [0.3, 0.6]]).expand(ahead, -1, -1)
         found.append(ways(runner, batch, states, following, settings))
     assert torch.equal(*found) and found[0].shape == (ahead, 2)
-    assert runner.draft_multi_step(replace(batch, wanted=batch.wanted[:0]), states, following, settings[...,
+    assert runner.draft_multi_step(replace(batch, logits_indices=batch.logits_indices[:0]), states, following, settings[...,
                                                                                                         :0]).shape == (ahead, 0)
 
 

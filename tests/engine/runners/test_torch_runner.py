@@ -82,7 +82,7 @@ def test_only_what_is_wanted_is_asked_of_the_head():
     runner = runner_of(tiny.QWEN)
     ids = tiny.tokens(10).tolist()
     part = batch([(ids, 0, [0], True)])
-    part.wanted = torch.tensor([3, 9])
+    part.logits_indices = torch.tensor([3, 9])
     logits, hidden = runner.forward(part)
     torch.testing.assert_close(logits, whole(runner.model, ids)[[3, 9]], atol=2e-5, rtol=1e-4)
     assert hidden.shape == (0, 32)
