@@ -180,6 +180,10 @@ def test_a_request_that_the_cache_could_never_hold_is_refused():
         small.generate([5] * 9, sampled(max_tokens=41))
 
 
+def test_the_longest_sequence_is_that_of_the_model_or_of_the_cache():
+    assert llm().max_model_len == 128 and llm(memory=memory_for(llm(), 3)).max_model_len == 48
+
+
 @pytest.mark.parametrize("params", [dict(temperature=0), dict(temperature=1.0, top_p=1.0), dict()], ids=str)
 def test_damaged_weights_are_said_to_be(params, kernels):
     model = tiny.model(tiny.QWEN)
