@@ -10,11 +10,11 @@ LENGTHS = (3, 50, 17)
 
 
 def batch_of(ids: list[torch.Tensor], contexts: list[int], prompt: bool | list[bool], tables: torch.Tensor,
-             all_wanted: bool = True) -> ForwardBatch:
+             all_logits: bool = True) -> ForwardBatch:
     counts = torch.tensor([len(part) for part in ids])
-    wanted = torch.arange(int(counts.sum())) if all_wanted else counts.cumsum(0) - 1
+    logits_indices = torch.arange(int(counts.sum())) if all_logits else counts.cumsum(0) - 1
     prompts = torch.tensor([prompt] * len(ids) if isinstance(prompt, bool) else prompt)
-    return ForwardBatch(torch.cat(ids), counts, torch.tensor(contexts), tables, wanted, prompts)
+    return ForwardBatch(torch.cat(ids), counts, torch.tensor(contexts), tables, logits_indices, prompts)
 
 
 def sequences(lengths=LENGTHS, vocabulary: int = 64) -> tuple[list[torch.Tensor], torch.Tensor]:

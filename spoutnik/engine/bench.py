@@ -201,9 +201,9 @@ def _exactness(folder: Path, dtype: str, quantize: str, text: Path | None, windo
     del model
     gc.collect()
     progress("the quantised weights again")
-    quantised = _log_probabilities(LLM(folder, dtype=dtype, quantize=quantize, max_num_seqs=_SAMPLES), windows)
-    costs = [a - b for a, b in zip(exact, quantised)]
-    perplexities = (math.exp(-statistics.fmean(logs)) for logs in (exact, quantised))
+    quantized = _log_probabilities(LLM(folder, dtype=dtype, quantize=quantize, max_num_seqs=_SAMPLES), windows)
+    costs = [a - b for a, b in zip(exact, quantized)]
+    perplexities = (math.exp(-statistics.fmean(logs)) for logs in (exact, quantized))
     return Exactness(str(text) if text else "written by the unquantised model", len(costs), *perplexities,
                      statistics.fmean(costs), statistics.stdev(costs) / math.sqrt(len(costs)))
 

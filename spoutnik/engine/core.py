@@ -55,11 +55,11 @@ class EngineCore:
         self.requests[request.request_id] = request
         self.scheduler.add(request.samples[0].sequence)
 
-    def abort(self, request_id: str) -> Request | None:
-        """Ends a request between two steps; None where no such request is unfinished."""
+    def abort(self, request_id: str) -> None:
+        """Ends a request between two steps; does nothing if it has ended."""
         request = self.requests.get(request_id)
         if request is None:
-            return None
+            return
         for sample in request.samples:
             if sample.finish_reason is None:
                 self._save_tokens(sample)
@@ -68,7 +68,6 @@ class EngineCore:
                     self._free([sample])
         request.unfinished = 0
         self._close(request)
-        return request
 
     def new_tokens(self, sample: Sample) -> tuple[list[int], list[float]]:
         """A sample's tokens and their log-probabilities since the last call, for a stream."""

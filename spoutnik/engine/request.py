@@ -1,6 +1,6 @@
 """A request on its way through the engine, and its samples."""
 
-from collections.abc import Sequence as Tokens
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,7 +48,7 @@ class Sample:
         """Whether each of its tokens goes through `accept_tokens`."""
         return self.text is not None or bool(self.logits_processors)
 
-    def accept_tokens(self, tokens: Tokens[int]) -> int:
+    def accept_tokens(self, tokens: list[int]) -> int:
         """Hands new tokens to the logits processors and the text. Returns how many count: not those after one that ends it."""
         for count, token in enumerate(tokens, start=1):
             try:
@@ -107,7 +107,7 @@ class Request:
     seed_number: int
     number: int = 0
     stream: bool = False
-    logits_processors: Tokens[LogitsProcessor] = ()
+    logits_processors: Collection[LogitsProcessor] = ()
     owner: object = None
     eos_ids: frozenset[int] = frozenset()
     stop_ids: frozenset[int] = frozenset()

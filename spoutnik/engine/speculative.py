@@ -10,9 +10,9 @@ computed again). It always runs over prompts, so that cached prefixes are comple
 computed with the successor of its first user: drafts may be a little worse for it, the output never.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence as Tokens
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,66 +24,57 @@ from spoutnik.engine.sampler import uniforms_of
 from spoutnik.engine.step import StepState
 
 
-class Drafter(Protocol):
-    def schedule_drafts(self, input_batch: InputBatch) -> bool:
-        """Before scheduling: sets the sequences' num_draft_tokens and num_lookahead_tokens. False: too many rows for drafts."""
+class Drafter(ABC):
+    """Drafts up to `num_speculative_tokens` tokens for each row, in batches of up to `speculate_up_to` rows."""
 
-    def propose(self, input_batch: InputBatch, step: StepState, hidden: Tensor) -> None:
-        """After a step: sets the samples' drafts for the next. hidden (T, D): states of the batch's tokens. Rows that have
-        ended are still in the input batch; new rows follow those of the step."""
-
-    def discard_drafts(self, input_batch: InputBatch) -> None:
-        """The rows have generated tokens without it."""
-
-
-def _schedule_drafts(input_batch: InputBatch, speculate_up_to: int, extra_slots: int) -> bool:
-    """extra_slots: slots that a row writes to beyond those of its drafts."""
-    few = len(input_batch) <= speculate_up_to
-    if few or any([s.num_lookahead_tokens for s in input_batch.sequences]):  # these may stem from when there were fewer
-        for sequence in input_batch.sequences:
-            sequence.num_draft_tokens = len(sequence.sample.drafts) if few else 0
-            sequence.num_lookahead_tokens = sequence.num_draft_tokens + extra_slots if few else 0
-    return few
-
-
-def _discard_drafts(input_batch: InputBatch) -> None:
-    for sequence in input_batch.sequences:
-        sequence.sample.drafts = []
-
-
-def _max_drafts(sample: Sample, num_generated: int, num_speculative_tokens: int) -> int:
-    """How many drafts a sample can use: none where its logits depend on more than the model, none beyond its end."""
-    if sample.finish_reason is not None or sample.logits_processors:
-        return 0
-    return max(min(num_speculative_tokens, sample.params.max_tokens - num_generated - 1), 0)
-
-
-class NgramProposer:
-    """Prompt lookup: what followed the last few tokens where they last occurred in prompt or completion (Saxena 2023)."""
-
-    max_ngram, min_ngram = 3, 2  # tokens that must agree
+    extra_slots = 0  # slots that a row writes to beyond those of its drafts
 
     def __init__(self, num_speculative_tokens: int, speculate_up_to: int):
         self.num_speculative_tokens, self.speculate_up_to = num_speculative_tokens, speculate_up_to
 
     def schedule_drafts(self, input_batch: InputBatch) -> bool:
-        return _schedule_drafts(input_batch, self.speculate_up_to, 0)
+        """Before scheduling: sets the sequences' num_draft_tokens and num_lookahead_tokens. False: too many rows for drafts."""
+        few = len(input_batch) <= self.speculate_up_to
+        if few or any([s.num_lookahead_tokens for s in input_batch.sequences]):  # set when there were fewer rows
+            for sequence in input_batch.sequences:
+                sequence.num_draft_tokens = len(sequence.sample.drafts) if few else 0
+                sequence.num_lookahead_tokens = sequence.num_draft_tokens + self.extra_slots if few else 0
+        return few
+
+    @abstractmethod
+    def propose(self, input_batch: InputBatch, step: StepState, hidden: Tensor) -> None:
+        """After a step: sets the samples' drafts for the next. hidden (T, D): states of the batch's tokens. Rows that have
+        ended are still in the input batch; new rows follow those of the step."""
+
+    def discard_drafts(self, input_batch: InputBatch) -> None:
+        """Also where rows have generated tokens without the drafter."""
+        for sequence in input_batch.sequences:
+            sequence.sample.drafts = []
+
+    def max_drafts(self, sample: Sample, num_generated: int) -> int:
+        """How many drafts a sample can use: none where its logits depend on more than the model, none beyond its end."""
+        if sample.finish_reason is not None or sample.logits_processors:
+            return 0
+        return max(min(self.num_speculative_tokens, sample.params.max_tokens - num_generated - 1), 0)
+
+
+class NgramProposer(Drafter):
+    """Prompt lookup: what followed the last few tokens where they last occurred in prompt or completion (Saxena 2023)."""
+
+    max_ngram, min_ngram = 3, 2  # tokens that must agree
 
     def propose(self, input_batch: InputBatch, step: StepState, hidden: Tensor) -> None:
         if len(input_batch) > self.speculate_up_to:
             return
         for row, sequence in enumerate(input_batch.sequences):
             sample, prompt = sequence.sample, sequence.sample.request.prompt_token_ids
-            count = _max_drafts(sample, input_batch.count_generated(row), self.num_speculative_tokens)
+            count = self.max_drafts(sample, input_batch.count_generated(row))
             sample.drafts = []
             if count:
                 if sample.ngrams is None:
                     sample.ngrams = NgramIndex(self.min_ngram, self.max_ngram, prompt)
                 sample.ngrams.extend(input_batch.generated_tokens(row, len(sample.ngrams.tokens) - len(prompt))[0])
                 sample.drafts = sample.ngrams.continuation(count)
-
-    def discard_drafts(self, input_batch: InputBatch) -> None:
-        _discard_drafts(input_batch)  # the index reads the new tokens when it is next used
 
 
 class NgramIndex:
@@ -110,18 +101,16 @@ class NgramIndex:
         return []
 
 
-class MTPProposer:
+class MTPProposer(Drafter):
     """The MTP module, one token further each time: over the step's own tokens for the first draft, then over its own states."""
 
     def __init__(self, runner: Runner, num_speculative_tokens: int, speculate_up_to: int):
-        self.runner, self.num_speculative_tokens, self.speculate_up_to = runner, num_speculative_tokens, speculate_up_to
-
-    def schedule_drafts(self, input_batch: InputBatch) -> bool:
-        return _schedule_drafts(input_batch, self.speculate_up_to, self.num_speculative_tokens - 1)
+        super().__init__(num_speculative_tokens, speculate_up_to)
+        self.runner, self.extra_slots = runner, num_speculative_tokens - 1
 
     def propose(self, input_batch: InputBatch, step: StepState, hidden: Tensor) -> None:
         if len(input_batch) <= self.speculate_up_to or step.rows > self.speculate_up_to:
-            _discard_drafts(input_batch)
+            super().discard_drafts(input_batch)
         if step.rows > self.speculate_up_to:
             input_batch.mtp_complete[:step.rows] = 0
         runs = [bool(c) for c in input_batch.mtp_complete[:step.rows].tolist()] + [True] * len(step.scheduled.chunks)
@@ -135,7 +124,7 @@ class MTPProposer:
 
     def discard_drafts(self, input_batch: InputBatch) -> None:
         input_batch.mtp_complete.zero_()
-        _discard_drafts(input_batch)
+        super().discard_drafts(input_batch)
 
     def _drafted_rows(self, input_batch: InputBatch, step: StepState, runs: list[bool]) -> list[tuple[int, int]]:
         """The rows that get drafts: (row, index in the step's batch of its last token that counts)."""
@@ -153,7 +142,7 @@ class MTPProposer:
     def _num_drafts(self, input_batch: InputBatch, row: int) -> int:
         """From the second draft on, the module's own states are cached too, and need a slot."""
         sequence = input_batch.sequences[row]
-        most = _max_drafts(sequence.sample, input_batch.count_generated(row), self.num_speculative_tokens)
+        most = self.max_drafts(sequence.sample, input_batch.count_generated(row))
         return min(most, 1 + max(sequence.num_slots - sequence.num_tokens + 1, 0))
 
     def _mtp_batch(self, step: StepState, runs: list[bool], hidden: Tensor,

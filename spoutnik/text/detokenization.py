@@ -43,21 +43,24 @@ class StopTextBuffer:
         self.stopped: str | None = None
         self._held = ""
         self._beginnings = {stop[:length] for stop in stops for length in range(1, len(stop))}
+        self._first_characters = {beginning[0] for beginning in self._beginnings}
         self._max_held = max(map(len, self._beginnings), default=0)
 
     def feed(self, text: str, search: bool = True) -> str:
         """Returns the text that is passed on. search: whether a stop text may end here."""
         if self.stopped is not None or not self.stops:
             return text if self.stopped is None else ""
-        text = self._held + text
-        ends = [(at + len(stop), at, stop) for stop in self.stops if (at := text.find(stop)) >= 0] if search else []
-        if ends:
-            end, start, self.stopped = min(ends)
-            self._held = ""
+        text, self._held = self._held + text, ""
+        if search and any([stop in text for stop in self.stops]):
+            end, start, self.stopped = min((at + len(stop), at, stop) for stop in self.stops if (at := text.find(stop)) >= 0)
             return text[:end if self.include_stop else start]
-        length = next((n for n in range(min(self._max_held, len(text)), 0, -1) if text[-n:] in self._beginnings), 0)
-        self._held = text[len(text) - length:]
-        return text[:len(text) - length]
+        size = len(text)
+        first = max(size - self._max_held, 0)
+        if not self._first_characters.isdisjoint(text[first:]):  # rarely: most tokens pass after this test
+            first = next((at for at in range(first, size) if text[at:] in self._beginnings), size)
+            self._held = text[first:]
+            return text[:first]
+        return text
 
     def close(self) -> str:
         """No text follows: returns what was held back."""

@@ -30,9 +30,9 @@ def test_pieces_join_to_the_text(tokenizer, text):
        st.lists(st.text(alphabet="ab1 é", min_size=1, max_size=4), min_size=1, max_size=3))
 def test_the_first_stop_text_ends_it_and_nothing_of_it_was_given_out(tokenizer, text, stops):
     pieces, whole, stop = feed(tokenizer, text, stop=stops)
-    found = [text.find(s) for s in stops if s in text]
+    positions = [text.find(s) for s in stops if s in text]
     assert "".join(pieces) == whole
-    if not found:
+    if not positions:
         assert (whole, stop) == (text, None)
     else:
         # A token may bring several at once: the earliest of them; what a later token brings is never looked at.

@@ -16,8 +16,8 @@ PROMPTS = [[1, 2, 3], list(range(40)), [5] * 17]
 @pytest.mark.parametrize("plain", [False, True], ids=["native", "torch"])
 def test_an_embedding_is_the_mean_hidden_state(base, plain):
     model = tiny.model(base)
-    found = LLM(TorchRunner(model) if plain else model, max_num_seqs=2, max_num_batched_tokens=16).embed(PROMPTS)
-    for prompt, point in zip(PROMPTS, found):
+    embeddings = LLM(TorchRunner(model) if plain else model, max_num_seqs=2, max_num_batched_tokens=16).embed(PROMPTS)
+    for prompt, point in zip(PROMPTS, embeddings):
         states = _states(model, prompt)
         torch.testing.assert_close(point, torch.nn.functional.normalize(states.mean(0), dim=0), atol=2e-5, rtol=1e-4)
 

@@ -168,8 +168,8 @@ def test_few_and_many_rows_get_the_same_random_numbers():
 
 
 def test_rows_of_a_group_and_of_other_seeds_get_other_numbers():
-    found = [row_seed(seed, number, i) for seed in (0, 1) for number in range(50) for i in range(8)]
-    assert len(set(found)) == len(found)
+    row_seeds = [row_seed(seed, number, i) for seed in (0, 1) for number in range(50) for i in range(8)]
+    assert len(set(row_seeds)) == len(row_seeds)
 
 
 MIXED = st.lists(st.builds(dict, temperature=st.sampled_from([0.0, 0.5, 1.0, 1.3]), top_p=st.sampled_from([0.3, 0.9, 1.0]),
@@ -216,9 +216,9 @@ def test_truncations_leave_what_the_plain_reference_leaves(top_k, min_p, top_p, 
 
 def test_the_likeliest_tokens_come_with_the_chosen_one():
     logits = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]]).log()
-    found = gather_logprobs(logits, 2, [0, 0])
-    assert [list(row) for row in found] == [[3, 2, 0], [0, 1]]
-    assert found[0] == pytest.approx({3: -0.916291, 2: -1.203973, 0: -2.302585}, abs=1e-5)
+    reported = gather_logprobs(logits, 2, [0, 0])
+    assert [list(row) for row in reported] == [[3, 2, 0], [0, 1]]
+    assert reported[0] == pytest.approx({3: -0.916291, 2: -1.203973, 0: -2.302585}, abs=1e-5)
     assert gather_logprobs(logits, 0, [1, 2]) == [pytest.approx({1: -1.609438}), pytest.approx({2: -1.609438})]
 
 

@@ -39,10 +39,10 @@ class Naive:
         waiting = sorted(enumerate(self.requests), key=lambda pair: pair[1][4])
         while waiting or self.scheduler.unfinished:
             while waiting and (waiting[0][1][4] <= self.steps or not self.scheduler.unfinished):
-                number, (length, made, samples, beginning, _) = waiting.pop(0)
+                number, (length, max_tokens, samples, beginning, _) = waiting.pop(0)
                 prompt = [beginning * 1000 + i for i in range(length)]
                 sequence = Sequence(prompt, length, (number, 0), num_samples=samples, sample=(number, 0))
-                self.limits[number] = length + made
+                self.limits[number] = length + max_tokens
                 self.scheduler.add(sequence)
             self.step()
             assert self.steps < 5000, "never ends"
@@ -60,7 +60,7 @@ class Naive:
         assert 0 < tokens <= scheduler.max_num_batched_tokens
         assert len(decoding) + len(scheduler.prefilling) <= scheduler.max_num_seqs
         self.check_users()
-        for sequence in decoding:  # all but the last token is there, and there is room for what follows
+        for sequence in decoding:  # all but the last token is there, and there are slots for what follows
             assert sequence.num_tokens == len(sequence.token_ids) and len(sequence.blocks) * BLOCK_SIZE == sequence.num_slots
             assert all(self.holds(sequence, position) for position in range(sequence.num_tokens - 1))
             assert sequence.num_tokens + sequence.num_draft_tokens <= sequence.num_slots
@@ -165,9 +165,9 @@ def test_a_request_that_never_fits_is_refused_in_a_sentence():
     assert num_blocks_for(64) == 4
 
 
-@pytest.mark.parametrize("seqs, budget, said", [(0, 10, "max_num_seqs = 0"), (8, 7, "max_num_batched_tokens = 7")])
-def test_impossible_limits_are_refused(seqs, budget, said):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize("seqs, budget, sentence", [(0, 10, "max_num_seqs = 0"), (8, 7, "max_num_batched_tokens = 7")])
+def test_impossible_limits_are_refused(seqs, budget, sentence):
+    with pytest.raises(UserError, match=sentence):
         Scheduler(4, seqs, budget)
 
 

@@ -44,9 +44,9 @@ def repeating(base=tiny.DEEPSEEK, certainty=1.4):
     return model
 
 
-def answers(engine, asked, params, seed=3):
+def answers(engine, inputs, params, seed=3):
     return [[(c.token_ids, c.finish_reason, c.top_logprobs and len(c.top_logprobs)) for c in output.outputs]
-            for output in engine.generate(asked, params, seed=seed)]
+            for output in engine.generate(inputs, params, seed=seed)]
 
 
 @KINDS
@@ -66,10 +66,10 @@ def test_what_comes_out_is_what_plain_decoding_gives(kind, base, drafts, kernels
 def test_requests_of_all_kinds_beside_each_other(kind, base, kernels):
     kinds = [dict(temperature=0), dict(), dict(repetition_penalty=1.5), dict(logit_bias={3: 4.0}), dict(min_tokens=10),
              dict(stop_token_ids=[5, 6, 7, 8, 9]), dict(logprobs=1, prompt_logprobs=1)]
-    asked = [SamplingParams(max_tokens=5 + 3 * i, seed=i, **options) for i, options in enumerate(kinds)]
+    params = [SamplingParams(max_tokens=5 + 3 * i, seed=i, **options) for i, options in enumerate(kinds)]
     model = repeating(base)
     engine = llm(model, speculate=kind, num_speculative_tokens=2)
-    assert answers(engine, prompts(7), asked) == answers(llm(model), prompts(7), asked)
+    assert answers(engine, prompts(7), params) == answers(llm(model), prompts(7), params)
     assert engine.core.stats.drafted > 0
 
 
@@ -78,9 +78,9 @@ def test_requests_of_all_kinds_beside_each_other(kind, base, kernels):
 def test_batches_grow_past_the_limit_and_shrink_again(kind, base, up_to):
     model = repeating(base)
     engine = llm(model, speculate=kind, num_speculative_tokens=2, speculate_up_to=up_to, max_num_seqs=12)
-    asked = [SamplingParams(temperature=0, max_tokens=3 + 4 * i, ignore_eos=True) for i in range(12)]
+    params = [SamplingParams(temperature=0, max_tokens=3 + 4 * i, ignore_eos=True) for i in range(12)]
     for _ in range(2):  # the second time from the first's blocks
-        assert answers(engine, prompts(12), asked) == answers(llm(model), prompts(12), asked)
+        assert answers(engine, prompts(12), params) == answers(llm(model), prompts(12), params)
 
 
 @KINDS

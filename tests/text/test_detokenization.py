@@ -33,3 +33,10 @@ def test_the_stop_text_that_is_complete_first_ends_the_text_wherever_it_is_cut(t
     else:
         assert stop in stops and shown + stop == text[:ends[0]]
         assert len(stop) == max(len(s) for s in stops if text[:ends[0]].endswith(s))
+
+
+def test_a_stop_text_may_be_passed_on_and_counts_only_where_it_may_end():
+    stream = StopTextBuffer(["12", "2"], include_stop=True)
+    assert stream.feed("a12", search=False) == "a12" and stream.feed("b1", search=False) == "b"
+    assert stream.feed("2c") == "12" and stream.stopped == "12"
+    assert stream.feed("d") == stream.close() == ""

@@ -8,16 +8,10 @@ import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from spoutnik.engine.runners.base import (
-    BLOCK_SIZE,
-    DecodeBatch,
-    ForwardBatch,
-    MultiStepOutput,
-    decode_multi_step,
-    draft_multi_step,
-)
+from spoutnik.engine.runners.base import BLOCK_SIZE, ForwardBatch, decode_multi_step, draft_multi_step
 from spoutnik.model.cache import Cache
 from spoutnik.model.packing import Packing
 from spoutnik.model.transformer import Transformer
@@ -31,6 +25,7 @@ class TorchRunner:
     """
 
     max_multi_steps = 1
+    draft_multi_step, decode_multi_step = draft_multi_step, decode_multi_step  # the functions of base.py as methods
 
     def __init__(self, model: Transformer, padded: bool | None = None):
         self.model, self.config = model, model.config
@@ -67,7 +62,7 @@ class TorchRunner:
             tokens = batch.tokens[part.tokens].to(self.device)
             if part.is_prompt:
                 packing, entries = self._packing(part), []
-                padded = torch.nn.functional.pad(tokens, (0, packing.filler))
+                padded = F.pad(tokens, (0, packing.filler))
                 new = self.model.hidden(padded, packing, entries=entries)[:len(tokens)]
                 self._store_packed(part, main, entries)
             elif part.num_new == 1:
@@ -90,8 +85,8 @@ class TorchRunner:
             if part.is_prompt:
                 packing, entries = self._packing(part), []
                 pad = (0, packing.filler)
-                new = self.model.mtp.predict(torch.nn.functional.pad(hidden[indices], (0, 0, *pad)),
-                                             self.model.embed(torch.nn.functional.pad(successors, pad)),
+                new = self.model.mtp.predict(F.pad(hidden[indices], (0, 0, *pad)),
+                                             self.model.embed(F.pad(successors, pad)),
                                              self.model.rotary[packing.position_ids], packing, None, entries)[:len(indices)]
                 self._store_packed(part, module, entries)
             else:
@@ -101,12 +96,6 @@ class TorchRunner:
                 self._store(part, module, cache)
             states[indices] = new
         return self.model.logits(states[batch.logits_indices.to(self.device)]).cpu(), states
-
-    def draft_multi_step(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
-        return draft_multi_step(self, batch, hidden, next_tokens, settings)
-
-    def decode_multi_step(self, decoding: DecodeBatch, steps: int) -> MultiStepOutput:
-        return decode_multi_step(self, decoding, steps)
 
     def _packing(self, part: "_Part") -> Packing:
         return Packing.of(part.counts.tolist(), self.device, fill=True)
@@ -142,8 +131,8 @@ class TorchRunner:
         rows, blocks = _next_power_of_2(len(tokens)), _next_power_of_2(part.tables.shape[1])
         tables = torch.full((rows, blocks), len(self.layers[0]) - 1)
         tables[:len(tokens), :part.tables.shape[1]] = part.tables
-        inputs = (torch.nn.functional.pad(tokens, (0, rows - len(tokens))),
-                  torch.nn.functional.pad(part.contexts, (0, rows - len(tokens))).to(self.device), tables.to(self.device))
+        inputs = (F.pad(tokens, (0, rows - len(tokens))),
+                  F.pad(part.contexts, (0, rows - len(tokens))).to(self.device), tables.to(self.device))
         if self.device.type != "cuda" or self.config.has_experts:
             return self._static_step(*inputs)[:len(tokens)]
         if (rows, blocks) not in self._graphs:

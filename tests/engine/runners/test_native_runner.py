@@ -146,7 +146,7 @@ def test_only_wanted_logits_are_made_and_blocks_are_copied():
     ids, tables = sequences((20, 33))
     runner = runner_of(model)
     every, _ = runner.forward(batch_of(ids, [0, 0], True, tables))
-    last, _ = runner.forward(batch_of(ids, [0, 0], True, tables, all_wanted=False))
+    last, _ = runner.forward(batch_of(ids, [0, 0], True, tables, all_logits=False))
     assert torch.equal(last, every[[19, 52]])
     free = torch.tensor([b for b in range(32) if b not in tables.flatten().tolist()][:2])
     runner.copy_blocks(tables[0, :2], free)

@@ -12,13 +12,13 @@ BASES = pytest.mark.parametrize("base", list(tiny.ALL.values()), ids=list(tiny.A
 
 
 def runner_of(base, **options) -> TorchRunner:
-    made = TorchRunner(inference_copy(tiny.model(base)), **options)
-    made.allocate(12, mtp=made.model.mtp is not None)
-    return made
+    runner = TorchRunner(inference_copy(tiny.model(base)), **options)
+    runner.allocate(12, mtp=runner.model.mtp is not None)
+    return runner
 
 
 def batch(parts: list[tuple[list[int], int, list[int], bool]]) -> ForwardBatch:
-    """(new tokens, context, blocks, prompt) of each sequence; all logits are wanted."""
+    """(new tokens, context, blocks, prompt) of each sequence; all logits are returned."""
     tokens = [t for new, *_ in parts for t in new]
     width = max(len(blocks) for _, _, blocks, _ in parts)
     return ForwardBatch(torch.tensor(tokens), torch.tensor([len(new) for new, *_ in parts]), torch.tensor([c for _, c,
