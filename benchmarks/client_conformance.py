@@ -30,7 +30,7 @@ HERE = Path(__file__).parent
 CLIENTS = ("openai_client", "langchain", "lm_eval_tasks", "open_webui", "aider_requests", "schemathesis_cases")
 SHAPE = {"model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "max_position_embeddings": 8192}
-PATIENCE = 3600  # seconds for one client
+TIMEOUT = 3600  # seconds for one client
 
 
 def environment(name: str) -> Path:
@@ -69,16 +69,16 @@ def ask(client: str, url: str, key: str, model: str, cases: int) -> list[dict]:
     """What one client says: lines of JSON with its versions and its checks."""
     aider = environment("aider") / "aider"
     more = {"CASES": str(cases)} | ({"AIDER": str(aider)} if aider.exists() else {})
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as log:
         command = [environment("clients") / "python", HERE / "clients" / f"{client}.py", url, key, model]
-        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=said, timeout=PATIENCE, env=os.environ | more)
-        said.seek(0)
-        rest = said.read()
+        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=log, timeout=TIMEOUT, env=os.environ | more)
+        log.seek(0)
+        rest = log.read()
     lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or any(line.get("passed") is False for line in lines):
         print(rest[-6000:], file=sys.stderr)
     if done.returncode:
-        lines.append({"check": "runs to its end", "passed": False, "said": rest[-300:]})
+        lines.append({"check": "runs to its end", "passed": False, "message": rest[-300:]})
     return lines
 
 
@@ -114,7 +114,7 @@ def show(client: str, lines: list[dict]) -> None:
         if "check" in line:
             print(f"{'pass' if line['passed'] else 'FAIL':<6}{client:<20}{line['check']}", flush=True)
             if not line["passed"]:
-                print(f"{'':<26}{line['said']}", flush=True)
+                print(f"{'':<26}{line['message']}", flush=True)
 
 
 if __name__ == "__main__":

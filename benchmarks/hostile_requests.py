@@ -53,13 +53,13 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     began = time.perf_counter()
     with listening(make_app(service, Settings(shutdown_seconds=0.0))) as url:
-        made = asyncio.run(attack(url, service, options.count, options.seed))
-    for body, said in made.failures[:20]:
-        print(f"{body}\n    {said[:1000]}")
-    print_result({"name": "hostile_requests", "ours": made.requests / (time.perf_counter() - began), "unit": "requests/s",
-                  "requests": made.requests, "replies": made.replies, "failures": len(made.failures),
-                  "statuses": dict(made.statuses), "finished": dict(made.finished), "with_warnings": made.warnings})
-    sys.exit(bool(made.failures))
+        outcome = asyncio.run(attack(url, service, options.count, options.seed))
+    for body, answer in outcome.failures[:20]:
+        print(f"{body}\n    {answer[:1000]}")
+    print_result({"name": "hostile_requests", "ours": outcome.requests / (time.perf_counter() - began), "unit": "requests/s",
+                  "requests": outcome.requests, "replies": outcome.replies, "failures": len(outcome.failures),
+                  "statuses": dict(outcome.statuses), "finished": dict(outcome.finished), "with_warnings": outcome.warnings})
+    sys.exit(bool(outcome.failures))
 
 
 if __name__ == "__main__":

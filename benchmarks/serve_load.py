@@ -27,7 +27,7 @@ from common import machine, print_result
 
 TICK = os.sysconf("SC_CLK_TCK")
 CONTROLS = {"temperature": 0.6, "top_p": 0.95}
-MOST = 384  # tokens of a reply that ends by itself
+MAX_TOKENS = 384  # tokens of a reply that ends by itself
 
 
 def resident(pid: int) -> int:
@@ -57,28 +57,28 @@ def questions(count: int) -> list[str]:
     return [problems[family * each + place].prompt for place in range(each) for family in range(len(FAMILIES))][:count]
 
 
-def bodies(model: str, asked: list[str], tokens: int | None) -> list[dict]:
+def bodies(model: str, prompts: list[str], tokens: int | None) -> list[dict]:
     """tokens: of each reply; None: as they come."""
-    length = {"max_tokens": MOST} if tokens is None else {"max_tokens": tokens, "ignore_eos": True}
+    length = {"max_tokens": MAX_TOKENS} if tokens is None else {"max_tokens": tokens, "ignore_eos": True}
     return [{"model": model, "messages": [{"role": "user", "content": question}], "stream": True, "seed": number,
-             "stream_options": {"include_usage": True}, **CONTROLS, **length} for number, question in enumerate(asked)]
+             "stream_options": {"include_usage": True}, **CONTROLS, **length} for number, question in enumerate(prompts)]
 
 
-def engine_alone(model: str, asked: list[str], clients: int, tokens: int | None) -> dict:
+def engine_alone(model: str, prompts: list[str], clients: int, tokens: int | None) -> dict:
     """In a process of its own: tokens, seconds and processor seconds of LLM.generate."""
-    request = {"model": model, "asked": asked, "clients": clients, "tokens": tokens}
-    done = subprocess.run([sys.executable, __file__, "--alone"], input=json.dumps(request), text=True, capture_output=True)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return json.loads(done.stdout.splitlines()[-1])
+    request = {"model": model, "prompts": prompts, "clients": clients, "tokens": tokens}
+    completed = subprocess.run([sys.executable, __file__, "--alone"], input=json.dumps(request), text=True, capture_output=True)
+    if completed.returncode:
+        sys.exit(completed.stderr)
+    return json.loads(completed.stdout.splitlines()[-1])
 
 
 def compute_alone() -> None:
     from spoutnik import LLM, SamplingParams
-    given = json.load(sys.stdin)
-    llm = LLM(given["model"], max_num_seqs=given["clients"])
-    prompts = [llm.tokenizer.chat_ids([{"role": "user", "content": question}]) for question in given["asked"]]
-    length = {"max_tokens": given["tokens"] or MOST, "ignore_eos": given["tokens"] is not None}
+    request = json.load(sys.stdin)
+    llm = LLM(request["model"], max_num_seqs=request["clients"])
+    prompts = [llm.tokenizer.chat_ids([{"role": "user", "content": question}]) for question in request["prompts"]]
+    length = {"max_tokens": request["tokens"] or MAX_TOKENS, "ignore_eos": request["tokens"] is not None}
     params = [SamplingParams(seed=number, **length, **CONTROLS) for number in range(len(prompts))]
     llm.generate(prompts[:8], params[:8])  # wakes everything
     began, cpu = time.perf_counter(), time.process_time()
@@ -100,15 +100,15 @@ class Server:
     def ask(self, **request) -> dict:
         """The clients' side, in a process of its own."""
         client = Path(__file__).parent / "streaming_client.py"
-        asked = json.dumps({"host": "127.0.0.1", "port": self.port, **request})
-        done = subprocess.run([sys.executable, client], input=asked, text=True, stdout=subprocess.PIPE, check=True)
-        return json.loads(done.stdout)
+        parameters = json.dumps({"host": "127.0.0.1", "port": self.port, **request})
+        completed = subprocess.run([sys.executable, client], input=parameters, text=True, stdout=subprocess.PIPE, check=True)
+        return json.loads(completed.stdout)
 
     def figure(self, name: str) -> float:
         """Of /metrics."""
         with urllib.request.urlopen(f"{self.url}/metrics") as answer:
-            told = answer.read().decode()
-        return sum(map(float, re.findall(rf"^spoutnik:{name}(?:\{{[^}}]*\}})? (\S+)$", told, re.MULTILINE)))
+            text = answer.read().decode()
+        return sum(map(float, re.findall(rf"^spoutnik:{name}(?:\{{[^}}]*\}})? (\S+)$", text, re.MULTILINE)))
 
     def spent(self) -> dict[str, float]:
         names = ("engine_busy_seconds_total", "engine_step_seconds_total", "engine_cpu_seconds_total",
@@ -139,44 +139,44 @@ class Memory(threading.Thread):
         return self.seen[-1], max(self.seen[half:]) - max(self.seen[:half])
 
 
-def measure(server: Server, options: argparse.Namespace, asked: list[str], tokens: int | None) -> dict:
-    alone = engine_alone(options.model, asked[:(5 if tokens is None else 2) * options.clients], options.clients, tokens)
-    requests = bodies(server.model, asked, tokens)
+def measure(server: Server, options: argparse.Namespace, prompts: list[str], tokens: int | None) -> dict:
+    alone = engine_alone(options.model, prompts[:(5 if tokens is None else 2) * options.clients], options.clients, tokens)
+    requests = bodies(server.model, prompts, tokens)
     server.ask(bodies=requests, clients=options.clients, seconds=2)  # wakes everything
     before, memory = server.spent(), Memory(server.process.pid)
-    came = server.ask(bodies=requests, clients=options.clients, seconds=options.seconds)
+    load = server.ask(bodies=requests, clients=options.clients, seconds=options.seconds)
     spent = {name: value - before[name] for name, value in server.spent().items()}
     last, growth = memory.growth()
     return {"name": f"serve_load, {'replies as they come' if tokens is None else f'replies of {tokens} tokens'}"} \
-        | costs(came, spent, alone) | {name: came[name] for name in (
+        | costs(load, spent, alone) | {name: load[name] for name in (
             "replies", "errors", "first_error", "fewest_of_a_client", "seconds_to_first_event", "longest_wait",
             "seconds_of_a_reply")} | {"memory_mb": last / 1e6, "memory_growth_mb": growth / 1e6}
 
 
-def costs(came: dict, spent: dict, alone: dict) -> dict:
+def costs(load: dict, spent: dict, alone: dict) -> dict:
     """Microseconds of processor time for each generated token, and shares."""
-    tokens, seconds = came["tokens"], came["seconds"]
+    tokens, seconds = load["tokens"], load["seconds"]
     steps = spent["engine_step_cpu_seconds_total"] + spent["team"]
     thread = spent["engine_cpu_seconds_total"] - spent["engine_step_cpu_seconds_total"]
     parts = {"engine_steps": steps, "engine_thread_besides": thread, "event_loop": spent["loop"],
              "other_threads": spent["all"] - steps - thread - spent["loop"], "server": spent["all"],
-             "clients": came["client_cpu_seconds"]}
+             "clients": load["client_cpu_seconds"]}
     each = {f"us_{name}": 1e6 * value / tokens for name, value in parts.items()}
     engine = 1e6 * alone["cpu_seconds"] / alone["tokens"]
-    overhead, replies = spent["all"] - steps, max(came["replies"], 1)
+    overhead, replies = spent["all"] - steps, max(load["replies"], 1)
     return {"ours": tokens / seconds, "peer": alone["tokens"] / alone["seconds"], "unit": "tokens/s",
-            "tokens_of_a_reply": tokens / replies, "events_of_a_reply": came["events"] / replies,
+            "tokens_of_a_reply": tokens / replies, "events_of_a_reply": load["events"] / replies,
             **each, "us_engine_alone": engine, "overhead_over_steps": overhead / steps,
             "overhead_over_engine_alone": 1e6 * overhead / tokens / engine,
             "us_overhead_of_a_reply": 1e6 * overhead / replies,
-            "cores_server": spent["all"] / seconds, "cores_clients": came["client_cpu_seconds"] / seconds,
+            "cores_server": spent["all"] / seconds, "cores_clients": load["client_cpu_seconds"] / seconds,
             "engine_busy_share": spent["engine_busy_seconds_total"] / seconds,
             "engine_step_share": spent["engine_step_seconds_total"] / seconds,
             "rows_of_a_step": tokens / max(spent["engine_steps_total"], 1)}
 
 
-def cut_off(server: Server, options: argparse.Namespace, asked: list[str]) -> dict:
-    server.ask(bodies=bodies(server.model, asked, options.tokens), clients=50, cuts=options.disconnects)
+def cut_off(server: Server, options: argparse.Namespace, prompts: list[str]) -> dict:
+    server.ask(bodies=bodies(server.model, prompts, options.tokens), clients=50, cuts=options.disconnects)
     for _ in range(100):
         left = server.figure("num_requests_running") + server.figure("num_requests_waiting") + server.figure("replies_live")
         if not left:
@@ -195,11 +195,11 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8765)
     options = parser.parse_args()
     print(machine())
-    asked = questions(8 * options.clients)
+    prompts = questions(8 * options.clients)
     server = Server(options.model, options.port, options.clients)
     try:
-        results = [measure(server, options, asked, tokens) for tokens in (None, options.tokens)]
-        results.append(cut_off(server, options, asked))
+        results = [measure(server, options, prompts, tokens) for tokens in (None, options.tokens)]
+        results.append(cut_off(server, options, prompts))
     finally:
         server.stop()
     print_result(results)

@@ -57,9 +57,9 @@ class Stream(asyncio.Protocol):
 class Load:
     """All clients together."""
 
-    def __init__(self, asked: dict):
-        self.host, self.port, self.clients = asked["host"], asked["port"], asked["clients"]
-        self.requests = [self._request(body) for body in asked["bodies"]]
+    def __init__(self, request: dict):
+        self.host, self.port, self.clients = request["host"], request["port"], request["clients"]
+        self.requests = [self._request(body) for body in request["bodies"]]
         self.counts, self.tokens, self.bytes, self.events = [0] * self.clients, 0, 0, 0
         self.errors: list[str] = []
         self.firsts: list[float] = []
@@ -86,16 +86,16 @@ class Load:
         stream.transport.close()
 
     def _read(self, stream: Stream, ended: bool) -> None:
-        said = b"".join(stream.pieces)
-        tokens = _TOKENS.search(said)
-        if not ended or b" 200 " not in said[:20] or tokens is None:
-            self.errors.append(said[:20].decode(errors="replace") + " ... " + said[-300:].decode(errors="replace"))
+        response = b"".join(stream.pieces)
+        tokens = _TOKENS.search(response)
+        if not ended or b" 200 " not in response[:20] or tokens is None:
+            self.errors.append(response[:20].decode(errors="replace") + " ... " + response[-300:].decode(errors="replace"))
             return
-        if not _CONTENT.search(said):
+        if not _CONTENT.search(response):
             self.errors.append("no answer")
         self.tokens += int(tokens[1])
-        self.bytes += len(said)
-        self.events += said.count(b"\ndata: ")
+        self.bytes += len(response)
+        self.events += response.count(b"\ndata: ")
         self.firsts.append(stream.first - stream.began)
         self.waits.append(max(stream.longest, stream.first - stream.began))
         self.lengths.append(stream.latest - stream.began)
@@ -104,8 +104,8 @@ class Load:
         """Everybody asks again and again until the time is over; whatever has begun is read to its end."""
         began = time.perf_counter()
         await asyncio.gather(*(self.one(number, time.monotonic() + seconds) for number in range(self.clients)))
-        took = time.perf_counter() - began
-        return {"seconds": took, "tokens": self.tokens, "replies": sum(self.counts), "fewest_of_a_client": min(self.counts),
+        elapsed = time.perf_counter() - began
+        return {"seconds": elapsed, "tokens": self.tokens, "replies": sum(self.counts), "fewest_of_a_client": min(self.counts),
                 "errors": len(self.errors), "first_error": self.errors[0] if self.errors else "", "events": self.events,
                 "bytes": self.bytes, "seconds_to_first_event": statistics.median(self.firsts or [0.0]),
                 "longest_wait": max(self.waits, default=0.0), "seconds_of_a_reply": statistics.median(self.lengths or [0.0]),
@@ -127,9 +127,9 @@ class Load:
 
 
 def main() -> None:
-    asked = json.load(sys.stdin)
-    load = Load(asked)
-    work = load.cut_off(asked["cuts"]) if asked.get("cuts") else load.load(asked["seconds"])
+    request = json.load(sys.stdin)
+    load = Load(request)
+    work = load.cut_off(request["cuts"]) if request.get("cuts") else load.load(request["seconds"])
     print(json.dumps(asyncio.run(work)))
 
 

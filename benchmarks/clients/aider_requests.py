@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import openai
-from checks import KEY, MODEL, URL, check, says
+from checks import KEY, MODEL, URL, check, report
 
 AIDER = os.environ.get("AIDER")
 # Roles and lengths of what it sends for one small change in one file.
@@ -24,8 +24,8 @@ with check("the request for a change"):
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks).strip()
     assert "".join(getattr(chunk.choices[0].delta, "reasoning_content", None) or "" for chunk in chunks)
 with check("the request for a commit message"):
-    made = client.chat.completions.create(model=MODEL, stream=False, temperature=0, messages=MESSAGES[:2])
-    assert made.choices[0].message.content.strip()
+    completion = client.chat.completions.create(model=MODEL, stream=False, temperature=0, messages=MESSAGES[:2])
+    assert completion.choices[0].message.content.strip()
 with check("too long, in the words that litellm knows"):
     try:
         client.chat.completions.create(model=MODEL, messages=[{"role": "user", "content": "1 " * 30_000}], stream=True)
@@ -40,7 +40,7 @@ if AIDER:
                    "--no-check-update", "--no-show-model-warnings", "--analytics-disable", "a.py"]
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, stdin=subprocess.DEVNULL,
                               env=os.environ | {"OPENAI_API_BASE": URL, "OPENAI_API_KEY": KEY, "HOME": folder})
-        says(versions={"aider-chat": re.search(r"^Aider v(\S+)", done.stdout, re.MULTILINE)[1]})
+        report(versions={"aider-chat": re.search(r"^Aider v(\S+)", done.stdout, re.MULTILINE)[1]})
         # Random weights may well talk until there is no more room: then it shows its page about limits, after all was read.
         whole = "Tokens:" in done.stdout or "hit a token limit" in done.stdout
         assert done.returncode == 0 and whole and "litellm." not in done.stdout, done.stdout[-400:]

@@ -11,12 +11,12 @@ URL, KEY, MODEL = sys.argv[1:4]  # of the API with its /v1; an API key; a name o
 ASK = [{"role": "user", "content": "What is 12 + 30?"}]
 
 
-def says(**facts: object) -> None:
+def report(**facts: object) -> None:
     print(json.dumps(facts), flush=True)
 
 
 def versions(*packages: str) -> None:
-    says(versions={name: version(name) for name in packages})
+    report(versions={name: version(name) for name in packages})
 
 
 @contextmanager
@@ -26,6 +26,6 @@ def check(name: str) -> Iterator[None]:
         yield
     except Exception as error:
         traceback.print_exc()
-        says(check=name, passed=False, said=f"{type(error).__name__}: {error}"[:500])
+        report(check=name, passed=False, message=f"{type(error).__name__}: {error}"[:500])
     else:
-        says(check=name, passed=True)
+        report(check=name, passed=True)

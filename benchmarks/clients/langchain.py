@@ -25,14 +25,14 @@ def chat(**more) -> ChatOpenAI:
 
 versions("langchain-openai", "langchain-core")
 with check("invoke"):
-    said = chat().invoke("What is 12 + 30?")
-    assert said.content.strip() and said.usage_metadata["output_tokens"] > 0 and "<think>" not in said.content
+    message = chat().invoke("What is 12 + 30?")
+    assert message.content.strip() and message.usage_metadata["output_tokens"] > 0 and "<think>" not in message.content
 with check("stream"):
     pieces = list(chat(stream_usage=True).stream("What is 12 + 30?"))
     whole = pieces[0]
     for piece in pieces[1:]:
         whole += piece
-    assert whole.content == said.content and whole.usage_metadata["total_tokens"] == said.usage_metadata["total_tokens"]
+    assert whole.content == message.content and whole.usage_metadata["total_tokens"] == message.usage_metadata["total_tokens"]
 with check("ainvoke and abatch"):
     async def several():
         return [await chat().ainvoke("Hi"), *await chat().abatch(["Hi", "What is 3 + 4?", "Why?"])]
@@ -42,27 +42,27 @@ for method in ("json_schema", "function_calling"):
         # Strict: where more properties may follow, random weights never end.
         assert isinstance(chat().with_structured_output(City, method=method, strict=True).invoke("Describe Oslo."), City)
 with check("with_structured_output, with the raw message"):
-    made = chat().with_structured_output(City, include_raw=True, strict=True).invoke("Describe Oslo.")
-    assert made["parsing_error"] is None and isinstance(made["parsed"], City)
+    result = chat().with_structured_output(City, include_raw=True, strict=True).invoke("Describe Oslo.")
+    assert result["parsing_error"] is None and isinstance(result["parsed"], City)
 with check("bind_tools, and an answer to their results"):
     able = chat().bind_tools([City], tool_choice="any", parallel_tool_calls=False, strict=True)
-    asked = HumanMessage("Describe Oslo.")
-    called = able.invoke([asked])
+    question = HumanMessage("Describe Oslo.")
+    called = able.invoke([question])
     assert called.tool_calls[0]["name"] == "City" and City.model_validate(called.tool_calls[0]["args"])
     results = [ToolMessage("done", tool_call_id=call["id"]) for call in called.tool_calls]
-    assert chat().bind_tools([City], tool_choice="none").invoke([asked, called, *results]).content.strip()
+    assert chat().bind_tools([City], tool_choice="none").invoke([question, called, *results]).content.strip()
 with check("bind_tools, as a stream"):
-    pieces = list(able.stream([asked]))
+    pieces = list(able.stream([question]))
     whole = pieces[0]
     for piece in pieces[1:]:
         whole += piece
     assert City.model_validate(whole.tool_calls[0]["args"])
 with check("the thought in the text (reasoning_format)"):
-    said = chat(extra_body={"reasoning_format": "none"}).invoke("What is 12 + 30?").content
-    assert said.startswith("<think>\n") and said.partition("</think>")[2].strip()
+    message = chat(extra_body={"reasoning_format": "none"}).invoke("What is 12 + 30?").content
+    assert message.startswith("<think>\n") and message.partition("</think>")[2].strip()
 with check("the Responses API"):
-    made = chat(use_responses_api=True, seed=None).invoke("What is 12 + 30?")
-    assert made.text.strip() and made.usage_metadata["output_tokens"] > 0
+    result = chat(use_responses_api=True, seed=None).invoke("What is 12 + 30?")
+    assert result.text.strip() and result.usage_metadata["output_tokens"] > 0
     assert "".join(piece.text for piece in chat(use_responses_api=True, seed=None).stream("What is 12 + 30?")).strip()
 with check("embeddings"):
     texts = OpenAIEmbeddings(base_url=URL, api_key=KEY, model=MODEL, check_embedding_ctx_length=False)

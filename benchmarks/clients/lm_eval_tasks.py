@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from checks import KEY, MODEL, URL, check, says, versions
+from checks import KEY, MODEL, URL, check, report, versions
 
 ROWS = [{"question": f"What is {a} + {b}?", "choices": [str(a + b), str(a + b + 1), str(a * b + 7)], "answer": 0,
          "text": f"{a} plus {b} is {a + b}. Réponse : {a + b}."} for a in range(3, 9) for b in (2, 11)]
@@ -38,9 +38,9 @@ metric_list: [{metric: exact_match}]
 def evaluate(folder: Path, task: str, model: str, *more: str, path: str, arguments: str = "") -> tuple[dict, list[dict]]:
     """Results of a task and its samples, from the command line."""
     out = folder / f"out-{model}-{task}"
-    said = f"model={MODEL},base_url={URL}/{path},num_concurrent=8{arguments}"
+    model_args = f"model={MODEL},base_url={URL}/{path},num_concurrent=8{arguments}"
     command = [Path(sys.executable).with_name("lm_eval"), "--model", model, "--tasks", f"own_{task}", "--include_path", folder,
-               "--model_args", said, "--output_path", out, "--log_samples", *more]
+               "--model_args", model_args, "--output_path", out, "--log_samples", *more]
     alone = {"OPENAI_API_KEY": KEY, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=os.environ | alone)
     assert done.returncode == 0, done.stderr[-400:]
@@ -64,7 +64,7 @@ with tempfile.TemporaryDirectory() as name:
     with check("local-completions, the text as a whole"):
         results, _ = evaluate(folder, "rolling", "local-completions", path="completions", arguments=remote)
         assert 0 < results["bits_per_byte,none"] < 20
-        says(bits_per_byte=results["bits_per_byte,none"])
+        report(bits_per_byte=results["bits_per_byte,none"])
     with check("local-completions, generation"):
         _, samples = evaluate(folder, "until", "local-completions", path="completions", arguments=remote)
         assert all("Question:" not in one["resps"][0][0] for one in samples)

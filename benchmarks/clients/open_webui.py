@@ -42,16 +42,16 @@ def streamed(messages: list[dict], **more) -> dict:
     body = {"model": MODEL, "messages": messages, "stream": True, "stream_options": {"include_usage": True}} | more
     status, text = ask("/chat/completions", body)
     assert status == 200, text
-    made = {"content": "", "thought": "", "calls": [], "usage": None}
+    message = {"content": "", "thought": "", "calls": [], "usage": None}
     lines = [line.removeprefix("data:").strip() for line in text.splitlines() if line.startswith("data:")]
     assert lines[-1] == "[DONE]"
     for data in map(json.loads, lines[:-1]):
-        made["usage"] = data.get("usage") or made["usage"]
+        message["usage"] = data.get("usage") or message["usage"]
         for delta in (choice["delta"] for choice in data["choices"]):
-            made["content"] += delta.get("content") or ""
-            made["thought"] += delta.get("reasoning_content") or delta.get("reasoning") or ""
-            made["calls"] += delta.get("tool_calls") or []
-    return made
+            message["content"] += delta.get("content") or ""
+            message["thought"] += delta.get("reasoning_content") or delta.get("reasoning") or ""
+            message["calls"] += delta.get("tool_calls") or []
+    return message
 
 
 with check("the list of models, with a key"):
@@ -61,18 +61,18 @@ with check("a connection with a wrong key is refused"):
     status, text = ask("/models", key="sk-wrong")
     assert status == 401 and json.loads(text)["error"]["message"]
 with check("a chat, its thought apart"):
-    made = streamed([{"role": "system", "content": "Be brief."}, ASKED])
-    assert made["content"].strip() and made["thought"] and made["usage"]["total_tokens"]
+    message = streamed([{"role": "system", "content": "Be brief."}, ASKED])
+    assert message["content"].strip() and message["thought"] and message["usage"]["total_tokens"]
 with check("a chat with all that its controls can set"):
-    made = streamed([ASKED], temperature=0.7, top_p=0.9, top_k=40, min_p=0.05, max_tokens=80, seed=42, stop=["###"],
+    message = streamed([ASKED], temperature=0.7, top_p=0.9, top_k=40, min_p=0.05, max_tokens=80, seed=42, stop=["###"],
                     frequency_penalty=0.1, presence_penalty=0.1, repeat_penalty=1.1, reasoning_effort="low", num_ctx=4096,
                     logit_bias={"5": 2}, keep_alive="5m", user="1", metadata={"chat_id": "c"})
-    assert made["content"].strip()
+    assert message["content"].strip()
 with check("the next turn, with the thought in each of its forms"):
-    for said in ({"content": "42"}, {"content": "<think>\n12 and 30\n</think>\n42"},
+    for fields in ({"content": "42"}, {"content": "<think>\n12 and 30\n</think>\n42"},
                  {"content": "42", "reasoning_content": "12 and 30"}, {"content": "42", "thinking": "12 and 30"},
                  {"content": [{"type": "text", "text": "42"}]}):
-        assert streamed([ASKED, {"role": "assistant"} | said, {"role": "user", "content": "So?"}], max_tokens=60)["content"]
+        assert streamed([ASKED, {"role": "assistant"} | fields, {"role": "user", "content": "So?"}], max_tokens=60)["content"]
 with check("a picture is refused with a sentence"):
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     body = {"model": MODEL, "messages": [{"role": "user", "content": [picture]}], "stream": True}
@@ -81,12 +81,12 @@ with check("a picture is refused with a sentence"):
 with check("tools of its own, and their results"):
     streamed([ASKED], tools=[TOOL], max_tokens=60)
     call = {"id": "call_1", "index": 0, "type": "function", "function": {"name": "get_time", "arguments": '{"place": "Oslo"}'}}
-    told = [ASKED, {"role": "assistant", "content": "", "tool_calls": [call]},
+    messages = [ASKED, {"role": "assistant", "content": "", "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "call_1", "content": "noon"}]
-    assert streamed(told, tools=[TOOL], tool_choice="none", max_tokens=60)["content"].strip()
+    assert streamed(messages, tools=[TOOL], tool_choice="none", max_tokens=60)["content"].strip()
 for job, (more, form) in JOBS.items():
     with check(f"the small job of each answer: {job}"):
-        asked = f"### Task:\nDo it for this chat.\n### Output:\nJSON format: {form}\n### Chat History:\n<chat_history>\n" \
+        prompt = f"### Task:\nDo it for this chat.\n### Output:\nJSON format: {form}\n### Chat History:\n<chat_history>\n" \
                 "USER: What is 12 + 30?\nASSISTANT: 42\n</chat_history>"
-        said = answer([{"role": "user", "content": asked}], **more)
-        assert said["content"].strip() and "<think>" not in said["content"]
+        fields = answer([{"role": "user", "content": prompt}], **more)
+        assert fields["content"].strip() and "<think>" not in fields["content"]

@@ -9,7 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from checks import KEY, URL, check, says, versions
+from checks import KEY, URL, check, report, versions
 
 CASES = int(os.environ.get("CASES", 500))
 ROOT = URL.removesuffix("/v1")
@@ -27,16 +27,16 @@ def run(folder: Path, examples: int, seed: int) -> tuple[int, int, str]:
     return done.returncode, sent(done.stdout), done.stdout + done.stderr
 
 
-def sent(said: str) -> int:
-    found = re.search(r"([\d,]+) generated", said)
-    return int(found[1].replace(",", "")) if found else 0
+def sent(output: str) -> int:
+    match = re.search(r"([\d,]+) generated", output)
+    return int(match[1].replace(",", "")) if match else 0
 
 
 versions("schemathesis")
 with check(f"{CASES} cases without a 5xx"), tempfile.TemporaryDirectory() as name:
     count, seed = 0, 0
     while count < CASES:
-        status, made, said = run(Path(name), max(CASES // 17, 5), seed)
-        assert status == 0 and made, said[-4000:]
-        count, seed = count + made, seed + 1
-    says(schemathesis_cases=count)
+        status, generated, output = run(Path(name), max(CASES // 17, 5), seed)
+        assert status == 0 and generated, output[-4000:]
+        count, seed = count + generated, seed + 1
+    report(schemathesis_cases=count)

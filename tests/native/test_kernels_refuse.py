@@ -107,7 +107,7 @@ def test_batches():
     wrong = {
         "not in the cache": {"block_tables": tables + 30}, "its block": {"contexts": long(0, 100, 0)},
         "pass its blocks": {"contexts": long(-1, 0, 0)}, "not in the vocabulary": {"tokens": good.tokens + 64},
-        "do not add up": {"counts": long(3, 50, 16)}, "wanted must be": {"wanted": good.wanted + 1},
+        "do not add up": {"counts": long(3, 50, 16)}, "wanted must be": {"logits_indices": good.logits_indices + 1},
         "counts must be": {"counts": good.counts.int()}, "prompt must be": {"prompt": good.prompt[:2]},
     }
     for words, change in wrong.items():

@@ -101,9 +101,9 @@ def test_a_damaged_file_of_keys_opens_nothing(keys, caplog):
 
 
 def test_other_addresses_need_a_key_before_the_server_starts(keys):
-    for host, require, said in (("0.0.0.0", False, "no API key"), ("192.168.1.2", False, "keys add"), ("::", False, "others"),
-                                ("box.example", False, "no API key"), ("127.0.0.1", True, "--require-key")):
-        with pytest.raises(UserError, match=said):
+    for host, require, error in (("0.0.0.0", False, "no API key"), ("192.168.1.2", False, "keys add"), ("::", False, "others"),
+                                 ("box.example", False, "no API key"), ("127.0.0.1", True, "--require-key")):
+        with pytest.raises(UserError, match=error):
             check_binding(Settings(host=host, require_key=require), keys)
     check_binding(Settings(), keys)
     keys.add("laptop")
@@ -160,16 +160,16 @@ def test_websockets_need_a_key_too(keys):
 
 
 def test_cors_is_off_unless_an_origin_is_named(keys):
-    asked = {"Origin": "https://ui.example", "Access-Control-Request-Method": "POST",
+    preflight = {"Origin": "https://ui.example", "Access-Control-Request-Method": "POST",
              "Access-Control-Request-Headers": "authorization"}
-    assert "access-control-allow-origin" not in client(keys).options("/v1/chat/completions", headers=asked).headers
+    assert "access-control-allow-origin" not in client(keys).options("/v1/chat/completions", headers=preflight).headers
     keys.add("laptop")
     served = client(keys, cors_origins=("https://ui.example",))
-    allowed = served.options("/v1/chat/completions", headers=asked)
+    allowed = served.options("/v1/chat/completions", headers=preflight)
     assert allowed.status_code == 200 and allowed.headers["access-control-allow-origin"] == "https://ui.example"
     refused = post(served, Origin="https://ui.example")
     assert refused.status_code == 401 and refused.headers["access-control-allow-origin"] == "https://ui.example"
-    assert served.options("/v1/chat/completions", headers=asked | {"Origin": "https://evil.example"}).status_code == 400
+    assert served.options("/v1/chat/completions", headers=preflight | {"Origin": "https://evil.example"}).status_code == 400
 
 
 def test_large_bodies_are_refused_announced_or_not(keys):
@@ -209,11 +209,11 @@ def test_large_headers_are_refused(keys):
 
 
 @given(st.integers(1, 600), st.lists(st.tuples(st.floats(0, 100), st.integers(1, 50)), max_size=30))
-def test_a_bucket_gives_no_more_than_its_rate(per_minute, asked):
+def test_a_bucket_gives_no_more_than_its_rate(per_minute, draws):
     """And whoever waits as long as they are told is served."""
     now = [0.0]
     bucket, taken = TokenBucket(per_minute, lambda: now[0]), 0
-    for pause, count in asked:
+    for pause, count in draws:
         now[0] += pause
         wait = bucket.wait()
         now[0] += wait
@@ -246,14 +246,14 @@ def test_limits_hold_without_keys(keys):
 
 
 def test_streams_and_disconnections_pass_through(keys):
-    """The guard hands on each piece as it comes, and the news that the client has gone."""
-    heard = []
+    """The middleware passes each piece on as it comes, and the disconnect."""
+    received = []
 
     async def app(scope, receive, send):
-        heard.append(await receive())
+        received.append(await receive())
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": b"a", "more_body": True})
-        heard.append(await receive())
+        received.append(await receive())
 
     async def ask():
         coming = iter([{"type": "http.request", "body": b"{", "more_body": True}, {"type": "http.request", "body": b"}"},
@@ -270,7 +270,8 @@ def test_streams_and_disconnections_pass_through(keys):
         return sent
 
     sent = asyncio.run(ask())
-    assert [m.get("body") for m in sent] == [None, b"a"] and heard[0]["body"] == b"{" and heard[1]["type"] == "http.request"
+    assert [m.get("body") for m in sent] == [None, b"a"]
+    assert received[0]["body"] == b"{" and received[1]["type"] == "http.request"
 
 
 def test_the_page_can_send_nothing_elsewhere(keys):
@@ -285,8 +286,8 @@ def test_no_secret_is_logged(keys, caplog):
     post(served, secret, body=b"a private question")
     post(served, "sk-spoutnik-wrong", body=b"a private question")
     served.post("/login", data={"key": secret})
-    said = caplog.text + json.dumps([str(r.args) for r in caplog.records])
-    assert secret not in said and "sk-spoutnik-wrong" not in said and "private" not in said
+    logged = caplog.text + json.dumps([str(r.args) for r in caplog.records])
+    assert secret not in logged and "sk-spoutnik-wrong" not in logged and "private" not in logged
 
 
 @pytest.mark.parametrize("host, here", [("localhost", True), ("LOCALHOST", True), ("::1", True), ("[::1]", True),
@@ -297,7 +298,7 @@ def test_which_names_are_this_machine(host, here):
 
 
 def test_httpx_alone_is_enough(keys):
-    """The guard without a server: what openai's client would meet."""
+    """The middleware without a server: what OpenAI's client would get."""
     async def ask():
         app = FastAPI()
         auth.install(app, Settings(require_key=True), keys)

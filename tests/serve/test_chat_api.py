@@ -28,15 +28,15 @@ def events(text: str) -> list[dict]:
 
 def strings(chunks: list[dict]) -> dict[int, dict[str, str]]:
     """What was said in each choice of a stream, by the part of the message."""
-    said: dict[int, dict[str, str]] = {}
+    texts: dict[int, dict[str, str]] = {}
     for choice in (choice for chunk in chunks for choice in chunk["choices"]):
-        parts = said.setdefault(choice["index"], {})
+        parts = texts.setdefault(choice["index"], {})
         for name in ("content", "reasoning_content", "reasoning"):
             if choice["delta"].get(name) is not None:
                 parts[name] = parts.get(name, "") + choice["delta"][name]
         if choice["finish_reason"]:
             parts["finish_reason"] = choice["finish_reason"]
-    return said
+    return texts
 
 
 def whole_strings(reply: dict) -> dict[int, dict[str, str]]:
@@ -111,10 +111,10 @@ def test_streams_and_wholes_say_the_same(server, seed, n, most, thought, kind, s
     whole = httpx.post(server + PATH, json=body).json()
     ChatCompletion.model_validate(whole)
     chunks = events(httpx.post(server + PATH, json=body | {"stream": True}).text)
-    said = strings(chunks)
-    for parts in said.values():
+    texts = strings(chunks)
+    for parts in texts.values():
         parts.setdefault("content", "")
-    assert said == whole_strings(whole)
+    assert texts == whole_strings(whole)
     assert whole["usage"]["completion_tokens"] <= most * n
     for choice in whole["choices"]:
         assert ("<think>" in choice["message"]["content"]) <= (kind in ("none", "deepseek-legacy") and shown)
@@ -153,17 +153,17 @@ def test_every_parameter_in_force_is_told(api, make_service, tmp_path):
     service = make_service()
     service.default.folder = tmp_path
     (tmp_path / "generation_config.json").write_text('{"temperature": 0.25, "top_p": null}')
-    given = {"top_p": 0.5, "top_k": 7, "min_p": 0.125, "presence_penalty": 1, "frequency_penalty": -1, "stop": "x", "n": 2,
+    fields = {"top_p": 0.5, "top_k": 7, "min_p": 0.125, "presence_penalty": 1, "frequency_penalty": -1, "stop": "x", "n": 2,
              "repetition_penalty": 1.5, "seed": 3, "logit_bias": {"9": 2.5}, "min_tokens": 2, "stop_token_ids": [7],
              "max_thinking_tokens": 5}
 
     async def work():
         async with api(service) as client:
-            body = {"messages": ASK, "max_completion_tokens": 12, "return_applied": True} | given
+            body = {"messages": ASK, "max_completion_tokens": 12, "return_applied": True} | fields
             applied = (await client.post(PATH, json=body)).json()["applied"]
             first = events((await client.post(PATH, json=body | {"stream": True})).text)[0]["applied"]
         assert applied | {"stream": True} == first
-        expected = given | {"temperature": 0.25, "max_tokens": 12, "stop": ["x"], "model": "tiny", "n_thoughts": 1}
+        expected = fields | {"temperature": 0.25, "max_tokens": 12, "stop": ["x"], "model": "tiny", "n_thoughts": 1}
         assert {name: applied[name] for name in expected} == expected
 
     run(work)
@@ -303,8 +303,8 @@ def test_tokens_and_back(api, tokenizer):
             read = await post("/v1/tokenize", content=text, return_token_strs=True)
             assert read["tokens"][0] == tokenizer.bos_id and read["tokens"][-1] == tokenizer.think_id
             assert read["token_strs"][-1] == "<think>"
-            told = await post("/tokenize", messages=ASK)
-            assert told["tokens"] == tokenizer.chat_ids(ASK)
+            chat = await post("/tokenize", messages=ASK)
+            assert chat["tokens"] == tokenizer.chat_ids(ASK)
             assert (await post("/detokenize", tokens=plain["tokens"]))["prompt"] == text
             info = (await client.get("/tokenizer_info")).json()
             eos = await post("/tokenize", prompt=info["eos_token"], add_special_tokens=False)
@@ -314,8 +314,9 @@ def test_tokens_and_back(api, tokenizer):
 
 
 def test_an_event_is_one_line_to_those_who_know_more_ends_than_one():
-    said = {"content": "a\x85b\u2028c\u2029d\u00e9"}
-    assert len(encode_json(said).splitlines()) == 1 and json.loads(encode_json(said)) == said and "\u00e9" in encode_json(said)
+    data = {"content": "a\x85b\u2028c\u2029d\u00e9"}
+    text = encode_json(data)
+    assert len(text.splitlines()) == 1 and json.loads(text) == data and "\u00e9" in text
 
 
 def test_the_list_of_models_may_end_with_a_slash(api):
@@ -346,10 +347,10 @@ def test_hanging_up_in_the_queue_ends_the_reply(server, server_app, idle, endles
     async def work():
         async with httpx.AsyncClient(timeout=30) as client:
             body = {"messages": ASK, "logit_bias": endless, "n": 8, "detect_loops": False}
-            asked = [asyncio.create_task(client.post(server + PATH, json=body)) for _ in range(4)]
-            while len(server_app.state.serving.service.active) < 4 and not any(task.done() for task in asked):
+            tasks = [asyncio.create_task(client.post(server + PATH, json=body)) for _ in range(4)]
+            while len(server_app.state.serving.service.active) < 4 and not any(task.done() for task in tasks):
                 await asyncio.sleep(0.005)
-            for task in asked:
+            for task in tasks:
                 task.cancel()
 
     run(work)

@@ -19,5 +19,5 @@ def test_clients_of_others_believe_the_server():
                            "langchain", "--only", "open_webui"], capture_output=True, text=True, timeout=600,
                           env=os.environ | {"PEERS_CLIENTS": str(CLIENTS)})
     assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
-    assert found["failed"] == [] and found["ours"] == found["limit"] > 40
+    report = json.loads(done.stdout.splitlines()[-1])
+    assert report["failed"] == [] and report["ours"] == report["limit"] > 40

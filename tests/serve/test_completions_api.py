@@ -9,7 +9,7 @@ import torch
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.serve.api.logprobs import token_bytes, token_text
+from spoutnik.serve.api.logprobs import TextOffsets, text_logprobs, token_bytes, token_text
 from spoutnik.serve.api.schemas import Completion
 
 PATH = "/v1/completions"
@@ -39,28 +39,28 @@ def test_texts_and_ids_give_what_the_engine_gives(ask, llm, tokenizer):
     ids = [tokenizer.start_ids + tokenizer.encode(text) for text in TEXTS]
     more = {"seed": 7, "max_tokens": 20, "n": 2, "temperature": 0.9, "stop": "e"}
     params = SamplingParams(n=2, seed=7, temperature=0.9, max_tokens=20, stop="e")
-    expected = [made for output in llm.generate(TEXTS, params) for made in output.outputs]
+    expected = [sample for output in llm.generate(TEXTS, params) for sample in output.outputs]
     for reply in ask({"prompt": TEXTS} | more, {"prompt": ids} | more):
         Completion.model_validate(reply)
         assert [choice["index"] for choice in reply["choices"]] == list(range(6))
-        assert [choice["text"] for choice in reply["choices"]] == [made.text for made in expected]
-        assert [choice["finish_reason"] for choice in reply["choices"]] == [made.finish_reason for made in expected]
+        assert [choice["text"] for choice in reply["choices"]] == [sample.text for sample in expected]
+        assert [choice["finish_reason"] for choice in reply["choices"]] == [sample.finish_reason for sample in expected]
         assert reply["usage"]["prompt_tokens"] == sum(map(len, ids))
-        assert reply["usage"]["completion_tokens"] == sum(len(made.token_ids) for made in expected)
+        assert reply["usage"]["completion_tokens"] == sum(len(sample.token_ids) for sample in expected)
     one, alone = ask({"prompt": TEXTS[0]} | more, {"prompt": ids[0]} | more)
     assert one["choices"] == alone["choices"] == reply["choices"][:2]
 
 
 def test_openai_client(openai_client):
-    given = dict(model="tiny", prompt=TEXTS[:2], seed=3, temperature=1.0)
-    reply = openai_client.completions.create(**given)
+    request = dict(model="tiny", prompt=TEXTS[:2], seed=3, temperature=1.0)
+    reply = openai_client.completions.create(**request)
     assert reply.object == "text_completion" and reply.id.startswith("cmpl-")
     assert len(reply.choices) == 2 and 2 <= reply.usage.completion_tokens <= 32
-    chunks = list(openai_client.completions.create(**given, stream=True, stream_options={"include_usage": True}))
-    said = ["", ""]
+    chunks = list(openai_client.completions.create(**request, stream=True, stream_options={"include_usage": True}))
+    texts = ["", ""]
     for chunk in chunks[:-1]:
-        said[chunk.choices[0].index] += chunk.choices[0].text
-    assert said == [choice.text for choice in reply.choices] and len({chunk.id for chunk in chunks}) == 1
+        texts[chunk.choices[0].index] += chunk.choices[0].text
+    assert texts == [choice.text for choice in reply.choices] and len({chunk.id for chunk in chunks}) == 1
     assert chunks[-1].choices == [] and chunks[-1].usage == reply.usage
 
 
@@ -73,12 +73,12 @@ def test_log_likelihoods_as_lm_eval_asks_for_them(ask, llm, tokenizer, most):
         with torch.no_grad():
             model = tiny.model(tiny.QWEN, vocab_size=tokenizer.vocab_size, max_position_embeddings=1024)
             expected = model(torch.tensor([prompt]))[0].log_softmax(-1)
-        found = choice["logprobs"]
-        assert len(found["tokens"]) == len(found["token_logprobs"]) == len(found["top_logprobs"]) == len(prompt) + most
-        assert found["token_logprobs"][0] is None and found["top_logprobs"][0] is None
+        logprobs = choice["logprobs"]
+        assert len(logprobs["tokens"]) == len(logprobs["token_logprobs"]) == len(logprobs["top_logprobs"]) == len(prompt) + most
+        assert logprobs["token_logprobs"][0] is None and logprobs["top_logprobs"][0] is None
         own = expected[range(len(prompt) - 1), prompt[1:]]
-        torch.testing.assert_close(torch.tensor(found["token_logprobs"][1:len(prompt)]), own, atol=1e-4, rtol=0)
-        greedy = [at[token] == max(at.values()) for at, token in zip(found["top_logprobs"][1:], found["tokens"][1:])]
+        torch.testing.assert_close(torch.tensor(logprobs["token_logprobs"][1:len(prompt)]), own, atol=1e-4, rtol=0)
+        greedy = [at[token] == max(at.values()) for at, token in zip(logprobs["top_logprobs"][1:], logprobs["tokens"][1:])]
         assert greedy[:len(prompt) - 1] == (expected[:-1].argmax(-1) == torch.tensor(prompt[1:])).tolist()
         assert choice["text"].startswith(tokenizer.decode(prompt))
 
@@ -86,9 +86,9 @@ def test_log_likelihoods_as_lm_eval_asks_for_them(ask, llm, tokenizer, most):
 def test_offsets_find_the_tokens_in_the_text(ask):
     text = "12 + 30 is 42"
     choice = ask({"prompt": text, "echo": True, "logprobs": 0, "max_tokens": 0})[0]["choices"][0]
-    found = choice["logprobs"]
+    logprobs = choice["logprobs"]
     assert choice["text"] == text
-    for token, offset in list(zip(found["tokens"], found["text_offset"]))[1:]:
+    for token, offset in list(zip(logprobs["tokens"], logprobs["text_offset"]))[1:]:
         assert text[offset:].startswith(token)
 
 
@@ -135,6 +135,15 @@ def test_what_does_not_fit(ask):
         assert refused["error"]["code"] == "context_length_exceeded"
     fits, = ask({"prompt": [5] * 1020, "ignore_eos": True})
     assert fits["usage"]["completion_tokens"] == 4  # of the 16 that nobody asked for
+
+
+def test_offsets_do_not_depend_on_where_a_stream_is_cut(tokenizer):
+    text = "é€ x"
+    ids = tokenizer.encode(text)
+    for cut in range(len(ids) + 1):
+        offsets = TextOffsets()
+        starts = [text_logprobs(tokenizer, part, [None] * len(part), offsets)["text_offset"] for part in (ids[:cut], ids[cut:])]
+        assert sum(starts, []) == [0, 0, 1, 1, 1, *range(2, 2 + len(ids) - 5)] and offsets.end == len(text)
 
 
 def test_parts_of_characters_have_their_bytes(tokenizer):

@@ -14,7 +14,7 @@ PATH = "/v1/chat/completions"
 
 
 @pytest.fixture
-def asked(endless):
+def endless_body(endless):
     """A thought that goes on for as long as it may."""
     return {"messages": [{"role": "user", "content": "Why?"}], "seed": 4, "logit_bias": endless, "stream": True,
             "detect_loops": False, "max_tokens": 900}
@@ -71,8 +71,8 @@ def control(server: str, id: str, action: str, **more) -> httpx.Response:
     return httpx.post(f"{server}{PATH}/{id}/control", json={"action": action} | more)
 
 
-def test_a_thought_is_ended(server, asked):
-    with httpx.stream("POST", server + PATH, json=asked) as response:
+def test_a_thought_is_ended(server, endless_body):
+    with httpx.stream("POST", server + PATH, json=endless_body) as response:
         reader = Reader(response).until_thought()
         assert response.headers["x-request-id"] == reader.id
         assert control(server, reader.id, "end_thought").json() == {"id": reader.id, "action": "end_thought", "success": True}
@@ -80,16 +80,16 @@ def test_a_thought_is_ended(server, asked):
     assert reader.content and reader.finish_reason and "here is my answer" in reader.thought
 
 
-def test_a_thought_is_ended_as_llama_cpp_does(server, asked):
-    with httpx.stream("POST", server + PATH, json=asked) as response:
+def test_a_thought_is_ended_as_llama_cpp_does(server, endless_body):
+    with httpx.stream("POST", server + PATH, json=endless_body) as response:
         reader = Reader(response).until_thought()
         done = httpx.post(f"{server}/v1/chat/completions/control", json={"id": reader.id, "action": "reasoning_end"})
         assert done.status_code == 200
         assert reader.to_the_end().content
 
 
-def test_a_sentence_is_put_into_a_thought_that_paused(server, asked):
-    with httpx.stream("POST", server + PATH, json=asked) as response:
+def test_a_sentence_is_put_into_a_thought_that_paused(server, endless_body):
+    with httpx.stream("POST", server + PATH, json=endless_body) as response:
         reader = Reader(response).until_thought()
         for action, more in (("pause", {}), ("insert", {"text": " But wait."}), ("pause", {}), ("continue", {}),
                              ("end_thought", {})):
@@ -98,8 +98,8 @@ def test_a_sentence_is_put_into_a_thought_that_paused(server, asked):
     assert " But wait." in reader.thought and reader.content
 
 
-def test_what_cannot_be_steered(server, asked):
-    with httpx.stream("POST", server + PATH, json=asked | {"max_thinking_tokens": 0}) as response:
+def test_what_cannot_be_steered(server, endless_body):
+    with httpx.stream("POST", server + PATH, json=endless_body | {"max_thinking_tokens": 0}) as response:
         reader = Reader(response)
         while not reader.content:
             reader.next()
@@ -113,8 +113,8 @@ def test_what_cannot_be_steered(server, asked):
     assert control(server, "no-such-id", "pause").json()["error"]["param"] == "id"
 
 
-def test_a_stream_that_was_cut_is_read_on(server, idle, asked):
-    body = asked | {"max_tokens": 400}
+def test_a_stream_that_was_cut_is_read_on(server, idle, endless_body):
+    body = endless_body | {"max_tokens": 400}
     with httpx.stream("POST", server + PATH, json=body) as response:
         whole = Reader(response).to_the_end()
     with httpx.stream("POST", server + PATH, json=body | {"resumable": True}) as response:
@@ -133,8 +133,8 @@ def test_a_stream_that_was_cut_is_read_on(server, idle, asked):
     assert (again.thought, again.content) == (whole.thought, whole.content)
 
 
-def test_only_a_resumable_reply_goes_on_without_its_reader(server, idle, asked):
-    with httpx.stream("POST", server + PATH, json=asked) as response:
+def test_only_a_resumable_reply_goes_on_without_its_reader(server, idle, endless_body):
+    with httpx.stream("POST", server + PATH, json=endless_body) as response:
         cut = Reader(response).until_thought()
     assert idle()
     with httpx.stream("GET", f"{server}{PATH}/{cut.id}/stream") as response:
@@ -148,8 +148,8 @@ def test_only_a_resumable_reply_goes_on_without_its_reader(server, idle, asked):
 # Recordings by themselves
 
 
-async def texts(*given):
-    for text in given:
+async def texts(*items):
+    for text in items:
         if isinstance(text, Exception):
             raise text
         yield text
@@ -174,18 +174,18 @@ def test_readers_come_and_go():
 
 def test_silence_is_filled_with_pings():
     async def work():
-        recording, said = StreamRecording("a", False), asyncio.Event()
+        recording, released = StreamRecording("a", False), asyncio.Event()
 
         async def slow():
-            await said.wait()
+            await released.wait()
             yield "late"
 
-        made, pieces = asyncio.create_task(recording.record(slow())), []
+        recorded, pieces = asyncio.create_task(recording.record(slow())), []
         async for piece in recording.follow(0, 0.001):
             pieces.append(piece)
             if len(pieces) == 3:
-                said.set()
-        await made
+                released.set()
+        await recorded
         assert pieces[:3] == [PING] * 3 and pieces[-1] == b"id: 0\ndata: late\n\n"
 
     asyncio.run(work())

@@ -20,11 +20,11 @@ def post(api, **body):
 
 
 def test_openai_s_client_gets_vectors_of_length_one(openai_client):
-    made = openai_client.embeddings.create(model="tiny", input=TEXTS)  # asks for base64
-    vectors = np.array([item.embedding for item in made.data])
-    assert [item.index for item in made.data] == [0, 1] and vectors.shape == (2, 32)
+    result = openai_client.embeddings.create(model="tiny", input=TEXTS)  # asks for base64
+    vectors = np.array([item.embedding for item in result.data])
+    assert [item.index for item in result.data] == [0, 1] and vectors.shape == (2, 32)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
-    assert made.model == "tiny" and made.usage.total_tokens == made.usage.prompt_tokens > 10
+    assert result.model == "tiny" and result.usage.total_tokens == result.usage.prompt_tokens > 10
 
 
 def test_floats_and_base64_say_the_same(api):
@@ -66,9 +66,9 @@ def test_vectors_are_made_while_replies_go_on(api):
 
     async def work():
         async with api() as client:
-            asked = [client.post("/v1/chat/completions", json=ask) for _ in range(3)]
-            asked += [client.post(PATH, json={"input": [text] * 4}) for text in TEXTS]
-            return await asyncio.gather(*asked)
+            requests = [client.post("/v1/chat/completions", json=ask) for _ in range(3)]
+            requests += [client.post(PATH, json={"input": [text] * 4}) for text in TEXTS]
+            return await asyncio.gather(*requests)
 
     answers = asyncio.run(work())
     assert [answer.status_code for answer in answers] == [200] * 5

@@ -99,9 +99,9 @@ def test_bodies_that_are_no_requests(api, content, headers, status):
 def test_a_body_that_cannot_be_read_is_told_why(api):
     async def work():
         async with api() as client:
-            for content, said in ((b'{"messages": "\xff"}', "UTF-8 (byte 14)"), (b"[" * 100_000, "nested too deeply")):
+            for content, reason in ((b'{"messages": "\xff"}', "UTF-8 (byte 14)"), (b"[" * 100_000, "nested too deeply")):
                 reply = await client.post(PATH, content=content, headers=JSON)
-                assert reply.status_code == 400 and said in reply.json()["error"]["message"], reply.text
+                assert reply.status_code == 400 and reason in reply.json()["error"]["message"], reply.text
 
     asyncio.run(work())
 
@@ -186,7 +186,7 @@ def test_an_engine_that_dies_says_so_to_all(api, make_service):
                 raise RuntimeError("out of luck")
 
             service.default.llm.core.step = die
-            whole, stream = await asyncio.gather(*(client.post(PATH, json=SHORT | {"stream": said}) for said in (False, True)))
+            whole, stream = await asyncio.gather(*(client.post(PATH, json=SHORT | {"stream": on}) for on in (False, True)))
             assert whole.status_code == 500 and "out of luck" in whole.json()["error"]["message"]
             first, last = stream.text.strip().split("\n\n")
             assert is_error(json.loads(last.partition("data: ")[2])) and "DONE" not in stream.text
@@ -206,9 +206,9 @@ def test_an_engine_that_dies_in_mid_stream_says_so_and_ends_the_stream(api, make
             core.step = lambda: step() if next(steps, None) is not None else 1 / 0
             body = {"messages": ASK, "logit_bias": endless, "stream": True}
             chat = (await client.post(PATH, json=body)).text.strip().split("\n\n")
-            said = [json.loads(event.partition("data: ")[2]) for event in chat]
-            assert any(one["choices"][0]["delta"].get("reasoning") for one in said[:-1]) and is_error(said[-1])
-            assert said[-1]["error"]["code"] == "engine_error" and not service.active
+            events = [json.loads(event.partition("data: ")[2]) for event in chat]
+            assert any(one["choices"][0]["delta"].get("reasoning") for one in events[:-1]) and is_error(events[-1])
+            assert events[-1]["error"]["code"] == "engine_error" and not service.active
             assert (await client.post(PATH, json=SHORT)).status_code == 503
 
     asyncio.run(work())
@@ -238,8 +238,8 @@ def test_a_reply_that_dies_takes_no_other_with_it(api, make_service, monkeypatch
             # A fast machine would be done before the first delivery, when the thought is looked at.
             monkeypatch.setattr("spoutnik.generation.engine_thread.MIN_PERIOD", 0.0)
             monkeypatch.setattr("spoutnik.generation.engine_thread.MAX_RATE", 1e9)
-            asked = {"messages": ASK, "max_tokens": 200, "seed": 1}
-            dies, lives = await asyncio.gather(*(client.post(PATH, json=asked | {"detect_loops": detect, "logit_bias": {
+            body = {"messages": ASK, "max_tokens": 200, "seed": 1}
+            dies, lives = await asyncio.gather(*(client.post(PATH, json=body | {"detect_loops": detect, "logit_bias": {
                 str(service.default.tokenizer.end_think_id): -100}}) for detect in (True, False)))
             assert dies.status_code == 500 and is_error(dies.json()) and lives.status_code == 200
             monkeypatch.undo()
@@ -253,11 +253,11 @@ def test_a_server_that_stops_gives_replies_up(api, make_service, endless):
         service = make_service()
         async with api(service) as client:
             body = {"messages": ASK, "logit_bias": endless, "detect_loops": False}
-            asked = [asyncio.create_task(client.post(PATH, json=body | more)) for more in ({}, {"stream": True})]
-            while len(service.active) < 2 and not any(task.done() for task in asked):
+            tasks = [asyncio.create_task(client.post(PATH, json=body | more)) for more in ({}, {"stream": True})]
+            while len(service.active) < 2 and not any(task.done() for task in tasks):
                 await asyncio.sleep(0)
             await service.close(0.0)
-            whole, stream = [await task for task in asked]
+            whole, stream = [await task for task in tasks]
             assert whole.status_code == 503 and "shutting down" in whole.json()["error"]["message"]
             assert "shutting down" in stream.text and "DONE" not in stream.text
             assert (await client.get("/health")).json()["error"]["code"] == "draining"
@@ -267,17 +267,17 @@ def test_a_server_that_stops_gives_replies_up(api, make_service, endless):
 
 
 def test_surprises_are_answered_and_their_texts_not_logged(caplog):
-    app, said = FastAPI(), "the user's secret"
+    app, secret = FastAPI(), "the user's secret"
 
     @app.get("/now")
     async def now():
-        raise ZeroDivisionError(said)
+        raise ZeroDivisionError(secret)
 
     @app.get("/later")
     async def later():
         async def pieces():
             yield b"begun"
-            raise ZeroDivisionError(said)
+            raise ZeroDivisionError(secret)
 
         return StreamingResponse(pieces())
 
@@ -292,7 +292,7 @@ def test_surprises_are_answered_and_their_texts_not_logged(caplog):
 
     with caplog.at_level(logging.ERROR):
         asyncio.run(work())
-    assert "ZeroDivisionError" in caplog.text and "test_errors.py" in caplog.text and said not in caplog.text
+    assert "ZeroDivisionError" in caplog.text and "test_errors.py" in caplog.text and secret not in caplog.text
 
 
 def test_the_openapi_document(api):

@@ -21,5 +21,5 @@ def test_no_thought_leaks_and_no_answer_is_empty(make_service, tokenizer):
 
     service = make_service(("deepseek", "qwen"), load=load)
     with listening(make_app(service, Settings(shutdown_seconds=0.0))) as url:
-        made = asyncio.run(attack(url, service, 150))
-    assert made.requests == 150 and not made.failures, made.failures[:3]
+        outcome = asyncio.run(attack(url, service, 150))
+    assert outcome.requests == 150 and not outcome.failures, outcome.failures[:3]

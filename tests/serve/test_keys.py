@@ -17,10 +17,10 @@ def keys(tmp_path):
 
 def test_a_key_is_found_by_its_secret_alone(keys):
     secret = keys.add("laptop", requests_per_minute=5)
-    found = keys.find(secret)
-    assert found.name == "laptop" and found.ending == secret[-4:] and found.requests_per_minute == 5
+    key = keys.find(secret)
+    assert key.name == "laptop" and key.ending == secret[-4:] and key.requests_per_minute == 5
     assert secret.startswith(PREFIX) and len(secret) > len(PREFIX) + 42
-    for wrong in ("", PREFIX, secret[:-1], secret + "x", found.hash, secret.upper(), "é\ud800"):
+    for wrong in ("", PREFIX, secret[:-1], secret + "x", key.hash, secret.upper(), "é\ud800"):
         assert keys.find(wrong) is None
 
 

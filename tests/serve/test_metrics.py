@@ -51,19 +51,19 @@ async def after(service, *plans):
 def test_replies_requests_and_engines_are_counted(make_service):
     cut = GenerationOptions(SamplingParams(seed=1), max_tokens=40, max_thinking_tokens=16, detect_loops=False)
     two = GenerationOptions(SamplingParams(seed=2, n=2), max_tokens=20, enable_thinking=False)
-    told, generated, prompts = asyncio.run(after(make_service(), cut, two))
-    assert told["generation_tokens_total", "tiny"] == generated
-    assert told["prompt_tokens_total", "tiny"] == prompts + 3 and told["prompt_tokens_cached_total", "tiny"] > 0
-    assert told["reasoning_tokens_total", "tiny"] >= 16 and told["warnings_total", "thought_cut", "tiny"] == 1
-    assert told["warnings_total", "circles", "tiny"] == 0
-    assert sum(value for (name, *_), value in told.items() if name == "request_success_total") == 4
-    assert told["time_to_first_token_seconds_count", "tiny"] == told["e2e_request_latency_seconds_count", "tiny"] == 3
-    assert told["http_requests_total", "/v1/models/{name}", "200"] == 2
-    assert told["http_requests_total", "404", "other"] == 1
-    assert told["replies_live",] == told["num_requests_running", "tiny"] == told["num_requests_waiting", "tiny"] == 0
-    assert told["kv_cache_blocks_used", "tiny"] == 0 < told["kv_cache_blocks", "tiny"]
-    assert 0 < told["engine_step_seconds_total", "tiny"] <= told["engine_busy_seconds_total", "tiny"]
-    assert told["process_resident_memory_bytes",] > 1e6
+    values, generated, prompts = asyncio.run(after(make_service(), cut, two))
+    assert values["generation_tokens_total", "tiny"] == generated
+    assert values["prompt_tokens_total", "tiny"] == prompts + 3 and values["prompt_tokens_cached_total", "tiny"] > 0
+    assert values["reasoning_tokens_total", "tiny"] >= 16 and values["warnings_total", "thought_cut", "tiny"] == 1
+    assert values["warnings_total", "circles", "tiny"] == 0
+    assert sum(value for (name, *_), value in values.items() if name == "request_success_total") == 4
+    assert values["time_to_first_token_seconds_count", "tiny"] == values["e2e_request_latency_seconds_count", "tiny"] == 3
+    assert values["http_requests_total", "/v1/models/{name}", "200"] == 2
+    assert values["http_requests_total", "404", "other"] == 1
+    assert values["replies_live",] == values["num_requests_running", "tiny"] == values["num_requests_waiting", "tiny"] == 0
+    assert values["kv_cache_blocks_used", "tiny"] == 0 < values["kv_cache_blocks", "tiny"]
+    assert 0 < values["engine_step_seconds_total", "tiny"] <= values["engine_busy_seconds_total", "tiny"]
+    assert values["process_resident_memory_bytes",] > 1e6
 
 
 def test_before_a_model_is_read_there_is_nothing_to_tell_of_it(make_service):

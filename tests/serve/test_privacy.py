@@ -64,9 +64,9 @@ def use(url):
         for part in parts:
             if part.startswith("/"):
                 http.get(part).raise_for_status()
-        asked = {"messages": [{"role": "user", "content": "What is 3 + 4 ?"}], "max_tokens": 8}
-        answer = http.post("/v1/chat/completions", json=asked).json()["choices"][0]["message"]["content"]
-        stream = http.post("/v1/chat/completions", json=asked | {"stream": True}).text
+        body = {"messages": [{"role": "user", "content": "What is 3 + 4 ?"}], "max_tokens": 8}
+        answer = http.post("/v1/chat/completions", json=body).json()["choices"][0]["message"]["content"]
+        stream = http.post("/v1/chat/completions", json=body | {"stream": True}).text
         http.get("/metrics").raise_for_status()
     return [len(parts), len(answer), stream.count("data:")]
 

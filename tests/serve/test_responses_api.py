@@ -39,26 +39,27 @@ def without_ids(item):
 
 
 def test_thought_and_answer_are_items(openai_client):
-    made = openai_client.responses.create(**SHORT)
-    thought, message = made.output
-    assert made.id.startswith("resp_") and made.object == "response" and made.model == "tiny" and made.store is False
+    response = openai_client.responses.create(**SHORT)
+    thought, message = response.output
+    assert response.id.startswith("resp_") and response.object == "response" and response.model == "tiny"
+    assert response.store is False
     assert (thought.type, thought.summary, thought.content[0].type) == ("reasoning", [], "reasoning_text")
     assert thought.content[0].text and message.type == "message" and message.role == "assistant"
-    assert made.output_text == message.content[0].text != ""
-    assert made.status in ("completed", "incomplete") and made.error is None
-    assert made.usage.total_tokens == made.usage.input_tokens + made.usage.output_tokens
-    assert 0 < made.usage.output_tokens_details.reasoning_tokens <= made.usage.output_tokens <= 40
-    assert made.max_output_tokens == 40 and made.tool_choice == "auto" and made.tools == []
+    assert response.output_text == message.content[0].text != ""
+    assert response.status in ("completed", "incomplete") and response.error is None
+    assert response.usage.total_tokens == response.usage.input_tokens + response.usage.output_tokens
+    assert 0 < response.usage.output_tokens_details.reasoning_tokens <= response.usage.output_tokens <= 40
+    assert response.max_output_tokens == 40 and response.tool_choice == "auto" and response.tools == []
 
 
 def test_what_is_cut_off_is_incomplete(openai_client):
-    made = openai_client.responses.create(**SHORT | {"max_output_tokens": 10})
-    assert made.status == "incomplete" and made.incomplete_details.reason == "max_output_tokens"
-    assert made.output[-1].status == "incomplete" and made.output_text
+    response = openai_client.responses.create(**SHORT | {"max_output_tokens": 10})
+    assert response.status == "incomplete" and response.incomplete_details.reason == "max_output_tokens"
+    assert response.output[-1].status == "incomplete" and response.output_text
 
 
 def test_a_stream_tells_the_same_in_numbered_events(openai_client):
-    made = openai_client.responses.create(**SHORT)
+    response = openai_client.responses.create(**SHORT)
     events = list(openai_client.responses.create(**SHORT, stream=True))
     assert [event.sequence_number for event in events] == list(range(len(events)))
     kinds = [event.type for event in events if not event.type.endswith(".delta")]
@@ -66,12 +67,12 @@ def test_a_stream_tells_the_same_in_numbered_events(openai_client):
                      "response.output_item.added", "response.content_part.added", "response.reasoning_text.done",
                      "response.content_part.done", "response.output_item.done",
                      "response.output_item.added", "response.content_part.added", "response.output_text.done",
-                     "response.content_part.done", "response.output_item.done", f"response.{made.status}"]
-    for kind, text in (("reasoning_text", made.output[0].content[0].text), ("output_text", made.output_text)):
+                     "response.content_part.done", "response.output_item.done", f"response.{response.status}"]
+    for kind, text in (("reasoning_text", response.output[0].content[0].text), ("output_text", response.output_text)):
         assert "".join(event.delta for event in events if event.type == f"response.{kind}.delta") == text
     last = events[-1].response
-    assert [without_ids(item.to_dict()) for item in last.output] == [without_ids(item.to_dict()) for item in made.output]
-    assert last.usage.output_tokens == made.usage.output_tokens and {e.item_id for e in events if "delta" in e.type} == {
+    assert [without_ids(item.to_dict()) for item in last.output] == [without_ids(item.to_dict()) for item in response.output]
+    assert last.usage.output_tokens == response.usage.output_tokens and {e.item_id for e in events if "delta" in e.type} == {
         item.id for item in last.output}
 
 
@@ -82,18 +83,18 @@ def test_the_client_s_own_reader_of_streams(openai_client):
 
 
 def test_structured_output(openai_client):
-    made = openai_client.responses.parse(**SHORT | {"max_output_tokens": 300}, text_format=City)
-    assert made.status == "completed" and isinstance(made.output_parsed, City)
-    assert json.loads(made.output_text).keys() == {"rain", "size"}
+    response = openai_client.responses.parse(**SHORT | {"max_output_tokens": 300}, text_format=City)
+    assert response.status == "completed" and isinstance(response.output_parsed, City)
+    assert json.loads(response.output_text).keys() == {"rain", "size"}
 
 
 def test_tools(openai_client):
     for choice in ("required", {"type": "function", "name": "weather"}):
-        made = openai_client.responses.create(**SHORT | {"max_output_tokens": 300}, tools=TOOLS, tool_choice=choice,
+        response = openai_client.responses.create(**SHORT | {"max_output_tokens": 300}, tools=TOOLS, tool_choice=choice,
                                               parallel_tool_calls=False)
-        calls = [item for item in made.output if item.type == "function_call"]
+        calls = [item for item in response.output if item.type == "function_call"]
         assert [call.name for call in calls] == ["weather"] and calls[0].call_id.startswith("call_")
-        assert json.loads(calls[0].arguments).keys() == {"city"} and made.output_text == ""
+        assert json.loads(calls[0].arguments).keys() == {"city"} and response.output_text == ""
     events = list(openai_client.responses.create(**SHORT | {"max_output_tokens": 300}, tools=TOOLS, tool_choice="required",
                                                  parallel_tool_calls=False, stream=True))
     done, = (event for event in events if event.type == "response.function_call_arguments.done")
@@ -112,8 +113,8 @@ def test_a_conversation_goes_on_with_calls_and_results(openai_client):
 
 
 def test_log_probabilities(openai_client):
-    made = openai_client.responses.create(**SHORT, include=["message.output_text.logprobs"], top_logprobs=2)
-    logprobs = made.output[-1].content[0].logprobs
+    response = openai_client.responses.create(**SHORT, include=["message.output_text.logprobs"], top_logprobs=2)
+    logprobs = response.output[-1].content[0].logprobs
     assert logprobs and all(len(one.top_logprobs) == 2 and one.logprob <= 0 for one in logprobs)
 
 
@@ -126,11 +127,12 @@ def test_items_become_messages():
              {"type": "function_call_output", "call_id": "a", "output": "1"},
              {"type": "function_call_output", "call_id": "b", "output": [{"type": "input_text", "text": "2"}]},
              {"type": "reasoning", "summary": []}, {"role": "user", "content": "So?"}]
-    told = ResponsesRequest(input=items, instructions="Be brief.").messages
-    assert [message["role"] for message in told] == ["system", "user", "assistant", "tool", "tool", "user"]
-    assert told[0]["content"] == "Be brief.\n\nBe kind." and told[2]["content"] == "I look."
-    assert told[2]["reasoning_content"] == "Hm." and [c["function"]["name"] for c in told[2]["tool_calls"]] == ["f", "g"]
-    assert told[4] == {"role": "tool", "tool_call_id": "b", "content": "2"}
+    messages = ResponsesRequest(input=items, instructions="Be brief.").messages
+    assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool", "tool", "user"]
+    assert messages[0]["content"] == "Be brief.\n\nBe kind." and messages[2]["content"] == "I look."
+    assert messages[2]["reasoning_content"] == "Hm."
+    assert [call["function"]["name"] for call in messages[2]["tool_calls"]] == ["f", "g"]
+    assert messages[4] == {"role": "tool", "tool_call_id": "b", "content": "2"}
 
 
 def test_a_call_between_two_texts_is_an_item_of_its_own():

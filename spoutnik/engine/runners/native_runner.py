@@ -190,7 +190,8 @@ class NativeRunner:
               hidden: Tensor) -> tuple[NativeBatch, Tensor, list[Tensor]]:
         """The structure of a call, where its logits will be, and what must live until then."""
         logits = torch.empty(len(batch.logits_indices), self.config.vocab_size)
-        kept = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.logits_indices, batch.prompt)]
+        kept = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.logits_indices,
+                                         batch.prompt)]
         count, width, wanted = len(batch.counts), batch.block_tables.shape[1], len(batch.logits_indices)
         shapes = (len(tokens),), (count,), (count,), (count, width), (wanted,), (count,)
         where = None

@@ -19,7 +19,7 @@ from spoutnik.generation.options import ContextOverflow, describe_context_length
 from spoutnik.generation.service import GenerationHandle, ServedModel
 from spoutnik.serve.api import schemas
 from spoutnik.serve.api.common import Reply, Sampling, Serving, State, encode_prompt
-from spoutnik.serve.api.logprobs import text_logprobs
+from spoutnik.serve.api.logprobs import TextOffsets, text_logprobs
 from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses, generation_error
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
@@ -110,7 +110,7 @@ class CompletionReply(Reply):
     def __init__(self, body: CompletionRequest, prompts: list[Prompt], handle: GenerationHandle):
         super().__init__(body, handle)
         self.prompts, self.n = prompts, handle.plan.params.n
-        self._lengths = [0] * len(self.replies)  # of the texts so far
+        self._offsets = [TextOffsets() for _ in self.replies]
         self._started: set[int] = set()
 
     async def deltas(self) -> AsyncIterator[Delta]:
@@ -153,8 +153,7 @@ class CompletionReply(Reply):
                 ids, candidates, hidden = prompt.ids + ids, request.prompt_logprobs + candidates, prompt.hidden
         logprobs = None
         if self.body.logprobs is not None:
-            logprobs = text_logprobs(self.served.tokenizer, ids, candidates, self._lengths[delta.index], hidden)
-        self._lengths[delta.index] += len(text)
+            logprobs = text_logprobs(self.served.tokenizer, ids, candidates, self._offsets[delta.index], hidden)
         return {"index": delta.index, "text": text, "logprobs": logprobs, "finish_reason": delta.finish_reason}
 
 

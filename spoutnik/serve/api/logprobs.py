@@ -1,8 +1,8 @@
 """Log-probabilities of tokens, in the forms of chat completions and of completions."""
 
+import codecs
 from collections.abc import Sequence
 from functools import lru_cache
-from itertools import accumulate
 
 from tokenizers.pre_tokenizers import ByteLevel
 
@@ -42,12 +42,6 @@ def token_bytes(tokenizer: Tokenizer, token: int) -> list[int] | None:
     return [BYTES[character] for character in characters] if set(characters) <= BYTES.keys() else None
 
 
-@cached
-def _length(tokenizer: Tokenizer, token: int) -> int:
-    """Of its text, without what is no whole character."""
-    return len(tokenizer.decode([token], keep_special=True).replace("\ufffd", ""))
-
-
 def chat_logprobs(tokenizer: Tokenizer, ids: Sequence[int], candidates: Sequence[dict[int, float]], top: int) -> list[dict]:
     """`logprobs.content` of chat completions. candidates: at each token, the most likely ones and itself. Special tokens are
     left out."""
@@ -59,15 +53,26 @@ def chat_logprobs(tokenizer: Tokenizer, ids: Sequence[int], candidates: Sequence
             for token, at in zip(ids, candidates) if tokenizer.decode([token])]
 
 
-def text_logprobs(tokenizer: Tokenizer, ids: Sequence[int], candidates: Sequence[dict[int, float] | None], offset: int = 0,
-                  hidden: int = 0) -> dict:
-    """`logprobs` of completions, of tokens whose text begins at `offset`. The first `hidden` tokens are not in the text (a
-    beginning of sentence). A prompt's first token has no log-probability."""
-    lengths = [0 if i < hidden else _length(tokenizer, token) for i, token in enumerate(ids)]
+class TextOffsets:
+    """Where the tokens of a text begin, however it is cut into deltas. A character of several tokens begins at the first."""
+
+    def __init__(self):
+        self.end, self._decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")
+
+    def add(self, tokenizer: Tokenizer, token: int) -> int:
+        start = self.end
+        self.end += len(self._decoder.decode(bytes(token_bytes(tokenizer, token) or b"")))
+        return start
+
+
+def text_logprobs(tokenizer: Tokenizer, ids: Sequence[int], candidates: Sequence[dict[int, float] | None],
+                  offsets: TextOffsets, hidden: int = 0) -> dict:
+    """`logprobs` of completions, of the next tokens of a text. The first `hidden` ones are not in the text (a beginning of
+    sentence). A prompt's first token has no log-probability."""
     return {"tokens": [token_text(tokenizer, token) for token in ids],
             "token_logprobs": [at and max(at[token], MIN_LOGPROB) for token, at in zip(ids, candidates)],
             "top_logprobs": [at and _by_text(tokenizer, at) for at in candidates],
-            "text_offset": list(accumulate(lengths, initial=offset))[:-1]}
+            "text_offset": [offsets.end if i < hidden else offsets.add(tokenizer, token) for i, token in enumerate(ids)]}
 
 
 def _by_text(tokenizer: Tokenizer, candidates: dict[int, float]) -> dict[str, float]:
