@@ -19,6 +19,7 @@ from spoutnik.hardware import machine, peak_memory
 from spoutnik.loading import load_tokenizer
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
+from spoutnik.native import describe
 from spoutnik.native.bandwidth import read_bandwidth
 
 BATCHES, DTYPES = (1, 8, 32), ("auto", "float32", "bfloat16")
@@ -48,7 +49,7 @@ class Bench:
     decode_tokens_per_second: of so many sequences together. weight_bytes: of the model in memory; weight_bytes_per_token: of
     those that one sequence reads for a token. read_bandwidth: bytes per second that this machine reads; share: of it,
     reached with one sequence (None where no batch of 1 was measured). peak_memory: bytes resident at most, loading
-    included."""
+    included. kernels: which ones ran, or why none did."""
 
     model: str
     dtype: str
@@ -63,6 +64,7 @@ class Bench:
     read_bandwidth: float
     share: float | None
     machine: dict
+    kernels: str
     exactness: Exactness | None
 
     def as_json(self) -> dict:
@@ -91,7 +93,8 @@ def bench(folder: Path, dtype: str = "auto", quantize: str | None = None, memory
     found = _measure(model, batches, prompt, tokens, rounds, progress)
     del model
     exactness = _exactness(folder, dtype, quantize, text, windows, longest, progress) if quantize else None
-    return Bench(model=str(folder), quantize=quantize, prompt_tokens=prompt, machine=machine(), exactness=exactness, **found)
+    return Bench(model=str(folder), quantize=quantize, prompt_tokens=prompt, machine=machine(), kernels=str(describe()),
+                 exactness=exactness, **found)
 
 
 def _measure(model: LLM, batches: Sequence[int], prompt: int, tokens: int, rounds: int,
@@ -134,6 +137,7 @@ def _rows(found: Bench) -> Iterator[tuple[str, str, str]]:
                f"{found.read_bandwidth / 1e9:.1f} GB/s")
     yield ("memory", f"{found.peak_memory / 1e9:,.2f}", f"GB at most; the weights are {found.weight_bytes / 1e9:,.3f} GB "
            f"({found.quantize or found.dtype})")
+    yield "kernels", "", found.kernels
     if found.exactness is not None:
         cost = found.exactness
         yield ("perplexity", f"{cost.quantised_perplexity:,.3f}", f"with {found.quantize}, {cost.perplexity:,.3f} without: "

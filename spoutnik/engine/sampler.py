@@ -1,7 +1,6 @@
 """Choosing the next token. Everything here is a function of the row alone: its logits, its parameters, its seed and its
 position, never of what else is in the batch or of which thread runs it."""
 
-import ctypes
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor
 
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.native import library
+from spoutnik.native import kernels, library
 from spoutnik.parallel import cores
 
 _CANDIDATES = 64  # truncation looks at this many tokens first, at all of them only where these do not suffice
@@ -106,8 +105,7 @@ def _sample_native(logits: Tensor, settings: SamplingMetadata) -> tuple[Tensor, 
     logits = logits.contiguous()
     columns = torch.stack([settings.temperature, settings.top_p, settings.top_k, settings.min_p, settings.u])
     tokens, log_probs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
-    library().draw(*(ctypes.c_void_p(t.data_ptr()) for t in (logits, columns, tokens, log_probs)),
-                   *map(ctypes.c_int64, logits.shape), ctypes.c_int64(cores()))
+    kernels.call(library(), "draw", None, logits, columns, tokens, log_probs, cores())
     return tokens, log_probs
 
 
