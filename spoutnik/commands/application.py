@@ -26,7 +26,7 @@ def serve(model: str | None, stage: str | None, engine: EngineOptions, settings:
     forbid_telemetry()
     auth.check_binding(settings, Keys(settings.data / FILE))
     if settings.page:
-        _history(settings)  # raises where the passphrase is wrong
+        _history(settings)
     models = offers(model, stage)
     with bind(settings.host, settings.port) as listener, console.status("") as status:
         settings = replace(settings, port=listener.getsockname()[1])
