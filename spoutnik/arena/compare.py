@@ -18,6 +18,7 @@ from spoutnik.generation.delta import GenerationWarning
 from spoutnik.generation.options import EFFORTS
 from spoutnik.generation.service import GenerationService
 from spoutnik.generation.session import ChatOptions, ChatTurn
+from spoutnik.units import duration
 
 KEYS: dict[str, Outcome] = {"a": "a", "b": "b", "t": "tie", "n": "bad"}
 VOTE = "[bold]a[/] is better, [bold]b[/] is better, a [bold]t[/]ie, [bold]n[/]either is good (Enter: no vote) "
@@ -70,7 +71,7 @@ def side_by_side(turns: Sequence[ChatTurn]) -> RenderableType:
 
 def _answer(turn: ChatTurn) -> RenderableType:
     extras = turn.message.extras
-    spent = f"{turn.thought_seconds:.1f} s, {extras['thought_tokens']} tokens"
+    spent = f"{duration(turn.thought_seconds)}, {extras['thought_tokens']} tokens"
     status = {"waiting": "waiting for the model", "thinking": f"thinking: {spent}"}.get(turn.phase, f"thought for {spent}")
     parts: list[RenderableType] = [Text(status, "dim")]
     if turn.phase == "thinking":

@@ -8,6 +8,7 @@ import typer
 
 from spoutnik.commands.options import Json, Memory, Quantize, Stage
 from spoutnik.commands.progress import console, display
+from spoutnik.units import duration
 
 
 def evaluate(
@@ -39,6 +40,6 @@ def evaluate(
     terminal = console()
     for name, value in result["scores"].items():
         terminal.print(f"{name}: [bold]{value['mean']:.1%}[/] (95 % interval {value['low']:.1%} to {value['high']:.1%}), "
-                      f"{value['problems']} problems x {result['samples']} samples", highlight=False)
+                       f"{value['problems']} problems x {result['samples']} samples", highlight=False)
     terminal.print(f"well-formed {result['well_formed']:.1%}, thought {result['thought_tokens']:.0f} tokens, "
-                  f"{result['seconds']:.0f} s, {result['note']}", highlight=False)
+                   f"{duration(result['seconds'])}, {result['note']}", highlight=False)

@@ -8,6 +8,7 @@ import typer
 
 from spoutnik.commands.options import Json, Stage
 from spoutnik.commands.progress import console
+from spoutnik.units import size
 
 
 def export(
@@ -37,9 +38,9 @@ def export(
         print(json.dumps(asdict(written) | {"path": str(written.path)}, ensure_ascii=False))
         return
     terminal = console()
-    terminal.print(f"Wrote {written.path}: {written.architecture}, {written.dtype}, {written.size / 1e6:,.1f} MB"
-                  + (f" in {len(written.files)} files: {', '.join(written.files)}" if len(written.files) > 1 else ""),
-                  highlight=False, markup=False, soft_wrap=True)
+    terminal.print(f"Wrote {written.path}: {written.architecture}, {written.dtype}, {size(written.size)}"
+                   + (f" in {len(written.files)} files: {', '.join(written.files)}" if len(written.files) > 1 else ""),
+                   highlight=False, markup=False, soft_wrap=True)
     terminal.print(f"Load it: {written.load}", highlight=False, markup=False, soft_wrap=True)
     for note in written.notes:
         terminal.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)

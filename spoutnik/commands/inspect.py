@@ -50,6 +50,7 @@ def _inspect_machine() -> tuple[dict, Lines]:
     import torch
 
     from spoutnik.hardware import available_memory, compute_dtype, machine
+    from spoutnik.native import describe
     from spoutnik.units import size
 
     facts = machine() | {
@@ -58,7 +59,7 @@ def _inspect_machine() -> tuple[dict, Lines]:
         "available_memory_bytes": available_memory(),
         "torch_threads": torch.get_num_threads(),
         "auto_dtype": str(compute_dtype("auto")).removeprefix("torch."),
-        "kernels": _kernels(),
+        "kernels": str(describe()),
     }
     lines = {
         "system": facts["system"],
@@ -70,13 +71,3 @@ def _inspect_machine() -> tuple[dict, Lines]:
         "kernels": facts["kernels"],
     }
     return facts, list(lines.items())
-
-
-def _kernels() -> str:
-    from spoutnik.native import library
-
-    if library() is not None:
-        return "native"
-    if os.environ.get("SPOUTNIK_NATIVE") == "0":
-        return "plain: SPOUTNIK_NATIVE=0 turns the native ones off"
-    return "plain: there is no C++ compiler, or it could not build the native ones"

@@ -28,7 +28,7 @@ def scripted(make_service):
 
 @pytest.fixture
 def with_conversations(scripted, tmp_path):
-    """Runs a test(room, service) in an event loop. Changes are those of ScriptedService."""
+    """Runs test(conversations, service) in an event loop. Changes are those of ScriptedService."""
     def run(test, history=True, **changes):
         async def main():
             service = scripted(**changes)
@@ -247,21 +247,21 @@ def test_what_was_chosen_last_is_read_from_the_cookie(scripted, tmp_path):
         assert options_from(cookie, conversations) == ChatOptions("one", "high", 1)
 
 
-# ------------------------------------------------------------------------------------------------------------ its door
+# --------------------------------------------------------------------------------------------------------- over HTTP
 
 @asynccontextmanager
 async def mounted(service, settings, history=None, keys=None, key=None):
-    """A client of a bare app with the page. key: whom the guard has let in."""
+    """A client of a bare app with the page. key: the one that authentication has found."""
     app = FastAPI()
     app.get("/v1/models")(lambda: {"object": "list"})
     page.mount(app, service, settings, history, keys)
 
-    async def guarded(scope, receive, send):
+    async def authenticated(scope, receive, send):
         scope.setdefault("state", {})["key"] = key
         await app(scope, receive, send)
 
     async with app.router.lifespan_context(app):
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://localhost") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(authenticated), base_url="http://localhost") as client:
             yield client
     await service.close(0)
 
