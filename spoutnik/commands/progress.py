@@ -4,6 +4,8 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
+from spoutnik.units import duration
+
 
 class TerminalDisplay:
     """A line per stage, with a bar that shows rate and remaining time."""
@@ -84,8 +86,3 @@ def console(stderr: bool = False):
     from rich.console import Console
 
     return Console(stderr=stderr)
-
-
-def duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -8,7 +8,8 @@ from typing import Annotated, Optional
 import typer
 
 from spoutnik.commands.options import Json
-from spoutnik.commands.progress import console, display, duration
+from spoutnik.commands.progress import console, display
+from spoutnik.units import duration
 
 
 def run(
