@@ -195,7 +195,7 @@ class ModelConfig(_Strict):
                 raise UserError(f"{source}: {key} = {given!r}: only {value!r} is supported. This model cannot be read.")
         _read_rope(values)
         if kind.startswith("deepseek"):
-            values.pop("head_dim", None)  # transformers writes the rotary width there (trap 18)
+            values.pop("head_dim", None)  # transformers writes the rotary width there
         if values.get("num_key_value_heads") is None and "num_attention_heads" in values:
             values["num_key_value_heads"] = values["num_attention_heads"]
         if values.get("head_dim") and values.get("hidden_size") == values["head_dim"] * values.get("num_attention_heads", 0):

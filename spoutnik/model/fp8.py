@@ -17,8 +17,8 @@ LARGEST = 448.0  # of e4m3
 def dequantise(weight: Tensor, scale_inv: Tensor, out: Tensor) -> Tensor:
     """weight (O, I) float8_e4m3fn times its blocks' multipliers (ceil(O/128), ceil(I/128)), into `out` (O, I).
 
-    The multiplier is called `scale_inv` and is multiplied (trap 16); the last blocks may be ragged. Goes by rows of blocks,
-    so that no float32 copy of the whole is made.
+    `scale_inv` is multiplied, despite its name; the last blocks may be smaller (docs/deepseek-pitfalls.md#scale_inv-is-multiplied).
+    Goes by rows of blocks, so that no float32 copy of the whole is made.
     """
     columns = scale_inv.repeat_interleave(BLOCK, dim=1)[:, :weight.shape[1]]
     for rows, scales, into in zip(weight.split(BLOCK), columns, out.split(BLOCK)):

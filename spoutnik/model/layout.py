@@ -21,13 +21,13 @@ def published_shapes(config: ModelConfig) -> dict[str, Shape]:
 
 def is_quantised(name: str) -> bool:
     """Whether an FP8 checkpoint stores this tensor in 8 bits: the projections of attention and feed-forward, and nothing
-    else (trap 16: not the router, the embedding, the head, the norms, eh_proj)."""
+    else (not the router, the embedding, the head, the norms, eh_proj)."""
     return name.endswith(("_proj.weight", "_proj_with_mqa.weight")) and not name.endswith("eh_proj.weight")
 
 
 def published_type(name: str, config: ModelConfig) -> str:
     """What published checkpoints store a tensor in, as safetensors names it: float32 for the routers' correction biases
-    (trap 6) and the multipliers, e4m3 for what an FP8 checkpoint quantises, bfloat16 for the rest."""
+    and the multipliers, e4m3 for what an FP8 checkpoint quantises, bfloat16 for the rest."""
     if name.endswith((SCALE, "e_score_correction_bias")):
         return "F32"
     return "F8_E4M3" if config.quantization_config is not None and is_quantised(name) else "BF16"

@@ -26,7 +26,7 @@ class MLA(nn.Module):
             self.q_proj = Linear(hidden, heads * config.qk_head_dim, bias=False)
         else:
             self.q_a_proj = Linear(hidden, config.q_lora_rank, bias=config.attention_bias)
-            self.q_a_layernorm = RMSNorm(config.q_lora_rank, 1e-6)  # always 1e-6, whatever rms_norm_eps (trap 10)
+            self.q_a_layernorm = RMSNorm(config.q_lora_rank, 1e-6)  # as published, whatever rms_norm_eps
             self.q_b_proj = Linear(config.q_lora_rank, heads * config.qk_head_dim, bias=False)
         self.kv_a_proj_with_mqa = Linear(hidden, config.kv_lora_rank + config.qk_rope_head_dim,
                                          bias=config.attention_bias)

@@ -35,19 +35,19 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
         self.biased = config.topk_method == "noaux_tc"
         if self.biased:
-            # A buffer, moved by its own rule and not by the gradient; float32 whatever the weights' type (trap 6).
+            # A buffer: the gradient does not move it. float32 always: bfloat16 would round its small steps away.
             self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
 
     def forward(self, x: Tensor, packing: Packing | None, trace: RouterTrace | None) -> tuple[Tensor, Tensor]:
         """x (T, D) to the chosen experts (T, K) and their weights (T, K), float32."""
-        logits = F.linear(x.float(), self.weight.float())  # float32: near-ties route alike (trap 7)
+        logits = F.linear(x.float(), self.weight.float())  # float32, so that near-ties route alike
         scores = logits.sigmoid() if self.config.scoring_func == "sigmoid" else logits.softmax(-1)
         if training.serves(scores):
             experts, weights = self._choose(scores.detach())
         else:
             experts, weights = self.select(scores.detach()), None
         if weights is None or scores.requires_grad:
-            weights = scores.gather(1, experts)  # the bias chooses but never weighs (trap 5)
+            weights = scores.gather(1, experts)  # without the bias, which chooses but never weighs
             if self.config.norm_topk_prob:
                 weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
             weights = weights * self.config.routed_scaling_factor
@@ -74,11 +74,11 @@ class Router(nn.Module):
             scores = scores + self.e_score_correction_bias
         if config.n_group > 1 and config.topk_method != "greedy":
             groups = scores.unflatten(-1, (config.n_group, -1))
-            # A group is as good as its two best experts in V3, as its best one in V2 (trap 8).
+            # A group is as good as its two best experts in V3, as its best one in V2.
             worth = groups.topk(2, dim=-1).values.sum(-1) if self.biased else groups.amax(-1)
             best = worth.topk(config.topk_group, dim=-1, sorted=False).indices
             kept = torch.zeros_like(worth, dtype=torch.bool).scatter_(1, best, True)
-            # -inf, not 0: a negative bias would let an expert of a masked group win (trap 4).
+            # -inf, not 0: an eligible expert with a negative bias may be below 0.
             scores = groups.masked_fill(~kept[..., None], float("-inf")).flatten(-2)
         return scores.topk(config.num_experts_per_tok, dim=-1, sorted=False).indices
 
@@ -207,7 +207,7 @@ class _Combine(torch.autograd.Function):
 
 
 class DeepSeekMoE(nn.Module):
-    """Routed experts plus shared ones, which every token passes (as ONE wide SwiGLU, trap 14)."""
+    """Routed experts plus shared ones, which every token passes: one wide SwiGLU in the published weights."""
 
     def __init__(self, config: ModelConfig, name: str):
         super().__init__()

@@ -50,7 +50,7 @@ class MultiTokenPrediction(Block):
     """V3's MTP module (section 2.2): from the main model's state at position i and the token at i+1, the token at i+2.
 
     Embedding and head are the main model's. The concatenation is [embedding, hidden], the order of the released
-    weights; the paper writes the other (trap 15).
+    weights; the paper writes the other (V3, eq. 21).
     """
 
     def __init__(self, config: ModelConfig):

@@ -45,7 +45,7 @@ def published_parts(name: str, config: ModelConfig) -> list[tuple[str, tuple]]:
 
 
 def published_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the model under its published name; the correction bias stays float32 (trap 6)."""
+    """Every tensor of the model under its published name."""
     tied = model.config.tie_word_embeddings
     for name, tensor in model.state_dict().items():
         if tied and name == "lm_head.weight":
@@ -119,7 +119,7 @@ def load_model(folder: Path, dtype: torch.dtype | None = torch.float32, compute_
         if keep_fp8 and config.quantization_config is not None and is_quantised(parts[0][0]):
             _keep(model, name, parts, reader, device)
             continue
-        wanted = torch.float32 if name.endswith("e_score_correction_bias") else dtype  # trap 6
+        wanted = torch.float32 if name.endswith("e_score_correction_bias") else dtype  # as stored
         state[name] = reader.tensor(parts, target.shape, wanted, device)
     model.load_state_dict(state, assign=True, strict=False)
     if config.tie_word_embeddings:

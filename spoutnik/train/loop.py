@@ -143,7 +143,7 @@ def train(model: Transformer, optimiser: Optimiser, schedule: Schedule, stage: s
     """Runs `schedule.steps` steps; returns the log (a row per step) and the bill.
 
     step_gradient(step) returns the gradient, the metrics to log and what it cost. The correction biases move once per
-    optimiser step, by the loads of the whole batch (V3 section 2.1.2; trap 17).
+    optimiser step, by the loads of the whole batch (V3, section 2.1.2).
 
     Raises:
         RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
