@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from spoutnik.engine.llm import LLM
 from spoutnik.errors import UserError
-from spoutnik.evals.protocol import EvaluationSettings, Graded, accuracy_of, grade, held_out_problems, summarise
+from spoutnik.evals.protocol import EvaluationSettings, Graded, accuracy_of, grade, held_out_problems, summarize
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.files import read_json, read_jsonl
 from spoutnik.loading import load_tokenizer
@@ -64,7 +64,7 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
         problems = held_out_problems(trained_families(folder), limit or 48)
         count = len(problems) * samples
         graded = grade(llm, tokenizer, problems, settings, seed, on_progress=on_progress)
-        summary = summarise(graded)
+        summary = summarize(graded)
         scores = {"all families pass@1": summary["accuracy"]} | summary["families"]
     else:
         pairs = gym_problems(bench.removeprefix("gym-"), limit or 200, seed)

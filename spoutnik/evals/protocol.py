@@ -108,7 +108,7 @@ def accuracy_of(graded: Sequence[Sequence[Graded]]) -> dict[str, float]:
     return {"mean": mean, "low": low, "high": high, "problems": len(graded), "samples": sum(map(len, graded))}
 
 
-def summarise(graded: Sequence[Sequence[Graded]]) -> dict:
+def summarize(graded: Sequence[Sequence[Graded]]) -> dict:
     """One row of the stage table: accuracy per family and over families, thought length, form, language, reflection."""
     families: dict[str, list[Sequence[Graded]]] = {}
     for row in graded:

@@ -12,7 +12,7 @@ from spoutnik.model.attention import rotary_attention
 from spoutnik.model.cache import Cache
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.layers import Linear, RMSNorm
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.model.rope import rotate_interleaved, softmax_scale
 
 
@@ -49,7 +49,7 @@ class MLA(nn.Module):
         """What the cache keeps of a token: (t, c + r)."""
         return torch.cat([c, rotate_interleaved(k_pe, rotary)], dim=-1)
 
-    def forward(self, x: Tensor, rotary: Tensor, packing: Packing, entries: list[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, rotary: Tensor, sequences: PackedSequences, entries: list[Tensor] | None = None) -> Tensor:
         """The expanded form, for training and prefill: x (t, hidden) to (t, hidden). The cache entries (t, cache_width) are
         appended to `entries` where one is given."""
         config = self.config
@@ -58,7 +58,7 @@ class MLA(nn.Module):
             entries.append(self._entry(c, k_pe, rotary))
         kv = self.kv_b_proj(c).unflatten(-1, (config.num_attention_heads, -1))
         k_nope, v = kv.split([config.qk_nope_head_dim, config.v_head_dim], dim=-1)
-        out = rotary_attention(self._queries(x), k_nope, k_pe[:, None], v, rotary, packing, self.scale, interleaved=True)
+        out = rotary_attention(self._queries(x), k_nope, k_pe[:, None], v, rotary, sequences, self.scale, interleaved=True)
         return self.o_proj(out.flatten(1))
 
     def decode(self, x: Tensor, rotary: Tensor, cache: Cache, layer: int) -> Tensor:

@@ -31,7 +31,7 @@ from spoutnik.train.settings import LanguageModelSettings
 
 TYPICAL_LENGTH = 0.35  # of max_tokens
 _PROMPT, _TRACE = 32, 90  # tokens: a prompt, a prompt with its trace
-_OPTIMISER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
+_OPTIMIZER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
 _COMPILED_BYTES = 270_000  # of one compiled product in one cache (docs/results.md)
 
 
@@ -144,7 +144,7 @@ def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None,
             seconds = trained / speed.train + generated / speed.generate
             counts = account(config)
             memory = (speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES
-                      + _OPTIMISER_BYTES * (counts.total_parameters + counts.mtp_parameters))
+                      + _OPTIMIZER_BYTES * (counts.total_parameters + counts.mtp_parameters))
         else:
             trained = generated = 0
         planned.append(PlannedStage(name, stage.kind, statuses[name], list(stage.inputs.values()), trained, generated,

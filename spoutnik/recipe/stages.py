@@ -10,7 +10,7 @@ from torch import nn
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.evals.protocol import EvaluationSettings, PromptStyle, grade, held_out_problems, sample_rows, summarise
+from spoutnik.evals.protocol import EvaluationSettings, PromptStyle, grade, held_out_problems, sample_rows, summarize
 from spoutnik.files import write_json, write_jsonl
 from spoutnik.hardware import compute_dtype, machine, peak_memory
 from spoutnik.model.accounting import account
@@ -172,11 +172,11 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
         progress(min(done[0], total), total, done[1], "")
 
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, on_progress=on_progress)
-    evaluation = summarise(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
+    evaluation = summarize(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
     if style == "chat":
         evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
     else:  # what the base could do if asked the right way: RL can bring out what is there
-        book = summarise(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))
+        book = summarize(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
     seconds, core_seconds = watch.lap()
     evaluation["bill"] = vars(Cost(seconds, core_seconds, tokens_generated=evaluation["tokens"]))

@@ -26,7 +26,7 @@ from spoutnik.tasks.general import GeneralPrompt, sample_general
 from spoutnik.tasks.language import reflection_count
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack
+from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import (
     PolicyLoss,
@@ -50,7 +50,7 @@ class RewardSettings(Settings):
 
 
 class GRPOSettings(TrainSettings):
-    """steps: optimiser steps, one per batch of rollouts: prompts_per_step x group_size completions. general_share of the
+    """steps: optimizer steps, one per batch of rollouts: prompts_per_step x group_size completions. general_share of the
     prompts, from step share `general_from` on, are judged by the reward model instead of by rules (R1's last stage: general
     data only at the end, or it is hacked)."""
 
@@ -170,7 +170,7 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[Pol
     batches = []
     for chosen in micro_batches([len(d.ids) for d in documents], settings.micro_batch_tokens, cores()):
         size = lengths[chosen]
-        batches.append(PolicyBatch(pack(documents, chosen),
+        batches.append(PolicyBatch(pack_documents(documents, chosen),
                                    torch.stack([rows[i][0] for i in chosen]).repeat_interleave(size),
                                    weights[chosen].repeat_interleave(size), torch.cat([rows[i][1] for i in chosen])))
     return batches, wasted
@@ -186,7 +186,7 @@ def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], paramete
 
     def loss_of(batch: PolicyBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
         packed = batch.packed
-        hidden = model.hidden(packed.input_ids, packed.packing, trace)
+        hidden = model.hidden(packed.input_ids, packed.sequences, trace)
         log_probs, entropy = token_log_probs(hidden[packed.positions], model.lm_head.weight, packed.targets,
                                              settings.temperature)
         loss, clipped = policy_loss(log_probs, batch.sampler_log_probs, batch.advantages, batch.weights, options,
@@ -208,7 +208,7 @@ def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperatu
     """The same batches with the reference model's log-probabilities."""
     def one(batch: PolicyBatch) -> PolicyBatch:
         packed = batch.packed
-        hidden = model.hidden(packed.input_ids, packed.packing)
+        hidden = model.hidden(packed.input_ids, packed.sequences)
         log_probs, _ = token_log_probs(hidden[packed.positions], model.lm_head.weight, packed.targets, temperature)
         return PolicyBatch(packed, batch.advantages, batch.weights, batch.sampler_log_probs, log_probs)
 
@@ -225,7 +225,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
     """
     if model.mtp is not None:  # post-training leaves the MTP module alone, as R1 did
         model.mtp.requires_grad_(False)
-    optimiser = settings.make_optimiser(model)
+    optimizer = settings.make_optimizer(model)
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         problems = step_prompts(settings, families, seed, stage, step, scorer is not None)
@@ -233,7 +233,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
         batches, wasted = policy_batches(rollouts, settings)
         if settings.kl_coefficient:
             batches = with_reference(reference, batches, settings.temperature)
-        gradient = policy_gradient(model, batches, optimiser.parameters, settings)
+        gradient = policy_gradient(model, batches, optimizer.parameters, settings)
         metrics = dict.fromkeys(("loss", "clipped", "entropy", "mismatch_kl"), 0.0) | rollouts.metrics | gradient.metrics
         refuse_mismatch(stage, step, metrics.get("mismatch_kl", 0.0), settings.max_mismatch_kl)
         metrics["zero_variance"] = 1 - float(has_variance(rollouts.rewards).float().mean())
@@ -242,7 +242,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
         metrics["tokens"] = generated
         return gradient, metrics, Cost(tokens_trained=trained, tokens_generated=generated, tokens_wasted=wasted)
 
-    return train(model, optimiser, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
+    return train(model, optimizer, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
                  settings.bias_update_speed)
 
 

@@ -1,7 +1,7 @@
 """The step loop every trained stage shares: gradients over all cores, checkpoints, resume, and when to stop.
 
 A step is a function of (seed, step number, weights): what is read or sampled at step 7 is the same whether or not the
-process died at step 6. So a checkpoint needs weights, optimiser state and a step number, and a resumed stage ends with
+process died at step 6. So a checkpoint needs weights, optimizer state and a step number, and a resumed stage ends with
 the same bytes.
 """
 
@@ -21,7 +21,7 @@ from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.parallel import on_all_cores
-from spoutnik.train.optimizer import Optimiser, Schedule
+from spoutnik.train.optimizer import Optimizer, Schedule
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Progress(Protocol):
 
 @dataclass
 class Gradient:
-    """The sum over micro-batches: gradients in the order of the optimiser's parameters (none where there was no
+    """The sum over micro-batches: gradients in the order of the optimizer's parameters (none where there was no
     micro-batch), summed metrics, router loads."""
 
     gradients: list[Tensor]
@@ -95,14 +95,14 @@ class Checkpoints:
     def latest(self) -> Path:
         return self.folder / "checkpoint"
 
-    def save(self, step: int, model: nn.Module, optimiser: Optimiser, log: list[dict], bill: Cost) -> None:
+    def save(self, step: int, model: nn.Module, optimizer: Optimizer, log: list[dict], bill: Cost) -> None:
         """Writes beside the last checkpoint, then takes its place: one of the two is always whole."""
         fresh, old = self.folder / "checkpoint.new", self.folder / "checkpoint.old"
         remove_folder(fresh)
         if self.latest.exists():  # else the old one is all there is
             remove_folder(old)
         save_tensors(fresh / "weights.safetensors", model.state_dict())
-        save_tensors(fresh / "optimiser.safetensors", optimiser.tensors())
+        save_tensors(fresh / "optimiser.safetensors", optimizer.tensors())
         write_jsonl(fresh / "log.jsonl", log)
         write_json(fresh / "state.json", {"step": step, "bill": vars(bill)})
         if self.latest.exists():
@@ -110,13 +110,13 @@ class Checkpoints:
         install_folder(fresh, self.latest)
         remove_folder(old)
 
-    def load(self, model: nn.Module, optimiser: Optimiser) -> tuple[int, list[dict], Cost] | None:
-        """Restores the last checkpoint into model and optimiser; None where there is none."""
+    def load(self, model: nn.Module, optimizer: Optimizer) -> tuple[int, list[dict], Cost] | None:
+        """Restores the last checkpoint into model and optimizer; None where there is none."""
         folder = self.latest if self.latest.exists() else self.folder / "checkpoint.old"
         if not folder.exists():
             return None
         model.load_state_dict(load_tensors(folder / "weights.safetensors"), strict=False)
-        optimiser.load_tensors(load_tensors(folder / "optimiser.safetensors"))
+        optimizer.load_tensors(load_tensors(folder / "optimiser.safetensors"))
         try:
             log, state = read_jsonl(folder / "log.jsonl"), read_json(folder / "state.json")
         except UserError as error:
@@ -137,18 +137,18 @@ class Stopwatch:
         return passed
 
 
-def train(model: Transformer, optimiser: Optimiser, schedule: Schedule, stage: str,
+def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: str,
           step_gradient: Callable[[int], tuple[Gradient, dict[str, float], Cost]], checkpoints: Checkpoints,
           progress: Progress, bias_update_speed: float = 0.0) -> tuple[list[dict], Cost]:
     """Runs `schedule.steps` steps; returns the log (a row per step) and the bill.
 
     step_gradient(step) returns the gradient, the metrics to log and what it cost. The correction biases move once per
-    optimiser step, by the loads of the whole batch (V3, section 2.1.2).
+    optimizer step, by the loads of the whole batch (V3, section 2.1.2).
 
     Raises:
         RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
     """
-    resumed = checkpoints.load(model, optimiser)
+    resumed = checkpoints.load(model, optimizer)
     start, log, bill = resumed or (0, [], Cost())
     routers = model.routers if isinstance(model, Transformer) else {}
     watch, last_save = Stopwatch(), time.perf_counter()
@@ -156,7 +156,7 @@ def train(model: Transformer, optimiser: Optimiser, schedule: Schedule, stage: s
         gradient, metrics, cost = step_gradient(step)
         refuse_divergence(stage, step, metrics["loss"], gradient.gradients, log, checkpoints)
         # A step that taught nothing leaves the weights alone: momentum and decay would move them all the same.
-        metrics["grad_norm"] = optimiser.step(gradient.gradients, schedule.factor(step)) if gradient.gradients else 0.0
+        metrics["grad_norm"] = optimizer.step(gradient.gradients, schedule.factor(step)) if gradient.gradients else 0.0
         for name, load in gradient.loads.items():
             if bias_update_speed and routers[name].biased:
                 routers[name].move_bias(load, bias_update_speed)
@@ -164,11 +164,11 @@ def train(model: Transformer, optimiser: Optimiser, schedule: Schedule, stage: s
             metrics["max_load"] = max(float(load.max() / load.float().mean()) for load in gradient.loads.values())
         seconds, core_seconds = watch.lap()
         bill = bill + cost + Cost(seconds, core_seconds)
-        log.append({"step": step, "seconds": round(bill.seconds, 3), "lr": optimiser.peak * schedule.factor(step)}
+        log.append({"step": step, "seconds": round(bill.seconds, 3), "lr": optimizer.peak * schedule.factor(step)}
                    | {key: round(value, 6) for key, value in metrics.items()})
         progress(step + 1, schedule.steps, bill.tokens_trained + bill.tokens_generated, headline(metrics))
         if time.perf_counter() - last_save > checkpoints.every_seconds and step + 1 < schedule.steps:
-            checkpoints.save(step + 1, model, optimiser, log, bill)
+            checkpoints.save(step + 1, model, optimizer, log, bill)
             last_save = time.perf_counter()
     return log, bill
 

@@ -127,7 +127,7 @@ def has_variance(rewards: Tensor) -> Tensor:
 def token_weights(lengths: Tensor, how: str, max_tokens: int) -> Tensor:
     """(R,) the weight of each token of a completion, such that the loss is a plain sum over the *global* batch.
 
-    Computed once over all completions of an optimiser step and handed to every micro-batch, so that the split into
+    Computed once over all completions of an optimizer step and handed to every micro-batch, so that the split into
     micro-batches changes nothing.
     """
     count = max(len(lengths), 1)

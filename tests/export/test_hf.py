@@ -1,4 +1,4 @@
-"""Folders that transformers loads: the same logits, the same bits, the same token ids, sharded, and dequantised."""
+"""Folders that transformers loads: the same logits, the same bits, the same token ids, sharded, and dequantized."""
 
 import json
 
@@ -15,8 +15,8 @@ from spoutnik.export.writer import export
 from spoutnik.files import read_json
 from spoutnik.model.checkpoint import Checkpoint, read_header
 from spoutnik.model.config import ARCHITECTURES
-from spoutnik.model.fp8 import quantise
-from spoutnik.model.layout import SCALE, is_quantised
+from spoutnik.model.fp8 import quantize
+from spoutnik.model.layout import SCALE, is_quantized
 from spoutnik.model.weights import Reader, load_model
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -102,11 +102,11 @@ def test_numbers_too_large_for_float16_are_refused(checkpoint, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_an_fp8_checkpoint_is_kept_or_dequantised(checkpoint, tmp_path):
+def test_an_fp8_checkpoint_is_kept_or_dequantized(checkpoint, tmp_path):
     folder = checkpoint(tiny.DEEPSEEK, torch.float32)
     tensors = load_file(folder / "model.safetensors")
-    for name in [name for name in tensors if is_quantised(name)]:
-        tensors[name], tensors[name + SCALE] = quantise(tensors[name])
+    for name in [name for name in tensors if is_quantized(name)]:
+        tensors[name], tensors[name + SCALE] = quantize(tensors[name])
     save_file(tensors, folder / "model.safetensors")
     fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
     (folder / "config.json").write_text(json.dumps(read_json(folder / "config.json") | {"quantization_config": fp8}))

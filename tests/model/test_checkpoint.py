@@ -1,6 +1,6 @@
 """Everything that can be wrong with a checkpoint's files is a sentence, said from the headers alone.
 
-(Missing tensors and shards, other shapes, truncated files: test_weights.py. Other quantisations: test_fp8.py.)
+(Missing tensors and shards, other shapes, truncated files: test_weights.py. Other quantizations: test_fp8.py.)
 """
 
 import json

@@ -35,7 +35,7 @@ ARITHMETIC = ["arithmetic"]
 
 def settings(**changes) -> GRPOSettings:
     return GRPOSettings(**{"steps": 4, "prompts_per_step": 3, "group_size": 4, "max_tokens": 8, "learning_rate": 0.02,
-                           "optimiser": "adamw", "warmup": 0, "weight_decay": 0.0, "balance_loss_alpha": 0.0,
+                           "optimizer": "adamw", "warmup": 0, "weight_decay": 0.0, "balance_loss_alpha": 0.0,
                            "bias_update_speed": 0.0} | changes)
 
 
@@ -202,7 +202,7 @@ def test_the_reward_rises_within_a_few_steps(base, tokenizer, likes_even, tmp_pa
 
 
 def test_a_run_killed_and_run_again_ends_with_the_same_bytes(tokenizer, likes_even, tmp_path):
-    chosen = settings(steps=6, optimiser="muon", balance_loss_alpha=0.01, bias_update_speed=0.01)
+    chosen = settings(steps=6, optimizer="muon", balance_loss_alpha=0.01, bias_update_speed=0.01)
 
     class Killed(BaseException):
         pass

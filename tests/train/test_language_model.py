@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from spoutnik.model.moe import RouterTrace
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient, take_tokens
@@ -28,7 +28,7 @@ def loss_by_hand(model):
     main = mtp = balance = 0.0
     for document in documents():
         ids = torch.tensor(document.ids)
-        trace, packing = RouterTrace(True), Packing.of([len(ids)])
+        trace, packing = RouterTrace(True), PackedSequences.of([len(ids)])
         hidden = model.hidden(ids, packing, trace)
         main += F.cross_entropy(model.logits(hidden)[document.loss_from - 1:-1], ids[document.loss_from:],
                                 reduction="sum")

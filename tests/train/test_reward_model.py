@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks.general import preference_pairs
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.reward_model import (
@@ -34,9 +34,9 @@ def test_the_score_is_read_at_each_document_s_last_token():
     made = make()
     a, b = tiny.tokens(12), tiny.tokens(20, seed=1)
     with torch.no_grad():
-        together = made(torch.cat([a, b]), Packing.of([12, 20]))
-        alone = [made(ids, Packing.of([len(ids)])) for ids in (a, b)]
-        hidden = made.backbone.hidden(a, Packing.of([12]))[-1]
+        together = made(torch.cat([a, b]), PackedSequences.of([12, 20]))
+        alone = [made(ids, PackedSequences.of([len(ids)])) for ids in (a, b)]
+        hidden = made.backbone.hidden(a, PackedSequences.of([12]))[-1]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(alone[0][0], hidden @ made.score.weight[0])
 
@@ -75,7 +75,7 @@ def test_the_loss_starts_at_ln_2_and_the_model_learns_to_prefer(tokenizer, tmp_p
 def test_the_gradient_does_not_depend_on_the_size_of_the_micro_batches(tokenizer, tmp_path):
     def weights(micro_batch_tokens):
         made = make()
-        settings = RewardModelSettings(steps=1, tokens_per_step=1200, learning_rate=0.01, optimiser="adamw",
+        settings = RewardModelSettings(steps=1, tokens_per_step=1200, learning_rate=0.01, optimizer="adamw",
                                        micro_batch_tokens=micro_batch_tokens, max_grad_norm=1e-3)
         log, _ = train_reward_model(made, tokenizer, settings, 0, "rm", Checkpoints(tmp_path / str(micro_batch_tokens)),
                                     tiny.silent)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks import FAMILIES
 from spoutnik.text.thought import read_reply
 from spoutnik.train.language_model import language_model_gradient
@@ -140,7 +140,7 @@ def test_the_prompt_s_tokens_get_no_gradient_of_their_own(tokenizer):
     made = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
     document = trace_document(ROW | {"prompt": "@@@@", "thought": "a", "answer": "b"}, tokenizer)
     step, _ = language_model_gradient(made, [document], [made.lm_head.weight], SFTSettings(learning_rate=0.1))
-    hidden = made.hidden(torch.tensor(document.ids), Packing.of([len(document.ids)]))
+    hidden = made.hidden(torch.tensor(document.ids), PackedSequences.of([len(document.ids)]))
     p = made.logits(hidden)[document.loss_from - 1:-1].softmax(-1)
     token = tokenizer.encode("@")[0]
     expected = (p[:, token, None] * hidden[document.loss_from - 1:-1]).mean(0)

@@ -20,7 +20,7 @@ from spoutnik.engine.runners.base import (
     draft_multi_step,
 )
 from spoutnik.model.cache import Cache
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.model.transformer import Transformer
 
 
@@ -68,7 +68,7 @@ class TorchRunner:
             tokens = batch.tokens[part.tokens].to(self.device)
             if part.whole:
                 packing, entries = self._packing(part), []
-                filled = torch.nn.functional.pad(tokens, (0, packing.filler))
+                filled = torch.nn.functional.pad(tokens, (0, packing.padding))
                 found = self.model.hidden(filled, packing, entries=entries)[:len(tokens)]
                 self._store_packed(part, main, entries)
             elif part.new == 1:
@@ -90,7 +90,7 @@ class TorchRunner:
             following = next_tokens[part.tokens].to(self.device)
             if part.whole:
                 packing, entries = self._packing(part), []
-                pad = (0, packing.filler)
+                pad = (0, packing.padding)
                 ahead = self.model.mtp.predict(torch.nn.functional.pad(hidden[at], (0, 0, *pad)),
                                                self.model.embed(torch.nn.functional.pad(following, pad)),
                                                self.model.rotary[packing.position_ids], packing, None, entries)[:len(at)]
@@ -109,8 +109,8 @@ class TorchRunner:
     def decode_multi_step(self, decoding: DecodeBatch, steps: int) -> MultiStepOutput:
         return decode_multi_step(self, decoding, steps)
 
-    def _packing(self, part: "_Part") -> Packing:
-        return Packing.of(part.counts.tolist(), self.device, fill=True)
+    def _packing(self, part: "_Part") -> PackedSequences:
+        return PackedSequences.of(part.counts.tolist(), self.device, pad=True)
 
     def _store_packed(self, part: "_Part", layers: range, entries: list[Tensor]) -> None:
         places = part.places.to(self.device)

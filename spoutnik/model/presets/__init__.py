@@ -1,5 +1,5 @@
 """Models by name: one JSON file each, with the keys of the published config.json, where they are published and under which
-licence. No torch in here.
+licence. Does not import torch.
 
 DeepSeek-R1 has DeepSeek-V3's shape: 671 billion parameters, 37 billion of them at work for a token, and the MIT licence.
 (236 and 21 billion, which some articles ascribe to it, are DeepSeek-V2's.)
