@@ -15,10 +15,9 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.evals.statistics import mean_interval
-from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, sample
+from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, accuracy_reward, sample
 from spoutnik.tasks.corpus import BOOK, FORUM, Layout
 from spoutnik.tasks.language import language_consistency, reflection_count
-from spoutnik.tasks.rewards import accuracy_reward
 from spoutnik.text.thought import Reply, opens_thought, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.rollouts import chat_prompts

@@ -100,24 +100,9 @@ def chain_drill(rng: random.Random, language: str) -> str:
     return f"{' > '.join(rest)}. {' > '.join(pair)}. {' > '.join(chain)}."
 
 
-DRILLS: tuple[Drill, ...] = (
-    sum_drill,
-    sum_drill,
-    difference_drill,
-    difference_drill,
-    product_drill,
-    product_drill,
-    division_drill,
-    division_drill,
-    power_drill,
-    weekday_drill,
-    month_drill,
-    week_drill,
-    spelling_drill,
-    spelling_drill,
-    backwards_drill,
-    chain_drill,
-)  # named twice: twice as frequent, because the procedures lean on them the most
+DRILLS: tuple[Drill, ...] = (  # named twice: twice as frequent, because the procedures lean on them the most
+    sum_drill, sum_drill, difference_drill, difference_drill, product_drill, product_drill, division_drill, division_drill,
+    power_drill, weekday_drill, month_drill, week_drill, spelling_drill, spelling_drill, backwards_drill, chain_drill)
 FACTS_PER_DOCUMENT = (4, 8)
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.model.transformer import Transformer
-from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, sample
+from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, accuracy_reward, sample
 from spoutnik.tasks.language import language_consistency
-from spoutnik.tasks.rewards import accuracy_reward
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 

@@ -5,7 +5,7 @@ import random
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import clean
 from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
-from spoutnik.tasks.steps import near_miss, product_steps, repair_or_plain, slip_position, sum_steps
+from spoutnik.tasks.steps import product_steps, repair_or_plain, slip_position, sum_steps, write_step
 
 TEXT = {
     "en": {
@@ -125,9 +125,7 @@ def _weigh(value: int, base: int, rng: random.Random, language: str) -> list[str
         product = digit * weight
         steps = product_steps(digit, weight)
         sentences += [f"{left} = {result}." for left, result in steps[:-1]]
-        left, result = steps[-1]
-        wrong = f"{left} = {near_miss(rng, result)}"
-        sentences.append(repair_or_plain(f"{left} = {result}", wrong, rng, language, index == slip_at))
+        sentences.append(write_step(steps[-1], rng, language, index == slip_at))
         if index and product:
             sentences += [f"{left} = {result}." for left, result in sum_steps(total, "+", product)]
         total, weight = total + product, weight * base

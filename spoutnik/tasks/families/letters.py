@@ -36,7 +36,7 @@ TEXT = {
         "so": "Donc {answer}.",
     },
 }
-# Wanted counts and their weights: no constant answer wins much more than one time in four.
+# Counts of the letter and their weights: no constant answer wins much more than one time in four.
 COUNTS = {1: ((0, 1, 2, 3, 4), (20, 24, 24, 22, 10)), 3: ((0, 1, 2, 3, 4, 5), (12, 20, 22, 22, 16, 8))}
 
 
@@ -55,15 +55,15 @@ class Letters:
             prompt = rng.choice(TEXT[language]["reverse"]).format(word=chosen)
             return Problem(self.name, level, language, prompt, chosen[::-1], {"reverse": chosen})
         if level == 1:
-            wanted = rng.choices(*COUNTS[1])[0]
-            drawn, letter = word_with_count(rng, 5, 7, wanted)
+            count = rng.choices(*COUNTS[1])[0]
+            drawn, letter = word_with_count(rng, 5, 7, count)
             return self.pose([drawn], letter, level, language, rng)
-        wanted = rng.choices(*COUNTS[3])[0]
+        count = rng.choices(*COUNTS[3])[0]
         while True:
             size = rng.choice((2, 3))
-            first, letter = word_with_count(rng, 3, 6, rng.randint(0, min(wanted, 3)))
+            first, letter = word_with_count(rng, 3, 6, rng.randint(0, min(count, 3)))
             words = [first, *(word(rng, 3, 6) for _ in range(size - 1))]
-            if sum(drawn.count(letter) for drawn in words) == wanted:
+            if sum(drawn.count(letter) for drawn in words) == count:
                 rng.shuffle(words)
                 return self.pose(words, letter, level, language, rng)
 
