@@ -1,12 +1,12 @@
 """GRPO with verifiable rewards (DeepSeekMath section 4; R1 section 2.2): reasoning RL, and RL for all scenarios.
 
-A step: sample G completions for each prompt, judge them, turn rewards into advantages within the group, take one
+A step: sample G completions for each prompt, grade them, turn rewards into advantages within the group, take one
 gradient step. On-policy, so the ratio starts at 1 by construction: the sampler recorded its log-probabilities, the
 trainer computes them again with the same modules, and the difference (bfloat16 rounding) is measured at every step.
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,7 +51,7 @@ class RewardSettings(Settings):
 
 class GRPOSettings(TrainSettings):
     """steps: optimizer steps, one per batch of rollouts: prompts_per_step x group_size completions. general_share of the
-    prompts, from step share `general_from` on, are judged by the reward model instead of by rules (R1's last stage: general
+    prompts, from step share `general_from` on, are scored by the reward model instead of by rules (R1's last stage: general
     data only at the end, or it is hacked)."""
 
     steps: int = Field(gt=0)
@@ -95,16 +95,16 @@ def roll_out(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem | Genera
     prompts = chat_prompts([p.prompt for p in problems], tokenizer)
     params = SamplingParams(n=settings.group_size, temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
     groups = [output.outputs for output in llm.generate(prompts, params, seed=seed)]
-    return judge_rollouts(prompts, groups, problems, tokenizer, settings, scorer)
+    return grade_rollouts(prompts, groups, problems, tokenizer, settings, scorer)
 
 
-def judge_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]],
+def grade_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]],
                    problems: Sequence[Problem | GeneralPrompt], tokenizer: Tokenizer, settings: GRPOSettings,
                    scorer: Scorer | None) -> Rollouts:
-    """Rules judge problems; the reward model judges general prompts, on the answer alone (R1 section 3.1)."""
+    """Rules grade problems; the reward model scores general prompts, by the answer alone (R1 section 3.1)."""
     weights = settings.rewards
     rewards = torch.zeros(len(groups), settings.group_size)
-    judged, general, well_formed = [], [], 0
+    graded, general, well_formed = [], [], 0
     for row, (problem, group) in enumerate(zip(problems, groups)):
         for column, completion in enumerate(group):
             if isinstance(problem, GeneralPrompt):
@@ -113,19 +113,19 @@ def judge_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
                 if reply.well_formed:
                     general.append((row, column, problem.prompt, reply.answer))
             else:
-                verdict = grade(problem, completion, tokenizer)
-                judged.append(verdict)
-                reply = verdict.reply
-                rewards[row, column] = (weights.accuracy * verdict.accuracy + weights.format * reply.well_formed
-                                        + weights.language * verdict.language * reply.well_formed)
+                grades = grade(problem, completion, tokenizer)
+                graded.append(grades)
+                reply = grades.reply
+                rewards[row, column] = (weights.accuracy * grades.accuracy + weights.format * reply.well_formed
+                                        + weights.language * grades.language * reply.well_formed)
             well_formed += reply.well_formed
     count = sum(len(group) for group in groups)
     metrics = {"reward": float(rewards.mean()), "well_formed": well_formed / count,
                "truncated": sum(not c.finished for group in groups for c in group) / count}
-    if judged:
-        metrics |= {"accuracy": _mean(v.accuracy for v in judged), "language": _mean(v.language for v in judged),
-                    "thought_tokens": _mean(v.reply.thought_tokens for v in judged),
-                    "reflections": _mean(reflection_count(v.reply.thought) for v in judged)}
+    if graded:
+        metrics |= {"accuracy": _mean(g.accuracy for g in graded), "language": _mean(g.language for g in graded),
+                    "thought_tokens": _mean(g.reply.thought_tokens for g in graded),
+                    "reflections": _mean(reflection_count(g.reply.thought) for g in graded)}
     if general:
         scores = scorer([(prompt, answer) for _, _, prompt, answer in general])
         for (row, column, _, _), score in zip(general, scores):
@@ -134,7 +134,7 @@ def judge_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
     return Rollouts(prompts, groups, rewards, metrics)
 
 
-def _mean(values) -> float:
+def _mean(values: Iterable[float]) -> float:
     values = list(values)
     return sum(values) / max(len(values), 1)
 
@@ -152,12 +152,12 @@ class PolicyBatch:
 
 
 def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[PolicyBatch], int]:
-    """Micro-batches of one step, and how many generated tokens teach nothing (groups without variance)."""
+    """Micro-batches of one step, and the number of generated tokens that carry no gradient (groups without variance)."""
     advantages = group_advantages(rollouts.rewards, settings.std_normalisation)
-    kept = has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
+    trained = has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
     documents, rows, wasted = [], [], 0
-    for prompt, group, group_advantage, keep in zip(rollouts.prompts, rollouts.groups, advantages, kept.tolist()):
-        if not keep:
+    for prompt, group, group_advantage, is_trained in zip(rollouts.prompts, rollouts.groups, advantages, trained.tolist()):
+        if not is_trained:
             wasted += sum(len(c.token_ids) for c in group)
             continue
         for completion, advantage in zip(group, group_advantage):

@@ -3,7 +3,7 @@
 Shared by pretraining, both SFT stages and distillation: they differ in where documents come from.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -61,14 +61,14 @@ def train_language_model(model: Transformer, documents_of: Callable[[int], Seque
     optimizer = settings.make_optimizer(model)
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
-        gradient, bill = language_model_gradient(model, documents_of(step), optimizer.parameters, settings)
-        return gradient, dict(gradient.metrics), bill
+        gradient, cost = language_model_gradient(model, documents_of(step), optimizer.parameters, settings)
+        return gradient, dict(gradient.metrics), cost
 
     return train(model, optimizer, settings.make_schedule(steps), stage, step_gradient, checkpoints, progress,
                  settings.bias_update_speed)
 
 
-def take_tokens(documents, tokens: int, max_length: int) -> list[Document]:
+def take_tokens(documents: Iterable[Document], tokens: int, max_length: int) -> list[Document]:
     """Documents from an iterator until they hold `tokens` tokens; longer ones than `max_length` are cut."""
     taken, total = [], 0
     for document in documents:

@@ -1,4 +1,4 @@
-"""The step loop every trained stage shares: gradients over all cores, checkpoints, resume, and when to stop.
+"""The training loop of every trained stage: gradients over all cores, checkpoints, resume, divergence.
 
 A step is a function of (seed, step number, weights): what is read or sampled at step 7 is the same whether or not the
 process died at step 6. So a checkpoint needs weights, optimizer state and a step number, and a resumed stage ends with
@@ -41,7 +41,7 @@ class Cost:
 
 
 class Progress(Protocol):
-    """Where a stage tells how far it is: a bar in the terminal, or nothing in tests."""
+    """Called after each step of a stage's work: a bar in the terminal, or nothing in tests."""
 
     def __call__(self, done: int, total: int, tokens: int, note: str) -> None: ...
 
@@ -86,7 +86,7 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where a stage in progress keeps its last good state, and how often it writes it."""
+    """The last good state of a stage in progress: its folder, and how often it is written."""
 
     folder: Path
     every_seconds: float = 30.0
@@ -95,7 +95,7 @@ class Checkpoints:
     def latest(self) -> Path:
         return self.folder / "checkpoint"
 
-    def save(self, step: int, model: nn.Module, optimizer: Optimizer, log: list[dict], bill: Cost) -> None:
+    def save(self, step: int, model: nn.Module, optimizer: Optimizer, log: list[dict], cost: Cost) -> None:
         """Writes beside the last checkpoint, then takes its place: one of the two is always whole."""
         fresh, old = self.folder / "checkpoint.new", self.folder / "checkpoint.old"
         remove_folder(fresh)
@@ -104,7 +104,7 @@ class Checkpoints:
         save_tensors(fresh / "weights.safetensors", model.state_dict())
         save_tensors(fresh / "optimiser.safetensors", optimizer.tensors())
         write_jsonl(fresh / "log.jsonl", log)
-        write_json(fresh / "state.json", {"step": step, "bill": vars(bill)})
+        write_json(fresh / "state.json", {"step": step, "bill": vars(cost)})
         if self.latest.exists():
             self.latest.rename(old)
         install_folder(fresh, self.latest)
@@ -140,7 +140,7 @@ class Stopwatch:
 def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: str,
           step_gradient: Callable[[int], tuple[Gradient, dict[str, float], Cost]], checkpoints: Checkpoints,
           progress: Progress, bias_update_speed: float = 0.0) -> tuple[list[dict], Cost]:
-    """Runs `schedule.steps` steps; returns the log (a row per step) and the bill.
+    """Runs `schedule.steps` steps; returns the log (a row per step) and the cost.
 
     step_gradient(step) returns the gradient, the metrics to log and what it cost. The correction biases move once per
     optimizer step, by the loads of the whole batch (V3, section 2.1.2).
@@ -149,7 +149,7 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
         RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
     """
     resumed = checkpoints.load(model, optimizer)
-    start, log, bill = resumed or (0, [], Cost())
+    start, log, total = resumed or (0, [], Cost())
     routers = model.routers if isinstance(model, Transformer) else {}
     watch, last_save = Stopwatch(), time.perf_counter()
     for step in range(start, schedule.steps):
@@ -163,14 +163,14 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
         if gradient.loads:
             metrics["max_load"] = max(float(load.max() / load.float().mean()) for load in gradient.loads.values())
         seconds, core_seconds = watch.lap()
-        bill = bill + cost + Cost(seconds, core_seconds)
-        log.append({"step": step, "seconds": round(bill.seconds, 3), "lr": optimizer.peak * schedule.factor(step)}
+        total = total + cost + Cost(seconds, core_seconds)
+        log.append({"step": step, "seconds": round(total.seconds, 3), "lr": optimizer.peak * schedule.factor(step)}
                    | {key: round(value, 6) for key, value in metrics.items()})
-        progress(step + 1, schedule.steps, bill.tokens_trained + bill.tokens_generated, headline(metrics))
+        progress(step + 1, schedule.steps, total.tokens_trained + total.tokens_generated, headline(metrics))
         if time.perf_counter() - last_save > checkpoints.every_seconds and step + 1 < schedule.steps:
-            checkpoints.save(step + 1, model, optimizer, log, bill)
+            checkpoints.save(step + 1, model, optimizer, log, total)
             last_save = time.perf_counter()
-    return log, bill
+    return log, total
 
 
 def headline(metrics: dict[str, float]) -> str:
@@ -190,8 +190,8 @@ def refuse_divergence(stage: str, step: int, loss: float, gradients: list[Tensor
     exploded = len(usual) >= 20 and abs(loss) > 20 * max(usual[len(usual) // 2], 1.0)
     if finite and not exploded:
         return
-    kept = f"the last good checkpoint is kept in {checkpoints.latest}" if checkpoints.latest.exists() else \
+    remains = f"the last good checkpoint is kept in {checkpoints.latest}" if checkpoints.latest.exists() else \
         "there was no checkpoint yet"
     what = "is not a finite number" if not finite else "exploded"
-    raise RunError(f"{stage}: the loss {what} at step {step} (loss {loss:.4g}); {kept}. "
+    raise RunError(f"{stage}: the loss {what} at step {step} (loss {loss:.4g}); {remains}. "
                    "Lower learning_rate (or max_grad_norm) of this stage in the recipe and run again.")

@@ -46,7 +46,7 @@ class RewardModel(nn.Module):
 
 
 def scored_document(prompt: str, answer: str, tokenizer: Tokenizer) -> Document:
-    """Prompt, an empty thought and the answer: the thought is not judged."""
+    """Prompt, an empty thought and the answer: the thought is not scored."""
     ids = tokenizer.chat_ids([{"role": "user", "content": prompt}]) + tokenizer.completion_ids("", answer)
     return Document(ids, loss_from=len(ids) - 1)
 

@@ -1,4 +1,4 @@
-"""What every trained stage can be told, checked strictly. A method's own settings extend these in its own file."""
+"""Settings of every trained stage, checked strictly. A method's own settings extend these in its own file."""
 
 from typing import Literal
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from spoutnik.files import write_json, write_jsonl
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.report import summary, write_report
-from spoutnik.recipe.table import as_json, best_values, count, duration, families_of, print_table, rows
+from spoutnik.recipe.table import as_json, best_values, count, families_of, print_table, rows
+from spoutnik.units import duration
 
 FAMILIES = ["countdown", "arithmetic", "equations", "bases", "letters", "ordering", "liars", "calendar"]
 HOSTILE = '<script>alert("x")</script> & \x0e\x1b[31m'

@@ -16,23 +16,17 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.files import sha256_file
 from spoutnik.locate import locate
 from spoutnik.recipe import run as running
-from spoutnik.recipe import stages
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
-from spoutnik.train import pretrain, reject
+from spoutnik.train import reject
 
 TINY = Path(__file__).with_name("tiny.yaml")
-
-
-@pytest.fixture(autouse=True)
-def small_tokenizer(monkeypatch):
-    monkeypatch.setattr(stages, "train_tokenizer", lambda seed, size: pretrain.train_tokenizer(seed, size, 300))
 
 
 @pytest.fixture
 def keep_everything(monkeypatch):
     """An untrained model is never right; the stages after rejection sampling still need traces."""
-    monkeypatch.setattr(reject, "select", lambda judged, settings: list(judged))
+    monkeypatch.setattr(reject, "select", lambda completions, settings: list(completions))
 
 
 def edited(tmp_path: Path, change) -> Path:
@@ -180,6 +174,21 @@ def test_a_folder_that_is_no_run_is_not_filled(tmp_path):
 def test_a_stage_that_keeps_nothing_says_so(tmp_path):
     with pytest.raises(RunError, match="nothing to learn from"):
         run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="rejection")
+
+
+def test_settings_younger_than_the_shipped_bases_leave_their_keys_alone(tmp_path):
+    """Without a change of the keys, what ships and what users have made is found again."""
+    path = Path(__file__).parents[2] / "recipes" / "nano.yaml"
+    statuses = running.stage_status(load_recipe(path), path, tmp_path, ["base", "student_base", "cold_start"], set())
+    assert statuses == {"base": "prebuilt", "student_base": "prebuilt", "cold_start": "to make"}
+    older = tmp_path / "older.yaml"
+    older.write_text(path.read_text().replace("optimizer:", "optimiser:"))
+    both = [load_recipe(each) for each in (path, older)]
+    settings = [running.stage_settings(each, each.stages["reasoning_rl"], "nano") for each in both]
+    assert settings[0] == settings[1] and settings[0]["settings"]["optimiser"] == "adamw"
+    fewer = both[0].model_copy(update={"tokenizer_documents": 300})
+    base = [running.stage_settings(each, each.stages["base"], "nano") for each in (both[0], fewer)]
+    assert base[1] == base[0] | {"tokenizer_documents": 300}
 
 
 def test_the_shipped_recipes_are_valid():

@@ -17,8 +17,8 @@ from spoutnik.train import grpo as module
 from spoutnik.train.grpo import (
     GRPOSettings,
     Rollouts,
+    grade_rollouts,
     grpo,
-    judge_rollouts,
     policy_batches,
     policy_gradient,
     refuse_mismatch,
@@ -80,7 +80,7 @@ def test_a_reward_is_accuracy_plus_format_plus_language_each_with_its_weight(tok
     group = [worked(tokenizer, problem.answer, french), worked(tokenizer, problem.answer, english),
              worked(tokenizer, wrong, french), worked(tokenizer, problem.answer, finished=False)]
     chosen = settings(rewards={"accuracy": 1.0, "format": 0.25, "language": 0.5})
-    judged = judge_rollouts([[0]], [group], [problem], tokenizer, chosen, None)
+    judged = grade_rollouts([[0]], [group], [problem], tokenizer, chosen, None)
     assert judged.rewards.tolist() == [[1.75, 1.25, 0.75, 0.0]]
     assert judged.metrics["accuracy"] == 0.5 and judged.metrics["truncated"] == 0.25
     assert judged.metrics["well_formed"] == 0.75
@@ -97,7 +97,7 @@ def test_the_reward_model_judges_the_answers_of_general_prompts_in_their_place(t
         heard.extend(pairs)
         return [len(answer) / 100 for _, answer in pairs]
 
-    judged = judge_rollouts([[0], [0]], [group, group], [problem, general], tokenizer, settings(), scorer)
+    judged = grade_rollouts([[0], [0]], [group, group], [problem, general], tokenizer, settings(), scorer)
     assert heard == [(general.prompt, answer) for answer in ("short", "long answer", "other")]
     assert judged.rewards[1].tolist() == pytest.approx([0.15, 0.0, 0.21, 0.15])
 
@@ -184,20 +184,20 @@ def test_the_reference_model_s_log_probabilities_are_those_of_its_own_samples(to
 
 def run(folder, tokenizer, chosen, base=tiny.QWEN, progress=tiny.silent, seed=0, **others):
     made = model(base)
-    log, bill = grpo(made, tokenizer, ARITHMETIC, chosen, seed, "rl", Checkpoints(folder, 0.0), progress, **others)
-    return made, log, bill
+    log, cost = grpo(made, tokenizer, ARITHMETIC, chosen, seed, "rl", Checkpoints(folder, 0.0), progress, **others)
+    return made, log, cost
 
 
 @pytest.mark.parametrize("base", [tiny.DEEPSEEK, tiny.QWEN], ids=["deepseek", "qwen2"])
 def test_the_reward_rises_within_a_few_steps(base, tokenizer, likes_even, tmp_path):
     ends = []
     for seed in range(3):  # one run is at the mercy of a sample: the last digit of a logit decides it
-        _, log, bill = run(tmp_path / str(seed), tokenizer, settings(steps=12, group_size=8), base, seed=seed)
+        _, log, cost = run(tmp_path / str(seed), tokenizer, settings(steps=12, group_size=8), base, seed=seed)
         first, last = ([row["reward"] for row in part] for part in (log[:2], log[-3:]))
         assert sum(first) / 2 < 0.62
         ends.append(sum(last) / 3)
         assert max(row.get("mismatch_kl", 0.0) for row in log) < 1e-6  # absent where no group disagrees
-        assert bill.tokens_generated == sum(row["tokens"] for row in log) > 0
+        assert cost.tokens_generated == sum(row["tokens"] for row in log) > 0
     assert sum(ends) / 3 > 0.8
 
 

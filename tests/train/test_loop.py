@@ -42,15 +42,15 @@ def test_a_pretraining_killed_and_run_again_ends_with_the_same_bytes(optimizer, 
     def run(folder, progress=tiny.silent):
         model = tiny.model(tiny.DEEPSEEK, vocab_size=300, num_hidden_layers=2)
         checkpoints = Checkpoints(tmp_path / folder, 0.0)
-        log, bill = pretrain(model, tokenizer, list(FAMILIES), settings, 0, "base", checkpoints, progress)
-        return (model, log), bill
+        log, cost = pretrain(model, tokenizer, list(FAMILIES), settings, 0, "base", checkpoints, progress)
+        return (model, log), cost
 
-    straight, bill = run("straight")
+    straight, cost = run("straight")
     with pytest.raises(Killed):
         run("killed", killed_after(3))
-    resumed, resumed_bill = run("killed")
+    resumed, resumed_cost = run("killed")
     same_run(straight, resumed)
-    assert resumed_bill.tokens_trained == bill.tokens_trained
+    assert resumed_cost.tokens_trained == cost.tokens_trained
 
 
 # A stage that needs no data: the weights walk along fixed gradients.
@@ -65,8 +65,8 @@ def walk(folder, steps=8, progress=tiny.silent, loss_of=lambda step: 1.0, every_
                 Cost(tokens_trained=10))
 
     schedule = Schedule("constant", steps, 0)
-    log, bill = train(model, optimizer, schedule, "walk", step_gradient, Checkpoints(folder, every_seconds), progress)
-    return (model, log), bill
+    log, cost = train(model, optimizer, schedule, "walk", step_gradient, Checkpoints(folder, every_seconds), progress)
+    return (model, log), cost
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

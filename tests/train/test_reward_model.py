@@ -64,12 +64,12 @@ def test_what_is_scored_is_prompt_empty_thought_and_answer(tokenizer):
 def test_the_loss_starts_at_ln_2_and_the_model_learns_to_prefer(tokenizer, tmp_path):
     made = make(score=False)
     settings = RewardModelSettings(steps=30, tokens_per_step=1500, learning_rate=0.01, warmup=0, schedule="constant")
-    log, bill = train_reward_model(made, tokenizer, settings, 0, "rm", Checkpoints(tmp_path), tiny.silent)
+    log, cost = train_reward_model(made, tokenizer, settings, 0, "rm", Checkpoints(tmp_path), tiny.silent)
     assert log[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
     assert sum(row["loss"] for row in log[-5:]) / 5 < 0.6
     assert sum(row["accuracy"] for row in log[-5:]) / 5 > 0.65
     assert held_out_accuracy(made, tokenizer, 60, 0) > 0.6
-    assert bill.tokens_trained >= 30 * 1500
+    assert cost.tokens_trained >= 30 * 1500
 
 
 def test_the_gradient_does_not_depend_on_the_size_of_the_micro_batches(tokenizer, tmp_path):

@@ -70,9 +70,9 @@ def test_fine_tuning_learns_its_traces(tokenizer, tmp_path):
     made = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
     traces = [ROW | {"prompt": f"What is {i}?", "answer": "4"} for i in range(6)]
     settings = SFTSettings(epochs=25, tokens_per_step=200, learning_rate=0.02, warmup=0, schedule="constant")
-    log, bill = sft(made, tokenizer, traces, settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
+    log, cost = sft(made, tokenizer, traces, settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
     assert log[-1]["loss"] < 0.1 * log[0]["loss"]
-    assert bill.tokens_trained == 25 * sum(len(trace_document(row, tokenizer).ids) for row in traces)
+    assert cost.tokens_trained == 25 * sum(len(trace_document(row, tokenizer).ids) for row in traces)
 
 
 def test_traces_longer_than_the_model_are_left_out_and_none_left_is_an_error(tokenizer, tmp_path):
@@ -81,8 +81,8 @@ def test_traces_longer_than_the_model_are_left_out_and_none_left_is_an_error(tok
     long = ROW | {"thought": "z" * 200}
     with pytest.raises(UserError, match="sft: no trace fits the model's 128 positions"):
         sft(made, tokenizer, [long], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
-    _, bill = sft(made, tokenizer, [long, ROW], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
-    assert bill.tokens_trained == len(trace_document(ROW, tokenizer).ids)
+    _, cost = sft(made, tokenizer, [long, ROW], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
+    assert cost.tokens_trained == len(trace_document(ROW, tokenizer).ids)
 
 
 # Traces
