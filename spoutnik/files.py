@@ -1,4 +1,4 @@
-"""Files that survive the power going out: write to a temporary name, fsync, rename."""
+"""Durable files: written under a temporary name, flushed, renamed."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ from spoutnik.errors import RunError, UserError
 
 @contextlib.contextmanager
 def disk_errors(path: Path, option: str = "--out") -> Iterator[None]:
-    """Turns the operating system's refusals while writing `path` into a sentence with the remedy. option: says where to."""
+    """Turns OSErrors while `path` is written into RunErrors with the remedy. option: of the command line, for the path."""
     try:
         yield
     except OSError as error:

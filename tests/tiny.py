@@ -1,4 +1,4 @@
-"""The smallest parts with every organ: configurations, models, a tokenizer. Shared by the tests."""
+"""The smallest configurations, models and tokenizer with every feature. Shared by the tests."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""`spoutnik export`: one request checked, one folder or file written, complete or not at all."""
+"""Export of a model: the request is checked, then one folder or file is written, complete or not at all."""
 
 import os
 import shutil
@@ -70,7 +70,7 @@ def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard
 
 
 def default_target(name: Path, folder: Path, format: str) -> Path:
-    """Where an export goes that nobody placed: named after what was asked for and, of a run, the stage."""
+    """The path of an export without --out: named after the model or, of a run, the run and the stage."""
     manifest = folder / "manifest.json"
     stage = f"-{read_json(manifest)['stage']}" if manifest.exists() and folder != name else ""
     return Path("exports") / f"{name.resolve().name}{stage}{'.gguf' if format == 'gguf' else ''}"
@@ -87,8 +87,8 @@ def _export_hf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: s
     with _replacing_folder(out) as temporary:
         hf.write_folder(temporary, checkpoint, tokenizer, dtype, shard_size, card)
     files = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
-    kept = "fp8" if config.quantization_config else _stored(checkpoint)
-    return Exported(out, ARCHITECTURES[config.model_type], dtype or kept, files,
+    stored = "fp8" if config.quantization_config else _stored(checkpoint)
+    return Exported(out, ARCHITECTURES[config.model_type], dtype or stored, files,
                     sum((out / file).stat().st_size for file in files),
                     f'AutoModelForCausalLM.from_pretrained("{out}"), AutoTokenizer.from_pretrained("{out}")', notes)
 

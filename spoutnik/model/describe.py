@@ -3,6 +3,7 @@
 from spoutnik.model.accounting import Accounting
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.inspect import MARKERS, Inspection
+from spoutnik.units import size
 
 
 def describe(inspection: Inspection) -> list[tuple[str, str]]:
@@ -30,7 +31,7 @@ def describe(inspection: Inspection) -> list[tuple[str, str]]:
         "cache": _cache(counts, context),
         "arithmetic": f"{_short(counts.flops_per_token)}FLOP a token, and "
                       f"{_short(counts.attention_flops_per_position)}FLOP for each token before it",
-        "memory": ", ".join(f"{_short(size)}B in {name}" for name, size in inspection.memory.items()) + " (weights alone)",
+        "memory": ", ".join(f"{size(number)} in {name}" for name, number in inspection.memory.items()) + " (weights alone)",
         "files": _files(inspection),
         "chat": _chat(inspection),
         "sampling": ", ".join(f"{name} {value}" for name, value in inspection.generation.items()),
@@ -65,17 +66,18 @@ def _scaling(config: ModelConfig) -> str:
 
 
 def _cache(counts: Accounting, context: int) -> str:
-    size, expanded = counts.cache_bytes_per_token, counts.expanded_cache_bytes_per_token
-    against = f" ({expanded / size:.1f} times less than keys and values, {expanded:,})" if expanded != size else ""
-    return f"{size:,} bytes a token{against}, {_short(size * context)}B at full context"
+    latent, expanded = counts.cache_bytes_per_token, counts.expanded_cache_bytes_per_token
+    against = f" ({expanded / latent:.1f} times less than keys and values, {expanded:,})" if expanded != latent else ""
+    return f"{latent:,} bytes a token{against}, {size(latent * context)} at full context"
 
 
 def _files(inspection: Inspection) -> str:
     if inspection.kind == "configuration":
         return f"no weights in this folder; {inspection.tensors:,} tensors would be expected"
     where = f"in {inspection.files:,} file{'s' * (inspection.files > 1)}" if inspection.files else "as published"
-    types = ", ".join(f"{kind} {_short(size)}B" for kind, size in sorted(inspection.stored.items(), key=lambda item: -item[1]))
-    return f"{inspection.tensors:,} tensors {where}, {_short(sum(inspection.stored.values()))}B: {types}"
+    stored = sorted(inspection.stored.items(), key=lambda item: -item[1])
+    types = ", ".join(f"{kind} {size(number)}" for kind, number in stored)
+    return f"{inspection.tensors:,} tensors {where}, {size(sum(inspection.stored.values()))}: {types}"
 
 
 def _chat(inspection: Inspection) -> str:
