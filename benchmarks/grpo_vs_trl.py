@@ -123,7 +123,7 @@ def main() -> None:
         tokens = statistics.mean(t for run in runs["ours"] for t in run["tokens"])
         sampling, update = limit_seconds(folder, tokens)
     limits = {"grpo": tokens / (sampling + update), "rollouts": tokens / sampling}
-    ours, *peers = (dict(zip(limits, rates(found))) for found in runs.values())
+    ours, *peers = (dict(zip(limits, rates(result))) for result in runs.values())
     print_result([{"name": f"{what}_vs_trl_{name}", "ours": ours[what], "peer": peer[what], "limit": limits[what],
                    "unit": "tokens/s", "completion_tokens_per_step": tokens}
                   for name, peer in zip(["at_its_best", "defaults"], peers) for what in limits])

@@ -129,11 +129,11 @@ def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None,
     recipe = load_recipe(path)
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
-    wanted, redo = select_stages(recipe, path, until, redo_from)
-    statuses = stage_status(recipe, path, out, wanted, redo)
+    selected, redo = select_stages(recipe, path, until, redo_from)
+    statuses = stage_status(recipe, path, out, selected, redo)
     dtype = compute_dtype(recipe.dtype)
     planned, model_of = [], {}
-    for name in wanted:
+    for name in selected:
         stage = recipe.stages[name]
         model_of[name] = stage.model if isinstance(stage, PretrainStage) else model_of[stage.start]
         trained, generated = stage_tokens(recipe, name)

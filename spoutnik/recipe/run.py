@@ -75,16 +75,16 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     recipe = load_recipe(path)
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
-    wanted, redo = select_stages(recipe, path, until, redo_from)
+    selected, redo = select_stages(recipe, path, until, redo_from)
     _refuse_foreign(out)
     artifacts: dict[str, Artifact] = {}
     origins: dict[str, str] = {}
-    for position, name in enumerate(wanted, start=1):
+    for position, name in enumerate(selected, start=1):
         stage = recipe.stages[name]
         inputs = {role: artifacts[source] for role, source in stage.inputs.items()}
         key = _key(recipe, stage, str(path), inputs)
         final = out / "artifacts" / f"{name}-{key[:12]}"
-        with display.stage(name, stage.kind, position, len(wanted)) as reporter:
+        with display.stage(name, stage.kind, position, len(selected)) as reporter:
             artifact, origins[name] = _obtain(recipe, str(path), name, stage, inputs, key, final, name in redo, reporter,
                                               display.say)
             artifacts[name] = _evaluated(recipe, stage, artifact, out, reporter)
@@ -102,15 +102,15 @@ def select_stages(recipe: Recipe, path: Path, until: str | None, redo_from: str 
             raise UserError(f"{option} {value}: {path} has no such stage. Its stages are {', '.join(names)}.")
     if until and redo_from and names.index(until) < names.index(redo_from):
         raise UserError(f"--until {until} comes before --from {redo_from}. Swap them.")
-    wanted = names[:names.index(until) + 1] if until else names
-    return wanted, set(names[names.index(redo_from):]) if redo_from else set()
+    selected = names[:names.index(until) + 1] if until else names
+    return selected, set(names[names.index(redo_from):]) if redo_from else set()
 
 
-def stage_status(recipe: Recipe, path: Path, out: Path, wanted: list[str], redo: set[str]) -> dict[str, str]:
+def stage_status(recipe: Recipe, path: Path, out: Path, selected: list[str], redo: set[str]) -> dict[str, str]:
     """What a run would find for each stage: "already made", "prebuilt" or "to make". Changes nothing."""
     artifacts: dict[str, Artifact] = {}
     status = {}
-    for name in wanted:
+    for name in selected:
         stage = recipe.stages[name]
         status[name] = "to make"
         if name in redo or any(source not in artifacts for source in stage.inputs.values()):

@@ -34,8 +34,8 @@ def same_logits(folder, out):
     assert type(theirs).__name__ == ARCHITECTURES[config.model_type]
     ids = tiny.tokens(2, 60, vocab=300)
     with torch.no_grad():
-        expected, found = load_model(folder)(ids), theirs(ids).logits
-    assert expected.std() > 0.3 and (found - expected).abs().max() < 1e-5 * max(1, float(expected.abs().max()))
+        expected, actual = load_model(folder)(ids), theirs(ids).logits
+    assert expected.std() > 0.3 and (actual - expected).abs().max() < 1e-5 * max(1, float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("kind", tiny.ALL)
@@ -87,8 +87,8 @@ def test_conversion_spares_the_correction_bias(checkpoint, tmp_path, dtype, torc
     before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert before.keys() == after.keys()
     for name, tensor in before.items():
-        wanted = tensor if name.endswith("e_score_correction_bias") else tensor.to(torch_dtype)
-        assert after[name].dtype == wanted.dtype and torch.equal(after[name], wanted), name
+        expected = tensor if name.endswith("e_score_correction_bias") else tensor.to(torch_dtype)
+        assert after[name].dtype == expected.dtype and torch.equal(after[name], expected), name
     assert read_json(tmp_path / "out" / "config.json")["torch_dtype"] == str(torch_dtype).removeprefix("torch.")
 
 

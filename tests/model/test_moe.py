@@ -42,7 +42,7 @@ def test_the_bias_never_weighs():
 
 @given(bias=st.lists(st.integers(-300, 300).map(lambda n: n / 30), min_size=8, max_size=8))
 def test_experts_are_the_best_of_the_two_best_groups_whatever_the_bias(bias):
-    """By hand, token by token: a group's score is the sum of its two best (V3 section 2.1.2)."""
+    """Token by token: a group's score is the sum of its two best (V3 section 2.1.2)."""
     router = make_router(n_group=4, topk_group=2)
     router.e_score_correction_bias.copy_(torch.tensor(bias))
     x = inputs(20)

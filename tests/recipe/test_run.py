@@ -127,7 +127,7 @@ def test_killed_in_the_middle_of_rl_and_run_again_ends_with_the_same_bytes(tmp_p
     assert timeless[0] == timeless[1]
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize("change, expected", [
     (lambda v: v.update(sed=1), "unknown key 'sed'"),
     (lambda v: v["stages"]["base"]["settings"].update(stepz=1), "stages.base.pretrain.settings.stepz"),
     (lambda v: v["stages"]["base"]["settings"].update(learning_rate="fast"), "learning_rate = 'fast'"),
@@ -140,27 +140,27 @@ def test_killed_in_the_middle_of_rl_and_run_again_ends_with_the_same_bytes(tmp_p
     (lambda v: v.update(families=["chess"]), "there is no family 'chess'"),
     (lambda v: v["stages"]["all_scenarios_rl"].pop("reward_model"), "needs a reward_model"),
 ])
-def test_a_wrong_recipe_is_refused_with_file_key_and_value(tmp_path, change, said):
+def test_a_wrong_recipe_is_refused_with_file_key_and_value(tmp_path, change, expected):
     path = edited(tmp_path, change)
     with pytest.raises(UserError) as error:
         run_recipe(path, tmp_path / "run", SilentDisplay())
-    assert str(path) in str(error.value) and said in str(error.value)
+    assert str(path) in str(error.value) and expected in str(error.value)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("damage, said", [
+@pytest.mark.parametrize("damage, expected", [
     (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "is damaged"),
     (lambda folder: (folder / "tokenizer.json").unlink(), "is missing"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "not valid JSON"),
 ])
-def test_a_damaged_artifact_is_named_and_not_overwritten(tmp_path, damage, said):
-    made = run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="base").artifacts[0]
-    damage(made.folder)
-    before = sorted(f.name for f in made.folder.iterdir())
-    with pytest.raises(RunError, match=said) as error:
+def test_a_damaged_artifact_is_named_and_not_overwritten(tmp_path, damage, expected):
+    artifact = run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="base").artifacts[0]
+    damage(artifact.folder)
+    before = sorted(f.name for f in artifact.folder.iterdir())
+    with pytest.raises(RunError, match=expected) as error:
         run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="base")
-    assert str(made.folder) in str(error.value) and "elete" in str(error.value)
-    assert sorted(f.name for f in made.folder.iterdir()) == before
+    assert str(artifact.folder) in str(error.value) and "elete" in str(error.value)
+    assert sorted(f.name for f in artifact.folder.iterdir()) == before
 
 
 def test_a_folder_that_is_no_run_is_not_filled(tmp_path):
@@ -198,7 +198,7 @@ def test_the_shipped_recipes_are_valid():
 
 def test_exit_status_and_sentence_of_the_command_line(tmp_path):
     wrong = edited(tmp_path, lambda v: v.update(sed=1))
-    for arguments, status, said in (
+    for arguments, status, expected in (
             (["run", str(wrong)], 2, "unknown key 'sed'"),
             (["run", str(tmp_path / "none.yaml")], 2, "no such recipe"),
             (["run", str(TINY), "--until", "dinner", "--out", str(tmp_path / "r")], 2, "has no such stage"),
@@ -206,4 +206,4 @@ def test_exit_status_and_sentence_of_the_command_line(tmp_path):
             (["eval", str(tmp_path), "--bench", "held-out"], 2, "neither a run")):
         process = spoutnik(*arguments)
         output, errors = process.communicate(timeout=60)
-        assert process.returncode == status and said in errors and "Traceback" not in errors, errors
+        assert process.returncode == status and expected in errors and "Traceback" not in errors, errors

@@ -30,10 +30,10 @@ def test_a_dense_student_is_pretrained_distilled_and_reinforced_and_then_loads_e
     recipe["models"] = {"student": {
         "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
         "num_key_value_heads": 1, "max_position_embeddings": 256} | shape}
-    made = recipe["stages"]
-    grpo = made["reasoning_rl"] | {"from": "distilled"}
-    distilled = made["cold_start"] | {"kind": "distill", "from": "student_base"}
-    recipe["stages"] = {"student_base": made["student_base"], "distilled": distilled, "reinforced": grpo}
+    stages = recipe["stages"]
+    grpo = stages["reasoning_rl"] | {"from": "distilled"}
+    distilled = stages["cold_start"] | {"kind": "distill", "from": "student_base"}
+    recipe["stages"] = {"student_base": stages["student_base"], "distilled": distilled, "reinforced": grpo}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     base, taught, reinforced = run_recipe(path, tmp_path / "run", SilentDisplay()).artifacts

@@ -50,7 +50,7 @@ def test_muon_takes_the_matrices_inside_and_adamw_the_rest():
 def test_adamw_is_torch_s_and_spares_norms_from_decay():
     model, twin = tiny.model(tiny.QWEN), tiny.model(tiny.QWEN)
     optimizer = make(model, "adamw")
-    matrices, vectors = ([p for p in twin.parameters() if (p.dim() >= 2) == wanted] for wanted in (True, False))
+    matrices, vectors = ([p for p in twin.parameters() if (p.dim() >= 2) == is_matrix] for is_matrix in (True, False))
     theirs = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
                                lr=0.02, betas=(0.9, 0.95), eps=1e-10)
     for seed in range(3):

@@ -52,10 +52,10 @@ def test_kept_traces_say_where_they_come_from_and_the_cost_says_what_was_wasted(
         return GradedCompletion(completion, Reply("thought", "answer", True, 1), float(right), 1.0)
 
     monkeypatch.setattr(module, "grade", first_token_even)
-    made = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
+    policy = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
     heard = []
     settings = RejectSettings(prompts=10, samples=3, max_tokens=5)
-    traces, cost, counts = reject(made, tokenizer, ["arithmetic", "letters"], settings, 0, "rl",
+    traces, cost, counts = reject(policy, tokenizer, ["arithmetic", "letters"], settings, 0, "rl",
                                   lambda done, total, tokens, note: heard.append((done, total)), 4)
     assert heard == [(4, 10), (8, 10), (10, 10)]
     assert counts["sampled"] == 30 and counts["kept"] == len(traces) and counts["kept_share"] == len(traces) / 30
