@@ -167,21 +167,12 @@ def _check_space(out: Path, needed: int) -> None:
 def _replacing_folder(out: Path) -> Iterator[Path]:
     """Yields an empty folder beside `out` that takes its place, flushed, when the block succeeds, and is gone when not."""
     temporary = out.with_name(f".{out.name}.writing-{os.getpid()}")
-    old = out.with_name(f".{out.name}.replaced-{os.getpid()}")
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_folder(temporary)
         try:
             temporary.mkdir()
             yield temporary
-            if out.exists():
-                out.rename(old)
-            try:
-                install_folder(temporary, out)
-            except BaseException:
-                if old.exists() and not out.exists():
-                    old.rename(out)
-                raise
+            install_folder(temporary, out, aside=out.with_name(f".{out.name}.replaced-{os.getpid()}"))
         finally:
             remove_folder(temporary)
-            remove_folder(old)

@@ -79,13 +79,8 @@ def seal(working: Path, final: Path, stage: str, key: str, description: dict) ->
                 "torch": torch.__version__, "files": files,
                 "content": sha256_json({name: files[name] for name in _CONTENT if name in files})} | description
     write_json(working / "manifest.json", manifest)
-    old = final.with_name(final.name + ".replaced")
-    remove_folder(old)
-    if final.exists():
-        final.rename(old)
     final.parent.mkdir(parents=True, exist_ok=True)
-    install_folder(working, final)
-    remove_folder(old)
+    install_folder(working, final, aside=final.with_name(final.name + ".replaced"))
     return Artifact(stage, final, manifest)
 
 

@@ -7,7 +7,7 @@ trainer computes them again with the same modules, and the difference (bfloat16 
 
 import random
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -185,10 +185,7 @@ def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], paramete
     want_balance = model.config.has_experts and settings.balance_loss_alpha > 0
 
     def loss_of(batch: PolicyBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
-        packed = batch.packed
-        hidden = model.hidden(packed.input_ids, packed.sequences, trace)
-        log_probs, entropy = token_log_probs(hidden[packed.positions], model.lm_head.weight, packed.targets,
-                                             settings.temperature)
+        log_probs, entropy = _log_probs(model, batch.packed, settings.temperature, trace)
         loss, clipped = policy_loss(log_probs, batch.sampler_log_probs, batch.advantages, batch.weights, options,
                                     batch.reference_log_probs)
         share = len(batch.advantages) / tokens
@@ -196,23 +193,27 @@ def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], paramete
                    "entropy": float(entropy.mean()) * share,
                    "mismatch_kl": float(mismatch_kl(batch.sampler_log_probs, log_probs.detach())) * share}
         if trace.balance_losses:
-            part = len(packed.documents) / documents
+            part = len(batch.packed.documents) / documents
             loss = loss + settings.balance_loss_alpha * part * torch.stack(trace.balance_losses).sum()
         return loss, metrics
 
     return accumulate(parameters, batches, loss_of, want_balance)
 
 
-@torch.no_grad()
 def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperature: float) -> list[PolicyBatch]:
     """The same batches with the reference model's log-probabilities."""
+    @torch.no_grad()
     def one(batch: PolicyBatch) -> PolicyBatch:
-        packed = batch.packed
-        hidden = model.hidden(packed.input_ids, packed.sequences)
-        log_probs, _ = token_log_probs(hidden[packed.positions], model.lm_head.weight, packed.targets, temperature)
-        return PolicyBatch(packed, batch.advantages, batch.weights, batch.sampler_log_probs, log_probs)
+        return replace(batch, reference_log_probs=_log_probs(model, batch.packed, temperature)[0])
 
-    return on_all_cores(torch.no_grad()(one), batches)
+    return on_all_cores(one, batches)
+
+
+def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
+               trace: RouterTrace | None = None) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the batch's targets (N,) and the entropies (N,)."""
+    hidden = model.hidden(batch.input_ids, batch.sequences, trace)
+    return token_log_probs(hidden[batch.positions], model.lm_head.weight, batch.targets, temperature)
 
 
 def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: GRPOSettings, seed: int,

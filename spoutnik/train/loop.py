@@ -97,18 +97,13 @@ class Checkpoints:
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizer, log: list[dict], cost: Cost) -> None:
         """Writes beside the last checkpoint, then takes its place: one of the two is always whole."""
-        fresh, old = self.folder / "checkpoint.new", self.folder / "checkpoint.old"
+        fresh = self.folder / "checkpoint.new"
         remove_folder(fresh)
-        if self.latest.exists():  # else the old one is all there is
-            remove_folder(old)
         save_tensors(fresh / "weights.safetensors", model.state_dict())
         save_tensors(fresh / "optimiser.safetensors", optimizer.tensors())
         write_jsonl(fresh / "log.jsonl", log)
         write_json(fresh / "state.json", {"step": step, "bill": vars(cost)})
-        if self.latest.exists():
-            self.latest.rename(old)
-        install_folder(fresh, self.latest)
-        remove_folder(old)
+        install_folder(fresh, self.latest, aside=self.folder / "checkpoint.old")
 
     def load(self, model: nn.Module, optimizer: Optimizer) -> tuple[int, list[dict], Cost] | None:
         """Restores the last checkpoint into model and optimizer; None where there is none."""

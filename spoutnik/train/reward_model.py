@@ -51,7 +51,6 @@ def scored_document(prompt: str, answer: str, tokenizer: Tokenizer) -> Document:
     return Document(ids, loss_from=len(ids) - 1)
 
 
-@torch.no_grad()
 def score_answers(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]],
                   micro_batch_tokens: int = 8192) -> list[float]:
     """Squashed to (0, 1) by the sigmoid, so that one prompt cannot outweigh a right answer's reward of 1."""

@@ -14,20 +14,15 @@ MEAN_MISSES = {1: 1.2, 2: 1.8, 3: 2.2}
 
 TEXT = {
     "en": {
-        "prompt": (
-            "Use {n} once each to make {t}.",
-            "Make {t} with the numbers {n}. Use every number exactly once.",
-            "Write an expression equal to {t} that uses {n}, each number exactly once.",
-        ),
+        "prompt": ("Use {n} once each to make {t}.", "Make {t} with the numbers {n}. Use every number exactly once.",
+                   "Write an expression equal to {t} that uses {n}, each number exactly once."),
         "miss": "not {t}.",
         "hit": "That is {t}.",
     },
     "fr": {
-        "prompt": (
-            "Utilise {n} une fois chacun pour faire {t}.",
-            "Fais {t} avec les nombres {n}. Utilise chaque nombre exactement une fois.",
-            "Écris une expression égale à {t} qui utilise {n}, chaque nombre une seule fois.",
-        ),
+        "prompt": ("Utilise {n} une fois chacun pour faire {t}.",
+                   "Fais {t} avec les nombres {n}. Utilise chaque nombre exactement une fois.",
+                   "Écris une expression égale à {t} qui utilise {n}, chaque nombre une seule fois."),
         "miss": "pas {t}.",
         "hit": "C'est {t}.",
     },

@@ -10,11 +10,8 @@ from spoutnik.tasks.word_list import word, word_with_count
 
 TEXT = {
     "en": {
-        "count": (
-            'How many times is the letter {letter} in "{words}" ?',
-            'Count the letter {letter} in "{words}".',
-            'How many {letter} are there in "{words}" ?',
-        ),
+        "count": ('How many times is the letter {letter} in "{words}" ?', 'Count the letter {letter} in "{words}".',
+                  'How many {letter} are there in "{words}" ?'),
         "reverse": ('Write "{word}" backwards.', 'Reverse the word "{word}".', 'Spell "{word}" from the end.'),
         "quick_count": 'The letter {letter} is {n} times in "{words}".',
         "quick_reverse": "Backwards: {answer}.",
@@ -23,11 +20,8 @@ TEXT = {
         "so": "So {answer}.",
     },
     "fr": {
-        "count": (
-            'Combien de fois la lettre {letter} est-elle dans "{words}" ?',
-            'Compte la lettre {letter} dans "{words}".',
-            'Combien de {letter} y a-t-il dans "{words}" ?',
-        ),
+        "count": ('Combien de fois la lettre {letter} est-elle dans "{words}" ?',
+                  'Compte la lettre {letter} dans "{words}".', 'Combien de {letter} y a-t-il dans "{words}" ?'),
         "reverse": ('Écris "{word}" à l\'envers.', 'Renverse le mot "{word}".', 'Épelle "{word}" depuis la fin.'),
         "quick_count": 'La lettre {letter} est {n} fois dans "{words}".',
         "quick_reverse": "À l'envers : {answer}.",
