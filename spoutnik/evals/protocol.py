@@ -110,8 +110,7 @@ def grade(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings:
 
 
 def accuracy_of(graded: Sequence[Sequence[Graded]], failures: int = 0) -> dict[str, float]:
-    """{"mean", "low", "high", "problems", "samples"}: pass@1 and its 95 % interval over problems, of which `failures` more
-    had no sample and count 0."""
+    """pass@1 and its 95 % interval over problems; `failures` more problems without samples count 0."""
     per_problem = [sum(g.correct for g in row) / len(row) for row in graded] + [0.0] * failures
     mean, low, high = mean_interval(per_problem)
     return {"mean": mean, "low": low, "high": high, "problems": len(per_problem), "samples": sum(map(len, graded))}

@@ -33,8 +33,7 @@ _MTP = "transformers leaves the MTP layer in the files alone and says so when it
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. files: names inside the folder, or the one file's; size: bytes; load: how to open it; notes: what
-    its user should know."""
+    """What was written. files: names inside the folder, or the file's; size: bytes; load: how to open it; notes: for users."""
 
     path: Path
     architecture: str

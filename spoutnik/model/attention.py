@@ -14,8 +14,7 @@ from spoutnik.model.packing import PackedSequences
 from spoutnik.model.rope import rotate_halves, rotate_interleaved
 from spoutnik.native import training
 
-# Up to this length plain products beat the fused kernel on a CPU, whose backward pass is made for long rows: 7 times at 50
-# to 100 tokens (docs/results.md).
+# Up to this length plain products beat the CPU's fused kernel: 7 times at 50 to 100 tokens (docs/results.md).
 SHORT = 192
 NATIVE_LONGEST = 1024  # the native backward pass holds a document's whole score matrix: up to here it fits the cache
 

@@ -26,8 +26,7 @@ class Cache:
         return self.lengths.shape[0]
 
     def append(self, layer: int, entries: Tensor) -> None:
-        """Stores the entries (rows * new, cache_width) of each row's `new` next tokens; `advance` counts them after the last
-        layer."""
+        """Stores the entries (rows * new, cache_width) of each row's next tokens; `advance` counts them, after all layers."""
         store = self.layers[layer]
         new = self.positions(entries.shape[0] // self.rows)
         store[torch.arange(self.rows, device=store.device)[:, None], new] = entries.view(*new.shape, -1)

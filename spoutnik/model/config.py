@@ -1,5 +1,4 @@
-"""The configuration of a model: the keys of the published `config.json` files, checked strictly. Does not import torch:
-`inspect` answers without it."""
+"""The configuration of a model: the keys of published `config.json` files, checked strictly. Does not import torch."""
 
 import json
 from pathlib import Path

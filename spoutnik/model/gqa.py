@@ -34,7 +34,7 @@ class GQA(nn.Module):
         return (self.q_norm(q), self.k_norm(k), v) if self.normed else (q, k, v)
 
     def forward(self, x: Tensor, rotary: Tensor, sequences: PackedSequences, entries: list[Tensor] | None = None) -> Tensor:
-        """x (t, hidden) to (t, hidden). The cache entries (t, cache_width) are appended to `entries` where one is given."""
+        """x (t, hidden) to (t, hidden). Appends the cache entries (t, cache_width) to `entries`."""
         q, k, v = self._qkv(x)
         if entries is not None:
             entries.append(torch.cat([rotate_halves(k, rotary).flatten(1), v.flatten(1)], dim=-1))

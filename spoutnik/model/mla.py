@@ -50,8 +50,7 @@ class MLA(nn.Module):
         return torch.cat([c, rotate_interleaved(k_pe, rotary)], dim=-1)
 
     def forward(self, x: Tensor, rotary: Tensor, sequences: PackedSequences, entries: list[Tensor] | None = None) -> Tensor:
-        """The expanded form, for training and prefill: x (t, hidden) to (t, hidden). The cache entries (t, cache_width) are
-        appended to `entries` where one is given."""
+        """The expanded form, for training and prefill: x (t, hidden) to (t, hidden). Appends the cache entries to `entries`."""
         config = self.config
         c, k_pe = self._latent(x)
         if entries is not None:

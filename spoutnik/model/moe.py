@@ -163,8 +163,7 @@ class Layout:
 
 
 class _Dispatch(torch.autograd.Function):
-    """x (T, D) to its rows (N, D). The gradient sums a token's K rows by un-sorting and reducing, which is much faster
-    than an indexed addition."""
+    """x (T, D) to its rows (N, D). The gradient un-sorts a token's K rows and sums them: much faster than index_add."""
 
     @staticmethod
     def forward(ctx, x: Tensor, layout: Layout) -> Tensor:

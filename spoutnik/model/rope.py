@@ -1,5 +1,4 @@
-"""Rotary position embedding (Su et al. 2021) with YaRN as DeepSeek applies it (Peng et al. 2023), Llama 3's scaling, and the
-linear one."""
+"""Rotary position embedding (Su et al. 2021) with YaRN as in DeepSeek (Peng et al. 2023), Llama 3's scaling, linear scaling."""
 
 import math
 

@@ -176,8 +176,7 @@ class Transformer(nn.Module):
 
     @torch.no_grad()
     def mtp_extend(self, hidden: Tensor, next_ids: Tensor, cache: Cache) -> Tensor:
-        """After `extend`: its states (B, new, D) and each token's successor (B, new) to the states whose head predicts the
-        token after that (B, new, D)."""
+        """After `extend`: its states (B, new, D) and the tokens' successors (B, new) to states that predict what follows."""
         rotary = self.rotary[cache.positions(next_ids.shape[1]).flatten()]
         ahead = self.mtp.predict_next(hidden.flatten(0, 1), self.embed(next_ids.flatten()), rotary, cache)
         return ahead.view_as(hidden)

@@ -51,6 +51,10 @@ class Context:
     def dtype(self) -> torch.dtype:
         return compute_dtype(self.recipe.dtype)
 
+    def training(self, label: str = "training") -> tuple[int, str, Checkpoints, Progress]:
+        """Seed, stage, checkpoints and progress: the common arguments of the training functions."""
+        return self.recipe.seed, self.name, self.checkpoints, self.progress(label)
+
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
         """The model and tokenizer of an input."""
         folder = self.inputs[role].folder
@@ -87,12 +91,11 @@ def run_stage(stage: Stage, context: Context) -> dict:
 
 
 def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
-    seed = context.recipe.seed
-    tokenizer = train_tokenizer(seed, context.recipe.vocab_size, context.recipe.tokenizer_documents)
-    model = Transformer(context.recipe.model_config_of(stage.model, context.source), context.dtype)
-    model.init_weights(torch.Generator().manual_seed(seed))
-    log, cost = pretrain(model, tokenizer, context.recipe.families, stage.settings, seed, context.name, context.checkpoints,
-                         context.progress("training"))
+    recipe = context.recipe
+    tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents)
+    model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
+    model.init_weights(torch.Generator().manual_seed(recipe.seed))
+    log, cost = pretrain(model, tokenizer, recipe.families, stage.settings, *context.training())
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer)
 
 
@@ -108,8 +111,7 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
         traces += read_traces(stage.file)
     traces += general_traces(stage.general, seed)
     random.Random(f"{seed} {context.name}").shuffle(traces)
-    log, cost = sft(model, tokenizer, traces, stage.settings, seed, context.name, context.checkpoints,
-                    context.progress("training"))
+    log, cost = sft(model, tokenizer, traces, stage.settings, *context.training())
     return Outcome({"traces": len(traces)} | _last(log, "loss"), cost, log, model, tokenizer)
 
 
@@ -120,8 +122,8 @@ def _grpo(stage: GRPOStage, context: Context) -> Outcome:
         scorer = partial(score_answers, *load_reward_model(context.inputs["reward_model"].folder, context.dtype))
     if stage.settings.kl_coefficient:
         reference, _ = context.load()
-    log, cost = grpo(model, tokenizer, context.recipe.families, stage.settings, context.recipe.seed, context.name,
-                     context.checkpoints, context.progress("learning by reward"), scorer, reference)
+    log, cost = grpo(model, tokenizer, context.recipe.families, stage.settings, *context.training("learning by reward"),
+                     scorer, reference)
     return Outcome(_last(log, "reward", "accuracy", "mismatch_kl"), cost, log, model, tokenizer)
 
 
@@ -138,13 +140,11 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
 def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     backbone, tokenizer = context.load()
     model = RewardModel(backbone)
-    seed = context.recipe.seed
-    log, cost = train_reward_model(model, tokenizer, stage.settings, seed, context.name, context.checkpoints,
-                                   context.progress("training"))
+    log, cost = train_reward_model(model, tokenizer, stage.settings, *context.training())
     save_model(context.working, backbone)
     save_tensors(context.working / "score.safetensors", {"score.weight": model.score.weight})
     tokenizer.save(context.working)
-    accuracy = held_out_accuracy(model, tokenizer, 512, seed)
+    accuracy = held_out_accuracy(model, tokenizer, 512, context.recipe.seed)
     return Outcome({"held_out_pair_accuracy": accuracy} | _last(log, "loss"), cost, log)
 
 

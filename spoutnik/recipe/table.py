@@ -142,8 +142,7 @@ def as_json(table: Sequence[StageRow]) -> list[dict]:
 
 
 def print_table(table: Sequence[StageRow], console: Console) -> None:
-    """Prints the table; what stages have to say beside their numbers follows below it. Terminals of less than 120 columns do
-    without the families, which the report shows."""
+    """Prints the table, then the stages' notes. Terminals of less than 120 columns do without the families."""
     families, best = families_of(table) if console.width >= 120 else [], best_values(table)
     helpful = any(row.helpfulness is not None for row in table)
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")

@@ -26,17 +26,9 @@ from spoutnik.tasks.general import GeneralPrompt, sample_general
 from spoutnik.tasks.language import reflection_count
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train import losses
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
-from spoutnik.train.losses import (
-    PolicyLoss,
-    group_advantages,
-    has_variance,
-    mismatch_kl,
-    policy_loss,
-    token_log_probs,
-    token_weights,
-)
 from spoutnik.train.rollouts import chat_prompts, grade, rollout_llm, sample_problems
 from spoutnik.train.settings import Settings, TrainSettings
 
@@ -50,9 +42,8 @@ class RewardSettings(Settings):
 
 
 class GRPOSettings(TrainSettings):
-    """steps: optimizer steps, one per batch of rollouts: prompts_per_step x group_size completions. general_share of the
-    prompts, from step share `general_from` on, are scored by the reward model instead of by rules (R1's last stage: general
-    data only at the end, or it is hacked)."""
+    """steps: optimizer steps, one per batch of prompts_per_step x group_size rollouts. general_share: of the prompts, from
+    the share `general_from` of the steps on, scored by the reward model (R1 section 3.2: only at the end, or it is hacked)."""
 
     steps: int = Field(gt=0)
     prompts_per_step: int = Field(default=64, gt=0)
@@ -73,8 +64,8 @@ class GRPOSettings(TrainSettings):
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
 
     @property
-    def loss_options(self) -> PolicyLoss:
-        return PolicyLoss(**{key: getattr(self, key) for key in PolicyLoss.__dataclass_fields__})
+    def loss_options(self) -> losses.PolicyLoss:
+        return losses.PolicyLoss(**{key: getattr(self, key) for key in losses.PolicyLoss.__dataclass_fields__})
 
 
 Scorer = Callable[[Sequence[tuple[str, str]]], list[float]]  # (prompt, answer) pairs to reward-model scores
@@ -153,8 +144,8 @@ class PolicyBatch:
 
 def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[PolicyBatch], int]:
     """Micro-batches of one step, and the number of generated tokens that carry no gradient (groups without variance)."""
-    advantages = group_advantages(rollouts.rewards, settings.std_normalisation)
-    trained = has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
+    advantages = losses.group_advantages(rollouts.rewards, settings.std_normalisation)
+    trained = losses.has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
     documents, rows, wasted = [], [], 0
     for prompt, group, group_advantage, is_trained in zip(rollouts.prompts, rollouts.groups, advantages, trained.tolist()):
         if not is_trained:
@@ -166,7 +157,7 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[Pol
     if not documents:
         return [], wasted
     lengths = torch.tensor([d.predicted for d in documents])
-    weights = token_weights(lengths, settings.length_normalisation, settings.max_tokens)
+    weights = losses.token_weights(lengths, settings.length_normalisation, settings.max_tokens)
     batches = []
     for chosen in micro_batches([len(d.ids) for d in documents], settings.micro_batch_tokens, cores()):
         size = lengths[chosen]
@@ -186,12 +177,12 @@ def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], paramete
 
     def loss_of(batch: PolicyBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
         log_probs, entropy = _log_probs(model, batch.packed, settings.temperature, trace)
-        loss, clipped = policy_loss(log_probs, batch.sampler_log_probs, batch.advantages, batch.weights, options,
+        loss, clipped = losses.policy_loss(log_probs, batch.sampler_log_probs, batch.advantages, batch.weights, options,
                                     batch.reference_log_probs)
         share = len(batch.advantages) / tokens
         metrics = {"loss": float(loss.detach()), "clipped": float(clipped) * share,
                    "entropy": float(entropy.mean()) * share,
-                   "mismatch_kl": float(mismatch_kl(batch.sampler_log_probs, log_probs.detach())) * share}
+                   "mismatch_kl": float(losses.mismatch_kl(batch.sampler_log_probs, log_probs.detach())) * share}
         if trace.balance_losses:
             part = len(batch.packed.documents) / documents
             loss = loss + settings.balance_loss_alpha * part * torch.stack(trace.balance_losses).sum()
@@ -213,7 +204,7 @@ def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
                trace: RouterTrace | None = None) -> tuple[Tensor, Tensor]:
     """Log-probabilities of the batch's targets (N,) and the entropies (N,)."""
     hidden = model.hidden(batch.input_ids, batch.sequences, trace)
-    return token_log_probs(hidden[batch.positions], model.lm_head.weight, batch.targets, temperature)
+    return losses.token_log_probs(hidden[batch.positions], model.lm_head.weight, batch.targets, temperature)
 
 
 def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: GRPOSettings, seed: int,
@@ -237,7 +228,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
         gradient = policy_gradient(model, batches, optimizer.parameters, settings)
         metrics = dict.fromkeys(("loss", "clipped", "entropy", "mismatch_kl"), 0.0) | rollouts.metrics | gradient.metrics
         refuse_mismatch(stage, step, metrics.get("mismatch_kl", 0.0), settings.max_mismatch_kl)
-        metrics["zero_variance"] = 1 - float(has_variance(rollouts.rewards).float().mean())
+        metrics["zero_variance"] = 1 - float(losses.has_variance(rollouts.rewards).float().mean())
         generated = sum(len(c.token_ids) for group in rollouts.groups for c in group)
         trained = sum(len(b.packed.input_ids) for b in batches)
         metrics["tokens"] = generated

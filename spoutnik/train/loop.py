@@ -48,8 +48,7 @@ class Progress(Protocol):
 
 @dataclass
 class Gradient:
-    """The sum over micro-batches: gradients in the order of the optimizer's parameters (none where there was no
-    micro-batch), summed metrics, router loads."""
+    """Sums over micro-batches. gradients: in the order of the optimizer's parameters; empty without micro-batches."""
 
     gradients: list[Tensor]
     metrics: dict[str, float] = field(default_factory=dict)

@@ -16,8 +16,7 @@ _MUON_PARTS = 8
 
 @dataclass(frozen=True)
 class Schedule:
-    """lr(step): linear warm-up, then constant, cosine to `final_share` of the peak, or linear decay over the last fifth
-    (warm-up, stable, decay)."""
+    """Learning rate: linear warm-up, then constant, cosine to `final_share` of the peak, or (wsd) linear at the end."""
 
     shape: Literal["constant", "cosine", "wsd"]
     steps: int

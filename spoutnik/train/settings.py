@@ -35,8 +35,7 @@ class OptimizerSettings(Settings):
 
 
 class TrainSettings(OptimizerSettings):
-    """bias_update_speed: gamma of V3's balancing, 0 where there are no experts to balance. balance_loss_alpha: weight of the
-    sequence-wise balance loss."""
+    """bias_update_speed: gamma of V3's balancing. balance_loss_alpha: weight of its sequence-wise balance loss."""
 
     bias_update_speed: float = Field(default=0.001, ge=0)
     balance_loss_alpha: float = Field(default=0.0001, ge=0)

@@ -18,9 +18,8 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Preset:
-    """source: where the values are published. licence: of the weights, in words. chat_format: as `inspect` names it, None
-    where we know of none. opens_thought: whether its template ends a prompt with `<think>`. generation: the temperature and
-    top_p that its authors advise."""
+    """source: where the values are published. licence: of the weights, in words. chat_format: as `inspect` names it.
+    opens_thought: whether its template ends a prompt with `<think>`. generation: the authors' temperature and top_p."""
 
     name: str
     source: str

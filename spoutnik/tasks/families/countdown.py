@@ -45,9 +45,7 @@ class Countdown:
                 break
         return self.pose(numbers, path.value, path.expression, level, language, rng)
 
-    def pose(
-        self, numbers: list[int], target: int, answer: str, level: int, language: str, rng: random.Random
-    ) -> Problem:
+    def pose(self, numbers: list[int], target: int, answer: str, level: int, language: str, rng: random.Random) -> Problem:
         """The problem in words; `answer` is one expression known to reach the target."""
         shown = ", ".join(map(str, rng.sample(numbers, len(numbers))))
         prompt = rng.choice(TEXT[language]["prompt"]).format(n=shown, t=target)

@@ -156,9 +156,8 @@ def _words(statement: list, names: list[str], language: str) -> str:
     return text["count"][statement[1]]
 
 
-def _explore(
-    kinds: Kinds, names: list[str], statements: list[list], sentences: list[str], rng: random.Random, language: str
-) -> bool:
+def _explore(kinds: Kinds, names: list[str], statements: list[list], sentences: list[str], rng: random.Random,
+             language: str) -> bool:
     """Derive what follows from `kinds`, suppose when nothing does; writes `sentences`, False on a contradiction."""
     text = TEXT[language]
     if kinds and not _derive(kinds, names, statements, sentences, language):
