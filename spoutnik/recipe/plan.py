@@ -1,8 +1,8 @@
-"""`spoutnik run --dry-run`: what would be done, and what it would take on this machine.
+"""The plan of `spoutnik run --dry-run`: stages to run, with predicted time and memory on this machine.
 
-The prediction is a rehearsal: a training step and a short generation of each model are timed here and now (a few seconds)
-and scaled to each stage's tokens. RL's completions are taken at TYPICAL_LENGTH of max_tokens; the true length is the
-model's own affair. Memory is what the rehearsal used and what oneDNN's compiled products will take once all are there.
+A training step and a short generation of each model are timed (a few seconds) and scaled to each stage's tokens. RL's
+completions are taken at TYPICAL_LENGTH of max_tokens. Memory is what the timed steps used and what oneDNN's compiled
+products will take once all are there.
 """
 
 import os

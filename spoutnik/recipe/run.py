@@ -1,4 +1,4 @@
-"""Walking the DAG: what is finished is found, what was interrupted goes on, what is missing is made."""
+"""The run of a recipe's DAG: finished stages are reused, interrupted ones resumed, missing ones made."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""How each kind of stage turns its inputs into an artifact's files. One function per kind; `run.py` walks the DAG."""
+"""One function per kind of stage: from inputs to an artifact's files. `run.py` walks the DAG."""
 
 import random
 from collections.abc import Callable

@@ -99,7 +99,7 @@ class Checkpoints:
         fresh = self.folder / "checkpoint.new"
         remove_folder(fresh)
         save_tensors(fresh / "weights.safetensors", model.state_dict())
-        save_tensors(fresh / "optimiser.safetensors", optimizer.tensors())
+        save_tensors(fresh / "optimiser.safetensors", optimizer.tensors())  # the spelling of checkpoints already on disk
         write_jsonl(fresh / "log.jsonl", log)
         write_json(fresh / "state.json", {"step": step, "bill": vars(cost)})
         install_folder(fresh, self.latest, aside=self.folder / "checkpoint.old")
