@@ -4,7 +4,7 @@ import tiny
 import torch
 
 from spoutnik.engine.runners.base import BLOCK_SIZE, ForwardBatch
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 
 LENGTHS = (3, 50, 17)
 
@@ -26,4 +26,4 @@ def sequences(lengths=LENGTHS, vocabulary: int = 64) -> tuple[list[torch.Tensor]
 
 @torch.no_grad()
 def plain_logits(model, ids: list[torch.Tensor]) -> torch.Tensor:
-    return model.logits(model.hidden(torch.cat(ids), Packing.of([len(part) for part in ids])))
+    return model.logits(model.hidden(torch.cat(ids), PackedSequences.of([len(part) for part in ids])))

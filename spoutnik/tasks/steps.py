@@ -9,7 +9,6 @@ SLIP_SHARE = 0.25  # share of careful traces in which one step goes wrong and is
 Step = tuple[str, int]  # the left-hand side and its value
 
 
-
 def product_steps(a: int, b: int) -> list[Step]:
     """a * b, for non-negative factors: one step within the 12 times table, otherwise digit by digit."""
     small, large = sorted((a, b))

@@ -6,7 +6,7 @@ import torch
 
 from spoutnik import LLM, SamplingParams
 from spoutnik.engine.speculative import NgramIndex
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.native import library
 
 EOS = 1
@@ -108,7 +108,7 @@ def test_the_module_s_drafts_are_those_of_the_whole_forward_pass(kernels):
         drafts = engine.core.input_batch.sequences[0].sample.drafts
         if not drafts:
             continue
-        packing = Packing.of([len(sequence) - 1])
+        packing = PackedSequences.of([len(sequence) - 1])
         ids = torch.tensor(sequence)
         with torch.no_grad():
             hidden = model.hidden(ids[:-1], packing)

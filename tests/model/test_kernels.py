@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from spoutnik.model.attention import rotary_attention, rotary_attention_plain
 from spoutnik.model.layers import swiglu_plain
 from spoutnik.model.moe import Layout, Router, _Combine, _Dispatch
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.native import library, training
 from spoutnik.train.losses import _log_probs, _logits_gradient, token_log_probs, token_log_probs_plain
 
@@ -83,7 +83,7 @@ def test_a_row_that_is_not_finite_leaves_the_others_as_they_are(dtype, odd):
 def test_attention(dtype, lengths, shape):
     """MLA (keys partly shared by all heads, pairs rotated) and grouped-query attention (halves rotated)."""
     heads, groups, nope, rope, value, interleaved = shape
-    packing, tokens = Packing.of(lengths), sum(lengths)
+    packing, tokens = PackedSequences.of(lengths), sum(lengths)
     q = random(tokens, heads, nope + rope, dtype=dtype)
     k_nope = [random(tokens, groups, nope, dtype=dtype, seed=1)] if nope else []
     k_rope = random(tokens, 1 if interleaved else groups, rope, dtype=dtype, seed=2)

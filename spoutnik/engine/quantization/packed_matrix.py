@@ -303,7 +303,7 @@ def layer_groups(source: Source, layer: int, kind: str) -> Iterator[Group]:
         yield f"{layer}.gate_up", gated("mlp."), kind
         yield f"{layer}.down", [source(f"{prefix}mlp.down_proj.weight")], kind
         return
-    yield f"{layer}.router", [source(f"{prefix}mlp.gate.weight")], "float32"  # near-ties route alike (trap 7)
+    yield f"{layer}.router", [source(f"{prefix}mlp.gate.weight")], "float32"  # so that near-ties route alike
     if config.n_shared_experts:
         yield f"{layer}.gate_up", gated("mlp.shared_experts."), kind
         yield f"{layer}.down", [source(f"{prefix}mlp.shared_experts.down_proj.weight")], kind

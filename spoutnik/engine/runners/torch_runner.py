@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spoutnik.engine.runners.base import BLOCK_SIZE, ForwardBatch, decode_multi_step, draft_multi_step
 from spoutnik.model.cache import Cache
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.model.transformer import Transformer
 
 
@@ -61,9 +61,9 @@ class TorchRunner:
         for part in _parts(batch):
             tokens = batch.tokens[part.tokens].to(self.device)
             if part.is_prompt:
-                packing, entries = self._packing(part), []
-                padded = F.pad(tokens, (0, packing.filler))
-                new = self.model.hidden(padded, packing, entries=entries)[:len(tokens)]
+                sequences, entries = self._sequences(part), []
+                padded = F.pad(tokens, (0, sequences.padding))
+                new = self.model.hidden(padded, sequences, entries=entries)[:len(tokens)]
                 self._store_packed(part, main, entries)
             elif part.num_new == 1:
                 new = self._decode(tokens, part)
@@ -83,11 +83,11 @@ class TorchRunner:
             indices = part.tokens.to(self.device)
             successors = next_tokens[part.tokens].to(self.device)
             if part.is_prompt:
-                packing, entries = self._packing(part), []
-                pad = (0, packing.filler)
+                sequences, entries = self._sequences(part), []
+                pad = (0, sequences.padding)
                 new = self.model.mtp.predict(F.pad(hidden[indices], (0, 0, *pad)),
                                              self.model.embed(F.pad(successors, pad)),
-                                             self.model.rotary[packing.position_ids], packing, None, entries)[:len(indices)]
+                                             self.model.rotary[sequences.position_ids], sequences, None, entries)[:len(indices)]
                 self._store_packed(part, module, entries)
             else:
                 cache = self._dense(part, module)
@@ -97,8 +97,8 @@ class TorchRunner:
             states[indices] = new
         return self.model.logits(states[batch.logits_indices.to(self.device)]).cpu(), states
 
-    def _packing(self, part: "_Part") -> Packing:
-        return Packing.of(part.counts.tolist(), self.device, fill=True)
+    def _sequences(self, part: "_Part") -> PackedSequences:
+        return PackedSequences.of(part.counts.tolist(), self.device, pad=True)
 
     def _store_packed(self, part: "_Part", layers: range, entries: list[Tensor]) -> None:
         slots = part.slots.to(self.device)

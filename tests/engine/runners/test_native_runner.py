@@ -11,7 +11,7 @@ from spoutnik.engine.quantization.packed_matrix import KINDS
 from spoutnik.engine.runners import native_runner
 from spoutnik.engine.runners.base import BLOCK_SIZE, DecodeBatch, decode_multi_step, draft_multi_step
 from spoutnik.engine.runners.native_runner import NativeRunner
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.native import library
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no compiler here: the plain twin is what runs")
@@ -127,7 +127,7 @@ def test_a_prompt_s_numbers_do_not_depend_on_its_chunks(base):
 def test_draft_module():
     model = tiny.model(tiny.DEEPSEEK)
     ids, tables = sequences((20, 33))
-    joined, packing = torch.cat(ids), Packing.of([20, 33])
+    joined, packing = torch.cat(ids), PackedSequences.of([20, 33])
     with torch.no_grad():
         hidden = model.hidden(joined, packing)
         expected = model.logits(model.mtp_hidden(hidden, joined, packing, None))

@@ -6,7 +6,7 @@ import torch
 
 from spoutnik.engine.runners.base import ForwardBatch
 from spoutnik.engine.runners.torch_runner import TorchRunner, inference_copy
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 
 BASES = pytest.mark.parametrize("base", list(tiny.ALL.values()), ids=list(tiny.ALL))
 
@@ -70,7 +70,7 @@ def test_drafts_are_the_module_s_over_the_whole():
         logits, states = runner.draft(part, hidden, ids[start + 1:end + 1])
         got.append(logits)
         hidden_of.append(states)
-    packing = Packing.of([30])
+    packing = PackedSequences.of([30])
     with torch.no_grad():
         ahead = model.mtp.predict(model.hidden(ids[:30], packing), model.embed(ids[1:]), model.rotary[packing.position_ids],
                                   packing, None)
