@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/nano
 
-.PHONY: demo test lint peers clean
+.PHONY: demo test lint sanitize peers clean
 
 demo: $(VENV)/installed
 	$(BIN)/spoutnik run recipes/nano.yaml --out $(RUN)
@@ -14,6 +14,10 @@ test: $(VENV)/installed-dev
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
+
+# The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer.
+sanitize: $(VENV)/installed-dev
+	PYTHON=$(BIN)/python tests/sanitize.sh
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spoutnik needs Python 3.11 or newer: make PYTHON=python3.11")'

@@ -22,7 +22,7 @@ from pathlib import Path
 from common import machine, print_result
 from random_model import write_checkpoint
 
-from spoutnik.generation.catalog import offers
+from spoutnik.generation.catalog import list_models
 from spoutnik.model.config import ModelConfig
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -39,7 +39,7 @@ def environment(name: str) -> Path:
 
 def random_model(folder: Path) -> Path:
     """Random weights with the vocabulary and the template of the base that ships with the package."""
-    tokenizer = Tokenizer.load(offers(None)[0].folder)
+    tokenizer = Tokenizer.load(list_models(None)[0].folder)
     write_checkpoint(folder, ModelConfig.parse(SHAPE | {"vocab_size": tokenizer.vocab_size}, "the random model"))
     tokenizer.save(folder)
     # Without it, and at temperature 0, random weights say the same for ever, and clients hear of nothing but limits.

@@ -68,9 +68,9 @@ def run_trl(folder: Path, **choices) -> dict:
 def run_ours(folder: Path) -> dict:
     """Per step, after one warm-up: true completion tokens, seconds of sampling, seconds of judging and updating."""
     model = load_model(folder, compute_dtype=torch.bfloat16)
-    settings = GRPOSettings(steps=STEPS + 1, learning_rate=1e-6, optimiser="adamw", prompts_per_step=PROMPTS,
+    settings = GRPOSettings(steps=STEPS + 1, learning_rate=1e-6, optimizer="adamw", prompts_per_step=PROMPTS,
                             group_size=GROUP, max_tokens=LENGTH)
-    optimiser = settings.make_optimiser(model)
+    optimizer = settings.make_optimizer(model)
     measured = {"tokens": [], "sampling": [], "update": []}
     for step in range(STEPS + 1):
         prompts, began = prompts_of(step), time.perf_counter()
@@ -80,7 +80,7 @@ def run_ours(folder: Path) -> dict:
         sampled = time.perf_counter()
         rewards = torch.tensor([[reward(c) for c in group] for group in groups])
         batches, _ = policy_batches(Rollouts(prompts, groups, rewards, {}), settings)
-        optimiser.step(policy_gradient(model, batches, optimiser.parameters, settings).gradients, 1.0)
+        optimizer.step(policy_gradient(model, batches, optimizer.parameters, settings).gradients, 1.0)
         ended = time.perf_counter()
         if step:
             measured["tokens"].append(sum(len(c.token_ids) for group in groups for c in group))
@@ -123,7 +123,7 @@ def main() -> None:
         tokens = statistics.mean(t for run in runs["ours"] for t in run["tokens"])
         sampling, update = limit_seconds(folder, tokens)
     limits = {"grpo": tokens / (sampling + update), "rollouts": tokens / sampling}
-    ours, *peers = (dict(zip(limits, rates(found))) for found in runs.values())
+    ours, *peers = (dict(zip(limits, rates(result))) for result in runs.values())
     print_result([{"name": f"{what}_vs_trl_{name}", "ours": ours[what], "peer": peer[what], "limit": limits[what],
                    "unit": "tokens/s", "completion_tokens_per_step": tokens}
                   for name, peer in zip(["at_its_best", "defaults"], peers) for what in limits])

@@ -21,7 +21,7 @@ from hostile import attack
 from listening import listening
 
 from spoutnik.engine.llm import LLM
-from spoutnik.generation.catalog import offers
+from spoutnik.generation.catalog import list_models
 from spoutnik.generation.service import GenerationService, ServedModel
 from spoutnik.serve.app import make_app
 from spoutnik.serve.settings import Settings
@@ -49,7 +49,7 @@ def main() -> None:
     parser.add_argument("--model", help="a model's or a run's folder [default: the base that ships with the package]")
     options = parser.parse_args()
     print(machine())
-    service = GenerationService([*random_ones(), offers(options.model)[0]], load)
+    service = GenerationService([*random_ones(), list_models(options.model)[0]], load)
     logging.basicConfig(format="%(message)s")
     began = time.perf_counter()
     with listening(make_app(service, Settings(shutdown_seconds=0.0))) as url:

@@ -116,8 +116,8 @@ def main() -> None:
         folder = Path(place)
         folder.mkdir(parents=True, exist_ok=True)
         bandwidth = read_bandwidth()
-        found = {name: measure(engine(folder, name), options.tokens, options.rounds) for name in ("dense", "moe")}
-        moe, dense = found["moe"], found["dense"]
+        speeds = {name: measure(engine(folder, name), options.tokens, options.rounds) for name in ("dense", "moe")}
+        moe, dense = speeds["moe"], speeds["dense"]
         ours = statistics.median(moe["rates"])
         results = [{"name": "moe_decode against dense", "ours": ours, "peer": statistics.median(dense["rates"]),
                     "limit": bandwidth / moe["read"], "unit": "tokens/s", "read_bandwidth": bandwidth / 1e9,

@@ -43,14 +43,14 @@ def main() -> None:
     for name, config in (("moe", moe), ("dense", dense)):
         model = Transformer(config, torch.bfloat16)
         model.init_weights(torch.Generator().manual_seed(0))
-        contestants[name] = (model, settings.make_optimiser(model))
+        contestants[name] = (model, settings.make_optimizer(model))
     rates: dict[str, list[float]] = {"moe": [], "dense": []}
     for step in range(STEPS + 2):
         documents = take_tokens(corpus_documents(tokenizer, random.Random(step), recipe.families), TOKENS, 512)
-        for name, (model, optimiser) in contestants.items():
+        for name, (model, optimizer) in contestants.items():
             began = time.perf_counter()
-            gradient, bill = language_model_gradient(model, documents, optimiser.parameters, settings)
-            optimiser.step(gradient.gradients, 0.1)
+            gradient, bill = language_model_gradient(model, documents, optimizer.parameters, settings)
+            optimizer.step(gradient.gradients, 0.1)
             if step >= 2:  # the first steps compile oneDNN's kernels
                 rates[name].append(bill.tokens_trained / (time.perf_counter() - began))
     counts = {name: account(config) for name, config in (("moe", moe), ("dense", dense))}

@@ -61,7 +61,7 @@ def on_its_tasks(folder: Path, drafts: int, rounds: int) -> tuple[list[dict], fl
             for name, model in models.items():
                 found[name].append(rate(model, asked, together, turn))
         plain, *drafted = (statistics.median(rates[1:]) for rates in found.values())
-        counts = models["made to"].core.counts
+        counts = models["made to"].core.stats
         if not together:
             acceptance = counts.accepted / max(counts.drafted, 1)
         for name, rate_of in zip(("mtp", "mtp, made to draft"), drafted):
@@ -89,7 +89,7 @@ def from_memory(width: int, drafts: int, rounds: int, acceptance: float) -> dict
             else:
                 decode_rate(llm, 1, 8)
     plain, mtp = map(statistics.median, found)
-    counts = models[1].core.counts
+    counts = models[1].core.stats
     steps_per_token = 1 / (1 + counts.accepted / max(counts.drafted, 1))
     cost = plain / mtp / steps_per_token  # of a step with drafts, in steps without
     expected = sum(acceptance ** number for number in range(drafts + 1))  # tokens of a step

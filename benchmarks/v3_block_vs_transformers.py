@@ -25,7 +25,7 @@ from spoutnik.engine.runners.select import make_runner
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import load_model
 from spoutnik.parallel import cores
-from spoutnik.train.batches import Document, micro_batches, pack
+from spoutnik.train.batches import Document, micro_batches, pack_documents
 from spoutnik.train.loop import accumulate
 from spoutnik.train.losses import token_log_probs
 
@@ -89,11 +89,11 @@ class Ours:
         tokens = sum(d.predicted for d in documents)
 
         def loss_of(batch, trace):
-            hidden = self.model.hidden(batch.input_ids, batch.packing, trace)
+            hidden = self.model.hidden(batch.input_ids, batch.sequences, trace)
             log_probs, _ = token_log_probs(hidden[batch.positions], self.model.lm_head.weight, batch.targets)
             return -log_probs.sum() / tokens, {}
 
-        accumulate(self.parameters, [pack(documents, rows) for rows in parts], loss_of)
+        accumulate(self.parameters, [pack_documents(documents, rows) for rows in parts], loss_of)
 
     def _prefill(self, ids: Tensor) -> None:
         rows, length = ids.shape

@@ -1,8 +1,9 @@
 """Spoutnik: the whole DeepSeek-R1 system, small enough to read and real enough to use."""
 
 __version__ = "0.1.0"
-__all__ = ["LLM", "SamplingParams", "load"]
-_WHERE = {"LLM": "spoutnik.engine.llm", "SamplingParams": "spoutnik.engine.sampling_params", "load": "spoutnik.loading"}
+__all__ = ["LLM", "Chat", "SamplingParams", "load"]
+_WHERE = {"LLM": "spoutnik.engine.llm", "Chat": "spoutnik.generation.chat", "SamplingParams": "spoutnik.engine.sampling_params",
+          "load": "spoutnik.loading"}
 
 
 def __getattr__(name: str):

@@ -1,7 +1,6 @@
-"""The two ways a command can fail because of the world outside; the CLI prints them as a sentence, without a traceback.
+"""Errors with an outside cause (a recipe, a file, a setting), which commands print as a sentence without a traceback.
 
-Internal invariants are asserts. What comes from outside (a recipe, a file, a setting) raises one of these, and the
-message names the file, the key, the value and the remedy.
+The message names the file, the key, the value and the remedy. Internal invariants are asserts.
 """
 
 

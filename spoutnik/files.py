@@ -1,4 +1,4 @@
-"""Files that survive the power going out: write to a temporary name, fsync, rename."""
+"""Durable files: written under a temporary name, flushed, renamed."""
 
 import contextlib
 import errno
@@ -14,7 +14,7 @@ from spoutnik.errors import RunError, UserError
 
 @contextlib.contextmanager
 def disk_errors(path: Path, option: str = "--out") -> Iterator[None]:
-    """Turns the operating system's refusals while writing `path` into a sentence with the remedy. option: says where to."""
+    """Turns OSErrors while `path` is written into RunErrors with the remedy. option: of the command line, for the path."""
     try:
         yield
     except OSError as error:
@@ -128,14 +128,27 @@ def sha256_json(value: object) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
 
 
-def install_folder(temporary: Path, final: Path) -> None:
-    """Renames a finished folder into place after flushing every file in it."""
+def install_folder(temporary: Path, final: Path, aside: Path | None = None) -> None:
+    """Renames a finished folder into place after flushing every file in it.
+
+    aside: where a folder that is there already lies meanwhile. It comes back if the renaming fails, else it is removed.
+    """
     with disk_errors(final):
         for file in sorted(temporary.rglob("*")):
             fsync_path(file)
         fsync_path(temporary)
-        os.replace(temporary, final)
+        if aside is not None and final.exists():
+            remove_folder(aside)
+            final.rename(aside)
+        try:
+            os.replace(temporary, final)
+        except BaseException:
+            if aside is not None and aside.exists() and not final.exists():
+                aside.rename(final)
+            raise
         fsync_path(final.parent)
+    if aside is not None:
+        remove_folder(aside)
 
 
 def remove_folder(path: Path) -> None:

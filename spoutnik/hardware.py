@@ -1,4 +1,4 @@
-"""What this machine is and can do."""
+"""Facts about this machine: processor, memory, the type to compute in."""
 
 import os
 import platform
@@ -27,16 +27,16 @@ def peak_memory() -> int:
 
 
 def available_memory() -> int:
-    """What Linux says could be had without swapping; elsewhere half of the machine's memory."""
+    """Bytes that Linux says are available without swapping; elsewhere half of the machine's memory."""
     info = Path("/proc/meminfo")
-    found = re.search(r"MemAvailable:\s+(\d+) kB", info.read_text()) if info.exists() else None
-    if found is not None:
-        return int(found[1]) * 1024
+    match = re.search(r"MemAvailable:\s+(\d+) kB", info.read_text()) if info.exists() else None
+    if match is not None:
+        return int(match[1]) * 1024
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 def machine() -> dict[str, str | int]:
-    """What a stage's manifest says of where it ran."""
+    """The `machine` entry of a stage's manifest."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

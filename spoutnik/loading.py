@@ -21,7 +21,7 @@ def load(path_or_hub_id: str | Path, dtype: torch.dtype | str | None = None, dev
         path_or_hub_id: a folder in Hugging Face layout, a run's folder, or "org/model" on the hub.
         dtype: of weights and activations, as torch.bfloat16 or "bfloat16"; None keeps what the files hold (FP8 becomes
             bfloat16).
-        keep_fp8: hold an FP8 checkpoint's weights in 8 bits and dequantise them at each use; such weights are not trained.
+        keep_fp8: hold an FP8 checkpoint's weights in 8 bits and dequantize them at each use; such weights are not trained.
     Raises:
         UserError, RunError: a sentence with the file, the key, the value and the remedy, before weights are read.
     """

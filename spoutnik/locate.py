@@ -1,4 +1,4 @@
-"""Where a model's files are: a folder, a stage of a run, or a name on the Hugging Face hub. No torch in here."""
+"""Where a model's files are: a folder, a stage of a run, or a name on the Hugging Face hub. Does not import torch."""
 
 from pathlib import Path
 

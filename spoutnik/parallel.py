@@ -1,9 +1,8 @@
-"""One thread per core, each computing alone.
+"""Data parallelism over the cores: one thread per core, every operation single-threaded.
 
-A network of a few million parameters is made of products too small to split over cores: at 64 rows, two cores on one
-product take as long as one, and on a shared machine a sleeping partner costs ten times that. So the *batch* is split
-instead, one part per thread, every operation single-threaded. torch releases the interpreter's lock inside operations.
-On a GPU there is one worker and nothing changes.
+The products of a network of a few million parameters are too small to split: at 64 rows, two cores on one product take as
+long as one, and ten times that on a shared machine where one of them sleeps. So the batch is split instead. torch releases
+the interpreter's lock inside operations. On a GPU there is one worker and nothing changes.
 """
 
 import ctypes
@@ -38,19 +37,18 @@ def physical_cores() -> int:
 
 @cache
 def keep_memory() -> None:
-    """Tells glibc to keep freed memory instead of handing it back to the kernel at every tensor's end, and Python's
-    collector to leave alone what was imported.
+    """Makes glibc keep freed memory instead of returning it to the kernel, and Python's collector skip what was imported.
 
-    A training step allocates and frees the same few hundred tensors again and again; by default each large one is
-    mapped, faulted in page by page and unmapped. What that costs is in docs/results.md.
+    A training step allocates and frees the same few hundred tensors again and again; by default each large one is mapped,
+    faulted in page by page and unmapped (cost: docs/results.md).
     """
     gc.freeze()
     if platform.libc_ver()[0] != "glibc":
         return
     mallopt = ctypes.CDLL(None).mallopt
     m_trim_threshold, m_top_pad, m_mmap_threshold, m_arena_max = -1, -2, -3, -8  # malloc.h
-    # Larger blocks go back to the kernel all the same: kept, those that do not fit again would pile up without end. Our own
-    # large results have a pool (native/memory.py).
+    # Larger blocks go back to the kernel all the same: those that never fit again would pile up. Our own large results have
+    # a pool (native/memory.py).
     mallopt(m_mmap_threshold, 32 << 20)
     mallopt(m_trim_threshold, 2**31 - 1)
     mallopt(m_top_pad, 64 << 20)

@@ -14,9 +14,7 @@ from hypothesis import HealthCheck, settings
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.engine import sampler
 from spoutnik.engine.runners.native_runner import NativeRunner
-from spoutnik.recipe import stages
 from spoutnik.recipe.run import run_recipe
-from spoutnik.train import pretrain
 
 pytest_plugins = ["serving_fixtures"]  # for every package that needs a model behind the API or a generation service
 
@@ -34,9 +32,7 @@ def tokenizer():
 def run(tmp_path_factory):
     """The tiny recipe up to its cold start, to be read, not written to."""
     out = tmp_path_factory.mktemp("tiny") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "train_tokenizer", lambda seed, size: pretrain.train_tokenizer(seed, size, 300))
-        run_recipe(Path(__file__).parent / "recipe" / "tiny.yaml", out, SilentDisplay(), until="cold_start")
+    run_recipe(Path(__file__).parent / "recipe" / "tiny.yaml", out, SilentDisplay(), until="cold_start")
     return out
 
 

@@ -1,6 +1,6 @@
 """Chat requests made to break replies, and what must be true of every answer to them: no thought in it, and not empty.
 
-The answer that came over HTTP is compared with the token ids that the engine made, taken apart here in the plainest way:
+The answer that came over HTTP is compared with the token ids that the engine generated, taken apart here in the plainest way:
 those between `<think>` and `</think>` are thought, the others are answer.
 """
 
@@ -64,11 +64,12 @@ def _possible(body: dict) -> dict:
 
 
 def _messages(rng: random.Random) -> list[dict]:
-    asked = [{"role": "user", "content": rng.choice(QUESTIONS)}]
+    messages = [{"role": "user", "content": rng.choice(QUESTIONS)}]
     if rng.random() < 0.2:
         before = {"role": "assistant", "content": rng.choice(["<think>\nhm\n</think>\n\n42", "42", "<think>"])}
-        asked = [{"role": "user", "content": "Why?"}, before | rng.choice([{}, {"reasoning_content": "hm </think>"}]), *asked]
-    return [{"role": "system", "content": "Be <think> brief."}, *asked] if rng.random() < 0.2 else asked
+        before |= rng.choice([{}, {"reasoning_content": "hm </think>"}])
+        messages = [{"role": "user", "content": "Why?"}, before, *messages]
+    return [{"role": "system", "content": "Be <think> brief."}, *messages] if rng.random() < 0.2 else messages
 
 
 def _number(rng: random.Random, most: int, least: int = 1) -> int:
@@ -100,7 +101,7 @@ def taken_apart(handle: GenerationHandle, choice) -> tuple[str, str]:
             thinking = token == tokenizer.think_id
         else:
             parts[thinking].append(token)
-    keep = handle.plan.constrain is not None and not handle.plan.params.ignore_eos
+    keep = handle.plan.make_logits_processor is not None and not handle.plan.params.ignore_eos
     thought, answer = tokenizer.decode(parts[True]).strip(), tokenizer.decode(parts[False], keep).lstrip()
     ends = [(at + len(stop), at) for stop in handle.plan.params.stop if (at := answer.find(stop)) >= 0]
     return thought, (answer[:min(ends)[1]] if ends else answer).rstrip()
@@ -108,12 +109,13 @@ def taken_apart(handle: GenerationHandle, choice) -> tuple[str, str]:
 
 def message_of(choices: list[dict]) -> dict:
     """A whole message from the choices of a stream that have one index."""
-    told: dict = {"finish_reason": None}
+    message: dict = {"finish_reason": None}
     for choice in choices:
         for name, value in choice["delta"].items():
-            told[name] = told.get(name, "" if isinstance(value, str) else []) + value if value is not None else told.get(name)
-        told["finish_reason"] = choice["finish_reason"] or told["finish_reason"]
-    return told
+            before = message.get(name, "" if isinstance(value, str) else [])
+            message[name] = before + value if value is not None else message.get(name)
+        message["finish_reason"] = choice["finish_reason"] or message["finish_reason"]
+    return message
 
 
 def messages_of(body: dict, text: str) -> tuple[list[dict], dict]:
@@ -147,7 +149,7 @@ def unfolded(body: dict, message: dict) -> tuple[str, str]:
 
 
 def does_not_fit(error: dict) -> bool:
-    """Is a request refused because of its length, or since so many tokens as it wants at least have no room?"""
+    """Is a request refused because of its length, or since its min_tokens do not fit?"""
     return error["code"] == "context_length_exceeded" or error["param"] == "min_tokens"
 
 
@@ -159,23 +161,23 @@ def check(body: dict, text: str, handle: GenerationHandle) -> None:
     apart = [taken_apart(handle, choice) for choice in handle.job.choices]
     for index, message in enumerate(messages):
         thought, answer = unfolded(body, message)
-        made = apart if "n_thoughts" in body else [apart[index]]
-        wanted = [(t if body.get("include_reasoning") is not False else "", a) for t, a in made]
+        candidates = apart if "n_thoughts" in body else [apart[index]]
+        wanted = [(t if body.get("include_reasoning") is not False else "", a) for t, a in candidates]
         assert message["finish_reason"] in ("stop", "length", "tool_calls"), message
         if not message.get("tool_calls"):
             assert (thought, answer) in wanted, f"{message} is none of {wanted}"
             stopped = body.get("stop") is not None and message["finish_reason"] == "stop"
             assert answer or stopped, f"empty: {message}"
     for choice, (thought, answer) in zip(handle.job.choices, apart):
-        _check_strand(body, handle, choice, thought, answer)
+        _check_choice(body, handle, choice, thought, answer)
 
 
-def _check_strand(body: dict, handle: GenerationHandle, choice, thought: str, answer: str) -> None:
+def _check_choice(body: dict, handle: GenerationHandle, choice, thought: str, answer: str) -> None:
     plan, closings = handle.plan, choice.ids.count(choice.stream.end)
     assert "<think>" not in answer + thought and "</think>" not in answer + thought, (thought, answer)
     assert choice.generated <= plan.params.max_tokens <= body.get("max_tokens", plan.params.max_tokens), choice.generated
-    length, most = len(plan.prompt) + len(choice.ids), handle.served.llm.config.max_position_embeddings
-    assert length <= most, f"{length} tokens in {most} places"
+    length, limit = len(plan.prompt) + len(choice.ids), handle.served.llm.config.max_position_embeddings
+    assert length <= limit, f"{length} tokens in {limit} positions"
     counted, allowed = choice.stream.thought_tokens, plan.max_thinking_tokens + closings * len(plan.closing)
     assert counted <= allowed, f"{counted} tokens of thought, allowed {allowed}"
     assert plan.may_think or not thought, f"thought: {thought}"
@@ -200,7 +202,7 @@ async def attack(url: str, service: GenerationService, count: int, seed: int = 0
     """Sends requests, so many at a time, to the server of a service in this process, and looks at every answer."""
     ended: dict[str, GenerationHandle] = {}
     service.on_end.append(lambda handle: ended.__setitem__(handle.name, handle))
-    made, numbers, models = Tally(), iter(range(count)), list(service.models)
+    tally, numbers, models = Tally(), iter(range(count)), list(service.models)
 
     async def one(client: httpx.AsyncClient) -> None:
         for number in numbers:
@@ -208,21 +210,21 @@ async def attack(url: str, service: GenerationService, count: int, seed: int = 0
             served = service.models[rng.choice(models)]
             body = draw(rng, served.tokenizer, [served.id])
             response = await client.post(url + PATH, json=body)
-            made.requests += 1
-            made.statuses[response.status_code] += 1
+            tally.requests += 1
+            tally.statuses[response.status_code] += 1
             try:
                 if response.status_code == 400 and does_not_fit(response.json()["error"]):
                     continue
                 assert response.status_code == 200, response.text
                 name = response.headers["x-request-id"]
                 handle = ended.pop(name)
-                made.replies += len(handle.job.choices)
-                made.finished.update(choice.finish_reason for choice in handle.job.choices)
-                made.warnings += bool(handle.warnings)
+                tally.replies += len(handle.job.choices)
+                tally.finished.update(choice.finish_reason for choice in handle.job.choices)
+                tally.warnings += bool(handle.warnings)
                 check(body, response.text, handle)
             except AssertionError as error:
-                made.failures.append((body, str(error)))
+                tally.failures.append((body, str(error)))
 
     async with httpx.AsyncClient(timeout=300) as client:
         await asyncio.gather(*(one(client) for _ in range(together)))
-    return made
+    return tally

@@ -4,17 +4,17 @@ import tiny
 import torch
 
 from spoutnik.engine.runners.base import BLOCK_SIZE, ForwardBatch
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 
 LENGTHS = (3, 50, 17)
 
 
 def batch_of(ids: list[torch.Tensor], contexts: list[int], prompt: bool | list[bool], tables: torch.Tensor,
-             all_wanted: bool = True) -> ForwardBatch:
+             all_logits: bool = True) -> ForwardBatch:
     counts = torch.tensor([len(part) for part in ids])
-    wanted = torch.arange(int(counts.sum())) if all_wanted else counts.cumsum(0) - 1
+    logits_indices = torch.arange(int(counts.sum())) if all_logits else counts.cumsum(0) - 1
     prompts = torch.tensor([prompt] * len(ids) if isinstance(prompt, bool) else prompt)
-    return ForwardBatch(torch.cat(ids), counts, torch.tensor(contexts), tables, wanted, prompts)
+    return ForwardBatch(torch.cat(ids), counts, torch.tensor(contexts), tables, logits_indices, prompts)
 
 
 def sequences(lengths=LENGTHS, vocabulary: int = 64) -> tuple[list[torch.Tensor], torch.Tensor]:
@@ -26,4 +26,4 @@ def sequences(lengths=LENGTHS, vocabulary: int = 64) -> tuple[list[torch.Tensor]
 
 @torch.no_grad()
 def plain_logits(model, ids: list[torch.Tensor]) -> torch.Tensor:
-    return model.logits(model.hidden(torch.cat(ids), Packing.of([len(part) for part in ids])))
+    return model.logits(model.hidden(torch.cat(ids), PackedSequences.of([len(part) for part in ids])))

@@ -19,7 +19,7 @@ POSITIONS = 1024
 
 @pytest.fixture(scope="session")
 def make_service(tokenizer, tmp_path_factory):
-    """Makes services of models with random weights, who say anything at all. Changes are those of Service."""
+    """Makes services of models with random weights, which say anything at all. Changes: GenerationService's."""
     folder = tmp_path_factory.mktemp("model")
 
     def load(served: ServedModel) -> LLM:

@@ -1,5 +1,6 @@
 """Files survive: the old one or the new one, never half of one, and a sentence for whatever the disk refuses."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -198,3 +199,25 @@ def test_hashes_see_the_content_and_not_the_order_of_keys(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     assert sha256_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_json({"a": 1, "b": 2}) == sha256_json({"b": 2, "a": 1}) != sha256_json({"a": 1, "b": 3})
+
+
+def test_a_folder_takes_the_place_of_another_or_leaves_it_there(tmp_path, monkeypatch):
+    final, aside = tmp_path / "final", tmp_path / "aside"
+
+    def fresh(text):
+        folder = tmp_path / "fresh"
+        folder.mkdir(exist_ok=True)
+        (folder / "file").write_text(text)
+        return folder
+
+    install_folder(fresh("first"), final, aside)
+    install_folder(fresh("second"), final, aside)
+    assert (final / "file").read_text() == "second" and not aside.exists()
+
+    def refuse(source, target):
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(files.os, "replace", refuse)
+    with pytest.raises(RunError, match="cannot be written"):
+        install_folder(fresh("third"), final, aside)
+    assert (final / "file").read_text() == "second" and not aside.exists()

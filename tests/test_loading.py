@@ -116,8 +116,8 @@ def test_reading_needs_the_model_and_1_2_of_its_largest_tensor(base, dtype, tmp_
     command = [sys.executable, "-c", _MEMORY, str(tmp_path), dtype]
     # The least of some: now and then a process is counted 20 MiB more, whatever it does.
     results = [subprocess.run(command, capture_output=True, text=True, check=True) for _ in range(4)]
-    wanted = sum(t.numel() for t in model.state_dict().values()) * (4 if dtype == "float32" else 2)
+    expected = sum(t.numel() for t in model.state_dict().values()) * (4 if dtype == "float32" else 2)
     largest = 8192 * 512 * 4
     slack = 8 * 2**20  # Python's own
     loaded, _, read = min([int(number) for number in result.stdout.split()] for result in results)
-    assert loaded <= wanted + 1.2 * largest + slack and wanted < read <= wanted + 1.2 * largest + slack
+    assert loaded <= expected + 1.2 * largest + slack and expected < read <= expected + 1.2 * largest + slack

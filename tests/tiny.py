@@ -1,4 +1,4 @@
-"""The smallest parts with every organ: configurations, models, a tokenizer. Shared by the tests."""
+"""The smallest configurations, models and tokenizer with every feature. Shared by the tests."""
 
 import torch
 
@@ -48,17 +48,17 @@ def config(base: dict, **changes) -> ModelConfig:
 
 def model(base: dict, seed: int = 0, **changes) -> Transformer:
     """A model with random weights everywhere: norms and biases too, so that no part can be left out unnoticed."""
-    made = Transformer(config(base, **changes))
+    network = Transformer(config(base, **changes))
     generator = torch.Generator().manual_seed(seed)
-    made.init_weights(generator)
+    network.init_weights(generator)
     with torch.no_grad():
-        for parameter in made.parameters():
+        for parameter in network.parameters():
             if parameter.dim() == 1:
                 parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
-        for router in (router for router in made.routers.values() if router.biased):
+        for router in (router for router in network.routers.values() if router.biased):
             bias = router.e_score_correction_bias
             bias.copy_(0.4 * torch.randn(bias.shape, generator=generator))  # of both signs
-    return made
+    return network
 
 
 def tokens(*shape: int, vocab: int = 64, seed: int = 0) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The arena in the terminal: two models answer blindly side by side, and one says which was better."""
+"""The arena in the terminal: two models answer blindly side by side, and the user votes for the better answer."""
 
 import asyncio
 import random
@@ -11,29 +11,32 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from spoutnik.arena.matches import Ballots, Match
+from spoutnik.arena.matches import Match, VoteStore
 from spoutnik.arena.ratings import Outcome, Rating, rate
 from spoutnik.errors import UserError
+from spoutnik.generation.delta import GenerationWarning
 from spoutnik.generation.options import EFFORTS
 from spoutnik.generation.service import GenerationService
 from spoutnik.generation.session import ChatOptions, ChatTurn
+from spoutnik.units import duration
 
 KEYS: dict[str, Outcome] = {"a": "a", "b": "b", "t": "tie", "n": "bad"}
 VOTE = "[bold]a[/] is better, [bold]b[/] is better, a [bold]t[/]ie, [bold]n[/]either is good (Enter: no vote) "
 
 
-async def compare(service: GenerationService, ballots: Ballots, console: Console, effort: str = "high",
+async def compare(service: GenerationService, votes: VoteStore, console: Console, effort: str = "high",
                   rng: random.Random | None = None) -> None:
-    """Asks for a question, shows two answers, asks for a vote and says who they were; again, until an empty question."""
+    """Asks for a question, shows two answers, asks for a vote and names the models; repeats until an empty question."""
     if effort not in EFFORTS:
         raise UserError(f"--effort {effort}: unknown. Choose {', '.join(EFFORTS)}.")
-    Match.draw(list(service.models), rng=rng)  # says so now where there are not two
-    console.print(Text(f"{len(service.models)} models. Ask; two of them answer, and you say which answer is better. Empty line "
+    models = list(service.models)
+    Match.draw(models, rng=rng)  # raises now where there are not two
+    console.print(Text(f"{len(models)} models. Ask; two of them answer, and you say which answer is better. Empty line "
                        "or Ctrl-D to leave.", "dim"))
     while question := _read(console, "[bold]> [/]"):
-        match = Match.draw(list(service.models), rng=rng)
-        turns = [ChatTurn(service, [{"role": "user", "content": question}], ChatOptions(name, effort)) for name in (match.a,
-                                                                                                                    match.b)]
+        match = Match.draw(models, rng=rng)
+        turns = [ChatTurn(service, [{"role": "user", "content": question}], ChatOptions(model, effort))
+                 for model in (match.a, match.b)]
         try:
             await _show(turns, console)
         finally:
@@ -42,23 +45,23 @@ async def compare(service: GenerationService, ballots: Ballots, console: Console
         if all(turn.message.content for turn in turns):
             outcome = _ask_vote(console)
             if outcome is not None:
-                ballots.cast(match, outcome, question, (turns[0].message.content, turns[1].message.content))
+                votes.record(match, outcome, question, (turns[0].message.content, turns[1].message.content))
         console.print(Text(f"A was {match.a}, B was {match.b}.", "dim"))
 
 
 async def _show(turns: Sequence[ChatTurn], console: Console) -> None:
-    """As they come where the terminal can do that, and once they are over."""
+    """Both answers as they grow, where the terminal can redraw, and once they are complete."""
     if console.is_terminal:
         with Live(console=console, transient=True, auto_refresh=False) as live:
             while any(turn.phase != "over" for turn in turns):
-                live.update(sides(turns), refresh=True)
+                live.update(side_by_side(turns), refresh=True)
                 await asyncio.sleep(0.1)
     for turn in turns:
         await turn.wait()
-    console.print(sides(turns))
+    console.print(side_by_side(turns))
 
 
-def sides(turns: Sequence[ChatTurn]) -> RenderableType:
+def side_by_side(turns: Sequence[ChatTurn]) -> RenderableType:
     grid = Table.grid(expand=True, padding=(0, 1))
     for _ in turns:
         grid.add_column(ratio=1)
@@ -68,13 +71,13 @@ def sides(turns: Sequence[ChatTurn]) -> RenderableType:
 
 def _answer(turn: ChatTurn) -> RenderableType:
     extras = turn.message.extras
-    spent = f"{turn.thought_seconds:.1f} s, {extras['thought_tokens']} tokens"
-    doing = {"waiting": "waiting for the model", "thinking": f"thinking: {spent}"}.get(turn.phase, f"thought for {spent}")
-    parts: list[RenderableType] = [Text(doing, "dim")]
+    spent = f"{duration(turn.thought_seconds)}, {extras['thought_tokens']} tokens"
+    status = {"waiting": "waiting for the model", "thinking": f"thinking: {spent}"}.get(turn.phase, f"thought for {spent}")
+    parts: list[RenderableType] = [Text(status, "dim")]
     if turn.phase == "thinking":
         parts.append(Text(turn.message.thought[-400:], "dim italic"))
     parts.append(Markdown(turn.message.content, hyperlinks=False))
-    parts += [Text(warning, "dim") for warning in extras["warnings"]]
+    parts += [Text(str(GenerationWarning(**warning)), "dim") for warning in extras["warnings"]]
     return Group(*parts, *([Text(extras["error"], "red")] if "error" in extras else []))
 
 
@@ -104,8 +107,8 @@ def ratings_table(rows: Sequence[Rating]) -> Table:
     return table
 
 
-def show_ratings(ballots: Ballots, console: Console) -> None:
-    rows = rate(ballots.votes())
+def show_ratings(votes: VoteStore, console: Console) -> None:
+    rows = rate(votes.votes())
     if not rows:
         console.print("There are no votes yet. `spoutnik arena RUN` and the page's arena collect them.")
         return

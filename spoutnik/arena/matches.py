@@ -1,4 +1,4 @@
-"""Blind comparisons of two models: who meets whom, and the votes. The page's arena and the terminal's do the same."""
+"""Blind comparisons of two models: which two answer, and the votes on them. The page and the terminal share both."""
 
 import random
 from collections.abc import Sequence
@@ -8,46 +8,46 @@ from spoutnik.arena.ratings import OUTCOMES, Outcome, Vote
 from spoutnik.errors import UserError
 from spoutnik.store.history import History
 
-_WINNER = {"tie": "tie", "bad": "neither"}  # as the history names it
+_WINNER = {"tie": "tie", "bad": "neither"}  # as the history stores it
 
 
 @dataclass(frozen=True)
 class Match:
-    """Two models; a is shown left, b right, and nobody knows until the vote."""
+    """Two models: a is shown left, b right. Their names are shown after the vote."""
 
     a: str
     b: str
 
     @staticmethod
     def draw(models: Sequence[str], chosen: Sequence[str] = (), rng: random.Random | None = None) -> "Match":
-        """Two different ones of `models`, `chosen` (at most two) among them, on sides that chance decides."""
+        """Two different models, `chosen` (at most two) among them, on random sides."""
         rng = rng or random.SystemRandom()
-        wanted = list(dict.fromkeys(chosen))
-        others = [name for name in models if name not in wanted]
-        if len(others) < 2 - len(wanted):
+        pair = list(dict.fromkeys(chosen))
+        others = [name for name in models if name not in pair]
+        if len(others) < 2 - len(pair):
             raise UserError(f"the arena compares two models, and there is only {', '.join(models) or 'none'}. Give it two, "
                             "or a run of which several stages are models.")
-        pair = wanted + rng.sample(others, 2 - len(wanted))
+        pair += rng.sample(others, 2 - len(pair))
         rng.shuffle(pair)
         return Match(*pair)
 
 
-class Ballots:
-    """The votes: in the history where there is one, else as long as this process lives."""
+class VoteStore:
+    """The votes: in the history where there is one, else in memory."""
 
     def __init__(self, history: History | None):
-        self.history, self._kept = history, []
+        self.history, self._in_memory = history, []
 
-    def cast(self, match: Match, outcome: Outcome, question: str, answers: tuple[str, str]) -> None:
+    def record(self, match: Match, outcome: Outcome, question: str, answers: tuple[str, str]) -> None:
         if outcome not in OUTCOMES:
             raise UserError(f"vote = {outcome!r}: must be one of {', '.join(OUTCOMES)}.")
         if self.history is None:
-            self._kept.append(Vote(match.a, match.b, outcome))
+            self._in_memory.append(Vote(match.a, match.b, outcome))
             return
         winner = {"a": match.a, "b": match.b}.get(outcome) or _WINNER[outcome]
-        self.history.vote([match.a, match.b], winner, {"outcome": outcome, "question": question, "answers": list(answers)})
+        self.history.add_vote([match.a, match.b], winner, {"outcome": outcome, "question": question, "answers": list(answers)})
 
     def votes(self) -> list[Vote]:
         if self.history is None:
-            return list(self._kept)
+            return list(self._in_memory)
         return [Vote(*vote.models, vote.extras["outcome"]) for vote in self.history.votes()]  # a model may be called "tie"

@@ -1,4 +1,4 @@
-"""The whole application, API and chat page, and `spoutnik serve`, which runs it until it is stopped."""
+"""The application (API, authentication, metrics, chat page) and the server that runs it."""
 
 import asyncio
 import warnings
@@ -9,24 +9,25 @@ from rich.console import Console
 from rich.status import Status
 
 from spoutnik.engine.llm import LLM
-from spoutnik.generation.catalog import EngineOptions, load_llm, offers
+from spoutnik.generation.catalog import EngineOptions, list_models, load_llm
 from spoutnik.generation.service import GenerationService, ServedModel
 from spoutnik.serve import auth, metrics
 from spoutnik.serve.app import make_app
 from spoutnik.serve.keys import FILE, Keys
 from spoutnik.serve.server import Server, bind, forbid_telemetry, log_texts, log_to_stderr
 from spoutnik.serve.settings import Settings
-from spoutnik.store.history import History, open_history
+from spoutnik.store.history import FILE as HISTORY_FILE
+from spoutnik.store.history import History
 
 
 def serve(model: str | None, stage: str | None, engine: EngineOptions, settings: Settings, console: Console,
           as_json: bool = False) -> None:
-    """Returns when the server has been stopped. Whatever is wrong is said before a model is read."""
+    """Runs the server until it is stopped. Errors in the settings are raised before a model is loaded."""
     forbid_telemetry()
     auth.check_binding(settings, Keys(settings.data / FILE))
     if settings.page:
-        _history(settings)
-    models = offers(model, stage)
+        _history(settings)  # raises where the passphrase is wrong
+    models = list_models(model, stage)
     with bind(settings.host, settings.port) as listener, console.status("") as status:
         settings = replace(settings, port=listener.getsockname()[1])
         service = GenerationService(models, lambda served: _load(served, engine, status), settings.max_queue)
@@ -34,25 +35,24 @@ def serve(model: str | None, stage: str | None, engine: EngineOptions, settings:
             service.on_end.append(log_texts)
         log_to_stderr()
         server = Server(make_application(service, settings), service, settings, status, as_json)
-        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:  # uvloop, where there is one
+        with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:  # uvloop where it is installed
             runner.run(server.serve([listener]))
 
 
 def make_application(service: GenerationService, settings: Settings) -> FastAPI:
-    """The API with authentication, metrics and the chat page."""
-    app, known = make_app(service, settings), Keys(settings.data / FILE)
+    app, keys = make_app(service, settings), Keys(settings.data / FILE)
     if settings.page:
         from spoutnik import page
-        warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # NiceGUI looks at every object there is
-        page.mount(app, service, settings, _history(settings), known)
-    auth.install(app, settings, known)
+        warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # NiceGUI inspects all objects
+        page.mount(app, service, settings, _history(settings), keys)
+    auth.install(app, settings, keys)
     service.on_end.append(auth.charge)
     metrics.install(app, service)
     return app
 
 
 def _history(settings: Settings) -> History | None:
-    return open_history(settings.data, settings.passphrase) if settings.history else None
+    return History(settings.data / HISTORY_FILE, settings.passphrase) if settings.history else None
 
 
 def _load(served: ServedModel, engine: EngineOptions, status: Status) -> LLM:

@@ -1,4 +1,4 @@
-"""`spoutnik arena`. Imports that take time lie inside, as in commands/main.py."""
+"""`spoutnik arena`: a blind comparison of models in the terminal."""
 
 import asyncio
 import json
@@ -27,43 +27,39 @@ def arena(
     from rich.console import Console
 
     from spoutnik.arena.compare import compare, show_ratings
-    from spoutnik.arena.matches import Ballots
+    from spoutnik.arena.matches import VoteStore
     from spoutnik.arena.ratings import rate
-    from spoutnik.commands.data import data_folder, history_passphrase
+    from spoutnik.commands.data import open_history
     from spoutnik.errors import UserError
     from spoutnik.generation.catalog import EngineOptions
-    from spoutnik.store.history import FILE, History
 
-    path = data_folder(data) / FILE
-    keep = not no_history and (path.exists() or not ratings)  # looking makes no file
-    ballots = Ballots(History(path, history_passphrase(passphrase, path.parent)) if keep else None)
+    store = VoteStore(None if no_history else open_history(data, passphrase, create=not ratings))
     if ratings:
-        votes = ballots.votes()
+        votes = store.votes()
         rows = [row.as_json() for row in rate(votes)]
-        print(json.dumps({"votes": len(votes), "ratings": rows})) if json_ else show_ratings(ballots, Console())
+        print(json.dumps({"votes": len(votes), "ratings": rows})) if json_ else show_ratings(store, Console())
         return
     if json_:
         raise UserError("--json needs --ratings: a comparison has no single result. Add --ratings.")
     service = service_of(models or [], stage or [], EngineOptions(quantize, memory, max_num_seqs=1))
-    asyncio.run(compare(service, ballots, Console(), effort))
+    asyncio.run(compare(service, store, Console(), effort))
 
 
 def service_of(models: list[str], stages: list[str], engine):
-    """Those who meet: the stages of one run, or one model of each of several."""
+    """A service of the models to compare: the stages of one run, or one model of each of several."""
     from spoutnik.errors import UserError
-    from spoutnik.generation.catalog import load_llm, offers
+    from spoutnik.generation.catalog import list_models, load_llm
     from spoutnik.generation.service import GenerationService
 
     if stages and len(models) != 1:
         raise UserError(f"--stage {stages[0]}: belongs to one run, and {len(models)} were given. Give one, or leave it out.")
     if len(models) > 1:
-        served = [offers(model)[0] for model in models]
+        served = [list_models(model)[0] for model in models]
     elif stages:
-        served = [one for stage in stages for one in offers(models[0], stage)]
+        served = [one for stage in stages for one in list_models(models[0], stage)]
     else:
-        served = offers(models[0] if models else None)
+        served = list_models(models[0] if models else None)
     if len({one.id for one in served}) < len(served):
         raise UserError(f"MODELS: two bear the same name, {', '.join(one.id for one in served)}. Nobody could tell their votes "
                         "apart: rename a folder, or name others.")
-
     return GenerationService(served, lambda model: load_llm(model, engine))

@@ -7,13 +7,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from spoutnik.commands.options import Json, Memory
+from spoutnik.commands.options import Json, Memory, Stage
 from spoutnik.commands.progress import console
 
 
 def bench(
     model: Annotated[Path, typer.Argument(help="A model's folder, a run's, or a name on the hub (org/model).")],
-    stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
+    stage: Stage = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies "
                                        "it.")] = "auto",
     quantize: Annotated[Optional[str], typer.Option(help="int8 or int4 weights; what they cost in perplexity is measured "
@@ -36,5 +36,5 @@ def bench(
     terminal = console(stderr=True)
     with contextlib.nullcontext() if json_ else terminal.status("") as status:
         result = measure(locate(model, stage), dtype, quantize, memory, text, tuple(batch or BATCHES), prompt, tokens, rounds,
-                      lambda what: status and status.update(f"Measuring: {what}"))
+                         lambda what: status and status.update(f"Measuring: {what}"))
     print(json.dumps(result.as_json(), ensure_ascii=False)) if json_ else print_bench(result, console())

@@ -8,13 +8,13 @@ from typing import Annotated, Optional
 import typer
 
 from spoutnik.commands.data import data_folder
-from spoutnik.commands.options import Data, Drafts, Json, Memory, Quantize, Speculate
+from spoutnik.commands.options import Data, Drafts, Json, Memory, Quantize, Speculate, Stage
 from spoutnik.commands.progress import console, quantization_progress
 
 
 def chat(
     run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
-    stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
+    stage: Stage = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="Share of the probability to sample from.")] = 0.95,
     max_tokens: Annotated[Optional[int], typer.Option(min=1, help="Longest reply, thought included [default: as many as the "
@@ -49,14 +49,14 @@ def chat(
     options = GenerationOptions(SamplingParams(temperature=temperature, top_p=top_p), max_tokens, max_thinking_tokens, effort)
     with quantization_progress(json_) as progress:
         llm = chat_llm(folder, quantize=quantize, memory=memory, speculate=speculate, num_speculative_tokens=drafts,
-                        progress=progress)
+                       progress=progress)
     if speculate is not None and llm.core.drafter is None:
         print(NO_DRAFTS, file=sys.stderr)
-    talk = Chat(llm, options, seed, system)
+    session = Chat(llm, options, seed, system)
     if prompt is None:
-        from spoutnik.commands.terminal import converse
-        converse(talk, console(), folder, None if no_history else data_folder(data) / "chat_history")
+        from spoutnik.commands.chat_terminal import converse
+        converse(session, console(), folder, None if no_history else data_folder(data) / "chat_history")
         return
-    reply = talk.ask(prompt, None if json_ else console())
+    reply = session.ask(prompt, None if json_ else console())
     if json_:
         print(json.dumps({"model": str(folder)} | reply, ensure_ascii=False))

@@ -6,8 +6,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from spoutnik.commands.options import Json, Memory, Quantize
+from spoutnik.commands.options import Json, Memory, Quantize, Stage
 from spoutnik.commands.progress import console, display
+from spoutnik.units import duration
 
 
 def evaluate(
@@ -15,7 +16,7 @@ def evaluate(
     bench: Annotated[str, typer.Option(help="held-out (our families), gsm8k (needs --data), or gym-countdown, "
                                        "gym-chain_sum, gym-base_conversion, gym-letter_counting (reasoning-gym).")],
     data: Annotated[Optional[Path], typer.Option(help="The benchmark's own file (gsm8k: test.jsonl).")] = None,
-    stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
+    stage: Stage = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples per problem; pass@1 is their mean.")] = 4,
     limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first N problems.")] = None,
     max_tokens: Annotated[int, typer.Option(min=2, help="Longest completion.")] = 256,
@@ -39,6 +40,6 @@ def evaluate(
     terminal = console()
     for name, value in result["scores"].items():
         terminal.print(f"{name}: [bold]{value['mean']:.1%}[/] (95 % interval {value['low']:.1%} to {value['high']:.1%}), "
-                      f"{value['problems']} problems x {result['samples']} samples", highlight=False)
+                       f"{value['problems']} problems x {result['samples']} samples", highlight=False)
     terminal.print(f"well-formed {result['well_formed']:.1%}, thought {result['thought_tokens']:.0f} tokens, "
-                  f"{result['seconds']:.0f} s, {result['note']}", highlight=False)
+                   f"{duration(result['seconds'])}, {result['note']}", highlight=False)

@@ -6,8 +6,9 @@ from typing import Annotated, Optional
 
 import typer
 
-from spoutnik.commands.options import Json
+from spoutnik.commands.options import Json, Stage
 from spoutnik.commands.progress import console
+from spoutnik.units import size
 
 
 def export(
@@ -15,7 +16,7 @@ def export(
     format: Annotated[str, typer.Option(help="hf: a folder for transformers. gguf: a file for llama.cpp.")],
     out: Annotated[Optional[Path], typer.Option(help="The folder, or the .gguf file, to write [default: exports/NAME-STAGE "
                                                 "or exports/NAME-STAGE.gguf].")] = None,
-    stage: Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")] = None,
+    stage: Stage = None,
     dtype: Annotated[Optional[str], typer.Option(help="f32, bf16, f16; gguf also q8_0, q4_0 [default: as stored].")] = None,
     shard_size: Annotated[str, typer.Option(help="Largest weight file of hf.")] = "5GB",
     licence: Annotated[Optional[str], typer.Option(help="For the model card [default: what the files say; mit where a "
@@ -37,9 +38,9 @@ def export(
         print(json.dumps(asdict(written) | {"path": str(written.path)}, ensure_ascii=False))
         return
     terminal = console()
-    terminal.print(f"Wrote {written.path}: {written.architecture}, {written.dtype}, {written.size / 1e6:,.1f} MB"
-                  + (f" in {len(written.files)} files: {', '.join(written.files)}" if len(written.files) > 1 else ""),
-                  highlight=False, markup=False, soft_wrap=True)
+    terminal.print(f"Wrote {written.path}: {written.architecture}, {written.dtype}, {size(written.size)}"
+                   + (f" in {len(written.files)} files: {', '.join(written.files)}" if len(written.files) > 1 else ""),
+                   highlight=False, markup=False, soft_wrap=True)
     terminal.print(f"Load it: {written.load}", highlight=False, markup=False, soft_wrap=True)
     for note in written.notes:
         terminal.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)

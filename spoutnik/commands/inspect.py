@@ -1,8 +1,9 @@
-"""`spoutnik inspect`: what a model is, without loading it."""
+"""`spoutnik inspect`: what a model is, without loading it; or what this machine is."""
 
 import json
+import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 
@@ -10,22 +11,63 @@ from spoutnik.commands.options import Json
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="A model's folder, a run's, a name on the hub (org/model), or a preset such "
-                                         "as deepseek-r1.")],
+    model: Annotated[Optional[str], typer.Argument(help="A model's folder, a run's, a name on the hub (org/model), or a preset "
+                                                   "such as deepseek-r1.")] = None,
+    machine: Annotated[bool, typer.Option("--machine", help="Show this machine instead: processor, memory, threads, the dtype "
+                                          "that auto means, and which kernels run.")] = False,
     json_: Json = False,
 ):
     """Show what a model is and what it costs, from its configuration and the headers of its files, without loading it."""
+    from spoutnik.errors import UserError
+
+    if machine == (model is not None):
+        raise UserError("MODEL: name a model, or give --machine to see what this machine is; not both.")
+    facts, lines = _inspect_machine() if machine else _inspect_model(model)
+    if json_:
+        print(json.dumps(facts, ensure_ascii=False))
+        return
+    for label, text in lines:
+        print(f"{label:13} {text}")
+
+
+Lines = list[tuple[str, str]]  # labels and texts
+
+
+def _inspect_model(model: str) -> tuple[dict, Lines]:
     from spoutnik.model.describe import describe
     from spoutnik.model.inspect import inspect_folder, inspect_preset
     from spoutnik.model.presets import preset
 
     if Path(model).exists() or "/" in model:
         from spoutnik.locate import locate
-        found = inspect_folder(locate(model, weights=False))
+        inspection = inspect_folder(locate(model, weights=False))
     else:
-        found = inspect_preset(preset(model))
-    if json_:
-        print(json.dumps(found.as_json(), ensure_ascii=False))
-        return
-    for label, text in describe(found):
-        print(f"{label:13} {text}")
+        inspection = inspect_preset(preset(model))
+    return inspection.as_json(), describe(inspection)
+
+
+def _inspect_machine() -> tuple[dict, Lines]:
+    import torch
+
+    from spoutnik.hardware import available_memory, compute_dtype, machine
+    from spoutnik.native import describe
+    from spoutnik.units import size
+
+    facts = machine() | {
+        "gpus": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "available_memory_bytes": available_memory(),
+        "torch_threads": torch.get_num_threads(),
+        "auto_dtype": str(compute_dtype("auto")).removeprefix("torch."),
+        "kernels": str(describe()),
+    }
+    lines = {
+        "system": facts["system"],
+        "processor": f"{facts['cpu']}, {facts['cores']} cores for this process",
+        "GPU": ", ".join(facts["gpus"]) or "none",
+        "memory": f"{size(facts['memory_bytes'])}, {size(facts['available_memory_bytes'])} available",
+        "threads": f"{facts['torch_threads']} of torch",
+        "dtype": f"auto means {facts['auto_dtype']}",
+        "kernels": facts["kernels"],
+    }
+    return facts, list(lines.items())

@@ -31,16 +31,16 @@ def add(
 @keys.command("list", epilog="Example: spoutnik keys list")
 def list_(data: Data = None, json_: Json = False):
     """Show the keys: name, last four characters, when it was made, whether it is in use."""
-    found = open_keys(data).list()
+    all_keys = open_keys(data).list()
     if json_:
-        print(json.dumps([{name: value for name, value in vars(key).items() if name != "hash"} for key in found]))
+        print(json.dumps([{name: value for name, value in vars(key).items() if name != "hash"} for key in all_keys]))
         return
-    for key in found:
-        limits = [f"{most} {what} a minute" for most, what in ((key.requests_per_minute, "requests"),
-                                                               (key.tokens_per_minute, "tokens")) if most is not None]
+    for key in all_keys:
+        limits = [f"{limit} {unit} a minute" for limit, unit in ((key.requests_per_minute, "requests"),
+                                                                 (key.tokens_per_minute, "tokens")) if limit is not None]
         state = "revoked" if key.revoked else "in use"
         print("  ".join([f"{key.name:20}", f"...{key.ending}", date(key.created), state, *limits]))
-    if not found:
+    if not all_keys:
         print("There are none. `spoutnik keys add NAME` makes one.", file=sys.stderr)
 
 

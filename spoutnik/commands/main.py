@@ -1,15 +1,14 @@
-"""The command line. Each command is a file of this package; heavy imports lie inside the commands, so that `--help` answers at
-once."""
+"""The command line. Each command is a file of this package and imports what is heavy when it runs: `--help` answers at once."""
 
 import os
 import sys
 from typing import Annotated
 
-# Threads that wait must sleep, not spin: on a busy machine spinning costs ten times (docs/results.md). Read by OpenMP
-# when torch loads, so it is set before any command imports it.
+# Threads that wait sleep and do not spin: on a busy machine spinning takes ten times as long (docs/results.md). OpenMP reads
+# it when torch is imported, so it is set before that.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Compiled products that are kept, one per shape of half a megabyte, by oneDNN and again by each thread of its wrapper: with
-# the wrapper's own limits a long run's memory grows by a gigabyte (docs/results.md).
+# Limits of the caches of compiled matrix products, half a megabyte per shape, of oneDNN and of each thread of its wrapper:
+# with the default of the wrapper a long run's memory grows by a gigabyte (docs/results.md).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "256")
 
@@ -42,8 +41,8 @@ app.command(epilog="Example: spoutnik export runs/nano --format gguf --out nano.
 app.command(epilog="Example: spoutnik bench runs/nano --quantize int8")(bench)
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(version: bool) -> None:
+    if version:
         print(f"spoutnik {__version__}")
         raise typer.Exit
 
@@ -55,29 +54,29 @@ def options(version: Annotated[bool, typer.Option("--version", callback=_print_v
 
 
 def main() -> None:
-    """Runs a command; what the user did wrong is a sentence on stderr, without a traceback."""
+    """Runs a command. Errors of the user are sentences on stderr, without a traceback."""
     try:
         status = app(standalone_mode=False)  # typer returns 130 after Ctrl-C
         if status == 130:
             print("\nInterrupted. What was finished is kept; run the same command again to go on.", file=sys.stderr)
         if isinstance(status, int) and status:
-            _leave(status)
+            _exit(status)
     except typer.Abort:
         print("Nothing was done.", file=sys.stderr)
-        _leave(1)
+        _exit(1)
     except Exception as error:
         status = getattr(error, "exit_status", None)
         if status is not None:  # UserError, RunError
             print(f"spoutnik: {error}", file=sys.stderr)
-            _leave(status)
-        if hasattr(error, "format_message"):  # click's own complaints about options
+            _exit(status)
+        if hasattr(error, "format_message"):  # click's errors about options
             print(f"spoutnik: {error.format_message()} Try --help.", file=sys.stderr)
-            _leave(2)
+            _exit(2)
         raise
 
 
-def _leave(status: int) -> None:
-    """At once: threads in the middle of a batch would otherwise be waited for."""
+def _exit(status: int) -> None:
+    """Exits without waiting for threads that compute a batch."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -1,10 +1,11 @@
-"""Options that several commands share. Nothing heavy in here: `--help` reads it."""
+"""Options that several commands share. `--help` imports this file, so it imports nothing heavy."""
 
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+Stage = Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")]
 Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4 weights, made once and kept beside the model.")]
 Memory = Annotated[Optional[str], typer.Option(help="What weights and cache may take together, as 16GB. Routed experts "
                                                "beyond it stay on disk.")]

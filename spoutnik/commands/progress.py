@@ -1,8 +1,10 @@
-"""What long commands show while they work."""
+"""Progress of long commands in the terminal."""
 
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+
+from spoutnik.units import duration
 
 
 class TerminalDisplay:
@@ -11,47 +13,46 @@ class TerminalDisplay:
     def __init__(self):
         self.console = console(stderr=True)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         self.console.print(text, highlight=False)
 
     @contextlib.contextmanager
     def stage(self, name: str, kind: str, position: int, total: int) -> Iterator[Callable]:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        began = time.perf_counter()
-        wide = self.console.width >= 110  # on 80 columns the numbers matter more than the bar and its words
+        started = time.perf_counter()
+        wide = self.console.width >= 110  # 80 columns have no space for the bar and its title
         bar = Progress(TextColumn("[bold]{task.description}"), *([BarColumn(10)] if wide else []), MofNCompleteColumn(),
                        TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
                        TextColumn("<"), TimeRemainingColumn(), console=self.console, refresh_per_second=4)
 
         def reporter(what: str) -> Callable[[int, int, int, str], None]:
             task = None
-            first: list[tuple[float, int]] = []
+            first_time, first_tokens = 0.0, 0
 
             def progress(done: int, of: int, tokens: int, note: str) -> None:
-                nonlocal task
+                nonlocal task, first_time, first_tokens
                 now = time.perf_counter()
                 if task is None:
                     title = f"{position}/{total} {name}" + (f": {what}" if wide else "")
                     task = bar.add_task(title, total=of, rate="", note="")
-                    first.append((now, tokens))
-                rate = (tokens - first[0][1]) / max(now - first[0][0], 1e-3)
-                bar.update(task, completed=done, total=of, note=note,
-                           rate=f"{rate:,.0f} tok/s" if now - first[0][0] > 1 else "")
+                    first_time, first_tokens = now, tokens
+                seconds = now - first_time
+                rate = f"{(tokens - first_tokens) / seconds:,.0f} tok/s" if seconds > 1 else ""
+                bar.update(task, completed=done, total=of, note=note, rate=rate)
 
             return progress
 
         with bar:
             yield reporter
-        if not self.console.is_terminal and time.perf_counter() - began > 2:
-            self.console.print(f"{position}/{total} {name}: done in {duration(time.perf_counter() - began)}",
-                               highlight=False)
+        if not self.console.is_terminal and time.perf_counter() - started > 2:
+            self.log(f"{position}/{total} {name}: done in {duration(time.perf_counter() - started)}")
 
 
 class SilentDisplay:
-    """Nothing: for --json and for tests."""
+    """Shows nothing: for --json and for tests."""
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         pass
 
     @contextlib.contextmanager
@@ -65,7 +66,7 @@ def display(silent: bool) -> TerminalDisplay | SilentDisplay:
 
 @contextlib.contextmanager
 def quantization_progress(silent: bool) -> Iterator[Callable[[int, int], None]]:
-    """A bar that shows up only where weights are quantised, which happens once for a model."""
+    """A bar that appears when weights are quantized, which happens once for a model."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     with Progress(TextColumn("Quantising, once"), BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
@@ -84,8 +85,3 @@ def console(stderr: bool = False):
     from rich.console import Console
 
     return Console(stderr=stderr)
-
-
-def duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"

@@ -8,7 +8,8 @@ from typing import Annotated, Optional
 import typer
 
 from spoutnik.commands.options import Json
-from spoutnik.commands.progress import console, display, duration
+from spoutnik.commands.progress import console, display
+from spoutnik.units import duration
 
 
 def run(
@@ -30,10 +31,10 @@ def run(
         plan = plan_recipe(recipe, out, until, from_, seed)
         print(json.dumps(plan.as_json())) if json_ else print_plan(plan)
         return
-    from spoutnik.recipe.run import run_recipe
+    from spoutnik.recipe.run import MADE, run_recipe
     from spoutnik.recipe.table import as_json, print_table, rows
 
-    began = time.perf_counter()
+    started = time.perf_counter()
     result = run_recipe(recipe, out, display(json_), until, from_, seed)
     table = rows(result.artifacts, result.origins)
     if json_:
@@ -42,7 +43,7 @@ def run(
         return
     terminal = console()
     print_table(table, terminal)
-    made = [name for name, origin in result.origins.items() if origin == "made now"]
-    terminal.print(f"{len(made)} of {len(result.artifacts)} stages made now, in {duration(time.perf_counter() - began)}. "
-                  + ("Nothing had to be done." if not made else ""), highlight=False)
+    new = list(result.origins.values()).count(MADE)
+    terminal.print(f"{new} of {len(result.artifacts)} stages made now, in {duration(time.perf_counter() - started)}. "
+                   + ("" if new else "Nothing had to be done."), highlight=False)
     terminal.print(f"Report: {out / 'report.html'}\nTalk to it: spoutnik chat {out}", highlight=False, soft_wrap=True)

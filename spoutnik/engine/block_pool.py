@@ -1,4 +1,4 @@
-"""Who uses which block of the cache, and what is in blocks that nobody uses any more."""
+"""The cache's blocks: who refers to which, and the prefix cache of what their content is known by."""
 
 import hashlib
 from array import array
@@ -7,90 +7,90 @@ from collections.abc import Sequence
 
 from spoutnik.engine.runners.base import BLOCK_SIZE
 
-Name = bytes  # of a block's content: 16 bytes that depend on every token up to its end
+BlockHash = bytes  # 16 bytes that depend on every token up to the block's end
 
 
-def names_of(tokens: Sequence[int], known: Sequence[Name] = ()) -> list[Name]:
-    """The names of the full blocks of a sequence that starts with `tokens`; the first few may be `known`."""
-    names = list(known)
-    for start in range(len(names) * BLOCK_SIZE, len(tokens) - BLOCK_SIZE + 1, BLOCK_SIZE):
-        content = array("q", tokens[start:start + BLOCK_SIZE]).tobytes()
-        names.append(hashlib.blake2b((names[-1] if names else b"") + content, digest_size=16).digest())
-    return names
+def hash_blocks(token_ids: Sequence[int], known: Sequence[BlockHash] = ()) -> list[BlockHash]:
+    """Hashes of the full blocks of a sequence; those of its first blocks may be `known`."""
+    hashes = list(known)
+    for start in range(len(hashes) * BLOCK_SIZE, len(token_ids) - BLOCK_SIZE + 1, BLOCK_SIZE):
+        content = array("q", token_ids[start:start + BLOCK_SIZE]).tobytes()
+        hashes.append(hashlib.blake2b((hashes[-1] if hashes else b"") + content, digest_size=16).digest())
+    return hashes
 
 
 class BlockPool:
-    """A fixed number of blocks with reference counts. A block that is given back keeps its name and content until it is
-    needed for something else; those unused the longest go first, nameless ones before all."""
+    """A fixed number of blocks with reference counts. A freed block keeps its hash and content until it is allocated again:
+    blocks without a hash first, then those that have been free the longest."""
 
-    def __init__(self, blocks: int):
-        self.size = blocks
-        self.users = [0] * blocks
-        self._free: OrderedDict[int, None] = OrderedDict()  # given back
-        self._untouched = 0  # this block and those after it were never taken: there may be millions
-        self._name: dict[int, Name] = {}
-        self._block: dict[Name, int] = {}
+    def __init__(self, num_blocks: int):
+        self.num_blocks = num_blocks
+        self.ref_counts = [0] * num_blocks
+        self._free: OrderedDict[int, None] = OrderedDict()  # blocks that were in use before
+        self._next_unused = 0  # this block and those after it were never allocated: there may be millions
+        self._hash_of: dict[int, BlockHash] = {}
+        self._block_of: dict[BlockHash, int] = {}
 
     @property
-    def free(self) -> int:
-        """Blocks that nobody uses, whatever they still hold."""
-        return len(self._free) + self.size - self._untouched
+    def num_slots(self) -> int:
+        """Tokens that all blocks hold together."""
+        return self.num_blocks * BLOCK_SIZE
 
-    def take(self, count: int) -> list[int]:
-        """New blocks, of one user each. The caller has looked at `free`."""
-        assert count <= self.free, "more blocks than are free"
-        taken = [self._take() for _ in range(count)]
-        for block in taken:
-            self.users[block] = 1
-        return taken
+    @property
+    def num_free_blocks(self) -> int:
+        """Blocks without references, cached or not."""
+        return len(self._free) + self.num_blocks - self._next_unused
 
-    def _take(self) -> int:
+    def allocate(self, count: int) -> list[int]:
+        """Blocks with one reference each. The caller has checked `num_free_blocks`."""
+        assert count <= self.num_free_blocks, "more blocks than are free"
+        blocks = [self._pop_free() for _ in range(count)]
+        for block in blocks:
+            self.ref_counts[block] = 1
+        return blocks
+
+    def _pop_free(self) -> int:
         oldest = next(iter(self._free), None)
-        if self._untouched < self.size and (oldest is None or oldest in self._name):
-            self._untouched += 1
-            return self._untouched - 1
+        if self._next_unused < self.num_blocks and (oldest is None or oldest in self._hash_of):
+            self._next_unused += 1
+            return self._next_unused - 1
         del self._free[oldest]
-        if oldest in self._name:
-            del self._block[self._name.pop(oldest)]
+        if oldest in self._hash_of:
+            del self._block_of[self._hash_of.pop(oldest)]
         return oldest
 
-    def find(self, names: Sequence[Name]) -> list[int]:
-        """The blocks that hold the longest known beginning of a sequence."""
-        found = []
-        for name in names:
-            if name not in self._block:
+    def get_cached_blocks(self, hashes: Sequence[BlockHash]) -> list[int]:
+        """The blocks of the longest cached prefix."""
+        blocks = []
+        for block_hash in hashes:
+            if block_hash not in self._block_of:
                 break
-            found.append(self._block[name])
-        return found
+            blocks.append(self._block_of[block_hash])
+        return blocks
 
-    def unused(self, blocks: Sequence[int]) -> int:
-        """How many of these count as free."""
-        return sum(self.users[block] == 0 for block in blocks)
+    def count_free(self, blocks: Sequence[int]) -> int:
+        """How many of these blocks have no reference."""
+        return sum(self.ref_counts[block] == 0 for block in blocks)
 
-    def share(self, blocks: Sequence[int]) -> None:
-        """One user more for each."""
+    def touch(self, blocks: Sequence[int]) -> None:
+        """Adds a reference to each."""
         for block in blocks:
-            if self.users[block] == 0:
+            if self.ref_counts[block] == 0:
                 del self._free[block]
-            self.users[block] += 1
+            self.ref_counts[block] += 1
 
-    def give_back(self, blocks: Sequence[int]) -> None:
-        """One user less for each. The end of a sequence is forgotten before its beginning, which others may share."""
+    def free(self, blocks: Sequence[int]) -> None:
+        """Drops a reference of each. Last block first: a prefix, which others may share, is evicted after its continuation."""
         for block in reversed(blocks):
-            assert self.users[block] > 0, "a block given back twice"
-            self.users[block] -= 1
-            if self.users[block] == 0:
+            assert self.ref_counts[block] > 0, "a block freed twice"
+            self.ref_counts[block] -= 1
+            if self.ref_counts[block] == 0:
                 self._free[block] = None
-                if block not in self._name:
+                if block not in self._hash_of:
                     self._free.move_to_end(block, last=False)
 
-    def name(self, block: int, name: Name) -> None:
-        """Says what a full, computed block holds. A content that has a block already keeps that one."""
-        if name not in self._block and block not in self._name:
-            self._block[name] = block
-            self._name[block] = name
-
-    def forget(self) -> None:
-        """No content can be found any more: the weights have changed."""
-        self._block.clear()
-        self._name.clear()
+    def cache_block(self, block: int, block_hash: BlockHash) -> None:
+        """Makes a full, computed block findable. Where a content has a block already, that one stays."""
+        if block_hash not in self._block_of and block not in self._hash_of:
+            self._block_of[block_hash] = block
+            self._hash_of[block] = block_hash

@@ -1,7 +1,7 @@
-"""The engine: requests in, one step at a time, results out. It joins scheduler, runner, sampling and drafts.
+"""The engine core: requests in, one step at a time, outputs out. It joins scheduler, runner, sampler and drafter.
 
-A step: the scheduler says who computes what; the runner does; every decoding row chooses its next token (or few, where
-drafts were right); prompts that are complete choose their first; what has ended leaves.
+A step: the scheduler says who computes what; the runner computes it; every decoding row gets its next token (or several, with
+accepted drafts); complete prompts get their first; samples that ended leave.
 """
 
 import time
@@ -13,283 +13,293 @@ from torch import Tensor
 from spoutnik.engine.input_batch import InputBatch
 from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.runners.base import Runner
-from spoutnik.engine.sampler import SamplingMetadata, likeliest, sample, uniforms_of
+from spoutnik.engine.sampler import SamplingMetadata, gather_logprobs, sample_tokens, uniforms_of
 from spoutnik.engine.scheduler import Chunk, Scheduler, SchedulerOutput, Sequence
 from spoutnik.engine.speculative import Drafter
-from spoutnik.engine.step import FEW, EngineStats, Step, StepOutput, wanted_of
-from spoutnik.engine.token_selection import NOT_FINITE, Asked, accept_all, accepted, first_tokens, read_prompt, replace_broken
+from spoutnik.engine.step import FEW_ROWS, EngineStats, StepOutput, StepState, logits_range
+from spoutnik.engine.token_selection import (
+    NOT_FINITE,
+    RawLogits,
+    accept_drafts,
+    accept_one_each,
+    add_prompt_logprobs,
+    sample_first_tokens,
+    zero_broken,
+)
 from spoutnik.text.tokenizer import Tokenizer
 
 
 class EngineCore:
-    """eos_ids: tokens that end a completion. tokenizer: for text and stop texts. clock: seconds."""
+    """eos_ids: tokens that end a completion. tokenizer: for text and stop texts. clock: seconds.
+
+    max_multi_steps: steps that the runner may compute in one call; lower it to see new tokens sooner.
+    """
 
     def __init__(self, runner: Runner, scheduler: Scheduler, eos_ids: Iterable[int], tokenizer: Tokenizer | None = None,
                  drafter: Drafter | None = None, clock: Callable[[], float] = time.perf_counter):
         self.runner, self.scheduler, self.tokenizer, self.drafter, self.clock = runner, scheduler, tokenizer, drafter, clock
-        self.vocabulary = runner.config.vocab_size
         self.eos_ids = frozenset(eos_ids)
-        self.rows = InputBatch(scheduler.max_num_seqs)
+        self.input_batch = InputBatch(scheduler.max_num_seqs)
         self.requests: dict[str, Request] = {}
-        self.counts = EngineStats()
-        self.max_multi_steps = runner.max_multi_steps  # steps without a look at what else there is to do; may be lowered
-        self._number = self._ahead = 0
-        self._watched: dict[Sample, None] = {}  # decoding samples whose tokens are looked at one by one
-        self._asked: dict[Sample, None] = {}  # those that report likely tokens
+        self.stats = EngineStats()
+        self.max_multi_steps = runner.max_multi_steps
+        self._num_added = self._num_steps = 0
+        self._checked: dict[Sample, None] = {}  # decoding samples with `checks_tokens`
+        self._reporting: dict[Sample, None] = {}  # those that report top log-probabilities
 
     def add(self, request: Request) -> None:
-        """The caller has checked it."""
+        """The request has been checked (input_processor.py)."""
         request.metrics.arrival = self.clock()
-        request.number, self._number = self._number, self._number + 1
-        request.open(self.eos_ids, self.tokenizer, self.vocabulary)
+        request.number, self._num_added = self._num_added, self._num_added + 1
+        request.create_samples(self.eos_ids, self.tokenizer, self.runner.config.vocab_size)
         self.requests[request.request_id] = request
         self.scheduler.add(request.samples[0].sequence)
 
-    def abort(self, request_id: str) -> Request | None:
-        """Ends a request where it is, between two steps; None where there is none of that name (it has ended already)."""
+    def abort(self, request_id: str) -> None:
+        """Ends a request between two steps; does nothing if it has ended."""
         request = self.requests.get(request_id)
         if request is None:
-            return None
-        for made in request.samples:
-            if made.finish_reason is None:
-                self._keep(made)
-                made.end("abort")
-                if made.sequence is not None:
-                    self._leave([made])
+            return
+        for sample in request.samples:
+            if sample.finish_reason is None:
+                self._save_tokens(sample)
+                sample.finish("abort")
+                if sample.sequence is not None:
+                    self._free([sample])
         request.unfinished = 0
         self._close(request)
-        return request
 
-    def new_tokens(self, made: Sample) -> tuple[list[int], list[float]]:
-        """What a sample has got since the last call, for a stream."""
-        row = -1 if made.sequence is None else made.sequence.row
-        tokens, logprobs = self.rows.made(row, made.sent) if row >= 0 else (made.token_ids[made.sent:],
-                                                                            made.logprobs[made.sent:])
-        made.sent += len(tokens)
+    def new_tokens(self, sample: Sample) -> tuple[list[int], list[float]]:
+        """A sample's tokens and their log-probabilities since the last call, for a stream."""
+        row = -1 if sample.sequence is None else sample.sequence.row
+        if row >= 0:
+            tokens, logprobs = self.input_batch.generated_tokens(row, sample.sent)
+        else:
+            tokens, logprobs = sample.token_ids[sample.sent:], sample.logprobs[sample.sent:]
+        sample.sent += len(tokens)
         return tokens, logprobs
 
     @torch.no_grad()
     def step(self) -> StepOutput:
         if not self.requests:
             return StepOutput(0, [], [])
-        drafting = self.drafter is not None and self.drafter.announce(self.rows)
-        alone = not drafting and self._can_multi_step()
-        plan = self._schedule()
-        if alone and self.rows and not plan.chunks:
-            return self._generate()
-        step = Step.of(plan, self.rows, drafting)
+        drafting = self.drafter is not None and self.drafter.schedule_drafts(self.input_batch)
+        multi_step = not drafting and self._can_multi_step()
+        scheduled = self._schedule()
+        if multi_step and self.input_batch and not scheduled.chunks:
+            return self._multi_step()
+        step = StepState.of(scheduled, self.input_batch, drafting)
         logits, hidden = self.runner.forward(step.batch)
         if step.rows:
-            self._decode(logits[:step.decoded], step)
-        if step.plan.chunks:
-            self._read_chunks(logits[step.decoded:], step)
+            self._decode(logits[:step.num_decode_tokens], step)
+        if scheduled.chunks:
+            self._process_chunks(logits[step.num_decode_tokens:], step)
         if self.drafter is not None:
-            self.drafter.draft(self.rows, step, hidden)
-        if step.copies:
-            self.runner.copy_blocks(*torch.tensor(step.copies).T.contiguous())
-        self.counts.steps += 1
-        return self._finish(step.made, step.ended)
+            self.drafter.propose(self.input_batch, step, hidden)
+        if step.block_copies:
+            self.runner.copy_blocks(*torch.tensor(step.block_copies).T.contiguous())
+        self.stats.steps += 1
+        return self._finish(step.num_generated, step.ended)
 
     def _schedule(self) -> SchedulerOutput:
-        plan = self.scheduler.schedule()
-        for sequence in plan.preempted:
-            self._keep(sequence.owner)
-            sequence.tokens = sequence.owner.request.prompt_token_ids + sequence.owner.token_ids
-        if plan.preempted:
-            self._withdraw(plan.preempted)
-            self.counts.preemptions += len(plan.preempted)
-        if plan.grown:
-            (self.rows.append_blocks if self.drafter is None else self.rows.read_blocks)(plan.grown)
-        return plan
+        scheduled = self.scheduler.schedule()
+        for sequence in scheduled.preempted:
+            self._save_tokens(sequence.sample)
+            sequence.token_ids = sequence.sample.request.prompt_token_ids + sequence.sample.token_ids
+        if scheduled.preempted:
+            self._remove_rows(scheduled.preempted)
+            self.stats.preemptions += len(scheduled.preempted)
+        if scheduled.extended:
+            batch = self.input_batch
+            (batch.append_blocks if self.drafter is None else batch.update_blocks)(scheduled.extended)
+        return scheduled
 
     def _can_multi_step(self) -> bool:
-        """May the rows generate a few tokens on their own? If so, they ask for the places. Nobody must want to see one before
-        the next is chosen."""
-        self._ahead = min(self.runner.max_multi_steps, self.max_multi_steps)
-        if self._ahead == 1 or self._watched or self._asked or self.scheduler.prefilling:
+        """Whether the runner may decode several steps in one call, nobody needing a token before the next is chosen. If so,
+        reserves the slots."""
+        self._num_steps = min(self.runner.max_multi_steps, self.max_multi_steps)
+        if self._num_steps == 1 or self._checked or self._reporting or self.scheduler.prefilling:
             return False
-        if any([s.owner.request.stream for s in self.rows.sequences]):
+        if any([s.sample.request.stream for s in self.input_batch.sequences]):
             return False
-        for sequence, left in zip(self.rows.sequences, self._left()):
-            sequence.ahead = min(self._ahead, left) - 1
+        for sequence, left in zip(self.input_batch.sequences, self._tokens_left()):
+            sequence.num_lookahead_tokens = min(self._num_steps, left) - 1
         return True
 
-    def _left(self) -> list[int]:
+    def _tokens_left(self) -> list[int]:
         """How many tokens each row may still generate."""
-        return (self.rows.limits - self.rows.generated).tolist()
+        return (self.input_batch.max_tokens - self.input_batch.num_generated).tolist()
 
-    def _generate(self) -> StepOutput:
-        """The rows go on alone, as far as all of them have places."""
-        rows = self.rows
-        places = [s.room - s.length + 1 for s in rows.sequences]
-        steps = min([self._ahead, *(have for have, left in zip(places, self._left()) if have < left)])
-        made = self.runner.decode_multi_step(rows.decoding(), steps)
-        rows.append_generated(made)
+    def _multi_step(self) -> StepOutput:
+        """As many steps as every row has slots for."""
+        batch = self.input_batch
+        slots = [s.num_slots - s.num_tokens + 1 for s in batch.sequences]
+        steps = min([self._num_steps, *(have for have, left in zip(slots, self._tokens_left()) if have < left)])
+        output = self.runner.decode_multi_step(batch.decode_batch(), steps)
+        batch.append_multi_step(output)
         if self.drafter is not None:
-            self.drafter.pass_over(rows)
-        for sequence, count in zip(rows.sequences, made.counts.tolist()):
-            sequence.length += count
-        broken = set(made.broken.nonzero()[:, 0].tolist())
+            self.drafter.discard_drafts(batch)
+        for sequence, count in zip(batch.sequences, output.counts.tolist()):
+            sequence.num_tokens += count
+        broken = set(output.broken.nonzero()[:, 0].tolist())
         ended = []
-        for row in sorted(broken.union(rows.over().nonzero()[:, 0].tolist())):
-            ended.append(rows.sequences[row].owner)
-            ended[-1].fail(NOT_FINITE) if row in broken else ended[-1].end_with(int(rows.tokens[row]))
-        self.counts.steps += steps
-        return self._finish(int(made.counts.sum()), ended)
+        for row in sorted(broken.union(batch.finished().nonzero()[:, 0].tolist())):
+            ended.append(batch.sequences[row].sample)
+            ended[-1].fail(NOT_FINITE) if row in broken else ended[-1].finish_at(int(batch.last_tokens[row]))
+        self.stats.steps += steps
+        return self._finish(int(output.counts.sum()), ended)
 
-    def _decode(self, logits: Tensor, step: Step) -> None:
-        """Each decoding row's next token, or few."""
-        rows, settings = self.rows, self._settings(step)
-        asked = []
-        for made in self._asked:
-            start = step.place(made.sequence.row)
-            asked.append((made, logits[start:start + 1 + made.sequence.drafts].clone()))
-        broken = replace_broken(logits)
-        for made in self._watched:
-            row = made.sequence.row
-            for processor in made.logits_processors:
-                processor.apply(logits[step.place(row)], rows.count(row))
-        step.chosen, logprobs = sample(logits, settings)
-        if step.starts is None and step.rows > FEW:
-            leaving = accept_all(rows, step.chosen, logprobs, broken, self._watched, asked)
-            step.made = step.rows
+    def _decode(self, logits: Tensor, step: StepState) -> None:
+        """Each row's next token, or several, from logits (num_decode_tokens, V)."""
+        batch, metadata = self.input_batch, self._sampling_metadata(step)
+        raw = []
+        for sample in self._reporting:
+            start = step.start_of(sample.sequence.row)
+            raw.append((sample, logits[start:start + 1 + sample.sequence.num_draft_tokens].clone()))
+        broken = zero_broken(logits)
+        for sample in self._checked:
+            row = sample.sequence.row
+            for processor in sample.logits_processors:
+                processor.apply(logits[step.start_of(row)], batch.count_generated(row))
+        step.next_tokens, logprobs = sample_tokens(logits, metadata)
+        if step.starts is None and step.rows > FEW_ROWS:
+            ended = accept_one_each(batch, step.next_tokens, logprobs, broken, self._checked, raw)
+            step.num_generated = step.rows
         else:
-            leaving = self._accept_each(step, logprobs, broken, asked)
-        for row in leaving:
-            made = rows.sequences[row].owner
-            made.end_with(int(rows.tokens[row]))
-            step.ended.append(made)
-        for made in [made for made in self._watched if not made.watched]:
-            del self._watched[made]
+            ended = self._accept_row_by_row(step, logprobs, broken, raw)
+        for row in ended:
+            sample = batch.sequences[row].sample
+            sample.finish_at(int(batch.last_tokens[row]))
+            step.ended.append(sample)
+        for sample in [sample for sample in self._checked if not sample.checks_tokens]:
+            del self._checked[sample]
 
-    def _settings(self, step: Step) -> SamplingMetadata:
+    def _sampling_metadata(self, step: StepState) -> SamplingMetadata:
         """For each token of the decoding rows."""
-        rows = self.rows
+        batch = self.input_batch
         if step.starts is None:
-            return rows.settings() if step.rows > FEW else SamplingMetadata(
-                *rows.columns, uniforms_of(zip(rows.seeds.tolist(), rows.generated.tolist())))
-        pairs = [(seed, first + place) for s, seed, first in zip(rows.sequences, rows.seeds.tolist(), rows.generated.tolist())
-                 for place in range(1 + s.drafts)]
-        row = torch.tensor([row for row, s in enumerate(rows.sequences) for _ in range(1 + s.drafts)])
-        return SamplingMetadata(*rows.reals[:, row].unbind(), uniforms_of(pairs))
+            return batch.sampling_metadata() if step.rows > FEW_ROWS else SamplingMetadata(
+                *batch.sampling_columns, uniforms_of(zip(batch.seeds.tolist(), batch.num_generated.tolist())))
+        rows = list(zip(batch.sequences, batch.seeds.tolist(), batch.num_generated.tolist()))
+        u = uniforms_of((seed, first + i) for s, seed, first in rows for i in range(1 + s.num_draft_tokens))
+        row = torch.tensor([row for row, s in enumerate(batch.sequences) for _ in range(1 + s.num_draft_tokens)])
+        return SamplingMetadata(*batch.sampling[:, row].unbind(), u)
 
-    def _accept_each(self, step: Step, logprobs: Tensor, broken: list[int], asked: Asked) -> list[int]:
-        """Few rows, one by one; returns those that are over."""
-        rows, tokens, logprobs = self.rows, step.chosen.tolist(), logprobs.tolist()
-        raw, step.kept, leaving = dict(asked), [], []
-        for row, sequence in enumerate(rows.sequences):
-            made, start = sequence.owner, step.place(row)
-            new = accepted(made, tokens[start:start + 1 + sequence.drafts], made.params.max_tokens - rows.count(row))
+    def _accept_row_by_row(self, step: StepState, logprobs: Tensor, broken: list[int], raw: RawLogits) -> list[int]:
+        """For few rows, with or without drafts; returns the rows that end."""
+        batch, tokens, logprobs = self.input_batch, step.next_tokens.tolist(), logprobs.tolist()
+        raw_of, step.accepted, ended = dict(raw), [], []
+        for row, sequence in enumerate(batch.sequences):
+            sample, start, drafted = sequence.sample, step.start_of(row), sequence.num_draft_tokens
+            max_tokens = sample.params.max_tokens
+            new = accept_drafts(sample, tokens[start:start + 1 + drafted], max_tokens - batch.count_generated(row))
             if broken and not set(broken).isdisjoint(range(start, start + len(new))):
-                made.fail(NOT_FINITE)
+                sample.fail(NOT_FINITE)
             else:
-                rows.extend(row, new, logprobs[start:start + len(new)])
-                sequence.length += len(new)
-                step.made += len(new)
-                if sequence.drafts:
-                    self._count_drafts(made.request, sequence.drafts, len(new) - 1)
-                if made in raw:
-                    made.top_logprobs += likeliest(raw[made][:len(new)], made.params.logprobs, new)
-            step.kept.append(len(new))
-            if made.finish_reason or new[-1] in made.request.ends or made.params.max_tokens <= rows.count(row):
-                leaving.append(row)
-        return leaving
+                batch.append_to_row(row, new, logprobs[start:start + len(new)])
+                sequence.num_tokens += len(new)
+                step.num_generated += len(new)
+                if drafted:
+                    for counts in (sample.request.metrics, self.stats):
+                        counts.drafted += drafted
+                        counts.accepted += len(new) - 1
+                if sample in raw_of:
+                    sample.top_logprobs += gather_logprobs(raw_of[sample][:len(new)], sample.params.logprobs, new)
+            step.accepted.append(len(new))
+            if sample.finish_reason or new[-1] in sample.request.stop_ids or batch.count_generated(row) >= max_tokens:
+                ended.append(row)
+        return ended
 
-    def _count_drafts(self, request: Request, drafted: int, accepted: int) -> None:
-        request.metrics.drafted += drafted
-        request.metrics.accepted += accepted
-        self.counts.drafted += drafted
-        self.counts.accepted += accepted
-
-    def _read_chunks(self, logits: Tensor, step: Step) -> None:
-        """Chunks have been computed; logits (W, V) of those tokens of theirs that were wanted."""
+    def _process_chunks(self, logits: Tensor, step: StepState) -> None:
+        """Chunks have been computed; logits (W, V) of their tokens in `logits_range`."""
         resumed, complete, start = [], [], 0
-        for chunk in step.plan.chunks:
-            self._note(chunk)
-            wanted = wanted_of(chunk)
-            end = start + len(wanted)
-            if chunk.sequence.fresh and chunk.sequence.owner.params.prompt_logprobs is not None:
-                read_prompt(chunk, logits[start:end])
-            self.scheduler.computed(chunk)
-            if chunk.last and chunk.sequence.fresh:
+        for chunk in step.scheduled.chunks:
+            self._count_chunk(chunk)
+            end = start + len(logits_range(chunk))
+            prompt_only = chunk.sequence.prompt_only
+            if prompt_only and chunk.sequence.sample.params.prompt_logprobs is not None:
+                add_prompt_logprobs(chunk, logits[start:end])
+            self.scheduler.chunk_computed(chunk)
+            if chunk.is_last and prompt_only:
                 complete.append((chunk.sequence, end - 1))
-            elif chunk.last:
+            elif chunk.is_last:
                 resumed.append(chunk.sequence)
             start = end
-        self._join(resumed + (self._open(complete, logits, step) if complete else []))
+        self._add_rows(resumed + (self._start_decoding(complete, logits, step) if complete else []))
 
-    def _note(self, chunk: Chunk) -> None:
-        request = chunk.sequence.owner.request
+    def _count_chunk(self, chunk: Chunk) -> None:
+        request = chunk.sequence.sample.request
         if request.metrics.first_scheduled is None:
             request.metrics.first_scheduled = self.clock() - request.metrics.arrival
-            request.num_cached_tokens = chunk.sequence.cached
-        if chunk.prompt:
-            self.counts.prompt_tokens += chunk.count
+            request.num_cached_tokens = chunk.sequence.num_cached_tokens
+        if chunk.is_prompt:
+            self.stats.prompt_tokens += chunk.count
         else:
-            self.counts.recomputed_tokens += chunk.count
+            self.stats.recomputed_tokens += chunk.count
 
-    def _open(self, complete: list[tuple[Sequence, int]], logits: Tensor, step: Step) -> list[Sequence]:
-        """The first tokens of prompts that are complete, (sequence, its place in logits): one for each sample, which share
+    def _start_decoding(self, complete: list[tuple[Sequence, int]], logits: Tensor, step: StepState) -> list[Sequence]:
+        """The first tokens of complete prompts, (sequence, row of its last token in logits): one for each sample, all sharing
         the prompt's blocks. Returns the sequences that decode from now on."""
-        samples = [(made, place) for sequence, place in complete for made in sequence.owner.request.samples]
-        step.made += first_tokens([made for made, _ in samples], logits[torch.tensor([place for _, place in samples])])
-        step.ended += [made for made, _ in samples if made.finish_reason is not None]
-        return [joining for sequence, _ in complete for joining in self._fork(sequence, step)]
+        samples = [(sample, index) for sequence, index in complete for sample in sequence.sample.request.samples]
+        first_logits = logits[torch.tensor([index for _, index in samples])]
+        step.num_generated += sample_first_tokens([sample for sample, _ in samples], first_logits)
+        step.ended += [sample for sample, _ in samples if sample.finish_reason is not None]
+        return [decoding for sequence, _ in complete for decoding in self._fork(sequence, step)]
 
-    def _fork(self, sequence: Sequence, step: Step) -> list[Sequence]:
-        request = sequence.owner.request
+    def _fork(self, sequence: Sequence, step: StepState) -> list[Sequence]:
+        request = sequence.sample.request
         request.metrics.first_token = self.clock() - request.metrics.arrival
-        sequence.tokens += sequence.owner.token_ids or [0]  # broken: something follows, for the MTP module
-        sequence.length = len(sequence.tokens)
+        sequence.token_ids += sequence.sample.token_ids or [0]  # broken logits: the MTP module still needs a successor
+        sequence.num_tokens = len(sequence.token_ids)
         forks = []
-        for made in request.samples[1:]:
-            if made.finish_reason is None:
-                made.sequence = Sequence(request.prompt_token_ids + made.token_ids, sequence.prompt_length,
-                                         (request.number, made.index), owner=made)
-                forks.append(made.sequence)
-        step.copies += self.scheduler.fork(sequence, forks)
-        going = [sequence] if sequence.owner.finish_reason is None else []
-        return going + [s for s in forks if s in self.scheduler.decoding]
+        for sample in request.samples[1:]:
+            if sample.finish_reason is None:
+                sample.sequence = Sequence(request.prompt_token_ids + sample.token_ids, sequence.num_prompt_tokens,
+                                        (request.number, sample.index), sample=sample)
+                forks.append(sample.sequence)
+        step.block_copies += self.scheduler.fork(sequence, forks)
+        first = [sequence] if sequence.sample.finish_reason is None else []
+        return first + [fork for fork in forks if fork in self.scheduler.decoding]
 
-    def _join(self, sequences: list[Sequence]) -> None:
-        self.rows.add(sequences)
+    def _add_rows(self, sequences: list[Sequence]) -> None:
+        self.input_batch.add(sequences)
         for sequence in sequences:
-            if sequence.owner.watched:
-                self._watched[sequence.owner] = None
-            if sequence.owner.top_logprobs is not None:
-                self._asked[sequence.owner] = None
+            if sequence.sample.checks_tokens:
+                self._checked[sequence.sample] = None
+            if sequence.sample.top_logprobs is not None:
+                self._reporting[sequence.sample] = None
 
-    def _keep(self, made: Sample) -> None:
-        """Out of the rows' tensors, what a sample has generated."""
-        if made.sequence is not None and made.sequence.row >= 0:
-            made.token_ids, made.logprobs = self.rows.made(made.sequence.row)
-
-    def _withdraw(self, sequences: list[Sequence]) -> None:
-        self.rows.remove([s for s in sequences if s.row >= 0])
+    def _remove_rows(self, sequences: list[Sequence]) -> None:
+        self.input_batch.remove([s for s in sequences if s.row >= 0])
         for sequence in sequences:
-            self._watched.pop(sequence.owner, None)
-            self._asked.pop(sequence.owner, None)
+            self._checked.pop(sequence.sample, None)
+            self._reporting.pop(sequence.sample, None)
 
-    def _leave(self, ended: list[Sample]) -> None:
-        for made in ended:
-            sequence, prompt = made.sequence, made.request.prompt_token_ids
-            complete = self.drafter is None or sequence.row < 0 or bool(self.rows.complete[sequence.row])
-            self.scheduler.finish(sequence, prompt + made.token_ids, None if complete else len(prompt))
-        self._withdraw([s.sequence for s in ended])
+    def _save_tokens(self, sample: Sample) -> None:
+        """Copies a row's generated tokens to its sample."""
+        if sample.sequence is not None and sample.sequence.row >= 0:
+            sample.token_ids, sample.logprobs = self.input_batch.generated_tokens(sample.sequence.row)
+
+    def _free(self, ended: list[Sample]) -> None:
+        """Frees the blocks and rows of samples that ended."""
+        for sample in ended:
+            sequence, prompt = sample.sequence, sample.request.prompt_token_ids
+            complete = self.drafter is None or sequence.row < 0 or bool(self.input_batch.mtp_complete[sequence.row])
+            self.scheduler.finish(sequence, prompt + sample.token_ids, None if complete else len(prompt))
+        self._remove_rows([sample.sequence for sample in ended])
 
     def _close(self, request: Request) -> None:
         request.metrics.finish = self.clock() - request.metrics.arrival
         del self.requests[request.request_id]
 
-    def _finish(self, made: int, ended: list[Sample]) -> StepOutput:
-        """made: tokens that count; ended: samples that leave."""
-        closed = []
-        for one in ended:
-            self._keep(one)
-            one.request.unfinished -= 1
-            if not one.request.unfinished:
-                self._close(one.request)
-                closed.append(one.request)
-        self._leave([one for one in ended if one.sequence is not None])
-        self.counts.generated_tokens += made
-        return StepOutput(made, ended, closed)
+    def _finish(self, num_generated: int, ended: list[Sample]) -> StepOutput:
+        requests = []
+        for sample in ended:
+            self._save_tokens(sample)
+            sample.request.unfinished -= 1
+            if not sample.request.unfinished:
+                self._close(sample.request)
+                requests.append(sample.request)
+        self._free([sample for sample in ended if sample.sequence is not None])
+        self.stats.generated_tokens += num_generated
+        return StepOutput(num_generated, ended, requests)

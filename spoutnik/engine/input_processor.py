@@ -1,4 +1,4 @@
-"""What users hand to the LLM, made into token ids and checked: all of it before any work begins."""
+"""The input processor: prompts to token ids, and the checks of a request before any work begins."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,51 +10,54 @@ from spoutnik.text.tokenizer import Tokenizer
 Prompt = str | Sequence[int] | Mapping[str, object]
 
 
-def prompts_of(given: object) -> list[Prompt]:
+def prompts_of(prompts: object) -> list[Prompt]:
     """One prompt or several, as a list."""
-    if isinstance(given, (str, Mapping)) or _is_ids(given):
-        return [given]
-    if isinstance(given, Sequence):
-        return list(given)
-    raise UserError(f"prompts = {_short(given)}: must be a text, a list of token ids, {{\"prompt_token_ids\": [...]}}, or a "
+    if isinstance(prompts, (str, Mapping)) or _is_ids(prompts):
+        return [prompts]
+    if isinstance(prompts, Sequence):
+        return list(prompts)
+    raise UserError(f"prompts = {_short(prompts)}: must be a text, a list of token ids, {{\"prompt_token_ids\": [...]}}, or a "
                     "list of these.")
 
 
-def conversations_of(given: object) -> list[Sequence[Mapping]]:
+def conversations_of(messages: object) -> list[Sequence[Mapping]]:
     """One conversation or several, as a list."""
-    if not isinstance(given, Sequence) or isinstance(given, str) or not given:
-        raise UserError(f"messages = {_short(given)}: must be a list of messages such as {{\"role\": \"user\", \"content\": "
+    if not isinstance(messages, Sequence) or isinstance(messages, str) or not messages:
+        raise UserError(f"messages = {_short(messages)}: must be a list of messages such as {{\"role\": \"user\", \"content\": "
                         "\"...\"}, or a list of such lists.")
-    conversations = [given] if isinstance(given[0], Mapping) else list(given)
-    for messages in conversations:
-        if not isinstance(messages, Sequence) or not messages or not all(isinstance(m, Mapping) for m in messages):
-            raise UserError(f"messages = {_short(messages)}: must be a list of messages such as {{\"role\": \"user\", "
+    conversations = [messages] if isinstance(messages[0], Mapping) else list(messages)
+    for one in conversations:
+        if not isinstance(one, Sequence) or not one or not all(isinstance(message, Mapping) for message in one):
+            raise UserError(f"messages = {_short(one)}: must be a list of messages such as {{\"role\": \"user\", "
                             "\"content\": \"...\"}.")
     return conversations
 
 
-def params_of(given: object, count: int) -> list[SamplingParams]:
-    """One for all or one for each."""
-    if given is None:
-        given = SamplingParams()
-    if isinstance(given, SamplingParams):
-        return [given] * count
-    if not isinstance(given, Sequence) or not all(isinstance(p, SamplingParams) for p in given):
-        raise UserError(f"sampling_params = {_short(given)}: must be a SamplingParams, or a list of them.")
-    if len(given) != count:
-        raise UserError(f"sampling_params: {len(given)} of them for {count} prompts. Give one for all, or one for each.")
-    return list(given)
+def params_of(params: object, count: int) -> list[SamplingParams]:
+    """One for all `count` prompts, or one for each, as a list."""
+    if params is None:
+        params = SamplingParams()
+    if isinstance(params, SamplingParams):
+        return [params] * count
+    if not isinstance(params, Sequence) or not all(isinstance(p, SamplingParams) for p in params):
+        raise UserError(f"sampling_params = {_short(params)}: must be a SamplingParams, or a list of them.")
+    if len(params) != count:
+        raise UserError(f"sampling_params: {len(params)} of them for {count} prompts. Give one for all, or one for each.")
+    return list(params)
 
 
 def tokens_of(prompt: Prompt, tokenizer: Tokenizer | None) -> tuple[str | None, list[int]]:
     """(text, token ids); the text is None where ids were given."""
     if isinstance(prompt, Mapping):
-        known = [key for key in ("prompt_token_ids", "prompt") if key in prompt]
-        if len(known) != 1 or len(prompt) != 1:
+        keys = [key for key in ("prompt_token_ids", "prompt") if key in prompt]
+        if len(keys) != 1 or len(prompt) != 1:
             raise UserError(f"a prompt = {_short(prompt)}: must have the one key prompt_token_ids, or prompt.")
-        prompt = prompt[known[0]]
+        prompt = prompt[keys[0]]
     if not isinstance(prompt, str):
-        return None, list(prompt) if isinstance(prompt, Sequence) else _refuse(prompt)
+        if not isinstance(prompt, Sequence):
+            raise UserError(f"a prompt = {_short(prompt)}: must be a text, a list of token ids, or {{\"prompt_token_ids\": "
+                            "[...]}.")
+        return None, list(prompt)
     if tokenizer is None:
         raise UserError("a prompt is text, and this model came without a tokenizer. Give token ids, or LLM(..., "
                         "tokenizer=...).")
@@ -65,12 +68,12 @@ def tokens_of(prompt: Prompt, tokenizer: Tokenizer | None) -> tuple[str | None, 
 
 def check(ids: list[int], params: SamplingParams, config: ModelConfig, tokenizer: Tokenizer | None) -> None:
     """Raises UserError where a request cannot be served by this model."""
-    vocabulary, limit = config.vocab_size, config.max_position_embeddings
+    vocab_size, limit = config.vocab_size, config.max_position_embeddings
     if not ids:
         raise UserError("a prompt is empty: give it at least one token.")
     for token in ids:
-        if type(token) is not int or not 0 <= token < vocabulary:
-            raise UserError(f"a prompt has the token id {token!r}: the model's are 0 to {vocabulary - 1}. Encode the text with "
+        if type(token) is not int or not 0 <= token < vocab_size:
+            raise UserError(f"a prompt has the token id {token!r}: the model's are 0 to {vocab_size - 1}. Encode the text with "
                             "the model's own tokenizer.")
     if len(ids) >= limit:
         raise UserError(f"a prompt has {len(ids)} tokens: the model's {limit} positions leave no room for a reply. Shorten it "
@@ -80,19 +83,15 @@ def check(ids: list[int], params: SamplingParams, config: ModelConfig, tokenizer
                         f"positions. Lower max_tokens to {limit - len(ids)} or shorten the prompt.")
     for key in ("stop_token_ids", "logit_bias"):
         for token in getattr(params, key):
-            if token >= vocabulary:
-                raise UserError(f"{key}: the token id {token} is not the model's, which are 0 to {vocabulary - 1}.")
+            if token >= vocab_size:
+                raise UserError(f"{key}: the token id {token} is not the model's, which are 0 to {vocab_size - 1}.")
     if params.stop and tokenizer is None:
         raise UserError(f"stop = {list(params.stop)!r}: needs a tokenizer, and this model came without one. Use "
                         "stop_token_ids, or LLM(..., tokenizer=...).")
 
 
-def _is_ids(given: object) -> bool:
-    return isinstance(given, Sequence) and not isinstance(given, str) and len(given) > 0 and all(type(i) is int for i in given)
-
-
-def _refuse(prompt: object) -> list[int]:
-    raise UserError(f"a prompt = {_short(prompt)}: must be a text, a list of token ids, or {{\"prompt_token_ids\": [...]}}.")
+def _is_ids(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0 and all(type(i) is int for i in value)
 
 
 def _short(value: object) -> str:

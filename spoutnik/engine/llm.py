@@ -1,4 +1,4 @@
-"""`spoutnik.LLM`: a model ready to generate, in the shape that vLLM's users know."""
+"""`spoutnik.LLM`: a model, its cache and its requests, with vLLM's interface."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,12 +9,12 @@ from spoutnik.engine.core import EngineCore
 from spoutnik.engine.input_processor import Prompt, check, conversations_of, params_of, prompts_of, tokens_of
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.pooling import embed
-from spoutnik.engine.request import Request
+from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.runners.base import Runner
-from spoutnik.engine.runners.select import bytes_of, cache_blocks, make_runner
+from spoutnik.engine.runners.select import bytes_of, make_runner, num_cache_blocks
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.engine.scheduler import Scheduler
-from spoutnik.engine.speculative import Drafter, MTPDrafts, PromptLookup
+from spoutnik.engine.speculative import Drafter, MTPProposer, NgramProposer
 from spoutnik.errors import RunError, UserError
 from spoutnik.hardware import compute_dtype
 from spoutnik.loading import find_tokenizer
@@ -24,30 +24,30 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.text.tokenizer import Message, Tokenizer
 
 SPECULATIONS = ("mtp", "prompt_lookup")
+_SPECULATE_UP_TO = 8
 NO_DRAFTS = "Nothing is drafted: the model lies in the processor's caches, where a draft costs more than it saves."
-_DRAFTED_UP_TO = 8
 
 
 class LLM:
-    """A model, its cache and the requests under way.
+    """A model with an engine that generates with it.
 
     Args:
-        model: a folder in Hugging Face layout, a run's folder, "org/model" on the hub, or a Transformer in memory (what it
-            becomes later does not matter here).
+        model: a folder in Hugging Face layout, a run's folder, "org/model" on the hub, a Transformer in memory (whose later
+            changes have no effect here), or a Runner.
         tokenizer: None takes the folder's, if it has one; token ids need none.
         dtype, device: of weights and cache; "auto" is bfloat16 where the processor multiplies it, else float32; None is the
             CPU. A Transformer has its own.
         quantize: "int8" or "int4" weights, None for none.
-        memory: what weights and cache may take together, as "16GB" or bytes; None takes a part of what is free.
+        memory: limit for weights and cache together, as "16GB" or bytes; None takes a part of what is free.
         max_num_seqs: sequences decoded at the same time. max_num_batched_tokens: tokens computed in one step.
-        speculate: "mtp" drafts by the model's own module, "prompt_lookup" by what was said before: the same tokens in fewer
-            steps. num_speculative_tokens: drafts in a step. speculate_up_to: sequences at a time; beyond, none. By default 8
-            where weights come from memory, 0 where the model lies in the processor's caches: there a token more in a step is
-            not free, and a step is short (docs/results.md).
-        enable_prefix_caching: prompts that begin alike are computed once.
+        speculate: "mtp" drafts with the model's own MTP module, "prompt_lookup" from earlier text: the same tokens in fewer
+            steps. num_speculative_tokens: drafts per row and step. speculate_up_to: no drafts with more rows; None is 8 where
+            weights are read from memory, 0 where the model fits into the processor's caches: there a further token in a step
+            costs more than it saves (docs/results.md).
+        enable_prefix_caching: common beginnings of prompts are computed once.
         eos_token_ids: tokens that end a completion; None takes the tokenizer's, or the configuration's.
-        seed: of the random numbers of requests that bring none (see `row_seed`).
-        progress: hears, while weights are quantised for the first time, how many bytes of how many are done.
+        seed: of requests that have none (see `row_seed`).
+        progress: called with (bytes done, bytes in all) while weights are quantized for the first time.
     Raises:
         UserError, RunError: a sentence with the key, the value and the remedy.
     """
@@ -63,32 +63,34 @@ class LLM:
             folder, dtype = locate(model), _dtype_of(dtype)
             tokenizer = tokenizer or find_tokenizer(folder)
             _check_speculation(speculate, num_speculative_tokens, ModelConfig.load(folder))
-            where = device or "cpu"
-            runner = make_runner(folder, quantize, memory, dtype, where, progress)
+            runner = make_runner(folder, quantize, memory, dtype, device or "cpu", progress)
         elif dtype != "auto" or device is not None:
             raise UserError("dtype and device are those of the model given: leave them out, or give a folder.")
         else:
             _check_speculation(speculate, num_speculative_tokens, model.config)
-            given = isinstance(model, Transformer)
-            where = model.embed_tokens.weight.device if given else model.device
-            runner = make_runner(model, quantize, memory) if given else model
+            runner = make_runner(model, quantize, memory) if isinstance(model, Transformer) else model
         self.config = runner.config
         self.tokenizer, self.seed = tokenizer, seed
         if speculate_up_to is None:
-            speculate_up_to = _DRAFTED_UP_TO if runner.max_multi_steps == 1 else 0
+            speculate_up_to = _SPECULATE_UP_TO if runner.max_multi_steps == 1 else 0
         drafting = speculate is not None and speculate_up_to > 0
         mtp = drafting and speculate == "mtp"
-        blocks = cache_blocks(runner, where, memory, max_num_seqs, mtp)
-        scheduler = Scheduler(blocks, max_num_seqs, max_num_batched_tokens, enable_prefix_caching)
-        runner.allocate(blocks, mtp)
+        num_blocks = num_cache_blocks(runner, memory, max_num_seqs, mtp)
+        scheduler = Scheduler(num_blocks, max_num_seqs, max_num_batched_tokens, enable_prefix_caching)
+        runner.allocate(num_blocks, mtp)
         drafter: Drafter | None = None
         if drafting:
-            drafter = (MTPDrafts(runner, num_speculative_tokens, speculate_up_to) if mtp else
-                       PromptLookup(num_speculative_tokens, speculate_up_to))
+            drafter = (MTPProposer(runner, num_speculative_tokens, speculate_up_to) if mtp else
+                       NgramProposer(num_speculative_tokens, speculate_up_to))
         if eos_token_ids is None:
             eos_token_ids = self.config.eos_token_ids if tokenizer is None else tokenizer.eos_ids
         self.core = EngineCore(runner, scheduler, eos_token_ids, tokenizer, drafter)
-        self._requests = 0
+        self._num_requests = 0
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens that prompt and completion may have together: the model's positions, or what the cache holds if less."""
+        return min(self.config.max_position_embeddings, self.core.scheduler.pool.num_slots)
 
     def generate(self, prompts: Prompt | Sequence[Prompt],
                  sampling_params: SamplingParams | Sequence[SamplingParams] | None = None, *, seed: int | None = None,
@@ -98,12 +100,12 @@ class LLM:
         Args:
             prompts: texts, lists of token ids, or {"prompt_token_ids": [...]}.
             sampling_params: one for all prompts or one for each.
-            seed: the random numbers are those of (seed, prompt's number in this call, sample's number), whatever else runs;
-                None takes the LLM's seed and goes on numbering from call to call. A request's own seed goes before both.
-            on_progress: hears, after each step, how many tokens were made and how many samples ended.
+            seed: random numbers depend on (seed, index of the prompt in this call, index of the sample) alone; None takes the
+                LLM's seed and counts prompts from call to call. SamplingParams.seed takes precedence.
+            on_progress: called after each step with the numbers of tokens generated and of samples that ended.
         Raises:
-            UserError: a prompt or its parameters cannot be served; said before any work begins.
-            RunError: the model gives no numbers.
+            UserError: a prompt or its parameters cannot be served; raised before any work begins.
+            RunError: all requests failed (logits that are not finite).
         """
         return self._run(self._requests_of(prompts_of(prompts), sampling_params, seed), on_progress)
 
@@ -111,16 +113,16 @@ class LLM:
              sampling_params: SamplingParams | Sequence[SamplingParams] | None = None, *, tools: Sequence | None = None,
              variables: Mapping[str, object] | None = None, seed: int | None = None,
              on_progress: Callable[[int, int], None] | None = None) -> list[RequestOutput]:
-        """The assistant's next message in one conversation or several (otherwise as `generate`). tools, variables: what the
-        chat template reads (see `Tokenizer.render`)."""
+        """The assistant's next message in one conversation or several; otherwise as `generate`. tools, variables: see
+        `Tokenizer.render`."""
         prompts = [self._chat_prompt(m, tools, variables) for m in conversations_of(messages)]
         return self._run(self._requests_of(prompts, sampling_params, seed), on_progress)
 
     def stream(self, prompt: Prompt | Sequence[Message], sampling_params: SamplingParams | None = None, *,
                tools: Sequence | None = None, variables: Mapping[str, object] | None = None,
                seed: int | None = None) -> Iterator[RequestOutput]:
-        """One request as it comes: each RequestOutput holds what was added since the last (text, token ids, log-probabilities
-        of the samples that have something new); the last one is `finished`. Leaving the loop ends the request."""
+        """One request as it is generated: each RequestOutput holds what is new since the last (text, token ids and
+        log-probabilities of the samples that have any); the last one is `finished`. Leaving the loop aborts the request."""
         if isinstance(prompt, Sequence) and not isinstance(prompt, str) and prompt and isinstance(prompt[0], Mapping):
             prompt = self._chat_prompt(prompt, tools, variables)
         request, = self._requests_of([prompt], sampling_params, seed)
@@ -136,7 +138,7 @@ class LLM:
         return torch.stack([embed(self.core.runner, self.core.scheduler, prompt) for prompt in ids])
 
     def abort(self, request_id: str) -> None:
-        """Ends a request where it is; what it has generated is given back with finish_reason "abort"."""
+        """Ends a request; its outputs hold what it has generated, with finish_reason "abort"."""
         self.core.abort(request_id)
 
     def _chat_prompt(self, messages: Sequence[Message], tools: Sequence | None, variables: Mapping[str, object] | None) -> dict:
@@ -145,21 +147,21 @@ class LLM:
         return {"prompt_token_ids": self.tokenizer.chat_ids(messages, tools, variables=variables)}
 
     def _requests_of(self, prompts: list[Prompt], sampling_params: object, seed: int | None) -> list[Request]:
-        """Checked, all of them, before the first is begun."""
-        made = []
+        """Checks all of them before any begins."""
+        requests = []
         for number, (prompt, params) in enumerate(zip(prompts, params_of(sampling_params, len(prompts)))):
             text, ids = tokens_of(prompt, self.tokenizer)
             check(ids, params, self.config, self.tokenizer)
-            self.core.scheduler.refuse_unfitting(len(ids), params.max_tokens)
+            self.core.scheduler.check_fits(len(ids), params.max_tokens)
             if params.seed is not None:
-                numbers = params.seed, 0
+                seeds = params.seed, 0
             elif seed is not None:
-                numbers = seed, number
+                seeds = seed, number
             else:
-                numbers = self.seed, self._requests + number
-            made.append(Request(str(self._requests + number), text, ids, params, *numbers))
-        self._requests += len(made)
-        return made
+                seeds = self.seed, self._num_requests + number
+            requests.append(Request(str(self._num_requests + number), text, ids, params, *seeds))
+        self._num_requests += len(requests)
+        return requests
 
     def _run(self, requests: list[Request], on_progress: Callable[[int, int], None] | None) -> list[RequestOutput]:
         for request in requests:
@@ -167,54 +169,53 @@ class LLM:
         try:
             for request in requests:
                 while request.unfinished:
-                    made = self.core.step()
+                    output = self.core.step()
                     if on_progress is not None:
-                        on_progress(made.tokens, len(made.ended))
+                        on_progress(output.tokens, len(output.ended))
         except BaseException:
             for request in requests:
                 self.core.abort(request.request_id)
             raise
-        outputs = [request.output([made.output(self.tokenizer) for made in request.samples]) for request in requests]
-        _refuse_all_broken(outputs)
+        outputs = [request.output([sample.output(self.tokenizer) for sample in request.samples]) for request in requests]
+        _raise_if_all_failed(outputs)
         return outputs
 
     def _stream(self, request: Request) -> Iterator[RequestOutput]:
         self.core.add(request)
         try:
-            over = False
-            while not over:
-                if request.unfinished:  # others' steps may have ended it
+            finished = False
+            while not finished:
+                if request.unfinished:  # steps of other calls may have ended it
                     self.core.step()
-                over = not request.unfinished
-                added = [self._added(request, index) for index in range(len(request.samples))]
-                output = request.output([output for output in added if output is not None])
-                _refuse_all_broken([output])
-                if output.outputs or over:
+                finished = not request.unfinished
+                outputs = [self._new_output(sample) for sample in request.samples]
+                output = request.output([output for output in outputs if output is not None])
+                _raise_if_all_failed([output])
+                if output.outputs or finished:
                     yield output
         finally:
             self.core.abort(request.request_id)
 
-    def _added(self, request: Request, index: int) -> CompletionOutput | None:
-        made = request.samples[index]
-        first = made.sent
-        tokens, logprobs = self.core.new_tokens(made)
-        if made.text is not None and made.finish_reason is not None:
-            made.text.close()
-        text = "" if made.text is None else made.text.take()
-        if not tokens and not text and (made.finish_reason is None or made.closed):
+    def _new_output(self, sample: Sample) -> CompletionOutput | None:
+        """What a sample has got since the last call; None where there is nothing."""
+        first = sample.sent
+        tokens, logprobs = self.core.new_tokens(sample)
+        if sample.text is not None and sample.finish_reason is not None:
+            sample.text.close()
+        text = "" if sample.text is None else sample.text.take()
+        if not tokens and not text and (sample.finish_reason is None or sample.end_sent):
             return None
-        made.closed = made.finish_reason is not None
-        top = None if made.top_logprobs is None else made.top_logprobs[first:made.sent]
-        return CompletionOutput(index, text, tokens, logprobs, top, made.finish_reason, made.stop_reason)
+        sample.end_sent = sample.finish_reason is not None
+        top = None if sample.top_logprobs is None else sample.top_logprobs[first:sample.sent]
+        return CompletionOutput(sample.index, text, tokens, logprobs, top, sample.finish_reason, sample.stop_reason)
 
 
 def _dtype_of(dtype: str | torch.dtype) -> torch.dtype:
-    found = dtype if isinstance(dtype, torch.dtype) else None
     if dtype in ("auto", "float32", "bfloat16", "float16"):
-        found = compute_dtype(dtype)
-    if found is None or not found.is_floating_point:
+        return compute_dtype(dtype)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise UserError(f"dtype = {dtype!r}: unknown. Choose auto, float32, bfloat16 or float16.")
-    return found
+    return dtype
 
 
 def _check_speculation(speculate: str | None, drafts: int, config: ModelConfig) -> None:
@@ -229,8 +230,8 @@ def _check_speculation(speculate: str | None, drafts: int, config: ModelConfig) 
                         "Choose prompt_lookup, or leave it out.")
 
 
-def _refuse_all_broken(outputs: list[RequestOutput]) -> None:
-    """Where nothing came of any request, its reason is the answer."""
-    reasons = [made.stop_reason for output in outputs for made in output.outputs if made.finish_reason == "error"]
-    if reasons and len(reasons) == sum(len(output.outputs) for output in outputs):
+def _raise_if_all_failed(outputs: list[RequestOutput]) -> None:
+    completions = [completion for output in outputs for completion in output.outputs]
+    reasons = [completion.stop_reason for completion in completions if completion.finish_reason == "error"]
+    if reasons and len(reasons) == len(completions):
         raise RunError(str(reasons[0]))

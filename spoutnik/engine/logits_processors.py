@@ -1,4 +1,4 @@
-"""Changes to a row's logits before a token is chosen: biases, forbidden ends, penalties. In vLLM's order."""
+"""Logits processors: changes to a sample's logits before its next token is chosen, in vLLM's order."""
 
 from typing import Protocol
 
@@ -9,34 +9,34 @@ from spoutnik.engine.sampling_params import SamplingParams
 
 
 class LogitsProcessor(Protocol):
-    """What changes the logits of one sample's next token. done: it has nothing more to change."""
+    """Changes the logits of one sample's next token. done: it will change nothing more."""
 
     done: bool
 
     def feed(self, token: int) -> None:
-        """A token that was generated. Raises RunError where none can follow: the sample fails with its sentence."""
+        """A token was generated. Raises RunError where none can follow: the sample fails with its sentence."""
 
-    def apply(self, logits: Tensor, generated: int) -> None:
-        """logits (V,), changed in place, of the token that follows `generated` ones."""
+    def apply(self, logits: Tensor, num_generated: int) -> None:
+        """logits (V,), changed in place, of the token that follows `num_generated` ones."""
 
 
 class PenaltyProcessor:
-    """The changes that one sample's parameters ask for, and the tokens that they depend on.
+    """Logit biases, the ban on ends before min_tokens, and penalties on tokens seen before.
 
-    ends: tokens that must not come before min_tokens.
+    stop_ids: tokens that must not come before min_tokens.
     """
 
     done = False
 
-    def __init__(self, params: SamplingParams, prompt: list[int], ends: list[int], vocabulary: int):
+    def __init__(self, params: SamplingParams, prompt: list[int], stop_ids: list[int], vocab_size: int):
         self.params = params
-        self.ends = torch.tensor(ends, dtype=torch.long)
+        self.stop_ids = torch.tensor(stop_ids, dtype=torch.long)
         self.biased = torch.tensor(list(params.logit_bias), dtype=torch.long)
         self.biases = torch.tensor(list(params.logit_bias.values()), dtype=torch.float32)
-        self.counts = torch.zeros(vocabulary) if params.penalised else None  # of each token in the completion
+        self.counts = torch.zeros(vocab_size) if params.has_penalties else None  # of each token in the completion
         self.seen = None  # in prompt or completion
         if params.repetition_penalty != 1:
-            self.seen = torch.zeros(vocabulary, dtype=torch.bool)
+            self.seen = torch.zeros(vocab_size, dtype=torch.bool)
             self.seen[torch.tensor(prompt)] = True
 
     def feed(self, token: int) -> None:
@@ -45,14 +45,14 @@ class PenaltyProcessor:
             if self.seen is not None:
                 self.seen[token] = True
 
-    def apply(self, logits: Tensor, generated: int) -> None:
+    def apply(self, logits: Tensor, num_generated: int) -> None:
         params = self.params
         if len(self.biased):
             logits[self.biased] += self.biases
-        if generated < params.min_tokens:
-            logits[self.ends] = float("-inf")
+        if num_generated < params.min_tokens:
+            logits[self.stop_ids] = float("-inf")
         if self.seen is not None:
-            penalised = torch.where(logits > 0, logits / params.repetition_penalty, logits * params.repetition_penalty)
-            logits.copy_(torch.where(self.seen, penalised, logits))
+            penalized = torch.where(logits > 0, logits / params.repetition_penalty, logits * params.repetition_penalty)
+            logits.copy_(torch.where(self.seen, penalized, logits))
         if params.frequency_penalty or params.presence_penalty:
             logits -= params.frequency_penalty * self.counts + params.presence_penalty * (self.counts > 0)

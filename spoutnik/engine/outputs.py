@@ -1,18 +1,18 @@
-"""What a request gives back, in the shape that vLLM's users know."""
+"""The outputs of a request, in vLLM's shape."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass
 class CompletionOutput:
-    """One sample, or, in a stream, what was added to it.
+    """One completion, or, in a stream, what was added to it.
 
-    index: its number in 0..n-1. token_ids: all of its tokens, the one that ended it included. text: without special tokens
-        and stop text unless asked for; empty without a tokenizer.
-    logprobs: of each token, under the distribution it was drawn from before truncation (tempered, penalised, not cut to
-        top_p, top_k or min_p): what reinforcement learning needs. top_logprobs: where asked for, for each token the
-        likeliest ones and itself, id -> log-probability under the model's own distribution, untouched.
-    finish_reason: "stop", "length", "abort", "error" (stop_reason says what happened), None while it goes on.
+    index: 0..n-1. token_ids: the token that ended it included. text: without special tokens and stop text, unless requested;
+        empty without a tokenizer.
+    logprobs: of each token, under the distribution it was drawn from before truncation (with temperature and penalties,
+        without top_p, top_k and min_p), as reinforcement learning needs them. top_logprobs: if requested, for each token the
+        likeliest ones and itself, id -> log-probability under the model's own distribution.
+    finish_reason: "stop", "length", "abort", "error" (the sentence is in stop_reason), None while unfinished.
     stop_reason: the stop text or stop token id that ended it; None for the end of sentence.
     """
 
@@ -30,19 +30,19 @@ class CompletionOutput:
 
     @property
     def finished(self) -> bool:
-        """It ended by itself, not cut off."""
+        """It ended by itself, by a stop token or stop text."""
         return self.finish_reason == "stop"
 
     @property
     def reply_ids(self) -> list[int]:
-        """token_ids without the token that ended it, where one did."""
+        """token_ids without the stop token that ended it."""
         return self.token_ids[:-1] if self.finished and not isinstance(self.stop_reason, str) else self.token_ids
 
 
 @dataclass
 class Metrics:
-    """Seconds since the request arrived: when it was first computed, gave its first token, was finished (None: not yet).
-    drafted, accepted: tokens that speculation guessed for it, and those that were right."""
+    """Seconds from arrival until the request was first scheduled, had its first token, was finished (None: not yet).
+    drafted, accepted: its speculative tokens, and those that were right."""
 
     arrival: float = 0.0  # on the engine's clock
     first_scheduled: float | None = None
@@ -58,10 +58,10 @@ class Metrics:
 
 @dataclass
 class RequestOutput:
-    """A request and its samples, in order of their index.
+    """A request and its completions, in order of their index.
 
-    prompt: None where it was given as token ids. prompt_logprobs: where asked for, None for the first token, then for each
-        one the likeliest and itself, id -> log-probability. num_cached_tokens: prompt tokens that were not computed again.
+    prompt: None where token ids were given. prompt_logprobs: if requested, None for the first token, then for each token the
+        likeliest ones and itself, id -> log-probability. num_cached_tokens: prompt tokens found in the prefix cache.
     """
 
     request_id: str

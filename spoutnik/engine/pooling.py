@@ -1,26 +1,26 @@
-"""Texts as points: the mean of a model's last hidden states."""
+"""Embeddings: the mean of a model's last hidden states."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spoutnik.engine.runners.base import ForwardBatch, Runner
-from spoutnik.engine.scheduler import Scheduler, blocks_for
+from spoutnik.engine.scheduler import Scheduler, num_blocks_for
 from spoutnik.errors import RunError
 
 
 def embed(runner: Runner, scheduler: Scheduler, prompt: list[int]) -> Tensor:
-    """(D,) float32 of length 1, for the token ids of one text. Called between two steps of the engine: borrows blocks of the
-    cache and computes as many tokens at a time as a step does.
+    """(D,) float32 of length 1, for the token ids of one text. Called between two steps of the engine: uses free blocks of the
+    cache for a while, and computes as many tokens at a time as a step does.
 
     Raises:
-        RunError: the cache is taken up by others.
+        RunError: too few blocks are free.
     """
-    needed = blocks_for(len(prompt))
-    if needed > scheduler.pool.free:
-        raise RunError(f"an embedding of {len(prompt)} tokens needs {needed} blocks of the cache, and {scheduler.pool.free} "
-                       "are free. Try again when fewer requests are under way.")
-    blocks = scheduler.pool.take(needed)
+    needed = num_blocks_for(len(prompt))
+    if needed > scheduler.pool.num_free_blocks:
+        raise RunError(f"an embedding of {len(prompt)} tokens needs {needed} blocks of the cache, and "
+                       f"{scheduler.pool.num_free_blocks} are free. Try again when fewer requests are under way.")
+    blocks = scheduler.pool.allocate(needed)
     try:
         total, most = torch.zeros(runner.config.hidden_size), scheduler.max_num_batched_tokens
         for start in range(0, len(prompt), most):
@@ -29,5 +29,5 @@ def embed(runner: Runner, scheduler: Scheduler, prompt: list[int]) -> Tensor:
                                  torch.empty(0, dtype=torch.long), torch.tensor([True]))
             total += runner.forward(batch, states=True)[1].float().sum(0).cpu()
     finally:
-        scheduler.pool.give_back(blocks)
+        scheduler.pool.free(blocks)
     return F.normalize(total / len(prompt), dim=0)

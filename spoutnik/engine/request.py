@@ -1,9 +1,10 @@
 """A request on its way through the engine, and its samples."""
 
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from typing import Any
 
-from spoutnik.engine.detokenizer import TextStream
+from spoutnik.engine.detokenizer import OutputText
 from spoutnik.engine.logits_processors import LogitsProcessor, PenaltyProcessor
 from spoutnik.engine.outputs import CompletionOutput, Metrics, RequestOutput
 from spoutnik.engine.sampler import row_seed
@@ -17,23 +18,24 @@ from spoutnik.text.tokenizer import Tokenizer
 class Sample:
     """One of a request's n completions. token_ids, logprobs: as known when it last was not decoding.
 
-    text, adjustments, top_logprobs: only where the request needs them (text: stop texts, or a stream; adjustments: to the
-        logits of its next token).
+    sequence: None until the prompt is computed, except for the first sample. text: only for stop texts and streams.
+    drafts: guesses of its next tokens; ngrams: prompt lookup's index of its tokens.
+    sent: tokens that a stream has given out; end_sent: the stream has given out its end.
     """
 
     request: "Request"
     index: int
     seed: int
-    sequence: Sequence | None = None  # none until its prompt is computed, but for the first sample
+    sequence: Sequence | None = None
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
-    text: TextStream | None = None
+    text: OutputText | None = None
     logits_processors: list[LogitsProcessor] = field(default_factory=list)
     top_logprobs: list[dict[int, float]] | None = None
-    drafts: list[int] = field(default_factory=list)  # guesses of its next tokens
-    places: object = None  # the drafter's
-    sent: int = 0  # tokens that a stream has given out
-    closed: bool = False  # the stream has given out its end
+    drafts: list[int] = field(default_factory=list)
+    ngrams: Any = None
+    sent: int = 0
+    end_sent: bool = False
     finish_reason: str | None = None
     stop_reason: str | int | None = None
 
@@ -42,59 +44,59 @@ class Sample:
         return self.request.params
 
     @property
-    def watched(self) -> bool:
-        """Must each of its tokens be looked at in Python?"""
+    def checks_tokens(self) -> bool:
+        """Whether each of its tokens goes through `accept_tokens`."""
         return self.text is not None or bool(self.logits_processors)
 
-    def see(self, tokens: list[int]) -> int:
-        """Looks at new tokens one by one; returns how many count, fewer than all where one of them ended it."""
-        for number, token in enumerate(tokens, start=1):
+    def accept_tokens(self, tokens: list[int]) -> int:
+        """Hands new tokens to the logits processors and the text. Returns how many count: not those after one that ends it."""
+        for count, token in enumerate(tokens, start=1):
             try:
                 for processor in self.logits_processors:
                     processor.feed(token)
             except RunError as error:
                 self.fail(str(error))
-                return number
-            if self.text is not None and token not in self.request.ends:
+                return count
+            if self.text is not None and token not in self.request.stop_ids:
                 stop = self.text.feed(token)
                 if stop is not None:
                     self.finish_reason, self.stop_reason = "stop", stop
-                    return number
+                    return count
         self.logits_processors = [processor for processor in self.logits_processors if not processor.done]
         return len(tokens)
 
-    def end(self, reason: str) -> None:
-        """It ends now, unless it has ended for a reason of its own."""
+    def finish(self, reason: str) -> None:
+        """Ends it for this reason, unless it has ended for another."""
         self.finish_reason = self.finish_reason or reason
 
-    def end_with(self, token: int) -> None:
-        """Its last token: one that ends it, or the last that it may have."""
-        if self.finish_reason is None and token in self.request.ends:
+    def finish_at(self, token: int) -> None:
+        """Ends it at its last token: a stop token, or the last of max_tokens."""
+        if self.finish_reason is None and token in self.request.stop_ids:
             self.finish_reason, self.stop_reason = "stop", None if token in self.request.eos_ids else token
-        self.end("length")
+        self.finish("length")
 
     def fail(self, reason: str) -> None:
         self.finish_reason, self.stop_reason = "error", reason
 
     def output(self, tokenizer: Tokenizer | None) -> CompletionOutput:
-        """What it gives back once it has ended."""
-        made = CompletionOutput(self.index, "", self.token_ids, self.logprobs, self.top_logprobs, self.finish_reason,
-                                self.stop_reason)
+        """The whole completion, once it has ended."""
+        output = CompletionOutput(self.index, "", self.token_ids, self.logprobs, self.top_logprobs, self.finish_reason,
+                                  self.stop_reason)
         if self.text is not None:
             self.text.close()
-            made.text = self.text.text
+            output.text = self.text.text
         elif tokenizer is not None:
-            made.text = tokenizer.decode(made.reply_ids, keep_special=not self.params.skip_special_tokens)
-        return made
+            output.text = tokenizer.decode(output.reply_ids, keep_special=not self.params.skip_special_tokens)
+        return output
 
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """n samples of one prompt. number: how manieth it is, which also says which of two is younger.
+    """n samples of one prompt.
 
-    eos_ids: the ends of sentence that end it (none where it ignores them); ends: these, and the tokens that it names itself.
-    seed, seed_number: see `row_seed`. constrain: makes what else limits the choice of a sample's tokens, from its index.
-    owner: whoever asked for it, if that is of interest to the caller; it means nothing here.
+    seed, seed_number: see `row_seed`. number: its place in the order of arrival. owner: the caller's; not read here.
+    logits_processors: further ones, of its only sample. eos_ids: ends of sentence that end it (none with ignore_eos);
+    stop_ids: these and the params' stop_token_ids.
     """
 
     request_id: str
@@ -105,36 +107,36 @@ class Request:
     seed_number: int
     number: int = 0
     stream: bool = False
-    constrain: Callable[[int], list[LogitsProcessor]] | None = None
+    logits_processors: Collection[LogitsProcessor] = ()
     owner: object = None
     eos_ids: frozenset[int] = frozenset()
-    ends: frozenset[int] = frozenset()
+    stop_ids: frozenset[int] = frozenset()
     samples: list[Sample] = field(default_factory=list)
     unfinished: int = 0
     prompt_logprobs: list[dict[int, float] | None] | None = None
     num_cached_tokens: int = 0
     metrics: Metrics = field(default_factory=Metrics)
 
-    def open(self, eos_ids: frozenset[int], tokenizer: Tokenizer | None, vocabulary: int) -> None:
-        """Makes its samples, and of the first one the sequence that computes the prompt for all."""
+    def create_samples(self, eos_ids: frozenset[int], tokenizer: Tokenizer | None, vocab_size: int) -> None:
+        """Creates its samples, and for the first one the sequence that computes the prompt for all."""
         params, prompt = self.params, self.prompt_token_ids
+        assert params.n == 1 or not self.logits_processors, "logits processors hold the state of one sample"
         self.eos_ids = frozenset() if params.ignore_eos else eos_ids
-        self.ends = self.eos_ids.union(params.stop_token_ids)
+        self.stop_ids = self.eos_ids.union(params.stop_token_ids)
         self.unfinished = params.n
         self.prompt_logprobs = None if params.prompt_logprobs is None else [None]
         for index in range(params.n):
-            made = Sample(self, index, row_seed(self.seed, self.seed_number, index))
+            sample = Sample(self, index, row_seed(self.seed, self.seed_number, index))
             if tokenizer is not None and (params.stop or self.stream):
-                made.text = TextStream(tokenizer, params)
-            if params.adjusted:
-                made.logits_processors.append(PenaltyProcessor(params, prompt, sorted({*eos_ids, *params.stop_token_ids}),
-                                                               vocabulary))
-            if self.constrain is not None:
-                made.logits_processors += self.constrain(index)
-            made.top_logprobs = None if params.logprobs is None else []
-            self.samples.append(made)
-        self.samples[0].sequence = Sequence(list(prompt), len(prompt), (self.number, 0), forks=params.n,
-                                            reuse=params.prompt_logprobs is None, owner=self.samples[0])
+                sample.text = OutputText(tokenizer, params)
+            if params.changes_logits:
+                stop_ids = sorted({*eos_ids, *params.stop_token_ids})
+                sample.logits_processors.append(PenaltyProcessor(params, prompt, stop_ids, vocab_size))
+            sample.logits_processors += self.logits_processors
+            sample.top_logprobs = None if params.logprobs is None else []
+            self.samples.append(sample)
+        self.samples[0].sequence = Sequence(list(prompt), len(prompt), (self.number, 0), num_samples=params.n,
+                                            prefix_caching=params.prompt_logprobs is None, sample=self.samples[0])
 
     def output(self, outputs: list[CompletionOutput]) -> RequestOutput:
         return RequestOutput(self.request_id, self.prompt, self.prompt_token_ids, outputs, self.prompt_logprobs,

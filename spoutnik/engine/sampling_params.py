@@ -1,4 +1,4 @@
-"""What a request may ask of sampling, in the names that vLLM's users know; checked at once, refused in a sentence."""
+"""SamplingParams: how a request's tokens are chosen, in vLLM's names."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,17 +11,18 @@ LARGEST_SEED = 2 ** 63 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class SamplingParams:
-    """How the tokens of one request are chosen. The defaults of temperature and top_p are R1's.
+    """Checked when they are created (UserError). The defaults of temperature and top_p are R1's.
 
     n: samples of the prompt. temperature: 0 is greedy. top_p: share of the probability to sample from. top_k: only the k
         likeliest tokens; 0 or -1 for all. min_p: only tokens at least this fraction as likely as the likeliest.
-    repetition_penalty: divides what speaks for tokens of prompt and completion. presence_penalty, frequency_penalty: taken
-        off the logits of tokens of the completion, once and for each time. logit_bias: token id -> added to its logit.
-    seed: the request's random numbers; None lets the LLM number its requests.
+    repetition_penalty: divides positive and multiplies negative logits of tokens seen in prompt or completion.
+        presence_penalty, frequency_penalty: subtracted from the logits of the completion's tokens, once and per occurrence.
+        logit_bias: token id -> added to its logit.
+    seed: of the request's random numbers; None lets the LLM number its requests.
     stop: texts that end a completion (left out of it unless include_stop_str_in_output). stop_token_ids: tokens that do.
-        ignore_eos: the end of sentence does not. min_tokens: before that many, no token does.
+        ignore_eos: the end of sentence does not. min_tokens: nothing does before so many tokens.
     max_tokens: counts every generated token, the end of sentence included.
-    logprobs, prompt_logprobs: how many of the likeliest tokens to report at each place, with the chosen one; None for none.
+    logprobs, prompt_logprobs: how many of the likeliest tokens to report besides the chosen one; None for none at all.
     skip_special_tokens: leaves special tokens out of the text.
     """
 
@@ -46,11 +47,11 @@ class SamplingParams:
     skip_special_tokens: bool = True
 
     def __post_init__(self):
-        given = self.__dict__
-        for key, (kind, low, high, said) in _RANGES.items():
-            value = given[key]
-            if not (type(value) is kind and low <= value <= high):  # what most are is seen at once
-                _check_number(key, value, kind, low, high, said)
+        values = self.__dict__
+        for key, (kind, low, high, allowed) in _RANGES.items():
+            value = values[key]
+            if not (type(value) is kind and low <= value <= high):  # the common case first
+                _check_number(key, value, kind, low, high, allowed)
         if self.top_p == 0:
             raise UserError("top_p = 0: must lie in (0, 1]. Give 1 to sample from all tokens, or temperature 0 for greedy.")
         if self.repetition_penalty == 0:
@@ -71,11 +72,11 @@ class SamplingParams:
             raise UserError("include_stop_str_in_output = True: there is no stop text to include. Give stop, or leave it out.")
 
     def changed(self, **values) -> "SamplingParams":
-        """With other values, in the forms that the fields have here (tuples, not lists or None) and right as they are: nothing
-        is checked again, as `dataclasses.replace` would do for each part of each reply."""
-        made = object.__new__(SamplingParams)
-        made.__dict__.update(self.__dict__, **values)
-        return made
+        """A copy with other values, which must be valid and in the fields' own forms (tuples, not lists or None): unlike
+        `dataclasses.replace`, it checks nothing again."""
+        params = object.__new__(SamplingParams)
+        params.__dict__.update(self.__dict__, **values)
+        return params
 
     @property
     def top_tokens(self) -> int:
@@ -83,14 +84,14 @@ class SamplingParams:
         return max(self.top_k, 0)
 
     @property
-    def penalised(self) -> bool:
-        """Do the logits depend on what was generated before?"""
+    def has_penalties(self) -> bool:
+        """Whether the logits depend on earlier tokens."""
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
     @property
-    def adjusted(self) -> bool:
-        """Are the logits changed before a token is chosen?"""
-        return self.penalised or bool(self.logit_bias) or self.min_tokens > 0
+    def changes_logits(self) -> bool:
+        """Whether a PenaltyProcessor is needed."""
+        return self.has_penalties or bool(self.logit_bias) or self.min_tokens > 0
 
 
 _RANGES = {
@@ -111,12 +112,12 @@ _RANGES = {
 _MAY_BE_NONE = ("seed", "logprobs", "prompt_logprobs")
 
 
-def _check_number(key: str, value: object, kind: type, low: float, high: float, said: str) -> None:
+def _check_number(key: str, value: object, kind: type, low: float, high: float, allowed: str) -> None:
     if value is None and key in _MAY_BE_NONE:
         return
     kinds = (int,) if kind is int else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        raise UserError(f"{key} = {value!r}: must be {said}.")
+        raise UserError(f"{key} = {value!r}: must be {allowed}.")
 
 
 def _texts(stop: object) -> tuple[str, ...]:

@@ -1,19 +1,18 @@
-"""Guessing tokens ahead: by the model's own MTP module (DeepSeek-V3, section 5.4.3), or by what was said before.
+"""Speculative decoding: drafts by the model's own MTP module (DeepSeek-V3, section 5.4.3), or by prompt lookup.
 
 A step computes each row's last token and its drafts at once. A draft is kept if it is the very token that sampling chooses
-in its place: what comes out is exactly what plain decoding gives, only sooner. Our sampler makes this simple: a token is a
-function of the logits and of a number hashed from seed and position, so the module's draft is drawn with the same number, and
-the two agree as often as they can.
+in its place, so the output is exactly that of plain decoding. Since a token is a function of the logits and of a number hashed
+from seed and position, the MTP module's draft is drawn with the same number, and the two agree as often as they can.
 
-Drafts pay where a step is bound by reading weights: only up to `up_to` rows. In larger steps the module does not run over the
-decoding rows. The rows in them have then a gap in the module's cache, so they get no more of its drafts (unless they are
-computed anew); it always runs over prompts, so that what is shared between requests is complete. The entry at the end of a
-shared beginning was made with another successor than each reader's own: drafts may be a little worse for it, never the output.
+Drafts pay where a step is bound by reading weights: only up to `speculate_up_to` rows. In larger steps the MTP module does not
+run over the decoding rows. Its cache then lacks some of their tokens, so they get no more of its drafts (unless they are
+computed again). It always runs over prompts, so that cached prefixes are complete. The last entry of a cached prefix was
+computed with the successor of its first user: drafts may be a little worse for it, the output never.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence as Tokens
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -22,158 +21,153 @@ from spoutnik.engine.input_batch import InputBatch
 from spoutnik.engine.request import Sample
 from spoutnik.engine.runners.base import ForwardBatch, Runner
 from spoutnik.engine.sampler import uniforms_of
-from spoutnik.engine.step import Step
+from spoutnik.engine.step import StepState
 
 
-class Drafter(Protocol):
-    def announce(self, rows: InputBatch) -> bool:
-        """Before a step is scheduled: tells the sequences how many drafts they bring. False where none does."""
+class Drafter(ABC):
+    """Drafts up to `num_speculative_tokens` tokens for each row, in batches of up to `speculate_up_to` rows."""
 
-    def draft(self, rows: InputBatch, step: Step, hidden: Tensor) -> None:
-        """After a step: the samples' drafts for the next one. hidden (T, D): states of the batch's tokens. Rows that have ended
-        are still there, new ones are behind them."""
+    extra_slots = 0  # slots that a row writes to beyond those of its drafts
 
-    def pass_over(self, rows: InputBatch) -> None:
-        """The rows have gone on without it."""
+    def __init__(self, num_speculative_tokens: int, speculate_up_to: int):
+        self.num_speculative_tokens, self.speculate_up_to = num_speculative_tokens, speculate_up_to
+
+    def schedule_drafts(self, input_batch: InputBatch) -> bool:
+        """Before scheduling: sets the sequences' num_draft_tokens and num_lookahead_tokens. False: too many rows for drafts."""
+        few = len(input_batch) <= self.speculate_up_to
+        if few or any([s.num_lookahead_tokens for s in input_batch.sequences]):  # set when there were fewer rows
+            for sequence in input_batch.sequences:
+                sequence.num_draft_tokens = len(sequence.sample.drafts) if few else 0
+                sequence.num_lookahead_tokens = sequence.num_draft_tokens + self.extra_slots if few else 0
+        return few
+
+    @abstractmethod
+    def propose(self, input_batch: InputBatch, step: StepState, hidden: Tensor) -> None:
+        """After a step: sets the samples' drafts for the next. hidden (T, D): states of the batch's tokens. Rows that have
+        ended are still in the input batch; new rows follow those of the step."""
+
+    def discard_drafts(self, input_batch: InputBatch) -> None:
+        """Also where rows have generated tokens without the drafter."""
+        for sequence in input_batch.sequences:
+            sequence.sample.drafts = []
+
+    def max_drafts(self, sample: Sample, num_generated: int) -> int:
+        """How many drafts a sample can use: none where its logits depend on more than the model, none beyond its end."""
+        if sample.finish_reason is not None or sample.logits_processors:
+            return 0
+        return max(min(self.num_speculative_tokens, sample.params.max_tokens - num_generated - 1), 0)
 
 
-def _announce(rows: InputBatch, up_to: int, places: int) -> bool:
-    """places: how many more than its drafts a row writes to."""
-    few = len(rows) <= up_to
-    if few or any([s.ahead for s in rows.sequences]):  # they may have had drafts when they were fewer
-        for sequence in rows.sequences:
-            sequence.drafts = len(sequence.owner.drafts) if few else 0
-            sequence.ahead = sequence.drafts + places if few else 0
-    return few
+class NgramProposer(Drafter):
+    """Prompt lookup: what followed the last few tokens where they last occurred in prompt or completion (Saxena 2023)."""
 
+    max_ngram, min_ngram = 3, 2  # tokens that must agree
 
-def _forget(rows: InputBatch) -> None:
-    for sequence in rows.sequences:
-        sequence.owner.drafts = []
-
-
-def _wanted(made: Sample, generated: int, most: int) -> int:
-    """How many drafts a sample can use: none where its logits depend on more than the model, none beyond its end."""
-    if made.finish_reason is not None or made.logits_processors:
-        return 0
-    return max(min(most, made.params.max_tokens - generated - 1), 0)
-
-
-class PromptLookup:
-    """What followed the last few tokens where they stood before, in prompt or completion (Saxena 2023)."""
-
-    longest, shortest = 3, 2  # tokens that must agree
-
-    def __init__(self, most: int, up_to: int):
-        self.most, self.up_to = most, up_to
-
-    def announce(self, rows: InputBatch) -> bool:
-        return _announce(rows, self.up_to, 0)
-
-    def draft(self, rows: InputBatch, step: Step, hidden: Tensor) -> None:
-        if len(rows) > self.up_to:
+    def propose(self, input_batch: InputBatch, step: StepState, hidden: Tensor) -> None:
+        if len(input_batch) > self.speculate_up_to:
             return
-        for row, sequence in enumerate(rows.sequences):
-            made = sequence.owner
-            prompt, wanted = made.request.prompt_token_ids, _wanted(made, rows.count(row), self.most)
-            made.drafts = []
-            if wanted:
-                if made.places is None:
-                    made.places = _Places(self.shortest, self.longest, prompt)
-                made.places.extend(rows.made(row, len(made.places.tokens) - len(prompt))[0])
-                made.drafts = made.places.following(wanted)
-
-    def pass_over(self, rows: InputBatch) -> None:
-        _forget(rows)  # what they have made is read when it is looked up
+        for row, sequence in enumerate(input_batch.sequences):
+            sample, prompt = sequence.sample, sequence.sample.request.prompt_token_ids
+            count = self.max_drafts(sample, input_batch.count_generated(row))
+            sample.drafts = []
+            if count:
+                if sample.ngrams is None:
+                    sample.ngrams = NgramIndex(self.min_ngram, self.max_ngram, prompt)
+                sample.ngrams.extend(input_batch.generated_tokens(row, len(sample.ngrams.tokens) - len(prompt))[0])
+                sample.drafts = sample.ngrams.continuation(count)
 
 
-class _Places:
-    """Where each few tokens of a text stood last."""
+class NgramIndex:
+    """Where each n-gram of a sequence last occurred."""
 
-    def __init__(self, shortest: int, longest: int, tokens: Tokens[int]):
-        self.shortest, self.longest = shortest, longest
+    def __init__(self, min_ngram: int, max_ngram: int, tokens: Tokens[int]):
+        self.min_ngram, self.max_ngram = min_ngram, max_ngram
         self.tokens: list[int] = []
-        self._after: dict[tuple[int, ...], int] = {}
+        self._end_of: dict[tuple[int, ...], int] = {}
         self.extend(tokens)
 
     def extend(self, tokens: Tokens[int]) -> None:
         for token in tokens:
-            for length in range(self.shortest, min(self.longest, len(self.tokens)) + 1):
-                self._after[tuple(self.tokens[-length:])] = len(self.tokens)  # the text's own end is not among them
+            for length in range(self.min_ngram, min(self.max_ngram, len(self.tokens)) + 1):
+                self._end_of[tuple(self.tokens[-length:])] = len(self.tokens)  # not yet the n-gram at the very end
             self.tokens.append(token)
 
-    def following(self, count: int) -> list[int]:
-        for length in range(min(self.longest, len(self.tokens)), self.shortest - 1, -1):
-            place = self._after.get(tuple(self.tokens[-length:]))
-            if place is not None:
-                return self.tokens[place:place + count]
+    def continuation(self, count: int) -> list[int]:
+        """Up to `count` tokens that followed the longest n-gram at the end; empty where it is new."""
+        for length in range(min(self.max_ngram, len(self.tokens)), self.min_ngram - 1, -1):
+            end = self._end_of.get(tuple(self.tokens[-length:]))
+            if end is not None:
+                return self.tokens[end:end + count]
         return []
 
 
-class MTPDrafts:
-    """The MTP module, one token further each time it is run: over a step's own tokens for the first draft, then over its own
-    states."""
+class MTPProposer(Drafter):
+    """The MTP module, one token further each time: over the step's own tokens for the first draft, then over its own states."""
 
-    def __init__(self, runner: Runner, most: int, up_to: int):
-        self.runner, self.most, self.up_to = runner, most, up_to
+    def __init__(self, runner: Runner, num_speculative_tokens: int, speculate_up_to: int):
+        super().__init__(num_speculative_tokens, speculate_up_to)
+        self.runner, self.extra_slots = runner, num_speculative_tokens - 1
 
-    def announce(self, rows: InputBatch) -> bool:
-        return _announce(rows, self.up_to, self.most - 1)
+    def propose(self, input_batch: InputBatch, step: StepState, hidden: Tensor) -> None:
+        if len(input_batch) <= self.speculate_up_to or step.rows > self.speculate_up_to:
+            super().discard_drafts(input_batch)
+        if step.rows > self.speculate_up_to:
+            input_batch.mtp_complete[:step.rows] = 0
+        runs = [bool(c) for c in input_batch.mtp_complete[:step.rows].tolist()] + [True] * len(step.scheduled.chunks)
+        if any(runs):
+            drafted = self._drafted_rows(input_batch, step, runs)
+            batch, hidden, next_tokens = self._mtp_batch(step, runs, hidden, [index for _, index in drafted])
+            columns = self._sampling_columns(input_batch, [row for row, _ in drafted])
+            drafts = self.runner.draft_multi_step(batch, hidden, next_tokens, columns)
+            for (row, _), tokens in zip(drafted, drafts.T.tolist()):
+                input_batch.sequences[row].sample.drafts = tokens[:self._num_drafts(input_batch, row)]
 
-    def draft(self, rows: InputBatch, step: Step, hidden: Tensor) -> None:
-        if len(rows) <= self.up_to or step.rows > self.up_to:
-            _forget(rows)
-        if step.rows > self.up_to:
-            rows.complete[:step.rows] = 0
-        over = [bool(c) for c in rows.complete[:step.rows].tolist()] + [True] * len(step.plan.chunks)
-        if any(over):
-            readers = self._readers(rows, step, over)
-            part, hidden, next_tokens = self._part(step, over, hidden, [place for _, place in readers])
-            drawn = self.runner.draft_multi_step(part, hidden, next_tokens, self._settings(rows, [row for row, _ in readers]))
-            for (row, _), tokens in zip(readers, drawn.T.tolist()):
-                rows.sequences[row].owner.drafts = tokens[:self._most(rows, row)]
+    def discard_drafts(self, input_batch: InputBatch) -> None:
+        input_batch.mtp_complete.zero_()
+        super().discard_drafts(input_batch)
 
-    def pass_over(self, rows: InputBatch) -> None:
-        rows.complete.zero_()
-        _forget(rows)
-
-    def _readers(self, rows: InputBatch, step: Step, over: list[bool]) -> list[tuple[int, int]]:
-        """The rows that get drafts: (row, place in the batch of its last token that counts)."""
-        if len(rows) > self.up_to:
+    def _drafted_rows(self, input_batch: InputBatch, step: StepState, runs: list[bool]) -> list[tuple[int, int]]:
+        """The rows that get drafts: (row, index in the step's batch of its last token that counts)."""
+        if len(input_batch) > self.speculate_up_to:
             return []
-        places = [(row, step.place(row) + (step.kept[row] if step.kept else 1) - 1) for row in range(step.rows) if over[row]]
-        end = step.decoded
-        for chunk in step.plan.chunks:
+        last = [(row, step.start_of(row) + (step.accepted[row] if step.accepted else 1) - 1)
+                for row in range(step.rows) if runs[row]]
+        end = step.num_decode_tokens
+        for chunk in step.scheduled.chunks:
             end += chunk.count
             if chunk.sequence.row >= 0:
-                places.append((chunk.sequence.row, end - 1))
-        return [(row, place) for row, place in places if self._most(rows, row) > 0]
+                last.append((chunk.sequence.row, end - 1))
+        return [(row, index) for row, index in last if self._num_drafts(input_batch, row) > 0]
 
-    def _most(self, rows: InputBatch, row: int) -> int:
-        """How many drafts a row gets. From the second on, the module's own states are stored too, and need a place."""
-        sequence = rows.sequences[row]
-        return min(_wanted(sequence.owner, rows.count(row), self.most), 1 + max(sequence.room - sequence.length + 1, 0))
+    def _num_drafts(self, input_batch: InputBatch, row: int) -> int:
+        """From the second draft on, the module's own states are cached too, and need a slot."""
+        sequence = input_batch.sequences[row]
+        most = self.max_drafts(sequence.sample, input_batch.count_generated(row))
+        return min(most, 1 + max(sequence.num_slots - sequence.num_tokens + 1, 0))
 
-    def _part(self, step: Step, over: list[bool], hidden: Tensor, places: list[int]) -> tuple[ForwardBatch, Tensor, Tensor]:
-        """The sequences that the module runs over, as a batch whose wanted tokens are `places`; their states; the successor of
-        each token."""
-        batch, wanted, next_tokens = step.batch, torch.tensor(places, dtype=torch.long), step.chosen
-        if step.plan.chunks:
-            after = [t for c in step.plan.chunks for t in c.sequence.tokens[c.start + 1:c.start + c.count + 1]]
+    def _mtp_batch(self, step: StepState, runs: list[bool], hidden: Tensor,
+                   logits_indices: list[int]) -> tuple[ForwardBatch, Tensor, Tensor]:
+        """The part of the step's batch that the module runs over, with logits for `logits_indices`; its tokens' states; the
+        successor of each token."""
+        batch, indices, next_tokens = step.batch, torch.tensor(logits_indices, dtype=torch.long), step.next_tokens
+        if step.scheduled.chunks:
+            after = [t for c in step.scheduled.chunks for t in c.sequence.token_ids[c.start + 1:c.start + c.count + 1]]
             next_tokens = torch.cat([next_tokens, torch.tensor(after)])
-        if all(over):
-            return replace(batch, wanted=wanted), hidden, next_tokens
-        kept = torch.tensor(over)
-        inside = torch.tensor([run for run, count in zip(over, batch.counts.tolist()) for _ in range(count)])
-        wanted = (inside.cumsum(0) - 1)[wanted]
-        return (ForwardBatch(batch.tokens[inside], batch.counts[kept], batch.contexts[kept], batch.block_tables[kept], wanted,
-                             batch.prompt[kept]), hidden[inside], next_tokens[inside])
+        if all(runs):
+            return replace(batch, logits_indices=indices), hidden, next_tokens
+        sequences = torch.tensor(runs)
+        tokens = torch.tensor([run for run, count in zip(runs, batch.counts.tolist()) for _ in range(count)])
+        indices = (tokens.cumsum(0) - 1)[indices]
+        return (ForwardBatch(batch.tokens[tokens], batch.counts[sequences], batch.contexts[sequences],
+                             batch.block_tables[sequences], indices, batch.prompt[sequences]),
+                hidden[tokens], next_tokens[tokens])
 
-    def _settings(self, rows: InputBatch, readers: list[int]) -> Tensor:
-        """(ahead, 5, readers): with the very numbers that the tokens themselves will be drawn with. As many ahead as the row
-        with the least room has place for."""
-        ahead = min([self._most(rows, row) for row in readers], default=1)
-        samples = [rows.sequences[row].owner for row in readers]
-        u = uniforms_of((made.seed, rows.count(row) + number) for number in range(ahead) for made, row in zip(samples, readers))
-        columns = rows.reals if len(readers) == len(rows) else rows.reals[:, readers]
-        return torch.cat([columns.expand(ahead, -1, -1), u.view(ahead, 1, -1)], dim=1)
+    def _sampling_columns(self, input_batch: InputBatch, rows: list[int]) -> Tensor:
+        """(drafts, 5, rows), with the random numbers that the tokens themselves will be drawn with. As many drafts as the row
+        with the fewest slots can take."""
+        count = min([self._num_drafts(input_batch, row) for row in rows], default=1)
+        samples = [input_batch.sequences[row].sample for row in rows]
+        u = uniforms_of((sample.seed, input_batch.count_generated(row) + number)
+                        for number in range(count) for sample, row in zip(samples, rows))
+        columns = input_batch.sampling if len(rows) == len(input_batch) else input_batch.sampling[:, rows]
+        return torch.cat([columns.expand(count, -1, -1), u.view(count, 1, -1)], dim=1)

@@ -1,4 +1,4 @@
-"""One step's batch: which tokens are computed, and which of them are asked for logits."""
+"""One step of the engine: the batch that the runner computes, and what comes of it."""
 
 from dataclasses import dataclass, field
 
@@ -11,13 +11,13 @@ from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.runners.base import ForwardBatch
 from spoutnik.engine.scheduler import Chunk, SchedulerOutput
 
-FEW = 8  # up to so many rows are looked at one by one
+FEW_ROWS = 8  # up to so many rows are handled one by one
 
 
 @dataclass
 class EngineStats:
-    """What the engine has done so far. prompt_tokens: computed, those found in the cache not among them; recomputed_tokens:
-    generated ones whose place in the cache was given up. drafted, accepted: guesses, and those that were right."""
+    """Totals since the start. prompt_tokens: computed ones, not those found in the cache; recomputed_tokens: generated ones,
+    after preemptions. drafted, accepted: speculative tokens, and those that were right."""
 
     steps: int = 0
     prompt_tokens: int = 0
@@ -30,7 +30,7 @@ class EngineStats:
 
 @dataclass
 class StepOutput:
-    """What a step made: tokens, samples that ended, requests all of whose samples have."""
+    """tokens: how many were generated. ended: samples that ended. requests: those whose samples have all ended."""
 
     tokens: int
     ended: list[Sample]
@@ -38,70 +38,70 @@ class StepOutput:
 
 
 @dataclass
-class Step:
-    """A step being made: the decoding rows first, then the chunks.
+class StepState:
+    """A step under way: the decoding rows' tokens first, then the chunks'.
 
-    rows: how many decode. starts: where in the batch each one's tokens begin, its last one and its drafts; None: one token
-        each. decoded: tokens of them all. chosen (decoded,): what was chosen after each of them; kept: how many of those count
-        for each row, where not one for each.
-    copies: (from, to) blocks to be copied at its end. ended: samples that leave then. made: tokens that count.
+    rows: how many rows decode. starts: where in the batch each row's tokens (its last one and its drafts) begin; None if each
+        has one. num_decode_tokens: tokens of all rows.
+    next_tokens (num_decode_tokens,): the token sampled after each of them. accepted: how many of these each row keeps; None
+        for one each.
+    block_copies: (source, target). ended: samples that ended. num_generated: tokens generated.
     """
 
-    plan: SchedulerOutput
+    scheduled: SchedulerOutput
     batch: ForwardBatch
     rows: int
     starts: list[int] | None
-    decoded: int
-    chosen: Tensor = torch.empty(0, dtype=torch.long)
-    kept: list[int] | None = None
-    copies: list[tuple[int, int]] = field(default_factory=list)
+    num_decode_tokens: int
+    next_tokens: Tensor = torch.empty(0, dtype=torch.long)
+    accepted: list[int] | None = None
+    block_copies: list[tuple[int, int]] = field(default_factory=list)
     ended: list[Sample] = field(default_factory=list)
-    made: int = 0
+    num_generated: int = 0
 
     @staticmethod
-    def of(plan: SchedulerOutput, rows: InputBatch, drafting: bool) -> "Step":
-        batch, starts = _decoding(rows, drafting)
-        made = Step(plan, batch, len(rows), starts, len(batch.tokens))
-        if plan.chunks:
-            made.batch = _with_chunks(batch, plan.chunks)
-        return made
+    def of(scheduled: SchedulerOutput, input_batch: InputBatch, drafting: bool) -> "StepState":
+        batch, starts = _decode_part(input_batch, drafting)
+        step = StepState(scheduled, batch, len(input_batch), starts, len(batch.tokens))
+        if scheduled.chunks:
+            step.batch = _with_chunks(batch, scheduled.chunks)
+        return step
 
-    def place(self, row: int) -> int:
-        """Where a row's tokens begin."""
+    def start_of(self, row: int) -> int:
         return row if self.starts is None else self.starts[row]
 
 
-def _decoding(rows: InputBatch, drafting: bool) -> tuple[ForwardBatch, list[int] | None]:
-    count = len(rows)
-    alone = torch.zeros(count, dtype=torch.bool)
-    if not drafting or not any([s.drafts for s in rows.sequences]):
-        # Contexts are counted up before drafts are made, which still need them.
-        contexts = rows.contexts.clone() if drafting else rows.contexts
-        return ForwardBatch(rows.tokens, torch.ones_like(rows.each), contexts, rows.tables, rows.each, alone), None
+def _decode_part(input_batch: InputBatch, drafting: bool) -> tuple[ForwardBatch, list[int] | None]:
+    """The batch of the decoding rows, and `StepState.starts`."""
+    prompt, indices = torch.zeros(len(input_batch), dtype=torch.bool), input_batch.indices
+    # Drafting needs the contexts as they are before this step's tokens are counted.
+    contexts = input_batch.num_computed.clone() if drafting else input_batch.num_computed
+    if not drafting or not any([s.num_draft_tokens for s in input_batch.sequences]):
+        return ForwardBatch(input_batch.last_tokens, torch.ones_like(indices), contexts, input_batch.block_tables, indices,
+                            prompt), None
     tokens, starts = [], []
-    for last, sequence in zip(rows.tokens.tolist(), rows.sequences):
+    for last, sequence in zip(input_batch.last_tokens.tolist(), input_batch.sequences):
         starts.append(len(tokens))
-        tokens += [last, *sequence.owner.drafts[:sequence.drafts]]
-    counts = torch.tensor([1 + s.drafts for s in rows.sequences])
-    return ForwardBatch(torch.tensor(tokens), counts, rows.contexts.clone(), rows.tables, torch.arange(len(tokens)),
-                        alone), starts
+        tokens += [last, *sequence.sample.drafts[:sequence.num_draft_tokens]]
+    counts = torch.tensor([1 + s.num_draft_tokens for s in input_batch.sequences])
+    return ForwardBatch(torch.tensor(tokens), counts, contexts, input_batch.block_tables, torch.arange(len(tokens)),
+                        prompt), starts
 
 
-def wanted_of(chunk: Chunk) -> range:
-    """Which of a chunk's tokens are asked for logits: all where the prompt's log-probabilities are, else the last of a whole
-    prompt."""
-    if not chunk.sequence.fresh:
+def logits_range(chunk: Chunk) -> range:
+    """The tokens of a chunk whose logits are needed: all for prompt log-probabilities, else the last of a whole prompt."""
+    if not chunk.sequence.prompt_only:
         return range(0)
-    if chunk.sequence.owner.params.prompt_logprobs is not None:
+    if chunk.sequence.sample.params.prompt_logprobs is not None:
         return range(chunk.count)
-    return range(chunk.count - 1, chunk.count) if chunk.last else range(0)
+    return range(chunk.count - 1, chunk.count) if chunk.is_last else range(0)
 
 
 def _with_chunks(batch: ForwardBatch, chunks: list[Chunk]) -> ForwardBatch:
-    tokens = [token for c in chunks for token in c.sequence.tokens[c.start:c.start + c.count]]
-    wanted, start = [], len(batch.tokens)
+    tokens = [token for c in chunks for token in c.sequence.token_ids[c.start:c.start + c.count]]
+    logits_indices, start = [], len(batch.tokens)
     for chunk in chunks:
-        wanted += [start + place for place in wanted_of(chunk)]
+        logits_indices += [start + index for index in logits_range(chunk)]
         start += chunk.count
     width = max(batch.block_tables.shape[1], max(len(c.sequence.blocks) for c in chunks))
     tables = torch.tensor([c.sequence.blocks + [0] * (width - len(c.sequence.blocks)) for c in chunks])
@@ -109,5 +109,5 @@ def _with_chunks(batch: ForwardBatch, chunks: list[Chunk]) -> ForwardBatch:
                         torch.cat([batch.counts, torch.tensor([c.count for c in chunks])]),
                         torch.cat([batch.contexts, torch.tensor([c.start for c in chunks])]),
                         torch.cat([F.pad(batch.block_tables, (0, width - batch.block_tables.shape[1])), tables]),
-                        torch.cat([batch.wanted, torch.tensor(wanted, dtype=torch.long)]),
-                        torch.cat([batch.prompt, torch.tensor([c.prompt for c in chunks])]))
+                        torch.cat([batch.logits_indices, torch.tensor(logits_indices, dtype=torch.long)]),
+                        torch.cat([batch.prompt, torch.tensor([c.is_prompt for c in chunks])]))

@@ -1,4 +1,4 @@
-"""From logits to a sample's tokens: first ones, likely ones, and what must be looked at one by one."""
+"""From logits to the tokens that a sample keeps: first tokens, accepted drafts, log-probabilities, broken logits."""
 
 from collections.abc import Iterable
 
@@ -6,16 +6,16 @@ from torch import Tensor
 
 from spoutnik.engine.input_batch import InputBatch
 from spoutnik.engine.request import Sample
-from spoutnik.engine.sampler import SamplingMetadata, likeliest, sample, uniforms_of
+from spoutnik.engine.sampler import SamplingMetadata, gather_logprobs, sample_tokens, uniforms_of
 from spoutnik.engine.scheduler import Chunk
 
 NOT_FINITE = ("the model's logits are not finite numbers: its weights are damaged, or overflow in the type they are "
               "computed in. Restore the checkpoint, or compute in float32.")
-Asked = list[tuple[Sample, Tensor]]  # samples that report likely tokens, with their raw logits (places, V)
+RawLogits = list[tuple[Sample, Tensor]]  # (tokens, V) before any change, of samples that report top log-probabilities
 
 
-def replace_broken(logits: Tensor) -> list[int]:
-    """Rows of logits (W, V) that are not all finite; they become zeros, so that sampling can go on."""
+def zero_broken(logits: Tensor) -> list[int]:
+    """Sets rows of logits (B, V) that are not all finite to zero, so that sampling works, and returns them."""
     finite = logits.sum(-1).isfinite()
     if bool(finite.all()):
         return []
@@ -24,66 +24,66 @@ def replace_broken(logits: Tensor) -> list[int]:
     return broken.tolist()
 
 
-def first_tokens(samples: list[Sample], logits: Tensor) -> int:
-    """The first token of each sample, from logits (samples, V); returns how many were made. Some samples end with it."""
-    asked = [(s, logits[i:i + 1].clone()) for i, s in enumerate(samples) if s.top_logprobs is not None]
-    broken = replace_broken(logits)
-    for i, made in enumerate(samples):
-        for processor in made.logits_processors:
+def sample_first_tokens(samples: list[Sample], logits: Tensor) -> int:
+    """Samples each sample's first token from logits (samples, V); returns how many. Some samples end with it."""
+    raw = [(s, logits[i:i + 1].clone()) for i, s in enumerate(samples) if s.top_logprobs is not None]
+    broken = zero_broken(logits)
+    for i, sample in enumerate(samples):
+        for processor in sample.logits_processors:
             processor.apply(logits[i], 0)
-    tokens, logprobs = sample(logits, SamplingMetadata.of([s.params for s in samples], uniforms_of((s.seed,
-                                                                                                    0) for s in samples)))
-    for i, (made, token, logprob) in enumerate(zip(samples, tokens.tolist(), logprobs.tolist())):
+    metadata = SamplingMetadata.of([s.params for s in samples], uniforms_of((s.seed, 0) for s in samples))
+    tokens, logprobs = sample_tokens(logits, metadata)
+    for i, (sample, token, logprob) in enumerate(zip(samples, tokens.tolist(), logprobs.tolist())):
         if i in broken:
-            made.fail(NOT_FINITE)
+            sample.fail(NOT_FINITE)
             continue
-        made.token_ids, made.logprobs = [token], [logprob]
-        if made.watched:
-            made.see([token])
-        if token in made.request.ends or made.params.max_tokens == 1:
-            made.end_with(token)
-    for made, row in asked:
-        if made.token_ids:
-            made.top_logprobs += likeliest(row, made.params.logprobs, made.token_ids)
+        sample.token_ids, sample.logprobs = [token], [logprob]
+        if sample.checks_tokens:
+            sample.accept_tokens([token])
+        if token in sample.request.stop_ids or sample.params.max_tokens == 1:
+            sample.finish_at(token)
+    for sample, row in raw:
+        if sample.token_ids:
+            sample.top_logprobs += gather_logprobs(row, sample.params.logprobs, sample.token_ids)
     return len(samples) - len(broken)
 
 
-def read_prompt(chunk: Chunk, logits: Tensor) -> None:
-    """The prompt's own log-probabilities, from the logits (count, V) of a chunk: each token's come from the one before."""
-    request, first = chunk.sequence.owner.request, chunk.start + 1
+def add_prompt_logprobs(chunk: Chunk, logits: Tensor) -> None:
+    """From the logits (count, V) of a chunk: each prompt token's come from the token before."""
+    request, first = chunk.sequence.sample.request, chunk.start + 1
     tokens = request.prompt_token_ids[first:first + chunk.count]
-    del request.prompt_logprobs[first:]  # of a computation that was given up
+    del request.prompt_logprobs[first:]  # of a prefill that was preempted
     if tokens:
-        request.prompt_logprobs += likeliest(logits[:len(tokens)], request.params.prompt_logprobs, tokens)
+        request.prompt_logprobs += gather_logprobs(logits[:len(tokens)], request.params.prompt_logprobs, tokens)
 
 
-def accepted(made: Sample, tokens: list[int], room: int) -> list[int]:
-    """Of the tokens chosen after a row's last one and after each of its drafts, those that count: a token does while the drafts
-    before it were the tokens chosen in their places (then it is what plain decoding would have chosen) and nothing has ended.
-    room: how many may still come."""
+def accept_drafts(sample: Sample, tokens: list[int], budget: int) -> list[int]:
+    """The tokens that count, of those sampled after a row's last token and each of its drafts: the first, and a further one
+    while the draft before it is what was sampled in its place (so that it is what plain decoding gives) and nothing has ended.
+    budget: tokens left of max_tokens."""
     count = 1
-    while count < len(tokens) and tokens[count - 1] == made.drafts[count - 1] and count < room \
-            and tokens[count - 1] not in made.request.ends:
+    while count < len(tokens) and tokens[count - 1] == sample.drafts[count - 1] and count < budget \
+            and tokens[count - 1] not in sample.request.stop_ids:
         count += 1
-    return tokens[:made.see(tokens[:count])] if made.watched else tokens[:count]
+    return tokens[:sample.accept_tokens(tokens[:count])] if sample.checks_tokens else tokens[:count]
 
 
-def accept_all(rows: InputBatch, tokens: Tensor, logprobs: Tensor, broken: list[int], watched: Iterable[Sample],
-               asked: Asked) -> list[int]:
-    """The next token (rows,) of many rows at once; returns those that are over."""
-    rows.append(tokens, logprobs)
-    for sequence in rows.sequences:
-        sequence.length += 1
-    leaving = set(rows.over().nonzero()[:, 0].tolist())
+def accept_one_each(input_batch: InputBatch, tokens: Tensor, logprobs: Tensor, broken: list[int], checked: Iterable[Sample],
+                    raw: RawLogits) -> list[int]:
+    """The next token (rows,) of all rows at once; returns the rows that end. checked: samples with `checks_tokens`."""
+    input_batch.append(tokens, logprobs)
+    for sequence in input_batch.sequences:
+        sequence.num_tokens += 1
+    ended = set(input_batch.finished().nonzero()[:, 0].tolist())
     for row in broken:
-        rows.sequences[row].owner.fail(NOT_FINITE)
-        rows.take_back(row)
-        leaving.add(row)
-    for made in watched:
-        row = made.sequence.row
-        if made.finish_reason is None and made.see([int(tokens[row])]) and made.finish_reason is not None:
-            leaving.add(row)
-    for made, logits in asked:
-        if made.finish_reason != "error":
-            made.top_logprobs += likeliest(logits, made.params.logprobs, [int(tokens[made.sequence.row])])
-    return sorted(leaving)
+        input_batch.sequences[row].sample.fail(NOT_FINITE)
+        input_batch.drop_last_token(row)
+        ended.add(row)
+    for sample in checked:
+        row = sample.sequence.row
+        if sample.finish_reason is None and sample.accept_tokens([int(tokens[row])]) and sample.finish_reason is not None:
+            ended.add(row)
+    for sample, logits in raw:
+        if sample.finish_reason != "error":
+            sample.top_logprobs += gather_logprobs(logits, sample.params.logprobs, [int(tokens[sample.sequence.row])])
+    return sorted(ended)

@@ -1,11 +1,11 @@
 """The R1 evaluation protocol (R1 section 3 and appendix D.1): T 0.6, top-p 0.95, k samples, pass@1 as their mean.
 
-The thought is stripped before grading. The base model, which knows no conversations, is asked in plain text instead.
+The thought is stripped before grading. The base model, which knows no conversations, gets plain text instead.
 """
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,16 +15,16 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.evals.statistics import mean_interval
-from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, sample
+from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, accuracy_reward, sample
 from spoutnik.tasks.corpus import BOOK, FORUM, Layout
 from spoutnik.tasks.language import language_consistency, reflection_count
-from spoutnik.tasks.rewards import accuracy_reward
 from spoutnik.text.thought import Reply, opens_thought, read_reply
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.loop import Progress
 from spoutnik.train.rollouts import chat_prompts
 from spoutnik.train.settings import Settings
 
-# How a model is asked: in a conversation, or, for a base model that knows none, in a layout of its pretraining text.
+# A prompt is a conversation or, for a base model that knows none, in a layout of its pretraining text.
 PromptStyle = Literal["chat", "forum", "textbook"]
 LAYOUTS: dict[str, dict[str, Layout]] = {"forum": FORUM, "textbook": BOOK}
 
@@ -83,41 +83,48 @@ def read_plain(ids: list[int], tokenizer: Tokenizer, finished: bool, layouts: di
 
 
 def grade(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings: EvaluationSettings, seed: int,
-          style: PromptStyle = "chat", judge: Callable[[Problem, str], float] = accuracy_reward,
-          on_progress: Callable[[int, int], None] | None = None) -> list[list[Graded]]:
-    """`samples` graded completions of every problem. `judge` sees the answer alone."""
+          style: PromptStyle = "chat", grader: Callable[[Problem, str], float] = accuracy_reward,
+          progress: Progress | None = None) -> list[list[Graded]]:
+    """`samples` graded completions of every problem. grader: (problem, answer) to a grade in [0, 1]."""
+    done, tokens, total = 0, 0, len(problems) * settings.samples
+
+    def on_progress(new_tokens: int, finished: int) -> None:
+        nonlocal done, tokens
+        done, tokens = done + finished, tokens + new_tokens
+        progress(min(done, total), total, tokens, "")
+
     params = SamplingParams(n=settings.samples, temperature=settings.temperature, top_p=settings.top_p,
                             max_tokens=settings.max_tokens)
     prompts = prompt_ids([(p.prompt, p.language) for p in problems], tokenizer, style)
+    outputs = llm.generate(prompts, params, seed=seed, on_progress=on_progress if progress else None)
     graded = []
-    for problem, prompt, output in zip(problems, prompts, llm.generate(prompts, params, seed=seed, on_progress=on_progress)):
+    for problem, prompt, output in zip(problems, prompts, outputs):
         row = []
         for completion in output.outputs:
             ids, finished = completion.reply_ids, completion.finished
             reply = (read_reply(ids, tokenizer, finished, opens_thought(prompt, tokenizer)) if style == "chat"
                      else read_plain(ids, tokenizer, finished, LAYOUTS[style]))
-            row.append(Graded(problem, completion, reply, judge(problem, reply.answer) if reply.well_formed else 0.0))
+            row.append(Graded(problem, completion, reply, grader(problem, reply.answer) if reply.well_formed else 0.0))
         graded.append(row)
     return graded
 
 
-def accuracy_of(graded: Sequence[Sequence[Graded]]) -> dict[str, float]:
-    """{"mean", "low", "high", "problems", "samples"}: pass@1 and its 95 % interval over problems."""
-    per_problem = [sum(g.correct for g in row) / len(row) for row in graded]
+def accuracy_of(graded: Sequence[Sequence[Graded]], failures: int = 0) -> dict[str, float]:
+    """pass@1 and its 95 % interval over problems; `failures` more problems without samples count 0."""
+    per_problem = [sum(g.correct for g in row) / len(row) for row in graded] + [0.0] * failures
     mean, low, high = mean_interval(per_problem)
-    return {"mean": mean, "low": low, "high": high, "problems": len(graded), "samples": sum(map(len, graded))}
+    return {"mean": mean, "low": low, "high": high, "problems": len(per_problem), "samples": sum(map(len, graded))}
 
 
-def summarise(graded: Sequence[Sequence[Graded]]) -> dict:
+def summarize(graded: Sequence[Sequence[Graded]]) -> dict:
     """One row of the stage table: accuracy per family and over families, thought length, form, language, reflection."""
     families: dict[str, list[Sequence[Graded]]] = {}
     for row in graded:
         families.setdefault(row[0].problem.family, []).append(row)
     flat = [g for row in graded for g in row]
 
-    def mean(values) -> float:
-        values = list(values)
-        return sum(values) / max(len(values), 1)
+    def mean(values: Iterable[float]) -> float:
+        return sum(values) / max(len(flat), 1)
 
     return {
         "accuracy": accuracy_of(graded),

@@ -30,14 +30,14 @@ _ALIGNMENT = gguf.GGUF_DEFAULT_ALIGNMENT
 def tensor_type(planned: Planned, dtype: str) -> Type:
     """What llama.cpp stores this tensor as in a file of `dtype`: vectors, norms and routers in float32, rows that do not
     divide into blocks in float16, embedding and head with 8 bits at least."""
-    wanted = TYPES[dtype]
+    requested = TYPES[dtype]
     if len(planned.shape) == 1 or planned.name.endswith("ffn_gate_inp.weight"):
         return Type.F32
-    if wanted in _PLAIN:
-        return wanted
-    if planned.shape[-1] % gguf.GGML_QUANT_SIZES[wanted][0]:
+    if requested in _PLAIN:
+        return requested
+    if planned.shape[-1] % gguf.GGML_QUANT_SIZES[requested][0]:
         return Type.F16
-    return Type.Q8_0 if planned.name in ("token_embd.weight", "output.weight") else wanted
+    return Type.Q8_0 if planned.name in ("token_embd.weight", "output.weight") else requested
 
 
 def tensor_bytes(planned: Planned, kind: Type) -> int:

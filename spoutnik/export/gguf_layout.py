@@ -33,8 +33,7 @@ _INSIDE = {  # of a layer
 
 @dataclass(frozen=True)
 class Planned:
-    """One tensor of the file. shape: outermost axis first, as torch says it. read: its pieces, one after another along the
-    first axis, as they are stored."""
+    """One tensor of the file. shape: outermost axis first, as in torch. read: its pieces along the first axis, as stored."""
 
     name: str
     shape: Shape
@@ -77,15 +76,13 @@ def _one(name: str, shape: Shape, config: ModelConfig) -> list[Planned]:
 
 
 def interleaved(projection: Tensor, heads: int) -> Tensor:
-    """Rows (or biases) of rotated heads, from the published halves (i, i + width/2) to the adjacent pairs that llama.cpp's
-    `llama` rotates."""
+    """Rows (or biases) of rotated heads, from the published halves (i, i + width/2) to llama.cpp's adjacent pairs."""
     halves = projection.unflatten(0, (heads, 2, -1))
     return halves.transpose(1, 2).reshape(projection.shape)
 
 
 def _latent_halves(name: str, config: ModelConfig) -> list[Planned]:
-    """kv_b_proj as absorbed attention reads it: per head, keys (latent, nope), which multiply the query from its side, and
-    values (value width, latent)."""
+    """kv_b_proj as absorbed attention reads it: per head, keys (latent, nope) and values (value width, latent)."""
     heads, latent = config.num_attention_heads, config.kv_lora_rank
     nope, width = config.qk_nope_head_dim, config.v_head_dim
     layer = name.split(".")[2]

@@ -1,4 +1,4 @@
-"""What a GGUF file says about its model: llama.cpp's keys, and what llama.cpp computes differently or not at all.
+"""The metadata of a GGUF file: llama.cpp's keys, and what llama.cpp computes differently or not at all.
 
 Sources: llama.cpp's loaders (llama-model.cpp, models/deepseek2.cpp), its set-up of YaRN (llama-context.cpp) and of expert
 groups (llama-graph.cpp, build_moe_ffn), as of November 2026.
@@ -36,20 +36,20 @@ def refuse_unreadable(config: ModelConfig) -> None:
 
 def differences(config: ModelConfig) -> list[str]:
     """What llama.cpp computes in another way than the published code, in sentences; empty for nearly all models."""
-    said = []
+    notes = []
     if config.num_nextn_predict_layers:
-        said.append("The MTP layer is left out: llama.cpp does not use it for this architecture; answers do not need it.")
+        notes.append("The MTP layer is left out: llama.cpp does not use it for this architecture; answers do not need it.")
     scaling = config.rope_scaling
     if isinstance(scaling, YarnScaling) and (scaling.beta_fast, scaling.beta_slow) != (32, 1):
-        said.append(f"llama.cpp ignores the file's YaRN betas: start it with --yarn-beta-fast {scaling.beta_fast:g} "
+        notes.append(f"llama.cpp ignores the file's YaRN betas: start it with --yarn-beta-fast {scaling.beta_fast:g} "
                     f"--yarn-beta-slow {scaling.beta_slow:g}.")
     if config.is_mla and config.rms_norm_eps != _MLA_EPS:
-        said.append(f"llama.cpp norms the latents with rms_norm_eps = {config.rms_norm_eps:g}, the published code with "
+        notes.append(f"llama.cpp norms the latents with rms_norm_eps = {config.rms_norm_eps:g}, the published code with "
                     "1e-6: tokens may differ.")
     if _grouped(config) and config.topk_method == "group_limited_greedy":
-        said.append("llama.cpp scores a group of experts by its two best, as V3 does; this model (V2) by its best alone: "
+        notes.append("llama.cpp scores a group of experts by its two best, as V3 does; this model (V2) by its best alone: "
                     "some tokens go to other experts, and answers differ.")
-    return said
+    return notes
 
 
 def write_metadata(writer: gguf.GGUFWriter, config: ModelConfig) -> None:
@@ -141,9 +141,9 @@ def yarn_keys(config: ModelConfig) -> tuple[float, float]:
     default = yarn_mscale(scaling.factor, 1.0) if isinstance(scaling, YarnScaling) else 1.0
     if not config.is_mla or not log:
         return magnitude / default, 0.0
-    wanted = math.sqrt(softmax_scale(config) * math.sqrt(config.qk_head_dim))
-    given = magnitude if isinstance(scaling, YarnScaling) else 1 + log
-    log_multiplier = (wanted / given - 1) / log
+    published = math.sqrt(softmax_scale(config) * math.sqrt(config.qk_head_dim))
+    theirs = magnitude if isinstance(scaling, YarnScaling) else 1 + log
+    log_multiplier = (published / theirs - 1) / log
     if abs(log_multiplier) < 1e-9:
         return magnitude / default, 0.0
     return magnitude, log_multiplier

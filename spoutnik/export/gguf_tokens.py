@@ -84,9 +84,9 @@ def vocabulary(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[i
 
 def adds_bos(tokenizer: Tokenizer) -> bool:
     """Whether the tokenizer begins plain text with its bos token."""
-    said = tokenizer.config.get("add_bos_token")
-    if isinstance(said, bool):
-        return said
+    stated = tokenizer.config.get("add_bos_token")
+    if isinstance(stated, bool):
+        return stated
     return tokenizer.bos_id is not None and tokenizer.bpe.encode("a").ids[:1] == [tokenizer.bos_id]
 
 

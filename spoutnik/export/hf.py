@@ -1,5 +1,4 @@
-"""A folder in Hugging Face layout, which transformers loads without code of ours. Tensors are copied from file to file; one
-that keeps its type keeps its bits."""
+"""A folder in Hugging Face layout, which transformers loads as it is. A tensor that keeps its type keeps its bits."""
 
 import json
 import shutil

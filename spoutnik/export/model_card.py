@@ -1,4 +1,4 @@
-"""The model card (README.md): what is known about a model, and nothing else. Facts come from the files that a run leaves."""
+"""The model card (README.md) of a model, from the files that its run wrote."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,17 +28,17 @@ class Provenance:
 
 
 def provenance(folder: Path, licence: str | None = None) -> Provenance:
-    """Reads what lies beside a model's weights. licence: said by who exports; found where it is None."""
+    """Reads what lies beside a model's weights. licence: the exporter's word; read from the folder where it is None."""
     folder = Path(folder).resolve()
     manifests = _manifests(folder)
     if not manifests:
         front = _front_matter(folder / "README.md")
-        found = front.get("license") if isinstance(front.get("license"), str) else _licence_of_file(folder)
-        return Provenance(folder.name, licence or found or UNKNOWN, front.get("base_model"))
+        stated = front.get("license") if isinstance(front.get("license"), str) else _licence_of_file(folder)
+        return Provenance(folder.name, licence or stated or UNKNOWN, front.get("base_model"))
     run, stage = folder.parent.parent, manifests[0]["stage"]
     index = read_json(run / "run.json") if (run / "run.json").exists() else {}
     recipe = index.get("recipe")
-    # From random weights, on texts that our code made: nobody else's rights.
+    # From random weights, on texts that our code generated: nobody else's rights.
     own = manifests[-1]["kind"] == "pretrain" and not any(m["settings"].get("file") for m in manifests)
     name = f"{recipe}-{stage}" if recipe else stage
     return Provenance(name, licence or (OURS if own else UNKNOWN), None, recipe, manifests, _evaluation(run, manifests[0]))
@@ -46,25 +46,25 @@ def provenance(folder: Path, licence: str | None = None) -> Provenance:
 
 def _manifests(folder: Path) -> list[dict]:
     """The stage's manifest and those of the models it started from, as far back as their files are there."""
-    found: list[dict] = []
+    manifests: list[dict] = []
     path = folder / "manifest.json"
     while path.exists():
         manifest = read_json(path)
-        if "stage" not in manifest or (found and manifest["content"] != found[-1]["inputs"]["start"]["content"]):
+        if "stage" not in manifest or (manifests and manifest["content"] != manifests[-1]["inputs"]["start"]["content"]):
             break
-        found.append(manifest)
+        manifests.append(manifest)
         start = manifest.get("inputs", {}).get("start")
         index = path.parent.parent.parent / "run.json"
         if start is None or not index.exists():
             break
         path = index.parent / read_json(index)["stages"].get(start["stage"], "") / "manifest.json"
-    return found
+    return manifests
 
 
 def _evaluation(run: Path, manifest: dict) -> dict | None:
     """The latest evaluation of exactly these weights."""
-    found = (run / "evaluations").glob(f"{manifest['stage']}-{manifest['content'][:12]}-*/evaluation.json")
-    latest = max(found, key=lambda path: path.stat().st_mtime, default=None)
+    files = (run / "evaluations").glob(f"{manifest['stage']}-{manifest['content'][:12]}-*/evaluation.json")
+    latest = max(files, key=lambda path: path.stat().st_mtime, default=None)
     return None if latest is None else read_json(latest)
 
 
@@ -125,9 +125,9 @@ def _training(known: Provenance) -> str:
 
 
 def _step(manifest: dict) -> str:
-    bill = manifest["bill"]
+    cost = manifest["bill"]
     return (f"- `{manifest['stage']}` ({manifest['kind']}): {_data(manifest)} "
-            f"{bill['tokens_trained'] + bill['tokens_generated']:,} tokens trained and generated, {bill['seconds']:,.0f} s.")
+            f"{cost['tokens_trained'] + cost['tokens_generated']:,} tokens trained and generated, {cost['seconds']:,.0f} s.")
 
 
 def _data(manifest: dict) -> str:
@@ -137,8 +137,8 @@ def _data(manifest: dict) -> str:
     if manifest["kind"] == "pretrain":
         return f"procedurally generated problems ({families}) and plain text, in English and French, from random weights."
     if manifest["kind"] == "grpo":
-        judge = " and general prompts judged by a reward model" if settings.get("reward_model") else ""
-        return f"rewards for its own answers to generated problems ({families}), checked by program{judge}."
+        general = " and general prompts judged by a reward model" if settings.get("reward_model") else ""
+        return f"rewards for its own answers to generated problems ({families}), checked by program{general}."
     parts = []
     if settings.get("cold_start"):
         parts.append("traces written by solvers")
@@ -177,12 +177,12 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=200)[0]))
 
 
 def _limits(known: Provenance, notes: Sequence[str]) -> str:
-    said = ["Converted from files that Spoutnik did not make: the original's card tells data, results and limits."]
+    limits = ["Converted from files that Spoutnik did not make: the original's card tells data, results and limits."]
     if known.manifests:
         families = ", ".join(known.manifests[0]["settings"].get("families", []))
-        said = [f"It knows what the stages above taught it, at its size: generated problems ({families}). It knows no facts "
-                "about the world and must not be asked for any.",
-                "It is as sure of itself when it is wrong. Nobody has looked at its safety."]
+        limits = [f"It knows what the stages above taught it, at its size: generated problems ({families}). It knows no facts "
+                  "about the world and must not be asked for any.",
+                  "It is as sure of itself when it is wrong. Nobody has looked at its safety."]
         if not known.evaluation:
-            said.append("This stage was not measured.")
-    return "\n".join(f"- {line}" for line in [*said, *notes])
+            limits.append("This stage was not measured.")
+    return "\n".join(f"- {line}" for line in [*limits, *notes])

@@ -1,4 +1,4 @@
-"""A checkpoint's tensors on their way into another file: dequantised, converted, and never a whole model in memory."""
+"""A checkpoint's tensors on their way into another file: dequantized, converted, and never a whole model in memory."""
 
 from collections.abc import Iterator
 

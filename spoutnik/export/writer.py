@@ -1,4 +1,4 @@
-"""`spoutnik export`: one request checked, one folder or file written, complete or not at all."""
+"""Export of a model: the request is checked, then one folder or file is written, complete or not at all."""
 
 import os
 import shutil
@@ -33,8 +33,7 @@ _MTP = "transformers leaves the MTP layer in the files alone and says so when it
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written. files: names inside the folder, or the one file's; size: bytes; load: how to open it; notes: what
-    its user should know."""
+    """What was written. files: names inside the folder, or the file's; size: bytes; load: how to open it; notes: for users."""
 
     path: Path
     architecture: str
@@ -70,7 +69,7 @@ def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard
 
 
 def default_target(name: Path, folder: Path, format: str) -> Path:
-    """Where an export goes that nobody placed: named after what was asked for and, of a run, the stage."""
+    """The path of an export without --out: named after the model or, of a run, the run and the stage."""
     manifest = folder / "manifest.json"
     stage = f"-{read_json(manifest)['stage']}" if manifest.exists() and folder != name else ""
     return Path("exports") / f"{name.resolve().name}{stage}{'.gguf' if format == 'gguf' else ''}"
@@ -87,8 +86,8 @@ def _export_hf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: s
     with _replacing_folder(out) as temporary:
         hf.write_folder(temporary, checkpoint, tokenizer, dtype, shard_size, card)
     files = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
-    kept = "fp8" if config.quantization_config else _stored(checkpoint)
-    return Exported(out, ARCHITECTURES[config.model_type], dtype or kept, files,
+    stored = "fp8" if config.quantization_config else _stored(checkpoint)
+    return Exported(out, ARCHITECTURES[config.model_type], dtype or stored, files,
                     sum((out / file).stat().st_size for file in files),
                     f'AutoModelForCausalLM.from_pretrained("{out}"), AutoTokenizer.from_pretrained("{out}")', notes)
 
@@ -167,21 +166,12 @@ def _check_space(out: Path, needed: int) -> None:
 def _replacing_folder(out: Path) -> Iterator[Path]:
     """Yields an empty folder beside `out` that takes its place, flushed, when the block succeeds, and is gone when not."""
     temporary = out.with_name(f".{out.name}.writing-{os.getpid()}")
-    old = out.with_name(f".{out.name}.replaced-{os.getpid()}")
     with disk_errors(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_folder(temporary)
         try:
             temporary.mkdir()
             yield temporary
-            if out.exists():
-                out.rename(old)
-            try:
-                install_folder(temporary, out)
-            except BaseException:
-                if old.exists() and not out.exists():
-                    old.rename(out)
-                raise
+            install_folder(temporary, out, aside=out.with_name(f".{out.name}.replaced-{os.getpid()}"))
         finally:
             remove_folder(temporary)
-            remove_folder(old)

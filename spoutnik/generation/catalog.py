@@ -1,4 +1,4 @@
-"""The models that can be talked to: a folder's, a run's, the hub's or the package's own."""
+"""The list of models to serve: a folder's, a run's, the hub's or the package's own."""
 
 import contextlib
 import sys
@@ -17,7 +17,7 @@ from spoutnik.model.config import ModelConfig
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What each model's LLM is told; drafts are its num_speculative_tokens."""
+    """Arguments of each model's LLM; drafts are its num_speculative_tokens."""
 
     quantize: str | None = None
     memory: str | None = None
@@ -26,25 +26,25 @@ class EngineOptions:
     max_num_seqs: int = 256
 
 
-def offers(model: str | None, stage: str | None = None) -> list[ServedModel]:
-    """The models of a folder, a run or the hub, the one that clients get who name none first. None: the newest run under
-    ./runs, or what ships with the package."""
+def list_models(model: str | None, stage: str | None = None) -> list[ServedModel]:
+    """The models of a folder, a run or the hub, first the one for clients that name none. None: the newest run under ./runs,
+    or what ships with the package."""
     if model is None:
         run = _newest_run(Path("runs"))
         if run is None:
             shipped = next((Path(spoutnik.__file__).parent / "prebuilt").glob("base-*"))
-            return [_served("nano", shipped, "The base that ships with the package: taught to read, not yet to reason.")]
+            return [_served_model("nano", shipped, "The base that ships with the package: taught to read, not yet to reason.")]
         model = str(run)
     main, path = locate(model, stage), Path(model)
     name = path.resolve().name if path.exists() else model
     if stage is not None:
-        return [_served(f"{name}:{stage}", main, f"Stage {stage} of {path}.")]
+        return [_served_model(f"{name}:{stage}", main, f"Stage {stage} of {path}.")]
     if path == main or not path.exists():
-        return [_served(name, main, str(model))]
+        return [_served_model(name, main, str(model))]
     stages = {folder: stage for stage, folder in models_of(path).items()}
-    others = [_served(f"{name}:{stage}", folder, f"Stage {stage} of {path}.")
+    others = [_served_model(f"{name}:{stage}", folder, f"Stage {stage} of {path}.")
               for folder, stage in stages.items() if folder != main]
-    return [_served(name, main, f"Stage {stages[main]} of {path}, its last."), *others]
+    return [_served_model(name, main, f"Stage {stages[main]} of {path}, its last."), *others]
 
 
 def _newest_run(runs: Path) -> Path | None:
@@ -55,13 +55,13 @@ def _newest_run(runs: Path) -> Path | None:
     return None
 
 
-def _served(name: str, folder: Path, about: str) -> ServedModel:
+def _served_model(name: str, folder: Path, about: str) -> ServedModel:
     positions = ModelConfig.load(folder).max_position_embeddings
     return ServedModel(name, folder, load_tokenizer(folder), positions, about, int((folder / "config.json").stat().st_mtime))
 
 
 def load_llm(served: ServedModel, engine: EngineOptions, progress: Callable[[int, int], None] | None = None) -> LLM:
-    """Reads a model from disk. progress: hears (bytes done, bytes in all) while weights are quantized."""
+    """Reads a model from disk. progress: called with (bytes done, bytes in all) while weights are quantized."""
     llm = LLM(served.folder, served.tokenizer, quantize=engine.quantize, memory=engine.memory, speculate=engine.speculate,
               num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs, progress=progress)
     if engine.speculate is not None and llm.core.drafter is None:

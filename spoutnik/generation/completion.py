@@ -1,4 +1,4 @@
-"""Raw prompts on the engine, without a thought to look for: many at a time, as one job of the worker."""
+"""Raw prompts on the engine, without a thought to look for: many at a time, as one job of the engine thread."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,46 +7,42 @@ from functools import cached_property
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.generation.generation import Delta
+from spoutnik.generation.delta import Delta
 
 
 @dataclass(frozen=True)
 class CompletionPlan:
-    """prompts: token ids of each; params.n completions of each. seed: of the random numbers; with `numbered`, each prompt has
-    its own (else the same prompt gives the same text)."""
+    """prompts: token ids of each; params.n completions of each. seed_per_prompt: else the same prompt gives the same text."""
 
     prompts: list[list[int]]
     params: SamplingParams
     seed: int
-    numbered: bool = False
+    seed_per_prompt: bool = False
 
     @cached_property
     def prompt(self) -> list[int]:
-        """All of them, to be counted."""
+        """Of all, to be counted."""
         return [token for prompt in self.prompts for token in prompt]
 
 
 @dataclass(eq=False)
 class CompletionChoice:
-    """One completion: index among all, its sample, and how many tokens it has."""
-
     index: int
-    sample: Sample | None
+    sample: Sample | None = None
     generated: int = 0
     finish_reason: str | None = None
-    thought: tuple[int, ...] = ()  # there is none
 
 
 class Completions:
-    """Lives in the engine's thread. Completions of the first prompt come first."""
+    """A Job of the engine thread. Completions of the first prompt come first. num_cached_tokens: of all prompts."""
 
-    def __init__(self, llm: LLM, name: str, plan: CompletionPlan, deliver: Callable[[list[Delta]], None]):
-        self.core, self.name, self.plan, self.deliver = llm.core, name, plan, deliver
-        self.requests = [Request(f"{name}/{number}", None, prompt, plan.params, plan.seed, number * plan.numbered, stream=True,
-                                 owner=self)
+    def __init__(self, llm: LLM, name: str, plan: CompletionPlan, on_deltas: Callable[[list[Delta]], None]):
+        self.core, self.name, self.plan, self.on_deltas = llm.core, name, plan, on_deltas
+        self.requests = [Request(f"{name}/{number}", None, prompt, plan.params, plan.seed, number * plan.seed_per_prompt,
+                                 stream=True, owner=self)
                          for number, prompt in enumerate(plan.prompts)]
-        self.choices = [CompletionChoice(index, None) for index in range(len(plan.prompts) * plan.params.n)]
-        self.cached: int | None = None
+        self.choices = [CompletionChoice(index) for index in range(len(plan.prompts) * plan.params.n)]
+        self.num_cached_tokens: int | None = None
 
     @property
     def done(self) -> bool:
@@ -60,13 +56,13 @@ class Completions:
             choice.sample = sample
 
     def advance(self) -> None:
-        deltas = [delta for choice in self.choices if choice.finish_reason is None and (delta := self._added(choice))]
+        deltas = [delta for choice in self.choices if choice.finish_reason is None and (delta := self._new_delta(choice))]
         if deltas:
-            self.cached = sum(request.num_cached_tokens for request in self.requests)
-            self.deliver(deltas)
+            self.num_cached_tokens = sum(request.num_cached_tokens for request in self.requests)
+            self.on_deltas(deltas)
 
-    def _added(self, choice: CompletionChoice) -> Delta | None:
-        sample, begun = choice.sample, choice.sample.sent
+    def _new_delta(self, choice: CompletionChoice) -> Delta | None:
+        sample, sent = choice.sample, choice.sample.sent
         ids, logprobs = self.core.new_tokens(sample)
         choice.generated += len(ids)
         choice.finish_reason = sample.finish_reason
@@ -75,22 +71,23 @@ class Completions:
         text = sample.text.take()
         if not ids and not text and sample.finish_reason is None:
             return None
-        top = [] if sample.top_logprobs is None else sample.top_logprobs[begun:begun + len(ids)]
-        why = None if sample.stop_reason is None else str(sample.stop_reason)
-        return Delta(choice.index, answer=text, ids=ids, logprobs=logprobs, top_logprobs=top,
-                     finish_reason=sample.finish_reason, stop_reason=why, generated=choice.generated)
+        top_logprobs = [] if sample.top_logprobs is None else sample.top_logprobs[sent:sent + len(ids)]
+        stop_reason = None if sample.stop_reason is None else str(sample.stop_reason)
+        return Delta(choice.index, answer=text, ids=ids, logprobs=logprobs, top_logprobs=top_logprobs,
+                     finish_reason=sample.finish_reason, stop_reason=stop_reason, generated=choice.generated)
 
     def fail(self, reason: str) -> None:
-        self._give_up("error", reason)
+        self._end("error", reason)
 
     def abort(self) -> None:
-        self._give_up("abort")
+        self._end("abort")
 
-    def _give_up(self, finish_reason: str, why: str | None = None) -> None:
-        left = [choice for choice in self.choices if choice.finish_reason is None]
-        for choice in left:
+    def _end(self, finish_reason: str, stop_reason: str | None = None) -> None:
+        unfinished = [choice for choice in self.choices if choice.finish_reason is None]
+        for choice in unfinished:
             choice.finish_reason = finish_reason
-        if left:
-            self.deliver([Delta(choice.index, finish_reason=finish_reason, stop_reason=why) for choice in left])
+        if unfinished:
+            self.on_deltas([Delta(choice.index, finish_reason=finish_reason, stop_reason=stop_reason)
+                            for choice in unfinished])
         for request in self.requests:
             self.core.abort(request.request_id)

@@ -1,4 +1,4 @@
-"""The thread that computes. Whatever touches the engine happens in it, between two steps."""
+"""The thread that runs the engine. Whatever touches the engine happens in it, between two steps."""
 
 import asyncio
 import contextlib
@@ -17,196 +17,175 @@ from spoutnik.errors import RunError
 
 log = logging.getLogger("spoutnik.serve")
 Result = TypeVar("Result")
-Work = tuple[Future, Callable[[], object]]
-# A reply's tokens are handed out every PERIOD seconds, so that a small model's are not alone with their overhead. All replies
-# together are handed out RATE times a second: with many of them each gets its tokens in larger pieces, but at least every
-# SLOWEST seconds, so that a person still sees text flow.
-PERIOD, RATE, SLOWEST = 0.02, 800, 0.25
-MOST_AHEAD = 4  # steps of a small model between two looks at what is asked for: some 10 ms with many replies
+Delivery = tuple[Callable[[object], None], object]
+# A job delivers its tokens every MIN_PERIOD seconds, so that a small model's do not each pay for a delivery; many jobs do so
+# MAX_RATE times a second together, but each at least every MAX_PERIOD seconds, so that a person still sees text flow.
+MIN_PERIOD, MAX_RATE, MAX_PERIOD = 0.02, 800, 0.25
+MAX_MULTI_STEPS = 4  # of a small model between two looks at the queue of calls: some 10 ms with many replies
 
 
 class Job(Protocol):
-    """Something that lives over many steps. All of it is called in the engine's thread. Its engine requests name it as their
-    owner."""
+    """Something that lives over many steps, called in the engine thread; its engine requests name it as their owner.
+
+    start: adds its first requests. advance: collects what was generated since the last call, and goes on. fail: ends it at
+    once and whatever state it is in: the engine has broken down, or the job itself has.
+    """
 
     done: bool
 
-    def start(self) -> None:
-        """Begins its first requests."""
-
-    def advance(self) -> None:
-        """Takes what the steps since the last call made, and goes on."""
-
-    def fail(self, reason: str) -> None:
-        """Ends it where it is, at once and whatever state it is in: the engine has broken down, or the job itself has."""
-
-
-class Outbox:
-    """What jobs have to say, on its way to event loops: all that one step brought wakes a loop once."""
-
-    def __init__(self):
-        self._held: dict[asyncio.AbstractEventLoop, list[tuple[Callable[[object], None], object]]] = {}
-
-    def put(self, loop: asyncio.AbstractEventLoop, deliver: Callable[[object], None], what: object) -> None:
-        """deliver(what) will be called in that loop."""
-        self._held.setdefault(loop, []).append((deliver, what))
-
-    def send(self) -> None:
-        held, self._held = self._held, {}
-        for loop, mail in held.items():
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody reads there any more
-                loop.call_soon_threadsafe(_deliver, mail)
-
-
-def _deliver(mail: list[tuple[Callable[[object], None], object]]) -> None:
-    for deliver, what in mail:
-        deliver(what)
+    def start(self) -> None: ...
+    def advance(self) -> None: ...
+    def fail(self, reason: str) -> None: ...
 
 
 class EngineThread:
     """Steps the engine while there is work and sleeps while there is none.
 
+    on_idle: called before it sleeps; it may add requests to the engine. jobs: the time of each one's next delivery. broken: why
+        the engine can compute no more.
     busy_seconds, step_seconds: spent since the start, in all and in the engine's steps. cpu_seconds, step_cpu_seconds: the
         same in this thread's own time, which others on the same cores do not stretch.
-    jobs: when each is handed out next.
-    idle: called when there is nothing to do, before it sleeps; it may add requests to the engine.
     """
 
-    def __init__(self, llm: LLM, idle: Callable[[], object] = lambda: None):
-        self.llm, self.core = llm, llm.core
-        self.core.max_multi_steps = min(self.core.max_multi_steps, MOST_AHEAD)
+    def __init__(self, llm: LLM, on_idle: Callable[[], object] = lambda: None):
+        self.core = llm.core
+        self.core.max_multi_steps = min(self.core.max_multi_steps, MAX_MULTI_STEPS)
         self.jobs: dict[Job, float] = {}
-        self.outbox = Outbox()
+        self._deliveries: dict[asyncio.AbstractEventLoop, list[Delivery]] = {}
         self.busy_seconds = self.step_seconds = self.cpu_seconds = self.step_cpu_seconds = 0.0
         self.broken: str | None = None
-        self._idle = idle
-        self._inbox: SimpleQueue[Work | None] = SimpleQueue()
-        self._closing = threading.Lock()  # nothing is put into the inbox once nobody looks there
+        self._on_idle = on_idle
+        self._calls: SimpleQueue[tuple[Future, Callable[[], object]] | None] = SimpleQueue()  # None: stop
+        self._lock = threading.Lock()  # no call is queued once nobody will run it
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
-    def call(self, work: Callable[[], Result]) -> Future[Result]:
-        """Has `work` done between two steps; its result, or what it raised, comes through the future."""
+    def submit(self, call: Callable[[], Result]) -> Future[Result]:
+        """Has something called between two steps; its result, or what it raised, comes through the future."""
         future: Future[Result] = Future()
-        with self._closing:
+        with self._lock:
             if self._closed:
                 future.set_exception(RunError("the engine has been stopped."))
             else:
-                self._inbox.put((future, work))
+                self._calls.put((future, call))
         return future
 
-    def begin(self, job: Job) -> None:
+    def add_job(self, job: Job) -> None:
         """Starts a job, between two steps."""
-        self.call(lambda: self._begin(job))
+        self.submit(lambda: self._start_job(job))
+
+    def deliver(self, loop: asyncio.AbstractEventLoop, callback: Callable[[object], None], value: object) -> None:
+        """For jobs: callback(value) will be called in that event loop. All that one step brought wakes a loop once."""
+        self._deliveries.setdefault(loop, []).append((callback, value))
+
+    def _flush_deliveries(self) -> None:
+        deliveries, self._deliveries = self._deliveries, {}
+        for loop, calls in deliveries.items():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits there any more
+                loop.call_soon_threadsafe(lambda calls=calls: [callback(value) for callback, value in calls])
 
     def close(self) -> None:
-        """What is under way is given up."""
-        with self._closing:
+        """Jobs under way fail."""
+        with self._lock:
             if not self._closed:
                 self._closed = True
-                self._inbox.put(None)
+                self._calls.put(None)
         self._thread.join()
 
     @property
     def period(self) -> float:
-        """Seconds between two times that a reply is handed out."""
-        return min(max(PERIOD, len(self.jobs) / RATE), SLOWEST)
+        """Seconds between two deliveries of a job."""
+        return min(max(MIN_PERIOD, len(self.jobs) / MAX_RATE), MAX_PERIOD)
 
     def _run(self) -> None:
-        while self._obey():
-            self.outbox.send()
+        while self._run_calls():
+            self._flush_deliveries()
             if not self.core.requests:
                 continue
             began, began_cpu = time.perf_counter(), time.thread_time()
             try:
-                made = self.core.step()
-            except Exception as error:  # nothing can be computed any more: those who wait must hear of it
-                _note(error)
+                output = self.core.step()
+            except Exception as error:  # nothing can be computed any more: those who wait must be told
+                _log_error(error)
                 self.broken = f"{type(error).__name__}: {error}"
-                self._give_up(list(self.jobs), self.broken)
+                self._fail_jobs(list(self.jobs), self.broken)
                 self.core.requests.clear()  # in an unknown state: not to be touched again
-                self.outbox.send()
+                self._flush_deliveries()
                 continue
             now, now_cpu = time.perf_counter(), time.thread_time()
             self.step_seconds += now - began
             self.step_cpu_seconds += now_cpu - began_cpu
-            self._advance(self._due(made, now))
-            self.outbox.send()
+            self._advance(self._due_jobs(output, now))
+            self._flush_deliveries()
             self.busy_seconds += time.perf_counter() - began
             self.cpu_seconds = time.thread_time()
-        self._give_up(list(self.jobs), "the engine has been stopped.")
-        self.outbox.send()
+        self._fail_jobs(list(self.jobs), "the engine has been stopped.")
+        self._flush_deliveries()
 
-    def _begin(self, job: Job) -> None:
+    def _start_job(self, job: Job) -> None:
         if self.broken:
-            self._give_up([job], self.broken)
+            self._fail_jobs([job], self.broken)
             return
         self.jobs[job] = 0.0
-        self.jobs[job] = time.perf_counter() + self.period - PERIOD  # of few, the first token as soon as it is there
-        self._guarded(job, job.start)
+        self.jobs[job] = time.perf_counter() + self.period - MIN_PERIOD  # of few jobs, the first token as soon as it is there
+        self._run_guarded(job, job.start)
 
-    def _due(self, made: StepOutput, now: float) -> list[Job]:
-        """Those that have waited long enough, and those of which a part has ended: what follows must not wait."""
-        ended = {sample.request.owner for sample in made.ended}
-        return [job for job, when in self.jobs.items() if when <= now or job in ended]
+    def _due_jobs(self, output: StepOutput, now: float) -> list[Job]:
+        """Those whose time has come, and those of which a sample has finished: what follows must not wait."""
+        finished = {sample.request.owner for sample in output.ended}
+        return [job for job, when in self.jobs.items() if when <= now or job in finished]
 
     def _advance(self, jobs: list[Job]) -> None:
         for job in jobs:
-            self._guarded(job, job.advance)
+            self._run_guarded(job, job.advance)
         when = time.perf_counter() + self.period
         self.jobs.update((job, when) for job in jobs if job in self.jobs)
 
-    def _guarded(self, job: Job, act: Callable[[], None]) -> None:
+    def _run_guarded(self, job: Job, call: Callable[[], None]) -> None:
         """A mistake of ours ends this job alone: one that ended this thread would leave everybody waiting for ever."""
         try:
-            act()
+            call()
         except Exception as error:
-            _note(error)
-            self._give_up([job], f"{type(error).__name__}: the server made a mistake; its log says where.")
+            _log_error(error)
+            self._fail_jobs([job], f"{type(error).__name__}: the server made a mistake; its log says where.")
         if job.done:
             self.jobs.pop(job, None)
 
-    def _give_up(self, jobs: Iterable[Job], reason: str) -> None:
+    def _fail_jobs(self, jobs: Iterable[Job], reason: str) -> None:
         for job in jobs:
             self.jobs.pop(job, None)
             try:
                 job.fail(reason)
                 for request in [request for request in self.core.requests.values() if request.owner is job]:
                     self.core.abort(request.request_id)
-            except Exception as error:  # nobody is there to hear it
-                _note(error)
+            except Exception as error:  # the thread must go on for the others
+                _log_error(error)
 
-    def _obey(self) -> bool:
-        """Does what was asked for; sleeps while there is nothing to compute. False: it is over."""
+    def _run_calls(self) -> bool:
+        """Runs the calls in the queue; sleeps while there is nothing to compute. False: it is to stop."""
         while True:
-            if self._inbox.empty() and not self.core.requests:
-                self._call_idle()
+            if self._calls.empty() and not self.core.requests:
+                try:
+                    self._on_idle()
+                except Exception as error:  # work ahead of time: nobody waits for it
+                    _log_error(error)
             try:
-                work = self._inbox.get(block=not self.core.requests)
+                item = self._calls.get(block=not self.core.requests)
             except Empty:
                 return True
-            if work is None:
+            if item is None:
                 return False
-            _do(*work)
-            if self._inbox.empty():
+            future, call = item
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(call())
+                except Exception as error:
+                    future.set_exception(error)
+            if self._calls.empty():
                 return True
 
-    def _call_idle(self) -> None:
-        try:
-            self._idle()
-        except Exception as error:  # what is done ahead of time is nobody's loss
-            _note(error)
 
-
-def _note(error: Exception) -> None:
-    """The message may hold what a user wrote: the log gets the places alone."""
+def _log_error(error: Exception) -> None:
+    """Without its message, which may hold what a user wrote: its type, and the lines of code."""
     log.error("%s\n%s", type(error).__name__, "".join(traceback.format_tb(error.__traceback__, -8)))
-
-
-def _do(future: Future, work: Callable[[], object]) -> None:
-    if future.set_running_or_notify_cancel():
-        try:
-            future.set_result(work())
-        except Exception as error:
-            future.set_exception(error)

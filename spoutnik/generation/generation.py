@@ -1,217 +1,135 @@
-"""One reply, from prompt to answer: a chain of engine requests.
+"""A request's n replies, from prompt to answer, each a chain of segments: engine requests, one after the other.
 
-The thought is one request, which ends at `</think>` or at its budget; the answer is the next, whose prompt is all that went
-before: its tokens are in the cache, so a new link costs one step. Closing a thought that is too long or goes in circles, ending
-it on demand, pausing, putting a sentence into it: each gives up the link at work and begins another. What the reader sees comes
-from one state machine over the ids of all links (text/thought.py).
+A thought is one segment, which ends at `</think>` or at its budget; the answer is the next, whose prompt, all that went before,
+is in the cache: a new segment costs one step. Closing a thought, pausing, inserting a text: each aborts the segment under way
+and starts another. What the reader sees comes from one state machine over the ids of all segments (text/thought.py).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol
 
 import torch
-from torch import Tensor
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.generation.repetition import in_circles
+from spoutnik.generation.choice import Choice
+from spoutnik.generation.delta import Delta
+from spoutnik.generation.nonempty_answer import NonemptyAnswerProcessor, visible_tokens
+from spoutnik.generation.options import GenerationPlan
+from spoutnik.generation.thought_budget import ThoughtBudget
 from spoutnik.text.thought import ThoughtStream
 
-LOOKED_AT = 32  # tokens of a thought between two looks for circles
-MOST_REPLIES = 1024  # to one request
-
-CUT = "the thought reached its budget of {} tokens and was closed; the answer was written without the rest of it"
-CIRCLES = "the thought went in circles and was closed after {} tokens"
-UNCLOSED = "the model ended inside its thought; it was closed and asked for the answer"
+MAX_CHOICES = 1024  # of one request: its random numbers are numbered by segment and choice
 
 
-@dataclass(frozen=True)
-class GenerationPlan:
-    """What a reply is to be; all of it is in force.
+class Steering(Protocol):
+    """How the control endpoint, the page and the terminal steer a generation under way. Generation does it at once, between two
+    engine steps; GenerationHandle has it done there and returns awaitables.
 
-    prompt: token ids, as the template rendered them. thinking: they end inside a thought.
-    params: how tokens are chosen, in both parts. Its max_tokens counts what is generated, thought and answer; its stop texts
-        end the answer alone; n replies are made at the same time.
-    max_thinking_tokens: of the thought; the rest of max_tokens is the answer's. may_think: the model may open a thought itself.
-    closing: the ids that close a thought which does not end by itself, `</think>` among them.
-    detect_loops: a thought in circles is closed. constrain: makes what limits an answer's tokens (structured output).
-    seed: of the random numbers.
+    end_thought: the answers begin. insert: puts a text into the thoughts, where it fits. abort: does nothing after the end.
     """
 
-    prompt: list[int]
-    thinking: bool
-    params: SamplingParams
-    max_thinking_tokens: int
-    closing: list[int]
-    seed: int
-    may_think: bool = True
-    detect_loops: bool = True
-    constrain: Callable[[], LogitsProcessor] | None = None
+    def end_thought(self) -> Awaitable[None] | None: ...
+    def insert(self, text: str) -> Awaitable[None] | None: ...
+    def pause(self) -> Awaitable[None] | None: ...
+    def resume(self) -> Awaitable[None] | None: ...
+    def abort(self) -> None: ...
 
 
-@dataclass
-class Delta:
-    """What was added to one of the replies. ids, logprobs, top_logprobs: of the answer alone (see CompletionOutput)."""
+class Generation(Steering):
+    """A Job of the engine thread. on_deltas: called there with what was added. num_cached_tokens: None before the prompt is
+    computed."""
 
-    index: int
-    thought: str = ""
-    answer: str = ""
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    top_logprobs: list[dict[int, float]] = field(default_factory=list)
-    finish_reason: str | None = None
-    stop_reason: str | None = None
-    warnings: list[str] = field(default_factory=list)
-    thinking: bool = False  # what comes next is thought
-    thought_tokens: int = 0  # so far; those put in by us too
-    generated: int = 0  # so far, thought and answer
-
-
-class Choice:
-    """One of a request's n replies: its tokens so far, and the sample that is making more (None: paused, or over)."""
-
-    def __init__(self, index: int, stream: ThoughtStream):
-        self.index, self.stream = index, stream
-        self.ids: list[int] = []  # all that follows the prompt, what we put in too
-        self.thought: list[int] = []
-        self.generated = self.links = 0
-        self.answered = False  # something of the answer can be seen
-        self.sample: Sample | None = None
-        self.constraint: LogitsProcessor | None = None
-        self.finish_reason: str | None = None
-        self.looked_at = 0
-        self.delta = Delta(index)
-
-    def take(self, ids: list[int]) -> None:
-        """Tokens that follow."""
-        if self.stream.thinking:
-            self.thought += ids
-        self.ids += ids
-        self._show(self.stream.feed(ids))
-
-    def finish(self, reason: str, why: str | None = None) -> None:
-        if self.finish_reason is None:
-            self.finish_reason = self.delta.finish_reason = reason
-            self.delta.stop_reason = why or self.stream.stopped
-            self._show(self.stream.close())
-        self.sample = None
-
-    def fail(self, reason: str) -> None:
-        """As `finish`, where nothing of it can be relied on: what was held back of its text is lost."""
-        if self.finish_reason is None:
-            self.finish_reason = self.delta.finish_reason = "error"
-            self.delta.stop_reason = reason
-        self.sample = None
-
-    def _show(self, texts: tuple[str, str]) -> None:
-        self.delta.thought += texts[0]
-        self.delta.answer += texts[1]
-        self.answered = self.answered or bool(texts[1])
-
-    @property
-    def circling(self) -> bool:
-        """Looked at every LOOKED_AT tokens of the thought."""
-        if not self.stream.thinking or len(self.thought) < self.looked_at + LOOKED_AT:
-            return False
-        self.looked_at = len(self.thought)
-        return in_circles(self.thought)
-
-
-class Generation:
-    """Lives in the engine's thread (a Job of the worker). deliver: gets what was added, whenever something was."""
-
-    def __init__(self, llm: LLM, name: str, plan: GenerationPlan, deliver: Callable[[list[Delta]], None]):
-        self.llm, self.core, self.name, self.plan, self.deliver = llm, llm.core, name, plan, deliver
-        keep_special = plan.constrain is not None and not plan.params.ignore_eos  # the form allows marks of tool calls alone
+    def __init__(self, llm: LLM, name: str, plan: GenerationPlan, on_deltas: Callable[[list[Delta]], None]):
+        self.llm, self.core, self.name, self.plan, self.on_deltas = llm, llm.core, name, plan, on_deltas
+        # A structured answer holds no special tokens but the marks of tool calls, which are to be seen.
+        keep_special = plan.make_logits_processor is not None and not plan.params.ignore_eos
         self.choices = [Choice(index, ThoughtStream(llm.tokenizer, plan.thinking, plan.params.stop, keep_special))
                         for index in range(plan.params.n)]
+        self.budget = ThoughtBudget(plan, llm.max_model_len)
         self.paused = False
-        self.cached: int | None = None  # tokens of the prompt that were in the cache; None until it is computed
-        self._later: list[Choice] = []  # begin when the prompt is in the cache
-        self._links = 0
+        self.num_cached_tokens: int | None = None
+        self._waiting: list[Choice] = []  # start when the prompt is in the cache
+        self._segments = 0
 
     @property
     def done(self) -> bool:
         return all(choice.finish_reason for choice in self.choices)
 
-    # ---------------------------------------------------------------------------------------------- the worker's side
+    @property
+    def thinking(self) -> bool:
+        """Is a thought under way?"""
+        return any(choice.stream.thinking and choice.finish_reason is None for choice in self.choices)
 
     def start(self) -> None:
-        """All replies share the computation of the prompt: thoughts as samples of one request."""
-        first, *self._later = self.choices
-        if self.plan.thinking and self._thought_room(first) > 0:
-            self._later = []
-            self._link(self.choices, self._thought_params(first))
+        """All choices share the computation of the prompt: their thoughts are samples of one request."""
+        first, *self._waiting = self.choices
+        if self.plan.thinking and self.budget.remaining_thought(first) > 0:
+            self._waiting = []
+            self.start_segment(self.choices, self._thought_params(first))
         else:
-            self._go_on(first)
-        self._hand_out()
+            self._continue_choice(first)
+        self._deliver()
 
     def advance(self) -> None:
         for choice in self.choices:
-            if choice.sample is not None:
-                self._take(choice)
-        if self.cached is not None and not self.paused:
-            later, self._later = self._later, []
-            for choice in later:
-                self._go_on(choice)
-        self._break_circles()
-        self._hand_out()
+            self._collect(choice)
+        if self.num_cached_tokens is not None and not self.paused:
+            waiting, self._waiting = self._waiting, []
+            for choice in waiting:
+                self._continue_choice(choice)
+        self._close_repetitive_thoughts()
+        self._deliver()
 
     def fail(self, reason: str) -> None:
-        under_way = {choice.sample.request.request_id for choice in self.choices if choice.sample is not None}
+        requests = {choice.sample.request.request_id for choice in self.choices if choice.sample is not None}
         for choice in self.choices:
-            choice.fail(reason)
-        self._hand_out()  # before anything else can go wrong
-        for name in under_way:
-            self.core.abort(name)
-
-    def abort(self) -> None:
-        """Nobody waits for it any more."""
-        self._interrupt(self.choices)
-        for choice in self.choices:
-            choice.finish("abort")
-        self._hand_out()
-
-    # ------------------------------------------------------------------------------------------ steering, between steps
+            choice.finish("error", reason, flush=False)
+        self._deliver()  # before anything else can go wrong
+        for request_id in requests:
+            self.core.abort(request_id)
 
     def end_thought(self) -> None:
-        """Thoughts are closed now, and the answers begin."""
-        for choice in self._interrupt(self._thinking):
-            self._close(choice)
+        for choice in self._interrupt(self._thinking_choices):
+            choice.close_thought(self.plan.closing)
         self.resume()
 
     def insert(self, text: str) -> None:
-        """Puts a text into the thoughts that are under way, where there is room for it."""
         ids = self.llm.tokenizer.encode(text)
-        for choice in self._interrupt(self._thinking):
-            if len(ids) < self._places(choice) - 1:
-                choice.take(ids)
+        for choice in self._interrupt(self._thinking_choices):
+            if len(ids) < self.budget.remaining_positions(choice) - 1:
+                choice.append(ids)
         self.resume()
 
     def pause(self) -> None:
         self._interrupt(self.choices)
-        self._hand_out()
+        self._deliver()
 
     def resume(self) -> None:
         self.paused = False
         for choice in self.choices:
-            if choice.sample is None and choice.finish_reason is None and choice not in self._later:
-                self._go_on(choice)
-        self._hand_out()
+            if choice.sample is None and choice.finish_reason is None and choice not in self._waiting:
+                self._continue_choice(choice)
+        self._deliver()
+
+    def abort(self) -> None:
+        self._interrupt(self.choices)
+        for choice in self.choices:
+            choice.finish("abort")
+        self._deliver()
 
     @property
-    def _thinking(self) -> list[Choice]:
-        return [choice for choice in self.choices if choice.stream.thinking and choice not in self._later]
+    def _thinking_choices(self) -> list[Choice]:
+        return [choice for choice in self.choices if choice.stream.thinking and choice not in self._waiting]
 
     def _interrupt(self, choices: list[Choice]) -> list[Choice]:
-        """Takes what these have made and gives up their links; no new one begins before `resume`. Returns those of them that
-        go on where they were: thought or answer, and not over."""
+        """Collects the tokens of these choices and aborts their segments; none starts before `resume`. Returns those that have
+        not finished, and are still in the same part (thought or answer)."""
         self.paused, before = True, [choice.stream.thinking for choice in choices]
         for choice in choices:
-            if choice.sample is not None:
-                self._take(choice)
+            self._collect(choice)
         for choice in choices:
             if choice.sample is not None:
                 self.core.abort(choice.sample.request.request_id)
@@ -219,174 +137,114 @@ class Generation:
         return [choice for choice, thinking in zip(choices, before)
                 if choice.finish_reason is None and choice.stream.thinking == thinking]
 
-    def _break_circles(self) -> None:
-        circling = [choice for choice in self.choices if self.plan.detect_loops and choice.circling]
-        if circling and not self.paused:
-            for choice in self._interrupt(self._thinking):
-                if choice in circling:
-                    choice.delta.warnings.append(CIRCLES.format(choice.stream.thought_tokens))
-                    self._close(choice)
+    def _close_repetitive_thoughts(self) -> None:
+        repeating = [choice for choice in self.choices if self.budget.is_repeating(choice)]
+        if repeating and not self.paused:
+            for choice in self._interrupt(self._thinking_choices):
+                if choice in repeating:
+                    choice.close_thought(self.plan.closing, "repetition")
             self.resume()
 
-    # ------------------------------------------------------------------------------------------------------- the chain
-
-    def _places(self, choice: Choice) -> int:
-        """Of the places that the model and its cache have for one reply, those that are left; enough to close the thought are
-        kept for that. A link that did not fit would wait for ever, and all that came after it."""
-        places = min(self.llm.config.max_position_embeddings, self.core.scheduler.capacity)
-        left = places - len(self.plan.prompt) - len(choice.ids)
-        return left - len(self.plan.closing) * choice.stream.thinking
-
-    def _room(self, choice: Choice) -> int:
-        """Tokens that may still be generated."""
-        return min(self.plan.params.max_tokens - choice.generated, self._places(choice))
-
-    def _thought_room(self, choice: Choice) -> int:
-        return min(self.plan.max_thinking_tokens - choice.stream.thought_tokens, self._room(choice) - 1)
+    def _continue_choice(self, choice: Choice) -> None:
+        """Starts the next segment of one choice."""
+        thinking, budget = choice.stream.thinking, self.budget
+        if thinking and budget.remaining_thought(choice) > 0:
+            self.start_segment([choice], self._thought_params(choice).changed(n=1))
+            return
+        if thinking:
+            choice.close_thought(self.plan.closing, "thought_budget" if self.plan.max_thinking_tokens else None)
+        if budget.remaining_positions(choice) < 1:
+            choice.finish("length")
+        else:
+            self._start_answer(choice)
 
     def _thought_params(self, choice: Choice) -> SamplingParams:
-        return self.plan.params.changed(max_tokens=self._thought_room(choice), min_tokens=0, stop=(), logprobs=None,
+        return self.plan.params.changed(max_tokens=self.budget.remaining_thought(choice), min_tokens=0, stop=(), logprobs=None,
                                         stop_token_ids=(choice.stream.end,))
 
-    def _may_open(self, choice: Choice) -> bool:
-        """May the answer begin a thought (again)? Only if something can be thought, and said after it."""
-        budget = self.plan.max_thinking_tokens - choice.stream.thought_tokens
-        room = min(self.plan.params.max_tokens - choice.generated, self._places(choice) - len(self.plan.closing))
-        return self.plan.may_think and budget > 0 and room > 2  # its mark, a token of it, one of the answer
-
-    def _close(self, choice: Choice) -> None:
-        choice.take(self.plan.closing)
-
-    def _go_on(self, choice: Choice) -> None:
-        """Begins the next link of one reply."""
-        if choice.stream.thinking and self._thought_room(choice) > 0:
-            self._link([choice], self._thought_params(choice).changed(n=1))
-            return
-        if choice.stream.thinking:
-            if self.plan.max_thinking_tokens:
-                choice.delta.warnings.append(CUT.format(choice.stream.thought_tokens))
-            self._close(choice)
-        if self._places(choice) < 1:
-            choice.finish("length")
-            return
-        plan, room = self.plan, max(self._room(choice), 1)
-        marks = [choice.stream.start] if choice.stream.start is not None and room > 1 else []
-        params = plan.params.changed(n=1, max_tokens=room, stop=(), min_tokens=min(plan.params.min_tokens, room),
+    def _start_answer(self, choice: Choice) -> None:
+        plan, max_tokens = self.plan, max(self.budget.remaining_tokens(choice), 1)
+        marks = [choice.stream.start] if choice.stream.start is not None and max_tokens > 1 else []
+        params = plan.params.changed(n=1, max_tokens=max_tokens, stop=(), min_tokens=min(plan.params.min_tokens, max_tokens),
                                      stop_token_ids=(*marks, *plan.params.stop_token_ids))
-        constraints: list[LogitsProcessor] = []
-        if not choice.answered:
-            ends = self.core.eos_ids.union(plan.params.stop_token_ids, () if self._may_open(choice) else marks)
-            constraints.append(Answered(shown_tokens(self.llm), torch.tensor(sorted(ends), dtype=torch.long), room))
-        if plan.constrain is not None:
-            choice.constraint = choice.constraint or plan.constrain()
-            constraints.append(choice.constraint)
-        self._link([choice], params, constraints)
+        processors: list[LogitsProcessor] = []
+        if not choice.has_answer:
+            ends = self.core.eos_ids.union(plan.params.stop_token_ids,
+                                           () if self.budget.may_open_thought(choice) else marks)
+            processors.append(NonemptyAnswerProcessor(visible_tokens(self.llm), torch.tensor(sorted(ends), dtype=torch.long),
+                                                      max_tokens))
+        if plan.make_logits_processor is not None:
+            choice.structure = choice.structure or plan.make_logits_processor()
+            processors.append(choice.structure)
+        self.start_segment([choice], params, processors)
 
-    def _link(self, choices: list[Choice], params: SamplingParams,
-              constraints: Sequence[LogitsProcessor] | None = None) -> None:
-        """One engine request for the next part of these replies, which have the same tokens so far. Its random numbers are
-        those of (seed, which link of which reply), whatever else runs."""
+    def start_segment(self, choices: list[Choice], params: SamplingParams, processors: Sequence[LogitsProcessor] = ()) -> None:
+        """One engine request for the next part of these choices, which have the same tokens so far. Its random numbers depend
+        on the seed, the choice and its number of segments, whatever else runs."""
         first = choices[0]
-        request = Request(f"{self.name}/{self._links}", None, self.plan.prompt + first.ids, params, self.plan.seed,
-                          first.links * MOST_REPLIES + first.index, constrain=lambda _: list(constraints or ()), owner=self)
-        self._links += 1
+        request = Request(f"{self.name}/{self._segments}", None, self.plan.prompt + first.ids, params, self.plan.seed,
+                          first.segments * MAX_CHOICES + first.index, logits_processors=processors, owner=self)
+        self._segments += 1
         self.core.add(request)
         for choice, sample in zip(choices, request.samples):
-            choice.sample, choice.links = sample, choice.links + 1
+            choice.sample, choice.segments = sample, choice.segments + 1
 
-    def _take(self, choice: Choice) -> None:
-        """What a strand's link has made since the last time; where it has ended, what follows."""
-        sample, begun = choice.sample, choice.sample.sent
+    def _collect(self, choice: Choice) -> None:
+        """Reads the tokens generated since the last time; where the segment has ended, starts what follows."""
+        sample = choice.sample
+        if sample is None:
+            return
+        sent, in_answer = sample.sent, not choice.stream.thinking
         ids, logprobs = self.core.new_tokens(sample)
-        if self.cached is None and ids:
-            self.cached = sample.request.num_cached_tokens
-        in_answer = not choice.stream.thinking
-        count = self._read(choice, ids, sample.finish_reason == "stop" and sample.stop_reason is None)
+        if self.num_cached_tokens is None and ids:
+            self.num_cached_tokens = sample.request.num_cached_tokens
+        count = self._append(choice, ids, sample.finish_reason == "stop" and sample.stop_reason is None)
         choice.generated += count
         if in_answer and sample.top_logprobs is not None:
             choice.delta.ids += ids[:count]
             choice.delta.logprobs += logprobs[:count]
-            choice.delta.top_logprobs += sample.top_logprobs[begun:begun + count]
+            choice.delta.top_logprobs += sample.top_logprobs[sent:sent + count]
         if choice.stream.stopped is not None:
             self.core.abort(sample.request.request_id)
             choice.finish("stop")
         elif sample.finish_reason is not None:
             choice.sample = None
-            self._link_ended(choice, sample)
+            self._end_segment(choice, sample)
 
-    def _read(self, choice: Choice, ids: list[int], ended: bool) -> int:
-        """How many of the tokens count. ended: the last one is an end of sentence, which is no text."""
-        read = ids[:-1] if ended else ids
+    def _append(self, choice: Choice, ids: list[int], ended: bool) -> int:
+        """Appends new tokens up to a stop text; returns how many count. ended: the last one is an end of sentence, which
+        counts but is no text."""
+        text_ids = ids[:-1] if ended else ids
         if not self.plan.params.stop or choice.stream.thinking:
-            choice.take(read)
+            choice.append(text_ids)
             return len(ids)
-        for count, token in enumerate(read, start=1):
-            choice.take([token])
+        for count, token in enumerate(text_ids, start=1):
+            choice.append([token])
             if choice.stream.stopped is not None:
                 return count
         return len(ids)
 
-    def _link_ended(self, choice: Choice, sample: Sample) -> None:
+    def _end_segment(self, choice: Choice, sample: Sample) -> None:
+        """The sample has finished: so has the choice, or its next segment starts."""
         if sample.finish_reason == "error":
             choice.finish("error", str(sample.stop_reason))
             return
         marks = (choice.stream.start, choice.stream.end)
-        other_part = sample.finish_reason == "stop" and sample.stop_reason is not None and sample.stop_reason in marks
-        if not choice.stream.thinking and not other_part:
+        at_mark = sample.finish_reason == "stop" and sample.stop_reason is not None and sample.stop_reason in marks
+        if not choice.stream.thinking and not at_mark:
             choice.finish(sample.finish_reason)
             return
-        if choice.answered and self._room(choice) < 1:  # the last token of the answer opened a thought
+        if choice.has_answer and self.budget.remaining_tokens(choice) < 1:  # the answer's last token opened a thought
             choice.finish("length")
             return
-        if choice.stream.thinking and sample.finish_reason == "stop" and not other_part:
-            choice.delta.warnings.append(UNCLOSED)
-            self._close(choice)
-        if choice.stream.thinking and other_part and not (self.plan.may_think and self._thought_room(choice) > 0):
-            choice.take(self.llm.tokenizer.end_thought_ids)  # a thought that must not be, in the middle of an answer
+        if choice.stream.thinking and sample.finish_reason == "stop" and not at_mark:
+            choice.close_thought(self.plan.closing, "unclosed_thought")
+        if choice.stream.thinking and at_mark and not (self.plan.may_think and self.budget.remaining_thought(choice) > 0):
+            choice.append(self.llm.tokenizer.end_thought_ids)  # a thought that must not be, in the middle of an answer
         if not self.paused:
-            self._go_on(choice)
+            self._continue_choice(choice)
 
-    def _hand_out(self) -> None:
-        deltas = []
-        for choice in self.choices:
-            delta = choice.delta
-            if delta.thought or delta.answer or delta.ids or delta.finish_reason or delta.warnings:
-                delta.thinking, delta.thought_tokens = choice.stream.thinking, choice.stream.thought_tokens
-                delta.generated = choice.generated
-                deltas.append(delta)
-                choice.delta = Delta(choice.index)
+    def _deliver(self) -> None:
+        deltas = [delta for choice in self.choices if (delta := choice.take_delta()) is not None]
         if deltas:
-            self.deliver(deltas)
-
-
-class Answered:
-    """Until an answer shows something it must not end, and its last token must show something: no answer is empty.
-
-    shows (V,) bool: the tokens that do. ends: those that must not come before.
-    """
-
-    def __init__(self, shows: Tensor, ends: Tensor, max_tokens: int):
-        self.shows, self.ends, self.max_tokens = shows, ends, max_tokens
-        self.done = False
-
-    def feed(self, token: int) -> None:
-        self.done = self.done or bool(self.shows[token])
-
-    def apply(self, logits: Tensor, generated: int) -> None:
-        if not self.done:
-            logits[self.ends] = float("-inf")
-            if generated + 1 >= self.max_tokens:
-                logits[~self.shows] = float("-inf")
-
-
-def shown_tokens(llm: LLM) -> Tensor:
-    """(V,) bool: which tokens are text that can be seen, each by itself."""
-    shows = getattr(llm, "shown_tokens", None)
-    if shows is None:
-        tokenizer = llm.tokenizer
-        shows = torch.zeros(llm.config.vocab_size, dtype=torch.bool)
-        texts = tokenizer.bpe.decode_batch([[token] for token in range(tokenizer.vocab_size)], skip_special_tokens=True)
-        shows[:len(texts)] = torch.tensor([bool(text.strip()) and "\ufffd" not in text for text in texts])
-        shows[[mark for mark in (tokenizer.think_id, tokenizer.end_think_id) if mark is not None]] = False
-        llm.shown_tokens = shows
-    return shows
+            self.on_deltas(deltas)

@@ -1,10 +1,10 @@
-"""Answers that must have a form: JSON of a schema, calls of tools. llguidance says which tokens may come next.
+"""Structured output: answers that must be JSON of a schema, or calls of tools. llguidance says which tokens may come next.
 
-Only the answer is held to it, never the thought. What is asked for is refused with a sentence where it cannot be promised.
+Only the answer is held to it, never the thought. What cannot be promised is refused with a sentence.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from weakref import WeakKeyDictionary
 
@@ -16,8 +16,8 @@ from torch import Tensor
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.tools.calls import functions_of
 from spoutnik.generation.tools.formats import Format, convention
+from spoutnik.generation.tools.tool_set import NO_TOOLS, Function, ToolSet
 
 # Between JSON's parts a space, or a new line and what indents it: enough for any layout, too little to go on for ever.
 WHITE_SPACE = r" |\n(  ){0,12}|\n\t{0,12}"
@@ -27,27 +27,25 @@ HEAD = '%llguidance {"no_forcing": true}\n'
 LEAD = "LEAD: /\\n{1,2}/\n"  # what models write after `</think>`
 
 
-def constraint(llm: LLM, response_format: dict | None = None, tools: list[dict] | None = None,
-               tool_choice: str | dict | None = None, parallel: bool = True) -> Callable[[], LogitsProcessor] | None:
-    """What holds an answer to its form (for Plan.constrain); None where it is free text.
-
-    Calls of tools: any number of them, or one where not `parallel`, instead of an answer or after a text ("auto"), or nothing
-    else ("required", or the name of one). Their arguments are of the tool's schema; of a tool that is not `strict`, parts of
-    the schema that cannot be promised are left out.
+def structured_output(llm: LLM, response_format: dict | None = None, tools: ToolSet = NO_TOOLS,
+                      parallel: bool = True) -> Callable[[], LogitsProcessor] | None:
+    """What makes the processor that holds an answer to its form; None where it is free text. Calls of tools: any number of them
+    (one where not `parallel`) instead of an answer or after a text, or nothing else (`tools.required`). Their arguments are of
+    the tool's schema; of a tool that is not `strict`, parts of the schema that cannot be promised are left out.
 
     Raises:
         UserError: a schema cannot be compiled, or something is not of the API's form; says what and where.
     """
-    vocabulary, functions = _vocabulary(llm), functions_of(tools, tool_choice)
-    answer, free = _answer(vocabulary, response_format), tool_choice in (None, "auto")
-    if not functions:
+    vocabulary = _vocabulary(llm)
+    answer = _answer(vocabulary, response_format)
+    if not tools.callable:
         grammar = f"start: LEAD? answer\nanswer: {answer}\n{LEAD}"
-        return None if answer is None else _made(vocabulary, grammar, (), "response_format")
+        return None if answer is None else _compile(vocabulary, grammar, (), "response_format")
     format = convention(llm.tokenizer).format
-    if answer is not None and format.at_start and free:
+    if answer is not None and format.at_start and not tools.required:
         raise UserError("response_format: this model's calls of tools look like JSON answers. Leave out tools or "
                         "response_format, or set tool_choice.")
-    if not free:
+    if tools.required:
         start = "start: LEAD? calls\n"
     elif answer is not None:
         start = f"start: LEAD? (answer | calls)\nanswer: {answer}\n"
@@ -55,15 +53,12 @@ def constraint(llm: LLM, response_format: dict | None = None, tools: list[dict] 
         start = "start: TEXT | LEAD? calls\nTEXT: /\\s*[^{\\s](.|\\n)*/\n"
     else:
         start = _text_then_calls(vocabulary, format)
-    return _made(vocabulary, start + LEAD + _calls(vocabulary, format, functions, parallel), format.marks, "tools")
+    return _compile(vocabulary, start + LEAD + _calls(vocabulary, format, tools.callable, parallel), format.marks, "tools")
 
 
 class Vocabulary:
-    """A model's tokens as llguidance sees them.
-
-    ends: ids of the ends of sentence. think_id: what opens a thought, None for nothing. added: text -> id of the tokens that
-    mean something to the chat format.
-    """
+    """A model's tokens as llguidance sees them. ends: ids of the ends of sentence. think_id: what opens a thought, None for
+    nothing. added: text -> id of the tokens that mean something to the chat format."""
 
     def __init__(self, llm: LLM):
         tokenizer, self.size = llm.tokenizer, llm.config.vocab_size
@@ -86,8 +81,8 @@ class Vocabulary:
     def lark(self, text: str, marks: tuple[str, ...]) -> str:
         """A text as a grammar writes it: marks that are tokens by their ids, since they must not be spelled."""
         for mark in marks:
-            before, found, after = text.partition(mark)
-            if found and mark in self.added:
+            before, separator, after = text.partition(mark)
+            if separator and mark in self.added:
                 parts = self.lark(before, marks), f"<[{self.added[mark]}]>", self.lark(after, marks)
                 return " ".join(filter(None, parts))
         return json.dumps(text) if text else ""
@@ -102,11 +97,9 @@ def _vocabulary(llm: LLM) -> Vocabulary:
     return _vocabularies[llm]
 
 
-class Grammar:
-    """A Constraint: only tokens that the grammar allows can be chosen, and an end once it is complete.
-
-    Before it has begun the model may open a thought, too (`Answered` forbids that where it must not).
-    """
+class GrammarProcessor:
+    """A LogitsProcessor: only tokens that the grammar allows can be chosen, and an end once it is complete. Before it has begun
+    the model may open a thought, too (NonemptyAnswerProcessor forbids that where it must not)."""
 
     done = False
 
@@ -122,8 +115,8 @@ class Grammar:
         if token not in self.vocabulary.ends:
             self.matcher.consume_token(token)
         if self._stuck or self.matcher.is_error():
-            why = _sentence(self.matcher.get_error()) or "none of the model's tokens can follow"
-            raise RunError(f"the answer could not be held to its form: {why}.")
+            reason = _sentence(self.matcher.get_error()) or "none of the model's tokens can follow"
+            raise RunError(f"the answer could not be held to its form: {reason}.")
 
     def apply(self, logits: Tensor, generated: int) -> None:
         bits = self._bits
@@ -142,11 +135,11 @@ class Grammar:
             logits.masked_fill_(~mask, 0.0)
 
 
-def _made(vocabulary: Vocabulary, grammar: str, marks: tuple[str, ...], place: str) -> Callable[[], LogitsProcessor]:
+def _compile(vocabulary: Vocabulary, grammar: str, marks: tuple[str, ...], place: str) -> Callable[[], LogitsProcessor]:
     matcher, permitted = vocabulary.compiled(grammar), vocabulary.permitted(marks)
     if matcher.is_error():
         raise UserError(f"{place}: what is asked for cannot be promised ({_sentence(matcher.get_error())}). Make it simpler.")
-    return lambda: Grammar(vocabulary, matcher.deep_copy(), permitted)
+    return lambda: GrammarProcessor(vocabulary, matcher.deep_copy(), permitted)
 
 
 # ------------------------------------------------------------------------------------------------------------- grammars
@@ -161,18 +154,18 @@ def _answer(vocabulary: Vocabulary, response_format: dict | None) -> str | None:
         return _json(vocabulary, {"type": "object"}, "response_format")
     if kind != "json_schema":
         raise UserError(f"response_format.type = {kind!r}: unknown. Choose text, json_object or json_schema.")
-    given = response_format.get("json_schema")
-    if not isinstance(given, dict):
+    json_schema = response_format.get("json_schema")
+    if not isinstance(json_schema, dict):
         raise UserError("response_format.json_schema: must be an object {\"name\", \"schema\"}.")
-    return _json(vocabulary, given.get("schema", {"type": "object"}), "response_format.json_schema.schema")
+    return _json(vocabulary, json_schema.get("schema", {"type": "object"}), "response_format.json_schema.schema")
 
 
-def _calls(vocabulary: Vocabulary, format: Format, functions: list[dict], parallel: bool) -> str:
+def _calls(vocabulary: Vocabulary, format: Format, functions: Sequence[Function], parallel: bool) -> str:
     """The rules `calls`, and `rest`: from the name of the first one on."""
     lark, names, rules = partial(vocabulary.lark, marks=format.marks), [], ""
     for number, function in enumerate(functions):
-        schema = _json(vocabulary, function["parameters"], f"tools: {function['name']}.parameters", not function["strict"])
-        names.append(f"{lark(function['name'] + format.middle)} arguments_{number}")
+        schema = _json(vocabulary, function.parameters, f"tools: {function.name}.parameters", not function.strict)
+        names.append(f"{lark(function.name + format.middle)} arguments_{number}")
         rules += f"arguments_{number}: {schema}\n"
     many = parallel and format.between is not None
     more = f"({lark(format.between + format.before)} call)*" if many else ""
@@ -214,8 +207,8 @@ def _problem(vocabulary: Vocabulary, rule: str) -> str:
         grammar = LLMatcher.grammar_from_json_schema(rule)
     except ValueError as error:  # numbers or characters that JSON does not know
         return _sentence(str(error))
-    failed, said = LLMatcher.validate_grammar_with_warnings(grammar, vocabulary.tokens, limits=LIMITS)
-    return _sentence(said[0]) if failed else ""
+    failed, messages = LLMatcher.validate_grammar_with_warnings(grammar, vocabulary.tokens, limits=LIMITS)
+    return _sentence(messages[0]) if failed else ""
 
 
 def _where(vocabulary: Vocabulary, root: dict, schema: dict, lenient: bool, problem: str) -> str:
@@ -228,12 +221,12 @@ def _where(vocabulary: Vocabulary, root: dict, schema: dict, lenient: bool, prob
 
 
 def _parts(schema: dict) -> list[tuple[str, dict]]:
-    found = [(f"/{key}/{name}", part) for key in ("properties", "patternProperties", "$defs", "definitions")
+    parts = [(f"/{key}/{name}", part) for key in ("properties", "patternProperties", "$defs", "definitions")
              if isinstance(schema.get(key), dict) for name, part in schema[key].items()]
     for key in ("items", "additionalProperties", "prefixItems", "anyOf", "oneOf", "allOf"):
         part = schema.get(key)
-        found += [(f"/{key}/{i}", one) for i, one in enumerate(part)] if isinstance(part, list) else [(f"/{key}", part)]
-    return [(path, part) for path, part in found if isinstance(part, dict)]
+        parts += [(f"/{key}/{i}", one) for i, one in enumerate(part)] if isinstance(part, list) else [(f"/{key}", part)]
+    return [(path, part) for path, part in parts if isinstance(part, dict)]
 
 
 def _sentence(error: str) -> str:

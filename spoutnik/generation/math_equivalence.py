@@ -1,6 +1,5 @@
-"""Do two short texts agree as mathematics? Answers come from strangers, `99^{99 \\cdot 99 \\cdot 99 \\cdot 99}` is one, and
-neither a thread nor a signal stops a sum that fills the memory: so a process of its own computes, under limits of the system.
-"""
+"""Are two short texts equivalent as mathematics? They come from strangers, `99^{99 \\cdot 99 \\cdot 99 \\cdot 99}` is one. No
+thread or signal stops a computation that fills the memory: a process of its own does it, under limits of the system."""
 
 import atexit
 import json
@@ -14,14 +13,14 @@ SECONDS, BYTES = 2.0, 2 << 30  # for one question
 _YES, _NO = b"+", b"-"
 
 
-class Mathematician:
-    """The process, which is started when it is first asked, and again when a question was too much for it."""
+class EquivalenceChecker:
+    """The process, started at the first question, and again when one was too much for it."""
 
     def __init__(self):
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
 
-    def agree(self, one: str, other: str) -> bool | None:
+    def equivalent(self, one: str, other: str) -> bool | None:
         """None: it cannot be computed in time."""
         with self._lock:
             if self._process is None or self._process.poll() is not None:
@@ -29,10 +28,10 @@ class Mathematician:
                                                  stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True)
             self._process.stdin.write(json.dumps([one, other]).encode() + b"\n")
             self._process.stdin.flush()
-            said = self._process.stdout.read(1)
-            if not said:
+            verdict = self._process.stdout.read(1)
+            if not verdict:
                 self._stop()
-            return None if not said else said == _YES
+            return None if not verdict else verdict == _YES
 
     def close(self) -> None:
         with self._lock:
@@ -45,11 +44,11 @@ class Mathematician:
             self._process = None
 
 
-mathematician = Mathematician()
-atexit.register(mathematician.close)
+checker = EquivalenceChecker()
+atexit.register(checker.close)
 
 
-def work() -> None:
+def main() -> None:
     """The process: a question on each line, one byte for an answer. The system ends it when a question takes too long, and
     whoever started it when there are no more."""
     from math_verify import parse, verify
@@ -60,13 +59,13 @@ def work() -> None:
         try:
             # Without time limits of its own, which are handlers of that signal.
             parsed = [parse(f"${text}$", parsing_timeout=None) for text in json.loads(line)]
-            agree = all(parsed) and verify(*parsed, timeout_seconds=None)
+            equivalent = all(parsed) and verify(*parsed, timeout_seconds=None)
         except Exception:  # what cannot even be read agrees with nothing
-            agree = False
+            equivalent = False
         signal.setitimer(signal.ITIMER_REAL, 0)
-        sys.stdout.buffer.write(_YES if agree else _NO)
+        sys.stdout.buffer.write(_YES if equivalent else _NO)
         sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":
-    work()
+    main()

@@ -1,9 +1,5 @@
-"""The next turn's beginning, computed while the user reads.
-
-A template drops past thoughts, so the next prompt does not start with the tokens that were generated: question and answer are
-new to the cache without the thought between them. They are known as soon as the answer is, so they are computed when nothing
-else is to do; the next turn then starts from blocks that are there.
-"""
+"""The beginning of a conversation's next prompt, computed while the user reads. A template drops past thoughts, so the next
+prompt does not start with the tokens that were generated: question and answer are new to the cache without the thought."""
 
 from collections import deque
 from collections.abc import Mapping
@@ -15,37 +11,36 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
 from spoutnik.text.chat_template import Message
 
-MOST = 16  # conversations that wait; the oldest are forgotten first
+MAX_WAITING = 16  # conversations; the oldest are forgotten first
 _numbers = count()
 
 
 class PrefixWarmer:
-    """Prepares conversations of one model, in the engine's thread, when the worker is idle."""
+    """The conversations of one model that wait for the engine to be idle."""
 
     def __init__(self, llm: LLM):
         self.llm = llm
-        self._waiting: deque[tuple[list[Message], Mapping[str, object], list | None]] = deque(maxlen=MOST)
+        self._waiting: deque[tuple[list[Message], Mapping[str, object]]] = deque(maxlen=MAX_WAITING)
 
-    def prepare(self, messages: list[Message], variables: Mapping[str, object], tools: list | None = None) -> None:
-        """messages: the conversation with the answer in it. Any thread may call it; all work is left to `work`, so that it
-        costs nothing while others wait."""
-        self._waiting.append((messages, variables, tools))
+    def add(self, messages: list[Message], variables: Mapping[str, object]) -> None:
+        """messages: the conversation with the answer in it. All work is left to `warm_next`: nobody waits for it."""
+        self._waiting.append((messages, variables))
 
-    def work(self) -> bool:
-        """Begins to compute the latest conversation; False where none waits."""
+    def warm_next(self) -> bool:
+        """In the engine thread: begins to compute the latest conversation; False where none waits."""
         while self._waiting:
-            prompt = self._shared(*self._waiting.pop())
-            if 0 < len(prompt) < min(self.llm.config.max_position_embeddings - 1, self.llm.core.scheduler.capacity):
+            prefix = self._shared_prefix(*self._waiting.pop())
+            if 0 < len(prefix) < self.llm.max_model_len - 1:
                 params = SamplingParams(max_tokens=1, temperature=0.0)
-                self.llm.core.add(Request(f"warm/{next(_numbers)}", None, prompt, params, 0, 0))
+                self.llm.core.add(Request(f"warm/{next(_numbers)}", None, prefix, params, 0, 0))
                 return True
         return False
 
-    def _shared(self, messages: list[Message], variables: Mapping[str, object], tools: list | None) -> list[int]:
-        """What a conversation shares with its next prompt: found by rendering it with two different next questions."""
+    def _shared_prefix(self, messages: list[Message], variables: Mapping[str, object]) -> list[int]:
+        """What a conversation shares with its next prompt: the same in its renderings with two different next questions."""
         try:
-            prompts = [self.llm.tokenizer.chat_ids([*messages, {"role": "user", "content": said}], tools, variables=variables)
-                       for said in ("a", "1")]
-        except (UserError, RunError):  # a template may refuse what a model has said
+            prompts = [self.llm.tokenizer.chat_ids([*messages, {"role": "user", "content": question}], variables=variables)
+                       for question in ("a", "1")]
+        except (UserError, RunError):  # a template may refuse what a model wrote
             return []
         return prompts[0][:next((i for i, (a, b) in enumerate(zip(*prompts)) if a != b), 0)]

@@ -1,4 +1,4 @@
-"""The models that are served, and replies as asyncio sees them. No HTTP in here either."""
+"""The models that are served, and generations as asyncio sees them. Nothing here knows HTTP."""
 
 import asyncio
 import time
@@ -9,8 +9,10 @@ from typing import TypeVar
 
 from spoutnik.engine.llm import LLM
 from spoutnik.errors import RunError, UserError
+from spoutnik.generation.delta import CollectedReply, Delta, GenerationWarning
 from spoutnik.generation.engine_thread import EngineThread
-from spoutnik.generation.generation import Delta, Generation, GenerationPlan
+from spoutnik.generation.generation import Generation, Steering
+from spoutnik.generation.options import GenerationPlan
 from spoutnik.generation.prefix_warmer import PrefixWarmer
 from spoutnik.text.chat_template import Message
 from spoutnik.text.tokenizer import Tokenizer
@@ -19,23 +21,16 @@ Result = TypeVar("Result")
 
 
 class Busy(RunError):
-    """More work than the queue holds. retry_after: seconds until there is likely to be room."""
+    """More work than the queue holds. retry_after: seconds until it is likely to take more."""
 
     def __init__(self, message: str, retry_after: int):
         super().__init__(message)
         self.retry_after = retry_after
 
 
-class Broken(RunError):
-    """The engine cannot compute any more."""
-
-
 @dataclass
 class ServedModel:
-    """A model under the name that clients use. It is read from disk when it is first asked for.
-
-    about: a line for people. loading: begun, and not over before the model can be used.
-    """
+    """A model under the name that clients use, read from disk when it is first needed. about: a line for people."""
 
     id: str
     folder: Path
@@ -49,22 +44,20 @@ class ServedModel:
     loading: asyncio.Task | None = None
 
 
-class GenerationHandle:
-    """A reply under way: iterate it for lists of Deltas until all of its n replies are over.
-
-    Whoever leaves the loop early, or is cancelled in it, calls `abort` (`async with` does).
-    """
+class GenerationHandle(Steering):
+    """A generation under way: iterate it for lists of Deltas until all of its choices have finished. Whoever leaves the loop
+    early, or is cancelled in it, calls `abort` (`async with` does). replies: what was iterated so far, by choice."""
 
     def __init__(self, service: "GenerationService", served: ServedModel, name: str, plan: GenerationPlan,
                  job: type = Generation):
         self.service, self.served, self.name, self.plan = service, served, name, plan
         self.began = time.perf_counter()
         self.first_token_seconds: float | None = None
-        self.warnings: list[str] = []
         self._loop = asyncio.get_running_loop()
         self._queue: asyncio.Queue[list[Delta]] = asyncio.Queue()
-        self.job = job(served.llm, name, plan, self._deliver)
-        self._left, self._given_up = len(self.job.choices), False
+        self.job = job(served.llm, name, plan, self._on_deltas)
+        self.replies = [CollectedReply() for _ in self.job.choices]
+        self._unfinished, self._aborted = len(self.job.choices), False
 
     async def __aenter__(self) -> "GenerationHandle":
         return self
@@ -72,58 +65,52 @@ class GenerationHandle:
     async def __aexit__(self, *_) -> None:
         self.abort()
 
-    def _deliver(self, deltas: list[Delta]) -> None:
-        self.served.engine_thread.outbox.put(self._loop, self._queue.put_nowait, deltas)
+    def _on_deltas(self, deltas: list[Delta]) -> None:
+        self.served.engine_thread.deliver(self._loop, self._queue.put_nowait, deltas)
 
-    def __aiter__(self) -> AsyncIterator[list[Delta]]:
-        return self._deltas()
-
-    async def _deltas(self) -> AsyncIterator[list[Delta]]:
-        while self._left > 0:
+    async def __aiter__(self) -> AsyncIterator[list[Delta]]:
+        while self._unfinished > 0:
             deltas = await self._queue.get()
             if self.first_token_seconds is None:
                 self.first_token_seconds = time.perf_counter() - self.began
-            self.warnings += [warning for delta in deltas for warning in delta.warnings]
-            self._left -= sum(delta.finish_reason is not None for delta in deltas)
-            if not self._left:
-                self.service.ended(self)
+            for delta in deltas:
+                self.replies[delta.index].add(delta)
+                self._unfinished -= delta.finish_reason is not None
+            if not self._unfinished:
+                self.service.finish(self)
             yield deltas
 
     @property
     def cached_tokens(self) -> int:
         """Of the prompt's, those that were in the cache."""
-        return self.job.cached or 0
+        return self.job.num_cached_tokens or 0
 
-    # Steering; each returns when it is in force.
+    @property
+    def warnings(self) -> list[GenerationWarning]:
+        return [warning for reply in self.replies for warning in reply.warnings]
 
     async def end_thought(self) -> None:
-        await self._do(self.job.end_thought)
+        await self.service.run_in_engine(self.served, self.job.end_thought)
 
     async def insert(self, text: str) -> None:
-        await self._do(lambda: self.job.insert(text))
+        await self.service.run_in_engine(self.served, lambda: self.job.insert(text))
 
     async def pause(self) -> None:
-        await self._do(self.job.pause)
+        await self.service.run_in_engine(self.served, self.job.pause)
 
     async def resume(self) -> None:
-        await self._do(self.job.resume)
-
-    async def _do(self, work: Callable[[], None]) -> None:
-        await asyncio.wrap_future(self.served.engine_thread.call(work))
+        await self.service.run_in_engine(self.served, self.job.resume)
 
     def abort(self) -> None:
-        """Ends it where it is; nothing happens where it is over already."""
-        if self._left > 0 and not self._given_up:
-            self._given_up = True
-            self.served.engine_thread.call(self.job.abort)
-            self.service.ended(self)
+        if self._unfinished > 0 and not self._aborted:
+            self._aborted = True
+            self.served.engine_thread.submit(self.job.abort)
+            self.service.finish(self)
 
 
 class GenerationService:
-    """max_queue: replies that may be under way or waiting at the same time, all models together.
-
-    load: makes a model ready: it is called in a thread of its own, and may take minutes.
-    """
+    """The models, and what they generate. load: makes a model ready, in a thread of its own; it may take minutes. max_queue:
+    generations under way or waiting, of all models. on_end: called with each handle that has finished, for metrics and logs."""
 
     def __init__(self, served: list[ServedModel], load: Callable[[ServedModel], LLM], max_queue: int = 256):
         if not served:
@@ -133,10 +120,10 @@ class GenerationService:
         self.max_queue = max_queue
         self.active: dict[str, GenerationHandle] = {}
         self.draining = False
-        self.on_end: list[Callable[[GenerationHandle], None]] = []  # for meters
+        self.on_end: list[Callable[[GenerationHandle], None]] = []
         self._load = load
         self._number = 0
-        self._seconds = 1.0  # a reply lately took
+        self._mean_seconds = 1.0  # that a generation took, lately
 
     async def model(self, name: str | None) -> ServedModel:
         """The model of that name (the first one where none is named), ready to compute.
@@ -151,14 +138,14 @@ class GenerationService:
             llm = await asyncio.shield(served.loading)
             if served.llm is None:
                 warmer = PrefixWarmer(llm)
-                served.llm, served.prefix_warmer, served.engine_thread = llm, warmer, EngineThread(llm, warmer.work)
+                served.llm, served.prefix_warmer, served.engine_thread = llm, warmer, EngineThread(llm, warmer.warm_next)
         if served.engine_thread.broken:
-            raise Broken(f"{served.id}: the engine stopped ({served.engine_thread.broken}). Restart the server.")
+            raise RunError(f"{served.id}: the engine stopped ({served.engine_thread.broken}). Restart the server.")
         return served
 
-    def start(self, served: ServedModel, plan: GenerationPlan, name: str | None = None,
-              job: type = Generation) -> GenerationHandle:
-        """Begins a reply; it waits in the engine's own line where there is no place for it yet.
+    def generate(self, served: ServedModel, plan: GenerationPlan, name: str | None = None,
+                 job: type = Generation) -> GenerationHandle:
+        """Starts a generation; it waits in the engine's own queue while the batch is full.
 
         Raises:
             Busy: the queue is full, or the server is about to stop.
@@ -167,33 +154,32 @@ class GenerationService:
             raise Busy("the server is shutting down. Try again when it is back.", 30)
         if len(self.active) >= self.max_queue:
             raise Busy(f"{len(self.active)} replies are under way, and no more may wait. Try again later.",
-                       max(1, round(self._seconds)))
+                       max(1, round(self._mean_seconds)))
         self._number += 1
         handle = GenerationHandle(self, served, name or f"reply-{self._number}", plan, job)
         self.active[handle.name] = handle
-        served.engine_thread.begin(handle.job)
+        served.engine_thread.add_job(handle.job)
         return handle
 
-    def ended(self, handle: GenerationHandle) -> None:
+    def finish(self, handle: GenerationHandle) -> None:
+        """Called by a handle that has finished or was aborted."""
         if self.active.pop(handle.name, None) is not None:
-            self._seconds += 0.1 * (time.perf_counter() - handle.began - self._seconds)
-            for heard in self.on_end:
-                heard(handle)
+            self._mean_seconds += 0.1 * (time.perf_counter() - handle.began - self._mean_seconds)
+            for callback in self.on_end:
+                callback(handle)
 
-    def prepare(self, served: ServedModel, messages: list[Message], variables: Mapping[str, object],
-                tools: list | None = None) -> None:
-        """Has the cache made ready for the turn after `messages`, the last of which is the answer, when nothing else is to
-        do."""
-        served.engine_thread.call(lambda: served.prefix_warmer.prepare(messages, variables, tools))
+    def warm_prefix(self, served: ServedModel, messages: list[Message], variables: Mapping[str, object]) -> None:
+        """Has the cache made ready for the turn after `messages`, the last of which is the answer, when the engine is idle."""
+        served.engine_thread.submit(lambda: served.prefix_warmer.add(messages, variables))
 
-    async def call(self, served: ServedModel, work: Callable[[], Result]) -> Result:
-        """Has something done in the engine's thread, between two steps."""
-        return await asyncio.wrap_future(served.engine_thread.call(work))
+    async def run_in_engine(self, served: ServedModel, call: Callable[[], Result]) -> Result:
+        """Calls something in the engine thread, between two steps; its result."""
+        return await asyncio.wrap_future(served.engine_thread.submit(call))
 
-    async def close(self, patience: float = 30.0) -> None:
-        """Lets what is under way end, for so many seconds; then gives it up and stops the engines."""
+    async def close(self, grace: float = 30.0) -> None:
+        """Lets generations end, for so many seconds; then aborts them and stops the engines."""
         self.draining = True
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + grace
         while self.active and time.monotonic() < deadline:
             await asyncio.sleep(0.05)
         for handle in list(self.active.values()):

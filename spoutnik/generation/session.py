@@ -4,12 +4,12 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.generation import Delta, GenerationPlan
+from spoutnik.generation.delta import CollectedReply, Delta
 from spoutnik.generation.options import GenerationOptions, plan_chat
-from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
+from spoutnik.generation.service import GenerationHandle, GenerationService
 from spoutnik.generation.voting import vote
 from spoutnik.text.chat_template import Message
 
@@ -25,8 +25,8 @@ class ChatOptions:
 
 @dataclass(eq=False)
 class ChatMessage:
-    """One message. extras: what else is known of it: of a question, the text without its files and their names; of an answer,
-    tokens, seconds, warnings, error, agreement, runners_up. id: in the history."""
+    """One message. extras: of a question, its text without its files, and their names; of an answer, tokens, seconds, warnings
+    (fields of GenerationWarning; in old histories, sentences), error, agreement, runners_up. id: in the history."""
 
     role: str
     content: str = ""
@@ -43,17 +43,17 @@ class ChatMessage:
 
 
 class ChatTurn:
-    """An answer under way. phase: "waiting" (for the model, or its turn), "thinking", "answering", "over"."""
+    """An answer under way. phase: "waiting" (for the model, or its turn), "thinking", "answering", "over". message: what has
+    come of it. finished_thoughts: of several that vote. on_end: called when it is over."""
 
     def __init__(self, service: GenerationService, messages: list[Message], options: ChatOptions,
-                 ended: Callable[["ChatTurn"], None] = lambda _: None):
-        self.service, self.messages, self.options, self._ended = service, messages, options, ended
+                 on_end: Callable[["ChatTurn"], None] = lambda _: None):
+        self.service, self.messages, self.options, self._on_end = service, messages, options, on_end
         self.message = ChatMessage("assistant", model=options.model, extras={"thought_tokens": 0, "tokens": 0, "warnings": []})
         self.phase, self.paused = "waiting", False
-        self.finished_thoughts = 0  # of several
+        self.finished_thoughts = 0
         self._name = f"page-{secrets.token_hex(8)}"
-        self._tokens: dict[int, tuple[int, int]] = {}
-        self._thought_from: float | None = None
+        self._thinking_since: float | None = None
         self._thought_seconds = 0.0
         self._over = asyncio.Event()
         self._task = asyncio.create_task(self._run())
@@ -61,9 +61,9 @@ class ChatTurn:
 
     @property
     def thought_seconds(self) -> float:
-        """The reading of the prompt is part of it, pauses are not."""
-        going_on = 0.0 if self._thought_from is None else time.monotonic() - self._thought_from
-        return self._thought_seconds + going_on
+        """The computation of the prompt is part of it, pauses are not."""
+        current = 0.0 if self._thinking_since is None else time.monotonic() - self._thinking_since
+        return self._thought_seconds + current
 
     @property
     def handle(self) -> GenerationHandle | None:
@@ -79,44 +79,44 @@ class ChatTurn:
     async def end_thought(self) -> None:
         if self.handle is not None:
             await self.handle.end_thought()
-            self._hold(False)
+            self._set_paused(False)
 
     async def insert(self, text: str) -> None:
         """Into the thought; it goes on from there."""
         if self.handle is not None and text.strip():
             await self.handle.insert(f" {text.strip()} ")
-            self._hold(False)
+            self._set_paused(False)
 
-    async def pause(self) -> None:
-        """Or go on."""
+    async def toggle_pause(self) -> None:
         if self.handle is not None:
             await (self.handle.resume() if self.paused else self.handle.pause())
-            self._hold(not self.paused)
+            self._set_paused(not self.paused)
 
-    def _hold(self, paused: bool) -> None:
+    def _set_paused(self, paused: bool) -> None:
         self.paused = paused
         self._run_clock(self.phase == "thinking" and not paused)
 
     def _run_clock(self, running: bool) -> None:
         self._thought_seconds = self.thought_seconds
-        self._thought_from = time.monotonic() if running else None
+        self._thinking_since = time.monotonic() if running else None
 
     async def _run(self) -> None:
         try:
             served = await self.service.model(self.options.model)
             plan = plan_chat(served.llm, self.messages, GenerationOptions(reasoning_effort=self.options.effort))
             self._run_clock(plan.thinking)
+            handle = self.service.generate(served, plan.with_n(self.options.thoughts), self._name)
             if self.options.thoughts > 1:
-                await self._vote(served, plan)
+                await self._vote(handle)
             else:
-                async with self.service.start(served, plan, self._name) as handle:
+                async with handle:
                     async for deltas in handle:
-                        for delta in deltas:
-                            self._grow(delta)
-            self.service.prepare(served, [*self.messages, self.message.prompt_message], {})
+                        self._show(handle.replies[0])
+                        self._update_progress(handle, deltas)
+            self.service.warm_prefix(served, [*self.messages, self.message.prompt_message], {})
         except (UserError, RunError) as error:
             self.message.extras["error"] = str(error)
-        except Exception as error:  # a mistake of ours: whoever waits must hear of it
+        except Exception as error:  # a mistake of ours: whoever waits must be told
             self.message.extras["error"] = type(error).__name__
             raise
 
@@ -127,34 +127,28 @@ class ChatTurn:
         self.message.extras["thought_seconds"] = round(self.thought_seconds, 1)
         self.phase = "over"
         self._over.set()
-        self._ended(self)
+        self._on_end(self)
 
-    async def _vote(self, served: ServedModel, plan: GenerationPlan) -> None:
+    async def _vote(self, handle: GenerationHandle) -> None:
         """Progress is shown of all thoughts, the text of the one that speaks for the majority."""
-        verdict, wholes, _ = await vote(self.service, served, plan, self.options.thoughts, self._name,
-                                        lambda deltas: [self._count(delta) for delta in deltas])
-        chosen = wholes[verdict.index]
-        self.message.content, self.message.thought = chosen.answer, chosen.thought
-        self.message.extras |= {"warnings": chosen.warnings, "finish_reason": chosen.finish_reason,
-                                "thoughts": self.options.thoughts,
-                                "agreement": verdict.agreement, "runners_up": [list(other) for other in verdict.runners_up]}
+        result = await vote(handle, lambda deltas: self._update_progress(handle, deltas))
+        self._show(handle.replies[result.index])
+        self.message.extras |= {"thoughts": self.options.thoughts, "agreement": result.agreement,
+                                "runners_up": [list(other) for other in result.runners_up]}
 
-    def _grow(self, delta: Delta) -> None:
-        self.message.thought += delta.thought
-        self.message.content += delta.answer
-        self.message.extras["warnings"] += delta.warnings
-        self._count(delta)
-        if delta.finish_reason:
-            self.message.extras["finish_reason"] = delta.finish_reason
-            if delta.finish_reason == "error":
-                self.message.extras["error"] = delta.stop_reason or "the engine stopped."
+    def _show(self, reply: CollectedReply) -> None:
+        self.message.thought, self.message.content = reply.thought, reply.answer
+        self.message.extras["warnings"] = [asdict(warning) for warning in reply.warnings]
+        if reply.finish_reason:
+            self.message.extras["finish_reason"] = reply.finish_reason
+        if reply.finish_reason == "error":
+            self.message.extras["error"] = reply.stop_reason or "the engine stopped."
 
-    def _count(self, delta: Delta) -> None:
-        self._tokens[delta.index] = delta.thought_tokens, delta.generated
-        thoughts, generated = map(sum, zip(*self._tokens.values()))
-        self.message.extras |= {"thought_tokens": thoughts, "tokens": generated}
-        self.finished_thoughts += delta.finish_reason is not None
-        phase = "thinking" if delta.thinking or self.options.thoughts > 1 else "answering"
+    def _update_progress(self, handle: GenerationHandle, deltas: list[Delta]) -> None:
+        self.message.extras |= {"thought_tokens": sum(reply.thought_tokens for reply in handle.replies),
+                                "tokens": sum(reply.generated for reply in handle.replies)}
+        self.finished_thoughts += sum(delta.finish_reason is not None for delta in deltas)
+        phase = "thinking" if self.options.thoughts > 1 or deltas[-1].thinking else "answering"
         if phase != self.phase:
             self.phase = phase
             self._run_clock(phase == "thinking")

@@ -1,61 +1,38 @@
-"""Several thoughts on one question, and the answer that most of them come to (self-consistency, Wang et al. 2022)."""
+"""Several replies to one question, and the answer that most of them come to (self-consistency, Wang et al. 2022)."""
 
 import asyncio
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from spoutnik.generation.generation import Delta, GenerationPlan
-from spoutnik.generation.math_equivalence import mathematician
-from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
+from spoutnik.generation.delta import Delta
+from spoutnik.generation.math_equivalence import checker
+from spoutnik.generation.service import GenerationHandle
 from spoutnik.tasks.answers import clean
 
 _BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
 _NUMBER = re.compile(r"[-+\u2212]?\d[\d,.\u202f]*(?:\s*/\s*\d+)?%?")
-_SHORT = 80  # characters: longer answers are prose
+_MAX_SHORT = 80  # characters: longer answers are prose
+_MAX_TIMEOUTS = 3  # of mathematical comparisons in one vote
 
 
 @dataclass
 class VoteResult:
-    """index: the reply that speaks for the majority; agreement: the share of replies that come to the same.
-    runners_up: what others came to, (an answer in full, votes), most votes first."""
+    """index: the reply that speaks for the majority; agreement: the share of replies that come to the same. runners_up: what
+    others came to, (an answer in full, votes), most votes first."""
 
     index: int
     agreement: float
     runners_up: list[tuple[str, int]]
 
 
-@dataclass
-class CollectedReply:
-    """One reply from its deltas."""
-
-    thought: str = ""
-    answer: str = ""
-    finish_reason: str = ""
-    stop_reason: str | None = None
-    thought_tokens: int = 0
-    generated: int = 0
-    warnings: list[str] = field(default_factory=list)
-    logprobs: list[Delta] = field(default_factory=list)  # deltas that carry some
-
-    def add(self, delta: Delta) -> None:
-        self.thought += delta.thought
-        self.answer += delta.answer
-        self.warnings += delta.warnings
-        self.thought_tokens, self.generated = delta.thought_tokens, delta.generated
-        if delta.ids:
-            self.logprobs.append(delta)
-        if delta.finish_reason:
-            self.finish_reason, self.stop_reason = delta.finish_reason, delta.stop_reason
-
-
-def conclusion(answer: str) -> str:
+def final_answer(answer: str) -> str:
     """What an answer comes to: its box, the whole of a short one, the last number of a longer one; else all of it."""
     boxed = _BOXED.findall(answer)
     if boxed:
         return boxed[-1].strip()
     text = clean(answer)
-    if len(text) > _SHORT:
+    if len(text) > _MAX_SHORT:
         numbers = _NUMBER.findall(text.splitlines()[-1])
         return numbers[-1].rstrip(".,") if numbers else " ".join(text.lower().split())
     numbers = _NUMBER.findall(text)
@@ -63,31 +40,30 @@ def conclusion(answer: str) -> str:
 
 
 class Agreement:
-    """Do two conclusions agree, as texts or as mathematics? After a few that cannot be computed in time, as texts alone."""
+    """Do two final answers agree, as texts or as mathematics? After a few that cannot be computed in time, as texts alone."""
 
     def __init__(self):
-        self._patience = 3
+        self._timeouts_left = _MAX_TIMEOUTS
 
     def __call__(self, one: str, other: str) -> bool:
         if one == other:
             return True
-        if not self._patience or max(len(one), len(other)) > _SHORT:
+        if not self._timeouts_left or max(len(one), len(other)) > _MAX_SHORT:
             return False
-        agree = mathematician.agree(one, other)
-        self._patience -= agree is None
-        return bool(agree)
+        equivalent = checker.equivalent(one, other)
+        self._timeouts_left -= equivalent is None
+        return bool(equivalent)
 
 
-def tally(answers: Sequence[str], agree: Callable[[str, str], bool] | None = None) -> VoteResult:
+def tally(answers: Sequence[str]) -> VoteResult:
     """The largest group of answers that agree; the earliest of equal ones. Empty answers vote for nothing. It may take
     seconds: not for the event loop."""
-    agree = agree or Agreement()
-    groups: list[list[int]] = []
-    conclusions = [conclusion(answer) for answer in answers]
-    for number, found in enumerate(conclusions):
-        if not found:
+    agree, groups = Agreement(), []
+    final_answers = [final_answer(answer) for answer in answers]
+    for number, final in enumerate(final_answers):
+        if not final:
             continue
-        group = next((group for group in groups if agree(conclusions[group[0]], found)), None)
+        group = next((group for group in groups if agree(final_answers[group[0]], final)), None)
         groups.append([number]) if group is None else group.append(number)
     if not groups:
         return VoteResult(0, 0.0, [])
@@ -96,19 +72,10 @@ def tally(answers: Sequence[str], agree: Callable[[str, str], bool] | None = Non
                       [(answers[group[0]], len(group)) for group in groups[1:]])
 
 
-async def vote(service: GenerationService, served: ServedModel, plan: GenerationPlan, thoughts: int, name: str | None = None,
-               heard: Callable[[list[Delta]], None] = lambda deltas: None) -> tuple[VoteResult, list[CollectedReply],
-                                                                                    GenerationHandle]:
-    """Thinks `thoughts` times at once on a shared prompt; all replies, and which of them speaks for the majority. heard: is
-    told of what comes, for progress. A temperature of 0 would think the same thought every time.
-
-    Raises:
-        Busy: as Service.start.
-    """
-    wholes = [CollectedReply() for _ in range(thoughts)]
-    async with service.start(served, replace(plan, params=replace(plan.params, n=thoughts)), name) as handle:
+async def vote(handle: GenerationHandle, on_deltas: Callable[[list[Delta]], None]) -> VoteResult:
+    """Runs a generation of several choices (GenerationPlan.with_n) to its end: which of handle.replies speaks for the majority?
+    on_deltas: called with what comes, for progress; what it raises ends the vote."""
+    async with handle:
         async for deltas in handle:
-            for delta in deltas:
-                wholes[delta.index].add(delta)
-            heard(deltas)
-    return await asyncio.to_thread(tally, [whole.answer for whole in wholes]), wholes, handle
+            on_deltas(deltas)
+    return await asyncio.to_thread(tally, [reply.answer for reply in handle.replies])

@@ -1,4 +1,4 @@
-"""What a configuration costs, from its published tensors: parameters, arithmetic, cache. No torch in here."""
+"""What a configuration costs, from its published tensors: parameters, arithmetic, cache. Does not import torch."""
 
 from dataclasses import dataclass
 from math import prod

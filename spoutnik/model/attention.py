@@ -10,30 +10,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.model.rope import rotate_halves, rotate_interleaved
 from spoutnik.native import training
 
-# Up to this length plain products beat the fused kernel on a CPU, whose backward pass is made for long rows: 7 times at 50
-# to 100 tokens (docs/results.md).
+# Up to this length plain products beat the CPU's fused kernel: 7 times at 50 to 100 tokens (docs/results.md).
 SHORT = 192
 NATIVE_LONGEST = 1024  # the native backward pass holds a document's whole score matrix: up to here it fits the cache
 
 
-def rotary_attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, packing: Packing,
+def rotary_attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, sequences: PackedSequences,
                      scale: float, interleaved: bool) -> Tensor:
     """q (T, H, d) and k_rope (T, G or 1, rope), neither rotated yet; k_nope (T, G, nope), None where everything is rotated;
     v (T, G, e); rotary (T, 2, rope/2) for the tokens' positions. Returns (T, H, e)."""
     if training.serves(q) and all(t is None or t.shape[-1] % 2 == 0 for t in (k_nope, k_rope, v)) \
-            and max(packing.lengths) <= NATIVE_LONGEST:
-        return training.packed_attention(q, k_nope, k_rope, v, rotary, packing.sizes, scale, interleaved)
-    return packed_attention(*rotated(q, k_nope, k_rope, v, rotary, interleaved), packing, scale)
+            and max(sequences.lengths) <= NATIVE_LONGEST:
+        return training.packed_attention(q, k_nope, k_rope, v, rotary, sequences.sizes, scale, interleaved)
+    return packed_attention(*rotated(q, k_nope, k_rope, v, rotary, interleaved), sequences, scale)
 
 
-def rotary_attention_plain(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, packing: Packing,
-                           scale: float, interleaved: bool) -> Tensor:
+def rotary_attention_plain(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor,
+                           sequences: PackedSequences, scale: float, interleaved: bool) -> Tensor:
     """The plain twin of `rotary_attention`."""
-    return packed_attention_plain(*rotated(q, k_nope, k_rope, v, rotary, interleaved), packing, scale)
+    return packed_attention_plain(*rotated(q, k_nope, k_rope, v, rotary, interleaved), sequences, scale)
 
 
 def rotated(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor,
@@ -103,11 +102,11 @@ class _ShortAttention(torch.autograd.Function):
         return *(g.view(rows, heads, length, -1) for g in grads), None
 
 
-def packed_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float) -> Tensor:
+def packed_attention(q: Tensor, k: Tensor, v: Tensor, sequences: PackedSequences, scale: float) -> Tensor:
     """Causal attention inside each document. q (T, H, d), k (T, G, d), v (T, G, e), G dividing H; returns (T, H, e)."""
     tokens, heads, width = q.shape
     groups, value_width = v.shape[1:]
-    rectangles = packing.rectangles
+    rectangles = sequences.rectangles
     stream = torch.cat([q.flatten(1), k.flatten(1), v.flatten(1)], dim=1)
     cells = _ToCells.apply(stream, rectangles.gather, rectangles.scatter)
     outputs = []
@@ -123,10 +122,10 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: f
     return _ToStream.apply(torch.cat(outputs), rectangles.scatter).view(tokens, heads, value_width)
 
 
-def packed_attention_plain(q: Tensor, k: Tensor, v: Tensor, packing: Packing, scale: float) -> Tensor:
+def packed_attention_plain(q: Tensor, k: Tensor, v: Tensor, sequences: PackedSequences, scale: float) -> Tensor:
     """The plain twin of `packed_attention`: one (T, T) mask over the whole stream."""
     k, v = (t.repeat_interleave(q.shape[1] // t.shape[1], dim=1) for t in (k, v))
     scores = torch.einsum("qhd,khd->hqk", q, k) * scale
     index = torch.arange(q.shape[0], device=q.device)
-    visible = (packing.document_ids[:, None] == packing.document_ids) & (index[:, None] >= index)
+    visible = (sequences.document_ids[:, None] == sequences.document_ids) & (index[:, None] >= index)
     return torch.einsum("hqk,khe->qhe", scores.masked_fill(~visible, float("-inf")).softmax(-1), v)

@@ -1,4 +1,4 @@
-"""What decoding remembers: one vector per token and layer, the same shape for MLA (latent) and GQA (keys, values)."""
+"""The cache of plain decoding: one vector per token and layer, for MLA (latent, rotary key) and GQA (keys, values) alike."""
 
 from dataclasses import dataclass
 
@@ -16,11 +16,9 @@ class Cache:
     lengths: Tensor
 
     @staticmethod
-    def empty(config: ModelConfig, rows: int, capacity: int, dtype: torch.dtype, device: torch.device | str = "cpu",
-              mtp: bool = False) -> "Cache":
-        """With `mtp`, one layer more for the MTP module, which sees as many tokens as the others."""
+    def empty(config: ModelConfig, rows: int, capacity: int, dtype: torch.dtype, device: torch.device | str = "cpu") -> "Cache":
         shape = (rows, capacity, config.cache_width)
-        return Cache([torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers + mtp)],
+        return Cache([torch.zeros(shape, dtype=dtype, device=device) for _ in range(config.num_hidden_layers)],
                      torch.zeros(rows, dtype=torch.long, device=device))
 
     @property
@@ -28,8 +26,7 @@ class Cache:
         return self.lengths.shape[0]
 
     def append(self, layer: int, entries: Tensor) -> None:
-        """Stores the entries (rows * new, cache_width) of each row's `new` next tokens; `advance` counts them after the last
-        layer."""
+        """Stores the entries (rows * new, cache_width) of each row's next tokens; `advance` counts them, after all layers."""
         store = self.layers[layer]
         new = self.positions(entries.shape[0] // self.rows)
         store[torch.arange(self.rows, device=store.device)[:, None], new] = entries.view(*new.shape, -1)
@@ -47,7 +44,3 @@ class Cache:
     def advance(self, new: int | Tensor = 1) -> None:
         """Counts the stored tokens; those beyond `new` (one number, or one per row) will be written over."""
         self.lengths += new
-
-    def select(self, rows: Tensor) -> "Cache":
-        """A cache of the given rows (repeats allowed: that is how a group shares one prompt's prefill)."""
-        return Cache([store.index_select(0, rows) for store in self.layers], self.lengths.index_select(0, rows))

@@ -1,5 +1,5 @@
-"""A checkpoint in Hugging Face layout, from its headers alone: what it is, which tensor lies where, and everything that can
-be wrong with it, said before any weight is read. No torch in here."""
+"""A checkpoint in Hugging Face layout, from its headers alone: what it is, which tensor lies where, and whatever is wrong
+with it, before any weight is read. Does not import torch."""
 
 import contextlib
 import gc
@@ -16,11 +16,11 @@ from typing import NamedTuple
 from spoutnik.errors import RunError
 from spoutnik.files import read_json
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.layout import SCALE, is_quantised, mtp_prefix, published_shapes
+from spoutnik.model.layout import SCALE, is_quantized, mtp_prefix, published_shapes
 
 ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
               "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
-WEIGHTS = ("F32", "BF16", "F16", "F64")  # what a weight that is not quantised may be stored in
+WEIGHTS = ("F32", "BF16", "F16", "F64")  # what a weight that is not quantized may be stored in
 _FP8 = ("F8_E4M3",)
 _LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
@@ -154,14 +154,14 @@ def _locate(folder: Path) -> dict[str, Stored]:
         path = folder / file
         if not path.exists():
             raise RunError(f"{path}: listed in the index but not found. Fetch the missing file.")
-        found = read_header(path)[0]
-        if names - found.keys():
-            raise RunError(f"{path}: the index says that {min(names - found.keys())} is in it, but it is not. Fetch both "
+        present = read_header(path)[0]
+        if names - present.keys():
+            raise RunError(f"{path}: the index says that {min(names - present.keys())} is in it, but it is not. Fetch both "
                            "files again.")
-        if found.keys() - names:
-            raise RunError(f"{index}: does not say that {min(found.keys() - names)} is in {file}, but it is. Fetch both "
+        if present.keys() - names:
+            raise RunError(f"{index}: does not say that {min(present.keys() - names)} is in {file}, but it is. Fetch both "
                            "files again.")
-        tensors |= found
+        tensors |= present
     return tensors
 
 
@@ -201,9 +201,9 @@ def _matched(folder: Path, config: ModelConfig, tensors: dict[str, Stored]) -> d
         if stored.shape != shape:
             raise RunError(f"{stored.file}: {name} has shape {list(stored.shape)}, but config.json asks for {list(shape)}. "
                            f"{_MISFIT}")
-        wanted = _FP8 if fp8 and is_quantised(name) else WEIGHTS
-        if stored.dtype not in wanted:
-            raise RunError(f"{stored.file}: {name} is stored as {stored.dtype}, where {' or '.join(wanted)} was expected. "
+        allowed = _FP8 if fp8 and is_quantized(name) else WEIGHTS
+        if stored.dtype not in allowed:
+            raise RunError(f"{stored.file}: {name} is stored as {stored.dtype}, where {' or '.join(allowed)} was expected. "
                            f"{_MISFIT}")
     for name in sorted(tensors.keys() - expected.keys()):
         if not _may_be_extra(name, config):

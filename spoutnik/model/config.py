@@ -1,5 +1,4 @@
-"""The configuration of a model: the keys of the published `config.json` files, checked strictly. No torch in here: `inspect`
-answers without loading it."""
+"""The configuration of a model: the keys of published `config.json` files, checked strictly. Does not import torch."""
 
 import json
 from pathlib import Path
@@ -190,12 +189,12 @@ class ModelConfig(_Strict):
                             "with a checkpoint is never run, so other architectures have no meaning here.")
         values = DEFAULTS.get(kind, {}) | {key: value for key, value in values.items() if key not in IGNORED_KEYS}
         for key, value in ONLY.items():
-            given = values.pop(key, value)
-            if given != value:
-                raise UserError(f"{source}: {key} = {given!r}: only {value!r} is supported. This model cannot be read.")
+            actual = values.pop(key, value)
+            if actual != value:
+                raise UserError(f"{source}: {key} = {actual!r}: only {value!r} is supported. This model cannot be read.")
         _read_rope(values)
         if kind.startswith("deepseek"):
-            values.pop("head_dim", None)  # transformers writes the rotary width there (trap 18)
+            values.pop("head_dim", None)  # transformers writes the rotary width there
         if values.get("num_key_value_heads") is None and "num_attention_heads" in values:
             values["num_key_value_heads"] = values["num_attention_heads"]
         if values.get("head_dim") and values.get("hidden_size") == values["head_dim"] * values.get("num_attention_heads", 0):
@@ -203,7 +202,7 @@ class ModelConfig(_Strict):
         for key in ("n_group", "topk_group", "n_shared_experts", "n_routed_experts"):  # null in published files: none
             if key in values and values[key] is None:
                 del values[key]
-        _refuse_other_quantisation(values.get("quantization_config"), source)
+        _refuse_other_quantization(values.get("quantization_config"), source)
         try:
             return cls(**values)
         except ValidationError as error:
@@ -296,14 +295,14 @@ def _read_rope(values: dict) -> None:
         values["rope_scaling"] = None if kind == "default" else scaling | {"type": kind}
 
 
-def _refuse_other_quantisation(quantisation: object, source: str) -> None:
-    if isinstance(quantisation, dict) and quantisation.get("quant_method") != "fp8":
-        raise UserError(f"{source}: quantization_config.quant_method = {quantisation.get('quant_method')!r}: only fp8 in "
+def _refuse_other_quantization(quantization: object, source: str) -> None:
+    if isinstance(quantization, dict) and quantization.get("quant_method") != "fp8":
+        raise UserError(f"{source}: quantization_config.quant_method = {quantization.get('quant_method')!r}: only fp8 in "
                         "blocks (as DeepSeek-V3 publishes) is read. Give the checkpoint it was made from.")
 
 
 def first_error(error: ValidationError) -> str:
-    """One sentence from pydantic's report: the key, what was given, and what is wrong with it."""
+    """One sentence from pydantic's report: the key, its value, and what is wrong with it."""
     first = error.errors()[0]
     tags = ("yarn", "llama3", "linear")  # of the discriminated union: no keys
     key = ".".join(str(part) for part in first["loc"] if part not in tags) or "the settings"
@@ -312,5 +311,5 @@ def first_error(error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"the key '{key}' is missing. Add it."
     message = first["msg"].removeprefix("Value error, ")
-    given = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
-    return f"{key}{given}: {message[0].lower() + message[1:]}. Correct this value."
+    value = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
+    return f"{key}{value}: {message[0].lower() + message[1:]}. Correct this value."

@@ -1,24 +1,25 @@
-"""An inspection in words."""
+"""An inspection as labels and texts."""
 
 from spoutnik.model.accounting import Accounting
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.inspect import MARKERS, Inspection
+from spoutnik.units import size
 
 
-def describe(found: Inspection) -> list[tuple[str, str]]:
+def describe(inspection: Inspection) -> list[tuple[str, str]]:
     """Labels and texts, in the order to print them."""
-    config, counts = found.config, found.counts
-    facts = found.as_json()
+    config, counts = inspection.config, inspection.counts
+    facts = inspection.as_json()
     parameters = f"{_billions(counts.total_parameters)} ({counts.total_parameters:,})"
     if config.has_experts:
         parameters += f", {_billions(counts.active_parameters)} at work for a token"
-    where = {True: ", in the files", False: ", not in the files", None: ""}[found.mtp_in_files]
+    where = {True: ", in the files", False: ", not in the files", None: ""}[inspection.mtp_in_files]
     mtp = f"{_billions(counts.mtp_parameters)} more predict two tokens ahead (MTP){where}" if counts.mtp_parameters else ""
     layers = f"{config.num_hidden_layers} ({facts['dense_layers']} dense, {facts['moe_layers']} of experts)" \
         if config.has_experts else str(config.num_hidden_layers)
     context = config.max_position_embeddings
     lines = {
-        found.kind: found.source,
+        inspection.kind: inspection.source,
         "architecture": f"{facts['architecture']} ({config.model_type})",
         "parameters": parameters,
         "prediction": mtp,
@@ -30,11 +31,11 @@ def describe(found: Inspection) -> list[tuple[str, str]]:
         "cache": _cache(counts, context),
         "arithmetic": f"{_short(counts.flops_per_token)}FLOP a token, and "
                       f"{_short(counts.attention_flops_per_position)}FLOP for each token before it",
-        "memory": ", ".join(f"{_short(size)}B in {name}" for name, size in found.memory.items()) + " (weights alone)",
-        "files": _files(found),
-        "chat": _chat(found),
-        "sampling": ", ".join(f"{name} {value}" for name, value in found.generation.items()),
-        "licence": found.licence or "not stated",
+        "memory": ", ".join(f"{size(number)} in {name}" for name, number in inspection.memory.items()) + " (weights alone)",
+        "files": _files(inspection),
+        "chat": _chat(inspection),
+        "sampling": ", ".join(f"{name} {value}" for name, value in inspection.generation.items()),
+        "licence": inspection.licence or "not stated",
     }
     return [(label, text) for label, text in lines.items() if text]
 
@@ -65,24 +66,25 @@ def _scaling(config: ModelConfig) -> str:
 
 
 def _cache(counts: Accounting, context: int) -> str:
-    size, expanded = counts.cache_bytes_per_token, counts.expanded_cache_bytes_per_token
-    against = f" ({expanded / size:.1f} times less than keys and values, {expanded:,})" if expanded != size else ""
-    return f"{size:,} bytes a token{against}, {_short(size * context)}B at full context"
+    latent, expanded = counts.cache_bytes_per_token, counts.expanded_cache_bytes_per_token
+    against = f" ({expanded / latent:.1f} times less than keys and values, {expanded:,})" if expanded != latent else ""
+    return f"{latent:,} bytes a token{against}, {size(latent * context)} at full context"
 
 
-def _files(found: Inspection) -> str:
-    if found.kind == "configuration":
-        return f"no weights in this folder; {found.tensors:,} tensors would be expected"
-    where = f"in {found.files:,} file{'s' * (found.files > 1)}" if found.files else "as published"
-    types = ", ".join(f"{kind} {_short(size)}B" for kind, size in sorted(found.stored.items(), key=lambda item: -item[1]))
-    return f"{found.tensors:,} tensors {where}, {_short(sum(found.stored.values()))}B: {types}"
+def _files(inspection: Inspection) -> str:
+    if inspection.kind == "configuration":
+        return f"no weights in this folder; {inspection.tensors:,} tensors would be expected"
+    where = f"in {inspection.files:,} file{'s' * (inspection.files > 1)}" if inspection.files else "as published"
+    stored = sorted(inspection.stored.items(), key=lambda item: -item[1])
+    types = ", ".join(f"{kind} {size(number)}" for kind, number in stored)
+    return f"{inspection.tensors:,} tensors {where}, {size(sum(inspection.stored.values()))}: {types}"
 
 
-def _chat(found: Inspection) -> str:
-    if found.chat_format is None:
-        return "no template stated" if found.kind == "preset" else "no template"
-    marker = f" ({MARKERS[found.chat_format]})" if found.chat_format in MARKERS else ""
-    return f"{found.chat_format}{marker}, " + ("opens a thought" if found.opens_thought else "opens no thought")
+def _chat(inspection: Inspection) -> str:
+    if inspection.chat_format is None:
+        return "no template stated" if inspection.kind == "preset" else "no template"
+    marker = f" ({MARKERS[inspection.chat_format]})" if inspection.chat_format in MARKERS else ""
+    return f"{inspection.chat_format}{marker}, " + ("opens a thought" if inspection.opens_thought else "opens no thought")
 
 
 def _short(number: float) -> str:

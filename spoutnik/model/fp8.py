@@ -14,11 +14,11 @@ from spoutnik.model.layout import BLOCK
 LARGEST = 448.0  # of e4m3
 
 
-def dequantise(weight: Tensor, scale_inv: Tensor, out: Tensor) -> Tensor:
+def dequantize(weight: Tensor, scale_inv: Tensor, out: Tensor) -> Tensor:
     """weight (O, I) float8_e4m3fn times its blocks' multipliers (ceil(O/128), ceil(I/128)), into `out` (O, I).
 
-    The multiplier is called `scale_inv` and is multiplied (trap 16); the last blocks may be ragged. Goes by rows of blocks,
-    so that no float32 copy of the whole is made.
+    `scale_inv` is multiplied, despite its name (docs/deepseek-pitfalls.md#scale_inv-is-multiplied); the last blocks may be
+    smaller. Goes by rows of blocks: the whole never exists in float32.
     """
     columns = scale_inv.repeat_interleave(BLOCK, dim=1)[:, :weight.shape[1]]
     for rows, scales, into in zip(weight.split(BLOCK), columns, out.split(BLOCK)):
@@ -26,18 +26,18 @@ def dequantise(weight: Tensor, scale_inv: Tensor, out: Tensor) -> Tensor:
     return out
 
 
-def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
     """The inverse: weight (O, I) to e4m3 numbers and multipliers, the largest of each block at the type's largest."""
     outputs, inputs = weight.shape
     padded = F.pad(weight.float(), (0, -inputs % BLOCK, 0, -outputs % BLOCK))
     blocks = padded.unflatten(1, (-1, BLOCK)).unflatten(0, (-1, BLOCK))  # (rows of blocks, 128, columns of blocks, 128)
     scale_inv = (blocks.abs().amax((1, 3)) / LARGEST).clamp(min=1e-12)
-    quantised = (blocks / scale_inv[:, None, :, None]).to(torch.float8_e4m3fn)
-    return quantised.flatten(2).flatten(0, 1)[:outputs, :inputs].contiguous(), scale_inv
+    quantized = (blocks / scale_inv[:, None, :, None]).to(torch.float8_e4m3fn)
+    return quantized.flatten(2).flatten(0, 1)[:outputs, :inputs].contiguous(), scale_inv
 
 
-class _Dequantised(nn.Module):
-    """The parametrisation of a kept weight: whoever reads `weight` gets it in the compute type."""
+class _Dequantized(nn.Module):
+    """The parametrization of a weight held in 8 bits: reading `weight` gives it in the compute type."""
 
     def __init__(self, scale_inv: Tensor, dtype: torch.dtype):
         super().__init__()
@@ -45,17 +45,17 @@ class _Dequantised(nn.Module):
         self.dtype = dtype
 
     def forward(self, weight: Tensor) -> Tensor:
-        return dequantise(weight, self.scale_inv, torch.empty(weight.shape, dtype=self.dtype, device=weight.device))
+        return dequantize(weight, self.scale_inv, torch.empty(weight.shape, dtype=self.dtype, device=weight.device))
 
 
 def keep(module: nn.Module, weight: Tensor, scale_inv: Tensor, dtype: torch.dtype) -> None:
-    """Makes a linear map hold its weight in 8 bits: half of bfloat16's memory, a dequantisation at each use, no training."""
+    """Makes a linear map hold its weight in 8 bits: half of bfloat16's memory, a dequantization at each use, no training."""
     module.weight = nn.Parameter(weight, requires_grad=False)
-    parametrize.register_parametrization(module, "weight", _Dequantised(scale_inv, dtype), unsafe=True)
+    parametrize.register_parametrization(module, "weight", _Dequantized(scale_inv, dtype), unsafe=True)
 
 
 class FP8Experts(nn.Module):
-    """The routed experts of one layer in 8 bits, as the file holds them. Only chosen experts are dequantised."""
+    """The routed experts of one layer in 8 bits, as the file holds them. Only chosen experts are dequantized."""
 
     def __init__(self, weights: dict[str, list[Tensor]], scales: dict[str, list[Tensor]]):
         """weights: gate_proj, up_proj (I, D) and down_proj (D, I) of each expert, and their multipliers."""
@@ -78,4 +78,4 @@ class FP8Experts(nn.Module):
     def _weight(self, name: str, expert: int, dtype: torch.dtype) -> Tensor:
         weight = getattr(self, name)[expert]
         scale_inv = getattr(self, name + "_scale_inv")[expert]
-        return dequantise(weight, scale_inv, torch.empty(weight.shape, dtype=dtype, device=weight.device))
+        return dequantize(weight, scale_inv, torch.empty(weight.shape, dtype=dtype, device=weight.device))

@@ -9,7 +9,7 @@ from spoutnik.model.attention import rotary_attention
 from spoutnik.model.cache import Cache
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.layers import Linear, RMSNorm
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.model.rope import rotate_halves, softmax_scale
 
 
@@ -33,12 +33,12 @@ class GQA(nn.Module):
         k, v = (proj(x).unflatten(-1, (self.groups, -1)) for proj in (self.k_proj, self.v_proj))
         return (self.q_norm(q), self.k_norm(k), v) if self.normed else (q, k, v)
 
-    def forward(self, x: Tensor, rotary: Tensor, packing: Packing, entries: list[Tensor] | None = None) -> Tensor:
-        """x (t, hidden) to (t, hidden). The cache entries (t, cache_width) are appended to `entries` where one is given."""
+    def forward(self, x: Tensor, rotary: Tensor, sequences: PackedSequences, entries: list[Tensor] | None = None) -> Tensor:
+        """x (t, hidden) to (t, hidden). Appends the cache entries (t, cache_width) to `entries`."""
         q, k, v = self._qkv(x)
         if entries is not None:
             entries.append(torch.cat([rotate_halves(k, rotary).flatten(1), v.flatten(1)], dim=-1))
-        out = rotary_attention(q, None, k, v, rotary, packing, self.scale, interleaved=False)
+        out = rotary_attention(q, None, k, v, rotary, sequences, self.scale, interleaved=False)
         return self.o_proj(out.flatten(1))
 
     def decode(self, x: Tensor, rotary: Tensor, cache: Cache, layer: int) -> Tensor:

@@ -1,5 +1,5 @@
-"""What a model is and what it costs, from its configuration and the headers of its files. No torch in here: an answer about
-671 billion parameters takes less than a second."""
+"""What a model is and what it costs, from its configuration and the headers of its files. Does not import torch: an answer
+about 671 billion parameters takes less than a second."""
 
 import re
 from collections import Counter
@@ -25,7 +25,7 @@ _OPENS_THOUGHT = re.compile(r"""<think>(\\*n|\n)?['"]\s*-?\}\}""")
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `inspect` says.
+    """The facts that `inspect` prints.
 
     kind: "checkpoint" (weights are there and fit), "configuration" (a folder without them) or "preset". source: the folder,
     or where a preset's values are published. counts: of the whole model, its MTP module apart. mtp_in_files: None where
@@ -49,7 +49,7 @@ class Inspection:
 
     @property
     def memory(self) -> dict[str, int]:
-        """Bytes that the main model's weights alone take; quantisation's multipliers add 1 to 6 %."""
+        """Bytes that the main model's weights alone take; quantization's multipliers add 1 to 6 %."""
         return {name: int(self.counts.total_parameters * size) for name, size in _BYTES.items()}
 
     def as_json(self) -> dict:
@@ -151,7 +151,7 @@ def _licence(folder: Path) -> str | None:
     card = re.match(r"---\n(.*?)\n---", _text(folder / "README.md"), re.DOTALL)
     stated = card and re.search(r"^license: *(\S.*?) *$", card[1], re.MULTILINE)
     if stated:
-        name = re.search(r"^license_name: *(\S.*?) *$", card[1], re.MULTILINE)  # said where `license` is "other"
+        name = re.search(r"^license_name: *(\S.*?) *$", card[1], re.MULTILINE)  # where `license` is "other"
         return (name or stated)[1].strip("'\"")
     for path in sorted(folder.glob("LICENSE*")):
         lines = [line.strip() for line in _text(path).splitlines() if line.strip()]

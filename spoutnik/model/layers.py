@@ -8,7 +8,7 @@ from spoutnik.native import training
 
 
 class Linear(nn.Linear):
-    """A linear map that computes in the type of its input: weights stay float32 for the optimiser, activations choose.
+    """A linear map that computes in the type of its input: weights stay float32 for the optimizer, activations choose.
 
     Explicit on purpose: autocast would do the same, where nobody can see it.
     """

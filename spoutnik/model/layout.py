@@ -1,5 +1,5 @@
 """The tensors of a published checkpoint, name by name, from its configuration alone: what reading checks a file against,
-what `inspect` counts, and in which order exports write. No torch in here."""
+what `inspect` counts, and in which order exports write. Does not import torch."""
 
 from collections.abc import Iterator
 
@@ -7,7 +7,7 @@ from spoutnik.model.config import ModelConfig
 
 Shape = tuple[int, ...]
 BLOCK = 128  # side of an FP8 block
-SCALE = "_scale_inv"  # what the name of a quantised weight's multipliers ends in
+SCALE = "_scale_inv"  # what the name of a quantized weight's multipliers ends in
 
 
 def published_shapes(config: ModelConfig) -> dict[str, Shape]:
@@ -16,21 +16,21 @@ def published_shapes(config: ModelConfig) -> dict[str, Shape]:
     if config.quantization_config is None:
         return shapes
     return shapes | {name + SCALE: tuple(-(-side // BLOCK) for side in shape) for name, shape in shapes.items()
-                     if is_quantised(name)}
+                     if is_quantized(name)}
 
 
-def is_quantised(name: str) -> bool:
+def is_quantized(name: str) -> bool:
     """Whether an FP8 checkpoint stores this tensor in 8 bits: the projections of attention and feed-forward, and nothing
-    else (trap 16: not the router, the embedding, the head, the norms, eh_proj)."""
+    else (not the router, the embedding, the head, the norms, eh_proj)."""
     return name.endswith(("_proj.weight", "_proj_with_mqa.weight")) and not name.endswith("eh_proj.weight")
 
 
 def published_type(name: str, config: ModelConfig) -> str:
     """What published checkpoints store a tensor in, as safetensors names it: float32 for the routers' correction biases
-    (trap 6) and the multipliers, e4m3 for what an FP8 checkpoint quantises, bfloat16 for the rest."""
+    and the multipliers, e4m3 for what an FP8 checkpoint quantizes, bfloat16 for the rest."""
     if name.endswith((SCALE, "e_score_correction_bias")):
         return "F32"
-    return "F8_E4M3" if config.quantization_config is not None and is_quantised(name) else "BF16"
+    return "F8_E4M3" if config.quantization_config is not None and is_quantized(name) else "BF16"
 
 
 def mtp_prefix(config: ModelConfig) -> str:

@@ -12,7 +12,7 @@ from spoutnik.model.attention import rotary_attention
 from spoutnik.model.cache import Cache
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.layers import Linear, RMSNorm
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.model.rope import rotate_interleaved, softmax_scale
 
 
@@ -26,7 +26,7 @@ class MLA(nn.Module):
             self.q_proj = Linear(hidden, heads * config.qk_head_dim, bias=False)
         else:
             self.q_a_proj = Linear(hidden, config.q_lora_rank, bias=config.attention_bias)
-            self.q_a_layernorm = RMSNorm(config.q_lora_rank, 1e-6)  # always 1e-6, whatever rms_norm_eps (trap 10)
+            self.q_a_layernorm = RMSNorm(config.q_lora_rank, 1e-6)  # as published, whatever rms_norm_eps
             self.q_b_proj = Linear(config.q_lora_rank, heads * config.qk_head_dim, bias=False)
         self.kv_a_proj_with_mqa = Linear(hidden, config.kv_lora_rank + config.qk_rope_head_dim,
                                          bias=config.attention_bias)
@@ -49,16 +49,15 @@ class MLA(nn.Module):
         """What the cache keeps of a token: (t, c + r)."""
         return torch.cat([c, rotate_interleaved(k_pe, rotary)], dim=-1)
 
-    def forward(self, x: Tensor, rotary: Tensor, packing: Packing, entries: list[Tensor] | None = None) -> Tensor:
-        """The expanded form, for training and prefill: x (t, hidden) to (t, hidden). The cache entries (t, cache_width) are
-        appended to `entries` where one is given."""
+    def forward(self, x: Tensor, rotary: Tensor, sequences: PackedSequences, entries: list[Tensor] | None = None) -> Tensor:
+        """The expanded form, for training and prefill: x (t, hidden) to (t, hidden). Appends the cache entries to `entries`."""
         config = self.config
         c, k_pe = self._latent(x)
         if entries is not None:
             entries.append(self._entry(c, k_pe, rotary))
         kv = self.kv_b_proj(c).unflatten(-1, (config.num_attention_heads, -1))
         k_nope, v = kv.split([config.qk_nope_head_dim, config.v_head_dim], dim=-1)
-        out = rotary_attention(self._queries(x), k_nope, k_pe[:, None], v, rotary, packing, self.scale, interleaved=True)
+        out = rotary_attention(self._queries(x), k_nope, k_pe[:, None], v, rotary, sequences, self.scale, interleaved=True)
         return self.o_proj(out.flatten(1))
 
     def decode(self, x: Tensor, rotary: Tensor, cache: Cache, layer: int) -> Tensor:

@@ -12,16 +12,14 @@ from torch import Tensor, nn
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.grouped import grouped_linear, row_multiple
 from spoutnik.model.layers import SwiGLU, swiglu
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.native import library, training
 
 
 @dataclass
 class RouterTrace:
-    """What one forward pass tells about its routing, layer by layer: filled by the routers, read by the trainer.
-
-    An object handed down the forward pass rather than state of the modules, because two threads may share them.
-    """
+    """The routing of one forward pass, layer by layer: written by the routers, read by the trainer. It is an argument of the
+    forward pass and not state of the modules, because threads share those."""
 
     want_balance_loss: bool = False
     loads: dict[str, Tensor] = field(default_factory=dict)  # router name -> (E,) tokens sent to each expert
@@ -35,27 +33,27 @@ class Router(nn.Module):
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
         self.biased = config.topk_method == "noaux_tc"
         if self.biased:
-            # A buffer, moved by its own rule and not by the gradient; float32 whatever the weights' type (trap 6).
+            # A buffer: the gradient does not move it. float32 always: bfloat16 would round its small steps away.
             self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
 
-    def forward(self, x: Tensor, packing: Packing | None, trace: RouterTrace | None) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, sequences: PackedSequences | None, trace: RouterTrace | None) -> tuple[Tensor, Tensor]:
         """x (T, D) to the chosen experts (T, K) and their weights (T, K), float32."""
-        logits = F.linear(x.float(), self.weight.float())  # float32: near-ties route alike (trap 7)
+        logits = F.linear(x.float(), self.weight.float())  # float32, so that near-ties route alike
         scores = logits.sigmoid() if self.config.scoring_func == "sigmoid" else logits.softmax(-1)
         if training.serves(scores):
             experts, weights = self._choose(scores.detach())
         else:
             experts, weights = self.select(scores.detach()), None
         if weights is None or scores.requires_grad:
-            weights = scores.gather(1, experts)  # the bias chooses but never weighs (trap 5)
+            weights = scores.gather(1, experts)  # without the bias, which chooses but never weighs
             if self.config.norm_topk_prob:
                 weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)
             weights = weights * self.config.routed_scaling_factor
         if trace is not None:
-            real = experts.shape[0] - packing.filler
+            real = experts.shape[0] - sequences.padding
             trace.loads[self.name] = torch.bincount(experts[:real].flatten(), minlength=self.config.n_routed_experts)
             if trace.want_balance_loss:
-                trace.balance_losses.append(sequence_balance_loss(scores, experts, packing))
+                trace.balance_losses.append(sequence_balance_loss(scores, experts, sequences))
         return experts, weights
 
     def _choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,12 +72,12 @@ class Router(nn.Module):
             scores = scores + self.e_score_correction_bias
         if config.n_group > 1 and config.topk_method != "greedy":
             groups = scores.unflatten(-1, (config.n_group, -1))
-            # A group is as good as its two best experts in V3, as its best one in V2 (trap 8).
-            worth = groups.topk(2, dim=-1).values.sum(-1) if self.biased else groups.amax(-1)
-            best = worth.topk(config.topk_group, dim=-1, sorted=False).indices
-            kept = torch.zeros_like(worth, dtype=torch.bool).scatter_(1, best, True)
-            # -inf, not 0: a negative bias would let an expert of a masked group win (trap 4).
-            scores = groups.masked_fill(~kept[..., None], float("-inf")).flatten(-2)
+            # A group is as good as its two best experts in V3, as its best one in V2.
+            group_scores = groups.topk(2, dim=-1).values.sum(-1) if self.biased else groups.amax(-1)
+            best = group_scores.topk(config.topk_group, dim=-1, sorted=False).indices
+            eligible = torch.zeros_like(group_scores, dtype=torch.bool).scatter_(1, best, True)
+            # -inf, not 0: an eligible expert with a negative bias may be below 0.
+            scores = groups.masked_fill(~eligible[..., None], float("-inf")).flatten(-2)
         return scores.topk(config.num_experts_per_tok, dim=-1, sorted=False).indices
 
     @torch.no_grad()
@@ -89,15 +87,15 @@ class Router(nn.Module):
         self.e_score_correction_bias += gamma * torch.sign(load.mean() - load)
 
 
-def sequence_balance_loss(scores: Tensor, experts: Tensor, packing: Packing) -> Tensor:
+def sequence_balance_loss(scores: Tensor, experts: Tensor, sequences: PackedSequences) -> Tensor:
     """V3 eq. 17-20, averaged over documents: sum_i f_i P_i, equal to 1 at perfect balance (alpha is the caller's).
 
     scores (T, E) sigmoid affinities with gradient; experts (T, K).
     """
-    documents, real = len(packing.lengths), scores.shape[0] - packing.filler
-    scores, experts, ids = scores[:real], experts[:real], packing.document_ids[:real]
+    documents, real = len(sequences.lengths), scores.shape[0] - sequences.padding
+    scores, experts, ids = scores[:real], experts[:real], sequences.document_ids[:real]
     n_experts = scores.shape[1]
-    length = torch.tensor(packing.lengths, device=scores.device, dtype=scores.dtype)[:, None]
+    length = torch.tensor(sequences.lengths, device=scores.device, dtype=scores.dtype)[:, None]
     chosen = torch.zeros_like(scores).scatter_(1, experts, 1.0)
     f = scores.new_zeros(documents, n_experts).index_add_(0, ids, chosen) * (n_experts / experts.shape[1]) / length
     normalised = scores / scores.sum(-1, keepdim=True)
@@ -136,8 +134,8 @@ class Experts(nn.Module):
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows sorted by expert. counts (E,) rows of each block, rounded up to what the products like; tokens (N,) the token in
-    each row, any one where the row is filler; slots (T * K,) the row of each choice."""
+    """Rows sorted by expert. counts (E,) rows of each block, rounded up (`row_multiple`); tokens (N,) the token in each row,
+    any one where the row is padding; slots (T * K,) the row of each choice."""
 
     counts: Tensor
     tokens: Tensor
@@ -157,7 +155,7 @@ class Layout:
         sizes = torch.bincount(chosen, minlength=n_experts)
         counts = -(-sizes // multiple) * multiple
         order = chosen.argsort(stable=True)
-        shift = (counts.cumsum(0) - counts) - (sizes.cumsum(0) - sizes)  # how far filler pushes each block
+        shift = (counts.cumsum(0) - counts) - (sizes.cumsum(0) - sizes)  # how far padding pushes each block
         rows = torch.arange(len(chosen), device=chosen.device) + shift[chosen[order]]
         slots = torch.empty_like(order).index_copy_(0, order, rows)
         tokens = order.new_zeros(int(counts.sum())).index_copy_(0, rows, order // experts.shape[1])
@@ -165,8 +163,7 @@ class Layout:
 
 
 class _Dispatch(torch.autograd.Function):
-    """x (T, D) to its rows (N, D). The gradient sums a token's K rows by un-sorting and reducing, which is much faster
-    than an indexed addition."""
+    """x (T, D) to its rows (N, D). The gradient un-sorts a token's K rows and sums them: much faster than index_add."""
 
     @staticmethod
     def forward(ctx, x: Tensor, layout: Layout) -> Tensor:
@@ -207,7 +204,7 @@ class _Combine(torch.autograd.Function):
 
 
 class DeepSeekMoE(nn.Module):
-    """Routed experts plus shared ones, which every token passes (as ONE wide SwiGLU, trap 14)."""
+    """Routed experts plus shared ones, which every token passes: one wide SwiGLU in the published weights."""
 
     def __init__(self, config: ModelConfig, name: str):
         super().__init__()
@@ -216,7 +213,7 @@ class DeepSeekMoE(nn.Module):
         self.shared_experts = (SwiGLU(config.hidden_size, config.n_shared_experts * config.moe_intermediate_size)
                                if config.n_shared_experts else None)
 
-    def forward(self, x: Tensor, packing: Packing | None = None, trace: RouterTrace | None = None) -> Tensor:
+    def forward(self, x: Tensor, sequences: PackedSequences | None = None, trace: RouterTrace | None = None) -> Tensor:
         """x (T, D) to (T, D)."""
-        out = self.experts(x, *self.gate(x, packing, trace))
+        out = self.experts(x, *self.gate(x, sequences, trace))
         return out if self.shared_experts is None else out + self.shared_experts(x)

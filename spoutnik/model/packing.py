@@ -1,4 +1,4 @@
-"""Documents of mixed length side by side in one flat stream of tokens, without padding.
+"""Sequence packing: documents of mixed length side by side in one flat stream of tokens.
 
 Every layer but attention works on the flat (T, ...) stream. Attention must not cross documents: it goes through them one by
 one (the native kernel), or gathers them into a few rectangles of similar length (attention.py).
@@ -32,16 +32,16 @@ class Rectangles:
 
 
 @dataclass(frozen=True)
-class Packing:
+class PackedSequences:
     """Where the documents lie in a flat stream of T tokens.
 
-    lengths: tokens of each document, in stream order. filler: tokens at the end that fill the stream up to a multiple of
-        128; they are a last document of their own, whose number is len(lengths), and count in no statistic.
+    lengths: tokens of each document, in stream order. padding: tokens at the end, up to a multiple of 128; they are a last
+        document of their own, whose number is len(lengths), and count in no statistic.
     position_ids (T,): position of each token in its document. document_ids (T,): which document it is in.
     """
 
     lengths: tuple[int, ...]
-    filler: int
+    padding: int
     position_ids: Tensor
     document_ids: Tensor
 
@@ -52,18 +52,18 @@ class Packing:
 
     @cached_property
     def sizes(self) -> Tensor:
-        """Lengths of all documents, the filler included; together T."""
-        return torch.tensor([*self.lengths, self.filler] if self.filler else self.lengths)
+        """Lengths of all documents, the padding included; together T."""
+        return torch.tensor([*self.lengths, self.padding] if self.padding else self.lengths)
 
     @staticmethod
-    def of(lengths: Sequence[int], device: torch.device | str = "cpu", fill: bool = False) -> "Packing":
-        """The layout of documents of these lengths; with `fill`, the caller pads its stream by `filler` tokens."""
-        assert lengths and min(lengths) > 0, "a packing needs documents, none of them empty"
-        filler = -sum(lengths) % STREAM_MULTIPLE if fill else 0
-        size = torch.tensor([*lengths, filler] if filler else list(lengths))
+    def of(lengths: Sequence[int], device: torch.device | str = "cpu", pad: bool = False) -> "PackedSequences":
+        """The layout of documents of these lengths; with `pad`, the caller appends `padding` tokens to its stream."""
+        assert lengths and min(lengths) > 0, "there must be documents, none of them empty"
+        padding = -sum(lengths) % STREAM_MULTIPLE if pad else 0
+        size = torch.tensor([*lengths, padding] if padding else list(lengths))
         document_ids = torch.repeat_interleave(torch.arange(len(size)), size)
         position_ids = torch.arange(int(size.sum())) - (size.cumsum(0) - size)[document_ids]
-        return Packing(tuple(lengths), filler, position_ids.to(device), document_ids.to(device))
+        return PackedSequences(tuple(lengths), padding, position_ids.to(device), document_ids.to(device))
 
     @cached_property
     def rectangles(self) -> Rectangles:

@@ -1,5 +1,4 @@
-"""Rotary position embedding (Su et al. 2021) with YaRN as DeepSeek applies it (Peng et al. 2023), Llama 3's scaling, and the
-linear one."""
+"""Rotary position embedding (Su et al. 2021) with YaRN as in DeepSeek (Peng et al. 2023), Llama 3's scaling, linear scaling."""
 
 import math
 
@@ -25,7 +24,7 @@ def yarn_correction_range(scaling: YarnScaling, width: int, theta: float) -> tup
 
 
 def inverse_frequencies(config: ModelConfig) -> Tensor:
-    """(width / 2) rotation speeds in radians per position. YaRN is applied whenever it is configured (trap 2)."""
+    """(width / 2) rotation speeds in radians per position. YaRN is applied at every length."""
     width = config.rope_width
     frequencies = config.rope_theta ** (-torch.arange(0, width, 2, dtype=torch.float32) / width)
     match config.rope_scaling:
@@ -53,7 +52,7 @@ def _llama3(frequencies: Tensor, scaling: Llama3Scaling) -> Tensor:
 
 
 def softmax_scale(config: ModelConfig) -> float:
-    """1/sqrt(d), times YaRN's mscale squared on MLA (trap 3). V3: 0.1352338."""
+    """1/sqrt(d), times YaRN's mscale squared on MLA (docs/deepseek-pitfalls.md#mscale-squared). V3: 0.1352338."""
     scale = config.qk_head_dim ** -0.5
     scaling = config.rope_scaling
     if config.is_mla and isinstance(scaling, YarnScaling) and scaling.mscale_all_dim:
@@ -81,7 +80,7 @@ def rotary_table(config: ModelConfig, positions: int) -> Tensor:
 
 
 def rotate_interleaved(x: Tensor, rotary: Tensor) -> Tensor:
-    """Rotates adjacent pairs (2i, 2i+1) of the last axis: DeepSeek's layout (trap 1).
+    """Rotates adjacent pairs (2i, 2i+1) of the last axis: DeepSeek's layout.
 
     x (T, ..., width); rotary (T, 2, width/2) for the tokens' positions.
     """

@@ -3,8 +3,6 @@
 Module names are the published tensor names. T tokens of a packed stream, B rows being decoded, D hidden size.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,7 +13,7 @@ from spoutnik.model.gqa import GQA
 from spoutnik.model.layers import Linear, RMSNorm, SwiGLU
 from spoutnik.model.mla import MLA
 from spoutnik.model.moe import DeepSeekMoE, Router, RouterTrace
-from spoutnik.model.packing import STREAM_MULTIPLE, Packing
+from spoutnik.model.packing import STREAM_MULTIPLE, PackedSequences
 from spoutnik.model.rope import rotary_table
 from spoutnik.native import training
 
@@ -30,27 +28,27 @@ class Block(nn.Module):
         self.mlp = (DeepSeekMoE(config, f"layers.{layer}") if config.is_moe_layer(layer)
                     else SwiGLU(config.hidden_size, config.intermediate_size, config.mlp_bias))
 
-    def forward(self, x: Tensor, rotary: Tensor, packing: Packing, trace: RouterTrace | None,
+    def forward(self, x: Tensor, rotary: Tensor, sequences: PackedSequences, trace: RouterTrace | None,
                 entries: list[Tensor] | None = None) -> Tensor:
         """x (T, D) to (T, D); the layer's cache entries are appended to `entries` where one is given."""
-        attended = self.self_attn(self.input_layernorm(x), rotary, packing, entries)
-        return self._feed_forward(x + attended, packing, trace)
+        attended = self.self_attn(self.input_layernorm(x), rotary, sequences, entries)
+        return self._feed_forward(x + attended, sequences, trace)
 
     def decode(self, x: Tensor, rotary: Tensor, cache: Cache) -> Tensor:
         """x (B, D) to (B, D): the next token (or few) of each cache row."""
         attended = self.self_attn.decode(self.input_layernorm(x), rotary, cache, self.layer)
         return self._feed_forward(x + attended, None, None)
 
-    def _feed_forward(self, x: Tensor, packing: Packing | None, trace: RouterTrace | None) -> Tensor:
+    def _feed_forward(self, x: Tensor, sequences: PackedSequences | None, trace: RouterTrace | None) -> Tensor:
         h = self.post_attention_layernorm(x)
-        return x + (self.mlp(h, packing, trace) if isinstance(self.mlp, DeepSeekMoE) else self.mlp(h))
+        return x + (self.mlp(h, sequences, trace) if isinstance(self.mlp, DeepSeekMoE) else self.mlp(h))
 
 
 class MultiTokenPrediction(Block):
     """V3's MTP module (section 2.2): from the main model's state at position i and the token at i+1, the token at i+2.
 
     Embedding and head are the main model's. The concatenation is [embedding, hidden], the order of the released
-    weights; the paper writes the other (trap 15).
+    weights; the paper writes the other (V3, eq. 21).
     """
 
     def __init__(self, config: ModelConfig):
@@ -60,10 +58,10 @@ class MultiTokenPrediction(Block):
         self.eh_proj = Linear(2 * config.hidden_size, config.hidden_size, bias=False)
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)  # published as shared_head.norm
 
-    def predict(self, hidden: Tensor, next_embeddings: Tensor, rotary: Tensor, packing: Packing, trace: RouterTrace | None,
-                entries: list[Tensor] | None = None) -> Tensor:
+    def predict(self, hidden: Tensor, next_embeddings: Tensor, rotary: Tensor, sequences: PackedSequences,
+                trace: RouterTrace | None, entries: list[Tensor] | None = None) -> Tensor:
         """hidden (T, D) after the final norm, next_embeddings (T, D); returns states for the shared head (T, D)."""
-        return self.norm(self(self._joined(hidden, next_embeddings), rotary, packing, trace, entries))
+        return self.norm(self(self._joined(hidden, next_embeddings), rotary, sequences, trace, entries))
 
     def predict_next(self, hidden: Tensor, next_embeddings: Tensor, rotary: Tensor, cache: Cache) -> Tensor:
         """The same over the cache, for the next token (or few) of each row."""
@@ -106,7 +104,7 @@ class Transformer(nn.Module):
     @staticmethod
     def rotary_of(config: ModelConfig) -> Tensor:
         """(positions, 2, width/2): derived from the configuration, so never stored."""
-        # Filler may be longer than the model's positions.
+        # Padding may be longer than the model's positions.
         return rotary_table(config, max(config.max_position_embeddings, STREAM_MULTIPLE))
 
     @property
@@ -116,22 +114,22 @@ class Transformer(nn.Module):
     def embed(self, input_ids: Tensor) -> Tensor:
         return self.embed_tokens(input_ids).to(self.compute_dtype)
 
-    def hidden(self, input_ids: Tensor, packing: Packing, trace: RouterTrace | None = None,
+    def hidden(self, input_ids: Tensor, sequences: PackedSequences, trace: RouterTrace | None = None,
                entries: list[Tensor] | None = None) -> Tensor:
         """input_ids (T,) to the states the head reads, after the final norm (T, D)."""
-        rotary = self.rotary[packing.position_ids]
+        rotary = self.rotary[sequences.position_ids]
         x = self.embed(input_ids)
         for layer in self.layers:
-            x = layer(x, rotary, packing, trace, entries)
+            x = layer(x, rotary, sequences, trace, entries)
         return self.norm(x)
 
-    def mtp_hidden(self, hidden: Tensor, input_ids: Tensor, packing: Packing, trace: RouterTrace | None) -> Tensor:
+    def mtp_hidden(self, hidden: Tensor, input_ids: Tensor, sequences: PackedSequences, trace: RouterTrace | None) -> Tensor:
         """States (T, D) whose head predicts two tokens ahead. The last token of each document sees itself as its own
-        successor, which keeps the packing; it has no target two ahead, so the loss never looks at it."""
+        successor, which keeps the lengths; it has no target two ahead, so the loss never looks at it."""
         following = torch.arange(1, len(input_ids) + 1, device=input_ids.device).clamp_(max=len(input_ids) - 1)
-        last = packing.last_tokens
+        last = sequences.last_tokens
         following[last] = last
-        return self.mtp.predict(hidden, self.embed(input_ids[following]), self.rotary[packing.position_ids], packing,
+        return self.mtp.predict(hidden, self.embed(input_ids[following]), self.rotary[sequences.position_ids], sequences,
                                 trace)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -144,22 +142,20 @@ class Transformer(nn.Module):
     def forward(self, input_ids: Tensor) -> Tensor:
         """input_ids (batch, length) to logits (batch, length, vocabulary)."""
         batch, length = input_ids.shape
-        packing = Packing.of([length] * batch, input_ids.device)
-        return self.logits(self.hidden(input_ids.flatten(), packing)).view(batch, length, -1)
+        sequences = PackedSequences.of([length] * batch, input_ids.device)
+        return self.logits(self.hidden(input_ids.flatten(), sequences)).view(batch, length, -1)
 
     @torch.no_grad()
-    def prefill(self, input_ids: Tensor, packing: Packing, cache: Cache) -> Tensor:
+    def prefill(self, input_ids: Tensor, sequences: PackedSequences, cache: Cache) -> Tensor:
         """Runs whole prompts and fills one empty cache row per document; returns the last states (documents, D)."""
-        hidden = self._prefilled(input_ids, packing, cache)
-        cache.lengths = torch.tensor(packing.lengths, device=hidden.device)
-        return hidden[packing.last_tokens]
-
-    def _prefilled(self, input_ids: Tensor, packing: Packing, cache: Cache) -> Tensor:
         entries: list[Tensor] = []
-        hidden = self.hidden(input_ids, packing, entries=entries)
-        for store, entry in zip(cache.layers, entries):
-            _store(store, entry, packing)
-        return hidden
+        hidden = self.hidden(input_ids, sequences, entries=entries)
+        real = len(input_ids) - sequences.padding
+        rows, positions = sequences.document_ids[:real], sequences.position_ids[:real]
+        for layer, entry in zip(cache.layers, entries):
+            layer[rows, positions] = entry[:real].to(layer.dtype)
+        cache.lengths = torch.tensor(sequences.lengths, device=hidden.device)
+        return hidden[sequences.last_tokens]
 
     @torch.no_grad()
     def decode(self, input_ids: Tensor, cache: Cache) -> Tensor:
@@ -179,31 +175,8 @@ class Transformer(nn.Module):
         return self.norm(x).view(*input_ids.shape, -1)
 
     @torch.no_grad()
-    def mtp_prefill(self, input_ids: Tensor, packing: Packing, cache: Cache,
-                    choose: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
-        """`prefill` for a cache with the MTP module's layer. `choose` makes a token (documents,) of each document's last
-        state (documents, D); the module needs it as the successor of the prompt. Returns those tokens, and the states whose
-        head predicts the token after them (documents, D)."""
-        hidden = self._prefilled(input_ids, packing, cache)
-        cache.lengths = torch.tensor(packing.lengths, device=hidden.device)
-        last = packing.last_tokens
-        following = torch.cat([input_ids[1:], input_ids[:1]])
-        following[last] = tokens = choose(hidden[last])
-        entries: list[Tensor] = []
-        ahead = self.mtp.predict(hidden, self.embed(following), self.rotary[packing.position_ids], packing, None, entries)
-        _store(cache.layers[-1], entries[0], packing)
-        return tokens, ahead[last]
-
-    @torch.no_grad()
     def mtp_extend(self, hidden: Tensor, next_ids: Tensor, cache: Cache) -> Tensor:
-        """After `extend`: its states (B, new, D) and each token's successor (B, new) to the states whose head predicts the
-        token after that (B, new, D)."""
+        """After `extend`: its states (B, new, D) and the tokens' successors (B, new) to states that predict what follows."""
         rotary = self.rotary[cache.positions(next_ids.shape[1]).flatten()]
         ahead = self.mtp.predict_next(hidden.flatten(0, 1), self.embed(next_ids.flatten()), rotary, cache)
         return ahead.view_as(hidden)
-
-
-def _store(store: Tensor, entries: Tensor, packing: Packing) -> None:
-    """Prefilled entries (T, cache_width) into empty cache rows, one per document."""
-    real = len(entries) - packing.filler
-    store[packing.document_ids[:real], packing.position_ids[:real]] = entries[:real].to(store.dtype)

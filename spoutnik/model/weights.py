@@ -14,7 +14,7 @@ from spoutnik.files import replacing
 from spoutnik.model import fp8
 from spoutnik.model.checkpoint import Checkpoint, Stored
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.layout import SCALE, is_quantised
+from spoutnik.model.layout import SCALE, is_quantized
 from spoutnik.model.transformer import Transformer
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -45,7 +45,7 @@ def published_parts(name: str, config: ModelConfig) -> list[tuple[str, tuple]]:
 
 
 def published_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the model under its published name; the correction bias stays float32 (trap 6)."""
+    """Every tensor of the model under its published name."""
     tied = model.config.tie_word_embeddings
     for name, tensor in model.state_dict().items():
         if tied and name == "lm_head.weight":
@@ -95,15 +95,15 @@ def load_model(folder: Path, dtype: torch.dtype | None = torch.float32, compute_
                device: torch.device | str = "cpu", keep_fp8: bool = False) -> Transformer:
     """The model of a folder in Hugging Face layout.
 
-    A tensor that the file holds as it is wanted is mapped: read when it is first used, shared with other processes until it
-    is changed. Others are read one by one into their place, so that no more than one of them is ever in memory twice.
+    A tensor that the file holds in the right type is mapped: read when it is first used, shared with other processes until
+    it is changed. Others are read one by one into their place: no more than one is ever in memory twice.
 
     Args:
         dtype: what weights become; None keeps the type the file stores.
-        compute_dtype: of activations; `dtype` where not given.
-        keep_fp8: hold the weights of an FP8 checkpoint in 8 bits and dequantise them at each use: no training.
+        compute_dtype: of activations; `dtype` where None.
+        keep_fp8: hold the weights of an FP8 checkpoint in 8 bits and dequantize them at each use: no training.
     Raises:
-        UserError, RunError: the files are missing, damaged or do not fit their configuration; said before weights are read.
+        UserError, RunError: the files are missing, damaged or do not fit their configuration. Raised before weights are read.
     """
     checkpoint = Checkpoint.open(folder)
     config, reader = checkpoint.config, Reader(checkpoint)
@@ -116,11 +116,11 @@ def load_model(folder: Path, dtype: torch.dtype | None = torch.float32, compute_
         parts = published_parts(name, config)
         if config.tie_word_embeddings and name == "lm_head.weight":
             continue
-        if keep_fp8 and config.quantization_config is not None and is_quantised(parts[0][0]):
+        if keep_fp8 and config.quantization_config is not None and is_quantized(parts[0][0]):
             _keep(model, name, parts, reader, device)
             continue
-        wanted = torch.float32 if name.endswith("e_score_correction_bias") else dtype  # trap 6
-        state[name] = reader.tensor(parts, target.shape, wanted, device)
+        is_bias = name.endswith("e_score_correction_bias")
+        state[name] = reader.tensor(parts, target.shape, torch.float32 if is_bias else dtype, device)
     model.load_state_dict(state, assign=True, strict=False)
     if config.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
@@ -161,7 +161,7 @@ class Reader:
 
     def tensor(self, parts: list[tuple[str, tuple]], shape: torch.Size, dtype: torch.dtype,
                device: torch.device | str = "cpu") -> Tensor:
-        """One of our tensors from its published parts [(name, index into it)], dequantised, in `dtype`."""
+        """One of our tensors from its published parts [(name, index into it)], dequantized, in `dtype`."""
         name, index = parts[0]
         stored = self.checkpoint.tensors[name]
         if index == () and _DTYPES[stored.dtype] == dtype and torch.device(device).type == "cpu":
@@ -198,7 +198,7 @@ class Reader:
     def _fill(self, target: Tensor, name: str) -> None:
         stored = self.checkpoint.tensors[name]
         if name + SCALE in self.checkpoint.tensors:
-            fp8.dequantise(self.read(name).to(target.device), self.read(name + SCALE).float().to(target.device), target)
+            fp8.dequantize(self.read(name).to(target.device), self.read(name + SCALE).float().to(target.device), target)
         elif _DTYPES[stored.dtype] == target.dtype and target.device.type == "cpu" and target.is_contiguous():
             read_bytes(stored, target)
         elif target.is_contiguous():

@@ -18,9 +18,8 @@ def read_bandwidth(size: int = BYTES, runs: int = RUNS) -> float:
     """
     native = library()
     if native is not None:
-        native.read_bandwidth.restype = ctypes.c_double
         checksum = ctypes.c_uint64()
-        return native.read_bandwidth(*map(ctypes.c_int64, (size, cores(), runs)), ctypes.byref(checksum))
+        return native.read_bandwidth(size, cores(), runs, ctypes.byref(checksum))
     block, fastest = torch.ones(size // 8, dtype=torch.int64), float("inf")
     for _ in range(runs):
         began = time.perf_counter()

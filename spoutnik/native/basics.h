@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -12,6 +13,9 @@
 #endif
 
 using bf16 = uint16_t;  // the upper half of a float
+
+// The size of a structure that structs.py mirrors and the offset of its last field, which loading compares.
+#define SPOUTNIK_LAYOUT(STRUCT, LAST) extern "C" const int64_t spoutnik_layout_##STRUCT[2] = {sizeof(STRUCT), offsetof(STRUCT, LAST)};
 
 inline float to_float(float x) { return x; }
 inline float to_float(bf16 half) {
@@ -28,7 +32,17 @@ inline void store(bf16* where, float x) {  // round to nearest even
     *where = static_cast<bf16>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
 
-// e^x for x <= 0, to a few units in the last place: exp2 by a polynomial, so that the loop around it vectorises.
+// x, or 0 for NaN, which a conversion to an integer has no answer to. By its bits: -ffast-math takes comparisons of NaN away.
+inline float or_zero(float x) {
+    uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    bits = (bits & 0x7fffffffu) > 0x7f800000u ? 0 : bits;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+// e^x for x <= 0, to a few units in the last place: exp2 by a polynomial, so that the loop around it vectorises. Defined for
+// every x, though for NaN and above 0 the result means nothing.
 inline float exp_negative(float x) {
     float t = std::max(x * 1.44269504f, -126.0f);
     float whole = std::floor(t), part = t - whole;
@@ -38,7 +52,11 @@ inline float exp_negative(float x) {
     p = p * part + 2.4015361e-1f;
     p = p * part + 6.9315308e-1f;
     p = p * part + 9.9999994e-1f;
-    int32_t bits = (static_cast<int32_t>(whole) + 127) << 23;
+    // 2^whole: next to 1.5 * 2^23 a float's lowest bits count in ones, so the exponent needs no conversion to an integer.
+    const float counted = whole + (12582912.0f + 127.0f);
+    uint32_t bits;
+    std::memcpy(&bits, &counted, 4);
+    bits <<= 23;
     float scale;
     std::memcpy(&scale, &bits, 4);
     return p * scale;
@@ -77,10 +95,18 @@ inline void fetch_ahead(const void* from, int64_t bytes) {
 
 // How weights are packed: blocks of LANES outputs side by side, PAIR inputs of one output together, so that a product fills
 // whole registers and never has to be summed across one. (out / LANES, in / PAIR, LANES, PAIR), out filled up with zeros.
+// Lane: what one output has side by side. Two bfloat16 are read as one word, which strict aliasing forbids of a plain uint32_t.
+typedef uint32_t pair __attribute__((may_alias, aligned(2)));
 template <typename T>
-struct Packed { static constexpr int64_t PAIR = 1; };
+struct Packed {
+    static constexpr int64_t PAIR = 1;
+    typedef T Lane;
+};
 template <>
-struct Packed<bf16> { static constexpr int64_t PAIR = 2; };
+struct Packed<bf16> {
+    static constexpr int64_t PAIR = 2;
+    typedef pair Lane;
+};
 
 typedef float floats __attribute__((vector_size(4 * LANES)));
 typedef uint32_t words __attribute__((vector_size(4 * LANES)));

@@ -57,6 +57,20 @@ void gather_sum(const T* rows, const int64_t* slots, T* out, int64_t tokens, int
 
 extern "C" {
 
+// Whether all of n numbers lie in [0, limit): asked before any of them is an index.
+int64_t spoutnik_within(const int64_t* numbers, int64_t n, int64_t limit) {
+    int64_t outside = 0;
+    for (int64_t i = 0; i < n; i++) outside |= (numbers[i] < 0) | (numbers[i] >= limit);
+    return !outside;
+}
+
+// Whether n numbers, none negative, add up to `total`.
+int64_t spoutnik_adds_up(const int64_t* numbers, int64_t n, int64_t total) {
+    for (int64_t i = 0; i < n; total -= numbers[i++])
+        if (numbers[i] < 0 || numbers[i] > total) return 0;
+    return total == 0;
+}
+
 // experts (choices): the expert of each choice, `chosen` to a token. counts (n_experts): rows of each expert's block, rounded up
 // to `multiple`; tokens: the token of each row, token 0 in filler (room for choices + n_experts * (multiple - 1)); slots
 // (choices): the row of each choice. Returns the number of rows.

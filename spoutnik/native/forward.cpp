@@ -1,8 +1,66 @@
-// The forward pass as Python calls it: whole batches, drafts, and generated tokens several at a time.
+// The forward pass as Python calls it: whole batches, drafts, and generated tokens several at a time. Each call checks its indices
+// first, and returns what is wrong with them, or null.
 #include "pass.h"
 #include "sample.h"
 
+SPOUTNIK_LAYOUT(Layer, uses)
+SPOUTNIK_LAYOUT(Model, layer)
+SPOUTNIK_LAYOUT(Batch, logits)
+extern "C" const int64_t spoutnik_constants[] = {FLOAT32, BFLOAT16, INT8, INT4, COMPACT, GROUP, BLOCK};
+
+extern "C" const char* spoutnik_instructions() {
+    return ""
+#if defined(__AVX512F__)
+           "AVX-512"
+#elif defined(__AVX2__)
+           "AVX2"
+#elif defined(__AVX__)
+           "AVX"
+#elif defined(__x86_64__)
+           "SSE"
+#elif defined(__ARM_NEON)
+           "NEON"
+#else
+           "portable"
+#endif
+#if defined(__AVX512BF16__)
+           " BF16"
+#endif
+#if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
+           " VNNI"
+#elif defined(__ARM_FEATURE_DOTPROD)
+           " dotprod"
+#endif
+        ;
+}
+
 namespace {
+
+// Whether `count` new positions behind `context` others have places in the cache and in the rotary table.
+bool fits(const Model& m, const int64_t* table, int64_t table_width, int64_t context, int64_t count) {
+    const int64_t most = std::min(table_width * BLOCK, m.positions);
+    if (context < 0 || count < 1 || count > most || context > most - count) return false;
+    for (int64_t block = 0; block <= (context + count - 1) / BLOCK; block++)
+        if (table[block] < 0 || table[block] >= m.blocks) return false;
+    return true;
+}
+
+bool below(const int64_t* numbers, int64_t n, int64_t limit) {
+    return std::all_of(numbers, numbers + n, [limit](int64_t number) { return number >= 0 && number < limit; });
+}
+
+const char* wrong_with(const Model& m, const Batch& b) {
+    int64_t tokens = 0;
+    for (int64_t s = 0; s < b.sequences; tokens += b.counts[s++])
+        if (!fits(m, b.tables + s * b.table_width, b.table_width, b.contexts[s], b.counts[s]))
+            return "a sequence's contexts + counts pass its blocks or the model's positions, or its block is not in the cache";
+    if (tokens != b.n_tokens) return "counts do not add up to the number of tokens";
+    if (!below(b.tokens, tokens, m.vocabulary)) return "a token is not in the vocabulary";
+    if (!below(b.wanted, b.n_wanted, tokens) || !std::is_sorted(b.wanted, b.wanted + b.n_wanted))
+        return "wanted must be ascending indices of tokens";
+    if (m.enorm && !b.states) return "the MTP module needs states";
+    return nullptr;
+}
 
 // A batch in parts of whole sequences, of about `most` tokens or one sequence each.
 std::vector<Part> parts_of(const Batch& b, int64_t most) {
@@ -22,8 +80,8 @@ std::vector<Part> parts_of(const Batch& b, int64_t most) {
 
 template <typename C>
 void forward(const Model& m, const Batch& b) {
-    int64_t tokens = 0;
-    for (int64_t s = 0; s < b.sequences; s++) tokens += b.counts[s];
+    const int64_t tokens = b.n_tokens;
+    if (!tokens) return;
     if (!m.small) {
         static Buffers buffers;
         static std::mutex one_at_a_time;
@@ -75,7 +133,7 @@ float uniform(int64_t seed, int64_t position) {
 
 extern "C" {
 
-// Sequences that generate on their own; mirrors engine/runners/native_runner.py. Each has a last token, which is not in the cache, and
+// Sequences that generate on their own; mirrored by structs.py. Each has a last token, which is not in the cache, and
 // `contexts` tokens that are; settings (4, S): temperature, top_p, top_k, min_p. A sequence is over with one of its ends (filled
 // up with -1), or when it has generated `limits` tokens. Out come, for each, up to `steps` tokens, how many, and whether its
 // logits were no numbers.
@@ -91,7 +149,19 @@ struct Ahead {
 
 }
 
+SPOUTNIK_LAYOUT(Ahead, broken)
+
 namespace {
+
+const char* wrong_with(const Model& m, const Ahead& a) {
+    if (!below(a.tokens, a.sequences, m.vocabulary)) return "a token is not in the vocabulary";
+    for (int64_t s = 0; s < a.sequences; s++) {
+        const int64_t count = std::max<int64_t>(1, std::min(a.steps, a.limits[s] - a.generated[s]));
+        if (!fits(m, a.tables + s * a.table_width, a.table_width, a.contexts[s], count))
+            return "a sequence would pass its blocks or the model's positions, or its block is not in the cache";
+    }
+    return nullptr;
+}
 
 // Sequences [begin, end), by one thread.
 template <typename C>
@@ -120,7 +190,7 @@ class Generation {
                 std::copy_n(a.tables + s * a.table_width, a.table_width, tables.data() + i * a.table_width);
             }
             const Batch b{tokens.data(), counts.data(), contexts.data(), tables.data(), wanted.data(), prompt.data(),
-                          n, a.table_width, n, 1, nullptr, nullptr, logits.data()};
+                          n, n, a.table_width, n, 1, nullptr, nullptr, logits.data()};
             Team alone(1);
             Pass<C>(m, b, {0, n, 0, 0, n, n}, alone, buffers).run();
             int64_t left = 0;
@@ -174,27 +244,31 @@ void run_ahead(const Model& m, const Ahead& a) {
 extern "C" {
 
 // Only for models that are small: each thread has sequences of its own, and waits for nobody until all steps are done.
-void run_ahead(const Model* m, const Ahead* a) {
+const char* run_ahead(const Model* m, const Ahead* a) {
+    if (const char* wrong = wrong_with(*m, *a)) return wrong;
     if (m->half_cache) run_ahead<bf16>(*m, *a);
     else run_ahead<float>(*m, *a);
+    return nullptr;
 }
 
 void draw(const float* logits, const float* settings, int64_t* tokens, float* log_probs, int64_t rows, int64_t vocabulary,
           int64_t threads);
 
-void forward_batch(const Model* m, const Batch* b) {
+const char* forward_batch(const Model* m, const Batch* b) {
+    if (const char* wrong = wrong_with(*m, *b)) return wrong;
     if (m->half_cache) forward<bf16>(*m, *b);
     else forward<float>(*m, *b);
+    return nullptr;
 }
 
 // The MTP module over its batch, then over its own states, token by token: `ahead` tokens for each wanted one of the batch, drawn
 // with settings (ahead, 5, W; see draw) to tokens (ahead, W). b's hidden is needed, its logits are scratch.
-void draft_ahead(const Model* m, const Batch* b, int64_t ahead, const float* settings, int64_t* tokens) {
+const char* draft_ahead(const Model* m, const Batch* b, int64_t ahead, const float* settings, int64_t* tokens) {
     const int64_t n = b->n_wanted;
     std::vector<int64_t> counts(n, 1), contexts(n), tables(n * b->table_width), wanted(n);
     std::vector<float> states(n * m->hidden), next_states(n * m->hidden), log_probs(n);
     const std::vector<uint8_t> prompt(n, 0);
-    forward_batch(m, b);
+    if (const char* wrong = forward_batch(m, b)) return wrong;
     for (int64_t i = 0, s = 0, end = b->sequences ? b->counts[0] : 0; i < n; i++) {
         while (b->wanted[i] >= end) end += b->counts[++s];
         contexts[i] = b->contexts[s] + b->counts[s] - (end - b->wanted[i]);
@@ -204,15 +278,14 @@ void draft_ahead(const Model* m, const Batch* b, int64_t ahead, const float* set
     }
     for (int64_t k = 0; k < ahead && n; k++) {
         draw(b->logits, settings + k * 5 * n, tokens + k * n, log_probs.data(), n, m->vocabulary, b->threads);
-        if (k + 1 == ahead) return;
+        if (k + 1 == ahead) break;
         for (int64_t& context : contexts) context++;
-        const Batch next{tokens + k * n, counts.data(), contexts.data(), tables.data(), wanted.data(), prompt.data(), n,
+        const Batch next{tokens + k * n, counts.data(), contexts.data(), tables.data(), wanted.data(), prompt.data(), n, n,
                          b->table_width, n, b->threads, states.data(), next_states.data(), b->logits};
-        forward_batch(m, &next);
+        if (const char* wrong = forward_batch(m, &next)) return wrong;
         states.swap(next_states);
     }
+    return nullptr;
 }
-
-int64_t block_positions() { return BLOCK; }
 
 }

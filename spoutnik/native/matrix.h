@@ -27,7 +27,7 @@ extern "C" {
 
 enum Kind : int64_t { FLOAT32, BFLOAT16, INT8, INT4, COMPACT };
 
-// Mirrors engine/runners/native_runner.py. bias (out) or null; unit: what the scales are multiples of, so that half precision suits them.
+// Mirrored by structs.py. bias (out) or null; unit: what the scales are multiples of, so that half precision suits them.
 struct Matrix {
     const void* data;
     const float* bias;
@@ -90,12 +90,16 @@ inline void quantise_group(const float* x, int64_t count, int64_t g, int64_t inp
     const float inverse = top > 0 ? 127.0f / top : 0.0f;
     int32_t sum = 0;
     for (int64_t i = 0; i < GROUP; i++) {
-        const int32_t whole = static_cast<int32_t>(part[i] * inverse + (part[i] < 0 ? -0.5f : 0.5f));
+        // Within the range but for NaN, infinity and numbers too small to divide by.
+        const float scaled = or_zero(part[i] * inverse + (part[i] < 0 ? -0.5f : 0.5f));
+        const int32_t whole = static_cast<int32_t>(std::min(std::max(scaled, -127.5f), 127.5f));
         q[g * GROUP + i] = static_cast<int8_t>(whole);
         sum += whole;
     }
-    reinterpret_cast<float*>(q + inputs)[g] = top / 127.0f;
-    reinterpret_cast<int32_t*>(q + inputs)[inputs / GROUP + g] = -offset * sum;
+    const float scale = top / 127.0f;
+    const int32_t taken_back = -offset * sum;
+    std::memcpy(q + inputs + 4 * g, &scale, 4);
+    std::memcpy(q + inputs + inputs / GROUP * 4 + 4 * g, &taken_back, 4);
 }
 
 // Numbers [start, start + count) of a row of `in`, start at the beginning of a group, as a product with a matrix of this kind
@@ -149,18 +153,20 @@ inline integers dot4(integers sum, integers weights, int32_t x) {
 #endif
 }
 
-inline floats scales_at(const uint16_t* halves) {
+// LANES numbers of half precision.
+inline floats scales_at(const uint8_t* halves) {
 #if defined(__AVX512F__)
     return (floats)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves)));
 #elif defined(__F16C__)
     return (floats)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves)));
 #elif defined(__ARM_NEON)
-    return (floats)vcvt_f32_f16(vld1_f16(reinterpret_cast<const __fp16*>(halves)));
+    return (floats)vcvt_f32_f16(vreinterpret_f16_u16(load<uint16x4_t>(halves)));
 #else
     floats scales;
     for (int64_t l = 0; l < LANES; l++) {  // zero or normal: that is all we write
-        const uint32_t size = halves[l] & 0x7fff;
-        const uint32_t bits = static_cast<uint32_t>(halves[l] & 0x8000) << 16 | (size ? (size << 13) + (112u << 23) : 0);
+        const uint16_t half = load<uint16_t>(halves + 2 * l);
+        const uint32_t size = half & 0x7fff;
+        const uint32_t bits = static_cast<uint32_t>(half & 0x8000) << 16 | (size ? (size << 13) + (112u << 23) : 0);
         float x;
         std::memcpy(&x, &bits, 4);
         scales[l] = x;
@@ -226,7 +232,7 @@ inline void multiply_groups(const int8_t* const (&x)[R], int64_t inputs, int64_t
         if (new_here) fetch_ahead(from, record);
         integers whole[R][B];
         for (int r = 0; r < R; r++) {
-            const int32_t start = reinterpret_cast<const int32_t*>(x[r] + inputs)[inputs / GROUP + g];
+            const int32_t start = load<int32_t>(x[r] + inputs + inputs / GROUP * 4 + 4 * g);
             for (auto& v : whole[r]) v = integers{} + start;
         }
         const auto add = [&](int64_t four, const integers (&weights)[B]) {
@@ -250,11 +256,11 @@ inline void multiply_groups(const int8_t* const (&x)[R], int64_t inputs, int64_t
                 add(j, weights);
             }
         }
-        const uint16_t* halves = reinterpret_cast<const uint16_t*>(from + B * LANES * per_output);
+        const uint8_t* halves = from + B * LANES * per_output;
         for (int b = 0; b < B; b++) {
-            const floats scales = scales_at(halves + b * LANES);
+            const floats scales = scales_at(halves + 2 * b * LANES);
             for (int r = 0; r < R; r++) {
-                float x_scale = reinterpret_cast<const float*>(x[r] + inputs)[g] * unit;
+                float x_scale = load<float>(x[r] + inputs + 4 * g) * unit;
                 IN_ORDER(x_scale);
                 floats scale = scales * x_scale;
                 IN_ORDER(scale);

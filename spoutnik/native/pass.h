@@ -16,7 +16,7 @@
 
 extern "C" {
 
-// These mirror engine/runners/native_runner.py field by field.
+// structs.py mirrors these field by field.
 struct Layer {
     const float *input_norm, *post_norm, *q_norm, *k_norm, *kv_norm;  // q_norm: of MLA's low rank, or of each head (Qwen3)
     const float* correction;                                          // (E), V3's bias of the choice
@@ -35,6 +35,7 @@ struct Model {
     int64_t q_rank, latent, nope, rope, value;  // MLA; latent 0 means grouped-query attention, with nope 0
     int64_t experts, chosen, n_group, topk_group, two_best, normalise, softmax;
     int64_t half_cache, half_embedding, small;  // small: each thread computes whole sequences
+    int64_t blocks, positions;                  // of the cache, of the rotary table
     double routed_scale, softmax_scale, eps;
     const float *rotary, *final_norm;           // (positions, 2, rope/2), (D)
     Matrix head;
@@ -47,7 +48,7 @@ struct Model {
 struct Batch {
     const int64_t *tokens, *counts, *contexts, *tables, *wanted;
     const uint8_t* prompt;
-    int64_t sequences, table_width, n_wanted, threads;
+    int64_t n_tokens, sequences, table_width, n_wanted, threads;
     const float* states;  // (T, D): what the MTP module reads
     float* hidden;        // (T, D), or null where nobody asks
     float* logits;        // (W, V)

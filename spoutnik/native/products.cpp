@@ -13,9 +13,8 @@ namespace {
 
 constexpr int64_t PANEL = BLOCKS * LANES;
 constexpr int64_t CACHED = 512 * 1024;  // bytes of packed B that stay in the second-level cache
-using pair = uint32_t;                  // two neighbours along k
 
-// A, as the activations lie or packed by `pack_columns`: 16 rows to a block, `row` and `step` from one row and pair to the next.
+// Pairs are neighbours along k. A, as the activations lie or packed by `pack_columns`: 16 rows to a block, `row` and `step` from one row and pair to the next.
 struct Left {
     const pair* data;
     int64_t row, step, block;
@@ -96,7 +95,7 @@ void pack_columns(const bf16* b, int64_t o, int64_t n, int64_t k, int64_t width,
 int64_t whole(int64_t n, int64_t multiple) { return (n + multiple - 1) / multiple * multiple; }
 
 pair* scratch(int64_t which, int64_t pairs) {  // kept per thread: a step asks for it thousands of times
-    static thread_local std::vector<pair> kept[2];
+    static thread_local std::vector<uint32_t> kept[2];
     if (static_cast<int64_t>(kept[which].size()) < pairs) kept[which].resize(pairs);
     return kept[which].data();
 }
@@ -123,7 +122,7 @@ void product(const Left& a, int64_t m, int64_t n, int64_t pairs, C* c, Pack pack
 extern "C" {
 
 // Whether these are worth calling: the processor multiplies bfloat16 in vectors, but has no tiles of its own for it.
-int multiplies() {
+int64_t multiplies() {
 #ifdef __AMX_BF16__
     return 0;
 #else
@@ -216,7 +215,7 @@ void mixture(const bf16* x, const int64_t* chosen_experts, const float* weights,
 
 #else
 
-extern "C" int multiplies() { return 0; }
+extern "C" int64_t multiplies() { return 0; }
 
 #endif
 

@@ -2,6 +2,8 @@
 #include "matrix.h"
 #include "team.h"
 
+SPOUTNIK_LAYOUT(Matrix, unit)
+
 namespace {
 
 uint16_t to_half(float x) {  // nearest; what is too small for a normal half becomes zero
@@ -56,7 +58,7 @@ Chosen choose(const float* w, int64_t kind, float unit) {
     }
     const float scale = from_half(best.half) * unit, inverse = scale ? 1.0f / scale : 0.0f;
     for (int64_t i = 0; i < GROUP; i++)
-        best.q[i] = static_cast<int8_t>(std::min<float>(std::max<float>(std::nearbyint(w[i] * inverse), low), high));
+        best.q[i] = static_cast<int8_t>(std::min<float>(std::max<float>(or_zero(std::nearbyint(w[i] * inverse)), low), high));
     return best;
 }
 

@@ -20,7 +20,8 @@ class Falling {
         which.resize(n);
         mass.assign(BINS, 0.0);
         count.assign(BINS + 1, 0);
-        for (int64_t i = 0; i < n; i++) which[i] = static_cast<uint16_t>(std::min((top - z[i]) * scale * FINENESS, BINS - 1.0f));
+        for (int64_t i = 0; i < n; i++)
+            which[i] = static_cast<uint16_t>(std::min(or_zero((top - z[i]) * scale * FINENESS), BINS - 1.0f));
         for (int64_t i = 0; i < n; i++) {
             mass[which[i]] += p[i];
             count[which[i]]++;

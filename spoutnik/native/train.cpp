@@ -3,8 +3,6 @@
 //
 // T is the type of activations (float or bfloat16). Sums, statistics and everything inside a kernel are float.
 
-#include <type_traits>
-
 #include "basics.h"
 
 namespace {
@@ -78,20 +76,17 @@ void swiglu_backward(const T* grad, const T* x, T* x_grad, int64_t rows, int64_t
 
 // ------------------------------------------------------------------------------------------------------------- packing
 
-// What one register lane holds: a float, or two bfloat16 of one output side by side.
-template <typename T>
-using Lane = std::conditional_t<Packed<T>::PAIR == 2, uint32_t, float>;
-
 // from (out, in), its rows the outputs of a product; zeros fill up to whole blocks of outputs.
 template <typename T>
 void pack_rows(const T* from, int64_t out, int64_t in, T* to) {
     const int64_t lanes = in / Packed<T>::PAIR;
-    auto* packed = reinterpret_cast<Lane<T>*>(to);
-    auto* rows = reinterpret_cast<const Lane<T>*>(from);
+    using Lane = typename Packed<T>::Lane;
+    auto* packed = reinterpret_cast<Lane*>(to);
+    auto* rows = reinterpret_cast<const Lane*>(from);
     for (int64_t b = 0; b < out; b += LANES)
         for (int64_t o = 0; o < LANES; o++)
             for (int64_t k = 0; k < lanes; k++)
-                packed[b * lanes + k * LANES + o] = b + o < out ? rows[(b + o) * lanes + k] : Lane<T>(0);
+                packed[b * lanes + k * LANES + o] = b + o < out ? rows[(b + o) * lanes + k] : 0;
 }
 
 // from (in, out), its columns the outputs.
@@ -194,7 +189,7 @@ void log_probs_backward(const float* grad, const T* hidden, const T* weight, con
 
 extern "C" {
 
-// Mirrors model/attention.py. Causal attention inside each document of a packed stream. A head's query is `nope` plain numbers
+// Mirrored by structs.py. Causal attention inside each document of a packed stream. A head's query is `nope` plain numbers
 // followed by `rope` rotated ones; so is its key, the plain ones from k_nope, the rotated ones from k_rope, which all groups
 // share where k_rope_head is 0 (MLA). Strides are distances between tokens, *_head between heads or groups, in numbers.
 struct Attention {
@@ -207,6 +202,8 @@ struct Attention {
 };
 
 }
+
+SPOUTNIK_LAYOUT(Attention, scale)
 
 namespace {
 

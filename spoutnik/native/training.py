@@ -4,15 +4,15 @@ The caller asks `serves` first; everything here assumes a compiler was found and
 """
 
 import ctypes
-from ctypes import c_float, c_int64, c_void_p
 
 import torch
 from torch import Tensor
 
-from spoutnik.native import library
+from spoutnik.native import kernels, library
 from spoutnik.native.memory import empty
+from spoutnik.native.structs import Attention
 
-_TYPES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_TYPES = torch.float32, torch.bfloat16
 
 
 def serves(x: Tensor) -> bool:
@@ -21,16 +21,7 @@ def serves(x: Tensor) -> bool:
 
 
 def _call(name: str, dtype: torch.dtype | None, *arguments) -> int:
-    """Calls a kernel, the one for `dtype` where there are several: tensors become their addresses, ints and floats what C
-    calls int64_t and float."""
-    def converted(argument):
-        if isinstance(argument, Tensor):
-            return c_void_p(argument.data_ptr())
-        if isinstance(argument, int):
-            return c_int64(argument)
-        return c_float(argument) if isinstance(argument, float) else argument
-
-    return getattr(library(), name if dtype is None else f"{name}_{_TYPES[dtype]}")(*map(converted, arguments))
+    return kernels.call(library(), name, dtype, *arguments)
 
 
 def multiplies(x: Tensor, weight: Tensor) -> bool:
@@ -46,9 +37,8 @@ class _Products(torch.autograd.Function):
     def forward(ctx, x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
         x, weight = x.contiguous(), weight.contiguous()
         ctx.save_for_backward(x, weight, counts)
-        experts, outputs, inputs = weight.shape
-        y = empty((x.shape[0], outputs), x.dtype)
-        _call("products_forward", None, x, weight, y, counts, experts, inputs, outputs)
+        y = empty((x.shape[0], weight.shape[1]), x.dtype)
+        _call("products_forward", None, x, weight, y, counts)
         return y
 
     @staticmethod
@@ -63,14 +53,14 @@ class _Products(torch.autograd.Function):
 def products_input_gradient(grad: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """grad (N, out), blocks of rows, times weight (E, out, in): (N, in)."""
     result = empty((len(grad), weight.shape[2]), grad.dtype)
-    _call("products_backward_input", None, grad, weight, result, counts, len(weight), weight.shape[2], weight.shape[1])
+    _call("products_backward_input", None, grad, weight, result, counts)
     return result
 
 
 def products_weight_gradient(grad: Tensor, x: Tensor, counts: Tensor) -> Tensor:
     """grad (N, out) transposed times x (N, in), block by block: (E, out, in)."""
     result = empty((len(counts), grad.shape[1], x.shape[1]), grad.dtype)
-    _call("products_backward_weight", None, grad, x, result, counts, len(counts), x.shape[1], grad.shape[1])
+    _call("products_backward_weight", None, grad, x, result, counts)
     return result
 
 
@@ -89,7 +79,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 def linear_float(x: Tensor, weight: Tensor) -> Tensor:
     """`linear` without rounding its sums: (N, out) float32; not differentiable. Twin: F.linear of both as float32."""
     result = torch.empty(len(x), len(weight))
-    _call("products_float", None, x.contiguous(), weight.contiguous(), result, len(x), x.shape[1], len(weight))
+    _call("products_float", None, x.contiguous(), weight.contiguous(), result)
     return result
 
 
@@ -98,8 +88,7 @@ def mixture(x: Tensor, experts: Tensor, weights: Tensor, gate_up: Tensor, down: 
     D), down (E, D, I), the matrices bfloat16. Returns (T, D). Twin: model/moe.py Experts.forward_plain."""
     x = x.contiguous()
     y = empty(x.shape, x.dtype)
-    _call("mixture", None, x, experts.contiguous(), weights.contiguous(), gate_up.contiguous(), down.contiguous(), y,
-          *experts.shape, *down.shape)
+    _call("mixture", None, x, *(t.contiguous() for t in (experts, weights, gate_up, down)), y)
     return y
 
 
@@ -109,39 +98,38 @@ def choose_experts(scores: Tensor, bias: Tensor | None, chosen: int, n_group: in
     group is worth its two best experts, else its best. Twin: model/moe.py Router.select."""
     experts = torch.empty(len(scores), chosen, dtype=torch.long)
     weights = torch.empty(len(scores), chosen)
-    _call("choose", None, scores.contiguous(), c_void_p(None) if bias is None else bias, experts, weights, *scores.shape,
-          chosen, n_group, topk_group, int(bias is not None), int(normalise), float(scale))
+    _call("choose", None, scores.contiguous(), bias, experts, weights, n_group, topk_group, bias is not None, normalise, scale)
     return experts, weights
 
 
 def layout(experts: Tensor, n_experts: int, multiple: int) -> tuple[Tensor, Tensor, Tensor]:
     """experts (T, K) to counts (E,), tokens (N,), slots (T * K,): see model/moe.py Layout, its twin."""
-    experts, choices = experts.contiguous(), experts.numel()
+    if multiple < 1:
+        raise ValueError(f"layout: multiple must be positive; it is {multiple}.")
+    choices = experts.numel()
     counts, slots = (torch.empty(n, dtype=torch.long) for n in (n_experts, choices))
     tokens = torch.empty(choices + n_experts * (multiple - 1), dtype=torch.long)
-    arguments = experts, choices, experts.shape[1], n_experts, multiple, counts, tokens, slots
-    return counts, tokens[:_call("layout", None, *arguments)], slots
+    return counts, tokens[:_call("layout", None, experts.contiguous(), multiple, counts, tokens, slots)], slots
 
 
 def combine(rows: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
     """Each token's rows (N, D), weighted (T, K) and summed: (T, D). Twin: model/moe.py _Combine."""
     result = empty((len(weights), rows.shape[1]), rows.dtype)
-    _call("combine", rows.dtype, rows, slots, weights, result, *weights.shape, rows.shape[1])
+    _call("combine", rows.dtype, rows, slots, weights, result)
     return result
 
 
 def combine_backward(grad: Tensor, rows: Tensor, slots: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of `combine` for rows (N, D) and weights (T, K)."""
     rows_grad, weights_grad = empty(rows.shape, rows.dtype), torch.empty_like(weights)
-    _call("combine_backward", rows.dtype, grad, rows, slots, weights, rows_grad, weights_grad, *weights.shape,
-          rows.shape[1], len(rows))
+    _call("combine_backward", rows.dtype, grad, rows, slots, weights, rows_grad, weights_grad)
     return rows_grad, weights_grad
 
 
 def gather_sum(rows: Tensor, slots: Tensor, tokens: int) -> Tensor:
     """Each token's rows (N, D) summed: (T, D). Twin: model/moe.py _Dispatch."""
     result = empty((tokens, rows.shape[1]), rows.dtype)
-    _call("gather_sum", rows.dtype, rows, slots, result, tokens, len(slots) // tokens, rows.shape[1])
+    _call("gather_sum", rows.dtype, rows, slots.view(tokens, -1), result)
     return result
 
 
@@ -152,7 +140,7 @@ class _RMSNorm(torch.autograd.Function):
         rows = x if x.dim() == 2 and x.stride(1) == 1 else x.reshape(-1, x.shape[-1])
         rounded = weight.detach().to(x.dtype).float()
         y, scales = empty(rows.shape, x.dtype), torch.empty(len(rows))
-        _call("norm_forward", x.dtype, rows, rows.stride(0), rounded, y, scales, *rows.shape, eps)
+        _call("norm_forward", x.dtype, rows, rounded, y, scales, eps)
         ctx.save_for_backward(rows, rounded, scales)
         ctx.weight_dtype = weight.dtype
         return y.view(x.shape)
@@ -162,7 +150,7 @@ class _RMSNorm(torch.autograd.Function):
         rows, weight, scales = ctx.saved_tensors
         grad = grad.contiguous()
         x_grad, weight_grad = empty(rows.shape, rows.dtype), torch.zeros_like(weight)
-        _call("norm_backward", rows.dtype, grad, rows, rows.stride(0), weight, scales, x_grad, weight_grad, *rows.shape)
+        _call("norm_backward", rows.dtype, grad.view(rows.shape), rows, weight, scales, x_grad, weight_grad)
         return x_grad.view(grad.shape), weight_grad.to(ctx.weight_dtype), None
 
 
@@ -177,7 +165,7 @@ class _SwiGLU(torch.autograd.Function):
         gate_up = gate_up.contiguous()
         width = gate_up.shape[-1] // 2
         y = empty((*gate_up.shape[:-1], width), gate_up.dtype)
-        _call("swiglu_forward", gate_up.dtype, gate_up, y, y.numel() // width, width)
+        _call("swiglu_forward", gate_up.dtype, gate_up, y)
         ctx.save_for_backward(gate_up)
         return y
 
@@ -185,7 +173,7 @@ class _SwiGLU(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         (gate_up,) = ctx.saved_tensors
         grad, gate_up_grad = grad.contiguous(), empty(gate_up.shape, gate_up.dtype)
-        _call("swiglu_backward", grad.dtype, grad, gate_up, gate_up_grad, grad.numel() // grad.shape[-1], grad.shape[-1])
+        _call("swiglu_backward", grad.dtype, grad, gate_up, gate_up_grad)
         return gate_up_grad
 
 
@@ -194,23 +182,14 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return _SwiGLU.apply(gate_up)
 
 
-class _Attention(ctypes.Structure):
-    """`struct Attention` of train.cpp."""
-
-    _fields_ = ([(name, c_void_p) for name in ("q", "k_nope", "k_rope", "v")]
-                + [(name, c_int64) for name in (
-                    "q_stride", "k_nope_stride", "k_nope_head", "k_rope_stride", "k_rope_head", "v_stride", "v_head",
-                    "heads", "groups", "nope", "rope", "value", "documents", "interleaved")]
-                + [("lengths", c_void_p), ("rotary", c_void_p), ("scale", c_float)])
-
-
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor,
                 scale: float, interleaved: bool) -> Tensor:
         q = q.contiguous()
-        k_nope, k_rope, v = (t if t is None or t.stride(-1) == 1 else t.contiguous() for t in (k_nope, k_rope, v))
-        rotary = rotary.contiguous()
+        k_nope, k_rope, v = (t if t is None or t.stride(-1) == 1 and t.stride(1) else t.contiguous()
+                             for t in (k_nope, k_rope, v))
+        rotary = rotary.float().contiguous()
         out = empty((*q.shape[:2], v.shape[2]), q.dtype)
         normalisers = torch.empty(q.shape[:2])
         ctx.save_for_backward(q, k_nope, k_rope, v, rotary, lengths, out, normalisers)
@@ -221,9 +200,14 @@ class _PackedAttention(torch.autograd.Function):
 
     @staticmethod
     def structure(ctx, q, k_nope, k_rope, v, rotary, lengths):
+        """Holds addresses: the caller keeps the tensors, which are those that ctx saves."""
         scale, interleaved = ctx.options
-        nope = 0 if k_nope is None else k_nope.shape[2]
-        return ctypes.byref(_Attention(
+        sizes = kernels.sizes(library(), "attention", q.dtype, q, k_nope, k_rope, v, rotary, lengths)
+        nope = sizes.get("nope", 0)
+        if (sizes["head"], sizes["rope"]) != (nope + sizes["rope"], 2 * sizes["half"]) \
+                or sizes["shared"] not in (1, sizes["groups"]) or sizes["heads"] % sizes["groups"]:
+            raise ValueError(f"attention: the shapes of q, k_nope, k_rope, v and rotary do not belong together: {sizes}.")
+        return ctypes.byref(Attention(
             q=q.data_ptr(), k_nope=None if k_nope is None else k_nope.data_ptr(), k_rope=k_rope.data_ptr(), v=v.data_ptr(),
             q_stride=q.stride(0), k_nope_stride=0 if k_nope is None else k_nope.stride(0),
             k_nope_head=0 if k_nope is None else k_nope.stride(1), k_rope_stride=k_rope.stride(0),
@@ -256,16 +240,16 @@ def packed_attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor
 def log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probability of each target, entropy and log of the normaliser (N,), float32; hidden (N, D), weight (V, D) of one
     type. Twin: losses.token_log_probs_plain."""
+    hidden, weight, targets = (t.contiguous() for t in (hidden, weight, targets))
     results = torch.empty(3, len(hidden))
-    _call("log_probs_forward", hidden.dtype, hidden, weight, targets, float(temperature), *results, *hidden.shape,
-          len(weight))
+    _call("log_probs_forward", hidden.dtype, hidden, weight, targets, temperature, *results)
     return tuple(results)
 
 
 def logits_gradient(grad: Tensor, hidden: Tensor, weight: Tensor, targets: Tensor, normalisers: Tensor,
                     temperature: float) -> Tensor:
     """Gradient of the logits (N, V), in hidden's type, from that of the log-probabilities (N,)."""
+    grad, hidden, weight, targets = (t.contiguous() for t in (grad, hidden, weight, targets))
     result = empty((len(hidden), len(weight)), hidden.dtype)
-    _call("log_probs_backward", hidden.dtype, grad, hidden, weight, targets, normalisers, float(temperature), result,
-          *hidden.shape, len(weight))
+    _call("log_probs_backward", hidden.dtype, grad, hidden, weight, targets, normalisers, temperature, result)
     return result

@@ -1,6 +1,6 @@
-"""The page at `/`: chat, arena, history. NiceGUI brings all its scripts and fonts, so nothing comes from elsewhere.
+"""The page at `/`: chat, arena and history. It calls the generation service in this process, not through HTTP.
 
-It talks to the service in this process, never through HTTP.
+NiceGUI ships all its scripts and fonts, so nothing is loaded from elsewhere.
 """
 
 from pathlib import Path
@@ -14,73 +14,73 @@ from starlette.routing import Match, Mount
 from starlette.types import Scope
 
 from spoutnik.generation.service import GenerationService
-from spoutnik.page.arena import Arena
-from spoutnik.page.chat import Chat
-from spoutnik.page.controls import COOKIE, options_from
+from spoutnik.page.arena import ArenaTab
+from spoutnik.page.chat import ChatTab
+from spoutnik.page.controls import OPTIONS_COOKIE, options_from
 from spoutnik.page.conversations import Conversations
-from spoutnik.page.frame import Frame
+from spoutnik.page.layout import Layout
 from spoutnik.page.markup import code_style
-from spoutnik.page.strings import choose
+from spoutnik.page.strings import strings_for
 from spoutnik.serve.auth import is_loopback
 from spoutnik.serve.keys import Keys
 from spoutnik.serve.settings import Settings
-from spoutnik.store.feedback import Feedback
+from spoutnik.store.feedback import FeedbackStore
 from spoutnik.store.history import History
 
-HERE = Path(__file__).parent
-TICK = 0.1  # seconds between two looks at what is under way
+FOLDER = Path(__file__).parent
+TICK = 0.1  # seconds between two updates of running answers
 
 
 def mount(app: FastAPI, service: GenerationService, settings: Settings, history: History | None = None,
           keys: Keys | None = None) -> Conversations:
-    """Puts the page into the app. One process has one page: the last that was mounted.
+    """Adds the page to the app. A process has one page: the last that was mounted.
 
-    Who comes in is decided by the guard, which looks for a key or sends to the login; conversations belong to the key they were
-    had with. Where there must be a key (or, with `keys`, there is one) and no guard has found it, nothing is shown.
+    The authentication middleware (serve/auth.py) puts the visitor's key into the request's state, and conversations belong to
+    that key. Where a key is required (or, with `keys`, one exists) and the state has none, the answer is 401.
     """
-    conversations = Conversations(service, Feedback(settings.data / "feedback"), history)
-    locked = settings.require_key or not is_loopback(settings.host)
+    conversations = Conversations(service, FeedbackStore(settings.data / "feedback"), history)
+    key_required = settings.require_key or not is_loopback(settings.host)
 
     @ui.page("/", title="Spoutnik", dark=None)
     def page(request: Request) -> Response | None:
         key = request.scope.get("state", {}).get("key")
-        if key is None and (locked or keys is not None and keys.list()):
+        if key is None and (key_required or keys is not None and keys.list()):
             return PlainTextResponse("This server asks for an API key, and nothing has checked yours.", 401)
         _build(conversations, request, None if key is None else key.name)
         return None
 
     pages.middleware_stack = None  # it may have been mounted before
     pages.user_middleware.clear()
-    ui.run_with(app, title="Spoutnik", favicon=HERE / "icon.svg", tailwind=False, show_welcome_message=False)
+    ui.run_with(app, title="Spoutnik", favicon=FOLDER / "icon.svg", tailwind=False, show_welcome_message=False)
     app.router.routes[-1] = _Pages("", app=pages)
     return conversations
 
 
 class _Pages(Mount):
-    """Takes what is NiceGUI's and leaves all other paths to the API's own errors."""
+    """Matches NiceGUI's own paths only, so that other unknown paths get the API's errors."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        ours = path in ("/", "/favicon.ico") or path.startswith(("/_nicegui/", "/_nicegui_ws/"))
-        return super().matches(scope) if ours else (Match.NONE, {})
+        matches = path in ("/", "/favicon.ico") or path.startswith(("/_nicegui/", "/_nicegui_ws/"))
+        return super().matches(scope) if matches else (Match.NONE, {})
 
 
 def _build(conversations: Conversations, request: Request, owner: str | None) -> None:
-    strings = choose(request.headers.get("accept-language", ""), request.cookies.get("spoutnik_language"))
+    strings = strings_for(request.headers.get("accept-language", ""), request.cookies.get("spoutnik_language"))
     conversation = conversations.open(request.query_params.get("c"), owner)
-    options = options_from(request.cookies.get(COOKIE), conversations)
+    options = options_from(request.cookies.get(OPTIONS_COOKIE), conversations)
     ui.add_head_html(f"<script>document.documentElement.lang = {strings.language!r}</script>")
-    ui.add_css((HERE / "style.css").read_text("utf-8") + code_style())
-    ui.add_body_html(f"<script>{(HERE / 'page.js').read_text('utf-8')}</script>")
-    frame = Frame(conversations, strings, owner, request.cookies.get("spoutnik_theme"))
-    with frame.main:
-        chat = Chat(conversations, strings, options, conversation, frame.list_talks)
-        arena = Arena(conversations, strings, options)
-    frame.join(chat, arena)
+    ui.add_css((FOLDER / "style.css").read_text("utf-8") + code_style())
+    ui.add_body_html(f"<script>{(FOLDER / 'page.js').read_text('utf-8')}</script>")
+    layout = Layout(conversations, strings, owner, request.cookies.get("spoutnik_theme"))
+    with layout.main:
+        chat = ChatTab(conversations, strings, options, conversation, layout.update_list)
+        arena = ArenaTab(conversations, strings, options)
+    layout.add_tabs(chat, arena)
 
     def tick() -> None:
         chat.tick()
         arena.tick()
-        frame.tick()
+        layout.tick()
 
     ui.timer(TICK, tick)

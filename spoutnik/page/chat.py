@@ -1,81 +1,63 @@
-"""The tab to talk in: a conversation, and below it the place to ask."""
+"""The chat tab: the messages of a conversation, and the composer below them."""
 
 import contextlib
 import json
 from collections.abc import Callable, Iterator
 
-from nicegui import events, ui
+from nicegui import ui
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.session import ChatMessage, ChatOptions
-from spoutnik.page.controls import Attached, Controls
+from spoutnik.page.controls import Attachments, OptionsMenu
 from spoutnik.page.conversations import Conversation, Conversations
-from spoutnik.page.parts import Answer, button, icon_button
 from spoutnik.page.strings import Strings
-
-# Enter sends, except with Shift, while a character is being composed, or while an answer is under way. The field is emptied at
-# once, not when the server has heard of it: what is typed meanwhile would be lost.
-ENTER = """(e) => {
-  if (e.shiftKey || e.isComposing) return;
-  e.preventDefault();
-  if (e.target.closest(".composer")?.querySelector("[data-stop]").offsetParent) return;
-  emit(e.target.value);
-  e.target.value = "";
-  e.target.dispatchEvent(new Event("input"));
-}"""
+from spoutnik.page.widgets import AnswerView, button, button_row, icon_button, open_dialog, submit, text_area
 
 
-def give_back(field: ui.textarea, text: str) -> None:
-    """What was not accepted; a moment later, when the field is known to be empty."""
-    ui.timer(0.2, lambda: field.set_value(field.value or text), once=True)
-
-
-class Chat:
-    """changed: is told when the list of conversations is another."""
+class ChatTab:
+    """on_change: called when the list of conversations has changed."""
 
     def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions, conversation: Conversation,
-                 changed: Callable[[], None]):
+                 on_change: Callable[[], None]):
         self.conversations, self.strings, self.options = conversations, strings, options
-        self.conversation, self._changed = conversation, changed
-        self._views: list[tuple[ChatMessage, ui.element, Answer | None]] = []
-        self._seen = -1
-        with ui.element("section").classes("tab chat").props(f'aria-label="{strings.chat}"') as self.box:
+        self.conversation, self._on_change = conversation, on_change
+        self._views: list[tuple[ChatMessage, ui.element, AnswerView | None]] = []
+        self._synced_version = -1
+        with ui.element("section").classes("tab chat").props(f'aria-label="{strings.chat}"') as self.element:
             self._greeting = ui.element("div").classes("greeting")
             with self._greeting:
-                self._greet()
-            self._list = ui.element("div").classes("talk").props("id=talk")
-            self._composer()
+                self._build_greeting()
+            self._messages = ui.element("div").classes("messages").props("id=messages")
+            self._build_composer()
         self.sync()
 
-    def _greet(self) -> None:
-        ui.label(self.strings.greeting).classes("hello").props("role=heading aria-level=1")
-        ui.label(self.strings.hint).classes("muted")
+    def _build_greeting(self) -> None:
+        ui.label(self.strings.greeting).classes("greeting-title").props("role=heading aria-level=1")
+        ui.label(self.strings.greeting_help).classes("muted")
         with ui.element("div").classes("examples"):
             for text in self.strings.examples:
                 button(text, lambda text=text: self.ask(text)).classes("example")
 
-    def _composer(self) -> None:
+    def _build_composer(self) -> None:
         strings = self.strings
         with ui.element("div").classes("dock"):
-            icon_button("arrow_downward", strings.latest, classes="latest").props("data-latest")
+            icon_button("arrow_downward", strings.scroll_to_end, classes="scroll-end").props("data-scroll-end")
             with ui.element("div").classes("composer"):
-                attached = ui.element("div").classes("files")
-                self.attached = Attached(strings, attached)
-                self.input = ui.textarea(placeholder=strings.placeholder).props("autogrow borderless dense rows=1 id=question")
-                self.input.props.update({"aria-label": strings.question})
-                self.input.classes("question").on("keydown.enter", self._entered, js_handler=ENTER)
+                self.attachments = Attachments(strings, ui.element("div").classes("files"))
+                self.input = text_area(self.ask, strings.question_label, strings.question_placeholder).classes("question")
+                self.input.props("rows=1 id=question")
                 with ui.element("div").classes("bar"):
-                    self.attached.button()
-                    self.controls = Controls(self.conversations, strings, self.options)
+                    self.attachments.button()
+                    OptionsMenu(self.conversations, strings, self.options)
                     ui.space()
-                    self._send = icon_button("arrow_upward", strings.send, self._sent, "send")
+                    self._send = icon_button("arrow_upward", strings.send, lambda: submit(self.input, self.ask), "send")
                     self._stop = icon_button("stop", strings.stop, self.stop, "send stop").props("data-stop")
 
-    # --------------------------------------------------------------------------------------------------- what is done
+    # ------------------------------------------------------------------------------------------------------- actions
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
-        """What goes wrong is said. A conversation that was deleted elsewhere begins anew."""
+    def _notify_errors(self) -> Iterator[None]:
+        """Shows errors as notifications. A conversation that was deleted elsewhere is replaced by a new one."""
         try:
             yield
         except KeyError:
@@ -83,29 +65,25 @@ class Chat:
         except (UserError, RunError) as error:
             ui.notify(str(error), type="negative", position="top", multi_line=True, close_button=self.strings.close, timeout=0)
 
-    def _entered(self, event: events.GenericEventArguments) -> None:
-        if not self.ask(event.args):
-            give_back(self.input, event.args)
-
-    def _sent(self) -> None:
-        if self.ask(self.input.value):
-            self.input.value = ""
-
     def ask(self, question: str) -> bool:
-        """Whether it was accepted."""
+        """Whether the question was accepted."""
         if not question.strip() or self.conversation.turn is not None:
             return False
-        with self._told():
-            self.conversations.ask(self.conversation, question.strip(), self.attached.files, self.options)
-            self.attached.take()
-            self._go_on()
+        with self._notify_errors():
+            self.conversations.ask(self.conversation, question.strip(), self.attachments.files, self.options)
+            self.attachments.clear()
+            self._show_turn()
             return True
         return False
 
-    def _go_on(self) -> None:
-        ui.run_javascript(f"history.replaceState(null, '', {json.dumps('/?c=' + self.conversation.id)}); spoutnik.follow()")
-        self._changed()
+    def _show_turn(self) -> None:
+        self._set_address()
+        self._on_change()
         self.sync()
+
+    def _set_address(self) -> None:
+        address = f"/?c={self.conversation.id}" if self.conversation.id else "/"
+        ui.run_javascript(f"history.replaceState(null, '', {json.dumps(address)}); spoutnik.follow()")
 
     def stop(self) -> None:
         if self.conversation.turn is not None:
@@ -114,148 +92,137 @@ class Chat:
     def open(self, conversation_id: str | None) -> None:
         """Shows another conversation; None: a new one."""
         self.conversation = self.conversations.open(conversation_id, self.conversation.owner)
-        self._seen = -1
-        address = f"/?c={self.conversation.id}" if self.conversation.id else "/"
-        ui.run_javascript(f"history.replaceState(null, '', {json.dumps(address)}); spoutnik.follow()")
+        self._set_address()
         self.sync()
         ui.run_javascript("document.querySelector('#question')?.focus()")
 
-    def retry(self, said: ChatMessage) -> None:
+    def _retry(self, message: ChatMessage) -> None:
         if self.conversation.turn is None:
-            with self._told():
-                self.conversations.retry(self.conversation, self.conversation.messages.index(said), self.options)
-                self._go_on()
+            with self._notify_errors():
+                self.conversations.retry(self.conversation, self.conversation.messages.index(message), self.options)
+                self._show_turn()
 
-    def _judge(self, said: ChatMessage, rating: str | None, correction: str | None) -> None:
-        with self._told():
-            place = self.conversation.messages.index(said)
-            self.conversations.judge(self.conversation, place, rating, correction)
-            ui.notify(self.strings.later_turn if place > 1 and (rating or correction) else self.strings.thanks, position="top")
+    def _record_feedback(self, message: ChatMessage, rating: str | None, correction: str | None) -> None:
+        with self._notify_errors():
+            index = self.conversation.messages.index(message)
+            self.conversations.record_feedback(self.conversation, index, rating, correction)
+            no_training_row = index > 1 and (rating or correction)
+            ui.notify(self.strings.followup_feedback if no_training_row else self.strings.feedback_saved, position="top")
 
-    # -------------------------------------------------------------------------------------------------- what is shown
+    # ------------------------------------------------------------------------------------------------------ messages
 
     def tick(self) -> None:
-        if self._seen != self.conversation.changed:
+        if self._synced_version != self.conversation.version:
             self.sync()
         for _, _, answer in self._views[-1:]:
             if answer is not None:
                 answer.tick()
 
     def sync(self) -> None:
-        """Makes the list show what was said; what stands there already is left alone."""
-        conversation = self.conversation
-        wanted = conversation.messages + ([conversation.turn.message] if conversation.turn is not None else [])
-        same = 0
-        while same < min(len(wanted), len(self._views)) and wanted[same] is self._views[same][0]:
-            same += 1
-        for _, box, _ in self._views[same:]:
-            box.delete()
-        del self._views[same:]
-        with self._list:
-            for said in wanted[same:]:
-                self._views.append(self._question(said) if said.role == "user" else self._answer(said))
-        self._seen = conversation.changed
-        self._greeting.set_visibility(not wanted)
-        self._send.set_visibility(conversation.turn is None)
-        self._stop.set_visibility(conversation.turn is not None)
+        """Shows the conversation's messages. Views of messages that are still there are left alone."""
+        turn = self.conversation.turn
+        messages = self.conversation.messages + ([turn.message] if turn is not None else [])
+        unchanged = 0
+        while unchanged < min(len(messages), len(self._views)) and messages[unchanged] is self._views[unchanged][0]:
+            unchanged += 1
+        for _, element, _ in self._views[unchanged:]:
+            element.delete()
+        del self._views[unchanged:]
+        with self._messages:
+            for message in messages[unchanged:]:
+                answer = None
+                if message.role == "user":
+                    element = self._question_view(message)
+                else:
+                    running = turn if turn is not None and turn.message is message else None
+                    answer = AnswerView(message, self.strings, message.model, running, self._build_actions)
+                    element = answer.element
+                self._views.append((message, element, answer))
+        self._synced_version = self.conversation.version
+        self._greeting.set_visibility(not messages)
+        self._send.set_visibility(turn is None)
+        self._stop.set_visibility(turn is not None)
 
-    def _answer(self, said: ChatMessage) -> tuple[ChatMessage, ui.element, Answer]:
-        turn = self.conversation.turn if self.conversation.turn is not None and self.conversation.turn.message is said else None
-        answer = Answer(said, self.strings, said.model, turn, self._feet)
-        return said, answer.box, answer
+    def _build_actions(self, answer: AnswerView) -> None:
+        strings, message = self.strings, answer.message
+        icon_button("refresh", strings.retry, lambda: self._retry(message))
+        if message.content:
+            icon_button("content_copy", strings.copy).props.update({"data-copy": message.content})
+            self._build_thumbs(message)
+            icon_button("edit_note", strings.correct_answer, lambda: self._open_correction(answer))
+        ui.label(message.model).classes("muted author ellipsis")
 
-    def _feet(self, answer: Answer) -> None:
-        strings, said = self.strings, answer.message
-        icon_button("refresh", strings.retry, lambda: self.retry(said))
-        if said.content:
-            icon_button("content_copy", strings.copy).props.update({"data-copy": said.content})
-            self._thumbs(said)
-            icon_button("edit_note", strings.correct, lambda: self._correct(answer))
-        ui.label(said.model).classes("muted by ellipsis")
-
-    def _thumbs(self, said: ChatMessage) -> None:
-        thumbs = {}
+    def _build_thumbs(self, message: ChatMessage) -> None:
+        strings, thumbs = self.strings, {}
 
         def rate(rating: str) -> None:
-            self._judge(said, None if said.extras.get("rating") == rating else rating, said.extras.get("correction"))
-            show()
+            withdrawn = message.extras.get("rating") == rating
+            self._record_feedback(message, None if withdrawn else rating, message.extras.get("correction"))
+            update()
 
-        def show() -> None:
+        def update() -> None:
             for rating, (thumb, icon) in thumbs.items():
-                given = said.extras.get("rating") == rating
-                thumb.icon = icon if given else f"o_{icon}"
-                thumb.props.update({"aria-pressed": str(given).lower()})
+                pressed = message.extras.get("rating") == rating
+                thumb.icon = icon if pressed else f"o_{icon}"
+                thumb.props.update({"aria-pressed": str(pressed).lower()})
 
-        for rating, icon, label in (("up", "thumb_up", self.strings.good), ("down", "thumb_down", self.strings.bad)):
+        for rating, icon, label in (("up", "thumb_up", strings.good_answer), ("down", "thumb_down", strings.bad_answer)):
             thumbs[rating] = icon_button(icon, label, lambda rating=rating: rate(rating)), icon
-        show()
+        update()
 
-    def _correct(self, answer: Answer) -> None:
-        strings, said = self.strings, answer.message
-        with ui.dialog(value=True) as dialog, ui.card().classes("dialog"):
-            ui.label(strings.correct).classes("title").props("role=heading aria-level=2")
-            ui.label(strings.correct_help).classes("muted")
-            text = ui.textarea(value=said.extras.get("correction") or said.content).props("outlined autogrow autofocus")
-            text.props.update({"aria-label": strings.correct})
-            text.classes("full")
+    def _open_correction(self, answer: AnswerView) -> None:
+        strings, message = self.strings, answer.message
 
-            def save() -> None:
-                if text.value.strip() and text.value.strip() != said.content.strip():
-                    self._judge(said, said.extras.get("rating"), text.value.strip())
-                    answer.notes()
-                dialog.close()
+        def save() -> None:
+            text = area.value.strip()
+            if text and text != message.content.strip():
+                self._record_feedback(message, message.extras.get("rating"), text)
+                answer.update_notes()
+            dialog.close()
 
-            with ui.element("div").classes("choices"):
-                button(strings.cancel, dialog.close)
-                button(strings.save, save).classes("main-choice")
-        dialog.on("hide", dialog.delete)
+        with open_dialog() as dialog:
+            ui.label(strings.correct_answer).classes("title").props("role=heading aria-level=2")
+            ui.label(strings.correct_answer_help).classes("muted")
+            area = ui.textarea(value=message.extras.get("correction") or message.content).classes("full")
+            area.props("outlined autogrow autofocus").props.update({"aria-label": strings.correct_answer})
+            button_row(strings.cancel, dialog.close, strings.save, save)
 
-    def _question(self, said: ChatMessage) -> tuple[ChatMessage, ui.element, None]:
-        strings, text = self.strings, said.extras.get("question", said.content)
-        with ui.element("article").classes("asked").props(f'aria-label="{strings.you}"') as box:
-            with ui.element("div").classes("asked-text"):
-                ui.label(text).classes("said")
-                for name in said.extras.get("files", []):
+    def _question_view(self, message: ChatMessage) -> ui.element:
+        strings, text = self.strings, message.extras.get("question", message.content)
+        with ui.element("article").classes("user-message").props(f'aria-label="{strings.you}"') as element:
+            with ui.element("div").classes("bubble"):
+                ui.label(text).classes("message-text")
+                for name in message.extras.get("files", []):
                     with ui.element("span").classes("file"):
                         ui.icon("description").props("aria-hidden=true")
                         ui.label(name).classes("ellipsis")
-            with ui.element("div").classes("asked-foot"):
+            with ui.element("div").classes("user-actions"):
                 icon_button("content_copy", strings.copy).props.update({"data-copy": text})
-                icon_button("edit", strings.edit, lambda: self._edit(said, box, text))
-        return said, box, None
+                icon_button("edit", strings.edit, lambda: self._open_edit(message, element, text))
+        return element
 
-    def _edit(self, said: ChatMessage, box: ui.element, text: str) -> None:
-        strings = self.strings
+    def _open_edit(self, message: ChatMessage, element: ui.element, text: str) -> None:
         if self.conversation.turn is not None:
             return
-        shown = list(box)
-        for part in shown:
-            part.set_visibility(False)
+        strings, children = self.strings, list(element)
+        for child in children:
+            child.set_visibility(False)
 
         def cancel() -> None:
             form.delete()
-            for part in shown:
-                part.set_visibility(True)
+            for child in children:
+                child.set_visibility(True)
 
         def send(question: str) -> bool:
-            """Whether it was accepted."""
             if not question.strip() or self.conversation.turn is not None:
                 return False
-            with self._told():
-                self.conversations.edit(self.conversation, self.conversation.messages.index(said), question.strip(),
+            with self._notify_errors():
+                self.conversations.edit(self.conversation, self.conversation.messages.index(message), question.strip(),
                                         self.options)
-                self._go_on()
+                self._show_turn()
                 return True
             return False
 
-        def entered(event: events.GenericEventArguments) -> None:
-            if not send(event.args):
-                give_back(field, event.args)
-
-        with box, ui.element("div").classes("asked-text editing") as form:
-            field = ui.textarea(value=text).props("autogrow borderless dense autofocus")
-            field.props.update({"aria-label": strings.edit})
-            field.on("keydown.enter", entered, js_handler=ENTER)
-            with ui.element("div").classes("choices"):
-                button(strings.cancel, cancel)
-                button(strings.edit_send, lambda: send(field.value)).classes("main-choice")
+        with element, ui.element("div").classes("bubble editing") as form:
+            area = text_area(send, strings.edit, value=text).props("autofocus")
+            button_row(strings.cancel, cancel, strings.submit_edit, lambda: send(area.value))

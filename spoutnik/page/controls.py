@@ -1,4 +1,4 @@
-"""What a question is asked with: the model, the effort, the number of thoughts; and the files that go with it."""
+"""Controls of the composer: model, effort and number of thoughts, and the files that go with a question."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -9,166 +9,164 @@ from nicegui import events, ui
 from spoutnik.generation.options import EFFORTS
 from spoutnik.generation.session import ChatOptions
 from spoutnik.page.conversations import Conversations
-from spoutnik.page.parts import button, icon_button
 from spoutnik.page.strings import Strings
+from spoutnik.page.widgets import button, icon_button
 
-NAMES = list(EFFORTS)
-MOST_THOUGHTS = 16
-MOST_BYTES = 512 * 1024  # of a file
-COOKIE = "spoutnik_wish"
+EFFORT_NAMES = list(EFFORTS)
+MAX_THOUGHTS = 16
+MAX_FILE_BYTES = 512 * 1024
+OPTIONS_COOKIE = "spoutnik_wish"
 
 
 def options_from(cookie: str | None, conversations: Conversations) -> ChatOptions:
-    """What was chosen last in this browser, where that still exists."""
+    """The options that this browser used last, as far as they are still valid."""
     options = ChatOptions(conversations.service.default.id)
     model, effort, thoughts = [*unquote(cookie or "").split("|"), "", "", ""][:3]
     if model in conversations.service.models:
         options.model = model
     if effort in EFFORTS:
         options.effort = effort
-    if thoughts.isdigit() and 1 <= int(thoughts) <= MOST_THOUGHTS:
+    if thoughts.isdigit() and 1 <= int(thoughts) <= MAX_THOUGHTS:
         options.thoughts = int(thoughts)
     return options
 
 
-def remember(cookie: str, value: str) -> None:
-    """In this browser alone."""
-    ui.run_javascript(f"spoutnik.remember({cookie!r}, {value!r})")
+def set_cookie(name: str, value: str) -> None:
+    ui.run_javascript(f"spoutnik.setCookie({name!r}, {value!r})")
 
 
-class Controls:
-    """A button that says what is set, and opens the panel to set it. models: can the model be chosen?"""
+class OptionsMenu:
+    """A button that shows the options and opens a menu to change them. with_model: can the model be chosen?"""
 
-    def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions, models: bool = True):
-        self.conversations, self.strings, self.options, self._models = conversations, strings, options, models
+    def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions, with_model: bool = True):
+        self.conversations, self.strings, self.options, self._with_model = conversations, strings, options, with_model
         with button("", lambda: None).classes("pill setting") as self.button:
             ui.icon("tune").props("aria-hidden=true")
             self._label = ui.label().classes("ellipsis")
-            with Panel(value=None).classes("panel") as panel:
-                panel.props('anchor="top left" self="bottom left" :offset="[0, 10]" max-height=80vh')
-                self._panel()
+            with _Menu(value=None).classes("panel") as menu:
+                menu.props('anchor="top left" self="bottom left" :offset="[0, 10]" max-height=80vh')
+                self._build_menu()
         self.button.props.update({"aria-haspopup": "dialog"})
-        self._say()
+        self._update()
 
-    def _panel(self) -> None:
+    def _build_menu(self) -> None:
         strings, options = self.strings, self.options
         with ui.element("div").classes("panel-body").props("role=group").props(f'aria-label="{strings.options}"'):
-            if self._models:
+            if self._with_model:
                 models = {name: name for name in self.conversations.service.models}
                 with ui.element("div").classes("field"):
                     ui.label(strings.model).classes("field-name").props("aria-hidden=true")
-                    choice(strings.model, models, options.model, lambda model: self._set(model=model))
-            self._effort = Slider(strings.effort, 0, len(NAMES) - 1, NAMES.index(options.effort),
-                                  lambda value: self._set(effort=NAMES[value]))
-            self._thoughts = Slider(strings.thoughts, 1, MOST_THOUGHTS, options.thoughts,
+                    select(strings.model, models, options.model, lambda model: self._set(model=model))
+            self._effort = Slider(strings.effort, 0, len(EFFORT_NAMES) - 1, EFFORT_NAMES.index(options.effort),
+                                  lambda value: self._set(effort=EFFORT_NAMES[value]))
+            self._thoughts = Slider(strings.thoughts, 1, MAX_THOUGHTS, options.thoughts,
                                     lambda value: self._set(thoughts=value))
 
     def _set(self, **changes: str | int) -> None:
         for key, value in changes.items():
             setattr(self.options, key, value)
-        self._say()
-        if self._models:  # what the arena is set to is for the arena
-            remember(COOKIE, f"{self.options.model}|{self.options.effort}|{self.options.thoughts}")
+        self._update()
+        if self._with_model:  # the arena's options are not remembered
+            set_cookie(OPTIONS_COOKIE, f"{self.options.model}|{self.options.effort}|{self.options.thoughts}")
 
-    def _say(self) -> None:
+    def _update(self) -> None:
         strings, options = self.strings, self.options
         tokens = int(self.conversations.service.models[options.model].max_model_len * EFFORTS[options.effort])
         effort = strings.efforts[options.effort]
         thoughts = strings.one_thought if options.thoughts == 1 else strings.many_thoughts.format(options.thoughts)
-        self._effort.say((strings.most_tokens if tokens else strings.no_thinking).format(effort, strings.number(tokens)))
-        self._thoughts.say(f"{thoughts}. {strings.thoughts_help}" if options.thoughts > 1 else thoughts)
-        said = [options.model] * self._models + [effort] + [thoughts] * (options.thoughts > 1)
-        self._label.text = " · ".join(said)
-        self.button.props.update({"aria-label": f"{strings.options}: {', '.join(said)}"})
+        self._effort.describe((strings.thought_limit if tokens else strings.no_thinking).format(effort, strings.number(tokens)))
+        self._thoughts.describe(f"{thoughts}. {strings.thoughts_help}" if options.thoughts > 1 else thoughts)
+        summary = [options.model] * self._with_model + [effort] + [thoughts] * (options.thoughts > 1)
+        self._label.text = " · ".join(summary)
+        self.button.props.update({"aria-label": f"{strings.options}: {', '.join(summary)}"})
 
 
-class Panel(ui.menu):
-    """A menu whose browser alone knows whether it is open, which the value None leaves to it. By way of the server, the focus
-    would go back to the button a moment after Escape, when whoever pressed it is writing elsewhere already."""
+class _Menu(ui.menu):
+    """A menu whose state only the browser knows (value None). With a round trip through the server, the focus would return to
+    the button a moment after Escape, when the user already types elsewhere."""
 
     LOOPBACK = None
 
 
-def choice(name: str, options: dict[str, str], value: str, changed: Callable[[str], None]) -> ui.element:
-    """One of some values, shown under their names. The browser's own list, which every screen reader and every thumb knows."""
-    with ui.element("select").classes("choice") as select:
+def select(label: str, options: dict[str, str], value: str, on_change: Callable[[str], None]) -> ui.element:
+    """The browser's own <select>, for screen readers and phones. options: value -> text."""
+    with ui.element("select").classes("choice") as element:
         for key, text in options.items():
             option = ui.element("option")
             option.props.update({"value": key, "label": text, "selected": key == value})
-    select.props.update({"aria-label": name, "title": name})
-    return select.on("change", lambda event: changed(event.args) if event.args in options else None,
-                     js_handler="(e) => emit(e.target.value)")
+    element.props.update({"aria-label": label, "title": label})
+    return element.on("change", lambda event: on_change(event.args) if event.args in options else None,
+                      js_handler="(e) => emit(e.target.value)")
 
 
 class Slider:
-    """The browser's own, likewise; below it stands what its value means."""
+    """The browser's own range input, with a line below that describes the value."""
 
-    def __init__(self, name: str, low: int, high: int, value: int, changed: Callable[[int], None]):
+    def __init__(self, label: str, low: int, high: int, value: int, on_change: Callable[[int], None]):
         with ui.element("label").classes("field"):
-            ui.label(name).classes("field-name")
+            ui.label(label).classes("field-name")
             self._input = ui.element("input").props("type=range step=1").classes("slider")
-            # Not `value`: the browser alone knows where the thumb is while it is dragged.
+            # Not `value`: an update from the server would move the thumb back while it is dragged.
             self._input.props.update({"min": low, "max": high, "defaultValue": value})
-            self._input.on("input", lambda event: changed(min(max(int(event.args), low), high)),
+            self._input.on("input", lambda event: on_change(min(max(int(event.args), low), high)),
                            js_handler="(e) => emit(e.target.value)")
-            self._help = ui.label().classes("field-help").props("aria-hidden=true")
-        self._input.props.update({"aria-label": name})
+            self._description = ui.label().classes("field-help").props("aria-hidden=true")
+        self._input.props.update({"aria-label": label})
 
-    def say(self, text: str) -> None:
-        self._help.text = text
+    def describe(self, text: str) -> None:
+        self._description.text = text
         self._input.props.update({"aria-valuetext": text})
 
 
-# A file is read in the browser and comes with the events, so that nothing is kept on the server's disk.
-_READ = """async (e) => {
+# The browser reads the file and sends its text with the event, so that nothing is stored on the server's disk.
+_READ_FILES = """async (e) => {
   for (const file of e.target.files) {
-    let text = null, wrong = file.size > MOST ? "large" : "";
+    let text = null, wrong = file.size > MAX ? "large" : "";
     if (!wrong)
       try { text = new TextDecoder("utf-8", {fatal: true}).decode(await file.arrayBuffer()); } catch { wrong = "binary"; }
     emit(file.name, text, text !== null && text.includes("\\0") ? "binary" : wrong);
   }
   e.target.value = "";
-}""".replace("MOST", str(MOST_BYTES))
+}""".replace("MAX", str(MAX_FILE_BYTES))
 
 
 @dataclass
-class Attached:
-    """The files that will go with the question. shown: where they are listed."""
+class Attachments:
+    """The files (name, text) that will go with the next question. element: where they are listed."""
 
     strings: Strings
-    shown: ui.element
+    element: ui.element
     files: list[tuple[str, str]] = field(default_factory=list)
 
     def button(self) -> None:
-        with ui.element("label").classes("icon attach").props(f'title="{self.strings.attach}"'):
+        with ui.element("label").classes("icon attach").props(f'title="{self.strings.attach_file}"'):
             ui.icon("attach_file").props("aria-hidden=true")
-            chooser = ui.element("input").props("type=file multiple").classes("unseen")
-            chooser.props.update({"aria-label": self.strings.attach})
-            chooser.on("change", self._chosen, js_handler=_READ)
+            file_input = ui.element("input").props("type=file multiple").classes("visually-hidden")
+            file_input.props.update({"aria-label": self.strings.attach_file})
+            file_input.on("change", self._add, js_handler=_READ_FILES)
 
-    def _chosen(self, event: events.GenericEventArguments) -> None:
+    def _add(self, event: events.GenericEventArguments) -> None:
         name, text, wrong = event.args
-        if wrong or not isinstance(text, str) or len(text.encode()) > MOST_BYTES:
-            said = self.strings.no_text if wrong == "binary" else self.strings.too_large
-            ui.notify(said.format(name, MOST_BYTES // 1024), type="negative")
+        if wrong or not isinstance(text, str) or len(text.encode()) > MAX_FILE_BYTES:
+            template = self.strings.file_not_text if wrong == "binary" else self.strings.file_too_large
+            ui.notify(template.format(name, MAX_FILE_BYTES // 1024), type="negative")
             return
         self.files.append((str(name), text))
-        self._show()
+        self._update()
 
-    def take(self) -> list[tuple[str, str]]:
-        taken, self.files = self.files, []
-        self._show()
-        return taken
+    def clear(self) -> None:
+        self.files = []
+        self._update()
 
-    def _show(self) -> None:
-        self.shown.clear()
-        with self.shown:
-            for place, (name, _) in enumerate(self.files):
+    def _update(self) -> None:
+        self.element.clear()
+        with self.element:
+            for index, (name, _) in enumerate(self.files):
                 with ui.element("span").classes("file"):
                     ui.icon("description").props("aria-hidden=true")
                     ui.label(name).classes("ellipsis")
-                    icon_button("close", self.strings.detach.format(name), lambda place=place: self._drop(place))
+                    icon_button("close", self.strings.remove_file.format(name), lambda index=index: self._remove(index))
 
-    def _drop(self, place: int) -> None:
-        del self.files[place]
-        self._show()
+    def _remove(self, index: int) -> None:
+        del self.files[index]
+        self._update()

@@ -1,6 +1,6 @@
-"""Markdown, formulas and code to HTML that is safe whatever a model writes: no HTML of its own passes, nothing is fetched.
+"""Markdown, formulas and code to HTML that is safe whatever a model writes: its own HTML is escaped, nothing is fetched.
 
-Formulas become MathML, which browsers draw themselves. Images become links: to load one would tell somebody.
+Formulas become MathML, which browsers render natively. Images become links: loading one would tell its server.
 """
 
 import html
@@ -17,9 +17,9 @@ from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
 from pygments.util import ClassNotFound
 
-LONGEST_FORMULA = 4000  # characters; longer ones are shown as they were written
-LONGEST_CODE = 40_000  # to be coloured
-PATIENCE = 10  # rendering takes at most one part in so many of the time
+MAX_FORMULA_LENGTH = 4000  # characters; longer formulas are shown as source
+MAX_HIGHLIGHTED_LENGTH = 40_000  # characters of code
+RENDER_INTERVAL = 10  # a growing text is rendered again after this many times the last rendering's duration
 
 _TAGS = {"math", "mrow", "mi", "mo", "mn", "ms", "mtext", "mspace", "mfrac", "msqrt", "mroot", "msub", "msup", "msubsup",
          "munder", "mover", "munderover", "mtable", "mtr", "mtd", "mstyle", "mpadded", "mphantom", "menclose", "mmultiscripts",
@@ -31,18 +31,18 @@ _ATTRIBUTES = {"display", "displaystyle", "scriptlevel", "mathvariant", "mathcol
 
 
 def mathml(formula: str, block: bool) -> str:
-    """A LaTeX formula as MathML; as code where it cannot be read."""
+    """A LaTeX formula as MathML; as code where it cannot be parsed."""
     try:
-        if len(formula) <= LONGEST_FORMULA:
+        if len(formula) <= MAX_FORMULA_LENGTH:
             return _clean(convert_to_element(formula, display="block" if block else "inline"))
-    except Exception:  # the converter raises many kinds on formulas that are wrong, and recursion errors on hostile ones
+    except Exception:  # the converter raises many types on wrong formulas, and RecursionError on hostile ones
         pass
     code = f'<code class="formula">{html.escape(formula)}</code>'
     return f"<p>{code}</p>" if block else code
 
 
 _SIGNS, _CLOSING = set("+−±∓"), set(")]}|!")
-_NAMES = {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "lg",
+_FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "lg",
           "exp", "det", "dim", "ker", "deg", "gcd", "arg"}
 
 
@@ -50,24 +50,27 @@ def _text(element: Element) -> str:
     return html.unescape(element.text or "")
 
 
-def _mend(row: Element) -> None:
-    """The spaces that TeX makes and the converter does not: around ±, none after the sign of a number, a thin one after sin."""
-    parts = list(row)
-    for before, part, after in zip([None, *parts], parts, [*parts[1:], None]):
-        if part.tag == "mi" and _text(part) in _SIGNS:
-            part.tag = "mo"
-        if part.tag == "mo" and _text(part) in _SIGNS and before is not None and before.tag == "mo" and \
+def _fix_spacing(row: Element) -> None:
+    """TeX's spacing where the converter lacks it: around ±, none after the sign of a number, a thin space after sin."""
+    children = list(row)
+    for before, child, after in zip([None, *children], children, [*children[1:], None]):
+        if child.tag == "mi" and _text(child) in _SIGNS:
+            child.tag = "mo"
+        if child.tag == "mo" and _text(child) in _SIGNS and before is not None and before.tag == "mo" and \
                 _text(before) not in _CLOSING:
-            part.attrib |= {"form": "prefix", "lspace": "0", "rspace": "0"}
-        name = part[0] if part.tag in ("msup", "msub", "msubsup") else part  # as in sin^2
-        if name.tag == "mi" and _text(name) in _NAMES and after is not None and after.tag != "mo":
+            child.attrib |= {"form": "prefix", "lspace": "0", "rspace": "0"}
+        name = child[0] if child.tag in ("msup", "msub", "msubsup") else child  # as in sin^2
+        if name.tag == "mi" and _text(name) in _FUNCTIONS and after is not None and after.tag != "mo":
             row.insert(list(row).index(after), Element("mspace", width="0.17em"))
 
 
 def _clean(element: Element) -> str:
-    """Written by hand: the converter lets a formula bring links, styles and even scripts, and does not escape its texts."""
+    """The element as text, with allowed tags and attributes only.
+
+    The converter lets links, styles and even scripts through, and does not escape texts.
+    """
     if element.tag == "mrow":
-        _mend(element)
+        _fix_spacing(element)
     inside = html.escape(_text(element)) + "".join(_clean(child) for child in element)
     tail = html.escape(html.unescape(element.tail or ""))
     if element.tag not in _TAGS:
@@ -76,56 +79,58 @@ def _clean(element: Element) -> str:
     return f"<{element.tag}{attributes}>{inside}</{element.tag}>{tail}"
 
 
-_MARKS = (("$$", "$$", True), ("\\[", "\\]", True), ("\\(", "\\)", False), ("$", "$", False))
+# Rules of our own, because mdit-py-plugins has no \[ within a line, drops what follows \] on its line, and cannot be told
+# that a formula may still be streamed.
+_DELIMITERS = (("$$", "$$", True), ("\\[", "\\]", True), ("\\(", "\\)", False), ("$", "$", False))
 
 
 def _is_price(text: str, after: str) -> bool:
-    """Between two dollars: no formula begins or ends with a space, has two lines, or is followed by a digit."""
+    """Whether text between two dollars is no formula: it has outer spaces or two lines, or a digit follows."""
     return text != text.strip() or "\n" in text or after.isdigit()
 
 
 def _inline_formula(state: StateInline, silent: bool) -> bool:
-    src, begin = state.src, state.pos
-    if src[begin] not in "$\\":
+    src, start = state.src, state.pos
+    if src[start] not in "$\\":
         return False
-    for opening, closing, block in _MARKS:
-        if src.startswith(opening, begin):
-            begin += len(opening)
-            end = src.find(closing, begin, min(begin + LONGEST_FORMULA, state.posMax))
-            while closing == "$" and end > begin and src[end - 1] == "\\":
-                end = src.find(closing, end + 1, min(begin + LONGEST_FORMULA, state.posMax))
-            if end <= begin or opening == "$" and _is_price(src[begin:end], src[end + 1:end + 2]):
+    for opening, closing, block in _DELIMITERS:
+        if src.startswith(opening, start):
+            start += len(opening)
+            end = src.find(closing, start, min(start + MAX_FORMULA_LENGTH, state.posMax))
+            while closing == "$" and end > start and src[end - 1] == "\\":
+                end = src.find(closing, end + 1, min(start + MAX_FORMULA_LENGTH, state.posMax))
+            if end <= start or opening == "$" and _is_price(src[start:end], src[end + 1:end + 2]):
                 return False
             if not silent:
                 token = state.push("formula", "math", 0)
-                token.content, token.block = src[begin:end].strip(), block
+                token.content, token.block = src[start:end].strip(), block
             state.pos = end + len(closing)
             return True
     return False
 
 
 def _block_formula(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-    """$$ or \\[ at a line's beginning, and its counterpart at a line's end. env: "open", it may still be to come."""
-    begin = state.bMarks[first] + state.tShift[first]
-    end = {"$$": "$$", "\\[": "\\]"}.get(state.src[begin:begin + 2])
-    if end is None or state.is_code_block(first):
+    """$$ or \\[ at the start of a line up to its counterpart at the end of one, which env["streaming"] lets be missing."""
+    start = state.bMarks[first] + state.tShift[first]
+    closing = {"$$": "$$", "\\[": "\\]"}.get(state.src[start:start + 2])
+    if closing is None or state.is_code_block(first):
         return False
-    place = state.src.find(end, begin + 2, min(begin + LONGEST_FORMULA, state.eMarks[last - 1]))
-    if place < 0 and not (state.env.get("open") and state.eMarks[last - 1] - begin < LONGEST_FORMULA):
+    position = state.src.find(closing, start + 2, min(start + MAX_FORMULA_LENGTH, state.eMarks[last - 1]))
+    if position < 0 and not (state.env.get("streaming") and state.eMarks[last - 1] - start < MAX_FORMULA_LENGTH):
         return False
-    line = last - 1 if place < 0 else next(n for n in range(first, last) if place < state.eMarks[n])
-    if place >= 0 and state.src[place + 2:state.eMarks[line]].strip():
+    line = last - 1 if position < 0 else next(n for n in range(first, last) if position < state.eMarks[n])
+    if position >= 0 and state.src[position + 2:state.eMarks[line]].strip():
         return False
     if not silent:
         token = state.push("formula", "math", 0)
-        token.content = state.getLines(first, line + 1, state.blkIndent, False).strip()[2:].removesuffix(end).strip()
+        token.content = state.getLines(first, line + 1, state.blkIndent, False).strip()[2:].removesuffix(closing).strip()
         token.block, token.map = True, [first, line + 1]
         state.line = line + 1
     return True
 
 
-def _code(text: str, language: str, colour: bool) -> str:
-    if colour and language and len(text) <= LONGEST_CODE:
+def _code(text: str, language: str, highlighted: bool) -> str:
+    if highlighted and language and len(text) <= MAX_HIGHLIGHTED_LENGTH:
         try:
             return highlight(text, get_lexer_by_name(language), HtmlFormatter(nowrap=True))
         except ClassNotFound:
@@ -134,34 +139,34 @@ def _code(text: str, language: str, colour: bool) -> str:
 
 
 class _Renderer(RendererHTML):
-    """env: "copy", the label of the button over code; "colour", is code coloured?"""
+    """env: "copy", the label of the button above code; "highlight", whether code is highlighted."""
 
-    def formula(self, tokens, number, options, env) -> str:
-        return mathml(tokens[number].content, tokens[number].block)
+    def formula(self, tokens, index, options, env) -> str:
+        return mathml(tokens[index].content, tokens[index].block)
 
-    def fence(self, tokens, number, options, env) -> str:
-        token = tokens[number]
+    def fence(self, tokens, index, options, env) -> str:
+        token = tokens[index]
         language = (token.info.split() or [""])[0]
         label = html.escape(env.get("copy", "Copy"))
         return (f'<div class="code"><div class="code-head"><span>{html.escape(language)}</span>'
                 f'<button type="button" class="copy-code">{label}</button></div>'
-                f'<pre tabindex="0"><code>{_code(token.content, language, env.get("colour", True))}</code></pre></div>\n')
+                f'<pre tabindex="0"><code>{_code(token.content, language, env.get("highlight", True))}</code></pre></div>\n')
 
     code_block = fence
 
-    def image(self, tokens, number, options, env) -> str:
-        token = tokens[number]
+    def image(self, tokens, index, options, env) -> str:
+        token = tokens[index]
         source = html.escape(str(token.attrs["src"]))
         return f'<a href="{source}" rel="noopener noreferrer">{html.escape(token.content) or source}</a>'
 
-    def link_open(self, tokens, number, options, env) -> str:
-        tokens[number].attrs["rel"] = "noopener noreferrer"
-        return self.renderToken(tokens, number, options, env)
+    def link_open(self, tokens, index, options, env) -> str:
+        tokens[index].attrs["rel"] = "noopener noreferrer"
+        return self.renderToken(tokens, index, options, env)
 
-    def table_open(self, tokens, number, options, env) -> str:
+    def table_open(self, tokens, index, options, env) -> str:
         return '<div class="table" tabindex="0"><table>\n'
 
-    def table_close(self, tokens, number, options, env) -> str:
+    def table_close(self, tokens, index, options, env) -> str:
         return "</table></div>\n"
 
 
@@ -170,42 +175,44 @@ _markdown.inline.ruler.before("escape", "formula", _inline_formula)
 _markdown.block.ruler.before("fence", "formula", _block_formula, {"alt": ["paragraph", "reference", "blockquote", "list"]})
 
 
-def render(text: str, copy: str = "Copy", colour: bool = True) -> str:
-    return _markdown.render(text, {"copy": copy, "colour": colour})
+def render(text: str, copy: str = "Copy", highlighted: bool = True) -> str:
+    return _markdown.render(text, {"copy": copy, "highlight": highlighted})
 
 
-def settled_part(text: str) -> int:
-    """How many of its characters are whole blocks that nothing which follows can change: all before the last block that has an
-    empty line above it (without one, a paragraph may still take it in)."""
-    begins = [token.map[0] for token in _markdown.parse(text, {"open": True})
+def settled_length(text: str) -> int:
+    """How many characters of a growing text are blocks that later text cannot change.
+
+    These are all before the last block that has an empty line above it (without one, a paragraph may still absorb the block).
+    """
+    starts = [token.map[0] for token in _markdown.parse(text, {"streaming": True})
               if token.level == 0 and token.map and token.nesting >= 0]
     lines = text.splitlines(keepends=True)
-    apart = [line for line in begins[1:] if not lines[line - 1].strip()]
-    return sum(map(len, lines[:apart[-1]])) if apart else 0
+    separated = [line for line in starts[1:] if not lines[line - 1].strip()]
+    return sum(map(len, lines[:separated[-1]])) if separated else 0
 
 
-class Growing:
-    """Renders a text that grows, each part of it once: what is settled, and the rest as it stands."""
+class StreamingMarkdown:
+    """Renders a growing text; settled blocks are rendered once, the rest again each time."""
 
     def __init__(self, copy: str = "Copy"):
-        self.copy, self._settled, self._shown, self._due = copy, 0, 0, 0.0
+        self.copy, self._settled, self._rendered, self._due = copy, 0, 0, 0.0
 
-    def feed(self, text: str, over: bool = False) -> tuple[str, str] | None:
-        """The whole text so far -> (new settled HTML, HTML of the rest); None where it is too early to look again."""
-        began = time.monotonic()
-        if not over and (began < self._due or len(text) == self._shown):
+    def feed(self, text: str, final: bool = False) -> tuple[str, str] | None:
+        """The whole text so far -> (HTML of newly settled blocks, HTML of the rest); None where it is too early to render."""
+        started = time.monotonic()
+        if not final and (started < self._due or len(text) == self._rendered):
             return None
         rest = text[self._settled:]
-        count = len(rest) if over else settled_part(rest)
+        count = len(rest) if final else settled_length(rest)
         settled = render(rest[:count], self.copy) if count else ""
-        tail = render(rest[count:], self.copy, colour=False) if rest[count:] else ""
-        self._settled, self._shown = self._settled + count, len(text)
-        self._due = began + PATIENCE * (time.monotonic() - began)
+        tail = render(rest[count:], self.copy, highlighted=False) if rest[count:] else ""
+        self._settled, self._rendered = self._settled + count, len(text)
+        self._due = started + RENDER_INTERVAL * (time.monotonic() - started)
         return settled, tail
 
 
 def code_style() -> str:
-    """The colours of code, light and dark."""
+    """CSS of highlighted code, light and dark."""
     light = HtmlFormatter(style="default").get_style_defs(".prose pre")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".body--dark .prose pre")
     lines = f"{light}\n{dark}".splitlines()

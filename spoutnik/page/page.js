@@ -1,6 +1,6 @@
-// What must happen in the browser itself: the clipboard, keys, scrolling, cookies. Nothing is sent anywhere.
+// Clipboard, keys, scrolling and cookies. Nothing is sent anywhere.
 window.spoutnik = {
-  remember(name, value) {
+  setCookie(name, value) {
     document.cookie = `${name}=${encodeURIComponent(value)}; path=/; max-age=31536000; samesite=strict`;
   },
   following: true,
@@ -12,18 +12,18 @@ window.spoutnik = {
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // Without https there is no clipboard to write to.
+      // Without https browsers have no navigator.clipboard.
       const area = Object.assign(document.createElement("textarea"), { value: text });
       document.body.append(area);
       area.select();
       document.execCommand("copy");
       area.remove();
     }
-    const said = document.querySelector("#copied");
-    said.textContent = said.dataset.said;
+    const status = document.querySelector("#copied");
+    status.textContent = status.dataset.text;
     button.classList.add("copied");
     setTimeout(() => {
-      said.textContent = "";
+      status.textContent = "";
       button.classList.remove("copied");
     }, 1500);
   },
@@ -34,7 +34,7 @@ document.addEventListener("click", (e) => {
   const link = e.target.closest(".prose a[href]");
   if (code) spoutnik.copy(code.closest(".code").querySelector("pre").textContent, code);
   else if (copied) spoutnik.copy(copied.dataset.copy, copied);
-  if (e.target.closest("[data-latest]")) spoutnik.follow();
+  if (e.target.closest("[data-scroll-end]")) spoutnik.follow();
   if (link) {
     e.preventDefault();
     open(link.href, "_blank", "noopener,noreferrer");
@@ -46,13 +46,13 @@ document.addEventListener("keydown", (e) => {
     [...document.querySelectorAll("[data-stop]")].find((button) => button.offsetParent)?.click();
 });
 
-// An answer that grows stays in sight, unless its reader has scrolled away from its end.
+// The page scrolls with a growing answer, unless the reader has scrolled up.
 addEventListener("scroll", () => {
   const { scrollHeight, scrollTop, clientHeight } = document.documentElement;
   spoutnik.following = scrollHeight - scrollTop - clientHeight < 120;
-  document.body.classList.toggle("away", !spoutnik.following);
+  document.body.classList.toggle("scrolled-up", !spoutnik.following);
 }, { passive: true });
 new MutationObserver(() => {
-  if (spoutnik.following && document.querySelector("#talk [aria-busy=true]"))
+  if (spoutnik.following && document.querySelector("#messages [aria-busy=true]"))
     scrollTo({ top: document.documentElement.scrollHeight });
 }).observe(document.body, { childList: true, subtree: true, characterData: true });

@@ -1,6 +1,7 @@
-"""What a stage leaves behind: a folder with weights or traces, its log, its evaluation, and a manifest that says from
-what, with what settings, by which code, at what cost. Folders are named by what went into them, so a finished stage is
-found again and never redone, and a changed setting makes a new folder beside the old one.
+"""Artifacts: a folder per finished stage, with weights or traces, log, and a manifest of inputs, settings, code and cost.
+
+A folder is named by the hash of what went into it: a finished stage is found again and never redone, and a changed setting
+makes a new folder beside the old one.
 """
 
 import shutil
@@ -38,7 +39,7 @@ class Artifact:
 
     @property
     def content(self) -> str:
-        """Hash of what the stage made: what later stages depend on."""
+        """Hash of the stage's result, on which later stages depend."""
         return self.manifest["content"]
 
     @property
@@ -79,13 +80,8 @@ def seal(working: Path, final: Path, stage: str, key: str, description: dict) ->
                 "torch": torch.__version__, "files": files,
                 "content": sha256_json({name: files[name] for name in _CONTENT if name in files})} | description
     write_json(working / "manifest.json", manifest)
-    old = final.with_name(final.name + ".replaced")
-    remove_folder(old)
-    if final.exists():
-        final.rename(old)
     final.parent.mkdir(parents=True, exist_ok=True)
-    install_folder(working, final)
-    remove_folder(old)
+    install_folder(working, final, aside=final.with_name(final.name + ".replaced"))
     return Artifact(stage, final, manifest)
 
 

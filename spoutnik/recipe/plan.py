@@ -1,8 +1,8 @@
-"""`spoutnik run --dry-run`: what would be done, and what it would take on this machine.
+"""The plan of `spoutnik run --dry-run`: stages to run, with predicted time and memory on this machine.
 
-The prediction is a rehearsal: a training step and a short generation of each model are timed here and now (a few seconds)
-and scaled to each stage's tokens. RL's completions are taken at TYPICAL_LENGTH of max_tokens; the true length is the
-model's own affair. Memory is what the rehearsal used and what oneDNN's compiled products will take once all are there.
+A training step and a short generation of each model are timed (a few seconds) and scaled to each stage's tokens. RL's
+completions are taken at TYPICAL_LENGTH of max_tokens. Memory is what the timed steps used and what oneDNN's compiled
+products will take once all are there.
 """
 
 import os
@@ -31,7 +31,7 @@ from spoutnik.train.settings import LanguageModelSettings
 
 TYPICAL_LENGTH = 0.35  # of max_tokens
 _PROMPT, _TRACE = 32, 90  # tokens: a prompt, a prompt with its trace
-_OPTIMISER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
+_OPTIMIZER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
 _COMPILED_BYTES = 270_000  # of one compiled product in one cache (docs/results.md)
 
 
@@ -129,11 +129,11 @@ def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None,
     recipe = load_recipe(path)
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
-    wanted, redo = select_stages(recipe, path, until, redo_from)
-    statuses = stage_status(recipe, path, out, wanted, redo)
+    selected, redo = select_stages(recipe, path, until, redo_from)
+    statuses = stage_status(recipe, path, out, selected, redo)
     dtype = compute_dtype(recipe.dtype)
     planned, model_of = [], {}
-    for name in wanted:
+    for name in selected:
         stage = recipe.stages[name]
         model_of[name] = stage.model if isinstance(stage, PretrainStage) else model_of[stage.start]
         trained, generated = stage_tokens(recipe, name)
@@ -144,7 +144,7 @@ def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None,
             seconds = trained / speed.train + generated / speed.generate
             counts = account(config)
             memory = (speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES
-                      + _OPTIMISER_BYTES * (counts.total_parameters + counts.mtp_parameters))
+                      + _OPTIMIZER_BYTES * (counts.total_parameters + counts.mtp_parameters))
         else:
             trained = generated = 0
         planned.append(PlannedStage(name, stage.kind, statuses[name], list(stage.inputs.values()), trained, generated,

@@ -15,8 +15,9 @@ from markupsafe import Markup
 
 from spoutnik.files import write_text
 from spoutnik.recipe.artifacts import Artifact
-from spoutnik.recipe.table import StageRow, best_values, clock, count, duration, families_of, percent, rows
+from spoutnik.recipe.table import StageRow, best_values, clock, count, families_of, percent, rows
 from spoutnik.train.loop import Cost
+from spoutnik.units import duration
 
 OPEN_SAMPLES = 3  # problems unfolded when the page opens
 
@@ -28,16 +29,16 @@ def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequ
 
     table = rows(artifacts, origins)
     curves = [(artifact, panels(artifact)) for artifact in artifacts]
-    stage_bills = [(artifact.stage, origins.get(artifact.stage, ""), bill_of(artifact)) for artifact in artifacts]
-    evaluations = sum((evaluation_bill(artifact) for artifact in artifacts), Cost())
+    stage_costs = [(artifact.stage, origins.get(artifact.stage, ""), cost_of(artifact)) for artifact in artifacts]
+    evaluations = sum((evaluation_cost(artifact) for artifact in artifacts), Cost())
     page = _environment().from_string(
         resources.files("spoutnik.recipe").joinpath("report.html.jinja").read_text(encoding="utf-8")).render(
         recipe_name=recipe_name, recipe_text=recipe_text, summary=summary(artifacts, origins), facts=facts(artifacts),
         rows=table, families=families_of(table), best=best_values(table), protocol=_protocol(artifacts),
-        graph=draw_graph(artifacts), rl_curves=[(a, made) for a, made in curves if made and _kind(a) == "grpo"],
-        supervised_curves=[(a, made[0]) for a, made in curves if made and _kind(a) != "grpo"],
-        problems=read_problems(artifacts), open_samples=OPEN_SAMPLES, stage_bills=stage_bills, evaluations=evaluations,
-        total=sum((bill for _, _, bill in stage_bills), evaluations), artifacts=artifacts, origins=origins)
+        graph=draw_graph(artifacts), rl_curves=[(a, plots) for a, plots in curves if plots and _kind(a) == "grpo"],
+        supervised_curves=[(a, plots[0]) for a, plots in curves if plots and _kind(a) != "grpo"],
+        problems=read_problems(artifacts), open_samples=OPEN_SAMPLES, stage_costs=stage_costs, evaluations=evaluations,
+        total=sum((cost for _, _, cost in stage_costs), evaluations), artifacts=artifacts, origins=origins)
     write_text(path, page)
 
 
@@ -73,21 +74,21 @@ def _kind(artifact: Artifact) -> str:
     return artifact.manifest.get("kind", "")
 
 
-def bill_of(artifact: Artifact) -> Cost:
+def cost_of(artifact: Artifact) -> Cost:
     """What making the stage cost, by its manifest; a prebuilt one, when it was made."""
-    return _bill(artifact.manifest.get("bill", {}))
+    return _cost(artifact.manifest.get("bill", {}))
 
 
-def evaluation_bill(artifact: Artifact) -> Cost:
-    return _bill((artifact.evaluation or {}).get("bill", {}))
+def evaluation_cost(artifact: Artifact) -> Cost:
+    return _cost((artifact.evaluation or {}).get("bill", {}))
 
 
-def _bill(values: dict) -> Cost:
+def _cost(values: dict) -> Cost:
     return Cost(**{key: values[key] for key in vars(Cost()) if key in values})
 
 
 def facts(artifacts: Sequence[Artifact]) -> dict[str, str]:
-    """Date, seed, code and machine of the run; several where its stages were made apart."""
+    """Date, seed, code and machine of the run; several where its stages come from several runs."""
     manifests = [artifact.manifest for artifact in artifacts]
 
     def all_of(values) -> str:
@@ -114,13 +115,13 @@ def summary(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[str]
     """Sentences: what each RL stage did, the last model against the base, the student, the cost."""
     table = {row.stage: row for row in rows(artifacts, origins)}
     starts = {a.stage: a.manifest.get("inputs", {}).get("start", {}).get("stage") for a in artifacts}
-    judged = [row for row in table.values() if row.accuracy]
-    sentences = [_change(table[starts[row.stage]], row) for row in judged
+    evaluated = [row for row in table.values() if row.accuracy]
+    sentences = [_change(table[starts[row.stage]], row) for row in evaluated
                  if row.kind == "grpo" and starts[row.stage] in table and table[starts[row.stage]].accuracy]
-    sentences += _standing(judged, table, starts)
-    if not judged:
+    sentences += _standing(evaluated, table, starts)
+    if not evaluated:
         sentences.append("No stage of this run has been evaluated.")
-    return [*sentences, _cost(artifacts, origins)]
+    return [*sentences, _cost_sentence(artifacts, origins)]
 
 
 def _change(before: StageRow, after: StageRow) -> str:
@@ -139,12 +140,12 @@ def _change(before: StageRow, after: StageRow) -> str:
     return f"{text}; thoughts {'grew' if new > old else 'shrank'} from {old} to {new} tokens."
 
 
-def _standing(judged: Sequence[StageRow], table: dict[str, StageRow], starts: dict[str, str | None]) -> list[str]:
+def _standing(evaluated: Sequence[StageRow], table: dict[str, StageRow], starts: dict[str, str | None]) -> list[str]:
     """The last model of the main line against the base it comes from, and the student against both."""
-    main = [row for row in judged if row.kind not in ("pretrain", "distill")]
+    main = [row for row in evaluated if row.kind not in ("pretrain", "distill")]
     if not main:
         return [f"{row.stage} answers {percent(row.accuracy.mean)} % of held-out problems right (95 % interval "
-                f"{percent(row.accuracy.low)} to {percent(row.accuracy.high)})." for row in judged]
+                f"{percent(row.accuracy.low)} to {percent(row.accuracy.high)})." for row in evaluated]
     last, sentences = main[-1], []
     text = f"The last model, {last.stage}, answers {percent(last.accuracy.mean)} % of held-out problems right"
     root = last.stage
@@ -156,7 +157,7 @@ def _standing(judged: Sequence[StageRow], table: dict[str, StageRow], starts: di
         text += (f", {last.accuracy.mean / base.accuracy.mean:.1f} times the base model's {share} %"
                  if base.accuracy.mean else f"; the base model, {share} %")
     sentences.append(text + ".")
-    for row in judged:
+    for row in evaluated:
         if row.kind == "distill":
             own = table.get(starts[row.stage] or "")
             compared = f"from its own base model's {percent(own.accuracy.mean)} %, " if own and own.accuracy else ""
@@ -165,13 +166,13 @@ def _standing(judged: Sequence[StageRow], table: dict[str, StageRow], starts: di
     return sentences
 
 
-def _cost(artifacts: Sequence[Artifact], origins: dict[str, str]) -> str:
-    made = sum((bill_of(artifact) for artifact in artifacts), Cost())
-    judged = sum((evaluation_bill(artifact) for artifact in artifacts), Cost())
+def _cost_sentence(artifacts: Sequence[Artifact], origins: dict[str, str]) -> str:
+    making = sum((cost_of(artifact) for artifact in artifacts), Cost())
+    evaluating = sum((evaluation_cost(artifact) for artifact in artifacts), Cost())
     noun = "the stage" if len(artifacts) == 1 else f"the {len(artifacts)} stages"
-    text = f"Making {noun} took {duration(made.seconds)} ({duration(made.core_seconds)} of processor time)"
-    if judged.seconds:
-        text += f", evaluating {duration(judged.seconds)} more"
+    text = f"Making {noun} took {duration(making.seconds)} ({duration(making.core_seconds)} of processor time)"
+    if evaluating.seconds:
+        text += f", evaluating {duration(evaluating.seconds)} more"
     shipped = [artifact.stage for artifact in artifacts if origins.get(artifact.stage) == "prebuilt"]
     if shipped:
         text += f"; this counts what the prebuilt stages ({', '.join(shipped)}) took when they were made"
@@ -192,7 +193,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class AskedProblem:
+class SampledProblem:
     family: str
     level: int
     language: str
@@ -201,19 +202,19 @@ class AskedProblem:
     attempts: list[Attempt]
 
 
-def read_problems(artifacts: Sequence[Artifact]) -> list[AskedProblem]:
+def read_problems(artifacts: Sequence[Artifact]) -> list[SampledProblem]:
     """The sampled problems with each stage's first sample: the first of every family, then the second ones.
 
     In the order of the evaluation; nothing is picked by how it came out.
     """
-    problems: dict[tuple, AskedProblem] = {}
+    problems: dict[tuple, SampledProblem] = {}
     for artifact in artifacts:
         for row in artifact.samples:
-            asked = tuple(row[key] for key in ("family", "level", "language", "prompt", "expected"))
+            identity = tuple(row[key] for key in ("family", "level", "language", "prompt", "expected"))
             verdict = "right" if row["correct"] else "wrong" if row["well_formed"] else "no answer"
-            problems.setdefault(asked, AskedProblem(*asked, [])).attempts.append(
+            problems.setdefault(identity, SampledProblem(*identity, [])).attempts.append(
                 Attempt(artifact.stage, _kind(artifact), row["thought"], row["answer"], verdict))
-    by_family: dict[str, list[AskedProblem]] = {}
+    by_family: dict[str, list[SampledProblem]] = {}
     for problem in problems.values():
         by_family.setdefault(problem.family, []).append(problem)
     deepest = max(map(len, by_family.values()), default=0)

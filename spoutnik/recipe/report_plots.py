@@ -23,7 +23,7 @@ RL_PANELS = (
     ("zero_variance", "groups without variance, %", 100), ("truncated", "truncated completions, %", 100))
 SUPERVISED_PANELS = (("loss", "loss, nats", 1),)
 
-# Stand-ins in the SVG for colours of the page, so that the plots follow its light or dark dress.
+# Stand-ins in the SVG for colours of the page, so that the plots follow its light or dark theme.
 _INK, _STRONG = "#010203", "#040506"
 _MAX_POINTS = 300  # drawn per curve; the running mean is taken over all of them first
 
@@ -39,15 +39,15 @@ class Panel:
 
 def panels(artifact: Artifact) -> list[Panel]:
     """The curves of one stage's log: the RL signals for a grpo stage, the loss for the others."""
-    log, made = artifact.log, []
+    log, plots = artifact.log, []
     for key, title, factor in RL_PANELS if artifact.manifest.get("kind") == "grpo" else SUPERVISED_PANELS:
         points = [(row["step"], factor * row[key]) for row in log if math.isfinite(row.get(key, math.nan))]
         if len(points) > 1:
             steps, values = np.array(points, dtype=float).T
             smooth = running_mean(values, window_of(len(values)))
             label = f"{title} of {artifact.stage}: from {smooth[0]:.3g} to {smooth[-1]:.3g} (running mean)"
-            made.append(Panel(title, label, curve_svg(steps, values, smooth, f"{artifact.stage}-{key}")))
-    return made
+            plots.append(Panel(title, label, curve_svg(steps, values, smooth, f"{artifact.stage}-{key}")))
+    return plots
 
 
 def window_of(points: int) -> int:
@@ -133,10 +133,10 @@ def draw_graph(artifacts: Sequence[Artifact]) -> Drawing:
     """Stages from left to right by depth; an arrow for every input that is in `artifacts`."""
     cells = _place(artifacts)
     boxes = {name: (1 + column * (_BOX_WIDTH + _GAP), 1 + lane * _LANE) for name, (column, lane) in cells.items()}
-    edges = [Edge(role, f"{given['stage']} to {artifact.stage} ({role.replace('_', ' ')})",
-                  _arrow(boxes[given["stage"]], boxes[artifact.stage]))
-             for artifact in artifacts for role, given in artifact.manifest.get("inputs", {}).items()
-             if given["stage"] in boxes]
+    edges = [Edge(role, f"{source['stage']} to {artifact.stage} ({role.replace('_', ' ')})",
+                  _arrow(boxes[source["stage"]], boxes[artifact.stage]))
+             for artifact in artifacts for role, source in artifact.manifest.get("inputs", {}).items()
+             if source["stage"] in boxes]
     width = max((x for x, _ in boxes.values()), default=0) + _BOX_WIDTH + 1
     height = max((y for _, y in boxes.values()), default=0) + _BOX_HEIGHT + 1
     return Drawing(width, height, _BOX_WIDTH, _BOX_HEIGHT,
@@ -150,7 +150,7 @@ def _place(artifacts: Sequence[Artifact]) -> dict[str, tuple[int, int]]:
     taken: set[tuple[int, int]] = set()
     for artifact in artifacts:
         inputs = artifact.manifest.get("inputs", {})
-        sources = [cells[given["stage"]] for given in inputs.values() if given["stage"] in cells]
+        sources = [cells[source["stage"]] for source in inputs.values() if source["stage"] in cells]
         column = max((c for c, _ in sources), default=-1) + 1
         start_column, start_lane = cells.get(inputs.get("start", {}).get("stage"), (column - 1, 0))
         needed = range(start_column + 1, column + 1)

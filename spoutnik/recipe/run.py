@@ -1,4 +1,4 @@
-"""Walking the DAG: what is finished is found, what was interrupted goes on, what is missing is made."""
+"""The run of a recipe's DAG: finished stages are reused, interrupted ones resumed, missing ones made."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,17 +13,18 @@ from spoutnik.recipe.report import write_report
 from spoutnik.recipe.schema import PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage, load_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.train.loop import Progress
+from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS
 
 MADE, REUSED, PREBUILT = "made now", "already made", "prebuilt"
 
 
 class Display(Protocol):
-    """Where a run is told: the terminal, or nothing."""
+    """The display of a run: the terminal, or nothing."""
 
     def stage(self, name: str, kind: str, position: int, total: int) -> AbstractContextManager[Callable[[str], Progress]]:
         """Opens a stage's progress; what it yields makes a Progress for each thing the stage does."""
 
-    def say(self, text: str) -> None: ...
+    def log(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
     if isinstance(stage, PretrainStage):
         settings |= {"config": recipe.model_config_of(stage.model, source).model_dump(mode="json", exclude_defaults=True),
                      "vocab_size": recipe.vocab_size}
+        if recipe.tokenizer_documents != TOKENIZER_DOCUMENTS:  # younger than the first artifacts, whose keys lack it
+            settings["tokenizer_documents"] = recipe.tokenizer_documents
     if not isinstance(stage, RewardModelStage):
         settings["families"] = recipe.families
     return settings
@@ -72,21 +75,21 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     recipe = load_recipe(path)
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
-    wanted, redo = select_stages(recipe, path, until, redo_from)
+    selected, redo = select_stages(recipe, path, until, redo_from)
     _refuse_foreign(out)
-    made: dict[str, Artifact] = {}
+    artifacts: dict[str, Artifact] = {}
     origins: dict[str, str] = {}
-    for position, name in enumerate(wanted, start=1):
+    for position, name in enumerate(selected, start=1):
         stage = recipe.stages[name]
-        inputs = {role: made[source] for role, source in stage.inputs.items()}
+        inputs = {role: artifacts[source] for role, source in stage.inputs.items()}
         key = _key(recipe, stage, str(path), inputs)
         final = out / "artifacts" / f"{name}-{key[:12]}"
-        with display.stage(name, stage.kind, position, len(wanted)) as reporter:
+        with display.stage(name, stage.kind, position, len(selected)) as reporter:
             artifact, origins[name] = _obtain(recipe, str(path), name, stage, inputs, key, final, name in redo, reporter,
-                                              display.say)
-            made[name] = _evaluated(recipe, stage, artifact, out, reporter)
-        _write_index(out, path, recipe, made, origins)
-    result = RunResult(out, list(made.values()), origins)
+                                              display.log)
+            artifacts[name] = _evaluated(recipe, stage, artifact, out, reporter)
+        _write_index(out, path, recipe, artifacts, origins)
+    result = RunResult(out, list(artifacts.values()), origins)
     write_report(out / "report.html", recipe.name, path.read_text(encoding="utf-8"), result.artifacts, origins)
     return result
 
@@ -99,24 +102,24 @@ def select_stages(recipe: Recipe, path: Path, until: str | None, redo_from: str 
             raise UserError(f"{option} {value}: {path} has no such stage. Its stages are {', '.join(names)}.")
     if until and redo_from and names.index(until) < names.index(redo_from):
         raise UserError(f"--until {until} comes before --from {redo_from}. Swap them.")
-    wanted = names[:names.index(until) + 1] if until else names
-    return wanted, set(names[names.index(redo_from):]) if redo_from else set()
+    selected = names[:names.index(until) + 1] if until else names
+    return selected, set(names[names.index(redo_from):]) if redo_from else set()
 
 
-def stage_status(recipe: Recipe, path: Path, out: Path, wanted: list[str], redo: set[str]) -> dict[str, str]:
+def stage_status(recipe: Recipe, path: Path, out: Path, selected: list[str], redo: set[str]) -> dict[str, str]:
     """What a run would find for each stage: "already made", "prebuilt" or "to make". Changes nothing."""
-    found: dict[str, Artifact] = {}
+    artifacts: dict[str, Artifact] = {}
     status = {}
-    for name in wanted:
+    for name in selected:
         stage = recipe.stages[name]
         status[name] = "to make"
-        if name in redo or any(source not in found for source in stage.inputs.values()):
+        if name in redo or any(source not in artifacts for source in stage.inputs.values()):
             continue
-        inputs = {role: found[source] for role, source in stage.inputs.items()}
+        inputs = {role: artifacts[source] for role, source in stage.inputs.items()}
         key = _key(recipe, stage, str(path), inputs)
         for folder, origin in ((out / "artifacts" / f"{name}-{key[:12]}", REUSED), (shipped_folder(name, key), PREBUILT)):
-            if name not in found and (artifact := find(folder, name, key)):
-                found[name], status[name] = artifact, origin
+            if name not in artifacts and (artifact := find(folder, name, key)):
+                artifacts[name], status[name] = artifact, origin
     return status
 
 
@@ -125,9 +128,9 @@ def _obtain(recipe: Recipe, source: str, name: str, stage: Stage, inputs: dict[s
     """The stage's artifact and its origin."""
     working = final.parent.parent / "working" / final.name
     progress = working.with_name(working.name + ".progress")
-    if not redo and (found := find(final, name, key)):
+    if not redo and (existing := find(final, name, key)):
         say(f"{name}: already made, nothing to do")
-        return found, REUSED
+        return existing, REUSED
     if not redo and not progress.exists():
         final.parent.mkdir(parents=True, exist_ok=True)
         if shipped := copy_shipped(name, key, final):
@@ -160,11 +163,11 @@ def _evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, out: Path,
     return replace(artifact, evaluation_folder=folder)
 
 
-def _write_index(out: Path, path: Path, recipe: Recipe, made: dict[str, Artifact], origins: dict[str, str]) -> None:
+def _write_index(out: Path, path: Path, recipe: Recipe, artifacts: dict[str, Artifact], origins: dict[str, str]) -> None:
     """run.json: which artifact each stage name means, for `chat`, `eval` and people."""
     write_json(out / "run.json", {"recipe": recipe.name, "seed": recipe.seed, "stages": {
-        name: str(artifact.folder.relative_to(out)) for name, artifact in made.items()}, "origins": origins,
-        "order": list(made)})
+        name: str(artifact.folder.relative_to(out)) for name, artifact in artifacts.items()}, "origins": origins,
+        "order": list(artifacts)})
     if not (out / "recipe.yaml").exists() or (out / "recipe.yaml").read_text() != path.read_text():
         write_text(out / "recipe.yaml", path.read_text())
 

@@ -1,4 +1,4 @@
-"""What a recipe file may say. Unknown keys, wrong types and impossible values are refused before anything runs."""
+"""The schema of a recipe file. Unknown keys, wrong types and impossible values are refused before anything runs."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,7 +11,7 @@ from spoutnik.evals.protocol import EvaluationSettings
 from spoutnik.model.config import ModelConfig, first_error
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.grpo import GRPOSettings
-from spoutnik.train.pretrain import PretrainSettings
+from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
 from spoutnik.train.reject import RejectSettings
 from spoutnik.train.reward_model import RewardModelSettings
 from spoutnik.train.sft import ColdStartSettings, SFTSettings
@@ -66,7 +66,7 @@ class GRPOStage(_Stage):
     settings: GRPOSettings
 
     @model_validator(mode="after")
-    def _general_needs_a_judge(self) -> "GRPOStage":
+    def _general_needs_a_reward_model(self) -> "GRPOStage":
         if self.settings.general_share and self.reward_model is None:
             raise ValueError("settings.general_share needs a reward_model to judge general prompts")
         return self
@@ -96,6 +96,7 @@ class Recipe(_Strict):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     checkpoint_seconds: float = Field(default=20.0, gt=0)
     vocab_size: int = Field(ge=300)
+    tokenizer_documents: int = Field(default=TOKENIZER_DOCUMENTS, gt=0)  # of the corpus, that the tokenizer is trained on
     families: list[str] = Field(min_length=1)
     models: dict[str, dict]
     evaluation: EvaluationSettings = EvaluationSettings()

@@ -1,8 +1,9 @@
-"""How each kind of stage turns its inputs into an artifact's files. One function per kind; `run.py` walks the DAG."""
+"""One function per kind of stage: from inputs to an artifact's files. `run.py` walks the DAG."""
 
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.evals.protocol import EvaluationSettings, PromptStyle, grade, held_out_problems, sample_rows, summarise
+from spoutnik.evals.protocol import EvaluationSettings, PromptStyle, grade, held_out_problems, sample_rows, summarize
 from spoutnik.files import write_json, write_jsonl
 from spoutnik.hardware import compute_dtype, machine, peak_memory
 from spoutnik.model.accounting import account
@@ -33,14 +34,14 @@ from spoutnik.train.sft import general_traces, read_traces, sft, solver_traces
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage is given. working: the folder its files go to; inputs: role -> finished artifact."""
+    """The arguments of a stage. working: the folder its files go to; inputs: role -> finished artifact."""
 
     recipe: Recipe
     source: str  # the recipe's file, for error messages
     name: str
     working: Path
     inputs: dict[str, Artifact]
-    progress: Callable[[str], Progress]  # what is being done -> where to tell how far it is
+    progress: Callable[[str], Progress]  # for each thing the stage does
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -50,6 +51,10 @@ class Context:
     def dtype(self) -> torch.dtype:
         return compute_dtype(self.recipe.dtype)
 
+    def training(self, label: str = "training") -> tuple[int, str, Checkpoints, Progress]:
+        """Seed, stage, checkpoints and progress: the common arguments of the training functions."""
+        return self.recipe.seed, self.name, self.checkpoints, self.progress(label)
+
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
         """The model and tokenizer of an input."""
         folder = self.inputs[role].folder
@@ -58,10 +63,10 @@ class Context:
 
 @dataclass
 class Outcome:
-    """metrics and bill for the manifest; log rows; the trained model, where the stage makes one."""
+    """metrics and cost for the manifest; log rows; the trained model, where the stage makes one."""
 
     metrics: dict[str, float]
-    bill: Cost
+    cost: Cost
     log: list[dict]
     model: Transformer | None = None
     tokenizer: Tokenizer | None = None
@@ -80,19 +85,18 @@ def run_stage(stage: Stage, context: Context) -> dict:
         write_json(context.working / "generation_config.json", {
             "do_sample": True, "temperature": 0.6, "top_p": 0.95, "bos_token_id": outcome.tokenizer.bos_id,
             "eos_token_id": eos_ids if len(eos_ids) > 1 else eos_ids[0]})
-    outcome.bill.peak_memory_bytes = peak_memory()
-    return {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.bill), "machine": machine(),
+    outcome.cost.peak_memory_bytes = peak_memory()
+    return {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
             "dtype": str(context.dtype).removeprefix("torch.")}
 
 
 def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
-    seed = context.recipe.seed
-    tokenizer = train_tokenizer(seed, context.recipe.vocab_size)
-    model = Transformer(context.recipe.model_config_of(stage.model, context.source), context.dtype)
-    model.init_weights(torch.Generator().manual_seed(seed))
-    log, bill = pretrain(model, tokenizer, context.recipe.families, stage.settings, seed, context.name, context.checkpoints,
-                         context.progress("training"))
-    return Outcome(_last(log, "loss", "mtp_loss"), bill, log, model, tokenizer)
+    recipe = context.recipe
+    tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents)
+    model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
+    model.init_weights(torch.Generator().manual_seed(recipe.seed))
+    log, cost = pretrain(model, tokenizer, recipe.families, stage.settings, *context.training())
+    return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer)
 
 
 def _sft(stage: SFTStage, context: Context) -> Outcome:
@@ -107,45 +111,41 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
         traces += read_traces(stage.file)
     traces += general_traces(stage.general, seed)
     random.Random(f"{seed} {context.name}").shuffle(traces)
-    log, bill = sft(model, tokenizer, traces, stage.settings, seed, context.name, context.checkpoints,
-                    context.progress("training"))
-    return Outcome({"traces": len(traces)} | _last(log, "loss"), bill, log, model, tokenizer)
+    log, cost = sft(model, tokenizer, traces, stage.settings, *context.training())
+    return Outcome({"traces": len(traces)} | _last(log, "loss"), cost, log, model, tokenizer)
 
 
 def _grpo(stage: GRPOStage, context: Context) -> Outcome:
     model, tokenizer = context.load()
     scorer = reference = None
     if stage.reward_model is not None:
-        judge, judge_tokenizer = load_reward_model(context.inputs["reward_model"].folder, context.dtype)
-        scorer = lambda pairs: score_answers(judge, judge_tokenizer, pairs)  # noqa: E731
+        scorer = partial(score_answers, *load_reward_model(context.inputs["reward_model"].folder, context.dtype))
     if stage.settings.kl_coefficient:
         reference, _ = context.load()
-    log, bill = grpo(model, tokenizer, context.recipe.families, stage.settings, context.recipe.seed, context.name,
-                     context.checkpoints, context.progress("learning by reward"), scorer, reference)
-    return Outcome(_last(log, "reward", "accuracy", "mismatch_kl"), bill, log, model, tokenizer)
+    log, cost = grpo(model, tokenizer, context.recipe.families, stage.settings, *context.training("learning by reward"),
+                     scorer, reference)
+    return Outcome(_last(log, "reward", "accuracy", "mismatch_kl"), cost, log, model, tokenizer)
 
 
 def _reject(stage: RejectStage, context: Context) -> Outcome:
     model, tokenizer = context.load()
     watch = Stopwatch()
     source = context.inputs["start"]
-    traces, bill, metrics = reject(model, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
+    traces, cost, metrics = reject(model, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
                                    f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
     write_jsonl(context.working / "traces.jsonl", traces)
-    return Outcome(metrics, bill + Cost(*watch.lap()), [])
+    return Outcome(metrics, cost + Cost(*watch.lap()), [])
 
 
 def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     backbone, tokenizer = context.load()
     model = RewardModel(backbone)
-    seed = context.recipe.seed
-    log, bill = train_reward_model(model, tokenizer, stage.settings, seed, context.name, context.checkpoints,
-                                   context.progress("training"))
+    log, cost = train_reward_model(model, tokenizer, stage.settings, *context.training())
     save_model(context.working, backbone)
     save_tensors(context.working / "score.safetensors", {"score.weight": model.score.weight})
     tokenizer.save(context.working)
-    accuracy = held_out_accuracy(model, tokenizer, 512, seed)
-    return Outcome({"held_out_pair_accuracy": accuracy} | _last(log, "loss"), bill, log)
+    accuracy = held_out_accuracy(model, tokenizer, 512, context.recipe.seed)
+    return Outcome({"held_out_pair_accuracy": accuracy} | _last(log, "loss"), cost, log)
 
 
 _WORK = {PretrainStage: _pretrain, SFTStage: _sft, GRPOStage: _grpo, RejectStage: _reject,
@@ -165,18 +165,12 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     tokenizer = Tokenizer.load(folder)
     llm = rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer)
     problems = held_out_problems(recipe.families, settings.problems_per_family)
-    done, total = [0, 0], len(problems) * settings.samples
-
-    def on_progress(tokens: int, finished: int) -> None:
-        done[0], done[1] = done[0] + finished, done[1] + tokens
-        progress(min(done[0], total), total, done[1], "")
-
-    graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, on_progress=on_progress)
-    evaluation = summarise(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
+    graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
+    evaluation = summarize(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
     if style == "chat":
         evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
-    else:  # what the base could do if asked the right way: RL can bring out what is there
-        book = summarise(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))
+    else:  # the layout in which the base has read solutions: RL can bring out what is there
+        book = summarize(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
     seconds, core_seconds = watch.lap()
     evaluation["bill"] = vars(Cost(seconds, core_seconds, tokens_generated=evaluation["tokens"]))
@@ -190,8 +184,8 @@ def general_helpfulness(llm: LLM, tokenizer: Tokenizer, settings: EvaluationSett
     rng = random.Random(f"{seed} helpfulness")
     drawn = [sample_general(rng, language, "held_out") for language in ("en", "fr") for _ in range(prompts // 2)]
     params = SamplingParams(temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens)
-    made = [output.outputs[0] for output in llm.generate(chat_prompts([p.prompt for p in drawn], tokenizer), params, seed=seed)]
-    replies = [read_reply(c.reply_ids, tokenizer, c.finished) for c in made]
+    outputs = llm.generate(chat_prompts([p.prompt for p in drawn], tokenizer), params, seed=seed)
+    replies = [read_reply(o.outputs[0].reply_ids, tokenizer, o.outputs[0].finished) for o in outputs]
     return sum(helpfulness(p, r.answer) if r.well_formed else 0.0 for p, r in zip(drawn, replies)) / len(drawn)
 
 

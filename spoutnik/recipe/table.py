@@ -60,13 +60,13 @@ def rows(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[StageRo
 
 def _row(artifact: Artifact, origin: str) -> StageRow:
     manifest, evaluation = artifact.manifest, artifact.evaluation
-    bill = manifest.get("bill", {})
-    costs = {"stage": artifact.stage, "kind": manifest.get("kind", ""), "origin": origin,
-             "seconds": bill.get("seconds", 0.0), "core_seconds": bill.get("core_seconds", 0.0),
-             "tokens": bill.get("tokens_trained", 0) + bill.get("tokens_generated", 0)}
+    cost = manifest.get("bill", {})
+    columns = {"stage": artifact.stage, "kind": manifest.get("kind", ""), "origin": origin,
+             "seconds": cost.get("seconds", 0.0), "core_seconds": cost.get("core_seconds", 0.0),
+             "tokens": cost.get("tokens_trained", 0) + cost.get("tokens_generated", 0)}
     if evaluation is None:
-        return StageRow(**costs, note=metrics_note(manifest.get("metrics", {})))
-    return StageRow(**costs, accuracy=_interval(evaluation["accuracy"]),
+        return StageRow(**columns, note=metrics_note(manifest.get("metrics", {})))
+    return StageRow(**columns, accuracy=_interval(evaluation["accuracy"]),
                     families={name: _interval(of) for name, of in evaluation["families"].items()},
                     thought_tokens=evaluation["thought_tokens"], well_formed=evaluation["well_formed"],
                     language_consistency=evaluation["language_consistency"],
@@ -75,11 +75,11 @@ def _row(artifact: Artifact, origin: str) -> StageRow:
 
 
 def _textbook_note(evaluation: dict) -> str:
-    """A base model is asked like a forum; asked like a textbook, it shows what it has read."""
+    """A base model's prompts are in the layout of a forum; in that of a textbook, it shows what it has read."""
     if "as_textbook" not in evaluation:
         return ""
-    asked = _interval(evaluation["as_textbook"]["accuracy"])
-    return (f"asked in the layout of its textbooks, {percent(asked.mean)} % (± {percent(asked.half_width)}) in "
+    accuracy = _interval(evaluation["as_textbook"]["accuracy"])
+    return (f"asked in the layout of its textbooks, {percent(accuracy.mean)} % (± {percent(accuracy.half_width)}) in "
             f"{evaluation['as_textbook']['thought_tokens']:.0f} thought tokens")
 
 
@@ -91,8 +91,8 @@ def metrics_note(metrics: dict) -> str:
     """A reject or reward-model stage's own result, in words; other metrics by name."""
     parts, rest = [], dict(metrics)
     if "kept_share" in rest:
-        share, kept, sampled = rest.pop("kept_share"), rest.pop("kept", None), rest.pop("sampled", None)
-        counted = f" ({kept:,.0f} of {sampled:,.0f})" if kept is not None and sampled is not None else ""
+        share, traces, sampled = rest.pop("kept_share"), rest.pop("kept", None), rest.pop("sampled", None)
+        counted = f" ({traces:,.0f} of {sampled:,.0f})" if traces is not None and sampled is not None else ""
         parts.append(f"kept {percent(share)} % of samples{counted}")
     if "held_out_pair_accuracy" in rest:
         parts.append(f"orders {percent(rest.pop('held_out_pair_accuracy'))} % of held-out pairs right")
@@ -128,16 +128,6 @@ def percent(share: float | None, digits: int = 1) -> str:
     return NONE if share is None else f"{100 * share:.{digits}f}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds as a person says them: 42 s, 7 min 05 s, 3 h 12 min."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-
-
 def count(number: float) -> str:
     """A count of tokens in three digits or so: 950, 12.3k, 4.56M."""
     for scale, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
@@ -152,8 +142,7 @@ def as_json(table: Sequence[StageRow]) -> list[dict]:
 
 
 def print_table(table: Sequence[StageRow], console: Console) -> None:
-    """Prints the table; what stages have to say beside their numbers follows below it. Terminals of less than 120 columns do
-    without the families, which the report shows."""
+    """Prints the table, then the stages' notes. Terminals of less than 120 columns do without the families."""
     families, best = families_of(table) if console.width >= 120 else [], best_values(table)
     helpful = any(row.helpfulness is not None for row in table)
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.generation import Delta
+from spoutnik.generation.delta import Delta
 from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import Busy
 from spoutnik.serve.api.schemas import ErrorResponse

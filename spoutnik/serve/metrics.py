@@ -11,12 +11,12 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spoutnik.generation.generation import CIRCLES, CUT, UNCLOSED, Generation
+from spoutnik.generation.generation import Generation
 from spoutnik.generation.service import GenerationHandle, GenerationService
 
 SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000)
 PER_TOKEN = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3)
-WARNINGS = {"thought_cut": CUT, "circles": CIRCLES, "unclosed": UNCLOSED}
+WARNINGS = {"thought_cut": "thought_budget", "circles": "repetition", "unclosed": "unclosed_thought"}  # label -> code
 
 
 def install(app: FastAPI, service: GenerationService) -> None:
@@ -84,8 +84,8 @@ class GenerationMetrics:
         labeled(self.generated, name).inc(sum(choice.generated for choice in choices))
         if isinstance(handle.job, Generation):
             labeled(self.thought, name).inc(sum(choice.stream.thought_tokens for choice in choices))
-        for kind, text in WARNINGS.items():
-            labeled(self.warnings, name, kind).inc(sum(warning.startswith(text.split("{}")[0]) for warning in handle.warnings))
+        for kind, code in WARNINGS.items():
+            labeled(self.warnings, name, kind).inc(sum(warning.code == code for warning in handle.warnings))
         labeled(self.latency, name).observe(seconds)
         if handle.first_token_seconds is not None:
             labeled(self.to_first_token, name).observe(handle.first_token_seconds)
@@ -118,13 +118,13 @@ ENGINE_METRICS = [
     ("num_requests_waiting", "Sequences that wait for a place in it", GaugeMetricFamily,
      lambda core, _: len(core.scheduler.waiting)),
     ("kv_cache_blocks_used", "Blocks of the cache in use", GaugeMetricFamily,
-     lambda core, _: core.scheduler.pool.size - core.scheduler.pool.free),
-    ("kv_cache_blocks", "Blocks of the cache", GaugeMetricFamily, lambda core, _: core.scheduler.pool.size),
+     lambda core, _: core.scheduler.pool.num_blocks - core.scheduler.pool.num_free_blocks),
+    ("kv_cache_blocks", "Blocks of the cache", GaugeMetricFamily, lambda core, _: core.scheduler.pool.num_blocks),
     ("num_preemptions", "Sequences that gave their blocks back to others", CounterMetricFamily,
-     lambda core, _: core.counts.preemptions),
-    ("spec_decode_num_draft_tokens", "Tokens drafted", CounterMetricFamily, lambda core, _: core.counts.drafted),
-    ("spec_decode_num_accepted_tokens", "Drafts that were right", CounterMetricFamily, lambda core, _: core.counts.accepted),
-    ("engine_steps", "Steps of the engine", CounterMetricFamily, lambda core, _: core.counts.steps),
+     lambda core, _: core.stats.preemptions),
+    ("spec_decode_num_draft_tokens", "Tokens drafted", CounterMetricFamily, lambda core, _: core.stats.drafted),
+    ("spec_decode_num_accepted_tokens", "Drafts that were right", CounterMetricFamily, lambda core, _: core.stats.accepted),
+    ("engine_steps", "Steps of the engine", CounterMetricFamily, lambda core, _: core.stats.steps),
     ("engine_busy_seconds", "Time in which there was work; its rate is the share of time", CounterMetricFamily,
      lambda _, thread: thread.busy_seconds),
     ("engine_step_seconds", "Time in the engine's steps; the rest of the busy time is the server's own", CounterMetricFamily,

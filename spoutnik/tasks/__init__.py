@@ -15,4 +15,13 @@ FAMILIES: dict[str, Family] = {
     for family in (Countdown(), Arithmetic(), Equations(), Bases(), Letters(), Ordering(), Liars(), Calendar())
 }
 
-__all__ = ["FAMILIES", "LANGUAGES", "SPLITS", "STYLES", "Family", "Problem", "Trace", "is_held_out", "sample"]
+__all__ = ["FAMILIES", "LANGUAGES", "SPLITS", "STYLES", "Family", "Problem", "Trace", "accuracy_reward", "is_held_out",
+           "sample"]
+
+
+def accuracy_reward(problem: Problem, answer: str) -> float:
+    """R1's accuracy reward: 1.0 for a right answer, 0.0 otherwise. Raises ValueError for a problem of an unknown family."""
+    family = FAMILIES.get(problem.family)
+    if family is None:
+        raise ValueError(f"There is no family {problem.family!r}: the families are {', '.join(FAMILIES)}.")
+    return float(family.verify(problem, answer))

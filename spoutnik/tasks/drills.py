@@ -18,15 +18,14 @@ Drill = Callable[[random.Random, str], str]  # (rng, language) -> one fact as a 
 TEXT = {"en": {"spell": "{word}: {letters}."}, "fr": {"spell": "{word} : {letters}."}}
 
 
-def sum_drill(rng: random.Random, language: str) -> str:
+def sum_drill(rng: random.Random, language: str, sign: str = "+", largest: int = 30) -> str:
     """`17 + 8 = 25.`, sometimes decomposed, sometimes from a negative number."""
-    a, b = rng.choice(((rng.randint(-30, 30), rng.randint(0, 20)), (rng.randint(-60, 400), rng.randint(1, 99))))
-    return " ".join(f"{left} = {value}." for left, value in sum_steps(a, "+", b))
+    a, b = rng.choice(((rng.randint(-30, largest), rng.randint(0, 20)), (rng.randint(-60, 400), rng.randint(1, 99))))
+    return " ".join(f"{left} = {value}." for left, value in sum_steps(a, sign, b))
 
 
 def difference_drill(rng: random.Random, language: str) -> str:
-    a, b = rng.choice(((rng.randint(-30, 40), rng.randint(0, 20)), (rng.randint(-60, 400), rng.randint(1, 99))))
-    return " ".join(f"{left} = {value}." for left, value in sum_steps(a, "-", b))
+    return sum_drill(rng, language, "-", 40)
 
 
 def product_drill(rng: random.Random, language: str) -> str:
@@ -100,24 +99,9 @@ def chain_drill(rng: random.Random, language: str) -> str:
     return f"{' > '.join(rest)}. {' > '.join(pair)}. {' > '.join(chain)}."
 
 
-DRILLS: tuple[Drill, ...] = (
-    sum_drill,
-    sum_drill,
-    difference_drill,
-    difference_drill,
-    product_drill,
-    product_drill,
-    division_drill,
-    division_drill,
-    power_drill,
-    weekday_drill,
-    month_drill,
-    week_drill,
-    spelling_drill,
-    spelling_drill,
-    backwards_drill,
-    chain_drill,
-)  # named twice: twice as frequent, because the procedures lean on them the most
+DRILLS: tuple[Drill, ...] = (  # named twice: twice as frequent, because the procedures lean on them the most
+    sum_drill, sum_drill, difference_drill, difference_drill, product_drill, product_drill, division_drill, division_drill,
+    power_drill, weekday_drill, month_drill, week_drill, spelling_drill, spelling_drill, backwards_drill, chain_drill)
 FACTS_PER_DOCUMENT = (4, 8)
 
 

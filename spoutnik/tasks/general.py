@@ -25,7 +25,7 @@ class GeneralPrompt:
 
 
 def is_held_out_general(kind: str, row: int) -> bool:
-    """Whether a subject is kept for evaluation, in both languages and in all its wordings."""
+    """Whether a subject is held out for evaluation, in both languages and in all its wordings."""
     return held_out_by_hash(f"general {kind} {ROWS[kind][row][0]}")
 
 
@@ -109,7 +109,7 @@ def _subject_and_content(kind: str, row: int, language: str) -> tuple[str, str]:
 
 
 def _content(kind: str, row: int, language: str, rng: random.Random) -> str:
-    """What must be said; for a list, three members drawn among those known."""
+    """What the answer must contain; for a list, three members drawn among those known."""
     content = _subject_and_content(kind, row, language)[1]
     if kind != "list":
         return content
@@ -129,9 +129,9 @@ def _answer(kind: str, row: int, language: str, rng: random.Random) -> str:
 
 
 def _has_content(p: GeneralPrompt, answer: str) -> bool:
-    """Whether the answer says what it must: the content as whole words, or three members of a list."""
+    """Whether the answer holds its content: as whole words, or three members of a list."""
     content = _subject_and_content(p.kind, p.data["row"], p.language)[1].lower()
-    said = answer.lower()
+    answer = answer.lower()
     if p.kind == "list":
-        return len(set(re.findall(r"\w+", said)) & set(content.split())) >= 3
-    return re.search(rf"(?<!\w){re.escape(content)}(?!\w)", said) is not None
+        return len(set(re.findall(r"\w+", answer)) & set(content.split())) >= 3
+    return re.search(rf"(?<!\w){re.escape(content)}(?!\w)", answer) is not None

@@ -47,7 +47,7 @@ def _rows(table: str) -> tuple[tuple[str, ...], ...]:
 
 _NAMED = tuple((name, name, name, name) for name in NAMES)
 _NUMBERS = {"three": ("trois", 3), "four": ("quatre", 4), "five": ("cinq", 5)}
-_SAID = (("hello", "bonjour"), ("yes", "oui"), ("bravo", "bravo"), ("good night", "bonne nuit"), ("thanks", "merci"))
+_SAYINGS = (("hello", "bonjour"), ("yes", "oui"), ("bravo", "bravo"), ("good night", "bonne nuit"), ("thanks", "merci"))
 LISTS = {  # English subject: members in English, French subject, members in French
     "colours": ("red blue green yellow black white pink", "couleurs", "rouge bleu vert jaune noir blanc rose"),
     "animals": ("cat dog horse bird fish cow lion", "animaux", "chat chien cheval oiseau poisson vache lion"),
@@ -163,8 +163,8 @@ ROWS = {
         friend | ami""")
     ),
     "repeat": tuple(
-        (f"{said} {number} times", ", ".join([said] * times), f"{dit} {nombre} fois", ", ".join([dit] * times))
-        for said, dit in _SAID
+        (f"{english} {number} times", ", ".join([english] * times), f"{french} {nombre} fois", ", ".join([french] * times))
+        for english, french in _SAYINGS
         for number, (nombre, times) in _NUMBERS.items()
     ),
     "list": tuple((subject, members, sujet, membres) for subject, (members, sujet, membres) in LISTS.items()),

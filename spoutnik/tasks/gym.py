@@ -1,11 +1,12 @@
-"""Problems made and graded by reasoning-gym, in our wording: an outside check of our generators and verifiers.
+"""Problems generated and graded by reasoning-gym, in our wording: an outside check of our generators and verifiers.
 
-reasoning-gym is imported only when it is needed: the rest of the package does without it.
+reasoning-gym is imported when it is used.
 """
 
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from spoutnik.tasks import FAMILIES
@@ -14,14 +15,8 @@ from spoutnik.tasks.problem import Problem
 
 # The gym's settings that come nearest to our levels.
 SETTINGS = {
-    "countdown": {
-        "min_numbers": 3,
-        "max_numbers": 4,
-        "max_value": 12,
-        "min_target": 10,
-        "max_target": 100,
-        "operators": ("+", "-", "*"),
-    },
+    "countdown": {"min_numbers": 3, "max_numbers": 4, "max_value": 12, "min_target": 10, "max_target": 100,
+                  "operators": ("+", "-", "*")},
     "chain_sum": {"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 2},
     "base_conversion": {"min_base": 2, "max_base": 10, "min_value": 4, "max_value": 255},
     "letter_counting": {"min_words": 2, "max_words": 3},
@@ -43,16 +38,16 @@ def gym_problems(name: str, n: int, seed: int) -> list[tuple[Problem, Scorer]]:
         raise ValueError(f"The number of gym problems must be at least 1, not {n}.")
     size = n * DRAWS_PER_PROBLEM
     dataset = _import_gym().create_dataset(name, seed=seed, size=size, **SETTINGS[name])
-    found: list[tuple[Problem, Scorer]] = []
+    problems: list[tuple[Problem, Scorer]] = []
     for index in range(size):
         entry = dataset[index]
         problem = _convert(name, entry["metadata"], random.Random(f"{seed} {index}"))
         if problem is not None:
-            kept = problem.data | {"shown_gym": entry["metadata"]}
-            found.append((Problem(**{**vars(problem), "data": kept}), partial(gym_score, entry)))
-        if len(found) == n:
-            return found
-    raise ValueError(f"The gym dataset {name} gave {len(found)} usable problems out of {size}: ask for fewer than {n}.")
+            problem = replace(problem, data=problem.data | {"shown_gym": entry["metadata"]})
+            problems.append((problem, partial(gym_score, entry)))
+        if len(problems) == n:
+            return problems
+    raise ValueError(f"The gym dataset {name} gave {len(problems)} usable problems out of {size}: ask for fewer than {n}.")
 
 
 def gym_score(entry: dict, answer: str) -> bool:

@@ -45,11 +45,11 @@ def _words_in(value: object) -> Iterable[str]:
 
 
 def _vocabulary(language: str) -> frozenset[str]:
-    wordings = [room.TEXT for room in (arithmetic, bases, calendar, countdown, equations, letters, liars, ordering)]
+    wordings = [family.TEXT for family in (arithmetic, bases, calendar, countdown, equations, letters, liars, ordering)]
     wordings += [phrases.TEXT, ordering.RELATIONS, calendar.WEEKDAYS, calendar.MONTHS, general_text.TEXT]
-    found = set(_words_in([wording[language] for wording in wordings])) | set(FUNCTION_WORDS[language].split())
+    words = set(_words_in([wording[language] for wording in wordings])) | set(FUNCTION_WORDS[language].split())
     neutral = {name.lower() for name in names.NAMES} | set(word_list.COMMON)
-    return frozenset(word for word in found - neutral if len(word) > 1)
+    return frozenset(word for word in words - neutral if len(word) > 1)
 
 
 _EVERY = {language: _vocabulary(language) for language in LANGUAGES}
@@ -61,9 +61,9 @@ def language_consistency(text: str, language: str) -> float:
     """Share, in [0, 1], of the countable words of a text that belong to the language; 1.0 when there is none."""
     if language not in VOCABULARY:
         raise ValueError(f"There is no language {language!r}: the languages are {', '.join(LANGUAGES)}.")
-    found = [word.lower() for word in _WORD.findall(text)]
-    target = sum(word in VOCABULARY[language] for word in found)
-    other = sum(word in VOCABULARY[each] for word in found for each in LANGUAGES if each != language)
+    words = [word.lower() for word in _WORD.findall(text)]
+    target = sum(word in VOCABULARY[language] for word in words)
+    other = sum(word in VOCABULARY[each] for word in words for each in LANGUAGES if each != language)
     return target / (target + other) if target + other else 1.0
 
 

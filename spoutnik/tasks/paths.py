@@ -22,7 +22,7 @@ class _Item:
     """A number available at some point, with the operand that stands for it in a longer expression."""
 
     value: int
-    operand: str  # "7", or "(12 - 5)" for a number that was made
+    operand: str  # "7", or "(12 - 5)" for a number that was computed
 
 
 def _combine(a: _Item, b: _Item, operator: str, ceiling: int) -> tuple[str, _Item] | None:
@@ -39,13 +39,13 @@ def _path(steps: tuple[str, ...], last: _Item) -> Path:
     return Path(steps, last.value, last.operand[1:-1])
 
 
-def _given(numbers: list[int]) -> list[_Item]:
+def _items(numbers: list[int]) -> list[_Item]:
     return [_Item(number, str(number)) for number in numbers]
 
 
 def random_path(numbers: list[int], operators: str, ceiling: int, rng: random.Random) -> Path | None:
     """A random way to use all the numbers, or None when it leaves 1..ceiling."""
-    items, steps = _given(numbers), []
+    items, steps = _items(numbers), []
     while len(items) > 1:
         a, b = (items.pop(rng.randrange(len(items))) for _ in range(2))
         combined = _combine(a, b, rng.choice(operators), ceiling)
@@ -58,11 +58,11 @@ def random_path(numbers: list[int], operators: str, ceiling: int, rng: random.Ra
 
 def all_paths(numbers: list[int], operators: str, ceiling: int) -> list[Path]:
     """Every way to use all the numbers, each set of operations once, in a fixed order."""
-    found: dict[frozenset[str], Path] = {}
+    paths: dict[frozenset[str], Path] = {}
 
     def extend(items: list[_Item], steps: tuple[str, ...]) -> None:
         if len(items) == 1:
-            found.setdefault(frozenset(steps), _path(steps, items[0]))
+            paths.setdefault(frozenset(steps), _path(steps, items[0]))
             return
         for i, a in enumerate(items):
             for j in range(i + 1, len(items)):
@@ -72,5 +72,5 @@ def all_paths(numbers: list[int], operators: str, ceiling: int) -> list[Path]:
                     if combined is not None:
                         extend([*rest, combined[1]], (*steps, combined[0]))
 
-    extend(_given(numbers), ())
-    return list(found.values())
+    extend(_items(numbers), ())
+    return list(paths.values())

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Protocol
 
 LANGUAGES = ("en", "fr")
@@ -17,8 +17,8 @@ MAX_REJECTIONS = 10_000  # a family whose level cannot fill a split in that many
 class Problem:
     """One question with what is needed to verify any answer to it.
 
-    `data` is JSON-serialisable and independent of the language. Its entries named `shown_*` describe only the
-    presentation (the order of the numbers or of the sentences): they are no part of the problem's identity.
+    data: JSON values, the same in every language; entries named `shown_*` describe the presentation alone (the order of the
+        numbers or of the sentences) and are no part of the problem's identity.
     """
 
     family: str
@@ -33,17 +33,6 @@ class Problem:
         """Identity of the problem: the same for its French twin, its other wordings and its shuffled statement."""
         identity = {name: value for name, value in self.data.items() if not name.startswith("shown_")}
         return json.dumps(identity, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), ensure_ascii=False)
-
-    @classmethod
-    def from_json(cls, text: str) -> "Problem":
-        """Inverse of `to_json`; raises ValueError on text that is not a problem."""
-        fields = json.loads(text)
-        if not isinstance(fields, dict) or set(fields) != set(cls.__dataclass_fields__):
-            raise ValueError(f"A problem in JSON has exactly the fields {', '.join(cls.__dataclass_fields__)}.")
-        return cls(**fields)
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,12 @@
 """Elementary computations as text. A step is one fact that a tiny transformer can look up, such as `40 * 8 = 320`."""
 
 import random
-from collections.abc import Sequence
 
 from spoutnik.tasks import phrases
 
 SLIP_SHARE = 0.25  # share of careful traces in which one step goes wrong and is repaired
 
 Step = tuple[str, int]  # the left-hand side and its value
-
 
 
 def product_steps(a: int, b: int) -> list[Step]:
@@ -53,11 +51,6 @@ def write_step(step: Step, rng: random.Random, language: str, slip: bool) -> str
     """One step as a sentence; with `slip`, first a wrong value and then its repair."""
     left, value = step
     return repair_or_plain(f"{left} = {value}", f"{left} = {near_miss(rng, value)}", rng, language, slip)
-
-
-def write_steps(steps: Sequence[Step], rng: random.Random, language: str, slip_at: int = -1) -> list[str]:
-    """The steps as sentences, the one at `slip_at` slipping first."""
-    return [write_step(step, rng, language, index == slip_at) for index, step in enumerate(steps)]
 
 
 def repair_or_plain(fact: str, wrong: str, rng: random.Random, language: str, slip: bool) -> str:

@@ -1,7 +1,7 @@
-"""Chat templates: the jinja programs of published checkpoints, run in a sandbox on plain values.
+"""Chat templates: the jinja programs of published checkpoints, run in a sandbox.
 
-A template is somebody else's program. It sees strings, numbers, lists and dicts, a few helpers that every published template
-may count on (those of transformers' `apply_chat_template`), and nothing else; whatever it raises becomes a sentence.
+A template is untrusted code. It sees plain JSON values and the helpers of transformers' `apply_chat_template`, and nothing
+else; whatever it raises becomes a UserError.
 """
 
 import json
@@ -23,7 +23,7 @@ from spoutnik.files import read_json, write_text
 from spoutnik.text.tool_schema import tool_schema
 
 TEMPLATE_FILE, EXTRA_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
-REASONING = ("reasoning_content", "thinking", "reasoning")  # names under which messages carry their thought
+REASONING = ("reasoning_content", "thinking", "reasoning")  # keys under which messages carry their thought
 
 Message = dict[str, object]  # {"role": ..., "content": text, ...}
 Tool = dict | Callable
@@ -31,8 +31,7 @@ Tool = dict | Callable
 
 @dataclass(frozen=True)
 class Conversation:
-    """What a template sees. messages, tools and documents are plain JSON values; `variables` are the template's own
-    switches (`enable_thinking` of Qwen3)."""
+    """A template's input, in plain JSON values. variables: the template's own switches (Qwen3's `enable_thinking`)."""
 
     messages: list[Message]
     tools: list[dict] | None = None
@@ -43,7 +42,7 @@ class Conversation:
     @staticmethod
     def of(messages: Sequence[Message], tools: Sequence[Tool] | None, documents: Sequence[dict] | None,
            variables: Mapping[str, object] | None, add_generation_prompt: bool) -> "Conversation":
-        """Checks what a caller gave; tools that are functions become their JSON schemas.
+        """Checks the input; tools that are functions become their JSON schemas.
 
         Raises:
             UserError: there is no message, one has no role, or a value is not a plain one.
@@ -54,8 +53,8 @@ class Conversation:
             if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
                 raise UserError(f"messages: {message!r} has no role. A message is {{\"role\": ..., \"content\": ...}}.")
         schemas = None if tools is None else [tool_schema(tool) if callable(tool) else tool for tool in tools]
-        for name, given in (("tools", schemas), ("documents", documents)):
-            if not all(isinstance(item, Mapping) for item in given or ()):
+        for name, values in (("tools", schemas), ("documents", documents)):
+            if not all(isinstance(value, Mapping) for value in values or ()):
                 raise UserError(f"{name}: holds something that is neither a dict nor (for tools) a function.")
         plain = [_with_reasoning(map_strings(message, str)) for message in messages]
         return Conversation(plain, map_strings(schemas, str), map_strings(documents, str),
@@ -63,10 +62,10 @@ class Conversation:
 
 
 def map_strings(value: object, change: Callable[[str], str]) -> object:
-    """`value` rebuilt from plain JSON types, every string (keys too) passed through `change`.
+    """`value` rebuilt from plain JSON types, with `change` applied to every string, keys included.
 
     Raises:
-        UserError: a part is of another type, or a text that UTF-8 cannot write (half of a surrogate pair).
+        UserError: a part has another type, or a text has a lone surrogate, which UTF-8 cannot encode.
     """
     if isinstance(value, str):
         try:
@@ -86,25 +85,21 @@ def map_strings(value: object, change: Callable[[str], str]) -> object:
 
 
 def _with_reasoning(message: Message) -> Message:
-    """The thought of a message under both names that published templates read."""
+    """Puts a message's thought under both keys that published templates read."""
     thought = next((message[name] for name in REASONING if message.get(name) is not None), None)
     return message if thought is None else {"thinking": thought, **message, "reasoning_content": thought}
 
 
 @dataclass(frozen=True)
 class ChatTemplates:
-    """A checkpoint's templates by name: "default", and "tool_use" where tools have one of their own.
-
-    origin: the file they came from, for messages.
-    """
+    """A checkpoint's templates by name: "default", and "tool_use" if there is one for tools. origin: their file, for errors."""
 
     sources: dict[str, str]
     origin: str
 
     @staticmethod
     def load(folder: Path, tokenizer_config: dict) -> "ChatTemplates":
-        """Files of their own first, then the keys of the JSON files, as transformers prefers them. None at all is fine:
-        base models have no template."""
+        """Template files take precedence over keys of the JSON files, as in transformers. Base models have no template."""
         default, extra = folder / TEMPLATE_FILE, folder / EXTRA_TEMPLATES
         paths = {"default": default} if default.exists() else {}
         paths |= {path.stem: path for path in sorted(extra.glob("*.jinja"))}
@@ -117,7 +112,7 @@ class ChatTemplates:
         return ChatTemplates(_named(tokenizer_config, origin), str(origin))
 
     def save(self, folder: Path) -> None:
-        """The default in chat_template.jinja, others in a folder beside it: where transformers looks first."""
+        """Writes the files where transformers looks first."""
         for name, source in self.sources.items():
             write_text(folder / TEMPLATE_FILE if name == "default" else folder / EXTRA_TEMPLATES / f"{name}.jinja", source)
 
@@ -134,10 +129,10 @@ class ChatTemplates:
         return self.sources[name]
 
     def render(self, conversation: Conversation, special_tokens: Mapping[str, str]) -> str:
-        """The conversation as one string. `special_tokens`: bos_token and the like, by name.
+        """The conversation as one string. special_tokens: bos_token and the like, by name.
 
         Raises:
-            UserError: no template, or the template refused the conversation (its own words are in the sentence).
+            UserError: no template, or it refused the conversation (its message is in the sentence).
             RunError: the template is not jinja.
         """
         source = self.choose(conversation.tools is not None)
@@ -147,7 +142,7 @@ class ChatTemplates:
                 **special_tokens, **conversation.variables, "messages": _without_nones(conversation.messages, source),
                 "tools": conversation.tools, "documents": conversation.documents,
                 "add_generation_prompt": conversation.add_generation_prompt})
-        except Exception as error:  # somebody else's program: any failure of it is a sentence
+        except Exception as error:  # untrusted code may raise anything
             raise UserError(f"{self.origin}: the chat template refuses this conversation ({error}). "
                             "Change the messages, or the template.") from error
 
@@ -157,8 +152,8 @@ _ASKS_FOR_NONE = re.compile(r"""content['"\]]*\s+is\s+(not\s+)?none""", re.IGNOR
 
 
 def _without_nones(messages: list[Message], source: str) -> list[Message]:
-    """Keys whose value is None are dropped, as in transformers: most templates would write "None". A content of None stays
-    where the template asks for it (transformers drops that one too, and R1's own template then fails on tool calls)."""
+    """Drops keys whose value is None, as transformers does: most templates would write "None". A content of None stays where
+    the template tests for it (transformers drops it, and R1's own template then fails on tool calls)."""
     kept = {"content"} if _ASKS_FOR_NONE.search(source) else set()
     return [{key: value for key, value in message.items() if value is not None or key in kept} for message in messages]
 
@@ -172,11 +167,11 @@ def _read(path: Path) -> str:
 
 def _named(settings: dict, path: Path) -> dict[str, str]:
     """The key `chat_template`: a text, or a list of {name, template}."""
-    given = settings.get("chat_template") or {}
-    if isinstance(given, str):
-        return {"default": given}
+    value = settings.get("chat_template") or {}
+    if isinstance(value, str):
+        return {"default": value}
     try:
-        named = given if isinstance(given, dict) else {entry["name"]: entry["template"] for entry in given}
+        named = value if isinstance(value, dict) else {entry["name"]: entry["template"] for entry in value}
         if all(re.fullmatch(r"[\w-]+", name) and isinstance(source, str) for name, source in named.items()):
             return named
     except (TypeError, KeyError):
@@ -198,10 +193,10 @@ def _compile(source: str, origin: str) -> jinja2.Template:
                        "Restore it.") from error
 
 
-# What follows is visible to templates; its names and arguments are those that published templates use.
+# The names and arguments below are visible to templates.
 
 class _Generation(Extension):
-    """`{% generation %}…{% endgeneration %}` marks the assistant's words for training masks; rendered plainly."""
+    """`{% generation %}…{% endgeneration %}` marks the assistant's text for training masks; here it is only rendered."""
 
     tags = {"generation"}
 
@@ -211,7 +206,7 @@ class _Generation(Extension):
 
 
 class _Dict:
-    """`dict(...)` without the type behind it, whose unbound methods would change what must not change."""
+    """`dict(...)` without the type, whose unbound methods could change values that the sandbox protects."""
 
     def __call__(self, *args, **kwargs):
         return dict(*args, **kwargs)
@@ -221,7 +216,7 @@ class _Dict:
 
 
 class _Namespace(Namespace):
-    """`namespace(...)` without underscored names: python would call what is stored under some of them."""
+    """`namespace(...)` without underscored names: Python would call the values of some of them."""
 
     def __init__(*args, **kwargs):
         Namespace.__init__(*args, **kwargs)

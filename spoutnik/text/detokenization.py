@@ -1,69 +1,68 @@
-"""Token ids to text as they come, and texts to stop at."""
+"""Incremental detokenization, and texts to stop at."""
 
 from collections.abc import Iterable, Sequence
 
 from spoutnik.text.tokenizer import Tokenizer
 
 
-class IncrementalText:
-    """The text of a growing sequence of ids. Bytes that do not form a whole character yet wait for the next ids, so what is
-    given out adds up to the text of the whole, however it is cut into pieces."""
+class IncrementalDetokenizer:
+    """The text of a growing sequence of ids, in pieces that add up to the text of the whole: bytes that are no complete
+    character yet wait for the next ids. (`tokenizers`' DecodeStream has no way to end and fails on some byte-fallback ids.)"""
 
     def __init__(self, tokenizer: Tokenizer, keep_special: bool = False):
         self.tokenizer, self.keep_special = tokenizer, keep_special
+        # A token's text may depend on the one before (a leading space): new ids are decoded together with the last piece's.
         self._ids: list[int] = []
-        # A token's text may depend on the one before (a leading space): new ids are read together with those before `_read`.
-        self._read = 0
+        self._num_read = 0  # of these, the last piece's
 
     def feed(self, ids: Iterable[int]) -> str:
-        """What is new."""
+        """Returns the text that is new."""
         self._ids += ids
         text = self.tokenizer.decode(self._ids, self.keep_special)
-        if text.endswith("\ufffd"):
-            return ""
-        return self._take(text)
+        return "" if text.endswith("\ufffd") else self._advance(text)
 
     def close(self) -> str:
-        """No id follows: half a character becomes the mark for one."""
-        return self._take(self.tokenizer.decode(self._ids, self.keep_special))
+        """No id follows: an incomplete character becomes U+FFFD."""
+        return self._advance(self.tokenizer.decode(self._ids, self.keep_special))
 
-    def _take(self, text: str) -> str:
-        before = self.tokenizer.decode(self._ids[:self._read], self.keep_special) if self._read else ""
-        new = text[len(before):]
-        del self._ids[:self._read]
-        self._read = len(self._ids)
-        return new
-
-
-def first_stop(text: str, stops: Sequence[str], start: int = 0) -> tuple[int, str] | None:
-    """Of several texts the one that is complete first, from `start` on: where it begins, and which it is."""
-    found = [(at + len(stop), at, stop) for stop in stops if (at := text.find(stop, start)) >= 0]
-    return min(found)[1:] if found else None
+    def _advance(self, text: str) -> str:
+        before = self.tokenizer.decode(self._ids[:self._num_read], self.keep_special) if self._num_read else ""
+        del self._ids[:self._num_read]
+        self._num_read = len(self._ids)
+        return text[len(before):]
 
 
-class StopTexts:
-    """Holds back what may be the beginning of a stop text. stopped: the one that was found; nothing comes out after it."""
+class StopTextBuffer:
+    """Passes text on until a stop text, of several the one that is complete first, and holds back what may become one.
 
-    def __init__(self, stops: Sequence[str]):
-        self.stops = stops
+    include_stop: the stop text itself is passed on, too. stopped: the one that was met; nothing comes after it.
+    """
+
+    def __init__(self, stops: Sequence[str], include_stop: bool = False):
+        self.stops, self.include_stop = stops, include_stop
         self.stopped: str | None = None
         self._held = ""
-        self._longest = max(map(len, stops), default=0)
+        self._beginnings = {stop[:length] for stop in stops for length in range(1, len(stop))}
+        self._first_characters = {beginning[0] for beginning in self._beginnings}
+        self._max_held = max(map(len, self._beginnings), default=0)
 
-    def feed(self, text: str) -> str:
-        if self.stopped is not None or not self._longest:
+    def feed(self, text: str, search: bool = True) -> str:
+        """Returns the text that is passed on. search: whether a stop text may end here."""
+        if self.stopped is not None or not self.stops:
             return text if self.stopped is None else ""
-        text = self._held + text
-        found = first_stop(text, self.stops)
-        if found is not None:
-            at, self.stopped = found
-            self._held = ""
-            return text[:at]
-        keep = next((n for n in range(min(self._longest - 1, len(text)), 0, -1)
-                     if any(stop.startswith(text[-n:]) for stop in self.stops)), 0)
-        self._held = text[len(text) - keep:]
-        return text[:len(text) - keep]
+        text, self._held = self._held + text, ""
+        if search and any([stop in text for stop in self.stops]):
+            end, start, self.stopped = min((at + len(stop), at, stop) for stop in self.stops if (at := text.find(stop)) >= 0)
+            return text[:end if self.include_stop else start]
+        size = len(text)
+        first = max(size - self._max_held, 0)
+        if not self._first_characters.isdisjoint(text[first:]):  # rarely: most tokens pass after this test
+            first = next((at for at in range(first, size) if text[at:] in self._beginnings), size)
+            self._held = text[first:]
+            return text[:first]
+        return text
 
     def close(self) -> str:
+        """No text follows: returns what was held back."""
         held, self._held = self._held, ""
         return held

@@ -1,19 +1,19 @@
-"""Where a thought starts and ends. One place decides; training, evaluation and chat ask it."""
+"""The thought parser: where a thought starts and ends, for training, evaluation and chat alike."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from spoutnik.text.detokenization import IncrementalText, StopTexts
+from spoutnik.text.detokenization import IncrementalDetokenizer, StopTextBuffer
 from spoutnik.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Reply:
-    """A completion taken apart.
+    """A completion, parsed.
 
-    well_formed: the thought, where one was opened, was closed exactly once, the answer is not empty and the sentence was
-        ended. The thought itself may be empty, as R1's is for simple requests.
-    thought_tokens: length of the thought in tokens, the end mark not counted.
+    well_formed: a thought that was opened was closed exactly once, the answer is not empty, and the completion ended with the
+        end of sentence. The thought itself may be empty, as R1's is for simple requests.
+    thought_tokens: the thought's length, marks not counted.
     """
 
     thought: str
@@ -23,7 +23,7 @@ class Reply:
 
 
 def opens_thought(ids: list[int], tokenizer: Tokenizer) -> bool:
-    """Does a prompt end inside a thought? R1's template opens one, Qwen3's closes it again with thinking switched off."""
+    """Whether a prompt ends inside a thought. R1's template opens one; Qwen3's closes it again with thinking switched off."""
     for token in reversed(ids):
         if token == tokenizer.think_id:
             return True
@@ -33,32 +33,29 @@ def opens_thought(ids: list[int], tokenizer: Tokenizer) -> bool:
 
 
 def read_reply(ids: list[int], tokenizer: Tokenizer, finished: bool, thinking: bool = True) -> Reply:
-    """Takes apart the ids that followed a prompt (the end of sentence itself not among them).
+    """Parses the ids that followed a prompt, without the end of sentence.
 
-    thinking: the prompt opened the thought (`opens_thought`). Where it did not, the model may do so with its first token;
-    else all is answer, as always where the vocabulary has no end of thought. A thought that was never closed is all thought
-    and no answer: it earns nothing and leaks nothing.
+    thinking: the prompt opened the thought (`opens_thought`). If it did not, the model may do so with its first token; else all
+    is answer, as always where the vocabulary has no end of thought. A thought that was never closed leaves no answer.
     """
     stream = ThoughtStream(tokenizer, thinking)
-    begins = stream.thinking
-    if not begins and ids and ids[0] == stream.start:
-        ids, begins = ids[1:], True
-        stream.thinking = True
+    opened = stream.thinking
+    if not opened and ids and ids[0] == stream.start:
+        ids, opened, stream.thinking = ids[1:], True, True
     thought, answer = map("".join, zip(stream.feed(ids), stream.close()))
     strays = {tokenizer.think_id, tokenizer.user_id, tokenizer.assistant_id, tokenizer.bos_id}
-    closed = ids.count(tokenizer.end_think_id) == begins
+    closed = ids.count(tokenizer.end_think_id) == opened
     return Reply(thought, answer, finished and closed and bool(answer) and not strays.intersection(ids), stream.thought_tokens)
 
 
 class ThoughtStream:
-    """The same decision on a stream: ids come in, in pieces of any size, and text goes out, the thought's apart from the
-    answer's, neither with white space around it. Any mark counts, wherever it stands: what follows `<think>` is thought, what
-    follows `</think>` is not.
+    """The parser on a stream: ids in pieces of any size to the texts of thought and answer, both without surrounding white
+    space. Every mark counts: what follows `<think>` is thought, what follows `</think>` is answer.
 
-    thinking: is the next token thought? thought_tokens: so far, marks not counted. start, end: the marks, None where the
-        vocabulary has none.
-    stop: texts at which the answer ends; what follows one is lost. stopped: the one that was met. keep_special: special tokens
-        are part of the answer's text (marks of tool calls are, in some vocabularies).
+    thinking: the next token belongs to the thought. thought_tokens: so far, marks not counted. start, end: ids of the marks,
+        None where the vocabulary has none.
+    stop: texts that end the answer. stopped: the one that was met; nothing comes after it. keep_special: the answer's text has
+        special tokens (marks of tool calls are, in some vocabularies).
     """
 
     def __init__(self, tokenizer: Tokenizer, thinking: bool = True, stop: Sequence[str] = (),
@@ -71,50 +68,53 @@ class ThoughtStream:
 
     @property
     def stopped(self) -> str | None:
-        return self._parts[False].stops.stopped
+        return self._parts[False].stopped
 
     def feed(self, ids: Sequence[int]) -> tuple[str, str]:
-        """Returns what is new: (thought, answer)."""
-        new, begun = {True: "", False: ""}, 0
-        for place, token in enumerate(ids):
+        """Returns the new text: (thought, answer)."""
+        new, start = {True: "", False: ""}, 0
+        for index, token in enumerate(ids):
             if token == self.end or token == self.start:
-                new[self.thinking] += self._read(ids[begun:place])
-                self.thinking, begun = token == self.start, place + 1
-        new[self.thinking] += self._read(ids[begun:])
+                new[self.thinking] += self._decode(ids[start:index])
+                self.thinking, start = token == self.start, index + 1
+        new[self.thinking] += self._decode(ids[start:])
         return new[True], new[False]
 
-    def _read(self, ids: Sequence[int]) -> str:
+    def _decode(self, ids: Sequence[int]) -> str:
         self.thought_tokens += len(ids) * self.thinking
         return self._parts[self.thinking].feed(ids) if ids else ""
 
     def close(self) -> tuple[str, str]:
-        """Nothing follows: what was held back, (thought, answer)."""
+        """No id follows: returns what was held back, (thought, answer)."""
         return self._parts[True].close(), self._parts[False].close()
 
 
 class _Part:
-    """Thought or answer: its text without white space before and after."""
+    """The text of thought or answer, without surrounding white space."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], keep_special: bool = False):
-        self.stops = StopTexts(stop)
-        self._text = IncrementalText(tokenizer, keep_special)
-        self._held, self._begun = "", False
+        self._stops, self._detokenizer = StopTextBuffer(stop), IncrementalDetokenizer(tokenizer, keep_special)
+        self._held, self._started = "", False
+
+    @property
+    def stopped(self) -> str | None:
+        return self._stops.stopped
 
     def feed(self, ids: Sequence[int]) -> str:
-        return self._show(self.stops.feed(self._begin(self._text.feed(ids))))
+        return self._strip_end(self._stops.feed(self._strip_start(self._detokenizer.feed(ids))))
 
     def close(self) -> str:
-        return self._show(self.stops.feed(self._begin(self._text.close())) + self.stops.close())
+        return self._strip_end(self._stops.feed(self._strip_start(self._detokenizer.close())) + self._stops.close())
 
-    def _begin(self, text: str) -> str:
-        """Without the white space before the first word, where no stop text is looked for either: a thought's end is followed
-        by an empty line."""
-        text = text if self._begun else text.lstrip()
-        self._begun = self._begun or bool(text)
+    def _strip_start(self, text: str) -> str:
+        """No stop text is looked for in leading white space: an empty line follows a thought's end."""
+        text = text if self._started else text.lstrip()
+        self._started = self._started or bool(text)
         return text
 
-    def _show(self, text: str) -> str:
+    def _strip_end(self, text: str) -> str:
+        """Holds white space back until something follows."""
         text = self._held + text
-        shown = text.rstrip()
-        self._held = text[len(shown):]
-        return shown
+        stripped = text.rstrip()
+        self._held = text[len(stripped):]
+        return stripped

@@ -1,4 +1,4 @@
-"""Text to ids and back: any `tokenizer.json` (the `tokenizers` library does the work) and the chat template beside it."""
+"""The tokenizer: a `tokenizer.json` (by the `tokenizers` library) and the chat template beside it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
@@ -11,7 +11,7 @@ from tokenizers import Tokenizer as BPE
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json, write_json, write_text
 from spoutnik.text.chat_template import ChatTemplates, Conversation, Message, Tool
-from spoutnik.text.special_token_escape import END_THINK, THINK, Controls, cut_at, unused_mark
+from spoutnik.text.special_token_escape import END_THINK, THINK, SpecialTokens, cut_at, unused_mark
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
@@ -23,10 +23,9 @@ OWN_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BOS, "e
 
 
 class Tokenizer:
-    """A tokenizer with its special tokens and chat templates. Those tokens are recognised only where a template wrote them:
-    a user who types `<think>` types seven characters.
+    """A tokenizer with its special tokens and chat templates. Special tokens are recognized only where a template wrote them.
 
-    bos_id: None where the model has none. eos_id: the end of sentence, first of eos_ids: every token that ends a reply.
+    bos_id: None where the model has none. eos_ids: the tokens that end a reply; eos_id: the first of them.
     think_id, end_think_id, user_id, assistant_id: None where the vocabulary has no single token for them.
     config: the contents of tokenizer_config.json, kept for `save`.
     """
@@ -45,18 +44,16 @@ class Tokenizer:
 
     def _id_of(self, name: str) -> int | None:
         token = self.special_tokens.get(name)
-        found = None if token is None else self.bpe.token_to_id(token)
-        if token is not None and found is None:
+        token_id = None if token is None else self.bpe.token_to_id(token)
+        if token is not None and token_id is None:
             raise RunError(f"tokenizer_config.json: {name} = {token!r} is not in the vocabulary of tokenizer.json. "
                            "The two files belong to different models: restore them.")
-        return found
+        return token_id
 
     @staticmethod
     def train(texts: Iterable[str], vocab_size: int) -> "Tokenizer":
-        """Byte-level BPE on `texts`; digits are split one by one, so that arithmetic is the same at every length.
-
-        The space before a number stays with its first digit: one token less per number.
-        """
+        """Byte-level BPE on `texts`. Each digit is a token, so that arithmetic is the same at every length; the space before a
+        number belongs to its first digit."""
         bpe = BPE(models.BPE())
         bpe.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(r" ?\d"), "isolated"),
                                                      pre_tokenizers.ByteLevel(add_prefix_space=False)])
@@ -68,7 +65,7 @@ class Tokenizer:
 
     @staticmethod
     def load(folder: Path) -> "Tokenizer":
-        """The tokenizer of a folder in Hugging Face layout. Code that it may bring (`auto_map`) is never run.
+        """The tokenizer of a folder in Hugging Face layout. Code in it (`auto_map`) is never run.
 
         Raises:
             RunError: a file is missing or damaged, or a token that it names is not in the vocabulary.
@@ -100,7 +97,7 @@ class Tokenizer:
             raise RunError(f"{folder}/{error}") from error
 
     def save(self, folder: Path) -> None:
-        """Writes tokenizer.json, the chat templates and tokenizer_config.json (what was read there, too)."""
+        """Writes tokenizer.json, the chat templates and tokenizer_config.json."""
         write_text(Path(folder) / "tokenizer.json", self.bpe.to_str(pretty=False))
         self.templates.save(Path(folder))
         write_json(Path(folder) / "tokenizer_config.json",
@@ -112,7 +109,7 @@ class Tokenizer:
 
     @property
     def start_ids(self) -> list[int]:
-        """What plain text starts with: the beginning of sentence, where the model has one."""
+        """Ids before plain text: the beginning of sentence, where the model has one."""
         return [] if self.bos_id is None else [self.bos_id]
 
     @property
@@ -121,12 +118,12 @@ class Tokenizer:
         return self.templates.sources.get("default")
 
     @cached_property
-    def _controls(self) -> Controls:
-        return Controls(token.content for token in self.bpe.get_added_tokens_decoder().values())
+    def _added_tokens(self) -> SpecialTokens:
+        return SpecialTokens(token.content for token in self.bpe.get_added_tokens_decoder().values())
 
     def encode(self, text: str) -> list[int]:
-        """Ids of plain text; anything that looks like a special token is spelled out."""
-        return [i for piece in self._controls.pieces(text) for i in self._encode_frame(piece)]
+        """Ids of plain text; spelled special tokens are encoded as text."""
+        return [i for piece in self._added_tokens.pieces(text) for i in self._encode_frame(piece)]
 
     def decode(self, ids: list[int], keep_special: bool = False) -> str:
         return self.bpe.decode(ids, skip_special_tokens=not keep_special)
@@ -135,8 +132,8 @@ class Tokenizer:
                documents: Sequence[dict] | None = None, variables: Mapping[str, object] | None = None) -> str:
         """The conversation as one string with its special tokens, through the checkpoint's jinja template.
 
-        tools: JSON schemas, or functions with type hints and a docstring. variables: what else the template reads, such as
-        Qwen3's `enable_thinking`.
+        tools: JSON schemas, or functions with type hints and a docstring. variables: further ones that the template reads,
+        such as Qwen3's `enable_thinking`.
 
         Raises:
             UserError: there is no template, or it refuses the conversation.
@@ -149,16 +146,16 @@ class Tokenizer:
                  add_generation_prompt: bool = True) -> list[int]:
         """Prompt ids of a conversation, with the opened thought where the template opens one (arguments as in `render`).
 
-        No text of a message, a tool or a variable becomes a special token; `</think>` in what an assistant said is the
-        template's to keep or to drop. Without such texts these are the ids of the rendered string.
+        These are the ids of the rendered string, except that no text of a message, a tool or a variable becomes a special
+        token. (`</think>` in an assistant's message is handled by the template.)
         """
         conversation = Conversation.of(messages, tools, documents, variables, add_generation_prompt)
         template = self.templates.choose(conversation.tools is not None)
         unknown = [m["role"] for m in messages if m["role"] not in ("system", "user", "assistant")]
-        if unknown and template == _own_template():  # it would pass over them in silence
+        if unknown and template == _own_template():  # our template would ignore them
             raise UserError(f"role = {unknown[0]!r}: a message is of the system, the user or the assistant.")
         mark = unused_mark(conversation, template)
-        rendered = self.templates.render(self._controls.marked(conversation, mark), self.special_tokens)
+        rendered = self.templates.render(self._added_tokens.marked(conversation, mark), self.special_tokens)
         return [i for piece in cut_at(mark, rendered) for i in self._encode_frame(piece)]
 
     def _encode_frame(self, text: str) -> list[int]:

@@ -1,13 +1,14 @@
 """The JSON schema of a Python function, for the tools of a chat template.
 
-Signature and type hints give the types, a Google-style docstring the descriptions, as transformers' `get_json_schema` does.
+Types come from signature and type hints, descriptions from a Google-style docstring, in the form of transformers'
+`get_json_schema`, which published templates expect (pydantic's differs: `anyOf` with null for `nullable`, `const`, titles).
 """
 
 import inspect
 import json
 import re
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from spoutnik.errors import UserError
@@ -22,7 +23,7 @@ def tool_schema(function: Callable) -> dict:
     """{"type": "function", "function": {"name", "description", "parameters", "return"}}.
 
     Raises:
-        UserError: the docstring or a type hint is missing or says too little; the function and its argument are named.
+        UserError: the docstring or a type hint is missing or incomplete; names the function and the argument.
     """
     name = getattr(function, "__name__", repr(function))
     doc = inspect.getdoc(function)
@@ -35,10 +36,10 @@ def tool_schema(function: Callable) -> dict:
     properties, required = {}, []
     for argument, parameter in inspect.signature(function).parameters.items():
         if argument not in hints or argument not in texts:
-            lacking = "type hint" if argument not in hints else "line under Args: in the docstring"
-            raise UserError(f"tool {name}: its argument {argument} has no {lacking}. Add it, or give a JSON schema.")
-        place = f"tool {name}, argument {argument}"
-        properties[argument] = _described(_schema(hints[argument], place), texts[argument], place)
+            missing = "type hint" if argument not in hints else "line under Args: in the docstring"
+            raise UserError(f"tool {name}: its argument {argument} has no {missing}. Add it, or give a JSON schema.")
+        path = f"tool {name}, argument {argument}"
+        properties[argument] = _with_description(_schema(hints[argument], path), texts[argument], path)
         if parameter.default is inspect.Parameter.empty:
             required.append(argument)
     parameters = {"type": "object", "properties": properties} | ({"required": required} if required else {})
@@ -50,7 +51,7 @@ def tool_schema(function: Callable) -> dict:
 
 
 def _argument_texts(section: str) -> dict[str, str]:
-    """{argument: its description on one line}; lines indented deeper than the first continue the one before."""
+    """{argument: description in one line}; lines indented deeper than the first continue the line before."""
     texts: dict[str, str] = {}
     level, name = None, ""
     for line in filter(str.strip, section.splitlines()):
@@ -63,7 +64,7 @@ def _argument_texts(section: str) -> dict[str, str]:
     return texts
 
 
-def _described(schema: dict, text: str, place: str) -> dict:
+def _with_description(schema: dict, text: str, path: str) -> dict:
     """A description may end in `(choices: ["a", "b"])`."""
     choices = _CHOICES.search(text)
     if choices is None:
@@ -71,27 +72,27 @@ def _described(schema: dict, text: str, place: str) -> dict:
     try:
         return schema | {"enum": json.loads(choices[1]), "description": text[:choices.start()].strip()}
     except json.JSONDecodeError as error:
-        raise UserError(f"{place}: the choices {choices[1]} are not a JSON list. Write them as [\"a\", \"b\"].") from error
+        raise UserError(f"{path}: the choices {choices[1]} are not a JSON list. Write them as [\"a\", \"b\"].") from error
 
 
-def _schema(hint: object, place: str) -> dict:
+def _schema(hint: object, path: str) -> dict:
     origin, parts = get_origin(hint), get_args(hint)
     if hint is Any:
         return {}
     if origin in (Union, types.UnionType):
-        return _union([_schema(part, place) for part in parts if part is not type(None)], type(None) in parts)
+        return _union([_schema(part, path) for part in parts if part is not type(None)], type(None) in parts)
     if origin is Literal and all(type(value) in _TYPES for value in parts):
         return {"type": _one_or_all(dict.fromkeys(_TYPES[type(value)] for value in parts)), "enum": list(parts)}
     if (origin or hint) not in _TYPES:
-        raise UserError(f"{place}: the type {hint!r} has no JSON schema. Use int, float, str, bool, list, tuple, dict, "
+        raise UserError(f"{path}: the type {hint!r} has no JSON schema. Use int, float, str, bool, list, tuple, dict, "
                         "Literal or a union of them, or give the tool's JSON schema.")
     schema = {"type": _TYPES[origin or hint]}
     if origin is list:
-        schema["items"] = _schema(parts[0], place)
+        schema["items"] = _schema(parts[0], path)
     elif origin is tuple:
-        schema["prefixItems"] = [_schema(part, place) for part in parts]
+        schema["prefixItems"] = [_schema(part, path) for part in parts]
     elif origin is dict:
-        schema["additionalProperties"] = _schema(parts[1], place)
+        schema["additionalProperties"] = _schema(parts[1], path)
     return schema
 
 
@@ -105,6 +106,6 @@ def _union(schemas: list[dict], nullable: bool) -> dict:
     return union | ({"nullable": True} if nullable else {})
 
 
-def _one_or_all(names) -> str | list[str]:
+def _one_or_all(names: Iterable[str]) -> str | list[str]:
     names = list(names)
     return names[0] if len(names) == 1 else names

@@ -1,1 +1,1 @@
-"""Learning: losses (pure tensor functions), packed batches, the optimisers, the step loop, and one file per method."""
+"""Learning: losses (pure tensor functions), packed batches, the optimizers, the step loop, and one file per method."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class PackedBatch:
     `targets` (N,) those next tokens; `documents` are the packed documents' numbers in the caller's list."""
 
     input_ids: Tensor
-    packing: Packing
+    sequences: PackedSequences
     positions: Tensor
     targets: Tensor
     documents: tuple[int, ...]
 
 
-def pack(documents: Sequence[Document], chosen: Sequence[int]) -> PackedBatch:
+def pack_documents(documents: Sequence[Document], chosen: Sequence[int]) -> PackedBatch:
     """Lays the chosen documents end to end."""
     flat = [t for i in chosen for t in documents[i].ids]
     positions, start = [], 0
@@ -41,9 +41,9 @@ def pack(documents: Sequence[Document], chosen: Sequence[int]) -> PackedBatch:
         document = documents[i]
         positions.append(torch.arange(start + document.loss_from - 1, start + len(document.ids) - 1))
         start += len(document.ids)
-    packing = Packing.of([len(documents[i].ids) for i in chosen], fill=True)
-    input_ids, where = torch.tensor(flat + [0] * packing.filler), torch.cat(positions)
-    return PackedBatch(input_ids, packing, where, input_ids[where + 1], tuple(chosen))
+    sequences = PackedSequences.of([len(documents[i].ids) for i in chosen], pad=True)
+    input_ids, where = torch.tensor(flat + [0] * sequences.padding), torch.cat(positions)
+    return PackedBatch(input_ids, sequences, where, input_ids[where + 1], tuple(chosen))
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int, parts: int = 1) -> list[list[int]]:

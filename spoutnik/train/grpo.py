@@ -1,13 +1,13 @@
 """GRPO with verifiable rewards (DeepSeekMath section 4; R1 section 2.2): reasoning RL, and RL for all scenarios.
 
-A step: sample G completions for each prompt, judge them, turn rewards into advantages within the group, take one
+A step: sample G completions for each prompt, grade them, turn rewards into advantages within the group, take one
 gradient step. On-policy, so the ratio starts at 1 by construction: the sampler recorded its log-probabilities, the
 trainer computes them again with the same modules, and the difference (bfloat16 rounding) is measured at every step.
 """
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -26,17 +26,9 @@ from spoutnik.tasks.general import GeneralPrompt, sample_general
 from spoutnik.tasks.language import reflection_count
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack
+from spoutnik.train import losses
+from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
-from spoutnik.train.losses import (
-    PolicyLoss,
-    group_advantages,
-    has_variance,
-    mismatch_kl,
-    policy_loss,
-    token_log_probs,
-    token_weights,
-)
 from spoutnik.train.rollouts import chat_prompts, grade, rollout_llm, sample_problems
 from spoutnik.train.settings import Settings, TrainSettings
 
@@ -50,9 +42,8 @@ class RewardSettings(Settings):
 
 
 class GRPOSettings(TrainSettings):
-    """steps: optimiser steps, one per batch of rollouts: prompts_per_step x group_size completions. general_share of the
-    prompts, from step share `general_from` on, are judged by the reward model instead of by rules (R1's last stage: general
-    data only at the end, or it is hacked)."""
+    """steps: optimizer steps, one per batch of prompts_per_step x group_size rollouts. general_share: of the prompts, from
+    the share `general_from` of the steps on, scored by the reward model (R1 section 3.2: only at the end, or it is hacked)."""
 
     steps: int = Field(gt=0)
     prompts_per_step: int = Field(default=64, gt=0)
@@ -73,8 +64,8 @@ class GRPOSettings(TrainSettings):
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
 
     @property
-    def loss_options(self) -> PolicyLoss:
-        return PolicyLoss(**{key: getattr(self, key) for key in PolicyLoss.__dataclass_fields__})
+    def loss_options(self) -> losses.PolicyLoss:
+        return losses.PolicyLoss(**{key: getattr(self, key) for key in losses.PolicyLoss.__dataclass_fields__})
 
 
 Scorer = Callable[[Sequence[tuple[str, str]]], list[float]]  # (prompt, answer) pairs to reward-model scores
@@ -95,16 +86,16 @@ def roll_out(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem | Genera
     prompts = chat_prompts([p.prompt for p in problems], tokenizer)
     params = SamplingParams(n=settings.group_size, temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
     groups = [output.outputs for output in llm.generate(prompts, params, seed=seed)]
-    return judge_rollouts(prompts, groups, problems, tokenizer, settings, scorer)
+    return grade_rollouts(prompts, groups, problems, tokenizer, settings, scorer)
 
 
-def judge_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]],
+def grade_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]],
                    problems: Sequence[Problem | GeneralPrompt], tokenizer: Tokenizer, settings: GRPOSettings,
                    scorer: Scorer | None) -> Rollouts:
-    """Rules judge problems; the reward model judges general prompts, on the answer alone (R1 section 3.1)."""
+    """Rules grade problems; the reward model scores general prompts, by the answer alone (R1 section 3.1)."""
     weights = settings.rewards
     rewards = torch.zeros(len(groups), settings.group_size)
-    judged, general, well_formed = [], [], 0
+    graded, general, well_formed = [], [], 0
     for row, (problem, group) in enumerate(zip(problems, groups)):
         for column, completion in enumerate(group):
             if isinstance(problem, GeneralPrompt):
@@ -113,19 +104,19 @@ def judge_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
                 if reply.well_formed:
                     general.append((row, column, problem.prompt, reply.answer))
             else:
-                verdict = grade(problem, completion, tokenizer)
-                judged.append(verdict)
-                reply = verdict.reply
-                rewards[row, column] = (weights.accuracy * verdict.accuracy + weights.format * reply.well_formed
-                                        + weights.language * verdict.language * reply.well_formed)
+                grades = grade(problem, completion, tokenizer)
+                graded.append(grades)
+                reply = grades.reply
+                rewards[row, column] = (weights.accuracy * grades.accuracy + weights.format * reply.well_formed
+                                        + weights.language * grades.language * reply.well_formed)
             well_formed += reply.well_formed
     count = sum(len(group) for group in groups)
     metrics = {"reward": float(rewards.mean()), "well_formed": well_formed / count,
                "truncated": sum(not c.finished for group in groups for c in group) / count}
-    if judged:
-        metrics |= {"accuracy": _mean(v.accuracy for v in judged), "language": _mean(v.language for v in judged),
-                    "thought_tokens": _mean(v.reply.thought_tokens for v in judged),
-                    "reflections": _mean(reflection_count(v.reply.thought) for v in judged)}
+    if graded:
+        metrics |= {"accuracy": _mean(g.accuracy for g in graded), "language": _mean(g.language for g in graded),
+                    "thought_tokens": _mean(g.reply.thought_tokens for g in graded),
+                    "reflections": _mean(reflection_count(g.reply.thought) for g in graded)}
     if general:
         scores = scorer([(prompt, answer) for _, _, prompt, answer in general])
         for (row, column, _, _), score in zip(general, scores):
@@ -134,7 +125,7 @@ def judge_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
     return Rollouts(prompts, groups, rewards, metrics)
 
 
-def _mean(values) -> float:
+def _mean(values: Iterable[float]) -> float:
     values = list(values)
     return sum(values) / max(len(values), 1)
 
@@ -152,12 +143,12 @@ class PolicyBatch:
 
 
 def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[PolicyBatch], int]:
-    """Micro-batches of one step, and how many generated tokens teach nothing (groups without variance)."""
-    advantages = group_advantages(rollouts.rewards, settings.std_normalisation)
-    kept = has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
+    """Micro-batches of one step, and the number of generated tokens that carry no gradient (groups without variance)."""
+    advantages = losses.group_advantages(rollouts.rewards, settings.std_normalisation)
+    trained = losses.has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
     documents, rows, wasted = [], [], 0
-    for prompt, group, group_advantage, keep in zip(rollouts.prompts, rollouts.groups, advantages, kept.tolist()):
-        if not keep:
+    for prompt, group, group_advantage, is_trained in zip(rollouts.prompts, rollouts.groups, advantages, trained.tolist()):
+        if not is_trained:
             wasted += sum(len(c.token_ids) for c in group)
             continue
         for completion, advantage in zip(group, group_advantage):
@@ -166,11 +157,11 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[Pol
     if not documents:
         return [], wasted
     lengths = torch.tensor([d.predicted for d in documents])
-    weights = token_weights(lengths, settings.length_normalisation, settings.max_tokens)
+    weights = losses.token_weights(lengths, settings.length_normalisation, settings.max_tokens)
     batches = []
     for chosen in micro_batches([len(d.ids) for d in documents], settings.micro_batch_tokens, cores()):
         size = lengths[chosen]
-        batches.append(PolicyBatch(pack(documents, chosen),
+        batches.append(PolicyBatch(pack_documents(documents, chosen),
                                    torch.stack([rows[i][0] for i in chosen]).repeat_interleave(size),
                                    weights[chosen].repeat_interleave(size), torch.cat([rows[i][1] for i in chosen])))
     return batches, wasted
@@ -185,34 +176,35 @@ def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], paramete
     want_balance = model.config.has_experts and settings.balance_loss_alpha > 0
 
     def loss_of(batch: PolicyBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
-        packed = batch.packed
-        hidden = model.hidden(packed.input_ids, packed.packing, trace)
-        log_probs, entropy = token_log_probs(hidden[packed.positions], model.lm_head.weight, packed.targets,
-                                             settings.temperature)
-        loss, clipped = policy_loss(log_probs, batch.sampler_log_probs, batch.advantages, batch.weights, options,
+        log_probs, entropy = _log_probs(model, batch.packed, settings.temperature, trace)
+        loss, clipped = losses.policy_loss(log_probs, batch.sampler_log_probs, batch.advantages, batch.weights, options,
                                     batch.reference_log_probs)
         share = len(batch.advantages) / tokens
         metrics = {"loss": float(loss.detach()), "clipped": float(clipped) * share,
                    "entropy": float(entropy.mean()) * share,
-                   "mismatch_kl": float(mismatch_kl(batch.sampler_log_probs, log_probs.detach())) * share}
+                   "mismatch_kl": float(losses.mismatch_kl(batch.sampler_log_probs, log_probs.detach())) * share}
         if trace.balance_losses:
-            part = len(packed.documents) / documents
+            part = len(batch.packed.documents) / documents
             loss = loss + settings.balance_loss_alpha * part * torch.stack(trace.balance_losses).sum()
         return loss, metrics
 
     return accumulate(parameters, batches, loss_of, want_balance)
 
 
-@torch.no_grad()
 def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperature: float) -> list[PolicyBatch]:
     """The same batches with the reference model's log-probabilities."""
+    @torch.no_grad()
     def one(batch: PolicyBatch) -> PolicyBatch:
-        packed = batch.packed
-        hidden = model.hidden(packed.input_ids, packed.packing)
-        log_probs, _ = token_log_probs(hidden[packed.positions], model.lm_head.weight, packed.targets, temperature)
-        return PolicyBatch(packed, batch.advantages, batch.weights, batch.sampler_log_probs, log_probs)
+        return replace(batch, reference_log_probs=_log_probs(model, batch.packed, temperature)[0])
 
-    return on_all_cores(torch.no_grad()(one), batches)
+    return on_all_cores(one, batches)
+
+
+def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
+               trace: RouterTrace | None = None) -> tuple[Tensor, Tensor]:
+    """Log-probabilities of the batch's targets (N,) and the entropies (N,)."""
+    hidden = model.hidden(batch.input_ids, batch.sequences, trace)
+    return losses.token_log_probs(hidden[batch.positions], model.lm_head.weight, batch.targets, temperature)
 
 
 def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: GRPOSettings, seed: int,
@@ -225,7 +217,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
     """
     if model.mtp is not None:  # post-training leaves the MTP module alone, as R1 did
         model.mtp.requires_grad_(False)
-    optimiser = settings.make_optimiser(model)
+    optimizer = settings.make_optimizer(model)
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         problems = step_prompts(settings, families, seed, stage, step, scorer is not None)
@@ -233,16 +225,16 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
         batches, wasted = policy_batches(rollouts, settings)
         if settings.kl_coefficient:
             batches = with_reference(reference, batches, settings.temperature)
-        gradient = policy_gradient(model, batches, optimiser.parameters, settings)
+        gradient = policy_gradient(model, batches, optimizer.parameters, settings)
         metrics = dict.fromkeys(("loss", "clipped", "entropy", "mismatch_kl"), 0.0) | rollouts.metrics | gradient.metrics
         refuse_mismatch(stage, step, metrics.get("mismatch_kl", 0.0), settings.max_mismatch_kl)
-        metrics["zero_variance"] = 1 - float(has_variance(rollouts.rewards).float().mean())
+        metrics["zero_variance"] = 1 - float(losses.has_variance(rollouts.rewards).float().mean())
         generated = sum(len(c.token_ids) for group in rollouts.groups for c in group)
         trained = sum(len(b.packed.input_ids) for b in batches)
         metrics["tokens"] = generated
         return gradient, metrics, Cost(tokens_trained=trained, tokens_generated=generated, tokens_wasted=wasted)
 
-    return train(model, optimiser, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
+    return train(model, optimizer, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
                  settings.bias_update_speed)
 
 

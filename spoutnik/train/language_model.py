@@ -3,7 +3,7 @@
 Shared by pretraining, both SFT stages and distillation: they differ in where documents come from.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
-from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack
+from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import token_log_probs
 from spoutnik.train.settings import LanguageModelSettings
@@ -20,15 +20,15 @@ from spoutnik.train.settings import LanguageModelSettings
 def next_token_loss(model: Transformer, batch: PackedBatch, trace: RouterTrace, tokens: int, documents: int,
                     settings: LanguageModelSettings) -> tuple[Tensor, dict[str, float]]:
     """This micro-batch's part of the batch's loss: sums over its tokens / `tokens` of the whole step (V3 eq. 24-25)."""
-    hidden = model.hidden(batch.input_ids, batch.packing, trace)
+    hidden = model.hidden(batch.input_ids, batch.sequences, trace)
     log_probs, _ = token_log_probs(hidden[batch.positions], model.lm_head.weight, batch.targets)
     loss = -log_probs.sum() / tokens
     metrics = {"loss": float(loss.detach())}
     if model.mtp is not None and settings.mtp_loss_weight:
         # The token two ahead exists where the next position belongs to the same document and is itself predicted.
-        same = batch.packing.document_ids[batch.positions[:-1]] == batch.packing.document_ids[batch.positions[1:]]
+        same = batch.sequences.document_ids[batch.positions[:-1]] == batch.sequences.document_ids[batch.positions[1:]]
         where = batch.positions[:-1][same]
-        ahead = model.mtp_hidden(hidden, batch.input_ids, batch.packing, trace)
+        ahead = model.mtp_hidden(hidden, batch.input_ids, batch.sequences, trace)
         mtp_log_probs, _ = token_log_probs(ahead[where], model.lm_head.weight, batch.input_ids[where + 2])
         mtp_loss = -mtp_log_probs.sum() / tokens
         metrics["mtp_loss"] = float(mtp_loss.detach())
@@ -44,7 +44,7 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
                             settings: LanguageModelSettings) -> tuple[Gradient, Cost]:
     """Gradient of one step over `documents`, split into micro-batches over the cores."""
     lengths = [len(d.ids) for d in documents]
-    micro = [pack(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
+    micro = [pack_documents(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
     tokens = sum(d.predicted for d in documents)
 
     def loss_of(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
@@ -58,17 +58,17 @@ def train_language_model(model: Transformer, documents_of: Callable[[int], Seque
                          settings: LanguageModelSettings, steps: int, stage: str, checkpoints: Checkpoints,
                          progress: Progress) -> tuple[list[dict], Cost]:
     """documents_of(step) gives a step's documents and must depend on nothing but the step."""
-    optimiser = settings.make_optimiser(model)
+    optimizer = settings.make_optimizer(model)
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
-        gradient, bill = language_model_gradient(model, documents_of(step), optimiser.parameters, settings)
-        return gradient, dict(gradient.metrics), bill
+        gradient, cost = language_model_gradient(model, documents_of(step), optimizer.parameters, settings)
+        return gradient, dict(gradient.metrics), cost
 
-    return train(model, optimiser, settings.make_schedule(steps), stage, step_gradient, checkpoints, progress,
+    return train(model, optimizer, settings.make_schedule(steps), stage, step_gradient, checkpoints, progress,
                  settings.bias_update_speed)
 
 
-def take_tokens(documents, tokens: int, max_length: int) -> list[Document]:
+def take_tokens(documents: Iterable[Document], tokens: int, max_length: int) -> list[Document]:
     """Documents from an iterator until they hold `tokens` tokens; longer ones than `max_length` are cut."""
     taken, total = [], 0
     for document in documents:

@@ -1,7 +1,7 @@
-"""The step loop every trained stage shares: gradients over all cores, checkpoints, resume, and when to stop.
+"""The training loop of every trained stage: gradients over all cores, checkpoints, resume, divergence.
 
 A step is a function of (seed, step number, weights): what is read or sampled at step 7 is the same whether or not the
-process died at step 6. So a checkpoint needs weights, optimiser state and a step number, and a resumed stage ends with
+process died at step 6. So a checkpoint needs weights, optimizer state and a step number, and a resumed stage ends with
 the same bytes.
 """
 
@@ -21,7 +21,7 @@ from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.parallel import on_all_cores
-from spoutnik.train.optimizer import Optimiser, Schedule
+from spoutnik.train.optimizer import Optimizer, Schedule
 
 
 @dataclass
@@ -41,15 +41,14 @@ class Cost:
 
 
 class Progress(Protocol):
-    """Where a stage tells how far it is: a bar in the terminal, or nothing in tests."""
+    """Called after each step of a stage's work: a bar in the terminal, or nothing in tests."""
 
     def __call__(self, done: int, total: int, tokens: int, note: str) -> None: ...
 
 
 @dataclass
 class Gradient:
-    """The sum over micro-batches: gradients in the order of the optimiser's parameters (none where there was no
-    micro-batch), summed metrics, router loads."""
+    """Sums over micro-batches. gradients: in the order of the optimizer's parameters; empty without micro-batches."""
 
     gradients: list[Tensor]
     metrics: dict[str, float] = field(default_factory=dict)
@@ -86,7 +85,7 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where a stage in progress keeps its last good state, and how often it writes it."""
+    """The last good state of a stage in progress: its folder, and how often it is written."""
 
     folder: Path
     every_seconds: float = 30.0
@@ -95,28 +94,23 @@ class Checkpoints:
     def latest(self) -> Path:
         return self.folder / "checkpoint"
 
-    def save(self, step: int, model: nn.Module, optimiser: Optimiser, log: list[dict], bill: Cost) -> None:
+    def save(self, step: int, model: nn.Module, optimizer: Optimizer, log: list[dict], cost: Cost) -> None:
         """Writes beside the last checkpoint, then takes its place: one of the two is always whole."""
-        fresh, old = self.folder / "checkpoint.new", self.folder / "checkpoint.old"
+        fresh = self.folder / "checkpoint.new"
         remove_folder(fresh)
-        if self.latest.exists():  # else the old one is all there is
-            remove_folder(old)
         save_tensors(fresh / "weights.safetensors", model.state_dict())
-        save_tensors(fresh / "optimiser.safetensors", optimiser.tensors())
+        save_tensors(fresh / "optimiser.safetensors", optimizer.tensors())  # the spelling of checkpoints already on disk
         write_jsonl(fresh / "log.jsonl", log)
-        write_json(fresh / "state.json", {"step": step, "bill": vars(bill)})
-        if self.latest.exists():
-            self.latest.rename(old)
-        install_folder(fresh, self.latest)
-        remove_folder(old)
+        write_json(fresh / "state.json", {"step": step, "bill": vars(cost)})
+        install_folder(fresh, self.latest, aside=self.folder / "checkpoint.old")
 
-    def load(self, model: nn.Module, optimiser: Optimiser) -> tuple[int, list[dict], Cost] | None:
-        """Restores the last checkpoint into model and optimiser; None where there is none."""
+    def load(self, model: nn.Module, optimizer: Optimizer) -> tuple[int, list[dict], Cost] | None:
+        """Restores the last checkpoint into model and optimizer; None where there is none."""
         folder = self.latest if self.latest.exists() else self.folder / "checkpoint.old"
         if not folder.exists():
             return None
         model.load_state_dict(load_tensors(folder / "weights.safetensors"), strict=False)
-        optimiser.load_tensors(load_tensors(folder / "optimiser.safetensors"))
+        optimizer.load_tensors(load_tensors(folder / "optimiser.safetensors"))
         try:
             log, state = read_jsonl(folder / "log.jsonl"), read_json(folder / "state.json")
         except UserError as error:
@@ -137,40 +131,40 @@ class Stopwatch:
         return passed
 
 
-def train(model: Transformer, optimiser: Optimiser, schedule: Schedule, stage: str,
+def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: str,
           step_gradient: Callable[[int], tuple[Gradient, dict[str, float], Cost]], checkpoints: Checkpoints,
           progress: Progress, bias_update_speed: float = 0.0) -> tuple[list[dict], Cost]:
-    """Runs `schedule.steps` steps; returns the log (a row per step) and the bill.
+    """Runs `schedule.steps` steps; returns the log (a row per step) and the cost.
 
     step_gradient(step) returns the gradient, the metrics to log and what it cost. The correction biases move once per
-    optimiser step, by the loads of the whole batch (V3 section 2.1.2; trap 17).
+    optimizer step, by the loads of the whole batch (V3, section 2.1.2).
 
     Raises:
         RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
     """
-    resumed = checkpoints.load(model, optimiser)
-    start, log, bill = resumed or (0, [], Cost())
+    resumed = checkpoints.load(model, optimizer)
+    start, log, total = resumed or (0, [], Cost())
     routers = model.routers if isinstance(model, Transformer) else {}
     watch, last_save = Stopwatch(), time.perf_counter()
     for step in range(start, schedule.steps):
         gradient, metrics, cost = step_gradient(step)
         refuse_divergence(stage, step, metrics["loss"], gradient.gradients, log, checkpoints)
         # A step that taught nothing leaves the weights alone: momentum and decay would move them all the same.
-        metrics["grad_norm"] = optimiser.step(gradient.gradients, schedule.factor(step)) if gradient.gradients else 0.0
+        metrics["grad_norm"] = optimizer.step(gradient.gradients, schedule.factor(step)) if gradient.gradients else 0.0
         for name, load in gradient.loads.items():
             if bias_update_speed and routers[name].biased:
                 routers[name].move_bias(load, bias_update_speed)
         if gradient.loads:
             metrics["max_load"] = max(float(load.max() / load.float().mean()) for load in gradient.loads.values())
         seconds, core_seconds = watch.lap()
-        bill = bill + cost + Cost(seconds, core_seconds)
-        log.append({"step": step, "seconds": round(bill.seconds, 3), "lr": optimiser.peak * schedule.factor(step)}
+        total = total + cost + Cost(seconds, core_seconds)
+        log.append({"step": step, "seconds": round(total.seconds, 3), "lr": optimizer.peak * schedule.factor(step)}
                    | {key: round(value, 6) for key, value in metrics.items()})
-        progress(step + 1, schedule.steps, bill.tokens_trained + bill.tokens_generated, headline(metrics))
+        progress(step + 1, schedule.steps, total.tokens_trained + total.tokens_generated, headline(metrics))
         if time.perf_counter() - last_save > checkpoints.every_seconds and step + 1 < schedule.steps:
-            checkpoints.save(step + 1, model, optimiser, log, bill)
+            checkpoints.save(step + 1, model, optimizer, log, total)
             last_save = time.perf_counter()
-    return log, bill
+    return log, total
 
 
 def headline(metrics: dict[str, float]) -> str:
@@ -190,8 +184,8 @@ def refuse_divergence(stage: str, step: int, loss: float, gradients: list[Tensor
     exploded = len(usual) >= 20 and abs(loss) > 20 * max(usual[len(usual) // 2], 1.0)
     if finite and not exploded:
         return
-    kept = f"the last good checkpoint is kept in {checkpoints.latest}" if checkpoints.latest.exists() else \
+    remains = f"the last good checkpoint is kept in {checkpoints.latest}" if checkpoints.latest.exists() else \
         "there was no checkpoint yet"
     what = "is not a finite number" if not finite else "exploded"
-    raise RunError(f"{stage}: the loss {what} at step {step} (loss {loss:.4g}); {kept}. "
+    raise RunError(f"{stage}: the loss {what} at step {step} (loss {loss:.4g}); {remains}. "
                    "Lower learning_rate (or max_grad_norm) of this stage in the recipe and run again.")

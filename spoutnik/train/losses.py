@@ -4,6 +4,7 @@ N tokens that are predicted, D hidden size, V vocabulary, R rollouts (completion
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -12,32 +13,32 @@ from torch import Tensor
 
 from spoutnik.native import training
 
-_CHUNK = 2048  # tokens whose logits exist at once: the loss's memory is chunk x vocabulary, whatever the batch
+CHUNK = 2048  # tokens whose logits exist at once: the loss's memory is chunk x vocabulary, whatever the batch
 
 
 class _ChunkedLogProbs(torch.autograd.Function):
-    """log softmax(hidden @ weight^T / temperature)[target], chunk by chunk; the logits are made again in backward.
+    """log softmax(hidden @ weight^T / temperature)[target], chunk by chunk; backward computes the logits again.
 
     Logits are float32 sums of products of the activations' type, in the sampler too: rounding the logits themselves to
     bfloat16 is where sampler and trainer usually drift apart.
     """
 
     @staticmethod
-    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int) -> tuple[Tensor, Tensor]:
         hidden, rounded = hidden.contiguous(), weight.detach().to(hidden.dtype)
-        compute = training.log_probs if training.serves(hidden) else _log_probs
-        log_probs, entropy, normalisers = compute(hidden, rounded, targets, temperature)
-        ctx.save_for_backward(hidden, rounded, targets, normalisers)
-        ctx.temperature, ctx.weight_dtype = temperature, weight.dtype
+        compute = training.log_probs if training.serves(hidden) else partial(_log_probs, chunk=chunk)
+        log_probs, entropy, normalizers = compute(hidden, rounded, targets, temperature)
+        ctx.save_for_backward(hidden, rounded, targets, normalizers)
+        ctx.temperature, ctx.weight_dtype, ctx.chunk = temperature, weight.dtype, chunk
         ctx.mark_non_differentiable(entropy)
         return log_probs, entropy
 
     @staticmethod
     def backward(ctx, grad: Tensor, _):
-        hidden, weight, targets, normalisers = ctx.saved_tensors
+        hidden, weight, targets, normalizers = ctx.saved_tensors
         compute = training.logits_gradient if training.serves(hidden) else _logits_gradient
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
-        pieces = (t.split(_CHUNK) for t in (grad.contiguous(), hidden, targets, normalisers, grad_hidden))
+        pieces = (t.split(ctx.chunk) for t in (grad.contiguous(), hidden, targets, normalizers, grad_hidden))
         for g, h, t, n, out in zip(*pieces):
             grad_logits = compute(g, h, weight, t, n, ctx.temperature)
             if training.multiplies(grad_logits, weight.t()):
@@ -47,34 +48,36 @@ class _ChunkedLogProbs(torch.autograd.Function):
             else:
                 torch.mm(grad_logits, weight, out=out)
                 grad_weight += grad_logits.t() @ h
-        return grad_hidden, grad_weight.to(ctx.weight_dtype), None, None
+        return grad_hidden, grad_weight.to(ctx.weight_dtype), None, None, None
 
 
-def _log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probabilities, entropies and normalisers (N,) float32, chunk by chunk, by torch alone."""
+def _log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float,
+               chunk: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Log-probabilities, entropies and normalizers (N,) float32, chunk by chunk, by torch alone."""
     rows = []
-    for h, t in zip(hidden.split(_CHUNK), targets.split(_CHUNK)):
+    for h, t in zip(hidden.split(chunk), targets.split(chunk)):
         logits = F.linear(h.float(), weight.float()).div_(temperature)
-        normalisers = logits.logsumexp(-1)
-        log_p = logits.sub_(normalisers[:, None])
-        rows.append(torch.stack([log_p.gather(1, t[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1), normalisers]))
+        normalizers = logits.logsumexp(-1)
+        log_p = logits.sub_(normalizers[:, None])
+        rows.append(torch.stack([log_p.gather(1, t[:, None])[:, 0], -(log_p.exp() * log_p).sum(-1), normalizers]))
     return tuple(torch.cat(rows, dim=1))
 
 
-def _logits_gradient(grad: Tensor, hidden: Tensor, weight: Tensor, targets: Tensor, normalisers: Tensor,
+def _logits_gradient(grad: Tensor, hidden: Tensor, weight: Tensor, targets: Tensor, normalizers: Tensor,
                      temperature: float) -> Tensor:
     """(onehot - softmax) x grad / temperature: (N, V) in hidden's type."""
-    result = F.linear(hidden.float(), weight.float()).div_(temperature).sub_(normalisers[:, None]).exp_().neg_()
+    result = F.linear(hidden.float(), weight.float()).div_(temperature).sub_(normalizers[:, None]).exp_().neg_()
     result.scatter_add_(1, targets[:, None], torch.ones_like(grad)[:, None])
     return result.mul_(grad[:, None] / temperature).to(hidden.dtype)
 
 
-def token_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+def token_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0,
+                    chunk: int = CHUNK) -> tuple[Tensor, Tensor]:
     """Log-probability of each target (N,) and the entropy of each distribution (N,), in nats, float32.
 
-    hidden (N, D), weight (V, D) of the head, targets (N,). Peak memory is 2048 x V floats, not N x V.
+    hidden (N, D), weight (V, D) of the head, targets (N,). Peak memory is chunk x V floats, not N x V.
     """
-    return _ChunkedLogProbs.apply(hidden, weight, targets, temperature)
+    return _ChunkedLogProbs.apply(hidden, weight, targets, temperature, chunk)
 
 
 def token_log_probs_plain(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
@@ -85,7 +88,7 @@ def token_log_probs_plain(hidden: Tensor, weight: Tensor, targets: Tensor, tempe
 
 @dataclass(frozen=True)
 class PolicyLoss:
-    """Every choice of the policy-gradient loss, under the name of the paper that made it.
+    """Every choice of the policy-gradient loss, under the name its paper gives it.
 
     length_normalisation: "token" divides the sum over tokens by the batch's token count (DAPO, arXiv 2503.14476 eq. 8);
         "sequence" averages each completion over its own tokens first (GRPO, arXiv 2402.03300 eq. 3), which favours
@@ -127,7 +130,7 @@ def has_variance(rewards: Tensor) -> Tensor:
 def token_weights(lengths: Tensor, how: str, max_tokens: int) -> Tensor:
     """(R,) the weight of each token of a completion, such that the loss is a plain sum over the *global* batch.
 
-    Computed once over all completions of an optimiser step and handed to every micro-batch, so that the split into
+    Computed once over all completions of an optimizer step and handed to every micro-batch, so that the split into
     micro-batches changes nothing.
     """
     count = max(len(lengths), 1)

@@ -9,15 +9,14 @@ from torch import Tensor, nn
 
 from spoutnik.parallel import on_all_cores
 
-# Muon's Newton-Schulz products are small and many: they are dealt out to this many optimisers, which the cores share. A
+# Muon's Newton-Schulz products are small and many: they are dealt out to this many optimizers, which the cores share. A
 # fixed number, so that a checkpoint does not depend on the machine.
 _MUON_PARTS = 8
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """lr(step): linear warm-up, then constant, cosine to `final_share` of the peak, or linear decay over the last fifth
-    (warm-up, stable, decay)."""
+    """Learning rate: linear warm-up, then constant, cosine to `final_share` of the peak, or (wsd) linear at the end."""
 
     shape: Literal["constant", "cosine", "wsd"]
     steps: int
@@ -37,7 +36,7 @@ class Schedule:
         return self.final_share + (1 - self.final_share) * min(left, 1.0)
 
 
-class Optimiser:
+class Optimizer:
     """One step over AdamW and, where asked for, Muon (torch.optim.Muon, Jordan et al. 2024, with Moonshot's scaling so
     that one learning rate serves both: arXiv 2502.16982)."""
 
@@ -87,15 +86,15 @@ class Optimiser:
     def tensors(self) -> dict[str, Tensor]:
         """The whole state as named tensors (safetensors holds it; nothing is pickled)."""
         return {f"{part}.{index}.{key}": torch.as_tensor(value)
-                for part, optimiser in self.parts.items()
-                for index, state in optimiser.state_dict()["state"].items() for key, value in state.items()}
+                for part, optimizer in self.parts.items()
+                for index, state in optimizer.state_dict()["state"].items() for key, value in state.items()}
 
     def load_tensors(self, tensors: dict[str, Tensor]) -> None:
-        for part, optimiser in self.parts.items():
-            saved = optimiser.state_dict()
+        for part, optimizer in self.parts.items():
+            saved = optimizer.state_dict()
             saved["state"] = {}
             for name, tensor in tensors.items():
                 owner, index, key = name.split(".")
                 if owner == part:
                     saved["state"].setdefault(int(index), {})[key] = tensor
-            optimiser.load_state_dict(saved)
+            optimizer.load_state_dict(saved)

@@ -36,7 +36,10 @@ def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], 
     return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress)
 
 
-def train_tokenizer(seed: int, vocab_size: int, sample_documents: int = 20_000) -> Tokenizer:
+TOKENIZER_DOCUMENTS = 20_000
+
+
+def train_tokenizer(seed: int, vocab_size: int, sample_documents: int = TOKENIZER_DOCUMENTS) -> Tokenizer:
     """BPE on the first documents of the corpus."""
     stream = documents(random.Random(f"{seed} tokenizer"))
     return Tokenizer.train((next(stream) for _ in range(sample_documents)), vocab_size)

@@ -1,6 +1,6 @@
 """Rejection sampling (R1 section 2.3.3): many completions of the RL model, of which the good ones become SFT data.
 
-Kept: right, well formed, in the language of the question, and not said twice. Each kept trace says where it came from.
+Kept: right, well formed, in the language of the question, each text once. A trace names the checkpoint it was sampled from.
 """
 
 import random
@@ -30,40 +30,37 @@ class RejectSettings(Settings):
     min_language: float = Field(default=0.9, ge=0, le=1)
 
 
-_PROMPTS_AT_ONCE = 256
-
-
 def reject(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: RejectSettings, seed: int,
-           source: str, progress: Progress) -> tuple[list[dict], Cost, dict[str, float]]:
-    """The kept traces, the cost, and the share kept. `source` names the sampled checkpoint in each trace."""
+           source: str, progress: Progress, prompts_at_once: int = 256) -> tuple[list[dict], Cost, dict[str, float]]:
+    """The kept traces, the cost, and the share kept. source: name of the sampled checkpoint, for the traces."""
     llm = rollout_llm(model, tokenizer)
     problems = sample_problems(random.Random(f"{seed} reject"), families, settings.prompts, "train")
     params = SamplingParams(n=settings.samples, temperature=settings.temperature, top_p=settings.top_p,
                             max_tokens=settings.max_tokens)
     traces, generated, kept_tokens = [], 0, 0
-    for start in range(0, len(problems), _PROMPTS_AT_ONCE):
-        part = problems[start:start + _PROMPTS_AT_ONCE]
+    for start in range(0, len(problems), prompts_at_once):
+        part = problems[start:start + prompts_at_once]
         outputs = llm.generate(chat_prompts([p.prompt for p in part], tokenizer), params, seed=seed * 1_000_003 + start)
         for problem, output in zip(part, outputs):
             generated += sum(len(c.token_ids) for c in output.outputs)
-            for verdict in select([grade(problem, c, tokenizer) for c in output.outputs], settings):
-                kept_tokens += len(verdict.completion.token_ids)
-                traces.append({"prompt": problem.prompt, "thought": verdict.reply.thought,
-                               "answer": verdict.reply.answer, "family": problem.family, "level": problem.level,
+            for graded in select([grade(problem, c, tokenizer) for c in output.outputs], settings):
+                kept_tokens += len(graded.completion.token_ids)
+                traces.append({"prompt": problem.prompt, "thought": graded.reply.thought,
+                               "answer": graded.reply.answer, "family": problem.family, "level": problem.level,
                                "language": problem.language, "source": source})
-        progress(min(start + _PROMPTS_AT_ONCE, len(problems)), len(problems), generated, f"kept {len(traces)}")
+        progress(min(start + prompts_at_once, len(problems)), len(problems), generated, f"kept {len(traces)}")
     sampled = settings.prompts * settings.samples
     if not traces:
         raise RunError(f"rejection sampling: none of {sampled} completions of {source} was right and well formed, so there "
                        "is nothing to learn from. Train that stage longer, or sample more prompts.")
-    bill = Cost(tokens_generated=generated, tokens_wasted=generated - kept_tokens)
-    return traces, bill, {"sampled": sampled, "kept": len(traces), "kept_share": len(traces) / sampled}
+    cost = Cost(tokens_generated=generated, tokens_wasted=generated - kept_tokens)
+    return traces, cost, {"sampled": sampled, "kept": len(traces), "kept_share": len(traces) / sampled}
 
 
-def select(judged: Sequence[GradedCompletion], settings: RejectSettings) -> list[GradedCompletion]:
+def select(completions: Sequence[GradedCompletion], settings: RejectSettings) -> list[GradedCompletion]:
     """The completions of one prompt worth learning from, each text once, in sampling order."""
-    kept: dict[tuple[int, ...], GradedCompletion] = {}
-    for verdict in judged:
-        if verdict.accuracy == 1.0 and verdict.language >= settings.min_language:
-            kept.setdefault(tuple(verdict.completion.token_ids), verdict)
-    return list(kept.values())[:settings.keep_per_prompt]
+    distinct: dict[tuple[int, ...], GradedCompletion] = {}
+    for graded in completions:
+        if graded.accuracy == 1.0 and graded.language >= settings.min_language:
+            distinct.setdefault(tuple(graded.completion.token_ids), graded)
+    return list(distinct.values())[:settings.keep_per_prompt]

@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from spoutnik.model.layers import Linear
 from spoutnik.model.moe import RouterTrace
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores, on_all_cores
 from spoutnik.tasks.general import preference_pairs
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.batches import Document, micro_batches, pack
+from spoutnik.train.batches import Document, micro_batches, pack_documents
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import preference_loss
-from spoutnik.train.settings import OptimiserSettings
+from spoutnik.train.settings import OptimizerSettings
 
 
-class RewardModelSettings(OptimiserSettings):
+class RewardModelSettings(OptimizerSettings):
     """tokens_per_step is filled with whole pairs."""
 
     steps: int = Field(gt=0)
@@ -39,19 +39,18 @@ class RewardModel(nn.Module):
         self.score = Linear(backbone.config.hidden_size, 1, bias=False)
         nn.init.zeros_(self.score.weight)
 
-    def forward(self, input_ids: Tensor, packing: Packing, trace: RouterTrace | None = None) -> Tensor:
+    def forward(self, input_ids: Tensor, sequences: PackedSequences, trace: RouterTrace | None = None) -> Tensor:
         """Packed documents (T,) to their scores (documents,), float32."""
-        hidden = self.backbone.hidden(input_ids, packing, trace)
-        return self.score(hidden[packing.last_tokens].float())[:, 0]
+        hidden = self.backbone.hidden(input_ids, sequences, trace)
+        return self.score(hidden[sequences.last_tokens].float())[:, 0]
 
 
 def scored_document(prompt: str, answer: str, tokenizer: Tokenizer) -> Document:
-    """Prompt, an empty thought and the answer: the thought is not judged."""
+    """Prompt, an empty thought and the answer: the thought is not scored."""
     ids = tokenizer.chat_ids([{"role": "user", "content": prompt}]) + tokenizer.completion_ids("", answer)
     return Document(ids, loss_from=len(ids) - 1)
 
 
-@torch.no_grad()
 def score_answers(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[tuple[str, str]],
                   micro_batch_tokens: int = 8192) -> list[float]:
     """Squashed to (0, 1) by the sigmoid, so that one prompt cannot outweigh a right answer's reward of 1."""
@@ -62,7 +61,7 @@ def score_answers(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[tupl
     @torch.no_grad()
     def one(chosen: list[int]) -> list[float]:
         ids = torch.tensor([t for i in chosen for t in documents[i].ids])
-        return model(ids, Packing.of([len(documents[i].ids) for i in chosen])).sigmoid().tolist()
+        return model(ids, PackedSequences.of([len(documents[i].ids) for i in chosen])).sigmoid().tolist()
 
     scores = [0.0] * len(documents)
     for chosen, values in zip(groups, on_all_cores(one, groups)):
@@ -73,7 +72,7 @@ def score_answers(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[tupl
 
 def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: RewardModelSettings, seed: int, stage: str,
                        checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Cost]:
-    optimiser = settings.make_optimiser(model)
+    optimizer = settings.make_optimizer(model)
 
     def pairs_of(step: int) -> list[Document]:
         """Chosen and rejected documents in turn."""
@@ -88,21 +87,21 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
         documents = pairs_of(step)
         pairs = len(documents) // 2
         lengths = [len(documents[2 * i].ids) + len(documents[2 * i + 1].ids) for i in range(pairs)]
-        micro = [pack(documents, [d for i in chosen for d in (2 * i, 2 * i + 1)])
+        micro = [pack_documents(documents, [d for i in chosen for d in (2 * i, 2 * i + 1)])
                  for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
 
         def loss_of(batch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
-            scores = model(batch.input_ids, batch.packing, trace)
+            scores = model(batch.input_ids, batch.sequences, trace)
             chosen, rejected = scores[0::2], scores[1::2]
             share = len(chosen) / pairs
             loss = preference_loss(chosen, rejected) * share
             right = float((chosen > rejected).float().mean()) * share
             return loss, {"loss": float(loss.detach()), "accuracy": right}
 
-        gradient = accumulate(optimiser.parameters, micro, loss_of)
+        gradient = accumulate(optimizer.parameters, micro, loss_of)
         return gradient, dict(gradient.metrics), Cost(tokens_trained=sum(lengths))
 
-    return train(model, optimiser, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress)
+    return train(model, optimizer, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress)
 
 
 def held_out_accuracy(model: RewardModel, tokenizer: Tokenizer, pairs: int, seed: int) -> float:

@@ -1,4 +1,4 @@
-"""Prompts in, judged completions out: what RL, rejection sampling and evaluation have in common."""
+"""Prompts to graded completions: shared by RL, rejection sampling and evaluation."""
 
 import random
 from collections.abc import Sequence
@@ -7,16 +7,15 @@ from dataclasses import dataclass
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.model.transformer import Transformer
-from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, sample
+from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, accuracy_reward, sample
 from spoutnik.tasks.language import language_consistency
-from spoutnik.tasks.rewards import accuracy_reward
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class GradedCompletion:
-    """A completion with what rules can say about it. accuracy and language in [0, 1]; language of the thought."""
+    """A completion with its rule-based grades in [0, 1]: accuracy of the answer, language consistency of the thought."""
 
     completion: CompletionOutput
     reply: Reply
@@ -24,13 +23,12 @@ class GradedCompletion:
     language: float
 
 
-# As many rows as a step of a nano model can still compute faster together than apart.
-_ROWS = 640
+_MAX_NUM_SEQS = 640  # up to here a step of a nano model is faster over all rows at once
 
 
 def rollout_llm(model: Transformer, tokenizer: Tokenizer) -> LLM:
-    """For many samples of a model as it is now: token ids alone, ended by the one end of sentence it is taught."""
-    return LLM(model, eos_token_ids=[tokenizer.eos_id], max_num_seqs=_ROWS, max_num_batched_tokens=8192)
+    """An engine over the model's current weights, for token ids alone; a completion ends at the tokenizer's eos."""
+    return LLM(model, eos_token_ids=[tokenizer.eos_id], max_num_seqs=_MAX_NUM_SEQS, max_num_batched_tokens=8192)
 
 
 def chat_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:

@@ -1,11 +1,11 @@
-"""What every trained stage can be told, checked strictly. A method's own settings extend these in its own file."""
+"""Settings of every trained stage, checked strictly. A method's own settings extend these in its own file."""
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 from torch import nn
 
-from spoutnik.train.optimizer import Optimiser, Schedule
+from spoutnik.train.optimizer import Optimizer, Schedule
 
 
 class Settings(BaseModel):
@@ -14,27 +14,28 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class OptimiserSettings(Settings):
+class OptimizerSettings(Settings):
     """How a step moves the weights. micro_batch_tokens: packed tokens that one core works on at a time."""
 
     learning_rate: float = Field(gt=0, le=1)
-    optimiser: Literal["adamw", "muon"] = "muon"
+    # "optimiser" is how older recipes spell the key and how artifacts' keys are computed.
+    optimizer: Literal["adamw", "muon"] = Field(default="muon", validation_alias=AliasChoices("optimizer", "optimiser"),
+                                                serialization_alias="optimiser")
     schedule: Literal["constant", "cosine", "wsd"] = "cosine"
     warmup: int = Field(default=10, ge=0)
     weight_decay: float = Field(default=0.1, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     micro_batch_tokens: int = Field(default=8192, gt=0)
 
-    def make_optimiser(self, model: nn.Module) -> Optimiser:
-        return Optimiser(model, self.optimiser, self.learning_rate, self.weight_decay, self.max_grad_norm)
+    def make_optimizer(self, model: nn.Module) -> Optimizer:
+        return Optimizer(model, self.optimizer, self.learning_rate, self.weight_decay, self.max_grad_norm)
 
     def make_schedule(self, steps: int) -> Schedule:
         return Schedule(self.schedule, steps, self.warmup)
 
 
-class TrainSettings(OptimiserSettings):
-    """bias_update_speed: gamma of V3's balancing, 0 where there are no experts to balance. balance_loss_alpha: weight of the
-    sequence-wise balance loss."""
+class TrainSettings(OptimizerSettings):
+    """bias_update_speed: gamma of V3's balancing. balance_loss_alpha: weight of its sequence-wise balance loss."""
 
     bias_update_speed: float = Field(default=0.001, ge=0)
     balance_loss_alpha: float = Field(default=0.0001, ge=0)

@@ -12,8 +12,7 @@ from scripted import scripted_service
 from typer.testing import CliRunner
 
 from spoutnik.arena import compare as arena
-from spoutnik.arena.matches import Ballots, Match
-from spoutnik.arena.ratings import Vote
+from spoutnik.arena.matches import Match, VoteStore
 from spoutnik.commands.arena import arena as command
 from spoutnik.commands.arena import service_of
 from spoutnik.errors import UserError
@@ -28,7 +27,7 @@ def scripted(make_service):
 
 def test_the_arena_in_the_terminal_is_blind_until_the_vote(scripted, monkeypatch):
     async def main():
-        service, ballots = scripted(("alpha", "beta"), said=lambda number: ("t", "yes")), Ballots(None)
+        service, votes = scripted(("alpha", "beta"), reply=lambda number: ("t", "yes")), VoteStore(None)
         console, written = Console(file=StringIO(), width=80), []
         lines = iter(["How?", "x", "a", "Why?", "", ""])
 
@@ -37,26 +36,26 @@ def test_the_arena_in_the_terminal_is_blind_until_the_vote(scripted, monkeypatch
             return next(lines)
 
         monkeypatch.setattr(console, "input", read)
-        await arena.compare(service, ballots, console, rng=Random(1))
+        await arena.compare(service, votes, console, rng=Random(1))
         shown = console.file.getvalue()
-        (cast,) = ballots.votes()
-        assert {cast.a, cast.b} == {"alpha", "beta"} and cast.outcome == "a" and shown.count("yes") == 4
-        assert not re.search(r"alpha|beta", written[2]) and f"A was {cast.a}, B was {cast.b}." in written[3]
+        (vote,) = votes.votes()
+        assert {vote.a, vote.b} == {"alpha", "beta"} and vote.outcome == "a" and shown.count("yes") == 4
+        assert not re.search(r"alpha|beta", written[2]) and f"A was {vote.a}, B was {vote.b}." in written[3]
         with pytest.raises(UserError, match="compares two models"):
-            await arena.compare(scripted(("alpha",)), ballots, console)
+            await arena.compare(scripted(("alpha",)), votes, console)
         with pytest.raises(UserError, match="--effort huge"):
-            await arena.compare(service, ballots, console, "huge")
+            await arena.compare(service, votes, console, "huge")
         await service.close(0)
 
     asyncio.run(main())
 
 
 def test_ratings_are_shown(capsys):
-    ballots = Ballots(None)
-    arena.show_ratings(ballots, Console(width=100))
+    votes = VoteStore(None)
+    arena.show_ratings(votes, Console(width=100))
     assert "no votes yet" in capsys.readouterr().out
-    ballots._kept = [Vote("one", "two", "a")]
-    arena.show_ratings(ballots, Console(width=100))
+    votes.record(Match("one", "two"), "a", "How?", ("So.", "No."))
+    arena.show_ratings(votes, Console(width=100))
     assert re.search(r"one +1095 +905 to 1095 +1 +1 +0", capsys.readouterr().out)
 
 
@@ -66,7 +65,7 @@ def test_the_votes_of_the_page_are_rated_by_the_command(tmp_path):
     app.command()(command)
     asked = ["--ratings", "--data", str(tmp_path / "data")]
     assert "no votes yet" in CliRunner().invoke(app, asked).output and not (tmp_path / "data").exists()
-    Ballots(History(tmp_path / "data" / FILE)).cast(Match("one", "two"), "b", "How?", ("So.", "No."))
+    VoteStore(History(tmp_path / "data" / FILE)).record(Match("one", "two"), "b", "How?", ("So.", "No."))
     got = json.loads(CliRunner().invoke(app, [*asked, "--json"]).output)
     assert got["votes"] == 1 and [row["model"] for row in got["ratings"]] == ["two", "one"]
     with pytest.raises(UserError, match="--json needs --ratings"):

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from cli import spoutnik
 
+from spoutnik import __version__
+
 TINY = Path(__file__).parents[1] / "recipe" / "tiny.yaml"
 
 
@@ -18,6 +20,33 @@ def test_help_needs_no_torch_and_every_command_shows_an_example():
                     "history wipe", "eval", "inspect", "export", "bench"):
         shown = spoutnik(*command.split(), "--help")
         assert shown.returncode == 0 and "Example: spoutnik" in shown.stdout and "--json" in shown.stdout
+
+
+def test_the_version_needs_no_torch():
+    probe = ("import sys; from spoutnik.commands.main import app; app(['--version'], standalone_mode=False); "
+             "sys.exit('torch' in sys.modules or 'pydantic' in sys.modules)")
+    shown = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True)
+    assert shown.returncode == 0 and shown.stdout == f"spoutnik {__version__}\n"
+    assert spoutnik("--version").stdout == shown.stdout  # python -m spoutnik
+
+
+def test_inspect_shows_a_model_or_the_machine():
+    shown = spoutnik("inspect", "--machine", "--json")
+    assert shown.returncode == 0, shown.stderr
+    facts = json.loads(shown.stdout)
+    assert facts["cores"] >= 1 and facts["memory_bytes"] >= facts["available_memory_bytes"] > 0 and facts["torch_threads"] >= 1
+    assert facts["auto_dtype"] in ("bfloat16", "float32") and facts["kernels"].startswith(("native", "plain"))
+    text = spoutnik("inspect", "--machine").stdout
+    for part in (facts["cpu"], facts["kernels"], f"auto means {facts['auto_dtype']}", " available"):
+        assert part in text
+    for arguments in ((), ("deepseek-r1", "--machine")):
+        shown = spoutnik("inspect", *arguments)
+        assert shown.returncode == 2 and "name a model, or give --machine" in shown.stderr and "Traceback" not in shown.stderr
+
+
+def test_plain_kernels_say_why(monkeypatch):
+    monkeypatch.setenv("SPOUTNIK_NATIVE", "0")
+    assert "SPOUTNIK_NATIVE=0" in json.loads(spoutnik("inspect", "--machine", "--json").stdout)["kernels"]
 
 
 def test_chat_answers_one_prompt_as_json_and_repeats_itself_by_seed(run):

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from spoutnik.commands.main import app
 from spoutnik.errors import UserError
-from spoutnik.generation.catalog import offers
+from spoutnik.generation.catalog import list_models
 from spoutnik.serve.server import bind
 from spoutnik.store import history
 from spoutnik.store.history import FILE, History
@@ -51,32 +51,32 @@ def ask(url, **fields):
 # ------------------------------------------------------------------------------------------------------------ what is offered
 
 def test_a_run_offers_all_its_models_the_last_one_first(run):
-    found = offers(str(run))
+    found = list_models(str(run))
     assert [served.id for served in found] == ["run", "run:base", "run:student_base"]
     assert found[0].folder.name.startswith("cold_start") and found[0].max_model_len == 256 and found[0].tokenizer.chat_template
     assert "cold_start" in found[0].about and len({served.folder for served in found}) == len(found)
 
 
 def test_a_stage_or_a_folder_is_offered_alone(run):
-    assert [served.id for served in offers(str(run), "base")] == ["run:base"]
-    folder = offers(str(run))[0].folder
-    assert [(served.id, served.folder) for served in offers(str(folder))] == [(folder.name, folder)]
+    assert [served.id for served in list_models(str(run), "base")] == ["run:base"]
+    folder = list_models(str(run))[0].folder
+    assert [(served.id, served.folder) for served in list_models(str(folder))] == [(folder.name, folder)]
     with pytest.raises(UserError, match="no such model"):
-        offers(str(run), "lunch")
+        list_models(str(run), "lunch")
     with pytest.raises(UserError, match="no such folder"):
-        offers("nowhere/at/all")
+        list_models("nowhere/at/all")
 
 
 def test_nothing_named_is_the_newest_run_or_what_ships_with_the_package(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shipped, = offers(None)
+    shipped, = list_models(None)
     assert shipped.id == "nano" and (shipped.folder / "model.safetensors").exists()
     for age, name in enumerate(["new", "old"]):
         shutil.copytree(run, tmp_path / "runs" / name)
         os.utime(tmp_path / "runs" / name / "run.json", (1e9 - age, 1e9 - age))
     (tmp_path / "runs" / "empty").mkdir()
     (tmp_path / "runs" / "empty" / "run.json").write_text('{"order": [], "stages": {}}')
-    assert offers(None)[0].id == "new"
+    assert list_models(None)[0].id == "new"
 
 
 def test_what_cannot_be_listened_on_is_a_sentence():
@@ -188,9 +188,9 @@ def test_history_from_the_command_line(tmp_path, monkeypatch):
     monkeypatch.setattr(history, "SCRYPT_COST", 2 ** 4)
     data = ("--data", str(tmp_path))
     assert "There is nothing" in spoutnik("history", "show", *data).stderr and not (tmp_path / FILE).exists()
-    kept = History(tmp_path / FILE, "correct horse")
-    name = kept.new("Zebras")
-    kept.append(name, "user", "Who stripes them?")
+    store = History(tmp_path / FILE, "correct horse")
+    name = store.create("Zebras")
+    store.append(name, "user", "Who stripes them?")
     refused = spoutnik("history", "show", *data)
     assert refused.returncode == 2 and "is encrypted" in refused.stderr
     phrase = {"SPOUTNIK_PASSPHRASE": "correct horse"}

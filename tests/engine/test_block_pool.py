@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoutnik.engine.block_pool import BlockPool, names_of
+from spoutnik.engine.block_pool import BlockPool, hash_blocks
 from spoutnik.engine.runners.base import BLOCK_SIZE
 
 TURNS = st.lists(st.tuples(st.sampled_from(["open", "open", "share", "close"]), st.integers(0, 3), st.integers(1, 3)),
@@ -17,82 +17,82 @@ def test_blocks_are_never_lost_nor_held_by_two_who_do_not_share_them(turns):
     pool, content, live = BlockPool(7), {}, []
     for turn, number, length in turns:
         if turn == "close" and live:
-            pool.give_back(live.pop(number % len(live)))
+            pool.free(live.pop(number % len(live)))
         elif turn == "share" and live:
             live.append(list(live[number % len(live)]))
-            pool.share(live[-1])
+            pool.touch(live[-1])
         else:
             tokens = [number] * (BLOCK_SIZE * length)
-            names = names_of(tokens)
-            found = pool.find(names)
-            assert [content[block] for block in found] == names[:len(found)]  # what is found is what was written there
-            if length - len(found) > pool.free - pool.unused(found):
+            hashes = hash_blocks(tokens)
+            cached = pool.get_cached_blocks(hashes)
+            assert [content[block] for block in cached] == hashes[:len(cached)]  # what is cached is what was written there
+            if length - len(cached) > pool.num_free_blocks - pool.count_free(cached):
                 continue
-            pool.share(found)
+            pool.touch(cached)
             held = {block for blocks in live for block in blocks}
-            fresh = pool.take(length - len(found))
-            assert held.isdisjoint(fresh) and set(found).isdisjoint(fresh)
-            for block, name in zip(fresh, names[len(found):]):
-                content[block] = name
-                pool.name(block, name)
-            live.append(found + fresh)
+            fresh = pool.allocate(length - len(cached))
+            assert held.isdisjoint(fresh) and set(cached).isdisjoint(fresh)
+            for block, block_hash in zip(fresh, hashes[len(cached):]):
+                content[block] = block_hash
+                pool.cache_block(block, block_hash)
+            live.append(cached + fresh)
         users = [sum(blocks.count(block) for blocks in live) for block in range(7)]
-        assert pool.users == users and pool.free == users.count(0)
+        assert pool.ref_counts == users and pool.num_free_blocks == users.count(0)
     for blocks in live:
-        pool.give_back(blocks)
-    assert pool.free == pool.size
+        pool.free(blocks)
+    assert pool.num_free_blocks == pool.num_blocks
 
 
 def test_a_block_s_name_depends_on_every_token_before_its_end():
     first, second = list(range(40)), [99, *range(1, 40)]
-    names = names_of(first)
-    assert len(names) == 2 and names[0] != names[1]
-    assert not set(names) & set(names_of(second))
-    assert names_of(first[:32], names[:1]) == names == names_of(first, names)
+    hashes = hash_blocks(first)
+    assert len(hashes) == 2 and hashes[0] != hashes[1]
+    assert not set(hashes) & set(hash_blocks(second))
+    assert hash_blocks(first[:32], hashes[:1]) == hashes == hash_blocks(first, hashes)
 
 
 def test_what_was_given_back_is_found_until_it_is_needed_the_longest_unused_first():
     pool = BlockPool(3)
-    names = names_of(list(range(48)))
-    blocks = pool.take(3)
-    for block, name in zip(blocks, names):
-        pool.name(block, name)
-    pool.give_back(blocks)
-    assert pool.find(names) == blocks and pool.free == 3
-    pool.take(1)  # the end of the sequence is forgotten first
-    assert pool.find(names) == blocks[:2]
-    pool.share(blocks[:1])
-    pool.take(1)
-    assert pool.find(names) == blocks[:1]
+    hashes = hash_blocks(list(range(48)))
+    blocks = pool.allocate(3)
+    for block, block_hash in zip(blocks, hashes):
+        pool.cache_block(block, block_hash)
+    pool.free(blocks)
+    assert pool.get_cached_blocks(hashes) == blocks and pool.num_free_blocks == 3
+    pool.allocate(1)  # the end of the sequence is forgotten first
+    assert pool.get_cached_blocks(hashes) == blocks[:2]
+    pool.touch(blocks[:1])
+    pool.allocate(1)
+    assert pool.get_cached_blocks(hashes) == blocks[:1]
 
 
-def test_nameless_blocks_are_taken_before_remembered_ones():
+def test_unhashed_blocks_are_taken_before_remembered_ones():
     pool = BlockPool(4)
-    named, nameless = pool.take(2), pool.take(2)
-    names = names_of(list(range(32)))
-    for block, name in zip(named, names):
-        pool.name(block, name)
-    pool.give_back(named)
-    pool.give_back(nameless)
-    assert set(pool.take(2)) == set(nameless) and pool.find(names) == named
+    named, unhashed = pool.allocate(2), pool.allocate(2)
+    hashes = hash_blocks(list(range(32)))
+    for block, block_hash in zip(named, hashes):
+        pool.cache_block(block, block_hash)
+    pool.free(named)
+    pool.free(unhashed)
+    assert set(pool.allocate(2)) == set(unhashed) and pool.get_cached_blocks(hashes) == named
 
 
 def test_a_content_has_one_block():
     pool = BlockPool(2)
-    name = names_of(list(range(16)))[0]
-    first, second = pool.take(2)
-    pool.name(first, name)
-    pool.name(second, name)
-    assert pool.find([name]) == [first]
-    pool.give_back([second])
-    pool.give_back([first])
-    assert pool.find([name]) == [first]
+    block_hash = hash_blocks(list(range(16)))[0]
+    first, second = pool.allocate(2)
+    pool.cache_block(first, block_hash)
+    pool.cache_block(second, block_hash)
+    assert pool.get_cached_blocks([block_hash]) == [first]
+    pool.free([second])
+    pool.free([first])
+    assert pool.get_cached_blocks([block_hash]) == [first]
 
 
 def test_giving_back_twice_and_taking_too_many_are_our_own_mistakes():
     pool = BlockPool(1)
     with pytest.raises(AssertionError):
-        pool.take(2)
-    pool.give_back(pool.take(1))
+        pool.allocate(2)
+    pool.free(pool.allocate(1))
     with pytest.raises(AssertionError):
-        pool.give_back([0])
+        pool.free([0])

@@ -3,13 +3,13 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoutnik.engine.detokenizer import TextStream
+from spoutnik.engine.detokenizer import OutputText
 from spoutnik.engine.sampling_params import SamplingParams
 
 
 def feed(tokenizer, text: str, **params) -> tuple[list[str], str, str | None]:
     """(pieces given out, text, stop text)"""
-    stream, pieces, stop = TextStream(tokenizer, SamplingParams(**params)), [], None
+    stream, pieces, stop = OutputText(tokenizer, SamplingParams(**params)), [], None
     for token in tokenizer.encode(text):
         stop = stream.feed(token)
         if stop is not None:
@@ -30,9 +30,9 @@ def test_pieces_join_to_the_text(tokenizer, text):
        st.lists(st.text(alphabet="ab1 é", min_size=1, max_size=4), min_size=1, max_size=3))
 def test_the_first_stop_text_ends_it_and_nothing_of_it_was_given_out(tokenizer, text, stops):
     pieces, whole, stop = feed(tokenizer, text, stop=stops)
-    found = [text.find(s) for s in stops if s in text]
+    positions = [text.find(s) for s in stops if s in text]
     assert "".join(pieces) == whole
-    if not found:
+    if not positions:
         assert (whole, stop) == (text, None)
     else:
         # A token may bring several at once: the earliest of them; what a later token brings is never looked at.
@@ -52,7 +52,7 @@ def test_before_min_tokens_no_stop_text_is_looked_for(tokenizer):
 
 
 def test_half_a_character_at_the_end_is_shown_as_one_mark(tokenizer):
-    stream = TextStream(tokenizer, SamplingParams())
+    stream = OutputText(tokenizer, SamplingParams())
     first = tokenizer.encode("€")[:-1]
     for token in first:
         stream.feed(token)
@@ -63,7 +63,7 @@ def test_half_a_character_at_the_end_is_shown_as_one_mark(tokenizer):
 
 def test_special_tokens_are_left_out_unless_asked_for(tokenizer):
     for skip, shown in ((True, "hi"), (False, "hi<think>")):
-        stream = TextStream(tokenizer, SamplingParams(skip_special_tokens=skip))
+        stream = OutputText(tokenizer, SamplingParams(skip_special_tokens=skip))
         for token in [*tokenizer.encode("hi"), tokenizer.think_id]:
             stream.feed(token)
         stream.close()

@@ -9,7 +9,7 @@ import warnings
 import pytest
 import torch
 
-from spoutnik.engine.sampler import SamplingMetadata, sample
+from spoutnik.engine.sampler import SamplingMetadata, sample_tokens
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.native import library
 from spoutnik.parallel import cores
@@ -17,7 +17,7 @@ from spoutnik.parallel import cores
 
 def draw():
     """On several threads: rows enough for that."""
-    sample(torch.zeros(400, 1024), SamplingMetadata.of([SamplingParams()] * 400, torch.full((400,), 0.5)))
+    sample_tokens(torch.zeros(400, 1024), SamplingMetadata.of([SamplingParams()] * 400, torch.full((400,), 0.5)))
 
 
 def ends(child, seconds):

@@ -34,11 +34,11 @@ def test_recorded_log_probabilities_are_those_of_the_whole_forward_pass(base, te
     model = tiny.model(base)
     params = SamplingParams(n=3, temperature=temperature, top_p=top_p, max_tokens=15)
     for output in llm(model=model).generate(prompts(4), params, seed=5):
-        for made in output.outputs:
-            logits = whole_logits(model, output.prompt_token_ids + made.token_ids)[len(output.prompt_token_ids) - 1:-1]
-            expected = (logits / (temperature or 1)).log_softmax(-1)[range(len(made.token_ids)), made.token_ids]
-            torch.testing.assert_close(torch.tensor(made.logprobs), expected, atol=1e-4, rtol=0)
-            assert made.cumulative_logprob == pytest.approx(float(expected.sum()), abs=1e-3)
+        for sample in output.outputs:
+            logits = whole_logits(model, output.prompt_token_ids + sample.token_ids)[len(output.prompt_token_ids) - 1:-1]
+            expected = (logits / (temperature or 1)).log_softmax(-1)[range(len(sample.token_ids)), sample.token_ids]
+            torch.testing.assert_close(torch.tensor(sample.logprobs), expected, atol=1e-4, rtol=0)
+            assert sample.cumulative_logprob == pytest.approx(float(expected.sum()), abs=1e-3)
 
 
 def mixed(count: int) -> list[SamplingParams]:
@@ -49,48 +49,48 @@ def mixed(count: int) -> list[SamplingParams]:
 
 @BASES
 def test_a_request_gives_the_same_tokens_alone_and_in_a_batch_of_64(base, kernels):
-    engine, asked = llm(base), mixed(64)
-    together = tokens_of(engine.generate(prompts(64), asked))
+    engine, params = llm(base), mixed(64)
+    together = tokens_of(engine.generate(prompts(64), params))
     for i in range(0, 64, 5):
-        assert tokens_of(engine.generate(prompts(64)[i], asked[i])) == together[i:i + 1]
+        assert tokens_of(engine.generate(prompts(64)[i], params[i])) == together[i:i + 1]
 
 
 @pytest.mark.parametrize("options", [dict(max_num_seqs=1), dict(max_num_seqs=3), dict(max_num_seqs=5, max_num_batched_tokens=5),
                                      dict(enable_prefix_caching=False)], ids=str)
 def test_tokens_do_not_depend_on_how_the_work_is_cut(options):
     model = tiny.model(tiny.DEEPSEEK)
-    asked = dict(prompts=prompts(12), sampling_params=sampled(n=2), seed=1)
-    assert tokens_of(llm(model=model, **options).generate(**asked)) == tokens_of(llm(model=model).generate(**asked))
+    arguments = dict(prompts=prompts(12), sampling_params=sampled(n=2), seed=1)
+    assert tokens_of(llm(model=model, **options).generate(**arguments)) == tokens_of(llm(model=model).generate(**arguments))
 
 
 @BASES
-@pytest.mark.parametrize("memory", [None, 9], ids=["room", "no room"])
+@pytest.mark.parametrize("memory", [None, 9], ids=["large cache", "small cache"])
 def test_rows_left_alone_for_some_steps_give_the_same_tokens(base, memory):
     model = tiny.model(base)
-    found, asked = [], dict(prompts=prompts(12), sampling_params=sampled(n=2, max_tokens=40), seed=1)
+    results, arguments = [], dict(prompts=prompts(12), sampling_params=sampled(n=2, max_tokens=40), seed=1)
     for most in (1, 3, 16):
         engine = llm(model=model)
         if memory is not None:
             engine = llm(model=model, memory=memory_for(engine, memory))
         engine.core.max_multi_steps = most
-        outputs = engine.generate(**asked)
-        found.append([[(c.token_ids, c.logprobs, c.finish_reason) for c in output.outputs] for output in outputs])
-        assert engine.core.scheduler.pool.free == engine.core.scheduler.pool.size
-        assert engine.core.counts.generated_tokens == sum(len(tokens) for output in found[-1] for tokens, *_ in output)
-    assert found[0] == found[1] == found[2]
-    assert {reason for output in found[0] for *_, reason in output} == {"length", "stop"}
+        outputs = engine.generate(**arguments)
+        results.append([[(c.token_ids, c.logprobs, c.finish_reason) for c in output.outputs] for output in outputs])
+        assert engine.core.scheduler.pool.num_free_blocks == engine.core.scheduler.pool.num_blocks
+        assert engine.core.stats.generated_tokens == sum(len(tokens) for output in results[-1] for tokens, *_ in output)
+    assert results[0] == results[1] == results[2]
+    assert {reason for output in results[0] for *_, reason in output} == {"length", "stop"}
 
 
 @BASES
 def test_a_cache_that_is_too_small_gives_the_same_tokens_later(base, kernels):
     model = tiny.model(base)
-    asked = dict(prompts=prompts(6), sampling_params=sampled(n=3, max_tokens=40), seed=1)
+    arguments = dict(prompts=prompts(6), sampling_params=sampled(n=3, max_tokens=40), seed=1)
     wide = llm(model=model)
     narrow = llm(model=model, memory=memory_for(wide, 9))
-    assert tokens_of(narrow.generate(**asked)) == tokens_of(wide.generate(**asked))
-    counts = narrow.core.counts
-    assert counts.preemptions > 0 and counts.recomputed_tokens > 0 and wide.core.counts.preemptions == 0
-    assert narrow.core.scheduler.pool.free == 9
+    assert tokens_of(narrow.generate(**arguments)) == tokens_of(wide.generate(**arguments))
+    counts = narrow.core.stats
+    assert counts.preemptions > 0 and counts.recomputed_tokens > 0 and wide.core.stats.preemptions == 0
+    assert narrow.core.scheduler.pool.num_free_blocks == 9
 
 
 def test_seeds_are_those_of_the_request_the_call_or_the_llm():
@@ -117,9 +117,9 @@ def test_the_first_token_follows_the_model_s_distribution(kernels):
 
 def test_a_completion_ends_with_the_end_of_sentence_or_at_max_tokens():
     outputs = llm(tiny.DEEPSEEK).generate(prompts(10), SamplingParams(n=8, temperature=1.5, top_p=1.0, max_tokens=30), seed=0)
-    made = [c for output in outputs for c in output.outputs]
-    assert {c.finish_reason for c in made} == {"stop", "length"}
-    for c in made:
+    samples = [c for output in outputs for c in output.outputs]
+    assert {c.finish_reason for c in samples} == {"stop", "length"}
+    for c in samples:
         assert EOS not in c.reply_ids and len(c.logprobs) == len(c.token_ids) <= 30
         assert c.finished == (c.token_ids[-1] == EOS) and (c.finished or len(c.token_ids) == 30)
     assert [c.index for c in outputs[0].outputs] == list(range(8)) and outputs[3].request_id == "3"
@@ -128,8 +128,8 @@ def test_a_completion_ends_with_the_end_of_sentence_or_at_max_tokens():
 def test_an_end_of_sentence_as_the_very_first_token_gives_an_empty_reply():
     model, greedy = tiny.model(tiny.QWEN), SamplingParams(temperature=0, max_tokens=3)
     first = llm(model=model).generate([7, 8], greedy)[0].outputs[0].token_ids[0]
-    made = llm(model=model, eos_token_ids=[first]).generate([7, 8], greedy)[0].outputs[0]
-    assert (made.token_ids, made.reply_ids, made.finish_reason, made.stop_reason) == ([first], [], "stop", None)
+    sample = llm(model=model, eos_token_ids=[first]).generate([7, 8], greedy)[0].outputs[0]
+    assert (sample.token_ids, sample.reply_ids, sample.finish_reason, sample.stop_reason) == ([first], [], "stop", None)
 
 
 def test_several_tokens_may_end_a_completion_and_stop_tokens_say_which():
@@ -137,24 +137,25 @@ def test_several_tokens_may_end_a_completion_and_stop_tokens_say_which():
     free = llm(model=model, eos_token_ids=[]).generate([5, 6], sampled(max_tokens=60), seed=0)[0].outputs[0].token_ids
     ends = [free[9], free[4]]
     expected = free[:min(map(free.index, ends)) + 1]
-    made = llm(model=model, eos_token_ids=ends).generate([5, 6], sampled(max_tokens=60), seed=0)[0].outputs[0]
-    assert (made.token_ids, made.finish_reason, made.stop_reason) == (expected, "stop", None)
+    sample = llm(model=model, eos_token_ids=ends).generate([5, 6], sampled(max_tokens=60), seed=0)[0].outputs[0]
+    assert (sample.token_ids, sample.finish_reason, sample.stop_reason) == (expected, "stop", None)
     params = sampled(max_tokens=60, stop_token_ids=ends)
-    made = llm(model=model, eos_token_ids=[]).generate([5, 6], params, seed=0)[0].outputs[0]
-    assert (made.token_ids, made.finish_reason, made.stop_reason) == (expected, "stop", expected[-1])
-    assert made.reply_ids == expected[:-1]
-    made = llm(model=model, eos_token_ids=ends).generate([5, 6], sampled(max_tokens=60, ignore_eos=True), seed=0)[0].outputs[0]
-    assert made.token_ids == free
+    sample = llm(model=model, eos_token_ids=[]).generate([5, 6], params, seed=0)[0].outputs[0]
+    assert (sample.token_ids, sample.finish_reason, sample.stop_reason) == (expected, "stop", expected[-1])
+    assert sample.reply_ids == expected[:-1]
+    params = sampled(max_tokens=60, ignore_eos=True)
+    sample = llm(model=model, eos_token_ids=ends).generate([5, 6], params, seed=0)[0].outputs[0]
+    assert sample.token_ids == free
 
 
 def test_a_request_may_fill_the_model_s_positions_to_the_last(kernels):
-    made = llm(eos_token_ids=[]).generate([5] * 28, SamplingParams(temperature=0, max_tokens=100))[0].outputs[0]
-    assert len(made.token_ids) == 100
+    sample = llm(eos_token_ids=[]).generate([5] * 28, SamplingParams(temperature=0, max_tokens=100))[0].outputs[0]
+    assert len(sample.token_ids) == 100
 
 
 @pytest.fixture(scope="module")
 def texts(tokenizer):
-    """A model of texts; (LLM, a completion of 40 tokens without any stop)."""
+    """A model of texts; (LLM, a sample of 40 tokens without any stop)."""
     engine = LLM(tiny.model(tiny.QWEN, vocab_size=300), tokenizer, eos_token_ids=[])
     return engine, engine.generate("12 + 30", sampled(max_tokens=40, seed=4))[0].outputs[0]
 
@@ -168,37 +169,38 @@ def test_a_stop_text_ends_it_wherever_tokens_end(texts, tokenizer):
         if len(stop) < 3 or "\ufffd" in stop:
             continue
         tried += 1
-        made = engine.generate("12 + 30", sampled(max_tokens=40, seed=4, stop=[stop, "never said"]))[0].outputs[0]
-        assert made.text == free.text[:free.text.find(stop)] and (made.finish_reason, made.stop_reason) == ("stop", stop)
-        assert made.token_ids == free.token_ids[:len(made.token_ids)] and made.reply_ids == made.token_ids
+        sample = engine.generate("12 + 30", sampled(max_tokens=40, seed=4, stop=[stop, "never said"]))[0].outputs[0]
+        assert sample.text == free.text[:free.text.find(stop)] and (sample.finish_reason, sample.stop_reason) == ("stop", stop)
+        assert sample.token_ids == free.token_ids[:len(sample.token_ids)] and sample.reply_ids == sample.token_ids
         params = sampled(max_tokens=40, seed=4, stop=stop, include_stop_str_in_output=True)
         kept = engine.generate("12 + 30", params)[0].outputs[0]
-        assert kept.text == made.text + stop
+        assert kept.text == sample.text + stop
     assert tried > 3
 
 
 def test_min_tokens_hold_back_every_end(texts):
     engine, free = texts
     stop = next(character for character in free.text if character.isalpha() and character.isascii())
-    made = engine.generate("12 + 30", sampled(max_tokens=40, min_tokens=40, seed=4, stop=stop))[0].outputs[0]
-    assert len(made.token_ids) == 40
+    sample = engine.generate("12 + 30", sampled(max_tokens=40, min_tokens=40, seed=4, stop=stop))[0].outputs[0]
+    assert len(sample.token_ids) == 40
     model = tiny.model(tiny.QWEN)
     first = llm(model=model).generate([7, 8], SamplingParams(temperature=0, max_tokens=3))[0].outputs[0].token_ids[0]
-    made = llm(model=model, eos_token_ids=[first]).generate([7, 8], SamplingParams(temperature=0, max_tokens=9, min_tokens=4))
-    assert first not in made[0].outputs[0].token_ids[:4] and len(made[0].outputs[0].token_ids) >= 4
+    params = SamplingParams(temperature=0, max_tokens=9, min_tokens=4)
+    outputs = llm(model=model, eos_token_ids=[first]).generate([7, 8], params)
+    assert first not in outputs[0].outputs[0].token_ids[:4] and len(outputs[0].outputs[0].token_ids) >= 4
 
 
 # What is reported
 
-def adjusted_loop(model, prompt: list[int], params: SamplingParams) -> list[int]:
+def plain_loop(model, prompt: list[int], params: SamplingParams) -> list[int]:
     """Greedy with penalties over the whole forward pass."""
-    processor, made = PenaltyProcessor(params, prompt, [EOS], 64), []
-    while len(made) < params.max_tokens and EOS not in made:
-        logits = whole_logits(model, prompt + made)[-1].clone()
-        processor.apply(logits, len(made))
-        made.append(int(logits.argmax()))
-        processor.feed(made[-1:])
-    return made
+    processor, tokens = PenaltyProcessor(params, prompt, [EOS], 64), []
+    while len(tokens) < params.max_tokens and EOS not in tokens:
+        logits = whole_logits(model, prompt + tokens)[-1].clone()
+        processor.apply(logits, len(tokens))
+        tokens.append(int(logits.argmax()))
+        processor.feed(tokens[-1:])
+    return tokens
 
 
 @BASES
@@ -207,19 +209,19 @@ def adjusted_loop(model, prompt: list[int], params: SamplingParams) -> list[int]
 def test_changed_logits_are_those_of_a_plain_loop(base, options):
     model, params = tiny.model(base), SamplingParams(temperature=0, max_tokens=15, **options)
     for output in llm(model=model).generate(prompts(3), params):
-        assert output.outputs[0].token_ids == adjusted_loop(model, output.prompt_token_ids, params)
+        assert output.outputs[0].token_ids == plain_loop(model, output.prompt_token_ids, params)
 
 
 def test_likely_tokens_are_the_untouched_model_s(kernels):
-    model, asked = tiny.model(tiny.QWEN), sampled(n=2, logprobs=3, prompt_logprobs=2, repetition_penalty=2.0, max_tokens=8)
+    model, params = tiny.model(tiny.QWEN), sampled(n=2, logprobs=3, prompt_logprobs=2, repetition_penalty=2.0, max_tokens=8)
     engine = llm(model=model, max_num_seqs=4, max_num_batched_tokens=6)  # prompts come in chunks
-    for output in engine.generate(prompts(4, longest=40) * 2, asked, seed=1):
+    for output in engine.generate(prompts(4, longest=40) * 2, params, seed=1):
         count = len(output.prompt_token_ids)
         assert output.num_cached_tokens == 0
-        for made in output.outputs:
-            expected = whole_logits(model, output.prompt_token_ids + made.token_ids).log_softmax(-1)
-            assert len(made.top_logprobs) == len(made.token_ids)
-            for place, (token, top) in enumerate(zip(made.token_ids, made.top_logprobs)):
+        for sample in output.outputs:
+            expected = whole_logits(model, output.prompt_token_ids + sample.token_ids).log_softmax(-1)
+            assert len(sample.top_logprobs) == len(sample.token_ids)
+            for place, (token, top) in enumerate(zip(sample.token_ids, sample.top_logprobs)):
                 assert set(top) == {token, *expected[count - 1 + place].topk(3).indices.tolist()}
                 assert top == pytest.approx({i: float(expected[count - 1 + place, i]) for i in top}, abs=1e-4)
         assert output.prompt_logprobs[0] is None and len(output.prompt_logprobs) == count
@@ -234,10 +236,10 @@ def test_times_come_in_order():
 
 
 def test_listeners_hear_of_every_token_and_every_end():
-    heard = []
-    outputs = llm().generate(prompts(5), sampled(n=4, temperature=1.5), seed=0, on_progress=lambda *new: heard.append(new))
-    made = [c for output in outputs for c in output.outputs]
-    assert [sum(column) for column in zip(*heard)] == [sum(len(c.token_ids) for c in made), len(made)]
+    calls = []
+    outputs = llm().generate(prompts(5), sampled(n=4, temperature=1.5), seed=0, on_progress=lambda *new: calls.append(new))
+    samples = [c for output in outputs for c in output.outputs]
+    assert [sum(column) for column in zip(*calls)] == [sum(len(c.token_ids) for c in samples), len(samples)]
 
 
 # What is shared
@@ -245,10 +247,10 @@ def test_listeners_hear_of_every_token_and_every_end():
 def test_a_group_costs_one_prefill_and_a_next_turn_what_is_new():
     engine, prompt = llm(tiny.DEEPSEEK, eos_token_ids=[]), tiny.tokens(40).tolist()
     group, = engine.generate(prompt, sampled(n=16, max_tokens=24), seed=0)
-    assert engine.core.counts.prompt_tokens == 40 and group.num_cached_tokens == 0
+    assert engine.core.stats.prompt_tokens == 40 and group.num_cached_tokens == 0
     turn = prompt + group.outputs[3].token_ids + [9, 9, 9]  # 67 tokens, of which 63 were computed: 3 whole blocks
     follow, = engine.generate(turn, sampled(max_tokens=5), seed=1)
-    assert (follow.num_cached_tokens, engine.core.counts.prompt_tokens) == (48, 40 + 67 - 48)
+    assert (follow.num_cached_tokens, engine.core.stats.prompt_tokens) == (48, 40 + 67 - 48)
     alone, = llm(tiny.DEEPSEEK, eos_token_ids=[]).generate(turn, sampled(max_tokens=5), seed=1)
     assert tokens_of([follow]) == tokens_of([alone])
 
@@ -256,12 +258,13 @@ def test_a_group_costs_one_prefill_and_a_next_turn_what_is_new():
 @BASES
 def test_shared_beginnings_change_nothing(base, kernels):
     start = tiny.tokens(33).tolist()
-    asked = [start + tail for tail in ([], [4], [5, 6], [4, 5, 6], list(range(2, 30)))]
+    inputs = [start + tail for tail in ([], [4], [5, 6], [4, 5, 6], list(range(2, 30)))]
     model = tiny.model(base)
     shared, apart = llm(model=model), llm(model=model, enable_prefix_caching=False)
     for _ in range(2):
-        assert tokens_of(shared.generate(asked, sampled(n=3), seed=2)) == tokens_of(apart.generate(asked, sampled(n=3), seed=2))
-    assert shared.core.counts.prompt_tokens < apart.core.counts.prompt_tokens
+        tokens = [tokens_of(engine.generate(inputs, sampled(n=3), seed=2)) for engine in (shared, apart)]
+        assert tokens[0] == tokens[1]
+    assert shared.core.stats.prompt_tokens < apart.core.stats.prompt_tokens
 
 
 def test_the_llm_s_weights_do_not_follow_the_trainer_s(kernels):

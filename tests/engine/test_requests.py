@@ -20,13 +20,13 @@ def test_a_stream_gives_what_generating_gives(base, temperature, tokenizer):
         parts = list(engine.stream("12 + 30", params, seed=seed))
         whole, = engine.generate("12 + 30", params, seed=seed)
         assert [part.finished for part in parts] == [False] * (len(parts) - 1) + [True]
-        for made in whole.outputs:
-            mine = [c for part in parts for c in part.outputs if c.index == made.index]
-            assert "".join(c.text for c in mine) == made.text
-            assert sum((c.token_ids for c in mine), []) == made.token_ids
-            assert sum((c.logprobs for c in mine), []) == made.logprobs
-            assert sum((c.top_logprobs or [] for c in mine), []) == (made.top_logprobs or [])
-            assert (mine[-1].finish_reason, mine[-1].stop_reason) == (made.finish_reason, made.stop_reason)
+        for completion in whole.outputs:
+            mine = [c for part in parts for c in part.outputs if c.index == completion.index]
+            assert "".join(c.text for c in mine) == completion.text
+            assert sum((c.token_ids for c in mine), []) == completion.token_ids
+            assert sum((c.logprobs for c in mine), []) == completion.logprobs
+            assert sum((c.top_logprobs or [] for c in mine), []) == (completion.top_logprobs or [])
+            assert (mine[-1].finish_reason, mine[-1].stop_reason) == (completion.finish_reason, completion.stop_reason)
             assert all(c.finish_reason is None for c in mine[:-1])
 
 
@@ -52,8 +52,8 @@ def test_leaving_a_stream_ends_the_request_and_frees_its_blocks():
         if part.outputs[0].token_ids:
             break
     del part
-    assert not engine.core.requests and engine.core.scheduler.pool.free == engine.core.scheduler.pool.size
-    assert len(engine.core.rows) == 0
+    assert not engine.core.requests and engine.core.scheduler.pool.num_free_blocks == engine.core.scheduler.pool.num_blocks
+    assert len(engine.core.input_batch) == 0
 
 
 def test_an_aborted_request_gives_back_what_it_has_and_the_others_go_on():
@@ -69,13 +69,13 @@ def test_an_aborted_request_gives_back_what_it_has_and_the_others_go_on():
             engine.abort("2")  # still waiting
             engine.abort("no such request")
 
-    asked = [[5, 6], [7, 8], [9, 10]]
-    first, second, third = engine.generate(asked, sampled(max_tokens=20), seed=1, on_progress=after_five)
-    expected = llm(model=model, eos_token_ids=[]).generate(asked, sampled(max_tokens=20), seed=1)
+    inputs = [[5, 6], [7, 8], [9, 10]]
+    first, second, third = engine.generate(inputs, sampled(max_tokens=20), seed=1, on_progress=after_five)
+    expected = llm(model=model, eos_token_ids=[]).generate(inputs, sampled(max_tokens=20), seed=1)
     assert first.outputs[0].finish_reason == "abort" and first.outputs[0].token_ids == expected[0].outputs[0].token_ids[:5]
     assert second.outputs[0].token_ids == expected[1].outputs[0].token_ids
     assert (third.outputs[0].finish_reason, third.outputs[0].token_ids) == ("abort", [])
-    assert engine.core.scheduler.pool.free == engine.core.scheduler.pool.size
+    assert engine.core.scheduler.pool.num_free_blocks == engine.core.scheduler.pool.num_blocks
 
 
 def test_an_interrupted_call_leaves_nothing_behind():
@@ -118,12 +118,12 @@ def test_a_bad_request_is_refused_before_any_work_begins():
     for bad in ([5] * 127, [], [64]):
         with pytest.raises(UserError):
             engine.generate([[5], bad], sampled())
-    assert engine.core.counts.steps == 0 and not engine.core.requests
+    assert engine.core.stats.steps == 0 and not engine.core.requests
 
 
 @pytest.mark.parametrize("call", [lambda e, p, s: e.generate([p], s), lambda e, p, s: e.stream(p, s)],
                          ids=["generate", "stream"])
-@pytest.mark.parametrize("prompt, params, said", [
+@pytest.mark.parametrize("prompt, params, sentence", [
     ([], {}, "a prompt is empty: give it at least one token"),
     ([5] * 29, {"max_tokens": 100},
      "max_tokens = 100: with a prompt of 29 tokens it passes the model's 128 positions. Lower max_tokens to 99"),
@@ -138,12 +138,12 @@ def test_a_bad_request_is_refused_before_any_work_begins():
     ([5], {"stop_token_ids": [64]}, "stop_token_ids: the token id 64 is not the model's, which are 0 to 63"),
     ([5], {"logit_bias": {99: 1.0}}, "logit_bias: the token id 99 is not the model's"),
 ])
-def test_requests_that_cannot_be_served_are_refused_in_a_sentence(call, prompt, params, said):
-    with pytest.raises(UserError, match=said):
+def test_requests_that_cannot_be_served_are_refused_in_a_sentence(call, prompt, params, sentence):
+    with pytest.raises(UserError, match=sentence):
         call(llm(), prompt, sampled(**params))
 
 
-@pytest.mark.parametrize("call, said", [
+@pytest.mark.parametrize("call, sentence", [
     (lambda e: e.generate(7), "prompts = 7: must be a text"),
     (lambda e: e.generate([[5]], [sampled(), sampled()]), "sampling_params: 2 of them for 1 prompts"),
     (lambda e: e.generate([[5]], {"n": 2}), "must be a SamplingParams, or a list of them"),
@@ -151,12 +151,12 @@ def test_requests_that_cannot_be_served_are_refused_in_a_sentence(call, prompt, 
     (lambda e: e.chat([["Hi"]]), r"messages = \['Hi'\]: must be a list of messages"),
     (lambda e: e.chat([{"role": "user", "content": "Hi"}]), "a conversation needs a tokenizer"),
 ])
-def test_calls_that_make_no_sense_are_refused_in_a_sentence(call, said):
-    with pytest.raises(UserError, match=said):
+def test_calls_that_make_no_sense_are_refused_in_a_sentence(call, sentence):
+    with pytest.raises(UserError, match=sentence):
         call(llm())
 
 
-@pytest.mark.parametrize("options, said", [
+@pytest.mark.parametrize("options, sentence", [
     (dict(speculate="magic"), "speculate = 'magic': unknown. Choose mtp or prompt_lookup"),
     (dict(speculate="mtp"), "needs a model with an MTP module"),
     (dict(speculate="prompt_lookup", num_speculative_tokens=0), "num_speculative_tokens = 0: must be at least 1"),
@@ -168,8 +168,8 @@ def test_calls_that_make_no_sense_are_refused_in_a_sentence(call, said):
     (dict(quantize="int2"), "quantize = 'int2': unknown. Choose int8 or int4"),
     (dict(dtype="float32"), "dtype and device are those of the model given"),
 ])
-def test_engines_that_cannot_be_made_are_refused_in_a_sentence(options, said):
-    with pytest.raises(UserError, match=said):
+def test_engines_that_cannot_be_made_are_refused_in_a_sentence(options, sentence):
+    with pytest.raises(UserError, match=sentence):
         llm(**options)
 
 
@@ -178,6 +178,10 @@ def test_a_request_that_the_cache_could_never_hold_is_refused():
     assert small.generate([5] * 9, sampled(max_tokens=40, ignore_eos=True))  # the last token is never stored
     with pytest.raises(UserError, match="max_tokens = 41: with a prompt of 9 tokens it needs 4 blocks .* which has 3"):
         small.generate([5] * 9, sampled(max_tokens=41))
+
+
+def test_the_longest_sequence_is_that_of_the_model_or_of_the_cache():
+    assert llm().max_model_len == 128 and llm(memory=memory_for(llm(), 3)).max_model_len == 48
 
 
 @pytest.mark.parametrize("params", [dict(temperature=0), dict(temperature=1.0, top_p=1.0), dict()], ids=str)
@@ -206,8 +210,8 @@ def test_a_request_whose_logits_break_ends_and_the_others_do_not_notice(count):
         return logits, hidden
 
     engine.core.runner.forward = breaks
-    asked = dict(prompts=prompts(count), sampling_params=sampled(max_tokens=9), seed=1)
-    outputs, expected = engine.generate(**asked), good.generate(**asked)
+    arguments = dict(prompts=prompts(count), sampling_params=sampled(max_tokens=9), seed=1)
+    outputs, expected = engine.generate(**arguments), good.generate(**arguments)
     for number, (one, other) in enumerate(zip(outputs, expected)):
         if number == 1:
             assert one.outputs[0].finish_reason == "error" and "not finite" in one.outputs[0].stop_reason

@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 
 from spoutnik.engine import sampler
 from spoutnik.engine.logits_processors import PenaltyProcessor
-from spoutnik.engine.sampler import SamplingMetadata, likeliest, row_seed, sample, uniforms, uniforms_below_1, uniforms_of
+from spoutnik.engine.sampler import (
+    SamplingMetadata,
+    gather_logprobs,
+    row_seed,
+    sample_tokens,
+    uniforms,
+    uniforms_below_1,
+    uniforms_of,
+)
 from spoutnik.engine.sampling_params import SamplingParams
 
 
@@ -21,13 +29,13 @@ def settings(params, seeds) -> SamplingMetadata:
 
 
 def draw(logits, count: int, **params):
-    return sample(logits.expand(count, -1).contiguous(), settings(SamplingParams(**{"temperature": 1.0, "top_p": 1.0} | params),
-                                                                  seeds(count)))
+    chosen = SamplingParams(**{"temperature": 1.0, "top_p": 1.0} | params)
+    return sample_tokens(logits.expand(count, -1).contiguous(), settings(chosen, seeds(count)))
 
 
 def test_greedy_takes_the_largest_logit_and_its_untempered_log_probability():
     logits = torch.tensor([[0.0, 3.0, 1.0], [2.0, -1.0, 0.0]])
-    tokens, log_probs = sample(logits, settings(SamplingParams(temperature=0), seeds(2)))
+    tokens, log_probs = sample_tokens(logits, settings(SamplingParams(temperature=0), seeds(2)))
     assert tokens.tolist() == [1, 0]
     torch.testing.assert_close(log_probs, logits.log_softmax(-1)[[0, 1], [1, 0]])
 
@@ -51,10 +59,10 @@ def test_the_native_draw_picks_what_its_plain_twin_picks(monkeypatch):
         for choices in ({"top_p": 1.0}, {"top_p": 0.9}, {"top_p": 1.0, "top_k": 20}, {"top_p": 1.0, "min_p": 0.02},
                         {"top_p": 0.8, "top_k": 50, "min_p": 0.001}, {"temperature": 0.0}):
             chosen = settings(SamplingParams(**{"temperature": 0.8} | choices), seeds(2000))
-            native = sample(logits, chosen)
+            native = sample_tokens(logits, chosen)
             with monkeypatch.context() as patch:
                 patch.setattr(sampler, "library", lambda: None)
-                plain = sample(logits, chosen)
+                plain = sample_tokens(logits, chosen)
             same = native[0] == plain[0]
             assert (~same).sum() <= 2  # a uniform within rounding of a border
             torch.testing.assert_close(native[1][same], plain[1][same], atol=1e-5, rtol=1e-5)
@@ -102,8 +110,8 @@ def test_a_row_s_draw_does_not_depend_on_another_row_that_needs_more_candidates(
     generator = torch.Generator().manual_seed(0)
     peaked, flat = torch.randn(40, 500, generator=generator) * 4, torch.zeros(1, 500)
     params = SamplingParams(temperature=1.0, top_p=0.9)
-    alone = sample(peaked, settings(params, seeds(40)))
-    beside = sample(torch.cat([peaked, flat]), settings(params, seeds(41)))
+    alone = sample_tokens(peaked, settings(params, seeds(40)))
+    beside = sample_tokens(torch.cat([peaked, flat]), settings(params, seeds(41)))
     assert torch.equal(alone[0], beside[0][:40])
 
 
@@ -148,7 +156,7 @@ def test_a_uniform_close_to_1_does_not_draw_the_impossible_last_token(monkeypatc
     monkeypatch.setattr(sampler, "uniforms", lambda seeds, positions: torch.full(seeds.shape, 1 - 2.0 ** -22).double())
     logits = torch.randn(500, 1024, generator=torch.Generator().manual_seed(0)) * 3
     logits[:, -1] = -60.0
-    tokens, _ = sample(logits, settings(SamplingParams(temperature=1.0, top_p=1.0), seeds(500)))
+    tokens, _ = sample_tokens(logits, settings(SamplingParams(temperature=1.0, top_p=1.0), seeds(500)))
     assert (tokens == 1023).sum() == 0
 
 
@@ -160,8 +168,8 @@ def test_few_and_many_rows_get_the_same_random_numbers():
 
 
 def test_rows_of_a_group_and_of_other_seeds_get_other_numbers():
-    found = [row_seed(seed, number, i) for seed in (0, 1) for number in range(50) for i in range(8)]
-    assert len(set(found)) == len(found)
+    row_seeds = [row_seed(seed, number, i) for seed in (0, 1) for number in range(50) for i in range(8)]
+    assert len(set(row_seeds)) == len(row_seeds)
 
 
 MIXED = st.lists(st.builds(dict, temperature=st.sampled_from([0.0, 0.5, 1.0, 1.3]), top_p=st.sampled_from([0.3, 0.9, 1.0]),
@@ -173,9 +181,9 @@ MIXED = st.lists(st.builds(dict, temperature=st.sampled_from([0.0, 0.5, 1.0, 1.3
 def test_a_row_s_choice_is_the_same_alone_and_beside_rows_of_other_settings(rows, vocabulary, spread, seed):
     logits = torch.randn(len(rows), vocabulary, generator=torch.Generator().manual_seed(seed)) * spread
     params = [SamplingParams(**row) for row in rows]
-    tokens, log_probs = sample(logits, settings(params, seeds(len(rows))))
+    tokens, log_probs = sample_tokens(logits, settings(params, seeds(len(rows))))
     for i, one in enumerate(params):
-        alone = sample(logits[i:i + 1], settings([one], seeds(len(rows))[i:i + 1]))
+        alone = sample_tokens(logits[i:i + 1], settings([one], seeds(len(rows))[i:i + 1]))
         assert (int(alone[0]), float(alone[1])) == (int(tokens[i]), float(log_probs[i]))
 
 
@@ -208,16 +216,16 @@ def test_truncations_leave_what_the_plain_reference_leaves(top_k, min_p, top_p, 
 
 def test_the_likeliest_tokens_come_with_the_chosen_one():
     logits = torch.tensor([[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]]).log()
-    found = likeliest(logits, 2, [0, 0])
-    assert [list(row) for row in found] == [[3, 2, 0], [0, 1]]
-    assert found[0] == pytest.approx({3: -0.916291, 2: -1.203973, 0: -2.302585}, abs=1e-5)
-    assert likeliest(logits, 0, [1, 2]) == [pytest.approx({1: -1.609438}), pytest.approx({2: -1.609438})]
+    reported = gather_logprobs(logits, 2, [0, 0])
+    assert [list(row) for row in reported] == [[3, 2, 0], [0, 1]]
+    assert reported[0] == pytest.approx({3: -0.916291, 2: -1.203973, 0: -2.302585}, abs=1e-5)
+    assert gather_logprobs(logits, 0, [1, 2]) == [pytest.approx({1: -1.609438}), pytest.approx({2: -1.609438})]
 
 
 def test_penalties_biases_and_forbidden_ends_are_vllm_s():
     params = SamplingParams(repetition_penalty=2.0, presence_penalty=0.5, frequency_penalty=0.25, min_tokens=3,
                             logit_bias={4: 1.5, 0: -1.0})
-    processor = PenaltyProcessor(params, prompt=[0, 1], ends=[5], vocabulary=6)
+    processor = PenaltyProcessor(params, prompt=[0, 1], stop_ids=[5], vocab_size=6)
     logits = torch.tensor([2.0, -1.0, 3.0, -2.0, 0.5, 9.0])
     first = logits.clone()
     processor.apply(first, 0)

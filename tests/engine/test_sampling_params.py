@@ -11,7 +11,7 @@ from spoutnik.errors import UserError
 def test_the_defaults_are_r1_s():
     params = SamplingParams()
     assert (params.temperature, params.top_p, params.max_tokens, params.n) == (0.6, 0.95, 256, 1)
-    assert not params.adjusted and params.stop == () and params.stop_token_ids == () and params.logit_bias == {}
+    assert not params.changes_logits and params.stop == () and params.stop_token_ids == () and params.logit_bias == {}
 
 
 def test_one_stop_text_is_a_list_of_one():
@@ -36,7 +36,7 @@ def test_impossible_values_are_named(name, value):
         SamplingParams(**{name: value})
 
 
-@pytest.mark.parametrize("name, value, said", [
+@pytest.mark.parametrize("name, value, sentence", [
     ("stop", "", "stop = '': must be a text or several, none of them empty"),
     ("stop", ["a", 3], r"stop = \['a', 3\]: must be a text"),
     ("stop_token_ids", [2, -1], r"stop_token_ids = \[2, -1\]: must be token ids"),
@@ -44,16 +44,16 @@ def test_impossible_values_are_named(name, value):
     ("logit_bias", {"a": 1.0}, "logit_bias: the key 'a' is not a token id"),
     ("logit_bias", {1: 101}, "logit_bias: 1: 101 must be a number in -100..100"),
     ("logit_bias", {1: float("nan")}, "logit_bias: 1: nan must be a number")])
-def test_impossible_texts_and_tokens_are_named(name, value, said):
-    with pytest.raises(UserError, match=said):
+def test_impossible_texts_and_tokens_are_named(name, value, sentence):
+    with pytest.raises(UserError, match=sentence):
         SamplingParams(**{name: value})
 
 
-@pytest.mark.parametrize("contradiction, said", [
+@pytest.mark.parametrize("contradiction, sentence", [
     ({"min_tokens": 5, "max_tokens": 4}, "min_tokens = 5: more than max_tokens = 4"),
     ({"include_stop_str_in_output": True}, "there is no stop text to include")])
-def test_contradictions_are_refused(contradiction, said):
-    with pytest.raises(UserError, match=said):
+def test_contradictions_are_refused(contradiction, sentence):
+    with pytest.raises(UserError, match=sentence):
         SamplingParams(**contradiction)
 
 

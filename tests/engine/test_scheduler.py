@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoutnik.engine.runners.base import BLOCK_SIZE
-from spoutnik.engine.scheduler import Scheduler, Sequence, blocks_for
+from spoutnik.engine.scheduler import Scheduler, Sequence, num_blocks_for
 from spoutnik.errors import UserError
 
 REQUESTS = st.lists(st.tuples(st.integers(1, 60), st.integers(1, 40), st.integers(1, 3), st.integers(0, 2),
@@ -23,26 +23,26 @@ class Naive:
         self.rows = {}
 
     def tokens_of(self, sequence):
-        return sequence.tokens
+        return sequence.token_ids
 
     def store(self, sequence, start, end):
         for position in range(start, end):
             block = sequence.blocks[position // BLOCK_SIZE]
-            assert self.scheduler.pool.users[block] == 1 or self.holds(sequence, position), "wrote into a shared block"
-            self.cache[block, position % BLOCK_SIZE] = tuple(sequence.tokens[:position + 1])
+            assert self.scheduler.pool.ref_counts[block] == 1 or self.holds(sequence, position), "wrote into a shared block"
+            self.cache[block, position % BLOCK_SIZE] = tuple(sequence.token_ids[:position + 1])
 
     def holds(self, sequence, position):
         block = sequence.blocks[position // BLOCK_SIZE]
-        return self.cache.get((block, position % BLOCK_SIZE)) == tuple(sequence.tokens[:position + 1])
+        return self.cache.get((block, position % BLOCK_SIZE)) == tuple(sequence.token_ids[:position + 1])
 
     def run(self):
         waiting = sorted(enumerate(self.requests), key=lambda pair: pair[1][4])
         while waiting or self.scheduler.unfinished:
             while waiting and (waiting[0][1][4] <= self.steps or not self.scheduler.unfinished):
-                number, (length, made, samples, beginning, _) = waiting.pop(0)
+                number, (length, max_tokens, samples, beginning, _) = waiting.pop(0)
                 prompt = [beginning * 1000 + i for i in range(length)]
-                sequence = Sequence(prompt, length, (number, 0), forks=samples, owner=(number, 0))
-                self.limits[number] = length + made
+                sequence = Sequence(prompt, length, (number, 0), num_samples=samples, sample=(number, 0))
+                self.limits[number] = length + max_tokens
                 self.scheduler.add(sequence)
             self.step()
             assert self.steps < 5000, "never ends"
@@ -50,45 +50,47 @@ class Naive:
     def step(self):
         scheduler = self.scheduler
         for sequence in scheduler.decoding:
-            sequence.drafts = sequence.ahead = min(self.drafts, self.limits[sequence.owner[0]] - sequence.length - 1)
-        plan = scheduler.schedule()
+            left = self.limits[sequence.sample[0]] - sequence.num_tokens
+            sequence.num_draft_tokens = sequence.num_lookahead_tokens = min(self.drafts, left - 1)
+        output = scheduler.schedule()
         self.steps += 1
-        self.preempted += len(plan.preempted)
+        self.preempted += len(output.preempted)
         decoding = list(scheduler.decoding)
-        tokens = len(decoding) + sum(s.drafts for s in decoding) + sum(c.count for c in plan.chunks)
+        tokens = len(decoding) + sum(s.num_draft_tokens for s in decoding) + sum(c.count for c in output.chunks)
         assert 0 < tokens <= scheduler.max_num_batched_tokens
         assert len(decoding) + len(scheduler.prefilling) <= scheduler.max_num_seqs
         self.check_users()
-        for sequence in decoding:  # all but the last token is there, and there is room for what follows
-            assert sequence.length == len(sequence.tokens) and len(sequence.blocks) * BLOCK_SIZE == sequence.room
-            assert all(self.holds(sequence, position) for position in range(sequence.length - 1))
-            assert sequence.length + sequence.drafts <= sequence.room
-            self.store(sequence, sequence.length - 1, sequence.length)
-        for chunk in plan.chunks:
+        for sequence in decoding:  # all but the last token is there, and there are slots for what follows
+            assert sequence.num_tokens == len(sequence.token_ids) and len(sequence.blocks) * BLOCK_SIZE == sequence.num_slots
+            assert all(self.holds(sequence, position) for position in range(sequence.num_tokens - 1))
+            assert sequence.num_tokens + sequence.num_draft_tokens <= sequence.num_slots
+            self.store(sequence, sequence.num_tokens - 1, sequence.num_tokens)
+        for chunk in output.chunks:
             sequence = chunk.sequence
-            assert chunk.start == sequence.computed and all(self.holds(sequence, p) for p in range(chunk.start))
-            assert chunk.prompt == (chunk.start + chunk.count <= sequence.prompt_length)
-            assert chunk.prompt or chunk.start >= sequence.prompt_length
+            assert chunk.start == sequence.num_computed_tokens and all(self.holds(sequence, p) for p in range(chunk.start))
+            assert chunk.is_prompt == (chunk.start + chunk.count <= sequence.num_prompt_tokens)
+            assert chunk.is_prompt or chunk.start >= sequence.num_prompt_tokens
             self.store(sequence, chunk.start, chunk.start + chunk.count)
             self.computed += chunk.count
         for sequence in decoding:
             self.append(sequence)
-        for chunk in plan.chunks:
-            fresh = chunk.sequence.fresh
-            scheduler.computed(chunk)
-            if chunk.last and fresh:
+        for chunk in output.chunks:
+            fresh = chunk.sequence.prompt_only
+            scheduler.chunk_computed(chunk)
+            if chunk.is_last and fresh:
                 self.open(chunk.sequence)
-        for sequence in [s for s in scheduler.decoding if s.length >= self.limits[s.owner[0]]]:
-            self.done.append(sequence.owner)
-            scheduler.finish(sequence, sequence.tokens)
+        for sequence in [s for s in scheduler.decoding if s.num_tokens >= self.limits[s.sample[0]]]:
+            self.done.append(sequence.sample)
+            scheduler.finish(sequence, sequence.token_ids)
 
     def append(self, sequence):
-        sequence.tokens.append((sequence.owner, sequence.length).__hash__() % 10**9)
-        sequence.length += 1
+        sequence.token_ids.append((sequence.sample, sequence.num_tokens).__hash__() % 10**9)
+        sequence.num_tokens += 1
 
     def open(self, sequence):
-        forks = [Sequence(list(sequence.tokens), sequence.prompt_length, (sequence.order[0], i), owner=(sequence.owner[0], i))
-                 for i in range(1, sequence.forks)]
+        number = sequence.order[0]
+        forks = [Sequence(list(sequence.token_ids), sequence.num_prompt_tokens, (number, i), sample=(number, i))
+                 for i in range(1, sequence.num_samples)]
         for each in [sequence, *forks]:
             self.append(each)
         for source, target in self.scheduler.fork(sequence, forks):
@@ -98,7 +100,7 @@ class Naive:
 
     def check_users(self):
         held = [block for s in (*self.scheduler.decoding, *self.scheduler.prefilling) for block in s.blocks]
-        assert self.scheduler.pool.users == [held.count(block) for block in range(self.scheduler.pool.size)]
+        assert self.scheduler.pool.ref_counts == [held.count(block) for block in range(self.scheduler.pool.num_blocks)]
 
 
 @given(REQUESTS, st.integers(7, 30), st.integers(1, 6), st.integers(6, 64), st.booleans(), st.integers(0, 2))
@@ -107,7 +109,7 @@ def test_every_request_ends_with_its_own_tokens_in_its_own_places(requests, bloc
     naive = Naive(scheduler, requests, drafts)
     naive.run()
     assert sorted(naive.done) == [(n, i) for n, request in enumerate(requests) for i in range(request[2])]
-    assert scheduler.pool.free == scheduler.pool.size
+    assert scheduler.pool.num_free_blocks == scheduler.pool.num_blocks
 
 
 def test_requests_that_need_more_than_there_is_take_turns():
@@ -157,15 +159,15 @@ def test_a_long_prompt_comes_in_chunks_beside_decoding_sequences():
 
 def test_a_request_that_never_fits_is_refused_in_a_sentence():
     scheduler = Scheduler(4, 4, 64)
-    scheduler.refuse_unfitting(60, 5)  # 64 places: the last token is never computed
+    scheduler.check_fits(60, 5)  # 64 places: the last token is never computed
     with pytest.raises(UserError, match="max_tokens = 6: with a prompt of 60 tokens it needs 5 blocks .* which has 4"):
-        scheduler.refuse_unfitting(60, 6)
-    assert blocks_for(64) == 4
+        scheduler.check_fits(60, 6)
+    assert num_blocks_for(64) == 4
 
 
-@pytest.mark.parametrize("seqs, budget, said", [(0, 10, "max_num_seqs = 0"), (8, 7, "max_num_batched_tokens = 7")])
-def test_impossible_limits_are_refused(seqs, budget, said):
-    with pytest.raises(UserError, match=said):
+@pytest.mark.parametrize("seqs, budget, sentence", [(0, 10, "max_num_seqs = 0"), (8, 7, "max_num_batched_tokens = 7")])
+def test_impossible_limits_are_refused(seqs, budget, sentence):
+    with pytest.raises(UserError, match=sentence):
         Scheduler(4, seqs, budget)
 
 
@@ -178,4 +180,4 @@ def test_a_waiting_and_a_prefilling_sequence_can_be_given_up():
     assert first in scheduler.prefilling and second in scheduler.waiting
     scheduler.finish(first)
     scheduler.finish(second)
-    assert scheduler.unfinished == 0 and scheduler.pool.free == 8
+    assert scheduler.unfinished == 0 and scheduler.pool.num_free_blocks == 8

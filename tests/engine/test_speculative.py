@@ -5,8 +5,8 @@ import tiny
 import torch
 
 from spoutnik import LLM, SamplingParams
-from spoutnik.engine.speculative import _Places
-from spoutnik.model.packing import Packing
+from spoutnik.engine.speculative import NgramIndex
+from spoutnik.model.packing import PackedSequences
 from spoutnik.native import library
 
 EOS = 1
@@ -44,9 +44,9 @@ def repeating(base=tiny.DEEPSEEK, certainty=1.4):
     return model
 
 
-def answers(engine, asked, params, seed=3):
+def answers(engine, inputs, params, seed=3):
     return [[(c.token_ids, c.finish_reason, c.top_logprobs and len(c.top_logprobs)) for c in output.outputs]
-            for output in engine.generate(asked, params, seed=seed)]
+            for output in engine.generate(inputs, params, seed=seed)]
 
 
 @KINDS
@@ -58,19 +58,19 @@ def test_what_comes_out_is_what_plain_decoding_gives(kind, base, drafts, kernels
                                 (1, dict(temperature=0.8, top_k=7, n=2, logprobs=2))):
             params = SamplingParams(max_tokens=24, **options)
             assert answers(engine, prompts(number), params) == answers(plain, prompts(number), params)
-        assert engine.core.scheduler.pool.free == engine.core.scheduler.pool.size
-    assert 0.3 * engine.core.counts.drafted < engine.core.counts.accepted < engine.core.counts.drafted
+        assert engine.core.scheduler.pool.num_free_blocks == engine.core.scheduler.pool.num_blocks
+    assert 0.3 * engine.core.stats.drafted < engine.core.stats.accepted < engine.core.stats.drafted
 
 
 @KINDS
 def test_requests_of_all_kinds_beside_each_other(kind, base, kernels):
     kinds = [dict(temperature=0), dict(), dict(repetition_penalty=1.5), dict(logit_bias={3: 4.0}), dict(min_tokens=10),
              dict(stop_token_ids=[5, 6, 7, 8, 9]), dict(logprobs=1, prompt_logprobs=1)]
-    asked = [SamplingParams(max_tokens=5 + 3 * i, seed=i, **options) for i, options in enumerate(kinds)]
+    params = [SamplingParams(max_tokens=5 + 3 * i, seed=i, **options) for i, options in enumerate(kinds)]
     model = repeating(base)
     engine = llm(model, speculate=kind, num_speculative_tokens=2)
-    assert answers(engine, prompts(7), asked) == answers(llm(model), prompts(7), asked)
-    assert engine.core.counts.drafted > 0
+    assert answers(engine, prompts(7), params) == answers(llm(model), prompts(7), params)
+    assert engine.core.stats.drafted > 0
 
 
 @KINDS
@@ -78,9 +78,9 @@ def test_requests_of_all_kinds_beside_each_other(kind, base, kernels):
 def test_batches_grow_past_the_limit_and_shrink_again(kind, base, up_to):
     model = repeating(base)
     engine = llm(model, speculate=kind, num_speculative_tokens=2, speculate_up_to=up_to, max_num_seqs=12)
-    asked = [SamplingParams(temperature=0, max_tokens=3 + 4 * i, ignore_eos=True) for i in range(12)]
+    params = [SamplingParams(temperature=0, max_tokens=3 + 4 * i, ignore_eos=True) for i in range(12)]
     for _ in range(2):  # the second time from the first's blocks
-        assert answers(engine, prompts(12), asked) == answers(llm(model), prompts(12), asked)
+        assert answers(engine, prompts(12), params) == answers(llm(model), prompts(12), params)
 
 
 @KINDS
@@ -92,7 +92,7 @@ def test_a_cache_that_is_too_small_and_chunked_prompts(kind, base):
     engine = llm(model, speculate=kind, num_speculative_tokens=3, **options)
     params = SamplingParams(n=2, temperature=1.0, max_tokens=40, ignore_eos=True)
     assert answers(engine, prompts(5), params) == answers(llm(model), prompts(5), params)
-    assert engine.core.counts.preemptions > 0
+    assert engine.core.stats.preemptions > 0
 
 
 def test_the_module_s_drafts_are_those_of_the_whole_forward_pass(kernels):
@@ -103,12 +103,12 @@ def test_the_module_s_drafts_are_those_of_the_whole_forward_pass(kernels):
     sequence, checked = [*range(2, 40)], 0
     for part in stream:
         sequence += part.outputs[0].token_ids
-        if not engine.core.rows.sequences:
+        if not engine.core.input_batch.sequences:
             break
-        drafts = engine.core.rows.sequences[0].owner.drafts
+        drafts = engine.core.input_batch.sequences[0].sample.drafts
         if not drafts:
             continue
-        packing = Packing.of([len(sequence) - 1])
+        packing = PackedSequences.of([len(sequence) - 1])
         ids = torch.tensor(sequence)
         with torch.no_grad():
             hidden = model.hidden(ids[:-1], packing)
@@ -122,7 +122,7 @@ def test_the_module_s_drafts_are_those_of_the_whole_forward_pass(kernels):
 def test_acceptance_is_reported_for_each_request(kind, base):
     engine = llm(repeating(base), speculate=kind, num_speculative_tokens=2, eos_token_ids=[])
     outputs = engine.generate(prompts(4), SamplingParams(temperature=0, max_tokens=50))
-    metrics, counts = [output.metrics for output in outputs], engine.core.counts
+    metrics, counts = [output.metrics for output in outputs], engine.core.stats
     assert sum(m.drafted for m in metrics) == counts.drafted > 0
     assert sum(m.accepted for m in metrics) == counts.accepted > 0
     assert all(0 <= m.acceptance <= 1 for m in metrics)
@@ -132,14 +132,14 @@ def test_acceptance_is_reported_for_each_request(kind, base):
 def test_accepted_drafts_save_steps():
     engine = llm(repeating(), speculate="prompt_lookup", num_speculative_tokens=4, eos_token_ids=[])
     engine.generate([2, 3, 4], SamplingParams(temperature=0, max_tokens=100))
-    assert engine.core.counts.steps < 60
-    assert engine.core.counts.steps == 100 - engine.core.counts.accepted
+    assert engine.core.stats.steps < 60
+    assert engine.core.stats.steps == 100 - engine.core.stats.accepted
 
 
 def test_requests_whose_logits_depend_on_more_than_the_model_get_no_drafts():
     engine = llm(repeating(), speculate="mtp", eos_token_ids=[])
     engine.generate([2, 3, 4], SamplingParams(temperature=0, max_tokens=30, presence_penalty=0.5))
-    assert engine.core.counts.drafted == 0
+    assert engine.core.stats.drafted == 0
 
 
 def test_rows_that_were_in_a_large_batch_get_no_more_of_the_module_s_drafts():
@@ -156,15 +156,15 @@ def test_by_default_nothing_is_drafted_where_the_model_lies_in_the_caches():
     engine = llm(repeating(), speculate="mtp", speculate_up_to=None)
     assert (engine.core.drafter is None) == (engine.core.runner.max_multi_steps > 1)
     engine.core.runner._main.small = False
-    assert LLM(engine.core.runner, speculate="mtp").core.drafter.up_to == 8
+    assert LLM(engine.core.runner, speculate="mtp").core.drafter.speculate_up_to == 8
 
 
 def test_lookup_finds_what_followed_the_last_tokens_where_they_stood_last():
-    places = _Places(2, 3, [1, 2, 3, 9, 1, 2, 3, 8, 7, 2, 3])
-    assert places.following(3) == [8, 7, 2]  # [2, 3], as [7, 2, 3] is new
-    places.extend([8])
-    assert places.following(2) == [7, 2]
-    places.extend([5, 5])
-    assert places.following(2) == []
-    places.extend([5])
-    assert places.following(4) == [5]  # it may run into the end
+    index = NgramIndex(2, 3, [1, 2, 3, 9, 1, 2, 3, 8, 7, 2, 3])
+    assert index.continuation(3) == [8, 7, 2]  # [2, 3], as [7, 2, 3] is new
+    index.extend([8])
+    assert index.continuation(2) == [7, 2]
+    index.extend([5, 5])
+    assert index.continuation(2) == []
+    index.extend([5])
+    assert index.continuation(4) == [5]  # it may run into the end

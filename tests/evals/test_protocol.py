@@ -7,7 +7,7 @@ import pytest
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.errors import UserError
 from spoutnik.evals.benchmarks import grade_number, gsm8k_problem
-from spoutnik.evals.protocol import EvaluationSettings, grade, held_out_problems, read_plain, summarise
+from spoutnik.evals.protocol import EvaluationSettings, grade, held_out_problems, read_plain, summarize
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import FAMILIES, is_held_out
 from spoutnik.tasks.corpus import BOOK, FORUM
@@ -53,7 +53,7 @@ def test_the_thought_is_stripped_before_grading_and_pass_at_1_is_the_mean_over_s
     engine = Answers(tokenizer, [replies])
     graded = grade(engine, tokenizer, [problem], EvaluationSettings(samples=4), 0)
     assert [g.correct for g in graded[0]] == [1.0, 0.0, 0.0, 0.0]
-    summary = summarise(graded)
+    summary = summarize(graded)
     assert summary["accuracy"]["mean"] == summary["families"]["arithmetic"]["mean"] == 0.25
     assert summary["well_formed"] == 0.5
     assert engine.prompts[0][-1] == tokenizer.encode("\n")[0] and tokenizer.think_id in engine.prompts[0]

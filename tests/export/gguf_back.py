@@ -24,41 +24,41 @@ def values(path) -> dict:
 
 def stored(path) -> dict[str, tuple[str, torch.Tensor]]:
     """llama.cpp's name -> (type, float32 numbers)."""
-    found = {}
+    tensors = {}
     for tensor in gguf.GGUFReader(path).tensors:
         shape = [int(n) for n in reversed(tensor.shape)]
         numbers = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(shape)
-        found[tensor.name] = (tensor.tensor_type.name, torch.from_numpy(numbers.copy()).float())
-    return found
+        tensors[tensor.name] = (tensor.tensor_type.name, torch.from_numpy(numbers.copy()).float())
+    return tensors
 
 
 def published(path, config: ModelConfig) -> dict[str, torch.Tensor]:
     """The published tensors, float32, the MTP layer's missing."""
     outside = {"token_embd": "model.embed_tokens", "output_norm": "model.norm", "output": "lm_head"}
-    found, halves = {}, {}
+    tensors, halves = {}, {}
     for name, (_, numbers) in stored(path).items():
         stem, _, kind = name.rpartition(".")
         if stem == "rope_freqs":
             continue
         if stem in outside:
-            found[f"{outside[stem]}.{kind}"] = numbers
+            tensors[f"{outside[stem]}.{kind}"] = numbers
             continue
         _, layer, inside = stem.split(".")
         prefix = f"model.layers.{layer}."
         if inside == "exp_probs_b":
-            found[prefix + "mlp.gate.e_score_correction_bias"] = numbers
+            tensors[prefix + "mlp.gate.e_score_correction_bias"] = numbers
         elif inside.endswith("_exps"):
             projection = inside.removeprefix("ffn_").removesuffix("_exps") + "_proj"
             for expert in range(config.n_routed_experts):
-                found[f"{prefix}mlp.experts.{expert}.{projection}.weight"] = numbers[expert]
+                tensors[f"{prefix}mlp.experts.{expert}.{projection}.weight"] = numbers[expert]
         elif inside in ("attn_k_b", "attn_v_b"):
             halves.setdefault(layer, {})[inside] = numbers
         else:
-            found[f"{prefix}{LAYER[inside]}.{kind}"] = _straight(numbers, inside, config)
+            tensors[f"{prefix}{LAYER[inside]}.{kind}"] = _straight(numbers, inside, config)
     for layer, parts in halves.items():
         heads = [torch.cat([keys.T, values]) for keys, values in zip(parts["attn_k_b"], parts["attn_v_b"])]
-        found[f"model.layers.{layer}.self_attn.kv_b_proj.weight"] = torch.cat(heads)
-    return found
+        tensors[f"model.layers.{layer}.self_attn.kv_b_proj.weight"] = torch.cat(heads)
+    return tensors
 
 
 def _straight(numbers: torch.Tensor, name: str, config: ModelConfig) -> torch.Tensor:
@@ -74,8 +74,8 @@ def _straight(numbers: torch.Tensor, name: str, config: ModelConfig) -> torch.Te
 def model(path, config: ModelConfig) -> Transformer:
     """Our model with exactly the numbers of the file."""
     config = config.model_copy(update={"num_nextn_predict_layers": 0})
-    tensors, made = published(path, config), Transformer(config)
-    state = made.state_dict()
+    tensors, model = published(path, config), Transformer(config)
+    state = model.state_dict()
     with torch.no_grad():
         for name, target in state.items():
             if config.tie_word_embeddings and name == "lm_head.weight":
@@ -83,4 +83,4 @@ def model(path, config: ModelConfig) -> Transformer:
             for part, index in published_parts(name, config):
                 target[index] = tensors.pop(part)
     assert not tensors, f"left over: {list(tensors)}"
-    return made
+    return model

@@ -57,16 +57,16 @@ def test_a_stage_is_exported_to_llama_cpp_and_the_reader_is_told(run, tmp_path):
     assert "Note: The MTP layer is left out" in shown.stdout and "splits numbers" in shown.stdout and out.exists()
 
 
-@pytest.mark.parametrize("arguments, said", [
+@pytest.mark.parametrize("arguments, expected", [
     (("--format", "onnx", "--out", "x"), "--format onnx: is unknown. Choose hf or gguf."),
     (("--format", "hf", "--dtype", "q8_0", "--out", "x"), "--dtype q8_0: cannot be written as hf. Choose f32, bf16, f16."),
     (("--format", "gguf", "--dtype", "q4_K", "--out", "x.gguf"), "Choose f32, bf16, f16, q8_0, q4_0."),
     (("--format", "gguf", "--out", "x"), "--out x: llama.cpp looks for files that end in .gguf. Write --out x.gguf."),
     (("--format", "hf", "--out", "x", "--shard-size", "big"), "--shard-size big: is no size."),
     (("--format", "hf", "--out", "x", "--stage", "lunch"), "no such model")])
-def test_wrong_requests_are_refused_with_a_sentence(run, arguments, said):
+def test_wrong_requests_are_refused_with_a_sentence(run, arguments, expected):
     shown = spoutnik("export", str(run), *arguments)
-    assert shown.returncode == 2 and said in shown.stderr and "Traceback" not in shown.stderr, shown.stderr
+    assert shown.returncode == 2 and expected in shown.stderr and "Traceback" not in shown.stderr, shown.stderr
 
 
 def test_help_has_an_example():
@@ -94,14 +94,14 @@ def test_what_exists_is_replaced_only_with_force(qwen, checkpoint, tmp_path, for
         assert not (out / "model.safetensors").exists() and (out / "model.safetensors.index.json").exists()
 
 
-@pytest.mark.parametrize("make, format, name, said", [
+@pytest.mark.parametrize("make, format, name, expected", [
     (lambda path: (path.mkdir(), (path / "thesis.tex").write_text("")), "hf", "out", "holds thesis.tex, which no export"),
     (lambda path: (path.mkdir(), (path / "manifest.json").write_text("")), "hf", "out", "holds manifest.json"),
     (lambda path: path.write_text(""), "hf", "out", "is a file, and hf makes a folder"),
     (lambda path: path.mkdir(), "gguf", "out.gguf", "is a folder, and gguf makes a file")])
-def test_force_replaces_nothing_but_exports(qwen, tmp_path, make, format, name, said):
+def test_force_replaces_nothing_but_exports(qwen, tmp_path, make, format, name, expected):
     make(tmp_path / name)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=expected):
         export(qwen, format, tmp_path / name, force=True)
     assert (tmp_path / name).exists()
 

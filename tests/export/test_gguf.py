@@ -35,13 +35,13 @@ def test_numbers_are_the_published_ones(checkpoint, tmp_path, kind, dtype):
     folder = checkpoint(tiny.ALL[kind], torch.float32)
     path = export(folder, "gguf", tmp_path / "model.gguf", dtype).path
     config = tiny.config(tiny.ALL[kind], vocab_size=320)
-    found, kinds = gguf_back.published(path, config), gguf_back.stored(path)
+    actual, kinds = gguf_back.published(path, config), gguf_back.stored(path)
     mtp = f"model.layers.{config.num_hidden_layers}."
     expected = {name: tensor for name, tensor in load_file(folder / "model.safetensors").items() if not name.startswith(mtp)}
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for name, tensor in expected.items():
         plain = tensor.dim() == 1 or name.endswith("mlp.gate.weight")
-        assert torch.equal(found[name], tensor if plain else tensor.to(EXACT[dtype]).float()), name
+        assert torch.equal(actual[name], tensor if plain else tensor.to(EXACT[dtype]).float()), name
     for name, (stored, numbers) in kinds.items():
         assert stored == ("F32" if numbers.dim() == 1 or "ffn_gate_inp" in name else dtype.upper()), name
 
@@ -72,9 +72,9 @@ def test_blocks_err_by_their_step(checkpoint, tmp_path, kind, dtype):
             assert stored == "F16" and torch.equal(numbers, expected.half().float())
         else:
             assert stored == ("Q8_0" if name in ("token_embd.weight", "output.weight") else dtype.upper())
-            blocks, made = expected.reshape(-1, 32), numbers.reshape(-1, 32)
+            blocks, decoded = expected.reshape(-1, 32), numbers.reshape(-1, 32)
             limit = blocks.abs().amax(-1, keepdim=True) * BLOCKS[stored.lower()]
-            assert ((blocks - made).abs() <= limit * 1.01).all(), name
+            assert ((blocks - decoded).abs() <= limit * 1.01).all(), name
     assert {"F32", dtype.upper(), "Q8_0"} <= seen
 
 
@@ -84,7 +84,7 @@ def test_stored_types_are_kept_where_none_is_asked(checkpoint, tmp_path):
 
 
 def test_keys_of_deepseek_v3(checkpoint, tmp_path):
-    said = gguf_back.values(export(checkpoint(tiny.DEEPSEEK), "gguf", tmp_path / "model.gguf").path)
+    metadata = gguf_back.values(export(checkpoint(tiny.DEEPSEEK), "gguf", tmp_path / "model.gguf").path)
     expected = {
         "block_count": 3, "context_length": 128, "embedding_length": 32, "feed_forward_length": 48, "vocab_size": 320,
         "attention.head_count": 4, "attention.head_count_kv": 1, "attention.key_length": 20, "attention.value_length": 12,
@@ -94,30 +94,31 @@ def test_keys_of_deepseek_v3(checkpoint, tmp_path):
         "leading_dense_block_count": 1, "expert_count": 8, "expert_used_count": 3, "expert_shared_count": 1,
         "expert_feed_forward_length": 16, "expert_weights_scale": 2.5, "expert_weights_norm": True, "expert_gating_func": 2,
         "expert_group_count": 4, "expert_group_used_count": 2}
-    assert said["general.architecture"] == "deepseek2"
-    assert {name: said[f"deepseek2.{name}"] for name in expected} == expected
-    assert said["deepseek2.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-6)
-    assert said["deepseek2.rope.scaling.yarn_log_multiplier"] == pytest.approx(0.1)
-    assert said["general.sampling.temp"] == pytest.approx(0.6) and said["general.sampling.top_p"] == pytest.approx(0.95)
+    assert metadata["general.architecture"] == "deepseek2"
+    assert {name: metadata[f"deepseek2.{name}"] for name in expected} == expected
+    assert metadata["deepseek2.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-6)
+    assert metadata["deepseek2.rope.scaling.yarn_log_multiplier"] == pytest.approx(0.1)
+    assert metadata["general.sampling.temp"] == pytest.approx(0.6) and metadata["general.sampling.top_p"] == pytest.approx(0.95)
 
 
 @pytest.mark.parametrize("changes, groups", [
     ({"topk_group": 4, "n_group": 4}, False),  # all groups: llama.cpp would stop at the key
     ({"n_group": 1, "topk_group": 1}, False), ({"n_group": 2, "topk_group": 1}, True)])
 def test_groups_are_named_only_where_they_choose(checkpoint, tmp_path, changes, groups):
-    said = gguf_back.values(export(checkpoint(tiny.DEEPSEEK, **changes), "gguf", tmp_path / "model.gguf").path)
-    assert ("deepseek2.expert_group_count" in said) == groups
+    metadata = gguf_back.values(export(checkpoint(tiny.DEEPSEEK, **changes), "gguf", tmp_path / "model.gguf").path)
+    assert ("deepseek2.expert_group_count" in metadata) == groups
 
 
 def test_keys_of_deepseek_v2_and_of_dense_models(checkpoint, tmp_path):
     lite = {"q_lora_rank": None, "topk_method": "greedy"}
-    said = gguf_back.values(export(checkpoint(tiny.V2, **lite), "gguf", tmp_path / "v2.gguf").path)
-    assert said["deepseek2.attention.q_lora_rank"] == 0 and said["deepseek2.expert_gating_func"] == 1
-    assert said["deepseek2.expert_weights_norm"] is False and "deepseek2.expert_group_count" not in said
-    said = gguf_back.values(export(checkpoint(tiny.QWEN3), "gguf", tmp_path / "qwen3.gguf").path)
-    assert said["qwen3.attention.key_length"] == 12 and said["qwen3.attention.head_count_kv"] == 2
-    said = gguf_back.values(export(checkpoint(tiny.DEEPSEEK, first_k_dense_replace=3), "gguf", tmp_path / "dense.gguf").path)
-    assert said["deepseek2.leading_dense_block_count"] == 3 and "deepseek2.expert_count" not in said
+    metadata = gguf_back.values(export(checkpoint(tiny.V2, **lite), "gguf", tmp_path / "v2.gguf").path)
+    assert metadata["deepseek2.attention.q_lora_rank"] == 0 and metadata["deepseek2.expert_gating_func"] == 1
+    assert metadata["deepseek2.expert_weights_norm"] is False and "deepseek2.expert_group_count" not in metadata
+    metadata = gguf_back.values(export(checkpoint(tiny.QWEN3), "gguf", tmp_path / "qwen3.gguf").path)
+    assert metadata["qwen3.attention.key_length"] == 12 and metadata["qwen3.attention.head_count_kv"] == 2
+    dense = checkpoint(tiny.DEEPSEEK, first_k_dense_replace=3)
+    metadata = gguf_back.values(export(dense, "gguf", tmp_path / "dense.gguf").path)
+    assert metadata["deepseek2.leading_dense_block_count"] == 3 and "deepseek2.expert_count" not in metadata
 
 
 def test_llama_3_s_scaling_is_a_tensor_of_divisors(checkpoint, tmp_path):
@@ -150,18 +151,18 @@ def test_yarn_keys_solve_llama_cpp_s_equations(base, scaling):
 
 def test_vocabulary(checkpoint, tmp_path, tokenizer):
     path = export(checkpoint(tiny.QWEN), "gguf", tmp_path / "model.gguf").path
-    said = gguf_back.values(path)
-    tokens, types = said["tokenizer.ggml.tokens"], said["tokenizer.ggml.token_type"]
+    metadata = gguf_back.values(path)
+    tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
     size = tokenizer.vocab_size
     assert len(tokens) == len(types) == 320 and size < 320
     assert [tokenizer.bpe.token_to_id(token) for token in tokens[:size]] == list(range(size))
     control, user, normal, unused = (int(gguf.TokenType[name]) for name in ("CONTROL", "USER_DEFINED", "NORMAL", "UNUSED"))
     assert types[:6] == [control] * 4 + [user] * 2 and set(types[6:size]) == {normal} and set(types[size:]) == {unused}
     merges = json.loads(tokenizer.bpe.to_str())["model"]["merges"]
-    assert [tuple(line.split(" ")) for line in said["tokenizer.ggml.merges"]] == [tuple(pair) for pair in merges]
-    assert said["tokenizer.ggml.bos_token_id"] == 0 and said["tokenizer.ggml.eos_token_id"] == 1
-    assert said["tokenizer.ggml.add_bos_token"] is False and said["tokenizer.ggml.pre"] == OWN_NAME
-    assert said["tokenizer.chat_template"] == tokenizer.chat_template
+    assert [tuple(line.split(" ")) for line in metadata["tokenizer.ggml.merges"]] == [tuple(pair) for pair in merges]
+    assert metadata["tokenizer.ggml.bos_token_id"] == 0 and metadata["tokenizer.ggml.eos_token_id"] == 1
+    assert metadata["tokenizer.ggml.add_bos_token"] is False and metadata["tokenizer.ggml.pre"] == OWN_NAME
+    assert metadata["tokenizer.chat_template"] == tokenizer.chat_template
 
 
 QWEN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
@@ -195,42 +196,42 @@ def test_an_unknown_or_our_own_pre_tokenizer_is_named_with_a_warning(tokenizer):
 
 
 def test_added_tokens_keep_their_kind():
-    made = split_by(QWEN)
-    made.bpe.add_tokens([AddedToken("<tool>", special=False), AddedToken("<｜User｜>", special=False)])
-    texts, types = vocabulary(made, 6)
+    tokenizer = split_by(QWEN)
+    tokenizer.bpe.add_tokens([AddedToken("<tool>", special=False), AddedToken("<｜User｜>", special=False)])
+    texts, types = vocabulary(tokenizer, 6)
     assert texts == ["a", "</s>", "<s>", "<tool>", "<｜User｜>", "[PAD5]"]
     assert [kind.name for kind in types] == ["NORMAL", "CONTROL", "CONTROL", "USER_DEFINED", "CONTROL", "UNUSED"]
 
 
 def test_bos_is_added_where_the_tokenizer_adds_it():
-    made = split_by(QWEN)
-    assert not adds_bos(made)
-    made.bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", made.bos_id)])
-    assert adds_bos(made)
-    made.config["add_bos_token"] = False
-    assert not adds_bos(made)
+    tokenizer = split_by(QWEN)
+    assert not adds_bos(tokenizer)
+    tokenizer.bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.bos_id)])
+    assert adds_bos(tokenizer)
+    tokenizer.config["add_bos_token"] = False
+    assert not adds_bos(tokenizer)
 
 
-@pytest.mark.parametrize("base, changes, said", [
+@pytest.mark.parametrize("base, changes, expected", [
     (tiny.DEEPSEEK, {"attention_bias": True}, "attention_bias = true"),
     (tiny.QWEN3, {"attention_bias": True}, "attention_bias = true"),
     (tiny.QWEN3, {"rope_scaling": tiny.LLAMA["rope_scaling"]}, "rope_scaling.type = 'llama3'"),
     (tiny.DEEPSEEK, {"n_shared_experts": 0}, "n_shared_experts = 0"),
     (tiny.DEEPSEEK, {"num_hidden_layers": 27}, "num_hidden_layers = 27 with q_lora_rank = 16")])
-def test_what_llama_cpp_cannot_read_is_refused(base, changes, said):
-    with pytest.raises(UserError, match=said) as refused:
+def test_what_llama_cpp_cannot_read_is_refused(base, changes, expected):
+    with pytest.raises(UserError, match=expected) as refused:
         refuse_unreadable(tiny.config(base, **changes))
     assert "--format hf" in str(refused.value)
 
 
-@pytest.mark.parametrize("base, changes, said", [
+@pytest.mark.parametrize("base, changes, expected", [
     (tiny.DEEPSEEK, {}, ["MTP layer"]), (tiny.V2, {}, ["two best"]), (tiny.V2, {"topk_method": "greedy"}, []),
     (tiny.V2, {"n_group": 8, "topk_group": 5}, []), (tiny.QWEN, {}, []), (tiny.LLAMA, {}, []),
     (tiny.DEEPSEEK, {"num_nextn_predict_layers": 0, "rms_norm_eps": 1e-5}, ["1e-05"]),
     (tiny.QWEN, {"rope_scaling": tiny.YARN | {"beta_fast": 16}}, ["--yarn-beta-fast 16 --yarn-beta-slow 1"])])
-def test_what_llama_cpp_computes_otherwise_is_said(base, changes, said):
-    found = differences(tiny.config(base, **changes))
-    assert len(found) == len(said) and all(words in line for words, line in zip(said, found))
+def test_what_llama_cpp_computes_otherwise_is_said(base, changes, expected):
+    actual = differences(tiny.config(base, **changes))
+    assert len(actual) == len(expected) and all(words in line for words, line in zip(expected, actual))
 
 
 def test_a_tokenizer_of_another_kind_is_refused(checkpoint, tmp_path):

@@ -1,4 +1,4 @@
-"""Folders that transformers loads: the same logits, the same bits, the same token ids, sharded, and dequantised."""
+"""Folders that transformers loads: the same logits, the same bits, the same token ids, sharded, and dequantized."""
 
 import json
 
@@ -15,8 +15,8 @@ from spoutnik.export.writer import export
 from spoutnik.files import read_json
 from spoutnik.model.checkpoint import Checkpoint, read_header
 from spoutnik.model.config import ARCHITECTURES
-from spoutnik.model.fp8 import quantise
-from spoutnik.model.layout import SCALE, is_quantised
+from spoutnik.model.fp8 import quantize
+from spoutnik.model.layout import SCALE, is_quantized
 from spoutnik.model.weights import Reader, load_model
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -34,8 +34,8 @@ def same_logits(folder, out):
     assert type(theirs).__name__ == ARCHITECTURES[config.model_type]
     ids = tiny.tokens(2, 60, vocab=300)
     with torch.no_grad():
-        expected, found = load_model(folder)(ids), theirs(ids).logits
-    assert expected.std() > 0.3 and (found - expected).abs().max() < 1e-5 * max(1, float(expected.abs().max()))
+        expected, actual = load_model(folder)(ids), theirs(ids).logits
+    assert expected.std() > 0.3 and (actual - expected).abs().max() < 1e-5 * max(1, float(expected.abs().max()))
 
 
 @pytest.mark.parametrize("kind", tiny.ALL)
@@ -87,8 +87,8 @@ def test_conversion_spares_the_correction_bias(checkpoint, tmp_path, dtype, torc
     before, after = load_file(folder / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
     assert before.keys() == after.keys()
     for name, tensor in before.items():
-        wanted = tensor if name.endswith("e_score_correction_bias") else tensor.to(torch_dtype)
-        assert after[name].dtype == wanted.dtype and torch.equal(after[name], wanted), name
+        expected = tensor if name.endswith("e_score_correction_bias") else tensor.to(torch_dtype)
+        assert after[name].dtype == expected.dtype and torch.equal(after[name], expected), name
     assert read_json(tmp_path / "out" / "config.json")["torch_dtype"] == str(torch_dtype).removeprefix("torch.")
 
 
@@ -102,11 +102,11 @@ def test_numbers_too_large_for_float16_are_refused(checkpoint, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
-def test_an_fp8_checkpoint_is_kept_or_dequantised(checkpoint, tmp_path):
+def test_an_fp8_checkpoint_is_kept_or_dequantized(checkpoint, tmp_path):
     folder = checkpoint(tiny.DEEPSEEK, torch.float32)
     tensors = load_file(folder / "model.safetensors")
-    for name in [name for name in tensors if is_quantised(name)]:
-        tensors[name], tensors[name + SCALE] = quantise(tensors[name])
+    for name in [name for name in tensors if is_quantized(name)]:
+        tensors[name], tensors[name + SCALE] = quantize(tensors[name])
     save_file(tensors, folder / "model.safetensors")
     fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
     (folder / "config.json").write_text(json.dumps(read_json(folder / "config.json") | {"quantization_config": fp8}))

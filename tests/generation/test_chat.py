@@ -13,7 +13,7 @@ import pytest
 import tiny
 from rich.console import Console
 
-from spoutnik.commands.terminal import converse
+from spoutnik.commands.chat_terminal import converse
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
@@ -141,11 +141,11 @@ def test_a_conversation_that_grew_too_long_starts_over_with_a_sentence(talk):
 
 def pressing(monkeypatch, *steps):
     """Ctrl-C after these steps of the next reply."""
-    advance, made = Generation.advance, []
+    advance, calls = Generation.advance, []
 
     def pressed(reply):
-        made.append(1)
-        if len(made) in steps:
+        calls.append(1)
+        if len(calls) in steps:
             signal.raise_signal(signal.SIGINT)
         advance(reply)
 

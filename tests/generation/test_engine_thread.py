@@ -19,9 +19,9 @@ SECONDS = 20
 
 def small(blocks: int) -> LLM:
     """A model whose cache holds fewer tokens than it has positions."""
-    made = LLM(tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=4096), tiny.tokenizer(), max_num_seqs=4)
-    made.core.scheduler.pool = type(made.core.scheduler.pool)(blocks)
-    return made
+    llm = LLM(tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=4096), tiny.tokenizer(), max_num_seqs=4)
+    llm.core.scheduler.pool = type(llm.core.scheduler.pool)(blocks)
+    return llm
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +30,20 @@ def llm():
 
 
 @pytest.fixture
-def working():
-    """Makes workers, and stops them."""
-    made = []
+def start_thread():
+    """Starts engine threads, and stops them."""
+    threads = []
 
-    def start(llm, idle=lambda: None):
-        made.append(EngineThread(llm, idle))
-        return made[-1]
+    def start(llm, on_idle=lambda: None):
+        threads.append(EngineThread(llm, on_idle))
+        return threads[-1]
 
     yield start
-    for worker in made:
-        worker.close()
+    for engine_thread in threads:
+        engine_thread.close()
 
 
-class Heard:
+class Listener:
     """Waits for the end of one reply."""
 
     def __init__(self):
@@ -60,13 +60,13 @@ class Heard:
         return self.deltas[-1]
 
 
-def begun(worker, llm, job=Generation):
-    heard, params = Heard(), SamplingParams(seed=1, max_tokens=20)
+def begun(engine_thread, llm, job=Generation):
+    listener, params = Listener(), SamplingParams(seed=1, max_tokens=20)
     plan = CompletionPlan([[5, 6, 7]], params, 0) if issubclass(job, Completions) else plan_chat(llm, ASK,
                                                                                                  GenerationOptions(params,
                                                                                                                    max_tokens=20))
-    worker.begin(job(llm, f"job-{id(heard)}", plan, heard))
-    return heard
+    engine_thread.add_job(job(llm, f"job-{id(listener)}", plan, listener))
+    return listener
 
 
 def broken(plain, place):
@@ -78,58 +78,58 @@ def broken(plain, place):
 
 @pytest.mark.parametrize("plain", [Generation, Completions])
 @pytest.mark.parametrize("place", ["start", "advance"])
-def test_a_job_that_fails_fails_alone(llm, working, caplog, plain, place):
-    worker = working(llm)
-    good = begun(worker, llm)
-    bad = begun(worker, llm, broken(plain, place))
+def test_a_job_that_fails_fails_alone(llm, start_thread, caplog, plain, place):
+    engine_thread = start_thread(llm)
+    good = begun(engine_thread, llm)
+    bad = begun(engine_thread, llm, broken(plain, place))
     assert bad.last.finish_reason == "error" and "ZeroDivisionError" in bad.last.stop_reason
     assert "terces a" not in bad.last.stop_reason + caplog.text and "ZeroDivisionError" in caplog.text
-    assert good.last.finish_reason in ("stop", "length") and begun(worker, llm).last.finish_reason in ("stop", "length")
-    assert worker.broken is None and worker.call(lambda: len(llm.core.requests)).result(SECONDS) == 0
+    assert good.last.finish_reason in ("stop", "length") and begun(engine_thread, llm).last.finish_reason in ("stop", "length")
+    assert engine_thread.broken is None and engine_thread.submit(lambda: len(llm.core.requests)).result(SECONDS) == 0
 
 
-def test_a_job_whose_end_fails_too_takes_nobody_with_it(llm, working):
-    worker = working(llm)
-    begun(worker, llm, broken(broken(Generation, "advance"), "fail"))
-    assert begun(worker, llm).last.finish_reason in ("stop", "length")
+def test_a_job_whose_end_fails_too_takes_nobody_with_it(llm, start_thread):
+    engine_thread = start_thread(llm)
+    begun(engine_thread, llm, broken(broken(Generation, "advance"), "fail"))
+    assert begun(engine_thread, llm).last.finish_reason in ("stop", "length")
 
 
-def test_what_is_done_ahead_of_time_may_fail(llm, working):
-    worker = working(llm, idle=lambda: 1 / 0)
-    assert begun(worker, llm).last.finish_reason in ("stop", "length")
+def test_what_is_done_ahead_of_time_may_fail(llm, start_thread):
+    engine_thread = start_thread(llm, on_idle=lambda: 1 / 0)
+    assert begun(engine_thread, llm).last.finish_reason in ("stop", "length")
 
 
-def test_a_broken_engine_tells_those_who_come_later_too(llm, working, monkeypatch):
-    worker = working(llm)
+def test_a_broken_engine_tells_those_who_come_later_too(llm, start_thread, monkeypatch):
+    engine_thread = start_thread(llm)
     monkeypatch.setattr(llm.core, "step", lambda: 1 / 0)
     for _ in range(2):
-        assert begun(worker, llm).last.finish_reason == "error"
-    assert "ZeroDivisionError" in worker.broken
+        assert begun(engine_thread, llm).last.finish_reason == "error"
+    assert "ZeroDivisionError" in engine_thread.broken
 
 
 # What the cache cannot hold would wait for ever, at the head of the line
 
 
-def test_a_long_conversation_is_not_prepared(working):
+def test_a_long_conversation_is_not_prepared(start_thread):
     llm = small(blocks=8)
-    warmer, capacity = PrefixWarmer(llm), llm.core.scheduler.capacity
-    worker = working(llm, warmer.work)
-    said = "a " * capacity
-    worker.call(lambda: warmer.prepare([*ASK, {"role": "assistant", "content": said}], {})).result(SECONDS)
-    assert begun(worker, llm).last.finish_reason in ("stop", "length")
+    warmer, capacity = PrefixWarmer(llm), llm.max_model_len
+    engine_thread = start_thread(llm, warmer.warm_next)
+    answer = "a " * capacity
+    engine_thread.submit(lambda: warmer.add([*ASK, {"role": "assistant", "content": answer}], {})).result(SECONDS)
+    assert begun(engine_thread, llm).last.finish_reason in ("stop", "length")
 
 
-def test_what_is_put_into_a_thought_must_fit_the_cache(working):
+def test_what_is_put_into_a_thought_must_fit_the_cache(start_thread):
     llm = small(blocks=8)
-    capacity = llm.core.scheduler.capacity
-    worker, heard = working(llm), Heard()
+    capacity = llm.max_model_len
+    engine_thread, listener = start_thread(llm), Listener()
     bias = {token: -100 for token in (*llm.tokenizer.eos_ids, llm.tokenizer.end_think_id)}
     plan = plan_chat(llm, ASK, GenerationOptions(SamplingParams(seed=1, logit_bias=bias), detect_loops=False))
-    reply = Generation(llm, "r", plan, heard)
-    worker.begin(reply)
+    reply = Generation(llm, "r", plan, listener)
+    engine_thread.add_job(reply)
     for _ in range(8):
-        worker.call(lambda: reply.insert(" hm" * (capacity // 12))).result(SECONDS)
-    assert heard.last.finish_reason == "length" and reply.choices[0].answered
+        engine_thread.submit(lambda: reply.insert(" hm" * (capacity // 12))).result(SECONDS)
+    assert listener.last.finish_reason == "length" and reply.choices[0].has_answer
     assert len(plan.prompt) + len(reply.choices[0].ids) <= capacity
 
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
-from spoutnik.generation.generation import Delta, Generation
+from spoutnik.generation.delta import CollectedReply, Delta
+from spoutnik.generation.generation import Generation
 from spoutnik.generation.options import ContextOverflow, GenerationOptions, applied, plan_chat
 from spoutnik.generation.prefix_warmer import PrefixWarmer
-from spoutnik.generation.voting import CollectedReply
 
 MESSAGES = [{"role": "user", "content": "How many?"}]
 
@@ -26,36 +26,36 @@ def llm():
     return LLM(model, tiny.tokenizer(), max_num_seqs=8, max_num_batched_tokens=64)
 
 
-def run(llm, options, act=None, at=5, messages=MESSAGES):
-    """The replies of one plan, stepped to their end; act(reply) happens once, after `at` steps."""
+def run(llm, options, act=None, at=5, messages=MESSAGES, deltas=None):
+    """The replies of one plan, stepped to their end; act(generation) happens once, after `at` steps."""
     plan = plan_chat(llm, messages, options)
-    wholes, deltas = [CollectedReply() for _ in range(plan.params.n)], []
+    replies, deltas = [CollectedReply() for _ in range(plan.params.n)], [] if deltas is None else deltas
     llm.core.max_multi_steps = llm.core.runner.max_multi_steps if act is None else 1
-    reply = Generation(llm, "r", plan, deltas.extend)
-    reply.start()
+    generation = Generation(llm, "r", plan, deltas.extend)
+    generation.start()
     steps = 0
-    while not reply.done:
+    while not generation.done:
         assert steps < 2000
         if act is not None and steps == at:
-            act(reply)
+            act(generation)
         llm.core.step()
-        reply.advance()
+        generation.advance()
         steps += 1
     for delta in deltas:
-        wholes[delta.index].add(delta)
+        replies[delta.index].add(delta)
     assert not llm.core.requests and not llm.core.scheduler.unfinished
-    return plan, reply, wholes
+    return plan, generation, replies
 
 
-def check(llm, plan, reply, whole, choice):
-    """What holds for every reply."""
+def check(llm, plan, generation, reply, choice):
+    """What holds for every generation."""
     marks = {llm.tokenizer.think_id, llm.tokenizer.end_think_id}
-    assert whole.answer and "\ufffd" not in whole.answer[:1]
-    assert whole.generated <= plan.params.max_tokens
+    assert reply.answer and "\ufffd" not in reply.answer[:1]
+    assert reply.generated <= plan.params.max_tokens
     assert len(plan.prompt) + len(choice.ids) <= llm.config.max_position_embeddings
     assert not choice.stream.thinking or choice.ids[-1] in marks
-    assert "<think>" not in whole.answer + whole.thought and "</think>" not in whole.answer + whole.thought
-    assert not any(token in marks for token in llm.tokenizer.encode(whole.answer))
+    assert "<think>" not in reply.answer + reply.thought and "</think>" not in reply.answer + reply.thought
+    assert not any(token in marks for token in llm.tokenizer.encode(reply.answer))
 
 
 @given(data=st.data())
@@ -67,24 +67,24 @@ def test_hostile_budgets_give_an_answer_and_leak_no_thought(data, llm):
         max_thinking_tokens=data.draw(st.one_of(st.none(), st.integers(0, 60))),
         reasoning_effort=data.draw(st.sampled_from([None, "none", "minimal", "medium", "max"])),
         enable_thinking=data.draw(st.sampled_from([None, False])))
-    act = data.draw(st.sampled_from([None, Generation.end_thought, lambda reply: reply.insert(" hm."),
-                                     lambda reply: (reply.pause(), reply.resume())]))
-    plan, reply, wholes = run(llm, options, act, data.draw(st.integers(0, 20)))
-    for whole, choice in zip(wholes, reply.choices):
+    act = data.draw(st.sampled_from([None, Generation.end_thought, lambda generation: generation.insert(" hm."),
+                                     lambda generation: (generation.pause(), generation.resume())]))
+    plan, generation, replies = run(llm, options, act, data.draw(st.integers(0, 20)))
+    for reply, choice in zip(replies, generation.choices):
         if options.params.stop is None:
-            check(llm, plan, reply, whole, choice)
+            check(llm, plan, generation, reply, choice)
         else:
-            assert not any(stop in whole.answer for stop in options.params.stop)
-        if not options.thinks:
-            assert whole.thought == ""
+            assert not any(stop in reply.answer for stop in options.params.stop)
+        if not options.may_think:
+            assert reply.thought == ""
 
 
 def test_a_budget_is_kept_and_said(llm):
-    plan, reply, (whole,) = run(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=40, max_thinking_tokens=10))
+    plan, generation, (reply,) = run(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=40, max_thinking_tokens=10))
     assert applied(plan)["max_thinking_tokens"] == 10
     written = len(llm.tokenizer.encode("\n\nI have thought long enough; here is my answer."))
-    assert 10 <= whole.thought_tokens <= 10 + written + 2 and "budget of 10 tokens" in whole.warnings[0]
-    assert whole.thought.endswith("I have thought long enough; here is my answer.")
+    assert 10 <= reply.thought_tokens <= 10 + written + 2 and "budget of 10 tokens" in str(reply.warnings[0])
+    assert reply.thought.endswith("I have thought long enough; here is my answer.")
 
 
 @pytest.mark.parametrize("n", [1, 3])
@@ -97,34 +97,34 @@ def test_a_seed_gives_the_same_reply_alone_and_in_company(llm, n):
     for other in others:
         other.start()
     plan = plan_chat(llm, MESSAGES, options)
-    wholes, deltas = [CollectedReply() for _ in range(n)], []
-    reply = Generation(llm, "r", plan, deltas.extend)
-    reply.start()
-    while not (reply.done and all(other.done for other in others)):
+    replies, deltas = [CollectedReply() for _ in range(n)], []
+    generation = Generation(llm, "r", plan, deltas.extend)
+    generation.start()
+    while not (generation.done and all(other.done for other in others)):
         llm.core.step()
-        for one in (reply, *others):
+        for one in (generation, *others):
             one.advance()
     for delta in deltas:
-        wholes[delta.index].add(delta)
-    assert [(w.thought, w.answer) for w in wholes] == alone
+        replies[delta.index].add(delta)
+    assert [(w.thought, w.answer) for w in replies] == alone
 
 
 def test_a_thought_is_ended_paused_and_added_to(llm):
     options = GenerationOptions(SamplingParams(seed=2, temperature=1.0), max_tokens=80)
     _, _, (ended,) = run(llm, options, Generation.end_thought, at=8)
     assert ended.thought.endswith("here is my answer.") and ended.thought_tokens < 60
-    _, reply, (added,) = run(llm, options, lambda reply: reply.insert(" Check the units."), at=8)
+    _, generation, (added,) = run(llm, options, lambda generation: generation.insert(" Check the units."), at=8)
     assert " Check the units." in added.thought
     seen = []
 
-    def pause(reply):
-        reply.pause()
-        before = len(reply.choices[0].ids)
+    def pause(generation):
+        generation.pause()
+        before = len(generation.choices[0].ids)
         for _ in range(5):
             llm.core.step()
-            reply.advance()
-        seen.append(len(reply.choices[0].ids) == before and not llm.core.requests)
-        reply.resume()
+            generation.advance()
+        seen.append(len(generation.choices[0].ids) == before and not llm.core.requests)
+        generation.resume()
 
     run(llm, options, pause, at=8)
     assert seen == [True]
@@ -147,32 +147,32 @@ class Monotone:
 
 @pytest.mark.parametrize("detect", [True, False])
 def test_circles_are_broken_and_said(llm, detect, monkeypatch):
-    plain = Generation._link
+    plain = Generation.start_segment
 
-    def circling(self, choices, params, constraint=None):
+    def circling(self, choices, params, processors=()):
         thinking = choices[0].stream.thinking
-        plain(self, choices, params, constraint)
+        plain(self, choices, params, processors)
         if thinking:
             for choice in choices:
                 choice.sample.logits_processors.append(Monotone([70, 71, 72]))
 
-    monkeypatch.setattr(Generation, "_link", circling)
+    monkeypatch.setattr(Generation, "start_segment", circling)
     options = GenerationOptions(SamplingParams(seed=1), max_tokens=180, max_thinking_tokens=150, detect_loops=detect)
-    _, _, (whole,) = run(llm, options)
-    assert whole.answer
-    assert any("circles" in warning for warning in whole.warnings) == detect
-    assert (whole.thought_tokens < 110) == detect
+    _, _, (reply,) = run(llm, options)
+    assert reply.answer
+    assert any(warning.code == "repetition" for warning in reply.warnings) == detect
+    assert (reply.thought_tokens < 110) == detect
 
 
 def test_an_abort_leaves_nothing_behind(llm):
     deltas: list[Delta] = []
-    reply = Generation(llm, "r", plan_chat(llm, MESSAGES, GenerationOptions(SamplingParams(n=3))), deltas.extend)
-    reply.start()
+    generation = Generation(llm, "r", plan_chat(llm, MESSAGES, GenerationOptions(SamplingParams(n=3))), deltas.extend)
+    generation.start()
     for _ in range(4):
         llm.core.step()
-        reply.advance()
-    reply.abort()
-    assert reply.done and not llm.core.requests and not llm.core.scheduler.unfinished
+        generation.advance()
+    generation.abort()
+    assert generation.done and not llm.core.requests and not llm.core.scheduler.unfinished
     assert {delta.finish_reason for delta in deltas if delta.finish_reason} == {"abort"}
 
 
@@ -188,23 +188,25 @@ def test_what_cannot_be_is_said(llm):
 
 
 def test_log_probabilities_are_the_answer_s(llm):
-    _, reply, (whole,) = run(llm, GenerationOptions(SamplingParams(seed=3, logprobs=2), max_tokens=40, max_thinking_tokens=10))
-    ids = [token for delta in whole.logprobs for token in delta.ids]
-    assert ids and len(ids) == sum(len(delta.top_logprobs) for delta in whole.logprobs)
-    assert reply.choices[0].ids[-len(ids):] == ids or reply.choices[0].ids[1 - len(ids):] == ids[:-1]
+    deltas = []
+    options = GenerationOptions(SamplingParams(seed=3, logprobs=2), max_tokens=40, max_thinking_tokens=10)
+    _, generation, _ = run(llm, options, deltas=deltas)
+    ids = [token for delta in deltas for token in delta.ids]
+    assert ids and len(ids) == sum(len(delta.top_logprobs) for delta in deltas)
+    assert generation.choices[0].ids[-len(ids):] == ids or generation.choices[0].ids[1 - len(ids):] == ids[:-1]
 
 
 def test_the_next_turn_starts_from_the_cache(llm):
     talk = [{"role": "user", "content": "a long question " * 4}, {"role": "assistant", "content": "a long answer " * 4}]
     follow = [*talk, {"role": "user", "content": "And now?"}]
     warmer = PrefixWarmer(llm)
-    warmer.prepare(talk, {})
-    assert warmer.work() and not warmer.work()
+    warmer.add(talk, {})
+    assert warmer.warm_next() and not warmer.warm_next()
     while llm.core.requests:
         llm.core.step()
-    _, reply, _ = run(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=8), messages=follow)
+    _, generation, _ = run(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=8), messages=follow)
     shared = len(llm.tokenizer.chat_ids(talk, add_generation_prompt=False))
-    assert reply.cached >= shared - 2 * 16 > 16
+    assert generation.num_cached_tokens >= shared - 2 * 16 > 16
 
 
 def test_random_plans_do_not_depend_on_torch_s_seed(llm):

@@ -14,12 +14,13 @@ from tokenizers import AddedToken
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
+from spoutnik.generation.delta import CollectedReply
 from spoutnik.generation.generation import Generation
-from spoutnik.generation.grammar import constraint
+from spoutnik.generation.grammar import structured_output
 from spoutnik.generation.options import GenerationOptions, plan_chat
 from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
 from spoutnik.generation.tools.formats import DEEPSEEK_R1, HERMES, LLAMA3
-from spoutnik.generation.voting import CollectedReply
+from spoutnik.generation.tools.tool_set import ToolSet
 from spoutnik.text.chat_template import ChatTemplates
 
 CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer"}},
@@ -46,21 +47,21 @@ def llm():
 
 @pytest.fixture(scope="module")
 def llms():
-    made = {"own": make_llm()}
+    llms = {"own": make_llm()}
     for name, template in TEMPLATES.items():
-        made[name] = make_llm(template)
-    made["tokens"] = make_llm(TEMPLATES["hermes"], HERMES.marks)
-    made["special tokens"] = make_llm(TEMPLATES["deepseek"], DEEPSEEK_R1.marks, special=True)
-    return made
+        llms[name] = make_llm(template)
+    llms["tokens"] = make_llm(TEMPLATES["hermes"], HERMES.marks)
+    llms["special tokens"] = make_llm(TEMPLATES["deepseek"], DEEPSEEK_R1.marks, special=True)
+    return llms
 
 
 def schema_format(schema, **more):
     return {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, **more}}
 
 
-def write(llm, made, seed, most=400, end=0.3):
+def write(llm, make_processor, seed, most=400, end=0.3):
     """A random walk under the constraint; (text, has it ended)."""
-    grammar, choose, ids = made(), random.Random(seed), []
+    grammar, choose, ids = make_processor(), random.Random(seed), []
     while len(ids) < most:
         logits = torch.zeros(llm.config.vocab_size)
         grammar.apply(logits, len(ids))
@@ -110,25 +111,26 @@ schemas = st.recursive(leaves, lambda inner: st.one_of(
 
 @given(schema=schemas, seed=st.integers(0, 999))
 def test_whatever_is_chosen_under_the_mask_is_json_of_the_schema(schema, seed, llm):
-    text, ended = write(llm, constraint(llm, schema_format(schema)), seed)
+    text, ended = write(llm, structured_output(llm, schema_format(schema)), seed)
     if ended:
         assert fits(json.loads(text), schema)
 
 
 @given(seed=st.integers(0, 999))
 def test_an_object_without_a_schema(seed, llm):
-    text, ended = write(llm, constraint(llm, {"type": "json_object"}), seed, most=150)
+    text, ended = write(llm, structured_output(llm, {"type": "json_object"}), seed, most=150)
     assert text.lstrip("\n")[0] == "{" and len(text) - len(text.lstrip()) <= 2
     assert not ended or isinstance(json.loads(text), dict)
 
 
 def test_free_text_has_no_constraint(llm):
-    assert constraint(llm) is None and constraint(llm, {"type": "text"}) is None
-    assert constraint(llm, None, TOOLS, "none") is None and constraint(llm, None, []) is None
+    assert structured_output(llm) is None and structured_output(llm, {"type": "text"}) is None
+    assert structured_output(llm, None, ToolSet.parse(TOOLS, "none")) is None
+    assert structured_output(llm, None, ToolSet.parse([])) is None
 
 
 def test_a_complete_answer_can_only_end_and_no_mark_can_be_said(llm):
-    tokenizer, grammar = llm.tokenizer, constraint(llm, schema_format({"enum": ["</think>"]}))()
+    tokenizer, grammar = llm.tokenizer, structured_output(llm, schema_format({"enum": ["</think>"]}))()
     for token in tokenizer.encode('"</think>"'):
         logits = torch.zeros(320)
         grammar.apply(logits, 0)
@@ -140,7 +142,7 @@ def test_a_complete_answer_can_only_end_and_no_mark_can_be_said(llm):
 
 
 def test_a_thought_may_open_only_before_the_answer(llm):
-    grammar, think = constraint(llm, {"type": "json_object"})(), llm.tokenizer.think_id
+    grammar, think = structured_output(llm, {"type": "json_object"})(), llm.tokenizer.think_id
     for token, may in ((think, True), (llm.tokenizer.encode("{")[0], True), (think, False)):
         grammar.apply(logits := torch.zeros(320), 0)
         assert bool(logits[token].isfinite()) == may
@@ -149,7 +151,7 @@ def test_a_thought_may_open_only_before_the_answer(llm):
 
 
 def test_where_others_forbade_all_that_may_come_the_form_wins(llm):
-    grammar = constraint(llm, {"type": "json_object"})()
+    grammar = structured_output(llm, {"type": "json_object"})()
     for token in llm.tokenizer.encode("{}"):
         grammar.feed(token)
     logits = torch.zeros(320)
@@ -159,7 +161,7 @@ def test_where_others_forbade_all_that_may_come_the_form_wins(llm):
 
 
 def test_a_token_that_cannot_follow_fails_with_a_sentence(llm):
-    grammar = constraint(llm, {"type": "json_object"})()
+    grammar = structured_output(llm, {"type": "json_object"})()
     with pytest.raises(RunError, match="held to its form"):
         grammar.feed(llm.tokenizer.encode("x")[0])
 
@@ -174,7 +176,7 @@ def test_a_token_that_cannot_follow_fails_with_a_sentence(llm):
     (["string"], "must be a JSON schema"), (True, "must be a JSON schema")])
 def test_what_cannot_be_promised_is_refused_with_its_place(schema, where, llm):
     with pytest.raises(UserError, match=where):
-        constraint(llm, schema_format(schema))
+        structured_output(llm, schema_format(schema))
 
 
 anything = st.recursive(
@@ -192,12 +194,12 @@ def test_any_schema_is_compiled_or_refused(schema, strict, llm):
     tool = {"type": "function", "function": {"name": "f", "parameters": schema, "strict": strict}}
     for given_format, tools in ((schema_format(schema), None), (None, [tool])):
         try:
-            made = constraint(llm, given_format, tools, "required" if tools else None)
+            make_processor = structured_output(llm, given_format, ToolSet.parse(tools, "required" if tools else None))
         except UserError as error:
             assert re.match(r"response_format|tools", str(error))
             continue
         try:
-            write(llm, made, 1, most=20)
+            write(llm, make_processor, 1, most=20)
         except RunError as error:
             assert "held to its form" in str(error)
 
@@ -208,20 +210,20 @@ def test_nested_too_deeply(llm):
         for _ in range(depth):
             schema = {"type": "array", "items": schema}
         with pytest.raises(UserError, match="cannot be promised"):
-            constraint(llm, schema_format(schema))
+            structured_output(llm, schema_format(schema))
 
 
 @pytest.mark.parametrize("given", [{"type": "grammar"}, {"type": "json_schema"}, {"type": "json_schema", "json_schema": 3}])
 def test_unknown_formats_are_refused(given, llm):
     with pytest.raises(UserError, match="response_format"):
-        constraint(llm, given)
+        structured_output(llm, given)
 
 
 def test_a_tool_that_is_not_strict_may_have_a_schema_that_is_only_half_kept(llm):
     tool = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}}
-    assert constraint(llm, None, [{"type": "function", "function": tool}]) is not None
+    assert structured_output(llm, None, ToolSet.parse([{"type": "function", "function": tool}])) is not None
     with pytest.raises(UserError, match="tools: f.parameters: at /properties/a it cannot be promised.*uniqueItems"):
-        constraint(llm, None, [{"type": "function", "function": tool | {"strict": True}}])
+        structured_output(llm, None, ToolSet.parse([{"type": "function", "function": tool | {"strict": True}}]))
 
 
 @pytest.mark.parametrize("name", ["own", "tokens", "special tokens", *TEMPLATES])
@@ -229,8 +231,8 @@ def test_a_tool_that_is_not_strict_may_have_a_schema_that_is_only_half_kept(llm)
 @example(seed=0)
 def test_required_calls_are_calls(name, seed, llms):
     llm, schemas = llms[name], {tool["function"]["name"]: tool["function"].get("parameters") for tool in TOOLS}
-    text, ended = write(llm, constraint(llm, None, TOOLS, "required"), seed, end=0.8)
-    reader = ToolCallStream(llm.tokenizer, TOOLS, "required")
+    text, ended = write(llm, structured_output(llm, None, ToolSet.parse(TOOLS, "required")), seed, end=0.8)
+    reader = ToolCallStream(llm.tokenizer, ToolSet.parse(TOOLS, "required"))
     parts = [reader.feed(text), reader.close()]
     calls = whole_calls(parts[0][1])
     assert not ended or (calls and not parts[0][0].strip() and not parts[1][0])
@@ -244,8 +246,8 @@ def test_required_calls_are_calls(name, seed, llms):
 def test_one_call_and_the_one_that_was_named(name, llms):
     llm, choice = llms[name], {"type": "function", "function": {"name": "now"}}
     for seed in range(5):
-        text, ended = write(llm, constraint(llm, None, TOOLS, choice, parallel=False), seed)
-        reader = ToolCallStream(llm.tokenizer, TOOLS, choice)
+        text, ended = write(llm, structured_output(llm, None, ToolSet.parse(TOOLS, choice), parallel=False), seed)
+        reader = ToolCallStream(llm.tokenizer, ToolSet.parse(TOOLS, choice))
         calls = whole_calls(reader.feed(text)[1])
         assert ended and [call["function"]["name"] for call in calls] == ["now"]
 
@@ -253,12 +255,12 @@ def test_one_call_and_the_one_that_was_named(name, llms):
 @pytest.mark.parametrize("name", ["own", "tokens", "special tokens", *TEMPLATES])
 def test_auto_is_free_until_a_call_begins(name, llms):
     llm = llms[name]
-    format = ToolCallStream(llm.tokenizer, TOOLS).format
-    made = constraint(llm, None, TOOLS)
+    format = ToolCallStream(llm.tokenizer, ToolSet.parse(TOOLS)).format
+    make_processor = structured_output(llm, None, ToolSet.parse(TOOLS))
 
     def allowed(text):
-        """Does the constraint let this be said, and then let it end?"""
-        grammar = made()
+        """Does the processor allow this text, and then its end?"""
+        grammar = make_processor()
         for token in llm.tokenizer._encode_frame(text):  # marks as single tokens, where they are
             grammar.apply(logits := torch.zeros(320), 0)
             if not logits[token].isfinite():
@@ -278,42 +280,43 @@ def test_auto_is_free_until_a_call_begins(name, llms):
 
 
 def test_json_or_a_call(llms):
-    made = constraint(llms["own"], schema_format(CITY), TOOLS)
-    heads = {write(llms["own"], made, seed, most=60)[0].strip()[:6] for seed in range(30)}
+    make_processor = structured_output(llms["own"], schema_format(CITY), ToolSet.parse(TOOLS))
+    heads = {write(llms["own"], make_processor, seed, most=60)[0].strip()[:6] for seed in range(30)}
     assert {head[0] for head in heads} == {"{", "<"}
     with pytest.raises(UserError, match="leave out tools|Leave out tools"):
-        constraint(llms["llama"], schema_format(CITY), TOOLS)
+        structured_output(llms["llama"], schema_format(CITY), ToolSet.parse(TOOLS))
 
 
 def whole(llm, options):
     plan = plan_chat(llm, [{"role": "user", "content": "Now?"}], options)
-    deltas, made = [], CollectedReply()
-    reply = Generation(llm, "r", plan, deltas.extend)
-    reply.start()
-    while not reply.done:
+    deltas, reply = [], CollectedReply()
+    generation = Generation(llm, "r", plan, deltas.extend)
+    generation.start()
+    while not generation.done:
         llm.core.step()
-        reply.advance()
+        generation.advance()
     for delta in deltas:
-        made.add(delta)
-    return made
+        reply.add(delta)
+    return reply
 
 
 @given(seed=st.integers(0, 99), budget=st.integers(1, 80), thought=st.integers(0, 40))
 def test_the_answer_alone_is_held_to_the_form(seed, budget, thought, llm):
-    made = whole(llm, GenerationOptions(SamplingParams(seed=seed, temperature=1.0, top_p=1.0), max_tokens=budget,
-                                        max_thinking_tokens=thought, constrain=constraint(llm, schema_format(CITY))))
-    assert made.answer and "<think>" not in made.answer and made.finish_reason in ("stop", "length")
-    assert made.answer.startswith("{")
-    if made.finish_reason == "stop":
-        assert fits(json.loads(made.answer), CITY)
+    reply = whole(llm, GenerationOptions(SamplingParams(seed=seed, temperature=1.0, top_p=1.0), max_tokens=budget,
+                                         max_thinking_tokens=thought,
+                                         make_logits_processor=structured_output(llm, schema_format(CITY))))
+    assert reply.answer and "<think>" not in reply.answer and reply.finish_reason in ("stop", "length")
+    assert reply.answer.startswith("{")
+    if reply.finish_reason == "stop":
+        assert fits(json.loads(reply.answer), CITY)
 
 
 @pytest.mark.parametrize("name", ["tokens", "special tokens"])
 def test_marks_that_are_tokens_are_part_of_the_answer(name, llms):
-    made = whole(llms[name], GenerationOptions(SamplingParams(seed=1), max_tokens=400, constrain=constraint(
-        llms[name], None, TOOLS, {"type": "function", "function": {"name": "now"}}, parallel=False)))
-    reader = ToolCallStream(llms[name].tokenizer, TOOLS)
-    assert made.finish_reason == "stop" and whole_calls(reader.feed(made.answer)[1])[0]["function"]["name"] == "now"
+    reply = whole(llms[name], GenerationOptions(SamplingParams(seed=1), max_tokens=400, make_logits_processor=structured_output(
+        llms[name], None, ToolSet.parse(TOOLS, {"type": "function", "function": {"name": "now"}}), parallel=False)))
+    reader = ToolCallStream(llms[name].tokenizer, ToolSet.parse(TOOLS))
+    assert reply.finish_reason == "stop" and whole_calls(reader.feed(reply.answer)[1])[0]["function"]["name"] == "now"
 
 
 def test_a_matcher_that_breaks_fails_this_reply_and_no_other(llm):
@@ -326,6 +329,7 @@ def test_a_matcher_that_breaks_fails_this_reply_and_no_other(llm):
         def apply(self, logits, generated):
             pass
 
-    failed = whole(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=30, max_thinking_tokens=5, constrain=Broken))
+    failed = whole(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=30, max_thinking_tokens=5,
+                                          make_logits_processor=Broken))
     assert (failed.finish_reason, failed.stop_reason) == ("error", "the form broke.")
     assert whole(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=30, max_thinking_tokens=5)).answer

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
-from spoutnik.generation.tools.calls import ToolCallStream, conversation, functions_of, whole_calls
-from spoutnik.generation.tools.formats import DEEPSEEK_R1, DEEPSEEK_V31, HERMES, LLAMA3, UNFINISHED, convention, matched
+from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
+from spoutnik.generation.tools.formats import DEEPSEEK_R1, DEEPSEEK_V31, HERMES, LLAMA3, UNFINISHED, convention, match_prefix
+from spoutnik.generation.tools.tool_set import ToolSet
 from spoutnik.text.chat_template import ChatTemplates
 
 # Templates of the published kinds, as far as tools go: what they tell of tools, and how they write calls and results.
@@ -61,16 +62,16 @@ RESULT = {"role": "tool", "tool_call_id": "call_1", "content": "sun"}
 
 @pytest.fixture(scope="module")
 def tokenizers():
-    made = {}
+    tokenizers = {}
     for name, (template, _) in KINDS.items():
-        made[name] = tiny.tokenizer()
-        made[name].templates = ChatTemplates({"default": template}, "test")
-    return made | {"own": tiny.tokenizer()}
+        tokenizers[name] = tiny.tokenizer()
+        tokenizers[name].templates = ChatTemplates({"default": template}, "test")
+    return tokenizers | {"own": tiny.tokenizer()}
 
 
 def read(tokenizer, pieces, tools=TOOLS, choice=None):
     """(content, calls without their ids)."""
-    stream = ToolCallStream(tokenizer, tools, choice)
+    stream = ToolCallStream(tokenizer, ToolSet.parse(tools, choice))
     given = [stream.feed(piece) for piece in pieces] + [stream.close()]
     calls = whole_calls([delta for _, deltas in given for delta in deltas])
     assert len({call["id"] for call in calls}) == len(calls) == stream.began
@@ -79,9 +80,9 @@ def read(tokenizer, pieces, tools=TOOLS, choice=None):
 
 def test_each_template_has_its_convention(tokenizers):
     for name, (_, format) in KINDS.items():
-        found = convention(tokenizers[name])
-        assert (found.format, found.renders) == (format, name != "plain")
-        assert found.describes == (name in ("hermes", "llama"))
+        known = convention(tokenizers[name])
+        assert (known.format, known.renders) == (format, name != "plain")
+        assert known.describes == (name in ("hermes", "llama"))
     assert convention(tokenizers["own"]) == convention(tokenizers["plain"])
 
 
@@ -129,7 +130,7 @@ def test_a_call_that_is_cut_off_keeps_what_there_is(tokenizers):
 
 
 def test_arguments_come_as_they_are_made(tokenizers):
-    stream = ToolCallStream(tokenizers["own"], TOOLS)
+    stream = ToolCallStream(tokenizers["own"], ToolSet.parse(TOOLS))
     begin = stream.feed('<tool_call>\n{"name": "weather", "arguments": {')[1]
     assert [delta["function"] for delta in begin] == [{"name": "weather", "arguments": ""}, {"arguments": "{"}]
     assert begin[0]["index"] == 0 and begin[0]["type"] == "function" and re.fullmatch(r"call_[0-9a-f]{24}", begin[0]["id"])
@@ -165,7 +166,7 @@ def test_any_chunking_gives_the_same(name, parts, data, tokenizers):
 @given(st.text('<ab"{ \n', max_size=12), st.text('<ab"{ \n', min_size=1, max_size=4))
 def test_matching_needs_no_second_look(text, form):
     """What was decided on a beginning holds for the whole."""
-    verdicts = [matched(text[:end], form) for end in range(len(text) + 1)]
+    verdicts = [match_prefix(text[:end], form) for end in range(len(text) + 1)]
     decided = [verdict for verdict in verdicts if verdict != UNFINISHED]
     assert len(set(decided)) <= 1 and verdicts == [UNFINISHED] * (len(verdicts) - len(decided)) + decided
 
@@ -173,8 +174,8 @@ def test_matching_needs_no_second_look(text, form):
 # Histories
 
 def rendered(tokenizer, messages, tools=TOOLS, choice=None):
-    told, tools = conversation(tokenizer, messages, tools, choice)
-    return tokenizer.render(told, tools=tools)
+    rendered, tools = ToolSet.parse(tools, choice).conversation(tokenizer, messages)
+    return tokenizer.render(rendered, tools=tools)
 
 
 HISTORY = [ASKED, {"role": "assistant", "content": None, "tool_calls": [CALL]}, RESULT]
@@ -201,23 +202,23 @@ def test_a_message_may_say_something_and_call(name, tokenizers):
 
 
 def test_without_tools_nothing_changes(tokenizers):
-    assert conversation(tokenizers["r1"], [ASKED], None) == ([ASKED], None)
-    assert conversation(tokenizers["r1"], [ASKED], TOOLS, "none") == ([ASKED], None)
+    assert ToolSet.parse(None).conversation(tokenizers["r1"], [ASKED]) == ([ASKED], None)
+    assert ToolSet.parse(TOOLS, "none").conversation(tokenizers["r1"], [ASKED]) == ([ASKED], None)
     old = [ASKED, {"role": "assistant", "content": "Sun.", "tool_calls": []}]
     assert rendered(tokenizers["hermes"], old, None).count("Sun.") == 1
 
 
 def test_tools_join_the_system_message_where_the_template_knows_none(tokenizers):
-    told, tools = conversation(tokenizers["own"], [{"role": "system", "content": "Be brief."}, ASKED], TOOLS)
-    assert tools is None and [message["role"] for message in told] == ["system", "user"]
-    assert told[0]["content"].startswith("Be brief.\n\nYou can call") and "<tool_call>" in told[0]["content"]
+    rendered, tools = ToolSet.parse(TOOLS).conversation(tokenizers["own"], [{"role": "system", "content": "Be brief."}, ASKED])
+    assert tools is None and [message["role"] for message in rendered] == ["system", "user"]
+    assert rendered[0]["content"].startswith("Be brief.\n\nYou can call") and "<tool_call>" in rendered[0]["content"]
 
 
 def test_several_results_are_one_message_for_a_template_that_knows_no_tools(tokenizers):
-    told, _ = conversation(tokenizers["own"], [*HISTORY, RESULT, ASKED], None)
-    assert [message["role"] for message in told] == ["user", "assistant", "user", "user"]
-    assert told[2]["content"].count("<tool_response>\nsun\n</tool_response>") == 2
-    assert tokenizers["own"].chat_ids(told)
+    rendered, _ = ToolSet.parse(None).conversation(tokenizers["own"], [*HISTORY, RESULT, ASKED])
+    assert [message["role"] for message in rendered] == ["user", "assistant", "user", "user"]
+    assert rendered[2]["content"].count("<tool_response>\nsun\n</tool_response>") == 2
+    assert tokenizers["own"].chat_ids(rendered)
 
 
 def test_arguments_that_are_no_json_stay_what_they_are(tokenizers):
@@ -225,7 +226,7 @@ def test_arguments_that_are_no_json_stay_what_they_are(tokenizers):
     assert "{oops" in rendered(tokenizers["hermes"], [ASKED, {"role": "assistant", "tool_calls": [call]}])
 
 
-@pytest.mark.parametrize(("tools", "choice", "said"), [
+@pytest.mark.parametrize(("tools", "choice", "sentence"), [
     ([{"type": "web_search"}], None, r"tools\[0\]: must be"), ([{"type": "function", "function": {}}], None, "function.name"),
     ([TOOLS[0], TOOLS[0]], None, r"tools\[1\].function.name"),
     ([{"function": {"name": "a b"}}], None, "'a b': must be"),
@@ -233,6 +234,6 @@ def test_arguments_that_are_no_json_stay_what_they_are(tokenizers):
     (TOOLS, "maybe", "tool_choice = 'maybe'"), (TOOLS, {"type": "function", "function": {"name": "f"}}, "no tool 'f'"),
     (TOOLS, {"type": "function", "function": "f"}, "no tool None"), ([], "required", "no tools to call"),
     (TOOLS, {"type": "allowed_tools"}, "unknown")])
-def test_what_is_not_of_the_api_s_form_is_refused(tools, choice, said):
-    with pytest.raises(UserError, match=said):
-        functions_of(tools, choice)
+def test_what_is_not_of_the_api_s_form_is_refused(tools, choice, sentence):
+    with pytest.raises(UserError, match=sentence):
+        ToolSet.parse(tools, choice)

@@ -2,17 +2,17 @@
 
 import pytest
 
-from spoutnik.generation.voting import Agreement, conclusion, tally
+from spoutnik.generation.voting import Agreement, final_answer, tally
 
 
-@pytest.mark.parametrize("answer, found", [
+@pytest.mark.parametrize("answer, final", [
     ("42", "42"), ("The answer is 42.", "42"), ("**1,234**", "1,234"),
     (r"Thus $x = \boxed{\frac{1}{2}}$.", r"\frac{1}{2}"),
     ("Paris", "paris"), ("(8 + 5) + 3", "(8 + 5) + 3"), ("", ""),
     ("There are twelve months in a year, and each has at least four weeks; so with thirty days each\nit makes 360 days.",
      "360")])
-def test_what_an_answer_comes_to(answer, found):
-    assert conclusion(answer) == found
+def test_what_an_answer_comes_to(answer, final):
+    assert final_answer(answer) == final
 
 
 @pytest.mark.parametrize("one, other, agree", [("1/2", r"\frac{1}{2}", True), ("0.5", "1/2", True), ("3", "4", False),
@@ -28,9 +28,9 @@ def test_what_takes_for_ever_to_compute_is_an_answer_like_others():
 
 
 def test_patience_has_an_end(monkeypatch):
-    asked = []
-    monkeypatch.setattr("spoutnik.generation.voting.mathematician.agree", lambda *texts: asked.append(texts))
-    assert tally([*map(str, range(20)), "7"]).index == 7 and len(asked) == 3
+    comparisons = []
+    monkeypatch.setattr("spoutnik.generation.voting.checker.equivalent", lambda *texts: comparisons.append(texts))
+    assert tally([*map(str, range(20)), "7"]).index == 7 and len(comparisons) == 3
 
 
 def test_the_majority_speaks():

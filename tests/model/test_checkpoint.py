@@ -1,6 +1,6 @@
 """Everything that can be wrong with a checkpoint's files is a sentence, said from the headers alone.
 
-(Missing tensors and shards, other shapes, truncated files: test_weights.py. Other quantisations: test_fp8.py.)
+(Missing tensors and shards, other shapes, truncated files: test_weights.py. Other quantizations: test_fp8.py.)
 """
 
 import json
@@ -172,11 +172,11 @@ LIES = {
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_header_that_lies_is_caught(folder, lie):
-    change, said = LIES[lie]
+    change, expected = LIES[lie]
     sound = sparse_files.header(sparse_files.tensors_of(tiny.DEEPSEEK))
     sparse_files.write_file(folder / "model.safetensors", change(sound), sparse_files.data_size(sound))
     message = refusal(folder)
-    assert "model.safetensors: is damaged (" in message and said in message
+    assert "model.safetensors: is damaged (" in message and expected in message
 
 
 @pytest.mark.parametrize("length", [2**64 - 1, 2**63, 10**9, "size of file", "one too many", "one too few", 0, 2])
@@ -221,8 +221,8 @@ def with_index(shards, weight_map: object) -> str:
 @pytest.mark.parametrize("outside", ["../model-00001-of-000003.safetensors", "/etc/passwd", "..", ".", "",
                                      "sub/model.safetensors"])
 def test_an_index_stays_in_its_folder(shards, outside):
-    said = with_index(shards, shards[1] | {NORM: outside})
-    assert f"weight_map names {outside!r}, which is no file of this folder" in said
+    expected = with_index(shards, shards[1] | {NORM: outside})
+    assert f"weight_map names {outside!r}, which is no file of this folder" in expected
 
 
 def test_index_and_files_must_agree(shards):
@@ -250,13 +250,13 @@ def test_a_tensor_in_two_files_is_caught(shards):
         shards, weight_map | {"lm_head.weight": "again.safetensors"})
 
 
-@pytest.mark.parametrize("file, said", [
+@pytest.mark.parametrize("file, expected", [
     ("pytorch_model.bin", "a pickle can run any program"), ("consolidated.00.pth", "a pickle can run any program"),
     ("model-q4_0.gguf", "holds a GGUF file"), ("model-00001-of-000002.safetensors", "Fetch the index too"),
     ("weights.npz", "has neither model.safetensors nor")])
-def test_weights_of_another_kind_are_named(folder, file, said):
+def test_weights_of_another_kind_are_named(folder, file, expected):
     (folder / "model.safetensors").rename(folder / file)
-    assert said in refusal(folder)
+    assert expected in refusal(folder)
 
 
 def test_a_folder_in_a_file_s_place_is_damage(folder):
@@ -286,11 +286,11 @@ def test_a_corrupted_header_is_refused_or_says_the_same(small, edits, cut):
         corrupted[position % header] = value
     (folder / "model.safetensors").write_bytes(corrupted[:len(corrupted) - cut])
     try:
-        found = Checkpoint.open(folder).tensors
+        opened = Checkpoint.open(folder).tensors
     except RunError as error:
         assert "model.safetensors" in str(error) or "config.json" in str(error)
     else:
-        assert found == tensors
+        assert opened == tensors
 
 
 @settings(max_examples=300)

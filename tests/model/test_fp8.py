@@ -10,9 +10,9 @@ from safetensors.torch import load_file, save_file
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.model.cache import Cache
-from spoutnik.model.fp8 import dequantise, quantise
-from spoutnik.model.layout import SCALE, is_quantised, published_shapes
-from spoutnik.model.packing import Packing
+from spoutnik.model.fp8 import dequantize, quantize
+from spoutnik.model.layout import SCALE, is_quantized, published_shapes
+from spoutnik.model.packing import PackedSequences
 from spoutnik.model.weights import load_model, save_model
 
 # Wider and taller than a block in every projection, and never a multiple of it.
@@ -30,18 +30,18 @@ def plain(weight, scale_inv):
 
 
 @pytest.mark.parametrize("shape", [(128, 128), (130, 5), (3, 257), (256, 128)])
-def test_dequantisation_is_the_definition(shape):
+def test_dequantization_is_the_definition(shape):
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(shape, generator=generator).to(torch.float8_e4m3fn)
     scale_inv = torch.rand(math.ceil(shape[0] / 128), math.ceil(shape[1] / 128), generator=generator) + 0.5
-    assert torch.equal(dequantise(weight, scale_inv, torch.empty(shape)), plain(weight, scale_inv))
+    assert torch.equal(dequantize(weight, scale_inv, torch.empty(shape)), plain(weight, scale_inv))
 
 
-def test_quantisation_errs_by_e4m3_s_half_step():
+def test_quantization_errs_by_e4m3_s_half_step():
     weight = torch.randn(300, 200, generator=torch.Generator().manual_seed(1)) * torch.logspace(-3, 3, 200)
-    quantised, scale_inv = quantise(weight)
-    assert quantised.dtype == torch.float8_e4m3fn and scale_inv.shape == (3, 2)
-    back = dequantise(quantised, scale_inv, torch.empty(300, 200))
+    quantized, scale_inv = quantize(weight)
+    assert quantized.dtype == torch.float8_e4m3fn and scale_inv.shape == (3, 2)
+    back = dequantize(quantized, scale_inv, torch.empty(300, 200))
     largest = weight.abs().amax()
     assert ((back - weight).abs() <= weight.abs() * 2**-4 + largest * 2**-9 / 448).all()
 
@@ -54,10 +54,10 @@ def checkpoint(tmp_path_factory):
     tensors = load_file(fp8 / "model.safetensors")
     stored, same = {}, {}
     for name, tensor in tensors.items():
-        if is_quantised(name):
-            stored[name], stored[name + SCALE] = quantise(tensor)
+        if is_quantized(name):
+            stored[name], stored[name + SCALE] = quantize(tensor)
             same[name] = plain(stored[name], stored[name + SCALE]) if tensor.numel() < 3000 else \
-                dequantise(stored[name], stored[name + SCALE], torch.empty(tensor.shape))
+                dequantize(stored[name], stored[name + SCALE], torch.empty(tensor.shape))
         else:
             stored[name] = same[name] = tensor
     save_file(stored, fp8 / "model.safetensors")
@@ -94,10 +94,10 @@ def test_kept_in_8_bits_it_computes_the_same(checkpoint, dtype):
         expected, ours = read(ids), kept(ids)
         assert (ours - expected).abs().max() <= (1e-4 if dtype == torch.float32 else 0.05) * expected.std()
         cache = Cache.empty(kept.config, 1, 60, dtype)
-        kept.prefill(ids[0], Packing.of([50]), cache)
+        kept.prefill(ids[0], PackedSequences.of([50]), cache)
         hidden = kept.decode(ids[1, :1], cache)  # the absorbed form reads kv_b_proj, in 8 bits too
         again = Cache.empty(read.config, 1, 60, dtype)
-        read.prefill(ids[0], Packing.of([50]), again)
+        read.prefill(ids[0], PackedSequences.of([50]), again)
         torch.testing.assert_close(hidden, read.decode(ids[1, :1], again), atol=1e-4 if dtype == torch.float32 else 0.1,
                                    rtol=1e-2)
 
@@ -106,7 +106,7 @@ def test_kept_in_8_bits_it_holds_a_byte_per_weight(checkpoint):
     fp8, _ = checkpoint
     kept = load_model(fp8, torch.bfloat16, keep_fp8=True)
     held = sum(t.numel() for t in kept.state_dict().values() if t.dtype == torch.float8_e4m3fn)
-    assert held == sum(math.prod(shape) for name, shape in published_shapes(kept.config).items() if is_quantised(name))
+    assert held == sum(math.prod(shape) for name, shape in published_shapes(kept.config).items() if is_quantized(name))
     others = [name for name, t in kept.state_dict().items() if t.dtype != torch.float8_e4m3fn and t.numel() > 40_000]
     assert others == ["mtp.eh_proj.weight"]
 
@@ -133,7 +133,7 @@ def test_multipliers_are_part_of_the_checkpoint(checkpoint, tmp_path):
     ({"quant_method": "gptq", "bits": 4}, "quant_method"), ({"quant_method": "fp8", "fmt": "e5m2"}, "fmt"),
     ({"quant_method": "fp8", "weight_block_size": [64, 64]}, "weight_block_size"),
     ({"quant_method": "fp8", "activation_scheme": "static"}, "activation_scheme")])
-def test_another_quantisation_is_refused(checkpoint, tmp_path, changes, key):
+def test_another_quantization_is_refused(checkpoint, tmp_path, changes, key):
     config = json.loads((checkpoint[0] / "config.json").read_text()) | {"quantization_config": changes}
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=key):

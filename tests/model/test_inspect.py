@@ -88,18 +88,18 @@ def test_a_preset_is_known_without_any_file():
 
 def test_it_is_printed_as_aligned_text(r1):
     text = without_torch("inspect", str(r1))
-    said = {line[:12].strip(): line[14:] for line in text.splitlines()}
+    lines = {line[:12].strip(): line[14:] for line in text.splitlines()}
     assert all(line[12:14] == "  " for line in text.splitlines())
-    assert said["checkpoint"] == str(r1)
-    assert said["parameters"] == "671 B (671,026,419,200), 37.55 B at work for a token"
-    assert said["prediction"] == "11.61 B more predict two tokens ahead (MTP), in the files"
-    assert said["experts"] == "256 routed in 8 groups (4 eligible), 8 for a token; 1 shared; width 2,048"
-    assert said["context"] == "163,840 tokens (yarn, factor 40 from 4,096)"
-    assert said["cache"] == ("70,272 bytes a token (71.1 times less than keys and values, 4,997,120), 11.51 GB at full "
+    assert lines["checkpoint"] == str(r1)
+    assert lines["parameters"] == "671 B (671,026,419,200), 37.55 B at work for a token"
+    assert lines["prediction"] == "11.61 B more predict two tokens ahead (MTP), in the files"
+    assert lines["experts"] == "256 routed in 8 groups (4 eligible), 8 for a token; 1 shared; width 2,048"
+    assert lines["context"] == "163,840 tokens (yarn, factor 40 from 4,096)"
+    assert lines["cache"] == ("70,272 bytes a token (71.1 times less than keys and values, 4,997,120), 11.51 GB at full "
                              "context")
-    assert said["files"] == "91,991 tensors in 163 files, 688.6 GB: F8_E4M3 680.6 GB, BF16 7.838 GB, F32 166.2 MB"
-    assert said["memory"] == "1.342 TB in bf16, 671 GB in int8, 335.5 GB in int4 (weights alone)"
-    assert said["chat"] == "DeepSeek (<｜User｜>), opens a thought" and said["licence"] == "mit"
+    assert lines["files"] == "91,991 tensors in 163 files, 688.6 GB: F8_E4M3 680.6 GB, BF16 7.838 GB, F32 166.2 MB"
+    assert lines["memory"] == "1.342 TB in bf16, 671 GB in int8, 335.5 GB in int4 (weights alone)"
+    assert lines["chat"] == "DeepSeek (<｜User｜>), opens a thought" and lines["licence"] == "mit"
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -109,33 +109,34 @@ def test_every_preset_is_described_without_empty_words(name):
 
 
 def test_attention_of_every_kind_is_described():
-    said = {name: dict(describe(inspect_preset(preset(name))))["attention"] for name in preset_names()}
-    assert said["deepseek-r1-distill-qwen-7b"] == (
+    lines = {name: dict(describe(inspect_preset(preset(name))))["attention"] for name in preset_names()}
+    assert lines["deepseek-r1-distill-qwen-7b"] == (
         "grouped queries (GQA): 28 heads share 4 keys and values of width 128, biases on q, k and v")
-    assert said["deepseek-r1-distill-llama-8b"].endswith("32 heads share 8 keys and values of width 128")
-    assert said["deepseek-v2"].endswith("128 heads, 512 latent + 64 rotary numbers cached, queries through 1,536")
-    assert said["deepseek-v2-lite"].endswith("queries straight from the hidden state")
+    assert lines["deepseek-r1-distill-llama-8b"].endswith("32 heads share 8 keys and values of width 128")
+    assert lines["deepseek-v2"].endswith("128 heads, 512 latent + 64 rotary numbers cached, queries through 1,536")
+    assert lines["deepseek-v2-lite"].endswith("queries straight from the hidden state")
 
 
 def test_a_folder_without_weights_says_so(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(published("deepseek-v2-lite")))
     # What fetching the configuration alone leaves: an index of files that are not there.
     (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"lm_head.weight": "model-1.safetensors"}}')
-    found = inspect_folder(tmp_path)
-    assert (found.kind, found.tensors, found.files, found.stored) == ("configuration", 5291, None, {})
-    assert found.counts.total_parameters == 15_706_484_224
-    assert dict(describe(found))["files"] == "no weights in this folder; 5,291 tensors would be expected"
+    inspection = inspect_folder(tmp_path)
+    assert (inspection.kind, inspection.tensors, inspection.files, inspection.stored) == ("configuration", 5291, None, {})
+    assert inspection.counts.total_parameters == 15_706_484_224
+    assert dict(describe(inspection))["files"] == "no weights in this folder; 5,291 tensors would be expected"
 
 
 def test_files_without_the_mtp_module_are_told_from_a_model_without_one(tmp_path):
     sparse_files.write_checkpoint(tmp_path, tiny.DEEPSEEK | {"num_nextn_predict_layers": 0})
     (tmp_path / "config.json").write_text(json.dumps(tiny.DEEPSEEK))
-    found = inspect_folder(tmp_path)
-    assert found.mtp_in_files is False and found.counts.mtp_parameters > 0
-    assert dict(describe(found))["prediction"].endswith("not in the files")
+    inspection = inspect_folder(tmp_path)
+    assert inspection.mtp_in_files is False and inspection.counts.mtp_parameters > 0
+    assert dict(describe(inspection))["prediction"].endswith("not in the files")
     (tmp_path / "config.json").write_text(json.dumps(tiny.DEEPSEEK | {"num_nextn_predict_layers": 0}))
-    found = inspect_folder(tmp_path)
-    assert found.mtp_in_files is None and found.counts.mtp_parameters == 0 and "prediction" not in dict(describe(found))
+    inspection = inspect_folder(tmp_path)
+    assert inspection.mtp_in_files is None and inspection.counts.mtp_parameters == 0
+    assert "prediction" not in dict(describe(inspection))
 
 
 def test_a_run_is_its_last_model(saved, tmp_path):
@@ -173,9 +174,9 @@ def test_a_name_on_the_hub_is_looked_up_in_the_cache(saved, tmp_path):
 def test_the_licence_is_the_one_that_the_files_state(saved, files, licence):
     for name, text in files.items():
         (saved / name).write_text(text)
-    found = inspect_folder(saved)
-    assert found.licence == licence
-    assert dict(describe(found))["licence"] == (licence or "not stated")
+    inspection = inspect_folder(saved)
+    assert inspection.licence == licence
+    assert dict(describe(inspection))["licence"] == (licence or "not stated")
 
 
 @pytest.mark.parametrize("template, name, opens", [
@@ -190,9 +191,9 @@ def test_the_chat_format_is_read_from_the_template(saved, template, name, opens)
                 {"name": "tool_use", "template": "{{ '<|im_start|>' }}"}, {"name": "default", "template": template}]})),
             lambda: (saved / "chat_template.jinja").write_text(template or "")):
         write()
-        found = inspect_folder(saved)
-        assert (found.chat_format, found.opens_thought) == (name, opens)
-    assert ("opens a thought" in dict(describe(found))["chat"]) == opens
+        inspection = inspect_folder(saved)
+        assert (inspection.chat_format, inspection.opens_thought) == (name, opens)
+    assert ("opens a thought" in dict(describe(inspection))["chat"]) == opens
 
 
 def test_our_own_template_is_the_preset_s():
@@ -201,18 +202,18 @@ def test_our_own_template_is_the_preset_s():
 
 
 def test_a_name_that_is_nothing_gets_the_closest_preset():
-    status, said = refused("deepseek-v1")
-    assert status == 2 and "Did you mean deepseek-" in said
+    status, message = refused("deepseek-v1")
+    assert status == 2 and "Did you mean deepseek-" in message
 
 
 def test_damage_is_a_sentence(saved):
     os.truncate(saved / "model.safetensors", 100)
-    status, said = refused(str(saved))
-    assert status == 1 and f"{saved}/model.safetensors: is damaged" in said
+    status, message = refused(str(saved))
+    assert status == 1 and f"{saved}/model.safetensors: is damaged" in message
 
 
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "generation_config.json"])
 def test_a_file_that_is_no_object_is_named(saved, name):
     (saved / name).write_text("[]")
-    status, said = refused(str(saved))
-    assert status == 1 and f"{saved}/{name}: must hold a JSON object" in said
+    status, message = refused(str(saved))
+    assert status == 1 and f"{saved}/{name}: must hold a JSON object" in message

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from spoutnik.model.attention import rotary_attention, rotary_attention_plain
 from spoutnik.model.layers import swiglu_plain
 from spoutnik.model.moe import Layout, Router, _Combine, _Dispatch
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.native import library, training
 from spoutnik.train.losses import _log_probs, _logits_gradient, token_log_probs, token_log_probs_plain
 
@@ -62,13 +62,28 @@ def test_swiglu(dtype):
 
 
 @pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), float("-inf")])
+def test_a_row_that_is_not_finite_leaves_the_others_as_they_are(dtype, odd):
+    """The sanitized build (`make sanitize`) runs this: no conversion or shift of what is no number."""
+    x, targets = random(40, 64, dtype=dtype).detach(), torch.arange(40)
+    bad = x.clone()
+    bad[3, :40] = odd
+    others = torch.arange(40) != 3
+    hidden = [t[:, :32].contiguous() for t in (x, bad)]
+    assert torch.equal(training.swiglu(x)[others], training.swiglu(bad)[others])
+    weight = random(50, 32, dtype=dtype).detach()
+    for clean, dirty in zip(*(training.log_probs(h, weight, targets, 1.0) for h in hidden)):
+        assert torch.equal(clean[others], dirty[others])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
 @given(lengths=st.lists(st.integers(1, 70), min_size=1, max_size=4),
        shape=st.sampled_from([(4, 4, 16, 16, 32, True), (4, 2, 0, 32, 32, False), (2, 1, 0, 8, 6, False),
                               (3, 3, 6, 4, 10, True), (1, 1, 8, 8, 16, True)]))
 def test_attention(dtype, lengths, shape):
     """MLA (keys partly shared by all heads, pairs rotated) and grouped-query attention (halves rotated)."""
     heads, groups, nope, rope, value, interleaved = shape
-    packing, tokens = Packing.of(lengths), sum(lengths)
+    packing, tokens = PackedSequences.of(lengths), sum(lengths)
     q = random(tokens, heads, nope + rope, dtype=dtype)
     k_nope = [random(tokens, groups, nope, dtype=dtype, seed=1)] if nope else []
     k_rope = random(tokens, 1 if interleaved else groups, rope, dtype=dtype, seed=2)
@@ -113,7 +128,7 @@ def test_a_processor_with_narrower_registers_gets_the_same_numbers(tmp_path, fla
     compiler.chmod(0o755)
     names = [f"{__file__}::{test}" for test in ("test_attention", "test_log_probs")]
     engine = Path(__file__).parents[1] / "engine"
-    names += [str(engine / file) for file in ("test_native_runner.py", "test_native_packed.py")]
+    names += [str(engine / file) for file in ("runners/test_native_runner.py", "quantization/test_packed_matrix.py")]
     done = subprocess.run([sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *names],
                           env=os.environ | {"CXX": str(compiler), "XDG_CACHE_HOME": str(tmp_path)}, capture_output=True,
                           text=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from spoutnik.model.grouped import grouped_linear
 from spoutnik.model.moe import Experts, Layout, Router, RouterTrace, sequence_balance_loss
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 
 
 def make_router(seed: int = 0, **changes) -> Router:
@@ -42,7 +42,7 @@ def test_the_bias_never_weighs():
 
 @given(bias=st.lists(st.integers(-300, 300).map(lambda n: n / 30), min_size=8, max_size=8))
 def test_experts_are_the_best_of_the_two_best_groups_whatever_the_bias(bias):
-    """By hand, token by token: a group's score is the sum of its two best (V3 section 2.1.2)."""
+    """Token by token: a group's score is the sum of its two best (V3 section 2.1.2)."""
     router = make_router(n_group=4, topk_group=2)
     router.e_score_correction_bias.copy_(torch.tensor(bias))
     x = inputs(20)
@@ -84,7 +84,7 @@ def test_routing_is_computed_in_float32_whatever_the_type_of_the_input():
 
 def test_loads_count_real_tokens_only():
     router, trace = make_router(), RouterTrace()
-    packing = Packing.of([30], fill=True)
+    packing = PackedSequences.of([30], pad=True)
     experts, _ = router(inputs(128), packing, trace)
     expected = [int((experts[:30] == e).sum()) for e in range(8)]
     assert trace.loads["router"].tolist() == expected and sum(expected) == 90
@@ -99,7 +99,7 @@ def test_the_bias_moves_by_the_sign_of_the_load_s_deviation():
 def test_moving_the_bias_evens_out_a_skewed_load():
     router = make_router(n_group=1, topk_group=1)
     x = inputs(400) + 12 * router.weight[0] / router.weight[0].norm() ** 2
-    packing = Packing.of([400])
+    packing = PackedSequences.of([400])
 
     def load() -> torch.Tensor:
         trace = RouterTrace()
@@ -131,7 +131,7 @@ def balance_by_hand(scores, experts, lengths):
 
 def test_the_balance_loss_and_its_gradient_are_those_of_equations_17_to_20():
     lengths = [7, 1, 20]
-    packing = Packing.of(lengths, fill=True)
+    packing = PackedSequences.of(lengths, pad=True)
     scores = torch.rand(128, 8, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
     experts = scores.detach().topk(3).indices
     fast, slow = sequence_balance_loss(scores, experts, packing), balance_by_hand(scores, experts, lengths)
@@ -141,13 +141,13 @@ def test_the_balance_loss_and_its_gradient_are_those_of_equations_17_to_20():
 
 def test_the_balance_loss_is_1_at_perfect_balance():
     experts = torch.tensor([[t % 8, (t + 1) % 8] for t in range(16)])
-    loss = sequence_balance_loss(torch.full((16, 8), 0.3), experts, Packing.of([8, 8]))
+    loss = sequence_balance_loss(torch.full((16, 8), 0.3), experts, PackedSequences.of([8, 8]))
     torch.testing.assert_close(loss, torch.tensor(1.0))
 
 
 def test_the_balance_loss_is_larger_where_one_expert_gets_all():
     scores = torch.full((10, 8), 0.01).index_fill(1, torch.tensor([0]), 1.0)
-    loss = sequence_balance_loss(scores, torch.zeros(10, 1, dtype=torch.long), Packing.of([10]))
+    loss = sequence_balance_loss(scores, torch.zeros(10, 1, dtype=torch.long), PackedSequences.of([10]))
     torch.testing.assert_close(loss, torch.tensor(8 * 1.0 / 1.07))
 
 

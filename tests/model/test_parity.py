@@ -6,7 +6,7 @@ import torch
 import transformers
 from transformers import AutoModelForCausalLM
 
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.model.weights import save_model
 
 transformers.logging.set_verbosity_error()  # it reports the MTP layer's tensors, which its main model does not read
@@ -80,7 +80,7 @@ def test_the_mtp_module_equals_that_of_transformers(tmp_path):
     theirs._keys_to_ignore_on_load_unexpected = [r"model\.layers\.3\..*"]  # their own list knows V3's layer 61 only
     module = MtpModel.from_pretrained(theirs)
     ids = tiny.tokens(40)
-    packing = Packing.of([40])
+    packing = PackedSequences.of([40])
     hidden = ours.hidden(ids, packing)
     mine = ours.logits(ours.mtp_hidden(hidden, ids, packing, None))[:-1]
     states = theirs.model(ids[None]).last_hidden_state[:, :-1]

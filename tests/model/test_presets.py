@@ -132,12 +132,12 @@ def test_nano_is_the_recipe_s_model():
     assert preset("nano").config == load_recipe(RECIPE).model_config_of("nano", "test")
 
 
-@pytest.mark.parametrize("name, said", [
+@pytest.mark.parametrize("name, words", [
     ("deepseek-r1", "MIT"), ("deepseek-v3", "DeepSeek Model License"), ("deepseek-v2", "DeepSeek Model License"),
     ("deepseek-r1-distill-qwen-32b", "Apache-2.0"), ("deepseek-r1-distill-llama-8b", "Llama 3.1"),
     ("deepseek-r1-distill-llama-70b", "Llama 3.3")])
-def test_the_licence_names_what_the_weights_derive_from(name, said):
-    assert said in preset(name).licence
+def test_the_licence_names_what_the_weights_derive_from(name, words):
+    assert words in preset(name).licence
 
 
 def test_an_unknown_name_is_answered_with_the_closest():

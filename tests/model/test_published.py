@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from spoutnik.model.cache import Cache
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.model.weights import load_model
 
 transformers.logging.set_verbosity_error()
@@ -108,7 +108,7 @@ def test_greedy_continuation_with_our_cache(pair):
     expected = theirs.generate(prompt[None], max_new_tokens=40, min_new_tokens=40, do_sample=False, pad_token_id=0)[0, 20:]
     cache = Cache.empty(ours.config, 1, 60, torch.float32)
     with torch.no_grad():
-        logits = ours.logits(ours.prefill(prompt, Packing.of([20]), cache))
+        logits = ours.logits(ours.prefill(prompt, PackedSequences.of([20]), cache))
         tokens = []
         for _ in range(40):
             logits[:, ours.config.eos_token_ids] = -torch.inf  # min_new_tokens does so there

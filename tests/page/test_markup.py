@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spoutnik.generation import generation
-from spoutnik.page.markup import LONGEST_FORMULA, Growing, mathml, render
-from spoutnik.page.strings import EN, FR, choose
+from spoutnik.page.markup import MAX_FORMULA_LENGTH, StreamingMarkdown, mathml, render
+from spoutnik.page.strings import EN, FR, strings_for
 
 OURS = {"p", "br", "em", "strong", "s", "code", "pre", "span", "div", "button", "a", "ul", "ol", "li", "blockquote", "hr",
         "table", "thead", "tbody", "tr", "th", "td", *(f"h{n}" for n in range(1, 7))}
@@ -70,8 +69,8 @@ def test_markdown_formulas_and_code(text, said):
 
 
 def test_a_formula_without_end_is_shown_as_it_is():
-    long = "$" + "x+" * LONGEST_FORMULA + "y$"
-    assert "<math" not in render(long) and "<math" not in mathml("x" * (LONGEST_FORMULA + 1), False)
+    long = "$" + "x+" * MAX_FORMULA_LENGTH + "y$"
+    assert "<math" not in render(long) and "<math" not in mathml("x" * (MAX_FORMULA_LENGTH + 1), False)
     assert mathml("{" * 1500 + "}" * 1500, False).startswith(("<math", "<code"))
 
 
@@ -81,19 +80,19 @@ def test_a_text_that_grows_ends_as_if_it_had_come_at_once(text, step):
     """Apart from references, which the end may define for what stands before it."""
     if re.search(r"\[x\]:", text):
         return
-    growing, settled = Growing(), ""
+    growing, settled = StreamingMarkdown(), ""
     for end in range(step, len(text) + step, step):
         growing._due = 0.0
         new = growing.feed(text[:end])
         settled += new[0] if new else ""
-    settled += growing.feed(text, over=True)[0]
+    settled += growing.feed(text, final=True)[0]
     assert settled == render(text)
 
 
 def test_rendering_leaves_time_for_other_things():
-    growing = Growing()
+    growing = StreamingMarkdown()
     assert growing.feed("a") and growing.feed("a") is None and growing.feed("ab") is None
-    assert growing.feed("ab", over=True) == ("<p>ab</p>\n", "")
+    assert growing.feed("ab", final=True) == ("<p>ab</p>\n", "")
 
 
 # ----------------------------------------------------------------------------------------------------------- its words
@@ -106,6 +105,8 @@ def test_both_languages_say_everything_with_the_same_blanks():
         if isinstance(getattr(EN, one.name), str):
             assert getattr(EN, one.name).count("{}") == getattr(FR, one.name).count("{}"), one.name
     assert set(EN.efforts) == set(FR.efforts)
+    same = {one.name for one in fields(EN) if getattr(EN, one.name) == getattr(FR, one.name)}
+    assert same == {"conversations", "effort", "pause", "vote_count", "votes"}  # French words, too: nothing is left in English
 
 
 @pytest.mark.parametrize("accepted, chosen, language", [
@@ -113,12 +114,14 @@ def test_both_languages_say_everything_with_the_same_blanks():
     ("", None, "en"), ("*", None, "en"), ("fr;q=0, en;q=0.1", None, "en"), ("fr;q=x", None, "en"),
     ("en", "fr", "fr"), ("fr", "xx", "fr")])
 def test_the_language_is_the_readers(accepted, chosen, language):
-    assert choose(accepted, chosen).language == language
+    assert strings_for(accepted, chosen).language == language
 
 
 def test_warnings_and_numbers_are_said_in_the_readers_language():
-    assert FR.warning(generation.CUT.format(12)) == FR.cut_warning.format(12)
-    assert FR.warning(generation.UNCLOSED) == FR.unclosed_warning and FR.warning("another") == "another"
+    assert FR.warning({"code": "thought_budget", "tokens": 12}) == FR.cut_warning.format(12)
+    assert FR.warning({"code": "repetition", "tokens": 3}) == FR.circles_warning.format(3)
+    assert FR.warning({"code": "unclosed_thought", "tokens": 3}) == FR.unclosed_warning
+    assert FR.warning("the thought went in circles") == "the thought went in circles"  # as histories once kept them
     assert EN.tokens(1) == "1 token" and EN.tokens(1840) == "1,840 tokens" and FR.tokens(1840) == "1\u202f840 jetons"
     assert EN.seconds(0.44) == "0.4\u00a0s" and FR.seconds(9.4) == "9,4\u00a0s" and EN.seconds(75) == "1\u00a0min 15\u00a0s"
 

@@ -11,14 +11,13 @@ from fastapi import FastAPI
 from scripted import ANSWER, THOUGHT, scripted_service
 
 from spoutnik import page
-from spoutnik.generation import generation
 from spoutnik.generation.session import ChatOptions, ChatTurn
 from spoutnik.page.controls import options_from
 from spoutnik.page.conversations import Conversations
 from spoutnik.page.strings import EN, FR
 from spoutnik.serve.keys import Keys
 from spoutnik.serve.settings import Settings
-from spoutnik.store.feedback import Feedback
+from spoutnik.store.feedback import FeedbackStore
 from spoutnik.store.history import History
 
 
@@ -29,11 +28,11 @@ def scripted(make_service):
 
 @pytest.fixture
 def with_conversations(scripted, tmp_path):
-    """Runs a test(room, service) in an event loop. Changes are those of ScriptedService."""
+    """Runs test(conversations, service) in an event loop. Changes are those of ScriptedService."""
     def run(test, history=True, **changes):
         async def main():
             service = scripted(**changes)
-            conversations = Conversations(service, Feedback(tmp_path / "feedback"),
+            conversations = Conversations(service, FeedbackStore(tmp_path / "feedback"),
                                           History(tmp_path / "history.db") if history else None)
             await test(conversations, service)
             await service.close(0)
@@ -91,12 +90,12 @@ def test_steering_reaches_the_reply(with_conversations):
         await turn.end_thought()  # too early: there is nothing to steer
         while turn.phase != "thinking":
             await asyncio.sleep(0)
-        await turn.pause()
+        await turn.toggle_pause()
         assert turn.paused and turn.handle.paused
         held = turn.thought_seconds
         await asyncio.sleep(0.01)
         assert turn.thought_seconds == held > 0
-        await turn.pause()
+        await turn.toggle_pause()
         assert not turn.paused and not turn.handle.paused
         await turn.insert("Check the sum.")
         await turn.insert("  ")
@@ -104,7 +103,7 @@ def test_steering_reaches_the_reply(with_conversations):
         await turn.end_thought()
         said = await answered(conversation)
         assert "Check the sum." in said.thought and THOUGHT not in said.thought and said.content == ANSWER
-        assert said.extras["warnings"] == [generation.CUT.format(20)]
+        assert said.extras["warnings"] == [{"code": "thought_budget", "tokens": 20}]
 
     with_conversations(test, held=True)
 
@@ -142,11 +141,11 @@ def test_retry_and_edit_replace_what_followed(with_conversations):
         assert conversation.messages[-1].model == "two"
         conversations.edit(conversation, 0, "Other?", ChatOptions("one"))
         await answered(conversation)
-        kept = conversations.history.open(conversation.id)
+        kept = conversations.history.messages(conversation.id)
         assert [one.content for one in kept] == ["Other?\n\nf.txt:\n```\ntext\n```", "a3"]
         assert kept[0].extras["question"] == "Other?"
 
-    with_conversations(test, said=lambda number: (f"t{number}", f"a{number}"))
+    with_conversations(test, reply=lambda number: (f"t{number}", f"a{number}"))
 
 
 def test_several_thoughts_vote(with_conversations):
@@ -158,7 +157,7 @@ def test_several_thoughts_vote(with_conversations):
         assert said.extras["agreement"] == 0.75 and said.extras["runners_up"] == [["4", 1]]
         assert said.extras["thought_tokens"] == 120
 
-    with_conversations(test, said=lambda number: ("", "4" if number == 0 else "5"))
+    with_conversations(test, reply=lambda number: ("", "4" if number == 0 else "5"))
 
 
 def test_what_goes_wrong_is_part_of_the_answer(with_conversations):
@@ -211,12 +210,12 @@ def test_without_history_nothing_is_written(with_conversations, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_opinions_come_back_with_their_answers(with_conversations):
+def test_feedback_comes_back_with_their_answers(with_conversations):
     async def test(conversations, service):
         conversation = conversations.open(None, None)
         conversations.ask(conversation, "How?", [], ChatOptions("one"))
         await answered(conversation)
-        conversations.judge(conversation, 1, "down", "So.")
+        conversations.record_feedback(conversation, 1, "down", "So.")
         name = conversation.id
         del conversation
         gc.collect()
@@ -232,7 +231,7 @@ def test_a_broken_model_is_said_and_no_task_is_left_behind(with_conversations):
         def fail(number):
             raise RuntimeError("bug")
 
-        service.said = fail
+        service.reply = fail
         turn = ChatTurn(service, [{"role": "user", "content": "How?"}], ChatOptions("one"))
         await turn.wait()
         assert turn.phase == "over" and turn.message.extras["error"] == "RuntimeError"
@@ -242,27 +241,27 @@ def test_a_broken_model_is_said_and_no_task_is_left_behind(with_conversations):
 
 
 def test_what_was_chosen_last_is_read_from_the_cookie(scripted, tmp_path):
-    conversations = Conversations(scripted(), Feedback(tmp_path), None)
+    conversations = Conversations(scripted(), FeedbackStore(tmp_path), None)
     assert options_from("two%7Clow%7C8", conversations) == ChatOptions("two", "low", 8)  # as browsers send it
     for cookie in (None, "", "three|huge|99", "|||", "\x00|\x00", "one|high|-1"):
         assert options_from(cookie, conversations) == ChatOptions("one", "high", 1)
 
 
-# ------------------------------------------------------------------------------------------------------------ its door
+# --------------------------------------------------------------------------------------------------------- over HTTP
 
 @asynccontextmanager
 async def mounted(service, settings, history=None, keys=None, key=None):
-    """A client of a bare app with the page. key: whom the guard has let in."""
+    """A client of a bare app with the page. key: the one that authentication has found."""
     app = FastAPI()
     app.get("/v1/models")(lambda: {"object": "list"})
     page.mount(app, service, settings, history, keys)
 
-    async def guarded(scope, receive, send):
+    async def authenticated(scope, receive, send):
         scope.setdefault("state", {})["key"] = key
         await app(scope, receive, send)
 
     async with app.router.lifespan_context(app):
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(guarded), base_url="http://localhost") as client:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(authenticated), base_url="http://localhost") as client:
             yield client
     await service.close(0)
 

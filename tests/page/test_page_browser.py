@@ -131,7 +131,7 @@ def test_keys_alone(visit, serving):
     page.keyboard.press("Enter")
     page.keyboard.type("and then")
     page.get_by_role("button", name="Answer now").wait_for()
-    assert page.locator(".asked .said").inner_text() == "One\nTwo"
+    assert page.locator(".user-message .message-text").inner_text() == "One\nTwo"
     assert page.get_by_label("Your question").input_value() == "and then"
     page.keyboard.press("Enter")  # not while one is answered, and nothing is lost
     assert page.get_by_label("Your question").input_value() == "and then"
@@ -147,7 +147,7 @@ def test_keys_alone(visit, serving):
             "Skip to the question"} <= reached
 
 
-def test_edit_retry_copy_files_and_opinions(visit, serving, tmp_path):
+def test_edit_retry_copy_files_and_feedback(visit, serving, tmp_path):
     serving[1].held = False
     page = visit(permissions=["clipboard-read", "clipboard-write"])
     page.set_input_files("input[type=file]", [{"name": "bad.bin", "mimeType": "application/octet-stream", "buffer": b"\xff\0"}])
@@ -156,7 +156,7 @@ def test_edit_retry_copy_files_and_opinions(visit, serving, tmp_path):
     page.locator(".files .file").wait_for()
     ask(page)
     answer = answered(page)
-    page.locator(".asked .file", has_text="notes.txt").wait_for()
+    page.locator(".user-message .file", has_text="notes.txt").wait_for()
     answer.get_by_role("button", name="Copy", exact=True).first.click()
     assert page.evaluate("navigator.clipboard.readText()").startswith("def roots")
     page.get_by_role("status").get_by_text("Copied").wait_for(state="attached")
@@ -172,13 +172,13 @@ def test_edit_retry_copy_files_and_opinions(visit, serving, tmp_path):
     answer.get_by_role("button", name="Answer again").click()
     page.wait_for_function("!document.querySelector('.correction')")
     answered(page)
-    page.locator(".asked").hover()
+    page.locator(".user-message").hover()
     page.get_by_role("button", name="Edit").click()
     page.get_by_role("textbox", name="Edit").fill("Find them again.")
     page.keyboard.press("Enter")
     page.get_by_text("Find them again.").wait_for()
     answered(page)
-    asked = [message.content for message in History(tmp_path / "history.db").open(page.url.split("=")[1])]
+    asked = [message.content for message in History(tmp_path / "history.db").messages(page.url.split("=")[1])]
     assert asked[0] == "Find them again.\n\nnotes.txt:\n```\né = 1\n```" and len(asked) == 2
 
 

@@ -12,7 +12,8 @@ from rich.console import Console
 from spoutnik.files import write_json, write_jsonl
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.report import summary, write_report
-from spoutnik.recipe.table import as_json, best_values, count, duration, families_of, print_table, rows
+from spoutnik.recipe.table import as_json, best_values, count, families_of, print_table, rows
+from spoutnik.units import duration
 
 FAMILIES = ["countdown", "arithmetic", "equations", "bases", "letters", "ordering", "liars", "calendar"]
 HOSTILE = '<script>alert("x")</script> & \x0e\x1b[31m'
@@ -137,14 +138,14 @@ def test_the_terminal_table_fits_120_columns(run):
     assert "…" not in out.getvalue() and "rejection: kept 31.0 %" in out.getvalue()
 
 
-@pytest.mark.parametrize("seconds,said", [(4.24, "4.2 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (3700, "1 h 01 min")])
-def test_durations(seconds, said):
-    assert duration(seconds) == said
+@pytest.mark.parametrize("seconds,expected", [(4.24, "4.2 s"), (59.4, "59 s"), (59.6, "1 min 00 s"), (3700, "1 h 01 min")])
+def test_durations(seconds, expected):
+    assert duration(seconds) == expected
 
 
-@pytest.mark.parametrize("number,said", [(0, "0"), (999, "999"), (12345, "12.3k"), (999_600, "1M"), (4.56e6, "4.56M")])
-def test_counts(number, said):
-    assert count(number) == said
+@pytest.mark.parametrize("number,expected", [(0, "0"), (999, "999"), (12345, "12.3k"), (999_600, "1M"), (4.56e6, "4.56M")])
+def test_counts(number, expected):
+    assert count(number) == expected
 
 
 def test_the_page_shows_the_numbers(page):
@@ -181,11 +182,11 @@ def test_the_page_is_the_same_each_time(run, page):
 
 
 def test_the_summary_says_what_the_data_show(tmp_path):
-    said = " ".join(summary(whole_run(tmp_path), ORIGINS))
-    assert "reasoning_rl raised pass@1 on held-out problems from 37.0 % to 71.0 %" in said
-    assert "thoughts grew from 42 to 88 tokens" in said
-    assert "3.7 times the base model's 20.0 %" in said
-    assert "student distilled reaches 52.0 %" in said
+    text = " ".join(summary(whole_run(tmp_path), ORIGINS))
+    assert "reasoning_rl raised pass@1 on held-out problems from 37.0 % to 71.0 %" in text
+    assert "thoughts grew from 42 to 88 tokens" in text
+    assert "3.7 times the base model's 20.0 %" in text
+    assert "student distilled reaches 52.0 %" in text
     lower = " ".join(summary(whole_run(tmp_path / "b", final=0.45), ORIGINS))
     assert "all_scenarios_rl lowered pass@1 on held-out problems from 66.0 % to 45.0 %" in lower
     unclear = " ".join(summary(whole_run(tmp_path / "c", final=0.67), ORIGINS))

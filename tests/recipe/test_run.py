@@ -16,23 +16,17 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.files import sha256_file
 from spoutnik.locate import locate
 from spoutnik.recipe import run as running
-from spoutnik.recipe import stages
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
-from spoutnik.train import pretrain, reject
+from spoutnik.train import reject
 
 TINY = Path(__file__).with_name("tiny.yaml")
-
-
-@pytest.fixture(autouse=True)
-def small_tokenizer(monkeypatch):
-    monkeypatch.setattr(stages, "train_tokenizer", lambda seed, size: pretrain.train_tokenizer(seed, size, 300))
 
 
 @pytest.fixture
 def keep_everything(monkeypatch):
     """An untrained model is never right; the stages after rejection sampling still need traces."""
-    monkeypatch.setattr(reject, "select", lambda judged, settings: list(judged))
+    monkeypatch.setattr(reject, "select", lambda completions, settings: list(completions))
 
 
 def edited(tmp_path: Path, change) -> Path:
@@ -133,7 +127,7 @@ def test_killed_in_the_middle_of_rl_and_run_again_ends_with_the_same_bytes(tmp_p
     assert timeless[0] == timeless[1]
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize("change, expected", [
     (lambda v: v.update(sed=1), "unknown key 'sed'"),
     (lambda v: v["stages"]["base"]["settings"].update(stepz=1), "stages.base.pretrain.settings.stepz"),
     (lambda v: v["stages"]["base"]["settings"].update(learning_rate="fast"), "learning_rate = 'fast'"),
@@ -146,27 +140,27 @@ def test_killed_in_the_middle_of_rl_and_run_again_ends_with_the_same_bytes(tmp_p
     (lambda v: v.update(families=["chess"]), "there is no family 'chess'"),
     (lambda v: v["stages"]["all_scenarios_rl"].pop("reward_model"), "needs a reward_model"),
 ])
-def test_a_wrong_recipe_is_refused_with_file_key_and_value(tmp_path, change, said):
+def test_a_wrong_recipe_is_refused_with_file_key_and_value(tmp_path, change, expected):
     path = edited(tmp_path, change)
     with pytest.raises(UserError) as error:
         run_recipe(path, tmp_path / "run", SilentDisplay())
-    assert str(path) in str(error.value) and said in str(error.value)
+    assert str(path) in str(error.value) and expected in str(error.value)
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("damage, said", [
+@pytest.mark.parametrize("damage, expected", [
     (lambda folder: (folder / "model.safetensors").write_bytes(b"x"), "is damaged"),
     (lambda folder: (folder / "tokenizer.json").unlink(), "is missing"),
     (lambda folder: (folder / "manifest.json").write_text("{"), "not valid JSON"),
 ])
-def test_a_damaged_artifact_is_named_and_not_overwritten(tmp_path, damage, said):
-    made = run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="base").artifacts[0]
-    damage(made.folder)
-    before = sorted(f.name for f in made.folder.iterdir())
-    with pytest.raises(RunError, match=said) as error:
+def test_a_damaged_artifact_is_named_and_not_overwritten(tmp_path, damage, expected):
+    artifact = run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="base").artifacts[0]
+    damage(artifact.folder)
+    before = sorted(f.name for f in artifact.folder.iterdir())
+    with pytest.raises(RunError, match=expected) as error:
         run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="base")
-    assert str(made.folder) in str(error.value) and "elete" in str(error.value)
-    assert sorted(f.name for f in made.folder.iterdir()) == before
+    assert str(artifact.folder) in str(error.value) and "elete" in str(error.value)
+    assert sorted(f.name for f in artifact.folder.iterdir()) == before
 
 
 def test_a_folder_that_is_no_run_is_not_filled(tmp_path):
@@ -182,6 +176,21 @@ def test_a_stage_that_keeps_nothing_says_so(tmp_path):
         run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="rejection")
 
 
+def test_settings_younger_than_the_shipped_bases_leave_their_keys_alone(tmp_path):
+    """Without a change of the keys, what ships and what users have made is found again."""
+    path = Path(__file__).parents[2] / "recipes" / "nano.yaml"
+    statuses = running.stage_status(load_recipe(path), path, tmp_path, ["base", "student_base", "cold_start"], set())
+    assert statuses == {"base": "prebuilt", "student_base": "prebuilt", "cold_start": "to make"}
+    older = tmp_path / "older.yaml"
+    older.write_text(path.read_text().replace("optimizer:", "optimiser:"))
+    both = [load_recipe(each) for each in (path, older)]
+    settings = [running.stage_settings(each, each.stages["reasoning_rl"], "nano") for each in both]
+    assert settings[0] == settings[1] and settings[0]["settings"]["optimiser"] == "adamw"
+    fewer = both[0].model_copy(update={"tokenizer_documents": 300})
+    base = [running.stage_settings(each, each.stages["base"], "nano") for each in (both[0], fewer)]
+    assert base[1] == base[0] | {"tokenizer_documents": 300}
+
+
 def test_the_shipped_recipes_are_valid():
     for path in (Path(__file__).parents[2] / "recipes").glob("*.yaml"):
         assert load_recipe(path).stages
@@ -189,7 +198,7 @@ def test_the_shipped_recipes_are_valid():
 
 def test_exit_status_and_sentence_of_the_command_line(tmp_path):
     wrong = edited(tmp_path, lambda v: v.update(sed=1))
-    for arguments, status, said in (
+    for arguments, status, expected in (
             (["run", str(wrong)], 2, "unknown key 'sed'"),
             (["run", str(tmp_path / "none.yaml")], 2, "no such recipe"),
             (["run", str(TINY), "--until", "dinner", "--out", str(tmp_path / "r")], 2, "has no such stage"),
@@ -197,4 +206,4 @@ def test_exit_status_and_sentence_of_the_command_line(tmp_path):
             (["eval", str(tmp_path), "--bench", "held-out"], 2, "neither a run")):
         process = spoutnik(*arguments)
         output, errors = process.communicate(timeout=60)
-        assert process.returncode == status and said in errors and "Traceback" not in errors, errors
+        assert process.returncode == status and expected in errors and "Traceback" not in errors, errors

@@ -11,10 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.export.writer import export
 from spoutnik.model.weights import load_model
-from spoutnik.recipe import stages
 from spoutnik.recipe.run import run_recipe
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train import pretrain
 
 transformers.logging.set_verbosity_error()
 transformers.logging.disable_progress_bar()
@@ -27,17 +25,15 @@ LLAMA3 = {"type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_fa
     ({"model_type": "qwen2", "tie_word_embeddings": True}, "Qwen2ForCausalLM"),
     ({"model_type": "qwen3", "head_dim": 16}, "Qwen3ForCausalLM"),
     ({"model_type": "llama", "rope_scaling": LLAMA3}, "LlamaForCausalLM")], ids=lambda value: str(value)[:24])
-def test_a_dense_student_is_pretrained_distilled_and_reinforced_and_then_loads_elsewhere(shape, architecture, tmp_path,
-                                                                                        monkeypatch):
-    monkeypatch.setattr(stages, "train_tokenizer", lambda seed, size: pretrain.train_tokenizer(seed, size, 300))
+def test_a_dense_student_is_pretrained_distilled_and_reinforced_and_then_loads_elsewhere(shape, architecture, tmp_path):
     recipe = yaml.safe_load(TINY.read_text())
     recipe["models"] = {"student": {
         "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2,
         "num_key_value_heads": 1, "max_position_embeddings": 256} | shape}
-    made = recipe["stages"]
-    grpo = made["reasoning_rl"] | {"from": "distilled"}
-    distilled = made["cold_start"] | {"kind": "distill", "from": "student_base"}
-    recipe["stages"] = {"student_base": made["student_base"], "distilled": distilled, "reinforced": grpo}
+    stages = recipe["stages"]
+    grpo = stages["reasoning_rl"] | {"from": "distilled"}
+    distilled = stages["cold_start"] | {"kind": "distill", "from": "student_base"}
+    recipe["stages"] = {"student_base": stages["student_base"], "distilled": distilled, "reinforced": grpo}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
     base, taught, reinforced = run_recipe(path, tmp_path / "run", SilentDisplay()).artifacts

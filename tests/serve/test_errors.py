@@ -234,9 +234,10 @@ def test_a_reply_that_dies_takes_no_other_with_it(api, make_service, monkeypatch
         service = make_service()
         async with api(service) as client:
             await service.model(None)
-            monkeypatch.setattr("spoutnik.generation.generation.in_circles", lambda ids: 1 / 0)
-            monkeypatch.setattr("spoutnik.generation.engine_thread.PERIOD", 0.0)  # a quick machine is done sooner than that,
-            monkeypatch.setattr("spoutnik.generation.engine_thread.RATE", 1e9)  # and circles are looked for at delivery
+            monkeypatch.setattr("spoutnik.generation.thought_budget.is_repetitive", lambda ids: 1 / 0)
+            # A fast machine would be done before the first delivery, when the thought is looked at.
+            monkeypatch.setattr("spoutnik.generation.engine_thread.MIN_PERIOD", 0.0)
+            monkeypatch.setattr("spoutnik.generation.engine_thread.MAX_RATE", 1e9)
             body = {"messages": ASK, "max_tokens": 200, "seed": 1}
             dies, lives = await asyncio.gather(*(client.post(PATH, json=body | {"detect_loops": detect, "logit_bias": {
                 str(service.default.tokenizer.end_think_id): -100}}) for detect in (True, False)))

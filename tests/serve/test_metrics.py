@@ -31,14 +31,14 @@ async def after(service, *plans):
         for options in plans:
             plan = plan_chat(served.llm, [{"role": "user", "content": QUESTION}], options)
             prompts += len(plan.prompt)
-            async with service.start(served, plan) as handle:
+            async with service.generate(served, plan) as handle:
                 async for _ in handle:
                     pass
             generated += sum(choice.generated for choice in handle.job.choices)
         for path in ("/v1/models/a", "/v1/models/b", "/nowhere"):
             await http.get(path)
         raw = CompletionPlan([[5, 6, 7]], SamplingParams(max_tokens=4), 0)
-        async with service.start(served, raw, job=Completions) as handle:
+        async with service.generate(served, raw, job=Completions) as handle:
             async for _ in handle:
                 pass
         generated += sum(choice.generated for choice in handle.job.choices)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.store import history
-from spoutnik.store.history import History, wipe
+from spoutnik.store.history import History, wipe_file
 
 PHRASE = "correct horse"
 
@@ -22,51 +22,51 @@ def cheap(monkeypatch):
 
 
 @pytest.fixture(params=[None, PHRASE], ids=["plain", "encrypted"])
-def kept(request, tmp_path):
+def store(request, tmp_path):
     return History(tmp_path / "data" / "history.db", request.param)
 
 
-def talk(kept, title="Sums", question="What is 12 + 30? Ça va ?"):
-    name = kept.new(title)
-    kept.append(name, "user", question)
-    kept.append(name, "assistant", "42", "12 plus 30 is 42", "nano", {"seconds": 1.5})
+def add_conversation(store, title="Sums", question="What is 12 + 30? Ça va ?"):
+    name = store.create(title)
+    store.append(name, "user", question)
+    store.append(name, "assistant", "42", "12 plus 30 is 42", "nano", {"seconds": 1.5})
     return name
 
 
-def test_a_conversation_comes_back_as_it_was_said(kept):
-    name = talk(kept)
-    question, answer = kept.open(name)
+def test_a_conversation_comes_back_as_it_was_said(store):
+    name = add_conversation(store)
+    question, answer = store.messages(name)
     assert (question.role, question.content, question.extras) == ("user", "What is 12 + 30? Ça va ?", {})
     assert (answer.content, answer.thought, answer.model, answer.extras) == ("42", "12 plus 30 is 42", "nano", {"seconds": 1.5})
-    assert [c.title for c in kept.list()] == ["Sums"] and kept.list()[0].updated >= kept.list()[0].created
+    assert [c.title for c in store.list()] == ["Sums"] and store.list()[0].updated >= store.list()[0].created
 
 
-def test_the_last_changed_comes_first_and_search_ignores_case(kept):
-    first, second = talk(kept, "Sums"), talk(kept, "Weather", "Fera-t-il beau À Paris ?")
-    kept.append(first, "user", "And now?")
-    assert [c.id for c in kept.list()] == [first, second] and len(kept.list(1)) == 1
-    assert [c.id for c in kept.search("à pARIS")] == [second] and [c.id for c in kept.search("sum")] == [first]
-    assert kept.search("snow") == []
+def test_the_last_changed_comes_first_and_search_ignores_case(store):
+    first, second = add_conversation(store, "Sums"), add_conversation(store, "Weather", "Fera-t-il beau À Paris ?")
+    store.append(first, "user", "And now?")
+    assert [c.id for c in store.list()] == [first, second] and len(store.list(1)) == 1
+    assert [c.id for c in store.search("à pARIS")] == [second] and [c.id for c in store.search("sum")] == [first]
+    assert store.search("snow") == []
 
 
-def test_rename_truncate_delete(kept):
-    name = talk(kept)
-    kept.rename(name, "Additions")
-    kept.truncate(name, kept.open(name)[1].id)
-    assert kept.list()[0].title == "Additions" and [m.role for m in kept.open(name)] == ["user"]
-    kept.delete(name)
-    assert kept.list() == []
-    for gone in (lambda: kept.open(name), lambda: kept.append(name, "user", "Hi"), lambda: kept.rename(name, "x"),
-                 lambda: kept.delete(name)):
+def test_rename_truncate_delete(store):
+    name = add_conversation(store)
+    store.rename(name, "Additions")
+    store.truncate(name, store.messages(name)[1].id)
+    assert store.list()[0].title == "Additions" and [m.role for m in store.messages(name)] == ["user"]
+    store.delete(name)
+    assert store.list() == []
+    for gone in (lambda: store.messages(name), lambda: store.append(name, "user", "Hi"), lambda: store.rename(name, "x"),
+                 lambda: store.delete(name)):
         with pytest.raises(KeyError):
             gone()
 
 
-def test_votes_and_export(kept):
-    talk(kept)
-    kept.vote(["nano", "nano:base"], "nano", {"question": "1 + 1?"})
-    assert kept.votes()[0].models == ["nano", "nano:base"] and kept.votes()[0].extras == {"question": "1 + 1?"}
-    conversation, vote = kept.export()
+def test_votes_and_export(store):
+    add_conversation(store)
+    store.add_vote(["nano", "nano:base"], "nano", {"question": "1 + 1?"})
+    assert store.votes()[0].models == ["nano", "nano:base"] and store.votes()[0].extras == {"question": "1 + 1?"}
+    conversation, vote = store.export()
     assert conversation["messages"][1]["thought"] == "12 plus 30 is 42" and vote["winner"] == "nano"
 
 
@@ -74,49 +74,49 @@ def test_votes_and_export(kept):
 @given(st.text())
 def test_any_text_is_kept(tmp_path, text):
     for number, phrase in enumerate([None, PHRASE]):
-        kept = History(tmp_path / f"{number}.db", phrase)
-        name = kept.new(text)
-        kept.append(name, "user", text, text)
-        found = kept.open(name)[0]
-        assert kept.list()[0].title == found.content == found.thought == text.encode("utf-8", "replace").decode()
+        store = History(tmp_path / f"{number}.db", phrase)
+        name = store.create(text)
+        store.append(name, "user", text, text)
+        message = store.messages(name)[0]
+        assert store.list()[0].title == message.content == message.thought == text.encode("utf-8", "replace").decode()
 
 
-def test_what_is_said_is_nowhere_in_the_files_when_encrypted_and_nowhere_when_deleted(kept):
+def test_what_is_said_is_nowhere_in_the_files_when_encrypted_and_nowhere_when_deleted(store):
     def stored():
-        return b"".join(file.read_bytes() for file in kept.path.parent.iterdir())
-    name = talk(kept, "Zebras", "Who stripes them?")
-    secret = kept._passphrase is not None
+        return b"".join(file.read_bytes() for file in store.path.parent.iterdir())
+    name = add_conversation(store, "Zebras", "Who stripes them?")
+    secret = store._passphrase is not None
     assert (b"Zebras" in stored()) != secret and (b"stripes" in stored()) != secret
-    kept.delete(name)
+    store.delete(name)
     assert b"Zebras" not in stored() and b"stripes" not in stored()
 
 
-def test_only_the_owner_may_read_it(kept):
-    talk(kept)
-    assert all(file.stat().st_mode & 0o077 == 0 for file in kept.path.parent.iterdir())
-    assert kept.path.parent.stat().st_mode & 0o077 == 0
+def test_only_the_owner_may_read_it(store):
+    add_conversation(store)
+    assert all(file.stat().st_mode & 0o077 == 0 for file in store.path.parent.iterdir())
+    assert store.path.parent.stat().st_mode & 0o077 == 0
 
 
 def test_a_wrong_or_missing_passphrase_is_a_sentence(tmp_path):
-    talk(History(tmp_path / "secret.db", PHRASE))
+    add_conversation(History(tmp_path / "secret.db", PHRASE))
     for phrase, said in (("battery staple", "passphrase is wrong"), (None, "is encrypted")):
         with pytest.raises(UserError, match=said):
             History(tmp_path / "secret.db", phrase)
-    talk(History(tmp_path / "plain.db"))
+    add_conversation(History(tmp_path / "plain.db"))
     with pytest.raises(UserError, match="not encrypted"):
         History(tmp_path / "plain.db", PHRASE)
     assert len(History(tmp_path / "secret.db", PHRASE).list()) == len(History(tmp_path / "plain.db").list()) == 1
 
 
 def test_a_changed_byte_of_an_encrypted_text_is_a_sentence(tmp_path):
-    kept = History(tmp_path / "h.db", PHRASE)
-    name = talk(kept)
-    database = sqlite3.connect(kept.path)
+    store = History(tmp_path / "h.db", PHRASE)
+    name = add_conversation(store)
+    database = sqlite3.connect(store.path)
     sealed, = database.execute("select content from messages").fetchone()
     database.execute("update messages set content = ? where content = ?", (sealed[:-1] + bytes([sealed[-1] ^ 1]), sealed))
     database.commit()
     with pytest.raises(RunError, match="is damaged"):
-        kept.open(name)
+        store.messages(name)
 
 
 @pytest.mark.parametrize("content", [b"no database " * 500, b"x"])
@@ -126,54 +126,54 @@ def test_a_damaged_file_is_a_sentence_and_stays(tmp_path, content):
     with pytest.raises(RunError, match="is damaged"):
         History(path)
     assert path.read_bytes() == content
-    assert wipe(path) and not path.exists() and not wipe(path)
+    assert wipe_file(path) and not path.exists() and not wipe_file(path)
 
 
 def test_damage_in_the_middle_is_a_sentence(tmp_path):
-    kept = History(tmp_path / "h.db")
+    store = History(tmp_path / "h.db")
     for _ in range(12):
-        name = talk(kept, question="What? " * 200)
-    content = bytearray(kept.path.read_bytes())
+        name = add_conversation(store, question="What? " * 200)
+    content = bytearray(store.path.read_bytes())
     content[8192:] = os.urandom(len(content) - 8192)
-    kept.path.write_bytes(content)
+    store.path.write_bytes(content)
     with pytest.raises(RunError, match="is damaged"):
-        kept.append(name, "user", "Hi")
-        list(kept.export())
+        store.append(name, "user", "Hi")
+        list(store.export())
 
 
 def test_other_databases_and_newer_ones_are_left_alone(tmp_path):
-    kept = History(tmp_path / "h.db")
+    store = History(tmp_path / "h.db")
     other = sqlite3.connect(tmp_path / "other.db")
     other.execute("create table t (x)")
     other.commit()
-    sqlite3.connect(kept.path).execute("pragma user_version = 99")
-    for path, said in ((kept.path, "Update Spoutnik"), (tmp_path / "other.db", "another program's")):
+    sqlite3.connect(store.path).execute("pragma user_version = 99")
+    for path, said in ((store.path, "Update Spoutnik"), (tmp_path / "other.db", "another program's")):
         with pytest.raises(RunError, match=said):
             History(path)
 
 
-def test_a_wipe_removes_every_file_and_those_who_hold_it_begin_again(kept):
-    talk(kept)
-    other = History(kept.path, kept._passphrase)
-    kept.wipe()
-    assert list(kept.path.parent.iterdir()) == []
-    name = talk(other)
-    assert len(kept.open(name)) == 2 and len(History(kept.path, kept._passphrase).list()) == 1
+def test_a_wipe_removes_every_file_and_those_who_hold_it_begin_again(store):
+    add_conversation(store)
+    other = History(store.path, store._passphrase)
+    wipe_file(store.path)
+    assert list(store.path.parent.iterdir()) == []
+    name = add_conversation(other)
+    assert len(store.messages(name)) == 2 and len(History(store.path, store._passphrase).list()) == 1
 
 
 def test_an_encrypted_history_that_others_began_anew_in_the_open_is_not_written_to(tmp_path):
-    kept = History(tmp_path / "h.db", PHRASE)
-    kept.wipe()
-    talk(History(tmp_path / "h.db"))
+    store = History(tmp_path / "h.db", PHRASE)
+    wipe_file(store.path)
+    add_conversation(History(tmp_path / "h.db"))
     with pytest.raises(UserError, match="not encrypted"):
-        kept.new("secret")
+        store.create("secret")
 
 
 def test_several_processes_write_at_once(tmp_path):
-    code = ("import sys; from spoutnik.store.history import History\nkept = History(sys.argv[1])\n"
-            "for i in range(20): name = kept.new(sys.argv[2]); kept.append(name, 'user', str(i))")
+    code = ("import sys; from spoutnik.store.history import History\nstore = History(sys.argv[1])\n"
+            "for i in range(20): name = store.create(sys.argv[2]); store.append(name, 'user', str(i))")
     running = [subprocess.Popen([sys.executable, "-c", code, tmp_path / "new" / "h.db", str(number)]) for number in range(3)]
     assert [one.wait(60) for one in running] == [0, 0, 0]
-    kept = History(tmp_path / "new" / "h.db")
-    assert sorted((c.title, kept.open(c.id)[0].content) for c in kept.list()) == sorted(
+    store = History(tmp_path / "new" / "h.db")
+    assert sorted((c.title, store.messages(c.id)[0].content) for c in store.list()) == sorted(
         (str(n), str(i)) for n in range(3) for i in range(20))

@@ -1,4 +1,4 @@
-"""What the tests of this room share."""
+"""Helpers shared by the tests of tasks."""
 
 import random
 import re

@@ -1,4 +1,4 @@
-"""The pretraining text, its drills and the rewards."""
+"""The pretraining text, its drills and the accuracy reward."""
 
 import random
 import re
@@ -7,10 +7,9 @@ from itertools import islice
 import pytest
 from tasks_helpers import problem_of
 
-from spoutnik.tasks import FAMILIES, sample
+from spoutnik.tasks import FAMILIES, accuracy_reward, sample
 from spoutnik.tasks.corpus import BOOK, FLAWED_SHARE, FORUM, TEXTBOOK, WEIGHTS, documents, flawed
 from spoutnik.tasks.drills import DRILLS
-from spoutnik.tasks.rewards import Verdict, accuracy_reward, format_reward, language_reward
 
 
 def test_mix_and_shape():
@@ -42,8 +41,8 @@ def test_no_held_out_problem_enters_the_corpus():
     """The corpus never asks a held-out problem, in any language or wording."""
     asked = set()
     for text in islice(documents(random.Random(1), {"arithmetic": FAMILIES["arithmetic"]}), 3000):
-        found = re.match(r"(?:Question|Exerci[sc]e) ?: [^\d\n]*(\d+(?: [-+*] \d+)+)", text)
-        asked |= {found.group(1)} if found else set()
+        match = re.match(r"(?:Question|Exerci[sc]e) ?: [^\d\n]*(\d+(?: [-+*] \d+)+)", text)
+        asked |= {match.group(1)} if match else set()
     assert len(asked) > 1500
     rng = random.Random(2)
     for level in (1, 1, 1, 2, 3):
@@ -77,14 +76,10 @@ def test_drill_equalities_are_true():
                     assert {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b else None}[operator] == c
 
 
-def test_rewards():
+def test_the_accuracy_reward_is_the_verifier_s():
     problem = problem_of(("arithmetic", 1), 0)
     assert accuracy_reward(problem, problem.answer) == 1.0
     assert accuracy_reward(problem, "") == 0.0
-    assert (format_reward(True), format_reward(False)) == (1.0, 0.0)
-    assert language_reward("Attends, c'est faux.", "en") == 0.0
-    assert language_reward(" ", "en") == 0.0
-    assert Verdict(1.0, 0.5, 0.5).total(1.0, 0.2, 0.4) == pytest.approx(1.3)
     unknown = type(problem)(**{**vars(problem), "family": "chess"})
     with pytest.raises(ValueError, match="chess"):
         accuracy_reward(unknown, "1")

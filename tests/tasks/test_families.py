@@ -66,13 +66,6 @@ def test_twins_share_key_and_split(case, seed):
     assert is_held_out(english) == is_held_out(french)
 
 
-@LIGHT
-@given(cases, seeds, languages)
-def test_json_round_trip(case, seed, language):
-    problem = problem_of(case, seed, language)
-    assert Problem.from_json(problem.to_json()) == problem
-
-
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_splits_are_disjoint_and_held_out_is_about_one_in_eight(case):
     keys = {problem_of(case, seed).key: is_held_out(problem_of(case, seed)) for seed in range(400)}
@@ -100,11 +93,6 @@ def test_wrong_arguments_are_refused_with_a_sentence(family):
         family.solve(problem_of((family.name, 1), 0), random.Random(0), "slow")
     with pytest.raises(ValueError, match="train, held_out"):
         sample(family, random.Random(0), 1, "en", "test")
-
-
-def test_a_text_that_is_not_a_problem_is_refused():
-    with pytest.raises(ValueError, match="exactly the fields"):
-        Problem.from_json('{"family": "bases"}')
 
 
 def test_an_expanded_equation_shares_the_split_of_the_asked_one():

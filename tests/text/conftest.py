@@ -135,11 +135,11 @@ def make_checkpoint(shape: Shape, folder: Path) -> PreTrainedTokenizerFast:
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory):
     """name -> (folder, transformers' tokenizer)."""
-    made = {}
+    checkpoints = {}
     for name, shape in SHAPES.items():
         folder = tmp_path_factory.mktemp(name)
-        made[name] = folder, make_checkpoint(shape, folder)
-    return made
+        checkpoints[name] = folder, make_checkpoint(shape, folder)
+    return checkpoints
 
 
 @pytest.fixture(scope="session")

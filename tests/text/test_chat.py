@@ -8,7 +8,7 @@ import pytest
 import tiny
 from rich.console import Console
 
-from spoutnik.commands.terminal import converse
+from spoutnik.commands.chat_terminal import converse
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.generation import chat
@@ -85,12 +85,12 @@ def test_a_base_model_is_refused_before_its_weights_are_read(checkpoint, monkeyp
         chat_llm(folder)
 
 
-@pytest.mark.parametrize("manifest, said", [(None, "A qwen2 model."), ({"files": {}}, "A qwen2 model."),
+@pytest.mark.parametrize("manifest, sentence", [(None, "A qwen2 model."), ({"files": {}}, "A qwen2 model."),
                                             ({"stage": "base"}, "the problem families of its recipe")])
-def test_the_greeting_says_whose_model_it_is(manifest, said, checkpoint):
+def test_the_greeting_says_whose_model_it_is(manifest, sentence, checkpoint):
     folder = checkpoint("chatml")
     if manifest is not None:
         (folder / "manifest.json").write_text(json.dumps(manifest))
     screen = Console(file=io.StringIO(), width=500)
     converse(Chat(chat_llm(folder), OPTIONS), screen, folder, None, lambda prompt: "")
-    assert said in screen.file.getvalue() and str(folder) in screen.file.getvalue()
+    assert sentence in screen.file.getvalue() and str(folder) in screen.file.getvalue()

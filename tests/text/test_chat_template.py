@@ -60,9 +60,9 @@ def test_r1_s_own_templates_render_as_in_transformers(name, case, prompt, tokeni
 def test_templates_of_other_families_render_as_in_transformers(shape, variables, checkpoints):
     _, oracle = checkpoints[shape]
     plain = [conversation for conversation in CONVERSATIONS.values() if all(m["content"] is not None for m in conversation)]
-    asked = [[HI, {"role": "assistant", "tool_calls": [call("weather", {"city": "Orléans"})]}, SUN]]
+    with_calls = [[HI, {"role": "assistant", "tool_calls": [call("weather", {"city": "Orléans"})]}, SUN]]
     reasoned = [[HI, {"role": "assistant", "content": "Hello", name: "hm"}] for name in ("reasoning_content", "reasoning")]
-    for messages in [*plain, *reasoned, *(asked if shape in ("llama3", "qwen3") else [])]:
+    for messages in [*plain, *reasoned, *(with_calls if shape in ("llama3", "qwen3") else [])]:
         for tools in (None, [tool("weather")], [tool("weather"), tool("time")]):
             for prompt in (False, True):
                 expected = oracle.apply_chat_template(messages, tools=tools, tokenize=False, add_generation_prompt=prompt,
@@ -154,13 +154,13 @@ def test_a_template_that_is_not_jinja_is_named_with_its_line():
         ours("fine\n{% for m in %}", [HI])
 
 
-@pytest.mark.parametrize("messages, said", [
+@pytest.mark.parametrize("messages, sentence", [
     ([], "at least one message"), ([{"content": "a"}], "has no role"), (["hi"], "has no role"),
     ([{"role": "user", "content": object()}], "holds a object"),
     ([{"role": "user", "content": "\ud800"}], "half a character"),
 ])
-def test_what_is_no_conversation_is_refused(messages, said):
-    with pytest.raises(UserError, match=said):
+def test_what_is_no_conversation_is_refused(messages, sentence):
+    with pytest.raises(UserError, match=sentence):
         ours("{{ messages }}", messages)
 
 

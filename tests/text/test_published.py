@@ -42,9 +42,9 @@ def test_ids_are_those_of_transformers(name, checkpoints, loaded):
     ours = loaded[name]
     assert (ours.bos_id, ours.eos_id) == (theirs.bos_token_id, theirs.eos_token_id)
     assert ours.special_tokens == theirs.special_tokens_map and ours.vocab_size == len(theirs)
-    for token, found in (("<think>", ours.think_id), ("</think>", ours.end_think_id), ("<｜User｜>", ours.user_id),
+    for token, token_id in (("<think>", ours.think_id), ("</think>", ours.end_think_id), ("<｜User｜>", ours.user_id),
                          ("<｜Assistant｜>", ours.assistant_id)):
-        assert found == theirs.get_vocab().get(token)
+        assert token_id == theirs.get_vocab().get(token)
 
 
 def test_every_token_that_ends_a_reply_is_known_the_tokenizer_s_first(checkpoints, loaded):
@@ -243,12 +243,12 @@ def test_a_text_that_the_template_quotes_is_still_cut(dump, checkpoints, tmp_pat
 def test_an_assistant_s_thought_is_the_template_s_to_keep(checkpoints, loaded):
     """Qwen3's template splits `<think>…</think>` off the content and keeps it after the last question alone."""
     ours = loaded["qwen3"]
-    said = {"role": "assistant", "content": "<think>\nhm <|im_end|>\n</think>\n\nYes <think>"}
-    last = ours.chat_ids([{"role": "user", "content": "a"}, said], add_generation_prompt=False)
-    past = ours.chat_ids([{"role": "user", "content": "a"}, said, {"role": "user", "content": "b"}])
+    assistant = {"role": "assistant", "content": "<think>\nhm <|im_end|>\n</think>\n\nYes <think>"}
+    last = ours.chat_ids([{"role": "user", "content": "a"}, assistant], add_generation_prompt=False)
+    past = ours.chat_ids([{"role": "user", "content": "a"}, assistant, {"role": "user", "content": "b"}])
     assert (last.count(ours.think_id), last.count(ours.end_think_id), last.count(ours.eos_id)) == (1, 1, 2)
     assert ours.decode(last, keep_special=True) == checkpoints["qwen3"][1].apply_chat_template(
-        [{"role": "user", "content": "a"}, said], tokenize=False)
+        [{"role": "user", "content": "a"}, assistant], tokenize=False)
     assert "hm" in ours.decode(last) and "hm" not in ours.decode(past)
     assert ours.think_id not in past and ours.end_think_id not in past
 
@@ -257,8 +257,8 @@ def test_an_assistant_s_thought_is_the_template_s_to_keep(checkpoints, loaded):
     ("r1", {}, True), ("qwen3", {"enable_thinking": False}, False), ("qwen3", {}, False), ("llama3", {}, False),
 ])
 def test_whether_a_prompt_opens_the_thought(name, variables, opened, loaded):
-    said = {"role": "assistant", "content": "hm</think>Yes"}
-    messages = [{"role": "user", "content": "<think>"}, said, {"role": "user", "content": "<think>"}]
+    assistant = {"role": "assistant", "content": "hm</think>Yes"}
+    messages = [{"role": "user", "content": "<think>"}, assistant, {"role": "user", "content": "<think>"}]
     ids = loaded[name].chat_ids(messages, variables=variables)
     assert opens_thought(ids, loaded[name]) == opened
     assert not opens_thought(loaded[name].chat_ids(messages[:2], variables=variables, add_generation_prompt=False),

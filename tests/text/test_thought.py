@@ -99,10 +99,10 @@ def pieces(draw_from) -> st.SearchStrategy:
 marked = st.one_of(st.sampled_from([THINK_ID, END]), st.integers(0, 299))
 
 
-@given(made=pieces(marked), thinking=st.booleans(), stop=st.lists(st.text("ab é", min_size=1, max_size=3), max_size=2))
-@example(made=([70, THINK_ID, 71, END, 72], [1, 4]), thinking=False, stop=[])
-def test_any_pieces_of_any_tokens_give_the_same_two_texts(made, thinking, stop, tokenizer):
-    ids, cuts = made
+@given(ids_and_cuts=pieces(marked), thinking=st.booleans(), stop=st.lists(st.text("ab é", min_size=1, max_size=3), max_size=2))
+@example(ids_and_cuts=([70, THINK_ID, 71, END, 72], [1, 4]), thinking=False, stop=[])
+def test_any_pieces_of_any_tokens_give_the_same_two_texts(ids_and_cuts, thinking, stop, tokenizer):
+    ids, cuts = ids_and_cuts
     assert stream(tokenizer, ids, thinking, cuts, stop) == stream(tokenizer, ids, thinking, (), stop)
 
 

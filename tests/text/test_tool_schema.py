@@ -117,13 +117,13 @@ def with_bad_choices(a: str):
     """
 
 
-@pytest.mark.parametrize("function, said", [
+@pytest.mark.parametrize("function, sentence", [
     (without_docstring, "without_docstring: has no docstring"), (without_line, "argument a has no line under Args"),
     (without_hint, "argument a has no type hint"), (of_a_class, "argument a: the type .*Shop.* has no JSON schema"),
     (with_bad_choices, r"argument a: the choices \[x, y\] are not"),
 ])
-def test_a_function_that_says_too_little_is_named(function, said):
+def test_a_function_that_says_too_little_is_named(function, sentence):
     with pytest.raises(Exception):  # noqa: B017  transformers refuses it, too
         get_json_schema(function)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=sentence):
         tool_schema(function)

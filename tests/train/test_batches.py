@@ -3,7 +3,7 @@
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spoutnik.train.batches import Document, micro_batches, pack
+from spoutnik.train.batches import Document, micro_batches, pack_documents
 
 lengths = st.lists(st.integers(1, 90), min_size=1, max_size=40)
 
@@ -35,15 +35,15 @@ def test_targets_are_each_document_s_next_tokens_from_its_loss_on(data, lengths)
         documents.append(Document(list(range(first, first + length)), data.draw(st.integers(1, length - 1))))
         first += length + 1000  # so that a token tells its document and its place
     chosen = data.draw(st.permutations(range(len(documents))))
-    batch = pack(documents, chosen)
+    batch = pack_documents(documents, chosen)
     pairs = list(zip(batch.input_ids[batch.positions].tolist(), batch.targets.tolist(), strict=True))
     expected = [(documents[i].ids[p - 1], documents[i].ids[p]) for i in chosen
                 for p in range(documents[i].loss_from, len(documents[i].ids))]
     assert pairs == expected
     assert sum(documents[i].predicted for i in chosen) == len(pairs)
-    assert batch.packing.lengths == tuple(len(documents[i].ids) for i in chosen)
+    assert batch.sequences.lengths == tuple(len(documents[i].ids) for i in chosen)
 
 
-def test_filler_is_never_a_target():
-    batch = pack([Document([7, 8, 9])], [0])
+def test_padding_is_never_a_target():
+    batch = pack_documents([Document([7, 8, 9])], [0])
     assert len(batch.input_ids) == 128 and batch.targets.tolist() == [8, 9]

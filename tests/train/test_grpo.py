@@ -17,8 +17,8 @@ from spoutnik.train import grpo as module
 from spoutnik.train.grpo import (
     GRPOSettings,
     Rollouts,
+    grade_rollouts,
     grpo,
-    judge_rollouts,
     policy_batches,
     policy_gradient,
     refuse_mismatch,
@@ -35,7 +35,7 @@ ARITHMETIC = ["arithmetic"]
 
 def settings(**changes) -> GRPOSettings:
     return GRPOSettings(**{"steps": 4, "prompts_per_step": 3, "group_size": 4, "max_tokens": 8, "learning_rate": 0.02,
-                           "optimiser": "adamw", "warmup": 0, "weight_decay": 0.0, "balance_loss_alpha": 0.0,
+                           "optimizer": "adamw", "warmup": 0, "weight_decay": 0.0, "balance_loss_alpha": 0.0,
                            "bias_update_speed": 0.0} | changes)
 
 
@@ -55,9 +55,9 @@ def likes_even(monkeypatch):
     monkeypatch.setattr(module, "grade", even_share)
 
 
-def rollouts_of(made, tokenizer, chosen, seed=0) -> Rollouts:
+def rollouts_of(policy, tokenizer, chosen, seed=0) -> Rollouts:
     problems = step_prompts(chosen, ARITHMETIC, 0, "rl", 0, False)
-    return roll_out(LLM(made, eos_token_ids=[EOS]), tokenizer, problems, chosen, seed, None)
+    return roll_out(LLM(policy, eos_token_ids=[EOS]), tokenizer, problems, chosen, seed, None)
 
 
 def completion(ids, logprobs, finish_reason) -> CompletionOutput:
@@ -80,7 +80,7 @@ def test_a_reward_is_accuracy_plus_format_plus_language_each_with_its_weight(tok
     group = [worked(tokenizer, problem.answer, french), worked(tokenizer, problem.answer, english),
              worked(tokenizer, wrong, french), worked(tokenizer, problem.answer, finished=False)]
     chosen = settings(rewards={"accuracy": 1.0, "format": 0.25, "language": 0.5})
-    judged = judge_rollouts([[0]], [group], [problem], tokenizer, chosen, None)
+    judged = grade_rollouts([[0]], [group], [problem], tokenizer, chosen, None)
     assert judged.rewards.tolist() == [[1.75, 1.25, 0.75, 0.0]]
     assert judged.metrics["accuracy"] == 0.5 and judged.metrics["truncated"] == 0.25
     assert judged.metrics["well_formed"] == 0.75
@@ -97,7 +97,7 @@ def test_the_reward_model_judges_the_answers_of_general_prompts_in_their_place(t
         heard.extend(pairs)
         return [len(answer) / 100 for _, answer in pairs]
 
-    judged = judge_rollouts([[0], [0]], [group, group], [problem, general], tokenizer, settings(), scorer)
+    judged = grade_rollouts([[0], [0]], [group, group], [problem, general], tokenizer, settings(), scorer)
     assert heard == [(general.prompt, answer) for answer in ("short", "long answer", "other")]
     assert judged.rewards[1].tolist() == pytest.approx([0.15, 0.0, 0.21, 0.15])
 
@@ -115,11 +115,11 @@ def test_every_token_carries_its_completion_s_advantage_weight_and_sampled_log_p
     for batch in batches:
         start = 0
         for document in batch.packed.documents:
-            made = groups[document // 4][document % 4]
-            expected = made.token_ids
+            sampled = groups[document // 4][document % 4]
+            expected = sampled.token_ids
             here = slice(start, start + len(expected))
             assert batch.packed.targets[here].tolist() == expected
-            torch.testing.assert_close(batch.sampler_log_probs[here], torch.tensor(made.logprobs))
+            torch.testing.assert_close(batch.sampler_log_probs[here], torch.tensor(sampled.logprobs))
             centred = rewards[document // 4, document % 4] - rewards[document // 4].mean()
             torch.testing.assert_close(batch.advantages[here], centred.expand(len(expected)))
             torch.testing.assert_close(batch.weights[here], torch.full((len(expected),), 1 / total))
@@ -143,15 +143,15 @@ def test_groups_of_equal_rewards_are_dropped_or_kept_in_the_count(zero_variance,
 
 @pytest.mark.parametrize("base", [tiny.DEEPSEEK, tiny.QWEN], ids=["deepseek", "qwen2"])
 def test_on_policy_a_step_is_reinforce_on_the_whole_forward_pass(base, tokenizer, likes_even):
-    made, chosen = model(base), settings(temperature=0.8, length_normalisation="sequence")
-    rollouts = rollouts_of(made, tokenizer, chosen)
-    parameters = list(made.parameters())
-    step = policy_gradient(made, policy_batches(rollouts, chosen)[0], parameters, chosen)
+    policy, chosen = model(base), settings(temperature=0.8, length_normalisation="sequence")
+    rollouts = rollouts_of(policy, tokenizer, chosen)
+    parameters = list(policy.parameters())
+    step = policy_gradient(policy, policy_batches(rollouts, chosen)[0], parameters, chosen)
     loss = 0.0
     for prompt, group, rewards in zip(rollouts.prompts, rollouts.groups, rollouts.rewards, strict=True):
         for completion, advantage in zip(group, rewards - rewards.mean(), strict=True):
             tokens = completion.token_ids
-            logits = made(torch.tensor([prompt + tokens]))[0, len(prompt) - 1:-1]
+            logits = policy(torch.tensor([prompt + tokens]))[0, len(prompt) - 1:-1]
             log_probs = (logits / 0.8).log_softmax(-1)[range(len(tokens)), tokens]
             loss = loss - advantage * log_probs.mean() / 12
     for a, b in zip(step.gradients, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
@@ -161,12 +161,12 @@ def test_on_policy_a_step_is_reinforce_on_the_whole_forward_pass(base, tokenizer
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_a_step_does_not_depend_on_the_size_of_its_micro_batches(alpha, tokenizer, likes_even):
-    made = model(tiny.DEEPSEEK)
+    policy = model(tiny.DEEPSEEK)
     chosen = settings(balance_loss_alpha=alpha, kl_coefficient=0.0, max_tokens=30)
-    rollouts = rollouts_of(made, tokenizer, chosen)
+    rollouts = rollouts_of(policy, tokenizer, chosen)
     for kept, completion in enumerate((c for group in rollouts.groups for c in group), start=3):
         completion.token_ids, completion.logprobs = completion.token_ids[:2 * kept], completion.logprobs[:2 * kept]
-    whole, cut = (policy_gradient(made, policy_batches(rollouts, each)[0], list(made.parameters()), each)
+    whole, cut = (policy_gradient(policy, policy_batches(rollouts, each)[0], list(policy.parameters()), each)
                   for each in (chosen, chosen.model_copy(update={"micro_batch_tokens": 200})))
     for a, b in zip(cut.gradients, whole.gradients, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
@@ -174,35 +174,35 @@ def test_a_step_does_not_depend_on_the_size_of_its_micro_batches(alpha, tokenize
 
 
 def test_the_reference_model_s_log_probabilities_are_those_of_its_own_samples(tokenizer, likes_even):
-    made, chosen = model(tiny.DEEPSEEK), settings(temperature=0.8)
-    batches, _ = policy_batches(rollouts_of(made, tokenizer, chosen), chosen)
-    for batch in with_reference(made, batches, 0.8):
+    policy, chosen = model(tiny.DEEPSEEK), settings(temperature=0.8)
+    batches, _ = policy_batches(rollouts_of(policy, tokenizer, chosen), chosen)
+    for batch in with_reference(policy, batches, 0.8):
         torch.testing.assert_close(batch.reference_log_probs, batch.sampler_log_probs, atol=1e-4, rtol=0)
 
 
 # The whole loop
 
 def run(folder, tokenizer, chosen, base=tiny.QWEN, progress=tiny.silent, seed=0, **others):
-    made = model(base)
-    log, bill = grpo(made, tokenizer, ARITHMETIC, chosen, seed, "rl", Checkpoints(folder, 0.0), progress, **others)
-    return made, log, bill
+    policy = model(base)
+    log, cost = grpo(policy, tokenizer, ARITHMETIC, chosen, seed, "rl", Checkpoints(folder, 0.0), progress, **others)
+    return policy, log, cost
 
 
 @pytest.mark.parametrize("base", [tiny.DEEPSEEK, tiny.QWEN], ids=["deepseek", "qwen2"])
 def test_the_reward_rises_within_a_few_steps(base, tokenizer, likes_even, tmp_path):
     ends = []
     for seed in range(3):  # one run is at the mercy of a sample: the last digit of a logit decides it
-        _, log, bill = run(tmp_path / str(seed), tokenizer, settings(steps=12, group_size=8), base, seed=seed)
+        _, log, cost = run(tmp_path / str(seed), tokenizer, settings(steps=12, group_size=8), base, seed=seed)
         first, last = ([row["reward"] for row in part] for part in (log[:2], log[-3:]))
         assert sum(first) / 2 < 0.62
         ends.append(sum(last) / 3)
         assert max(row.get("mismatch_kl", 0.0) for row in log) < 1e-6  # absent where no group disagrees
-        assert bill.tokens_generated == sum(row["tokens"] for row in log) > 0
+        assert cost.tokens_generated == sum(row["tokens"] for row in log) > 0
     assert sum(ends) / 3 > 0.8
 
 
 def test_a_run_killed_and_run_again_ends_with_the_same_bytes(tokenizer, likes_even, tmp_path):
-    chosen = settings(steps=6, optimiser="muon", balance_loss_alpha=0.01, bias_update_speed=0.01)
+    chosen = settings(steps=6, optimizer="muon", balance_loss_alpha=0.01, bias_update_speed=0.01)
 
     class Killed(BaseException):
         pass
@@ -224,19 +224,19 @@ def test_the_kl_penalty_holds_the_policy_near_its_reference(tokenizer, likes_eve
     def distance(kl_coefficient):
         reference = model()
         chosen = settings(steps=16, learning_rate=0.005, kl_coefficient=kl_coefficient, kl_estimator="k2")
-        made, _, _ = run(tmp_path / str(kl_coefficient), tokenizer, chosen, reference=reference)
+        policy, _, _ = run(tmp_path / str(kl_coefficient), tokenizer, chosen, reference=reference)
         ids = tiny.tokens(4, 30, vocab=300)
         with torch.no_grad():
-            p, q = (m(ids).log_softmax(-1) for m in (made, reference))
+            p, q = (m(ids).log_softmax(-1) for m in (policy, reference))
         return float((p.exp() * (p - q)).sum(-1).mean())
 
     assert distance(50.0) < 0.3 * distance(0.0)
 
 
 def test_reinforcement_learning_leaves_the_mtp_module_alone(tokenizer, likes_even, tmp_path):
-    made, _, _ = run(tmp_path, tokenizer, settings(steps=2, weight_decay=0.1), tiny.DEEPSEEK)
+    policy, _, _ = run(tmp_path, tokenizer, settings(steps=2, weight_decay=0.1), tiny.DEEPSEEK)
     before = model(tiny.DEEPSEEK)
-    assert all(torch.equal(a, b) for a, b in zip(made.mtp.parameters(), before.mtp.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(policy.mtp.parameters(), before.mtp.parameters(), strict=True))
 
 
 def test_a_step_whose_groups_all_agree_leaves_the_weights_alone(tokenizer, monkeypatch, tmp_path):
@@ -276,10 +276,10 @@ def test_a_stage_whose_sampler_is_wrong_stops_before_it_moves_the_weights(tokeni
         return rollouts
 
     monkeypatch.setattr(module, "roll_out", wrong)
-    made = model()
+    policy = model()
     with pytest.raises(RunError, match="sampler and trainer disagree at step 0"):
-        grpo(made, tokenizer, ARITHMETIC, settings(), 0, "rl", Checkpoints(tmp_path), tiny.silent)
-    assert all(torch.equal(a, b) for a, b in zip(made.parameters(), model().parameters(), strict=True))
+        grpo(policy, tokenizer, ARITHMETIC, settings(), 0, "rl", Checkpoints(tmp_path), tiny.silent)
+    assert all(torch.equal(a, b) for a, b in zip(policy.parameters(), model().parameters(), strict=True))
 
 
 def test_a_step_s_prompts_depend_on_seed_and_step_alone():

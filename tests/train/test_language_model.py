@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from spoutnik.model.moe import RouterTrace
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient, take_tokens
@@ -28,7 +28,7 @@ def loss_by_hand(model):
     main = mtp = balance = 0.0
     for document in documents():
         ids = torch.tensor(document.ids)
-        trace, packing = RouterTrace(True), Packing.of([len(ids)])
+        trace, packing = RouterTrace(True), PackedSequences.of([len(ids)])
         hidden = model.hidden(ids, packing, trace)
         main += F.cross_entropy(model.logits(hidden)[document.loss_from - 1:-1], ids[document.loss_from:],
                                 reduction="sum")
@@ -43,13 +43,13 @@ def loss_by_hand(model):
 def test_a_step_s_loss_and_gradient_are_those_of_the_documents_one_by_one():
     model = tiny.model(tiny.DEEPSEEK)
     parameters = list(model.parameters())
-    step, bill = language_model_gradient(model, documents(), parameters, SETTINGS)
+    step, cost = language_model_gradient(model, documents(), parameters, SETTINGS)
     loss, main, mtp = loss_by_hand(model)
     assert step.metrics["loss"] == pytest.approx(float(main.detach()), rel=1e-5)
     assert step.metrics["mtp_loss"] == pytest.approx(float(mtp.detach()), rel=1e-5)
     for a, b in zip(step.gradients, torch.autograd.grad(loss, parameters), strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
-    assert bill.tokens_trained == 142
+    assert cost.tokens_trained == 142
 
 
 @pytest.mark.parametrize("micro_batch_tokens", [1, 45, 100])
@@ -92,7 +92,7 @@ def test_corpus_documents_are_framed_by_both_ends_of_a_sentence(tokenizer):
 def test_pretraining_lowers_the_loss(tokenizer, tmp_path):
     model = tiny.model(tiny.QWEN, vocab_size=300, initializer_range=0.02)
     settings = PretrainSettings(steps=25, tokens_per_step=600, learning_rate=0.02, warmup=2)
-    log, bill = pretrain(model, tokenizer, list(FAMILIES), settings, 0, "base", Checkpoints(tmp_path), tiny.silent)
+    log, cost = pretrain(model, tokenizer, list(FAMILIES), settings, 0, "base", Checkpoints(tmp_path), tiny.silent)
     assert log[0]["loss"] == pytest.approx(5.7, abs=0.3)  # ln 300: it starts knowing nothing
     assert log[-1]["loss"] < 4.6
-    assert bill.tokens_trained >= 25 * 600 and [row["step"] for row in log] == list(range(25))
+    assert cost.tokens_trained >= 25 * 600 and [row["step"] for row in log] == list(range(25))

@@ -11,7 +11,7 @@ from spoutnik.errors import RunError
 from spoutnik.tasks import FAMILIES
 from spoutnik.train import loop
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, accumulate, headline, train
-from spoutnik.train.optimizer import Optimiser, Schedule
+from spoutnik.train.optimizer import Optimizer, Schedule
 from spoutnik.train.pretrain import PretrainSettings, pretrain
 
 
@@ -35,38 +35,38 @@ def same_run(first, second) -> None:
     assert [row | {"seconds": 0} for row in log_a] == [row | {"seconds": 0} for row in log_b]
 
 
-@pytest.mark.parametrize("optimiser", ["muon", "adamw"])
-def test_a_pretraining_killed_and_run_again_ends_with_the_same_bytes(optimiser, tokenizer, tmp_path):
-    settings = PretrainSettings(steps=6, tokens_per_step=300, learning_rate=0.02, warmup=2, optimiser=optimiser)
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_a_pretraining_killed_and_run_again_ends_with_the_same_bytes(optimizer, tokenizer, tmp_path):
+    settings = PretrainSettings(steps=6, tokens_per_step=300, learning_rate=0.02, warmup=2, optimizer=optimizer)
 
     def run(folder, progress=tiny.silent):
         model = tiny.model(tiny.DEEPSEEK, vocab_size=300, num_hidden_layers=2)
         checkpoints = Checkpoints(tmp_path / folder, 0.0)
-        log, bill = pretrain(model, tokenizer, list(FAMILIES), settings, 0, "base", checkpoints, progress)
-        return (model, log), bill
+        log, cost = pretrain(model, tokenizer, list(FAMILIES), settings, 0, "base", checkpoints, progress)
+        return (model, log), cost
 
-    straight, bill = run("straight")
+    straight, cost = run("straight")
     with pytest.raises(Killed):
         run("killed", killed_after(3))
-    resumed, resumed_bill = run("killed")
+    resumed, resumed_cost = run("killed")
     same_run(straight, resumed)
-    assert resumed_bill.tokens_trained == bill.tokens_trained
+    assert resumed_cost.tokens_trained == cost.tokens_trained
 
 
 # A stage that needs no data: the weights walk along fixed gradients.
 
 def walk(folder, steps=8, progress=tiny.silent, loss_of=lambda step: 1.0, every_seconds=0.0, seed=0):
     model = tiny.model(tiny.QWEN, seed)
-    optimiser = Optimiser(model, "adamw", 0.01, 0.1, 1.0)
+    optimizer = Optimizer(model, "adamw", 0.01, 0.1, 1.0)
 
     def step_gradient(step):
         g = torch.Generator().manual_seed(step)
-        return (Gradient([torch.randn(p.shape, generator=g) for p in optimiser.parameters]), {"loss": loss_of(step)},
+        return (Gradient([torch.randn(p.shape, generator=g) for p in optimizer.parameters]), {"loss": loss_of(step)},
                 Cost(tokens_trained=10))
 
     schedule = Schedule("constant", steps, 0)
-    log, bill = train(model, optimiser, schedule, "walk", step_gradient, Checkpoints(folder, every_seconds), progress)
-    return (model, log), bill
+    log, cost = train(model, optimizer, schedule, "walk", step_gradient, Checkpoints(folder, every_seconds), progress)
+    return (model, log), cost
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -76,7 +76,7 @@ def test_a_loss_that_is_no_number_stops_at_its_step_and_keeps_the_checkpoint(tmp
     assert str(error.value).startswith("walk: the loss is not a finite number at step 5")
     assert str(tmp_path / "checkpoint") in str(error.value) and "learning_rate" in str(error.value)
     model = tiny.model(tiny.QWEN, seed=9)
-    step, log, _ = Checkpoints(tmp_path).load(model, Optimiser(model, "adamw", 0.01, 0.1, 1.0))
+    step, log, _ = Checkpoints(tmp_path).load(model, Optimizer(model, "adamw", 0.01, 0.1, 1.0))
     (good, _), _ = walk(tmp_path / "other", steps=5)
     assert step == 5 and len(log) == 5
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), good.parameters(), strict=True))
@@ -119,7 +119,7 @@ def test_a_second_death_while_saving_leaves_the_only_checkpoint_whole(tmp_path, 
     with pytest.raises(Killed):
         walk(tmp_path)
     model = tiny.model(tiny.QWEN)
-    assert Checkpoints(tmp_path).load(model, Optimiser(model, "adamw", 0.01, 0.1, 1.0)) is not None
+    assert Checkpoints(tmp_path).load(model, Optimizer(model, "adamw", 0.01, 0.1, 1.0)) is not None
 
 
 def test_a_death_while_saving_leaves_the_last_checkpoint_whole(tmp_path, monkeypatch):
@@ -127,7 +127,7 @@ def test_a_death_while_saving_leaves_the_last_checkpoint_whole(tmp_path, monkeyp
 
     def die_in_the_sixth(*arguments):
         saves.append(1)
-        if len(saves) == 6:  # the optimiser's state of the third checkpoint
+        if len(saves) == 6:  # the optimizer's state of the third checkpoint
             raise Killed
         real(*arguments)
 

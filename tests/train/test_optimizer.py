@@ -6,30 +6,30 @@ import pytest
 import tiny
 import torch
 
-from spoutnik.train.optimizer import Optimiser, Schedule
+from spoutnik.train.optimizer import Optimizer, Schedule
 
 
-def gradients(optimiser, seed):
+def gradients(optimizer, seed):
     g = torch.Generator().manual_seed(seed)
-    return [torch.randn(p.shape, generator=g) for p in optimiser.parameters]
+    return [torch.randn(p.shape, generator=g) for p in optimizer.parameters]
 
 
 def make(model, name="muon", max_grad_norm=1e9, weight_decay=0.1):
-    return Optimiser(model, name, 0.02, weight_decay, max_grad_norm)
+    return Optimizer(model, name, 0.02, weight_decay, max_grad_norm)
 
 
 def test_muon_on_stacked_experts_equals_muon_on_each_matrix():
     model = tiny.model(tiny.DEEPSEEK)
-    optimiser = make(model)
+    optimizer = make(model)
     name = "layers.1.mlp.experts.gate_up_proj"
     index = [n for n, _ in model.named_parameters()].index(name)
     matrices = [torch.nn.Parameter(m.clone()) for m in dict(model.named_parameters())[name].data]
     separate = torch.optim.Muon(matrices, lr=0.02, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
     for seed in range(3):
-        step = gradients(optimiser, seed)
+        step = gradients(optimizer, seed)
         for matrix, gradient in zip(matrices, step[index], strict=True):
             matrix.grad = gradient.clone()
-        optimiser.step(step, 1.0)
+        optimizer.step(step, 1.0)
         separate.step()
     stacked = dict(model.named_parameters())[name]
     assert all(torch.equal(a, b) for a, b in zip(stacked, matrices, strict=True))
@@ -37,26 +37,26 @@ def test_muon_on_stacked_experts_equals_muon_on_each_matrix():
 
 def test_muon_takes_the_matrices_inside_and_adamw_the_rest():
     model = tiny.model(tiny.DEEPSEEK)
-    optimiser = make(model)
-    rest = {id(p) for group in optimiser.parts["adamw"].param_groups for p in group["params"]}
+    optimizer = make(model)
+    rest = {id(p) for group in optimizer.parts["adamw"].param_groups for p in group["params"]}
     by_adamw = {name for name, p in model.named_parameters() if id(p) in rest}
     matrices = {name for name in by_adamw if model.get_parameter(name).dim() >= 2}
     assert matrices == {"embed_tokens.weight", "lm_head.weight", "layers.1.mlp.gate.weight", "layers.2.mlp.gate.weight",
                         "mtp.mlp.gate.weight"}
-    muon = [part for name, part in optimiser.parts.items() if name != "adamw"]
+    muon = [part for name, part in optimizer.parts.items() if name != "adamw"]
     assert all(p.dim() == 2 for part in muon for group in part.param_groups for p in group["params"])
 
 
 def test_adamw_is_torch_s_and_spares_norms_from_decay():
     model, twin = tiny.model(tiny.QWEN), tiny.model(tiny.QWEN)
-    optimiser = make(model, "adamw")
-    matrices, vectors = ([p for p in twin.parameters() if (p.dim() >= 2) == wanted] for wanted in (True, False))
+    optimizer = make(model, "adamw")
+    matrices, vectors = ([p for p in twin.parameters() if (p.dim() >= 2) == is_matrix] for is_matrix in (True, False))
     theirs = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}],
                                lr=0.02, betas=(0.9, 0.95), eps=1e-10)
     for seed in range(3):
-        for p, gradient in zip(twin.parameters(), gradients(optimiser, seed), strict=True):
+        for p, gradient in zip(twin.parameters(), gradients(optimizer, seed), strict=True):
             p.grad = gradient
-        optimiser.step(gradients(optimiser, seed), 1.0)
+        optimizer.step(gradients(optimizer, seed), 1.0)
         theirs.step()
     for a, b in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(a, b)
@@ -64,11 +64,11 @@ def test_adamw_is_torch_s_and_spares_norms_from_decay():
 
 def test_gradients_are_clipped_together_and_the_norm_before_is_returned():
     model = tiny.model(tiny.QWEN)
-    optimiser = make(model, max_grad_norm=0.5)
-    step = gradients(optimiser, 0)
+    optimizer = make(model, max_grad_norm=0.5)
+    step = gradients(optimizer, 0)
     norm = math.sqrt(sum(float(g.double().square().sum()) for g in step))
     before = [g.clone() for g in step]
-    assert optimiser.step(step, 1.0) == pytest.approx(norm, rel=1e-5)
+    assert optimizer.step(step, 1.0) == pytest.approx(norm, rel=1e-5)
     for a, b in zip(step, before, strict=True):
         torch.testing.assert_close(a, b * 0.5 / norm, rtol=1e-4, atol=1e-7)
 

@@ -46,22 +46,21 @@ def test_a_right_answer_without_its_form_is_wrong(tokenizer):
     assert grade(problem, bare, tokenizer).accuracy == 0.0
 
 
-def test_kept_traces_say_where_they_come_from_and_the_bill_says_what_was_wasted(tokenizer, monkeypatch):
+def test_kept_traces_say_where_they_come_from_and_the_cost_says_what_was_wasted(tokenizer, monkeypatch):
     def first_token_even(problem, completion, tokenizer):
         right = bool(completion.token_ids) and completion.token_ids[0] % 2 == 0
         return GradedCompletion(completion, Reply("thought", "answer", True, 1), float(right), 1.0)
 
     monkeypatch.setattr(module, "grade", first_token_even)
-    monkeypatch.setattr(module, "_PROMPTS_AT_ONCE", 4)
-    made = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
+    policy = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
     heard = []
     settings = RejectSettings(prompts=10, samples=3, max_tokens=5)
-    traces, bill, counts = reject(made, tokenizer, ["arithmetic", "letters"], settings, 0, "rl",
-                                  lambda done, total, tokens, note: heard.append((done, total)))
+    traces, cost, counts = reject(policy, tokenizer, ["arithmetic", "letters"], settings, 0, "rl",
+                                  lambda done, total, tokens, note: heard.append((done, total)), 4)
     assert heard == [(4, 10), (8, 10), (10, 10)]
     assert counts["sampled"] == 30 and counts["kept"] == len(traces) and counts["kept_share"] == len(traces) / 30
     assert 0 < len(traces) < 20
     assert {row["source"] for row in traces} == {"rl"}
     assert {row["family"] for row in traces} == {"arithmetic", "letters"}
     assert set(traces[0]) == {"prompt", "thought", "answer", "family", "level", "language", "source"}
-    assert 0 < bill.tokens_wasted < bill.tokens_generated <= 150
+    assert 0 < cost.tokens_wasted < cost.tokens_generated <= 150

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks.general import preference_pairs
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.reward_model import (
@@ -20,10 +20,10 @@ from spoutnik.train.reward_model import (
 
 
 def make(base=tiny.QWEN, score: bool = True) -> RewardModel:
-    made = RewardModel(tiny.model(base, vocab_size=300, max_position_embeddings=512))
+    reward_model = RewardModel(tiny.model(base, vocab_size=300, max_position_embeddings=512))
     if score:
-        torch.nn.init.normal_(made.score.weight, generator=torch.Generator().manual_seed(0))
-    return made
+        torch.nn.init.normal_(reward_model.score.weight, generator=torch.Generator().manual_seed(0))
+    return reward_model
 
 
 def test_an_untrained_reward_model_prefers_nothing(tokenizer):
@@ -31,22 +31,22 @@ def test_an_untrained_reward_model_prefers_nothing(tokenizer):
 
 
 def test_the_score_is_read_at_each_document_s_last_token():
-    made = make()
+    reward_model = make()
     a, b = tiny.tokens(12), tiny.tokens(20, seed=1)
     with torch.no_grad():
-        together = made(torch.cat([a, b]), Packing.of([12, 20]))
-        alone = [made(ids, Packing.of([len(ids)])) for ids in (a, b)]
-        hidden = made.backbone.hidden(a, Packing.of([12]))[-1]
+        together = reward_model(torch.cat([a, b]), PackedSequences.of([12, 20]))
+        alone = [reward_model(ids, PackedSequences.of([len(ids)])) for ids in (a, b)]
+        hidden = reward_model.backbone.hidden(a, PackedSequences.of([12]))[-1]
     torch.testing.assert_close(together, torch.cat(alone), atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(alone[0][0], hidden @ made.score.weight[0])
+    torch.testing.assert_close(alone[0][0], hidden @ reward_model.score.weight[0])
 
 
 def test_scores_come_back_in_the_order_of_the_pairs_whatever_the_batches(tokenizer):
     stream = preference_pairs(random.Random(0), "train")
     pairs = [(p.prompt, chosen) for p, chosen, _ in (next(stream) for _ in range(9))]
-    made = make(tiny.DEEPSEEK)
-    together, cut = score_answers(made, tokenizer, pairs), score_answers(made, tokenizer, pairs, 100)
-    alone = [score_answers(made, tokenizer, [pair])[0] for pair in pairs]
+    reward_model = make(tiny.DEEPSEEK)
+    together, cut = score_answers(reward_model, tokenizer, pairs), score_answers(reward_model, tokenizer, pairs, 100)
+    alone = [score_answers(reward_model, tokenizer, [pair])[0] for pair in pairs]
     assert together == pytest.approx(alone, abs=1e-5) and cut == pytest.approx(alone, abs=1e-5)
     assert all(0 < score < 1 for score in alone) and len(set(alone)) == 9
 
@@ -62,22 +62,22 @@ def test_what_is_scored_is_prompt_empty_thought_and_answer(tokenizer):
 
 
 def test_the_loss_starts_at_ln_2_and_the_model_learns_to_prefer(tokenizer, tmp_path):
-    made = make(score=False)
+    reward_model = make(score=False)
     settings = RewardModelSettings(steps=30, tokens_per_step=1500, learning_rate=0.01, warmup=0, schedule="constant")
-    log, bill = train_reward_model(made, tokenizer, settings, 0, "rm", Checkpoints(tmp_path), tiny.silent)
+    log, cost = train_reward_model(reward_model, tokenizer, settings, 0, "rm", Checkpoints(tmp_path), tiny.silent)
     assert log[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
     assert sum(row["loss"] for row in log[-5:]) / 5 < 0.6
     assert sum(row["accuracy"] for row in log[-5:]) / 5 > 0.65
-    assert held_out_accuracy(made, tokenizer, 60, 0) > 0.6
-    assert bill.tokens_trained >= 30 * 1500
+    assert held_out_accuracy(reward_model, tokenizer, 60, 0) > 0.6
+    assert cost.tokens_trained >= 30 * 1500
 
 
 def test_the_gradient_does_not_depend_on_the_size_of_the_micro_batches(tokenizer, tmp_path):
     def weights(micro_batch_tokens):
-        made = make()
-        settings = RewardModelSettings(steps=1, tokens_per_step=1200, learning_rate=0.01, optimiser="adamw",
+        reward_model = make()
+        settings = RewardModelSettings(steps=1, tokens_per_step=1200, learning_rate=0.01, optimizer="adamw",
                                        micro_batch_tokens=micro_batch_tokens, max_grad_norm=1e-3)
-        log, _ = train_reward_model(made, tokenizer, settings, 0, "rm", Checkpoints(tmp_path / str(micro_batch_tokens)),
+        log, _ = train_reward_model(reward_model, tokenizer, settings, 0, "rm", Checkpoints(tmp_path / str(micro_batch_tokens)),
                                     tiny.silent)
         return log[0]
 

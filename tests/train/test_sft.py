@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks import FAMILIES
 from spoutnik.text.thought import read_reply
 from spoutnik.train.language_model import language_model_gradient
@@ -67,22 +67,22 @@ def test_a_trained_trace_reads_back_as_it_was_written(tokenizer):
 
 
 def test_fine_tuning_learns_its_traces(tokenizer, tmp_path):
-    made = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
+    student = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
     traces = [ROW | {"prompt": f"What is {i}?", "answer": "4"} for i in range(6)]
     settings = SFTSettings(epochs=25, tokens_per_step=200, learning_rate=0.02, warmup=0, schedule="constant")
-    log, bill = sft(made, tokenizer, traces, settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
+    log, cost = sft(student, tokenizer, traces, settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
     assert log[-1]["loss"] < 0.1 * log[0]["loss"]
-    assert bill.tokens_trained == 25 * sum(len(trace_document(row, tokenizer).ids) for row in traces)
+    assert cost.tokens_trained == 25 * sum(len(trace_document(row, tokenizer).ids) for row in traces)
 
 
 def test_traces_longer_than_the_model_are_left_out_and_none_left_is_an_error(tokenizer, tmp_path):
-    made = tiny.model(tiny.QWEN, vocab_size=300)
+    student = tiny.model(tiny.QWEN, vocab_size=300)
     settings = SFTSettings(epochs=1, learning_rate=0.01)
     long = ROW | {"thought": "z" * 200}
     with pytest.raises(UserError, match="sft: no trace fits the model's 128 positions"):
-        sft(made, tokenizer, [long], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
-    _, bill = sft(made, tokenizer, [long, ROW], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
-    assert bill.tokens_trained == len(trace_document(ROW, tokenizer).ids)
+        sft(student, tokenizer, [long], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
+    _, cost = sft(student, tokenizer, [long, ROW], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
+    assert cost.tokens_trained == len(trace_document(ROW, tokenizer).ids)
 
 
 # Traces
@@ -137,11 +137,11 @@ def test_an_empty_file_of_traces_is_refused(tmp_path):
 
 def test_the_prompt_s_tokens_get_no_gradient_of_their_own(tokenizer):
     """The head's row of a token that only prompts contain is pushed down as a wrong answer, never up as a right one."""
-    made = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
+    student = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
     document = trace_document(ROW | {"prompt": "@@@@", "thought": "a", "answer": "b"}, tokenizer)
-    step, _ = language_model_gradient(made, [document], [made.lm_head.weight], SFTSettings(learning_rate=0.1))
-    hidden = made.hidden(torch.tensor(document.ids), Packing.of([len(document.ids)]))
-    p = made.logits(hidden)[document.loss_from - 1:-1].softmax(-1)
+    step, _ = language_model_gradient(student, [document], [student.lm_head.weight], SFTSettings(learning_rate=0.1))
+    hidden = student.hidden(torch.tensor(document.ids), PackedSequences.of([len(document.ids)]))
+    p = student.logits(hidden)[document.loss_from - 1:-1].softmax(-1)
     token = tokenizer.encode("@")[0]
     expected = (p[:, token, None] * hidden[document.loss_from - 1:-1]).mean(0)
     torch.testing.assert_close(step.gradients[0][token], expected, atol=1e-6, rtol=1e-3)

@@ -96,6 +96,10 @@ def write(path: Path, groups: Iterable[Group], floats: dict[str, Tensor], progre
         progress(total, total)
 
 
+def _not_packed(path: Path) -> RunError:
+    return RunError(f"{path}: is not a file of packed weights. Delete it: it is made again.")
+
+
 @dataclass
 class PackedFile:
     """tensors: where each lies; groups: key -> (kind, in, out)."""
@@ -111,7 +115,7 @@ class PackedFile:
         try:
             return PackedFile(path, tensors, {key: tuple(value) for key, value in json.loads(metadata["groups"]).items()})
         except (KeyError, ValueError) as error:
-            raise RunError(f"{path}: is not a file of packed weights. Delete it: it is made again.") from error
+            raise _not_packed(path) from error
 
     def floats(self) -> dict[str, Tensor]:
         return {name.removeprefix("floats."): torch.from_numpy(self._mapped(name, np.float32).copy())
@@ -122,14 +126,22 @@ class PackedFile:
         stored = self.tensors[key]
         data = memory(*stored.shape)
         read_bytes(stored, data)
-        return self._packed(key, data)
+        packed = self._packed(key, data)
+        try:
+            packed.check_exceptions()
+        except ValueError as error:
+            raise _not_packed(self.path) from error
+        return packed
 
     def mapped(self, key: str) -> Packed:
         """A group where it lies: read when it is used, and forgotten when memory is short."""
         return self._packed(key, torch.from_numpy(self._mapped(key, np.uint8)))
 
     def _packed(self, key: str, data: Tensor) -> Packed:
-        return Packed(data, torch.from_numpy(self._mapped(f"{key}.units", np.float64).copy()), *self.groups[key])
+        try:
+            return Packed(data, torch.from_numpy(self._mapped(f"{key}.units", np.float64).copy()), *self.groups[key])
+        except (TypeError, ValueError) as error:
+            raise _not_packed(self.path) from error
 
     def _mapped(self, name: str, dtype: type) -> np.ndarray:
         stored = self.tensors[name]

@@ -8,7 +8,6 @@ heads of kv_b's halves) is one tensor of bytes.
 import ctypes
 import mmap
 from collections.abc import Iterator
-from ctypes import c_double, c_int64, c_void_p
 from dataclasses import dataclass
 from math import prod
 from typing import Protocol
@@ -22,19 +21,12 @@ from spoutnik.model.layout import published_shapes
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import published_parts
 from spoutnik.native import library
+from spoutnik.native.kernels import address
+from spoutnik.native.structs import GROUP, KINDS, Matrix
 from spoutnik.parallel import cores
 
-KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3, "compact": 4}  # enum Kind of native/matrix.h
-GROUP = 32  # weights that share a scale
 _WORTH = 0.9  # compact weights that take more of bfloat16's bytes than this stay plain
 EMBEDDING = "model.embed_tokens.weight"
-
-
-class Matrix(ctypes.Structure):
-    """`struct Matrix` of native/matrix.h."""
-
-    _fields_ = [("data", c_void_p), ("bias", c_void_p), ("kind", c_int64), ("in_features", c_int64), ("out_features", c_int64),
-                ("unit", c_double)]
 
 
 @dataclass(frozen=True)
@@ -47,6 +39,18 @@ class Packed:
     in_features: int
     out_features: int
 
+    def __post_init__(self):
+        """Raises ValueError: fewer bytes than the kernels read."""
+        needed, count = _size(self.kind, self.in_features, self.out_features), len(self.data)
+        address("packed", "units", self.units, torch.float64, count)
+        address("packed", "data", self.data, torch.uint8, count, max(self.data.shape[1], needed))
+
+    def check_exceptions(self) -> None:
+        """Raises ValueError: a compact matrix has some outside of it. Reads what lies behind the panels."""
+        if self.kind == KINDS["compact"]:
+            for row in self.data:
+                _exceptions(row.numpy(), self.in_features, self.out_features)
+
     def __len__(self) -> int:
         return len(self.data)
 
@@ -56,8 +60,9 @@ class Packed:
 
     def matrix(self, number: int = 0, bias: Tensor | None = None) -> Matrix:
         """The structure the kernels read. It holds addresses: whoever keeps it keeps `self` and `bias`."""
-        return Matrix(self.data[number].data_ptr(), None if bias is None else bias.data_ptr(), self.kind, self.in_features,
-                      self.out_features, float(self.units[number]))
+        where = None if bias is None else address("packed", "bias", bias, torch.float32, self.out_features)
+        return Matrix(self.data[number].data_ptr(), where, self.kind, self.in_features, self.out_features,
+                      float(self.units[number]))
 
 
 def pack(weights: list[Tensor], kind: str) -> Packed:
@@ -73,8 +78,8 @@ def pack(weights: list[Tensor], kind: str) -> Packed:
     for row, weight in enumerate(weights):
         packed.units[row] = _unit(weight, kind)
         matrix = packed.matrix(row)
-        library().pack_matrix(c_void_p(weight.data_ptr()), c_int64(weight.dtype == torch.bfloat16), ctypes.byref(matrix),
-                              c_void_p(packed.data[row].data_ptr()), c_int64(cores()))
+        library().pack_matrix(_read(weight, out_features, in_features), weight.dtype == torch.bfloat16, ctypes.byref(matrix),
+                              packed.data[row].data_ptr(), cores())
     return packed
 
 
@@ -83,11 +88,9 @@ def _pack_compact(weights: list[Tensor]) -> Packed | None:
     out_features, in_features = weights[0].shape
     room = torch.empty(int(_WORTH * _size(KINDS["bfloat16"], in_features, out_features)), dtype=torch.uint8)
     matrix, made = Matrix(None, None, KINDS["compact"], in_features, out_features, 1.0), []
-    native = library().pack_compact
-    native.restype = c_int64
     for weight in weights:
-        size = native(c_void_p(weight.data_ptr()), c_int64(weight.dtype == torch.bfloat16), ctypes.byref(matrix),
-                      c_void_p(room.data_ptr()), c_int64(len(room)), c_int64(cores()))
+        size = library().pack_compact(_read(weight, out_features, in_features), weight.dtype == torch.bfloat16,
+                                      ctypes.byref(matrix), room.data_ptr(), len(room), cores())
         if not size:
             return None
         made.append(room[:size].clone() if len(weights) > 1 else room[:size])
@@ -97,20 +100,23 @@ def _pack_compact(weights: list[Tensor]) -> Packed | None:
     return Packed(data, torch.ones(len(weights), dtype=torch.float64), KINDS["compact"], in_features, out_features)
 
 
+def _read(weight: Tensor, *shape: int) -> int:
+    """The address of a weight, float32 or bfloat16."""
+    return address("pack", "weight", weight, torch.bfloat16 if weight.dtype == torch.bfloat16 else torch.float32, *shape)
+
+
 def _size(kind: int, in_features: int, out_features: int) -> int:
     """Bytes; of a compact matrix without its exceptions."""
-    sized = library().packed_size
-    sized.restype = c_int64
-    return sized(c_int64(kind), c_int64(in_features), c_int64(out_features))
+    return library().packed_size(kind, in_features, out_features)
 
 
 def multiply(packed: Packed, x: Tensor, number: int = 0, threads: int = 1) -> Tensor:
     """x (rows, in) float32 times a packed matrix transposed: (rows, out) float32. Twin: x @ unpack(packed)[number].T, for
     quantised weights with x quantised too (`quantised_rows`)."""
-    y = torch.empty(len(x), packed.out_features)
+    x, y = x.contiguous(), torch.empty(len(x), packed.out_features)  # a copy must outlive the call
     matrix = packed.matrix(number)
-    library().multiply_packed(ctypes.byref(matrix), c_void_p(x.contiguous().data_ptr()), c_void_p(y.data_ptr()),
-                              c_int64(len(x)), c_int64(threads))
+    library().multiply_packed(ctypes.byref(matrix), address("multiply", "x", x, torch.float32, len(x), packed.in_features),
+                              y.data_ptr(), len(x), threads)
     return y
 
 
@@ -145,15 +151,32 @@ def _unpack_compact(data: np.ndarray, inputs: int, out: int) -> Tensor:
         codes = np.concatenate([records[:, :64] & 15, records[:, :64] >> 4], axis=1)
         panels.append((table[codes] << 8 | records[:, 64:])[:, places].reshape(-1)[:stored * outputs])
         start = end
-    parts = -(-stored // 128)
-    starts = np.frombuffer(data[start:start + 8 * (len(panels) * parts + 1)].tobytes(), dtype=np.int64)
-    behind = data[start + 8 * len(starts):][:8 * starts[-1]].tobytes()
-    exceptions = np.frombuffer(behind, dtype=[("place", np.uint32), ("value", np.uint16), ("unused", np.uint16)])
-    for number, panel in enumerate(panels):
-        mine = exceptions[starts[number * parts]:starts[(number + 1) * parts]]
+    for panel, mine in zip(panels, _exceptions(data, inputs, out)):
         panel[mine["place"]] = mine["value"]
     halves = [torch.from_numpy(panel.view(np.int16)).view(torch.bfloat16).view(stored // 2, -1, 2) for panel in panels]
     return torch.cat([half.transpose(0, 1).flatten(1) for half in halves]).float()[:out, :inputs]
+
+
+def _exceptions(data: np.ndarray, inputs: int, out: int) -> list[np.ndarray]:
+    """Each panel's, behind all panels. Raises ValueError: they are not where they should be."""
+    panels, stored = _panels(out), inputs + inputs % 2
+    parts, behind = -(-stored // 128), data[_size(KINDS["compact"], inputs, out):]
+    count = len(panels) * parts + 1
+    starts = np.frombuffer(behind[:8 * count].tobytes(), dtype=np.int64)
+    if len(starts) != count or starts[0] or (np.diff(starts) < 0).any() or starts[-1] > len(behind) // 8 - count:
+        raise ValueError("packed: a compact matrix ends before its exceptions do")
+    pairs = np.frombuffer(behind[8 * count:8 * (count + starts[-1])].tobytes(),
+                          dtype=[("place", np.uint32), ("value", np.uint16), ("unused", np.uint16)])
+    found = []
+    for outputs, first in zip(panels, range(0, count - 1, parts)):
+        begins = starts[first:first + parts + 1]
+        some = pairs[begins[0]:begins[-1]]
+        bounds = np.append(np.arange(parts) * 128, stored) * outputs
+        places = some["place"].astype(np.int64)
+        if (np.diff(places) <= 0).any() or (places.searchsorted(bounds) != begins - begins[0]).any():
+            raise ValueError("packed: a compact matrix has exceptions outside of their part")
+        found.append(some)
+    return found
 
 
 def _unpack_panel(part: Tensor, packed: Packed, outputs: int) -> Tensor:
@@ -280,7 +303,7 @@ def layer_groups(source: Source, layer: int, kind: str) -> Iterator[Group]:
         yield f"{layer}.gate_up", gated("mlp."), kind
         yield f"{layer}.down", [source(f"{prefix}mlp.down_proj.weight")], kind
         return
-    yield f"{layer}.router", [source(f"{prefix}mlp.gate.weight")], "float32"  # near-ties route alike (trap 7)
+    yield f"{layer}.router", [source(f"{prefix}mlp.gate.weight")], "float32"  # so that near-ties route alike
     if config.n_shared_experts:
         yield f"{layer}.gate_up", gated("mlp.shared_experts."), kind
         yield f"{layer}.down", [source(f"{prefix}mlp.shared_experts.down_proj.weight")], kind

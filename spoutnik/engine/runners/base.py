@@ -1,6 +1,6 @@
-"""What the engine asks of whoever computes: one forward pass over a ragged batch, with a cache in blocks.
+"""The interface of runners: forward passes over ragged batches, with a cache in blocks.
 
-Two runners answer: TorchRunner (any device, the plain twin) and NativeRunner (a CPU with a compiler).
+Implemented by TorchRunner (any device, the plain twin) and NativeRunner (a CPU with a compiler).
 """
 
 from dataclasses import dataclass
@@ -9,49 +9,48 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from spoutnik.engine.sampler import SamplingMetadata, sample, uniforms_below_1
+from spoutnik.engine.sampler import SamplingMetadata, sample_tokens, uniforms_below_1
 from spoutnik.model.config import ModelConfig
 
-BLOCK_SIZE = 16  # tokens in a block of the cache: what prefix sharing counts in
+BLOCK_SIZE = 16  # tokens per block of the cache; prefixes are shared in whole blocks
 
 
 @dataclass
 class ForwardBatch:
-    """The next tokens of S sequences, one sequence after the other: T tokens in all. All tensors int64 on the CPU.
+    """The next tokens of S sequences, one sequence after the other, T tokens in all. Tensors on the CPU, int64 but for prompt.
 
-    tokens (T,): their ids.
-    counts (S,): how many of them are each sequence's, at least 1.
-    contexts (S,): tokens of each sequence that are in the cache already; the new ones stand at positions contexts[s],
-        contexts[s] + 1, ...
-    block_tables (S, longest): the blocks of each sequence in order, enough for contexts + counts; what lies beyond is ignored.
-    wanted (W,): indices into the T tokens whose logits are asked for, ascending.
-    prompt (S,) bool: whether a sequence's new tokens are its prompt's, computed with their whole chunk, or were generated,
-        where each is computed as if it came alone: a draft's verification gives the very bits that plain decoding gives.
+    tokens (T,): token ids.
+    counts (S,): how many of the tokens belong to each sequence, at least 1.
+    contexts (S,): tokens of each sequence in the cache already; the new ones are at positions contexts[s], contexts[s] + 1, ...
+    block_tables (S, width): each sequence's blocks in order, enough for contexts + counts; further entries are ignored.
+    logits_indices (W,): indices into the T tokens whose logits are returned, ascending.
+    prompt (S,) bool: the new tokens belong to the prompt and are computed together. Generated tokens are computed as if each
+        came alone, so that verifying drafts gives exactly the bits of plain decoding.
     """
 
     tokens: Tensor
     counts: Tensor
     contexts: Tensor
     block_tables: Tensor
-    wanted: Tensor
+    logits_indices: Tensor
     prompt: Tensor
 
     @property
     def positions(self) -> Tensor:
-        """(T,) the position of each token in its sequence."""
+        """(T,) each token's position in its sequence."""
         starts = self.counts.cumsum(0) - self.counts
         return (self.contexts - starts).repeat_interleave(self.counts) + torch.arange(len(self.tokens))
 
 
 @dataclass
 class DecodeBatch:
-    """S sequences that are left to generate on their own, a few tokens each. All int64, but for settings.
+    """S sequences that generate several tokens each. All int64 but for settings.
 
-    tokens (S,): their last tokens, which are not in the cache yet. contexts (S,): how many are.
-    tables (S, longest): their blocks, with places for what they will generate.
-    seeds (S,), generated (S,): of the random numbers; how many tokens they have generated.
-    limits (S,): how many they may. ends (S, most): tokens that end them, -1 for none.
-    settings (4, S): temperature, top_p, top_k, min_p.
+    tokens (S,): each sequence's last token, not in the cache yet. contexts (S,): tokens in the cache.
+    tables (S, width): their blocks, with slots for what they will generate.
+    seeds (S,): of random numbers. generated (S,): tokens generated so far, of at most limits (S,).
+    ends (S, width): tokens that end each sequence, -1 for none.
+    settings (4, S) float32: temperature, top_p, top_k, min_p.
     """
 
     tokens: Tensor
@@ -66,8 +65,8 @@ class DecodeBatch:
 
 @dataclass
 class MultiStepOutput:
-    """What came of it: tokens (S, steps) and their log-probabilities, of which the first counts[s] are there: fewer than
-    `steps` where a sequence ended, or was broken (S,): its logits were not finite."""
+    """tokens (S, steps) and their log-probabilities, valid up to counts (S,): fewer than `steps` where a sequence ended, or was
+    broken (S,) bool by logits that are not finite."""
 
     tokens: Tensor
     logprobs: Tensor
@@ -76,9 +75,9 @@ class MultiStepOutput:
 
 
 class Runner(Protocol):
-    """Computes batches. The cache's content survives between calls; who owns which block is the scheduler's business.
+    """Computes batches. The cache's content persists between calls; the scheduler decides which block belongs to whom.
 
-    max_multi_steps: how many steps `decode_multi_step` makes faster than so many calls of `forward`; 1: none.
+    max_multi_steps: how many steps `decode_multi_step` computes faster than as many calls of `forward`; 1 for none.
     """
 
     config: ModelConfig
@@ -87,72 +86,72 @@ class Runner(Protocol):
 
     @property
     def weights_nbytes(self) -> int:
-        """Memory that the weights take."""
+        """Bytes of memory that the weights take."""
 
     def bytes_per_block(self) -> int:
-        """Memory that one block takes in all layers."""
+        """Bytes of one block in all layers (without the MTP module's)."""
 
     def allocate(self, blocks: int, mtp: bool = False) -> None:
-        """Makes room for `blocks` blocks, with `mtp` for the MTP module's layer too. What was cached is forgotten."""
+        """Allocates an empty cache of `blocks` blocks; with `mtp`, for the MTP module's layer too."""
 
     def copy_blocks(self, sources: Tensor, targets: Tensor) -> None:
-        """Blocks sources (N,) to targets (N,), in all layers."""
+        """Copies blocks sources (N,) to targets (N,), in all layers."""
 
     def forward(self, batch: ForwardBatch, states: bool = False) -> tuple[Tensor, Tensor]:
-        """Stores the batch's cache entries; returns logits (W, vocabulary) float32 of the wanted tokens, and the states
-        after the final norm (T, D) of all tokens: with `states`, or where the cache was allocated with `mtp`; else (0, D)."""
+        """Stores the batch's cache entries. Returns logits (W, V) float32, and all tokens' states after the final norm (T, D);
+        the latter only with `states`, or where the cache was allocated with `mtp`, else (0, D)."""
 
     def draft(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """The MTP module over the same batch, after `forward`: hidden (T, D) and each token's successor (T,). Stores its
-        cache entries; returns logits (W, vocabulary) of the token after the successor, and its states (T, D)."""
+        """The MTP module over the same batch, after `forward`, from hidden (T, D) and each token's successor (T,). Stores its
+        cache entries; returns logits (W, V) of the token after the successor, and its states (T, D)."""
 
     def draft_multi_step(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
-        """`draft`, then the module over its own states, one token further each time: settings (ahead, 5, W) decide the tokens
-        drawn (temperature, top_p, top_k, min_p, random number); returns them (ahead, W). Its cache entries follow the batch's
-        last ones."""
+        """`draft`, then the module over its own states, one token further each time. settings (drafts, 5, W): temperature,
+        top_p, top_k, min_p and random number of each draft. Returns the drafts (drafts, W). Their cache entries follow the
+        batch's."""
 
     def decode_multi_step(self, decoding: DecodeBatch, steps: int) -> MultiStepOutput:
-        """`forward` and sampling, `steps` times or until all are over: the same tokens, without a word in between."""
+        """`forward` and sampling, up to `steps` times, in one call: the same tokens."""
 
 
 def draft_multi_step(runner: Runner, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
-    """`Runner.draft_multi_step` by a runner's `draft`."""
+    """`Runner.draft_multi_step` by calls of `draft`."""
     logits, states = runner.draft(batch, hidden, next_tokens)
-    if not len(batch.wanted):
+    if not len(batch.logits_indices):
         return torch.empty(len(settings), 0, dtype=torch.long)
-    sequence = torch.bucketize(batch.wanted, batch.counts.cumsum(0), right=True)
-    position, states, drawn = batch.positions[batch.wanted], states[batch.wanted], []
+    sequence = torch.bucketize(batch.logits_indices, batch.counts.cumsum(0), right=True)
+    position, states, drafts = batch.positions[batch.logits_indices], states[batch.logits_indices], []
     for number, columns in enumerate(settings, start=1):
-        drawn.append(sample(logits, SamplingMetadata(*columns))[0])
+        drafts.append(sample_tokens(logits, SamplingMetadata(*columns))[0])
         if number < len(settings):
             one = torch.ones_like(position)
-            following = ForwardBatch(drawn[-1], one, position + number, batch.block_tables[sequence], torch.arange(len(one)),
+            following = ForwardBatch(drafts[-1], one, position + number, batch.block_tables[sequence], torch.arange(len(one)),
                                      torch.zeros(len(one), dtype=torch.bool))
-            logits, states = runner.draft(following, states, drawn[-1])
-    return torch.stack(drawn)
+            logits, states = runner.draft(following, states, drafts[-1])
+    return torch.stack(drafts)
 
 
 def decode_multi_step(runner: Runner, decoding: DecodeBatch, steps: int) -> MultiStepOutput:
-    """`Runner.decode_multi_step` by a runner's `forward`."""
+    """`Runner.decode_multi_step` by calls of `forward`."""
     count, d = len(decoding.tokens), decoding
-    made = MultiStepOutput(torch.zeros(count, steps, dtype=torch.long), torch.zeros(count, steps),
-                           torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool))
+    output = MultiStepOutput(torch.zeros(count, steps, dtype=torch.long), torch.zeros(count, steps),
+                             torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool))
     live, last = torch.arange(count), d.tokens.clone()
     for step in range(steps):
         if not len(live):
             break
         each = torch.arange(len(live))
         logits, _ = runner.forward(ForwardBatch(last[live], torch.ones_like(each), d.contexts[live] + step, d.tables[live],
-                                                each,
-                                                torch.zeros(len(live), dtype=torch.bool)))
+                                                each, torch.zeros(len(live), dtype=torch.bool)))
         finite = logits.isfinite().all(-1)
-        made.broken[live] = ~finite
-        live, generated = live[finite], d.generated[live[finite]] + step
+        output.broken[live] = ~finite
+        live = live[finite]
         if not len(live):
             break
-        tokens, logprobs = sample(logits[finite], SamplingMetadata(*d.settings[:, live], uniforms_below_1(d.seeds[live],
-                                                                                                          generated)))
-        last[live], made.tokens[live, step], made.logprobs[live, step] = tokens, tokens, logprobs
-        made.counts[live] += 1
+        generated = d.generated[live] + step
+        metadata = SamplingMetadata(*d.settings[:, live], uniforms_below_1(d.seeds[live], generated))
+        tokens, logprobs = sample_tokens(logits[finite], metadata)
+        last[live], output.tokens[live, step], output.logprobs[live, step] = tokens, tokens, logprobs
+        output.counts[live] += 1
         live = live[(generated + 1 < d.limits[live]) & ~(tokens[:, None] == d.ends[live]).any(1)]
-    return made
+    return output

@@ -2,7 +2,7 @@
 
 import ctypes
 import time
-from ctypes import POINTER, c_double, c_int64, c_void_p
+from ctypes import POINTER
 from pathlib import Path
 
 import torch
@@ -12,7 +12,6 @@ from spoutnik.engine.quantization.expert_offload import Offload
 from spoutnik.engine.quantization.packed_file import CheckpointSource, PackedFile, Progress, place_of, write
 from spoutnik.engine.quantization.packed_matrix import (
     EMBEDDING,
-    Matrix,
     ModelSource,
     Packed,
     floats,
@@ -28,43 +27,14 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.rope import softmax_scale
 from spoutnik.model.transformer import Transformer
 from spoutnik.native import library
+from spoutnik.native.kernels import address
+from spoutnik.native.structs import BLOCK_POSITIONS, Ahead, Layer, Matrix, Model
+from spoutnik.native.structs import Batch as NativeBatch
 from spoutnik.parallel import cores, physical_cores
 
 # Weights up to this size stay in a core's share of the caches: then each thread computes whole sequences.
 _SMALL = 24 << 20
 _MOST_AHEAD = BLOCK_SIZE  # steps between two looks at what else there is to do; a row needs one more block for them at most
-
-
-class _Layer(ctypes.Structure):
-    _fields_ = ([(name, c_void_p) for name in ("input_norm", "post_norm", "q_norm", "k_norm", "kv_norm", "correction")]
-                + [(name, Matrix) for name in ("first", "q_b", "o")]
-                + [(name, POINTER(Matrix)) for name in ("absorb_k", "absorb_v")]
-                + [(name, Matrix) for name in ("gate_up", "down", "router")]
-                + [(name, POINTER(Matrix)) for name in ("experts_gate_up", "experts_down")]
-                + [("cache", c_void_p), ("uses", c_void_p)])
-
-
-class _Model(ctypes.Structure):
-    _fields_ = ([(name, c_int64) for name in (
-                    "hidden", "heads", "groups", "layers", "vocabulary", "q_rank", "latent", "nope", "rope", "value", "experts",
-                    "chosen", "n_group", "topk_group", "two_best", "normalise", "softmax", "half_cache", "half_embedding",
-                    "small")]
-                + [(name, c_double) for name in ("routed_scale", "softmax_scale", "eps")]
-                + [("rotary", c_void_p), ("final_norm", c_void_p), ("head", Matrix), ("embedding", c_void_p),
-                   ("enorm", c_void_p), ("hnorm", c_void_p), ("eh_proj", Matrix), ("layer", POINTER(_Layer))])
-
-
-class _Batch(ctypes.Structure):
-    _fields_ = ([(name, c_void_p) for name in ("tokens", "counts", "contexts", "tables", "wanted", "prompt")]
-                + [(name, c_int64) for name in ("sequences", "table_width", "n_wanted", "threads")]
-                + [(name, c_void_p) for name in ("states", "hidden", "logits")])
-
-
-class _Ahead(ctypes.Structure):
-    _fields_ = ([(name, c_void_p) for name in ("tokens", "contexts", "tables", "ends", "seeds", "generated", "limits",
-                                               "settings")]
-                + [(name, c_int64) for name in ("sequences", "table_width", "ends_width", "steps", "threads")]
-                + [(name, c_void_p) for name in ("chosen", "log_probs", "made", "broken")])
 
 
 class NativeRunner:
@@ -79,12 +49,12 @@ class NativeRunner:
 
     def __init__(self, config: ModelConfig, packed: dict[str, Packed], norms: dict[str, Tensor], embedding: Tensor,
                  rotary: Tensor, dtype: torch.dtype, threads: int | None = None):
-        assert library().block_positions() == BLOCK_SIZE
+        assert BLOCK_POSITIONS == BLOCK_SIZE  # which loading has compared with the C++ side
         self.config, self.dtype, self.packed, self.floats = config, dtype, packed, norms
         self.threads = threads or _fastest_threads(packed["head"])
         if embedding.dtype not in (torch.float32, torch.bfloat16):
             embedding = embedding.float()
-        self.embedding, self.rotary = embedding.detach().contiguous(), rotary.contiguous()
+        self.embedding, self.rotary = embedding.detach().contiguous(), rotary.float().contiguous()
         self.device = torch.device("cpu")
         self.caches: list[Tensor] = []
         self.mtp = False
@@ -93,13 +63,13 @@ class NativeRunner:
         self.uses = torch.zeros(config.num_hidden_layers + config.num_nextn_predict_layers, max(config.n_routed_experts, 1),
                                 dtype=torch.long)
         layers = config.num_hidden_layers
-        self._layers = (_Layer * len(self.uses))(*map(self._layer, range(len(self.uses))))
+        self._layers = (Layer * len(self.uses))(*map(self._layer, range(len(self.uses))))
         self._main = self._model(self._layers, layers, "final_norm")
         if config.num_nextn_predict_layers:
-            last = ctypes.cast(ctypes.byref(self._layers, layers * ctypes.sizeof(_Layer)), POINTER(_Layer))
+            last = ctypes.cast(ctypes.byref(self._layers, layers * ctypes.sizeof(Layer)), POINTER(Layer))
             self._draft = self._model(last, 1, "mtp_norm")
-            self._draft.enorm, self._draft.hnorm = (self.floats[key].data_ptr() for key in ("enorm", "hnorm"))
-            self._draft.eh_proj = self.packed["eh_proj"].matrix()
+            self._draft.enorm, self._draft.hnorm = (self._vector(key, config.hidden_size) for key in ("enorm", "hnorm"))
+            self._draft.eh_proj = self._group("eh_proj", 1, 2 * config.hidden_size, config.hidden_size).matrix()
 
     @classmethod
     def of_model(cls, model: Transformer, quantize: str | None = None) -> "NativeRunner":
@@ -166,6 +136,9 @@ class NativeRunner:
         self.mtp = mtp
         for layer, cache in zip(self._layers, self.caches):
             layer.cache = cache.data_ptr()
+        self._main.blocks = blocks
+        if self.config.num_nextn_predict_layers:
+            self._draft.blocks = blocks if mtp else 0  # without its cache, a draft is refused
 
     def copy_blocks(self, sources: Tensor, targets: Tensor) -> None:
         for cache in self.caches:
@@ -174,7 +147,7 @@ class NativeRunner:
     def forward(self, batch: ForwardBatch, states: bool = False) -> tuple[Tensor, Tensor]:
         hidden = torch.empty(len(batch.tokens) if self.mtp or states else 0, self.config.hidden_size)
         call, logits, kept = self._call(batch, batch.tokens, None, hidden)
-        library().forward_batch(ctypes.byref(self._main), ctypes.byref(call))
+        _check("forward", library().forward_batch(ctypes.byref(self._main), ctypes.byref(call)))
         if self.offload is not None:
             self.offload.after_pass()
         return logits, hidden
@@ -182,7 +155,7 @@ class NativeRunner:
     def draft(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
         states = torch.empty_like(hidden)
         call, logits, kept = self._call(batch, next_tokens, hidden.contiguous(), states)
-        library().forward_batch(ctypes.byref(self._draft), ctypes.byref(call))
+        _check("draft", library().forward_batch(ctypes.byref(self._draft), ctypes.byref(call)))
         return logits, states
 
     def draft_multi_step(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
@@ -190,8 +163,9 @@ class NativeRunner:
         ahead, _, wanted = settings.shape
         tokens, settings = torch.empty(ahead, wanted, dtype=torch.long), settings.contiguous()
         call, logits, kept = self._call(batch, next_tokens, hidden.contiguous(), torch.empty_like(hidden))
-        library().draft_ahead(ctypes.byref(self._draft), ctypes.byref(call), c_int64(ahead), c_void_p(settings.data_ptr()),
-                              c_void_p(tokens.data_ptr()))
+        where = address("draft_ahead", "settings", settings, torch.float32, ahead, 5, len(batch.logits_indices))
+        _check("draft_ahead", library().draft_ahead(ctypes.byref(self._draft), ctypes.byref(call), ahead, where,
+                                                    tokens.data_ptr()))
         return tokens
 
     @property
@@ -205,37 +179,63 @@ class NativeRunner:
         made = MultiStepOutput(torch.empty(count, steps, dtype=torch.long), torch.empty(count, steps),
                                torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool))
         kept = [t.contiguous() for t in (d.tokens, d.contexts, d.tables, d.ends, d.seeds, d.generated, d.limits, d.settings)]
-        call = _Ahead(*(t.data_ptr() for t in kept), count, d.tables.shape[1], d.ends.shape[1], steps, self.threads,
-                      *(t.data_ptr() for t in (made.tokens, made.logprobs, made.counts, made.broken)))
-        library().run_ahead(ctypes.byref(self._main), ctypes.byref(call))
+        each, width, ends = (count,), d.tables.shape[1], d.ends.shape[1]
+        shapes = each, each, (count, width), (count, ends), each, each, each, (4, count)
+        call = Ahead(*_addresses("decode_ahead", _AHEAD, kept, shapes), count, width, ends, steps, self.threads,
+                     *(t.data_ptr() for t in (made.tokens, made.logprobs, made.counts, made.broken)))
+        _check("decode_ahead", library().run_ahead(ctypes.byref(self._main), ctypes.byref(call)))
         return made
 
-    def _call(self, batch: ForwardBatch, tokens: Tensor, states: Tensor | None, hidden: Tensor) -> tuple[_Batch, Tensor,
-                                                                                                         list[Tensor]]:
+    def _call(self, batch: ForwardBatch, tokens: Tensor, states: Tensor | None,
+              hidden: Tensor) -> tuple[NativeBatch, Tensor, list[Tensor]]:
         """The structure of a call, where its logits will be, and what must live until then."""
-        logits = torch.empty(len(batch.wanted), self.config.vocab_size)
-        kept = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.wanted, batch.prompt)]
-        call = _Batch(*(t.data_ptr() for t in kept), len(batch.counts), batch.block_tables.shape[1], len(batch.wanted),
-                      self.threads, None if states is None else states.data_ptr(), hidden.data_ptr() or None, logits.data_ptr())
+        logits = torch.empty(len(batch.logits_indices), self.config.vocab_size)
+        kept = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.logits_indices,
+                                         batch.prompt)]
+        count, width, wanted = len(batch.counts), batch.block_tables.shape[1], len(batch.logits_indices)
+        shapes = (len(tokens),), (count,), (count,), (count, width), (wanted,), (count,)
+        where = None
+        if states is not None:
+            where = address("draft", "hidden", states, torch.float32, len(tokens), self.config.hidden_size)
+        call = NativeBatch(*_addresses("forward", _BATCH, kept, shapes), len(tokens), count, width, wanted, self.threads,
+                           where, hidden.data_ptr() or None, logits.data_ptr())
         return call, logits, [*kept, states, hidden]
 
     # ------------------------------------------------------------------------------------------------------ structures
 
-    def _layer(self, layer: int) -> _Layer:
-        fields = {key: t.data_ptr() for key in ("input_norm", "post_norm", "q_norm", "k_norm", "kv_norm", "correction")
-                  if (t := self.floats.get(f"{layer}.{key}")) is not None}
-        for key in ("first", "q_b", "o", "gate_up", "down", "router"):
-            if (packed := self.packed.get(f"{layer}.{key}")) is not None:
-                fields[key] = packed.matrix(0, self.floats.get(f"{layer}.{key}"))
-        for key in ("absorb_k", "absorb_v", "experts_gate_up", "experts_down"):
-            if (packed := self.packed.get(f"{layer}.{key}")) is not None:
-                self.arrays[f"{layer}.{key}"] = fields[key] = (Matrix * len(packed))(*map(packed.matrix, range(len(packed))))
-        return _Layer(**fields, uses=self.uses[layer].data_ptr())
+    def _layer(self, layer: int) -> Layer:
+        config = self.config
+        head = config.q_lora_rank or config.qk_head_dim
+        widths = {"input_norm": config.hidden_size, "post_norm": config.hidden_size, "q_norm": head, "k_norm": head,
+                  "kv_norm": config.kv_lora_rank, "correction": config.n_routed_experts}
+        fields = {key: self._vector(f"{layer}.{key}", width) for key, width in widths.items()
+                  if f"{layer}.{key}" in self.floats}
+        for key, shape in _group_shapes(config, layer).items():
+            name = f"{layer}.{key}"
+            packed = self._group(name, *shape)
+            if key.startswith(("absorb", "experts")):
+                self.arrays[name] = fields[key] = (Matrix * len(packed))(*map(packed.matrix, range(len(packed))))
+            else:
+                fields[key] = packed.matrix(0, self.floats.get(name))
+        return Layer(**fields, uses=self.uses[layer].data_ptr())
 
-    def _model(self, layers, count: int, norm: str) -> _Model:
+    def _vector(self, key: str, width: int) -> int:
+        return address("NativeRunner", key, self.floats[key], torch.float32, width)
+
+    def _group(self, key: str, *shape: int) -> Packed:
+        """Raises ValueError: the group is not (count, in, out)."""
+        packed = self.packed[key]
+        if (len(packed), packed.in_features, packed.out_features) != shape:
+            raise ValueError(f"NativeRunner: {key} must be (count, in, out) = {shape}; it is {len(packed)} of "
+                             f"({packed.in_features}, {packed.out_features}).")
+        return packed
+
+    def _model(self, layers, count: int, norm: str) -> Model:
         config = self.config
         grouped = config.topk_method != "greedy"
-        return _Model(
+        address("NativeRunner", "embedding", self.embedding, self.embedding.dtype, config.vocab_size, config.hidden_size)
+        rotary = address("NativeRunner", "rotary", self.rotary, torch.float32, len(self.rotary), 2, config.rope_width // 2)
+        return Model(
             hidden=config.hidden_size, heads=config.num_attention_heads, groups=config.num_key_value_heads, layers=count,
             vocabulary=config.vocab_size, q_rank=config.q_lora_rank or 0, latent=config.kv_lora_rank,
             nope=config.qk_nope_head_dim, rope=config.rope_width, value=config.value_width, experts=config.n_routed_experts,
@@ -243,10 +243,58 @@ class NativeRunner:
             topk_group=config.topk_group if grouped else 1, two_best=config.topk_method == "noaux_tc",
             normalise=config.norm_topk_prob, softmax=config.scoring_func == "softmax",
             half_cache=self.dtype == torch.bfloat16, half_embedding=self.embedding.dtype == torch.bfloat16,
-            small=sum(packed.nbytes for packed in self.packed.values()) <= _SMALL, routed_scale=config.routed_scaling_factor,
-            softmax_scale=softmax_scale(config), eps=config.rms_norm_eps, rotary=self.rotary.data_ptr(),
-            final_norm=self.floats[norm].data_ptr(), head=self.packed["head"].matrix(), embedding=self.embedding.data_ptr(),
+            small=sum(packed.nbytes for packed in self.packed.values()) <= _SMALL, positions=len(self.rotary),
+            routed_scale=config.routed_scaling_factor, softmax_scale=softmax_scale(config), eps=config.rms_norm_eps,
+            rotary=rotary, final_norm=self._vector(norm, config.hidden_size),
+            head=self._group("head", 1, config.hidden_size, config.vocab_size).matrix(), embedding=self.embedding.data_ptr(),
             layer=layers)
+
+
+_LONG = torch.int64
+_BATCH = {"tokens": _LONG, "counts": _LONG, "contexts": _LONG, "block_tables": _LONG, "wanted": _LONG, "prompt": torch.bool}
+_AHEAD = {name: _LONG for name in ("tokens", "contexts", "tables", "ends", "seeds", "generated", "limits")} | {
+    "settings": torch.float32}
+
+
+def _addresses(call: str, types: dict[str, torch.dtype], tensors: list[Tensor],
+               shapes: tuple[tuple[int, ...], ...]) -> list[int]:
+    """Those of contiguous tensors, each checked: in a few microseconds, since small models take few for a token."""
+    for (name, dtype), tensor, shape in zip(types.items(), tensors, shapes):
+        if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
+            address(call, name, tensor, dtype, *shape)  # says what is wrong
+    return [tensor.data_ptr() for tensor in tensors]
+
+
+def _check(call: str, wrong: bytes | None) -> None:
+    """What the C++ side says of a call's indices, before it computes anything."""
+    if wrong is not None:
+        raise ValueError(f"{call}: {wrong.decode()}.")
+
+
+def _group_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, int, int]]:
+    """A layer's groups of matrices that the forward pass reads: (count, in, out)."""
+    d, heads, lanes = config.hidden_size, config.num_attention_heads, library().lanes()
+    q, value, shapes = heads * config.qk_head_dim, config.value_width, {}
+
+    def gated(prefix: str, count: int, width: int) -> None:
+        shapes[f"{prefix}gate_up"] = count, d, -(-width // lanes) * lanes * 2
+        shapes[f"{prefix}down"] = count, width, d
+
+    shapes["first"] = 1, d, (config.q_lora_rank or q) + config.cache_width
+    if config.is_mla:
+        shapes["absorb_k"] = heads, config.qk_nope_head_dim, config.kv_lora_rank
+        shapes["absorb_v"] = heads, config.kv_lora_rank, value
+    if config.q_lora_rank:
+        shapes["q_b"] = 1, config.q_lora_rank, q
+    shapes["o"] = 1, heads * value, d
+    if not config.is_moe_layer(layer):
+        gated("", 1, config.intermediate_size)
+        return shapes
+    shapes["router"] = 1, d, config.n_routed_experts
+    if config.n_shared_experts:
+        gated("", 1, config.n_shared_experts * config.moe_intermediate_size)
+    gated("experts_", config.n_routed_experts, config.moe_intermediate_size)
+    return shapes
 
 
 def _fastest_threads(head: Packed) -> int:

@@ -1,4 +1,4 @@
-"""Which runner computes a model, and how much memory its cache may take."""
+"""Selects the runner of a model and the size of its cache."""
 
 import re
 from pathlib import Path
@@ -19,17 +19,19 @@ from spoutnik.parallel import cores
 QUANTIZATIONS = ("int8", "int4")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 _SMALL = 200_000_000  # bytes of weights
-# Of the memory that is free: what the cache may take where no limit is given.
-_SHARE = {"cpu": 0.25, "cuda": 0.85}
+_CACHE_SHARE = {"cpu": 0.25, "cuda": 0.85}  # of free memory, where no limit is given
 
 
 def make_runner(model: Transformer | Path, quantize: str | None = None, memory: int | None = None,
                 dtype: torch.dtype | None = None, device: str = "cpu", progress: Progress | None = None) -> Runner:
-    """The fastest runner that serves the model. A folder needs dtype (of activations and cache) and device; memory: bytes that
-    weights and cache may take together; progress hears how far quantisation is.
+    """The fastest runner for the model.
 
+    Args:
+        dtype, device: of a folder's model (activations and cache).
+        memory: limit for weights and cache together, bytes.
+        progress: called with (bytes done, bytes in all) during quantization.
     Raises:
-        UserError: `quantize` asks for what no runner here can do.
+        UserError: `quantize` is unknown, or no runner here supports it.
     """
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise UserError(f"quantize = {quantize!r}: unknown. Choose int8 or int4, or leave it out.")
@@ -56,38 +58,33 @@ def make_runner(model: Transformer | Path, quantize: str | None = None, memory: 
 
 
 def _one_thread() -> None:
-    """torch's own threads, around a native pass or a small model: its operations there are small, and waiting for a second
-    thread takes longer than the work, on a busy machine a hundred times as long (512 rows of the nano model: 9,000 tokens/s,
-    alone 30,000). And a thread of torch that still spins when the native ones start takes a core from them."""
+    """One torch thread, for native passes and small models: torch's operations there are so small that waiting for a second
+    thread takes longer than the work (512 rows of the nano model: 9,000 tokens/s with two, 30,000 with one), and a torch thread
+    that still spins when the native ones start takes a core from them."""
     torch.set_num_threads(1)
 
 
-def cache_blocks(runner: Runner, device: torch.device | str, memory: int | None, max_num_seqs: int, mtp: bool) -> int:
-    """How many blocks the cache has: enough for max_num_seqs of the longest sequences, as far as memory allows."""
+def num_cache_blocks(runner: Runner, memory: int | None, max_num_seqs: int, mtp: bool) -> int:
+    """Enough blocks for max_num_seqs of the longest sequences, or as many as memory allows."""
     config = runner.config
-    each = runner.bytes_per_block() * (config.num_hidden_layers + mtp) // config.num_hidden_layers
+    per_block = runner.bytes_per_block() * (config.num_hidden_layers + mtp) // config.num_hidden_layers
     most = max_num_seqs * -(-config.max_position_embeddings // BLOCK_SIZE)
     if memory is None:
-        return max(min(most, int(free_memory(torch.device(device)) // each)), 1)
-    if memory - runner.weights_nbytes < each:
+        return max(min(most, int(_default_cache_bytes(runner.device) // per_block)), 1)
+    if memory - runner.weights_nbytes < per_block:
         raise UserError(f"memory = {memory:,} bytes: the weights alone take {runner.weights_nbytes:,}, which leaves no room "
-                        f"for a block of the cache ({each:,}). Give more, quantize the weights, or take a smaller model.")
-    return min(most, (memory - runner.weights_nbytes) // each)
+                        f"for a block of the cache ({per_block:,}). Give more, quantize the weights, or take a smaller model.")
+    return min(most, (memory - runner.weights_nbytes) // per_block)
 
 
-def free_memory(device: torch.device) -> float:
-    """Bytes that a cache may take by default."""
+def _default_cache_bytes(device: torch.device) -> float:
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0] * _SHARE["cuda"]
-    return available_memory() * _SHARE["cpu"]
+        return torch.cuda.mem_get_info(device)[0] * _CACHE_SHARE["cuda"]
+    return available_memory() * _CACHE_SHARE["cpu"]
 
 
 def bytes_of(memory: str | int | None) -> int | None:
-    """"16GB", "512MiB" or a number of bytes.
-
-    Raises:
-        UserError: it is none of these.
-    """
+    """Bytes of "16GB", "512MiB" or a number; UserError for anything else."""
     if memory is None or isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?\s*", str(memory).upper())

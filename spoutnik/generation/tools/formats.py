@@ -1,5 +1,5 @@
-"""How models write calls of tools. Each does as its template taught it; one whose template knows nothing of tools writes them
-as Hermes and Qwen do."""
+"""The formats in which models write calls of tools: each as its template taught it, and one whose template knows nothing of
+tools as Hermes and Qwen do."""
 
 import re
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ class Format:
 
     between: stands between two calls; None where there can be only one.
     at_start: a call begins the answer, or there is none. as_text: templates want the arguments as text, not as an object.
-    alone: templates pass over the calls of a message that says something too.
+    alone: templates skip the calls of a message that has content, too.
     """
 
     begin: str
@@ -50,7 +50,7 @@ DEEPSEEK_V31 = Format("<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin�
 
 @dataclass(frozen=True)
 class Convention:
-    """describes: the template tells the model about its tools. renders: it writes calls and their results."""
+    """What a template does with tools. describes: it tells the model about them. renders: it writes calls and results."""
 
     format: Format
     describes: bool
@@ -65,27 +65,27 @@ def convention(tokenizer: Tokenizer) -> Convention:
     """
     source = tokenizer.templates.choose(with_tools=True)
     if "<｜tool▁call▁begin｜>" in source:
-        found = DEEPSEEK_R1 if "```json" in source else DEEPSEEK_V31
+        format = DEEPSEEK_R1 if "```json" in source else DEEPSEEK_V31
     elif "<tool_call>" in source and "<function=" not in source and "<arg_key>" not in source:
-        found = HERMES
+        format = HERMES
     elif "<|start_header_id|>" in source and '"parameters": ' in source:
-        found = LLAMA3
+        format = LLAMA3
     else:
         return Convention(HERMES, False, False)
-    return Convention(found, re.search(r"\btools\b", source) is not None, True)
+    return Convention(format, re.search(r"\btools\b", source) is not None, True)
 
 
 UNFINISHED = -1
 
 
-def matched(text: str, form: str) -> int | None:
-    """Where in a text the form ends that it begins with; UNFINISHED where it still may, None where it does not. White space
-    is free, but inside of words."""
+def match_prefix(text: str, pattern: str) -> int | None:
+    """Where the pattern ends that a text begins with; UNFINISHED where it still may, None where it does not. White space is
+    free, but inside of words."""
     at, previous = 0, ""
-    for character in form:
+    for character in pattern:
         if character.isspace():
             continue
-        while at < len(text) and text[at].isspace() and not (_word(previous) and _word(character)):
+        while at < len(text) and text[at].isspace() and not (_in_word(previous) and _in_word(character)):
             at += 1
         if at == len(text):
             return UNFINISHED
@@ -95,19 +95,19 @@ def matched(text: str, form: str) -> int | None:
     return at
 
 
-def _word(character: str) -> bool:
+def _in_word(character: str) -> bool:
     return character.isalnum() or character == "_"
 
 
-class Scan:
-    """Finds where a JSON object ends. over: it has."""
+class JsonObjectEnd:
+    """Finds where a JSON object ends, in pieces of any size. over: it has ended."""
 
     def __init__(self):
         self.depth, self.quoted, self.escaped, self.over = 0, False, False, False
 
     def feed(self, text: str) -> int:
-        """How much of a text belongs to it."""
-        for place, character in enumerate(text, start=1):
+        """How many of these characters belong to it."""
+        for count, character in enumerate(text, start=1):
             if self.quoted:
                 self.quoted = self.escaped or character != '"'
                 self.escaped = not self.escaped and character == "\\"
@@ -119,5 +119,5 @@ class Scan:
                 self.depth -= 1
                 if not self.depth:
                     self.over = True
-                    return place
+                    return count
         return len(text)

@@ -1,5 +1,5 @@
 """Models by name: one JSON file each, with the keys of the published config.json, where they are published and under which
-licence. No torch in here.
+licence. Does not import torch.
 
 DeepSeek-R1 has DeepSeek-V3's shape: 671 billion parameters, 37 billion of them at work for a token, and the MIT licence.
 (236 and 21 billion, which some articles ascribe to it, are DeepSeek-V2's.)
@@ -18,9 +18,8 @@ _FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True)
 class Preset:
-    """source: where the values are published. licence: of the weights, in words. chat_format: as `inspect` names it, None
-    where we know of none. opens_thought: whether its template ends a prompt with `<think>`. generation: the temperature and
-    top_p that its authors advise."""
+    """source: where the values are published. licence: of the weights, in words. chat_format: as `inspect` names it.
+    opens_thought: whether its template ends a prompt with `<think>`. generation: the authors' temperature and top_p."""
 
     name: str
     source: str

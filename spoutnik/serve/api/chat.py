@@ -3,16 +3,15 @@
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
-from spoutnik.generation.generation import Delta, GenerationPlan
-from spoutnik.generation.options import GenerationOptions
+from spoutnik.generation.delta import Delta, GenerationWarning
+from spoutnik.generation.options import GenerationOptions, GenerationPlan
 from spoutnik.generation.service import GenerationHandle, ServedModel
 from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
-from spoutnik.generation.voting import VoteResult, tally
+from spoutnik.generation.voting import VoteResult, vote
 from spoutnik.serve.api.chat_request import ChatRequest, applied_of, plan_of
 from spoutnik.serve.api.common import Reply, Serving, State
 from spoutnik.serve.api.logprobs import chat_logprobs
@@ -35,9 +34,9 @@ async def create(body: ChatRequest, serving: Serving) -> Response:
     served = await serving.model(body.model)
     plan, options = plan_of(body, served) if body.brief else await asyncio.to_thread(plan_of, body, served)
     voting = (body.n_thoughts or 1) > 1
-    running = replace(plan, params=replace(plan.params, n=body.n_thoughts)) if voting else plan
+    running = plan.with_n(body.n_thoughts) if voting else plan
     name = f"chatcmpl-{secrets.token_hex(12)}"
-    reply = ChatReply(body, plan, options, serving.service.start(served, running, name))
+    reply = ChatReply(body, plan, options, serving.service.generate(served, running, name))
     return await reply.respond(serving.streams)
 
 
@@ -47,7 +46,7 @@ class ChatChunkBuilder:
     def __init__(self, body: ChatRequest, served: ServedModel):
         self.tokenizer, self.format = served.tokenizer, body.shown_format
         self.shows_thought, self.top_logprobs = body.include_reasoning is not False, body.top_logprobs or 0
-        self.calls = ToolCallStream(self.tokenizer, body.tools, body.tool_choice) if body.tools else None
+        self.calls = ToolCallStream(self.tokenizer, body.tool_set) if body.tools else None
         self.finish_reason: str | None = None
         self._thought_open = False
 
@@ -95,25 +94,22 @@ class ChatChunkBuilder:
 class ChatReply(Reply):
     def __init__(self, body: ChatRequest, plan: GenerationPlan, options: GenerationOptions, handle: GenerationHandle):
         super().__init__(body, handle)
-        self.plan, self.options = plan, options
+        self.plan, self.options, self.replies = plan, options, handle.replies
         self.vote_result: VoteResult | None = None
         self._chunk_head = encode_json(self.head("chat.completion.chunk"))[:-1] + ","  # the same in all chunks
 
     async def deltas(self) -> AsyncIterator[Delta]:
         """With voting, only one at the end: a reply of the majority. Raises ApiError if the generation failed."""
-        voting = len(self.replies) > self.plan.params.n
-        async with self.handle:
-            async for deltas in self.handle:
-                for delta in deltas:
-                    if delta.finish_reason in ("error", "abort"):
-                        raise generation_error(delta)
-                    self.replies[delta.index].add(delta)
-                    if not voting:
-                        yield delta
-        if voting:
-            self.vote_result = await asyncio.to_thread(tally, [reply.answer for reply in self.replies])
+        if len(self.replies) > self.plan.params.n:
+            self.vote_result = await vote(self.handle, raise_if_failed)
             chosen = self.replies[self.vote_result.index]
             yield Delta(0, chosen.thought, chosen.answer, finish_reason=chosen.finish_reason, warnings=chosen.warnings)
+        else:
+            async with self.handle:
+                async for deltas in self.handle:
+                    raise_if_failed(deltas)
+                    for delta in deltas:
+                        yield delta
         self._warm_prefix()
 
     def _warm_prefix(self) -> None:
@@ -121,13 +117,13 @@ class ChatReply(Reply):
         if self.plan.params.n == 1 and not self.body.documents and not self.body.tools:
             answer = self.replies[self.vote_result.index if self.vote_result else 0].answer
             messages = [*self.body.template_messages, {"role": "assistant", "content": answer}]
-            self.handle.service.prepare(self.served, messages, self.options.told)
+            self.handle.service.warm_prefix(self.served, messages, self.options.template_variables)
 
     async def complete(self) -> ChatCompletion:
         builders = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
         deltas: list[list[dict]] = [[] for _ in builders]
         logprobs: list[list[dict]] = [[] for _ in builders]
-        warnings: list[str] = []
+        warnings: list[GenerationWarning] = []
         async for delta in self.deltas():
             deltas[delta.index].append(builders[delta.index].feed(delta))
             logprobs[delta.index] += builders[delta.index].logprobs(delta)
@@ -187,5 +183,11 @@ def merge_deltas(deltas: list[dict]) -> dict:
     return message
 
 
-def warning_field(warnings: list[str]) -> dict:
-    return {"warning": " ".join(dict.fromkeys(warnings))} if warnings else {}
+def raise_if_failed(deltas: list[Delta]) -> None:
+    for delta in deltas:
+        if delta.finish_reason in ("error", "abort"):
+            raise generation_error(delta)
+
+
+def warning_field(warnings: list[GenerationWarning]) -> dict:
+    return {"warning": " ".join(dict.fromkeys(map(str, warnings)))} if warnings else {}

@@ -1,15 +1,14 @@
 """Requests of `/v1/chat/completions`, and the generation plan that each becomes."""
 
-from dataclasses import replace
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
 
-from spoutnik.generation.generation import GenerationPlan
-from spoutnik.generation.grammar import constraint
-from spoutnik.generation.options import EFFORTS, GenerationOptions, applied, plan_chat
+from spoutnik.generation.grammar import structured_output
+from spoutnik.generation.options import EFFORTS, GenerationOptions, GenerationPlan, applied, plan_chat
 from spoutnik.generation.service import ServedModel
-from spoutnik.generation.tools.calls import conversation
+from spoutnik.generation.tools.tool_set import ToolSet
 from spoutnik.serve.api.common import MAX_TOKENS, Body, Sampling
 from spoutnik.serve.errors import ApiError
 from spoutnik.text import chat_template
@@ -96,6 +95,10 @@ class ChatRequest(Sampling):
     def shown_format(self) -> str:
         return "deepseek" if self.reasoning_format in (None, "auto") else self.reasoning_format
 
+    @cached_property
+    def tool_set(self) -> ToolSet:
+        return ToolSet.parse(self.tools, self.tool_choice)
+
     @property
     def template_messages(self) -> list[chat_template.Message]:
         return [message.for_template for message in self.messages]
@@ -130,25 +133,24 @@ def options_of(request: ChatRequest, served: ServedModel) -> GenerationOptions:
     if None not in (thinks, request.enable_thinking) and thinks != request.enable_thinking:
         raise ApiError(400, "enable_thinking: chat_template_kwargs says otherwise. Give one of them.", "enable_thinking")
     logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    parallel = request.parallel_tool_calls is not False
-    constrain = None
-    if request.tools or request.response_format or request.tool_choice not in (None, "auto", "none"):
-        constrain = constraint(served.llm, request.response_format, request.tools, request.tool_choice, parallel)
+    make_logits_processor = None
+    if request.tool_set.callable or request.response_format:
+        make_logits_processor = structured_output(served.llm, request.response_format, request.tool_set,
+                                                  request.parallel_tool_calls is not False)
     return GenerationOptions(params=request.params(served, logprobs=logprobs),
                              max_tokens=request.one_of("max_completion_tokens", "max_tokens"),
                              max_thinking_tokens=request.one_of("max_thinking_tokens", "thinking_token_budget"),
                              reasoning_effort=request.reasoning_effort,
                              enable_thinking=thinks if request.enable_thinking is None else request.enable_thinking,
-                             documents=request.documents, variables=variables, detect_loops=request.detect_loops is not False,
-                             constrain=constrain)
+                             tools=request.tool_set, documents=request.documents, variables=variables,
+                             detect_loops=request.detect_loops is not False, make_logits_processor=make_logits_processor)
 
 
 def plan_of(request: ChatRequest, served: ServedModel) -> tuple[GenerationPlan, GenerationOptions]:
     """Raises ApiError or UserError. Takes too long for the event loop unless the request is `brief`."""
     request.check_supported()
-    messages, tools = conversation(served.tokenizer, request.template_messages, request.tools, request.tool_choice)
-    options = replace(options_of(request, served), tools=tools)
-    return plan_chat(served.llm, messages, options), options
+    options = options_of(request, served)
+    return plan_chat(served.llm, request.template_messages, options), options
 
 
 def applied_of(request: ChatRequest, served: ServedModel, plan: GenerationPlan) -> dict:

@@ -14,8 +14,8 @@ from spoutnik import __version__
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.files import read_json
+from spoutnik.generation.delta import CollectedReply
 from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
-from spoutnik.generation.voting import CollectedReply
 from spoutnik.serve.api.schemas import Timings, Usage
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings

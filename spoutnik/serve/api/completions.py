@@ -14,8 +14,8 @@ from spoutnik.engine.input_processor import check
 from spoutnik.engine.sampling_params import LARGEST_SEED
 from spoutnik.errors import UserError
 from spoutnik.generation.completion import CompletionPlan, Completions
-from spoutnik.generation.generation import Delta
-from spoutnik.generation.options import ContextOverflow, longest, places
+from spoutnik.generation.delta import Delta
+from spoutnik.generation.options import ContextOverflow, describe_context_length
 from spoutnik.generation.service import GenerationHandle, ServedModel
 from spoutnik.serve.api import schemas
 from spoutnik.serve.api.common import Reply, Sampling, Serving, State, encode_prompt
@@ -70,7 +70,7 @@ async def completions(body: CompletionRequest, request: Request, serving: State)
 async def create(body: CompletionRequest, serving: Serving) -> Response:
     served = await serving.model(body.model)
     prompts, plan = await asyncio.to_thread(plan_of, body, served)
-    handle = serving.service.start(served, plan, f"cmpl-{secrets.token_hex(12)}", Completions)
+    handle = serving.service.generate(served, plan, f"cmpl-{secrets.token_hex(12)}", Completions)
     return await CompletionReply(body, prompts, handle).respond(serving.streams)
 
 
@@ -83,11 +83,11 @@ def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt],
         raise ApiError(400, f"prompt: {len(prompts)} prompts with n = {params.n}; 1 to {MAX_CHOICES} completions can be asked "
                        "for at once.", "prompt")
     length = max(len(prompt.ids) for prompt in prompts)
-    budget = places(served.llm) - length
+    budget = served.llm.max_model_len - length
     max_tokens = body.max_tokens if body.max_tokens is not None else max(min(DEFAULT_TOKENS, budget), 1)
     if max(max_tokens, 1) > budget:
         raise ContextOverflow(f"max_tokens = {max_tokens}: with a prompt of {length} tokens at most {max(budget, 0)} fit, "
-                              f"since {longest(served.llm)}. Lower it, or shorten the prompt.")
+                              f"since {describe_context_length(served.llm)}. Lower it, or shorten the prompt.")
     params = replace(params, max_tokens=max(max_tokens, 1), seed=None)
     for prompt in prompts:
         check(prompt.ids, params, served.llm.config, served.tokenizer)

@@ -38,7 +38,7 @@ async def control(id: str, body: ControlRequest, serving: State) -> Control:
     if (body.action == "insert") != (body.text is not None):
         raise ApiError(400, "text: belongs to action = insert, and to no other.", "text")
     if body.action in ("end_thought", "reasoning_end", "insert"):
-        if not await serving.service.call(handle.served, lambda: is_thinking(handle.job)):
+        if not await serving.service.run_in_engine(handle.served, lambda: handle.job.thinking):
             raise ApiError(409, f"action = {body.action}: no thought is under way in this reply.", "action")
     match body.action:
         case "insert":
@@ -50,10 +50,6 @@ async def control(id: str, body: ControlRequest, serving: State) -> Control:
         case _:
             await handle.end_thought()
     return Control(id=id, action=body.action, success=True)
-
-
-def is_thinking(generation: Generation) -> bool:
-    return any(choice.stream.thinking and choice.finish_reason is None for choice in generation.choices)
 
 
 @router.get("/chat/completions/{id}/stream", response_class=Response, responses=error_responses(400, 401, 404) | {

@@ -63,7 +63,7 @@ def _token_ids(text: str | list[int], index: int, served: ServedModel) -> list[i
         check(ids, SamplingParams(max_tokens=1), llm.config, tokenizer)
     except UserError as error:
         raise ApiError(400, f"input[{index}]: {error}", "input") from error
-    capacity = llm.core.scheduler.capacity
+    capacity = llm.max_model_len
     if len(ids) > capacity:
         raise ApiError(400, f"input[{index}]: has {len(ids)} tokens, more than the cache holds ({capacity}). Shorten it, or "
                        "give the server more memory.", "input")
@@ -76,7 +76,7 @@ async def _embed(prompt: list[int], served: ServedModel, serving: Serving) -> Te
         if serving.service.draining:
             raise Busy("the server is shutting down. Try again when it is back.", 30)
         try:
-            return (await serving.service.call(served, lambda: served.llm.embed([prompt])))[0]
+            return (await serving.service.run_in_engine(served, lambda: served.llm.embed([prompt])))[0]
         except RunError:
             if not serving.service.active:
                 raise

@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from pydantic import Field
 
 from spoutnik.generation.service import ServedModel
-from spoutnik.generation.tools.calls import conversation
+from spoutnik.generation.tools.tool_set import ToolSet
 from spoutnik.serve.api.chat_request import Message
 from spoutnik.serve.api.common import Body, State, encode_prompt
 from spoutnik.serve.api.logprobs import token_text
@@ -53,7 +53,8 @@ def tokenize(body: TokenizeRequest, serving: State) -> TokenizeResponse:
     if (text is None) == (body.messages is None):
         raise ApiError(400, "prompt: give either a text or messages.", "prompt")
     if body.messages is not None:
-        messages, tools = conversation(served.tokenizer, [message.for_template for message in body.messages], body.tools)
+        messages, tools = ToolSet.parse(body.tools).conversation(
+            served.tokenizer, [message.for_template for message in body.messages])
         ids = served.tokenizer.chat_ids(messages, tools, variables=body.chat_template_kwargs,
                                         add_generation_prompt=body.add_generation_prompt is not False)
     else:

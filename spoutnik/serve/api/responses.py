@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from spoutnik.errors import UserError
-from spoutnik.generation.generation import Delta
+from spoutnik.generation.delta import Delta
 from spoutnik.serve.api import schemas
 from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
 from spoutnik.serve.api.chat_request import plan_of
@@ -32,7 +32,7 @@ async def create(body: ResponsesRequest, serving: Serving) -> Response:
         plan, options = await asyncio.to_thread(plan_of, chat, served)
     except UserError as error:
         raise rename_fields(error) from error
-    handle = serving.service.start(served, plan, f"resp_{secrets.token_hex(24)}")
+    handle = serving.service.generate(served, plan, f"resp_{secrets.token_hex(24)}")
     return await ResponseReply(body, ChatReply(chat, plan, options, handle)).respond(serving.streams)
 
 

@@ -56,8 +56,7 @@ class Arithmetic:
             parts = [str(rng.randint(1, 20)) for _ in range(3)]
         elif level == 2:
             parts = [str(rng.randint(1, 20)) for _ in range(2)]
-            # A product above 20, so that the rewritten sum in the thought is never a problem of level 1,
-            # which might be held out.
+            # A product above 20: the rewritten sum in the thought is then never a (held-out) problem of level 1.
             a, b = rng.choice([(a, b) for a in range(3, 10) for b in range(3, 10) if a * b > 20])
             parts.insert(rng.randrange(3), f"{a} * {b}")
         else:

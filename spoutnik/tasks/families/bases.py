@@ -5,15 +5,13 @@ import random
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import clean
 from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
-from spoutnik.tasks.steps import near_miss, product_steps, repair_or_plain, slip_position, sum_steps
+from spoutnik.tasks.steps import product_steps, repair_or_plain, slip_position, sum_steps, write_step
 
 TEXT = {
     "en": {
         "to_binary": ("Write {n} in binary.", "What is {n} in binary ?"),
-        "from_binary": (
-            "What number is {n} in binary ? Answer in decimal.",
-            "Convert the binary number {n} to decimal.",
-        ),
+        "from_binary": ("What number is {n} in binary ? Answer in decimal.",
+                        "Convert the binary number {n} to decimal."),
         "to_base": ("Write {n} in base {b}.", "Convert {n} to base {b}."),
         "from_base": ("{n} is written in base {b}. What is it in decimal ?", "Convert {n} from base {b} to decimal."),
         "quick": "{n} in base {b} is {m}.",
@@ -24,15 +22,11 @@ TEXT = {
     },
     "fr": {
         "to_binary": ("Écris {n} en binaire.", "Comment s'écrit {n} en binaire ?"),
-        "from_binary": (
-            "Quel nombre s'écrit {n} en binaire ? Réponds en décimal.",
-            "Convertis le binaire {n} en décimal.",
-        ),
+        "from_binary": ("Quel nombre s'écrit {n} en binaire ? Réponds en décimal.",
+                        "Convertis le binaire {n} en décimal."),
         "to_base": ("Écris {n} en base {b}.", "Convertis {n} en base {b}."),
-        "from_base": (
-            "{n} est écrit en base {b}. Combien vaut-il en décimal ?",
-            "Convertis {n} de la base {b} en décimal.",
-        ),
+        "from_base": ("{n} est écrit en base {b}. Combien vaut-il en décimal ?",
+                      "Convertis {n} de la base {b} en décimal."),
         "quick": "{n} en base {b} donne {m}.",
         "divide": "{n} / {b} = {q} reste {r}",
         "digit": "{n} donne {q} reste {r}",
@@ -125,9 +119,7 @@ def _weigh(value: int, base: int, rng: random.Random, language: str) -> list[str
         product = digit * weight
         steps = product_steps(digit, weight)
         sentences += [f"{left} = {result}." for left, result in steps[:-1]]
-        left, result = steps[-1]
-        wrong = f"{left} = {near_miss(rng, result)}"
-        sentences.append(repair_or_plain(f"{left} = {result}", wrong, rng, language, index == slip_at))
+        sentences.append(write_step(steps[-1], rng, language, index == slip_at))
         if index and product:
             sentences += [f"{left} = {result}." for left, result in sum_steps(total, "+", product)]
         total, weight = total + product, weight * base

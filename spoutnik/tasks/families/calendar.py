@@ -5,7 +5,7 @@ import random
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_word
 from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
-from spoutnik.tasks.steps import Step, near_miss, repair_or_plain, slip_position
+from spoutnik.tasks.steps import Step, slip_position, write_step
 
 MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)  # years are never leap years here
 WEEKDAYS = {
@@ -30,18 +30,12 @@ TEXT = {
         "left": "{d}: 0 left.",
     },
     "fr": {
-        "forward": (
-            "Nous sommes {d}. Quel jour serons-nous dans {n} jours ?",
-            "C'est {d}. Quel jour vient {n} jours après ?",
-        ),
-        "backward": (
-            "Nous sommes {d}. Quel jour était-ce il y a {n} jours ?",
-            "C'est {d}. Quel jour était {n} jours avant ?",
-        ),
-        "dates": (
-            "Le {d1} {m1} est un {d}. Quel jour est le {d2} {m2} ?",
-            "Si le {d1} {m1} est un {d}, quel jour est le {d2} {m2} ?",
-        ),
+        "forward": ("Nous sommes {d}. Quel jour serons-nous dans {n} jours ?",
+                    "C'est {d}. Quel jour vient {n} jours après ?"),
+        "backward": ("Nous sommes {d}. Quel jour était-ce il y a {n} jours ?",
+                     "C'est {d}. Quel jour était {n} jours avant ?"),
+        "dates": ("Le {d1} {m1} est un {d}. Quel jour est le {d2} {m2} ?",
+                  "Si le {d1} {m1} est un {d}, quel jour est le {d2} {m2} ?"),
         "quick_forward": "{n} jours après {d}, c'est {answer}.",
         "quick_backward": "{n} jours avant {d}, c'est {answer}.",
         "quick_dates": "Le {d2} {m2} est un {answer}.",
@@ -134,14 +128,8 @@ def _careful(problem: Problem, rng: random.Random) -> str:
         days %= 7
     names = WEEKDAYS[language]
     slip_at = slip_position(rng, len(pieces))
-    sentences = []
-    for index, piece in enumerate(pieces):
-        if isinstance(piece, str):
-            sentences.append(piece)
-            continue
-        left, value = piece
-        wrong = f"{left} = {near_miss(rng, value)}"
-        sentences.append(repair_or_plain(f"{left} = {value}", wrong, rng, language, index == slip_at))
+    sentences = [piece if isinstance(piece, str) else write_step(piece, rng, language, index == slip_at)
+                 for index, piece in enumerate(pieces)]
     counted = [names[data["weekday"]]]
     counted += [f"{count} {names[(data['weekday'] + direction * count) % 7]}" for count in range(1, days + 1)]
     sentences.append(", ".join(counted) + "." if days else text["left"].format(d=counted[0]))

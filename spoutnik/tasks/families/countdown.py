@@ -14,20 +14,15 @@ MEAN_MISSES = {1: 1.2, 2: 1.8, 3: 2.2}
 
 TEXT = {
     "en": {
-        "prompt": (
-            "Use {n} once each to make {t}.",
-            "Make {t} with the numbers {n}. Use every number exactly once.",
-            "Write an expression equal to {t} that uses {n}, each number exactly once.",
-        ),
+        "prompt": ("Use {n} once each to make {t}.", "Make {t} with the numbers {n}. Use every number exactly once.",
+                   "Write an expression equal to {t} that uses {n}, each number exactly once."),
         "miss": "not {t}.",
         "hit": "That is {t}.",
     },
     "fr": {
-        "prompt": (
-            "Utilise {n} une fois chacun pour faire {t}.",
-            "Fais {t} avec les nombres {n}. Utilise chaque nombre exactement une fois.",
-            "Écris une expression égale à {t} qui utilise {n}, chaque nombre une seule fois.",
-        ),
+        "prompt": ("Utilise {n} une fois chacun pour faire {t}.",
+                   "Fais {t} avec les nombres {n}. Utilise chaque nombre exactement une fois.",
+                   "Écris une expression égale à {t} qui utilise {n}, chaque nombre une seule fois."),
         "miss": "pas {t}.",
         "hit": "C'est {t}.",
     },
@@ -50,9 +45,7 @@ class Countdown:
                 break
         return self.pose(numbers, path.value, path.expression, level, language, rng)
 
-    def pose(
-        self, numbers: list[int], target: int, answer: str, level: int, language: str, rng: random.Random
-    ) -> Problem:
+    def pose(self, numbers: list[int], target: int, answer: str, level: int, language: str, rng: random.Random) -> Problem:
         """The problem in words; `answer` is one expression known to reach the target."""
         shown = ", ".join(map(str, rng.sample(numbers, len(numbers))))
         prompt = rng.choice(TEXT[language]["prompt"]).format(n=shown, t=target)

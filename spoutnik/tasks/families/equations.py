@@ -43,8 +43,7 @@ class Equations:
         a, d = rng.sample(range(2, 10), 2) if level > 1 else (rng.randint(2, 9), 0)
         inner = rng.choice((-4, -3, -2, -1, 1, 2, 3, 4, 5)) if level == 3 else 0  # the b of a(x + b)
         b = a * inner + rng.choice((-1, 1)) * rng.randint(1, 20)
-        # The identity is the expanded equation ax + b = dx + e: level 3 writes it in its thought, and it must not be
-        # a held-out problem of level 2.
+        # Identified by ax + b = dx + e: level 3 writes that in its thought, and it must be no held-out problem of level 2.
         data = {"a": a, "b": b, "d": d, "e": a * x + b - d * x, "x": x, "shown_inner": inner}
         prompt = rng.choice(TEXT[language]["prompt"]).format(e=equation(data))
         return Problem(self.name, level, language, prompt, str(x), data)

@@ -10,11 +10,8 @@ from spoutnik.tasks.word_list import word, word_with_count
 
 TEXT = {
     "en": {
-        "count": (
-            'How many times is the letter {letter} in "{words}" ?',
-            'Count the letter {letter} in "{words}".',
-            'How many {letter} are there in "{words}" ?',
-        ),
+        "count": ('How many times is the letter {letter} in "{words}" ?', 'Count the letter {letter} in "{words}".',
+                  'How many {letter} are there in "{words}" ?'),
         "reverse": ('Write "{word}" backwards.', 'Reverse the word "{word}".', 'Spell "{word}" from the end.'),
         "quick_count": 'The letter {letter} is {n} times in "{words}".',
         "quick_reverse": "Backwards: {answer}.",
@@ -23,11 +20,8 @@ TEXT = {
         "so": "So {answer}.",
     },
     "fr": {
-        "count": (
-            'Combien de fois la lettre {letter} est-elle dans "{words}" ?',
-            'Compte la lettre {letter} dans "{words}".',
-            'Combien de {letter} y a-t-il dans "{words}" ?',
-        ),
+        "count": ('Combien de fois la lettre {letter} est-elle dans "{words}" ?',
+                  'Compte la lettre {letter} dans "{words}".', 'Combien de {letter} y a-t-il dans "{words}" ?'),
         "reverse": ('Écris "{word}" à l\'envers.', 'Renverse le mot "{word}".', 'Épelle "{word}" depuis la fin.'),
         "quick_count": 'La lettre {letter} est {n} fois dans "{words}".',
         "quick_reverse": "À l'envers : {answer}.",
@@ -36,7 +30,7 @@ TEXT = {
         "so": "Donc {answer}.",
     },
 }
-# Wanted counts and their weights: no constant answer wins much more than one time in four.
+# Counts of the letter and their weights: no constant answer wins much more than one time in four.
 COUNTS = {1: ((0, 1, 2, 3, 4), (20, 24, 24, 22, 10)), 3: ((0, 1, 2, 3, 4, 5), (12, 20, 22, 22, 16, 8))}
 
 
@@ -55,15 +49,15 @@ class Letters:
             prompt = rng.choice(TEXT[language]["reverse"]).format(word=chosen)
             return Problem(self.name, level, language, prompt, chosen[::-1], {"reverse": chosen})
         if level == 1:
-            wanted = rng.choices(*COUNTS[1])[0]
-            drawn, letter = word_with_count(rng, 5, 7, wanted)
+            count = rng.choices(*COUNTS[1])[0]
+            drawn, letter = word_with_count(rng, 5, 7, count)
             return self.pose([drawn], letter, level, language, rng)
-        wanted = rng.choices(*COUNTS[3])[0]
+        count = rng.choices(*COUNTS[3])[0]
         while True:
             size = rng.choice((2, 3))
-            first, letter = word_with_count(rng, 3, 6, rng.randint(0, min(wanted, 3)))
+            first, letter = word_with_count(rng, 3, 6, rng.randint(0, min(count, 3)))
             words = [first, *(word(rng, 3, 6) for _ in range(size - 1))]
-            if sum(drawn.count(letter) for drawn in words) == wanted:
+            if sum(drawn.count(letter) for drawn in words) == count:
                 rng.shuffle(words)
                 return self.pose(words, letter, level, language, rng)
 

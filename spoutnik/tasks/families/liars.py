@@ -37,12 +37,8 @@ TEXT = {
         "question": "Qui dit la vérité ?",
         "is": ("{j} ment", "{j} est sincère"),
         "same": ("{j} et {k} sont différents", "{j} et {k} sont pareils"),
-        "count": (
-            "aucun de nous ne ment",
-            "un seul de nous ment",
-            "deux de nous mentent",
-            "nous mentons tous les trois",
-        ),
+        "count": ("aucun de nous ne ment", "un seul de nous ment", "deux de nous mentent",
+                  "nous mentons tous les trois"),
         "suppose": "Supposons : {j} est sincère.",
         "otherwise": "Donc {j} ment.",
         "so": "{a} dit {s}, donc {what}.",
@@ -91,30 +87,30 @@ class Liars:
     def generate(self, rng: random.Random, level: int, language: str) -> Problem:
         check_request(self, level, language)
         count = 2 if level == 1 else 3
-        wanted = dict(enumerate(rng.choice((True, False)) for _ in range(count)))  # uniform: no favourite answer
+        solution = dict(enumerate(rng.choice((True, False)) for _ in range(count)))  # uniform: no favourite answer
         while True:
             plain = {1: rng.randint(0, 1), 2: 2, 3: 0}[level]
             compound = [index >= plain for index in range(count)]
             rng.shuffle(compound)
-            statements = [_draw(rng, i, count, compound[i], wanted) for i in range(count)]
-            if solutions(statements) == [wanted]:
+            statements = [_draw(rng, i, count, compound[i], solution) for i in range(count)]
+            if solutions(statements) == [solution]:
                 break
         names = rng.sample(NAMES, count)
         text = TEXT[language]
-        said = [text["says"].format(a=names[i], s=_words(s, names, language)) for i, s in enumerate(statements)]
-        prompt = " ".join([rng.choice(text["rule"]), *said, text["question"]])
+        spoken = [text["says"].format(a=names[i], s=_words(s, names, language)) for i, s in enumerate(statements)]
+        prompt = " ".join([rng.choice(text["rule"]), *spoken, text["question"]])
         data = {"names": names, "statements": statements}
-        return Problem(self.name, level, language, prompt, _answer(names, wanted, language), data)
+        return Problem(self.name, level, language, prompt, _answer(names, solution, language), data)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         kinds = solutions(problem.data["statements"])[0]
         honest = sorted(name.lower() for i, name in enumerate(problem.data["names"]) if kinds[i])
-        said = clean(answer).lower()
-        if len(said) > MAX_ANSWER:
+        answer = clean(answer).lower()
+        if len(answer) > MAX_ANSWER:
             return False
         if not honest:
-            return said in NOBODY
-        return sorted(re.split(r"\s*,\s*(?:and |et )?|\s+and\s+|\s+et\s+", said)) == honest
+            return answer in NOBODY
+        return sorted(re.split(r"\s*,\s*(?:and |et )?|\s+and\s+|\s+et\s+", answer)) == honest
 
     def solve(self, problem: Problem, rng: random.Random, style: str) -> Trace:
         check_style(self, style)
@@ -130,7 +126,7 @@ class Liars:
         return Trace(phrases.opening(rng, language) + " ".join(sentences), answer)
 
 
-def _draw(rng: random.Random, speaker: int, count: int, compound: bool, wanted: Kinds) -> list:
+def _draw(rng: random.Random, speaker: int, count: int, compound: bool, solution: Kinds) -> list:
     """A random statement that is true exactly when its speaker is to be honest."""
     others = [i for i in range(count) if i != speaker]
     while True:
@@ -140,7 +136,7 @@ def _draw(rng: random.Random, speaker: int, count: int, compound: bool, wanted: 
             statement = ["same", *sorted(rng.sample(range(count), 2)), rng.random() < 0.5]
         else:
             statement = ["count", rng.randint(0 if count == 2 else 1, count)]
-        if holds(statement, wanted) == wanted[speaker]:
+        if holds(statement, solution) == solution[speaker]:
             return statement
 
 
@@ -160,9 +156,8 @@ def _words(statement: list, names: list[str], language: str) -> str:
     return text["count"][statement[1]]
 
 
-def _explore(
-    kinds: Kinds, names: list[str], statements: list[list], sentences: list[str], rng: random.Random, language: str
-) -> bool:
+def _explore(kinds: Kinds, names: list[str], statements: list[list], sentences: list[str], rng: random.Random,
+             language: str) -> bool:
     """Derive what follows from `kinds`, suppose when nothing does; writes `sentences`, False on a contradiction."""
     text = TEXT[language]
     if kinds and not _derive(kinds, names, statements, sentences, language):
@@ -185,14 +180,14 @@ def _derive(kinds: Kinds, names: list[str], statements: list[list], sentences: l
         progress = False
         for speaker, statement in enumerate(statements):
             possible = [k for k in completions(kinds, len(names)) if holds(statement, k) == k[speaker]]
-            told = {"a": names[speaker], "s": _words(statement, names, language)}
+            fields = {"a": names[speaker], "s": _words(statement, names, language)}
             if not possible:
-                sentences.append(text["contradiction"].format(**told))
+                sentences.append(text["contradiction"].format(**fields))
                 return False
             forced = [i for i in range(len(names)) if i not in kinds and len({k[i] for k in possible}) == 1]
             if forced:
                 kinds |= {i: possible[0][i] for i in forced}
                 what = ", ".join(text["is"][kinds[i]].format(j=names[i]) for i in forced)
-                sentences.append(text["so"].format(what=what, **told))
+                sentences.append(text["so"].format(what=what, **fields))
                 progress = True
     return True

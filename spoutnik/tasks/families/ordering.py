@@ -48,7 +48,7 @@ class Ordering:
         check_request(self, level, language)
         chain = rng.sample(NAMES, level + 2)
         relation = rng.choice(sorted(RELATIONS["en"]))
-        facts = [[index, rng.random() < 0.4] for index in range(len(chain) - 1)]  # [chain position, told inverted]
+        facts = [[index, rng.random() < 0.4] for index in range(len(chain) - 1)]  # [chain position, stated inverted]
         rng.shuffle(facts)
         from_top = rng.random() < 0.6
         rank = rng.randint(1, (2, 2, 3)[level - 1])
@@ -83,7 +83,7 @@ def _superlative(data: dict, language: str, name: str = "") -> str:
 
 
 def _statement(data: dict, index: int, inverted: bool, language: str) -> str:
-    """The comparison of two neighbours of the chain, told from the lesser when inverted."""
+    """The comparison of two neighbours of the chain, stated from the lesser when inverted."""
     pair = data["chain"][index : index + 2]
     a, b = reversed(pair) if inverted else pair
     word = RELATIONS[language][data["relation"]][1 if inverted else 0]
@@ -111,7 +111,7 @@ def _careful(data: dict, rng: random.Random, language: str) -> str:
 
 
 def _growing(facts: list[list]) -> list[tuple[int, int]]:
-    """Bounds of the known part of the chain as facts join it, always the first told fact that touches it."""
+    """Bounds of the known part of the chain as facts join it, always the first stated fact that touches it."""
     pending = [index for index, _ in facts]
     first = pending.pop(0)
     low, high = first, first + 2

@@ -65,6 +65,26 @@ def test_compact_weights_with_more_inputs_than_are_unpacked_at_a_time(rows):
     assert torch.equal(multiply(compact, x), multiply(plain, x))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_input_that_is_not_contiguous_is_read_from_a_copy_that_lives(kind):
+    weight, x = random(24, 4096) * 0.02, random(4096, 3, seed=1).T
+    assert not x.is_contiguous()
+    packed = pack([weight], kind)
+    for _ in range(20):  # freed memory is often still intact
+        assert torch.equal(multiply(packed, x), multiply(packed, x.clone(memory_format=torch.contiguous_format)))
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), 1e-38])
+def test_a_group_that_cannot_be_quantised_leaves_other_rows_as_they_are(kind, odd):
+    weight, x = random(24, 64), random(3, 64, seed=1)
+    bad = x.clone()
+    bad[1, :32] = odd
+    packed = pack([weight], kind)
+    assert torch.equal(multiply(packed, x)[[0, 2]], multiply(packed, bad)[[0, 2]])
+    assert len(pack([torch.where(weight > 1, odd, weight)], kind)) == 1  # damaged weights show in the logits
+
+
 def test_weights_of_all_sizes_stay_plain():
     bits = torch.randint(-2**15, 2**15, (100, 100), generator=torch.Generator().manual_seed(0)).to(torch.int16)
     assert pack([bits.view(torch.bfloat16)], "compact").kind == KINDS["bfloat16"]

@@ -11,7 +11,7 @@ from spoutnik.engine.quantization.packed_matrix import KINDS
 from spoutnik.engine.runners import native_runner
 from spoutnik.engine.runners.base import BLOCK_SIZE, DecodeBatch, decode_multi_step, draft_multi_step
 from spoutnik.engine.runners.native_runner import NativeRunner
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 from spoutnik.native import library
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no compiler here: the plain twin is what runs")
@@ -127,7 +127,7 @@ def test_a_prompt_s_numbers_do_not_depend_on_its_chunks(base):
 def test_draft_module():
     model = tiny.model(tiny.DEEPSEEK)
     ids, tables = sequences((20, 33))
-    joined, packing = torch.cat(ids), Packing.of([20, 33])
+    joined, packing = torch.cat(ids), PackedSequences.of([20, 33])
     with torch.no_grad():
         hidden = model.hidden(joined, packing)
         expected = model.logits(model.mtp_hidden(hidden, joined, packing, None))
@@ -146,7 +146,7 @@ def test_only_wanted_logits_are_made_and_blocks_are_copied():
     ids, tables = sequences((20, 33))
     runner = runner_of(model)
     every, _ = runner.forward(batch_of(ids, [0, 0], True, tables))
-    last, _ = runner.forward(batch_of(ids, [0, 0], True, tables, all_wanted=False))
+    last, _ = runner.forward(batch_of(ids, [0, 0], True, tables, all_logits=False))
     assert torch.equal(last, every[[19, 52]])
     free = torch.tensor([b for b in range(32) if b not in tables.flatten().tolist()][:2])
     runner.copy_blocks(tables[0, :2], free)
@@ -166,11 +166,11 @@ def test_drafts_in_one_call_are_those_of_the_module_run_again_and_again(ahead):
         batch = batch_of(ids, [0, 0], [True, False], tables)
         _, states = runner.forward(batch)
         following = torch.cat([torch.cat([part[1:], part[-1:]]) for part in ids])
-        batch.wanted = torch.tensor([19, 50])  # of the second, not the last
+        batch.logits_indices = torch.tensor([19, 50])  # of the second, not the last
         settings = torch.tensor([[1.0, 0.0], [0.9, 1.0], [0, 0], [0, 0], [0.3, 0.6]]).expand(ahead, -1, -1)
         found.append(ways(runner, batch, states, following, settings))
     assert torch.equal(*found) and found[0].shape == (ahead, 2)
-    assert runner.draft_multi_step(replace(batch, wanted=batch.wanted[:0]), states, following, settings[...,
+    assert runner.draft_multi_step(replace(batch, logits_indices=batch.logits_indices[:0]), states, following, settings[...,
                                                                                                         :0]).shape == (ahead, 0)
 
 

@@ -6,19 +6,19 @@ import torch
 
 from spoutnik.engine.runners.base import ForwardBatch
 from spoutnik.engine.runners.torch_runner import TorchRunner, inference_copy
-from spoutnik.model.packing import Packing
+from spoutnik.model.packing import PackedSequences
 
 BASES = pytest.mark.parametrize("base", list(tiny.ALL.values()), ids=list(tiny.ALL))
 
 
 def runner_of(base, **options) -> TorchRunner:
-    made = TorchRunner(inference_copy(tiny.model(base)), **options)
-    made.allocate(12, mtp=made.model.mtp is not None)
-    return made
+    runner = TorchRunner(inference_copy(tiny.model(base)), **options)
+    runner.allocate(12, mtp=runner.model.mtp is not None)
+    return runner
 
 
 def batch(parts: list[tuple[list[int], int, list[int], bool]]) -> ForwardBatch:
-    """(new tokens, context, blocks, prompt) of each sequence; all logits are wanted."""
+    """(new tokens, context, blocks, prompt) of each sequence; all logits are returned."""
     tokens = [t for new, *_ in parts for t in new]
     width = max(len(blocks) for _, _, blocks, _ in parts)
     return ForwardBatch(torch.tensor(tokens), torch.tensor([len(new) for new, *_ in parts]), torch.tensor([c for _, c,
@@ -70,7 +70,7 @@ def test_drafts_are_the_module_s_over_the_whole():
         logits, states = runner.draft(part, hidden, ids[start + 1:end + 1])
         got.append(logits)
         hidden_of.append(states)
-    packing = Packing.of([30])
+    packing = PackedSequences.of([30])
     with torch.no_grad():
         ahead = model.mtp.predict(model.hidden(ids[:30], packing), model.embed(ids[1:]), model.rotary[packing.position_ids],
                                   packing, None)
@@ -82,7 +82,7 @@ def test_only_what_is_wanted_is_asked_of_the_head():
     runner = runner_of(tiny.QWEN)
     ids = tiny.tokens(10).tolist()
     part = batch([(ids, 0, [0], True)])
-    part.wanted = torch.tensor([3, 9])
+    part.logits_indices = torch.tensor([3, 9])
     logits, hidden = runner.forward(part)
     torch.testing.assert_close(logits, whole(runner.model, ids)[[3, 9]], atol=2e-5, rtol=1e-4)
     assert hidden.shape == (0, 32)

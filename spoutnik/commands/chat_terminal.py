@@ -1,4 +1,4 @@
-"""`spoutnik chat`: a conversation in the terminal, with commands, several lines at a time, and a memory for questions."""
+"""The interactive terminal of `spoutnik chat`: slash commands, messages of several lines, input history on the arrow keys."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ from spoutnik.generation.options import EFFORTS, ContextOverflow
 
 try:
     import readline
-except ImportError:  # a Python without it: no editing, no memory
+except ImportError:  # some builds of Python lack it: no line editing, no input history
     readline = None
 
 HELP = '''/effort LEVEL   how much of a reply the thought may take: none, minimal, low, medium, high, xhigh, max
@@ -31,40 +31,40 @@ HELP = '''/effort LEVEL   how much of a reply the thought may take: none, minima
 /new            start over
 """             begins and ends a message of several lines; so does \\ at a line's end
 Ctrl-C          while it thinks: answer now; while it answers: stop. Empty line or Ctrl-D: leave'''
-REMEMBERED = 1000  # questions
+MAX_INPUT_HISTORY = 1000  # lines
 
 
-def converse(talk: Chat, console: Console, folder: Path, remembered: Path | None,
+def converse(chat: Chat, console: Console, folder: Path, input_history: Path | None,
              read: Callable[[str], str] = input) -> None:
-    """Until an empty line or the end of input. remembered: a file of what was typed, for the arrow keys; None for none."""
-    terminal = Terminal(talk, console, folder, read)
-    terminal.note(f"{folder}. {about(talk, folder)} /help for commands, empty line or Ctrl-D to leave.")
-    with _memory(remembered if sys.stdin.isatty() else None):
+    """Answers messages until an empty line or the end of input. input_history: a file of typed lines. read: asks for a line."""
+    terminal = ChatTerminal(chat, console, folder, read)
+    terminal.note(f"{folder}. {describe_model(chat, folder)} /help for commands, empty line or Ctrl-D to leave.")
+    with _input_history(input_history if sys.stdin.isatty() else None):
         while terminal.turn():
             pass
 
 
-def about(talk: Chat, folder: Path) -> str:
+def describe_model(chat: Chat, folder: Path) -> str:
     manifest = Path(folder) / "manifest.json"
     if manifest.exists() and "stage" in read_json(manifest):
         return ("It was taught the problem families of its recipe and small talk, nothing else. "
                 "Try: Use 3, 5, 8 once each to make 16.")
-    return f"A {talk.llm.config.model_type} model."
+    return f"A {chat.llm.config.model_type} model."
 
 
-class Terminal:
-    """read: asks for a line, with a prompt."""
+class ChatTerminal:
+    """The loop's state: see `converse`."""
 
-    def __init__(self, talk: Chat, console: Console, folder: Path, read: Callable[[str], str]):
-        self.talk, self.console, self.folder, self.read = talk, console, folder, read
+    def __init__(self, chat: Chat, console: Console, folder: Path, read: Callable[[str], str]):
+        self.chat, self.console, self.folder, self.read = chat, console, folder, read
 
     def note(self, text: str) -> None:
         self.console.print(Text(text, "dim"), soft_wrap=True)
 
     def turn(self) -> bool:
-        """One message or command; False to leave."""
+        """Handles one message or command; False to leave."""
         try:
-            text = self.message()
+            text = self.read_message()
         except EOFError:
             self.console.print()
             return False
@@ -74,17 +74,17 @@ class Terminal:
         if not text.strip():
             return False
         try:
-            self.obey(*text[1:].partition(" ")[::2]) if text.startswith("/") else self.ask(text)
+            self.run_command(*text[1:].partition(" ")[::2]) if text.startswith("/") else self.ask(text)
         except (UserError, RunError) as error:
             self.note(str(error))
         return True
 
-    def message(self) -> str:
-        """A line, or several."""
+    def read_message(self) -> str:
+        """One line, or several between triple quotes or after backslashes."""
         line = self.read("> ")
         if line.startswith('"""'):
             lines = [line[3:]]
-            while not (lines[-1].endswith('"""')):
+            while not lines[-1].endswith('"""'):
                 lines.append(self.read(". "))
             return "\n".join(lines).removesuffix('"""').strip("\n")
         while line.endswith("\\"):
@@ -93,94 +93,94 @@ class Terminal:
 
     def ask(self, text: str) -> None:
         try:
-            self.talk.ask(text.strip(), self.console)
-        except ContextOverflow as error:  # the conversation has grown too long: say so and go on
-            self.talk.messages.clear()
+            self.chat.ask(text.strip(), self.console)
+        except ContextOverflow as error:  # the conversation has become too long
+            self.chat.messages.clear()
             self.note(f"{error} The conversation starts over.")
 
-    def obey(self, command: str, rest: str) -> None:
-        talk, rest = self.talk, rest.strip()
+    def run_command(self, command: str, argument: str) -> None:
+        chat, argument = self.chat, argument.strip()
         match command:
             case "help":
                 self.note(HELP)
             case "new":
-                talk.messages.clear()
+                chat.messages.clear()
             case "effort":
-                self.effort(rest)
+                self.set_effort(argument)
             case "think":
-                self.think(rest)
+                self.set_thinking(argument)
             case "system":
-                talk.system = rest or None
+                chat.system = argument or None
             case "retry" | "edit":
-                self.again(change=command == "edit")
+                self.repeat(edit=command == "edit")
             case "save":
-                self.save(_path(command, rest))
+                self.save(_path(command, argument))
             case "load":
-                self.load(_path(command, rest))
+                self.load(_path(command, argument))
             case "stats":
                 self.note(self.stats())
             case _:
                 raise UserError(f"/{command}: is no command; /help shows them. To say it to the model, begin with a space.")
 
-    def effort(self, level: str) -> None:
+    def set_effort(self, level: str) -> None:
         if level and level not in EFFORTS:
             raise UserError(f"/effort {level}: unknown. Choose {', '.join(EFFORTS)}.")
         if level:
-            self.talk.options = replace(self.talk.options, reasoning_effort=level, enable_thinking=None)
-        self.note(f"effort: {self.talk.options.reasoning_effort or 'as the model is used to'}")
+            self.chat.options = replace(self.chat.options, reasoning_effort=level, enable_thinking=None)
+        self.note(f"effort: {self.chat.options.reasoning_effort or 'as the model is used to'}")
 
-    def think(self, switch: str) -> None:
+    def set_thinking(self, switch: str) -> None:
         if switch not in ("on", "off"):
             raise UserError(f"/think {switch}: must be on or off.")
-        options = self.talk.options
+        options = self.chat.options
         effort = None if options.reasoning_effort == "none" else options.reasoning_effort
-        most = None if options.max_thinking_tokens == 0 else options.max_thinking_tokens
-        self.talk.options = replace(options, enable_thinking=switch == "on", reasoning_effort=effort, max_thinking_tokens=most)
+        limit = None if options.max_thinking_tokens == 0 else options.max_thinking_tokens
+        self.chat.options = replace(options, enable_thinking=switch == "on", reasoning_effort=effort, max_thinking_tokens=limit)
 
-    def again(self, change: bool) -> None:
-        question = self.talk.take_back()
+    def repeat(self, edit: bool) -> None:
+        """Asks the last question again, edited or not."""
+        question = self.chat.take_back()
         if question is None:
             raise UserError("there is no question yet.")
-        if change:
-            with _typed(question):
-                question = self.message() or question
-        self.talk.seed += 1  # other random numbers
+        if edit:
+            with _prefilled_input(question):
+                question = self.read_message() or question
+        self.chat.seed += 1  # for other random numbers
         self.ask(question)
 
     def save(self, path: Path) -> None:
-        write_json(path, {"model": str(self.folder), "system": self.talk.system, "messages": self.talk.messages})
-        self.note(f"{len(self.talk.messages)} messages in {path}")
+        write_json(path, {"model": str(self.folder), "system": self.chat.system, "messages": self.chat.messages})
+        self.note(f"{len(self.chat.messages)} messages in {path}")
 
     def load(self, path: Path) -> None:
-        found = read_json(path)
-        messages = found.get("messages") if isinstance(found, dict) else None
+        content = read_json(path)
+        messages = content.get("messages") if isinstance(content, dict) else None
         if not isinstance(messages, list) or not all(
                 isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
                 for one in messages):
             raise UserError(f"{path}: is no conversation: it must hold messages, each with role and content.")
-        self.talk.messages, self.talk.system = messages, found.get("system")
+        self.chat.messages, self.chat.system = messages, content.get("system")
         for one in messages:
             self.console.print(Text(f"{'> ' if one['role'] == 'user' else ''}{one['content']}"), soft_wrap=True)
 
     def stats(self) -> str:
-        last, core = self.talk.stats, self.talk.llm.core
-        speed = (last.tokens - 1) / (last.whole - last.first) if last.whole > last.first else 0.0
-        limit = min(self.talk.llm.config.max_position_embeddings, core.scheduler.capacity)
-        return (f"last reply: {last.tokens} tokens ({last.thought_tokens} of thought) in {last.whole:.1f} s, first after "
-                f"{last.first:.1f} s, then {speed:.1f} a second; {last.cached} of {last.prompt_tokens} tokens before it were "
-                f"in the cache\nmemory: {last.prompt_tokens + last.tokens} of {limit} tokens, "
-                f"{len(self.talk.messages)} messages")
+        last, first = self.chat.stats, self.chat.stats.first_token_seconds
+        speed = (last.tokens - 1) / (last.seconds - first) if last.seconds > first else 0.0
+        return (f"last reply: {last.tokens} tokens ({last.thought_tokens} of thought) in {last.seconds:.1f} s, first after "
+                f"{first:.1f} s, then {speed:.1f} a second; {last.cached_tokens} of {last.prompt_tokens} tokens before it "
+                f"were in the cache\nmemory: {last.prompt_tokens + last.tokens} of {self.chat.llm.max_model_len} tokens, "
+                f"{len(self.chat.messages)} messages")
 
 
-def _path(command: str, rest: str) -> Path:
-    if not rest:
+def _path(command: str, argument: str) -> Path:
+    if not argument:
         raise UserError(f"/{command}: needs a file, as /{command} talk.json")
-    return Path(rest).expanduser()
+    return Path(argument).expanduser()
 
 
 @contextlib.contextmanager
-def _typed(text: str) -> Iterator[None]:
-    """The next line begins with this text, to be changed."""
+def _prefilled_input(text: str) -> Iterator[None]:
+    """The next line that is read starts with this text, which can be edited."""
     if readline is None:
         yield
         return
@@ -192,14 +192,14 @@ def _typed(text: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _memory(path: Path | None) -> Iterator[None]:
-    """What was typed before is there on the arrow keys, and what is typed now is there the next time."""
+def _input_history(path: Path | None) -> Iterator[None]:
+    """Reads the lines of earlier sessions for the arrow keys, and at the end writes them with those of this one."""
     if readline is None or path is None:
         yield
         return
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
-    readline.set_history_length(REMEMBERED)
+    readline.set_history_length(MAX_INPUT_HISTORY)
     try:
         yield
     finally:
