@@ -76,11 +76,13 @@ def api_error(error: Exception) -> ApiError:
     return ApiError(500, "the server made a mistake; its log says where.")
 
 
-def generation_error(delta: Delta) -> ApiError:
-    """Why a generation ended without an answer."""
-    if delta.finish_reason == "abort":
-        return ApiError(503, "the reply was given up: the server is shutting down.")
-    return ApiError(500, f"the reply was given up: {delta.stop_reason}", code="engine_error")
+def raise_if_failed(deltas: Sequence[Delta]) -> None:
+    """Raises ApiError if a generation ended without an answer."""
+    for delta in deltas:
+        if delta.finish_reason == "abort":
+            raise ApiError(503, "the reply was given up: the server is shutting down.")
+        if delta.finish_reason == "error":
+            raise ApiError(500, f"the reply was given up: {delta.stop_reason}", code="engine_error")
 
 
 def _param(message: str) -> str | None:

@@ -16,7 +16,7 @@ from spoutnik.serve.api.chat_request import ChatRequest, applied_of, plan_of
 from spoutnik.serve.api.common import Reply, Serving, State
 from spoutnik.serve.api.logprobs import chat_logprobs
 from spoutnik.serve.api.schemas import ChatCompletion
-from spoutnik.serve.errors import GENERATION_ERRORS, error_responses, generation_error
+from spoutnik.serve.errors import GENERATION_ERRORS, error_responses, raise_if_failed
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
 router = APIRouter()
@@ -94,7 +94,7 @@ class ChatChunkBuilder:
 class ChatReply(Reply):
     def __init__(self, body: ChatRequest, plan: GenerationPlan, options: GenerationOptions, handle: GenerationHandle):
         super().__init__(body, handle)
-        self.plan, self.options, self.replies = plan, options, handle.replies
+        self.plan, self.options = plan, options
         self.vote_result: VoteResult | None = None
         self._chunk_head = encode_json(self.head("chat.completion.chunk"))[:-1] + ","  # the same in all chunks
 
@@ -181,12 +181,6 @@ def merge_deltas(deltas: list[dict]) -> dict:
         if text := "".join(delta.get(name, "") for delta in deltas):
             message[name] = text
     return message
-
-
-def raise_if_failed(deltas: list[Delta]) -> None:
-    for delta in deltas:
-        if delta.finish_reason in ("error", "abort"):
-            raise generation_error(delta)
 
 
 def warning_field(warnings: list[GenerationWarning]) -> dict:

@@ -14,7 +14,6 @@ from spoutnik import __version__
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.files import read_json
-from spoutnik.generation.delta import CollectedReply
 from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
 from spoutnik.serve.api.schemas import Timings, Usage
 from spoutnik.serve.errors import ApiError
@@ -142,8 +141,8 @@ class Reply:
     """The answer of a generating endpoint: whole, a model from `complete`, or the data of a stream's events, from `events`."""
 
     def __init__(self, body: Sampling, handle: GenerationHandle):
-        self.body, self.handle, self.id, self.served, self.created = body, handle, handle.name, handle.served, int(time.time())
-        self.replies = [CollectedReply() for _ in handle.job.choices]
+        self.body, self.handle, self.replies = body, handle, handle.replies
+        self.id, self.served, self.created = handle.name, handle.served, int(time.time())
 
     async def respond(self, streams: StreamRegistry) -> Response:
         headers = {"X-Request-Id": self.id}

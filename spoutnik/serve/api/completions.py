@@ -14,13 +14,13 @@ from spoutnik.engine.input_processor import check
 from spoutnik.engine.sampling_params import LARGEST_SEED
 from spoutnik.errors import UserError
 from spoutnik.generation.completion import CompletionPlan, Completions
-from spoutnik.generation.delta import Delta
+from spoutnik.generation.delta import CollectedReply, Delta
 from spoutnik.generation.options import ContextOverflow, describe_context_length
 from spoutnik.generation.service import GenerationHandle, ServedModel
 from spoutnik.serve.api import schemas
 from spoutnik.serve.api.common import Reply, Sampling, Serving, State, encode_prompt
 from spoutnik.serve.api.logprobs import TextOffsets, text_logprobs
-from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses, generation_error
+from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses, raise_if_failed
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
 router = APIRouter()
@@ -110,15 +110,15 @@ class CompletionReply(Reply):
     def __init__(self, body: CompletionRequest, prompts: list[Prompt], handle: GenerationHandle):
         super().__init__(body, handle)
         self.prompts, self.n = prompts, handle.plan.params.n
+        self.replies = [CollectedReply() for _ in handle.replies]  # without the token that max_tokens = 0 computes
         self._offsets = [TextOffsets() for _ in self.replies]
         self._started: set[int] = set()
 
     async def deltas(self) -> AsyncIterator[Delta]:
         async with self.handle:
             async for deltas in self.handle:
+                raise_if_failed(deltas)
                 for delta in deltas:
-                    if delta.finish_reason in ("error", "abort"):
-                        raise generation_error(delta)
                     if self.body.max_tokens == 0:
                         delta = Delta(delta.index, finish_reason="length")
                     self.replies[delta.index].add(delta)
