@@ -73,3 +73,13 @@ def tokenizer() -> Tokenizer:
 
 def silent(done: int, total: int, tokens: int, note: str) -> None:
     """A progress bar nobody sees."""
+
+
+def quantize_fp8(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """weight (O, I) to e4m3 numbers and multipliers per block, the largest number of each block at e4m3's largest, 448."""
+    outputs, inputs = weight.shape
+    padded = torch.nn.functional.pad(weight.float(), (0, -inputs % 128, 0, -outputs % 128))
+    blocks = padded.unflatten(1, (-1, 128)).unflatten(0, (-1, 128))  # (rows of blocks, 128, columns of blocks, 128)
+    scale_inv = (blocks.abs().amax((1, 3)) / 448.0).clamp(min=1e-12)
+    quantized = (blocks / scale_inv[:, None, :, None]).to(torch.float8_e4m3fn)
+    return quantized.flatten(2).flatten(0, 1)[:outputs, :inputs].contiguous(), scale_inv

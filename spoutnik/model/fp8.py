@@ -11,8 +11,6 @@ from torch.nn.utils import parametrize
 from spoutnik.model.layers import swiglu
 from spoutnik.model.layout import BLOCK
 
-LARGEST = 448.0  # of e4m3
-
 
 def dequantize(weight: Tensor, scale_inv: Tensor, out: Tensor) -> Tensor:
     """weight (O, I) float8_e4m3fn times its blocks' multipliers (ceil(O/128), ceil(I/128)), into `out` (O, I).
@@ -24,16 +22,6 @@ def dequantize(weight: Tensor, scale_inv: Tensor, out: Tensor) -> Tensor:
     for rows, scales, into in zip(weight.split(BLOCK), columns, out.split(BLOCK)):
         into.copy_(rows.float() * scales)
     return out
-
-
-def quantize(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The inverse: weight (O, I) to e4m3 numbers and multipliers, the largest of each block at the type's largest."""
-    outputs, inputs = weight.shape
-    padded = F.pad(weight.float(), (0, -inputs % BLOCK, 0, -outputs % BLOCK))
-    blocks = padded.unflatten(1, (-1, BLOCK)).unflatten(0, (-1, BLOCK))  # (rows of blocks, 128, columns of blocks, 128)
-    scale_inv = (blocks.abs().amax((1, 3)) / LARGEST).clamp(min=1e-12)
-    quantized = (blocks / scale_inv[:, None, :, None]).to(torch.float8_e4m3fn)
-    return quantized.flatten(2).flatten(0, 1)[:outputs, :inputs].contiguous(), scale_inv
 
 
 class _Dequantized(nn.Module):

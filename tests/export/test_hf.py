@@ -15,7 +15,6 @@ from spoutnik.export.writer import export
 from spoutnik.files import read_json
 from spoutnik.model.checkpoint import Checkpoint, read_header
 from spoutnik.model.config import ARCHITECTURES
-from spoutnik.model.fp8 import quantize
 from spoutnik.model.layout import SCALE, is_quantized
 from spoutnik.model.weights import Reader, load_model
 from spoutnik.text.tokenizer import Tokenizer
@@ -106,7 +105,7 @@ def test_an_fp8_checkpoint_is_kept_or_dequantized(checkpoint, tmp_path):
     folder = checkpoint(tiny.DEEPSEEK, torch.float32)
     tensors = load_file(folder / "model.safetensors")
     for name in [name for name in tensors if is_quantized(name)]:
-        tensors[name], tensors[name + SCALE] = quantize(tensors[name])
+        tensors[name], tensors[name + SCALE] = tiny.quantize_fp8(tensors[name])
     save_file(tensors, folder / "model.safetensors")
     fp8 = {"quant_method": "fp8", "weight_block_size": [128, 128]}
     (folder / "config.json").write_text(json.dumps(read_json(folder / "config.json") | {"quantization_config": fp8}))

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.model.cache import Cache
-from spoutnik.model.fp8 import dequantize, quantize
+from spoutnik.model.fp8 import dequantize
 from spoutnik.model.layout import SCALE, is_quantized, published_shapes
 from spoutnik.model.packing import PackedSequences
 from spoutnik.model.weights import load_model, save_model
@@ -39,7 +39,7 @@ def test_dequantization_is_the_definition(shape):
 
 def test_quantization_errs_by_e4m3_s_half_step():
     weight = torch.randn(300, 200, generator=torch.Generator().manual_seed(1)) * torch.logspace(-3, 3, 200)
-    quantized, scale_inv = quantize(weight)
+    quantized, scale_inv = tiny.quantize_fp8(weight)
     assert quantized.dtype == torch.float8_e4m3fn and scale_inv.shape == (3, 2)
     back = dequantize(quantized, scale_inv, torch.empty(300, 200))
     largest = weight.abs().amax()
@@ -55,7 +55,7 @@ def checkpoint(tmp_path_factory):
     stored, same = {}, {}
     for name, tensor in tensors.items():
         if is_quantized(name):
-            stored[name], stored[name + SCALE] = quantize(tensor)
+            stored[name], stored[name + SCALE] = tiny.quantize_fp8(tensor)
             same[name] = plain(stored[name], stored[name + SCALE]) if tensor.numel() < 3000 else \
                 dequantize(stored[name], stored[name + SCALE], torch.empty(tensor.shape))
         else:
