@@ -5,7 +5,7 @@ bfloat16.
     python benchmarks/decode_bandwidth.py [--model KEEP_IT_HERE] [--formats bf16 int8 int4] [--tokens 64] [--rounds 5]
 
 A rate is what a user of `spoutnik.LLM` gets, sampling included: tokens after the first by the time between first and last.
-Keys and values are not counted among the bytes; weights in bfloat16 are, as they lie in memory (12 bits, native/compact.h), and
+Keys and values are not counted among the bytes; weights in bfloat16 are, as they lie in memory (12 bits, native/bf12.h), and
 `plain_gigabytes_per_second` says how fast plain ones would have to be read for the same speed. The limit is the read bandwidth
 measured in the same process before and after each round (a machine that is shared may be twice as fast in one minute as in
 the next); ours, limit and share are medians of the rounds. Wanted: 85, 75 and 70 % of it. Needs the peers' environment for

@@ -105,7 +105,7 @@ def _sample_native(logits: Tensor, settings: SamplingMetadata) -> tuple[Tensor, 
     logits = logits.contiguous()
     columns = torch.stack([settings.temperature, settings.top_p, settings.top_k, settings.min_p, settings.u])
     tokens, log_probs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
-    kernels.call(library(), "draw", None, logits, columns, tokens, log_probs, cores())
+    kernels.call(library(), "sample", None, logits, columns, tokens, log_probs, cores())
     return tokens, log_probs
 
 

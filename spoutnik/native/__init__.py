@@ -53,4 +53,4 @@ def _loaded() -> tuple[ctypes.CDLL | None, Kernels]:
         return None, Kernels(compiler, reason=str(error))
     structs.check(native)
     kernels.declare(native)
-    return native, Kernels(compiler, path, native.spoutnik_instructions().decode())
+    return native, Kernels(compiler, path, native.spoutnik_instruction_set().decode())

@@ -90,10 +90,10 @@ def test_bfloat16_in_12_bits_gives_the_very_numbers(base, monkeypatch):
     prompts = batch_of(ids, [0] * 3, True, tables)
     plain, _ = runner_of(model, torch.bfloat16).forward(prompts)
     monkeypatch.setattr(native_runner, "_SMALL", 0)
-    compact = runner_of(model, torch.bfloat16, small=False)
-    kinds = [packed.kind for packed in compact.packed.values()]
-    assert (KINDS["compact"] in kinds) == bool(library().reads_compact())
-    assert torch.equal(compact.forward(prompts)[0], plain)
+    bf12 = runner_of(model, torch.bfloat16, small=False)
+    kinds = [packed.kind for packed in bf12.packed.values()]
+    assert (KINDS["bf12"] in kinds) == bool(library().spoutnik_has_fast_bf12())
+    assert torch.equal(bf12.forward(prompts)[0], plain)
 
 
 @pytest.mark.parametrize("quantize", [None, "int8", "int4"])
