@@ -50,7 +50,7 @@ def keep_memory() -> None:
     mallopt = ctypes.CDLL(None).mallopt
     m_trim_threshold, m_top_pad, m_mmap_threshold, m_arena_max = -1, -2, -3, -8  # malloc.h
     # Larger blocks go back to the kernel all the same: kept, those that do not fit again would pile up without end. Our own
-    # large results have a pool (native/memory.py).
+    # large results have a pool (native/result_pool.py).
     mallopt(m_mmap_threshold, 32 << 20)
     mallopt(m_trim_threshold, 2**31 - 1)
     mallopt(m_top_pad, 64 << 20)

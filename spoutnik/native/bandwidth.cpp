@@ -1,4 +1,5 @@
-// How fast this machine reads memory when nothing is computed: the limit of decoding, which reads every weight for every token.
+// How fast this machine reads memory when nothing is computed: the limit of decoding, which reads every weight for every
+// token.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -17,7 +18,8 @@ namespace {
 uint64_t sum(const uint64_t* data, int64_t n) {
     uint64_t sums[64] = {};  // enough independent sums to hide the latency of additions
     for (int64_t i = 0; i + 64 <= n; i += 64) {
-        for (int64_t line = 0; line < 64; line += 8) __builtin_prefetch(data + i + 512 + line);  // a page ahead; past the end is harmless
+        // A page ahead; past the end is harmless.
+        for (int64_t line = 0; line < 64; line += 8) __builtin_prefetch(data + i + 512 + line);
         for (int64_t j = 0; j < 64; j++) sums[j] += data[i + j];
     }
     uint64_t total = 0;

@@ -1,13 +1,14 @@
-// bf12: bfloat16 in 12 bits, without loss. The upper byte of a weight (its sign and seven bits of its exponent) takes few values,
-// since the weights of a network lie within some powers of two of each other. A panel keeps a table of its 16 most frequent ones
-// and, for each weight, a code of four bits for the table beside the lower byte as it is; the few weights whose upper byte is not
-// in the table are exceptions, stored apart. Decoding is as fast as memory is read, and reads a quarter less. (DFloat11, arXiv
-// 2504.11651, goes from 12 to 11 bits with Huffman codes, which vectors cannot decode.)
+// bf12: bfloat16 in 12 bits, without loss. The upper byte of a weight (its sign and seven bits of its exponent) takes few
+// values, since the weights of a network lie within some powers of two of each other. A panel keeps a table of its 16 most
+// frequent ones and, for each weight, a code of four bits for the table beside the lower byte as it is; the few weights whose
+// upper byte is not in the table are exceptions, stored apart. Decoding is as fast as memory is read, and reads a quarter
+// less. (DFloat11, arXiv 2504.11651, goes from 12 to 11 bits with Huffman codes, which vectors cannot decode.)
 //
-// A panel: the table (64 bytes, of which 16 are used), then its bfloat16 form (packed_matrix.h), padded with zeros, in records of
-// 128 weights: 64 bytes of codes, the first half's in their lower bits, and 128 lower bytes. In both, 8 of each 16 bytes belong to
-// one quarter of the record and 8 to the next, so that interleaving within 16 bytes, which is what vectors do, leaves the weights
-// in order. Behind all panels: where the exceptions of each part (PART inputs of a panel) start, and the exceptions.
+// A panel: the table (64 bytes, of which 16 are used), then its bfloat16 form (packed_matrix.h), padded with zeros, in
+// records of 128 weights: 64 bytes of codes, the first half's in their lower bits, and 128 lower bytes. In both, 8 of each 16
+// bytes belong to one quarter of the record and 8 to the next, so that interleaving within 16 bytes, which is what vectors
+// do, leaves the weights in order. Behind all panels: where the exceptions of each part (PART inputs of a panel) start, and
+// the exceptions.
 #pragma once
 
 #include "simd.h"
@@ -23,10 +24,13 @@ struct Exception {
 };
 
 inline int64_t record_count(int64_t inputs, int64_t outputs) { return ceil_div(inputs * outputs, RECORD); }
-inline int64_t panel_bytes(int64_t inputs, int64_t outputs) { return TABLE_BYTES + record_count(inputs, outputs) * RECORD_BYTES; }
+inline int64_t panel_bytes(int64_t inputs, int64_t outputs) {
+    return TABLE_BYTES + record_count(inputs, outputs) * RECORD_BYTES;
+}
 inline int64_t part_count(int64_t inputs) { return ceil_div(inputs, PART); }
 
-// The index of weight i's lower byte in its record, among 128, and of its code, among 128 of which the second 64 are upper nibbles.
+// The index of weight i's lower byte in its record, among 128, and of its code, among 128 of which the second 64 are upper
+// nibbles.
 inline int64_t index_in_record(int64_t i) { return i / 64 * 64 + i % 32 / 8 * 16 + i / 32 % 2 * 8 + i % 8; }
 
 // `n` consecutive records, to bfloat16.

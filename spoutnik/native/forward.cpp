@@ -1,5 +1,5 @@
-// The forward pass as Python calls it: a batch, a multi-step draft, and multi-step decoding. Each call checks its indices first, and
-// returns what is wrong with them, or null.
+// The forward pass as Python calls it: a batch, a multi-step draft, and multi-step decoding. Each call checks its indices
+// first, and returns what is wrong with them, or null.
 #include "forward_pass.h"
 
 #include <numeric>
@@ -112,10 +112,10 @@ float uniform(int64_t seed, int64_t position) {
 
 extern "C" {
 
-// Sequences that decode several steps in one call; mirrored by structs.py. Each has a last token, which is not in the cache, and
-// `contexts` tokens that are; settings (4, S): temperature, top_p, top_k, min_p. A sequence ends with one of its `ends` (padded
-// with -1), or when it has generated `limits` tokens. Results: up to `steps` tokens of each, how many, and whether its logits were
-// not finite.
+// Sequences that decode several steps in one call; mirrored by structs.py. Each has a last token, which is not in the cache,
+// and `contexts` tokens that are; settings (4, S): temperature, top_p, top_k, min_p. A sequence ends with one of its `ends`
+// (padded with -1), or when it has generated `limits` tokens. Results: up to `steps` tokens of each, how many, and whether
+// its logits were not finite.
 struct MultiStep {
     const int64_t *tokens, *contexts, *tables, *ends, *seeds, *generated, *limits;
     const float* settings;
@@ -205,8 +205,8 @@ class MultiStepDecoder {
 template <typename C>
 void decode_multi_step(const Model& m, const MultiStep& a) {
     const int threads = a.sequences < 16 ? 1 : a.threads;
-    // A few shares for each thread: some end sooner, and fewer rows leave more of their cache in the processor's until the next step.
-    // Not too few rows: the products read all weights for each share.
+    // A few shares for each thread: some end sooner, and fewer rows leave more of their cache in the processor's until the
+    // next step. Not too few rows: the products read all weights for each share.
     const int64_t even = ceil_div(a.sequences, threads);
     const int64_t share = std::min(even, std::max<int64_t>((even + 3) / 4, 48));
     ThreadGroup group(threads);
@@ -237,8 +237,8 @@ const char* spoutnik_forward(const Model* m, const Batch* b) {
     return nullptr;
 }
 
-// The MTP module over its batch, then over its own states, step by step: `steps` tokens for each wanted one of the batch, sampled
-// with settings (steps, 5, W; see spoutnik_sample) to tokens (steps, W). Needs b->hidden; b->logits is scratch.
+// The MTP module over its batch, then over its own states, step by step: `steps` tokens for each wanted one of the batch,
+// sampled with settings (steps, 5, W; see spoutnik_sample) to tokens (steps, W). Needs b->hidden; b->logits is scratch.
 const char* spoutnik_draft_multi_step(const Model* m, const Batch* b, int64_t steps, const float* settings,
                                       int64_t* tokens) {
     const int64_t n = b->n_wanted;

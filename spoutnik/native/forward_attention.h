@@ -1,4 +1,5 @@
-// The attention of ForwardPass: queries, keys and values of grouped-query and of latent attention, stored in the cache and read.
+// The attention of ForwardPass: queries, keys and values of grouped-query and of latent attention, stored in the cache and
+// read.
 #pragma once
 
 #include "forward_pass.h"
@@ -32,7 +33,8 @@ inline void ForwardPass<C>::store_queries(int64_t t, const float* q, int64_t ste
     }
 }
 
-// MLA, absorbed (DeepSeek-V2, section 2.1): the key half of kv_b is applied to the query, so that all heads read the cached latent.
+// MLA, absorbed (DeepSeek-V2, section 2.1): the key half of kv_b is applied to the query, so that all heads read the cached
+// latent.
 template <typename C>
 inline void ForwardPass<C>::mla_queries(const Layer& l) {
     const int64_t head = m.nope + m.rope, kv_at = l.first.out - width;
@@ -83,7 +85,7 @@ inline void ForwardPass<C>::mla_values(const Layer& l) {
     threads.parallel_for(rows, 4, [&](int64_t t) {
         for (int64_t h = 0; h < m.heads; h++)
             convert_row(l.absorb_v[0].kind, mixed + (t * m.heads + h) * m.latent, m.latent,
-                    head_activations + (t * m.heads + h) * bytes);
+                        head_activations + (t * m.heads + h) * bytes);
     });
     per_head(l.absorb_v, bytes, queries, m.value);
 }
@@ -93,7 +95,8 @@ inline void ForwardPass<C>::attend(const Layer& l) {
     const int64_t groups = mla ? 1 : m.groups, shared = m.heads / groups;
     constexpr int64_t TOKENS = 128;  // of a chunk of a prompt that are one piece of work
     // Pieces: of generated tokens, some heads of a group; of a prompt, all heads of a group for some tokens.
-    const int64_t splits = std::min<int64_t>(shared, std::max<int64_t>(1, 2 * threads.size / std::max<int64_t>(1, rows * groups)));
+    const int64_t wanted_splits = 2 * threads.size / std::max<int64_t>(1, rows * groups);
+    const int64_t splits = std::min<int64_t>(shared, std::max<int64_t>(1, wanted_splits));
     const int64_t some = ceil_div(shared, splits);
     static thread_local std::vector<std::pair<int64_t, int64_t>> pieces_of_thread;
     pieces_of_thread.clear();  // (first token of the piece, its tokens; 0: a generated token)
@@ -109,11 +112,11 @@ inline void ForwardPass<C>::attend(const Layer& l) {
             const int64_t count = std::min(some, (g + 1) * shared - h);
             if (count > 0)
                 decode_attention(e, attending + (t * m.heads + h) * q_step, q_step, count, position[t] + 1,
-                             static_cast<float>(m.softmax_scale), mixed + (t * m.heads + h) * value);
+                                 static_cast<float>(m.softmax_scale), mixed + (t * m.heads + h) * value);
         } else if (i % splits == 0) {
             prefill_attention(e, attending + (t * m.heads + g * shared) * q_step, q_step, m.heads * q_step, shared, tokens,
-                         position[t], static_cast<float>(m.softmax_scale), mixed + (t * m.heads + g * shared) * value,
-                         m.heads * value);
+                              position[t], static_cast<float>(m.softmax_scale), mixed + (t * m.heads + g * shared) * value,
+                              m.heads * value);
         }
     });
 }

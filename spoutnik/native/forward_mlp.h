@@ -5,10 +5,11 @@
 
 namespace {
 
-// silu(gate) * up of n rows of x, as activations for `down`: group `unit` of its inputs. Blocks of the gate and of the up projection
-// alternate in gate_up, so that both halves of a number come out of one panel.
+// silu(gate) * up of n rows of x, as activations for `down`: group `unit` of its inputs. Blocks of the gate and of the up
+// projection alternate in gate_up, so that both halves of a number come out of one panel.
 template <typename C>
-inline void ForwardPass<C>::swiglu_activations(const Matrix& gate_up, const Matrix& down, int64_t unit, const Activations& x, const RowView<char>& to, int64_t n) {
+inline void ForwardPass<C>::swiglu_activations(const Matrix& gate_up, const Matrix& down, int64_t unit, const Activations& x,
+                                               const RowView<char>& to, int64_t n) {
     constexpr int64_t PANELS = 2 * GROUP_SIZE / PANEL_OUTPUTS, WIDTH = 2 * GROUP_SIZE;
     static thread_local std::vector<float> buffer;
     buffer.resize(ROWS_PER_TASK * WIDTH);

@@ -1,9 +1,9 @@
 // The forward pass of the whole network over a ragged batch: chunks of prompts and generated tokens together, with a cache in
 // blocks. Plain twin: Transformer.extend.
 //
-// Activations are float between products, each product rounds or quantizes what it reads, the residual stream stays float. Threads
-// share the loops of a pass; a model small enough for the caches is instead computed by each thread alone, for some of the
-// sequences. The numbers do not depend on which.
+// Activations are float between products, each product rounds or quantizes what it reads, the residual stream stays float.
+// Threads share the loops of a pass; a model small enough for the caches is instead computed by each thread alone, for some
+// of the sequences. The numbers do not depend on which.
 #pragma once
 
 #include <algorithm>
@@ -18,7 +18,7 @@
 
 namespace {
 
-// A pass over one part of a batch by one group of threads. C: the cache's type.
+// A pass over one part of a batch by one group of threads. C: the type of the cache.
 template <typename C>
 class ForwardPass {
    public:
@@ -92,7 +92,7 @@ class ForwardPass {
     ThreadGroup& threads;
     const int64_t rows;
     const bool mla;
-    const int64_t key, value, width, q_step;  // of a cached group: its keys' and values' width; of an entry; of a query
+    const int64_t key, value, width, q_step;  // widths of cached keys and values of a group, of a position, of a query
     const int64_t* table;
     int64_t *position, *sequence, *experts, *choice, *choice_token, *starts, *busy, n_busy = 0;
     float *residual, *projected, *queries, *mixed, *absorbed, *scores, *weights, *expert_out;
@@ -112,7 +112,8 @@ class ForwardPass {
     void matmul(const Matrix& matrix, const Activations& x, const Outputs& y, bool add) { matmul(matrix, x, y, add, rows); }
     void matmul(const Matrix& matrix, const Activations& x, const Outputs& y, bool add, int64_t n) {
         const int64_t row_parts = ceil_div(n, ROWS_PER_TASK);
-        threads.parallel_for(panel_count(matrix) * row_parts, threads.stream_chunk(panel_count(matrix) * row_parts), [&](int64_t i) {
+        const int64_t pieces = panel_count(matrix) * row_parts;
+        threads.parallel_for(pieces, threads.stream_chunk(pieces), [&](int64_t i) {
             const int64_t row = i % row_parts * ROWS_PER_TASK;
             multiply_panel(matrix, i / row_parts, x.from(row), y.from(row), add, std::min(ROWS_PER_TASK, n - row));
         });
@@ -166,7 +167,8 @@ class ForwardPass {
     void attend(const Layer& l);
 
     // forward_mlp.h
-    static void swiglu_activations(const Matrix& gate_up, const Matrix& down, int64_t unit, const Activations& x, const RowView<char>& to, int64_t n);
+    static void swiglu_activations(const Matrix& gate_up, const Matrix& down, int64_t unit, const Activations& x,
+                                   const RowView<char>& to, int64_t n);
     void mlp(const Layer& l);
     void mlp_products(const Layer& l, const Activations& x);
     void moe(const Layer& l);

@@ -1,8 +1,9 @@
-// Matrix products of bfloat16 for training, forward and backward, of one matrix or one per expert. For what torch's own are slow
-// at: a few hundred rows at a time, and shapes that never repeat (no kernel is compiled per shape). Twin: model/grouped.py.
+// Matrix products of bfloat16 for training, forward and backward, of one matrix or one per expert. For what torch's own are
+// slow at: a few hundred rows at a time, and shapes that never repeat (no kernel is compiled per shape). Twin:
+// model/grouped.py.
 //
-// Every product is C (m, n) = A (m, k) times B (n, k) transposed. B is packed, as much at a time as fits the second-level cache,
-// where it stays while it is multiplied with all rows of A.
+// Every product is C (m, n) = A (m, k) times B (n, k) transposed. B is packed, as much at a time as fits the second-level
+// cache, where it stays while it is multiplied with all rows of A.
 #include <vector>
 
 #include "pack.h"
@@ -14,8 +15,8 @@ namespace {
 constexpr int64_t PANEL = TILE_BLOCKS * LANES;
 constexpr int64_t CACHED = 512 * 1024;  // bytes of packed B that stay in the second-level cache
 
-// A, as it lies or packed by pack_columns: blocks of 16 rows; `row`, `step` and `block` are the distances, in pairs along k, from one
-// row, pair and block to the next.
+// A, as it lies or packed by pack_columns: blocks of 16 rows; `row`, `step` and `block` are the distances, in pairs along k,
+// from one row, pair and block to the next.
 struct Left {
     const bf16_pair* data;
     int64_t row, step, block;
@@ -41,7 +42,8 @@ inline void multiply(const Left& a, int64_t r0, const bf16_pair* b, int64_t pair
 }
 
 template <int R, typename C>
-void multiply_rows_of(const Left& a, int64_t r0, const bf16_pair* b, int64_t pairs, int64_t panels, C* c, int64_t width, int64_t n) {
+void multiply_rows_of(const Left& a, int64_t r0, const bf16_pair* b, int64_t pairs, int64_t panels, C* c, int64_t width,
+                      int64_t n) {
     for (int64_t p = 0; p < panels; p++) {
         vfloat sum[R][TILE_BLOCKS];
         multiply<R, TILE_BLOCKS>(a, r0, b + p * PANEL * pairs, pairs, sum);
@@ -95,7 +97,8 @@ void spoutnik_matmul_float32(const bf16* x, const bf16* w, float* y, int64_t row
 }
 
 // For each expert e, its `counts[e]` rows of x (., in) times w[e] (out, in) transposed, to y (., out).
-void spoutnik_grouped_matmul(const bf16* x, const bf16* w, bf16* y, const int64_t* counts, int64_t experts, int64_t in, int64_t out) {
+void spoutnik_grouped_matmul(const bf16* x, const bf16* w, bf16* y, const int64_t* counts, int64_t experts, int64_t in,
+                             int64_t out) {
     for (int64_t e = 0; e < experts; x += counts[e] * in, y += counts[e] * out, w += out * in, e++)
         if (counts[e])
             product(as_it_lies(x, in), counts[e], out, in / 2, y,
@@ -103,8 +106,8 @@ void spoutnik_grouped_matmul(const bf16* x, const bf16* w, bf16* y, const int64_
 }
 
 // The gradient of x: dy (., out) times w[e].
-void spoutnik_grouped_matmul_input_grad(const bf16* dy, const bf16* w, bf16* dx, const int64_t* counts, int64_t experts, int64_t in,
-                             int64_t out) {
+void spoutnik_grouped_matmul_input_grad(const bf16* dy, const bf16* w, bf16* dx, const int64_t* counts, int64_t experts,
+                                        int64_t in, int64_t out) {
     for (int64_t e = 0; e < experts; dy += counts[e] * out, dx += counts[e] * in, w += out * in, e++)
         if (counts[e])
             product(as_it_lies(dy, out), counts[e], in, out / 2, dx,
@@ -112,8 +115,8 @@ void spoutnik_grouped_matmul_input_grad(const bf16* dy, const bf16* w, bf16* dx,
 }
 
 // The gradient of w[e] (out, in): dy transposed times x; zero for an expert without rows.
-void spoutnik_grouped_matmul_weight_grad(const bf16* dy, const bf16* x, bf16* dw, const int64_t* counts, int64_t experts, int64_t in,
-                              int64_t out) {
+void spoutnik_grouped_matmul_weight_grad(const bf16* dy, const bf16* x, bf16* dw, const int64_t* counts, int64_t experts,
+                                         int64_t in, int64_t out) {
     for (int64_t e = 0; e < experts; dy += counts[e] * out, x += counts[e] * in, dw += out * in, e++) {
         const int64_t rows = counts[e], pairs = (rows + 1) / 2;
         if (!rows) {
@@ -127,10 +130,11 @@ void spoutnik_grouped_matmul_weight_grad(const bf16* dy, const bf16* x, bf16* dw
     }
 }
 
-// The routed experts of a mixture without gradients: x (tokens, hidden), each token's experts and their weights (tokens, chosen),
-// gate_up (experts, 2 * width, hidden), down (experts, hidden, width); y (tokens, hidden).
-void spoutnik_routed_experts(const bf16* x, const int64_t* chosen_experts, const float* weights, const bf16* gate_up, const bf16* down, bf16* y,
-             int64_t tokens, int64_t chosen, int64_t experts, int64_t hidden, int64_t width) {
+// The routed experts of a mixture without gradients: x (tokens, hidden), each token's experts and their weights (tokens,
+// chosen), gate_up (experts, 2 * width, hidden), down (experts, hidden, width); y (tokens, hidden).
+void spoutnik_routed_experts(const bf16* x, const int64_t* chosen_experts, const float* weights, const bf16* gate_up,
+                             const bf16* down, bf16* y, int64_t tokens, int64_t chosen, int64_t experts, int64_t hidden,
+                             int64_t width) {
     static thread_local std::vector<int64_t> starts, choices;
     static thread_local std::vector<bf16> gathered, halves, active;
     static thread_local std::vector<float> out, sums;

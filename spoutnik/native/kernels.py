@@ -27,29 +27,34 @@ from spoutnik.native.structs import STRUCTS
 
 SIGNATURES = {
     # train_layers.cpp, train_log_probs.cpp, train_attention.cpp
-    "norm_forward": "x:T[rows,width]~ x.stride weight:float32[width] y:T[rows,width] scales:float32[rows] rows width eps:float",
+    "norm_forward": "x:T[rows,width]~ x.stride weight:float32[width] y:T[rows,width] scales:float32[rows] rows width "
+                    "eps:float",
     "norm_backward": "grad:T[rows,width] x:T[rows,width]~ x.stride weight:float32[width] scales:float32[rows] "
                      "x_grad:T[rows,width] weight_grad:float32[width] rows width",
     "swiglu_forward": "x:T[*rows,2*width] y:T[*rows,width] rows width",
     "swiglu_backward": "grad:T[*rows,width] x:T[*rows,2*width] x_grad:T[*rows,2*width] rows width",
     "log_probs_forward": "hidden:T[rows,width%2] weight:T[vocabulary,width] targets:int64[rows]<vocabulary temperature:float "
                          "log_probs:float32[rows] entropies:float32[rows] normalizers:float32[rows] rows width vocabulary",
-    "log_probs_backward": "grad:float32[rows] hidden:T[rows,width%2] weight:T[vocabulary,width] targets:int64[rows]<vocabulary "
-                          "normalizers:float32[rows] temperature:float logits_grad:T[rows,vocabulary] rows width vocabulary",
+    "log_probs_backward": "grad:float32[rows] hidden:T[rows,width%2] weight:T[vocabulary,width] "
+                          "targets:int64[rows]<vocabulary normalizers:float32[rows] temperature:float "
+                          "logits_grad:T[rows,vocabulary] rows width vocabulary",
     "attention": "q:T[tokens,heads,head%2] k_nope:T?[tokens,groups,nope]~ k_rope:T[tokens,shared,rope%2]~ "
                  "v:T[tokens,groups,value%2]~ rotary:float32[tokens,2,half] lengths:int64[documents]=tokens",
     "attention_forward": "a:Attention out:T[tokens,heads,value] normalizers:float32[tokens,heads]",
-    "attention_backward": "a:Attention grad:T[tokens,heads,value] out:T[tokens,heads,value] normalizers:float32[tokens,heads] "
-                          "q_grad:T[tokens,heads,head] k_nope_grad:T?[tokens,groups,nope] k_rope_grad:T[tokens,shared,rope] "
-                          "v_grad:T[tokens,groups,value]",
+    "attention_backward": "a:Attention grad:T[tokens,heads,value] out:T[tokens,heads,value] "
+                          "normalizers:float32[tokens,heads] q_grad:T[tokens,heads,head] k_nope_grad:T?[tokens,groups,nope] "
+                          "k_rope_grad:T[tokens,shared,rope] v_grad:T[tokens,groups,value]",
     # moe_dispatch.cpp
     "layout": "experts:int64[tokens,chosen]<n_experts tokens*chosen chosen n_experts multiple:int counts:int64[n_experts] "
               "rows:int64[most] slots:int64[tokens*chosen] -> int",
-    "combine": "rows:T[n,width] slots:int64[tokens*chosen]<n weights:float32[tokens,chosen] out:T[tokens,width] "
-               "tokens chosen width",
+    "combine": "rows:T[n,width] slots:int64[tokens*chosen]<n weights:float32[tokens,chosen] out:T[tokens,width] tokens "
+               "chosen width",
     "combine_backward": "grad:T[tokens,width] rows:T[n,width] slots:int64[tokens*chosen]<n weights:float32[tokens,chosen] "
                         "rows_grad:T[n,width] weights_grad:float32[tokens,chosen] tokens chosen width n",
     "gather_sum": "rows:T[n,width] slots:int64[tokens,chosen]<n out:T[tokens,width] tokens chosen width",
+    "choose_experts": "scores:float32[tokens,n_experts] bias:float32?[n_experts] experts:int64[tokens,chosen] "
+                      "weights:float32[tokens,chosen] tokens n_experts chosen n_group:int topk_group:int two_best:int "
+                      "normalize:int scale:float",
     # grouped_matmul.cpp, for processors that multiply bfloat16
     "matmul_float32": "x:bfloat16[rows,in%2] w:bfloat16[out,in] y:float32[rows,out] rows in out",
     "grouped_matmul": "x:bfloat16[rows,in%2] w:bfloat16[experts,out,in] y:bfloat16[rows,out] counts:int64[experts]=rows "
@@ -59,15 +64,12 @@ SIGNATURES = {
     "grouped_matmul_weight_grad": "dy:bfloat16[rows,out] x:bfloat16[rows,in] dw:bfloat16[experts,out,in] "
                                   "counts:int64[experts]=rows experts in out",
     "routed_experts": "x:bfloat16[tokens,hidden%2] picked:int64[tokens,chosen]<experts weights:float32[tokens,chosen] "
-                      "gate_up:bfloat16[experts,2*width,hidden] down:bfloat16[experts,hidden,width%2] y:bfloat16[tokens,hidden] "
-                      "tokens chosen experts hidden width",
-    "choose_experts": "scores:float32[tokens,n_experts] bias:float32?[n_experts] experts:int64[tokens,chosen] "
-                      "weights:float32[tokens,chosen] tokens n_experts chosen n_group:int topk_group:int two_best:int normalize:int "
-                      "scale:float",
+                      "gate_up:bfloat16[experts,2*width,hidden] down:bfloat16[experts,hidden,width%2] "
+                      "y:bfloat16[tokens,hidden] tokens chosen experts hidden width",
     "has_fast_matmul": "-> int",
     # sample.cpp, quantize.cpp, forward.cpp, bandwidth.cpp
-    "sample": "logits:float32[rows,vocabulary] settings:float32[5,rows] tokens:int64[rows] log_probs:float32[rows] "
-              "rows vocabulary threads:int",
+    "sample": "logits:float32[rows,vocabulary] settings:float32[5,rows] tokens:int64[rows] log_probs:float32[rows] rows "
+              "vocabulary threads:int",
     "is_within": "numbers:pointer n:int limit:int -> int",
     "adds_up_to": "numbers:pointer n:int total:int -> int",
     "lanes": "-> int",

@@ -1,6 +1,6 @@
-// Routing and dispatch of the mixture of experts: the choice of experts, the row of each choice in its expert's block, rows summed
-// back into tokens, and the gradients of both. Bound by memory; torch's own operations need several passes each. Plain twins:
-// model/moe.py.
+// Routing and dispatch of the mixture of experts: the choice of experts, the row of each choice in its expert's block, rows
+// summed back into tokens, and the gradients of both. Bound by memory; torch's own operations need several passes each. Plain
+// twins: model/moe.py.
 #include <vector>
 
 #include "moe_routing.h"
@@ -23,8 +23,8 @@ void combine(const T* rows, const int64_t* slots, const float* weights, T* out, 
 }
 
 template <typename T>
-void combine_backward(const T* grad, const T* rows, const int64_t* slots, const float* weights, T* rows_grad, float* weights_grad,
-                      int64_t tokens, int64_t chosen, int64_t width, int64_t all_rows) {
+void combine_backward(const T* grad, const T* rows, const int64_t* slots, const float* weights, T* rows_grad,
+                      float* weights_grad, int64_t tokens, int64_t chosen, int64_t width, int64_t all_rows) {
     std::memset(rows_grad, 0, all_rows * width * sizeof(T));  // padding rows have no gradient
     std::vector<float> upstream(width);
     for (int64_t t = 0; t < tokens; t++) {
@@ -75,9 +75,9 @@ int64_t spoutnik_adds_up_to(const int64_t* numbers, int64_t n, int64_t total) {
     return total == 0;
 }
 
-// experts (choices): the expert of each choice, `chosen` to a token. counts (n_experts): rows of each expert's block, rounded up to
-// `multiple`; tokens (choices + n_experts * (multiple - 1)): the token of each row, token 0 in padding; slots (choices): the row of
-// each choice. Returns the number of rows.
+// experts (choices): the expert of each choice, `chosen` to a token. counts (n_experts): rows of each expert's block, rounded
+// up to `multiple`; tokens (choices + n_experts * (multiple - 1)): the token of each row, token 0 in padding; slots
+// (choices): the row of each choice. Returns the number of rows.
 int64_t spoutnik_layout(const int64_t* experts, int64_t choices, int64_t chosen, int64_t n_experts, int64_t multiple,
                         int64_t* counts, int64_t* tokens, int64_t* slots) {
     std::vector<int64_t> next(n_experts, 0);

@@ -1,5 +1,5 @@
-// DeepSeekMoE's choice of experts for one token, from its scores: V3's rule (biased scores, a group counts with its two best) and
-// V2's (no bias, a group counts with its best). Plain twin: Router in model/moe.py.
+// DeepSeekMoE's choice of experts for one token, from its scores: V3's rule (biased scores, a group counts with its two best)
+// and V2's (no bias, a group counts with its best). Plain twin: Router in model/moe.py.
 #pragma once
 
 #include <algorithm>

@@ -10,7 +10,8 @@
 using bf16 = uint16_t;  // the upper half of a float
 
 // The size of a structure that structs.py mirrors and the offset of its last field, which loading compares.
-#define SPOUTNIK_LAYOUT(STRUCT, LAST) extern "C" const int64_t spoutnik_layout_##STRUCT[2] = {sizeof(STRUCT), offsetof(STRUCT, LAST)};
+#define SPOUTNIK_LAYOUT(STRUCT, LAST) \
+    extern "C" const int64_t spoutnik_layout_##STRUCT[2] = {sizeof(STRUCT), offsetof(STRUCT, LAST)};
 
 inline int64_t ceil_div(int64_t n, int64_t divisor) { return (n + divisor - 1) / divisor; }
 inline int64_t round_up(int64_t n, int64_t multiple) { return ceil_div(n, multiple) * multiple; }

@@ -96,9 +96,9 @@ def choose_experts(scores: Tensor, bias: Tensor | None, chosen: int, n_group: in
                    scale: float) -> tuple[Tensor, Tensor]:
     """Experts (T, K) of each token, best first, and their weights (T, K), from scores (T, E) float32. With a bias (E,) a group
     counts with its two best experts, else with its best. Twin: model/moe.py Router.select."""
-    experts = torch.empty(len(scores), chosen, dtype=torch.long)
-    weights = torch.empty(len(scores), chosen)
-    _call("choose_experts", None, scores.contiguous(), bias, experts, weights, n_group, topk_group, bias is not None, normalize, scale)
+    experts, weights = torch.empty(len(scores), chosen, dtype=torch.long), torch.empty(len(scores), chosen)
+    _call("choose_experts", None, scores.contiguous(), bias, experts, weights, n_group, topk_group, bias is not None,
+          normalize, scale)
     return experts, weights
 
 
@@ -186,44 +186,36 @@ class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor,
                 scale: float, interleaved: bool) -> Tensor:
-        q = q.contiguous()
         k_nope, k_rope, v = (t if t is None or t.stride(-1) == 1 and t.stride(1) else t.contiguous()
                              for t in (k_nope, k_rope, v))
-        rotary = rotary.float().contiguous()
-        out = empty((*q.shape[:2], v.shape[2]), q.dtype)
-        normalizers = torch.empty(q.shape[:2])
-        ctx.save_for_backward(q, k_nope, k_rope, v, rotary, lengths, out, normalizers)
+        inputs = q.contiguous(), k_nope, k_rope, v, rotary.float().contiguous(), lengths
+        out, normalizers = empty((*q.shape[:2], v.shape[2]), q.dtype), torch.empty(q.shape[:2])
+        ctx.save_for_backward(*inputs, out, normalizers)
         ctx.options = scale, interleaved
-        _call("attention_forward", q.dtype, _PackedAttention.structure(ctx, q, k_nope, k_rope, v, rotary, lengths), out,
-              normalizers)
+        _call("attention_forward", q.dtype, _attention(*inputs, *ctx.options), out, normalizers)
         return out
 
     @staticmethod
-    def structure(ctx, q, k_nope, k_rope, v, rotary, lengths):
-        """The structure for C++. It holds addresses: the caller keeps the tensors, which are those that ctx saves."""
-        scale, interleaved = ctx.options
-        sizes = kernels.sizes(library(), "attention", q.dtype, q, k_nope, k_rope, v, rotary, lengths)
-        nope = sizes.get("nope", 0)
-        if (sizes["head"], sizes["rope"]) != (nope + sizes["rope"], 2 * sizes["half"]) \
-                or sizes["shared"] not in (1, sizes["groups"]) or sizes["heads"] % sizes["groups"]:
-            raise ValueError(f"attention: the shapes of q, k_nope, k_rope, v and rotary do not belong together: {sizes}.")
-        return ctypes.byref(Attention(
-            q=q.data_ptr(), k_nope=None if k_nope is None else k_nope.data_ptr(), k_rope=k_rope.data_ptr(), v=v.data_ptr(),
-            q_stride=q.stride(0), k_nope_stride=0 if k_nope is None else k_nope.stride(0),
-            k_nope_head=0 if k_nope is None else k_nope.stride(1), k_rope_stride=k_rope.stride(0),
-            k_rope_head=0 if k_rope.shape[1] < v.shape[1] else k_rope.stride(1), v_stride=v.stride(0), v_head=v.stride(1),
-            heads=q.shape[1], groups=v.shape[1], nope=nope, rope=q.shape[2] - nope, value=v.shape[2], scale=scale,
-            documents=len(lengths), interleaved=interleaved, lengths=lengths.data_ptr(), rotary=rotary.data_ptr()))
-
-    @staticmethod
     def backward(ctx, grad: Tensor):
-        q, k_nope, k_rope, v, rotary, lengths, out, normalizers = ctx.saved_tensors
-        grad = grad.contiguous()
-        q_grad, k_rope_grad, v_grad = (empty(t.shape, t.dtype) for t in (q, k_rope, v))
-        k_nope_grad = None if k_nope is None else empty(k_nope.shape, k_nope.dtype)
-        structure = _PackedAttention.structure(ctx, q, k_nope, k_rope, v, rotary, lengths)
-        _call("attention_backward", q.dtype, structure, grad, out, normalizers, q_grad, k_nope_grad, k_rope_grad, v_grad)
-        return q_grad, k_nope_grad, k_rope_grad, v_grad, None, None, None, None
+        *inputs, out, normalizers = ctx.saved_tensors
+        grads = [None if t is None else empty(t.shape, t.dtype) for t in inputs[:4]]
+        _call("attention_backward", grad.dtype, _attention(*inputs, *ctx.options), grad.contiguous(), out, normalizers, *grads)
+        return *grads, None, None, None, None
+
+
+def _attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor, scale: float,
+               interleaved: bool):
+    """The structure for C++, by reference. It holds addresses: the caller keeps the tensors."""
+    sizes = kernels.sizes(library(), "attention", q.dtype, q, k_nope, k_rope, v, rotary, lengths)
+    nope = sizes.get("nope", 0)
+    if (sizes["head"], sizes["rope"]) != (nope + sizes["rope"], 2 * sizes["half"]) \
+            or sizes["shared"] not in (1, sizes["groups"]) or sizes["heads"] % sizes["groups"]:
+        raise ValueError(f"attention: the shapes of q, k_nope, k_rope, v and rotary do not belong together: {sizes}.")
+    k_nope_address, k_nope_strides = (None, (0, 0)) if k_nope is None else (k_nope.data_ptr(), k_nope.stride()[:2])
+    return ctypes.byref(Attention(
+        q.data_ptr(), k_nope_address, k_rope.data_ptr(), v.data_ptr(), q.stride(0), *k_nope_strides, k_rope.stride(0),
+        0 if k_rope.shape[1] < v.shape[1] else k_rope.stride(1), *v.stride()[:2], q.shape[1], v.shape[1], nope,
+        sizes["rope"], v.shape[2], len(lengths), interleaved, lengths.data_ptr(), rotary.data_ptr(), scale))
 
 
 def packed_attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor,

@@ -26,7 +26,8 @@ void pack_columns(const T* from, int64_t first, int64_t outputs, int64_t inputs,
             const int64_t count = std::min(LANES, outputs - b);
             if (count < LANES) std::fill(block, block + LANES * P, T(0));
             for (int64_t o = 0; o < count; o++)
-                for (int64_t i = 0; i < P; i++) block[o * P + i] = k + i < inputs ? from[(k + i) * width + first + b + o] : T(0);
+                for (int64_t i = 0; i < P; i++)
+                    block[o * P + i] = k + i < inputs ? from[(k + i) * width + first + b + o] : T(0);
         }
 }
 
@@ -41,7 +42,8 @@ inline void pack_rows<bf16>(const bf16* from, int64_t first, int64_t outputs, in
             for (int64_t i = 0; i < LANES; i++)
                 rows[i] = b + i < outputs ? load_pairs(inside, from + (first + b + i) * inputs + 2 * p) : __m512i{};
             transpose(rows);
-            for (int64_t i = 0; i < std::min(LANES, pairs - p); i++) store_pairs(to + (b * pairs + (p + i) * LANES) * 2, rows[i]);
+            for (int64_t i = 0; i < std::min(LANES, pairs - p); i++)
+                store_pairs(to + (b * pairs + (p + i) * LANES) * 2, rows[i]);
         }
 }
 
@@ -52,7 +54,8 @@ inline void pack_columns<bf16>(const bf16* from, int64_t first, int64_t outputs,
         const __mmask16 inside = first_lanes(outputs - b);
         for (int64_t p = 0; p < pairs; p++) {
             const bf16* row = from + 2 * p * width + first + b;
-            store_pairs(to + (b * pairs + p * LANES) * 2, interleave(inside, row, 2 * p + 1 < inputs ? inside : 0, row + width));
+            const __mmask16 inside_second = 2 * p + 1 < inputs ? inside : 0;
+            store_pairs(to + (b * pairs + p * LANES) * 2, interleave(inside, row, inside_second, row + width));
         }
     }
 }

@@ -1,5 +1,5 @@
-// Weights packed for inference, in five kinds: float32, bfloat16 (plain, or bf12: the same numbers in 12 bits, bf12.h), and groups
-// of 32 inputs in 8 or 4 bits with a scale of half precision.
+// Weights packed for inference, in five kinds: float32, bfloat16 (plain, or bf12: the same numbers in 12 bits, bf12.h), and
+// groups of 32 inputs in 8 or 4 bits with a scale of half precision.
 //
 // Outputs lie in panels of 4 blocks of LANES (the last panel may have fewer blocks), and a panel is one stream of memory:
 //   float32   (in, block, LANES)
@@ -44,7 +44,8 @@ inline int64_t packed_nbytes(int64_t kind, int64_t in, int64_t outputs) {
         case FLOAT32: return 4 * inputs * outputs;
         case BFLOAT16: return 2 * inputs * outputs;
         case BF12:
-            return outputs / PANEL_OUTPUTS * bf12::panel_bytes(inputs, PANEL_OUTPUTS) + (rest ? bf12::panel_bytes(inputs, rest) : 0);
+            return outputs / PANEL_OUTPUTS * bf12::panel_bytes(inputs, PANEL_OUTPUTS)
+                   + (rest ? bf12::panel_bytes(inputs, rest) : 0);
         case INT8: return inputs / GROUP_SIZE * outputs * (GROUP_SIZE + 2);
         default: return inputs / GROUP_SIZE * outputs * (GROUP_SIZE / 2 + 2);
     }

@@ -10,8 +10,8 @@
 
 // --------------------------------------------------------------------------------------------------------- activations
 
-// Bytes of a row of activations as a product reads it: its numbers; for quantized weights int8, then for each group a scale, then
-// for each group the sum that removes the offset of the weights.
+// Bytes of a row of activations as a product reads it: its numbers; for quantized weights int8, then for each group a scale,
+// then for each group the sum that removes the offset of the weights.
 inline int64_t activation_bytes(int64_t kind, int64_t in) {
     const int64_t inputs = padded_inputs(kind, in);
     return round_up(kind == FLOAT32 ? 4 * inputs : is_bfloat16(kind) ? 2 * inputs : inputs + inputs / GROUP_SIZE * 8, 64);
@@ -61,12 +61,13 @@ inline void convert_row(int64_t kind, const float* x, int64_t in, void* to) { co
 
 // ------------------------------------------------------------------------------------------------------------ products
 
-// multiply_tile (tile.h) in groups: x int8 with its scales and sums behind `inputs` of them. first_read: the panel is not in the
-// caches yet.
+// multiply_tile (tile.h) in groups: x int8 with its scales and sums behind `inputs` of them. first_read: the panel is not in
+// the caches yet.
 template <int R, int B, bool INT4_WEIGHTS>
-inline void multiply_groups(const int8_t* const (&x)[R], int64_t inputs, int64_t first, int64_t last, const uint8_t* w, float unit,
-                            bool first_read, vfloat (&sum)[R][B]) {
-    constexpr int64_t per_output = INT4_WEIGHTS ? GROUP_SIZE / 2 : GROUP_SIZE, record = B * LANES * (per_output + 2), step = B * LANES * 4;
+inline void multiply_groups(const int8_t* const (&x)[R], int64_t inputs, int64_t first, int64_t last, const uint8_t* w,
+                            float unit, bool first_read, vfloat (&sum)[R][B]) {
+    constexpr int64_t per_output = INT4_WEIGHTS ? GROUP_SIZE / 2 : GROUP_SIZE;
+    constexpr int64_t record = B * LANES * (per_output + 2), step = B * LANES * 4;
     for (int64_t g = first / GROUP_SIZE; g < last / GROUP_SIZE; g++) {
         const uint8_t* from = w + g * record;
         if (first_read) prefetch_stream(from, record);
@@ -116,11 +117,13 @@ inline const bf12::Exception* exceptions_of(const Matrix& m, int64_t p, int64_t 
     const int64_t parts = bf12::part_count(padded_inputs(m.kind, m.in));
     const char* behind = static_cast<const char*>(m.data) + packed_nbytes(m.kind, m.in, round_up(m.out, LANES));
     const auto* starts = reinterpret_cast<const int64_t*>(behind);
-    return reinterpret_cast<const bf12::Exception*>(starts + panel_count(m) * parts + 1) + starts[p * parts + first / bf12::PART];
+    const auto* exceptions = reinterpret_cast<const bf12::Exception*>(starts + panel_count(m) * parts + 1);
+    return exceptions + starts[p * parts + first / bf12::PART];
 }
 
-// multiply_tile for inputs [first, last) of a bf12 panel; first is a multiple of bf12::PART. A few records at a time are unpacked to
-// `plain` and multiplied, which overlaps computing with loading the next ones. keep: `plain` holds all of them in the end.
+// multiply_tile for inputs [first, last) of a bf12 panel; first is a multiple of bf12::PART. A few records at a time are
+// unpacked to `plain` and multiplied, which overlaps computing with loading the next ones. keep: `plain` holds all of them in
+// the end.
 template <int R, int B>
 inline void multiply_bf12(const Matrix& m, int64_t p, const bf16* const (&x)[R], int64_t first, int64_t last, const char* panel,
                           bf16* plain, bool keep, vfloat (&sum)[R][B]) {
@@ -166,9 +169,9 @@ inline void store_blocks(const vfloat (&blocks)[B], float* to, int64_t count) {
         std::memcpy(to, &blocks, 4 * count);
 }
 
-// R rows from `row` on times the B blocks of panel p, which lies at `panel`, inputs [first, last). unpacked: where the weights of a
-// bf12 panel go, all of them if more rows follow; null: they are there already, and `panel` points to where input 0 would be.
-// next: weights to prefetch, or null.
+// R rows from `row` on times the B blocks of panel p, which lies at `panel`, inputs [first, last). unpacked: where the
+// weights of a bf12 panel go, all of them if more rows follow; null: they are there already, and `panel` points to where
+// input 0 would be. next: weights to prefetch, or null.
 template <int R, int B>
 inline void multiply_panel_rows(const Matrix& m, const char* panel, int64_t p, const Activations& x, const Outputs& y, bool add,
                                 int64_t row, int64_t first, int64_t last, bf16* unpacked, bool more, const char* next) {
@@ -197,8 +200,8 @@ inline void multiply_panel_rows(const Matrix& m, const char* panel, int64_t p, c
         set_rows(from);
         if (unpacked) multiply_bf12<R, B>(m, p, from, first, last, panel, unpacked, more, sum);
         else
-            multiply_tile<Order::FIXED, R, B>(from, first, last, reinterpret_cast<const bf16*>(panel), B * LANES * 2, LANES * 2, sum,
-                                              next);
+            multiply_tile<Order::FIXED, R, B>(from, first, last, reinterpret_cast<const bf16*>(panel), B * LANES * 2,
+                                              LANES * 2, sum, next);
     } else {
         const int8_t* from[R];
         set_rows(from);
@@ -220,12 +223,14 @@ template <int B>
 inline void multiply_panel_part(const Matrix& m, const char* panel, int64_t p, const Activations& x, const Outputs& y, bool add,
                                 int64_t rows, int64_t first, int64_t last, bf16* unpacked) {
     // bfloat16: each tile but the first prefetches some of what follows in memory. (Quantized weights gained nothing from it.)
-    const char *next = panel + packed_nbytes(m.kind, last, B * LANES), *end = next + packed_nbytes(m.kind, last - first, B * LANES);
+    const char* next = panel + packed_nbytes(m.kind, last, B * LANES);
+    const char* end = next + packed_nbytes(m.kind, last - first, B * LANES);
     int64_t r = 0;
     const auto run_tiles = [&](auto count) {
         constexpr int R = decltype(count)::value;
         for (; r + R <= rows; r += R) {
-            multiply_panel_rows<R, B>(m, panel, p, x, y, add, r, first, last, unpacked, r + R < rows, r && next < end ? next : nullptr);
+            multiply_panel_rows<R, B>(m, panel, p, x, y, add, r, first, last, unpacked, r + R < rows,
+                                      r && next < end ? next : nullptr);
             if (r) next += (last - first) * 32;
             if (unpacked) panel = reinterpret_cast<const char*>(unpacked - first * B * LANES);
             unpacked = nullptr;
@@ -243,13 +248,14 @@ inline void multiply_panel_part(const Matrix& m, const char* panel, int64_t p, c
     run_tiles(std::integral_constant<int, 1>{});
 }
 
-// y (rows, the outputs of panel p) = x times the panel, or y += if `add`; plus the bias. All rows are multiplied with a part of the
-// inputs at a time, which stays in the second-level cache.
+// y (rows, the outputs of panel p) = x times the panel, or y += if `add`; plus the bias. All rows are multiplied with a part
+// of the inputs at a time, which stays in the second-level cache.
 inline void multiply_panel(const Matrix& m, int64_t p, const Activations& x, const Outputs& y, bool add, int64_t rows) {
     constexpr int64_t part_bytes = 256 << 10, unpacked_inputs = part_bytes / 2 / PANEL_OUTPUTS / bf12::PART * bf12::PART;
     const int64_t blocks = block_count(m.out, p);
     const int64_t inputs = padded_inputs(m.kind, m.in);
-    const int64_t part = m.kind == BF12 ? unpacked_inputs : part_bytes / packed_nbytes(m.kind, GROUP_SIZE, PANEL_OUTPUTS) * GROUP_SIZE;
+    const int64_t part = m.kind == BF12 ? unpacked_inputs
+                                        : part_bytes / packed_nbytes(m.kind, GROUP_SIZE, PANEL_OUTPUTS) * GROUP_SIZE;
     const char* panel = panel_at(m, p);
     alignas(64) static thread_local bf16 buffer[unpacked_inputs * PANEL_OUTPUTS + bf12::RECORD];
     bf16* unpacked = m.kind == BF12 ? buffer : nullptr;

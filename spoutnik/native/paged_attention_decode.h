@@ -1,5 +1,5 @@
-// Attention of a generated token over the paged cache: all heads of a group together read the cache as it lies. A head's numbers
-// depend neither on what else is in the batch nor on how many heads are computed together.
+// Attention of a generated token over the paged cache: all heads of a group together read the cache as it lies. A head's
+// numbers depend neither on what else is in the batch nor on how many heads are computed together.
 #pragma once
 
 #include <vector>
@@ -8,7 +8,8 @@
 
 // scores (positions) = keys (positions, width; stride apart) . query (width), times scale.
 template <typename T>
-inline void score_keys(const T* query, const T* keys, int64_t stride, int64_t positions, int64_t width, float scale, float* scores) {
+inline void score_keys(const T* query, const T* keys, int64_t stride, int64_t positions, int64_t width, float scale,
+                       float* scores) {
     for (int64_t s = 0; s < positions; s++) {
         float sum = 0;
         for (int64_t i = 0; i < width; i++) sum += to_float(query[i]) * to_float(keys[s * stride + i]);
@@ -36,8 +37,8 @@ inline void score_keys<bf16>(const bf16* query, const bf16* keys, int64_t stride
 
 // W blocks of LANES numbers of add_weighted, from number i on.
 template <int H, int W, typename T>
-inline void add_weighted_blocks(const float* p, int64_t p_stride, const T* values, int64_t stride, int64_t positions, int64_t width,
-                                int64_t i, float* sums) {
+inline void add_weighted_blocks(const float* p, int64_t p_stride, const T* values, int64_t stride, int64_t positions,
+                                int64_t width, int64_t i, float* sums) {
     vfloat even[H][W] = {}, odd[H][W] = {};
     const auto add = [&](int64_t s, vfloat (&sum)[H][W]) {
         UNROLLED for (int w = 0; w < W; w++) {
@@ -65,16 +66,18 @@ inline void add_weighted_blocks(const float* p, int64_t p_stride, const T* value
         }
 }
 
-// sums (H heads, width) += p (H, positions; p_stride apart) times values (positions, width; stride apart). Even and odd positions
-// have sums of their own for any H, so that a head's numbers do not depend on the other heads.
+// sums (H heads, width) += p (H, positions; p_stride apart) times values (positions, width; stride apart). Even and odd
+// positions have sums of their own for any H, so that a head's numbers do not depend on the other heads.
 template <int H, typename T>
 inline void add_weighted(const float* p, int64_t p_stride, const T* values, int64_t stride, int64_t positions, int64_t width,
                          float* sums) {
     constexpr int W = H == 1 ? 4 : H == 2 ? 2 : 1;  // blocks at a time: enough sums to hide the latency of an addition
     int64_t i = 0;
-    for (; i + W * LANES <= width; i += W * LANES) add_weighted_blocks<H, W>(p, p_stride, values, stride, positions, width, i, sums);
+    for (; i + W * LANES <= width; i += W * LANES)
+        add_weighted_blocks<H, W>(p, p_stride, values, stride, positions, width, i, sums);
     if constexpr (W == 4)
-        for (; i + 2 * LANES <= width; i += 2 * LANES) add_weighted_blocks<H, 2>(p, p_stride, values, stride, positions, width, i, sums);
+        for (; i + 2 * LANES <= width; i += 2 * LANES)
+            add_weighted_blocks<H, 2>(p, p_stride, values, stride, positions, width, i, sums);
     for (; i + LANES <= width; i += LANES) add_weighted_blocks<H, 1>(p, p_stride, values, stride, positions, width, i, sums);
     for (; i < width; i++)
         for (int h = 0; h < H; h++)
@@ -86,7 +89,8 @@ inline void add_weighted(const float* p, int64_t p_stride, const T* values, int6
 
 // Scores of R heads with the keys of B blocks, `block_step` apart: rows of `scores`, CHUNK apart.
 template <int R, int B, typename C>
-inline void score_packed(const C* q, int64_t q_step, const C* keys, int64_t block_step, int64_t width, float scale, float* scores) {
+inline void score_packed(const C* q, int64_t q_step, const C* keys, int64_t block_step, int64_t width, float scale,
+                         float* scores) {
     const C* x[R];
     for (int r = 0; r < R; r++) x[r] = q + r * q_step;
     for (int64_t s = 0; s < BLOCK_SIZE; s += LANES) {
@@ -112,7 +116,8 @@ inline void for_heads(int64_t heads, Work work) {
 
 // A token that attends to `length` positions: q (heads, key_width), rows `q_step` apart, to out (heads, value_width).
 template <typename C>
-void decode_attention(const CachedSequence<C>& e, const C* q, int64_t q_step, int64_t heads, int64_t length, float scale, float* out) {
+void decode_attention(const CachedSequence<C>& e, const C* q, int64_t q_step, int64_t heads, int64_t length, float scale,
+                      float* out) {
     static thread_local std::vector<float> scores, tops, totals;
     scores.resize(heads * CHUNK);
     tops.assign(heads, -1e30f);
@@ -129,8 +134,8 @@ void decode_attention(const CachedSequence<C>& e, const C* q, int64_t q_step, in
             if (e.latent) {
                 for (int64_t h = 0; h < heads; h++)
                     for (int64_t b = s; b < std::min(count, s + blocks * BLOCK_SIZE); b += BLOCK_SIZE)
-                        score_keys(q + h * q_step, e.keys_of(start + b), e.width, std::min(BLOCK_SIZE, count - b), e.key_width, scale,
-                                   scores.data() + h * CHUNK + b);
+                        score_keys(q + h * q_step, e.keys_of(start + b), e.width, std::min(BLOCK_SIZE, count - b),
+                                   e.key_width, scale, scores.data() + h * CHUNK + b);
                 continue;
             }
             const C* keys = e.keys_of(start + s);

@@ -1,5 +1,5 @@
-// Attention of a chunk of a prompt over the paged cache: keys and values are packed (tile.h), CHUNK positions at a time, so that
-// scores and results are products. The numbers do not depend on how a prompt was cut into chunks, nor on the batch.
+// Attention of a chunk of a prompt over the paged cache: keys and values are packed (tile.h), CHUNK positions at a time, so
+// that scores and results are products. The numbers do not depend on how a prompt was cut into chunks, nor on the batch.
 #pragma once
 
 #include <vector>
@@ -73,8 +73,8 @@ inline void PackedChunk<bf16>::pack(const CachedSequence<bf16>& e, int64_t start
 
 // R rows of x (inputs) times packed outputs, blocks of which lie `block_step` apart: to[r] = the products, or += if `add`.
 template <int R, typename C>
-void multiply_blocks(const C* const (&x)[R], int64_t inputs, const C* w, int64_t block_step, int64_t outputs, float* const (&to)[R],
-                     bool add) {
+void multiply_blocks(const C* const (&x)[R], int64_t inputs, const C* w, int64_t block_step, int64_t outputs,
+                     float* const (&to)[R], bool add) {
     const auto run = [&](auto count, int64_t b) {
         constexpr int B = decltype(count)::value;
         vfloat sum[R][B] = {};
@@ -100,34 +100,8 @@ void for_tiles(int64_t n, Tile tile) {
     for (; r < n; r++) tile(std::integral_constant<int, 1>{}, r);
 }
 
-// One step of a softmax over the positions of a sequence: s (padded) scores of which the first `seen` count, to p, their weights
-// relative to the new maximum `top`; `total`: the running sum of weights. Returns what earlier results are to be multiplied by.
-template <typename C>
-inline float online_softmax(float* s, int64_t seen, int64_t padded, float scale, C* p, float& top, float& total) {
-    std::fill(s + seen, s + padded, -1e30f);
-    vfloat largest = load<vfloat>(s);  // lane by lane: how many blocks follow must not change a sum
-    for (int64_t i = LANES; i < padded; i += LANES) {
-        const vfloat other = load<vfloat>(s + i);
-        largest = other > largest ? other : largest;
-    }
-    const float new_top = std::max(top, reduce_max(largest) * scale);
-    const float shrink = exp_nonpositive(top - new_top);
-    vfloat sums = {};
-    for (int64_t i = 0; i < padded; i += LANES) {
-        vfloat part;
-        for (int64_t l = 0; l < LANES; l++) part[l] = exp_nonpositive(std::max(s[i + l] * scale - new_top, -1e4f));
-        if (i + LANES > seen)
-            for (int64_t l = 0; l < LANES; l++) part[l] = i + l < seen ? part[l] : 0.0f;
-        sums += part;
-        store(p + i, part);
-    }
-    total = total * shrink + reduce_add(sums);
-    top = new_top;
-    return shrink;
-}
-
-// `tokens` tokens of a prompt, the first at `position`, for the heads of one group. q (tokens, heads, key_width): a token's heads
-// lie `q_step` apart and tokens `q_token`; out likewise (value_width apart, out_token).
+// `tokens` tokens of a prompt, the first at `position`, for the heads of one group. q (tokens, heads, key_width): a token's
+// heads lie `q_step` apart and tokens `q_token`; out likewise (value_width apart, out_token).
 template <typename C>
 void prefill_attention(const CachedSequence<C>& e, const C* q, int64_t q_step, int64_t q_token, int64_t heads, int64_t tokens,
                        int64_t position, float scale, float* out, int64_t out_token) {
@@ -158,11 +132,32 @@ void prefill_attention(const CachedSequence<C>& e, const C* q, int64_t q_step, i
                     x[r] = query(row + r0 + r);
                     to[r] = scores.data() + (r0 + r) * CHUNK;
                 }
-                multiply_blocks<R, C>(x, round_up(e.key_width, Packing<C>::PAIR), packed.keys.data(), packed.key_step, padded, to, false);
+                multiply_blocks<R, C>(x, round_up(e.key_width, Packing<C>::PAIR), packed.keys.data(), packed.key_step,
+                                      padded, to, false);
             });
             for (int64_t r = 0; r < count; r++) {
-                const float shrink = online_softmax(scores.data() + r * CHUNK, visible(r), padded, scale, weights.data() + r * CHUNK,
-                                                    tops[row + r], totals[row + r]);
+                const int64_t seen = visible(r);
+                float* s = scores.data() + r * CHUNK;
+                C* p = weights.data() + r * CHUNK;
+                std::fill(s + seen, s + padded, -1e30f);
+                vfloat largest = load<vfloat>(s);  // lane by lane: how many blocks follow must not change a sum
+                for (int64_t i = LANES; i < padded; i += LANES) {
+                    const vfloat other = load<vfloat>(s + i);
+                    largest = other > largest ? other : largest;
+                }
+                const float top = std::max(tops[row + r], reduce_max(largest) * scale);
+                const float shrink = exp_nonpositive(tops[row + r] - top);
+                vfloat sums = {};
+                for (int64_t i = 0; i < padded; i += LANES) {
+                    vfloat part;
+                    for (int64_t l = 0; l < LANES; l++) part[l] = exp_nonpositive(std::max(s[i + l] * scale - top, -1e4f));
+                    if (i + LANES > seen)
+                        for (int64_t l = 0; l < LANES; l++) part[l] = i + l < seen ? part[l] : 0.0f;
+                    sums += part;
+                    store(p + i, part);
+                }
+                totals[row + r] = totals[row + r] * shrink + reduce_add(sums);
+                tops[row + r] = top;
                 if (start)
                     for (int64_t i = 0; i < value; i++) result(row + r)[i] *= shrink;
             }

@@ -1,8 +1,8 @@
 // The paged cache of keys and values: blocks of BLOCK_SIZE positions.
 //
-// A latent cache (MLA) holds a row of numbers for each position, which is key and value of all heads. For grouped-query attention
-// a block holds, group of heads after group, the keys as packed weights (tile.h), so that the scores of a query are a product with
-// them, then the values, a row for each position: what one group reads is contiguous.
+// A latent cache (MLA) holds a row of numbers for each position, which is key and value of all heads. For grouped-query
+// attention a block holds, group of heads after group, the keys as packed weights (tile.h), so that the scores of a query are
+// a product with them, then the values, a row for each position: what one group reads is contiguous.
 #pragma once
 
 #include "tile.h"
@@ -29,7 +29,8 @@ template <typename C>
 struct CachedSequence : BlockLayout<C> {
     const C* data;
     const int64_t* table;
-    CachedSequence(const BlockLayout<C>& layout, const C* data, const int64_t* table) : BlockLayout<C>(layout), data(data), table(table) {}
+    CachedSequence(const BlockLayout<C>& layout, const C* data, const int64_t* table)
+        : BlockLayout<C>(layout), data(data), table(table) {}
     const C* block(int64_t position) const { return data + table[position / BLOCK_SIZE] * BLOCK_SIZE * this->width; }
     const C* keys_of(int64_t position) const { return block(position) + this->keys(); }
     const C* values_of(int64_t position) const { return block(position) + this->values(); }

@@ -23,8 +23,8 @@ float squared_error(const float* w, float scale, int32_t low, int32_t high) {
     return error;
 }
 
-// A group of weights and its scale. In 8 bits the largest weight fills the range; in 4 bits, where the range -8..7 is not symmetric,
-// the largest is at its -8 end, and of some nearby scales the one with the least squared error is taken.
+// A group of weights and its scale. In 8 bits the largest weight fills the range; in 4 bits, where the range -8..7 is not
+// symmetric, the largest is at its -8 end, and of some nearby scales the one with the least squared error is taken.
 QuantizedGroup quantize_weights(const float* w, int64_t kind, float unit) {
     float extreme = 0;
     for (int64_t i = 0; i < GROUP_SIZE; i++)
@@ -45,7 +45,8 @@ QuantizedGroup quantize_weights(const float* w, int64_t kind, float unit) {
     }
     const float scale = half_to_float(best.scale) * unit, inverse = scale ? 1.0f / scale : 0.0f;
     for (int64_t i = 0; i < GROUP_SIZE; i++)
-        best.q[i] = static_cast<int8_t>(std::min<float>(std::max<float>(nan_to_zero(std::nearbyint(w[i] * inverse)), low), high));
+        best.q[i] = static_cast<int8_t>(
+            std::min<float>(std::max<float>(nan_to_zero(std::nearbyint(w[i] * inverse)), low), high));
     return best;
 }
 
@@ -57,7 +58,7 @@ struct WeightView {
     float at(int64_t o, int64_t k) const { return o < out && k < in ? to_float(data[o * in + k]) : 0.0f; }
 };
 
-// Panel p of the source as it is, in T.
+// Packs panel p without quantizing, in T.
 template <typename T, typename S>
 void pack_panel(const WeightView<S>& from, int64_t p, T* to) {
     constexpr int64_t pair = Packing<T>::PAIR;
@@ -124,7 +125,8 @@ int64_t pack_bf12(const WeightView<S>& from, const Matrix& m, char* to, int64_t 
     ThreadGroup group(threads);
     ThreadPool::run(threads, [&](int) {
         group.parallel_for(panels, 1, [&](int64_t p) {
-            exceptions[p] = pack_bf12_panel(from, p, reinterpret_cast<uint8_t*>(to) + packed_nbytes(BF12, m.in, p * PANEL_OUTPUTS));
+            char* panel = to + packed_nbytes(BF12, m.in, p * PANEL_OUTPUTS);
+            exceptions[p] = pack_bf12_panel(from, p, reinterpret_cast<uint8_t*>(panel));
         });
     });
     int64_t bytes = panels_bytes + 8 * (panels * parts + 1);
@@ -190,12 +192,14 @@ void spoutnik_pack_matrix(const void* weight, int64_t half, const Matrix* m, voi
 // y (rows, out) = x (rows, in) times the packed matrix transposed, as the forward pass computes it.
 void spoutnik_multiply_packed(const Matrix* m, const float* x, float* y, int64_t rows, int64_t threads) {
     const int64_t stride = activation_bytes(m->kind, m->in);
-    std::vector<char> operands(rows * stride + 64);
+    std::vector<char> activations(rows * stride + 64);
     ThreadGroup group(threads);
     ThreadPool::run(threads, [&](int) {
-        group.parallel_for(rows, 1, [&](int64_t r) { convert_row(m->kind, x + r * m->in, m->in, operands.data() + r * stride); });
+        group.parallel_for(rows, 1, [&](int64_t r) {
+            convert_row(m->kind, x + r * m->in, m->in, activations.data() + r * stride);
+        });
         group.parallel_for(panel_count(*m), group.stream_chunk(panel_count(*m)), [&](int64_t p) {
-            multiply_panel(*m, p, {operands.data(), stride}, {y, m->out}, false, rows);
+            multiply_panel(*m, p, {activations.data(), stride}, {y, m->out}, false, rows);
         });
     });
 }

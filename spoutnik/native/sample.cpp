@@ -135,8 +135,8 @@ int64_t sample_token(const SamplingSettings& s, const float* z, int64_t n, float
     return token;
 }
 
-void spoutnik_sample(const float* logits, const float* settings, int64_t* tokens, float* log_probs, int64_t rows, int64_t vocabulary,
-                     int64_t threads) {
+void spoutnik_sample(const float* logits, const float* settings, int64_t* tokens, float* log_probs, int64_t rows,
+                     int64_t vocabulary, int64_t threads) {
     // Few rows are not worth a thread.
     ThreadGroup group(static_cast<int>(std::min(threads, std::max<int64_t>(1, rows * vocabulary / 100000))));
     ThreadPool::run(group.size, [&](int) {

@@ -9,8 +9,8 @@
 #include <arm_neon.h>
 #endif
 
-// Floats in a vector, and how many blocks of outputs a tile of 8 rows multiplies at once: 16 sums in flight hide the latency of
-// the multipliers where 32 registers hold them, 8 where there are only 16.
+// Floats in a vector, and how many blocks of outputs a tile of 8 rows multiplies at once: 16 sums in flight hide the latency
+// of the multipliers where 32 registers hold them, 8 where there are only 16.
 #if defined(__AVX512F__)
 constexpr int64_t LANES = 16, TILE_BLOCKS = 2;
 #elif defined(__AVX__)
@@ -138,7 +138,8 @@ inline float reduce_max(const vfloat& x) {
 #endif
 }
 
-// What the dot product of bytes already subtracts from unsigned 8-bit weights: where the processor multiplies signed bytes, 128.
+// What the dot product of bytes already subtracts from unsigned 8-bit weights: where the processor multiplies signed bytes,
+// 128.
 #if defined(__ARM_FEATURE_DOTPROD)
 constexpr int32_t DOT_OFFSET = 128;
 #else
@@ -250,7 +251,9 @@ inline void transpose(__m512i (&r)[16]) {
 using vbytes = __m512i;
 inline vbytes load_bytes(const uint8_t* from) { return _mm512_loadu_si512(from); }
 inline void store_bytes(bf16* to, vbytes x) { _mm512_storeu_si512(to, x); }
-inline vbytes broadcast_table(const uint8_t* from) { return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))); }
+inline vbytes broadcast_table(const uint8_t* from) {
+    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
 inline vbytes lookup(vbytes table, vbytes codes) { return _mm512_shuffle_epi8(table, codes); }
 inline vbytes low_nibbles(vbytes codes) { return _mm512_and_si512(codes, _mm512_set1_epi8(15)); }
 inline vbytes high_nibbles(vbytes codes) { return _mm512_and_si512(_mm512_srli_epi16(codes, 4), _mm512_set1_epi8(15)); }
@@ -261,7 +264,9 @@ inline vbytes interleave_high(vbytes low, vbytes high) { return _mm512_unpackhi_
 using vbytes = __m256i;
 inline vbytes load_bytes(const uint8_t* from) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)); }
 inline void store_bytes(bf16* to, vbytes x) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), x); }
-inline vbytes broadcast_table(const uint8_t* from) { return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from))); }
+inline vbytes broadcast_table(const uint8_t* from) {
+    return _mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+}
 inline vbytes lookup(vbytes table, vbytes codes) { return _mm256_shuffle_epi8(table, codes); }
 inline vbytes low_nibbles(vbytes codes) { return _mm256_and_si256(codes, _mm256_set1_epi8(15)); }
 inline vbytes high_nibbles(vbytes codes) { return _mm256_and_si256(_mm256_srli_epi16(codes, 4), _mm256_set1_epi8(15)); }

@@ -1,5 +1,6 @@
-// The threads of the process, and groups of them that share the loops of one function. They wait for each other by spinning, since
-// a loop lasts microseconds, and yield their core when the wait grows long: a busy machine slows them down and never hangs them.
+// The threads of the process, and groups of them that share the loops of one function. They wait for each other by spinning,
+// since a loop lasts microseconds, and yield their core when the wait grows long: a busy machine slows them down and never
+// hangs them.
 #pragma once
 
 #include <pthread.h>
@@ -50,8 +51,8 @@ class ThreadGroup {
         }
     }
 
-    // work(i) for each i of [0, n), `chunk` of them at a time to the next free thread. All threads call it alike; when it returns,
-    // all is done. There is one loop for any number of threads: two might be compiled to different roundings.
+    // work(i) for each i of [0, n), `chunk` of them at a time to the next free thread. All threads call it alike; when it
+    // returns, all is done. There is one loop for any number of threads: two might be compiled to different roundings.
     template <typename Work>
     void parallel_for(int64_t n, int64_t chunk, Work work) {
         for (int64_t first; (first = take(chunk)) < n;)
@@ -59,8 +60,8 @@ class ThreadGroup {
         barrier();
     }
 
-    // A chunk of `n` pieces that lie side by side in memory: several, if there are many, since one long stream is read faster than
-    // short ones.
+    // A chunk of `n` pieces that lie side by side in memory: several, if there are many, since one long stream is read faster
+    // than short ones.
     int64_t stream_chunk(int64_t n) const { return n >= 32 * size ? 4 : 1; }
 
    private:
@@ -91,8 +92,8 @@ class ThreadPool {
     }
 
    private:
-    // A forked child has none of its parent's threads, and its locks as they were: held forever, if a job was running in another
-    // thread.
+    // A forked child has none of its parent's threads, and its locks as they were: held forever, if a job was running in
+    // another thread.
     static ThreadPool* of_this_process() {
         static std::atomic<ThreadPool*> current{nullptr};
         ThreadPool* pool = current.load();

@@ -1,7 +1,7 @@
 // The products of a tile: some rows with some blocks of packed outputs, all sums in registers.
 //
-// Weights are packed in blocks of LANES outputs side by side, PAIR inputs of one output together, so that a product fills whole
-// vectors and never has to be summed across one: (out / LANES, in / PAIR, LANES, PAIR), out padded with zeros.
+// Weights are packed in blocks of LANES outputs side by side, PAIR inputs of one output together, so that a product fills
+// whole vectors and never has to be summed across one: (out / LANES, in / PAIR, LANES, PAIR), out padded with zeros.
 #pragma once
 
 #include "simd.h"
@@ -18,12 +18,12 @@ struct Packing<bf16> {
     typedef bf16_pair Word;
 };
 
-// FIXED: a sum runs over the inputs one by one, whatever R and B are, so that a row's numbers do not depend on the others, to the
-// last bit (the engine's reproducibility stands on it). FREE: as the compiler likes, which is faster without fused pairs.
+// FIXED: a sum runs over the inputs one by one, whatever R and B are, so that a row's numbers do not depend on the others, to
+// the last bit (the engine's reproducibility stands on it). FREE: as the compiler likes, which is faster without fused pairs.
 enum class Order { FIXED, FREE };
 
-// R rows times B blocks of outputs, inputs [first, last): added to `sum`. x[r]: a row. Weights of the next PAIR inputs lie `step`
-// further on, the next block `block_step`. Each load serves several sums.
+// R rows times B blocks of outputs, inputs [first, last): added to `sum`. x[r]: a row. Weights of the next PAIR inputs lie
+// `step` further on, the next block `block_step`. Each load serves several sums.
 template <Order ORDER, int R, int B, typename Rows>
 inline void multiply_tile(const Rows& x, int64_t first, int64_t last, const float* w, int64_t step, int64_t block_step,
                           vfloat (&sum)[R][B], const char* = nullptr) {

@@ -1,5 +1,5 @@
-// Attention for training, forward and backward, with the rotary embedding. Plain twin: model/attention.py. Sums, statistics and
-// everything inside a kernel are float, whatever the type T of activations.
+// Attention for training, forward and backward, with the rotary embedding. Plain twin: model/attention.py. Sums, statistics
+// and everything inside a kernel are float, whatever the type T of activations.
 #include "train_tile.h"
 
 namespace {
@@ -30,8 +30,9 @@ namespace {
 
 // Rotates (first, second) by `half` angles; STRIDE 2: interleaved pairs. Pointers do not overlap, so the loop vectorizes.
 template <int64_t STRIDE, typename T>
-inline void rotate_pairs(const T* __restrict first, const T* __restrict second, const float* __restrict cos, const float* __restrict sin,
-                 int64_t half, float sign, T* __restrict to_first, T* __restrict to_second) {
+inline void rotate_pairs(const T* __restrict first, const T* __restrict second, const float* __restrict cos,
+                         const float* __restrict sin, int64_t half, float sign, T* __restrict to_first,
+                         T* __restrict to_second) {
     for (int64_t i = 0; i < half; i++) {
         const float a = to_float(first[STRIDE * i]), b = to_float(second[STRIDE * i]), s = sign * sin[i];
         store(to_first + STRIDE * i, a * cos[i] - b * s);
@@ -176,7 +177,8 @@ void attention_backward(const Attention& a, const T* out_grad, const T* out, con
                         const int64_t at = (start + row + r) * a.heads + head;
                         const float normalizer = normalizers[at];
                         float mean = 0;  // sum of p times its gradient, which is out . out_grad
-                        for (int64_t i = 0; i < h.value; i++) mean += to_float(out[at * h.value + i]) * to_float(out_grad[at * h.value + i]);
+                        for (int64_t i = 0; i < h.value; i++)
+                            mean += to_float(out[at * h.value + i]) * to_float(out_grad[at * h.value + i]);
                         visible = row + r + 1;
                         for (int64_t j = 0; j < visible; j++) {
                             const float probability = exp_nonpositive(std::min(z[j] * a.scale - normalizer, 0.0f));
@@ -198,7 +200,8 @@ void attention_backward(const Attention& a, const T* out_grad, const T* out, con
                     T* to = q_grad + ((start + row + r) * a.heads + head) * h.width;
                     store_floats(to, h.sums.data() + r * w, h.width);
                     std::copy_n(to, h.width, line.data());
-                    rotate(line.data() + a.nope, a.rotary + (start + row + r) * a.rope, a.rope, a.interleaved, -1.0f, to + a.nope);
+                    rotate(line.data() + a.nope, a.rotary + (start + row + r) * a.rope, a.rope, a.interleaved, -1.0f,
+                           to + a.nope);
                 }
             }
             for (int64_t row = 0; row < rows; row += TILE) {  // here rows are keys, inputs the queries that see them
@@ -226,7 +229,8 @@ void attention_backward(const Attention& a, const T* out_grad, const T* out, con
         if (a.k_rope_head) continue;
         for (int64_t i = 0; i < h.length; i++) {
             store_floats(line.data(), h.shared_sums.data() + i * a.rope, a.rope);
-            rotate(line.data(), a.rotary + (start + i) * a.rope, a.rope, a.interleaved, -1.0f, k_rope_grad + (start + i) * a.rope);
+            rotate(line.data(), a.rotary + (start + i) * a.rope, a.rope, a.interleaved, -1.0f,
+                   k_rope_grad + (start + i) * a.rope);
         }
     }
 }

@@ -6,7 +6,8 @@
 namespace {
 
 template <typename T>
-void norm_forward(const T* x, int64_t stride, const float* weight, T* y, float* scales, int64_t rows, int64_t width, float eps) {
+void norm_forward(const T* x, int64_t stride, const float* weight, T* y, float* scales, int64_t rows, int64_t width,
+                  float eps) {
     for (int64_t r = 0; r < rows; r++) {
         const T* row = x + r * stride;
         float sum = 0;

@@ -23,6 +23,8 @@ from spoutnik.train.losses import _log_probs, _logits_gradient, token_log_probs,
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no compiler here: the plain twins are what runs")
 
+needs_fast_matmul = pytest.mark.skipif(library() is None or not library().spoutnik_has_fast_matmul(),
+                                       reason="torch's products are the faster ones on this processor")
 TYPES = {torch.float32: 2e-5, torch.bfloat16: 2e-2}  # type of activations -> tolerance, relative to the largest value
 
 
@@ -135,7 +137,7 @@ def test_a_processor_with_narrower_registers_gets_the_same_numbers(tmp_path, fla
     assert done.returncode == 0 and "SKIPPED" not in done.stdout, done.stdout[-2000:]
 
 
-@pytest.mark.skipif(library() is None or not library().spoutnik_has_fast_matmul(), reason="no products of ours on this processor")
+@needs_fast_matmul
 @pytest.mark.parametrize("counts, inputs, outputs", [
     ([5, 0, 64, 17, 130], 70, 38), ([192] * 3, 256, 352), ([1], 2, 2), ([33], 34, 18), ([700], 514, 66), ([0, 0, 9], 32, 48),
 ], ids=str)
@@ -153,7 +155,7 @@ def test_products_and_their_gradients_are_those_of_the_loop(counts, inputs, outp
         torch.testing.assert_close(ours.float(), theirs, atol=1e-3, rtol=2**-8)
 
 
-@pytest.mark.skipif(library() is None or not library().spoutnik_has_fast_matmul(), reason="no products of ours on this processor")
+@needs_fast_matmul
 def test_the_head_s_sums_are_not_rounded():
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(n, 130, generator=generator).bfloat16() for n in (77, 201))
@@ -162,7 +164,7 @@ def test_the_head_s_sums_are_not_rounded():
     assert (operations.linear(x, weight).double() - exact).abs().max() > 1e-3
 
 
-@pytest.mark.skipif(library() is None or not library().spoutnik_has_fast_matmul(), reason="no products of ours on this processor")
+@needs_fast_matmul
 @pytest.mark.parametrize("tokens, chosen, experts, hidden, width", [(1, 1, 2, 2, 2), (90, 3, 8, 70, 38),
                                                                       (300, 4, 16, 128, 96)])
 def test_the_mixture_without_gradients_is_its_definition(tokens, chosen, experts, hidden, width):

@@ -23,7 +23,7 @@ _chunk = np.empty(0, dtype=np.uint8)  # what is left of the last chunk of huge p
 
 @dataclass(frozen=True)
 class PackedMatrices:
-    """Matrices of one shape and kind: data (count, bytes) uint8, units (count,) float64, what the scales of each are multiples of."""
+    """Matrices of one shape and kind: data (count, bytes) uint8; units (count,) float64, of the scales of each."""
 
     data: Tensor
     units: Tensor

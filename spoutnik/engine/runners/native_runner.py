@@ -83,13 +83,14 @@ class NativeRunner:
     @classmethod
     def of_folder(cls, folder: Path, dtype: torch.dtype, quantize: str | None = None, memory: int | None = None,
                   progress: Progress | None = None) -> "NativeRunner":
-        """Of a checkpoint, tensor by tensor. Quantized weights are packed once and kept on disk beside the model; routed experts
-        that do not fit `memory` (bytes, a tenth of it left to the cache) stay there, mapped."""
+        """Of a checkpoint, tensor by tensor. Quantized weights are packed once and kept on disk beside the model; routed
+        experts that do not fit `memory` (bytes, a tenth of it left to the cache) stay there, mapped."""
         checkpoint = Checkpoint.open(folder)
         source, config = CheckpointSource(checkpoint), checkpoint.config
         kind = quantize or _kind_of(dtype, config)
         if quantize is None and not (config.has_experts and predicted_nbytes(config, kind) > _weights_budget(memory)):
-            return cls(config, _pack_all(source, kind), vectors(source), source(EMBEDDING), Transformer.rotary_of(config), dtype)
+            packed = _pack_all(source, kind)
+            return cls(config, packed, vectors(source), source(EMBEDDING), Transformer.rotary_of(config), dtype)
         path = packed_path(checkpoint, kind)
         if not path.exists():
             nbytes = sum(stored.size for stored in checkpoint.tensors.values())
@@ -173,14 +174,15 @@ class NativeRunner:
 
     def decode_multi_step(self, decoding: DecodeBatch, steps: int) -> MultiStepOutput:
         """Twin: base.decode_multi_step."""
-        d, count = decoding, len(decoding.tokens)
+        count = len(decoding.tokens)
         output = MultiStepOutput(torch.empty(count, steps, dtype=torch.long), torch.empty(count, steps),
                                  torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool))
-        tensors = [t.contiguous() for t in (d.tokens, d.contexts, d.tables, d.ends, d.seeds, d.generated, d.limits, d.settings)]
-        one, width, ends = (count,), d.tables.shape[1], d.ends.shape[1]
+        tensors = [getattr(decoding, name).contiguous() for name in _MULTI_STEP]
+        one, width, ends = (count,), decoding.tables.shape[1], decoding.ends.shape[1]
         shapes = one, one, (count, width), (count, ends), one, one, one, (4, count)
-        call = MultiStep(*_addresses("decode_multi_step", _MULTI_STEP, tensors, shapes), count, width, ends, steps, self.threads,
-                         *(t.data_ptr() for t in (output.tokens, output.logprobs, output.counts, output.broken)))
+        call = MultiStep(*_addresses("decode_multi_step", _MULTI_STEP, tensors, shapes), count, width, ends, steps,
+                         self.threads, output.tokens.data_ptr(), output.logprobs.data_ptr(), output.counts.data_ptr(),
+                         output.broken.data_ptr())
         _check("decode_multi_step", library().spoutnik_decode_multi_step(ctypes.byref(self._main), ctypes.byref(call)))
         return output
 
@@ -188,7 +190,8 @@ class NativeRunner:
                hidden: Tensor) -> tuple[NativeBatch, Tensor, list[Tensor]]:
         """The structure of a call, the logits that it will write, and the tensors that must live until then."""
         logits = torch.empty(len(batch.wanted), self.config.vocab_size)
-        tensors = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.wanted, batch.prompt)]
+        tensors = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.wanted,
+                                            batch.prompt)]
         count, width, wanted = len(batch.counts), batch.block_tables.shape[1], len(batch.wanted)
         shapes = (len(tokens),), (count,), (count,), (count, width), (wanted,), (count,)
         states_address = None

@@ -135,7 +135,7 @@ def test_quantized_weights_are_made_once(folder, quantize, monkeypatch):
     first = NativeRunner.of_folder(folder, torch.float32, quantize, progress=lambda done, total: heard.append((done, total)))
     assert heard[-1][0] == heard[-1][1]
     made, = (folder / "spoutnik-packed").iterdir()
-    monkeypatch.setattr(native_runner, "write", lambda *a: pytest.fail("made again"))
+    monkeypatch.setattr(native_runner, "write_packed", lambda *a: pytest.fail("made again"))
     again = NativeRunner.of_folder(folder, torch.float32, quantize)
     assert torch.equal(logits_of(first), logits_of(again))
     ids, _ = sequences()
