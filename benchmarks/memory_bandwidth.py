@@ -29,8 +29,7 @@ def main() -> None:
     print(machine())
     one_core = None
     if library() is not None:
-        library().read_bandwidth.restype = ctypes.c_double
-        one_core = library().read_bandwidth(*map(ctypes.c_int64, (BYTES, 1, RUNS)), ctypes.byref(ctypes.c_uint64())) / 1e9
+        one_core = library().spoutnik_read_bandwidth(BYTES, 1, RUNS, ctypes.byref(ctypes.c_uint64())) / 1e9
     ours, block = read_bandwidth() / 1e9, np.ones(BYTES // 8, dtype=np.int64)
     tensor = torch.from_numpy(block)
     print_result({"name": "memory_bandwidth", "ours": ours, "unit": "GB/s", "one_core": one_core,

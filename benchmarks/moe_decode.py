@@ -23,8 +23,8 @@ from torch import Tensor
 
 from spoutnik.engine.bench import decode_rate, weight_bytes
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.quantization.packed_file import PackedFile, write
-from spoutnik.engine.quantization.packed_matrix import EMBEDDING, floats, groups
+from spoutnik.engine.quantization.packed_file import PackedFile, write_packed
+from spoutnik.engine.quantization.weight_groups import EMBEDDING, vectors, weight_groups
 from spoutnik.engine.runners.native_runner import NativeRunner
 from spoutnik.engine.runners.select import bytes_of
 from spoutnik.model.config import ModelConfig
@@ -64,7 +64,7 @@ def packed(folder: Path, name: str, config: ModelConfig) -> tuple[PackedFile, Te
     path, source = folder / f"{name}-int4.safetensors", RandomSource(config)
     if not path.exists():
         print(f"Writing random weights to {path} ...", flush=True)
-        write(path, groups(source, "int4"), floats(source))
+        write_packed(path, weight_groups(source, "int4"), vectors(source))
     return PackedFile.open(path), source(EMBEDDING)
 
 

@@ -44,7 +44,7 @@ def ticks(stat: Path) -> float:
 def processor_seconds(pid: int) -> dict[str, float]:
     """A server's so far: all of it, the thread of the event loop (the first one), the native kernels' own threads."""
     team = sum(ticks(task / "stat") for task in Path(f"/proc/{pid}/task").iterdir()
-               if (task / "comm").read_text().strip() == "spoutnik-team")
+               if (task / "comm").read_text().strip() == "spoutnik-pool")
     return {"all": ticks(Path(f"/proc/{pid}/stat")), "loop": ticks(Path(f"/proc/{pid}/task/{pid}/stat")), "team": team}
 
 

@@ -48,7 +48,7 @@ def keep_memory() -> None:
     mallopt = ctypes.CDLL(None).mallopt
     m_trim_threshold, m_top_pad, m_mmap_threshold, m_arena_max = -1, -2, -3, -8  # malloc.h
     # Larger blocks go back to the kernel all the same: those that never fit again would pile up. Our own large results have
-    # a pool (native/memory.py).
+    # a pool (native/result_pool.py).
     mallopt(m_mmap_threshold, 32 << 20)
     mallopt(m_trim_threshold, 2**31 - 1)
     mallopt(m_top_pad, 64 << 20)

@@ -40,7 +40,7 @@ def run(tmp_path_factory):
 def plain_kernels(monkeypatch):
     """Decoding as on a machine without a compiler."""
     monkeypatch.setattr(sampler, "library", lambda: None)
-    monkeypatch.setattr(NativeRunner, "serves", staticmethod(lambda config, device, dtype: False))
+    monkeypatch.setattr(NativeRunner, "supports", staticmethod(lambda config, device, dtype: False))
 
 
 @pytest.fixture(params=["native", "plain"])

@@ -100,7 +100,7 @@ def _sample_native(logits: Tensor, metadata: SamplingMetadata) -> tuple[Tensor, 
     logits = logits.contiguous()
     columns = torch.stack([metadata.temperature, metadata.top_p, metadata.top_k, metadata.min_p, metadata.u])
     tokens, log_probs = torch.empty(len(logits), dtype=torch.long), torch.empty(len(logits))
-    kernels.call(library(), "draw", None, logits, columns, tokens, log_probs, cores())
+    kernels.call(library(), "sample", None, logits, columns, tokens, log_probs, cores())
     return tokens, log_probs
 
 

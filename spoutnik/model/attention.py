@@ -12,7 +12,7 @@ from torch import Tensor
 
 from spoutnik.model.packing import PackedSequences
 from spoutnik.model.rope import rotate_halves, rotate_interleaved
-from spoutnik.native import training
+from spoutnik.native import operations
 
 # Up to this length plain products beat the CPU's fused kernel: 7 times at 50 to 100 tokens (docs/results.md).
 SHORT = 192
@@ -23,9 +23,9 @@ def rotary_attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor
                      scale: float, interleaved: bool) -> Tensor:
     """q (T, H, d) and k_rope (T, G or 1, rope), neither rotated yet; k_nope (T, G, nope), None where everything is rotated;
     v (T, G, e); rotary (T, 2, rope/2) for the tokens' positions. Returns (T, H, e)."""
-    if training.serves(q) and all(t is None or t.shape[-1] % 2 == 0 for t in (k_nope, k_rope, v)) \
+    if operations.supports(q) and all(t is None or t.shape[-1] % 2 == 0 for t in (k_nope, k_rope, v)) \
             and max(sequences.lengths) <= NATIVE_LONGEST:
-        return training.packed_attention(q, k_nope, k_rope, v, rotary, sequences.sizes, scale, interleaved)
+        return operations.packed_attention(q, k_nope, k_rope, v, rotary, sequences.sizes, scale, interleaved)
     return packed_attention(*rotated(q, k_nope, k_rope, v, rotary, interleaved), sequences, scale)
 
 

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from spoutnik.native import training
+from spoutnik.native import operations
 
 
 class _LoopedProducts(torch.autograd.Function):
@@ -34,7 +34,7 @@ class _LoopedProducts(torch.autograd.Function):
 def row_multiple(x: Tensor, weight: Tensor, rows: int) -> int:
     """What blocks of x (., in) for weight (E, out, in) are best rounded up to: whole tiles for our kernel (8) and a GPU's
     (16), shapes that repeat for oneDNN, which compiles each new one (see packing.py)."""
-    if training.multiplies(x, weight):
+    if operations.has_fast_matmul(x, weight):
         return 8
     return 64 if rows > 64 * len(weight) and not x.is_cuda else 16
 
@@ -45,6 +45,6 @@ def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     if x.is_cuda and x.dtype == torch.bfloat16:
         offsets = counts.cumsum(0, dtype=torch.int32)
         return torch._grouped_mm(x, weight.transpose(1, 2), offs=offsets)
-    if training.multiplies(x, weight):
-        return training.products(x, weight, counts)
+    if operations.has_fast_matmul(x, weight):
+        return operations.grouped_matmul(x, weight, counts)
     return _LoopedProducts.apply(x, weight, tuple(counts.tolist()))

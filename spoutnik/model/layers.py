@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spoutnik.native import training
+from spoutnik.native import operations
 
 
 class Linear(nn.Linear):
@@ -23,9 +23,9 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., in) times weight (out, in) transposed, plus bias, in the type of x."""
     weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
-    if not training.multiplies(x, weight):
+    if not operations.has_fast_matmul(x, weight):
         return F.linear(x, weight, bias)
-    y = training.linear(x, weight)
+    y = operations.linear(x, weight)
     return y if bias is None else y + bias
 
 
@@ -38,14 +38,14 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        if training.serves(x):
-            return training.rms_norm(x, self.weight, self.eps)
+        if operations.supports(x):
+            return operations.rms_norm(x, self.weight, self.eps)
         return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """gate_up (..., 2I), the gate's half first, to silu(gate) * up (..., I) (Shazeer 2020)."""
-    return training.swiglu(gate_up) if training.serves(gate_up) else swiglu_plain(gate_up)
+    return operations.swiglu(gate_up) if operations.supports(gate_up) else swiglu_plain(gate_up)
 
 
 def swiglu_plain(gate_up: Tensor) -> Tensor:

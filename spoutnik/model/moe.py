@@ -13,7 +13,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.grouped import grouped_linear, row_multiple
 from spoutnik.model.layers import SwiGLU, swiglu
 from spoutnik.model.packing import PackedSequences
-from spoutnik.native import library, training
+from spoutnik.native import library, operations
 
 
 @dataclass
@@ -40,7 +40,7 @@ class Router(nn.Module):
         """x (T, D) to the chosen experts (T, K) and their weights (T, K), float32."""
         logits = F.linear(x.float(), self.weight.float())  # float32, so that near-ties route alike
         scores = logits.sigmoid() if self.config.scoring_func == "sigmoid" else logits.softmax(-1)
-        if training.serves(scores):
+        if operations.supports(scores):
             experts, weights = self._choose(scores.detach())
         else:
             experts, weights = self.select(scores.detach()), None
@@ -62,7 +62,7 @@ class Router(nn.Module):
         grouped = config.topk_method != "greedy"
         bias = self.e_score_correction_bias if self.biased else None
         n_group, topk_group = (config.n_group, config.topk_group) if grouped else (1, 1)
-        return training.choose_experts(scores, bias, config.num_experts_per_tok, n_group, topk_group, config.norm_topk_prob,
+        return operations.choose_experts(scores, bias, config.num_experts_per_tok, n_group, topk_group, config.norm_topk_prob,
                                        config.routed_scaling_factor)
 
     def select(self, scores: Tensor) -> Tensor:
@@ -114,8 +114,8 @@ class Experts(nn.Module):
 
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """x (T, D), experts (T, K), weights (T, K) to (T, D): sort by expert, two grouped products, sum back."""
-        if not torch.is_grad_enabled() and training.multiplies(x, self.down_proj):
-            return training.mixture(x, experts, weights, self.gate_up_proj.to(x.dtype), self.down_proj.to(x.dtype))
+        if not torch.is_grad_enabled() and operations.has_fast_matmul(x, self.down_proj):
+            return operations.routed_experts(x, experts, weights, self.gate_up_proj.to(x.dtype), self.down_proj.to(x.dtype))
         n_experts = self.down_proj.shape[0]
         layout = Layout.of(experts, n_experts, row_multiple(x, self.down_proj, experts.numel()))
         rows = _Dispatch.apply(x, layout)
@@ -145,7 +145,7 @@ class Layout:
     def of(experts: Tensor, n_experts: int, multiple: int) -> "Layout":
         """experts (T, K); every block becomes a multiple of `multiple` rows."""
         if experts.device.type == "cpu" and library() is not None:
-            return Layout(*training.layout(experts, n_experts, multiple))
+            return Layout(*operations.layout(experts, n_experts, multiple))
         return Layout.of_plain(experts, n_experts, multiple)
 
     @staticmethod
@@ -172,8 +172,8 @@ class _Dispatch(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        if training.serves(grad):
-            return training.gather_sum(grad.contiguous(), ctx.layout.slots, ctx.tokens), None
+        if operations.supports(grad):
+            return operations.gather_sum(grad.contiguous(), ctx.layout.slots, ctx.tokens), None
         return grad.index_select(0, ctx.layout.slots).view(ctx.tokens, -1, grad.shape[1]).sum(1), None
 
 
@@ -182,11 +182,11 @@ class _Combine(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, rows: Tensor, layout: Layout, weights: Tensor) -> Tensor:
-        ctx.layout, ctx.native = layout, training.serves(rows) and weights.dtype == torch.float32
+        ctx.layout, ctx.native = layout, operations.supports(rows) and weights.dtype == torch.float32
         if ctx.native:
             rows, weights = rows.contiguous(), weights.contiguous()
             ctx.save_for_backward(rows, weights)
-            return training.combine(rows, layout.slots, weights)
+            return operations.combine(rows, layout.slots, weights)
         chosen = rows.index_select(0, layout.slots).view(*weights.shape, -1)
         ctx.save_for_backward(chosen, weights)
         return torch.bmm(weights.to(rows.dtype)[:, None], chosen)[:, 0]
@@ -195,7 +195,7 @@ class _Combine(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         chosen, weights = ctx.saved_tensors
         if ctx.native:
-            grad_rows, grad_weights = training.combine_backward(grad.contiguous(), chosen, ctx.layout.slots, weights)
+            grad_rows, grad_weights = operations.combine_backward(grad.contiguous(), chosen, ctx.layout.slots, weights)
             return grad_rows, None, grad_weights
         grad_weights = torch.bmm(chosen, grad[:, :, None])[..., 0].to(weights.dtype)
         spread = (grad[:, None] * weights.to(grad.dtype)[..., None]).flatten(0, 1)

@@ -15,7 +15,7 @@ from spoutnik.model.mla import MLA
 from spoutnik.model.moe import DeepSeekMoE, Router, RouterTrace
 from spoutnik.model.packing import STREAM_MULTIPLE, PackedSequences
 from spoutnik.model.rope import rotary_table
-from spoutnik.native import training
+from spoutnik.native import operations
 
 
 class Block(nn.Module):
@@ -135,8 +135,8 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., vocabulary) in float32: rounding logits to bfloat16 is where sampler and trainer diverge."""
         weight = self.lm_head.weight.to(hidden.dtype)
-        if not torch.is_grad_enabled() and training.multiplies(hidden, weight):
-            return training.linear_float(hidden.flatten(0, -2), weight).view(*hidden.shape[:-1], -1)
+        if not torch.is_grad_enabled() and operations.has_fast_matmul(hidden, weight):
+            return operations.linear_float32(hidden.flatten(0, -2), weight).view(*hidden.shape[:-1], -1)
         return F.linear(hidden.float(), weight.float())
 
     def forward(self, input_ids: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""The C++ kernels beside this file, called through ctypes, which releases the interpreter's lock; None where they cannot be.
+"""The C++ kernels, called through ctypes, which releases the interpreter's lock; None where there is no compiler.
 
-No header of torch is needed, so building takes some seconds (build.py). Everything native has a plain twin in Python, which is
-what runs without a compiler; the manifest of each stage says which one ran. SPOUTNIK_NATIVE=0 chooses the plain twins,
-SPOUTNIK_NATIVE_FLAGS adds flags for the compiler.
+They need no header of torch, so they compile in seconds (build.py). Each has a plain twin in Python, which runs without a
+compiler; the manifest of each stage records which one ran. SPOUTNIK_NATIVE=0 selects the plain twins, SPOUTNIK_NATIVE_FLAGS
+adds compiler flags.
 """
 
 import ctypes
@@ -53,4 +53,4 @@ def _loaded() -> tuple[ctypes.CDLL | None, Kernels]:
         return None, Kernels(compiler, reason=str(error))
     structs.check(native)
     kernels.declare(native)
-    return native, Kernels(compiler, path, native.spoutnik_instructions().decode())
+    return native, Kernels(compiler, path, native.spoutnik_instruction_set().decode())

@@ -1,4 +1,5 @@
-// How fast this machine reads memory when nothing is computed: the limit of decoding, which reads every weight for every token.
+// How fast this machine reads memory when nothing is computed: the limit of decoding, which reads every weight for every
+// token.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
@@ -10,12 +11,15 @@
 #include <sys/mman.h>
 #endif
 
+#include "numerics.h"
+
 namespace {
 
 uint64_t sum(const uint64_t* data, int64_t n) {
-    uint64_t sums[64] = {};  // as many as keep the vector units from waiting for each other
+    uint64_t sums[64] = {};  // enough independent sums to hide the latency of additions
     for (int64_t i = 0; i + 64 <= n; i += 64) {
-        for (int64_t line = 0; line < 64; line += 8) __builtin_prefetch(data + i + 512 + line);  // a page ahead; past the end is harmless
+        // A page ahead; past the end is harmless.
+        for (int64_t line = 0; line < 64; line += 8) __builtin_prefetch(data + i + 512 + line);
         for (int64_t j = 0; j < 64; j++) sums[j] += data[i + j];
     }
     uint64_t total = 0;
@@ -25,11 +29,11 @@ uint64_t sum(const uint64_t* data, int64_t n) {
 
 }  // namespace
 
-// Bytes per second of the fastest of `runs` reads of a block of `bytes`, an equal part to each of `threads`; 0 where there is
-// no memory for it. *checksum keeps the compiler from leaving the reads out.
-extern "C" double read_bandwidth(int64_t bytes, int64_t threads, int64_t runs, uint64_t* checksum) {
+// Bytes per second of the fastest of `runs` reads of a block of `bytes`, an equal part to each of `threads`; 0 if there is
+// no memory for it. *checksum keeps the compiler from removing the reads.
+extern "C" double spoutnik_read_bandwidth(int64_t bytes, int64_t threads, int64_t runs, uint64_t* checksum) {
     const int64_t part = bytes / threads / 4096 * 4096, page = 2 << 20;
-    const int64_t whole = (part * threads + page - 1) / page * page;
+    const int64_t whole = round_up(part * threads, page);
     auto* data = static_cast<uint64_t*>(std::aligned_alloc(page, whole));
     if (data == nullptr) return 0;
 #if defined(__linux__)

@@ -19,7 +19,7 @@ def read_bandwidth(size: int = BYTES, runs: int = RUNS) -> float:
     native = library()
     if native is not None:
         checksum = ctypes.c_uint64()
-        return native.read_bandwidth(size, cores(), runs, ctypes.byref(checksum))
+        return native.spoutnik_read_bandwidth(size, cores(), runs, ctypes.byref(checksum))
     block, fastest = torch.ones(size // 8, dtype=torch.int64), float("inf")
     for _ in range(runs):
         began = time.perf_counter()

@@ -17,7 +17,7 @@ _FLAGS = ("-O3", "-march=native", "-ffast-math", "-std=c++17", "-fPIC")
 
 
 class Unavailable(Exception):
-    """Why there are no native kernels here: a sentence."""
+    """The native kernels cannot be used: the reason, as a sentence."""
 
 
 def compiler_command() -> str | None:
@@ -43,7 +43,7 @@ def load(compiler: str | None, folder: Path, extra_flags: str = "",
     if not command:
         raise Unavailable("no C++ compiler was found. Install g++ or clang++, or name one in CXX")
     flags = (*_FLAGS, *shlex.split(extra_flags))
-    # The library is of this processor (-march=native): a home folder may be shared by machines of several kinds.
+    # -march=native: a home folder may be shared by machines with different processors.
     sources = b"".join(file.read_bytes() for file in sorted(_FOLDER.glob("*.[hc]*")))
     identity = hashlib.sha256(sources + repr((flags, command, _processor())).encode()).hexdigest()[:16]
     path = folder / f"native-{identity}.so"
@@ -72,7 +72,7 @@ def _build(command: list[str], flags: tuple[str, ...], temporary: Path, path: Pa
 
 
 def _run_all(commands: list[list[str]], temporary: Path) -> None:
-    """All at the same time; raises Unavailable with the compiler's last words."""
+    """Runs commands in parallel; raises Unavailable with the last line of the compiler."""
     logs = [temporary / f"{number}.log" for number in range(len(commands))]
     processes = []
     try:

@@ -1,25 +1,25 @@
-"""The C++ structures as ctypes sees them, and the numbers both sides share. `check` compares both with a compiled library.
+"""The C++ structures for ctypes, and the constants both sides share. `check` compares both with a compiled library.
 
-A structure holds addresses: whoever makes one keeps the tensors behind it.
+A structure holds addresses: its owner keeps the tensors behind it.
 """
 
 import ctypes
 from ctypes import POINTER, c_double, c_float, c_int64, c_void_p
 
-KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3, "compact": 4}  # enum Kind of matrix.h
-GROUP = 32  # weights that share a scale
-BLOCK_POSITIONS = 16  # of the cache's blocks
+KINDS = {"float32": 0, "bfloat16": 1, "int8": 2, "int4": 3, "bf12": 4}  # enum Kind of packed_matrix.h
+GROUP_SIZE = 32  # weights that share a scale
+BLOCK_POSITIONS = 16  # of a block of the cache
 
 
 def _fields(kind: type, names: str) -> list[tuple[str, type]]:
     return [(name, kind) for name in names.split()]
 
 
-class Matrix(ctypes.Structure):  # matrix.h
+class Matrix(ctypes.Structure):  # packed_matrix.h
     _fields_ = [*_fields(c_void_p, "data bias"), *_fields(c_int64, "kind in_features out_features"), ("unit", c_double)]
 
 
-class Layer(ctypes.Structure):  # pass.h, as the next two
+class Layer(ctypes.Structure):  # model.h, as the next two
     _fields_ = [*_fields(c_void_p, "input_norm post_norm q_norm k_norm kv_norm correction"),
                 *_fields(Matrix, "first q_b o"), *_fields(POINTER(Matrix), "absorb_k absorb_v"),
                 *_fields(Matrix, "gate_up down router"), *_fields(POINTER(Matrix), "experts_gate_up experts_down"),
@@ -28,7 +28,7 @@ class Layer(ctypes.Structure):  # pass.h, as the next two
 
 class Model(ctypes.Structure):
     _fields_ = [*_fields(c_int64, "hidden heads groups layers vocabulary q_rank latent nope rope value experts chosen n_group "
-                                  "topk_group two_best normalise softmax half_cache half_embedding small blocks positions"),
+                                  "topk_group two_best normalize softmax half_cache half_embedding small blocks positions"),
                 *_fields(c_double, "routed_scale softmax_scale eps"), *_fields(c_void_p, "rotary final_norm"),
                 ("head", Matrix), *_fields(c_void_p, "embedding enorm hnorm"), ("eh_proj", Matrix), ("layer", POINTER(Layer))]
 
@@ -39,20 +39,20 @@ class Batch(ctypes.Structure):
                 *_fields(c_void_p, "states hidden logits")]
 
 
-class Ahead(ctypes.Structure):  # forward.cpp
+class MultiStep(ctypes.Structure):  # forward.cpp
     _fields_ = [*_fields(c_void_p, "tokens contexts tables ends seeds generated limits settings"),
                 *_fields(c_int64, "sequences table_width ends_width steps threads"),
-                *_fields(c_void_p, "chosen log_probs made broken")]
+                *_fields(c_void_p, "output_tokens log_probs counts broken")]
 
 
-class Attention(ctypes.Structure):  # train.cpp
+class Attention(ctypes.Structure):  # train_attention.cpp
     _fields_ = [*_fields(c_void_p, "q k_nope k_rope v"),
                 *_fields(c_int64, "q_stride k_nope_stride k_nope_head k_rope_stride k_rope_head v_stride v_head heads groups "
                                   "nope rope value documents interleaved"),
                 *_fields(c_void_p, "lengths rotary"), ("scale", c_float)]
 
 
-STRUCTS = (Matrix, Layer, Model, Batch, Ahead, Attention)
+STRUCTS = (Matrix, Layer, Model, Batch, MultiStep, Attention)
 
 
 def check(library: ctypes.CDLL, structs: tuple[type[ctypes.Structure], ...] = STRUCTS) -> None:
@@ -63,7 +63,7 @@ def check(library: ctypes.CDLL, structs: tuple[type[ctypes.Structure], ...] = ST
         if ours != theirs:
             raise RuntimeError(f"native struct {struct.__name__}: size and last offset are {ours} in Python and {theirs} in "
                                "C++. spoutnik/native/structs.py must mirror the C++ definition.")
-    ours = (*KINDS.values(), GROUP, BLOCK_POSITIONS)
+    ours = (*KINDS.values(), GROUP_SIZE, BLOCK_POSITIONS)
     theirs = tuple((c_int64 * len(ours)).in_dll(library, "spoutnik_constants"))
     if ours != theirs:
         raise RuntimeError(f"native constants: {ours} in Python and {theirs} in C++ (kinds, group, block positions)")

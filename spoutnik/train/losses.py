@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spoutnik.native import training
+from spoutnik.native import operations
 
 CHUNK = 2048  # tokens whose logits exist at once: the loss's memory is chunk x vocabulary, whatever the batch
 
@@ -26,7 +26,7 @@ class _ChunkedLogProbs(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float, chunk: int) -> tuple[Tensor, Tensor]:
         hidden, rounded = hidden.contiguous(), weight.detach().to(hidden.dtype)
-        compute = training.log_probs if training.serves(hidden) else partial(_log_probs, chunk=chunk)
+        compute = operations.log_probs if operations.supports(hidden) else partial(_log_probs, chunk=chunk)
         log_probs, entropy, normalizers = compute(hidden, rounded, targets, temperature)
         ctx.save_for_backward(hidden, rounded, targets, normalizers)
         ctx.temperature, ctx.weight_dtype, ctx.chunk = temperature, weight.dtype, chunk
@@ -36,15 +36,15 @@ class _ChunkedLogProbs(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor, _):
         hidden, weight, targets, normalizers = ctx.saved_tensors
-        compute = training.logits_gradient if training.serves(hidden) else _logits_gradient
+        compute = operations.logits_gradient if operations.supports(hidden) else _logits_gradient
         grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
         pieces = (t.split(ctx.chunk) for t in (grad.contiguous(), hidden, targets, normalizers, grad_hidden))
         for g, h, t, n, out in zip(*pieces):
             grad_logits = compute(g, h, weight, t, n, ctx.temperature)
-            if training.multiplies(grad_logits, weight.t()):
+            if operations.has_fast_matmul(grad_logits, weight.t()):
                 rows = torch.tensor([len(h)])
-                out.copy_(training.products_input_gradient(grad_logits, weight[None], rows))
-                grad_weight += training.products_weight_gradient(grad_logits, h, rows)[0]
+                out.copy_(operations.grouped_matmul_input_grad(grad_logits, weight[None], rows))
+                grad_weight += operations.grouped_matmul_weight_grad(grad_logits, h, rows)[0]
             else:
                 torch.mm(grad_logits, weight, out=out)
                 grad_weight += grad_logits.t() @ h

@@ -18,11 +18,13 @@ from spoutnik.model.attention import rotary_attention, rotary_attention_plain
 from spoutnik.model.layers import swiglu_plain
 from spoutnik.model.moe import Layout, Router, _Combine, _Dispatch
 from spoutnik.model.packing import PackedSequences
-from spoutnik.native import library, training
+from spoutnik.native import library, operations
 from spoutnik.train.losses import _log_probs, _logits_gradient, token_log_probs, token_log_probs_plain
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no compiler here: the plain twins are what runs")
 
+needs_fast_matmul = pytest.mark.skipif(library() is None or not library().spoutnik_has_fast_matmul(),
+                                       reason="torch's products are the faster ones on this processor")
 TYPES = {torch.float32: 2e-5, torch.bfloat16: 2e-2}  # type of activations -> tolerance, relative to the largest value
 
 
@@ -46,19 +48,19 @@ def random(*shape, dtype, seed=0):
 @pytest.mark.parametrize("shape", [(1, 2), (7, 96), (130, 128)])
 def test_rms_norm(dtype, shape):
     x, weight = random(*shape, dtype=dtype), random(shape[-1], dtype=dtype, seed=1)
-    agree(lambda x, w: training.rms_norm(x, w, 1e-6), lambda x, w: F.rms_norm(x, (shape[-1],), w, 1e-6), [x, weight],
+    agree(lambda x, w: operations.rms_norm(x, w, 1e-6), lambda x, w: F.rms_norm(x, (shape[-1],), w, 1e-6), [x, weight],
           TYPES[dtype])
 
 
 def test_rms_norm_reads_a_slice_of_wider_rows():
     wide = random(9, 64, dtype=torch.float32)
-    agree(lambda x, w: training.rms_norm(x[:, :48], w, 1e-6), lambda x, w: F.rms_norm(x[:, :48], (48,), w, 1e-6),
+    agree(lambda x, w: operations.rms_norm(x[:, :48], w, 1e-6), lambda x, w: F.rms_norm(x[:, :48], (48,), w, 1e-6),
           [wide, random(48, dtype=torch.float32, seed=1)], 2e-5)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
 def test_swiglu(dtype):
-    agree(training.swiglu, swiglu_plain, [(random(33, 2 * 96, dtype=dtype) * 4).detach().requires_grad_()], TYPES[dtype])
+    agree(operations.swiglu, swiglu_plain, [(random(33, 2 * 96, dtype=dtype) * 4).detach().requires_grad_()], TYPES[dtype])
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -70,9 +72,9 @@ def test_a_row_that_is_not_finite_leaves_the_others_as_they_are(dtype, odd):
     bad[3, :40] = odd
     others = torch.arange(40) != 3
     hidden = [t[:, :32].contiguous() for t in (x, bad)]
-    assert torch.equal(training.swiglu(x)[others], training.swiglu(bad)[others])
+    assert torch.equal(operations.swiglu(x)[others], operations.swiglu(bad)[others])
     weight = random(50, 32, dtype=dtype).detach()
-    for clean, dirty in zip(*(training.log_probs(h, weight, targets, 1.0) for h in hidden)):
+    for clean, dirty in zip(*(operations.log_probs(h, weight, targets, 1.0) for h in hidden)):
         assert torch.equal(clean[others], dirty[others])
 
 
@@ -97,7 +99,7 @@ def test_attention(dtype, lengths, shape):
             return function(q, rest[0] if nope else None, *rest[-2:], rotary, packing, 0.3, interleaved)
         return of
 
-    assert training.serves(q)
+    assert operations.supports(q)
     agree(attend(rotary_attention, rotary), attend(rotary_attention_plain, rotary.double()), [q, *k_nope, k_rope, v],
           TYPES[dtype])
 
@@ -112,11 +114,11 @@ def test_log_probs(dtype, rows, width, vocabulary):
           TYPES[dtype])
     assert torch.allclose(token_log_probs(hidden, weight, targets, 0.7)[0],
                           token_log_probs_plain(hidden, weight, targets, 0.7), atol=1e-4)
-    for fast, plain in zip(training.log_probs(hidden, weight, targets, 0.7), _log_probs(hidden, weight, targets, 0.7)):
+    for fast, plain in zip(operations.log_probs(hidden, weight, targets, 0.7), _log_probs(hidden, weight, targets, 0.7)):
         assert torch.allclose(fast, plain, atol=1e-4)
     normalisers = _log_probs(hidden, weight, targets, 0.7)[2]
     arguments = torch.ones(rows), hidden, weight, targets, normalisers, 0.7
-    assert torch.allclose(training.logits_gradient(*arguments).float(), _logits_gradient(*arguments).float(), atol=1e-2)
+    assert torch.allclose(operations.logits_gradient(*arguments).float(), _logits_gradient(*arguments).float(), atol=1e-2)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of this family")
@@ -135,7 +137,7 @@ def test_a_processor_with_narrower_registers_gets_the_same_numbers(tmp_path, fla
     assert done.returncode == 0 and "SKIPPED" not in done.stdout, done.stdout[-2000:]
 
 
-@pytest.mark.skipif(library() is None or not library().multiplies(), reason="no products of ours on this processor")
+@needs_fast_matmul
 @pytest.mark.parametrize("counts, inputs, outputs", [
     ([5, 0, 64, 17, 130], 70, 38), ([192] * 3, 256, 352), ([1], 2, 2), ([33], 34, 18), ([700], 514, 66), ([0, 0, 9], 32, 48),
 ], ids=str)
@@ -144,7 +146,7 @@ def test_products_and_their_gradients_are_those_of_the_loop(counts, inputs, outp
     x = torch.randn(sum(counts), inputs, generator=generator).bfloat16().requires_grad_()
     weight = torch.randn(len(counts), outputs, inputs, generator=generator).bfloat16().requires_grad_()
     grad = torch.randn(sum(counts), outputs, generator=generator).bfloat16()
-    y = training.products(x, weight, torch.tensor(counts))
+    y = operations.grouped_matmul(x, weight, torch.tensor(counts))
     given = y, *torch.autograd.grad(y, (x, weight), grad)
     exact = [t.detach().float().requires_grad_() for t in (x, weight)]
     expected = torch.cat([rows @ w.t() for rows, w in zip(exact[0].split(counts), exact[1])])
@@ -153,16 +155,16 @@ def test_products_and_their_gradients_are_those_of_the_loop(counts, inputs, outp
         torch.testing.assert_close(ours.float(), theirs, atol=1e-3, rtol=2**-8)
 
 
-@pytest.mark.skipif(library() is None or not library().multiplies(), reason="no products of ours on this processor")
+@needs_fast_matmul
 def test_the_head_s_sums_are_not_rounded():
     generator = torch.Generator().manual_seed(0)
     x, weight = (torch.randn(n, 130, generator=generator).bfloat16() for n in (77, 201))
     exact = x.double() @ weight.double().t()
-    assert (training.linear_float(x, weight).double() - exact).abs().max() < 1e-4
-    assert (training.linear(x, weight).double() - exact).abs().max() > 1e-3
+    assert (operations.linear_float32(x, weight).double() - exact).abs().max() < 1e-4
+    assert (operations.linear(x, weight).double() - exact).abs().max() > 1e-3
 
 
-@pytest.mark.skipif(library() is None or not library().multiplies(), reason="no products of ours on this processor")
+@needs_fast_matmul
 @pytest.mark.parametrize("tokens, chosen, experts, hidden, width", [(1, 1, 2, 2, 2), (90, 3, 8, 70, 38),
                                                                       (300, 4, 16, 128, 96)])
 def test_the_mixture_without_gradients_is_its_definition(tokens, chosen, experts, hidden, width):
@@ -176,7 +178,7 @@ def test_the_mixture_without_gradients_is_its_definition(tokens, chosen, experts
     for t in range(tokens):
         for e, share in zip(picked[t], weights[t]):
             expected[t] += share * (swiglu_plain(x[t].float() @ gate_up[e].float().t()) @ down[e].float().t())
-    given = training.mixture(x, picked, weights, gate_up, down)
+    given = operations.routed_experts(x, picked, weights, gate_up, down)
     assert (given.float() - expected).abs().max() <= 0.02 * expected.abs().max()
 
 

@@ -9,10 +9,10 @@ import tiny
 import torch
 from ragged import batch_of, sequences
 
-from spoutnik.engine.quantization.packed_matrix import Packed, multiply, pack
+from spoutnik.engine.quantization.packed_matrix import PackedMatrices, multiply, pack
 from spoutnik.engine.runners.base import DecodeBatch
 from spoutnik.engine.runners.native_runner import NativeRunner
-from spoutnik.native import kernels, library, training
+from spoutnik.native import kernels, library, operations
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no compiler here")
 
@@ -36,7 +36,7 @@ def long(*numbers: int) -> torch.Tensor:
 ], ids=lambda value: value if isinstance(value, str) else "")
 def test_log_probs(change, error, words):
     with pytest.raises(error, match=f"log_probs_forward: {words}|{words}"):
-        training.log_probs(**{"hidden": HIDDEN, "weight": WEIGHT, "targets": TARGETS, "temperature": 1.0} | change)
+        operations.log_probs(**{"hidden": HIDDEN, "weight": WEIGHT, "targets": TARGETS, "temperature": 1.0} | change)
 
 
 def test_multiply():
@@ -45,57 +45,57 @@ def test_multiply():
         with pytest.raises(error, match="multiply: x must be"):
             multiply(packed, x)
     with pytest.raises(ValueError, match="packed: data must be"):
-        Packed(packed.data[:, :100], packed.units, packed.kind, 64, 24)
+        PackedMatrices(packed.data[:, :100], packed.units, packed.kind, 64, 24)
     with pytest.raises(ValueError, match="packed: bias must be"):
         packed.matrix(0, torch.zeros(23))
-    compact = pack([torch.randn(70, 300).bfloat16()], "compact")
-    compact.check_exceptions()
-    compact.data[:, -64 * (compact.data.shape[1] // 64) // 8:] = 255
-    with pytest.raises(ValueError, match="packed: a compact matrix"):
-        compact.check_exceptions()
+    bf12 = pack([torch.randn(70, 300).bfloat16()], "bf12")
+    bf12.check_exceptions()
+    bf12.data[:, -64 * (bf12.data.shape[1] // 64) // 8:] = 255
+    with pytest.raises(ValueError, match="packed: a bf12 matrix"):
+        bf12.check_exceptions()
 
 
 def test_experts_and_their_rows():
     experts = long(0, 5, 2, 3).view(2, 2)
     with pytest.raises(ValueError, match=r"layout: experts must lie in \[0, 5\)"):
-        training.layout(experts, 5, 8)
+        operations.layout(experts, 5, 8)
     rows, weights = torch.randn(16, 8), torch.rand(2, 2)
     with pytest.raises(ValueError, match=r"combine: slots must lie in \[0, 16\)"):
-        training.combine(rows, long(0, 1, 2, 16), weights)
+        operations.combine(rows, long(0, 1, 2, 16), weights)
     with pytest.raises(ValueError, match="combine: slots must have shape"):
-        training.combine(rows, long(0, 1, 2), weights)
+        operations.combine(rows, long(0, 1, 2), weights)
     with pytest.raises(ValueError, match="contiguous"):
-        training.gather_sum(rows.T, long(0, 1), 1)
+        operations.gather_sum(rows.T, long(0, 1), 1)
 
 
 def test_attention():
     q, k, v, rotary = torch.randn(9, 4, 8), torch.randn(9, 2, 8), torch.randn(9, 2, 6), torch.randn(9, 2, 4)
-    training.packed_attention(q, None, k, v, rotary, long(4, 5), 1.0, False)
+    operations.packed_attention(q, None, k, v, rotary, long(4, 5), 1.0, False)
     for lengths in (long(4, 6), long(-1, 10), long(4)):
         with pytest.raises(ValueError, match="attention: lengths must add up to 9"):
-            training.packed_attention(q, None, k, v, rotary, lengths, 1.0, False)
+            operations.packed_attention(q, None, k, v, rotary, lengths, 1.0, False)
     with pytest.raises(ValueError, match="do not belong together"):
-        training.packed_attention(q, None, k, v, torch.randn(9, 2, 3), long(9), 1.0, False)
+        operations.packed_attention(q, None, k, v, torch.randn(9, 2, 3), long(9), 1.0, False)
     with pytest.raises(ValueError, match="v must have shape"):
-        training.packed_attention(q, None, k, torch.randn(8, 2, 6), rotary, long(9), 1.0, False)
+        operations.packed_attention(q, None, k, torch.randn(8, 2, 6), rotary, long(9), 1.0, False)
 
 
 def test_the_signatures_of_processors_that_this_may_not_be():
-    """products.cpp is for AVX-512; its checks are not."""
+    """grouped_matmul.cpp is for AVX-512; its checks are not."""
     x, w, y = (torch.zeros(shape).bfloat16() for shape in ((5, 8), (3, 6, 8), (5, 6)))
-    sizes = kernels.sizes(library(), "products_forward", None, x, w, y, long(2, 0, 3))
+    sizes = kernels.sizes(library(), "grouped_matmul", None, x, w, y, long(2, 0, 3))
     assert sizes == {"rows": 5, "in": 8, "experts": 3, "out": 6}
-    kernels.sizes(library(), "products_backward_input", None, y, w, x, long(2, 0, 3))
-    kernels.sizes(library(), "products_backward_weight", None, y, x, w, long(2, 0, 3))
-    kernels.sizes(library(), "products_float", None, x, w[0], torch.zeros(5, 6))
+    kernels.sizes(library(), "grouped_matmul_input_grad", None, y, w, x, long(2, 0, 3))
+    kernels.sizes(library(), "grouped_matmul_weight_grad", None, y, x, w, long(2, 0, 3))
+    kernels.sizes(library(), "matmul_float32", None, x, w[0], torch.zeros(5, 6))
     gate_up, down = torch.zeros(3, 8, 8).bfloat16(), torch.zeros(3, 8, 4).bfloat16()
     picked = torch.zeros(5, 2, dtype=torch.long)
-    kernels.sizes(library(), "mixture", None, x, picked, torch.zeros(5, 2), gate_up, down, x)
-    with pytest.raises(ValueError, match="mixture: gate_up must have shape"):
-        kernels.sizes(library(), "mixture", None, x, picked, torch.zeros(5, 2), w, down, x)
+    kernels.sizes(library(), "routed_experts", None, x, picked, torch.zeros(5, 2), gate_up, down, x)
+    with pytest.raises(ValueError, match="routed_experts: gate_up must have shape"):
+        kernels.sizes(library(), "routed_experts", None, x, picked, torch.zeros(5, 2), w, down, x)
     for counts in (long(2, 0, 4), long(6, -1, 0)):
-        with pytest.raises(ValueError, match="products_forward: counts must add up to 5"):
-            kernels.sizes(library(), "products_forward", None, x, w, y, counts)
+        with pytest.raises(ValueError, match="grouped_matmul: counts must add up to 5"):
+            kernels.sizes(library(), "grouped_matmul", None, x, w, y, counts)
 
 
 def test_batches():
@@ -127,9 +127,9 @@ def test_weights_that_are_not_the_model_s():
     other = {"0.o": pack([torch.randn(32, 31)], "float32")}
     parts = runner.embedding, runner.rotary, torch.float32
     with pytest.raises(ValueError, match="0.o must be"):
-        NativeRunner(runner.config, runner.packed | other, runner.floats, *parts)
+        NativeRunner(runner.config, runner.packed | other, runner.vectors, *parts)
     with pytest.raises(ValueError, match="final_norm must be"):
-        NativeRunner(runner.config, runner.packed, runner.floats | {"final_norm": torch.ones(31)}, *parts)
+        NativeRunner(runner.config, runner.packed, runner.vectors | {"final_norm": torch.ones(31)}, *parts)
 
 
 def test_a_model_cast_to_bfloat16_has_a_table_of_positions_that_can_be_read():
@@ -138,8 +138,8 @@ def test_a_model_cast_to_bfloat16_has_a_table_of_positions_that_can_be_read():
 
 
 def test_nothing_of_it_is_an_assert():
-    script = ("import torch; from spoutnik.native import training\n"
-              "try: training.log_probs(torch.zeros(2, 4), torch.zeros(3, 4), torch.tensor([0, 3]), 1.0)\n"
+    script = ("import torch; from spoutnik.native import operations\n"
+              "try: operations.log_probs(torch.zeros(2, 4), torch.zeros(3, 4), torch.tensor([0, 3]), 1.0)\n"
               "except ValueError: print('refused')")
     done = subprocess.run([sys.executable, "-O", "-c", script], capture_output=True, text=True)
     assert done.stdout == "refused\n"

@@ -1,7 +1,7 @@
-"""Packed weights on disk: quantised once, beside the model, then read (or, for experts larger than memory, mapped).
+"""Packed weights on disk: packed once, beside the model, then read (or, for experts larger than memory, mapped).
 
-One safetensors file: a tensor of bytes (count, bytes) for each group of like matrices, their units, and the norms and biases.
-Its metadata says what each group is and which weights it was made of.
+One safetensors file: a tensor of bytes (count, bytes) for each group of matrices, their units, and the norms and biases. Its
+metadata has kind and shape of each group.
 """
 
 import hashlib
@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spoutnik.engine.quantization.packed_matrix import Group, Packed, memory, pack
+from spoutnik.engine.quantization.packed_matrix import PackedMatrices, empty_in_huge_pages, pack
+from spoutnik.engine.quantization.weight_groups import WeightGroup
 from spoutnik.errors import RunError
 from spoutnik.files import replacing
 from spoutnik.model.checkpoint import Checkpoint, Stored, read_header
@@ -24,13 +25,13 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import Reader, read_bytes
 from spoutnik.native import library
 
-_FORMAT = 1  # counts changes of the packed form: files of another number are made again
-_HEADER = 2 << 20  # bytes kept free for it: what it will say is known only after the data
+_FORMAT = 1  # version of the packed form: files of another one are packed again
+_HEADER = 2 << 20  # bytes reserved for the header, which is known only after the data
 Progress = Callable[[int, int], None]
 
 
 class CheckpointSource:
-    """A checkpoint's tensors one by one: those stored as they are wanted are mapped, FP8 blocks become bfloat16."""
+    """The tensors of a checkpoint one by one: those stored as bfloat16 or float32 are mapped, FP8 blocks become bfloat16."""
 
     def __init__(self, checkpoint: Checkpoint):
         self.config: ModelConfig = checkpoint.config
@@ -38,37 +39,40 @@ class CheckpointSource:
 
     def __call__(self, name: str) -> Tensor:
         stored = self.checkpoint.tensors[name]
-        wanted = {"BF16": torch.bfloat16, "F8_E4M3": torch.bfloat16}.get(stored.dtype, torch.float32)
-        return self._reader.tensor([(name, ())], torch.Size(stored.shape), wanted)
+        dtype = {"BF16": torch.bfloat16, "F8_E4M3": torch.bfloat16}.get(stored.dtype, torch.float32)
+        return self._reader.tensor([(name, ())], torch.Size(stored.shape), dtype)
 
 
-def identity(checkpoint: Checkpoint, kind: str) -> str:
-    """Of the packed form of these very files: another name, size or time of change, and it is made again."""
+def fingerprint(checkpoint: Checkpoint, kind: str) -> str:
+    """Identifies the packed form of these files: with another name, size or time of change they are packed again."""
     files = sorted({stored.file for stored in checkpoint.tensors.values()})
-    about = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    stats = [(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     config = checkpoint.config.model_dump_json()
-    return hashlib.sha256(json.dumps([_FORMAT, library().lanes(), kind, about, config]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([_FORMAT, library().spoutnik_lanes(), kind, stats, config]).encode()).hexdigest()[:16]
 
 
-def place_of(checkpoint: Checkpoint, kind: str) -> Path:
-    """Beside the model; in the user's cache where that folder cannot be written."""
-    name = f"{kind}-{identity(checkpoint, kind)}.safetensors"
-    beside = checkpoint.folder / "spoutnik-packed"
-    if (beside / name).exists() or os.access(beside if beside.exists() else checkpoint.folder, os.W_OK):
-        return beside / name
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    return cache / "spoutnik" / "packed" / name
+def packed_path(checkpoint: Checkpoint, kind: str) -> Path:
+    """The path of a packed file: beside the model, or in the user's cache if that folder cannot be written."""
+    name = f"{kind}-{fingerprint(checkpoint, kind)}.safetensors"
+    folder = checkpoint.folder / "spoutnik-packed"
+    if (folder / name).exists() or os.access(folder if folder.exists() else checkpoint.folder, os.W_OK):
+        return folder / name
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "spoutnik" / "packed" / name
 
 
-def write(path: Path, groups: Iterable[Group], floats: dict[str, Tensor], progress: Progress | None = None,
-          total: int = 0) -> None:
-    """Packs group after group into a file that is complete or absent; no more than one group is in memory. progress hears how
-    many of `total` bytes of weights are done."""
+def write_packed(path: Path, groups: Iterable[WeightGroup], vectors: dict[str, Tensor], progress: Progress | None = None,
+                 total: int = 0) -> None:
+    """Packs group after group into a file that is complete or absent; no more than one group is in memory.
+
+    Args:
+        vectors: the norms and biases.
+        progress: called with how many of `total` bytes of weights are done.
+    """
     header: dict[str, dict] = {}
-    about, units, end, done = {}, {}, 0, 0
+    kinds_and_shapes, units, end, done = {}, {}, 0, 0
     with replacing(path) as temporary, open(temporary, "wb") as file:
 
-        def put(name: str, dtype: str, tensor: Tensor) -> None:
+        def append(name: str, dtype: str, tensor: Tensor) -> None:
             nonlocal end
             header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
             file.write(tensor.contiguous().view(-1).view(torch.uint8).numpy())
@@ -77,17 +81,17 @@ def write(path: Path, groups: Iterable[Group], floats: dict[str, Tensor], progre
         file.seek(_HEADER)
         for key, weights, kind in groups:
             packed = pack(weights, kind)
-            put(key, "U8", packed.data)
+            append(key, "U8", packed.data)
             units[f"{key}.units"] = packed.units
-            about[key] = [packed.kind, packed.in_features, packed.out_features]
+            kinds_and_shapes[key] = [packed.kind, packed.in_features, packed.out_features]
             done += sum(weight.nbytes for weight in weights)
             if progress is not None:
                 progress(min(done, total), total)
         for name, tensor in units.items():
-            put(name, "F64", tensor)
-        for name, tensor in floats.items():
-            put(f"floats.{name}", "F32", tensor)
-        header["__metadata__"] = {"groups": json.dumps(about)}
+            append(name, "F64", tensor)
+        for name, tensor in vectors.items():
+            append(f"floats.{name}", "F32", tensor)
+        header["__metadata__"] = {"groups": json.dumps(kinds_and_shapes)}
         text = json.dumps(header).encode()
         assert len(text) <= _HEADER - 8
         file.seek(0)
@@ -96,13 +100,13 @@ def write(path: Path, groups: Iterable[Group], floats: dict[str, Tensor], progre
         progress(total, total)
 
 
-def _not_packed(path: Path) -> RunError:
+def _damaged(path: Path) -> RunError:
     return RunError(f"{path}: is not a file of packed weights. Delete it: it is made again.")
 
 
 @dataclass
 class PackedFile:
-    """tensors: where each lies; groups: key -> (kind, in, out)."""
+    """A file of packed weights. tensors: where each is stored; groups: key -> (kind, in, out)."""
 
     path: Path
     tensors: dict[str, Stored]
@@ -115,35 +119,36 @@ class PackedFile:
         try:
             return PackedFile(path, tensors, {key: tuple(value) for key, value in json.loads(metadata["groups"]).items()})
         except (KeyError, ValueError) as error:
-            raise _not_packed(path) from error
+            raise _damaged(path) from error
 
-    def floats(self) -> dict[str, Tensor]:
+    def vectors(self) -> dict[str, Tensor]:
         return {name.removeprefix("floats."): torch.from_numpy(self._mapped(name, np.float32).copy())
                 for name in self.tensors if name.startswith("floats.")}
 
-    def read(self, key: str) -> Packed:
-        """A group in memory of its own."""
+    def read(self, key: str) -> PackedMatrices:
+        """A group, read into memory."""
         stored = self.tensors[key]
-        data = memory(*stored.shape)
+        data = empty_in_huge_pages(*stored.shape)
         read_bytes(stored, data)
         packed = self._packed(key, data)
         try:
             packed.check_exceptions()
         except ValueError as error:
-            raise _not_packed(self.path) from error
+            raise _damaged(self.path) from error
         return packed
 
-    def mapped(self, key: str) -> Packed:
-        """A group where it lies: read when it is used, and forgotten when memory is short."""
+    def mapped(self, key: str) -> PackedMatrices:
+        """A group, mapped: the system reads it when it is used, and drops it when memory is short."""
         return self._packed(key, torch.from_numpy(self._mapped(key, np.uint8)))
 
-    def _packed(self, key: str, data: Tensor) -> Packed:
+    def _packed(self, key: str, data: Tensor) -> PackedMatrices:
         try:
-            return Packed(data, torch.from_numpy(self._mapped(f"{key}.units", np.float64).copy()), *self.groups[key])
+            units = torch.from_numpy(self._mapped(f"{key}.units", np.float64).copy())
+            return PackedMatrices(data, units, *self.groups[key])
         except (TypeError, ValueError) as error:
-            raise _not_packed(self.path) from error
+            raise _damaged(self.path) from error
 
     def _mapped(self, name: str, dtype: type) -> np.ndarray:
         stored = self.tensors[name]
-        # Copy on write: torch wants memory that could be written to. Nobody does.
+        # Copy on write: torch wants writable memory, though nothing writes to it.
         return np.memmap(self.path, dtype, "c", stored.start, tuple(stored.shape))

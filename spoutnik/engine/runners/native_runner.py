@@ -1,4 +1,4 @@
-"""The native forward pass (native/forward.cpp) as a runner; its plain twin is TorchRunner."""
+"""A runner on the native forward pass (native/forward.cpp). Plain twin: TorchRunner."""
 
 import ctypes
 import time
@@ -8,17 +8,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spoutnik.engine.quantization.expert_offload import Offload
-from spoutnik.engine.quantization.packed_file import CheckpointSource, PackedFile, Progress, place_of, write
-from spoutnik.engine.quantization.packed_matrix import (
+from spoutnik.engine.quantization.expert_offload import ExpertOffload
+from spoutnik.engine.quantization.packed_file import CheckpointSource, PackedFile, Progress, packed_path, write_packed
+from spoutnik.engine.quantization.packed_matrix import PackedMatrices, multiply, pack
+from spoutnik.engine.quantization.weight_groups import (
     EMBEDDING,
     ModelSource,
-    Packed,
-    floats,
-    groups,
-    multiply,
-    pack,
+    WeightSource,
     predicted_nbytes,
+    vectors,
+    weight_groups,
 )
 from spoutnik.engine.runners.base import BLOCK_SIZE, DecodeBatch, ForwardBatch, MultiStepOutput
 from spoutnik.hardware import available_memory
@@ -28,29 +27,29 @@ from spoutnik.model.rope import softmax_scale
 from spoutnik.model.transformer import Transformer
 from spoutnik.native import library
 from spoutnik.native.kernels import address
-from spoutnik.native.structs import BLOCK_POSITIONS, Ahead, Layer, Matrix, Model
+from spoutnik.native.structs import BLOCK_POSITIONS, Layer, Matrix, Model, MultiStep
 from spoutnik.native.structs import Batch as NativeBatch
 from spoutnik.parallel import cores, physical_cores
 
 # Weights up to this size stay in a core's share of the caches: then each thread computes whole sequences.
-_SMALL = 24 << 20
-_MOST_AHEAD = BLOCK_SIZE  # steps between two looks at what else there is to do; a row needs one more block for them at most
+_MAX_CACHED_NBYTES = 24 << 20
+_MAX_MULTI_STEPS = BLOCK_SIZE  # between two schedules: a sequence needs one more block for them at most
 
 
 class NativeRunner:
     """Holds a model's weights packed: a later change of the model does not reach it.
 
     Args:
-        packed, norms: the matrices and the small vectors, by the keys of engine/quantization/packed_matrix.py.
+        packed, vectors: the matrices, and the norms and biases, by the keys of engine/quantization/weight_groups.py.
         embedding: (V, D) float32 or bfloat16, read in place.
         rotary: the table of Transformer.rotary_of.
         dtype: of the cache, float32 or bfloat16.
     """
 
-    def __init__(self, config: ModelConfig, packed: dict[str, Packed], norms: dict[str, Tensor], embedding: Tensor,
+    def __init__(self, config: ModelConfig, packed: dict[str, PackedMatrices], vectors: dict[str, Tensor], embedding: Tensor,
                  rotary: Tensor, dtype: torch.dtype, threads: int | None = None):
-        assert BLOCK_POSITIONS == BLOCK_SIZE  # which loading has compared with the C++ side
-        self.config, self.dtype, self.packed, self.floats = config, dtype, packed, norms
+        assert BLOCK_POSITIONS == BLOCK_SIZE  # compared with the C++ side when the library was loaded
+        self.config, self.dtype, self.packed, self.vectors = config, dtype, packed, vectors
         self.threads = threads or _fastest_threads(packed["head"])
         if embedding.dtype not in (torch.float32, torch.bfloat16):
             embedding = embedding.float()
@@ -58,7 +57,7 @@ class NativeRunner:
         self.device = torch.device("cpu")
         self.caches: list[Tensor] = []
         self.mtp = False
-        self.offload: Offload | None = None
+        self.offload: ExpertOffload | None = None
         self.arrays: dict[str, ctypes.Array] = {}  # of matrices, by their groups' keys
         self.uses = torch.zeros(config.num_hidden_layers + config.num_nextn_predict_layers, max(config.n_routed_experts, 1),
                                 dtype=torch.long)
@@ -75,54 +74,54 @@ class NativeRunner:
     def of_model(cls, model: Transformer, quantize: str | None = None) -> "NativeRunner":
         """Of a model in memory, in its compute type."""
         source = ModelSource(model)
-        kind = quantize or _kind_of(model.compute_dtype, model.config)
-        packed = {key: pack(weights, kind) for key, weights, kind in groups(source, kind)}
         embedding = model.embed_tokens.weight
-        if embedding.requires_grad:  # it will change under us
+        if embedding.requires_grad:  # training will change it
             embedding = embedding.detach().to(model.compute_dtype, copy=True)
-        return cls(model.config, packed, floats(source), embedding, model.rotary, model.compute_dtype)
+        packed = _pack_all(source, quantize or _kind_of(model.compute_dtype, model.config))
+        return cls(model.config, packed, vectors(source), embedding, model.rotary, model.compute_dtype)
 
     @classmethod
     def of_folder(cls, folder: Path, dtype: torch.dtype, quantize: str | None = None, memory: int | None = None,
                   progress: Progress | None = None) -> "NativeRunner":
-        """Of a checkpoint, tensor by tensor. Quantised weights are made once and kept on disk beside the model; routed experts
-        that `memory` (bytes, a tenth of it left to the cache) does not hold stay there, packed, and are mapped."""
+        """Of a checkpoint, tensor by tensor. Quantized weights are packed once and kept on disk beside the model; routed
+        experts that do not fit `memory` (bytes, a tenth of it left to the cache) stay there, mapped."""
         checkpoint = Checkpoint.open(folder)
-        source, config, room = CheckpointSource(checkpoint), checkpoint.config, _room(memory)
+        source, config = CheckpointSource(checkpoint), checkpoint.config
         kind = quantize or _kind_of(dtype, config)
-        if quantize is None and not (config.has_experts and predicted_nbytes(config, kind) > room):
-            packed = {key: pack(weights, kind) for key, weights, kind in groups(source, kind)}
-            return cls(config, packed, floats(source), source(EMBEDDING), Transformer.rotary_of(config), dtype)
-        path = place_of(checkpoint, kind)
+        if quantize is None and not (config.has_experts and predicted_nbytes(config, kind) > _weights_budget(memory)):
+            packed = _pack_all(source, kind)
+            return cls(config, packed, vectors(source), source(EMBEDDING), Transformer.rotary_of(config), dtype)
+        path = packed_path(checkpoint, kind)
         if not path.exists():
-            bytes_read = sum(stored.size for stored in checkpoint.tensors.values())
-            write(path, groups(source, kind), floats(source), progress, bytes_read)
+            nbytes = sum(stored.size for stored in checkpoint.tensors.values())
+            write_packed(path, weight_groups(source, kind), vectors(source), progress, nbytes)
         return cls.of_packed(PackedFile.open(path), config, source(EMBEDDING), dtype, memory)
 
     @classmethod
     def of_packed(cls, file: PackedFile, config: ModelConfig, embedding: Tensor, dtype: torch.dtype,
                   memory: int | None = None) -> "NativeRunner":
-        """Of packed weights on disk; embedding as above."""
-        room = _room(memory)
-        larger = config.has_experts and sum(file.tensors[key].size for key in file.groups) > room
-        mapped = {key: file.mapped(key) for key in file.groups if larger and ".experts_" in key}
+        """Of packed weights on disk; embedding and memory as above."""
+        budget = _weights_budget(memory)
+        exceeds = config.has_experts and sum(file.tensors[key].size for key in file.groups) > budget
+        mapped = {key: file.mapped(key) for key in file.groups if exceeds and ".experts_" in key}
         packed = {key: file.read(key) for key in file.groups if key not in mapped}
-        runner = cls(config, packed | mapped, file.floats(), embedding, Transformer.rotary_of(config), dtype)
+        runner = cls(config, packed | mapped, file.vectors(), embedding, Transformer.rotary_of(config), dtype)
         if mapped:
-            runner.offload = Offload(mapped, runner.arrays, runner.uses, room - sum(group.nbytes for group in packed.values()))
+            budget -= sum(group.nbytes for group in packed.values())
+            runner.offload = ExpertOffload(mapped, runner.arrays, runner.uses, budget)
         return runner
 
     @staticmethod
-    def serves(config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> bool:
-        """Whether the pass can be native here: a compiler was found, and the model is on the CPU in a type it knows."""
+    def supports(config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> bool:
+        """Whether there are kernels, and they can run the model on this device in this type."""
         keys = config.cache_width if config.kv_lora_rank else config.value_width
-        odd = dtype == torch.bfloat16 and keys % 2  # they are multiplied in pairs
+        odd = dtype == torch.bfloat16 and keys % 2  # bfloat16 is multiplied in pairs
         return (library() is not None and torch.device(device).type == "cpu" and not odd
                 and dtype in (torch.float32, torch.bfloat16))
 
     @property
     def weights_nbytes(self) -> int:
-        """In memory: experts that stay on disk count for the part of them that is held."""
+        """In memory: of experts on disk, those that are held."""
         held = sum(packed.nbytes for key, packed in self.packed.items() if self.offload is None or ".experts_" not in key)
         return held if self.offload is None else held + self.offload.held_nbytes
 
@@ -146,60 +145,61 @@ class NativeRunner:
 
     def forward(self, batch: ForwardBatch, states: bool = False) -> tuple[Tensor, Tensor]:
         hidden = torch.empty(len(batch.tokens) if self.mtp or states else 0, self.config.hidden_size)
-        call, logits, kept = self._call(batch, batch.tokens, None, hidden)
-        _check("forward", library().forward_batch(ctypes.byref(self._main), ctypes.byref(call)))
+        call, logits, tensors = self._batch(batch, batch.tokens, None, hidden)
+        _check("forward", library().spoutnik_forward(ctypes.byref(self._main), ctypes.byref(call)))
         if self.offload is not None:
             self.offload.after_pass()
         return logits, hidden
 
     def draft(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
         states = torch.empty_like(hidden)
-        call, logits, kept = self._call(batch, next_tokens, hidden.contiguous(), states)
-        _check("draft", library().forward_batch(ctypes.byref(self._draft), ctypes.byref(call)))
+        call, logits, tensors = self._batch(batch, next_tokens, hidden.contiguous(), states)
+        _check("draft", library().spoutnik_forward(ctypes.byref(self._draft), ctypes.byref(call)))
         return logits, states
 
     def draft_multi_step(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
         """Twin: base.draft_multi_step."""
-        ahead, _, wanted = settings.shape
-        tokens, settings = torch.empty(ahead, wanted, dtype=torch.long), settings.contiguous()
-        call, logits, kept = self._call(batch, next_tokens, hidden.contiguous(), torch.empty_like(hidden))
-        where = address("draft_ahead", "settings", settings, torch.float32, ahead, 5, len(batch.logits_indices))
-        _check("draft_ahead", library().draft_ahead(ctypes.byref(self._draft), ctypes.byref(call), ahead, where,
-                                                    tokens.data_ptr()))
+        steps, _, wanted = settings.shape
+        tokens, settings = torch.empty(steps, wanted, dtype=torch.long), settings.contiguous()
+        call, logits, tensors = self._batch(batch, next_tokens, hidden.contiguous(), torch.empty_like(hidden))
+        settings_address = address("draft_multi_step", "settings", settings, torch.float32, steps, 5, len(batch.logits_indices))
+        _check("draft_multi_step", library().spoutnik_draft_multi_step(
+            ctypes.byref(self._draft), ctypes.byref(call), steps, settings_address, tokens.data_ptr()))
         return tokens
 
     @property
     def max_multi_steps(self) -> int:
-        """A small model's step is shorter than Python's part of it; a large one's is long enough to be alone."""
-        return _MOST_AHEAD if self._main.small else 1
+        """A step of a small model is shorter than Python's part of it; one of a large model is long enough to be alone."""
+        return _MAX_MULTI_STEPS if self._main.small else 1
 
     def decode_multi_step(self, decoding: DecodeBatch, steps: int) -> MultiStepOutput:
         """Twin: base.decode_multi_step."""
-        d, count = decoding, len(decoding.tokens)
-        made = MultiStepOutput(torch.empty(count, steps, dtype=torch.long), torch.empty(count, steps),
-                               torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool))
-        kept = [t.contiguous() for t in (d.tokens, d.contexts, d.tables, d.ends, d.seeds, d.generated, d.limits, d.settings)]
-        each, width, ends = (count,), d.tables.shape[1], d.ends.shape[1]
-        shapes = each, each, (count, width), (count, ends), each, each, each, (4, count)
-        call = Ahead(*_addresses("decode_ahead", _AHEAD, kept, shapes), count, width, ends, steps, self.threads,
-                     *(t.data_ptr() for t in (made.tokens, made.logprobs, made.counts, made.broken)))
-        _check("decode_ahead", library().run_ahead(ctypes.byref(self._main), ctypes.byref(call)))
-        return made
+        count = len(decoding.tokens)
+        output = MultiStepOutput(torch.empty(count, steps, dtype=torch.long), torch.empty(count, steps),
+                                 torch.zeros(count, dtype=torch.long), torch.zeros(count, dtype=torch.bool))
+        tensors = [getattr(decoding, name).contiguous() for name in _MULTI_STEP]
+        one, width, ends = (count,), decoding.tables.shape[1], decoding.ends.shape[1]
+        shapes = one, one, (count, width), (count, ends), one, one, one, (4, count)
+        call = MultiStep(*_addresses("decode_multi_step", _MULTI_STEP, tensors, shapes), count, width, ends, steps,
+                         self.threads, output.tokens.data_ptr(), output.logprobs.data_ptr(), output.counts.data_ptr(),
+                         output.broken.data_ptr())
+        _check("decode_multi_step", library().spoutnik_decode_multi_step(ctypes.byref(self._main), ctypes.byref(call)))
+        return output
 
-    def _call(self, batch: ForwardBatch, tokens: Tensor, states: Tensor | None,
-              hidden: Tensor) -> tuple[NativeBatch, Tensor, list[Tensor]]:
-        """The structure of a call, where its logits will be, and what must live until then."""
+    def _batch(self, batch: ForwardBatch, tokens: Tensor, states: Tensor | None,
+               hidden: Tensor) -> tuple[NativeBatch, Tensor, list[Tensor]]:
+        """The structure of a call, the logits that it will write, and the tensors that must live until then."""
         logits = torch.empty(len(batch.logits_indices), self.config.vocab_size)
-        kept = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.logits_indices,
-                                         batch.prompt)]
+        tensors = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.logits_indices,
+                                            batch.prompt)]
         count, width, wanted = len(batch.counts), batch.block_tables.shape[1], len(batch.logits_indices)
         shapes = (len(tokens),), (count,), (count,), (count, width), (wanted,), (count,)
-        where = None
+        states_address = None
         if states is not None:
-            where = address("draft", "hidden", states, torch.float32, len(tokens), self.config.hidden_size)
-        call = NativeBatch(*_addresses("forward", _BATCH, kept, shapes), len(tokens), count, width, wanted, self.threads,
-                           where, hidden.data_ptr() or None, logits.data_ptr())
-        return call, logits, [*kept, states, hidden]
+            states_address = address("draft", "hidden", states, torch.float32, len(tokens), self.config.hidden_size)
+        call = NativeBatch(*_addresses("forward", _BATCH, tensors, shapes), len(tokens), count, width, wanted, self.threads,
+                           states_address, hidden.data_ptr() or None, logits.data_ptr())
+        return call, logits, [*tensors, states, hidden]
 
     # ------------------------------------------------------------------------------------------------------ structures
 
@@ -209,20 +209,20 @@ class NativeRunner:
         widths = {"input_norm": config.hidden_size, "post_norm": config.hidden_size, "q_norm": head, "k_norm": head,
                   "kv_norm": config.kv_lora_rank, "correction": config.n_routed_experts}
         fields = {key: self._vector(f"{layer}.{key}", width) for key, width in widths.items()
-                  if f"{layer}.{key}" in self.floats}
+                  if f"{layer}.{key}" in self.vectors}
         for key, shape in _group_shapes(config, layer).items():
             name = f"{layer}.{key}"
             packed = self._group(name, *shape)
             if key.startswith(("absorb", "experts")):
                 self.arrays[name] = fields[key] = (Matrix * len(packed))(*map(packed.matrix, range(len(packed))))
             else:
-                fields[key] = packed.matrix(0, self.floats.get(name))
+                fields[key] = packed.matrix(0, self.vectors.get(name))
         return Layer(**fields, uses=self.uses[layer].data_ptr())
 
     def _vector(self, key: str, width: int) -> int:
-        return address("NativeRunner", key, self.floats[key], torch.float32, width)
+        return address("NativeRunner", key, self.vectors[key], torch.float32, width)
 
-    def _group(self, key: str, *shape: int) -> Packed:
+    def _group(self, key: str, *shape: int) -> PackedMatrices:
         """Raises ValueError: the group is not (count, in, out)."""
         packed = self.packed[key]
         if (len(packed), packed.in_features, packed.out_features) != shape:
@@ -232,48 +232,47 @@ class NativeRunner:
 
     def _model(self, layers, count: int, norm: str) -> Model:
         config = self.config
-        grouped = config.topk_method != "greedy"
+        has_groups = config.topk_method != "greedy"
         address("NativeRunner", "embedding", self.embedding, self.embedding.dtype, config.vocab_size, config.hidden_size)
         rotary = address("NativeRunner", "rotary", self.rotary, torch.float32, len(self.rotary), 2, config.rope_width // 2)
         return Model(
             hidden=config.hidden_size, heads=config.num_attention_heads, groups=config.num_key_value_heads, layers=count,
             vocabulary=config.vocab_size, q_rank=config.q_lora_rank or 0, latent=config.kv_lora_rank,
             nope=config.qk_nope_head_dim, rope=config.rope_width, value=config.value_width, experts=config.n_routed_experts,
-            chosen=config.num_experts_per_tok, n_group=config.n_group if grouped else 1,
-            topk_group=config.topk_group if grouped else 1, two_best=config.topk_method == "noaux_tc",
-            normalise=config.norm_topk_prob, softmax=config.scoring_func == "softmax",
+            chosen=config.num_experts_per_tok, n_group=config.n_group if has_groups else 1,
+            topk_group=config.topk_group if has_groups else 1, two_best=config.topk_method == "noaux_tc",
+            normalize=config.norm_topk_prob, softmax=config.scoring_func == "softmax",
             half_cache=self.dtype == torch.bfloat16, half_embedding=self.embedding.dtype == torch.bfloat16,
-            small=sum(packed.nbytes for packed in self.packed.values()) <= _SMALL, positions=len(self.rotary),
+            small=sum(packed.nbytes for packed in self.packed.values()) <= _MAX_CACHED_NBYTES, positions=len(self.rotary),
             routed_scale=config.routed_scaling_factor, softmax_scale=softmax_scale(config), eps=config.rms_norm_eps,
             rotary=rotary, final_norm=self._vector(norm, config.hidden_size),
             head=self._group("head", 1, config.hidden_size, config.vocab_size).matrix(), embedding=self.embedding.data_ptr(),
             layer=layers)
 
 
-_LONG = torch.int64
-_BATCH = {"tokens": _LONG, "counts": _LONG, "contexts": _LONG, "block_tables": _LONG, "wanted": _LONG, "prompt": torch.bool}
-_AHEAD = {name: _LONG for name in ("tokens", "contexts", "tables", "ends", "seeds", "generated", "limits")} | {
-    "settings": torch.float32}
+_BATCH = dict.fromkeys(("tokens", "counts", "contexts", "block_tables", "wanted"), torch.int64) | {"prompt": torch.bool}
+_MULTI_STEP = (dict.fromkeys(("tokens", "contexts", "tables", "ends", "seeds", "generated", "limits"), torch.int64)
+               | {"settings": torch.float32})
 
 
 def _addresses(call: str, types: dict[str, torch.dtype], tensors: list[Tensor],
                shapes: tuple[tuple[int, ...], ...]) -> list[int]:
-    """Those of contiguous tensors, each checked: in a few microseconds, since small models take few for a token."""
+    """Addresses of contiguous tensors, each checked, in a few microseconds: a token of a small model takes few."""
     for (name, dtype), tensor, shape in zip(types.items(), tensors, shapes):
         if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
             address(call, name, tensor, dtype, *shape)  # says what is wrong
     return [tensor.data_ptr() for tensor in tensors]
 
 
-def _check(call: str, wrong: bytes | None) -> None:
-    """What the C++ side says of a call's indices, before it computes anything."""
-    if wrong is not None:
-        raise ValueError(f"{call}: {wrong.decode()}.")
+def _check(call: str, error: bytes | None) -> None:
+    """Raises ValueError: the C++ side found wrong indices, before it computed anything."""
+    if error is not None:
+        raise ValueError(f"{call}: {error.decode()}.")
 
 
 def _group_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, int, int]]:
-    """A layer's groups of matrices that the forward pass reads: (count, in, out)."""
-    d, heads, lanes = config.hidden_size, config.num_attention_heads, library().lanes()
+    """The groups of matrices of a layer that the forward pass reads: (count, in, out)."""
+    d, heads, lanes = config.hidden_size, config.num_attention_heads, library().spoutnik_lanes()
     q, value, shapes = heads * config.qk_head_dim, config.value_width, {}
 
     def gated(prefix: str, count: int, width: int) -> None:
@@ -297,10 +296,10 @@ def _group_shapes(config: ModelConfig, layer: int) -> dict[str, tuple[int, int, 
     return shapes
 
 
-def _fastest_threads(head: Packed) -> int:
-    """How many threads read a large matrix fastest. The second threads of cores add nothing to what memory gives, and take
-    from the first; on some machines all of them are needed all the same. So it is tried, where both differ."""
-    if physical_cores() == cores() or head.nbytes < _SMALL:
+def _fastest_threads(head: PackedMatrices) -> int:
+    """How many threads read a large matrix fastest, by trial: the second threads of cores add no memory bandwidth and slow the
+    first ones down, yet on some machines all of them are needed."""
+    if physical_cores() == cores() or head.nbytes < _MAX_CACHED_NBYTES:
         return cores()
     x, seconds = torch.ones(1, head.in_features), {}
     for threads in (physical_cores(), cores()):
@@ -313,14 +312,18 @@ def _fastest_threads(head: Packed) -> int:
     return min(seconds, key=seconds.get)
 
 
-def _room(memory: int | None) -> int:
-    """Bytes for weights: a tenth is left to the cache and to what a step needs."""
+def _pack_all(source: WeightSource, kind: str) -> dict[str, PackedMatrices]:
+    return {key: pack(weights, kind) for key, weights, kind in weight_groups(source, kind)}
+
+
+def _weights_budget(memory: int | None) -> int:
+    """Bytes for weights: the rest of `memory`, or of what is available, is for the cache and for what a step needs."""
     return int(0.8 * available_memory()) if memory is None else int(0.9 * memory)
 
 
 def _kind_of(dtype: torch.dtype, config: ModelConfig) -> str:
-    """bfloat16 is compact where decoding waits for the memory: from the caches, plain weights come as fast."""
+    """bfloat16 is packed as bf12 where decoding waits for memory; weights in the processor's caches gain nothing."""
     if dtype != torch.bfloat16:
         return "float32"
-    waits = predicted_nbytes(config, "compact") > _SMALL
-    return "compact" if waits and library().reads_compact() else "bfloat16"
+    memory_bound = predicted_nbytes(config, "bf12") > _MAX_CACHED_NBYTES
+    return "bf12" if memory_bound and library().spoutnik_has_fast_bf12() else "bfloat16"

@@ -39,7 +39,7 @@ def make_runner(model: Transformer | Path, quantize: str | None = None, memory: 
         config, device, dtype = model.config, model.embed_tokens.weight.device, model.compute_dtype
     else:
         config = ModelConfig.load(model)
-    if NativeRunner.serves(config, device, dtype):
+    if NativeRunner.supports(config, device, dtype):
         runner = (NativeRunner.of_model(model, quantize) if isinstance(model, Transformer) else
                   NativeRunner.of_folder(model, dtype, quantize, memory, progress))
         _one_thread()

@@ -1,14 +1,15 @@
-"""Packed weights: the form, the products, the quantisation, the file, and experts that stay on disk."""
+"""Packed weights: the form, the products, the quantization, the file, and experts that stay on disk."""
 
 import pytest
 import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from packed_reference import quantized_rows, unpack
 from ragged import batch_of, plain_logits, sequences
 
 from spoutnik.engine.quantization.packed_file import PackedFile
-from spoutnik.engine.quantization.packed_matrix import KINDS, multiply, pack, quantised_rows, unpack
+from spoutnik.engine.quantization.packed_matrix import KINDS, multiply, pack
 from spoutnik.engine.runners import native_runner
 from spoutnik.engine.runners.native_runner import NativeRunner
 from spoutnik.errors import RunError
@@ -31,9 +32,9 @@ def test_products_are_those_of_the_unpacked_weights(out, inputs, rows, kind, sca
     x = random(rows, inputs, seed=inputs)
     packed = pack([weight, weight + scale], kind)
     meant = unpack(packed)
-    if kind == "float32" or kind in ("bfloat16", "compact") and half:
+    if kind == "float32" or kind in ("bfloat16", "bf12") and half:
         assert torch.equal(meant[0], weight.float())
-    seen = {"float32": x, "bfloat16": x.bfloat16().float(), "compact": x.bfloat16().float()}.get(kind, quantised_rows(x))
+    seen = {"float32": x, "bfloat16": x.bfloat16().float(), "bf12": x.bfloat16().float()}.get(kind, quantized_rows(x))
     for number in range(2):
         y = multiply(packed, x, number)
         torch.testing.assert_close(y, seen @ meant[number].T, atol=3e-5 * scale * inputs ** 0.5, rtol=1e-4)
@@ -44,25 +45,25 @@ def test_products_are_those_of_the_unpacked_weights(out, inputs, rows, kind, sca
 @settings(max_examples=40, deadline=None)
 @given(out=st.integers(65, 200), inputs=st.integers(100, 300), rows=st.integers(1, 20), odd=st.sampled_from([0, 1e-3, 0.05]),
        seed=st.integers(0, 9))
-def test_compact_weights_are_the_same_weights(out, inputs, rows, odd, seed):
+def test_bf12_weights_are_the_same_weights(out, inputs, rows, odd, seed):
     weight = random(out, inputs, seed=seed).bfloat16()
     strange = random(out, inputs, seed=seed + 1).mul(1e3).exp2().bfloat16()  # of all sizes: zero, denormal, infinite
     weight = torch.where(torch.rand(out, inputs, generator=torch.Generator().manual_seed(seed)) < odd, strange, weight)
-    compact, plain = pack([weight, weight.neg()], "compact"), pack([weight, weight.neg()], "bfloat16")
-    assert compact.kind == KINDS["compact"] and compact.nbytes < 0.9 * plain.nbytes
-    assert torch.equal(unpack(compact).bfloat16().view(torch.int16), torch.stack([weight, weight.neg()]).view(torch.int16))
+    bf12, plain = pack([weight, weight.neg()], "bf12"), pack([weight, weight.neg()], "bfloat16")
+    assert bf12.kind == KINDS["bf12"] and bf12.nbytes < 0.9 * plain.nbytes
+    assert torch.equal(unpack(bf12).bfloat16().view(torch.int16), torch.stack([weight, weight.neg()]).view(torch.int16))
     x = random(rows, inputs, seed=seed)
     for number in range(2):
-        assert torch.equal(multiply(compact, x, number).nan_to_num(), multiply(plain, x, number).nan_to_num())
+        assert torch.equal(multiply(bf12, x, number).nan_to_num(), multiply(plain, x, number).nan_to_num())
 
 
 @pytest.mark.parametrize("rows", [1, 6, 17])
-def test_compact_weights_with_more_inputs_than_are_unpacked_at_a_time(rows):
+def test_bf12_weights_with_more_inputs_than_are_unpacked_at_a_time(rows):
     weight, x = random(70, 4500).bfloat16(), random(rows, 4500, seed=1)
     weight[::7, ::50] *= 1e6  # exceptions in every part
-    compact, plain = pack([weight], "compact"), pack([weight], "bfloat16")
-    assert compact.kind == KINDS["compact"] and torch.equal(unpack(compact), weight.float()[None])
-    assert torch.equal(multiply(compact, x), multiply(plain, x))
+    bf12, plain = pack([weight], "bf12"), pack([weight], "bfloat16")
+    assert bf12.kind == KINDS["bf12"] and torch.equal(unpack(bf12), weight.float()[None])
+    assert torch.equal(multiply(bf12, x), multiply(plain, x))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -76,7 +77,7 @@ def test_an_input_that_is_not_contiguous_is_read_from_a_copy_that_lives(kind):
 
 @pytest.mark.parametrize("kind", ["int8", "int4"])
 @pytest.mark.parametrize("odd", [float("nan"), float("inf"), 1e-38])
-def test_a_group_that_cannot_be_quantised_leaves_other_rows_as_they_are(kind, odd):
+def test_a_group_that_cannot_be_quantized_leaves_other_rows_as_they_are(kind, odd):
     weight, x = random(24, 64), random(3, 64, seed=1)
     bad = x.clone()
     bad[1, :32] = odd
@@ -87,7 +88,7 @@ def test_a_group_that_cannot_be_quantised_leaves_other_rows_as_they_are(kind, od
 
 def test_weights_of_all_sizes_stay_plain():
     bits = torch.randint(-2**15, 2**15, (100, 100), generator=torch.Generator().manual_seed(0)).to(torch.int16)
-    assert pack([bits.view(torch.bfloat16)], "compact").kind == KINDS["bfloat16"]
+    assert pack([bits.view(torch.bfloat16)], "bf12").kind == KINDS["bfloat16"]
 
 
 def q8_0(weight: torch.Tensor) -> torch.Tensor:
@@ -129,12 +130,12 @@ def logits_of(runner: NativeRunner, times: int = 1) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("quantize", ["int8", "int4"])
-def test_quantised_weights_are_made_once(folder, quantize, monkeypatch):
+def test_quantized_weights_are_made_once(folder, quantize, monkeypatch):
     heard = []
     first = NativeRunner.of_folder(folder, torch.float32, quantize, progress=lambda done, total: heard.append((done, total)))
     assert heard[-1][0] == heard[-1][1]
     made, = (folder / "spoutnik-packed").iterdir()
-    monkeypatch.setattr(native_runner, "write", lambda *a: pytest.fail("made again"))
+    monkeypatch.setattr(native_runner, "write_packed", lambda *a: pytest.fail("made again"))
     again = NativeRunner.of_folder(folder, torch.float32, quantize)
     assert torch.equal(logits_of(first), logits_of(again))
     ids, _ = sequences()
@@ -182,4 +183,4 @@ def test_the_file_says_what_it_is(folder):
     path, = (folder / "spoutnik-packed").iterdir()
     file = PackedFile.open(path)
     assert file.groups["0.first"][0] == KINDS["int4"] and file.groups["1.router"][0] == KINDS["float32"]
-    assert "final_norm" in file.floats()
+    assert "final_norm" in file.vectors()

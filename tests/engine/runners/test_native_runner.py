@@ -89,11 +89,11 @@ def test_bfloat16_in_12_bits_gives_the_very_numbers(base, monkeypatch):
     model.to(torch.bfloat16)
     prompts = batch_of(ids, [0] * 3, True, tables)
     plain, _ = runner_of(model, torch.bfloat16).forward(prompts)
-    monkeypatch.setattr(native_runner, "_SMALL", 0)
-    compact = runner_of(model, torch.bfloat16, small=False)
-    kinds = [packed.kind for packed in compact.packed.values()]
-    assert (KINDS["compact"] in kinds) == bool(library().reads_compact())
-    assert torch.equal(compact.forward(prompts)[0], plain)
+    monkeypatch.setattr(native_runner, "_MAX_CACHED_NBYTES", 0)
+    bf12 = runner_of(model, torch.bfloat16, small=False)
+    kinds = [packed.kind for packed in bf12.packed.values()]
+    assert (KINDS["bf12"] in kinds) == bool(library().spoutnik_has_fast_bf12())
+    assert torch.equal(bf12.forward(prompts)[0], plain)
 
 
 @pytest.mark.parametrize("quantize", [None, "int8", "int4"])

@@ -1,6 +1,6 @@
-"""The kernels of train.cpp as differentiable operations. Each has a plain twin, named in its docstring.
+"""The native kernels as PyTorch operations, differentiable where training needs it. Each docstring names the plain twin.
 
-The caller asks `serves` first; everything here assumes a compiler was found and tensors on the CPU.
+The caller checks `supports` first: everything here assumes that there are kernels, and tensors on the CPU.
 """
 
 import ctypes
@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from spoutnik.native import kernels, library
-from spoutnik.native.memory import empty
+from spoutnik.native.result_pool import empty
 from spoutnik.native.structs import Attention
 
 _TYPES = torch.float32, torch.bfloat16
 
 
-def serves(x: Tensor) -> bool:
-    """Whether the kernels can work on tensors like this one (rows of pairs, since bfloat16 is multiplied in pairs)."""
+def supports(x: Tensor) -> bool:
+    """Whether the kernels take tensors like this one (rows of pairs, since bfloat16 is multiplied in pairs)."""
     return x.device.type == "cpu" and x.dtype in _TYPES and x.shape[-1] % 2 == 0 and library() is not None
 
 
@@ -24,81 +24,81 @@ def _call(name: str, dtype: torch.dtype | None, *arguments) -> int:
     return kernels.call(library(), name, dtype, *arguments)
 
 
-def multiplies(x: Tensor, weight: Tensor) -> bool:
-    """Whether our products are the faster ones for rows x (N, in) and weight (..., out, in), which the caller brings to the
-    type of x: bfloat16 on a processor that multiplies it in vectors, and rows enough to be worth packing the weights for."""
+def has_fast_matmul(x: Tensor, weight: Tensor) -> bool:
+    """Whether `linear` and `grouped_matmul` are faster than torch for rows x (N, in) and weight (..., out, in): bfloat16 on a
+    processor that multiplies it in vectors, and rows enough to be worth packing the weight."""
     return (x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.shape[-1] % 2 == 0
             and weight.shape[-2] % 2 == 0 and x.numel() // x.shape[-1] >= 64 and library() is not None
-            and bool(library().multiplies()))
+            and bool(library().spoutnik_has_fast_matmul()))
 
 
-class _Products(torch.autograd.Function):
+class _GroupedMatmul(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
         x, weight = x.contiguous(), weight.contiguous()
         ctx.save_for_backward(x, weight, counts)
         y = empty((x.shape[0], weight.shape[1]), x.dtype)
-        _call("products_forward", None, x, weight, y, counts)
+        _call("grouped_matmul", None, x, weight, y, counts)
         return y
 
     @staticmethod
     def backward(ctx, grad: Tensor):
         x, weight, counts = ctx.saved_tensors
         grad = grad.contiguous()
-        x_grad = products_input_gradient(grad, weight, counts) if ctx.needs_input_grad[0] else None
-        weight_grad = products_weight_gradient(grad, x, counts) if ctx.needs_input_grad[1] else None
+        x_grad = grouped_matmul_input_grad(grad, weight, counts) if ctx.needs_input_grad[0] else None
+        weight_grad = grouped_matmul_weight_grad(grad, x, counts) if ctx.needs_input_grad[1] else None
         return x_grad, weight_grad, None
 
 
-def products_input_gradient(grad: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+def grouped_matmul_input_grad(grad: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """grad (N, out), blocks of rows, times weight (E, out, in): (N, in)."""
     result = empty((len(grad), weight.shape[2]), grad.dtype)
-    _call("products_backward_input", None, grad, weight, result, counts)
+    _call("grouped_matmul_input_grad", None, grad, weight, result, counts)
     return result
 
 
-def products_weight_gradient(grad: Tensor, x: Tensor, counts: Tensor) -> Tensor:
+def grouped_matmul_weight_grad(grad: Tensor, x: Tensor, counts: Tensor) -> Tensor:
     """grad (N, out) transposed times x (N, in), block by block: (E, out, in)."""
     result = empty((len(counts), grad.shape[1], x.shape[1]), grad.dtype)
-    _call("products_backward_weight", None, grad, x, result, counts)
+    _call("grouped_matmul_weight_grad", None, grad, x, result, counts)
     return result
 
 
-def products(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
+def grouped_matmul(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
     """Blocks of rows times each expert's weights: x (N, in), weight (E, out, in), counts (E,) int64 rows of each expert,
     together N; returns (N, out). Twin: model/grouped.py, the loop."""
-    return _Products.apply(x, weight, counts)
+    return _GroupedMatmul.apply(x, weight, counts)
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x (..., in) times weight (out, in) transposed. Twin: F.linear."""
     rows = x.reshape(-1, x.shape[-1])
-    return products(rows, weight[None], torch.tensor([len(rows)])).view(*x.shape[:-1], weight.shape[0])
+    return grouped_matmul(rows, weight[None], torch.tensor([len(rows)])).view(*x.shape[:-1], weight.shape[0])
 
 
-def linear_float(x: Tensor, weight: Tensor) -> Tensor:
-    """`linear` without rounding its sums: (N, out) float32; not differentiable. Twin: F.linear of both as float32."""
+def linear_float32(x: Tensor, weight: Tensor) -> Tensor:
+    """`linear` with sums in float32: (N, out); not differentiable. Twin: F.linear of both as float32."""
     result = torch.empty(len(x), len(weight))
-    _call("products_float", None, x.contiguous(), weight.contiguous(), result)
+    _call("matmul_float32", None, x.contiguous(), weight.contiguous(), result)
     return result
 
 
-def mixture(x: Tensor, experts: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    """The routed experts without gradients, in one pass: x (T, D), experts (T, K), weights (T, K) float32, gate_up (E, 2I,
+def routed_experts(x: Tensor, experts: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    """The routed experts without gradients, in one call: x (T, D), experts (T, K), weights (T, K) float32, gate_up (E, 2I,
     D), down (E, D, I), the matrices bfloat16. Returns (T, D). Twin: model/moe.py Experts.forward_plain."""
     x = x.contiguous()
     y = empty(x.shape, x.dtype)
-    _call("mixture", None, x, *(t.contiguous() for t in (experts, weights, gate_up, down)), y)
+    _call("routed_experts", None, x, *(t.contiguous() for t in (experts, weights, gate_up, down)), y)
     return y
 
 
-def choose_experts(scores: Tensor, bias: Tensor | None, chosen: int, n_group: int, topk_group: int, normalise: bool,
+def choose_experts(scores: Tensor, bias: Tensor | None, chosen: int, n_group: int, topk_group: int, normalize: bool,
                    scale: float) -> tuple[Tensor, Tensor]:
-    """The router's choice: scores (T, E) float32 to experts (T, K), best first, and their weights (T, K). With a bias (E,) a
-    group is worth its two best experts, else its best. Twin: model/moe.py Router.select."""
-    experts = torch.empty(len(scores), chosen, dtype=torch.long)
-    weights = torch.empty(len(scores), chosen)
-    _call("choose", None, scores.contiguous(), bias, experts, weights, n_group, topk_group, bias is not None, normalise, scale)
+    """Experts (T, K) of each token, best first, and their weights (T, K), from scores (T, E) float32. With a bias (E,) a group
+    counts with its two best experts, else with its best. Twin: model/moe.py Router.select."""
+    experts, weights = torch.empty(len(scores), chosen, dtype=torch.long), torch.empty(len(scores), chosen)
+    _call("choose_experts", None, scores.contiguous(), bias, experts, weights, n_group, topk_group, bias is not None,
+          normalize, scale)
     return experts, weights
 
 
@@ -186,44 +186,36 @@ class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor,
                 scale: float, interleaved: bool) -> Tensor:
-        q = q.contiguous()
         k_nope, k_rope, v = (t if t is None or t.stride(-1) == 1 and t.stride(1) else t.contiguous()
                              for t in (k_nope, k_rope, v))
-        rotary = rotary.float().contiguous()
-        out = empty((*q.shape[:2], v.shape[2]), q.dtype)
-        normalisers = torch.empty(q.shape[:2])
-        ctx.save_for_backward(q, k_nope, k_rope, v, rotary, lengths, out, normalisers)
+        inputs = q.contiguous(), k_nope, k_rope, v, rotary.float().contiguous(), lengths
+        out, normalizers = empty((*q.shape[:2], v.shape[2]), q.dtype), torch.empty(q.shape[:2])
+        ctx.save_for_backward(*inputs, out, normalizers)
         ctx.options = scale, interleaved
-        _call("attention_forward", q.dtype, _PackedAttention.structure(ctx, q, k_nope, k_rope, v, rotary, lengths), out,
-              normalisers)
+        _call("attention_forward", q.dtype, _attention(*inputs, *ctx.options), out, normalizers)
         return out
 
     @staticmethod
-    def structure(ctx, q, k_nope, k_rope, v, rotary, lengths):
-        """Holds addresses: the caller keeps the tensors, which are those that ctx saves."""
-        scale, interleaved = ctx.options
-        sizes = kernels.sizes(library(), "attention", q.dtype, q, k_nope, k_rope, v, rotary, lengths)
-        nope = sizes.get("nope", 0)
-        if (sizes["head"], sizes["rope"]) != (nope + sizes["rope"], 2 * sizes["half"]) \
-                or sizes["shared"] not in (1, sizes["groups"]) or sizes["heads"] % sizes["groups"]:
-            raise ValueError(f"attention: the shapes of q, k_nope, k_rope, v and rotary do not belong together: {sizes}.")
-        return ctypes.byref(Attention(
-            q=q.data_ptr(), k_nope=None if k_nope is None else k_nope.data_ptr(), k_rope=k_rope.data_ptr(), v=v.data_ptr(),
-            q_stride=q.stride(0), k_nope_stride=0 if k_nope is None else k_nope.stride(0),
-            k_nope_head=0 if k_nope is None else k_nope.stride(1), k_rope_stride=k_rope.stride(0),
-            k_rope_head=0 if k_rope.shape[1] < v.shape[1] else k_rope.stride(1), v_stride=v.stride(0), v_head=v.stride(1),
-            heads=q.shape[1], groups=v.shape[1], nope=nope, rope=q.shape[2] - nope, value=v.shape[2], scale=scale,
-            documents=len(lengths), interleaved=interleaved, lengths=lengths.data_ptr(), rotary=rotary.data_ptr()))
-
-    @staticmethod
     def backward(ctx, grad: Tensor):
-        q, k_nope, k_rope, v, rotary, lengths, out, normalisers = ctx.saved_tensors
-        grad = grad.contiguous()
-        q_grad, k_rope_grad, v_grad = (empty(t.shape, t.dtype) for t in (q, k_rope, v))
-        k_nope_grad = None if k_nope is None else empty(k_nope.shape, k_nope.dtype)
-        structure = _PackedAttention.structure(ctx, q, k_nope, k_rope, v, rotary, lengths)
-        _call("attention_backward", q.dtype, structure, grad, out, normalisers, q_grad, k_nope_grad, k_rope_grad, v_grad)
-        return q_grad, k_nope_grad, k_rope_grad, v_grad, None, None, None, None
+        *inputs, out, normalizers = ctx.saved_tensors
+        grads = [None if t is None else empty(t.shape, t.dtype) for t in inputs[:4]]
+        _call("attention_backward", grad.dtype, _attention(*inputs, *ctx.options), grad.contiguous(), out, normalizers, *grads)
+        return *grads, None, None, None, None
+
+
+def _attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor, scale: float,
+               interleaved: bool):
+    """The structure for C++, by reference. It holds addresses: the caller keeps the tensors."""
+    sizes = kernels.sizes(library(), "attention", q.dtype, q, k_nope, k_rope, v, rotary, lengths)
+    nope = sizes.get("nope", 0)
+    if (sizes["head"], sizes["rope"]) != (nope + sizes["rope"], 2 * sizes["half"]) \
+            or sizes["shared"] not in (1, sizes["groups"]) or sizes["heads"] % sizes["groups"]:
+        raise ValueError(f"attention: the shapes of q, k_nope, k_rope, v and rotary do not belong together: {sizes}.")
+    k_nope_address, k_nope_strides = (None, (0, 0)) if k_nope is None else (k_nope.data_ptr(), k_nope.stride()[:2])
+    return ctypes.byref(Attention(
+        q.data_ptr(), k_nope_address, k_rope.data_ptr(), v.data_ptr(), q.stride(0), *k_nope_strides, k_rope.stride(0),
+        0 if k_rope.shape[1] < v.shape[1] else k_rope.stride(1), *v.stride()[:2], q.shape[1], v.shape[1], nope,
+        sizes["rope"], v.shape[2], len(lengths), interleaved, lengths.data_ptr(), rotary.data_ptr(), scale))
 
 
 def packed_attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor,
@@ -238,7 +230,7 @@ def packed_attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor
 
 
 def log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Log-probability of each target, entropy and log of the normaliser (N,), float32; hidden (N, D), weight (V, D) of one
+    """Log-probability of each target, entropy and log of the normalizer (N,), float32; hidden (N, D), weight (V, D) of one
     type. Twin: losses.token_log_probs_plain."""
     hidden, weight, targets = (t.contiguous() for t in (hidden, weight, targets))
     results = torch.empty(3, len(hidden))
@@ -246,10 +238,10 @@ def log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: floa
     return tuple(results)
 
 
-def logits_gradient(grad: Tensor, hidden: Tensor, weight: Tensor, targets: Tensor, normalisers: Tensor,
+def logits_gradient(grad: Tensor, hidden: Tensor, weight: Tensor, targets: Tensor, normalizers: Tensor,
                     temperature: float) -> Tensor:
     """Gradient of the logits (N, V), in hidden's type, from that of the log-probabilities (N,)."""
     grad, hidden, weight, targets = (t.contiguous() for t in (grad, hidden, weight, targets))
     result = empty((len(hidden), len(weight)), hidden.dtype)
-    _call("log_probs_backward", hidden.dtype, grad, hidden, weight, targets, normalisers, temperature, result)
+    _call("log_probs_backward", hidden.dtype, grad, hidden, weight, targets, normalizers, temperature, result)
     return result

@@ -1,0 +1,61 @@
+// Weights packed for inference, in five kinds: float32, bfloat16 (plain, or bf12: the same numbers in 12 bits, bf12.h), and
+// groups of 32 inputs in 8 or 4 bits with a scale of half precision.
+//
+// Outputs lie in panels of 4 blocks of LANES (the last panel may have fewer blocks), and a panel is one stream of memory:
+//   float32   (in, block, LANES)
+//   bfloat16  (in / 2, block, LANES, 2)
+//   int8      (in / 32, record): (8, block, LANES, 4) bytes holding value + 128, then (block, LANES) scales
+//   int4      (in / 32, record): (4, block, LANES, 4) bytes, value + 8 of input 8j + i in the low half and of 8j + 4 + i in the
+//             high half, then the scales
+// Outputs and inputs are padded with zeros. engine/quantization/packed_matrix.py owns the memory.
+#pragma once
+
+#include "bf12.h"
+#include "tile.h"
+
+extern "C" {
+
+enum Kind : int64_t { FLOAT32, BFLOAT16, INT8, INT4, BF12 };
+
+// Mirrored by structs.py. bias (out) or null; unit: what the scales are multiples of, so that half precision suits them.
+struct Matrix {
+    const void* data;
+    const float* bias;
+    int64_t kind, in, out;
+    double unit;
+};
+
+}
+
+constexpr int64_t PANEL_BLOCKS = 4, PANEL_OUTPUTS = PANEL_BLOCKS * LANES, GROUP_SIZE = 32;
+
+// Whether activations and unpacked weights are bfloat16.
+inline bool is_bfloat16(int64_t kind) { return kind == BFLOAT16 || kind == BF12; }
+
+// Inputs as they are stored: whole pairs, whole groups.
+inline int64_t padded_inputs(int64_t kind, int64_t in) {
+    return round_up(in, kind == FLOAT32 ? 1 : is_bfloat16(kind) ? 2 : GROUP_SIZE);
+}
+
+// Bytes of `outputs` (whole blocks) of a matrix, without the exceptions of a bf12 one.
+inline int64_t packed_nbytes(int64_t kind, int64_t in, int64_t outputs) {
+    const int64_t inputs = padded_inputs(kind, in), rest = outputs % PANEL_OUTPUTS;
+    switch (kind) {
+        case FLOAT32: return 4 * inputs * outputs;
+        case BFLOAT16: return 2 * inputs * outputs;
+        case BF12:
+            return outputs / PANEL_OUTPUTS * bf12::panel_bytes(inputs, PANEL_OUTPUTS)
+                   + (rest ? bf12::panel_bytes(inputs, rest) : 0);
+        case INT8: return inputs / GROUP_SIZE * outputs * (GROUP_SIZE + 2);
+        default: return inputs / GROUP_SIZE * outputs * (GROUP_SIZE / 2 + 2);
+    }
+}
+
+inline int64_t panel_count(const Matrix& m) { return ceil_div(m.out, PANEL_OUTPUTS); }
+
+// Blocks of panel p of a matrix with `out` outputs.
+inline int64_t block_count(int64_t out, int64_t p) { return std::min(PANEL_BLOCKS, ceil_div(out - p * PANEL_OUTPUTS, LANES)); }
+
+inline const char* panel_at(const Matrix& m, int64_t p) {
+    return static_cast<const char*>(m.data) + packed_nbytes(m.kind, m.in, p * PANEL_OUTPUTS);
+}
