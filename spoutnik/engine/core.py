@@ -247,10 +247,10 @@ class EngineCore:
     def _start_decoding(self, complete: list[tuple[Sequence, int]], logits: Tensor, step: StepState) -> list[Sequence]:
         """The first tokens of complete prompts, (sequence, row of its last token in logits): one for each sample, all sharing
         the prompt's blocks. Returns the sequences that decode from now on."""
-        samples = [(sample, index) for sequence, index in complete for sample in sequence.sample.request.samples]
-        first_logits = logits[torch.tensor([index for _, index in samples])]
-        step.num_generated += token_selection.sample_first_tokens([sample for sample, _ in samples], first_logits)
-        step.ended += [sample for sample, _ in samples if sample.finish_reason is not None]
+        samples = [sample for sequence, _ in complete for sample in sequence.sample.request.samples]
+        rows = torch.tensor([row for sequence, row in complete for _ in sequence.sample.request.samples])
+        step.num_generated += token_selection.sample_first_tokens(samples, logits[rows])
+        step.ended += [sample for sample in samples if sample.finish_reason is not None]
         return [decoding for sequence, _ in complete for decoding in self._fork(sequence, step)]
 
     def _fork(self, sequence: Sequence, step: StepState) -> list[Sequence]:
