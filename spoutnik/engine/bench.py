@@ -1,13 +1,13 @@
-"""`spoutnik bench`: a model's speed on this machine, its share of the memory's bandwidth, and what quantized weights cost in
-accuracy. The rates are those of `spoutnik.LLM`, sampling and scheduling included.
+"""Measures a model's speed on this machine, its share of the memory's bandwidth, and what quantized weights cost in accuracy.
+The rates are those of `spoutnik.LLM`, sampling and scheduling included.
 """
 
 import gc
 import math
 import random
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
@@ -66,9 +66,6 @@ class Bench:
     kernels: str
     exactness: Exactness | None
 
-    def as_json(self) -> dict:
-        return asdict(self)
-
 
 def bench(folder: Path, dtype: str = "auto", quantize: str | None = None, memory: str | None = None, text: Path | None = None,
           batches: Sequence[int] = BATCHES, prompt: int = 512, tokens: int = 64, rounds: int = 3,
@@ -111,37 +108,6 @@ def _measure(model: LLM, batches: Sequence[int], prompt: int, tokens: int, round
             "decode_tokens_per_second": decoding, "weight_bytes": size, "weight_bytes_per_token": per_token,
             "peak_memory": peak, "read_bandwidth": bandwidth,
             "share": decoding[1] * per_token / bandwidth if 1 in decoding else None}
-
-
-def print_bench(result: Bench, console) -> None:
-    """Prints a table on a rich console."""
-    from rich.table import Table
-
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for justify in ("left", "right", "left"):
-        table.add_column(justify=justify)
-    for row in _rows(result):
-        table.add_row(*row)
-    console.print(table)
-
-
-def _rows(result: Bench) -> Iterator[tuple[str, str, str]]:
-    yield ("prompt", f"{result.prompt_tokens_per_second:,.1f}", f"tokens/s, {result.prompt_tokens} tokens alone; the first "
-           f"new token after {result.first_token_seconds * 1000:,.0f} ms")
-    for batch, rate in result.decode_tokens_per_second.items():
-        yield f"decode {batch} at once", f"{rate:,.1f}", "tokens/s" + (f", {rate / batch:,.1f} each" if batch > 1 else "")
-    if result.share is not None:
-        yield ("of memory's speed", f"{result.share:.0%}", f"by one sequence, reading "
-               f"{result.weight_bytes_per_token / 1e6:,.1f} MB of weights a token; this machine reads "
-               f"{result.read_bandwidth / 1e9:.1f} GB/s")
-    yield ("memory", f"{result.peak_memory / 1e9:,.2f}", f"GB at most; the weights are {result.weight_bytes / 1e9:,.3f} GB "
-           f"({result.quantize or result.dtype})")
-    yield "kernels", "", result.kernels
-    if result.exactness is not None:
-        cost = result.exactness
-        yield ("perplexity", f"{cost.quantised_perplexity:,.3f}", f"with {result.quantize}, {cost.perplexity:,.3f} without: "
-               f"{cost.cost:+.4f} nats a token (standard error {cost.cost_error:.4f})")
-        yield "", "", f"on {cost.tokens:,} tokens; text: {cost.text}"
 
 
 def prompt_rate(model: LLM, length: int) -> float:
@@ -196,7 +162,7 @@ def _exactness(folder: Path, dtype: str, quantize: str, text: Path | None, windo
     model = LLM(folder, dtype=dtype, max_num_seqs=_SAMPLES)
     if windows is None:
         progress(f"writing {_SAMPLES} texts")
-        windows = _written(model, min(_SAMPLE_TOKENS, max_model_len - 2))
+        windows = _sample_texts(model, min(_SAMPLE_TOKENS, max_model_len - 2))
     exact = _log_probabilities(model, windows)
     del model
     gc.collect()
@@ -208,7 +174,7 @@ def _exactness(folder: Path, dtype: str, quantize: str, text: Path | None, windo
                      statistics.fmean(costs), statistics.stdev(costs) / math.sqrt(len(costs)))
 
 
-def _written(model: LLM, tokens: int) -> list[list[int]]:
+def _sample_texts(model: LLM, tokens: int) -> list[list[int]]:
     """Texts that the model writes at temperature 1 after its beginning of sentence (a random token where it has none)."""
     first = model.config.bos_token_id
     prompts = [[random.Random(0).randrange(model.config.vocab_size) if first is None else first]] * _SAMPLES

@@ -1,18 +1,19 @@
-"""The cache's blocks: who refers to which, and the prefix cache of what their content is known by."""
+"""The pool of the cache's blocks: reference counts, and the prefix cache, which finds blocks by a hash of their content."""
 
 import hashlib
 from array import array
 from collections import OrderedDict
 from collections.abc import Sequence
+from itertools import takewhile
 
 from spoutnik.engine.runners.base import BLOCK_SIZE
 
 BlockHash = bytes  # 16 bytes that depend on every token up to the block's end
 
 
-def hash_blocks(token_ids: Sequence[int], known: Sequence[BlockHash] = ()) -> list[BlockHash]:
-    """Hashes of the full blocks of a sequence; those of its first blocks may be `known`."""
-    hashes = list(known)
+def hash_blocks(token_ids: Sequence[int], first_hashes: Sequence[BlockHash] = ()) -> list[BlockHash]:
+    """Hashes of the full blocks of a sequence. first_hashes: those of its first blocks, where they were computed before."""
+    hashes = list(first_hashes)
     for start in range(len(hashes) * BLOCK_SIZE, len(token_ids) - BLOCK_SIZE + 1, BLOCK_SIZE):
         content = array("q", token_ids[start:start + BLOCK_SIZE]).tobytes()
         hashes.append(hashlib.blake2b((hashes[-1] if hashes else b"") + content, digest_size=16).digest())
@@ -61,12 +62,7 @@ class BlockPool:
 
     def get_cached_blocks(self, hashes: Sequence[BlockHash]) -> list[int]:
         """The blocks of the longest cached prefix."""
-        blocks = []
-        for block_hash in hashes:
-            if block_hash not in self._block_of:
-                break
-            blocks.append(self._block_of[block_hash])
-        return blocks
+        return [self._block_of[block_hash] for block_hash in takewhile(self._block_of.__contains__, hashes)]
 
     def count_free(self, blocks: Sequence[int]) -> int:
         """How many of these blocks have no reference."""

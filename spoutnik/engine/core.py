@@ -10,22 +10,16 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from spoutnik.engine import token_selection
 from spoutnik.engine.input_batch import InputBatch
+from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.runners.base import Runner
 from spoutnik.engine.sampler import SamplingMetadata, gather_logprobs, sample_tokens, uniforms_of
 from spoutnik.engine.scheduler import Chunk, Scheduler, SchedulerOutput, Sequence
 from spoutnik.engine.speculative import Drafter
 from spoutnik.engine.step import FEW_ROWS, EngineStats, StepOutput, StepState, logits_range
-from spoutnik.engine.token_selection import (
-    NOT_FINITE,
-    RawLogits,
-    accept_drafts,
-    accept_one_each,
-    add_prompt_logprobs,
-    sample_first_tokens,
-    zero_broken,
-)
+from spoutnik.engine.token_selection import NOT_FINITE, RawLogits
 from spoutnik.text.tokenizer import Tokenizer
 
 
@@ -79,10 +73,23 @@ class EngineCore:
         sample.sent += len(tokens)
         return tokens, logprobs
 
+    def new_output(self, sample: Sample) -> CompletionOutput | None:
+        """All that a sample has got since the last call; None where there is nothing."""
+        first = sample.sent
+        tokens, logprobs = self.new_tokens(sample)
+        if sample.text is not None and sample.finish_reason is not None:
+            sample.text.close()
+        text = "" if sample.text is None else sample.text.take()
+        if not tokens and not text and (sample.finish_reason is None or sample.end_sent):
+            return None
+        sample.end_sent = sample.finish_reason is not None
+        top = None if sample.top_logprobs is None else sample.top_logprobs[first:sample.sent]
+        return CompletionOutput(sample.index, text, tokens, logprobs, top, sample.finish_reason, sample.stop_reason)
+
     @torch.no_grad()
     def step(self) -> StepOutput:
         if not self.requests:
-            return StepOutput(0, [], [])
+            return StepOutput(0, [])
         drafting = self.drafter is not None and self.drafter.schedule_drafts(self.input_batch)
         multi_step = not drafting and self._can_multi_step()
         scheduled = self._schedule()
@@ -156,14 +163,14 @@ class EngineCore:
         for sample in self._reporting:
             start = step.start_of(sample.sequence.row)
             raw.append((sample, logits[start:start + 1 + sample.sequence.num_draft_tokens].clone()))
-        broken = zero_broken(logits)
+        broken = token_selection.zero_broken(logits)
         for sample in self._checked:
             row = sample.sequence.row
             for processor in sample.logits_processors:
                 processor.apply(logits[step.start_of(row)], batch.count_generated(row))
         step.next_tokens, logprobs = sample_tokens(logits, metadata)
         if step.starts is None and step.rows > FEW_ROWS:
-            ended = accept_one_each(batch, step.next_tokens, logprobs, broken, self._checked, raw)
+            ended = token_selection.accept_one_each(batch, step.next_tokens, logprobs, broken, self._checked, raw)
             step.num_generated = step.rows
         else:
             ended = self._accept_row_by_row(step, logprobs, broken, raw)
@@ -191,8 +198,8 @@ class EngineCore:
         raw_of, step.accepted, ended = dict(raw), [], []
         for row, sequence in enumerate(batch.sequences):
             sample, start, drafted = sequence.sample, step.start_of(row), sequence.num_draft_tokens
-            max_tokens = sample.params.max_tokens
-            new = accept_drafts(sample, tokens[start:start + 1 + drafted], max_tokens - batch.count_generated(row))
+            left = sample.params.max_tokens - batch.count_generated(row)
+            new = token_selection.accept_drafts(sample, tokens[start:start + 1 + drafted], left)
             if broken and not set(broken).isdisjoint(range(start, start + len(new))):
                 sample.fail(NOT_FINITE)
             else:
@@ -206,7 +213,7 @@ class EngineCore:
                 if sample in raw_of:
                     sample.top_logprobs += gather_logprobs(raw_of[sample][:len(new)], sample.params.logprobs, new)
             step.accepted.append(len(new))
-            if sample.finish_reason or new[-1] in sample.request.stop_ids or batch.count_generated(row) >= max_tokens:
+            if sample.finish_reason or new[-1] in sample.request.stop_ids or len(new) >= left:
                 ended.append(row)
         return ended
 
@@ -218,7 +225,7 @@ class EngineCore:
             end = start + len(logits_range(chunk))
             prompt_only = chunk.sequence.prompt_only
             if prompt_only and chunk.sequence.sample.params.prompt_logprobs is not None:
-                add_prompt_logprobs(chunk, logits[start:end])
+                token_selection.add_prompt_logprobs(chunk, logits[start:end])
             self.scheduler.chunk_computed(chunk)
             if chunk.is_last and prompt_only:
                 complete.append((chunk.sequence, end - 1))
@@ -240,10 +247,10 @@ class EngineCore:
     def _start_decoding(self, complete: list[tuple[Sequence, int]], logits: Tensor, step: StepState) -> list[Sequence]:
         """The first tokens of complete prompts, (sequence, row of its last token in logits): one for each sample, all sharing
         the prompt's blocks. Returns the sequences that decode from now on."""
-        samples = [(sample, index) for sequence, index in complete for sample in sequence.sample.request.samples]
-        first_logits = logits[torch.tensor([index for _, index in samples])]
-        step.num_generated += sample_first_tokens([sample for sample, _ in samples], first_logits)
-        step.ended += [sample for sample, _ in samples if sample.finish_reason is not None]
+        samples = [sample for sequence, _ in complete for sample in sequence.sample.request.samples]
+        rows = torch.tensor([row for sequence, row in complete for _ in sequence.sample.request.samples])
+        step.num_generated += token_selection.sample_first_tokens(samples, logits[rows])
+        step.ended += [sample for sample in samples if sample.finish_reason is not None]
         return [decoding for sequence, _ in complete for decoding in self._fork(sequence, step)]
 
     def _fork(self, sequence: Sequence, step: StepState) -> list[Sequence]:
@@ -293,13 +300,11 @@ class EngineCore:
         del self.requests[request.request_id]
 
     def _finish(self, num_generated: int, ended: list[Sample]) -> StepOutput:
-        requests = []
         for sample in ended:
             self._save_tokens(sample)
             sample.request.unfinished -= 1
             if not sample.request.unfinished:
                 self._close(sample.request)
-                requests.append(sample.request)
         self._free([sample for sample in ended if sample.sequence is not None])
         self.stats.generated_tokens += num_generated
-        return StepOutput(num_generated, ended, requests)
+        return StepOutput(num_generated, ended)

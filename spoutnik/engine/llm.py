@@ -7,9 +7,9 @@ import torch
 
 from spoutnik.engine.core import EngineCore
 from spoutnik.engine.input_processor import Prompt, check, conversations_of, params_of, prompts_of, tokens_of
-from spoutnik.engine.outputs import CompletionOutput, RequestOutput
+from spoutnik.engine.outputs import RequestOutput
 from spoutnik.engine.pooling import embed
-from spoutnik.engine.request import Request, Sample
+from spoutnik.engine.request import Request
 from spoutnik.engine.runners.base import Runner
 from spoutnik.engine.runners.select import bytes_of, make_runner, num_cache_blocks
 from spoutnik.engine.sampling_params import SamplingParams
@@ -188,26 +188,13 @@ class LLM:
                 if request.unfinished:  # steps of other calls may have ended it
                     self.core.step()
                 finished = not request.unfinished
-                outputs = [self._new_output(sample) for sample in request.samples]
-                output = request.output([output for output in outputs if output is not None])
+                new = [self.core.new_output(sample) for sample in request.samples]
+                output = request.output([output for output in new if output is not None])
                 _raise_if_all_failed([output])
                 if output.outputs or finished:
                     yield output
         finally:
             self.core.abort(request.request_id)
-
-    def _new_output(self, sample: Sample) -> CompletionOutput | None:
-        """What a sample has got since the last call; None where there is nothing."""
-        first = sample.sent
-        tokens, logprobs = self.core.new_tokens(sample)
-        if sample.text is not None and sample.finish_reason is not None:
-            sample.text.close()
-        text = "" if sample.text is None else sample.text.take()
-        if not tokens and not text and (sample.finish_reason is None or sample.end_sent):
-            return None
-        sample.end_sent = sample.finish_reason is not None
-        top = None if sample.top_logprobs is None else sample.top_logprobs[first:sample.sent]
-        return CompletionOutput(sample.index, text, tokens, logprobs, top, sample.finish_reason, sample.stop_reason)
 
 
 def _dtype_of(dtype: str | torch.dtype) -> torch.dtype:

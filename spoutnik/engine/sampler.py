@@ -111,7 +111,7 @@ def _sample_plain(logits: Tensor, metadata: SamplingMetadata, kind: int) -> tupl
         return tokens, logits.gather(1, tokens[:, None])[:, 0] - logits.logsumexp(-1)
     log_probs = (logits / metadata.temperature[:, None]).log_softmax(-1)
     probs = log_probs.exp()
-    tokens = _draw(probs, metadata.u) if kind == UNTRUNCATED else _draw_truncated(probs, metadata.u, metadata)
+    tokens = _draw(probs, metadata.u) if kind == UNTRUNCATED else _draw_truncated(probs, metadata)
     return tokens, log_probs.gather(1, tokens[:, None])[:, 0]
 
 
@@ -121,30 +121,30 @@ def _draw(probs: Tensor, u: Tensor) -> Tensor:
     return torch.searchsorted(cumulated, (u * cumulated[:, -1])[:, None], right=True)[:, 0].clamp(max=probs.shape[1] - 1)
 
 
-def _draw_truncated(probs: Tensor, u: Tensor, metadata: SamplingMetadata) -> Tensor:
+def _draw_truncated(probs: Tensor, metadata: SamplingMetadata) -> Tensor:
     """Draws among the tokens that min_p, top_k and then top_p (of what these two leave) keep."""
     values, tokens = probs.topk(min(_CANDIDATES, probs.shape[1]), dim=-1)
-    chosen = tokens.gather(1, _draw(_kept(values, metadata), u)[:, None])[:, 0]
+    chosen = tokens.gather(1, _draw(_truncate(values, metadata), metadata.u)[:, None])[:, 0]
     limited = (metadata.top_k > 0) & (metadata.top_k <= _CANDIDATES) | (values[:, -1] < metadata.min_p * values[:, 0])
     enough = limited | (metadata.top_k == 0) & (metadata.min_p == 0) & (values.sum(-1) >= metadata.top_p)
     if values.shape[1] < probs.shape[1] and not bool(enough.all()):
         short = (~enough).nonzero()[:, 0]
         values, tokens = probs[short].sort(dim=-1, descending=True)
-        drawn = _draw(_kept(values, metadata.select(short)), u[short])
-        chosen[short] = tokens.gather(1, drawn[:, None])[:, 0]
+        metadata = metadata.select(short)
+        chosen[short] = tokens.gather(1, _draw(_truncate(values, metadata), metadata.u)[:, None])[:, 0]
     return chosen
 
 
-def _kept(values: Tensor, metadata: SamplingMetadata) -> Tensor:
-    """Probabilities in descending order, 0 where they are cut off."""
+def _truncate(values: Tensor, metadata: SamplingMetadata) -> Tensor:
+    """Probabilities (B, N), each row in descending order, with zeros for those that are cut off."""
     top_k, rank = metadata.top_k[:, None], torch.arange(values.shape[1])
-    kept = values.masked_fill((top_k > 0) & (rank >= top_k) | (values < metadata.min_p[:, None] * values[:, :1]), 0.0)
+    values = values.masked_fill((top_k > 0) & (rank >= top_k) | (values < metadata.min_p[:, None] * values[:, :1]), 0.0)
     # Without top_k and min_p the total mass is 1, even where these values are only the first candidates.
     limited = (metadata.top_k > 0) | (metadata.min_p > 0)
-    mass = torch.where(limited, kept.sum(-1), 1.0)[:, None]
+    mass = torch.where(limited, values.sum(-1), 1.0)[:, None]
     top_p = metadata.top_p[:, None]
     # The fewest most likely tokens that hold top_p of the mass (Holtzman et al. 2020).
-    return kept.masked_fill((kept.cumsum(-1) - kept >= top_p * mass) & (top_p < 1), 0.0)
+    return values.masked_fill((values.cumsum(-1) - values >= top_p * mass) & (top_p < 1), 0.0)
 
 
 def gather_logprobs(logits: Tensor, count: int, tokens: Sequence[int]) -> list[dict[int, float]]:

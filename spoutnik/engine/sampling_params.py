@@ -109,11 +109,10 @@ _RANGES = {
     "logprobs": (int, 0, 1000, "in 0..1000, or None"),
     "prompt_logprobs": (int, 0, 1000, "in 0..1000, or None"),
 }
-_MAY_BE_NONE = ("seed", "logprobs", "prompt_logprobs")
 
 
 def _check_number(key: str, value: object, kind: type, low: float, high: float, allowed: str) -> None:
-    if value is None and key in _MAY_BE_NONE:
+    if value is None and key in ("seed", "logprobs", "prompt_logprobs"):
         return
     kinds = (int,) if kind is int else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:

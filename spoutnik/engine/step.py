@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spoutnik.engine.input_batch import InputBatch
-from spoutnik.engine.request import Request, Sample
+from spoutnik.engine.request import Sample
 from spoutnik.engine.runners.base import ForwardBatch
 from spoutnik.engine.scheduler import Chunk, SchedulerOutput
 
@@ -30,11 +30,10 @@ class EngineStats:
 
 @dataclass
 class StepOutput:
-    """tokens: how many were generated. ended: samples that ended. requests: those whose samples have all ended."""
+    """tokens: how many were generated. ended: samples that ended."""
 
     tokens: int
     ended: list[Sample]
-    requests: list[Request]
 
 
 @dataclass

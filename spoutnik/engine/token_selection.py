@@ -62,8 +62,8 @@ def accept_drafts(sample: Sample, tokens: list[int], budget: int) -> list[int]:
     while the draft before it is what was sampled in its place (so that it is what plain decoding gives) and nothing has ended.
     budget: tokens left of max_tokens."""
     count = 1
-    while count < len(tokens) and tokens[count - 1] == sample.drafts[count - 1] and count < budget \
-            and tokens[count - 1] not in sample.request.stop_ids:
+    while (count < min(len(tokens), budget) and tokens[count - 1] == sample.drafts[count - 1]
+           and tokens[count - 1] not in sample.request.stop_ids):
         count += 1
     return tokens[:sample.accept_tokens(tokens[:count])] if sample.checks_tokens else tokens[:count]
 

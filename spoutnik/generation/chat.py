@@ -102,7 +102,7 @@ class Chat:
         if self._unanswered is not None:
             question, self._unanswered = self._unanswered, None
             return question
-        questions = [place for place, message in enumerate(self.messages) if message["role"] == "user"]
+        questions = [index for index, message in enumerate(self.messages) if message["role"] == "user"]
         if not questions:
             return None
         question = self.messages[questions[-1]]["content"]

@@ -62,19 +62,14 @@ class Completions:
             self.on_deltas(deltas)
 
     def _new_delta(self, choice: CompletionChoice) -> Delta | None:
-        sample, sent = choice.sample, choice.sample.sent
-        ids, logprobs = self.core.new_tokens(sample)
-        choice.generated += len(ids)
-        choice.finish_reason = sample.finish_reason
-        if sample.finish_reason is not None:
-            sample.text.close()
-        text = sample.text.take()
-        if not ids and not text and sample.finish_reason is None:
+        output = self.core.new_output(choice.sample)
+        if output is None:
             return None
-        top_logprobs = [] if sample.top_logprobs is None else sample.top_logprobs[sent:sent + len(ids)]
-        stop_reason = None if sample.stop_reason is None else str(sample.stop_reason)
-        return Delta(choice.index, answer=text, ids=ids, logprobs=logprobs, top_logprobs=top_logprobs,
-                     finish_reason=sample.finish_reason, stop_reason=stop_reason, generated=choice.generated)
+        choice.generated += len(output.token_ids)
+        choice.finish_reason = output.finish_reason
+        return Delta(choice.index, answer=output.text, ids=output.token_ids, logprobs=output.logprobs,
+                     top_logprobs=output.top_logprobs or [], finish_reason=output.finish_reason,
+                     stop_reason=None if output.stop_reason is None else str(output.stop_reason), generated=choice.generated)
 
     def fail(self, reason: str) -> None:
         self._end("error", reason)

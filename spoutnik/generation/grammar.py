@@ -118,7 +118,7 @@ class GrammarProcessor:
             reason = _sentence(self.matcher.get_error()) or "none of the model's tokens can follow"
             raise RunError(f"the answer could not be held to its form: {reason}.")
 
-    def apply(self, logits: Tensor, generated: int) -> None:
+    def apply(self, logits: Tensor, num_generated: int) -> None:
         bits = self._bits
         self.matcher.unsafe_compute_mask_ptr(bits.ctypes.data, bits.nbytes)
         np.bitwise_and(bits, self.permitted, out=bits)
@@ -140,9 +140,6 @@ def _compile(vocabulary: Vocabulary, grammar: str, marks: tuple[str, ...], place
     if matcher.is_error():
         raise UserError(f"{place}: what is asked for cannot be promised ({_sentence(matcher.get_error())}). Make it simpler.")
     return lambda: GrammarProcessor(vocabulary, matcher.deep_copy(), permitted)
-
-
-# ------------------------------------------------------------------------------------------------------------- grammars
 
 
 def _answer(vocabulary: Vocabulary, response_format: dict | None) -> str | None:

@@ -29,9 +29,10 @@ class EquivalenceChecker:
             self._process.stdin.write(json.dumps([one, other]).encode() + b"\n")
             self._process.stdin.flush()
             verdict = self._process.stdout.read(1)
-            if not verdict:
-                self._stop()
-            return None if not verdict else verdict == _YES
+            if verdict:
+                return verdict == _YES
+            self._stop()
+            return None
 
     def close(self) -> None:
         with self._lock:

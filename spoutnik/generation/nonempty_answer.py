@@ -17,10 +17,10 @@ class NonemptyAnswerProcessor:
     def feed(self, token: int) -> None:
         self.done = self.done or bool(self.visible[token])
 
-    def apply(self, logits: Tensor, generated: int) -> None:
+    def apply(self, logits: Tensor, num_generated: int) -> None:
         if not self.done:
             logits[self.ends] = float("-inf")
-            if generated + 1 >= self.max_tokens:
+            if num_generated + 1 >= self.max_tokens:
                 logits[~self.visible] = float("-inf")
 
 

@@ -154,8 +154,8 @@ _ASKS_FOR_NONE = re.compile(r"""content['"\]]*\s+is\s+(not\s+)?none""", re.IGNOR
 def _without_nones(messages: list[Message], source: str) -> list[Message]:
     """Drops keys whose value is None, as transformers does: most templates would write "None". A content of None stays where
     the template tests for it (transformers drops it, and R1's own template then fails on tool calls)."""
-    kept = {"content"} if _ASKS_FOR_NONE.search(source) else set()
-    return [{key: value for key, value in message.items() if value is not None or key in kept} for message in messages]
+    nullable = {"content"} if _ASKS_FOR_NONE.search(source) else set()
+    return [{key: value for key, value in message.items() if value is not None or key in nullable} for message in messages]
 
 
 def _read(path: Path) -> str:
@@ -184,8 +184,8 @@ def _compile(source: str, origin: str) -> jinja2.Template:
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True,
                                                 extensions=[_Generation, "jinja2.ext.loopcontrols"])
     environment.filters["tojson"] = _tojson
-    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now,
-                            "dict": _Dict(), "namespace": _Namespace}
+    environment.globals |= {"raise_exception": _raise_exception, "dict": _Dict(), "namespace": _Namespace,
+                            "strftime_now": lambda layout: datetime.now().strftime(layout)}
     try:
         return environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
@@ -239,7 +239,3 @@ def _raise_exception(message):
 
 def _tojson(value, ensure_ascii=False, indent=None, separators=None, sort_keys=False):
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
-
-
-def _strftime_now(layout):
-    return datetime.now().strftime(layout)

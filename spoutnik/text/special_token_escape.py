@@ -8,7 +8,8 @@ split or quote texts: there a character that occurs nowhere else marks them.
 import json
 import re
 from collections.abc import Iterable
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 
 from spoutnik.errors import UserError
 from spoutnik.text.chat_template import Conversation, map_strings
@@ -72,16 +73,12 @@ def _in_json(mark: str) -> str:
 def _first_character(tokens: Iterable[str], begun_at_end: bool = False) -> re.Pattern:
     """Matches the first character of each token spelled in a text, overlapping ones included. begun_at_end: also of tokens
     that only begin, at the text's end."""
-    rests: dict[str, set[str]] = {}
-    begun: dict[str, set[str]] = {}
-    for token in tokens:
-        rests.setdefault(token[0], set()).add(token[1:])
-        begun.setdefault(token[0], set()).update(token[1:end] for end in range(1, len(token)))
     branches = []
-    for first in sorted(rests):
-        ahead = _any_of(rests[first])
+    for first, group in groupby(sorted(set(tokens)), key=itemgetter(0)):
+        rests = [token[1:] for token in group]
+        ahead = _any_of(rests)
         if begun_at_end:
-            ahead += rf"|(?:{_any_of(begun[first])})\s*\Z"
+            ahead += rf"|(?:{_any_of({rest[:end] for rest in rests for end in range(len(rest))})})\s*\Z"
         branches.append(f"{re.escape(first)}(?={ahead})")
     return re.compile("|".join(branches) or "(?!)")
 

@@ -68,7 +68,7 @@ class ThoughtStream:
 
     @property
     def stopped(self) -> str | None:
-        return self._parts[False].stopped
+        return self._parts[False].stops.stopped
 
     def feed(self, ids: Sequence[int]) -> tuple[str, str]:
         """Returns the new text: (thought, answer)."""
@@ -93,18 +93,14 @@ class _Part:
     """The text of thought or answer, without surrounding white space."""
 
     def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], keep_special: bool = False):
-        self._stops, self._detokenizer = StopTextBuffer(stop), IncrementalDetokenizer(tokenizer, keep_special)
+        self.stops, self._detokenizer = StopTextBuffer(stop), IncrementalDetokenizer(tokenizer, keep_special)
         self._held, self._started = "", False
 
-    @property
-    def stopped(self) -> str | None:
-        return self._stops.stopped
-
     def feed(self, ids: Sequence[int]) -> str:
-        return self._strip_end(self._stops.feed(self._strip_start(self._detokenizer.feed(ids))))
+        return self._strip_end(self.stops.feed(self._strip_start(self._detokenizer.feed(ids))))
 
     def close(self) -> str:
-        return self._strip_end(self._stops.feed(self._strip_start(self._detokenizer.close())) + self._stops.close())
+        return self._strip_end(self.stops.feed(self._strip_start(self._detokenizer.close())) + self.stops.close())
 
     def _strip_start(self, text: str) -> str:
         """No stop text is looked for in leading white space: an empty line follows a thought's end."""

@@ -18,6 +18,9 @@ from spoutnik.parallel import cores
 
 QUANTIZATIONS = ("int8", "int4")
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
+# One torch thread for native passes and small models: torch's operations there are so small that waiting for a second thread
+# takes longer than the work (512 rows of the nano model: 9,000 tokens/s with two, 30,000 with one), and a torch thread that
+# still spins when the native ones start takes a core from them.
 _SMALL = 200_000_000  # bytes of weights
 _CACHE_SHARE = {"cpu": 0.25, "cuda": 0.85}  # of free memory, where no limit is given
 
@@ -42,7 +45,7 @@ def make_runner(model: Transformer | Path, quantize: str | None = None, memory: 
     if NativeRunner.supports(config, device, dtype):
         runner = (NativeRunner.of_model(model, quantize) if isinstance(model, Transformer) else
                   NativeRunner.of_folder(model, dtype, quantize, memory, progress))
-        _one_thread()
+        torch.set_num_threads(1)
         return runner
     if quantize is not None:
         raise UserError(f"quantize = {quantize!r}: needs a CPU and the native kernels (a C++ compiler). Leave it out.")
@@ -50,18 +53,8 @@ def make_runner(model: Transformer | Path, quantize: str | None = None, memory: 
         model = load_model(model, None, dtype, device=device).requires_grad_(False)
     runner = TorchRunner(inference_copy(model))
     if torch.device(device).type == "cpu":
-        if runner.weights_nbytes <= _SMALL:
-            _one_thread()
-        else:
-            torch.set_num_threads(cores())
+        torch.set_num_threads(1 if runner.weights_nbytes <= _SMALL else cores())
     return runner
-
-
-def _one_thread() -> None:
-    """One torch thread, for native passes and small models: torch's operations there are so small that waiting for a second
-    thread takes longer than the work (512 rows of the nano model: 9,000 tokens/s with two, 30,000 with one), and a torch thread
-    that still spins when the native ones start takes a core from them."""
-    torch.set_num_threads(1)
 
 
 def num_cache_blocks(runner: Runner, memory: int | None, max_num_seqs: int, mtp: bool) -> int:

@@ -1,5 +1,5 @@
-"""A request's tools: which the model may call, and what it is told of them. Templates differ in what they know: tools, calls
-and their results, both, or nothing of the kind. What one does not know is put into words here."""
+"""A request's tools: which the model may call, and how its prompt describes them. Some templates write tools, some calls and
+their results, some both, some neither. What a template does not write is put into words here."""
 
 import json
 import re
@@ -56,13 +56,13 @@ class ToolSet:
         """(messages, tools) for Tokenizer.chat_ids: calls, results and tools as the model's template takes them."""
         if not self.described and not any(message.get("tool_calls") or message["role"] == "tool" for message in messages):
             return list(messages), None
-        known = convention(tokenizer)
-        messages = _for_template(messages, known.format) if known.renders else _in_words(messages, known.format)
+        template = convention(tokenizer)
+        messages = (_for_template if template.renders else _in_words)(messages, template.format)
         if not self.described:
             return messages, None
-        if known.describes:
+        if template.describes:
             return messages, list(self.definitions)
-        return _with_tools(messages, self.described, known.format), None
+        return _with_tools(messages, self.described, template.format), None
 
 
 NO_TOOLS = ToolSet()
