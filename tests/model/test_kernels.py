@@ -19,7 +19,7 @@ from spoutnik.model.layers import swiglu_plain
 from spoutnik.model.moe import Layout, Router, _Combine, _Dispatch
 from spoutnik.model.packing import PackedSequences
 from spoutnik.native import library, operations
-from spoutnik.train.losses import _log_probs, _logits_gradient, token_log_probs, token_log_probs_plain
+from spoutnik.train.losses import CHUNK, _log_probs, _logits_gradient, token_log_probs, token_log_probs_plain
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no compiler here: the plain twins are what runs")
 
@@ -114,9 +114,9 @@ def test_log_probs(dtype, rows, width, vocabulary):
           TYPES[dtype])
     assert torch.allclose(token_log_probs(hidden, weight, targets, 0.7)[0],
                           token_log_probs_plain(hidden, weight, targets, 0.7), atol=1e-4)
-    for fast, plain in zip(operations.log_probs(hidden, weight, targets, 0.7), _log_probs(hidden, weight, targets, 0.7)):
+    for fast, plain in zip(operations.log_probs(hidden, weight, targets, 0.7), _log_probs(hidden, weight, targets, 0.7, CHUNK)):
         assert torch.allclose(fast, plain, atol=1e-4)
-    normalisers = _log_probs(hidden, weight, targets, 0.7)[2]
+    normalisers = _log_probs(hidden, weight, targets, 0.7, CHUNK)[2]
     arguments = torch.ones(rows), hidden, weight, targets, normalisers, 0.7
     assert torch.allclose(operations.logits_gradient(*arguments).float(), _logits_gradient(*arguments).float(), atol=1e-2)
 
