@@ -28,9 +28,8 @@ def published_parts(name: str, config: ModelConfig) -> list[tuple[str, tuple]]:
     Most map one to one; a stacked expert tensor maps to one published tensor per expert and projection.
     """
     if name.startswith("mtp."):
+        name = name.replace("mtp.norm.", "mtp.shared_head.norm.")
         name = f"layers.{config.num_hidden_layers}." + name.removeprefix("mtp.")
-        name = name.replace(f"layers.{config.num_hidden_layers}.norm.",
-                            f"layers.{config.num_hidden_layers}.shared_head.norm.")
     if name in ("lm_head.weight", "score.weight"):
         return [(name, ())]
     name = "model." + name
