@@ -5,6 +5,7 @@ The thought is stripped before grading. The base model, which knows no conversat
 
 import random
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -140,14 +141,12 @@ def summarize(graded: Sequence[Sequence[Graded]]) -> dict:
 
 def sample_rows(graded: Sequence[Sequence[Graded]], per_family: int = 2) -> list[dict]:
     """A few samples of each family to read, the same problems at every stage."""
-    rows, seen = [], {}
-    for row in graded:
-        family = row[0].problem.family
-        seen[family] = seen.get(family, 0) + 1
-        if seen[family] > per_family:
-            continue
-        g = row[0]
-        rows.append({"family": family, "level": g.problem.level, "language": g.problem.language,
-                     "prompt": g.problem.prompt, "expected": g.problem.answer, "thought": g.reply.thought,
-                     "answer": g.reply.answer, "correct": bool(g.correct), "well_formed": g.reply.well_formed})
+    rows, seen = [], Counter()
+    for first, *_ in graded:
+        problem, reply = first.problem, first.reply
+        seen[problem.family] += 1
+        if seen[problem.family] <= per_family:
+            rows.append({"family": problem.family, "level": problem.level, "language": problem.language,
+                         "prompt": problem.prompt, "expected": problem.answer, "thought": reply.thought,
+                         "answer": reply.answer, "correct": bool(first.correct), "well_formed": reply.well_formed})
     return rows
