@@ -30,10 +30,8 @@ TEXT = {
         "left": "{d}: 0 left.",
     },
     "fr": {
-        "forward": ("Nous sommes {d}. Quel jour serons-nous dans {n} jours ?",
-                    "C'est {d}. Quel jour vient {n} jours après ?"),
-        "backward": ("Nous sommes {d}. Quel jour était-ce il y a {n} jours ?",
-                     "C'est {d}. Quel jour était {n} jours avant ?"),
+        "forward": ("Nous sommes {d}. Quel jour serons-nous dans {n} jours ?", "C'est {d}. Quel jour vient {n} jours après ?"),
+        "backward": ("Nous sommes {d}. Quel jour était-ce il y a {n} jours ?", "C'est {d}. Quel jour était {n} jours avant ?"),
         "dates": ("Le {d1} {m1} est un {d}. Quel jour est le {d2} {m2} ?",
                   "Si le {d1} {m1} est un {d}, quel jour est le {d2} {m2} ?"),
         "quick_forward": "{n} jours après {d}, c'est {answer}.",
