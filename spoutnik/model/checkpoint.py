@@ -193,7 +193,8 @@ def _matched(folder: Path, config: ModelConfig, tensors: dict[str, Stored]) -> d
     for name, shape in expected.items():
         stored = tensors.get(name)
         if stored is None:
-            if _may_be_absent(name):
+            # The MTP layer's copies of embedding and head, which some tools leave out.
+            if name.startswith("model.layers.") and name.endswith((".embed_tokens.weight", ".shared_head.head.weight")):
                 continue
             raise RunError(f"{folder}: the tensor {name} that config.json asks for is missing from the weights. {_MISFIT}")
         if stored.shape != shape:
@@ -204,19 +205,9 @@ def _matched(folder: Path, config: ModelConfig, tensors: dict[str, Stored]) -> d
             raise RunError(f"{stored.file}: {name} is stored as {stored.dtype}, where {' or '.join(allowed)} was expected. "
                            f"{_MISFIT}")
     for name in sorted(tensors.keys() - expected.keys()):
-        if not _may_be_extra(name, config):
-            hint = ("It is a multiplier of FP8 blocks, and config.json has no quantization_config. "
-                    if name.endswith(SCALE) else "")
-            raise RunError(f"{tensors[name].file}: holds the tensor {name}, which config.json has no place for. {hint}"
-                           f"{_MISFIT}")
+        # Tables that old checkpoints carry, and the head's copy where it is tied.
+        if name.endswith("rotary_emb.inv_freq") or (config.tie_word_embeddings and name == "lm_head.weight"):
+            continue
+        hint = "It is a multiplier of FP8 blocks, and config.json has no quantization_config. " if name.endswith(SCALE) else ""
+        raise RunError(f"{tensors[name].file}: holds the tensor {name}, which config.json has no place for. {hint}{_MISFIT}")
     return {name: tensors[name] for name in expected if name in tensors}
-
-
-def _may_be_absent(name: str) -> bool:
-    """The MTP layer's copies of embedding and head, which some tools leave out."""
-    return name.startswith("model.layers.") and name.endswith((".embed_tokens.weight", ".shared_head.head.weight"))
-
-
-def _may_be_extra(name: str, config: ModelConfig) -> bool:
-    """Tables that old checkpoints carry, and the head's copy where it is tied."""
-    return name.endswith("rotary_emb.inv_freq") or (config.tie_word_embeddings and name == "lm_head.weight")

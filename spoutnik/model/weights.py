@@ -135,8 +135,7 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return torch.float32 if dtype == torch.float64 else dtype
 
 
-def _keep(model: Transformer, name: str, parts: list[tuple[str, tuple]], reader: "Reader",
-          device: torch.device | str) -> None:
+def _keep(model: Transformer, name: str, parts: list[tuple[str, tuple]], reader: "Reader", device: torch.device | str) -> None:
     """Puts an FP8 weight into the model as it is stored."""
     path, _, attribute = name.rpartition(".")
     if not path.endswith(".experts"):
@@ -145,10 +144,9 @@ def _keep(model: Transformer, name: str, parts: list[tuple[str, tuple]], reader:
     elif attribute == "gate_up_proj":  # all three matrices at once, under their published names
         block = model.get_submodule(path.removesuffix(".experts"))
         names = [part for part, _ in parts] + [part for part, _ in published_parts(f"{path}.down_proj", model.config)]
-        weights = {kind: [reader.blocks(part, device) for part in names if part.endswith(f".{kind}.weight")]
-                   for kind in ("gate_proj", "up_proj", "down_proj")}
-        block.experts = fp8.FP8Experts({kind: [w for w, _ in pairs] for kind, pairs in weights.items()},
-                                       {kind: [s for _, s in pairs] for kind, pairs in weights.items()})
+        block.experts = fp8.FP8Experts({
+            kind: [reader.blocks(part, device) for part in names if part.endswith(f".{kind}.weight")]
+            for kind in ("gate_proj", "up_proj", "down_proj")})
 
 
 class Reader:
