@@ -39,8 +39,6 @@ def machine() -> dict[str, str | int]:
     """The `machine` entry of a stage's manifest."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        model = names[0] if names else model
-    return {"cores": cores(), "cpu": model, "system": platform.system(),
+    name = re.search(r"^model name\s*:(.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
+    return {"cores": cores(), "cpu": name[1].strip() if name else model, "system": platform.system(),
             "kernels": "plain" if library() is None else "native"}

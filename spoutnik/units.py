@@ -13,8 +13,13 @@ def duration(seconds: float) -> str:
 
 def size(bytes: float) -> str:
     """Bytes in decimal units with four digits: 166.2 MB, 11.51 GB."""
+    return f"{short(bytes)}B"
+
+
+def short(number: float) -> str:
+    """A number with a decimal prefix and four digits: 70272 as "70.27 k"."""
     for prefix in ("", "k", "M", "G"):
-        if bytes < 999.95:
-            return f"{bytes:.4g} {prefix}B"
-        bytes /= 1000
-    return f"{bytes:,.4g} TB"
+        if number < 999.95:
+            return f"{number:.4g} {prefix}"
+        number /= 1000
+    return f"{number:,.4g} T"

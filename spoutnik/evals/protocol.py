@@ -5,6 +5,7 @@ The thought is stripped before grading. The base model, which knows no conversat
 
 import random
 import re
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -49,11 +50,11 @@ class Graded:
     correct: float
 
 
-def held_out_problems(families: Sequence[str], per_family: int, seed: int = 0) -> list[Problem]:
+def held_out_problems(families: Sequence[str], per_family: int) -> list[Problem]:
     """Levels and languages in turn; the same problems whatever the model."""
     problems = []
     for name in families:
-        rng = random.Random(f"{seed} held out {name}")
+        rng = random.Random(f"0 held out {name}")
         family = FAMILIES[name]
         for number in range(per_family):
             level = family.levels[number % len(family.levels)]
@@ -118,9 +119,9 @@ def accuracy_of(graded: Sequence[Sequence[Graded]], failures: int = 0) -> dict[s
 
 def summarize(graded: Sequence[Sequence[Graded]]) -> dict:
     """One row of the stage table: accuracy per family and over families, thought length, form, language, reflection."""
-    families: dict[str, list[Sequence[Graded]]] = {}
+    families: dict[str, list[Sequence[Graded]]] = defaultdict(list)
     for row in graded:
-        families.setdefault(row[0].problem.family, []).append(row)
+        families[row[0].problem.family].append(row)
     flat = [g for row in graded for g in row]
 
     def mean(values: Iterable[float]) -> float:
@@ -138,16 +139,14 @@ def summarize(graded: Sequence[Sequence[Graded]]) -> dict:
     }
 
 
-def sample_rows(graded: Sequence[Sequence[Graded]], per_family: int = 2) -> list[dict]:
-    """A few samples of each family to read, the same problems at every stage."""
-    rows, seen = [], {}
-    for row in graded:
-        family = row[0].problem.family
-        seen[family] = seen.get(family, 0) + 1
-        if seen[family] > per_family:
-            continue
-        g = row[0]
-        rows.append({"family": family, "level": g.problem.level, "language": g.problem.language,
-                     "prompt": g.problem.prompt, "expected": g.problem.answer, "thought": g.reply.thought,
-                     "answer": g.reply.answer, "correct": bool(g.correct), "well_formed": g.reply.well_formed})
+def sample_rows(graded: Sequence[Sequence[Graded]]) -> list[dict]:
+    """The first samples of two problems of each family to read, the same ones at every stage."""
+    rows, seen = [], Counter()
+    for first, *_ in graded:
+        problem, reply = first.problem, first.reply
+        seen[problem.family] += 1
+        if seen[problem.family] <= 2:
+            rows.append({"family": problem.family, "level": problem.level, "language": problem.language,
+                         "prompt": problem.prompt, "expected": problem.answer, "thought": reply.thought,
+                         "answer": reply.answer, "correct": bool(first.correct), "well_formed": reply.well_formed})
     return rows

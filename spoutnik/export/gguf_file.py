@@ -57,8 +57,7 @@ def write_file(path: Path, checkpoint: Checkpoint, tokenizer: Tokenizer | None, 
         RunError: numbers do not fit `dtype`.
     """
     config = checkpoint.config
-    planned = gguf_tensors(config)
-    kinds = [tensor_type(tensor, dtype) for tensor in planned]
+    planned = [(tensor, tensor_type(tensor, dtype)) for tensor in gguf_tensors(config)]
     writer = gguf.GGUFWriter(path, ARCHITECTURES[config.model_type])
     _write_general(writer, checkpoint, dtype, provenance)
     write_metadata(writer, config)
@@ -66,7 +65,7 @@ def write_file(path: Path, checkpoint: Checkpoint, tokenizer: Tokenizer | None, 
         writer.add_tokenizer_model("no_vocab")
     else:
         write_tokens(writer, tokenizer, config.vocab_size)
-    for tensor, kind in zip(planned, kinds):
+    for tensor, kind in planned:
         writer.add_tensor_info(tensor.name, tensor.shape, np.dtype(np.float32), tensor_bytes(tensor, kind), raw_dtype=kind)
     try:
         writer.write_header_to_file()
@@ -76,7 +75,7 @@ def write_file(path: Path, checkpoint: Checkpoint, tokenizer: Tokenizer | None, 
         writer.close()
     reader = Reader(checkpoint)
     with open(path, "ab") as file:
-        for tensor, kind in zip(planned, kinds):
+        for tensor, kind in planned:
             file.write(bytes(-file.tell() % _ALIGNMENT))
             for piece in tensor.read(reader):
                 for matrix in rows(piece):

@@ -4,7 +4,7 @@ Sources: llama.cpp's loaders of the architectures deepseek2, qwen2, qwen3 and ll
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -16,8 +16,7 @@ from spoutnik.model.layout import Shape, is_mtp, published_shapes
 from spoutnik.model.rope import inverse_frequencies
 from spoutnik.model.weights import Reader
 
-ARCHITECTURES = {"deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2", "qwen2": "qwen2", "qwen3": "qwen3",
-                 "llama": "llama"}
+ARCHITECTURES = {"deepseek_v2": "deepseek2", "deepseek_v3": "deepseek2", "qwen2": "qwen2", "qwen3": "qwen3", "llama": "llama"}
 _OUTSIDE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 _INSIDE = {  # of a layer
     "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
@@ -37,7 +36,7 @@ class Planned:
 
     name: str
     shape: Shape
-    read: Callable[[Reader], Iterator[Tensor]]
+    read: Callable[[Reader], Iterable[Tensor]]
 
 
 def gguf_tensors(config: ModelConfig) -> list[Planned]:
@@ -51,7 +50,7 @@ def gguf_tensors(config: ModelConfig) -> list[Planned]:
     if isinstance(config.rope_scaling, Llama3Scaling):
         stretched = inverse_frequencies(config)
         divisors = inverse_frequencies(config.model_copy(update={"rope_scaling": None})) / stretched
-        planned.append(Planned("rope_freqs.weight", tuple(divisors.shape), lambda reader: iter([divisors])))
+        planned.append(Planned("rope_freqs.weight", tuple(divisors.shape), lambda reader: [divisors]))
     return planned
 
 
@@ -71,8 +70,8 @@ def _one(name: str, shape: Shape, config: ModelConfig) -> list[Planned]:
         return _latent_halves(name, config)
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(name.split(".")[-2])
     if config.model_type == "llama" and heads is not None:
-        return [Planned(gguf_name(name), shape, lambda reader: iter([interleaved(weight(reader, name), heads)]))]
-    return [Planned(gguf_name(name), shape, lambda reader: iter([weight(reader, name)]))]
+        return [Planned(gguf_name(name), shape, lambda reader: [interleaved(weight(reader, name), heads)])]
+    return [Planned(gguf_name(name), shape, lambda reader: [weight(reader, name)])]
 
 
 def interleaved(projection: Tensor, heads: int) -> Tensor:
@@ -87,14 +86,12 @@ def _latent_halves(name: str, config: ModelConfig) -> list[Planned]:
     nope, width = config.qk_nope_head_dim, config.v_head_dim
     layer = name.split(".")[2]
 
-    def keys(reader: Reader) -> Iterator[Tensor]:
-        yield weight(reader, name).view(heads, -1, latent)[:, :nope].transpose(1, 2)
+    def per_head(reader: Reader) -> Tensor:
+        return weight(reader, name).view(heads, -1, latent)
 
-    def values(reader: Reader) -> Iterator[Tensor]:
-        yield weight(reader, name).view(heads, -1, latent)[:, nope:]
-
-    return [Planned(f"blk.{layer}.attn_k_b.weight", (heads, latent, nope), keys),
-            Planned(f"blk.{layer}.attn_v_b.weight", (heads, width, latent), values)]
+    return [Planned(f"blk.{layer}.attn_k_b.weight", (heads, latent, nope),
+                    lambda reader: [per_head(reader)[:, :nope].transpose(1, 2)]),
+            Planned(f"blk.{layer}.attn_v_b.weight", (heads, width, latent), lambda reader: [per_head(reader)[:, nope:]])]
 
 
 def _experts(tensors: list[tuple[str, Shape]]) -> Iterator[Planned]:

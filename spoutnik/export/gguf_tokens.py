@@ -38,10 +38,7 @@ def split_name(tokenizer: Tokenizer) -> tuple[str, str | None]:
     split = "|".join(PROBE[start:end] for _, (start, end) in pieces)
     if split == OWN_SPLIT:
         return OWN_NAME, _OWN
-    for name, known in SPLITS.items():
-        if split == known:
-            return name, None
-    return "gpt-2", _UNKNOWN
+    return next(((name, None) for name, pieces in SPLITS.items() if pieces == split), ("gpt-2", _UNKNOWN))
 
 
 def write_tokens(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocab_size: int) -> None:

@@ -81,28 +81,24 @@ def _front_matter(readme: Path) -> dict:
 
 
 def _licence_of_file(folder: Path) -> str | None:
-    for file in sorted(folder.glob("LICEN[SC]E*")):
-        beginning = file.read_text(encoding="utf-8", errors="replace")[:300]
-        for words, name in _LICENCE_FILES.items():
-            if words in beginning:
-                return name
-    return None
+    beginnings = (file.read_text(encoding="utf-8", errors="replace")[:300] for file in sorted(folder.glob("LICEN[SC]E*")))
+    return next((name for text in beginnings for words, name in _LICENCE_FILES.items() if words in text), None)
 
 
-def model_card(config: ModelConfig, known: Provenance, notes: Sequence[str] = ()) -> str:
+def model_card(config: ModelConfig, origin: Provenance, notes: Sequence[str] = ()) -> str:
     """The text of README.md. notes: what other programs do differently with these weights."""
-    front = {"license": known.licence, "library_name": "transformers", "pipeline_tag": "text-generation"}
-    if known.base_model:
-        front["base_model"] = known.base_model
-    if known.manifests:
+    front = {"license": origin.licence, "library_name": "transformers", "pipeline_tag": "text-generation"}
+    if origin.base_model:
+        front["base_model"] = origin.base_model
+    if origin.manifests:
         front |= {"language": ["en", "fr"], "tags": ["reasoning"]}
-    sections = [f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---", f"# {known.name}", _what(config)]
-    if known.manifests:
-        sections += ["## Data and training", _training(known)]
-    if known.evaluation:
-        sections += ["## Results", _results(known.evaluation)]
-    sections += ["## Use", _USE, "## Licence", known.licence]
-    return "\n\n".join([*sections, "## Limits", _limits(known, notes)]) + "\n"
+    sections = [f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---", f"# {origin.name}", _what(config)]
+    if origin.manifests:
+        sections += ["## Data and training", _training(origin)]
+    if origin.evaluation:
+        sections += ["## Results", _results(origin.evaluation)]
+    sections += ["## Use", _USE, "## Licence", origin.licence]
+    return "\n\n".join([*sections, "## Limits", _limits(origin, notes)]) + "\n"
 
 
 def _what(config: ModelConfig) -> str:
@@ -116,11 +112,11 @@ def _what(config: ModelConfig) -> str:
             f"{counts.total_parameters:,} parameters, {counts.active_parameters:,} active for a token{mtp}.")
 
 
-def _training(known: Provenance) -> str:
-    last = known.manifests[0]
-    made_by = f"the recipe `{known.recipe}`" if known.recipe else "a recipe"
-    steps = "\n".join(_step(manifest) for manifest in reversed(known.manifests))
-    return (f"Made by {made_by} of Spoutnik {last['code_version']}; stage `{last['stage']}`, recipe hash `{last['key']}`, "
+def _training(origin: Provenance) -> str:
+    last = origin.manifests[0]
+    recipe = f"the recipe `{origin.recipe}`" if origin.recipe else "a recipe"
+    steps = "\n".join(_step(manifest) for manifest in reversed(origin.manifests))
+    return (f"Made by {recipe} of Spoutnik {last['code_version']}; stage `{last['stage']}`, recipe hash `{last['key']}`, "
             f"seed {last['seed']}. What it learned from:\n\n{steps}")
 
 
@@ -176,13 +172,13 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=200)[0]))
 ```"""
 
 
-def _limits(known: Provenance, notes: Sequence[str]) -> str:
+def _limits(origin: Provenance, notes: Sequence[str]) -> str:
     limits = ["Converted from files that Spoutnik did not make: the original's card tells data, results and limits."]
-    if known.manifests:
-        families = ", ".join(known.manifests[0]["settings"].get("families", []))
+    if origin.manifests:
+        families = ", ".join(origin.manifests[0]["settings"].get("families", []))
         limits = [f"It knows what the stages above taught it, at its size: generated problems ({families}). It knows no facts "
                   "about the world and must not be asked for any.",
                   "It is as sure of itself when it is wrong. Nobody has looked at its safety."]
-        if not known.evaluation:
+        if not origin.evaluation:
             limits.append("This stage was not measured.")
     return "\n".join(f"- {line}" for line in [*limits, *notes])

@@ -77,12 +77,12 @@ def default_target(name: Path, folder: Path, format: str) -> Path:
 
 def _export_hf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: str | None, shard_size: int,
                licence: str | None) -> Exported:
-    config, known = checkpoint.config, provenance(checkpoint.folder, licence)
+    config, origin = checkpoint.config, provenance(checkpoint.folder, licence)
     _check_space(out, sum(entry.size for entry in hf.entries(checkpoint, dtype)))
     notes = [note for note, applies in ((_MTP, config.num_nextn_predict_layers),
                                         (_QWEN, hf.splits_unlike_qwen(config, tokenizer))) if applies]
-    splitting = split_name(tokenizer)[1] if known.manifests else None
-    card = model_card(config, known, [*notes, *([splitting] if splitting else [])])
+    splitting = split_name(tokenizer)[1] if origin.manifests else None
+    card = model_card(config, origin, [*notes, *([splitting] if splitting else [])])
     with _replacing_folder(out) as temporary:
         hf.write_folder(temporary, checkpoint, tokenizer, dtype, shard_size, card)
     files = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
@@ -92,8 +92,7 @@ def _export_hf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: s
                     f'AutoModelForCausalLM.from_pretrained("{out}"), AutoTokenizer.from_pretrained("{out}")', notes)
 
 
-def _export_gguf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: str | None,
-                 licence: str | None) -> Exported:
+def _export_gguf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: str | None, licence: str | None) -> Exported:
     config, dtype = checkpoint.config, dtype or _stored(checkpoint)
     refuse_unreadable(config)
     refuse_other_tokenizers(tokenizer)

@@ -16,12 +16,11 @@ from typing import NamedTuple
 from spoutnik.errors import RunError
 from spoutnik.files import read_json
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.layout import SCALE, is_quantized, mtp_prefix, published_shapes
+from spoutnik.model.layout import SCALE, is_mtp, is_quantized, published_shapes
 
 ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
               "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 WEIGHTS = ("F32", "BF16", "F16", "F64")  # what a weight that is not quantized may be stored in
-_FP8 = ("F8_E4M3",)
 _LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
 
@@ -55,10 +54,9 @@ class Checkpoint:
         """
         folder = Path(folder)
         config = ModelConfig.load(folder)
-        mtp = mtp_prefix(config)
         with collector_paused():
             tensors = _locate(folder)
-            if config.num_nextn_predict_layers and not any(name.startswith(mtp) for name in tensors):
+            if config.num_nextn_predict_layers and not any(is_mtp(name, config) for name in tensors):
                 config = config.model_copy(update={"num_nextn_predict_layers": 0})
             return Checkpoint(folder, config, _matched(folder, config, tensors))
 
@@ -195,30 +193,21 @@ def _matched(folder: Path, config: ModelConfig, tensors: dict[str, Stored]) -> d
     for name, shape in expected.items():
         stored = tensors.get(name)
         if stored is None:
-            if _may_be_absent(name):
+            # The MTP layer's copies of embedding and head, which some tools leave out.
+            if name.startswith("model.layers.") and name.endswith((".embed_tokens.weight", ".shared_head.head.weight")):
                 continue
             raise RunError(f"{folder}: the tensor {name} that config.json asks for is missing from the weights. {_MISFIT}")
         if stored.shape != shape:
             raise RunError(f"{stored.file}: {name} has shape {list(stored.shape)}, but config.json asks for {list(shape)}. "
                            f"{_MISFIT}")
-        allowed = _FP8 if fp8 and is_quantized(name) else WEIGHTS
+        allowed = ("F8_E4M3",) if fp8 and is_quantized(name) else WEIGHTS
         if stored.dtype not in allowed:
             raise RunError(f"{stored.file}: {name} is stored as {stored.dtype}, where {' or '.join(allowed)} was expected. "
                            f"{_MISFIT}")
     for name in sorted(tensors.keys() - expected.keys()):
-        if not _may_be_extra(name, config):
-            hint = ("It is a multiplier of FP8 blocks, and config.json has no quantization_config. "
-                    if name.endswith(SCALE) else "")
-            raise RunError(f"{tensors[name].file}: holds the tensor {name}, which config.json has no place for. {hint}"
-                           f"{_MISFIT}")
+        # Tables that old checkpoints carry, and the head's copy where it is tied.
+        if name.endswith("rotary_emb.inv_freq") or (config.tie_word_embeddings and name == "lm_head.weight"):
+            continue
+        hint = "It is a multiplier of FP8 blocks, and config.json has no quantization_config. " if name.endswith(SCALE) else ""
+        raise RunError(f"{tensors[name].file}: holds the tensor {name}, which config.json has no place for. {hint}{_MISFIT}")
     return {name: tensors[name] for name in expected if name in tensors}
-
-
-def _may_be_absent(name: str) -> bool:
-    """The MTP layer's copies of embedding and head, which some tools leave out."""
-    return name.startswith("model.layers.") and name.endswith((".embed_tokens.weight", ".shared_head.head.weight"))
-
-
-def _may_be_extra(name: str, config: ModelConfig) -> bool:
-    """Tables that old checkpoints carry, and the head's copy where it is tied."""
-    return name.endswith("rotary_emb.inv_freq") or (config.tie_word_embeddings and name == "lm_head.weight")

@@ -3,7 +3,7 @@
 from spoutnik.model.accounting import Accounting
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.inspect import MARKERS, Inspection
-from spoutnik.units import size
+from spoutnik.units import short, size
 
 
 def describe(inspection: Inspection) -> list[tuple[str, str]]:
@@ -29,8 +29,8 @@ def describe(inspection: Inspection) -> list[tuple[str, str]]:
         "vocabulary": f"{config.vocab_size:,} tokens",
         "context": f"{context:,} tokens{_scaling(config)}",
         "cache": _cache(counts, context),
-        "arithmetic": f"{_short(counts.flops_per_token)}FLOP a token, and "
-                      f"{_short(counts.attention_flops_per_position)}FLOP for each token before it",
+        "arithmetic": f"{short(counts.flops_per_token)}FLOP a token, and "
+                      f"{short(counts.attention_flops_per_position)}FLOP for each token before it",
         "memory": ", ".join(f"{size(number)} in {name}" for name, number in inspection.memory.items()) + " (weights alone)",
         "files": _files(inspection),
         "chat": _chat(inspection),
@@ -87,14 +87,5 @@ def _chat(inspection: Inspection) -> str:
     return f"{inspection.chat_format}{marker}, " + ("opens a thought" if inspection.opens_thought else "opens no thought")
 
 
-def _short(number: float) -> str:
-    """With a decimal prefix and four digits: 70272 as "70.27 k"."""
-    for prefix in ("", "k", "M", "G"):
-        if number < 999.95:
-            return f"{number:.4g} {prefix}"
-        number /= 1000
-    return f"{number:,.4g} T"
-
-
 def _billions(count: int) -> str:
-    return _short(count).replace("G", "B").rstrip()
+    return short(count).replace("G", "B").rstrip()

@@ -45,13 +45,13 @@ def keep(module: nn.Module, weight: Tensor, scale_inv: Tensor, dtype: torch.dtyp
 class FP8Experts(nn.Module):
     """The routed experts of one layer in 8 bits, as the file holds them. Only chosen experts are dequantized."""
 
-    def __init__(self, weights: dict[str, list[Tensor]], scales: dict[str, list[Tensor]]):
-        """weights: gate_proj, up_proj (I, D) and down_proj (D, I) of each expert, and their multipliers."""
+    def __init__(self, blocks: dict[str, list[tuple[Tensor, Tensor]]]):
+        """blocks: gate_proj, up_proj (I, D) and down_proj (D, I) of each expert, each with its multipliers."""
         super().__init__()
-        self.names = tuple(weights)
-        for name in self.names:
-            self.register_buffer(name, torch.stack(weights[name]))
-            self.register_buffer(name + "_scale_inv", torch.stack(scales[name]))
+        for name, pairs in blocks.items():
+            weights, scales = zip(*pairs)
+            self.register_buffer(name, torch.stack(weights))
+            self.register_buffer(name + "_scale_inv", torch.stack(scales))
 
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """x (T, D), experts (T, K), weights (T, K) to (T, D)."""

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import NamedTuple
 
 from spoutnik.errors import RunError
 from spoutnik.files import read_json
@@ -70,14 +69,17 @@ class Inspection:
             "config": config.model_dump(mode="json")}
 
 
+@collector_paused()
 def inspect_preset(preset: Preset) -> Inspection:
-    with collector_paused():
-        config, shapes = preset.config, published_shapes(preset.config)
-        return Inspection(
-            "preset", preset.source, config, account(config), None, len(shapes), None, _published_bytes(shapes, config),
-            preset.licence, preset.chat_format, preset.opens_thought, preset.generation)
+    config, shapes, stored = preset.config, published_shapes(preset.config), Counter()
+    for name, shape in shapes.items():
+        kind = published_type(name, config)
+        stored[kind] += prod(shape) * ITEM_SIZES[kind]
+    return Inspection("preset", preset.source, config, account(config), None, len(shapes), None, dict(stored),
+                      preset.licence, preset.chat_format, preset.opens_thought, preset.generation)
 
 
+@collector_paused()
 def inspect_folder(folder: Path) -> Inspection:
     """A folder in Hugging Face layout. Where it holds no weights, what its configuration alone says.
 
@@ -86,33 +88,20 @@ def inspect_folder(folder: Path) -> Inspection:
     """
     folder = Path(folder)
     config = ModelConfig.load(folder)  # as published: the checkpoint's own lacks the MTP module where the files do
-    with collector_paused():
-        if holds_weights(folder):
-            kind, files = "checkpoint", _files(Checkpoint.open(folder))
-        else:
-            kind, files = "configuration", _Files(None, len(published_shapes(config)), None, {})
-        counts = account(config)
+    checkpoint = Checkpoint.open(folder) if holds_weights(folder) else None
     template = _chat_template(folder)
-    mtp = files.mtp if config.num_nextn_predict_layers else None
-    return Inspection(kind, str(folder), config, counts, mtp, files.tensors, files.count, files.stored, _licence(folder),
-                      chat_format(template), bool(template and _OPENS_THOUGHT.search(template)), _generation(folder))
-
-
-class _Files(NamedTuple):
-    """mtp: whether the MTP module is in them. stored: bytes by type."""
-
-    mtp: bool | None
-    tensors: int
-    count: int | None
-    stored: dict[str, int]
-
-
-def _files(checkpoint: Checkpoint) -> _Files:
+    beside = {"licence": _licence(folder), "chat_format": chat_format(template), "generation": _generation(folder),
+              "opens_thought": bool(template and _OPENS_THOUGHT.search(template))}
+    if checkpoint is None:
+        return Inspection("configuration", str(folder), config, account(config), None, len(published_shapes(config)), None, {},
+                          **beside)
     stored = Counter()
     for tensor in checkpoint.tensors.values():
         stored[tensor.dtype] += tensor.size
-    return _Files(checkpoint.config.num_nextn_predict_layers > 0, len(checkpoint.tensors),
-                  len({tensor.file for tensor in checkpoint.tensors.values()}), dict(stored))
+    mtp = checkpoint.config.num_nextn_predict_layers > 0 if config.num_nextn_predict_layers else None
+    files = {tensor.file for tensor in checkpoint.tensors.values()}
+    return Inspection("checkpoint", str(folder), config, account(config), mtp, len(checkpoint.tensors), len(files),
+                      dict(stored), **beside)
 
 
 def chat_format(template: str | None) -> str | None:
@@ -120,14 +109,6 @@ def chat_format(template: str | None) -> str | None:
     if not template:
         return None
     return next((name for name, marker in MARKERS.items() if marker in template), "other")
-
-
-def _published_bytes(shapes: dict[str, tuple[int, ...]], config: ModelConfig) -> dict[str, int]:
-    stored = Counter()
-    for name, shape in shapes.items():
-        kind = published_type(name, config)
-        stored[kind] += prod(shape) * ITEM_SIZES[kind]
-    return dict(stored)
 
 
 def _chat_template(folder: Path) -> str | None:

@@ -33,13 +33,9 @@ def published_type(name: str, config: ModelConfig) -> str:
     return "F8_E4M3" if config.quantization_config is not None and is_quantized(name) else "BF16"
 
 
-def mtp_prefix(config: ModelConfig) -> str:
-    """What the published names of the MTP module begin with: it is stored as one more layer."""
-    return f"model.layers.{config.num_hidden_layers}."
-
-
 def is_mtp(name: str, config: ModelConfig) -> bool:
-    return name.startswith(mtp_prefix(config))
+    """Whether a published name belongs to the MTP module, which is stored as one more layer."""
+    return name.startswith(f"model.layers.{config.num_hidden_layers}.")
 
 
 def _tensors(config: ModelConfig) -> Iterator[tuple[str, Shape]]:

@@ -28,8 +28,7 @@ class MLA(nn.Module):
             self.q_a_proj = Linear(hidden, config.q_lora_rank, bias=config.attention_bias)
             self.q_a_layernorm = RMSNorm(config.q_lora_rank, 1e-6)  # as published, whatever rms_norm_eps
             self.q_b_proj = Linear(config.q_lora_rank, heads * config.qk_head_dim, bias=False)
-        self.kv_a_proj_with_mqa = Linear(hidden, config.kv_lora_rank + config.qk_rope_head_dim,
-                                         bias=config.attention_bias)
+        self.kv_a_proj_with_mqa = Linear(hidden, config.kv_lora_rank + config.qk_rope_head_dim, bias=config.attention_bias)
         self.kv_a_layernorm = RMSNorm(config.kv_lora_rank, 1e-6)
         self.kv_b_proj = Linear(config.kv_lora_rank, heads * (config.qk_nope_head_dim + config.v_head_dim), bias=False)
         self.o_proj = Linear(heads * config.v_head_dim, hidden, bias=config.attention_bias)

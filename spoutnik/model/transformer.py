@@ -129,8 +129,7 @@ class Transformer(nn.Module):
         following = torch.arange(1, len(input_ids) + 1, device=input_ids.device).clamp_(max=len(input_ids) - 1)
         last = sequences.last_tokens
         following[last] = last
-        return self.mtp.predict(hidden, self.embed(input_ids[following]), self.rotary[sequences.position_ids], sequences,
-                                trace)
+        return self.mtp.predict(hidden, self.embed(input_ids[following]), self.rotary[sequences.position_ids], sequences, trace)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., vocabulary) in float32: rounding logits to bfloat16 is where sampler and trainer diverge."""

@@ -28,9 +28,8 @@ def published_parts(name: str, config: ModelConfig) -> list[tuple[str, tuple]]:
     Most map one to one; a stacked expert tensor maps to one published tensor per expert and projection.
     """
     if name.startswith("mtp."):
+        name = name.replace("mtp.norm.", "mtp.shared_head.norm.")
         name = f"layers.{config.num_hidden_layers}." + name.removeprefix("mtp.")
-        name = name.replace(f"layers.{config.num_hidden_layers}.norm.",
-                            f"layers.{config.num_hidden_layers}.shared_head.norm.")
     if name in ("lm_head.weight", "score.weight"):
         return [(name, ())]
     name = "model." + name
@@ -136,8 +135,7 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return torch.float32 if dtype == torch.float64 else dtype
 
 
-def _keep(model: Transformer, name: str, parts: list[tuple[str, tuple]], reader: "Reader",
-          device: torch.device | str) -> None:
+def _keep(model: Transformer, name: str, parts: list[tuple[str, tuple]], reader: "Reader", device: torch.device | str) -> None:
     """Puts an FP8 weight into the model as it is stored."""
     path, _, attribute = name.rpartition(".")
     if not path.endswith(".experts"):
@@ -146,10 +144,9 @@ def _keep(model: Transformer, name: str, parts: list[tuple[str, tuple]], reader:
     elif attribute == "gate_up_proj":  # all three matrices at once, under their published names
         block = model.get_submodule(path.removesuffix(".experts"))
         names = [part for part, _ in parts] + [part for part, _ in published_parts(f"{path}.down_proj", model.config)]
-        weights = {kind: [reader.blocks(part, device) for part in names if part.endswith(f".{kind}.weight")]
-                   for kind in ("gate_proj", "up_proj", "down_proj")}
-        block.experts = fp8.FP8Experts({kind: [w for w, _ in pairs] for kind, pairs in weights.items()},
-                                       {kind: [s for _, s in pairs] for kind, pairs in weights.items()})
+        block.experts = fp8.FP8Experts({
+            kind: [reader.blocks(part, device) for part in names if part.endswith(f".{kind}.weight")]
+            for kind in ("gate_proj", "up_proj", "down_proj")})
 
 
 class Reader:

@@ -13,17 +13,9 @@ from pathlib import Path
 import torch
 
 import spoutnik
+from spoutnik import files
 from spoutnik.errors import RunError
-from spoutnik.files import (
-    disk_errors,
-    install_folder,
-    read_json,
-    read_jsonl,
-    remove_folder,
-    sha256_file,
-    sha256_json,
-    write_json,
-)
+from spoutnik.train.loop import Cost
 
 FORMAT = 2  # raised when artifacts of older code must not be taken for ours
 
@@ -43,17 +35,35 @@ class Artifact:
         return self.manifest["content"]
 
     @property
+    def kind(self) -> str:
+        return self.manifest["kind"]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Role -> the stage it was made from."""
+        return {role: source["stage"] for role, source in self.manifest["inputs"].items()}
+
+    @property
+    def cost(self) -> Cost:
+        """What making the stage cost; a prebuilt one, when it was made."""
+        return Cost(**self.manifest["bill"])
+
+    @property
     def evaluation(self) -> dict | None:
-        return None if self.evaluation_folder is None else read_json(self.evaluation_folder / "evaluation.json")
+        return None if self.evaluation_folder is None else files.read_json(self.evaluation_folder / "evaluation.json")
+
+    @property
+    def evaluation_cost(self) -> Cost:
+        return Cost() if self.evaluation_folder is None else Cost(**self.evaluation["bill"])
 
     @property
     def log(self) -> list[dict]:
         path = self.folder / "log.jsonl"
-        return read_jsonl(path) if path.exists() else []
+        return files.read_jsonl(path) if path.exists() else []
 
     @property
     def samples(self) -> list[dict]:
-        return [] if self.evaluation_folder is None else read_jsonl(self.evaluation_folder / "samples.jsonl")
+        return [] if self.evaluation_folder is None else files.read_jsonl(self.evaluation_folder / "samples.jsonl")
 
 
 @cache
@@ -66,7 +76,7 @@ def code_version() -> str:
 
 def stage_key(kind: str, settings: dict, seed: int, inputs: dict[str, str]) -> str:
     """Hash of everything that decides a stage's result. inputs: role -> content hash."""
-    return sha256_json({"format": FORMAT, "kind": kind, "settings": settings, "seed": seed, "inputs": inputs})
+    return files.sha256_json({"format": FORMAT, "kind": kind, "settings": settings, "seed": seed, "inputs": inputs})
 
 
 # What decides later stages; logs, evaluations and bills vary with the clock.
@@ -75,13 +85,13 @@ _CONTENT = ("model.safetensors", "config.json", "tokenizer.json", "chat_template
 
 def seal(working: Path, final: Path, stage: str, key: str, description: dict) -> Artifact:
     """Writes the manifest over the files in `working` and moves the folder into place, in one step or not at all."""
-    files = {str(file.relative_to(working)): sha256_file(file) for file in sorted(working.rglob("*")) if file.is_file()}
+    hashes = {str(file.relative_to(working)): files.sha256_file(file) for file in sorted(working.rglob("*")) if file.is_file()}
     manifest = {"stage": stage, "key": key, "format": FORMAT, "code_version": code_version(),
-                "torch": torch.__version__, "files": files,
-                "content": sha256_json({name: files[name] for name in _CONTENT if name in files})} | description
-    write_json(working / "manifest.json", manifest)
+                "torch": torch.__version__, "files": hashes,
+                "content": files.sha256_json({name: hashes[name] for name in _CONTENT if name in hashes})} | description
+    files.write_json(working / "manifest.json", manifest)
     final.parent.mkdir(parents=True, exist_ok=True)
-    install_folder(working, final, aside=final.with_name(final.name + ".replaced"))
+    files.install_folder(working, final, aside=final.with_name(final.name + ".replaced"))
     return Artifact(stage, final, manifest)
 
 
@@ -93,7 +103,7 @@ def find(folder: Path, stage: str, key: str) -> Artifact | None:
     """
     if not folder.exists():
         return None
-    manifest = read_json(folder / "manifest.json")
+    manifest = files.read_json(folder / "manifest.json")
     if manifest.get("key") != key:
         raise RunError(f"{folder}/manifest.json: belongs to other settings than its name says. "
                        "Delete the folder and run again.")
@@ -102,7 +112,7 @@ def find(folder: Path, stage: str, key: str) -> Artifact | None:
         if not file.exists():
             raise RunError(f"{file}: is missing from the artifact of stage '{stage}'. Restore it, or delete the folder "
                            f"{folder} and run again.")
-        if sha256_file(file) != expected:
+        if files.sha256_file(file) != expected:
             raise RunError(f"{file}: is damaged (its hash differs from the manifest). Restore it, or delete the folder "
                            f"{folder} and run again to make stage '{stage}' anew.")
     return Artifact(stage, folder, manifest)
@@ -119,8 +129,8 @@ def copy_shipped(stage: str, key: str, final: Path) -> Artifact | None:
     if find(source, stage, key) is None:
         return None
     copy = final.with_name(final.name + ".copying")
-    remove_folder(copy)
-    with disk_errors(copy):
+    files.remove_folder(copy)
+    with files.disk_errors(copy):
         shutil.copytree(source, copy)
-    install_folder(copy, final)
+    files.install_folder(copy, final)
     return find(final, stage, key)

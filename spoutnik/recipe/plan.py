@@ -7,7 +7,7 @@ products will take once all are there.
 
 import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -43,10 +43,10 @@ class PlannedStage:
     kind: str
     status: str
     inputs: list[str]
-    tokens_trained: int
-    tokens_generated: int
-    seconds: float
-    peak_memory_bytes: int
+    tokens_trained: int = 0
+    tokens_generated: int = 0
+    seconds: float = 0
+    peak_memory_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def rehearse(config: ModelConfig, dtype: torch.dtype) -> Speed:
 
 
 def compiled_products() -> int:
-    """How many oneDNN and its wrapper (once for each thread) may keep: the limits that cli.py sets."""
+    """How many oneDNN and its wrapper (once for each thread) may keep: the limits that commands/main.py sets."""
     limits = [int(os.environ.get(name, 1024)) for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY")]
     return limits[0] + limits[1] * cores()
 
@@ -136,19 +136,16 @@ def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None,
     for name in selected:
         stage = recipe.stages[name]
         model_of[name] = stage.model if isinstance(stage, PretrainStage) else model_of[stage.start]
-        trained, generated = stage_tokens(recipe, name)
-        seconds = memory = 0
-        if statuses[name] == "to make":
+        row = PlannedStage(name, stage.kind, statuses[name], list(stage.inputs.values()))
+        if row.status == "to make":
+            trained, generated = stage_tokens(recipe, name)
             config = recipe.model_config_of(model_of[name], str(path))
-            speed = rehearse(config, dtype)
-            seconds = trained / speed.train + generated / speed.generate
-            counts = account(config)
+            speed, counts = rehearse(config, dtype), account(config)
             memory = (speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES
                       + _OPTIMIZER_BYTES * (counts.total_parameters + counts.mtp_parameters))
-        else:
-            trained = generated = 0
-        planned.append(PlannedStage(name, stage.kind, statuses[name], list(stage.inputs.values()), trained, generated,
-                                    seconds, memory))
+            row = replace(row, tokens_trained=trained, tokens_generated=generated, peak_memory_bytes=memory,
+                          seconds=trained / speed.train + generated / speed.generate)
+        planned.append(row)
     models = {name: describe_model(recipe.model_config_of(name, str(path))) for name in recipe.models}
     return Plan(recipe.name, str(out), models, planned)
 
@@ -164,12 +161,10 @@ def print_plan(plan: Plan) -> None:
     for column in ("trained", "generated", "time", "memory"):
         table.add_column(column, justify="right", no_wrap=True)
     for stage in plan.stages:
-        to_make = stage.status == "to make"
+        figures = (f"{stage.tokens_trained / 1e6:.2f}M", f"{stage.tokens_generated / 1e6:.2f}M",
+                   f"{stage.seconds / 60:.1f} min", f"{stage.peak_memory_bytes / 2**30:.1f} GiB")
         table.add_row(stage.name, *((stage.kind, ", ".join(stage.inputs)) if wide else ()), stage.status,
-                      f"{stage.tokens_trained / 1e6:.2f}M" if to_make else "",
-                      f"{stage.tokens_generated / 1e6:.2f}M" if to_make else "",
-                      f"{stage.seconds / 60:.1f} min" if to_make else "",
-                      f"{stage.peak_memory_bytes / 2**30:.1f} GiB" if to_make else "")
+                      *(figures if stage.status == "to make" else ()))
     console.print(table)
     total = sum(stage.seconds for stage in plan.stages)
     console.print(f"Predicted: {total / 60:.0f} min in all. Nothing was done.", highlight=False)

@@ -7,10 +7,10 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
+from itertools import zip_longest
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spoutnik.files import write_text
@@ -29,24 +29,23 @@ def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequ
 
     table = rows(artifacts, origins)
     curves = [(artifact, panels(artifact)) for artifact in artifacts]
-    stage_costs = [(artifact.stage, origins.get(artifact.stage, ""), cost_of(artifact)) for artifact in artifacts]
-    evaluations = sum((evaluation_cost(artifact) for artifact in artifacts), Cost())
-    page = _environment().from_string(
-        resources.files("spoutnik.recipe").joinpath("report.html.jinja").read_text(encoding="utf-8")).render(
+    stage_costs = [(artifact.stage, origins.get(artifact.stage, ""), artifact.cost) for artifact in artifacts]
+    evaluations = sum((artifact.evaluation_cost for artifact in artifacts), Cost())
+    protocol = next((a.evaluation["protocol"] for a in artifacts if a.evaluation), None)  # the same for every stage
+    page = _environment().get_template("report.html.jinja").render(
         recipe_name=recipe_name, recipe_text=recipe_text, summary=summary(artifacts, origins), facts=facts(artifacts),
-        rows=table, families=families_of(table), best=best_values(table), protocol=_protocol(artifacts),
-        graph=draw_graph(artifacts), rl_curves=[(a, plots) for a, plots in curves if plots and _kind(a) == "grpo"],
-        supervised_curves=[(a, plots[0]) for a, plots in curves if plots and _kind(a) != "grpo"],
+        rows=table, families=families_of(table), best=best_values(table), protocol=protocol,
+        graph=draw_graph(artifacts), rl_curves=[(a, plots) for a, plots in curves if plots and a.kind == "grpo"],
+        supervised_curves=[(a, plots[0]) for a, plots in curves if plots and a.kind != "grpo"],
         problems=read_problems(artifacts), open_samples=OPEN_SAMPLES, stage_costs=stage_costs, evaluations=evaluations,
         total=sum((cost for _, _, cost in stage_costs), evaluations), artifacts=artifacts, origins=origins)
     write_text(path, page)
 
 
 def _environment() -> Environment:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
-                              finalize=printable)
-    environment.filters |= {"percent": percent, "duration": duration, "clock": clock, "count": count,
-                            "unbroken": unbroken}
+    environment = Environment(loader=PackageLoader("spoutnik.recipe", "."), autoescape=True, undefined=StrictUndefined,
+                              trim_blocks=True, lstrip_blocks=True, finalize=printable)
+    environment.filters |= {"percent": percent, "duration": duration, "clock": clock, "count": count, "unbroken": unbroken}
     return environment
 
 
@@ -70,23 +69,6 @@ def _visible(code: int) -> str:
     return chr(code) if chr(code).isspace() and code > 0x9F else "\ufffd"
 
 
-def _kind(artifact: Artifact) -> str:
-    return artifact.manifest.get("kind", "")
-
-
-def cost_of(artifact: Artifact) -> Cost:
-    """What making the stage cost, by its manifest; a prebuilt one, when it was made."""
-    return _cost(artifact.manifest.get("bill", {}))
-
-
-def evaluation_cost(artifact: Artifact) -> Cost:
-    return _cost((artifact.evaluation or {}).get("bill", {}))
-
-
-def _cost(values: dict) -> Cost:
-    return Cost(**{key: values[key] for key in vars(Cost()) if key in values})
-
-
 def facts(artifacts: Sequence[Artifact]) -> dict[str, str]:
     """Date, seed, code and machine of the run; several where its stages come from several runs."""
     manifests = [artifact.manifest for artifact in artifacts]
@@ -94,27 +76,19 @@ def facts(artifacts: Sequence[Artifact]) -> dict[str, str]:
     def all_of(values) -> str:
         return "; ".join(dict.fromkeys(str(value) for value in values))
 
-    machines = [manifest.get("machine", {}) for manifest in manifests]
-    written = [file.stat().st_mtime for a in artifacts if (file := a.folder / "manifest.json").exists()]
+    machines = [manifest["machine"] for manifest in manifests]
+    written = [(artifact.folder / "manifest.json").stat().st_mtime for artifact in artifacts]
     date = {"last stage made": f"{datetime.fromtimestamp(max(written), UTC):%Y-%m-%d %H:%M} UTC"} if written else {}
-    return date | {"seed": all_of(manifest.get("seed", "?") for manifest in manifests),
-                   "code": all_of(f"Spoutnik {manifest.get('code_version', '?')}" for manifest in manifests),
-                   "torch": all_of(manifest.get("torch", "?") for manifest in manifests),
-                   "machine": all_of(f"{m.get('cpu', '?')}, {m.get('cores', '?')} cores, {m.get('system', '?')}"
-                                     for m in machines)}
+    return date | {"seed": all_of(manifest["seed"] for manifest in manifests),
+                   "code": all_of(f"Spoutnik {manifest['code_version']}" for manifest in manifests),
+                   "torch": all_of(manifest["torch"] for manifest in manifests),
+                   "machine": all_of(f"{m['cpu']}, {m['cores']} cores, {m['system']}" for m in machines)}
 
-
-def _protocol(artifacts: Sequence[Artifact]) -> dict | None:
-    """The settings of the evaluations (the same for every stage of a run), where one names them."""
-    return next((e["protocol"] for artifact in artifacts if (e := artifact.evaluation) and "protocol" in e), None)
-
-
-# The summary, in words.
 
 def summary(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[str]:
     """Sentences: what each RL stage did, the last model against the base, the student, the cost."""
     table = {row.stage: row for row in rows(artifacts, origins)}
-    starts = {a.stage: a.manifest.get("inputs", {}).get("start", {}).get("stage") for a in artifacts}
+    starts = {artifact.stage: artifact.inputs.get("start") for artifact in artifacts}
     evaluated = [row for row in table.values() if row.accuracy]
     sentences = [_change(table[starts[row.stage]], row) for row in evaluated
                  if row.kind == "grpo" and starts[row.stage] in table and table[starts[row.stage]].accuracy]
@@ -167,8 +141,8 @@ def _standing(evaluated: Sequence[StageRow], table: dict[str, StageRow], starts:
 
 
 def _cost_sentence(artifacts: Sequence[Artifact], origins: dict[str, str]) -> str:
-    making = sum((cost_of(artifact) for artifact in artifacts), Cost())
-    evaluating = sum((evaluation_cost(artifact) for artifact in artifacts), Cost())
+    making = sum((artifact.cost for artifact in artifacts), Cost())
+    evaluating = sum((artifact.evaluation_cost for artifact in artifacts), Cost())
     noun = "the stage" if len(artifacts) == 1 else f"the {len(artifacts)} stages"
     text = f"Making {noun} took {duration(making.seconds)} ({duration(making.core_seconds)} of processor time)"
     if evaluating.seconds:
@@ -178,8 +152,6 @@ def _cost_sentence(artifacts: Sequence[Artifact], origins: dict[str, str]) -> st
         text += f"; this counts what the prebuilt stages ({', '.join(shipped)}) took when they were made"
     return text + "."
 
-
-# The same problem, stage by stage.
 
 @dataclass(frozen=True)
 class Attempt:
@@ -213,9 +185,8 @@ def read_problems(artifacts: Sequence[Artifact]) -> list[SampledProblem]:
             identity = tuple(row[key] for key in ("family", "level", "language", "prompt", "expected"))
             verdict = "right" if row["correct"] else "wrong" if row["well_formed"] else "no answer"
             problems.setdefault(identity, SampledProblem(*identity, [])).attempts.append(
-                Attempt(artifact.stage, _kind(artifact), row["thought"], row["answer"], verdict))
+                Attempt(artifact.stage, artifact.kind, row["thought"], row["answer"], verdict))
     by_family: dict[str, list[SampledProblem]] = {}
     for problem in problems.values():
         by_family.setdefault(problem.family, []).append(problem)
-    deepest = max(map(len, by_family.values()), default=0)
-    return [group[i] for i in range(deepest) for group in by_family.values() if i < len(group)]
+    return [problem for turn in zip_longest(*by_family.values()) for problem in turn if problem is not None]

@@ -40,19 +40,14 @@ class Panel:
 def panels(artifact: Artifact) -> list[Panel]:
     """The curves of one stage's log: the RL signals for a grpo stage, the loss for the others."""
     log, plots = artifact.log, []
-    for key, title, factor in RL_PANELS if artifact.manifest.get("kind") == "grpo" else SUPERVISED_PANELS:
+    for key, title, factor in RL_PANELS if artifact.kind == "grpo" else SUPERVISED_PANELS:
         points = [(row["step"], factor * row[key]) for row in log if math.isfinite(row.get(key, math.nan))]
         if len(points) > 1:
             steps, values = np.array(points, dtype=float).T
-            smooth = running_mean(values, window_of(len(values)))
+            smooth = running_mean(values, max(3, len(values) // 10) | 1)  # over a tenth of the log, an odd number of steps
             label = f"{title} of {artifact.stage}: from {smooth[0]:.3g} to {smooth[-1]:.3g} (running mean)"
             plots.append(Panel(title, label, curve_svg(steps, values, smooth, f"{artifact.stage}-{key}")))
     return plots
-
-
-def window_of(points: int) -> int:
-    """Steps the running mean spans: a tenth of the log, at least 3, an odd number."""
-    return max(3, points // 10) | 1
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -133,14 +128,12 @@ def draw_graph(artifacts: Sequence[Artifact]) -> Drawing:
     """Stages from left to right by depth; an arrow for every input that is in `artifacts`."""
     cells = _place(artifacts)
     boxes = {name: (1 + column * (_BOX_WIDTH + _GAP), 1 + lane * _LANE) for name, (column, lane) in cells.items()}
-    edges = [Edge(role, f"{source['stage']} to {artifact.stage} ({role.replace('_', ' ')})",
-                  _arrow(boxes[source["stage"]], boxes[artifact.stage]))
-             for artifact in artifacts for role, source in artifact.manifest.get("inputs", {}).items()
-             if source["stage"] in boxes]
+    edges = [Edge(role, f"{source} to {artifact.stage} ({role.replace('_', ' ')})",
+                  _arrow(boxes[source], boxes[artifact.stage]))
+             for artifact in artifacts for role, source in artifact.inputs.items() if source in boxes]
     width = max((x for x, _ in boxes.values()), default=0) + _BOX_WIDTH + 1
     height = max((y for _, y in boxes.values()), default=0) + _BOX_HEIGHT + 1
-    return Drawing(width, height, _BOX_WIDTH, _BOX_HEIGHT,
-                   [Box(a.stage, a.manifest.get("kind", ""), *boxes[a.stage]) for a in artifacts], edges)
+    return Drawing(width, height, _BOX_WIDTH, _BOX_HEIGHT, [Box(a.stage, a.kind, *boxes[a.stage]) for a in artifacts], edges)
 
 
 def _place(artifacts: Sequence[Artifact]) -> dict[str, tuple[int, int]]:
@@ -149,10 +142,9 @@ def _place(artifacts: Sequence[Artifact]) -> dict[str, tuple[int, int]]:
     cells: dict[str, tuple[int, int]] = {}
     taken: set[tuple[int, int]] = set()
     for artifact in artifacts:
-        inputs = artifact.manifest.get("inputs", {})
-        sources = [cells[source["stage"]] for source in inputs.values() if source["stage"] in cells]
+        sources = [cells[source] for source in artifact.inputs.values() if source in cells]
         column = max((c for c, _ in sources), default=-1) + 1
-        start_column, start_lane = cells.get(inputs.get("start", {}).get("stage"), (column - 1, 0))
+        start_column, start_lane = cells.get(artifact.inputs.get("start"), (column - 1, 0))
         needed = range(start_column + 1, column + 1)
         lanes = [start_lane, *range(len(artifacts) + 1)]
         lane = next(lane for lane in lanes if not any((c, lane) in taken for c in needed))

@@ -146,8 +146,7 @@ def _obtain(recipe: Recipe, source: str, name: str, stage: Stage, inputs: dict[s
     return artifact, MADE
 
 
-def _evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, out: Path,
-               reporter: Callable[[str], Progress]) -> Artifact:
+def _evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, out: Path, reporter: Callable[[str], Progress]) -> Artifact:
     """The artifact with its evaluation, made once for each model and protocol; as it is where it is no model."""
     if isinstance(stage, RejectStage | RewardModelStage):
         return artifact
@@ -176,6 +175,6 @@ def _refuse_foreign(out: Path) -> None:
     """A folder that holds something else is not ours to fill."""
     if out.exists() and not out.is_dir():
         raise UserError(f"--out {out}: is a file. Name a folder.")
-    if out.exists() and any(out.iterdir()) and not (out / "run.json").exists() and not (out / "artifacts").exists() \
-            and not (out / "working").exists():
+    ours = any((out / name).exists() for name in ("run.json", "artifacts", "working"))
+    if out.exists() and any(out.iterdir()) and not ours:
         raise UserError(f"--out {out}: the folder is not empty and holds no run of Spoutnik. Name another one.")

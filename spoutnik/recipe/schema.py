@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, model_validator
 
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
@@ -14,20 +14,17 @@ from spoutnik.train.grpo import GRPOSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
 from spoutnik.train.reject import RejectSettings
 from spoutnik.train.reward_model import RewardModelSettings
+from spoutnik.train.settings import Settings
 from spoutnik.train.sft import ColdStartSettings, SFTSettings
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+class _Stage(Settings):
+    model_config = ConfigDict(populate_by_name=True)
 
-
-class _Stage(_Strict):
     @property
     def inputs(self) -> dict[str, str]:
         """Role -> name of the stage it comes from."""
-        roles = {"start": getattr(self, "start", None), "reward_model": getattr(self, "reward_model", None),
-                 "traces": getattr(self, "traces", None)}
-        return {role: name for role, name in roles.items() if isinstance(name, str)}
+        return {role: name for role in ("start", "reward_model", "traces") if (name := getattr(self, role, None)) is not None}
 
 
 class PretrainStage(_Stage):
@@ -87,7 +84,7 @@ class RewardModelStage(_Stage):
 Stage = Annotated[PretrainStage | SFTStage | GRPOStage | RejectStage | RewardModelStage, Field(discriminator="kind")]
 
 
-class Recipe(_Strict):
+class Recipe(Settings):
     """A whole recipe. `stages` run in file order; each names earlier ones as its inputs."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
@@ -109,10 +106,10 @@ class Recipe(_Strict):
             raise ValueError(f"families: there is no family '{unknown[0]}'; the families are {', '.join(FAMILIES)}")
         makes_model = {"pretrain", "sft", "distill", "grpo"}
         needed = {"start": makes_model, "traces": {"reject"}, "reward_model": {"reward_model"}}
-        for position, (name, stage) in enumerate(self.stages.items()):
+        earlier: dict[str, Stage] = {}
+        for name, stage in self.stages.items():
             if isinstance(stage, PretrainStage) and stage.model not in self.models:
                 raise ValueError(f"stages.{name}.model: there is no '{stage.model}' under models")
-            earlier = dict(list(self.stages.items())[:position])
             for role, source in stage.inputs.items():
                 key = "from" if role == "start" else role
                 if source not in earlier:
@@ -120,6 +117,7 @@ class Recipe(_Strict):
                 if earlier[source].kind not in needed[role]:
                     raise ValueError(f"stages.{name}.{key}: '{source}' is a {earlier[source].kind} stage and cannot "
                                      f"serve as {key}")
+            earlier[name] = stage
         return self
 
     def model_config_of(self, name: str, source: str) -> ModelConfig:

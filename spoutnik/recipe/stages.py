@@ -20,6 +20,7 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_model, save_tensors
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.schema import GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage
+from spoutnik.tasks import LANGUAGES
 from spoutnik.tasks.general import helpfulness, sample_general
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
@@ -134,7 +135,7 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
     traces, cost, metrics = reject(model, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
                                    f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
     write_jsonl(context.working / "traces.jsonl", traces)
-    return Outcome(metrics, cost + Cost(*watch.lap()), [])
+    return Outcome(metrics, cost + watch.lap(), [])
 
 
 def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
@@ -148,8 +149,7 @@ def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     return Outcome({"held_out_pair_accuracy": accuracy} | _last(log, "loss"), cost, log)
 
 
-_WORK = {PretrainStage: _pretrain, SFTStage: _sft, GRPOStage: _grpo, RejectStage: _reject,
-         RewardModelStage: _reward_model}
+_WORK = {PretrainStage: _pretrain, SFTStage: _sft, GRPOStage: _grpo, RejectStage: _reject, RewardModelStage: _reward_model}
 
 
 def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, Tokenizer]:
@@ -172,17 +172,15 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     else:  # the layout in which the base has read solutions: RL can bring out what is there
         book = summarize(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
-    seconds, core_seconds = watch.lap()
-    evaluation["bill"] = vars(Cost(seconds, core_seconds, tokens_generated=evaluation["tokens"]))
+    evaluation["bill"] = vars(watch.lap() + Cost(tokens_generated=evaluation["tokens"]))
     write_json(into / "evaluation.json", evaluation)
     write_jsonl(into / "samples.jsonl", sample_rows(graded))
 
 
-def general_helpfulness(llm: LLM, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int,
-                        prompts: int = 64) -> float:
+def general_helpfulness(llm: LLM, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int) -> float:
     """Mean score in [0, 1] of answers to held-out general prompts, by the rubric that nothing was trained on."""
     rng = random.Random(f"{seed} helpfulness")
-    drawn = [sample_general(rng, language, "held_out") for language in ("en", "fr") for _ in range(prompts // 2)]
+    drawn = [sample_general(rng, language, "held_out") for language in LANGUAGES for _ in range(32)]
     params = SamplingParams(temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens)
     outputs = llm.generate(chat_prompts([p.prompt for p in drawn], tokenizer), params, seed=seed)
     replies = [read_reply(o.outputs[0].reply_ids, tokenizer, o.outputs[0].finished) for o in outputs]

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from rich.console import Console
 from rich.table import Table
@@ -59,19 +59,17 @@ def rows(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[StageRo
 
 
 def _row(artifact: Artifact, origin: str) -> StageRow:
-    manifest, evaluation = artifact.manifest, artifact.evaluation
-    cost = manifest.get("bill", {})
-    columns = {"stage": artifact.stage, "kind": manifest.get("kind", ""), "origin": origin,
-             "seconds": cost.get("seconds", 0.0), "core_seconds": cost.get("core_seconds", 0.0),
-             "tokens": cost.get("tokens_trained", 0) + cost.get("tokens_generated", 0)}
+    evaluation, cost = artifact.evaluation, artifact.cost
+    row = StageRow(artifact.stage, artifact.kind, origin, cost.seconds, cost.core_seconds,
+                   cost.tokens_trained + cost.tokens_generated)
     if evaluation is None:
-        return StageRow(**columns, note=metrics_note(manifest.get("metrics", {})))
-    return StageRow(**columns, accuracy=_interval(evaluation["accuracy"]),
-                    families={name: _interval(of) for name, of in evaluation["families"].items()},
-                    thought_tokens=evaluation["thought_tokens"], well_formed=evaluation["well_formed"],
-                    language_consistency=evaluation["language_consistency"],
-                    reflections=evaluation["reflections_per_thought"], helpfulness=evaluation.get("helpfulness"),
-                    note=_textbook_note(evaluation))
+        return replace(row, note=metrics_note(artifact.manifest["metrics"]))
+    return replace(row, accuracy=_interval(evaluation["accuracy"]),
+                   families={name: _interval(of) for name, of in evaluation["families"].items()},
+                   thought_tokens=evaluation["thought_tokens"], well_formed=evaluation["well_formed"],
+                   language_consistency=evaluation["language_consistency"],
+                   reflections=evaluation["reflections_per_thought"], helpfulness=evaluation.get("helpfulness"),
+                   note=_textbook_note(evaluation))
 
 
 def _textbook_note(evaluation: dict) -> str:
@@ -143,7 +141,8 @@ def as_json(table: Sequence[StageRow]) -> list[dict]:
 
 def print_table(table: Sequence[StageRow], console: Console) -> None:
     """Prints the table, then the stages' notes. Terminals of less than 120 columns do without the families."""
-    families, best = families_of(table) if console.width >= 120 else [], best_values(table)
+    families = families_of(table) if console.width >= 120 else []
+    best = best_values(table)
     helpful = any(row.helpfulness is not None for row in table)
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     grid.add_column("stage", no_wrap=True, overflow="ellipsis")
@@ -174,8 +173,7 @@ def _cells(row: StageRow, families: Sequence[str], helpful: bool, best: dict[str
     accuracy = row.accuracy
     cells = [Text(row.stage), share("accuracy", accuracy and accuracy.mean,
                                     f" ±{percent(accuracy.half_width)}" if accuracy else "", 1)]
-    cells += [share(f"families.{name}", row.families[name].mean if name in row.families else None)
-              for name in families]
+    cells += [share(f"families.{name}", row.families[name].mean if name in row.families else None) for name in families]
     cells += [number(row.thought_tokens, 0), share("well_formed", row.well_formed),
               share("language_consistency", row.language_consistency)]
     cells += [share("helpfulness", row.helpfulness)] if helpful else []

@@ -34,8 +34,8 @@ BOOK = {"en": Layout("Exercise: {}", "Solution: {}", "Result: {}"),
         "fr": Layout("Exercice : {}", "Solution : {}", "Résultat : {}")}
 
 
-def documents(rng: random.Random, families: Mapping[str, Family] = FAMILIES, split: str = "train") -> Iterator[str]:
-    """Endless plain-text documents, without final newline. Problems and general prompts come from `split` alone."""
+def documents(rng: random.Random, families: Mapping[str, Family] = FAMILIES) -> Iterator[str]:
+    """Endless plain-text documents, without final newline. Problems and general prompts are of the training split."""
     if not families:
         raise ValueError("The corpus needs at least one family of problems.")
     names = sorted(families)
@@ -45,16 +45,16 @@ def documents(rng: random.Random, families: Mapping[str, Family] = FAMILIES, spl
         if kind == DRILLS:
             yield drill_document(rng, language)
         elif kind == GENERAL:
-            prompt = sample_general(rng, language, split)
+            prompt = sample_general(rng, language, "train")
             yield write(FORUM[language], prompt.prompt, "", good_answer(prompt, rng))
         else:
             family = families[rng.choice(names)]
-            yield worked_problem(family, rng, rng.choice(family.levels), language, kind, split)
+            yield worked_problem(family, rng, rng.choice(family.levels), language, kind)
 
 
-def worked_problem(family: Family, rng: random.Random, level: int, language: str, kind: str, split: str) -> str:
+def worked_problem(family: Family, rng: random.Random, level: int, language: str, kind: str) -> str:
     """A problem worked out carefully (textbook), quickly, or answered without a thought; forum answers may be flawed."""
-    problem = sample(family, rng, level, language, split)
+    problem = sample(family, rng, level, language, "train")
     if kind == TEXTBOOK:
         trace = family.solve(problem, rng, "careful")
         return write(BOOK[language], problem.prompt, trace.thought, trace.answer)

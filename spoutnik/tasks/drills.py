@@ -6,6 +6,7 @@ So the drills leak nothing of the held-out problems.
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 from spoutnik.tasks.families import bases, calendar
 from spoutnik.tasks.families.letters import TEXT as LETTERS
@@ -15,7 +16,7 @@ from spoutnik.tasks.word_list import CONSONANTS, VOWELS, word
 
 Drill = Callable[[random.Random, str], str]  # (rng, language) -> one fact as a sentence
 
-TEXT = {"en": {"spell": "{word}: {letters}."}, "fr": {"spell": "{word} : {letters}."}}
+SPELLED = {"en": "{word}: {letters}.", "fr": "{word} : {letters}."}
 
 
 def sum_drill(rng: random.Random, language: str, sign: str = "+", largest: int = 30) -> str:
@@ -24,8 +25,7 @@ def sum_drill(rng: random.Random, language: str, sign: str = "+", largest: int =
     return " ".join(f"{left} = {value}." for left, value in sum_steps(a, sign, b))
 
 
-def difference_drill(rng: random.Random, language: str) -> str:
-    return sum_drill(rng, language, "-", 40)
+difference_drill = partial(sum_drill, sign="-", largest=40)
 
 
 def product_drill(rng: random.Random, language: str) -> str:
@@ -58,8 +58,7 @@ def division_drill(rng: random.Random, language: str) -> str:
 def power_drill(rng: random.Random, language: str) -> str:
     """Successive powers of a base from 2 to 9, at most 512."""
     base = rng.randint(2, 9)
-    powers = [base**exponent for exponent in range(10) if base**exponent <= 512]
-    return ", ".join(map(str, powers)) + "."
+    return ", ".join(str(base**exponent) for exponent in range(10) if base**exponent <= 512) + "."
 
 
 def weekday_drill(rng: random.Random, language: str) -> str:
@@ -80,7 +79,7 @@ def week_drill(rng: random.Random, language: str) -> str:
 
 def spelling_drill(rng: random.Random, language: str) -> str:
     drawn = word(rng, 3, 7)
-    return TEXT[language]["spell"].format(word=drawn, letters=", ".join(drawn))
+    return SPELLED[language].format(word=drawn, letters=", ".join(drawn))
 
 
 def backwards_drill(rng: random.Random, language: str) -> str:
@@ -102,10 +101,9 @@ def chain_drill(rng: random.Random, language: str) -> str:
 DRILLS: tuple[Drill, ...] = (  # named twice: twice as frequent, because the procedures lean on them the most
     sum_drill, sum_drill, difference_drill, difference_drill, product_drill, product_drill, division_drill, division_drill,
     power_drill, weekday_drill, month_drill, week_drill, spelling_drill, spelling_drill, backwards_drill, chain_drill)
-FACTS_PER_DOCUMENT = (4, 8)
 
 
 def drill_document(rng: random.Random, language: str) -> str:
     """Several facts of one kind, separated by spaces."""
     drill = rng.choice(DRILLS)
-    return " ".join(drill(rng, language) for _ in range(rng.randint(*FACTS_PER_DOCUMENT)))
+    return " ".join(drill(rng, language) for _ in range(rng.randint(4, 8)))

@@ -1,12 +1,14 @@
 """Reading an arithmetic expression safely: numbers, + - * / and parentheses, nothing else, and never `eval`."""
 
 import ast
+import operator
 import re
 from fractions import Fraction
 
 from spoutnik.tasks.answers import as_integer, clean
 
 MAX_LENGTH = 120  # characters: bounds both the depth of the tree and the size of the numbers
+_OPERATIONS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 _ALLOWED = re.compile(r"[0-9+\-*/() ]+")
 
 
@@ -36,12 +38,6 @@ def _evaluate(node: ast.expr, numbers: list[int]) -> Fraction:
         case ast.Constant(value=int() as number):
             numbers.append(number)
             return Fraction(number)
-        case ast.BinOp(left=left, op=ast.Add(), right=right):
-            return _evaluate(left, numbers) + _evaluate(right, numbers)
-        case ast.BinOp(left=left, op=ast.Sub(), right=right):
-            return _evaluate(left, numbers) - _evaluate(right, numbers)
-        case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            return _evaluate(left, numbers) * _evaluate(right, numbers)
-        case ast.BinOp(left=left, op=ast.Div(), right=right):
-            return _evaluate(left, numbers) / _evaluate(right, numbers)
+        case ast.BinOp(left=left, op=sign, right=right) if type(sign) in _OPERATIONS:
+            return _OPERATIONS[type(sign)](_evaluate(left, numbers), _evaluate(right, numbers))
     raise ValueError("Only numbers, + - * / and parentheses are read.")

@@ -3,7 +3,7 @@
 import random
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from spoutnik.tasks.general_text import ROWS, TEXT
 from spoutnik.tasks.language import language_consistency
@@ -23,6 +23,15 @@ class GeneralPrompt:
     prompt: str
     data: dict
 
+    @property
+    def subject(self) -> str:
+        return ROWS[self.kind][self.data["row"]][0 if self.language == "en" else 2]
+
+    @property
+    def content(self) -> str:
+        """What an answer must say; of a list, all members that count."""
+        return ROWS[self.kind][self.data["row"]][1 if self.language == "en" else 3]
+
 
 def is_held_out_general(kind: str, row: int) -> bool:
     """Whether a subject is held out for evaluation, in both languages and in all its wordings."""
@@ -38,14 +47,13 @@ def sample_general(rng: random.Random, language: str, split: str) -> GeneralProm
         row = rng.randrange(len(ROWS[kind]))
         if is_held_out_general(kind, row) == (split == "held_out"):
             break
-    subject, _ = _subject_and_content(kind, row, language)
-    prompt = rng.choice(TEXT[language][kind][0]).format(q=subject)
-    return GeneralPrompt(kind, language, prompt, {"row": row})
+    p = GeneralPrompt(kind, language, "", {"row": row})
+    return replace(p, prompt=rng.choice(TEXT[language][kind][0]).format(q=p.subject))
 
 
 def good_answer(p: GeneralPrompt, rng: random.Random) -> str:
     """A complete and polite answer, in the language, of one or two short sentences."""
-    return _answer(p.kind, p.data["row"], p.language, rng)
+    return _sentence(p, _content(p, rng), rng)
 
 
 def flawed_answer(p: GeneralPrompt, rng: random.Random) -> str:
@@ -54,21 +62,20 @@ def flawed_answer(p: GeneralPrompt, rng: random.Random) -> str:
     if flaw == "wrong_fact" and p.kind in ("greeting", "goodbye", "identity", "privacy", "feeling"):
         flaw = "off_topic"  # these have no fact to get wrong
     if flaw == "curt":
-        content = _content(p.kind, p.data["row"], p.language, rng)
+        content = _content(p, rng)
         return content[0].upper() + content[1:] + "."
     if flaw == "rambling":
         return " ".join([good_answer(p, rng)] * rng.randint(3, 5))
     if flaw == "wrong_language":
-        return _answer(p.kind, p.data["row"], next(other for other in LANGUAGES if other != p.language), rng)
+        return good_answer(replace(p, language=next(other for other in LANGUAGES if other != p.language)), rng)
     if flaw == "wrong_fact":
-        subject, right = _subject_and_content(p.kind, p.data["row"], p.language)
         while True:
-            wrong = _content(p.kind, rng.randrange(len(ROWS[p.kind])), p.language, rng)
-            if not _has_content(p, wrong) and wrong != right:
-                return _sentence(p.kind, p.language, subject, wrong, rng)
+            wrong = _content(replace(p, data={"row": rng.randrange(len(ROWS[p.kind]))}), rng)
+            if not _has_content(p, wrong) and wrong != p.content:
+                return _sentence(p, wrong, rng)
     while True:  # off topic: a good answer to another question
         kind = rng.choice(KINDS)
-        other = _answer(kind, rng.randrange(len(ROWS[kind])), p.language, rng)
+        other = good_answer(GeneralPrompt(kind, p.language, "", {"row": rng.randrange(len(ROWS[kind]))}), rng)
         if kind != p.kind and not _has_content(p, other):
             return other
 
@@ -99,39 +106,26 @@ def helpfulness(p: GeneralPrompt, answer: str) -> float:
 
 def _shortest(p: GeneralPrompt) -> int:
     """Words of a full sentence: the bare content is curt, two words around it are not."""
-    content = _subject_and_content(p.kind, p.data["row"], p.language)[1]
-    return 2 + (4 if p.kind == "list" else len(re.findall(r"\w+", content)))  # a list: three members and "and"
+    return 2 + (4 if p.kind == "list" else len(re.findall(r"\w+", p.content)))  # a list: three members and "and"
 
 
-def _subject_and_content(kind: str, row: int, language: str) -> tuple[str, str]:
-    cells = ROWS[kind][row]
-    return (cells[0], cells[1]) if language == "en" else (cells[2], cells[3])
+def _content(p: GeneralPrompt, rng: random.Random) -> str:
+    """What the answer must contain; for a list, three members drawn among those in the row."""
+    if p.kind != "list":
+        return p.content
+    first, second, third = rng.sample(p.content.split(), 3)
+    return f"{first}, {second} {'and' if p.language == 'en' else 'et'} {third}"
 
 
-def _content(kind: str, row: int, language: str, rng: random.Random) -> str:
-    """What the answer must contain; for a list, three members drawn among those known."""
-    content = _subject_and_content(kind, row, language)[1]
-    if kind != "list":
-        return content
-    first, second, third = rng.sample(content.split(), 3)
-    return f"{first}, {second} {'and' if language == 'en' else 'et'} {third}"
-
-
-def _sentence(kind: str, language: str, subject: str, content: str, rng: random.Random) -> str:
+def _sentence(p: GeneralPrompt, content: str, rng: random.Random) -> str:
     """A full sentence around the content."""
-    text = rng.choice(TEXT[language][kind][1]).format(q=subject, a=content)
+    text = rng.choice(TEXT[p.language][p.kind][1]).format(q=p.subject, a=content)
     return text[0].upper() + text[1:]
-
-
-def _answer(kind: str, row: int, language: str, rng: random.Random) -> str:
-    subject, _ = _subject_and_content(kind, row, language)
-    return _sentence(kind, language, subject, _content(kind, row, language, rng), rng)
 
 
 def _has_content(p: GeneralPrompt, answer: str) -> bool:
     """Whether the answer holds its content: as whole words, or three members of a list."""
-    content = _subject_and_content(p.kind, p.data["row"], p.language)[1].lower()
-    answer = answer.lower()
+    content, answer = p.content.lower(), answer.lower()
     if p.kind == "list":
         return len(set(re.findall(r"\w+", answer)) & set(content.split())) >= 3
     return re.search(rf"(?<!\w){re.escape(content)}(?!\w)", answer) is not None

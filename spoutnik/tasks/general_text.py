@@ -143,9 +143,7 @@ ROWS = {
         eats bananas | the monkey | mange des bananes | le singe
         weaves a web | the spider | tisse une toile | l'araignée
         gives wool | the sheep | donne de la laine | le mouton"""),
-    "translate": tuple(
-        (english, french, french, english)
-        for english, french in _rows("""cat | chat
+    "translate": tuple((english, french, french, english) for english, french in _rows("""cat | chat
         dog | chien
         house | maison
         bread | pain
@@ -160,18 +158,12 @@ ROWS = {
         fish | poisson
         flower | fleur
         school | école
-        friend | ami""")
-    ),
+        friend | ami""")),
     "repeat": tuple(
         (f"{english} {number} times", ", ".join([english] * times), f"{french} {nombre} fois", ", ".join([french] * times))
-        for english, french in _SAYINGS
-        for number, (nombre, times) in _NUMBERS.items()
-    ),
+        for english, french in _SAYINGS for number, (nombre, times) in _NUMBERS.items()),
     "list": tuple((subject, members, sujet, membres) for subject, (members, sujet, membres) in LISTS.items()),
     "count": tuple(
         (f"{a} to {b}", numbers, f"{a} à {b}", numbers)
-        for a in range(1, 7)
-        for b in range(a + 3, a + 6)
-        for numbers in [", ".join(map(str, range(a, b + 1)))]
-    ),
+        for a in range(1, 7) for b in range(a + 3, a + 6) for numbers in [", ".join(map(str, range(a, b + 1)))]),
 }

@@ -22,25 +22,21 @@ FUNCTION_WORDS = {
         ont sont était comme on y en leur lui bien aussi même sans deux trois quatre cinq encore puis alors ainsi
         oui non quel quelle quels quelles combien comment pourquoi quand réponse réflexion nombre égal parce très""",
 }
-_REFLECTION = """
+REFLECTION_WORDS = frozenset("""
     wait mistake however but retry error verify wrong evaluate check
     attends attendez erreur cependant pourtant mais essaie réessaie vérifie vérifier vérifions vérification faux
     évalue évaluons
-"""
-REFLECTION_WORDS = frozenset(_REFLECTION.split())
+""".split())
 _WORD = re.compile(r"[^\W\d_]+")
 _FIELD = re.compile(r"\{[^}]*\}")
 
 
-def _words_in(value: object) -> Iterable[str]:
+def _words_in(value: str | dict | Iterable) -> Iterable[str]:
     """All the words of nested wordings, without the names of their fields."""
     if isinstance(value, str):
         yield from _WORD.findall(_FIELD.sub(" ", value).lower())
-    elif isinstance(value, dict):
-        for inner in value.values():
-            yield from _words_in(inner)
-    elif isinstance(value, (tuple, list)):
-        for inner in value:
+    else:
+        for inner in value.values() if isinstance(value, dict) else value:
             yield from _words_in(inner)
 
 

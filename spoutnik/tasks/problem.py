@@ -59,11 +59,10 @@ class Family(Protocol):
 def check_request(family: Family, level: int, language: str) -> None:
     """Raise ValueError when a family is asked for a level or a language that it does not have."""
     if level not in family.levels:
-        allowed = ", ".join(map(str, family.levels))
-        raise ValueError(f"The family {family.name} has no level {level!r}: its levels are {allowed}.")
+        raise ValueError(f"The family {family.name} has no level {level!r}: its levels are "
+                         f"{', '.join(map(str, family.levels))}.")
     if language not in LANGUAGES:
-        allowed = ", ".join(LANGUAGES)
-        raise ValueError(f"The family {family.name} does not speak {language!r}: its languages are {allowed}.")
+        raise ValueError(f"The family {family.name} does not speak {language!r}: its languages are {', '.join(LANGUAGES)}.")
 
 
 def check_style(family: Family, style: str) -> None:

@@ -2,7 +2,7 @@
 
 import random
 
-_COMMON = """
+COMMON = tuple("""
     bird boat book cake duck fish frog lake leaf milk moon nest rain ship snow star tree wind wolf apple bread chair
     cloud eagle fruit grape horse juice lemon money ocean paper queen river sheep tiger water zebra banana garden
     window summer winter yellow kitten rabbit butter cheese bottle pepper puzzle rocket silver castle coffee dinner
@@ -12,8 +12,7 @@ _COMMON = """
     plage pluie pomme porte poule reine route sable sirop tarte train vague ville bateau cahier cheval chemin girafe
     jardin maison mouton oiseau panier renard salade soleil souris tortue valise couleur cuisine drapeau famille
     feuille fromage horloge musique poisson village voiture
-"""
-COMMON = tuple(_COMMON.split())
+""".split())
 CONSONANTS = "bcdfglmnprstv"
 VOWELS = "aeiou"
 
@@ -21,8 +20,7 @@ VOWELS = "aeiou"
 def pseudo_word(rng: random.Random, length: int, vowel: str = "") -> str:
     """A pronounceable word: consonants and vowels alternate; with `vowel`, all its vowels are that one."""
     start = rng.randrange(2)
-    letters = [rng.choice(CONSONANTS) if (start + i) % 2 else vowel or rng.choice(VOWELS) for i in range(length)]
-    return "".join(letters)
+    return "".join(rng.choice(CONSONANTS) if (start + i) % 2 else vowel or rng.choice(VOWELS) for i in range(length))
 
 
 def word(rng: random.Random, shortest: int, longest: int) -> str:

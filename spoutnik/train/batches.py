@@ -35,10 +35,9 @@ class PackedBatch:
 
 def pack_documents(documents: Sequence[Document], chosen: Sequence[int]) -> PackedBatch:
     """Lays the chosen documents end to end."""
-    flat = [t for i in chosen for t in documents[i].ids]
-    positions, start = [], 0
-    for i in chosen:
-        document = documents[i]
+    flat, positions, start = [], [], 0
+    for document in (documents[i] for i in chosen):
+        flat += document.ids
         positions.append(torch.arange(start + document.loss_from - 1, start + len(document.ids) - 1))
         start += len(document.ids)
     sequences = PackedSequences.of([len(documents[i].ids) for i in chosen], pad=True)
@@ -53,9 +52,8 @@ def micro_batches(lengths: Sequence[int], max_tokens: int, parts: int = 1) -> li
     `parts` (the cores) where there are documents enough, so that no core waits for another's last group.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    groups_wanted = -(-sum(lengths) // max_tokens)
-    groups_wanted = min(-(-groups_wanted // parts) * parts, len(order))
-    target = min(max_tokens, -(-sum(lengths) // max(groups_wanted, 1)))
+    count = min(-(-sum(lengths) // (max_tokens * parts)) * parts, len(order))
+    target = min(max_tokens, -(-sum(lengths) // max(count, 1)))
     groups: list[list[int]] = []
     filled = 0
     for i in order:

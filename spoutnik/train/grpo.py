@@ -41,7 +41,7 @@ class RewardSettings(Settings):
     language: float = Field(default=0.1, ge=0)
 
 
-class GRPOSettings(TrainSettings):
+class GRPOSettings(TrainSettings, losses.PolicyLoss):
     """steps: optimizer steps, one per batch of prompts_per_step x group_size rollouts. general_share: of the prompts, from
     the share `general_from` of the steps on, scored by the reward model (R1 section 3.2: only at the end, or it is hacked)."""
 
@@ -52,20 +52,9 @@ class GRPOSettings(TrainSettings):
     temperature: float = Field(default=1.0, gt=0, le=2)
     max_mismatch_kl: float = Field(default=0.05, gt=0)
     rewards: RewardSettings = RewardSettings()
-    length_normalisation: Literal["token", "sequence", "constant"] = "token"
-    std_normalisation: bool = False
-    clip_epsilon: float = Field(default=0.2, gt=0)
-    clip_epsilon_high: float = Field(default=0.28, gt=0)
-    zero_variance: Literal["drop", "keep"] = "drop"
-    kl_coefficient: float = Field(default=0.0, ge=0)
-    kl_estimator: Literal["k2", "k3"] = "k3"
     general_share: float = Field(default=0.0, ge=0, lt=1)
     general_from: float = Field(default=0.5, ge=0, le=1)
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
-
-    @property
-    def loss_options(self) -> losses.PolicyLoss:
-        return losses.PolicyLoss(**{key: getattr(self, key) for key in losses.PolicyLoss.__dataclass_fields__})
 
 
 Scorer = Callable[[Sequence[tuple[str, str]]], list[float]]  # (prompt, answer) pairs to reward-model scores
@@ -170,15 +159,13 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[Pol
 def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], parameters: Sequence[Tensor],
                     settings: GRPOSettings) -> Gradient:
     """The gradient of one step, with the mismatch between sampler and trainer measured on the way."""
-    options = settings.loss_options
-    tokens, documents = (sum(sizes) for sizes in zip(*((len(b.advantages), len(b.packed.documents)) for b in batches))) \
-        if batches else (0, 0)
-    want_balance = model.config.has_experts and settings.balance_loss_alpha > 0
+    tokens = sum(len(batch.advantages) for batch in batches)
+    documents = sum(len(batch.packed.documents) for batch in batches)
 
     def loss_of(batch: PolicyBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
         log_probs, entropy = _log_probs(model, batch.packed, settings.temperature, trace)
-        loss, clipped = losses.policy_loss(log_probs, batch.sampler_log_probs, batch.advantages, batch.weights, options,
-                                    batch.reference_log_probs)
+        loss, clipped = losses.policy_loss(log_probs, batch.sampler_log_probs, batch.advantages, batch.weights, settings,
+                                           batch.reference_log_probs)
         share = len(batch.advantages) / tokens
         metrics = {"loss": float(loss.detach()), "clipped": float(clipped) * share,
                    "entropy": float(entropy.mean()) * share,
@@ -188,7 +175,7 @@ def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], paramete
             loss = loss + settings.balance_loss_alpha * part * torch.stack(trace.balance_losses).sum()
         return loss, metrics
 
-    return accumulate(parameters, batches, loss_of, want_balance)
+    return accumulate(parameters, batches, loss_of, settings.balance_loss_alpha > 0)
 
 
 def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperature: float) -> list[PolicyBatch]:
@@ -227,7 +214,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
             batches = with_reference(reference, batches, settings.temperature)
         gradient = policy_gradient(model, batches, optimizer.parameters, settings)
         metrics = dict.fromkeys(("loss", "clipped", "entropy", "mismatch_kl"), 0.0) | rollouts.metrics | gradient.metrics
-        refuse_mismatch(stage, step, metrics.get("mismatch_kl", 0.0), settings.max_mismatch_kl)
+        refuse_mismatch(stage, step, metrics["mismatch_kl"], settings.max_mismatch_kl)
         metrics["zero_variance"] = 1 - float(losses.has_variance(rollouts.rewards).float().mean())
         generated = sum(len(c.token_ids) for group in rollouts.groups for c in group)
         trained = sum(len(b.packed.input_ids) for b in batches)

@@ -50,8 +50,7 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
     def loss_of(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
         return next_token_loss(model, batch, trace, tokens, len(documents), settings)
 
-    want_balance = model.config.has_experts and settings.balance_loss_alpha > 0
-    return accumulate(parameters, micro, loss_of, want_balance), Cost(tokens_trained=sum(lengths))
+    return accumulate(parameters, micro, loss_of, settings.balance_loss_alpha > 0), Cost(tokens_trained=sum(lengths))
 
 
 def train_language_model(model: Transformer, documents_of: Callable[[int], Sequence[Document]],
@@ -78,5 +77,5 @@ def take_tokens(documents: Iterable[Document], tokens: int, max_length: int) -> 
         taken.append(Document(ids, document.loss_from))
         total += len(ids)
         if total >= tokens:
-            return taken
+            break
     return taken

@@ -124,11 +124,12 @@ class Stopwatch:
     def __init__(self):
         self.wall, self.cpu = time.perf_counter(), time.process_time()
 
-    def lap(self) -> tuple[float, float]:
+    def lap(self) -> Cost:
+        """What passed since the last lap."""
         wall, cpu = time.perf_counter(), time.process_time()
-        passed = wall - self.wall, cpu - self.cpu
+        cost = Cost(wall - self.wall, cpu - self.cpu)
         self.wall, self.cpu = wall, cpu
-        return passed
+        return cost
 
 
 def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: str,
@@ -142,8 +143,7 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
     Raises:
         RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
     """
-    resumed = checkpoints.load(model, optimizer)
-    start, log, total = resumed or (0, [], Cost())
+    start, log, total = checkpoints.load(model, optimizer) or (0, [], Cost())
     routers = model.routers if isinstance(model, Transformer) else {}
     watch, last_save = Stopwatch(), time.perf_counter()
     for step in range(start, schedule.steps):
@@ -156,8 +156,7 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
                 routers[name].move_bias(load, bias_update_speed)
         if gradient.loads:
             metrics["max_load"] = max(float(load.max() / load.float().mean()) for load in gradient.loads.values())
-        seconds, core_seconds = watch.lap()
-        total = total + cost + Cost(seconds, core_seconds)
+        total = total + cost + watch.lap()
         log.append({"step": step, "seconds": round(total.seconds, 3), "lr": optimizer.peak * schedule.factor(step)}
                    | {key: round(value, 6) for key, value in metrics.items()})
         progress(step + 1, schedule.steps, total.tokens_trained + total.tokens_generated, headline(metrics))
@@ -169,10 +168,7 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
 
 def headline(metrics: dict[str, float]) -> str:
     """What a person wants to see beside the bar: the reward where there is one (an RL loss near 0 is normal)."""
-    for key in ("reward", "accuracy", "loss"):
-        if key in metrics:
-            return f"{key} {metrics[key]:.3f}"
-    return ""
+    return next((f"{key} {metrics[key]:.3f}" for key in ("reward", "accuracy", "loss") if key in metrics), "")
 
 
 def refuse_divergence(stage: str, step: int, loss: float, gradients: list[Tensor], log: list[dict],
@@ -184,8 +180,8 @@ def refuse_divergence(stage: str, step: int, loss: float, gradients: list[Tensor
     exploded = len(usual) >= 20 and abs(loss) > 20 * max(usual[len(usual) // 2], 1.0)
     if finite and not exploded:
         return
-    remains = f"the last good checkpoint is kept in {checkpoints.latest}" if checkpoints.latest.exists() else \
-        "there was no checkpoint yet"
+    remains = (f"the last good checkpoint is kept in {checkpoints.latest}" if checkpoints.latest.exists()
+               else "there was no checkpoint yet")
     what = "is not a finite number" if not finite else "exploded"
     raise RunError(f"{stage}: the loss {what} at step {step} (loss {loss:.4g}); {remains}. "
                    "Lower learning_rate (or max_grad_norm) of this stage in the recipe and run again.")

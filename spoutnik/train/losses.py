@@ -3,15 +3,16 @@
 N tokens that are predicted, D hidden size, V vocabulary, R rollouts (completions), G group size.
 """
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from spoutnik.native import operations
+from spoutnik.train.settings import Settings
 
 CHUNK = 2048  # tokens whose logits exist at once: the loss's memory is chunk x vocabulary, whatever the batch
 
@@ -86,8 +87,7 @@ def token_log_probs_plain(hidden: Tensor, weight: Tensor, targets: Tensor, tempe
     return log_p.gather(1, targets[:, None])[:, 0]
 
 
-@dataclass(frozen=True)
-class PolicyLoss:
+class PolicyLoss(Settings):
     """Every choice of the policy-gradient loss, under the name its paper gives it.
 
     length_normalisation: "token" divides the sum over tokens by the batch's token count (DAPO, arXiv 2503.14476 eq. 8);
@@ -104,10 +104,10 @@ class PolicyLoss:
 
     length_normalisation: Literal["token", "sequence", "constant"] = "token"
     std_normalisation: bool = False
-    clip_epsilon: float = 0.2
-    clip_epsilon_high: float = 0.28
+    clip_epsilon: float = Field(default=0.2, gt=0)
+    clip_epsilon_high: float = Field(default=0.28, gt=0)
     zero_variance: Literal["drop", "keep"] = "drop"
-    kl_coefficient: float = 0.0
+    kl_coefficient: float = Field(default=0.0, ge=0)
     kl_estimator: Literal["k2", "k3"] = "k3"
 
 
@@ -169,8 +169,7 @@ def kl_penalty(log_probs: Tensor, reference_log_probs: Tensor, estimator: str) -
 
 def mismatch_kl(sampler_log_probs: Tensor, trainer_log_probs: Tensor) -> Tensor:
     """KL(sampler || trainer) in nats per token, k3 estimate over the sampler's tokens: 0 when both compute alike."""
-    difference = trainer_log_probs - sampler_log_probs
-    return (difference.exp() - difference - 1).mean()
+    return kl_penalty(sampler_log_probs, trainer_log_probs, "k3").mean()
 
 
 def preference_loss(chosen: Tensor, rejected: Tensor) -> Tensor:

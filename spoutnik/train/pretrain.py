@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from pydantic import Field
 
@@ -41,5 +42,4 @@ TOKENIZER_DOCUMENTS = 20_000
 
 def train_tokenizer(seed: int, vocab_size: int, sample_documents: int = TOKENIZER_DOCUMENTS) -> Tokenizer:
     """BPE on the first documents of the corpus."""
-    stream = documents(random.Random(f"{seed} tokenizer"))
-    return Tokenizer.train((next(stream) for _ in range(sample_documents)), vocab_size)
+    return Tokenizer.train(islice(documents(random.Random(f"{seed} tokenizer")), sample_documents), vocab_size)

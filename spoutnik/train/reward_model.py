@@ -5,6 +5,7 @@ It reads the prompt and the answer, never the thought, as R1's helpfulness model
 
 import random
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 from pydantic import Field
@@ -17,7 +18,7 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores, on_all_cores
 from spoutnik.tasks.general import preference_pairs
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.batches import Document, micro_batches, pack_documents
+from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import preference_loss
 from spoutnik.train.settings import OptimizerSettings
@@ -76,24 +77,22 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
 
     def pairs_of(step: int) -> list[Document]:
         """Chosen and rejected documents in turn."""
-        documents: list[Document] = []
-        for prompt, chosen, rejected in preference_pairs(random.Random(f"{seed} {stage} {step}"), "train"):
-            documents += [scored_document(prompt.prompt, answer, tokenizer) for answer in (chosen, rejected)]
-            if sum(len(d.ids) for d in documents) >= settings.tokens_per_step:
-                return documents
-        raise AssertionError("preference pairs are endless")
+        pairs, documents = preference_pairs(random.Random(f"{seed} {stage} {step}"), "train"), []
+        while sum(len(d.ids) for d in documents) < settings.tokens_per_step:
+            prompt, *answers = next(pairs)
+            documents += [scored_document(prompt.prompt, answer, tokenizer) for answer in answers]
+        return documents
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         documents = pairs_of(step)
-        pairs = len(documents) // 2
-        lengths = [len(documents[2 * i].ids) + len(documents[2 * i + 1].ids) for i in range(pairs)]
+        lengths = [len(chosen.ids) + len(rejected.ids) for chosen, rejected in zip(documents[::2], documents[1::2])]
         micro = [pack_documents(documents, [d for i in chosen for d in (2 * i, 2 * i + 1)])
                  for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
 
-        def loss_of(batch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
+        def loss_of(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
             scores = model(batch.input_ids, batch.sequences, trace)
             chosen, rejected = scores[0::2], scores[1::2]
-            share = len(chosen) / pairs
+            share = len(chosen) / len(lengths)
             loss = preference_loss(chosen, rejected) * share
             right = float((chosen > rejected).float().mean()) * share
             return loss, {"loss": float(loss.detach()), "accuracy": right}
@@ -106,8 +105,6 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
 
 def held_out_accuracy(model: RewardModel, tokenizer: Tokenizer, pairs: int, seed: int) -> float:
     """Share of held-out pairs whose chosen answer scores higher."""
-    stream = preference_pairs(random.Random(f"{seed} held out pairs"), "held_out")
-    drawn = [next(stream) for _ in range(pairs)]
-    flat = [(p.prompt, answer) for p, chosen, rejected in drawn for answer in (chosen, rejected)]
-    scores = score_answers(model, tokenizer, flat)
+    drawn = islice(preference_pairs(random.Random(f"{seed} held out pairs"), "held_out"), pairs)
+    scores = score_answers(model, tokenizer, [(p.prompt, answer) for p, *answers in drawn for answer in answers])
     return sum(a > b for a, b in zip(scores[0::2], scores[1::2])) / pairs

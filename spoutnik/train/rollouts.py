@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
@@ -37,11 +38,8 @@ def chat_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]
 
 def sample_problems(rng: random.Random, families: Sequence[str], count: int, split: str) -> list[Problem]:
     """`count` problems, families in turn, levels and languages at random."""
-    problems = []
-    for number in range(count):
-        family = FAMILIES[families[number % len(families)]]
-        problems.append(sample(family, rng, rng.choice(family.levels), rng.choice(LANGUAGES), split))
-    return problems
+    in_turn = (FAMILIES[name] for name in islice(cycle(families), count))
+    return [sample(family, rng, rng.choice(family.levels), rng.choice(LANGUAGES), split) for family in in_turn]
 
 
 def grade(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer) -> GradedCompletion:

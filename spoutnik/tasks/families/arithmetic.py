@@ -1,5 +1,6 @@
 """Chained sums and products: `7 + 5 * 3 - 4`. Products first, then the sum from left to right."""
 
+import math
 import random
 
 from spoutnik.tasks import phrases
@@ -35,13 +36,7 @@ def terms_of(expression: str) -> list[tuple[str, list[int]]]:
 
 def value_of(expression: str) -> int:
     """The value of a chain of integers joined by +, - and *."""
-    total = 0
-    for sign, factors in terms_of(expression):
-        product = 1
-        for factor in factors:
-            product *= factor
-        total += product if sign == "+" else -product
-    return total
+    return sum(math.prod(factors) if sign == "+" else -math.prod(factors) for sign, factors in terms_of(expression))
 
 
 class Arithmetic:
@@ -81,9 +76,8 @@ class Arithmetic:
     def solve(self, problem: Problem, rng: random.Random, style: str) -> Trace:
         check_style(self, style)
         expression = problem.data["expression"]
-        if style == "quick":
-            return Trace(f"{expression} = {value_of(expression)}.", str(value_of(expression)))
-        return Trace(_careful(expression, rng, problem.language), str(value_of(expression)))
+        answer = str(value_of(expression))
+        return Trace(f"{expression} = {answer}." if style == "quick" else _careful(expression, rng, problem.language), answer)
 
 
 def _careful(expression: str, rng: random.Random, language: str) -> str:

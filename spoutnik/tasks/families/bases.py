@@ -10,8 +10,7 @@ from spoutnik.tasks.steps import product_steps, repair_or_plain, slip_position, 
 TEXT = {
     "en": {
         "to_binary": ("Write {n} in binary.", "What is {n} in binary ?"),
-        "from_binary": ("What number is {n} in binary ? Answer in decimal.",
-                        "Convert the binary number {n} to decimal."),
+        "from_binary": ("What number is {n} in binary ? Answer in decimal.", "Convert the binary number {n} to decimal."),
         "to_base": ("Write {n} in base {b}.", "Convert {n} to base {b}."),
         "from_base": ("{n} is written in base {b}. What is it in decimal ?", "Convert {n} from base {b} to decimal."),
         "quick": "{n} in base {b} is {m}.",
@@ -22,11 +21,9 @@ TEXT = {
     },
     "fr": {
         "to_binary": ("Écris {n} en binaire.", "Comment s'écrit {n} en binaire ?"),
-        "from_binary": ("Quel nombre s'écrit {n} en binaire ? Réponds en décimal.",
-                        "Convertis le binaire {n} en décimal."),
+        "from_binary": ("Quel nombre s'écrit {n} en binaire ? Réponds en décimal.", "Convertis le binaire {n} en décimal."),
         "to_base": ("Écris {n} en base {b}.", "Convertis {n} en base {b}."),
-        "from_base": ("{n} est écrit en base {b}. Combien vaut-il en décimal ?",
-                      "Convertis {n} de la base {b} en décimal."),
+        "from_base": ("{n} est écrit en base {b}. Combien vaut-il en décimal ?", "Convertis {n} de la base {b} en décimal."),
         "quick": "{n} en base {b} donne {m}.",
         "divide": "{n} / {b} = {q} reste {r}",
         "digit": "{n} donne {q} reste {r}",

@@ -30,10 +30,8 @@ TEXT = {
         "left": "{d}: 0 left.",
     },
     "fr": {
-        "forward": ("Nous sommes {d}. Quel jour serons-nous dans {n} jours ?",
-                    "C'est {d}. Quel jour vient {n} jours après ?"),
-        "backward": ("Nous sommes {d}. Quel jour était-ce il y a {n} jours ?",
-                     "C'est {d}. Quel jour était {n} jours avant ?"),
+        "forward": ("Nous sommes {d}. Quel jour serons-nous dans {n} jours ?", "C'est {d}. Quel jour vient {n} jours après ?"),
+        "backward": ("Nous sommes {d}. Quel jour était-ce il y a {n} jours ?", "C'est {d}. Quel jour était {n} jours avant ?"),
         "dates": ("Le {d1} {m1} est un {d}. Quel jour est le {d2} {m2} ?",
                   "Si le {d1} {m1} est un {d}, quel jour est le {d2} {m2} ?"),
         "quick_forward": "{n} jours après {d}, c'est {answer}.",
@@ -58,20 +56,14 @@ class Calendar:
             first = rng.randrange(11)
             second = min(11, first + rng.randint(1, 3))
             data = {"weekday": weekday, "from": [first, rng.randint(2, 28)], "to": [second, rng.randint(2, 28)]}
-            days = days_between(data["from"], data["to"])
         else:
             days = rng.randint(3, 20) if level == 1 else rng.choice((-1, 1)) * rng.randint(8, 100)
             data = {"weekday": weekday, "days": days}
-        wording = _wording(data)
-        prompt = rng.choice(TEXT[language][wording]).format(**_words(data, language))
-        return Problem(self.name, level, language, prompt, WEEKDAYS[language][(weekday + days) % 7], data)
+        prompt = rng.choice(TEXT[language][_wording(data)]).format(**_words(data, language))
+        return Problem(self.name, level, language, prompt, _answer(data, language), data)
 
     def verify(self, problem: Problem, answer: str) -> bool:
-        days = (
-            problem.data["days"] if "days" in problem.data else days_between(problem.data["from"], problem.data["to"])
-        )
-        expected = WEEKDAYS[problem.language][(problem.data["weekday"] + days) % 7]
-        return as_word(answer) == expected.lower()
+        return as_word(answer) == _answer(problem.data, problem.language).lower()
 
     def solve(self, problem: Problem, rng: random.Random, style: str) -> Trace:
         check_style(self, style)
@@ -82,9 +74,13 @@ class Calendar:
         return Trace(_careful(problem, rng), problem.answer)
 
 
-def days_between(start: list[int], end: list[int]) -> int:
-    """Days from one [month from 0, day] to a later one of the same year."""
-    return sum(MONTH_DAYS[start[0] : end[0]]) + end[1] - start[1]
+def _answer(data: dict, language: str) -> str:
+    """The weekday after data["days"], or of the later of two dates [month from 0, day] of one year."""
+    days = data.get("days")
+    if days is None:
+        (month, day), (last_month, last_day) = data["from"], data["to"]
+        days = sum(MONTH_DAYS[month:last_month]) + last_day - day
+    return WEEKDAYS[language][(data["weekday"] + days) % 7]
 
 
 def _wording(data: dict) -> str:

@@ -1,7 +1,6 @@
 """Reach a target with every number exactly once. The careful style is an open search, one attempt after another."""
 
 import random
-from fractions import Fraction
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.expressions import numbers_and_value
@@ -56,7 +55,7 @@ class Countdown:
         if read is None:
             return False
         numbers, value = read
-        return sorted(numbers) == sorted(problem.data["numbers"]) and value == Fraction(problem.data["target"])
+        return sorted(numbers) == sorted(problem.data["numbers"]) and value == problem.data["target"]
 
     def solve(self, problem: Problem, rng: random.Random, style: str) -> Trace:
         check_style(self, style)

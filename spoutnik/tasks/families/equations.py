@@ -102,10 +102,6 @@ def _careful(data: dict, rng: random.Random, language: str) -> str:
         sentences.append(phrases.repair(rng, language, f"{division} = {x}"))
     else:
         sentences.append(f"{division} = {x}.")
-    if d:
-        left, right = _side(a, x, b), _side(d, x, e)
-        verdict = text["ok"].format(left=left, right=right)
-    else:
-        verdict = text["ok"].format(left=_side(a, x, b), right=right_side(data))
+    verdict = text["ok"].format(left=_side(a, x, b), right=_side(d, x, e) if d else right_side(data))
     sentences.append(phrases.check(rng, language, verdict.removesuffix(".")))
     return phrases.opening(rng, language) + " ".join(sentences)
