@@ -113,10 +113,12 @@ class ChatTerminal:
                 chat.system = argument or None
             case "retry" | "edit":
                 self.repeat(edit=command == "edit")
+            case "save" | "load" if not argument:
+                raise UserError(f"/{command}: needs a file, as /{command} talk.json")
             case "save":
-                self.save(_path(command, argument))
+                self.save(Path(argument).expanduser())
             case "load":
-                self.load(_path(command, argument))
+                self.load(Path(argument).expanduser())
             case "stats":
                 self.note(self.stats())
             case _:
@@ -170,12 +172,6 @@ class ChatTerminal:
                 f"{first:.1f} s, then {speed:.1f} a second; {last.cached_tokens} of {last.prompt_tokens} tokens before it "
                 f"were in the cache\nmemory: {last.prompt_tokens + last.tokens} of {self.chat.llm.max_model_len} tokens, "
                 f"{len(self.chat.messages)} messages")
-
-
-def _path(command: str, argument: str) -> Path:
-    if not argument:
-        raise UserError(f"/{command}: needs a file, as /{command} talk.json")
-    return Path(argument).expanduser()
 
 
 @contextlib.contextmanager
