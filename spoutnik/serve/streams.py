@@ -70,8 +70,7 @@ class StreamRecording:
             self.last_used = time.monotonic()
 
     async def _wait_for_event(self, seconds: float) -> bool:
-        """False after so many seconds without one. (A future and a timer cost a third of an Event under a timeout, at every
-        event of every stream.)"""
+        """False after so many seconds without one. (A future and a timer cost a third of an Event under a timeout.)"""
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         self._waiters.append(waiter)

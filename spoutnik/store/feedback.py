@@ -15,6 +15,7 @@ import itertools
 import json
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,8 +73,7 @@ class FeedbackStore:
 def training_rows(feedback: Iterable[AnswerFeedback]) -> dict[str, list[dict]]:
     """The rows of traces, tasks and pairs, without duplicates."""
     traces, tasks, pairs = [], [], []
-    liked: dict[str, list[str]] = {}
-    disliked: dict[str, list[str]] = {}
+    liked, disliked = defaultdict(list), defaultdict(list)  # prompt -> answers
     for one in feedback:
         if one.prompt is None or not one.answer:
             continue
@@ -82,11 +82,11 @@ def training_rows(feedback: Iterable[AnswerFeedback]) -> dict[str, list[dict]]:
             pairs.append((one.prompt, one.correction, one.answer))
         elif one.rating == "up":
             traces.append({"prompt": one.prompt, "thought": one.thought, "answer": one.answer, "model": one.model})
-            liked.setdefault(one.prompt, []).append(one.answer)
+            liked[one.prompt].append(one.answer)
         elif one.rating == "down":
-            disliked.setdefault(one.prompt, []).append(one.answer)
+            disliked[one.prompt].append(one.answer)
     for prompt, answers in liked.items():
-        pairs += [(prompt, *pair) for pair in itertools.product(answers, disliked.get(prompt, []))]
+        pairs += [(prompt, *pair) for pair in itertools.product(answers, disliked[prompt])]
     return {"traces": _unique(traces), "tasks": _unique(tasks),
             "pairs": _unique([{"prompt": p, "chosen": c, "rejected": r} for p, c, r in pairs if c != r])}
 
