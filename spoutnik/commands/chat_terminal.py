@@ -158,12 +158,12 @@ class ChatTerminal:
         content = read_json(path)
         messages = content.get("messages") if isinstance(content, dict) else None
         if not isinstance(messages, list) or not all(
-                isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
-                for one in messages):
+                isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+                for message in messages):
             raise UserError(f"{path}: is no conversation: it must hold messages, each with role and content.")
         self.chat.messages, self.chat.system = messages, content.get("system")
-        for one in messages:
-            self.console.print(Text(f"{'> ' if one['role'] == 'user' else ''}{one['content']}"), soft_wrap=True)
+        for message in messages:
+            self.console.print(Text(f"{'> ' if message['role'] == 'user' else ''}{message['content']}"), soft_wrap=True)
 
     def stats(self) -> str:
         last, first = self.chat.stats, self.chat.stats.first_token_seconds

@@ -52,7 +52,7 @@ class Conversations:
         """(id, title) of the owner's conversations, the most recently changed first."""
         if self.history is None:
             return []
-        return [(one.id, one.title) for one in self.history.list(MAX_LISTED) if self._owner(one.id) == owner]
+        return [(entry.id, entry.title) for entry in self.history.list(MAX_LISTED) if self._owner(entry.id) == owner]
 
     def _owner(self, conversation_id: str) -> str | None:
         if conversation_id not in self._owners:
@@ -68,9 +68,9 @@ class Conversations:
         conversation = self._open.get(conversation_id)
         if conversation is None and self.history is not None and conversation_id:
             try:
-                messages = self.history.messages(conversation_id)
                 conversation = Conversation(conversation_id, self._owner(conversation_id), [
-                    ChatMessage(one.role, one.content, one.thought, one.model, one.extras, one.id) for one in messages])
+                    ChatMessage(stored.role, stored.content, stored.thought, stored.model, stored.extras, stored.id)
+                    for stored in self.history.messages(conversation_id)])
                 self._load_feedback(conversation)
                 self._open[conversation_id] = conversation
             except KeyError:  # deleted meanwhile

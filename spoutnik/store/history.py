@@ -108,7 +108,7 @@ class History:
             rows = database.execute("select conversation, content from messages").fetchall()
         text = text.casefold()
         matching = {conversation for conversation, content in rows if text in self._decrypt(content).casefold()}
-        return [one for one in self.list() if one.id in matching or text in one.title.casefold()]
+        return [entry for entry in self.list() if entry.id in matching or text in entry.title.casefold()]
 
     def messages(self, conversation: str) -> list[Message]:
         """A conversation's messages in order; KeyError where there is no such conversation."""

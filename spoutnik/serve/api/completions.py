@@ -86,9 +86,9 @@ def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt],
     params = replace(params, max_tokens=max(max_tokens, 1), seed=None)
     for prompt in prompts:
         check(prompt.ids, params, served.llm.config, served.tokenizer)
-    drawn = body.seed in (None, -1)
-    seed = secrets.randbelow(LARGEST_SEED) if drawn else body.seed
-    return prompts, CompletionPlan([prompt.ids for prompt in prompts], params, seed, drawn)
+    random_seed = body.seed in (None, -1)
+    seed = secrets.randbelow(LARGEST_SEED) if random_seed else body.seed
+    return prompts, CompletionPlan([prompt.ids for prompt in prompts], params, seed, random_seed)
 
 
 def _read_prompt(prompt: str | list[int], body: CompletionRequest, served: ServedModel) -> Prompt:
