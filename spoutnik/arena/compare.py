@@ -8,11 +8,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.markdown import Markdown
 from rich.panel import Panel
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from spoutnik.arena.matches import Match, VoteStore
-from spoutnik.arena.ratings import Outcome, Rating, rate
+from spoutnik.arena.ratings import Outcome, rate
 from spoutnik.errors import UserError
 from spoutnik.generation.delta import GenerationWarning
 from spoutnik.generation.options import EFFORTS
@@ -62,9 +62,7 @@ async def _show(turns: Sequence[ChatTurn], console: Console) -> None:
 
 
 def side_by_side(turns: Sequence[ChatTurn]) -> RenderableType:
-    grid = Table.grid(expand=True, padding=(0, 1))
-    for _ in turns:
-        grid.add_column(ratio=1)
+    grid = Table.grid(*(Column(ratio=1) for _ in turns), expand=True, padding=(0, 1))
     grid.add_row(*(Panel(_answer(turn), title=name, title_align="left") for turn, name in zip(turns, "AB")))
     return grid
 
@@ -96,22 +94,17 @@ def _ask_vote(console: Console) -> Outcome | None:
     return None
 
 
-def ratings_table(rows: Sequence[Rating]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("model")
-    for column in ("rating", "95 % interval", "votes", "wins", "losses"):
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(row.model, f"{row.rating:.0f}", f"{row.low:.0f} to {row.high:.0f}", str(row.games), str(row.wins),
-                      str(row.losses))
-    return table
-
-
 def show_ratings(votes: VoteStore, console: Console) -> None:
     rows = rate(votes.votes())
     if not rows:
         console.print("There are no votes yet. `spoutnik arena RUN` and the page's arena collect them.")
         return
-    console.print(ratings_table(rows))
+    table = Table("model", box=None, pad_edge=False)
+    for column in ("rating", "95 % interval", "votes", "wins", "losses"):
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(row.model, f"{row.rating:.0f}", f"{row.low:.0f} to {row.high:.0f}",
+                      *map(str, (row.games, row.wins, row.losses)))
+    console.print(table)
     console.print(Text("Bradley and Terry's model: 400 points more are odds of ten to one. One drawn game is assumed between "
                        "every two models.", "dim"))

@@ -75,7 +75,7 @@ def win_table(pairs: np.ndarray, scores: np.ndarray, models: int) -> np.ndarray:
     return wins
 
 
-def rate(votes: Sequence[Vote], prior: float = PRIOR, resamples: int = RESAMPLES, seed: int = 0) -> list[Rating]:
+def rate(votes: Sequence[Vote], resamples: int = RESAMPLES, seed: int = 0) -> list[Rating]:
     """The models of these votes, the best first. Votes of a model against itself are left out.
 
     The intervals come from a parametric bootstrap: the same games are simulated from the fitted model and rated. (To resample
@@ -88,7 +88,7 @@ def rate(votes: Sequence[Vote], prior: float = PRIOR, resamples: int = RESAMPLES
     index = {name: number for number, name in enumerate(names)}
     wins = win_table(np.array([(index[vote.a], index[vote.b]) for vote in votes]), np.array([_score(vote) for vote in votes]),
                      len(names))
-    assumed = prior / 2 * (1 - np.eye(len(names)))
+    assumed = PRIOR / 2 * (1 - np.eye(len(names)))
     fitted = fit_strengths(wins + assumed)
     tie_rate = sum(_score(vote) == 0.5 for vote in votes) / len(votes)
     simulated = simulate_games(wins + wins.T, fitted, tie_rate, resamples, np.random.default_rng(seed))

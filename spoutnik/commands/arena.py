@@ -56,10 +56,11 @@ def service_of(models: list[str], stages: list[str], engine):
     if len(models) > 1:
         served = [list_models(model)[0] for model in models]
     elif stages:
-        served = [one for stage in stages for one in list_models(models[0], stage)]
+        served = [model for stage in stages for model in list_models(models[0], stage)]
     else:
         served = list_models(models[0] if models else None)
-    if len({one.id for one in served}) < len(served):
-        raise UserError(f"MODELS: two bear the same name, {', '.join(one.id for one in served)}. Nobody could tell their votes "
-                        "apart: rename a folder, or name others.")
+    names = [model.id for model in served]
+    if len(set(names)) < len(names):
+        raise UserError(f"MODELS: two bear the same name, {', '.join(names)}. Nobody could tell their votes apart: rename a "
+                        "folder, or name others.")
     return GenerationService(served, lambda model: load_llm(model, engine))

@@ -113,10 +113,12 @@ class ChatTerminal:
                 chat.system = argument or None
             case "retry" | "edit":
                 self.repeat(edit=command == "edit")
+            case "save" | "load" if not argument:
+                raise UserError(f"/{command}: needs a file, as /{command} talk.json")
             case "save":
-                self.save(_path(command, argument))
+                self.save(Path(argument).expanduser())
             case "load":
-                self.load(_path(command, argument))
+                self.load(Path(argument).expanduser())
             case "stats":
                 self.note(self.stats())
             case _:
@@ -156,12 +158,12 @@ class ChatTerminal:
         content = read_json(path)
         messages = content.get("messages") if isinstance(content, dict) else None
         if not isinstance(messages, list) or not all(
-                isinstance(one, dict) and isinstance(one.get("role"), str) and isinstance(one.get("content"), str)
-                for one in messages):
+                isinstance(message, dict) and all(isinstance(message.get(key), str) for key in ("role", "content"))
+                for message in messages):
             raise UserError(f"{path}: is no conversation: it must hold messages, each with role and content.")
         self.chat.messages, self.chat.system = messages, content.get("system")
-        for one in messages:
-            self.console.print(Text(f"{'> ' if one['role'] == 'user' else ''}{one['content']}"), soft_wrap=True)
+        for message in messages:
+            self.console.print(Text(f"{'> ' if message['role'] == 'user' else ''}{message['content']}"), soft_wrap=True)
 
     def stats(self) -> str:
         last, first = self.chat.stats, self.chat.stats.first_token_seconds
@@ -170,12 +172,6 @@ class ChatTerminal:
                 f"{first:.1f} s, then {speed:.1f} a second; {last.cached_tokens} of {last.prompt_tokens} tokens before it "
                 f"were in the cache\nmemory: {last.prompt_tokens + last.tokens} of {self.chat.llm.max_model_len} tokens, "
                 f"{len(self.chat.messages)} messages")
-
-
-def _path(command: str, argument: str) -> Path:
-    if not argument:
-        raise UserError(f"/{command}: needs a file, as /{command} talk.json")
-    return Path(argument).expanduser()
 
 
 @contextlib.contextmanager

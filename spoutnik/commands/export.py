@@ -7,7 +7,6 @@ from typing import Annotated, Optional
 import typer
 
 from spoutnik.commands.options import Json, Stage
-from spoutnik.commands.progress import console
 from spoutnik.units import size
 
 
@@ -37,10 +36,8 @@ def export(
     if json_:
         print(json.dumps(asdict(written) | {"path": str(written.path)}, ensure_ascii=False))
         return
-    terminal = console()
-    terminal.print(f"Wrote {written.path}: {written.architecture}, {written.dtype}, {size(written.size)}"
-                   + (f" in {len(written.files)} files: {', '.join(written.files)}" if len(written.files) > 1 else ""),
-                   highlight=False, markup=False, soft_wrap=True)
-    terminal.print(f"Load it: {written.load}", highlight=False, markup=False, soft_wrap=True)
+    print(f"Wrote {written.path}: {written.architecture}, {written.dtype}, {size(written.size)}"
+          + (f" in {len(written.files)} files: {', '.join(written.files)}" if len(written.files) > 1 else ""))
+    print(f"Load it: {written.load}")
     for note in written.notes:
-        terminal.print(f"Note: {note}", highlight=False, markup=False, soft_wrap=True)
+        print(f"Note: {note}")

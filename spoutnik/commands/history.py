@@ -33,15 +33,15 @@ def show(
             messages = []
         if not messages:
             raise UserError(f"CONVERSATION = {conversation!r}: there is none of that id. `spoutnik history show` lists them.")
-        print(json.dumps([vars(one) for one in messages], ensure_ascii=False) if json_ else
-              "\n\n".join(f"{one.role} ({date(one.created)} {one.model}):\n{one.content}" for one in messages))
+        print(json.dumps([vars(message) for message in messages], ensure_ascii=False) if json_ else "\n\n".join(
+            f"{message.role} ({date(message.created)} {message.model}):\n{message.content}" for message in messages))
         return
     conversations = [] if store is None else store.list() if search is None else store.search(search)
     if json_:
-        print(json.dumps([vars(one) for one in conversations], ensure_ascii=False))
+        print(json.dumps([vars(entry) for entry in conversations], ensure_ascii=False))
         return
-    for one in conversations:
-        print(f"{one.id}  {date(one.updated)}  {one.title}")
+    for entry in conversations:
+        print(f"{entry.id}  {date(entry.updated)}  {entry.title}")
     if not conversations:
         print("There is nothing." if search is None else f"Nothing holds {search!r}.", file=sys.stderr)
 

@@ -61,13 +61,12 @@ def _inspect_machine() -> tuple[dict, Lines]:
         "auto_dtype": str(compute_dtype("auto")).removeprefix("torch."),
         "kernels": str(describe()),
     }
-    lines = {
-        "system": facts["system"],
-        "processor": f"{facts['cpu']}, {facts['cores']} cores for this process",
-        "GPU": ", ".join(facts["gpus"]) or "none",
-        "memory": f"{size(facts['memory_bytes'])}, {size(facts['available_memory_bytes'])} available",
-        "threads": f"{facts['torch_threads']} of torch",
-        "dtype": f"auto means {facts['auto_dtype']}",
-        "kernels": facts["kernels"],
-    }
-    return facts, list(lines.items())
+    return facts, [
+        ("system", facts["system"]),
+        ("processor", f"{facts['cpu']}, {facts['cores']} cores for this process"),
+        ("GPU", ", ".join(facts["gpus"]) or "none"),
+        ("memory", f"{size(facts['memory_bytes'])}, {size(facts['available_memory_bytes'])} available"),
+        ("threads", f"{facts['torch_threads']} of torch"),
+        ("dtype", f"auto means {facts['auto_dtype']}"),
+        ("kernels", facts["kernels"]),
+    ]

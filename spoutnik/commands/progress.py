@@ -27,8 +27,7 @@ class TerminalDisplay:
                        TextColumn("<"), TimeRemainingColumn(), console=self.console, refresh_per_second=4)
 
         def reporter(what: str) -> Callable[[int, int, int, str], None]:
-            task = None
-            first_time, first_tokens = 0.0, 0
+            task, first_time, first_tokens = None, 0.0, 0
 
             def progress(done: int, of: int, tokens: int, note: str) -> None:
                 nonlocal task, first_time, first_tokens
@@ -71,14 +70,8 @@ def quantization_progress(silent: bool) -> Iterator[Callable[[int, int], None]]:
 
     with Progress(TextColumn("Quantising, once"), BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
                   console=console(stderr=True), disable=silent, transient=True) as bar:
-        tasks: list = []
-
-        def progress(done: int, total: int) -> None:
-            if not tasks:
-                tasks.append(bar.add_task("", total=total))
-            bar.update(tasks[0], completed=done)
-
-        yield progress
+        task = bar.add_task("", visible=False)
+        yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
 
 def console(stderr: bool = False):

@@ -1,5 +1,6 @@
 """The arena tab: two models answer blindly side by side, and the user votes for the better answer."""
 
+from dataclasses import replace
 from functools import partial
 
 from nicegui import ui
@@ -64,11 +65,10 @@ class ArenaTab:
 
     def ask(self, question: str) -> bool:
         """Whether the question was accepted."""
-        service = self.conversations.service
         if not question.strip() or self._running():
             return False
         try:
-            self.match = Match.draw(list(service.models), [name for name in self._chosen if name])
+            self.match = Match.draw(list(self.conversations.service.models), [name for name in self._chosen if name])
         except UserError as error:
             ui.notify(str(error), type="negative")
             return False
@@ -76,15 +76,14 @@ class ArenaTab:
         self._question.text = self.question
         self._question.set_visibility(True)
         messages = [{"role": "user", "content": self.question}]
-        self.turns = [ChatTurn(service, messages, ChatOptions(model, self.options.effort, self.options.thoughts))
+        self.turns = [ChatTurn(self.conversations.service, messages, replace(self.options, model=model))
                       for model in (self.match.a, self.match.b)]
         self._sides.clear()
         self._voting.clear()
-        self._answers, self._headings, self._columns = [], [], []
+        self._answers, self._headings = [], []
         with self._sides:
             for turn, label in zip(self.turns, (self.strings.model_a, self.strings.model_b)):
-                with ui.element("div").classes("side") as column:
-                    self._columns.append(column)
+                with ui.element("div").classes("side"):
                     self._headings.append(ui.label(label).classes("side-name").props("role=heading aria-level=2"))
                     self._answers.append(AnswerView(turn.message, self.strings, label, turn))
         self._update_buttons()
@@ -126,7 +125,7 @@ class ArenaTab:
         for heading, name, side in zip(self._headings, (match.a, match.b), (strings.model_a, strings.model_b)):
             heading.text = strings.side_and_model.format(side, name)
         if outcome in ("a", "b"):
-            self._columns["ab".index(outcome)].classes("winner")
+            list(self._sides)["ab".index(outcome)].classes("winner")
         self._voting.clear()
         with self._voting:
             ui.label(strings.revealed.format(match.a, match.b)).classes("revealed")

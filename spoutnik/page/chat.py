@@ -53,8 +53,6 @@ class ChatTab:
                     self._send = icon_button("arrow_upward", strings.send, lambda: submit(self.input, self.ask), "send")
                     self._stop = icon_button("stop", strings.stop, self.stop, "send stop").props("data-stop")
 
-    # ------------------------------------------------------------------------------------------------------- actions
-
     @contextlib.contextmanager
     def _notify_errors(self) -> Iterator[None]:
         """Shows errors as notifications. A conversation that was deleted elsewhere is replaced by a new one."""
@@ -67,19 +65,23 @@ class ChatTab:
 
     def ask(self, question: str) -> bool:
         """Whether the question was accepted."""
-        if not question.strip() or self.conversation.turn is not None:
-            return False
-        with self._notify_errors():
+        def start() -> None:
             self.conversations.ask(self.conversation, question.strip(), self.attachments.files, self.options)
             self.attachments.clear()
-            self._show_turn()
+
+        return bool(question.strip()) and self._start_turn(start)
+
+    def _start_turn(self, start: Callable[[], None]) -> bool:
+        """Starts an answer, unless one is under way, and shows it. False: none was started."""
+        if self.conversation.turn is not None:
+            return False
+        with self._notify_errors():
+            start()
+            self._set_address()
+            self._on_change()
+            self.sync()
             return True
         return False
-
-    def _show_turn(self) -> None:
-        self._set_address()
-        self._on_change()
-        self.sync()
 
     def _set_address(self) -> None:
         address = f"/?c={self.conversation.id}" if self.conversation.id else "/"
@@ -97,26 +99,21 @@ class ChatTab:
         ui.run_javascript("document.querySelector('#question')?.focus()")
 
     def _retry(self, message: ChatMessage) -> None:
-        if self.conversation.turn is None:
-            with self._notify_errors():
-                self.conversations.retry(self.conversation, self.conversation.messages.index(message), self.options)
-                self._show_turn()
+        conversation = self.conversation
+        self._start_turn(lambda: self.conversations.retry(conversation, conversation.messages.index(message), self.options))
 
     def _record_feedback(self, message: ChatMessage, rating: str | None, correction: str | None) -> None:
         with self._notify_errors():
             index = self.conversation.messages.index(message)
             self.conversations.record_feedback(self.conversation, index, rating, correction)
-            no_training_row = index > 1 and (rating or correction)
-            ui.notify(self.strings.followup_feedback if no_training_row else self.strings.feedback_saved, position="top")
-
-    # ------------------------------------------------------------------------------------------------------ messages
+            is_followup = index > 1 and (rating or correction)
+            ui.notify(self.strings.followup_feedback if is_followup else self.strings.feedback_saved, position="top")
 
     def tick(self) -> None:
         if self._synced_version != self.conversation.version:
             self.sync()
-        for _, _, answer in self._views[-1:]:
-            if answer is not None:
-                answer.tick()
+        if self._views and self._views[-1][2] is not None:
+            self._views[-1][2].tick()
 
     def sync(self) -> None:
         """Shows the conversation's messages. Views of messages that are still there are left alone."""
@@ -214,14 +211,8 @@ class ChatTab:
                 child.set_visibility(True)
 
         def send(question: str) -> bool:
-            if not question.strip() or self.conversation.turn is not None:
-                return False
-            with self._notify_errors():
-                self.conversations.edit(self.conversation, self.conversation.messages.index(message), question.strip(),
-                                        self.options)
-                self._show_turn()
-                return True
-            return False
+            return bool(question.strip()) and self._start_turn(lambda: self.conversations.edit(
+                self.conversation, self.conversation.messages.index(message), question.strip(), self.options))
 
         with element, ui.element("div").classes("bubble editing") as form:
             area = text_area(send, strings.edit, value=text).props("autofocus")

@@ -56,15 +56,14 @@ class OptionsMenu:
                 models = {name: name for name in self.conversations.service.models}
                 with ui.element("div").classes("field"):
                     ui.label(strings.model).classes("field-name").props("aria-hidden=true")
-                    select(strings.model, models, options.model, lambda model: self._set(model=model))
+                    select(strings.model, models, options.model, lambda model: self._set("model", model))
             self._effort = Slider(strings.effort, 0, len(EFFORT_NAMES) - 1, EFFORT_NAMES.index(options.effort),
-                                  lambda value: self._set(effort=EFFORT_NAMES[value]))
+                                  lambda value: self._set("effort", EFFORT_NAMES[value]))
             self._thoughts = Slider(strings.thoughts, 1, MAX_THOUGHTS, options.thoughts,
-                                    lambda value: self._set(thoughts=value))
+                                    lambda value: self._set("thoughts", value))
 
-    def _set(self, **changes: str | int) -> None:
-        for key, value in changes.items():
-            setattr(self.options, key, value)
+    def _set(self, option: str, value: str | int) -> None:
+        setattr(self.options, option, value)
         self._update()
         if self._with_model:  # the arena's options are not remembered
             set_cookie(OPTIONS_COOKIE, f"{self.options.model}|{self.options.effort}|{self.options.thoughts}")
@@ -82,8 +81,7 @@ class OptionsMenu:
 
 
 class _Menu(ui.menu):
-    """A menu whose state only the browser knows (value None). With a round trip through the server, the focus would return to
-    the button a moment after Escape, when the user already types elsewhere."""
+    """A menu whose state only the browser knows: through the server, Escape would return the focus to the button too late."""
 
     LOOPBACK = None
 

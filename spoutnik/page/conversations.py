@@ -29,6 +29,9 @@ class Conversation:
     turn: ChatTurn | None = None
     version: int = 0
 
+    def answer_id(self, message: ChatMessage) -> str:
+        return f"{self.id}/{message.id}"
+
 
 class Conversations:
     """All conversations of this server. owner: the name of the visitor's API key, None where there are no keys.
@@ -49,7 +52,7 @@ class Conversations:
         """(id, title) of the owner's conversations, the most recently changed first."""
         if self.history is None:
             return []
-        return [(one.id, one.title) for one in self.history.list(MAX_LISTED) if self._owner(one.id) == owner]
+        return [(entry.id, entry.title) for entry in self.history.list(MAX_LISTED) if self._owner(entry.id) == owner]
 
     def _owner(self, conversation_id: str) -> str | None:
         if conversation_id not in self._owners:
@@ -65,9 +68,9 @@ class Conversations:
         conversation = self._open.get(conversation_id)
         if conversation is None and self.history is not None and conversation_id:
             try:
-                messages = self.history.messages(conversation_id)
                 conversation = Conversation(conversation_id, self._owner(conversation_id), [
-                    ChatMessage(one.role, one.content, one.thought, one.model, one.extras, one.id) for one in messages])
+                    ChatMessage(stored.role, stored.content, stored.thought, stored.model, stored.extras, stored.id)
+                    for stored in self.history.messages(conversation_id)])
                 self._load_feedback(conversation)
                 self._open[conversation_id] = conversation
             except KeyError:  # deleted meanwhile
@@ -151,7 +154,7 @@ class Conversations:
     def record_feedback(self, conversation: Conversation, index: int, rating: Thumb | None, correction: str | None) -> None:
         """Feedback on the answer that is message `index`."""
         message = conversation.messages[index]
-        self.feedback.record(AnswerFeedback(_feedback_id(conversation, message), message.model,
+        self.feedback.record(AnswerFeedback(conversation.answer_id(message), message.model,
                                             prompt_messages(conversation.messages[:index]), message.thought, message.content,
                                             rating, correction))
         message.extras |= {"rating": rating, "correction": correction}
@@ -159,12 +162,8 @@ class Conversations:
     def _load_feedback(self, conversation: Conversation) -> None:
         latest = self.feedback.latest()
         for message in conversation.messages:
-            if feedback := latest.get(_feedback_id(conversation, message)):
+            if feedback := latest.get(conversation.answer_id(message)):
                 message.extras |= {"rating": feedback.rating, "correction": feedback.correction}
-
-
-def _feedback_id(conversation: Conversation, message: ChatMessage) -> str:
-    return f"{conversation.id}/{message.id}"
 
 
 def prompt_messages(messages: list[ChatMessage]) -> list[Message]:

@@ -58,8 +58,6 @@ class Layout:
         arena.element.set_visibility(False)
         self.update_list()
 
-    # ------------------------------------------------------------------------------------------------ conversations
-
     def update_list(self) -> None:
         self._list.clear()
         with self._list:
@@ -111,8 +109,6 @@ class Layout:
             cancel, confirm = button_row(self.strings.cancel, dialog.close, self.strings.delete, delete)
             cancel.props("autofocus")
             confirm.classes("danger")
-
-    # ------------------------------------------------------------------------------------------------------- header
 
     def _show_tab(self) -> None:
         if self.chat is not None:

@@ -1,5 +1,6 @@
 """Texts of the page, in English and in French."""
 
+import contextlib
 from dataclasses import dataclass, field
 
 
@@ -190,12 +191,11 @@ def strings_for(accept_language: str, chosen: str | None = None) -> Strings:
     """The texts in the language `chosen` by the user, else in the best one of the Accept-Language header, else in English."""
     if chosen in LANGUAGES:
         return LANGUAGES[chosen]
-    ranked: list[tuple[float, str]] = []
+    best, best_quality = "en", 0.0
     for part in accept_language.lower().split(","):
         tag, _, quality = part.strip().partition(";q=")
-        try:
-            ranked.append((-float(quality or 1), tag.split("-")[0]))
-        except ValueError:
-            continue
-    best = next((tag for quality, tag in sorted(ranked, key=lambda one: one[0]) if tag in LANGUAGES and quality < 0), "en")
+        language = tag.split("-")[0]
+        with contextlib.suppress(ValueError):
+            if language in LANGUAGES and float(quality or 1) > best_quality:
+                best, best_quality = language, float(quality or 1)
     return LANGUAGES[best]

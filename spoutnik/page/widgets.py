@@ -76,14 +76,11 @@ class MarkdownView:
             self._settled.props("aria-live=polite")
 
     def update(self, text: str, final: bool = False) -> None:
-        rendered = self._markdown.feed(text, final)
-        if rendered is None:
-            return
-        settled, tail = rendered
-        if settled:
-            with self._settled:
-                ui.html(settled)
-        self._tail.content = tail
+        if rendered := self._markdown.feed(text, final):
+            settled, self._tail.content = rendered
+            if settled:
+                with self._settled:
+                    ui.html(settled)
 
 
 class ThoughtView:
@@ -172,7 +169,7 @@ class AnswerView:
             self._markdown = MarkdownView(strings, "reply", live=turn is not None)
             self._notes = ui.element("div").classes("notes")
             self._actions = ui.element("div").classes("actions")
-        if self.turn is None:
+        if turn is None:
             self._finish()
 
     def tick(self) -> None:

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketClose
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.service import GenerationHandle
@@ -94,8 +95,7 @@ _caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
 
 def spend(tokens: int) -> None:
     """Counts tokens for the sender of the current request."""
-    caller = _caller.get()
-    if caller is not None and caller.tokens is not None:
+    if (caller := _caller.get()) is not None and caller.tokens is not None:
         caller.tokens.take(tokens)
 
 
@@ -135,7 +135,8 @@ class AuthMiddleware:
             if isinstance(error, RunError):  # the file of keys
                 log.error("%s", error)
                 error = ApiError(503, "the server's API keys cannot be read; its log says why.")
-            await _refuse(error, scope, receive, send)
+            refusal = WebSocketClose(1008) if scope["type"] == "websocket" else error.response
+            await refusal(scope, receive, send)
             return
         token = _caller.set(caller)
         try:
@@ -255,11 +256,3 @@ def _with_security_headers(send: Send) -> Send:
         await send(message)
 
     return send_with_headers
-
-
-async def _refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1008})
-        return
-    await error.response(scope, receive, send)

@@ -53,10 +53,9 @@ def api_error(error: Exception) -> ApiError:
             return error
         case RequestValidationError():
             return _validation_error(error.errors(), error.body)
-        case ContextOverflow():
-            return ApiError(400, str(error), _param(str(error)), "context_length_exceeded")
         case UserError():
-            return ApiError(400, str(error), _param(str(error)))
+            code = "context_length_exceeded" if isinstance(error, ContextOverflow) else None
+            return ApiError(400, str(error), _param(str(error)), code)
         case Busy():
             return ApiError(429, str(error), headers={"Retry-After": str(error.retry_after)})
         case RunError():

@@ -26,8 +26,7 @@ input,button{{font:inherit;padding:.6em}}</style>
 
 
 class BrowserLogin:
-    """Cookies in place of keys. A cookie is not the key: it is worth nothing elsewhere, nor here after a restart or when its
-    key is revoked."""
+    """Cookies in place of keys. A cookie is valid on this server alone, until it restarts or the key is revoked."""
 
     def __init__(self, keys: Keys):
         self.keys = keys
@@ -50,8 +49,8 @@ class BrowserLogin:
         await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
-        rejected = False
-        if request.method == "POST":
+        rejected = request.method == "POST"
+        if rejected:
             form = parse_qs((await request.body()).decode("utf-8", "replace"))
             key = self.keys.find(form.get("key", [""])[0].strip())
             if key is not None:
@@ -59,7 +58,6 @@ class BrowserLogin:
                 response.set_cookie(COOKIE, self._cookie(key), httponly=True, samesite="lax",
                                     secure=request.url.scheme == "https")
                 return response
-            rejected = True
         language = "fr" if request.headers.get("accept-language", "").lower().startswith("fr") else "en"
         enter, label, message = map(html.escape, STRINGS[language])
         return HTMLResponse(PAGE.format(language=language, enter=enter, key=label, message=message if rejected else ""),

@@ -100,20 +100,18 @@ def bind(host: str, port: int) -> socket.socket:
                         "all.") from error
 
 
-class AccessLogFilter(logging.Filter):
+def filter_access(record: logging.LogRecord) -> bool:
     """Logs paths without their queries, and not the page's many small files."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        client, method, path, version, status = record.args
-        record.args = client, method, path.partition("?")[0], version, status
-        return not path.startswith("/_nicegui")
+    client, method, path, version, status = record.args
+    record.args = client, method, path.partition("?")[0], version, status
+    return not path.startswith("/_nicegui")
 
 
 def log_to_stderr() -> None:
     logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     access = logging.getLogger("uvicorn.access")
     access.setLevel(logging.INFO)
-    access.addFilter(AccessLogFilter())
+    access.addFilter(filter_access)
     log.setLevel(logging.INFO)
 
 

@@ -54,16 +54,18 @@ class EventStreamResponse(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, chunks: AsyncGenerator[bytes], on_disconnect: Callable[[], None], headers: Mapping[str, str]):
+    def __init__(self, chunks: AsyncGenerator[bytes], on_disconnect: Callable[[], object] | None = None,
+                 headers: Mapping[str, str] | None = None):
         self.chunks, self.on_disconnect = chunks, on_disconnect
         self.status_code, self.background = 200, None
-        self.init_headers({**HEADERS, **headers})
+        self.init_headers({**HEADERS, **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await cancel_on_disconnect(receive, self._send(send))
         except BaseException as error:
-            self.on_disconnect()
+            if self.on_disconnect is not None:
+                self.on_disconnect()
             if not isinstance(error, ApiError):  # the disconnect itself
                 raise
 

@@ -13,10 +13,9 @@ MAX_FINISHED, MAX_FINISHED_BYTES = 1024, 64 << 20  # of all finished streams tog
 
 
 class StreamRecording:
-    """The events of one generation. resumable: it goes on when its client disconnects."""
+    """The events of one generation."""
 
-    def __init__(self, name: str, resumable: bool):
-        self.name, self.resumable = name, resumable
+    def __init__(self):
         self.start = self.size = self.readers = 0  # number of the first event kept; bytes
         self.finished = False
         self.last_used = time.monotonic()  # by a reader or a new event
@@ -71,8 +70,7 @@ class StreamRecording:
             self.last_used = time.monotonic()
 
     async def _wait_for_event(self, seconds: float) -> bool:
-        """False after so many seconds without one. (A future and a timer cost a third of an Event under a timeout, at every
-        event of every stream.)"""
+        """False after so many seconds without one. (A future and a timer cost a third of an Event under a timeout.)"""
         loop = asyncio.get_running_loop()
         waiter = loop.create_future()
         self._waiters.append(waiter)
@@ -100,13 +98,14 @@ class StreamRegistry:
 
     def open(self, name: str, events: AsyncIterator[str], resumable: bool = False,
              headers: Mapping[str, str] | None = None) -> EventStreamResponse:
-        """Records the events. The response is for the client that asked for them: its disconnect ends what is not resumable."""
+        """Records the events. If the client of this response disconnects, they end, except those of a resumable stream."""
         self._opened += 1
         if self._opened > MAX_FINISHED // 8 or time.monotonic() > self._evicted + 1.0:  # not for each of hundreds a second
             self._evict()
-        recording = self.recordings[name] = StreamRecording(name, resumable)
+        recording = self.recordings[name] = StreamRecording()
         recording.task = asyncio.create_task(recording.record(events))
-        return self._response(recording, 0, headers or {}, owner=True)
+        on_disconnect = None if resumable else recording.task.cancel
+        return EventStreamResponse(recording.follow(0, self.ping_seconds), on_disconnect, headers)
 
     def resume(self, name: str, start: int) -> EventStreamResponse:
         """From event number `start` on. Raises ApiError if there is no such stream (any more)."""
@@ -114,26 +113,18 @@ class StreamRegistry:
         if name not in self.recordings:
             raise ApiError(404, f"id = {name!r}: there is no such stream. It is kept for {self.seconds:g} s after its end.",
                            "id")
-        return self._response(self.recordings[name], start, {})
-
-    def _response(self, recording: StreamRecording, start: int, headers: Mapping[str, str],
-                  owner: bool = False) -> EventStreamResponse:
-        on_disconnect = recording.task.cancel if owner and not recording.resumable else lambda: None
-        return EventStreamResponse(recording.follow(start, self.ping_seconds), on_disconnect, headers)
+        return EventStreamResponse(self.recordings[name].follow(start, self.ping_seconds))
 
     def _evict(self) -> None:
-        """Drops streams that nobody reads: those without an event for too long (finished or paused), and the oldest finished
-        ones beyond the limits."""
+        """Drops unread streams: those without an event for too long, and the oldest finished ones beyond the limits."""
         self._opened, self._evicted = 0, time.monotonic()
         before = self._evicted - self.seconds
-        for recording in list(self.recordings.values()):
-            if recording.last_used < before and not recording.readers:
+        unread = {name: recording for name, recording in self.recordings.items() if not recording.readers}
+        finished = [name for name, recording in unread.items() if recording.finished and recording.last_used >= before]
+        size = sum(unread[name].size for name in finished)
+        while size > MAX_FINISHED_BYTES or len(finished) > MAX_FINISHED:
+            size -= self.recordings.pop(finished.pop(0)).size
+        for name, recording in unread.items():
+            if recording.last_used < before:
                 recording.task.cancel()
-                del self.recordings[recording.name]
-        finished = [recording for recording in self.recordings.values() if recording.finished and not recording.readers]
-        size = sum(recording.size for recording in finished)
-        for number, recording in enumerate(finished):
-            if size <= MAX_FINISHED_BYTES and len(finished) - number <= MAX_FINISHED:
-                break
-            size -= recording.size
-            del self.recordings[recording.name]
+                del self.recordings[name]

@@ -15,6 +15,7 @@ import itertools
 import json
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,21 +73,20 @@ class FeedbackStore:
 def training_rows(feedback: Iterable[AnswerFeedback]) -> dict[str, list[dict]]:
     """The rows of traces, tasks and pairs, without duplicates."""
     traces, tasks, pairs = [], [], []
-    liked: dict[str, list[str]] = {}
-    disliked: dict[str, list[str]] = {}
-    for one in feedback:
-        if one.prompt is None or not one.answer:
+    liked, disliked = defaultdict(list), defaultdict(list)  # prompt -> answers
+    for entry in feedback:
+        if entry.prompt is None or not entry.answer:
             continue
-        if one.correction:
-            tasks.append({"prompt": one.prompt, "answer": one.correction})
-            pairs.append((one.prompt, one.correction, one.answer))
-        elif one.rating == "up":
-            traces.append({"prompt": one.prompt, "thought": one.thought, "answer": one.answer, "model": one.model})
-            liked.setdefault(one.prompt, []).append(one.answer)
-        elif one.rating == "down":
-            disliked.setdefault(one.prompt, []).append(one.answer)
+        if entry.correction:
+            tasks.append({"prompt": entry.prompt, "answer": entry.correction})
+            pairs.append((entry.prompt, entry.correction, entry.answer))
+        elif entry.rating == "up":
+            traces.append({"prompt": entry.prompt, "thought": entry.thought, "answer": entry.answer, "model": entry.model})
+            liked[entry.prompt].append(entry.answer)
+        elif entry.rating == "down":
+            disliked[entry.prompt].append(entry.answer)
     for prompt, answers in liked.items():
-        pairs += [(prompt, *pair) for pair in itertools.product(answers, disliked.get(prompt, []))]
+        pairs += [(prompt, *pair) for pair in itertools.product(answers, disliked[prompt])]
     return {"traces": _unique(traces), "tasks": _unique(tasks),
             "pairs": _unique([{"prompt": p, "chosen": c, "rejected": r} for p, c, r in pairs if c != r])}
 

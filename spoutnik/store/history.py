@@ -88,8 +88,6 @@ class History:
         with self._transaction():
             pass
 
-    # ------------------------------------------------------------------------------------------------- conversations
-
     def create(self, title: str = "") -> str:
         """Creates a conversation and returns its id."""
         conversation, now = secrets.token_hex(8), time.time()
@@ -110,12 +108,11 @@ class History:
             rows = database.execute("select conversation, content from messages").fetchall()
         text = text.casefold()
         matching = {conversation for conversation, content in rows if text in self._decrypt(content).casefold()}
-        return [one for one in self.list() if one.id in matching or text in one.title.casefold()]
+        return [entry for entry in self.list() if entry.id in matching or text in entry.title.casefold()]
 
     def messages(self, conversation: str) -> list[Message]:
         """A conversation's messages in order; KeyError where there is no such conversation."""
-        with self._transaction() as database:
-            self._require(database, conversation)
+        with self._transaction(conversation) as database:
             rows = database.execute("select id, role, content, thought, model, created, extras from messages "
                                     "where conversation = ? order by id", (conversation,)).fetchall()
         return [Message(number, role, self._decrypt(content), self._decrypt(thought), model, created,
@@ -126,34 +123,23 @@ class History:
                extras: dict | None = None) -> int:
         """Adds a message and returns its id."""
         now = time.time()
-        with self._transaction() as database:
-            self._require(database, conversation)
+        with self._transaction(conversation) as database:
             database.execute("update conversations set updated = ? where id = ?", (now, conversation))
             row = conversation, role, self._encrypt(content), self._encrypt(thought), model, now, self._encrypt_json(extras)
             return database.execute("insert into messages values (null, ?, ?, ?, ?, ?, ?, ?)", row).lastrowid
 
     def rename(self, conversation: str, title: str) -> None:
-        with self._transaction() as database:
-            self._require(database, conversation)
+        with self._transaction(conversation) as database:
             database.execute("update conversations set title = ? where id = ?", (self._encrypt(title), conversation))
 
     def truncate(self, conversation: str, message: int) -> None:
         """Deletes a message and all that follow it, before an edit or a retry."""
-        with self._transaction(erases=True) as database:
-            self._require(database, conversation)
+        with self._transaction(conversation, erases=True) as database:
             database.execute("delete from messages where conversation = ? and id >= ?", (conversation, message))
 
     def delete(self, conversation: str) -> None:
-        with self._transaction(erases=True) as database:
-            self._require(database, conversation)
+        with self._transaction(conversation, erases=True) as database:
             database.execute("delete from conversations where id = ?", (conversation,))
-
-    @staticmethod
-    def _require(database: sqlite3.Connection, conversation: str) -> None:
-        if database.execute("select 1 from conversations where id = ?", (conversation,)).fetchone() is None:
-            raise KeyError(conversation)
-
-    # --------------------------------------------------------------------------------------------------------- votes
 
     def add_vote(self, models: list[str], winner: str, extras: dict | None = None) -> int:
         with self._transaction() as database:
@@ -174,21 +160,28 @@ class History:
         for vote in self.votes():
             yield {"kind": "vote", **asdict(vote)}
 
-    # ---------------------------------------------------------------------------------------------------- the file
-
     @contextlib.contextmanager
-    def _transaction(self, erases: bool = False) -> Iterator[sqlite3.Connection]:
-        """One transaction. erases: what it deletes is removed from the write-ahead log, too."""
-        with _translate_errors(self.path):
+    def _transaction(self, conversation: str | None = None, erases: bool = False) -> Iterator[sqlite3.Connection]:
+        """One transaction. conversation: KeyError where it does not exist. erases: also from the write-ahead log."""
+        try:
             _ensure_file(self.path)
             with _connect(self.path) as database:
                 with database:
                     database.execute("begin immediate")
                     self._ensure_schema(database)
                     self._check_encryption(database)
+                    exists = "select 1 from conversations where id = ?"
+                    if conversation is not None and not database.execute(exists, (conversation,)).fetchone():
+                        raise KeyError(conversation)
                     yield database
                 if erases:
                     database.execute("pragma wal_checkpoint(truncate)")
+        except sqlite3.OperationalError as error:
+            raise RunError(f"{self.path}: the history cannot be used now ({error}). Check the disk and the file's permissions, "
+                           "or start with --no-history.") from error
+        except sqlite3.DatabaseError as error:
+            raise RunError(f"{self.path}: the history is damaged ({error}); it was left as it is. Restore it, move it away, or "
+                           "give it up with `spoutnik history wipe`.") from error
 
     def _ensure_schema(self, database: sqlite3.Connection) -> None:
         """Creates the tables where the file is new or was wiped."""
@@ -295,15 +288,3 @@ def _connect(path: Path) -> Iterator[sqlite3.Connection]:
         database.execute("pragma foreign_keys = on")
         database.execute("pragma journal_mode = wal")
         yield database
-
-
-@contextlib.contextmanager
-def _translate_errors(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.OperationalError as error:
-        raise RunError(f"{path}: the history cannot be used now ({error}). Check the disk and the file's permissions, or "
-                       "start with --no-history.") from error
-    except sqlite3.DatabaseError as error:
-        raise RunError(f"{path}: the history is damaged ({error}); it was left as it is. Restore it, move it away, or give it "
-                       "up with `spoutnik history wipe`.") from error

@@ -161,7 +161,7 @@ async def read(recording: StreamRecording, start: int = 0, ping_seconds: float =
 
 def test_readers_come_and_go():
     async def work():
-        recording = StreamRecording("a", False)
+        recording = StreamRecording()
         early = asyncio.create_task(read(recording))
         await asyncio.sleep(0)
         await recording.record(texts("one", "two"))
@@ -174,7 +174,7 @@ def test_readers_come_and_go():
 
 def test_silence_is_filled_with_pings():
     async def work():
-        recording, released = StreamRecording("a", False), asyncio.Event()
+        recording, released = StreamRecording(), asyncio.Event()
 
         async def slow():
             await released.wait()
@@ -193,7 +193,7 @@ def test_silence_is_filled_with_pings():
 
 def test_an_error_in_mid_stream_is_the_last_event():
     async def work():
-        recording = StreamRecording("a", False)
+        recording = StreamRecording()
         await recording.record(texts("one", ApiError(500, "broken"), "two"))
         return await read(recording)
 

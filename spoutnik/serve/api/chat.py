@@ -33,11 +33,9 @@ async def chat_completions(body: ChatRequest, request: Request, serving: State) 
 async def create(body: ChatRequest, serving: Serving) -> Response:
     served = await serving.model(body.model)
     plan, options = plan_of(body, served) if body.brief else await asyncio.to_thread(plan_of, body, served)
-    voting = (body.n_thoughts or 1) > 1
-    running = plan.with_n(body.n_thoughts) if voting else plan
-    name = f"chatcmpl-{secrets.token_hex(12)}"
-    reply = ChatReply(body, plan, options, serving.service.generate(served, running, name))
-    return await reply.respond(serving.streams)
+    voting_plan = plan.with_n(body.n_thoughts) if (body.n_thoughts or 1) > 1 else plan
+    handle = serving.service.generate(served, voting_plan, f"chatcmpl-{secrets.token_hex(12)}")
+    return await ChatReply(body, plan, options, handle).respond(serving.streams)
 
 
 class ChatChunkBuilder:
@@ -80,12 +78,11 @@ class ChatChunkBuilder:
         """The thought as a part of the content, between its tags."""
         if self.format == "deepseek":
             return ""
-        text = thought
         if thought and not self._thought_open:
-            text, self._thought_open = OPEN + text, True
+            thought, self._thought_open = OPEN + thought, True
         if closes and self._thought_open:
-            text, self._thought_open = text + CLOSE, False
-        return text
+            thought, self._thought_open = thought + CLOSE, False
+        return thought
 
     def logprobs(self, delta: Delta) -> list[dict]:
         return chat_logprobs(self.tokenizer, delta.ids, delta.top_logprobs, self.top_logprobs)
@@ -136,10 +133,9 @@ class ChatReply(Reply):
 
     async def events(self) -> AsyncIterator[str]:
         """The stream's chunks as JSON. They are plain dicts, not models: one is made for each token."""
-        include_usage, more = self.body.include_usage, self._applied
         builders = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
         for index in range(len(builders)):
-            yield self._chunk(index, {"role": "assistant", "content": ""}, **more)
+            yield self._chunk(index, {"role": "assistant", "content": ""}, **self._applied)
         async for delta in self.deltas():
             builder = builders[delta.index]
             fields, logprobs, more = builder.feed(delta), builder.logprobs(delta), warning_field(delta.warnings)
@@ -149,7 +145,7 @@ class ChatReply(Reply):
                 last = all(builder.finish_reason for builder in builders)
                 more = {"timings": self.timings.model_dump()} | self._agreement if last else {}
                 yield self._chunk(delta.index, {}, builder.finish_reason, **more)
-        if include_usage:
+        if self.body.include_usage:
             yield self._chunk_head + encode_json({"choices": [], "usage": self.usage.model_dump()})[1:]
         yield "[DONE]"
 

@@ -53,9 +53,7 @@ class Message(Body):
 
     @property
     def for_template(self) -> chat_template.Message:
-        content = self.content
-        if isinstance(content, list):
-            content = "\n".join(part.text for part in content)
+        content = "\n".join(part.text for part in self.content) if isinstance(self.content, list) else self.content
         if content is None and not self.tool_calls:
             content = ""
         role = "system" if self.role == "developer" else self.role

@@ -128,6 +128,12 @@ class Sampling(Body):
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
+def split_inputs(value: str | list) -> list[str | list[int]]:
+    """The inputs of a field that holds a text, token ids, or several of either."""
+    several = isinstance(value, list) and not (value and isinstance(value[0], int))
+    return value if several else [value]
+
+
 @cache
 def generation_defaults(folder: Path) -> dict[str, float]:
     """The sampling parameters that the model's authors recommend, in generation_config.json."""

@@ -18,7 +18,7 @@ from spoutnik.generation.delta import CollectedReply, Delta
 from spoutnik.generation.options import ContextOverflow, describe_context_length
 from spoutnik.generation.service import GenerationHandle, ServedModel
 from spoutnik.serve.api import schemas
-from spoutnik.serve.api.common import Reply, Sampling, Serving, State, encode_prompt
+from spoutnik.serve.api.common import Reply, Sampling, Serving, State, encode_prompt, split_inputs
 from spoutnik.serve.api.logprobs import TextOffsets, text_logprobs
 from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses, raise_if_failed
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
@@ -46,11 +46,6 @@ class CompletionRequest(Sampling):
         if self.max_tokens == 0 and not self.echo:
             raise ApiError(400, "max_tokens = 0: only with echo = true.", "max_tokens")
 
-    @property
-    def prompts(self) -> list[str | list[int]]:
-        several = isinstance(self.prompt, list) and not (self.prompt and isinstance(self.prompt[0], int))
-        return self.prompt if several else [self.prompt]
-
 
 @dataclass(frozen=True)
 class Prompt:
@@ -77,7 +72,7 @@ async def create(body: CompletionRequest, serving: Serving) -> Response:
 def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt], CompletionPlan]:
     """Raises ApiError or UserError for what cannot be honored."""
     body.check_supported()
-    prompts = [_read_prompt(prompt, body, served) for prompt in body.prompts]
+    prompts = [_read_prompt(prompt, body, served) for prompt in split_inputs(body.prompt)]
     params = body.params(served, logprobs=body.logprobs, prompt_logprobs=body.logprobs if body.echo else None)
     if not 0 < len(prompts) * params.n <= MAX_CHOICES:
         raise ApiError(400, f"prompt: {len(prompts)} prompts with n = {params.n}; 1 to {MAX_CHOICES} completions can be asked "
@@ -91,9 +86,9 @@ def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt],
     params = replace(params, max_tokens=max(max_tokens, 1), seed=None)
     for prompt in prompts:
         check(prompt.ids, params, served.llm.config, served.tokenizer)
-    seed = None if body.seed == -1 else body.seed
-    return prompts, CompletionPlan([prompt.ids for prompt in prompts], params,
-                                   secrets.randbelow(LARGEST_SEED) if seed is None else seed, seed is None)
+    random_seed = body.seed in (None, -1)
+    seed = secrets.randbelow(LARGEST_SEED) if random_seed else body.seed
+    return prompts, CompletionPlan([prompt.ids for prompt in prompts], params, seed, random_seed)
 
 
 def _read_prompt(prompt: str | list[int], body: CompletionRequest, served: ServedModel) -> Prompt:

@@ -13,7 +13,7 @@ from spoutnik.engine.input_processor import check
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.service import Busy, ServedModel
-from spoutnik.serve.api.common import Body, Serving, State
+from spoutnik.serve.api.common import Body, Serving, State, split_inputs
 from spoutnik.serve.api.schemas import EmbeddingList
 from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses
 from spoutnik.serve.sse import cancel_on_disconnect
@@ -29,11 +29,6 @@ class EmbeddingRequest(Body):
     encoding_format: Literal["float", "base64"] | None = Field(None, description="base64: of little-endian float32.")
     dimensions: int | None = None
 
-    @property
-    def inputs(self) -> list[str | list[int]]:
-        several = isinstance(self.input, list) and not (self.input and isinstance(self.input[0], int))
-        return self.input if several else [self.input]
-
 
 @router.post("/embeddings", responses=error_responses(*GENERATION_ERRORS), response_model=EmbeddingList)
 async def embeddings(body: EmbeddingRequest, request: Request, serving: State) -> Response:
@@ -43,10 +38,11 @@ async def embeddings(body: EmbeddingRequest, request: Request, serving: State) -
 async def create(body: EmbeddingRequest, serving: Serving) -> Response:
     if body.dimensions is not None:
         raise ApiError(400, "dimensions: this model's vectors cannot be shortened. Leave it out.", "dimensions")
-    if not 0 < len(body.inputs) <= MAX_INPUTS:
-        raise ApiError(400, f"input: holds {len(body.inputs)} texts; 1 to {MAX_INPUTS} can be asked for at once.", "input")
+    inputs = split_inputs(body.input)
+    if not 0 < len(inputs) <= MAX_INPUTS:
+        raise ApiError(400, f"input: holds {len(inputs)} texts; 1 to {MAX_INPUTS} can be asked for at once.", "input")
     served = await serving.model(body.model)
-    prompts = await asyncio.to_thread(lambda: [_token_ids(text, i, served) for i, text in enumerate(body.inputs)])
+    prompts = await asyncio.to_thread(lambda: [_token_ids(text, i, served) for i, text in enumerate(inputs)])
     vectors = [await _embed(prompt, served, serving) for prompt in prompts]
     count = sum(map(len, prompts))
     result = EmbeddingList(
@@ -63,10 +59,9 @@ def _token_ids(text: str | list[int], index: int, served: ServedModel) -> list[i
         check(ids, SamplingParams(max_tokens=1), llm.config, tokenizer)
     except UserError as error:
         raise ApiError(400, f"input[{index}]: {error}", "input") from error
-    capacity = llm.max_model_len
-    if len(ids) > capacity:
-        raise ApiError(400, f"input[{index}]: has {len(ids)} tokens, more than the cache holds ({capacity}). Shorten it, or "
-                       "give the server more memory.", "input")
+    if len(ids) > llm.max_model_len:
+        raise ApiError(400, f"input[{index}]: has {len(ids)} tokens, more than the cache holds ({llm.max_model_len}). Shorten "
+                       "it, or give the server more memory.", "input")
     return ids
 
 

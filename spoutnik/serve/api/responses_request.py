@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
 from spoutnik.errors import UserError
-from spoutnik.generation.options import EFFORTS, ContextOverflow
+from spoutnik.generation.options import EFFORTS
 from spoutnik.serve.api.chat_request import ChatRequest
 from spoutnik.serve.api.common import MAX_TOKENS, Body, Sampling
 from spoutnik.serve.errors import ApiError
@@ -157,12 +157,10 @@ class ResponsesRequest(Sampling):
                     messages.append({"role": "tool", "tool_call_id": item.call_id, "content": _text(item.output)})
                 case MessageItem(role="assistant"):
                     messages.append({"role": "assistant", "content": _text(item.content)} | thought)
-                case MessageItem(role="user"):
-                    messages.append({"role": "user", "content": _text(item.content)})
-                case MessageItem() if last["role"] == "system":  # some templates allow only one
+                case MessageItem(role="system" | "developer") if last["role"] == "system":  # some templates allow only one
                     last["content"] += "\n\n" + _text(item.content)
                 case MessageItem():
-                    messages.append({"role": "system", "content": _text(item.content)})
+                    messages.append({"role": item.role.replace("developer", "system"), "content": _text(item.content)})
             thought = {}
         return messages
 
@@ -193,8 +191,6 @@ def _text(parts: list[Part]) -> str:
 def rename_fields(error: UserError) -> UserError:
     """The error with the field's name in this API."""
     message = re.sub(r"^(tools\[\d+\])\.function", r"\1", str(error))
-    for chat_name, name in FIELD_NAMES.items():
-        if message.startswith(chat_name):
-            message = name + message[len(chat_name):]
-            break
-    return ContextOverflow(message) if isinstance(error, ContextOverflow) else UserError(message)
+    chat_name = next(filter(message.startswith, FIELD_NAMES), "")
+    message = FIELD_NAMES.get(chat_name, "") + message.removeprefix(chat_name)
+    return type(error)(message)
