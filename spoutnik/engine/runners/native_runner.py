@@ -159,8 +159,8 @@ class NativeRunner:
 
     def draft_multi_step(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
         """Twin: base.draft_multi_step."""
-        steps, _, wanted = settings.shape
-        tokens, settings = torch.empty(steps, wanted, dtype=torch.long), settings.contiguous()
+        steps, _, count = settings.shape
+        tokens, settings = torch.empty(steps, count, dtype=torch.long), settings.contiguous()
         call, logits, tensors = self._batch(batch, next_tokens, hidden.contiguous(), torch.empty_like(hidden))
         settings_address = address("draft_multi_step", "settings", settings, torch.float32, steps, 5, len(batch.logits_indices))
         _check("draft_multi_step", library().spoutnik_draft_multi_step(
@@ -192,12 +192,12 @@ class NativeRunner:
         logits = torch.empty(len(batch.logits_indices), self.config.vocab_size)
         tensors = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.logits_indices,
                                             batch.prompt)]
-        count, width, wanted = len(batch.counts), batch.block_tables.shape[1], len(batch.logits_indices)
-        shapes = (len(tokens),), (count,), (count,), (count, width), (wanted,), (count,)
+        count, width, num_logits = len(batch.counts), batch.block_tables.shape[1], len(batch.logits_indices)
+        shapes = (len(tokens),), (count,), (count,), (count, width), (num_logits,), (count,)
         states_address = None
         if states is not None:
             states_address = address("draft", "hidden", states, torch.float32, len(tokens), self.config.hidden_size)
-        call = NativeBatch(*_addresses("forward", _BATCH, tensors, shapes), len(tokens), count, width, wanted, self.threads,
+        call = NativeBatch(*_addresses("forward", _BATCH, tensors, shapes), len(tokens), count, width, num_logits, self.threads,
                            states_address, hidden.data_ptr() or None, logits.data_ptr())
         return call, logits, [*tensors, states, hidden]
 
