@@ -1,4 +1,8 @@
-"""Durations and sizes as every command, table and report prints them."""
+"""Durations and sizes as every command, table and report prints and reads them."""
+
+import re
+
+_FACTORS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
 
 def duration(seconds: float) -> str:
@@ -23,3 +27,9 @@ def short(number: float) -> str:
             return f"{number:.4g} {prefix}"
         number /= 1000
     return f"{number:,.4g} T"
+
+
+def parse_size(text: str) -> int | None:
+    """Bytes of "16GB" (powers of ten), "512MiB" (of two) or a number; None where it is no size, or less than a byte."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*|\.\d+)\s*([KMGT]I?)?B?\s*", text.upper())
+    return match and int(float(match[1]) * _FACTORS[match[2] or ""]) or None

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from spoutnik.errors import UserError
 from spoutnik.export.gguf_tokens import split_name
 from spoutnik.export.tensors import DTYPES, converted, raw, rows, weight
 from spoutnik.files import read_json, write_json
@@ -21,7 +20,6 @@ SAFETENSORS_TYPES = {"f32": "F32", "bf16": "BF16", "f16": "F16"}
 # name code of its own. That code is not run, nor is it there: the tokenizer is then taken as it is written. The name is what
 # a user reads who asks for foreign code all the same.
 _AS_WRITTEN = {"AutoTokenizer": ["load_without_trust_remote_code.PreTrainedTokenizerFast"] * 2}
-_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 @dataclass(frozen=True)
@@ -35,16 +33,6 @@ class Entry:
     @property
     def size(self) -> int:
         return prod(self.shape) * ITEM_SIZES[self.dtype]
-
-
-def parse_size(text: str) -> int:
-    """Bytes from "5GB" (powers of ten) or "4GiB" (of two)."""
-    compact = text.replace(" ", "").upper()
-    unit = compact.lstrip("0123456789.")
-    number = compact.removesuffix(unit)
-    if unit not in _UNITS or number.count(".") > 1 or not number.strip(".") or float(number) * _UNITS[unit] < 1:
-        raise UserError(f"--shard-size {text}: is no size. Write a number with KB, MB, GB, KiB, MiB or GiB, like 5GB.")
-    return int(float(number) * _UNITS[unit])
 
 
 def entries(checkpoint: Checkpoint, dtype: str | None) -> list[Entry]:

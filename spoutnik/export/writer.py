@@ -21,6 +21,7 @@ from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.config import ARCHITECTURES
 from spoutnik.model.weights import stored_dtype
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.units import parse_size
 
 TYPES = {"hf": tuple(DTYPES), "gguf": tuple(gguf_file.TYPES)}  # format -> what --dtype may say
 # What an export may replace with --force: a folder that holds nothing else.
@@ -59,7 +60,9 @@ def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard
         raise UserError(f"--format {format}: is unknown. Choose {' or '.join(TYPES)}.")
     if dtype is not None and dtype not in TYPES[format]:
         raise UserError(f"--dtype {dtype}: cannot be written as {format}. Choose {', '.join(TYPES[format])}.")
-    limit = hf.parse_size(shard_size)
+    limit = parse_size(shard_size)
+    if limit is None:
+        raise UserError(f"--shard-size {shard_size}: is no size. Write a number with KB, MB, GB, KiB, MiB or GiB, like 5GB.")
     _clear_leftovers(out)
     _check_target(folder, out, format, force)
     checkpoint, tokenizer = Checkpoint.open(folder), load_tokenizer(folder)

@@ -28,6 +28,7 @@ from spoutnik.recipe.stages import describe_model
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient
 from spoutnik.train.settings import LanguageModelSettings
+from spoutnik.units import duration, size
 
 TYPICAL_LENGTH = 0.35  # of max_tokens
 _PROMPT, _TRACE = 32, 90  # tokens: a prompt, a prompt with its trace
@@ -162,9 +163,9 @@ def print_plan(plan: Plan) -> None:
         table.add_column(column, justify="right", no_wrap=True)
     for stage in plan.stages:
         figures = (f"{stage.tokens_trained / 1e6:.2f}M", f"{stage.tokens_generated / 1e6:.2f}M",
-                   f"{stage.seconds / 60:.1f} min", f"{stage.peak_memory_bytes / 2**30:.1f} GiB")
+                   duration(stage.seconds), size(stage.peak_memory_bytes))
         table.add_row(stage.name, *((stage.kind, ", ".join(stage.inputs)) if wide else ()), stage.status,
                       *(figures if stage.status == "to make" else ()))
     console.print(table)
     total = sum(stage.seconds for stage in plan.stages)
-    console.print(f"Predicted: {total / 60:.0f} min in all. Nothing was done.", highlight=False)
+    console.print(f"Predicted: {duration(total)} in all. Nothing was done.", highlight=False)

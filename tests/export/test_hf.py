@@ -9,8 +9,6 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from spoutnik.errors import UserError
-from spoutnik.export.hf import parse_size
 from spoutnik.export.writer import export
 from spoutnik.files import read_json
 from spoutnik.model.checkpoint import Checkpoint, read_header
@@ -145,15 +143,3 @@ def test_generation_defaults_are_r1_s_or_the_source_s_own(checkpoint, tmp_path, 
     (folder / "generation_config.json").write_text(json.dumps(own))
     export(folder, "hf", tmp_path / "out", force=True)
     assert read_json(tmp_path / "out" / "generation_config.json") == own
-
-
-@pytest.mark.parametrize("text, size", [("5GB", 5 * 10**9), ("1.5 MB", 1_500_000), ("2GiB", 2**31), ("700", 700),
-                                        ("3kb", 3000)])
-def test_sizes(text, size):
-    assert parse_size(text) == size
-
-
-@pytest.mark.parametrize("text", ["", "GB", "5XB", "1.2.3GB", "-1GB", "0", "."])
-def test_what_is_no_size_is_refused(text):
-    with pytest.raises(UserError, match="is no size"):
-        parse_size(text)

@@ -201,8 +201,6 @@ class NativeRunner:
                            states_address, hidden.data_ptr() or None, logits.data_ptr())
         return call, logits, [*tensors, states, hidden]
 
-    # ------------------------------------------------------------------------------------------------------ structures
-
     def _layer(self, layer: int) -> Layer:
         config = self.config
         head = config.q_lora_rank or config.qk_head_dim

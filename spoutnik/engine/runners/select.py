@@ -1,6 +1,5 @@
 """Selects the runner of a model and the size of its cache."""
 
-import re
 from pathlib import Path
 
 import torch
@@ -15,9 +14,9 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
 from spoutnik.parallel import cores
+from spoutnik.units import parse_size
 
 QUANTIZATIONS = ("int8", "int4")
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 # One torch thread for native passes and small models: torch's operations there are so small that waiting for a second thread
 # takes longer than the work (512 rows of the nano model: 9,000 tokens/s with two, 30,000 with one), and a torch thread that
 # still spins when the native ones start takes a core from them.
@@ -80,7 +79,7 @@ def bytes_of(memory: str | int | None) -> int | None:
     """Bytes of "16GB", "512MiB" or a number; UserError for anything else."""
     if memory is None or isinstance(memory, int) and not isinstance(memory, bool) and memory > 0:
         return memory
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]I?)?B?\s*", str(memory).upper())
-    if match is None or float(match[1]) == 0:
+    size = parse_size(str(memory))
+    if size is None:
         raise UserError(f"memory = {memory!r}: is not an amount of memory. Write 16GB, 512MiB or a number of bytes.")
-    return int(float(match[1]) * _UNITS[match[2] or ""])
+    return size
