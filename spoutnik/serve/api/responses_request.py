@@ -24,11 +24,8 @@ class Part(Body):
     text: str
 
 
-def _parts(value: object) -> object:
-    return [{"type": "text", "text": value}] if isinstance(value, str) else value
-
-
-Parts = Annotated[list[Part], BeforeValidator(_parts, json_schema_input_type=str | list[Part])]
+Parts = Annotated[list[Part], BeforeValidator(lambda text: [{"type": "text", "text": text}] if isinstance(text, str) else text,
+                                              json_schema_input_type=str | list[Part])]
 
 
 class MessageItem(Body):
