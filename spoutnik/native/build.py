@@ -37,12 +37,12 @@ def load(compiler: str | None, folder: Path, extra_flags: str = "",
         Unavailable: no compiler, one that fails, or a folder that cannot be written or executed from.
     """
     try:
-        command = shlex.split(compiler or "")
+        command, extra = shlex.split(compiler or ""), shlex.split(extra_flags)
     except ValueError as error:
-        raise Unavailable(f"CXX={compiler!r} is no command ({error})") from error
+        raise Unavailable(f"CXX={compiler!r} with SPOUTNIK_NATIVE_FLAGS={extra_flags!r} is no command ({error})") from error
     if not command:
         raise Unavailable("no C++ compiler was found. Install g++ or clang++, or name one in CXX")
-    flags = (*_FLAGS, *shlex.split(extra_flags))
+    flags = (*_FLAGS, *extra)
     # -march=native: a home folder may be shared by machines with different processors.
     sources = b"".join(file.read_bytes() for file in sorted(_FOLDER.glob("*.[hc]*")))
     identity = hashlib.sha256(sources + repr((flags, command, _processor())).encode()).hexdigest()[:16]

@@ -156,7 +156,8 @@ def print_plan(plan: Plan) -> None:
     wide = console.width >= 110
     for name, description in plan.models.items():
         console.print(f"{name}: {description}", highlight=False)
-    table = Table(title=f"{plan.recipe} -> {plan.out} (predicted by a rehearsal on this machine)", title_justify="left")
+    table = Table(title=f"{plan.recipe} -> {plan.out} (predicted by a rehearsal on this machine)", title_justify="left",
+                  padding=(0, 1, 0, 0))  # narrow enough for 80 columns
     for column in ("stage", *(("kind", "from") if wide else ()), "status"):
         table.add_column(column, no_wrap=True)
     for column in ("trained", "generated", "time", "memory"):

@@ -24,6 +24,7 @@ from spoutnik.model.checkpoint import Checkpoint, Stored, read_header
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import Reader, read_bytes
 from spoutnik.native import library
+from spoutnik.native.build import cache_folder
 
 _FORMAT = 1  # version of the packed form: files of another one are packed again
 _HEADER = 2 << 20  # bytes reserved for the header, which is known only after the data
@@ -57,7 +58,7 @@ def packed_path(checkpoint: Checkpoint, kind: str) -> Path:
     folder = checkpoint.folder / "spoutnik-packed"
     if (folder / name).exists() or os.access(folder if folder.exists() else checkpoint.folder, os.W_OK):
         return folder / name
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "spoutnik" / "packed" / name
+    return cache_folder() / "packed" / name
 
 
 def write_packed(path: Path, groups: Iterable[WeightGroup], vectors: dict[str, Tensor], progress: Progress | None = None,
