@@ -61,10 +61,6 @@ Item = Annotated[Annotated[MessageItem, Tag("message")] | Annotated[ReasoningIte
                  | Annotated[FunctionCallOutputItem, Tag("function_call_output")], Discriminator(_kind)]
 
 
-def _items(value: object) -> object:
-    return [{"role": "user", "content": value}] if isinstance(value, str) else value
-
-
 class Reasoning(Body):
     effort: Literal[tuple(EFFORTS)] | None = None
     summary: Literal["auto"] | None = Field(None, description="The thought itself is returned instead.")
@@ -108,7 +104,8 @@ class FunctionChoice(Body):
 
 
 class ResponsesRequest(Sampling):
-    input: Annotated[list[Item], BeforeValidator(_items, json_schema_input_type=str | list[Item]), Field(min_length=1)]
+    input: Annotated[list[Item], BeforeValidator(lambda x: [{"role": "user", "content": x}] if isinstance(x, str) else x,
+                                                 json_schema_input_type=str | list[Item]), Field(min_length=1)]
     instructions: str | None = Field(None, description="Goes before the conversation.")
     max_output_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="Of thought and answer.")
     max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="The same as max_output_tokens.")
