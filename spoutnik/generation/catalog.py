@@ -9,6 +9,7 @@ from pathlib import Path
 import spoutnik
 from spoutnik.engine.llm import LLM, NO_DRAFTS
 from spoutnik.errors import RunError, UserError
+from spoutnik.generation.model_card import read_model_card
 from spoutnik.generation.service import ServedModel
 from spoutnik.loading import load_tokenizer
 from spoutnik.locate import locate, models_of
@@ -57,7 +58,8 @@ def _newest_run(runs: Path) -> Path | None:
 
 def _served_model(name: str, folder: Path, about: str) -> ServedModel:
     positions = ModelConfig.load(folder).max_position_embeddings
-    return ServedModel(name, folder, load_tokenizer(folder), positions, about, int((folder / "config.json").stat().st_mtime))
+    return ServedModel(name, folder, load_tokenizer(folder), positions, about, read_model_card(folder),
+                       int((folder / "config.json").stat().st_mtime))
 
 
 def load_llm(served: ServedModel, engine: EngineOptions, progress: Callable[[int, int], None] | None = None) -> LLM:

@@ -12,6 +12,7 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.generation.delta import CollectedReply, Delta, GenerationWarning
 from spoutnik.generation.engine_thread import EngineThread
 from spoutnik.generation.generation import Generation, Steering
+from spoutnik.generation.model_card import ModelCard
 from spoutnik.generation.options import GenerationPlan
 from spoutnik.generation.prefix_warmer import PrefixWarmer
 from spoutnik.text.chat_template import Message
@@ -30,13 +31,15 @@ class Busy(RunError):
 
 @dataclass
 class ServedModel:
-    """A model under the name that clients use, read from disk when it is first needed. about: a line for people."""
+    """A model under the name that clients use, read from disk when it is first needed. about: a line for people. card: what it
+    can do and examples, where it brings them."""
 
     id: str
     folder: Path
     tokenizer: Tokenizer
     max_model_len: int
     about: str = ""
+    card: ModelCard | None = None
     created: int = field(default_factory=lambda: int(time.time()))
     llm: LLM | None = None
     engine_thread: EngineThread | None = None
