@@ -23,7 +23,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
 from spoutnik.recipe.run import select_stages, stage_status
-from spoutnik.recipe.schema import GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, load_recipe
+from spoutnik.recipe.schema import GRPOStage, MidtrainStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, load_recipe
 from spoutnik.recipe.stages import describe_model
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient
@@ -107,7 +107,7 @@ def stage_tokens(recipe: Recipe, name: str) -> tuple[int, int]:
     evaluated = round(len(recipe.families) * recipe.evaluation.problems_per_family * recipe.evaluation.samples
                       * recipe.evaluation.max_tokens * TYPICAL_LENGTH)
     match stage:
-        case PretrainStage(settings=s):
+        case PretrainStage(settings=s) | MidtrainStage(settings=s):
             return s.steps * s.tokens_per_step, evaluated
         case RewardModelStage(settings=s):
             return s.steps * s.tokens_per_step, 0
@@ -133,14 +133,13 @@ def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None,
     selected, redo = select_stages(recipe, path, until, redo_from)
     statuses = stage_status(recipe, path, out, selected, redo)
     dtype = compute_dtype(recipe.dtype)
-    planned, model_of = [], {}
+    planned = []
     for name in selected:
         stage = recipe.stages[name]
-        model_of[name] = stage.model if isinstance(stage, PretrainStage) else model_of[stage.start]
         row = PlannedStage(name, stage.kind, statuses[name], list(stage.inputs.values()))
         if row.status == "to make":
             trained, generated = stage_tokens(recipe, name)
-            config = recipe.model_config_of(model_of[name], str(path))
+            config = recipe.config_of_stage(name, str(path))
             speed, counts = rehearse(config, dtype), account(config)
             memory = (speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES
                       + _OPTIMIZER_BYTES * (counts.total_parameters + counts.mtp_parameters))

@@ -19,14 +19,24 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_model, save_tensors
 from spoutnik.recipe.artifacts import Artifact
-from spoutnik.recipe.schema import GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage
+from spoutnik.recipe.schema import (
+    GRPOStage,
+    MidtrainStage,
+    PretrainStage,
+    Recipe,
+    RejectStage,
+    RewardModelStage,
+    SFTStage,
+    Stage,
+    widened,
+)
 from spoutnik.tasks import LANGUAGES
 from spoutnik.tasks.general import helpfulness, sample_general
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.grpo import grpo
 from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
-from spoutnik.train.pretrain import pretrain, train_tokenizer
+from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
 from spoutnik.train.reject import reject
 from spoutnik.train.reward_model import RewardModel, held_out_accuracy, score_answers, train_reward_model
 from spoutnik.train.rollouts import chat_prompts, rollout_llm
@@ -96,7 +106,16 @@ def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents)
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
-    log, cost = pretrain(model, tokenizer, recipe.families, stage.settings, *context.training())
+    families = stage.families or recipe.families
+    log, cost = pretrain(model, tokenizer, families, stage.settings, *context.training())
+    return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer)
+
+
+def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
+    narrow, tokenizer = context.load()
+    model = Transformer(widened(narrow.config, stage.context, context.source), context.dtype)
+    model.load_state_dict(narrow.state_dict())
+    log, cost = midtrain(model, tokenizer, context.recipe.families, stage.settings, *context.training())
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer)
 
 
@@ -149,7 +168,7 @@ def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     return Outcome({"held_out_pair_accuracy": accuracy} | _last(log, "loss"), cost, log)
 
 
-_WORK = {PretrainStage: _pretrain, SFTStage: _sft, GRPOStage: _grpo, RejectStage: _reject, RewardModelStage: _reward_model}
+_WORK = {PretrainStage: _pretrain, MidtrainStage: _midtrain, SFTStage: _sft, GRPOStage: _grpo, RejectStage: _reject, RewardModelStage: _reward_model}
 
 
 def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, Tokenizer]:
