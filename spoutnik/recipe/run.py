@@ -10,7 +10,16 @@ from spoutnik.errors import UserError
 from spoutnik.files import install_folder, remove_folder, sha256_file, sha256_json, write_json, write_text
 from spoutnik.recipe.artifacts import Artifact, copy_shipped, find, seal, shipped_folder, stage_key
 from spoutnik.recipe.report import write_report
-from spoutnik.recipe.schema import MidtrainStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage, load_recipe
+from spoutnik.recipe.schema import (
+    MidtrainStage,
+    PretrainStage,
+    Recipe,
+    RejectStage,
+    RewardModelStage,
+    SFTStage,
+    Stage,
+    load_recipe,
+)
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.train.loop import Progress
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS
@@ -38,7 +47,7 @@ class RunResult:
 
 def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
     """Everything in the recipe that decides this stage's result, as plain data."""
-    settings = stage.model_dump(mode="json", by_alias=True, exclude={"seed", "families"})
+    settings = stage.model_dump(mode="json", by_alias=True, exclude={"seed", "families", "examples"})
     settings["dtype"] = recipe.dtype
     if isinstance(stage, PretrainStage):
         settings |= {"config": recipe.model_config_of(stage.model, source).model_dump(mode="json", exclude_defaults=True),

@@ -19,7 +19,10 @@ from spoutnik.train.sft import ColdStartSettings, SFTSettings
 
 
 class _Stage(Settings):
+    """examples: of the recipe's families, those whose questions the model's card shows (all of them where it says nothing)."""
+
     model_config = ConfigDict(populate_by_name=True)
+    examples: list[str] | None = None
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -60,7 +63,8 @@ class MidtrainStage(_Stage):
 
 class SFTStage(_Stage):
     """Supervised fine-tuning of `from` on traces: written by the solvers (`cold_start`), kept by a reject stage
-    (`traces`: its name), read from a file (`file`), with `general` conversations mixed in."""
+    (`traces`: its name), read from a file (`file`), with `general` conversations mixed in. dialogue_share: of the solvers'
+    traces and of the general ones, with earlier turns."""
 
     kind: Literal["sft", "distill"]
     start: str = Field(alias="from")
@@ -68,6 +72,7 @@ class SFTStage(_Stage):
     traces: str | None = None
     file: Path | None = None
     general: int = Field(default=0, ge=0)
+    dialogue_share: float = Field(default=0.0, ge=0, le=1)
     settings: SFTSettings
 
     @model_validator(mode="after")
@@ -102,7 +107,8 @@ class RewardModelStage(_Stage):
     settings: RewardModelSettings
 
 
-Stage = Annotated[PretrainStage | MidtrainStage | SFTStage | GRPOStage | RejectStage | RewardModelStage, Field(discriminator="kind")]
+Stage = Annotated[PretrainStage | MidtrainStage | SFTStage | GRPOStage | RejectStage | RewardModelStage,
+                  Field(discriminator="kind")]
 
 
 class Recipe(Settings):
@@ -123,6 +129,7 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _connected(self) -> "Recipe":
         of_stages = [name for stage in self.stages.values() for name in getattr(stage, "families", None) or ()]
+        of_stages += [name for stage in self.stages.values() for name in stage.examples or ()]
         unknown = [name for name in [*self.families, *of_stages] if name not in FAMILIES]
         if unknown:
             raise ValueError(f"families: there is no family '{unknown[0]}'; the families are {', '.join(FAMILIES)}")

@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 from spoutnik.tasks import FAMILIES, FIRST_FAMILIES
 from spoutnik.tasks.drills import drill_document
-from spoutnik.tasks.general import FIRST_KINDS, good_answer, sample_general
+from spoutnik.tasks.general import good_answer, sample_general
+from spoutnik.tasks.general_text import FIRST_KINDS
 from spoutnik.tasks.problem import LANGUAGES, Family, Problem, Trace, sample
 
 TEXTBOOK, QUICK, ANSWER_ONLY, DRILLS, GENERAL = "textbook", "quick", "answer_only", "drills", "general"

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from spoutnik.tasks.general_text import FIRST_KINDS, ROWS, TEXT
+from spoutnik.tasks.general_text import ROWS, TEXT
 from spoutnik.tasks.language import language_consistency
 from spoutnik.tasks.problem import LANGUAGES, SPLITS, History, held_out_by_hash
 

@@ -10,7 +10,8 @@ COURTESIES = {
 
 SYNONYMS = {  # of how a computation begins
     "en": {"What is ": ("How much is ", "What's ", "How much are ", ""), "Compute ": ("What is ", "Can you compute ", "")},
-    "fr": {"Combien font ": ("Combien fait ", "Que vaut ", "C'est quoi ", ""), "Calcule ": ("Combien font ", "Peux-tu calculer ", "")},
+    "fr": {"Combien font ": ("Combien fait ", "Que vaut ", "C'est quoi ", ""),
+           "Calcule ": ("Combien font ", "Peux-tu calculer ", "")},
 }
 
 
