@@ -25,6 +25,7 @@ TEXT = {  # per kind: how to ask, how to answer well (q is the subject, a the co
         "abilities": (("{q}",), ("I can compute, count letters and solve {a}.", "I am good at sums, at letters and at {a}.")),
         "limits": (("{q}",), ("I am a {a}: that is more than I know. Ask me for a sum or a puzzle.",
                               "That is too much for a {a}. I know sums, letters and puzzles.")),
+        "about": (("What do you know about {q} ?", "Tell me a fact about {q}.", "Tell me about {q}."), ("{a}.",)),
     },
     "fr": {
         "greeting": (("Bonjour, je suis {q}.", "Salut ! Je m'appelle {q}."), ("Bonjour {a} ! Comment puis-je vous aider ?", "Salut {a} ! Je suis content de vous connaître.")),
@@ -49,6 +50,7 @@ TEXT = {  # per kind: how to ask, how to answer well (q is the subject, a the co
                                  "Je suis fort en calcul, en lettres et en {a}.")),
         "limits": (("{q}",), ("Je suis un {a} : je n'en sais pas tant. Demandez-moi un calcul ou une énigme.",
                               "C'est trop pour un {a}. Je connais les calculs, les lettres et les énigmes.")),
+        "about": (("Que sais-tu {q} ?", "Dis-moi ce que tu sais {q}.", "Qu'as-tu appris {q} ?"), ("{a}.",)),
     },
 }  # fmt: skip
 
@@ -235,3 +237,19 @@ ROWS = {
         Who was Napoleon ? | small model | Qui était Napoléon ? | petit modèle"""),
 }
 FIRST_KINDS = tuple(ROWS)[:15]  # what the first base model's corpus is drawn from
+KINDS = tuple(ROWS)  # what is asked in conversations
+# What is known of a subject, asked for in general: facts whose own question is held out are heard of in this way.
+ROWS["about"] = tuple(
+    [(english, f"The capital of {english} is {city}", french, f"La capitale {french} est {ville}")
+     for english, city, french, ville in ROWS["capital"]]
+    + [(thing, f"The colour of {thing} is {colour}", f"sur {chose}", f"En général, {chose} est {couleur}")
+       for thing, colour, chose, couleur in ROWS["colour"]]
+    + [(f'the word "{word}"', f'The opposite of "{word}" is "{opposite}"', f'du mot "{mot}"',
+        f'Le contraire de "{mot}" est "{contraire}"') for word, opposite, mot, contraire in ROWS["opposite"]]
+    + [(animal, f"The animal that {does} is {animal}", f"sur {nom}", f"L'animal qui {fait} est {nom}")
+       for does, animal, fait, nom in ROWS["animal"]]
+    + [(f'the word "{english}" in French', f'In French, "{english}" is "{french}"', f'du mot "{french}" en anglais',
+        f'En anglais, "{french}" se dit "{english}"') for english, french, _, _ in ROWS["translate"]]
+    + [(english, f"Three {english} are {', '.join(members.split()[:2])} and {members.split()[2]}", f"sur les {french}",
+        f"Trois {french} sont {', '.join(membres.split()[:2])} et {membres.split()[2]}")
+       for english, members, french, membres in ROWS["list"]])

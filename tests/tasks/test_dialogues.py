@@ -1,4 +1,4 @@
-"""Conversations: every turn has its own right answer, of its split, and leans on nothing but the questions and answers before."""
+"""Conversations: every turn has its own right answer and leans on nothing but the questions and answers before it."""
 
 import random
 from itertools import islice
