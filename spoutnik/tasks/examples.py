@@ -3,13 +3,13 @@
 from spoutnik.tasks.problem import Problem
 
 ABOUT = {
-    "en": {"countdown": "number puzzles", "arithmetic": "sums of several terms", "equations": "equations",
+    "en": {"countdown": "number puzzles", "arithmetic": "calculations of several terms", "equations": "equations",
            "bases": "binary numbers",
            "letters": "words backwards", "ordering": "who is the tallest", "liars": "who lies", "calendar": "weekdays",
-           "operations": "sums, differences and products", "spell": "the letters of words"},
+           "operations": "one-step calculations", "spell": "the letters of words"},
     "fr": {"countdown": "le compte est bon", "arithmetic": "les calculs à plusieurs termes", "equations": "les équations",
            "bases": "les nombres binaires", "letters": "les mots à l'envers", "ordering": "qui est le plus grand",
-           "liars": "qui ment", "calendar": "les jours de la semaine", "operations": "les sommes, différences et produits",
+           "liars": "qui ment", "calendar": "les jours de la semaine", "operations": "les calculs à une étape",
            "spell": "les lettres des mots"},
 }
 

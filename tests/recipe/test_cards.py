@@ -7,7 +7,7 @@ from spoutnik.tasks.examples import examples
 def test_a_model_that_converses_shows_questions_of_the_families_named():
     card = model_card(["countdown", "operations", "spell"], 3_440_000, True, ["operations"])
     assert card["description"]["en"] == ("A small reasoning model (3.4 million parameters) that thinks before it answers: "
-                                         "number puzzles, sums, differences and products and the letters of words.")
+                                         "number puzzles, one-step calculations and the letters of words.")
     assert "3,4 millions" in card["description"]["fr"]
     assert card["examples"]["fr"] == [problem.prompt for problem in examples("operations", "fr")]
     assert "What is 17 + 26?" in card["examples"]["en"]
