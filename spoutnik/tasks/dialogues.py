@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from spoutnik.tasks import FAMILIES
 from spoutnik.tasks.general import GeneralPrompt, follow_up_general, good_answer, sample_general
-from spoutnik.tasks.general_text import KINDS
+from spoutnik.tasks.general_text import TAUGHT_KINDS
 from spoutnik.tasks.problem import LANGUAGES, History, Problem, is_held_out, sample
 from spoutnik.tasks.wording import as_typed
 
@@ -42,10 +42,9 @@ def answer_of(question: Question, rng: random.Random) -> str:
     return good_answer(question, rng) if isinstance(question, GeneralPrompt) else question.answer
 
 
-def general_question(rng: random.Random, families: Sequence[str], dialogue_share: float,
-                     kinds: Sequence[str] = KINDS) -> GeneralPrompt:
+def general_question(rng: random.Random, families: Sequence[str], dialogue_share: float) -> GeneralPrompt:
     """A general prompt of the training split as people type it, with earlier turns in `dialogue_share` of the cases."""
-    prompt = typed(sample_general(rng, rng.choice(LANGUAGES), "train", kinds), rng)
+    prompt = typed(sample_general(rng, rng.choice(LANGUAGES), "train", TAUGHT_KINDS), rng)
     talks = dialogue_share and rng.random() < dialogue_share
     return in_conversation(prompt, rng, families, "train") if talks else prompt
 

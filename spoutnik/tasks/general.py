@@ -106,10 +106,10 @@ def flawed_answer(p: GeneralPrompt, rng: random.Random) -> str:
             return other
 
 
-def preference_pairs(rng: random.Random, split: str) -> Iterator[tuple[GeneralPrompt, str, str]]:
+def preference_pairs(rng: random.Random, split: str, kinds: Sequence[str] = KINDS) -> Iterator[tuple[GeneralPrompt, str, str]]:
     """Endless (prompt, chosen answer, rejected answer), half in each language."""
     while True:
-        p = sample_general(rng, rng.choice(LANGUAGES), split)
+        p = sample_general(rng, rng.choice(LANGUAGES), split, kinds)
         yield p, good_answer(p, rng), flawed_answer(p, rng)
 
 
@@ -132,12 +132,12 @@ def helpfulness(p: GeneralPrompt, answer: str) -> float:
 
 def _shortest(p: GeneralPrompt) -> int:
     """Words of a full sentence: the bare content is curt, two words around it are not."""
-    return 2 + (4 if p.kind == "list" else len(re.findall(r"\w+", p.content)))  # a list: three members and "and"
+    return 2 + (4 if p.kind.endswith("list") else len(re.findall(r"\w+", p.content)))  # a list: three members and "and"
 
 
 def _content(p: GeneralPrompt, rng: random.Random) -> str:
     """What the answer must contain; for a list, three members drawn among those in the row."""
-    if p.kind != "list":
+    if not p.kind.endswith("list"):
         return p.content
     first, second, third = rng.sample(p.content.split(), 3)
     return f"{first}, {second} {'and' if p.language == 'en' else 'et'} {third}"
@@ -152,6 +152,6 @@ def _sentence(p: GeneralPrompt, content: str, rng: random.Random) -> str:
 def _has_content(p: GeneralPrompt, answer: str) -> bool:
     """Whether the answer holds its content: as whole words, or three members of a list."""
     content, answer = p.content.lower(), answer.lower()
-    if p.kind == "list":
+    if p.kind.endswith("list"):
         return len(set(re.findall(r"\w+", answer)) & set(content.split())) >= 3
     return re.search(rf"(?<!\w){re.escape(content)}(?!\w)", answer) is not None

@@ -1,5 +1,6 @@
 """The wordings and the facts of the general prompts. A row is (English subject, answer, French subject, answer)."""
 
+from spoutnik.tasks.general_more import MORE_ROWS
 from spoutnik.tasks.names import NAMES
 
 TEXT = {  # per kind: how to ask, how to answer well (q is the subject, a the content that must be there)
@@ -253,3 +254,8 @@ ROWS["about"] = tuple(
     + [(english, f"Three {english} are {', '.join(members.split()[:2])} and {members.split()[2]}", f"sur les {french}",
         f"Trois {french} sont {', '.join(membres.split()[:2])} et {membres.split()[2]}")
        for english, members, french, membres in ROWS["list"]])
+for _kind, _more in MORE_ROWS.items():  # under another name: no younger row changes what was drawn before
+    ROWS[f"more_{_kind}"] = _more
+    for _wordings in TEXT.values():
+        _wordings[f"more_{_kind}"] = _wordings[_kind]
+TAUGHT_KINDS = (*KINDS, *(kind for kind in ROWS if kind.startswith("more_")), "about", "about")

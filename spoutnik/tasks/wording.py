@@ -3,6 +3,8 @@
 import random
 import re
 
+from spoutnik.tasks.families.operations import NUMBERS
+
 COURTESIES = {
     "en": ("Please: {p}", "Hello! {p}", "Hi, {p}", "Question: {p}", "{p} Thanks!", "Now {p}"),
     "fr": ("S'il te plaît : {p}", "Bonjour ! {p}", "Salut, {p}", "Question : {p}", "{p} Merci !", "Maintenant, {p}"),
@@ -13,6 +15,18 @@ SYNONYMS = {  # of how a computation begins
     "fr": {"Combien font ": ("Combien fait ", "Que vaut ", "C'est quoi ", ""),
            "Calcule ": ("Combien font ", "Peux-tu calculer ", "")},
 }
+
+
+def in_words(prompt: str, language: str) -> str:
+    """The question with its numbers up to twenty and its signs in words: What is two plus two?"""
+    words = {"+": "plus", "-": "minus" if language == "en" else "moins", "*": "times" if language == "en" else "fois",
+             "x": "times" if language == "en" else "fois"}
+    prompt = re.sub(r"(?<=\d) ?([-+*x]) ?(?=\d)", lambda match: f" {words[match[1]]} ", prompt)
+    return re.sub(r"\b\d+\b", lambda match: _number(int(match[0]), language), prompt)
+
+
+def _number(value: int, language: str) -> str:
+    return NUMBERS[language][value] if value < len(NUMBERS[language]) else str(value)
 
 
 def as_typed(prompt: str, language: str, rng: random.Random) -> str:

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
 from spoutnik.engine.llm import LLM
@@ -13,6 +13,7 @@ from spoutnik.tasks.dialogues import in_conversation, typed
 from spoutnik.tasks.general import GeneralPrompt
 from spoutnik.tasks.language import language_consistency
 from spoutnik.tasks.problem import History
+from spoutnik.tasks.wording import in_words
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -27,6 +28,7 @@ class GradedCompletion:
     language: float
 
 
+IN_WORDS_SHARE = 0.12  # of the one-step calculations: "What is two plus two?"
 _MAX_NUM_SEQS = 640  # up to here a step of a nano model is faster over all rows at once
 
 
@@ -54,6 +56,8 @@ def sample_problems(rng: random.Random, families: Sequence[str], count: int, spl
     for name in islice(cycle(families), count):
         family = FAMILIES[name]
         problem = typed(sample(family, rng, rng.choice(family.levels), rng.choice(LANGUAGES), split), rng)
+        if name == "operations" and rng.random() < IN_WORDS_SHARE:
+            problem = replace(problem, prompt=in_words(problem.prompt, problem.language))
         talks = dialogue_share and rng.random() < dialogue_share
         problems.append(in_conversation(problem, rng, families, split) if talks else problem)
     return problems

@@ -16,7 +16,6 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import FAMILIES
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import good_answer
-from spoutnik.tasks.general_text import KINDS
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import train_language_model
@@ -60,7 +59,7 @@ def general_traces(count: int, seed: int, families: Sequence[str] = (), dialogue
     rng = random.Random(f"{seed} general")
     rows = []
     for _ in range(count):
-        prompt = general_question(rng, families, dialogue_share, (*KINDS, "about", "about", "about"))
+        prompt = general_question(rng, families, dialogue_share)
         rows.append({"history": prompt.history, "prompt": prompt.prompt,
                      "thought": "", "answer": good_answer(prompt, rng), "family": "general",
                      "language": prompt.language})
