@@ -9,8 +9,55 @@ def _rows(table: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(cell.strip() for cell in line.split("|")) for line in table.strip().splitlines())
 
 
+def _combined() -> tuple[tuple[str, str, str, str], ...]:
+    """Wishes of an adjective and a noun: no model can learn them all by heart."""
+    adjectives = _rows("""nice | beau | belle
+        great | grand | grande
+        good | bon | bonne
+        quiet | doux | douce
+        long | long | longue
+        fine | joli | jolie
+        sunny | vrai | vraie
+        lovely | agréable | agréable
+        splendid | superbe | superbe
+        calm | calme | calme""")
+    nouns = _rows("""day | matin | m
+        evening | soirée | f
+        week | semaine | f
+        month | mois | m
+        party | fête | f
+        dinner | dîner | m
+        lunch | repas | m
+        walk | promenade | f
+        game | partie | f
+        journey | voyage | m
+        lesson | leçon | f
+        school year | rentrée | f
+        bath | bain | m
+        winter | hiver | m
+        summer | été | m
+        garden | jardin | m
+        house | maison | f
+        job | travail | m
+        book | livre | m
+        dream | rêve | m
+        story | histoire | f
+        song | chanson | f
+        race | course | f
+        visit | visite | f
+        letter | lettre | f
+        boat trip | sortie | f
+        cake | gâteau | m
+        present | cadeau | m
+        morning | matinée | f""")
+    french = {"m": "un {0} {2}", "f": "une {1} {2}"}
+    return tuple((f"a {english} {noun}",) * 2 + (french[gender].format(his, hers, nom),) * 2
+                 for english, his, hers in adjectives for noun, nom, gender in nouns)
+
+
 MORE_ROWS = {
-    "wish": tuple((english, english, french, french) for english, french in _rows("""a good evening | une bonne soirée
+    "wish": _combined() + tuple((english, english, french, french) for english, french in _rows("""
+        a good evening | une bonne soirée
         a nice weekend | un bon week-end
         a merry Christmas | un joyeux Noël
         a safe journey | un bon retour

@@ -258,4 +258,5 @@ for _kind, _more in MORE_ROWS.items():  # under another name: no younger row cha
     ROWS[f"more_{_kind}"] = _more
     for _wordings in TEXT.values():
         _wordings[f"more_{_kind}"] = _wordings[_kind]
-TAUGHT_KINDS = (*KINDS, *(kind for kind in ROWS if kind.startswith("more_")), "about", "about")
+_YOUNGER = tuple(kind for kind in ROWS if kind.startswith("more_"))
+TAUGHT_KINDS = (*KINDS, *_YOUNGER, *_YOUNGER, "more_wish", "more_wish", *["about"] * 8)  # as often as they are named
