@@ -206,7 +206,6 @@ MORE_ROWS = {
         drinks | water milk tea coffee juice | boissons | eau lait thé café jus
         clothes | shirt skirt coat hat sock | vêtements | chemise jupe manteau chapeau robe
         metals | gold silver iron copper tin | métaux | or argent fer cuivre zinc
-        planets | Mars Venus Earth Saturn Neptune | planètes | Mars Vénus Terre Saturne Neptune
         sports | tennis football judo rugby golf | sports | tennis football judo rugby golf
         numbers | one two three four five six | nombres | un deux trois quatre cinq six
         trees | oak pine maple willow birch | arbres | chêne pin érable saule bouleau

@@ -251,6 +251,8 @@ ROWS["about"] = tuple(
        for does, animal, fait, nom in ROWS["animal"]]
     + [(f'the word "{english}" in French', f'In French, "{english}" is "{french}"', f'du mot "{french}" en anglais',
         f'En anglais, "{french}" se dit "{english}"') for english, french, _, _ in ROWS["translate"]]
+    + [(f'the words "{english}" in French', f'In French, "{english}" is "{french}"', f'des mots "{french}" en anglais',
+        f'En anglais, "{french}" se dit "{english}"') for english, _, french, _ in ROWS["wish"]]
     + [(english, f"Three {english} are {', '.join(members.split()[:2])} and {members.split()[2]}", f"sur les {french}",
         f"Trois {french} sont {', '.join(membres.split()[:2])} et {membres.split()[2]}")
        for english, members, french, membres in ROWS["list"]])
@@ -259,4 +261,4 @@ for _kind, _more in MORE_ROWS.items():  # under another name: no younger row cha
     for _wordings in TEXT.values():
         _wordings[f"more_{_kind}"] = _wordings[_kind]
 _YOUNGER = tuple(kind for kind in ROWS if kind.startswith("more_"))
-TAUGHT_KINDS = (*KINDS, *_YOUNGER, *_YOUNGER, "more_wish", "more_wish", *["about"] * 8)  # as often as they are named
+TAUGHT_KINDS = (*KINDS, *_YOUNGER, *_YOUNGER, "more_wish", "more_wish", *["about"] * 10)  # as often as they are named
