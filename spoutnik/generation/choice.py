@@ -67,7 +67,7 @@ class Choice:
     def take_delta(self) -> Delta | None:
         """What was added since the last call; None where nothing was."""
         delta = self.delta
-        if not (delta.thought or delta.answer or delta.ids or delta.finish_reason or delta.warnings):
+        if not (delta.thought or delta.answer or delta.ids or delta.finish_reason):  # warnings come with one of these
             return None
         delta.thinking, delta.thought_tokens = self.stream.thinking, self.thought_tokens
         delta.generated = self.generated

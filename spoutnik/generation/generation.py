@@ -17,9 +17,9 @@ from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.generation.choice import Choice
-from spoutnik.generation.delta import Delta, WarningCode
+from spoutnik.generation.delta import Delta, GenerationWarning, WarningCode
 from spoutnik.generation.nonempty_answer import MarkProcessor, NonemptyAnswerProcessor, token_texts
-from spoutnik.generation.options import GenerationPlan
+from spoutnik.generation.options import GenerationPlan, loosened
 from spoutnik.generation.thought_budget import ThoughtBudget
 from spoutnik.generation.tools.calls import CallAwareStops
 from spoutnik.text.plain_thought import PlainThoughtStream
@@ -77,6 +77,8 @@ class Generation(Steering):
     def start(self) -> None:
         """All choices share the computation of the prompt: their thoughts are samples of one request."""
         first, *self._waiting = self.choices
+        for reason in loosened(self.plan):
+            first.delta.warnings.append(GenerationWarning("loosened_tool", 0, reason))
         if self.plan.thinking and self.budget.remaining_thought(first) > 0:
             self._waiting = []
             self.start_segment(self.choices, self._thought_params(first))

@@ -155,4 +155,9 @@ def applied(plan: GenerationPlan) -> dict:
             "repetition_penalty": params.repetition_penalty, "n": params.n, "stop": list(params.stop),
             "stop_token_ids": list(params.stop_token_ids), "logit_bias": {str(k): v for k, v in params.logit_bias.items()},
             "min_tokens": params.min_tokens, "logprobs": params.logprobs, "prompt_tokens": len(plan.prompt),
-            "structured_output": plan.make_logits_processor is not None}
+            "structured_output": plan.make_logits_processor is not None, "loosened_tools": list(loosened(plan))}
+
+
+def loosened(plan: GenerationPlan) -> tuple[str, ...]:
+    """What of its tools' schemas the answer is not held to (grammar.Form)."""
+    return getattr(plan.make_logits_processor, "loosened", ())
