@@ -54,7 +54,8 @@ def main() -> None:
     whoever started it when there are no more."""
     from math_verify import parse, verify
 
-    verify(parse("$1$", parsing_timeout=None), parse(r"$\frac{2}{2}$", parsing_timeout=None), timeout_seconds=None)  # imports more
+    first = [parse(text, parsing_timeout=None) for text in ("$1$", r"$\frac{2}{2}$")]
+    verify(*first, timeout_seconds=None)  # imports what the first question needs, outside of its time
     resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # nothing handles it: it kills
