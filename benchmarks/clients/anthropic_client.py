@@ -17,7 +17,7 @@ class Town(BaseModel):
 
 client = anthropic.Anthropic(base_url=ROOT, api_key=KEY, max_retries=0, timeout=120)
 SHORT = {"model": MODEL, "messages": ASK, "max_tokens": 60}
-ROOMY = SHORT | {"max_tokens": 600}
+ROOMY = SHORT | {"max_tokens": 600, "thinking": {"type": "disabled"}}
 GREEDY = {"extra_body": {"temperature": 0.0}}  # the newest client has no such argument
 THINKING = SHORT | {"max_tokens": 1600, "thinking": {"type": "enabled", "budget_tokens": 1024}}
 TOOL = {"name": "weather", "description": "Of a city.", "input_schema": City.model_json_schema()}
@@ -92,7 +92,8 @@ with check("structured: parse"):
 with check("thought: blocks, and sent back"):
     needs_thought()
     message = client.messages.create(**THINKING)
-    assert [block.type for block in message.content] == ["thinking", "text"] and message.content[0].thinking.strip()
+    kinds = [block.type for block in message.content]  # random weights may think again in the middle of an answer
+    assert kinds[:2] == ["thinking", "text"] and message.content[0].thinking.strip(), kinds
     turns = [*ASK, {"role": "assistant", "content": message.content}, {"role": "user", "content": "So?"}]
     assert text_of(client.messages.create(**THINKING | {"messages": turns})).strip()
 with check("thought: as a stream"):
@@ -100,7 +101,7 @@ with check("thought: as a stream"):
     with client.messages.stream(**THINKING) as stream:
         kinds = [event.delta.type for event in stream if event.type == "content_block_delta"]
         message = stream.get_final_message()
-    assert "thinking_delta" in kinds and kinds[-1] == "text_delta" and message.content[0].thinking.strip()
+    assert {"thinking_delta", "text_delta"} <= set(kinds) and message.content[0].thinking.strip()
 with check("error: an unknown model"), refused(anthropic.NotFoundError, "not_found_error"):
     client.messages.create(**SHORT | {"model": "nobody"})
 with check("error: a wrong key"), refused(anthropic.AuthenticationError, "authentication_error"):

@@ -7,6 +7,7 @@ import { ASK, assertCity, check, checkThought, CITY, collect, KEY, MODEL, ROOT, 
 const clientOf = (baseURL, apiKey = KEY) => new Anthropic({ baseURL, apiKey, maxRetries: 0, timeout: 120_000 });
 const client = clientOf(ROOT);
 const SHORT = { model: MODEL, messages: ASK, max_tokens: 60 };
+const ROOMY = { ...SHORT, max_tokens: 600, thinking: { type: "disabled" } };
 const TOOL = { name: "weather", description: "Of a city.", input_schema: CITY };
 const NAMED = { type: "tool", name: "weather" };
 const THINKING = { ...SHORT, max_tokens: 1600, thinking: { type: "enabled", budget_tokens: 1024 } };
@@ -29,7 +30,7 @@ await check("stream: a message", async () => {
   assert(text.trim() && text === textOf(message) && message.usage.output_tokens > 0);
 });
 await check("tools: a call, and an answer to its result", async () => {
-  const message = await client.messages.create({ ...SHORT, max_tokens: 600, tools: [TOOL], tool_choice: NAMED });
+  const message = await client.messages.create({ ...ROOMY, tools: [TOOL], tool_choice: NAMED });
   const [call] = message.content.filter((block) => block.type === "tool_use");
   assert.equal(message.stop_reason, "tool_use");
   assertCity(call.input);
@@ -38,16 +39,17 @@ await check("tools: a call, and an answer to its result", async () => {
   assert(textOf(await client.messages.create({ ...SHORT, messages, tools: [TOOL], tool_choice: { type: "none" } })).trim());
 });
 await check("tools: as a stream", async () => {
-  const message = await client.messages.stream({ ...SHORT, max_tokens: 600, tools: [TOOL], tool_choice: NAMED }).finalMessage();
+  const message = await client.messages.stream({ ...ROOMY, tools: [TOOL], tool_choice: NAMED }).finalMessage();
   assertCity(message.content.at(-1).input);
 });
 await check("structured: a schema in output_config", async () => {
-  const message = await client.messages.parse({ ...SHORT, max_tokens: 600, output_config: { format: { type: "json_schema", schema: TOWN } } });
+  const message = await client.messages.parse({ ...ROOMY, output_config: { format: { type: "json_schema", schema: TOWN } } });
   assert.equal(typeof JSON.parse(textOf(message)).rain, "boolean");
 });
 await checkThought("blocks, whole and as a stream", async () => {
   for (const message of [await client.messages.create(THINKING), await client.messages.stream(THINKING).finalMessage()]) {
-    assert.deepEqual(message.content.map((block) => block.type), ["thinking", "text"]);
+    // Random weights may think again in the middle of an answer.
+    assert.deepEqual(message.content.map((block) => block.type).slice(0, 2), ["thinking", "text"]);
     assert(message.content[0].thinking.trim());
   }
 });
