@@ -54,5 +54,5 @@ def make_eager() -> None:
 
 kind, model, data = sys.argv[1:]
 {"slow": make_slow, "eager": make_eager}[kind]()
-serve(model, None, EngineOptions(), Settings(port=0, data=Path(data), page=False, ping_seconds=PING), Console(stderr=True),
-      as_json=True)
+settings = Settings(port=0, data=Path(data), page=False, ping_seconds=PING if kind == "slow" else Settings.ping_seconds)
+serve(model, None, EngineOptions(), settings, Console(stderr=True), as_json=True)
