@@ -18,6 +18,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,7 +39,7 @@ SCRIPTS = HERE / "clients"
 KINDS = ("chat", "stream", "tools", "structured", "thought", "error", "slow")
 SHAPE = {"model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "max_position_embeddings": 8192}
-TIMEOUT = 3600  # seconds for one client
+TIMEOUT = 1800  # seconds for one client
 
 
 def environment(name: str) -> Path:
@@ -130,15 +131,18 @@ def thinks(url: str, key: str, model: str) -> bool:
 
 def ask(client: Client, arguments: list[str], variables: dict[str, str]) -> list[dict]:
     """What one client says: lines of JSON with its versions and its checks."""
-    with tempfile.TemporaryFile("w+") as log:
-        done = subprocess.run([client.program, SCRIPTS / client.script, *arguments], text=True, stdout=subprocess.PIPE,
-                              stderr=log, timeout=TIMEOUT, env=os.environ | variables)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
+        try:
+            status = subprocess.run([client.program, SCRIPTS / client.script, *arguments], stdout=out, stderr=log,
+                                    timeout=TIMEOUT, env=os.environ | variables).returncode
+        except subprocess.TimeoutExpired:
+            status = f"not done after {TIMEOUT} s"
+        out.seek(0)
         log.seek(0)
-        rest = log.read()
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or any(line.get("passed") is False for line in lines):
+        lines, rest = [json.loads(line) for line in out if line.startswith("{")], f"{log.read()}\nexit: {status}"
+    if status or any(line.get("passed") is False for line in lines):
         print(rest[-6000:], file=sys.stderr)
-    if done.returncode:
+    if status:
         lines.append({"check": "chat: runs to its end", "passed": False, "message": rest[-300:]})
     return lines
 
@@ -149,6 +153,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--cases", type=int, default=5000)
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped, too
     chosen = {name: CLIENTS[name] for name in options.only or CLIENTS}
     missing = {name: client.missing for name, client in chosen.items() if client.missing}
     print(machine())
