@@ -39,7 +39,7 @@ SCRIPTS = HERE / "clients"
 KINDS = ("chat", "stream", "tools", "structured", "thought", "error", "slow")
 SHAPE = {"model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "max_position_embeddings": 8192}
-TIMEOUT = 1800  # seconds for one client
+TIMEOUT = 3600  # seconds for one client
 
 
 def environment(name: str) -> Path:
