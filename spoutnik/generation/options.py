@@ -9,14 +9,15 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import UserError
+from spoutnik.generation.closing import closing_sentence
 from spoutnik.generation.tools.tool_set import NO_TOOLS, ToolSet
 from spoutnik.text.chat_template import Message
-from spoutnik.text.thought import opens_thought
+from spoutnik.text.thought import has_plain_marks, opens_thought
+from spoutnik.text.tokenizer import Tokenizer
 
 # Of max_tokens, the share that is the thought's. "none" switches thinking off; without an effort it is "high".
 EFFORTS = {"none": 0.0, "minimal": 1 / 32, "low": 1 / 8, "medium": 1 / 2, "high": 3 / 4, "xhigh": 7 / 8, "max": 15 / 16}
 MAX_ANSWER_TOKENS = 1024  # the most that are kept for the answer where no effort is given
-CLOSING = "I have thought long enough; here is my answer."
 
 
 class ContextOverflow(UserError):
@@ -29,7 +30,7 @@ class GenerationOptions:
 
     params: sampling; its max_tokens is not read. max_tokens: generated tokens, thought and answer.
     max_thinking_tokens, reasoning_effort, enable_thinking: how long the thought may be: in tokens, by a name of EFFORTS,
-        or not at all. closing: the sentence that ends one that is cut.
+        or not at all. closing: the sentence that ends one that is cut; None for one in the language of the question.
     documents, variables: for the template. make_logits_processor: makes what holds the answer to a form (grammar.py).
     """
 
@@ -41,7 +42,7 @@ class GenerationOptions:
     tools: ToolSet = NO_TOOLS
     documents: Sequence[dict] | None = None
     variables: Mapping[str, object] = field(default_factory=dict)
-    closing: str = CLOSING
+    closing: str | None = None
     detect_loops: bool = True
     make_logits_processor: Callable[[], LogitsProcessor] | None = None
 
@@ -63,7 +64,8 @@ class GenerationPlan:
     prompt: token ids, as the template rendered them. thinking: they end inside a thought.
     params: its max_tokens counts thought and answer; its stop texts end the answer alone.
     max_thinking_tokens: the rest of max_tokens is the answer's. may_think: the model may open a thought itself.
-    closing: the ids that close a thought which does not end by itself, `</think>` among them.
+    closing: the ids that close a thought which does not end by itself, `</think>` among them. tools: those that the answer may
+    call, in which no stop text is looked for.
     """
 
     prompt: list[int]
@@ -75,6 +77,7 @@ class GenerationPlan:
     may_think: bool = True
     detect_loops: bool = True
     make_logits_processor: Callable[[], LogitsProcessor] | None = None
+    tools: ToolSet = NO_TOOLS
 
     def with_n(self, n: int) -> "GenerationPlan":
         return replace(self, params=replace(self.params, n=n))
@@ -95,17 +98,21 @@ def plan_chat(llm: LLM, messages: Sequence[Message], options: GenerationOptions)
         raise UserError("enable_thinking = true: contradicts a thought of no tokens. Leave one of them out.")
     messages, tools = options.tools.conversation(tokenizer, messages)
     prompt = tokenizer.chat_ids(messages, tools, options.documents, options.template_variables)
-    closing: list[int] = []
-    if tokenizer.end_think_id is not None:
-        closing = tokenizer.end_thought_ids
-        if options.may_think:
-            closing = tokenizer.encode(f"\n\n{options.closing}") + closing
-    max_tokens = _max_tokens(llm, len(prompt), len(closing), options)
+    thinking, closing = opens_thought(prompt, tokenizer), _closing_ids(tokenizer, messages, options)
+    # A model whose marks are plain text may never think: it keeps its positions for the answer.
+    reserved = len(closing) if thinking or not has_plain_marks(tokenizer) else 0
+    max_tokens = _max_tokens(llm, len(prompt), reserved, options)
     params = replace(options.params, max_tokens=max_tokens)
     check(prompt, params, llm.config, tokenizer)
     seed = params.seed if params.seed is not None else secrets.randbelow(LARGEST_SEED)
-    return GenerationPlan(prompt, opens_thought(prompt, tokenizer), params, _max_thinking_tokens(max_tokens, options), closing,
-                          seed, options.may_think, options.detect_loops, options.make_logits_processor)
+    return GenerationPlan(prompt, thinking, params, _max_thinking_tokens(max_tokens, options), closing,
+                          seed, options.may_think, options.detect_loops, options.make_logits_processor, options.tools)
+
+
+def _closing_ids(tokenizer: Tokenizer, messages: Sequence[Message], options: GenerationOptions) -> list[int]:
+    sentence = closing_sentence(messages) if options.closing is None else options.closing
+    said = tokenizer.encode(f"\n\n{sentence}") if sentence and options.may_think else []
+    return said + tokenizer.end_thought_ids
 
 
 def _max_tokens(llm: LLM, prompt: int, closing: int, options: GenerationOptions) -> int:
@@ -148,4 +155,9 @@ def applied(plan: GenerationPlan) -> dict:
             "repetition_penalty": params.repetition_penalty, "n": params.n, "stop": list(params.stop),
             "stop_token_ids": list(params.stop_token_ids), "logit_bias": {str(k): v for k, v in params.logit_bias.items()},
             "min_tokens": params.min_tokens, "logprobs": params.logprobs, "prompt_tokens": len(plan.prompt),
-            "structured_output": plan.make_logits_processor is not None}
+            "structured_output": plan.make_logits_processor is not None, "loosened_tools": list(loosened(plan))}
+
+
+def loosened(plan: GenerationPlan) -> tuple[str, ...]:
+    """What of its tools' schemas the answer is not held to (grammar.Form)."""
+    return getattr(plan.make_logits_processor, "loosened", ())

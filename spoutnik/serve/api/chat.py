@@ -180,4 +180,4 @@ def merge_deltas(deltas: list[dict]) -> dict:
 
 
 def warning_field(warnings: list[GenerationWarning]) -> dict:
-    return {"warning": " ".join(dict.fromkeys(map(str, warnings)))} if warnings else {}
+    return {"warning": "; ".join(dict.fromkeys(map(str, warnings)))} if warnings else {}
