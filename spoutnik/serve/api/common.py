@@ -1,6 +1,7 @@
 """What all endpoints share: the server's state, the base of request bodies, sampling fields, usage and timings."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from spoutnik.generation.service import GenerationHandle, GenerationService, Ser
 from spoutnik.serve.api.schemas import Timings, Usage
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings
+from spoutnik.serve.sse import SSE, StreamFormat
 from spoutnik.serve.streams import StreamRegistry
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -146,14 +148,17 @@ def generation_defaults(folder: Path) -> dict[str, float]:
 class Reply:
     """The answer of a generating endpoint: whole, a model from `complete`, or the data of a stream's events, from `events`."""
 
+    stream_format: StreamFormat = SSE
+    headers: Mapping[str, str] = {}
+
     def __init__(self, body: Sampling, handle: GenerationHandle):
         self.body, self.handle, self.replies = body, handle, handle.replies
         self.id, self.served, self.created = handle.name, handle.served, int(time.time())
 
     async def respond(self, streams: StreamRegistry) -> Response:
-        headers = {"X-Request-Id": self.id}
+        headers = {"X-Request-Id": self.id, **self.headers}
         if self.body.stream:
-            return streams.open(self.id, self.events(), bool(self.body.resumable), headers)
+            return streams.open(self.id, self.events(), bool(self.body.resumable), headers, self.stream_format)
         return JSONResponse((await self.complete()).model_dump(exclude_unset=True), headers=headers)
 
     def head(self, object: str) -> dict:
