@@ -8,7 +8,18 @@ from fastapi import Depends, FastAPI
 from spoutnik import __version__
 from spoutnik.generation.service import GenerationService
 from spoutnik.serve import errors
-from spoutnik.serve.api import chat, completions, control, embeddings, messages, models, responses, schemas
+from spoutnik.serve.api import (
+    chat,
+    completions,
+    control,
+    embeddings,
+    messages,
+    models,
+    ollama,
+    ollama_models,
+    responses,
+    schemas,
+)
 from spoutnik.serve.api.common import Serving, State, require_json
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings
@@ -31,6 +42,8 @@ def make_app(service: GenerationService, settings: Settings) -> FastAPI:
                    embeddings.router, messages.router):
         app.include_router(router, prefix="/v1", dependencies=[Depends(require_json)])
         app.include_router(router, dependencies=[Depends(require_json)], include_in_schema=router is models.tokens)
+    for router in (ollama.router, ollama_models.router):
+        app.include_router(router, prefix="/api", dependencies=[Depends(require_json)])
     app.get("/health", responses=errors.error_responses(503))(health)
     app.get("/version")(version)
     errors.install(app)

@@ -38,11 +38,12 @@ class Serving:
     async def model(self, name: str | None) -> ServedModel:
         """Loaded and ready; the first one if no name is given. Raises ApiError if there is none of that name, RunError if it
         cannot be used."""
-        self.find_model(name)
-        return await self.service.model(name)
+        return await self.service.model(self.find_model(name).id)
 
     def find_model(self, name: str | None) -> ServedModel:
-        """As `model`, but perhaps not loaded."""
+        """As `model`, but perhaps not loaded. Ollama's clients add a tag to names."""
+        if name and name not in self.service.models:
+            name = name.removesuffix(":latest")
         if name and name not in self.service.models:
             raise ApiError(404, f"model = {name!r}: there is none of that name. Choose {', '.join(self.service.models)}.",
                            "model", "model_not_found")
