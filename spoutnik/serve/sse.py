@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TypeVar
 
 from fastapi.responses import Response
@@ -27,6 +28,19 @@ def format_event(data: str) -> bytes:
 
 def number_event(number: int, event: bytes) -> bytes:
     return b"id: %d\n%b" % (number, event)
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """How a stream is written. write: an event's text, as `format_event` takes it, as bytes. ping: what is sent while there is
+    nothing to say."""
+
+    media_type: str
+    write: Callable[[str], bytes]
+    ping: bytes
+
+
+SSE = StreamFormat("text/event-stream", format_event, PING)
 
 
 def encode_json(data: dict) -> str:
@@ -57,11 +71,9 @@ async def cancel_on_disconnect(receive: Receive, work: Coroutine[object, object,
 class EventStreamResponse(Response):
     """Sends chunks of encoded events as they come. on_disconnect: called when the client disconnects before the end."""
 
-    media_type = "text/event-stream"
-
     def __init__(self, chunks: AsyncGenerator[bytes], on_disconnect: Callable[[], object] | None = None,
-                 headers: Mapping[str, str] | None = None):
-        self.chunks, self.on_disconnect = chunks, on_disconnect
+                 headers: Mapping[str, str] | None = None, media_type: str = SSE.media_type):
+        self.chunks, self.on_disconnect, self.media_type = chunks, on_disconnect, media_type
         self.status_code, self.background = 200, None
         self.init_headers({**HEADERS, **(headers or {})})
 

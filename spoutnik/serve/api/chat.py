@@ -129,13 +129,13 @@ class ChatReply(Reply):
                     "logprobs": {"content": logprobs[index], "refusal": None} if self.body.logprobs else None}
                    for index, builder in enumerate(builders)]
         return ChatCompletion(**self.head("chat.completion"), choices=choices, usage=self.usage, timings=self.timings,
-                              **warning_field(warnings), **self._applied, **self._agreement)
+                              **warning_field(warnings), **self.applied_field, **self._agreement)
 
     async def events(self) -> AsyncIterator[str]:
         """The stream's chunks as JSON. They are plain dicts, not models: one is made for each token."""
         builders = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
         for index in range(len(builders)):
-            yield self._chunk(index, {"role": "assistant", "content": ""}, **self._applied)
+            yield self._chunk(index, {"role": "assistant", "content": ""}, **self.applied_field)
         async for delta in self.deltas():
             builder = builders[delta.index]
             fields, logprobs, more = builder.feed(delta), builder.logprobs(delta), warning_field(delta.warnings)
@@ -155,7 +155,7 @@ class ChatReply(Reply):
         return self._chunk_head + encode_json({"choices": [choice]} | more)[1:]
 
     @property
-    def _applied(self) -> dict:
+    def applied_field(self) -> dict:
         return {"applied": applied_of(self.body, self.served, self.plan)} if self.body.return_applied else {}
 
     @property

@@ -1,6 +1,7 @@
 """What all endpoints share: the server's state, the base of request bodies, sampling fields, usage and timings."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from spoutnik.generation.service import GenerationHandle, GenerationService, Ser
 from spoutnik.serve.api.schemas import Timings, Usage
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings
+from spoutnik.serve.sse import SSE, StreamFormat
 from spoutnik.serve.streams import StreamRegistry
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -37,11 +39,12 @@ class Serving:
     async def model(self, name: str | None) -> ServedModel:
         """Loaded and ready; the first one if no name is given. Raises ApiError if there is none of that name, RunError if it
         cannot be used."""
-        self.find_model(name)
-        return await self.service.model(name)
+        return await self.service.model(self.find_model(name).id)
 
     def find_model(self, name: str | None) -> ServedModel:
-        """As `model`, but perhaps not loaded."""
+        """As `model`, but perhaps not loaded. Ollama's clients add a tag to names."""
+        if name and name not in self.service.models:
+            name = name.removesuffix(":latest")
         if name and name not in self.service.models:
             raise ApiError(404, f"model = {name!r}: there is none of that name. Choose {', '.join(self.service.models)}.",
                            "model", "model_not_found")
@@ -162,14 +165,17 @@ def generation_defaults(folder: Path) -> dict[str, float]:
 class Reply:
     """The answer of a generating endpoint: whole, a model from `complete`, or the data of a stream's events, from `events`."""
 
+    stream_format: StreamFormat = SSE
+    headers: Mapping[str, str] = {}
+
     def __init__(self, body: Sampling, handle: GenerationHandle):
         self.body, self.handle, self.replies = body, handle, handle.replies
         self.id, self.served, self.created = handle.name, handle.served, int(time.time())
 
     async def respond(self, streams: StreamRegistry) -> Response:
-        headers = {"X-Request-Id": self.id}
+        headers = {"X-Request-Id": self.id, **self.headers}
         if self.body.stream:
-            return streams.open(self.id, self.events(), bool(self.body.resumable), headers)
+            return streams.open(self.id, self.events(), bool(self.body.resumable), headers, self.stream_format)
         return JSONResponse((await self.complete()).model_dump(exclude_unset=True), headers=headers)
 
     def head(self, object: str) -> dict:
