@@ -12,6 +12,7 @@ from spoutnik.errors import UserError
 from spoutnik.generation.tools.tool_set import NO_TOOLS, ToolSet
 from spoutnik.text.chat_template import Message
 from spoutnik.text.thought import opens_thought
+from spoutnik.text.tokenizer import TextTooLong
 
 # Of max_tokens, the share that is the thought's. "none" switches thinking off; without an effort it is "high".
 EFFORTS = {"none": 0.0, "minimal": 1 / 32, "low": 1 / 8, "medium": 1 / 2, "high": 3 / 4, "xhigh": 7 / 8, "max": 15 / 16}
@@ -94,7 +95,11 @@ def plan_chat(llm: LLM, messages: Sequence[Message], options: GenerationOptions)
     if options.enable_thinking and (options.reasoning_effort == "none" or options.max_thinking_tokens == 0):
         raise UserError("enable_thinking = true: contradicts a thought of no tokens. Leave one of them out.")
     messages, tools = options.tools.conversation(tokenizer, messages)
-    prompt = tokenizer.chat_ids(messages, tools, options.documents, options.template_variables)
+    try:
+        prompt = tokenizer.chat_ids(messages, tools, options.documents, options.template_variables,
+                                    max_tokens=llm.max_model_len)
+    except TextTooLong as error:
+        raise ContextOverflow(f"messages: {error}, and {describe_context_length(llm)}. Shorten them.") from error
     closing: list[int] = []
     if tokenizer.end_think_id is not None:
         closing = tokenizer.end_thought_ids

@@ -16,13 +16,14 @@ from spoutnik import __version__
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.files import read_json
+from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
 from spoutnik.serve.api.schemas import Timings, Usage
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings
 from spoutnik.serve.sse import SSE, StreamFormat
 from spoutnik.serve.streams import StreamRegistry
-from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.text.tokenizer import TextTooLong
 
 FINGERPRINT = f"spoutnik-{__version__}"
 MAX_TOKENS = 2 ** 31
@@ -205,12 +206,18 @@ class Reply:
                        predicted_ms=round(1000 * later, 3), predicted_per_second=round(generated / max(later, 1e-6), 2))
 
 
-def encode_prompt(tokenizer: Tokenizer, text: str, start: bool, parse_special: bool) -> tuple[list[int], int]:
-    """Ids of a raw prompt, and how many of them were put before it.
+def encode_prompt(served: ServedModel, text: str, start: bool, parse_special: bool) -> tuple[list[int], int]:
+    """Ids of a raw prompt, and how many of them were put before it. Raises ContextOverflow for one that is certainly too long.
 
     start: it begins with the beginning-of-sentence token, which is added where it is missing. parse_special: special tokens in
     the text are read as such.
     """
-    ids = tokenizer.bpe.encode(text, add_special_tokens=False).ids if parse_special else tokenizer.encode(text)
+    tokenizer = served.tokenizer
+    try:
+        tokenizer.check_length([text], served.max_model_len)
+    except TextTooLong as error:
+        raise ContextOverflow(f"prompt: {error}, and this model's maximum context length is {served.max_model_len} tokens. "
+                              "Shorten it.") from error
+    ids = tokenizer.encode_rendered(text) if parse_special else tokenizer.encode(text)
     added = tokenizer.start_ids if start and ids[:1] != tokenizer.start_ids else []
     return added + ids, len(added)

@@ -72,11 +72,12 @@ async def create(body: CompletionRequest, serving: Serving) -> Response:
 def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt], CompletionPlan]:
     """Raises ApiError or UserError for what cannot be honored."""
     body.check_supported()
-    prompts = [_read_prompt(prompt, body, served) for prompt in split_inputs(body.prompt)]
+    inputs, n = split_inputs(body.prompt), body.n or 1
+    if not 0 < len(inputs) * n <= MAX_CHOICES:
+        raise ApiError(400, f"prompt: {len(inputs)} prompts with n = {n}; 1 to {MAX_CHOICES} completions can be asked for at "
+                       "once.", "prompt")
+    prompts = [_read_prompt(prompt, body, served) for prompt in inputs]
     params = body.params(served, logprobs=body.logprobs, prompt_logprobs=body.logprobs if body.echo else None)
-    if not 0 < len(prompts) * params.n <= MAX_CHOICES:
-        raise ApiError(400, f"prompt: {len(prompts)} prompts with n = {params.n}; 1 to {MAX_CHOICES} completions can be asked "
-                       "for at once.", "prompt")
     length = max(len(prompt.ids) for prompt in prompts)
     budget = served.llm.max_model_len - length
     max_tokens = body.max_tokens if body.max_tokens is not None else max(min(DEFAULT_TOKENS, budget), 1)
@@ -95,7 +96,7 @@ def _read_prompt(prompt: str | list[int], body: CompletionRequest, served: Serve
     if isinstance(prompt, str):
         if not prompt:
             raise UserError("prompt: is empty. Give it at least one token.")
-        return Prompt(prompt, *encode_prompt(served.tokenizer, prompt, body.add_special_tokens is not False,
+        return Prompt(prompt, *encode_prompt(served, prompt, body.add_special_tokens is not False,
                                              body.parse_special is not False))
     valid = [token for token in prompt if 0 <= token < served.tokenizer.vocab_size]  # `check` refuses the others
     return Prompt(served.tokenizer.decode(valid, keep_special=True), prompt)

@@ -56,9 +56,10 @@ def tokenize(body: TokenizeRequest, serving: State) -> TokenizeResponse:
         messages, tools = ToolSet.parse(body.tools).conversation(
             served.tokenizer, [message.for_template for message in body.messages])
         ids = served.tokenizer.chat_ids(messages, tools, variables=body.chat_template_kwargs,
-                                        add_generation_prompt=body.add_generation_prompt is not False)
+                                        add_generation_prompt=body.add_generation_prompt is not False,
+                                        max_tokens=served.max_model_len)
     else:
-        ids, _ = encode_prompt(served.tokenizer, text, body.add_special_tokens is not False, body.parse_special is not False)
+        ids, _ = encode_prompt(served, text, body.add_special_tokens is not False, body.parse_special is not False)
     strings = [token_text(served.tokenizer, token) for token in ids] if body.return_token_strs else None
     return TokenizeResponse(count=len(ids), max_model_len=served.max_model_len, tokens=ids, token_strs=strings)
 
