@@ -44,12 +44,13 @@ class Serving:
 
     def find_model(self, name: str | None) -> ServedModel:
         """As `model`, but perhaps not loaded. Ollama's clients add a tag to names."""
-        if name and name not in self.service.models:
-            name = name.removesuffix(":latest")
-        if name and name not in self.service.models:
+        if not name:
+            return self.service.default
+        served = self.service.find(name) or self.service.find(name.removesuffix(":latest"))
+        if served is None:
             raise ApiError(404, f"model = {name!r}: there is none of that name. Choose {', '.join(self.service.models)}.",
                            "model", "model_not_found")
-        return self.service.models[name] if name else self.service.default
+        return served
 
 
 # Dependencies of every request are async: FastAPI would run a plain function in a thread.

@@ -17,20 +17,21 @@ router = api_router()
 tokens = api_router()
 
 
-def describe(served: ServedModel) -> Model:
-    return Model(id=served.id, object="model", created=served.created, owned_by="spoutnik",
+def describe(served: ServedModel, name: str) -> Model:
+    return Model(id=name, object="model", created=served.created, owned_by="spoutnik",
                  max_model_len=served.max_model_len, context_length=served.max_model_len, about=served.about)
 
 
 @router.get("/models", responses=error_responses(401))
 @router.get("/models/", include_in_schema=False)  # else it would be a model without a name
 async def models(serving: State) -> ModelList:
-    return ModelList(object="list", data=[describe(served) for served in serving.service.models.values()])
+    return ModelList(object="list", data=[
+        describe(served, name) for served in serving.service.models.values() for name in (served.id, *served.aliases)])
 
 
 @router.get("/models/{id:path}", responses=error_responses(400, 401, 404))
 async def model(id: str, serving: State) -> Model:
-    return describe(serving.find_model(id))
+    return describe(serving.find_model(id), id)
 
 
 class TokenizeRequest(Body):
