@@ -135,7 +135,7 @@ class AuthMiddleware:
             if isinstance(error, RunError):  # the file of keys
                 log.error("%s", error)
                 error = ApiError(503, "the server's API keys cannot be read; its log says why.")
-            refusal = WebSocketClose(1008) if scope["type"] == "websocket" else error.response
+            refusal = WebSocketClose(1008) if scope["type"] == "websocket" else error.response(scope)
             await refusal(scope, receive, send)
             return
         token = _caller.set(caller)

@@ -1,4 +1,5 @@
-"""Errors in OpenAI's form: {"error": {"message", "type", "param", "code"}}."""
+"""Errors, in the form of the API that was asked: OpenAI's {"error": {"message", "type", "param", "code"}}, Anthropic's
+{"type": "error", "error": {"type", "message"}} and Ollama's {"error": message}."""
 
 import logging
 import re
@@ -20,6 +21,9 @@ from spoutnik.serve.api.schemas import ErrorResponse
 log = logging.getLogger("spoutnik.serve")
 CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded", 500: "internal_error", 503: "service_unavailable"}
 TYPES = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
+ANTHROPIC_PATH = re.compile(r"(/v1)?/messages(/|$)")
+ANTHROPIC_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
+                   429: "rate_limit_error", 500: "api_error", 503: "overloaded_error"}
 GENERATION_ERRORS = (400, 401, 404, 413, 415, 429, 503)
 
 
@@ -37,8 +41,28 @@ class ApiError(Exception):
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
     @property
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.body, self.status, self.headers)
+    def anthropic_body(self) -> dict:
+        message = str(self)
+        if self.code == "context_length_exceeded":  # the words by which Claude Code knows that it must compact
+            message = f"prompt is too long: {message}"
+        kind = ANTHROPIC_TYPES.get(self.status, "invalid_request_error")
+        return {"type": "error", "error": {"type": kind, "message": message}, "request_id": None}
+
+    @property
+    def ollama_body(self) -> dict:
+        return {"error": str(self)}
+
+    def response(self, scope: Scope) -> JSONResponse:
+        """In the form of the API that the request's path belongs to."""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if ANTHROPIC_PATH.match(path):
+            body = self.anthropic_body
+        else:
+            body = self.ollama_body if path.startswith("/api/") else self.body
+        return JSONResponse(body, self.status, self.headers)
+
+
+BODY_ERRORS = (ApiError, RequestValidationError, RecursionError, UnicodeDecodeError)
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict]:
@@ -60,7 +84,7 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(429, str(error), headers={"Retry-After": str(error.retry_after)})
         case RunError():
             return ApiError(503, str(error))
-        case HTTPException(status_code=400) if isinstance(error.__cause__, (RecursionError, UnicodeDecodeError)):
+        case HTTPException(status_code=400) if isinstance(error.__cause__, BODY_ERRORS):
             return api_error(error.__cause__)  # the body could not be read, and FastAPI does not say why
         case HTTPException():
             return ApiError(error.status_code, str(error.detail), headers=error.headers)
@@ -119,7 +143,7 @@ def _field_path(error: dict, value: object) -> list[str | int]:
 def install(app: FastAPI) -> None:
     """Call it after all other middleware is added, so that this one is the outermost."""
     async def respond(request: Request, error: Exception) -> JSONResponse:
-        return api_error(error).response
+        return api_error(error).response(request.scope)
 
     for kind in (ApiError, UserError, RunError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, respond)
@@ -145,7 +169,7 @@ class UnexpectedErrors:
         try:
             await self.app(scope, receive, send_noting_start)
         except Exception as error:
-            response = api_error(error).response
+            response = api_error(error).response(scope)
             if started:  # too late for a status: the connection must break, without the error's text in the log
                 raise RuntimeError("a response was given up") from None
             await response(scope, receive, send)

@@ -1,7 +1,7 @@
 """What all endpoints share: the server's state, the base of request bodies, sampling fields, usage and timings."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -9,7 +9,8 @@ from typing import Annotated, get_args
 
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from spoutnik import __version__
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
@@ -19,6 +20,7 @@ from spoutnik.generation.service import GenerationHandle, GenerationService, Ser
 from spoutnik.serve.api.schemas import Timings, Usage
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings
+from spoutnik.serve.sse import SSE, StreamFormat
 from spoutnik.serve.streams import StreamRegistry
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -38,11 +40,12 @@ class Serving:
     async def model(self, name: str | None) -> ServedModel:
         """Loaded and ready; the first one if no name is given. Raises ApiError if there is none of that name, RunError if it
         cannot be used."""
-        self.find_model(name)
-        return await self.service.model(name)
+        return await self.service.model(self.find_model(name).id)
 
     def find_model(self, name: str | None) -> ServedModel:
-        """As `model`, but perhaps not loaded."""
+        """As `model`, but perhaps not loaded. Ollama's clients add a tag to names."""
+        if name and name not in self.service.models:
+            name = name.removesuffix(":latest")
         if name and name not in self.service.models:
             raise ApiError(404, f"model = {name!r}: there is none of that name. Choose {', '.join(self.service.models)}.",
                            "model", "model_not_found")
@@ -65,6 +68,16 @@ async def require_json(request: Request) -> None:
         raise ApiError(415, f"Content-Type = {kind!r}: must be application/json.")
 
 
+def _fail_fast(schema: object) -> object:
+    """The schema, with lists and dicts in it validated up to their first mistake."""
+    parts = schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ()
+    for part in parts:
+        _fail_fast(part)
+    if isinstance(schema, dict) and schema.get("type") in ("list", "dict"):
+        schema["fail_fast"] = True
+    return schema
+
+
 class Body(BaseModel):
     """A request body: types are not converted, but 24.0 is 24; unknown fields are ignored."""
 
@@ -78,6 +91,11 @@ class Body(BaseModel):
             return values
         return {name: int(value) if isinstance(value, float) and value.is_integer() and _is_whole(cls, name) else value
                 for name, value in values.items()}
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Only the first mistake is told, so that none of a hundred thousand others in the same list needs to be found."""
+        return _fail_fast(handler(source))
 
     def one_of(self, *names: str) -> object:
         """The value of a field that has several names, under any of them."""
@@ -218,14 +236,17 @@ def generation_defaults(folder: Path) -> dict[str, float]:
 class Reply:
     """The answer of a generating endpoint: whole, a model from `complete`, or the data of a stream's events, from `events`."""
 
+    stream_format: StreamFormat = SSE
+    headers: Mapping[str, str] = {}
+
     def __init__(self, body: Sampling, handle: GenerationHandle):
         self.body, self.handle, self.replies = body, handle, handle.replies
         self.id, self.served, self.created = handle.name, handle.served, int(time.time())
 
     async def respond(self, streams: StreamRegistry) -> Response:
-        headers = {"X-Request-Id": self.id}
+        headers = {"X-Request-Id": self.id, **self.headers}
         if self.body.stream:
-            return streams.open(self.id, self.events(), bool(self.body.resumable), headers)
+            return streams.open(self.id, self.events(), bool(self.body.resumable), headers, self.stream_format)
         return JSONResponse((await self.complete()).model_dump(exclude_unset=True), headers=headers)
 
     def head(self, object: str) -> dict:

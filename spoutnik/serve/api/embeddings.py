@@ -4,7 +4,7 @@ import asyncio
 import base64
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 from torch import Tensor
@@ -16,9 +16,10 @@ from spoutnik.generation.service import Busy, ServedModel
 from spoutnik.serve.api.common import Body, Serving, State, split_inputs
 from spoutnik.serve.api.schemas import EmbeddingList
 from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses
+from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import cancel_on_disconnect
 
-router = APIRouter()
+router = api_router()
 MAX_INPUTS = 2048
 RETRY_SECONDS = 0.05  # while the cache is full
 
@@ -38,13 +39,8 @@ async def embeddings(body: EmbeddingRequest, request: Request, serving: State) -
 async def create(body: EmbeddingRequest, serving: Serving) -> Response:
     if body.dimensions is not None:
         raise ApiError(400, "dimensions: this model's vectors cannot be shortened. Leave it out.", "dimensions")
-    inputs = split_inputs(body.input)
-    if not 0 < len(inputs) <= MAX_INPUTS:
-        raise ApiError(400, f"input: holds {len(inputs)} texts; 1 to {MAX_INPUTS} can be asked for at once.", "input")
     served = await serving.model(body.model)
-    prompts = await asyncio.to_thread(lambda: [_token_ids(text, i, served) for i, text in enumerate(inputs)])
-    vectors = [await _embed(prompt, served, serving) for prompt in prompts]
-    count = sum(map(len, prompts))
+    vectors, count = await embed_inputs(body, served, serving)
     result = EmbeddingList(
         object="list", model=served.id, usage={"prompt_tokens": count, "total_tokens": count},
         data=[{"object": "embedding", "index": index, "embedding": _encode(vector, body.encoding_format)}
@@ -52,13 +48,25 @@ async def create(body: EmbeddingRequest, serving: Serving) -> Response:
     return JSONResponse(result.model_dump())
 
 
-def _token_ids(text: str | list[int], index: int, served: ServedModel) -> list[int]:
+async def embed_inputs(body: EmbeddingRequest, served: ServedModel, serving: Serving,
+                       truncate: bool = False) -> tuple[list[Tensor], int]:
+    """A vector for each input, and how many tokens there were. truncate: those of a text that is too long are left out."""
+    inputs = split_inputs(body.input)
+    if not 0 < len(inputs) <= MAX_INPUTS:
+        raise ApiError(400, f"input: holds {len(inputs)} texts; 1 to {MAX_INPUTS} can be asked for at once.", "input")
+    prompts = await off_loop(lambda: [_token_ids(text, i, served, truncate) for i, text in enumerate(inputs)])
+    return [await _embed(prompt, served, serving) for prompt in prompts], sum(map(len, prompts))
+
+
+def _token_ids(text: str | list[int], index: int, served: ServedModel, truncate: bool) -> list[int]:
     llm, tokenizer = served.llm, served.tokenizer
     ids = tokenizer.start_ids + tokenizer.encode(text) if isinstance(text, str) and text else list(text)
     try:
         check(ids, SamplingParams(max_tokens=1), llm.config, tokenizer)
     except UserError as error:
         raise ApiError(400, f"input[{index}]: {error}", "input") from error
+    if truncate:
+        ids = ids[:llm.max_model_len]
     if len(ids) > llm.max_model_len:
         raise ApiError(400, f"input[{index}]: has {len(ids)} tokens, more than the cache holds ({llm.max_model_len}). Shorten "
                        "it, or give the server more memory.", "input")

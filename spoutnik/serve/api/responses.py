@@ -1,10 +1,9 @@
 """`/v1/responses`: OpenAI's newer form of chat. Thought, answer and tool calls are items of the output. Nothing is stored."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Iterator
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 
 from spoutnik.errors import UserError
@@ -15,9 +14,10 @@ from spoutnik.serve.api.chat_request import plan_of
 from spoutnik.serve.api.common import Reply, Serving, State, warning_field
 from spoutnik.serve.api.responses_request import ResponsesRequest, rename_fields
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error, error_responses
+from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
-router = APIRouter()
+router = api_router()
 
 
 @router.post("/responses", responses=error_responses(*GENERATION_ERRORS) | {
@@ -29,7 +29,7 @@ async def responses(body: ResponsesRequest, request: Request, serving: State) ->
 async def create(body: ResponsesRequest, serving: Serving) -> Response:
     served, chat = await serving.model(body.model), body.for_chat
     try:
-        plan, options = await asyncio.to_thread(plan_of, chat, served)
+        plan, options = await off_loop(plan_of, chat, served)
     except UserError as error:
         raise rename_fields(error) from error
     handle = serving.service.generate(served, plan, f"resp_{secrets.token_hex(24)}")
