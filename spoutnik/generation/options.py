@@ -9,7 +9,7 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.conversation import ConversationRenderer, Prefill
+from spoutnik.generation.conversation import ConversationRenderer, Prefill, RenderedConversation
 from spoutnik.generation.tools.tool_set import NO_TOOLS, ToolSet
 from spoutnik.text.chat_template import Message
 from spoutnik.text.thought import opens_thought
@@ -119,11 +119,7 @@ def plan_chat(llm: LLM, messages: Sequence[Message], options: GenerationOptions)
         raise UserError(f"reasoning_effort = {options.reasoning_effort!r}: unknown. Choose {', '.join(EFFORTS)}.")
     if options.enable_thinking and (options.reasoning_effort == "none" or options.max_thinking_tokens == 0):
         raise UserError("enable_thinking = true: contradicts a thought of no tokens. Leave one of them out.")
-    if options.continue_final_message and options.add_generation_prompt:
-        raise UserError("continue_final_message = true: contradicts add_generation_prompt = true. Leave one of them out.")
-    renderer = ConversationRenderer(tokenizer, options.tools, options.documents, options.template_variables,
-                                    options.add_generation_prompt is not False)
-    conversation = renderer.render(messages, options.continues)
+    conversation = render_chat(tokenizer, messages, options)
     if conversation.prefill is not None and conversation.prefill.answer:
         make = _begun(options.make_logits_processor, conversation.prefill, tokenizer)
         options = replace(options, enable_thinking=False, make_logits_processor=make)
@@ -140,6 +136,15 @@ def plan_chat(llm: LLM, messages: Sequence[Message], options: GenerationOptions)
     return GenerationPlan(prompt, opens_thought(prompt, tokenizer), params, _max_thinking_tokens(max_tokens, options), closing,
                           seed, options.may_think, options.detect_loops, options.make_logits_processor, conversation.prefill,
                           (*conversation.notes, *notes, *more))
+
+
+def render_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: GenerationOptions) -> RenderedConversation:
+    """The conversation's ids, as far as they do not depend on lengths. Raises UserError."""
+    if options.continue_final_message and options.add_generation_prompt:
+        raise UserError("continue_final_message = true: contradicts add_generation_prompt = true. Leave one of them out.")
+    renderer = ConversationRenderer(tokenizer, options.tools, options.documents, options.template_variables,
+                                    options.add_generation_prompt is not False)
+    return renderer.render(messages, options.continues)
 
 
 def _begun(make: Callable[[], LogitsProcessor] | None, prefill: Prefill,
