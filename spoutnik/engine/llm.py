@@ -137,7 +137,7 @@ class LLM:
         """(n, hidden_size) float32: each prompt's mean hidden state, of length 1."""
         ids = [tokens_of(prompt, self.tokenizer)[1] for prompt in prompts_of(prompts)]
         for prompt in ids:
-            check(prompt, SamplingParams(max_tokens=1), self.config, self.tokenizer)
+            check(prompt, SamplingParams(max_tokens=1), self.config, self.tokenizer, self._max_model_len)
         return torch.stack([embed(self.core.runner, self.core.scheduler, prompt) for prompt in ids])
 
     def abort(self, request_id: str) -> None:
@@ -154,7 +154,7 @@ class LLM:
         requests = []
         for number, (prompt, params) in enumerate(zip(prompts, params_of(sampling_params, len(prompts)))):
             text, ids = tokens_of(prompt, self.tokenizer)
-            check(ids, params, self.config, self.tokenizer)
+            check(ids, params, self.config, self.tokenizer, self._max_model_len)
             self.core.scheduler.check_fits(len(ids), params.max_tokens)
             if params.seed is not None:
                 seeds = params.seed, 0

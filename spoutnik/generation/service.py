@@ -148,6 +148,7 @@ class GenerationService:
             if served.llm is None:
                 warmer = PrefixWarmer(llm)
                 served.llm, served.prefix_warmer, served.engine_thread = llm, warmer, EngineThread(llm, warmer.warm_next)
+                served.max_model_len = llm.max_model_len  # its cache may hold less than it has positions
         if served.engine_thread.broken:
             raise RunError(f"{served.id}: the engine stopped ({served.engine_thread.broken}). Restart the server.")
         return served

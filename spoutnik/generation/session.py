@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from spoutnik.errors import RunError, UserError
+from spoutnik.errors import RunError, UserError, hide_paths
 from spoutnik.generation.delta import CollectedReply, Delta
 from spoutnik.generation.options import GenerationOptions, plan_chat
 from spoutnik.generation.service import GenerationHandle, GenerationService
@@ -116,7 +116,7 @@ class ChatTurn:
                         self._update_progress(handle, deltas)
             self.service.warm_prefix(served, [*self.messages, self.message.prompt_message], {})
         except (UserError, RunError) as error:
-            self.message.extras["error"] = str(error)
+            self.message.extras["error"] = hide_paths(str(error))
         except Exception as error:  # a mistake of ours: whoever waits must be told
             self.message.extras["error"] = type(error).__name__
             raise

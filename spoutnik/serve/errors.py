@@ -12,7 +12,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spoutnik.errors import RunError, UserError
+from spoutnik.errors import RunError, UserError, hide_paths
 from spoutnik.generation.delta import Delta
 from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import Busy
@@ -34,7 +34,8 @@ class ApiError(Exception):
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None,
                  headers: dict[str, str] | None = None):
-        super().__init__(message if len(message) < MAX_MESSAGE else f"{message[:MAX_MESSAGE]} ...")
+        message = hide_paths(message[:MAX_MESSAGE])
+        super().__init__(message if len(message) < MAX_MESSAGE else f"{message} ...")
         self.status, self.param, self.code, self.headers = status, param, code or CODES.get(status), headers
 
     @property

@@ -30,10 +30,14 @@ class SpecialTokens:
         """`text` cut so that no piece spells a token."""
         return [piece for piece in self._all.cut(text) if piece]
 
+    def marked_text(self, text: str, mark: str) -> str:
+        """A text with `mark` at every cut, to be put between others."""
+        return mark.join(self._all.cut(text, begun_at_end=True))
+
     def marked(self, conversation: Conversation, mark: str) -> Conversation:
         """The conversation with `mark` at every cut, in all of its texts."""
         def escape(text: str) -> str:
-            return mark.join(self._all.cut(text, begun_at_end=True))
+            return self.marked_text(text, mark)
 
         def escape_assistant(text: str) -> str:
             """Keeps the marks of the thought, which templates look for."""

@@ -163,7 +163,7 @@ def test_a_call_between_two_texts_is_an_item_of_its_own():
     ({"input": []}, "input"), ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"), ({"input": None}, "input"),
     ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0]"), ({"input": [3]}, "input[0]"),
     ({"tools": [{"type": "web_search"}]}, "tools[0].type"), ({"tools": TOOLS * 2}, "tools[1].name"),
-    ({"tool_choice": "required"}, "tool_choice"), ({"n": 2}, "n"), ({"max_output_tokens": 10 ** 6}, "max_output_tokens"),
+    ({"tool_choice": "required"}, "tool_choice"), ({"n": 2}, "n"), ({"max_output_tokens": -3}, "max_output_tokens"),
     ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
     ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "strin"}}}}, "text.format.schema"),
     ({"max_tokens": 0}, "max_tokens"), ({"input": [{"type": "reasoning", "content": None}]}, "input"),

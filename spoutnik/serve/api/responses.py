@@ -9,9 +9,9 @@ from fastapi.responses import Response
 from spoutnik.errors import UserError
 from spoutnik.generation.delta import Delta
 from spoutnik.serve.api import schemas
-from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
+from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
 from spoutnik.serve.api.chat_request import plan_of
-from spoutnik.serve.api.common import Reply, Serving, State
+from spoutnik.serve.api.common import Reply, Serving, State, warning_field
 from spoutnik.serve.api.responses_request import ResponsesRequest, rename_fields
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error, error_responses
 from spoutnik.serve.json_body import api_router, off_loop
@@ -40,7 +40,7 @@ class ResponseReply(Reply):
     def __init__(self, body: ResponsesRequest, chat: ChatReply):
         super().__init__(body, chat.handle)
         self.chat, self.output = chat, Output()
-        self.status, self.error, self.warnings = "in_progress", None, []
+        self.status, self.error, self.warnings = "in_progress", None, list(chat.plan.notes)
         self._logprobs: list[dict] = []
 
     async def complete(self) -> schemas.Response:
