@@ -1,6 +1,6 @@
 """The page at `/`: chat, arena and history. It calls the generation service in this process, not through HTTP.
 
-NiceGUI ships all its scripts and fonts, so nothing is loaded from elsewhere.
+NiceGUI ships all its scripts and fonts, and the folder katex is KaTeX as published, so nothing is loaded from elsewhere.
 """
 
 from pathlib import Path
@@ -28,6 +28,7 @@ from spoutnik.store.feedback import FeedbackStore
 from spoutnik.store.history import History
 
 FOLDER = Path(__file__).parent
+KATEX_PATH = "/_nicegui/katex"  # formulas.js knows it
 TICK = 0.1  # seconds between two updates of running answers
 
 
@@ -49,6 +50,8 @@ def mount(app: FastAPI, service: GenerationService, settings: Settings, history:
         _build(conversations, request, None if key is None else key.name)
         return None
 
+    pages.remove_route(KATEX_PATH)  # a process may mount several pages, one after the other
+    pages.add_static_files(KATEX_PATH, FOLDER / "katex", max_cache_age=86_400)
     pages.middleware_stack = None  # it may have been mounted before
     pages.user_middleware.clear()
     ui.run_with(app, title="Spoutnik", favicon=FOLDER / "icon.svg", tailwind=False, show_welcome_message=False)
@@ -71,7 +74,8 @@ def _build(conversations: Conversations, request: Request, owner: str | None) ->
     options = options_from(request.cookies.get(OPTIONS_COOKIE), conversations)
     ui.add_head_html(f"<script>document.documentElement.lang = {strings.language!r}</script>")
     ui.add_css((FOLDER / "style.css").read_text("utf-8") + code_style())
-    ui.add_body_html(f"<script>{(FOLDER / 'page.js').read_text('utf-8')}</script>")
+    for script in ("page.js", "formulas.js"):
+        ui.add_body_html(f"<script>{(FOLDER / script).read_text('utf-8')}</script>")
     layout = Layout(conversations, strings, owner, request.cookies.get("spoutnik_theme"))
     with layout.main:
         chat = ChatTab(conversations, strings, options, conversation, layout.update_list)

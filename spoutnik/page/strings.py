@@ -67,6 +67,8 @@ class Strings:
     insert_hint: str = "A sentence to put into the thought"
     copy: str = "Copy"
     copied: str = "Copied"
+    done: str = "Done"  # in a list of tasks
+    to_do: str = "To do"
     edit: str = "Edit"
     submit_edit: str = "Ask again"
     retry: str = "Answer again"
@@ -160,7 +162,8 @@ FR = Strings(
     thoughts_took="{} réflexions en {}, {}", one_token="1 jeton", many_tokens="{} jetons", stopped="Arrêté.",
     cut_off="La réponse a été coupée\u00a0: il n’y avait plus de place.", answer_now="Répondre maintenant", pause="Pause",
     resume="Continuer", insert="Ajouter à la réflexion", insert_hint="Une phrase à glisser dans la réflexion", copy="Copier",
-    copied="Copié", edit="Modifier", submit_edit="Redemander", retry="Répondre à nouveau", good_answer="Bonne réponse",
+    copied="Copié", done="Fait", to_do="À faire",
+    edit="Modifier", submit_edit="Redemander", retry="Répondre à nouveau", good_answer="Bonne réponse",
     bad_answer="Mauvaise réponse", correct_answer="Corriger cette réponse",
     correct_answer_help="Écrivez la réponse telle qu’elle aurait dû être. Elle est gardée sur cette machine, comme exercice "
                         "et comme paire de préférence.", feedback_saved="C’est noté, sur cette machine.",

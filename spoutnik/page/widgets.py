@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from nicegui import events, ui
 
 from spoutnik.generation.session import ChatMessage, ChatTurn
-from spoutnik.page.markup import StreamingMarkdown
+from spoutnik.page.markup import Labels, StreamingMarkdown
 from spoutnik.page.strings import Strings
 
 Handler = Callable[[], Awaitable[None] | None]
@@ -68,7 +68,7 @@ class MarkdownView:
     """Rendered Markdown that may grow. Only its settled blocks are in the aria-live region: each is announced once."""
 
     def __init__(self, strings: Strings, classes: str = "", live: bool = False):
-        self._markdown = StreamingMarkdown(strings.copy)
+        self._markdown = StreamingMarkdown(Labels(strings.copy, strings.done, strings.to_do))
         with ui.element("div").classes(f"prose {classes}"):
             self._settled = ui.element("div")
             self._tail = ui.html("").props("aria-hidden=true")
