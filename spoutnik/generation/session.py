@@ -4,8 +4,9 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.delta import CollectedReply, Delta
 from spoutnik.generation.options import GenerationOptions, plan_chat
@@ -16,11 +17,19 @@ from spoutnik.text.chat_template import Message
 
 @dataclass
 class ChatOptions:
-    """What the controls are set to. effort: one of EFFORTS; thoughts: how many, of which the majority answers."""
+    """What the controls are set to. effort: one of EFFORTS; thoughts: how many, of which the majority answers. system: what the
+    model is told before everything. temperature: None is the default's."""
 
     model: str
     effort: str = "high"
     thoughts: int = 1
+    system: str = ""
+    temperature: float | None = None
+
+    @property
+    def generation_options(self) -> GenerationOptions:
+        params = SamplingParams() if self.temperature is None else SamplingParams(temperature=self.temperature)
+        return GenerationOptions(params, reasoning_effort=self.effort)
 
 
 @dataclass(eq=False)
@@ -48,7 +57,9 @@ class ChatTurn:
 
     def __init__(self, service: GenerationService, messages: list[Message], options: ChatOptions,
                  on_end: Callable[["ChatTurn"], None] = lambda _: None):
-        self.service, self.messages, self.options, self._on_end = service, messages, options, on_end
+        system = [{"role": "system", "content": options.system}] if options.system.strip() else []
+        self.service, self.messages, self._on_end = service, [*system, *messages], on_end
+        self.options = replace(options)  # they may be changed for the next answer meanwhile
         self.message = ChatMessage("assistant", model=options.model, extras={"thought_tokens": 0, "tokens": 0, "warnings": []})
         self.phase, self.paused = "waiting", False
         self.finished_thoughts = 0
@@ -103,7 +114,7 @@ class ChatTurn:
     async def _run(self) -> None:
         try:
             served = await self.service.model(self.options.model)
-            plan = plan_chat(served.llm, self.messages, GenerationOptions(reasoning_effort=self.options.effort))
+            plan = plan_chat(served.llm, self.messages, self.options.generation_options)
             self._run_clock(plan.thinking)
             handle = self.service.generate(served, plan.with_n(self.options.thoughts), self._name)
             if self.options.thoughts > 1:
@@ -115,7 +126,7 @@ class ChatTurn:
                         self._update_progress(handle, deltas)
             self.service.warm_prefix(served, [*self.messages, self.message.prompt_message], {})
         except (UserError, RunError) as error:
-            self.message.extras["error"] = str(error)
+            self.message.extras |= {"error": str(error), "error_kind": type(error).__name__}
         except Exception as error:  # a mistake of ours: whoever waits must be told
             self.message.extras["error"] = type(error).__name__
             raise

@@ -3,6 +3,7 @@
 NiceGUI ships all its scripts and fonts, and the folder katex is KaTeX as published, so nothing is loaded from elsewhere.
 """
 
+from copy import copy
 from pathlib import Path
 
 from fastapi import FastAPI
@@ -20,7 +21,7 @@ from spoutnik.page.controls import OPTIONS_COOKIE, options_from
 from spoutnik.page.conversations import Conversations
 from spoutnik.page.layout import Layout
 from spoutnik.page.markup import code_style
-from spoutnik.page.strings import strings_for
+from spoutnik.page.strings import Strings, strings_for
 from spoutnik.serve.auth import is_loopback
 from spoutnik.serve.keys import Keys
 from spoutnik.serve.settings import Settings
@@ -68,11 +69,18 @@ class _Pages(Mount):
         return super().matches(scope) if matches else (Match.NONE, {})
 
 
+def _speak(strings: Strings) -> None:
+    """Has NiceGUI's own texts, such as that of a lost connection, and the `lang` attribute in the reader's language."""
+    page = copy(ui.context.client.page)
+    page.language = {"en": "en-US"}.get(strings.language, strings.language)
+    ui.context.client.page = page
+
+
 def _build(conversations: Conversations, request: Request, owner: str | None) -> None:
     strings = strings_for(request.headers.get("accept-language", ""), request.cookies.get("spoutnik_language"))
     conversation = conversations.open(request.query_params.get("c"), owner)
     options = options_from(request.cookies.get(OPTIONS_COOKIE), conversations)
-    ui.add_head_html(f"<script>document.documentElement.lang = {strings.language!r}</script>")
+    _speak(strings)
     ui.add_css((FOLDER / "style.css").read_text("utf-8") + code_style())
     for script in ("page.js", "formulas.js"):
         ui.add_body_html(f"<script>{(FOLDER / script).read_text('utf-8')}</script>")

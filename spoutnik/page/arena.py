@@ -70,7 +70,7 @@ class ArenaTab:
         try:
             self.match = Match.draw(list(self.conversations.service.models), [name for name in self._chosen if name])
         except UserError as error:
-            ui.notify(str(error), type="negative")
+            ui.notify(self.strings.failure(error), type="negative")
             return False
         self.question = question.strip()
         self._question.text = self.question
@@ -121,7 +121,7 @@ class ArenaTab:
         try:
             self.conversations.votes.record(match, outcome, self.question, tuple(turn.message.content for turn in self.turns))
         except RunError as error:  # a full disk
-            ui.notify(str(error), type="negative", multi_line=True)
+            ui.notify(self.strings.failure(error), type="negative", multi_line=True)
         for heading, name, side in zip(self._headings, (match.a, match.b), (strings.model_a, strings.model_b)):
             heading.text = strings.side_and_model.format(side, name)
         if outcome in ("a", "b"):

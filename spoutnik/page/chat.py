@@ -10,8 +10,9 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.generation.session import ChatMessage, ChatOptions
 from spoutnik.page.controls import Attachments, OptionsMenu
 from spoutnik.page.conversations import Conversation, Conversations
+from spoutnik.page.greeting import Greeting
 from spoutnik.page.strings import Strings
-from spoutnik.page.widgets import AnswerView, button, button_row, icon_button, open_dialog, submit, text_area
+from spoutnik.page.widgets import AnswerView, button_row, icon_button, open_dialog, submit, text_area
 
 
 class ChatTab:
@@ -24,19 +25,10 @@ class ChatTab:
         self._views: list[tuple[ChatMessage, ui.element, AnswerView | None]] = []
         self._synced_version = -1
         with ui.element("section").classes("tab chat").props(f'aria-label="{strings.chat}"') as self.element:
-            self._greeting = ui.element("div").classes("greeting")
-            with self._greeting:
-                self._build_greeting()
+            self._greeting = Greeting(conversations.service, strings, options, self.ask)
             self._messages = ui.element("div").classes("messages").props("id=messages")
             self._build_composer()
         self.sync()
-
-    def _build_greeting(self) -> None:
-        ui.label(self.strings.greeting).classes("greeting-title").props("role=heading aria-level=1")
-        ui.label(self.strings.greeting_help).classes("muted")
-        with ui.element("div").classes("examples"):
-            for text in self.strings.examples:
-                button(text, lambda text=text: self.ask(text)).classes("example")
 
     def _build_composer(self) -> None:
         strings = self.strings
@@ -45,10 +37,10 @@ class ChatTab:
             with ui.element("div").classes("composer"):
                 self.attachments = Attachments(strings, ui.element("div").classes("files"))
                 self.input = text_area(self.ask, strings.question_label, strings.question_placeholder).classes("question")
-                self.input.props("rows=1 id=question")
+                self.input.props("rows=1 for=question")
                 with ui.element("div").classes("bar"):
                     self.attachments.button()
-                    OptionsMenu(self.conversations, strings, self.options)
+                    OptionsMenu(self.conversations, strings, self.options, on_model=self._greeting.update)
                     ui.space()
                     self._send = icon_button("arrow_upward", strings.send, lambda: submit(self.input, self.ask), "send")
                     self._stop = icon_button("stop", strings.stop, self.stop, "send stop").props("data-stop")
@@ -61,7 +53,8 @@ class ChatTab:
         except KeyError:
             self.open(None)
         except (UserError, RunError) as error:
-            ui.notify(str(error), type="negative", position="top", multi_line=True, close_button=self.strings.close, timeout=0)
+            ui.notify(self.strings.failure(error), type="negative", position="top", multi_line=True, timeout=0,
+                      close_button=self.strings.close)
 
     def ask(self, question: str) -> bool:
         """Whether the question was accepted."""
@@ -96,7 +89,7 @@ class ChatTab:
         self.conversation = self.conversations.open(conversation_id, self.conversation.owner)
         self._set_address()
         self.sync()
-        ui.run_javascript("document.querySelector('#question')?.focus()")
+        ui.run_javascript("spoutnik.focusQuestion()")
 
     def _retry(self, message: ChatMessage) -> None:
         conversation = self.conversation
@@ -136,7 +129,7 @@ class ChatTab:
                     element = answer.element
                 self._views.append((message, element, answer))
         self._synced_version = self.conversation.version
-        self._greeting.set_visibility(not messages)
+        self._greeting.element.set_visibility(not messages)
         self._send.set_visibility(turn is None)
         self._stop.set_visibility(turn is not None)
 

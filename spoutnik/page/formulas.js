@@ -1,5 +1,5 @@
-// Formulas: KaTeX draws what the server sends as <span class="formula">source</span>. It is loaded when the first one appears.
-// What KaTeX cannot parse stays as source; nothing that a formula holds becomes a link, a script or HTML (trust: false).
+// Formulas: KaTeX draws what the server sends as <span class="formula">source</span>. What KaTeX cannot parse stays source, and
+// nothing that a formula holds becomes a link, a script or HTML (trust: false).
 {
   const folder = () => `${window.path_prefix || ""}/_nicegui/katex/`;
   const gobble = (shown) => `\\@secondoftwo{#1}{${shown}}`;
@@ -81,6 +81,7 @@
       loading = null;
     }
   }
+  addEventListener("DOMContentLoaded", () => loading ??= loadKatex());
   new MutationObserver(() => {
     if (loaded) draw();
     else if (document.querySelector(".formula")) loading ??= loadKatex();
