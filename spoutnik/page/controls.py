@@ -83,7 +83,8 @@ class OptionsMenu:
             ui.icon("tune").props("aria-hidden=true")
             self._label = ui.label().classes("ellipsis")
             with _Menu(value=None).classes("panel") as menu:
-                menu.props('anchor="top left" self="bottom left" :offset="[0, 10]" max-height=80vh')
+                menu.props('anchor="top left" self="bottom left" :offset="[0, 10]" max-height=80vh role=dialog')
+                menu.props.update({"aria-label": strings.options})
                 self._build_menu()
         self.button.props.update({"aria-haspopup": "dialog"})
         self._update()
@@ -99,7 +100,7 @@ class OptionsMenu:
 
     def _build_menu(self) -> None:
         strings, options = self.strings, self.options
-        with ui.element("div").classes("panel-body").props("role=group").props(f'aria-label="{strings.options}"'):
+        with ui.element("div").classes("panel-body"):
             if self._with_model:
                 models = {name: name for name in self.conversations.service.models}
                 with ui.element("div").classes("field"):

@@ -36,7 +36,7 @@ class Layout:
         with ui.header(elevated=False).classes("header"):
             ui.link(strings.skip_link, "#question").classes("skip-link")
             icon_button("menu", strings.conversations, lambda: self._drawer.toggle())
-            ui.label("Spoutnik").classes("brand")
+            ui.label("Spoutnik").classes("brand").props("role=heading aria-level=1")
             ui.space()
             with ui.tabs(value="chat", on_change=self._show_tab).props("dense no-caps").classes("tabs") as self.tabs:
                 ui.tab("chat", strings.chat)
