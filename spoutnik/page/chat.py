@@ -54,7 +54,7 @@ class ChatTab:
             with ui.element("div").classes("composer"):
                 self.attachments = Attachments(strings, ui.element("div").classes("files"))
                 self.input = text_area(self.ask, strings.question_label, strings.question_placeholder).classes("question")
-                self.input.props("rows=1 id=question")
+                self.input.props("rows=1 id=question data-question")
                 with ui.element("div").classes("bar"):
                     self.attachments.button()
                     OptionsMenu(self.conversations, strings, self.options)
@@ -107,7 +107,7 @@ class ChatTab:
         self.conversation = self.conversations.open(conversation_id, self.conversation.owner)
         self.sync()
         drafts.open_draft(self.conversation)
-        ui.run_javascript("spoutnik.follow(); document.querySelector('#question')?.focus()")
+        ui.run_javascript("spoutnik.follow(); document.querySelector('[data-question]')?.focus()")
 
     def _retry(self, message: ChatMessage) -> None:
         self._start_turn(lambda: self.conversations.retry(self.conversation, message, self.options))

@@ -32,8 +32,8 @@ class HistoryView:
         self._list = ui.element("nav").classes("conversation-list").props(f'aria-label="{strings.conversations}"')
         self._status = ui.label().classes("visually-hidden").props("role=status")
         if conversations.history is not None:
-            with button(strings.save_all, lambda: None, "download").props("align=left").classes("save-all muted"):
-                self._build_save_menu(None)
+            with button(strings.export_all, lambda: None, "download").props("align=left").classes("export-all muted"):
+                self._build_menu(None)
 
     @property
     def _query(self) -> str:
@@ -88,20 +88,20 @@ class HistoryView:
             name.props.update({"title": f"{title}\n{format_time(entry.updated, strings)}"} |
                               ({"aria-current": "page"} if current else {}))
             with icon_button("more_horiz", strings.actions.format(title), classes="more"):
-                self._build_save_menu(entry)
+                self._build_menu(entry)
 
-    def _build_save_menu(self, entry: HistoryEntry | None) -> None:
+    def _build_menu(self, entry: HistoryEntry | None) -> None:
         """What can be done with a conversation; with all of them, where the entry is None."""
         strings = self.strings
         with ui.menu().props("auto-close"):
             if entry is not None:
                 ui.menu_item(strings.rename, lambda: self._open_rename(entry))
-            ui.menu_item(strings.save_markdown, lambda: self._save(entry, "md"))
-            ui.menu_item(strings.save_json, lambda: self._save(entry, "json"))
+            ui.menu_item(strings.export_markdown, lambda: self._download(entry, "md"))
+            ui.menu_item(strings.export_json, lambda: self._download(entry, "json"))
             if entry is not None:
                 ui.menu_item(strings.delete, lambda: self._open_delete(entry))
 
-    async def _save(self, entry: HistoryEntry | None, suffix: str) -> None:
+    async def _download(self, entry: HistoryEntry | None, suffix: str) -> None:
         """Downloads one conversation, or all, with all versions of their messages."""
         try:
             text = await asyncio.to_thread(self._export, entry, suffix)

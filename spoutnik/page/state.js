@@ -27,7 +27,7 @@ Object.assign(spoutnik, {
     if (field.dataset.draft) sessionStorage.setItem(`sent:${field.dataset.draft}`, field.value);
   },
   openDraft(key, asked) {
-    const field = document.querySelector("#question");
+    const field = document.querySelector("[data-question]");
     const draftKey = `draft:${key}`, first = !field.dataset.draft;
     const lost = sessionStorage.getItem(`sent:${draftKey}`);
     sessionStorage.removeItem(`sent:${draftKey}`);
@@ -39,7 +39,7 @@ Object.assign(spoutnik, {
     this.fill(field, text);
   },
   dropDraft(question, key) {
-    const field = document.querySelector("#question");
+    const field = document.querySelector("[data-question]");
     const before = field.dataset.draft, sent = `sent:${before}`;
     if (sessionStorage.getItem(sent)?.trim() === question.trim()) sessionStorage.removeItem(sent);
     if (readDraft(before).trim() === question.trim()) writeDraft(before, "");

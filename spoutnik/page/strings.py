@@ -133,9 +133,9 @@ class Strings:
     search_history: str = "Search conversations"
     nothing_matches: str = "No conversation holds these words."
     actions: str = "Actions for {}"
-    save_markdown: str = "Save as Markdown"
-    save_json: str = "Save as JSON"
-    save_all: str = "Save all conversations"
+    export_markdown: str = "Export as Markdown"
+    export_json: str = "Export as JSON"
+    export_all: str = "Export all conversations"
     thought: str = "Thought"
     answer: str = "Answer"
     other_version: str = "Another version of message {}"
@@ -228,8 +228,8 @@ FR = Strings(
                   "côté, avec leurs réponses.",
     version="Version {} sur {}", previous_version="Version précédente", next_version="Version suivante",
     search_history="Chercher une conversation", nothing_matches="Aucune conversation ne contient ces mots.",
-    actions="Actions pour {}", save_markdown="Enregistrer en Markdown", save_json="Enregistrer en JSON",
-    save_all="Enregistrer toutes les conversations", thought="Réflexion", answer="Réponse",
+    actions="Actions pour {}", export_markdown="Exporter en Markdown", export_json="Exporter en JSON",
+    export_all="Exporter toutes les conversations", thought="Réflexion", answer="Réponse",
     other_version="Une autre version du message {}", today="Aujourd’hui", yesterday="Hier",
     last_7_days="7 derniers jours", last_30_days="30 derniers jours",
     months=("janvier", "février", "mars", "avril", "mai", "juin", "juillet", "août", "septembre", "octobre", "novembre",
