@@ -76,9 +76,10 @@ class ArenaTab:
         except UserError as error:
             ui.notify(str(error), type="negative")
             return False
-        self._show(self.conversations.start_round(match, question.strip(), self.options, self.owner))
-        self._on_change()
-        ui.run_javascript(f"spoutnik.dropSent({self.input.id})")
+        with self.element:  # the button that asks again is deleted
+            self._show(self.conversations.start_round(match, question.strip(), self.options, self.owner))
+            self._on_change()
+            ui.run_javascript(f"spoutnik.dropSent({self.input.id})")
         return True
 
     def open(self, round_id: str | None) -> None:
@@ -141,8 +142,8 @@ class ArenaTab:
         except RunError as error:  # a full disk
             ui.notify(str(error), type="negative", multi_line=True)
         next_question = self._reveal()
-        # The vote button that had the focus is gone.
-        ui.run_javascript(f"getHtmlElement({next_question.id})?.focus({{preventScroll: true}})")
+        with self.element:  # the vote button that had the focus is gone
+            ui.run_javascript(f"getHtmlElement({next_question.id})?.focus({{preventScroll: true}})")
 
     def _reveal(self) -> ui.button:
         """Names the models; the button for the next question."""
@@ -162,7 +163,8 @@ class ArenaTab:
 
     def _reset(self) -> None:
         self._show(None)
-        self._on_change()
+        with self.element:  # the button is gone
+            self._on_change()
         self.input.run_method("focus")
 
     def _update_ratings(self) -> None:

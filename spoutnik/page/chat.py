@@ -65,14 +65,16 @@ class ChatTab:
     @contextlib.contextmanager
     def _notify_errors(self) -> Iterator[None]:
         """Shows errors as notifications. A conversation that was deleted elsewhere is replaced by a new one."""
-        try:
-            yield
-        except KeyError:
-            self.open(None)
-            self._on_change()
-            ui.notify(self.strings.conversation_gone, type="warning", position="top")
-        except (UserError, RunError) as error:
-            ui.notify(str(error), type="negative", position="top", multi_line=True, close_button=self.strings.close, timeout=0)
+        with self.element:  # what was clicked may be deleted meanwhile
+            try:
+                yield
+            except KeyError:
+                self.open(None)
+                self._on_change()
+                ui.notify(self.strings.conversation_gone, type="warning", position="top")
+            except (UserError, RunError) as error:
+                ui.notify(str(error), type="negative", position="top", multi_line=True, close_button=self.strings.close,
+                          timeout=0)
 
     def ask(self, question: str) -> bool:
         """Whether the question was accepted."""

@@ -180,7 +180,7 @@ class Conversations:
                 return
             texts, began = (message.content, message.thought), time.perf_counter()
             if texts != saved:
-                extras = dict(message.extras)
+                extras = message.extras | {"thought_seconds": round(turn.thought_seconds, 1)}
                 try:
                     await asyncio.to_thread(self.history.update, conversation.id, message.id, *texts, extras, False)
                     saved = texts

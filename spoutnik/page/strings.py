@@ -135,7 +135,7 @@ class Strings:
     actions: str = "Actions for {}"
     export_markdown: str = "Export as Markdown"
     export_json: str = "Export as JSON"
-    export_all: str = "Export all conversations"
+    export_all: str = "Export all"
     thought: str = "Thought"
     answer: str = "Answer"
     other_version: str = "Another version of message {}"
@@ -229,7 +229,7 @@ FR = Strings(
     version="Version {} sur {}", previous_version="Version précédente", next_version="Version suivante",
     search_history="Chercher une conversation", nothing_matches="Aucune conversation ne contient ces mots.",
     actions="Actions pour {}", export_markdown="Exporter en Markdown", export_json="Exporter en JSON",
-    export_all="Exporter toutes les conversations", thought="Réflexion", answer="Réponse",
+    export_all="Tout exporter", thought="Réflexion", answer="Réponse",
     other_version="Une autre version du message {}", today="Aujourd’hui", yesterday="Hier",
     last_7_days="7 derniers jours", last_30_days="30 derniers jours",
     months=("janvier", "février", "mars", "avril", "mai", "juin", "juillet", "août", "septembre", "octobre", "novembre",
