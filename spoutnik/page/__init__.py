@@ -4,7 +4,9 @@ NiceGUI ships all its scripts and fonts, and the folder katex is KaTeX as publis
 """
 
 from copy import copy
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import unquote
 
 from fastapi import FastAPI
 from nicegui import app as pages
@@ -19,6 +21,7 @@ from spoutnik.page.arena import ArenaTab
 from spoutnik.page.chat import ChatTab
 from spoutnik.page.controls import OPTIONS_COOKIE, options_from
 from spoutnik.page.conversations import Conversations
+from spoutnik.page.dates import ZONE_COOKIE, zone_from
 from spoutnik.page.layout import Layout
 from spoutnik.page.markup import code_style
 from spoutnik.page.strings import Strings, strings_for
@@ -78,21 +81,25 @@ def _speak(strings: Strings) -> None:
 
 def _build(conversations: Conversations, request: Request, owner: str | None) -> None:
     strings = strings_for(request.headers.get("accept-language", ""), request.cookies.get("spoutnik_language"))
+    strings = replace(strings, zone=zone_from(unquote(request.cookies.get(ZONE_COOKIE, ""))))
     conversation = conversations.open(request.query_params.get("c"), owner)
     options = options_from(request.cookies.get(OPTIONS_COOKIE), conversations)
     _speak(strings)
     ui.add_css((FOLDER / "style.css").read_text("utf-8") + code_style())
-    for script in ("page.js", "formulas.js"):
+    # Where the history is encrypted, or there is none, no disk keeps what was typed.
+    keep_drafts = conversations.history is not None and not conversations.history.encrypted
+    ui.add_body_html(f"<script>const KEEP_DRAFTS = {str(keep_drafts).lower()};</script>")
+    for script in ("page.js", "state.js", "formulas.js"):
         ui.add_body_html(f"<script>{(FOLDER / script).read_text('utf-8')}</script>")
     layout = Layout(conversations, strings, owner, request.cookies.get("spoutnik_theme"))
     with layout.main:
-        chat = ChatTab(conversations, strings, options, conversation, layout.update_list)
-        arena = ArenaTab(conversations, strings, options)
-    layout.add_tabs(chat, arena)
+        chat = ChatTab(conversations, strings, options, conversation, layout.update_address)
+        arena = ArenaTab(conversations, strings, options, owner, request.query_params.get("round"), layout.update_address)
+    layout.add_tabs(chat, arena, request.url.query)
 
     def tick() -> None:
         chat.tick()
         arena.tick()
-        layout.tick()
 
     ui.timer(TICK, tick)
+    ui.timer(TICK, layout.tick)

@@ -2,6 +2,7 @@
 
 import contextlib
 from dataclasses import dataclass, field
+from datetime import tzinfo
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class Strings:
     thoughts_took: str = "{} thoughts for {}, {}"
     one_token: str = "1 token"
     many_tokens: str = "{} tokens"
-    stopped: str = "Stopped."
-    cut_off: str = "The answer was cut: there was no room for more."
+    endings: dict[str, str] = field(default_factory=lambda: {
+        "abort": "Stopped.", "length": "The answer was cut: there was no room for more.",
+        "interrupted": "Interrupted: the server stopped in the middle of this answer."})
     answer_now: str = "Answer now"
     pause: str = "Pause"
     resume: str = "Continue"
@@ -136,6 +138,38 @@ class Strings:
     circles_warning: str = "The thought went in circles and was closed after {} tokens."
     unclosed_warning: str = "The model ended inside its thought; it was closed and asked for the answer."
 
+    # conversations, their versions and their history
+    zone: tzinfo | None = None  # the visitor's; None is this machine's
+    ask_again: str = "Ask again"
+    unanswered: str = "This question has no answer yet."
+    busy: str = "An answer is under way. Wait for its end, or stop it."
+    conversation_gone: str = "That conversation is not here any more."
+    one_left_out: str = ("The conversation has outgrown what the model can read: its first question was left out, with its "
+                         "answer.")
+    many_left_out: str = ("The conversation has outgrown what the model can read: its first {} questions were left out, with "
+                          "their answers.")
+    version: str = "Version {} of {}"
+    previous_version: str = "Previous version"
+    next_version: str = "Next version"
+    search_history: str = "Search conversations"
+    nothing_matches: str = "No conversation holds these words."
+    actions: str = "Actions for {}"
+    export_markdown: str = "Export as Markdown"
+    export_json: str = "Export as JSON"
+    export_all: str = "Export all"
+    thought: str = "Thought"
+    answer: str = "Answer"
+    other_version: str = "Another version of message {}"
+    today: str = "Today"
+    yesterday: str = "Yesterday"
+    last_7_days: str = "Last 7 days"
+    last_30_days: str = "Last 30 days"
+    months: tuple[str, ...] = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
+                               "November", "December")
+
+    def left_out(self, count: int) -> str:
+        return self.one_left_out if count == 1 else self.many_left_out.format(self.number(count))
+
     def warning(self, warning: str | dict) -> str:
         """A GenerationWarning's fields in words. Old histories have English sentences: these stay as they are."""
         if isinstance(warning, str):
@@ -198,8 +232,10 @@ FR = Strings(
     many_thoughts="{} réflexions", thought_limit="{}\u00a0: environ {} jetons de réflexion au plus",
     no_thinking="{}\u00a0: répond aussitôt", you="Vous", waiting="En attente du modèle…", thinking="Réfléchit",
     thoughts_done="{} réflexions finies sur {}", paused="En pause", thought_took="A réfléchi {}, {}",
-    thoughts_took="{} réflexions en {}, {}", one_token="1 jeton", many_tokens="{} jetons", stopped="Arrêté.",
-    cut_off="La réponse a été coupée\u00a0: il n’y avait plus de place.", answer_now="Répondre maintenant", pause="Pause",
+    thoughts_took="{} réflexions en {}, {}", one_token="1 jeton", many_tokens="{} jetons", endings={
+        "abort": "Arrêté.", "length": "La réponse a été coupée\u00a0: il n’y avait plus de place.",
+        "interrupted": "Interrompu\u00a0: le serveur s’est arrêté au milieu de cette réponse."},
+    answer_now="Répondre maintenant", pause="Pause",
     resume="Continuer", insert="Ajouter à la réflexion", insert_hint="Une phrase à glisser dans la réflexion", copy="Copier",
     copied="Copié", done="Fait", to_do="À faire",
     edit="Modifier", submit_edit="Redemander", retry="Répondre à nouveau", good_answer="Bonne réponse",
@@ -224,7 +260,22 @@ FR = Strings(
                      "étapes sont des modèles.",
     cut_warning="La réflexion a atteint sa limite de {} jetons et a été close\u00a0; la réponse a été écrite sans le reste.",
     circles_warning="La réflexion tournait en rond\u00a0; elle a été close après {} jetons.",
-    unclosed_warning="Le modèle s’est arrêté dans sa réflexion\u00a0; elle a été close et la réponse demandée.")
+    unclosed_warning="Le modèle s’est arrêté dans sa réflexion\u00a0; elle a été close et la réponse demandée.",
+    ask_again="Redemander", unanswered="Cette question n’a pas encore de réponse.",
+    busy="Une réponse est en cours. Attendez sa fin, ou arrêtez-la.",
+    conversation_gone="Cette conversation n’est plus là.",
+    one_left_out="La conversation dépasse ce que le modèle peut lire\u00a0: sa première question a été laissée de côté, avec "
+                 "sa réponse.",
+    many_left_out="La conversation dépasse ce que le modèle peut lire\u00a0: ses {} premières questions ont été laissées de "
+                  "côté, avec leurs réponses.",
+    version="Version {} sur {}", previous_version="Version précédente", next_version="Version suivante",
+    search_history="Chercher une conversation", nothing_matches="Aucune conversation ne contient ces mots.",
+    actions="Actions pour {}", export_markdown="Exporter en Markdown", export_json="Exporter en JSON",
+    export_all="Tout exporter", thought="Réflexion", answer="Réponse",
+    other_version="Une autre version du message {}", today="Aujourd’hui", yesterday="Hier",
+    last_7_days="7 derniers jours", last_30_days="30 derniers jours",
+    months=("janvier", "février", "mars", "avril", "mai", "juin", "juillet", "août", "septembre", "octobre", "novembre",
+            "décembre"))
 
 LANGUAGES = {"en": EN, "fr": FR}
 

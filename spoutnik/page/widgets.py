@@ -11,12 +11,14 @@ from spoutnik.page.strings import Strings
 
 Handler = Callable[[], Awaitable[None] | None]
 
-# Enter sends, except with Shift, while a character is being composed, or while an answer is generated. The browser empties the
-# field, not the server after the round trip: what is typed meanwhile would be lost.
+# Enter sends, except with Shift, while a character is being composed, while an answer is generated, or without a connection.
+# The browser empties the field, not the server after the round trip: what is typed meanwhile would be lost.
 _SEND_ON_ENTER = """(e) => {
   if (e.shiftKey || e.isComposing) return;
   e.preventDefault();
   if (e.target.closest(".composer")?.querySelector("[data-stop]").offsetParent) return;
+  if (window.did_handshake && !window.socket.connected) return;
+  spoutnik.sending(e.target);
   emit(e.target.value);
   e.target.value = "";
   e.target.dispatchEvent(new Event("input"));
@@ -199,8 +201,10 @@ class AnswerView:
                 note("info", strings.warning(warning))
             if "error" in extras:
                 note("error_outline", strings.failure(extras["error"], extras.get("error_kind", "str")), "bad")
-            if extras.get("finish_reason") in ("abort", "length"):
-                note("stop_circle", strings.stopped if extras["finish_reason"] == "abort" else strings.cut_off)
+            if extras.get("left_out"):
+                note("history", strings.left_out(extras["left_out"]))
+            if extras.get("finish_reason") in strings.endings:
+                note("stop_circle", strings.endings[extras["finish_reason"]])
             if "agreement" in extras:
                 self._agreement()
             if extras.get("correction"):
