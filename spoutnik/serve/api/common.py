@@ -10,7 +10,6 @@ from typing import Annotated, get_args
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
-from pydantic_core import CoreSchema
 
 from spoutnik import __version__
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
@@ -95,7 +94,7 @@ class Body(BaseModel):
                 for name, value in values.items()}
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> dict:
         """Only the first mistake is told, so that none of a hundred thousand others in the same list needs to be found."""
         return _fail_fast(handler(source))
 
@@ -145,7 +144,7 @@ class Sampling(Body):
     stop: str | list[str] | None = Field(None, description="Texts that end the answer.")
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
-    logit_bias: dict[str, float] | None = Field(None, description="Token id -> added to its logit.")
+    logit_bias: dict[str, float] | None = Field(None, max_length=100_000, description="Token id -> added to its logit.")
     allowed_token_ids: list[int] | None = Field(None, description="No other tokens may come.")
     bad_words: list[str] | None = Field(None, description="Texts that must not come.")
     prompt_logprobs: int | None = Field(None, ge=0, le=20, description="Of the prompt's tokens: the likeliest so many.")
