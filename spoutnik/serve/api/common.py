@@ -261,7 +261,7 @@ class Reply:
     @property
     def usage(self) -> Usage:
         prompt, generated = self._counts
-        thought = sum(min(reply.thought_tokens, reply.generated) for reply in self.replies)
+        thought = sum(reply.thought_tokens for reply in self.replies)
         return Usage(prompt_tokens=prompt, completion_tokens=generated, total_tokens=prompt + generated,
                      prompt_tokens_details={"cached_tokens": self.handle.cached_tokens},
                      completion_tokens_details={"reasoning_tokens": thought})
