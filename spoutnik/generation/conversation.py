@@ -45,6 +45,7 @@ class ConversationRenderer:
     documents: Sequence[dict] | None
     variables: Mapping[str, object]
     add_generation_prompt: bool = True
+    max_tokens: int | None = None
 
     def render(self, messages: Sequence[Message], continues: bool | None = None) -> RenderedConversation:
         """continues: the last message, which is the assistant's, is continued. None: where it is that and calls no tool.
@@ -97,7 +98,8 @@ class ConversationRenderer:
     def _ids(self, messages: Sequence[Message], tools: Sequence[Mapping] | None,
              continuation: Sequence[tuple[str, bool]]) -> list[int]:
         """Raises TemplateRefusal, also for a template that passes over a system message in silence."""
-        ids = self.tokenizer.chat_ids(messages, tools, self.documents, self.variables, self.add_generation_prompt, continuation)
+        ids = self.tokenizer.chat_ids(messages, tools, self.documents, self.variables, self.add_generation_prompt, continuation,
+                                      self.max_tokens)
         texts = [message["content"].strip() for message in messages
                  if message["role"] == "system" and isinstance(message.get("content"), str)]
         if any(texts):

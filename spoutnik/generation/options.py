@@ -14,7 +14,7 @@ from spoutnik.generation.conversation import ConversationRenderer, Prefill, Rend
 from spoutnik.generation.tools.tool_set import NO_TOOLS, ToolSet
 from spoutnik.text.chat_template import Message
 from spoutnik.text.thought import has_plain_marks, opens_thought
-from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.text.tokenizer import TextTooLong, Tokenizer
 
 # Of max_tokens, the share that is the thought's. "none" switches thinking off; without an effort it is "high".
 EFFORTS = {"none": 0.0, "minimal": 1 / 32, "low": 1 / 8, "medium": 1 / 2, "high": 3 / 4, "xhigh": 7 / 8, "max": 15 / 16}
@@ -122,7 +122,10 @@ def plan_chat(llm: LLM, messages: Sequence[Message], options: GenerationOptions)
         raise UserError(f"reasoning_effort = {options.reasoning_effort!r}: unknown. Choose {', '.join(EFFORTS)}.")
     if options.enable_thinking and (options.reasoning_effort == "none" or options.max_thinking_tokens == 0):
         raise UserError("enable_thinking = true: contradicts a thought of no tokens. Leave one of them out.")
-    conversation = render_chat(tokenizer, messages, options)
+    try:
+        conversation = render_chat(tokenizer, messages, options, None if options.truncate_prompt_tokens else llm.max_model_len)
+    except TextTooLong as error:
+        raise ContextOverflow(f"messages: {error}, and {describe_context_length(llm)}. Shorten them.") from error
     if conversation.prefill is not None and conversation.prefill.answer:
         make = _begun(options.make_logits_processor, conversation.prefill, tokenizer)
         options = replace(options, enable_thinking=False, make_logits_processor=make)
@@ -145,12 +148,14 @@ def _closing_ids(tokenizer: Tokenizer, messages: Sequence[Message], options: Gen
     return said + tokenizer.end_thought_ids
 
 
-def render_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: GenerationOptions) -> RenderedConversation:
-    """The conversation's ids, as far as they do not depend on lengths. Raises UserError."""
+def render_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: GenerationOptions,
+                max_tokens: int | None = None) -> RenderedConversation:
+    """The conversation's ids, as far as they do not depend on lengths. Raises UserError; TextTooLong where there are certainly
+    more than max_tokens."""
     if options.continue_final_message and options.add_generation_prompt:
         raise UserError("continue_final_message = true: contradicts add_generation_prompt = true. Leave one of them out.")
     renderer = ConversationRenderer(tokenizer, options.tools, options.documents, options.template_variables,
-                                    options.add_generation_prompt is not False)
+                                    options.add_generation_prompt is not False, max_tokens)
     return renderer.render(messages, options.continues)
 
 

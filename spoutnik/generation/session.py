@@ -103,7 +103,8 @@ class ChatTurn:
     async def _run(self) -> None:
         try:
             served = await self.service.model(self.options.model)
-            plan = plan_chat(served.llm, self.messages, GenerationOptions(reasoning_effort=self.options.effort))
+            options = GenerationOptions(reasoning_effort=self.options.effort)
+            plan = await asyncio.to_thread(plan_chat, served.llm, self.messages, options)  # it may be a long text
             self._run_clock(plan.thinking)
             handle = self.service.generate(served, plan.with_n(self.options.thoughts), self._name)
             if self.options.thoughts > 1:

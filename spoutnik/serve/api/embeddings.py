@@ -64,8 +64,11 @@ async def embed_inputs(body: EmbeddingRequest, served: ServedModel, serving: Ser
 
 def _token_ids(text: str | list[int], index: int, served: ServedModel, truncate: bool) -> list[int]:
     llm, tokenizer = served.llm, served.tokenizer
-    ids = tokenizer.start_ids + tokenizer.encode(text) if isinstance(text, str) and text else list(text)
     try:
+        if isinstance(text, str) and text:
+            ids = tokenizer.start_ids + tokenizer.encode(text, None if truncate else llm.max_model_len)
+        else:
+            ids = list(text)
         check(ids, SamplingParams(max_tokens=1), llm.config, tokenizer)
     except UserError as error:
         raise ApiError(400, f"input[{index}]: {error}", "input") from error

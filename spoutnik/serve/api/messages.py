@@ -92,7 +92,7 @@ def count_tokens(body: CountTokensRequest, serving: State) -> TokenCount:
     served, (chat, _) = serving.find_model(body.model), body.for_chat
     try:
         messages, tools = chat.tool_set.conversation(served.tokenizer, chat.template_messages)
-        ids = served.tokenizer.chat_ids(messages, tools)
+        ids = served.tokenizer.chat_ids(messages, tools, max_tokens=served.max_model_len)
     except UserError as error:
         raise rename_fields(error, FIELD_NAMES) from error
     return TokenCount(input_tokens=len(ids))

@@ -20,20 +20,21 @@ router = api_router()
 tokens = api_router()
 
 
-def describe(served: ServedModel) -> Model:
-    return Model(id=served.id, object="model", created=served.created, owned_by="spoutnik",
+def describe(served: ServedModel, name: str) -> Model:
+    return Model(id=name, object="model", created=served.created, owned_by="spoutnik",
                  max_model_len=served.max_model_len, context_length=served.max_model_len, about=hide_paths(served.about))
 
 
 @router.get("/models", responses=error_responses(401))
 @router.get("/models/", include_in_schema=False)  # else it would be a model without a name
 async def models(serving: State) -> ModelList:
-    return ModelList(object="list", data=[describe(served) for served in serving.service.models.values()])
+    return ModelList(object="list", data=[
+        describe(served, name) for served in serving.service.models.values() for name in (served.id, *served.aliases)])
 
 
 @router.get("/models/{id:path}", responses=error_responses(400, 401, 404))
 async def model(id: str, serving: State) -> Model:
-    return describe(serving.find_model(id))
+    return describe(serving.find_model(id), id)
 
 
 class TokenizeRequest(Body):
@@ -64,10 +65,11 @@ def tokenize(body: TokenizeRequest, serving: State) -> TokenizeResponse:
         options = GenerationOptions(tools=ToolSet.parse(body.tools), variables=body.chat_template_kwargs or {},
                                     continue_final_message=body.continue_final_message,
                                     add_generation_prompt=body.add_generation_prompt)
-        ids = render_chat(served.tokenizer, [message.for_template for message in body.messages], options).ids
+        messages = [message.for_template for message in body.messages]
+        ids = render_chat(served.tokenizer, messages, options, served.max_model_len).ids
     else:
-        ids, _ = encode_prompt(served.tokenizer, text, body.one_of("add_special_tokens", "add_special") is not False,
-                               body.parse_special is not False)
+        ids, _ = encode_prompt(served, text, body.one_of("add_special_tokens", "add_special") is not False,
+                               body.parse_special is not False, served.max_model_len)
     strings = [token_text(served.tokenizer, token) for token in ids] if body.return_token_strs else None
     return TokenizeResponse(count=len(ids), max_model_len=served.max_model_len, tokens=ids, token_strs=strings)
 
