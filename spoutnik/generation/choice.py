@@ -51,6 +51,7 @@ class Choice:
         if warning is not None:
             self.delta.warnings.append(GenerationWarning(warning, self.thought_tokens))
         self.append(closing)
+        self.stream.expects_end = True
 
     def finish(self, finish_reason: str, stop_reason: str | None = None, flush: bool = True) -> None:
         """flush: with the text that the stream held back; not where its state cannot be relied on."""

@@ -163,7 +163,7 @@ class Generation(Steering):
     def _close_thought(self, choice: Choice, warning: WarningCode | None = None) -> None:
         """With a sentence that says why there is no more of it; one that was about to end by itself ends so."""
         if half := choice.stream.half_mark:
-            choice.close_thought(self.llm.tokenizer.encode(f"{END_THINK[len(half):]}\n\n"))
+            choice.append(self.llm.tokenizer.encode(f"{END_THINK[len(half):]}\n\n"))
         else:
             choice.close_thought(self.plan.closing, warning)
 

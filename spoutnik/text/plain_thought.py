@@ -20,6 +20,7 @@ class PlainThoughtStream:
     thought_tokens: those that hold text of thoughts, also what may yet become a mark. has_thought: there was one, here or in
     the prompt. overshoot: what the token that completed the last mark held after it. drops_overshoot: what a token that ends
     the thought holds of the answer is left out, but for white space: the answer is held to a form, and begins anew.
+    expects_end: a thought was closed by others than the model, which may yet write its end: that mark is left out once.
     """
 
     start = end = None
@@ -28,7 +29,7 @@ class PlainThoughtStream:
                  follows_mark: bool | None = None, drops_overshoot: bool = False):
         follows_mark = thinking if follows_mark is None else follows_mark
         self.thinking, self.has_thought = thinking, thinking or follows_mark
-        self.thought_tokens, self.overshoot = 0, ""
+        self.thought_tokens, self.overshoot, self.expects_end = 0, "", False
         self._keep_special, self._drops_overshoot = keep_special, drops_overshoot
         self._thought, self._answer = texts(follows_mark, thinking, stop)
         self._detokenizer = IncrementalDetokenizer(tokenizer, keep_special and not thinking)
@@ -58,7 +59,7 @@ class PlainThoughtStream:
     def feed(self, ids: Sequence[int]) -> tuple[str, str]:
         """Returns the new text: (thought, answer)."""
         for index, token in enumerate(ids):
-            if self._begun and not self.thinking:
+            if self._begun and not self.thinking and not self.expects_end:
                 self._new[False].append(self._answer.feed(self._detokenizer.feed(ids[index:])))
                 break
             if self.thinking:
@@ -102,10 +103,12 @@ class PlainThoughtStream:
                 text = ""
             if mark == THINK or self.thinking:
                 self._turn(mark == THINK)
+            else:
+                self.expects_end = False
 
     def _find_mark(self, text: str) -> tuple[int, str | None]:
         """How much of the text comes before a mark that counts, and that mark; None where it is not there, or not all of it."""
-        if self._begun and not self.thinking:
+        if self._begun and not self.thinking and not self.expects_end:
             return len(text), None
         if self._begun:
             at = text.find(END_THINK)
@@ -122,7 +125,7 @@ class PlainThoughtStream:
         if any(mark.startswith(rest) for mark in marks):
             return space, None
         self._begun = True
-        return self._find_mark(text) if self.thinking else (len(text), None)
+        return self._find_mark(text)
 
     def _turn(self, thinking: bool) -> None:
         """A thought begins or ends."""

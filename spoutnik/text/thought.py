@@ -116,7 +116,7 @@ class ThoughtStream:
         self.end = tokenizer.end_think_id
         self.start = None if self.end is None else tokenizer.think_id
         self.thinking = thinking and self.end is not None
-        self.thought_tokens = 0
+        self.thought_tokens, self.expects_end = 0, False
         self._thought, self._answer = texts(self.thinking if follows_mark is None else follows_mark, self.thinking, stop)
         self._detokenizers = {True: IncrementalDetokenizer(tokenizer), False: IncrementalDetokenizer(tokenizer, keep_special)}
 
@@ -135,7 +135,7 @@ class ThoughtStream:
 
     @property
     def half_mark(self) -> str:
-        """See PlainThoughtStream: a mark that is a token comes whole."""
+        """A mark that is a token comes whole. (This, and expects_end: see PlainThoughtStream.)"""
         return ""
 
     def feed(self, ids: Sequence[int]) -> tuple[str, str]:

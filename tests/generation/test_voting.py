@@ -11,7 +11,6 @@ from spoutnik.generation.delta import CollectedReply
 from spoutnik.generation.final_answer import final_answer, plain_number
 from spoutnik.generation.voting import Agreement, tally, tally_replies
 
-
 PROSE = "We look at each of the options, one after the other, and find what is said of it, until one is left.\n"
 
 
@@ -55,8 +54,11 @@ def test_mathematics_agrees_by_value(one, other, agree):
     assert same(one, other) == same(other, one) == agree
 
 
-@given(st.lists(st.sampled_from([r"\boxed{", "{", "}", "1", "1,", "2.", " ", "/", "%", "B", "is ", "=", "\n", "answer: ", "#### ", "-",
-                                 "\u202f", "or ", "(", "\\text{", "x", "or 3 "]), max_size=200).map("".join), st.integers(1, 200))
+PARTS = [r"\boxed{", "{", "}", "1", "1,", "2.", " ", "/", "%", "B", "is ", "=", "\n", "answer: ", "#### ", "-", "\u202f", "or ",
+         "\\text{", "x", "or 3 "]
+
+
+@given(st.lists(st.sampled_from(PARTS), max_size=200).map("".join), st.integers(1, 200))
 def test_what_anything_comes_to_is_found_in_no_time(text, times):
     began = time.perf_counter()
     final = final_answer(text * times)

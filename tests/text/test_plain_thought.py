@@ -58,6 +58,17 @@ def test_half_a_mark_is_text_only_where_the_model_ended_with_it(text, thinking, 
     assert texts(plain, text, thinking) == ended and texts(plain, text, thinking, cut=True) == cut
 
 
+@pytest.mark.parametrize("answer, shown", [
+    ("So 4.\n</think>\n\n4", "So 4.\n\n\n4"), ("4</think>", "4"), ("</think>4</think>", "4</think>"),
+    ("So </think>4, </think>", "So 4, </think>"), ("4 </thi", "4 </thi")])
+def test_a_model_may_end_a_thought_that_was_closed_for_it(answer, shown, plain):
+    parts = PlainThoughtStream(plain, True)
+    parts.feed(plain.encode("Hm.\n\nEnough.</think>\n\n"))
+    parts.expects_end = True
+    pieces = [parts.feed([token])[1] for token in plain.encode(answer)] + [parts.close()[1]]
+    assert "".join(pieces) == shown
+
+
 spelled = st.lists(st.sampled_from(["<think>", "</think>", "<", "</", "</thi", "nk>", ">", "think", "\n", "\n\n", " ", ".", "é",
                                     "猫", "x", "12", "<|im_end|>"]), max_size=14).map("".join)
 
