@@ -64,9 +64,7 @@ class ChatRequest(ThoughtFields, FormFields, Sampling):
     @property
     def brief(self) -> bool:
         """Whether planning it takes less time than waking a thread."""
-        plain = {"messages", "model", "stream", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "user",
-                 "stream_options", "reasoning_effort", "max_thinking_tokens", "enable_thinking", "n", "stop"}
-        if not self.model_fields_set <= plain:
+        if any(getattr(self, name) for name in (*FormFields.model_fields, "tools", "documents", "chat_template_kwargs")):
             return False
         return sum(100 + message.length for message in self.messages) < SHORT_PROMPT
 
