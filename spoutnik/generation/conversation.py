@@ -15,7 +15,7 @@ from spoutnik.generation.tools.formats import convention
 from spoutnik.generation.tools.tool_set import ToolSet, in_words
 from spoutnik.text.chat_template import Message, TemplateRefusal
 from spoutnik.text.special_token_escape import END_THINK, THINK
-from spoutnik.text.thought import opens_thought
+from spoutnik.text.thought import has_plain_marks, opens_thought
 from spoutnik.text.tokenizer import Tokenizer
 
 
@@ -67,7 +67,7 @@ class ConversationRenderer:
 
     def _continuation(self, prefill: Prefill, opened: bool) -> list[tuple[str, bool]]:
         """What follows the generation prompt: texts, and whether they belong to the format. opened: it ends in a thought."""
-        if prefill.thought and self.tokenizer.think_id is None and THINK not in (self.tokenizer.chat_template or ""):
+        if prefill.thought and has_plain_marks(self.tokenizer) and THINK not in (self.tokenizer.chat_template or ""):
             raise UserError("messages: this model has no thought that could be continued. Leave out reasoning_content.")
         parts = []
         if prefill.thought:

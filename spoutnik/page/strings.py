@@ -4,6 +4,8 @@ import contextlib
 from dataclasses import dataclass, field
 from datetime import tzinfo
 
+from spoutnik.generation.delta import GenerationWarning
+
 
 @dataclass(frozen=True)
 class Strings:
@@ -138,6 +140,8 @@ class Strings:
                         "of it.")
     circles_warning: str = "The thought went in circles and was closed after {} tokens."
     unclosed_warning: str = "The model ended inside its thought; it was closed and asked for the answer."
+    unfinished_vote: str = ("None of the {} thoughts came to a finished answer, so that nothing was voted on; this is one of "
+                            "them.")
 
     # conversations, their versions and their history
     zone: tzinfo | None = None  # the visitor's; None is this machine's
@@ -176,7 +180,9 @@ class Strings:
         if isinstance(warning, str):
             return warning
         sentences = {"thought_budget": self.cut_warning, "repetition": self.circles_warning,
-                     "unclosed_thought": self.unclosed_warning}
+                     "unclosed_thought": self.unclosed_warning, "unfinished_vote": self.unfinished_vote}
+        if warning["code"] not in sentences:  # of tools, which only the API has
+            return str(GenerationWarning(**warning))
         return sentences[warning["code"]].format(warning["tokens"])
 
     def failure(self, error: str | Exception, kind: str = "") -> str:
@@ -276,7 +282,9 @@ FR = Strings(
     other_version="Une autre version du message {}", today="Aujourd’hui", yesterday="Hier",
     last_7_days="7 derniers jours", last_30_days="30 derniers jours",
     months=("janvier", "février", "mars", "avril", "mai", "juin", "juillet", "août", "septembre", "octobre", "novembre",
-            "décembre"))
+            "décembre"),
+    unfinished_vote="Aucune des {} réflexions n’a abouti à une réponse complète\u00a0: il n’y a pas eu de vote, et ceci est "
+                    "l’une d’elles.")
 
 LANGUAGES = {"en": EN, "fr": FR}
 

@@ -90,7 +90,7 @@ class Body(BaseModel):
         """Some languages have one kind of number, and write its point."""
         if not isinstance(values, dict):
             return values
-        return {name: int(value) if isinstance(value, float) and value.is_integer() and _is_whole(cls, name) else value
+        return {name: _as_whole(value) if isinstance(value, float | list) and _is_whole(cls, name) else value
                 for name, value in values.items()}
 
     @classmethod
@@ -108,10 +108,16 @@ class Body(BaseModel):
 
 @cache
 def _is_whole(body: type[BaseModel], name: str) -> bool:
-    """Is it a field of whole numbers?"""
+    """Is it a field of a whole number, or of several?"""
     field = body.model_fields.get(name)
     kinds = () if field is None else get_args(field.annotation) or (field.annotation,)
-    return int in kinds and float not in kinds
+    return (int in kinds or list[int] in kinds) and float not in kinds
+
+
+def _as_whole(value: object) -> object:
+    if isinstance(value, list):
+        return [_as_whole(part) for part in value] if any(isinstance(part, float) for part in value) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class StreamOptions(Body):
@@ -210,7 +216,7 @@ class Sampling(Body):
 
 def warning_field(warnings: Iterable[object]) -> dict:
     """The sentences, each of them once."""
-    text = " ".join(dict.fromkeys(map(str, warnings)))
+    text = "; ".join(dict.fromkeys(str(warning).rstrip(".") for warning in warnings))
     return {"warning": text} if text else {}
 
 
@@ -262,7 +268,7 @@ class Reply:
     @property
     def usage(self) -> Usage:
         prompt, generated = self._counts
-        thought = sum(min(reply.thought_tokens, reply.generated) for reply in self.replies)
+        thought = sum(reply.thought_tokens for reply in self.replies)
         return Usage(prompt_tokens=prompt, completion_tokens=generated, total_tokens=prompt + generated,
                      prompt_tokens_details={"cached_tokens": self.handle.cached_tokens},
                      completion_tokens_details={"reasoning_tokens": thought})
