@@ -6,7 +6,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
@@ -94,8 +94,16 @@ class OneEmbedding(Schema):
     embedding: list[float]
 
 
+class Progress(Schema):
+    status: Literal["success"]
+
+
 class ModelRequest(Body):
     model: str = Field(validation_alias=AliasChoices("model", "name"))
+
+
+class PullRequest(ModelRequest):
+    stream: bool | None = None
 
 
 class EmbedRequest(Body):
@@ -142,6 +150,13 @@ def show(body: ModelRequest, serving: State) -> ShownModel:
         parameters="\n".join(f"{name:<30} {value}" for name, value in defaults.items()),
         template=served.tokenizer.chat_template or "", model_info=_model_info(served),
         capabilities=_capabilities(served), modified_at=_time(served.created))
+
+
+@router.post("/pull", responses=ollama_errors(400, 401, 404, 413, 415))
+def pull(body: PullRequest, serving: State) -> Progress:
+    """What is served is here already; nothing else is fetched for a client. Of a stream, it is the only line."""
+    serving.find_model(body.model)
+    return Progress(status="success")
 
 
 @router.post("/embed", responses=ollama_errors(*GENERATION_ERRORS), response_model=Embeddings)
