@@ -62,6 +62,9 @@ class ApiError(Exception):
         return JSONResponse(body, self.status, self.headers)
 
 
+BODY_ERRORS = (ApiError, RequestValidationError, RecursionError, UnicodeDecodeError)
+
+
 def error_responses(*statuses: int) -> dict[int | str, dict]:
     """These statuses, for the OpenAPI document."""
     return {status: {"model": ErrorResponse} for status in statuses}
@@ -81,7 +84,7 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(429, str(error), headers={"Retry-After": str(error.retry_after)})
         case RunError():
             return ApiError(503, str(error))
-        case HTTPException(status_code=400) if isinstance(error.__cause__, (RecursionError, UnicodeDecodeError)):
+        case HTTPException(status_code=400) if isinstance(error.__cause__, BODY_ERRORS):
             return api_error(error.__cause__)  # the body could not be read, and FastAPI does not say why
         case HTTPException():
             return ApiError(error.status_code, str(error.detail), headers=error.headers)

@@ -13,25 +13,30 @@ from starlette.types import Receive, Scope, Send
 from spoutnik.serve.errors import ApiError
 
 Result = TypeVar("Result")
-PING = b": ping\n\n"  # a comment, which clients ignore
+# A comment, which clients ignore. Once they have seen an id, OpenAI's take each blank line for an event: no blank line there.
+PING, NUMBERED_PING = b": ping\n\n", b": ping\n"
 LINE_ENDS = frozenset("\x85\u2028\u2029")  # beside those that JSON escapes
 ESCAPES = {ord(end): f"\\u{ord(end):04x}" for end in LINE_ENDS}
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # so that proxies do not buffer
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would build one at each call
 
 
-def format_event(id: int, data: str) -> bytes:
+def format_event(data: str) -> bytes:
     """data: its text; of a named event, `event: NAME` and, on the next line, `data: TEXT`."""
-    return f"id: {id}\n{data if data.startswith('event: ') else f'data: {data}'}\n\n".encode()
+    return f"{data if data.startswith('event: ') else f'data: {data}'}\n\n".encode()
+
+
+def number_event(number: int, event: bytes) -> bytes:
+    return b"id: %d\n%b" % (number, event)
 
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """How a stream is written. write: an event's number and its text, as `format_event` takes it, as bytes. ping: what is sent
-    while there is nothing to say."""
+    """How a stream is written. write: an event's text, as `format_event` takes it, as bytes. ping: what is sent while there is
+    nothing to say."""
 
     media_type: str
-    write: Callable[[int, str], bytes]
+    write: Callable[[str], bytes]
     ping: bytes
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from importlib import resources
+from itertools import takewhile
+from operator import itemgetter
 from pathlib import Path
 
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as BPE
 
 from spoutnik.errors import RunError, UserError
@@ -19,7 +21,7 @@ SPECIAL_TOKENS = (BOS, EOS, USER, ASSISTANT, THINK, END_THINK)  # ids 0..5: bos 
 # The names under which tokenizer_config.json gives special tokens and templates read them.
 TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 OWN_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BOS, "eos_token": EOS, "pad_token": EOS,
-              "clean_up_tokenization_spaces": False}
+              "add_bos_token": True, "clean_up_tokenization_spaces": False}
 
 
 class Tokenizer:
@@ -61,6 +63,8 @@ class Tokenizer:
         bpe.train_from_iterator(texts, trainers.BpeTrainer(
             vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+        bpe.post_processor = processors.TemplateProcessing(  # so that transformers, too, begins a text as documents began
+            single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bpe.token_to_id(BOS))])
         return Tokenizer(bpe, ChatTemplates({"default": _own_template()}, "chat_template.jinja"), dict(OWN_CONFIG))
 
     @staticmethod
@@ -109,8 +113,16 @@ class Tokenizer:
 
     @property
     def start_ids(self) -> list[int]:
-        """Ids before plain text: the beginning of sentence, where the model has one."""
-        return [] if self.bos_id is None else [self.bos_id]
+        """Ids that belong before plain text. A beginning of sentence that is merely defined does not: it must be put there by
+        the post-processor of tokenizer.json, or by `add_bos_token` of tokenizer_config.json, which has the last word (the
+        published DeepSeek models say it only there; transformers 5 reads the post-processor alone)."""
+        ids = _ids_before_text(self.bpe)
+        stated = self.config.get("add_bos_token")
+        if stated is None and [self.bpe.token_to_id(token) for token in SPECIAL_TOKENS] == list(range(len(SPECIAL_TOKENS))):
+            stated = True  # our first models' files do not say how their documents began
+        if stated is False:
+            return [i for i in ids if i != self.bos_id]
+        return [self.bos_id, *ids] if stated is True and self.bos_id is not None and self.bos_id not in ids else ids
 
     @property
     def chat_template(self) -> str | None:
@@ -180,6 +192,12 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, folder: Path) -> Non
     if needed > vocab_size:
         raise RunError(f"{Path(folder) / 'tokenizer.json'}: has {needed} tokens but config.json says vocab_size = "
                        f"{vocab_size}. The files belong to different models: restore them.")
+
+
+def _ids_before_text(bpe: BPE) -> list[int]:
+    """The special tokens that the post-processor puts before a text."""
+    encoding = bpe.encode("a")
+    return [i for i, _ in takewhile(itemgetter(1), zip(encoding.ids, encoding.special_tokens_mask))]
 
 
 @cache

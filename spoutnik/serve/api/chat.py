@@ -1,10 +1,9 @@
 """`/v1/chat/completions`, whole or as a stream."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 
 from spoutnik.generation.delta import Delta, GenerationWarning
@@ -17,9 +16,10 @@ from spoutnik.serve.api.common import Reply, Serving, State
 from spoutnik.serve.api.logprobs import chat_logprobs
 from spoutnik.serve.api.schemas import ChatCompletion
 from spoutnik.serve.errors import GENERATION_ERRORS, error_responses, raise_if_failed
+from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
-router = APIRouter()
+router = api_router()
 OPEN, CLOSE = "<think>\n", "\n</think>\n\n"  # around a thought inside the content
 
 
@@ -32,7 +32,7 @@ async def chat_completions(body: ChatRequest, request: Request, serving: State) 
 
 async def create(body: ChatRequest, serving: Serving) -> Response:
     served = await serving.model(body.model)
-    plan, options = plan_of(body, served) if body.brief else await asyncio.to_thread(plan_of, body, served)
+    plan, options = plan_of(body, served) if body.brief else await off_loop(plan_of, body, served)
     voting_plan = plan.with_n(body.n_thoughts) if (body.n_thoughts or 1) > 1 else plan
     handle = serving.service.generate(served, voting_plan, f"chatcmpl-{secrets.token_hex(12)}")
     return await ChatReply(body, plan, options, handle).respond(serving.streams)

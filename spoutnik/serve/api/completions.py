@@ -1,12 +1,11 @@
 """`/v1/completions`: raw prompts, which evaluation tools and editors send."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 from pydantic import Field
 
@@ -21,9 +20,10 @@ from spoutnik.serve.api import schemas
 from spoutnik.serve.api.common import Reply, Sampling, Serving, State, encode_prompt, split_inputs
 from spoutnik.serve.api.logprobs import TextOffsets, text_logprobs
 from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses, raise_if_failed
+from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
-router = APIRouter()
+router = api_router()
 DEFAULT_TOKENS = 16  # OpenAI's
 MAX_CHOICES = 2048
 
@@ -64,7 +64,7 @@ async def completions(body: CompletionRequest, request: Request, serving: State)
 
 async def create(body: CompletionRequest, serving: Serving) -> Response:
     served = await serving.model(body.model)
-    prompts, plan = await asyncio.to_thread(plan_of, body, served)
+    prompts, plan = await off_loop(plan_of, body, served)
     handle = serving.service.generate(served, plan, f"cmpl-{secrets.token_hex(12)}", Completions)
     return await CompletionReply(body, prompts, handle).respond(serving.streams)
 

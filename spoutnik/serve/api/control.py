@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query
+from fastapi import Header, Query
 from fastapi.responses import Response
 from pydantic import Field
 
@@ -10,8 +10,9 @@ from spoutnik.generation.generation import Generation
 from spoutnik.serve.api.common import Body, State
 from spoutnik.serve.api.schemas import Control
 from spoutnik.serve.errors import ApiError, error_responses
+from spoutnik.serve.json_body import api_router
 
-router = APIRouter()
+router = api_router()
 
 
 class ControlRequest(Body):

@@ -4,7 +4,7 @@ import asyncio
 import base64
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field
 from torch import Tensor
@@ -16,9 +16,10 @@ from spoutnik.generation.service import Busy, ServedModel
 from spoutnik.serve.api.common import Body, Serving, State, split_inputs
 from spoutnik.serve.api.schemas import EmbeddingList
 from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses
+from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import cancel_on_disconnect
 
-router = APIRouter()
+router = api_router()
 MAX_INPUTS = 2048
 RETRY_SECONDS = 0.05  # while the cache is full
 
@@ -53,7 +54,7 @@ async def embed_inputs(body: EmbeddingRequest, served: ServedModel, serving: Ser
     inputs = split_inputs(body.input)
     if not 0 < len(inputs) <= MAX_INPUTS:
         raise ApiError(400, f"input: holds {len(inputs)} texts; 1 to {MAX_INPUTS} can be asked for at once.", "input")
-    prompts = await asyncio.to_thread(lambda: [_token_ids(text, i, served, truncate) for i, text in enumerate(inputs)])
+    prompts = await off_loop(lambda: [_token_ids(text, i, served, truncate) for i, text in enumerate(inputs)])
     return [await _embed(prompt, served, serving) for prompt in prompts], sum(map(len, prompts))
 
 

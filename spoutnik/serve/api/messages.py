@@ -1,6 +1,5 @@
 """Anthropic's `/v1/messages`: thought, answer and calls of tools are blocks of one message's content."""
 
-import asyncio
 import base64
 import hashlib
 import json
@@ -8,7 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 
 from spoutnik.errors import UserError
@@ -19,9 +18,10 @@ from spoutnik.serve.api.messages_request import FIELD_NAMES, CountTokensRequest,
 from spoutnik.serve.api.schemas import Schema
 from spoutnik.serve.api.translation import rename_fields
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error
+from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import StreamFormat, cancel_on_disconnect, encode_json
 
-router = APIRouter()
+router = api_router()
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -80,7 +80,7 @@ async def messages(body: MessagesRequest, request: Request, serving: State) -> R
 async def create(body: MessagesRequest, serving: Serving) -> Response:
     served, (chat, warnings) = await serving.model(body.model), body.for_chat
     try:
-        plan, options = await asyncio.to_thread(plan_of, chat, served)
+        plan, options = await off_loop(plan_of, chat, served)
     except UserError as error:
         raise rename_fields(error, FIELD_NAMES) from error
     handle = serving.service.generate(served, plan, f"msg_{secrets.token_hex(12)}")
@@ -99,7 +99,7 @@ def count_tokens(body: CountTokensRequest, serving: State) -> TokenCount:
 
 
 class MessageReply(Reply):
-    stream_format = StreamFormat("text/event-stream", lambda _, data: f"{data}\n\n".encode(),
+    stream_format = StreamFormat("text/event-stream", lambda data: f"{data}\n\n".encode(),
                                  b'event: ping\ndata: {"type": "ping"}\n\n')
 
     def __init__(self, body: MessagesRequest, chat: ChatReply, warnings: list[str]):

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from spoutnik.generation.service import ServedModel
@@ -12,9 +11,10 @@ from spoutnik.serve.api.common import Body, State, encode_prompt
 from spoutnik.serve.api.logprobs import token_text
 from spoutnik.serve.api.schemas import DetokenizeResponse, Model, ModelList, TokenizeResponse
 from spoutnik.serve.errors import ApiError, error_responses
+from spoutnik.serve.json_body import api_router
 
-router = APIRouter()
-tokens = APIRouter()
+router = api_router()
+tokens = api_router()
 
 
 def describe(served: ServedModel) -> Model:

@@ -1,6 +1,5 @@
 """Ollama's `/api/chat` and `/api/generate`: an object of JSON on each line of a stream."""
 
-import asyncio
 import json
 import secrets
 import time
@@ -10,7 +9,6 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
-from fastapi.routing import APIRoute
 from starlette.datastructures import MutableHeaders
 
 from spoutnik.errors import UserError
@@ -27,10 +25,11 @@ from spoutnik.serve.api.ollama_request import FIELD_NAMES, OllamaChatRequest, Ol
 from spoutnik.serve.api.schemas import Schema, TokenLogprob
 from spoutnik.serve.api.translation import rename_fields
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error
+from spoutnik.serve.json_body import JsonRoute, off_loop
 from spoutnik.serve.sse import StreamFormat, cancel_on_disconnect, encode_json
 
 
-class OllamaRoute(APIRoute):
+class OllamaRoute(JsonRoute):
     """Ollama's documentation has its users send JSON that is declared as a form, which browsers, too, would send unasked: it is
     read where no browser speaks."""
 
@@ -126,10 +125,10 @@ async def create(body: OllamaChatRequest | OllamaGenerateRequest, serving: Servi
     asked, name = body.for_chat, f"ollama-{secrets.token_hex(12)}"
     try:
         if isinstance(asked, CompletionRequest):
-            prompts, plan = await asyncio.to_thread(completions.plan_of, asked, served)
+            prompts, plan = await off_loop(completions.plan_of, asked, served)
             reply = CompletionReply(asked, prompts, serving.service.generate(served, plan, name, Completions))
         else:
-            plan, options = await asyncio.to_thread(plan_of, asked, served)
+            plan, options = await off_loop(plan_of, asked, served)
             reply = ChatReply(asked, plan, options, serving.service.generate(served, plan, name))
     except UserError as error:
         raise rename_fields(error, FIELD_NAMES) from error
@@ -174,7 +173,7 @@ class OllamaReply(Reply):
         super().__init__(reply.body, reply.handle)
         self.request, self.reply, self.lines, self.warnings, self.load_seconds = body, reply, lines, warnings, load_seconds
         # A client reads each line as JSON: what keeps the connection alive is one that adds nothing.
-        self.stream_format = StreamFormat("application/x-ndjson", lambda _, line: f"{line}\n".encode(),
+        self.stream_format = StreamFormat("application/x-ndjson", lambda line: f"{line}\n".encode(),
                                           f"{encode_json(lines.line({}))}\n".encode())
 
     async def complete(self) -> Timed:

@@ -1,11 +1,10 @@
 """`/v1/responses`: OpenAI's newer form of chat. Thought, answer and tool calls are items of the output. Nothing is stored; late
 items are remembered, unless `store` is false, so that clients may refer to them."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 
 from spoutnik.errors import UserError
@@ -17,9 +16,10 @@ from spoutnik.serve.api.common import Reply, Serving, State
 from spoutnik.serve.api.responses_request import FIELD_NAMES, ResponsesRequest
 from spoutnik.serve.api.translation import rename_fields
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error, error_responses
+from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
-router = APIRouter()
+router = api_router()
 
 
 @router.post("/responses", responses=error_responses(*GENERATION_ERRORS) | {
@@ -34,7 +34,7 @@ async def create(body: ResponsesRequest, serving: Serving, owner: str | None = N
     served, items = await serving.model(body.model), serving.recent_items
     chat, warnings = body.for_chat(lambda id: items.find(id, owner))
     try:
-        plan, options = await asyncio.to_thread(plan_of, chat, served)
+        plan, options = await off_loop(plan_of, chat, served)
     except UserError as error:
         raise rename_fields(error, FIELD_NAMES) from error
     handle = serving.service.generate(served, plan, f"resp_{secrets.token_hex(24)}")
