@@ -11,8 +11,10 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from spoutnik.errors import UserError
+from spoutnik.generation.options import GenerationOptions, GenerationPlan
+from spoutnik.generation.service import ServedModel
 from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
-from spoutnik.serve.api.chat_request import plan_of
+from spoutnik.serve.api.chat_request import ChatRequest, plan_of
 from spoutnik.serve.api.common import Reply, Serving, State
 from spoutnik.serve.api.messages_request import FIELD_NAMES, CountTokensRequest, MessagesRequest
 from spoutnik.serve.api.schemas import Schema
@@ -78,24 +80,32 @@ async def messages(body: MessagesRequest, request: Request, serving: State) -> R
 
 
 async def create(body: MessagesRequest, serving: Serving) -> Response:
-    served, (chat, warnings) = await serving.model(body.model), body.for_chat
-    try:
-        plan, options = await off_loop(plan_of, chat, served)
-    except UserError as error:
-        raise rename_fields(error, FIELD_NAMES) from error
+    served = await serving.model(body.model)
+    chat, plan, options, warnings = await off_loop(_plan, body, served)
     handle = serving.service.generate(served, plan, f"msg_{secrets.token_hex(12)}")
     return await MessageReply(body, ChatReply(chat, plan, options, handle), warnings).respond(serving.streams)
 
 
-@router.post("/messages/count_tokens", responses=anthropic_errors(400, 401, 404, 413, 415))
-def count_tokens(body: CountTokensRequest, serving: State) -> TokenCount:
-    served, (chat, _) = serving.find_model(body.model), body.for_chat
+def _plan(body: MessagesRequest, served: ServedModel) -> tuple[ChatRequest, GenerationPlan, GenerationOptions, list[str]]:
+    chat, warnings = body.for_chat
     try:
-        messages, tools = chat.tool_set.conversation(served.tokenizer, chat.template_messages)
-        ids = served.tokenizer.chat_ids(messages, tools)
+        return chat, *plan_of(chat, served), warnings
     except UserError as error:
         raise rename_fields(error, FIELD_NAMES) from error
-    return TokenCount(input_tokens=len(ids))
+
+
+@router.post("/messages/count_tokens", responses=anthropic_errors(400, 401, 404, 413, 415))
+async def count_tokens(body: CountTokensRequest, serving: State) -> TokenCount:
+    return TokenCount(input_tokens=await off_loop(_count, body, serving.find_model(body.model)))
+
+
+def _count(body: CountTokensRequest, served: ServedModel) -> int:
+    chat, _ = body.for_chat
+    try:
+        messages, tools = chat.tool_set.conversation(served.tokenizer, chat.template_messages)
+        return len(served.tokenizer.chat_ids(messages, tools))
+    except UserError as error:
+        raise rename_fields(error, FIELD_NAMES) from error
 
 
 class MessageReply(Reply):

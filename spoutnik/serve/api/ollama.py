@@ -122,18 +122,24 @@ async def create(body: OllamaChatRequest | OllamaGenerateRequest, serving: Servi
     shape = lines(body.model or served.id)
     if body.is_empty:
         return JSONResponse(shape.line({}, done=True, done_reason="load"))
+    reply = await off_loop(_plan, body, served)
+    warnings = (body.options or Options()).warnings(served)
+    return await OllamaReply(body, reply(serving), shape, warnings, load_seconds).respond(serving.streams)
+
+
+def _plan(body: OllamaChatRequest | OllamaGenerateRequest,
+          served: ServedModel) -> Callable[[Serving], ChatReply | CompletionReply]:
+    """What starts the reply."""
     asked, name = body.for_chat, f"ollama-{secrets.token_hex(12)}"
     try:
         if isinstance(asked, CompletionRequest):
-            prompts, plan = await off_loop(completions.plan_of, asked, served)
-            reply = CompletionReply(asked, prompts, serving.service.generate(served, plan, name, Completions))
-        else:
-            plan, options = await off_loop(plan_of, asked, served)
-            reply = ChatReply(asked, plan, options, serving.service.generate(served, plan, name))
+            prompts, plan = completions.plan_of(asked, served)
+            return lambda serving: CompletionReply(
+                asked, prompts, serving.service.generate(served, plan, name, Completions))
+        plan, options = plan_of(asked, served)
+        return lambda serving: ChatReply(asked, plan, options, serving.service.generate(served, plan, name))
     except UserError as error:
         raise rename_fields(error, FIELD_NAMES) from error
-    warnings = (body.options or Options()).warnings(served)
-    return await OllamaReply(body, reply, shape, warnings, load_seconds).respond(serving.streams)
 
 
 class Lines:

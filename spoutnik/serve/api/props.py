@@ -3,7 +3,6 @@ template."""
 
 from typing import Any
 
-from fastapi import APIRouter
 from pydantic import Field
 
 from spoutnik.engine.sampling_params import SamplingParams
@@ -14,8 +13,9 @@ from spoutnik.serve.api.common import FINGERPRINT, Body, Serving, State, generat
 from spoutnik.serve.api.ollama_models import context_length
 from spoutnik.serve.api.schemas import Schema
 from spoutnik.serve.errors import error_responses
+from spoutnik.serve.json_body import api_router
 
-router = APIRouter()
+router = api_router()
 
 
 class Modalities(Schema):

@@ -9,11 +9,13 @@ from fastapi.responses import Response
 
 from spoutnik.errors import UserError
 from spoutnik.generation.delta import Delta
+from spoutnik.generation.options import GenerationOptions, GenerationPlan
+from spoutnik.generation.service import ServedModel
 from spoutnik.serve.api import schemas
 from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
-from spoutnik.serve.api.chat_request import plan_of
+from spoutnik.serve.api.chat_request import ChatRequest, plan_of
 from spoutnik.serve.api.common import Reply, Serving, State
-from spoutnik.serve.api.responses_request import FIELD_NAMES, ResponsesRequest
+from spoutnik.serve.api.responses_request import FIELD_NAMES, FindItem, ResponsesRequest
 from spoutnik.serve.api.translation import rename_fields
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error, error_responses
 from spoutnik.serve.json_body import api_router, off_loop
@@ -32,14 +34,19 @@ async def responses(body: ResponsesRequest, request: Request, serving: State) ->
 async def create(body: ResponsesRequest, serving: Serving, owner: str | None = None) -> Response:
     """owner: the name of the API key of whoever asks."""
     served, items = await serving.model(body.model), serving.recent_items
-    chat, warnings = body.for_chat(lambda id: items.find(id, owner))
-    try:
-        plan, options = await off_loop(plan_of, chat, served)
-    except UserError as error:
-        raise rename_fields(error, FIELD_NAMES) from error
+    chat, plan, options, warnings = await off_loop(_plan, body, served, lambda id: items.find(id, owner))
     handle = serving.service.generate(served, plan, f"resp_{secrets.token_hex(24)}")
     keep = (lambda _: None) if body.store is False else (lambda output: items.add(output, owner))
     return await ResponseReply(body, ChatReply(chat, plan, options, handle), warnings, keep).respond(serving.streams)
+
+
+def _plan(body: ResponsesRequest, served: ServedModel,
+          find_item: FindItem) -> tuple[ChatRequest, GenerationPlan, GenerationOptions, list[str]]:
+    chat, warnings = body.for_chat(find_item)
+    try:
+        return chat, *plan_of(chat, served), warnings
+    except UserError as error:
+        raise rename_fields(error, FIELD_NAMES) from error
 
 
 class ResponseReply(Reply):

@@ -14,6 +14,7 @@ from spoutnik.serve.errors import ApiError
 
 # They refer to stored responses; nothing is stored here.
 STORED = ("previous_response_id", "conversation", "prompt")
+FindItem = Callable[[str], dict | None]  # an item of an earlier answer, by its id
 LOGPROBS = "message.output_text.logprobs"
 # Error messages begin with the field of the chat request: its name here.
 FIELD_NAMES = {r"(tools\[\d+\])\.function": r"\1", r"response_format(\.json_schema)?": "text.format", "messages": "input",
@@ -194,7 +195,7 @@ class ResponsesRequest(Sampling):
             if getattr(self, name) is not None:
                 raise ApiError(400, f"{name}: nothing is stored here. Send the whole conversation as input.", name)
 
-    def for_chat(self, find_item: Callable[[str], dict | None]) -> tuple[ChatRequest, list[str]]:
+    def for_chat(self, find_item: FindItem) -> tuple[ChatRequest, list[str]]:
         """The chat request, and sentences about what was left out. find_item: an item of an earlier answer, by its id."""
         self.check_supported()
         warnings: list[str] = []
@@ -214,7 +215,7 @@ class ResponsesRequest(Sampling):
             fields["response_format"] = self.text.format.for_chat
         return ChatRequest(**fields), warnings
 
-    def messages(self, find_item: Callable[[str], dict | None], warnings: list[str]) -> list[dict]:
+    def messages(self, find_item: FindItem, warnings: list[str]) -> list[dict]:
         """The conversation. Thought, text and calls of one assistant turn become one message."""
         messages: list[dict] = [] if self.instructions is None else [{"role": "system", "content": self.instructions}]
         thought: dict = {}
@@ -248,7 +249,7 @@ class ResponsesRequest(Sampling):
         return messages
 
 
-def _resolve(reference: ItemReference, find_item: Callable[[str], dict | None]) -> Item:
+def _resolve(reference: ItemReference, find_item: FindItem) -> Item:
     """The item that is referred to, or the reference itself."""
     match find_item(reference.id):
         case {"type": "message"} as item:
