@@ -61,12 +61,12 @@ async def embed_inputs(body: EmbeddingRequest, served: ServedModel, serving: Ser
 def _token_ids(text: str | list[int], index: int, served: ServedModel, truncate: bool) -> list[int]:
     llm, tokenizer = served.llm, served.tokenizer
     ids = tokenizer.start_ids + tokenizer.encode(text) if isinstance(text, str) and text else list(text)
+    if truncate:
+        ids = ids[:min(llm.max_model_len, llm.config.max_position_embeddings - 1)]  # one that is never generated is checked, too
     try:
         check(ids, SamplingParams(max_tokens=1), llm.config, tokenizer)
     except UserError as error:
         raise ApiError(400, f"input[{index}]: {error}", "input") from error
-    if truncate:
-        ids = ids[:llm.max_model_len]
     if len(ids) > llm.max_model_len:
         raise ApiError(400, f"input[{index}]: has {len(ids)} tokens, more than the cache holds ({llm.max_model_len}). Shorten "
                        "it, or give the server more memory.", "input")
