@@ -48,6 +48,8 @@ class Generation(Steering):
         keep_special = plan.make_logits_processor is not None and not plan.params.ignore_eos
         self.choices = [Choice(index, ThoughtStream(llm.tokenizer, plan.thinking, plan.params.stop, keep_special))
                         for index in range(plan.params.n)]
+        for choice in self.choices:
+            choice.has_answer = plan.continues_answer
         self.budget = ThoughtBudget(plan, llm.max_model_len)
         self.paused = False
         self.num_cached_tokens: int | None = None

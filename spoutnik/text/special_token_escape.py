@@ -33,10 +33,14 @@ class SpecialTokens:
         cuts = [0, *(match.end() for match in self._spelled.finditer(text)), len(text)]
         return [text[start:end] for start, end in pairwise(cuts) if start < end]
 
+    def marked_text(self, text: str, mark: str) -> str:
+        """A text with `mark` at every cut, to be put between others."""
+        return self._spelled_or_begun.sub(lambda match: match[0] + mark, text)
+
     def marked(self, conversation: Conversation, mark: str) -> Conversation:
         """The conversation with `mark` at every cut, in all of its texts."""
         def escape(text: str) -> str:
-            return self._spelled_or_begun.sub(lambda match: match[0] + mark, text)
+            return self.marked_text(text, mark)
 
         def escape_assistant(text: str) -> str:
             """Keeps the marks of the thought, which templates look for."""

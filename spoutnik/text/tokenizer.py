@@ -10,9 +10,9 @@ from pathlib import Path
 from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as BPE
 
-from spoutnik.errors import RunError, UserError
+from spoutnik.errors import RunError
 from spoutnik.files import read_json, write_json, write_text
-from spoutnik.text.chat_template import ChatTemplates, Conversation, Message, Tool
+from spoutnik.text.chat_template import ChatTemplates, Conversation, Message, TemplateRefusal, Tool
 from spoutnik.text.special_token_escape import END_THINK, THINK, SpecialTokens, cut_at, unused_mark
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
@@ -155,8 +155,9 @@ class Tokenizer:
 
     def chat_ids(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None,
                  documents: Sequence[dict] | None = None, variables: Mapping[str, object] | None = None,
-                 add_generation_prompt: bool = True) -> list[int]:
+                 add_generation_prompt: bool = True, continuation: Sequence[tuple[str, bool]] = ()) -> list[int]:
         """Prompt ids of a conversation, with the opened thought where the template opens one (arguments as in `render`).
+        continuation: what follows the prompt, as (text, whether it belongs to the format).
 
         These are the ids of the rendered string, except that no text of a message, a tool or a variable becomes a special
         token. (`</think>` in an assistant's message is handled by the template.)
@@ -165,9 +166,10 @@ class Tokenizer:
         template = self.templates.choose(conversation.tools is not None)
         unknown = [m["role"] for m in messages if m["role"] not in ("system", "user", "assistant")]
         if unknown and template == _own_template():  # our template would ignore them
-            raise UserError(f"role = {unknown[0]!r}: a message is of the system, the user or the assistant.")
-        mark = unused_mark(conversation, template)
+            raise TemplateRefusal(f"role = {unknown[0]!r}: a message is of the system, the user or the assistant.")
+        mark = unused_mark(conversation, template + "".join(text for text, _ in continuation))
         rendered = self.templates.render(self._added_tokens.marked(conversation, mark), self.special_tokens)
+        rendered += "".join(text if frame else self._added_tokens.marked_text(text, mark) for text, frame in continuation)
         return [i for piece in cut_at(mark, rendered) for i in self._encode_frame(piece)]
 
     def _encode_frame(self, text: str) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
-from tokenizers import AddedToken, Regex, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as BPE
 
 from spoutnik.errors import RunError, UserError
