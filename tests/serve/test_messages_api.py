@@ -291,3 +291,11 @@ def test_blocks_follow_each_other():
     assert [block["type"] for block in content.blocks] == ["text", "tool_use", "thinking", "text"]
     assert rebuilt(stream) == content.blocks and content.blocks[1] == {
         "type": "tool_use", "id": "toolu_1", "name": "f", "input": {}}
+
+
+def test_the_beginning_of_an_answer_is_continued(post):
+    """And not said again; the model does not think anew."""
+    given = [*ASK, {"role": "assistant", "content": [{"type": "text", "text": "The answer is 4"}]}]
+    message = post(**SHORT | {"messages": given}, **THINKING).json()
+    assert [block["type"] for block in message["content"]] == ["text"]
+    assert not message["content"][0]["text"].startswith("The answer is")

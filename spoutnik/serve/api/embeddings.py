@@ -62,7 +62,7 @@ def _token_ids(text: str | list[int], index: int, served: ServedModel, truncate:
     llm, tokenizer = served.llm, served.tokenizer
     ids = tokenizer.start_ids + tokenizer.encode(text) if isinstance(text, str) and text else list(text)
     if truncate:
-        ids = ids[:min(llm.max_model_len, llm.config.max_position_embeddings - 1)]  # one that is never generated is checked, too
+        ids = ids[:min(llm.max_model_len, llm.config.max_position_embeddings - 1)]  # `check` wants room for one more
     try:
         check(ids, SamplingParams(max_tokens=1), llm.config, tokenizer)
     except UserError as error:

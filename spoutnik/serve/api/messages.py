@@ -11,6 +11,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from spoutnik.errors import UserError
+from spoutnik.generation.conversation import ConversationRenderer
 from spoutnik.generation.options import GenerationOptions, GenerationPlan
 from spoutnik.generation.service import ServedModel
 from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
@@ -18,7 +19,7 @@ from spoutnik.serve.api.chat_request import ChatRequest, plan_of
 from spoutnik.serve.api.common import Reply, Serving, State
 from spoutnik.serve.api.messages_request import FIELD_NAMES, CountTokensRequest, MessagesRequest
 from spoutnik.serve.api.schemas import Schema
-from spoutnik.serve.api.translation import rename_fields
+from spoutnik.serve.api.translation import rename_fields, renamed_notes
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error
 from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import StreamFormat, cancel_on_disconnect, encode_json
@@ -102,8 +103,9 @@ async def count_tokens(body: CountTokensRequest, serving: State) -> TokenCount:
 def _count(body: CountTokensRequest, served: ServedModel) -> int:
     chat, _ = body.for_chat
     try:
-        messages, tools = chat.tool_set.conversation(served.tokenizer, chat.template_messages)
-        return len(served.tokenizer.chat_ids(messages, tools))
+        variables = {} if chat.enable_thinking is None else {"enable_thinking": chat.enable_thinking}
+        renderer = ConversationRenderer(served.tokenizer, chat.tool_set, None, variables)
+        return len(renderer.render(chat.template_messages).ids)
     except UserError as error:
         raise rename_fields(error, FIELD_NAMES) from error
 
@@ -114,7 +116,7 @@ class MessageReply(Reply):
 
     def __init__(self, body: MessagesRequest, chat: ChatReply, warnings: list[str]):
         super().__init__(chat.body, chat.handle)
-        self.request, self.chat, self.warnings = body, chat, warnings
+        self.request, self.chat, self.warnings = body, chat, [*warnings, *renamed_notes(chat.plan, FIELD_NAMES)]
         self.content = Content(omit_thinking=body.thinking is not None and body.thinking.display == "omitted")
         self.finish_reason: str | None = None
 

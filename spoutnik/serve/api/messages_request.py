@@ -147,8 +147,6 @@ class CountTokensRequest(Sampling):
             "include_reasoning": thinking is not None, "enable_thinking": self._enable_thinking,
             "max_thinking_tokens": thinking.budget_tokens if thinking and thinking.type == "enabled" else None,
             "reasoning_effort": output.effort, "return_applied": self.return_applied}
-        if messages[-1]["role"] == "assistant":
-            fields["continue_final_message"] = True
         format = output.format or self.output_format
         if format is not None:
             fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": format.schema_}}

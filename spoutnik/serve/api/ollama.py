@@ -23,7 +23,7 @@ from spoutnik.serve.api.completions import CompletionReply, CompletionRequest
 from spoutnik.serve.api.logprobs import chat_logprobs
 from spoutnik.serve.api.ollama_request import FIELD_NAMES, OllamaChatRequest, OllamaGenerateRequest, OllamaRequest, Options
 from spoutnik.serve.api.schemas import Schema, TokenLogprob
-from spoutnik.serve.api.translation import rename_fields
+from spoutnik.serve.api.translation import rename_fields, renamed_notes
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error
 from spoutnik.serve.json_body import JsonRoute, off_loop
 from spoutnik.serve.sse import StreamFormat, cancel_on_disconnect, encode_json
@@ -177,7 +177,8 @@ class OllamaReply(Reply):
     def __init__(self, body: OllamaRequest, reply: ChatReply | CompletionReply, lines: Lines, warnings: list[str],
                  load_seconds: float):
         super().__init__(reply.body, reply.handle)
-        self.request, self.reply, self.lines, self.warnings, self.load_seconds = body, reply, lines, warnings, load_seconds
+        self.request, self.reply, self.lines, self.load_seconds = body, reply, lines, load_seconds
+        self.warnings = [*warnings, *(renamed_notes(reply.plan, FIELD_NAMES) if isinstance(reply, ChatReply) else ())]
         # A client reads each line as JSON: what keeps the connection alive is one that adds nothing.
         self.stream_format = StreamFormat("application/x-ndjson", lambda line: f"{line}\n".encode(),
                                           f"{encode_json(lines.line({}))}\n".encode())

@@ -132,8 +132,6 @@ class OllamaRequest(Body):
             fields["reasoning_effort"] = self.think
         elif self.think is not None:
             fields["enable_thinking"] = self.think
-        if messages[-1]["role"] == "assistant":
-            fields["continue_final_message"] = True
         return ChatRequest(**fields)
 
     def refuse(self, *names: str, why: str) -> None:

@@ -16,7 +16,7 @@ from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
 from spoutnik.serve.api.chat_request import ChatRequest, plan_of
 from spoutnik.serve.api.common import Reply, Serving, State
 from spoutnik.serve.api.responses_request import FIELD_NAMES, FindItem, ResponsesRequest
-from spoutnik.serve.api.translation import rename_fields
+from spoutnik.serve.api.translation import rename_fields, renamed_notes
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error, error_responses
 from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
@@ -55,7 +55,7 @@ class ResponseReply(Reply):
     def __init__(self, body: ResponsesRequest, chat: ChatReply, warnings: list[str], keep: Callable[[list[dict]], None]):
         super().__init__(body, chat.handle)
         self.chat, self.output, self.keep = chat, Output(), keep
-        self.status, self.error, self.warnings = "in_progress", None, [*warnings]
+        self.status, self.error, self.warnings = "in_progress", None, [*warnings, *renamed_notes(chat.plan, FIELD_NAMES)]
         self._logprobs: list[dict] = []
 
     async def complete(self) -> schemas.Response:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pydantic import ConfigDict
 
 from spoutnik.errors import UserError
+from spoutnik.generation.options import GenerationPlan
 from spoutnik.serve.api.common import Body
 
 OTHER = "other"
@@ -28,10 +29,20 @@ def known_type(*types: str, default: str | None = None) -> Callable[[object], st
     return discriminate
 
 
-def rename_fields(error: UserError, names: Mapping[str, str]) -> UserError:
-    """The error with the field's name in the other API. names: patterns of the beginnings of messages of the chat API."""
+def rename_field(sentence: str, names: Mapping[str, str]) -> str:
+    """A sentence about a field, with its name in the other API. names: patterns of the beginnings of sentences about the chat
+    API's."""
     for pattern, name in names.items():
-        message, count = re.subn(rf"^{pattern}(?=[.: ])", name, str(error))
+        renamed, count = re.subn(rf"^{pattern}(?=[.: ])", name, sentence)
         if count:
-            return type(error)(message)
-    return error
+            return renamed
+    return sentence
+
+
+def rename_fields(error: UserError, names: Mapping[str, str]) -> UserError:
+    return type(error)(rename_field(str(error), names))
+
+
+def renamed_notes(plan: GenerationPlan, names: Mapping[str, str]) -> list[str]:
+    """What there is to say of a plan."""
+    return [rename_field(note, names) for note in plan.notes]
