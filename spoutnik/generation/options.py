@@ -212,13 +212,17 @@ def describe_context_length(llm: LLM) -> str:
 
 def applied(plan: GenerationPlan) -> dict:
     """Every parameter in force, under its name in the API."""
-    params = plan.params
-    return {"max_tokens": params.max_tokens, "max_thinking_tokens": plan.max_thinking_tokens,
-            "enable_thinking": plan.may_think, "detect_loops": plan.detect_loops, "seed": plan.seed,
-            "temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_tokens, "min_p": params.min_p,
-            "presence_penalty": params.presence_penalty, "frequency_penalty": params.frequency_penalty,
-            "repetition_penalty": params.repetition_penalty, "n": params.n, "stop": list(params.stop),
-            "stop_token_ids": list(params.stop_token_ids), "logit_bias": {str(k): v for k, v in params.logit_bias.items()},
-            "min_tokens": params.min_tokens, "logprobs": params.logprobs, "prompt_tokens": len(plan.prompt),
-            "bad_words": list(params.bad_words), "allowed_token_ids": list(params.allowed_token_ids),
-            "structured_output": plan.make_logits_processor is not None, "notes": list(plan.notes)}
+    return applied_sampling(plan.params) | {
+        "max_thinking_tokens": plan.max_thinking_tokens, "enable_thinking": plan.may_think, "detect_loops": plan.detect_loops,
+        "seed": plan.seed, "prompt_tokens": len(plan.prompt), "structured_output": plan.make_logits_processor is not None,
+        "notes": list(plan.notes)}
+
+
+def applied_sampling(params: SamplingParams) -> dict:
+    return {"max_tokens": params.max_tokens, "temperature": params.temperature, "top_p": params.top_p,
+            "top_k": params.top_tokens, "min_p": params.min_p, "presence_penalty": params.presence_penalty,
+            "frequency_penalty": params.frequency_penalty, "repetition_penalty": params.repetition_penalty, "n": params.n,
+            "stop": list(params.stop), "stop_token_ids": list(params.stop_token_ids), "min_tokens": params.min_tokens,
+            "logit_bias": {str(token): bias for token, bias in params.logit_bias.items()}, "logprobs": params.logprobs,
+            "ignore_eos": params.ignore_eos, "bad_words": list(params.bad_words),
+            "allowed_token_ids": list(params.allowed_token_ids)}

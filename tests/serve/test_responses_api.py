@@ -164,7 +164,7 @@ def test_a_call_between_two_texts_is_an_item_of_its_own():
     ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0]"), ({"input": [3]}, "input[0]"),
     ({"tools": TOOLS * 2}, "tools[1].name"), ({"tools": [{"type": "function"}]}, "tools[0].name"),
     ({"tool_choice": "required"}, "tool_choice"), ({"tool_choice": {"type": "web_search"}}, "tool_choice"),
-    ({"n": 2}, "n"),
+    ({"n": 2}, "n"), ({"max_output_tokens": -3}, "max_output_tokens"),
     ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
     ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "strin"}}}}, "text.format.schema"),
     ({"max_tokens": 0}, "max_tokens"), ({"input": [{"type": "reasoning", "content": None}]}, "input"),

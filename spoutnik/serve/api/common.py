@@ -1,15 +1,15 @@
 """What all endpoints share: the server's state, the base of request bodies, sampling fields, usage and timings."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
 from spoutnik import __version__
@@ -27,6 +27,7 @@ from spoutnik.text.tokenizer import Tokenizer
 
 FINGERPRINT = f"spoutnik-{__version__}"
 MAX_TOKENS = 2 ** 31
+MAX_TOKENS_NAMES = ("max_completion_tokens", "max_tokens", "max_new_tokens", "n_predict")
 
 
 @dataclass
@@ -80,9 +81,18 @@ def _fail_fast(schema: object) -> object:
 
 
 class Body(BaseModel):
-    """A request body: types are not converted, unknown fields are ignored."""
+    """A request body: types are not converted, but 24.0 is 24; unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _whole_numbers(cls, values: object) -> object:
+        """Some languages have one kind of number, and write its point."""
+        if not isinstance(values, dict):
+            return values
+        return {name: int(value) if isinstance(value, float) and value.is_integer() and _is_whole(cls, name) else value
+                for name, value in values.items()}
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
@@ -97,16 +107,31 @@ class Body(BaseModel):
         return next(iter(values.values()), None)
 
 
+@cache
+def _is_whole(body: type[BaseModel], name: str) -> bool:
+    """Is it a field of whole numbers?"""
+    field = body.model_fields.get(name)
+    kinds = () if field is None else get_args(field.annotation) or (field.annotation,)
+    return int in kinds and float not in kinds
+
+
 class StreamOptions(Body):
+    model_config = ConfigDict(extra="forbid")
+
     include_usage: bool | None = Field(None, description="A last chunk says how many tokens there were.")
+    continuous_usage_stats: bool | None = Field(None, description="Each chunk says how many tokens there are so far.")
+    include_obfuscation: bool | None = Field(None, description="Not read: nothing is added to chunks.")
 
 
 class Sampling(Body):
     """Fields that all generating endpoints have; null is the model's own default, else the engine's."""
 
     model: str | None = Field(None, description="The name of a model; the first one where there is none.")
-    max_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
+    max_tokens: int | None = Field(None, ge=-2, description="Less than 0, or more than there is room for: as many as there is.")
+    max_new_tokens: int | None = Field(None, ge=-2, description="The same as max_tokens.")
+    n_predict: int | None = Field(None, ge=-2, description="The same as max_tokens.")
     min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
+    min_new_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS, description="The same as min_tokens.")
     temperature: float | None = Field(None, ge=0, le=10)
     top_p: float | None = Field(None, gt=0, le=1)
     top_k: int | None = Field(None, ge=-1, lt=MAX_TOKENS)
@@ -114,11 +139,20 @@ class Sampling(Body):
     presence_penalty: float | None = Field(None, ge=-2, le=2)
     frequency_penalty: float | None = Field(None, ge=-2, le=2)
     repetition_penalty: float | None = Field(None, gt=0, le=10)
+    repeat_penalty: float | None = Field(None, gt=0, le=10, description="The same as repetition_penalty.")
     seed: int | None = Field(None, ge=-1, le=LARGEST_SEED, description="-1 is none.")
+    random_seed: int | None = Field(None, ge=-1, le=LARGEST_SEED, description="The same as seed.")
     stop: str | list[str] | None = Field(None, description="Texts that end the answer.")
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
     logit_bias: dict[str, float] | None = Field(None, description="Token id -> added to its logit.")
+    allowed_token_ids: list[int] | None = Field(None, description="No other tokens may come.")
+    bad_words: list[str] | None = Field(None, description="Texts that must not come.")
+    prompt_logprobs: int | None = Field(None, ge=0, le=20, description="Of the prompt's tokens: the likeliest so many.")
+    truncate_prompt_tokens: int | None = Field(None, ge=-1, description="A longer prompt loses its first tokens; -1: as many "
+                                               "as leave room.")
+    echo: bool | None = Field(None, description="What is continued comes first.")
+    return_applied: bool | None = Field(None, description="The response says every parameter in force.")
     n: int | None = Field(None, ge=1, le=128)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
@@ -126,12 +160,29 @@ class Sampling(Body):
 
     def params(self, served: ServedModel, **more) -> SamplingParams:
         """Without max_tokens, which depends on the prompt."""
-        names = ("min_tokens", "temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty",
-                 "repetition_penalty", "stop", "stop_token_ids", "ignore_eos", "n")
-        values = {name: value for name in names if (value := getattr(self, name)) is not None}
-        seed = None if self.seed == -1 else self.seed
-        return SamplingParams(**{"max_tokens": MAX_TOKENS, "seed": seed, "logit_bias": self._logit_bias(),
-                                 **generation_defaults(served.folder), **values, **more})
+        names = ("temperature", "top_p", "top_k", "min_p", "presence_penalty", "frequency_penalty", "stop", "stop_token_ids",
+                 "ignore_eos", "n", "allowed_token_ids", "bad_words")
+        values = {name: getattr(self, name) for name in names} | {
+            "min_tokens": self.one_of("min_tokens", "min_new_tokens"),
+            "repetition_penalty": self.one_of("repetition_penalty", "repeat_penalty")}
+        return SamplingParams(**{"max_tokens": MAX_TOKENS, "seed": self.stated_seed, "logit_bias": self._logit_bias(),
+                                 **generation_defaults(served.folder),
+                                 **{name: value for name, value in values.items() if value is not None}, **more})
+
+    @property
+    def stated_seed(self) -> int | None:
+        seed = self.one_of("seed", "random_seed")
+        return None if seed == -1 else seed
+
+    @property
+    def max_tokens_as_given(self) -> int | None:
+        return self.one_of(*(name for name in MAX_TOKENS_NAMES if name in type(self).model_fields))
+
+    @property
+    def stated_max_tokens(self) -> int | None:
+        """None: as many as there is room for."""
+        most = self.max_tokens_as_given
+        return None if most is None or most < 0 else most
 
     def _logit_bias(self) -> dict[int, float]:
         for key in self.logit_bias or {}:
@@ -143,10 +194,30 @@ class Sampling(Body):
         """Raises ApiError for what cannot be honored, with the field."""
         if self.stream_options is not None and not self.stream:
             raise ApiError(400, "stream_options: only with stream = true.", "stream_options")
+        if self.prompt_logprobs is not None and self.stream:
+            raise ApiError(400, "prompt_logprobs: only without stream.", "prompt_logprobs")
+        if self.truncate_prompt_tokens == 0:
+            raise ApiError(400, "truncate_prompt_tokens = 0: leaves no prompt. Give -1, or how many tokens to keep.",
+                           "truncate_prompt_tokens")
 
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def continuous_usage(self) -> bool:
+        return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
+
+
+def warning_field(warnings: Iterable[object]) -> dict:
+    """The sentences, each of them once."""
+    text = " ".join(dict.fromkeys(map(str, warnings)))
+    return {"warning": text} if text else {}
+
+
+def unknown_note(names: Sequence[str]) -> tuple[str, ...]:
+    """What there is to say of fields that no known API has."""
+    return (f"{', '.join(names)}: unknown here, and not read.",) if names else ()
 
 
 def split_inputs(value: str | list) -> list[str | list[int]]:
@@ -191,11 +262,11 @@ class Reply:
 
     @property
     def usage(self) -> Usage:
-        (prompt, generated), thought = self._counts, sum(reply.thought_tokens for reply in self.replies)
+        prompt, generated = self._counts
+        thought = sum(min(reply.thought_tokens, reply.generated) for reply in self.replies)
         return Usage(prompt_tokens=prompt, completion_tokens=generated, total_tokens=prompt + generated,
                      prompt_tokens_details={"cached_tokens": self.handle.cached_tokens},
-                     # The sentence that closes a thought was not generated, so it is not billed as thought either.
-                     completion_tokens_details={"reasoning_tokens": min(thought, generated)})
+                     completion_tokens_details={"reasoning_tokens": thought})
 
     @property
     def timings(self) -> Timings:
@@ -210,9 +281,9 @@ class Reply:
 def encode_prompt(tokenizer: Tokenizer, text: str, start: bool, parse_special: bool) -> tuple[list[int], int]:
     """Ids of a raw prompt, and how many of them were put before it.
 
-    start: it begins with the beginning-of-sentence token, which is added where it is missing. parse_special: special tokens in
-    the text are read as such.
+    start: it begins as the tokenizer begins texts (`Tokenizer.start_ids`); nothing is added where the text says it itself.
+    parse_special: special tokens in the text are read as such.
     """
     ids = tokenizer.bpe.encode(text, add_special_tokens=False).ids if parse_special else tokenizer.encode(text)
-    added = tokenizer.start_ids if start and ids[:1] != tokenizer.start_ids else []
-    return added + ids, len(added)
+    added = tokenizer.start_ids if start else []
+    return (ids, 0) if ids[:len(added)] == added else (added + ids, len(added))

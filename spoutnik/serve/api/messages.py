@@ -14,9 +14,9 @@ from spoutnik.errors import UserError
 from spoutnik.generation.conversation import ConversationRenderer
 from spoutnik.generation.options import GenerationOptions, GenerationPlan
 from spoutnik.generation.service import ServedModel
-from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
+from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
 from spoutnik.serve.api.chat_request import ChatRequest, plan_of
-from spoutnik.serve.api.common import Reply, Serving, State
+from spoutnik.serve.api.common import Reply, Serving, State, warning_field
 from spoutnik.serve.api.messages_request import FIELD_NAMES, CountTokensRequest, MessagesRequest
 from spoutnik.serve.api.schemas import Schema
 from spoutnik.serve.api.translation import rename_fields, renamed_notes

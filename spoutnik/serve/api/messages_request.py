@@ -127,7 +127,6 @@ class CountTokensRequest(Sampling):
     output_format: OutputFormat | None = Field(None, description="The older name of output_config.format.")
     stop_sequences: list[str] | None = Field(None, description="Texts that end the answer.")
     metadata: dict[str, Any] | None = None
-    return_applied: bool | None = Field(None, description="The response says every parameter in force.")
     stop: None = None
     n: Literal[1] | None = None
     resumable: Literal[False] | None = None
@@ -146,7 +145,7 @@ class CountTokensRequest(Sampling):
             "parallel_tool_calls": not (choice and choice.disable_parallel_tool_use),
             "include_reasoning": thinking is not None, "enable_thinking": self._enable_thinking,
             "max_thinking_tokens": thinking.budget_tokens if thinking and thinking.type == "enabled" else None,
-            "reasoning_effort": output.effort, "return_applied": self.return_applied}
+            "reasoning_effort": output.effort}
         format = output.format or self.output_format
         if format is not None:
             fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": format.schema_}}

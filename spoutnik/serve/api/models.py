@@ -6,7 +6,7 @@ from pydantic import Field
 
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.tool_set import ToolSet
-from spoutnik.serve.api.chat_request import Message
+from spoutnik.serve.api.chat_messages import Message
 from spoutnik.serve.api.common import Body, State, encode_prompt
 from spoutnik.serve.api.logprobs import token_text
 from spoutnik.serve.api.schemas import DetokenizeResponse, Model, ModelList, TokenizeResponse

@@ -16,9 +16,9 @@ from spoutnik.generation.completion import Completions
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.calls import whole_calls
 from spoutnik.serve.api import completions
-from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
+from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
 from spoutnik.serve.api.chat_request import plan_of
-from spoutnik.serve.api.common import Reply, Serving, State
+from spoutnik.serve.api.common import Reply, Serving, State, warning_field
 from spoutnik.serve.api.completions import CompletionReply, CompletionRequest
 from spoutnik.serve.api.logprobs import chat_logprobs
 from spoutnik.serve.api.ollama_request import FIELD_NAMES, OllamaChatRequest, OllamaGenerateRequest, OllamaRequest, Options

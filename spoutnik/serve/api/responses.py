@@ -12,9 +12,9 @@ from spoutnik.generation.delta import Delta
 from spoutnik.generation.options import GenerationOptions, GenerationPlan
 from spoutnik.generation.service import ServedModel
 from spoutnik.serve.api import schemas
-from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
+from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
 from spoutnik.serve.api.chat_request import ChatRequest, plan_of
-from spoutnik.serve.api.common import Reply, Serving, State
+from spoutnik.serve.api.common import Reply, Serving, State, warning_field
 from spoutnik.serve.api.responses_request import FIELD_NAMES, FindItem, ResponsesRequest
 from spoutnik.serve.api.translation import rename_fields, renamed_notes
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error, error_responses
