@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
@@ -64,8 +64,8 @@ class ChatTurn:
     def __init__(self, service: GenerationService, messages: list[Message], options: ChatOptions,
                  on_end: Callable[["ChatTurn"], None] = lambda _: None, left_out: int = 0):
         system = [{"role": "system", "content": options.system}] if options.system.strip() else []
-        self.service, self.messages, self.options, self._on_end = service, [*system, *messages], options, on_end
-        self._left_out = left_out
+        self.service, self.messages, self._on_end, self._left_out = service, [*system, *messages], on_end, left_out
+        self.options = replace(options)  # they may be changed for the next answer meanwhile
         self.message = ChatMessage("assistant", model=options.model, extras={"thought_tokens": 0, "tokens": 0, "warnings": []})
         self.phase, self.paused = "waiting", False
         self.finished_thoughts = 0
@@ -135,7 +135,7 @@ class ChatTurn:
                         self._update_progress(handle, deltas)
             self.service.warm_prefix(served, [*window.messages, self.message.prompt_message], {})
         except (UserError, RunError) as error:
-            self.message.extras["error"] = str(error)
+            self.message.extras |= {"error": str(error), "error_kind": type(error).__name__}
         except Exception as error:  # a mistake of ours: whoever waits must be told
             self.message.extras["error"] = type(error).__name__
             raise

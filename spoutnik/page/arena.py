@@ -74,7 +74,7 @@ class ArenaTab:
         try:
             match = Match.draw(list(self.conversations.service.models), [name for name in self._chosen if name])
         except UserError as error:
-            ui.notify(str(error), type="negative")
+            ui.notify(self.strings.failure(error), type="negative")
             return False
         with self.element:  # the button that asks again is deleted
             self._show(self.conversations.start_round(match, question.strip(), self.options, self.owner))
@@ -140,7 +140,7 @@ class ArenaTab:
         try:
             self.conversations.vote(self.round, outcome)
         except RunError as error:  # a full disk
-            ui.notify(str(error), type="negative", multi_line=True)
+            ui.notify(self.strings.failure(error), type="negative", multi_line=True)
         next_question = self._reveal()
         with self.element:  # the vote button that had the focus is gone
             ui.run_javascript(f"getHtmlElement({next_question.id})?.focus({{preventScroll: true}})")

@@ -11,7 +11,8 @@ from spoutnik.generation.session import ChatMessage, ChatOptions
 from spoutnik.page import drafts
 from spoutnik.page.controls import Attachments, OptionsMenu
 from spoutnik.page.conversations import Conversation, Conversations
-from spoutnik.page.dates import format_time
+from spoutnik.page.dates import Calendar
+from spoutnik.page.greeting import Greeting
 from spoutnik.page.strings import Strings
 from spoutnik.page.widgets import AnswerView, button, button_row, icon_button, note, open_dialog, submit, text_area
 
@@ -19,28 +20,19 @@ from spoutnik.page.widgets import AnswerView, button, button_row, icon_button, n
 class ChatTab:
     """on_change: called when the conversation that is shown has another address."""
 
-    def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions, conversation: Conversation,
-                 on_change: Callable[[], None]):
-        self.conversations, self.strings, self.options = conversations, strings, options
+    def __init__(self, conversations: Conversations, strings: Strings, calendar: Calendar, options: ChatOptions,
+                 conversation: Conversation, on_change: Callable[[], None]):
+        self.conversations, self.strings, self.calendar, self.options = conversations, strings, calendar, options
         self.conversation, self._on_change = conversation, on_change
         self._views: list[tuple[ChatMessage, ui.element, AnswerView | None]] = []
         self._synced_version = -1
         with ui.element("section").classes("tab chat").props(f'aria-label="{strings.chat}"') as self.element:
-            self._greeting = ui.element("div").classes("greeting")
-            with self._greeting:
-                self._build_greeting()
+            self._greeting = Greeting(conversations.service, strings, options, self.ask)
             self._messages = ui.element("div").classes("messages").props("id=messages")
             self._build_unanswered()
             self._build_composer()
         self.sync()
         drafts.open_draft(self.conversation)
-
-    def _build_greeting(self) -> None:
-        ui.label(self.strings.greeting).classes("greeting-title").props("role=heading aria-level=1")
-        ui.label(self.strings.greeting_help).classes("muted")
-        with ui.element("div").classes("examples"):
-            for text in self.strings.examples:
-                button(text, lambda text=text: self.ask(text)).classes("example")
 
     def _build_unanswered(self) -> None:
         with ui.element("div").classes("unanswered") as self._unanswered:
@@ -54,10 +46,10 @@ class ChatTab:
             with ui.element("div").classes("composer"):
                 self.attachments = Attachments(strings, ui.element("div").classes("files"))
                 self.input = text_area(self.ask, strings.question_label, strings.question_placeholder).classes("question")
-                self.input.props("rows=1 id=question data-question")
+                self.input.props("rows=1 for=question data-question")
                 with ui.element("div").classes("bar"):
                     self.attachments.button()
-                    OptionsMenu(self.conversations, strings, self.options)
+                    OptionsMenu(self.conversations, strings, self.options, on_model=self._greeting.update)
                     ui.space()
                     self._send = icon_button("arrow_upward", strings.send, lambda: submit(self.input, self.ask), "send")
                     self._stop = icon_button("stop", strings.stop, self.stop, "send stop").props("data-stop")
@@ -73,8 +65,8 @@ class ChatTab:
                 self._on_change()
                 ui.notify(self.strings.conversation_gone, type="warning", position="top")
             except (UserError, RunError) as error:
-                ui.notify(str(error), type="negative", position="top", multi_line=True, close_button=self.strings.close,
-                          timeout=0)
+                ui.notify(self.strings.failure(error), type="negative", position="top", multi_line=True, timeout=0,
+                          close_button=self.strings.close)
 
     def ask(self, question: str) -> bool:
         """Whether the question was accepted."""
@@ -109,7 +101,7 @@ class ChatTab:
         self.conversation = self.conversations.open(conversation_id, self.conversation.owner)
         self.sync()
         drafts.open_draft(self.conversation)
-        ui.run_javascript("spoutnik.follow(); document.querySelector('[data-question]')?.focus()")
+        ui.run_javascript("spoutnik.follow(); spoutnik.focusQuestion()")
 
     def _retry(self, message: ChatMessage) -> None:
         self._start_turn(lambda: self.conversations.retry(self.conversation, message, self.options))
@@ -158,7 +150,7 @@ class ChatTab:
                 element.props.update({"data-message": message.id})
                 self._views.append((message, element, answer))
         self._synced_version = self.conversation.version
-        self._greeting.set_visibility(not messages)
+        self._greeting.element.set_visibility(not messages)
         self._unanswered.set_visibility(bool(messages) and messages[-1].role == "user")
         self._send.set_visibility(turn is None)
         self._stop.set_visibility(turn is not None)
@@ -175,7 +167,7 @@ class ChatTab:
             self._build_thumbs(message)
             icon_button("edit_note", strings.correct_answer, lambda: self._open_correction(answer))
         ui.label(message.model).classes("muted author ellipsis").props.update(
-            {"title": f"{message.model}, {format_time(message.created, self.strings)}"})
+            {"title": f"{message.model}, {self.calendar.time(message.created)}"})
 
     def _build_versions(self, message: ChatMessage) -> None:
         """Which version of a message this is, where there are several, and buttons to flip through them. Versions that failed

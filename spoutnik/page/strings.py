@@ -2,7 +2,6 @@
 
 import contextlib
 from dataclasses import dataclass, field
-from datetime import tzinfo
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,8 @@ class Strings:
     theme_button: str = "Light, dark or as the system"
     greeting: str = "What shall we think about?"
     greeting_help: str = "The model thinks first, then answers. You can watch the thought, steer it, or end it."
-    examples: tuple[str, ...] = (
-        "Use 3, 5, 8 once each to make 16.", "What is 17 + 26?", "How many times is the letter r in strawberry?")
+    neutral_description: str = "You are talking to {}, which runs on this machine."  # of a model that brings no card
+    thoughtless: str = "This model answers at once, without a visible thought."
     question_placeholder: str = "Ask anything"
     question_label: str = "Your question"
     send: str = "Send"
@@ -50,10 +49,23 @@ class Strings:
     many_thoughts: str = "{} thoughts"
     thought_limit: str = "{}: up to about {} tokens of thought"
     no_thinking: str = "{}: answers at once"
+    answers: str = "Parallel answers"  # of a model without thoughts
+    answers_help: str = "Several answers vote; that of the majority is shown."
+    one_answer: str = "1 answer"
+    many_answers: str = "{} answers"
+    temperature: str = "Temperature"
+    temperature_default: str = "{}: the default"
+    temperature_help: str = "{}: lower is steadier, higher is more varied"
+    temperature_short: str = "temperature {}"
+    system: str = "System prompt"
+    system_placeholder: str = "What the model should know or keep to, in every conversation"
+    system_too_long: str = "Too long to be remembered: it holds until this page is closed."
+    system_short: str = "system prompt"
     you: str = "You"
     waiting: str = "Waiting for the model…"
     thinking: str = "Thinking"
     thoughts_done: str = "{} of {} thoughts done"
+    answers_done: str = "{} of {} answers done"
     paused: str = "Paused"
     thought_took: str = "Thought for {}, {}"
     thoughts_took: str = "{} thoughts for {}, {}"
@@ -69,6 +81,8 @@ class Strings:
     insert_hint: str = "A sentence to put into the thought"
     copy: str = "Copy"
     copied: str = "Copied"
+    done: str = "Done"  # in a list of tasks
+    to_do: str = "To do"
     edit: str = "Edit"
     submit_edit: str = "Ask again"
     retry: str = "Answer again"
@@ -83,9 +97,15 @@ class Strings:
                               "before it.")
     agreement: str = "{} of {} thoughts agree"
     no_agreement: str = "The thoughts came to no common answer"
+    answers_agreement: str = "{} of {} answers agree"
+    no_answers_agreement: str = "The answers have nothing in common"
     other_answers: str = "Other answers"
     votes: str = "{}×"
     error: str = "That did not work."
+    server_says: str = "{}"  # an error's own sentence, which is English
+    errors: dict[str, str] = field(default_factory=lambda: {
+        "Busy": "The server is busy: too many answers are under way. Try again in a moment.",
+        "ContextOverflow": "The question is too long for this model. Shorten it, or begin a new conversation."})
     answer_complete: str = "The answer is complete."
     scroll_to_end: str = "To the end"
     skip_link: str = "Skip to the question"
@@ -118,7 +138,6 @@ class Strings:
     unclosed_warning: str = "The model ended inside its thought; it was closed and asked for the answer."
 
     # conversations, their versions and their history
-    zone: tzinfo | None = None  # the visitor's; None is this machine's
     ask_again: str = "Ask again"
     unanswered: str = "This question has no answer yet."
     busy: str = "An answer is under way. Wait for its end, or stop it."
@@ -157,6 +176,14 @@ class Strings:
                      "unclosed_thought": self.unclosed_warning}
         return sentences[warning["code"]].format(warning["tokens"])
 
+    def failure(self, error: str | Exception, kind: str = "") -> str:
+        """An error in words. kind: the name of its class, from a history; older ones have none."""
+        kind = kind or type(error).__name__
+        return self.errors.get(kind) or f"{self.error} {self.server_says.format(error)}"
+
+    def decimal(self, value: float) -> str:
+        return f"{value:.1f}".replace(".", "," if self.language == "fr" else ".")
+
     def number(self, value: int) -> str:
         return f"{value:,}".replace(",", "\u202f" if self.language == "fr" else ",")
 
@@ -166,7 +193,7 @@ class Strings:
     def seconds(self, value: float) -> str:
         whole = round(value)
         if whole < 10:
-            return f"{value:.1f}\u00a0s".replace(".", "," if self.language == "fr" else ".")
+            return f"{self.decimal(value)}\u00a0s"
         return f"{whole}\u00a0s" if whole < 60 else f"{whole // 60}\u00a0min {whole % 60}\u00a0s"
 
 
@@ -180,8 +207,20 @@ FR = Strings(
     confirm_delete="Supprimer «\u00a0{}\u00a0»\u00a0? C’est définitif.", cancel="Annuler", save="Enregistrer", close="Fermer",
     theme_button="Clair, sombre ou comme le système", greeting="À quoi allons-nous réfléchir\u00a0?",
     greeting_help="Le modèle réfléchit d’abord, puis répond. Vous pouvez suivre sa réflexion, la guider ou l’arrêter.",
-    examples=("Utilise 3, 5, 8 une fois chacun pour obtenir 16.", "Combien font 17 + 26 ?",
-              "Combien de fois la lettre r est-elle dans le mot fraise ?"), question_placeholder="Posez votre question",
+    neutral_description="Vous parlez à {}, qui tourne sur cette machine.",
+    thoughtless="Ce modèle répond aussitôt, sans réflexion visible.", answers="Réponses parallèles",
+    answers_help="Plusieurs réponses votent\u00a0; celle de la majorité est montrée.", one_answer="1 réponse",
+    many_answers="{} réponses", answers_done="{} réponses finies sur {}", answers_agreement="{} réponses sur {} s’accordent",
+    no_answers_agreement="Les réponses n’ont rien en commun", temperature="Température",
+    temperature_default="{}\u00a0: valeur par défaut",
+    temperature_help="{}\u00a0: plus basse, plus constante\u00a0; plus haute, plus variée", temperature_short="température {}",
+    system="Consignes (system prompt)", system_placeholder="Ce que le modèle doit savoir ou respecter, dans chaque discussion",
+    system_too_long="Trop long pour être retenu\u00a0: vaut jusqu’à la fermeture de cette page.", system_short="consignes",
+    server_says="Le serveur dit, en anglais\u00a0: {}",
+    errors={"Busy": "Le serveur est occupé\u00a0: trop de réponses sont en cours. Réessayez dans un moment.",
+            "ContextOverflow": "La question est trop longue pour ce modèle. Raccourcissez-la ou commencez une autre "
+                               "discussion."},
+    question_placeholder="Posez votre question",
     question_label="Votre question", send="Envoyer", stop="Arrêter (Échap)", attach_file="Joindre un fichier texte",
     remove_file="Retirer {}", file_too_large="{} est trop gros\u00a0: {} Ko au plus.",
     file_not_text="{} n’est pas un fichier texte (UTF-8).", options="Modèle et réflexion", model="Modèle", effort="Effort",
@@ -196,7 +235,8 @@ FR = Strings(
         "interrupted": "Interrompu\u00a0: le serveur s’est arrêté au milieu de cette réponse."},
     answer_now="Répondre maintenant", pause="Pause",
     resume="Continuer", insert="Ajouter à la réflexion", insert_hint="Une phrase à glisser dans la réflexion", copy="Copier",
-    copied="Copié", edit="Modifier", submit_edit="Redemander", retry="Répondre à nouveau", good_answer="Bonne réponse",
+    copied="Copié", done="Fait", to_do="À faire",
+    edit="Modifier", submit_edit="Redemander", retry="Répondre à nouveau", good_answer="Bonne réponse",
     bad_answer="Mauvaise réponse", correct_answer="Corriger cette réponse",
     correct_answer_help="Écrivez la réponse telle qu’elle aurait dû être. Elle est gardée sur cette machine, comme exercice "
                         "et comme paire de préférence.", feedback_saved="C’est noté, sur cette machine.",

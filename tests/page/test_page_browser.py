@@ -20,6 +20,7 @@ def test_ask_watch_end_reload(visit, serving):
     page.get_by_role("button", name="Answer now").click()
     answer = answered(page)
     assert serving[1].started[0].inserted == [" Check the sum. "]
+    answer.locator(".formula.drawn math").nth(1).wait_for(state="attached")
     assert answer.locator("math").count() == 2 and answer.locator("mfrac").count() == 1
     assert answer.locator(".code .k").first.inner_text() == "def"
     assert answer.locator("img, script").count() == 0 and page.title() == "Spoutnik"
