@@ -227,6 +227,16 @@ def test_json_that_is_declared_as_a_form_is_read_unless_a_browser_sends_it(call)
         assert refused.status_code == 415 and "application/json" in refused.json()["error"]
 
 
+def test_a_conversation_that_is_too_long_loses_its_oldest_questions(post):
+    turns = [{"role": role, "content": f"{number} " * 90} for number in range(20) for role in ("user", "assistant")]
+    given = SHORT | {"messages": [*turns, *ASK], "stream": False}
+    answer = post(CHAT, **given).json()
+    assert "messages: the conversation is too long; the first " in answer["warning"] and answer["prompt_eval_count"] < 1024
+    assert "maximum context length" in post(CHAT, **given, truncate=False).json()["error"]
+    alone = post(CHAT, **SHORT | {"messages": [{"role": "user", "content": "a " * 3000}]})
+    assert alone.status_code == 400 and "maximum context length" in alone.json()["error"]
+
+
 def test_keys_and_limits_hold_here_too(make_service, tmp_path):
     app, keys = make_app(make_service(), settings := Settings(shutdown_seconds=0.0)), Keys(tmp_path / "keys.json")
     auth.install(app, settings, keys)

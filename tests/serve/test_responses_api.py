@@ -158,7 +158,7 @@ def test_a_call_between_two_texts_is_an_item_of_its_own():
 
 @pytest.mark.parametrize(("body", "param"), [
     ({"previous_response_id": "resp_1"}, "previous_response_id"), ({"conversation": "conv_1"}, "conversation"),
-    ({"background": True}, "background"), ({"truncation": "auto"}, "truncation"), ({"prompt": {"id": "p"}}, "prompt"),
+    ({"background": True}, "background"), ({"truncation": "some"}, "truncation"), ({"prompt": {"id": "p"}}, "prompt"),
     ({"reasoning": {"effort": "much"}}, "reasoning.effort"),
     ({"input": []}, "input"), ({"input": [{"type": "item_reference", "id": "x"}]}, "input"), ({"input": None}, "input"),
     ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0]"), ({"input": [3]}, "input[0]"),
@@ -194,6 +194,16 @@ def test_a_reply_that_fails_says_so(api, make_service, tokenizer):
 def test_more_than_there_is_room_for_is_taken_for_all_there_is(api):
     answer = post(api, input="a", max_output_tokens=10 ** 6, reasoning={"effort": "none"}).json()
     assert answer["max_output_tokens"] < 1024 and answer["warning"].startswith("max_output_tokens = 1000000: ")
+
+
+def test_a_conversation_that_is_too_long_may_lose_its_oldest_questions(api):
+    turns = [{"role": role, "content": f"{number} " * 90} for number in range(20) for role in ("user", "assistant")]
+    given = {"input": [{"role": "system", "content": "Be kind."}, *turns, {"role": "user", "content": "So?"}],
+             "max_output_tokens": 9}
+    assert post(api, **given).json()["error"]["code"] == "context_length_exceeded"
+    answer = post(api, **given, truncation="auto").json()
+    assert answer["truncation"] == "auto" and 100 < answer["usage"]["input_tokens"] < 1024
+    assert answer["warning"].startswith("input: the conversation is too long; the first ")
 
 
 def test_an_unknown_model(openai_client):

@@ -23,7 +23,7 @@ from spoutnik.serve.api.completions import CompletionReply, CompletionRequest
 from spoutnik.serve.api.logprobs import chat_logprobs
 from spoutnik.serve.api.ollama_request import FIELD_NAMES, OllamaChatRequest, OllamaGenerateRequest, OllamaRequest, Options
 from spoutnik.serve.api.schemas import Schema, TokenLogprob
-from spoutnik.serve.api.translation import rename_fields, renamed_notes
+from spoutnik.serve.api.translation import plan_fitting, rename_fields, renamed_notes
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error
 from spoutnik.serve.json_body import JsonRoute, off_loop
 from spoutnik.serve.sse import StreamFormat, cancel_on_disconnect, encode_json
@@ -136,7 +136,7 @@ def _plan(body: OllamaChatRequest | OllamaGenerateRequest,
             prompts, plan = completions.plan_of(asked, served)
             return lambda serving: CompletionReply(
                 asked, prompts, serving.service.generate(served, plan, name, Completions))
-        plan, options = plan_of(asked, served)
+        asked, plan, options = (asked, *plan_of(asked, served)) if body.truncate is False else plan_fitting(asked, served)
         return lambda serving: ChatReply(asked, plan, options, serving.service.generate(served, plan, name))
     except UserError as error:
         raise rename_fields(error, FIELD_NAMES) from error

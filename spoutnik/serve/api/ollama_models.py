@@ -118,12 +118,14 @@ class OldEmbedRequest(Body):
     prompt: str
 
 
-@router.api_route("/version", methods=["GET", "HEAD"], responses=ollama_errors(401))
+@router.head("/version", include_in_schema=False)
+@router.get("/version", responses=ollama_errors(401))
 async def version() -> Version:
     return Version(version=API_VERSION)
 
 
-@router.api_route("/tags", methods=["GET", "HEAD"], responses=ollama_errors(401))
+@router.head("/tags", include_in_schema=False)
+@router.get("/tags", responses=ollama_errors(401))
 def tags(serving: State) -> ListedModels:
     return ListedModels(models=[ListedModel(
         **_name(served), modified_at=_time(served.created), size=_size(served.folder), digest=_digest(served),

@@ -16,7 +16,7 @@ from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
 from spoutnik.serve.api.chat_request import ChatRequest, plan_of
 from spoutnik.serve.api.common import Reply, Serving, State, warning_field
 from spoutnik.serve.api.responses_request import FIELD_NAMES, FindItem, ResponsesRequest
-from spoutnik.serve.api.translation import rename_fields, renamed_notes
+from spoutnik.serve.api.translation import plan_fitting, rename_fields, renamed_notes
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error, error_responses
 from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
@@ -44,7 +44,8 @@ def _plan(body: ResponsesRequest, served: ServedModel,
           find_item: FindItem) -> tuple[ChatRequest, GenerationPlan, GenerationOptions, list[str]]:
     chat, warnings = body.for_chat(find_item)
     try:
-        return chat, *plan_of(chat, served), warnings
+        plan = plan_fitting(chat, served) if body.truncation == "auto" else (chat, *plan_of(chat, served))
+        return *plan, warnings
     except UserError as error:
         raise rename_fields(error, FIELD_NAMES) from error
 
@@ -118,7 +119,7 @@ class ResponseReply(Reply):
             instructions=body.instructions, metadata=fields.get("metadata", {}), max_output_tokens=params.max_tokens,
             parallel_tool_calls=body.parallel_tool_calls is not False, previous_response_id=None, background=False,
             reasoning={"effort": None, "summary": None} | fields.get("reasoning", {}), store=False,
-            temperature=params.temperature, top_p=params.top_p, truncation="disabled",
+            temperature=params.temperature, top_p=params.top_p, truncation=body.truncation or "disabled",
             text={"format": {"type": "text"}} | fields.get("text", {}), tools=fields.get("tools", []),
             tool_choice=fields.get("tool_choice", "auto"),
             **warning_field(self.warnings))

@@ -180,7 +180,7 @@ class ResponsesRequest(Sampling):
     parallel_tool_calls: bool | None = None
     include: list[str] | None = None
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    truncation: Literal["disabled"] | None = None
+    truncation: Literal["auto", "disabled"] | None = Field(None, description="auto: the oldest questions may be left out.")
     background: Literal[False] | None = None
     store: bool | None = Field(None, description="false: items of the answer cannot be referred to later.")
     previous_response_id: str | None = None

@@ -242,7 +242,7 @@ class Response(Schema):
     store: Literal[False]
     temperature: int | float
     top_p: int | float
-    truncation: Literal["disabled"]
+    truncation: Literal["auto", "disabled"]
     text: dict[str, Any]
     tools: list[dict[str, Any]]
     tool_choice: str | dict[str, Any]

@@ -2,11 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from pydantic import ConfigDict
 
 from spoutnik.errors import UserError
-from spoutnik.generation.options import GenerationPlan
+from spoutnik.generation.context_window import plan_within_window, split_turns
+from spoutnik.generation.options import ContextOverflow, GenerationOptions, GenerationPlan
+from spoutnik.generation.service import ServedModel
+from spoutnik.serve.api.chat_request import ChatRequest, options_of, plan_of
 from spoutnik.serve.api.common import Body
 
 OTHER = "other"
@@ -46,3 +50,18 @@ def rename_fields(error: UserError, names: Mapping[str, str]) -> UserError:
 def renamed_notes(plan: GenerationPlan, names: Mapping[str, str]) -> list[str]:
     """What there is to say of a plan."""
     return [rename_field(note, names) for note in plan.notes]
+
+
+def plan_fitting(chat: ChatRequest, served: ServedModel) -> tuple[ChatRequest, GenerationPlan, GenerationOptions]:
+    """`plan_of` for a conversation whose oldest questions may be left out. Returns the request without them, too."""
+    try:
+        return chat, *plan_of(chat, served)
+    except ContextOverflow:
+        options, messages = options_of(chat, served), chat.template_messages
+        window = plan_within_window(served.llm, messages, options)
+        if not window.left_out:
+            raise
+    start, count = len(split_turns(messages)[0]), len(messages) - len(window.messages)
+    chat = chat.model_copy(update={"messages": chat.messages[:start] + chat.messages[start + count:]})
+    note = f"messages: the conversation is too long; the first {count} after the system's were left out."
+    return chat, replace(window.plan, notes=(*chat.notes, note, *window.plan.notes)), options
