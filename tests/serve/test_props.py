@@ -53,3 +53,19 @@ def test_a_template_is_applied(ask, tokenizer):
 def test_errors_have_openai_s_form(ask):
     for answer in ask(("GET", "/props?model=nobody", None), ("GET", "/slots?model=nobody", None)):
         assert answer.status_code == 404 and answer.json()["error"]["code"] == "model_not_found"
+
+
+def test_models_in_the_forms_of_several_apis(api):
+    async def work():
+        async with api() as client:
+            before = (await client.get("/v1/models/tiny")).json()
+            await client.post("/v1/chat/completions", json={"messages": ASK, "max_tokens": 2})
+            headers = {"anthropic-version": "2023-06-01"}
+            return (before, (await client.get("/v1/models")).json(), (await client.get("/v1/models", headers=headers)).json(),
+                    (await client.get("/v1/models/tiny", headers=headers)).json())
+
+    before, listed, theirs, one = asyncio.run(work())
+    assert before["meta"] is None and listed["data"][0]["meta"]["n_ctx"] == listed["data"][0]["max_model_len"] == 1024
+    assert listed["data"][0]["meta"]["n_params"] > 0
+    assert theirs["data"] == [one] and (theirs["first_id"], theirs["last_id"], theirs["has_more"]) == ("tiny", "tiny", False)
+    assert one["type"] == "model" and one["id"] == one["display_name"] == "tiny" and one["created_at"].endswith("Z")

@@ -50,7 +50,7 @@ class MessageUsage(Schema):
     output_tokens_details: OutputTokensDetails
 
 
-class Message(Schema):
+class AnthropicMessage(Schema):
     """Anthropic's message. Our own fields come last."""
 
     id: str
@@ -75,7 +75,7 @@ def anthropic_errors(*statuses: int) -> dict[int | str, dict]:
 
 
 @router.post("/messages", responses=anthropic_errors(*GENERATION_ERRORS) | {
-    200: {"model": Message, "content": {"text/event-stream": {}}, "description": "A message, or its events"}})
+    200: {"model": AnthropicMessage, "content": {"text/event-stream": {}}, "description": "A message, or its events"}})
 async def messages(body: MessagesRequest, request: Request, serving: State) -> Response:
     return await cancel_on_disconnect(request.receive, create(body, serving))
 
@@ -124,11 +124,11 @@ class MessageReply(Reply):
     def headers(self) -> dict[str, str]:
         return {"request-id": self.id}
 
-    async def complete(self) -> Message:
+    async def complete(self) -> AnthropicMessage:
         async for _ in self._content_events():
             pass
         self.content.drop_unfinished_call(self.warnings)
-        return Message(**self._head | self._end | {"content": self.content.blocks, "usage": self._usage}, **self._more)
+        return AnthropicMessage(**self._head | self._end | {"content": self.content.blocks, "usage": self._usage}, **self._more)
 
     async def events(self) -> AsyncIterator[str]:
         """An error is an event, too: the stream has begun, and its status can no longer tell."""

@@ -70,7 +70,7 @@ class Timed(Schema):
     applied: dict[str, Any] | None = None
 
 
-class ToolCall(Schema):
+class OllamaToolCall(Schema):
     class Function(Schema):
         index: int
         name: str
@@ -80,15 +80,15 @@ class ToolCall(Schema):
     function: Function
 
 
-class ChatMessage(Schema):
+class OllamaMessage(Schema):
     role: Literal["assistant"]
     content: str
     thinking: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[OllamaToolCall] | None = None
 
 
 class OllamaChat(Timed):
-    message: ChatMessage
+    message: OllamaMessage
 
 
 class OllamaGenerated(Timed):

@@ -10,7 +10,7 @@ from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.tool_set import ToolSet
 from spoutnik.serve.api.chat_request import Message
 from spoutnik.serve.api.common import FINGERPRINT, Body, Serving, State, generation_defaults
-from spoutnik.serve.api.ollama_models import context_length
+from spoutnik.serve.api.model_facts import context_length
 from spoutnik.serve.api.schemas import Schema
 from spoutnik.serve.errors import error_responses
 from spoutnik.serve.json_body import api_router
