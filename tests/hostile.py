@@ -175,12 +175,12 @@ def check(body: dict, text: str, handle: GenerationHandle) -> None:
 
 
 def _check_choice(body: dict, handle: GenerationHandle, choice, thought: str, answer: str) -> None:
-    plan, closings = handle.plan, choice.ids.count(choice.stream.end)
+    plan = handle.plan
     assert "<think>" not in answer + thought and "</think>" not in answer + thought, (thought, answer)
     assert choice.generated <= plan.params.max_tokens <= body.get("max_tokens", plan.params.max_tokens), choice.generated
     length, limit = len(plan.prompt) + len(choice.ids), handle.served.llm.config.max_position_embeddings
     assert length <= limit, f"{length} tokens in {limit} positions"
-    counted, allowed = choice.stream.thought_tokens, plan.max_thinking_tokens + closings * len(plan.closing)
+    counted, allowed = choice.thought_tokens, plan.max_thinking_tokens
     assert counted <= allowed, f"{counted} tokens of thought, allowed {allowed}"
     assert plan.may_think or not thought, f"thought: {thought}"
 

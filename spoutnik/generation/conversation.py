@@ -15,7 +15,7 @@ from spoutnik.generation.tools.formats import convention
 from spoutnik.generation.tools.tool_set import ToolSet, in_words
 from spoutnik.text.chat_template import Message, TemplateRefusal
 from spoutnik.text.special_token_escape import END_THINK, THINK
-from spoutnik.text.thought import opens_thought
+from spoutnik.text.thought import has_plain_marks, opens_thought
 from spoutnik.text.tokenizer import Tokenizer
 
 
@@ -45,6 +45,7 @@ class ConversationRenderer:
     documents: Sequence[dict] | None
     variables: Mapping[str, object]
     add_generation_prompt: bool = True
+    max_tokens: int | None = None
 
     def render(self, messages: Sequence[Message], continues: bool | None = None) -> RenderedConversation:
         """continues: the last message, which is the assistant's, is continued. None: where it is that and calls no tool.
@@ -66,7 +67,7 @@ class ConversationRenderer:
 
     def _continuation(self, prefill: Prefill, opened: bool) -> list[tuple[str, bool]]:
         """What follows the generation prompt: texts, and whether they belong to the format. opened: it ends in a thought."""
-        if prefill.thought and self.tokenizer.think_id is None and THINK not in (self.tokenizer.chat_template or ""):
+        if prefill.thought and has_plain_marks(self.tokenizer) and THINK not in (self.tokenizer.chat_template or ""):
             raise UserError("messages: this model has no thought that could be continued. Leave out reasoning_content.")
         parts = []
         if prefill.thought:
@@ -97,7 +98,8 @@ class ConversationRenderer:
     def _ids(self, messages: Sequence[Message], tools: Sequence[Mapping] | None,
              continuation: Sequence[tuple[str, bool]]) -> list[int]:
         """Raises TemplateRefusal, also for a template that passes over a system message in silence."""
-        ids = self.tokenizer.chat_ids(messages, tools, self.documents, self.variables, self.add_generation_prompt, continuation)
+        ids = self.tokenizer.chat_ids(messages, tools, self.documents, self.variables, self.add_generation_prompt, continuation,
+                                      self.max_tokens)
         texts = [message["content"].strip() for message in messages
                  if message["role"] == "system" and isinstance(message.get("content"), str)]
         if any(texts):

@@ -9,16 +9,16 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.conversation import ConversationRenderer, Prefill
+from spoutnik.generation.closing import closing_sentence
+from spoutnik.generation.conversation import ConversationRenderer, Prefill, RenderedConversation
 from spoutnik.generation.tools.tool_set import NO_TOOLS, ToolSet
 from spoutnik.text.chat_template import Message
-from spoutnik.text.thought import opens_thought
-from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.text.thought import has_plain_marks, opens_thought
+from spoutnik.text.tokenizer import TextTooLong, Tokenizer
 
 # Of max_tokens, the share that is the thought's. "none" switches thinking off; without an effort it is "high".
 EFFORTS = {"none": 0.0, "minimal": 1 / 32, "low": 1 / 8, "medium": 1 / 2, "high": 3 / 4, "xhigh": 7 / 8, "max": 15 / 16}
 MAX_ANSWER_TOKENS = 1024  # the most that are kept for the answer where no effort is given
-CLOSING = "I have thought long enough; here is my answer."
 
 
 class ContextOverflow(UserError):
@@ -32,7 +32,8 @@ class GenerationOptions:
     params: sampling; its max_tokens is not read. max_tokens: generated tokens, thought and answer; more than there is room for
         are as many as there is room for.
     max_thinking_tokens, reasoning_effort, enable_thinking: how long the thought may be: in tokens, by a name of EFFORTS (the
-        shorter of the two), or not at all. closing: the sentence that ends one that is cut.
+        shorter of the two), or not at all. closing: the sentence that ends one that is cut; None for one in the language of the
+        question.
     documents, variables: for the template. make_logits_processor: makes what holds the answer to a form (grammar.py).
     continue_final_message: the reply goes on with the last message, the assistant's; None: where it is the assistant's.
     add_generation_prompt: None is true. truncate_prompt_tokens: of a longer prompt the last so many; -1: as many as leave room.
@@ -46,7 +47,7 @@ class GenerationOptions:
     tools: ToolSet = NO_TOOLS
     documents: Sequence[dict] | None = None
     variables: Mapping[str, object] = field(default_factory=dict)
-    closing: str = CLOSING
+    closing: str | None = None
     detect_loops: bool = True
     make_logits_processor: Callable[[], LogitsProcessor] | None = None
     continue_final_message: bool | None = None
@@ -80,7 +81,8 @@ class GenerationPlan:
     prompt: token ids, as the template rendered them. thinking: they end inside a thought.
     params: its max_tokens counts thought and answer; its stop texts end the answer alone.
     max_thinking_tokens: the rest of max_tokens is the answer's. may_think: the model may open a thought itself.
-    closing: the ids that close a thought which does not end by itself, `</think>` among them.
+    closing: the ids that close a thought which does not end by itself, `</think>` among them. tools: those that the answer may
+        call, in which no stop text is looked for.
     prefill: the beginning of the message that is continued, part of the prompt. notes: sentences on what was asked for and
         is otherwise.
     """
@@ -94,6 +96,7 @@ class GenerationPlan:
     may_think: bool = True
     detect_loops: bool = True
     make_logits_processor: Callable[[], LogitsProcessor] | None = None
+    tools: ToolSet = NO_TOOLS
     prefill: Prefill | None = None
     notes: tuple[str, ...] = ()
 
@@ -119,27 +122,41 @@ def plan_chat(llm: LLM, messages: Sequence[Message], options: GenerationOptions)
         raise UserError(f"reasoning_effort = {options.reasoning_effort!r}: unknown. Choose {', '.join(EFFORTS)}.")
     if options.enable_thinking and (options.reasoning_effort == "none" or options.max_thinking_tokens == 0):
         raise UserError("enable_thinking = true: contradicts a thought of no tokens. Leave one of them out.")
-    if options.continue_final_message and options.add_generation_prompt:
-        raise UserError("continue_final_message = true: contradicts add_generation_prompt = true. Leave one of them out.")
-    renderer = ConversationRenderer(tokenizer, options.tools, options.documents, options.template_variables,
-                                    options.add_generation_prompt is not False)
-    conversation = renderer.render(messages, options.continues)
+    try:
+        conversation = render_chat(tokenizer, messages, options, None if options.truncate_prompt_tokens else llm.max_model_len)
+    except TextTooLong as error:
+        raise ContextOverflow(f"messages: {error}, and {describe_context_length(llm)}. Shorten them.") from error
     if conversation.prefill is not None and conversation.prefill.answer:
         make = _begun(options.make_logits_processor, conversation.prefill, tokenizer)
         options = replace(options, enable_thinking=False, make_logits_processor=make)
-    closing: list[int] = []
-    if tokenizer.end_think_id is not None:
-        closing = tokenizer.end_thought_ids
-        if options.may_think:
-            closing = tokenizer.encode(f"\n\n{options.closing}") + closing
-    prompt, notes = _truncated(llm, conversation.ids, len(closing), options)
-    max_tokens, more = _max_tokens(llm, len(prompt), len(closing), options)
+    closing = _closing_ids(tokenizer, messages, options)
+    # A model whose marks are plain text may never think: it keeps its positions for the answer.
+    reserved = len(closing) if opens_thought(conversation.ids, tokenizer) or not has_plain_marks(tokenizer) else 0
+    prompt, notes = _truncated(llm, conversation.ids, reserved, options)
+    max_tokens, more = _max_tokens(llm, len(prompt), reserved, options)
     params = replace(options.params, max_tokens=max_tokens)
     check(prompt, params, llm.config, tokenizer)
     seed = params.seed if params.seed is not None else secrets.randbelow(LARGEST_SEED)
     return GenerationPlan(prompt, opens_thought(prompt, tokenizer), params, _max_thinking_tokens(max_tokens, options), closing,
-                          seed, options.may_think, options.detect_loops, options.make_logits_processor, conversation.prefill,
-                          (*conversation.notes, *notes, *more))
+                          seed, options.may_think, options.detect_loops, options.make_logits_processor, options.tools,
+                          conversation.prefill, (*conversation.notes, *notes, *more))
+
+
+def _closing_ids(tokenizer: Tokenizer, messages: Sequence[Message], options: GenerationOptions) -> list[int]:
+    sentence = closing_sentence(messages) if options.closing is None else options.closing
+    said = tokenizer.encode(f"\n\n{sentence}") if sentence and options.may_think else []
+    return said + tokenizer.end_thought_ids
+
+
+def render_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: GenerationOptions,
+                max_tokens: int | None = None) -> RenderedConversation:
+    """The conversation's ids, as far as they do not depend on lengths. Raises UserError; TextTooLong where there are certainly
+    more than max_tokens."""
+    if options.continue_final_message and options.add_generation_prompt:
+        raise UserError("continue_final_message = true: contradicts add_generation_prompt = true. Leave one of them out.")
+    renderer = ConversationRenderer(tokenizer, options.tools, options.documents, options.template_variables,
+                                    options.add_generation_prompt is not False, max_tokens)
+    return renderer.render(messages, options.continues)
 
 
 def _begun(make: Callable[[], LogitsProcessor] | None, prefill: Prefill,
@@ -160,6 +177,7 @@ def _begun(make: Callable[[], LogitsProcessor] | None, prefill: Prefill,
     except RunError as error:
         raise UserError("messages: the assistant's last one does not begin what is asked for as the answer's form. Change one "
                         "of them.") from error
+    make_begun.loosened = getattr(make, "loosened", ())
     return make_begun
 
 
@@ -215,7 +233,12 @@ def applied(plan: GenerationPlan) -> dict:
     return applied_sampling(plan.params) | {
         "max_thinking_tokens": plan.max_thinking_tokens, "enable_thinking": plan.may_think, "detect_loops": plan.detect_loops,
         "seed": plan.seed, "prompt_tokens": len(plan.prompt), "structured_output": plan.make_logits_processor is not None,
-        "notes": list(plan.notes)}
+        "loosened_tools": list(loosened(plan)), "notes": list(plan.notes)}
+
+
+def loosened(plan: GenerationPlan) -> tuple[str, ...]:
+    """What of its tools' schemas the answer is not held to (grammar.Form)."""
+    return getattr(plan.make_logits_processor, "loosened", ())
 
 
 def applied_sampling(params: SamplingParams) -> dict:

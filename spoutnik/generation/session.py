@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.errors import RunError, UserError
+from spoutnik.errors import RunError, UserError, hide_paths
 from spoutnik.generation.context_window import plan_within_window
 from spoutnik.generation.delta import CollectedReply, Delta
 from spoutnik.generation.options import GenerationOptions
@@ -135,7 +135,7 @@ class ChatTurn:
                         self._update_progress(handle, deltas)
             self.service.warm_prefix(served, [*window.messages, self.message.prompt_message], {})
         except (UserError, RunError) as error:
-            self.message.extras |= {"error": str(error), "error_kind": type(error).__name__}
+            self.message.extras |= {"error": hide_paths(str(error)), "error_kind": type(error).__name__}
         except Exception as error:  # a mistake of ours: whoever waits must be told
             self.message.extras["error"] = type(error).__name__
             raise

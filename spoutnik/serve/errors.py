@@ -12,11 +12,12 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spoutnik.errors import RunError, UserError
+from spoutnik.errors import RunError, UserError, hide_paths
 from spoutnik.generation.delta import Delta
 from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import Busy
 from spoutnik.serve.api.schemas import ErrorResponse
+from spoutnik.text.tokenizer import TextTooLong
 
 log = logging.getLogger("spoutnik.serve")
 CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded", 500: "internal_error", 503: "service_unavailable"}
@@ -24,6 +25,7 @@ TYPES = {401: "authentication_error", 429: "rate_limit_error", 500: "server_erro
 ANTHROPIC_PATH = re.compile(r"(/v1)?/messages(/|$)")
 ANTHROPIC_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
                    429: "rate_limit_error", 500: "api_error", 503: "overloaded_error"}
+MAX_MESSAGE = 2000  # characters: it may quote what was sent
 GENERATION_ERRORS = (400, 401, 404, 413, 415, 429, 503)
 
 
@@ -32,7 +34,8 @@ class ApiError(Exception):
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None,
                  headers: dict[str, str] | None = None):
-        super().__init__(message)
+        message = hide_paths(message[:MAX_MESSAGE])
+        super().__init__(message if len(message) < MAX_MESSAGE else f"{message} ...")
         self.status, self.param, self.code, self.headers = status, param, code or CODES.get(status), headers
 
     @property
@@ -78,7 +81,7 @@ def api_error(error: Exception) -> ApiError:
         case RequestValidationError():
             return _validation_error(error.errors(), error.body)
         case UserError():
-            code = "context_length_exceeded" if isinstance(error, ContextOverflow) else None
+            code = "context_length_exceeded" if isinstance(error, ContextOverflow | TextTooLong) else None
             return ApiError(400, str(error), _param(str(error)), code)
         case Busy():
             return ApiError(429, str(error), headers={"Retry-After": str(error.retry_after)})

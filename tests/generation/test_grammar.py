@@ -20,7 +20,7 @@ from spoutnik.generation.grammar import structured_output
 from spoutnik.generation.options import GenerationOptions, plan_chat
 from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
 from spoutnik.generation.tools.formats import DEEPSEEK_R1, HERMES, LLAMA3
-from spoutnik.generation.tools.tool_set import ToolSet
+from spoutnik.generation.tools.tool_set import MAX_CALLS, ToolSet
 from spoutnik.text.chat_template import ChatTemplates
 
 CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer"}},
@@ -67,8 +67,8 @@ def write(llm, make_processor, seed, most=400, end=0.3):
         grammar.apply(logits, len(ids))
         allowed = logits.isfinite().nonzero()[:, 0].tolist()
         ends = [token for token in allowed if token in llm.core.eos_ids]
-        allowed = [token for token in allowed if token != llm.tokenizer.think_id]
-        token = ends[0] if ends and choose.random() < end else choose.choice(allowed)
+        others = [token for token in allowed if token != llm.tokenizer.think_id and token not in ends]
+        token = ends[0] if ends and (not others or choose.random() < end) else choose.choice(others)
         grammar.feed(token)
         if token in ends:
             return llm.tokenizer.decode(ids, keep_special=True), True
@@ -219,11 +219,71 @@ def test_unknown_formats_are_refused(given, llm):
         structured_output(llm, given)
 
 
-def test_a_tool_that_is_not_strict_may_have_a_schema_that_is_only_half_kept(llm):
-    tool = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}}
-    assert structured_output(llm, None, ToolSet.parse([{"type": "function", "function": tool}])) is not None
-    with pytest.raises(UserError, match="tools: f.parameters: at /properties/a it cannot be promised.*uniqueItems"):
-        structured_output(llm, None, ToolSet.parse([{"type": "function", "function": tool | {"strict": True}}]))
+A_STRING = {"type": "string", "maxLength": 3}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(("schema", "reason"), [
+    ({"properties": {"a": {"type": "array", "items": A_STRING, "uniqueItems": True}}}, "at /properties/a .*uniqueItems"),  # set
+    ({"properties": {"a": {"type": "string", "format": "binary", "maxLength": 3}}}, "Unknown format: binary"),  # bytes
+    ({"properties": {"a": {"type": "string", "format": "uuid"}}}, None),
+    ({"properties": {"a": {"type": "string", "pattern": "(?=x)x"}}}, "look-around"),
+    ({"properties": {"a": {"$ref": "#/$defs/b"}}}, "does not exist"),
+    ({"properties": {"a": {"$ref": "https://example.org/x"}}}, "example.org"),
+    ({"properties": {"a": {"$ref": "#/$defs/b", "$defs": {"b": A_STRING}}}}, None),
+    ({"properties": {"a": {"type": "array", "maxItems": 1, "items": {"$ref": "#/$defs/b"}, "$defs": {"b": A_STRING}}}}, None),
+    ({"properties": {"a": {"$ref": "#/$defs/b", "description": "c"}}, "$defs": {"b": A_STRING}}, None),
+    ({"properties": {"a": {"$ref": "#"}, "n": A_STRING}}, None),
+    ({"patternProperties": {"^x_": A_STRING}, "additionalProperties": False}, None),
+    ({"patternProperties": {"^(?!x)": A_STRING}}, "look-around"),
+    ({"properties": {"a": {"type": "any"}}}, "Invalid type"),
+    ({"properties": {}, "required": ["z"], "additionalProperties": False}, "unsatisfiable"),
+    ({"properties": {"a": {"type": "integer", "multipleOf": 999999937}}}, "fuel"),
+    ({"type": ["object", "null"], "if": {"required": ["a"]}, "then": {"required": ["b"]}}, '"if", "then"')])
+def test_an_unusual_schema_refuses_nothing_and_is_kept_as_far_as_it_goes(schema, reason, strict, llm):
+    kept = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 7, "maximum": 7}}, "required": ["n"],
+            "additionalProperties": False}
+    tools = ToolSet.parse([{"type": "function", "function": {"name": "f", "parameters": schema, "strict": strict}},
+                           {"type": "function", "function": {"name": "g", "parameters": kept}}], "required")
+    form = structured_output(llm, None, tools)
+    assert len(form.loosened) == (reason is not None)
+    assert reason is None or re.match(f"f: .*{reason}", form.loosened[0])
+    for seed in range(4):
+        reader = ToolCallStream(llm.tokenizer, tools)
+        for call in whole_calls(reader.feed(write(llm, form, seed, most=200)[0])[1]):
+            arguments = json.loads(call["function"]["arguments"])
+            assert isinstance(arguments, dict) and (call["function"]["name"] == "f" or arguments == {"n": 7})
+
+
+def test_only_the_part_that_cannot_be_kept_is_loosened(llm):
+    schema = {"type": "object", "required": ["n", "a"], "additionalProperties": False, "properties": {
+        "n": {"$ref": "#/$defs/seven"}, "a": {"type": "string", "pattern": "(?=x)x", "maxLength": 2}},
+        "$defs": {"seven": {"enum": [7]}, "other": {"$ref": "#/$defs/nowhere"}}}
+    form = structured_output(llm, None, ToolSet.parse([{"function": {"name": "f", "parameters": schema}}], "required"))
+    for seed in range(5):
+        text, ended = write(llm, form, seed, most=300, end=1.0)
+        call = whole_calls(ToolCallStream(llm.tokenizer, ToolSet.parse([{"function": {"name": "f"}}])).feed(text)[1])[0]
+        arguments = json.loads(call["function"]["arguments"])
+        assert ended and arguments["n"] == 7 and len(arguments["a"]) <= 2
+
+
+@settings(max_examples=100)
+@given(schema=anything, strict=st.booleans())
+def test_no_schema_of_an_object_is_refused_for_a_tool(schema, strict, llm):
+    parameters = (schema if isinstance(schema, dict) else {"properties": {"a": schema}}) | {"type": "object"}
+    tools = ToolSet.parse([{"function": {"name": "f", "parameters": parameters, "strict": strict}}], "required")
+    assert structured_output(llm, None, tools) is not None
+
+
+def test_calls_have_an_end(llms):
+    """A model that would call for ever: all that the form lets it do is end."""
+    for name, llm in llms.items():
+        for parallel in (True, False):
+            tools = ToolSet.parse([{"function": {"name": "now"}}], "required")
+            text, ended = write(llm, structured_output(llm, None, tools, parallel), 0, most=1500, end=0.0)
+            calls = whole_calls(ToolCallStream(llm.tokenizer, tools).feed(text)[1])
+            assert ended and 1 <= len(calls) <= (MAX_CALLS if parallel and name != "llama" else 1)
+            assert len(calls) == MAX_CALLS or not parallel or name not in ("own", "hermes")
 
 
 @pytest.mark.parametrize("name", ["own", "tokens", "special tokens", *TEMPLATES])
@@ -246,7 +306,7 @@ def test_required_calls_are_calls(name, seed, llms):
 def test_one_call_and_the_one_that_was_named(name, llms):
     llm, choice = llms[name], {"type": "function", "function": {"name": "now"}}
     for seed in range(5):
-        text, ended = write(llm, structured_output(llm, None, ToolSet.parse(TOOLS, choice), parallel=False), seed)
+        text, ended = write(llm, structured_output(llm, None, ToolSet.parse(TOOLS, choice)), seed, end=0.0)
         reader = ToolCallStream(llm.tokenizer, ToolSet.parse(TOOLS, choice))
         calls = whole_calls(reader.feed(text)[1])
         assert ended and [call["function"]["name"] for call in calls] == ["now"]

@@ -238,8 +238,8 @@ def test_several_thoughts_vote(api):
             body = SHORT | {"n_thoughts": 4}
             whole = (await client.post(PATH, json=body)).json()
             chunks = events((await client.post(PATH, json=body | {"stream": True})).text)
-        assert len(whole["choices"]) == 1 and 0 < whole["agreement"] <= 1
-        assert round(4 * whole["agreement"]) + sum(other["votes"] for other in whole["runners_up"]) == 4
+        assert len(whole["choices"]) == 1 and 0 <= whole["agreement"] <= 1
+        assert round(4 * whole["agreement"]) + sum(other["votes"] for other in whole["runners_up"]) <= 4  # no cut ones
         assert strings(chunks) == whole_strings(whole) and chunks[-1]["agreement"] == whole["agreement"]
         assert whole["usage"]["completion_tokens"] > 24 / 2
 

@@ -118,14 +118,13 @@ def test_formats(post):
 
 
 def test_calls_of_tools_come_whole():
-    collector, warnings = CallCollector(), []
-    head = {"type": "function", "function": {"name": "f", "arguments": ""}}
-    assert collector.feed([{"index": 0, "id": "a", **head}], False, warnings) == []
-    assert collector.feed([{"index": 0, "function": {"arguments": '{"x": 1}'}}], False, warnings) == []
-    second = collector.feed([{"index": 1, "id": "b", **head}], False, warnings)
-    assert second == [{"id": "a", "function": {"index": 0, "name": "f", "arguments": {"x": 1}}}]
-    assert collector.feed([{"index": 1, "function": {"arguments": '{"x"'}}], True, warnings) == []
-    assert "call of f was cut off" in warnings[0]
+    """And what was cut off does not come."""
+    collector, head = CallCollector(), {"type": "function", "function": {"name": "f", "arguments": ""}}
+    assert collector.feed([{"index": 0, "id": "a", **head}]) == [] == collector.feed([])
+    assert collector.feed([{"index": 0, "function": {"arguments": '{"x": '}}]) == []
+    assert collector.feed([{"index": 0, "function": {"arguments": "1}"}}, {"index": 1, "id": "b", **head}]) == [
+        {"id": "a", "function": {"index": 0, "name": "f", "arguments": {"x": 1}}}]
+    assert collector.feed([{"index": 1, "function": {"arguments": '{"x"'}}]) == []
 
 
 def test_tools_and_their_results(post, tokenizer):

@@ -16,6 +16,7 @@ from spoutnik import __version__
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.files import read_json
+from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
 from spoutnik.serve.api.recent_items import RecentItems
 from spoutnik.serve.api.schemas import Timings, Usage
@@ -23,7 +24,7 @@ from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings
 from spoutnik.serve.sse import SSE, StreamFormat
 from spoutnik.serve.streams import StreamRegistry
-from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.text.tokenizer import TextTooLong
 
 FINGERPRINT = f"spoutnik-{__version__}"
 MAX_TOKENS = 2 ** 31
@@ -46,12 +47,13 @@ class Serving:
 
     def find_model(self, name: str | None) -> ServedModel:
         """As `model`, but perhaps not loaded. Ollama's clients add a tag to names."""
-        if name and name not in self.service.models:
-            name = name.removesuffix(":latest")
-        if name and name not in self.service.models:
+        if not name:
+            return self.service.default
+        served = self.service.find(name) or self.service.find(name.removesuffix(":latest"))
+        if served is None:
             raise ApiError(404, f"model = {name!r}: there is none of that name. Choose {', '.join(self.service.models)}.",
                            "model", "model_not_found")
-        return self.service.models[name] if name else self.service.default
+        return served
 
 
 # Dependencies of every request are async: FastAPI would run a plain function in a thread.
@@ -263,7 +265,7 @@ class Reply:
     @property
     def usage(self) -> Usage:
         prompt, generated = self._counts
-        thought = sum(min(reply.thought_tokens, reply.generated) for reply in self.replies)
+        thought = sum(reply.thought_tokens for reply in self.replies)
         return Usage(prompt_tokens=prompt, completion_tokens=generated, total_tokens=prompt + generated,
                      prompt_tokens_details={"cached_tokens": self.handle.cached_tokens},
                      completion_tokens_details={"reasoning_tokens": thought})
@@ -278,12 +280,20 @@ class Reply:
                        predicted_ms=round(1000 * later, 3), predicted_per_second=round(generated / max(later, 1e-6), 2))
 
 
-def encode_prompt(tokenizer: Tokenizer, text: str, start: bool, parse_special: bool) -> tuple[list[int], int]:
-    """Ids of a raw prompt, and how many of them were put before it.
+def encode_prompt(served: ServedModel, text: str, start: bool, parse_special: bool,
+                  max_tokens: int | None) -> tuple[list[int], int]:
+    """Ids of a raw prompt, and how many of them were put before it. Raises ContextOverflow for one that certainly has more than
+    max_tokens.
 
     start: it begins as the tokenizer begins texts (`Tokenizer.start_ids`); nothing is added where the text says it itself.
     parse_special: special tokens in the text are read as such.
     """
-    ids = tokenizer.bpe.encode(text, add_special_tokens=False).ids if parse_special else tokenizer.encode(text)
+    tokenizer = served.tokenizer
+    try:
+        tokenizer.check_length([text], max_tokens)
+    except TextTooLong as error:
+        raise ContextOverflow(f"prompt: {error}, and this model's maximum context length is {served.max_model_len} tokens. "
+                              "Shorten it.") from error
+    ids = tokenizer.encode_rendered(text) if parse_special else tokenizer.encode(text)
     added = tokenizer.start_ids if start else []
     return (ids, 0) if ids[:len(added)] == added else (added + ids, len(added))

@@ -92,14 +92,15 @@ async def create(body: CompletionRequest, serving: Serving) -> Response:
 def plan_of(body: CompletionRequest, served: ServedModel) -> tuple[list[Prompt], CompletionPlan]:
     """Raises ApiError or UserError for what cannot be honored."""
     body.check_supported()
-    prompts = [_read_prompt(prompt, body, served) for prompt in split_inputs(body.prompt)]
+    inputs, n = split_inputs(body.prompt), body.n or 1
+    if not 0 < len(inputs) * n <= MAX_CHOICES:
+        raise ApiError(400, f"prompt: {len(inputs)} prompts with n = {n}; 1 to {MAX_CHOICES} completions can be asked for at "
+                       "once.", "prompt")
+    prompts = [_read_prompt(prompt, body, served) for prompt in inputs]
     wanted = [count for count in (body.logprobs if body.echo else None, body.prompt_logprobs) if count is not None]
     texts = {name: value for name in ("include_stop_str_in_output", "skip_special_tokens")
              if (value := getattr(body, name)) is not None}
     params = body.params(served, logprobs=body.logprobs, prompt_logprobs=max(wanted, default=None), **texts)
-    if not 0 < len(prompts) * params.n <= MAX_CHOICES:
-        raise ApiError(400, f"prompt: {len(prompts)} prompts with n = {params.n}; 1 to {MAX_CHOICES} completions can be asked "
-                       "for at once.", "prompt")
     length = max(len(prompt.ids) for prompt in prompts)
     left = served.llm.max_model_len - length
     if left < 1:
@@ -123,8 +124,9 @@ def _read_prompt(prompt: str | list[int], body: CompletionRequest, served: Serve
     if isinstance(prompt, str):
         if not prompt:
             raise UserError("prompt: is empty. Give it at least one token.")
-        ids, hidden = encode_prompt(served.tokenizer, prompt, body.add_special_tokens is not False,
-                                    body.parse_special is not False)
+        limit = served.max_model_len if body.truncate_prompt_tokens is None else None
+        ids, hidden = encode_prompt(served, prompt, body.add_special_tokens is not False, body.parse_special is not False,
+                                    limit)
         return _truncate(Prompt(prompt, ids, hidden), body, served)
     valid = [token for token in prompt if 0 <= token < served.tokenizer.vocab_size]  # `check` refuses the others
     return _truncate(Prompt(served.tokenizer.decode(valid, keep_special=True), prompt), body, served)

@@ -18,7 +18,7 @@ router = api_router()
 class ControlRequest(Body):
     action: Literal["end_thought", "reasoning_end", "insert", "pause", "continue"] = Field(
         description="reasoning_end is another name of end_thought.")
-    text: str | None = Field(None, min_length=1, description="What to insert.")
+    text: str | None = Field(None, min_length=1, max_length=16384, description="What to insert.")
 
 
 class NamedControlRequest(ControlRequest):

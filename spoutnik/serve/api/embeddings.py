@@ -6,7 +6,7 @@ from typing import Literal
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from spoutnik.engine.input_processor import check
@@ -14,6 +14,7 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.service import Busy, ServedModel
 from spoutnik.serve.api.common import Body, Serving, State, split_inputs
+from spoutnik.serve.api.fields import EMBEDDING_REFUSED, unknown_fields
 from spoutnik.serve.api.schemas import EmbeddingList
 from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses
 from spoutnik.serve.json_body import api_router, off_loop
@@ -25,6 +26,8 @@ RETRY_SECONDS = 0.05  # while the cache is full
 
 
 class EmbeddingRequest(Body):
+    model_config = ConfigDict(extra="allow")  # to see unsupported fields
+
     input: str | list[str] | list[int] | list[list[int]] = Field(description="A text, token ids, or several of either.")
     model: str | None = Field(None, description="The name of a model; the first one where there is none.")
     encoding_format: Literal["float", "base64"] | None = Field(None, description="base64: of little-endian float32.")
@@ -37,6 +40,7 @@ async def embeddings(body: EmbeddingRequest, request: Request, serving: State) -
 
 
 async def create(body: EmbeddingRequest, serving: Serving) -> Response:
+    unknown_fields(body.model_extra, EMBEDDING_REFUSED)
     if body.dimensions is not None:
         raise ApiError(400, "dimensions: this model's vectors cannot be shortened. Leave it out.", "dimensions")
     served = await serving.model(body.model)
@@ -60,10 +64,13 @@ async def embed_inputs(body: EmbeddingRequest, served: ServedModel, serving: Ser
 
 def _token_ids(text: str | list[int], index: int, served: ServedModel, truncate: bool) -> list[int]:
     llm, tokenizer = served.llm, served.tokenizer
-    ids = tokenizer.start_ids + tokenizer.encode(text) if isinstance(text, str) and text else list(text)
-    if truncate:
-        ids = ids[:min(llm.max_model_len, llm.config.max_position_embeddings - 1)]  # `check` wants room for one more
     try:
+        if isinstance(text, str) and text:
+            ids = tokenizer.start_ids + tokenizer.encode(text, None if truncate else llm.max_model_len)
+        else:
+            ids = list(text)
+        if truncate:
+            ids = ids[:min(llm.max_model_len, llm.config.max_position_embeddings - 1)]  # `check` wants room for one more
         check(ids, SamplingParams(max_tokens=1), llm.config, tokenizer)
     except UserError as error:
         raise ApiError(400, f"input[{index}]: {error}", "input") from error

@@ -51,7 +51,13 @@ REFUSED: Mapping[str, tuple] = {
 # What is a field of the one endpoint and asks for something that the other does not do.
 CHAT_REFUSED = REFUSED | {"prompt": (), "suffix": ("",), "best_of": (1,), "include_stop_str_in_output": (False,),
                           "skip_special_tokens": (True,), "add_special_tokens": (False,), "parse_special": (False,)}
-REMEDIES = {"functions": "Give tools.", "function_call": "Give tool_choice.", "chat_template": "The model's own is used.",
+TOKENIZE_REFUSED = {"chat_template": (), "with_pieces": (False,), "chat_template_file": ()}
+EMBEDDING_REFUSED = {"truncate_prompt_tokens": (), "truncate": (False, "NONE"), "truncation_side": (), "input_type": (),
+                     "task": (), "task_type": (), "instruction": ("",), "prompt_name": (), "normalize": (True,),
+                     "embd_normalize": (2,), "pooling": ("mean",), "late_chunking": (False,), "output_dtype": ("float",),
+                     "output_dimension": (), "add_special_tokens": (True,), "messages": ([],)}
+REMEDIES = {"with_pieces": "Give return_token_strs.", "functions": "Give tools.",
+            "function_call": "Give tool_choice.", "chat_template": "The model's own is used.",
             "n_probs": "Give logprobs.", "do_sample": "Give temperature = 0.", "ban_eos_token": "Give ignore_eos.",
             "truncation_side": "A prompt is cut at its beginning.", "n_cmpl": "Give n.",
             "options": "Give its fields by themselves.",

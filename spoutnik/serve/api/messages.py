@@ -11,8 +11,7 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from spoutnik.errors import UserError
-from spoutnik.generation.conversation import ConversationRenderer
-from spoutnik.generation.options import GenerationOptions, GenerationPlan
+from spoutnik.generation.options import GenerationOptions, GenerationPlan, render_chat
 from spoutnik.generation.service import ServedModel
 from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
 from spoutnik.serve.api.chat_request import ChatRequest, plan_of
@@ -25,6 +24,7 @@ from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import StreamFormat, cancel_on_disconnect, encode_json
 
 router = api_router()
+MAX_COUNT = 200_000  # tokens that are counted for a model that reads fewer
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -103,9 +103,9 @@ async def count_tokens(body: CountTokensRequest, serving: State) -> TokenCount:
 def _count(body: CountTokensRequest, served: ServedModel) -> int:
     chat, _ = body.for_chat
     try:
-        variables = {} if chat.enable_thinking is None else {"enable_thinking": chat.enable_thinking}
-        renderer = ConversationRenderer(served.tokenizer, chat.tool_set, None, variables)
-        return len(renderer.render(chat.template_messages).ids)
+        options = GenerationOptions(tools=chat.tool_set, enable_thinking=chat.enable_thinking)
+        most = max(served.max_model_len, MAX_COUNT)
+        return len(render_chat(served.tokenizer, chat.template_messages, options, most).ids)
     except UserError as error:
         raise rename_fields(error, FIELD_NAMES) from error
 

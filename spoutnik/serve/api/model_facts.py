@@ -44,7 +44,7 @@ def precision(folder: Path) -> str:
 
 
 def capabilities(served: ServedModel) -> list[str]:
-    thinks = ["thinking"] if served.tokenizer.end_think_id is not None else []
+    thinks = ["thinking"] if served.thinks else []
     return ["completion", "tools", *thinks] if served.tokenizer.chat_template else ["completion"]
 
 

@@ -209,7 +209,7 @@ class OllamaReply(Reply):
             self.warnings += map(str, delta.warnings)
             given = {"content": delta.answer} if builder is None else builder.feed(delta)
             fields = {"content": given.get("content"), "thinking": given.get("reasoning_content"),
-                      "tool_calls": calls.feed(given.get("tool_calls", []), bool(delta.finish_reason), self.warnings)}
+                      "tool_calls": calls.feed(given.get("tool_calls", []))}
             if self.request.logprobs:
                 fields["logprobs"] = chat_logprobs(self.served.tokenizer, delta.ids, delta.top_logprobs,
                                                    self.request.top_logprobs or 0)
@@ -236,29 +236,18 @@ class CallCollector:
         self._deltas: list[dict] = []
         self._delivered = 0
 
-    def feed(self, deltas: list[dict], last: bool, warnings: list[str]) -> list[dict]:
+    def feed(self, deltas: list[dict]) -> list[dict]:
         """deltas: of a chat completion. Returns the calls that are whole now."""
-        self._deltas += deltas
-        if not (self._deltas and (last or any("id" in delta for delta in deltas))):
+        if not deltas:
             return []
-        calls = whole_calls(self._deltas)
-        ready = calls[self._delivered:len(calls) if last else -1]
-        numbers = range(self._delivered, self._delivered + len(ready))
-        self._delivered += len(ready)
-        return [whole for number, call in zip(numbers, ready) if (whole := _parsed(number, call, warnings))]
+        self._deltas += deltas
+        start, calls = self._delivered, whole_calls(self._deltas)
+        self._delivered = len(calls)
+        return [{"id": call["id"], "function": {"index": index, "name": call["function"]["name"],
+                                                "arguments": json.loads(call["function"]["arguments"])}}
+                for index, call in enumerate(calls[start:], start)]
 
 
-def _parsed(index: int, call: dict, warnings: list[str]) -> dict | None:
-    """None where the arguments were cut off: a part of a call must not look like a whole one."""
-    name = call["function"]["name"]
-    try:
-        arguments = json.loads(call["function"]["arguments"])
-    except ValueError:
-        warnings.append(f"a call of {name} was cut off and left out")
-        return None
-    return {"id": call["id"], "function": {"index": index, "name": name, "arguments": arguments}}
-
-
-def ollama_name(served: ServedModel) -> str:
+def ollama_name(name: str) -> str:
     """With a tag, which Ollama's clients expect."""
-    return served.id if ":" in served.id else f"{served.id}:latest"
+    return name if ":" in name else f"{name}:latest"

@@ -129,9 +129,10 @@ async def version() -> Version:
 @router.head("/tags", include_in_schema=False)
 @router.get("/tags", responses=ollama_errors(401))
 def tags(serving: State) -> ListedModels:
+    named = [(served, name) for served in serving.service.models.values() for name in (served.id, *served.aliases)]
     return ListedModels(models=[ListedModel(
-        **_name(served), modified_at=_time(served.created), size=weights_size(served.folder), digest=_digest(served),
-        details=_details(served), capabilities=capabilities(served)) for served in serving.service.models.values()])
+        **_name(name), modified_at=_time(served.created), size=weights_size(served.folder), digest=_digest(served),
+        details=_details(served), capabilities=capabilities(served)) for served, name in named])
 
 
 @router.get("/ps", responses=ollama_errors(401))
@@ -139,7 +140,7 @@ def running(serving: State) -> RunningModels:
     """Models stay loaded: their time ends tomorrow, every day."""
     loaded = [served for served in serving.service.models.values() if served.llm is not None]
     return RunningModels(models=[RunningModel(
-        **_name(served), size=weights_size(served.folder), digest=_digest(served), details=_details(served),
+        **_name(served.id), size=weights_size(served.folder), digest=_digest(served), details=_details(served),
         expires_at=_time(time.time() + timedelta(days=1).total_seconds()), size_vram=_video_memory(served),
         context_length=served.llm.max_model_len) for served in loaded])
 
@@ -150,7 +151,7 @@ def show(body: ModelRequest, serving: State) -> ShownModel:
     defaults = {NAMES.get(name, name): value for name, value in generation_defaults(served.folder).items()}
     licence = next((path.read_text("utf-8", "replace") for path in sorted(served.folder.glob("LICENSE*"))), "")
     return ShownModel(
-        license=licence, modelfile=f"FROM {ollama_name(served)}\n", details=_details(served),
+        license=licence, modelfile=f"FROM {ollama_name(served.id)}\n", details=_details(served),
         parameters="\n".join(f"{name:<30} {value}" for name, value in defaults.items()),
         template=served.tokenizer.chat_template or "", model_info=_model_info(served),
         capabilities=capabilities(served), modified_at=_time(served.created))
@@ -186,8 +187,8 @@ async def embeddings(body: OldEmbedRequest, request: Request, serving: State) ->
     return JSONResponse({"embedding": vectors[0].tolist()})
 
 
-def _name(served: ServedModel) -> dict[str, str]:
-    return {"name": ollama_name(served), "model": ollama_name(served)}
+def _name(name: str) -> dict[str, str]:
+    return {"name": ollama_name(name), "model": ollama_name(name)}
 
 
 def _time(seconds: float) -> str:

@@ -170,8 +170,7 @@ class ToolChoice(NamedTool):
 class ResponsesRequest(Sampling):
     input: Annotated[Input, Field(min_length=1)]
     instructions: str | None = Field(None, description="Goes before the conversation.")
-    max_output_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="Of thought and answer.")
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="The same as max_output_tokens.")
+    max_output_tokens: int | None = Field(None, ge=-2, description="Of thought and answer.")
     max_thinking_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
     reasoning: Reasoning | None = None
     text: TextOptions | None = None
