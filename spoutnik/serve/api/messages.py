@@ -127,7 +127,7 @@ class MessageReply(Reply):
     async def complete(self) -> AnthropicMessage:
         async for _ in self._content_events():
             pass
-        self.content.drop_unfinished_call(self.warnings)
+        self.content.drop_unfinished_call()
         return AnthropicMessage(**self._head | self._end | {"content": self.content.blocks, "usage": self._usage}, **self._more)
 
     async def events(self) -> AsyncIterator[str]:
@@ -224,10 +224,10 @@ class Content:
                 block["input"] = None  # the call was cut off
         yield {"type": "content_block_stop", "index": len(self.blocks) - 1}
 
-    def drop_unfinished_call(self, warnings: list[str]) -> None:
+    def drop_unfinished_call(self) -> None:
         """A call that was cut off must not look like a whole one. (In a stream, its text shows what it is.)"""
         if self.blocks and self.blocks[-1].get("input", {}) is None:
-            warnings.append(f"a call of {self.blocks.pop()['name']} was cut off by max_tokens and left out")
+            self.blocks.pop()
 
     def _extend(self, empty: dict, kind: str, key: str, text: str) -> Iterator[dict]:
         if not self._open or self.blocks[-1]["type"] != empty["type"]:
