@@ -17,6 +17,7 @@ from spoutnik.serve.api import (
     models,
     ollama,
     ollama_models,
+    props,
     responses,
     schemas,
 )
@@ -42,8 +43,8 @@ def make_app(service: GenerationService, settings: Settings) -> FastAPI:
                    embeddings.router, messages.router):
         app.include_router(router, prefix="/v1", dependencies=[Depends(require_json)])
         app.include_router(router, dependencies=[Depends(require_json)], include_in_schema=router is models.tokens)
-    for router in (ollama.router, ollama_models.router):
-        app.include_router(router, prefix="/api", dependencies=[Depends(require_json)])
+    for router, prefix in ((ollama.router, "/api"), (ollama_models.router, "/api"), (props.router, "")):
+        app.include_router(router, prefix=prefix, dependencies=[Depends(require_json)])
     app.get("/health", responses=errors.error_responses(503))(health)
     app.get("/version")(version)
     errors.install(app)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Annotated, get_args
@@ -17,6 +17,7 @@ from spoutnik.errors import UserError
 from spoutnik.files import read_json
 from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
+from spoutnik.serve.api.recent_items import RecentItems
 from spoutnik.serve.api.schemas import Timings, Usage
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings
@@ -36,6 +37,7 @@ class Serving:
     service: GenerationService
     settings: Settings
     streams: StreamRegistry
+    recent_items: RecentItems = field(default_factory=RecentItems)
 
     async def model(self, name: str | None) -> ServedModel:
         """Loaded and ready; the first one if no name is given. Raises ApiError if there is none of that name, RunError if it

@@ -69,11 +69,11 @@ def _token_ids(text: str | list[int], index: int, served: ServedModel, truncate:
             ids = tokenizer.start_ids + tokenizer.encode(text, None if truncate else llm.max_model_len)
         else:
             ids = list(text)
+        if truncate:
+            ids = ids[:min(llm.max_model_len, llm.config.max_position_embeddings - 1)]  # `check` wants room for one more
         check(ids, SamplingParams(max_tokens=1), llm.config, tokenizer)
     except UserError as error:
         raise ApiError(400, f"input[{index}]: {error}", "input") from error
-    if truncate:
-        ids = ids[:llm.max_model_len]
     if len(ids) > llm.max_model_len:
         raise ApiError(400, f"input[{index}]: has {len(ids)} tokens, more than the cache holds ({llm.max_model_len}). Shorten "
                        "it, or give the server more memory.", "input")

@@ -11,17 +11,20 @@ from fastapi import Request
 from fastapi.responses import Response
 
 from spoutnik.errors import UserError
-from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
-from spoutnik.serve.api.chat_request import plan_of
-from spoutnik.serve.api.common import Reply, Serving, State
+from spoutnik.generation.options import GenerationOptions, GenerationPlan, render_chat
+from spoutnik.generation.service import ServedModel
+from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
+from spoutnik.serve.api.chat_request import ChatRequest, plan_of
+from spoutnik.serve.api.common import Reply, Serving, State, warning_field
 from spoutnik.serve.api.messages_request import FIELD_NAMES, CountTokensRequest, MessagesRequest
 from spoutnik.serve.api.schemas import Schema
-from spoutnik.serve.api.translation import rename_fields
+from spoutnik.serve.api.translation import rename_fields, renamed_notes
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error
 from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import StreamFormat, cancel_on_disconnect, encode_json
 
 router = api_router()
+MAX_COUNT = 200_000  # tokens that are counted for a model that reads fewer
 STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
 
 
@@ -47,7 +50,7 @@ class MessageUsage(Schema):
     output_tokens_details: OutputTokensDetails
 
 
-class Message(Schema):
+class AnthropicMessage(Schema):
     """Anthropic's message. Our own fields come last."""
 
     id: str
@@ -72,30 +75,39 @@ def anthropic_errors(*statuses: int) -> dict[int | str, dict]:
 
 
 @router.post("/messages", responses=anthropic_errors(*GENERATION_ERRORS) | {
-    200: {"model": Message, "content": {"text/event-stream": {}}, "description": "A message, or its events"}})
+    200: {"model": AnthropicMessage, "content": {"text/event-stream": {}}, "description": "A message, or its events"}})
 async def messages(body: MessagesRequest, request: Request, serving: State) -> Response:
     return await cancel_on_disconnect(request.receive, create(body, serving))
 
 
 async def create(body: MessagesRequest, serving: Serving) -> Response:
-    served, (chat, warnings) = await serving.model(body.model), body.for_chat
-    try:
-        plan, options = await off_loop(plan_of, chat, served)
-    except UserError as error:
-        raise rename_fields(error, FIELD_NAMES) from error
+    served = await serving.model(body.model)
+    chat, plan, options, warnings = await off_loop(_plan, body, served)
     handle = serving.service.generate(served, plan, f"msg_{secrets.token_hex(12)}")
     return await MessageReply(body, ChatReply(chat, plan, options, handle), warnings).respond(serving.streams)
 
 
-@router.post("/messages/count_tokens", responses=anthropic_errors(400, 401, 404, 413, 415))
-def count_tokens(body: CountTokensRequest, serving: State) -> TokenCount:
-    served, (chat, _) = serving.find_model(body.model), body.for_chat
+def _plan(body: MessagesRequest, served: ServedModel) -> tuple[ChatRequest, GenerationPlan, GenerationOptions, list[str]]:
+    chat, warnings = body.for_chat
     try:
-        messages, tools = chat.tool_set.conversation(served.tokenizer, chat.template_messages)
-        ids = served.tokenizer.chat_ids(messages, tools, max_tokens=served.max_model_len)
+        return chat, *plan_of(chat, served), warnings
     except UserError as error:
         raise rename_fields(error, FIELD_NAMES) from error
-    return TokenCount(input_tokens=len(ids))
+
+
+@router.post("/messages/count_tokens", responses=anthropic_errors(400, 401, 404, 413, 415))
+async def count_tokens(body: CountTokensRequest, serving: State) -> TokenCount:
+    return TokenCount(input_tokens=await off_loop(_count, body, serving.find_model(body.model)))
+
+
+def _count(body: CountTokensRequest, served: ServedModel) -> int:
+    chat, _ = body.for_chat
+    try:
+        options = GenerationOptions(tools=chat.tool_set, enable_thinking=chat.enable_thinking)
+        most = max(served.max_model_len, MAX_COUNT)
+        return len(render_chat(served.tokenizer, chat.template_messages, options, most).ids)
+    except UserError as error:
+        raise rename_fields(error, FIELD_NAMES) from error
 
 
 class MessageReply(Reply):
@@ -104,7 +116,7 @@ class MessageReply(Reply):
 
     def __init__(self, body: MessagesRequest, chat: ChatReply, warnings: list[str]):
         super().__init__(chat.body, chat.handle)
-        self.request, self.chat, self.warnings = body, chat, warnings
+        self.request, self.chat, self.warnings = body, chat, [*warnings, *renamed_notes(chat.plan, FIELD_NAMES)]
         self.content = Content(omit_thinking=body.thinking is not None and body.thinking.display == "omitted")
         self.finish_reason: str | None = None
 
@@ -112,11 +124,11 @@ class MessageReply(Reply):
     def headers(self) -> dict[str, str]:
         return {"request-id": self.id}
 
-    async def complete(self) -> Message:
+    async def complete(self) -> AnthropicMessage:
         async for _ in self._content_events():
             pass
-        self.content.drop_unfinished_call(self.warnings)
-        return Message(**self._head | self._end | {"content": self.content.blocks, "usage": self._usage}, **self._more)
+        self.content.drop_unfinished_call()
+        return AnthropicMessage(**self._head | self._end | {"content": self.content.blocks, "usage": self._usage}, **self._more)
 
     async def events(self) -> AsyncIterator[str]:
         """An error is an event, too: the stream has begun, and its status can no longer tell."""
@@ -212,10 +224,10 @@ class Content:
                 block["input"] = None  # the call was cut off
         yield {"type": "content_block_stop", "index": len(self.blocks) - 1}
 
-    def drop_unfinished_call(self, warnings: list[str]) -> None:
+    def drop_unfinished_call(self) -> None:
         """A call that was cut off must not look like a whole one. (In a stream, its text shows what it is.)"""
         if self.blocks and self.blocks[-1].get("input", {}) is None:
-            warnings.append(f"a call of {self.blocks.pop()['name']} was cut off by max_tokens and left out")
+            self.blocks.pop()
 
     def _extend(self, empty: dict, kind: str, key: str, text: str) -> Iterator[dict]:
         if not self._open or self.blocks[-1]["type"] != empty["type"]:

@@ -82,12 +82,12 @@ Block = Annotated[
     Discriminator(known_type("text", "thinking", "tool_use", "tool_result", "document", "search_result"))]
 
 
-class InputMessage(Body):
+class AnthropicInputMessage(Body):
     role: Literal["user", "assistant", "system"]
     content: str | list[Block]
 
 
-class Thinking(Body):
+class AnthropicThinking(Body):
     type: Literal["enabled", "disabled", "adaptive", "between_tools"]
     budget_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS)
     display: Literal["summarized", "omitted"] | None = None
@@ -103,7 +103,7 @@ class OutputConfig(Body):
     format: OutputFormat | None = None
 
 
-class ToolChoice(Body):
+class AnthropicToolChoice(Body):
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
     disable_parallel_tool_use: bool | None = None
@@ -118,16 +118,15 @@ class ToolChoice(Body):
 class CountTokensRequest(Sampling):
     model_config = ConfigDict(extra="allow")  # to see what Anthropic's servers host
 
-    messages: list[InputMessage] = Field(min_length=1)
+    messages: list[AnthropicInputMessage] = Field(min_length=1)
     system: str | list[TextBlock] | None = None
     tools: list[dict[str, Any]] | None = None
-    tool_choice: ToolChoice | None = None
-    thinking: Thinking | None = Field(None, description="Without it the model thinks, too, but the thought is not shown.")
+    tool_choice: AnthropicToolChoice | None = None
+    thinking: AnthropicThinking | None = Field(None, description="Without it the thought is not shown.")
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = Field(None, description="The older name of output_config.format.")
     stop_sequences: list[str] | None = Field(None, description="Texts that end the answer.")
     metadata: dict[str, Any] | None = None
-    return_applied: bool | None = Field(None, description="The response says every parameter in force.")
     stop: None = None
     n: Literal[1] | None = None
     resumable: Literal[False] | None = None
@@ -146,9 +145,7 @@ class CountTokensRequest(Sampling):
             "parallel_tool_calls": not (choice and choice.disable_parallel_tool_use),
             "include_reasoning": thinking is not None, "enable_thinking": self._enable_thinking,
             "max_thinking_tokens": thinking.budget_tokens if thinking and thinking.type == "enabled" else None,
-            "reasoning_effort": output.effort, "return_applied": self.return_applied}
-        if messages[-1]["role"] == "assistant":
-            fields["continue_final_message"] = True
+            "reasoning_effort": output.effort}
         format = output.format or self.output_format
         if format is not None:
             fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": format.schema_}}

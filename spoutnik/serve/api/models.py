@@ -1,7 +1,10 @@
 """`/v1/models`, and their tokenizers."""
 
+from datetime import UTC, datetime
 from typing import Any
 
+from fastapi import Request
+from fastapi.responses import JSONResponse, Response
 from pydantic import ConfigDict, Field
 
 from spoutnik.errors import hide_paths
@@ -12,6 +15,7 @@ from spoutnik.serve.api.chat_messages import Message
 from spoutnik.serve.api.common import Body, State, encode_prompt
 from spoutnik.serve.api.fields import TOKENIZE_REFUSED, unknown_fields
 from spoutnik.serve.api.logprobs import token_text
+from spoutnik.serve.api.model_facts import context_length, model_meta
 from spoutnik.serve.api.schemas import DetokenizeResponse, Model, ModelList, TokenizeResponse
 from spoutnik.serve.errors import ApiError, error_responses
 from spoutnik.serve.json_body import api_router
@@ -21,20 +25,36 @@ tokens = api_router()
 
 
 def describe(served: ServedModel, name: str) -> Model:
-    return Model(id=name, object="model", created=served.created, owned_by="spoutnik",
-                 max_model_len=served.max_model_len, context_length=served.max_model_len, about=hide_paths(served.about))
+    length = context_length(served)
+    return Model(id=name, object="model", created=served.created, owned_by="spoutnik", max_model_len=length,
+                 context_length=length, about=hide_paths(served.about), meta=model_meta(served))
 
 
-@router.get("/models", responses=error_responses(401))
-@router.get("/models/", include_in_schema=False)  # else it would be a model without a name
-async def models(serving: State) -> ModelList:
-    return ModelList(object="list", data=[
-        describe(served, name) for served in serving.service.models.values() for name in (served.id, *served.aliases)])
+def describe_for_anthropic(served: ServedModel, name: str) -> dict[str, Any]:
+    created = datetime.fromtimestamp(served.created, UTC).isoformat().replace("+00:00", "Z")
+    return {"type": "model", "id": name, "display_name": name, "created_at": created, "lifecycle": "active",
+            "max_input_tokens": context_length(served), "max_tokens": context_length(served)}
 
 
-@router.get("/models/{id:path}", responses=error_responses(400, 401, 404))
-async def model(id: str, serving: State) -> Model:
-    return describe(serving.find_model(id), id)
+def from_anthropic_client(request: Request) -> bool:
+    """Its lists of models have the same address and another form."""
+    return "anthropic-version" in request.headers
+
+
+@router.get("/models", responses=error_responses(401), response_model=ModelList)
+@router.get("/models/", include_in_schema=False, response_model=ModelList)  # else it would be a model without a name
+async def models(request: Request, serving: State) -> ModelList | Response:
+    named = [(served, name) for served in serving.service.models.values() for name in (served.id, *served.aliases)]
+    if from_anthropic_client(request):
+        return JSONResponse({"data": [describe_for_anthropic(*one) for one in named], "has_more": False,
+                             "first_id": named[0][1], "last_id": named[-1][1]})
+    return ModelList(object="list", data=[describe(*one) for one in named])
+
+
+@router.get("/models/{id:path}", responses=error_responses(400, 401, 404), response_model=Model)
+async def model(id: str, request: Request, serving: State) -> Model | Response:
+    served = serving.find_model(id)
+    return JSONResponse(describe_for_anthropic(served, id)) if from_anthropic_client(request) else describe(served, id)
 
 
 class TokenizeRequest(Body):

@@ -16,14 +16,14 @@ from spoutnik.generation.completion import Completions
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.calls import whole_calls
 from spoutnik.serve.api import completions
-from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
+from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
 from spoutnik.serve.api.chat_request import plan_of
-from spoutnik.serve.api.common import Reply, Serving, State
+from spoutnik.serve.api.common import Reply, Serving, State, warning_field
 from spoutnik.serve.api.completions import CompletionReply, CompletionRequest
 from spoutnik.serve.api.logprobs import chat_logprobs
 from spoutnik.serve.api.ollama_request import FIELD_NAMES, OllamaChatRequest, OllamaGenerateRequest, OllamaRequest, Options
 from spoutnik.serve.api.schemas import Schema, TokenLogprob
-from spoutnik.serve.api.translation import rename_fields
+from spoutnik.serve.api.translation import plan_fitting, rename_fields, renamed_notes
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error
 from spoutnik.serve.json_body import JsonRoute, off_loop
 from spoutnik.serve.sse import StreamFormat, cancel_on_disconnect, encode_json
@@ -70,7 +70,7 @@ class Timed(Schema):
     applied: dict[str, Any] | None = None
 
 
-class ToolCall(Schema):
+class OllamaToolCall(Schema):
     class Function(Schema):
         index: int
         name: str
@@ -80,15 +80,15 @@ class ToolCall(Schema):
     function: Function
 
 
-class ChatMessage(Schema):
+class OllamaMessage(Schema):
     role: Literal["assistant"]
     content: str
     thinking: str | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[OllamaToolCall] | None = None
 
 
 class OllamaChat(Timed):
-    message: ChatMessage
+    message: OllamaMessage
 
 
 class OllamaGenerated(Timed):
@@ -122,18 +122,24 @@ async def create(body: OllamaChatRequest | OllamaGenerateRequest, serving: Servi
     shape = lines(body.model or served.id)
     if body.is_empty:
         return JSONResponse(shape.line({}, done=True, done_reason="load"))
+    reply = await off_loop(_plan, body, served)
+    warnings = (body.options or Options()).warnings(served)
+    return await OllamaReply(body, reply(serving), shape, warnings, load_seconds).respond(serving.streams)
+
+
+def _plan(body: OllamaChatRequest | OllamaGenerateRequest,
+          served: ServedModel) -> Callable[[Serving], ChatReply | CompletionReply]:
+    """What starts the reply."""
     asked, name = body.for_chat, f"ollama-{secrets.token_hex(12)}"
     try:
         if isinstance(asked, CompletionRequest):
-            prompts, plan = await off_loop(completions.plan_of, asked, served)
-            reply = CompletionReply(asked, prompts, serving.service.generate(served, plan, name, Completions))
-        else:
-            plan, options = await off_loop(plan_of, asked, served)
-            reply = ChatReply(asked, plan, options, serving.service.generate(served, plan, name))
+            prompts, plan = completions.plan_of(asked, served)
+            return lambda serving: CompletionReply(
+                asked, prompts, serving.service.generate(served, plan, name, Completions))
+        asked, plan, options = (asked, *plan_of(asked, served)) if body.truncate is False else plan_fitting(asked, served)
+        return lambda serving: ChatReply(asked, plan, options, serving.service.generate(served, plan, name))
     except UserError as error:
         raise rename_fields(error, FIELD_NAMES) from error
-    warnings = (body.options or Options()).warnings(served)
-    return await OllamaReply(body, reply, shape, warnings, load_seconds).respond(serving.streams)
 
 
 class Lines:
@@ -171,7 +177,8 @@ class OllamaReply(Reply):
     def __init__(self, body: OllamaRequest, reply: ChatReply | CompletionReply, lines: Lines, warnings: list[str],
                  load_seconds: float):
         super().__init__(reply.body, reply.handle)
-        self.request, self.reply, self.lines, self.warnings, self.load_seconds = body, reply, lines, warnings, load_seconds
+        self.request, self.reply, self.lines, self.load_seconds = body, reply, lines, load_seconds
+        self.warnings = [*warnings, *(renamed_notes(reply.plan, FIELD_NAMES) if isinstance(reply, ChatReply) else ())]
         # A client reads each line as JSON: what keeps the connection alive is one that adds nothing.
         self.stream_format = StreamFormat("application/x-ndjson", lambda line: f"{line}\n".encode(),
                                           f"{encode_json(lines.line({}))}\n".encode())
@@ -202,7 +209,7 @@ class OllamaReply(Reply):
             self.warnings += map(str, delta.warnings)
             given = {"content": delta.answer} if builder is None else builder.feed(delta)
             fields = {"content": given.get("content"), "thinking": given.get("reasoning_content"),
-                      "tool_calls": calls.feed(given.get("tool_calls", []), bool(delta.finish_reason), self.warnings)}
+                      "tool_calls": calls.feed(given.get("tool_calls", []))}
             if self.request.logprobs:
                 fields["logprobs"] = chat_logprobs(self.served.tokenizer, delta.ids, delta.top_logprobs,
                                                    self.request.top_logprobs or 0)
@@ -229,29 +236,18 @@ class CallCollector:
         self._deltas: list[dict] = []
         self._delivered = 0
 
-    def feed(self, deltas: list[dict], last: bool, warnings: list[str]) -> list[dict]:
+    def feed(self, deltas: list[dict]) -> list[dict]:
         """deltas: of a chat completion. Returns the calls that are whole now."""
-        self._deltas += deltas
-        if not (self._deltas and (last or any("id" in delta for delta in deltas))):
+        if not deltas:
             return []
-        calls = whole_calls(self._deltas)
-        ready = calls[self._delivered:len(calls) if last else -1]
-        numbers = range(self._delivered, self._delivered + len(ready))
-        self._delivered += len(ready)
-        return [whole for number, call in zip(numbers, ready) if (whole := _parsed(number, call, warnings))]
+        self._deltas += deltas
+        start, calls = self._delivered, whole_calls(self._deltas)
+        self._delivered = len(calls)
+        return [{"id": call["id"], "function": {"index": index, "name": call["function"]["name"],
+                                                "arguments": json.loads(call["function"]["arguments"])}}
+                for index, call in enumerate(calls[start:], start)]
 
 
-def _parsed(index: int, call: dict, warnings: list[str]) -> dict | None:
-    """None where the arguments were cut off: a part of a call must not look like a whole one."""
-    name = call["function"]["name"]
-    try:
-        arguments = json.loads(call["function"]["arguments"])
-    except ValueError:
-        warnings.append(f"a call of {name} was cut off and left out")
-        return None
-    return {"id": call["id"], "function": {"index": index, "name": name, "arguments": arguments}}
-
-
-def ollama_name(served: ServedModel) -> str:
+def ollama_name(name: str) -> str:
     """With a tag, which Ollama's clients expect."""
-    return served.id if ":" in served.id else f"{served.id}:latest"
+    return name if ":" in name else f"{name}:latest"

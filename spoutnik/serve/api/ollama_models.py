@@ -2,22 +2,24 @@
 
 import hashlib
 import time
-from collections import Counter
 from datetime import UTC, datetime, timedelta
-from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import AliasChoices, Field
 
 from spoutnik.generation.service import ServedModel
-from spoutnik.model.accounting import account
-from spoutnik.model.checkpoint import read_header
-from spoutnik.model.config import ModelConfig
 from spoutnik.serve.api.common import Body, State, generation_defaults
 from spoutnik.serve.api.embeddings import EmbeddingRequest, embed_inputs
+from spoutnik.serve.api.model_facts import (
+    capabilities,
+    context_length,
+    count_parameters,
+    model_config,
+    precision,
+    weights_size,
+)
 from spoutnik.serve.api.ollama import OllamaRoute, ollama_errors, ollama_name
 from spoutnik.serve.api.schemas import Schema
 from spoutnik.serve.errors import GENERATION_ERRORS, ApiError
@@ -94,8 +96,16 @@ class OneEmbedding(Schema):
     embedding: list[float]
 
 
+class Progress(Schema):
+    status: Literal["success"]
+
+
 class ModelRequest(Body):
     model: str = Field(validation_alias=AliasChoices("model", "name"))
+
+
+class PullRequest(ModelRequest):
+    stream: bool | None = None
 
 
 class EmbedRequest(Body):
@@ -110,16 +120,19 @@ class OldEmbedRequest(Body):
     prompt: str
 
 
-@router.api_route("/version", methods=["GET", "HEAD"], responses=ollama_errors(401))
+@router.head("/version", include_in_schema=False)
+@router.get("/version", responses=ollama_errors(401))
 async def version() -> Version:
     return Version(version=API_VERSION)
 
 
-@router.api_route("/tags", methods=["GET", "HEAD"], responses=ollama_errors(401))
+@router.head("/tags", include_in_schema=False)
+@router.get("/tags", responses=ollama_errors(401))
 def tags(serving: State) -> ListedModels:
+    named = [(served, name) for served in serving.service.models.values() for name in (served.id, *served.aliases)]
     return ListedModels(models=[ListedModel(
-        **_name(served), modified_at=_time(served.created), size=_size(served.folder), digest=_digest(served),
-        details=_details(served), capabilities=_capabilities(served)) for served in serving.service.models.values()])
+        **_name(name), modified_at=_time(served.created), size=weights_size(served.folder), digest=_digest(served),
+        details=_details(served), capabilities=capabilities(served)) for served, name in named])
 
 
 @router.get("/ps", responses=ollama_errors(401))
@@ -127,7 +140,7 @@ def running(serving: State) -> RunningModels:
     """Models stay loaded: their time ends tomorrow, every day."""
     loaded = [served for served in serving.service.models.values() if served.llm is not None]
     return RunningModels(models=[RunningModel(
-        **_name(served), size=_size(served.folder), digest=_digest(served), details=_details(served),
+        **_name(served.id), size=weights_size(served.folder), digest=_digest(served), details=_details(served),
         expires_at=_time(time.time() + timedelta(days=1).total_seconds()), size_vram=_video_memory(served),
         context_length=served.llm.max_model_len) for served in loaded])
 
@@ -138,10 +151,17 @@ def show(body: ModelRequest, serving: State) -> ShownModel:
     defaults = {NAMES.get(name, name): value for name, value in generation_defaults(served.folder).items()}
     licence = next((path.read_text("utf-8", "replace") for path in sorted(served.folder.glob("LICENSE*"))), "")
     return ShownModel(
-        license=licence, modelfile=f"FROM {ollama_name(served)}\n", details=_details(served),
+        license=licence, modelfile=f"FROM {ollama_name(served.id)}\n", details=_details(served),
         parameters="\n".join(f"{name:<30} {value}" for name, value in defaults.items()),
         template=served.tokenizer.chat_template or "", model_info=_model_info(served),
-        capabilities=_capabilities(served), modified_at=_time(served.created))
+        capabilities=capabilities(served), modified_at=_time(served.created))
+
+
+@router.post("/pull", responses=ollama_errors(400, 401, 404, 413, 415))
+def pull(body: PullRequest, serving: State) -> Progress:
+    """What is served is here already; nothing else is fetched for a client. Of a stream, it is the only line."""
+    serving.find_model(body.model)
+    return Progress(status="success")
 
 
 @router.post("/embed", responses=ollama_errors(*GENERATION_ERRORS), response_model=Embeddings)
@@ -167,45 +187,25 @@ async def embeddings(body: OldEmbedRequest, request: Request, serving: State) ->
     return JSONResponse({"embedding": vectors[0].tolist()})
 
 
-def _name(served: ServedModel) -> dict[str, str]:
-    return {"name": ollama_name(served), "model": ollama_name(served)}
+def _name(name: str) -> dict[str, str]:
+    return {"name": ollama_name(name), "model": ollama_name(name)}
 
 
 def _time(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
-def _config(served: ServedModel) -> ModelConfig | None:
-    """None where the folder does not say before the model is loaded."""
-    return served.llm.config if served.llm is not None else _read_config(served.folder)
-
-
-@cache
-def _read_config(folder: Path) -> ModelConfig | None:
-    return ModelConfig.load(folder) if (folder / "config.json").exists() else None
-
-
-@cache
-def _parameters(config: ModelConfig) -> int:
-    return account(config).total_parameters
-
-
-@cache
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-
-
 def _digest(served: ServedModel) -> str:
     """Another one for another model. (That of the weights would take minutes to compute.)"""
-    return hashlib.sha256(f"{served.id} {served.created} {_size(served.folder)}".encode()).hexdigest()
+    return hashlib.sha256(f"{served.id} {served.created} {weights_size(served.folder)}".encode()).hexdigest()
 
 
 def _details(served: ServedModel) -> Details:
-    config = _config(served)
+    config = model_config(served)
     family = config.model_type if config else ""
     return Details(parent_model="", format="safetensors", family=family, families=[family] if family else [],
-                   parameter_size=_human(_parameters(config)) if config else "",
-                   quantization_level=_precision(served.folder))
+                   parameter_size=_human(count_parameters(config)) if config else "",
+                   quantization_level=precision(served.folder))
 
 
 def _human(count: int) -> str:
@@ -215,23 +215,6 @@ def _human(count: int) -> str:
     return str(count)
 
 
-@cache
-def _precision(folder: Path) -> str:
-    """The type of most weights in the files, as safetensors names it."""
-    path = next(iter(sorted(folder.glob("*.safetensors"))), None)
-    if path is None:
-        return ""
-    sizes = Counter()
-    for tensor in read_header(path)[0].values():
-        sizes[tensor.dtype] += tensor.size
-    return sizes.most_common(1)[0][0]
-
-
-def _capabilities(served: ServedModel) -> list[str]:
-    thinks = ["thinking"] if served.tokenizer.end_think_id is not None else []
-    return ["completion", "tools", *thinks] if served.tokenizer.chat_template else ["completion"]
-
-
 def _video_memory(served: ServedModel) -> int:
     runner = served.llm.core.runner
     return 0 if runner.device.type == "cpu" else runner.weights_nbytes
@@ -239,16 +222,11 @@ def _video_memory(served: ServedModel) -> int:
 
 def _model_info(served: ServedModel) -> dict[str, Any]:
     """GGUF's names. The context is the one that requests are held to."""
-    config = _config(served)
+    config = model_config(served)
     if config is None:
         return {"general.basename": served.id}
     kind = config.model_type
-    return {"general.architecture": kind, "general.basename": served.id, "general.parameter_count": _parameters(config),
+    return {"general.architecture": kind, "general.basename": served.id, "general.parameter_count": count_parameters(config),
             f"{kind}.context_length": context_length(served), f"{kind}.embedding_length": config.hidden_size,
             f"{kind}.block_count": config.num_hidden_layers, f"{kind}.attention.head_count": config.num_attention_heads,
             f"{kind}.attention.head_count_kv": config.num_key_value_heads, f"{kind}.vocab_size": config.vocab_size}
-
-
-def context_length(served: ServedModel) -> int:
-    """Tokens that requests are held to: the cache may hold fewer than the model can read."""
-    return served.max_model_len if served.llm is None else served.llm.max_model_len

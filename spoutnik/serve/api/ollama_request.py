@@ -69,7 +69,7 @@ class Options(Body):
         return sentences
 
 
-class ToolCall(Body):
+class OllamaPastCall(Body):
     class Function(Body):
         name: str
         arguments: dict[str, Any]
@@ -78,13 +78,13 @@ class ToolCall(Body):
     function: Function
 
 
-class Message(Body):
+class OllamaInputMessage(Body):
     role: Annotated[Literal["system", "user", "assistant", "tool"],
                     BeforeValidator(lambda role: role.lower() if isinstance(role, str) else role)]
     content: str | None = None
     thinking: str | None = None
     images: list[Any] | None = None
-    tool_calls: list[ToolCall] | None = None
+    tool_calls: list[OllamaPastCall] | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
 
@@ -132,8 +132,6 @@ class OllamaRequest(Body):
             fields["reasoning_effort"] = self.think
         elif self.think is not None:
             fields["enable_thinking"] = self.think
-        if messages[-1]["role"] == "assistant":
-            fields["continue_final_message"] = True
         return ChatRequest(**fields)
 
     def refuse(self, *names: str, why: str) -> None:
@@ -143,7 +141,7 @@ class OllamaRequest(Body):
 
 
 class OllamaChatRequest(OllamaRequest):
-    messages: list[Message] | None = Field(None, description="Without any, the model is loaded.")
+    messages: list[OllamaInputMessage] | None = Field(None, description="Without any, the model is loaded.")
     tools: list[dict[str, Any]] | None = None
 
     @property

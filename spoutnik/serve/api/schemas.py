@@ -242,7 +242,7 @@ class Response(Schema):
     store: Literal[False]
     temperature: int | float
     top_p: int | float
-    truncation: Literal["disabled"]
+    truncation: Literal["auto", "disabled"]
     text: dict[str, Any]
     tools: list[dict[str, Any]]
     tool_choice: str | dict[str, Any]
@@ -267,6 +267,17 @@ class EmbeddingList(Schema):
     data: list[Embedding]
 
 
+class ModelMeta(Schema):
+    """llama.cpp's. n_ctx: the context that requests are held to."""
+
+    n_ctx: int
+    n_ctx_train: int
+    n_vocab: int
+    n_embd: int
+    n_params: int
+    size: int
+
+
 class Model(Schema):
     id: str
     object: Literal["model"]
@@ -275,6 +286,7 @@ class Model(Schema):
     max_model_len: int
     context_length: int
     about: str
+    meta: ModelMeta | None
 
 
 class ModelList(Schema):

@@ -2,10 +2,15 @@
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from pydantic import ConfigDict
 
 from spoutnik.errors import UserError
+from spoutnik.generation.context_window import plan_within_window, split_turns
+from spoutnik.generation.options import ContextOverflow, GenerationOptions, GenerationPlan
+from spoutnik.generation.service import ServedModel
+from spoutnik.serve.api.chat_request import ChatRequest, options_of, plan_of
 from spoutnik.serve.api.common import Body
 
 OTHER = "other"
@@ -28,10 +33,35 @@ def known_type(*types: str, default: str | None = None) -> Callable[[object], st
     return discriminate
 
 
-def rename_fields(error: UserError, names: Mapping[str, str]) -> UserError:
-    """The error with the field's name in the other API. names: patterns of the beginnings of messages of the chat API."""
+def rename_field(sentence: str, names: Mapping[str, str]) -> str:
+    """A sentence about a field, with its name in the other API. names: patterns of the beginnings of sentences about the chat
+    API's."""
     for pattern, name in names.items():
-        message, count = re.subn(rf"^{pattern}(?=[.: ])", name, str(error))
+        renamed, count = re.subn(rf"^{pattern}(?=[.: ])", name, sentence)
         if count:
-            return type(error)(message)
-    return error
+            return renamed
+    return sentence
+
+
+def rename_fields(error: UserError, names: Mapping[str, str]) -> UserError:
+    return type(error)(rename_field(str(error), names))
+
+
+def renamed_notes(plan: GenerationPlan, names: Mapping[str, str]) -> list[str]:
+    """What there is to say of a plan."""
+    return [rename_field(note, names) for note in plan.notes]
+
+
+def plan_fitting(chat: ChatRequest, served: ServedModel) -> tuple[ChatRequest, GenerationPlan, GenerationOptions]:
+    """`plan_of` for a conversation whose oldest questions may be left out. Returns the request without them, too."""
+    try:
+        return chat, *plan_of(chat, served)
+    except ContextOverflow:
+        options, messages = options_of(chat, served), chat.template_messages
+        window = plan_within_window(served.llm, messages, options)
+        if not window.left_out:
+            raise
+    start, count = len(split_turns(messages)[0]), len(messages) - len(window.messages)
+    chat = chat.model_copy(update={"messages": chat.messages[:start] + chat.messages[start + count:]})
+    note = f"messages: the conversation is too long; the first {count} after the system's were left out."
+    return chat, replace(window.plan, notes=(*chat.notes, note, *window.plan.notes)), options
