@@ -57,6 +57,8 @@ def _possible(body: dict) -> dict:
     """Without what would be refused because it contradicts itself."""
     if body.get("enable_thinking") and (body.get("reasoning_effort") == "none" or body.get("max_thinking_tokens") == 0):
         del body["enable_thinking"]
+    if body.get("enable_thinking") is False and body.get("reasoning_effort", "none") != "none":
+        del body["enable_thinking"]
     if "n_thoughts" in body:
         for name in ("n", "logprobs", "tools", "tool_choice"):
             body.pop(name, None)

@@ -25,6 +25,7 @@ class EngineOptions:
     speculate: str | None = None
     drafts: int = 1
     max_num_seqs: int = 256
+    max_model_len: int | None = None
 
 
 def list_models(model: str | None, stage: str | None = None) -> list[ServedModel]:
@@ -65,7 +66,8 @@ def _served_model(name: str, folder: Path, about: str) -> ServedModel:
 def load_llm(served: ServedModel, engine: EngineOptions, progress: Callable[[int, int], None] | None = None) -> LLM:
     """Reads a model from disk. progress: called with (bytes done, bytes in all) while weights are quantized."""
     llm = LLM(served.folder, served.tokenizer, quantize=engine.quantize, memory=engine.memory, speculate=engine.speculate,
-              num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs, progress=progress)
+              num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs, max_model_len=engine.max_model_len,
+              progress=progress)
     if engine.speculate is not None and llm.core.drafter is None:
         print(f"{served.id}: {NO_DRAFTS}", file=sys.stderr)
     return llm

@@ -51,6 +51,8 @@ class Generation(Steering):
         self.llm, self.core, self.name, self.plan, self.on_deltas = llm, llm.core, name, plan, on_deltas
         self.plain_marks = has_plain_marks(llm.tokenizer)
         self.choices = [Choice(index, self._make_stream()) for index in range(plan.params.n)]
+        for choice in self.choices:
+            choice.has_answer = plan.continues_answer
         self.budget = ThoughtBudget(plan, llm.max_model_len)
         self.paused = False
         self.num_cached_tokens: int | None = None

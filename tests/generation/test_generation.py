@@ -176,8 +176,9 @@ def test_an_abort_leaves_nothing_behind(llm):
 
 
 def test_what_cannot_be_is_said(llm):
-    with pytest.raises(ContextOverflow, match="max_tokens = 9999"):
-        plan_chat(llm, MESSAGES, GenerationOptions(max_tokens=9999))
+    plan = plan_chat(llm, MESSAGES, GenerationOptions(max_tokens=9999))
+    assert plan.params.max_tokens == llm.max_model_len - len(plan.prompt) - len(plan.closing)
+    assert "max_tokens = 9999" in plan.notes[0] and f"at most {plan.params.max_tokens} fit" in plan.notes[0]
     with pytest.raises(ContextOverflow, match="leaves no room"):
         plan_chat(llm, [{"role": "user", "content": "a" * 900}], GenerationOptions())
     with pytest.raises(UserError, match="reasoning_effort = 'much'"):

@@ -61,7 +61,7 @@ class ToolSet:
         if not self.described and not any(message.get("tool_calls") or message["role"] == "tool" for message in messages):
             return list(messages), None
         template = convention(tokenizer)
-        messages = (_for_template if template.renders else _in_words)(messages, template.format)
+        messages = (_for_template if template.renders else in_words)(messages, template.format)
         if not self.described:
             return messages, None
         if template.describes:
@@ -121,7 +121,7 @@ def _for_template(messages: Sequence[Message], format: Format) -> list[Message]:
     return rendered
 
 
-def _in_words(messages: Sequence[Message], format: Format) -> list[Message]:
+def in_words(messages: Sequence[Message], format: Format) -> list[Message]:
     """For one that does not: calls as the assistant's text, results as the user's, those of one turn together."""
     rendered: list[Message] = []
     for results, group in groupby(messages, lambda message: message["role"] == "tool"):

@@ -1,0 +1,67 @@
+"""What the endpoints of other APIs share, which are answered through chat requests: types of items and names of fields."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from pydantic import ConfigDict
+
+from spoutnik.errors import UserError
+from spoutnik.generation.context_window import plan_within_window, split_turns
+from spoutnik.generation.options import ContextOverflow, GenerationOptions, GenerationPlan
+from spoutnik.generation.service import ServedModel
+from spoutnik.serve.api.chat_request import ChatRequest, options_of, plan_of
+from spoutnik.serve.api.common import Body
+
+OTHER = "other"
+
+
+class OtherItem(Body):
+    """An item of a type that is not known here, to be refused or skipped by its name."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+
+
+def known_type(*types: str, default: str | None = None) -> Callable[[object], str | None]:
+    """A discriminator of unions of items: the type of a known one, else OTHER. default: of an item that gives none."""
+    def discriminate(item: object) -> str | None:
+        kind = item.get("type", default) if isinstance(item, dict) else getattr(item, "type", default)
+        return kind if kind in types or not isinstance(kind, str) else OTHER
+
+    return discriminate
+
+
+def rename_field(sentence: str, names: Mapping[str, str]) -> str:
+    """A sentence about a field, with its name in the other API. names: patterns of the beginnings of sentences about the chat
+    API's."""
+    for pattern, name in names.items():
+        renamed, count = re.subn(rf"^{pattern}(?=[.: ])", name, sentence)
+        if count:
+            return renamed
+    return sentence
+
+
+def rename_fields(error: UserError, names: Mapping[str, str]) -> UserError:
+    return type(error)(rename_field(str(error), names))
+
+
+def renamed_notes(plan: GenerationPlan, names: Mapping[str, str]) -> list[str]:
+    """What there is to say of a plan."""
+    return [rename_field(note, names) for note in plan.notes]
+
+
+def plan_fitting(chat: ChatRequest, served: ServedModel) -> tuple[ChatRequest, GenerationPlan, GenerationOptions]:
+    """`plan_of` for a conversation whose oldest questions may be left out. Returns the request without them, too."""
+    try:
+        return chat, *plan_of(chat, served)
+    except ContextOverflow:
+        options, messages = options_of(chat, served), chat.template_messages
+        window = plan_within_window(served.llm, messages, options)
+        if not window.left_out:
+            raise
+    start, count = len(split_turns(messages)[0]), len(messages) - len(window.messages)
+    chat = chat.model_copy(update={"messages": chat.messages[:start] + chat.messages[start + count:]})
+    note = f"messages: the conversation is too long; the first {count} after the system's were left out."
+    return chat, replace(window.plan, notes=(*chat.notes, note, *window.plan.notes)), options
