@@ -100,7 +100,8 @@ def test_formulas_are_drawn(site):
     drawn = page.locator(".reply .formula.drawn")
     assert drawn.count() == 2 * len(FORMULAS)
     missing = page.evaluate("""(parts) => [...document.querySelectorAll('.formula.display')].filter(
-      (e, place) => !e.querySelector(`.katex-html ${parts[place]}`)).map((e) => e.textContent)""", [part for _, part in FORMULAS])
+      (e, place) => !e.querySelector(`.katex-html ${parts[place]}`)).map((e) => e.textContent)""",
+                            [part for _, part in FORMULAS])
     assert missing == []
     flat = page.evaluate("""[...document.querySelectorAll('.formula .katex-html')].filter((e) => {
       const box = e.getBoundingClientRect();
