@@ -65,9 +65,8 @@ class ChatTurn:
     def __init__(self, service: GenerationService, messages: list[Message], options: ChatOptions,
                  on_end: Callable[["ChatTurn"], None] = lambda _: None, left_out: int = 0):
         system = [{"role": "system", "content": options.system}] if options.system.strip() else []
-        self.service, self.messages, self._on_end = service, [*system, *messages], on_end
+        self.service, self.messages, self._on_end, self._left_out = service, [*system, *messages], on_end, left_out
         self.options = replace(options)  # they may be changed for the next answer meanwhile
-        self._left_out = left_out
         self.message = ChatMessage("assistant", model=options.model, extras={"thought_tokens": 0, "tokens": 0, "warnings": []})
         self.phase, self.paused = "waiting", False
         self.finished_thoughts = 0

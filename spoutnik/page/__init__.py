@@ -4,7 +4,6 @@ NiceGUI ships all its scripts and fonts, and the folder katex is KaTeX as publis
 """
 
 from copy import copy
-from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -21,7 +20,7 @@ from spoutnik.page.arena import ArenaTab
 from spoutnik.page.chat import ChatTab
 from spoutnik.page.controls import OPTIONS_COOKIE, options_from
 from spoutnik.page.conversations import Conversations
-from spoutnik.page.dates import ZONE_COOKIE, zone_from
+from spoutnik.page.dates import ZONE_COOKIE, Calendar, zone_from
 from spoutnik.page.layout import Layout
 from spoutnik.page.markup import code_style
 from spoutnik.page.strings import Strings, strings_for
@@ -81,7 +80,7 @@ def _speak(strings: Strings) -> None:
 
 def _build(conversations: Conversations, request: Request, owner: str | None) -> None:
     strings = strings_for(request.headers.get("accept-language", ""), request.cookies.get("spoutnik_language"))
-    strings = replace(strings, zone=zone_from(unquote(request.cookies.get(ZONE_COOKIE, ""))))
+    calendar = Calendar(strings, zone_from(unquote(request.cookies.get(ZONE_COOKIE, ""))))
     conversation = conversations.open(request.query_params.get("c"), owner)
     options = options_from(request.cookies.get(OPTIONS_COOKIE), conversations)
     _speak(strings)
@@ -91,9 +90,9 @@ def _build(conversations: Conversations, request: Request, owner: str | None) ->
     ui.add_body_html(f"<script>const KEEP_DRAFTS = {str(keep_drafts).lower()};</script>")
     for script in ("page.js", "state.js", "formulas.js"):
         ui.add_body_html(f"<script>{(FOLDER / script).read_text('utf-8')}</script>")
-    layout = Layout(conversations, strings, owner, request.cookies.get("spoutnik_theme"))
+    layout = Layout(conversations, strings, calendar, owner, request.cookies.get("spoutnik_theme"))
     with layout.main:
-        chat = ChatTab(conversations, strings, options, conversation, layout.update_address)
+        chat = ChatTab(conversations, strings, calendar, options, conversation, layout.update_address)
         arena = ArenaTab(conversations, strings, options, owner, request.query_params.get("round"), layout.update_address)
     layout.add_tabs(chat, arena, request.url.query)
 

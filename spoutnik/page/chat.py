@@ -11,7 +11,7 @@ from spoutnik.generation.session import ChatMessage, ChatOptions
 from spoutnik.page import drafts
 from spoutnik.page.controls import Attachments, OptionsMenu
 from spoutnik.page.conversations import Conversation, Conversations
-from spoutnik.page.dates import format_time
+from spoutnik.page.dates import Calendar
 from spoutnik.page.greeting import Greeting
 from spoutnik.page.strings import Strings
 from spoutnik.page.widgets import AnswerView, button, button_row, icon_button, note, open_dialog, submit, text_area
@@ -20,9 +20,9 @@ from spoutnik.page.widgets import AnswerView, button, button_row, icon_button, n
 class ChatTab:
     """on_change: called when the conversation that is shown has another address."""
 
-    def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions, conversation: Conversation,
-                 on_change: Callable[[], None]):
-        self.conversations, self.strings, self.options = conversations, strings, options
+    def __init__(self, conversations: Conversations, strings: Strings, calendar: Calendar, options: ChatOptions,
+                 conversation: Conversation, on_change: Callable[[], None]):
+        self.conversations, self.strings, self.calendar, self.options = conversations, strings, calendar, options
         self.conversation, self._on_change = conversation, on_change
         self._views: list[tuple[ChatMessage, ui.element, AnswerView | None]] = []
         self._synced_version = -1
@@ -167,7 +167,7 @@ class ChatTab:
             self._build_thumbs(message)
             icon_button("edit_note", strings.correct_answer, lambda: self._open_correction(answer))
         ui.label(message.model).classes("muted author ellipsis").props.update(
-            {"title": f"{message.model}, {format_time(message.created, self.strings)}"})
+            {"title": f"{message.model}, {self.calendar.time(message.created)}"})
 
     def _build_versions(self, message: ChatMessage) -> None:
         """Which version of a message this is, where there are several, and buttons to flip through them. Versions that failed

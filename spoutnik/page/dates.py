@@ -1,5 +1,6 @@
 """Dates as people say them: Today, Yesterday, 12 mars 2026; in the time zone of whoever looks."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from zoneinfo import ZoneInfo
 
@@ -16,26 +17,29 @@ def zone_from(cookie: str | None) -> tzinfo | None:
         return None
 
 
-def local_time(seconds: float, strings: Strings) -> datetime:
-    return datetime.fromtimestamp(seconds, strings.zone)
+@dataclass(frozen=True)
+class Calendar:
+    """How a visitor says times, which are seconds since 1970. zone: None is this machine's."""
 
+    strings: Strings
+    zone: tzinfo | None = None
 
-def format_date(seconds: float, strings: Strings) -> str:
-    when = local_time(seconds, strings)
-    day = "1er" if strings.language == "fr" and when.day == 1 else str(when.day)
-    return f"{day} {strings.months[when.month - 1]} {when.year}"
+    def local(self, seconds: float) -> datetime:
+        return datetime.fromtimestamp(seconds, self.zone)
 
+    def date(self, seconds: float) -> str:
+        when = self.local(seconds)
+        day = "1er" if self.strings.language == "fr" and when.day == 1 else str(when.day)
+        return f"{day} {self.strings.months[when.month - 1]} {when.year}"
 
-def format_time(seconds: float, strings: Strings) -> str:
-    return f"{format_date(seconds, strings)}, {local_time(seconds, strings):%H:%M}"
+    def time(self, seconds: float) -> str:
+        return f"{self.date(seconds)}, {self.local(seconds):%H:%M}"
 
-
-def period(seconds: float, now: float, strings: Strings) -> str:
-    """Today, Yesterday, the last 7 or 30 days, or a month: what a list of conversations is grouped by."""
-    when, today = local_time(seconds, strings).date(), local_time(now, strings).date()
-    for oldest, name in ((today, strings.today), (today - timedelta(days=1), strings.yesterday),
-                         (today - timedelta(days=7), strings.last_7_days), (today - timedelta(days=30), strings.last_30_days)):
-        if when >= oldest:
-            return name
-    month = f"{strings.months[when.month - 1]} {when.year}"
-    return month[0].upper() + month[1:]
+    def period(self, seconds: float, now: float) -> str:
+        """Today, Yesterday, the last 7 or 30 days, or a month: what a list of conversations is grouped by."""
+        strings, when, today = self.strings, self.local(seconds).date(), self.local(now).date()
+        for days, name in ((0, strings.today), (1, strings.yesterday), (7, strings.last_7_days), (30, strings.last_30_days)):
+            if when >= today - timedelta(days):
+                return name
+        month = f"{strings.months[when.month - 1]} {when.year}"
+        return month[0].upper() + month[1:]

@@ -10,7 +10,7 @@ from nicegui import ui
 
 from spoutnik.errors import RunError
 from spoutnik.page.conversations import Conversations
-from spoutnik.page.dates import format_time, local_time, period
+from spoutnik.page.dates import Calendar
 from spoutnik.page.strings import Strings
 from spoutnik.page.widgets import button, button_row, icon_button, open_dialog
 from spoutnik.store.history import Conversation as HistoryEntry
@@ -20,9 +20,9 @@ from spoutnik.store.markdown import Labels, conversation_markdown
 class HistoryView:
     """current: the id of the conversation that is shown. open_conversation: shows another; None is a new one."""
 
-    def __init__(self, conversations: Conversations, strings: Strings, owner: str | None, current: Callable[[], str],
-                 open_conversation: Callable[[str | None], Awaitable[None]]):
-        self.conversations, self.strings, self.owner = conversations, strings, owner
+    def __init__(self, conversations: Conversations, strings: Strings, calendar: Calendar, owner: str | None,
+                 current: Callable[[], str], open_conversation: Callable[[str | None], Awaitable[None]]):
+        self.conversations, self.strings, self.calendar, self.owner = conversations, strings, calendar, owner
         self._current, self._open = current, open_conversation
         self._shown, self._search = (), None
         if conversations.history is not None:
@@ -41,7 +41,7 @@ class HistoryView:
 
     def _state(self) -> tuple:
         """What the list depends on."""
-        return self.conversations.list_version, self._current(), local_time(time.time(), self.strings).date(), self._query
+        return self.conversations.list_version, self._current(), self.calendar.local(time.time()).date(), self._query
 
     def show_all(self) -> None:
         self._shown = self._state()
@@ -71,7 +71,7 @@ class HistoryView:
                 ui.label(nothing).classes("muted small")
             group = None
             for entry, excerpt in found:
-                if (name := period(entry.updated, time.time(), self.strings)) != group:
+                if (name := self.calendar.period(entry.updated, time.time())) != group:
                     group = name
                     ui.label(name).classes("period").props("role=heading aria-level=2")
                 self._build_entry(entry, excerpt)
@@ -85,7 +85,7 @@ class HistoryView:
                 ui.label(title).classes("ellipsis")
                 if excerpt:
                     ui.label(excerpt).classes("excerpt")
-            name.props.update({"title": f"{title}\n{format_time(entry.updated, strings)}"} |
+            name.props.update({"title": f"{title}\n{self.calendar.time(entry.updated)}"} |
                               ({"aria-current": "page"} if current else {}))
             with icon_button("more_horiz", strings.actions.format(title), classes="more"):
                 self._build_menu(entry)
@@ -119,7 +119,7 @@ class HistoryView:
             exported = list(history.export(self.owner)) if entry is None else history.export_conversation(history.get(entry.id))
             return json.dumps(exported, ensure_ascii=False, indent=1)
         labels = Labels({"user": strings.you, "assistant": strings.answer}, strings.thought, strings.endings["interrupted"],
-                        strings.other_version, lambda seconds: format_time(seconds, strings))
+                        strings.other_version, self.calendar.time)
         entries = reversed(history.list(owner=self.owner)) if entry is None else [history.get(entry.id)]
         return "\n".join(conversation_markdown(one, history.messages(one.id), labels) for one in entries)
 

@@ -6,6 +6,7 @@ from spoutnik.page.arena import ArenaTab
 from spoutnik.page.chat import ChatTab
 from spoutnik.page.controls import set_cookie
 from spoutnik.page.conversations import Conversation, Conversations
+from spoutnik.page.dates import Calendar
 from spoutnik.page.history_view import HistoryView
 from spoutnik.page.navigation import Navigation
 from spoutnik.page.strings import Strings
@@ -18,8 +19,9 @@ THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "da
 class Layout:
     """main: the element that holds the tabs."""
 
-    def __init__(self, conversations: Conversations, strings: Strings, owner: str | None, theme: str | None):
-        self.conversations, self.strings, self.owner = conversations, strings, owner
+    def __init__(self, conversations: Conversations, strings: Strings, calendar: Calendar, owner: str | None,
+                 theme: str | None):
+        self.conversations, self.strings, self.calendar, self.owner = conversations, strings, calendar, owner
         self.theme = theme if theme in THEMES else "auto"
         self.chat: ChatTab | None = None
         self._announced: tuple[Conversation | None, str] = None, "over"
@@ -52,7 +54,7 @@ class Layout:
     def _build_drawer(self) -> None:
         strings = self.strings
         button(strings.new_conversation, lambda: self.open(None), "add").props("align=left").classes("new")
-        self.history = HistoryView(self.conversations, strings, self.owner,
+        self.history = HistoryView(self.conversations, strings, self.calendar, self.owner,
                                    lambda: "" if self.chat is None else self.chat.conversation.id, self.open)
         ui.label(strings.history_off if self.conversations.history is None else strings.privacy).classes("muted small privacy")
 

@@ -2,7 +2,6 @@
 
 import contextlib
 from dataclasses import dataclass, field
-from datetime import tzinfo
 
 
 @dataclass(frozen=True)
@@ -139,7 +138,6 @@ class Strings:
     unclosed_warning: str = "The model ended inside its thought; it was closed and asked for the answer."
 
     # conversations, their versions and their history
-    zone: tzinfo | None = None  # the visitor's; None is this machine's
     ask_again: str = "Ask again"
     unanswered: str = "This question has no answer yet."
     busy: str = "An answer is under way. Wait for its end, or stop it."
