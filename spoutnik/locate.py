@@ -26,7 +26,14 @@ def locate(name: str | Path, stage: str | None = None, weights: bool = True) -> 
         if stage is not None:
             raise UserError(f"--stage {stage}: {path} is a model, not a run. Leave --stage out.")
         return path
+    _refuse_adapter(path)
     return _stage_of_run(path, stage)
+
+
+def _refuse_adapter(folder: Path) -> None:
+    if (folder / "adapter_config.json").exists():
+        base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
+        raise UserError(f"{folder}: is an adapter, not a model. Give the model that it belongs to: {base}.")
 
 
 def models_of(run: Path) -> dict[str, Path]:

@@ -57,7 +57,7 @@ def preset(name: str) -> Preset:
         raise UserError(f"{name}: is no preset.{hint} The presets are {', '.join(names)}.")
     path = _FOLDER / f"{name}.json"
     values = read_json(path)
-    config, chat = ModelConfig.parse(values["config"], str(path)), values.get("chat", {})
+    config, chat = ModelConfig.read(values["config"], str(path)), values.get("chat", {})
     return Preset(name, values["source"], values["licence"], config, chat.get("format"), chat.get("opens_thought", False),
                   values.get("generation", {}), Offer(**values["offer"]) if "offer" in values else None)
 
