@@ -75,11 +75,22 @@ def write_json(path: Path, value: object) -> None:
 
 def read_json(path: Path) -> dict:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"))  # some editors write a mark before the text
     except FileNotFoundError as error:
         raise RunError(f"{path}: not found. Check the path, or run the stage that makes it.") from error
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        if is_lfs_pointer(path):
+            raise RunError(LFS_POINTER.format(path=path)) from error
         raise RunError(f"{path}: is not valid JSON ({error}). Restore it, or delete its folder and run again.") from error
+
+
+LFS_POINTER = "{path}: is a pointer of git-lfs, not the file itself. Fetch the files: git lfs pull in that folder."
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """What a clone holds in place of large files where git-lfs is not installed."""
+    with open(path, "rb") as file:
+        return file.read(40).startswith(b"version https://git-lfs.github.com/")
 
 
 def write_jsonl(path: Path, rows: list[dict]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # CONTRIBUTING.md, "Where things go", says the same in words.
-ORDER = ("spoutnik", "errors", "files", "units", "parallel", "native", "hardware", "model", "text", "locate", "loading",
+ORDER = ("spoutnik", "errors", "files", "units", "parallel", "native", "hardware", "model", "text", "hub", "locate", "loading",
          "engine", "tasks", "generation", "train", "evals", "recipe", "store", "arena", "export", "serve", "page", "commands",
          "__main__")
 

@@ -23,6 +23,7 @@ from spoutnik.commands.export import export  # noqa: E402
 from spoutnik.commands.history import history  # noqa: E402
 from spoutnik.commands.inspect import inspect  # noqa: E402
 from spoutnik.commands.keys import keys  # noqa: E402
+from spoutnik.commands.models import models, pull  # noqa: E402
 from spoutnik.commands.run import run  # noqa: E402
 from spoutnik.commands.serve import serve  # noqa: E402
 
@@ -32,6 +33,8 @@ app = typer.Typer(
 app.command(epilog="Example: spoutnik run recipes/nano.yaml --out runs/nano")(run)
 app.command(epilog="Example: spoutnik chat runs/nano --stage cold_start")(chat)
 app.command(epilog="Example: spoutnik serve runs/nano")(serve)
+app.command(epilog="Example: spoutnik models")(models)
+app.command(epilog="Example: spoutnik pull qwen3-1.7b")(pull)
 app.command(epilog="Example: spoutnik arena runs/nano")(arena)
 app.add_typer(keys, name="keys")
 app.add_typer(history, name="history")

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from spoutnik.units import duration
+from spoutnik.units import duration, size
 
 
 class TerminalDisplay:
@@ -72,6 +72,26 @@ def quantization_progress(silent: bool) -> Iterator[Callable[[int, int], None]]:
                   console=console(stderr=True), disable=silent, transient=True) as bar:
         task = bar.add_task("", visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
+
+
+@contextlib.contextmanager
+def download_progress(name: str, silent: bool) -> Iterator[Callable[[int, int], None]]:
+    """A bar with rate and remaining time; without a terminal, a line for every tenth."""
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    terminal = console(stderr=True)
+    with Progress(TextColumn(name), BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
+                  console=terminal, disable=silent or not terminal.is_terminal) as bar:
+        task, tenths = bar.add_task("", total=None), -1
+
+        def progress(done: int, total: int) -> None:
+            nonlocal tenths
+            bar.update(task, completed=done, total=total)
+            if not silent and not terminal.is_terminal and total and done * 10 // total > tenths:
+                tenths = done * 10 // total
+                terminal.print(f"{name}: {size(done)} of {size(total)}", highlight=False)
+
+        yield progress
 
 
 def console(stderr: bool = False):

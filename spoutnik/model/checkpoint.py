@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from spoutnik.errors import RunError
-from spoutnik.files import read_json
+from spoutnik.files import LFS_POINTER, is_lfs_pointer, read_json
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.layout import SCALE, is_mtp, is_quantized, published_shapes
 
@@ -83,6 +83,8 @@ def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         size = os.path.getsize(path)
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
+            if is_lfs_pointer(path):
+                raise RunError(LFS_POINTER.format(path=path))
             if size < 8 or length > min(size - 8, _LONGEST_HEADER):
                 raise _damaged(path, "it is shorter than its header says" if size >= 8 else "it has no header")
             header = json.loads(file.read(length).decode("utf-8"))
@@ -130,13 +132,24 @@ def _damaged(path: Path, why: object) -> RunError:
 
 
 def _locate(folder: Path) -> dict[str, Stored]:
-    """Every tensor of the folder, over one file or several with an index."""
-    index = folder / "model.safetensors.index.json"
+    """Every tensor of the folder, over one file or several with an index, under its published name. As transformers has it,
+    one file is taken before an index, which may be left over from weights that it replaced."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists():
+        return _with_prefix(read_header(single)[0])
     if not index.exists():
-        single = folder / "model.safetensors"
-        if not single.exists():
-            raise RunError(_why_no_weights(folder))
-        return read_header(single)[0]
+        raise RunError(_why_no_weights(folder))
+    return _with_prefix(_locate_indexed(folder, index))
+
+
+def _with_prefix(tensors: dict[str, Stored]) -> dict[str, Stored]:
+    """Checkpoints of the network without its head (embedding models) leave out `model.`"""
+    if "embed_tokens.weight" not in tensors:
+        return tensors
+    return {name if name.startswith("lm_head.") else f"model.{name}": stored for name, stored in tensors.items()}
+
+
+def _locate_indexed(folder: Path, index: Path) -> dict[str, Stored]:
     values = read_json(index)
     weight_map = values.get("weight_map") if isinstance(values, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):

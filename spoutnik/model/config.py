@@ -8,12 +8,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json
+from spoutnik.model.published_config import drop_unknown, translate
 
 # Keys of published files that say nothing about the numbers this code computes.
 IGNORED_KEYS = frozenset({
     "architectures", "auto_map", "transformers_version", "use_cache", "torch_dtype", "dtype", "attention_dropout",
     "ep_size", "pretraining_tp", "_name_or_path", "pad_token_id", "qk_head_dim", "sliding_window", "max_window_layers",
-    "layer_types", "use_mrope", "aux_loss_alpha", "seq_aux", "chunk_size_feed_forward", "output_attentions",
+    "layer_types", "aux_loss_alpha", "seq_aux", "chunk_size_feed_forward", "output_attentions",
     "output_hidden_states", "return_dict", "is_encoder_decoder", "id2label", "label2id", "problem_type",
     "output_router_logits", "embd_pdrop", "resid_pdrop", "rope_ratio", "unsloth_version", "unsloth_fixed",
 })
@@ -210,11 +211,24 @@ class ModelConfig(_Strict):
 
     @classmethod
     def load(cls, folder: Path) -> "ModelConfig":
+        """The configuration in a folder, as its makers meant it.
+
+        Raises:
+            UserError: the model is of a kind that is not computed here. RunError: the file is missing or damaged.
+        """
         path = Path(folder) / "config.json"
         values = read_json(path)
         if not isinstance(values, dict):
             raise RunError(f"{path}: must hold a JSON object.")
-        return cls.parse(values, str(path))
+        return cls.read(values, str(path))
+
+    @classmethod
+    def read(cls, values: dict, source: str) -> "ModelConfig":
+        """`parse` of a published file's keys, which may say the same in other words, and more than is needed."""
+        values = translate(values, source)
+        if values["model_type"] in ARCHITECTURES:
+            values = drop_unknown(values, {*cls.model_fields, *IGNORED_KEYS, *ONLY, "rope_parameters"}, source)
+        return cls.parse(values, source)
 
     def published(self, dtype: str = "bfloat16") -> dict:
         """The dictionary to write as `config.json`: our keys plus what other readers of the file expect."""

@@ -4,12 +4,11 @@ import base64
 import binascii
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
 from nicegui import events, ui
 
-from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.generation.options import EFFORTS
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.session import ChatOptions
@@ -83,7 +82,8 @@ class OptionsMenu:
             ui.icon("tune").props("aria-hidden=true")
             self._label = ui.label().classes("ellipsis")
             with _Menu(value=None).classes("panel") as menu:
-                menu.props('anchor="top left" self="bottom left" :offset="[0, 10]" max-height=80vh')
+                menu.props('anchor="top left" self="bottom left" :offset="[0, 10]" max-height=80vh role=dialog')
+                menu.props.update({"aria-label": strings.options})
                 self._build_menu()
         self.button.props.update({"aria-haspopup": "dialog"})
         self._update()
@@ -99,7 +99,7 @@ class OptionsMenu:
 
     def _build_menu(self) -> None:
         strings, options = self.strings, self.options
-        with ui.element("div").classes("panel-body").props("role=group").props(f'aria-label="{strings.options}"'):
+        with ui.element("div").classes("panel-body"):
             if self._with_model:
                 models = {name: name for name in self.conversations.service.models}
                 with ui.element("div").classes("field"):
@@ -127,11 +127,11 @@ class OptionsMenu:
 
     @property
     def _default_temperature(self) -> float:
-        return SamplingParams().temperature
+        return replace(self.options, temperature=None).generation_options(self._served).params.temperature
 
     @property
     def _temperature_in_force(self) -> float:
-        return self._default_temperature if self.options.temperature is None else self.options.temperature
+        return self.options.generation_options(self._served).params.temperature
 
     def _set_temperature(self, tenths: int) -> None:
         value = tenths / 10

@@ -40,7 +40,7 @@ class Layout:
         with ui.header(elevated=False).classes("header"):
             ui.link(strings.skip_link, "#question").classes("skip-link")
             icon_button("menu", strings.conversations, lambda: self._drawer.toggle())
-            ui.label("Spoutnik").classes("brand")
+            ui.label("Spoutnik").classes("brand").props("role=heading aria-level=1")
             ui.space()
             with ui.tabs(value="chat").props("dense no-caps").classes("tabs") as self.tabs:
                 ui.tab("chat", strings.chat)
@@ -91,6 +91,13 @@ class Layout:
         conversation = self.chat.conversation
         current = conversation, conversation.turn.phase if conversation.turn is not None else "over"
         if current != self._announced:
-            texts = {"thinking": self.strings.thinking, "over": self.strings.answer_complete}
+            texts = {"thinking": self.strings.thinking, "over": self._ending()}
             self._status.text = texts.get(current[1], "") if self._announced[0] is conversation else ""
             self._announced = current
+
+    def _ending(self) -> str:
+        """How the last answer has ended."""
+        extras = self.chat.conversation.messages[-1].extras if self.chat.conversation.messages else {}
+        if "error" in extras:
+            return self.strings.error
+        return self.strings.endings.get(extras.get("finish_reason"), self.strings.answer_complete)

@@ -27,6 +27,9 @@ PUBLISHED = {
     "deepseek-r1-distill-qwen-1.5b": (1_777_088_000, 339), "deepseek-r1-distill-qwen-7b": (7_615_616_512, 339),
     "deepseek-r1-distill-llama-8b": (8_030_261_248, 291), "deepseek-r1-distill-qwen-14b": (14_770_033_664, 579),
     "deepseek-r1-distill-qwen-32b": (32_763_876_352, 771), "deepseek-r1-distill-llama-70b": (70_553_706_496, 723),
+    "qwen3-0.6b": (596_049_920, 310), "qwen3-1.7b": (1_720_574_976, 310), "qwen3-4b-thinking": (4_022_468_096, 398),
+    "qwen3-8b": (8_190_735_360, 399), "qwen3-14b": (14_768_307_200, 443),
+    "smollm2-360m": (361_821_120, 290), "smollm2-1.7b": (1_711_376_384, 218),
 }
 
 
@@ -143,5 +146,5 @@ def test_the_licence_names_what_the_weights_derive_from(name, words):
 def test_an_unknown_name_is_answered_with_the_closest():
     with pytest.raises(UserError, match=r"^deepseek-r1-distil-qwen-7b: is no .* Did you mean deepseek-r1-distill-qwen-7b\?"):
         preset("deepseek-r1-distil-qwen-7b")
-    with pytest.raises(UserError, match=r"^\.\./presets/nano: .*The presets are deepseek-r1, .*, nano\.$"):
+    with pytest.raises(UserError, match=r"^\.\./presets/nano: .*The presets are deepseek-r1, .*, nano, .*"):
         preset("../presets/nano")

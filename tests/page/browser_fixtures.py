@@ -91,7 +91,7 @@ def visitor(chromium, url):
         page.on("request", lambda request: wrong.append(request.url)
                 if not request.url.startswith((url, "data:", "blob:")) else None)
         opened.append((context, wrong))
-        page.goto(url + path)
+        page.goto(url + path, wait_until="domcontentloaded")
         page.get_by_label("Your question" if changes.get("locale") != "fr-FR" else "Votre question").wait_for()
         return page
 

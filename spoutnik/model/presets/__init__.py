@@ -17,9 +17,22 @@ _FOLDER = Path(__file__).parent
 
 
 @dataclass(frozen=True)
+class Offer:
+    """A published model that is a good one to talk to. repository: its name on the hub. download_bytes: of its weights and
+    tokenizer. licence: in a word or two. thinks: it was trained to. about: a line for people, by language (en, fr)."""
+
+    repository: str
+    download_bytes: int
+    licence: str
+    thinks: bool
+    about: dict[str, str]
+
+
+@dataclass(frozen=True)
 class Preset:
     """source: where the values are published. licence: of the weights, in words. chat_format: as `inspect` names it.
-    opens_thought: whether its template ends a prompt with `<think>`. generation: the authors' temperature and top_p."""
+    opens_thought: whether its template ends a prompt with `<think>`. generation: the authors' temperature and top_p. offer:
+    where to fetch it, if `spoutnik models` lists it."""
 
     name: str
     source: str
@@ -28,6 +41,7 @@ class Preset:
     chat_format: str | None = None
     opens_thought: bool = False
     generation: dict[str, float] = field(default_factory=dict)
+    offer: Offer | None = None
 
 
 def preset_names() -> list[str]:
@@ -43,6 +57,12 @@ def preset(name: str) -> Preset:
         raise UserError(f"{name}: is no preset.{hint} The presets are {', '.join(names)}.")
     path = _FOLDER / f"{name}.json"
     values = read_json(path)
-    config, chat = ModelConfig.parse(values["config"], str(path)), values.get("chat", {})
+    config, chat = ModelConfig.read(values["config"], str(path)), values.get("chat", {})
     return Preset(name, values["source"], values["licence"], config, chat.get("format"), chat.get("opens_thought", False),
-                  values.get("generation", {}))
+                  values.get("generation", {}), Offer(**values["offer"]) if "offer" in values else None)
+
+
+def offered_presets() -> list[Preset]:
+    """The models that `spoutnik models` lists, the smallest first."""
+    presets = [preset(name) for name in preset_names()]
+    return sorted((one for one in presets if one.offer is not None), key=lambda one: one.offer.download_bytes)
