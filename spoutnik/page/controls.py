@@ -121,7 +121,7 @@ class OptionsMenu:
             ui.label(strings.system).classes("field-name").props("aria-hidden=true")
             area = ui.textarea(value=self.options.system, placeholder=strings.system_placeholder,
                                on_change=lambda event: self._set("system", event.value or ""))
-            area.props(f"outlined dense autogrow debounce=300 maxlength={MAX_SYSTEM_LENGTH}").classes("system")
+            area.props(f"outlined dense autogrow maxlength={MAX_SYSTEM_LENGTH}").classes("system")
             area.props.update({"aria-label": strings.system})
             self._too_long = ui.label(strings.system_too_long).classes("field-help")
 

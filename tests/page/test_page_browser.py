@@ -147,9 +147,9 @@ def test_settings_show_what_is_in_force_when_they_are_opened_again(visit, servin
         for _ in range(times):
             page.keyboard.press(key)
     page.get_by_role("textbox", name="System prompt").fill("Réponds en vers.")
+    close_settings()  # at once: what was typed last counts
     page.get_by_role("button", name="beta, low, 2 thoughts, temperature 0.3, system prompt").wait_for()
     chosen = ("beta", "2", "2", "3", "Réponds en vers.")
-    close_settings()
     open_settings()
     assert shown() == chosen
     close_settings()
