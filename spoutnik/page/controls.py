@@ -4,12 +4,11 @@ import base64
 import binascii
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
 from nicegui import events, ui
 
-from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.generation.options import EFFORTS
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.session import ChatOptions
@@ -122,17 +121,17 @@ class OptionsMenu:
             ui.label(strings.system).classes("field-name").props("aria-hidden=true")
             area = ui.textarea(value=self.options.system, placeholder=strings.system_placeholder,
                                on_change=lambda event: self._set("system", event.value or ""))
-            area.props(f"outlined dense autogrow debounce=300 maxlength={MAX_SYSTEM_LENGTH}").classes("system")
+            area.props(f"outlined dense autogrow maxlength={MAX_SYSTEM_LENGTH}").classes("system")
             area.props.update({"aria-label": strings.system})
             self._too_long = ui.label(strings.system_too_long).classes("field-help")
 
     @property
     def _default_temperature(self) -> float:
-        return SamplingParams().temperature
+        return replace(self.options, temperature=None).generation_options(self._served).params.temperature
 
     @property
     def _temperature_in_force(self) -> float:
-        return self._default_temperature if self.options.temperature is None else self.options.temperature
+        return self.options.generation_options(self._served).params.temperature
 
     def _set_temperature(self, tenths: int) -> None:
         value = tenths / 10

@@ -97,6 +97,13 @@ class Layout:
         conversation = self.chat.conversation
         current = conversation, conversation.turn.phase if conversation.turn is not None else "over"
         if current != self._announced:
-            texts = {"thinking": self.strings.thinking, "over": self.strings.answer_complete}
+            texts = {"thinking": self.strings.thinking, "over": self._ending()}
             self._status.text = texts.get(current[1], "") if self._announced[0] is conversation else ""
             self._announced = current
+
+    def _ending(self) -> str:
+        """How the last answer has ended."""
+        extras = self.chat.conversation.messages[-1].extras if self.chat.conversation.messages else {}
+        if "error" in extras:
+            return self.strings.error
+        return self.strings.endings.get(extras.get("finish_reason"), self.strings.answer_complete)

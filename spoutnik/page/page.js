@@ -72,30 +72,37 @@ document.addEventListener("keydown", (e) => {
 {
   const page = document.documentElement;
   const fromEnd = () => page.scrollHeight - page.clientHeight - page.scrollTop;
-  let last = 0; // where the page stood when it was seen last
+  let last = { top: 0, height: 0 }, touched = -Infinity; // the page as it was seen last; when the reader moved something
   addEventListener("scroll", () => {
+    // What shrinks moves the page up, too: that is the reader's doing only if they have just moved something.
+    const shrunk = page.scrollHeight < last.height && performance.now() - touched > 600;
     if (fromEnd() < 8) spoutnik.following = true;
-    else if (page.scrollTop < last - 1) spoutnik.following = false; // the reader has scrolled up
+    else if (page.scrollTop < last.top - 1 && !shrunk) spoutnik.following = false;
     seen();
   }, { passive: true });
 
   const seen = () => {
-    last = page.scrollTop;
+    last = { top: page.scrollTop, height: page.scrollHeight };
     document.body.classList.toggle("scrolled-up", fromEnd() > 120);
   };
+  const isBusy = () => document.querySelector("#messages [aria-busy=true]") !== null;
   let settled = 0; // until then, a finished answer may still grow: its formulas are drawn
   const grown = () => {
-    const busy = document.querySelector("#messages [aria-busy=true]") !== null, now = performance.now();
+    const busy = isBusy(), now = performance.now();
     spoutnik.expecting ||= busy;
     if (spoutnik.following && (spoutnik.expecting || now < settled) && getSelection().isCollapsed) spoutnik.scrollToEnd();
     if (spoutnik.expecting && !busy) {
       spoutnik.expecting = false;
       settled = now + 700;
     }
-    seen(); // what shrinks moves the page up, too
+    seen();
   };
-  for (const input of ["pointerdown", "wheel", "keydown"])
-    addEventListener(input, () => { settled = 0; spoutnik.expecting = false; }, { capture: true, passive: true });
+  for (const input of ["pointerdown", "wheel", "touchmove", "keydown"])
+    addEventListener(input, () => {
+      settled = 0;
+      spoutnik.expecting = isBusy();
+      if (input !== "pointerdown") touched = performance.now();
+    }, { capture: true, passive: true });
   const sizes = new ResizeObserver(grown);
   const find = new MutationObserver(() => {
     const messages = document.querySelector("#messages"), popup = document.querySelector("#popup");

@@ -244,12 +244,14 @@ def test_history_from_the_command_line(tmp_path, monkeypatch):
     assert refused.returncode == 2 and "is encrypted" in refused.stderr
     phrase = {"SPOUTNIK_PASSPHRASE": "correct horse"}
     assert "Zebras" in spoutnik("history", "show", *data, **phrase).stdout
-    assert "Zebras" in spoutnik("history", "show", "--search", "STRIPES", *data, **phrase).stdout
+    assert "Zebras" in spoutnik("history", "show", "--search", "STRÎPES who", *data, **phrase).stdout
     assert "Who stripes them?" in spoutnik("history", "show", name, *data, **phrase).stdout
     assert "none of that id" in spoutnik("history", "show", "lunch", *data, **phrase).stderr
     spoutnik("history", "export", str(tmp_path / "all.jsonl"), *data, **phrase)
     assert json.loads((tmp_path / "all.jsonl").read_text())["messages"][0]["content"] == "Who stripes them?"
     assert (tmp_path / "all.jsonl").stat().st_mode & 0o077 == 0
+    printed = spoutnik("history", "export", "--format", "markdown", *data, **phrase).stdout
+    assert printed.startswith("# Zebras\n") and "## 1. You\n\nWho stripes them?" in printed
     (tmp_path / "chat_history").write_text("Who stripes them?\n")
     asked = spoutnik("history", "wipe", *data)
     assert asked.returncode == 1 and (tmp_path / FILE).exists()

@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Annotated, get_args
 
 from fastapi import Depends, Request
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_v
 from spoutnik import __version__
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import UserError
-from spoutnik.files import read_json
+from spoutnik.generation.defaults import generation_defaults
 from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
 from spoutnik.serve.api.recent_items import RecentItems
@@ -231,15 +230,6 @@ def split_inputs(value: str | list) -> list[str | list[int]]:
     """The inputs of a field that holds a text, token ids, or several of either."""
     several = isinstance(value, list) and not (value and isinstance(value[0], int))
     return value if several else [value]
-
-
-@cache
-def generation_defaults(folder: Path) -> dict[str, float]:
-    """The sampling parameters that the model's authors recommend, in generation_config.json."""
-    path = folder / "generation_config.json"
-    config = read_json(path) if path.exists() else {}
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    return {name: config[name] for name in names if config.get(name) is not None}
 
 
 class Reply:
