@@ -107,10 +107,12 @@ def test_drafts_survive_reload_and_switching(visit, numbered):
     page.get_by_role("button", name="New conversation").click()
     wait_for_value(page, "")
     question(page).fill("a draft\nof a new one")
+    page.wait_for_function("location.search === ''")
     page.reload()
     wait_for_value(page, "a draft\nof a new one")
     page.locator(".entry-name", has_text="First?").click()
     wait_for_value(page, "a draft of the first")
+    page.wait_for_url("**/?c=*")
     page.reload()
     wait_for_value(page, "a draft of the first")
     question(page).press("Enter")  # the server knows of it too
