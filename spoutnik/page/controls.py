@@ -235,10 +235,12 @@ _READ_FILES = """async (e) => {
 
 @dataclass
 class Attachments:
-    """The files (name, text) that will go with the next question. element: where they are listed."""
+    """The files (name, text) that will go with the next question. element: where they are listed. on_change: called when the
+    user has added or removed one."""
 
     strings: Strings
     element: ui.element
+    on_change: Callable[[], None]
     files: list[tuple[str, str]] = field(default_factory=list)
 
     def button(self) -> None:
@@ -249,13 +251,18 @@ class Attachments:
             file_input.on("change", self._add, js_handler=_READ_FILES)
 
     def _add(self, event: events.GenericEventArguments) -> None:
-        name, text, wrong = event.args
+        if self.add(*event.args):
+            self.on_change()
+
+    def add(self, name: str, text: str, wrong: str = "") -> bool:
+        """Adds a file, or says why not. wrong: "binary", or "large"."""
         if wrong or not isinstance(text, str) or len(text.encode()) > MAX_FILE_BYTES:
             template = self.strings.file_not_text if wrong == "binary" else self.strings.file_too_large
             ui.notify(template.format(name, MAX_FILE_BYTES // 1024), type="negative")
-            return
+            return False
         self.files.append((str(name), text))
         self._update()
+        return True
 
     def clear(self) -> None:
         self.files = []
@@ -273,3 +280,4 @@ class Attachments:
     def _remove(self, index: int) -> None:
         del self.files[index]
         self._update()
+        self.on_change()
