@@ -16,6 +16,7 @@ from spoutnik.generation.model_card import ModelCard
 from spoutnik.generation.options import GenerationPlan
 from spoutnik.generation.prefix_warmer import PrefixWarmer
 from spoutnik.text.chat_template import Message
+from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.text.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
@@ -45,6 +46,11 @@ class ServedModel:
     engine_thread: EngineThread | None = None
     prefix_warmer: PrefixWarmer | None = None
     loading: asyncio.Task | None = None
+
+    @property
+    def thinks(self) -> bool:
+        """Whether its chat template knows thoughts, be their marks tokens or plain text."""
+        return any(mark in source for source in self.tokenizer.templates.sources.values() for mark in (THINK, END_THINK))
 
 
 class GenerationHandle(Steering):

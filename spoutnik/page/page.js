@@ -3,10 +3,24 @@ window.spoutnik = {
   setCookie(name, value) {
     document.cookie = `${name}=${encodeURIComponent(value)}; path=/; max-age=31536000; samesite=strict`;
   },
+  // Whether the page scrolls with what grows: while an answer does, and a moment longer, unless the reader has scrolled up.
   following: true,
+  followUntil: 0,
   follow() {
     this.following = true;
-    setTimeout(() => scrollTo({ top: document.documentElement.scrollHeight }), 50);
+    this.followUntil = performance.now() + 700;
+    this.scrollToEnd();
+  },
+  scrollToEnd() {
+    scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
+  },
+  // The box of the tab that is shown.
+  question() {
+    return [...document.querySelectorAll(".question textarea")].find((area) => area.offsetParent);
+  },
+  // A touch screen would open its keyboard over what is to be read.
+  focusQuestion(always = false) {
+    if (always || !matchMedia("(pointer: coarse)").matches) this.question()?.focus();
   },
   async copy(text, button) {
     try {
@@ -35,6 +49,11 @@ document.addEventListener("click", (e) => {
   if (code) spoutnik.copy(code.closest(".code").querySelector("pre").textContent, code);
   else if (copied) spoutnik.copy(copied.dataset.copy, copied);
   if (e.target.closest("[data-scroll-end]")) spoutnik.follow();
+  if (e.target.closest(".skip-link")) {
+    e.preventDefault();
+    spoutnik.focusQuestion(true);
+  }
+  if (e.target.closest("[data-stop], .example")) spoutnik.focusQuestion(); // these vanish, and would take the focus along
   if (link) {
     e.preventDefault();
     open(link.href, "_blank", "noopener,noreferrer");
@@ -42,17 +61,38 @@ document.addEventListener("click", (e) => {
 });
 
 document.addEventListener("keydown", (e) => {
-  if (e.key === "Escape" && !document.querySelector(".q-dialog, .q-menu"))
-    [...document.querySelectorAll("[data-stop]")].find((button) => button.offsetParent)?.click();
+  if (document.querySelector(".q-dialog, .q-menu")) return;
+  if (e.key === "Escape") [...document.querySelectorAll("[data-stop]")].find((button) => button.offsetParent)?.click();
+  // Who types without having chosen a field means the question.
+  const types = e.key.length === 1 && e.key !== " " && !e.ctrlKey && !e.metaKey && !e.altKey && !e.isComposing;
+  if (types && document.activeElement === document.body) spoutnik.focusQuestion();
 });
 
-// The page scrolls with a growing answer, unless the reader has scrolled up.
-addEventListener("scroll", () => {
-  const { scrollHeight, scrollTop, clientHeight } = document.documentElement;
-  spoutnik.following = scrollHeight - scrollTop - clientHeight < 120;
-  document.body.classList.toggle("scrolled-up", !spoutnik.following);
-}, { passive: true });
-new MutationObserver(() => {
-  if (spoutnik.following && document.querySelector("#messages [aria-busy=true]"))
-    scrollTo({ top: document.documentElement.scrollHeight });
-}).observe(document.body, { childList: true, subtree: true, characterData: true });
+{
+  const page = document.documentElement;
+  let last = 0;
+  addEventListener("scroll", () => {
+    const end = page.scrollHeight - page.clientHeight, atEnd = end - page.scrollTop < 8;
+    // What shrinks moves the page up, too, but to its end.
+    if (page.scrollTop < last && !atEnd) spoutnik.following = false;
+    else if (atEnd) spoutnik.following = true;
+    last = page.scrollTop;
+    document.body.classList.toggle("scrolled-up", end - last > 120);
+  }, { passive: true });
+
+  const grown = () => {
+    const now = performance.now();
+    if (document.querySelector("#messages [aria-busy=true]")) spoutnik.followUntil = now + 700;
+    if (spoutnik.following && now < spoutnik.followUntil) spoutnik.scrollToEnd();
+    document.body.classList.toggle("scrolled-up", page.scrollHeight - page.clientHeight - page.scrollTop > 120);
+  };
+  const sizes = new ResizeObserver(grown);
+  const find = new MutationObserver(() => {
+    const messages = document.querySelector("#messages"), popup = document.querySelector("#popup");
+    if (!messages || !popup) return;
+    find.disconnect();
+    sizes.observe(messages);
+    popup.setAttribute("role", "alert");
+  });
+  find.observe(document.body, { childList: true, subtree: true });
+}
