@@ -33,7 +33,8 @@ class Busy(RunError):
 @dataclass
 class ServedModel:
     """A model under the name that clients use, read from disk when it is first needed. about: a line for people. card: what it
-    can do and examples, where it brings them. aliases: other names that it answers to."""
+    can do and examples, where it brings them. aliases: other names that it answers to. quantize: at which precision it is
+    read, if not at the server's."""
 
     id: str
     folder: Path
@@ -41,6 +42,7 @@ class ServedModel:
     max_model_len: int
     about: str = ""
     card: ModelCard | None = None
+    quantize: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
     llm: LLM | None = None
     engine_thread: EngineThread | None = None

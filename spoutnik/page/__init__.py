@@ -15,14 +15,16 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Match, Mount
 from starlette.types import Scope
 
+from spoutnik.generation.model_fetch import ModelFetches
 from spoutnik.generation.service import GenerationService
 from spoutnik.page.arena import ArenaTab
 from spoutnik.page.chat import ChatTab
-from spoutnik.page.controls import OPTIONS_COOKIE, options_from
+from spoutnik.page.controls import OPTIONS_COOKIE, cookie_of, options_from, set_cookie
 from spoutnik.page.conversations import Conversations
 from spoutnik.page.dates import ZONE_COOKIE, Calendar, zone_from
 from spoutnik.page.layout import Layout
 from spoutnik.page.markup import code_style
+from spoutnik.page.model_list import ModelList
 from spoutnik.page.strings import Strings, strings_for
 from spoutnik.serve.auth import is_loopback
 from spoutnik.serve.keys import Keys
@@ -44,6 +46,7 @@ def mount(app: FastAPI, service: GenerationService, settings: Settings, history:
     that key. Where a key is required (or, with `keys`, one exists) and the state has none, the answer is 401.
     """
     conversations = Conversations(service, FeedbackStore(settings.data / "feedback"), history)
+    fetches = ModelFetches(service)
     key_required = settings.require_key or not is_loopback(settings.host)
 
     @ui.page("/", title="Spoutnik", dark=None)
@@ -51,7 +54,7 @@ def mount(app: FastAPI, service: GenerationService, settings: Settings, history:
         key = request.scope.get("state", {}).get("key")
         if key is None and (key_required or keys is not None and keys.list()):
             return PlainTextResponse("This server asks for an API key, and nothing has checked yours.", 401)
-        _build(conversations, request, None if key is None else key.name)
+        _build(conversations, fetches, request, None if key is None else key.name)
         return None
 
     pages.remove_route(KATEX_PATH)  # a process may mount several pages, one after the other
@@ -79,7 +82,7 @@ def _speak(strings: Strings) -> None:
     ui.context.client.page = page
 
 
-def _build(conversations: Conversations, request: Request, owner: str | None) -> None:
+def _build(conversations: Conversations, fetches: ModelFetches, request: Request, owner: str | None) -> None:
     strings = strings_for(request.headers.get("accept-language", ""), request.cookies.get("spoutnik_language"))
     calendar = Calendar(strings, zone_from(unquote(request.cookies.get(ZONE_COOKIE, ""))))
     conversation = conversations.open(request.query_params.get("c"), owner)
@@ -91,11 +94,19 @@ def _build(conversations: Conversations, request: Request, owner: str | None) ->
     ui.add_body_html(f"<script>const KEEP_DRAFTS = {str(keep_drafts).lower()};</script>")
     for script in ("page.js", "state.js", "formulas.js"):
         ui.add_body_html(f"<script>{(FOLDER / script).read_text('utf-8')}</script>")
-    layout = Layout(conversations, strings, calendar, owner, request.cookies.get("spoutnik_theme"))
+
+    def choose(model: str) -> None:
+        options.model = model
+        set_cookie(OPTIONS_COOKIE, cookie_of(options) or model)
+        ui.navigate.reload()
+
+    # Where there are keys, visitors are not the owner of the machine, whose disk and network this takes.
+    open_models = ModelList(fetches, strings, choose).open if owner is None else None
+    layout = Layout(conversations, strings, calendar, owner, request.cookies.get("spoutnik_theme"), open_models)
     if owner is not None and LOGIN_COOKIE in request.cookies:
         layout.add_log_out(f"{request.scope.get('root_path', '')}/logout")
     with layout.main:
-        chat = ChatTab(conversations, strings, calendar, options, conversation, layout.update_address)
+        chat = ChatTab(conversations, strings, calendar, options, conversation, layout.update_address, open_models)
         arena = ArenaTab(conversations, strings, options, owner, request.query_params.get("round"), layout.update_address)
     layout.add_tabs(chat, arena, request.url.query)
 

@@ -14,20 +14,20 @@ from spoutnik.page.conversations import Conversation, Conversations
 from spoutnik.page.dates import Calendar
 from spoutnik.page.greeting import Greeting
 from spoutnik.page.strings import Strings
-from spoutnik.page.widgets import AnswerView, button, button_row, icon_button, note, open_dialog, submit, text_area
+from spoutnik.page.widgets import AnswerView, Handler, button, button_row, icon_button, note, open_dialog, submit, text_area
 
 
 class ChatTab:
-    """on_change: called when the conversation that is shown has another address."""
+    """on_change: called when the conversation that is shown has another address. open_models: see Layout."""
 
     def __init__(self, conversations: Conversations, strings: Strings, calendar: Calendar, options: ChatOptions,
-                 conversation: Conversation, on_change: Callable[[], None]):
+                 conversation: Conversation, on_change: Callable[[], None], open_models: Handler | None = None):
         self.conversations, self.strings, self.calendar, self.options = conversations, strings, calendar, options
         self.conversation, self._on_change = conversation, on_change
         self._views: list[tuple[ChatMessage, ui.element, AnswerView | None]] = []
         self._synced_version = -1
         with ui.element("section").classes("tab chat").props(f'aria-label="{strings.chat}"') as self.element:
-            self._greeting = Greeting(conversations.service, strings, options, self.ask)
+            self._greeting = Greeting(conversations.service, strings, options, self.ask, open_models)
             self._messages = ui.element("div").classes("messages").props("id=messages")
             self._build_unanswered()
             self._build_composer()

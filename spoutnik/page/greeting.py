@@ -5,20 +5,24 @@ from typing import TypeVar
 
 from nicegui import ui
 
+from spoutnik.generation.catalog import ships_with_package
 from spoutnik.generation.service import GenerationService
 from spoutnik.generation.session import ChatOptions
 from spoutnik.page.strings import Strings
-from spoutnik.page.widgets import button
+from spoutnik.page.widgets import Handler, button
 
 MAX_EXAMPLES = 6
 Text = TypeVar("Text")
 
 
 class Greeting:
-    """The greeting of the model that `options` names; `update` is called when that changes. ask: called with an example."""
+    """The greeting of the model that `options` names; `update` is called when that changes. ask: called with an example.
+    open_models: offered where the model is the one that ships with the package."""
 
-    def __init__(self, service: GenerationService, strings: Strings, options: ChatOptions, ask: Callable[[str], object]):
-        self.service, self.strings, self.options, self._ask = service, strings, options, ask
+    def __init__(self, service: GenerationService, strings: Strings, options: ChatOptions, ask: Callable[[str], object],
+                 open_models: Handler | None = None):
+        self.service, self.strings, self.options = service, strings, options
+        self._ask, self._open_models = ask, open_models
         self.element = ui.element("div").classes("greeting")
         self.update()
 
@@ -34,6 +38,9 @@ class Greeting:
             with ui.element("div").classes("examples"):
                 for text in ((card and _in_language(card.examples, strings.language)) or [])[:MAX_EXAMPLES]:
                     button(text, lambda text=text: self._ask(text)).classes("example")
+            if self._open_models is not None and ships_with_package(served.folder):
+                ui.label(strings.tiny_model).classes("muted")
+                button(strings.more_models, self._open_models, "download").classes("pill")
 
 
 def _in_language(texts: Mapping[str, Text], language: str) -> Text | None:

@@ -10,20 +10,22 @@ from spoutnik.page.dates import Calendar
 from spoutnik.page.history_view import HistoryView
 from spoutnik.page.navigation import Navigation
 from spoutnik.page.strings import Strings
-from spoutnik.page.widgets import button, icon_button
+from spoutnik.page.widgets import Handler, button, icon_button
 
 DRAWER_BREAKPOINT = 1000  # pixels; from this width on the drawer stands beside the tabs, not over them
 THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "dark": (True, "dark_mode")}
 
 
 class Layout:
-    """main: the element that holds the tabs."""
+    """main: the element that holds the tabs. open_models: opens the list of models to fetch; None where that is not for this
+    visitor."""
 
     def __init__(self, conversations: Conversations, strings: Strings, calendar: Calendar, owner: str | None,
-                 theme: str | None):
+                 theme: str | None, open_models: Handler | None = None):
         self.conversations, self.strings, self.calendar, self.owner = conversations, strings, calendar, owner
         self.theme = theme if theme in THEMES else "auto"
         self.chat: ChatTab | None = None
+        self._open_models = open_models
         self._announced: tuple[Conversation | None, str] = None, "over"
         ui.colors(primary="#2f5fd0")
         self._dark = ui.dark_mode(THEMES[self.theme][0])
@@ -62,6 +64,8 @@ class Layout:
         button(strings.new_conversation, lambda: self.open(None), "add").props("align=left").classes("new")
         self.history = HistoryView(self.conversations, strings, self.calendar, self.owner,
                                    lambda: "" if self.chat is None else self.chat.conversation.id, self.open)
+        if self._open_models is not None:
+            button(strings.more_models, self._open_models, "download").props("align=left").classes("new")
         ui.label(strings.history_off if self.conversations.history is None else strings.privacy).classes("muted small privacy")
 
     def add_tabs(self, chat: ChatTab, arena: ArenaTab, query: str) -> None:

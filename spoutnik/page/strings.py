@@ -142,6 +142,20 @@ class Strings:
     unfinished_vote: str = ("None of the {} thoughts came to a finished answer, so that nothing was voted on; this is one of "
                             "them.")
 
+    # open models to fetch
+    more_models: str = "Other models"
+    more_models_help: str = ("Open models that run on this machine. Fetching one is the only time that anything is asked of "
+                             "the network.")
+    tiny_model: str = "This model is tiny: it knows a few kinds of problems. For a real assistant, fetch another one."
+    measuring: str = "Measuring this machine…"
+    fetch: str = "Fetch ({})"
+    stop_fetching: str = "Pause"
+    stopping: str = "Stops at the next piece…"
+    talk_to_it: str = "Talk to it"
+    fetching: str = "{} of {} ({} %)"
+    fits: str = "Takes {} of memory here ({}), about {} tokens a second. Licence: {}."
+    does_not_fit: str = "Does not fit here: needs {} of memory. Licence: {}."
+
     # conversations, their versions and their history
     ask_again: str = "Ask again"
     unanswered: str = "This question has no answer yet."
@@ -190,6 +204,9 @@ class Strings:
 
     def decimal(self, value: float) -> str:
         return f"{value:.1f}".replace(".", "," if self.language == "fr" else ".")
+
+    def gigabytes(self, count: int) -> str:
+        return f"{self.decimal(count / 1e9)}\u00a0{'Go' if self.language == 'fr' else 'GB'}"
 
     def number(self, value: int) -> str:
         return f"{value:,}".replace(",", "\u202f" if self.language == "fr" else ",")
@@ -266,6 +283,14 @@ FR = Strings(
     cut_warning="La réflexion a atteint sa limite de {} jetons et a été close\u00a0; la réponse a été écrite sans le reste.",
     circles_warning="La réflexion tournait en rond\u00a0; elle a été close après {} jetons.",
     unclosed_warning="Le modèle s’est arrêté dans sa réflexion\u00a0; elle a été close et la réponse demandée.",
+    more_models="Autres modèles",
+    more_models_help="Des modèles ouverts qui tournent sur cette machine. Le réseau ne sert qu’à en télécharger un.",
+    tiny_model="Ce modèle est minuscule\u00a0: il connaît quelques sortes de problèmes. Pour un vrai assistant, téléchargez-en "
+               "un autre.",
+    measuring="Mesure de cette machine…", fetch="Télécharger ({})", stop_fetching="Pause",
+    stopping="S’arrête au prochain morceau…", talk_to_it="Lui parler",
+    fetching="{} sur {} ({}\u00a0%)", fits="Prend {} de mémoire ici ({}), environ {} jetons par seconde. Licence\u00a0: {}.",
+    does_not_fit="Ne tient pas ici\u00a0: il faut {} de mémoire. Licence\u00a0: {}.",
     ask_again="Redemander", unanswered="Cette question n’a pas encore de réponse.",
     busy="Une réponse est en cours. Attendez sa fin, ou arrêtez-la.",
     conversation_gone="Cette conversation n’est plus là.",
