@@ -236,6 +236,7 @@ def test_tokens_are_counted(post):
     ({"tools": [{"name": "f g", "input_schema": {}}]}, 400, "invalid_request_error", "tools[0].name"),
     ({"tools": TOOLS, "tool_choice": {"type": "tool", "name": "g"}}, 400, "invalid_request_error", "tool_choice"),
     ({"thinking": {"type": "enabled", "budget_tokens": 0}}, 400, "invalid_request_error", "thinking.budget_tokens"),
+    ({"echo": True}, 400, "invalid_request_error", "echo"), ({"prompt_logprobs": 1}, 400, "invalid_request_error", "prompt_"),
     ({"temperature": -1}, 400, "invalid_request_error", "temperature"),
     ({"output_config": {"format": {"type": "json_schema", "schema": {"type": "strin"}}}}, 400, "invalid_request_error",
      "output_config.format")])

@@ -130,6 +130,8 @@ class CountTokensRequest(Sampling):
     stop: None = None
     n: Literal[1] | None = None
     resumable: Literal[False] | None = None
+    echo: Literal[False] | None = None
+    prompt_logprobs: None = None
     stream_options: None = None
 
     @property

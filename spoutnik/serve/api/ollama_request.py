@@ -182,7 +182,8 @@ class OllamaGenerateRequest(OllamaRequest):
         self.refuse("system", "think", why="a raw prompt has no place for it. Leave it out.")
         fields = (self.options or Options()).for_chat
         return CompletionRequest(**fields | {
-            "model": self.model, "stream": self.streams, "prompt": self.prompt, "response_format": self.response_format,
+            "max_tokens": fields["max_tokens"] or -1, "model": self.model, "stream": self.streams, "prompt": self.prompt,
+            "response_format": self.response_format, "return_applied": self.return_applied,
             "logprobs": (self.top_logprobs or 0) if self.logprobs else None})
 
 

@@ -187,6 +187,8 @@ class ResponsesRequest(Sampling):
     prompt: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     n: Literal[1] | None = None
+    echo: Literal[False] | None = None
+    prompt_logprobs: None = None
     stream_options: dict[str, Any] | None = None
 
     def check_supported(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pydantic import ConfigDict
 
 from spoutnik.errors import UserError
+from spoutnik.generation.completion import CompletionPlan
 from spoutnik.generation.context_window import plan_within_window, split_turns
 from spoutnik.generation.options import ContextOverflow, GenerationOptions, GenerationPlan
 from spoutnik.generation.service import ServedModel
@@ -47,7 +48,7 @@ def rename_fields(error: UserError, names: Mapping[str, str]) -> UserError:
     return type(error)(rename_field(str(error), names))
 
 
-def renamed_notes(plan: GenerationPlan, names: Mapping[str, str]) -> list[str]:
+def renamed_notes(plan: GenerationPlan | CompletionPlan, names: Mapping[str, str]) -> list[str]:
     """What there is to say of a plan."""
     return [rename_field(note, names) for note in plan.notes]
 
