@@ -259,6 +259,16 @@ def test_hanging_up_ends_the_reply(server, idle):
     assert idle()
 
 
+def test_fields_of_ours_are_heard_here_too(post):
+    answer = post(CHAT, **SHORT, stream=False, tools=TOOLS, tool_choice="none", max_thinking_tokens=4, return_applied=True,
+                  width=3).json()
+    assert answer["applied"]["tool_choice"] == "none" and answer["applied"]["max_thinking_tokens"] == 4
+    assert "width: unknown here" in answer["warning"]
+    for wrong in ({"best_of": 3}, {"mirostat": 2}, {"max_thinking_tokens": "many"}):
+        refused = post(CHAT, **SHORT, **wrong)
+        assert refused.status_code == 400 and next(iter(wrong)) in refused.json()["error"]
+
+
 def test_silence_is_broken_by_lines_that_add_nothing(make_service):
     app = make_app(make_service(), Settings(ping_seconds=0.0001, shutdown_seconds=0.0))
     with listening(app) as url:

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
-from pydantic import ConfigDict
+from fastapi.exceptions import RequestValidationError
+from pydantic import ConfigDict, ValidationError
 
 from spoutnik.errors import UserError
 from spoutnik.generation.completion import CompletionPlan
@@ -12,9 +14,10 @@ from spoutnik.generation.context_window import plan_within_window, split_turns
 from spoutnik.generation.options import ContextOverflow, GenerationOptions, GenerationPlan
 from spoutnik.generation.service import ServedModel
 from spoutnik.serve.api.chat_request import ChatRequest, options_of, plan_of
-from spoutnik.serve.api.common import Body
+from spoutnik.serve.api.common import Body, Sampling
 
 OTHER = "other"
+Request = TypeVar("Request", bound=Sampling)
 
 
 class OtherItem(Body):
@@ -32,6 +35,21 @@ def known_type(*types: str, default: str | None = None) -> Callable[[object], st
         return kind if kind in types or not isinstance(kind, str) else OTHER
 
     return discriminate
+
+
+def make_request(kind: type[Request], fields: Mapping[str, object], extra: Mapping[str, object] | None) -> Request:
+    """A request of ours. extra: what was given besides the other API's fields: ours are heard there, too.
+
+    Raises:
+        RequestValidationError: one of them has a wrong value.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    given |= {name: value for name, value in (extra or {}).items() if not name.startswith("_")}
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(errors, body=given) from error
 
 
 def rename_field(sentence: str, names: Mapping[str, str]) -> str:
