@@ -77,13 +77,13 @@ class Chat:
             raise RunError(str(reply.stop_reason))
         self.stats = Stats(len(plan.prompt), generation.num_cached_tokens or 0, reply.generated, reply.thought_tokens,
                            reply.first_token_seconds or 0.0, time.perf_counter() - reply.began)
-        if reply.answer:
+        if reply.answer.strip():
             thought = {"reasoning_content": reply.thought} if reply.thought else {}
             self.messages = [*messages, {"role": "assistant", "content": reply.answer, **thought}]
             self._unanswered = None
         return {"prompt": question, "thought": reply.thought, "answer": reply.answer, "tokens": reply.generated,
                 "reasoning_tokens": reply.thought_tokens, "finish_reason": reply.finish_reason,
-                "warning": " ".join(reply.notes) or None}
+                "warning": "; ".join(reply.notes) or None}
 
     def _count_left_out(self) -> int:
         """Turns that the last reply could not read. None, where the conversation is another one by now."""

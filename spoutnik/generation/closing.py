@@ -11,6 +11,10 @@ CLOSINGS = {"en": "I have thought long enough; here is my answer.",
             "fr": "J'ai assez réfléchi ; voici ma réponse."}
 DEFAULT = "en"
 MAX_READ = 2000  # characters of a message: its beginning tells the language
+_ASKING = {"en": "calculate compute solve give write explain hello hi thanks times plus minus find much many please tell does "
+                 "did",
+           "fr": "calcule calculez résous résolvez donne donnez écris écrivez explique expliquez bonjour salut merci fois "
+                 "moins trouve trouvez dis dites"}
 _WORD = re.compile(r"[^\W\d_]+")
 _ELISION = re.compile(r"\b(?:qu|[cdjlmnst])['’](?=\w)", re.IGNORECASE)  # l'aire, qu'il, d'un
 
@@ -44,7 +48,7 @@ def language_of(text: str) -> str | None:
 
 def _own_words() -> dict[str, frozenset[str]]:
     """Function words of one language that the other does not have (on, me, an ...)."""
-    words = {language: set(FUNCTION_WORDS[language].split()) for language in CLOSINGS}
+    words = {language: {*FUNCTION_WORDS[language].split(), *_ASKING[language].split()} for language in CLOSINGS}
     return {language: frozenset(own - set().union(*(words[other] for other in words if other != language)))
             for language, own in words.items()}
 

@@ -3,6 +3,8 @@
 import contextlib
 from dataclasses import dataclass, field
 
+from spoutnik.generation.delta import GenerationWarning
+
 
 @dataclass(frozen=True)
 class Strings:
@@ -136,6 +138,8 @@ class Strings:
                         "of it.")
     circles_warning: str = "The thought went in circles and was closed after {} tokens."
     unclosed_warning: str = "The model ended inside its thought; it was closed and asked for the answer."
+    unfinished_vote: str = ("None of the {} thoughts came to a finished answer, so that nothing was voted on; this is one of "
+                            "them.")
 
     # conversations, their versions and their history
     ask_again: str = "Ask again"
@@ -173,7 +177,9 @@ class Strings:
         if isinstance(warning, str):
             return warning
         sentences = {"thought_budget": self.cut_warning, "repetition": self.circles_warning,
-                     "unclosed_thought": self.unclosed_warning}
+                     "unclosed_thought": self.unclosed_warning, "unfinished_vote": self.unfinished_vote}
+        if warning["code"] not in sentences:  # of tools, which only the API has
+            return str(GenerationWarning(**warning))
         return sentences[warning["code"]].format(warning["tokens"])
 
     def failure(self, error: str | Exception, kind: str = "") -> str:
@@ -259,6 +265,8 @@ FR = Strings(
     cut_warning="La réflexion a atteint sa limite de {} jetons et a été close\u00a0; la réponse a été écrite sans le reste.",
     circles_warning="La réflexion tournait en rond\u00a0; elle a été close après {} jetons.",
     unclosed_warning="Le modèle s’est arrêté dans sa réflexion\u00a0; elle a été close et la réponse demandée.",
+    unfinished_vote="Aucune des {} réflexions n’a abouti à une réponse complète\u00a0: il n’y a pas eu de vote, et ceci est "
+                    "l’une d’elles.",
     ask_again="Redemander", unanswered="Cette question n’a pas encore de réponse.",
     busy="Une réponse est en cours. Attendez sa fin, ou arrêtez-la.",
     conversation_gone="Cette conversation n’est plus là.",

@@ -18,20 +18,20 @@ class PlainThoughtStream:
     """The parser on a stream, with the interface of ThoughtStream. Any division of the ids gives the same.
 
     thought_tokens: those that hold text of thoughts, also what may yet become a mark. has_thought: there was one, here or in
-    the prompt. overshoot: what the token that completed the last mark held after it. drops_overshoot: what a token that ends
-    the thought holds of the answer is left out, but for white space: the answer is held to a form, and begins anew.
+    the prompt. overshoot: what the token that completed the last mark held after it. structured: the answer is held to a
+    form: what a token that ends the thought holds of the answer is left out, but for white space, since the form begins anew.
     expects_end: a thought was closed by others than the model, which may yet write its end: that mark is left out once.
     """
 
     start = end = None
 
     def __init__(self, tokenizer: Tokenizer, thinking: bool, stop: Sequence[str] | StopTexts = (), keep_special: bool = False,
-                 follows_mark: bool | None = None, drops_overshoot: bool = False):
+                 follows_mark: bool | None = None, structured: bool = False):
         follows_mark = thinking if follows_mark is None else follows_mark
         self.thinking, self.has_thought = thinking, thinking or follows_mark
         self.thought_tokens, self.overshoot, self.expects_end = 0, "", False
-        self._keep_special, self._drops_overshoot = keep_special, drops_overshoot
-        self._thought, self._answer = texts(follows_mark, thinking, stop)
+        self._keep_special, self._structured = keep_special, structured
+        self._thought, self._answer = texts(follows_mark, thinking, stop, structured)
         self._detokenizer = IncrementalDetokenizer(tokenizer, keep_special and not thinking)
         self._begun = thinking and not follows_mark  # the current part has more than white space
         self._held = ""  # may be the beginning of a mark
@@ -99,7 +99,7 @@ class PlainThoughtStream:
                 return
             self._settle(len(mark), counted=False)
             text = self.overshoot = text[len(mark):]
-            if self._drops_overshoot and mark == END_THINK and text.strip():
+            if self._structured and mark == END_THINK and text.strip():
                 text = ""
             if mark == THINK or self.thinking:
                 self._turn(mark == THINK)

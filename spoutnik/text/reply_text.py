@@ -64,7 +64,9 @@ class AnswerText:
         return leading[leading.rfind("\n") + 1:] if self._follows_mark else leading
 
 
-def texts(follows_mark: bool, thinking: bool, stop: Sequence[str] | StopTexts) -> tuple[ThoughtText, AnswerText]:
-    """For a reply that begins in its thought or not; follows_mark: the prompt ends with a mark of thought."""
+def texts(follows_mark: bool, thinking: bool, stop: Sequence[str] | StopTexts,
+          structured: bool) -> tuple[ThoughtText, AnswerText]:
+    """For a reply that begins in its thought or not. follows_mark: the prompt ends with a mark of thought. structured: the
+    answer is held to a form, of which the empty lines that it may begin with are no part."""
     stops = StopTextBuffer(stop) if isinstance(stop, Sequence) else stop
-    return ThoughtText(follows_mark or not thinking), AnswerText(follows_mark or thinking, stops)
+    return ThoughtText(follows_mark or not thinking), AnswerText(follows_mark or thinking or structured, stops)

@@ -96,9 +96,8 @@ def thought_stream(tokenizer: Tokenizer, prompt: list[int], thinking: bool, stop
                    keep_special: bool = False, structured: bool = False) -> "ThoughtStream | PlainThoughtStream":
     """The parser of what follows a prompt that ends in a thought or not. structured: the answer is held to a form."""
     begins = follows_mark(prompt, tokenizer)
-    if has_plain_marks(tokenizer):
-        return PlainThoughtStream(tokenizer, thinking, stop, keep_special, begins, structured)
-    return ThoughtStream(tokenizer, thinking, stop, keep_special, begins)
+    kind = PlainThoughtStream if has_plain_marks(tokenizer) else ThoughtStream
+    return kind(tokenizer, thinking, stop, keep_special, begins, structured)
 
 
 class ThoughtStream:
@@ -108,16 +107,18 @@ class ThoughtStream:
     thinking: the next token belongs to the thought. thought_tokens: so far, marks not counted. start, end: ids of the marks,
         None where the vocabulary has none.
     stop: texts that end the answer. stopped: the one that was met; nothing comes after it. keep_special: the answer's text has
-        special tokens (marks of tool calls are, in some vocabularies). follows_mark: see there.
+        special tokens (marks of tool calls are, in some vocabularies). follows_mark: the prompt ends with a mark of thought.
+    structured: the answer is held to a form.
     """
 
     def __init__(self, tokenizer: Tokenizer, thinking: bool = True, stop: Sequence[str] | StopTexts = (),
-                 keep_special: bool = False, follows_mark: bool | None = None):
+                 keep_special: bool = False, follows_mark: bool | None = None, structured: bool = False):
         self.end = tokenizer.end_think_id
         self.start = None if self.end is None else tokenizer.think_id
         self.thinking = thinking and self.end is not None
         self.thought_tokens, self.expects_end = 0, False
-        self._thought, self._answer = texts(self.thinking if follows_mark is None else follows_mark, self.thinking, stop)
+        follows_mark = self.thinking if follows_mark is None else follows_mark
+        self._thought, self._answer = texts(follows_mark, self.thinking, stop, structured)
         self._detokenizers = {True: IncrementalDetokenizer(tokenizer), False: IncrementalDetokenizer(tokenizer, keep_special)}
 
     @property

@@ -1,13 +1,17 @@
 """Replies of a model whose marks of thought are plain text: the rules of those whose marks are tokens."""
 
+import io
+
 import plain_marks
 import pytest
 import tiny
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.generation.chat import Chat
 from spoutnik.generation.delta import CollectedReply
 from spoutnik.generation.generation import Generation
 from spoutnik.generation.grammar import structured_output
@@ -208,3 +212,21 @@ def test_hostile_budgets_give_an_answer_and_leak_no_thought(data, opening, close
         assert 0 <= reply.thought_tokens <= min(plan.max_thinking_tokens, reply.generated)
         assert plan.may_think or reply.thought == ""
         assert "</think>" not in reply.thought
+
+
+def test_the_terminal_s_chat_shows_thought_and_answer_apart(opening):
+    chat = Chat(opening, GenerationOptions(SamplingParams(temperature=1.0), max_tokens=40, max_thinking_tokens=12,
+                                           detect_loops=False))
+    screen = Console(file=io.StringIO(), width=1000)
+    reply = chat.ask("Combien font 2 et 3 ?", screen)
+    assert reply["thought"].endswith("\n\nJ'ai assez réfléchi ; voici ma réponse.") and reply["reasoning_tokens"] == 12
+    assert screen.file.getvalue().startswith(f"{reply['thought']}\n\n{reply['answer']}")
+    assert chat.messages[1] == {"role": "assistant", "content": reply["answer"], "reasoning_content": reply["thought"]}
+
+
+def test_a_form_s_empty_lines_are_not_the_answer_s(closed):
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["yes", "no"]}}}
+    _, _, (reply,) = run(closed, greedy(max_tokens=40, make_logits_processor=structured_output(closed, form)), '\n\n"no"')
+    assert reply.answer == '"no"'
+    _, _, (reply,) = run(closed, greedy(max_tokens=40), '\n\n  "no"\n')
+    assert reply.answer == '\n\n  "no"\n'

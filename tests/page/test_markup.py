@@ -158,6 +158,8 @@ def test_warnings_and_numbers_are_said_in_the_readers_language():
     assert FR.warning({"code": "thought_budget", "tokens": 12}) == FR.cut_warning.format(12)
     assert FR.warning({"code": "repetition", "tokens": 3}) == FR.circles_warning.format(3)
     assert FR.warning({"code": "unclosed_thought", "tokens": 3}) == FR.unclosed_warning
+    assert FR.warning({"code": "unfinished_vote", "tokens": 3, "detail": ""}) == FR.unfinished_vote.format(3)
+    assert "call of a tool" in FR.warning({"code": "cut_call", "tokens": 3, "detail": ""})
     assert FR.warning("the thought went in circles") == "the thought went in circles"  # as histories once kept them
     assert EN.tokens(1) == "1 token" and EN.tokens(1840) == "1,840 tokens" and FR.tokens(1840) == "1\u202f840 jetons"
     assert EN.seconds(0.44) == "0.4\u00a0s" and FR.seconds(9.4) == "9,4\u00a0s" and EN.seconds(75) == "1\u00a0min 15\u00a0s"

@@ -108,7 +108,7 @@ def test_steering_reaches_the_reply(with_conversations):
         await turn.end_thought()
         said = await answered(conversation)
         assert "Check the sum." in said.thought and THOUGHT not in said.thought and said.content == ANSWER
-        assert said.extras["warnings"] == [{"code": "thought_budget", "tokens": 20}]
+        assert said.extras["warnings"] == [{"code": "thought_budget", "tokens": 20, "detail": ""}]
 
     with_conversations(test, held=True)
 

@@ -232,16 +232,30 @@ def test_efforts(api, effort):
     assert reply["choices"][0]["message"]["content"]
 
 
-def test_several_thoughts_vote(api):
+def test_several_thoughts_vote(api, tokenizer):
     async def work():
         async with api() as client:
-            body = SHORT | {"n_thoughts": 4}
+            body = SHORT | {"n_thoughts": 4, "logit_bias": {str(tokenizer.eos_id): 100}}
             whole = (await client.post(PATH, json=body)).json()
             chunks = events((await client.post(PATH, json=body | {"stream": True})).text)
         assert len(whole["choices"]) == 1 and 0 <= whole["agreement"] <= 1
         assert round(4 * whole["agreement"]) + sum(other["votes"] for other in whole["runners_up"]) <= 4  # no cut ones
         assert strings(chunks) == whole_strings(whole) and chunks[-1]["agreement"] == whole["agreement"]
-        assert whole["usage"]["completion_tokens"] > 24 / 2
+        assert whole["usage"]["completion_tokens"] >= 4 * 2
+
+    run(work)
+
+
+def test_thoughts_that_came_to_nothing_have_no_vote(api):
+    async def work():
+        async with api() as client:
+            body = SHORT | {"n_thoughts": 3}
+            whole = (await client.post(PATH, json=body)).json()
+            chunks = events((await client.post(PATH, json=body | {"stream": True})).text)
+        assert (whole["agreement"], whole["runners_up"], whole["choices"][0]["finish_reason"]) == (0.0, [], "length")
+        assert "none of the 3 thoughts came to a finished answer" in whole["warning"]
+        assert strings(chunks) == whole_strings(whole) and whole["choices"][0]["message"]["content"]
+        assert any("none of the 3 thoughts" in chunk.get("warning", "") for chunk in chunks)
 
     run(work)
 

@@ -135,7 +135,7 @@ def test_marks_are_not_counted(plain):
 
 
 def test_an_answer_that_is_held_to_a_form_does_not_begin_in_a_mark_s_token(plain):
-    parts = PlainThoughtStream(plain, True, drops_overshoot=True)
+    parts = PlainThoughtStream(plain, True, structured=True)
     token = next(token for token in range(plain.vocab_size) if plain.decode([token]) == "></")
     assert parts.feed([*plain.encode("a</think"), token, *plain.encode("b")]) == ("a", "b") and parts.overshoot == "</"
 

@@ -30,8 +30,8 @@ class ToolCallStream:
 
     @property
     def in_call(self) -> bool:
-        """At its mark or its name, too, where what comes next decides."""
-        return self._inside or self._read != self._read_text
+        """At its mark or its name, too, where what comes next decides; half a mark is more than its first character."""
+        return self._inside or self._read != self._read_text or len(self._buffer) > 1
 
     def take_pieces(self) -> list[tuple[str, bool]]:
         """The text so far, as it came, in pieces that are parts of calls or are not."""
