@@ -213,7 +213,7 @@ class Sampling(Body):
 
 def warning_field(warnings: Iterable[object]) -> dict:
     """The sentences, each of them once."""
-    text = "; ".join(dict.fromkeys(str(warning).removesuffix(".") for warning in warnings))
+    text = "; ".join(dict.fromkeys(map(str, warnings))).replace(".; ", ". ")
     return {"warning": text} if text else {}
 
 
