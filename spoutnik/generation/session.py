@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass, field, replace
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError, hide_paths
 from spoutnik.generation.context_window import plan_within_window
+from spoutnik.generation.defaults import generation_defaults
 from spoutnik.generation.delta import CollectedReply, Delta
 from spoutnik.generation.options import GenerationOptions
-from spoutnik.generation.service import GenerationHandle, GenerationService
+from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
 from spoutnik.generation.voting import vote
 from spoutnik.text.chat_template import Message
 
@@ -19,7 +20,7 @@ from spoutnik.text.chat_template import Message
 @dataclass
 class ChatOptions:
     """What the controls are set to. effort: one of EFFORTS; thoughts: how many, of which the majority answers. system: what the
-    model is told before everything. temperature: None is the default's."""
+    model is told before everything. temperature: None is the one that the model's authors recommend, or R1's."""
 
     model: str
     effort: str = "high"
@@ -27,9 +28,9 @@ class ChatOptions:
     system: str = ""
     temperature: float | None = None
 
-    @property
-    def generation_options(self) -> GenerationOptions:
-        params = SamplingParams() if self.temperature is None else SamplingParams(temperature=self.temperature)
+    def generation_options(self, served: ServedModel) -> GenerationOptions:
+        chosen = {} if self.temperature is None else {"temperature": self.temperature}
+        params = SamplingParams(**generation_defaults(served.folder) | chosen)
         return GenerationOptions(params, reasoning_effort=self.effort)
 
 
@@ -120,8 +121,8 @@ class ChatTurn:
     async def _run(self) -> None:
         try:
             served = await self.service.model(self.options.model)
-            window = await asyncio.to_thread(plan_within_window, served.llm, self.messages, self.options.generation_options,
-                                             self._left_out)
+            window = await asyncio.to_thread(plan_within_window, served.llm, self.messages,
+                                             self.options.generation_options(served), self._left_out)
             if window.left_out:
                 self.message.extras["left_out"] = window.left_out
             self._run_clock(window.plan.thinking)

@@ -26,6 +26,7 @@ from spoutnik.page.markup import code_style
 from spoutnik.page.strings import Strings, strings_for
 from spoutnik.serve.auth import is_loopback
 from spoutnik.serve.keys import Keys
+from spoutnik.serve.login import COOKIE as LOGIN_COOKIE
 from spoutnik.serve.settings import Settings
 from spoutnik.store.feedback import FeedbackStore
 from spoutnik.store.history import History
@@ -91,6 +92,8 @@ def _build(conversations: Conversations, request: Request, owner: str | None) ->
     for script in ("page.js", "state.js", "formulas.js"):
         ui.add_body_html(f"<script>{(FOLDER / script).read_text('utf-8')}</script>")
     layout = Layout(conversations, strings, calendar, owner, request.cookies.get("spoutnik_theme"))
+    if owner is not None and LOGIN_COOKIE in request.cookies:
+        layout.add_log_out(f"{request.scope.get('root_path', '')}/logout")
     with layout.main:
         chat = ChatTab(conversations, strings, calendar, options, conversation, layout.update_address)
         arena = ArenaTab(conversations, strings, options, owner, request.query_params.get("round"), layout.update_address)

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from nicegui import ui
+from nicegui import events, ui
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.session import ChatMessage, ChatOptions
@@ -32,6 +32,7 @@ class ChatTab:
             self._build_unanswered()
             self._build_composer()
         self.sync()
+        ui.on("spoutnik_file", self._restore_file)
         drafts.open_draft(self.conversation)
 
     def _build_unanswered(self) -> None:
@@ -44,7 +45,7 @@ class ChatTab:
         with ui.element("div").classes("dock"):
             icon_button("arrow_downward", strings.scroll_to_end, classes="scroll-end").props("data-scroll-end")
             with ui.element("div").classes("composer"):
-                self.attachments = Attachments(strings, ui.element("div").classes("files"))
+                self.attachments = Attachments(strings, ui.element("div").classes("files"), self._keep_files)
                 self.input = text_area(self.ask, strings.question_label, strings.question_placeholder).classes("question")
                 self.input.props("rows=1 for=question data-question")
                 with ui.element("div").classes("bar"):
@@ -100,8 +101,18 @@ class ChatTab:
         """Shows another conversation; None: a new one."""
         self.conversation = self.conversations.open(conversation_id, self.conversation.owner)
         self.sync()
+        self.attachments.clear()
         drafts.open_draft(self.conversation)
         ui.run_javascript("spoutnik.follow(); spoutnik.focusQuestion()")
+
+    def _keep_files(self) -> None:
+        drafts.keep_files(self.attachments.files, self.conversation)
+
+    def _restore_file(self, event: events.GenericEventArguments) -> None:
+        """A file of a draft that was opened again."""
+        key, name, text = event.args
+        if key == drafts.draft_key(self.conversation):
+            self.attachments.add(name, text)
 
     def _retry(self, message: ChatMessage) -> None:
         self._start_turn(lambda: self.conversations.retry(self.conversation, message, self.options))

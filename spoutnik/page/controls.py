@@ -4,12 +4,11 @@ import base64
 import binascii
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from urllib.parse import unquote
 
 from nicegui import events, ui
 
-from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.generation.options import EFFORTS
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.session import ChatOptions
@@ -83,7 +82,8 @@ class OptionsMenu:
             ui.icon("tune").props("aria-hidden=true")
             self._label = ui.label().classes("ellipsis")
             with _Menu(value=None).classes("panel") as menu:
-                menu.props('anchor="top left" self="bottom left" :offset="[0, 10]" max-height=80vh')
+                menu.props('anchor="top left" self="bottom left" :offset="[0, 10]" max-height=80vh role=dialog')
+                menu.props.update({"aria-label": strings.options})
                 self._build_menu()
         self.button.props.update({"aria-haspopup": "dialog"})
         self._update()
@@ -99,7 +99,7 @@ class OptionsMenu:
 
     def _build_menu(self) -> None:
         strings, options = self.strings, self.options
-        with ui.element("div").classes("panel-body").props("role=group").props(f'aria-label="{strings.options}"'):
+        with ui.element("div").classes("panel-body"):
             if self._with_model:
                 models = {name: name for name in self.conversations.service.models}
                 with ui.element("div").classes("field"):
@@ -121,17 +121,17 @@ class OptionsMenu:
             ui.label(strings.system).classes("field-name").props("aria-hidden=true")
             area = ui.textarea(value=self.options.system, placeholder=strings.system_placeholder,
                                on_change=lambda event: self._set("system", event.value or ""))
-            area.props(f"outlined dense autogrow debounce=300 maxlength={MAX_SYSTEM_LENGTH}").classes("system")
+            area.props(f"outlined dense autogrow maxlength={MAX_SYSTEM_LENGTH}").classes("system")
             area.props.update({"aria-label": strings.system})
             self._too_long = ui.label(strings.system_too_long).classes("field-help")
 
     @property
     def _default_temperature(self) -> float:
-        return SamplingParams().temperature
+        return replace(self.options, temperature=None).generation_options(self._served).params.temperature
 
     @property
     def _temperature_in_force(self) -> float:
-        return self._default_temperature if self.options.temperature is None else self.options.temperature
+        return self.options.generation_options(self._served).params.temperature
 
     def _set_temperature(self, tenths: int) -> None:
         value = tenths / 10
@@ -235,10 +235,12 @@ _READ_FILES = """async (e) => {
 
 @dataclass
 class Attachments:
-    """The files (name, text) that will go with the next question. element: where they are listed."""
+    """The files (name, text) that will go with the next question. element: where they are listed. on_change: called when the
+    user has added or removed one."""
 
     strings: Strings
     element: ui.element
+    on_change: Callable[[], None]
     files: list[tuple[str, str]] = field(default_factory=list)
 
     def button(self) -> None:
@@ -249,13 +251,18 @@ class Attachments:
             file_input.on("change", self._add, js_handler=_READ_FILES)
 
     def _add(self, event: events.GenericEventArguments) -> None:
-        name, text, wrong = event.args
+        if self.add(*event.args):
+            self.on_change()
+
+    def add(self, name: str, text: str, wrong: str = "") -> bool:
+        """Adds a file, or says why not. wrong: "binary", or "large"."""
         if wrong or not isinstance(text, str) or len(text.encode()) > MAX_FILE_BYTES:
             template = self.strings.file_not_text if wrong == "binary" else self.strings.file_too_large
             ui.notify(template.format(name, MAX_FILE_BYTES // 1024), type="negative")
-            return
+            return False
         self.files.append((str(name), text))
         self._update()
+        return True
 
     def clear(self) -> None:
         self.files = []
@@ -273,3 +280,4 @@ class Attachments:
     def _remove(self, index: int) -> None:
         del self.files[index]
         self._update()
+        self.on_change()

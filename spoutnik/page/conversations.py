@@ -116,41 +116,66 @@ class Conversations:
         """Starts an answer. files: (name, text), which the model reads after the question."""
         content = "\n\n".join([question, *(f"{name}:\n```\n{text}\n```" for name, text in files)])
         extras = {"question": question, "files": [name for name, _ in files]} if files else {}
-        if not conversation.id:
-            title = " ".join(question.split())[:TITLE_LENGTH]
-            conversation.id = secrets.token_hex(8) if self.history is None else self.history.create(title, conversation.owner)
-            self._open[conversation.id] = conversation
-        question_message = ChatMessage("user", content, extras=extras)
-        self._add(conversation, question_message, conversation.messages[-1] if conversation.messages else None)
-        self.answer(conversation, question_message, options)
+        title = " ".join(question.split())[:TITLE_LENGTH]
+        last = conversation.messages[-1] if conversation.messages else None
+        self._begin(conversation, last, ChatMessage("user", content, extras=extras), options, title)
 
     def edit(self, conversation: Conversation, message: ChatMessage, question: str, options: ChatOptions) -> None:
         """Asks a new version of a question, with the same files, and starts an answer."""
         before = message.extras.get("question", message.content)
         extras = message.extras | {"question": question} if "question" in message.extras else message.extras
         edited = ChatMessage("user", question + message.content[len(before):], extras=extras)
-        self._add(conversation, edited, conversation.tree.parent(message))
-        self.answer(conversation, edited, options)
+        self._begin(conversation, conversation.tree.parent(message), edited, options)
 
     def retry(self, conversation: Conversation, message: ChatMessage, options: ChatOptions) -> None:
         """Starts a new version of an answer."""
-        self.answer(conversation, conversation.tree.parent(message), options)
+        self._begin(conversation, conversation.tree.parent(message), None, options)
 
     def answer(self, conversation: Conversation, question: ChatMessage, options: ChatOptions) -> None:
         """Starts an answer to a question, beside those that it already has."""
+        self._begin(conversation, question, None, options)
+
+    def _begin(self, conversation: Conversation, after: ChatMessage | None, question: ChatMessage | None, options: ChatOptions,
+               title: str = "") -> None:
+        """Starts an answer after a message, or after a question that comes after it."""
         assert conversation.turn is None
-        path = conversation.tree.path_to(question)
-        turn = ChatTurn(self.service, prompt_messages(path), options, lambda turn: self._end_turn(conversation, turn),
-                        _left_out(path, options.model))
-        try:
-            self._add(conversation, turn.message, question, finished=False)
-        except BaseException:
-            turn.stop()
-            raise
-        conversation.turn = turn
+        asked, answer_id = self._record(conversation, after, question, options.model, title)
+        if conversation.id not in self._open:
+            self._open[conversation.id] = conversation
+        conversation.tree.end_at(after)
+        if question is not None:
+            conversation.tree.add(question)
+        path = list(conversation.messages)
+        turn = conversation.turn = ChatTurn(self.service, prompt_messages(path), options,
+                                            lambda turn: self._end_turn(conversation, turn), _left_out(path, options.model))
+        turn.message.id, turn.message.parent = answer_id, asked
+        conversation.tree.add(turn.message)
+        conversation.version += 1
+        self.list_version += 1
         if self.history is None and conversation not in self._in_memory:
             self._in_memory.append(conversation)
         self._answering[conversation] = None if self.history is None else asyncio.create_task(self._save(conversation, turn))
+
+    def _record(self, conversation: Conversation, after: ChatMessage | None, question: ChatMessage | None, model: str,
+                title: str) -> tuple[int, int]:
+        """Writes a question, where there is one, and the answer that begins; the ids of what is answered and of the answer."""
+        parent, history = None if after is None else after.id, self.history
+        if history is None:
+            conversation.id = conversation.id or secrets.token_hex(8)
+            numbers = [next(self._message_ids) for _ in range(2)]
+            if question is not None:
+                question.id, question.parent = numbers[0], parent
+            return (parent if question is None else numbers[0]), numbers[1]
+        with history.together():
+            conversation_id = conversation.id or history.create(title, conversation.owner)
+            asked = parent
+            if question is not None:
+                asked = history.append(conversation_id, "user", question.content, extras=question.extras, parent=parent)
+            answer = history.append(conversation_id, "assistant", "", model=model, parent=asked, finished=False)
+        conversation.id = conversation_id
+        if question is not None:
+            question.id, question.parent = asked, parent
+        return asked, answer
 
     def show(self, conversation: Conversation, message: ChatMessage) -> None:
         """Flips to a version of a message, and to the newest of what follows it."""
@@ -158,18 +183,6 @@ class Conversations:
         conversation.version += 1
         if self.history is not None:
             self.history.show(conversation.id, conversation.tree.head)
-
-    def _add(self, conversation: Conversation, message: ChatMessage, after: ChatMessage | None, finished: bool = True) -> None:
-        message.parent = None if after is None else after.id
-        if self.history is None:
-            message.id = next(self._message_ids)
-        else:
-            message.id = self.history.append(conversation.id, message.role, message.content, message.thought, message.model,
-                                             message.extras, message.parent, finished)
-        conversation.tree.end_at(after)
-        conversation.tree.add(message)
-        conversation.version += 1
-        self.list_version += 1
 
     async def _save(self, conversation: Conversation, turn: ChatTurn) -> None:
         """Writes an answer to the history while it grows, for whoever starts the server after it was killed."""
@@ -195,8 +208,6 @@ class Conversations:
         return max(self.save_seconds, SAVE_PAUSE * write_seconds)
 
     def _end_turn(self, conversation: Conversation, turn: ChatTurn) -> None:
-        if conversation.turn is not turn:  # it was never begun
-            return
         message, conversation.turn = turn.message, None
         self._answering.pop(conversation)
         if self.history is not None:

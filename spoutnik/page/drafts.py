@@ -1,5 +1,5 @@
-"""Drafts: what is typed and not yet sent. The browser keeps them (state.js), for each conversation, and not the server: so they
-survive a lost connection, and no disk of the server holds in the open what an encrypted history would not."""
+"""Drafts: what is typed and not yet sent, with its files. The browser keeps them (state.js), for each conversation, and not the
+server: so they survive a lost connection, and no disk of the server holds in the open what an encrypted history hides."""
 
 import json
 
@@ -19,6 +19,11 @@ def open_draft(conversation: Conversation) -> None:
     asked = next((message.extras.get("question", message.content) for message in reversed(conversation.messages)
                   if message.role == "user"), "")
     ui.run_javascript(f"spoutnik.openDraft({json.dumps(draft_key(conversation))}, {json.dumps(asked)})")
+
+
+def keep_files(files: list[tuple[str, str]], conversation: Conversation) -> None:
+    """Has the browser keep the draft's files, which `open_draft` makes it send back as `spoutnik_file` events."""
+    ui.run_javascript(f"spoutnik.keepFiles({json.dumps(files)}, {json.dumps(draft_key(conversation))})")
 
 
 def drop_draft(question: str, conversation: Conversation) -> None:

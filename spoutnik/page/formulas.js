@@ -58,13 +58,16 @@
   }
 
   function draw() {
-    for (const element of document.querySelectorAll(".formula:not(.drawn, .broken)")) {
+    const undrawn = [...document.querySelectorAll(".formula:not(.drawn, .broken)")];
+    for (const element of undrawn) {
       const drawn = drawing(element.textContent, element.classList.contains("display"));
       element.classList.add(drawn ? "drawn" : "broken");
       if (drawn) element.innerHTML = drawn;
-      // What is too wide scrolls, also with the keyboard.
-      if (drawn && element.scrollWidth > element.clientWidth && element.clientWidth) element.tabIndex = 0;
     }
+    // What is too wide scrolls, also with the keyboard. To measure at once would lay the page out in the middle of a change.
+    if (undrawn.length)
+      requestAnimationFrame(() => undrawn.filter((element) => element.scrollWidth > element.clientWidth && element.clientWidth)
+        .forEach((element) => { element.tabIndex = 0; }));
   }
 
   const load = (tag, attributes) => new Promise((resolve, reject) =>

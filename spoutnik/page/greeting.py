@@ -28,7 +28,7 @@ class Greeting:
         description = card and _in_language(card.description, strings.language)
         self.element.clear()
         with self.element:
-            ui.label(strings.greeting).classes("greeting-title").props("role=heading aria-level=1")
+            ui.label(strings.greeting).classes("greeting-title").props("role=heading aria-level=2")
             ui.label(description or strings.neutral_description.format(served.id)).classes("description")
             ui.label(strings.greeting_help if served.thinks else strings.thoughtless).classes("muted")
             with ui.element("div").classes("examples"):

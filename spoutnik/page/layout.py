@@ -37,10 +37,10 @@ class Layout:
 
     def _build_header(self) -> None:
         strings = self.strings
-        with ui.header(elevated=False).classes("header"):
+        with ui.header(elevated=False).classes("header") as self._header:
             ui.link(strings.skip_link, "#question").classes("skip-link")
             icon_button("menu", strings.conversations, lambda: self._drawer.toggle())
-            ui.label("Spoutnik").classes("brand")
+            ui.label("Spoutnik").classes("brand").props("role=heading aria-level=1")
             ui.space()
             with ui.tabs(value="chat").props("dense no-caps").classes("tabs") as self.tabs:
                 ui.tab("chat", strings.chat)
@@ -50,6 +50,12 @@ class Layout:
                 {"aria-label": strings.other_language_name, "title": strings.other_language_name,
                  "lang": strings.other_language})
             self._theme = icon_button(THEMES[self.theme][1], strings.theme_button, self._next_theme)
+
+    def add_log_out(self, address: str) -> None:
+        """For who came in by the log-in page."""
+        with self._header, ui.element("form") as form:
+            form.props.update({"method": "post", "action": address})
+            icon_button("logout", self.strings.log_out).props("type=submit")
 
     def _build_drawer(self) -> None:
         strings = self.strings
@@ -91,6 +97,13 @@ class Layout:
         conversation = self.chat.conversation
         current = conversation, conversation.turn.phase if conversation.turn is not None else "over"
         if current != self._announced:
-            texts = {"thinking": self.strings.thinking, "over": self.strings.answer_complete}
+            texts = {"thinking": self.strings.thinking, "over": self._ending()}
             self._status.text = texts.get(current[1], "") if self._announced[0] is conversation else ""
             self._announced = current
+
+    def _ending(self) -> str:
+        """How the last answer has ended."""
+        extras = self.chat.conversation.messages[-1].extras if self.chat.conversation.messages else {}
+        if "error" in extras:
+            return self.strings.error
+        return self.strings.endings.get(extras.get("finish_reason"), self.strings.answer_complete)

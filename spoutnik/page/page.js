@@ -3,12 +3,12 @@ window.spoutnik = {
   setCookie(name, value) {
     document.cookie = `${name}=${encodeURIComponent(value)}; path=/; max-age=31536000; samesite=strict`;
   },
-  // Whether the page scrolls with what grows: while an answer does, and a moment longer, unless the reader has scrolled up.
+  // following: the page scrolls with a growing answer; not once the reader has scrolled up. expecting: an answer is under way,
+  // or was a moment ago.
   following: true,
-  followUntil: 0,
+  expecting: false,
   follow() {
-    this.following = true;
-    this.followUntil = performance.now() + 700;
+    this.following = this.expecting = true;
     this.scrollToEnd();
   },
   scrollToEnd() {
@@ -53,6 +53,7 @@ document.addEventListener("click", (e) => {
     e.preventDefault();
     spoutnik.focusQuestion(true);
   }
+  if (e.target.closest("summary")) spoutnik.following = false; // what opens is read from its beginning
   if (e.target.closest("[data-stop], .example")) spoutnik.focusQuestion(); // these vanish, and would take the focus along
   if (link) {
     e.preventDefault();
@@ -70,22 +71,38 @@ document.addEventListener("keydown", (e) => {
 
 {
   const page = document.documentElement;
-  let last = 0;
+  const fromEnd = () => page.scrollHeight - page.clientHeight - page.scrollTop;
+  let last = { top: 0, height: 0 }, touched = -Infinity; // the page as it was seen last; when the reader moved something
   addEventListener("scroll", () => {
-    const end = page.scrollHeight - page.clientHeight, atEnd = end - page.scrollTop < 8;
-    // What shrinks moves the page up, too, but to its end.
-    if (page.scrollTop < last && !atEnd) spoutnik.following = false;
-    else if (atEnd) spoutnik.following = true;
-    last = page.scrollTop;
-    document.body.classList.toggle("scrolled-up", end - last > 120);
+    // What shrinks moves the page up, too: that is the reader's doing only if they have just moved something.
+    const shrunk = page.scrollHeight < last.height && performance.now() - touched > 600;
+    if (fromEnd() < 8) spoutnik.following = true;
+    else if (page.scrollTop < last.top - 1 && !shrunk) spoutnik.following = false;
+    seen();
   }, { passive: true });
 
-  const grown = () => {
-    const now = performance.now();
-    if (document.querySelector("#messages [aria-busy=true]")) spoutnik.followUntil = now + 700;
-    if (spoutnik.following && now < spoutnik.followUntil) spoutnik.scrollToEnd();
-    document.body.classList.toggle("scrolled-up", page.scrollHeight - page.clientHeight - page.scrollTop > 120);
+  const seen = () => {
+    last = { top: page.scrollTop, height: page.scrollHeight };
+    document.body.classList.toggle("scrolled-up", fromEnd() > 120);
   };
+  const isBusy = () => document.querySelector("#messages [aria-busy=true]") !== null;
+  let settled = 0; // until then, a finished answer may still grow: its formulas are drawn
+  const grown = () => {
+    const busy = isBusy(), now = performance.now();
+    spoutnik.expecting ||= busy;
+    if (spoutnik.following && (spoutnik.expecting || now < settled) && getSelection().isCollapsed) spoutnik.scrollToEnd();
+    if (spoutnik.expecting && !busy) {
+      spoutnik.expecting = false;
+      settled = now + 700;
+    }
+    seen();
+  };
+  for (const input of ["pointerdown", "wheel", "touchmove", "keydown"])
+    addEventListener(input, () => {
+      settled = 0;
+      spoutnik.expecting = isBusy();
+      if (input !== "pointerdown") touched = performance.now();
+    }, { capture: true, passive: true });
   const sizes = new ResizeObserver(grown);
   const find = new MutationObserver(() => {
     const messages = document.querySelector("#messages"), popup = document.querySelector("#popup");

@@ -35,12 +35,20 @@ Object.assign(spoutnik, {
     if (text.trim() === asked) text = "";
     if (lost && lost.trim() !== asked && !text.includes(lost)) text = text ? `${lost}\n${text}` : lost;
     field.dataset.draft = draftKey;
-    if (first && field.value) text = field.value; // typed before the page was ready
+    if (first && field.value) writeDraft(draftKey, (text = field.value)); // typed before the page was ready
     this.fill(field, text);
+    for (const [name, content] of JSON.parse(sessionStorage.getItem(`files:${draftKey}`) || "[]"))
+      emitEvent("spoutnik_file", key, name, content);
+  },
+  keepFiles(files, key) {
+    try {
+      sessionStorage.setItem(`files:draft:${key}`, JSON.stringify(files));
+    } catch {} // some megabytes: they are kept until the page is closed
   },
   dropDraft(question, key) {
     const field = document.querySelector("[data-question]");
     const before = field.dataset.draft, sent = `sent:${before}`;
+    sessionStorage.removeItem(`files:${before}`);
     if (sessionStorage.getItem(sent)?.trim() === question.trim()) sessionStorage.removeItem(sent);
     if (readDraft(before).trim() === question.trim()) writeDraft(before, "");
     field.dataset.draft = `draft:${key}`;

@@ -27,6 +27,7 @@ class Strings:
     save: str = "Save"
     close: str = "Close"
     theme_button: str = "Light, dark or as the system"
+    log_out: str = "Log out"
     greeting: str = "What shall we think about?"
     greeting_help: str = "The model thinks first, then answers. You can watch the thought, steer it, or end it."
     neutral_description: str = "You are talking to {}, which runs on this machine."  # of a model that brings no card
@@ -211,7 +212,7 @@ FR = Strings(
     privacy="Gardé sur cette machine, nulle part ailleurs.",
     history_off="L’historique est désactivé\u00a0: rien n’est écrit sur le disque.", rename="Renommer", delete="Supprimer",
     confirm_delete="Supprimer «\u00a0{}\u00a0»\u00a0? C’est définitif.", cancel="Annuler", save="Enregistrer", close="Fermer",
-    theme_button="Clair, sombre ou comme le système", greeting="À quoi allons-nous réfléchir\u00a0?",
+    theme_button="Clair, sombre ou comme le système", log_out="Se déconnecter", greeting="À quoi allons-nous réfléchir\u00a0?",
     greeting_help="Le modèle réfléchit d’abord, puis répond. Vous pouvez suivre sa réflexion, la guider ou l’arrêter.",
     neutral_description="Vous parlez à {}, qui tourne sur cette machine.",
     thoughtless="Ce modèle répond aussitôt, sans réflexion visible.", answers="Réponses parallèles",
@@ -265,8 +266,6 @@ FR = Strings(
     cut_warning="La réflexion a atteint sa limite de {} jetons et a été close\u00a0; la réponse a été écrite sans le reste.",
     circles_warning="La réflexion tournait en rond\u00a0; elle a été close après {} jetons.",
     unclosed_warning="Le modèle s’est arrêté dans sa réflexion\u00a0; elle a été close et la réponse demandée.",
-    unfinished_vote="Aucune des {} réflexions n’a abouti à une réponse complète\u00a0: il n’y a pas eu de vote, et ceci est "
-                    "l’une d’elles.",
     ask_again="Redemander", unanswered="Cette question n’a pas encore de réponse.",
     busy="Une réponse est en cours. Attendez sa fin, ou arrêtez-la.",
     conversation_gone="Cette conversation n’est plus là.",
@@ -281,7 +280,9 @@ FR = Strings(
     other_version="Une autre version du message {}", today="Aujourd’hui", yesterday="Hier",
     last_7_days="7 derniers jours", last_30_days="30 derniers jours",
     months=("janvier", "février", "mars", "avril", "mai", "juin", "juillet", "août", "septembre", "octobre", "novembre",
-            "décembre"))
+            "décembre"),
+    unfinished_vote="Aucune des {} réflexions n’a abouti à une réponse complète\u00a0: il n’y a pas eu de vote, et ceci est "
+                    "l’une d’elles.")
 
 LANGUAGES = {"en": EN, "fr": FR}
 

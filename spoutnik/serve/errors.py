@@ -122,7 +122,8 @@ def _validation_error(errors: Sequence[dict], body: object) -> ApiError:
     if errors[0]["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {errors[0]['ctx']['error']} (character {errors[0]['loc'][-1]}).")
     paths = [_field_path(error, body) for error in errors]
-    messages = dict.fromkeys(error["msg"].removeprefix("Value error, ") for error, path in zip(errors, paths)
+    messages = dict.fromkeys("is unknown here; leave it out" if error["type"] == "extra_forbidden"
+                             else error["msg"].removeprefix("Value error, ") for error, path in zip(errors, paths)
                              if path[:len(paths[0])] == paths[0])
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in paths[0]).lstrip(".")
     return ApiError(400, f"{param or 'body'}: {'; or: '.join(messages)}.", param or None)

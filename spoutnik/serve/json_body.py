@@ -5,6 +5,7 @@ takes a second is a second in which no stream moves. Large bodies are therefore 
 """
 
 import asyncio
+import gc
 import json
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -78,8 +79,12 @@ class _JsonRequest(Request):
         return await off_loop(self._validated, body)
 
     def _validated(self, body: bytes) -> object:
-        parsed = parse_json(body)
-        value, errors = self.body_field.validate(parsed, {}, loc=("body",))
+        gc.disable()  # a collection would walk through all that is being made, again and again, while everybody waits
+        try:
+            parsed = parse_json(body)
+            value, errors = self.body_field.validate(parsed, {}, loc=("body",))
+        finally:
+            gc.enable()
         if errors:
             raise RequestValidationError(errors, body=parsed)
         return value

@@ -12,6 +12,7 @@ import json
 import os
 import secrets
 import sqlite3
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -34,6 +35,7 @@ MIN_FILE_BYTES = 512  # of an SQLite database
 BUSY_TIMEOUT = 10.0  # seconds to wait for another process
 HEAD = -1  # the message shown last in a conversation
 EVERYONE: Any = object()  # whoever owns a conversation
+_LOCK = threading.RLock()  # SQLite has one writer at a time; its own waiting is unfair to the threads of a process, and slow
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class History:
         self._cipher: AESGCM | None = None
         self._salt: bytes | None = None
         self._search = HistorySearch(self)
+        self._current: sqlite3.Connection | None = None  # of `together`, in the thread that holds the lock
         with self._transaction():
             pass
 
@@ -205,23 +208,41 @@ class History:
         return {"kind": "conversation", **asdict(conversation), "messages": messages}
 
     @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Makes one transaction of the calls inside, at the cost of one: all of them are kept, or none."""
+        with self._transaction() as self._current:
+            try:
+                yield
+            finally:
+                self._current = None
+
+    @contextlib.contextmanager
     def _transaction(self, conversation: str | None = None, erases: bool = False) -> Iterator[sqlite3.Connection]:
         """One transaction. conversation: KeyError where it does not exist. erases: also from the write-ahead log."""
+        with _LOCK:
+            if self._current is not None:
+                _require(self._current, conversation)
+                yield self._current
+                return
+            with self._errors():
+                _ensure_file(self.path)
+                with _connect(self.path) as database:
+                    with database:
+                        database.execute("begin immediate")
+                        version = schema.ensure_tables(database, self.path)
+                        self._check_encryption(database)
+                        if version < schema.SCHEMA_VERSION:
+                            schema.migrate(database, self._decrypt_json)
+                        _require(database, conversation)
+                        yield database
+                    if erases:
+                        database.execute("pragma wal_checkpoint(truncate)").fetchall()
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        """SQLite's errors as sentences."""
         try:
-            _ensure_file(self.path)
-            with _connect(self.path) as database:
-                with database:
-                    database.execute("begin immediate")
-                    version = schema.ensure_tables(database, self.path)
-                    self._check_encryption(database)
-                    if version < schema.SCHEMA_VERSION:
-                        schema.migrate(database, self._decrypt_json)
-                    exists = "select 1 from conversations where id = ?"
-                    if conversation is not None and not database.execute(exists, (conversation,)).fetchone():
-                        raise KeyError(conversation)
-                    yield database
-                if erases:
-                    database.execute("pragma wal_checkpoint(truncate)")
+            yield
         except sqlite3.OperationalError as error:
             raise RunError(f"{self.path}: the history cannot be used now ({error}). Check the disk and the file's permissions, "
                            "or start with --no-history.") from error
@@ -280,6 +301,12 @@ class History:
         return json.loads(self._decrypt(stored))
 
 
+def _require(database: sqlite3.Connection, conversation: str | None) -> None:
+    exists = "select 1 from conversations where id = ?"
+    if conversation is not None and not database.execute(exists, (conversation,)).fetchall():
+        raise KeyError(conversation)
+
+
 def wipe_file(path: Path) -> bool:
     """Overwrites and deletes a history, readable or not, and SQLite's files beside it. False: there was none.
 
@@ -320,7 +347,9 @@ def _ensure_file(path: Path) -> None:
 @contextlib.contextmanager
 def _connect(path: Path) -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None)) as database:
-        database.execute("pragma secure_delete = on")  # what is deleted is overwritten
+        database.execute("pragma secure_delete = on").fetchall()  # what is deleted is overwritten
         database.execute("pragma foreign_keys = on")
-        database.execute("pragma journal_mode = wal")
+        database.execute("pragma synchronous = normal")  # the disk is waited for when the connection closes
+        if database.execute("pragma journal_mode").fetchall() != [("wal",)]:  # it is kept in the file
+            database.execute("pragma journal_mode = wal").fetchall()
         yield database

@@ -24,7 +24,7 @@ OWN_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BOS, "e
               "add_bos_token": True, "clean_up_tokenization_spaces": False}
 
 
-SHORT_TEXT = 2000  # characters
+SHORT_TEXT = 2000  # characters, or tokens
 
 
 class TextTooLong(UserError):
@@ -157,7 +157,9 @@ class Tokenizer:
         return max(map(len, self.bpe.get_vocab()), default=1)
 
     def decode(self, ids: list[int], keep_special: bool = False) -> str:
-        return self.bpe.decode(ids, skip_special_tokens=not keep_special)
+        if len(ids) < SHORT_TEXT:
+            return self.bpe.decode(ids, skip_special_tokens=not keep_special)
+        return self.bpe.decode_batch([ids], skip_special_tokens=not keep_special)[0]  # lets other threads run meanwhile
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, tools: Sequence[Tool] | None = None,
                documents: Sequence[dict] | None = None, variables: Mapping[str, object] | None = None) -> str:

@@ -12,8 +12,10 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from spoutnik.engine.llm import LLM
+from spoutnik.engine.request import Request
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
+from spoutnik.generation.answer_form import AnswerForm
 from spoutnik.generation.delta import CollectedReply
 from spoutnik.generation.generation import Generation
 from spoutnik.generation.grammar import structured_output
@@ -321,7 +323,7 @@ def test_auto_is_free_until_a_call_begins(name, llms):
     def allowed(text):
         """Does the processor allow this text, and then its end?"""
         grammar = make_processor()
-        for token in llm.tokenizer._encode_frame(text):  # marks as single tokens, where they are
+        for token in llm.tokenizer.encode_rendered(text):  # marks as single tokens, where they are
             grammar.apply(logits := torch.zeros(320), 0)
             if not logits[token].isfinite():
                 return None
@@ -393,3 +395,65 @@ def test_a_matcher_that_breaks_fails_this_reply_and_no_other(llm):
                                           make_logits_processor=Broken))
     assert (failed.finish_reason, failed.stop_reason) == ("error", "the form broke.")
     assert whole(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=30, max_thinking_tokens=5)).answer
+
+
+# Forms other than JSON
+
+@pytest.mark.parametrize("form, pattern", [
+    (AnswerForm("choice", ["yes", "yes, but", 'a "quoted" one', "\u00e9t\u00e9"], "x"),
+     'yes|yes, but|a "quoted" one|\u00e9t\u00e9'),
+    (AnswerForm("regex", r"^\d{2}/\d{2}\n[A-C]+x$", "x"), r"\d{2}/\d{2}\n[A-C]+x"),
+    (AnswerForm("regex", r"a\/b|(?i)never", "x"), "a/b|(?i:never)"),
+    (AnswerForm("grammar", 'root ::= item ("," item){1,2}\nitem ::= [0-9] | "x"', "x"), "[0-9x](,[0-9x]){1,2}"),
+    (AnswerForm("grammar", 'start: "(" start ")" | WORD\nWORD: /[ab]{2}/', "x"), r"\(*[ab]{2}\)*"),
+    ({"type": "grammar", "grammar": 'root ::= "z"'}, "z"), ({"type": "regex", "value": "[xyz]w"}, "[xyz]w"),
+    (AnswerForm.json('{"enum": [1, "b"]}', "x"), '1|"b"')], ids=str)
+@pytest.mark.parametrize("after_thought", [True, False])
+def test_other_forms(llm, form, pattern, after_thought):
+    make = structured_output(llm, form, after_thought=after_thought)
+    for seed in range(4):
+        text = structured_text(llm, make, seed)
+        assert re.fullmatch(pattern, text.strip("\n") if after_thought else text), text
+
+
+def structured_text(llm, make, seed):
+    """What a raw completion says under a form."""
+    prompt = llm.tokenizer.encode("12")
+    request = Request(f"form-{seed}", None, prompt, SamplingParams(max_tokens=200, temperature=1.0, n=2), seed, 0,
+                      make_logits_processor=make)
+    llm.core.add(request)
+    while request.unfinished:
+        llm.core.step()
+    first, second = (sample.output(llm.tokenizer) for sample in request.samples)
+    assert first.finish_reason == second.finish_reason == "stop"
+    return first.text
+
+
+@pytest.mark.parametrize("make, place", [
+    (lambda: AnswerForm("choice", [], "guided_choice"), "guided_choice: must be a list"),
+    (lambda: AnswerForm("choice", ["a", ""], "guided_choice"), "guided_choice: must be a list"),
+    (lambda: AnswerForm("regex", "(?=a)b", "regex"), "regex: what is asked for cannot be promised .*look-around"),
+    (lambda: AnswerForm("regex", "(a", "regex"), "regex: what is asked for"),
+    (lambda: AnswerForm("grammar", "root ::= missing", "grammar"), "grammar: "),
+    (lambda: AnswerForm("grammar", "nothing of the kind", "grammar"), "grammar: "),
+    (lambda: AnswerForm.json("{", "guided_json"), "guided_json: is not JSON"),
+    (lambda: AnswerForm.json("[]", "guided_json"), "guided_json: must be a JSON schema"),
+    (lambda: {"type": "json_schema", "json_schema": {"type": "object"}}, "response_format.json_schema: must be .*schema under"),
+    (lambda: {"type": "json_schema", "json_schema": {"name": "x"}}, "response_format.json_schema: must be"),
+    (lambda: {"type": "json_schema", "json_schema": {"schema": {}, "properties": {}}},
+     "response_format.json_schema.properties"),
+    (lambda: {"type": "json_schema"}, "response_format.json_schema: must be"),
+    (lambda: {"type": "json_object", "properties": {}}, "response_format.properties: is not read"),
+    (lambda: {"type": "text", "schema": {}}, "response_format.schema: is not read"),
+    (lambda: {"type": "structural_tag"}, "response_format.type = 'structural_tag'"),
+    (lambda: {"type": ["json"]}, "response_format.type"),
+    (lambda: {"type": "json_object", "schema": {}, "json_schema": {"schema": {}}}, "response_format.schema: json_schema gives"),
+])
+def test_malformed_forms_are_refused_with_their_place(llm, make, place):
+    with pytest.raises(UserError, match=f"^{place}"):
+        structured_output(llm, make())
+
+
+def test_a_schema_in_a_json_object_is_kept(llm):
+    for form in ({"schema": {"enum": [7]}}, {"json_schema": {"schema": {"enum": [7]}}}):
+        assert structured_text(llm, structured_output(llm, {"type": "json_object", **form}, after_thought=False), 1) == "7"

@@ -54,10 +54,10 @@ def time_limit(seconds: int):
 
 
 @contextmanager
-def page_server(service, folder):
-    """The address of a page of this service, which keeps its data in the folder."""
+def page_server(service, folder, history=None):
+    """The address of a page of this service, which keeps its data in the folder. history: None is one in the folder."""
     app = FastAPI()
-    pages.mount(app, service, Settings(data=folder), History(folder / "history.db"))
+    pages.mount(app, service, Settings(data=folder), history or History(folder / "history.db"))
     with listening(app) as url:
         yield f"{url}/"
 
@@ -91,7 +91,7 @@ def visitor(chromium, url):
         page.on("request", lambda request: wrong.append(request.url)
                 if not request.url.startswith((url, "data:", "blob:")) else None)
         opened.append((context, wrong))
-        page.goto(url + path)
+        page.goto(url + path, wait_until="domcontentloaded")
         page.get_by_label("Your question" if changes.get("locale") != "fr-FR" else "Votre question").wait_for()
         return page
 

@@ -2,8 +2,11 @@
 
 import asyncio
 import gc
+import random
 import re
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -11,15 +14,18 @@ from fastapi import FastAPI
 from scripted import ANSWER, THOUGHT, scripted_service
 
 from spoutnik import page
+from spoutnik.files import write_json
 from spoutnik.generation.service import Busy
 from spoutnik.generation.session import ChatOptions, ChatTurn
-from spoutnik.page.controls import options_from
+from spoutnik.page.controls import MAX_SYSTEM_LENGTH, cookie_of, options_from
 from spoutnik.page.conversations import Conversations
 from spoutnik.page.strings import EN, FR
 from spoutnik.serve.keys import Keys
 from spoutnik.serve.settings import Settings
 from spoutnik.store.feedback import FeedbackStore
 from spoutnik.store.history import History
+from spoutnik.text.chat_template import ChatTemplates
+from spoutnik.text.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -407,8 +413,54 @@ def test_a_broken_model_is_said_and_no_task_is_left_behind(with_conversations):
 def test_what_was_chosen_last_is_read_from_the_cookie(scripted, tmp_path):
     conversations = Conversations(scripted(), FeedbackStore(tmp_path), None)
     assert options_from("two%7Clow%7C8", conversations) == ChatOptions("two", "low", 8)  # as browsers send it
-    for cookie in (None, "", "three|huge|99", "|||", "\x00|\x00", "one|high|-1"):
+    for cookie in (None, "", "three|huge|99", "|||", "\x00|\x00", "one|high|-1", "one|high|²", "one|high|1|nan|%%%",
+                   "one|high|1|9|x", "one|high|1|-0.1|" + "A" * 3000):
         assert options_from(cookie, conversations) == ChatOptions("one", "high", 1)
+
+
+@pytest.mark.parametrize("options", [ChatOptions("two", "max", 16, "Réponds | en vers.\n« oui »", 0.0), ChatOptions("one"),
+                                     ChatOptions("one", temperature=2.0), ChatOptions("one", system="x" * MAX_SYSTEM_LENGTH)])
+def test_what_is_chosen_fits_the_cookie_and_comes_back(scripted, tmp_path, options):
+    conversations = Conversations(scripted(), FeedbackStore(tmp_path), None)
+    assert options_from(quote(cookie_of(options)), conversations) == options
+
+
+def test_a_system_prompt_that_no_cookie_holds_is_known_as_such():
+    rng = random.Random(0)
+    system = "".join(chr(rng.randrange(0x4e00, 0x9fff)) for _ in range(MAX_SYSTEM_LENGTH))
+    assert cookie_of(ChatOptions("one", system=system)) is None
+
+
+def test_what_the_page_samples_with_is_the_models_recommendation(scripted, tmp_path):
+    served = scripted().default
+    assert ChatOptions("one").generation_options(served).params.temperature == 0.6
+    served = replace(served, folder=tmp_path)
+    write_json(tmp_path / "generation_config.json", {"temperature": 0.7, "top_k": 20})
+    params = ChatOptions("one").generation_options(served).params
+    assert (params.temperature, params.top_k) == (0.7, 20)
+    assert ChatOptions("one", temperature=0.0).generation_options(served).params.temperature == 0.0
+
+
+def test_what_changes_in_the_settings_is_for_the_next_answer(with_conversations):
+    async def test(conversations, service):
+        options = ChatOptions("one")
+        conversations.ask(conversations.open(None, None), "How?", [], options)
+        options.model, options.thoughts = "two", 3
+        while not service.started:
+            await asyncio.sleep(0)
+        assert service.started[0].served.id == "one" and service.started[0].plan.params.n == 1
+
+    with_conversations(test)
+
+
+@pytest.mark.parametrize("template, thinks", [
+    ("{{ messages[0].content }}", False), ("{{ messages[0].content }}<think>\n", True),
+    ("{{ messages[0].content.split('</think>')[-1] }}", True)])
+def test_whether_a_model_thinks_is_read_from_its_template(scripted, tokenizer, template, thinks):
+    served = scripted().default
+    assert served.thinks
+    plain = Tokenizer(tokenizer.bpe, ChatTemplates({"default": template}, "chat_template.jinja"), tokenizer.config)
+    assert replace(served, tokenizer=plain).thinks is thinks
 
 
 # --------------------------------------------------------------------------------------------------------- over HTTP

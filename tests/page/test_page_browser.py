@@ -117,6 +117,58 @@ def test_model_effort_and_thoughts_are_chosen_and_remembered(visit, serving):
     page.get_by_role("button", name="beta, low, 4 thoughts").wait_for()
 
 
+def test_settings_show_what_is_in_force_when_they_are_opened_again(visit, serving):
+    """In the page, after a reload, and in what is generated: model, effort, thoughts, temperature and system prompt."""
+    serving[1].held = False
+    page = visit()
+    settings = page.locator(".chat .setting")
+
+    def open_settings():
+        settings.click()
+        page.get_by_role("slider", name="Temperature").wait_for()
+
+    def shown():
+        sliders = {name: page.get_by_role("slider", name=name, exact=True).input_value()
+                   for name in ("Effort", "Parallel thoughts", "Temperature")}
+        return (page.get_by_role("combobox", name="Model").input_value(), *sliders.values(),
+                page.get_by_role("textbox", name="System prompt").input_value())
+
+    def close_settings():
+        page.keyboard.press("Escape")
+        page.locator(".panel-body").wait_for(state="detached")
+
+    open_settings()
+    assert shown() == ("alpha", "4", "1", "6", "")
+    assert "0.6: the default" in page.locator(".panel-body").inner_text()
+    page.get_by_role("combobox", name="Model").select_option("beta")
+    for name, key, times in (("Effort", "ArrowLeft", 2), ("Parallel thoughts", "ArrowRight", 1),
+                             ("Temperature", "ArrowLeft", 3)):
+        page.get_by_role("slider", name=name).focus()
+        for _ in range(times):
+            page.keyboard.press(key)
+    page.get_by_role("textbox", name="System prompt").fill("Réponds en vers.")
+    close_settings()  # at once: what was typed last counts
+    page.get_by_role("button", name="beta, low, 2 thoughts, temperature 0.3, system prompt").wait_for()
+    chosen = ("beta", "2", "2", "3", "Réponds en vers.")
+    open_settings()
+    assert shown() == chosen
+    close_settings()
+    page.reload()
+    page.get_by_role("button", name="beta, low, 2 thoughts, temperature 0.3, system prompt").wait_for()
+    open_settings()
+    assert shown() == chosen
+    close_settings()
+    ask(page)
+    answered(page)
+    (handle,) = serving[1].started
+    assert handle.served.id == "beta" and handle.plan.params.temperature == 0.3 and handle.plan.params.n == 2
+    assert "Réponds en vers." in handle.served.tokenizer.decode(handle.plan.prompt)
+    open_settings()
+    page.get_by_role("slider", name="Temperature").fill("6")  # the default again, which is not remembered as a choice
+    page.get_by_role("textbox", name="System prompt").fill("")
+    page.get_by_role("button", name="Model and thinking: beta, low, 2 thoughts", exact=True).wait_for()
+
+
 def test_the_arena_is_blind_until_the_vote(visit, serving, tmp_path):
     page = visit()
     page.get_by_role("tab", name="Arena").click()

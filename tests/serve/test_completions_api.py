@@ -135,7 +135,7 @@ def test_what_does_not_fit(ask):
         assert refused["error"]["code"] == "context_length_exceeded" and refused["error"]["param"] == "prompt"
     clamped, = ask({"prompt": [5] * 1000, "max_tokens": 1024, "ignore_eos": True, "return_applied": True})
     assert clamped["usage"]["completion_tokens"] == clamped["applied"]["max_tokens"] == 24
-    assert "max_tokens = 1024" in clamped["warning"] and clamped["warning"] == clamped["applied"]["notes"][0]
+    assert "max_tokens = 1024" in clamped["warning"] and f"{clamped['warning']}." == clamped["applied"]["notes"][0]
     unbounded, nothing = ask({"prompt": [5] * 1000, "max_tokens": -1, "ignore_eos": True}, {"prompt": "a", "max_tokens": 0})
     assert unbounded["usage"]["completion_tokens"] == 24 and "warning" not in unbounded
     assert (nothing["choices"][0]["text"], nothing["choices"][0]["finish_reason"]) == ("", "length")

@@ -183,6 +183,18 @@ def test_every_honored_field_does_something(api, tokenizer, path, request_type, 
         assert check(reply, plain), (name, reply)
 
 
+def test_a_whole_number_may_be_written_with_a_point(api):
+    whole = {"max_tokens": 3, "top_k": 5, "n": 2, "stop_token_ids": [44], "min_tokens": 1, "truncate_prompt_tokens": 4}
+    floats = {name: [float(part) for part in value] if isinstance(value, list) else float(value)
+              for name, value in whole.items()}
+    for path in (CHAT, TEXT):
+        (_, ints), (status, points) = answers(api, (path, BASE[path] | whole), (path, BASE[path] | floats))
+        assert status == 200 and said(points) == said(ints)
+    (_, ints), (status, points), (wrong, _) = answers(api, *((TEXT, {"prompt": prompt, "seed": 1}) for prompt in (
+        [9, 44], [9.0, 44.0], [9.5, 44.0])))
+    assert status == 200 and said(points) == said(ints) and wrong == 400
+
+
 def test_the_table_of_the_documentation_has_every_field():
     text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
     table = set(re.findall(r"`([A-Za-z_]+)`", text.partition("## Fields")[2]))

@@ -1,5 +1,6 @@
 """Requests of `/v1/chat/completions`, and the generation plan that each becomes."""
 
+import re
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal
@@ -63,9 +64,7 @@ class ChatRequest(ThoughtFields, FormFields, Sampling):
     @property
     def brief(self) -> bool:
         """Whether planning it takes less time than waking a thread."""
-        plain = {"messages", "model", "stream", "temperature", "top_p", "max_tokens", "max_completion_tokens", "seed", "user",
-                 "stream_options", "reasoning_effort", "max_thinking_tokens", "enable_thinking", "n", "stop"}
-        if not self.model_fields_set <= plain:
+        if any(getattr(self, name) for name in (*FormFields.model_fields, "tools", "documents", "chat_template_kwargs")):
             return False
         return sum(100 + message.length for message in self.messages) < SHORT_PROMPT
 
@@ -126,8 +125,20 @@ def plan_of(request: ChatRequest, served: ServedModel) -> tuple[GenerationPlan, 
     """Raises ApiError or UserError. Takes too long for the event loop unless the request is `brief`."""
     request.check_supported()
     options = options_of(request, served)
+    notes = _unread_notes(request, served, options)
     plan = plan_chat(served.llm, request.template_messages, options)
-    return replace(plan, notes=(*request.notes, *plan.notes)), options
+    return replace(plan, notes=(*request.notes, *notes, *plan.notes)), options
+
+
+def _unread_notes(request: ChatRequest, served: ServedModel, options: GenerationOptions) -> tuple[str, ...]:
+    """What there is to say of what the model's template does not read. Raises ApiError for documents."""
+    if not options.documents and not options.variables or served.tokenizer is None:
+        return ()
+    source = served.tokenizer.templates.choose(bool(request.tools))
+    if options.documents and not re.search(r"\bdocuments\b", source):
+        raise ApiError(400, "documents: this model's template has no place for them. Put them into a message.", "documents")
+    unread = [name for name in options.variables if not re.search(rf"\b{re.escape(name)}\b", source)]
+    return tuple(f"chat_template_kwargs.{name}: this model's template does not read it." for name in unread)
 
 
 def applied_of(request: ChatRequest, served: ServedModel, plan: GenerationPlan) -> dict:

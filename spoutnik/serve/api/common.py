@@ -4,18 +4,16 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Annotated, get_args
 
 from fastapi import Depends, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
-from pydantic_core import CoreSchema
 
 from spoutnik import __version__
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import UserError
-from spoutnik.files import read_json
+from spoutnik.generation.defaults import generation_defaults
 from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
 from spoutnik.serve.api.recent_items import RecentItems
@@ -93,11 +91,11 @@ class Body(BaseModel):
         """Some languages have one kind of number, and write its point."""
         if not isinstance(values, dict):
             return values
-        return {name: int(value) if isinstance(value, float) and value.is_integer() and _is_whole(cls, name) else value
+        return {name: _as_whole(value) if isinstance(value, float | list) and _is_whole(cls, name) else value
                 for name, value in values.items()}
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> CoreSchema:
+    def __get_pydantic_core_schema__(cls, source: type[BaseModel], handler: GetCoreSchemaHandler) -> dict:
         """Only the first mistake is told, so that none of a hundred thousand others in the same list needs to be found."""
         return _fail_fast(handler(source))
 
@@ -111,10 +109,16 @@ class Body(BaseModel):
 
 @cache
 def _is_whole(body: type[BaseModel], name: str) -> bool:
-    """Is it a field of whole numbers?"""
+    """Is it a field of a whole number, or of several?"""
     field = body.model_fields.get(name)
     kinds = () if field is None else get_args(field.annotation) or (field.annotation,)
-    return int in kinds and float not in kinds
+    return (int in kinds or list[int] in kinds) and float not in kinds
+
+
+def _as_whole(value: object) -> object:
+    if isinstance(value, list):
+        return [_as_whole(part) for part in value] if any(isinstance(part, float) for part in value) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 class StreamOptions(Body):
@@ -147,7 +151,7 @@ class Sampling(Body):
     stop: str | list[str] | None = Field(None, description="Texts that end the answer.")
     stop_token_ids: list[int] | None = None
     ignore_eos: bool | None = None
-    logit_bias: dict[str, float] | None = Field(None, description="Token id -> added to its logit.")
+    logit_bias: dict[str, float] | None = Field(None, max_length=100_000, description="Token id -> added to its logit.")
     allowed_token_ids: list[int] | None = Field(None, description="No other tokens may come.")
     bad_words: list[str] | None = Field(None, description="Texts that must not come.")
     prompt_logprobs: int | None = Field(None, ge=0, le=20, description="Of the prompt's tokens: the likeliest so many.")
@@ -213,7 +217,7 @@ class Sampling(Body):
 
 def warning_field(warnings: Iterable[object]) -> dict:
     """The sentences, each of them once."""
-    text = "; ".join(dict.fromkeys(map(str, warnings))).replace(".; ", ". ")
+    text = "; ".join(dict.fromkeys(str(warning).rstrip(".") for warning in warnings))
     return {"warning": text} if text else {}
 
 
@@ -226,15 +230,6 @@ def split_inputs(value: str | list) -> list[str | list[int]]:
     """The inputs of a field that holds a text, token ids, or several of either."""
     several = isinstance(value, list) and not (value and isinstance(value[0], int))
     return value if several else [value]
-
-
-@cache
-def generation_defaults(folder: Path) -> dict[str, float]:
-    """The sampling parameters that the model's authors recommend, in generation_config.json."""
-    path = folder / "generation_config.json"
-    config = read_json(path) if path.exists() else {}
-    names = ("temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    return {name: config[name] for name in names if config.get(name) is not None}
 
 
 class Reply:

@@ -22,7 +22,7 @@ from spoutnik.serve.api import schemas
 from spoutnik.serve.api.answer_form import FormFields
 from spoutnik.serve.api.chat_request import ChatRequest
 from spoutnik.serve.api.common import Reply, Sampling, Serving, State, encode_prompt, split_inputs, unknown_note, warning_field
-from spoutnik.serve.api.fields import REFUSED, unknown_fields
+from spoutnik.serve.api.fields import REFUSED, REMEDIES, unknown_fields
 from spoutnik.serve.api.logprobs import TextOffsets, prompt_logprobs, text_logprobs
 from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses, raise_if_failed
 from spoutnik.serve.json_body import api_router, off_loop
@@ -50,7 +50,7 @@ class CompletionRequest(FormFields, Sampling):
     @cached_property
     def notes(self) -> tuple[str, ...]:
         """What there is to say of this request. Raises ApiError for fields that would change the answer and are not served."""
-        return unknown_note(unknown_fields(self.model_extra, COMPLETION_REFUSED))
+        return unknown_note(unknown_fields(self.model_extra, COMPLETION_REFUSED, COMPLETION_REMEDIES))
 
     def check_supported(self) -> None:
         super().check_supported()
@@ -62,8 +62,9 @@ class CompletionRequest(FormFields, Sampling):
 
 
 # A raw prompt has no messages, tools or thought.
-COMPLETION_REFUSED = REFUSED | {name: ([], {}, False, "none") for name in
-                                ChatRequest.model_fields.keys() - CompletionRequest.model_fields.keys()}
+_CHAT_ONLY = ChatRequest.model_fields.keys() - CompletionRequest.model_fields.keys()
+COMPLETION_REFUSED = REFUSED | {name: ([], {}, False, "none") for name in _CHAT_ONLY}
+COMPLETION_REMEDIES = REMEDIES | dict.fromkeys(_CHAT_ONLY, "It belongs to /v1/chat/completions.")
 
 
 @dataclass(frozen=True)

@@ -65,19 +65,21 @@ REMEDIES = {"with_pieces": "Give return_token_strs.", "functions": "Give tools."
             "prompt_truncate_len": "Give truncate_prompt_tokens.", "add_special_tokens": "The chat template writes them."}
 
 
-def unknown_fields(extra: Mapping[str, object] | None, refused: Mapping[str, tuple]) -> tuple[str, ...]:
-    """The names of those that no known API has. extra: what a request holds besides the fields that are honored.
+def unknown_fields(extra: Mapping[str, object] | None, refused: Mapping[str, tuple],
+                   remedies: Mapping[str, str] = REMEDIES) -> tuple[str, ...]:
+    """The names of those that no known API has. extra: what a request holds besides the fields that are honored. remedies: what
+    to do instead of giving a refused one; for others, to leave it out.
 
     Raises:
         ApiError: one of them would change the answer.
     """
-    return tuple(_unknown({name: value for name, value in (extra or {}).items() if value is not None}, refused))
+    return tuple(_unknown({name: value for name, value in (extra or {}).items() if value is not None}, refused, remedies))
 
 
-def _unknown(extra: Mapping[str, object], refused: Mapping[str, tuple]) -> Iterator[str]:
+def _unknown(extra: Mapping[str, object], refused: Mapping[str, tuple], remedies: Mapping[str, str]) -> Iterator[str]:
     for name, value in extra.items():
         if name in refused:
             if value not in refused[name]:
-                raise ApiError(400, f"{name}: is not served here. {REMEDIES.get(name, 'Leave it out.')}", name)
+                raise ApiError(400, f"{name}: is not served here. {remedies.get(name, 'Leave it out.')}", name)
         elif name not in HARMLESS and not name.startswith("speculative."):
             yield name

@@ -9,8 +9,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import AliasChoices, Field
 
+from spoutnik.generation.defaults import generation_defaults
 from spoutnik.generation.service import ServedModel
-from spoutnik.serve.api.common import Body, State, generation_defaults
+from spoutnik.serve.api.common import Body, State
 from spoutnik.serve.api.embeddings import EmbeddingRequest, embed_inputs
 from spoutnik.serve.api.model_facts import (
     capabilities,

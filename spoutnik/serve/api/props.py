@@ -6,10 +6,11 @@ from typing import Any
 from pydantic import Field
 
 from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.generation.defaults import generation_defaults
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.tool_set import ToolSet
 from spoutnik.serve.api.chat_request import Message
-from spoutnik.serve.api.common import FINGERPRINT, Body, Serving, State, generation_defaults
+from spoutnik.serve.api.common import FINGERPRINT, Body, Serving, State
 from spoutnik.serve.api.model_facts import context_length
 from spoutnik.serve.api.schemas import Schema
 from spoutnik.serve.errors import error_responses
