@@ -208,6 +208,16 @@ def test_structured_output(post):
         assert json.loads(message["content"][0]["text"]).keys() == {"city"}
 
 
+def test_fields_of_ours_are_heard_here_too(post):
+    more = {"reasoning_effort": "low", "min_p": 0.25, "return_applied": True, "chat_template_kwargs": {"a": 1}}
+    message = post(**SHORT | more, speed="fast", some_beta={"a": 1}).json()
+    assert message["applied"]["min_p"] == 0.25 and message["applied"]["max_thinking_tokens"] == 5
+    assert "some_beta: unknown here" in message["warning"] and "speed" not in message["warning"]
+    for wrong in ({"guided_json": 3}, {"mirostat": 2}, {"max_thinking_tokens": "many"}):
+        refused = post(**SHORT | wrong)
+        assert refused.status_code == 400 and next(iter(wrong)) in refused.json()["error"]["message"]
+
+
 def test_stop_sequences(post):
     text = post(**SHORT, thinking={"type": "disabled"}).json()["content"][0]["text"]
     stop = text[3:6]
@@ -236,6 +246,7 @@ def test_tokens_are_counted(post):
     ({"tools": [{"name": "f g", "input_schema": {}}]}, 400, "invalid_request_error", "tools[0].name"),
     ({"tools": TOOLS, "tool_choice": {"type": "tool", "name": "g"}}, 400, "invalid_request_error", "tool_choice"),
     ({"thinking": {"type": "enabled", "budget_tokens": 0}}, 400, "invalid_request_error", "thinking.budget_tokens"),
+    ({"echo": True}, 400, "invalid_request_error", "echo"), ({"prompt_logprobs": 1}, 400, "invalid_request_error", "prompt_"),
     ({"temperature": -1}, 400, "invalid_request_error", "temperature"),
     ({"output_config": {"format": {"type": "json_schema", "schema": {"type": "strin"}}}}, 400, "invalid_request_error",
      "output_config.format")])

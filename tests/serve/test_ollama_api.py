@@ -74,6 +74,10 @@ def test_a_raw_prompt_goes_to_the_model_as_it_is(post):
     whole, stream = post(GENERATE, **PROMPT, raw=True, stream=False).json(), lines(post(GENERATE, **PROMPT, raw=True))
     assert whole["prompt_eval_count"] < post(GENERATE, **PROMPT, stream=False).json()["prompt_eval_count"]
     assert "".join(line["response"] for line in stream) == whole["response"] != "" and "thinking" not in whole
+    long = post(GENERATE, model="tiny", prompt="a", raw=True, stream=False, return_applied=True).json()
+    assert long["eval_count"] > 16 and long["applied"]["max_tokens"] > 900 and "warning" not in long
+    form = post(GENERATE, **PROMPT | {"options": {"num_predict": 300, "seed": 1}}, raw=True, stream=False, format=CITY).json()
+    assert json.loads(form["response"]).keys() == {"city"}
 
 
 @pytest.mark.parametrize(("think", "applied"), [
@@ -253,6 +257,16 @@ def test_hanging_up_ends_the_reply(server, idle):
     with httpx.stream("POST", server + CHAT, json=body) as response:
         next(response.iter_lines())
     assert idle()
+
+
+def test_fields_of_ours_are_heard_here_too(post):
+    answer = post(CHAT, **SHORT, stream=False, tools=TOOLS, tool_choice="none", max_thinking_tokens=4, return_applied=True,
+                  width=3).json()
+    assert answer["applied"]["tool_choice"] == "none" and answer["applied"]["max_thinking_tokens"] == 4
+    assert "width: unknown here" in answer["warning"]
+    for wrong in ({"best_of": 3}, {"mirostat": 2}, {"max_thinking_tokens": "many"}):
+        refused = post(CHAT, **SHORT, **wrong)
+        assert refused.status_code == 400 and next(iter(wrong)) in refused.json()["error"]
 
 
 def test_silence_is_broken_by_lines_that_add_nothing(make_service):

@@ -167,7 +167,8 @@ def test_a_call_between_two_texts_is_an_item_of_its_own():
     ({"n": 2}, "n"), ({"max_output_tokens": -3}, "max_output_tokens"),
     ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
     ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "strin"}}}}, "text.format.schema"),
-    ({"max_tokens": -5}, "max_tokens"), ({"input": [{"type": "reasoning", "content": None}]}, "input"),
+    ({"max_tokens": -5}, "max_tokens"), ({"echo": True}, "echo"), ({"prompt_logprobs": 1}, "prompt_logprobs"),
+    ({"input": [{"type": "reasoning", "content": None}]}, "input"),
     ({"text": {"verbosity": "huge"}}, "text.verbosity"), ({"input": "a " * 3000}, "input")])
 def test_what_cannot_be_served_is_refused_with_its_field(body, param, api):
     answer = post(api, **{"input": "a"} | body)
@@ -204,6 +205,11 @@ def test_a_conversation_that_is_too_long_may_lose_its_oldest_questions(api):
     answer = post(api, **given, truncation="auto").json()
     assert answer["truncation"] == "auto" and 100 < answer["usage"]["input_tokens"] < 1024
     assert answer["warning"].startswith("input: the conversation is too long; the first ")
+
+
+def test_what_was_in_force_is_told(api):
+    answer = post(api, input="a", max_output_tokens=7, reasoning={"effort": "low"}, top_k=3, return_applied=True).json()
+    assert {"max_tokens": 7, "max_thinking_tokens": 0, "top_k": 3, "model": "tiny"}.items() <= answer["applied"].items()
 
 
 def test_an_unknown_model(openai_client):

@@ -99,6 +99,13 @@ def test_items_of_all_kinds_become_messages():
     assert [warning.split(":")[0] for warning in warnings] == ["input[10].output[1]", "input[11]", "input[12]", "input[13]"]
 
 
+def test_fields_of_ours_are_heard_and_others_refused(post):
+    heard, *refused = post({"input": "a", "max_output_tokens": 20, "enable_thinking": False, "return_applied": True, "odd": 1},
+                           *({"input": "a"} | wrong for wrong in ({"mirostat": 2}, {"best_of": 3}, {"min_p": 7})))
+    assert heard.json()["applied"]["enable_thinking"] is False and "odd: unknown here" in heard.json()["warning"]
+    assert [answer.json()["error"]["param"] for answer in refused] == ["mirostat", "best_of", "min_p"]
+
+
 def test_some_of_the_tools_are_allowed():
     tools = [SHELL, SHELL | {"name": "write_stdin"}, OTHERS[1]]
     choice = {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "write_stdin"}]}

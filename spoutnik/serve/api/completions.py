@@ -180,12 +180,16 @@ class CompletionReply(Reply):
     @property
     def _said(self) -> dict:
         """What there is to say of the whole."""
+        return warning_field(self.handle.plan.notes) | self.applied_field
+
+    @property
+    def applied_field(self) -> dict:
         plan = self.handle.plan
         applied = applied_sampling(plan.params) | {
             "max_tokens": 0 if self.body.stated_max_tokens == 0 else plan.params.max_tokens, "model": self.served.id,
             "seed": plan.seed, "prompt_tokens": len(plan.prompt), "structured_output": plan.make_logits_processor is not None,
             "notes": list(plan.notes)}
-        return warning_field(plan.notes) | ({"applied": applied} if self.body.return_applied else {})
+        return {"applied": applied} if self.body.return_applied else {}
 
     def _prompt_logprobs(self, index: int) -> list[dict | None]:
         count, candidates = self.body.prompt_logprobs, self.handle.job.requests[index // self.n].prompt_logprobs

@@ -9,7 +9,7 @@ from pydantic import ConfigDict, Discriminator, Field, Tag
 
 from spoutnik.serve.api.chat_request import ChatRequest
 from spoutnik.serve.api.common import MAX_TOKENS, Body, Sampling
-from spoutnik.serve.api.translation import OTHER, OtherItem, known_type
+from spoutnik.serve.api.translation import OTHER, OtherItem, known_type, make_request
 from spoutnik.serve.errors import ApiError
 
 # Error messages begin with the field of the chat request: its name here.
@@ -18,6 +18,9 @@ FIELD_NAMES = {r"(tools\[\d+\])\.function\.parameters": r"\1.input_schema", r"(t
                "max_thinking_tokens": "thinking.budget_tokens", "enable_thinking": "thinking", "stop": "stop_sequences"}
 # What Anthropic's own servers would do: a request works without it, and the answer says that it was left out.
 HOSTED = ("mcp_servers", "container", "compaction", "fallbacks", "thread")
+# Wishes of Anthropic's clients that change no answer here.
+HARMLESS = {"cache_control", "context_management", "diagnostics", "inference_geo", "speed", "betas", "billing_policy",
+            "fallback_credit_token", "user_profile_id", "workspace_id", "anthropic_version", "anthropic_beta"}
 # Blocks that only the server that wrote them can use again.
 HOSTED_BLOCKS = re.compile(r"redacted_thinking|server_tool_use|mcp_tool_use|\w+_tool_result|tool_reference|compaction|fallback")
 BILLING = "x-anthropic-billing-header:"  # Claude Code's first system block: another one each time, and not for the model
@@ -130,6 +133,8 @@ class CountTokensRequest(Sampling):
     stop: None = None
     n: Literal[1] | None = None
     resumable: Literal[False] | None = None
+    echo: Literal[False] | None = None
+    prompt_logprobs: None = None
     stream_options: None = None
 
     @property
@@ -149,7 +154,8 @@ class CountTokensRequest(Sampling):
         format = output.format or self.output_format
         if format is not None:
             fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": format.schema_}}
-        return ChatRequest(**fields), warnings
+        extra = {name: value for name, value in (self.model_extra or {}).items() if name not in {*HOSTED, *HARMLESS}}
+        return make_request(ChatRequest, fields, extra), warnings
 
     @property
     def _enable_thinking(self) -> bool | None:

@@ -178,7 +178,7 @@ class OllamaReply(Reply):
                  load_seconds: float):
         super().__init__(reply.body, reply.handle)
         self.request, self.reply, self.lines, self.load_seconds = body, reply, lines, load_seconds
-        self.warnings = [*warnings, *(renamed_notes(reply.plan, FIELD_NAMES) if isinstance(reply, ChatReply) else ())]
+        self.warnings = [*warnings, *renamed_notes(reply.handle.plan, FIELD_NAMES)]
         # A client reads each line as JSON: what keeps the connection alive is one that adds nothing.
         self.stream_format = StreamFormat("application/x-ndjson", lambda line: f"{line}\n".encode(),
                                           f"{encode_json(lines.line({}))}\n".encode())
@@ -221,12 +221,12 @@ class OllamaReply(Reply):
         """The fields of the last line."""
         usage, timings = self.reply.usage, self.reply.timings
         reason = "length" if self.reply.replies[0].finish_reason == "length" else "stop"
-        applied = self.reply.applied_field if isinstance(self.reply, ChatReply) else {}
         prompt, answer = (max(round(1e6 * ms), 1) for ms in (timings.prompt_ms, timings.predicted_ms))
         load = round(1e9 * self.load_seconds)
         return {"done": True, "done_reason": reason, "total_duration": load + prompt + answer, "load_duration": load,
                 "prompt_eval_count": usage.prompt_tokens, "prompt_eval_duration": prompt,
-                "eval_count": usage.completion_tokens, "eval_duration": answer, **warning_field(self.warnings), **applied}
+                "eval_count": usage.completion_tokens, "eval_duration": answer, **warning_field(self.warnings),
+                **self.reply.applied_field}
 
 
 class CallCollector:

@@ -10,6 +10,7 @@ from spoutnik.generation.service import ServedModel
 from spoutnik.serve.api.chat_request import ChatRequest
 from spoutnik.serve.api.common import MAX_TOKENS, Body
 from spoutnik.serve.api.completions import CompletionRequest
+from spoutnik.serve.api.translation import make_request
 from spoutnik.serve.errors import ApiError
 
 # Error messages begin with the field of the chat request: its name here.
@@ -100,6 +101,8 @@ class OllamaInputMessage(Body):
 class OllamaRequest(Body):
     """What both endpoints have."""
 
+    model_config = ConfigDict(extra="allow")  # to see what is not known
+
     model: str | None = Field(None, validation_alias=AliasChoices("model", "name"))
     stream: bool | None = Field(None, description="true where it is left out.")
     options: Options | None = None
@@ -132,7 +135,7 @@ class OllamaRequest(Body):
             fields["reasoning_effort"] = self.think
         elif self.think is not None:
             fields["enable_thinking"] = self.think
-        return ChatRequest(**fields)
+        return make_request(ChatRequest, fields, self.model_extra)
 
     def refuse(self, *names: str, why: str) -> None:
         for name in names:
@@ -181,8 +184,9 @@ class OllamaGenerateRequest(OllamaRequest):
             return self.chat([*system, {"role": "user", "content": self.prompt}])
         self.refuse("system", "think", why="a raw prompt has no place for it. Leave it out.")
         fields = (self.options or Options()).for_chat
-        return CompletionRequest(**fields | {
-            "model": self.model, "stream": self.streams, "prompt": self.prompt, "response_format": self.response_format,
-            "logprobs": (self.top_logprobs or 0) if self.logprobs else None})
+        return make_request(CompletionRequest, fields | {
+            "max_tokens": fields["max_tokens"] or -1, "model": self.model, "stream": self.streams, "prompt": self.prompt,
+            "response_format": self.response_format, "return_applied": self.return_applied,
+            "logprobs": (self.top_logprobs or 0) if self.logprobs else None}, self.model_extra)
 
 

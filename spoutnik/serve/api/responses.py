@@ -122,7 +122,7 @@ class ResponseReply(Reply):
             temperature=params.temperature, top_p=params.top_p, truncation=body.truncation or "disabled",
             text={"format": {"type": "text"}} | fields.get("text", {}), tools=fields.get("tools", []),
             tool_choice=fields.get("tool_choice", "auto"),
-            **warning_field(self.warnings))
+            **warning_field(self.warnings), **self.chat.applied_field)
 
     @property
     def _response_usage(self) -> schemas.ResponseUsage:

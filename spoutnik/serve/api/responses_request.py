@@ -4,14 +4,16 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, ConfigDict, Discriminator, Field, Tag
 
 from spoutnik.generation.options import EFFORTS
 from spoutnik.serve.api.chat_request import ChatRequest
 from spoutnik.serve.api.common import MAX_TOKENS, Body, Sampling
-from spoutnik.serve.api.translation import OTHER, OtherItem, known_type
+from spoutnik.serve.api.translation import OTHER, OtherItem, known_type, make_request
 from spoutnik.serve.errors import ApiError
 
+# Wishes that change no answer here.
+HARMLESS = {"client_metadata", "max_tool_calls", "prompt_cache_options", "context_management", "moderation"}
 # They refer to stored responses; nothing is stored here.
 STORED = ("previous_response_id", "conversation", "prompt")
 FindItem = Callable[[str], dict | None]  # an item of an earlier answer, by its id
@@ -168,6 +170,8 @@ class ToolChoice(NamedTool):
 
 
 class ResponsesRequest(Sampling):
+    model_config = ConfigDict(extra="allow")  # to see what is not known
+
     input: Annotated[Input, Field(min_length=1)]
     instructions: str | None = Field(None, description="Goes before the conversation.")
     max_output_tokens: int | None = Field(None, ge=-2, description="Of thought and answer.")
@@ -187,6 +191,8 @@ class ResponsesRequest(Sampling):
     prompt: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     n: Literal[1] | None = None
+    echo: Literal[False] | None = None
+    prompt_logprobs: None = None
     stream_options: dict[str, Any] | None = None
 
     def check_supported(self) -> None:
@@ -212,7 +218,8 @@ class ResponsesRequest(Sampling):
             fields["reasoning_effort"] = self.reasoning.effort
         if self.text is not None and self.text.format is not None:
             fields["response_format"] = self.text.format.for_chat
-        return ChatRequest(**fields), warnings
+        extra = {name: value for name, value in (self.model_extra or {}).items() if name not in HARMLESS}
+        return make_request(ChatRequest, fields, extra), warnings
 
     def messages(self, find_item: FindItem, warnings: list[str]) -> list[dict]:
         """The conversation. Thought, text and calls of one assistant turn become one message."""

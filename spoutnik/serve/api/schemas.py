@@ -247,6 +247,7 @@ class Response(Schema):
     tools: list[dict[str, Any]]
     tool_choice: str | dict[str, Any]
     warning: str | None = None
+    applied: dict[str, Any] | None = None
 
 
 class Embedding(Schema):

@@ -3,17 +3,21 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
-from pydantic import ConfigDict
+from fastapi.exceptions import RequestValidationError
+from pydantic import ConfigDict, ValidationError
 
 from spoutnik.errors import UserError
+from spoutnik.generation.completion import CompletionPlan
 from spoutnik.generation.context_window import plan_within_window, split_turns
 from spoutnik.generation.options import ContextOverflow, GenerationOptions, GenerationPlan
 from spoutnik.generation.service import ServedModel
 from spoutnik.serve.api.chat_request import ChatRequest, options_of, plan_of
-from spoutnik.serve.api.common import Body
+from spoutnik.serve.api.common import Body, Sampling
 
 OTHER = "other"
+Request = TypeVar("Request", bound=Sampling)
 
 
 class OtherItem(Body):
@@ -33,6 +37,21 @@ def known_type(*types: str, default: str | None = None) -> Callable[[object], st
     return discriminate
 
 
+def make_request(kind: type[Request], fields: Mapping[str, object], extra: Mapping[str, object] | None) -> Request:
+    """A request of ours. extra: what was given besides the other API's fields: ours are heard there, too.
+
+    Raises:
+        RequestValidationError: one of them has a wrong value.
+    """
+    given = {name: value for name, value in fields.items() if value is not None}
+    given |= {name: value for name, value in (extra or {}).items() if not name.startswith("_")}
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        errors = [{**one, "loc": ("body", *one["loc"])} for one in error.errors()]
+        raise RequestValidationError(errors, body=given) from error
+
+
 def rename_field(sentence: str, names: Mapping[str, str]) -> str:
     """A sentence about a field, with its name in the other API. names: patterns of the beginnings of sentences about the chat
     API's."""
@@ -47,7 +66,7 @@ def rename_fields(error: UserError, names: Mapping[str, str]) -> UserError:
     return type(error)(rename_field(str(error), names))
 
 
-def renamed_notes(plan: GenerationPlan, names: Mapping[str, str]) -> list[str]:
+def renamed_notes(plan: GenerationPlan | CompletionPlan, names: Mapping[str, str]) -> list[str]:
     """What there is to say of a plan."""
     return [rename_field(note, names) for note in plan.notes]
 
