@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/nano
 
-.PHONY: demo test lint sanitize peers clean
+.PHONY: demo test lint sanitize peers clients clean
 
 demo: $(VENV)/installed
 	$(BIN)/spoutnik run recipes/nano.yaml --out $(RUN)
@@ -31,7 +31,16 @@ $(VENV)/installed-dev: $(VENV)/installed
 
 # What the benchmarks compare against, and the clients that try the server, in environments of their own. vLLM asks for
 # torch's CPU wheels, which PyPI does not hold: name PyTorch's index for them in PIP_EXTRA_INDEX_URL.
-peers: .venv-peers/installed .venv-vllm/installed .venv-clients/installed .venv-aider/installed
+peers: .venv-peers/installed .venv-vllm/installed clients
+
+CLIENTS_NODE := benchmarks/clients/node
+# Packages of .venv-NAME, pinned in benchmarks/NAME-constraints.txt; one environment holds what goes together.
+PACKAGES_clients := openai anthropic ollama litellm openai-agents 'pydantic-ai-slim[openai,anthropic]' langchain-openai \
+	langchain-anthropic langchain-ollama langchain-deepseek 'lm-eval[api]' schemathesis
+PACKAGES_clients-older := openai anthropic instructor
+PACKAGES_aider := aider-chat
+
+clients: .venv-clients/installed .venv-clients-older/installed .venv-aider/installed $(CLIENTS_NODE)/node_modules/installed
 
 .venv-peers/installed: benchmarks/peers-constraints.txt
 	$(PYTHON) -m venv .venv-peers
@@ -47,16 +56,15 @@ peers: .venv-peers/installed .venv-vllm/installed .venv-clients/installed .venv-
 	.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec  # made for another torch: they break it
 	touch $@
 
-.venv-clients/installed: benchmarks/clients-constraints.txt
-	$(PYTHON) -m venv .venv-clients
-	.venv-clients/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/clients-constraints.txt \
-		openai langchain-openai 'lm-eval[api]' schemathesis
+.venv-clients/installed .venv-clients-older/installed .venv-aider/installed: .venv-%/installed: benchmarks/%-constraints.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --disable-pip-version-check -c $< $(PACKAGES_$*)
 	touch $@
 
-.venv-aider/installed: benchmarks/aider-constraints.txt  # its packages do not go together with the other clients'
-	$(PYTHON) -m venv .venv-aider
-	.venv-aider/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/aider-constraints.txt aider-chat
+# With a Node.js of their own: the newest clients do not run with older ones.
+$(CLIENTS_NODE)/node_modules/installed: $(CLIENTS_NODE)/package.json $(CLIENTS_NODE)/package-lock.json
+	npm ci --prefix $(CLIENTS_NODE) --silent --no-audit --no-fund
 	touch $@
 
 clean:
-	rm -rf $(VENV) .venv-peers .venv-vllm .venv-clients .venv-aider build *.egg-info
+	rm -rf $(VENV) .venv-peers .venv-vllm .venv-clients .venv-clients-older .venv-aider $(CLIENTS_NODE)/node_modules build *.egg-info

@@ -1,22 +1,30 @@
 """Do real clients believe the server? Starts `spoutnik serve` with a key, as a user would, lets each client of
-benchmarks/clients/ do what its users do, and prints what passed.
+benchmarks/clients/ do what its users do, and prints what passed, client by kind of check.
 
-    python benchmarks/client_conformance.py [--only openai_client] [--model FOLDER] [--cases 5000]
+    python benchmarks/client_conformance.py [--only openai_3]... [--model FOLDER] [--cases 5000]
 
-The clients live in an environment of their own (`make peers`: .venv-clients, or the folder that PEERS_CLIENTS names); aider,
-whose packages do not go together with theirs, in .venv-aider (or PEERS_AIDER), and is left out where that is missing. The
-model: random weights with 8,192 places, so that long prompts of clients fit; what is tried is the form, not the sense.
-cases: requests that schemathesis makes up from our own OpenAPI document; none of them may be answered with a 5xx.
+The clients live in environments of their own, which `make clients` makes (and `make peers`): .venv-clients,
+.venv-clients-older (older ones that are still in use), .venv-aider, and benchmarks/clients/node/node_modules (with a Node.js of
+its own). PEERS_CLIENTS, PEERS_CLIENTS_OLDER and PEERS_AIDER name other folders. Java (11 or newer) and curl are the system's.
+A client that is not there has not passed: it is named, and the exit status is 1.
+
+The model: random weights with 8,192 places, so that long prompts of clients fit; what is tried is the form, not the sense.
+Beside the plain server run two altered ones (clients/altered_server.py): one that is slow, one whose model calls tools by
+itself. cases: requests that schemathesis makes up from our own OpenAPI document; none of them may be answered with a 5xx.
 """
 
 import argparse
 import contextlib
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import urllib.request
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from common import machine, print_result
@@ -27,14 +35,53 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.text.tokenizer import Tokenizer
 
 HERE = Path(__file__).parent
-CLIENTS = ("openai_client", "langchain", "lm_eval_tasks", "open_webui", "aider_requests", "schemathesis_cases")
+SCRIPTS = HERE / "clients"
+KINDS = ("chat", "stream", "tools", "structured", "thought", "error", "slow")
 SHAPE = {"model_type": "qwen2", "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4,
          "num_key_value_heads": 2, "max_position_embeddings": 8192}
 TIMEOUT = 3600  # seconds for one client
 
 
 def environment(name: str) -> Path:
-    return Path(os.environ.get(f"PEERS_{name.upper()}", HERE.parent / f".venv-{name}")) / "bin"
+    variable = f"PEERS_{name.upper().replace('-', '_')}"
+    return Path(os.environ.get(variable, HERE.parent / f".venv-{name}")) / "bin"
+
+
+@dataclass(frozen=True)
+class Client:
+    """program: what runs it. script: in clients/, called with the API's URL, a key and a model's name. Says a line of JSON for
+    each check. needs: another file that must be there."""
+
+    program: Path
+    script: str
+    needs: Path | None = None
+
+    @property
+    def missing(self) -> str | None:
+        """What is not there, in words."""
+        for path in (self.program, self.needs):
+            if path is not None and not shutil.which(path):
+                return f"{path}: is not there. " + ("Install it." if path.parent == Path() else "Make it with `make clients`.")
+        return None
+
+
+PYTHON, OLDER = environment("clients") / "python", environment("clients-older") / "python"
+NODE = SCRIPTS / "node" / "node_modules" / ".bin" / "node"
+AIDER = environment("aider") / "aider"
+CLIENTS = {
+    "openai_3": Client(PYTHON, "openai_client.py"), "openai_2": Client(OLDER, "openai_client.py"),
+    "openai_node": Client(NODE, "node/openai_node.mjs"),
+    "anthropic": Client(PYTHON, "anthropic_client.py"), "anthropic_older": Client(OLDER, "anthropic_client.py"),
+    "anthropic_node": Client(NODE, "node/anthropic_node.mjs"),
+    "ollama": Client(PYTHON, "ollama_client.py"), "ollama_node": Client(NODE, "node/ollama_node.mjs"),
+    "litellm": Client(PYTHON, "litellm_client.py"), "instructor": Client(OLDER, "instructor_client.py"),
+    "pydantic_ai": Client(PYTHON, "pydantic_ai_client.py"), "openai_agents": Client(PYTHON, "openai_agents_client.py"),
+    "langchain": Client(PYTHON, "langchain.py"), "langchain_others": Client(PYTHON, "langchain_others.py"),
+    "langchain_node": Client(NODE, "node/langchain_node.mjs"), "ai_sdk": Client(NODE, "node/ai_sdk.mjs"),
+    "java": Client(Path("java"), "JavaClient.java"), "curl": Client(PYTHON, "curl_client.py", Path("curl")),
+    "lm_eval": Client(PYTHON, "lm_eval_tasks.py"), "open_webui": Client(PYTHON, "open_webui.py"),
+    "aider": Client(PYTHON, "aider_requests.py", AIDER), "schemathesis": Client(PYTHON, "schemathesis_cases.py"),
+}
 
 
 def random_model(folder: Path) -> Path:
@@ -48,37 +95,55 @@ def random_model(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def served(model: Path, data: Path) -> Iterator[tuple[str, str, str]]:
-    """(URL of the API, a key, the model's name) of a server that runs meanwhile; it must be alive and well at the end."""
-    spoutnik = [sys.executable, "-m", "spoutnik"]
-    key = json.loads(subprocess.check_output([*spoutnik, "keys", "add", "clients", "--data", data, "--json"]))["key"]
-    with open(data / "log", "w") as log:
-        server = subprocess.Popen([*spoutnik, "serve", model, "--port", "0", "--json", "--no-page", "--data", data],
-                                  stdout=subprocess.PIPE, stderr=log, text=True)
+def running(command: list[str | Path], log_path: Path) -> Iterator[dict]:
+    """What a server says when it is ready; it must be alive and well at the end."""
+    with open(log_path, "w") as log:
+        server = subprocess.Popen([sys.executable, *command], stdout=subprocess.PIPE, stderr=log, text=True)
     try:
-        ready = json.loads(server.stdout.readline() or sys.exit(f"the server did not start:\n{(data / 'log').read_text()}"))
-        yield ready["api"], key, ready["models"][0]
+        yield json.loads(server.stdout.readline() or sys.exit(f"the server did not start:\n{log_path.read_text()}"))
         if server.poll() is not None:
-            sys.exit(f"the server died:\n{(data / 'log').read_text()[-3000:]}")
+            sys.exit(f"the server died:\n{log_path.read_text()[-3000:]}")
     finally:
         server.terminate()
         server.wait(60)
 
 
-def ask(client: str, url: str, key: str, model: str, cases: int) -> list[dict]:
+@contextlib.contextmanager
+def served(model: Path, data: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Arguments (URL of the API, a key, the model's name) and environment of the clients' scripts, while the servers run."""
+    spoutnik = ["-m", "spoutnik"]
+    key = json.loads(subprocess.check_output([sys.executable, *spoutnik, "keys", "add", "clients", "--data", data, "--json"]))
+    plain = [*spoutnik, "serve", model, "--port", "0", "--json", "--no-page", "--data", data]
+    slow, eager = ([SCRIPTS / "altered_server.py", kind, model, data] for kind in ("slow", "eager"))
+    with running(plain, data / "log") as ready, running(slow, data / "slow.log") as slow_ready, \
+            running(eager, data / "eager.log") as eager_ready:
+        arguments = [ready["api"], key["key"], ready["models"][0]]
+        yield arguments, {"SLOW_URL": slow_ready["api"], "EAGER_URL": eager_ready["api"], "AIDER": str(AIDER),
+                          "THINKS": str(int(thinks(*arguments)))}
+
+
+def thinks(url: str, key: str, model: str) -> bool:
+    body = {"model": model, "messages": [{"role": "user", "content": "What is 12 + 30?"}], "max_tokens": 60}
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    with urllib.request.urlopen(urllib.request.Request(f"{url}/chat/completions", json.dumps(body).encode(), headers)) as reply:
+        return bool(json.load(reply)["choices"][0]["message"].get("reasoning_content"))
+
+
+def ask(client: Client, arguments: list[str], variables: dict[str, str]) -> list[dict]:
     """What one client says: lines of JSON with its versions and its checks."""
-    aider = environment("aider") / "aider"
-    more = {"CASES": str(cases)} | ({"AIDER": str(aider)} if aider.exists() else {})
-    with tempfile.TemporaryFile("w+") as log:
-        command = [environment("clients") / "python", HERE / "clients" / f"{client}.py", url, key, model]
-        done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=log, timeout=TIMEOUT, env=os.environ | more)
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as log:
+        try:
+            status = subprocess.run([client.program, SCRIPTS / client.script, *arguments], stdout=out, stderr=log,
+                                    timeout=TIMEOUT, env=os.environ | variables).returncode
+        except subprocess.TimeoutExpired:
+            status = f"not done after {TIMEOUT} s"
+        out.seek(0)
         log.seek(0)
-        rest = log.read()
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    if done.returncode or any(line.get("passed") is False for line in lines):
+        lines, rest = [json.loads(line) for line in out if line.startswith("{")], f"{log.read()}\nexit: {status}"
+    if status or any(line.get("passed") is False for line in lines):
         print(rest[-6000:], file=sys.stderr)
-    if done.returncode:
-        lines.append({"check": "runs to its end", "passed": False, "message": rest[-300:]})
+    if status:
+        lines.append({"check": "chat: runs to its end", "passed": False, "message": rest[-300:]})
     return lines
 
 
@@ -88,33 +153,58 @@ def main() -> None:
     parser.add_argument("--model", type=Path)
     parser.add_argument("--cases", type=int, default=5000)
     options = parser.parse_args()
-    if not (environment("clients") / "python").exists():
-        sys.exit(f"{environment('clients')}: is not there. Make the clients' environment with `make peers`.")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are stopped, too
+    chosen = {name: CLIENTS[name] for name in options.only or CLIENTS}
+    missing = {name: client.missing for name, client in chosen.items() if client.missing}
     print(machine())
     results = {}
     with tempfile.TemporaryDirectory() as name:
         model = options.model or random_model(Path(name) / "nano")
-        (Path(name) / "data").mkdir()
-        with served(model, Path(name) / "data") as (url, key, model_name):
-            for client in options.only or CLIENTS:
-                results[client] = ask(client, url, key, model_name, options.cases)
+        data = Path(name) / "data"
+        data.mkdir()
+        with served(model, data) as (arguments, variables):
+            for client in (client for client in chosen if client not in missing):
+                results[client] = ask(chosen[client], arguments, variables | {"CASES": str(options.cases)})
                 show(client, results[client])
-    checks = [line for lines in results.values() for line in lines if "check" in line]
+    table = {client: row(lines) for client, lines in results.items()}
+    show_table(table, missing)
+    checks = [line | {"client": client} for client, lines in results.items() for line in lines if "passed" in line]
     facts = {name: value for lines in results.values() for line in lines if "check" not in line
              for name, value in line.items() if name != "versions"}
-    versions = {name: value for lines in results.values() for line in lines for name, value in line.get("versions", {}).items()}
-    failed = [line["check"] for line in checks if not line["passed"]]
+    versions = {client: {name: value for line in lines for name, value in line.get("versions", {}).items()}
+                for client, lines in results.items()}
+    failed = [f"{line['client']}, {line['check']}" for line in checks if not line["passed"]]
     print_result({"name": "client_conformance", "ours": len(checks) - len(failed), "limit": len(checks), "unit": "checks",
-                  "failed": failed, "versions": versions, **facts})
-    sys.exit(bool(failed))
+                  "failed": failed, "missing": missing, "table": table, "versions": versions, **facts})
+    sys.exit(bool(failed or missing))
 
 
 def show(client: str, lines: list[dict]) -> None:
     for line in lines:
         if "check" in line:
-            print(f"{'pass' if line['passed'] else 'FAIL':<6}{client:<20}{line['check']}", flush=True)
-            if not line["passed"]:
-                print(f"{'':<26}{line['message']}", flush=True)
+            verdict = "skip" if "skipped" in line else "pass" if line["passed"] else "FAIL"
+            print(f"{verdict:<6}{client:<18}{line['check']}", flush=True)
+            if verdict != "pass":
+                print(f"{'':<24}{line.get('skipped') or line['message']}", flush=True)
+
+
+def row(lines: list[dict]) -> dict[str, str]:
+    """Of each kind of check, how many passed of how many."""
+    cells = {}
+    for kind in KINDS:
+        passed = [line["passed"] for line in lines if line.get("check", "").partition(":")[0] == kind and "passed" in line]
+        if passed:
+            cells[kind] = f"{sum(passed)}/{len(passed)}"
+    return cells
+
+
+def show_table(table: dict[str, dict[str, str]], missing: dict[str, str]) -> None:
+    print("\n" + "".join(f"{name:<18}" if not name else f"{name:>12}" for name in ("", *KINDS)))
+    for client, cells in table.items():
+        print(f"{client:<18}" + "".join(f"{cells.get(kind, '-'):>12}" for kind in KINDS))
+    for client, reason in missing.items():
+        print(f"{client:<18}    NOT TRIED: {reason}")
+    print()
 
 
 if __name__ == "__main__":

@@ -3,6 +3,11 @@
 The message names the file, the key, the value and the remedy. Internal invariants are asserts.
 """
 
+import re
+from pathlib import Path
+
+_PATH = re.compile(r"""(?<![\w:/.<-])(?:~|(?P<root>/[^/\s'"():,;]+))(?:/[^/\s'"():,;]+)+""")
+
 
 class UserError(ValueError):
     """The request itself is wrong (an unknown key, an impossible value). Exit status 2."""
@@ -14,3 +19,12 @@ class RunError(ValueError):
     """The request was fine but could not be carried out (a damaged artifact, a full disk, a diverged loss). Status 1."""
 
     exit_status = 1
+
+
+def hide_paths(message: str) -> str:
+    """A sentence for others: of a path of this machine only the last part is left."""
+    for folder in (Path.cwd(), Path.home()):  # they may have spaces in them
+        if len(folder.parts) > 1:
+            message = message.replace(f"{folder}/", "")
+    return _PATH.sub(lambda match: Path(match[0]).name if match["root"] is None or Path(match["root"]).exists() else match[0],
+                     message)

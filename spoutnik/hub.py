@@ -23,6 +23,10 @@ _WEIGHTS = [*_CONFIGURATION, "*.safetensors"]  # pickles are not even fetched
 _PART = ".part"  # what is there of a file that is being fetched
 _ATTEMPTS = 3  # to reach the hub before giving up
 
+class Stopped(Exception):
+    """Raised by a `progress`: ends a fetch. What is there stays."""
+
+
 Progress = Callable[[int, int], None]  # bytes there, bytes in all
 
 
@@ -212,7 +216,7 @@ def _sentences(repository: str) -> Iterator[None]:
     except LocalEntryNotFoundError as error:  # offline by setting, or nobody answers
         raise RunError(f"{repository}: is not (wholly) in the local cache and the hub cannot be reached. Fetch it once with a "
                        "connection (and without HF_HUB_OFFLINE), or give the path of a folder.") from error
-    except (UserError, RunError):
+    except (UserError, RunError, Stopped):
         raise
     except Exception as error:  # of its HTTP library, another one in each version; of the disk
         reason = (str(error) or type(error).__name__).splitlines()[0]

@@ -15,13 +15,23 @@ COMMIT = "1" * 40
 
 class HubServer(http.server.ThreadingHTTPServer):
     """repositories: "org/model" -> folder of files. ranges: the ranges of bytes that were asked for, by file. cut_after: breaks
-    the connection after so many bytes of a weights' file, once for each entry."""
+    the connection after so many bytes of a weights' file, once for each entry. gates: waits after so many bytes of one, each
+    once, until `open_gate`."""
 
     def __init__(self, repositories: dict[str, Path]):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories = repositories
         self.ranges: list[tuple[str, str | None]] = []
         self.cut_after: list[int] = []
+        self.gates: set[int] = set()
+        self.gate_reached, self._gate = threading.Event(), threading.Event()
+
+    def open_gate(self) -> None:
+        self._gate.set()
+
+    def wait_at_gate(self) -> None:
+        self.gate_reached.set()
+        self._gate.wait(60)
 
     @property
     def url(self) -> str:
@@ -85,18 +95,25 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if asked and (match := re.fullmatch(r"bytes=(\d+)-", asked)):
             headers["Content-Range"] = f"bytes {match[1]}-{len(content) - 1}/{len(content)}"
             content, status = content[int(match[1]):], 206
-        cut = self.server.cut_after.pop(0) if body and name.endswith(".safetensors") and self.server.cut_after else None
-        return self._send(status, content, headers, body, cut)
+        weights = body and name.endswith(".safetensors")
+        cut = self.server.cut_after.pop(0) if weights and self.server.cut_after else None
+        gate = self.server.gates.pop() if weights and self.server.gates else None
+        return self._send(status, content, headers, body, cut, gate)
 
     def _error(self, status: int, code: str) -> None:
         self._send(status, b"{}", {"X-Error-Code": code, "X-Error-Message": code}, body=True)
 
-    def _send(self, status: int, content: bytes, headers: dict[str, str], body: bool, cut: int | None = None) -> None:
+    def _send(self, status: int, content: bytes, headers: dict[str, str], body: bool, cut: int | None = None,
+              gate: int | None = None) -> None:
         self.send_response(status)
         for name, value in (headers | {"Content-Length": str(len(content))}).items():
             self.send_header(name, value)
         self.end_headers()
-        if body:
+        if gate is not None:
+            self.wfile.write(content[:gate])
+            self.server.wait_at_gate()
+            self.wfile.write(content[gate:])
+        elif body:
             self.wfile.write(content if cut is None else content[:cut])
         if cut is not None:
             self.close_connection = True

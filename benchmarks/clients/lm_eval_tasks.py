@@ -56,19 +56,19 @@ with tempfile.TemporaryDirectory() as name:
     for task, text in TASKS.items():
         (folder / f"{task}.yaml").write_text(f"task: own_{task}\n{COMMON.replace('ROWS', str(rows))}{text}")
     remote = f",tokenizer_backend=remote,auth_token={KEY}"
-    with check("local-completions, multiple choice"):
+    with check("chat: local-completions, multiple choice"):
         results, samples = evaluate(folder, "choice", "local-completions", path="completions", arguments=remote)
         likely = [float(choice[0][0]) for one in samples for choice in one["resps"]]
         assert len(samples) == len(ROWS) and len(likely) == 3 * len(ROWS) and all(-500 < one < 0 for one in likely)
         assert 0 <= results["acc,none"] <= 1
-    with check("local-completions, the text as a whole"):
+    with check("chat: local-completions, the text as a whole"):
         results, _ = evaluate(folder, "rolling", "local-completions", path="completions", arguments=remote)
         assert 0 < results["bits_per_byte,none"] < 20
         report(bits_per_byte=results["bits_per_byte,none"])
-    with check("local-completions, generation"):
+    with check("chat: local-completions, generation"):
         _, samples = evaluate(folder, "until", "local-completions", path="completions", arguments=remote)
         assert all("Question:" not in one["resps"][0][0] for one in samples)
-    with check("local-chat-completions"):
+    with check("chat: local-chat-completions"):
         _, samples = evaluate(folder, "until", "local-chat-completions", "--apply_chat_template", path="chat/completions")
         answers = [one["resps"][0][0] for one in samples]
         assert len(answers) == len(ROWS) and all(one.strip() and "<think>" not in one for one in answers)

@@ -7,7 +7,7 @@ import json
 import urllib.error
 import urllib.request
 
-from checks import KEY, MODEL, URL, check
+from checks import KEY, MODEL, URL, check, needs_thought
 
 JOBS = {"title": ({"max_completion_tokens": 1000}, '{ "title": "your concise title here" }'),
         "tags": ({}, '{ "tags": ["tag1", "tag2", "tag3"] }'),
@@ -54,38 +54,41 @@ def streamed(messages: list[dict], **more) -> dict:
     return message
 
 
-with check("the list of models, with a key"):
+with check("chat: the list of models, with a key"):
     status, text = ask("/models")
     assert status == 200 and MODEL in [one["id"] for one in json.loads(text)["data"]]
-with check("a connection with a wrong key is refused"):
+with check("error: a connection with a wrong key is refused"):
     status, text = ask("/models", key="sk-wrong")
     assert status == 401 and json.loads(text)["error"]["message"]
-with check("a chat, its thought apart"):
+with check("stream: a chat"):
     message = streamed([{"role": "system", "content": "Be brief."}, ASKED])
-    assert message["content"].strip() and message["thought"] and message["usage"]["total_tokens"]
-with check("a chat with all that its controls can set"):
+    assert message["content"].strip() and message["usage"]["total_tokens"]
+with check("thought: apart, in the same stream"):
+    needs_thought()
+    assert message["thought"]
+with check("stream: a chat with all that its controls can set"):
     message = streamed([ASKED], temperature=0.7, top_p=0.9, top_k=40, min_p=0.05, max_tokens=80, seed=42, stop=["###"],
                     frequency_penalty=0.1, presence_penalty=0.1, repeat_penalty=1.1, reasoning_effort="low", num_ctx=4096,
                     logit_bias={"5": 2}, keep_alive="5m", user="1", metadata={"chat_id": "c"})
     assert message["content"].strip()
-with check("the next turn, with the thought in each of its forms"):
+with check("stream: the next turn, with the thought in each of its forms"):
     for fields in ({"content": "42"}, {"content": "<think>\n12 and 30\n</think>\n42"},
                  {"content": "42", "reasoning_content": "12 and 30"}, {"content": "42", "thinking": "12 and 30"},
                  {"content": [{"type": "text", "text": "42"}]}):
         assert streamed([ASKED, {"role": "assistant"} | fields, {"role": "user", "content": "So?"}], max_tokens=60)["content"]
-with check("a picture is refused with a sentence"):
+with check("error: a picture is refused with a sentence"):
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
     body = {"model": MODEL, "messages": [{"role": "user", "content": [picture]}], "stream": True}
     status, text = ask("/chat/completions", body)
     assert status == 400 and "text" in json.loads(text)["error"]["message"]
-with check("tools of its own, and their results"):
+with check("tools: of its own, and their results"):
     streamed([ASKED], tools=[TOOL], max_tokens=60)
     call = {"id": "call_1", "index": 0, "type": "function", "function": {"name": "get_time", "arguments": '{"place": "Oslo"}'}}
     messages = [ASKED, {"role": "assistant", "content": "", "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "call_1", "content": "noon"}]
     assert streamed(messages, tools=[TOOL], tool_choice="none", max_tokens=60)["content"].strip()
 for job, (more, form) in JOBS.items():
-    with check(f"the small job of each answer: {job}"):
+    with check(f"chat: the small job of each answer: {job}"):
         prompt = f"### Task:\nDo it for this chat.\n### Output:\nJSON format: {form}\n### Chat History:\n<chat_history>\n" \
                 "USER: What is 12 + 30?\nASSISTANT: 42\n</chat_history>"
         fields = answer([{"role": "user", "content": prompt}], **more)

@@ -33,7 +33,7 @@ def sent(output: str) -> int:
 
 
 versions("schemathesis")
-with check(f"{CASES} cases without a 5xx"), tempfile.TemporaryDirectory() as name:
+with check(f"error: {CASES} cases without a 5xx"), tempfile.TemporaryDirectory() as name:
     count, seed = 0, 0
     while count < CASES:
         status, generated, output = run(Path(name), max(CASES // 17, 5), seed)

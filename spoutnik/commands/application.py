@@ -2,6 +2,7 @@
 
 import asyncio
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fastapi import FastAPI
@@ -13,23 +14,28 @@ from spoutnik.generation.catalog import EngineOptions, list_models, load_llm
 from spoutnik.generation.service import GenerationService, ServedModel
 from spoutnik.serve import auth, metrics
 from spoutnik.serve.app import make_app
+from spoutnik.serve.connection import HeadRequests, ReverseProxy, Starting
 from spoutnik.serve.keys import FILE, Keys
-from spoutnik.serve.server import Server, bind, forbid_telemetry, log_texts, log_to_stderr
+from spoutnik.serve.server import Server, forbid_telemetry, listen, log_texts, log_to_stderr
 from spoutnik.serve.settings import Settings
 from spoutnik.store.history import FILE as HISTORY_FILE
 from spoutnik.store.history import History
 
 
 def serve(model: str | None, stage: str | None, engine: EngineOptions, settings: Settings, console: Console,
-          as_json: bool = False) -> None:
-    """Runs the server until it is stopped. Errors in the settings are raised before a model is loaded."""
+          as_json: bool = False, names: Sequence[str] = ()) -> None:
+    """Runs the server until it is stopped. Errors in the settings are raised before a model is loaded. names: of the first
+    model, in place of its folder's."""
     forbid_telemetry()
-    auth.check_binding(settings, Keys(settings.data / FILE))
+    auth.check_binding(settings, _keys(settings))
     if settings.page:
         _history(settings)  # raises where the passphrase is wrong
     models = list_models(model, stage)
-    with bind(settings.host, settings.port) as listener, console.status("") as status:
-        settings = replace(settings, port=listener.getsockname()[1])
+    if names:
+        models[0].id, models[0].aliases = names[0], tuple(names[1:])
+    with listen(settings) as listener, console.status("") as status:
+        if settings.uds is None:
+            settings = replace(settings, port=listener.getsockname()[1])
         service = GenerationService(models, lambda served: _load(served, engine, status), settings.max_queue)
         if settings.log_prompts:
             service.on_end.append(log_texts)
@@ -40,15 +46,22 @@ def serve(model: str | None, stage: str | None, engine: EngineOptions, settings:
 
 
 def make_application(service: GenerationService, settings: Settings) -> FastAPI:
-    app, keys = make_app(service, settings), Keys(settings.data / FILE)
+    app, keys = make_app(service, settings), _keys(settings)
     if settings.page:
         from spoutnik import page
         warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)  # NiceGUI inspects all objects
         page.mount(app, service, settings, _history(settings), keys)
+    app.add_middleware(Starting, service=service)
     auth.install(app, settings, keys)
     service.on_end.append(auth.charge)
     metrics.install(app, service)
+    app.add_middleware(HeadRequests)
+    app.add_middleware(ReverseProxy, root_path=settings.root_path)  # the outermost
     return app
+
+
+def _keys(settings: Settings) -> Keys:
+    return Keys(settings.data / FILE, settings.api_keys)
 
 
 def _history(settings: Settings) -> History | None:

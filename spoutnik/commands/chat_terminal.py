@@ -13,7 +13,7 @@ from rich.text import Text
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import disk_errors, read_json, write_json
 from spoutnik.generation.chat import Chat
-from spoutnik.generation.options import EFFORTS, ContextOverflow
+from spoutnik.generation.options import EFFORTS
 
 try:
     import readline
@@ -92,11 +92,7 @@ class ChatTerminal:
         return line.rstrip()
 
     def ask(self, text: str) -> None:
-        try:
-            self.chat.ask(text.strip(), self.console)
-        except ContextOverflow as error:  # the conversation has become too long
-            self.chat.messages.clear()
-            self.note(f"{error} The conversation starts over.")
+        self.chat.ask(text.strip(), self.console)
 
     def run_command(self, command: str, argument: str) -> None:
         chat, argument = self.chat, argument.strip()

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -17,56 +18,76 @@ history = typer.Typer(no_args_is_help=True, help="Conversations that the page ha
 @history.command("show", epilog="Example: spoutnik history show --search strawberry")
 def show(
     conversation: Annotated[Optional[str], typer.Argument(help="The id of one, to read it [default: a list of all].")] = None,
-    search: Annotated[Optional[str], typer.Option(help="Only those that hold this text.")] = None,
+    search: Annotated[Optional[str], typer.Option(help="Only those that hold all these words, in whatever case "
+                                                     "and with or without accents.")] = None,
     passphrase: Passphrase = False,
     data: Data = None,
     json_: Json = False,
 ):
     """Show the conversations, or what was said in one of them."""
     from spoutnik.errors import UserError
+    from spoutnik.store.versions import MessageTree
 
     store = open_history(data, passphrase)
     if conversation is not None:
         try:
-            messages = store.messages(conversation) if store else []
+            entry, messages = (store.get(conversation), store.messages(conversation)) if store else (None, [])
         except KeyError:
             messages = []
         if not messages:
             raise UserError(f"CONVERSATION = {conversation!r}: there is none of that id. `spoutnik history show` lists them.")
         print(json.dumps([vars(message) for message in messages], ensure_ascii=False) if json_ else "\n\n".join(
-            f"{message.role} ({date(message.created)} {message.model}):\n{message.content}" for message in messages))
+            f"{message.role} ({date(message.created)} {message.model}){'' if message.finished else ', interrupted'}:\n"
+            f"{message.content}" for message in MessageTree(messages, entry.head).path))
         return
-    conversations = [] if store is None else store.list() if search is None else store.search(search)
+    hits = [] if store is None else [(hit.conversation, hit.excerpt) for hit in store.search(search or "")]
     if json_:
-        print(json.dumps([vars(entry) for entry in conversations], ensure_ascii=False))
+        rows = [vars(entry) | ({"excerpt": excerpt} if search else {}) for entry, excerpt in hits]
+        print(json.dumps(rows, ensure_ascii=False))
         return
-    for entry in conversations:
-        print(f"{entry.id}  {date(entry.updated)}  {entry.title}")
-    if not conversations:
+    for entry, excerpt in hits:
+        print(f"{entry.id}  {date(entry.updated)}  {entry.title}" + (f"\n    {excerpt}" if excerpt else ""))
+    if not hits:
         print("There is nothing." if search is None else f"Nothing holds {search!r}.", file=sys.stderr)
 
 
-@history.command("export", epilog="Example: spoutnik history export conversations.jsonl")
+class ExportFormat(StrEnum):
+    JSONL = "jsonl"
+    MARKDOWN = "markdown"
+
+
+@history.command("export", epilog="Example: spoutnik history export conversations.md --format markdown")
 def export(
     file: Annotated[Optional[Path], typer.Argument(help="Where to [default: printed].")] = None,
+    format_: Annotated[ExportFormat, typer.Option("--format", help="JSON lines, with everything; or Markdown, to read.")
+                       ] = ExportFormat.JSONL,
     passphrase: Passphrase = False,
     data: Data = None,
     json_: Json = False,
 ):
-    """Write everything as JSON lines: conversations with their messages, and votes. An encrypted history becomes readable."""
-    from spoutnik.files import write_jsonl
+    """Write all conversations with all versions of their messages, and (as JSON) the votes. An encrypted history becomes
+    readable."""
+    from spoutnik.files import write_text
+    from spoutnik.store.markdown import conversation_markdown
 
     store = open_history(data, passphrase)
-    rows = [] if store is None else [*store.export()]
+    if store is None:
+        rows = []
+    elif format_ is ExportFormat.MARKDOWN:
+        rows = [conversation_markdown(entry, store.messages(entry.id)) for entry in reversed(store.list())]
+    else:
+        rows = [json.dumps(row, ensure_ascii=False) for row in store.export()]
+    text = "".join(f"{row}\n" for row in rows)
     if file is None:
-        print("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), end="")
+        print(text, end="")
         return
     umask = os.umask(0o077)  # readable by its owner alone
     try:
-        write_jsonl(file, rows)
+        write_text(file, text)
     finally:
         os.umask(umask)
-    print(json.dumps({"file": str(file), "rows": len(rows)}) if json_ else f"Wrote {len(rows)} lines to {file}.")
+    written = f"{len(rows)} conversations" if format_ is ExportFormat.MARKDOWN else f"{len(rows)} lines"
+    print(json.dumps({"file": str(file), "rows": len(rows)}) if json_ else f"Wrote {written} to {file}.")
 
 
 @history.command("wipe", epilog="Example: spoutnik history wipe")

@@ -185,13 +185,14 @@ def _sample_texts(model: LLM, tokens: int) -> list[list[int]]:
 
 
 def _windows(folder: Path, text: Path, max_model_len: int) -> list[list[int]]:
-    """The file's tokens in windows."""
+    """The file's tokens in windows, each begun as the model's texts begin."""
     try:
-        ids = load_tokenizer(folder).encode(text.read_text(encoding="utf-8"))
+        tokenizer = load_tokenizer(folder)
+        ids, start_ids = tokenizer.encode(text.read_text(encoding="utf-8")), tokenizer.start_ids
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"--text {text}: cannot be read as text ({error}). Name a text file.") from error
-    size = min(_WINDOW, max_model_len - 1)  # one token is generated after it
-    windows = [ids[start:start + size] for start in range(0, min(len(ids), size * _WINDOWS), size)]
+    size = min(_WINDOW, max_model_len - 1 - len(start_ids))  # one token is generated after it
+    windows = [start_ids + ids[start:start + size] for start in range(0, min(len(ids), size * _WINDOWS), size)]
     windows = [window for window in windows if len(window) > 1]
     if sum(map(len, windows)) < 3:
         raise UserError(f"--text {text}: has too few tokens to be judged. Name a longer text.")

@@ -166,8 +166,7 @@ class EngineCore:
         broken = token_selection.zero_broken(logits)
         for sample in self._checked:
             row = sample.sequence.row
-            for processor in sample.logits_processors:
-                processor.apply(logits[step.start_of(row)], batch.count_generated(row))
+            sample.process(logits[step.start_of(row)], batch.count_generated(row))
         step.next_tokens, logprobs = sample_tokens(logits, metadata)
         if step.starts is None and step.rows > FEW_ROWS:
             ended = token_selection.accept_one_each(batch, step.next_tokens, logprobs, broken, self._checked, raw)

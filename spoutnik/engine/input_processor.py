@@ -66,9 +66,10 @@ def tokens_of(prompt: Prompt, tokenizer: Tokenizer | None) -> tuple[str | None, 
     return prompt, tokenizer.start_ids + tokenizer.encode(prompt)
 
 
-def check(ids: list[int], params: SamplingParams, config: ModelConfig, tokenizer: Tokenizer | None) -> None:
-    """Raises UserError where a request cannot be served by this model."""
-    vocab_size, limit = config.vocab_size, config.max_position_embeddings
+def check(ids: list[int], params: SamplingParams, config: ModelConfig, tokenizer: Tokenizer | None,
+          max_model_len: int | None = None) -> None:
+    """Raises UserError where a request cannot be served by this model. max_model_len: None takes the model's positions."""
+    vocab_size, limit = config.vocab_size, max_model_len or config.max_position_embeddings
     if not ids:
         raise UserError("a prompt is empty: give it at least one token.")
     for token in ids:
@@ -81,13 +82,14 @@ def check(ids: list[int], params: SamplingParams, config: ModelConfig, tokenizer
     if len(ids) + params.max_tokens > limit:
         raise UserError(f"max_tokens = {params.max_tokens}: with a prompt of {len(ids)} tokens it passes the model's {limit} "
                         f"positions. Lower max_tokens to {limit - len(ids)} or shorten the prompt.")
-    for key in ("stop_token_ids", "logit_bias"):
+    for key in ("stop_token_ids", "allowed_token_ids", "logit_bias"):
         for token in getattr(params, key):
             if token >= vocab_size:
                 raise UserError(f"{key}: the token id {token} is not the model's, which are 0 to {vocab_size - 1}.")
-    if params.stop and tokenizer is None:
-        raise UserError(f"stop = {list(params.stop)!r}: needs a tokenizer, and this model came without one. Use "
-                        "stop_token_ids, or LLM(..., tokenizer=...).")
+    for key in ("stop", "bad_words"):
+        if getattr(params, key) and tokenizer is None:
+            raise UserError(f"{key} = {list(getattr(params, key))!r}: needs a tokenizer, and this model came without one. Give "
+                            "token ids (stop_token_ids, logit_bias), or LLM(..., tokenizer=...).")
 
 
 def _is_ids(value: object) -> bool:

@@ -39,6 +39,7 @@ class LLM:
             CPU. A Transformer has its own.
         quantize: "int8" or "int4" weights, None for none.
         memory: limit for weights and cache together, as "16GB" or bytes; None takes a part of what is free.
+        max_model_len: tokens that prompt and completion may have together; None takes the model's positions.
         max_num_seqs: sequences decoded at the same time. max_num_batched_tokens: tokens computed in one step.
         speculate: "mtp" drafts with the model's own MTP module, "prompt_lookup" from earlier text: the same tokens in fewer
             steps. num_speculative_tokens: drafts per row and step. speculate_up_to: no drafts with more rows; None is 8 where
@@ -54,7 +55,8 @@ class LLM:
 
     def __init__(self, model: str | Path | Transformer | Runner, tokenizer: Tokenizer | None = None, *,
                  dtype: str | torch.dtype = "auto", device: str | None = None, quantize: str | None = None,
-                 memory: str | int | None = None, max_num_seqs: int = 256, max_num_batched_tokens: int = 2048,
+                 memory: str | int | None = None, max_model_len: int | None = None, max_num_seqs: int = 256,
+                 max_num_batched_tokens: int = 2048,
                  speculate: str | None = None, num_speculative_tokens: int = 1, speculate_up_to: int | None = None,
                  enable_prefix_caching: bool = True, eos_token_ids: Sequence[int] | None = None, seed: int = 0,
                  progress: Callable[[int, int], None] | None = None):
@@ -70,6 +72,7 @@ class LLM:
             _check_speculation(speculate, num_speculative_tokens, model.config)
             runner = make_runner(model, quantize, memory) if isinstance(model, Transformer) else model
         self.config = runner.config
+        self._max_model_len = _check_max_model_len(max_model_len, self.config)
         self.tokenizer, self.seed = tokenizer, seed
         if speculate_up_to is None:
             speculate_up_to = _SPECULATE_UP_TO if runner.max_multi_steps == 1 else 0
@@ -89,8 +92,8 @@ class LLM:
 
     @property
     def max_model_len(self) -> int:
-        """Tokens that prompt and completion may have together: the model's positions, or what the cache holds if less."""
-        return min(self.config.max_position_embeddings, self.core.scheduler.pool.num_slots)
+        """Tokens that prompt and completion may have together: as many as were asked for, or what the cache holds if less."""
+        return min(self._max_model_len, self.core.scheduler.pool.num_slots)
 
     def generate(self, prompts: Prompt | Sequence[Prompt],
                  sampling_params: SamplingParams | Sequence[SamplingParams] | None = None, *, seed: int | None = None,
@@ -134,7 +137,7 @@ class LLM:
         """(n, hidden_size) float32: each prompt's mean hidden state, of length 1."""
         ids = [tokens_of(prompt, self.tokenizer)[1] for prompt in prompts_of(prompts)]
         for prompt in ids:
-            check(prompt, SamplingParams(max_tokens=1), self.config, self.tokenizer)
+            check(prompt, SamplingParams(max_tokens=1), self.config, self.tokenizer, self._max_model_len)
         return torch.stack([embed(self.core.runner, self.core.scheduler, prompt) for prompt in ids])
 
     def abort(self, request_id: str) -> None:
@@ -151,7 +154,7 @@ class LLM:
         requests = []
         for number, (prompt, params) in enumerate(zip(prompts, params_of(sampling_params, len(prompts)))):
             text, ids = tokens_of(prompt, self.tokenizer)
-            check(ids, params, self.config, self.tokenizer)
+            check(ids, params, self.config, self.tokenizer, self._max_model_len)
             self.core.scheduler.check_fits(len(ids), params.max_tokens)
             if params.seed is not None:
                 seeds = params.seed, 0
@@ -203,6 +206,13 @@ def _dtype_of(dtype: str | torch.dtype) -> torch.dtype:
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise UserError(f"dtype = {dtype!r}: unknown. Choose auto, float32, bfloat16 or float16.")
     return dtype
+
+
+def _check_max_model_len(value: int | None, config: ModelConfig) -> int:
+    positions = config.max_position_embeddings
+    if value is not None and (type(value) is not int or not 2 <= value <= positions):
+        raise UserError(f"max_model_len = {value!r}: must be 2 to {positions}, the positions that the model has.")
+    return positions if value is None else value
 
 
 def _check_speculation(speculate: str | None, drafts: int, config: ModelConfig) -> None:

@@ -1,11 +1,14 @@
 """Logits processors: changes to a sample's logits before its next token is chosen, in vLLM's order."""
 
+from collections import deque
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.text.tokenizer import Tokenizer
 
 
 class LogitsProcessor(Protocol):
@@ -56,3 +59,45 @@ class PenaltyProcessor:
             logits.copy_(torch.where(self.seen, penalized, logits))
         if params.frequency_penalty or params.presence_penalty:
             logits -= params.frequency_penalty * self.counts + params.presence_penalty * (self.counts > 0)
+
+
+class AllowedTokensProcessor:
+    """No other token may come."""
+
+    done = False
+
+    def __init__(self, allowed: Sequence[int], vocab_size: int):
+        self.forbidden = torch.ones(vocab_size, dtype=torch.bool)
+        self.forbidden[torch.tensor(allowed)] = False
+
+    def feed(self, token: int) -> None:
+        pass
+
+    def apply(self, logits: Tensor, num_generated: int) -> None:
+        logits[self.forbidden] = float("-inf")
+
+
+class BadWordsProcessor:
+    """Of each sequence of tokens, the last one may not come after the others. (As in vLLM: the word as the tokenizer writes it
+    is forbidden, not each way to spell it.)"""
+
+    done = False
+
+    def __init__(self, sequences: Sequence[Sequence[int]]):
+        self.sequences = [(list(sequence[:-1]), sequence[-1]) for sequence in sequences]
+        self._last: deque[int] = deque(maxlen=max(map(len, sequences)))
+
+    @staticmethod
+    def of(words: Sequence[str], tokenizer: Tokenizer) -> "BadWordsProcessor":
+        """Each word with and without a space before it."""
+        sequences = [tuple(tokenizer.encode(space + word.lstrip())) for word in words for space in ("", " ")]
+        return BadWordsProcessor([sequence for sequence in dict.fromkeys(sequences) if sequence])
+
+    def feed(self, token: int) -> None:
+        self._last.append(token)
+
+    def apply(self, logits: Tensor, num_generated: int) -> None:
+        last = list(self._last)
+        for before, token in self.sequences:
+            if not before or last[-len(before):] == before:
+                logits[token] = float("-inf")

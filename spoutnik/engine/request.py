@@ -1,11 +1,13 @@
 """A request on its way through the engine, and its samples."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from spoutnik.engine.detokenizer import OutputText
-from spoutnik.engine.logits_processors import LogitsProcessor, PenaltyProcessor
+from spoutnik.engine.logits_processors import AllowedTokensProcessor, BadWordsProcessor, LogitsProcessor, PenaltyProcessor
 from spoutnik.engine.outputs import CompletionOutput, Metrics, RequestOutput
 from spoutnik.engine.sampler import row_seed
 from spoutnik.engine.sampling_params import SamplingParams
@@ -19,7 +21,7 @@ class Sample:
     """One of a request's n completions. token_ids, logprobs: as known when it last was not decoding.
 
     sequence: None until the prompt is computed, except for the first sample. text: only for stop texts and streams.
-    drafts: guesses of its next tokens; ngrams: prompt lookup's index of its tokens.
+    drafts: guesses of its next tokens; ngrams: prompt lookup's index of its tokens. stuck: its next token is none.
     sent: tokens that a stream has given out; end_sent: the stream has given out its end.
     """
 
@@ -34,6 +36,7 @@ class Sample:
     top_logprobs: list[dict[int, float]] | None = None
     drafts: list[int] = field(default_factory=list)
     ngrams: Any = None
+    stuck: bool = False
     sent: int = 0
     end_sent: bool = False
     finish_reason: str | None = None
@@ -48,8 +51,19 @@ class Sample:
         """Whether each of its tokens goes through `accept_tokens`."""
         return self.text is not None or bool(self.logits_processors)
 
+    def process(self, logits: Tensor, num_generated: int) -> None:
+        """Its logits processors change the logits (V,) of its next token, in place. Where they leave none, it fails with it."""
+        for processor in self.logits_processors:
+            processor.apply(logits, num_generated)
+        if (self.params.allowed_token_ids or self.params.bad_words) and logits.max() == float("-inf"):
+            logits.zero_()
+            self.stuck = True
+
     def accept_tokens(self, tokens: list[int]) -> int:
         """Hands new tokens to the logits processors and the text. Returns how many count: not those after one that ends it."""
+        if self.stuck:
+            self.fail("no token can follow: allowed_token_ids and bad_words leave none of those that may come here.")
+            return 1
         for count, token in enumerate(tokens, start=1):
             try:
                 for processor in self.logits_processors:
@@ -95,7 +109,8 @@ class Request:
     """n samples of one prompt.
 
     seed, seed_number: see `row_seed`. number: its place in the order of arrival. owner: the caller's; not read here.
-    logits_processors: further ones, of its only sample. eos_ids: ends of sentence that end it (none with ignore_eos);
+    logits_processors: further ones, of its only sample.
+    make_logits_processor: makes a further one for each sample. eos_ids: ends of sentence that end it (none with ignore_eos);
     stop_ids: these and the params' stop_token_ids.
     """
 
@@ -108,6 +123,7 @@ class Request:
     number: int = 0
     stream: bool = False
     logits_processors: Collection[LogitsProcessor] = ()
+    make_logits_processor: Callable[[], LogitsProcessor] | None = None
     owner: object = None
     eos_ids: frozenset[int] = frozenset()
     stop_ids: frozenset[int] = frozenset()
@@ -132,7 +148,13 @@ class Request:
             if params.changes_logits:
                 stop_ids = sorted({*eos_ids, *params.stop_token_ids})
                 sample.logits_processors.append(PenaltyProcessor(params, prompt, stop_ids, vocab_size))
+            if params.allowed_token_ids:
+                sample.logits_processors.append(AllowedTokensProcessor(params.allowed_token_ids, vocab_size))
+            if params.bad_words:
+                sample.logits_processors.append(BadWordsProcessor.of(params.bad_words, tokenizer))
             sample.logits_processors += self.logits_processors
+            if self.make_logits_processor is not None:
+                sample.logits_processors.append(self.make_logits_processor())
             sample.top_logprobs = None if params.logprobs is None else []
             self.samples.append(sample)
         self.samples[0].sequence = Sequence(list(prompt), len(prompt), (self.number, 0), num_samples=params.n,

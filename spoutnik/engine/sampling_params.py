@@ -17,7 +17,8 @@ class SamplingParams:
         likeliest tokens; 0 or -1 for all. min_p: only tokens at least this fraction as likely as the likeliest.
     repetition_penalty: divides positive and multiplies negative logits of tokens seen in prompt or completion.
         presence_penalty, frequency_penalty: subtracted from the logits of the completion's tokens, once and per occurrence.
-        logit_bias: token id -> added to its logit.
+        logit_bias: token id -> added to its logit. allowed_token_ids: no others may come, the end of sentence neither.
+        bad_words: texts that must not come, with or without a space before them.
     seed: of the request's random numbers; None lets the LLM number its requests.
     stop: texts that end a completion (left out of it unless include_stop_str_in_output). stop_token_ids: tokens that do.
         ignore_eos: the end of sentence does not. min_tokens: nothing does before so many tokens.
@@ -43,6 +44,8 @@ class SamplingParams:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     logit_bias: Mapping[int, float] | None = None
+    allowed_token_ids: Sequence[int] | None = None
+    bad_words: Sequence[str] | None = None
     include_stop_str_in_output: bool = False
     skip_special_tokens: bool = True
 
@@ -59,8 +62,12 @@ class SamplingParams:
         for key in ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens"):
             if not isinstance(getattr(self, key), bool):
                 raise UserError(f"{key} = {getattr(self, key)!r}: must be True or False.")
-        object.__setattr__(self, "stop", _texts(self.stop))
-        object.__setattr__(self, "stop_token_ids", _ids(self.stop_token_ids))
+        for key in ("stop", "bad_words"):
+            object.__setattr__(self, key, _texts(key, getattr(self, key)))
+        if self.allowed_token_ids == []:
+            raise UserError("allowed_token_ids: is empty, so that no token could come. Name some, or leave it out.")
+        for key in ("stop_token_ids", "allowed_token_ids"):
+            object.__setattr__(self, key, _ids(key, getattr(self, key)))
         object.__setattr__(self, "logit_bias", _biases(self.logit_bias))
         self._refuse_contradictions()
 
@@ -119,19 +126,19 @@ def _check_number(key: str, value: object, kind: type, low: float, high: float, 
         raise UserError(f"{key} = {value!r}: must be {allowed}.")
 
 
-def _texts(stop: object) -> tuple[str, ...]:
-    texts = (stop,) if isinstance(stop, str) else tuple(stop or ())
+def _texts(key: str, value: object) -> tuple[str, ...]:
+    texts = (value,) if isinstance(value, str) else tuple(value or ())
     for text in texts:
         if not isinstance(text, str) or not text:
-            raise UserError(f"stop = {stop!r}: must be a text or several, none of them empty.")
+            raise UserError(f"{key} = {value!r}: must be a text or several, none of them empty.")
     return texts
 
 
-def _ids(stop_token_ids: object) -> tuple[int, ...]:
-    ids = tuple(stop_token_ids or ())
+def _ids(key: str, value: object) -> tuple[int, ...]:
+    ids = tuple(value or ())
     for token in ids:
         if isinstance(token, bool) or not isinstance(token, int) or token < 0:
-            raise UserError(f"stop_token_ids = {list(ids)!r}: must be token ids, whole numbers from 0.")
+            raise UserError(f"{key} = {list(ids)!r}: must be token ids, whole numbers from 0.")
     return ids
 
 

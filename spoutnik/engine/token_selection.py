@@ -29,8 +29,7 @@ def sample_first_tokens(samples: list[Sample], logits: Tensor) -> int:
     raw = [(s, logits[i:i + 1].clone()) for i, s in enumerate(samples) if s.top_logprobs is not None]
     broken = zero_broken(logits)
     for i, sample in enumerate(samples):
-        for processor in sample.logits_processors:
-            processor.apply(logits[i], 0)
+        sample.process(logits[i], 0)
     metadata = SamplingMetadata.of([s.params for s in samples], uniforms_of((s.seed, 0) for s in samples))
     tokens, logprobs = sample_tokens(logits, metadata)
     for i, (sample, token, logprob) in enumerate(zip(samples, tokens.tolist(), logprobs.tolist())):

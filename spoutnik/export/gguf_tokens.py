@@ -55,7 +55,7 @@ def write_tokens(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocab_size: int)
     writer.add_eos_token_id(tokenizer.eos_id)
     if len(tokenizer.eos_ids) > 1:
         writer.add_eot_token_id(tokenizer.eos_ids[1])
-    writer.add_add_bos_token(adds_bos(tokenizer))
+    writer.add_add_bos_token(tokenizer.bos_id is not None and tokenizer.start_ids == [tokenizer.bos_id])
     if tokenizer.chat_template is not None:
         writer.add_chat_template(tokenizer.chat_template)
 
@@ -77,14 +77,6 @@ def vocabulary(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[i
             special = added[i].special or _LOOKS_SPECIAL.fullmatch(texts[i])
             types.append(gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED)
     return texts, types
-
-
-def adds_bos(tokenizer: Tokenizer) -> bool:
-    """Whether the tokenizer begins plain text with its bos token."""
-    stated = tokenizer.config.get("add_bos_token")
-    if isinstance(stated, bool):
-        return stated
-    return tokenizer.bos_id is not None and tokenizer.bpe.encode("a").ids[:1] == [tokenizer.bos_id]
 
 
 def refuse_other_tokenizers(tokenizer: Tokenizer) -> None:

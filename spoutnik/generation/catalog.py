@@ -25,6 +25,7 @@ class EngineOptions:
     speculate: str | None = None
     drafts: int = 1
     max_num_seqs: int = 256
+    max_model_len: int | None = None
 
 
 def list_models(model: str | None, stage: str | None = None) -> list[ServedModel]:
@@ -38,13 +39,17 @@ def list_models(model: str | None, stage: str | None = None) -> list[ServedModel
     main, path = locate(model, stage), Path(model)
     name = path.resolve().name if path.exists() else model
     if stage is not None:
-        return [_served_model(f"{name}:{stage}", main, f"Stage {stage} of {path}.")]
+        return [served_model(f"{name}:{stage}", main, f"Stage {stage} of {path}.")]
     if path == main or not path.exists():
-        return [_served_model(name, main, str(model))]
+        return [served_model(name, main, str(model))]
     stages = {folder: stage for stage, folder in models_of(path).items()}
-    others = [_served_model(f"{name}:{stage}", folder, f"Stage {stage} of {path}.")
+    others = [served_model(f"{name}:{stage}", folder, f"Stage {stage} of {path}.")
               for folder, stage in stages.items() if folder != main]
-    return [_served_model(name, main, f"Stage {stages[main]} of {path}, its last."), *others]
+    return [served_model(name, main, f"Stage {stages[main]} of {path}, its last."), *others]
+
+
+def ships_with_package(folder: Path) -> bool:
+    return folder.resolve().is_relative_to(Path(spoutnik.__file__).resolve().parent)
 
 
 def _shipped() -> list[ServedModel]:
@@ -52,7 +57,7 @@ def _shipped() -> list[ServedModel]:
     run = Path(spoutnik.__file__).parent / "prebuilt" / "nano"
     main = locate(run)
     names = {folder: "nano" if folder == main else f"nano:{stage}" for stage, folder in models_of(run).items()}
-    return [_served_model(names[folder], folder, "Ships with the package, made by its nano recipe.")
+    return [served_model(names[folder], folder, "Ships with the package, made by its nano recipe.")
             for folder in sorted(names, key=lambda folder: folder != main)]
 
 
@@ -64,16 +69,18 @@ def _newest_run(runs: Path) -> Path | None:
     return None
 
 
-def _served_model(name: str, folder: Path, about: str) -> ServedModel:
+def served_model(name: str, folder: Path, about: str) -> ServedModel:
+    """A model in a folder under the name that clients use."""
     positions = ModelConfig.load(folder).max_position_embeddings
     return ServedModel(name, folder, load_tokenizer(folder), positions, about, read_model_card(folder),
-                       int((folder / "config.json").stat().st_mtime))
+                       created=int((folder / "config.json").stat().st_mtime))
 
 
 def load_llm(served: ServedModel, engine: EngineOptions, progress: Callable[[int, int], None] | None = None) -> LLM:
     """Reads a model from disk. progress: called with (bytes done, bytes in all) while weights are quantized."""
-    llm = LLM(served.folder, served.tokenizer, quantize=engine.quantize, memory=engine.memory, speculate=engine.speculate,
-              num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs, progress=progress)
+    llm = LLM(served.folder, served.tokenizer, quantize=served.quantize or engine.quantize, memory=engine.memory,
+              speculate=engine.speculate, num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs,
+              max_model_len=engine.max_model_len, progress=progress)
     if engine.speculate is not None and llm.core.drafter is None:
         print(f"{served.id}: {NO_DRAFTS}", file=sys.stderr)
     return llm

@@ -13,9 +13,10 @@ from rich.text import Text
 
 from spoutnik.engine.llm import LLM
 from spoutnik.errors import RunError
+from spoutnik.generation.context_window import plan_within_window, split_turns
 from spoutnik.generation.delta import CollectedReply, Delta
 from spoutnik.generation.generation import Generation
-from spoutnik.generation.options import GenerationOptions, plan_chat
+from spoutnik.generation.options import GenerationOptions
 from spoutnik.loading import load_tokenizer
 from spoutnik.text.tokenizer import Message
 
@@ -49,22 +50,24 @@ class Chat:
         self.stats = Stats()
         self._generations = 0
         self._unanswered: str | None = None
+        self._first_kept: Message | None = None  # of those that the last reply could read
 
     def ask(self, question: str, console: Console | None = None) -> dict:
         """One turn, printed as it comes where a console is given. Ctrl-C closes the thought; a second one, or one during the
         answer, ends the reply.
 
         Returns:
-            prompt, thought, answer, tokens (generated), reasoning_tokens, finish_reason ("abort" after Ctrl-C), warning (a
-            sentence, or None).
+            prompt, thought, answer, tokens (generated), reasoning_tokens, finish_reason ("abort" after Ctrl-C), warning
+            (sentences, or None). A conversation that outgrows the context goes on without its oldest questions, and says so.
         Raises:
-            UserError: the conversation is too long, or an option is wrong. RunError: the model gives no numbers.
+            UserError: the question is too long, or an option is wrong. RunError: the model gives no numbers.
         """
         messages = [*self.messages, {"role": "user", "content": question}]
         system = [{"role": "system", "content": self.system}] if self.system else []
-        params = replace(self.options.params, seed=self.seed + len(messages))
-        plan = plan_chat(self.llm, [*system, *messages], replace(self.options, params=params))
-        reply = StreamPrinter(console)
+        options = replace(self.options, params=replace(self.options.params, seed=self.seed + len(messages)))
+        window = plan_within_window(self.llm, [*system, *messages], options, self._count_left_out())
+        plan, self._first_kept = window.plan, window.messages[len(system)]
+        reply = StreamPrinter(console, describe_left_out(window.left_out))
         generation = Generation(self.llm, f"chat-{self._generations}", plan, reply.print)
         self._generations += 1
         self._unanswered = question
@@ -74,13 +77,18 @@ class Chat:
             raise RunError(str(reply.stop_reason))
         self.stats = Stats(len(plan.prompt), generation.num_cached_tokens or 0, reply.generated, reply.thought_tokens,
                            reply.first_token_seconds or 0.0, time.perf_counter() - reply.began)
-        if reply.answer:
+        if reply.answer.strip():
             thought = {"reasoning_content": reply.thought} if reply.thought else {}
             self.messages = [*messages, {"role": "assistant", "content": reply.answer, **thought}]
             self._unanswered = None
         return {"prompt": question, "thought": reply.thought, "answer": reply.answer, "tokens": reply.generated,
                 "reasoning_tokens": reply.thought_tokens, "finish_reason": reply.finish_reason,
-                "warning": " ".join(map(str, reply.warnings)) or None}
+                "warning": "; ".join(reply.notes) or None}
+
+    def _count_left_out(self) -> int:
+        """Turns that the last reply could not read. None, where the conversation is another one by now."""
+        start = next((index for index, message in enumerate(self.messages) if message is self._first_kept), 0)
+        return len(split_turns(self.messages[:start])[1])
 
     def _run(self, generation: Generation) -> None:
         handled = 0
@@ -110,12 +118,21 @@ class Chat:
         return question
 
 
-class StreamPrinter(CollectedReply):
-    """A reply that is printed as it comes, where there is a console: thought dimmed, answer plain."""
+def describe_left_out(count: int) -> str | None:
+    """A sentence on the questions that no longer fit; None where all do."""
+    if not count:
+        return None
+    questions = "its first question was" if count == 1 else f"its first {count} questions were"
+    return f"the conversation has outgrown the model's context: {questions} left out, with the answers"
 
-    def __init__(self, console: Console | None):
+
+class StreamPrinter(CollectedReply):
+    """A reply that is printed as it comes, where there is a console: thought dimmed, answer plain. notice: a sentence that goes
+    with its warnings."""
+
+    def __init__(self, console: Console | None, notice: str | None = None):
         super().__init__()
-        self.console, self.began = console, time.perf_counter()
+        self.console, self.notice, self.began = console, notice, time.perf_counter()
         self.first_token_seconds: float | None = None
 
     def print(self, deltas: list[Delta]) -> None:
@@ -128,10 +145,14 @@ class StreamPrinter(CollectedReply):
             self._write(delta.answer)
             self.add(delta)
 
+    @property
+    def notes(self) -> list[str]:
+        return [*([self.notice] if self.notice else []), *map(str, self.warnings)]
+
     def close(self) -> None:
         """Prints what there is to say of the whole."""
         ends = {"length": ["cut off: the reply reached its longest"], "abort": ["stopped"]}
-        notes = [*map(str, self.warnings), *ends.get(self.finish_reason, [])]
+        notes = [*self.notes, *ends.get(self.finish_reason, [])]
         self._write("\n" + "".join(f"({note})\n" for note in notes), "dim")
 
     def _write(self, text: str, style: str = "") -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from spoutnik.engine.llm import LLM
+from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.generation.delta import Delta
@@ -12,12 +13,16 @@ from spoutnik.generation.delta import Delta
 
 @dataclass(frozen=True)
 class CompletionPlan:
-    """prompts: token ids of each; params.n completions of each. seed_per_prompt: else the same prompt gives the same text."""
+    """prompts: token ids of each; params.n completions of each. seed_per_prompt: else the same prompt gives the same text.
+    make_logits_processor: makes what holds one completion to its form. notes: sentences on what was asked for and is otherwise.
+    """
 
     prompts: list[list[int]]
     params: SamplingParams
     seed: int
     seed_per_prompt: bool = False
+    make_logits_processor: Callable[[], LogitsProcessor] | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def prompt(self) -> list[int]:
@@ -39,7 +44,7 @@ class Completions:
     def __init__(self, llm: LLM, name: str, plan: CompletionPlan, on_deltas: Callable[[list[Delta]], None]):
         self.core, self.name, self.plan, self.on_deltas = llm.core, name, plan, on_deltas
         self.requests = [Request(f"{name}/{number}", None, prompt, plan.params, plan.seed, number * plan.seed_per_prompt,
-                                 stream=True, owner=self)
+                                 stream=True, make_logits_processor=plan.make_logits_processor, owner=self)
                          for number, prompt in enumerate(plan.prompts)]
         self.choices = [CompletionChoice(index) for index in range(len(plan.prompts) * plan.params.n)]
         self.num_cached_tokens: int | None = None

@@ -3,24 +3,30 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-WarningCode = Literal["thought_budget", "repetition", "unclosed_thought"]
+WarningCode = Literal["thought_budget", "repetition", "unclosed_thought", "cut_call", "loosened_tool", "unfinished_vote"]
 _SENTENCES: dict[WarningCode, str] = {
     "thought_budget": "the thought reached its budget of {} tokens and was closed; the answer was written without the rest of "
                       "it",
     "repetition": "the thought went in circles and was closed after {} tokens",
     "unclosed_thought": "the model ended inside its thought; it was closed and asked for the answer",
+    "cut_call": "a call of a tool was cut off after {} tokens of the reply: it is not complete. Raise max_tokens",
+    "loosened_tool": "the arguments of a tool keep its schema only in part ({detail})",
+    "unfinished_vote": "none of the {} thoughts came to a finished answer, so that nothing was voted on; this is one of them. "
+                       "Raise max_tokens",
 }
 
 
 @dataclass(frozen=True)
 class GenerationWarning:
-    """Why a thought was closed by us and not by the model. tokens: its length then. str() is the English sentence."""
+    """What a reader should know of a reply: most often why a thought was closed by us and not by the model. tokens: the number
+    in the sentence, the thought's length then. detail: what cannot be said in numbers. str() is the English sentence."""
 
     code: WarningCode
     tokens: int
+    detail: str = ""
 
     def __str__(self) -> str:
-        return _SENTENCES[self.code].format(self.tokens)
+        return _SENTENCES[self.code].format(self.tokens, detail=self.detail)
 
 
 @dataclass
@@ -37,8 +43,8 @@ class Delta:
     stop_reason: str | None = None
     warnings: list[GenerationWarning] = field(default_factory=list)
     thinking: bool = False  # what comes next is thought
-    thought_tokens: int = 0  # so far; those that we inserted too
-    generated: int = 0  # tokens so far, thought and answer
+    thought_tokens: int = 0  # that the model generated so far: what we inserted is nobody's, and marks are not thought
+    generated: int = 0  # tokens so far, thought and answer and the marks between
 
 
 @dataclass

@@ -2,7 +2,9 @@
 
 A thought is one segment, which ends at `</think>` or at its budget; the answer is the next, whose prompt, all that went before,
 is in the cache: a new segment costs one step. Closing a thought, pausing, inserting a text: each aborts the segment under way
-and starts another. What the reader sees comes from one state machine over the ids of all segments (text/thought.py).
+and starts another. What the reader sees comes from one state machine over the ids of all segments (text/thought.py). Where the
+marks of thoughts are plain text (text/plain_thought.py), that machine finds them, and what a segment generated after one is
+left out: a reply does not depend on when its tokens were looked at.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,11 +17,14 @@ from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.generation.choice import Choice
-from spoutnik.generation.delta import Delta
-from spoutnik.generation.nonempty_answer import NonemptyAnswerProcessor, visible_tokens
-from spoutnik.generation.options import GenerationPlan
+from spoutnik.generation.delta import Delta, GenerationWarning, WarningCode
+from spoutnik.generation.nonempty_answer import MarkProcessor, NonemptyAnswerProcessor, token_texts
+from spoutnik.generation.options import GenerationPlan, loosened
 from spoutnik.generation.thought_budget import ThoughtBudget
-from spoutnik.text.thought import ThoughtStream
+from spoutnik.generation.tools.calls import CallAwareStops
+from spoutnik.text.plain_thought import PlainThoughtStream
+from spoutnik.text.special_token_escape import END_THINK
+from spoutnik.text.thought import ThoughtStream, has_plain_marks, thought_stream
 
 MAX_CHOICES = 1024  # of one request: its random numbers are numbered by segment and choice
 
@@ -44,15 +49,23 @@ class Generation(Steering):
 
     def __init__(self, llm: LLM, name: str, plan: GenerationPlan, on_deltas: Callable[[list[Delta]], None]):
         self.llm, self.core, self.name, self.plan, self.on_deltas = llm, llm.core, name, plan, on_deltas
-        # A structured answer holds no special tokens but the marks of tool calls, which are to be seen.
-        keep_special = plan.make_logits_processor is not None and not plan.params.ignore_eos
-        self.choices = [Choice(index, ThoughtStream(llm.tokenizer, plan.thinking, plan.params.stop, keep_special))
-                        for index in range(plan.params.n)]
+        self.plain_marks = has_plain_marks(llm.tokenizer)
+        self.choices = [Choice(index, self._make_stream()) for index in range(plan.params.n)]
+        for choice in self.choices:
+            choice.has_answer = plan.continues_answer
         self.budget = ThoughtBudget(plan, llm.max_model_len)
         self.paused = False
         self.num_cached_tokens: int | None = None
         self._waiting: list[Choice] = []  # start when the prompt is in the cache
         self._segments = 0
+
+    def _make_stream(self) -> ThoughtStream | PlainThoughtStream:
+        plan, tokenizer = self.plan, self.llm.tokenizer
+        stops = CallAwareStops(tokenizer, plan.tools, plan.params.stop) if plan.tools.callable else plan.params.stop
+        structured = plan.make_logits_processor is not None
+        # A structured answer holds no special tokens but the marks of tool calls, which are to be seen.
+        keep_special = structured and not plan.params.ignore_eos
+        return thought_stream(tokenizer, plan.prompt, plan.thinking, stops, keep_special, structured)
 
     @property
     def done(self) -> bool:
@@ -66,6 +79,8 @@ class Generation(Steering):
     def start(self) -> None:
         """All choices share the computation of the prompt: their thoughts are samples of one request."""
         first, *self._waiting = self.choices
+        for reason in loosened(self.plan):
+            first.delta.warnings.append(GenerationWarning("loosened_tool", 0, reason))
         if self.plan.thinking and self.budget.remaining_thought(first) > 0:
             self._waiting = []
             self.start_segment(self.choices, self._thought_params(first))
@@ -93,13 +108,13 @@ class Generation(Steering):
 
     def end_thought(self) -> None:
         for choice in self._interrupt(self._thinking_choices):
-            choice.close_thought(self.plan.closing)
+            self._close_thought(choice)
         self.resume()
 
     def insert(self, text: str) -> None:
         ids = self.llm.tokenizer.encode(text)
         for choice in self._interrupt(self._thinking_choices):
-            if len(ids) < self.budget.remaining_positions(choice) - 1:
+            if len(ids) < self.budget.remaining_positions(choice) - 1 and not choice.stream.half_mark:
                 choice.append(ids)
         self.resume()
 
@@ -142,8 +157,15 @@ class Generation(Steering):
         if repeating and not self.paused:
             for choice in self._interrupt(self._thinking_choices):
                 if choice in repeating:
-                    choice.close_thought(self.plan.closing, "repetition")
+                    self._close_thought(choice, "repetition")
             self.resume()
+
+    def _close_thought(self, choice: Choice, warning: WarningCode | None = None) -> None:
+        """With a sentence that says why there is no more of it; one that was about to end by itself ends so."""
+        if half := choice.stream.half_mark:
+            choice.append(self.llm.tokenizer.encode(f"{END_THINK[len(half):]}\n\n"))
+        else:
+            choice.close_thought(self.plan.closing, warning)
 
     def _continue_choice(self, choice: Choice) -> None:
         """Starts the next segment of one choice."""
@@ -152,15 +174,16 @@ class Generation(Steering):
             self.start_segment([choice], self._thought_params(choice).changed(n=1))
             return
         if thinking:
-            choice.close_thought(self.plan.closing, "thought_budget" if self.plan.max_thinking_tokens else None)
+            self._close_thought(choice, "thought_budget" if self.plan.max_thinking_tokens else None)
         if budget.remaining_positions(choice) < 1:
             choice.finish("length")
         else:
             self._start_answer(choice)
 
     def _thought_params(self, choice: Choice) -> SamplingParams:
-        return self.plan.params.changed(max_tokens=self.budget.remaining_thought(choice), min_tokens=0, stop=(), logprobs=None,
-                                        stop_token_ids=(choice.stream.end,))
+        stop, stop_ids = ((END_THINK,), ()) if self.plain_marks else ((), (choice.stream.end,))
+        return self.plan.params.changed(max_tokens=self.budget.remaining_thought(choice), min_tokens=0, logprobs=None,
+                                        stop=stop, stop_token_ids=stop_ids)
 
     def _start_answer(self, choice: Choice) -> None:
         plan, max_tokens = self.plan, max(self.budget.remaining_tokens(choice), 1)
@@ -169,10 +192,13 @@ class Generation(Steering):
                                      stop_token_ids=(*marks, *plan.params.stop_token_ids))
         processors: list[LogitsProcessor] = []
         if not choice.has_answer:
-            ends = self.core.eos_ids.union(plan.params.stop_token_ids,
-                                           () if self.budget.may_open_thought(choice) else marks)
-            processors.append(NonemptyAnswerProcessor(visible_tokens(self.llm), torch.tensor(sorted(ends), dtype=torch.long),
-                                                      max_tokens))
+            texts, may_open = token_texts(self.llm), self.budget.may_open_thought(choice)
+            ends = self.core.eos_ids.union(plan.params.stop_token_ids, () if may_open else marks)
+            processors.append(NonemptyAnswerProcessor(texts.visible, torch.tensor(sorted(ends), dtype=torch.long), max_tokens))
+            if self.plain_marks:
+                tokens_after = len(plan.closing) + 2  # of thought and of answer
+                processors.append(MarkProcessor(texts, choice.stream.has_thought, max_tokens,
+                                                max_tokens - tokens_after if may_open else 0))
         if plan.make_logits_processor is not None:
             choice.structure = choice.structure or plan.make_logits_processor()
             processors.append(choice.structure)
@@ -194,43 +220,56 @@ class Generation(Steering):
         sample = choice.sample
         if sample is None:
             return
-        sent, in_answer = sample.sent, not choice.stream.thinking
+        sent, thinking = sample.sent, choice.stream.thinking
         ids, logprobs = self.core.new_tokens(sample)
         if self.num_cached_tokens is None and ids:
             self.num_cached_tokens = sample.request.num_cached_tokens
         count = self._append(choice, ids, sample.finish_reason == "stop" and sample.stop_reason is None)
         choice.generated += count
-        if in_answer and sample.top_logprobs is not None:
-            choice.delta.ids += ids[:count]
-            choice.delta.logprobs += logprobs[:count]
-            choice.delta.top_logprobs += sample.top_logprobs[sent:sent + count]
+        if not thinking and sample.top_logprobs is not None:
+            choice.add_logprobs(ids[:count], logprobs[:count], sample.top_logprobs[sent:sent + count])
+        turned = choice.stream.thinking != thinking
         if choice.stream.stopped is not None:
             self.core.abort(sample.request.request_id)
             choice.finish("stop")
-        elif sample.finish_reason is not None:
+        elif turned or sample.finish_reason is not None:
+            if turned and self.plain_marks:
+                self._leave_segment(choice, sample)
             choice.sample = None
-            self._end_segment(choice, sample)
+            self._end_segment(choice, sample, turned)
+
+    def _leave_segment(self, choice: Choice, sample: Sample) -> None:
+        """At a mark in plain text, which the engine may not know. Where the answer is held to a form, the mark's token must not
+        hold the answer's beginning, which the form did not see."""
+        if sample.finish_reason is None and sample.request.params.n == 1:
+            self.core.abort(sample.request.request_id)
+        overshoot, tokenizer = choice.stream.overshoot, self.llm.tokenizer
+        if not choice.stream.thinking and overshoot.strip() and self.plan.make_logits_processor is not None:
+            choice.ids[-1:] = tokenizer.encode(tokenizer.decode(choice.ids[-1:]).removesuffix(overshoot))
 
     def _append(self, choice: Choice, ids: list[int], ended: bool) -> int:
-        """Appends new tokens up to a stop text; returns how many count. ended: the last one is an end of sentence, which
-        counts but is no text."""
-        text_ids = ids[:-1] if ended else ids
-        if not self.plan.params.stop or choice.stream.thinking:
-            choice.append(text_ids)
+        """Appends new tokens up to a stop text, or a mark in plain text; returns how many count. ended: the last one is an end
+        of sentence, which counts but is no text."""
+        text_ids, stream = ids[:-1] if ended else ids, choice.stream
+        if not stream.may_turn and (not self.plan.params.stop or stream.thinking):
+            choice.append(text_ids, generated=True)
             return len(ids)
+        thinking = stream.thinking
         for count, token in enumerate(text_ids, start=1):
-            choice.append([token])
-            if choice.stream.stopped is not None:
+            choice.append([token], generated=True)
+            if stream.stopped is not None or self.plain_marks and stream.thinking != thinking:
                 return count
         return len(ids)
 
-    def _end_segment(self, choice: Choice, sample: Sample) -> None:
-        """The sample has finished: so has the choice, or its next segment starts."""
-        if sample.finish_reason == "error":
+    def _end_segment(self, choice: Choice, sample: Sample, turned: bool) -> None:
+        """The sample has finished, or a mark of thought has come: the choice has finished, or its next segment starts."""
+        if sample.finish_reason == "error" and not turned:
             choice.finish("error", str(sample.stop_reason))
             return
         marks = (choice.stream.start, choice.stream.end)
-        at_mark = sample.finish_reason == "stop" and sample.stop_reason is not None and sample.stop_reason in marks
+        at_mark = turned or sample.finish_reason == "stop" and sample.stop_reason is not None and sample.stop_reason in marks
+        if turned and choice.stream.thinking and not choice.has_answer:
+            choice.structure = None  # the form that saw the mark
         if not choice.stream.thinking and not at_mark:
             choice.finish(sample.finish_reason)
             return
@@ -238,9 +277,9 @@ class Generation(Steering):
             choice.finish("length")
             return
         if choice.stream.thinking and sample.finish_reason == "stop" and not at_mark:
-            choice.close_thought(self.plan.closing, "unclosed_thought")
+            self._close_thought(choice, "unclosed_thought")
         if choice.stream.thinking and at_mark and not (self.plan.may_think and self.budget.remaining_thought(choice) > 0):
-            choice.append(self.llm.tokenizer.end_thought_ids)  # a thought that must not be, in the middle of an answer
+            choice.append(self.llm.tokenizer.end_thought_ids)  # closes a thought that must not be, in the middle of an answer
         if not self.paused:
             self._continue_choice(choice)
 

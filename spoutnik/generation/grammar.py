@@ -1,10 +1,12 @@
-"""Structured output: answers that must be JSON of a schema, or calls of tools. llguidance says which tokens may come next.
+"""Structured output: answers that must have a form (answer_form.py), or be calls of tools. llguidance says which tokens may
+come next.
 
 Only the answer is held to it, never the thought. What cannot be promised is refused with a sentence.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from weakref import WeakKeyDictionary
 
@@ -14,37 +16,46 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from torch import Tensor
 
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.logits_processors import LogitsProcessor
 from spoutnik.errors import RunError, UserError
+from spoutnik.generation.answer_form import AnswerForm
 from spoutnik.generation.tools.formats import Format, convention
-from spoutnik.generation.tools.tool_set import NO_TOOLS, Function, ToolSet
+from spoutnik.generation.tools.schemas import ANY_OBJECT, keepable
+from spoutnik.generation.tools.tool_set import NO_TOOLS, ToolSet
+from spoutnik.text.special_token_escape import THINK
 
 # Between JSON's parts a space, or a new line and what indents it: enough for any layout, too little to go on for ever.
 WHITE_SPACE = r" |\n(  ){0,12}|\n\t{0,12}"
 LIMITS = LLParserLimits(verbose_errors=False)
 # Without forcing every token that fits may come, not only those of one way to split what must follow: that one may hold marks.
 HEAD = '%llguidance {"no_forcing": true}\n'
+TOO_DEEP = "it is nested too deeply"
 LEAD = "LEAD: /\\n{1,2}/\n"  # what models write after `</think>`
 
 
-def structured_output(llm: LLM, response_format: dict | None = None, tools: ToolSet = NO_TOOLS,
-                      parallel: bool = True) -> Callable[[], LogitsProcessor] | None:
-    """What makes the processor that holds an answer to its form; None where it is free text. Calls of tools: any number of them
-    (one where not `parallel`) instead of an answer or after a text, or nothing else (`tools.required`). Their arguments are of
-    the tool's schema; of a tool that is not `strict`, parts of the schema that cannot be promised are left out.
+def structured_output(llm: LLM, form: AnswerForm | dict | None = None, tools: ToolSet = NO_TOOLS, parallel: bool = True,
+                      after_thought: bool = True) -> "Form | None":
+    """What makes the processor that holds an answer to its form; None where it is free text. Calls of tools: up to
+    `tools.max_calls` (one where not `parallel`) instead of an answer or after a text, or nothing else (`tools.required`). Their
+    arguments are of the tool's schema; parts of it that cannot be promised are left out, which Form.loosened says.
+    form: a dict is a `response_format`. after_thought: a thought may come first, and the white space that follows one.
 
     Raises:
         UserError: a schema cannot be compiled, or something is not of the API's form; says what and where.
     """
     vocabulary = _vocabulary(llm)
-    answer = _answer(vocabulary, response_format)
+    after_thought = after_thought and (vocabulary.think_id is not None or THINK in (llm.tokenizer.chat_template or ""))
+    if isinstance(form, dict):
+        form = AnswerForm.of_response_format(form)
+    answer = None if form is None else _answer(vocabulary, form)
     if not tools.callable:
-        grammar = f"start: LEAD? answer\nanswer: {answer}\n{LEAD}"
-        return None if answer is None else _compile(vocabulary, grammar, (), "response_format")
+        if answer is None:
+            return None
+        start = "start: LEAD? answer\n" + LEAD if after_thought else "start: answer\n"
+        return _compile(vocabulary, f"{start}answer: {answer}\n", (), form.place, after_thought=after_thought)
     format = convention(llm.tokenizer).format
     if answer is not None and format.at_start and not tools.required:
-        raise UserError("response_format: this model's calls of tools look like JSON answers. Leave out tools or "
-                        "response_format, or set tool_choice.")
+        raise UserError(f"{form.place}: this model's calls of tools look like JSON answers. Leave out tools or "
+                        f"{form.place}, or set tool_choice.")
     if tools.required:
         start = "start: LEAD? calls\n"
     elif answer is not None:
@@ -53,7 +64,7 @@ def structured_output(llm: LLM, response_format: dict | None = None, tools: Tool
         start = "start: TEXT | LEAD? calls\nTEXT: /\\s*[^{\\s](.|\\n)*/\n"
     else:
         start = _text_then_calls(vocabulary, format)
-    return _compile(vocabulary, start + LEAD + _calls(vocabulary, format, tools.callable, parallel), format.marks, "tools")
+    return _compile_calls(vocabulary, start + LEAD, format, tools, parallel)
 
 
 class Vocabulary:
@@ -103,13 +114,14 @@ class GrammarProcessor:
 
     done = False
 
-    def __init__(self, vocabulary: Vocabulary, matcher: LLMatcher, permitted: np.ndarray):
+    def __init__(self, vocabulary: Vocabulary, matcher: LLMatcher, permitted: np.ndarray, after_thought: bool = True):
         self.vocabulary, self.matcher, self.permitted = vocabulary, matcher, permitted
+        self.think_id = vocabulary.think_id if after_thought else None
         self._bits = np.empty_like(permitted)
         self._begun = self._stuck = False
 
     def feed(self, token: int) -> None:
-        if token == self.vocabulary.think_id and not self._begun:
+        if token == self.think_id and not self._begun:
             return
         self._begun = True
         if token not in self.vocabulary.ends:
@@ -125,8 +137,8 @@ class GrammarProcessor:
         self._stuck = not bits.any()
         np.bitwise_not(bits, out=bits)
         forbidden = np.unpackbits(bits.view(np.uint8), count=len(logits), bitorder="little").view(bool)
-        if self.vocabulary.think_id is not None and not self._begun:
-            forbidden[self.vocabulary.think_id] = False
+        if self.think_id is not None and not self._begun:
+            forbidden[self.think_id] = False
         if self._stuck:
             forbidden[self.vocabulary.ends] = False
         mask = torch.from_numpy(forbidden).to(logits.device)
@@ -135,37 +147,63 @@ class GrammarProcessor:
             logits.masked_fill_(~mask, 0.0)
 
 
-def _compile(vocabulary: Vocabulary, grammar: str, marks: tuple[str, ...], place: str) -> Callable[[], LogitsProcessor]:
+@dataclass(frozen=True)
+class Form:
+    """Makes the processor that holds an answer to its form. loosened: what of the tools' schemas it does not keep, and why.
+    after_thought: see structured_output."""
+
+    vocabulary: Vocabulary
+    matcher: LLMatcher
+    permitted: np.ndarray
+    loosened: tuple[str, ...] = ()
+    after_thought: bool = True
+
+    def __call__(self) -> GrammarProcessor:
+        return GrammarProcessor(self.vocabulary, self.matcher.deep_copy(), self.permitted, self.after_thought)
+
+
+def _compile(vocabulary: Vocabulary, grammar: str, marks: tuple[str, ...], place: str, loosened: tuple[str, ...] = (),
+             after_thought: bool = True) -> Form:
     matcher, permitted = vocabulary.compiled(grammar), vocabulary.permitted(marks)
     if matcher.is_error():
         raise UserError(f"{place}: what is asked for cannot be promised ({_sentence(matcher.get_error())}). Make it simpler.")
-    return lambda: GrammarProcessor(vocabulary, matcher.deep_copy(), permitted)
+    return Form(vocabulary, matcher, permitted, loosened, after_thought)
 
 
-def _answer(vocabulary: Vocabulary, response_format: dict | None) -> str | None:
-    """The JSON that an answer must be, as a rule of the grammar."""
-    kind = (response_format or {"type": "text"}).get("type")
-    if kind == "text":
-        return None
-    if kind == "json_object":
-        return _json(vocabulary, {"type": "object"}, "response_format")
-    if kind != "json_schema":
-        raise UserError(f"response_format.type = {kind!r}: unknown. Choose text, json_object or json_schema.")
-    json_schema = response_format.get("json_schema")
-    if not isinstance(json_schema, dict):
-        raise UserError("response_format.json_schema: must be an object {\"name\", \"schema\"}.")
-    return _json(vocabulary, json_schema.get("schema", {"type": "object"}), "response_format.json_schema.schema")
+def _compile_calls(vocabulary: Vocabulary, start: str, format: Format, tools: ToolSet, parallel: bool) -> Form:
+    schemas, loosened = [], {}
+    for function in tools.callable:
+        schema, lenient, why = keepable(function.parameters, function.strict, partial(_problem_of, vocabulary))
+        schemas.append(_rule(schema, lenient))
+        if why:
+            where = _where(vocabulary, function.parameters, function.parameters, False, why)
+            loosened[function.name] = f"{function.name}: {f'at {where} ' if where else ''}{why}"
+    count = tools.max_calls if parallel and format.between is not None else 1
+    for last_resort in (False, True):
+        # Some schemas are read and still too much for a grammar.
+        for number, function in enumerate(tools.callable) if last_resort else ():
+            error = vocabulary.compiled(f"start: %json {schemas[number]}\n").get_error()
+            if error:
+                schemas[number] = _rule(ANY_OBJECT, True)
+                loosened[function.name] = f"{function.name}: {_sentence(error)}"
+        grammar = start + _calls(vocabulary, format, [function.name for function in tools.callable], schemas, count)
+        if not vocabulary.compiled(grammar).is_error():
+            break
+    return _compile(vocabulary, grammar, format.marks, "tools", tuple(loosened.values()))
 
 
-def _calls(vocabulary: Vocabulary, format: Format, functions: Sequence[Function], parallel: bool) -> str:
-    """The rules `calls`, and `rest`: from the name of the first one on."""
+def _answer(vocabulary: Vocabulary, form: AnswerForm) -> str:
+    """The form as a rule of the grammar."""
+    return _json(vocabulary, form.value, form.place) if form.kind == "json" else form.rule
+
+
+def _calls(vocabulary: Vocabulary, format: Format, functions: Sequence[str], schemas: Sequence[str], count: int) -> str:
+    """The rules `calls`, up to `count` of them, and `rest`: from the name of the first one on."""
     lark, names, rules = partial(vocabulary.lark, marks=format.marks), [], ""
-    for number, function in enumerate(functions):
-        schema = _json(vocabulary, function.parameters, f"tools: {function.name}.parameters", not function.strict)
-        names.append(f"{lark(function.name + format.middle)} arguments_{number}")
-        rules += f"arguments_{number}: {schema}\n"
-    many = parallel and format.between is not None
-    more = f"({lark(format.between + format.before)} call)*" if many else ""
+    for number, (name, schema) in enumerate(zip(functions, schemas)):
+        names.append(f"{lark(name + format.middle)} arguments_{number}")
+        rules += f"arguments_{number}: %json {schema}\n"
+    more = f"({lark(format.between + format.before)} call){{0,{count - 1}}}" if count > 1 else ""
     return (f"calls: {lark(format.begin + format.before)} rest\nrest: call {more} {lark(format.end)}\n"
             f"call: ({' | '.join(names)}) {lark(format.after)}\n{rules}")
 
@@ -178,20 +216,24 @@ def _text_then_calls(vocabulary: Vocabulary, format: Format) -> str:
     return f"start: TEXT | head {after} rest\n{head}\nTEXT: /(.|\\n)*/\n"
 
 
-def _json(vocabulary: Vocabulary, schema: object, place: str, lenient: bool = False) -> str:
+def _json(vocabulary: Vocabulary, schema: object, place: str) -> str:
     """A schema as a rule of the grammar."""
     if not isinstance(schema, dict):
         raise UserError(f"{place}: must be a JSON schema, an object.")
-    try:
-        rule = _rule(schema, lenient)
-        problem = _problem(vocabulary, rule)
-        where = _where(vocabulary, schema, schema, lenient, problem) if problem else ""
-    except RecursionError:
-        problem, where = "it is nested too deeply", ""
+    problem = _problem_of(vocabulary, schema, False)
     if problem:
+        where = _where(vocabulary, schema, schema, False, problem)
         raise UserError(f"{place}: {f'at {where} it' if where else 'it'} cannot be promised ({problem}). Change that part, or "
                         "leave it out.")
-    return f"%json {rule}"
+    return f"%json {_rule(schema, False)}"
+
+
+def _problem_of(vocabulary: Vocabulary, schema: dict, lenient: bool) -> str:
+    """Why a schema cannot be promised; "" if it can."""
+    try:
+        return _problem(vocabulary, _rule(schema, lenient))
+    except RecursionError:
+        return TOO_DEEP
 
 
 def _rule(schema: dict, lenient: bool) -> str:
@@ -210,6 +252,8 @@ def _problem(vocabulary: Vocabulary, rule: str) -> str:
 
 def _where(vocabulary: Vocabulary, root: dict, schema: dict, lenient: bool, problem: str) -> str:
     """The path to the smallest part of a schema that has the problem by itself."""
+    if problem == TOO_DEEP:
+        return ""
     named = {key: root[key] for key in ("$defs", "definitions") if key in root}
     for path, part in _parts(schema):
         if _problem(vocabulary, _rule(named | part, lenient)) == problem:

@@ -40,14 +40,14 @@ class OfferedModel:
 
 @dataclass(frozen=True)
 class Machine:
-    """memory: bytes free for a model. bandwidth: bytes per second, measured (about a second)."""
+    """memory: bytes free for a model. bandwidth: bytes per second, measured roughly, in a tenth of a second."""
 
     memory: int
     bandwidth: float
 
     @classmethod
     def measure(cls) -> "Machine":
-        return cls(available_memory(), read_bandwidth())
+        return cls(available_memory(), read_bandwidth(512 << 20, 3))
 
 
 def offers(machine: Machine) -> list[OfferedModel]:

@@ -16,6 +16,7 @@ from spoutnik.generation.model_card import ModelCard
 from spoutnik.generation.options import GenerationPlan
 from spoutnik.generation.prefix_warmer import PrefixWarmer
 from spoutnik.text.chat_template import Message
+from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.text.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
@@ -32,7 +33,8 @@ class Busy(RunError):
 @dataclass
 class ServedModel:
     """A model under the name that clients use, read from disk when it is first needed. about: a line for people. card: what it
-    can do and examples, where it brings them."""
+    can do and examples, where it brings them. aliases: other names that it answers to. quantize: at which precision it is
+    read, if not at the server's."""
 
     id: str
     folder: Path
@@ -40,11 +42,18 @@ class ServedModel:
     max_model_len: int
     about: str = ""
     card: ModelCard | None = None
+    quantize: str | None = None
     created: int = field(default_factory=lambda: int(time.time()))
     llm: LLM | None = None
     engine_thread: EngineThread | None = None
     prefix_warmer: PrefixWarmer | None = None
     loading: asyncio.Task | None = None
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def thinks(self) -> bool:
+        """Whether its chat template knows thoughts, be their marks tokens or plain text."""
+        return any(mark in source for source in self.tokenizer.templates.sources.values() for mark in (THINK, END_THINK))
 
 
 class GenerationHandle(Steering):
@@ -122,11 +131,16 @@ class GenerationService:
         self.default = served[0]
         self.max_queue = max_queue
         self.active: dict[str, GenerationHandle] = {}
+        self.starting = False  # a server reads its first model, and turns requests away meanwhile
         self.draining = False
         self.on_end: list[Callable[[GenerationHandle], None]] = []
         self._load = load
         self._number = 0
         self._mean_seconds = 1.0  # that a generation took, lately
+
+    def find(self, name: str) -> ServedModel | None:
+        """The model of that name or alias."""
+        return self.models.get(name) or next((one for one in self.models.values() if name in one.aliases), None)
 
     async def model(self, name: str | None) -> ServedModel:
         """The model of that name (the first one where none is named), ready to compute.
@@ -142,6 +156,7 @@ class GenerationService:
             if served.llm is None:
                 warmer = PrefixWarmer(llm)
                 served.llm, served.prefix_warmer, served.engine_thread = llm, warmer, EngineThread(llm, warmer.warm_next)
+                served.max_model_len = llm.max_model_len  # its cache may hold less than it has positions
         if served.engine_thread.broken:
             raise RunError(f"{served.id}: the engine stopped ({served.engine_thread.broken}). Restart the server.")
         return served

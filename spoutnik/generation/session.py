@@ -4,29 +4,42 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
-from spoutnik.errors import RunError, UserError
+from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.errors import RunError, UserError, hide_paths
+from spoutnik.generation.context_window import plan_within_window
+from spoutnik.generation.defaults import generation_defaults
 from spoutnik.generation.delta import CollectedReply, Delta
-from spoutnik.generation.options import GenerationOptions, plan_chat
-from spoutnik.generation.service import GenerationHandle, GenerationService
+from spoutnik.generation.options import GenerationOptions
+from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
 from spoutnik.generation.voting import vote
 from spoutnik.text.chat_template import Message
 
 
 @dataclass
 class ChatOptions:
-    """What the controls are set to. effort: one of EFFORTS; thoughts: how many, of which the majority answers."""
+    """What the controls are set to. effort: one of EFFORTS; thoughts: how many, of which the majority answers. system: what the
+    model is told before everything. temperature: None is the one that the model's authors recommend, or R1's."""
 
     model: str
     effort: str = "high"
     thoughts: int = 1
+    system: str = ""
+    temperature: float | None = None
+
+    def generation_options(self, served: ServedModel) -> GenerationOptions:
+        chosen = {} if self.temperature is None else {"temperature": self.temperature}
+        params = SamplingParams(**generation_defaults(served.folder) | chosen)
+        return GenerationOptions(params, reasoning_effort=self.effort)
 
 
 @dataclass(eq=False)
 class ChatMessage:
     """One message. extras: of a question, its text without its files, and their names; of an answer, tokens, seconds, warnings
-    (fields of GenerationWarning; in old histories, sentences), error, agreement, runners_up. id: in the history."""
+    (fields of GenerationWarning; in old histories, sentences), error, agreement, runners_up, left_out (questions that no longer
+    fitted), finish_reason ("interrupted": the server was killed). id, parent: in the history, this one's and the one's before.
+    created: seconds since 1970."""
 
     role: str
     content: str = ""
@@ -34,6 +47,8 @@ class ChatMessage:
     model: str = ""
     extras: dict = field(default_factory=dict)
     id: int | None = None
+    parent: int | None = None
+    created: float = field(default_factory=time.time)
 
     @property
     def prompt_message(self) -> Message:
@@ -44,11 +59,14 @@ class ChatMessage:
 
 class ChatTurn:
     """An answer under way. phase: "waiting" (for the model, or its turn), "thinking", "answering", "over". message: what has
-    come of it. finished_thoughts: of several that vote. on_end: called when it is over."""
+    come of it. finished_thoughts: of several that vote. on_end: called when it is over. left_out: questions that this model's
+    last answer left out (see plan_within_window)."""
 
     def __init__(self, service: GenerationService, messages: list[Message], options: ChatOptions,
-                 on_end: Callable[["ChatTurn"], None] = lambda _: None):
-        self.service, self.messages, self.options, self._on_end = service, messages, options, on_end
+                 on_end: Callable[["ChatTurn"], None] = lambda _: None, left_out: int = 0):
+        system = [{"role": "system", "content": options.system}] if options.system.strip() else []
+        self.service, self.messages, self._on_end, self._left_out = service, [*system, *messages], on_end, left_out
+        self.options = replace(options)  # they may be changed for the next answer meanwhile
         self.message = ChatMessage("assistant", model=options.model, extras={"thought_tokens": 0, "tokens": 0, "warnings": []})
         self.phase, self.paused = "waiting", False
         self.finished_thoughts = 0
@@ -103,9 +121,12 @@ class ChatTurn:
     async def _run(self) -> None:
         try:
             served = await self.service.model(self.options.model)
-            plan = plan_chat(served.llm, self.messages, GenerationOptions(reasoning_effort=self.options.effort))
-            self._run_clock(plan.thinking)
-            handle = self.service.generate(served, plan.with_n(self.options.thoughts), self._name)
+            window = await asyncio.to_thread(plan_within_window, served.llm, self.messages,
+                                             self.options.generation_options(served), self._left_out)
+            if window.left_out:
+                self.message.extras["left_out"] = window.left_out
+            self._run_clock(window.plan.thinking)
+            handle = self.service.generate(served, window.plan.with_n(self.options.thoughts), self._name)
             if self.options.thoughts > 1:
                 await self._vote(handle)
             else:
@@ -113,9 +134,9 @@ class ChatTurn:
                     async for deltas in handle:
                         self._show(handle.replies[0])
                         self._update_progress(handle, deltas)
-            self.service.warm_prefix(served, [*self.messages, self.message.prompt_message], {})
+            self.service.warm_prefix(served, [*window.messages, self.message.prompt_message], {})
         except (UserError, RunError) as error:
-            self.message.extras["error"] = str(error)
+            self.message.extras |= {"error": hide_paths(str(error)), "error_kind": type(error).__name__}
         except Exception as error:  # a mistake of ours: whoever waits must be told
             self.message.extras["error"] = type(error).__name__
             raise

@@ -32,14 +32,14 @@ class ThoughtBudget:
 
     def remaining_thought(self, choice: Choice) -> int:
         """Of these, tokens of thought; one is kept for the answer."""
-        return min(self.plan.max_thinking_tokens - choice.stream.thought_tokens, self.remaining_tokens(choice) - 1)
+        return min(self.plan.max_thinking_tokens - choice.thought_tokens, self.remaining_tokens(choice) - 1)
 
     def may_open_thought(self, choice: Choice) -> bool:
         """May the answer open a thought (again)? Only if there is budget to think in, and to answer after it."""
         positions = self.remaining_positions(choice) - len(self.plan.closing)
         tokens = min(self.plan.params.max_tokens - choice.generated, positions)
         # More than 2: the mark that opens it, a token of it, one of the answer.
-        return self.plan.may_think and self.plan.max_thinking_tokens > choice.stream.thought_tokens and tokens > 2
+        return self.plan.may_think and self.plan.max_thinking_tokens > choice.thought_tokens and tokens > 2
 
     def is_repeating(self, choice: Choice) -> bool:
         """Is its thought going in circles? Checked every REPETITION_INTERVAL tokens."""

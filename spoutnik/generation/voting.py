@@ -1,54 +1,46 @@
 """Several replies to one question, and the answer that most of them come to (self-consistency, Wang et al. 2022)."""
 
 import asyncio
-import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from spoutnik.generation.delta import Delta
+from spoutnik.generation.delta import CollectedReply, Delta, GenerationWarning
+from spoutnik.generation.final_answer import MAX_SHORT, final_answer, value
 from spoutnik.generation.math_equivalence import checker
 from spoutnik.generation.service import GenerationHandle
-from spoutnik.tasks.answers import clean
 
-_BOXED = re.compile(r"\\boxed\s*\{((?:[^{}]|\{(?:[^{}]|\{[^{}]*\})*\})*)\}")
-_NUMBER = re.compile(r"[-+\u2212]?\d[\d,.\u202f]*(?:\s*/\s*\d+)?%?")
-_MAX_SHORT = 80  # characters: longer answers are prose
 _MAX_TIMEOUTS = 3  # of mathematical comparisons in one vote
+MAX_SECONDS = 15.0  # of comparisons in one vote
 
 
 @dataclass
 class VoteResult:
-    """index: the reply that speaks for the majority; agreement: the share of replies that come to the same. runners_up: what
-    others came to, (an answer in full, votes), most votes first."""
+    """index: the reply that speaks for the majority. agreement: its votes as a share of all replies; those that came to no
+    finished answer have no vote, and agree with nobody. runners_up: what others came to, (an answer in full, votes), most votes
+    first. votes: how many replies had one."""
 
     index: int
     agreement: float
     runners_up: list[tuple[str, int]]
-
-
-def final_answer(answer: str) -> str:
-    """What an answer comes to: its box, the whole of a short one, the last number of a longer one; else all of it."""
-    boxed = _BOXED.findall(answer)
-    if boxed:
-        return boxed[-1].strip()
-    text = clean(answer)
-    if len(text) > _MAX_SHORT:
-        numbers = _NUMBER.findall(text.splitlines()[-1])
-        return numbers[-1].rstrip(".,") if numbers else " ".join(text.lower().split())
-    numbers = _NUMBER.findall(text)
-    return numbers[0].rstrip(".,") if len(numbers) == 1 and re.search(r"[^\W\d_]{2}", text) else text.lower()
+    votes: int = 0
 
 
 class Agreement:
-    """Do two final answers agree, as texts or as mathematics? After a few that cannot be computed in time, as texts alone."""
+    """Do two final answers agree, as texts, as numbers or as mathematics? After a few that cannot be computed in time, or
+    MAX_SECONDS in all, as texts and numbers alone."""
 
-    def __init__(self):
-        self._timeouts_left = _MAX_TIMEOUTS
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._timeouts_left, self._clock, self._deadline = _MAX_TIMEOUTS, clock, clock() + MAX_SECONDS
 
     def __call__(self, one: str, other: str) -> bool:
         if one == other:
             return True
-        if not self._timeouts_left or max(len(one), len(other)) > _MAX_SHORT:
+        first, second = value(one), value(other)
+        if first is not None and second is not None:
+            percent = one.endswith("%") - other.endswith("%")
+            return first == second or percent != 0 and (first / 100 == second if percent > 0 else first == second / 100)
+        if not self._timeouts_left or self._clock() > self._deadline or max(len(one), len(other)) > MAX_SHORT:
             return False
         equivalent = checker.equivalent(one, other)
         self._timeouts_left -= equivalent is None
@@ -56,8 +48,8 @@ class Agreement:
 
 
 def tally(answers: Sequence[str]) -> VoteResult:
-    """The largest group of answers that agree; the earliest of equal ones. Empty answers vote for nothing. It may take
-    seconds: not for the event loop."""
+    """The largest group of answers that agree; the earliest of equal ones. Empty answers have no vote. It may take seconds: not
+    for the event loop."""
     agree, groups = Agreement(), []
     final_answers = [final_answer(answer) for answer in answers]
     for number, final in enumerate(final_answers):
@@ -69,7 +61,17 @@ def tally(answers: Sequence[str]) -> VoteResult:
         return VoteResult(0, 0.0, [])
     groups.sort(key=lambda group: (-len(group), group[0]))
     return VoteResult(groups[0][0], len(groups[0]) / len(answers),
-                      [(answers[group[0]], len(group)) for group in groups[1:]])
+                      [(answers[group[0]], len(group)) for group in groups[1:]], sum(map(len, groups)))
+
+
+def tally_replies(replies: Sequence[CollectedReply]) -> VoteResult:
+    """The vote of those that finished: what was cut off, stopped or failed has no vote, however many came to the same. Where
+    nothing finished, the first that began an answer is shown, with a warning."""
+    result = tally([reply.answer if reply.finish_reason == "stop" else "" for reply in replies])
+    if not result.votes:
+        result.index = next((index for index, reply in enumerate(replies) if reply.answer.strip()), 0)
+        replies[result.index].warnings.append(GenerationWarning("unfinished_vote", len(replies)))
+    return result
 
 
 async def vote(handle: GenerationHandle, on_deltas: Callable[[list[Delta]], None]) -> VoteResult:
@@ -78,4 +80,4 @@ async def vote(handle: GenerationHandle, on_deltas: Callable[[list[Delta]], None
     async with handle:
         async for deltas in handle:
             on_deltas(deltas)
-    return await asyncio.to_thread(tally, [reply.answer for reply in handle.replies])
+    return await asyncio.to_thread(tally_replies, handle.replies)

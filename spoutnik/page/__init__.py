@@ -1,9 +1,11 @@
 """The page at `/`: chat, arena and history. It calls the generation service in this process, not through HTTP.
 
-NiceGUI ships all its scripts and fonts, so nothing is loaded from elsewhere.
+NiceGUI ships all its scripts and fonts, and the folder katex is KaTeX as published, so nothing is loaded from elsewhere.
 """
 
+from copy import copy
 from pathlib import Path
+from urllib.parse import unquote
 
 from fastapi import FastAPI
 from nicegui import app as pages
@@ -13,21 +15,26 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Match, Mount
 from starlette.types import Scope
 
+from spoutnik.generation.model_fetch import ModelFetches
 from spoutnik.generation.service import GenerationService
 from spoutnik.page.arena import ArenaTab
 from spoutnik.page.chat import ChatTab
-from spoutnik.page.controls import OPTIONS_COOKIE, options_from
+from spoutnik.page.controls import OPTIONS_COOKIE, cookie_of, options_from, set_cookie
 from spoutnik.page.conversations import Conversations
+from spoutnik.page.dates import ZONE_COOKIE, Calendar, zone_from
 from spoutnik.page.layout import Layout
 from spoutnik.page.markup import code_style
-from spoutnik.page.strings import strings_for
+from spoutnik.page.model_list import ModelList
+from spoutnik.page.strings import Strings, strings_for
 from spoutnik.serve.auth import is_loopback
 from spoutnik.serve.keys import Keys
+from spoutnik.serve.login import COOKIE as LOGIN_COOKIE
 from spoutnik.serve.settings import Settings
 from spoutnik.store.feedback import FeedbackStore
 from spoutnik.store.history import History
 
 FOLDER = Path(__file__).parent
+KATEX_PATH = "/_nicegui/katex"  # formulas.js knows it
 TICK = 0.1  # seconds between two updates of running answers
 
 
@@ -39,6 +46,7 @@ def mount(app: FastAPI, service: GenerationService, settings: Settings, history:
     that key. Where a key is required (or, with `keys`, one exists) and the state has none, the answer is 401.
     """
     conversations = Conversations(service, FeedbackStore(settings.data / "feedback"), history)
+    fetches = ModelFetches(service)
     key_required = settings.require_key or not is_loopback(settings.host)
 
     @ui.page("/", title="Spoutnik", dark=None)
@@ -46,9 +54,11 @@ def mount(app: FastAPI, service: GenerationService, settings: Settings, history:
         key = request.scope.get("state", {}).get("key")
         if key is None and (key_required or keys is not None and keys.list()):
             return PlainTextResponse("This server asks for an API key, and nothing has checked yours.", 401)
-        _build(conversations, request, None if key is None else key.name)
+        _build(conversations, fetches, request, None if key is None else key.name)
         return None
 
+    pages.remove_route(KATEX_PATH)  # a process may mount several pages, one after the other
+    pages.add_static_files(KATEX_PATH, FOLDER / "katex", max_cache_age=86_400)
     pages.middleware_stack = None  # it may have been mounted before
     pages.user_middleware.clear()
     ui.run_with(app, title="Spoutnik", favicon=FOLDER / "icon.svg", tailwind=False, show_welcome_message=False)
@@ -65,22 +75,44 @@ class _Pages(Mount):
         return super().matches(scope) if matches else (Match.NONE, {})
 
 
-def _build(conversations: Conversations, request: Request, owner: str | None) -> None:
+def _speak(strings: Strings) -> None:
+    """Has NiceGUI's own texts, such as that of a lost connection, and the `lang` attribute in the reader's language."""
+    page = copy(ui.context.client.page)
+    page.language = {"en": "en-US"}.get(strings.language, strings.language)
+    ui.context.client.page = page
+
+
+def _build(conversations: Conversations, fetches: ModelFetches, request: Request, owner: str | None) -> None:
     strings = strings_for(request.headers.get("accept-language", ""), request.cookies.get("spoutnik_language"))
+    calendar = Calendar(strings, zone_from(unquote(request.cookies.get(ZONE_COOKIE, ""))))
     conversation = conversations.open(request.query_params.get("c"), owner)
     options = options_from(request.cookies.get(OPTIONS_COOKIE), conversations)
-    ui.add_head_html(f"<script>document.documentElement.lang = {strings.language!r}</script>")
+    _speak(strings)
     ui.add_css((FOLDER / "style.css").read_text("utf-8") + code_style())
-    ui.add_body_html(f"<script>{(FOLDER / 'page.js').read_text('utf-8')}</script>")
-    layout = Layout(conversations, strings, owner, request.cookies.get("spoutnik_theme"))
+    # Where the history is encrypted, or there is none, no disk keeps what was typed.
+    keep_drafts = conversations.history is not None and not conversations.history.encrypted
+    ui.add_body_html(f"<script>const KEEP_DRAFTS = {str(keep_drafts).lower()};</script>")
+    for script in ("page.js", "state.js", "formulas.js"):
+        ui.add_body_html(f"<script>{(FOLDER / script).read_text('utf-8')}</script>")
+
+    def choose(model: str) -> None:
+        options.model = model
+        set_cookie(OPTIONS_COOKIE, cookie_of(options) or model)
+        ui.navigate.reload()
+
+    # Where there are keys, visitors are not the owner of the machine, whose disk and network this takes.
+    open_models = ModelList(fetches, strings, choose).open if owner is None else None
+    layout = Layout(conversations, strings, calendar, owner, request.cookies.get("spoutnik_theme"), open_models)
+    if owner is not None and LOGIN_COOKIE in request.cookies:
+        layout.add_log_out(f"{request.scope.get('root_path', '')}/logout")
     with layout.main:
-        chat = ChatTab(conversations, strings, options, conversation, layout.update_list)
-        arena = ArenaTab(conversations, strings, options)
-    layout.add_tabs(chat, arena)
+        chat = ChatTab(conversations, strings, calendar, options, conversation, layout.update_address, open_models)
+        arena = ArenaTab(conversations, strings, options, owner, request.query_params.get("round"), layout.update_address)
+    layout.add_tabs(chat, arena, request.url.query)
 
     def tick() -> None:
         chat.tick()
         arena.tick()
-        layout.tick()
 
     ui.timer(TICK, tick)
+    ui.timer(TICK, layout.tick)

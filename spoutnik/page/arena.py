@@ -1,6 +1,6 @@
 """The arena tab: two models answer blindly side by side, and the user votes for the better answer."""
 
-from dataclasses import replace
+from collections.abc import Callable
 from functools import partial
 
 from nicegui import ui
@@ -8,21 +8,23 @@ from nicegui import ui
 from spoutnik.arena.matches import Match
 from spoutnik.arena.ratings import Outcome, rate
 from spoutnik.errors import RunError, UserError
-from spoutnik.generation.session import ChatOptions, ChatTurn
+from spoutnik.generation.session import ChatOptions
 from spoutnik.page.controls import OptionsMenu, select
-from spoutnik.page.conversations import Conversations
+from spoutnik.page.conversations import Conversations, Round
 from spoutnik.page.strings import Strings
 from spoutnik.page.widgets import AnswerView, button, icon_button, submit, text_area
 
 
 class ArenaTab:
-    """match: the one that is answered or waits for its vote; None before and after."""
+    """round: the question that is shown with its two answers. on_change: called when another one is."""
 
-    def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions):
+    def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions, owner: str | None,
+                 round_id: str | None, on_change: Callable[[], None]):
         self.conversations, self.strings, self.options = conversations, strings, ChatOptions(options.model, options.effort)
-        self.match: Match | None = None
+        self.owner, self._on_change = owner, on_change
+        self.round: Round | None = None
+        self._waits_for_end = False
         self._chosen = ["", ""]  # models that the user chose; "" is drawn
-        self.turns: list[ChatTurn] = []
         self._answers: list[AnswerView] = []
         with ui.element("section").classes("tab arena").props(f'aria-label="{strings.arena}"') as self.element:
             ui.label(strings.arena_intro).classes("intro")
@@ -37,12 +39,14 @@ class ArenaTab:
             ui.label(strings.ratings).classes("title").props("role=heading aria-level=2")
             self._ratings = ui.element("div").classes("ratings")
         self._update_ratings()
+        self.open(round_id)
 
     def _build_composer(self) -> None:
         strings = self.strings
         with ui.element("div").classes("composer"):
             self.input = text_area(self.ask, strings.arena_placeholder, strings.arena_placeholder).classes("question")
-            self.input.props("rows=1")
+            self.input.props("rows=1").props.update({"data-draft": f"draft:{self.owner or ''}/arena"})
+            ui.run_javascript(f"spoutnik.restoreDraft({self.input.id})")
             with ui.element("div").classes("bar"):
                 models = {"": strings.any_model} | {name: name for name in self.conversations.service.models}
                 for side in range(2):
@@ -51,58 +55,74 @@ class ArenaTab:
                 ui.space()
                 self._send = icon_button("arrow_upward", strings.send, lambda: submit(self.input, self.ask), "send")
                 self._stop = icon_button("stop", strings.stop, self.stop, "send stop").props("data-stop")
-        self._update_buttons()
 
     def _choose(self, side: int, model: str) -> None:
         self._chosen[side] = model
 
     def _running(self) -> bool:
-        return any(turn.phase != "over" for turn in self.turns)
+        return self.round is not None and self.round.running
 
     def _update_buttons(self) -> None:
-        self._send.set_visibility(not self._running())
-        self._stop.set_visibility(self._running())
+        if len(self.conversations.service.models) > 1:
+            self._send.set_visibility(not self._running())
+            self._stop.set_visibility(self._running())
 
     def ask(self, question: str) -> bool:
         """Whether the question was accepted."""
         if not question.strip() or self._running():
             return False
         try:
-            self.match = Match.draw(list(self.conversations.service.models), [name for name in self._chosen if name])
+            match = Match.draw(list(self.conversations.service.models), [name for name in self._chosen if name])
         except UserError as error:
-            ui.notify(str(error), type="negative")
+            ui.notify(self.strings.failure(error), type="negative")
             return False
-        self.question = question.strip()
-        self._question.text = self.question
-        self._question.set_visibility(True)
-        messages = [{"role": "user", "content": self.question}]
-        self.turns = [ChatTurn(self.conversations.service, messages, replace(self.options, model=model))
-                      for model in (self.match.a, self.match.b)]
+        with self.element:  # the button that asks again is deleted
+            self._show(self.conversations.start_round(match, question.strip(), self.options, self.owner))
+            self._on_change()
+            ui.run_javascript(f"spoutnik.dropSent({self.input.id})")
+        return True
+
+    def open(self, round_id: str | None) -> None:
+        """Shows a round that was begun earlier; nothing where it is not there."""
+        found = self.conversations.find_round(round_id, self.owner)
+        if found is not self.round or found is None:
+            self._show(found)
+
+    def _show(self, shown: Round | None) -> None:
+        self.round, self._waits_for_end = shown, shown is not None
         self._sides.clear()
         self._voting.clear()
         self._answers, self._headings = [], []
-        with self._sides:
-            for turn, label in zip(self.turns, (self.strings.model_a, self.strings.model_b)):
-                with ui.element("div").classes("side"):
-                    self._headings.append(ui.label(label).classes("side-name").props("role=heading aria-level=2"))
-                    self._answers.append(AnswerView(turn.message, self.strings, label, turn))
+        self._question.set_visibility(shown is not None)
+        if shown is not None:
+            self._question.text = shown.question
+            with self._sides:
+                for turn, label in zip(shown.turns, (self.strings.model_a, self.strings.model_b)):
+                    with ui.element("div").classes("side"):
+                        self._headings.append(ui.label(label).classes("side-name").props("role=heading aria-level=2"))
+                        running = turn if turn.phase != "over" else None
+                        self._answers.append(AnswerView(turn.message, self.strings, label, running))
         self._update_buttons()
-        return True
 
     def stop(self) -> None:
-        for turn in self.turns:
+        for turn in self.round.turns if self.round is not None else ():
             turn.stop()
 
     def tick(self) -> None:
-        unfinished = [answer for answer in self._answers if answer.turn is not None]
-        for answer in unfinished:
+        for answer in self._answers:
             answer.tick()
-        if unfinished and not self._running():
-            self._update_buttons()
-            if all(turn.message.content for turn in self.turns):
+        if self._waits_for_end and not self.round.running and all(answer.turn is None for answer in self._answers):
+            if self.round.outcome is not None:
+                self._reveal()
+            elif self.round.comparable and not self._voting.default_slot.children:
+                self._update_buttons()
                 self._ask_vote()
-            else:  # one gave no answer: there is nothing to compare
-                self.match = None
+            elif not self.round.comparable:  # one gave no answer: there is nothing to compare
+                self._waits_for_end = False
+                self._update_buttons()
+                question = self.round.question
+                with self._voting:
+                    button(self.strings.ask_again, lambda: self.ask(question), "refresh").classes("pill")
 
     def _ask_vote(self) -> None:
         strings = self.strings
@@ -115,30 +135,36 @@ class ArenaTab:
                     button(text, partial(self.vote, outcome)).classes("vote")
 
     def vote(self, outcome: Outcome) -> None:
-        if self.match is None:
+        if self.round is None or self.round.outcome is not None:  # another tab was faster: the next tick shows its vote
             return
-        match, self.match, strings = self.match, None, self.strings
         try:
-            self.conversations.votes.record(match, outcome, self.question, tuple(turn.message.content for turn in self.turns))
+            self.conversations.vote(self.round, outcome)
         except RunError as error:  # a full disk
-            ui.notify(str(error), type="negative", multi_line=True)
+            ui.notify(self.strings.failure(error), type="negative", multi_line=True)
+        next_question = self._reveal()
+        with self.element:  # the vote button that had the focus is gone
+            ui.run_javascript(f"getHtmlElement({next_question.id})?.focus({{preventScroll: true}})")
+
+    def _reveal(self) -> ui.button:
+        """Names the models; the button for the next question."""
+        self._waits_for_end = False
+        match, strings = self.round.match, self.strings
         for heading, name, side in zip(self._headings, (match.a, match.b), (strings.model_a, strings.model_b)):
             heading.text = strings.side_and_model.format(side, name)
-        if outcome in ("a", "b"):
-            list(self._sides)["ab".index(outcome)].classes("winner")
+        if self.round.outcome in ("a", "b"):
+            list(self._sides)["ab".index(self.round.outcome)].classes("winner")
         self._voting.clear()
         with self._voting:
             ui.label(strings.revealed.format(match.a, match.b)).classes("revealed")
             next_question = button(strings.next_question, self._reset).classes("primary")
-            # The vote button that had the focus is gone.
-            ui.run_javascript(f"getHtmlElement({next_question.id})?.focus({{preventScroll: true}})")
+        self._update_buttons()
         self._update_ratings()
+        return next_question
 
     def _reset(self) -> None:
-        self._sides.clear()
-        self._voting.clear()
-        self._answers, self.turns = [], []
-        self._question.set_visibility(False)
+        self._show(None)
+        with self.element:  # the button is gone
+            self._on_change()
         self.input.run_method("focus")
 
     def _update_ratings(self) -> None:

@@ -1,54 +1,56 @@
 """The chat tab: the messages of a conversation, and the composer below them."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterator
+from functools import partial
 
-from nicegui import ui
+from nicegui import events, ui
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.session import ChatMessage, ChatOptions
+from spoutnik.page import drafts
 from spoutnik.page.controls import Attachments, OptionsMenu
 from spoutnik.page.conversations import Conversation, Conversations
+from spoutnik.page.dates import Calendar
+from spoutnik.page.greeting import Greeting
 from spoutnik.page.strings import Strings
-from spoutnik.page.widgets import AnswerView, button, button_row, icon_button, open_dialog, submit, text_area
+from spoutnik.page.widgets import AnswerView, Handler, button, button_row, icon_button, note, open_dialog, submit, text_area
 
 
 class ChatTab:
-    """on_change: called when the list of conversations has changed."""
+    """on_change: called when the conversation that is shown has another address. open_models: see Layout."""
 
-    def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions, conversation: Conversation,
-                 on_change: Callable[[], None]):
-        self.conversations, self.strings, self.options = conversations, strings, options
+    def __init__(self, conversations: Conversations, strings: Strings, calendar: Calendar, options: ChatOptions,
+                 conversation: Conversation, on_change: Callable[[], None], open_models: Handler | None = None):
+        self.conversations, self.strings, self.calendar, self.options = conversations, strings, calendar, options
         self.conversation, self._on_change = conversation, on_change
         self._views: list[tuple[ChatMessage, ui.element, AnswerView | None]] = []
         self._synced_version = -1
         with ui.element("section").classes("tab chat").props(f'aria-label="{strings.chat}"') as self.element:
-            self._greeting = ui.element("div").classes("greeting")
-            with self._greeting:
-                self._build_greeting()
+            self._greeting = Greeting(conversations.service, strings, options, self.ask, open_models)
             self._messages = ui.element("div").classes("messages").props("id=messages")
+            self._build_unanswered()
             self._build_composer()
         self.sync()
+        ui.on("spoutnik_file", self._restore_file)
+        drafts.open_draft(self.conversation)
 
-    def _build_greeting(self) -> None:
-        ui.label(self.strings.greeting).classes("greeting-title").props("role=heading aria-level=1")
-        ui.label(self.strings.greeting_help).classes("muted")
-        with ui.element("div").classes("examples"):
-            for text in self.strings.examples:
-                button(text, lambda text=text: self.ask(text)).classes("example")
+    def _build_unanswered(self) -> None:
+        with ui.element("div").classes("unanswered") as self._unanswered:
+            note("help_outline", self.strings.unanswered)
+            button(self.strings.ask_again, self._answer, "refresh").classes("pill")
 
     def _build_composer(self) -> None:
         strings = self.strings
         with ui.element("div").classes("dock"):
             icon_button("arrow_downward", strings.scroll_to_end, classes="scroll-end").props("data-scroll-end")
             with ui.element("div").classes("composer"):
-                self.attachments = Attachments(strings, ui.element("div").classes("files"))
+                self.attachments = Attachments(strings, ui.element("div").classes("files"), self._keep_files)
                 self.input = text_area(self.ask, strings.question_label, strings.question_placeholder).classes("question")
-                self.input.props("rows=1 id=question")
+                self.input.props("rows=1 for=question data-question")
                 with ui.element("div").classes("bar"):
                     self.attachments.button()
-                    OptionsMenu(self.conversations, strings, self.options)
+                    OptionsMenu(self.conversations, strings, self.options, on_model=self._greeting.update)
                     ui.space()
                     self._send = icon_button("arrow_upward", strings.send, lambda: submit(self.input, self.ask), "send")
                     self._stop = icon_button("stop", strings.stop, self.stop, "send stop").props("data-stop")
@@ -56,12 +58,16 @@ class ChatTab:
     @contextlib.contextmanager
     def _notify_errors(self) -> Iterator[None]:
         """Shows errors as notifications. A conversation that was deleted elsewhere is replaced by a new one."""
-        try:
-            yield
-        except KeyError:
-            self.open(None)
-        except (UserError, RunError) as error:
-            ui.notify(str(error), type="negative", position="top", multi_line=True, close_button=self.strings.close, timeout=0)
+        with self.element:  # what was clicked may be deleted meanwhile
+            try:
+                yield
+            except KeyError:
+                self.open(None)
+                self._on_change()
+                ui.notify(self.strings.conversation_gone, type="warning", position="top")
+            except (UserError, RunError) as error:
+                ui.notify(self.strings.failure(error), type="negative", position="top", multi_line=True, timeout=0,
+                          close_button=self.strings.close)
 
     def ask(self, question: str) -> bool:
         """Whether the question was accepted."""
@@ -69,23 +75,23 @@ class ChatTab:
             self.conversations.ask(self.conversation, question.strip(), self.attachments.files, self.options)
             self.attachments.clear()
 
-        return bool(question.strip()) and self._start_turn(start)
+        accepted = bool(question.strip()) and self._start_turn(start)
+        if accepted:
+            drafts.drop_draft(question, self.conversation)
+        return accepted
 
     def _start_turn(self, start: Callable[[], None]) -> bool:
         """Starts an answer, unless one is under way, and shows it. False: none was started."""
         if self.conversation.turn is not None:
+            ui.notify(self.strings.busy, position="top")
             return False
         with self._notify_errors():
             start()
-            self._set_address()
             self._on_change()
             self.sync()
+            ui.run_javascript("spoutnik.follow()")
             return True
         return False
-
-    def _set_address(self) -> None:
-        address = f"/?c={self.conversation.id}" if self.conversation.id else "/"
-        ui.run_javascript(f"history.replaceState(null, '', {json.dumps(address)}); spoutnik.follow()")
 
     def stop(self) -> None:
         if self.conversation.turn is not None:
@@ -94,19 +100,38 @@ class ChatTab:
     def open(self, conversation_id: str | None) -> None:
         """Shows another conversation; None: a new one."""
         self.conversation = self.conversations.open(conversation_id, self.conversation.owner)
-        self._set_address()
         self.sync()
-        ui.run_javascript("document.querySelector('#question')?.focus()")
+        self.attachments.clear()
+        drafts.open_draft(self.conversation)
+        ui.run_javascript("spoutnik.follow(); spoutnik.focusQuestion()")
+
+    def _keep_files(self) -> None:
+        drafts.keep_files(self.attachments.files, self.conversation)
+
+    def _restore_file(self, event: events.GenericEventArguments) -> None:
+        """A file of a draft that was opened again."""
+        key, name, text = event.args
+        if key == drafts.draft_key(self.conversation):
+            self.attachments.add(name, text)
 
     def _retry(self, message: ChatMessage) -> None:
-        conversation = self.conversation
-        self._start_turn(lambda: self.conversations.retry(conversation, conversation.messages.index(message), self.options))
+        self._start_turn(lambda: self.conversations.retry(self.conversation, message, self.options))
+
+    def _answer(self) -> None:
+        """Answers a question that was left without one."""
+        self._start_turn(lambda: self.conversations.answer(self.conversation, self.conversation.messages[-1], self.options))
+
+    def _show_version(self, message: ChatMessage, button_class: str) -> None:
+        with self._notify_errors():
+            self.conversations.show(self.conversation, message)
+            self.sync()
+            # The button that had the focus is gone.
+            ui.run_javascript(f"document.querySelector('[data-message=\"{message.id}\"] .{button_class}')?.focus()")
 
     def _record_feedback(self, message: ChatMessage, rating: str | None, correction: str | None) -> None:
         with self._notify_errors():
-            index = self.conversation.messages.index(message)
-            self.conversations.record_feedback(self.conversation, index, rating, correction)
-            is_followup = index > 1 and (rating or correction)
+            self.conversations.record_feedback(self.conversation, message, rating, correction)
+            is_followup = len(self.conversation.tree.path_to(message)) > 2 and (rating or correction)
             ui.notify(self.strings.followup_feedback if is_followup else self.strings.feedback_saved, position="top")
 
     def tick(self) -> None:
@@ -117,8 +142,7 @@ class ChatTab:
 
     def sync(self) -> None:
         """Shows the conversation's messages. Views of messages that are still there are left alone."""
-        turn = self.conversation.turn
-        messages = self.conversation.messages + ([turn.message] if turn is not None else [])
+        turn, messages = self.conversation.turn, self.conversation.messages
         unchanged = 0
         while unchanged < min(len(messages), len(self._views)) and messages[unchanged] is self._views[unchanged][0]:
             unchanged += 1
@@ -134,20 +158,45 @@ class ChatTab:
                     running = turn if turn is not None and turn.message is message else None
                     answer = AnswerView(message, self.strings, message.model, running, self._build_actions)
                     element = answer.element
+                element.props.update({"data-message": message.id})
                 self._views.append((message, element, answer))
         self._synced_version = self.conversation.version
-        self._greeting.set_visibility(not messages)
+        self._greeting.element.set_visibility(not messages)
+        self._unanswered.set_visibility(bool(messages) and messages[-1].role == "user")
         self._send.set_visibility(turn is None)
         self._stop.set_visibility(turn is not None)
 
     def _build_actions(self, answer: AnswerView) -> None:
         strings, message = self.strings, answer.message
-        icon_button("refresh", strings.retry, lambda: self._retry(message))
+        self._build_versions(message)
+        if "error" in message.extras or message.extras.get("finish_reason") == "interrupted":
+            button(strings.ask_again, lambda: self._retry(message), "refresh").classes("pill")
+        else:
+            icon_button("refresh", strings.retry, lambda: self._retry(message))
         if message.content:
             icon_button("content_copy", strings.copy).props.update({"data-copy": message.content})
             self._build_thumbs(message)
             icon_button("edit_note", strings.correct_answer, lambda: self._open_correction(answer))
-        ui.label(message.model).classes("muted author ellipsis")
+        ui.label(message.model).classes("muted author ellipsis").props.update(
+            {"title": f"{message.model}, {self.calendar.time(message.created)}"})
+
+    def _build_versions(self, message: ChatMessage) -> None:
+        """Which version of a message this is, where there are several, and buttons to flip through them. Versions that failed
+        before their first word are left out."""
+        versions = [version for version in self.conversation.tree.versions(message)
+                    if version is message or version.content or version.thought]
+        if len(versions) < 2:
+            return
+        strings, place = self.strings, versions.index(message)
+        with ui.element("div").classes("versions").props("role=group") as group:
+            for icon, label, step, name in (("chevron_left", strings.previous_version, -1, "previous"),
+                                            ("chevron_right", strings.next_version, 1, "next")):
+                if step == 1:
+                    ui.label(f"{place + 1}/{len(versions)}").props("aria-hidden=true")
+                target = versions[min(max(place + step, 0), len(versions) - 1)]
+                flip = icon_button(icon, label, partial(self._show_version, target, f"{name}-version"), f"{name}-version")
+                flip.props.update({"aria-disabled": "true"} if target is message else {})
+        group.props.update({"aria-label": strings.version.format(place + 1, len(versions))})
 
     def _build_thumbs(self, message: ChatMessage) -> None:
         strings, thumbs = self.strings, {}
@@ -194,6 +243,7 @@ class ChatTab:
                         ui.icon("description").props("aria-hidden=true")
                         ui.label(name).classes("ellipsis")
             with ui.element("div").classes("user-actions"):
+                self._build_versions(message)
                 icon_button("content_copy", strings.copy).props.update({"data-copy": text})
                 icon_button("edit", strings.edit, lambda: self._open_edit(message, element, text))
         return element
@@ -212,7 +262,7 @@ class ChatTab:
 
         def send(question: str) -> bool:
             return bool(question.strip()) and self._start_turn(lambda: self.conversations.edit(
-                self.conversation, self.conversation.messages.index(message), question.strip(), self.options))
+                self.conversation, message, question.strip(), self.options))
 
         with element, ui.element("div").classes("bubble editing") as form:
             area = text_area(send, strings.edit, value=text).props("autofocus")

@@ -1,169 +1,279 @@
 """State that the page's tabs share: conversations, and answers under way, which go on when a tab is closed. No widgets here."""
 
+import asyncio
+import contextlib
 import secrets
+import time
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 from weakref import WeakValueDictionary
 
-from spoutnik.arena.matches import VoteStore
+from spoutnik.arena.matches import Match, VoteStore
+from spoutnik.arena.ratings import Outcome
 from spoutnik.errors import RunError
 from spoutnik.generation.service import GenerationService
 from spoutnik.generation.session import ChatMessage, ChatOptions, ChatTurn
 from spoutnik.store.feedback import AnswerFeedback, FeedbackStore, Thumb
+from spoutnik.store.history import Conversation as HistoryEntry
 from spoutnik.store.history import History
+from spoutnik.store.search import SearchHit
+from spoutnik.store.versions import MessageTree
 from spoutnik.text.chat_template import Message
 
-MAX_LISTED = 200  # conversations
+MAX_LISTED = 500  # conversations
 MAX_IN_MEMORY = 64  # conversations that a server without history remembers
 TITLE_LENGTH = 60  # characters
+SAVE_SECONDS = 1.0  # between two writes of an answer under way
+SAVE_PAUSE = 20  # times as long as a write took is the least time before the next: at most a twentieth is spent on them
 
 
 @dataclass(eq=False)
 class Conversation:
-    """A conversation as its tabs see it. version: raised with each message that is added or removed."""
+    """A conversation as its tabs see it. version: raised with each change of what is shown."""
 
     id: str
     owner: str | None = None
-    messages: list[ChatMessage] = field(default_factory=list)
+    tree: MessageTree[ChatMessage] = field(default_factory=MessageTree)
     turn: ChatTurn | None = None
     version: int = 0
+
+    @property
+    def messages(self) -> list[ChatMessage]:
+        """Those that are shown, the answer under way among them."""
+        return self.tree.path
 
     def answer_id(self, message: ChatMessage) -> str:
         return f"{self.id}/{message.id}"
 
 
+@dataclass(eq=False)
+class Round:
+    """A question in the arena, and the answers of a match to it. outcome: of the vote, once there is one."""
+
+    id: str
+    owner: str | None
+    match: Match
+    question: str
+    turns: list[ChatTurn]
+    outcome: Outcome | None = None
+
+    @property
+    def running(self) -> bool:
+        return any(turn.phase != "over" for turn in self.turns)
+
+    @property
+    def comparable(self) -> bool:
+        """Whether both have answered."""
+        return not self.running and all(turn.message.content for turn in self.turns)
+
+
 class Conversations:
     """All conversations of this server. owner: the name of the visitor's API key, None where there are no keys.
 
-    A visitor sees only conversations of the same owner.
+    A visitor sees only conversations of the same owner. An answer is in the history from its beginning and is written there
+    while it grows, so that a server that is killed loses a second of it. list_version: raised when a list has changed.
     """
 
-    def __init__(self, service: GenerationService, feedback: FeedbackStore, history: History | None = None):
-        self.service, self.feedback, self.history = service, feedback, history
+    def __init__(self, service: GenerationService, feedback: FeedbackStore, history: History | None = None,
+                 save_seconds: float = SAVE_SECONDS):
+        self.service, self.feedback, self.history, self.save_seconds = service, feedback, history, save_seconds
         self.votes = VoteStore(history)
+        self.list_version = 0
         self._open: WeakValueDictionary[str, Conversation] = WeakValueDictionary()  # those that a tab shows
-        self._answering: set[Conversation] = set()
+        self._answering: dict[Conversation, asyncio.Task | None] = {}  # and what writes the answer down
         self._in_memory: deque[Conversation] = deque(maxlen=MAX_IN_MEMORY)  # without a history
-        self._owners: dict[str, str | None] = {}
-        self._message_ids = count()
+        self._message_ids = count(1)
+        self._rounds: deque[Round] = deque(maxlen=MAX_IN_MEMORY)
 
-    def titles(self, owner: str | None) -> list[tuple[str, str]]:
-        """(id, title) of the owner's conversations, the most recently changed first."""
-        if self.history is None:
-            return []
-        return [(entry.id, entry.title) for entry in self.history.list(MAX_LISTED) if self._owner(entry.id) == owner]
+    def entries(self, owner: str | None) -> list[HistoryEntry]:
+        """The owner's conversations, the most recently changed first."""
+        return [] if self.history is None else self.history.list(MAX_LISTED, owner)
 
-    def _owner(self, conversation_id: str) -> str | None:
-        if conversation_id not in self._owners:
-            try:
-                first = self.history.messages(conversation_id)[:1]
-            except KeyError:  # deleted meanwhile: no owner is called ""
-                return ""
-            self._owners[conversation_id] = first[0].extras.get("owner") if first else None
-        return self._owners[conversation_id]
+    async def search(self, text: str, owner: str | None) -> list[SearchHit]:
+        """The owner's conversations that hold all words of the text; the most recently changed first."""
+        return [] if self.history is None else (await asyncio.to_thread(self.history.search, text, owner))[:MAX_LISTED]
 
     def open(self, conversation_id: str | None, owner: str | None) -> Conversation:
         """That conversation, or a new one where it does not exist or belongs to another owner."""
         conversation = self._open.get(conversation_id)
         if conversation is None and self.history is not None and conversation_id:
-            try:
-                conversation = Conversation(conversation_id, self._owner(conversation_id), [
-                    ChatMessage(stored.role, stored.content, stored.thought, stored.model, stored.extras, stored.id)
-                    for stored in self.history.messages(conversation_id)])
-                self._load_feedback(conversation)
-                self._open[conversation_id] = conversation
-            except KeyError:  # deleted meanwhile
-                pass
+            with contextlib.suppress(KeyError):  # deleted meanwhile
+                conversation = self._open[conversation_id] = self._read(conversation_id)
         return conversation if conversation is not None and conversation.owner == owner else Conversation("", owner)
+
+    def _read(self, conversation_id: str) -> Conversation:
+        entry, messages = self.history.get(conversation_id), []
+        for stored in self.history.messages(conversation_id):
+            interrupted = {} if stored.finished else {"finish_reason": "interrupted"}
+            messages.append(ChatMessage(stored.role, stored.content, stored.thought, stored.model, stored.extras | interrupted,
+                                        stored.id, stored.parent, stored.created))
+        conversation = Conversation(conversation_id, entry.owner, MessageTree(messages, entry.head))
+        self._load_feedback(conversation)
+        return conversation
 
     def ask(self, conversation: Conversation, question: str, files: list[tuple[str, str]], options: ChatOptions) -> None:
         """Starts an answer. files: (name, text), which the model reads after the question."""
         content = "\n\n".join([question, *(f"{name}:\n```\n{text}\n```" for name, text in files)])
         extras = {"question": question, "files": [name for name, _ in files]} if files else {}
-        if not conversation.id:
-            title = " ".join(question.split())[:TITLE_LENGTH]
-            conversation.id = self.history.create(title) if self.history is not None else secrets.token_hex(8)
-            self._owners[conversation.id] = conversation.owner
-            self._open[conversation.id] = conversation
-        self._ask(conversation, content, extras, options)
+        title = " ".join(question.split())[:TITLE_LENGTH]
+        last = conversation.messages[-1] if conversation.messages else None
+        self._begin(conversation, last, ChatMessage("user", content, extras=extras), options, title)
 
-    def edit(self, conversation: Conversation, index: int, question: str, options: ChatOptions) -> None:
-        """Replaces a question, but not its files, deletes the messages after it and starts a new answer."""
-        message = conversation.messages[index]
+    def edit(self, conversation: Conversation, message: ChatMessage, question: str, options: ChatOptions) -> None:
+        """Asks a new version of a question, with the same files, and starts an answer."""
         before = message.extras.get("question", message.content)
         extras = message.extras | {"question": question} if "question" in message.extras else message.extras
-        self.truncate(conversation, index)
-        self._ask(conversation, question + message.content[len(before):], extras, options)
+        edited = ChatMessage("user", question + message.content[len(before):], extras=extras)
+        self._begin(conversation, conversation.tree.parent(message), edited, options)
 
-    def _ask(self, conversation: Conversation, content: str, extras: dict, options: ChatOptions) -> None:
-        extras = extras if conversation.owner is None else extras | {"owner": conversation.owner}
-        self._append(conversation, ChatMessage("user", content, extras=extras))
-        self._start_turn(conversation, options)
+    def retry(self, conversation: Conversation, message: ChatMessage, options: ChatOptions) -> None:
+        """Starts a new version of an answer."""
+        self._begin(conversation, conversation.tree.parent(message), None, options)
 
-    def retry(self, conversation: Conversation, index: int, options: ChatOptions) -> None:
-        """Replaces an answer and all after it by a new answer."""
-        self.truncate(conversation, index)
-        self._start_turn(conversation, options)
+    def answer(self, conversation: Conversation, question: ChatMessage, options: ChatOptions) -> None:
+        """Starts an answer to a question, beside those that it already has."""
+        self._begin(conversation, question, None, options)
 
-    def truncate(self, conversation: Conversation, index: int) -> None:
-        """Deletes this message and all after it."""
-        if self.history is not None:
-            self.history.truncate(conversation.id, conversation.messages[index].id)
-        del conversation.messages[index:]
+    def _begin(self, conversation: Conversation, after: ChatMessage | None, question: ChatMessage | None, options: ChatOptions,
+               title: str = "") -> None:
+        """Starts an answer after a message, or after a question that comes after it."""
+        assert conversation.turn is None
+        asked, answer_id = self._record(conversation, after, question, options.model, title)
+        if conversation.id not in self._open:
+            self._open[conversation.id] = conversation
+        conversation.tree.end_at(after)
+        if question is not None:
+            conversation.tree.add(question)
+        path = list(conversation.messages)
+        turn = conversation.turn = ChatTurn(self.service, prompt_messages(path), options,
+                                            lambda turn: self._end_turn(conversation, turn), _left_out(path, options.model))
+        turn.message.id, turn.message.parent = answer_id, asked
+        conversation.tree.add(turn.message)
         conversation.version += 1
-
-    def _start_turn(self, conversation: Conversation, options: ChatOptions) -> None:
+        self.list_version += 1
         if self.history is None and conversation not in self._in_memory:
             self._in_memory.append(conversation)
-        conversation.turn = ChatTurn(self.service, prompt_messages(conversation.messages), options,
-                                     lambda turn: self._end_turn(conversation, turn))
-        self._answering.add(conversation)
+        self._answering[conversation] = None if self.history is None else asyncio.create_task(self._save(conversation, turn))
+
+    def _record(self, conversation: Conversation, after: ChatMessage | None, question: ChatMessage | None, model: str,
+                title: str) -> tuple[int, int]:
+        """Writes a question, where there is one, and the answer that begins; the ids of what is answered and of the answer."""
+        parent, history = None if after is None else after.id, self.history
+        if history is None:
+            conversation.id = conversation.id or secrets.token_hex(8)
+            numbers = [next(self._message_ids) for _ in range(2)]
+            if question is not None:
+                question.id, question.parent = numbers[0], parent
+            return (parent if question is None else numbers[0]), numbers[1]
+        with history.together():
+            conversation_id = conversation.id or history.create(title, conversation.owner)
+            asked = parent
+            if question is not None:
+                asked = history.append(conversation_id, "user", question.content, extras=question.extras, parent=parent)
+            answer = history.append(conversation_id, "assistant", "", model=model, parent=asked, finished=False)
+        conversation.id = conversation_id
+        if question is not None:
+            question.id, question.parent = asked, parent
+        return asked, answer
+
+    def show(self, conversation: Conversation, message: ChatMessage) -> None:
+        """Flips to a version of a message, and to the newest of what follows it."""
+        conversation.tree.show(message)
         conversation.version += 1
+        if self.history is not None:
+            self.history.show(conversation.id, conversation.tree.head)
+
+    async def _save(self, conversation: Conversation, turn: ChatTurn) -> None:
+        """Writes an answer to the history while it grows, for whoever starts the server after it was killed."""
+        message, pause, saved = turn.message, self.save_seconds, ("", "")
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(turn.wait(), pause)
+                return
+            texts, began = (message.content, message.thought), time.perf_counter()
+            if texts != saved:
+                extras = message.extras | {"thought_seconds": round(turn.thought_seconds, 1)}
+                try:
+                    await asyncio.to_thread(self.history.update, conversation.id, message.id, *texts, extras, False)
+                    saved = texts
+                except KeyError:  # deleted meanwhile
+                    return
+                except RunError:  # a full disk: it is said at the end, if it still is
+                    pass
+                pause = self.pause_after(time.perf_counter() - began)
+
+    def pause_after(self, write_seconds: float) -> float:
+        """Seconds until the next write of an answer: a slow disk is written to less often."""
+        return max(self.save_seconds, SAVE_PAUSE * write_seconds)
 
     def _end_turn(self, conversation: Conversation, turn: ChatTurn) -> None:
-        conversation.turn = None
-        self._answering.discard(conversation)
-        try:
-            self._append(conversation, turn.message)
-        except (KeyError, RunError) as error:  # it cannot be stored, but it can be read
-            conversation.messages.append(turn.message)
-            if isinstance(error, RunError):  # KeyError: the conversation was deleted while the answer was written
-                turn.message.extras.setdefault("error", str(error))
+        message, conversation.turn = turn.message, None
+        self._answering.pop(conversation)
+        if self.history is not None:
+            try:
+                self.history.update(conversation.id, message.id, message.content, message.thought, message.extras, True)
+            except KeyError:  # the conversation was deleted while the answer was written
+                pass
+            except RunError as error:  # it cannot be stored, but it can be read
+                message.extras.setdefault("error", str(error))
         conversation.version += 1
-
-    def _append(self, conversation: Conversation, message: ChatMessage) -> None:
-        if self.history is None:
-            message.id = next(self._message_ids)
-        else:
-            message.id = self.history.append(conversation.id, message.role, message.content, message.thought, message.model,
-                                             message.extras)
-        conversation.messages.append(message)
+        self.list_version += 1
 
     def rename(self, conversation_id: str, title: str, owner: str | None) -> None:
-        if self._owner(conversation_id) == owner and title.strip():
+        if self._is_owner(conversation_id, owner) and title.strip():
             self.history.rename(conversation_id, title.strip()[:TITLE_LENGTH])
+            self.list_version += 1
 
     def delete(self, conversation_id: str, owner: str | None) -> None:
-        if self._owner(conversation_id) == owner:
+        if self._is_owner(conversation_id, owner):
             conversation = self._open.pop(conversation_id, None)
             if conversation is not None and conversation.turn is not None:
                 conversation.turn.stop()
             self.history.delete(conversation_id)
+            self.list_version += 1
 
-    def record_feedback(self, conversation: Conversation, index: int, rating: Thumb | None, correction: str | None) -> None:
-        """Feedback on the answer that is message `index`."""
-        message = conversation.messages[index]
-        self.feedback.record(AnswerFeedback(conversation.answer_id(message), message.model,
-                                            prompt_messages(conversation.messages[:index]), message.thought, message.content,
-                                            rating, correction))
+    def _is_owner(self, conversation_id: str, owner: str | None) -> bool:
+        with contextlib.suppress(KeyError):  # deleted meanwhile
+            return self.history.get(conversation_id).owner == owner
+        return False
+
+    def start_round(self, match: Match, question: str, options: ChatOptions, owner: str | None) -> Round:
+        """Asks both models of a match. Memory holds the last rounds, so that a reload finds them."""
+        messages = [{"role": "user", "content": question}]
+        turns = [ChatTurn(self.service, messages, replace(options, model=model)) for model in (match.a, match.b)]
+        self._rounds.append(Round(secrets.token_hex(8), owner, match, question, turns))
+        return self._rounds[-1]
+
+    def find_round(self, round_id: str | None, owner: str | None) -> Round | None:
+        return next((one for one in self._rounds if one.id == round_id and one.owner == owner), None)
+
+    def vote(self, finished: Round, outcome: Outcome) -> None:
+        """The first vote on a round counts."""
+        if finished.outcome is None:
+            finished.outcome = outcome
+            self.votes.record(finished.match, outcome, finished.question,
+                              tuple(turn.message.content for turn in finished.turns))
+
+    def record_feedback(self, conversation: Conversation, message: ChatMessage, rating: Thumb | None,
+                        correction: str | None) -> None:
+        """Feedback on an answer."""
+        before = conversation.tree.path_to(message)[:-1]
+        self.feedback.record(AnswerFeedback(conversation.answer_id(message), message.model, prompt_messages(before),
+                                            message.thought, message.content, rating, correction))
         message.extras |= {"rating": rating, "correction": correction}
 
     def _load_feedback(self, conversation: Conversation) -> None:
         latest = self.feedback.latest()
-        for message in conversation.messages:
+        for message in conversation.tree.messages.values():
             if feedback := latest.get(conversation.answer_id(message)):
                 message.extras |= {"rating": feedback.rating, "correction": feedback.correction}
+
+
+def _left_out(path: list[ChatMessage], model: str) -> int:
+    """The questions that the last answer before the end of the path left out, where it was this model's."""
+    last = next((message for message in reversed(path) if message.role == "assistant"), None)
+    return last.extras.get("left_out", 0) if last is not None and last.model == model else 0
 
 
 def prompt_messages(messages: list[ChatMessage]) -> list[Message]:

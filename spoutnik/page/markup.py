@@ -1,17 +1,20 @@
 """Markdown, formulas and code to HTML that is safe whatever a model writes: its own HTML is escaped, nothing is fetched.
 
-Formulas become MathML, which browsers render natively. Images become links: loading one would tell its server.
+Formulas are sent as their source; KaTeX draws them in the browser (formulas.js). Images become links: loading one would tell
+its server.
 """
 
 import html
+import re
 import time
-from xml.etree.ElementTree import Element
+from dataclasses import dataclass
 
-from latex2mathml.converter import convert_to_element
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.rules_block import StateBlock
+from markdown_it.rules_core import StateCore
 from markdown_it.rules_inline import StateInline
+from markdown_it.token import Token
 from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import get_lexer_by_name
@@ -21,72 +24,51 @@ MAX_FORMULA_LENGTH = 4000  # characters; longer formulas are shown as source
 MAX_HIGHLIGHTED_LENGTH = 40_000  # characters of code
 RENDER_INTERVAL = 10  # a growing text is rendered again after this many times the last rendering's duration
 
-_TAGS = {"math", "mrow", "mi", "mo", "mn", "ms", "mtext", "mspace", "mfrac", "msqrt", "mroot", "msub", "msup", "msubsup",
-         "munder", "mover", "munderover", "mtable", "mtr", "mtd", "mstyle", "mpadded", "mphantom", "menclose", "mmultiscripts",
-         "mprescripts", "none", "merror"}
-_ATTRIBUTES = {"display", "displaystyle", "scriptlevel", "mathvariant", "mathcolor", "mathsize", "stretchy", "fence", "form",
-               "separator", "accent", "accentunder", "lspace", "rspace", "minsize", "maxsize", "movablelimits", "width",
-               "height", "depth", "voffset", "linethickness", "columnalign", "columnspacing", "rowspacing", "columnlines",
-               "rowlines", "notation", "largeop", "symmetric"}
+
+@dataclass(frozen=True)
+class Labels:
+    """The few words that rendered text has of its own."""
+
+    copy: str = "Copy"
+    done: str = "Done"
+    to_do: str = "To do"
 
 
-def mathml(formula: str, block: bool) -> str:
-    """A LaTeX formula as MathML; as code where it cannot be parsed."""
-    try:
-        if len(formula) <= MAX_FORMULA_LENGTH:
-            return _clean(convert_to_element(formula, display="block" if block else "inline"))
-    except Exception:  # the converter raises many types on wrong formulas, and RecursionError on hostile ones
-        pass
-    code = f'<code class="formula">{html.escape(formula)}</code>'
-    return f"<p>{code}</p>" if block else code
-
-
-_SIGNS, _CLOSING = set("+−±∓"), set(")]}|!")
-_FUNCTIONS = {"sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "sinh", "cosh", "tanh", "log", "ln", "lg",
-          "exp", "det", "dim", "ker", "deg", "gcd", "arg"}
-
-
-def _text(element: Element) -> str:
-    return html.unescape(element.text or "")
-
-
-def _fix_spacing(row: Element) -> None:
-    """TeX's spacing where the converter lacks it: around ±, none after the sign of a number, a thin space after sin."""
-    children = list(row)
-    for before, child, after in zip([None, *children], children, [*children[1:], None]):
-        if child.tag == "mi" and _text(child) in _SIGNS:
-            child.tag = "mo"
-        if child.tag == "mo" and _text(child) in _SIGNS and before is not None and before.tag == "mo" and \
-                _text(before) not in _CLOSING:
-            child.attrib |= {"form": "prefix", "lspace": "0", "rspace": "0"}
-        name = child[0] if child.tag in ("msup", "msub", "msubsup") else child  # as in sin^2
-        if name.tag == "mi" and _text(name) in _FUNCTIONS and after is not None and after.tag != "mo":
-            row.insert(list(row).index(after), Element("mspace", width="0.17em"))
-
-
-def _clean(element: Element) -> str:
-    """The element as text, with allowed tags and attributes only.
-
-    The converter lets links, styles and even scripts through, and does not escape texts.
-    """
-    if element.tag == "mrow":
-        _fix_spacing(element)
-    inside = html.escape(_text(element)) + "".join(_clean(child) for child in element)
-    tail = html.escape(html.unescape(element.tail or ""))
-    if element.tag not in _TAGS:
-        return inside + tail
-    attributes = "".join(f' {key}="{html.escape(value)}"' for key, value in element.items() if key in _ATTRIBUTES)
-    return f"<{element.tag}{attributes}>{inside}</{element.tag}>{tail}"
+def formula(source: str, block: bool, complete: bool = True) -> str:
+    """The element that the browser replaces by the drawn formula. One that is too long, or not complete yet, stays source."""
+    name = "formula" if complete and len(source) <= MAX_FORMULA_LENGTH else "formula-source"
+    return f'<span class="{name}{" display" * block}">{html.escape(source)}</span>'
 
 
 # Rules of our own, because mdit-py-plugins has no \[ within a line, drops what follows \] on its line, and cannot be told
 # that a formula may still be streamed.
 _DELIMITERS = (("$$", "$$", True), ("\\[", "\\]", True), ("\\(", "\\)", False), ("$", "$", False))
+_ENVIRONMENT = re.compile(r"\\begin\{((?:align|alignat|flalign|gather|multline|equation|eqnarray)\*?)\}")
+_CLOSING_ATTEMPTS = 8  # delimiters that are tried as a formula's end: those within braces are not it, as in \text{if $x$}
 
 
 def _is_price(text: str, after: str) -> bool:
-    """Whether text between two dollars is no formula: it has outer spaces or two lines, or a digit follows."""
-    return text != text.strip() or "\n" in text or after.isdigit()
+    """Whether text between two dollars is no formula: it has two lines, a digit follows, or it has outer spaces and nothing
+    that formulas alone have."""
+    spaced = text != text.strip() and not (text.strip() and text[0] == text[-1] == " " and re.search(r"[\\^_=]", text))
+    return spaced or "\n" in text or after.isdigit()
+
+
+def _closing_position(source: str, closing: str, start: int, limit: int) -> int:
+    """Where the formula that begins at `start` ends: at the first delimiter that is neither escaped nor within braces, else
+    at the first that is not escaped; -1 without one."""
+    limit, first, position = min(start + MAX_FORMULA_LENGTH, limit), -1, start - 1
+    for _ in range(_CLOSING_ATTEMPTS):
+        position = source.find(closing, position + 1, limit)
+        while closing[0] == "$" and position > start and source[position - 1] == "\\":
+            position = source.find(closing, position + 1, limit)
+        if position < 0:
+            break
+        first = position if first < 0 else first
+        opened, closed = (source.count(brace, start, position) - source.count(f"\\{brace}", start, position) for brace in "{}")
+        if opened <= closed:
+            return position
+    return first
 
 
 def _inline_formula(state: StateInline, silent: bool) -> bool:
@@ -96,36 +78,106 @@ def _inline_formula(state: StateInline, silent: bool) -> bool:
     for opening, closing, block in _DELIMITERS:
         if src.startswith(opening, start):
             start += len(opening)
-            end = src.find(closing, start, min(start + MAX_FORMULA_LENGTH, state.posMax))
-            while closing == "$" and end > start and src[end - 1] == "\\":
-                end = src.find(closing, end + 1, min(start + MAX_FORMULA_LENGTH, state.posMax))
+            end = _closing_position(src, closing, start, state.posMax)
+            complete = end >= 0
+            if not complete and opening != "$" and state.env.get("streaming") and state.posMax - start < MAX_FORMULA_LENGTH:
+                end = state.posMax
             if end <= start or opening == "$" and _is_price(src[start:end], src[end + 1:end + 2]):
                 return False
             if not silent:
                 token = state.push("formula", "math", 0)
                 token.content, token.block = src[start:end].strip(), block
-            state.pos = end + len(closing)
+                token.meta = {"complete": complete}
+            state.pos = end + len(closing) * complete
             return True
     return False
 
 
 def _block_formula(state: StateBlock, first: int, last: int, silent: bool) -> bool:
-    """$$ or \\[ at the start of a line up to its counterpart at the end of one, which env["streaming"] lets be missing."""
+    """$$, \\[ or \\begin{align} at the start of a line up to its counterpart at the end of one, which env["streaming"] lets be
+    missing."""
     start = state.bMarks[first] + state.tShift[first]
-    closing = {"$$": "$$", "\\[": "\\]"}.get(state.src[start:start + 2])
+    opening = state.src[start:start + 2]
+    closing = {"$$": "$$", "\\[": "\\]"}.get(opening)
+    if closing is None:
+        environment = _ENVIRONMENT.match(state.src, start)
+        closing, opening = (f"\\end{{{environment[1]}}}", "") if environment else (None, "")
     if closing is None or state.is_code_block(first):
         return False
     position = state.src.find(closing, start + 2, min(start + MAX_FORMULA_LENGTH, state.eMarks[last - 1]))
-    if position < 0 and not (state.env.get("streaming") and state.eMarks[last - 1] - start < MAX_FORMULA_LENGTH):
+    complete = position >= 0
+    if not complete and not (state.env.get("streaming") and state.eMarks[last - 1] - start < MAX_FORMULA_LENGTH):
         return False
-    line = last - 1 if position < 0 else next(n for n in range(first, last) if position < state.eMarks[n])
-    if position >= 0 and state.src[position + 2:state.eMarks[line]].strip():
+    line = next(n for n in range(first, last) if position < state.eMarks[n]) if complete else last - 1
+    if complete and state.src[position + len(closing):state.eMarks[line]].strip():
         return False
     if not silent:
         token = state.push("formula", "math", 0)
-        token.content = state.getLines(first, line + 1, state.blkIndent, False).strip()[2:].removesuffix(closing).strip()
-        token.block, token.map = True, [first, line + 1]
+        content = state.getLines(first, line + 1, state.blkIndent, False).strip()[len(opening):]
+        token.content = (content.removesuffix(closing) if opening else content).strip()
+        token.block, token.map, token.meta = True, [first, line + 1], {"complete": complete}
         state.line = line + 1
+    return True
+
+
+def _hide_bars_in_formulas(state: StateCore) -> None:
+    """A table's row ends its cells at each bar; those of a formula, as in $|x|$, are written \\vert for it."""
+    def hide(match: re.Match) -> str:
+        return match[0] if _is_price(match[1], "") else "$" + re.sub(r"(?<!\\)\|", r"\\vert{}", match[1]) + "$"
+
+    if "|" in state.src and "$" in state.src:
+        lines, fenced = state.src.split("\n"), False
+        for index, line in enumerate(lines):
+            fenced ^= line.lstrip().startswith(("```", "~~~"))
+            if not fenced and line.lstrip().startswith("|"):
+                lines[index] = re.sub(r"\$([^$\n]*[^$\n\\])\$(?!\d)", hide, line)
+        state.src = "\n".join(lines)
+
+
+_TASK = re.compile(r"\[([ xX])\]\s+(?=\S)")
+
+
+def _task_list(state: StateCore) -> None:
+    """List items that begin with [ ] or [x] get a box in place of their bullet."""
+    tokens = state.tokens
+    for index in range(2, len(tokens)):
+        item, text = tokens[index - 2], tokens[index]
+        if item.type == "list_item_open" and tokens[index - 1].type == "paragraph_open" and text.type == "inline":
+            first = text.children[0] if text.children else None
+            if first is not None and first.type == "text" and (mark := _TASK.match(f"{first.content}.")):
+                item.attrSet("class", "task")
+                first.content = first.content[mark.end():]
+                text.children.insert(0, Token("task", "", 0, meta={"done": mark[1] != " "}))
+
+
+_FOOTNOTE = re.compile(r"\[\^([\w-]{1,20})\]")
+
+
+def _footnote(state: StateInline, silent: bool) -> bool:
+    """[^1] as a raised number, where it refers and where it explains. Its own rule, for a text that grows cannot know both."""
+    match = _FOOTNOTE.match(state.src, state.pos)
+    if match is None:
+        return False
+    if not silent:
+        state.push("footnote", "sup", 0).content = match[1]
+    explains = state.pos == 0 and state.src.startswith(":", match.end())
+    state.pos = match.end() + explains
+    return True
+
+
+def _footnote_text(state: StateBlock, first: int, last: int, silent: bool) -> bool:
+    """[^1]: text is a paragraph, not the definition of a link."""
+    start = state.bMarks[first] + state.tShift[first]
+    match = _FOOTNOTE.match(state.src, start)
+    if match is None or state.src[match.end():match.end() + 1] != ":" or state.is_code_block(first):
+        return False
+    if not silent:
+        state.push("paragraph_open", "p", 1).attrSet("class", "footnote")
+        state.tokens[-1].map = [first, first + 1]
+        inline = state.push("inline", "", 0)
+        inline.content, inline.map, inline.children = state.src[start:state.eMarks[first]].strip(), [first, first + 1], []
+        state.push("paragraph_close", "p", -1)
+        state.line = first + 1
     return True
 
 
@@ -139,15 +191,27 @@ def _code(text: str, language: str, highlighted: bool) -> str:
 
 
 class _Renderer(RendererHTML):
-    """env: "copy", the label of the button above code; "highlight", whether code is highlighted."""
+    """env: "labels"; "highlight", whether code is highlighted; "streaming", whether more may follow."""
 
     def formula(self, tokens, index, options, env) -> str:
-        return mathml(tokens[index].content, tokens[index].block)
+        token = tokens[index]
+        drawn = formula(token.content, token.block, token.meta["complete"])
+        return f"<p>{drawn}</p>\n" if token.map else drawn
+
+    def task(self, tokens, index, options, env) -> str:
+        done = tokens[index].meta["done"]
+        label = html.escape(env["labels"].done if done else env["labels"].to_do)
+        return f'<span class="box{" done" * done}" role="img" aria-label="{label}"></span>'
+
+    def footnote(self, tokens, index, options, env) -> str:
+        return f"<sup>{html.escape(tokens[index].content)}</sup>"
 
     def fence(self, tokens, index, options, env) -> str:
         token = tokens[index]
         language = (token.info.split() or [""])[0]
-        label = html.escape(env.get("copy", "Copy"))
+        if language == "math":
+            return f"<p>{formula(token.content.strip(), True, not env.get('streaming'))}</p>\n"
+        label = html.escape(env["labels"].copy)
         return (f'<div class="code"><div class="code-head"><span>{html.escape(language)}</span>'
                 f'<button type="button" class="copy-code">{label}</button></div>'
                 f'<pre tabindex="0"><code>{_code(token.content, language, env.get("highlight", True))}</code></pre></div>\n')
@@ -171,12 +235,16 @@ class _Renderer(RendererHTML):
 
 
 _markdown = MarkdownIt("js-default", {"html": False, "breaks": True}, renderer_cls=_Renderer)
+_markdown.core.ruler.after("normalize", "bars", _hide_bars_in_formulas)
+_markdown.core.ruler.after("inline", "task_list", _task_list)
 _markdown.inline.ruler.before("escape", "formula", _inline_formula)
+_markdown.inline.ruler.before("link", "footnote", _footnote)
 _markdown.block.ruler.before("fence", "formula", _block_formula, {"alt": ["paragraph", "reference", "blockquote", "list"]})
+_markdown.block.ruler.before("reference", "footnote_text", _footnote_text, {"alt": ["paragraph"]})
 
 
-def render(text: str, copy: str = "Copy", highlighted: bool = True) -> str:
-    return _markdown.render(text, {"copy": copy, "highlight": highlighted})
+def render(text: str, labels: Labels = Labels(), highlighted: bool = True, streaming: bool = False) -> str:
+    return _markdown.render(text, {"labels": labels, "highlight": highlighted, "streaming": streaming})
 
 
 def settled_length(text: str) -> int:
@@ -194,8 +262,8 @@ def settled_length(text: str) -> int:
 class StreamingMarkdown:
     """Renders a growing text; settled blocks are rendered once, the rest again each time."""
 
-    def __init__(self, copy: str = "Copy"):
-        self.copy, self._settled, self._rendered, self._due = copy, 0, 0, 0.0
+    def __init__(self, labels: Labels = Labels()):
+        self.labels, self._settled, self._rendered, self._due = labels, 0, 0, 0.0
 
     def feed(self, text: str, final: bool = False) -> tuple[str, str] | None:
         """The whole text so far -> (HTML of newly settled blocks, HTML of the rest); None where it is too early to render."""
@@ -204,8 +272,8 @@ class StreamingMarkdown:
             return None
         rest = text[self._settled:]
         count = len(rest) if final else settled_length(rest)
-        settled = render(rest[:count], self.copy) if count else ""
-        tail = render(rest[count:], self.copy, highlighted=False) if rest[count:] else ""
+        settled = render(rest[:count], self.labels) if count else ""
+        tail = render(rest[count:], self.labels, highlighted=False, streaming=True) if rest[count:] else ""
         self._settled, self._rendered = self._settled + count, len(text)
         self._due = started + RENDER_INTERVAL * (time.monotonic() - started)
         return settled, tail

@@ -3,10 +3,24 @@ window.spoutnik = {
   setCookie(name, value) {
     document.cookie = `${name}=${encodeURIComponent(value)}; path=/; max-age=31536000; samesite=strict`;
   },
+  // following: the page scrolls with a growing answer; not once the reader has scrolled up. expecting: an answer is under way,
+  // or was a moment ago.
   following: true,
+  expecting: false,
   follow() {
-    this.following = true;
-    setTimeout(() => scrollTo({ top: document.documentElement.scrollHeight }), 50);
+    this.following = this.expecting = true;
+    this.scrollToEnd();
+  },
+  scrollToEnd() {
+    scrollTo({ top: document.documentElement.scrollHeight, behavior: "instant" });
+  },
+  // The box of the tab that is shown.
+  question() {
+    return [...document.querySelectorAll(".question textarea")].find((area) => area.offsetParent);
+  },
+  // A touch screen would open its keyboard over what is to be read.
+  focusQuestion(always = false) {
+    if (always || !matchMedia("(pointer: coarse)").matches) this.question()?.focus();
   },
   async copy(text, button) {
     try {
@@ -35,6 +49,12 @@ document.addEventListener("click", (e) => {
   if (code) spoutnik.copy(code.closest(".code").querySelector("pre").textContent, code);
   else if (copied) spoutnik.copy(copied.dataset.copy, copied);
   if (e.target.closest("[data-scroll-end]")) spoutnik.follow();
+  if (e.target.closest(".skip-link")) {
+    e.preventDefault();
+    spoutnik.focusQuestion(true);
+  }
+  if (e.target.closest("summary")) spoutnik.following = false; // what opens is read from its beginning
+  if (e.target.closest("[data-stop], .example")) spoutnik.focusQuestion(); // these vanish, and would take the focus along
   if (link) {
     e.preventDefault();
     open(link.href, "_blank", "noopener,noreferrer");
@@ -42,17 +62,54 @@ document.addEventListener("click", (e) => {
 });
 
 document.addEventListener("keydown", (e) => {
-  if (e.key === "Escape" && !document.querySelector(".q-dialog, .q-menu"))
-    [...document.querySelectorAll("[data-stop]")].find((button) => button.offsetParent)?.click();
+  if (document.querySelector(".q-dialog, .q-menu")) return;
+  if (e.key === "Escape") [...document.querySelectorAll("[data-stop]")].find((button) => button.offsetParent)?.click();
+  // Who types without having chosen a field means the question.
+  const types = e.key.length === 1 && e.key !== " " && !e.ctrlKey && !e.metaKey && !e.altKey && !e.isComposing;
+  if (types && document.activeElement === document.body) spoutnik.focusQuestion();
 });
 
-// The page scrolls with a growing answer, unless the reader has scrolled up.
-addEventListener("scroll", () => {
-  const { scrollHeight, scrollTop, clientHeight } = document.documentElement;
-  spoutnik.following = scrollHeight - scrollTop - clientHeight < 120;
-  document.body.classList.toggle("scrolled-up", !spoutnik.following);
-}, { passive: true });
-new MutationObserver(() => {
-  if (spoutnik.following && document.querySelector("#messages [aria-busy=true]"))
-    scrollTo({ top: document.documentElement.scrollHeight });
-}).observe(document.body, { childList: true, subtree: true, characterData: true });
+{
+  const page = document.documentElement;
+  const fromEnd = () => page.scrollHeight - page.clientHeight - page.scrollTop;
+  let last = { top: 0, height: 0 }, touched = -Infinity; // the page as it was seen last; when the reader moved something
+  addEventListener("scroll", () => {
+    // What shrinks moves the page up, too: that is the reader's doing only if they have just moved something.
+    const shrunk = page.scrollHeight < last.height && performance.now() - touched > 600;
+    if (fromEnd() < 8) spoutnik.following = true;
+    else if (page.scrollTop < last.top - 1 && !shrunk) spoutnik.following = false;
+    seen();
+  }, { passive: true });
+
+  const seen = () => {
+    last = { top: page.scrollTop, height: page.scrollHeight };
+    document.body.classList.toggle("scrolled-up", fromEnd() > 120);
+  };
+  const isBusy = () => document.querySelector("#messages [aria-busy=true]") !== null;
+  let settled = 0; // until then, a finished answer may still grow: its formulas are drawn
+  const grown = () => {
+    const busy = isBusy(), now = performance.now();
+    spoutnik.expecting ||= busy;
+    if (spoutnik.following && (spoutnik.expecting || now < settled) && getSelection().isCollapsed) spoutnik.scrollToEnd();
+    if (spoutnik.expecting && !busy) {
+      spoutnik.expecting = false;
+      settled = now + 700;
+    }
+    seen();
+  };
+  for (const input of ["pointerdown", "wheel", "touchmove", "keydown"])
+    addEventListener(input, () => {
+      settled = 0;
+      spoutnik.expecting = isBusy();
+      if (input !== "pointerdown") touched = performance.now();
+    }, { capture: true, passive: true });
+  const sizes = new ResizeObserver(grown);
+  const find = new MutationObserver(() => {
+    const messages = document.querySelector("#messages"), popup = document.querySelector("#popup");
+    if (!messages || !popup) return;
+    find.disconnect();
+    sizes.observe(messages);
+    popup.setAttribute("role", "alert");
+  });
+  find.observe(document.body, { childList: true, subtree: true });
+}

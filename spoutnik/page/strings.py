@@ -3,6 +3,8 @@
 import contextlib
 from dataclasses import dataclass, field
 
+from spoutnik.generation.delta import GenerationWarning
+
 
 @dataclass(frozen=True)
 class Strings:
@@ -25,10 +27,11 @@ class Strings:
     save: str = "Save"
     close: str = "Close"
     theme_button: str = "Light, dark or as the system"
+    log_out: str = "Log out"
     greeting: str = "What shall we think about?"
     greeting_help: str = "The model thinks first, then answers. You can watch the thought, steer it, or end it."
-    examples: tuple[str, ...] = (
-        "Use 3, 5, 8 once each to make 16.", "What is 17 + 26?", "How many times is the letter r in strawberry?")
+    neutral_description: str = "You are talking to {}, which runs on this machine."  # of a model that brings no card
+    thoughtless: str = "This model answers at once, without a visible thought."
     question_placeholder: str = "Ask anything"
     question_label: str = "Your question"
     send: str = "Send"
@@ -49,17 +52,31 @@ class Strings:
     many_thoughts: str = "{} thoughts"
     thought_limit: str = "{}: up to about {} tokens of thought"
     no_thinking: str = "{}: answers at once"
+    answers: str = "Parallel answers"  # of a model without thoughts
+    answers_help: str = "Several answers vote; that of the majority is shown."
+    one_answer: str = "1 answer"
+    many_answers: str = "{} answers"
+    temperature: str = "Temperature"
+    temperature_default: str = "{}: the default"
+    temperature_help: str = "{}: lower is steadier, higher is more varied"
+    temperature_short: str = "temperature {}"
+    system: str = "System prompt"
+    system_placeholder: str = "What the model should know or keep to, in every conversation"
+    system_too_long: str = "Too long to be remembered: it holds until this page is closed."
+    system_short: str = "system prompt"
     you: str = "You"
     waiting: str = "Waiting for the model…"
     thinking: str = "Thinking"
     thoughts_done: str = "{} of {} thoughts done"
+    answers_done: str = "{} of {} answers done"
     paused: str = "Paused"
     thought_took: str = "Thought for {}, {}"
     thoughts_took: str = "{} thoughts for {}, {}"
     one_token: str = "1 token"
     many_tokens: str = "{} tokens"
-    stopped: str = "Stopped."
-    cut_off: str = "The answer was cut: there was no room for more."
+    endings: dict[str, str] = field(default_factory=lambda: {
+        "abort": "Stopped.", "length": "The answer was cut: there was no room for more.",
+        "interrupted": "Interrupted: the server stopped in the middle of this answer."})
     answer_now: str = "Answer now"
     pause: str = "Pause"
     resume: str = "Continue"
@@ -67,6 +84,8 @@ class Strings:
     insert_hint: str = "A sentence to put into the thought"
     copy: str = "Copy"
     copied: str = "Copied"
+    done: str = "Done"  # in a list of tasks
+    to_do: str = "To do"
     edit: str = "Edit"
     submit_edit: str = "Ask again"
     retry: str = "Answer again"
@@ -81,9 +100,15 @@ class Strings:
                               "before it.")
     agreement: str = "{} of {} thoughts agree"
     no_agreement: str = "The thoughts came to no common answer"
+    answers_agreement: str = "{} of {} answers agree"
+    no_answers_agreement: str = "The answers have nothing in common"
     other_answers: str = "Other answers"
     votes: str = "{}×"
     error: str = "That did not work."
+    server_says: str = "{}"  # an error's own sentence, which is English
+    errors: dict[str, str] = field(default_factory=lambda: {
+        "Busy": "The server is busy: too many answers are under way. Try again in a moment.",
+        "ContextOverflow": "The question is too long for this model. Shorten it, or begin a new conversation."})
     answer_complete: str = "The answer is complete."
     scroll_to_end: str = "To the end"
     skip_link: str = "Skip to the question"
@@ -114,14 +139,74 @@ class Strings:
                         "of it.")
     circles_warning: str = "The thought went in circles and was closed after {} tokens."
     unclosed_warning: str = "The model ended inside its thought; it was closed and asked for the answer."
+    unfinished_vote: str = ("None of the {} thoughts came to a finished answer, so that nothing was voted on; this is one of "
+                            "them.")
+
+    # open models to fetch
+    more_models: str = "Other models"
+    more_models_help: str = ("Open models that run on this machine. Fetching one is the only time that anything is asked of "
+                             "the network.")
+    tiny_model: str = "This model is tiny: it knows a few kinds of problems. For a real assistant, fetch another one."
+    measuring: str = "Measuring this machine…"
+    fetch: str = "Fetch ({})"
+    stop_fetching: str = "Pause"
+    stopping: str = "Stops at the next piece…"
+    talk_to_it: str = "Talk to it"
+    fetching: str = "{} of {} ({} %)"
+    fits: str = "Takes {} of memory here ({}), about {} tokens a second. Licence: {}."
+    does_not_fit: str = "Does not fit here: needs {} of memory. Licence: {}."
+
+    # conversations, their versions and their history
+    ask_again: str = "Ask again"
+    unanswered: str = "This question has no answer yet."
+    busy: str = "An answer is under way. Wait for its end, or stop it."
+    conversation_gone: str = "That conversation is not here any more."
+    one_left_out: str = ("The conversation has outgrown what the model can read: its first question was left out, with its "
+                         "answer.")
+    many_left_out: str = ("The conversation has outgrown what the model can read: its first {} questions were left out, with "
+                          "their answers.")
+    version: str = "Version {} of {}"
+    previous_version: str = "Previous version"
+    next_version: str = "Next version"
+    search_history: str = "Search conversations"
+    nothing_matches: str = "No conversation holds these words."
+    actions: str = "Actions for {}"
+    export_markdown: str = "Export as Markdown"
+    export_json: str = "Export as JSON"
+    export_all: str = "Export all"
+    thought: str = "Thought"
+    answer: str = "Answer"
+    other_version: str = "Another version of message {}"
+    today: str = "Today"
+    yesterday: str = "Yesterday"
+    last_7_days: str = "Last 7 days"
+    last_30_days: str = "Last 30 days"
+    months: tuple[str, ...] = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
+                               "November", "December")
+
+    def left_out(self, count: int) -> str:
+        return self.one_left_out if count == 1 else self.many_left_out.format(self.number(count))
 
     def warning(self, warning: str | dict) -> str:
         """A GenerationWarning's fields in words. Old histories have English sentences: these stay as they are."""
         if isinstance(warning, str):
             return warning
         sentences = {"thought_budget": self.cut_warning, "repetition": self.circles_warning,
-                     "unclosed_thought": self.unclosed_warning}
+                     "unclosed_thought": self.unclosed_warning, "unfinished_vote": self.unfinished_vote}
+        if warning["code"] not in sentences:  # of tools, which only the API has
+            return str(GenerationWarning(**warning))
         return sentences[warning["code"]].format(warning["tokens"])
+
+    def failure(self, error: str | Exception, kind: str = "") -> str:
+        """An error in words. kind: the name of its class, from a history; older ones have none."""
+        kind = kind or type(error).__name__
+        return self.errors.get(kind) or f"{self.error} {self.server_says.format(error)}"
+
+    def decimal(self, value: float) -> str:
+        return f"{value:.1f}".replace(".", "," if self.language == "fr" else ".")
+
+    def gigabytes(self, count: int) -> str:
+        return f"{self.decimal(count / 1e9)}\u00a0{'Go' if self.language == 'fr' else 'GB'}"
 
     def number(self, value: int) -> str:
         return f"{value:,}".replace(",", "\u202f" if self.language == "fr" else ",")
@@ -132,7 +217,7 @@ class Strings:
     def seconds(self, value: float) -> str:
         whole = round(value)
         if whole < 10:
-            return f"{value:.1f}\u00a0s".replace(".", "," if self.language == "fr" else ".")
+            return f"{self.decimal(value)}\u00a0s"
         return f"{whole}\u00a0s" if whole < 60 else f"{whole // 60}\u00a0min {whole % 60}\u00a0s"
 
 
@@ -144,10 +229,22 @@ FR = Strings(
     privacy="Gardé sur cette machine, nulle part ailleurs.",
     history_off="L’historique est désactivé\u00a0: rien n’est écrit sur le disque.", rename="Renommer", delete="Supprimer",
     confirm_delete="Supprimer «\u00a0{}\u00a0»\u00a0? C’est définitif.", cancel="Annuler", save="Enregistrer", close="Fermer",
-    theme_button="Clair, sombre ou comme le système", greeting="À quoi allons-nous réfléchir\u00a0?",
+    theme_button="Clair, sombre ou comme le système", log_out="Se déconnecter", greeting="À quoi allons-nous réfléchir\u00a0?",
     greeting_help="Le modèle réfléchit d’abord, puis répond. Vous pouvez suivre sa réflexion, la guider ou l’arrêter.",
-    examples=("Utilise 3, 5, 8 une fois chacun pour obtenir 16.", "Combien font 17 + 26 ?",
-              "Combien de fois la lettre r est-elle dans le mot fraise ?"), question_placeholder="Posez votre question",
+    neutral_description="Vous parlez à {}, qui tourne sur cette machine.",
+    thoughtless="Ce modèle répond aussitôt, sans réflexion visible.", answers="Réponses parallèles",
+    answers_help="Plusieurs réponses votent\u00a0; celle de la majorité est montrée.", one_answer="1 réponse",
+    many_answers="{} réponses", answers_done="{} réponses finies sur {}", answers_agreement="{} réponses sur {} s’accordent",
+    no_answers_agreement="Les réponses n’ont rien en commun", temperature="Température",
+    temperature_default="{}\u00a0: valeur par défaut",
+    temperature_help="{}\u00a0: plus basse, plus constante\u00a0; plus haute, plus variée", temperature_short="température {}",
+    system="Consignes (system prompt)", system_placeholder="Ce que le modèle doit savoir ou respecter, dans chaque discussion",
+    system_too_long="Trop long pour être retenu\u00a0: vaut jusqu’à la fermeture de cette page.", system_short="consignes",
+    server_says="Le serveur dit, en anglais\u00a0: {}",
+    errors={"Busy": "Le serveur est occupé\u00a0: trop de réponses sont en cours. Réessayez dans un moment.",
+            "ContextOverflow": "La question est trop longue pour ce modèle. Raccourcissez-la ou commencez une autre "
+                               "discussion."},
+    question_placeholder="Posez votre question",
     question_label="Votre question", send="Envoyer", stop="Arrêter (Échap)", attach_file="Joindre un fichier texte",
     remove_file="Retirer {}", file_too_large="{} est trop gros\u00a0: {} Ko au plus.",
     file_not_text="{} n’est pas un fichier texte (UTF-8).", options="Modèle et réflexion", model="Modèle", effort="Effort",
@@ -157,10 +254,13 @@ FR = Strings(
     many_thoughts="{} réflexions", thought_limit="{}\u00a0: environ {} jetons de réflexion au plus",
     no_thinking="{}\u00a0: répond aussitôt", you="Vous", waiting="En attente du modèle…", thinking="Réfléchit",
     thoughts_done="{} réflexions finies sur {}", paused="En pause", thought_took="A réfléchi {}, {}",
-    thoughts_took="{} réflexions en {}, {}", one_token="1 jeton", many_tokens="{} jetons", stopped="Arrêté.",
-    cut_off="La réponse a été coupée\u00a0: il n’y avait plus de place.", answer_now="Répondre maintenant", pause="Pause",
+    thoughts_took="{} réflexions en {}, {}", one_token="1 jeton", many_tokens="{} jetons", endings={
+        "abort": "Arrêté.", "length": "La réponse a été coupée\u00a0: il n’y avait plus de place.",
+        "interrupted": "Interrompu\u00a0: le serveur s’est arrêté au milieu de cette réponse."},
+    answer_now="Répondre maintenant", pause="Pause",
     resume="Continuer", insert="Ajouter à la réflexion", insert_hint="Une phrase à glisser dans la réflexion", copy="Copier",
-    copied="Copié", edit="Modifier", submit_edit="Redemander", retry="Répondre à nouveau", good_answer="Bonne réponse",
+    copied="Copié", done="Fait", to_do="À faire",
+    edit="Modifier", submit_edit="Redemander", retry="Répondre à nouveau", good_answer="Bonne réponse",
     bad_answer="Mauvaise réponse", correct_answer="Corriger cette réponse",
     correct_answer_help="Écrivez la réponse telle qu’elle aurait dû être. Elle est gardée sur cette machine, comme exercice "
                         "et comme paire de préférence.", feedback_saved="C’est noté, sur cette machine.",
@@ -182,7 +282,32 @@ FR = Strings(
                      "étapes sont des modèles.",
     cut_warning="La réflexion a atteint sa limite de {} jetons et a été close\u00a0; la réponse a été écrite sans le reste.",
     circles_warning="La réflexion tournait en rond\u00a0; elle a été close après {} jetons.",
-    unclosed_warning="Le modèle s’est arrêté dans sa réflexion\u00a0; elle a été close et la réponse demandée.")
+    unclosed_warning="Le modèle s’est arrêté dans sa réflexion\u00a0; elle a été close et la réponse demandée.",
+    more_models="Autres modèles",
+    more_models_help="Des modèles ouverts qui tournent sur cette machine. Le réseau ne sert qu’à en télécharger un.",
+    tiny_model="Ce modèle est minuscule\u00a0: il connaît quelques sortes de problèmes. Pour un vrai assistant, téléchargez-en "
+               "un autre.",
+    measuring="Mesure de cette machine…", fetch="Télécharger ({})", stop_fetching="Pause",
+    stopping="S’arrête au prochain morceau…", talk_to_it="Lui parler",
+    fetching="{} sur {} ({}\u00a0%)", fits="Prend {} de mémoire ici ({}), environ {} jetons par seconde. Licence\u00a0: {}.",
+    does_not_fit="Ne tient pas ici\u00a0: il faut {} de mémoire. Licence\u00a0: {}.",
+    ask_again="Redemander", unanswered="Cette question n’a pas encore de réponse.",
+    busy="Une réponse est en cours. Attendez sa fin, ou arrêtez-la.",
+    conversation_gone="Cette conversation n’est plus là.",
+    one_left_out="La conversation dépasse ce que le modèle peut lire\u00a0: sa première question a été laissée de côté, avec "
+                 "sa réponse.",
+    many_left_out="La conversation dépasse ce que le modèle peut lire\u00a0: ses {} premières questions ont été laissées de "
+                  "côté, avec leurs réponses.",
+    version="Version {} sur {}", previous_version="Version précédente", next_version="Version suivante",
+    search_history="Chercher une conversation", nothing_matches="Aucune conversation ne contient ces mots.",
+    actions="Actions pour {}", export_markdown="Exporter en Markdown", export_json="Exporter en JSON",
+    export_all="Tout exporter", thought="Réflexion", answer="Réponse",
+    other_version="Une autre version du message {}", today="Aujourd’hui", yesterday="Hier",
+    last_7_days="7 derniers jours", last_30_days="30 derniers jours",
+    months=("janvier", "février", "mars", "avril", "mai", "juin", "juillet", "août", "septembre", "octobre", "novembre",
+            "décembre"),
+    unfinished_vote="Aucune des {} réflexions n’a abouti à une réponse complète\u00a0: il n’y a pas eu de vote, et ceci est "
+                    "l’une d’elles.")
 
 LANGUAGES = {"en": EN, "fr": FR}
 

@@ -6,17 +6,19 @@ from collections.abc import Awaitable, Callable, Iterator
 from nicegui import events, ui
 
 from spoutnik.generation.session import ChatMessage, ChatTurn
-from spoutnik.page.markup import StreamingMarkdown
+from spoutnik.page.markup import Labels, StreamingMarkdown
 from spoutnik.page.strings import Strings
 
 Handler = Callable[[], Awaitable[None] | None]
 
-# Enter sends, except with Shift, while a character is being composed, or while an answer is generated. The browser empties the
-# field, not the server after the round trip: what is typed meanwhile would be lost.
+# Enter sends, except with Shift, while a character is being composed, while an answer is generated, or without a connection.
+# The browser empties the field, not the server after the round trip: what is typed meanwhile would be lost.
 _SEND_ON_ENTER = """(e) => {
   if (e.shiftKey || e.isComposing) return;
   e.preventDefault();
   if (e.target.closest(".composer")?.querySelector("[data-stop]").offsetParent) return;
+  if (window.did_handshake && !window.socket.connected) return;
+  spoutnik.sending(e.target);
   emit(e.target.value);
   e.target.value = "";
   e.target.dispatchEvent(new Event("input"));
@@ -65,15 +67,13 @@ def button_row(cancel: str, on_cancel: Handler, confirm: str, on_confirm: Handle
 
 
 class MarkdownView:
-    """Rendered Markdown that may grow. Only its settled blocks are in the aria-live region: each is announced once."""
+    """Rendered Markdown that may grow: settled blocks are sent once, the last one again each time."""
 
-    def __init__(self, strings: Strings, classes: str = "", live: bool = False):
-        self._markdown = StreamingMarkdown(strings.copy)
+    def __init__(self, strings: Strings, classes: str = ""):
+        self._markdown = StreamingMarkdown(Labels(strings.copy, strings.done, strings.to_do))
         with ui.element("div").classes(f"prose {classes}"):
             self._settled = ui.element("div")
-            self._tail = ui.html("").props("aria-hidden=true")
-        if live:
-            self._settled.props("aria-live=polite")
+            self._tail = ui.html("")
 
     def update(self, text: str, final: bool = False) -> None:
         if rendered := self._markdown.feed(text, final):
@@ -90,6 +90,7 @@ class ThoughtView:
         self.message, self.strings, self.turn = message, strings, turn
         self._markdown: MarkdownView | None = None
         self._open = turn is not None
+        self._thinks = turn is None or turn.service.models[turn.options.model].thinks
         with ui.element("details").classes("thought") as self.element:
             with ui.element("summary"):
                 ui.icon("chevron_right").classes("chevron").props("aria-hidden=true")
@@ -153,7 +154,8 @@ class ThoughtView:
             return strings.waiting
         status = strings.paused if turn.paused else strings.thinking
         if turn.options.thoughts > 1:
-            status = strings.thoughts_done.format(turn.finished_thoughts, turn.options.thoughts)
+            done = strings.thoughts_done if self._thinks else strings.answers_done
+            status = done.format(turn.finished_thoughts, turn.options.thoughts)
         return f"{status} · {spent[0]} · {spent[1]}"
 
 
@@ -166,7 +168,7 @@ class AnswerView:
         with ui.element("article").classes("answer") as self.element:
             self.element.props.update({"aria-label": label, "aria-busy": str(turn is not None).lower()})
             self._thought = ThoughtView(message, strings, turn)
-            self._markdown = MarkdownView(strings, "reply", live=turn is not None)
+            self._markdown = MarkdownView(strings, "reply")
             self._notes = ui.element("div").classes("notes")
             self._actions = ui.element("div").classes("actions")
         if turn is None:
@@ -198,9 +200,11 @@ class AnswerView:
             for warning in extras.get("warnings", []):
                 note("info", strings.warning(warning))
             if "error" in extras:
-                note("error_outline", f"{strings.error} {extras['error']}", "bad")
-            if extras.get("finish_reason") in ("abort", "length"):
-                note("stop_circle", strings.stopped if extras["finish_reason"] == "abort" else strings.cut_off)
+                note("error_outline", strings.failure(extras["error"], extras.get("error_kind", "str")), "bad")
+            if extras.get("left_out"):
+                note("history", strings.left_out(extras["left_out"]))
+            if extras.get("finish_reason") in strings.endings:
+                note("stop_circle", strings.endings[extras["finish_reason"]])
             if "agreement" in extras:
                 self._agreement()
             if extras.get("correction"):
@@ -210,7 +214,9 @@ class AnswerView:
     def _agreement(self) -> None:
         extras, strings = self.message.extras, self.strings
         agree = round(extras["agreement"] * extras["thoughts"])
-        text = strings.agreement.format(agree, extras["thoughts"]) if agree > 1 else strings.no_agreement
+        some, none = ((strings.agreement, strings.no_agreement) if self.message.thought else
+                      (strings.answers_agreement, strings.no_answers_agreement))
+        text = some.format(agree, extras["thoughts"]) if agree > 1 else none
         note("how_to_vote", text, "agreement")
         if extras["runners_up"]:
             with ui.element("details").classes("others"):

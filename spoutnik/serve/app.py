@@ -8,7 +8,19 @@ from fastapi import Depends, FastAPI
 from spoutnik import __version__
 from spoutnik.generation.service import GenerationService
 from spoutnik.serve import errors
-from spoutnik.serve.api import chat, completions, control, embeddings, models, responses, schemas
+from spoutnik.serve.api import (
+    chat,
+    completions,
+    control,
+    embeddings,
+    messages,
+    models,
+    ollama,
+    ollama_models,
+    props,
+    responses,
+    schemas,
+)
 from spoutnik.serve.api.common import Serving, State, require_json
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings
@@ -28,9 +40,11 @@ def make_app(service: GenerationService, settings: Settings) -> FastAPI:
                   redoc_url=None)
     app.state.serving = Serving(service, settings, StreamRegistry(settings.resume_seconds, settings.ping_seconds))
     for router in (chat.router, completions.router, control.router, models.router, models.tokens, responses.router,
-                   embeddings.router):
+                   embeddings.router, messages.router):
         app.include_router(router, prefix="/v1", dependencies=[Depends(require_json)])
         app.include_router(router, dependencies=[Depends(require_json)], include_in_schema=router is models.tokens)
+    for router, prefix in ((ollama.router, "/api"), (ollama_models.router, "/api"), (props.router, "")):
+        app.include_router(router, prefix=prefix, dependencies=[Depends(require_json)])
     app.get("/health", responses=errors.error_responses(503))(health)
     app.get("/version")(version)
     errors.install(app)

@@ -3,6 +3,7 @@
 Pure ASGI middleware, which passes streams and disconnects through untouched. It logs neither keys nor conversations.
 """
 
+import asyncio
 import logging
 import math
 import time
@@ -10,7 +11,6 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from ipaddress import ip_address
-from urllib.parse import urlsplit
 
 from fastapi import FastAPI
 from starlette.middleware.cors import CORSMiddleware
@@ -20,38 +20,51 @@ from starlette.websockets import WebSocketClose
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.service import GenerationHandle
+from spoutnik.serve.connection import route_path
+from spoutnik.serve.content_encoding import decode
 from spoutnik.serve.errors import ApiError
 from spoutnik.serve.keys import Key, Keys
 from spoutnik.serve.login import BrowserLogin
+from spoutnik.serve.origins import is_foreign, netloc_and_host, origin_pattern
 from spoutnik.serve.settings import Settings
 
 log = logging.getLogger(__name__)
-KEYLESS_PATHS = ("/health", "/login")
-# The page may load from, and send to, this server alone: a picture in an answer cannot carry a conversation away.
+LOGIN_PATHS = ("/login", "/logout")
+KEYLESS_PATHS = ("/health", *LOGIN_PATHS)
+# The page may load from, and send to, this server alone: a picture in an answer cannot carry a conversation away. (With
+# `no-referrer` browsers would hide the origin of our own forms, too, and be taken for somebody else's page.)
 SECURITY_HEADERS = [
     (b"content-security-policy", b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; frame-ancestors 'none'; "
                                  b"form-action 'self'; base-uri 'self'; object-src 'none'"),
-    (b"x-frame-options", b"DENY"), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
+    (b"x-frame-options", b"DENY"), (b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin")]
 
 
 def install(app: FastAPI, settings: Settings, keys: Keys) -> None:
     """Tokens count toward a key's limit where `charge` is one of the service's `on_end`."""
     app.add_middleware(AuthMiddleware, settings=settings, keys=keys)
-    if settings.cors_origins:  # outermost: a browser's preflight request has no key
-        app.add_middleware(CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["*"], allow_headers=["*"],
-                           expose_headers=["Retry-After"])
+    if settings.cors_origins:  # outside of that: a browser's preflight request has no key
+        anywhere = "*" in settings.cors_origins
+        app.add_middleware(CORSMiddleware, allow_origins=["*"] if anywhere else (), allow_methods=["*"], allow_headers=["*"],
+                           allow_origin_regex=None if anywhere else origin_pattern(settings.cors_origins).pattern,
+                           expose_headers=["Retry-After", "X-Request-Id"], allow_private_network=True)
 
 
 def check_binding(settings: Settings, keys: Keys) -> None:
-    """Raises UserError if others could reach the server without a key, or nobody could use it."""
+    """Raises UserError if others could reach the server without a key, nobody could use it, or an origin is none."""
+    origin_pattern(settings.cors_origins)
     if any(not key.revoked for key in keys.list()):
         return
-    if not is_loopback(settings.host):
+    if not _is_local(settings):
         raise UserError(f"--host {settings.host}: others could use this server, and there is no API key that stops them. Make "
                         "one with `spoutnik keys add NAME`, or keep to 127.0.0.1.")
     if settings.require_key:
         raise UserError("--require-key: there is no API key yet, so nobody could use this server. Make one with "
                         "`spoutnik keys add NAME`.")
+
+
+def _is_local(settings: Settings) -> bool:
+    """Whether only this machine can reach the server."""
+    return settings.uds is not None or is_loopback(settings.host)
 
 
 def is_loopback(host: str) -> bool:
@@ -111,7 +124,8 @@ class AuthMiddleware:
     def __init__(self, app: ASGIApp, settings: Settings, keys: Keys, clock: Callable[[], float] = time.monotonic):
         self.app, self.settings, self.keys, self.clock = app, settings, keys, clock
         self.login = BrowserLogin(keys)
-        self._key_required = settings.require_key or not is_loopback(settings.host)
+        self._key_required = settings.require_key or not _is_local(settings)
+        self._origins = origin_pattern(settings.cors_origins)
         self._callers: dict[str | None, Caller] = {}
 
     @property
@@ -130,12 +144,12 @@ class AuthMiddleware:
             if scope["type"] == "http":
                 send = _with_security_headers(send)
                 receive = await _buffer_body(request, receive, self.settings.max_body_bytes)
-                app = self.login if scope["path"] == "/login" else app
+                app = self.login if route_path(scope) in LOGIN_PATHS else app
         except (ApiError, RunError) as error:
             if isinstance(error, RunError):  # the file of keys
                 log.error("%s", error)
                 error = ApiError(503, "the server's API keys cannot be read; its log says why.")
-            refusal = WebSocketClose(1008) if scope["type"] == "websocket" else error.response
+            refusal = WebSocketClose(1008) if scope["type"] == "websocket" else error.response(scope)
             await refusal(scope, receive, send)
             return
         token = _caller.set(caller)
@@ -146,7 +160,7 @@ class AuthMiddleware:
 
     def _authorize(self, request: HTTPConnection) -> Caller | None:
         """Who is asking, None on paths without limits. Raises ApiError if the request may not be served."""
-        key_required, path = self.key_required, request.scope["path"]
+        key_required, path = self.key_required, route_path(request.scope)
         self._check_header_size(request)
         if not key_required:
             _check_host(request)
@@ -173,18 +187,15 @@ class AuthMiddleware:
         if key is not None:
             return key
         if not secret and request.scope["type"] == "http" and "text/html" in request.headers.get("accept", ""):
-            raise ApiError(303, "log in first.", headers={"location": "/login"})
+            raise ApiError(303, "log in first.", headers={"location": f"{request.scope.get('root_path', '')}/login"})
         reason = "the API key is unknown, or was revoked" if secret else "this server asks for an API key, and there is none"
         raise ApiError(401, f"{reason}. Send one as `Authorization: Bearer ...`.", headers={"www-authenticate": "Bearer"})
 
     def _check_origin(self, request: HTTPConnection) -> None:
-        """Browsers say whose page sends a request. Other sites' pages must use neither an open server nor a login."""
-        origin, allowed = request.headers.get("origin"), self.settings.cors_origins
-        if origin is None or "*" in allowed or origin in allowed:
-            return
-        if _netloc_and_host(origin)[0] != request.headers.get("host", "").lower():
-            raise ApiError(403, f"Origin {origin!r}: pages of others may not use this server. Allow this one with "
-                                "--cors-origin (a proxy must pass on the Host header).")
+        """Other sites' pages must use neither an open server nor a login."""
+        if is_foreign(request, self._origins):
+            raise ApiError(403, f"Origin {request.headers['origin']!r}: pages of others may not use this server. Allow this "
+                                "one with --cors-origin (a proxy must pass on the Host header).")
 
     def _find_caller(self, key: Key | None) -> Caller:
         name = None if key is None else key.name
@@ -200,7 +211,7 @@ class AuthMiddleware:
 def _check_host(request: HTTPConnection) -> None:
     """Against DNS rebinding: another site's name that resolves to this machine, so that its page may read our answers."""
     host = request.headers.get("host", "")
-    if not is_loopback(_netloc_and_host(f"//{host}")[1]):
+    if not is_loopback(netloc_and_host(f"//{host}")[1]):
         raise ApiError(403, f"Host {host!r}: this server answers to localhost alone. To use it by another name, make an "
                             "API key (`spoutnik keys add NAME`).")
 
@@ -220,16 +231,9 @@ def _secret(request: HTTPConnection) -> str:
     return credentials.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
 
 
-def _netloc_and_host(url: str) -> tuple[str, str]:
-    """Name with port, and name alone; empty if it is no address."""
-    try:
-        return urlsplit(url).netloc.lower(), urlsplit(url).hostname or ""
-    except ValueError:
-        return "", ""
-
-
 async def _buffer_body(request: HTTPConnection, receive: Receive, max_bytes: int) -> Receive:
-    """Reads the body, as every endpoint would, but not beyond the limit, whether or not its length was announced."""
+    """Reads the body, as every endpoint would, but not beyond the limit, whether or not its length was announced; unpacks it
+    where it came compressed."""
     too_large = ApiError(413, f"the body of a request may have {max_bytes} bytes.", headers={"connection": "close"})
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > max_bytes:
@@ -241,12 +245,26 @@ async def _buffer_body(request: HTTPConnection, receive: Receive, max_bytes: int
         more = messages[-1].get("more_body", False)
         if size > max_bytes:
             raise too_large
+    if codings := _codings(request):
+        body = b"".join(message.get("body", b"") for message in messages)
+        body = await asyncio.to_thread(decode, body, codings, max_bytes)
+        messages = [{"type": "http.request", "body": body}]
+        request.scope["headers"] = [header for header in request.scope["headers"]
+                                    if header[0] not in (b"content-encoding", b"content-length", b"transfer-encoding")]
+        request.scope["headers"].append((b"content-length", str(len(body)).encode()))
     messages.reverse()
 
     async def replay() -> Message:
         return messages.pop() if messages else await receive()
 
     return replay
+
+
+def _codings(request: HTTPConnection) -> list[str]:
+    """What was done to the body: by the client, then on its way."""
+    values = [*request.headers.getlist("content-encoding"), *request.headers.getlist("transfer-encoding")]
+    codings = [coding.strip().lower() for coding in ",".join(values).split(",")]
+    return [coding for coding in codings if coding not in ("", "chunked", "identity")]
 
 
 def _with_security_headers(send: Send) -> Send:

@@ -1,4 +1,5 @@
-"""Errors in OpenAI's form: {"error": {"message", "type", "param", "code"}}."""
+"""Errors, in the form of the API that was asked: OpenAI's {"error": {"message", "type", "param", "code"}}, Anthropic's
+{"type": "error", "error": {"type", "message"}} and Ollama's {"error": message}."""
 
 import logging
 import re
@@ -11,15 +12,20 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from spoutnik.errors import RunError, UserError
+from spoutnik.errors import RunError, UserError, hide_paths
 from spoutnik.generation.delta import Delta
 from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import Busy
 from spoutnik.serve.api.schemas import ErrorResponse
+from spoutnik.text.tokenizer import TextTooLong
 
 log = logging.getLogger("spoutnik.serve")
 CODES = {401: "invalid_api_key", 429: "rate_limit_exceeded", 500: "internal_error", 503: "service_unavailable"}
 TYPES = {401: "authentication_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error"}
+ANTHROPIC_PATH = re.compile(r"(/v1)?/messages(/|$)")
+ANTHROPIC_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large",
+                   429: "rate_limit_error", 500: "api_error", 503: "overloaded_error"}
+MAX_MESSAGE = 2000  # characters: it may quote what was sent
 GENERATION_ERRORS = (400, 401, 404, 413, 415, 429, 503)
 
 
@@ -28,7 +34,8 @@ class ApiError(Exception):
 
     def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None,
                  headers: dict[str, str] | None = None):
-        super().__init__(message)
+        message = hide_paths(message[:MAX_MESSAGE])
+        super().__init__(message if len(message) < MAX_MESSAGE else f"{message} ...")
         self.status, self.param, self.code, self.headers = status, param, code or CODES.get(status), headers
 
     @property
@@ -37,8 +44,28 @@ class ApiError(Exception):
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
     @property
-    def response(self) -> JSONResponse:
-        return JSONResponse(self.body, self.status, self.headers)
+    def anthropic_body(self) -> dict:
+        message = str(self)
+        if self.code == "context_length_exceeded":  # the words by which Claude Code knows that it must compact
+            message = f"prompt is too long: {message}"
+        kind = ANTHROPIC_TYPES.get(self.status, "invalid_request_error")
+        return {"type": "error", "error": {"type": kind, "message": message}, "request_id": None}
+
+    @property
+    def ollama_body(self) -> dict:
+        return {"error": str(self)}
+
+    def response(self, scope: Scope) -> JSONResponse:
+        """In the form of the API that the request's path belongs to."""
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if ANTHROPIC_PATH.match(path):
+            body = self.anthropic_body
+        else:
+            body = self.ollama_body if path.startswith("/api/") else self.body
+        return JSONResponse(body, self.status, self.headers)
+
+
+BODY_ERRORS = (ApiError, RequestValidationError, RecursionError, UnicodeDecodeError)
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict]:
@@ -54,13 +81,13 @@ def api_error(error: Exception) -> ApiError:
         case RequestValidationError():
             return _validation_error(error.errors(), error.body)
         case UserError():
-            code = "context_length_exceeded" if isinstance(error, ContextOverflow) else None
+            code = "context_length_exceeded" if isinstance(error, ContextOverflow | TextTooLong) else None
             return ApiError(400, str(error), _param(str(error)), code)
         case Busy():
             return ApiError(429, str(error), headers={"Retry-After": str(error.retry_after)})
         case RunError():
             return ApiError(503, str(error))
-        case HTTPException(status_code=400) if isinstance(error.__cause__, (RecursionError, UnicodeDecodeError)):
+        case HTTPException(status_code=400) if isinstance(error.__cause__, BODY_ERRORS):
             return api_error(error.__cause__)  # the body could not be read, and FastAPI does not say why
         case HTTPException():
             return ApiError(error.status_code, str(error.detail), headers=error.headers)
@@ -95,7 +122,8 @@ def _validation_error(errors: Sequence[dict], body: object) -> ApiError:
     if errors[0]["type"] == "json_invalid":
         return ApiError(400, f"the body is not JSON: {errors[0]['ctx']['error']} (character {errors[0]['loc'][-1]}).")
     paths = [_field_path(error, body) for error in errors]
-    messages = dict.fromkeys(error["msg"].removeprefix("Value error, ") for error, path in zip(errors, paths)
+    messages = dict.fromkeys("is unknown here; leave it out" if error["type"] == "extra_forbidden"
+                             else error["msg"].removeprefix("Value error, ") for error, path in zip(errors, paths)
                              if path[:len(paths[0])] == paths[0])
     param = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in paths[0]).lstrip(".")
     return ApiError(400, f"{param or 'body'}: {'; or: '.join(messages)}.", param or None)
@@ -119,7 +147,7 @@ def _field_path(error: dict, value: object) -> list[str | int]:
 def install(app: FastAPI) -> None:
     """Call it after all other middleware is added, so that this one is the outermost."""
     async def respond(request: Request, error: Exception) -> JSONResponse:
-        return api_error(error).response
+        return api_error(error).response(request.scope)
 
     for kind in (ApiError, UserError, RunError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, respond)
@@ -145,7 +173,7 @@ class UnexpectedErrors:
         try:
             await self.app(scope, receive, send_noting_start)
         except Exception as error:
-            response = api_error(error).response
+            response = api_error(error).response(scope)
             if started:  # too late for a status: the connection must break, without the error's text in the log
                 raise RuntimeError("a response was given up") from None
             await response(scope, receive, send)

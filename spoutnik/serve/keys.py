@@ -14,7 +14,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -40,11 +40,13 @@ class Key:
 
 
 class Keys:
-    """The keys in a JSON file. Other processes may change it, so each method looks at it again. All raise RunError if the file
-    is damaged or cannot be written."""
+    """The keys in a JSON file, and those of the given secrets. Other processes may change the file, so each method looks at it
+    again. All raise RunError if it is damaged or cannot be written."""
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, secrets: Sequence[str] = ()):
         self.path = Path(path)
+        self._given = tuple(Key(f"--api-key {number}", _hash(secret), 0, secret[-4:])
+                            for number, secret in enumerate(secrets, start=1))
         self._stamp: tuple | None = None  # of the file's version in _keys
         self._keys: tuple[Key, ...] = ()
 
@@ -67,7 +69,10 @@ class Keys:
             keys[:] = [replace(key, revoked=True) if key.name == name else key for key in keys]
 
     def list(self) -> tuple[Key, ...]:
-        """All keys, revoked ones too, oldest first."""
+        """All keys, revoked ones too: the given ones, then the file's, oldest first."""
+        return self._given + self._in_file()
+
+    def _in_file(self) -> tuple[Key, ...]:
         try:
             stat = os.stat(self.path)
         except FileNotFoundError:
@@ -93,7 +98,7 @@ class Keys:
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             with open(self.path.with_name(self.path.name + ".lock"), "w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX)
-                keys = [*self.list()]
+                keys = [*self._in_file()]
                 yield keys
                 with replacing(self.path, 0o600, "--data") as temporary:
                     temporary.write_text(json.dumps({"keys": [asdict(key) for key in keys]}, indent=1), "utf-8")

@@ -1,7 +1,6 @@
 """The page on which browsers log in with an API key: one form, no script, nothing loaded from elsewhere."""
 
 import hashlib
-import hmac
 import html
 import secrets
 from collections.abc import Mapping
@@ -11,9 +10,11 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
+from spoutnik.serve.connection import route_path
 from spoutnik.serve.keys import Key, Keys
 
 COOKIE = "spoutnik"
+MAX_SESSIONS = 10_000  # beyond, the oldest ends
 STRINGS = {"en": ("Log in", "API key", "This key is unknown, or was revoked."),
          "fr": ("Connexion", "Clé d’API", "Cette clé est inconnue ou a été révoquée.")}
 PAGE = """<!doctype html><html lang="{language}"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -26,39 +27,55 @@ input,button{{font:inherit;padding:.6em}}</style>
 
 
 class BrowserLogin:
-    """Cookies in place of keys. A cookie is valid on this server alone, until it restarts or the key is revoked."""
+    """Sessions of browsers, in place of keys: a random cookie that is valid on this server alone, until it is logged out, the
+    server restarts or its key is revoked."""
 
     def __init__(self, keys: Keys):
         self.keys = keys
-        self._secret = secrets.token_bytes(32)
+        self._sessions: dict[str, str] = {}  # hash of the cookie -> hash of the key
 
     def find_key(self, cookies: Mapping[str, str]) -> Key | None:
         """The key that the browser has logged in with."""
-        cookie, match = cookies.get(COOKIE, "").encode(), None
-        for key in self.keys.list():
-            if hmac.compare_digest(self._cookie(key).encode(), cookie) and not key.revoked:
-                match = key
-        return match
-
-    def _cookie(self, key: Key) -> str:
-        return hmac.new(self._secret, key.hash.encode(), hashlib.sha256).hexdigest()
+        hashed = self._sessions.get(_hash(cookies.get(COOKIE, "")))
+        return next((key for key in self.keys.list() if key.hash == hashed and not key.revoked), None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The page, at /login."""
-        response = await self._respond(Request(scope, receive))
+        """The pages /login and /logout."""
+        request = Request(scope, receive)
+        response = self._log_out(request) if route_path(scope) == "/logout" else await self._log_in(request)
         await response(scope, receive, send)
 
-    async def _respond(self, request: Request) -> Response:
+    async def _log_in(self, request: Request) -> Response:
         rejected = request.method == "POST"
         if rejected:
             form = parse_qs((await request.body()).decode("utf-8", "replace"))
             key = self.keys.find(form.get("key", [""])[0].strip())
             if key is not None:
-                response = RedirectResponse("/", 303)
-                response.set_cookie(COOKIE, self._cookie(key), httponly=True, samesite="lax",
-                                    secure=request.url.scheme == "https")
-                return response
+                return self._begin_session(request, key)
         language = "fr" if request.headers.get("accept-language", "").lower().startswith("fr") else "en"
         enter, label, message = map(html.escape, STRINGS[language])
         return HTMLResponse(PAGE.format(language=language, enter=enter, key=label, message=message if rejected else ""),
                             401 if rejected else 200, {"cache-control": "no-store"})
+
+    def _begin_session(self, request: Request, key: Key) -> Response:
+        cookie, prefix = secrets.token_urlsafe(32), request.scope.get("root_path", "")
+        while len(self._sessions) >= MAX_SESSIONS:
+            del self._sessions[next(iter(self._sessions))]
+        self._sessions[_hash(cookie)] = key.hash
+        response = RedirectResponse(f"{prefix}/", 303)
+        response.set_cookie(COOKIE, cookie, path=f"{prefix}/", httponly=True, samesite="lax",
+                            secure=request.url.scheme == "https")
+        return response
+
+    def _log_out(self, request: Request) -> Response:
+        """By POST alone: a link on another site's page must not log anybody out."""
+        prefix = request.scope.get("root_path", "")
+        response = RedirectResponse(f"{prefix}/login", 303)
+        if request.method == "POST":
+            self._sessions.pop(_hash(request.cookies.get(COOKIE, "")), None)
+            response.delete_cookie(COOKIE, path=f"{prefix}/")
+        return response
+
+
+def _hash(cookie: str) -> str:
+    return hashlib.sha256(cookie.encode("utf-8", "replace")).hexdigest()

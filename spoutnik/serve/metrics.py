@@ -67,7 +67,7 @@ class GenerationMetrics:
         self.prompt = counter("prompt_tokens", "Tokens of prompts, those found in the cache among them")
         self.cached = counter("prompt_tokens_cached", "Tokens of prompts that were in the cache")
         self.generated = counter("generation_tokens", "Tokens generated, thought and answer")
-        self.thought = counter("reasoning_tokens", "Tokens of thoughts, the sentences that closed them too")
+        self.thought = counter("reasoning_tokens", "Tokens of thoughts that the model generated")
         self.warnings = counter("warnings", "Thoughts cut at their budget, in circles, or never closed by the model", "kind")
         self.to_first_token = histogram("time_to_first_token_seconds", "From a reply's start to its first text", SECONDS)
         self.per_token = histogram("time_per_output_token_seconds", "Between tokens after the first", PER_TOKEN)
@@ -83,7 +83,7 @@ class GenerationMetrics:
         labeled(self.cached, name).inc(handle.cached_tokens)
         labeled(self.generated, name).inc(sum(choice.generated for choice in choices))
         if isinstance(handle.job, Generation):
-            labeled(self.thought, name).inc(sum(choice.stream.thought_tokens for choice in choices))
+            labeled(self.thought, name).inc(sum(choice.thought_tokens for choice in choices))
         for kind, code in WARNINGS.items():
             labeled(self.warnings, name, kind).inc(sum(warning.code == code for warning in handle.warnings))
         labeled(self.latency, name).observe(seconds)

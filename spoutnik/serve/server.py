@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import uvicorn
 from rich.status import Status
@@ -22,20 +23,23 @@ from spoutnik.serve.http_limits import limited_protocol
 from spoutnik.serve.settings import Settings
 
 log = logging.getLogger("spoutnik.serve")
+BACKLOG = 2048  # connections that wait, uvicorn's default
 
 
 class Server(uvicorn.Server):
-    """Loads the first model before it listens, and says when it is ready. The first Ctrl-C (or SIGTERM) lets active
-    generations end, the second one does not."""
+    """Listens, loads the first model (`Starting` turns requests away meanwhile) and says when it is ready. The first Ctrl-C (or
+    SIGTERM) lets active generations end, the second one does not."""
 
     def __init__(self, app, service: GenerationService, settings: Settings, status: Status, as_json: bool):
         super().__init__(uvicorn.Config(
             app, http=limited_protocol(4 * settings.max_header_bytes), ws_max_size=settings.max_body_bytes, lifespan="on",
-            log_config=None, server_header=False, timeout_keep_alive=75,
+            log_config=None, server_header=False, timeout_keep_alive=75, forwarded_allow_ips="*" if settings.uds else None,
             timeout_graceful_shutdown=max(int(settings.shutdown_seconds), 1)))
         self.service, self.settings, self.status, self.as_json = service, settings, status, as_json
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self.service.starting = True
+        await super().startup(sockets)
         await self.service.model(None)
         # What is here now stays: collections that walk through all of it would stop every generation meanwhile. And they
         # run after some tens of requests, not several times in each.
@@ -43,7 +47,7 @@ class Server(uvicorn.Server):
         gc.freeze()
         gc.set_threshold(20_000, 20, 20)
         self.status.stop()
-        await super().startup(sockets)
+        self.service.starting = False
         self._print_ready()
 
     @contextlib.contextmanager
@@ -57,7 +61,7 @@ class Server(uvicorn.Server):
                 signal.signal(number, handler)
 
     def handle_exit(self, sig: int, frame: object) -> None:
-        if self.should_exit or not self.started:
+        if self.should_exit or not self.started or self.service.starting:
             os._exit(130)
         self.should_exit = self.service.draining = True
         active = len(self.service.active)
@@ -67,25 +71,40 @@ class Server(uvicorn.Server):
 
     def _print_ready(self) -> None:
         settings, names = self.settings, list(self.service.models)
-        host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
-        url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}"
+        if settings.uds is not None:
+            url = f"unix:{settings.uds}"
+        else:
+            host = "localhost" if settings.host in ("0.0.0.0", "::") else settings.host
+            url = f"http://{f'[{host}]' if ':' in host else host}:{settings.port}{settings.root_path}"
         if self.as_json:
             print(json.dumps({"url": url, "api": f"{url}/v1", "models": names}), flush=True)
             return
         page = [f"Page    {url}/"] if settings.page else []
-        local = auth.is_loopback(settings.host)
+        local = settings.uds is not None or auth.is_loopback(settings.host)
         reach = "Nothing leaves this machine." if local else "Other machines can reach it, with an API key."
         print("\n".join([*page, f"API     {url}/v1", f"Models  {', '.join(names)}", f"{reach} Ctrl-C stops it."]), flush=True)
 
 
+@contextlib.contextmanager
+def listen(settings: Settings) -> Iterator[socket.socket]:
+    """The socket. It listens at once: until then another server could take the same port (SO_REUSEADDR)."""
+    listener = _listen_at_path(settings.uds) if settings.uds is not None else bind(settings.host, settings.port)
+    try:
+        with listener:
+            yield listener
+    finally:
+        if settings.uds is not None:
+            settings.uds.unlink(missing_ok=True)
+
+
 def bind(host: str, port: int) -> socket.socket:
-    """Takes the port before the model is loaded; the server listens later."""
     listener = None
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind, protocol)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # else nobody could restart a server for a minute
         listener.bind(address)
+        listener.listen(BACKLOG)
         return listener
     except OSError as error:
         if listener is not None:
@@ -98,6 +117,35 @@ def bind(host: str, port: int) -> socket.socket:
                             "comes to lower ones.") from error
         raise UserError(f"--host {host}: is no address of this machine ({error.strerror}). Take 127.0.0.1, or 0.0.0.0 for "
                         "all.") from error
+
+
+def _listen_at_path(path: Path) -> socket.socket:
+    """A Unix socket in place of one that nobody listens at any more."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if path.is_socket():
+            if not _is_deserted(path):
+                raise UserError(f"--uds {path}: another server listens there. Stop that, or choose another path.")
+            path.unlink()
+        listener.bind(str(path))
+        listener.listen(BACKLOG)
+        return listener
+    except OSError as error:
+        listener.close()
+        raise UserError(f"--uds {path}: no socket can be made there ({error.strerror or error}). Choose a path in a folder "
+                        "that this user may write to.") from error
+    except UserError:
+        listener.close()
+        raise
+
+
+def _is_deserted(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        try:
+            client.connect(str(path))
+        except ConnectionRefusedError:
+            return True
+    return False
 
 
 def filter_access(record: logging.LogRecord) -> bool:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Settings:
-    """host, port: where it listens. data: the folder of keys, history and feedback. require_key: every request needs an API
-        key (the page asks for one too).
+    """host, port: where it listens; uds: a Unix socket instead. root_path: the path below which a proxy offers it.
+    data: the folder of keys, history and feedback. require_key: every request needs an API key (the page asks for one too).
+    api_keys: secrets of keys besides those of the folder.
     max_queue: generations that run or wait. max_body_bytes, max_header_bytes: of a request. requests_per_minute,
         tokens_per_minute: of each key, None for no limit. cors_origins: pages of other origins that may call the API.
     log_prompts: prompts and answers may be written to the log. history: the page keeps conversations. passphrase: encrypts
@@ -18,8 +19,11 @@ class Settings:
 
     host: str = "127.0.0.1"
     port: int = 8000
+    uds: Path | None = None
+    root_path: str = ""
     data: Path = field(default_factory=lambda: Path.home() / ".local" / "share" / "spoutnik")
     require_key: bool = False
+    api_keys: tuple[str, ...] = field(default=(), repr=False)
     max_queue: int = 256
     max_body_bytes: int = 8 << 20
     max_header_bytes: int = 64 << 10

@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import TypeVar
 
 from fastapi.responses import Response
@@ -12,16 +13,34 @@ from starlette.types import Receive, Scope, Send
 from spoutnik.serve.errors import ApiError
 
 Result = TypeVar("Result")
-PING = b": ping\n\n"  # a comment, which clients ignore
+# A comment, which clients ignore. Once they have seen an id, OpenAI's take each blank line for an event: no blank line there.
+PING, NUMBERED_PING = b": ping\n\n", b": ping\n"
 LINE_ENDS = frozenset("\x85\u2028\u2029")  # beside those that JSON escapes
 ESCAPES = {ord(end): f"\\u{ord(end):04x}" for end in LINE_ENDS}
 HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # so that proxies do not buffer
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))  # json.dumps would build one at each call
 
 
-def format_event(id: int, data: str) -> bytes:
+def format_event(data: str) -> bytes:
     """data: its text; of a named event, `event: NAME` and, on the next line, `data: TEXT`."""
-    return f"id: {id}\n{data if data.startswith('event: ') else f'data: {data}'}\n\n".encode()
+    return f"{data if data.startswith('event: ') else f'data: {data}'}\n\n".encode()
+
+
+def number_event(number: int, event: bytes) -> bytes:
+    return b"id: %d\n%b" % (number, event)
+
+
+@dataclass(frozen=True)
+class StreamFormat:
+    """How a stream is written. write: an event's text, as `format_event` takes it, as bytes. ping: what is sent while there is
+    nothing to say."""
+
+    media_type: str
+    write: Callable[[str], bytes]
+    ping: bytes
+
+
+SSE = StreamFormat("text/event-stream", format_event, PING)
 
 
 def encode_json(data: dict) -> str:
@@ -52,11 +71,9 @@ async def cancel_on_disconnect(receive: Receive, work: Coroutine[object, object,
 class EventStreamResponse(Response):
     """Sends chunks of encoded events as they come. on_disconnect: called when the client disconnects before the end."""
 
-    media_type = "text/event-stream"
-
     def __init__(self, chunks: AsyncGenerator[bytes], on_disconnect: Callable[[], object] | None = None,
-                 headers: Mapping[str, str] | None = None):
-        self.chunks, self.on_disconnect = chunks, on_disconnect
+                 headers: Mapping[str, str] | None = None, media_type: str = SSE.media_type):
+        self.chunks, self.on_disconnect, self.media_type = chunks, on_disconnect, media_type
         self.status_code, self.background = 200, None
         self.init_headers({**HEADERS, **(headers or {})})
 

@@ -25,6 +25,10 @@ from spoutnik.text.tool_schema import tool_schema
 TEMPLATE_FILE, EXTRA_TEMPLATES = "chat_template.jinja", "additional_chat_templates"
 REASONING = ("reasoning_content", "thinking", "reasoning")  # keys under which messages carry their thought
 
+class TemplateRefusal(UserError):
+    """A template does not take a conversation; another one might, or this one another conversation."""
+
+
 Message = dict[str, object]  # {"role": ..., "content": text, ...}
 Tool = dict | Callable
 
@@ -124,15 +128,15 @@ class ChatTemplates:
         """
         name = "tool_use" if with_tools and "tool_use" in self.sources else "default"
         if name not in self.sources:
-            raise UserError(f"{self.origin}: gives no chat template, so this model cannot chat (base models only continue "
-                            "text). Take the chat or instruct model, or put its chat_template.jinja into the folder.")
+            raise UserError(f"{Path(self.origin).name}: gives no chat template, so this model cannot chat (base models only "
+                            "continue text). Take the chat or instruct model, or put its chat_template.jinja into the folder.")
         return self.sources[name]
 
     def render(self, conversation: Conversation, special_tokens: Mapping[str, str]) -> str:
         """The conversation as one string. special_tokens: bos_token and the like, by name.
 
         Raises:
-            UserError: no template, or it refused the conversation (its message is in the sentence).
+            UserError: no template. TemplateRefusal: it refused the conversation (its message is in the sentence).
             RunError: the template is not jinja.
         """
         source = self.choose(conversation.tools is not None)
@@ -143,8 +147,8 @@ class ChatTemplates:
                 "tools": conversation.tools, "documents": conversation.documents,
                 "add_generation_prompt": conversation.add_generation_prompt})
         except Exception as error:  # untrusted code may raise anything
-            raise UserError(f"{self.origin}: the chat template refuses this conversation ({error}). "
-                            "Change the messages, or the template.") from error
+            raise TemplateRefusal(f"{Path(self.origin).name}: the chat template refuses this conversation ({error}). Change "
+                                  "the messages, or the template.") from error
 
 
 # DeepSeek's templates tell tool calls apart by `message['content'] is none`.

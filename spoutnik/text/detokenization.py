@@ -4,6 +4,9 @@ from collections.abc import Iterable, Sequence
 
 from spoutnik.text.tokenizer import Tokenizer
 
+MAX_CHARACTER = 4  # tokens, since a character has at most four bytes
+MAX_HELD = 64  # tokens that wait for the rest of a character; more are no text, and would be decoded again and again
+
 
 class IncrementalDetokenizer:
     """The text of a growing sequence of ids, in pieces that add up to the text of the whole: bytes that are no complete
@@ -19,16 +22,29 @@ class IncrementalDetokenizer:
         """Returns the text that is new."""
         self._ids += ids
         text = self.tokenizer.decode(self._ids, self.keep_special)
-        return "" if text.endswith("\ufffd") else self._advance(text)
+        if not text.endswith("\ufffd"):
+            return self._advance(text, len(self._ids))
+        if len(self._ids) - self._num_read > MAX_HELD:  # bytes that are no text, or many tokens at once
+            return self._advance(*self._before_last_character())
+        return ""
+
+    def _before_last_character(self) -> tuple[str, int]:
+        """The text before the incomplete character at the end, and of how many ids it is."""
+        for end in range(len(self._ids) - 1, len(self._ids) - MAX_CHARACTER, -1):
+            text = self.tokenizer.decode(self._ids[:end], self.keep_special)
+            if not text.endswith("\ufffd"):
+                break
+        return text, end
 
     def close(self) -> str:
         """No id follows: an incomplete character becomes U+FFFD."""
-        return self._advance(self.tokenizer.decode(self._ids, self.keep_special))
+        return self._advance(self.tokenizer.decode(self._ids, self.keep_special), len(self._ids))
 
-    def _advance(self, text: str) -> str:
+    def _advance(self, text: str, end: int) -> str:
+        """text: of the ids up to `end`, which are read then."""
         before = self.tokenizer.decode(self._ids[:self._num_read], self.keep_special) if self._num_read else ""
         del self._ids[:self._num_read]
-        self._num_read = len(self._ids)
+        self._num_read = end - self._num_read
         return text[len(before):]
 
 
@@ -62,7 +78,7 @@ class StopTextBuffer:
             return text[:first]
         return text
 
-    def close(self) -> str:
-        """No text follows: returns what was held back."""
+    def close(self, cut: bool = False) -> str:
+        """No text follows: returns what was held back, cut or not."""
         held, self._held = self._held, ""
         return held

@@ -15,6 +15,7 @@ from spoutnik.errors import UserError
 from spoutnik.text.chat_template import Conversation, map_strings
 
 THINK, END_THINK = "<think>", "</think>"
+WINDOW = 1 << 14  # characters
 
 
 class SpecialTokens:
@@ -23,25 +24,25 @@ class SpecialTokens:
     def __init__(self, tokens: Iterable[str]):
         # Added tokens of one character, or of white space alone, are ordinary text in some vocabularies.
         tokens = [token for token in tokens if len(token) > 1 and not token.isspace()]
-        self._spelled = _first_character(tokens)
-        # A token that begins at a text's end may be completed by what the template puts after it.
-        self._spelled_or_begun = _first_character(tokens, begun_at_end=True)
-        self._except_thoughts = _first_character(set(tokens) - {THINK, END_THINK}, begun_at_end=True)
+        self._all, self._except_thoughts = _Spelled(tokens), _Spelled(set(tokens) - {THINK, END_THINK})
 
     def pieces(self, text: str) -> list[str]:
         """`text` cut so that no piece spells a token."""
-        cuts = [0, *(match.end() for match in self._spelled.finditer(text)), len(text)]
-        return [text[start:end] for start, end in pairwise(cuts) if start < end]
+        return [piece for piece in self._all.cut(text) if piece]
+
+    def marked_text(self, text: str, mark: str) -> str:
+        """A text with `mark` at every cut, to be put between others."""
+        return mark.join(self._all.cut(text, begun_at_end=True))
 
     def marked(self, conversation: Conversation, mark: str) -> Conversation:
         """The conversation with `mark` at every cut, in all of its texts."""
         def escape(text: str) -> str:
-            return self._spelled_or_begun.sub(lambda match: match[0] + mark, text)
+            return self.marked_text(text, mark)
 
         def escape_assistant(text: str) -> str:
             """Keeps the marks of the thought, which templates look for."""
             thought, end, answer = text.rpartition(END_THINK)
-            return self._except_thoughts.sub(lambda match: match[0] + mark, thought) + end + escape(answer)
+            return mark.join(self._except_thoughts.cut(thought, begun_at_end=True)) + end + escape(answer)
 
         messages = [map_strings(message, escape) for message in conversation.messages]
         for escaped, message in zip(messages, conversation.messages):
@@ -49,6 +50,28 @@ class SpecialTokens:
                 escaped["content"] = map_strings(message["content"], escape_assistant)
         return Conversation(messages, map_strings(conversation.tools, escape), map_strings(conversation.documents, escape),
                             map_strings(conversation.variables, escape), conversation.add_generation_prompt)
+
+
+class _Spelled:
+    """Where texts spell certain tokens."""
+
+    def __init__(self, tokens: Iterable[str]):
+        tokens = set(tokens)
+        self._longest = max(map(len, tokens), default=0)
+        self._pattern = _first_character(tokens)
+        # A token that begins at a text's end may be completed by what the template puts after it.
+        self._begun_pattern = _first_character(tokens, begun_at_end=True)
+
+    def cut(self, text: str, begun_at_end: bool = False) -> list[str]:
+        """`text` cut after the first character of each token. begun_at_end: also of one that only begins, at the end."""
+        end = max(len(text.rstrip()) - self._longest, 0) if begun_at_end else len(text)  # white space may follow what begins
+        cuts = [0]
+        for start in range(0, end, WINDOW):  # each search ends soon: it would hold the interpreter for a second in megabytes
+            stop = min(start + WINDOW, end)
+            cuts += [match.end() for match in self._pattern.finditer(text, start, stop + self._longest) if match.start() < stop]
+        if begun_at_end:
+            cuts += [match.end() for match in self._begun_pattern.finditer(text, end)]
+        return [text[start:stop] for start, stop in pairwise([*cuts, len(text)])]
 
 
 def unused_mark(conversation: Conversation, template: str) -> str:

@@ -2,8 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from spoutnik.text.detokenization import IncrementalDetokenizer, StopTextBuffer
+from spoutnik.errors import RunError, UserError
+from spoutnik.text.detokenization import IncrementalDetokenizer
+from spoutnik.text.plain_thought import PlainThoughtStream, follows_plain_mark, opens_plain_thought
+from spoutnik.text.reply_text import StopTexts, texts
+from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.text.tokenizer import Tokenizer
 
 
@@ -22,8 +27,15 @@ class Reply:
     thought_tokens: int
 
 
+def has_plain_marks(tokenizer: Tokenizer) -> bool:
+    """Whether the marks of thoughts are plain text, if the model writes any: its vocabulary has no token for their end."""
+    return tokenizer.end_think_id is None
+
+
 def opens_thought(ids: list[int], tokenizer: Tokenizer) -> bool:
     """Whether a prompt ends inside a thought. R1's template opens one; Qwen3's closes it again with thinking switched off."""
+    if has_plain_marks(tokenizer):
+        return opens_plain_thought(ids, tokenizer)
     for token in reversed(ids):
         if token == tokenizer.think_id:
             return True
@@ -32,43 +44,100 @@ def opens_thought(ids: list[int], tokenizer: Tokenizer) -> bool:
     return False
 
 
+def follows_mark(ids: list[int], tokenizer: Tokenizer) -> bool:
+    """Whether nothing but white space follows the last mark of thought in a prompt: what comes next begins the thought or the
+    answer, and does not go on with one."""
+    if has_plain_marks(tokenizer):
+        return follows_plain_mark(ids, tokenizer)
+    for token in reversed(ids):
+        if token in (tokenizer.think_id, tokenizer.end_think_id):
+            return True
+        if tokenizer.decode([token], keep_special=True).strip():
+            return False
+    return False
+
+
 def read_reply(ids: list[int], tokenizer: Tokenizer, finished: bool, thinking: bool = True) -> Reply:
     """Parses the ids that followed a prompt, without the end of sentence.
 
     thinking: the prompt opened the thought (`opens_thought`). If it did not, the model may do so with its first token; else all
-    is answer, as always where the vocabulary has no end of thought. A thought that was never closed leaves no answer.
+    is answer. A thought that was never closed leaves no answer.
     """
+    if has_plain_marks(tokenizer):
+        return _read_plain_reply(ids, tokenizer, finished, thinking and _template_opens_thought(tokenizer))
     stream = ThoughtStream(tokenizer, thinking)
     opened = stream.thinking
     if not opened and ids and ids[0] == stream.start:
         ids, opened, stream.thinking = ids[1:], True, True
-    thought, answer = map("".join, zip(stream.feed(ids), stream.close()))
+    thought, answer = (text.strip() for text in map("".join, zip(stream.feed(ids), stream.close())))
     strays = {tokenizer.think_id, tokenizer.user_id, tokenizer.assistant_id, tokenizer.bos_id}
     closed = ids.count(tokenizer.end_think_id) == opened
     return Reply(thought, answer, finished and closed and bool(answer) and not strays.intersection(ids), stream.thought_tokens)
 
 
+def _read_plain_reply(ids: list[int], tokenizer: Tokenizer, finished: bool, thinking: bool) -> Reply:
+    stream = PlainThoughtStream(tokenizer, thinking)
+    thought, answer = (text.strip() for text in map("".join, zip(stream.feed(ids), stream.close())))
+    closed = tokenizer.decode(ids).count(END_THINK) == stream.has_thought and not stream.thinking
+    well_formed = finished and closed and bool(answer) and THINK not in thought + answer
+    return Reply(thought, answer, well_formed, stream.thought_tokens)
+
+
+@lru_cache(maxsize=16)
+def _template_opens_thought(tokenizer: Tokenizer) -> bool:
+    """Whether it does by default, for those who have no prompt to look at."""
+    try:
+        return opens_thought(tokenizer.chat_ids([{"role": "user", "content": "a"}]), tokenizer)
+    except (UserError, RunError):  # no template, or one that wants more: a base model's texts have no thoughts
+        return False
+
+
+def thought_stream(tokenizer: Tokenizer, prompt: list[int], thinking: bool, stop: Sequence[str] | StopTexts = (),
+                   keep_special: bool = False, structured: bool = False) -> "ThoughtStream | PlainThoughtStream":
+    """The parser of what follows a prompt that ends in a thought or not. structured: the answer is held to a form."""
+    begins = follows_mark(prompt, tokenizer)
+    kind = PlainThoughtStream if has_plain_marks(tokenizer) else ThoughtStream
+    return kind(tokenizer, thinking, stop, keep_special, begins, structured)
+
+
 class ThoughtStream:
-    """The parser on a stream: ids in pieces of any size to the texts of thought and answer, both without surrounding white
-    space. Every mark counts: what follows `<think>` is thought, what follows `</think>` is answer.
+    """The parser on a stream: ids in pieces of any size to the texts of thought and answer. Every mark counts: what follows
+    `<think>` is thought, what follows `</think>` is answer. (PlainThoughtStream: where the marks are no tokens.)
 
     thinking: the next token belongs to the thought. thought_tokens: so far, marks not counted. start, end: ids of the marks,
         None where the vocabulary has none.
     stop: texts that end the answer. stopped: the one that was met; nothing comes after it. keep_special: the answer's text has
-        special tokens (marks of tool calls are, in some vocabularies).
+        special tokens (marks of tool calls are, in some vocabularies). follows_mark: the prompt ends with a mark of thought.
+    structured: the answer is held to a form.
     """
 
-    def __init__(self, tokenizer: Tokenizer, thinking: bool = True, stop: Sequence[str] = (),
-                 keep_special: bool = False):
+    def __init__(self, tokenizer: Tokenizer, thinking: bool = True, stop: Sequence[str] | StopTexts = (),
+                 keep_special: bool = False, follows_mark: bool | None = None, structured: bool = False):
         self.end = tokenizer.end_think_id
         self.start = None if self.end is None else tokenizer.think_id
         self.thinking = thinking and self.end is not None
-        self.thought_tokens = 0
-        self._parts = {True: _Part(tokenizer, ()), False: _Part(tokenizer, stop, keep_special)}
+        self.thought_tokens, self.expects_end = 0, False
+        follows_mark = self.thinking if follows_mark is None else follows_mark
+        self._thought, self._answer = texts(follows_mark, self.thinking, stop, structured)
+        self._detokenizers = {True: IncrementalDetokenizer(tokenizer), False: IncrementalDetokenizer(tokenizer, keep_special)}
+
+    @property
+    def stops(self) -> StopTexts:
+        return self._answer.stops
 
     @property
     def stopped(self) -> str | None:
-        return self._parts[False].stops.stopped
+        return self.stops.stopped
+
+    @property
+    def may_turn(self) -> bool:
+        """Whether it must see each token by itself, since one may end a part and begin the next."""
+        return False
+
+    @property
+    def half_mark(self) -> str:
+        """A mark that is a token comes whole. (This, and expects_end: see PlainThoughtStream.)"""
+        return ""
 
     def feed(self, ids: Sequence[int]) -> tuple[str, str]:
         """Returns the new text: (thought, answer)."""
@@ -77,40 +146,16 @@ class ThoughtStream:
             if token == self.end or token == self.start:
                 new[self.thinking] += self._decode(ids[start:index])
                 self.thinking, start = token == self.start, index + 1
+                self._answer.after_mark()
         new[self.thinking] += self._decode(ids[start:])
         return new[True], new[False]
 
     def _decode(self, ids: Sequence[int]) -> str:
         self.thought_tokens += len(ids) * self.thinking
-        return self._parts[self.thinking].feed(ids) if ids else ""
+        text = self._detokenizers[self.thinking].feed(ids) if ids else ""
+        return (self._thought if self.thinking else self._answer).feed(text) if text else ""
 
-    def close(self) -> tuple[str, str]:
-        """No id follows: returns what was held back, (thought, answer)."""
-        return self._parts[True].close(), self._parts[False].close()
-
-
-class _Part:
-    """The text of thought or answer, without surrounding white space."""
-
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str], keep_special: bool = False):
-        self.stops, self._detokenizer = StopTextBuffer(stop), IncrementalDetokenizer(tokenizer, keep_special)
-        self._held, self._started = "", False
-
-    def feed(self, ids: Sequence[int]) -> str:
-        return self._strip_end(self.stops.feed(self._strip_start(self._detokenizer.feed(ids))))
-
-    def close(self) -> str:
-        return self._strip_end(self.stops.feed(self._strip_start(self._detokenizer.close())) + self.stops.close())
-
-    def _strip_start(self, text: str) -> str:
-        """No stop text is looked for in leading white space: an empty line follows a thought's end."""
-        text = text if self._started else text.lstrip()
-        self._started = self._started or bool(text)
-        return text
-
-    def _strip_end(self, text: str) -> str:
-        """Holds white space back until something follows."""
-        text = self._held + text
-        stripped = text.rstrip()
-        self._held = text[len(stripped):]
-        return stripped
+    def close(self, cut: bool = False) -> tuple[str, str]:
+        """No id follows: returns what was held back, (thought, answer). cut: the model would have gone on."""
+        thought = self._thought.feed(self._detokenizers[True].close())
+        return thought, self._answer.feed(self._detokenizers[False].close()) + self._answer.close(cut)

@@ -3,14 +3,16 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from importlib import resources
+from itertools import takewhile
+from operator import itemgetter
 from pathlib import Path
 
-from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
+from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as BPE
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json, write_json, write_text
-from spoutnik.text.chat_template import ChatTemplates, Conversation, Message, Tool
+from spoutnik.text.chat_template import ChatTemplates, Conversation, Message, TemplateRefusal, Tool
 from spoutnik.text.special_token_escape import END_THINK, THINK, SpecialTokens, cut_at, unused_mark
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
@@ -19,7 +21,14 @@ SPECIAL_TOKENS = (BOS, EOS, USER, ASSISTANT, THINK, END_THINK)  # ids 0..5: bos 
 # The names under which tokenizer_config.json gives special tokens and templates read them.
 TOKEN_NAMES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 OWN_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": BOS, "eos_token": EOS, "pad_token": EOS,
-              "clean_up_tokenization_spaces": False}
+              "add_bos_token": True, "clean_up_tokenization_spaces": False}
+
+
+SHORT_TEXT = 2000  # characters, or tokens
+
+
+class TextTooLong(UserError):
+    """More characters than a limit of tokens can hold."""
 
 
 class Tokenizer:
@@ -61,6 +70,8 @@ class Tokenizer:
         bpe.train_from_iterator(texts, trainers.BpeTrainer(
             vocab_size=vocab_size, special_tokens=list(SPECIAL_TOKENS), show_progress=False,
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
+        bpe.post_processor = processors.TemplateProcessing(  # so that transformers, too, begins a text as documents began
+            single=f"{BOS} $A", pair=f"{BOS} $A $B", special_tokens=[(BOS, bpe.token_to_id(BOS))])
         return Tokenizer(bpe, ChatTemplates({"default": _own_template()}, "chat_template.jinja"), dict(OWN_CONFIG))
 
     @staticmethod
@@ -109,8 +120,16 @@ class Tokenizer:
 
     @property
     def start_ids(self) -> list[int]:
-        """Ids before plain text: the beginning of sentence, where the model has one."""
-        return [] if self.bos_id is None else [self.bos_id]
+        """Ids that belong before plain text. A beginning of sentence that is merely defined does not: it must be put there by
+        the post-processor of tokenizer.json, or by `add_bos_token` of tokenizer_config.json, which has the last word (the
+        published DeepSeek models say it only there; transformers 5 reads the post-processor alone)."""
+        ids = _ids_before_text(self.bpe)
+        stated = self.config.get("add_bos_token")
+        if stated is None and [self.bpe.token_to_id(token) for token in SPECIAL_TOKENS] == list(range(len(SPECIAL_TOKENS))):
+            stated = True  # our first models' files do not say how their documents began
+        if stated is False:
+            return [i for i in ids if i != self.bos_id]
+        return [self.bos_id, *ids] if stated is True and self.bos_id is not None and self.bos_id not in ids else ids
 
     @property
     def chat_template(self) -> str | None:
@@ -121,12 +140,26 @@ class Tokenizer:
     def _added_tokens(self) -> SpecialTokens:
         return SpecialTokens(token.content for token in self.bpe.get_added_tokens_decoder().values())
 
-    def encode(self, text: str) -> list[int]:
-        """Ids of plain text; spelled special tokens are encoded as text."""
-        return [i for piece in self._added_tokens.pieces(text) for i in self._encode_frame(piece)]
+    def encode(self, text: str, max_tokens: int | None = None) -> list[int]:
+        """Ids of plain text; spelled special tokens are encoded as text. max_tokens: see `check_length`."""
+        self.check_length([text], max_tokens)
+        return [i for piece in self._added_tokens.pieces(text) for i in self.encode_rendered(piece)]
+
+    def check_length(self, texts: Iterable[str], max_tokens: int | None) -> None:
+        """Raises TextTooLong if texts certainly have more tokens together, which their length alone tells: to tokenize
+        megabytes takes seconds. (Where a tokenizer drops white space, what it drops counts too.)"""
+        if max_tokens is not None and (length := sum(map(len, texts))) > max_tokens * self._longest_token:
+            raise TextTooLong(f"{length:,} characters are more than {max_tokens:,} tokens")
+
+    @cached_property
+    def _longest_token(self) -> int:
+        """Characters of a text that one token can stand for."""
+        return max(map(len, self.bpe.get_vocab()), default=1)
 
     def decode(self, ids: list[int], keep_special: bool = False) -> str:
-        return self.bpe.decode(ids, skip_special_tokens=not keep_special)
+        if len(ids) < SHORT_TEXT:
+            return self.bpe.decode(ids, skip_special_tokens=not keep_special)
+        return self.bpe.decode_batch([ids], skip_special_tokens=not keep_special)[0]  # lets other threads run meanwhile
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, tools: Sequence[Tool] | None = None,
                documents: Sequence[dict] | None = None, variables: Mapping[str, object] | None = None) -> str:
@@ -143,27 +176,38 @@ class Tokenizer:
 
     def chat_ids(self, messages: Sequence[Message], tools: Sequence[Tool] | None = None,
                  documents: Sequence[dict] | None = None, variables: Mapping[str, object] | None = None,
-                 add_generation_prompt: bool = True) -> list[int]:
+                 add_generation_prompt: bool = True, continuation: Sequence[tuple[str, bool]] = (),
+                 max_tokens: int | None = None) -> list[int]:
         """Prompt ids of a conversation, with the opened thought where the template opens one (arguments as in `render`).
+        continuation: what follows the prompt, as (text, whether it belongs to the format). max_tokens: see `check_length`.
 
         These are the ids of the rendered string, except that no text of a message, a tool or a variable becomes a special
         token. (`</think>` in an assistant's message is handled by the template.)
         """
+        for message in messages:
+            if isinstance(message.get("content"), str):
+                self.check_length([message["content"]], max_tokens)
         conversation = Conversation.of(messages, tools, documents, variables, add_generation_prompt)
         template = self.templates.choose(conversation.tools is not None)
         unknown = [m["role"] for m in messages if m["role"] not in ("system", "user", "assistant")]
         if unknown and template == _own_template():  # our template would ignore them
-            raise UserError(f"role = {unknown[0]!r}: a message is of the system, the user or the assistant.")
-        mark = unused_mark(conversation, template)
+            raise TemplateRefusal(f"role = {unknown[0]!r}: a message is of the system, the user or the assistant.")
+        mark = unused_mark(conversation, template + "".join(text for text, _ in continuation))
         rendered = self.templates.render(self._added_tokens.marked(conversation, mark), self.special_tokens)
-        return [i for piece in cut_at(mark, rendered) for i in self._encode_frame(piece)]
+        rendered += "".join(text if frame else self._added_tokens.marked_text(text, mark) for text, frame in continuation)
+        pieces = cut_at(mark, rendered)
+        self.check_length(pieces, max_tokens)
+        return [i for piece in pieces for i in self.encode_rendered(piece)]
 
-    def _encode_frame(self, text: str) -> list[int]:
-        return self.bpe.encode(text, add_special_tokens=False).ids
+    def encode_rendered(self, text: str) -> list[int]:
+        """Ids of a text in which special tokens are meant as such."""
+        if len(text) < SHORT_TEXT:
+            return self.bpe.encode(text, add_special_tokens=False).ids
+        return self.bpe.encode_batch_fast([text], add_special_tokens=False)[0].ids  # lets other threads run meanwhile
 
     @cached_property
     def end_thought_ids(self) -> list[int]:
-        return self._encode_frame(f"\n{END_THINK}\n\n")
+        return self.encode_rendered(f"\n{END_THINK}\n\n")
 
     def completion_ids(self, thought: str, answer: str) -> list[int]:
         """What the assistant writes after `<think>\\n`: thought, end of thought, answer, end of sentence."""
@@ -180,6 +224,12 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, folder: Path) -> Non
     if needed > vocab_size:
         raise RunError(f"{Path(folder) / 'tokenizer.json'}: has {needed} tokens but config.json says vocab_size = "
                        f"{vocab_size}. The files belong to different models: restore them.")
+
+
+def _ids_before_text(bpe: BPE) -> list[int]:
+    """The special tokens that the post-processor puts before a text."""
+    encoding = bpe.encode("a")
+    return [i for i, _ in takewhile(itemgetter(1), zip(encoding.ids, encoding.special_tokens_mask))]
 
 
 @cache

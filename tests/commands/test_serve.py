@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from spoutnik.commands.main import app
 from spoutnik.errors import UserError
 from spoutnik.generation.catalog import list_models
-from spoutnik.serve.server import bind
+from spoutnik.serve.server import bind, listen
+from spoutnik.serve.settings import Settings
 from spoutnik.store import history
 from spoutnik.store.history import FILE, History
 
@@ -90,6 +91,33 @@ def test_what_cannot_be_listened_on_is_a_sentence():
         bind("203.0.113.1", 0)
 
 
+@pytest.mark.parametrize("hosts", [("127.0.0.1", "127.0.0.1"), ("127.0.0.1", "0.0.0.0"), ("0.0.0.0", "127.0.0.1")])
+def test_two_servers_cannot_take_one_port(hosts):
+    """Not even while the first one still reads its model."""
+    with bind(hosts[0], 0) as first, pytest.raises(UserError, match="something else uses it"):
+        bind(hosts[1], first.getsockname()[1])
+
+
+def test_a_unix_socket_is_taken_once_and_removed_at_the_end(tmp_path):
+    settings = Settings(uds=tmp_path / "spoutnik.sock")
+    with listen(settings):
+        with pytest.raises(UserError, match="another server listens there"), listen(settings):
+            pass
+        assert settings.uds.is_socket()  # the second one has taken nothing away
+    assert not settings.uds.exists()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as killed:
+        killed.bind(str(settings.uds))
+    with listen(settings):  # in place of what a killed server left
+        pass
+    for path in (tmp_path / "none" / "s.sock", tmp_path / ("x" * 200)):
+        with pytest.raises(UserError, match="--uds"), listen(Settings(uds=path)):
+            pass
+    settings.uds.write_text("not a socket")
+    with pytest.raises(UserError, match="--uds"), listen(settings):
+        pass
+    assert settings.uds.read_text() == "not a socket"
+
+
 # ------------------------------------------------------------------------------------------------------------ the server
 
 @pytest.fixture(scope="module")
@@ -106,6 +134,25 @@ def test_it_says_where_it_is_and_answers(server):
         assert ask(said["url"], model=model).json()["choices"][0]["message"]["content"]
     assert httpx.get(said["url"]).status_code == 200
     assert "spoutnik:prompt_tokens_total" in httpx.get(f"{said['url']}/metrics").text
+
+
+def test_at_a_unix_socket_under_other_names_with_a_key_and_a_shorter_context(run, tmp_path):
+    path = tmp_path / "spoutnik.sock"
+    with serving(run, "--no-page", "--data", tmp_path, "--uds", path, "--served-model-name", "gpt-4o", "--served-model-name",
+                 "mine", "--max-model-len", "64", SPOUTNIK_API_KEY="sesame") as (process, said):
+        assert said["url"] == f"unix:{path}" and said["models"][0] == "gpt-4o"
+        transport = httpx.HTTPTransport(uds=str(path))
+        with httpx.Client(transport=transport, base_url="http://localhost", timeout=60) as client:
+            assert client.get("/v1/models").status_code == 401
+            client.headers["Authorization"] = "Bearer sesame"
+            listed = {model["id"]: model["max_model_len"] for model in client.get("/v1/models").json()["data"]}
+            assert list(listed)[:2] == ["gpt-4o", "mine"] and listed["mine"] == 64
+            body = {"messages": [{"role": "user", "content": "Hi"}], "model": "mine", "max_tokens": 4}
+            assert client.post("/v1/chat/completions", json=body).json()["model"] == "gpt-4o"
+            too_long = client.post("/v1/completions", json={"prompt": "1 " * 64})
+            assert too_long.status_code == 400 and "64" in too_long.json()["error"]["message"]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0 and not path.exists()
 
 
 def test_the_log_names_paths_and_nothing_that_was_said(server):
@@ -165,7 +212,9 @@ def test_a_stop_lets_replies_end_and_a_second_one_does_not(run, tmp_path):
 
 @pytest.mark.parametrize("arguments, said", [
     (("--host", "0.0.0.0"), "no API key"), (("--require-key",), "--require-key"), (("--stage", "lunch"), "no such model"),
-    (("--passphrase",), "nobody to ask"), (("--port", "99999"), "port")])
+    (("--passphrase",), "nobody to ask"), (("--port", "99999"), "port"), (("--cors-origin", "ui.example"), "is no origin"),
+    (("--root-path", "chat"), "begins with /"), (("--root-path", "//evil.example"), "--root-path"),
+    (("--api-key", ""), "--api-key"), (("--served-model-name", " "), "--served-model-name")])
 def test_serve_refuses_with_a_sentence(run, tmp_path, arguments, said):
     shown = spoutnik("serve", str(run), "--data", str(tmp_path / "data"), *arguments)
     assert shown.returncode == 2 and said in shown.stderr, shown.stderr
@@ -197,12 +246,14 @@ def test_history_from_the_command_line(tmp_path, monkeypatch):
     assert refused.returncode == 2 and "is encrypted" in refused.stderr
     phrase = {"SPOUTNIK_PASSPHRASE": "correct horse"}
     assert "Zebras" in spoutnik("history", "show", *data, **phrase).stdout
-    assert "Zebras" in spoutnik("history", "show", "--search", "STRIPES", *data, **phrase).stdout
+    assert "Zebras" in spoutnik("history", "show", "--search", "STRÎPES who", *data, **phrase).stdout
     assert "Who stripes them?" in spoutnik("history", "show", name, *data, **phrase).stdout
     assert "none of that id" in spoutnik("history", "show", "lunch", *data, **phrase).stderr
     spoutnik("history", "export", str(tmp_path / "all.jsonl"), *data, **phrase)
     assert json.loads((tmp_path / "all.jsonl").read_text())["messages"][0]["content"] == "Who stripes them?"
     assert (tmp_path / "all.jsonl").stat().st_mode & 0o077 == 0
+    printed = spoutnik("history", "export", "--format", "markdown", *data, **phrase).stdout
+    assert printed.startswith("# Zebras\n") and "## 1. You\n\nWho stripes them?" in printed
     (tmp_path / "chat_history").write_text("Who stripes them?\n")
     asked = spoutnik("history", "wipe", *data)
     assert asked.returncode == 1 and (tmp_path / FILE).exists()

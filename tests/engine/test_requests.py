@@ -6,6 +6,7 @@ import torch
 from asking import llm, memory_for, prompts, sampled, tokens_of
 
 from spoutnik import LLM, SamplingParams
+from spoutnik.engine.logits_processors import BadWordsProcessor
 from spoutnik.engine.runners.select import bytes_of
 from spoutnik.errors import RunError, UserError
 
@@ -231,3 +232,44 @@ def test_a_bfloat16_model_generates(base, kernels):
                                            (99, 99)])
 def test_amounts_of_memory(written, size):
     assert bytes_of(written) == size
+
+
+# What may come
+
+
+def test_only_allowed_tokens_come_and_bad_words_never(tokenizer):
+    engine = LLM(tiny.model(tiny.QWEN, vocab_size=tokenizer.vocab_size), tokenizer)
+    for n in (1, 3):
+        output, = engine.generate("12 + 30", sampled(allowed_token_ids=[9, 44, 45], n=n), seed=1)
+        assert all(set(sample.token_ids) <= {9, 44, 45} and len(sample.token_ids) == 20 for sample in output.outputs)
+    loved = {"temperature": 0, "max_tokens": 8, "logit_bias": {44: 50.0}}
+    for words, count in (([], 8), ([tokenizer.decode([44])], 0), ([tokenizer.decode([44, 44])], 4)):
+        output, = engine.generate("12 + 30", sampled(**loved, bad_words=words))
+        assert output.outputs[0].token_ids.count(44) == count
+
+
+def test_a_bad_word_of_several_tokens_is_free_up_to_its_last():
+    processor = BadWordsProcessor([(5, 6, 7), (9,)])
+    for token, forbidden in ((5, {9}), (6, {7, 9}), (6, {9}), (5, {9})):
+        processor.feed(token)
+        logits = torch.zeros(12)
+        processor.apply(logits, 0)
+        assert set((logits == float("-inf")).nonzero()[:, 0].tolist()) == forbidden
+
+
+def test_a_sample_that_may_say_nothing_fails_and_no_other(tokenizer):
+    engine = LLM(tiny.model(tiny.QWEN, vocab_size=tokenizer.vocab_size), tokenizer)
+    word = tokenizer.decode([44])
+    stuck, free = engine.generate(["12", "30"], [sampled(allowed_token_ids=[44], bad_words=[word]), sampled(max_tokens=3)])
+    assert stuck.outputs[0].finish_reason == "error" and "no token can follow" in stuck.outputs[0].stop_reason
+    assert len(free.outputs[0].token_ids) == 3
+
+
+def test_a_model_may_be_held_to_fewer_positions(tokenizer):
+    engine = LLM(tiny.model(tiny.QWEN, vocab_size=tokenizer.vocab_size), tokenizer, max_model_len=32)
+    assert engine.max_model_len == 32
+    with pytest.raises(UserError, match="the model's 32 positions"):
+        engine.generate([[5] * 32], sampled(max_tokens=1))
+    for wrong in (0, 1, 129, 2.0, True):
+        with pytest.raises(UserError, match="max_model_len = .*: must be 2 to 128"):
+            LLM(tiny.model(tiny.QWEN), max_model_len=wrong)

@@ -9,13 +9,13 @@ import pytest
 import tiny
 import torch
 from safetensors.torch import load_file
-from tokenizers import AddedToken, Regex, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, models, pre_tokenizers
 from tokenizers import Tokenizer as BPE
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.export.gguf_file import write_file
 from spoutnik.export.gguf_metadata import differences, refuse_unreadable, yarn_keys
-from spoutnik.export.gguf_tokens import OWN_NAME, adds_bos, split_name, vocabulary
+from spoutnik.export.gguf_tokens import OWN_NAME, split_name, vocabulary
 from spoutnik.export.model_card import Provenance
 from spoutnik.export.writer import export
 from spoutnik.model.checkpoint import Checkpoint
@@ -161,7 +161,7 @@ def test_vocabulary(checkpoint, tmp_path, tokenizer):
     merges = json.loads(tokenizer.bpe.to_str())["model"]["merges"]
     assert [tuple(line.split(" ")) for line in metadata["tokenizer.ggml.merges"]] == [tuple(pair) for pair in merges]
     assert metadata["tokenizer.ggml.bos_token_id"] == 0 and metadata["tokenizer.ggml.eos_token_id"] == 1
-    assert metadata["tokenizer.ggml.add_bos_token"] is False and metadata["tokenizer.ggml.pre"] == OWN_NAME
+    assert metadata["tokenizer.ggml.add_bos_token"] is True and metadata["tokenizer.ggml.pre"] == OWN_NAME
     assert metadata["tokenizer.chat_template"] == tokenizer.chat_template
 
 
@@ -201,15 +201,6 @@ def test_added_tokens_keep_their_kind():
     texts, types = vocabulary(tokenizer, 6)
     assert texts == ["a", "</s>", "<s>", "<tool>", "<｜User｜>", "[PAD5]"]
     assert [kind.name for kind in types] == ["NORMAL", "CONTROL", "CONTROL", "USER_DEFINED", "CONTROL", "UNUSED"]
-
-
-def test_bos_is_added_where_the_tokenizer_adds_it():
-    tokenizer = split_by(QWEN)
-    assert not adds_bos(tokenizer)
-    tokenizer.bpe.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.bos_id)])
-    assert adds_bos(tokenizer)
-    tokenizer.config["add_bos_token"] = False
-    assert not adds_bos(tokenizer)
 
 
 @pytest.mark.parametrize("base, changes, expected", [

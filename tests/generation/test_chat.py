@@ -133,10 +133,21 @@ def test_stats_help_and_unknown_commands(talk):
     assert "of 512 tokens, 2 messages" in typed(talk, "/stats")
 
 
-def test_a_conversation_that_grew_too_long_starts_over_with_a_sentence(talk):
+def test_a_conversation_that_outgrows_the_context_goes_on(talk):
+    talk.system = "Be brief."
     talk.messages = [{"role": "user", "content": "long " * 600}, {"role": "assistant", "content": "Yes."}]
-    assert "The conversation starts over." in typed(talk, "Hi")
-    assert talk.messages == []
+    assert "its first question was left out, with the answers)" in typed(talk, "Hi")
+    assert len(talk.messages) == 4  # nothing is forgotten that /save would write
+    assert "its first question was left out" in talk.ask("And now?")["warning"]
+    typed(talk, "/new")
+    assert "left out" not in typed(talk, "Hello") and len(talk.messages) == 2
+
+
+def test_a_question_longer_than_the_context_is_refused_and_the_conversation_stays(talk):
+    typed(talk, "Hi")
+    assert "leaves no room for a reply" in typed(talk, "long " * 600)
+    assert len(talk.messages) == 2
+    assert "left out" not in typed(talk, "And now?") and len(talk.messages) == 4
 
 
 def pressing(monkeypatch, *steps):

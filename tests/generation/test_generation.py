@@ -82,8 +82,7 @@ def test_hostile_budgets_give_an_answer_and_leak_no_thought(data, llm):
 def test_a_budget_is_kept_and_said(llm):
     plan, generation, (reply,) = run(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=40, max_thinking_tokens=10))
     assert applied(plan)["max_thinking_tokens"] == 10
-    written = len(llm.tokenizer.encode("\n\nI have thought long enough; here is my answer."))
-    assert 10 <= reply.thought_tokens <= 10 + written + 2 and "budget of 10 tokens" in str(reply.warnings[0])
+    assert reply.thought_tokens == 10 and "budget of 10 tokens" in str(reply.warnings[0])
     assert reply.thought.endswith("I have thought long enough; here is my answer.")
 
 
@@ -177,14 +176,33 @@ def test_an_abort_leaves_nothing_behind(llm):
 
 
 def test_what_cannot_be_is_said(llm):
-    with pytest.raises(ContextOverflow, match="max_tokens = 9999"):
-        plan_chat(llm, MESSAGES, GenerationOptions(max_tokens=9999))
+    plan = plan_chat(llm, MESSAGES, GenerationOptions(max_tokens=9999))
+    assert plan.params.max_tokens == llm.max_model_len - len(plan.prompt) - len(plan.closing)
+    assert "max_tokens = 9999" in plan.notes[0] and f"at most {plan.params.max_tokens} fit" in plan.notes[0]
     with pytest.raises(ContextOverflow, match="leaves no room"):
         plan_chat(llm, [{"role": "user", "content": "a" * 900}], GenerationOptions())
     with pytest.raises(UserError, match="reasoning_effort = 'much'"):
         plan_chat(llm, MESSAGES, GenerationOptions(reasoning_effort="much"))
     with pytest.raises(UserError, match="contradicts"):
         plan_chat(llm, MESSAGES, GenerationOptions(enable_thinking=True, max_thinking_tokens=0))
+
+
+@given(data=st.data())
+def test_counts_are_of_what_the_model_generated(data, llm):
+    """Whatever was closed, inserted or paused: thought and the rest make the whole, and the thought keeps its budget."""
+    params = SamplingParams(seed=data.draw(st.integers(0, 99)), temperature=1.0, n=data.draw(st.integers(1, 2)))
+    options = GenerationOptions(params, max_tokens=data.draw(st.integers(2, 60)),
+                                max_thinking_tokens=data.draw(st.integers(0, 40)))
+    act = data.draw(st.sampled_from([None, Generation.end_thought, lambda generation: generation.insert(" Check the units."),
+                                     lambda generation: (generation.pause(), generation.resume())]))
+    plan, generation, replies = run(llm, options, act, data.draw(st.integers(0, 15)))
+    marks = {llm.tokenizer.think_id, llm.tokenizer.end_think_id}
+    for reply, choice in zip(replies, generation.choices):
+        assert reply.thought_tokens <= min(plan.max_thinking_tokens, reply.generated)
+        assert reply.generated <= len(choice.ids) + 1  # with the end of sentence
+        assert len(llm.tokenizer.encode(reply.answer)) == 0 or reply.generated > reply.thought_tokens
+        if act is None and not reply.warnings and plan.max_thinking_tokens:
+            assert reply.thought_tokens == sum(token not in marks for token in choice.thought_ids)
 
 
 def test_log_probabilities_are_the_answer_s(llm):

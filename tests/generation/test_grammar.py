@@ -12,15 +12,17 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from spoutnik.engine.llm import LLM
+from spoutnik.engine.request import Request
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
+from spoutnik.generation.answer_form import AnswerForm
 from spoutnik.generation.delta import CollectedReply
 from spoutnik.generation.generation import Generation
 from spoutnik.generation.grammar import structured_output
 from spoutnik.generation.options import GenerationOptions, plan_chat
 from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
 from spoutnik.generation.tools.formats import DEEPSEEK_R1, HERMES, LLAMA3
-from spoutnik.generation.tools.tool_set import ToolSet
+from spoutnik.generation.tools.tool_set import MAX_CALLS, ToolSet
 from spoutnik.text.chat_template import ChatTemplates
 
 CITY = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}, "days": {"type": "integer"}},
@@ -67,8 +69,8 @@ def write(llm, make_processor, seed, most=400, end=0.3):
         grammar.apply(logits, len(ids))
         allowed = logits.isfinite().nonzero()[:, 0].tolist()
         ends = [token for token in allowed if token in llm.core.eos_ids]
-        allowed = [token for token in allowed if token != llm.tokenizer.think_id]
-        token = ends[0] if ends and choose.random() < end else choose.choice(allowed)
+        others = [token for token in allowed if token != llm.tokenizer.think_id and token not in ends]
+        token = ends[0] if ends and (not others or choose.random() < end) else choose.choice(others)
         grammar.feed(token)
         if token in ends:
             return llm.tokenizer.decode(ids, keep_special=True), True
@@ -172,7 +174,7 @@ def test_a_token_that_cannot_follow_fails_with_a_sentence(llm):
     ({"$defs": {"b": {"type": "string", "pattern": "(?=a)b"}}, "anyOf": [{"type": "null"}, {"$ref": "#/$defs/b"}]},
      "look-around"),
     ({"type": "strin"}, "schema: it cannot be promised.*strin"), ({"$ref": "https://example.org/x"}, "example.org"),
-    ({"enum": []}, "Unsatisfiable"), ({"type": "integer", "multipleOf": 999999937}, "response_format: .* simpler"),
+    ({"enum": []}, "Unsatisfiable"), ({"type": "integer", "multipleOf": 999999937}, "response_format.* simpler"),
     (["string"], "must be a JSON schema"), (True, "must be a JSON schema")])
 def test_what_cannot_be_promised_is_refused_with_its_place(schema, where, llm):
     with pytest.raises(UserError, match=where):
@@ -219,11 +221,71 @@ def test_unknown_formats_are_refused(given, llm):
         structured_output(llm, given)
 
 
-def test_a_tool_that_is_not_strict_may_have_a_schema_that_is_only_half_kept(llm):
-    tool = {"name": "f", "parameters": {"type": "object", "properties": {"a": {"type": "array", "uniqueItems": True}}}}
-    assert structured_output(llm, None, ToolSet.parse([{"type": "function", "function": tool}])) is not None
-    with pytest.raises(UserError, match="tools: f.parameters: at /properties/a it cannot be promised.*uniqueItems"):
-        structured_output(llm, None, ToolSet.parse([{"type": "function", "function": tool | {"strict": True}}]))
+A_STRING = {"type": "string", "maxLength": 3}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(("schema", "reason"), [
+    ({"properties": {"a": {"type": "array", "items": A_STRING, "uniqueItems": True}}}, "at /properties/a .*uniqueItems"),  # set
+    ({"properties": {"a": {"type": "string", "format": "binary", "maxLength": 3}}}, "Unknown format: binary"),  # bytes
+    ({"properties": {"a": {"type": "string", "format": "uuid"}}}, None),
+    ({"properties": {"a": {"type": "string", "pattern": "(?=x)x"}}}, "look-around"),
+    ({"properties": {"a": {"$ref": "#/$defs/b"}}}, "does not exist"),
+    ({"properties": {"a": {"$ref": "https://example.org/x"}}}, "example.org"),
+    ({"properties": {"a": {"$ref": "#/$defs/b", "$defs": {"b": A_STRING}}}}, None),
+    ({"properties": {"a": {"type": "array", "maxItems": 1, "items": {"$ref": "#/$defs/b"}, "$defs": {"b": A_STRING}}}}, None),
+    ({"properties": {"a": {"$ref": "#/$defs/b", "description": "c"}}, "$defs": {"b": A_STRING}}, None),
+    ({"properties": {"a": {"$ref": "#"}, "n": A_STRING}}, None),
+    ({"patternProperties": {"^x_": A_STRING}, "additionalProperties": False}, None),
+    ({"patternProperties": {"^(?!x)": A_STRING}}, "look-around"),
+    ({"properties": {"a": {"type": "any"}}}, "Invalid type"),
+    ({"properties": {}, "required": ["z"], "additionalProperties": False}, "unsatisfiable"),
+    ({"properties": {"a": {"type": "integer", "multipleOf": 999999937}}}, "fuel"),
+    ({"type": ["object", "null"], "if": {"required": ["a"]}, "then": {"required": ["b"]}}, '"if", "then"')])
+def test_an_unusual_schema_refuses_nothing_and_is_kept_as_far_as_it_goes(schema, reason, strict, llm):
+    kept = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 7, "maximum": 7}}, "required": ["n"],
+            "additionalProperties": False}
+    tools = ToolSet.parse([{"type": "function", "function": {"name": "f", "parameters": schema, "strict": strict}},
+                           {"type": "function", "function": {"name": "g", "parameters": kept}}], "required")
+    form = structured_output(llm, None, tools)
+    assert len(form.loosened) == (reason is not None)
+    assert reason is None or re.match(f"f: .*{reason}", form.loosened[0])
+    for seed in range(4):
+        reader = ToolCallStream(llm.tokenizer, tools)
+        for call in whole_calls(reader.feed(write(llm, form, seed, most=200)[0])[1]):
+            arguments = json.loads(call["function"]["arguments"])
+            assert isinstance(arguments, dict) and (call["function"]["name"] == "f" or arguments == {"n": 7})
+
+
+def test_only_the_part_that_cannot_be_kept_is_loosened(llm):
+    schema = {"type": "object", "required": ["n", "a"], "additionalProperties": False, "properties": {
+        "n": {"$ref": "#/$defs/seven"}, "a": {"type": "string", "pattern": "(?=x)x", "maxLength": 2}},
+        "$defs": {"seven": {"enum": [7]}, "other": {"$ref": "#/$defs/nowhere"}}}
+    form = structured_output(llm, None, ToolSet.parse([{"function": {"name": "f", "parameters": schema}}], "required"))
+    for seed in range(5):
+        text, ended = write(llm, form, seed, most=300, end=1.0)
+        call = whole_calls(ToolCallStream(llm.tokenizer, ToolSet.parse([{"function": {"name": "f"}}])).feed(text)[1])[0]
+        arguments = json.loads(call["function"]["arguments"])
+        assert ended and arguments["n"] == 7 and len(arguments["a"]) <= 2
+
+
+@settings(max_examples=100)
+@given(schema=anything, strict=st.booleans())
+def test_no_schema_of_an_object_is_refused_for_a_tool(schema, strict, llm):
+    parameters = (schema if isinstance(schema, dict) else {"properties": {"a": schema}}) | {"type": "object"}
+    tools = ToolSet.parse([{"function": {"name": "f", "parameters": parameters, "strict": strict}}], "required")
+    assert structured_output(llm, None, tools) is not None
+
+
+def test_calls_have_an_end(llms):
+    """A model that would call for ever: all that the form lets it do is end."""
+    for name, llm in llms.items():
+        for parallel in (True, False):
+            tools = ToolSet.parse([{"function": {"name": "now"}}], "required")
+            text, ended = write(llm, structured_output(llm, None, tools, parallel), 0, most=1500, end=0.0)
+            calls = whole_calls(ToolCallStream(llm.tokenizer, tools).feed(text)[1])
+            assert ended and 1 <= len(calls) <= (MAX_CALLS if parallel and name != "llama" else 1)
+            assert len(calls) == MAX_CALLS or not parallel or name not in ("own", "hermes")
 
 
 @pytest.mark.parametrize("name", ["own", "tokens", "special tokens", *TEMPLATES])
@@ -246,7 +308,7 @@ def test_required_calls_are_calls(name, seed, llms):
 def test_one_call_and_the_one_that_was_named(name, llms):
     llm, choice = llms[name], {"type": "function", "function": {"name": "now"}}
     for seed in range(5):
-        text, ended = write(llm, structured_output(llm, None, ToolSet.parse(TOOLS, choice), parallel=False), seed)
+        text, ended = write(llm, structured_output(llm, None, ToolSet.parse(TOOLS, choice)), seed, end=0.0)
         reader = ToolCallStream(llm.tokenizer, ToolSet.parse(TOOLS, choice))
         calls = whole_calls(reader.feed(text)[1])
         assert ended and [call["function"]["name"] for call in calls] == ["now"]
@@ -261,7 +323,7 @@ def test_auto_is_free_until_a_call_begins(name, llms):
     def allowed(text):
         """Does the processor allow this text, and then its end?"""
         grammar = make_processor()
-        for token in llm.tokenizer._encode_frame(text):  # marks as single tokens, where they are
+        for token in llm.tokenizer.encode_rendered(text):  # marks as single tokens, where they are
             grammar.apply(logits := torch.zeros(320), 0)
             if not logits[token].isfinite():
                 return None
@@ -333,3 +395,65 @@ def test_a_matcher_that_breaks_fails_this_reply_and_no_other(llm):
                                           make_logits_processor=Broken))
     assert (failed.finish_reason, failed.stop_reason) == ("error", "the form broke.")
     assert whole(llm, GenerationOptions(SamplingParams(seed=1), max_tokens=30, max_thinking_tokens=5)).answer
+
+
+# Forms other than JSON
+
+@pytest.mark.parametrize("form, pattern", [
+    (AnswerForm("choice", ["yes", "yes, but", 'a "quoted" one', "\u00e9t\u00e9"], "x"),
+     'yes|yes, but|a "quoted" one|\u00e9t\u00e9'),
+    (AnswerForm("regex", r"^\d{2}/\d{2}\n[A-C]+x$", "x"), r"\d{2}/\d{2}\n[A-C]+x"),
+    (AnswerForm("regex", r"a\/b|(?i)never", "x"), "a/b|(?i:never)"),
+    (AnswerForm("grammar", 'root ::= item ("," item){1,2}\nitem ::= [0-9] | "x"', "x"), "[0-9x](,[0-9x]){1,2}"),
+    (AnswerForm("grammar", 'start: "(" start ")" | WORD\nWORD: /[ab]{2}/', "x"), r"\(*[ab]{2}\)*"),
+    ({"type": "grammar", "grammar": 'root ::= "z"'}, "z"), ({"type": "regex", "value": "[xyz]w"}, "[xyz]w"),
+    (AnswerForm.json('{"enum": [1, "b"]}', "x"), '1|"b"')], ids=str)
+@pytest.mark.parametrize("after_thought", [True, False])
+def test_other_forms(llm, form, pattern, after_thought):
+    make = structured_output(llm, form, after_thought=after_thought)
+    for seed in range(4):
+        text = structured_text(llm, make, seed)
+        assert re.fullmatch(pattern, text.strip("\n") if after_thought else text), text
+
+
+def structured_text(llm, make, seed):
+    """What a raw completion says under a form."""
+    prompt = llm.tokenizer.encode("12")
+    request = Request(f"form-{seed}", None, prompt, SamplingParams(max_tokens=200, temperature=1.0, n=2), seed, 0,
+                      make_logits_processor=make)
+    llm.core.add(request)
+    while request.unfinished:
+        llm.core.step()
+    first, second = (sample.output(llm.tokenizer) for sample in request.samples)
+    assert first.finish_reason == second.finish_reason == "stop"
+    return first.text
+
+
+@pytest.mark.parametrize("make, place", [
+    (lambda: AnswerForm("choice", [], "guided_choice"), "guided_choice: must be a list"),
+    (lambda: AnswerForm("choice", ["a", ""], "guided_choice"), "guided_choice: must be a list"),
+    (lambda: AnswerForm("regex", "(?=a)b", "regex"), "regex: what is asked for cannot be promised .*look-around"),
+    (lambda: AnswerForm("regex", "(a", "regex"), "regex: what is asked for"),
+    (lambda: AnswerForm("grammar", "root ::= missing", "grammar"), "grammar: "),
+    (lambda: AnswerForm("grammar", "nothing of the kind", "grammar"), "grammar: "),
+    (lambda: AnswerForm.json("{", "guided_json"), "guided_json: is not JSON"),
+    (lambda: AnswerForm.json("[]", "guided_json"), "guided_json: must be a JSON schema"),
+    (lambda: {"type": "json_schema", "json_schema": {"type": "object"}}, "response_format.json_schema: must be .*schema under"),
+    (lambda: {"type": "json_schema", "json_schema": {"name": "x"}}, "response_format.json_schema: must be"),
+    (lambda: {"type": "json_schema", "json_schema": {"schema": {}, "properties": {}}},
+     "response_format.json_schema.properties"),
+    (lambda: {"type": "json_schema"}, "response_format.json_schema: must be"),
+    (lambda: {"type": "json_object", "properties": {}}, "response_format.properties: is not read"),
+    (lambda: {"type": "text", "schema": {}}, "response_format.schema: is not read"),
+    (lambda: {"type": "structural_tag"}, "response_format.type = 'structural_tag'"),
+    (lambda: {"type": ["json"]}, "response_format.type"),
+    (lambda: {"type": "json_object", "schema": {}, "json_schema": {"schema": {}}}, "response_format.schema: json_schema gives"),
+])
+def test_malformed_forms_are_refused_with_their_place(llm, make, place):
+    with pytest.raises(UserError, match=f"^{place}"):
+        structured_output(llm, make())
+
+
+def test_a_schema_in_a_json_object_is_kept(llm):
+    for form in ({"schema": {"enum": [7]}}, {"json_schema": {"schema": {"enum": [7]}}}):
+        assert structured_text(llm, structured_output(llm, {"type": "json_object", **form}, after_thought=False), 1) == "7"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import pairwise
 
 import pytest
 import tiny
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
-from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
+from spoutnik.generation.tools.calls import CallAwareStops, ToolCallStream, whole_calls
 from spoutnik.generation.tools.formats import DEEPSEEK_R1, DEEPSEEK_V31, HERMES, LLAMA3, UNFINISHED, convention, match_prefix
 from spoutnik.generation.tools.tool_set import ToolSet
 from spoutnik.text.chat_template import ChatTemplates
@@ -74,7 +75,7 @@ def read(tokenizer, pieces, tools=TOOLS, choice=None):
     stream = ToolCallStream(tokenizer, ToolSet.parse(tools, choice))
     given = [stream.feed(piece) for piece in pieces] + [stream.close()]
     calls = whole_calls([delta for _, deltas in given for delta in deltas])
-    assert len({call["id"] for call in calls}) == len(calls) == stream.began
+    assert len({call["id"] for call in calls}) == len(calls) <= stream.began
     return "".join(content for content, _ in given), [(c["function"]["name"], c["function"]["arguments"]) for c in calls]
 
 
@@ -124,9 +125,33 @@ def test_a_call_after_one_that_was_none(tokenizers):
     assert read(tokenizers["own"], [broken + call]) == (broken.rstrip(), [("weather", "{}")])
 
 
-def test_a_call_that_is_cut_off_keeps_what_there_is(tokenizers):
-    cut = HERMES.written([("weather", '{"city": "Orléans"}')]).partition("éans")[0]
-    assert read(tokenizers["own"], list(cut)) == ("", [("weather", '{"city": "Orl')])
+@pytest.mark.parametrize("name", KINDS)
+def test_a_call_that_is_cut_off_is_neither_content_nor_a_call(name, tokenizers):
+    """Wherever it is cut; calls before it stay. (A text that ends in half a mark may be anything.)"""
+    format, call = KINDS[name][1], ("weather", '{"city": "Orléans"}')
+    first = format.written([call]) if format.between is not None else ""
+    written = format.written([call])
+    for end in range(1, written.index(format.middle) + len(format.middle) + 10):
+        stream = ToolCallStream(tokenizers[name], ToolSet.parse(TOOLS))
+        given = [stream.feed(first + written[:end]), stream.close(cut=True)]
+        assert "".join(content for content, _ in given).strip() == ""
+        assert len(whole_calls([delta for _, deltas in given for delta in deltas])) == bool(first)
+
+
+@given(parts=st.lists(st.one_of(st.text("ab stop\n", max_size=6), st.sampled_from(["stop", "<tool_call>", '{"a": "stop"}'])),
+                      max_size=5), argument=st.sampled_from(["stop", "a", "</tool_call>", "stop\\n\\nstop"]),
+       cuts=st.lists(st.integers(0, 90), max_size=6))
+def test_stop_texts_are_looked_for_outside_of_calls(parts, argument, cuts, tokenizers):
+    call = HERMES.written([("weather", f'{{"city": "{argument}"}}')])
+    before, after = "".join(parts[:2]), "".join(parts[2:])
+    text = before + call + after
+    edges = [0, *sorted(min(at, len(text)) for at in cuts), len(text)]
+    stops = CallAwareStops(tokenizers["own"], ToolSet.parse(TOOLS), ["stop"])
+    passed = "".join(stops.feed(text[a:b]) for a, b in pairwise(edges)) + stops.close()
+    if "stop" in before:
+        assert (passed, stops.stopped) == (before.partition("stop")[0], "stop")
+    else:
+        assert passed == before + call + after.partition("stop")[0] and stops.stopped == ("stop" if "stop" in after else None)
 
 
 def test_arguments_come_as_they_are_made(tokenizers):

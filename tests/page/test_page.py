@@ -2,8 +2,11 @@
 
 import asyncio
 import gc
+import random
 import re
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -11,14 +14,18 @@ from fastapi import FastAPI
 from scripted import ANSWER, THOUGHT, scripted_service
 
 from spoutnik import page
+from spoutnik.files import write_json
+from spoutnik.generation.service import Busy
 from spoutnik.generation.session import ChatOptions, ChatTurn
-from spoutnik.page.controls import options_from
+from spoutnik.page.controls import MAX_SYSTEM_LENGTH, cookie_of, options_from
 from spoutnik.page.conversations import Conversations
 from spoutnik.page.strings import EN, FR
 from spoutnik.serve.keys import Keys
 from spoutnik.serve.settings import Settings
 from spoutnik.store.feedback import FeedbackStore
 from spoutnik.store.history import History
+from spoutnik.text.chat_template import ChatTemplates
+from spoutnik.text.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -33,13 +40,17 @@ def with_conversations(scripted, tmp_path):
         async def main():
             service = scripted(**changes)
             conversations = Conversations(service, FeedbackStore(tmp_path / "feedback"),
-                                          History(tmp_path / "history.db") if history else None)
+                                          History(tmp_path / "history.db") if history else None, save_seconds=0.001)
             await test(conversations, service)
             await service.close(0)
 
         asyncio.run(main())
 
     return run
+
+
+def titles(conversations, owner=None):
+    return [(entry.id, entry.title) for entry in conversations.entries(owner)]
 
 
 async def answered(conversation):
@@ -55,7 +66,7 @@ def test_an_answer_is_kept_with_all_that_is_known_of_it(with_conversations):
         said = await answered(conversation)
         assert (said.content, said.thought, said.model) == (ANSWER, THOUGHT, "one")
         assert said.extras["thought_tokens"] == 30 and said.extras["finish_reason"] == "stop"
-        assert conversations.titles(None) == [(conversation.id, "Find the roots.")]
+        assert titles(conversations) == [(conversation.id, "Find the roots.")]
         name = conversation.id
         del conversation
         gc.collect()
@@ -72,10 +83,10 @@ def test_a_tab_that_is_opened_again_finds_the_answer_under_way(with_conversation
         conversations.ask(conversations.open(None, None), "How?", [], ChatOptions("one"))
         while not service.started:
             await asyncio.sleep(0)
-        (name, _), = conversations.titles(None)
+        (name, _), = titles(conversations)
         gc.collect()
         conversation = conversations.open(name, None)
-        assert conversation.turn is not None and [one.role for one in conversation.messages] == ["user"]
+        assert conversation.turn is not None and [one.role for one in conversation.messages] == ["user", "assistant"]
         service.go.set()
         assert (await answered(conversation)).content == ANSWER
 
@@ -103,7 +114,7 @@ def test_steering_reaches_the_reply(with_conversations):
         await turn.end_thought()
         said = await answered(conversation)
         assert "Check the sum." in said.thought and THOUGHT not in said.thought and said.content == ANSWER
-        assert said.extras["warnings"] == [{"code": "thought_budget", "tokens": 20}]
+        assert said.extras["warnings"] == [{"code": "thought_budget", "tokens": 20, "detail": ""}]
 
     with_conversations(test, held=True)
 
@@ -127,25 +138,183 @@ def test_stop_keeps_what_is_there_and_the_next_question_leaves_it_out(with_conve
     with_conversations(test, held=True)
 
 
-def test_retry_and_edit_replace_what_followed(with_conversations):
+def contents(messages):
+    return [message.content for message in messages]
+
+
+def test_retry_and_edit_add_versions(with_conversations):
+    first = "First?\n\nf.txt:\n```\ntext\n```"
+
     async def test(conversations, service):
         conversation = conversations.open(None, None)
         for question, files in (("First?", [("f.txt", "text")]), ("Second?", [])):
             conversations.ask(conversation, question, files, ChatOptions("one"))
             await answered(conversation)
-        conversations.retry(conversation, 3, ChatOptions("two"))
+        conversations.retry(conversation, conversation.messages[3], ChatOptions("two"))
         assert [message["role"] for message in conversation.turn.messages] == ["user", "assistant", "user"]
         assert conversation.turn.messages[1]["reasoning_content"] == "t0"  # the template decides what becomes of it
         await answered(conversation)
-        assert [one.content for one in conversation.messages] == ["First?\n\nf.txt:\n```\ntext\n```", "a0", "Second?", "a2"]
-        assert conversation.messages[-1].model == "two"
-        conversations.edit(conversation, 0, "Other?", ChatOptions("one"))
+        assert contents(conversation.messages) == [first, "a0", "Second?", "a2"] and conversation.messages[-1].model == "two"
+        conversations.edit(conversation, conversation.messages[0], "Other?", ChatOptions("one"))
+        assert [message["content"] for message in conversation.turn.messages] == [first.replace("First", "Other")]
         await answered(conversation)
-        kept = conversations.history.messages(conversation.id)
-        assert [one.content for one in kept] == ["Other?\n\nf.txt:\n```\ntext\n```", "a3"]
-        assert kept[0].extras["question"] == "Other?"
+        assert contents(conversation.messages) == [first.replace("First", "Other"), "a3"]
+        assert conversation.messages[0].extras["question"] == "Other?"
+        restarted = Conversations(service, conversations.feedback, conversations.history).open(conversation.id, None)
+        for shown in (conversation, restarted):
+            assert contents(shown.messages) == [first.replace("First", "Other"), "a3"]
+            assert contents(shown.tree.versions(shown.messages[0])) == [first, first.replace("First", "Other")]
+        conversations.show(conversation, conversation.tree.versions(conversation.messages[0])[0])
+        assert contents(conversation.messages) == [first, "a0", "Second?", "a2"]
+        conversations.show(conversation, conversation.tree.versions(conversation.messages[3])[0])
+        assert contents(conversation.messages)[-1] == "a1"
+        restarted = Conversations(service, conversations.feedback, conversations.history).open(conversation.id, None)
+        assert contents(restarted.messages) == [first, "a0", "Second?", "a1"]
+        conversations.ask(conversation, "Third?", [], ChatOptions("one"))  # goes on after the version that is shown
+        await answered(conversation)
+        assert contents(conversation.messages)[3:] == ["a1", "Third?", "a4"]
 
     with_conversations(test, reply=lambda number: (f"t{number}", f"a{number}"))
+
+
+def test_a_version_may_be_flipped_to_while_another_is_answered(with_conversations):
+    async def test(conversations, service):
+        conversation = conversations.open(None, None)
+        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        first = conversation.messages[1]
+        service.go.set()
+        await answered(conversation)
+        service.go.clear()
+        conversations.retry(conversation, first, ChatOptions("one"))
+        conversations.show(conversation, first)
+        assert conversation.messages[1] is first and conversation.turn is not None
+        service.go.set()
+        await answered(conversation)
+        second, = [one for one in conversation.tree.versions(first) if one is not first]
+        assert second.content == ANSWER and conversation.messages[1] is first
+        assert [message.content for message in conversations.history.messages(conversation.id)][1:] == [ANSWER, ANSWER]
+
+    with_conversations(test, held=True)
+
+
+def test_a_server_that_is_killed_keeps_what_was_written_and_is_asked_again(with_conversations):
+    async def test(conversations, service):
+        conversation = conversations.open(None, None)
+        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        stored = conversations.history.messages(conversation.id)
+        assert [(one.content, one.finished) for one in stored] == [("How?", True), ("", False)]
+        while conversation.turn.phase != "thinking":
+            await asyncio.sleep(0)
+        while not conversations.history.messages(conversation.id)[-1].thought:  # what is written at intervals has come
+            await asyncio.sleep(0)
+        started_anew = Conversations(service, conversations.feedback, History(conversations.history.path))
+        found = started_anew.open(conversation.id, None)
+        assert found.messages[1].extras["finish_reason"] == "interrupted" and THOUGHT.startswith(found.messages[1].thought)
+        assert found.messages[1].thought and found.turn is None
+        service.go.set()
+        started_anew.retry(found, found.messages[1], ChatOptions("one"))
+        assert (await answered(found)).content == ANSWER and len(found.tree.versions(found.messages[1])) == 2
+        await answered(conversation)
+
+    with_conversations(test, held=True)
+
+
+def test_writing_an_answer_while_it_grows_has_a_bounded_cost(with_conversations):
+    async def test(conversations, service):
+        written = []
+
+        class CountingHistory(History):
+            def update(self, *args):
+                written.append(args)
+                super().update(*args)
+
+        conversations.history = CountingHistory(conversations.history.path)
+        conversation = conversations.open(None, None)
+        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        while not written:
+            await asyncio.sleep(0)
+        for _ in range(20):  # nothing is added to the thought meanwhile
+            await asyncio.sleep(conversations.save_seconds)
+        assert len(written) == 1
+        service.go.set()
+        await answered(conversation)
+        assert written[-1][-1] is True  # finished
+        assert conversations.pause_after(3.0) == 60.0 and conversations.pause_after(0.0) == conversations.save_seconds
+
+    with_conversations(test, held=True)
+
+
+def test_a_question_without_an_answer_can_be_answered(with_conversations):
+    """As histories have it whose server was killed before it wrote answers from their beginning."""
+    async def test(conversations, service):
+        name = conversations.history.create("How?")
+        conversations.history.append(name, "user", "How?")
+        conversation = conversations.open(name, None)
+        assert [one.role for one in conversation.messages] == ["user"]
+        conversations.answer(conversation, conversation.messages[-1], ChatOptions("one"))
+        assert (await answered(conversation)).content == ANSWER and len(conversation.messages) == 2
+
+    with_conversations(test)
+
+
+def test_what_failed_can_be_asked_again(with_conversations):
+    async def test(conversations, service):
+        generate, service.generate = service.generate, None
+
+        def busy(*args, **changes):
+            raise Busy("too many replies.", 1)
+
+        service.generate = busy
+        conversation = conversations.open(None, None)
+        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        failed = await answered(conversation)
+        assert failed.extras["error"] == "too many replies."
+        service.generate = generate
+        conversations.retry(conversation, failed, ChatOptions("one"))
+        assert (await answered(conversation)).content == ANSWER and "error" not in conversation.messages[1].extras
+
+    with_conversations(test)
+
+
+def test_a_long_conversation_goes_on_without_its_oldest_questions(with_conversations):
+    async def test(conversations, service):
+        conversation, counts = conversations.open(None, None), []
+        for number in range(8):
+            conversations.ask(conversation, f"Question {number}? " + "word " * 40, [],
+                              ChatOptions("one", system="Be brief.", temperature=0.0))
+            said = await answered(conversation)
+            assert said.content == "yes" and "error" not in said.extras
+            counts.append(said.extras.get("left_out", 0))
+        assert counts[0] == 0 and counts == sorted(counts) and counts[-1] >= 3
+        prompt = service.models["one"].tokenizer.decode(service.started[-1].plan.prompt, keep_special=True)
+        assert "Be brief." in prompt and "Question 7?" in prompt and "Question 0?" not in prompt
+        assert service.started[-1].plan.params.temperature == 0.0
+        assert len(conversation.messages) == 16  # all of it stays on the page
+        conversations.ask(conversation, "Now?", [], ChatOptions("two"))  # a model's own count
+        await answered(conversation)
+
+    with_conversations(test, reply=lambda number: ("", "yes"))
+
+
+def test_two_tabs_do_not_overwrite_each_other(with_conversations):
+    async def test(conversations, service):
+        one = conversations.open(None, None)
+        conversations.ask(one, "How?", [], ChatOptions("one"))
+        await answered(one)
+        other = conversations.open(one.id, None)
+        assert other is one
+        # And two servers on one history, each of which knows only what it has read.
+        second = Conversations(service, conversations.feedback, History(conversations.history.path))
+        there = second.open(one.id, None)
+        for server, conversation, question in ((conversations, one, "Here?"), (second, there, "There?")):
+            server.ask(conversation, question, [], ChatOptions("one"))
+            await answered(conversation)
+        stored = conversations.history.messages(one.id)
+        assert [m.content for m in stored if m.role == "user"] == ["How?", "Here?", "There?"]
+        assert [m.parent for m in stored if m.content in ("Here?", "There?")] == [stored[1].id] * 2
+        assert all(m.content == ANSWER for m in stored if m.role == "assistant")
+
+    with_conversations(test)
 
 
 def test_several_thoughts_vote(with_conversations):
@@ -166,10 +335,10 @@ def test_what_goes_wrong_is_part_of_the_answer(with_conversations):
         conversations.ask(conversation, "word " * 2000, [], ChatOptions("one"))
         said = await answered(conversation)
         assert "leaves no room" in said.extras["error"] and not said.content
-        conversations.retry(conversation, 1, ChatOptions("one"))
+        conversations.retry(conversation, conversation.messages[1], ChatOptions("one"))
         conversations.delete(conversation.id, None)  # while it is answered
         await answered(conversation)
-        assert conversations.titles(None) == []
+        assert titles(conversations) == []
         with pytest.raises(KeyError):
             conversations.ask(conversation, "More?", [], ChatOptions("one"))
 
@@ -183,12 +352,13 @@ def test_nobody_sees_what_belongs_to_another_key(with_conversations):
         await answered(conversation)
         name = conversation.id
         for other in ("bob", None):
-            assert conversations.titles(other) == [] and conversations.open(name, other).messages == []
+            assert titles(conversations, other) == [] and conversations.open(name, other).messages == []
+            assert await conversations.search("secret", other) == []
             conversations.rename(name, "Mine", other)
             conversations.delete(name, other)
-        assert conversations.titles("ann") == [(name, "A secret?")] and len(conversations.open(name, "ann").messages) == 2
-        conversations._owners.clear()  # a server that was started anew
-        assert conversations.titles("bob") == [] and conversations.titles("ann") == [(name, "A secret?")]
+        assert titles(conversations, "ann") == [(name, "A secret?")] and len(conversations.open(name, "ann").messages) == 2
+        conversations = Conversations(service, conversations.feedback, conversations.history)  # started anew
+        assert titles(conversations, "bob") == [] and titles(conversations, "ann") == [(name, "A secret?")]
 
     with_conversations(test)
 
@@ -198,13 +368,13 @@ def test_without_history_nothing_is_written(with_conversations, tmp_path):
         conversation = conversations.open(None, None)
         conversations.ask(conversation, "How?", [], ChatOptions("one"))
         await answered(conversation)
-        conversations.retry(conversation, 1, ChatOptions("one"))
+        conversations.retry(conversation, conversation.messages[1], ChatOptions("one"))
         await answered(conversation)
         name = conversation.id
         del conversation
         gc.collect()
         assert len(conversations.open(name, None).messages) == 2  # a reload finds it all the same
-        assert conversations.titles(None) == []
+        assert titles(conversations) == []
 
     with_conversations(test, history=False)
     assert list(tmp_path.iterdir()) == []
@@ -215,7 +385,7 @@ def test_feedback_comes_back_with_their_answers(with_conversations):
         conversation = conversations.open(None, None)
         conversations.ask(conversation, "How?", [], ChatOptions("one"))
         await answered(conversation)
-        conversations.record_feedback(conversation, 1, "down", "So.")
+        conversations.record_feedback(conversation, conversation.messages[1], "down", "So.")
         name = conversation.id
         del conversation
         gc.collect()
@@ -243,8 +413,54 @@ def test_a_broken_model_is_said_and_no_task_is_left_behind(with_conversations):
 def test_what_was_chosen_last_is_read_from_the_cookie(scripted, tmp_path):
     conversations = Conversations(scripted(), FeedbackStore(tmp_path), None)
     assert options_from("two%7Clow%7C8", conversations) == ChatOptions("two", "low", 8)  # as browsers send it
-    for cookie in (None, "", "three|huge|99", "|||", "\x00|\x00", "one|high|-1"):
+    for cookie in (None, "", "three|huge|99", "|||", "\x00|\x00", "one|high|-1", "one|high|²", "one|high|1|nan|%%%",
+                   "one|high|1|9|x", "one|high|1|-0.1|" + "A" * 3000):
         assert options_from(cookie, conversations) == ChatOptions("one", "high", 1)
+
+
+@pytest.mark.parametrize("options", [ChatOptions("two", "max", 16, "Réponds | en vers.\n« oui »", 0.0), ChatOptions("one"),
+                                     ChatOptions("one", temperature=2.0), ChatOptions("one", system="x" * MAX_SYSTEM_LENGTH)])
+def test_what_is_chosen_fits_the_cookie_and_comes_back(scripted, tmp_path, options):
+    conversations = Conversations(scripted(), FeedbackStore(tmp_path), None)
+    assert options_from(quote(cookie_of(options)), conversations) == options
+
+
+def test_a_system_prompt_that_no_cookie_holds_is_known_as_such():
+    rng = random.Random(0)
+    system = "".join(chr(rng.randrange(0x4e00, 0x9fff)) for _ in range(MAX_SYSTEM_LENGTH))
+    assert cookie_of(ChatOptions("one", system=system)) is None
+
+
+def test_what_the_page_samples_with_is_the_models_recommendation(scripted, tmp_path):
+    served = scripted().default
+    assert ChatOptions("one").generation_options(served).params.temperature == 0.6
+    served = replace(served, folder=tmp_path)
+    write_json(tmp_path / "generation_config.json", {"temperature": 0.7, "top_k": 20})
+    params = ChatOptions("one").generation_options(served).params
+    assert (params.temperature, params.top_k) == (0.7, 20)
+    assert ChatOptions("one", temperature=0.0).generation_options(served).params.temperature == 0.0
+
+
+def test_what_changes_in_the_settings_is_for_the_next_answer(with_conversations):
+    async def test(conversations, service):
+        options = ChatOptions("one")
+        conversations.ask(conversations.open(None, None), "How?", [], options)
+        options.model, options.thoughts = "two", 3
+        while not service.started:
+            await asyncio.sleep(0)
+        assert service.started[0].served.id == "one" and service.started[0].plan.params.n == 1
+
+    with_conversations(test)
+
+
+@pytest.mark.parametrize("template, thinks", [
+    ("{{ messages[0].content }}", False), ("{{ messages[0].content }}<think>\n", True),
+    ("{{ messages[0].content.split('</think>')[-1] }}", True)])
+def test_whether_a_model_thinks_is_read_from_its_template(scripted, tokenizer, template, thinks):
+    served = scripted().default
+    assert served.thinks
+    plain = Tokenizer(tokenizer.bpe, ChatTemplates({"default": template}, "chat_template.jinja"), tokenizer.config)
+    assert replace(served, tokenizer=plain).thinks is thinks
 
 
 # --------------------------------------------------------------------------------------------------------- over HTTP

@@ -1,94 +1,9 @@
-"""The page in a real browser: one asks, watches the thought, ends it, reloads, votes, with keys alone or on a phone.
-
-Needs playwright and a Chromium; it is skipped without them.
-"""
-
-import shutil
-import signal
+"""The page in a real browser: one asks, watches the thought, ends it, reloads, votes, with keys alone or on a phone."""
 
 import pytest
-from fastapi import FastAPI
-from listening import listening
-from scripted import scripted_service
+from page.browser_fixtures import PHONE, answered, ask
 
-from spoutnik import page as pages
-from spoutnik.serve.settings import Settings
 from spoutnik.store.history import History
-
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e '.[dev]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-# It reaches this machine and nothing else, so that it behaves the same where there is no network. A container has no sandbox
-# and little shared memory to give.
-QUIET = ["--disable-background-networking", "--disable-component-update", "--disable-domain-reliability", "--disable-sync",
-         "--no-first-run", "--no-pings", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-         "--no-sandbox", "--disable-dev-shm-usage"]
-PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
-PATIENCE = 20_000  # milliseconds, for what a test waits for
-LONGEST = 180  # seconds, for a test: some of playwright's calls have no limit of their own
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET, timeout=60_000)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(autouse=True)
-def bounded():
-    def give_up(*_):
-        raise TimeoutError(f"the test has not ended after {LONGEST} s")
-
-    before = signal.signal(signal.SIGALRM, give_up)
-    signal.alarm(LONGEST)
-    yield
-    signal.alarm(0)
-    signal.signal(signal.SIGALRM, before)
-
-
-@pytest.fixture
-def serving(make_service, tmp_path):
-    """The address and the service of a page whose thoughts stop at their middle until they are steered."""
-    service, app = scripted_service(make_service)(("alpha", "beta"), held=True), FastAPI()
-    pages.mount(app, service, Settings(data=tmp_path), History(tmp_path / "history.db"))
-    with listening(app) as url:
-        yield f"{url}/", service
-
-
-@pytest.fixture
-def visit(chromium, serving):
-    """Opens the page. Whatever went wrong in the browser, or went to another address, fails the test."""
-    opened = []
-
-    def open_page(**how):
-        context = chromium.new_context(**{"viewport": {"width": 1280, "height": 800}, "locale": "en-US"} | how)
-        page, wrong = context.new_page(), []
-        page.set_default_timeout(PATIENCE)
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
-        page.on("request", lambda request: wrong.append(request.url)
-                if not request.url.startswith((serving[0], "data:", "blob:")) else None)
-        opened.append((context, wrong))
-        page.goto(serving[0])
-        page.get_by_label("Your question" if how.get("locale") != "fr-FR" else "Votre question").wait_for()
-        return page
-
-    yield open_page
-    for context, wrong in opened:
-        context.close()
-        assert wrong == []
-
-
-def ask(page, question="Find the roots."):
-    page.get_by_label("Your question").fill(question)
-    page.keyboard.press("Enter")
-
-
-def answered(page, count=1):
-    page.wait_for_function(f"document.querySelectorAll('.answer[aria-busy=false]').length == {count}")
-    return page.locator(".answer").nth(count - 1)
 
 
 def test_ask_watch_end_reload(visit, serving):
@@ -105,6 +20,7 @@ def test_ask_watch_end_reload(visit, serving):
     page.get_by_role("button", name="Answer now").click()
     answer = answered(page)
     assert serving[1].started[0].inserted == [" Check the sum. "]
+    answer.locator(".formula.drawn math").nth(1).wait_for(state="attached")
     assert answer.locator("math").count() == 2 and answer.locator("mfrac").count() == 1
     assert answer.locator(".code .k").first.inner_text() == "def"
     assert answer.locator("img, script").count() == 0 and page.title() == "Spoutnik"
@@ -179,7 +95,7 @@ def test_edit_retry_copy_files_and_feedback(visit, serving, tmp_path):
     page.get_by_text("Find them again.").wait_for()
     answered(page)
     asked = [message.content for message in History(tmp_path / "history.db").messages(page.url.split("=")[1])]
-    assert asked[0] == "Find them again.\n\nnotes.txt:\n```\né = 1\n```" and len(asked) == 2
+    assert asked[3] == "Find them again.\n\nnotes.txt:\n```\né = 1\n```" and len(asked) == 5  # all versions
 
 
 def test_model_effort_and_thoughts_are_chosen_and_remembered(visit, serving):
@@ -199,6 +115,58 @@ def test_model_effort_and_thoughts_are_chosen_and_remembered(visit, serving):
     assert plan.params.n == 4 and plan.max_thinking_tokens == plan.params.max_tokens // 8
     page.reload()
     page.get_by_role("button", name="beta, low, 4 thoughts").wait_for()
+
+
+def test_settings_show_what_is_in_force_when_they_are_opened_again(visit, serving):
+    """In the page, after a reload, and in what is generated: model, effort, thoughts, temperature and system prompt."""
+    serving[1].held = False
+    page = visit()
+    settings = page.locator(".chat .setting")
+
+    def open_settings():
+        settings.click()
+        page.get_by_role("slider", name="Temperature").wait_for()
+
+    def shown():
+        sliders = {name: page.get_by_role("slider", name=name, exact=True).input_value()
+                   for name in ("Effort", "Parallel thoughts", "Temperature")}
+        return (page.get_by_role("combobox", name="Model").input_value(), *sliders.values(),
+                page.get_by_role("textbox", name="System prompt").input_value())
+
+    def close_settings():
+        page.keyboard.press("Escape")
+        page.locator(".panel-body").wait_for(state="detached")
+
+    open_settings()
+    assert shown() == ("alpha", "4", "1", "6", "")
+    assert "0.6: the default" in page.locator(".panel-body").inner_text()
+    page.get_by_role("combobox", name="Model").select_option("beta")
+    for name, key, times in (("Effort", "ArrowLeft", 2), ("Parallel thoughts", "ArrowRight", 1),
+                             ("Temperature", "ArrowLeft", 3)):
+        page.get_by_role("slider", name=name).focus()
+        for _ in range(times):
+            page.keyboard.press(key)
+    page.get_by_role("textbox", name="System prompt").fill("Réponds en vers.")
+    close_settings()  # at once: what was typed last counts
+    page.get_by_role("button", name="beta, low, 2 thoughts, temperature 0.3, system prompt").wait_for()
+    chosen = ("beta", "2", "2", "3", "Réponds en vers.")
+    open_settings()
+    assert shown() == chosen
+    close_settings()
+    page.reload()
+    page.get_by_role("button", name="beta, low, 2 thoughts, temperature 0.3, system prompt").wait_for()
+    open_settings()
+    assert shown() == chosen
+    close_settings()
+    ask(page)
+    answered(page)
+    (handle,) = serving[1].started
+    assert handle.served.id == "beta" and handle.plan.params.temperature == 0.3 and handle.plan.params.n == 2
+    assert "Réponds en vers." in handle.served.tokenizer.decode(handle.plan.prompt)
+    open_settings()
+    page.get_by_role("slider", name="Temperature").fill("6")  # the default again, which is not remembered as a choice
+    page.get_by_role("textbox", name="System prompt").fill("")
+    page.get_by_role("button", name="Model and thinking: beta, low, 2 thoughts", exact=True).wait_for()
 
 
 def test_the_arena_is_blind_until_the_vote(visit, serving, tmp_path):

@@ -118,7 +118,7 @@ def test_special_tokens_are_read_unless_told_otherwise(ask, tokenizer):
 
 
 @pytest.mark.parametrize("more, param", [
-    ({"suffix": "x"}, "suffix"), ({"best_of": 2}, "best_of"), ({"max_tokens": 0}, "max_tokens"), ({"prompt": ""}, "prompt"),
+    ({"suffix": "x"}, "suffix"), ({"best_of": 2}, "best_of"), ({"max_tokens": -3}, "max_tokens"), ({"prompt": ""}, "prompt"),
     ({"prompt": []}, "prompt"), ({"prompt": [[]]}, None), ({"prompt": [[999999]]}, None), ({"prompt": [-1]}, None),
     ({"prompt": None}, "prompt"), ({"prompt": [1, "a"]}, "prompt"), ({"prompt": {"a": 1}}, "prompt"),
     ({"prompt": [True]}, "prompt"),
@@ -130,9 +130,16 @@ def test_what_is_refused(ask, more, param):
 
 
 def test_what_does_not_fit(ask):
-    for more in ({"max_tokens": 1024}, {"prompt": [5] * 1024}, {"prompt": [5] * 1024, "max_tokens": 1}):
+    for more in ({"prompt": [5] * 1024}, {"prompt": [5] * 1024, "max_tokens": 1}):
         refused, = ask({"prompt": "a"} | more)
-        assert refused["error"]["code"] == "context_length_exceeded"
+        assert refused["error"]["code"] == "context_length_exceeded" and refused["error"]["param"] == "prompt"
+    clamped, = ask({"prompt": [5] * 1000, "max_tokens": 1024, "ignore_eos": True, "return_applied": True})
+    assert clamped["usage"]["completion_tokens"] == clamped["applied"]["max_tokens"] == 24
+    assert "max_tokens = 1024" in clamped["warning"] and f"{clamped['warning']}." == clamped["applied"]["notes"][0]
+    unbounded, nothing = ask({"prompt": [5] * 1000, "max_tokens": -1, "ignore_eos": True}, {"prompt": "a", "max_tokens": 0})
+    assert unbounded["usage"]["completion_tokens"] == 24 and "warning" not in unbounded
+    assert (nothing["choices"][0]["text"], nothing["choices"][0]["finish_reason"]) == ("", "length")
+    assert nothing["usage"]["completion_tokens"] == 0
     fits, = ask({"prompt": [5] * 1020, "ignore_eos": True})
     assert fits["usage"]["completion_tokens"] == 4  # of the 16 that nobody asked for
 

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from spoutnik.serve.errors import ApiError
-from spoutnik.serve.sse import PING
+from spoutnik.serve.sse import NUMBERED_PING, PING
 from spoutnik.serve.streams import StreamRecording, StreamRegistry
 
 PATH = "/v1/chat/completions"
@@ -131,6 +131,8 @@ def test_a_stream_that_was_cut_is_read_on(server, idle, endless_body):
     with httpx.stream("GET", url) as response:
         again = Reader(response).to_the_end()
     assert (again.thought, again.content) == (whole.thought, whole.content)
+    # A browser's EventSource would come back for ever after the end of a stream, unless it is told that there is no more.
+    assert httpx.get(url, headers={"Last-Event-ID": str(again.numbers[-1])}).status_code == 204  # [DONE]
 
 
 def test_only_a_resumable_reply_goes_on_without_its_reader(server, idle, endless_body):
@@ -155,8 +157,8 @@ async def texts(*items):
         yield text
 
 
-async def read(recording: StreamRecording, start: int = 0, ping_seconds: float = 60.0) -> bytes:
-    return b"".join([piece async for piece in recording.follow(start, ping_seconds)])
+async def read(recording: StreamRecording, start: int = 0, numbered: bool = True) -> bytes:
+    return b"".join([piece async for piece in recording.follow(start, 60.0, numbered)])
 
 
 def test_readers_come_and_go():
@@ -167,12 +169,15 @@ def test_readers_come_and_go():
         await recording.record(texts("one", "two"))
         assert await early == await read(recording) == b"id: 0\ndata: one\n\nid: 1\ndata: two\n\n"
         assert await read(recording, 1) == b"id: 1\ndata: two\n\n" and await read(recording, 9) == b""
+        assert await read(recording, numbered=False) == b"data: one\n\ndata: two\n\n"
         assert recording.readers == 0
 
     asyncio.run(work())
 
 
-def test_silence_is_filled_with_pings():
+@pytest.mark.parametrize("numbered, ping, late", [(True, NUMBERED_PING, b"id: 0\ndata: late\n\n"),
+                                                  (False, PING, b"data: late\n\n")])
+def test_silence_is_filled_with_pings(numbered, ping, late):
     async def work():
         recording, released = StreamRecording(), asyncio.Event()
 
@@ -181,12 +186,12 @@ def test_silence_is_filled_with_pings():
             yield "late"
 
         recorded, pieces = asyncio.create_task(recording.record(slow())), []
-        async for piece in recording.follow(0, 0.001):
+        async for piece in recording.follow(0, 0.001, numbered):
             pieces.append(piece)
             if len(pieces) == 3:
                 released.set()
         await recorded
-        assert pieces[:3] == [PING] * 3 and pieces[-1] == b"id: 0\ndata: late\n\n"
+        assert pieces[:3] == [ping] * 3 and pieces[-1] == late
 
     asyncio.run(work())
 

@@ -138,7 +138,7 @@ def test_items_become_messages():
              {"type": "function_call_output", "call_id": "a", "output": "1"},
              {"type": "function_call_output", "call_id": "b", "output": [{"type": "input_text", "text": "2"}]},
              {"type": "reasoning", "summary": []}, {"role": "user", "content": "So?"}]
-    messages = ResponsesRequest(input=items, instructions="Be brief.").messages
+    messages = ResponsesRequest(input=items, instructions="Be brief.").messages(lambda id: None, [])
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "tool", "tool", "user"]
     assert messages[0]["content"] == "Be brief.\n\nBe kind." and messages[2]["content"] == "I look."
     assert messages[2]["reasoning_content"] == "Hm."
@@ -158,16 +158,18 @@ def test_a_call_between_two_texts_is_an_item_of_its_own():
 
 @pytest.mark.parametrize(("body", "param"), [
     ({"previous_response_id": "resp_1"}, "previous_response_id"), ({"conversation": "conv_1"}, "conversation"),
-    ({"background": True}, "background"), ({"truncation": "auto"}, "truncation"), ({"prompt": {"id": "p"}}, "prompt"),
-    ({"reasoning": {"summary": "detailed"}}, "reasoning.summary"), ({"reasoning": {"effort": "much"}}, "reasoning.effort"),
-    ({"input": []}, "input"), ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]"), ({"input": None}, "input"),
+    ({"background": True}, "background"), ({"truncation": "some"}, "truncation"), ({"prompt": {"id": "p"}}, "prompt"),
+    ({"reasoning": {"effort": "much"}}, "reasoning.effort"),
+    ({"input": []}, "input"), ({"input": [{"type": "item_reference", "id": "x"}]}, "input"), ({"input": None}, "input"),
     ({"input": [{"role": "user", "content": [{"type": "input_image"}]}]}, "input[0]"), ({"input": [3]}, "input[0]"),
-    ({"tools": [{"type": "web_search"}]}, "tools[0].type"), ({"tools": TOOLS * 2}, "tools[1].name"),
-    ({"tool_choice": "required"}, "tool_choice"), ({"n": 2}, "n"), ({"max_output_tokens": 10 ** 6}, "max_output_tokens"),
+    ({"tools": TOOLS * 2}, "tools[1].name"), ({"tools": [{"type": "function"}]}, "tools[0].name"),
+    ({"tool_choice": "required"}, "tool_choice"), ({"tool_choice": {"type": "web_search"}}, "tool_choice"),
+    ({"n": 2}, "n"), ({"max_output_tokens": -3}, "max_output_tokens"),
     ({"text": {"format": {"type": "json_schema", "name": "x"}}}, "text.format.schema"),
     ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "strin"}}}}, "text.format.schema"),
-    ({"max_tokens": 0}, "max_tokens"), ({"input": [{"type": "reasoning", "content": None}]}, "input"),
-    ({"text": {"verbosity": "low"}}, "text.verbosity"), ({"input": "a " * 3000}, "input")])
+    ({"max_tokens": -5}, "max_tokens"), ({"echo": True}, "echo"), ({"prompt_logprobs": 1}, "prompt_logprobs"),
+    ({"input": [{"type": "reasoning", "content": None}]}, "input"),
+    ({"text": {"verbosity": "huge"}}, "text.verbosity"), ({"input": "a " * 3000}, "input")])
 def test_what_cannot_be_served_is_refused_with_its_field(body, param, api):
     answer = post(api, **{"input": "a"} | body)
     assert answer.status_code == 400 and (answer.json()["error"]["param"] or "").startswith(param), answer.text
@@ -188,6 +190,26 @@ def test_a_reply_that_fails_says_so(api, make_service, tokenizer):
     name, data = stream.text.strip().split("\n")[-2:]
     last = json.loads(data.removeprefix("data: "))["response"]
     assert name == "event: response.failed" and last["status"] == "failed" and "not finite" in last["error"]["message"]
+
+
+def test_more_than_there_is_room_for_is_taken_for_all_there_is(api):
+    answer = post(api, input="a", max_output_tokens=10 ** 6, reasoning={"effort": "none"}).json()
+    assert answer["max_output_tokens"] < 1024 and answer["warning"].startswith("max_output_tokens = 1000000: ")
+
+
+def test_a_conversation_that_is_too_long_may_lose_its_oldest_questions(api):
+    turns = [{"role": role, "content": f"{number} " * 90} for number in range(20) for role in ("user", "assistant")]
+    given = {"input": [{"role": "system", "content": "Be kind."}, *turns, {"role": "user", "content": "So?"}],
+             "max_output_tokens": 9}
+    assert post(api, **given).json()["error"]["code"] == "context_length_exceeded"
+    answer = post(api, **given, truncation="auto").json()
+    assert answer["truncation"] == "auto" and 100 < answer["usage"]["input_tokens"] < 1024
+    assert answer["warning"].startswith("input: the conversation is too long; the first ")
+
+
+def test_what_was_in_force_is_told(api):
+    answer = post(api, input="a", max_output_tokens=7, reasoning={"effort": "low"}, top_k=3, return_applied=True).json()
+    assert {"max_tokens": 7, "max_thinking_tokens": 0, "top_k": 3, "model": "tiny"}.items() <= answer["applied"].items()
 
 
 def test_an_unknown_model(openai_client):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import httpx
 import pytest
 
-from spoutnik.serve.api import schemas
+from spoutnik.serve.api import messages, ollama, ollama_models, props, schemas
 
 ASK = [{"role": "user", "content": "What is 12 + 30?"}]
 CHAT, TEXT, RESPONSES, EMBEDDINGS = "/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/embeddings"
@@ -21,6 +21,12 @@ TEXTS = [{"prompt": ["a", "b"], "n": 2}, {"prompt": "12 + 30", "echo": True, "lo
 ITEMS = [{"input": "a", "include": ["message.output_text.logprobs"]}, {"input": "a", "max_output_tokens": 5},
          {"input": "a", "max_output_tokens": 200, "max_thinking_tokens": 3, "tools": [{"type": "function"} | PICK],
           "tool_choice": "required", "parallel_tool_calls": False}]
+MESSAGES = "/v1/messages"
+MESSAGE_BODIES = [{}, {"thinking": {"type": "enabled", "budget_tokens": 4}, "return_applied": True, "container": "c"},
+                  {"thinking": {"type": "disabled"}, "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
+                   "tools": [{"name": PICK["name"], "input_schema": PICK["parameters"]}]}]
+OLLAMA = {"model": "tiny", "stream": False, "options": {"num_predict": 200, "seed": 1, "num_ctx": 9999}}
+OLLAMA_BODIES = [{"return_applied": True}, {"logprobs": True, "top_logprobs": 1, "think": False}, {"messages": []}]
 ANSWERS = [("GET", "/health", None, schemas.Health), ("GET", "/v1/models", None, schemas.ModelList),
            ("GET", "/v1/models/tiny", None, schemas.Model),
            *(("POST", CHAT, {"messages": ASK, "seed": 1, "max_tokens": 24} | body, schemas.ChatCompletion) for body in CHATS),
@@ -30,6 +36,19 @@ ANSWERS = [("GET", "/health", None, schemas.Health), ("GET", "/v1/models", None,
            ("POST", EMBEDDINGS, {"input": "a", "encoding_format": "base64"}, schemas.EmbeddingList),
            ("POST", "/v1/tokenize", {"messages": ASK, "return_token_strs": True}, schemas.TokenizeResponse),
            ("POST", "/v1/detokenize", {"tokens": [5]}, schemas.DetokenizeResponse),
+           *(("POST", MESSAGES, {"messages": ASK, "seed": 1, "max_tokens": 200} | body, messages.AnthropicMessage)
+             for body in MESSAGE_BODIES),
+           ("POST", f"{MESSAGES}/count_tokens", {"messages": ASK}, messages.TokenCount),
+           *(("POST", "/api/chat", OLLAMA | {"messages": ASK} | body, ollama.OllamaChat) for body in OLLAMA_BODIES),
+           ("POST", "/api/generate", OLLAMA | {"prompt": "a"}, ollama.OllamaGenerated),
+           ("POST", "/api/embed", {"input": ["a", "b"]}, ollama_models.Embeddings),
+           ("POST", "/api/embeddings", {"prompt": "a"}, ollama_models.OneEmbedding),
+           ("POST", "/api/show", {"model": "tiny"}, ollama_models.ShownModel),
+           ("GET", "/api/ps", None, ollama_models.RunningModels),
+           ("GET", "/api/tags", None, ollama_models.ListedModels), ("GET", "/api/version", None, ollama_models.Version),
+           ("GET", "/props", None, props.Props), ("POST", "/apply-template", {"messages": ASK}, props.Prompt),
+           ("POST", "/api/chat", {"think": 3}, ollama.OllamaError),
+           ("POST", MESSAGES, {"messages": []}, messages.AnthropicError),
            ("POST", CHAT, {"messages": []}, schemas.ErrorResponse)]
 
 

@@ -41,25 +41,111 @@ def test_a_conversation_comes_back_as_it_was_said(store):
     assert [c.title for c in store.list()] == ["Sums"] and store.list()[0].updated >= store.list()[0].created
 
 
-def test_the_last_changed_comes_first_and_search_ignores_case(store):
+def test_the_last_changed_comes_first(store):
     first, second = add_conversation(store, "Sums"), add_conversation(store, "Weather", "Fera-t-il beau À Paris ?")
     store.append(first, "user", "And now?")
     assert [c.id for c in store.list()] == [first, second] and len(store.list(1)) == 1
-    assert [c.id for c in store.search("à pARIS")] == [second] and [c.id for c in store.search("sum")] == [first]
-    assert store.search("snow") == []
 
 
-def test_rename_truncate_delete(store):
+def test_each_owner_has_a_list_of_their_own(store):
+    for owner in (None, "ann", "*"):
+        store.append(store.create(f"of {owner}", owner), "user", "Shared words")
+    for owner in (None, "ann", "*"):
+        assert [c.title for c in store.list(owner=owner)] == [f"of {owner}"] and store.list(owner=owner)[0].owner == owner
+        assert [hit.conversation.title for hit in store.search("shared", owner)] == [f"of {owner}"]
+        assert [row["title"] for row in store.export(owner)] == [f"of {owner}"]
+    assert len(store.list()) == len(store.search("words")) == 3 and store.list(owner="bob") == []
+
+
+def test_rename_and_delete(store):
     name = add_conversation(store)
     store.rename(name, "Additions")
-    store.truncate(name, store.messages(name)[1].id)
-    assert store.list()[0].title == "Additions" and [m.role for m in store.messages(name)] == ["user"]
+    assert store.list()[0].title == store.get(name).title == "Additions"
     store.delete(name)
     assert store.list() == []
     for gone in (lambda: store.messages(name), lambda: store.append(name, "user", "Hi"), lambda: store.rename(name, "x"),
-                 lambda: store.delete(name)):
+                 lambda: store.delete(name), lambda: store.get(name), lambda: store.show(name, 1),
+                 lambda: store.update(name, 1, "", "", {}, True)):
         with pytest.raises(KeyError):
             gone()
+
+
+def test_versions_are_kept_and_one_path_is_shown(store):
+    name = add_conversation(store)
+    question, answer = store.messages(name)
+    assert (question.parent, answer.parent, store.get(name).head) == (None, question.id, answer.id)
+    other = store.append(name, "assistant", "43", parent=question.id)
+    edited = store.append(name, "user", "And 12 + 31?", parent=None)
+    last = store.append(name, "assistant", "44")
+    assert [(m.id, m.parent) for m in store.messages(name)][2:] == [(other, question.id), (edited, None), (last, edited)]
+    assert store.get(name).head == last
+    store.show(name, answer.id)
+    assert store.get(name).head == answer.id
+    exported, = store.export()
+    assert exported["head"] == answer.id
+    assert [m["parent"] for m in exported["messages"]] == [None, question.id, question.id, None, edited]
+
+
+def test_an_unfinished_answer_grows_until_it_is_finished(store):
+    name = add_conversation(store)
+    answer = store.append(name, "assistant", "", finished=False)
+    store.update(name, answer, "4", "so far", {"tokens": 1}, finished=False)
+    partial = History(store.path, store._passphrase).messages(name)[-1]  # whoever starts after a kill
+    assert (partial.content, partial.thought, partial.extras, partial.finished) == ("4", "so far", {"tokens": 1}, False)
+    assert [hit.excerpt for hit in store.search("4")] == ["42"]
+    store.update(name, answer, "Forty", "all", {"tokens": 2}, finished=True)
+    store.update(name, answer, "4", "so far", {}, finished=False)  # was slower
+    final = store.messages(name)[-1]
+    assert (final.content, final.thought, final.extras, final.finished) == ("Forty", "all", {"tokens": 2}, True)
+    assert [hit.excerpt for hit in store.search("forty")] == ["Forty"]
+
+
+OLD = """
+create table meta (key text primary key, value blob);
+create table conversations (id text primary key, title blob, created real, updated real);
+create table messages (id integer primary key autoincrement, conversation text references conversations on delete cascade,
+                       role text, content blob, thought blob, model text, created real, extras blob);
+create table votes (id integer primary key autoincrement, models text, winner text, created real, extras blob);
+create index messages_of on messages (conversation, id);
+pragma application_id = 1397773390;
+pragma user_version = 1;
+"""
+
+
+def test_a_history_of_version_1_is_migrated(store):
+    """Made as version 1 made it, with the cipher of this store's passphrase."""
+    meta = sqlite3.connect(store.path).execute("select * from meta").fetchall()
+    wipe_file(store.path)
+    old = sqlite3.connect(store.path)
+    old.executescript(OLD)
+    old.executemany("insert into meta values (?, ?)", meta)
+    owned = store._encrypt_json({"owner": "ann"})
+    for name, extras in (("aa", owned), ("bb", store._encrypt_json({}))):
+        old.execute("insert into conversations values (?, ?, 1, 2)", (name, store._encrypt(f"Title {name}")))
+        for role, text in (("user", "Why?"), ("assistant", "So."), ("user", "And?")):
+            old.execute("insert into messages values (null, ?, ?, ?, ?, '', 3, ?)",
+                        (name, role, store._encrypt(text), store._encrypt("t"), extras))
+    old.execute("insert into conversations values ('cc', ?, 1, 1)", (store._encrypt("Empty"),))
+    old.commit()
+    old.close()
+    migrated = History(store.path, store._passphrase)
+    assert {c.id: (c.title, c.owner) for c in migrated.list()} == {
+        "aa": ("Title aa", "ann"), "bb": ("Title bb", None), "cc": ("Empty", None)}
+    for name in ("aa", "bb"):
+        messages = migrated.messages(name)
+        assert [m.content for m in messages] == ["Why?", "So.", "And?"] and all(m.finished for m in messages)
+        assert [m.parent for m in messages] == [None, messages[0].id, messages[1].id]
+        assert migrated.get(name).head == messages[-1].id
+    first = migrated.append("cc", "user", "Now")
+    assert migrated.get("cc").head == first and len(History(store.path, store._passphrase).messages("aa")) == 3
+
+
+def test_a_wrong_passphrase_migrates_nothing(tmp_path):
+    path = tmp_path / "old.db"
+    sqlite3.connect(path).executescript(OLD + "insert into meta values ('salt', x'00'), ('cost', 16), ('check', x'00');")
+    with pytest.raises(UserError, match="passphrase is wrong"):
+        History(path, PHRASE)
+    assert sqlite3.connect(path).execute("pragma user_version").fetchone() == (1,)
 
 
 def test_votes_and_export(store):

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tokenizers import AddedToken
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, processors
 from tokenizers import Tokenizer as BPE
 from transformers import AutoTokenizer
 
@@ -58,6 +58,46 @@ def test_a_special_token_may_be_an_object(checkpoints, tmp_path):
     spec = {"__type": "AddedToken", "content": "<|end_of_text|>", "lstrip": False, "special": True}
     folder = change(checkpoints["llama3"], tmp_path, "tokenizer_config.json", eos_token=spec)
     assert Tokenizer.load(folder).eos_id == AutoTokenizer.from_pretrained(folder).eos_token_id
+
+
+# What belongs before plain text
+
+@pytest.mark.parametrize("name", NAMES)
+def test_plain_text_begins_as_transformers_begins_it(name, checkpoints, loaded):
+    """chatml's has a beginning of sentence that is defined and belongs nowhere, as SmolLM2's."""
+    theirs, ours = AutoTokenizer.from_pretrained(checkpoints[name][0]), loaded[name]
+    for text in ("a weather", " 1 + 2\n"):
+        assert ours.start_ids + ours.encode(text) == theirs.encode(text)
+    assert ours.start_ids == ([ours.bos_id] if name in ("r1", "llama3") else [])
+
+
+@pytest.mark.parametrize("name, stated, begins", [
+    ("chatml", True, True), ("chatml", False, False), ("llama3", True, True), ("llama3", False, False),
+    ("qwen3", True, False), ("qwen3", False, False)])  # qwen3's has no beginning of sentence
+def test_add_bos_token_has_the_last_word(name, stated, begins, checkpoints, tmp_path):
+    """Where it contradicts the post-processor, transformers 4 and llama.cpp follow it; transformers 5 no longer reads it."""
+    ours = Tokenizer.load(change(checkpoints[name], tmp_path, "tokenizer_config.json", add_bos_token=stated))
+    assert ours.start_ids == ([ours.bos_id] if begins else [])
+    ours.save(tmp_path / "saved")
+    assert Tokenizer.load(tmp_path / "saved").start_ids == ours.start_ids
+
+
+@pytest.mark.parametrize("single, count", [("<s> $A", 1), ("$A", 0), ("$A </s>", 0), ("[gMASK] <s> $A", 2), ("<s> $A </s>", 1)])
+@pytest.mark.parametrize("kind", ["sentencepiece", "sequence"])
+def test_whatever_the_post_processor_puts_before_a_text_belongs_there(single, count, kind, tmp_path):
+    bpe = BPE(models.BPE(vocab={"<unk>": 0, "<s>": 1, "</s>": 2, "[gMASK]": 3, "▁": 4, "a": 5, "b": 6, "▁a": 7},
+                         merges=[("▁", "a")], unk_token="<unk>", byte_fallback=True))
+    bpe.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    bpe.decoder = decoders.Metaspace()
+    bpe.add_special_tokens(["<s>", "</s>", "[gMASK]"])
+    template = processors.TemplateProcessing(single=single, special_tokens=[("<s>", 1), ("</s>", 2), ("[gMASK]", 3)])
+    bpe.post_processor = template if kind == "sentencepiece" else processors.Sequence(
+        [processors.ByteLevel(trim_offsets=False), template])
+    bpe.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"bos_token": "<s>", "eos_token": "</s>"}')
+    ours, theirs = Tokenizer.load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)
+    assert ours.start_ids == theirs.encode("ab a")[:count] and len(ours.start_ids) == count
+    assert ours.start_ids + ours.encode("ab a") == [i for i in theirs.encode("ab a") if i != 2]
 
 
 @pytest.mark.parametrize("file, content", [

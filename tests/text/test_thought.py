@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spoutnik.text.thought import ThoughtStream, opens_thought, read_reply
+from spoutnik.text.thought import ThoughtStream, follows_mark, opens_thought, read_reply, thought_stream
 from spoutnik.text.tokenizer import Tokenizer
 
 THINK_ID, END = 4, 5
@@ -86,7 +86,7 @@ def test_a_stream_shows_what_the_whole_reply_says(thought, answer, tokenizer):
     ids = tokenizer.completion_ids(thought, answer)[:-1]
     reply = read_reply(ids, tokenizer, True)
     shown = stream(tokenizer, ids)
-    assert shown == (reply.thought, reply.answer)
+    assert shown == (reply.thought, answer[answer[:len(answer) - len(answer.lstrip())].rfind("\n") + 1:])
     assert reply.thought == thought.strip() and reply.answer == answer.strip()
 
 
@@ -122,7 +122,7 @@ def read_closed(tokenizer, *parts):
 def test_a_reply_after_an_unopened_thought_is_answer(tokenizer):
     reply, shown = read_closed(tokenizer, " It is 4.")
     assert (reply.thought, reply.answer, reply.well_formed, reply.thought_tokens) == ("", "It is 4.", True, 0)
-    assert shown == ("", "It is 4.")
+    assert shown == ("", " It is 4.")
 
 
 def test_a_model_may_open_the_thought_itself(tokenizer):
@@ -141,16 +141,38 @@ def test_marks_of_thought_elsewhere_are_ill_formed(tokenizer, parts):
 @example(ids=[70, THINK_ID, 71, END, 72], thinking=False)
 def test_a_stream_of_arbitrary_tokens_agrees_with_the_whole_reply(ids, thinking, tokenizer):
     reply = read_reply(ids, tokenizer, True, thinking)
-    assert stream(tokenizer, ids, thinking) == (reply.thought, reply.answer)
+    thought, answer = stream(tokenizer, ids, thinking)
+    assert (thought, answer.strip()) == (reply.thought, reply.answer)
 
 
 @pytest.mark.parametrize("thinking", [True, False])
-def test_without_marks_of_thought_all_is_answer(thinking, checkpoints):
+def test_without_tokens_for_the_marks_they_are_read_in_the_text(thinking, checkpoints):
     tokenizer = Tokenizer.load(checkpoints["llama3"][0])
-    ids = tokenizer.encode("<think>hm</think>Yes")
-    reply = read_reply(ids, tokenizer, True, thinking)
-    assert (reply.thought, reply.answer, reply.well_formed) == ("", "<think>hm</think>Yes", True)
-    assert stream(tokenizer, ids, thinking) == ("", "<think>hm</think>Yes")
+    reply = read_reply(tokenizer.encode("<think>hm</think>Yes"), tokenizer, True, thinking)
+    assert (reply.thought, reply.answer, reply.well_formed) == ("hm", "Yes", True)
+    reply = read_reply(tokenizer.encode("Yes, <think>."), tokenizer, True, thinking)
+    assert (reply.thought, reply.answer) == ("", "Yes, <think>.")
+
+
+@pytest.mark.parametrize("after, answer", [
+    ("\n\n    def f():\n        pass\n", "    def f():\n        pass\n"), ("\n \n\tcode", "\tcode"), ("Yes. ", "Yes. "),
+    ("\n\n", "")])
+def test_of_an_answer_s_white_space_only_the_lines_around_the_mark_are_left_out(after, answer, tokenizer):
+    ids = [*tokenizer.encode("so\n"), END, *tokenizer.encode(after)]
+    assert stream(tokenizer, ids) == ("so", answer)
+    assert stream(tokenizer, tokenizer.encode(after), thinking=False) == ("", after)
+
+
+@pytest.mark.parametrize("prompt, begins", [((THINK_ID, "\n"), True), ((THINK_ID, "\nFirst,"), False), ((END, "\n\n"), True),
+                                            ((END, "\n\nYes"), False), (("Yes",), False),
+                                            ((THINK_ID, "a", 3), False), ((), False)])
+def test_what_goes_on_with_a_prompt_s_text_keeps_its_white_space(prompt, begins, tokenizer):
+    ids = [i for part in prompt for i in (tokenizer.encode(part) if isinstance(part, str) else [part])]
+    assert follows_mark(ids, tokenizer) == begins
+    parts = thought_stream(tokenizer, ids, opens_thought(ids, tokenizer))
+    new = tokenizer.encode("\n\n  so")
+    shown = "".join(map("".join, zip(parts.feed(new), parts.close())))
+    assert shown == ("so" if begins and ids[0] == THINK_ID else "  so" if begins else "\n\n  so")
 
 
 @pytest.mark.parametrize("ids, opened", [([], False), ([0, 2, 9, 3, 4, 9], True), ([0, 4, 9, 5, 9], False),

@@ -168,6 +168,14 @@ def test_a_shipped_tokenizer_loaded_and_saved_has_the_same_bytes(name, tmp_path)
         assert (tmp_path / file).read_bytes() == (shipped / file).read_bytes()
 
 
+def test_our_models_texts_begin_as_their_documents_did_also_where_older_files_do_not_say_so(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    theirs = AutoTokenizer.from_pretrained(tmp_path)
+    assert tokenizer.start_ids + tokenizer.encode("a 12") == theirs.encode("a 12") and tokenizer.start_ids == [tokenizer.bos_id]
+    for shipped in (Path(spoutnik.__file__).parent / "prebuilt").glob("*/tokenizer.json"):
+        assert Tokenizer.load(shipped.parent).start_ids == [0]
+
+
 @pytest.mark.parametrize("text", ["", "{}", json.dumps({"model": {"type": "BPE"}})])
 def test_a_file_that_is_no_tokenizer_is_named(tokenizer, tmp_path, text):
     tokenizer.save(tmp_path)

@@ -13,6 +13,7 @@ from spoutnik.text.chat_template import Message
 from spoutnik.text.tokenizer import Tokenizer
 
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+MAX_CALLS = 8  # in one answer: whoever needs more calls again when the results are there
 _NO_PARAMETERS = {"properties": {}, "additionalProperties": False}  # where a tool gives none
 
 
@@ -29,16 +30,18 @@ class Function:
 @dataclass(frozen=True)
 class ToolSet:
     """The tools of one request, parsed once. definitions: as the API has them, for templates that describe them. described:
-    those that the model is told of. callable: those that it may call; it must call one where `required`."""
+    those that the model is told of. callable: those that it may call; it must call one where `required`, and may call so many
+    (max_calls) in one answer."""
 
     definitions: tuple[Mapping, ...] = ()
     described: tuple[Function, ...] = ()
     callable: tuple[Function, ...] = ()
     required: bool = False
+    max_calls: int = MAX_CALLS
 
     @classmethod
     def parse(cls, tools: Sequence[Mapping] | None, tool_choice: str | Mapping | None = None) -> "ToolSet":
-        """With the choice "none" the model is told of no tools; with the name of one it is told of all, and calls that.
+        """With the choice "none" the model is told of no tools; with the name of one it is told of all, and calls that, once.
 
         Raises:
             UserError: tools or tool_choice are not of the API's form; says what and where.
@@ -50,14 +53,15 @@ class ToolSet:
         if tool_choice == "none":
             return NO_TOOLS
         described = tuple(functions.values())
-        return cls(tuple(tools or ()), described, _callable(functions, tool_choice), tool_choice not in (None, "auto"))
+        return cls(tuple(tools or ()), described, _callable(functions, tool_choice), tool_choice not in (None, "auto"),
+                   1 if isinstance(tool_choice, Mapping) else MAX_CALLS)
 
     def conversation(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[Message], list[Mapping] | None]:
         """(messages, tools) for Tokenizer.chat_ids: calls, results and tools as the model's template takes them."""
         if not self.described and not any(message.get("tool_calls") or message["role"] == "tool" for message in messages):
             return list(messages), None
         template = convention(tokenizer)
-        messages = (_for_template if template.renders else _in_words)(messages, template.format)
+        messages = (_for_template if template.renders else in_words)(messages, template.format)
         if not self.described:
             return messages, None
         if template.describes:
@@ -76,9 +80,10 @@ def _parse(tool: Mapping, place: str, others: Mapping[str, Function]) -> Functio
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name in others:
         raise UserError(f"{place}.function.name = {name!r}: must be 1 to 64 letters, digits, dots, dashes or underscores, "
                         "and no other tool's.")
-    if not isinstance(parameters, Mapping) or parameters.get("type", "object") != "object":
+    kinds = parameters.get("type", "object") if isinstance(parameters, Mapping) else None
+    if "object" not in (kinds if isinstance(kinds, list) else [kinds]):
         raise UserError(f"{place}.function.parameters: must be the JSON schema of an object.")
-    return Function(name, function.get("description") or "", {"type": "object", **parameters}, bool(function.get("strict")))
+    return Function(name, function.get("description") or "", {**parameters, "type": "object"}, bool(function.get("strict")))
 
 
 def _callable(functions: Mapping[str, Function], choice: str | Mapping | None) -> tuple[Function, ...]:
@@ -116,7 +121,7 @@ def _for_template(messages: Sequence[Message], format: Format) -> list[Message]:
     return rendered
 
 
-def _in_words(messages: Sequence[Message], format: Format) -> list[Message]:
+def in_words(messages: Sequence[Message], format: Format) -> list[Message]:
     """For one that does not: calls as the assistant's text, results as the user's, those of one turn together."""
     rendered: list[Message] = []
     for results, group in groupby(messages, lambda message: message["role"] == "tool"):

@@ -1,25 +1,28 @@
 """`/v1/chat/completions`, whole or as a stream."""
 
-import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 
+from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.generation.completion import CompletionPlan, Completions
+from spoutnik.generation.conversation import Prefill
 from spoutnik.generation.delta import Delta, GenerationWarning
 from spoutnik.generation.options import GenerationOptions, GenerationPlan
 from spoutnik.generation.service import GenerationHandle, ServedModel
 from spoutnik.generation.tools.calls import ToolCallStream, whole_calls
 from spoutnik.generation.voting import VoteResult, vote
 from spoutnik.serve.api.chat_request import ChatRequest, applied_of, plan_of
-from spoutnik.serve.api.common import Reply, Serving, State
-from spoutnik.serve.api.logprobs import chat_logprobs
+from spoutnik.serve.api.common import Reply, Serving, State, warning_field
+from spoutnik.serve.api.logprobs import chat_logprobs, prompt_logprobs
 from spoutnik.serve.api.schemas import ChatCompletion
 from spoutnik.serve.errors import GENERATION_ERRORS, error_responses, raise_if_failed
+from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
-router = APIRouter()
+router = api_router()
 OPEN, CLOSE = "<think>\n", "\n</think>\n\n"  # around a thought inside the content
 
 
@@ -32,26 +35,42 @@ async def chat_completions(body: ChatRequest, request: Request, serving: State) 
 
 async def create(body: ChatRequest, serving: Serving) -> Response:
     served = await serving.model(body.model)
-    plan, options = plan_of(body, served) if body.brief else await asyncio.to_thread(plan_of, body, served)
+    plan, options = plan_of(body, served) if body.brief else await off_loop(plan_of, body, served)
     voting_plan = plan.with_n(body.n_thoughts) if (body.n_thoughts or 1) > 1 else plan
-    handle = serving.service.generate(served, voting_plan, f"chatcmpl-{secrets.token_hex(12)}")
-    return await ChatReply(body, plan, options, handle).respond(serving.streams)
+    name = f"chatcmpl-{secrets.token_hex(12)}"
+    read = None
+    if body.prompt_logprobs is not None:
+        read = await read_prompt(serving, served, plan.prompt, body.prompt_logprobs, f"{name}-prompt")
+    handle = serving.service.generate(served, voting_plan, name)
+    return await ChatReply(body, plan, options, handle, read).respond(serving.streams)
+
+
+async def read_prompt(serving: Serving, served: ServedModel, prompt: list[int], count: int, name: str) -> list:
+    """The log-probabilities of a prompt's tokens. A reply has no place for them: its prompt may be in the cache."""
+    plan = CompletionPlan([prompt], SamplingParams(max_tokens=1, prompt_logprobs=count), 0)
+    async with serving.service.generate(served, plan, name, Completions) as handle:
+        async for deltas in handle:
+            raise_if_failed(deltas)
+    return prompt_logprobs(served.tokenizer, handle.job.requests[0].prompt_logprobs, count)
 
 
 class ChatChunkBuilder:
-    """Turns the Deltas of one choice into OpenAI's deltas."""
+    """Turns the Deltas of one choice into OpenAI's deltas. prefill: what is continued, shown where the body says so."""
 
-    def __init__(self, body: ChatRequest, served: ServedModel):
+    def __init__(self, body: ChatRequest, served: ServedModel, prefill: Prefill | None = None):
         self.tokenizer, self.format = served.tokenizer, body.shown_format
-        self.shows_thought, self.top_logprobs = body.include_reasoning is not False, body.top_logprobs or 0
+        self.shows_thought, self.top_logprobs = body.thought_switches.shown, body.top_logprobs or 0
+        self._echo = (prefill if body.echo else None) or Prefill()
         self.calls = ToolCallStream(self.tokenizer, body.tool_set) if body.tools else None
         self.finish_reason: str | None = None
         self._thought_open = False
 
     def feed(self, delta: Delta) -> dict:
         """What is new of content, reasoning_content, reasoning and tool_calls."""
-        thought = delta.thought if self.shows_thought else ""
+        echo, self._echo = self._echo, Prefill()
+        thought = echo.thought + delta.thought if self.shows_thought else ""
         answer, calls = self._split_tool_calls(delta)
+        answer = echo.answer + answer
         fields: dict = {}
         if thought and self.format != "none":
             fields |= {"reasoning_content": thought, "reasoning": thought}
@@ -89,9 +108,12 @@ class ChatChunkBuilder:
 
 
 class ChatReply(Reply):
-    def __init__(self, body: ChatRequest, plan: GenerationPlan, options: GenerationOptions, handle: GenerationHandle):
+    """read: the log-probabilities of the prompt, where they were asked for."""
+
+    def __init__(self, body: ChatRequest, plan: GenerationPlan, options: GenerationOptions, handle: GenerationHandle,
+                 read: list | None = None):
         super().__init__(body, handle)
-        self.plan, self.options = plan, options
+        self.plan, self.options, self.read = plan, options, read
         self.vote_result: VoteResult | None = None
         self._chunk_head = encode_json(self.head("chat.completion.chunk"))[:-1] + ","  # the same in all chunks
 
@@ -113,11 +135,14 @@ class ChatReply(Reply):
         """The next turn's prompt will begin with this turn."""
         if self.plan.params.n == 1 and not self.body.documents and not self.body.tools:
             answer = self.replies[self.vote_result.index if self.vote_result else 0].answer
-            messages = [*self.body.template_messages, {"role": "assistant", "content": answer}]
+            messages = self.body.template_messages
+            if (prefill := self.plan.prefill) is not None:
+                messages, answer = messages[:-1], prefill.answer + answer
+            messages = [*messages, {"role": "assistant", "content": answer}]
             self.handle.service.warm_prefix(self.served, messages, self.options.template_variables)
 
     async def complete(self) -> ChatCompletion:
-        builders = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
+        builders = self._builders()
         deltas: list[list[dict]] = [[] for _ in builders]
         logprobs: list[list[dict]] = [[] for _ in builders]
         warnings: list[GenerationWarning] = []
@@ -129,13 +154,18 @@ class ChatReply(Reply):
                     "logprobs": {"content": logprobs[index], "refusal": None} if self.body.logprobs else None}
                    for index, builder in enumerate(builders)]
         return ChatCompletion(**self.head("chat.completion"), choices=choices, usage=self.usage, timings=self.timings,
-                              **warning_field(warnings), **self._applied, **self._agreement)
+                              **warning_field([*self.plan.notes, *warnings]), **self.applied_field, **self._agreement,
+                              **({} if self.read is None else {"prompt_logprobs": self.read}))
+
+    def _builders(self) -> list[ChatChunkBuilder]:
+        return [ChatChunkBuilder(self.body, self.served, self.plan.prefill) for _ in range(self.plan.params.n)]
 
     async def events(self) -> AsyncIterator[str]:
         """The stream's chunks as JSON. They are plain dicts, not models: one is made for each token."""
-        builders = [ChatChunkBuilder(self.body, self.served) for _ in range(self.plan.params.n)]
+        builders = self._builders()
         for index in range(len(builders)):
-            yield self._chunk(index, {"role": "assistant", "content": ""}, **self._applied)
+            notes = warning_field(self.plan.notes) if index == 0 else {}
+            yield self._chunk(index, {"role": "assistant", "content": ""}, **notes, **self.applied_field)
         async for delta in self.deltas():
             builder = builders[delta.index]
             fields, logprobs, more = builder.feed(delta), builder.logprobs(delta), warning_field(delta.warnings)
@@ -152,10 +182,12 @@ class ChatReply(Reply):
     def _chunk(self, index: int, delta: dict, finish_reason: str | None = None, logprobs: list | None = None, **more) -> str:
         choice = {"index": index, "delta": delta, "finish_reason": finish_reason,
                   "logprobs": {"content": logprobs, "refusal": None} if logprobs else None}
+        if self.body.continuous_usage:
+            more["usage"] = self.usage.model_dump()
         return self._chunk_head + encode_json({"choices": [choice]} | more)[1:]
 
     @property
-    def _applied(self) -> dict:
+    def applied_field(self) -> dict:
         return {"applied": applied_of(self.body, self.served, self.plan)} if self.body.return_applied else {}
 
     @property
@@ -177,7 +209,3 @@ def merge_deltas(deltas: list[dict]) -> dict:
         if text := "".join(delta.get(name, "") for delta in deltas):
             message[name] = text
     return message
-
-
-def warning_field(warnings: list[GenerationWarning]) -> dict:
-    return {"warning": " ".join(dict.fromkeys(map(str, warnings)))} if warnings else {}

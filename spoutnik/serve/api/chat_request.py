@@ -1,97 +1,57 @@
 """Requests of `/v1/chat/completions`, and the generation plan that each becomes."""
 
+import re
+from dataclasses import replace
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from spoutnik.generation.grammar import structured_output
-from spoutnik.generation.options import EFFORTS, GenerationOptions, GenerationPlan, applied, plan_chat
+from spoutnik.generation.options import GenerationOptions, GenerationPlan, applied, plan_chat
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.tool_set import ToolSet
-from spoutnik.serve.api.common import MAX_TOKENS, Body, Sampling
+from spoutnik.serve.api.answer_form import FormFields
+from spoutnik.serve.api.chat_messages import Message
+from spoutnik.serve.api.common import Sampling, unknown_note
+from spoutnik.serve.api.fields import CHAT_REFUSED, unknown_fields
+from spoutnik.serve.api.thinking import ThoughtFields, ThoughtSwitches
 from spoutnik.serve.errors import ApiError
 from spoutnik.text import chat_template
 
-# Fields of OpenAI's API and of other servers that would change the answer and are not supported here.
-UNSUPPORTED = ("functions", "function_call", "audio", "web_search_options", "guided_json", "guided_regex", "guided_choice",
-           "guided_grammar", "structured_outputs", "grammar", "json_schema", "continue_final_message", "verbosity")
 MAX_THOUGHTS = 64
 SHORT_PROMPT = 2000  # characters; each message counts as 100 more
 
 
-class TextPart(Body):
-    type: Literal["text"]
-    text: str
-
-
-def text_only(content: object) -> object:
-    for part in content if isinstance(content, list) else ():
-        if isinstance(part, dict) and part.get("type", "text") != "text":
-            raise ValueError(f"this model reads text alone; a part of type {part['type']!r} cannot be read")
-    return content
-
-
-class ToolCall(Body):
-    class Function(Body):
-        name: str
-        arguments: str | dict[str, Any]
-
-    id: str | None = None
-    type: Literal["function"] = "function"
-    function: Function
-
-
-class Message(Body):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Annotated[str | list[TextPart] | None, BeforeValidator(text_only)] = None
-    name: str | None = None
-    reasoning_content: str | None = Field(None, description="A past thought; most models' templates drop it.")
-    reasoning: str | None = Field(None, description="The same as reasoning_content.")
-    tool_calls: list[ToolCall] | None = None
-    tool_call_id: str | None = None
-
-    @property
-    def for_template(self) -> chat_template.Message:
-        content = "\n".join(part.text for part in self.content) if isinstance(self.content, list) else self.content
-        if content is None and not self.tool_calls:
-            content = ""
-        role = "system" if self.role == "developer" else self.role
-        calls = [call.model_dump(exclude_unset=True) for call in self.tool_calls or ()] or None
-        more = {"name": self.name, "reasoning_content": self.one_of("reasoning_content", "reasoning"), "tool_calls": calls,
-                "tool_call_id": self.tool_call_id}
-        return {"role": role, "content": content} | {key: value for key, value in more.items() if value is not None}
-
-
-class ChatRequest(Sampling):
+class ChatRequest(ThoughtFields, FormFields, Sampling):
     model_config = ConfigDict(extra="allow")  # to see unsupported fields
 
     messages: list[Message] = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="Of thought and answer.")
-    max_completion_tokens: int | None = Field(None, ge=1, le=MAX_TOKENS, description="The same as max_tokens.")
+    max_completion_tokens: int | None = Field(None, ge=-2, description="The same as max_tokens, of thought and answer.")
     logprobs: bool | None = Field(None, description="Of the answer's tokens.")
     top_logprobs: int | None = Field(None, ge=0, le=20)
-    response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     modalities: list[Literal["text"]] | None = None
     documents: list[dict[str, Any]] | None = None
-    reasoning_effort: Literal[tuple(EFFORTS)] | None = None
-    max_thinking_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)
-    thinking_token_budget: int | None = Field(None, ge=0, le=MAX_TOKENS, description="The same as max_thinking_tokens.")
-    enable_thinking: bool | None = None
-    chat_template_kwargs: dict[str, Any] | None = Field(None, description="What else the model's template reads.")
+    continue_final_message: bool | None = Field(None, description="The last message is continued; by default where it is the "
+                                                "assistant's.")
+    add_generation_prompt: bool | None = Field(None, description="false: the model goes on with the conversation as it is.")
     detect_loops: bool | None = Field(None, description="A thought that goes in circles is closed; true by default.")
     reasoning_format: Literal["auto", "deepseek", "deepseek-legacy", "none"] | None = Field(
         None, description="Where the thought goes: beside the content, into it (none), or both (deepseek-legacy).")
-    include_reasoning: bool | None = Field(None, description="false: the thought is not shown.")
+    separate_reasoning: bool | None = Field(None, description="false: reasoning_format = none.")
     n_thoughts: int | None = Field(None, ge=1, le=MAX_THOUGHTS, description="Thinks so many times; the answers vote.")
-    return_applied: bool | None = Field(None, description="The response says every parameter in force.")
 
     @property
     def shown_format(self) -> str:
-        return "deepseek" if self.reasoning_format in (None, "auto") else self.reasoning_format
+        stated = None if self.reasoning_format == "auto" else self.reasoning_format
+        return stated or ("none" if self.separate_reasoning is False else "deepseek")
+
+    @cached_property
+    def thought_switches(self) -> ThoughtSwitches:
+        return ThoughtSwitches.of(self)
 
     @cached_property
     def tool_set(self) -> ToolSet:
@@ -104,19 +64,38 @@ class ChatRequest(Sampling):
     @property
     def brief(self) -> bool:
         """Whether planning it takes less time than waking a thread."""
-        if self.tools or self.response_format or self.documents or self.chat_template_kwargs:
+        if any(getattr(self, name) for name in (*FormFields.model_fields, "tools", "documents", "chat_template_kwargs")):
             return False
-        return sum(100 + len(message.content or "") if isinstance(message.content, str | None) else SHORT_PROMPT
-                   for message in self.messages) < SHORT_PROMPT
+        return sum(100 + message.length for message in self.messages) < SHORT_PROMPT
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to say of this request. Raises ApiError for fields that would change the answer and are not served."""
+        notes = unknown_note(unknown_fields(self.model_extra, CHAT_REFUSED))
+        if self.max_tokens_as_given == 0:
+            notes += ("max_tokens = 0: an answer has one token at least; one was taken.",)
+        return notes
+
+    @property
+    def continues(self) -> bool | None:
+        """Whether the last message is continued; None leaves it to its role."""
+        continued = [number for number, message in enumerate(self.messages) if message.continued]
+        if continued and (continued != [len(self.messages) - 1] or self.messages[-1].role != "assistant"):
+            raise ApiError(400, f"messages[{continued[0]}].prefix: only of the last message, the assistant's.",
+                           f"messages[{continued[0]}].prefix")
+        return True if continued else self.continue_final_message
 
     def check_supported(self) -> None:
         super().check_supported()
-        for name in UNSUPPORTED:
-            if (self.model_extra or {}).get(name):
-                raise ApiError(400, f"{name}: is not served here. Leave it out.", name)
+        _ = self.notes
+        if self.separate_reasoning is not None and self.reasoning_format not in (None, "auto"):
+            if self.separate_reasoning != (self.reasoning_format == "deepseek"):
+                raise ApiError(400, "separate_reasoning: reasoning_format says otherwise. Give one of them.",
+                               "separate_reasoning")
         if self.top_logprobs is not None and not self.logprobs:
             raise ApiError(400, "top_logprobs: only with logprobs = true.", "top_logprobs")
-        for name, value in (("n", (self.n or 1) > 1), ("logprobs", self.logprobs), ("tools", self.tools)):
+        for name, value in (("n", (self.n or 1) > 1), ("logprobs", self.logprobs), ("tools", self.tools),
+                            ("prompt_logprobs", self.prompt_logprobs is not None)):
             if (self.n_thoughts or 1) > 1 and value:
                 raise ApiError(400, f"n_thoughts = {self.n_thoughts}: the votes are over answers in words. Leave out {name}.",
                                "n_thoughts")
@@ -124,37 +103,48 @@ class ChatRequest(Sampling):
 
 def options_of(request: ChatRequest, served: ServedModel) -> GenerationOptions:
     """Raises ApiError or UserError for what cannot be honored."""
-    variables = dict(request.chat_template_kwargs or {})
-    thinks = variables.pop("enable_thinking", None)
-    if not isinstance(thinks, bool | None):
-        raise ApiError(400, f"enable_thinking = {thinks!r}: must be true or false.", "chat_template_kwargs.enable_thinking")
-    if None not in (thinks, request.enable_thinking) and thinks != request.enable_thinking:
-        raise ApiError(400, "enable_thinking: chat_template_kwargs says otherwise. Give one of them.", "enable_thinking")
+    thought = request.thought_switches
     logprobs = (request.top_logprobs or 0) if request.logprobs else None
-    make_logits_processor = None
-    if request.tool_set.callable or request.response_format:
-        make_logits_processor = structured_output(served.llm, request.response_format, request.tool_set,
-                                                  request.parallel_tool_calls is not False)
+    make_logits_processor, form = None, request.form
+    if request.tool_set.callable or form is not None:
+        thinks = thought.enabled is not False and thought.effort != "none" and thought.budget != 0
+        make_logits_processor = structured_output(served.llm, form, request.tool_set, request.parallel_tool_calls is not False,
+                                                  after_thought=thinks)
+    max_tokens = request.stated_max_tokens
     return GenerationOptions(params=request.params(served, logprobs=logprobs),
-                             max_tokens=request.one_of("max_completion_tokens", "max_tokens"),
-                             max_thinking_tokens=request.one_of("max_thinking_tokens", "thinking_token_budget"),
-                             reasoning_effort=request.reasoning_effort,
-                             enable_thinking=thinks if request.enable_thinking is None else request.enable_thinking,
-                             tools=request.tool_set, documents=request.documents, variables=variables,
-                             detect_loops=request.detect_loops is not False, make_logits_processor=make_logits_processor)
+                             max_tokens=None if max_tokens is None else max(max_tokens, 1),
+                             max_thinking_tokens=thought.budget, reasoning_effort=thought.effort,
+                             enable_thinking=thought.enabled, tools=request.tool_set, documents=request.documents,
+                             variables=thought.variables, detect_loops=request.detect_loops is not False,
+                             make_logits_processor=make_logits_processor, continue_final_message=request.continues,
+                             add_generation_prompt=request.add_generation_prompt,
+                             truncate_prompt_tokens=request.truncate_prompt_tokens)
 
 
 def plan_of(request: ChatRequest, served: ServedModel) -> tuple[GenerationPlan, GenerationOptions]:
     """Raises ApiError or UserError. Takes too long for the event loop unless the request is `brief`."""
     request.check_supported()
     options = options_of(request, served)
-    return plan_chat(served.llm, request.template_messages, options), options
+    notes = _unread_notes(request, served, options)
+    plan = plan_chat(served.llm, request.template_messages, options)
+    return replace(plan, notes=(*request.notes, *notes, *plan.notes)), options
+
+
+def _unread_notes(request: ChatRequest, served: ServedModel, options: GenerationOptions) -> tuple[str, ...]:
+    """What there is to say of what the model's template does not read. Raises ApiError for documents."""
+    if not options.documents and not options.variables or served.tokenizer is None:
+        return ()
+    source = served.tokenizer.templates.choose(bool(request.tools))
+    if options.documents and not re.search(r"\bdocuments\b", source):
+        raise ApiError(400, "documents: this model's template has no place for them. Put them into a message.", "documents")
+    unread = [name for name in options.variables if not re.search(rf"\b{re.escape(name)}\b", source)]
+    return tuple(f"chat_template_kwargs.{name}: this model's template does not read it." for name in unread)
 
 
 def applied_of(request: ChatRequest, served: ServedModel, plan: GenerationPlan) -> dict:
     """Every parameter in force."""
     return applied(plan) | {"model": served.id, "stream": bool(request.stream), "n_thoughts": request.n_thoughts or 1,
                             "reasoning_format": request.shown_format, "resumable": bool(request.resumable),
-                            "include_reasoning": request.include_reasoning is not False,
+                            "include_reasoning": request.thought_switches.shown,
                             "tool_choice": request.tool_choice or ("auto" if request.tools else "none"),
                             "parallel_tool_calls": request.parallel_tool_calls is not False}

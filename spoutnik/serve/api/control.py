@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, Query
+from fastapi import Header, Query
 from fastapi.responses import Response
 from pydantic import Field
 
@@ -10,14 +10,15 @@ from spoutnik.generation.generation import Generation
 from spoutnik.serve.api.common import Body, State
 from spoutnik.serve.api.schemas import Control
 from spoutnik.serve.errors import ApiError, error_responses
+from spoutnik.serve.json_body import api_router
 
-router = APIRouter()
+router = api_router()
 
 
 class ControlRequest(Body):
     action: Literal["end_thought", "reasoning_end", "insert", "pause", "continue"] = Field(
         description="reasoning_end is another name of end_thought.")
-    text: str | None = Field(None, min_length=1, description="What to insert.")
+    text: str | None = Field(None, min_length=1, max_length=16384, description="What to insert.")
 
 
 class NamedControlRequest(ControlRequest):

@@ -4,9 +4,9 @@ import asyncio
 import base64
 from typing import Literal
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import Field
+from pydantic import ConfigDict, Field
 from torch import Tensor
 
 from spoutnik.engine.input_processor import check
@@ -14,16 +14,20 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.service import Busy, ServedModel
 from spoutnik.serve.api.common import Body, Serving, State, split_inputs
+from spoutnik.serve.api.fields import EMBEDDING_REFUSED, unknown_fields
 from spoutnik.serve.api.schemas import EmbeddingList
 from spoutnik.serve.errors import GENERATION_ERRORS, ApiError, error_responses
+from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import cancel_on_disconnect
 
-router = APIRouter()
+router = api_router()
 MAX_INPUTS = 2048
 RETRY_SECONDS = 0.05  # while the cache is full
 
 
 class EmbeddingRequest(Body):
+    model_config = ConfigDict(extra="allow")  # to see unsupported fields
+
     input: str | list[str] | list[int] | list[list[int]] = Field(description="A text, token ids, or several of either.")
     model: str | None = Field(None, description="The name of a model; the first one where there is none.")
     encoding_format: Literal["float", "base64"] | None = Field(None, description="base64: of little-endian float32.")
@@ -36,15 +40,11 @@ async def embeddings(body: EmbeddingRequest, request: Request, serving: State) -
 
 
 async def create(body: EmbeddingRequest, serving: Serving) -> Response:
+    unknown_fields(body.model_extra, EMBEDDING_REFUSED)
     if body.dimensions is not None:
         raise ApiError(400, "dimensions: this model's vectors cannot be shortened. Leave it out.", "dimensions")
-    inputs = split_inputs(body.input)
-    if not 0 < len(inputs) <= MAX_INPUTS:
-        raise ApiError(400, f"input: holds {len(inputs)} texts; 1 to {MAX_INPUTS} can be asked for at once.", "input")
     served = await serving.model(body.model)
-    prompts = await asyncio.to_thread(lambda: [_token_ids(text, i, served) for i, text in enumerate(inputs)])
-    vectors = [await _embed(prompt, served, serving) for prompt in prompts]
-    count = sum(map(len, prompts))
+    vectors, count = await embed_inputs(body, served, serving)
     result = EmbeddingList(
         object="list", model=served.id, usage={"prompt_tokens": count, "total_tokens": count},
         data=[{"object": "embedding", "index": index, "embedding": _encode(vector, body.encoding_format)}
@@ -52,10 +52,25 @@ async def create(body: EmbeddingRequest, serving: Serving) -> Response:
     return JSONResponse(result.model_dump())
 
 
-def _token_ids(text: str | list[int], index: int, served: ServedModel) -> list[int]:
+async def embed_inputs(body: EmbeddingRequest, served: ServedModel, serving: Serving,
+                       truncate: bool = False) -> tuple[list[Tensor], int]:
+    """A vector for each input, and how many tokens there were. truncate: those of a text that is too long are left out."""
+    inputs = split_inputs(body.input)
+    if not 0 < len(inputs) <= MAX_INPUTS:
+        raise ApiError(400, f"input: holds {len(inputs)} texts; 1 to {MAX_INPUTS} can be asked for at once.", "input")
+    prompts = await off_loop(lambda: [_token_ids(text, i, served, truncate) for i, text in enumerate(inputs)])
+    return [await _embed(prompt, served, serving) for prompt in prompts], sum(map(len, prompts))
+
+
+def _token_ids(text: str | list[int], index: int, served: ServedModel, truncate: bool) -> list[int]:
     llm, tokenizer = served.llm, served.tokenizer
-    ids = tokenizer.start_ids + tokenizer.encode(text) if isinstance(text, str) and text else list(text)
     try:
+        if isinstance(text, str) and text:
+            ids = tokenizer.start_ids + tokenizer.encode(text, None if truncate else llm.max_model_len)
+        else:
+            ids = list(text)
+        if truncate:
+            ids = ids[:min(llm.max_model_len, llm.config.max_position_embeddings - 1)]  # `check` wants room for one more
         check(ids, SamplingParams(max_tokens=1), llm.config, tokenizer)
     except UserError as error:
         raise ApiError(400, f"input[{index}]: {error}", "input") from error

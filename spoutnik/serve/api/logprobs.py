@@ -53,6 +53,15 @@ def chat_logprobs(tokenizer: Tokenizer, ids: Sequence[int], candidates: Sequence
             for token, at in zip(ids, candidates) if tokenizer.decode([token])]
 
 
+def prompt_logprobs(tokenizer: Tokenizer, candidates: Sequence[dict[int, float] | None],
+                    count: int) -> list[dict | None]:
+    """As vLLM has them: for each token of a prompt the `count` likeliest ones and itself, by id; none for the first. rank: None
+    for one that is not among the likeliest."""
+    return [at and {str(token): {"logprob": max(logprob, MIN_LOGPROB), "rank": rank if rank <= count else None,
+                                 "decoded_token": token_text(tokenizer, token)}
+                    for rank, (token, logprob) in enumerate(at.items(), start=1)} for at in candidates]
+
+
 class TextOffsets:
     """Where the tokens of a text begin, however it is cut into deltas. A character of several tokens begins at the first."""
 

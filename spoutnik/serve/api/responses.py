@@ -1,46 +1,62 @@
-"""`/v1/responses`: OpenAI's newer form of chat. Thought, answer and tool calls are items of the output. Nothing is stored."""
+"""`/v1/responses`: OpenAI's newer form of chat. Thought, answer and tool calls are items of the output. Nothing is stored; late
+items are remembered, unless `store` is false, so that clients may refer to them."""
 
-import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
-from fastapi import APIRouter, Request
+from fastapi import Request
 from fastapi.responses import Response
 
 from spoutnik.errors import UserError
 from spoutnik.generation.delta import Delta
+from spoutnik.generation.options import GenerationOptions, GenerationPlan
+from spoutnik.generation.service import ServedModel
 from spoutnik.serve.api import schemas
-from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply, warning_field
-from spoutnik.serve.api.chat_request import plan_of
-from spoutnik.serve.api.common import Reply, Serving, State
-from spoutnik.serve.api.responses_request import ResponsesRequest, rename_fields
+from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
+from spoutnik.serve.api.chat_request import ChatRequest, plan_of
+from spoutnik.serve.api.common import Reply, Serving, State, warning_field
+from spoutnik.serve.api.responses_request import FIELD_NAMES, FindItem, ResponsesRequest
+from spoutnik.serve.api.translation import plan_fitting, rename_fields, renamed_notes
 from spoutnik.serve.errors import GENERATION_ERRORS, api_error, error_responses
+from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
-router = APIRouter()
+router = api_router()
 
 
 @router.post("/responses", responses=error_responses(*GENERATION_ERRORS) | {
     200: {"model": schemas.Response, "content": {"text/event-stream": {}}, "description": "A response, or its events"}})
 async def responses(body: ResponsesRequest, request: Request, serving: State) -> Response:
-    return await cancel_on_disconnect(request.receive, create(body, serving))
+    key = getattr(request.state, "key", None)
+    return await cancel_on_disconnect(request.receive, create(body, serving, key and key.name))
 
 
-async def create(body: ResponsesRequest, serving: Serving) -> Response:
-    served, chat = await serving.model(body.model), body.for_chat
-    try:
-        plan, options = await asyncio.to_thread(plan_of, chat, served)
-    except UserError as error:
-        raise rename_fields(error) from error
+async def create(body: ResponsesRequest, serving: Serving, owner: str | None = None) -> Response:
+    """owner: the name of the API key of whoever asks."""
+    served, items = await serving.model(body.model), serving.recent_items
+    chat, plan, options, warnings = await off_loop(_plan, body, served, lambda id: items.find(id, owner))
     handle = serving.service.generate(served, plan, f"resp_{secrets.token_hex(24)}")
-    return await ResponseReply(body, ChatReply(chat, plan, options, handle)).respond(serving.streams)
+    keep = (lambda _: None) if body.store is False else (lambda output: items.add(output, owner))
+    return await ResponseReply(body, ChatReply(chat, plan, options, handle), warnings, keep).respond(serving.streams)
+
+
+def _plan(body: ResponsesRequest, served: ServedModel,
+          find_item: FindItem) -> tuple[ChatRequest, GenerationPlan, GenerationOptions, list[str]]:
+    chat, warnings = body.for_chat(find_item)
+    try:
+        plan = plan_fitting(chat, served) if body.truncation == "auto" else (chat, *plan_of(chat, served))
+        return *plan, warnings
+    except UserError as error:
+        raise rename_fields(error, FIELD_NAMES) from error
 
 
 class ResponseReply(Reply):
-    def __init__(self, body: ResponsesRequest, chat: ChatReply):
+    """warnings: of the request. keep: called with the items of a whole response."""
+
+    def __init__(self, body: ResponsesRequest, chat: ChatReply, warnings: list[str], keep: Callable[[list[dict]], None]):
         super().__init__(body, chat.handle)
-        self.chat, self.output = chat, Output()
-        self.status, self.error, self.warnings = "in_progress", None, []
+        self.chat, self.output, self.keep = chat, Output(), keep
+        self.status, self.error, self.warnings = "in_progress", None, [*warnings, *renamed_notes(chat.plan, FIELD_NAMES)]
         self._logprobs: list[dict] = []
 
     async def complete(self) -> schemas.Response:
@@ -77,6 +93,7 @@ class ResponseReply(Reply):
         self.status = "incomplete" if builder.finish_reason == "length" else "completed"
         for event in self.output.close(self.status):
             yield event
+        self.keep(self.output.items)
 
     def _delta_events(self, builder: ChatChunkBuilder, delta: Delta) -> Iterator[dict]:
         fields = builder.feed(delta)
@@ -102,10 +119,10 @@ class ResponseReply(Reply):
             instructions=body.instructions, metadata=fields.get("metadata", {}), max_output_tokens=params.max_tokens,
             parallel_tool_calls=body.parallel_tool_calls is not False, previous_response_id=None, background=False,
             reasoning={"effort": None, "summary": None} | fields.get("reasoning", {}), store=False,
-            temperature=params.temperature, top_p=params.top_p, truncation="disabled",
+            temperature=params.temperature, top_p=params.top_p, truncation=body.truncation or "disabled",
             text={"format": {"type": "text"}} | fields.get("text", {}), tools=fields.get("tools", []),
             tool_choice=fields.get("tool_choice", "auto"),
-            **warning_field(self.warnings))
+            **warning_field(self.warnings), **self.chat.applied_field)
 
     @property
     def _response_usage(self) -> schemas.ResponseUsage:

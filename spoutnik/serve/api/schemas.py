@@ -99,6 +99,14 @@ class Choice(Schema):
     logprobs: ChoiceLogprobs | None
 
 
+class PromptLogprob(Schema):
+    """As in vLLM. rank: None for a token that is not among the likeliest."""
+
+    logprob: float
+    rank: int | None
+    decoded_token: str
+
+
 class RunnerUp(Schema):
     answer: str
     votes: int
@@ -123,6 +131,7 @@ class ChatCompletion(Head):
     applied: dict[str, Any] | None = None
     agreement: float | None = None
     runners_up: list[RunnerUp] | None = None
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = None
 
 
 class Control(Schema):
@@ -143,6 +152,7 @@ class CompletionChoice(Schema):
     text: str
     logprobs: Logprobs | None
     finish_reason: FinishReason
+    prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = None
 
 
 class Completion(Head):
@@ -150,6 +160,8 @@ class Completion(Head):
     choices: list[CompletionChoice]
     usage: Usage
     timings: Timings
+    warning: str | None = None
+    applied: dict[str, Any] | None = None
 
 
 class ResponseReasoningText(Schema):
@@ -230,11 +242,12 @@ class Response(Schema):
     store: Literal[False]
     temperature: int | float
     top_p: int | float
-    truncation: Literal["disabled"]
+    truncation: Literal["auto", "disabled"]
     text: dict[str, Any]
     tools: list[dict[str, Any]]
     tool_choice: str | dict[str, Any]
     warning: str | None = None
+    applied: dict[str, Any] | None = None
 
 
 class Embedding(Schema):
@@ -255,6 +268,17 @@ class EmbeddingList(Schema):
     data: list[Embedding]
 
 
+class ModelMeta(Schema):
+    """llama.cpp's. n_ctx: the context that requests are held to."""
+
+    n_ctx: int
+    n_ctx_train: int
+    n_vocab: int
+    n_embd: int
+    n_params: int
+    size: int
+
+
 class Model(Schema):
     id: str
     object: Literal["model"]
@@ -263,6 +287,7 @@ class Model(Schema):
     max_model_len: int
     context_length: int
     about: str
+    meta: ModelMeta | None
 
 
 class ModelList(Schema):

@@ -1,0 +1,88 @@
+"""From the page of a server that was started without a model to a conversation with one that was fetched there."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import tiny
+from hub_server import hub_server
+from page.browser_fixtures import visitor
+
+from spoutnik.model.weights import save_model
+
+NAME, REPOSITORY = "qwen3-0.6b", "Qwen/Qwen3-0.6B"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("published")
+    save_model(folder, tiny.model(tiny.LLAMA, vocab_size=300))
+    tiny.tokenizer().save(folder)
+    return folder
+
+
+@pytest.fixture
+def hub(published):
+    with hub_server({REPOSITORY: published}) as server:
+        yield server
+
+
+@pytest.fixture
+def url(hub, tmp_path):
+    """The page of `spoutnik serve` without a model, in an empty folder: what ships with the package answers."""
+    server = subprocess.Popen(
+        [sys.executable, "-m", "spoutnik", "serve", "--port", "0", "--json", "--data", str(tmp_path / "data")], cwd=tmp_path,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        env=os.environ | {"HF_ENDPOINT": hub.url, "HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_DISABLE_XET": "1",
+                          "HF_HUB_OFFLINE": "0"})
+    try:
+        yield json.loads(server.stdout.readline())["url"] + "/"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def offer(page):
+    return page.get_by_role("listitem").filter(has_text=NAME)
+
+
+def test_a_model_is_fetched_on_the_page_and_talked_to(chromium, url, hub):
+    with visitor(chromium, url) as visit:
+        page = visit()
+        assert "tiny" in page.locator(".greeting").inner_text()
+        page.locator(".greeting").get_by_role("button", name="Other models").click()
+        offer(page).get_by_role("button", name="Fetch").click()
+        offer(page).get_by_role("button", name="Talk to it").click()
+        page.wait_for_function(f"document.querySelector('.setting')?.textContent.includes('{NAME}')")
+        page.get_by_label("Your question").fill("Hello")
+        page.keyboard.press("Enter")
+        page.wait_for_function("document.querySelectorAll('.answer[aria-busy=false]').length == 1")
+    assert [name for name, _ in hub.ranges] == ["model.safetensors"]
+
+
+def test_a_fetch_is_paused_and_goes_on_where_it_was(chromium, url, hub, published):
+    hub.gates = {20_000}  # the hub waits there until it may go on
+    with visitor(chromium, url) as visit:
+        page = visit(locale="fr-FR")
+        page.locator(".greeting").get_by_role("button", name="Autres modèles").click()
+        offer(page).get_by_role("button", name="Télécharger").click()
+        assert hub.gate_reached.wait(20)
+        offer(page).get_by_role("button", name="Pause").click()
+        offer(page).get_by_text("S’arrête").wait_for()
+        hub.open_gate()
+        offer(page).get_by_role("button", name="Télécharger").click()
+        offer(page).get_by_role("button", name="Lui parler").wait_for()
+    starts = [0 if asked is None else int(asked.removeprefix("bytes=").rstrip("-")) for _, asked in hub.ranges]
+    assert starts[0] == 0 and all(start >= 20_000 for start in starts[1:])  # nothing came twice
+
+
+def test_what_goes_wrong_is_said(chromium, url, hub):
+    hub.repositories.clear()
+    with visitor(chromium, url) as visit:
+        page = visit()
+        page.locator(".greeting").get_by_role("button", name="Other models").click()
+        offer(page).get_by_role("button", name="Fetch").click()
+        offer(page).get_by_text("the hub has no such model").wait_for()
+        assert offer(page).get_by_role("button", name="Fetch").is_visible()
