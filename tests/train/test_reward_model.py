@@ -8,6 +8,8 @@ import torch
 
 from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks.general import preference_pairs
+from spoutnik.tasks.general_text import KINDS
+from spoutnik.train import reward_model as module
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.reward_model import (
     RewardModel,
@@ -61,7 +63,8 @@ def test_what_is_scored_is_prompt_empty_thought_and_answer(tokenizer):
         "<｜begin▁of▁sentence｜><｜User｜>Hi?<｜Assistant｜><think>\n\n</think>\n\nHello.<｜end▁of▁sentence｜>")
 
 
-def test_the_loss_starts_at_ln_2_and_the_model_learns_to_prefer(tokenizer, tmp_path):
+def test_the_loss_starts_at_ln_2_and_the_model_learns_to_prefer(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "TAUGHT_KINDS", KINDS)  # enough for a model of this size
     reward_model = make(score=False)
     settings = RewardModelSettings(steps=30, tokens_per_step=1500, learning_rate=0.01, warmup=0, schedule="constant")
     log, cost = train_reward_model(reward_model, tokenizer, settings, 0, "rm", Checkpoints(tmp_path), tiny.silent)
