@@ -4,10 +4,6 @@ with many it learns to take the subject from the question.
 Rows as in `general_text`. None of them is asked by the measure of helpfulness.
 """
 
-import itertools
-
-from spoutnik.tasks.vocabulary import WORDS
-
 
 def _rows(table: str) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(cell.strip() for cell in line.split("|")) for line in table.strip().splitlines())
@@ -59,20 +55,8 @@ def _combined() -> tuple[tuple[str, str, str, str], ...]:
                  for english, his, hers in adjectives for noun, nom, gender in nouns)
 
 
-def _any_words() -> tuple[tuple[str, str, str, str], ...]:
-    """Things to say and to wish that no list can foresee: the words of the vocabulary, whatever they mean."""
-    adjectives = ("happy", "new", "merry", "good", "nice", "great")
-    return tuple((f"a {adjectives[i % 6]} {word}",) * 2 + (f"de {adjectifs} {mot}",) * 2
-                 for i, (word, mot, adjectifs) in enumerate(zip(_ENGLISH, _FRENCH, itertools.cycle(_ADJECTIFS))))
-
-
-_ADJECTIFS = ("bons", "bonnes", "beaux", "belles", "grands", "grandes")
-_ASKED = ("birthday", "holiday", "year", "anniversaire", "vacances", "année")  # of the wishes that are held out
-_START = WORDS.index("abeille")  # English words first, then French ones
-_ENGLISH, _FRENCH = ([word for word in half if word not in _ASKED] for half in (WORDS[:_START], WORDS[_START:]))
 MORE_ROWS = {
-    "repeat": tuple((word,) * 2 + (mot,) * 2 for word, mot in zip(_ENGLISH, _FRENCH)),
-    "wish": _combined() + _any_words() + tuple((english, english, french, french) for english, french in _rows("""
+    "wish": _combined() + tuple((english, english, french, french) for english, french in _rows("""
         a good evening | une bonne soirée
         a nice weekend | un bon week-end
         a merry Christmas | un joyeux Noël
@@ -103,6 +87,7 @@ MORE_ROWS = {
         a quiet night | une nuit calme
         a good week | une bonne semaine
         a fine spring | un beau printemps
+        a happy anniversary | un heureux anniversaire
         a good month | un bon mois
         happy days | des jours heureux
         a good new job | un bon nouveau travail
