@@ -54,7 +54,7 @@ def _stage_of_run(run: Path, stage: str | None) -> Path:
     if stage is None:
         # The student is a by-product: the last model of the main line is the one the recipe is about.
         main_line = [name for name in models if read_json(models[name] / "manifest.json")["kind"]
-                     not in ("distill", "pretrain")]
+                     not in ("distill", "pretrain", "midtrain")]
         stage = (main_line or list(models))[-1]
     if stage not in models:
         raise UserError(f"--stage {stage}: no such model in {run}. Its models are {', '.join(models)}.")

@@ -23,11 +23,11 @@ def run(
     json_: Json = False,
 ):
     """Run a recipe: every stage that is not made yet. Interrupt with Ctrl-C and run again to go on."""
+    from spoutnik.recipe.plan import plan_recipe, print_plan
     from spoutnik.recipe.schema import load_recipe
 
     out = out or Path("runs") / load_recipe(recipe).name
     if dry_run:
-        from spoutnik.recipe.plan import plan_recipe, print_plan
         plan = plan_recipe(recipe, out, until, from_, seed)
         print(json.dumps(plan.as_json())) if json_ else print_plan(plan)
         return
@@ -35,7 +35,13 @@ def run(
     from spoutnik.recipe.table import as_json, print_table, rows
 
     started = time.perf_counter()
-    result = run_recipe(recipe, out, display(json_), until, from_, seed)
+    predicted = {}
+    if not json_:
+        predicted = {stage.name: stage.seconds for stage in plan_recipe(recipe, out, until, from_, seed).stages}
+        total = sum(predicted.values())
+        if total > 10:
+            console(stderr=True).print(f"Expected to take about {duration(total)} on this machine.", highlight=False)
+    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed)
     table = rows(result.artifacts, result.origins)
     if json_:
         print(json.dumps({"out": str(out), "origins": result.origins, "report": str(out / "report.html"),
