@@ -13,7 +13,9 @@ from spoutnik.commands.progress import console, quantization_progress
 
 
 def chat(
-    run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
+    run: Annotated[Optional[Path], typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model) "
+                                                  "[default: the newest run under ./runs, or what ships with the "
+                                                  "package].")] = None,
     stage: Stage = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="Share of the probability to sample from.")] = 0.95,
@@ -39,13 +41,14 @@ def chat(
     from spoutnik.engine.llm import NO_DRAFTS
     from spoutnik.engine.sampling_params import SamplingParams
     from spoutnik.errors import UserError
+    from spoutnik.generation.catalog import default_model
     from spoutnik.generation.chat import Chat, chat_llm
     from spoutnik.generation.options import GenerationOptions
     from spoutnik.locate import locate
 
     if json_ and prompt is None:
         raise UserError("--json needs --prompt: a conversation has no single result. Add --prompt \"...\".")
-    folder = locate(run, stage)
+    folder = default_model(stage) if run is None else locate(run, stage)
     options = GenerationOptions(SamplingParams(temperature=temperature, top_p=top_p), max_tokens, max_thinking_tokens, effort)
     with quantization_progress(json_) as progress:
         llm = chat_llm(folder, quantize=quantize, memory=memory, speculate=speculate, num_speculative_tokens=drafts,

@@ -15,6 +15,8 @@ from spoutnik.loading import load_tokenizer
 from spoutnik.locate import locate, models_of
 from spoutnik.model.config import ModelConfig
 
+SHIPPED_RUN = Path(spoutnik.__file__).parent / "prebuilt" / "nano"  # in the shape of a run
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -34,7 +36,7 @@ def list_models(model: str | None, stage: str | None = None) -> list[ServedModel
     if model is None:
         run = _newest_run(Path("runs"))
         if run is None:
-            return _shipped()
+            return _shipped(stage)
         model = str(run)
     main, path = locate(model, stage), Path(model)
     name = path.resolve().name if path.exists() else model
@@ -52,13 +54,18 @@ def ships_with_package(folder: Path) -> bool:
     return folder.resolve().is_relative_to(Path(spoutnik.__file__).resolve().parent)
 
 
-def _shipped() -> list[ServedModel]:
+def default_model(stage: str | None = None) -> Path:
+    """The folder of the model where none is named: the newest run's under ./runs, or the one that ships with the package."""
+    return locate(_newest_run(Path("runs")) or SHIPPED_RUN, stage)
+
+
+def _shipped(stage: str | None) -> list[ServedModel]:
     """What the nano recipe ends with, as it comes with the package: the last model, then its student."""
-    run = Path(spoutnik.__file__).parent / "prebuilt" / "nano"
-    main = locate(run)
-    names = {folder: "nano" if folder == main else f"nano:{stage}" for stage, folder in models_of(run).items()}
-    return [served_model(names[folder], folder, "Ships with the package, made by its nano recipe.")
-            for folder in sorted(names, key=lambda folder: folder != main)]
+    main, about = locate(SHIPPED_RUN, stage), "Ships with the package, made by its nano recipe."
+    if stage is not None:
+        return [served_model(f"nano:{stage}", main, about)]
+    others = {name: folder for name, folder in models_of(SHIPPED_RUN).items() if folder != main}
+    return [served_model("nano", main, about), *(served_model(f"nano:{name}", each, about) for name, each in others.items())]
 
 
 def _newest_run(runs: Path) -> Path | None:
