@@ -40,7 +40,7 @@ def models_of(run: Path) -> dict[str, Path]:
     """stage -> folder of the models that a run has made, in the order of its stages."""
     if not (run / "run.json").exists():
         raise UserError(f"{run}: is neither a run (run.json) nor a model (config.json). "
-                        "Make one with `spoutnik run recipes/nano.yaml`.")
+                        "Make one with `spoutnik run nano`.")
     index = read_json(run / "run.json")
     folders = {stage: run / index["stages"][stage] for stage in index["order"]}
     models = {stage: folder for stage, folder in folders.items() if (folder / "generation_config.json").exists()}

@@ -13,7 +13,7 @@ from spoutnik.units import duration
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    recipe: Annotated[Path, typer.Argument(help="The recipe file, or the name of one that comes with the package (nano).")],
     out: Annotated[Optional[Path], typer.Option(help="Folder of the run [default: runs/NAME].")] = None,
     from_: Annotated[Optional[str], typer.Option("--from", metavar="STAGE", help="Make this stage and all after it anew."
                                                  )] = None,
@@ -25,7 +25,9 @@ def run(
     """Run a recipe: every stage that is not made yet. Interrupt with Ctrl-C and run again to go on."""
     from spoutnik.recipe.plan import plan_recipe, print_plan
     from spoutnik.recipe.schema import load_recipe
+    from spoutnik.recipe.shipped import find_recipe
 
+    recipe = find_recipe(recipe)
     out = out or Path("runs") / load_recipe(recipe).name
     if dry_run:
         plan = plan_recipe(recipe, out, until, from_, seed)

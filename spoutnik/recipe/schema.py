@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
 from spoutnik.model.config import ModelConfig, first_error
+from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.grpo import GRPOSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
@@ -175,7 +176,8 @@ def load_recipe(path: Path) -> Recipe:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such recipe. Recipes lie in the folder recipes/ (try recipes/nano.yaml).") from error
+        names = ", ".join(shipped_recipes())
+        raise UserError(f"{path}: no such recipe. Name a file, or one of the package's: {names}.") from error
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
         where = getattr(error, "problem_mark", None)
         at = f", line {where.line + 1}" if where else ""
