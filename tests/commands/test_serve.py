@@ -54,7 +54,7 @@ def ask(url, **fields):
 def test_a_run_offers_all_its_models_the_last_one_first(run):
     found = list_models(str(run))
     assert [served.id for served in found] == ["run", "run:base", "run:student_base", "run:midtrained"]
-    assert found[0].folder.name.startswith("cold_start") and found[0].max_model_len == 256 and found[0].tokenizer.chat_template
+    assert found[0].folder.name.startswith("cold_start") and found[0].max_model_len == 512 and found[0].tokenizer.chat_template
     assert "cold_start" in found[0].about and len({served.folder for served in found}) == len(found)
 
 
