@@ -43,7 +43,7 @@ def chat(
     from spoutnik.engine.llm import NO_DRAFTS
     from spoutnik.engine.sampling_params import SamplingParams
     from spoutnik.errors import UserError
-    from spoutnik.generation.catalog import default_run
+    from spoutnik.generation.catalog import default_model
     from spoutnik.generation.chat import Chat, chat_llm
     from spoutnik.generation.defaults import generation_defaults
     from spoutnik.generation.options import GenerationOptions
@@ -51,7 +51,7 @@ def chat(
 
     if json_ and prompt is None:
         raise UserError("--json needs --prompt: a conversation has no single result. Add --prompt \"...\".")
-    folder = locate(default_run() if run is None else run, stage)
+    folder = default_model(stage) if run is None else locate(run, stage)
     given = {name: value for name, value in (("temperature", temperature), ("top_p", top_p)) if value is not None}
     options = GenerationOptions(SamplingParams(**generation_defaults(folder) | given), max_tokens, max_thinking_tokens, effort)
     with quantization_progress(json_) as progress:

@@ -15,6 +15,8 @@ from spoutnik.loading import load_tokenizer
 from spoutnik.locate import locate, models_of
 from spoutnik.model.config import ModelConfig
 
+SHIPPED_RUN = Path(spoutnik.__file__).parent / "prebuilt" / "nano"  # in the shape of a run
+
 
 @dataclass(frozen=True)
 class EngineOptions:
@@ -28,21 +30,13 @@ class EngineOptions:
     max_model_len: int | None = None
 
 
-SHIPPED = Path(spoutnik.__file__).parent / "prebuilt" / "nano"  # in the shape of a run
-
-
-def default_run() -> Path:
-    """Where the model is that is meant when none is named: the newest run under ./runs, or what ships with the package."""
-    return _newest_run(Path("runs")) or SHIPPED
-
-
 def list_models(model: str | None, stage: str | None = None) -> list[ServedModel]:
     """The models of a folder, a run or the hub, first the one for clients that name none. None: the newest run under ./runs,
     or what ships with the package."""
     if model is None:
-        run = default_run()
-        if run == SHIPPED and stage is None:
-            return _shipped()
+        run = _newest_run(Path("runs"))
+        if run is None:
+            return _shipped(stage)
         model = str(run)
     main, path = locate(model, stage), Path(model)
     name = path.resolve().name if path.exists() else model
@@ -60,12 +54,18 @@ def ships_with_package(folder: Path) -> bool:
     return folder.resolve().is_relative_to(Path(spoutnik.__file__).resolve().parent)
 
 
-def _shipped() -> list[ServedModel]:
+def default_model(stage: str | None = None) -> Path:
+    """The folder of the model where none is named: the newest run's under ./runs, or the one that ships with the package."""
+    return locate(_newest_run(Path("runs")) or SHIPPED_RUN, stage)
+
+
+def _shipped(stage: str | None) -> list[ServedModel]:
     """What the nano recipe ends with, as it comes with the package: the last model, then its student."""
-    main = locate(SHIPPED)
-    names = {folder: "nano" if folder == main else f"nano:{stage}" for stage, folder in models_of(SHIPPED).items()}
-    return [served_model(names[folder], folder, "Ships with the package, made by its nano recipe.")
-            for folder in sorted(names, key=lambda folder: folder != main)]
+    main, about = locate(SHIPPED_RUN, stage), "Ships with the package, made by its nano recipe."
+    if stage is not None:
+        return [served_model(f"nano:{stage}", main, about)]
+    others = {name: folder for name, folder in models_of(SHIPPED_RUN).items() if folder != main}
+    return [served_model("nano", main, about), *(served_model(f"nano:{name}", each, about) for name, each in others.items())]
 
 
 def _newest_run(runs: Path) -> Path | None:

@@ -64,7 +64,7 @@ def test_a_conversation_goes_on_and_ends_on_an_empty_line(run):
 
 
 @pytest.mark.parametrize("arguments, said", [
-    (("--max-tokens", "4000"), "at most"), (("--temperature", "99"), "temperature = 99"),
+    (("--temperature", "99"), "temperature = 99"),
     (("--stage", "lunch"), "no such model")])
 def test_chat_refuses_with_a_sentence(run, arguments, said):
     shown = spoutnik("chat", str(run), "--prompt", "Hi", *arguments)

@@ -53,8 +53,8 @@ def ask(url, **fields):
 
 def test_a_run_offers_all_its_models_the_last_one_first(run):
     found = list_models(str(run))
-    assert [served.id for served in found] == ["run", "run:base", "run:student_base"]
-    assert found[0].folder.name.startswith("cold_start") and found[0].max_model_len == 256 and found[0].tokenizer.chat_template
+    assert [served.id for served in found] == ["run", "run:base", "run:student_base", "run:midtrained"]
+    assert found[0].folder.name.startswith("cold_start") and found[0].max_model_len == 512 and found[0].tokenizer.chat_template
     assert "cold_start" in found[0].about and len({served.folder for served in found}) == len(found)
 
 
@@ -129,7 +129,7 @@ def server(run, tmp_path_factory):
 
 def test_it_says_where_it_is_and_answers(server):
     _, said, _ = server
-    assert said["models"] == ["run", "run:base", "run:student_base"] and said["api"] == f"{said['url']}/v1"
+    assert said["models"] == ["run", "run:base", "run:student_base", "run:midtrained"] and said["api"] == f"{said['url']}/v1"
     for model in (*said["models"], None):
         assert ask(said["url"], model=model).json()["choices"][0]["message"]["content"]
     assert httpx.get(said["url"]).status_code == 200

@@ -9,7 +9,7 @@ import spoutnik
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.files import read_json
-from spoutnik.generation.catalog import list_models
+from spoutnik.generation.catalog import default_model, list_models
 from spoutnik.generation.model_card import read_model_card
 from spoutnik.recipe.artifacts import find, stage_key
 from spoutnik.recipe.run import stage_settings
@@ -114,4 +114,6 @@ def test_a_later_question_is_answered_with_its_own_numbers(shipped):
 def test_without_arguments_the_last_model_is_served_and_its_student_beside_it(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert [served.id for served in list_models(None)] == ["nano", "nano:distilled"]
+    assert [served.id for served in list_models(None, "distilled")] == ["nano:distilled"]
     assert [served.max_model_len for served in list_models(None)] == [2048, 2048]
+    assert default_model() == list_models(None)[0].folder and default_model("distilled").name.startswith("distilled-")
