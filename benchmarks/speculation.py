@@ -49,7 +49,7 @@ def on_its_tasks(folder: Path, drafts: int, rounds: int) -> tuple[list[dict], fl
     """Results, and the share of drafts that were right."""
     tokenizer = load_tokenizer(folder)
     problems = sample_problems(random.Random(0), list(FAMILIES)[:6], TOGETHER, "train")
-    prompts = chat_prompts([problem.prompt for problem in problems], tokenizer)
+    prompts = chat_prompts(problems, tokenizer)
     models = {name: LLM(folder, tokenizer, max_num_seqs=TOGETHER, speculate=speculate, num_speculative_tokens=drafts,
                         speculate_up_to=up_to)
               for name, speculate, up_to in (("plain", None, None), ("mtp", "mtp", None), ("made to", "mtp", 8))}

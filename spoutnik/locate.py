@@ -40,7 +40,7 @@ def models_of(run: Path) -> dict[str, Path]:
     """stage -> folder of the models that a run has made, in the order of its stages."""
     if not (run / "run.json").exists():
         raise UserError(f"{run}: is neither a run (run.json) nor a model (config.json). "
-                        "Make one with `spoutnik run recipes/nano.yaml`.")
+                        "Make one with `spoutnik run nano`.")
     index = read_json(run / "run.json")
     folders = {stage: run / index["stages"][stage] for stage in index["order"]}
     models = {stage: folder for stage, folder in folders.items() if (folder / "generation_config.json").exists()}
@@ -54,7 +54,7 @@ def _stage_of_run(run: Path, stage: str | None) -> Path:
     if stage is None:
         # The student is a by-product: the last model of the main line is the one the recipe is about.
         main_line = [name for name in models if read_json(models[name] / "manifest.json")["kind"]
-                     not in ("distill", "pretrain")]
+                     not in ("distill", "pretrain", "midtrain")]
         stage = (main_line or list(models))[-1]
     if stage not in models:
         raise UserError(f"--stage {stage}: no such model in {run}. Its models are {', '.join(models)}.")

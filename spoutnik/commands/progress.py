@@ -2,16 +2,37 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from spoutnik.units import duration, size
 
 
-class TerminalDisplay:
-    """A line per stage, with a bar that shows rate and remaining time."""
+class RemainingTime:
+    """The time that a whole run still needs: what was predicted for each stage, corrected by what the stages before took."""
 
-    def __init__(self):
+    def __init__(self, predicted: Mapping[str, float]):
+        self._left = dict(predicted)
+        self._predicted = self._took = 0.0
+
+    def finish(self, stage: str, seconds: float) -> None:
+        self._predicted += self._left.pop(stage, 0.0)
+        self._took += seconds
+
+    def seconds(self, stage: str, elapsed: float, done: float) -> float:
+        """What remains when `stage` has run for `elapsed` seconds and is `done` (in [0, 1]) of its way."""
+        left = self._left.get(stage, 0.0)
+        # The prediction counts as half a minute of experience: a stage of two seconds must not turn it over.
+        factor = (self._took + elapsed + 30) / (self._predicted + left * done + 30)
+        return factor * (sum(self._left.values()) - left * done)
+
+
+class TerminalDisplay:
+    """A line per stage, with a bar that shows rate and remaining time, that of the whole run as well. predicted: seconds of
+    each stage."""
+
+    def __init__(self, predicted: Mapping[str, float] | None = None):
         self.console = console(stderr=True)
+        self._remaining = RemainingTime(predicted or {})
 
     def log(self, text: str) -> None:
         self.console.print(text, highlight=False)
@@ -24,7 +45,8 @@ class TerminalDisplay:
         wide = self.console.width >= 110  # 80 columns have no space for the bar and its title
         bar = Progress(TextColumn("[bold]{task.description}"), *([BarColumn(10)] if wide else []), MofNCompleteColumn(),
                        TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-                       TextColumn("<"), TimeRemainingColumn(), console=self.console, refresh_per_second=4)
+                       TextColumn("<"), TimeRemainingColumn(), TextColumn("{task.fields[run]}"), console=self.console,
+                       refresh_per_second=4)
 
         def reporter(what: str) -> Callable[[int, int, int, str], None]:
             task, first_time, first_tokens = None, 0.0, 0
@@ -34,18 +56,25 @@ class TerminalDisplay:
                 now = time.perf_counter()
                 if task is None:
                     title = f"{position}/{total} {name}" + (f": {what}" if wide else "")
-                    task = bar.add_task(title, total=of, rate="", note="")
+                    task = bar.add_task(title, total=of, rate="", note="", run="")
                     first_time, first_tokens = now, tokens
                 seconds = now - first_time
                 rate = f"{(tokens - first_tokens) / seconds:,.0f} tok/s" if seconds > 1 else ""
-                bar.update(task, completed=done, total=of, note=note, rate=rate)
+                # A stage's work takes most of its time, its evaluation the rest.
+                left = self._remaining.seconds(name, now - started, 0.9 * done / of if what != "evaluating" else 0.9)
+                bar.update(task, completed=done, total=of, note=note, rate=rate,
+                           run=f"({duration(left)} in all)" if left else "")
 
             return progress
 
         with bar:
             yield reporter
-        if not self.console.is_terminal and time.perf_counter() - started > 2:
-            self.log(f"{position}/{total} {name}: done in {duration(time.perf_counter() - started)}")
+        took = time.perf_counter() - started
+        self._remaining.finish(name, took)
+        if not self.console.is_terminal and took > 2:
+            left = self._remaining.seconds("", 0, 0)
+            self.log(f"{position}/{total} {name}: done in {duration(took)}"
+                     + (f"; the whole run: about {duration(left)} more" if position < total and left else ""))
 
 
 class SilentDisplay:
@@ -59,8 +88,8 @@ class SilentDisplay:
         yield lambda what: lambda done, of, tokens, note: None
 
 
-def display(silent: bool) -> TerminalDisplay | SilentDisplay:
-    return SilentDisplay() if silent else TerminalDisplay()
+def display(silent: bool, predicted: Mapping[str, float] | None = None) -> TerminalDisplay | SilentDisplay:
+    return SilentDisplay() if silent else TerminalDisplay(predicted)
 
 
 @contextlib.contextmanager

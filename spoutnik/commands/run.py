@@ -13,7 +13,7 @@ from spoutnik.units import duration
 
 
 def run(
-    recipe: Annotated[Path, typer.Argument(help="The recipe file.")],
+    recipe: Annotated[Path, typer.Argument(help="The recipe file, or the name of one that comes with the package (nano).")],
     out: Annotated[Optional[Path], typer.Option(help="Folder of the run [default: runs/NAME].")] = None,
     from_: Annotated[Optional[str], typer.Option("--from", metavar="STAGE", help="Make this stage and all after it anew."
                                                  )] = None,
@@ -23,11 +23,13 @@ def run(
     json_: Json = False,
 ):
     """Run a recipe: every stage that is not made yet. Interrupt with Ctrl-C and run again to go on."""
+    from spoutnik.recipe.plan import plan_recipe, print_plan
     from spoutnik.recipe.schema import load_recipe
+    from spoutnik.recipe.shipped import find_recipe
 
+    recipe = find_recipe(recipe)
     out = out or Path("runs") / load_recipe(recipe).name
     if dry_run:
-        from spoutnik.recipe.plan import plan_recipe, print_plan
         plan = plan_recipe(recipe, out, until, from_, seed)
         print(json.dumps(plan.as_json())) if json_ else print_plan(plan)
         return
@@ -35,7 +37,13 @@ def run(
     from spoutnik.recipe.table import as_json, print_table, rows
 
     started = time.perf_counter()
-    result = run_recipe(recipe, out, display(json_), until, from_, seed)
+    predicted = {}
+    if not json_:
+        predicted = {stage.name: stage.seconds for stage in plan_recipe(recipe, out, until, from_, seed).stages}
+        total = sum(predicted.values())
+        if total > 10:
+            console(stderr=True).print(f"Expected to take about {duration(total)} on this machine.", highlight=False)
+    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed)
     table = rows(result.artifacts, result.origins)
     if json_:
         print(json.dumps({"out": str(out), "origins": result.origins, "report": str(out / "report.html"),

@@ -67,7 +67,7 @@ def _gsm8k(run: Callable[..., list[list[Graded]]], data: Path, limit: int | None
            max_prompt_tokens: int) -> _Result:
     rows = read_jsonl(data, ("question", "answer"), texts=True)[:limit]
     problems = [gsm8k_problem(row, f"{data}, problem {number}") for number, row in enumerate(rows, start=1)]
-    lengths = map(len, chat_prompts([p.prompt for p in problems], tokenizer))
+    lengths = map(len, chat_prompts(problems, tokenizer))
     fitting = [p for p, length in zip(problems, lengths) if length <= max_prompt_tokens]
     too_long = len(problems) - len(fitting)
     graded = run(fitting, grader=grade_number)

@@ -22,7 +22,7 @@ from spoutnik.tasks.language import language_consistency, reflection_count
 from spoutnik.text.thought import Reply, opens_thought, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
-from spoutnik.train.rollouts import chat_prompts
+from spoutnik.train.rollouts import chat_prompts, sample_problems
 from spoutnik.train.settings import Settings
 
 # A prompt is a conversation or, for a base model that knows none, in a layout of its pretraining text.
@@ -62,13 +62,19 @@ def held_out_problems(families: Sequence[str], per_family: int) -> list[Problem]
     return problems
 
 
-def prompt_ids(prompts: Sequence[tuple[str, str]], tokenizer: Tokenizer, style: PromptStyle) -> list[list[int]]:
-    """(prompt, language) to ids: a conversation with the thought opened, or the corpus's own layout."""
+def held_out_dialogues(families: Sequence[str], count: int) -> list[Problem]:
+    """Held-out problems at the end of conversations whose earlier turns are held out as well; half of those that may lean on
+    the turn before do."""
+    rng = random.Random("0 held out dialogues")
+    return sample_problems(rng, families, count, "held_out", dialogue_share=1.0)
+
+
+def prompt_ids(problems: Sequence[Problem], tokenizer: Tokenizer, style: PromptStyle) -> list[list[int]]:
+    """A conversation with the thought opened, or the corpus's own layout."""
     if style == "chat":
-        return chat_prompts([prompt for prompt, _ in prompts], tokenizer)
+        return chat_prompts(problems, tokenizer)
     layouts = LAYOUTS[style]
-    return [tokenizer.start_ids + tokenizer.encode(layouts[language].problem.format(prompt) + "\n")
-            for prompt, language in prompts]
+    return [tokenizer.start_ids + tokenizer.encode(layouts[p.language].problem.format(p.prompt) + "\n") for p in problems]
 
 
 def read_plain(ids: list[int], tokenizer: Tokenizer, finished: bool, layouts: dict[str, Layout]) -> Reply:
@@ -96,7 +102,7 @@ def grade(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings:
 
     params = SamplingParams(n=settings.samples, temperature=settings.temperature, top_p=settings.top_p,
                             max_tokens=settings.max_tokens)
-    prompts = prompt_ids([(p.prompt, p.language) for p in problems], tokenizer, style)
+    prompts = prompt_ids(problems, tokenizer, style)
     outputs = llm.generate(prompts, params, seed=seed, on_progress=on_progress if progress else None)
     graded = []
     for problem, prompt, output in zip(problems, prompts, outputs):

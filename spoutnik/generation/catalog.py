@@ -34,8 +34,7 @@ def list_models(model: str | None, stage: str | None = None) -> list[ServedModel
     if model is None:
         run = _newest_run(Path("runs"))
         if run is None:
-            shipped = next((Path(spoutnik.__file__).parent / "prebuilt").glob("base-*"))
-            return [served_model("nano", shipped, "The base that ships with the package: taught to read, not yet to reason.")]
+            return _shipped()
         model = str(run)
     main, path = locate(model, stage), Path(model)
     name = path.resolve().name if path.exists() else model
@@ -51,6 +50,15 @@ def list_models(model: str | None, stage: str | None = None) -> list[ServedModel
 
 def ships_with_package(folder: Path) -> bool:
     return folder.resolve().is_relative_to(Path(spoutnik.__file__).resolve().parent)
+
+
+def _shipped() -> list[ServedModel]:
+    """What the nano recipe ends with, as it comes with the package: the last model, then its student."""
+    run = Path(spoutnik.__file__).parent / "prebuilt" / "nano"
+    main = locate(run)
+    names = {folder: "nano" if folder == main else f"nano:{stage}" for stage, folder in models_of(run).items()}
+    return [served_model(names[folder], folder, "Ships with the package, made by its nano recipe.")
+            for folder in sorted(names, key=lambda folder: folder != main)]
 
 
 def _newest_run(runs: Path) -> Path | None:

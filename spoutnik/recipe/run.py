@@ -10,7 +10,16 @@ from spoutnik.errors import UserError
 from spoutnik.files import install_folder, remove_folder, sha256_file, sha256_json, write_json, write_text
 from spoutnik.recipe.artifacts import Artifact, copy_shipped, find, seal, shipped_folder, stage_key
 from spoutnik.recipe.report import write_report
-from spoutnik.recipe.schema import PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage, load_recipe
+from spoutnik.recipe.schema import (
+    MidtrainStage,
+    PretrainStage,
+    Recipe,
+    RejectStage,
+    RewardModelStage,
+    SFTStage,
+    Stage,
+    load_recipe,
+)
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.train.loop import Progress
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS
@@ -38,7 +47,7 @@ class RunResult:
 
 def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
     """Everything in the recipe that decides this stage's result, as plain data."""
-    settings = stage.model_dump(mode="json", by_alias=True, exclude={"seed"})
+    settings = stage.model_dump(mode="json", by_alias=True, exclude={"seed", "families", "examples"})
     settings["dtype"] = recipe.dtype
     if isinstance(stage, PretrainStage):
         settings |= {"config": recipe.model_config_of(stage.model, source).model_dump(mode="json", exclude_defaults=True),
@@ -46,7 +55,7 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
         if recipe.tokenizer_documents != TOKENIZER_DOCUMENTS:  # younger than the first artifacts, whose keys lack it
             settings["tokenizer_documents"] = recipe.tokenizer_documents
     if not isinstance(stage, RewardModelStage):
-        settings["families"] = recipe.families
+        settings["families"] = getattr(stage, "families", None) or recipe.families
     return settings
 
 
@@ -60,7 +69,7 @@ def _key(recipe: Recipe, stage: Stage, source: str, inputs: dict[str, Artifact])
 
 
 def _seed(recipe: Recipe, stage: Stage) -> int:
-    own = stage.seed if isinstance(stage, PretrainStage) else None
+    own = stage.seed if isinstance(stage, PretrainStage | MidtrainStage) else None
     return recipe.seed if own is None else own
 
 
@@ -150,7 +159,7 @@ def _evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, out: Path, repo
     """The artifact with its evaluation, made once for each model and protocol; as it is where it is no model."""
     if isinstance(stage, RejectStage | RewardModelStage):
         return artifact
-    style = "forum" if isinstance(stage, PretrainStage) else "chat"
+    style = "forum" if isinstance(stage, PretrainStage | MidtrainStage) else "chat"
     protocol = sha256_json({"settings": recipe.evaluation.model_dump(), "families": recipe.families, "style": style,
                             "seed": recipe.seed, "dtype": recipe.dtype})
     folder = out / "evaluations" / f"{artifact.stage}-{artifact.content[:12]}-{protocol[:8]}"

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, ValidationError, model_validator
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
 from spoutnik.model.config import ModelConfig, first_error
+from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.grpo import GRPOSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
@@ -19,7 +20,10 @@ from spoutnik.train.sft import ColdStartSettings, SFTSettings
 
 
 class _Stage(Settings):
+    """examples: of the recipe's families, those whose questions the model's card shows (all of them where it says nothing)."""
+
     model_config = ConfigDict(populate_by_name=True)
+    examples: list[str] | None = None
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -29,17 +33,39 @@ class _Stage(Settings):
 
 class PretrainStage(_Stage):
     """A base model of the recipe's `models` entry, from random weights. With a `seed` of its own it stays the same under
-    every seed of the recipe: bases are dear, and what varies after them is what one wants to compare."""
+    every seed of the recipe: bases are dear, and what varies after them is what one wants to compare. families: what it
+    reads, where that is not all of the recipe's."""
 
     kind: Literal["pretrain"]
     model: str
     seed: int | None = Field(default=None, ge=0)
+    families: list[str] | None = Field(default=None, min_length=1)
     settings: PretrainSettings
+
+
+class MidtrainStage(_Stage):
+    """More reading for `from`, with other and longer documents, before it learns to converse. context: the keys of the model's
+    configuration that widen its context (DeepSeek-V3, section 4.3), as far as they change."""
+
+    kind: Literal["midtrain"]
+    start: str = Field(alias="from")
+    seed: int | None = Field(default=None, ge=0)
+    context: dict = {}
+    settings: PretrainSettings
+
+    @model_validator(mode="after")
+    def _only_the_context(self) -> "MidtrainStage":
+        foreign = sorted(set(self.context) - {"max_position_embeddings", "rope_scaling", "rope_theta"})
+        if foreign:
+            raise ValueError(f"context.{foreign[0]}: would make another model. The context has max_position_embeddings, "
+                             "rope_scaling and rope_theta")
+        return self
 
 
 class SFTStage(_Stage):
     """Supervised fine-tuning of `from` on traces: written by the solvers (`cold_start`), kept by a reject stage
-    (`traces`: its name), read from a file (`file`), with `general` conversations mixed in."""
+    (`traces`: its name), read from a file (`file`), with `general` conversations mixed in. dialogue_share: of the solvers'
+    traces and of the general ones, with earlier turns."""
 
     kind: Literal["sft", "distill"]
     start: str = Field(alias="from")
@@ -47,6 +73,7 @@ class SFTStage(_Stage):
     traces: str | None = None
     file: Path | None = None
     general: int = Field(default=0, ge=0)
+    dialogue_share: float = Field(default=0.0, ge=0, le=1)
     settings: SFTSettings
 
     @model_validator(mode="after")
@@ -81,7 +108,8 @@ class RewardModelStage(_Stage):
     settings: RewardModelSettings
 
 
-Stage = Annotated[PretrainStage | SFTStage | GRPOStage | RejectStage | RewardModelStage, Field(discriminator="kind")]
+Stage = Annotated[PretrainStage | MidtrainStage | SFTStage | GRPOStage | RejectStage | RewardModelStage,
+                  Field(discriminator="kind")]
 
 
 class Recipe(Settings):
@@ -101,10 +129,12 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _connected(self) -> "Recipe":
-        unknown = [name for name in self.families if name not in FAMILIES]
+        of_stages = [name for stage in self.stages.values() for name in getattr(stage, "families", None) or ()]
+        of_stages += [name for stage in self.stages.values() for name in stage.examples or ()]
+        unknown = [name for name in [*self.families, *of_stages] if name not in FAMILIES]
         if unknown:
             raise ValueError(f"families: there is no family '{unknown[0]}'; the families are {', '.join(FAMILIES)}")
-        makes_model = {"pretrain", "sft", "distill", "grpo"}
+        makes_model = {"pretrain", "midtrain", "sft", "distill", "grpo"}
         needed = {"start": makes_model, "traces": {"reject"}, "reward_model": {"reward_model"}}
         earlier: dict[str, Stage] = {}
         for name, stage in self.stages.items():
@@ -126,6 +156,19 @@ class Recipe(Settings):
             raise UserError(f"{source}: models.{name}.vocab_size is set by the recipe's own vocab_size. Remove it here.")
         return ModelConfig.parse(values | {"vocab_size": self.vocab_size}, f"{source}: models.{name}")
 
+    def config_of_stage(self, name: str, source: str) -> ModelConfig:
+        """The configuration of the model that a stage makes or reads, as its ancestors made it."""
+        stage = self.stages[name]
+        if isinstance(stage, PretrainStage):
+            return self.model_config_of(stage.model, source)
+        config = self.config_of_stage(stage.start, source)
+        return widened(config, stage.context, f"{source}: stages.{name}") if isinstance(stage, MidtrainStage) else config
+
+
+def widened(config: ModelConfig, context: dict, source: str) -> ModelConfig:
+    """The configuration with another context."""
+    return ModelConfig.parse(config.model_dump(mode="json", exclude_unset=True) | context, source)
+
 
 def load_recipe(path: Path) -> Recipe:
     """Raises UserError with file, key, value and remedy."""
@@ -133,7 +176,8 @@ def load_recipe(path: Path) -> Recipe:
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"{path}: no such recipe. Recipes lie in the folder recipes/ (try recipes/nano.yaml).") from error
+        names = ", ".join(shipped_recipes())
+        raise UserError(f"{path}: no such recipe. Name a file, or one of the package's: {names}.") from error
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
         where = getattr(error, "problem_mark", None)
         at = f", line {where.line + 1}" if where else ""
@@ -146,4 +190,6 @@ def load_recipe(path: Path) -> Recipe:
         raise UserError(f"{path}: {first_error(error)}") from error
     for name in recipe.models:
         recipe.model_config_of(name, str(path))
+    for name in recipe.stages:
+        recipe.config_of_stage(name, str(path))
     return recipe

@@ -11,7 +11,16 @@ from torch import nn
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.evals.protocol import EvaluationSettings, PromptStyle, grade, held_out_problems, sample_rows, summarize
+from spoutnik.evals.protocol import (
+    EvaluationSettings,
+    PromptStyle,
+    accuracy_of,
+    grade,
+    held_out_dialogues,
+    held_out_problems,
+    sample_rows,
+    summarize,
+)
 from spoutnik.files import write_json, write_jsonl
 from spoutnik.hardware import compute_dtype, machine, peak_memory
 from spoutnik.model.accounting import account
@@ -19,14 +28,26 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_model, save_tensors
 from spoutnik.recipe.artifacts import Artifact
-from spoutnik.recipe.schema import GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage
+from spoutnik.recipe.cards import model_card
+from spoutnik.recipe.schema import (
+    GRPOStage,
+    MidtrainStage,
+    PretrainStage,
+    Recipe,
+    RejectStage,
+    RewardModelStage,
+    SFTStage,
+    Stage,
+    widened,
+)
 from spoutnik.tasks import LANGUAGES
 from spoutnik.tasks.general import helpfulness, sample_general
+from spoutnik.tasks.general_text import FIRST_KINDS
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.grpo import grpo
 from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
-from spoutnik.train.pretrain import pretrain, train_tokenizer
+from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
 from spoutnik.train.reject import reject
 from spoutnik.train.reward_model import RewardModel, held_out_accuracy, score_answers, train_reward_model
 from spoutnik.train.rollouts import chat_prompts, rollout_llm
@@ -87,8 +108,16 @@ def run_stage(stage: Stage, context: Context) -> dict:
             "do_sample": True, "temperature": 0.6, "top_p": 0.95, "bos_token_id": outcome.tokenizer.bos_id,
             "eos_token_id": eos_ids if len(eos_ids) > 1 else eos_ids[0]})
     outcome.cost.peak_memory_bytes = peak_memory()
-    return {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
-            "dtype": str(context.dtype).removeprefix("torch.")}
+    description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
+                   "dtype": str(context.dtype).removeprefix("torch.")}
+    return description if outcome.model is None else description | {"card": _card(stage, context.recipe, outcome.model)}
+
+
+def _card(stage: Stage, recipe: Recipe, model: Transformer) -> dict:
+    families = getattr(stage, "families", None) or recipe.families
+    counts = account(model.config)
+    converses = not isinstance(stage, PretrainStage | MidtrainStage)
+    return model_card(families, counts.total_parameters + counts.mtp_parameters, converses, stage.examples or families)
 
 
 def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
@@ -96,7 +125,16 @@ def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents)
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
-    log, cost = pretrain(model, tokenizer, recipe.families, stage.settings, *context.training())
+    families = stage.families or recipe.families
+    log, cost = pretrain(model, tokenizer, families, stage.settings, *context.training())
+    return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer)
+
+
+def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
+    narrow, tokenizer = context.load()
+    model = Transformer(widened(narrow.config, stage.context, context.source), context.dtype)
+    model.load_state_dict(narrow.state_dict())
+    log, cost = midtrain(model, tokenizer, context.recipe.families, stage.settings, *context.training())
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer)
 
 
@@ -105,12 +143,12 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
     seed, recipe = context.recipe.seed, context.recipe
     traces = []
     if stage.cold_start is not None:
-        traces += solver_traces(stage.cold_start, recipe.families, seed)
+        traces += solver_traces(stage.cold_start, recipe.families, seed, stage.dialogue_share)
     if stage.traces is not None:
         traces += read_traces(context.inputs["traces"].folder / "traces.jsonl")
     if stage.file is not None:
         traces += read_traces(stage.file)
-    traces += general_traces(stage.general, seed)
+    traces += general_traces(stage.general, seed, recipe.families, stage.dialogue_share)
     random.Random(f"{seed} {context.name}").shuffle(traces)
     log, cost = sft(model, tokenizer, traces, stage.settings, *context.training())
     return Outcome({"traces": len(traces)} | _last(log, "loss"), cost, log, model, tokenizer)
@@ -149,7 +187,8 @@ def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     return Outcome({"held_out_pair_accuracy": accuracy} | _last(log, "loss"), cost, log)
 
 
-_WORK = {PretrainStage: _pretrain, SFTStage: _sft, GRPOStage: _grpo, RejectStage: _reject, RewardModelStage: _reward_model}
+_WORK = {PretrainStage: _pretrain, MidtrainStage: _midtrain, SFTStage: _sft, GRPOStage: _grpo, RejectStage: _reject,
+         RewardModelStage: _reward_model}
 
 
 def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, Tokenizer]:
@@ -169,6 +208,8 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     evaluation = summarize(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
     if style == "chat":
         evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
+        dialogues = held_out_dialogues(recipe.families, settings.problems_per_family)
+        evaluation["dialogues"] = accuracy_of(grade(llm, tokenizer, dialogues, settings, recipe.seed))
     else:  # the layout in which the base has read solutions: RL can bring out what is there
         book = summarize(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
@@ -180,9 +221,9 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
 def general_helpfulness(llm: LLM, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int) -> float:
     """Mean score in [0, 1] of answers to held-out general prompts, by the rubric that nothing was trained on."""
     rng = random.Random(f"{seed} helpfulness")
-    drawn = [sample_general(rng, language, "held_out") for language in LANGUAGES for _ in range(32)]
+    drawn = [sample_general(rng, language, "held_out", FIRST_KINDS) for language in LANGUAGES for _ in range(32)]
     params = SamplingParams(temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens)
-    outputs = llm.generate(chat_prompts([p.prompt for p in drawn], tokenizer), params, seed=seed)
+    outputs = llm.generate(chat_prompts(drawn, tokenizer), params, seed=seed)
     replies = [read_reply(o.outputs[0].reply_ids, tokenizer, o.outputs[0].finished) for o in outputs]
     return sum(helpfulness(p, r.answer) if r.well_formed else 0.0 for p, r in zip(drawn, replies)) / len(drawn)
 

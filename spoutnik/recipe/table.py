@@ -50,6 +50,7 @@ class StageRow:
     language_consistency: float | None = None
     reflections: float | None = None
     helpfulness: float | None = None
+    dialogues: float | None = None
     note: str = ""
 
 
@@ -69,6 +70,7 @@ def _row(artifact: Artifact, origin: str) -> StageRow:
                    thought_tokens=evaluation["thought_tokens"], well_formed=evaluation["well_formed"],
                    language_consistency=evaluation["language_consistency"],
                    reflections=evaluation["reflections_per_thought"], helpfulness=evaluation.get("helpfulness"),
+                   dialogues=evaluation["dialogues"]["mean"] if "dialogues" in evaluation else None,
                    note=_textbook_note(evaluation))
 
 
@@ -105,7 +107,7 @@ def families_of(table: Sequence[StageRow]) -> list[str]:
 
 
 # Columns where more is better, so that a best value means something: shares in [0, 1].
-QUALITIES = ("well_formed", "language_consistency", "helpfulness")
+QUALITIES = ("well_formed", "language_consistency", "helpfulness", "dialogues")
 
 
 def best_values(table: Sequence[StageRow]) -> dict[str, float]:
@@ -146,7 +148,7 @@ def print_table(table: Sequence[StageRow], console: Console) -> None:
     helpful = any(row.helpfulness is not None for row in table)
     grid = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
     grid.add_column("stage", no_wrap=True, overflow="ellipsis")
-    headers = ["pass@1 %", *[name[:4] for name in families], "think", "form", "lang", *(["help"] if helpful else []),
+    headers = ["pass@1 %", *[name[:4] for name in families], "think", "form", "lang", *(["help", "turn"] if helpful else []),
                "refl", "time", "tokens", "core s"]
     for header in headers:
         grid.add_column(header, justify="right", no_wrap=True)
@@ -156,7 +158,7 @@ def print_table(table: Sequence[StageRow], console: Console) -> None:
     for row in table:
         if row.note:
             console.print(Text(f"{row.stage}: {row.note}"))
-    shares = "form, lang, help" if helpful else "form, lang"
+    shares = "form, lang, help; turn (pass@1 on questions with earlier turns)" if helpful else "form, lang"
     console.print(Text(f"pass@1 on held-out problems, ± half the 95 % interval; {shares}: percent; think: thought "
                        "tokens; refl: reflection words per thought; time, tokens (trained + generated) and core s: to "
                        "make the stage, its evaluation not counted", style="dim"))
@@ -176,7 +178,7 @@ def _cells(row: StageRow, families: Sequence[str], helpful: bool, best: dict[str
     cells += [share(f"families.{name}", row.families[name].mean if name in row.families else None) for name in families]
     cells += [number(row.thought_tokens, 0), share("well_formed", row.well_formed),
               share("language_consistency", row.language_consistency)]
-    cells += [share("helpfulness", row.helpfulness)] if helpful else []
+    cells += [share("helpfulness", row.helpfulness), share("dialogues", row.dialogues)] if helpful else []
     return [*cells, number(row.reflections, 2), Text(clock(row.seconds)), Text(count(row.tokens)),
             Text(f"{row.core_seconds:.0f}")]
 

@@ -7,16 +7,17 @@ from spoutnik.tasks.families.countdown import Countdown
 from spoutnik.tasks.families.equations import Equations
 from spoutnik.tasks.families.letters import Letters
 from spoutnik.tasks.families.liars import Liars
+from spoutnik.tasks.families.operations import Operations
 from spoutnik.tasks.families.ordering import Ordering
+from spoutnik.tasks.families.spell import Spell
 from spoutnik.tasks.problem import LANGUAGES, SPLITS, STYLES, Family, Problem, Trace, is_held_out, sample
 
-FAMILIES: dict[str, Family] = {
-    family.name: family
-    for family in (Countdown(), Arithmetic(), Equations(), Bases(), Letters(), Ordering(), Liars(), Calendar())
-}
+FAMILIES: dict[str, Family] = {family.name: family for family in (
+    Countdown(), Arithmetic(), Equations(), Bases(), Letters(), Ordering(), Liars(), Calendar(), Operations(), Spell())}
+FIRST_FAMILIES = tuple(FAMILIES)[:8]  # the tokenizer's training text is drawn from these
 
-__all__ = ["FAMILIES", "LANGUAGES", "SPLITS", "STYLES", "Family", "Problem", "Trace", "accuracy_reward", "is_held_out",
-           "sample"]
+__all__ = ["FAMILIES", "FIRST_FAMILIES", "LANGUAGES", "SPLITS", "STYLES", "Family", "Problem", "Trace", "accuracy_reward",
+           "is_held_out", "sample"]
 
 
 def accuracy_reward(problem: Problem, answer: str) -> float:

@@ -10,9 +10,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from spoutnik.tasks import FAMILIES
+from spoutnik.tasks import FAMILIES, FIRST_FAMILIES
 from spoutnik.tasks.drills import drill_document
 from spoutnik.tasks.general import good_answer, sample_general
+from spoutnik.tasks.general_text import FIRST_KINDS
 from spoutnik.tasks.problem import LANGUAGES, Family, Problem, Trace, sample
 
 TEXTBOOK, QUICK, ANSWER_ONLY, DRILLS, GENERAL = "textbook", "quick", "answer_only", "drills", "general"
@@ -34,8 +35,12 @@ BOOK = {"en": Layout("Exercise: {}", "Solution: {}", "Result: {}"),
         "fr": Layout("Exercice : {}", "Solution : {}", "Résultat : {}")}
 
 
-def documents(rng: random.Random, families: Mapping[str, Family] = FAMILIES) -> Iterator[str]:
-    """Endless plain-text documents, without final newline. Problems and general prompts are of the training split."""
+def documents(rng: random.Random, families: Mapping[str, Family] | None = None) -> Iterator[str]:
+    """Endless plain-text documents, without final newline. Problems and general prompts are of the training split.
+
+    families: by name; those that the first tokenizer was trained on where there are none given.
+    """
+    families = {name: FAMILIES[name] for name in FIRST_FAMILIES} if families is None else families
     if not families:
         raise ValueError("The corpus needs at least one family of problems.")
     names = sorted(families)
@@ -45,7 +50,7 @@ def documents(rng: random.Random, families: Mapping[str, Family] = FAMILIES) -> 
         if kind == DRILLS:
             yield drill_document(rng, language)
         elif kind == GENERAL:
-            prompt = sample_general(rng, language, "train")
+            prompt = sample_general(rng, language, "train", FIRST_KINDS)
             yield write(FORUM[language], prompt.prompt, "", good_answer(prompt, rng))
         else:
             family = families[rng.choice(names)]

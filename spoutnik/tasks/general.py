@@ -2,14 +2,13 @@
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from spoutnik.tasks.general_text import ROWS, TEXT
+from spoutnik.tasks.general_text import KINDS, ROWS, TEXT
 from spoutnik.tasks.language import language_consistency
-from spoutnik.tasks.problem import LANGUAGES, SPLITS, held_out_by_hash
+from spoutnik.tasks.problem import LANGUAGES, SPLITS, History, held_out_by_hash
 
-KINDS = tuple(ROWS)
 FLAWS = ("curt", "off_topic", "wrong_language", "rambling", "wrong_fact")
 MAX_WORDS = 40  # a longer answer rambles: these questions need one or two short sentences
 
@@ -22,6 +21,7 @@ class GeneralPrompt:
     language: str
     prompt: str
     data: dict
+    history: History = ()
 
     @property
     def subject(self) -> str:
@@ -38,17 +38,43 @@ def is_held_out_general(kind: str, row: int) -> bool:
     return held_out_by_hash(f"general {kind} {ROWS[kind][row][0]}")
 
 
-def sample_general(rng: random.Random, language: str, split: str) -> GeneralPrompt:
+def sample_general(rng: random.Random, language: str, split: str, kinds: Sequence[str] = KINDS) -> GeneralPrompt:
     """Draw a prompt of the split: a kind, then a subject. Some kinds have no held-out subject."""
     if language not in LANGUAGES or split not in SPLITS:
         raise ValueError(f"A general prompt is in {' or '.join(LANGUAGES)} and in the split {' or '.join(SPLITS)}.")
     while True:
-        kind = rng.choice(KINDS)
+        kind = rng.choice(kinds)
         row = rng.randrange(len(ROWS[kind]))
         if is_held_out_general(kind, row) == (split == "held_out"):
             break
     p = GeneralPrompt(kind, language, "", {"row": row})
     return replace(p, prompt=rng.choice(TEXT[language][kind][0]).format(q=p.subject))
+
+
+FOLLOW_UPS = {  # kinds whose next question may be its subject alone: "And Italy?"
+    "en": {"capital": ("And of {q} ?", "And {q} ?", "What about {q} ?"), "opposite": ('And of "{q}" ?', 'And "{q}" ?'),
+           "colour": ("And {q} ?", "What about {q} ?"), "translate": ('And "{q}" ?', 'What about "{q}" ?')},
+    "fr": {"capital": ("Et {q} ?", "Et celle {q} ?"), "opposite": ('Et de "{q}" ?', 'Et "{q}" ?'),
+           "colour": ("Et {q} ?",), "translate": ('Et "{q}" ?',)},
+}
+
+
+def follow_up_general(previous: GeneralPrompt, rng: random.Random, split: str) -> GeneralPrompt | None:
+    """The next question of a conversation, of the same kind in few words; None for kinds without one."""
+    wordings = FOLLOW_UPS[previous.language].get(previous.kind)
+    if wordings is None:
+        return None
+    rows = [row for row in range(len(ROWS[previous.kind]))
+            if is_held_out_general(previous.kind, row) == (split == "held_out") and row != previous.data["row"]]
+    if not rows:
+        return None
+    p = GeneralPrompt(previous.kind, previous.language, "", {"row": rng.choice(rows)})
+    return replace(p, prompt=rng.choice(wordings).format(q=p.subject))
+
+
+def statement(kind: str, row: int, language: str, rng: random.Random) -> str:
+    """A fact as an encyclopedia states it, of any split: what is held out is the question."""
+    return good_answer(GeneralPrompt(kind, language, "", {"row": row}), rng)
 
 
 def good_answer(p: GeneralPrompt, rng: random.Random) -> str:
@@ -59,7 +85,7 @@ def good_answer(p: GeneralPrompt, rng: random.Random) -> str:
 def flawed_answer(p: GeneralPrompt, rng: random.Random) -> str:
     """An answer with one of the FLAWS."""
     flaw = rng.choice(FLAWS)
-    if flaw == "wrong_fact" and p.kind in ("greeting", "goodbye", "identity", "privacy", "feeling"):
+    if flaw == "wrong_fact" and len({row[1] for row in ROWS[p.kind]}) == 1 or p.kind in ("greeting", "goodbye"):
         flaw = "off_topic"  # these have no fact to get wrong
     if flaw == "curt":
         content = _content(p, rng)
@@ -80,10 +106,10 @@ def flawed_answer(p: GeneralPrompt, rng: random.Random) -> str:
             return other
 
 
-def preference_pairs(rng: random.Random, split: str) -> Iterator[tuple[GeneralPrompt, str, str]]:
+def preference_pairs(rng: random.Random, split: str, kinds: Sequence[str] = KINDS) -> Iterator[tuple[GeneralPrompt, str, str]]:
     """Endless (prompt, chosen answer, rejected answer), half in each language."""
     while True:
-        p = sample_general(rng, rng.choice(LANGUAGES), split)
+        p = sample_general(rng, rng.choice(LANGUAGES), split, kinds)
         yield p, good_answer(p, rng), flawed_answer(p, rng)
 
 
@@ -106,12 +132,12 @@ def helpfulness(p: GeneralPrompt, answer: str) -> float:
 
 def _shortest(p: GeneralPrompt) -> int:
     """Words of a full sentence: the bare content is curt, two words around it are not."""
-    return 2 + (4 if p.kind == "list" else len(re.findall(r"\w+", p.content)))  # a list: three members and "and"
+    return 2 + (4 if p.kind.endswith("list") else len(re.findall(r"\w+", p.content)))  # a list: three members and "and"
 
 
 def _content(p: GeneralPrompt, rng: random.Random) -> str:
     """What the answer must contain; for a list, three members drawn among those in the row."""
-    if p.kind != "list":
+    if not p.kind.endswith("list"):
         return p.content
     first, second, third = rng.sample(p.content.split(), 3)
     return f"{first}, {second} {'and' if p.language == 'en' else 'et'} {third}"
@@ -126,6 +152,6 @@ def _sentence(p: GeneralPrompt, content: str, rng: random.Random) -> str:
 def _has_content(p: GeneralPrompt, answer: str) -> bool:
     """Whether the answer holds its content: as whole words, or three members of a list."""
     content, answer = p.content.lower(), answer.lower()
-    if p.kind == "list":
+    if p.kind.endswith("list"):
         return len(set(re.findall(r"\w+", answer)) & set(content.split())) >= 3
     return re.search(rf"(?<!\w){re.escape(content)}(?!\w)", answer) is not None

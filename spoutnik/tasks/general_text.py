@@ -1,5 +1,6 @@
 """The wordings and the facts of the general prompts. A row is (English subject, answer, French subject, answer)."""
 
+from spoutnik.tasks.general_more import MORE_ROWS
 from spoutnik.tasks.names import NAMES
 
 TEXT = {  # per kind: how to ask, how to answer well (q is the subject, a the content that must be there)
@@ -19,6 +20,13 @@ TEXT = {  # per kind: how to ask, how to answer well (q is the subject, a the co
         "repeat": (("Say {q}.", "Please say {q}."), ("Of course: {a}!", "With pleasure: {a}!")),
         "list": (("List three {q}.", "Name three {q}."), ("Here are three {q}: {a}.", "Three {q} are {a}.")),
         "count": (("Count from {q}.", "Please count from {q}."), ("Of course, here it is: {a}.", "I count from {q}: {a}.")),
+        "hello": (("{q}",), ("Hello! How can I {a} you today?", "Hi! What can I do to {a} you?")),
+        "bye": (("{q}",), ("Goodbye! Have a {a}.", "See you soon! I wish you a {a}.")),
+        "thank": (("{q}",), ("You are {a}!", "You are {a}! I am glad to help.")),
+        "abilities": (("{q}",), ("I can compute, count letters and solve {a}.", "I am good at sums, at letters and at {a}.")),
+        "limits": (("{q}",), ("I am a {a}: that is more than I know. Ask me for a sum or a puzzle.",
+                              "That is too much for a {a}. I know sums, letters and puzzles.")),
+        "about": (("What do you know about {q} ?", "Tell me a fact about {q}.", "Tell me about {q}."), ("{a}.",)),
     },
     "fr": {
         "greeting": (("Bonjour, je suis {q}.", "Salut ! Je m'appelle {q}."), ("Bonjour {a} ! Comment puis-je vous aider ?", "Salut {a} ! Je suis content de vous connaître.")),
@@ -36,6 +44,14 @@ TEXT = {  # per kind: how to ask, how to answer well (q is the subject, a the co
         "repeat": (("Dis {q}.", "Peux-tu dire {q} ?"), ("Bien sûr : {a} !", "Avec plaisir : {a} !")),
         "list": (("Cite trois {q}.", "Nomme trois {q}."), ("Voici trois {q} : {a}.", "Trois {q} sont {a}.")),
         "count": (("Compte de {q}.", "Peux-tu compter de {q} ?"), ("Bien sûr, voici : {a}.", "Je compte de {q} : {a}.")),
+        "hello": (("{q}",), ("Bonjour ! Comment puis-je vous {a} ?", "Salut ! Que puis-je faire pour vous {a} ?")),
+        "bye": (("{q}",), ("Au revoir ! Passez une {a}.", "À bientôt ! Je vous souhaite une {a}.")),
+        "thank": (("{q}",), ("Je vous en {a} !", "Je vous en {a} ! Je suis content de vous aider.")),
+        "abilities": (("{q}",), ("Je sais calculer, compter les lettres et résoudre des {a}.",
+                                 "Je suis fort en calcul, en lettres et en {a}.")),
+        "limits": (("{q}",), ("Je suis un {a} : je n'en sais pas tant. Demandez-moi un calcul ou une énigme.",
+                              "C'est trop pour un {a}. Je connais les calculs, les lettres et les énigmes.")),
+        "about": (("Que sais-tu {q} ?", "Dis-moi ce que tu sais {q}.", "Qu'as-tu appris {q} ?"), ("{a}.",)),
     },
 }  # fmt: skip
 
@@ -166,4 +182,83 @@ ROWS = {
     "count": tuple(
         (f"{a} to {b}", numbers, f"{a} à {b}", numbers)
         for a in range(1, 7) for b in range(a + 3, a + 6) for numbers in [", ".join(map(str, range(a, b + 1)))]),
+    # Younger than the first base model, whose corpus is drawn from the kinds above.
+    "hello": _rows("""Hello | help | Bonjour | aider
+        Hello! | help | Bonjour ! | aider
+        Hi | help | Salut | aider
+        Hi! | help | Salut ! | aider
+        Hey | help | Coucou | aider
+        Good morning | help | Bien le bonjour | aider
+        Good evening! | help | Bonsoir ! | aider
+        Hello there | help | Bonjour à toi | aider
+        Good afternoon | help | Bonsoir | aider
+        Hi Spoutnik! | help | Salut Spoutnik ! | aider"""),
+    "bye": _rows("""Goodbye | nice day | Au revoir | bonne journée
+        Bye | nice day | Salut, à plus | bonne journée
+        Bye! | nice day | Au revoir ! | bonne journée
+        See you later | nice day | À plus tard | bonne journée
+        See you soon | nice day | À bientôt | bonne journée
+        I have to go now. | nice day | Je dois partir. | bonne journée
+        That is all for today. | nice day | C'est tout pour aujourd'hui. | bonne journée"""),
+    "thank": _rows("""Thanks | welcome | Merci | prie
+        Thanks! | welcome | Merci ! | prie
+        Thank you | welcome | Je te remercie | prie
+        Thank you very much! | welcome | Merci beaucoup ! | prie
+        Great, thanks! | welcome | Super, merci ! | prie
+        Perfect, thank you. | welcome | Parfait, merci. | prie
+        That is right, thank you! | welcome | C'est juste, merci ! | prie"""),
+    "abilities": _rows("""What can you do ? | puzzles | Que sais-tu faire ? | énigmes
+        What can I ask you ? | puzzles | Que puis-je te demander ? | énigmes
+        How can you help me ? | puzzles | Comment peux-tu m'aider ? | énigmes
+        What are you good at ? | puzzles | En quoi es-tu fort ? | énigmes
+        What do you know ? | puzzles | Que connais-tu ? | énigmes
+        Help | puzzles | Aide | énigmes
+        Can you help me ? | puzzles | Peux-tu m'aider ? | énigmes
+        What are your skills ? | puzzles | Quelles sont tes capacités ? | énigmes
+        What questions can I ask ? | puzzles | Quelles questions puis-je poser ? | énigmes"""),
+    "limits": _rows("""Write a poem about the sea. | small model | Écris un poème sur la mer. | petit modèle
+        Write a story. | small model | Écris une histoire. | petit modèle
+        Tell me a joke. | small model | Raconte-moi une blague. | petit modèle
+        Who wrote Hamlet ? | small model | Qui a écrit Hamlet ? | petit modèle
+        What is the weather today ? | small model | Quel temps fait-il aujourd'hui ? | petit modèle
+        Who is the president ? | small model | Qui est le président ? | petit modèle
+        Explain quantum mechanics. | small model | Explique la mécanique quantique. | petit modèle
+        What is the meaning of life ? | small model | Quel est le sens de la vie ? | petit modèle
+        Write a program in Python. | small model | Écris un programme en Python. | petit modèle
+        Summarize this text for me. | small model | Résume ce texte pour moi. | petit modèle
+        Who won the world cup ? | small model | Qui a gagné la coupe du monde ? | petit modèle
+        How do I bake a cake ? | small model | Comment faire un gâteau ? | petit modèle
+        What time is it ? | small model | Quelle heure est-il ? | petit modèle
+        When did the war end ? | small model | Quand la guerre a-t-elle fini ? | petit modèle
+        How far is the moon ? | small model | À quelle distance est la lune ? | petit modèle
+        Which book should I read ? | small model | Quel livre me conseilles-tu ? | petit modèle
+        Do you love me ? | small model | Est-ce que tu m'aimes ? | petit modèle
+        How old is the universe ? | small model | Quel âge a l'univers ? | petit modèle
+        Sing me a song. | small model | Chante-moi une chanson. | petit modèle
+        Who was Napoleon ? | small model | Qui était Napoléon ? | petit modèle"""),
 }
+FIRST_KINDS = tuple(ROWS)[:15]  # what the first base model's corpus is drawn from
+KINDS = tuple(ROWS)  # what is asked in conversations
+# What is known of a subject, asked for in general: facts whose own question is held out are heard of in this way.
+ROWS["about"] = tuple(
+    [(english, f"The capital of {english} is {city}", french, f"La capitale {french} est {ville}")
+     for english, city, french, ville in ROWS["capital"]]
+    + [(thing, f"The colour of {thing} is {colour}", f"sur {chose}", f"En général, {chose} est {couleur}")
+       for thing, colour, chose, couleur in ROWS["colour"]]
+    + [(f'the word "{word}"', f'The opposite of "{word}" is "{opposite}"', f'du mot "{mot}"',
+        f'Le contraire de "{mot}" est "{contraire}"') for word, opposite, mot, contraire in ROWS["opposite"]]
+    + [(animal, f"The animal that {does} is {animal}", f"sur {nom}", f"L'animal qui {fait} est {nom}")
+       for does, animal, fait, nom in ROWS["animal"]]
+    + [(f'the word "{english}" in French', f'In French, "{english}" is "{french}"', f'du mot "{french}" en anglais',
+        f'En anglais, "{french}" se dit "{english}"') for english, french, _, _ in ROWS["translate"]]
+    + [(f'the words "{english}" in French', f'In French, "{english}" is "{french}"', f'des mots "{french}" en anglais',
+        f'En anglais, "{french}" se dit "{english}"') for english, _, french, _ in ROWS["wish"]]
+    + [(english, f"Three {english} are {', '.join(members.split()[:2])} and {members.split()[2]}", f"sur les {french}",
+        f"Trois {french} sont {', '.join(membres.split()[:2])} et {membres.split()[2]}")
+       for english, members, french, membres in ROWS["list"]])
+for _kind, _more in MORE_ROWS.items():  # under another name: no younger row changes what was drawn before
+    ROWS[f"more_{_kind}"] = _more
+    for _wordings in TEXT.values():
+        _wordings[f"more_{_kind}"] = _wordings[_kind]
+_YOUNGER = tuple(kind for kind in ROWS if kind.startswith("more_"))
+TAUGHT_KINDS = (*KINDS, *_YOUNGER, *_YOUNGER, "more_wish", "more_wish", *["about"] * 10)  # as often as they are named

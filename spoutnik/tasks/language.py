@@ -8,7 +8,18 @@ import re
 from collections.abc import Iterable
 
 from spoutnik.tasks import general_text, names, phrases, word_list
-from spoutnik.tasks.families import arithmetic, bases, calendar, countdown, equations, letters, liars, ordering
+from spoutnik.tasks.families import (
+    arithmetic,
+    bases,
+    calendar,
+    countdown,
+    equations,
+    letters,
+    liars,
+    operations,
+    ordering,
+    spell,
+)
 from spoutnik.tasks.problem import LANGUAGES
 
 FUNCTION_WORDS = {
@@ -41,7 +52,8 @@ def _words_in(value: str | dict | Iterable) -> Iterable[str]:
 
 
 def _vocabulary(language: str) -> frozenset[str]:
-    wordings = [family.TEXT for family in (arithmetic, bases, calendar, countdown, equations, letters, liars, ordering)]
+    families = (arithmetic, bases, calendar, countdown, equations, letters, liars, operations, ordering, spell)
+    wordings = [family.TEXT for family in families]
     wordings += [phrases.TEXT, ordering.RELATIONS, calendar.WEEKDAYS, calendar.MONTHS, general_text.TEXT]
     words = set(_words_in([wording[language] for wording in wordings])) | set(FUNCTION_WORDS[language].split())
     neutral = {name.lower() for name in names.NAMES} | set(word_list.COMMON)

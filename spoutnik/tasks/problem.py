@@ -13,10 +13,14 @@ HELD_OUT_ONE_IN = 8
 MAX_REJECTIONS = 10_000  # a family whose level cannot fill a split in that many draws is a bug, not bad luck
 
 
+History = tuple[tuple[str, str], ...]  # earlier turns of a conversation: (question, answer)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One question with what is needed to verify any answer to it.
 
+    history: what was asked and answered before in the same conversation; no part of the problem's identity.
     data: JSON values, the same in every language; entries named `shown_*` describe the presentation alone (the order of the
         numbers or of the sentences) and are no part of the problem's identity.
     """
@@ -27,6 +31,7 @@ class Problem:
     prompt: str
     answer: str
     data: dict
+    history: History = ()
 
     @property
     def key(self) -> str:

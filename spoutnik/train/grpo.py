@@ -21,8 +21,9 @@ from spoutnik.errors import RunError
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores, on_all_cores
-from spoutnik.tasks import LANGUAGES, Problem
-from spoutnik.tasks.general import GeneralPrompt, sample_general
+from spoutnik.tasks import Problem
+from spoutnik.tasks.dialogues import general_question
+from spoutnik.tasks.general import GeneralPrompt
 from spoutnik.tasks.language import reflection_count
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
@@ -43,7 +44,8 @@ class RewardSettings(Settings):
 
 class GRPOSettings(TrainSettings, losses.PolicyLoss):
     """steps: optimizer steps, one per batch of prompts_per_step x group_size rollouts. general_share: of the prompts, from
-    the share `general_from` of the steps on, scored by the reward model (R1 section 3.2: only at the end, or it is hacked)."""
+    the share `general_from` of the steps on, scored by the reward model (R1 section 3.2: only at the end, or it is hacked).
+    dialogue_share: of the prompts, with earlier turns before the question."""
 
     steps: int = Field(gt=0)
     prompts_per_step: int = Field(default=64, gt=0)
@@ -54,6 +56,7 @@ class GRPOSettings(TrainSettings, losses.PolicyLoss):
     rewards: RewardSettings = RewardSettings()
     general_share: float = Field(default=0.0, ge=0, lt=1)
     general_from: float = Field(default=0.5, ge=0, le=1)
+    dialogue_share: float = Field(default=0.0, ge=0, le=1)
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
 
 
@@ -72,7 +75,7 @@ class Rollouts:
 
 def roll_out(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem | GeneralPrompt], settings: GRPOSettings,
              seed: int, scorer: Scorer | None) -> Rollouts:
-    prompts = chat_prompts([p.prompt for p in problems], tokenizer)
+    prompts = chat_prompts(problems, tokenizer)
     params = SamplingParams(n=settings.group_size, temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
     groups = [output.outputs for output in llm.generate(prompts, params, seed=seed)]
     return grade_rollouts(prompts, groups, problems, tokenizer, settings, scorer)
@@ -232,8 +235,9 @@ def step_prompts(settings: GRPOSettings, families: Sequence[str], seed: int, sta
     general = 0
     if with_general and step >= settings.general_from * settings.steps:
         general = round(settings.general_share * settings.prompts_per_step)
-    problems = sample_problems(rng, families, settings.prompts_per_step - general, "train")
-    return [*problems, *(sample_general(rng, rng.choice(LANGUAGES), "train") for _ in range(general))]
+    share = settings.dialogue_share
+    problems = sample_problems(rng, families, settings.prompts_per_step - general, "train", share)
+    return [*problems, *(general_question(rng, families, share) for _ in range(general))]
 
 
 def refuse_mismatch(stage: str, step: int, mismatch: float, limit: float) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from spoutnik.parallel import on_all_cores
+from spoutnik.train.muon import Muon
 
 # Muon's Newton-Schulz products are small and many: they are dealt out to this many optimizers, which the cores share. A
 # fixed number, so that a checkpoint does not depend on the machine.
@@ -37,36 +38,25 @@ class Schedule:
 
 
 class Optimizer:
-    """One step over AdamW and, where asked for, Muon (torch.optim.Muon, Jordan et al. 2024, with Moonshot's scaling so
-    that one learning rate serves both: arXiv 2502.16982)."""
+    """One step over AdamW and, where asked for, Muon. One learning rate serves both."""
 
     def __init__(self, model: nn.Module, name: Literal["adamw", "muon"], learning_rate: float, weight_decay: float,
                  max_grad_norm: float):
         self.parameters = [p for p in model.parameters() if p.requires_grad]
         self.max_grad_norm = max_grad_norm
-        self._views: list[tuple[Tensor, list[nn.Parameter]]] = []
         matrices = set()
         if name == "muon":
             matrices = {id(p) for n, p in model.named_parameters()
                         if p.dim() >= 2 and not any(part in n for part in ("embed_tokens", "lm_head", ".gate.", "score"))}
-        muon = [view for p in self.parameters if id(p) in matrices for view in self._as_matrices(p)]
+        muon = sorted((p for p in self.parameters if id(p) in matrices), key=torch.numel, reverse=True)
         rest = [p for p in self.parameters if id(p) not in matrices]
         decayed, free = [p for p in rest if p.dim() >= 2], [p for p in rest if p.dim() < 2]
         self.parts: dict[str, torch.optim.Optimizer] = {"adamw": torch.optim.AdamW(
             [{"params": decayed, "weight_decay": weight_decay}, {"params": free, "weight_decay": 0.0}],
             lr=learning_rate, betas=(0.9, 0.95), eps=1e-10, foreach=True)}
         for part in range(min(_MUON_PARTS, len(muon))):
-            self.parts[f"muon{part}"] = torch.optim.Muon(muon[part::_MUON_PARTS], lr=learning_rate,
-                                                         weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            self.parts[f"muon{part}"] = Muon(muon[part::_MUON_PARTS], learning_rate, weight_decay)
         self.peak = learning_rate
-
-    def _as_matrices(self, parameter: nn.Parameter) -> list[nn.Parameter]:
-        """Muon orthogonalises matrices: stacked experts are handed to it one by one, as views of the same storage."""
-        if parameter.dim() == 2:
-            return [parameter]
-        views = [nn.Parameter(expert) for expert in parameter.data]
-        self._views.append((parameter, views))
-        return views
 
     def step(self, gradients: list[Tensor], factor: float) -> float:
         """Clips to `max_grad_norm`, moves the weights at `factor` of the peak rate; returns the norm before clipping."""
@@ -74,9 +64,6 @@ class Optimizer:
         torch._foreach_mul_(gradients, torch.clamp(self.max_grad_norm / (norm + 1e-6), max=1.0))
         for parameter, gradient in zip(self.parameters, gradients):
             parameter.grad = gradient
-        for parameter, views in self._views:
-            for view, gradient in zip(views, parameter.grad):
-                view.grad = gradient
         for part in self.parts.values():
             for group in part.param_groups:
                 group["lr"] = self.peak * factor

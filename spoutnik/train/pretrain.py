@@ -1,7 +1,8 @@
-"""The base model: next-token prediction on the nano corpus (plain text, no conversation format, no chosen style)."""
+"""The base model: next-token prediction on the nano corpus (plain text, no conversation format, no chosen style), and
+mid-training: the same on longer and other documents."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from pydantic import Field
@@ -9,6 +10,7 @@ from pydantic import Field
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import FAMILIES
 from spoutnik.tasks.corpus import documents
+from spoutnik.tasks.midtraining import midtraining_documents
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import take_tokens, train_language_model
@@ -22,9 +24,13 @@ class PretrainSettings(LanguageModelSettings):
     steps: int = Field(gt=0)
 
 
-def corpus_documents(tokenizer: Tokenizer, rng: random.Random, families: Sequence[str]) -> Iterator[Document]:
-    for text in documents(rng, {name: FAMILIES[name] for name in families}):
+def encoded(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[Document]:
+    for text in texts:
         yield Document([*tokenizer.start_ids, *tokenizer.encode(text), tokenizer.eos_id])
+
+
+def corpus_documents(tokenizer: Tokenizer, rng: random.Random, families: Sequence[str]) -> Iterator[Document]:
+    return encoded(documents(rng, {name: FAMILIES[name] for name in families}), tokenizer)
 
 
 def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: PretrainSettings, seed: int,
@@ -33,6 +39,15 @@ def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], 
         rng = random.Random(f"{seed} {stage} {step}")
         return take_tokens(corpus_documents(tokenizer, rng, families), settings.tokens_per_step,
                            model.config.max_position_embeddings)
+
+    return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress)
+
+
+def midtrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: PretrainSettings, seed: int,
+             stage: str, checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Cost]:
+    def documents_of(step: int) -> list[Document]:
+        texts = midtraining_documents(random.Random(f"{seed} {stage} {step}"), families)
+        return take_tokens(encoded(texts, tokenizer), settings.tokens_per_step, model.config.max_position_embeddings)
 
     return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress)
 

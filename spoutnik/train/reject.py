@@ -19,7 +19,8 @@ from spoutnik.train.settings import Settings
 
 class RejectSettings(Settings):
     """prompts x samples completions; at most keep_per_prompt of a prompt stay, so that easy prompts do not crowd out
-    hard ones. min_language: the thought's language consistency below which a trace is dropped."""
+    hard ones. min_language: the thought's language consistency below which a trace is dropped. dialogue_share: of the
+    prompts, with earlier turns before the question."""
 
     prompts: int = Field(default=2048, gt=0)
     samples: int = Field(default=4, gt=0)
@@ -28,24 +29,25 @@ class RejectSettings(Settings):
     top_p: float = Field(default=1.0, gt=0, le=1)
     max_tokens: int = Field(default=200, gt=1)
     min_language: float = Field(default=0.9, ge=0, le=1)
+    dialogue_share: float = Field(default=0.0, ge=0, le=1)
 
 
 def reject(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: RejectSettings, seed: int,
            source: str, progress: Progress, prompts_at_once: int = 256) -> tuple[list[dict], Cost, dict[str, float]]:
     """The kept traces, the cost, and the share kept. source: name of the sampled checkpoint, for the traces."""
     llm = rollout_llm(model, tokenizer)
-    problems = sample_problems(random.Random(f"{seed} reject"), families, settings.prompts, "train")
+    problems = sample_problems(random.Random(f"{seed} reject"), families, settings.prompts, "train", settings.dialogue_share)
     params = SamplingParams(n=settings.samples, temperature=settings.temperature, top_p=settings.top_p,
                             max_tokens=settings.max_tokens)
     traces, generated, kept_tokens = [], 0, 0
     for start in range(0, len(problems), prompts_at_once):
         part = problems[start:start + prompts_at_once]
-        outputs = llm.generate(chat_prompts([p.prompt for p in part], tokenizer), params, seed=seed * 1_000_003 + start)
+        outputs = llm.generate(chat_prompts(part, tokenizer), params, seed=seed * 1_000_003 + start)
         for problem, output in zip(part, outputs):
             generated += sum(len(c.token_ids) for c in output.outputs)
             for graded in select([grade(problem, c, tokenizer) for c in output.outputs], settings):
                 kept_tokens += len(graded.completion.token_ids)
-                traces.append({"prompt": problem.prompt, "thought": graded.reply.thought,
+                traces.append({"history": problem.history, "prompt": problem.prompt, "thought": graded.reply.thought,
                                "answer": graded.reply.answer, "family": problem.family, "level": problem.level,
                                "language": problem.language, "source": source})
         progress(min(start + prompts_at_once, len(problems)), len(problems), generated, f"kept {len(traces)}")

@@ -17,6 +17,7 @@ from spoutnik.model.packing import PackedSequences
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores, on_all_cores
 from spoutnik.tasks.general import preference_pairs
+from spoutnik.tasks.general_text import TAUGHT_KINDS
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
@@ -77,7 +78,7 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
 
     def pairs_of(step: int) -> list[Document]:
         """Chosen and rejected documents in turn."""
-        pairs, documents = preference_pairs(random.Random(f"{seed} {stage} {step}"), "train"), []
+        pairs, documents = preference_pairs(random.Random(f"{seed} {stage} {step}"), "train", TAUGHT_KINDS), []
         while sum(len(d.ids) for d in documents) < settings.tokens_per_step:
             prompt, *answers = next(pairs)
             documents += [scored_document(prompt.prompt, answer, tokenizer) for answer in answers]

@@ -2,14 +2,18 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, accuracy_reward, sample
+from spoutnik.tasks.dialogues import in_conversation, typed
+from spoutnik.tasks.general import GeneralPrompt
 from spoutnik.tasks.language import language_consistency
+from spoutnik.tasks.problem import History
+from spoutnik.tasks.wording import in_words
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -24,6 +28,7 @@ class GradedCompletion:
     language: float
 
 
+IN_WORDS_SHARE = 0.12  # of the one-step calculations: "What is two plus two?"
 _MAX_NUM_SEQS = 640  # up to here a step of a nano model is faster over all rows at once
 
 
@@ -32,14 +37,30 @@ def rollout_llm(model: Transformer, tokenizer: Tokenizer) -> LLM:
     return LLM(model, eos_token_ids=[tokenizer.eos_id], max_num_seqs=_MAX_NUM_SEQS, max_num_batched_tokens=8192)
 
 
-def chat_prompts(prompts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    return [tokenizer.chat_ids([{"role": "user", "content": prompt}]) for prompt in prompts]
+def conversation_ids(history: History, prompt: str, tokenizer: Tokenizer) -> list[int]:
+    """A conversation up to the opened thought of its next reply, by the tokenizer's chat template, as in chat."""
+    turns = [{"role": role, "content": text}
+             for question, answer in history for role, text in (("user", question), ("assistant", answer))]
+    return tokenizer.chat_ids([*turns, {"role": "user", "content": prompt}])
 
 
-def sample_problems(rng: random.Random, families: Sequence[str], count: int, split: str) -> list[Problem]:
-    """`count` problems, families in turn, levels and languages at random."""
-    in_turn = (FAMILIES[name] for name in islice(cycle(families), count))
-    return [sample(family, rng, rng.choice(family.levels), rng.choice(LANGUAGES), split) for family in in_turn]
+def chat_prompts(questions: Sequence[Problem | GeneralPrompt], tokenizer: Tokenizer) -> list[list[int]]:
+    return [conversation_ids(question.history, question.prompt, tokenizer) for question in questions]
+
+
+def sample_problems(rng: random.Random, families: Sequence[str], count: int, split: str,
+                    dialogue_share: float = 0.0) -> list[Problem]:
+    """`count` problems as people type them, families in turn, levels and languages at random; `dialogue_share` of them with
+    earlier turns."""
+    problems = []
+    for name in islice(cycle(families), count):
+        family = FAMILIES[name]
+        problem = typed(sample(family, rng, rng.choice(family.levels), rng.choice(LANGUAGES), split), rng)
+        if name == "operations" and rng.random() < IN_WORDS_SHARE:
+            problem = replace(problem, prompt=in_words(problem.prompt, problem.language))
+        talks = dialogue_share and rng.random() < dialogue_share
+        problems.append(in_conversation(problem, rng, families, split) if talks else problem)
+    return problems
 
 
 def grade(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer) -> GradedCompletion:

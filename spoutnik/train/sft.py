@@ -1,7 +1,7 @@
 """Supervised fine-tuning on conversations: cold start, the second SFT from base, and (with another student) distillation.
 
-A trace is one JSON line: {"prompt", "thought", "answer"} and whatever says where it came from. Only what the assistant
-writes is learned.
+A trace is one JSON line: {"prompt", "thought", "answer"} and whatever says where it came from; "history", where there is
+one, holds earlier turns as [question, answer]. Only what the assistant writes last is learned.
 """
 
 import random
@@ -13,12 +13,14 @@ from pydantic import Field
 from spoutnik.errors import UserError
 from spoutnik.files import read_jsonl
 from spoutnik.model.transformer import Transformer
-from spoutnik.tasks import FAMILIES, LANGUAGES, sample
-from spoutnik.tasks.general import good_answer, sample_general
+from spoutnik.tasks import FAMILIES
+from spoutnik.tasks.dialogues import general_question
+from spoutnik.tasks.general import good_answer
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import train_language_model
 from spoutnik.train.loop import Checkpoints, Cost, Progress
+from spoutnik.train.rollouts import conversation_ids, sample_problems
 from spoutnik.train.settings import LanguageModelSettings, Settings
 
 
@@ -36,27 +38,30 @@ class ColdStartSettings(Settings):
     careful_share: float = Field(default=0.3, ge=0, le=1)
 
 
-def solver_traces(settings: ColdStartSettings, families: Sequence[str], seed: int) -> list[dict]:
-    """Worked problems of the training split, styles mixed by `careful_share`, languages and levels evenly."""
+def solver_traces(settings: ColdStartSettings, families: Sequence[str], seed: int,
+                  dialogue_share: float = 0.0) -> list[dict]:
+    """Worked problems of the training split, styles mixed by `careful_share`, languages and levels evenly; `dialogue_share` of
+    them with earlier turns."""
     rng = random.Random(f"{seed} cold start")
     rows = []
-    for number in range(settings.traces):
-        family = FAMILIES[families[number % len(families)]]
+    for problem in sample_problems(rng, families, settings.traces, "train", dialogue_share):
+        family = FAMILIES[problem.family]
         style = "careful" if rng.random() < settings.careful_share else "quick"
-        problem = sample(family, rng, rng.choice(family.levels), rng.choice(LANGUAGES), "train")
         trace = family.solve(problem, rng, style)
-        rows.append({"prompt": problem.prompt, "thought": trace.thought, "answer": trace.answer, "family": family.name,
+        rows.append({"history": problem.history, "prompt": problem.prompt,
+                     "thought": trace.thought, "answer": trace.answer, "family": family.name,
                      "level": problem.level, "language": problem.language, "style": style})
     return rows
 
 
-def general_traces(count: int, seed: int) -> list[dict]:
+def general_traces(count: int, seed: int, families: Sequence[str] = (), dialogue_share: float = 0.0) -> list[dict]:
     """Non-reasoning conversations (R1's 200k): the thought is empty, as R1's is for simple requests."""
     rng = random.Random(f"{seed} general")
     rows = []
     for _ in range(count):
-        prompt = sample_general(rng, rng.choice(LANGUAGES), "train")
-        rows.append({"prompt": prompt.prompt, "thought": "", "answer": good_answer(prompt, rng), "family": "general",
+        prompt = general_question(rng, families, dialogue_share)
+        rows.append({"history": prompt.history, "prompt": prompt.prompt,
+                     "thought": "", "answer": good_answer(prompt, rng), "family": "general",
                      "language": prompt.language})
     return rows
 
@@ -64,13 +69,18 @@ def general_traces(count: int, seed: int) -> list[dict]:
 def read_traces(path: Path) -> list[dict]:
     """Raises UserError with the line of the first broken one."""
     rows = read_jsonl(path, ("prompt", "thought", "answer"), texts=True)
+    for number, row in enumerate(rows, start=1):
+        history = row.get("history", [])
+        if not (isinstance(history, list) and all(isinstance(turn, list) and len(turn) == 2
+                                                  and all(isinstance(text, str) for text in turn) for turn in history)):
+            raise UserError(f"{path}, line {number}: history must be a list of [question, answer]. Correct it or leave it out.")
     if not rows:
         raise UserError(f"{path}: holds no traces. Give at least one line with prompt, thought and answer.")
     return rows
 
 
 def trace_document(row: dict, tokenizer: Tokenizer) -> Document:
-    prompt = tokenizer.chat_ids([{"role": "user", "content": row["prompt"]}])
+    prompt = conversation_ids(row.get("history", ()), row["prompt"], tokenizer)
     return Document([*prompt, *tokenizer.completion_ids(row["thought"], row["answer"])], loss_from=len(prompt))
 
 

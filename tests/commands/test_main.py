@@ -95,5 +95,5 @@ def test_dry_run_prints_the_plan_and_makes_nothing(tmp_path):
     shown = spoutnik("run", str(TINY), "--out", str(tmp_path / "run"), "--dry-run", "--json")
     assert shown.returncode == 0, shown.stderr
     plan = json.loads(shown.stdout)
-    assert len(plan["stages"]) == 9 and all(s["status"] == "to make" and s["seconds"] > 0 for s in plan["stages"])
+    assert len(plan["stages"]) == 10 and all(s["status"] == "to make" and s["seconds"] > 0 for s in plan["stages"])
     assert not (tmp_path / "run").exists()

@@ -70,8 +70,10 @@ def test_a_stage_or_a_folder_is_offered_alone(run):
 
 def test_nothing_named_is_the_newest_run_or_what_ships_with_the_package(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shipped, = list_models(None)
-    assert shipped.id == "nano" and (shipped.folder / "model.safetensors").exists()
+    shipped, student = list_models(None)
+    assert shipped.id == "nano" and student.id == "nano:distilled"
+    assert shipped.folder.name.startswith("all_scenarios_rl-") and student.folder.name.startswith("distilled-")
+    assert all(each.card.description["fr"] and each.card.examples["en"] for each in (shipped, student))
     for age, name in enumerate(["new", "old"]):
         shutil.copytree(run, tmp_path / "runs" / name)
         os.utime(tmp_path / "runs" / name / "run.json", (1e9 - age, 1e9 - age))

@@ -31,7 +31,7 @@ def evaluation(accuracy: float, thought_tokens: float = 40.0, spread: float = 0.
               "tokens": 5000, "bill": {"seconds": 9.0, "core_seconds": 17.0, "tokens_generated": 5000},
               "protocol": {"problems_per_family": 48, "samples": 2, "temperature": 0.6, "top_p": 0.95,
                            "max_tokens": 224, "prompt_style": style}}
-    return result if style == "forum" else result | {"helpfulness": 0.5}
+    return result if style == "forum" else result | {"helpfulness": 0.5, "dialogues": interval(0.6, spread)}
 
 
 def samples(stage: str, correct: bool) -> list[dict]:
@@ -122,6 +122,7 @@ def test_rows_hold_what_the_files_hold(run):
     assert table["reasoning_rl"].accuracy.mean == 0.71 and table["reasoning_rl"].thought_tokens == 88
     assert table["base"].origin == "prebuilt" and table["base"].helpfulness is None
     assert table["cold_start"].tokens == 12345 and families_of(list(table.values())) == FAMILIES
+    assert table["reasoning_rl"].dialogues == 0.6 and table["base"].dialogues is None
     assert table["rejection"].accuracy is None and table["rejection"].note == "kept 31.0 % of samples (1,270 of 4,096)"
     assert table["reward_model"].note == "orders 95.3 % of held-out pairs right"
     assert best_values(list(table.values()))["accuracy"] == 0.74

@@ -14,6 +14,7 @@ import yaml
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import sha256_file
+from spoutnik.generation.model_card import read_model_card
 from spoutnik.locate import locate
 from spoutnik.recipe import run as running
 from spoutnik.recipe.run import run_recipe
@@ -39,7 +40,7 @@ def edited(tmp_path: Path, change) -> Path:
 
 def test_the_whole_recipe_runs_and_a_second_run_does_nothing(tmp_path, keep_everything, monkeypatch):
     first = run_recipe(TINY, tmp_path / "run", SilentDisplay())
-    assert set(first.origins.values()) == {"made now"} and len(first.artifacts) == 9
+    assert set(first.origins.values()) == {"made now"} and len(first.artifacts) == 10
     report = (tmp_path / "run" / "report.html").read_text()
     assert all(artifact.stage in report for artifact in first.artifacts)
     assert not list((tmp_path / "run" / "working").iterdir())
@@ -50,9 +51,20 @@ def test_the_whole_recipe_runs_and_a_second_run_does_nothing(tmp_path, keep_ever
     assert [a.content for a in second.artifacts] == [a.content for a in first.artifacts]
     # The second SFT starts from base again, not from the RL checkpoint, and each manifest says from what it came.
     manifests = {a.stage: a.manifest for a in first.artifacts}
-    assert manifests["second_sft"]["inputs"]["start"]["stage"] == "base"
+    assert manifests["second_sft"]["inputs"]["start"]["stage"] == "midtrained"
     assert manifests["reasoning_rl"]["inputs"]["start"]["content"] == manifests["cold_start"]["content"]
     assert manifests["reasoning_rl"]["bill"]["tokens_generated"] > 0
+    # Mid-training changed the context and nothing else of the shape; the models after it have it.
+    configs = {name: json.loads((locate(tmp_path / "run", name) / "config.json").read_text())
+               for name in ("base", "midtrained", "all_scenarios_rl")}
+    assert [config["max_position_embeddings"] for config in configs.values()] == [256, 512, 512]
+    assert configs["base"] | {"max_position_embeddings": 512} == configs["midtrained"] == configs["all_scenarios_rl"]
+    # Each model brings a card of its families; a base says that it does not converse.
+    cards = {stage: read_model_card(locate(tmp_path / "run", stage)) for stage in ("base", "midtrained", "distilled")}
+    assert "not taught to converse" in cards["midtrained"].description["en"] and not cards["base"].examples["en"]
+    assert "words backwards" in cards["distilled"].description["en"]
+    assert 'Reverse the word "cat".' in cards["distilled"].examples["en"] and cards["distilled"].examples["fr"]
+    assert "card" not in manifests["rejection"] and first.artifacts[-1].evaluation["dialogues"]["problems"] == 2
     # chat and eval open the last model of the main line, not the student.
     assert locate(tmp_path / "run").name.startswith("all_scenarios_rl")
 
@@ -60,7 +72,8 @@ def test_the_whole_recipe_runs_and_a_second_run_does_nothing(tmp_path, keep_ever
 def test_from_makes_a_stage_and_all_after_it_anew_with_the_same_bytes(tmp_path):
     first = run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="cold_start")
     again = run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="cold_start", redo_from="cold_start")
-    assert again.origins == {"base": "already made", "student_base": "already made", "cold_start": "made now"}
+    assert again.origins == {"base": "already made", "student_base": "already made", "midtrained": "already made",
+                             "cold_start": "made now"}
     assert again.artifacts[-1].content == first.artifacts[-1].content
 
 
@@ -76,8 +89,9 @@ def test_a_base_with_a_seed_of_its_own_stays_under_every_seed_of_the_recipe(tmp_
     pinned = edited(tmp_path, lambda v: v["stages"]["base"].update(seed=0))
     first = run_recipe(pinned, tmp_path / "run", SilentDisplay(), until="cold_start")
     second = run_recipe(pinned, tmp_path / "run", SilentDisplay(), until="cold_start", seed=1)
-    assert second.origins == {"base": "already made", "student_base": "made now", "cold_start": "made now"}
-    assert [a.manifest["seed"] for a in second.artifacts] == [0, 1, 1]
+    assert second.origins == {"base": "already made", "student_base": "made now", "midtrained": "made now",
+                              "cold_start": "made now"}
+    assert [a.manifest["seed"] for a in second.artifacts] == [0, 1, 1, 1]
     assert first.artifacts[0].evaluation["as_textbook"]["accuracy"]["problems"] == 4
 
 
@@ -118,8 +132,8 @@ def test_killed_in_the_middle_of_rl_and_run_again_ends_with_the_same_bytes(tmp_p
     output, errors = resumed.communicate(timeout=240)
     assert resumed.returncode == 0, errors
     origins = json.loads(output)["origins"]
-    assert origins == {"base": "already made", "student_base": "already made", "cold_start": "already made",
-                       "reasoning_rl": "made now"}
+    assert origins == {"base": "already made", "student_base": "already made", "midtrained": "already made",
+                       "cold_start": "already made", "reasoning_rl": "made now"}
     folders = [locate(tmp_path / name, "reasoning_rl") for name in ("whole", "killed")]
     assert sha256_file(folders[0] / "model.safetensors") == sha256_file(folders[1] / "model.safetensors")
     logs = [(folder / "log.jsonl").read_text().splitlines() for folder in folders]
@@ -138,6 +152,10 @@ def test_killed_in_the_middle_of_rl_and_run_again_ends_with_the_same_bytes(tmp_p
     (lambda v: v["models"]["nano"].update(kv_lora_rnk=3), "unknown key 'kv_lora_rnk'"),
     (lambda v: v["models"]["nano"].update(qk_rope_head_dim=7), "qk_rope_head_dim must be even"),
     (lambda v: v.update(families=["chess"]), "there is no family 'chess'"),
+    (lambda v: v["stages"]["base"].update(families=["chess"]), "there is no family 'chess'"),
+    (lambda v: v["stages"]["cold_start"].update(examples=["go"]), "there is no family 'go'"),
+    (lambda v: v["stages"]["midtrained"]["context"].update(hidden_size=64), "context.hidden_size"),
+    (lambda v: v["stages"]["midtrained"]["context"].update(rope_theta=-1), "stages.midtrained: rope_theta = -1"),
     (lambda v: v["stages"]["all_scenarios_rl"].pop("reward_model"), "needs a reward_model"),
 ])
 def test_a_wrong_recipe_is_refused_with_file_key_and_value(tmp_path, change, expected):
@@ -179,8 +197,10 @@ def test_a_stage_that_keeps_nothing_says_so(tmp_path):
 def test_settings_younger_than_the_shipped_bases_leave_their_keys_alone(tmp_path):
     """Without a change of the keys, what ships and what users have made is found again."""
     path = Path(__file__).parents[2] / "recipes" / "nano.yaml"
-    statuses = running.stage_status(load_recipe(path), path, tmp_path, ["base", "student_base", "cold_start"], set())
-    assert statuses == {"base": "prebuilt", "student_base": "prebuilt", "cold_start": "to make"}
+    statuses = running.stage_status(load_recipe(path), path, tmp_path, list(load_recipe(path).stages), set())
+    made = [name for name, status in statuses.items() if status == "prebuilt"]
+    assert made == ["base", "midtrained", "student_base", "student_midtrained"]
+    assert set(statuses.values()) == {"prebuilt", "to make"}  # what ships as models does not spare a run its work
     older = tmp_path / "older.yaml"
     older.write_text(path.read_text().replace("optimizer:", "optimiser:"))
     both = [load_recipe(each) for each in (path, older)]

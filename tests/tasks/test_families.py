@@ -10,6 +10,7 @@ from tasks_helpers import CASES, LIGHT, cases, languages, problem_of, seeds, sty
 
 from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, is_held_out, sample
 from spoutnik.tasks.corpus import wrong_answer
+from spoutnik.tasks.examples import ABOUT, examples
 
 
 @settings(LIGHT, max_examples=300)
@@ -103,3 +104,31 @@ def test_an_expanded_equation_shares_the_split_of_the_asked_one():
         expanded = Problem(family.name, 2, "en", "", asked.answer, asked.data | {"shown_inner": 0})
         assert is_held_out(asked) == is_held_out(expanded)
         assert family.verify(expanded, asked.answer)
+
+
+def test_strawberry_is_held_out_with_all_its_letters():
+    family, rng = FAMILIES["spell"], random.Random(0)
+    for letter in ("r", "s", ""):
+        assert is_held_out(family.pose("strawberry", letter, 2, "en", rng))
+    assert family.pose("strawberry", "r", 2, "fr", rng).answer == "3"
+    assert family.pose("strawberry", "", 3, "en", rng).answer == "10"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_operations_are_asked_in_many_ways_that_name_both_numbers(language):
+    family, rng = FAMILIES["operations"], random.Random(1)
+    prompts = {family.pose(17, sign, 26, 2, language, rng).prompt for sign in "+-*" for _ in range(300)}
+    assert len(prompts) > 80 and all("17" in prompt and "26" in prompt for prompt in prompts)
+    small = {family.pose(3, "+", 4, 1, language, rng).prompt for _ in range(300)}
+    assert any(("three plus four" if language == "en" else "trois plus quatre") in prompt for prompt in small)
+
+
+def test_every_example_of_a_card_is_a_problem_of_its_family_that_its_answer_solves():
+    for name, family in FAMILIES.items():
+        for language in LANGUAGES:
+            shown = examples(name, language)
+            assert shown and ABOUT[language][name]
+            for problem in shown:
+                assert problem.family == name and problem.language == language and family.verify(problem, problem.answer)
+                solved = family.solve(problem, random.Random(0), "careful")
+                assert family.verify(problem, solved.answer)

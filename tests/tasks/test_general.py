@@ -7,18 +7,20 @@ import pytest
 
 from spoutnik.tasks.general import (
     KINDS,
+    follow_up_general,
     good_answer,
     helpfulness,
     is_held_out_general,
     preference_pairs,
     sample_general,
 )
-from spoutnik.tasks.general_text import ROWS, TEXT
+from spoutnik.tasks.general_text import FIRST_KINDS, ROWS, TAUGHT_KINDS, TEXT
 from spoutnik.tasks.language import language_consistency
 
 
 def test_kinds_are_complete_in_both_languages():
-    assert len(KINDS) == 15 and set(TEXT["en"]) == set(TEXT["fr"]) == set(KINDS)
+    assert len(KINDS) == 20 and KINDS[:15] == FIRST_KINDS
+    assert set(TEXT["en"]) == set(TEXT["fr"]) == set(ROWS) == set(TAUGHT_KINDS)
     assert all(len(row) == 4 for rows in ROWS.values() for row in rows)
 
 
@@ -47,6 +49,18 @@ def test_spoutnik_knows_itself():
         if p.kind == "identity":
             answers.append(good_answer(p, rng))
     assert all("Spoutnik" in answer and "petit modèle" in answer for answer in answers)
+
+
+def test_a_follow_up_is_of_the_same_kind_and_split_and_about_something_else():
+    rng = random.Random(3)
+    for split in ("train", "held_out"):
+        for language in ("en", "fr"):
+            for _ in range(300):
+                previous = sample_general(rng, language, split)
+                then = follow_up_general(previous, rng, split)
+                if then is not None:
+                    assert then.kind == previous.kind and then.data != previous.data and then.subject in then.prompt
+                    assert is_held_out_general(then.kind, then.data["row"]) == (split == "held_out")
 
 
 def test_wrong_arguments():

@@ -32,7 +32,7 @@ def test_muon_on_stacked_experts_equals_muon_on_each_matrix():
         optimizer.step(step, 1.0)
         separate.step()
     stacked = dict(model.named_parameters())[name]
-    assert all(torch.equal(a, b) for a, b in zip(stacked, matrices, strict=True))
+    torch.testing.assert_close(stacked.data, torch.stack(list(matrices)).data, rtol=0, atol=3e-3)  # theirs is in bfloat16
 
 
 def test_muon_takes_the_matrices_inside_and_adamw_the_rest():
@@ -44,7 +44,7 @@ def test_muon_takes_the_matrices_inside_and_adamw_the_rest():
     assert matrices == {"embed_tokens.weight", "lm_head.weight", "layers.1.mlp.gate.weight", "layers.2.mlp.gate.weight",
                         "mtp.mlp.gate.weight"}
     muon = [part for name, part in optimizer.parts.items() if name != "adamw"]
-    assert all(p.dim() == 2 for part in muon for group in part.param_groups for p in group["params"])
+    assert all(p.dim() in (2, 3) for part in muon for group in part.param_groups for p in group["params"])
 
 
 def test_adamw_is_torch_s_and_spares_norms_from_decay():

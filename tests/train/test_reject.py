@@ -62,5 +62,5 @@ def test_kept_traces_say_where_they_come_from_and_the_cost_says_what_was_wasted(
     assert 0 < len(traces) < 20
     assert {row["source"] for row in traces} == {"rl"}
     assert {row["family"] for row in traces} == {"arithmetic", "letters"}
-    assert set(traces[0]) == {"prompt", "thought", "answer", "family", "level", "language", "source"}
+    assert set(traces[0]) == {"history", "prompt", "thought", "answer", "family", "level", "language", "source"}
     assert 0 < cost.tokens_wasted < cost.tokens_generated <= 150

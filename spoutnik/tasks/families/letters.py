@@ -80,18 +80,22 @@ class Letters:
             careful = _reverse
         else:
             quick = text["quick_count"].format(letter=data["letter"], n=problem.answer, words=" ".join(data["words"]))
-            careful = _count
+            careful = _count_thought
         if style == "quick":
             return Trace(quick, problem.answer)
         return Trace(phrases.opening(rng, problem.language) + careful(data, rng, problem.language), problem.answer)
 
 
-def _count(data: dict, rng: random.Random, language: str) -> str:
-    """Every letter with the running count; the count goes on from one word to the next."""
-    letter, total, sentences = data["letter"], 0, []
-    slip_at = slip_position(rng, len("".join(data["words"])))
+def _count_thought(data: dict, rng: random.Random, language: str) -> str:
+    return count_letters(data["words"], data["letter"], rng, language)
+
+
+def count_letters(words: list[str], letter: str, rng: random.Random, language: str) -> str:
+    """A thought with every letter and the running count; the count goes on from one word to the next."""
+    total, sentences = 0, []
+    slip_at = slip_position(rng, len("".join(words)))
     position = 0
-    for drawn in data["words"]:
+    for drawn in words:
         marks = []
         for current in drawn:
             total += current == letter

@@ -1,0 +1,17 @@
+"""The recipes that come with the package, by name."""
+
+from pathlib import Path
+
+import spoutnik
+
+FOLDER = Path(spoutnik.__file__).parent / "recipes"
+
+
+def shipped_recipes() -> list[str]:
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def find_recipe(recipe: Path) -> Path:
+    """A file as it is; else the package's recipe of this name, as "nano"."""
+    shipped = FOLDER / f"{recipe}.yaml"
+    return shipped if not recipe.exists() and str(recipe) in shipped_recipes() else recipe

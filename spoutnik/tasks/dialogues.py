@@ -1,0 +1,83 @@
+"""Conversations of several turns: the next question has numbers, words and people of its own, or says few words and leans
+on the last one ("And 5 + 9?", "Add 3.", "And in banana?").
+
+The past is questions and answers: the chat template drops earlier thoughts, so no turn may lean on one.
+"""
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+from spoutnik.tasks import FAMILIES
+from spoutnik.tasks.general import GeneralPrompt, follow_up_general, good_answer, sample_general
+from spoutnik.tasks.general_text import TAUGHT_KINDS
+from spoutnik.tasks.problem import LANGUAGES, History, Problem, is_held_out, sample
+from spoutnik.tasks.wording import as_typed
+
+Question = Problem | GeneralPrompt
+GENERAL_SHARE = 0.25  # of the earlier turns
+FOLLOW_UP_SHARE = 0.5  # of the turns that may follow up on the last one
+
+
+def random_question(rng: random.Random, families: Sequence[str], language: str, split: str) -> Question:
+    if rng.random() < GENERAL_SHARE:
+        return sample_general(rng, language, split)
+    family = FAMILIES[rng.choice(families)]
+    return sample(family, rng, rng.choice(family.levels), language, split)
+
+
+def follow_up(previous: Question, rng: random.Random, split: str) -> Question | None:
+    """A question that leans on the last one, of the split; None where its kind has no such question."""
+    if isinstance(previous, GeneralPrompt):
+        return follow_up_general(previous, rng, split)
+    family = FAMILIES[previous.family]
+    while hasattr(family, "follow_up"):
+        question = family.follow_up(previous, rng)
+        if is_held_out(question) == (split == "held_out"):
+            return question
+    return None
+
+
+def answer_of(question: Question, rng: random.Random) -> str:
+    return good_answer(question, rng) if isinstance(question, GeneralPrompt) else question.answer
+
+
+def general_question(rng: random.Random, families: Sequence[str], dialogue_share: float) -> GeneralPrompt:
+    """A general prompt of the training split as people type it, with earlier turns in `dialogue_share` of the cases."""
+    prompt = typed(sample_general(rng, rng.choice(LANGUAGES), "train", TAUGHT_KINDS), rng)
+    talks = dialogue_share and rng.random() < dialogue_share
+    return in_conversation(prompt, rng, families, "train") if talks else prompt
+
+
+def typed(question: Question, rng: random.Random) -> Question:
+    return replace(question, prompt=as_typed(question.prompt, question.language, rng))
+
+
+def conversation(rng: random.Random, families: Sequence[str], turns: int, language: str, split: str) -> list[Question]:
+    """Questions in a row, each of the split; half of those that may follow up on the last one do."""
+    questions: list[Question] = []
+    for _ in range(turns):
+        leaning = follow_up(questions[-1], rng, split) if questions and rng.random() < FOLLOW_UP_SHARE else None
+        questions.append(typed(leaning or random_question(rng, families, language, split), rng))
+    return questions
+
+
+def history_of(questions: Sequence[Question], rng: random.Random) -> History:
+    return tuple((question.prompt, answer_of(question, rng)) for question in questions)
+
+
+def number_of_turns(rng: random.Random) -> int:
+    """Earlier turns: one in half of the conversations, seldom more than four, never more than eight."""
+    turns = 1
+    while turns < 8 and rng.random() < 0.5:
+        turns += 1
+    return turns
+
+
+def in_conversation(question: Question, rng: random.Random, families: Sequence[str], split: str) -> Question:
+    """A question of the same family with earlier turns before it: itself, or one that follows up on it."""
+    earlier = conversation(rng, families, number_of_turns(rng), question.language, split)
+    leaning = follow_up(question, rng, split) if rng.random() < FOLLOW_UP_SHARE else None
+    if leaning is not None:
+        earlier, question = [*earlier[1:], question], leaning
+    return replace(question, history=history_of(earlier, rng))

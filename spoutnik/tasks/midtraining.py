@@ -1,0 +1,90 @@
+"""The text of mid-training: what visitors ask, in documents long enough to fill a wider context.
+
+Between pre-training and the cold start, as large models are given long documents and finer data. Beside the base's own kinds
+of documents there are chapters (many exercises in a row, some leaning on the last), threads (a conversation that answers at
+once), spelled words, and an encyclopedia: the facts of the general prompts as statements. Held-out facts are stated too;
+what is held out is the question.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+
+from spoutnik.tasks import FAMILIES
+from spoutnik.tasks.corpus import ANSWER_ONLY, BOOK, FLAWED_SHARE, FORUM, QUICK, TEXTBOOK, flawed, write
+from spoutnik.tasks.dialogues import Question, conversation, typed
+from spoutnik.tasks.drills import SPELLED, drill_document
+from spoutnik.tasks.families.letters import count_letters
+from spoutnik.tasks.families.spell import TEXT as SPELL
+from spoutnik.tasks.general import GeneralPrompt, good_answer, sample_general, statement
+from spoutnik.tasks.general_text import ROWS
+from spoutnik.tasks.problem import LANGUAGES, Problem, is_held_out, sample
+from spoutnik.tasks.vocabulary import any_word
+
+DRILLS, SPELLING, ENCYCLOPEDIA, GENERAL, THREAD, CHAPTER = "drills", "spelling", "encyclopedia", "general", "thread", "chapter"
+WEIGHTS = {TEXTBOOK: 0.30, QUICK: 0.06, ANSWER_ONLY: 0.12, DRILLS: 0.08, SPELLING: 0.10, ENCYCLOPEDIA: 0.07, GENERAL: 0.09,
+           THREAD: 0.10, CHAPTER: 0.08}  # shares of documents; chapters are long
+FACT_KINDS = ("capital", "opposite", "colour", "animal", "translate", "list", "count", "repeat")
+YOUNG = ("operations", "spell")  # families that the base has not read: twice as frequent
+
+
+def midtraining_documents(rng: random.Random, families: Sequence[str]) -> Iterator[str]:
+    """Endless plain-text documents. Problems and general prompts are of the training split."""
+    names = sorted([*families, *(name for name in families if name in YOUNG)])
+    while True:
+        kind, language = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0], rng.choice(LANGUAGES)
+        if kind == DRILLS:
+            yield drill_document(rng, language)
+        elif kind == SPELLING:
+            yield _spelling(rng, language)
+        elif kind == ENCYCLOPEDIA:
+            yield _encyclopedia(rng, language)
+        elif kind == GENERAL:
+            yield _entry(typed(sample_general(rng, language, "train"), rng), ANSWER_ONLY, rng)
+        elif kind == THREAD:
+            questions = conversation(rng, names, rng.randint(2, 8), language, "train")
+            yield "\n".join(_entry(question, ANSWER_ONLY, rng, flaws=0) for question in questions)
+        elif kind == CHAPTER:
+            questions = conversation(rng, names, rng.choice((rng.randint(2, 10), rng.randint(8, 45))), language, "train")
+            worked = rng.random()  # of the exercises; the results of the others are only given
+            yield "\n".join(_entry(question, TEXTBOOK, rng, rng.random() < worked) for question in questions)
+        else:
+            family = FAMILIES[rng.choice(names)]
+            yield _entry(typed(sample(family, rng, rng.choice(family.levels), language, "train"), rng), kind, rng)
+
+
+def _entry(question: Question, kind: str, rng: random.Random, worked: bool = True,
+           flaws: float = FLAWED_SHARE) -> str:
+    """A question with its answer: carefully worked (textbook), quickly, or at once; those of a forum may be flawed."""
+    layout = (BOOK if kind == TEXTBOOK else FORUM)[question.language]
+    if isinstance(question, GeneralPrompt):
+        return write(layout, question.prompt, "", good_answer(question, rng))
+    family = FAMILIES[question.family]
+    if kind == TEXTBOOK:
+        trace = family.solve(question, rng, "careful")
+        return write(layout, question.prompt, trace.thought if worked else "", trace.answer)
+    trace = family.solve(question, rng, "quick")
+    if rng.random() < flaws:
+        trace = flawed(family, question, trace, rng)
+    return write(layout, question.prompt, "" if kind == ANSWER_ONLY else trace.thought, trace.answer)
+
+
+def _spelling(rng: random.Random, language: str) -> str:
+    """Words of the training split, spelled or with a letter counted."""
+    lines, count = [], rng.randint(3, 8)
+    while len(lines) < count:
+        word = any_word(rng, 3, 13)
+        if is_held_out(Problem("spell", 1, language, "", "", {"word": word})):
+            continue
+        if rng.random() < 0.5:
+            lines.append(SPELLED[language].format(word=word, letters=", ".join(word)))
+        else:
+            letter = rng.choice(word)
+            lines.append(f"{word}. {SPELL[language]['letter'].format(l=letter)}{count_letters([word], letter, rng, language)}")
+    return " ".join(lines)
+
+
+def _encyclopedia(rng: random.Random, language: str) -> str:
+    """Statements of one kind, or of several."""
+    kind = rng.choice((*FACT_KINDS, None))
+    kinds = [kind or rng.choice(FACT_KINDS) for _ in range(rng.randint(3, 10))]
+    return " ".join(statement(kind, rng.randrange(len(ROWS[kind])), language, rng) for kind in kinds)

@@ -1,0 +1,50 @@
+"""A question as people type it: the same words, with other spaces, signs, capitals and courtesies."""
+
+import random
+import re
+
+from spoutnik.tasks.families.operations import NUMBERS
+
+COURTESIES = {
+    "en": ("Please: {p}", "Hello! {p}", "Hi, {p}", "Question: {p}", "{p} Thanks!", "Now {p}"),
+    "fr": ("S'il te plaît : {p}", "Bonjour ! {p}", "Salut, {p}", "Question : {p}", "{p} Merci !", "Maintenant, {p}"),
+}
+
+SYNONYMS = {  # of how a computation begins
+    "en": {"What is ": ("How much is ", "What's ", "How much are ", ""), "Compute ": ("What is ", "Can you compute ", "")},
+    "fr": {"Combien font ": ("Combien fait ", "Que vaut ", "C'est quoi ", ""),
+           "Calcule ": ("Combien font ", "Peux-tu calculer ", "")},
+}
+
+
+def in_words(prompt: str, language: str) -> str:
+    """The question with its numbers up to twenty and its signs in words: What is two plus two?"""
+    words = {"+": "plus", "-": "minus" if language == "en" else "moins", "*": "times" if language == "en" else "fois",
+             "x": "times" if language == "en" else "fois"}
+    prompt = re.sub(r"(?<=\d) ?([-+*x]) ?(?=\d)", lambda match: f" {words[match[1]]} ", prompt)
+    return re.sub(r"\b\d+\b", lambda match: _number(int(match[0]), language), prompt)
+
+
+def _number(value: int, language: str) -> str:
+    return NUMBERS[language][value] if value < len(NUMBERS[language]) else str(value)
+
+
+def as_typed(prompt: str, language: str, rng: random.Random) -> str:
+    """One prompt in ten or so keeps nothing but its words; a third keeps everything."""
+    if rng.random() < 0.35:
+        return prompt
+    if prompt.endswith(" ?"):
+        shape = rng.random()
+        prompt = prompt if shape < 0.2 else prompt[:-2] + ("" if shape > 0.85 else "?")
+    elif prompt.endswith(".") and rng.random() < 0.3:
+        prompt = prompt[:-1]
+    for usual, others in SYNONYMS[language].items():
+        if prompt.startswith(usual) and prompt[len(usual)].isdigit() and rng.random() < 0.15:
+            prompt = rng.choice(others) + prompt[len(usual):]
+    if rng.random() < 0.15:
+        prompt = re.sub(r"(?<=\d) ([-+*]) (?=\d)", r"\1", prompt)
+    if rng.random() < 0.15:
+        prompt = prompt[:1].lower() + prompt[1:]
+    if rng.random() < 0.06:
+        prompt = rng.choice(COURTESIES[language]).format(p=prompt)
+    return prompt

@@ -1,0 +1,56 @@
+"""The plan: the work of every stage, the optimizer's share of it, and what evaluations still cost."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spoutnik.commands.progress import SilentDisplay
+from spoutnik.recipe import plan
+from spoutnik.recipe.run import run_recipe
+from spoutnik.recipe.schema import load_recipe
+
+TINY = Path(__file__).with_name("tiny.yaml")
+
+
+def planned(monkeypatch, tmp_path, speed: plan.Speed, until: str | None = None) -> dict[str, plan.PlannedStage]:
+    monkeypatch.setattr(plan, "rehearse", lambda config, dtype: speed)
+    return {stage.name: stage for stage in plan.plan_recipe(TINY, tmp_path, until, None, None).stages}
+
+
+def test_each_step_of_an_optimizer_counts(monkeypatch, tmp_path):
+    speed = plan.Speed(float("inf"), float("inf"), {"adamw": 1.0, "muon": 10.0}, 0)
+    values = yaml.safe_load(TINY.read_text())
+    values["stages"]["student_base"]["settings"]["optimizer"] = "adamw"
+    path = tmp_path / "edited.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    monkeypatch.setattr(plan, "rehearse", lambda config, dtype: speed)
+    seconds = {stage.name: stage.seconds for stage in plan.plan_recipe(path, tmp_path / "run", None, None, None).stages}
+    assert seconds["base"] == 60 and seconds["midtrained"] == 20 and seconds["student_base"] == 2
+    assert seconds["reasoning_rl"] == 50 and seconds["rejection"] == 0
+    assert seconds["cold_start"] == 10 * -(-12 * 90 // 512)
+
+
+def test_trained_and_generated_tokens_are_timed_apart(monkeypatch, tmp_path):
+    row = planned(monkeypatch, tmp_path, plan.Speed(100.0, 10.0, {"adamw": 0.0, "muon": 0.0}, 0))["base"]
+    assert row.tokens_trained == 6 * 512
+    assert row.tokens_generated == round(2 * 2 * 2 * 24 * plan.TYPICAL_LENGTH)  # two families, in two layouts
+    assert row.seconds == pytest.approx(row.tokens_trained / 100 + row.tokens_generated / 10)
+
+
+def test_what_is_made_and_evaluated_costs_nothing_more(monkeypatch, tmp_path):
+    run_recipe(TINY, tmp_path, SilentDisplay(), until="base")
+    speed = plan.Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0)
+    rows = planned(monkeypatch, tmp_path, speed)
+    assert rows["base"].status == "already made" and rows["base"].seconds == 0 < rows["student_base"].seconds
+    for evaluation in (tmp_path / "evaluations").iterdir():
+        evaluation.rename(tmp_path / "gone")
+    rows = planned(monkeypatch, tmp_path, speed)
+    assert rows["base"].tokens_trained == 0 and rows["base"].seconds == rows["base"].tokens_generated / 10 > 0
+
+
+def test_every_stage_of_the_nano_recipe_has_work():
+    recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "nano.yaml")
+    for name in recipe.stages:
+        work = plan.stage_work(recipe, name)
+        assert work.trained + work.generated > 0 and bool(work.steps) == bool(work.trained)

@@ -1,0 +1,94 @@
+"""Conversations: every turn has its own right answer and leans on nothing but the questions and answers before it."""
+
+import random
+from itertools import islice
+
+import pytest
+
+from spoutnik.tasks import FAMILIES, LANGUAGES, accuracy_reward, is_held_out, sample
+from spoutnik.tasks.dialogues import conversation, follow_up, general_question, in_conversation
+from spoutnik.tasks.general import GeneralPrompt
+from spoutnik.tasks.midtraining import midtraining_documents
+from spoutnik.tasks.wording import as_typed
+from spoutnik.train.rollouts import sample_problems
+
+FAMILY_NAMES = ["countdown", "arithmetic", "equations", "ordering", "liars", "calendar", "operations", "spell"]
+
+
+@pytest.mark.parametrize("split", ["train", "held_out"])
+def test_every_turn_is_of_the_split_and_has_a_right_answer(split):
+    rng, followed = random.Random(0), 0
+    for _ in range(60):
+        questions = conversation(rng, FAMILY_NAMES, 6, rng.choice(LANGUAGES), split)
+        assert len({question.language for question in questions}) == 1
+        for question in questions:
+            if not isinstance(question, GeneralPrompt):
+                assert is_held_out(question) == (split == "held_out") and accuracy_reward(question, question.answer)
+        followed += sum(question.prompt.startswith(("And ", "Et ", "What about", "Add", "Ajoute")) for question in questions)
+    assert followed > 30
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_question_on_the_last_result_goes_on_from_it(language):
+    """ "Add 3." names one number: the other is the last answer, which the history shows."""
+    family, rng, leaning = FAMILIES["operations"], random.Random(1), 0
+    for _ in range(200):
+        previous = sample(family, rng, rng.choice(family.levels), language, "train")
+        question = follow_up(previous, rng, "train")
+        a, _, b = question.data["operation"]
+        if not any(str(a) in question.prompt for a in (a,)) and str(b) in question.prompt:
+            assert str(a) == previous.answer
+            leaning += 1
+    assert leaning > 20
+
+
+def test_a_word_follow_up_keeps_the_letter_and_a_letter_follow_up_the_word():
+    family, rng = FAMILIES["spell"], random.Random(2)
+    for _ in range(200):
+        previous = sample(family, rng, rng.choice((1, 2)), "en", "train")
+        question = family.follow_up(previous, rng)
+        same_word = question.data["word"] == previous.data["word"]
+        assert same_word or question.data["shown_letter"] == previous.data["shown_letter"]
+        assert family.verify(question, question.answer)
+
+
+def test_a_question_in_a_conversation_stays_of_its_family_and_has_a_past():
+    rng = random.Random(3)
+    for name in FAMILY_NAMES * 5:
+        family = FAMILIES[name]
+        problem = in_conversation(sample(family, rng, 1, "fr", "train"), rng, FAMILY_NAMES, "train")
+        assert problem.family == name and 1 <= len(problem.history) <= 8 and not is_held_out(problem)
+        assert all(question and answer for question, answer in problem.history)
+    general = general_question(rng, FAMILY_NAMES, 1.0)
+    assert general.history and not general_question(rng, FAMILY_NAMES, 0.0).history
+
+
+def test_a_share_of_sampled_problems_has_earlier_turns():
+    problems = sample_problems(random.Random(4), FAMILY_NAMES, 400, "train", dialogue_share=0.25)
+    assert 0.15 < sum(bool(problem.history) for problem in problems) / 400 < 0.35
+    assert not any(problem.history for problem in sample_problems(random.Random(4), FAMILY_NAMES, 100, "train"))
+
+
+def test_as_typed_keeps_every_number_and_name():
+    rng = random.Random(5)
+    shapes = set()
+    for _ in range(300):
+        typed = as_typed("What is 17 + 26 ?", "en", rng)
+        assert "17" in typed and "26" in typed and "+" in typed
+        shapes.add(typed)
+    assert {"What is 17 + 26?", "What is 17 + 26 ?", "what is 17 + 26?"} < shapes and len(shapes) > 15
+
+
+def test_mid_training_never_shows_strawberry_nor_asks_what_is_held_out():
+    text = "\n".join(islice(midtraining_documents(random.Random(6), FAMILY_NAMES), 3000))
+    assert "strawberry" not in text.lower()
+    rng = random.Random(7)
+    for _ in range(300):
+        held_out = sample(FAMILIES["spell"], rng, 1, "en", "held_out")
+        assert f'in "{held_out.data["word"]}"' not in text
+    assert max(map(len, text.split("\nExercise"))) > 0 and "Exercise: And" in text and "Exercice : Et" in text
+
+
+def test_mid_training_depends_on_the_seed_alone_and_has_long_documents():
+    first, second = (list(islice(midtraining_documents(random.Random(8), FAMILY_NAMES), 400)) for _ in range(2))
+    assert first == second and max(map(len, first)) > 2500
