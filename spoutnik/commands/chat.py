@@ -13,10 +13,14 @@ from spoutnik.commands.progress import console, quantization_progress
 
 
 def chat(
-    run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
+    run: Annotated[Optional[Path], typer.Argument(help="A run's folder, a model's, a name of `spoutnik models` or on the hub "
+                                                  "(org/model) [default: the newest run under ./runs, or the nano of the "
+                                                  "package].")] = None,
     stage: Stage = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
-    top_p: Annotated[float, typer.Option(help="Share of the probability to sample from.")] = 0.95,
+    temperature: Annotated[Optional[float], typer.Option(help="0 is greedy [default: what the model's makers advise, else "
+                                                         "0.6].")] = None,
+    top_p: Annotated[Optional[float], typer.Option(help="Share of the probability to sample from [default: as advised, else "
+                                                   "0.95].")] = None,
     max_tokens: Annotated[Optional[int], typer.Option(min=1, help="Longest reply, thought included [default: as many as the "
                                                       "model has room for].")] = None,
     max_thinking_tokens: Annotated[Optional[int], typer.Option(min=0, help="Longest thought; then it is closed and answered.")
@@ -39,14 +43,17 @@ def chat(
     from spoutnik.engine.llm import NO_DRAFTS
     from spoutnik.engine.sampling_params import SamplingParams
     from spoutnik.errors import UserError
+    from spoutnik.generation.catalog import default_run
     from spoutnik.generation.chat import Chat, chat_llm
+    from spoutnik.generation.defaults import generation_defaults
     from spoutnik.generation.options import GenerationOptions
     from spoutnik.locate import locate
 
     if json_ and prompt is None:
         raise UserError("--json needs --prompt: a conversation has no single result. Add --prompt \"...\".")
-    folder = locate(run, stage)
-    options = GenerationOptions(SamplingParams(temperature=temperature, top_p=top_p), max_tokens, max_thinking_tokens, effort)
+    folder = locate(default_run() if run is None else run, stage)
+    given = {name: value for name, value in (("temperature", temperature), ("top_p", top_p)) if value is not None}
+    options = GenerationOptions(SamplingParams(**generation_defaults(folder) | given), max_tokens, max_thinking_tokens, effort)
     with quantization_progress(json_) as progress:
         llm = chat_llm(folder, quantize=quantize, memory=memory, speculate=speculate, num_speculative_tokens=drafts,
                        progress=progress)

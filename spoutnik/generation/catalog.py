@@ -28,12 +28,20 @@ class EngineOptions:
     max_model_len: int | None = None
 
 
+SHIPPED = Path(spoutnik.__file__).parent / "prebuilt" / "nano"  # in the shape of a run
+
+
+def default_run() -> Path:
+    """Where the model is that is meant when none is named: the newest run under ./runs, or what ships with the package."""
+    return _newest_run(Path("runs")) or SHIPPED
+
+
 def list_models(model: str | None, stage: str | None = None) -> list[ServedModel]:
     """The models of a folder, a run or the hub, first the one for clients that name none. None: the newest run under ./runs,
     or what ships with the package."""
     if model is None:
-        run = _newest_run(Path("runs"))
-        if run is None:
+        run = default_run()
+        if run == SHIPPED and stage is None:
             return _shipped()
         model = str(run)
     main, path = locate(model, stage), Path(model)
@@ -54,9 +62,8 @@ def ships_with_package(folder: Path) -> bool:
 
 def _shipped() -> list[ServedModel]:
     """What the nano recipe ends with, as it comes with the package: the last model, then its student."""
-    run = Path(spoutnik.__file__).parent / "prebuilt" / "nano"
-    main = locate(run)
-    names = {folder: "nano" if folder == main else f"nano:{stage}" for stage, folder in models_of(run).items()}
+    main = locate(SHIPPED)
+    names = {folder: "nano" if folder == main else f"nano:{stage}" for stage, folder in models_of(SHIPPED).items()}
     return [served_model(names[folder], folder, "Ships with the package, made by its nano recipe.")
             for folder in sorted(names, key=lambda folder: folder != main)]
 

@@ -97,3 +97,13 @@ def test_dry_run_prints_the_plan_and_makes_nothing(tmp_path):
     plan = json.loads(shown.stdout)
     assert len(plan["stages"]) == 10 and all(s["status"] == "to make" and s["seconds"] > 0 for s in plan["stages"])
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("question, answer", [("What is 3 + 4?", "7"), ("Combien font 3 + 4 ?", "7")])
+def test_chat_without_a_model_asks_the_one_that_ships_with_the_package(question, answer, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    reply = subprocess.run([sys.executable, "-m", "spoutnik", "chat", "--prompt", question, "--json"], capture_output=True,
+                           text=True, timeout=120)
+    assert reply.returncode == 0, reply.stderr
+    told = json.loads(reply.stdout)
+    assert answer in told["answer"] and told["thought"] and "prebuilt/nano" in told["model"]
