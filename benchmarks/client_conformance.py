@@ -9,8 +9,9 @@ its own). PEERS_CLIENTS, PEERS_CLIENTS_OLDER and PEERS_AIDER name other folders.
 A client that is not there has not passed: it is named, and the exit status is 1.
 
 The model: random weights with 8,192 places, so that long prompts of clients fit; what is tried is the form, not the sense.
-Beside the plain server run two altered ones (clients/altered_server.py): one that is slow, one whose model calls tools by
-itself. cases: requests that schemathesis makes up from our own OpenAPI document; none of them may be answered with a 5xx.
+Beside the plain server run altered ones (clients/altered_server.py): one that is slow, one whose model calls tools by itself,
+one with little room for schemathesis. cases: requests that schemathesis makes up from our own OpenAPI document; none of them
+may be answered with a 5xx.
 """
 
 import argparse
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,7 @@ CLIENTS = {
 
 
 def random_model(folder: Path) -> Path:
-    """Random weights with the vocabulary and the template of the base that ships with the package."""
+    """Random weights with the vocabulary and the template of a model that ships with the package."""
     tokenizer = Tokenizer.load(list_models(None)[0].folder)
     write_checkpoint(folder, ModelConfig.parse(SHAPE | {"vocab_size": tokenizer.vocab_size}, "the random model"))
     tokenizer.save(folder)
@@ -109,17 +110,20 @@ def running(command: list[str | Path], log_path: Path) -> Iterator[dict]:
 
 
 @contextlib.contextmanager
-def served(model: Path, data: Path) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Arguments (URL of the API, a key, the model's name) and environment of the clients' scripts, while the servers run."""
+def served(model: Path, data: Path, kinds: Sequence[str]) -> Iterator[tuple[list[str], dict[str, str]]]:
+    """Arguments (URL of the API, a key, the model's name) and environment of the clients' scripts, while the servers run.
+    kinds: of the altered ones."""
     spoutnik = ["-m", "spoutnik"]
     key = json.loads(subprocess.check_output([sys.executable, *spoutnik, "keys", "add", "clients", "--data", data, "--json"]))
     plain = [*spoutnik, "serve", model, "--port", "0", "--json", "--no-page", "--data", data]
-    slow, eager = ([SCRIPTS / "altered_server.py", kind, model, data] for kind in ("slow", "eager"))
-    with running(plain, data / "log") as ready, running(slow, data / "slow.log") as slow_ready, \
-            running(eager, data / "eager.log") as eager_ready:
+    with contextlib.ExitStack() as servers:
+        ready = servers.enter_context(running(plain, data / "log"))
+        urls = {}
+        for kind in kinds:
+            altered = running([SCRIPTS / "altered_server.py", kind, model, data], data / f"{kind}.log")
+            urls[f"{kind.upper()}_URL"] = servers.enter_context(altered)["api"]
         arguments = [ready["api"], key["key"], ready["models"][0]]
-        yield arguments, {"SLOW_URL": slow_ready["api"], "EAGER_URL": eager_ready["api"], "AIDER": str(AIDER),
-                          "THINKS": str(int(thinks(*arguments)))}
+        yield arguments, urls | {"AIDER": str(AIDER), "THINKS": str(int(thinks(*arguments)))}
 
 
 def thinks(url: str, key: str, model: str) -> bool:
@@ -162,7 +166,8 @@ def main() -> None:
         model = options.model or random_model(Path(name) / "nano")
         data = Path(name) / "data"
         data.mkdir()
-        with served(model, data) as (arguments, variables):
+        altered = ["slow", "eager"] if chosen.keys() - {"schemathesis"} else []
+        with served(model, data, [*altered, *(["brief"] if "schemathesis" in chosen else [])]) as (arguments, variables):
             for client in (client for client in chosen if client not in missing):
                 results[client] = ask(chosen[client], arguments, variables | {"CASES": str(options.cases)})
                 show(client, results[client])

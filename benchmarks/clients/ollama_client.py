@@ -37,7 +37,7 @@ with check("chat: a model with the tag :latest"):
 with check("chat: generate"):
     assert client.generate(MODEL, "What is 3 + 4?", system="Be brief.", options=SHORT["options"]).response.strip()
 with check("chat: generate, raw"):
-    assert client.generate(MODEL, "12 + 30 is", raw=True, options={"num_predict": 8}).response
+    assert client.generate(MODEL, "12 + 30 is", raw=True, options={"num_predict": 8, "temperature": 0}).response
 with check("chat: embed"):
     assert len(client.embed(MODEL, ["one", "two"]).embeddings) == 2
 with check("stream: a reply"):

@@ -54,7 +54,7 @@ with check("stream: responses"):
         kinds = [event.type for event in stream]
     assert "response.output_text.delta" in kinds and kinds[-1] in ("response.completed", "response.incomplete")
 with check("stream: completions"):
-    pieces = list(client.completions.create(model=MODEL, prompt="12 + 30 is", max_tokens=8, stream=True))
+    pieces = list(client.completions.create(model=MODEL, prompt="12 + 30 is", max_tokens=8, seed=1, stream=True))
     assert "".join(piece.choices[0].text for piece in pieces)
 with check("tools: a call, and an answer to its result"):
     result = client.chat.completions.parse(**ROOMY, tools=[openai.pydantic_function_tool(City, name="weather")],
@@ -130,7 +130,7 @@ with check("slow: votes"):
     assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices).strip()
 with check("slow: completions"):
     assert "".join(chunk.choices[0].text for chunk in slow_client.completions.create(model=MODEL, prompt="12 + 30 is",
-                                                                                     max_tokens=4, stream=True))
+                                                                                     max_tokens=4, seed=1, stream=True))
 with check("slow: responses"):
     with slow_client.responses.stream(model=MODEL, input=QUESTION, max_output_tokens=8) as stream:
         assert [event.type for event in stream][-1] in ("response.completed", "response.incomplete")

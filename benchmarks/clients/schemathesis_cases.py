@@ -12,7 +12,7 @@ from pathlib import Path
 from checks import KEY, URL, check, report, versions
 
 CASES = int(os.environ.get("CASES", 500))
-ROOT = URL.removesuffix("/v1")
+ROOT = os.environ.get("BRIEF_URL", URL).removesuffix("/v1")
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
 
 

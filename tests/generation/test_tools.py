@@ -157,9 +157,18 @@ def test_stop_texts_are_looked_for_outside_of_calls(parts, argument, cuts, token
 def test_arguments_come_as_they_are_made(tokenizers):
     stream = ToolCallStream(tokenizers["own"], ToolSet.parse(TOOLS))
     begin = stream.feed('<tool_call>\n{"name": "weather", "arguments": {')[1]
-    assert [delta["function"] for delta in begin] == [{"name": "weather", "arguments": ""}, {"arguments": "{"}]
+    assert [delta["function"] for delta in begin] == [{"name": "weather", "arguments": "{"}]
     assert begin[0]["index"] == 0 and begin[0]["type"] == "function" and re.fullmatch(r"call_[0-9a-f]{24}", begin[0]["id"])
     assert stream.feed('"city"') == ("", [{"index": 0, "function": {"arguments": '"city"'}}])
+
+
+def test_a_call_has_one_delta_in_a_piece(tokenizers):
+    text = HERMES.written([("weather", '{"city": "Oslo"}'), ("weather", "{}")])
+    for cut in range(len(text)):
+        stream = ToolCallStream(tokenizers["own"], ToolSet.parse(TOOLS))
+        for deltas in (stream.feed(text[:cut])[1], stream.feed(text[cut:])[1]):
+            indices = [delta["index"] for delta in deltas]
+            assert indices == sorted(set(indices))
 
 
 def test_which_tools_count(tokenizers):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from spoutnik.engine.llm import LLM
 from spoutnik.generation.options import EFFORTS
+from spoutnik.serve.api.chat import one_call_each
 from spoutnik.serve.api.schemas import ChatCompletion
 from spoutnik.serve.sse import encode_json
 
@@ -293,6 +294,13 @@ def test_structured_output_and_tools(api):
         assert [delta["function"].get("name") for delta in deltas if "id" in delta] == ["pick"]
 
     run(work)
+
+
+def test_a_chunk_has_one_call():
+    calls = [{"index": index, "function": {"arguments": "{}"}} for index in range(3)]
+    assert one_call_each({"content": "a", "tool_calls": calls}) == [
+        {"content": "a", "tool_calls": calls[:1]}, {"tool_calls": calls[1:2]}, {"tool_calls": calls[2:]}]
+    assert one_call_each({"content": "a"}) == [{"content": "a"}] and one_call_each({}) == [{}]
 
 
 # Models

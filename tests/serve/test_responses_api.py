@@ -76,6 +76,27 @@ def test_a_stream_tells_the_same_in_numbered_events(openai_client):
         item.id for item in last.output}
 
 
+@pytest.mark.parametrize("reasoning", [{"summary": "auto"}, {"generate_summary": "detailed"}])
+def test_a_thought_is_its_summary_where_one_is_asked_for(openai_client, reasoning):
+    response = openai_client.responses.create(**SHORT, reasoning=reasoning)
+    thought = response.output[0]
+    assert [(part.type, part.text) for part in thought.summary] == [("summary_text", thought.content[0].text)]
+    events = list(openai_client.responses.create(**SHORT, reasoning=reasoning, stream=True))
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    kinds = [event.type.removeprefix("response.") for event in events if "reasoning_summary" in event.type]
+    assert (kinds[0], *kinds[-2:]) == ("reasoning_summary_part.added", "reasoning_summary_text.done",
+                                       "reasoning_summary_part.done")
+    assert set(kinds[1:-2]) == {"reasoning_summary_text.delta"}
+    deltas = [event.delta for event in events if event.type == "response.reasoning_summary_text.delta"]
+    done, = (event.text for event in events if event.type == "response.reasoning_summary_text.done")
+    assert "".join(deltas) == done == thought.summary[0].text == events[-1].response.output[0].summary[0].text
+
+
+@pytest.mark.parametrize("reasoning", [{}, {"summary": None}, {"summary": "none"}])
+def test_no_summary_where_none_is_asked_for(openai_client, reasoning):
+    assert openai_client.responses.create(**SHORT, reasoning=reasoning).output[0].summary == []
+
+
 def test_the_client_s_own_reader_of_streams(openai_client):
     with openai_client.responses.stream(**SHORT) as stream:
         kinds = {event.type for event in stream}

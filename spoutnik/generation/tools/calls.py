@@ -10,7 +10,8 @@ from spoutnik.text.tokenizer import Tokenizer
 
 
 class ToolCallStream:
-    """A parser of an answer's text, in pieces of any size: `feed` returns what is content, and calls as the API's deltas.
+    """A parser of an answer's text, in pieces of any size: `feed` returns what is content, and calls as the API's deltas,
+    of each call one at most.
 
     A call has a delta once its name and the beginning of its arguments are there; these follow as they come. What turns out to
     be no call (an unknown name, another form) is content. began: calls so far. in_call: one has begun and not ended.
@@ -74,6 +75,14 @@ class ToolCallStream:
         self._has_content = self._has_content or bool(text.strip())
         self._content.append(text)
 
+    def _add_arguments(self, text: str) -> None:
+        """To the delta that the call has already, if any: some clients read one delta of a call at a time."""
+        index = self.began - 1
+        if self._deltas and self._deltas[-1]["index"] == index:
+            self._deltas[-1]["function"]["arguments"] += text
+        else:
+            self._deltas.append({"index": index, "function": {"arguments": text}})
+
     # Each of these reads one part of the buffer; false: it must wait for more.
 
     def _read_text(self) -> bool:
@@ -129,7 +138,7 @@ class ToolCallStream:
 
     def _read_arguments(self) -> bool:
         at = self._object_end.feed(self._buffer)
-        self._deltas.append({"index": self.began - 1, "function": {"arguments": self._take(at, in_call=True)}})
+        self._add_arguments(self._take(at, in_call=True))
         if self._object_end.over:
             self._read = self._read_tail
         return self._object_end.over

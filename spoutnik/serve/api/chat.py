@@ -169,8 +169,11 @@ class ChatReply(Reply):
         async for delta in self.deltas():
             builder = builders[delta.index]
             fields, logprobs, more = builder.feed(delta), builder.logprobs(delta), warning_field(delta.warnings)
-            if fields or logprobs or more:
-                yield self._chunk(delta.index, fields, logprobs=logprobs, **more)
+            first, *others = one_call_each(fields)
+            if first or logprobs or more:
+                yield self._chunk(delta.index, first, logprobs=logprobs, **more)
+            for fields in others:
+                yield self._chunk(delta.index, fields)
             if builder.finish_reason is not None:
                 last = all(builder.finish_reason for builder in builders)
                 more = {"timings": self.timings.model_dump()} | self._agreement if last else {}
@@ -196,6 +199,12 @@ class ChatReply(Reply):
             return {}
         runners_up = [{"answer": answer, "votes": votes} for answer, votes in self.vote_result.runners_up]
         return {"agreement": self.vote_result.agreement, "runners_up": runners_up}
+
+
+def one_call_each(fields: dict) -> list[dict]:
+    """A delta, in as many as it has calls: OpenAI sends no more than one of them in a chunk, and some clients read no more."""
+    calls = fields.get("tool_calls", [])
+    return [fields | {"tool_calls": calls[:1]} if calls else fields, *({"tool_calls": [call]} for call in calls[1:])]
 
 
 def merge_deltas(deltas: list[dict]) -> dict:

@@ -55,7 +55,8 @@ class ResponseReply(Reply):
 
     def __init__(self, body: ResponsesRequest, chat: ChatReply, warnings: list[str], keep: Callable[[list[dict]], None]):
         super().__init__(body, chat.handle)
-        self.chat, self.output, self.keep = chat, Output(), keep
+        self.chat, self.keep = chat, keep
+        self.output = Output(summarized=body.reasoning is not None and body.reasoning.summarized)
         self.status, self.error, self.warnings = "in_progress", None, [*warnings, *renamed_notes(chat.plan, FIELD_NAMES)]
         self._logprobs: list[dict] = []
 
@@ -135,12 +136,13 @@ class ResponseReply(Reply):
 
 class Output:
     """The items of a response, and the events of the stream that builds them. The last item is open until the next one
-    begins."""
+    begins. summarized: a thought is its own summary, too: clients that ask for one read nothing else."""
 
     PREFIXES_AND_PARTS = {"reasoning": ("rs", "reasoning_text"), "message": ("msg", "output_text")}
 
-    def __init__(self):
+    def __init__(self, summarized: bool = False):
         self.items: list[dict] = []
+        self.summarized = summarized
         self._open = False
 
     @property
@@ -158,6 +160,9 @@ class Output:
             part["logprobs"] += logprobs
             more = {"logprobs": logprobs}
         yield self._event(f"{part['type']}.delta", content_index=0, delta=text, **more)
+        for summary in self.items[-1].get("summary", ()):
+            summary["text"] += text
+            yield self._event("reasoning_summary_text.delta", summary_index=0, delta=text)
 
     def call(self, delta: dict) -> Iterator[dict]:
         """More of a call: its name, or arguments."""
@@ -182,6 +187,9 @@ class Output:
             more = {"logprobs": part["logprobs"]} if item["type"] == "message" else {}
             yield self._event(f"{part['type']}.done", content_index=0, text=part["text"], **more)
             yield self._event("content_part.done", content_index=0, part=part)
+            for summary in item.get("summary", ()):
+                yield self._event("reasoning_summary_text.done", summary_index=0, text=summary["text"])
+                yield self._event("reasoning_summary_part.done", summary_index=0, part=summary)
         item["status"] = status
         yield {"type": "response.output_item.done", "output_index": len(self.items) - 1, "item": item}
 
@@ -193,6 +201,10 @@ class Output:
         part = {"type": part_kind, "text": ""} | ({"annotations": [], "logprobs": []} if kind == "message" else {})
         yield self._event("content_part.added", content_index=0, part=part)
         self.items[-1]["content"].append(part)
+        if kind == "reasoning" and self.summarized:
+            summary = {"type": "summary_text", "text": ""}
+            yield self._event("reasoning_summary_part.added", summary_index=0, part=summary)
+            self.items[-1]["summary"].append(summary)
 
     def _append(self, item: dict) -> Iterator[dict]:
         self.items.append(item)

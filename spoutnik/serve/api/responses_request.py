@@ -134,7 +134,12 @@ Input = Annotated[list[Item], BeforeValidator(lambda x: [{"role": "user", "conte
 
 class Reasoning(Body):
     effort: Literal[tuple(EFFORTS)] | None = None
-    summary: str | None = Field(None, description="A wish: the thought itself is returned.")
+    summary: str | None = Field(None, description="The thought itself is given as its summary, too; `none` is the default.")
+    generate_summary: str | None = Field(None, description="Its older name.")
+
+    @property
+    def summarized(self) -> bool:
+        return (self.summary or self.generate_summary or "none") != "none"
 
 
 class Format(Body):

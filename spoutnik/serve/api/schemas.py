@@ -175,9 +175,14 @@ class ResponseItem(Schema):
     status: Literal["in_progress", "completed", "incomplete"]
 
 
+class ResponseSummaryText(Schema):
+    type: Literal["summary_text"]
+    text: str
+
+
 class ResponseReasoningItem(ResponseItem):
     type: Literal["reasoning"]
-    summary: list[Any]
+    summary: list[ResponseSummaryText]
     content: list[ResponseReasoningText]
 
 
