@@ -1,5 +1,7 @@
 """The page around both tabs: header, drawer with the conversations, and an aria-live region for screen readers."""
 
+import contextlib
+
 from nicegui import ui
 
 from spoutnik.page.arena import ArenaTab
@@ -82,8 +84,9 @@ class Layout:
         """Shows another conversation; None: a new one."""
         self.chat.open(conversation_id)
         self.navigation.show("chat")
-        if await ui.run_javascript(f"innerWidth < {DRAWER_BREAKPOINT}"):
-            self._drawer.hide()
+        with contextlib.suppress(TimeoutError):  # a browser that is busy keeps its drawer as it is
+            if await ui.run_javascript(f"innerWidth < {DRAWER_BREAKPOINT}", timeout=10):
+                self._drawer.hide()
 
     def _switch_language(self) -> None:
         set_cookie("spoutnik_language", self.strings.other_language)
