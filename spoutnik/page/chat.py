@@ -238,7 +238,7 @@ class ChatTab:
                 answer.update_notes()
             dialog.close()
 
-        with open_dialog() as dialog:
+        with open_dialog(strings.correct_answer) as dialog:
             ui.label(strings.correct_answer).classes("title").props("role=heading aria-level=2")
             ui.label(strings.correct_answer_help).classes("muted")
             area = ui.textarea(value=message.extras.get("correction") or message.content).classes("full")

@@ -20,8 +20,7 @@ class ModelList:
 
     async def open(self) -> None:
         strings = self.strings
-        with open_dialog() as dialog:
-            dialog.props.update({"aria-label": strings.more_models})
+        with open_dialog(strings.more_models) as dialog:
             ui.label(strings.more_models).classes("dialog-title").props("role=heading aria-level=2")
             ui.label(strings.more_models_help).classes("muted")
             measuring = ui.label(strings.measuring).classes("muted").props("role=status")
