@@ -60,19 +60,25 @@ class ChatMessage:
 class ChatTurn:
     """An answer under way. phase: "waiting" (for the model, or its turn), "thinking", "answering", "over". message: what has
     come of it. finished_thoughts: of several that vote. on_end: called when it is over. left_out: questions that this model's
-    last answer left out (see plan_within_window)."""
+    last answer left out (see plan_within_window). begun: an answer that was broken off, with which this one begins."""
 
     def __init__(self, service: GenerationService, messages: list[Message], options: ChatOptions,
-                 on_end: Callable[["ChatTurn"], None] = lambda _: None, left_out: int = 0):
+                 on_end: Callable[["ChatTurn"], None] = lambda _: None, left_out: int = 0,
+                 begun: ChatMessage | None = None):
         system = [{"role": "system", "content": options.system}] if options.system.strip() else []
         self.service, self.messages, self._on_end, self._left_out = service, [*system, *messages], on_end, left_out
         self.options = replace(options)  # they may be changed for the next answer meanwhile
-        self.message = ChatMessage("assistant", model=options.model, extras={"thought_tokens": 0, "tokens": 0, "warnings": []})
+        self._begun = begun or ChatMessage("assistant")
+        if begun is not None:
+            self.messages.append(begun.prompt_message)
+        counts = {name: self._begun.extras.get(name, 0) for name in ("thought_tokens", "tokens")}
+        self.message = ChatMessage("assistant", self._begun.content, self._begun.thought, options.model,
+                                   {**counts, "warnings": self._begun.extras.get("warnings", [])})
         self.phase, self.paused = "waiting", False
         self.finished_thoughts = 0
         self._name = f"page-{secrets.token_hex(8)}"
         self._thinking_since: float | None = None
-        self._thought_seconds = 0.0
+        self._thought_seconds = self._begun.extras.get("thought_seconds", 0.0)
         self._over = asyncio.Event()
         self._task = asyncio.create_task(self._run())
         self._task.add_done_callback(self._finish)  # a task that is stopped before its first step runs no line of its own
@@ -134,7 +140,8 @@ class ChatTurn:
                     async for deltas in handle:
                         self._show(handle.replies[0])
                         self._update_progress(handle, deltas)
-            self.service.warm_prefix(served, [*window.messages, self.message.prompt_message], {})
+            read = window.messages if window.plan.prefill is None else window.messages[:-1]
+            self.service.warm_prefix(served, [*read, self.message.prompt_message], {})
         except (UserError, RunError) as error:
             self.message.extras |= {"error": hide_paths(str(error)), "error_kind": type(error).__name__}
         except Exception as error:  # a mistake of ours: whoever waits must be told
@@ -158,16 +165,18 @@ class ChatTurn:
                                 "runners_up": [list(other) for other in result.runners_up]}
 
     def _show(self, reply: CollectedReply) -> None:
-        self.message.thought, self.message.content = reply.thought, reply.answer
-        self.message.extras["warnings"] = [asdict(warning) for warning in reply.warnings]
+        self.message.thought, self.message.content = self._begun.thought + reply.thought, self._begun.content + reply.answer
+        self.message.extras["warnings"] = [*self._begun.extras.get("warnings", []), *map(asdict, reply.warnings)]
         if reply.finish_reason:
             self.message.extras["finish_reason"] = reply.finish_reason
         if reply.finish_reason == "error":
             self.message.extras["error"] = reply.stop_reason or "the engine stopped."
 
     def _update_progress(self, handle: GenerationHandle, deltas: list[Delta]) -> None:
-        self.message.extras |= {"thought_tokens": sum(reply.thought_tokens for reply in handle.replies),
-                                "tokens": sum(reply.generated for reply in handle.replies)}
+        before = self._begun.extras
+        self.message.extras |= {
+            "thought_tokens": before.get("thought_tokens", 0) + sum(reply.thought_tokens for reply in handle.replies),
+            "tokens": before.get("tokens", 0) + sum(reply.generated for reply in handle.replies)}
         self.finished_thoughts += sum(delta.finish_reason is not None for delta in deltas)
         phase = "thinking" if self.options.thoughts > 1 or deltas[-1].thinking else "answering"
         if phase != self.phase:

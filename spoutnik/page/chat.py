@@ -117,6 +117,9 @@ class ChatTab:
     def _retry(self, message: ChatMessage) -> None:
         self._start_turn(lambda: self.conversations.retry(self.conversation, message, self.options))
 
+    def _continue(self, message: ChatMessage) -> None:
+        self._start_turn(lambda: self.conversations.go_on(self.conversation, message, self.options))
+
     def _answer(self) -> None:
         """Answers a question that was left without one."""
         self._start_turn(lambda: self.conversations.answer(self.conversation, self.conversation.messages[-1], self.options))
@@ -169,6 +172,8 @@ class ChatTab:
     def _build_actions(self, answer: AnswerView) -> None:
         strings, message = self.strings, answer.message
         self._build_versions(message)
+        if self._may_go_on(message):
+            button(strings.resume, lambda: self._continue(message), "play_arrow").classes("pill")
         if "error" in message.extras or message.extras.get("finish_reason") == "interrupted":
             button(strings.ask_again, lambda: self._retry(message), "refresh").classes("pill")
         else:
@@ -179,6 +184,13 @@ class ChatTab:
             icon_button("edit_note", strings.correct_answer, lambda: self._open_correction(answer))
         ui.label(message.model).classes("muted author ellipsis").props.update(
             {"title": f"{message.model}, {self.calendar.time(message.created)}"})
+
+    def _may_go_on(self, message: ChatMessage) -> bool:
+        """Whether an answer has begun and not come to its end. One that was cut goes on where something before it can be left
+        out."""
+        cut = message.extras.get("finish_reason") == "length" and len(self.conversation.tree.path_to(message)) > 2
+        ended = cut or "error" in message.extras or message.extras.get("finish_reason") in ("interrupted", "abort")
+        return ended and bool(message.content or message.thought)
 
     def _build_versions(self, message: ChatMessage) -> None:
         """Which version of a message this is, where there are several, and buttons to flip through them. Versions that failed
@@ -226,7 +238,7 @@ class ChatTab:
                 answer.update_notes()
             dialog.close()
 
-        with open_dialog() as dialog:
+        with open_dialog(strings.correct_answer) as dialog:
             ui.label(strings.correct_answer).classes("title").props("role=heading aria-level=2")
             ui.label(strings.correct_answer_help).classes("muted")
             area = ui.textarea(value=message.extras.get("correction") or message.content).classes("full")
@@ -254,16 +266,24 @@ class ChatTab:
         strings, children = self.strings, list(element)
         for child in children:
             child.set_visibility(False)
+        draft = f"draft:{drafts.draft_key(self.conversation)}/{message.id}"
 
         def cancel() -> None:
+            drafts.drop_edit(draft)
             form.delete()
             for child in children:
                 child.set_visibility(True)
 
         def send(question: str) -> bool:
-            return bool(question.strip()) and self._start_turn(lambda: self.conversations.edit(
+            accepted = bool(question.strip()) and self._start_turn(lambda: self.conversations.edit(
                 self.conversation, message, question.strip(), self.options))
+            if accepted:
+                with self.element:  # the form is gone
+                    drafts.drop_edit(draft)
+            return accepted
 
         with element, ui.element("div").classes("bubble editing") as form:
             area = text_area(send, strings.edit, value=text).props("autofocus")
+            area.props.update({"data-draft": draft})
+            ui.run_javascript(f"spoutnik.restoreEdit({area.id})")
             button_row(strings.cancel, cancel, strings.submit_edit, lambda: send(area.value))

@@ -131,13 +131,19 @@ class Conversations:
         """Starts a new version of an answer."""
         self._begin(conversation, conversation.tree.parent(message), None, options)
 
+    def go_on(self, conversation: Conversation, message: ChatMessage, options: ChatOptions) -> None:
+        """Starts a new version of an answer that was broken off, which begins with what there is of it."""
+        model = message.model if message.model in self.service.models else options.model
+        self._begin(conversation, conversation.tree.parent(message), None, replace(options, model=model, thoughts=1),
+                    begun=message)
+
     def answer(self, conversation: Conversation, question: ChatMessage, options: ChatOptions) -> None:
         """Starts an answer to a question, beside those that it already has."""
         self._begin(conversation, question, None, options)
 
     def _begin(self, conversation: Conversation, after: ChatMessage | None, question: ChatMessage | None, options: ChatOptions,
-               title: str = "") -> None:
-        """Starts an answer after a message, or after a question that comes after it."""
+               title: str = "", begun: ChatMessage | None = None) -> None:
+        """Starts an answer after a message, or after a question that comes after it. begun: its beginning."""
         assert conversation.turn is None
         asked, answer_id = self._record(conversation, after, question, options.model, title)
         if conversation.id not in self._open:
@@ -147,7 +153,8 @@ class Conversations:
             conversation.tree.add(question)
         path = list(conversation.messages)
         turn = conversation.turn = ChatTurn(self.service, prompt_messages(path), options,
-                                            lambda turn: self._end_turn(conversation, turn), _left_out(path, options.model))
+                                            lambda turn: self._end_turn(conversation, turn), _left_out(path, options.model),
+                                            begun)
         turn.message.id, turn.message.parent = answer_id, asked
         conversation.tree.add(turn.message)
         conversation.version += 1

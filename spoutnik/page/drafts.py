@@ -26,6 +26,11 @@ def keep_files(files: list[tuple[str, str]], conversation: Conversation) -> None
     ui.run_javascript(f"spoutnik.keepFiles({json.dumps(files)}, {json.dumps(draft_key(conversation))})")
 
 
+def drop_edit(draft: str) -> None:
+    """An edited question was asked, or given up."""
+    ui.run_javascript(f"spoutnik.dropEdit({json.dumps(draft)})")
+
+
 def drop_draft(question: str, conversation: Conversation) -> None:
     """Tells the browser that a question was accepted. The conversation may have got its id by that."""
     ui.run_javascript(f"spoutnik.dropDraft({json.dumps(question)}, {json.dumps(draft_key(conversation))})")

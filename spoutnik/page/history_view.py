@@ -128,7 +128,7 @@ class HistoryView:
             self.conversations.rename(entry.id, field.value, self.owner)
             dialog.close()
 
-        with open_dialog() as dialog:
+        with open_dialog(self.strings.rename) as dialog:
             field = ui.input(self.strings.rename, value=entry.title).classes("full")
             field.props("outlined dense autofocus maxlength=60")
             field.on("keydown.enter", save, [])
@@ -141,7 +141,7 @@ class HistoryView:
             if self._current() == entry.id:
                 await self._open(None)
 
-        with open_dialog() as dialog:
+        with open_dialog(self.strings.delete) as dialog:
             ui.label(self.strings.confirm_delete.format(entry.title or "…"))
             cancel, confirm = button_row(self.strings.cancel, dialog.close, self.strings.delete, delete)
             cancel.props("autofocus")

@@ -1,5 +1,7 @@
 """The page around both tabs: header, drawer with the conversations, and an aria-live region for screen readers."""
 
+import contextlib
+
 from nicegui import ui
 
 from spoutnik.page.arena import ArenaTab
@@ -30,8 +32,11 @@ class Layout:
         ui.colors(primary="#2f5fd0")
         self._dark = ui.dark_mode(THEMES[self.theme][0])
         self._build_header()
-        with ui.left_drawer(value=None, bordered=False).classes("drawer") as self._drawer:
-            self._drawer.props(f"width=270 breakpoint={DRAWER_BREAKPOINT}").props.update({"aria-label": strings.conversations})
+        # The browser opens it where there is room, and says so. With `value=None` the server would ask each browser, and fail
+        # where one does not answer within a second.
+        with ui.left_drawer(value=False, bordered=False).classes("drawer") as self._drawer:
+            self._drawer.props(f"show-if-above width=270 breakpoint={DRAWER_BREAKPOINT}")
+            self._drawer.props.update({"aria-label": strings.conversations})
             self._build_drawer()
         self.main = ui.element("div").classes("main")
         self._status = ui.label().classes("visually-hidden").props("role=status aria-live=polite")
@@ -82,8 +87,9 @@ class Layout:
         """Shows another conversation; None: a new one."""
         self.chat.open(conversation_id)
         self.navigation.show("chat")
-        if await ui.run_javascript(f"innerWidth < {DRAWER_BREAKPOINT}"):
-            self._drawer.hide()
+        with contextlib.suppress(TimeoutError):  # a browser that is busy keeps its drawer as it is
+            if await ui.run_javascript(f"innerWidth < {DRAWER_BREAKPOINT}", timeout=10):
+                self._drawer.hide()
 
     def _switch_language(self) -> None:
         set_cookie("spoutnik_language", self.strings.other_language)

@@ -42,15 +42,20 @@ def formula(source: str, block: bool, complete: bool = True) -> str:
 
 # Rules of our own, because mdit-py-plugins has no \[ within a line, drops what follows \] on its line, and cannot be told
 # that a formula may still be streamed.
-_DELIMITERS = (("$$", "$$", True), ("\\[", "\\]", True), ("\\(", "\\)", False), ("$", "$", False))
-_ENVIRONMENT = re.compile(r"\\begin\{((?:align|alignat|flalign|gather|multline|equation|eqnarray)\*?)\}")
+_DELIMITERS = (("$$", "$$", True), ("\\[", "\\]", True), ("\\(", "\\)", False), ("$`", "`$", False), ("$", "$", False))
+_ENVIRONMENT = re.compile(r"\\begin\{((?:align(?:ed)?|alignat|flalign|gather(?:ed)?|multline|equation|eqnarray|split|cases|"
+                          r"array|[pbBvV]?matrix)\*?)\}")
+_BARE = re.compile(rf"\\boxed\{{|{_ENVIRONMENT.pattern}")  # formulas that models write without delimiters
 _CLOSING_ATTEMPTS = 8  # delimiters that are tried as a formula's end: those within braces are not it, as in \text{if $x$}
 
 
-def _is_price(text: str, after: str) -> bool:
+def _is_price(text: str, after: str, before: str = "") -> bool:
     """Whether text between two dollars is no formula: it has two lines, a digit follows, or it has outer spaces and nothing
-    that formulas alone have."""
-    spaced = text != text.strip() and not (text.strip() and text[0] == text[-1] == " " and re.search(r"[\\^_=]", text))
+    that formulas alone have, such as letters of which none makes a word."""
+    amount = before.rstrip(" \u00a0\u202f")[-1:].isdigit()
+    letters = not amount and re.search("[A-Za-z]", text) and not re.search(r"[^\W\d_]{2}|[^\x00-\x7f]", text)
+    formula_like = re.search(r"[\\^_=]", text) or letters
+    spaced = text != text.strip() and not (text.strip() and text[0] == text[-1] == " " and formula_like)
     return spaced or "\n" in text or after.isdigit()
 
 
@@ -82,15 +87,53 @@ def _inline_formula(state: StateInline, silent: bool) -> bool:
             complete = end >= 0
             if not complete and opening != "$" and state.env.get("streaming") and state.posMax - start < MAX_FORMULA_LENGTH:
                 end = state.posMax
-            if end <= start or opening == "$" and _is_price(src[start:end], src[end + 1:end + 2]):
+            if opening == "$`" and not complete:
+                continue
+            before = src[max(state.pos - 2, 0):state.pos]
+            if end <= start or opening == "$" and _is_price(src[start:end], src[end + 1:end + 2], before):
                 return False
             if not silent:
-                token = state.push("formula", "math", 0)
-                token.content, token.block = src[start:end].strip(), block
-                token.meta = {"complete": complete}
+                _push_formula(state, src[start:end].strip(), block, complete)
             state.pos = end + len(closing) * complete
             return True
-    return False
+    return _bare_formula(state, silent)
+
+
+def _bare_formula(state: StateInline, silent: bool) -> bool:
+    """\\boxed{...} or an environment, without delimiters around it."""
+    match = _BARE.match(state.src, state.pos, state.posMax)
+    if match is None:
+        return False
+    limit = min(state.pos + MAX_FORMULA_LENGTH, state.posMax)
+    if match[1] is None:
+        end = _closing_brace(state.src, match.end(), limit) + 1
+    else:
+        closing = f"\\end{{{match[1]}}}"
+        end = state.src.find(closing, match.end(), limit) + len(closing)
+    complete = end > match.end()
+    if not complete and not (state.env.get("streaming") and limit == state.posMax):
+        return False
+    end = end if complete else state.posMax
+    if not silent:
+        in_line = match[1] is None or match[1].endswith(("matrix", "array", "cases"))
+        _push_formula(state, state.src[state.pos:end], not in_line, complete)
+    state.pos = end
+    return True
+
+
+def _closing_brace(source: str, start: int, limit: int) -> int:
+    """Where the group that is open at `start` closes; -1 where it does not."""
+    depth = 1
+    for brace in re.compile(r"\\.|[{}]", re.DOTALL).finditer(source, start, limit):
+        depth += {"{": 1, "}": -1}.get(brace[0], 0)
+        if depth == 0:
+            return brace.start()
+    return -1
+
+
+def _push_formula(state: StateInline, source: str, block: bool, complete: bool) -> None:
+    token = state.push("formula", "math", 0)
+    token.content, token.block, token.meta = source, block, {"complete": complete}
 
 
 def _block_formula(state: StateBlock, first: int, last: int, silent: bool) -> bool:
@@ -120,17 +163,21 @@ def _block_formula(state: StateBlock, first: int, last: int, silent: bool) -> bo
     return True
 
 
+_FORMULA_IN_ROW = re.compile(r"\\\(.*?\\\)|\\\[.*?\\\]|\$\$.+?\$\$|\$([^$\n]*[^$\n\\])\$(?!\d)")
+
+
 def _hide_bars_in_formulas(state: StateCore) -> None:
     """A table's row ends its cells at each bar; those of a formula, as in $|x|$, are written \\vert for it."""
     def hide(match: re.Match) -> str:
-        return match[0] if _is_price(match[1], "") else "$" + re.sub(r"(?<!\\)\|", r"\\vert{}", match[1]) + "$"
+        price = match[1] is not None and _is_price(match[1], "")
+        return match[0] if price else re.sub(r"(?<!\\)\|", r"\\vert{}", match[0])
 
-    if "|" in state.src and "$" in state.src:
+    if "|" in state.src and re.search(r"\$|\\[(\[]", state.src):
         lines, fenced = state.src.split("\n"), False
         for index, line in enumerate(lines):
             fenced ^= line.lstrip().startswith(("```", "~~~"))
             if not fenced and line.lstrip().startswith("|"):
-                lines[index] = re.sub(r"\$([^$\n]*[^$\n\\])\$(?!\d)", hide, line)
+                lines[index] = _FORMULA_IN_ROW.sub(hide, line)
         state.src = "\n".join(lines)
 
 

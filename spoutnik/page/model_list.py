@@ -20,8 +20,7 @@ class ModelList:
 
     async def open(self) -> None:
         strings = self.strings
-        with open_dialog() as dialog:
-            dialog.props.update({"aria-label": strings.more_models})
+        with open_dialog(strings.more_models) as dialog:
             ui.label(strings.more_models).classes("dialog-title").props("role=heading aria-level=2")
             ui.label(strings.more_models_help).classes("muted")
             measuring = ui.label(strings.measuring).classes("muted").props("role=status")
@@ -57,7 +56,7 @@ class _OfferView:
                 ui.label(self._cost()).classes("muted small")
                 self._status = ui.label().classes("small").props("role=status")
             self._fetch = button(strings.fetch.format(strings.gigabytes(offer.download_bytes)), self._start).classes("pill")
-            self._stop = button(strings.stop_fetching, self._pause).classes("pill")
+            self._stop = button(strings.pause, self._pause).classes("pill")
             self._talk = button(strings.talk_to_it, lambda: models.talk(model)).classes("pill primary")
         for one in (self._fetch, self._stop, self._talk):
             one.props.update({"aria-label": f"{one.text} ({model.name})"})

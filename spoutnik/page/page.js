@@ -104,11 +104,17 @@ document.addEventListener("keydown", (e) => {
       if (input !== "pointerdown") touched = performance.now();
     }, { capture: true, passive: true });
   const sizes = new ResizeObserver(grown);
+  // A session that has ended is refused the connection for ever: a reload leads to the log-in, and from there back.
+  const checkSession = async () => {
+    const answer = await fetch(`${window.path_prefix || ""}/v1/models`, { cache: "no-store" }).catch(() => null);
+    if (answer?.status === 401) location.reload();
+  };
   const find = new MutationObserver(() => {
     const messages = document.querySelector("#messages"), popup = document.querySelector("#popup");
     if (!messages || !popup) return;
     find.disconnect();
     sizes.observe(messages);
+    window.socket.on("connect_error", checkSession);
     popup.setAttribute("role", "alert");
   });
   find.observe(document.body, { childList: true, subtree: true });

@@ -64,6 +64,15 @@ Object.assign(spoutnik, {
     sessionStorage.removeItem(`sent:${draft}`);
     if (!field.value) this.fill(field, readDraft(draft) || lost || "");
   },
+  // Of a question that is edited: its draft replaces what it was.
+  restoreEdit(id) {
+    const field = getHtmlElement(id), { draft } = field.dataset;
+    this.fill(field, sessionStorage.getItem(`sent:${draft}`) || readDraft(draft) || field.value);
+  },
+  dropEdit(draft) {
+    sessionStorage.removeItem(`sent:${draft}`);
+    for (const store of draftStores) store.removeItem(draft);
+  },
   dropSent(id) {
     const { draft } = getHtmlElement(id).dataset;
     sessionStorage.removeItem(`sent:${draft}`);

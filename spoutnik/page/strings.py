@@ -149,7 +149,6 @@ class Strings:
     tiny_model: str = "This model is tiny: it knows a few kinds of problems. For a real assistant, fetch another one."
     measuring: str = "Measuring this machine…"
     fetch: str = "Fetch ({})"
-    stop_fetching: str = "Pause"
     stopping: str = "Stops at the next piece…"
     talk_to_it: str = "Talk to it"
     fetching: str = "{} of {} ({} %)"
@@ -287,7 +286,7 @@ FR = Strings(
     more_models_help="Des modèles ouverts qui tournent sur cette machine. Le réseau ne sert qu’à en télécharger un.",
     tiny_model="Ce modèle est minuscule\u00a0: il connaît quelques sortes de problèmes. Pour un vrai assistant, téléchargez-en "
                "un autre.",
-    measuring="Mesure de cette machine…", fetch="Télécharger ({})", stop_fetching="Pause",
+    measuring="Mesure de cette machine…", fetch="Télécharger ({})",
     stopping="S’arrête au prochain morceau…", talk_to_it="Lui parler",
     fetching="{} sur {} ({}\u00a0%)", fits="Prend {} de mémoire ici ({}), environ {} jetons par seconde. Licence\u00a0: {}.",
     does_not_fit="Ne tient pas ici\u00a0: il faut {} de mémoire. Licence\u00a0: {}.",

@@ -54,9 +54,10 @@ def submit(area: ui.textarea, send: Callable[[str], bool]) -> None:
 
 
 @contextlib.contextmanager
-def open_dialog() -> Iterator[ui.dialog]:
-    """A dialog that is open from the start and deleted when it closes."""
+def open_dialog(label: str) -> Iterator[ui.dialog]:
+    """A dialog that is open from the start and deleted when it closes. label: its name for screen readers."""
     with ui.dialog(value=True) as dialog, ui.card().classes("dialog"):
+        dialog.props.update({"aria-label": label})
         yield dialog
     dialog.on("hide", dialog.delete)
 

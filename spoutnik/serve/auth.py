@@ -187,7 +187,8 @@ class AuthMiddleware:
         if key is not None:
             return key
         if not secret and request.scope["type"] == "http" and "text/html" in request.headers.get("accept", ""):
-            raise ApiError(303, "log in first.", headers={"location": f"{request.scope.get('root_path', '')}/login"})
+            query = f"?{request.url.query}" if request.url.query and route_path(request.scope) == "/" else ""
+            raise ApiError(303, "log in first.", headers={"location": f"{request.scope.get('root_path', '')}/login{query}"})
         reason = "the API key is unknown, or was revoked" if secret else "this server asks for an API key, and there is none"
         raise ApiError(401, f"{reason}. Send one as `Authorization: Bearer ...`.", headers={"www-authenticate": "Bearer"})
 

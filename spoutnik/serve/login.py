@@ -62,7 +62,8 @@ class BrowserLogin:
         while len(self._sessions) >= MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
         self._sessions[_hash(cookie)] = key.hash
-        response = RedirectResponse(f"{prefix}/", 303)
+        query = f"?{request.url.query}" if request.url.query else ""  # the conversation that was asked for
+        response = RedirectResponse(f"{prefix}/{query}", 303)
         response.set_cookie(COOKIE, cookie, path=f"{prefix}/", httponly=True, samesite="lax",
                             secure=request.url.scheme == "https")
         return response

@@ -125,12 +125,41 @@ def test_one_logs_in_asks_and_logs_out(browser, address):
     page.wait_for_function("document.querySelectorAll('.answer[aria-busy=false]').length == 1")
     page.reload()
     page.wait_for_function("document.querySelectorAll('.answer[aria-busy=false]').length == 1")
+    conversation = page.url
+    page.get_by_role("button", name="Log out").click()
+    page.get_by_label("API key").wait_for()
+    page.goto(conversation)  # the way back to it leads through the log-in
+    page.get_by_label("API key").fill(KEY)
+    page.keyboard.press("Enter")
+    page.get_by_label("Your question").wait_for()
+    assert page.url == conversation
     page.get_by_role("button", name="Log out").click()
     page.get_by_label("API key").wait_for()
     assert page.url == f"{address}login" and not [cookie for cookie in context.cookies() if cookie["name"] == "spoutnik"]
     page.goto(address)
     assert page.url == f"{address}login" and wrong == []
     context.close()
+
+
+def test_a_session_that_has_ended_leads_to_the_log_in_and_back(browser, make_service, tmp_path):
+    """As when the server was started anew: the browser's socket is refused, and reloads find the log-in."""
+    app = make_application(scripted_service(make_service)(("alpha",)), Settings(data=tmp_path, api_keys=(KEY,)))
+    with listening(app) as url:
+        context = browser.new_context(locale="en-US")
+        page = context.new_page()
+        page.set_default_timeout(PATIENCE)
+        page.goto(url)
+        page.get_by_label("API key").fill(KEY)
+        page.keyboard.press("Enter")
+        page.get_by_label("Your question").fill("Typed before.")
+        page.wait_for_function("window.did_handshake && Object.values(sessionStorage).includes('Typed before.')")
+        context.clear_cookies(name="spoutnik")
+        page.evaluate("window.socket.io.engine.close()")  # as a lost connection
+        page.get_by_label("API key").fill(KEY)
+        page.keyboard.press("Enter")
+        page.get_by_label("Your question").wait_for()
+        page.wait_for_function("document.querySelector('#question').value === 'Typed before.'")
+        context.close()
 
 
 def test_another_sites_form_logs_nobody_in_or_out(browser, address):

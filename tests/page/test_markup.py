@@ -47,7 +47,7 @@ HOSTILE = ["<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[x](jav
            r"\[\text{</math><img src=x onerror=alert(1)>}\]", "```\"><script>\nx\n```", "`<b>`", "<svg onload=alert(1)>",
            r"$\text{&lt;img src=x onerror=alert(1)&gt;}$", "<a href=javascript:alert(1)>x</a>", "&lt;b&gt;",
            "[x]: javascript:alert(1)\n\n[x]", "<!--", "|a|b|\n|-|-|\n|<b>|$x$|", "> $$\n> x\n> $$", "$", "$$", "\\[", "\n", " ",
-           "a", "1", "*", "- "]
+           "a", "1", "*", "- ", "\\boxed{", "}", "\\begin{cases}", "\\end{cases}"]
 
 
 @given(st.lists(st.sampled_from(HOSTILE), max_size=12).map("".join))
@@ -77,6 +77,14 @@ def display(source):
     (r"$a\$b$", inline(r"a\$b")), (r"$\text{if $x$}$", inline(r"\text{if $x$}")), ("$ x^2 $", inline("x^2")),
     ("\\begin{align*}\na &= b\n\\end{align*}\nso", "a &amp;= b\n\\end{align*}</span></p>\n<p>so"),
     ("```math\nx\n```", display("x")), ("`$x$`", "<code>$x$</code>"),
+    (r"**Answer:** \boxed{\frac{1}{2}}.", "<strong>Answer:</strong> " + inline(r"\boxed{\frac{1}{2}}")),
+    (r"\boxed{a\}b}", inline(r"\boxed{a\}b}")), (r"\boxed{a", r"<p>\boxed{a</p>"), (r"`\boxed{1}`", r"<code>\boxed{1}</code>"),
+    ("\\begin{pmatrix}\n1 \\\\ 2\n\\end{pmatrix}", display("\\begin{pmatrix}\n1 \\\\ 2\n\\end{pmatrix}")),
+    (r"A = \begin{bmatrix} 1 \\ 2 \end{bmatrix}", "A = " + inline(r"\begin{bmatrix} 1 \\ 2 \end{bmatrix}")),
+    ("\\begin{aligned}\nx &= \\begin{cases} 1 \\\\ 2 \\end{cases}\n\\end{aligned}\nso", "</span></p>\n<p>so"),
+    (r"\begin{matrix} x", r"<p>\begin{matrix} x</p>"), ("$`x^2`$", inline("x^2")),
+    ("Let $ x $ be $ n - 1 $.", f"Let {inline('x')} be {inline('n - 1')}."), ("5 $ a 6 $", "<p>5 $ a 6 $</p>"),
+    ("|a|b|\n|-|-|\n|\\(|x|\\)|\\[|y|\\]|", "<td>" + inline(r"\vert{}x\vert{}") + "</td>\n<td>" + display(r"\vert{}y\vert{}")),
     ("It costs $5 or $6.", "It costs $5 or $6."), ("from $ 5 to 6 $ now", "from $ 5 to 6 $ now"),
     ("|a|b|\n|-|-|\n|$|x|$|$5|", "<td>" + inline(r"\vert{}x\vert{}") + "</td>\n<td>$5</td>"),
     ("|a|b|\n|-|-|\n|costs $5|and $6|", "<td>costs $5</td>\n<td>and $6</td>"),
@@ -105,7 +113,8 @@ def test_a_formula_without_end_is_shown_as_it_is():
 
 
 @pytest.mark.parametrize("text", ["$$\n\\frac{a", "\\[ \\frac{a", "so \\( \\frac{a", "\\begin{align}\n\\frac{a",
-                                  "```math\n\\frac{a"])
+                                  "```math\n\\frac{a",
+                                  "so \\boxed{\\frac{a", "\\begin{pmatrix}\n\\frac{a", "so \\begin{cases} \\frac{a"])
 def test_a_formula_that_is_still_written_is_source(text):
     rendered = harmless(render(text, streaming=True))
     assert '<span class="formula-source' in rendered and "\\frac{a</span>" in rendered

@@ -219,6 +219,30 @@ def test_a_server_that_is_killed_keeps_what_was_written_and_is_asked_again(with_
     with_conversations(test, held=True)
 
 
+@pytest.mark.parametrize("thought, answer", [("First I", ""), ("First I look.", "The roots"), ("", "The roots")])
+def test_an_answer_that_was_broken_off_goes_on_where_it_was(with_conversations, thought, answer):
+    async def test(conversations, service):
+        history = conversations.history
+        name = history.create("How?")
+        history.append(name, "user", "How?")
+        extras = {"tokens": 7, "thought_tokens": 5, "thought_seconds": 60.0}
+        history.append(name, "assistant", answer, thought, "one", extras, finished=False)
+        conversation = conversations.open(name, None)
+        begun = conversation.messages[-1]
+        conversations.go_on(conversation, begun, ChatOptions("two", thoughts=3))
+        gone_on = await answered(conversation)
+        prompt = service.models["one"].tokenizer.decode(service.started[-1].plan.prompt)
+        assert prompt.endswith(answer or thought) and thought in prompt and prompt.count("How?") == 1
+        assert (gone_on.model, gone_on.content) == ("one", f"{answer} and so on.")
+        assert gone_on.thought == thought + " and on" * (not answer)
+        assert gone_on.extras["tokens"] > 7 and gone_on.extras["thought_seconds"] >= 60 and "agreement" not in gone_on.extras
+        stored = [(one.content, one.thought) for one in history.messages(name)]
+        assert stored == [("How?", ""), (answer, thought), (gone_on.content, gone_on.thought)]
+        assert conversation.tree.versions(gone_on) == [begun, gone_on]
+
+    with_conversations(test, reply=lambda number: (" and on", " and so on."))
+
+
 def test_writing_an_answer_while_it_grows_has_a_bounded_cost(with_conversations):
     async def test(conversations, service):
         written = []

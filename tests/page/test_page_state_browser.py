@@ -71,7 +71,7 @@ def test_a_server_that_is_killed_loses_nothing_that_was_seen(chromium, tmp_path)
         assert page.url == address
         page.locator("details.thought summary").click()
         page.locator(".thought", has_text="First I look").wait_for()
-        page.get_by_role("button", name="Ask again").click()
+        page.get_by_role("button", name="Continue").click()
         page.get_by_role("button", name="Answer now").click()
         assert "there are two" in answered(page).inner_text()
         page.get_by_text("2/2").wait_for()
@@ -262,6 +262,32 @@ def test_versions_are_flipped_through_with_the_keyboard_and_kept(visit, numbered
     page.locator(".reply", has_text="Answer 3.").wait_for()
     prompt = numbered.models["alpha"].tokenizer.decode(numbered.started[-1].plan.prompt)
     assert "First?" in prompt and "Answer 1." in prompt and "Edited?" not in prompt and "Answer 0." not in prompt
+
+
+def test_a_half_typed_edit_survives_a_reload_until_it_is_given_up(visit, numbered):
+    page = visit()
+    ask(page, "First?")
+    answered(page)
+
+    def edit():
+        page.locator(".user-message").hover()
+        page.get_by_role("button", name="Edit").click()
+        return page.get_by_role("textbox", name="Edit")
+
+    edit().fill("First, half")
+    page.reload()
+    edit()
+    wait_for_value(page, "First, half", "Edit")
+    page.get_by_role("button", name="Cancel").click()
+    edit()
+    wait_for_value(page, "First?", "Edit")
+    page.get_by_role("textbox", name="Edit").fill("Second?")
+    page.keyboard.press("Enter")
+    page.locator(".reply", has_text="Answer 1.").wait_for()
+    page.get_by_role("button", name="Previous version").click()
+    page.locator(".user-message", has_text="First?").wait_for()
+    edit()
+    wait_for_value(page, "First?", "Edit")
 
 
 def test_two_tabs_on_one_conversation(visit, serving):

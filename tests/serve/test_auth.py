@@ -123,10 +123,14 @@ def test_a_browser_logs_in_with_the_key_and_is_out_when_it_is_revoked(keys):
     browser = client(keys)
     sent = browser.get("/", headers={"Accept": "text/html"})
     assert sent.status_code == 303 and sent.headers["location"] == "/login"
+    deep = browser.get("/?c=1f&tab=arena", headers={"Accept": "text/html"}).headers["location"]
+    assert deep == "/login?c=1f&tab=arena"
     assert "Clé d’API" in browser.get("/login", headers={"Accept-Language": "fr-FR"}).text
     assert browser.post("/login", data={"key": "wrong"}).status_code == 401 and not browser.cookies
     entered = browser.post("/login", data={"key": secret}, headers={"Origin": "http://127.0.0.1:8000"})
     assert entered.status_code == 303 and entered.headers["location"] == "/"
+    assert browser.post(deep, data={"key": secret}).headers["location"] == "/?c=1f&tab=arena"
+    assert browser.post("/login?//elsewhere.example", data={"key": secret}).headers["location"] == "/?//elsewhere.example"
     cookie = entered.headers["set-cookie"].lower()
     assert "httponly" in cookie and "samesite=lax" in cookie and secret.lower() not in cookie
     assert browser.get("/").json() == "page"
