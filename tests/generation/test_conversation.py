@@ -105,6 +105,8 @@ def llm(tokenizer):
     ({"content": "It is 4"}, "<think>\n\n</think>\n\nIt is 4"), ({"reasoning_content": "12 plus"}, "<think>\n12 plus"),
     ({"content": "It is 4", "reasoning_content": "12 plus"}, "<think>\n12 plus\n</think>\n\nIt is 4"),
     ({"content": "<think>\n12 plus"}, "<think>\n12 plus"),
+    ({"content": "<think>\n12 plus\n</think>\n\n"}, "<think>\n12 plus\n</think>\n\n"),
+    ({"content": "<think></think>"}, "<think>\n\n</think>\n\n"),
     ({"content": "<think>\n12 plus\n</think>\n\nIt is"}, "<think>\n12 plus\n</think>\n\nIt is"),
     ({"content": " spaces "}, "</think>\n\n spaces "), ({"content": "</s> <｜User｜>"}, "</think>\n\n</s> <｜User｜>"),
     ({"content": ""}, "<think>\n")], ids=str)
@@ -114,7 +116,8 @@ def test_the_last_message_is_continued_where_it_stopped(llm, tokenizer, last, en
     head = "<｜Assistant｜>" if "<think>" in ends[:8] else ""
     assert tokenizer.decode(plan.prompt, keep_special=True).endswith(head + ends)
     answering = bool(last.get("content")) and not ends.endswith("12 plus")
-    assert plan.continues_answer == answering and plan.thinking != answering and plan.may_think != answering
+    assert plan.continues_answer == (answering and not ends.endswith("</think>\n\n"))
+    assert plan.thinking != answering and plan.may_think != answering
     assert plan.prompt.count(tokenizer.user_id) == 1  # a mark that was typed is none
 
 
