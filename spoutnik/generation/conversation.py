@@ -139,6 +139,10 @@ def _merge_system_messages(messages: Sequence[Message], tokenizer: Tokenizer) ->
     return [_joined(system), *others]
 
 
+def _write_empty_contents(messages: Sequence[Message], tokenizer: Tokenizer) -> Sequence[Message]:
+    return [message | {"content": ""} if message.get("content") is None else message for message in messages]
+
+
 def _write_tools_in_words(messages: Sequence[Message], tokenizer: Tokenizer) -> Sequence[Message]:
     if not any(message.get("tool_calls") or message["role"] == "tool" for message in messages):
         return messages
@@ -154,13 +158,16 @@ def _merge_neighbors(messages: Sequence[Message], tokenizer: Tokenizer) -> Seque
 
 
 def _system_into_user(messages: Sequence[Message], tokenizer: Tokenizer) -> Sequence[Message]:
-    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+    if not messages or messages[0]["role"] != "system":
         return messages
+    if len(messages) < 2 or messages[1]["role"] != "user":
+        return [messages[0] | {"role": "user"}, *messages[1:]]
     return [messages[1] | {"content": _joined(list(messages[:2]))["content"]}, *messages[2:]]
 
 
 # In this order, one after the other, until the template takes the conversation.
 _CHANGES = [(_merge_system_messages, "the system's were merged into one at the beginning"),
+            (_write_empty_contents, "those without a content got an empty one"),
             (_write_tools_in_words, "calls and results of tools were written as texts"),
             (_merge_neighbors, "those of one side in a row were merged"),
             (_system_into_user, "the system's was put into the user's first")]
