@@ -21,10 +21,16 @@ from spoutnik.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Prefill:
-    """The beginning of the assistant's message, which is continued: inside its thought where there is no answer yet."""
+    """The beginning of the assistant's message, which is continued: inside its thought where there is no answer yet and the
+    thought was not closed."""
 
     thought: str = ""
     answer: str = ""
+    thought_closed: bool = False
+
+    @property
+    def in_answer(self) -> bool:
+        return bool(self.answer) or self.thought_closed
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ class ConversationRenderer:
         if not messages:
             raise UserError("messages: holds nothing but the beginning of the assistant's. Put the question before it.")
         renderer = replace(self, add_generation_prompt=True)
-        if prefill.answer and not prefill.thought:  # the answer has begun: the template must not open a thought
+        if prefill.in_answer and not prefill.thought:  # the answer has begun: the template must not open a thought
             renderer = replace(renderer, variables={**self.variables, "enable_thinking": False, "thinking": False})
         opened = opens_thought(renderer._fit(messages)[0], self.tokenizer)
         ids, notes = renderer._fit(messages, self._continuation(prefill, opened))
@@ -72,7 +78,7 @@ class ConversationRenderer:
         parts = []
         if prefill.thought:
             parts += [(f"{THINK}\n", True)] * (not opened) + [(prefill.thought, False)]
-        if prefill.answer:
+        if prefill.in_answer:
             parts += [(f"\n{END_THINK}\n\n", True)] * (opened or bool(prefill.thought)) + [(prefill.answer, False)]
         return parts
 
@@ -118,10 +124,11 @@ def split_prefill(messages: Sequence[Message], continues: bool | None = None) ->
             raise UserError("continue_final_message = true: the last message must be the assistant's, and call no tool.")
         return messages, None
     thought, answer = str(last.get("reasoning_content") or ""), str(last.get("content") or "")
+    closed = ""
     if not thought and answer.lstrip().startswith(THINK):  # as clients write it that know no reasoning_content
-        thought, _, answer = answer.lstrip().removeprefix(THINK).partition(END_THINK)
+        thought, closed, answer = answer.lstrip().removeprefix(THINK).partition(END_THINK)
         thought, answer = thought.strip("\n"), answer.lstrip("\n")
-    return messages[:-1], Prefill(thought, answer) if thought or answer else None
+    return messages[:-1], Prefill(thought, answer, bool(closed)) if thought or answer or closed else None
 
 
 def _merge_system_messages(messages: Sequence[Message], tokenizer: Tokenizer) -> Sequence[Message]:
@@ -130,6 +137,10 @@ def _merge_system_messages(messages: Sequence[Message], tokenizer: Tokenizer) ->
         return messages
     others = [message for message in messages if message["role"] != "system"]
     return [_joined(system), *others]
+
+
+def _write_empty_contents(messages: Sequence[Message], tokenizer: Tokenizer) -> Sequence[Message]:
+    return [message | {"content": ""} if message.get("content") is None else message for message in messages]
 
 
 def _write_tools_in_words(messages: Sequence[Message], tokenizer: Tokenizer) -> Sequence[Message]:
@@ -147,13 +158,16 @@ def _merge_neighbors(messages: Sequence[Message], tokenizer: Tokenizer) -> Seque
 
 
 def _system_into_user(messages: Sequence[Message], tokenizer: Tokenizer) -> Sequence[Message]:
-    if len(messages) < 2 or messages[0]["role"] != "system" or messages[1]["role"] != "user":
+    if not messages or messages[0]["role"] != "system":
         return messages
+    if len(messages) < 2 or messages[1]["role"] != "user":
+        return [messages[0] | {"role": "user"}, *messages[1:]]
     return [messages[1] | {"content": _joined(list(messages[:2]))["content"]}, *messages[2:]]
 
 
 # In this order, one after the other, until the template takes the conversation.
 _CHANGES = [(_merge_system_messages, "the system's were merged into one at the beginning"),
+            (_write_empty_contents, "those without a content got an empty one"),
             (_write_tools_in_words, "calls and results of tools were written as texts"),
             (_merge_neighbors, "those of one side in a row were merged"),
             (_system_into_user, "the system's was put into the user's first")]

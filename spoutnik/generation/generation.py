@@ -223,7 +223,8 @@ class Generation(Steering):
         sent, thinking = sample.sent, choice.stream.thinking
         ids, logprobs = self.core.new_tokens(sample)
         if self.num_cached_tokens is None and ids:
-            self.num_cached_tokens = sample.request.num_cached_tokens
+            # A segment that begins after a closed thought may find that in the cache, too: it is not the prompt's.
+            self.num_cached_tokens = min(sample.request.num_cached_tokens, len(self.plan.prompt))
         count = self._append(choice, ids, sample.finish_reason == "stop" and sample.stop_reason is None)
         choice.generated += count
         if not thinking and sample.top_logprobs is not None:

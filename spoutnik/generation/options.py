@@ -126,7 +126,7 @@ def plan_chat(llm: LLM, messages: Sequence[Message], options: GenerationOptions)
         conversation = render_chat(tokenizer, messages, options, None if options.truncate_prompt_tokens else llm.max_model_len)
     except TextTooLong as error:
         raise ContextOverflow(f"messages: {error}, and {describe_context_length(llm)}. Shorten them.") from error
-    if conversation.prefill is not None and conversation.prefill.answer:
+    if conversation.prefill is not None and conversation.prefill.in_answer:
         make = _begun(options.make_logits_processor, conversation.prefill, tokenizer)
         options = replace(options, enable_thinking=False, make_logits_processor=make)
     closing = _closing_ids(tokenizer, messages, options)

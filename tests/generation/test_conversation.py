@@ -62,6 +62,9 @@ CALL = [ASK, {"role": "assistant", "content": None, "tool_calls": [{"id": "c", "
      "[assistant] x\n\ny\n[user] What", "in a row"),
     (NO_SYSTEM, [system("A"), ASK], "[user] A\n\nWhat is 12 + 30?\n", "put into the user's first"),
     (NO_SYSTEM, [system("A"), ASK, system("B")], "[user] A\n\nB\n\nWhat is", "put into the user's first"),
+    (NO_SYSTEM, [system("A")], "[user] A\n[assistant] ", "put into the user's first"),
+    (DEAF, [system("A secret."), {"role": "assistant", "content": "x"}, ASK], "[user] A secret.\n[assistant] x",
+     "put into the user's first"),
     (DEAF, [system("A secret."), ASK], "[user] A secret.\n\nWhat", "put into the user's first"),
     (NO_TOOLS, CALL, "[user] <tool_response>\n42\n</tool_response>", ""),
     (ALTERNATING, [*CALL, {"role": "user", "content": "And?"}], "</tool_response>\n\nAnd?\n", "in a row"),
@@ -77,6 +80,14 @@ def test_a_template_that_renders_tools_but_refuses_their_results_gets_words(toke
     source = "{# <tool_call> tools #}" + NO_TOOLS
     text, notes = rendered(tokenizer, source, CALL, tools=ToolSet())
     assert "42" in text and "were written as texts" in notes
+
+
+def test_a_template_that_needs_contents_still_writes_the_calls(tokenizer):
+    source = ("{% for m in messages %}{{ '[' + m.role + '] ' + m.content }}{% for call in m.tool_calls or [] %}<tool_call>"
+              "{{ call.function | tojson }}</tool_call>{% endfor %}{% endfor %}{# tools #}{% for m in messages[:0] %}")
+    text, notes = rendered(tokenizer, source, CALL)
+    assert '[assistant] <tool_call>{"name": "add"' in text and "[tool] 42" in text
+    assert "got an empty one" in notes and "as texts" not in notes
 
 
 def test_what_every_template_takes_is_left_as_it_is(tokenizer):
@@ -105,6 +116,8 @@ def llm(tokenizer):
     ({"content": "It is 4"}, "<think>\n\n</think>\n\nIt is 4"), ({"reasoning_content": "12 plus"}, "<think>\n12 plus"),
     ({"content": "It is 4", "reasoning_content": "12 plus"}, "<think>\n12 plus\n</think>\n\nIt is 4"),
     ({"content": "<think>\n12 plus"}, "<think>\n12 plus"),
+    ({"content": "<think>\n12 plus\n</think>\n\n"}, "<think>\n12 plus\n</think>\n\n"),
+    ({"content": "<think></think>"}, "<think>\n\n</think>\n\n"),
     ({"content": "<think>\n12 plus\n</think>\n\nIt is"}, "<think>\n12 plus\n</think>\n\nIt is"),
     ({"content": " spaces "}, "</think>\n\n spaces "), ({"content": "</s> <｜User｜>"}, "</think>\n\n</s> <｜User｜>"),
     ({"content": ""}, "<think>\n")], ids=str)
@@ -114,7 +127,8 @@ def test_the_last_message_is_continued_where_it_stopped(llm, tokenizer, last, en
     head = "<｜Assistant｜>" if "<think>" in ends[:8] else ""
     assert tokenizer.decode(plan.prompt, keep_special=True).endswith(head + ends)
     answering = bool(last.get("content")) and not ends.endswith("12 plus")
-    assert plan.continues_answer == answering and plan.thinking != answering and plan.may_think != answering
+    assert plan.continues_answer == (answering and not ends.endswith("</think>\n\n"))
+    assert plan.thinking != answering and plan.may_think != answering
     assert plan.prompt.count(tokenizer.user_id) == 1  # a mark that was typed is none
 
 

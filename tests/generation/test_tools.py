@@ -260,6 +260,18 @@ def test_arguments_that_are_no_json_stay_what_they_are(tokenizers):
     assert "{oops" in rendered(tokenizers["hermes"], [ASKED, {"role": "assistant", "tool_calls": [call]}])
 
 
+@pytest.mark.parametrize("mode", ["auto", "required"])
+def test_some_tools_may_be_called_and_all_are_described(mode):
+    names = [tool["function"]["name"] for tool in TOOLS]
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": [
+        {"type": "function", "function": {"name": names[-1]}}]}}
+    tools = ToolSet.parse(TOOLS, choice)
+    assert [function.name for function in tools.described] == names and len(names) > 1
+    assert [function.name for function in tools.callable] == names[-1:]
+    assert tools.required == (mode == "required") and tools.max_calls == ToolSet.parse(TOOLS).max_calls
+    assert ToolSet.parse(TOOLS, "any") == ToolSet.parse(TOOLS, "required")
+
+
 @pytest.mark.parametrize(("tools", "choice", "sentence"), [
     ([{"type": "web_search"}], None, r"tools\[0\]: must be"), ([{"type": "function", "function": {}}], None, "function.name"),
     ([TOOLS[0], TOOLS[0]], None, r"tools\[1\].function.name"),
@@ -267,7 +279,10 @@ def test_arguments_that_are_no_json_stay_what_they_are(tokenizers):
     ([{"function": {"name": "f", "parameters": {"type": "array"}}}], None, "parameters: must be"),
     (TOOLS, "maybe", "tool_choice = 'maybe'"), (TOOLS, {"type": "function", "function": {"name": "f"}}, "no tool 'f'"),
     (TOOLS, {"type": "function", "function": "f"}, "no tool None"), ([], "required", "no tools to call"),
-    (TOOLS, {"type": "allowed_tools"}, "unknown")])
+    (TOOLS, {"type": "allowed_tools"}, "allowed_tools: must be"), (TOOLS, {"type": "function_tools"}, "unknown"),
+    (TOOLS, {"type": "allowed_tools", "allowed_tools": {"tools": []}}, "name one tool at least"),
+    (TOOLS, {"type": "allowed_tools", "allowed_tools": {"tools": [{"type": "function", "function": {"name": "f"}}]}},
+     "no tool 'f'")])
 def test_what_is_not_of_the_api_s_form_is_refused(tools, choice, sentence):
     with pytest.raises(UserError, match=sentence):
         ToolSet.parse(tools, choice)

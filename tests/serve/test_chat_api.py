@@ -42,6 +42,20 @@ def strings(chunks: list[dict]) -> dict[int, dict[str, str]]:
     return texts
 
 
+def test_no_more_of_a_prompt_is_cached_than_it_has(api):
+    """A thought that is closed before it begins follows the prompt, and may be found in the cache with it."""
+    async def ask():
+        async with api() as client:
+            for length in range(16):  # of a block of the cache
+                body = {"messages": [{"role": "user", "content": "a" * length}], "max_tokens": 40, "seed": 1, "think": False}
+                first, again = [(await client.post(PATH, json=body)).json() for _ in range(2)]
+                counts = again["usage"]
+                assert 0 <= counts["prompt_tokens_details"]["cached_tokens"] <= counts["prompt_tokens"]
+                assert again["timings"]["prompt_n"] >= 0 and again["choices"] == first["choices"]
+
+    asyncio.run(ask())
+
+
 def whole_strings(reply: dict) -> dict[int, dict[str, str]]:
     return {choice["index"]: {name: choice["message"][name] for name in ("content", "reasoning_content", "reasoning")
                               if choice["message"].get(name) is not None} | {"finish_reason": choice["finish_reason"]}

@@ -126,6 +126,9 @@ THOUGHT = {  # a thought of no tokens, or of two; the base has four
                            ("reasoning_effort", "none"), ("reasoning", {"enabled": False}),
                            ("chat_template_kwargs", {"thinking": False}))},
     "include_reasoning": ({"include_reasoning": False}, lambda reply, _: "reasoning" not in reply["choices"][0]["message"]),
+    "reasoning_format, raw": ({"reasoning_format": "raw"}, lambda reply, _: content(reply).startswith("<think>")),
+    "reasoning_format, hidden": ({"reasoning_format": "hidden"},
+                                 lambda reply, _: "reasoning" not in reply["choices"][0]["message"]),
     "reasoning_format": ({"reasoning_format": "none"}, lambda reply, _: content(reply).startswith("<think>")),
     "separate_reasoning": ({"separate_reasoning": False}, lambda reply, _: content(reply).startswith("<think>")),
     "detect_loops": applies("detect_loops", False),
@@ -181,6 +184,15 @@ def test_every_honored_field_does_something(api, tokenizer, path, request_type, 
     for (name, (_, check)), (status, reply) in zip(cases.items(), replies):
         assert status == 200, (name, reply)
         assert check(reply, plain), (name, reply)
+
+
+def test_a_budget_that_the_template_does_not_read_is_heard_and_not_called_unread(api):
+    kwargs = {"thinking_budget": 3, "reasoning_effort": "low", "no_such": 1}
+    (status, reply), = answers(api, (CHAT, {"messages": ASK, "seed": 1, "max_tokens": 40, "return_applied": True,
+                                            "chat_template_kwargs": kwargs}))
+    assert status == 200 and reply["applied"]["max_thinking_tokens"] == 3
+    assert [note for note in reply["applied"]["notes"] if "chat_template_kwargs" in note] == [
+        "chat_template_kwargs.no_such: this model's template does not read it."]
 
 
 def test_a_whole_number_may_be_written_with_a_point(api):

@@ -41,7 +41,8 @@ class ToolSet:
 
     @classmethod
     def parse(cls, tools: Sequence[Mapping] | None, tool_choice: str | Mapping | None = None) -> "ToolSet":
-        """With the choice "none" the model is told of no tools; with the name of one it is told of all, and calls that, once.
+        """With the choice "none" the model is told of no tools; with the name of one, or of some (`allowed_tools`), it is told
+        of all, and calls that one, once, or some of those. "any" is "required".
 
         Raises:
             UserError: tools or tool_choice are not of the API's form; says what and where.
@@ -52,8 +53,10 @@ class ToolSet:
             functions[function.name] = function
         if tool_choice == "none":
             return NO_TOOLS
-        described = tuple(functions.values())
-        return cls(tuple(tools or ()), described, _callable(functions, tool_choice), tool_choice not in (None, "auto"),
+        described, allowed = tuple(functions.values()), functions
+        if isinstance(tool_choice, Mapping) and tool_choice.get("type") == "allowed_tools":
+            allowed, tool_choice = _allowed(functions, tool_choice)
+        return cls(tuple(tools or ()), described, _callable(allowed, tool_choice), tool_choice not in (None, "auto"),
                    1 if isinstance(tool_choice, Mapping) else MAX_CALLS)
 
     def conversation(self, tokenizer: Tokenizer, messages: Sequence[Message]) -> tuple[list[Message], list[Mapping] | None]:
@@ -86,6 +89,19 @@ def _parse(tool: Mapping, place: str, others: Mapping[str, Function]) -> Functio
     return Function(name, function.get("description") or "", {**parameters, "type": "object"}, bool(function.get("strict")))
 
 
+def _allowed(functions: Mapping[str, Function], choice: Mapping) -> tuple[dict[str, Function], str]:
+    """The functions that may be called, and whether one must: OpenAI's `allowed_tools`."""
+    inner = choice.get("allowed_tools")
+    named, mode = (inner.get("tools"), inner.get("mode", "auto")) if isinstance(inner, Mapping) else (None, None)
+    if not isinstance(named, list) or mode not in ("auto", "required"):
+        raise UserError("tool_choice.allowed_tools: must be {\"mode\": \"auto\" or \"required\", \"tools\": [...]}.")
+    allowed = [_callable(functions, tool)[0] for tool in named if isinstance(tool, Mapping)]
+    if len(allowed) < len(named) or not named:
+        raise UserError("tool_choice.allowed_tools.tools: must name one tool at least, each as {\"type\": \"function\", "
+                        "\"function\": {\"name\": ...}}.")
+    return {function.name: function for function in allowed}, mode
+
+
 def _callable(functions: Mapping[str, Function], choice: str | Mapping | None) -> tuple[Function, ...]:
     if choice in (None, "auto"):
         return tuple(functions.values())
@@ -95,11 +111,11 @@ def _callable(functions: Mapping[str, Function], choice: str | Mapping | None) -
         if not isinstance(name, str) or name not in functions:
             raise UserError(f"tool_choice: there is no tool {name!r}. Name one of tools: {', '.join(functions) or 'none'}.")
         return (functions[name],)
-    if choice != "required":
+    if choice not in ("required", "any"):
         raise UserError(f"tool_choice = {choice!r}: unknown. Choose auto, none, required or "
                         "{\"type\": \"function\", \"function\": {\"name\": ...}}.")
     if not functions:
-        raise UserError("tool_choice = 'required': there are no tools to call. Give tools, or leave it out.")
+        raise UserError(f"tool_choice = {choice!r}: there are no tools to call. Give tools, or leave it out.")
     return tuple(functions.values())
 
 

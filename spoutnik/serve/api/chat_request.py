@@ -15,11 +15,12 @@ from spoutnik.serve.api.answer_form import FormFields
 from spoutnik.serve.api.chat_messages import Message
 from spoutnik.serve.api.common import Sampling, unknown_note
 from spoutnik.serve.api.fields import CHAT_REFUSED, unknown_fields
-from spoutnik.serve.api.thinking import ThoughtFields, ThoughtSwitches
+from spoutnik.serve.api.thinking import HEARD_VARIABLES, ThoughtFields, ThoughtSwitches
 from spoutnik.serve.errors import ApiError
 from spoutnik.text import chat_template
 
 MAX_THOUGHTS = 64
+FORMATS = {"auto": None, "parsed": "deepseek", "hidden": "deepseek", "raw": "none"}  # Groq's words, in llama.cpp's
 SHORT_PROMPT = 2000  # characters; each message counts as 100 more
 
 
@@ -39,19 +40,22 @@ class ChatRequest(ThoughtFields, FormFields, Sampling):
                                                 "assistant's.")
     add_generation_prompt: bool | None = Field(None, description="false: the model goes on with the conversation as it is.")
     detect_loops: bool | None = Field(None, description="A thought that goes in circles is closed; true by default.")
-    reasoning_format: Literal["auto", "deepseek", "deepseek-legacy", "none"] | None = Field(
-        None, description="Where the thought goes: beside the content, into it (none), or both (deepseek-legacy).")
+    reasoning_format: Literal["auto", "deepseek", "deepseek-legacy", "none", "parsed", "raw", "hidden"] | None = Field(
+        None, description="Where the thought goes: beside the content (deepseek, parsed), into it (none, raw), both "
+        "(deepseek-legacy), or nowhere (hidden).")
     separate_reasoning: bool | None = Field(None, description="false: reasoning_format = none.")
     n_thoughts: int | None = Field(None, ge=1, le=MAX_THOUGHTS, description="Thinks so many times; the answers vote.")
 
     @property
     def shown_format(self) -> str:
-        stated = None if self.reasoning_format == "auto" else self.reasoning_format
+        stated = FORMATS.get(self.reasoning_format, self.reasoning_format)
         return stated or ("none" if self.separate_reasoning is False else "deepseek")
 
     @cached_property
     def thought_switches(self) -> ThoughtSwitches:
-        return ThoughtSwitches.of(self)
+        switches = ThoughtSwitches.of(self)
+        switches.shown = switches.shown and self.reasoning_format != "hidden"
+        return switches
 
     @cached_property
     def tool_set(self) -> ToolSet:
@@ -89,7 +93,7 @@ class ChatRequest(ThoughtFields, FormFields, Sampling):
         super().check_supported()
         _ = self.notes
         if self.separate_reasoning is not None and self.reasoning_format not in (None, "auto"):
-            if self.separate_reasoning != (self.reasoning_format == "deepseek"):
+            if self.separate_reasoning != (self.shown_format == "deepseek"):
                 raise ApiError(400, "separate_reasoning: reasoning_format says otherwise. Give one of them.",
                                "separate_reasoning")
         if self.top_logprobs is not None and not self.logprobs:
@@ -137,7 +141,8 @@ def _unread_notes(request: ChatRequest, served: ServedModel, options: Generation
     source = served.tokenizer.templates.choose(bool(request.tools))
     if options.documents and not re.search(r"\bdocuments\b", source):
         raise ApiError(400, "documents: this model's template has no place for them. Put them into a message.", "documents")
-    unread = [name for name in options.variables if not re.search(rf"\b{re.escape(name)}\b", source)]
+    unread = [name for name in options.variables
+              if name not in HEARD_VARIABLES and not re.search(rf"\b{re.escape(name)}\b", source)]
     return tuple(f"chat_template_kwargs.{name}: this model's template does not read it." for name in unread)
 
 

@@ -133,7 +133,7 @@ class Sampling(Body):
     """Fields that all generating endpoints have; null is the model's own default, else the engine's."""
 
     model: str | None = Field(None, description="The name of a model; the first one where there is none.")
-    max_tokens: int | None = Field(None, ge=-2, description="Less than 0, or more than there is room for: as many as there is.")
+    max_tokens: int | None = Field(None, ge=-2, description="-1, -2, or more than there is room for: as many as there is.")
     max_new_tokens: int | None = Field(None, ge=-2, description="The same as max_tokens.")
     n_predict: int | None = Field(None, ge=-2, description="The same as max_tokens.")
     min_tokens: int | None = Field(None, ge=0, le=MAX_TOKENS)

@@ -41,7 +41,13 @@ REFUSED: Mapping[str, tuple] = {
     "transforms": ([],), "plugins": ([],), "image_config": ({},), "debug": ({},), "safe_prompt": (False,), "prompt_mode": (),
     "context_length_exceeded_behavior": ("error",), "prompt_truncate_len": (), "raw_output": (False,), "safety_model": (),
     "search_parameters": ({},), "deferred": (False,), "enable_search": (False,), "search_options": ({},),
-    # text-generation-inference and text-generation-webui
+    "stop_sequences": ([],), "instructions": ("",), "input": (), "max_output_tokens": (), "extra_body": ({},),
+    "lora_request": (), "adapter_id": (), "num_predict": (), "num_ctx": (), "chat_template_args": ({},),
+    "return_logprob": (False,), "top_logprobs_num": (0,), "sampling_params": ({},), "token_healing": (False,),
+    "banned_strings": ([],), "banned_tokens": ([],), "repetition_context_size": (-1,),
+    # text-generation-inference, transformers and text-generation-webui
+    "inputs": (), "parameters": ({},), "top_n_tokens": (0,), "details": (False,), "truncate": (), "max_length": (),
+    "min_length": (0,), "stop_strings": ([],), "add_bos_token": (), "truncation_length": (), "grammar_string": ("",),
     "do_sample": (True,), "watermark": (False,), "decoder_input_details": (False,), "return_full_text": (False,),
     "no_repeat_ngram_size": (0,), "epsilon_cutoff": (0,), "eta_cutoff": (0,), "encoder_repetition_penalty": (1,),
     "penalty_alpha": (0,), "typical": (1,), "smoothing_factor": (0,), "dynamic_temperature": (False,),
@@ -61,6 +67,14 @@ REMEDIES = {"with_pieces": "Give return_token_strs.", "functions": "Give tools."
             "n_probs": "Give logprobs.", "do_sample": "Give temperature = 0.", "ban_eos_token": "Give ignore_eos.",
             "truncation_side": "A prompt is cut at its beginning.", "n_cmpl": "Give n.",
             "options": "Give its fields by themselves.",
+            "stop_sequences": "Give stop.", "stop_strings": "Give stop.", "max_output_tokens": "Give max_tokens.",
+            "num_predict": "Give max_tokens.", "max_length": "Give max_tokens.", "min_length": "Give min_tokens.",
+            "truncate": "Give truncate_prompt_tokens.", "truncation_length": "Give truncate_prompt_tokens.",
+            "top_n_tokens": "Give logprobs.", "return_logprob": "Give logprobs.", "top_logprobs_num": "Give logprobs.",
+            "extra_body": "Give its fields by themselves.", "sampling_params": "Give its fields by themselves.",
+            "parameters": "Give its fields by themselves.", "chat_template_args": "Give chat_template_kwargs.",
+            "instructions": "Give a message of the system.", "add_bos_token": "Give add_special_tokens to /v1/completions.",
+            "banned_strings": "Give bad_words.", "banned_tokens": "Give logit_bias.", "grammar_string": "Give grammar.",
             "system": "Give a message of the system.", "prompt": "It belongs to /v1/completions.",
             "prompt_truncate_len": "Give truncate_prompt_tokens.", "add_special_tokens": "The chat template writes them."}
 

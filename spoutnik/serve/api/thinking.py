@@ -15,6 +15,7 @@ Effort = Literal[tuple(EFFORTS)]
 BUDGETS = ("max_thinking_tokens", "thinking_token_budget", "thinking_budget", "thinking_budget_tokens", "reasoning_budget",
            "reasoning_budget_tokens")
 UNBOUNDED = (-1,)
+HEARD_VARIABLES = ("reasoning_effort", "thinking_budget")  # of a template: heard here, whether it reads them or not
 
 
 class StrictBody(Body):
