@@ -95,11 +95,11 @@ class HistoryView:
         strings = self.strings
         with ui.menu().props("auto-close"):
             if entry is not None:
-                ui.menu_item(strings.rename, lambda: self._open_rename(entry))
-            ui.menu_item(strings.export_markdown, lambda: self._download(entry, "md"))
-            ui.menu_item(strings.export_json, lambda: self._download(entry, "json"))
+                ui.menu_item(strings.rename, lambda: self._open_rename(entry)).props("role=menuitem")
+            ui.menu_item(strings.export_markdown, lambda: self._download(entry, "md")).props("role=menuitem")
+            ui.menu_item(strings.export_json, lambda: self._download(entry, "json")).props("role=menuitem")
             if entry is not None:
-                ui.menu_item(strings.delete, lambda: self._open_delete(entry))
+                ui.menu_item(strings.delete, lambda: self._open_delete(entry)).props("role=menuitem")
 
     async def _download(self, entry: HistoryEntry | None, suffix: str) -> None:
         """Downloads one conversation, or all, with all versions of their messages."""

@@ -48,6 +48,38 @@ def test_axe_finds_nothing_serious(visit, serving, how):
     assert found == []
 
 
+@pytest.mark.parametrize("how", WAYS.values(), ids=WAYS)
+def test_axe_finds_nothing_serious_in_dialogs_and_menus(visit, serving, how):
+    serving[1].held = False
+    page = visit(**how)
+    page.locator("#question").fill("Find the roots.")
+    page.locator(".composer .send").first.click()
+    answered(page).locator(".actions .icon").nth(4).click()
+    page.locator(".q-dialog textarea").wait_for()
+    found = serious(page, "correction")
+
+    def close(selector):
+        page.keyboard.press("Escape")
+        page.locator(selector).wait_for(state="detached")
+
+    close(".q-dialog .dialog")
+    if page.viewport_size["width"] < 1000:
+        page.locator(".header button").first.click()
+    for place, name in ((0, "rename"), (-1, "deletion")):
+        page.locator(".entry .more").click()
+        page.locator(".q-menu .q-item").first.wait_for()
+        found += serious(page, "menu of a conversation")
+        page.locator(".q-menu .q-item").nth(place).click()
+        page.locator(".q-dialog .dialog").wait_for()
+        found += serious(page, name)
+        close(".q-dialog .dialog")
+    if how is not WAYS["light"]:
+        page.locator(".drawer").get_by_role("button", name="Autres modèles" if "locale" in how else "Other models").click()
+        page.locator(".offer").first.wait_for()
+        found += serious(page, "other models")
+    assert found == []
+
+
 FOCUS = """() => {
   const parts = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
   const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
