@@ -28,7 +28,7 @@ class Layout:
         self.theme = theme if theme in THEMES else "auto"
         self.chat: ChatTab | None = None
         self._open_models = open_models
-        self._announced: tuple[Conversation | None, str] = None, "over"
+        self._announced: tuple[Conversation | None, str, int] = None, "over", 0
         ui.colors(primary="#2f5fd0")
         self._dark = ui.dark_mode(THEMES[self.theme][0])
         self._build_header()
@@ -105,10 +105,11 @@ class Layout:
         """Keeps the list of conversations, and tells screen readers when a thought begins and when an answer is complete."""
         await self.history.tick()
         conversation = self.chat.conversation
-        current = conversation, conversation.turn.phase if conversation.turn is not None else "over"
+        phase = "over" if conversation.turn is None else conversation.turn.phase
+        current = conversation, phase, len(conversation.tree.messages)  # an answer may be over before it is looked at
         if current != self._announced:
             texts = {"thinking": self.strings.thinking, "over": self._ending()}
-            self._status.text = texts.get(current[1], "") if self._announced[0] is conversation else ""
+            self._status.text = texts.get(phase, "") if self._announced[0] is conversation else ""
             self._announced = current
 
     def _ending(self) -> str:

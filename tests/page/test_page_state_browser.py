@@ -138,6 +138,7 @@ def test_drafts_survive_reload_and_switching(visit, numbered):
     page.locator(".files .file", has_text="notes.txt").wait_for()
     ask(page, "What does it hold?")
     page.locator(".user-message .file", has_text="notes.txt").wait_for()
+    page.wait_for_url("**/?c=*")
     page.reload()
     page.locator(".user-message .file", has_text="notes.txt").wait_for()
     assert page.locator(".files .file").count() == 0
@@ -403,6 +404,7 @@ def test_exports_hold_everything(visit, numbered, tmp_path):
         page.get_by_role("button", name=button).click()
         with page.expect_download() as download:
             page.get_by_text(item).click()
+        page.locator(".q-menu").wait_for(state="detached")
         return download.value.suggested_filename, download.value.path().read_text("utf-8")
 
     page.locator(".entry-name", has_text="Un été").click()
