@@ -224,9 +224,9 @@ def test_the_terminal_s_chat_shows_thought_and_answer_apart(opening):
     assert chat.messages[1] == {"role": "assistant", "content": reply["answer"], "reasoning_content": reply["thought"]}
 
 
-def test_a_form_s_empty_lines_are_not_the_answer_s(closed):
+def test_a_form_begins_at_once_and_other_answers_keep_their_empty_lines(closed):
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": {"enum": ["yes", "no"]}}}
-    _, _, (reply,) = run(closed, greedy(max_tokens=40, make_logits_processor=structured_output(closed, form)), '\n\n"no"')
+    _, _, (reply,) = run(closed, greedy(max_tokens=40, make_logits_processor=structured_output(closed, form)), '"no"')
     assert reply.answer == '"no"'
     _, _, (reply,) = run(closed, greedy(max_tokens=40), '\n\n  "no"\n')
     assert reply.answer == '\n\n  "no"\n'
