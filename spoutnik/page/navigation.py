@@ -16,6 +16,7 @@ class Navigation:
 
     def __init__(self, chat: ChatTab, arena: ArenaTab, tabs: ui.tabs, strings: Strings, query: str):
         self.chat, self.arena, self.tabs, self.strings = chat, arena, tabs, strings
+        self._following = False
         tabs.on_value_change(self._show_tab)
         ui.on("spoutnik_address", self._on_address)
         tabs.value = _parameter(query, "tab") or "chat"
@@ -44,7 +45,8 @@ class Navigation:
 
     def _show_tab(self) -> None:
         self._show_elements()
-        self._set_address(push=True)
+        if not self._following:  # the browser's own address: it may be elsewhere by the time ours arrived
+            self._set_address(push=True)
 
     def _show_elements(self) -> None:
         self.chat.element.set_visibility(self.tabs.value == "chat")
@@ -59,7 +61,9 @@ class Navigation:
         tab = _parameter(query, "tab") or "chat"
         if tab == "arena":
             self.arena.open(_parameter(query, "round"))
-        self.tabs.value = tab  # its address is the present one already
+        self._following = True
+        self.tabs.value = tab
+        self._following = False
         self._check_conversation(query)
 
     def _check_conversation(self, query: str) -> None:

@@ -74,7 +74,7 @@ def test_the_votes_of_the_page_are_rated_by_the_command(tmp_path):
 
 def test_who_meets(run):
     engine = EngineOptions(max_num_seqs=1)
-    assert list(service_of([str(run)], [], engine).models) == ["run", "run:base", "run:midtrained", "run:student_base"]
+    assert list(service_of([str(run)], [], engine).models) == ["run", "run:base", "run:student_base", "run:midtrained"]
     assert list(service_of([str(run)], ["base", "cold_start"], engine).models) == ["run:base", "run:cold_start"]
     with pytest.raises(UserError, match="bear the same name"):
         service_of([str(run), str(run)], [], engine)
