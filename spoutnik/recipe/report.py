@@ -116,7 +116,7 @@ def _change(before: StageRow, after: StageRow) -> str:
 
 def _standing(evaluated: Sequence[StageRow], table: dict[str, StageRow], starts: dict[str, str | None]) -> list[str]:
     """The last model of the main line against the base it comes from, and the student against both."""
-    main = [row for row in evaluated if row.kind not in ("pretrain", "distill")]
+    main = [row for row in evaluated if row.kind not in ("pretrain", "midtrain", "distill")]
     if not main:
         return [f"{row.stage} answers {percent(row.accuracy.mean)} % of held-out problems right (95 % interval "
                 f"{percent(row.accuracy.low)} to {percent(row.accuracy.high)})." for row in evaluated]

@@ -204,3 +204,12 @@ def test_a_stage_without_evaluation_alone_and_odd_logs(tmp_path):
     odd = [{"step": 0, "loss": float("nan"), "reward": 0.1}, {"step": 1, "reward": 0.2}]
     page = report_of(tmp_path, [artifact(tmp_path, "rl", "grpo", odd)])
     assert "No stage of this run has been evaluated" in page and page.count('class="panel"') == 1
+
+
+def test_a_student_s_mid_training_is_not_the_last_model(tmp_path):
+    artifacts = whole_run(tmp_path)
+    artifacts.insert(-1, artifact(tmp_path, "student_midtrained", "midtrain", loss_log(60), evaluation(0.12, 30, style="forum"),
+                                  inputs={"start": "student_base"}))
+    write_report(tmp_path / "report.html", "toy", RECIPE, artifacts, ORIGINS | {"student_midtrained": "made now"})
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "The last model, all_scenarios_rl, answers" in page
