@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from itertools import count
+from pathlib import Path
 
 from common import machine, print_result
 
@@ -22,14 +23,14 @@ CHAT, TOKENS = "/v1/chat/completions", "/tokenize"
 HEADERS = {"Content-Type": "application/json"}
 
 
-def requests(size: int) -> dict[str, tuple[str, bytes, dict]]:
+def requests(size: int, model: str) -> dict[str, tuple[str, bytes, dict]]:
     """Name -> path, body of about so many bytes, headers."""
     sentence = "The quick brown fox, 12 + 30, jumps over {the} lazy dog. "
     text = sentence * (size // len(sentence))
 
-    def body(path: str = CHAT, messages: object = ({"role": "user", "content": "Hi"},), **fields) -> tuple[str, bytes, dict]:
-        fields = fields if path != CHAT else {"messages": messages, "max_tokens": 1} | fields
-        return path, json.dumps(fields).encode(), {}
+    def body(path: str = CHAT, **fields) -> tuple[str, bytes, dict]:
+        least = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 1} if path == CHAT else {}
+        return path, json.dumps(least | fields).encode(), {}
 
     def many(value: object) -> list:
         return [value] * (size // (len(json.dumps(value)) + 2))
@@ -65,7 +66,7 @@ def requests(size: int) -> dict[str, tuple[str, bytes, dict]]:
         "half a megabyte to tokenize": body(TOKENS, prompt=text[:500_000]),
         "ids to detokenize": body("/detokenize", tokens=many(17)[:400_000]),
         "Anthropic's messages": body("/v1/messages", messages=[{"role": "user", "content": text}], max_tokens=1),
-        "Ollama's prompt": body("/api/generate", prompt=text, model="nano"),
+        "Ollama's prompt": body("/api/generate", prompt=text, model=model),
     }
 
 
@@ -116,7 +117,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="a kind of request; may be repeated")
     options = parser.parse_args()
     print(machine())
-    kinds = requests(int(options.megabytes * 1e6))
+    kinds = requests(int(options.megabytes * 1e6), Path(options.model).resolve().name)
     server = subprocess.Popen([sys.executable, "-m", "spoutnik", "serve", options.model, "--port", "0", "--json", "--no-page"],
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:

@@ -89,10 +89,11 @@ def _is_repository(name: str) -> bool:
 
 
 def _has_weights(folder: Path) -> bool:
+    """All that `Checkpoint.open` would read: one file, or those of an index."""
+    if (folder / "model.safetensors").exists():
+        return True
     index = folder / "model.safetensors.index.json"
-    if not index.exists():
-        return (folder / "model.safetensors").exists()
-    return all((folder / file).exists() for file in set(read_json(index).get("weight_map", {}).values()))
+    return index.exists() and all((folder / file).exists() for file in set(read_json(index).get("weight_map", {}).values()))
 
 
 def _fetch_weights(repository: str, progress: Progress) -> None:

@@ -74,3 +74,6 @@ class ModelFetches:
             pass
         except (UserError, RunError) as error:
             fetch.error = error
+        except Exception as error:  # a mistake of ours: whoever waits must be told
+            fetch.error = RunError(type(error).__name__)
+            raise

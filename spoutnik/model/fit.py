@@ -12,7 +12,7 @@ WEIGHT_BYTES = {"bf16": 1.5, "int8": 1.0625, "int4": 0.5625}
 BANDWIDTH_SHARE = 0.83
 CONTEXT = 4096  # tokens of thought and answer that the estimate leaves space for
 PROGRAM_BYTES = 400_000_000  # interpreter, libraries, activations
-COMFORTABLE_RATE = 10  # tokens/s: about the speed of reading aloud, twice
+COMFORTABLE_RATE = 10  # tokens/s: faster than most people read
 
 
 @dataclass(frozen=True)
