@@ -18,8 +18,8 @@ def decode(body: bytes, codings: list[str], max_bytes: int) -> bytes:
         ApiError: a coding is unknown, there are too many, the body is damaged, or it is larger than max_bytes.
     """
     if len(codings) > MAX_CODINGS:
-        raise ApiError(415, f"Content-Encoding: names {len(codings)} codings; {MAX_CODINGS} at most are undone. Compress the body "
-                       "once.", headers={"Accept-Encoding": ACCEPTED})
+        raise ApiError(415, f"Content-Encoding: names {len(codings)} codings; {MAX_CODINGS} at most are undone. Compress "
+                       "the body once.", headers={"Accept-Encoding": ACCEPTED})
     for coding in reversed(codings):
         if coding not in DECODERS:
             raise ApiError(415, f"Content-Encoding = {coding!r}: is not read here. Send {ACCEPTED} or none.",
