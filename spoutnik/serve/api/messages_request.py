@@ -150,7 +150,8 @@ class CountTokensRequest(Sampling):
             "parallel_tool_calls": not (choice and choice.disable_parallel_tool_use),
             "include_reasoning": thinking is not None, "enable_thinking": self._enable_thinking,
             "max_thinking_tokens": thinking.budget_tokens if thinking and thinking.type == "enabled" else None,
-            "reasoning_effort": output.effort}
+            # Of the thought alone here: where there is none, there is nothing that it could ask for.
+            "reasoning_effort": output.effort if self._enable_thinking is not False else None}
         format = output.format or self.output_format
         if format is not None:
             fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": format.schema_}}
