@@ -43,10 +43,10 @@ def parse_json(body: bytes) -> object:
     Raises:
         ApiError: there are too many. json.JSONDecodeError, UnicodeDecodeError, RecursionError: as json.loads.
     """
-    return _PoliteDecoder().decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+    return _CountingDecoder().decode(body.decode(json.detect_encoding(body), "surrogatepass"))
 
 
-class _PoliteDecoder(json.JSONDecoder):
+class _CountingDecoder(json.JSONDecoder):
     """The standard library's decoder in Python; texts are read by its C function."""
 
     def __init__(self):

@@ -31,7 +31,7 @@ from spoutnik.serve.sse import StreamFormat, cancel_on_disconnect, encode_json
 
 class OllamaRoute(JsonRoute):
     """Ollama's documentation has its users send JSON that is declared as a form, which browsers, too, would send unasked: it is
-    read where no browser speaks."""
+    read where no browser sends it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

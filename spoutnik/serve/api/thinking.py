@@ -14,7 +14,7 @@ from spoutnik.serve.errors import ApiError
 Effort = Literal[tuple(EFFORTS)]
 BUDGETS = ("max_thinking_tokens", "thinking_token_budget", "thinking_budget", "thinking_budget_tokens", "reasoning_budget",
            "reasoning_budget_tokens")
-HEARD_VARIABLES = ("reasoning_effort", "thinking_budget")  # of a template: heard here, whether it reads them or not
+FIELD_VARIABLES = ("reasoning_effort", "thinking_budget")  # of a template: they count as fields, whether it reads them or not
 
 
 class StrictBody(Body):
