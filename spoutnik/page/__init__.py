@@ -26,7 +26,7 @@ from spoutnik.page.layout import Layout
 from spoutnik.page.markup import code_style
 from spoutnik.page.model_list import ModelList
 from spoutnik.page.strings import Strings, strings_for
-from spoutnik.serve.auth import is_loopback
+from spoutnik.serve.auth import is_local
 from spoutnik.serve.keys import Keys
 from spoutnik.serve.login import COOKIE as LOGIN_COOKIE
 from spoutnik.serve.settings import Settings
@@ -47,7 +47,7 @@ def mount(app: FastAPI, service: GenerationService, settings: Settings, history:
     """
     conversations = Conversations(service, FeedbackStore(settings.data / "feedback"), history)
     fetches = ModelFetches(service)
-    key_required = settings.require_key or not is_loopback(settings.host)
+    key_required = settings.require_key or not is_local(settings)
 
     @ui.page("/", title="Spoutnik", dark=None)
     def page(request: Request) -> Response | None:

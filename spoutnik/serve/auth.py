@@ -54,7 +54,7 @@ def check_binding(settings: Settings, keys: Keys) -> None:
     origin_pattern(settings.cors_origins)
     if any(not key.revoked for key in keys.list()):
         return
-    if not _is_local(settings):
+    if not is_local(settings):
         raise UserError(f"--host {settings.host}: others could use this server, and there is no API key that stops them. Make "
                         "one with `spoutnik keys add NAME`, or keep to 127.0.0.1.")
     if settings.require_key:
@@ -62,7 +62,7 @@ def check_binding(settings: Settings, keys: Keys) -> None:
                         "`spoutnik keys add NAME`.")
 
 
-def _is_local(settings: Settings) -> bool:
+def is_local(settings: Settings) -> bool:
     """Whether only this machine can reach the server."""
     return settings.uds is not None or is_loopback(settings.host)
 
@@ -124,7 +124,7 @@ class AuthMiddleware:
     def __init__(self, app: ASGIApp, settings: Settings, keys: Keys, clock: Callable[[], float] = time.monotonic):
         self.app, self.settings, self.keys, self.clock = app, settings, keys, clock
         self.login = BrowserLogin(keys)
-        self._key_required = settings.require_key or not _is_local(settings)
+        self._key_required = settings.require_key or not is_local(settings)
         self._origins = origin_pattern(settings.cors_origins)
         self._callers: dict[str | None, Caller] = {}
 

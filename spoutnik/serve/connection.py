@@ -82,12 +82,17 @@ class Starting:
 
 
 def _starting_response(scope: Scope) -> ASGIApp:
-    headers, retry = HTTPConnection(scope).headers, {"Retry-After": str(RETRY_SECONDS)}
-    if "text/html" in headers.get("accept", ""):
-        language = "fr" if headers.get("accept-language", "").lower().startswith("fr") else "en"
+    request, retry = HTTPConnection(scope), {"Retry-After": str(RETRY_SECONDS)}
+    if "text/html" in request.headers.get("accept", ""):
+        language = preferred_language(request)
         return HTMLResponse(STARTING_PAGE.format(seconds=RETRY_SECONDS, text=STARTING[language]), 503,
                             retry | {"Cache-Control": "no-store", "Content-Language": language})
     return ApiError(503, "the model is being read. Try again in a few seconds.", code="loading", headers=retry).response(scope)
+
+
+def preferred_language(request: HTTPConnection) -> str:
+    """Of the server's own small pages: en, or fr."""
+    return "fr" if request.headers.get("accept-language", "").lower().startswith("fr") else "en"
 
 
 def route_path(scope: Scope) -> str:

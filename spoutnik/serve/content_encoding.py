@@ -8,17 +8,19 @@ import brotli
 from spoutnik.serve.errors import ApiError
 
 ACCEPTED = "gzip, deflate, br"
+MAX_CODINGS = 3  # of one body: each costs the time of another body
 
 
 def decode(body: bytes, codings: list[str], max_bytes: int) -> bytes:
     """The body as it was before these codings, as Content-Encoding lists them, were applied in turn.
 
     Raises:
-        ApiError: a coding is unknown, the body is damaged, or it is larger than max_bytes.
+        ApiError: a coding is unknown, there are too many, the body is damaged, or it is larger than max_bytes.
     """
+    if len(codings) > MAX_CODINGS:
+        raise ApiError(415, f"Content-Encoding: names {len(codings)} codings; {MAX_CODINGS} at most are undone. Compress "
+                       "the body once.", headers={"Accept-Encoding": ACCEPTED})
     for coding in reversed(codings):
-        if coding == "identity":
-            continue
         if coding not in DECODERS:
             raise ApiError(415, f"Content-Encoding = {coding!r}: is not read here. Send {ACCEPTED} or none.",
                            headers={"Accept-Encoding": ACCEPTED})

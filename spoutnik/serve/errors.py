@@ -16,7 +16,7 @@ from spoutnik.errors import RunError, UserError, hide_paths
 from spoutnik.generation.delta import Delta
 from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import Busy
-from spoutnik.serve.api.schemas import ErrorResponse
+from spoutnik.serve.api.schemas import ErrorResponse, Schema
 from spoutnik.text.tokenizer import TextTooLong
 
 log = logging.getLogger("spoutnik.serve")
@@ -68,9 +68,9 @@ class ApiError(Exception):
 BODY_ERRORS = (ApiError, RequestValidationError, RecursionError, UnicodeDecodeError)
 
 
-def error_responses(*statuses: int) -> dict[int | str, dict]:
+def error_responses(*statuses: int, model: type[Schema] = ErrorResponse) -> dict[int | str, dict]:
     """These statuses, for the OpenAPI document."""
-    return {status: {"model": ErrorResponse} for status in statuses}
+    return {status: {"model": model} for status in statuses}
 
 
 def api_error(error: Exception) -> ApiError:

@@ -1,4 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol, with a limit on what it keeps before it hands anything on, and deaf to offers of HTTP/2."""
+"""uvicorn's HTTP/1.1 protocol, with a limit on what it keeps before it hands anything on; it ignores offers of HTTP/2."""
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol

@@ -5,7 +5,6 @@ takes a second is a second in which no stream moves. Large bodies are therefore 
 """
 
 import asyncio
-import gc
 import json
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +19,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.routing import APIRoute
 
+from spoutnik.model.checkpoint import collector_paused
 from spoutnik.serve.errors import ApiError
 
 Result = TypeVar("Result")
@@ -43,10 +43,10 @@ def parse_json(body: bytes) -> object:
     Raises:
         ApiError: there are too many. json.JSONDecodeError, UnicodeDecodeError, RecursionError: as json.loads.
     """
-    return _PoliteDecoder().decode(body.decode(json.detect_encoding(body), "surrogatepass"))
+    return _CountingDecoder().decode(body.decode(json.detect_encoding(body), "surrogatepass"))
 
 
-class _PoliteDecoder(json.JSONDecoder):
+class _CountingDecoder(json.JSONDecoder):
     """The standard library's decoder in Python; texts are read by its C function."""
 
     def __init__(self):
@@ -79,12 +79,9 @@ class _JsonRequest(Request):
         return await off_loop(self._validated, body)
 
     def _validated(self, body: bytes) -> object:
-        gc.disable()  # a collection would walk through all that is being made, again and again, while everybody waits
-        try:
+        with collector_paused():  # it would walk through all that is being made, again and again, while everybody waits
             parsed = parse_json(body)
             value, errors = self.body_field.validate(parsed, {}, loc=("body",))
-        finally:
-            gc.enable()
         if errors:
             raise RequestValidationError(errors, body=parsed)
         return value

@@ -45,7 +45,7 @@ class Keys:
 
     def __init__(self, path: Path, secrets: Sequence[str] = ()):
         self.path = Path(path)
-        self._given = tuple(Key(f"--api-key {number}", _hash(secret), 0, secret[-4:])
+        self._given = tuple(Key(f"--api-key {number}", hash_secret(secret), 0, secret[-4:])
                             for number, secret in enumerate(secrets, start=1))
         self._stamp: tuple | None = None  # of the file's version in _keys
         self._keys: tuple[Key, ...] = ()
@@ -55,7 +55,8 @@ class Keys:
         if not name.isprintable() or not 0 < len(name.strip()) <= 64:
             raise UserError(f"NAME = {name!r}: must be a text of 1 to 64 letters, digits or signs.")
         secret = PREFIX + secrets.token_urlsafe(32)
-        key = Key(name.strip(), _hash(secret), int(time.time()), secret[-4:], False, requests_per_minute, tokens_per_minute)
+        key = Key(name.strip(), hash_secret(secret), int(time.time()), secret[-4:], False, requests_per_minute,
+                  tokens_per_minute)
         with self._changing() as keys:
             if any(other.name == key.name for other in keys):
                 raise UserError(f"NAME = {key.name!r}: there is, or was, a key of that name. Choose another.")
@@ -85,7 +86,7 @@ class Keys:
 
     def find(self, secret: str) -> Key | None:
         """The key with that secret, if it is in use. Takes the same time whichever it is, and if it is none."""
-        hashed, match = _hash(secret), None
+        hashed, match = hash_secret(secret), None
         for key in self.list():
             if hmac.compare_digest(key.hash, hashed) and not key.revoked:
                 match = key
@@ -104,7 +105,7 @@ class Keys:
                     temporary.write_text(json.dumps({"keys": [asdict(key) for key in keys]}, indent=1), "utf-8")
 
 
-def _hash(secret: str) -> str:
+def hash_secret(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "replace")).hexdigest()
 
 

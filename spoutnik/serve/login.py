@@ -1,6 +1,5 @@
 """The page on which browsers log in with an API key: one form, no script, nothing loaded from elsewhere."""
 
-import hashlib
 import html
 import secrets
 from collections.abc import Mapping
@@ -10,8 +9,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from spoutnik.serve.connection import route_path
-from spoutnik.serve.keys import Key, Keys
+from spoutnik.serve.connection import preferred_language, route_path
+from spoutnik.serve.keys import Key, Keys, hash_secret
 
 COOKIE = "spoutnik"
 MAX_SESSIONS = 10_000  # beyond, the oldest ends
@@ -36,7 +35,7 @@ class BrowserLogin:
 
     def find_key(self, cookies: Mapping[str, str]) -> Key | None:
         """The key that the browser has logged in with."""
-        hashed = self._sessions.get(_hash(cookies.get(COOKIE, "")))
+        hashed = self._sessions.get(hash_secret(cookies.get(COOKIE, "")))
         return next((key for key in self.keys.list() if key.hash == hashed and not key.revoked), None)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +51,7 @@ class BrowserLogin:
             key = self.keys.find(form.get("key", [""])[0].strip())
             if key is not None:
                 return self._begin_session(request, key)
-        language = "fr" if request.headers.get("accept-language", "").lower().startswith("fr") else "en"
+        language = preferred_language(request)
         enter, label, message = map(html.escape, STRINGS[language])
         return HTMLResponse(PAGE.format(language=language, enter=enter, key=label, message=message if rejected else ""),
                             401 if rejected else 200, {"cache-control": "no-store"})
@@ -61,7 +60,7 @@ class BrowserLogin:
         cookie, prefix = secrets.token_urlsafe(32), request.scope.get("root_path", "")
         while len(self._sessions) >= MAX_SESSIONS:
             del self._sessions[next(iter(self._sessions))]
-        self._sessions[_hash(cookie)] = key.hash
+        self._sessions[hash_secret(cookie)] = key.hash
         query = f"?{request.url.query}" if request.url.query else ""  # the conversation that was asked for
         response = RedirectResponse(f"{prefix}/{query}", 303)
         response.set_cookie(COOKIE, cookie, path=f"{prefix}/", httponly=True, samesite="lax",
@@ -73,10 +72,6 @@ class BrowserLogin:
         prefix = request.scope.get("root_path", "")
         response = RedirectResponse(f"{prefix}/login", 303)
         if request.method == "POST":
-            self._sessions.pop(_hash(request.cookies.get(COOKIE, "")), None)
+            self._sessions.pop(hash_secret(request.cookies.get(COOKIE, "")), None)
             response.delete_cookie(COOKIE, path=f"{prefix}/")
         return response
-
-
-def _hash(cookie: str) -> str:
-    return hashlib.sha256(cookie.encode("utf-8", "replace")).hexdigest()

@@ -80,8 +80,7 @@ class Server(uvicorn.Server):
             print(json.dumps({"url": url, "api": f"{url}/v1", "models": names}), flush=True)
             return
         page = [f"Page    {url}/"] if settings.page else []
-        local = settings.uds is not None or auth.is_loopback(settings.host)
-        reach = "Nothing leaves this machine." if local else "Other machines can reach it, with an API key."
+        reach = "Nothing leaves this machine." if auth.is_local(settings) else "Other machines can reach it, with an API key."
         print("\n".join([*page, f"API     {url}/v1", f"Models  {', '.join(names)}", f"{reach} Ctrl-C stops it."]), flush=True)
 
 

@@ -102,16 +102,15 @@ def test_compressed_bodies_are_read(client, coding):
     assert client().post(PATH, content=CODINGS[coding](BODY), headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("coding", CODINGS)
+@pytest.mark.parametrize("coding", sorted(CODINGS.keys() - {"identity"}))  # whose size is known before
 def test_what_they_unpack_to_is_bounded(coding):
     """Without ever unpacking more than that."""
     names = [name.strip().lower() for name in coding.split(",")]
     packed = CODINGS[coding](bytes(1000))
     assert decode(packed, names, 1000) == bytes(1000)
-    if coding != "identity":  # whose size has been looked at before
-        with pytest.raises(ApiError) as refused:
-            decode(packed, names, 999)
-        assert refused.value.status == 413 and "999 bytes" in str(refused.value)
+    with pytest.raises(ApiError) as refused:
+        decode(packed, names, 999)
+    assert refused.value.status == 413 and "999 bytes" in str(refused.value)
 
 
 def test_a_body_of_several_members_is_bounded_too():
@@ -123,7 +122,8 @@ def test_a_body_of_several_members_is_bounded_too():
 
 @pytest.mark.parametrize("coding, body, status", [
     ("gzip", BODY, 400), ("gzip", gzip.compress(BODY)[:-9], 400), ("deflate", b"?", 400), ("br", b"no", 400),
-    ("br", brotli.compress(BODY)[:-3], 400), ("zstd", BODY, 415), ("compress", BODY, 415)])
+    ("br", brotli.compress(BODY)[:-3], 400), ("zstd", BODY, 415), ("compress", BODY, 415),
+    (", ".join(["gzip"] * 4), BODY, 415)])
 def test_bodies_that_cannot_be_unpacked(client, coding, body, status):
     headers = {"Content-Encoding": coding, "Content-Type": "application/json"}
     refused = client().post(PATH, content=body, headers=headers)

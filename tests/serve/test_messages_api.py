@@ -187,8 +187,10 @@ def test_blocks_become_messages():
     ("between_tools", False, False)])
 def test_kinds_of_thinking(kind, after_tool, thinks):
     result = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "1"}]}
-    chat, _ = CountTokensRequest(messages=[*ASK, *([result] if after_tool else [])], thinking={"type": kind}).for_chat
+    chat, _ = CountTokensRequest(messages=[*ASK, *([result] if after_tool else [])], thinking={"type": kind},
+                                 output_config={"effort": "low"}).for_chat
     assert chat.enable_thinking is thinks and chat.include_reasoning is True
+    assert chat.thought_switches.effort == (None if thinks is False else "low")  # which is no contradiction
 
 
 def test_what_claude_code_sends_works(post):

@@ -5,8 +5,10 @@ import json
 
 import httpx
 import pytest
+import torch
 from listening import listening
 
+from spoutnik.model.weights import save_tensors
 from spoutnik.serve import auth
 from spoutnik.serve.api.ollama import CallCollector
 from spoutnik.serve.api.ollama_request import OllamaChatRequest, OllamaGenerateRequest
@@ -113,12 +115,10 @@ def test_what_is_not_as_asked_for_is_said(post):
 
 
 def test_formats(post):
-    for format in (CITY, "json"):
-        answer = post(CHAT, **SHORT | {"options": {"num_predict": 300, "seed": 1}}, format=format, think=False, stream=False)
-        if answer.json()["done_reason"] == "stop":
-            assert isinstance(json.loads(answer.json()["message"]["content"]), dict)
-    raw = post(CHAT, **SHORT | {"options": {"num_predict": 300, "seed": 1}}, format=CITY, think=False, stream=False).json()
-    assert json.loads(raw["message"]["content"]).keys() == {"city"}
+    asked = SHORT | {"options": {"num_predict": 300, "seed": 1}, "think": False, "stream": False}
+    assert json.loads(post(CHAT, **asked, format=CITY).json()["message"]["content"]).keys() == {"city"}
+    assert post(CHAT, **asked, format="json").json()["message"]["content"].lstrip().startswith("{")
+    assert not post(CHAT, **asked, format="").json()["message"]["content"].lstrip().startswith("{")
 
 
 def test_calls_of_tools_come_whole():
@@ -181,6 +181,20 @@ def test_a_loaded_model_is_described(api):
     info = shown["model_info"]
     assert info["general.architecture"] == "qwen2" and info["qwen2.context_length"] == 1024
     assert info["general.parameter_count"] > 0 and listed["models"][0]["details"]["family"] == "qwen2"
+
+
+def test_the_size_is_that_of_the_weights_that_are_read(call, make_service, tmp_path):
+    for name in ("model-00001-of-00002.safetensors", "consolidated.safetensors"):  # left over, or of another program
+        save_tensors(tmp_path / name, {"other": torch.zeros(99, dtype=torch.bfloat16)})
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "a.safetensors"}}))
+    for name, kind in (("a.safetensors", torch.float16), ("model.safetensors", torch.float32)):
+        save_tensors(tmp_path / name, {"a": torch.zeros(9, dtype=kind)})
+        service = make_service()
+        service.default.folder = folder = tmp_path / f"with_{name}"
+        folder.symlink_to(tmp_path)  # sizes are remembered by folder
+        listed, = call("GET", "/api/tags", service=service).json()["models"]
+        assert listed["size"] == (tmp_path / name).stat().st_size
+        assert listed["details"]["quantization_level"] == {torch.float16: "F16", torch.float32: "F32"}[kind]
 
 
 def test_a_run_s_models_keep_their_names(call, make_service):

@@ -15,7 +15,7 @@ from spoutnik.serve.api.answer_form import FormFields
 from spoutnik.serve.api.chat_messages import Message
 from spoutnik.serve.api.common import Sampling, unknown_note
 from spoutnik.serve.api.fields import CHAT_REFUSED, unknown_fields
-from spoutnik.serve.api.thinking import HEARD_VARIABLES, ThoughtFields, ThoughtSwitches
+from spoutnik.serve.api.thinking import FIELD_VARIABLES, ThoughtFields, ThoughtSwitches
 from spoutnik.serve.errors import ApiError
 from spoutnik.text import chat_template
 
@@ -142,7 +142,7 @@ def _unread_notes(request: ChatRequest, served: ServedModel, options: Generation
     if options.documents and not re.search(r"\bdocuments\b", source):
         raise ApiError(400, "documents: this model's template has no place for them. Put them into a message.", "documents")
     unread = [name for name in options.variables
-              if name not in HEARD_VARIABLES and not re.search(rf"\b{re.escape(name)}\b", source)]
+              if name not in FIELD_VARIABLES and not re.search(rf"\b{re.escape(name)}\b", source)]
     return tuple(f"chat_template_kwargs.{name}: this model's template does not read it." for name in unread)
 
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, get_args
 
@@ -52,6 +53,11 @@ class Serving:
             raise ApiError(404, f"model = {name!r}: there is none of that name. Choose {', '.join(self.service.models)}.",
                            "model", "model_not_found")
         return served
+
+    @property
+    def names(self) -> list[tuple[ServedModel, str]]:
+        """Each model under each of its names, as lists of models show them."""
+        return [(served, name) for served in self.service.models.values() for name in (served.id, *served.aliases)]
 
 
 # Dependencies of every request are async: FastAPI would run a plain function in a thread.
@@ -213,6 +219,11 @@ class Sampling(Body):
     @property
     def continuous_usage(self) -> bool:
         return self.stream_options is not None and bool(self.stream_options.continuous_usage_stats)
+
+
+def iso_time(seconds: float) -> str:
+    """A time since 1970, as other APIs write it."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 def warning_field(warnings: Iterable[object]) -> dict:

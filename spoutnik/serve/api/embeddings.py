@@ -44,7 +44,7 @@ async def create(body: EmbeddingRequest, serving: Serving) -> Response:
     if body.dimensions is not None:
         raise ApiError(400, "dimensions: this model's vectors cannot be shortened. Leave it out.", "dimensions")
     served = await serving.model(body.model)
-    vectors, count = await embed_inputs(body, served, serving)
+    vectors, count = await embed_inputs(body.input, served, serving)
     result = EmbeddingList(
         object="list", model=served.id, usage={"prompt_tokens": count, "total_tokens": count},
         data=[{"object": "embedding", "index": index, "embedding": _encode(vector, body.encoding_format)}
@@ -52,10 +52,10 @@ async def create(body: EmbeddingRequest, serving: Serving) -> Response:
     return JSONResponse(result.model_dump())
 
 
-async def embed_inputs(body: EmbeddingRequest, served: ServedModel, serving: Serving,
+async def embed_inputs(given: str | list, served: ServedModel, serving: Serving,
                        truncate: bool = False) -> tuple[list[Tensor], int]:
     """A vector for each input, and how many tokens there were. truncate: those of a text that is too long are left out."""
-    inputs = split_inputs(body.input)
+    inputs = split_inputs(given)
     if not 0 < len(inputs) <= MAX_INPUTS:
         raise ApiError(400, f"input: holds {len(inputs)} texts; 1 to {MAX_INPUTS} can be asked for at once.", "input")
     prompts = await off_loop(lambda: [_token_ids(text, i, served, truncate) for i, text in enumerate(inputs)])

@@ -5,6 +5,8 @@ import hashlib
 import json
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 from fastapi import Request
@@ -19,9 +21,9 @@ from spoutnik.serve.api.common import Reply, Serving, State, warning_field
 from spoutnik.serve.api.messages_request import FIELD_NAMES, CountTokensRequest, MessagesRequest
 from spoutnik.serve.api.schemas import Schema
 from spoutnik.serve.api.translation import rename_fields, renamed_notes
-from spoutnik.serve.errors import GENERATION_ERRORS, api_error
+from spoutnik.serve.errors import GENERATION_ERRORS, api_error, error_responses
 from spoutnik.serve.json_body import api_router, off_loop
-from spoutnik.serve.sse import StreamFormat, cancel_on_disconnect, encode_json
+from spoutnik.serve.sse import SSE, cancel_on_disconnect, encode_json, format_event
 
 router = api_router()
 MAX_COUNT = 200_000  # tokens that are counted for a model that reads fewer
@@ -70,8 +72,7 @@ class TokenCount(Schema):
     input_tokens: int
 
 
-def anthropic_errors(*statuses: int) -> dict[int | str, dict]:
-    return {status: {"model": AnthropicError} for status in statuses}
+anthropic_errors = partial(error_responses, model=AnthropicError)
 
 
 @router.post("/messages", responses=anthropic_errors(*GENERATION_ERRORS) | {
@@ -111,8 +112,7 @@ def _count(body: CountTokensRequest, served: ServedModel) -> int:
 
 
 class MessageReply(Reply):
-    stream_format = StreamFormat("text/event-stream", lambda data: f"{data}\n\n".encode(),
-                                 b'event: ping\ndata: {"type": "ping"}\n\n')
+    stream_format = replace(SSE, ping=format_event('event: ping\ndata: {"type": "ping"}'))
 
     def __init__(self, body: MessagesRequest, chat: ChatReply, warnings: list[str]):
         super().__init__(chat.body, chat.handle)

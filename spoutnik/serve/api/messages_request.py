@@ -18,7 +18,7 @@ FIELD_NAMES = {r"(tools\[\d+\])\.function\.parameters": r"\1.input_schema", r"(t
                "max_thinking_tokens": "thinking.budget_tokens", "enable_thinking": "thinking", "stop": "stop_sequences"}
 # What Anthropic's own servers would do: a request works without it, and the answer says that it was left out.
 HOSTED = ("mcp_servers", "container", "compaction", "fallbacks", "thread")
-# Wishes of Anthropic's clients that change no answer here.
+# Anthropic's clients send them; they change no answer here.
 HARMLESS = {"cache_control", "context_management", "diagnostics", "inference_geo", "speed", "betas", "billing_policy",
             "fallback_credit_token", "user_profile_id", "workspace_id", "anthropic_version", "anthropic_beta"}
 # Blocks that only the server that wrote them can use again.
@@ -150,7 +150,8 @@ class CountTokensRequest(Sampling):
             "parallel_tool_calls": not (choice and choice.disable_parallel_tool_use),
             "include_reasoning": thinking is not None, "enable_thinking": self._enable_thinking,
             "max_thinking_tokens": thinking.budget_tokens if thinking and thinking.type == "enabled" else None,
-            "reasoning_effort": output.effort}
+            # Of the thought alone here: where there is none, there is nothing that it could ask for.
+            "reasoning_effort": output.effort if self._enable_thinking is not False else None}
         format = output.format or self.output_format
         if format is not None:
             fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": format.schema_}}

@@ -4,6 +4,7 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
+from spoutnik.files import read_json
 from spoutnik.generation.service import ServedModel
 from spoutnik.model.accounting import account
 from spoutnik.model.checkpoint import read_header
@@ -26,21 +27,28 @@ def count_parameters(config: ModelConfig) -> int:
     return account(config).total_parameters
 
 
+def _weight_files(folder: Path) -> list[Path]:
+    """Those that `Checkpoint.open` reads: one file, or else those of the index."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists():
+        return [single]
+    names = read_json(index).get("weight_map", {}).values() if index.exists() else ()
+    return [folder / name for name in sorted(set(names)) if (folder / name).exists()]
+
+
 @cache
 def weights_size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return sum(path.stat().st_size for path in _weight_files(folder))
 
 
 @cache
 def precision(folder: Path) -> str:
-    """The type of most weights in the files, as safetensors names it."""
-    path = next(iter(sorted(folder.glob("*.safetensors"))), None)
-    if path is None:
-        return ""
+    """The type of most weights in the (first) file, as safetensors names it."""
     sizes = Counter()
-    for tensor in read_header(path)[0].values():
-        sizes[tensor.dtype] += tensor.size
-    return sizes.most_common(1)[0][0]
+    for path in _weight_files(folder)[:1]:
+        for tensor in read_header(path)[0].values():
+            sizes[tensor.dtype] += tensor.size
+    return max(sizes, key=sizes.__getitem__, default="")
 
 
 def capabilities(served: ServedModel) -> list[str]:
@@ -48,13 +56,8 @@ def capabilities(served: ServedModel) -> list[str]:
     return ["completion", "tools", *thinks] if served.tokenizer.chat_template else ["completion"]
 
 
-def context_length(served: ServedModel) -> int:
-    """Tokens that requests are held to: the cache may hold fewer than the model can read."""
-    return served.max_model_len if served.llm is None else served.llm.max_model_len
-
-
 def model_meta(served: ServedModel) -> ModelMeta | None:
     config = model_config(served)
-    return config and ModelMeta(n_ctx=context_length(served), n_ctx_train=config.max_position_embeddings,
+    return config and ModelMeta(n_ctx=served.max_model_len, n_ctx_train=config.max_position_embeddings,
                                 n_vocab=config.vocab_size, n_embd=config.hidden_size, n_params=count_parameters(config),
                                 size=weights_size(served.folder))

@@ -1,6 +1,5 @@
 """`/v1/models`, and their tokenizers."""
 
-from datetime import UTC, datetime
 from typing import Any
 
 from fastapi import Request
@@ -12,10 +11,10 @@ from spoutnik.generation.options import GenerationOptions, render_chat
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.tool_set import ToolSet
 from spoutnik.serve.api.chat_messages import Message
-from spoutnik.serve.api.common import Body, State, encode_prompt
+from spoutnik.serve.api.common import Body, State, encode_prompt, iso_time
 from spoutnik.serve.api.fields import TOKENIZE_REFUSED, unknown_fields
 from spoutnik.serve.api.logprobs import token_text
-from spoutnik.serve.api.model_facts import context_length, model_meta
+from spoutnik.serve.api.model_facts import model_meta
 from spoutnik.serve.api.schemas import DetokenizeResponse, Model, ModelList, TokenizeResponse
 from spoutnik.serve.errors import ApiError, error_responses
 from spoutnik.serve.json_body import api_router
@@ -25,15 +24,13 @@ tokens = api_router()
 
 
 def describe(served: ServedModel, name: str) -> Model:
-    length = context_length(served)
-    return Model(id=name, object="model", created=served.created, owned_by="spoutnik", max_model_len=length,
-                 context_length=length, about=hide_paths(served.about), meta=model_meta(served))
+    return Model(id=name, object="model", created=served.created, owned_by="spoutnik", max_model_len=served.max_model_len,
+                 context_length=served.max_model_len, about=hide_paths(served.about), meta=model_meta(served))
 
 
 def describe_for_anthropic(served: ServedModel, name: str) -> dict[str, Any]:
-    created = datetime.fromtimestamp(served.created, UTC).isoformat().replace("+00:00", "Z")
-    return {"type": "model", "id": name, "display_name": name, "created_at": created, "lifecycle": "active",
-            "max_input_tokens": context_length(served), "max_tokens": context_length(served)}
+    return {"type": "model", "id": name, "display_name": name, "created_at": iso_time(served.created), "lifecycle": "active",
+            "max_input_tokens": served.max_model_len, "max_tokens": served.max_model_len}
 
 
 def from_anthropic_client(request: Request) -> bool:
@@ -44,7 +41,7 @@ def from_anthropic_client(request: Request) -> bool:
 @router.get("/models", responses=error_responses(401), response_model=ModelList)
 @router.get("/models/", include_in_schema=False, response_model=ModelList)  # else it would be a model without a name
 async def models(request: Request, serving: State) -> ModelList | Response:
-    named = [(served, name) for served in serving.service.models.values() for name in (served.id, *served.aliases)]
+    named = serving.names
     if from_anthropic_client(request):
         return JSONResponse({"data": [describe_for_anthropic(*one) for one in named], "has_more": False,
                              "first_id": named[0][1], "last_id": named[-1][1]})

@@ -4,7 +4,7 @@ import json
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -18,20 +18,20 @@ from spoutnik.generation.tools.calls import whole_calls
 from spoutnik.serve.api import completions
 from spoutnik.serve.api.chat import ChatChunkBuilder, ChatReply
 from spoutnik.serve.api.chat_request import plan_of
-from spoutnik.serve.api.common import Reply, Serving, State, warning_field
+from spoutnik.serve.api.common import Reply, Serving, State, iso_time, warning_field
 from spoutnik.serve.api.completions import CompletionReply, CompletionRequest
 from spoutnik.serve.api.logprobs import chat_logprobs
 from spoutnik.serve.api.ollama_request import FIELD_NAMES, OllamaChatRequest, OllamaGenerateRequest, OllamaRequest, Options
 from spoutnik.serve.api.schemas import Schema, TokenLogprob
 from spoutnik.serve.api.translation import plan_fitting, rename_fields, renamed_notes
-from spoutnik.serve.errors import GENERATION_ERRORS, api_error
+from spoutnik.serve.errors import GENERATION_ERRORS, api_error, error_responses
 from spoutnik.serve.json_body import JsonRoute, off_loop
 from spoutnik.serve.sse import StreamFormat, cancel_on_disconnect, encode_json
 
 
 class OllamaRoute(JsonRoute):
     """Ollama's documentation has its users send JSON that is declared as a form, which browsers, too, would send unasked: it is
-    read where no browser speaks."""
+    read where no browser sends it."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -39,7 +39,6 @@ class OllamaRoute(JsonRoute):
         async def handle_json(request: Request) -> Response:
             if {"origin", "sec-fetch-site"}.isdisjoint(request.headers.keys()):
                 MutableHeaders(scope=request.scope)["content-type"] = "application/json"
-                request = Request(request.scope, request.receive)
             return await handle(request)
 
         return handle_json
@@ -96,8 +95,7 @@ class OllamaGenerated(Timed):
     thinking: str | None = None
 
 
-def ollama_errors(*statuses: int) -> dict[int | str, dict]:
-    return {status: {"model": OllamaError} for status in statuses}
+ollama_errors = partial(error_responses, model=OllamaError)
 
 
 def responses(model: type[Schema]) -> dict[int | str, dict]:
@@ -151,9 +149,10 @@ class Lines:
         self.model = model
 
     def line(self, fields: dict, done: bool = False, **more) -> dict:
-        """fields: content, thinking, tool_calls."""
-        now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        return {"model": self.model, "created_at": now, **self.body(fields), "done": done, **more}
+        """fields: content, thinking, tool_calls, logprobs."""
+        logprobs = {"logprobs": fields["logprobs"]} if "logprobs" in fields else {}
+        body = self.body({name: value for name, value in fields.items() if name != "logprobs"})
+        return {"model": self.model, "created_at": iso_time(time.time()), **body, "done": done, **logprobs, **more}
 
     def body(self, fields: dict) -> dict:
         raise NotImplementedError
@@ -170,7 +169,7 @@ class GenerateLines(Lines):
     model_class = OllamaGenerated
 
     def body(self, fields: dict) -> dict:
-        return {"response": fields.get("content", "")} | {name: fields[name] for name in ("thinking",) if name in fields}
+        return {"response": fields.get("content", ""), **({"thinking": fields["thinking"]} if "thinking" in fields else {})}
 
 
 class OllamaReply(Reply):
@@ -189,14 +188,12 @@ class OllamaReply(Reply):
         for fields in parts:
             for name, value in fields.items():
                 whole[name] = whole[name] + value if name in whole else value
-        logprobs = {"logprobs": whole.pop("logprobs")} if "logprobs" in whole else {}
-        return self.lines.model_class(**self.lines.line(whole, **self._end | logprobs))
+        return self.lines.model_class(**self.lines.line(whole, **self._end))
 
     async def events(self) -> AsyncIterator[str]:
         try:
             async for fields in self._fields():
-                logprobs = {"logprobs": fields.pop("logprobs")} if "logprobs" in fields else {}
-                yield encode_json(self.lines.line(fields, **logprobs))
+                yield encode_json(self.lines.line(fields))
             yield encode_json(self.lines.line({}, **self._end))
         except Exception as error:  # the stream has begun: its status can no longer tell
             yield encode_json(api_error(error).ollama_body)

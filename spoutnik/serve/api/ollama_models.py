@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
 from fastapi import APIRouter, Request
@@ -11,16 +10,9 @@ from pydantic import AliasChoices, Field
 
 from spoutnik.generation.defaults import generation_defaults
 from spoutnik.generation.service import ServedModel
-from spoutnik.serve.api.common import Body, State
-from spoutnik.serve.api.embeddings import EmbeddingRequest, embed_inputs
-from spoutnik.serve.api.model_facts import (
-    capabilities,
-    context_length,
-    count_parameters,
-    model_config,
-    precision,
-    weights_size,
-)
+from spoutnik.serve.api.common import Body, State, iso_time
+from spoutnik.serve.api.embeddings import embed_inputs
+from spoutnik.serve.api.model_facts import capabilities, count_parameters, model_config, precision, weights_size
 from spoutnik.serve.api.ollama import OllamaRoute, ollama_errors, ollama_name
 from spoutnik.serve.api.schemas import Schema
 from spoutnik.serve.errors import GENERATION_ERRORS, ApiError
@@ -130,10 +122,9 @@ async def version() -> Version:
 @router.head("/tags", include_in_schema=False)
 @router.get("/tags", responses=ollama_errors(401))
 def tags(serving: State) -> ListedModels:
-    named = [(served, name) for served in serving.service.models.values() for name in (served.id, *served.aliases)]
     return ListedModels(models=[ListedModel(
-        **_name(name), modified_at=_time(served.created), size=weights_size(served.folder), digest=_digest(served),
-        details=_details(served), capabilities=capabilities(served)) for served, name in named])
+        **_name(name), modified_at=iso_time(served.created), size=weights_size(served.folder), digest=_digest(served),
+        details=_details(served), capabilities=capabilities(served)) for served, name in serving.names])
 
 
 @router.get("/ps", responses=ollama_errors(401))
@@ -142,20 +133,20 @@ def running(serving: State) -> RunningModels:
     loaded = [served for served in serving.service.models.values() if served.llm is not None]
     return RunningModels(models=[RunningModel(
         **_name(served.id), size=weights_size(served.folder), digest=_digest(served), details=_details(served),
-        expires_at=_time(time.time() + timedelta(days=1).total_seconds()), size_vram=_video_memory(served),
-        context_length=served.llm.max_model_len) for served in loaded])
+        expires_at=iso_time(time.time() + 86400), size_vram=_video_memory(served),
+        context_length=served.max_model_len) for served in loaded])
 
 
 @router.post("/show", responses=ollama_errors(400, 401, 404, 413, 415))
 def show(body: ModelRequest, serving: State) -> ShownModel:
     served = serving.find_model(body.model)
     defaults = {NAMES.get(name, name): value for name, value in generation_defaults(served.folder).items()}
-    licence = next((path.read_text("utf-8", "replace") for path in sorted(served.folder.glob("LICENSE*"))), "")
+    license_text = next((path.read_text("utf-8", "replace") for path in sorted(served.folder.glob("LICENSE*"))), "")
     return ShownModel(
-        license=licence, modelfile=f"FROM {ollama_name(served.id)}\n", details=_details(served),
+        license=license_text, modelfile=f"FROM {ollama_name(served.id)}\n", details=_details(served),
         parameters="\n".join(f"{name:<30} {value}" for name, value in defaults.items()),
         template=served.tokenizer.chat_template or "", model_info=_model_info(served),
-        capabilities=capabilities(served), modified_at=_time(served.created))
+        capabilities=capabilities(served), modified_at=iso_time(served.created))
 
 
 @router.post("/pull", responses=ollama_errors(400, 401, 404, 413, 415))
@@ -172,9 +163,8 @@ async def embed(body: EmbedRequest, request: Request, serving: State) -> Respons
     began = time.perf_counter_ns()
     served = await serving.model(body.model)
     load = time.perf_counter_ns() - began
-    asked = EmbeddingRequest(input=body.input)
     vectors, count = await cancel_on_disconnect(
-        request.receive, embed_inputs(asked, served, serving, truncate=body.truncate is not False))
+        request.receive, embed_inputs(body.input, served, serving, truncate=body.truncate is not False))
     result = Embeddings(model=body.model or served.id, embeddings=[vector.tolist() for vector in vectors],
                         total_duration=time.perf_counter_ns() - began, load_duration=load, prompt_eval_count=count)
     return JSONResponse(result.model_dump())
@@ -183,17 +173,12 @@ async def embed(body: EmbedRequest, request: Request, serving: State) -> Respons
 @router.post("/embeddings", responses=ollama_errors(*GENERATION_ERRORS), response_model=OneEmbedding)
 async def embeddings(body: OldEmbedRequest, request: Request, serving: State) -> Response:
     served = await serving.model(body.model)
-    asked = EmbeddingRequest(input=body.prompt)
-    vectors, _ = await cancel_on_disconnect(request.receive, embed_inputs(asked, served, serving, truncate=True))
+    vectors, _ = await cancel_on_disconnect(request.receive, embed_inputs(body.prompt, served, serving, truncate=True))
     return JSONResponse({"embedding": vectors[0].tolist()})
 
 
 def _name(name: str) -> dict[str, str]:
     return {"name": ollama_name(name), "model": ollama_name(name)}
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z")
 
 
 def _digest(served: ServedModel) -> str:
@@ -228,6 +213,6 @@ def _model_info(served: ServedModel) -> dict[str, Any]:
         return {"general.basename": served.id}
     kind = config.model_type
     return {"general.architecture": kind, "general.basename": served.id, "general.parameter_count": count_parameters(config),
-            f"{kind}.context_length": context_length(served), f"{kind}.embedding_length": config.hidden_size,
+            f"{kind}.context_length": served.max_model_len, f"{kind}.embedding_length": config.hidden_size,
             f"{kind}.block_count": config.num_hidden_layers, f"{kind}.attention.head_count": config.num_attention_heads,
             f"{kind}.attention.head_count_kv": config.num_key_value_heads, f"{kind}.vocab_size": config.vocab_size}

@@ -9,9 +9,8 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.generation.defaults import generation_defaults
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.tool_set import ToolSet
-from spoutnik.serve.api.chat_request import Message
+from spoutnik.serve.api.chat_messages import Message
 from spoutnik.serve.api.common import FINGERPRINT, Body, Serving, State
-from spoutnik.serve.api.model_facts import context_length
 from spoutnik.serve.api.schemas import Schema
 from spoutnik.serve.errors import error_responses
 from spoutnik.serve.json_body import api_router
@@ -66,7 +65,7 @@ async def props(serving: State, model: str | None = None) -> Props:
     """model_path is the model's name: where it lies concerns nobody."""
     served = serving.find_model(model)
     special = served.tokenizer.special_tokens
-    settings = GenerationSettings(id=0, n_ctx=context_length(served), is_processing=bool(serving.service.active),
+    settings = GenerationSettings(id=0, n_ctx=served.max_model_len, is_processing=bool(serving.service.active),
                                   params=_default_params(served))
     return Props(
         default_generation_settings=settings, total_slots=_slots(served), model_alias=served.id, model_path=served.id,
@@ -80,7 +79,7 @@ async def props(serving: State, model: str | None = None) -> Props:
 async def slots(serving: State, model: str | None = None) -> list[Slot]:
     served = serving.find_model(model)
     busy = _active(serving, served)
-    return [Slot(id=number, n_ctx=context_length(served), is_processing=number < busy) for number in range(_slots(served))]
+    return [Slot(id=number, n_ctx=served.max_model_len, is_processing=number < busy) for number in range(_slots(served))]
 
 
 @router.post("/apply-template", responses=error_responses(400, 401, 404, 413, 415))

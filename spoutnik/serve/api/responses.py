@@ -22,6 +22,7 @@ from spoutnik.serve.json_body import api_router, off_loop
 from spoutnik.serve.sse import cancel_on_disconnect, encode_json
 
 router = api_router()
+ECHOED = {"metadata", "reasoning", "text", "tools", "tool_choice"}  # of a request, as it was given
 
 
 @router.post("/responses", responses=error_responses(*GENERATION_ERRORS) | {
@@ -110,7 +111,7 @@ class ResponseReply(Reply):
     @property
     def response(self) -> schemas.Response:
         body, params = self.body, self.chat.plan.params
-        fields = body.model_dump(by_alias=True, exclude_unset=True)
+        fields = body.model_dump(include=ECHOED, by_alias=True, exclude_unset=True)
         fields = {name: value for name, value in fields.items() if value is not None}
         finished = self.status in ("completed", "incomplete")
         return schemas.Response(

@@ -12,7 +12,7 @@ from spoutnik.serve.api.common import MAX_TOKENS, Body, Sampling
 from spoutnik.serve.api.translation import OTHER, OtherItem, known_type, make_request
 from spoutnik.serve.errors import ApiError
 
-# Wishes that change no answer here.
+# They change no answer here.
 HARMLESS = {"client_metadata", "max_tool_calls", "prompt_cache_options", "context_management", "moderation"}
 # They refer to stored responses; nothing is stored here.
 STORED = ("previous_response_id", "conversation", "prompt")
@@ -159,7 +159,7 @@ class Format(Body):
 
 class TextOptions(Body):
     format: Format | None = None
-    verbosity: Literal["low", "medium", "high"] | None = Field(None, description="A wish, which this model does not hear.")
+    verbosity: Literal["low", "medium", "high"] | None = Field(None, description="Changes no answer here.")
 
 
 class NamedTool(Body):

@@ -14,8 +14,7 @@ from spoutnik.serve.errors import ApiError
 Effort = Literal[tuple(EFFORTS)]
 BUDGETS = ("max_thinking_tokens", "thinking_token_budget", "thinking_budget", "thinking_budget_tokens", "reasoning_budget",
            "reasoning_budget_tokens")
-UNBOUNDED = (-1,)
-HEARD_VARIABLES = ("reasoning_effort", "thinking_budget")  # of a template: heard here, whether it reads them or not
+FIELD_VARIABLES = ("reasoning_effort", "thinking_budget")  # of a template: they count as fields, whether it reads them or not
 
 
 class StrictBody(Body):
@@ -64,7 +63,7 @@ class ThoughtSwitches:
                               or request.thinking is not None and not isinstance(request.thinking, bool)
                               and request.thinking.display == "omitted")
         _check_contradictions(said)
-        if switches.budget in UNBOUNDED:
+        if switches.budget == -1:  # as many tokens as there is room for
             switches.budget = None
         return switches
 

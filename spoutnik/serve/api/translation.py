@@ -38,7 +38,7 @@ def known_type(*types: str, default: str | None = None) -> Callable[[object], st
 
 
 def make_request(kind: type[Request], fields: Mapping[str, object], extra: Mapping[str, object] | None) -> Request:
-    """A request of ours. extra: what was given besides the other API's fields: ours are heard there, too.
+    """A request of ours. extra: what was given besides the other API's fields: ours are read there, too.
 
     Raises:
         RequestValidationError: one of them has a wrong value.
