@@ -23,6 +23,7 @@ _WEIGHTS = [*_CONFIGURATION, "*.safetensors"]  # pickles are not even fetched
 _PART = ".part"  # what is there of a file that is being fetched
 _ATTEMPTS = 3  # to reach the hub before giving up
 
+
 class Stopped(Exception):
     """Raised by a `progress`: ends a fetch. What is there stays."""
 
@@ -43,7 +44,8 @@ def cached(repository: str, weights: bool = True) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(repository, local_files_only=True, allow_patterns=_patterns(weights)))
+        patterns = _WEIGHTS if weights else _CONFIGURATION
+        folder = Path(snapshot_download(repository, local_files_only=True, allow_patterns=patterns))
     except LocalEntryNotFoundError:
         return None
     return folder if (folder / "config.json").exists() and (not weights or _has_weights(folder)) else None
@@ -71,10 +73,6 @@ def fetch(repository: str, weights: bool = True, progress: Progress | None = Non
         raise RunError(f"{repository}: has no weights as safetensors. Pickles are never opened; look for a copy of the model "
                        "in that format.")
     return folder
-
-
-def _patterns(weights: bool) -> list[str]:
-    return _WEIGHTS if weights else _CONFIGURATION
 
 
 def _is_repository(name: str) -> bool:
@@ -137,7 +135,7 @@ def _fetch_file(repository: str, name: str, commit: str, blobs: Path, progress: 
             try:
                 _append(file, url, progress)
             except _transport_errors():
-                attempts = attempts + 1 if file.tell() == before else 0
+                attempts = attempts + 1 if file.tell() <= before else 0
                 if attempts == _ATTEMPTS:
                     raise
                 time.sleep(attempts)  # not at all as long as something arrives
@@ -155,7 +153,8 @@ def _append(file: BinaryIO, url: str, progress: Callable[[int], None]) -> None:
     with get_session().stream("GET", url, headers=headers, follow_redirects=True) as response:
         hf_raise_for_status(response)
         if start and response.status_code != 206:  # a server that knows no ranges sends it all
-            file.truncate(0)
+            file.seek(0)
+            file.truncate()
         try:
             for chunk in response.iter_raw():  # chunks of a size would be lost with the connection
                 file.write(chunk)

@@ -15,14 +15,15 @@ COMMIT = "1" * 40
 
 class HubServer(http.server.ThreadingHTTPServer):
     """repositories: "org/model" -> folder of files. ranges: the ranges of bytes that were asked for, by file. cut_after: breaks
-    the connection after so many bytes of a weights' file, once for each entry. gates: waits after so many bytes of one, each
-    once, until `open_gate`."""
+    the connection after so many bytes of a weights' file, once for each entry. sends_ranges: otherwise each answer is a whole
+    file. gates: waits after so many bytes of one, each once, until `open_gate`."""
 
     def __init__(self, repositories: dict[str, Path]):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.repositories = repositories
         self.ranges: list[tuple[str, str | None]] = []
         self.cut_after: list[int] = []
+        self.sends_ranges = True
         self.gates: set[int] = set()
         self.gate_reached, self._gate = threading.Event(), threading.Event()
 
@@ -92,7 +93,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         asked, status = self.headers.get("Range"), 200
         if body and name.endswith(".safetensors"):
             self.server.ranges.append((name, asked))
-        if asked and (match := re.fullmatch(r"bytes=(\d+)-", asked)):
+        if asked and self.server.sends_ranges and (match := re.fullmatch(r"bytes=(\d+)-", asked)):
             headers["Content-Range"] = f"bytes {match[1]}-{len(content) - 1}/{len(content)}"
             content, status = content[int(match[1]):], 206
         weights = body and name.endswith(".safetensors")

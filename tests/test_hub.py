@@ -86,6 +86,14 @@ def test_a_connection_that_breaks_is_taken_up_where_it_broke(spoutnik, hub, publ
     assert starts(hub) == [0, 20_000, 30_000]
 
 
+def test_a_hub_that_sends_no_ranges_sends_it_all_again(spoutnik, hub, published):
+    hub.sends_ranges, hub.cut_after = False, [20_000, 0]
+    folder = json.loads(spoutnik("pull", NAME, "--json").stdout)["folder"]
+    assert starts(hub) == [0, 20_000, 0]
+    with open(os.path.join(folder, "model.safetensors"), "rb") as copy:
+        assert copy.read() == (published / "model.safetensors").read_bytes()
+
+
 def test_a_fetch_that_was_killed_goes_on_where_it_was(spoutnik, hub, published, tmp_path):
     hub.cut_after = [20_000, *[0] * 3]
     broken = spoutnik("pull", NAME)

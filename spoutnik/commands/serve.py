@@ -13,7 +13,7 @@ from spoutnik.errors import UserError
 
 def serve(
     model: Annotated[Optional[str], typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model) [default: "
-                                                   "the newest run under ./runs, or the nano base of the package].")] = None,
+                                                   "the newest run under ./runs, or the nano of the package].")] = None,
     host: Annotated[str, typer.Option(help="Where to listen; other addresses than 127.0.0.1 need an API key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
     uds: Annotated[Optional[Path], typer.Option(help="Listen at a Unix socket of this path, not at a port.")] = None,
@@ -35,7 +35,7 @@ def serve(
                                               "one, every request needs one.)")] = False,
     api_key: Annotated[Optional[list[str]], typer.Option(
         envvar="SPOUTNIK_API_KEY", help="A key that requests must bring, besides those of `spoutnik keys`; may be repeated. "
-        "Others on this machine can see a command's arguments: the variable hides it.")] = None,
+        "Others on this machine can see a command's arguments: the variable hides it, or several with spaces between.")] = None,
     requests_per_minute: Annotated[Optional[int], typer.Option(min=1, help="Of each key.")] = None,
     tokens_per_minute: Annotated[Optional[int], typer.Option(min=1, help="Of each key, prompts included.")] = None,
     cors_origin: Annotated[Optional[list[str]], typer.Option(help="A web page's origin, as https://ui.example, that may call "
@@ -75,8 +75,8 @@ def normalize_root_path(path: str) -> str:
 
 
 def check_api_key(secret: str) -> str:
-    if not secret.isascii() or not secret.isprintable() or secret != secret.strip() or not secret:
-        raise UserError("--api-key: must be one word or more of ASCII, and not empty.")
+    if not secret.isascii() or not secret.isprintable() or secret.split() != [secret]:
+        raise UserError("--api-key: must be one word of ASCII, and not empty.")
     return secret
 
 

@@ -85,12 +85,12 @@ class BadWordsProcessor:
 
     def __init__(self, sequences: Sequence[Sequence[int]]):
         self.sequences = [(list(sequence[:-1]), sequence[-1]) for sequence in sequences]
-        self._last: deque[int] = deque(maxlen=max(map(len, sequences)))
+        self._last: deque[int] = deque(maxlen=max(map(len, sequences), default=0))
 
     @staticmethod
     def of(words: Sequence[str], tokenizer: Tokenizer) -> "BadWordsProcessor":
         """Each word with and without a space before it."""
-        sequences = [tuple(tokenizer.encode(space + word.lstrip())) for word in words for space in ("", " ")]
+        sequences = [tuple(tokenizer.encode(space + word.lstrip(" "))) for word in words for space in ("", " ")]
         return BadWordsProcessor([sequence for sequence in dict.fromkeys(sequences) if sequence])
 
     def feed(self, token: int) -> None:

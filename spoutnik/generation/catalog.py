@@ -33,21 +33,17 @@ class EngineOptions:
 def list_models(model: str | None, stage: str | None = None) -> list[ServedModel]:
     """The models of a folder, a run or the hub, first the one for clients that name none. None: the newest run under ./runs,
     or what ships with the package."""
-    if model is None:
-        run = _newest_run(Path("runs"))
-        if run is None:
-            return _shipped(stage)
-        model = str(run)
+    model = str(_default_run()) if model is None else model
     main, path = locate(model, stage), Path(model)
     name = path.resolve().name if path.exists() else model
     if stage is not None:
-        return [served_model(f"{name}:{stage}", main, f"Stage {stage} of {path}.")]
+        return [served_model(f"{name}:{stage}", main, _about(path, f"Stage {stage} of {path}."))]
     if path == main or not path.exists():
-        return [served_model(name, main, str(model))]
+        return [served_model(name, main, model)]
     stages = {folder: stage for stage, folder in models_of(path).items()}
-    others = [served_model(f"{name}:{stage}", folder, f"Stage {stage} of {path}.")
+    others = [served_model(f"{name}:{stage}", folder, _about(path, f"Stage {stage} of {path}."))
               for folder, stage in stages.items() if folder != main]
-    return [served_model(name, main, f"Stage {stages[main]} of {path}, its last."), *others]
+    return [served_model(name, main, _about(path, f"Stage {stages[main]} of {path}, its last.")), *others]
 
 
 def ships_with_package(folder: Path) -> bool:
@@ -56,24 +52,20 @@ def ships_with_package(folder: Path) -> bool:
 
 def default_model(stage: str | None = None) -> Path:
     """The folder of the model where none is named: the newest run's under ./runs, or the one that ships with the package."""
-    return locate(_newest_run(Path("runs")) or SHIPPED_RUN, stage)
+    return locate(_default_run(), stage)
 
 
-def _shipped(stage: str | None) -> list[ServedModel]:
-    """What the nano recipe ends with, as it comes with the package: the last model, then its student."""
-    main, about = locate(SHIPPED_RUN, stage), "Ships with the package, made by its nano recipe."
-    if stage is not None:
-        return [served_model(f"nano:{stage}", main, about)]
-    others = {name: folder for name, folder in models_of(SHIPPED_RUN).items() if folder != main}
-    return [served_model("nano", main, about), *(served_model(f"nano:{name}", each, about) for name, each in others.items())]
-
-
-def _newest_run(runs: Path) -> Path | None:
-    for index in sorted(runs.glob("*/run.json"), key=lambda index: index.stat().st_mtime, reverse=True):
+def _default_run() -> Path:
+    for index in sorted(Path("runs").glob("*/run.json"), key=lambda index: index.stat().st_mtime, reverse=True):
         with contextlib.suppress(RunError, UserError):  # no model yet
             models_of(index.parent)
             return index.parent
-    return None
+    return SHIPPED_RUN
+
+
+def _about(run: Path, stage: str) -> str:
+    """A line on a model of a run: its stage, or where it comes from, for people who have made none."""
+    return "Ships with the package, made by its nano recipe." if ships_with_package(run) else stage
 
 
 def served_model(name: str, folder: Path, about: str) -> ServedModel:

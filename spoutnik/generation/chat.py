@@ -4,7 +4,7 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class Chat:
         options = replace(self.options, params=replace(self.options.params, seed=self.seed + len(messages)))
         window = plan_within_window(self.llm, [*system, *messages], options, self._count_left_out())
         plan, self._first_kept = window.plan, window.messages[len(system)]
-        reply = StreamPrinter(console, describe_left_out(window.left_out))
+        reply = StreamPrinter(console, [*describe_left_out(window.left_out), *(note.rstrip(".") for note in plan.notes)])
         generation = Generation(self.llm, f"chat-{self._generations}", plan, reply.print)
         self._generations += 1
         self._unanswered = question
@@ -118,21 +118,21 @@ class Chat:
         return question
 
 
-def describe_left_out(count: int) -> str | None:
-    """A sentence on the questions that no longer fit; None where all do."""
+def describe_left_out(count: int) -> list[str]:
+    """A sentence on the questions that no longer fit; none where all do."""
     if not count:
-        return None
+        return []
     questions = "its first question was" if count == 1 else f"its first {count} questions were"
-    return f"the conversation has outgrown the model's context: {questions} left out, with the answers"
+    return [f"the conversation has outgrown the model's context: {questions} left out, with the answers"]
 
 
 class StreamPrinter(CollectedReply):
-    """A reply that is printed as it comes, where there is a console: thought dimmed, answer plain. notice: a sentence that goes
+    """A reply that is printed as it comes, where there is a console: thought dimmed, answer plain. notices: sentences that go
     with its warnings."""
 
-    def __init__(self, console: Console | None, notice: str | None = None):
+    def __init__(self, console: Console | None, notices: Sequence[str]):
         super().__init__()
-        self.console, self.notice, self.began = console, notice, time.perf_counter()
+        self.console, self.notices, self.began = console, notices, time.perf_counter()
         self.first_token_seconds: float | None = None
 
     def print(self, deltas: list[Delta]) -> None:
@@ -147,7 +147,7 @@ class StreamPrinter(CollectedReply):
 
     @property
     def notes(self) -> list[str]:
-        return [*([self.notice] if self.notice else []), *map(str, self.warnings)]
+        return [*self.notices, *map(str, self.warnings)]
 
     def close(self) -> None:
         """Prints what there is to say of the whole."""

@@ -57,7 +57,7 @@ class Choice:
         """flush: with the text that the stream held back; not where its state cannot be relied on."""
         if self.finish_reason is None:
             self.finish_reason = self.delta.finish_reason = finish_reason
-            if finish_reason == "length" and getattr(self.stream.stops, "in_call", False):
+            if finish_reason == "length" and self.stream.stops.in_call:
                 self.delta.warnings.append(GenerationWarning("cut_call", self.generated))
             self.delta.stop_reason = stop_reason or self.stream.stopped
             if flush:

@@ -19,7 +19,7 @@ from spoutnik.engine.llm import LLM
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.answer_form import AnswerForm
 from spoutnik.generation.tools.formats import Format, convention
-from spoutnik.generation.tools.schemas import ANY_OBJECT, keepable
+from spoutnik.generation.tools.schemas import ANY_OBJECT, DEFINITIONS, LISTS, MAPS, PARTS, keepable
 from spoutnik.generation.tools.tool_set import NO_TOOLS, ToolSet
 from spoutnik.text.special_token_escape import THINK
 
@@ -176,7 +176,7 @@ def _compile_calls(vocabulary: Vocabulary, start: str, format: Format, tools: To
         schema, lenient, why = keepable(function.parameters, function.strict, partial(_problem_of, vocabulary))
         schemas.append(_rule(schema, lenient))
         if why:
-            where = _where(vocabulary, function.parameters, function.parameters, False, why)
+            where = _where(vocabulary, function.parameters, function.parameters, why)
             loosened[function.name] = f"{function.name}: {f'at {where} ' if where else ''}{why}"
     count = tools.max_calls if parallel and format.between is not None else 1
     for last_resort in (False, True):
@@ -216,13 +216,11 @@ def _text_then_calls(vocabulary: Vocabulary, format: Format) -> str:
     return f"start: TEXT | head {after} rest\n{head}\nTEXT: /(.|\\n)*/\n"
 
 
-def _json(vocabulary: Vocabulary, schema: object, place: str) -> str:
+def _json(vocabulary: Vocabulary, schema: dict, place: str) -> str:
     """A schema as a rule of the grammar."""
-    if not isinstance(schema, dict):
-        raise UserError(f"{place}: must be a JSON schema, an object.")
     problem = _problem_of(vocabulary, schema, False)
     if problem:
-        where = _where(vocabulary, schema, schema, False, problem)
+        where = _where(vocabulary, schema, schema, problem)
         raise UserError(f"{place}: {f'at {where} it' if where else 'it'} cannot be promised ({problem}). Change that part, or "
                         "leave it out.")
     return f"%json {_rule(schema, False)}"
@@ -250,21 +248,21 @@ def _problem(vocabulary: Vocabulary, rule: str) -> str:
     return _sentence(messages[0]) if failed else ""
 
 
-def _where(vocabulary: Vocabulary, root: dict, schema: dict, lenient: bool, problem: str) -> str:
+def _where(vocabulary: Vocabulary, root: dict, schema: dict, problem: str) -> str:
     """The path to the smallest part of a schema that has the problem by itself."""
     if problem == TOO_DEEP:
         return ""
-    named = {key: root[key] for key in ("$defs", "definitions") if key in root}
+    named = {key: root[key] for key in DEFINITIONS if key in root}
     for path, part in _parts(schema):
-        if _problem(vocabulary, _rule(named | part, lenient)) == problem:
-            return path + _where(vocabulary, root, part, lenient, problem)
+        if _problem(vocabulary, _rule(named | part, False)) == problem:
+            return path + _where(vocabulary, root, part, problem)
     return ""
 
 
 def _parts(schema: dict) -> list[tuple[str, dict]]:
-    parts = [(f"/{key}/{name}", part) for key in ("properties", "patternProperties", "$defs", "definitions")
+    parts = [(f"/{key}/{name}", part) for key in (*MAPS, *DEFINITIONS)
              if isinstance(schema.get(key), dict) for name, part in schema[key].items()]
-    for key in ("items", "additionalProperties", "prefixItems", "anyOf", "oneOf", "allOf"):
+    for key in (*PARTS, *LISTS):
         part = schema.get(key)
         parts += [(f"/{key}/{i}", one) for i, one in enumerate(part)] if isinstance(part, list) else [(f"/{key}", part)]
     return [(path, part) for path, part in parts if isinstance(part, dict)]

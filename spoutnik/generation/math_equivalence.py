@@ -60,7 +60,7 @@ def main() -> None:
     for line in sys.stdin.buffer:
         signal.setitimer(signal.ITIMER_PROF, SECONDS)  # nothing handles it: it kills
         try:
-            # Without time limits of its own, which are handlers of that signal.
+            # Without time limits of its own: this one counts.
             parsed = [parse(f"${text}$", parsing_timeout=None) for text in json.loads(line)]
             equivalent = all(parsed) and verify(*parsed, timeout_seconds=None)
         except Exception:  # what cannot even be read agrees with nothing

@@ -83,9 +83,9 @@ def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
         size = os.path.getsize(path)
         with open(path, "rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            if is_lfs_pointer(path):
-                raise RunError(LFS_POINTER.format(path=path))
             if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+                if is_lfs_pointer(path):
+                    raise RunError(LFS_POINTER.format(path=path))
                 raise _damaged(path, "it is shorter than its header says" if size >= 8 else "it has no header")
             header = json.loads(file.read(length).decode("utf-8"))
     except FileNotFoundError as error:

@@ -81,13 +81,17 @@ def _is_harmless(key: str) -> bool:
 
 def _window_in_force(values: dict, kind: object) -> str | None:
     """The window, where some layer sees less than all positions; words for a refusal."""
-    window, layers = values.get("sliding_window"), values.get("num_hidden_layers", 0)
-    if not isinstance(window, int) or window >= values.get("max_position_embeddings", 0):
+    def number(key: str, default: int = 0) -> int:
+        """What is no number is refused where all keys are checked."""
+        return values[key] if isinstance(values.get(key), int) else default
+
+    window = values.get("sliding_window")
+    if not isinstance(window, int) or window >= number("max_position_embeddings"):
         return None
     if isinstance(kinds := values.get("layer_types"), list):
         in_force = "sliding_attention" in kinds
     elif kind in ("qwen2", "qwen3"):
-        in_force = bool(values.get("use_sliding_window")) and values.get("max_window_layers", 28) < layers
+        in_force = bool(values.get("use_sliding_window")) and number("max_window_layers", 28) < number("num_hidden_layers")
     else:
         in_force = kind == "mistral"
     return f"sliding_window = {window}" if in_force else None

@@ -54,6 +54,8 @@ class StopTextBuffer:
     include_stop: the stop text itself is passed on, too. stopped: the one that was met; nothing comes after it.
     """
 
+    in_call = False  # it knows no calls of tools
+
     def __init__(self, stops: Sequence[str], include_stop: bool = False):
         self.stops, self.include_stop = stops, include_stop
         self.stopped: str | None = None

@@ -9,42 +9,31 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from spoutnik.text.detokenization import IncrementalDetokenizer
-from spoutnik.text.reply_text import StopTexts, texts
+from spoutnik.text.reply_text import ReplyStream, StopTexts
 from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.text.tokenizer import Tokenizer
 
 
-class PlainThoughtStream:
+class PlainThoughtStream(ReplyStream):
     """The parser on a stream, with the interface of ThoughtStream. Any division of the ids gives the same.
 
     thought_tokens: those that hold text of thoughts, also what may yet become a mark. has_thought: there was one, here or in
-    the prompt. overshoot: what the token that completed the last mark held after it. structured: the answer is held to a
-    form: what a token that ends the thought holds of the answer is left out, but for white space, since the form begins anew.
-    expects_end: a thought was closed by others than the model, which may yet write its end: that mark is left out once.
+    the prompt. overshoot: what the token that completed the last mark held after it. structured: what a token that ends the
+    thought holds of the answer is left out, but for white space, since the form begins anew.
     """
 
     start = end = None
 
     def __init__(self, tokenizer: Tokenizer, thinking: bool, stop: Sequence[str] | StopTexts = (), keep_special: bool = False,
                  follows_mark: bool | None = None, structured: bool = False):
-        follows_mark = thinking if follows_mark is None else follows_mark
-        self.thinking, self.has_thought = thinking, thinking or follows_mark
-        self.thought_tokens, self.overshoot, self.expects_end = 0, "", False
+        super().__init__(thinking, stop, follows_mark, structured)
+        self.has_thought, self.overshoot = thinking or self._follows_mark, ""
         self._keep_special, self._structured = keep_special, structured
-        self._thought, self._answer = texts(follows_mark, thinking, stop, structured)
         self._detokenizer = IncrementalDetokenizer(tokenizer, keep_special and not thinking)
-        self._begun = thinking and not follows_mark  # the current part has more than white space
+        self._begun = thinking and not self._follows_mark  # the current part has more than white space
         self._held = ""  # may be the beginning of a mark
         self._starts: list[int] = []  # of the thought's tokens in the held text: where each begins
         self._new = {True: [], False: []}
-
-    @property
-    def stops(self) -> StopTexts:
-        return self._answer.stops
-
-    @property
-    def stopped(self) -> str | None:
-        return self.stops.stopped
 
     @property
     def half_mark(self) -> str:

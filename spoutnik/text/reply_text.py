@@ -7,9 +7,11 @@ from spoutnik.text.detokenization import StopTextBuffer
 
 
 class StopTexts(Protocol):
-    """Passes an answer's text on until a text that ends it. stopped: the one that was met."""
+    """Passes an answer's text on until a text that ends it. stopped: the one that was met. in_call: a call of a tool has begun
+    and not ended."""
 
     stopped: str | None
+    in_call: bool
 
     def feed(self, text: str) -> str: ...
     def close(self, cut: bool = False) -> str: ...
@@ -40,15 +42,15 @@ class AnswerText:
     """
 
     def __init__(self, follows_mark: bool, stops: StopTexts):
-        self.stops, self._follows_mark = stops, follows_mark
+        self._stops, self._follows_mark = stops, follows_mark
         self._leading: list[str] | None = []  # white space so far; None once something else has come
 
     def feed(self, text: str) -> str:
         if self._leading is None:
-            return self.stops.feed(text)
+            return self._stops.feed(text)
         rest = text.lstrip()
         self._leading.append(text[:len(text) - len(rest)])
-        return self._begin() + self.stops.feed(rest) if rest else ""
+        return self._begin() + self._stops.feed(rest) if rest else ""
 
     def after_mark(self) -> None:
         """A mark of thought has come: the white space before it was nobody's."""
@@ -57,16 +59,31 @@ class AnswerText:
 
     def close(self, cut: bool = False) -> str:
         """cut: the model would have gone on."""
-        return (self._begin() if self._leading is not None else "") + self.stops.close(cut)
+        return (self._begin() if self._leading is not None else "") + self._stops.close(cut)
 
     def _begin(self) -> str:
         leading, self._leading = "".join(self._leading), None
         return leading[leading.rfind("\n") + 1:] if self._follows_mark else leading
 
 
-def texts(follows_mark: bool, thinking: bool, stop: Sequence[str] | StopTexts,
-          structured: bool) -> tuple[ThoughtText, AnswerText]:
-    """For a reply that begins in its thought or not. follows_mark: the prompt ends with a mark of thought. structured: the
-    answer is held to a form, of which the empty lines that it may begin with are no part."""
-    stops = StopTextBuffer(stop) if isinstance(stop, Sequence) else stop
-    return ThoughtText(follows_mark or not thinking), AnswerText(follows_mark or thinking or structured, stops)
+class ReplyStream:
+    """What the parsers of replies share, whether the marks of thought are tokens (ThoughtStream) or plain text
+    (PlainThoughtStream).
+
+    thinking: the next token belongs to the thought. thought_tokens: so far, marks not counted.
+    stop: texts that end the answer. stopped: the one that was met; nothing comes after it.
+    follows_mark: the prompt ends with a mark of thought; None: as `thinking`. structured: the answer is held to a form, of
+        which the empty lines that it may begin with are no part.
+    expects_end: a thought was closed by others than the model, which may yet write its end: that mark is left out once.
+    """
+
+    def __init__(self, thinking: bool, stop: Sequence[str] | StopTexts, follows_mark: bool | None, structured: bool):
+        self.thinking, self.thought_tokens, self.expects_end = thinking, 0, False
+        self.stops: StopTexts = StopTextBuffer(stop) if isinstance(stop, Sequence) else stop
+        self._follows_mark = thinking if follows_mark is None else follows_mark
+        self._thought = ThoughtText(self._follows_mark or not thinking)
+        self._answer = AnswerText(self._follows_mark or thinking or structured, self.stops)
+
+    @property
+    def stopped(self) -> str | None:
+        return self.stops.stopped

@@ -7,7 +7,7 @@ from functools import lru_cache
 from spoutnik.errors import RunError, UserError
 from spoutnik.text.detokenization import IncrementalDetokenizer
 from spoutnik.text.plain_thought import PlainThoughtStream, follows_plain_mark, opens_plain_thought
-from spoutnik.text.reply_text import StopTexts, texts
+from spoutnik.text.reply_text import ReplyStream, StopTexts
 from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -100,34 +100,20 @@ def thought_stream(tokenizer: Tokenizer, prompt: list[int], thinking: bool, stop
     return kind(tokenizer, thinking, stop, keep_special, begins, structured)
 
 
-class ThoughtStream:
+class ThoughtStream(ReplyStream):
     """The parser on a stream: ids in pieces of any size to the texts of thought and answer. Every mark counts: what follows
     `<think>` is thought, what follows `</think>` is answer. (PlainThoughtStream: where the marks are no tokens.)
 
-    thinking: the next token belongs to the thought. thought_tokens: so far, marks not counted. start, end: ids of the marks,
-        None where the vocabulary has none.
-    stop: texts that end the answer. stopped: the one that was met; nothing comes after it. keep_special: the answer's text has
-        special tokens (marks of tool calls are, in some vocabularies). follows_mark: the prompt ends with a mark of thought.
-    structured: the answer is held to a form.
+    start, end: ids of the marks, None where the vocabulary has none. keep_special: the answer's text has special tokens (marks
+    of tool calls are, in some vocabularies).
     """
 
     def __init__(self, tokenizer: Tokenizer, thinking: bool = True, stop: Sequence[str] | StopTexts = (),
                  keep_special: bool = False, follows_mark: bool | None = None, structured: bool = False):
         self.end = tokenizer.end_think_id
         self.start = None if self.end is None else tokenizer.think_id
-        self.thinking = thinking and self.end is not None
-        self.thought_tokens, self.expects_end = 0, False
-        follows_mark = self.thinking if follows_mark is None else follows_mark
-        self._thought, self._answer = texts(follows_mark, self.thinking, stop, structured)
+        super().__init__(thinking and self.end is not None, stop, follows_mark, structured)
         self._detokenizers = {True: IncrementalDetokenizer(tokenizer), False: IncrementalDetokenizer(tokenizer, keep_special)}
-
-    @property
-    def stops(self) -> StopTexts:
-        return self._answer.stops
-
-    @property
-    def stopped(self) -> str | None:
-        return self.stops.stopped
 
     @property
     def may_turn(self) -> bool:
@@ -136,7 +122,7 @@ class ThoughtStream:
 
     @property
     def half_mark(self) -> str:
-        """A mark that is a token comes whole. (This, and expects_end: see PlainThoughtStream.)"""
+        """A mark that is a token comes whole. (See PlainThoughtStream.)"""
         return ""
 
     def feed(self, ids: Sequence[int]) -> tuple[str, str]:

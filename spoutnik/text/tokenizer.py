@@ -118,7 +118,7 @@ class Tokenizer:
     def vocab_size(self) -> int:
         return self.bpe.get_vocab_size()
 
-    @property
+    @cached_property
     def start_ids(self) -> list[int]:
         """Ids that belong before plain text. A beginning of sentence that is merely defined does not: it must be put there by
         the post-processor of tokenizer.json, or by `add_bos_token` of tokenizer_config.json, which has the last word (the

@@ -214,7 +214,8 @@ def test_a_stop_lets_replies_end_and_a_second_one_does_not(run, tmp_path):
     (("--host", "0.0.0.0"), "no API key"), (("--require-key",), "--require-key"), (("--stage", "lunch"), "no such model"),
     (("--passphrase",), "nobody to ask"), (("--port", "99999"), "port"), (("--cors-origin", "ui.example"), "is no origin"),
     (("--root-path", "chat"), "begins with /"), (("--root-path", "//evil.example"), "--root-path"),
-    (("--api-key", ""), "--api-key"), (("--served-model-name", " "), "--served-model-name")])
+    (("--api-key", ""), "--api-key"), (("--api-key", "open sesame"), "--api-key: must be one word"),
+    (("--served-model-name", " "), "--served-model-name")])
 def test_serve_refuses_with_a_sentence(run, tmp_path, arguments, said):
     shown = spoutnik("serve", str(run), "--data", str(tmp_path / "data"), *arguments)
     assert shown.returncode == 2 and said in shown.stderr, shown.stderr

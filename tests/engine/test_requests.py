@@ -246,6 +246,9 @@ def test_only_allowed_tokens_come_and_bad_words_never(tokenizer):
     for words, count in (([], 8), ([tokenizer.decode([44])], 0), ([tokenizer.decode([44, 44])], 4)):
         output, = engine.generate("12 + 30", sampled(**loved, bad_words=words))
         assert output.outputs[0].token_ids.count(44) == count
+    line, = tokenizer.encode("\n")
+    output, = engine.generate("12 + 30", sampled(**loved | {"logit_bias": {line: 50.0}}, bad_words=["\n"]))
+    assert line not in output.outputs[0].token_ids
 
 
 def test_a_bad_word_of_several_tokens_is_free_up_to_its_last():

@@ -8,6 +8,7 @@ import select
 import signal
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import tiny
@@ -58,6 +59,14 @@ def test_thought_and_answer_are_shown_apart_with_what_there_is_to_say_of_them(ta
     shown = screen.file.getvalue()
     assert shown.startswith(f"{reply['thought']}\n\n{reply['answer']}\n(the thought reached its budget")
     assert shown.endswith("(cut off: the reply reached its longest)\n")
+
+
+def test_what_was_asked_for_and_is_otherwise_is_said(talk):
+    talk.options = replace(talk.options, max_tokens=9999, max_thinking_tokens=3)
+    screen = Console(file=io.StringIO(), width=1000)
+    reply = talk.ask("long " * 70, screen)
+    assert reply["warning"].startswith("max_tokens = 9999: with a prompt of ") and "so many were taken; the" in reply["warning"]
+    assert "(max_tokens = 9999: " in screen.file.getvalue()
 
 
 def test_effort_and_think_bound_the_thought(talk):

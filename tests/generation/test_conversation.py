@@ -5,6 +5,7 @@ import re
 
 import pytest
 import tiny
+from stepping import step_to_end
 from transformers import AutoTokenizer
 
 from spoutnik.engine.llm import LLM
@@ -176,12 +177,8 @@ def test_chatml_is_continued_as_transformers_does_it(tokenizer, tmp_path):
 
 
 def reply_to(llm, plan) -> CollectedReply:
-    reply = CollectedReply()
-    generation = Generation(llm, "r", plan, lambda deltas: [reply.add(delta) for delta in deltas])
-    generation.start()
-    while not generation.done:
-        llm.core.step()
-        generation.advance()
+    deltas = []
+    reply, = step_to_end(llm, Generation(llm, "r", plan, deltas.extend), deltas)
     return reply
 
 

@@ -7,6 +7,7 @@ import tiny
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from stepping import step_to_end
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
@@ -29,22 +30,10 @@ def llm():
 def run(llm, options, act=None, at=5, messages=MESSAGES, deltas=None):
     """The replies of one plan, stepped to their end; act(generation) happens once, after `at` steps."""
     plan = plan_chat(llm, messages, options)
-    replies, deltas = [CollectedReply() for _ in range(plan.params.n)], [] if deltas is None else deltas
+    deltas = [] if deltas is None else deltas
     llm.core.max_multi_steps = llm.core.runner.max_multi_steps if act is None else 1
     generation = Generation(llm, "r", plan, deltas.extend)
-    generation.start()
-    steps = 0
-    while not generation.done:
-        assert steps < 2000
-        if act is not None and steps == at:
-            act(generation)
-        llm.core.step()
-        generation.advance()
-        steps += 1
-    for delta in deltas:
-        replies[delta.index].add(delta)
-    assert not llm.core.requests and not llm.core.scheduler.unfinished
-    return plan, generation, replies
+    return plan, generation, step_to_end(llm, generation, deltas, act, at)
 
 
 def check(llm, plan, generation, reply, choice):

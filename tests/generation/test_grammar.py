@@ -9,6 +9,7 @@ import tiny
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from stepping import step_to_end
 from tokenizers import AddedToken
 
 from spoutnik.engine.llm import LLM
@@ -16,7 +17,6 @@ from spoutnik.engine.request import Request
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.answer_form import AnswerForm
-from spoutnik.generation.delta import CollectedReply
 from spoutnik.generation.generation import Generation
 from spoutnik.generation.grammar import structured_output
 from spoutnik.generation.options import GenerationOptions, plan_chat
@@ -351,14 +351,8 @@ def test_json_or_a_call(llms):
 
 def whole(llm, options):
     plan = plan_chat(llm, [{"role": "user", "content": "Now?"}], options)
-    deltas, reply = [], CollectedReply()
-    generation = Generation(llm, "r", plan, deltas.extend)
-    generation.start()
-    while not generation.done:
-        llm.core.step()
-        generation.advance()
-    for delta in deltas:
-        reply.add(delta)
+    deltas = []
+    reply, = step_to_end(llm, Generation(llm, "r", plan, deltas.extend), deltas)
     return reply
 
 

@@ -8,11 +8,11 @@ import tiny
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+from stepping import step_to_end
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.generation.chat import Chat
-from spoutnik.generation.delta import CollectedReply
 from spoutnik.generation.generation import Generation
 from spoutnik.generation.grammar import structured_output
 from spoutnik.generation.options import GenerationOptions, plan_chat
@@ -73,21 +73,7 @@ def run(llm, options, script=None, act=None, at=5, advance_every=1, collected=No
 
         generation.start_segment = start_scripted
     llm.core.max_multi_steps = 1
-    generation.start()
-    steps = 0
-    while not generation.done:
-        assert steps < 2000
-        if act is not None and steps == at:
-            act(generation)
-        llm.core.step()
-        steps += 1
-        if steps % advance_every == 0 or not llm.core.requests:
-            generation.advance()
-    replies = [CollectedReply() for _ in generation.choices]
-    for delta in deltas:
-        replies[delta.index].add(delta)
-    assert not llm.core.requests and not llm.core.scheduler.unfinished
-    return plan, generation, replies
+    return plan, generation, step_to_end(llm, generation, deltas, act, at, advance_every)
 
 
 def greedy(**more):

@@ -60,18 +60,18 @@ PARTS = [r"\boxed{", "{", "}", "1", "1,", "2.", " ", "/", "%", "B", "is ", "=", 
 
 @given(st.lists(st.sampled_from(PARTS), max_size=200).map("".join), st.integers(1, 200))
 def test_what_anything_comes_to_is_found_in_no_time(text, times):
-    began = time.perf_counter()
+    began = time.process_time()
     final = final_answer(text * times)
-    assert isinstance(final, str) and time.perf_counter() - began < 2.0
+    assert isinstance(final, str) and time.process_time() - began < 2.0
     assert final_answer(f" {text}\n") == final_answer(text)
 
 
 @pytest.mark.parametrize("text", [r"\boxed{" * 50000, "1" * 100000, "1 " * 50000, "1," * 50000, "answer is " * 20000,
                                   "{" * 100000, "B) " * 40000, r"\text{" * 30000, " " * 100000 + "x", "1" + " " * 100000])
 def test_long_answers_are_read_in_no_time(text):
-    began = time.perf_counter()
+    began = time.process_time()
     final_answer(text)
-    assert time.perf_counter() - began < 1.0
+    assert time.process_time() - began < 1.0
 
 
 def test_what_takes_for_ever_to_compute_is_an_answer_like_others():

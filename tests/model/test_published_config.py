@@ -82,6 +82,12 @@ def test_a_window_that_no_layer_feels_is_none(base, changes):
     assert read(base, **changes).num_hidden_layers == base["num_hidden_layers"]
 
 
+@pytest.mark.parametrize("changes", [{"max_position_embeddings": None}, {"num_hidden_layers": None}], ids=str)
+def test_a_window_beside_what_is_no_number_leaves_the_sentence_to_that(changes):
+    words = refusal(tiny.QWEN, **WINDOW | {"use_sliding_window": True, "max_window_layers": None} | changes)
+    assert next(iter(changes)) in words
+
+
 def test_other_names_of_the_same_arithmetic():
     assert read(tiny.V3 | {"model_type": "kimi_k2"}) == read(tiny.V3)
     assert read(tiny.LLAMA | {"model_type": "mistral"}) == read(tiny.LLAMA)

@@ -172,7 +172,7 @@ def test_our_models_texts_begin_as_their_documents_did_also_where_older_files_do
     tokenizer.save(tmp_path)
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert tokenizer.start_ids + tokenizer.encode("a 12") == theirs.encode("a 12") and tokenizer.start_ids == [tokenizer.bos_id]
-    for shipped in (Path(spoutnik.__file__).parent / "prebuilt").glob("*/tokenizer.json"):
+    for shipped in (Path(spoutnik.__file__).parent / "prebuilt").glob("**/tokenizer.json"):
         assert Tokenizer.load(shipped.parent).start_ids == [0]
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable
 ANY_OBJECT = {"type": "object"}
 DEFINITIONS = ("$defs", "definitions")
 MAX_CHECKS = 200  # of parts of one schema; beyond, its arguments are any object
-_MAPS, _PARTS = ("properties", "patternProperties"), ("items", "additionalProperties")
-_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+# Where a schema holds others: by name, alone, in lists.
+MAPS, PARTS = ("properties", "patternProperties"), ("items", "additionalProperties")
+LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
 # What may be left out of a part that cannot be kept, one after the other; then all but its type; then that, too.
 _LIMITS = ("pattern", "format", "patternProperties", "multipleOf", "$ref", "required", "enum", "const")
 
@@ -76,13 +77,13 @@ class _Loosener:
         if self._can_keep(part):
             return part
         part = dict(part)
-        for key in _MAPS:
+        for key in MAPS:
             if isinstance(part.get(key), dict):
                 part[key] = {name: self._part(inner) for name, inner in part[key].items()}
-        for key in _PARTS:
+        for key in PARTS:
             if key in part:
                 part[key] = self._part(part[key])
-        for key in _LISTS:
+        for key in LISTS:
             if isinstance(part.get(key), list):
                 part[key] = [self._part(inner) for inner in part[key]]
         for key in (None, *_LIMITS):
