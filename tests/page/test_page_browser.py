@@ -1,7 +1,7 @@
 """The page in a real browser: one asks, watches the thought, ends it, reloads, votes, with keys alone or on a phone."""
 
 import pytest
-from page.browser_fixtures import PHONE, answered, ask
+from page.browser_fixtures import CONTRAST, PHONE, answered, ask
 
 from spoutnik.store.history import History
 
@@ -223,21 +223,10 @@ def test_colours_can_be_told_apart(visit, serving):
         page = visit(color_scheme=scheme)
         ask(page)
         answered(page)
-        faint = page.evaluate("""() => {
-          const parts = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
-          const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-            .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-          const behind = (e) => {
-            for (; e; e = e.parentElement) {
-              const colour = parts(getComputedStyle(e).backgroundColor);
-              if (colour.length === 3 || colour[3] === 1) return colour;
-            }
-            return [255, 255, 255];
-          };
+        faint = page.evaluate("() => {" + CONTRAST + """
           return [...document.querySelectorAll('body *')].filter(e => e.offsetParent && [...e.childNodes].some(
-            n => n.nodeType === 3 && n.textContent.trim())).map(e => {
-              const [a, b] = [light(parts(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
-              return [e.className + ' ' + e.innerText.slice(0, 20), (a + .05) / (b + .05)];
-            }).filter(([, contrast]) => contrast < 4.5);
+            n => n.nodeType === 3 && n.textContent.trim())).map(
+              e => [e.className + ' ' + e.innerText.slice(0, 20), contrast(getComputedStyle(e).color, behind(e))]
+            ).filter(([, contrast]) => contrast < 4.5);
         }""")
         assert faint == []
