@@ -8,7 +8,7 @@ import sys
 import pytest
 import tiny
 from hub_server import hub_server
-from page.browser_fixtures import visitor
+from page.browser_fixtures import answered, ask, visitor
 
 from spoutnik.model.weights import save_model
 
@@ -56,9 +56,8 @@ def test_a_model_is_fetched_on_the_page_and_talked_to(chromium, url, hub):
         offer(page).get_by_role("button", name="Fetch").click()
         offer(page).get_by_role("button", name="Talk to it").click()
         page.wait_for_function(f"document.querySelector('.setting')?.textContent.includes('{NAME}')")
-        page.get_by_label("Your question").fill("Hello")
-        page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelectorAll('.answer[aria-busy=false]').length == 1")
+        ask(page)
+        answered(page)
     assert [name for name, _ in hub.ranges] == ["model.safetensors"]
 
 
