@@ -44,6 +44,29 @@ def test_search_rename_delete(visit, serving, tmp_path):
     assert [entry.title for entry in store.list()] == ["Un été"]
 
 
+def test_what_cannot_be_done_is_said(visit, serving, tmp_path):
+    """The file is damaged while the page is open: nothing fails in silence, no path is told, and what is shown stays."""
+    fill_history(tmp_path)
+    page = visit()
+    page.get_by_role("heading", name="Today").wait_for()
+    (tmp_path / "history.db").write_bytes(b"no database " * 500)
+    page.get_by_role("button", name="Actions for Sums").click()
+    page.get_by_text("Rename").click()
+    page.get_by_role("textbox", name="Rename").fill("Additions")
+    page.get_by_role("button", name="Save").click()
+    said = page.locator(".q-notification", has_text="the history is damaged")
+    said.wait_for()
+    assert str(tmp_path) not in said.inner_text() and "history.db" in said.inner_text()
+    assert page.get_by_role("textbox", name="Rename").input_value() == "Additions"  # to try again
+    said.get_by_role("button", name="Close").click()
+    said.wait_for(state="detached")
+    page.get_by_role("button", name="Cancel").click()
+    page.locator(".q-dialog").wait_for(state="detached")
+    page.locator(".entry-name", has_text="Un été").click()
+    said.wait_for()
+    assert page.get_by_text("What shall we think about?").is_visible()
+
+
 def test_exports_hold_everything(visit, numbered, tmp_path):
     fill_history(tmp_path)
     page = visit()

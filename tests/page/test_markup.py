@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spoutnik.errors import RunError
 from spoutnik.page.markup import MAX_FORMULA_LENGTH, Labels, StreamingMarkdown, formula, render
 from spoutnik.page.strings import EN, FR, strings_for
 
@@ -161,6 +162,14 @@ def test_both_languages_say_everything_with_the_same_blanks():
     ("en", "fr", "fr"), ("fr", "xx", "fr")])
 def test_the_language_is_the_readers(accepted, chosen, language):
     assert strings_for(accepted, chosen).language == language
+
+
+def test_errors_are_said_in_the_readers_language_without_paths(tmp_path):
+    error = RunError(f"{tmp_path}/history.db: is damaged.")
+    assert EN.failure(error) == "That did not work. history.db: is damaged."
+    assert FR.failure(error) == f"{FR.error} Le serveur dit, en anglais\u00a0: history.db: is damaged."
+    assert FR.failure("too many", "Busy") == FR.errors["Busy"]
+    assert EN.failure("as histories once kept them") == "That did not work. as histories once kept them"
 
 
 def test_warnings_and_numbers_are_said_in_the_readers_language():
