@@ -19,7 +19,7 @@ from spoutnik.generation.model_fetch import ModelFetches
 from spoutnik.generation.service import GenerationService
 from spoutnik.page.arena import ArenaTab
 from spoutnik.page.chat import ChatTab
-from spoutnik.page.controls import OPTIONS_COOKIE, cookie_of, options_from, set_cookie
+from spoutnik.page.controls import OPTIONS_COOKIE, options_from, remember
 from spoutnik.page.conversations import Conversations
 from spoutnik.page.dates import ZONE_COOKIE, Calendar, zone_from
 from spoutnik.page.layout import Layout
@@ -97,7 +97,7 @@ def _build(conversations: Conversations, fetches: ModelFetches, request: Request
 
     def choose(model: str) -> None:
         options.model = model
-        set_cookie(OPTIONS_COOKIE, cookie_of(options) or model)
+        remember(options)
         ui.navigate.reload()
 
     # Where there are keys, visitors are not the owner of the machine, whose disk and network this takes.

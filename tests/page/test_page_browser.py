@@ -1,8 +1,11 @@
 """The page in a real browser: one asks, watches the thought, ends it, reloads, votes, with keys alone or on a phone."""
 
+import random
+
 import pytest
 from page.browser_fixtures import CONTRAST, PHONE, answered, ask
 
+from spoutnik.page.controls import MAX_SYSTEM_LENGTH
 from spoutnik.store.history import History
 
 
@@ -167,6 +170,20 @@ def test_settings_show_what_is_in_force_when_they_are_opened_again(visit, servin
     page.get_by_role("slider", name="Temperature").fill("6")  # the default again, which is not remembered as a choice
     page.get_by_role("textbox", name="System prompt").fill("")
     page.get_by_role("button", name="Model and thinking: beta, low, 2 thoughts", exact=True).wait_for()
+
+
+def test_settings_are_remembered_without_a_system_prompt_that_no_cookie_holds(visit, serving):
+    rng = random.Random(0)
+    page = visit()
+    page.locator(".chat .setting").click()
+    page.get_by_role("textbox", name="System prompt").fill(
+        "".join(chr(rng.randrange(0x4e00, 0x9fff)) for _ in range(MAX_SYSTEM_LENGTH)))
+    page.get_by_text("Too long to be remembered").wait_for()
+    page.get_by_role("slider", name="Effort").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("document.cookie.includes('medium')")
+    page.reload()
+    page.get_by_role("button", name="Model and thinking: alpha, medium", exact=True).wait_for()
 
 
 def test_the_arena_is_blind_until_the_vote(visit, serving, tmp_path):
