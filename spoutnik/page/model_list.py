@@ -29,6 +29,8 @@ class ModelList:
             with ui.element("div").classes("choices"):
                 button(strings.close, dialog.close)
         offered = await self.fetches.offers()
+        if dialog.is_deleted:  # it was closed meanwhile
+            return
         measuring.delete()
         with rows:
             views = [_OfferView(self, model) for model in offered]
