@@ -5,7 +5,6 @@ NiceGUI ships all its scripts and fonts, and the folder katex is KaTeX as publis
 
 from copy import copy
 from pathlib import Path
-from urllib.parse import unquote
 
 from fastapi import FastAPI
 from nicegui import app as pages
@@ -84,7 +83,7 @@ def _speak(strings: Strings) -> None:
 
 def _build(conversations: Conversations, fetches: ModelFetches, request: Request, owner: str | None) -> None:
     strings = strings_for(request.headers.get("accept-language", ""), request.cookies.get("spoutnik_language"))
-    calendar = Calendar(strings, zone_from(unquote(request.cookies.get(ZONE_COOKIE, ""))))
+    calendar = Calendar(strings, zone_from(request.cookies.get(ZONE_COOKIE)))
     conversation = conversations.open(request.query_params.get("c"), owner)
     options = options_from(request.cookies.get(OPTIONS_COOKIE), conversations)
     _speak(strings)

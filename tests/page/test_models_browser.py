@@ -93,7 +93,7 @@ def test_the_list_may_be_closed_while_the_machine_is_measured(visit, monkeypatch
             measuring.wait_for(state="detached")
     measured.set()
     measuring.wait_for(state="detached")
-    assert page.get_by_role("dialog", name="Other models").is_visible()
+    assert page.locator(".dialog-title").is_visible()
 
 
 def test_what_goes_wrong_is_said(chromium, url, hub):
