@@ -16,8 +16,8 @@ from spoutnik.engine import sampler
 from spoutnik.engine.runners.native_runner import NativeRunner
 from spoutnik.recipe.run import run_recipe
 
-# For every package that needs a model behind the API or a generation service, and for the page in a browser.
-pytest_plugins = ["serving_fixtures", "page.browser_fixtures"]
+# For every package that needs a model behind the API or a generation service, and for the page with and without a browser.
+pytest_plugins = ["serving_fixtures", "page.conversation_fixtures", "page.browser_fixtures"]
 
 settings.register_profile("spoutnik", deadline=None, derandomize=True, max_examples=40, database=None,
                           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

@@ -5,7 +5,6 @@ NiceGUI ships all its scripts and fonts, and the folder katex is KaTeX as publis
 
 from copy import copy
 from pathlib import Path
-from urllib.parse import unquote
 
 from fastapi import FastAPI
 from nicegui import app as pages
@@ -19,7 +18,7 @@ from spoutnik.generation.model_fetch import ModelFetches
 from spoutnik.generation.service import GenerationService
 from spoutnik.page.arena import ArenaTab
 from spoutnik.page.chat import ChatTab
-from spoutnik.page.controls import OPTIONS_COOKIE, cookie_of, options_from, set_cookie
+from spoutnik.page.controls import OPTIONS_COOKIE, options_from, remember
 from spoutnik.page.conversations import Conversations
 from spoutnik.page.dates import ZONE_COOKIE, Calendar, zone_from
 from spoutnik.page.layout import Layout
@@ -84,7 +83,7 @@ def _speak(strings: Strings) -> None:
 
 def _build(conversations: Conversations, fetches: ModelFetches, request: Request, owner: str | None) -> None:
     strings = strings_for(request.headers.get("accept-language", ""), request.cookies.get("spoutnik_language"))
-    calendar = Calendar(strings, zone_from(unquote(request.cookies.get(ZONE_COOKIE, ""))))
+    calendar = Calendar(strings, zone_from(request.cookies.get(ZONE_COOKIE)))
     conversation = conversations.open(request.query_params.get("c"), owner)
     options = options_from(request.cookies.get(OPTIONS_COOKIE), conversations)
     _speak(strings)
@@ -97,7 +96,7 @@ def _build(conversations: Conversations, fetches: ModelFetches, request: Request
 
     def choose(model: str) -> None:
         options.model = model
-        set_cookie(OPTIONS_COOKIE, cookie_of(options) or model)
+        remember(options)
         ui.navigate.reload()
 
     # Where there are keys, visitors are not the owner of the machine, whose disk and network this takes.

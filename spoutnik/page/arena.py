@@ -7,12 +7,11 @@ from nicegui import ui
 
 from spoutnik.arena.matches import Match
 from spoutnik.arena.ratings import Outcome, rate
-from spoutnik.errors import RunError, UserError
 from spoutnik.generation.session import ChatOptions
 from spoutnik.page.controls import OptionsMenu, select
 from spoutnik.page.conversations import Conversations, Round
 from spoutnik.page.strings import Strings
-from spoutnik.page.widgets import AnswerView, button, icon_button, submit, text_area
+from spoutnik.page.widgets import AnswerView, button, icon_button, notify_errors, submit, text_area
 
 
 class ArenaTab:
@@ -71,16 +70,13 @@ class ArenaTab:
         """Whether the question was accepted."""
         if not question.strip() or self._running():
             return False
-        try:
+        with self.element, notify_errors(self.strings):  # the button that asks again is deleted
             match = Match.draw(list(self.conversations.service.models), [name for name in self._chosen if name])
-        except UserError as error:
-            ui.notify(self.strings.failure(error), type="negative")
-            return False
-        with self.element:  # the button that asks again is deleted
             self._show(self.conversations.start_round(match, question.strip(), self.options, self.owner))
             self._on_change()
             ui.run_javascript(f"spoutnik.dropSent({self.input.id})")
-        return True
+            return True
+        return False
 
     def open(self, round_id: str | None) -> None:
         """Shows a round that was begun earlier; nothing where it is not there."""
@@ -137,10 +133,8 @@ class ArenaTab:
     def vote(self, outcome: Outcome) -> None:
         if self.round is None or self.round.outcome is not None:  # another tab was faster: the next tick shows its vote
             return
-        try:
-            self.conversations.vote(self.round, outcome)
-        except RunError as error:  # a full disk
-            ui.notify(self.strings.failure(error), type="negative", multi_line=True)
+        with notify_errors(self.strings):
+            self.conversations.vote(self.round, outcome)  # a full disk stores none
         next_question = self._reveal()
         with self.element:  # the vote button that had the focus is gone
             ui.run_javascript(f"getHtmlElement({next_question.id})?.focus({{preventScroll: true}})")

@@ -6,7 +6,6 @@ from functools import partial
 
 from nicegui import events, ui
 
-from spoutnik.errors import RunError, UserError
 from spoutnik.generation.session import ChatMessage, ChatOptions
 from spoutnik.page import drafts
 from spoutnik.page.controls import Attachments, OptionsMenu
@@ -14,7 +13,18 @@ from spoutnik.page.conversations import Conversation, Conversations
 from spoutnik.page.dates import Calendar
 from spoutnik.page.greeting import Greeting
 from spoutnik.page.strings import Strings
-from spoutnik.page.widgets import AnswerView, Handler, button, button_row, icon_button, note, open_dialog, submit, text_area
+from spoutnik.page.widgets import (
+    AnswerView,
+    Handler,
+    button,
+    button_row,
+    icon_button,
+    note,
+    notify_errors,
+    open_dialog,
+    submit,
+    text_area,
+)
 
 
 class ChatTab:
@@ -58,16 +68,13 @@ class ChatTab:
     @contextlib.contextmanager
     def _notify_errors(self) -> Iterator[None]:
         """Shows errors as notifications. A conversation that was deleted elsewhere is replaced by a new one."""
-        with self.element:  # what was clicked may be deleted meanwhile
+        with self.element, notify_errors(self.strings):  # what was clicked may be deleted meanwhile
             try:
                 yield
             except KeyError:
                 self.open(None)
                 self._on_change()
                 ui.notify(self.strings.conversation_gone, type="warning", position="top")
-            except (UserError, RunError) as error:
-                ui.notify(self.strings.failure(error), type="negative", position="top", multi_line=True, timeout=0,
-                          close_button=self.strings.close)
 
     def ask(self, question: str) -> bool:
         """Whether the question was accepted."""
@@ -98,12 +105,13 @@ class ChatTab:
             self.conversation.turn.stop()
 
     def open(self, conversation_id: str | None) -> None:
-        """Shows another conversation; None: a new one."""
-        self.conversation = self.conversations.open(conversation_id, self.conversation.owner)
-        self.sync()
-        self.attachments.clear()
-        drafts.open_draft(self.conversation)
-        ui.run_javascript("spoutnik.follow(); spoutnik.focusQuestion()")
+        """Shows another conversation; None: a new one. Where it cannot be read, what is shown stays."""
+        with notify_errors(self.strings):
+            self.conversation = self.conversations.open(conversation_id, self.conversation.owner)
+            self.sync()
+            self.attachments.clear()
+            drafts.open_draft(self.conversation)
+            ui.run_javascript("spoutnik.follow(); spoutnik.focusQuestion()")
 
     def _keep_files(self) -> None:
         drafts.keep_files(self.attachments.files, self.conversation)

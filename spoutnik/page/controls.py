@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import json
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -64,7 +65,12 @@ def _unpack(packed: str) -> str:
 
 
 def set_cookie(name: str, value: str) -> None:
-    ui.run_javascript(f"spoutnik.setCookie({name!r}, {value!r})")
+    ui.run_javascript(f"spoutnik.setCookie({json.dumps(name)}, {json.dumps(value)})")
+
+
+def remember(options: ChatOptions) -> None:
+    """Has this browser keep the options, without a system prompt that is too long for a cookie."""
+    set_cookie(OPTIONS_COOKIE, cookie_of(options) or cookie_of(replace(options, system="")))
 
 
 class OptionsMenu:
@@ -144,8 +150,8 @@ class OptionsMenu:
     def _set(self, option: str, value: str | int | float | None) -> None:
         setattr(self.options, option, value)
         self._update()
-        if self._with_model and (cookie := cookie_of(self.options)) is not None:
-            set_cookie(OPTIONS_COOKIE, cookie)
+        if self._with_model:
+            remember(self.options)
 
     def _update(self) -> None:
         strings, options, thinks = self.strings, self.options, self._thinks

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
+from urllib.parse import unquote
 from zoneinfo import ZoneInfo
 
 from spoutnik.page.strings import Strings
@@ -10,9 +11,9 @@ ZONE_COOKIE = "spoutnik_zone"  # the browser's, as "Europe/Paris"; set by state.
 
 
 def zone_from(cookie: str | None) -> tzinfo | None:
-    """The time zone of a cookie; None, which is this machine's, where it says none."""
+    """The time zone of a cookie, as browsers send it; None, which is this machine's, where it says none."""
     try:
-        return ZoneInfo(cookie) if cookie else None
+        return ZoneInfo(unquote(cookie)) if cookie else None
     except (KeyError, ValueError, OSError):  # it may say anything; ZoneInfoNotFoundError is a KeyError
         return None
 

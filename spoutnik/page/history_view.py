@@ -8,11 +8,10 @@ from collections.abc import Awaitable, Callable
 
 from nicegui import ui
 
-from spoutnik.errors import RunError
-from spoutnik.page.conversations import Conversations
+from spoutnik.page.conversations import TITLE_LENGTH, Conversations
 from spoutnik.page.dates import Calendar
 from spoutnik.page.strings import Strings
-from spoutnik.page.widgets import button, button_row, icon_button, open_dialog
+from spoutnik.page.widgets import button, button_row, icon_button, notify_errors, open_dialog
 from spoutnik.store.history import Conversation as HistoryEntry
 from spoutnik.store.markdown import Labels, conversation_markdown
 
@@ -51,17 +50,13 @@ class HistoryView:
         """Shows the list anew where something in it has changed, here or in another tab."""
         if (state := self._state()) == self._shown:
             return
-        try:
-            if not self._query:
+        self._shown = state  # also where it fails: it is said once
+        with notify_errors(self.strings):
+            if self._query:
+                hits = await self.conversations.search(self._query, self.owner)
+                self._show([(hit.conversation, hit.excerpt) for hit in hits])  # what was typed meanwhile is for the next tick
+            else:
                 self.show_all()
-                return
-            hits = await self.conversations.search(self._query, self.owner)
-            if state == self._state():  # else the next tick searches for what was typed meanwhile
-                self._show([(hit.conversation, hit.excerpt) for hit in hits])
-                self._shown = state
-        except RunError as error:
-            self._shown = state
-            ui.notify(self.strings.failure(error), type="negative", multi_line=True)
 
     def _show(self, found: list[tuple[HistoryEntry, str]]) -> None:
         self._list.clear()
@@ -103,13 +98,12 @@ class HistoryView:
 
     async def _download(self, entry: HistoryEntry | None, suffix: str) -> None:
         """Downloads one conversation, or all, with all versions of their messages."""
-        try:
-            text = await asyncio.to_thread(self._export, entry, suffix)
-        except KeyError:  # deleted meanwhile
-            ui.notify(self.strings.conversation_gone, type="warning")
-        except RunError as error:
-            ui.notify(self.strings.failure(error), type="negative", multi_line=True)
-        else:
+        with notify_errors(self.strings):
+            try:
+                text = await asyncio.to_thread(self._export, entry, suffix)
+            except KeyError:  # deleted meanwhile
+                ui.notify(self.strings.conversation_gone, type="warning", position="top")
+                return
             name = "spoutnik" if entry is None else re.sub(r"[^\w-]+", "-", entry.title).strip("-") or entry.id
             ui.download.content(text, f"{name}.{suffix}", "application/json" if suffix == "json" else "text/markdown")
 
@@ -125,21 +119,23 @@ class HistoryView:
 
     def _open_rename(self, entry: HistoryEntry) -> None:
         def save() -> None:
-            self.conversations.rename(entry.id, field.value, self.owner)
-            dialog.close()
+            with notify_errors(self.strings):
+                self.conversations.rename(entry.id, field.value, self.owner)
+                dialog.close()
 
         with open_dialog(self.strings.rename) as dialog:
             field = ui.input(self.strings.rename, value=entry.title).classes("full")
-            field.props("outlined dense autofocus maxlength=60")
+            field.props(f"outlined dense autofocus maxlength={TITLE_LENGTH}")
             field.on("keydown.enter", save, [])
             button_row(self.strings.cancel, dialog.close, self.strings.save, save)
 
     def _open_delete(self, entry: HistoryEntry) -> None:
         async def delete() -> None:
             dialog.close()
-            self.conversations.delete(entry.id, self.owner)
-            if self._current() == entry.id:
-                await self._open(None)
+            with notify_errors(self.strings):
+                self.conversations.delete(entry.id, self.owner)
+                if self._current() == entry.id:
+                    await self._open(None)
 
         with open_dialog(self.strings.delete) as dialog:
             ui.label(self.strings.confirm_delete.format(entry.title or "…"))

@@ -24,18 +24,16 @@ class ModelList:
             ui.label(strings.more_models).classes("dialog-title").props("role=heading aria-level=2")
             ui.label(strings.more_models_help).classes("muted")
             measuring = ui.label(strings.measuring).classes("muted").props("role=status")
-            with ui.element("ul").classes("offers") as rows:
-                pass
+            rows = ui.element("ul").classes("offers")
             with ui.element("div").classes("choices"):
                 button(strings.close, dialog.close)
         offered = await self.fetches.offers()
+        if dialog.is_deleted:  # it was closed meanwhile
+            return
         measuring.delete()
         with rows:
             views = [_OfferView(self, model) for model in offered]
             ui.timer(TICK, lambda: [view.update() for view in views])
-
-    def start(self, model: OfferedModel) -> None:
-        self.fetches.start(model)
 
     def talk(self, model: OfferedModel) -> None:
         if model.name not in self.fetches.service.models:
@@ -72,7 +70,7 @@ class _OfferView:
                                    strings.number(round(best.tokens_per_second)), licence)
 
     def _start(self) -> None:
-        self.models.start(self.model)
+        self.models.fetches.start(self.model)
         self.update()
 
     def _pause(self) -> None:

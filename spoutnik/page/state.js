@@ -1,4 +1,4 @@
-// What survives a reload: drafts, and the address of what is shown. Nothing is sent anywhere.
+// What survives a reload: drafts, which stay in the browser, and the address of what is shown.
 
 // Drafts are in this tab's storage, so that two tabs do not overwrite each other's, and where KEEP_DRAFTS is true also in the
 // browser's, for the time after the tab was closed. With an encrypted history, or none, they end with the tab.

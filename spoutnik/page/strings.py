@@ -3,6 +3,7 @@
 import contextlib
 from dataclasses import dataclass, field
 
+from spoutnik.errors import hide_paths
 from spoutnik.generation.delta import GenerationWarning
 
 
@@ -197,9 +198,9 @@ class Strings:
         return sentences[warning["code"]].format(warning["tokens"])
 
     def failure(self, error: str | Exception, kind: str = "") -> str:
-        """An error in words. kind: the name of its class, from a history; older ones have none."""
+        """An error in words, without paths of this machine. kind: its class's name, from a history; older ones have none."""
         kind = kind or type(error).__name__
-        return self.errors.get(kind) or f"{self.error} {self.server_says.format(error)}"
+        return self.errors.get(kind) or f"{self.error} {self.server_says.format(hide_paths(str(error)))}"
 
     def decimal(self, value: float) -> str:
         return f"{value:.1f}".replace(".", "," if self.language == "fr" else ".")

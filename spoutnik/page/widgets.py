@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from nicegui import events, ui
 
+from spoutnik.errors import RunError, UserError
 from spoutnik.generation.session import ChatMessage, ChatTurn
 from spoutnik.page.markup import Labels, StreamingMarkdown
 from spoutnik.page.strings import Strings
@@ -51,6 +52,16 @@ def text_area(send: Callable[[str], bool], label: str, placeholder: str = "", va
 def submit(area: ui.textarea, send: Callable[[str], bool]) -> None:
     if send(area.value):
         area.value = ""
+
+
+@contextlib.contextmanager
+def notify_errors(strings: Strings) -> Iterator[None]:
+    """Shows errors that a user can cause or remedy as notifications."""
+    try:
+        yield
+    except (UserError, RunError) as error:
+        ui.notify(strings.failure(error), type="negative", position="top", multi_line=True, timeout=0,
+                  close_button=strings.close)
 
 
 @contextlib.contextmanager
@@ -201,7 +212,7 @@ class AnswerView:
             for warning in extras.get("warnings", []):
                 note("info", strings.warning(warning))
             if "error" in extras:
-                note("error_outline", strings.failure(extras["error"], extras.get("error_kind", "str")), "bad")
+                note("error_outline", strings.failure(extras["error"], extras.get("error_kind", "")), "bad")
             if extras.get("left_out"):
                 note("history", strings.left_out(extras["left_out"]))
             if extras.get("finish_reason") in strings.endings:

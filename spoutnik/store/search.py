@@ -42,16 +42,19 @@ class HistorySearch:
     def search(self, query: str, conversations: list[Conversation]) -> list[SearchHit]:
         """Those of the conversations in which each word of the query occurs, in any message, also as a part of a word."""
         words = fold(query).split()
+        if not words:
+            return [SearchHit(conversation, "") for conversation in conversations]
         with self._lock:
             unfinished = self._read()
             texts: dict[str, list[int]] = {}
             for conversation, message in self._folded:
                 texts.setdefault(conversation, []).append(message)
-            hits = [hit for conversation in conversations
-                    if (hit := self._match(conversation, texts.get(conversation.id, []), words))]
+            found = [(conversation, place) for conversation in conversations
+                     if (place := self._find(conversation, texts.get(conversation.id, []), words))]
             for key in unfinished:  # they will have grown
                 del self._folded[key]
-        return hits
+        contents = self.history.contents([key for _, (key, _) in found if key is not None])
+        return [SearchHit(conversation, excerpt(contents.get(key, ""), word)) for conversation, (key, word) in found]
 
     def _read(self) -> set[tuple[str, int]]:
         """Takes up new messages and forgets deleted ones; returns the unfinished ones."""
@@ -61,17 +64,16 @@ class HistorySearch:
         self._folded.update({key: fold(text) for key, text in self.history.contents(missing).items()})
         return {key for key in missing if not finished[key] and key in self._folded}
 
-    def _match(self, conversation: Conversation, messages: list[int], words: list[str]) -> SearchHit | None:
+    def _find(self, conversation: Conversation, messages: list[int],
+              words: list[str]) -> tuple[tuple[str, int] | None, str] | None:
+        """The message that says the first word that the title lacks, and the word; (None, "") where it lacks none, and None
+        where one of the words is nowhere."""
         title = fold(conversation.title)
         keys = [(conversation.id, message) for message in messages]
         if not all(word in title or any(word in self._folded[key] for key in keys) for word in words):
             return None
-        in_messages = next(((key, word) for word in words if word not in title
-                            for key in keys if word in self._folded[key]), None)
-        if in_messages is None:
-            return SearchHit(conversation, "")
-        key, word = in_messages
-        return SearchHit(conversation, excerpt(self.history.contents([key]).get(key, ""), word))
+        return next(((key, word) for word in words if word not in title for key in keys if word in self._folded[key]),
+                    (None, ""))
 
 
 def excerpt(text: str, word: str) -> str:

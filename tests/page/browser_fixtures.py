@@ -1,9 +1,10 @@
-"""The page in Chromium, for tests: `chromium` and `visit`, with what both browser test modules do on it.
+"""The page in Chromium, for tests: `chromium` and `visit`, with what the browser test modules do on it.
 
 Without playwright or a Chromium the tests that ask for them are skipped. A module's tests share one browser; none may call
 asyncio.run while it is open, since playwright's own loop runs in this thread.
 """
 
+import logging
 import shutil
 import signal
 from contextlib import contextmanager
@@ -25,6 +26,23 @@ ARGUMENTS = ["--disable-background-networking", "--disable-component-update", "-
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}
 PATIENCE = 20_000  # milliseconds, for what a test waits for
 LONGEST = 180  # seconds, for a test: some of playwright's calls have no limit of their own
+
+# JavaScript for the body of a function: the contrast of two colors as WCAG defines it, and the color behind an element.
+CONTRAST = r"""
+  const parts = (color) => (color.match(/[\d.]+/g) || []).map(Number);
+  const luminance = (color) => parts(color).slice(0, 3).map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const contrast = (one, other) => {
+    const [a, b] = [luminance(one), luminance(other)].sort((x, y) => y - x);
+    return (a + .05) / (b + .05);
+  };
+  const opaque = (color) => parts(color).length === 3 || parts(color)[3] === 1;
+  const behind = (e) => {
+    for (; e; e = e.parentElement)
+      if (opaque(getComputedStyle(e).backgroundColor)) return getComputedStyle(e).backgroundColor;
+    return "rgb(255, 255, 255)";
+  };
+"""
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +95,21 @@ def visit(chromium, serving):
         yield open_page
 
 
+@pytest.fixture
+def no_errors_in_handlers(caplog):
+    """NiceGUI logs what an event's handler raises, and goes on."""
+    yield
+    assert [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR] == []
+
+
+@pytest.fixture
+def numbered(serving):
+    """The service answers at once, and counts its answers."""
+    service = serving[1]
+    service.held, service.reply = False, lambda number: (f"Thought {number}.", f"Answer {number}.")
+    return service
+
+
 @contextmanager
 def visitor(chromium, url):
     """A function that opens this address in a context of its own. Changes are those of playwright's new_context."""
@@ -100,6 +133,15 @@ def visitor(chromium, url):
         for context, wrong in opened:
             context.close()
             assert wrong == []
+
+
+def question(page):
+    return page.get_by_label("Your question")
+
+
+def wait_for_value(page, text, label="Your question"):
+    page.wait_for_function("""([label, text]) => [...document.querySelectorAll('textarea, input')].some(
+        e => e.getAttribute('aria-label') === label && e.value === text)""", arg=[label, text])
 
 
 def ask(page, question="Find the roots."):

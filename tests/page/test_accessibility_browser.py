@@ -1,7 +1,7 @@
 """The page for keyboards and screen readers, in a real browser: what axe finds, where the focus is, what is announced."""
 
 import pytest
-from page.browser_fixtures import PATIENCE, PHONE, answered, ask, page_server, visitor
+from page.browser_fixtures import CONTRAST, PATIENCE, PHONE, answered, ask, page_server, visitor
 from scripted import scripted_service
 
 from spoutnik.generation.model_card import ModelCard
@@ -80,26 +80,13 @@ def test_axe_finds_nothing_serious_in_dialogs_and_menus(visit, serving, how):
     assert found == []
 
 
-FOCUS = """() => {
-  const parts = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
-  const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-  const behind = (e) => {
-    for (; e; e = e.parentElement) {
-      const colour = parts(getComputedStyle(e).backgroundColor);
-      if (colour.length === 3 || colour[3] === 1) return colour;
-    }
-    return [255, 255, 255];
-  };
+FOCUS = "() => {" + CONTRAST + """
   const focused = document.activeElement;
   const name = `${focused.tagName} ${focused.getAttribute('aria-label') || focused.innerText.slice(0, 40)}`;
   for (let e = focused; e && e !== document.body; e = e.parentElement) {  // a field shows it on its box
     const style = getComputedStyle(e);
-    const transparent = parts(style.outlineColor).length === 4 && parts(style.outlineColor)[3] < 1;
-    if (style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2 && !transparent) {
-      const [a, b] = [light(parts(style.outlineColor)), light(behind(e.parentElement))].sort((x, y) => y - x);
-      return [name, (a + .05) / (b + .05)];
-    }
+    if (style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2 && opaque(style.outlineColor))
+      return [name, contrast(style.outlineColor, behind(e.parentElement))];
   }
   return [name, focused === document.body ? 21 : 0];
 }"""

@@ -1,15 +1,12 @@
-"""Log-in and log-out in a real browser, also where a reverse proxy offers the server below a path.
-
-Needs playwright and a Chromium; it is skipped without them.
-"""
+"""Log-in and log-out in a real browser, also where a reverse proxy offers the server below a path."""
 
 import asyncio
-import shutil
 
 import httpx
 import pytest
 import websockets
 from listening import listening
+from page.browser_fixtures import answered, ask
 from scripted import scripted_service
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -20,11 +17,6 @@ from starlette.websockets import WebSocket
 from spoutnik.commands.application import make_application
 from spoutnik.serve.settings import Settings
 
-playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: pip install -e '.[dev]'")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")
-ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
-             "--no-first-run", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"]
 KEY = "open-sesame"
 PREFIX = "/tools/chat"
 PATIENCE = 30_000  # milliseconds
@@ -96,16 +88,8 @@ def address(request, make_service, tmp_path):
                 yield f"{outside}{PREFIX}/"
 
 
-@pytest.fixture
-def browser():
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS, timeout=60_000)
-        yield chromium
-        chromium.close()
-
-
-def test_one_logs_in_asks_and_logs_out(browser, address):
-    context = browser.new_context(locale="en-US")
+def test_one_logs_in_asks_and_logs_out(chromium, address):
+    context = chromium.new_context(locale="en-US")
     page, wrong = context.new_page(), []
     page.set_default_timeout(PATIENCE)
     page.on("pageerror", lambda error: wrong.append(str(error)))
@@ -120,11 +104,10 @@ def test_one_logs_in_asks_and_logs_out(browser, address):
     page.get_by_role("button", name="Log in").click()
     page.get_by_label("Your question").wait_for()
     assert page.url.split("?")[0] == address
-    page.get_by_label("Your question").fill("Find the roots.")
-    page.keyboard.press("Enter")  # the page's web socket is needed for an answer
-    page.wait_for_function("document.querySelectorAll('.answer[aria-busy=false]').length == 1")
+    ask(page)
+    answered(page)  # for which the page's web socket is needed
     page.reload()
-    page.wait_for_function("document.querySelectorAll('.answer[aria-busy=false]').length == 1")
+    answered(page)
     conversation = page.url
     page.get_by_role("button", name="Log out").click()
     page.get_by_label("API key").wait_for()
@@ -141,11 +124,11 @@ def test_one_logs_in_asks_and_logs_out(browser, address):
     context.close()
 
 
-def test_a_session_that_has_ended_leads_to_the_log_in_and_back(browser, make_service, tmp_path):
+def test_a_session_that_has_ended_leads_to_the_log_in_and_back(chromium, make_service, tmp_path):
     """As when the server was started anew: the browser's socket is refused, and reloads find the log-in."""
     app = make_application(scripted_service(make_service)(("alpha",)), Settings(data=tmp_path, api_keys=(KEY,)))
     with listening(app) as url:
-        context = browser.new_context(locale="en-US")
+        context = chromium.new_context(locale="en-US")
         page = context.new_page()
         page.set_default_timeout(PATIENCE)
         page.goto(url)
@@ -162,9 +145,9 @@ def test_a_session_that_has_ended_leads_to_the_log_in_and_back(browser, make_ser
         context.close()
 
 
-def test_another_sites_form_logs_nobody_in_or_out(browser, address):
+def test_another_sites_form_logs_nobody_in_or_out(chromium, address):
     """Its origin is another, although it has the same name: cookies know no ports."""
-    context = browser.new_context(locale="en-US")
+    context = chromium.new_context(locale="en-US")
     page = context.new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(address)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spoutnik.errors import RunError
 from spoutnik.page.markup import MAX_FORMULA_LENGTH, Labels, StreamingMarkdown, formula, render
 from spoutnik.page.strings import EN, FR, strings_for
 
@@ -144,15 +145,14 @@ def test_rendering_leaves_time_for_other_things():
 # ----------------------------------------------------------------------------------------------------------- its words
 
 def test_both_languages_say_everything_with_the_same_blanks():
-    texts = [one for one in fields(EN) if one.name != "zone"]
-    for one in texts:
+    for one in fields(EN):
         for strings in (EN, FR):
             value = getattr(strings, one.name)
             assert value if isinstance(value, str) else all(value)
         if isinstance(getattr(EN, one.name), str):
             assert getattr(EN, one.name).count("{}") == getattr(FR, one.name).count("{}"), one.name
     assert set(EN.efforts) == set(FR.efforts)
-    same = {one.name for one in texts if getattr(EN, one.name) == getattr(FR, one.name)}
+    same = {one.name for one in fields(EN) if getattr(EN, one.name) == getattr(FR, one.name)}
     assert same == {"conversations", "effort", "pause", "vote_count", "votes"}  # French words, too: nothing is left in English
 
 
@@ -162,6 +162,14 @@ def test_both_languages_say_everything_with_the_same_blanks():
     ("en", "fr", "fr"), ("fr", "xx", "fr")])
 def test_the_language_is_the_readers(accepted, chosen, language):
     assert strings_for(accepted, chosen).language == language
+
+
+def test_errors_are_said_in_the_readers_language_without_paths(tmp_path):
+    error = RunError(f"{tmp_path}/history.db: is damaged.")
+    assert EN.failure(error) == "That did not work. history.db: is damaged."
+    assert FR.failure(error) == f"{FR.error} Le serveur dit, en anglais\u00a0: history.db: is damaged."
+    assert FR.failure("too many", "Busy") == FR.errors["Busy"]
+    assert EN.failure("as histories once kept them") == "That did not work. as histories once kept them"
 
 
 def test_warnings_and_numbers_are_said_in_the_readers_language():

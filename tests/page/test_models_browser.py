@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import tiny
 from hub_server import hub_server
-from page.browser_fixtures import visitor
+from page.browser_fixtures import answered, ask, visitor
 
+from spoutnik.generation import model_fetch
 from spoutnik.model.weights import save_model
 
 NAME, REPOSITORY = "qwen3-0.6b", "Qwen/Qwen3-0.6B"
@@ -56,9 +58,8 @@ def test_a_model_is_fetched_on_the_page_and_talked_to(chromium, url, hub):
         offer(page).get_by_role("button", name="Fetch").click()
         offer(page).get_by_role("button", name="Talk to it").click()
         page.wait_for_function(f"document.querySelector('.setting')?.textContent.includes('{NAME}')")
-        page.get_by_label("Your question").fill("Hello")
-        page.keyboard.press("Enter")
-        page.wait_for_function("document.querySelectorAll('.answer[aria-busy=false]').length == 1")
+        ask(page)
+        answered(page)
     assert [name for name, _ in hub.ranges] == ["model.safetensors"]
 
 
@@ -76,6 +77,23 @@ def test_a_fetch_is_paused_and_goes_on_where_it_was(chromium, url, hub, publishe
         offer(page).get_by_role("button", name="Lui parler").wait_for()
     starts = [0 if asked is None else int(asked.removeprefix("bytes=").rstrip("-")) for _, asked in hub.ranges]
     assert starts[0] == 0 and all(start >= 20_000 for start in starts[1:])  # nothing came twice
+
+
+@pytest.mark.usefixtures("no_errors_in_handlers")
+def test_the_list_may_be_closed_while_the_machine_is_measured(visit, monkeypatch):
+    measured = threading.Event()
+    monkeypatch.setattr(model_fetch, "offers", lambda machine: [] if measured.wait(20) else None)
+    page = visit()
+    measuring = page.get_by_text("Measuring this machine")
+    for closes in (True, False):
+        page.locator(".drawer").get_by_role("button", name="Other models").click()
+        measuring.wait_for()
+        if closes:
+            page.keyboard.press("Escape")
+            measuring.wait_for(state="detached")
+    measured.set()
+    measuring.wait_for(state="detached")
+    assert page.locator(".dialog-title").is_visible()
 
 
 def test_what_goes_wrong_is_said(chromium, url, hub):

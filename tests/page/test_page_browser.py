@@ -1,8 +1,11 @@
 """The page in a real browser: one asks, watches the thought, ends it, reloads, votes, with keys alone or on a phone."""
 
-import pytest
-from page.browser_fixtures import PHONE, answered, ask
+import random
 
+import pytest
+from page.browser_fixtures import CONTRAST, PHONE, answered, ask
+
+from spoutnik.page.controls import MAX_SYSTEM_LENGTH
 from spoutnik.store.history import History
 
 
@@ -169,6 +172,20 @@ def test_settings_show_what_is_in_force_when_they_are_opened_again(visit, servin
     page.get_by_role("button", name="Model and thinking: beta, low, 2 thoughts", exact=True).wait_for()
 
 
+def test_settings_are_remembered_without_a_system_prompt_that_no_cookie_holds(visit, serving):
+    rng = random.Random(0)
+    page = visit()
+    page.locator(".chat .setting").click()
+    page.get_by_role("textbox", name="System prompt").fill(
+        "".join(chr(rng.randrange(0x4e00, 0x9fff)) for _ in range(MAX_SYSTEM_LENGTH)))
+    page.get_by_text("Too long to be remembered").wait_for()
+    page.get_by_role("slider", name="Effort").focus()
+    page.keyboard.press("ArrowLeft")
+    page.wait_for_function("document.cookie.includes('medium')")
+    page.reload()
+    page.get_by_role("button", name="Model and thinking: alpha, medium", exact=True).wait_for()
+
+
 def test_the_arena_is_blind_until_the_vote(visit, serving, tmp_path):
     page = visit()
     page.get_by_role("tab", name="Arena").click()
@@ -223,21 +240,10 @@ def test_colours_can_be_told_apart(visit, serving):
         page = visit(color_scheme=scheme)
         ask(page)
         answered(page)
-        faint = page.evaluate("""() => {
-          const parts = (colour) => (colour.match(/[\\d.]+/g) || []).map(Number);
-          const light = ([r, g, b]) => [r, g, b].map(v => (v /= 255) <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
-            .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
-          const behind = (e) => {
-            for (; e; e = e.parentElement) {
-              const colour = parts(getComputedStyle(e).backgroundColor);
-              if (colour.length === 3 || colour[3] === 1) return colour;
-            }
-            return [255, 255, 255];
-          };
+        faint = page.evaluate("() => {" + CONTRAST + """
           return [...document.querySelectorAll('body *')].filter(e => e.offsetParent && [...e.childNodes].some(
-            n => n.nodeType === 3 && n.textContent.trim())).map(e => {
-              const [a, b] = [light(parts(getComputedStyle(e).color)), light(behind(e))].sort((x, y) => y - x);
-              return [e.className + ' ' + e.innerText.slice(0, 20), (a + .05) / (b + .05)];
-            }).filter(([, contrast]) => contrast < 4.5);
+            n => n.nodeType === 3 && n.textContent.trim())).map(
+              e => [e.className + ' ' + e.innerText.slice(0, 20), contrast(getComputedStyle(e).color, behind(e))]
+            ).filter(([, contrast]) => contrast < 4.5);
         }""")
         assert faint == []

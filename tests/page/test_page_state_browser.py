@@ -1,11 +1,9 @@
-"""What survives, in a real browser: kills, reloads, lost connections, Back, two tabs; versions, long conversations, history."""
+"""What survives, in a real browser: kills, reloads, lost connections, Back, two tabs; versions, long conversations."""
 
-import json
-import logging
 import time
 
 import pytest
-from page.browser_fixtures import LONGEST, PHONE, answered, ask, page_server, time_limit, visitor
+from page.browser_fixtures import LONGEST, answered, ask, page_server, question, time_limit, visitor, wait_for_value
 from page.page_process import page_process
 from scripted import scripted_service
 
@@ -13,29 +11,7 @@ from spoutnik.generation.service import Busy
 from spoutnik.store import history
 from spoutnik.store.history import History
 
-
-@pytest.fixture(autouse=True)
-def no_errors_in_handlers(caplog):
-    """NiceGUI logs what an event's handler raises, and goes on."""
-    yield
-    assert [record.getMessage() for record in caplog.get_records("call") if record.levelno >= logging.ERROR] == []
-
-
-@pytest.fixture
-def numbered(serving):
-    """The service answers at once, and counts its answers."""
-    service = serving[1]
-    service.held, service.reply = False, lambda number: (f"Thought {number}.", f"Answer {number}.")
-    return service
-
-
-def question(page):
-    return page.get_by_label("Your question")
-
-
-def wait_for_value(page, text, label="Your question"):
-    page.wait_for_function("""([label, text]) => [...document.querySelectorAll('textarea, input')].some(
-        e => e.getAttribute('aria-label') === label && e.value === text)""", arg=[label, text])
+pytestmark = pytest.mark.usefixtures("no_errors_in_handlers")
 
 
 def wait_for_history(folder, condition):
@@ -359,79 +335,3 @@ def test_a_conversation_that_outgrows_the_context_goes_on_and_says_so(visit, num
     assert page.locator(".user-message").count() == 7 and page.get_by_text("That did not work").count() == 0
     page.reload()
     page.get_by_text("The conversation has outgrown what the model can read").first.wait_for()
-
-
-# ------------------------------------------------------------------------------------------------------------- the history
-
-def fill_history(folder):
-    store = History(folder / "history.db")
-    for title, text, answer in (("Un été", "Où est le cœur de l’été ?", "Au **soleil**."), ("Sums", "12 + 30?", "42")):
-        name = store.create(title)
-        store.append(name, "user", text)
-        store.append(name, "assistant", answer, "Hm.", "alpha")
-    return store
-
-
-def test_search_rename_delete(visit, serving, tmp_path):
-    store = fill_history(tmp_path)
-    page = visit()
-    page.get_by_role("heading", name="Today").wait_for()
-    assert page.locator(".entry").count() == 2
-    search = page.get_by_label("Search conversations")
-    search.fill("COEUR")
-    page.locator(".excerpt", has_text="Où est le cœur de l’été ?").wait_for()
-    page.wait_for_function("document.querySelectorAll('.entry').length === 1")
-    search.fill("zzz")
-    page.get_by_text("No conversation holds these words.").first.wait_for()
-    search.fill("")
-    page.wait_for_function("document.querySelectorAll('.entry').length === 2")
-    page.get_by_role("button", name="Actions for Sums").click()
-    page.get_by_text("Rename").click()
-    page.get_by_role("textbox", name="Rename").fill("Additions")
-    page.get_by_role("button", name="Save").click()
-    page.locator(".entry", has_text="Additions").wait_for()
-    page.get_by_role("button", name="Actions for Additions").click()
-    page.get_by_text("Delete").click()
-    page.get_by_role("dialog").get_by_role("button", name="Delete").click()
-    page.wait_for_function("document.querySelectorAll('.entry').length === 1")
-    assert [entry.title for entry in store.list()] == ["Un été"]
-
-
-def test_exports_hold_everything(visit, numbered, tmp_path):
-    fill_history(tmp_path)
-    page = visit()
-
-    def exported(button, item):
-        page.get_by_role("button", name=button).click()
-        with page.expect_download() as download:
-            page.get_by_text(item).click()
-        page.locator(".q-menu").wait_for(state="detached")
-        return download.value.suggested_filename, download.value.path().read_text("utf-8")
-
-    page.locator(".entry-name", has_text="Un été").click()
-    page.get_by_role("button", name="Answer again").click()
-    page.locator(".reply", has_text="Answer 0.").wait_for()
-    name, text = exported("Actions for Un été", "Export as Markdown")
-    assert name == "Un-été.md" and text.startswith("# Un été\n")
-    assert text.index("Answer 0.") < text.index("Another version of message 2") < text.index("Au **soleil**.")
-    name, text = exported("Actions for Un été", "Export as JSON")
-    conversation = json.loads(text)
-    assert name == "Un-été.json" and [m["content"] for m in conversation["messages"]][1:] == ["Au **soleil**.", "Answer 0."]
-    assert conversation["head"] == conversation["messages"][2]["id"]
-    name, text = exported("Export all", "Export as JSON")
-    assert name == "spoutnik.json" and [one["title"] for one in json.loads(text)] == ["Sums", "Un été"]
-    name, text = exported("Export all", "Export as Markdown")
-    assert name == "spoutnik.md" and "# Sums\n" in text and "# Un été\n" in text
-
-
-def test_a_phone_in_french(visit, numbered, tmp_path):
-    fill_history(tmp_path)
-    page = visit(**PHONE, locale="fr-FR")
-    page.get_by_role("button", name="Conversations").click()
-    page.get_by_role("heading", name="Aujourd’hui").wait_for()
-    page.get_by_label("Chercher une conversation").fill("soleil")
-    page.locator(".excerpt", has_text="soleil").wait_for()
-    page.locator(".entry-name", has_text="Un été").click()
-    page.get_by_role("button", name="Répondre à nouveau").click()
-    page.get_by_role("group", name="Version 2 sur 2").wait_for()
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
