@@ -10,8 +10,8 @@ A client that is not there has not passed: it is named, and the exit status is 1
 
 The model: random weights with 8,192 places, so that long prompts of clients fit; what is tried is the form, not the sense.
 Beside the plain server run altered ones (clients/altered_server.py): one that is slow, one whose model calls tools by itself,
-one with little room for schemathesis. cases: requests that schemathesis makes up from our own OpenAPI document; none of them
-may be answered with a 5xx.
+one with a short context for schemathesis. cases: requests that schemathesis makes up from our own OpenAPI document; none of
+them may be answered with a 5xx.
 """
 
 import argparse

@@ -96,7 +96,8 @@ class Stream(threading.Thread):
                     return
 
     def longest(self, since: float) -> float:
-        return max((gap for end, gap in list(self.gaps) if end >= since), default=0.0)
+        gaps = [gap for end, gap in list(self.gaps) if end >= since]
+        return max(gaps) if gaps else sys.exit("nothing more came of the other client's stream")
 
 
 def send(port: int, path: str, body: bytes, headers: dict) -> tuple[int, bytes]:
@@ -118,6 +119,8 @@ def main() -> None:
     options = parser.parse_args()
     print(machine())
     kinds = requests(int(options.megabytes * 1e6), Path(options.model).resolve().name)
+    if unknown := set(options.only or ()) - kinds.keys():
+        parser.error(f"--only {unknown.pop()}: there is no such kind. There are: {', '.join(kinds)}")
     server = subprocess.Popen([sys.executable, "-m", "spoutnik", "serve", options.model, "--port", "0", "--json", "--no-page"],
                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:

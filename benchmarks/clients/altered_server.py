@@ -4,8 +4,8 @@
 
 slow: the engine sleeps before each step, several times as long as a stream waits before it sends a ping: clients hear what
 they hear of a long prompt or a full queue. eager: a model that may call a tool does so, answers when it has the result, and
-comes to an end, as a trained one would; for clients that leave it the choice. brief: has little room, so that thousands of
-replies without a limit come to their end.
+comes to an end, as a trained one would; for clients that leave it the choice. brief: has a short context, so that thousands
+of replies without a limit come to their end.
 """
 
 import sys
@@ -24,7 +24,7 @@ from spoutnik.serve.api.chat_request import ChatRequest
 from spoutnik.serve.settings import Settings
 
 PING, SILENCE = 0.1, 0.5  # seconds
-ROOM = 128  # tokens of a brief server's prompt and reply
+BRIEF_CONTEXT = 128  # tokens of prompt and reply
 END_BIAS = 5.0  # with the random model's even logits, an answer of some hundred tokens
 
 
@@ -57,5 +57,5 @@ def make_eager() -> None:
 kind, model, data = sys.argv[1:]
 {"slow": make_slow, "eager": make_eager, "brief": lambda: None}[kind]()
 settings = Settings(port=0, data=Path(data), page=False, ping_seconds=PING if kind == "slow" else Settings.ping_seconds)
-engine = EngineOptions(max_model_len=ROOM if kind == "brief" else None)
+engine = EngineOptions(max_model_len=BRIEF_CONTEXT if kind == "brief" else None)
 serve(model, None, engine, settings, Console(stderr=True), as_json=True)

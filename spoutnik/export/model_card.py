@@ -132,6 +132,8 @@ def _data(manifest: dict) -> str:
     families = ", ".join(settings.get("families", []))
     if manifest["kind"] == "pretrain":
         return f"procedurally generated problems ({families}) and plain text, in English and French, from random weights."
+    if manifest["kind"] == "midtrain":
+        return f"longer texts, conversations among them, of generated problems ({families}) and facts, in English and French."
     if manifest["kind"] == "grpo":
         general = " and general prompts judged by a reward model" if settings.get("reward_model") else ""
         return f"rewards for its own answers to generated problems ({families}), checked by program{general}."

@@ -22,8 +22,9 @@ from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
-from spoutnik.recipe.run import select_stages, stage_status
+from spoutnik.recipe.run import evaluation_protocol, select_stages, stage_status
 from spoutnik.recipe.schema import (
+    BaseStage,
     GRPOStage,
     MidtrainStage,
     PretrainStage,
@@ -154,7 +155,7 @@ def evaluation_tokens(recipe: Recipe, name: str) -> int:
     if isinstance(recipe.stages[name], RejectStage | RewardModelStage):
         return 0
     problems = len(recipe.families) * recipe.evaluation.problems_per_family
-    is_base = isinstance(recipe.stages[name], PretrainStage | MidtrainStage)
+    is_base = isinstance(recipe.stages[name], BaseStage)
     problems = 2 * problems if is_base else problems + recipe.evaluation.problems_per_family
     return round(problems * recipe.evaluation.samples * recipe.evaluation.max_tokens * TYPICAL_LENGTH)
 
@@ -162,7 +163,8 @@ def evaluation_tokens(recipe: Recipe, name: str) -> int:
 def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> PlannedStage:
     stage, config = recipe.stages[name], recipe.config_of_stage(name, str(path))
     work = stage_work(recipe, name) if status == "to make" else Work()
-    evaluated = any((out / "evaluations").glob(f"{name}-*")) and status != "to make"
+    _, protocol = evaluation_protocol(recipe, stage)
+    evaluated = status != "to make" and any((out / "evaluations").glob(f"{name}-{'?' * 12}-{protocol[:8]}"))
     generated = work.generated + (0 if evaluated else evaluation_tokens(recipe, name))
     row = PlannedStage(name, stage.kind, status, list(stage.inputs.values()), work.trained, generated)
     if not work.trained and not generated:

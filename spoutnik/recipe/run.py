@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 from spoutnik.errors import UserError
+from spoutnik.evals.protocol import PromptStyle
 from spoutnik.files import install_folder, remove_folder, sha256_file, sha256_json, write_json, write_text
 from spoutnik.recipe.artifacts import Artifact, copy_shipped, find, seal, shipped_folder, stage_key
 from spoutnik.recipe.report import write_report
 from spoutnik.recipe.schema import (
-    MidtrainStage,
+    BaseStage,
     PretrainStage,
     Recipe,
     RejectStage,
@@ -55,7 +56,7 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
         if recipe.tokenizer_documents != TOKENIZER_DOCUMENTS:  # younger than the first artifacts, whose keys lack it
             settings["tokenizer_documents"] = recipe.tokenizer_documents
     if not isinstance(stage, RewardModelStage):
-        settings["families"] = getattr(stage, "families", None) or recipe.families
+        settings["families"] = recipe.families_of(stage)
     return settings
 
 
@@ -69,7 +70,7 @@ def _key(recipe: Recipe, stage: Stage, source: str, inputs: dict[str, Artifact])
 
 
 def _seed(recipe: Recipe, stage: Stage) -> int:
-    own = stage.seed if isinstance(stage, PretrainStage | MidtrainStage) else None
+    own = stage.seed if isinstance(stage, BaseStage) else None
     return recipe.seed if own is None else own
 
 
@@ -155,13 +156,18 @@ def _obtain(recipe: Recipe, source: str, name: str, stage: Stage, inputs: dict[s
     return artifact, MADE
 
 
+def evaluation_protocol(recipe: Recipe, stage: Stage) -> tuple[PromptStyle, str]:
+    """How a stage's model is asked, and the hash of all that decides its evaluation beside the model."""
+    style: PromptStyle = "forum" if isinstance(stage, BaseStage) else "chat"
+    return style, sha256_json({"settings": recipe.evaluation.model_dump(), "families": recipe.families, "style": style,
+                               "seed": recipe.seed, "dtype": recipe.dtype})
+
+
 def _evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, out: Path, reporter: Callable[[str], Progress]) -> Artifact:
     """The artifact with its evaluation, made once for each model and protocol; as it is where it is no model."""
     if isinstance(stage, RejectStage | RewardModelStage):
         return artifact
-    style = "forum" if isinstance(stage, PretrainStage | MidtrainStage) else "chat"
-    protocol = sha256_json({"settings": recipe.evaluation.model_dump(), "families": recipe.families, "style": style,
-                            "seed": recipe.seed, "dtype": recipe.dtype})
+    style, protocol = evaluation_protocol(recipe, stage)
     folder = out / "evaluations" / f"{artifact.stage}-{artifact.content[:12]}-{protocol[:8]}"
     if not (folder / "samples.jsonl").exists():
         fresh = folder.with_name(folder.name + ".writing")

@@ -20,10 +20,7 @@ from spoutnik.train.sft import ColdStartSettings, SFTSettings
 
 
 class _Stage(Settings):
-    """examples: of the recipe's families, those whose questions the model's card shows (all of them where it says nothing)."""
-
     model_config = ConfigDict(populate_by_name=True)
-    examples: list[str] | None = None
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -62,7 +59,14 @@ class MidtrainStage(_Stage):
         return self
 
 
-class SFTStage(_Stage):
+class _ConversingStage(_Stage):
+    """A model that converses. examples: of the recipe's families, those whose questions its card shows (all of them where it
+    says nothing)."""
+
+    examples: list[str] | None = None
+
+
+class SFTStage(_ConversingStage):
     """Supervised fine-tuning of `from` on traces: written by the solvers (`cold_start`), kept by a reject stage
     (`traces`: its name), read from a file (`file`), with `general` conversations mixed in. dialogue_share: of the solvers'
     traces and of the general ones, with earlier turns."""
@@ -80,10 +84,13 @@ class SFTStage(_Stage):
     def _has_data(self) -> "SFTStage":
         if self.cold_start is None and self.traces is None and self.file is None and not self.general:
             raise ValueError("a stage of kind sft or distill needs data: cold_start, traces, file or general")
+        if self.dialogue_share and self.cold_start is None and not self.general:
+            raise ValueError("dialogue_share is of the traces of cold_start and of general, and the stage has neither: traces "
+                             "that are read have the earlier turns that they have")
         return self
 
 
-class GRPOStage(_Stage):
+class GRPOStage(_ConversingStage):
     kind: Literal["grpo"]
     start: str = Field(alias="from")
     reward_model: str | None = None
@@ -108,6 +115,7 @@ class RewardModelStage(_Stage):
     settings: RewardModelSettings
 
 
+BaseStage = PretrainStage | MidtrainStage  # makes a model that continues texts, and may have a seed of its own
 Stage = Annotated[PretrainStage | MidtrainStage | SFTStage | GRPOStage | RejectStage | RewardModelStage,
                   Field(discriminator="kind")]
 
@@ -129,11 +137,15 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _connected(self) -> "Recipe":
-        of_stages = [name for stage in self.stages.values() for name in getattr(stage, "families", None) or ()]
-        of_stages += [name for stage in self.stages.values() for name in stage.examples or ()]
-        unknown = [name for name in [*self.families, *of_stages] if name not in FAMILIES]
+        read = [name for stage in self.stages.values() for name in self.families_of(stage)]
+        unknown = [name for name in [*self.families, *read] if name not in FAMILIES]
         if unknown:
             raise ValueError(f"families: there is no family '{unknown[0]}'; the families are {', '.join(FAMILIES)}")
+        for name, stage in self.stages.items():
+            untaught = [family for family in getattr(stage, "examples", None) or () if family not in self.families]
+            if untaught:
+                raise ValueError(f"stages.{name}.examples: there is no family '{untaught[0]}' among the recipe's families: "
+                                 f"{', '.join(self.families)}")
         makes_model = {"pretrain", "midtrain", "sft", "distill", "grpo"}
         needed = {"start": makes_model, "traces": {"reject"}, "reward_model": {"reward_model"}}
         earlier: dict[str, Stage] = {}
@@ -149,6 +161,10 @@ class Recipe(Settings):
                                      f"serve as {key}")
             earlier[name] = stage
         return self
+
+    def families_of(self, stage: Stage) -> list[str]:
+        """What a stage is trained on: the recipe's families, unless it names its own."""
+        return getattr(stage, "families", None) or self.families
 
     def model_config_of(self, name: str, source: str) -> ModelConfig:
         values = self.models[name]

@@ -14,4 +14,4 @@ def shipped_recipes() -> list[str]:
 def find_recipe(recipe: Path) -> Path:
     """A file as it is; else the package's recipe of this name, as "nano"."""
     shipped = FOLDER / f"{recipe}.yaml"
-    return shipped if not recipe.exists() and str(recipe) in shipped_recipes() else recipe
+    return shipped if not recipe.is_file() and str(recipe) in shipped_recipes() else recipe

@@ -30,6 +30,7 @@ from spoutnik.model.weights import load_model, load_tensors, save_model, save_te
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.cards import model_card
 from spoutnik.recipe.schema import (
+    BaseStage,
     GRPOStage,
     MidtrainStage,
     PretrainStage,
@@ -114,10 +115,9 @@ def run_stage(stage: Stage, context: Context) -> dict:
 
 
 def _card(stage: Stage, recipe: Recipe, model: Transformer) -> dict:
-    families = getattr(stage, "families", None) or recipe.families
-    counts = account(model.config)
-    converses = not isinstance(stage, PretrainStage | MidtrainStage)
-    return model_card(families, counts.total_parameters + counts.mtp_parameters, converses, stage.examples or families)
+    families, counts = recipe.families_of(stage), account(model.config)
+    shown = getattr(stage, "examples", None) or families
+    return model_card(families, counts.total_parameters + counts.mtp_parameters, not isinstance(stage, BaseStage), shown)
 
 
 def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
@@ -125,8 +125,7 @@ def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents)
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
-    families = stage.families or recipe.families
-    log, cost = pretrain(model, tokenizer, families, stage.settings, *context.training())
+    log, cost = pretrain(model, tokenizer, recipe.families_of(stage), stage.settings, *context.training())
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer)
 
 

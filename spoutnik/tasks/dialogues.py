@@ -45,8 +45,7 @@ def answer_of(question: Question, rng: random.Random) -> str:
 def general_question(rng: random.Random, families: Sequence[str], dialogue_share: float) -> GeneralPrompt:
     """A general prompt of the training split as people type it, with earlier turns in `dialogue_share` of the cases."""
     prompt = typed(sample_general(rng, rng.choice(LANGUAGES), "train", TAUGHT_KINDS), rng)
-    talks = dialogue_share and rng.random() < dialogue_share
-    return in_conversation(prompt, rng, families, "train") if talks else prompt
+    return perhaps_in_conversation(prompt, rng, families, "train", dialogue_share)
 
 
 def typed(question: Question, rng: random.Random) -> Question:
@@ -81,3 +80,9 @@ def in_conversation(question: Question, rng: random.Random, families: Sequence[s
     if leaning is not None:
         earlier, question = [*earlier[1:], question], leaning
     return replace(question, history=history_of(earlier, rng))
+
+
+def perhaps_in_conversation(question: Question, rng: random.Random, families: Sequence[str], split: str,
+                            share: float) -> Question:
+    """The question, with earlier turns in `share` of the cases."""
+    return in_conversation(question, rng, families, split) if share and rng.random() < share else question

@@ -85,8 +85,10 @@ def good_answer(p: GeneralPrompt, rng: random.Random) -> str:
 def flawed_answer(p: GeneralPrompt, rng: random.Random) -> str:
     """An answer with one of the FLAWS."""
     flaw = rng.choice(FLAWS)
-    if flaw == "wrong_fact" and len({row[1] for row in ROWS[p.kind]}) == 1 or p.kind in ("greeting", "goodbye"):
-        flaw = "off_topic"  # these have no fact to get wrong
+    # Some kinds have no fact to get wrong; a greeting by name is always answered off topic. (Not what was meant, but the
+    # shipped models' reward model learned from these very pairs.)
+    if p.kind in ("greeting", "goodbye") or flaw == "wrong_fact" and len({row[1] for row in ROWS[p.kind]}) == 1:
+        flaw = "off_topic"
     if flaw == "curt":
         content = _content(p, rng)
         return content[0].upper() + content[1:] + "."

@@ -5,13 +5,14 @@ Rows as in `general_text`. None of them is asked by the measure of helpfulness.
 """
 
 
-def _rows(table: str) -> tuple[tuple[str, ...], ...]:
+def table_rows(table: str) -> tuple[tuple[str, ...], ...]:
+    """Rows written one per line, columns separated by bars."""
     return tuple(tuple(cell.strip() for cell in line.split("|")) for line in table.strip().splitlines())
 
 
 def _combined() -> tuple[tuple[str, str, str, str], ...]:
     """Wishes of an adjective and a noun: no model can learn them all by heart."""
-    adjectives = _rows("""nice | beau | belle
+    adjectives = table_rows("""nice | beau | belle
         great | grand | grande
         good | bon | bonne
         quiet | doux | douce
@@ -21,7 +22,7 @@ def _combined() -> tuple[tuple[str, str, str, str], ...]:
         lovely | agréable | agréable
         splendid | superbe | superbe
         calm | calme | calme""")
-    nouns = _rows("""day | matin | m
+    nouns = table_rows("""day | matin | m
         evening | soirée | f
         week | semaine | f
         month | mois | m
@@ -56,7 +57,7 @@ def _combined() -> tuple[tuple[str, str, str, str], ...]:
 
 
 MORE_ROWS = {
-    "wish": _combined() + tuple((english, english, french, french) for english, french in _rows("""
+    "wish": _combined() + tuple((english, english, french, french) for english, french in table_rows("""
         a good evening | une bonne soirée
         a nice weekend | un bon week-end
         a merry Christmas | un joyeux Noël
@@ -92,7 +93,7 @@ MORE_ROWS = {
         happy days | des jours heureux
         a good new job | un bon nouveau travail
         a happy name day | une bonne fête""")),
-    "capital": _rows("""Sweden | Stockholm | de la Suède | Stockholm
+    "capital": table_rows("""Sweden | Stockholm | de la Suède | Stockholm
         Finland | Helsinki | de la Finlande | Helsinki
         Denmark | Copenhagen | du Danemark | Copenhague
         Poland | Warsaw | de la Pologne | Varsovie
@@ -120,7 +121,7 @@ MORE_ROWS = {
         Ukraine | Kyiv | de l'Ukraine | Kiev
         Croatia | Zagreb | de la Croatie | Zagreb
         Serbia | Belgrade | de la Serbie | Belgrade"""),
-    "animal": _rows("""makes milk for cheese | the goat | donne du lait de chèvre | la chèvre
+    "animal": table_rows("""makes milk for cheese | the goat | donne du lait de chèvre | la chèvre
         has black stripes | the zebra | a des rayures noires | le zèbre
         jumps very far | the kangaroo | saute très loin | le kangourou
         hoots at night | the owl | hulule la nuit | le hibou
@@ -138,7 +139,7 @@ MORE_ROWS = {
         crows in the morning | the rooster | chante le matin | le coq
         digs tunnels | the mole | creuse des tunnels | la taupe
         eats nuts | the squirrel | mange des noisettes | l'écureuil"""),
-    "translate": tuple((english, french, french, english) for english, french in _rows("""table | table
+    "translate": tuple((english, french, french, english) for english, french in table_rows("""table | table
         chair | chaise
         door | porte
         window | fenêtre
@@ -171,7 +172,7 @@ MORE_ROWS = {
         sky | ciel
         summer | été
         winter | hiver""")),
-    "opposite": _rows("""long | short | long | court
+    "opposite": table_rows("""long | short | long | court
         strong | weak | fort | faible
         near | far | proche | loin
         clean | dirty | propre | sale
@@ -186,7 +187,7 @@ MORE_ROWS = {
         left | right | gauche | droite
         first | last | premier | dernier
         high | low | élevé | bas"""),
-    "colour": _rows("""a banana | yellow | une banane | jaune
+    "colour": table_rows("""a banana | yellow | une banane | jaune
         a tomato | red | une tomate | rouge
         a cherry | red | une cerise | rouge
         the night | black | la nuit | noir
@@ -200,7 +201,8 @@ MORE_ROWS = {
         a pea | green | un petit pois | vert
         wood | brown | le bois | marron
         a flamingo | pink | un flamant | rose"""),
-    "list": _rows("""days | Monday Tuesday Wednesday Thursday Friday Sunday | jours | lundi mardi mercredi jeudi vendredi samedi
+    "list": table_rows("""
+        days | Monday Tuesday Wednesday Thursday Friday Sunday | jours | lundi mardi mercredi jeudi vendredi samedi
         countries | France Italy Spain Japan Egypt Peru | pays | Italie Espagne Japon Canada Chine Norvège
         cities | Paris Rome Madrid London Tokyo Berlin | villes | Paris Rome Madrid Londres Tokyo Berlin
         drinks | water milk tea coffee juice | boissons | eau lait thé café jus
@@ -212,7 +214,7 @@ MORE_ROWS = {
         flowers | rose tulip lily poppy daisy | fleurs | rose tulipe lilas pivoine violette
         birds | eagle owl crow swan robin | oiseaux | aigle hibou corbeau cygne merle
         seasons | spring summer autumn winter | saisons | printemps été automne hiver"""),
-    "feeling": _rows("""Are you okay ? | well | Tout va bien ? | bien
+    "feeling": table_rows("""Are you okay ? | well | Tout va bien ? | bien
         Are you fine ? | well | Es-tu en forme ? | bien
         Are you happy ? | well | Es-tu content ? | bien
         Is everything all right ? | well | Est-ce que tout va bien ? | bien

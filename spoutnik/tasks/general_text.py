@@ -1,6 +1,6 @@
 """The wordings and the facts of the general prompts. A row is (English subject, answer, French subject, answer)."""
 
-from spoutnik.tasks.general_more import MORE_ROWS
+from spoutnik.tasks.general_more import MORE_ROWS, table_rows
 from spoutnik.tasks.names import NAMES
 
 TEXT = {  # per kind: how to ask, how to answer well (q is the subject, a the content that must be there)
@@ -56,11 +56,6 @@ TEXT = {  # per kind: how to ask, how to answer well (q is the subject, a the co
 }  # fmt: skip
 
 
-def _rows(table: str) -> tuple[tuple[str, ...], ...]:
-    """Rows written one per line, columns separated by bars."""
-    return tuple(tuple(cell.strip() for cell in line.split("|")) for line in table.strip().splitlines())
-
-
 _NAMED = tuple((name, name, name, name) for name in NAMES)
 _NUMBERS = {"three": ("trois", 3), "four": ("quatre", 4), "five": ("cinq", 5)}
 _SAYINGS = (("hello", "bonjour"), ("yes", "oui"), ("bravo", "bravo"), ("good night", "bonne nuit"), ("thanks", "merci"))
@@ -75,13 +70,13 @@ LISTS = {  # English subject: members in English, French subject, members in Fre
 ROWS = {
     "greeting": _NAMED,
     "goodbye": _NAMED,
-    "thanks": _rows("""your help | my help | votre aide | mon aide
+    "thanks": table_rows("""your help | my help | votre aide | mon aide
         the answer | the answer | la réponse | la réponse
         the explanation | the explanation | cette explication | cette explication
         the story | the story | cette histoire | cette histoire
         your advice | my advice | vos conseils | mes conseils
         the good idea | the good idea | cette bonne idée | cette bonne idée"""),
-    "identity": _rows("""Who are you ? | Spoutnik | Qui es-tu ? | Spoutnik
+    "identity": table_rows("""Who are you ? | Spoutnik | Qui es-tu ? | Spoutnik
         What is your name ? | Spoutnik | Comment t'appelles-tu ? | Spoutnik
         What are you ? | Spoutnik | Qu'es-tu ? | Spoutnik
         Introduce yourself. | Spoutnik | Présente-toi. | Spoutnik
@@ -89,23 +84,23 @@ ROWS = {
         Who am I talking to ? | Spoutnik | À qui est-ce que je parle ? | Spoutnik
         Tell me about yourself. | Spoutnik | Parle-moi de toi. | Spoutnik
         Which model are you ? | Spoutnik | Quel modèle es-tu ? | Spoutnik"""),
-    "privacy": _rows("""Do you send my data away ? | machine | Envoies-tu mes données ailleurs ? | machine
+    "privacy": table_rows("""Do you send my data away ? | machine | Envoies-tu mes données ailleurs ? | machine
         Do you need the internet ? | machine | As-tu besoin d'internet ? | machine
         Is our talk public ? | machine | Notre conversation est-elle publique ? | machine
         Do you run in a data centre ? | machine | Tournes-tu dans un grand centre ? | machine
         Does someone read my questions ? | machine | Quelqu'un lit-il mes questions ? | machine"""),
-    "feeling": _rows("""How are you ? | well | Comment vas-tu ? | bien
+    "feeling": table_rows("""How are you ? | well | Comment vas-tu ? | bien
         How do you feel today ? | well | Comment te sens-tu aujourd'hui ? | bien
         Are you all right ? | well | Est-ce que tu vas bien ? | bien
         How is it going ? | well | Ça va ? | bien
         Are you tired ? | well | Es-tu fatigué ? | bien"""),
-    "wish": _rows("""a good night | a good night | une bonne nuit | une bonne nuit
+    "wish": table_rows("""a good night | a good night | une bonne nuit | une bonne nuit
         a happy birthday | a happy birthday | un bon anniversaire | un bon anniversaire
         a nice trip | a nice trip | un bon voyage | un bon voyage
         good luck | good luck | bonne chance | bonne chance
         a happy new year | a happy new year | une bonne année | une bonne année
         a good holiday | a good holiday | de bonnes vacances | de bonnes vacances"""),
-    "capital": _rows("""France | Paris | de la France | Paris
+    "capital": table_rows("""France | Paris | de la France | Paris
         Italy | Rome | de l'Italie | Rome
         Spain | Madrid | de l'Espagne | Madrid
         Germany | Berlin | de l'Allemagne | Berlin
@@ -121,7 +116,7 @@ ROWS = {
         Austria | Vienna | de l'Autriche | Vienne
         Norway | Oslo | de la Norvège | Oslo
         Peru | Lima | du Pérou | Lima"""),
-    "opposite": _rows("""hot | cold | chaud | froid
+    "opposite": table_rows("""hot | cold | chaud | froid
         big | small | grand | petit
         day | night | jour | nuit
         up | down | haut | bas
@@ -135,7 +130,7 @@ ROWS = {
         heavy | light | lourd | léger
         open | closed | ouvert | fermé
         before | after | avant | après"""),
-    "colour": _rows("""the sky | blue | le ciel | bleu
+    "colour": table_rows("""the sky | blue | le ciel | bleu
         grass | green | le gazon | vert
         snow | white | le sucre | blanc
         coal | black | le charbon | noir
@@ -147,7 +142,7 @@ ROWS = {
         an elephant | grey | un éléphant | gris
         a frog | green | un concombre | vert
         the sun | yellow | le soleil | jaune"""),
-    "animal": _rows("""barks | the dog | aboie | le chien
+    "animal": table_rows("""barks | the dog | aboie | le chien
         meows | the cat | miaule | le chat
         makes honey | the bee | fait du miel | l'abeille
         gives milk | the cow | donne du lait | la vache
@@ -159,7 +154,7 @@ ROWS = {
         eats bananas | the monkey | mange des bananes | le singe
         weaves a web | the spider | tisse une toile | l'araignée
         gives wool | the sheep | donne de la laine | le mouton"""),
-    "translate": tuple((english, french, french, english) for english, french in _rows("""cat | chat
+    "translate": tuple((english, french, french, english) for english, french in table_rows("""cat | chat
         dog | chien
         house | maison
         bread | pain
@@ -183,7 +178,7 @@ ROWS = {
         (f"{a} to {b}", numbers, f"{a} à {b}", numbers)
         for a in range(1, 7) for b in range(a + 3, a + 6) for numbers in [", ".join(map(str, range(a, b + 1)))]),
     # Younger than the first base model, whose corpus is drawn from the kinds above.
-    "hello": _rows("""Hello | help | Bonjour | aider
+    "hello": table_rows("""Hello | help | Bonjour | aider
         Hello! | help | Bonjour ! | aider
         Hi | help | Salut | aider
         Hi! | help | Salut ! | aider
@@ -193,21 +188,21 @@ ROWS = {
         Hello there | help | Bonjour à toi | aider
         Good afternoon | help | Bonsoir | aider
         Hi Spoutnik! | help | Salut Spoutnik ! | aider"""),
-    "bye": _rows("""Goodbye | nice day | Au revoir | bonne journée
+    "bye": table_rows("""Goodbye | nice day | Au revoir | bonne journée
         Bye | nice day | Salut, à plus | bonne journée
         Bye! | nice day | Au revoir ! | bonne journée
         See you later | nice day | À plus tard | bonne journée
         See you soon | nice day | À bientôt | bonne journée
         I have to go now. | nice day | Je dois partir. | bonne journée
         That is all for today. | nice day | C'est tout pour aujourd'hui. | bonne journée"""),
-    "thank": _rows("""Thanks | welcome | Merci | prie
+    "thank": table_rows("""Thanks | welcome | Merci | prie
         Thanks! | welcome | Merci ! | prie
         Thank you | welcome | Je te remercie | prie
         Thank you very much! | welcome | Merci beaucoup ! | prie
         Great, thanks! | welcome | Super, merci ! | prie
         Perfect, thank you. | welcome | Parfait, merci. | prie
         That is right, thank you! | welcome | C'est juste, merci ! | prie"""),
-    "abilities": _rows("""What can you do ? | puzzles | Que sais-tu faire ? | énigmes
+    "abilities": table_rows("""What can you do ? | puzzles | Que sais-tu faire ? | énigmes
         What can I ask you ? | puzzles | Que puis-je te demander ? | énigmes
         How can you help me ? | puzzles | Comment peux-tu m'aider ? | énigmes
         What are you good at ? | puzzles | En quoi es-tu fort ? | énigmes
@@ -216,7 +211,7 @@ ROWS = {
         Can you help me ? | puzzles | Peux-tu m'aider ? | énigmes
         What are your skills ? | puzzles | Quelles sont tes capacités ? | énigmes
         What questions can I ask ? | puzzles | Quelles questions puis-je poser ? | énigmes"""),
-    "limits": _rows("""Write a poem about the sea. | small model | Écris un poème sur la mer. | petit modèle
+    "limits": table_rows("""Write a poem about the sea. | small model | Écris un poème sur la mer. | petit modèle
         Write a story. | small model | Écris une histoire. | petit modèle
         Tell me a joke. | small model | Raconte-moi une blague. | petit modèle
         Who wrote Hamlet ? | small model | Qui a écrit Hamlet ? | petit modèle

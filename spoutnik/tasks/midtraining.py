@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from spoutnik.tasks import FAMILIES
-from spoutnik.tasks.corpus import ANSWER_ONLY, BOOK, FLAWED_SHARE, FORUM, QUICK, TEXTBOOK, flawed, write
+from spoutnik.tasks.corpus import ANSWER_ONLY, BOOK, DRILLS, FLAWED_SHARE, FORUM, GENERAL, QUICK, TEXTBOOK, flawed, write
 from spoutnik.tasks.dialogues import Question, conversation, typed
 from spoutnik.tasks.drills import SPELLED, drill_document
 from spoutnik.tasks.families.letters import count_letters
@@ -20,7 +20,7 @@ from spoutnik.tasks.general_text import ROWS
 from spoutnik.tasks.problem import LANGUAGES, Problem, is_held_out, sample
 from spoutnik.tasks.vocabulary import any_word
 
-DRILLS, SPELLING, ENCYCLOPEDIA, GENERAL, THREAD, CHAPTER = "drills", "spelling", "encyclopedia", "general", "thread", "chapter"
+SPELLING, ENCYCLOPEDIA, THREAD, CHAPTER = "spelling", "encyclopedia", "thread", "chapter"
 WEIGHTS = {TEXTBOOK: 0.30, QUICK: 0.06, ANSWER_ONLY: 0.12, DRILLS: 0.08, SPELLING: 0.10, ENCYCLOPEDIA: 0.07, GENERAL: 0.09,
            THREAD: 0.10, CHAPTER: 0.08}  # shares of documents; chapters are long
 FACT_KINDS = ("capital", "opposite", "colour", "animal", "translate", "list", "count", "repeat")

@@ -99,9 +99,9 @@ def made_up_word(rng: random.Random, shortest: int, longest: int) -> str:
     length = rng.randint(shortest, longest)
     if rng.random() < 0.1:
         return "".join(rng.choice(_ALPHABET) for _ in range(length))
-    word, favourite = "", rng.choice(_VOWELS) if rng.random() < 0.3 else ""  # a favourite vowel repeats
+    word, repeated = "", rng.choice(_VOWELS) if rng.random() < 0.3 else ""  # one vowel in all syllables
     while len(word) < length:
-        word += rng.choice(_ONSETS) + (favourite or rng.choice(_VOWELS)) + rng.choice(_CODAS)
+        word += rng.choice(_ONSETS) + (repeated or rng.choice(_VOWELS)) + rng.choice(_CODAS)
     return word[:length]
 
 

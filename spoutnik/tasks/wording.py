@@ -1,9 +1,9 @@
-"""A question as people type it: the same words, with other spaces, signs, capitals and courtesies."""
+"""A question as people type it: with other spaces and signs, synonyms, capitals and courtesies, or numbers in words."""
 
 import random
 import re
 
-from spoutnik.tasks.families.operations import NUMBERS
+from spoutnik.tasks.families.operations import NUMBERS, TEXT
 
 COURTESIES = {
     "en": ("Please: {p}", "Hello! {p}", "Hi, {p}", "Question: {p}", "{p} Thanks!", "Now {p}"),
@@ -19,9 +19,8 @@ SYNONYMS = {  # of how a computation begins
 
 def in_words(prompt: str, language: str) -> str:
     """The question with its numbers up to twenty and its signs in words: What is two plus two?"""
-    words = {"+": "plus", "-": "minus" if language == "en" else "moins", "*": "times" if language == "en" else "fois",
-             "x": "times" if language == "en" else "fois"}
-    prompt = re.sub(r"(?<=\d) ?([-+*x]) ?(?=\d)", lambda match: f" {words[match[1]]} ", prompt)
+    words = TEXT[language]["words"]
+    prompt = re.sub(r"(?<=\d) ?([-+*x]) ?(?=\d)", lambda match: f" {words[match[1].replace('x', '*')]} ", prompt)
     return re.sub(r"\b\d+\b", lambda match: _number(int(match[0]), language), prompt)
 
 
@@ -30,7 +29,7 @@ def _number(value: int, language: str) -> str:
 
 
 def as_typed(prompt: str, language: str, rng: random.Random) -> str:
-    """One prompt in ten or so keeps nothing but its words; a third keeps everything."""
+    """A third of the prompts as they are; in the others, each of these is changed now and then."""
     if rng.random() < 0.35:
         return prompt
     if prompt.endswith(" ?"):

@@ -9,7 +9,7 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, accuracy_reward, sample
-from spoutnik.tasks.dialogues import in_conversation, typed
+from spoutnik.tasks.dialogues import perhaps_in_conversation, typed
 from spoutnik.tasks.general import GeneralPrompt
 from spoutnik.tasks.language import language_consistency
 from spoutnik.tasks.problem import History
@@ -58,8 +58,7 @@ def sample_problems(rng: random.Random, families: Sequence[str], count: int, spl
         problem = typed(sample(family, rng, rng.choice(family.levels), rng.choice(LANGUAGES), split), rng)
         if name == "operations" and rng.random() < IN_WORDS_SHARE:
             problem = replace(problem, prompt=in_words(problem.prompt, problem.language))
-        talks = dialogue_share and rng.random() < dialogue_share
-        problems.append(in_conversation(problem, rng, families, split) if talks else problem)
+        problems.append(perhaps_in_conversation(problem, rng, families, split, dialogue_share))
     return problems
 
 

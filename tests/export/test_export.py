@@ -188,7 +188,8 @@ def test_the_card_tells_what_the_run_knows(run, tmp_path):
     manifest, counts = read_json(folder / "manifest.json"), account(ModelConfig.load(folder))
     for fact in ("# tiny-cold_start", "DeepseekV3ForCausalLM", f"{counts.total_parameters:,} parameters",
                  f"{counts.active_parameters:,} active", manifest["key"], manifest["code_version"], "recipe `tiny`",
-                 "- `base` (pretrain): procedurally generated problems (arithmetic, letters)", "traces written by solvers",
+                 "- `base` (pretrain): procedurally generated problems (arithmetic, letters)",
+                 "- `midtrained` (midtrain): longer texts", "traces written by solvers",
                  "temperature 0.6, top-p 0.95", "llama.cpp"):
         assert fact in text, fact
     evaluation = read_json(next((run / "evaluations").glob("cold_start-*/evaluation.json")))

@@ -43,10 +43,21 @@ def test_what_is_made_and_evaluated_costs_nothing_more(monkeypatch, tmp_path):
     speed = plan.Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0)
     rows = planned(monkeypatch, tmp_path, speed)
     assert rows["base"].status == "already made" and rows["base"].seconds == 0 < rows["student_base"].seconds
-    for evaluation in (tmp_path / "evaluations").iterdir():
-        evaluation.rename(tmp_path / "gone")
+    (evaluation,) = (tmp_path / "evaluations").iterdir()
+    evaluation.rename(evaluation.with_name(evaluation.name + ".writing"))  # as a run leaves it that is killed there
     rows = planned(monkeypatch, tmp_path, speed)
     assert rows["base"].tokens_trained == 0 and rows["base"].seconds == rows["base"].tokens_generated / 10 > 0
+
+
+def test_another_protocol_costs_an_evaluation(monkeypatch, tmp_path):
+    run_recipe(TINY, tmp_path / "run", SilentDisplay(), until="base")
+    values = yaml.safe_load(TINY.read_text())
+    values["evaluation"]["samples"] += 1
+    path = tmp_path / "edited.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    monkeypatch.setattr(plan, "rehearse", lambda config, dtype: plan.Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0))
+    row = plan.plan_recipe(path, tmp_path / "run", "base", None, None).stages[0]
+    assert row.status == "already made" and row.tokens_trained == 0 < row.tokens_generated
 
 
 def test_every_stage_of_the_nano_recipe_has_work():

@@ -17,6 +17,9 @@ def test_the_names_are_those_of_the_repository():
 def test_a_name_means_the_package_s_recipe_and_a_file_itself(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert load_recipe(find_recipe(Path("nano"))).name == "nano"
+    (tmp_path / "nano").mkdir()  # a folder is no recipe
+    assert load_recipe(find_recipe(Path("nano"))).name == "nano"
+    (tmp_path / "nano").rmdir()
     (tmp_path / "nano").write_text("name: mine\n")
     assert find_recipe(Path("nano")) == Path("nano")
 

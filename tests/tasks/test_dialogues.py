@@ -36,7 +36,7 @@ def test_a_question_on_the_last_result_goes_on_from_it(language):
         previous = sample(family, rng, rng.choice(family.levels), language, "train")
         question = follow_up(previous, rng, "train")
         a, _, b = question.data["operation"]
-        if not any(str(a) in question.prompt for a in (a,)) and str(b) in question.prompt:
+        if str(a) not in question.prompt and str(b) in question.prompt:
             assert str(a) == previous.answer
             leaning += 1
     assert leaning > 20
@@ -86,7 +86,7 @@ def test_mid_training_never_shows_strawberry_nor_asks_what_is_held_out():
     for _ in range(300):
         held_out = sample(FAMILIES["spell"], rng, 1, "en", "held_out")
         assert f'in "{held_out.data["word"]}"' not in text
-    assert max(map(len, text.split("\nExercise"))) > 0 and "Exercise: And" in text and "Exercice : Et" in text
+    assert "Exercise: And" in text and "Exercice : Et" in text
 
 
 def test_mid_training_depends_on_the_seed_alone_and_has_long_documents():

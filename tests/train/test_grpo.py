@@ -223,7 +223,7 @@ def test_a_run_killed_and_run_again_ends_with_the_same_bytes(tokenizer, likes_ev
 def test_the_kl_penalty_holds_the_policy_near_its_reference(tokenizer, likes_even, tmp_path):
     def distance(kl_coefficient):
         reference = model()
-        chosen = settings(steps=16, learning_rate=0.005, kl_coefficient=kl_coefficient, kl_estimator="k2")
+        chosen = settings(steps=32, learning_rate=0.005, kl_coefficient=kl_coefficient, kl_estimator="k2")
         policy, _, _ = run(tmp_path / str(kl_coefficient), tokenizer, chosen, reference=reference)
         ids = tiny.tokens(4, 30, vocab=300)
         with torch.no_grad():
@@ -231,7 +231,7 @@ def test_the_kl_penalty_holds_the_policy_near_its_reference(tokenizer, likes_eve
         return float((p.exp() * (p - q)).sum(-1).mean())
 
     free, held = distance(0.0), distance(50.0)
-    assert held < 0.5 * free, (held, free)
+    assert held < 0.2 * free, (held, free)
 
 
 def test_reinforcement_learning_leaves_the_mtp_module_alone(tokenizer, likes_even, tmp_path):

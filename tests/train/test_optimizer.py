@@ -35,6 +35,35 @@ def test_muon_on_stacked_experts_equals_muon_on_each_matrix():
     torch.testing.assert_close(stacked.data, torch.stack(list(matrices)).data, rtol=0, atol=3e-3)  # theirs is in bfloat16
 
 
+def plain_muon(matrix, gradients):
+    """The same by the singular values: each iteration of Newton-Schulz is a polynomial of them."""
+    matrix, momentum = matrix.double(), torch.zeros_like(matrix).double()
+    for gradient in gradients:
+        momentum = 0.95 * momentum + 0.05 * gradient
+        left, values, right = torch.linalg.svd(0.05 * gradient + 0.95 * momentum, full_matrices=False)
+        values = values / values.norm()
+        for _ in range(5):
+            values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+        matrix = matrix * (1 - 0.02 * 0.1) - 0.02 * 0.2 * math.sqrt(max(matrix.shape)) * (left * values) @ right
+    return matrix
+
+
+def test_muon_equals_its_formula_on_wide_tall_and_stacked_matrices():
+    model = tiny.model(tiny.DEEPSEEK)
+    optimizer = make(model)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    steps = [gradients(optimizer, seed) for seed in range(3)]
+    for step in steps:
+        optimizer.step([gradient.clone() for gradient in step], 1.0)
+    for index, (name, parameter) in enumerate(model.named_parameters()):
+        if any(parameter is p for part, of in optimizer.parts.items() if part != "adamw"
+               for group in of.param_groups for p in group["params"]):
+            matrices = before[name].reshape(-1, *parameter.shape[-2:])
+            expected = [plain_muon(matrix, [step[index].reshape(matrices.shape)[i].double() for step in steps])
+                        for i, matrix in enumerate(matrices)]
+            torch.testing.assert_close(parameter.data, torch.stack(expected).view_as(parameter).float(), rtol=0, atol=2e-5)
+
+
 def test_muon_takes_the_matrices_inside_and_adamw_the_rest():
     model = tiny.model(tiny.DEEPSEEK)
     optimizer = make(model)

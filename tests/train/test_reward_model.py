@@ -8,8 +8,6 @@ import torch
 
 from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks.general import preference_pairs
-from spoutnik.tasks.general_text import FIRST_KINDS
-from spoutnik.train import reward_model as module
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.reward_model import (
     RewardModel,
@@ -63,15 +61,14 @@ def test_what_is_scored_is_prompt_empty_thought_and_answer(tokenizer):
         "<｜begin▁of▁sentence｜><｜User｜>Hi?<｜Assistant｜><think>\n\n</think>\n\nHello.<｜end▁of▁sentence｜>")
 
 
-def test_the_loss_starts_at_ln_2_and_the_model_learns_to_prefer(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "TAUGHT_KINDS", FIRST_KINDS)  # enough for a model of this size
+def test_the_loss_starts_at_ln_2_and_the_model_learns_to_prefer(tokenizer, tmp_path):
     reward_model = make(score=False)
     settings = RewardModelSettings(steps=80, tokens_per_step=1500, learning_rate=0.003, warmup=0, schedule="constant")
     log, cost = train_reward_model(reward_model, tokenizer, settings, 0, "rm", Checkpoints(tmp_path), tiny.silent)
     assert log[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
     assert sum(row["loss"] for row in log[-5:]) / 5 < 0.6
     assert sum(row["accuracy"] for row in log[-5:]) / 5 > 0.65
-    assert held_out_accuracy(reward_model, tokenizer, 300, 0) > 0.53  # of kinds that it has not seen as well
+    assert held_out_accuracy(reward_model, tokenizer, 1000, 0) > 0.63  # seeds 0 to 2: 0.68 to 0.70, their standard error 0.015
     assert cost.tokens_trained >= 80 * 1500
 
 

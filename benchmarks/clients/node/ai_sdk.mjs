@@ -46,9 +46,8 @@ for (const [name, provider] of Object.entries(PROVIDERS)) {
     await collect(result.partialOutputStream);
     assertCity(await result.output);
   });
-  await checkThought(`${name}, parts of their own`, async () => {
+  if (name !== "openai chat") await checkThought(`${name}, parts of their own`, async () => { // that API has no place for a thought
     const thinking = { anthropic: { thinking: { type: "enabled", budgetTokens: 1024 } }, openai: { reasoningSummary: "auto", forceReasoning: true } };
-    if (name === "openai chat") return; // it has no place for a thought
     const result = await generateText({ ...SHORT, maxOutputTokens: 1600, model: model(), providerOptions: thinking });
     assert(result.reasoningText?.trim());
     const parts = await collect(streamText({ ...SHORT, maxOutputTokens: 1600, ...silent, model: model(), providerOptions: thinking }).fullStream);
