@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json
 from spoutnik.model.published_config import drop_unknown, translate
+from spoutnik.validation import did_you_mean, sentences
 
 # Keys of published files that say nothing about the numbers this code computes.
 IGNORED_KEYS = frozenset({
@@ -237,8 +238,9 @@ class ModelConfig(_Strict):
         """Checks `values`; errors name `source` (a file or a recipe's key), the key, the value and the remedy."""
         kind = values.get("model_type")
         if kind not in ARCHITECTURES:
-            raise UserError(f"{source}: model_type = {kind!r}: only {', '.join(ARCHITECTURES)} can be read. Code that comes "
-                            "with a checkpoint is never run, so other architectures have no meaning here.")
+            raise UserError(f"{source}: model_type = {kind!r}: only {', '.join(ARCHITECTURES)} can be read."
+                            f"{did_you_mean(kind, ARCHITECTURES)} Code that comes with a checkpoint is never run, so other "
+                            "architectures have no meaning here.")
         values = DEFAULTS.get(kind, {}) | {key: value for key, value in values.items() if key not in IGNORED_KEYS}
         for key, value in ONLY.items():
             actual = values.pop(key, value)
@@ -258,7 +260,7 @@ class ModelConfig(_Strict):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise UserError(f"{source}: {first_error(error)}") from error
+            raise UserError(f"{source}: {sentences(error, cls)}") from error
 
     @classmethod
     def load(cls, folder: Path) -> "ModelConfig":
@@ -364,17 +366,3 @@ def _refuse_other_quantization(quantization: object, source: str) -> None:
     if isinstance(quantization, dict) and quantization.get("quant_method") != "fp8":
         raise UserError(f"{source}: quantization_config.quant_method = {quantization.get('quant_method')!r}: only fp8 in "
                         "blocks (as DeepSeek-V3 publishes) is read. Give the checkpoint it was made from.")
-
-
-def first_error(error: ValidationError) -> str:
-    """One sentence from pydantic's report: the key, its value, and what is wrong with it."""
-    first = error.errors()[0]
-    tags = ("yarn", "llama3", "linear")  # of the discriminated union: no keys
-    key = ".".join(str(part) for part in first["loc"] if part not in tags) or "the settings"
-    if first["type"] == "extra_forbidden":
-        return f"unknown key '{key}'. Remove it or correct its spelling."
-    if first["type"] == "missing":
-        return f"the key '{key}' is missing. Add it."
-    message = first["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
-    return f"{key}{value}: {message[0].lower() + message[1:]}. Correct this value."

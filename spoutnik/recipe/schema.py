@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
-from spoutnik.model.config import ModelConfig, first_error
+from spoutnik.model.config import ModelConfig
+from spoutnik.recipe.problems import describe_problems
 from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.grpo import GRPOSettings
@@ -17,6 +18,7 @@ from spoutnik.train.reject import RejectSettings
 from spoutnik.train.reward_model import RewardModelSettings
 from spoutnik.train.settings import Settings
 from spoutnik.train.sft import ColdStartSettings, SFTSettings
+from spoutnik.validation import did_you_mean, refuse_names
 
 
 class _Stage(Settings):
@@ -61,10 +63,11 @@ class MidtrainStage(_Stage):
 
     @model_validator(mode="after")
     def _only_the_context(self) -> "MidtrainStage":
-        foreign = sorted(set(self.context) - {"max_position_embeddings", "rope_scaling", "rope_theta"})
+        keys = ("max_position_embeddings", "rope_scaling", "rope_theta")
+        foreign = sorted(set(self.context) - set(keys), key=str)
         if foreign:
-            raise ValueError(f"context.{foreign[0]}: would make another model. The context has max_position_embeddings, "
-                             "rope_scaling and rope_theta")
+            raise ValueError(f"context.{foreign[0]}: would make another model.{did_you_mean(foreign[0], keys)} The context has "
+                             "max_position_embeddings, rope_scaling and rope_theta")
         return self
 
 
@@ -182,29 +185,29 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _connected(self) -> "Recipe":
-        read = [name for stage in self.stages.values() for name in self.families_of(stage)]
-        unknown = [name for name in [*self.families, *read] if name not in FAMILIES]
-        if unknown:
-            raise ValueError(f"families: there is no family '{unknown[0]}'; the families are {', '.join(FAMILIES)}")
+        lists = [(("families",), self.families, FAMILIES)]
         for name, stage in self.stages.items():
-            untaught = [family for family in getattr(stage, "examples", None) or () if family not in self.families]
-            if untaught:
-                raise ValueError(f"stages.{name}.examples: there is no family '{untaught[0]}' among the recipe's families: "
-                                 f"{', '.join(self.families)}")
+            lists.append((("stages", name, "families"), getattr(stage, "families", None) or (), FAMILIES))
+            if set(self.families) <= set(FAMILIES):
+                lists.append((("stages", name, "examples"), getattr(stage, "examples", None) or (), self.families))
+        wrong = [((*path, index), family, f"there is no family '{family}'; the families are {', '.join(choices)}", choices)
+                 for path, families, choices in lists for index, family in enumerate(families) if family not in choices]
         makes_model = {"pretrain", "midtrain", "sft", "distill", "grpo"}
         needed = {"start": makes_model, "traces": {"reject"}, "reward_model": {"reward_model"}}
         earlier: dict[str, Stage] = {}
         for name, stage in self.stages.items():
             if isinstance(stage, PretrainStage) and stage.model not in self.models:
-                raise ValueError(f"stages.{name}.model: there is no '{stage.model}' under models")
+                wrong.append((("stages", name, "model"), stage.model, f"there is no '{stage.model}' under models", self.models))
             for role, source in stage.inputs.items():
                 key = "from" if role == "start" else role
+                able = [other for other, made in earlier.items() if made.kind in needed[role]]
                 if source not in earlier:
-                    raise ValueError(f"stages.{name}.{key}: '{source}' is not an earlier stage")
-                if earlier[source].kind not in needed[role]:
-                    raise ValueError(f"stages.{name}.{key}: '{source}' is a {earlier[source].kind} stage and cannot "
-                                     f"serve as {key}")
+                    wrong.append((("stages", name, key), source, f"'{source}' is not an earlier stage", able))
+                elif source not in able:
+                    wrong.append((("stages", name, key), source, f"'{source}' is a {earlier[source].kind} stage and cannot "
+                                  f"serve as {key}", able))
             earlier[name] = stage
+        refuse_names("Recipe", wrong)
         return self
 
     def families_of(self, stage: Stage) -> list[str]:
@@ -235,20 +238,21 @@ def load_recipe(path: Path) -> Recipe:
     """Raises UserError with file, key, value and remedy."""
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = yaml.safe_load(text)
     except FileNotFoundError as error:
         names = ", ".join(shipped_recipes())
-        raise UserError(f"{path}: no such recipe. Name a file, or one of the package's: {names}.") from error
+        raise UserError(f"{path}: no such recipe.{did_you_mean(path.stem, shipped_recipes())} Name a file, or one of the "
+                        f"package's: {names}.") from error
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
         where = getattr(error, "problem_mark", None)
         at = f", line {where.line + 1}" if where else ""
         raise UserError(f"{path}{at}: is not valid YAML ({getattr(error, 'problem', error)}). Correct it.") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys (name, families, models, stages ...).")
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_error(error)}") from error
+    if (problems := describe_problems(path, text, values, Recipe)) is not None:
+        raise UserError(problems)
+    recipe = Recipe.model_validate(values)
     for name in recipe.models:
         recipe.model_config_of(name, str(path))
     for name in recipe.stages:
