@@ -112,7 +112,7 @@ class ModelConfig(_Strict):
     num_attention_heads: int = Field(gt=0)
     """Query heads of a layer."""
     num_key_value_heads: int = Field(gt=0)
-    """Heads of keys and values that the query heads share. With MLA, as many as query heads."""
+    """Heads of keys and values that the query heads share. Left out: as many."""
     max_position_embeddings: int = Field(default=4096, gt=0)
     """The longest context, in tokens."""
     rms_norm_eps: float = Field(default=1e-6, gt=0)
