@@ -47,8 +47,9 @@ def _print_table(result: "Bench") -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for justify in ("left", "right", "left"):
-        table.add_column(justify=justify)
+    for justify in ("left", "right"):
+        table.add_column(justify=justify, no_wrap=True)
+    table.add_column()
     for row in _rows(result):
         table.add_row(*row)
     console().print(table)

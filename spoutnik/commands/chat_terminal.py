@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from spoutnik.commands.console import print_pairs
 from spoutnik.commands.reply_printer import ReplyPrinter, as_text, read_line
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import disk_errors, read_json, write_json
@@ -18,18 +19,20 @@ try:
 except ImportError:  # some builds of Python lack it: no line editing, no input history
     readline = None
 
-HELP = '''/effort LEVEL   how much of a reply the thought may take: none, minimal, low, medium, high, xhigh, max
-/think on|off   think before answering, or answer at once
-/markdown on|off   render answers, or show them as they are written
-/system TEXT    what the model is told before everything (nothing: no more)
-/retry          another answer to the last question
-/edit           change the last question
-/save FILE      write the conversation to a file (JSON)
-/load FILE      go on with one
-/stats          what the last reply cost, and how full the model's memory is
-/new            start over
-"""             begins and ends a message of several lines; so does \\ at a line's end
-Ctrl-C          while it thinks: answer now; while it answers: stop. Empty line or Ctrl-D: leave'''
+HELP = (
+    ("/effort LEVEL", "how much of a reply the thought may take: none, minimal, low, medium, high, xhigh, max"),
+    ("/think on|off", "think before answering, or answer at once"),
+    ("/markdown on|off", "render answers, or show them as they are written"),
+    ("/system TEXT", "what the model is told before everything (nothing: no more)"),
+    ("/retry", "another answer to the last question"),
+    ("/edit", "change the last question"),
+    ("/save FILE", "write the conversation to a file (JSON)"),
+    ("/load FILE", "go on with one"),
+    ("/stats", "what the last reply cost, and how full the model's memory is"),
+    ("/new", "start over"),
+    ('"""', "begins and ends a message of several lines; so does \\ at a line's end"),
+    ("Ctrl-C", "while it thinks: answer now; while it answers: stop"),
+    ("Ctrl-D", "leave; so does an empty line"))
 MAX_INPUT_HISTORY = 1000  # lines
 
 
@@ -98,7 +101,7 @@ class ChatTerminal:
         chat, argument = self.chat, argument.strip()
         match command:
             case "help":
-                self.note(HELP)
+                print_pairs(self.printer.notes, HELP)
             case "new":
                 chat.messages.clear()
             case "effort":

@@ -20,32 +20,32 @@ def console(stderr: bool = False) -> "Console":
     return StandardConsole(stderr=stderr)
 
 
-def say(text: str, stderr: bool = False, style: str = "") -> None:
-    """Prints sentences. A terminal's lines break between words and never within one, so that paths can be copied; elsewhere
+def say(text: str, terminal: "Console | None" = None, style: str = "") -> None:
+    """Prints sentences, to stdout where no console is given. A terminal's lines break between words and never within one, so that paths can be copied; elsewhere
     lines stay whole, for programs that search them."""
-    terminal = console(stderr)
+    terminal = console() if terminal is None else terminal
     if not terminal.is_terminal:
-        print(text, file=sys.stderr if stderr else sys.stdout, flush=True)
+        print(text, file=terminal.file, flush=True)
         return
     from rich.text import Text
 
     terminal.print(Text(text, style, overflow="ignore"), crop=False)
 
 
-def say_pairs(rows: Iterable[tuple[str, str]], width: int = 0) -> None:
-    """Prints labels, at least `width` characters wide, with texts beside them; the texts' further lines stand below their
-    first."""
-    terminal, rows = console(), list(rows)
+def print_pairs(terminal: "Console", rows: Iterable[tuple[str, str]], width: int = 0) -> None:
+    """Prints labels, at least `width` characters wide, with texts beside them; on a terminal the texts' further lines stand
+    below their first."""
+    rows = list(rows)
     width = max([width, *(len(label) for label, _ in rows)])
     if not terminal.is_terminal:
         for label, text in rows:
-            print(f"{label:{width}} {text}")
+            print(f"{label:{width}} {text}", file=terminal.file)
         return
     from rich.table import Table
     from rich.text import Text
 
     grid = Table.grid(padding=(0, 1, 0, 0))
-    grid.add_column(no_wrap=True, min_width=min(width, terminal.width // 3))
+    grid.add_column(no_wrap=True, min_width=width)
     grid.add_column(overflow="fold")
     for label, text in rows:
         grid.add_row(Text(label), Text(text))

@@ -8,12 +8,13 @@ from typing import Annotated, Optional
 
 import typer
 
-from spoutnik.commands.console import print_json, say
+from spoutnik.commands.console import console, print_json, say
 from spoutnik.commands.data import data_folder, date, open_history
 from spoutnik.commands.help import Command, Group
 from spoutnik.commands.options import Data, Json, Passphrase
 
-history = typer.Typer(cls=Group, no_args_is_help=True, epilog="Example: spoutnik history show", help="Conversations that the page has kept.")
+history = typer.Typer(cls=Group, no_args_is_help=True, epilog="Example: spoutnik history show",
+                      help="Conversations that the page has kept.")
 
 
 @history.command("show", cls=Command, epilog="Example: spoutnik history show --search strawberry")
@@ -52,7 +53,7 @@ def show(
     for entry, excerpt in hits:
         say(f"{entry.id}  {date(entry.updated)}  {entry.title}" + (f"\n    {excerpt}" if excerpt else ""))
     if not hits:
-        say("There is nothing." if search is None else f"Nothing holds {search!r}.", stderr=True)
+        say("There is nothing." if search is None else f"Nothing holds {search!r}.", console(stderr=True))
 
 
 class ExportFormat(StrEnum):
@@ -105,4 +106,4 @@ def wipe(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
     wiped = any([wipe_file(folder / name) for name in (FILE, "chat_history")])
     print_json({"wiped": wiped}) if json_ else say("It is gone." if wiped else "There was nothing.")
     if (folder / "feedback").exists():
-        say(f"What was given as feedback is kept, to train on: delete {folder / 'feedback'} to forget it.", stderr=True)
+        say(f"What was given as feedback is kept, to train on: delete {folder / 'feedback'} to forget it.", console(stderr=True))

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from spoutnik.commands.console import print_json, say_pairs
+from spoutnik.commands.console import console, print_json, print_pairs
 from spoutnik.commands.options import Json
 
 
@@ -26,7 +26,7 @@ def inspect(
     if json_:
         print_json(facts)
         return
-    say_pairs(lines, width=13)
+    print_pairs(console(), lines, width=13)
 
 
 Lines = list[tuple[str, str]]  # labels and texts

@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from spoutnik.commands.console import print_json, say
+from spoutnik.commands.console import console, print_json, say
 from spoutnik.commands.data import data_folder, date
 from spoutnik.commands.help import Command, Group
 from spoutnik.commands.options import Data, Json
@@ -25,7 +25,7 @@ def add(
     secret = open_keys(data).add(name, requests_per_minute, tokens_per_minute)
     print_json({"name": name, "key": secret}) if json_ else print(secret)
     if not json_:
-        say("Keep it: it cannot be shown again. From now on every request to the server needs a key.", stderr=True)
+        say("Keep it: it cannot be shown again. From now on every request to the server needs a key.", console(stderr=True))
 
 
 @keys.command("list", cls=Command, epilog="Example: spoutnik keys list")
@@ -41,7 +41,7 @@ def list_(data: Data = None, json_: Json = False):
         state = "revoked" if key.revoked else "in use"
         say("  ".join([f"{key.name:20}", f"...{key.ending}", date(key.created), state, *limits]))
     if not all_keys:
-        say("There are none. `spoutnik keys add NAME` makes one.", stderr=True)
+        say("There are none. `spoutnik keys add NAME` makes one.", console(stderr=True))
 
 
 @keys.command("revoke", cls=Command, epilog="Example: spoutnik keys revoke laptop")

@@ -21,7 +21,7 @@ from spoutnik import __version__  # noqa: E402
 from spoutnik.commands.arena import arena  # noqa: E402
 from spoutnik.commands.bench import bench  # noqa: E402
 from spoutnik.commands.chat import chat  # noqa: E402
-from spoutnik.commands.console import say  # noqa: E402
+from spoutnik.commands.console import console, say  # noqa: E402
 from spoutnik.commands.eval import evaluate  # noqa: E402
 from spoutnik.commands.export import export  # noqa: E402
 from spoutnik.commands.help import Command, Group  # noqa: E402
@@ -132,7 +132,7 @@ def _note_interrupts() -> list[int]:
 
 def _fail(text: str, status: int) -> None:
     with contextlib.suppress(OSError):
-        say(text, stderr=True)
+        say(text, console(stderr=True))
     _exit(status)
 
 

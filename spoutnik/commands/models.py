@@ -55,6 +55,7 @@ def pull(
 def _print_table(machine: "Machine", offered: list["OfferedModel"]) -> None:
     from rich.table import Table
 
+    from spoutnik.tables import print_table
     from spoutnik.units import size
 
     terminal = console()
@@ -66,7 +67,7 @@ def _print_table(machine: "Machine", offered: list["OfferedModel"]) -> None:
         table.add_column(column, justify="right" if column in _NUMBERS else "left", no_wrap=True)
     for model in offered:
         table.add_row(*_row(model), *([model.preset.offer.about["en"]] if wide else []), style=None if model.best else "dim")
-    terminal.print(table)
+    print_table(terminal, table)
     for model in () if wide else offered:
         terminal.print(f"{model.name}: {model.preset.offer.about['en']}", highlight=False, style=None if model.best else "dim")
     example = _suggestion(offered)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.text import Text
 
-from spoutnik.commands.console import console
+from spoutnik.commands.console import console, say
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a model must not move the cursor
 
@@ -53,7 +53,7 @@ class ReplyPrinter:
             self._print(self.out, answer)
             return
         if self._stream is None:
-            from spoutnik.commands.markdown import MarkdownStream  # reading it takes as long as the rest of the command line
+            from spoutnik.terminal_markdown import MarkdownStream
             self._stream = MarkdownStream(self.out)
         self._stream.write(_printable(answer))
 
@@ -64,7 +64,8 @@ class ReplyPrinter:
         elif self._in_answer:
             self._print(self.out, "\n")
         self._end_thought()
-        self._print(self.notes, "".join(f"({note})\n" for note in notes), "dim")
+        for note in notes:
+            self.note(f"({note})")
         self._in_answer, self._stream = False, None
 
     def show_answer(self, answer: str) -> None:
@@ -74,7 +75,7 @@ class ReplyPrinter:
 
     def note(self, text: str) -> None:
         """Prints a line that is no part of a reply."""
-        self._print(self.notes, f"{text}\n", "dim")
+        say(text, self.notes, "dim")
 
     def _end_thought(self) -> None:
         if self._in_thought:
