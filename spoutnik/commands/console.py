@@ -21,8 +21,8 @@ def console(stderr: bool = False) -> "Console":
 
 
 def say(text: str, terminal: "Console | None" = None, style: str = "") -> None:
-    """Prints sentences, to stdout where no console is given. A terminal's lines break between words and never within one, so that paths can be copied; elsewhere
-    lines stay whole, for programs that search them."""
+    """Prints sentences, to stdout where no console is given. A terminal's lines break between words and never within one, so
+    that paths can be copied; elsewhere lines stay whole, for programs that search them."""
     terminal = console() if terminal is None else terminal
     if not terminal.is_terminal:
         print(text, file=terminal.file, flush=True)

@@ -1,6 +1,7 @@
 """`--help` for terminals of any width: below 80 columns an option's text stands under it, not in a narrow column beside it."""
 
 import shutil
+import textwrap
 from collections.abc import Sequence
 
 from typer.core import TyperCommand, TyperGroup
@@ -13,18 +14,28 @@ class _Formatter(TyperGroup.context_class.formatter_class):
         columns = shutil.get_terminal_size().columns
         super().__init__(width=width or max(min(columns, _WIDEST) - 2, _LEAST), **options)
 
+    def write_text(self, text: str) -> None:
+        """Each paragraph, broken between words and not at the hyphens in them."""
+        indent = " " * self.current_indent
+        paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+        self.write("\n\n".join(_fill(paragraph, self.width, indent, indent) for paragraph in paragraphs) + "\n")
+
     def write_dl(self, rows: Sequence[tuple[str, str]], **options) -> None:
-        if self.width >= _NARROW:
-            super().write_dl(rows, **options)
-            return
+        """Names, with their texts beside them or, where that leaves too little, below."""
+        indent = " " * self.current_indent
+        column = 0 if self.width < _NARROW else min(max(len(name) for name, _ in rows), 30) + 2
         for name, text in rows:
-            self.write(f"{'':{self.current_indent}}{name}\n")
-            if text:
-                self.indent()
-                self.indent()
-                self.write_text(text)
-                self.dedent()
-                self.dedent()
+            beside = f"{indent}{name:{column}}"
+            below = " " * (self.current_indent + (column or 4))
+            if column and len(name) <= column - 2:
+                self.write(_fill(text, self.width, beside, below) + "\n")
+            else:
+                self.write(f"{indent}{name}\n" + (_fill(text, self.width, below, below) + "\n" if text else ""))
+
+
+def _fill(text: str, width: int, first: str, further: str) -> str:
+    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=further, break_on_hyphens=False,
+                         break_long_words=False) or first.rstrip()
 
 
 class _Context(TyperGroup.context_class):
