@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,14 @@ def say(text: str, terminal: "Console | None" = None, style: str = "") -> None:
         return
     from rich.text import Text
 
-    terminal.print(Text(text, style, overflow="ignore"), crop=False)
+    lines = [fill(line, terminal.width) for line in text.split("\n")]
+    terminal.print(Text("\n".join(lines), style), soft_wrap=True)
+
+
+def fill(line: str, width: int, first: str = "", further: str = "") -> str:
+    """A line as several that are at most `width` wide, broken between words alone. first, further: what they begin with."""
+    return textwrap.fill(line, width, initial_indent=first, subsequent_indent=further, break_on_hyphens=False,
+                         break_long_words=False) or (first + line).rstrip()
 
 
 def print_pairs(terminal: "Console", rows: Iterable[tuple[str, str]], width: int = 0) -> None:

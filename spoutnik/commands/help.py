@@ -1,10 +1,11 @@
 """`--help` for terminals of any width: below 80 columns an option's text stands under it, not in a narrow column beside it."""
 
 import shutil
-import textwrap
 from collections.abc import Sequence
 
 from typer.core import TyperCommand, TyperGroup
+
+from spoutnik.commands.console import fill
 
 _WIDEST, _NARROW, _LEAST = 80, 74, 24  # columns
 
@@ -18,7 +19,7 @@ class _Formatter(TyperGroup.context_class.formatter_class):
         """Each paragraph, broken between words and not at the hyphens in them."""
         indent = " " * self.current_indent
         paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
-        self.write("\n\n".join(_fill(paragraph, self.width, indent, indent) for paragraph in paragraphs) + "\n")
+        self.write("\n\n".join(fill(paragraph, self.width, indent, indent) for paragraph in paragraphs) + "\n")
 
     def write_dl(self, rows: Sequence[tuple[str, str]], **options) -> None:
         """Names, with their texts beside them or, where that leaves too little, below."""
@@ -28,14 +29,9 @@ class _Formatter(TyperGroup.context_class.formatter_class):
             beside = f"{indent}{name:{column}}"
             below = " " * (self.current_indent + (column or 4))
             if column and len(name) <= column - 2:
-                self.write(_fill(text, self.width, beside, below) + "\n")
+                self.write(fill(text, self.width, beside, below) + "\n")
             else:
-                self.write(f"{indent}{name}\n" + (_fill(text, self.width, below, below) + "\n" if text else ""))
-
-
-def _fill(text: str, width: int, first: str, further: str) -> str:
-    return textwrap.fill(text, width, initial_indent=first, subsequent_indent=further, break_on_hyphens=False,
-                         break_long_words=False) or first.rstrip()
+                self.write(f"{indent}{name}\n" + (fill(text, self.width, below, below) + "\n" if text else ""))
 
 
 class _Context(TyperGroup.context_class):
