@@ -74,9 +74,9 @@ def main() -> None:
         if status == 130:
             raise KeyboardInterrupt
         _exit(status) if status else None
-    except BrokenPipeError:  # whoever read this has seen enough
-        _exit(128 + signal.SIGPIPE)
     except BaseException as error:
+        if any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):  # typer makes a SystemExit of it
+            _exit(128 + signal.SIGPIPE)  # whoever read this has seen enough
         if interrupts or isinstance(error, KeyboardInterrupt):  # some libraries turn it into an error of theirs
             _fail("\nInterrupted. What was finished is kept; run the same command again to go on.", 130)
         _fail(*_sentence(error))

@@ -110,7 +110,8 @@ def quantization_progress(silent: bool) -> Iterator[Callable[[int, int], None]]:
     from rich.progress import Progress
 
     terminal = console(stderr=True)
-    with Progress(*_byte_columns("Quantizing, once", terminal.width), console=terminal, disable=silent, transient=True) as bar:
+    with Progress(*_byte_columns("Quantizing, once", terminal.width), console=terminal, transient=True,
+                  disable=silent or not terminal.is_terminal) as bar:
         task = bar.add_task("", visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
