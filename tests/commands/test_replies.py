@@ -121,3 +121,13 @@ def test_a_note_breaks_between_words_and_leaves_paths_whole():
     ReplyPrinter(screen, screen).note(f"{path}. It was taught the problem families of its recipe.\nTry it.")
     lines = plain(screen).splitlines()
     assert lines[0] == f"{path}." and lines[-1] == "Try it." and all(len(line) <= 40 for line in lines[1:])
+
+
+def test_a_thought_that_comes_in_pieces_breaks_between_its_words():
+    screen, thought = terminal(30), "Let me see. The numbers are 3, 5 and 8; extraordinarily many ways are open to us.\nWell."
+    printer = ReplyPrinter(screen, screen)
+    for place in range(0, len(thought), 3):
+        printer.show(thought[place:place + 3], "")
+    printer.close()
+    lines = plain(screen).splitlines()
+    assert all(len(line) <= 30 for line in lines) and " ".join(lines).split() == thought.split() and "Well." in lines
