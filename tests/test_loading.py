@@ -82,8 +82,8 @@ def test_half_a_model_in_the_cache_is_not_taken_for_a_whole_one(folder, hub):
 
 
 @pytest.mark.parametrize("name", [
-    "no/such/folder", "nosuch", "./org/model", "../org/model", "~/model", "~nobody-of-this-name/m", "org/mo del", "nope/", "./nope",
-    "/nope/model", "runs/nope", "exports/nope", "here/nope", "org\\model", "", ".", "org/model/"])
+    "no/such/folder", "nosuch", "./org/model", "../org/model", "~/model", "~nobody-of-this-name/m", "org/mo del", "nope/",
+    "./nope", "/nope/model", "runs/nope", "exports/nope", "here/nope", "org\\model", "", ".", "org/model/"])
 def test_a_name_that_can_only_be_a_folder_is_refused_without_asking_anybody(name, hub, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "here").mkdir()

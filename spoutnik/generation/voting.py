@@ -16,9 +16,9 @@ MAX_SECONDS = 15.0  # of comparisons in one vote
 
 @dataclass
 class VoteResult:
-    """index: the reply that speaks for the majority, or for the first of equal ones. agreement: its votes as a share of all replies; those that came to no
-    finished answer have no vote, and agree with nobody. runners_up: what others came to, (an answer in full, votes), most votes
-    first. votes: how many replies had one."""
+    """index: the reply that speaks for the majority, or for the first of equal ones. agreement: its votes as a share of all
+    replies; those that came to no finished answer have no vote, and agree with nobody. runners_up: what others came to, (an
+    answer in full, votes), most votes first. votes: how many replies had one."""
 
     index: int
     agreement: float
