@@ -56,7 +56,7 @@ def clean(
 
     if (model is not None) + all_ + unused != 1:
         raise UserError("cache clean: say what to delete: a model, --unused or --all, one of them.")
-    entries = packed_entries(None if model is None else _folder(model))
+    entries = packed_entries() if model is None else [entry for one in _folders(model) for entry in packed_entries(one)]
     removed = remove_entries(entry for entry in entries if not unused or entry.state != "current")
     total = sum(entry.nbytes for entry in removed)
     if json_:
@@ -66,12 +66,14 @@ def clean(
               else "There was nothing to delete.")
 
 
-def _folder(model: str) -> Path:
-    """Of a model that may be gone: then the folder it was in."""
-    from spoutnik.locate import locate
+def _folders(model: str) -> list[Path]:
+    """Of a model, which may be gone; of all models of a run."""
+    from spoutnik.locate import locate, models_of
 
     path = Path(model)
-    return path if path.is_absolute() and not path.exists() else locate(model, weights=False)
+    if (path / "run.json").exists():
+        return list(models_of(path).values())
+    return [path if path.is_absolute() and not path.exists() else locate(model, weights=False)]
 
 
 def _as_json(entry: "PackedEntry") -> dict:
