@@ -92,9 +92,15 @@ class WeightFile:
         Raises:
             RunError: it was written to or cut off since it was opened.
         """
-        stat = os.fstat(self._descriptor)
-        if FileState.of(stat) != self.state or self._faults():
+        try:
+            stat = os.fstat(self._descriptor)
+        except OSError as error:  # of a network disk
+            raise self._unreadable(error) from error
+        if FileState.of(stat) != self.state:
             raise self._changed()
+        if self._faults():
+            raise RunError(f"{self.path}: could not be read while it was in use (the disk failed, or the file was cut off for "
+                           "a while). Start again.")
         if stat.st_ctime_ns != self._ctime_ns:  # its name, rights or times; or its bytes by somebody who set the time back
             if self._samples and self.hash(sample_spans(self.state.size)) != self._samples:
                 raise self._changed()

@@ -178,7 +178,7 @@ def _remember(model: Path) -> None:
 @dataclass(frozen=True)
 class PackedEntry:
     """A file of the cache. model: None where the file does not say. kind: its precision. modified: seconds since 1970. state:
-    "current", "outdated" (the weights or the packing changed), "no model" (it is gone, or cannot be read), "damaged", or
+    "current", "outdated" (of other weights, or of another version), "no model" (it is gone, or cannot be read), "damaged", or
     "left over" (by a process that was killed)."""
 
     path: Path
@@ -227,18 +227,23 @@ def _folders(model: Path | None) -> list[Path]:
 
 
 def _entry(path: Path) -> PackedEntry:
-    kind, nbytes_and_time = path.name.split("-")[0], _size_and_time(path)
-    try:
-        PackedFile.open(path)
-    except RunError:
-        return PackedEntry(path, _model_of(path), kind, *nbytes_and_time, "damaged")
-    model = _model_of(path)
-    try:
-        current = model is not None and packed_name(Checkpoint.open(model), kind) == path.name
-        state = "current" if current and path.parent in _folders(model) else "outdated"
-    except (UserError, RunError):
-        state = "no model"
-    return PackedEntry(path, model, kind, *nbytes_and_time, state)
+    model, kind = _model_of(path), path.name.split("-")[0]
+    return PackedEntry(path, model, kind, *_size_and_time(path), _state(path, model, kind))
+
+
+def _state(path: Path, model: Path | None, kind: str) -> str:
+    if model is not None:
+        try:
+            checkpoint = Checkpoint.open(model)
+        except (UserError, RunError):
+            return "no model"
+        if path.parent in _folders(model) and packed_name(checkpoint, kind) == path.name:
+            try:
+                PackedFile.open(path)
+            except RunError:
+                return "damaged"
+            return "current"
+    return "outdated"
 
 
 def _model_of(path: Path) -> Path | None:
