@@ -114,8 +114,8 @@ def fingerprint(checkpoint: Checkpoint, kind: str) -> str:
 
 
 def content_digest(checkpoint: Checkpoint) -> str:
-    """A hash of the weights' files: of all bytes of small ones; of large ones (a second for 100 GB) of the headers, of blocks
-    all over each file, of the beginnings of tensors, and of the times of change in seconds, which containers keep."""
+    """A hash of the weights' files: of all bytes of small ones; of large ones of the headers, of blocks all over each file, of
+    the beginnings of tensors (64 MiB in all at most), and of the times of change in seconds, which containers keep."""
     starts: dict[Path, list[Span]] = {}
     for stored in checkpoint.tensors.values():
         starts.setdefault(stored.file, []).append((stored.start, min(stored.size, BLOCK)))
