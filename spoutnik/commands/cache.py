@@ -1,23 +1,26 @@
 """`spoutnik cache`: quantized weights that are kept on disk."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from spoutnik.commands.console import print_json, say
+from spoutnik.commands.help import Command, Group
 from spoutnik.commands.options import Json
 from spoutnik.errors import UserError
 
 if TYPE_CHECKING:
     from spoutnik.engine.quantization.packed_cache import PackedEntry
 
-cache = typer.Typer(invoke_without_command=True, help="Packed weights that are kept on disk: what --quantize made, and experts "
-                    "larger than memory. They lie beside the model, or in ~/.cache/spoutnik where that cannot be written.")
+cache = typer.Typer(
+    cls=Group, invoke_without_command=True, epilog="Example: spoutnik cache",
+    help="Packed weights that are kept on disk: what --quantize made, and experts larger than memory. They lie beside the "
+    "model, or in ~/.cache/spoutnik where that cannot be written. Without a command: a list of them.")
 
 
-@cache.callback(epilog="Example: spoutnik cache")
+@cache.callback()
 def list_(context: typer.Context, json_: Json = False):
     """Show them: size, precision, age, model, and whether they are still of use."""
     if context.invoked_subcommand is not None:
@@ -30,18 +33,18 @@ def list_(context: typer.Context, json_: Json = False):
     entries = packed_entries()
     total = sum(entry.nbytes for entry in entries)
     if json_:
-        print(json.dumps({"bytes": total, "files": [_as_json(entry) for entry in entries]}, ensure_ascii=False))
+        print_json({"bytes": total, "files": [_as_json(entry) for entry in entries]})
         return
     for entry in entries:
-        print(f"{size(entry.nbytes):>9}  {entry.kind:8}  {_age(entry):>8}  {entry.state:9}  {entry.model or entry.path}")
+        say(f"{size(entry.nbytes):>9}  {entry.kind:8}  {_age(entry):>8}  {entry.state:9}  {entry.model or entry.path}")
     if not entries:
-        print("Nothing is kept.")
+        say("Nothing is kept.")
         return
     unused = sum(entry.nbytes for entry in entries if entry.state != "current")
-    print(f"\n{size(total)} in all" + (f", {size(unused)} of them unused: spoutnik cache clean --unused" if unused else ""))
+    say(f"\n{size(total)} in all" + (f", {size(unused)} of them unused: spoutnik cache clean --unused" if unused else ""))
 
 
-@cache.command("clean", epilog="Example: spoutnik cache clean --unused")
+@cache.command("clean", cls=Command, epilog="Example: spoutnik cache clean --unused")
 def clean(
     model: Annotated[Optional[str], typer.Argument(help="What is kept for this model: its folder, a run's, or a name on the "
                                                    "hub (org/model).")] = None,
@@ -60,10 +63,10 @@ def clean(
     removed = remove_entries(entry for entry in entries if not unused or entry.state != "current")
     total = sum(entry.nbytes for entry in removed)
     if json_:
-        print(json.dumps({"bytes": total, "removed": [str(entry.path) for entry in removed]}, ensure_ascii=False))
+        print_json({"bytes": total, "removed": [str(entry.path) for entry in removed]})
     else:
-        print(f"Deleted {len(removed)} {'file' if len(removed) == 1 else 'files'}, {size(total)}." if removed
-              else "There was nothing to delete.")
+        say(f"Deleted {len(removed)} {'file' if len(removed) == 1 else 'files'}, {size(total)}." if removed
+            else "There was nothing to delete.")
 
 
 def _folders(model: str) -> list[Path]:
