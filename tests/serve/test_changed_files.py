@@ -69,6 +69,8 @@ def test_experts_on_disk_that_were_changed_are_said_and_not_served(api, offloade
 
     async def work():
         async with api(service) as client:
+            await service.model(None)
+            service.default.prefix_warmer.add = lambda *_: None  # no steps but those of the requests
             assert (await client.post(PATH, json=SHORT)).status_code == 200
             core = service.default.llm.core
             assert core.runner.offload is not None
