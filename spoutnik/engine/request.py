@@ -100,7 +100,8 @@ class Sample:
             self.text.close()
             output.text = self.text.text
         elif tokenizer is not None:
-            output.text = tokenizer.decode(output.reply_ids, keep_special=not self.params.skip_special_tokens)
+            output.text = tokenizer.decode_after(self.request.prompt_token_ids, output.reply_ids,
+                                                  keep_special=not self.params.skip_special_tokens)
         return output
 
 
@@ -144,7 +145,7 @@ class Request:
         for index in range(params.n):
             sample = Sample(self, index, row_seed(self.seed, self.seed_number, index))
             if tokenizer is not None and (params.stop or self.stream):
-                sample.text = OutputText(tokenizer, params)
+                sample.text = OutputText(tokenizer, params, prompt)
             if params.changes_logits:
                 stop_ids = sorted({*eos_ids, *params.stop_token_ids})
                 sample.logits_processors.append(PenaltyProcessor(params, prompt, stop_ids, vocab_size))
