@@ -40,12 +40,12 @@ def chat(
     json_: Json = False,
 ):
     """Talk to a model in the terminal: the thought is dimmed, the answer plain. /help shows what else can be said."""
+    from spoutnik.engine.generation_config import generation_defaults
     from spoutnik.engine.llm import NO_DRAFTS
     from spoutnik.engine.sampling_params import SamplingParams
     from spoutnik.errors import UserError
     from spoutnik.generation.catalog import default_model
     from spoutnik.generation.chat import Chat, chat_llm
-    from spoutnik.generation.defaults import generation_defaults
     from spoutnik.generation.options import GenerationOptions
     from spoutnik.locate import locate
 

@@ -58,7 +58,7 @@ def test_a_continuation_s_text_is_what_it_adds_to_the_whole(before, after, keep,
 @example(before="Once upon a", after=" time")
 @example(before="a", after="b")
 def test_text_that_goes_on_is_the_text_of_both(before, after, both, kind):
-    """Whatever one part of it is encoded as; unigram has no bytes for letters that it does not know, and one space of several."""
+    """Unigram has no bytes for letters that it does not know, and one space of several."""
     ours, _ = both
     if kind == "unigram":
         before, after = "the time", " a cat"
