@@ -25,7 +25,7 @@ class IncrementalDetokenizer:
         """Returns the text that is new."""
         self._ids += ids
         num_new = len(self._ids) - self._num_read
-        if 0 < num_new <= MAX_HELD and self._ids[-1] in self.tokenizer.byte_ids:
+        if 0 < num_new <= MAX_HELD and self.tokenizer.byte_ids and self._ends_with_byte:
             return ""  # a byte that follows may make the whole run of them no text
         text = self.tokenizer.decode(self._ids, self.keep_special)
         if not text.endswith("\ufffd"):
@@ -33,6 +33,12 @@ class IncrementalDetokenizer:
         if num_new > MAX_HELD:  # bytes that are no text, or many tokens at once
             return self._advance(*self._before_last_character())
         return ""
+
+    @property
+    def _ends_with_byte(self) -> bool:
+        """Tokens that are not shown do not interrupt a run of bytes."""
+        shown = (i for i in reversed(self._ids) if not self.tokenizer.is_hidden(i, self.keep_special))
+        return next(shown, None) in self.tokenizer.byte_ids
 
     @property
     def held(self) -> str:

@@ -202,7 +202,7 @@ class Tokenizer:
             return []
         count = 4
         while True:
-            while 0 < count < len(before) and before[-count] in self.byte_ids:
+            while count < len(before) and (before[-count] in self.byte_ids or self.is_hidden(before[-count], keep_special)):
                 count += 1
             tail = list(before[-count:])
             if count >= len(before) or self.decode(tail, keep_special):
@@ -220,6 +220,14 @@ class Tokenizer:
             return frozenset()
         ids = (self.bpe.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
         return frozenset(i for i in ids if i is not None)
+
+    def is_hidden(self, token: int, keep_special: bool = False) -> bool:
+        """Whether `decode` leaves it out: a special token, or a row of the model that is no token."""
+        return not keep_special and token in self._special_ids or self.bpe.id_to_token(token) is None
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(i for i, token in self.bpe.get_added_tokens_decoder().items() if token.special)
 
     def token_bytes(self, token: int) -> bytes | None:
         """A byte token's byte."""
