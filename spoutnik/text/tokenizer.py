@@ -11,7 +11,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trai
 from tokenizers import Tokenizer as BPE
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.files import read_json, write_json, write_text
+from spoutnik.files import LFS_POINTER, is_lfs_pointer, read_json, write_json, write_text
 from spoutnik.text.chat_template import (
     ChatTemplates,
     Conversation,
@@ -22,6 +22,7 @@ from spoutnik.text.chat_template import (
 )
 from spoutnik.text.prefix_space import as_its_class_says, decoder_kinds, without_prefix_space
 from spoutnik.text.special_token_escape import END_THINK, THINK, SpecialTokens, cut_at, unused_mark
+from spoutnik.text.tiktoken_file import find_ranks, read_tiktoken
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
@@ -90,18 +91,10 @@ class Tokenizer:
             RunError: a file is missing or damaged, or a token that it names is not in the vocabulary.
         """
         folder = Path(folder)
-        path = folder / "tokenizer.json"
-        if not path.exists():
-            raise RunError(f"{path}: not found. {_remedy(folder)}")
-        try:
-            bpe = BPE.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for every malformed file
-            raise RunError(f"{path}: is not a tokenizer ({error}). Restore it, or run its stage again.") from error
-        bpe.no_truncation()  # some published files carry the settings of a training batch
-        bpe.no_padding()
         config, generation = _object(folder / "tokenizer_config.json"), _object(folder / "generation_config.json")
         model, tokens = _object(folder / "config.json"), _object(folder / "special_tokens_map.json")
         eos_ids = _ids(generation.get("eos_token_id", model.get("eos_token_id")))
+        bpe = _read_bpe(folder, config, model)
         for name in TOKEN_NAMES:
             if name in config:  # null means none, whatever the other files say
                 continue
@@ -110,7 +103,6 @@ class Tokenizer:
             if text is not None:
                 config[name] = text
         templates = ChatTemplates.load(folder, config)
-        bpe = as_its_class_says(bpe, {"tokenizer_class": model.get("tokenizer_class")} | config)
         try:
             return Tokenizer(bpe, templates, config, eos_ids)
         except RunError as error:
@@ -346,6 +338,29 @@ def _token_text(value: object) -> str | None:
 def _ids(value: object) -> list[int]:
     """`eos_token_id` and the like: an id, a list of them or null."""
     return [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)]
+
+
+def _read_bpe(folder: Path, config: dict, model: dict) -> BPE:
+    """config, model: the contents of tokenizer_config.json, of which what says how to read the files is left out, and of
+    config.json."""
+    path, ranks = folder / "tokenizer.json", None
+    if not path.exists():
+        ranks = find_ranks(folder)
+        if ranks is None:
+            raise RunError(f"{path}: not found. {_remedy(folder)}")
+        bpe = read_tiktoken(ranks, config, model.get("model_type"))
+        config.pop("auto_map", None)  # saved again, it is a tokenizer.json that needs no code
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        return bpe
+    if is_lfs_pointer(path):
+        raise RunError(LFS_POINTER.format(path=path))
+    try:
+        bpe = BPE.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception for every malformed file
+        raise RunError(f"{path}: is not a tokenizer ({error}). Restore it, or run its stage again.") from error
+    bpe.no_truncation()  # some published files carry the settings of a training batch
+    bpe.no_padding()
+    return as_its_class_says(bpe, {"tokenizer_class": model.get("tokenizer_class")} | config)
 
 
 def _remedy(folder: Path) -> str:
