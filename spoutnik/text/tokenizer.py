@@ -23,6 +23,7 @@ from spoutnik.text.chat_template import (
 from spoutnik.text.prefix_space import as_its_class_says, decoder_kinds, without_prefix_space
 from spoutnik.text.special_token_escape import END_THINK, THINK, SpecialTokens, cut_at, unused_mark
 from spoutnik.text.tiktoken_file import find_ranks, read_tiktoken
+from spoutnik.text.vocabulary import tokens_needed, without_tokens_beyond
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
@@ -102,6 +103,10 @@ class Tokenizer:
             text = _token_text(tokens.get(name)) or (bpe.id_to_token(ids[0]) if ids else None)
             if text is not None:
                 config[name] = text
+        if isinstance(vocab_size := model.get("vocab_size"), int):
+            bpe, removed = without_tokens_beyond(bpe, vocab_size, folder / "tokenizer.json")
+            config |= {name: None for name in TOKEN_NAMES if _token_text(config.get(name)) in removed}
+            eos_ids = [i for i in eos_ids if i < vocab_size]
         templates = ChatTemplates.load(folder, config)
         try:
             return Tokenizer(bpe, templates, config, eos_ids)
@@ -299,12 +304,13 @@ class Tokenizer:
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, folder: Path) -> None:
-    """Every token must have a row in the model's embedding; fewer tokens than rows are fine, published models pad.
+    """Every token must have a row in the model's embedding (a few that have none were left out when it was read); fewer tokens
+    than rows are fine, published models pad.
 
     Raises:
         RunError: an id of the tokenizer lies beyond `vocab_size` (of config.json).
     """
-    needed = max(tokenizer.bpe.get_vocab().values(), default=-1) + 1
+    needed = tokens_needed(tokenizer.bpe)
     if needed > vocab_size:
         raise RunError(f"{Path(folder) / 'tokenizer.json'}: has {needed} tokens but config.json says vocab_size = "
                        f"{vocab_size}. The files belong to different models: restore them.")
