@@ -138,6 +138,12 @@ class Tokenizer:
         return [self.bos_id, *ids] if stated is True and self.bos_id is not None and self.bos_id not in ids else ids
 
     @property
+    def states_start(self) -> bool:
+        """Whether the post-processor puts `start_ids` before a text, and `add_bos_token` does not contradict it."""
+        stated = self.config.get("add_bos_token", self.bos_id in self.start_ids)
+        return _ids_before_text(self.bpe) == self.start_ids and bool(stated) == (self.bos_id in self.start_ids)
+
+    @property
     def chat_template(self) -> str | None:
         """The source of the template used without tools; None for base models."""
         return self.templates.sources.get("default")
