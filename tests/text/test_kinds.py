@@ -6,8 +6,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
+from spoutnik.engine.logits_processors import BadWordsProcessor
 from spoutnik.errors import UserError
 from spoutnik.text.detokenization import IncrementalDetokenizer
+from spoutnik.text.thought import thought_stream
 from spoutnik.text.tokenizer import Tokenizer
 
 plain = st.text(st.characters(exclude_categories=("Cs",)), max_size=20).filter(lambda text: "<" not in text)
@@ -97,3 +99,22 @@ def test_half_a_character_is_a_sentence(text, both):
     for encode in (both[0].encode, both[0].encode_rendered, both[0].prompt_ids, lambda t: both[0].encode(t, continues=True)):
         with pytest.raises(UserError, match="holds half a character"):
             encode(text)
+
+
+def test_a_reply_that_goes_on_keeps_the_space_and_one_that_begins_has_none(both, kind):
+    ours, _ = both
+    before, after = ours.encode("Once upon a"), ours.encode(" time there", continues=True)
+    asked = ours.chat_ids([{"role": "user", "content": "a"}])
+    for prompt, continues, text in ((before, True, " time there"), (asked, False, None)):
+        stream = thought_stream(ours, prompt, False, continues=continues)
+        reply = "".join("".join(stream.feed([token])) for token in after) + "".join(stream.close())
+        assert reply == text if continues else reply.strip() == "time there"
+
+
+def test_words_that_must_not_come_are_those_of_the_middle_of_a_text(both, kind):
+    if kind == "unigram":
+        return
+    ours, _ = both
+    processor = BadWordsProcessor.of([" time"], ours)
+    spaced, bare = (ours.encode(text, continues=True) for text in (" time", "time"))
+    assert processor.sequences == [(ids[:-1], ids[-1]) for ids in (bare, spaced)]
