@@ -5,12 +5,18 @@ import json
 
 import pytest
 import regex
+import tiny
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as BPE
 from tokenizers import models, pre_tokenizers, trainers
+from transformers import AutoTokenizer
 
+from spoutnik.engine.llm import LLM
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
+from spoutnik.export.writer import export
+from spoutnik.model.weights import save_model
 from spoutnik.text.tiktoken_file import KIMI, LLAMA, QWEN, _byte_letters
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -36,6 +42,7 @@ def ranks():
 
 
 def write(folder, ranks, name="tiktoken.model", model_type="kimi_k2", **config):
+    folder.mkdir(exist_ok=True)
     lines = [f"{base64.b64encode(token).decode()} {rank}" for token, rank in sorted(ranks.items(), key=lambda entry: entry[1])]
     (folder / name).write_text("\n".join(lines) + "\n")
     first = len(ranks)
@@ -147,3 +154,16 @@ def test_a_special_token_in_place_of_a_rank_is_named(ranks, tmp_path):
     write(tmp_path, ranks, added_tokens_decoder={"7": {"content": "[EOS]"}})
     with pytest.raises(RunError, match="added_tokens_decoder: 7 is the id of a token"):
         Tokenizer.load(tmp_path)
+
+
+def test_a_model_with_ranks_alone_generates_and_is_exported(kimi, ranks, tmp_path):
+    folder = write(tmp_path / "model", ranks)
+    save_model(folder, tiny.model(tiny.DEEPSEEK, vocab_size=kimi.vocab_size))
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "kimi_k2"}))
+    llm = LLM(folder, memory="16MB")
+    output, = llm.generate("The cat's 中文", SamplingParams(temperature=0, max_tokens=8))
+    assert output.prompt_token_ids == plain_ids("The cat's 中文", ranks, KIMI.pattern)
+    assert output.outputs[0].text == kimi.decode(output.outputs[0].reply_ids)
+    out = export(folder, "hf", tmp_path / "out").path
+    assert AutoTokenizer.from_pretrained(out)("The cat's 中文")["input_ids"] == output.prompt_token_ids
