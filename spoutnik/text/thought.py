@@ -146,8 +146,11 @@ class ThoughtStream(ReplyStream):
         return (self._thought if self.thinking else self._answer).feed(text) if text else ""
 
     def _rest(self) -> str:
-        """What the current part's bytes are, now that a mark follows."""
-        text = self._detokenizers[self.thinking].close()
+        """What the current part's bytes are, now that a mark follows: half a character waits for the next such part."""
+        detokenizer = self._detokenizers[self.thinking]
+        if detokenizer.held.endswith("\ufffd"):
+            return ""
+        text = detokenizer.close()
         return (self._thought if self.thinking else self._answer).feed(text) if text else ""
 
     def close(self, cut: bool = False) -> tuple[str, str]:

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
+from spoutnik.export.gguf_tokens import split_name
 from spoutnik.export.writer import export
 from spoutnik.model.weights import save_model
 from spoutnik.text.tiktoken_file import KIMI, LLAMA, QWEN, _byte_letters
@@ -167,3 +168,4 @@ def test_a_model_with_ranks_alone_generates_and_is_exported(kimi, ranks, tmp_pat
     assert output.outputs[0].text == kimi.decode(output.outputs[0].reply_ids)
     out = export(folder, "hf", tmp_path / "out").path
     assert AutoTokenizer.from_pretrained(out)("The cat's 中文")["input_ids"] == output.prompt_token_ids
+    assert split_name(kimi) == ("kimi-k2", None)  # llama.cpp's name
