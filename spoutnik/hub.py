@@ -19,7 +19,8 @@ from spoutnik.model.checkpoint import weight_files
 from spoutnik.model.presets import preset, preset_names
 from spoutnik.units import size
 
-_CONFIGURATION = ["*.json", "*.jinja", "README.md", "LICENSE*"]
+# *.model, *.tiktoken, tokenization_*.py: tokenizers as ranks, and code that is read for how it splits text, but never run.
+_CONFIGURATION = ["*.json", "*.jinja", "*.model", "*.tiktoken", "tokenization_*.py", "README.md", "LICENSE*"]
 _WEIGHTS = [*_CONFIGURATION, "*.safetensors"]  # pickles are not even fetched
 _PART = ".part"  # what is there of a file that is being fetched
 _ATTEMPTS = 3  # to reach the hub before giving up

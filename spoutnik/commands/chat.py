@@ -43,12 +43,12 @@ def chat(
     """Talk to a model in the terminal: the thought is dimmed, the answer shown as Markdown. /help shows what else can be said.
     Piped or into a file, the answer alone goes to standard output; thought and notes go to standard error. --json has both."""
     from spoutnik.commands.reply_printer import ReplyPrinter, as_text
+    from spoutnik.engine.generation_config import generation_defaults
     from spoutnik.engine.llm import NO_DRAFTS
     from spoutnik.engine.sampling_params import SamplingParams
     from spoutnik.errors import UserError
     from spoutnik.generation.catalog import default_model
     from spoutnik.generation.chat import Chat, chat_llm
-    from spoutnik.generation.defaults import generation_defaults
     from spoutnik.generation.options import GenerationOptions
     from spoutnik.locate import locate
 
