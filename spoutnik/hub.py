@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.files import read_json, sha256_file
+from spoutnik.files import sha256_file
+from spoutnik.model.checkpoint import weight_files
 from spoutnik.model.presets import preset, preset_names
 from spoutnik.units import size
 
@@ -88,11 +89,9 @@ def _is_repository(name: str) -> bool:
 
 
 def _has_weights(folder: Path) -> bool:
-    """All that `Checkpoint.open` would read: one file, or those of an index."""
-    if (folder / "model.safetensors").exists():
-        return True
-    index = folder / "model.safetensors.index.json"
-    return index.exists() and all((folder / file).exists() for file in set(read_json(index).get("weight_map", {}).values()))
+    """All that `Checkpoint.open` would read."""
+    files = weight_files(folder)
+    return bool(files) and all(file.exists() for file in files)
 
 
 def _fetch_weights(repository: str, progress: Progress) -> None:

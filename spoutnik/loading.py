@@ -33,7 +33,7 @@ def load(path_or_hub_id: str | Path, dtype: torch.dtype | str | None = None, dev
             raise UserError(f"dtype = {dtype!r}: is not a floating-point type of torch. Use float32, bfloat16 or float16.")
         dtype = named
     tokenizer = find_tokenizer(folder)
-    model = load_model(folder, dtype, device=device, keep_fp8=keep_fp8)
+    model = load_model(folder, dtype, device=device, keep_fp8=keep_fp8, mapped=True)
     model.tokenizer = tokenizer
     return model
 

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -21,15 +22,22 @@ def console(stderr: bool = False) -> "Console":
 
 
 def say(text: str, terminal: "Console | None" = None, style: str = "") -> None:
-    """Prints sentences, to stdout where no console is given. A terminal's lines break between words and never within one, so that paths can be copied; elsewhere
-    lines stay whole, for programs that search them."""
+    """Prints sentences, to stdout where no console is given. A terminal's lines break between words and never within one, so
+    that paths can be copied; elsewhere lines stay whole, for programs that search them."""
     terminal = console() if terminal is None else terminal
     if not terminal.is_terminal:
         print(text, file=terminal.file, flush=True)
         return
     from rich.text import Text
 
-    terminal.print(Text(text, style, overflow="ignore"), crop=False)
+    lines = [fill(line, terminal.width) for line in text.split("\n")]
+    terminal.print(Text("\n".join(lines), style), soft_wrap=True)
+
+
+def fill(line: str, width: int, first: str = "", further: str = "") -> str:
+    """A line as several that are at most `width` wide, broken between words alone. first, further: what they begin with."""
+    return textwrap.fill(line, width, initial_indent=first, subsequent_indent=further, break_on_hyphens=False,
+                         break_long_words=False) or (first + line).rstrip()
 
 
 def print_pairs(terminal: "Console", rows: Iterable[tuple[str, str]], width: int = 0) -> None:

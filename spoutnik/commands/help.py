@@ -5,6 +5,8 @@ from collections.abc import Sequence
 
 from typer.core import TyperCommand, TyperGroup
 
+from spoutnik.commands.console import fill
+
 _WIDEST, _NARROW, _LEAST = 80, 74, 24  # columns
 
 
@@ -13,18 +15,23 @@ class _Formatter(TyperGroup.context_class.formatter_class):
         columns = shutil.get_terminal_size().columns
         super().__init__(width=width or max(min(columns, _WIDEST) - 2, _LEAST), **options)
 
+    def write_text(self, text: str) -> None:
+        """Each paragraph, broken between words and not at the hyphens in them."""
+        indent = " " * self.current_indent
+        paragraphs = [" ".join(paragraph.split()) for paragraph in text.split("\n\n")]
+        self.write("\n\n".join(fill(paragraph, self.width, indent, indent) for paragraph in paragraphs) + "\n")
+
     def write_dl(self, rows: Sequence[tuple[str, str]], **options) -> None:
-        if self.width >= _NARROW:
-            super().write_dl(rows, **options)
-            return
+        """Names, with their texts beside them or, where that leaves too little, below."""
+        indent = " " * self.current_indent
+        column = 0 if self.width < _NARROW else min(max(len(name) for name, _ in rows), 30) + 2
         for name, text in rows:
-            self.write(f"{'':{self.current_indent}}{name}\n")
-            if text:
-                self.indent()
-                self.indent()
-                self.write_text(text)
-                self.dedent()
-                self.dedent()
+            beside = f"{indent}{name:{column}}"
+            below = " " * (self.current_indent + (column or 4))
+            if column and len(name) <= column - 2:
+                self.write(fill(text, self.width, beside, below) + "\n")
+            else:
+                self.write(f"{indent}{name}\n" + (fill(text, self.width, below, below) + "\n" if text else ""))
 
 
 class _Context(TyperGroup.context_class):

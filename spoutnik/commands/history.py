@@ -106,4 +106,5 @@ def wipe(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
     wiped = any([wipe_file(folder / name) for name in (FILE, "chat_history")])
     print_json({"wiped": wiped}) if json_ else say("It is gone." if wiped else "There was nothing.")
     if (folder / "feedback").exists():
-        say(f"What was given as feedback is kept, to train on: delete {folder / 'feedback'} to forget it.", console(stderr=True))
+        say(f"What was given as feedback is kept, to train on: delete {folder / 'feedback'} to forget it.",
+            console(stderr=True))

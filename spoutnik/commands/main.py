@@ -20,6 +20,7 @@ import typer  # noqa: E402
 from spoutnik import __version__  # noqa: E402
 from spoutnik.commands.arena import arena  # noqa: E402
 from spoutnik.commands.bench import bench  # noqa: E402
+from spoutnik.commands.cache import cache  # noqa: E402
 from spoutnik.commands.chat import chat  # noqa: E402
 from spoutnik.commands.console import console, say  # noqa: E402
 from spoutnik.commands.eval import evaluate  # noqa: E402
@@ -44,6 +45,7 @@ app.command(cls=Command, epilog="Example: spoutnik pull qwen3-1.7b")(pull)
 app.command(cls=Command, epilog="Example: spoutnik arena runs/nano")(arena)
 app.add_typer(keys, name="keys")
 app.add_typer(history, name="history")
+app.add_typer(cache, name="cache")
 app.command("eval", cls=Command,
             epilog="Example: spoutnik eval runs/nano --bench gsm8k --data test.jsonl --samples 4")(evaluate)
 app.command(cls=Command, epilog="Example: spoutnik inspect deepseek-r1")(inspect)
@@ -74,9 +76,9 @@ def main() -> None:
         if status == 130:
             raise KeyboardInterrupt
         _exit(status) if status else None
-    except BrokenPipeError:  # whoever read this has seen enough
-        _exit(128 + signal.SIGPIPE)
     except BaseException as error:
+        if any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):  # typer makes a SystemExit of it
+            _exit(128 + signal.SIGPIPE)  # whoever read this has seen enough
         if interrupts or isinstance(error, KeyboardInterrupt):  # some libraries turn it into an error of theirs
             _fail("\nInterrupted. What was finished is kept; run the same command again to go on.", 130)
         _fail(*_sentence(error))

@@ -4,12 +4,39 @@ import re
 import sys
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
 from spoutnik.commands.console import console, say
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # a model must not move the cursor
+
+
+class WordWrap:
+    """Breaks a text that comes in pieces between its words. The last word is held back until it is known to fit."""
+
+    def __init__(self, width: int):
+        self._width, self._column, self._word = width, 0, ""
+
+    def feed(self, text: str) -> str:
+        """What can be printed by now."""
+        out = ""
+        for piece in re.findall(r"\n| +|[^ \n]+", text):
+            if piece[0] not in " \n":
+                self._word += piece
+                continue
+            out += self.flush()
+            out += piece
+            self._column = 0 if piece == "\n" else self._column + len(piece)
+        return out
+
+    def flush(self) -> str:
+        """The word that is held back, on a new line where it does not fit on this one."""
+        word, self._word = self._word, ""
+        breaks = 0 < self._column and self._column + cell_len(word) > self._width
+        self._column = (0 if breaks else self._column) + cell_len(word)
+        return "\n" + word if breaks else word
 
 
 class ReplyPrinter:
@@ -25,7 +52,7 @@ class ReplyPrinter:
         self.out, self.notes, self.markdown = out, notes, markdown
         self._marked = notes.color_system is None  # nothing but a mark tells the thought from the rest
         self._in_thought = self._in_answer = False
-        self._stream = None
+        self._stream, self._wrap = None, WordWrap(out.width)
 
     @classmethod
     def standard(cls, markdown: bool = True) -> "ReplyPrinter":
@@ -79,14 +106,15 @@ class ReplyPrinter:
 
     def _end_thought(self) -> None:
         if self._in_thought:
-            self._print(self.notes, "\n</think>\n" if self._marked else "\n\n")
+            self._print(self.notes, "\n</think>\n" if self._marked else "\n\n", "dim italic")
             self._in_thought = False
 
     def _print(self, console: Console, text: str, style: str = "") -> None:
         if not text:
             return
         if console.is_terminal:
-            console.print(Text(_printable(text), style), end="", soft_wrap=True)
+            wrapped = self._wrap.feed(_printable(text))
+            console.print(Text(wrapped, style), end="", soft_wrap=True)
         else:
             console.file.write(text)
         console.file.flush()

@@ -139,11 +139,12 @@ def write_safetensors(path: Path, planned: list[Entry], reader: Reader) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for entry in planned:
             _copy(file, entry, reader)
+    reader.check()
 
 
 def _copy(file, entry: Entry, reader: Reader) -> None:
     if entry.dtype == reader.checkpoint.tensors[entry.name].dtype:
-        for piece in rows(reader.mapped(entry.name)):
+        for piece in rows(reader.read(entry.name)):
             file.write(raw(piece))
         return
     dtype = next(DTYPES[short] for short, name in SAFETENSORS_TYPES.items() if name == entry.dtype)
