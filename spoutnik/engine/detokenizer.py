@@ -22,7 +22,7 @@ class OutputText:
         self._num_tokens += 1
         search = self._num_tokens >= self._min_tokens
         text = self._detokenizer.feed([token])
-        if search and self._stops.stops and self._stops.would_stop(text + self._detokenizer.held):
+        if search and self._stops.stops and (held := self._detokenizer.held) and self._stops.would_stop(text + held):
             text += self._detokenizer.close()  # nothing follows that could change what it holds back
         self.text += self._stops.feed(text, search)
         return self._stops.stopped

@@ -7,6 +7,7 @@ from weakref import WeakSet
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
+from spoutnik.text.chat_template import refuse_half_characters
 from spoutnik.text.tokenizer import Tokenizer
 
 Prompt = str | Sequence[int] | Mapping[str, object]
@@ -65,6 +66,7 @@ def tokens_of(prompt: Prompt, tokenizer: Tokenizer | None, parse_special: bool =
                         "tokenizer=...).")
     if not prompt:
         raise UserError("a prompt is empty: give it at least one token.")
+    refuse_half_characters(prompt, "prompt")
     if not parse_special:
         _tell_of_special_token(prompt, tokenizer)
     return prompt, tokenizer.prompt_ids(prompt, parse_special)[0]

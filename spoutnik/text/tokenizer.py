@@ -196,6 +196,8 @@ class Tokenizer:
     def decode_after(self, before: Sequence[int], ids: Sequence[int], keep_special: bool = False) -> str:
         """What ids add to the text of the ids before them: with the space at the join, where there is one."""
         context = self.context(before, keep_special)
+        if not context:
+            return self.decode(list(ids), keep_special)
         return self.decode([*context, *ids], keep_special)[len(self.decode(context, keep_special)):]
 
     def context(self, before: Sequence[int], keep_special: bool = False) -> list[int]:

@@ -23,6 +23,7 @@ from spoutnik.serve.errors import ApiError
 from spoutnik.serve.settings import Settings
 from spoutnik.serve.sse import SSE, StreamFormat
 from spoutnik.serve.streams import StreamRegistry
+from spoutnik.text.chat_template import refuse_half_characters
 from spoutnik.text.tokenizer import TextTooLong
 
 FINGERPRINT = f"spoutnik-{__version__}"
@@ -295,6 +296,7 @@ def encode_prompt(served: ServedModel, text: str, start: bool, parse_special: bo
     parse_special: special tokens in the text are read as such.
     """
     tokenizer = served.tokenizer
+    refuse_half_characters(text, "prompt")
     try:
         tokenizer.check_length([text], max_tokens)
     except TextTooLong as error:
