@@ -19,7 +19,7 @@ from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, accuracy_reward, sample
 from spoutnik.tasks.corpus import BOOK, FORUM, Layout
 from spoutnik.tasks.language import language_consistency, reflection_count
-from spoutnik.text.thought import Reply, opens_thought, read_reply
+from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
 from spoutnik.train.rollouts import chat_prompts, sample_problems
@@ -105,11 +105,11 @@ def grade(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings:
     prompts = prompt_ids(problems, tokenizer, style)
     outputs = llm.generate(prompts, params, seed=seed, on_progress=on_progress if progress else None)
     graded = []
-    for problem, prompt, output in zip(problems, prompts, outputs):
+    for problem, output in zip(problems, outputs):
         row = []
         for completion in output.outputs:
             ids, finished = completion.reply_ids, completion.finished
-            reply = (read_reply(ids, tokenizer, finished, opens_thought(prompt, tokenizer)) if style == "chat"
+            reply = (read_reply(ids, tokenizer, finished) if style == "chat"
                      else read_plain(ids, tokenizer, finished, LAYOUTS[style]))
             row.append(Graded(problem, completion, reply, grader(problem, reply.answer) if reply.well_formed else 0.0))
         graded.append(row)

@@ -45,6 +45,7 @@ from spoutnik.tasks import LANGUAGES
 from spoutnik.tasks.general import helpfulness, sample_general
 from spoutnik.tasks.general_text import FIRST_KINDS
 from spoutnik.text.thought import read_reply
+from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.grpo import grpo
 from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
@@ -104,10 +105,10 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if outcome.model is not None:
         save_model(context.working, outcome.model)
         outcome.tokenizer.save(context.working)
-        eos_ids = outcome.tokenizer.eos_ids
+        eos_ids = thought_format(outcome.tokenizer).end_ids
         write_json(context.working / "generation_config.json", {
             "do_sample": True, "temperature": 0.6, "top_p": 0.95, "bos_token_id": outcome.tokenizer.bos_id,
-            "eos_token_id": eos_ids if len(eos_ids) > 1 else eos_ids[0]})
+            "eos_token_id": list(eos_ids) if len(eos_ids) > 1 else eos_ids[0]})
     outcome.cost.peak_memory_bytes = peak_memory()
     description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
                    "dtype": str(context.dtype).removeprefix("torch.")}

@@ -205,14 +205,6 @@ class Tokenizer:
             return self.bpe.encode(text, add_special_tokens=False).ids
         return self.bpe.encode_batch_fast([text], add_special_tokens=False)[0].ids  # lets other threads run meanwhile
 
-    @cached_property
-    def end_thought_ids(self) -> list[int]:
-        return self.encode_rendered(f"\n{END_THINK}\n\n")
-
-    def completion_ids(self, thought: str, answer: str) -> list[int]:
-        """What the assistant writes after `<think>\\n`: thought, end of thought, answer, end of sentence."""
-        return self.encode(thought) + self.end_thought_ids + self.encode(answer) + [self.eos_id]
-
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, folder: Path) -> None:
     """Every token must have a row in the model's embedding; fewer tokens than rows are fine, published models pad.

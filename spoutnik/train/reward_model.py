@@ -18,10 +18,12 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores, on_all_cores
 from spoutnik.tasks.general import preference_pairs
 from spoutnik.tasks.general_text import TAUGHT_KINDS
+from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import preference_loss
+from spoutnik.train.rollouts import conversation_ids
 from spoutnik.train.settings import OptimizerSettings
 
 
@@ -49,7 +51,7 @@ class RewardModel(nn.Module):
 
 def scored_document(prompt: str, answer: str, tokenizer: Tokenizer) -> Document:
     """Prompt, an empty thought and the answer: the thought is not scored."""
-    ids = tokenizer.chat_ids([{"role": "user", "content": prompt}]) + tokenizer.completion_ids("", answer)
+    ids = conversation_ids((), prompt, tokenizer) + thought_format(tokenizer).completion_ids("", answer, tokenizer)
     return Document(ids, loss_from=len(ids) - 1)
 
 

@@ -15,6 +15,7 @@ from spoutnik.tasks.language import language_consistency
 from spoutnik.tasks.problem import History
 from spoutnik.tasks.wording import in_words
 from spoutnik.text.thought import Reply, read_reply
+from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 
 
@@ -33,15 +34,16 @@ _MAX_NUM_SEQS = 640  # up to here a step of a nano model is faster over all rows
 
 
 def rollout_llm(model: Transformer, tokenizer: Tokenizer) -> LLM:
-    """An engine over the model's current weights, for token ids alone; a completion ends at the tokenizer's eos."""
-    return LLM(model, eos_token_ids=[tokenizer.eos_id], max_num_seqs=_MAX_NUM_SEQS, max_num_batched_tokens=8192)
+    """An engine over the model's current weights, for token ids alone; a completion ends where one ends in chat: at any of the
+    model's ends of sentence and of turn."""
+    return LLM(model, eos_token_ids=thought_format(tokenizer).end_ids, max_num_seqs=_MAX_NUM_SEQS, max_num_batched_tokens=8192)
 
 
 def conversation_ids(history: History, prompt: str, tokenizer: Tokenizer) -> list[int]:
-    """A conversation up to the opened thought of its next reply, by the tokenizer's chat template, as in chat."""
+    """A conversation up to where its next reply begins, by the tokenizer's chat template, as in chat."""
     turns = [{"role": role, "content": text}
              for question, answer in history for role, text in (("user", question), ("assistant", answer))]
-    return tokenizer.chat_ids([*turns, {"role": "user", "content": prompt}])
+    return tokenizer.chat_ids([*turns, {"role": "user", "content": prompt}], variables=thought_format(tokenizer).variables)
 
 
 def chat_prompts(questions: Sequence[Problem | GeneralPrompt], tokenizer: Tokenizer) -> list[list[int]]:

@@ -16,6 +16,7 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import FAMILIES
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import good_answer
+from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import train_language_model
@@ -81,7 +82,8 @@ def read_traces(path: Path) -> list[dict]:
 
 def trace_document(row: dict, tokenizer: Tokenizer) -> Document:
     prompt = conversation_ids(row.get("history", ()), row["prompt"], tokenizer)
-    return Document([*prompt, *tokenizer.completion_ids(row["thought"], row["answer"])], loss_from=len(prompt))
+    completion = thought_format(tokenizer).completion_ids(row["thought"], row["answer"], tokenizer)
+    return Document([*prompt, *completion], loss_from=len(prompt))
 
 
 def sft(model: Transformer, tokenizer: Tokenizer, traces: Sequence[dict], settings: SFTSettings, seed: int, stage: str,

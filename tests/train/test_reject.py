@@ -39,7 +39,7 @@ def test_the_language_limit_is_inclusive(limit, kept):
 
 def test_a_right_answer_without_its_form_is_wrong(tokenizer):
     problem = sample_problems(random.Random(0), ["arithmetic"], 1, "train")[0]
-    ids = tokenizer.completion_ids("x", problem.answer)
+    ids = tiny.completion_ids(tokenizer, "x", problem.answer)
     assert grade(problem, CompletionOutput(0, "", ids, finish_reason="stop"), tokenizer).accuracy == 1.0
     assert grade(problem, CompletionOutput(0, "", ids[:-1], finish_reason="length"), tokenizer).accuracy == 0.0
     bare = CompletionOutput(0, "", [*tokenizer.encode(problem.answer), tokenizer.eos_id], finish_reason="stop")

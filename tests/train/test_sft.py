@@ -56,7 +56,7 @@ def test_epochs_differ_in_order_and_seeds_too():
 
 def test_only_what_the_assistant_writes_is_predicted(tokenizer):
     document = trace_document(ROW, tokenizer)
-    assert document.ids[document.loss_from:] == tokenizer.completion_ids("2 and 2 is 4.", "4")
+    assert document.ids[document.loss_from:] == tiny.completion_ids(tokenizer, "2 and 2 is 4.", "4")
     assert document.ids[:document.loss_from] == tokenizer.chat_ids([{"role": "user", "content": ROW["prompt"]}])
 
 
