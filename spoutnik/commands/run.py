@@ -18,6 +18,8 @@ def run(
     from_: Annotated[Optional[str], typer.Option("--from", metavar="STAGE", help="Make this stage and all after it anew."
                                                  )] = None,
     until: Annotated[Optional[str], typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    accept: Annotated[Optional[list[str]], typer.Option(metavar="STAGE", help="Seal this stage though it learned nothing or "
+                                                        "ended worse than it began (may be given again).")] = None,
     seed: Annotated[Optional[int], typer.Option(min=0, help="Another seed than the recipe's.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the plan with predicted time and memory, and do nothing.")] = False,
     json_: Json = False,
@@ -43,7 +45,7 @@ def run(
         total = sum(predicted.values())
         if total > 10:
             console(stderr=True).print(f"Expected to take about {duration(total)} on this machine.", highlight=False)
-    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed)
+    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or ())
     table = rows(result.artifacts, result.origins)
     if json_:
         print(json.dumps({"out": str(out), "origins": result.origins, "report": str(out / "report.html"),

@@ -22,7 +22,7 @@ from spoutnik.tasks.language import language_consistency, reflection_count
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
-from spoutnik.train.rollouts import chat_prompts, sample_problems
+from spoutnik.train.rollouts import chat_prompts, checked_grade, sample_problems
 from spoutnik.train.settings import Settings
 
 # A prompt is a conversation or, for a base model that knows none, in a layout of its pretraining text.
@@ -111,7 +111,8 @@ def grade(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings:
             ids, finished = completion.reply_ids, completion.finished
             reply = (read_reply(ids, tokenizer, finished) if style == "chat"
                      else read_plain(ids, tokenizer, finished, LAYOUTS[style]))
-            row.append(Graded(problem, completion, reply, grader(problem, reply.answer) if reply.well_formed else 0.0))
+            right = checked_grade(problem, reply.answer, grader(problem, reply.answer)) if reply.well_formed else 0.0
+            row.append(Graded(problem, completion, reply, right))
         graded.append(row)
     return graded
 

@@ -15,6 +15,7 @@ import torch
 import spoutnik
 from spoutnik import files
 from spoutnik.errors import RunError
+from spoutnik.train.health import stage_health
 from spoutnik.train.loop import Cost
 
 FORMAT = 2  # raised when artifacts of older code must not be taken for ours
@@ -60,6 +61,11 @@ class Artifact:
     def log(self) -> list[dict]:
         path = self.folder / "log.jsonl"
         return files.read_jsonl(path) if path.exists() else []
+
+    @property
+    def health(self) -> dict:
+        """As the manifest has it; of artifacts older than that, from the log."""
+        return self.manifest.get("health") or stage_health(self.log, ())
 
     @property
     def samples(self) -> list[dict]:

@@ -1,6 +1,6 @@
 """The run of a recipe's DAG: finished stages are reused, interrupted ones resumed, missing ones made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Protocol
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import PromptStyle
 from spoutnik.files import install_folder, remove_folder, sha256_file, sha256_json, write_json, write_text
+from spoutnik.recipe.acceptance import accepted, refused
 from spoutnik.recipe.artifacts import Artifact, copy_shipped, find, seal, shipped_folder, stage_key
 from spoutnik.recipe.report import write_report
 from spoutnik.recipe.schema import (
@@ -75,8 +76,8 @@ def _seed(recipe: Recipe, stage: Stage) -> int:
 
 
 def run_recipe(path: Path, out: Path, display: Display, until: str | None = None, redo_from: str | None = None,
-               seed: int | None = None) -> RunResult:
-    """Makes every stage that is not made yet, in order.
+               seed: int | None = None, accept: Collection[str] = ()) -> RunResult:
+    """Makes every stage that is not made yet, in order. accept: stages that are sealed whatever their health.
 
     Raises:
         UserError: the recipe or the request is wrong; nothing has run.
@@ -85,7 +86,7 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     recipe = load_recipe(path)
     if seed is not None:
         recipe = recipe.model_copy(update={"seed": seed})
-    selected, redo = select_stages(recipe, path, until, redo_from)
+    selected, redo = select_stages(recipe, path, until, redo_from, accept)
     _refuse_foreign(out)
     artifacts: dict[str, Artifact] = {}
     origins: dict[str, str] = {}
@@ -96,7 +97,7 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
         final = out / "artifacts" / f"{name}-{key[:12]}"
         with display.stage(name, stage.kind, position, len(selected)) as reporter:
             artifact, origins[name] = _obtain(recipe, str(path), name, stage, inputs, key, final, name in redo, reporter,
-                                              display.log)
+                                              display.log, accept)
             artifacts[name] = _evaluated(recipe, stage, artifact, out, reporter)
         _write_index(out, path, recipe, artifacts, origins)
     result = RunResult(out, list(artifacts.values()), origins)
@@ -104,10 +105,11 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     return result
 
 
-def select_stages(recipe: Recipe, path: Path, until: str | None, redo_from: str | None) -> tuple[list[str], set[str]]:
+def select_stages(recipe: Recipe, path: Path, until: str | None, redo_from: str | None,
+                  accept: Collection[str] = ()) -> tuple[list[str], set[str]]:
     """The stages to walk, in order, and those among them to make anew."""
     names = list(recipe.stages)
-    for option, value in (("--until", until), ("--from", redo_from)):
+    for option, value in (("--until", until), ("--from", redo_from), *(("--accept", name) for name in accept)):
         if value is not None and value not in names:
             raise UserError(f"{option} {value}: {path} has no such stage. Its stages are {', '.join(names)}.")
     if until and redo_from and names.index(until) < names.index(redo_from):
@@ -134,7 +136,8 @@ def stage_status(recipe: Recipe, path: Path, out: Path, selected: list[str], red
 
 
 def _obtain(recipe: Recipe, source: str, name: str, stage: Stage, inputs: dict[str, Artifact], key: str, final: Path,
-            redo: bool, reporter: Callable[[str], Progress], say: Callable[[str], None]) -> tuple[Artifact, str]:
+            redo: bool, reporter: Callable[[str], Progress], say: Callable[[str], None],
+            accept: Collection[str]) -> tuple[Artifact, str]:
     """The stage's artifact and its origin."""
     working = final.parent.parent / "working" / final.name
     progress = working.with_name(working.name + ".progress")
@@ -146,9 +149,12 @@ def _obtain(recipe: Recipe, source: str, name: str, stage: Stage, inputs: dict[s
         if shipped := copy_shipped(name, key, final):
             say(f"{name}: ships with the package, made by this very recipe (--from {name} makes it anew)")
             return shipped, PREBUILT
-    remove_folder(working)  # half-written results of a killed run; its checkpoints lie beside it and stay
     seeded = recipe.model_copy(update={"seed": _seed(recipe, stage)})
-    description = run_stage(stage, Context(seeded, source, name, working, inputs, reporter))
+    description = None if redo else refused(working)
+    if description is None:
+        remove_folder(working)  # half-written results of a killed run; its checkpoints lie beside it and stay
+        description = run_stage(stage, Context(seeded, source, name, working, inputs, reporter, say))
+    description = accepted(name, working, description, name in accept)
     described = {role: {"stage": artifact.stage, "content": artifact.content} for role, artifact in inputs.items()}
     artifact = seal(working, final, name, key, description | {
         "seed": seeded.seed, "inputs": described, "settings": stage_settings(recipe, stage, source)})

@@ -12,6 +12,7 @@ from spoutnik.model.config import ModelConfig, first_error
 from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.grpo import GRPOSettings
+from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
 from spoutnik.train.reject import RejectSettings
 from spoutnik.train.reward_model import RewardModelSettings
@@ -133,6 +134,7 @@ class Recipe(Settings):
     families: list[str] = Field(min_length=1)
     models: dict[str, dict]
     evaluation: EvaluationSettings = EvaluationSettings()
+    validation: ValidationSettings = ValidationSettings()
     stages: dict[str, Stage]
 
     @model_validator(mode="after")

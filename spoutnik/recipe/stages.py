@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -47,13 +47,18 @@ from spoutnik.tasks.general_text import FIRST_KINDS
 from spoutnik.text.thought import read_reply
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.grpo import grpo
+from spoutnik.train.grpo import GRPOSettings, grpo
+from spoutnik.train.health import Finding, kept_findings, pair_findings, stage_health
 from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
+from spoutnik.train.monitor import Monitor, Validation
 from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
 from spoutnik.train.reject import reject
 from spoutnik.train.reward_model import RewardModel, held_out_accuracy, score_answers, train_reward_model
-from spoutnik.train.rollouts import chat_prompts, rollout_llm
+from spoutnik.train.rollouts import chat_prompts, rollout_llm, sample_problems
 from spoutnik.train.sft import general_traces, read_traces, sft, solver_traces
+
+BEST = "best"  # folder of an RL stage's best checkpoint by validation, in its artifact, where that is not the last
+PAIRS = 512  # held-out ones, on which a reward model is tested
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class Context:
     working: Path
     inputs: dict[str, Artifact]
     progress: Callable[[str], Progress]  # for each thing the stage does
+    say: Callable[[str], None] = lambda text: None  # a sentence for the person who waits
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -79,6 +85,21 @@ class Context:
         """Seed, stage, checkpoints and progress: the common arguments of the training functions."""
         return self.recipe.seed, self.name, self.checkpoints, self.progress(label)
 
+    def monitor(self, validation: Validation | None = None) -> Monitor:
+        return Monitor(self.name, self.say, validation)
+
+    def validation(self, model: Transformer, tokenizer: Tokenizer, settings: GRPOSettings) -> Validation | None:
+        """Of an RL stage; None where the recipe switches it off."""
+        recipe, chosen = self.recipe, self.recipe.validation
+        if not chosen.problems:
+            return None
+        rng = random.Random(f"{recipe.seed} {self.name} validation")
+        problems = sample_problems(rng, recipe.families, chosen.problems, "train")
+        params = SamplingParams(temperature=recipe.evaluation.temperature, top_p=recipe.evaluation.top_p,
+                                max_tokens=settings.max_tokens)
+        folder = self.checkpoints.folder / "validation"
+        return Validation(model, tokenizer, problems, params, recipe.seed, folder, settings.steps, chosen.looks)
+
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
         """The model and tokenizer of an input."""
         folder = self.inputs[role].folder
@@ -87,13 +108,16 @@ class Context:
 
 @dataclass
 class Outcome:
-    """metrics and cost for the manifest; log rows; the trained model, where the stage makes one."""
+    """metrics and cost for the manifest; log rows; the trained model, where the stage makes one. monitor: what looked on while
+    it was trained. findings: on what the stage made, beside those of its log."""
 
     metrics: dict[str, float]
     cost: Cost
     log: list[dict]
     model: Transformer | None = None
     tokenizer: Tokenizer | None = None
+    monitor: Monitor | None = None
+    findings: list[Finding] = field(default_factory=list)
 
 
 def run_stage(stage: Stage, context: Context) -> dict:
@@ -103,16 +127,26 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if outcome.log:
         write_jsonl(context.working / "log.jsonl", outcome.log)
     if outcome.model is not None:
-        save_model(context.working, outcome.model)
-        outcome.tokenizer.save(context.working)
-        eos_ids = thought_format(outcome.tokenizer).end_ids
-        write_json(context.working / "generation_config.json", {
-            "do_sample": True, "temperature": 0.6, "top_p": 0.95, "bos_token_id": outcome.tokenizer.bos_id,
-            "eos_token_id": list(eos_ids) if len(eos_ids) > 1 else eos_ids[0]})
+        _save(context.working, outcome.model, outcome.tokenizer)
+    validation = outcome.monitor.validation if outcome.monitor else None
+    if validation is not None and (best := validation.best_model()) is not None:
+        _save(context.working / BEST, best, outcome.tokenizer)
     outcome.cost.peak_memory_bytes = peak_memory()
+    health = stage_health(outcome.log, outcome.monitor.comparisons if outcome.monitor else (), outcome.findings)
     description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
-                   "dtype": str(context.dtype).removeprefix("torch.")}
+                   "dtype": str(context.dtype).removeprefix("torch."), "health": health}
+    if validation is not None:
+        description["validation"] = validation.summary(BEST)
     return description if outcome.model is None else description | {"card": _card(stage, context.recipe, outcome.model)}
+
+
+def _save(folder: Path, model: Transformer, tokenizer: Tokenizer) -> None:
+    save_model(folder, model)
+    tokenizer.save(folder)
+    eos_ids = thought_format(tokenizer).end_ids
+    write_json(folder / "generation_config.json", {
+        "do_sample": True, "temperature": 0.6, "top_p": 0.95, "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": list(eos_ids) if len(eos_ids) > 1 else eos_ids[0]})
 
 
 def _card(stage: Stage, recipe: Recipe, model: Transformer) -> dict:
@@ -126,16 +160,18 @@ def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents)
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
-    log, cost = pretrain(model, tokenizer, recipe.families_of(stage), stage.settings, *context.training())
-    return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer)
+    monitor = context.monitor()
+    log, cost = pretrain(model, tokenizer, recipe.families_of(stage), stage.settings, *context.training(), monitor)
+    return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
 
 
 def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
     narrow, tokenizer = context.load()
     model = Transformer(widened(narrow.config, stage.context, context.source), context.dtype)
     model.load_state_dict(narrow.state_dict())
-    log, cost = midtrain(model, tokenizer, context.recipe.families, stage.settings, *context.training())
-    return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer)
+    monitor = context.monitor()
+    log, cost = midtrain(model, tokenizer, context.recipe.families, stage.settings, *context.training(), monitor)
+    return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
 
 
 def _sft(stage: SFTStage, context: Context) -> Outcome:
@@ -150,8 +186,9 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
         traces += read_traces(stage.file)
     traces += general_traces(stage.general, seed, recipe.families, stage.dialogue_share)
     random.Random(f"{seed} {context.name}").shuffle(traces)
-    log, cost = sft(model, tokenizer, traces, stage.settings, *context.training())
-    return Outcome({"traces": len(traces)} | _last(log, "loss"), cost, log, model, tokenizer)
+    monitor = context.monitor()
+    log, cost = sft(model, tokenizer, traces, stage.settings, *context.training(), monitor)
+    return Outcome({"traces": len(traces)} | _last(log, "loss"), cost, log, model, tokenizer, monitor)
 
 
 def _grpo(stage: GRPOStage, context: Context) -> Outcome:
@@ -161,9 +198,10 @@ def _grpo(stage: GRPOStage, context: Context) -> Outcome:
         scorer = partial(score_answers, *load_reward_model(context.inputs["reward_model"].folder, context.dtype))
     if stage.settings.kl_coefficient:
         reference, _ = context.load()
+    monitor = context.monitor(context.validation(model, tokenizer, stage.settings))
     log, cost = grpo(model, tokenizer, context.recipe.families, stage.settings, *context.training("learning by reward"),
-                     scorer, reference)
-    return Outcome(_last(log, "reward", "accuracy", "mismatch_kl"), cost, log, model, tokenizer)
+                     scorer, reference, monitor)
+    return Outcome(_last(log, "reward", "accuracy", "mismatch_kl"), cost, log, model, tokenizer, monitor)
 
 
 def _reject(stage: RejectStage, context: Context) -> Outcome:
@@ -173,18 +211,20 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
     traces, cost, metrics = reject(model, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
                                    f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
     write_jsonl(context.working / "traces.jsonl", traces)
-    return Outcome(metrics, cost + watch.lap(), [])
+    return Outcome(metrics, cost + watch.lap(), [], findings=kept_findings(metrics["kept_share"]))
 
 
 def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     backbone, tokenizer = context.load()
     model = RewardModel(backbone)
-    log, cost = train_reward_model(model, tokenizer, stage.settings, *context.training())
+    monitor = context.monitor()
+    log, cost = train_reward_model(model, tokenizer, stage.settings, *context.training(), monitor)
     save_model(context.working, backbone)
     save_tensors(context.working / "score.safetensors", {"score.weight": model.score.weight})
     tokenizer.save(context.working)
-    accuracy = held_out_accuracy(model, tokenizer, 512, context.recipe.seed)
-    return Outcome({"held_out_pair_accuracy": accuracy} | _last(log, "loss"), cost, log)
+    accuracy = held_out_accuracy(model, tokenizer, PAIRS, context.recipe.seed)
+    return Outcome({"held_out_pair_accuracy": accuracy} | _last(log, "loss"), cost, log, monitor=monitor,
+                   findings=pair_findings(accuracy, PAIRS))
 
 
 _WORK = {PretrainStage: _pretrain, MidtrainStage: _midtrain, SFTStage: _sft, GRPOStage: _grpo, RejectStage: _reject,

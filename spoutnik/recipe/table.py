@@ -34,7 +34,8 @@ class StageRow:
     """One line of the table. Shares are in [0, 1], times in seconds; None where the stage was not evaluated.
 
     seconds, core_seconds, tokens (trained + generated): to make the stage, without its evaluation. note: what a stage
-    has to say beside its numbers, or instead of them.
+    has to say beside its numbers, or instead of them. health: the manifest's line on how the stage went; warnings: sentences,
+    with the remedy.
     """
 
     stage: str
@@ -52,6 +53,8 @@ class StageRow:
     helpfulness: float | None = None
     dialogues: float | None = None
     note: str = ""
+    health: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def rows(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[StageRow]:
@@ -62,7 +65,8 @@ def rows(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[StageRo
 def _row(artifact: Artifact, origin: str) -> StageRow:
     evaluation, cost = artifact.evaluation, artifact.cost
     row = StageRow(artifact.stage, artifact.kind, origin, cost.seconds, cost.core_seconds,
-                   cost.tokens_trained + cost.tokens_generated)
+                   cost.tokens_trained + cost.tokens_generated, health=artifact.health["line"],
+                   warnings=(*artifact.health["refusals"], *artifact.health["warnings"]))
     if evaluation is None:
         return replace(row, note=metrics_note(artifact.manifest["metrics"]))
     return replace(row, accuracy=_interval(evaluation["accuracy"]),
@@ -158,6 +162,8 @@ def print_table(table: Sequence[StageRow], console: Console) -> None:
     for row in table:
         if row.note:
             console.print(Text(f"{row.stage}: {row.note}"))
+    for row in table:
+        console.print(Text(f"{row.stage}: {row.health}", style="" if row.health.startswith("healthy") else "yellow"))
     shares = "form, lang, help; turn (pass@1 on questions with earlier turns)" if helpful else "form, lang"
     console.print(Text(f"pass@1 on held-out problems, ± half the 95 % interval; {shares}: percent; think: thought "
                        "tokens; refl: reflection words per thought; time, tokens (trained + generated) and core s: to "

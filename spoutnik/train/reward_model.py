@@ -23,6 +23,7 @@ from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import preference_loss
+from spoutnik.train.monitor import Monitor
 from spoutnik.train.rollouts import conversation_ids
 from spoutnik.train.settings import OptimizerSettings
 
@@ -75,7 +76,8 @@ def score_answers(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[tupl
 
 
 def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: RewardModelSettings, seed: int, stage: str,
-                       checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Cost]:
+                       checkpoints: Checkpoints, progress: Progress,
+                       monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
     optimizer = settings.make_optimizer(model)
 
     def pairs_of(step: int) -> list[Document]:
@@ -103,7 +105,8 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
         gradient = accumulate(optimizer.parameters, micro, loss_of)
         return gradient, dict(gradient.metrics), Cost(tokens_trained=sum(lengths))
 
-    return train(model, optimizer, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress)
+    return train(model, optimizer, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
+                 after_step=(monitor or Monitor(stage)).after_step)
 
 
 def held_out_accuracy(model: RewardModel, tokenizer: Tokenizer, pairs: int, seed: int) -> float:

@@ -7,6 +7,7 @@ from itertools import cycle, islice
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
+from spoutnik.errors import RunError
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, accuracy_reward, sample
 from spoutnik.tasks.dialogues import perhaps_in_conversation, typed
@@ -64,8 +65,24 @@ def sample_problems(rng: random.Random, families: Sequence[str], count: int, spl
     return problems
 
 
+def checked_grade(problem: Problem, answer: str, value: float) -> float:
+    """A verifier's grade, if it is one: nan is neither right nor wrong, and makes groups without variance in silence.
+
+    Raises:
+        RunError: it is not a number in [0, 1].
+    """
+    try:
+        if 0.0 <= value <= 1.0:
+            return float(value)
+    except TypeError:
+        pass
+    raise RunError(f"the verifier of family '{problem.family}' gives {value!r} for the answer {answer[:80]!r} to "
+                   f"{problem.prompt[:80]!r} (level {problem.level}): a grade must be a number from 0 to 1. Correct the "
+                   "verifier.")
+
+
 def grade(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer) -> GradedCompletion:
     """Grades the answer alone: the thought is stripped first, and an ill-formed completion has no answer to grade."""
     reply = read_reply(completion.reply_ids, tokenizer, completion.finished)
-    accuracy = accuracy_reward(problem, reply.answer) if reply.well_formed else 0.0
+    accuracy = checked_grade(problem, reply.answer, accuracy_reward(problem, reply.answer)) if reply.well_formed else 0.0
     return GradedCompletion(completion, reply, accuracy, language_consistency(reply.thought, problem.language))

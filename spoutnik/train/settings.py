@@ -2,10 +2,14 @@
 
 from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 from torch import nn
 
+from spoutnik.errors import UserError
 from spoutnik.train.optimizer import Optimizer, Schedule
+
+_WARMUP = ("warmup = {warmup} is longer than the stage, which has {steps} steps: the learning rate would never be reached. "
+           "Give 0 to {steps}, or leave it out")
 
 
 class Settings(BaseModel):
@@ -30,7 +34,23 @@ class OptimizerSettings(Settings):
     def make_optimizer(self, model: nn.Module) -> Optimizer:
         return Optimizer(model, self.optimizer, self.learning_rate, self.weight_decay, self.max_grad_norm)
 
-    def make_schedule(self, steps: int) -> Schedule:
+    @model_validator(mode="after")
+    def _warm_before_the_end(self) -> "OptimizerSettings":
+        steps = getattr(self, "steps", None)
+        if steps is not None and "warmup" in self.model_fields_set and self.warmup > steps:
+            raise ValueError(_WARMUP.format(warmup=self.warmup, steps=steps))
+        return self
+
+    def make_schedule(self, steps: int, stage: str = "") -> Schedule:
+        """The warm-up, where the recipe gives none, takes no more than half of a short stage.
+
+        Raises:
+            UserError: the recipe's is longer than the stage, whose steps follow from its data.
+        """
+        if "warmup" not in self.model_fields_set:
+            return Schedule(self.schedule, steps, min(self.warmup, steps // 2))
+        if self.warmup > steps:
+            raise UserError(f"{stage}: {_WARMUP.format(warmup=self.warmup, steps=steps)}.")
         return Schedule(self.schedule, steps, self.warmup)
 
 

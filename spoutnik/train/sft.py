@@ -21,6 +21,7 @@ from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import train_language_model
 from spoutnik.train.loop import Checkpoints, Cost, Progress
+from spoutnik.train.monitor import Monitor
 from spoutnik.train.rollouts import conversation_ids, sample_problems
 from spoutnik.train.settings import LanguageModelSettings, Settings
 
@@ -87,7 +88,7 @@ def trace_document(row: dict, tokenizer: Tokenizer) -> Document:
 
 
 def sft(model: Transformer, tokenizer: Tokenizer, traces: Sequence[dict], settings: SFTSettings, seed: int, stage: str,
-        checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Cost]:
+        checkpoints: Checkpoints, progress: Progress, monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
     """Trains in place. Every epoch is a new order; a step takes the next documents until tokens_per_step is reached."""
     limit = model.config.max_position_embeddings
     documents = [d for d in (trace_document(row, tokenizer) for row in traces) if len(d.ids) <= limit]
@@ -95,7 +96,7 @@ def sft(model: Transformer, tokenizer: Tokenizer, traces: Sequence[dict], settin
         raise UserError(f"{stage}: no trace fits the model's {limit} positions. Shorten them.")
     plan = plan_steps([len(d.ids) for d in documents], settings.tokens_per_step, settings.epochs, seed)
     return train_language_model(model, lambda step: [documents[i] for i in plan[step]], settings, len(plan), stage,
-                                checkpoints, progress)
+                                checkpoints, progress, monitor)
 
 
 def plan_steps(lengths: Sequence[int], tokens_per_step: int, epochs: float, seed: int) -> list[list[int]]:
