@@ -170,13 +170,14 @@ def document_losses(model: Transformer, documents: Sequence[Document], micro_bat
 
 
 def compared_documents(documents_of: Callable[[int], Sequence[Document]], steps: int) -> list[Document]:
-    """Documents of the last steps, up to COMPARED_DOCUMENTS."""
-    documents: list[Document] = []
+    """Documents of the last steps, up to COMPARED_DOCUMENTS, each text once: epochs repeat them, and a test counts them."""
+    documents: dict[tuple[int, ...], Document] = {}
     for step in range(steps - 1, -1, -1):
-        documents += documents_of(step)
+        for document in documents_of(step):
+            documents.setdefault(tuple(document.ids), document)
         if len(documents) >= COMPARED_DOCUMENTS:
             break
-    return documents[:COMPARED_DOCUMENTS]
+    return list(documents.values())[:COMPARED_DOCUMENTS]
 
 
 def _mean(values: Sequence[float]) -> float:
