@@ -89,7 +89,7 @@ def _rl_warnings(rows: Sequence[Row], recent: Sequence[Row]) -> list[Finding]:
     if truncated >= TRUNCATED:
         add("truncated", f"{_percent(truncated)} of the completions were cut at max_tokens and get no reward. Raise "
                          "max_tokens, or start from a model that ends its thoughts (a cold start by SFT).")
-    if flat >= NO_VARIANCE:
+    if flat >= NO_VARIANCE and truncated < TRUNCATED:
         add("zero variance", f"in {_percent(flat)} of the groups all rewards are equal, so that they teach nothing. "
                              + _variance_remedy(recent))
     if formed < ILL_FORMED and truncated < TRUNCATED:
@@ -110,7 +110,9 @@ def _rl_warnings(rows: Sequence[Row], recent: Sequence[Row]) -> list[Finding]:
 
 
 def _variance_remedy(rows: Sequence[Row]) -> str:
-    reward, accuracy = _mean_of(rows, "reward"), _mean_of(rows, "accuracy")
+    reward, accuracy, truncated = (_mean_of(rows, key) for key in ("reward", "accuracy", "truncated"))
+    if truncated >= TRUNCATED:
+        return f"{_percent(truncated)} of the completions were cut at max_tokens, which earns nothing. Raise max_tokens."
     if accuracy > 0.5:
         return f"The problems are too easy ({_percent(accuracy)} are solved): take harder families."
     if reward > 0:

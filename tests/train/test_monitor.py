@@ -103,7 +103,7 @@ def test_a_stage_killed_and_run_again_has_the_same_measurements_and_the_same_bes
 def test_each_kind_of_warning_is_said_once_with_its_step(tokenizer, tmp_path):
     said = []
     trained(tmp_path, tokenizer, validated=False, say=said.append)  # an untrained model: nothing ends in eight tokens
-    assert len(said) == len(set(said)) >= 2
+    assert len(said) == len(set(said)) >= 1
     assert any("rl, step 5: " in text and "Raise max_tokens" in text for text in said)
     assert sum("cut at max_tokens" in text for text in said) == 1
 
