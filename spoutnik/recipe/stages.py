@@ -21,7 +21,7 @@ from spoutnik.evals.protocol import (
     sample_rows,
     summarize,
 )
-from spoutnik.files import write_json, write_jsonl
+from spoutnik.files import sha256_json, write_json, write_jsonl
 from spoutnik.hardware import compute_dtype, machine, peak_memory
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
@@ -97,7 +97,8 @@ class Context:
         problems = sample_problems(rng, recipe.families, chosen.problems, "train")
         params = SamplingParams(temperature=recipe.evaluation.temperature, top_p=recipe.evaluation.top_p,
                                 max_tokens=settings.max_tokens)
-        folder = self.checkpoints.folder / "validation"
+        asked = sha256_json([[problem.prompt for problem in problems], str(params)])  # others are measured anew
+        folder = self.checkpoints.folder / f"validation-{asked[:12]}"
         return Validation(model, tokenizer, problems, params, recipe.seed, folder, settings.steps, chosen.looks)
 
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:

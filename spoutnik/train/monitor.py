@@ -77,9 +77,12 @@ class Validation:
 
     @property
     def best(self) -> dict | None:
-        """Step and accuracy of the best checkpoint so far."""
+        """Step and accuracy of the best checkpoint so far. (One of another number of steps, which this stage goes on from, may
+        lie there as well, and its last has no weights of its own.)"""
         path = self._best_folder / "best.json"
-        return read_json(path) if path.exists() else None
+        best = read_json(path) if path.exists() else None
+        has_weights = (self._best_folder / "weights.safetensors").exists()
+        return best if best and best["step"] in self._times() and has_weights == (best["step"] < self.steps) else None
 
     @property
     def _best_folder(self) -> Path:

@@ -4,12 +4,14 @@ import pytest
 import tiny
 from thought_templates import CHATML, GLM, QWEN3, QWEN3_THINKING, V31, expected, published, with_template
 
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.text.thought import read_reply, thought_stream
 from spoutnik.text.thought_format import opens_thought, thought_format
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.rollouts import conversation_ids
-from spoutnik.train.sft import trace_document
+from spoutnik.train.loop import Checkpoints
+from spoutnik.train.rollouts import conversation_ids, rollout_llm
+from spoutnik.train.sft import SFTSettings, sft, trace_document
 
 NAMES = ["nano", "r1", "qwen3", "qwen3_first", "qwen3_thinking", "glm", "v31", "chatml_with_marks", "chatml", "llama3",
          "plain_opening", "plain_chatml", "roles_in_words"]
@@ -133,3 +135,19 @@ def test_a_base_model_has_a_format_of_plain_answers(shapes):
     base = with_template(shapes["chatml"], "")
     form = thought_format(base)
     assert (form.opened_by, form.no_thought, form.end_ids) == ("nobody", "", tuple(base.eos_ids))
+
+
+@pytest.mark.parametrize("name", ["nano", "qwen3", "glm", "v31", "chatml", "llama3"])
+def test_a_model_that_was_taught_by_a_template_writes_so_and_ends_there(name, cases, tmp_path):
+    """From fine-tuning through the engine of reinforcement learning and evaluation: the same reply, well formed."""
+    tokenizer, wanted = cases[name]
+    model = tiny.model(tiny.QWEN, vocab_size=400, max_position_embeddings=512)
+    row = {"prompt": "What is 2 + 2?", "thought": "2 and 2", "answer": "4"}
+    settings = SFTSettings(epochs=40, tokens_per_step=200, learning_rate=0.02, warmup=0, schedule="constant")
+    sft(model, tokenizer, [row], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
+    output = rollout_llm(model, tokenizer).generate([conversation_ids((), row["prompt"], tokenizer)],
+                                                    SamplingParams(temperature=0, max_tokens=60))[0].outputs[0]
+    text = wanted.with_thought.replace("T", "2 and 2").replace("A", "4") + wanted.end
+    assert tokenizer.decode(output.token_ids, keep_special=True) == text and output.finished
+    reply = read_reply(output.reply_ids, tokenizer, output.finished)
+    assert (reply.thought, reply.answer, reply.well_formed) == ("2 and 2", "4", True)
