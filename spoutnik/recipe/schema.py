@@ -1,26 +1,50 @@
 """The schema of a recipe file. Unknown keys, wrong types and impossible values are refused before anything runs."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
 from spoutnik.model.config import ModelConfig, first_error
 from spoutnik.recipe.shipped import shipped_recipes
+from spoutnik.recipe.yaml_file import Lines, read_yaml
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.grpo import GRPOSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
 from spoutnik.train.reject import RejectSettings
 from spoutnik.train.reward_model import RewardModelSettings
-from spoutnik.train.settings import Settings
+from spoutnik.train.settings import Settings, StrictModel, refuse_truth
 from spoutnik.train.sft import ColdStartSettings, SFTSettings
 
+LARGEST_SEED = 2 ** 32 - 1  # with a step's number still an integer that every generator takes
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_DEVICE = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 
-class _Stage(Settings):
+
+def check_names(key: str, names: Iterable[str]) -> None:
+    """Raises ValueError for a name that is not that of one folder on every system: they become folders of a run."""
+    seen: dict[str, str] = {}
+    for name in names:
+        if not _NAME.fullmatch(name) or _DEVICE.fullmatch(name):
+            raise ValueError(f"{key}: {name[:80]!r} cannot be the name of a folder. Use up to 64 letters, digits, _ and -, the "
+                             "first a letter or digit, and no name that Windows reserves for a device (con, nul, com1)")
+        twin = seen.setdefault(name.casefold(), name)
+        if twin != name:
+            raise ValueError(f"{key}: '{twin}' and '{name}' differ by case alone, and are one folder on some systems. Rename "
+                             "one of them")
+
+
+class _Stage(StrictModel):
     model_config = ConfigDict(populate_by_name=True)
+
+    @field_validator("seed", "general", "dialogue_share", mode="before", check_fields=False)
+    @classmethod
+    def _numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:  # not of "*": `kind` decides the class
+        return refuse_truth(cls, value, info)
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -35,7 +59,7 @@ class PretrainStage(_Stage):
 
     kind: Literal["pretrain"]
     model: str
-    seed: int | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
     families: list[str] | None = Field(default=None, min_length=1)
     settings: PretrainSettings
 
@@ -46,7 +70,7 @@ class MidtrainStage(_Stage):
 
     kind: Literal["midtrain"]
     start: str = Field(alias="from")
-    seed: int | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
     context: dict = {}
     settings: PretrainSettings
 
@@ -125,7 +149,7 @@ class Recipe(Settings):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
     description: str = ""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     checkpoint_seconds: float = Field(default=20.0, gt=0)
     vocab_size: int = Field(ge=300)
@@ -134,6 +158,12 @@ class Recipe(Settings):
     models: dict[str, dict]
     evaluation: EvaluationSettings = EvaluationSettings()
     stages: dict[str, Stage]
+
+    @model_validator(mode="after")
+    def _names_are_folders(self) -> "Recipe":
+        check_names("name", [self.name])
+        check_names("stages", self.stages)
+        return self
 
     @model_validator(mode="after")
     def _connected(self) -> "Recipe":
@@ -187,25 +217,59 @@ def widened(config: ModelConfig, context: dict, source: str) -> ModelConfig:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Raises UserError with file, key, value and remedy."""
+    """Raises UserError with file, line, key, value and remedy."""
+    return read_recipe(path)[1]
+
+
+def read_recipe(path: Path) -> tuple[str, Recipe]:
+    """The recipe's text and what it says, from one reading of the file. Paths in it are relative to its folder.
+
+    Raises:
+        UserError: with file, line, key, value and remedy.
+    """
     path = Path(path)
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        names = ", ".join(shipped_recipes())
-        raise UserError(f"{path}: no such recipe. Name a file, or one of the package's: {names}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        where = getattr(error, "problem_mark", None)
-        at = f", line {where.line + 1}" if where else ""
-        raise UserError(f"{path}{at}: is not valid YAML ({getattr(error, 'problem', error)}). Correct it.") from error
+    text = _text_of(path)
+    values, lines = read_yaml(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys (name, families, models, stages ...).")
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"{path}: {first_error(error)}") from error
+        raise UserError(f"{path}{_line_of(error, lines)}: {first_error(error)}") from error
     for name in recipe.models:
         recipe.model_config_of(name, str(path))
     for name in recipe.stages:
         recipe.config_of_stage(name, str(path))
-    return recipe
+    stages = {name: _with_located_file(stage, name, path, lines) for name, stage in recipe.stages.items()}
+    return text, recipe.model_copy(update={"stages": stages})
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # some editors write a mark before the text
+    except FileNotFoundError as error:
+        names = ", ".join(shipped_recipes())
+        raise UserError(f"{path}: no such recipe. Name a file, or one of the package's: {names}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Name a recipe file.") from error
+
+
+def _line_of(error: ValidationError, lines: Lines) -> str:
+    """", line 12" of the first error; of the stage that its message names where pydantic only knows the recipe."""
+    first = error.errors()[0]
+    path = list(first["loc"])
+    named = re.match(r"(?:Value error, )?((?:stages|families|name)[\w.-]*):", first["msg"])
+    return lines.find(named[1].split(".") if named and not path else path)
+
+
+def _with_located_file(stage: Stage, name: str, recipe: Path, lines: Lines) -> Stage:
+    if not isinstance(stage, SFTStage) or stage.file is None:
+        return stage
+    try:
+        file = recipe.parent / stage.file.expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise UserError(f"{recipe}{lines.find(('stages', name, 'file'))}: stages.{name}.file = {str(stage.file)!r}: has a home "
+                        "folder that is not known here. Write the whole path.") from error
+    return stage.model_copy(update={"file": file})

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from spoutnik.evals.protocol import (
     sample_rows,
     summarize,
 )
-from spoutnik.files import write_json, write_jsonl
+from spoutnik.files import read_jsonl, write_json, write_jsonl
 from spoutnik.hardware import compute_dtype, machine, peak_memory
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
@@ -50,9 +50,11 @@ from spoutnik.train.grpo import grpo
 from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
 from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
 from spoutnik.train.reject import reject
+from spoutnik.train.resumable import ResumableLLM
 from spoutnik.train.reward_model import RewardModel, held_out_accuracy, score_answers, train_reward_model
 from spoutnik.train.rollouts import chat_prompts, rollout_llm
-from spoutnik.train.sft import general_traces, read_traces, sft, solver_traces
+from spoutnik.train.sft import fit, general_traces, sft, solver_traces
+from spoutnik.train.traces import KEYS, Traces, load_traces, reports_of
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,7 @@ class Context:
     working: Path
     inputs: dict[str, Artifact]
     progress: Callable[[str], Progress]  # for each thing the stage does
+    say: Callable[[str], None] = lambda text: None  # a sentence for the person who waits
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -86,13 +89,15 @@ class Context:
 
 @dataclass
 class Outcome:
-    """metrics and cost for the manifest; log rows; the trained model, where the stage makes one."""
+    """metrics, cost and data (what became of each source of traces) for the manifest; log rows; the trained model, where the
+    stage makes one."""
 
     metrics: dict[str, float]
     cost: Cost
     log: list[dict]
     model: Transformer | None = None
     tokenizer: Tokenizer | None = None
+    data: list[dict] = field(default_factory=list)
 
 
 def run_stage(stage: Stage, context: Context) -> dict:
@@ -110,7 +115,7 @@ def run_stage(stage: Stage, context: Context) -> dict:
             "eos_token_id": eos_ids if len(eos_ids) > 1 else eos_ids[0]})
     outcome.cost.peak_memory_bytes = peak_memory()
     description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
-                   "dtype": str(context.dtype).removeprefix("torch.")}
+                   "dtype": str(context.dtype).removeprefix("torch.")} | ({"data": outcome.data} if outcome.data else {})
     return description if outcome.model is None else description | {"card": _card(stage, context.recipe, outcome.model)}
 
 
@@ -140,17 +145,21 @@ def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
 def _sft(stage: SFTStage, context: Context) -> Outcome:
     model, tokenizer = context.load()
     seed, recipe = context.recipe.seed, context.recipe
-    traces = []
+    sources = []
     if stage.cold_start is not None:
-        traces += solver_traces(stage.cold_start, recipe.families, seed, stage.dialogue_share)
+        sources.append(Traces.of("cold_start", solver_traces(stage.cold_start, recipe.families, seed, stage.dialogue_share)))
     if stage.traces is not None:
-        traces += read_traces(context.inputs["traces"].folder / "traces.jsonl")
+        sources.append(Traces.of(stage.traces, read_jsonl(context.inputs["traces"].folder / "traces.jsonl", KEYS, texts=True)))
     if stage.file is not None:
-        traces += read_traces(stage.file)
-    traces += general_traces(stage.general, seed, recipe.families, stage.dialogue_share)
-    random.Random(f"{seed} {context.name}").shuffle(traces)
-    log, cost = sft(model, tokenizer, traces, stage.settings, *context.training())
-    return Outcome({"traces": len(traces)} | _last(log, "loss"), cost, log, model, tokenizer)
+        sources.append(load_traces(stage.file))
+    if stage.general:
+        sources.append(Traces.of("general", general_traces(stage.general, seed, recipe.families, stage.dialogue_share)))
+    positions = model.config.max_position_embeddings
+    documents = fit(sources, tokenizer, positions, random.Random(f"{seed} {context.name}"))
+    for source in sources:
+        context.say(f"{context.name}: {source.report.sentence(positions)}")
+    log, cost = sft(model, documents, stage.settings, *context.training())
+    return Outcome({"traces": len(documents)} | _last(log, "loss"), cost, log, model, tokenizer, reports_of(sources))
 
 
 def _grpo(stage: GRPOStage, context: Context) -> Outcome:
@@ -169,10 +178,11 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
     model, tokenizer = context.load()
     watch = Stopwatch()
     source = context.inputs["start"]
-    traces, cost, metrics = reject(model, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
+    llm = ResumableLLM(rollout_llm(model, tokenizer), context.checkpoints)
+    traces, cost, metrics = reject(llm, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
                                    f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
     write_jsonl(context.working / "traces.jsonl", traces)
-    return Outcome(metrics, cost + watch.lap(), [])
+    return Outcome(metrics, cost + watch.lap() + llm.spent, [])
 
 
 def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
@@ -196,12 +206,13 @@ def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, To
     return model.requires_grad_(False), Tokenizer.load(folder)
 
 
-def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path, progress: Progress) -> None:
+def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path, progress: Progress,
+                   checkpoints: Checkpoints) -> None:
     """The same held-out problems at every stage, by the R1 protocol, on the weights as stored (rounding included).
     Writes evaluation.json and samples.jsonl into the folder `into`."""
     watch, settings, dtype = Stopwatch(), recipe.evaluation, compute_dtype(recipe.dtype)
     tokenizer = Tokenizer.load(folder)
-    llm = rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer)
+    llm = ResumableLLM(rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer), checkpoints)
     problems = held_out_problems(recipe.families, settings.problems_per_family)
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
     evaluation = summarize(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
@@ -212,12 +223,12 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     else:  # the layout in which the base has read solutions: RL can bring out what is there
         book = summarize(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
-    evaluation["bill"] = vars(watch.lap() + Cost(tokens_generated=evaluation["tokens"]))
+    evaluation["bill"] = vars(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
     write_json(into / "evaluation.json", evaluation)
     write_jsonl(into / "samples.jsonl", sample_rows(graded))
 
 
-def general_helpfulness(llm: LLM, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int) -> float:
+def general_helpfulness(llm: LLM | ResumableLLM, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int) -> float:
     """Mean score in [0, 1] of answers to held-out general prompts, by the rubric that nothing was trained on."""
     rng = random.Random(f"{seed} helpfulness")
     drawn = [sample_general(rng, language, "held_out", FIRST_KINDS) for language in LANGUAGES for _ in range(32)]

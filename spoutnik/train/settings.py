@@ -2,16 +2,32 @@
 
 from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from torch import nn
 
 from spoutnik.train.optimizer import Optimizer, Schedule
 
 
-class Settings(BaseModel):
-    """Unknown keys are refused; a setting that is accepted is used."""
+def refuse_truth(model: type[BaseModel], value: object, info: ValidationInfo) -> object:
+    """A validator of numbers: pydantic would take `yes` for 1."""
+    if isinstance(value, bool) and model.model_fields[info.field_name].annotation in (int, float, int | None, float | None):
+        raise ValueError("must be a number, not true or false")
+    return value
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+class StrictModel(BaseModel):
+    """Unknown keys are refused, and so are numbers that are none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Settings(StrictModel):
+    """A setting that is accepted is used."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:
+        return refuse_truth(cls, value, info)
 
 
 class OptimizerSettings(Settings):
