@@ -175,10 +175,10 @@ def text_lines(path: Path) -> Iterator[tuple[int, bytes]]:
 
 def _refuse_other_forms(path: Path, first: bytes) -> None:
     """What is easily taken for a file of JSON lines, by its first line."""
-    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first[:4]:
-        raise UserError(f"{path}: is not a text file of JSON lines in UTF-8, but in UTF-16 or binary. Save it as UTF-8.")
     if first.startswith(b"\x1f\x8b"):
         raise UserError(f"{path}: is not a text file of JSON lines: it is compressed. Unpack it first (gunzip).")
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first[:4]:
+        raise UserError(f"{path}: is not a text file of JSON lines in UTF-8, but in UTF-16 or binary. Save it as UTF-8.")
     if first.startswith(b"version https://git-lfs"):
         raise UserError(LFS_POINTER.format(path=path))
     if first.removeprefix(codecs.BOM_UTF8).strip().startswith(b"["):
