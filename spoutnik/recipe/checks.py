@@ -64,8 +64,8 @@ class _Lengths:
             longest = self._longest(name, problems)
         if max_tokens + longest > positions:
             raise UserError(f"{self.source}: {key} = {max_tokens}: with a prompt of {longest} tokens it passes the {positions} "
-                            f"positions of the model of stage '{name}'. Lower it to {max(positions - longest, 0)}, or widen the "
-                            "model's context (max_position_embeddings).")
+                            f"positions of the model of stage '{name}'. Lower it to {max(positions - longest, 0)}, or widen "
+                            "the model's context (max_position_embeddings).")
 
     def _longest(self, name: str, problems: Sequence[Problem]) -> int:
         tokenizer = self._tokenizer(name)

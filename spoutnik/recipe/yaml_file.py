@@ -94,11 +94,11 @@ class _Checker:
         except (ValueError, IndexError):  # a text
             return
         name = ".".join(map(str, path))
+        if sum(character.isdigit() for character in node.value) > _LONGEST_NUMBER:
+            raise self._error(node, f"{name} = {node.value[:20]}...: has too many digits. Correct this value.")
         if not math.isfinite(number):
             raise self._error(node, f"{name} = {node.value}: must be a finite number. Correct this value (or put it in quotes "
                                     "where a text is meant).")
-        if sum(character.isdigit() for character in node.value) > _LONGEST_NUMBER:
-            raise self._error(node, f"{name} = {node.value[:20]}...: has too many digits. Correct this value.")
 
     def _error(self, node: yaml.Node, what: str) -> UserError:
         return UserError(f"{self.source}, line {node.start_mark.line + 1}: {what}")

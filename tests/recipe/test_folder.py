@@ -1,6 +1,5 @@
 """The folder of a run tells the truth: one run at a time, the recipe as it was used, no stage forgotten, nothing stale."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -10,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
+from small_recipe import TRACES, Listening, prepared
 
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import RunError, UserError
@@ -18,43 +17,6 @@ from spoutnik.files import read_json, sha256_file
 from spoutnik.recipe.folder import EARLIER, RunFolder
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
-
-SMALL = Path(__file__).with_name("small.yaml")
-TRACES = [{"prompt": f"What is {i} + 1?", "thought": "", "answer": str(i + 1)} for i in range(12)]
-
-
-def prepared(folder: Path, change=lambda values: None, name: str = "small.yaml") -> Path:
-    """The small recipe with its traces, changed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    values = yaml.safe_load(SMALL.read_text())
-    change(values)
-    (folder / name).write_text(yaml.safe_dump(values, sort_keys=False))
-    (folder / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in TRACES))
-    return folder / name
-
-
-class Listening(SilentDisplay):
-    """Keeps what is said, and the first step of each thing that a stage does; interrupts at `stop` = (stage, step)."""
-
-    def __init__(self, stop: tuple[str, int] | None = None, at_stage=lambda name: None):
-        self.said, self.first, self.stop, self.at_stage, self.name = [], {}, stop, at_stage, ""
-
-    def log(self, text: str) -> None:
-        self.said.append(text)
-
-    @contextlib.contextmanager
-    def stage(self, name, kind, position, total):
-        self.at_stage(name)
-        self.name = name
-        yield self.progress
-
-    def progress(self, what: str):
-        def progress(done: int, of: int, tokens: int, note: str) -> None:
-            self.first.setdefault((self.name, what), done)
-            if what == "training" and self.stop == (self.name, done):
-                raise KeyboardInterrupt
-
-        return progress
 
 
 @pytest.fixture(scope="module")
