@@ -75,7 +75,7 @@ def test_a_file_of_traces_has_work(tmp_path):
     recipe = load_recipe(path)
     characters = sum(len(row["prompt"]) + len(row["answer"]) for row in TRACES)
     few = plan.stage_work(recipe, "mine")
-    assert few.trained == round(4 * (characters / 3 + 8 * len(TRACES))) and few.steps > 0
+    assert few.trained == 4 * round(characters / 3 + 8 * len(TRACES)) and few.steps > 0
     long = {"prompt": "a", "thought": "b" * 1000, "answer": "c"}  # will not fit
     (tmp_path / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*TRACES, long]))
     assert plan.stage_work(recipe, "mine") == few
