@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
@@ -13,7 +12,7 @@ from spoutnik.commands.progress import console, quantization_progress
 
 
 def chat(
-    run: Annotated[Optional[Path], typer.Argument(help="A run's folder, a model's, a name of `spoutnik models` or on the hub "
+    run: Annotated[Optional[str], typer.Argument(help="A run's folder, a model's, a name of `spoutnik models` or on the hub "
                                                   "(org/model) [default: the newest run under ./runs, or the nano of the "
                                                   "package].")] = None,
     stage: Stage = None,

@@ -12,7 +12,7 @@ from spoutnik.units import duration
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
+    run: Annotated[str, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
     bench: Annotated[str, typer.Option(help="held-out (our families), gsm8k (needs --data), or gym-countdown, "
                                        "gym-chain_sum, gym-base_conversion, gym-letter_counting (reasoning-gym).")],
     data: Annotated[Optional[Path], typer.Option(help="The benchmark's own file (gsm8k: test.jsonl).")] = None,

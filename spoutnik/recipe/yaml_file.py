@@ -1,12 +1,10 @@
-"""A recipe's YAML as plain data, with the line of every key.
+"""A recipe's YAML as plain data.
 
 YAML lets a later key overwrite an earlier one, reads `yes` as true and has numbers that are none: in a recipe these are
 mistakes, and are refused with their line.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import yaml
 
@@ -16,32 +14,17 @@ _DEEPEST, _LARGEST = 32, 100_000  # levels and values, with what aliases repeat
 _LONGEST_NUMBER = 30  # digits
 
 
-@dataclass
-class Lines:
-    """Where the keys and list entries of a document stand, by their path: ("stages", "base", "settings")."""
-
-    of_path: dict[tuple, int] = field(default_factory=dict)
-
-    def find(self, path: Sequence[object]) -> str:
-        """", line 12" of the nearest of a path's keys that the document has; nothing where it has none of them."""
-        known: tuple = ()
-        for part in path:
-            known = (*known, part) if (*known, part) in self.of_path else known
-        return f", line {self.of_path[known]}" if known else ""
-
-
-def read_yaml(text: str, source: str) -> tuple[object, Lines]:
+def read_yaml(text: str, source: str) -> object:
     """The document as plain data.
 
     Raises:
         UserError: with line, key, value and remedy.
     """
-    lines = Lines()
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
         if root is not None:
-            _Checker(source, lines).check(root, ())
-        return yaml.safe_load(text), lines
+            _Checker(source).check(root, ())
+        return yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: a date that is none, and the like
         if isinstance(error, UserError):
             raise
@@ -52,8 +35,8 @@ def read_yaml(text: str, source: str) -> tuple[object, Lines]:
 
 
 class _Checker:
-    def __init__(self, source: str, lines: Lines):
-        self.source, self.lines, self.count = source, lines, 0
+    def __init__(self, source: str):
+        self.source, self.count = source, 0
 
     def check(self, node: yaml.Node, path: tuple) -> None:
         self.count += 1
@@ -64,7 +47,6 @@ class _Checker:
             self._check_mapping(node, path)
         elif isinstance(node, yaml.SequenceNode):
             for number, item in enumerate(node.value):
-                self.lines.of_path[(*path, number)] = item.start_mark.line + 1
                 self.check(item, (*path, number))
         else:
             self._check_scalar(node, path)
@@ -82,9 +64,7 @@ class _Checker:
                 raise self._error(key, f"the key '{name}' stands twice; it was already in line {first[key.value]}. Keep one of "
                                        "the two.")
             first[key.value] = line
-            inner = path if kind == "merge" else (*path, key.value)
-            self.lines.of_path.setdefault(inner, line)
-            self.check(value, inner)
+            self.check(value, path if kind == "merge" else (*path, key.value))
 
     def _check_scalar(self, node: yaml.ScalarNode, path: tuple) -> None:
         if node.style is not None:  # in quotes
