@@ -61,7 +61,8 @@ def main() -> None:
     try:
         status = app(standalone_mode=False)  # typer returns 130 after Ctrl-C
         if status == 130:
-            print("\nInterrupted. What was finished is kept; run the same command again to go on.", file=sys.stderr)
+            again = " (without --from, which would begin anew)" if "--from" in sys.argv else ""
+            print(f"\nInterrupted. What was finished is kept; run the same command again{again} to go on.", file=sys.stderr)
         if isinstance(status, int) and status:
             _exit(status)
     except typer.Abort:

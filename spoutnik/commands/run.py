@@ -24,7 +24,8 @@ def run(
     dry_run: Annotated[bool, typer.Option(help="Print the plan with predicted time and memory, and do nothing.")] = False,
     json_: Json = False,
 ):
-    """Run a recipe: every stage that is not made yet. Interrupt with Ctrl-C and run again to go on."""
+    """Run a recipe: every stage that is not made yet. Interrupt with Ctrl-C and run again to go on (without --from, which
+    begins anew)."""
     from spoutnik.recipe.plan import plan_recipe, print_plan
     from spoutnik.recipe.schema import load_recipe
     from spoutnik.recipe.shipped import find_recipe
@@ -49,7 +50,9 @@ def run(
     table = rows(result.artifacts, result.origins)
     if json_:
         print(json.dumps({"out": str(out), "origins": result.origins, "report": str(out / "report.html"),
-                          "stages": as_json(table)}))
+                          "stages": as_json(table), "data": {
+                              artifact.stage: artifact.manifest["data"] for artifact in result.artifacts
+                              if "data" in artifact.manifest}}))
         return
     terminal = console()
     print_table(table, terminal)

@@ -22,6 +22,7 @@ from spoutnik.tasks.language import language_consistency, reflection_count
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
+from spoutnik.train.resumable import ResumableLLM
 from spoutnik.train.rollouts import chat_prompts, checked_grade, sample_problems
 from spoutnik.train.settings import Settings
 
@@ -94,7 +95,7 @@ def read_plain(ids: list[int], tokenizer: Tokenizer, finished: bool, layouts: di
     return Reply(text, "", False, len(ids))
 
 
-def grade(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings: EvaluationSettings, seed: int,
+def grade(llm: LLM | ResumableLLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings: EvaluationSettings, seed: int,
           style: PromptStyle = "chat", grader: Callable[[Problem, str], float] = accuracy_reward,
           progress: Progress | None = None) -> list[list[Graded]]:
     """`samples` graded completions of every problem. grader: (problem, answer) to a grade in [0, 1]."""

@@ -86,7 +86,7 @@ def stage_key(kind: str, settings: dict, seed: int, inputs: dict[str, str]) -> s
 
 
 # What decides later stages; logs, evaluations and bills vary with the clock.
-_CONTENT = ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "traces.jsonl")
+_CONTENT = ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "traces.jsonl", "score.safetensors")
 
 
 def seal(working: Path, final: Path, stage: str, key: str, description: dict) -> Artifact:

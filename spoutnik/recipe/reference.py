@@ -115,7 +115,7 @@ def _value(key: dict, schema: dict) -> str:
 
 def _limits(key: dict) -> list[str]:
     words = (("exclusiveMinimum", "above"), ("minimum", "at least"), ("exclusiveMaximum", "below"), ("maximum", "at most"))
-    return [f"{word} {key[name]:g}" for name, word in words if name in key]
+    return [f"{word} {key[name]:.12g}" for name, word in words if name in key]
 
 
 def _mappings(model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:

@@ -21,7 +21,7 @@ from spoutnik.evals.protocol import (
     sample_rows,
     summarize,
 )
-from spoutnik.files import sha256_json, write_json, write_jsonl
+from spoutnik.files import read_jsonl, sha256_json, write_json, write_jsonl
 from spoutnik.hardware import compute_dtype, machine, peak_memory
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
@@ -53,9 +53,11 @@ from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
 from spoutnik.train.monitor import Monitor, Validation
 from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
 from spoutnik.train.reject import reject
+from spoutnik.train.resumable import ResumableLLM
 from spoutnik.train.reward_model import RewardModel, held_out_accuracy, score_answers, train_reward_model
 from spoutnik.train.rollouts import chat_prompts, rollout_llm, sample_problems
-from spoutnik.train.sft import general_traces, read_traces, sft, solver_traces
+from spoutnik.train.sft import fit, general_traces, sft, solver_traces
+from spoutnik.train.traces import KEYS, Traces, load_traces, reports_of
 
 BEST = "best"  # folder of an RL stage's best checkpoint by validation, in its artifact, where that is not the last
 PAIRS = 512  # held-out ones, on which a reward model is tested
@@ -109,8 +111,8 @@ class Context:
 
 @dataclass
 class Outcome:
-    """metrics and cost for the manifest; log rows; the trained model, where the stage makes one. monitor: what looked on while
-    it was trained. findings: on what the stage made, beside those of its log."""
+    """metrics, cost and data (what became of each source of traces) for the manifest; log rows; the trained model, where the
+    stage makes one. monitor: what looked on while it was trained. findings: on what the stage made, beside those of its log."""
 
     metrics: dict[str, float]
     cost: Cost
@@ -119,6 +121,7 @@ class Outcome:
     tokenizer: Tokenizer | None = None
     monitor: Monitor | None = None
     findings: list[Finding] = field(default_factory=list)
+    data: list[dict] = field(default_factory=list)
 
 
 def run_stage(stage: Stage, context: Context) -> dict:
@@ -136,6 +139,8 @@ def run_stage(stage: Stage, context: Context) -> dict:
     health = stage_health(outcome.log, outcome.monitor.comparisons if outcome.monitor else (), outcome.findings)
     description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
                    "dtype": str(context.dtype).removeprefix("torch."), "health": health}
+    if outcome.data:
+        description["data"] = outcome.data
     if validation is not None:
         description["validation"] = validation.summary(BEST)
     return description if outcome.model is None else description | {"card": _card(stage, context.recipe, outcome.model)}
@@ -178,18 +183,23 @@ def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
 def _sft(stage: SFTStage, context: Context) -> Outcome:
     model, tokenizer = context.load()
     seed, recipe = context.recipe.seed, context.recipe
-    traces = []
+    sources = []
     if stage.cold_start is not None:
-        traces += solver_traces(stage.cold_start, recipe.families, seed, stage.dialogue_share)
+        sources.append(Traces.of("cold_start", solver_traces(stage.cold_start, recipe.families, seed, stage.dialogue_share)))
     if stage.traces is not None:
-        traces += read_traces(context.inputs["traces"].folder / "traces.jsonl")
+        sources.append(Traces.of(stage.traces, read_jsonl(context.inputs["traces"].folder / "traces.jsonl", KEYS, texts=True)))
     if stage.file is not None:
-        traces += read_traces(stage.file)
-    traces += general_traces(stage.general, seed, recipe.families, stage.dialogue_share)
-    random.Random(f"{seed} {context.name}").shuffle(traces)
+        sources.append(load_traces(stage.file))
+    if stage.general:
+        sources.append(Traces.of("general", general_traces(stage.general, seed, recipe.families, stage.dialogue_share)))
+    positions = model.config.max_position_embeddings
+    documents = fit(sources, tokenizer, positions, random.Random(f"{seed} {context.name}"))
+    for source in sources:
+        context.say(f"{context.name}: {source.report.sentence(positions)}")
     monitor = context.monitor()
-    log, cost = sft(model, tokenizer, traces, stage.settings, *context.training(), monitor)
-    return Outcome({"traces": len(traces)} | _last(log, "loss"), cost, log, model, tokenizer, monitor)
+    log, cost = sft(model, documents, stage.settings, *context.training(), monitor)
+    return Outcome({"traces": len(documents)} | _last(log, "loss"), cost, log, model, tokenizer, monitor,
+                   data=reports_of(sources))
 
 
 def _grpo(stage: GRPOStage, context: Context) -> Outcome:
@@ -209,10 +219,11 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
     model, tokenizer = context.load()
     watch = Stopwatch()
     source = context.inputs["start"]
-    traces, cost, metrics = reject(model, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
+    llm = ResumableLLM(rollout_llm(model, tokenizer), context.checkpoints)
+    traces, cost, metrics = reject(llm, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
                                    f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
     write_jsonl(context.working / "traces.jsonl", traces)
-    return Outcome(metrics, cost + watch.lap(), [], findings=kept_findings(metrics["kept_share"]))
+    return Outcome(metrics, cost + watch.lap() + llm.spent, [], findings=kept_findings(metrics["kept_share"]))
 
 
 def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
@@ -238,12 +249,13 @@ def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, To
     return model.requires_grad_(False), Tokenizer.load(folder)
 
 
-def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path, progress: Progress) -> None:
+def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path, progress: Progress,
+                   checkpoints: Checkpoints) -> None:
     """The same held-out problems at every stage, by the R1 protocol, on the weights as stored (rounding included).
     Writes evaluation.json and samples.jsonl into the folder `into`."""
     watch, settings, dtype = Stopwatch(), recipe.evaluation, compute_dtype(recipe.dtype)
     tokenizer = Tokenizer.load(folder)
-    llm = rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer)
+    llm = ResumableLLM(rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer), checkpoints)
     problems = held_out_problems(recipe.families, settings.problems_per_family)
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
     evaluation = summarize(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
@@ -254,12 +266,12 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     else:  # the layout in which the base has read solutions: RL can bring out what is there
         book = summarize(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
-    evaluation["bill"] = vars(watch.lap() + Cost(tokens_generated=evaluation["tokens"]))
+    evaluation["bill"] = vars(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
     write_json(into / "evaluation.json", evaluation)
     write_jsonl(into / "samples.jsonl", sample_rows(graded))
 
 
-def general_helpfulness(llm: LLM, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int) -> float:
+def general_helpfulness(llm: LLM | ResumableLLM, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int) -> float:
     """Mean score in [0, 1] of answers to held-out general prompts, by the rubric that nothing was trained on."""
     rng = random.Random(f"{seed} helpfulness")
     drawn = [sample_general(rng, language, "held_out", FIRST_KINDS) for language in LANGUAGES for _ in range(32)]

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.tasks import FAMILIES
+from spoutnik.train.traces import notes_of
 
 NONE = "–"  # shown where a stage has no such number
 
@@ -75,7 +76,7 @@ def _row(artifact: Artifact, origin: str) -> StageRow:
                    language_consistency=evaluation["language_consistency"],
                    reflections=evaluation["reflections_per_thought"], helpfulness=evaluation.get("helpfulness"),
                    dialogues=evaluation["dialogues"]["mean"] if "dialogues" in evaluation else None,
-                   note=_textbook_note(evaluation))
+                   note="; ".join(filter(None, (_textbook_note(evaluation), notes_of(artifact.manifest.get("data", []))))))
 
 
 def _textbook_note(evaluation: dict) -> str:

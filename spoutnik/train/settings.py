@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
 from spoutnik.errors import UserError
@@ -12,10 +12,26 @@ _WARMUP = ("warmup = {warmup} is longer than the stage, which has {steps} steps:
            "Give 0 to {steps}, or leave it out")
 
 
-class Settings(BaseModel):
-    """Unknown keys are refused; a setting that is accepted is used. The text below a key is its line in docs/recipes.md."""
+def refuse_truth(model: type[BaseModel], value: object, info: ValidationInfo) -> object:
+    """A validator of numbers: pydantic would take `yes` for 1."""
+    if isinstance(value, bool) and model.model_fields[info.field_name].annotation in (int, float, int | None, float | None):
+        raise ValueError("must be a number, not true or false")
+    return value
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+class StrictModel(BaseModel):
+    """Unknown keys are refused, and so are numbers that are none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Settings(StrictModel):
+    """A setting that is accepted is used. The text below a key is its line in docs/recipes.md."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:
+        return refuse_truth(cls, value, info)
 
 
 class OptimizerSettings(Settings):
