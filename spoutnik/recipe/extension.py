@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spoutnik.errors import RunError
-from spoutnik.files import disk_errors, install_folder, read_json
+from spoutnik.files import disk_errors, install_folder, read_json, remove_folder
 from spoutnik.recipe.artifacts import FORMAT
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.schema import GRPOStage, Stage
@@ -52,6 +52,8 @@ def finished_shorter(run: RunFolder, name: str, stage: Stage, settings: dict, se
             continue
         made = manifest["settings"]
         others = {**made, "settings": {**made["settings"], "steps": steps}}
+        if made["settings"].get("warmup") == stage.settings.make_schedule(made["settings"].get("steps", 0)).warmup:
+            others["settings"]["warmup"] = settings["settings"]["warmup"]  # it may follow from the steps
         if (manifest["kind"], manifest["seed"], others) == (stage.kind, seed, settings) and manifest["format"] == FORMAT \
                 and manifest_contents(manifest) == contents and made["settings"]["steps"] < steps:
             state = run.last_checkpoint(path.parent) / "checkpoint" / "state.json"
@@ -65,18 +67,32 @@ def manifest_contents(manifest: dict) -> dict[str, str]:
     return manifest.get("contents", {role: source["content"] for role, source in manifest["inputs"].items()})
 
 
+def _what_depends(stage: Stage, steps: int) -> str:
+    """Why the steps of a shorter stage are others, and what would make them the same."""
+    settings = stage.settings
+    one, other = (settings.make_schedule(count) for count in (steps, settings.steps))
+    if one.warmup != other.warmup:
+        return f"the warm-up, where none is given, depends on the number of steps. Give warmup: {one.warmup}"
+    if any(one.factor(step) != other.factor(step) for step in range(steps)):
+        return (f"the {settings.schedule} schedule depends on the number of steps. With schedule: constant a finished stage "
+                "goes on from its end")
+    return "general_from is a share of the steps. With general_from: 0 a finished stage goes on from its end"
+
+
 def go_on(run: RunFolder, stage: Stage, found: Finished, progress: Path) -> str:
     """Copies the finished stage's last checkpoint to `progress` where the longer one can go on from it; says what happens."""
     steps = stage.settings.steps
     what = f"{found.steps} of its {steps} steps are made"
     if not same_start(stage, found.steps, steps, found.steps):
-        return (f"{what}, but these are not the first of {steps}: the {stage.settings.schedule} schedule (or general_from) "
-                "depends on the number of steps. It begins anew. With schedule: constant a finished stage goes on from its end")
+        return f"{what}, but these are not the first of {steps}: {_what_depends(stage, found.steps)}. It begins anew"
     if found.reached is None:
         return f"{what}, but no checkpoint of them is kept (it took less than checkpoint_seconds). It begins anew"
     source = run.path / "checkpoints" / found.folder
     copy = progress.with_name(f"{progress.name}.copying")
     with disk_errors(copy):
         shutil.copytree(source, copy, dirs_exist_ok=True)
+    for best in copy.glob("validation-*/best"):  # where the best was the last, its weights are in the artifact alone
+        if not (best / "weights.safetensors").exists():
+            remove_folder(best)
     install_folder(copy, progress)
     return f"{what}; it goes on from step {found.reached}"

@@ -61,10 +61,10 @@ class RunFolder:
         return self.path / "checkpoints" / final.name
 
     def forget_progress(self, stages: Iterable[str]) -> None:
-        """Removes the checkpoints of these stages and what they made that was refused, whatever their settings were."""
+        """Removes the checkpoints of these stages and what they made without being sealed, whatever their settings were."""
         for stage in stages:
-            for suffix in ("", ".progress"):
-                for folder in (self.path / "working").glob(f"{stage}-{'?' * 12}{suffix}"):
+            for end in ("", ".progress"):
+                for folder in (self.path / "working").glob(f"{stage}-{'?' * 12}{end}"):
                     remove_folder(folder)
 
     def to_redo(self) -> list[str]:

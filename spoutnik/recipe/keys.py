@@ -22,6 +22,7 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
     for name in _LIMITS:
         if name in settings["settings"]:
             settings["settings"][name] = type(stage.settings).model_fields[name].default
+    _settle_warmup(stage, settings["settings"])
     settings["dtype"] = recipe.dtype
     if isinstance(stage, PretrainStage):
         settings |= {"config": recipe.model_config_of(stage.model, source).model_dump(mode="json", exclude_defaults=True),
@@ -31,6 +32,17 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
     if not isinstance(stage, RewardModelStage):
         settings["families"] = recipe.families_of(stage)
     return settings
+
+
+def _settle_warmup(stage: Stage, settings: dict) -> None:
+    """A warm-up that is not given follows from the number of steps, and is another than the same number given."""
+    if "warmup" not in settings:
+        return
+    given, steps = "warmup" in stage.settings.model_fields_set, getattr(stage.settings, "steps", None)
+    if not given and steps is not None:
+        settings["warmup"] = stage.settings.make_schedule(steps).warmup
+    elif given and steps is None and settings["warmup"] == type(stage.settings).model_fields["warmup"].default:
+        settings["warmup_given"] = True  # of fine-tuning, whose steps follow from its traces
 
 
 def stage_contents(recipe: Recipe, stage: Stage, name: str, source: str, inputs: dict[str, Artifact]) -> dict[str, str]:

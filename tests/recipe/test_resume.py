@@ -14,7 +14,8 @@ from small_recipe import Listening, prepared
 
 from spoutnik.files import read_json, sha256_file
 from spoutnik.recipe import artifacts, verifiers
-from spoutnik.recipe.extension import can_grow, same_start
+from spoutnik.recipe.extension import Finished, can_grow, go_on, same_start
+from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import key_of, stage_settings
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import Recipe, load_recipe
@@ -117,11 +118,40 @@ def test_a_schedule_that_ends_says_why_it_begins_anew(tmp_path):
     assert any("12 of its 14 steps" in text and "cosine" in text and "constant" in text for text in display.said)
 
 
+def test_what_depends_on_the_steps_is_named(tmp_path):
+    run, said = RunFolder(tmp_path), []
+    for steps, settings in ((4, {}), (40, {"warmup": 1, "general_from": 0.5})):
+        stage = grpo_stage(steps=2 * steps, **settings)
+        said.append(go_on(run, stage, Finished("x", steps, steps - 1), tmp_path / "p"))
+    assert "Give warmup: 2" in said[0] and "With general_from: 0" in said[1] and not list(tmp_path.iterdir())
+    stage = grpo_stage(steps=9, warmup=1, general_share=0.0)
+    assert "no checkpoint" in go_on(run, stage, Finished("x", 4, None), tmp_path / "p")
+
+
 def test_other_settings_are_no_start(tmp_path):
     run_recipe(prepared(tmp_path, longer(4)), tmp_path / "run", Listening(), until="base")
     display = Listening()
     run_recipe(prepared(tmp_path, longer(6, learning_rate=0.02)), tmp_path / "run", display, until="base")
     assert display.first["base", "training"] == 1 and not display.said
+
+
+def test_a_finished_rl_stage_goes_on_from_its_end_to_the_same_bytes(tmp_path):
+    def recipe(folder: Path, steps: int) -> Path:
+        values = yaml.safe_load(Path(__file__).with_name("tiny.yaml").read_text())
+        stages = {name: values["stages"][name] for name in ("student_base", "cold_start", "reasoning_rl")}
+        stages["cold_start"]["from"] = "student_base"
+        stages["reasoning_rl"]["settings"].update(steps=steps, warmup=1, max_tokens=16, prompts_per_step=2)
+        folder.mkdir(exist_ok=True)
+        (folder / "rl.yaml").write_text(yaml.safe_dump(values | {"stages": stages}, sort_keys=False))
+        return folder / "rl.yaml"
+
+    accept, folder, label = ["student_base", "cold_start", "reasoning_rl"], tmp_path / "a", "learning by reward"
+    run_recipe(recipe(folder, 3), folder / "run", Listening(), accept=accept)
+    display = Listening()
+    extended = run_recipe(recipe(folder, 6), folder / "run", display, accept=accept).artifacts[-1]
+    assert display.first["reasoning_rl", label] == 3 and any("goes on from step 2" in text for text in display.said)
+    direct = run_recipe(recipe(tmp_path / "b", 6), tmp_path / "b" / "run", Listening(), accept=accept).artifacts[-1]
+    assert extended.content == direct.content and [row["step"] for row in extended.log] == list(range(6))
 
 
 def grpo_stage(**settings):
@@ -181,3 +211,18 @@ def test_limits_and_paths_are_no_settings():
     wide = stage.model_copy(update={"settings": stage.settings.model_copy(update={"max_mismatch_kl": 1.0})})
     assert stage_settings(recipe, wide, "x") == stage_settings(recipe, stage, "x")
     assert json.dumps(stage_settings(recipe, stage, "x")["settings"]["max_mismatch_kl"]) == "0.05"
+
+
+def test_a_warm_up_that_is_not_given_has_a_key_of_its_own_where_it_is_another():
+    path = Path(__file__).with_name("tiny.yaml")
+    recipe = load_recipe(path)
+
+    def settings(name: str, **changes) -> dict:
+        stage = recipe.stages[name]
+        values = {key: getattr(stage.settings, key) for key in stage.settings.model_fields_set} | changes
+        return stage_settings(recipe, stage.model_copy(update={"settings": type(stage.settings)(**values)}), "x")
+
+    assert settings("reasoning_rl", steps=60) == settings("reasoning_rl", steps=60, warmup=10)
+    assert settings("reasoning_rl", steps=12) != settings("reasoning_rl", steps=12, warmup=10)
+    assert settings("reasoning_rl", steps=12) == settings("reasoning_rl", steps=12, warmup=6)
+    assert settings("cold_start") != settings("cold_start", warmup=10) != settings("cold_start", warmup=9)
