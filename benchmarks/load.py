@@ -34,7 +34,7 @@ print(json.dumps({"called": called, "read": time.perf_counter() - began, "memory
 OURS = _COMMON + """
 from spoutnik.model.weights import load_model
 before, began = peak(), time.perf_counter()
-model = load_model(folder, torch.bfloat16)
+model = load_model(folder, torch.bfloat16, mapped=True)
 """ + _REPORT
 THEIRS = _COMMON + """
 import transformers

@@ -8,24 +8,29 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from spoutnik.errors import RunError, UserError
 
+_WRITING = ".writing-"  # in the name of a file that is being written
+
 
 @contextlib.contextmanager
-def disk_errors(path: Path, option: str = "--out") -> Iterator[None]:
-    """Turns OSErrors while `path` is written into RunErrors with the remedy. option: of the command line, for the path."""
+def disk_errors(path: Path, option: str | None = None) -> Iterator[None]:
+    """Turns OSErrors while `path` is written into RunErrors with the remedy. option: of the command line, for the path; named
+    only by those who know that the command at hand has it."""
     try:
         yield
     except OSError as error:
+        elsewhere = "write to another folder" if option is None else f"choose another {option}"
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RunError(f"{path}: the disk is full while saving; nothing already made was touched. "
-                           f"Free some space (or choose another {option}) and run the same command again.") from error
+                           f"Free some space (or {elsewhere}) and run the same command again.") from error
         raise RunError(f"{path}: cannot be written ({error.strerror or error}). "
-                       f"Check the folder's permissions or choose another {option}.") from error
+                       f"Check the folder's permissions or {elsewhere}.") from error
 
 
 @contextlib.contextmanager
@@ -69,27 +74,85 @@ def _umask() -> int:
 
 
 @contextlib.contextmanager
-def replacing(path: Path, mode: int | None = None, option: str = "--out") -> Iterator[Path]:
+def replacing(path: Path, mode: int | None = None, option: str | None = None) -> Iterator[Path]:
+    """`replacing_raw` whose OSErrors are RunErrors. option: says where to write, as in `disk_errors`."""
+    with disk_errors(path, option), replacing_raw(path, mode) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def replacing_raw(path: Path, mode: int | None = None) -> Iterator[Path]:
     """Yields a temporary name beside `path`; when the block succeeds it is flushed and takes the place of `path`.
 
-    A reader sees the old file or the new one, never half of one. mode: the file's permissions from its first moment (0o600
-    for secrets); None: the umask's. option: says where to write, as in `disk_errors`.
+    A reader sees the old file or the new one, never half of one. Several threads and processes may write one path at a time;
+    the last to end wins. The temporary file is locked for as long as its writer lives, so that what killed ones left behind
+    can be told apart and is removed. mode: the file's permissions from its first moment (0o600 for secrets); None: the umask's.
+
+    Raises:
+        OSError: it cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.writing-{os.getpid()}")
-    with disk_errors(path, option):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            if mode is not None:
-                temporary.unlink(missing_ok=True)
-                os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode))
-            yield temporary
-            os.chmod(temporary, 0o666 & ~_umask() if mode is None else mode)  # some libraries write for the owner alone
-            fsync_path(temporary)
-            os.replace(temporary, path)
-            fsync_path(path.parent)
-        finally:
-            temporary.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    leftovers(path.parent, path.name, remove=True)
+    temporary, descriptor = _locked_temporary(path, 0o666 if mode is None else mode)
+    try:
+        yield temporary
+        os.chmod(temporary, 0o666 & ~_umask() if mode is None else mode)  # some libraries write for the owner alone
+        fsync_path(temporary)
+        os.replace(temporary, path)
+        fsync_path(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _locked_temporary(path: Path, mode: int) -> tuple[Path, int]:
+    """A new, empty file beside `path`, and a descriptor that holds its lock."""
+    while True:
+        temporary = path.with_name(f".{path.name}{_WRITING}{os.getpid()}-{secrets.token_hex(4)}")
+        descriptor = os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, mode)
+        if _lock(descriptor) is not False and os.fstat(descriptor).st_nlink:
+            return temporary, descriptor
+        os.close(descriptor)  # somebody took it for a leftover between the two calls
+        temporary.unlink(missing_ok=True)
+
+
+def _lock(descriptor: int) -> bool | None:
+    """Whether this descriptor now holds the file's lock; None where the file system knows no locks."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return None
+    return True
+
+
+def leftovers(folder: Path, name: str = "", remove: bool = False) -> list[Path]:
+    """The temporary files of writers that were killed. name: of the file that they wrote; "" means any."""
+    marked = f".{name}{_WRITING}" if name else "."
+    try:
+        with os.scandir(folder) as entries:
+            paths = sorted(Path(entry.path) for entry in entries if entry.name.startswith(marked) and _WRITING in entry.name
+                           and entry.is_file(follow_symlinks=False))
+    except OSError:
+        return []
+    return [path for path in paths if _is_abandoned(path, remove)]
+
+
+def _is_abandoned(path: Path, remove: bool) -> bool:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:  # its writer has just finished, or it belongs to somebody else
+        return False
+    try:
+        abandoned = _lock(descriptor) is True
+        if abandoned and remove:  # while the lock is held: nobody begins to write into it
+            with contextlib.suppress(OSError):
+                path.unlink()
+        return abandoned
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import BinaryIO
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.files import read_json, sha256_file
+from spoutnik.files import sha256_file
+from spoutnik.model.checkpoint import weight_files
 from spoutnik.model.presets import preset, preset_names
 from spoutnik.units import size
 
-_CONFIGURATION = ["*.json", "*.jinja", "README.md", "LICENSE*"]
+# *.model, *.tiktoken, tokenization_*.py: tokenizers as ranks, and code that is read for how it splits text, but never run.
+_CONFIGURATION = ["*.json", "*.jinja", "*.model", "*.tiktoken", "tokenization_*.py", "README.md", "LICENSE*"]
 _WEIGHTS = [*_CONFIGURATION, "*.safetensors"]  # pickles are not even fetched
 _PART = ".part"  # what is there of a file that is being fetched
 _ATTEMPTS = 3  # to reach the hub before giving up
@@ -87,11 +89,9 @@ def _is_repository(name: str) -> bool:
 
 
 def _has_weights(folder: Path) -> bool:
-    """All that `Checkpoint.open` would read: one file, or those of an index."""
-    if (folder / "model.safetensors").exists():
-        return True
-    index = folder / "model.safetensors.index.json"
-    return index.exists() and all((folder / file).exists() for file in set(read_json(index).get("weight_map", {}).values()))
+    """All that `Checkpoint.open` would read."""
+    files = weight_files(folder)
+    return bool(files) and all(file.exists() for file in files)
 
 
 def _fetch_weights(repository: str, progress: Progress) -> None:

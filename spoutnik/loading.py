@@ -9,6 +9,7 @@ from spoutnik.locate import locate
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
+from spoutnik.text.tiktoken_file import find_ranks
 from spoutnik.text.tokenizer import Tokenizer, check_vocabulary
 
 
@@ -32,7 +33,7 @@ def load(path_or_hub_id: str | Path, dtype: torch.dtype | str | None = None, dev
             raise UserError(f"dtype = {dtype!r}: is not a floating-point type of torch. Use float32, bfloat16 or float16.")
         dtype = named
     tokenizer = find_tokenizer(folder)
-    model = load_model(folder, dtype, device=device, keep_fp8=keep_fp8)
+    model = load_model(folder, dtype, device=device, keep_fp8=keep_fp8, mapped=True)
     model.tokenizer = tokenizer
     return model
 
@@ -40,6 +41,7 @@ def load(path_or_hub_id: str | Path, dtype: torch.dtype | str | None = None, dev
 def find_tokenizer(folder: Path) -> Tokenizer | None:
     """`load_tokenizer`, or None where the folder holds none."""
     present = any((folder / file).exists() for file in ("tokenizer.json", "tokenizer.model", "vocab.json"))
+    present = present or find_ranks(folder) is not None
     return load_tokenizer(folder) if present else None
 
 

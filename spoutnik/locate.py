@@ -59,7 +59,8 @@ def _from_hub(name: str, weights: bool) -> Path:
     if repository is not None and (cached := hub.cached(repository, weights)) is not None:
         return cached
     if looks_like_a_folder(name):
-        pull = f" If you mean a model of the hub, fetch it first: spoutnik pull {name}" if repository is not None else ""
+        ours = repository is None or name.split("/")[0] in OWN_FOLDERS
+        pull = "" if ours else f" If you mean a model of the hub, fetch it first: spoutnik pull {name}"
         raise UserError(f"{name}: there is no folder of this name.{_neighbor(name)} Correct the path.{pull}")
     if repository is not None:
         return hub.fetch(repository, weights)

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.engine import sampler
+from spoutnik.engine.quantization import packed_cache
 from spoutnik.engine.runners.native_runner import NativeRunner
 from spoutnik.recipe.run import run_recipe
 
@@ -35,6 +36,15 @@ def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("tiny") / "run"
     run_recipe(Path(__file__).parent / "recipe" / "tiny.yaml", out, SilentDisplay(), until="cold_start")
     return out
+
+
+@pytest.fixture(scope="session", autouse=True)
+def packed_weights_apart(tmp_path_factory):
+    """Packed weights of tests neither lie in the user's cache nor in its list."""
+    folder, original = tmp_path_factory.mktemp("cache"), packed_cache.cache_folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(packed_cache, "cache_folder", lambda: original() if "XDG_CACHE_HOME" in os.environ else folder)
+        yield
 
 
 @pytest.fixture

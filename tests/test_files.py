@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from spoutnik import files
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import (
     install_folder,
+    leftovers,
     read_json,
     read_jsonl,
     replacing,
@@ -55,6 +57,68 @@ def test_a_private_file_is_private_from_its_first_moment(tmp_path):
         assert temporary.stat().st_mode & 0o777 == 0o600
         temporary.write_text("secret")
     assert only(tmp_path / "a.txt") == "secret" and (tmp_path / "a.txt").stat().st_mode & 0o777 == 0o600
+
+
+def test_several_threads_write_one_file_at_once(tmp_path):
+    barrier, failed = threading.Barrier(6), []
+
+    def write(text: str) -> None:
+        try:
+            for _ in range(5):
+                with replacing(tmp_path / "a.txt") as temporary:
+                    barrier.wait()  # all are inside
+                    temporary.write_text(text * 1000)
+        except BaseException as error:
+            failed.append(error)
+            barrier.abort()
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "abcdef"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed and len(set(only(tmp_path / "a.txt"))) == 1 and len(only(tmp_path / "a.txt")) == 1000
+
+
+_WRITER = """
+import sys
+import threading
+from pathlib import Path
+from spoutnik.files import replacing
+with replacing(Path(sys.argv[1])) as temporary:
+    temporary.write_text("half")
+    print(temporary.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_writer_leaves_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    path = tmp_path / "a [1].txt"
+    writers = [subprocess.Popen([sys.executable, "-c", _WRITER, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                text=True) for _ in range(2)]
+    killed, living = (writer.stdout.readline().strip() for writer in writers)
+    writers[0].kill()
+    writers[0].wait()
+    assert [left.name for left in leftovers(tmp_path)] == [killed]
+    write_text(path, "new")
+    assert sorted(os.listdir(tmp_path)) == sorted([living, path.name])
+    writers[1].communicate("", timeout=60)
+    assert writers[1].returncode == 0 and only(path) == "half" and not writers[0].communicate()[0]
+
+
+def test_where_files_cannot_be_locked_nothing_is_taken_for_left_over(tmp_path, monkeypatch):
+    (tmp_path / ".a.txt.writing-1-2").write_text("perhaps somebody's")
+    monkeypatch.setattr("fcntl.flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "no locks")))
+    write_text(tmp_path / "a.txt", "new")
+    assert sorted(os.listdir(tmp_path)) == [".a.txt.writing-1-2", "a.txt"]
+
+
+@pytest.mark.parametrize("option", [None, "--data"])
+def test_an_option_is_named_only_where_the_command_has_it(tmp_path, option):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RunError) as refused, replacing(tmp_path / "file" / "a.txt", option=option):
+        pytest.fail("it cannot be written")
+    assert ("--" in str(refused.value)) == (option is not None) and str(option or "another folder") in str(refused.value)
 
 
 def test_folders_are_made_on_the_way(tmp_path):

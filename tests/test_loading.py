@@ -95,8 +95,11 @@ def test_a_name_that_can_only_be_a_folder_is_refused_without_asking_anybody(name
 def test_a_missing_folder_is_told_with_the_nearest_and_the_way_to_the_hub(tmp_path, hub, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs" / "nano").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"Did you mean 'runs/nano'\?.*spoutnik pull runs/nanoo"):
+    (tmp_path / "org").mkdir()
+    with pytest.raises(UserError, match=r"Did you mean 'runs/nano'\? Correct the path.$"):
         locate("runs/nanoo")
+    with pytest.raises(UserError, match="spoutnik pull org/other"):
+        locate("org/other")
     with pytest.raises(UserError, match=r"Did you mean 'qwen3-1.7b'\?"):
         locate("qwen3-17b")
 

@@ -1,13 +1,13 @@
 """`spoutnik eval`: a model on a benchmark."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from spoutnik.commands.console import console, print_json
 from spoutnik.commands.options import Json, Memory, Quantize, Stage
-from spoutnik.commands.progress import console, display
+from spoutnik.commands.progress import display
 from spoutnik.units import duration
 
 
@@ -35,7 +35,7 @@ def evaluate(
         result = evaluate_benchmark(locate(run, stage), bench, data, samples, limit, max_tokens, temperature, top_p,
                                     seed, reporter("evaluating"), quantize, memory)
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     terminal = console()
     for name, value in result["scores"].items():

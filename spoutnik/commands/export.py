@@ -1,11 +1,11 @@
 """`spoutnik export`: a model for other programs."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from spoutnik.commands.console import print_json, say
 from spoutnik.commands.options import Json, Stage
 from spoutnik.units import size
 
@@ -34,10 +34,10 @@ def export(
     out = out or default_target(path_of(run), folder, format)
     written = write(folder, format, out, dtype, shard_size, licence, force)
     if json_:
-        print(json.dumps(asdict(written) | {"path": str(written.path)}, ensure_ascii=False))
+        print_json(asdict(written) | {"path": str(written.path)})
         return
-    print(f"Wrote {written.path}: {written.architecture}, {written.dtype}, {size(written.size)}"
+    say(f"Wrote {written.path}: {written.architecture}, {written.dtype}, {size(written.size)}"
           + (f" in {len(written.files)} files: {', '.join(written.files)}" if len(written.files) > 1 else ""))
-    print(f"Load it: {written.load}")
+    say(f"Load it: {written.load}")
     for note in written.notes:
-        print(f"Note: {note}")
+        say(f"Note: {note}")

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from spoutnik.commands.console import console
 from spoutnik.units import duration, size
 
 
@@ -42,11 +43,14 @@ class TerminalDisplay:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
         started = time.perf_counter()
-        wide = self.console.width >= 110  # 80 columns have no space for the bar and its title
-        bar = Progress(TextColumn("[bold]{task.description}"), *([BarColumn(10)] if wide else []), MofNCompleteColumn(),
-                       TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[note]}"), TimeElapsedColumn(),
-                       TextColumn("<"), TimeRemainingColumn(), TextColumn("{task.fields[run]}"), console=self.console,
-                       refresh_per_second=4)
+        width = self.console.width
+        wide = width >= 110
+        note = [TextColumn("{task.fields[note]}")] if width >= 80 else []
+        times = [TimeElapsedColumn(), TextColumn("<"), TimeRemainingColumn()]
+        columns = [BarColumn(10), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"), *note, *times] if wide else [
+            MofNCompleteColumn(), *note]
+        run = [TextColumn("{task.fields[run]}")] if width >= 60 else []
+        bar = Progress(TextColumn("[bold]{task.description}"), *columns, *run, console=self.console, refresh_per_second=4)
 
         def reporter(what: str) -> Callable[[int, int, int, str], None]:
             task, first_time, first_tokens = None, 0.0, 0
@@ -92,13 +96,22 @@ def display(silent: bool, predicted: Mapping[str, float] | None = None) -> Termi
     return SilentDisplay() if silent else TerminalDisplay(predicted)
 
 
+def _byte_columns(title: str, width: int) -> list:
+    """Columns of a bar that counts bytes: as many as the terminal holds."""
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    bar = [BarColumn(20), DownloadColumn(), TransferSpeedColumn()] if width >= 80 else [DownloadColumn()]
+    return [TextColumn(title), *bar, TimeRemainingColumn()] if width >= 50 else [TextColumn(title), TimeRemainingColumn()]
+
+
 @contextlib.contextmanager
 def quantization_progress(silent: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar that appears when weights are quantized, which happens once for a model."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress
 
-    with Progress(TextColumn("Quantising, once"), BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-                  console=console(stderr=True), disable=silent, transient=True) as bar:
+    terminal = console(stderr=True)
+    with Progress(*_byte_columns("Quantizing, once", terminal.width), console=terminal, transient=True,
+                  disable=silent or not terminal.is_terminal) as bar:
         task = bar.add_task("", visible=False)
         yield lambda done, total: bar.update(task, completed=done, total=total, visible=True)
 
@@ -106,11 +119,10 @@ def quantization_progress(silent: bool) -> Iterator[Callable[[int, int], None]]:
 @contextlib.contextmanager
 def download_progress(name: str, silent: bool) -> Iterator[Callable[[int, int], None]]:
     """A bar with rate and remaining time; without a terminal, a line for every tenth."""
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress
 
     terminal = console(stderr=True)
-    with Progress(TextColumn(name), BarColumn(20), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn(),
-                  console=terminal, disable=silent or not terminal.is_terminal) as bar:
+    with Progress(*_byte_columns(name, terminal.width), console=terminal, disable=silent or not terminal.is_terminal) as bar:
         task, tenths = bar.add_task("", total=None), -1
 
         def progress(done: int, total: int) -> None:
@@ -121,9 +133,3 @@ def download_progress(name: str, silent: bool) -> Iterator[Callable[[int, int], 
                 terminal.print(f"{name}: {size(done)} of {size(total)}", highlight=False)
 
         yield progress
-
-
-def console(stderr: bool = False):
-    from rich.console import Console
-
-    return Console(stderr=stderr)

@@ -29,6 +29,8 @@ def serve(
     speculate: Speculate = None,
     drafts: Drafts = 1,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Replies computed at the same time, of each model.")] = 256,
+    logprobs_mode: Annotated[str, typer.Option(help="What log-probabilities are of: raw_logprobs, the model's own, or "
+                                               "processed_logprobs, with penalties, biases and temperature.")] = "raw_logprobs",
     max_queue: Annotated[int, typer.Option(min=1, help="Replies under way or waiting; beyond, clients are asked to come "
                                            "again.")] = 256,
     require_key: Annotated[bool, typer.Option("--require-key", help="Refuse to start without an API key. (As soon as there is "
@@ -51,16 +53,18 @@ def serve(
     from rich.console import Console
 
     from spoutnik.commands.application import serve as run
+    from spoutnik.engine.sampling_params import check_logprobs_mode
     from spoutnik.generation.catalog import EngineOptions
     from spoutnik.serve.settings import Settings
 
+    check_logprobs_mode(logprobs_mode)
     folder = data_folder(data)
     settings = Settings(
         host=host, port=port, uds=uds, root_path=normalize_root_path(root_path), data=folder, require_key=require_key,
         api_keys=tuple(map(check_api_key, api_key or ())), max_queue=max_queue,
         requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, cors_origins=tuple(cors_origin or ()),
         log_prompts=log_prompts, history=not no_history, page=not no_page, passphrase=history_passphrase(passphrase, folder))
-    engine = EngineOptions(quantize, memory, speculate, drafts, max_num_seqs, max_model_len)
+    engine = EngineOptions(quantize, memory, speculate, drafts, max_num_seqs, max_model_len, logprobs_mode)
     run(model, stage, engine, settings, Console(stderr=True), json_, check_names(served_model_name or ()))
 
 

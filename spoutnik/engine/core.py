@@ -16,23 +16,26 @@ from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.request import Request, Sample
 from spoutnik.engine.runners.base import Runner
 from spoutnik.engine.sampler import SamplingMetadata, gather_logprobs, sample_tokens, uniforms_of
+from spoutnik.engine.sampling_params import RAW_LOGPROBS
 from spoutnik.engine.scheduler import Chunk, Scheduler, SchedulerOutput, Sequence
 from spoutnik.engine.speculative import Drafter
 from spoutnik.engine.step import FEW_ROWS, EngineStats, StepOutput, StepState, logits_range
-from spoutnik.engine.token_selection import NOT_FINITE, RawLogits
+from spoutnik.engine.token_selection import NOT_FINITE, ReportedLogits
 from spoutnik.text.tokenizer import Tokenizer
 
 
 class EngineCore:
     """eos_ids: tokens that end a completion. tokenizer: for text and stop texts. clock: seconds.
 
-    max_multi_steps: steps that the runner may compute in one call; lower it to see new tokens sooner.
+    logprobs_mode: of requests that do not say it (SamplingParams). max_multi_steps: steps that the runner may compute in one
+        call; lower it to see new tokens sooner.
     """
 
     def __init__(self, runner: Runner, scheduler: Scheduler, eos_ids: Iterable[int], tokenizer: Tokenizer | None = None,
-                 drafter: Drafter | None = None, clock: Callable[[], float] = time.perf_counter):
+                 drafter: Drafter | None = None, clock: Callable[[], float] = time.perf_counter,
+                 logprobs_mode: str = RAW_LOGPROBS):
         self.runner, self.scheduler, self.tokenizer, self.drafter, self.clock = runner, scheduler, tokenizer, drafter, clock
-        self.eos_ids = frozenset(eos_ids)
+        self.eos_ids, self.logprobs_mode = frozenset(eos_ids), logprobs_mode
         self.input_batch = InputBatch(scheduler.max_num_seqs)
         self.requests: dict[str, Request] = {}
         self.stats = EngineStats()
@@ -44,6 +47,8 @@ class EngineCore:
     def add(self, request: Request, generated: list[CompletionOutput] | None = None) -> None:
         """The request has been checked (input_processor.py). generated: what its samples had when an earlier process ended;
         they go on from there, with the same tokens as if it had not."""
+        if request.params.logprobs_mode is None:
+            request.params = request.params.changed(logprobs_mode=self.logprobs_mode)
         request.metrics.arrival = self.clock()
         request.number, self._num_added = self._num_added, self._num_added + 1
         request.create_samples(self.eos_ids, self.tokenizer, self.runner.config.vocab_size)
@@ -85,6 +90,7 @@ class EngineCore:
     def new_tokens(self, sample: Sample) -> tuple[list[int], list[float]]:
         """A sample's tokens and their log-probabilities since the last call, for a stream."""
         tokens, logprobs = self.tokens_of(sample, sample.sent)
+        logprobs = sample.reported_logprobs(tokens, logprobs, sample.sent)
         sample.sent += len(tokens)
         return tokens, logprobs
 
@@ -181,20 +187,22 @@ class EngineCore:
     def _decode(self, logits: Tensor, step: StepState) -> None:
         """Each row's next token, or several, from logits (num_decode_tokens, V)."""
         batch, metadata = self.input_batch, self._sampling_metadata(step)
-        raw = []
+        reporting = []
         for sample in self._reporting:
             start = step.start_of(sample.sequence.row)
-            raw.append((sample, logits[start:start + 1 + sample.sequence.num_draft_tokens].clone()))
+            reporting.append((sample, logits[start:start + 1 + sample.sequence.num_draft_tokens]))
+        reported = token_selection.raw_logits(reporting)
         broken = token_selection.zero_broken(logits)
         for sample in self._checked:
             row = sample.sequence.row
             sample.process(logits[step.start_of(row)], batch.count_generated(row))
+        reported += token_selection.processed_logits(reporting)
         step.next_tokens, logprobs = sample_tokens(logits, metadata)
         if step.starts is None and step.rows > FEW_ROWS:
-            ended = token_selection.accept_one_each(batch, step.next_tokens, logprobs, broken, self._checked, raw)
+            ended = token_selection.accept_one_each(batch, step.next_tokens, logprobs, broken, self._checked, reported)
             step.num_generated = step.rows
         else:
-            ended = self._accept_row_by_row(step, logprobs, broken, raw)
+            ended = self._accept_row_by_row(step, logprobs, broken, reported)
         for row in ended:
             sample = batch.sequences[row].sample
             sample.finish_at(int(batch.last_tokens[row]))
@@ -213,10 +221,11 @@ class EngineCore:
         row = torch.tensor([row for row, s in enumerate(batch.sequences) for _ in range(1 + s.num_draft_tokens)])
         return SamplingMetadata(*batch.sampling[:, row].unbind(), u)
 
-    def _accept_row_by_row(self, step: StepState, logprobs: Tensor, broken: list[int], raw: RawLogits) -> list[int]:
+    def _accept_row_by_row(self, step: StepState, logprobs: Tensor, broken: list[int],
+                           reported: ReportedLogits) -> list[int]:
         """For few rows, with or without drafts; returns the rows that end."""
         batch, tokens, logprobs = self.input_batch, step.next_tokens.tolist(), logprobs.tolist()
-        raw_of, step.accepted, ended = dict(raw), [], []
+        logits_of, step.accepted, ended = dict(reported), [], []
         for row, sequence in enumerate(batch.sequences):
             sample, start, drafted = sequence.sample, step.start_of(row), sequence.num_draft_tokens
             left = sample.params.max_tokens - batch.count_generated(row)
@@ -231,8 +240,8 @@ class EngineCore:
                     for counts in (sample.request.metrics, self.stats):
                         counts.drafted += drafted
                         counts.accepted += len(new) - 1
-                if sample in raw_of:
-                    sample.top_logprobs += gather_logprobs(raw_of[sample][:len(new)], sample.params.logprobs, new)
+                if sample in logits_of:
+                    sample.top_logprobs += gather_logprobs(logits_of[sample][:len(new)], sample.params.logprobs, new)
             step.accepted.append(len(new))
             if sample.finish_reason or new[-1] in sample.request.stop_ids or len(new) >= left:
                 ended.append(row)

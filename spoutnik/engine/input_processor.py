@@ -1,6 +1,8 @@
 """The input processor: prompts to token ids, and the checks of a request before any work begins."""
 
+import sys
 from collections.abc import Mapping, Sequence
+from weakref import WeakSet
 
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
@@ -33,10 +35,10 @@ def conversations_of(messages: object) -> list[Sequence[Mapping]]:
     return conversations
 
 
-def params_of(params: object, count: int) -> list[SamplingParams]:
-    """One for all `count` prompts, or one for each, as a list."""
+def params_of(params: object, count: int, default: SamplingParams) -> list[SamplingParams]:
+    """One for all `count` prompts, or one for each, as a list. default: in place of None."""
     if params is None:
-        params = SamplingParams()
+        params = default
     if isinstance(params, SamplingParams):
         return [params] * count
     if not isinstance(params, Sequence) or not all(isinstance(p, SamplingParams) for p in params):
@@ -46,8 +48,8 @@ def params_of(params: object, count: int) -> list[SamplingParams]:
     return list(params)
 
 
-def tokens_of(prompt: Prompt, tokenizer: Tokenizer | None) -> tuple[str | None, list[int]]:
-    """(text, token ids); the text is None where ids were given."""
+def tokens_of(prompt: Prompt, tokenizer: Tokenizer | None, parse_special: bool = False) -> tuple[str | None, list[int]]:
+    """(text, token ids); the text is None where ids were given. parse_special: see `LLM.generate`."""
     if isinstance(prompt, Mapping):
         keys = [key for key in ("prompt_token_ids", "prompt") if key in prompt]
         if len(keys) != 1 or len(prompt) != 1:
@@ -63,7 +65,20 @@ def tokens_of(prompt: Prompt, tokenizer: Tokenizer | None) -> tuple[str | None, 
                         "tokenizer=...).")
     if not prompt:
         raise UserError("a prompt is empty: give it at least one token.")
-    return prompt, tokenizer.start_ids + tokenizer.encode(prompt)
+    if not parse_special:
+        _tell_of_special_token(prompt, tokenizer)
+    return prompt, tokenizer.prompt_ids(prompt, parse_special)[0]
+
+
+def _tell_of_special_token(prompt: str, tokenizer: Tokenizer) -> None:
+    """On stderr, once for a tokenizer: a rendered conversation that is read as plain text gives replies that make no sense."""
+    if tokenizer not in _told and (token := tokenizer.spelled_special(prompt)) is not None:
+        _told.add(tokenizer)
+        print(f"a prompt spells {token!r}, a special token of this model, which is read as plain text. Give parse_special=True "
+              "where it is meant, and conversations to LLM.chat.", file=sys.stderr)
+
+
+_told: WeakSet[Tokenizer] = WeakSet()
 
 
 def check(ids: list[int], params: SamplingParams, config: ModelConfig, tokenizer: Tokenizer | None,

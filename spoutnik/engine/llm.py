@@ -6,13 +6,14 @@ from pathlib import Path
 import torch
 
 from spoutnik.engine.core import EngineCore
+from spoutnik.engine.generation_config import generation_defaults
 from spoutnik.engine.input_processor import Prompt, check, conversations_of, params_of, prompts_of, tokens_of
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.pooling import embed
 from spoutnik.engine.request import Request
 from spoutnik.engine.runners.base import Runner
 from spoutnik.engine.runners.select import bytes_of, make_runner, num_cache_blocks
-from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.engine.sampling_params import RAW_LOGPROBS, SamplingParams, check_logprobs_mode
 from spoutnik.engine.scheduler import Scheduler
 from spoutnik.engine.speculative import Drafter, MTPProposer, NgramProposer
 from spoutnik.errors import RunError, UserError
@@ -47,6 +48,7 @@ class LLM:
             costs more than it saves (docs/results.md).
         enable_prefix_caching: common beginnings of prompts are computed once.
         eos_token_ids: tokens that end a completion; None takes the tokenizer's, or the configuration's.
+        logprobs_mode: "raw_logprobs" or "processed_logprobs", of requests that do not say it (see SamplingParams).
         seed: of requests that have none (see `row_seed`).
         progress: called with (bytes done, bytes in all) while weights are quantized for the first time.
     Raises:
@@ -58,11 +60,15 @@ class LLM:
                  memory: str | int | None = None, max_model_len: int | None = None, max_num_seqs: int = 256,
                  max_num_batched_tokens: int = 2048,
                  speculate: str | None = None, num_speculative_tokens: int = 1, speculate_up_to: int | None = None,
-                 enable_prefix_caching: bool = True, eos_token_ids: Sequence[int] | None = None, seed: int = 0,
+                 enable_prefix_caching: bool = True, eos_token_ids: Sequence[int] | None = None,
+                 logprobs_mode: str = RAW_LOGPROBS, seed: int = 0,
                  progress: Callable[[int, int], None] | None = None):
         memory = bytes_of(memory)
+        check_logprobs_mode(logprobs_mode)
+        self._folder: Path | None = None
         if isinstance(model, str | Path):
-            folder, dtype = locate(model), _dtype_of(dtype)
+            self._folder = folder = locate(model)
+            dtype = _dtype_of(dtype)
             tokenizer = tokenizer or find_tokenizer(folder)
             _check_speculation(speculate, num_speculative_tokens, ModelConfig.load(folder))
             runner = make_runner(folder, quantize, memory, dtype, device or "cpu", progress)
@@ -87,7 +93,7 @@ class LLM:
                        NgramProposer(num_speculative_tokens, speculate_up_to))
         if eos_token_ids is None:
             eos_token_ids = self.config.eos_token_ids if tokenizer is None else tokenizer.eos_ids
-        self.core = EngineCore(runner, scheduler, eos_token_ids, tokenizer, drafter)
+        self.core = EngineCore(runner, scheduler, eos_token_ids, tokenizer, drafter, logprobs_mode=logprobs_mode)
         self._num_requests = 0
 
     @property
@@ -96,13 +102,16 @@ class LLM:
         return min(self._max_model_len, self.core.scheduler.pool.num_slots)
 
     def generate(self, prompts: Prompt | Sequence[Prompt],
-                 sampling_params: SamplingParams | Sequence[SamplingParams] | None = None, *, seed: int | None = None,
+                 sampling_params: SamplingParams | Sequence[SamplingParams] | None = None, *, parse_special: bool = False,
+                 seed: int | None = None,
                  on_progress: Callable[[int, int], None] | None = None) -> list[RequestOutput]:
         """Completions of one prompt or several, in their order.
 
         Args:
             prompts: texts, lists of token ids, or {"prompt_token_ids": [...]}.
-            sampling_params: one for all prompts or one for each.
+            sampling_params: one for all prompts or one for each; None takes `get_default_sampling_params`.
+            parse_special: special tokens that a text spells are read as such, as in a conversation that a template rendered;
+                else they are plain text, as in what users type.
             seed: random numbers depend on (seed, index of the prompt in this call, index of the sample) alone; None takes the
                 LLM's seed and counts prompts from call to call. SamplingParams.seed takes precedence.
             on_progress: called after each step with the numbers of tokens generated and of samples that ended.
@@ -110,7 +119,11 @@ class LLM:
             UserError: a prompt or its parameters cannot be served; raised before any work begins.
             RunError: all requests failed (logits that are not finite).
         """
-        return self.run(self.requests_of(prompts_of(prompts), sampling_params, seed), on_progress)
+        return self.run(self.requests_of(prompts_of(prompts), sampling_params, seed, parse_special), on_progress)
+
+    def get_default_sampling_params(self) -> SamplingParams:
+        """What holds where no sampling_params are given: those of generation_config.json in the model's folder, else R1's."""
+        return SamplingParams() if self._folder is None else SamplingParams(**generation_defaults(self._folder))
 
     def chat(self, messages: Sequence[Message] | Sequence[Sequence[Message]],
              sampling_params: SamplingParams | Sequence[SamplingParams] | None = None, *, tools: Sequence | None = None,
@@ -122,20 +135,21 @@ class LLM:
         return self.run(self.requests_of(prompts, sampling_params, seed), on_progress)
 
     def stream(self, prompt: Prompt | Sequence[Message], sampling_params: SamplingParams | None = None, *,
-               tools: Sequence | None = None, variables: Mapping[str, object] | None = None,
+               tools: Sequence | None = None, variables: Mapping[str, object] | None = None, parse_special: bool = False,
                seed: int | None = None) -> Iterator[RequestOutput]:
-        """One request as it is generated: each RequestOutput holds what is new since the last (text, token ids and
-        log-probabilities of the samples that have any); the last one is `finished`. Leaving the loop aborts the request."""
+        """One request as it is generated (arguments as in `generate` and `chat`): each RequestOutput holds what is new since
+        the last (text, token ids and log-probabilities of the samples that have any); the last one is `finished`. Leaving the
+        loop aborts the request."""
         if isinstance(prompt, Sequence) and not isinstance(prompt, str) and prompt and isinstance(prompt[0], Mapping):
             prompt = self._chat_prompt(prompt, tools, variables)
-        request, = self.requests_of([prompt], sampling_params, seed)
+        request, = self.requests_of([prompt], sampling_params, seed, parse_special)
         request.stream = True
         return self._stream(request)
 
     @torch.no_grad()
-    def embed(self, prompts: Prompt | Sequence[Prompt]) -> torch.Tensor:
-        """(n, hidden_size) float32: each prompt's mean hidden state, of length 1."""
-        ids = [tokens_of(prompt, self.tokenizer)[1] for prompt in prompts_of(prompts)]
+    def embed(self, prompts: Prompt | Sequence[Prompt], *, parse_special: bool = False) -> torch.Tensor:
+        """(n, hidden_size) float32: each prompt's mean hidden state, of length 1. parse_special: as in `generate`."""
+        ids = [tokens_of(prompt, self.tokenizer, parse_special)[1] for prompt in prompts_of(prompts)]
         for prompt in ids:
             check(prompt, SamplingParams(max_tokens=1), self.config, self.tokenizer, self._max_model_len)
         return torch.stack([embed(self.core.runner, self.core.scheduler, prompt) for prompt in ids])
@@ -149,11 +163,13 @@ class LLM:
             raise UserError("a conversation needs a tokenizer, and this model came without one. Give LLM(..., tokenizer=...).")
         return {"prompt_token_ids": self.tokenizer.chat_ids(messages, tools, variables=variables)}
 
-    def requests_of(self, prompts: list[Prompt], sampling_params: object, seed: int | None) -> list[Request]:
+    def requests_of(self, prompts: list[Prompt], sampling_params: object, seed: int | None,
+                    parse_special: bool = False) -> list[Request]:
         """The requests of `generate`, all of them checked before any begins."""
         requests = []
-        for number, (prompt, params) in enumerate(zip(prompts, params_of(sampling_params, len(prompts)))):
-            text, ids = tokens_of(prompt, self.tokenizer)
+        all_params = params_of(sampling_params, len(prompts), self.get_default_sampling_params())
+        for number, (prompt, params) in enumerate(zip(prompts, all_params)):
+            text, ids = tokens_of(prompt, self.tokenizer, parse_special)
             check(ids, params, self.config, self.tokenizer, self._max_model_len)
             self.core.scheduler.check_fits(len(ids), params.max_tokens)
             if params.seed is not None:

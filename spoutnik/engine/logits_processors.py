@@ -90,7 +90,7 @@ class BadWordsProcessor:
     @staticmethod
     def of(words: Sequence[str], tokenizer: Tokenizer) -> "BadWordsProcessor":
         """Each word with and without a space before it."""
-        sequences = [tuple(tokenizer.encode(space + word.lstrip(" "))) for word in words for space in ("", " ")]
+        sequences = [tuple(tokenizer.encode(space + word.lstrip(" "), continues=True)) for word in words for space in ("", " ")]
         return BadWordsProcessor([sequence for sequence in dict.fromkeys(sequences) if sequence])
 
     def feed(self, token: int) -> None:

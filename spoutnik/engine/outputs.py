@@ -9,9 +9,10 @@ class CompletionOutput:
 
     index: 0..n-1. token_ids: the token that ended it included. text: without special tokens and stop text, unless requested;
         empty without a tokenizer.
-    logprobs: of each token, under the distribution it was drawn from before truncation (with temperature and penalties,
-        without top_p, top_k and min_p), as reinforcement learning needs them. top_logprobs: if requested, for each token the
-        likeliest ones and itself, id -> log-probability under the model's own distribution.
+    logprobs: of each token. Where none are requested (SamplingParams.logprobs = None), under the distribution it was drawn
+        from before truncation (with temperature and penalties, without top_p, top_k and min_p), as reinforcement learning needs
+        them; else as SamplingParams.logprobs_mode says. top_logprobs: if requested, for each token the likeliest ones and
+        itself, id -> log-probability in the same mode.
     finish_reason: "stop", "length", "abort", "error" (the sentence is in stop_reason), None while unfinished.
     stop_reason: the stop text or stop token id that ended it; None for the end of sentence.
     """

@@ -10,7 +10,7 @@ from spoutnik.engine.detokenizer import OutputText
 from spoutnik.engine.logits_processors import AllowedTokensProcessor, BadWordsProcessor, LogitsProcessor, PenaltyProcessor
 from spoutnik.engine.outputs import CompletionOutput, Metrics, RequestOutput
 from spoutnik.engine.sampler import row_seed
-from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.engine.sampling_params import PROCESSED_LOGPROBS, SamplingParams
 from spoutnik.engine.scheduler import Sequence
 from spoutnik.errors import RunError
 from spoutnik.text.tokenizer import Tokenizer
@@ -45,6 +45,17 @@ class Sample:
     @property
     def params(self) -> SamplingParams:
         return self.request.params
+
+    @property
+    def reports_processed(self) -> bool:
+        """Whether its log-probabilities are those of the distribution that is sampled from."""
+        return self.params.logprobs_mode == PROCESSED_LOGPROBS
+
+    def reported_logprobs(self, token_ids: list[int], logprobs: list[float], start: int = 0) -> list[float]:
+        """Those of its tokens from `start` on in the mode of its top log-probabilities, if it reports any."""
+        if self.top_logprobs is None:
+            return logprobs
+        return [at[token] for token, at in zip(token_ids, self.top_logprobs[start:start + len(token_ids)])]
 
     @property
     def checks_tokens(self) -> bool:
@@ -94,13 +105,15 @@ class Sample:
 
     def output(self, tokenizer: Tokenizer | None) -> CompletionOutput:
         """The whole completion, once it has ended."""
-        output = CompletionOutput(self.index, "", self.token_ids, self.logprobs, self.top_logprobs, self.finish_reason,
+        logprobs = self.reported_logprobs(self.token_ids, self.logprobs)
+        output = CompletionOutput(self.index, "", self.token_ids, logprobs, self.top_logprobs, self.finish_reason,
                                   self.stop_reason)
         if self.text is not None:
             self.text.close()
             output.text = self.text.text
         elif tokenizer is not None:
-            output.text = tokenizer.decode(output.reply_ids, keep_special=not self.params.skip_special_tokens)
+            output.text = tokenizer.decode_after(self.request.prompt_token_ids, output.reply_ids,
+                                                  keep_special=not self.params.skip_special_tokens)
         return output
 
 
@@ -144,7 +157,7 @@ class Request:
         for index in range(params.n):
             sample = Sample(self, index, row_seed(self.seed, self.seed_number, index))
             if tokenizer is not None and (params.stop or self.stream):
-                sample.text = OutputText(tokenizer, params)
+                sample.text = OutputText(tokenizer, params, prompt)
             if params.changes_logits:
                 stop_ids = sorted({*eos_ids, *params.stop_token_ids})
                 sample.logits_processors.append(PenaltyProcessor(params, prompt, stop_ids, vocab_size))

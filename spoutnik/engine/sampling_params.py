@@ -5,8 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spoutnik.errors import UserError
+from spoutnik.text.chat_template import refuse_half_characters
 
 LARGEST_SEED = 2 ** 63 - 1
+RAW_LOGPROBS, PROCESSED_LOGPROBS = LOGPROBS_MODES = ("raw_logprobs", "processed_logprobs")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,8 @@ class SamplingParams:
         ignore_eos: the end of sentence does not. min_tokens: nothing does before so many tokens.
     max_tokens: counts every generated token, the end of sentence included.
     logprobs, prompt_logprobs: how many of the likeliest tokens to report besides the chosen one; None for none at all.
+        logprobs_mode: of `logprobs`; "raw_logprobs" are the model's own, "processed_logprobs" those of the distribution that
+        is sampled from before truncation: with penalties, biases and temperature. None takes the LLM's.
     skip_special_tokens: leaves special tokens out of the text.
     """
 
@@ -43,6 +47,7 @@ class SamplingParams:
     min_tokens: int = 0
     logprobs: int | None = None
     prompt_logprobs: int | None = None
+    logprobs_mode: str | None = None
     logit_bias: Mapping[int, float] | None = None
     allowed_token_ids: Sequence[int] | None = None
     bad_words: Sequence[str] | None = None
@@ -62,6 +67,8 @@ class SamplingParams:
         for key in ("ignore_eos", "include_stop_str_in_output", "skip_special_tokens"):
             if not isinstance(getattr(self, key), bool):
                 raise UserError(f"{key} = {getattr(self, key)!r}: must be True or False.")
+        if self.logprobs_mode is not None:
+            check_logprobs_mode(self.logprobs_mode)
         for key in ("stop", "bad_words"):
             object.__setattr__(self, key, _texts(key, getattr(self, key)))
         if self.allowed_token_ids == []:
@@ -101,6 +108,11 @@ class SamplingParams:
         return self.has_penalties or bool(self.logit_bias) or self.min_tokens > 0
 
 
+def check_logprobs_mode(mode: object) -> None:
+    if mode not in LOGPROBS_MODES:
+        raise UserError(f"logprobs_mode = {mode!r}: unknown. Choose {' or '.join(LOGPROBS_MODES)}.")
+
+
 _RANGES = {
     "n": (int, 1, 16384, "at least 1"),
     "temperature": (float, 0, 10, "in 0..10; 0 is greedy"),
@@ -131,6 +143,7 @@ def _texts(key: str, value: object) -> tuple[str, ...]:
     for text in texts:
         if not isinstance(text, str) or not text:
             raise UserError(f"{key} = {value!r}: must be a text or several, none of them empty.")
+        refuse_half_characters(text, key)
     return texts
 
 

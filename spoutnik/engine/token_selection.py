@@ -11,7 +11,17 @@ from spoutnik.engine.scheduler import Chunk
 
 NOT_FINITE = ("the model's logits are not finite numbers: its weights are damaged, or overflow in the type they are "
               "computed in. Restore the checkpoint, or compute in float32.")
-RawLogits = list[tuple[Sample, Tensor]]  # (tokens, V) before any change, of samples that report top log-probabilities
+ReportedLogits = list[tuple[Sample, Tensor]]  # (tokens, V), of samples that report top log-probabilities
+
+
+def raw_logits(samples: Iterable[tuple[Sample, Tensor]]) -> ReportedLogits:
+    """Before any change, of those that report the model's own distribution."""
+    return [(sample, logits.clone()) for sample, logits in samples if not sample.reports_processed]
+
+
+def processed_logits(samples: Iterable[tuple[Sample, Tensor]]) -> ReportedLogits:
+    """After all changes, of those that report what is sampled from, at their temperature."""
+    return [(sample, logits / (sample.params.temperature or 1.0)) for sample, logits in samples if sample.reports_processed]
 
 
 def zero_broken(logits: Tensor) -> list[int]:
@@ -26,10 +36,12 @@ def zero_broken(logits: Tensor) -> list[int]:
 
 def sample_first_tokens(samples: list[Sample], logits: Tensor) -> int:
     """Samples each sample's first token from logits (samples, V); returns how many. Some samples end with it."""
-    raw = [(s, logits[i:i + 1].clone()) for i, s in enumerate(samples) if s.top_logprobs is not None]
+    reporting = [(s, logits[i:i + 1]) for i, s in enumerate(samples) if s.top_logprobs is not None]
+    reported = raw_logits(reporting)
     broken = zero_broken(logits)
     for i, sample in enumerate(samples):
         sample.process(logits[i], 0)
+    reported += processed_logits(reporting)
     metadata = SamplingMetadata.of([s.params for s in samples], uniforms_of((s.seed, 0) for s in samples))
     tokens, logprobs = sample_tokens(logits, metadata)
     for i, (sample, token, logprob) in enumerate(zip(samples, tokens.tolist(), logprobs.tolist())):
@@ -41,7 +53,7 @@ def sample_first_tokens(samples: list[Sample], logits: Tensor) -> int:
             sample.accept_tokens([token])
         if token in sample.request.stop_ids or sample.params.max_tokens == 1:
             sample.finish_at(token)
-    for sample, row in raw:
+    for sample, row in reported:
         if sample.token_ids:
             sample.top_logprobs += gather_logprobs(row, sample.params.logprobs, sample.token_ids)
     return len(samples) - len(broken)
@@ -68,7 +80,7 @@ def accept_drafts(sample: Sample, tokens: list[int], budget: int) -> list[int]:
 
 
 def accept_one_each(input_batch: InputBatch, tokens: Tensor, logprobs: Tensor, broken: list[int], checked: Iterable[Sample],
-                    raw: RawLogits) -> list[int]:
+                    reported: ReportedLogits) -> list[int]:
     """The next token (rows,) of all rows at once; returns the rows that end. checked: samples with `checks_tokens`."""
     input_batch.append(tokens, logprobs)
     for sequence in input_batch.sequences:
@@ -82,7 +94,7 @@ def accept_one_each(input_batch: InputBatch, tokens: Tensor, logprobs: Tensor, b
         row = sample.sequence.row
         if sample.finish_reason is None and sample.accept_tokens([int(tokens[row])]) and sample.finish_reason is not None:
             ended.add(row)
-    for sample, logits in raw:
+    for sample, logits in reported:
         if sample.finish_reason != "error":
             sample.top_logprobs += gather_logprobs(logits, sample.params.logprobs, [int(tokens[sample.sequence.row])])
     return sorted(ended)

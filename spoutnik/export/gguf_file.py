@@ -81,6 +81,7 @@ def write_file(path: Path, checkpoint: Checkpoint, tokenizer: Tokenizer | None, 
                 for matrix in rows(piece):
                     file.write(encoded(matrix, kind, tensor.name))
         file.write(bytes(-file.tell() % _ALIGNMENT))
+    reader.check()
 
 
 def encoded(matrix: Tensor, kind: Type, name: str) -> memoryview:

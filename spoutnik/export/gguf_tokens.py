@@ -14,6 +14,7 @@ PROBE = "We'LL pay(123) 45 for\n\n  e\u0301te\u0301!?\n 日本 \u0639x_1\r\n"
 SPLITS = {
     "qwen2": "We|'LL| pay|(|1|2|3|)| |4|5| for|\n\n| | e|\u0301te|\u0301!?\n| 日本| \u0639x|_|1|\r\n",
     "llama-bpe": "We|'LL| pay|(|123|)| |45| for|\n\n| | e|\u0301te|\u0301!?\n| 日本| \u0639x|_|1|\r\n",
+    "kimi-k2": "We'LL| pay|(|123|)| |45| for|\n\n| | e\u0301te\u0301|!?\n| |日本| \u0639x|_|1|\r\n",
     "deepseek-v3": "We|'LL| pay|(|123|)| |45| for|\n\n| | e\u0301te\u0301|!?\n| |日本| \u0639x|_|1|\r\n",
     "deepseek-llm": "We|'|LL| pay|(|1|2|3|)| |4|5| for|\n|\n| | e|\u0301|te|\u0301|!?|\n| |日本| \u0639|x|_|1|\r|\n",
     "deepseek-coder": "We|'|LL| pay|(|1|2|3|)| |4|5| for|\n|\n| | e|\u0301|te|\u0301|!?|\n| |日本| \u0639x|_|1|\r|\n",

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
+from tokenizers import Tokenizer as BPE
+from tokenizers.processors import TemplateProcessing
+
 from spoutnik.export.gguf_tokens import split_name
 from spoutnik.export.tensors import DTYPES, converted, raw, rows, weight
 from spoutnik.files import read_json, write_json
@@ -68,7 +71,7 @@ def write_folder(folder: Path, checkpoint: Checkpoint, tokenizer: Tokenizer, dty
         config = config.model_copy(update={"quantization_config": None})
     named = DTYPES[dtype] if dtype else stored_dtype(checkpoint)
     _write_object(folder / "config.json", config.published(str(named).removeprefix("torch.")))
-    tokenizer.save(folder)
+    declares_start(tokenizer).save(folder)
     if splits_unlike_qwen(config, tokenizer):
         write_json(folder / "tokenizer_config.json", read_json(folder / "tokenizer_config.json") | {"auto_map": _AS_WRITTEN})
     _write_generation_config(folder, checkpoint.folder, tokenizer)
@@ -77,6 +80,19 @@ def write_folder(folder: Path, checkpoint: Checkpoint, tokenizer: Tokenizer, dty
         for file in checkpoint.folder.glob(pattern):
             shutil.copyfile(file, folder / file.name)
     _write_weights(folder, checkpoint, shards(entries(checkpoint, dtype), shard_size))
+
+
+def declares_start(tokenizer: Tokenizer) -> Tokenizer:
+    """The tokenizer with a post-processor that puts what belongs before a text (`start_ids`), and `add_bos_token`, where its
+    own files do not say it: readers then begin a prompt as documents began in training."""
+    if tokenizer.states_start:
+        return tokenizer
+    bpe = BPE.from_str(tokenizer.bpe.to_str())
+    tokens = [(bpe.id_to_token(i), i) for i in tokenizer.start_ids]
+    names = [name for name, _ in tokens]
+    bpe.post_processor = TemplateProcessing(single=[*names, "$A"], pair=[*names, "$A", "$B"], special_tokens=tokens)
+    config = tokenizer.config | {"add_bos_token": tokenizer.bos_id in tokenizer.start_ids}
+    return Tokenizer(bpe, tokenizer.templates, config, tokenizer.eos_ids)
 
 
 def splits_unlike_qwen(config: ModelConfig, tokenizer: Tokenizer) -> bool:
@@ -123,11 +139,12 @@ def write_safetensors(path: Path, planned: list[Entry], reader: Reader) -> None:
         file.write(len(text).to_bytes(8, "little") + text)
         for entry in planned:
             _copy(file, entry, reader)
+    reader.check()
 
 
 def _copy(file, entry: Entry, reader: Reader) -> None:
     if entry.dtype == reader.checkpoint.tensors[entry.name].dtype:
-        for piece in rows(reader.mapped(entry.name)):
+        for piece in rows(reader.read(entry.name)):
             file.write(raw(piece))
         return
     dtype = next(DTYPES[short] for short, name in SAFETENSORS_TYPES.items() if name == entry.dtype)

@@ -14,11 +14,11 @@ _PIECE = 8 << 20  # numbers that are converted at a time: 32 MB in float32
 
 
 def weight(reader: Reader, name: str) -> Tensor:
-    """A published tensor as it is stored, left in its file until it is used; float32 where it is stored in FP8 blocks."""
+    """A published tensor as it is stored; float32 where it is stored in FP8 blocks."""
     stored = reader.checkpoint.tensors[name]
     if name + SCALE in reader.checkpoint.tensors:
         return reader.tensor([(name, ())], torch.Size(stored.shape), torch.float32)
-    return reader.mapped(name)
+    return reader.read(name)
 
 
 def rows(tensor: Tensor) -> Iterator[Tensor]:

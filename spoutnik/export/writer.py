@@ -100,7 +100,7 @@ def _export_gguf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype:
     refuse_unreadable(config)
     refuse_other_tokenizers(tokenizer)
     _check_space(out, gguf_file.file_bytes(checkpoint, dtype))
-    with replacing(out) as temporary:
+    with replacing(out, option="--out") as temporary:
         gguf_file.write_file(temporary, checkpoint, tokenizer, dtype, provenance(checkpoint.folder, licence))
     splitting = split_name(tokenizer)[1]
     return Exported(out, GGUF_ARCHITECTURES[config.model_type], dtype, [out.name], out.stat().st_size,
@@ -168,7 +168,7 @@ def _check_space(out: Path, needed: int) -> None:
 def _replacing_folder(out: Path) -> Iterator[Path]:
     """Yields an empty folder beside `out` that takes its place, flushed, when the block succeeds, and is gone when not."""
     temporary = out.with_name(f".{out.name}.writing-{os.getpid()}")
-    with disk_errors(out):
+    with disk_errors(out, "--out"):
         out.parent.mkdir(parents=True, exist_ok=True)
         remove_folder(temporary)
         try:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import spoutnik
 from spoutnik.engine.llm import LLM, NO_DRAFTS
+from spoutnik.engine.sampling_params import RAW_LOGPROBS
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.model_card import read_model_card
 from spoutnik.generation.service import ServedModel
@@ -27,6 +28,7 @@ class EngineOptions:
     drafts: int = 1
     max_num_seqs: int = 256
     max_model_len: int | None = None
+    logprobs_mode: str = RAW_LOGPROBS
 
 
 def list_models(model: str | None, stage: str | None = None) -> list[ServedModel]:
@@ -82,7 +84,7 @@ def load_llm(served: ServedModel, engine: EngineOptions, progress: Callable[[int
     """Reads a model from disk. progress: called with (bytes done, bytes in all) while weights are quantized."""
     llm = LLM(served.folder, served.tokenizer, quantize=served.quantize or engine.quantize, memory=engine.memory,
               speculate=engine.speculate, num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs,
-              max_model_len=engine.max_model_len, progress=progress)
+              max_model_len=engine.max_model_len, logprobs_mode=engine.logprobs_mode, progress=progress)
     if engine.speculate is not None and llm.core.drafter is None:
         print(f"{served.id}: {NO_DRAFTS}", file=sys.stderr)
     return llm

@@ -31,6 +31,9 @@ class GenerationWarning:
         return _SENTENCES[self.code].format(self.tokens, detail=self.detail)
 
 
+UNUSABLE = "the model cannot be used: "  # begins the stop_reason of replies that end with something outside of this program
+
+
 @dataclass
 class Delta:
     """What was added to one of the replies. ids, logprobs, top_logprobs: of the answer alone (see CompletionOutput)."""

@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.step import StepOutput
 from spoutnik.errors import RunError
+from spoutnik.generation.delta import UNUSABLE
 
 log = logging.getLogger("spoutnik.serve")
 Result = TypeVar("Result")
@@ -108,8 +109,8 @@ class EngineThread:
                 output = self.core.step()
             except Exception as error:  # nothing can be computed any more: those who wait must be told
                 _log_error(error)
-                self.broken = f"{type(error).__name__}: {error}"
-                self._fail_jobs(list(self.jobs), self.broken)
+                self.broken = str(error) if isinstance(error, RunError) else f"{type(error).__name__}: {error}"
+                self._fail_jobs(list(self.jobs), UNUSABLE * isinstance(error, RunError) + self.broken)
                 self.core.requests.clear()  # in an unknown state: not to be touched again
                 self._flush_deliveries()
                 continue

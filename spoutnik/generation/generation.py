@@ -66,7 +66,8 @@ class Generation(Steering):
         structured = plan.make_logits_processor is not None
         # A structured answer holds no special tokens but the marks of tool calls, which are to be seen.
         keep_special = structured and not plan.params.ignore_eos
-        return thought_stream(tokenizer, plan.prompt, plan.thinking, stops, keep_special, structured)
+        return thought_stream(tokenizer, plan.prompt, plan.thinking, stops, keep_special, structured,
+                              continues=plan.prefill is not None)
 
     @property
     def done(self) -> bool:
@@ -113,7 +114,7 @@ class Generation(Steering):
         self.resume()
 
     def insert(self, text: str) -> None:
-        ids = self.llm.tokenizer.encode(text)
+        ids = self.llm.tokenizer.encode(text, continues=True)
         for choice in self._interrupt(self._thinking_choices):
             if len(ids) < self.budget.remaining_positions(choice) - 1 and not choice.stream.half_mark:
                 choice.append(ids)
@@ -164,7 +165,7 @@ class Generation(Steering):
     def _close_thought(self, choice: Choice, warning: WarningCode | None = None) -> None:
         """With a sentence that says why there is no more of it; one that was about to end by itself ends so."""
         if half := choice.stream.half_mark:
-            choice.append(self.llm.tokenizer.encode(f"{END_THINK[len(half):]}\n\n"))
+            choice.append(self.llm.tokenizer.encode(f"{END_THINK[len(half):]}\n\n", continues=True))
         else:
             choice.close_thought(self.plan.closing, warning)
 
@@ -247,7 +248,8 @@ class Generation(Steering):
             self.core.abort(sample.request.request_id)
         overshoot, tokenizer = choice.stream.overshoot, self.llm.tokenizer
         if not choice.stream.thinking and overshoot.strip() and self.plan.make_logits_processor is not None:
-            choice.ids[-1:] = tokenizer.encode(tokenizer.decode(choice.ids[-1:]).removesuffix(overshoot))
+            last = tokenizer.decode_after(self.plan.prompt + choice.ids[:-1], choice.ids[-1:])
+            choice.ids[-1:] = tokenizer.encode(last.removesuffix(overshoot), continues=True)
 
     def _append(self, choice: Choice, ids: list[int], ended: bool) -> int:
         """Appends new tokens up to a stop text, or a mark in plain text; returns how many count. ended: the last one is an end

@@ -150,7 +150,7 @@ def _stop_token_ids(params: SamplingParams, tokenizer: Tokenizer) -> tuple[int, 
 
 def _closing_ids(tokenizer: Tokenizer, messages: Sequence[Message], options: GenerationOptions) -> list[int]:
     sentence = closing_sentence(messages) if options.closing is None else options.closing
-    said = tokenizer.encode(f"\n\n{sentence}") if sentence and options.may_think else []
+    said = tokenizer.encode(f"\n\n{sentence}", continues=True) if sentence and options.may_think else []
     return said + thought_format(tokenizer).closing_ids(tokenizer)
 
 
@@ -170,7 +170,7 @@ def _begun(make: Callable[[], LogitsProcessor] | None, prefill: Prefill,
     """What holds an answer to its form that has begun with these words."""
     if make is None:
         return None
-    ids = tokenizer.encode(prefill.answer)
+    ids = tokenizer.encode(prefill.answer, continues=True)
 
     def make_begun() -> LogitsProcessor:
         processor = make()

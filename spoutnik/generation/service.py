@@ -159,6 +159,7 @@ class GenerationService:
                 served.max_model_len = llm.max_model_len  # its cache may hold less than it has positions
         if served.engine_thread.broken:
             raise RunError(f"{served.id}: the engine stopped ({served.engine_thread.broken}). Restart the server.")
+        served.llm.core.runner.check_files()
         return served
 
     def generate(self, served: ServedModel, plan: GenerationPlan, name: str | None = None,

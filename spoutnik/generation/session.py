@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
+from spoutnik.engine.generation_config import generation_defaults
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError, hide_paths
 from spoutnik.generation.context_window import plan_within_window
-from spoutnik.generation.defaults import generation_defaults
 from spoutnik.generation.delta import CollectedReply, Delta
 from spoutnik.generation.options import GenerationOptions
 from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel

@@ -6,7 +6,7 @@ import gc
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
 from operator import attrgetter
@@ -17,6 +17,7 @@ from spoutnik.errors import RunError
 from spoutnik.files import LFS_POINTER, is_lfs_pointer, read_json
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.layout import SCALE, is_mtp, is_quantized, published_shapes
+from spoutnik.model.weight_file import FileState, states
 
 ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
               "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
@@ -38,11 +39,13 @@ class Stored(NamedTuple):
 @dataclass(frozen=True)
 class Checkpoint:
     """A folder whose files belong together: every tensor that `config` asks for is in `tensors`, in the right shape, and no
-    other. `config` has num_nextn_predict_layers 0 where the files leave the MTP layer out, as transformers' do."""
+    other. `config` has num_nextn_predict_layers 0 where the files leave the MTP layer out, as transformers' do. states: of the
+    files, before their headers were read."""
 
     folder: Path
     config: ModelConfig
     tensors: dict[str, Stored]
+    states: dict[Path, FileState] = field(default_factory=dict)
 
     @staticmethod
     def open(folder: Path) -> "Checkpoint":
@@ -55,10 +58,11 @@ class Checkpoint:
         folder = Path(folder)
         config = ModelConfig.load(folder)
         with collector_paused():
+            before = states(weight_files(folder))
             tensors = _locate(folder)
             if config.num_nextn_predict_layers and not any(is_mtp(name, config) for name in tensors):
                 config = config.model_copy(update={"num_nextn_predict_layers": 0})
-            return Checkpoint(folder, config, _matched(folder, config, tensors))
+            return Checkpoint(folder, config, _matched(folder, config, tensors), before)
 
 
 @contextlib.contextmanager
@@ -74,14 +78,15 @@ def collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-def read_header(path: Path) -> tuple[dict[str, Stored], dict[str, str]]:
-    """The tensors of one safetensors file and its metadata.
+def read_header(path: Path, descriptor: int | None = None) -> tuple[dict[str, Stored], dict[str, str]]:
+    """The tensors of one safetensors file and its metadata. descriptor: of the file, where it is open already.
 
     The format: 8 bytes with the header's length, a JSON object, then the tensors one after another without holes.
     """
+    opened = path if descriptor is None else descriptor
     try:
-        size = os.path.getsize(path)
-        with open(path, "rb") as file:
+        size = os.path.getsize(opened)
+        with open(opened, "rb", closefd=descriptor is None) as file:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, _LONGEST_HEADER):
                 if is_lfs_pointer(path):
@@ -131,15 +136,26 @@ def _damaged(path: Path, why: object) -> RunError:
     return RunError(f"{path}: is damaged ({why}). Restore the file, or delete its folder and run again.")
 
 
-def _locate(folder: Path) -> dict[str, Stored]:
-    """Every tensor of the folder, over one file or several with an index, under its published name. As transformers has it,
-    one file is taken before an index, which may be left over from weights that it replaced."""
+def weight_files(folder: Path) -> list[Path]:
+    """The files that hold a folder's weights, whether or not they are there. As transformers has it, one file is taken before
+    an index, which may be left over from weights that it replaced. Empty where there is neither.
+
+    Raises:
+        RunError: the index is damaged.
+    """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
-        return _with_prefix(read_header(single)[0])
-    if not index.exists():
+        return [single]
+    return [folder / file for file in sorted(set(_weight_map(index).values()))] if index.exists() else []
+
+
+def _locate(folder: Path) -> dict[str, Stored]:
+    """Every tensor of the folder, over one file or several with an index, under its published name."""
+    files, index = weight_files(folder), folder / "model.safetensors.index.json"
+    if not files and not index.exists():
         raise RunError(_why_no_weights(folder))
-    return _with_prefix(_locate_indexed(folder, index))
+    single = files == [folder / "model.safetensors"] and files[0].exists()
+    return _with_prefix(read_header(files[0])[0] if single else _locate_indexed(folder, index))
 
 
 def _with_prefix(tensors: dict[str, Stored]) -> dict[str, Stored]:
@@ -149,17 +165,22 @@ def _with_prefix(tensors: dict[str, Stored]) -> dict[str, Stored]:
     return {name if name.startswith("lm_head.") else f"model.{name}": stored for name, stored in tensors.items()}
 
 
-def _locate_indexed(folder: Path, index: Path) -> dict[str, Stored]:
+def _weight_map(index: Path) -> dict[str, str]:
+    """Which file each tensor is in."""
     values = read_json(index)
     weight_map = values.get("weight_map") if isinstance(values, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise RunError(f"{index}: the key 'weight_map' must map tensors to files. Restore the file.")
-    listed: dict[str, set[str]] = {}
-    for name, file in weight_map.items():
-        listed.setdefault(file, set()).add(name)
-    for file in listed:
+    for file in weight_map.values():
         if file in ("", "..") or Path(file).name != file:
             raise RunError(f"{index}: weight_map names {file!r}, which is no file of this folder. Restore the index.")
+    return weight_map
+
+
+def _locate_indexed(folder: Path, index: Path) -> dict[str, Stored]:
+    listed: dict[str, set[str]] = {}
+    for name, file in _weight_map(index).items():
+        listed.setdefault(file, set()).add(name)
     tensors: dict[str, Stored] = {}
     for file, names in sorted(listed.items()):
         path = folder / file

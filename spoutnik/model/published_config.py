@@ -100,7 +100,7 @@ def _window_in_force(values: dict, kind: object) -> str | None:
 def _refuse_other_formats(values: dict, source: str) -> None:
     if isinstance(values.get("quantization"), dict) and "bits" in values["quantization"]:
         raise UserError(f"{source}: quantization = {values['quantization']!r}: these are weights for MLX (Apple). Give the "
-                        "checkpoint they were made from; --quantize int4 makes weights of 4 bits from it.")
+                        "checkpoint they were made from: its weights can be brought to 4 bits when it is loaded.")
     if "base_model_name_or_path" in values and "peft_type" in values:
         raise UserError(f"{source}: is the configuration of an adapter ({values['peft_type']}), not of a model. Give the model "
                         f"that it belongs to: {values['base_model_name_or_path']}.")

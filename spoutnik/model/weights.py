@@ -16,6 +16,7 @@ from spoutnik.model.checkpoint import Checkpoint, Stored
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.layout import SCALE, is_quantized
 from spoutnik.model.transformer import Transformer
+from spoutnik.model.weight_file import WeightFile
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
            "F8_E4M3": torch.float8_e4m3fn}
@@ -91,21 +92,21 @@ def save_model(folder: Path, model: Transformer, dtype: torch.dtype = torch.bflo
 
 @torch.no_grad()
 def load_model(folder: Path, dtype: torch.dtype | None = torch.float32, compute_dtype: torch.dtype | None = None,
-               device: torch.device | str = "cpu", keep_fp8: bool = False) -> Transformer:
-    """The model of a folder in Hugging Face layout.
-
-    A tensor that the file holds in the right type is mapped: read when it is first used, shared with other processes until
-    it is changed. Others are read one by one into their place: no more than one is ever in memory twice.
+               device: torch.device | str = "cpu", keep_fp8: bool = False, mapped: bool = False) -> Transformer:
+    """The model of a folder in Hugging Face layout. Tensors are read one by one into their place: no more than one is ever in
+    memory twice.
 
     Args:
         dtype: what weights become; None keeps the type the file stores.
         compute_dtype: of activations; `dtype` where None.
         keep_fp8: hold the weights of an FP8 checkpoint in 8 bits and dequantize them at each use: no training.
+        mapped: leave tensors that the file holds in the right type where they are: read when they are first used, shared with
+            other processes until they are changed. The files must stay as they are for as long as the model lives.
     Raises:
         UserError, RunError: the files are missing, damaged or do not fit their configuration. Raised before weights are read.
     """
     checkpoint = Checkpoint.open(folder)
-    config, reader = checkpoint.config, Reader(checkpoint)
+    config, reader = checkpoint.config, Reader(checkpoint, mapped)
     dtype = dtype or stored_dtype(checkpoint)
     rotary = Transformer.rotary_of(config).to(device)
     with torch.device("meta"):
@@ -120,6 +121,7 @@ def load_model(folder: Path, dtype: torch.dtype | None = torch.float32, compute_
             continue
         is_bias = name.endswith("e_score_correction_bias")
         state[name] = reader.tensor(parts, target.shape, torch.float32 if is_bias else dtype, device)
+    reader.check()
     model.load_state_dict(state, assign=True, strict=False)
     if config.tie_word_embeddings:
         model.lm_head.weight = model.embed_tokens.weight
@@ -150,10 +152,11 @@ def _keep(model: Transformer, name: str, parts: list[tuple[str, tuple]], reader:
 
 
 class Reader:
-    """Brings a checkpoint's tensors into memory."""
+    """Brings a checkpoint's tensors into memory. mapped: or leaves them in their files, where those hold them as wanted."""
 
-    def __init__(self, checkpoint: Checkpoint):
-        self.checkpoint = checkpoint
+    def __init__(self, checkpoint: Checkpoint, mapped: bool = False):
+        self.checkpoint, self._is_mapping = checkpoint, mapped
+        self._files: dict[Path, WeightFile] = {}
         self._maps: dict[Path, torch.UntypedStorage] = {}
 
     def tensor(self, parts: list[tuple[str, tuple]], shape: torch.Size, dtype: torch.dtype,
@@ -162,11 +165,15 @@ class Reader:
         name, index = parts[0]
         stored = self.checkpoint.tensors[name]
         if index == () and _DTYPES[stored.dtype] == dtype and torch.device(device).type == "cpu":
-            return self.mapped(name)
+            return self.stored(name)
         result = torch.empty(shape, dtype=dtype, device=device)
         for name, index in parts:
             self._fill(result[index], name)
         return result
+
+    def stored(self, name: str) -> Tensor:
+        """The tensor in the type it is stored in."""
+        return self.mapped(name) if self._is_mapping else self.read(name)
 
     def mapped(self, name: str) -> Tensor:
         """The tensor where it lies in the file, without reading it. Writing to it changes a private copy of the page."""
@@ -175,8 +182,7 @@ class Reader:
         if stored.start % dtype.itemsize or not stored.size:  # a file whose writer did not align its data
             return self.read(name)
         if stored.file not in self._maps:
-            size = stored.file.stat().st_size
-            self._maps[stored.file] = torch.UntypedStorage.from_file(str(stored.file), shared=False, nbytes=size)
+            self._maps[stored.file] = torch.frombuffer(self._file(stored).map(), dtype=torch.uint8).untyped_storage()
         strides = torch.empty(stored.shape, device="meta").stride()
         start = stored.start // dtype.itemsize
         return torch.empty(0, dtype=dtype).set_(self._maps[stored.file], start, stored.shape, strides)
@@ -185,48 +191,44 @@ class Reader:
         """The tensor in memory of its own, in the type it is stored in."""
         stored = self.checkpoint.tensors[name]
         tensor = torch.empty(stored.shape, dtype=_DTYPES[stored.dtype])
-        read_bytes(stored, tensor)
+        self._read_into(stored, tensor)
         return tensor
 
     def blocks(self, name: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
         """An FP8 weight and its blocks' multipliers."""
-        return self.mapped(name).to(device), self.read(name + SCALE).float().to(device)
+        return self.stored(name).to(device), self.read(name + SCALE).float().to(device)
+
+    def check(self) -> None:
+        """Raises RunError: a file was changed since its header was read, so that what was read may be of two models."""
+        for file in self._files.values():
+            file.check()
+
+    def _file(self, stored: Stored) -> WeightFile:
+        if stored.file not in self._files:
+            self._files[stored.file] = WeightFile(stored.file, self.checkpoint.states.get(stored.file))
+        return self._files[stored.file]
+
+    def _read_into(self, stored: Stored, target: Tensor, start: int = 0) -> None:
+        """Reads a tensor's bytes from `start` on into `target`, contiguous and of the stored type."""
+        if stored.size:
+            self._file(stored).read_into(stored.start + start, memoryview(target.view(-1).view(torch.uint8).numpy()))
 
     def _fill(self, target: Tensor, name: str) -> None:
         stored = self.checkpoint.tensors[name]
         if name + SCALE in self.checkpoint.tensors:
             fp8.dequantize(self.read(name).to(target.device), self.read(name + SCALE).float().to(target.device), target)
         elif _DTYPES[stored.dtype] == target.dtype and target.device.type == "cpu" and target.is_contiguous():
-            read_bytes(stored, target)
+            self._read_into(stored, target)
         elif target.is_contiguous():
-            _convert(stored, target.view(-1))
+            self._convert(stored, target.view(-1))
         else:
             target.copy_(self.read(name))
 
-
-def _convert(stored: Stored, target: Tensor) -> None:
-    """Reads a tensor into `target` (elements,) of another type, piece by piece: a second whole one is never in memory."""
-    dtype = _DTYPES[stored.dtype]
-    piece = torch.empty(min(_PIECE, len(target)), dtype=dtype)
-    for start in range(0, len(target), _PIECE):
-        part = piece[:len(target) - start]
-        read_bytes(stored._replace(start=stored.start + start * dtype.itemsize, size=part.nbytes), part)
-        target[start:start + len(part)] = part
-
-
-def read_bytes(stored: Stored, target: Tensor) -> None:
-    """Reads a tensor's bytes into `target`, contiguous and of the stored type."""
-    if not stored.size:
-        return
-    into = memoryview(target.view(-1).view(torch.uint8).numpy())
-    try:
-        with open(stored.file, "rb", buffering=0) as file:
-            file.seek(stored.start)
-            done = 0
-            while done < stored.size:  # one call reads at most 2 GiB
-                count = file.readinto(into[done:])
-                if not count:
-                    raise RunError(f"{stored.file}: became shorter while it was read. Leave the file alone and try again.")
-                done += count
-    except OSError as error:
-        raise RunError(f"{stored.file}: cannot be read ({error.strerror or error}). Restore the file.") from error
+    def _convert(self, stored: Stored, target: Tensor) -> None:
+        """Reads a tensor into `target` (elements,) of another type, piece by piece: a second whole one is never in memory."""
+        dtype = _DTYPES[stored.dtype]
+        piece = torch.empty(min(_PIECE, len(target)), dtype=dtype)
+        for start in range(0, len(target), _PIECE):
+            part = piece[:len(target) - start]
+            self._read_into(stored, part, start * dtype.itemsize)
+            target[start:start + len(part)] = part

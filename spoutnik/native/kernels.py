@@ -67,6 +67,10 @@ SIGNATURES = {
                       "gate_up:bfloat16[experts,2*width,hidden] down:bfloat16[experts,hidden,width%2] "
                       "y:bfloat16[tokens,hidden] tokens chosen experts hidden width",
     "has_fast_matmul": "-> int",
+    # mapping_guard.cpp
+    "guard_mapping": "start:pointer bytes:int -> int",
+    "unguard_mapping": "number:int",
+    "mapping_faults": "number:int -> int",
     # sample.cpp, quantize.cpp, forward.cpp, bandwidth.cpp
     "sample": "logits:float32[rows,vocabulary] settings:float32[5,rows] tokens:int64[rows] log_probs:float32[rows] rows "
               "vocabulary threads:int",

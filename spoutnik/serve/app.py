@@ -59,6 +59,8 @@ async def health(serving: State) -> schemas.Health:
         raise ApiError(503, "the server is shutting down.", code="draining")
     if served.engine_thread is not None and served.engine_thread.broken:
         raise ApiError(503, f"the engine stopped: {served.engine_thread.broken}", code="broken")
+    if served.llm is not None:
+        served.llm.core.runner.check_files()
     if served.llm is None and served.loading is not None:
         if not served.loading.done():
             raise ApiError(503, "the model is being read.", code="loading")

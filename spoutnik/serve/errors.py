@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from spoutnik.errors import RunError, UserError, hide_paths
-from spoutnik.generation.delta import Delta
+from spoutnik.generation.delta import UNUSABLE, Delta
 from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import Busy
 from spoutnik.serve.api.schemas import ErrorResponse, Schema
@@ -108,7 +108,8 @@ def raise_if_failed(deltas: Sequence[Delta]) -> None:
         if delta.finish_reason == "abort":
             raise ApiError(503, "the reply was given up: the server is shutting down.")
         if delta.finish_reason == "error":
-            raise ApiError(500, f"the reply was given up: {delta.stop_reason}", code="engine_error")
+            status = 503 if str(delta.stop_reason).startswith(UNUSABLE) else 500
+            raise ApiError(status, f"the reply was given up: {delta.stop_reason}", code="engine_error")
 
 
 def _param(message: str) -> str | None:

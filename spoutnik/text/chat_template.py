@@ -65,6 +65,15 @@ class Conversation:
                             map_strings(variables or {}, str), add_generation_prompt)
 
 
+def refuse_half_characters(text: str, place: str) -> None:
+    """Raises UserError for a text with a lone surrogate, which JSON and Python can spell and UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        around = text[max(error.start - 20, 0):error.start + 20]
+        raise UserError(f"{place}: {around!r} holds half a character (a lone surrogate). Remove it.") from error
+
+
 def map_strings(value: object, change: Callable[[str], str]) -> object:
     """`value` rebuilt from plain JSON types, with `change` applied to every string, keys included.
 
@@ -72,10 +81,7 @@ def map_strings(value: object, change: Callable[[str], str]) -> object:
         UserError: a part has another type, or a text has a lone surrogate, which UTF-8 cannot encode.
     """
     if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise UserError(f"conversation: {value!r} holds half a character (a lone surrogate). Remove it.") from error
+        refuse_half_characters(value, "conversation")
         return change(str(value))
     if value is None or type(value) in (bool, int, float):
         return value

@@ -10,23 +10,42 @@ MAX_HELD = 64  # tokens that wait for the rest of a character; more are no text,
 
 class IncrementalDetokenizer:
     """The text of a growing sequence of ids, in pieces that add up to the text of the whole: bytes that are no complete
-    character yet wait for the next ids. (`tokenizers`' DecodeStream has no way to end and fails on some byte-fallback ids.)"""
+    character yet wait for the next ids. (`tokenizers`' DecodeStream has no way to end and fails on some byte-fallback ids.)
 
-    def __init__(self, tokenizer: Tokenizer, keep_special: bool = False):
+    before: ids whose text is there already, on which that of the next ones may depend (the space at the join).
+    """
+
+    def __init__(self, tokenizer: Tokenizer, keep_special: bool = False, before: Sequence[int] = ()):
         self.tokenizer, self.keep_special = tokenizer, keep_special
         # A token's text may depend on the one before (a leading space): new ids are decoded together with the last piece's.
-        self._ids: list[int] = []
-        self._num_read = 0  # of these, the last piece's
+        self._ids = tokenizer.context(before, keep_special) if before else []
+        self._num_read = len(self._ids)  # of these, the last piece's
 
     def feed(self, ids: Iterable[int]) -> str:
         """Returns the text that is new."""
         self._ids += ids
+        num_new = len(self._ids) - self._num_read
+        if 0 < num_new <= MAX_HELD and self.tokenizer.byte_ids and self._ends_with_byte:
+            return ""  # a byte that follows may make the whole run of them no text
         text = self.tokenizer.decode(self._ids, self.keep_special)
         if not text.endswith("\ufffd"):
             return self._advance(text, len(self._ids))
-        if len(self._ids) - self._num_read > MAX_HELD:  # bytes that are no text, or many tokens at once
+        if num_new > MAX_HELD:  # bytes that are no text, or many tokens at once
             return self._advance(*self._before_last_character())
         return ""
+
+    @property
+    def _ends_with_byte(self) -> bool:
+        """Tokens that are not shown do not interrupt a run of bytes."""
+        shown = (i for i in reversed(self._ids) if not self.tokenizer.is_hidden(i, self.keep_special))
+        return next(shown, None) in self.tokenizer.byte_ids
+
+    @property
+    def held(self) -> str:
+        """What waits: the text that `close` would return."""
+        if self._num_read == len(self._ids):
+            return ""
+        return self.tokenizer.decode(self._ids, self.keep_special)[len(self._text_read):]
 
     def _before_last_character(self) -> tuple[str, int]:
         """The text before the incomplete character at the end, and of how many ids it is."""
@@ -40,12 +59,18 @@ class IncrementalDetokenizer:
         """No id follows: an incomplete character becomes U+FFFD."""
         return self._advance(self.tokenizer.decode(self._ids, self.keep_special), len(self._ids))
 
+    @property
+    def _text_read(self) -> str:
+        return self.tokenizer.decode(self._ids[:self._num_read], self.keep_special) if self._num_read else ""
+
     def _advance(self, text: str, end: int) -> str:
         """text: of the ids up to `end`, which are read then."""
-        before = self.tokenizer.decode(self._ids[:self._num_read], self.keep_special) if self._num_read else ""
-        del self._ids[:self._num_read]
-        self._num_read = end - self._num_read
-        return text[len(before):]
+        new = text[len(self._text_read):]
+        if new or end > MAX_HELD:  # ids that show nothing (special tokens) do not take the place of the last word
+            del self._ids[:self._num_read]
+            end -= self._num_read
+        self._num_read = end
+        return new
 
 
 class StopTextBuffer:
@@ -79,6 +104,10 @@ class StopTextBuffer:
             self._held = text[first:]
             return text[:first]
         return text
+
+    def would_stop(self, text: str) -> bool:
+        """Whether text completes a stop text."""
+        return any(stop in self._held + text for stop in self.stops)
 
     def close(self, cut: bool = False) -> str:
         """No text follows: returns what was held back, cut or not."""

@@ -25,11 +25,11 @@ class PlainThoughtStream(ReplyStream):
     start = end = None
 
     def __init__(self, tokenizer: Tokenizer, thinking: bool, stop: Sequence[str] | StopTexts = (), keep_special: bool = False,
-                 follows_mark: bool | None = None, structured: bool = False):
+                 follows_mark: bool | None = None, structured: bool = False, before: Sequence[int] = ()):
         super().__init__(thinking, stop, follows_mark, structured)
         self.has_thought, self.overshoot = thinking or self._follows_mark, ""
         self._keep_special, self._structured = keep_special, structured
-        self._detokenizer = IncrementalDetokenizer(tokenizer, keep_special and not thinking)
+        self._detokenizer = IncrementalDetokenizer(tokenizer, keep_special and not thinking, before)
         self._begun = thinking and not self._follows_mark  # the current part has more than white space
         self._held = ""  # may be the beginning of a mark
         self._starts: list[int] = []  # of the thought's tokens in the held text: where each begins

@@ -30,6 +30,10 @@ class SpecialTokens:
         """`text` cut so that no piece spells a token."""
         return [piece for piece in self._all.cut(text) if piece]
 
+    def first(self, text: str) -> str | None:
+        """The first token that a text spells."""
+        return self._all.first(text)
+
     def marked_text(self, text: str, mark: str) -> str:
         """A text with `mark` at every cut, to be put between others."""
         return mark.join(self._all.cut(text, begun_at_end=True))
@@ -56,11 +60,17 @@ class _Spelled:
     """Where texts spell certain tokens."""
 
     def __init__(self, tokens: Iterable[str]):
-        tokens = set(tokens)
+        tokens = self._tokens = set(tokens)
         self._longest = max(map(len, tokens), default=0)
         self._pattern = _first_character(tokens)
         # A token that begins at a text's end may be completed by what the template puts after it.
         self._begun_pattern = _first_character(tokens, begun_at_end=True)
+
+    def first(self, text: str) -> str | None:
+        match = self._pattern.search(text)
+        if match is None:
+            return None
+        return max((token for token in self._tokens if text.startswith(token, match.start())), key=len)
 
     def cut(self, text: str, begun_at_end: bool = False) -> list[str]:
         """`text` cut after the first character of each token. begun_at_end: also of one that only begins, at the end."""

@@ -55,11 +55,13 @@ def _read_plain_reply(ids: list[int], tokenizer: Tokenizer, finished: bool, thin
 
 
 def thought_stream(tokenizer: Tokenizer, prompt: list[int], thinking: bool, stop: Sequence[str] | StopTexts = (),
-                   keep_special: bool = False, structured: bool = False) -> "ThoughtStream | PlainThoughtStream":
-    """The parser of what follows a prompt that ends in a thought or not. structured: the answer is held to a form."""
+                   keep_special: bool = False, structured: bool = False,
+                   continues: bool = False) -> "ThoughtStream | PlainThoughtStream":
+    """The parser of what follows a prompt that ends in a thought or not. structured: the answer is held to a form. continues:
+    the prompt ends with the reply's beginning, so that the text goes on as it stands, a space at the join included."""
     begins = follows_mark(prompt, tokenizer)
     kind = PlainThoughtStream if has_plain_marks(tokenizer) else ThoughtStream
-    return kind(tokenizer, thinking, stop, keep_special, begins, structured)
+    return kind(tokenizer, thinking, stop, keep_special, begins, structured, prompt if continues and not begins else ())
 
 
 class ThoughtStream(ReplyStream):
@@ -67,15 +69,17 @@ class ThoughtStream(ReplyStream):
     `<think>` is thought, what follows `</think>` is answer. (PlainThoughtStream: where the marks are no tokens.)
 
     start, end: ids of the marks, None where the vocabulary has none. keep_special: the answer's text has special tokens (marks
-    of tool calls are, in some vocabularies).
+    of tool calls are, in some vocabularies). before: ids whose text the first ones go on with.
     """
 
     def __init__(self, tokenizer: Tokenizer, thinking: bool = True, stop: Sequence[str] | StopTexts = (),
-                 keep_special: bool = False, follows_mark: bool | None = None, structured: bool = False):
+                 keep_special: bool = False, follows_mark: bool | None = None, structured: bool = False,
+                 before: Sequence[int] = ()):
         self.end = tokenizer.end_think_id
         self.start = None if self.end is None else tokenizer.think_id
         super().__init__(thinking and self.end is not None, stop, follows_mark, structured)
-        self._detokenizers = {True: IncrementalDetokenizer(tokenizer), False: IncrementalDetokenizer(tokenizer, keep_special)}
+        self._detokenizers = {part: IncrementalDetokenizer(tokenizer, keep_special and not part,
+                                                           before if part == self.thinking else ()) for part in (True, False)}
 
     @property
     def may_turn(self) -> bool:
@@ -92,7 +96,7 @@ class ThoughtStream(ReplyStream):
         new, start = {True: "", False: ""}, 0
         for index, token in enumerate(ids):
             if token == self.end or token == self.start:
-                new[self.thinking] += self._decode(ids[start:index])
+                new[self.thinking] += self._decode(ids[start:index]) + self._rest()
                 self.thinking, start = token == self.start, index + 1
                 self._answer.after_mark()
         new[self.thinking] += self._decode(ids[start:])
@@ -101,6 +105,14 @@ class ThoughtStream(ReplyStream):
     def _decode(self, ids: Sequence[int]) -> str:
         self.thought_tokens += len(ids) * self.thinking
         text = self._detokenizers[self.thinking].feed(ids) if ids else ""
+        return (self._thought if self.thinking else self._answer).feed(text) if text else ""
+
+    def _rest(self) -> str:
+        """What the current part's bytes are, now that a mark follows: half a character waits for the next such part."""
+        detokenizer = self._detokenizers[self.thinking]
+        if detokenizer.held.endswith("\ufffd"):
+            return ""
+        text = detokenizer.close()
         return (self._thought if self.thinking else self._answer).feed(text) if text else ""
 
     def close(self, cut: bool = False) -> tuple[str, str]:

@@ -7,7 +7,7 @@ where chat closes a thought.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Literal
 
 from spoutnik.errors import RunError, UserError
@@ -74,15 +74,15 @@ class ThoughtFormat:
     variables: Mapping[str, object] = field(default_factory=dict)
 
     def closing_ids(self, tokenizer: Tokenizer) -> list[int]:
-        return tokenizer.encode_rendered(self.closing)
+        return tokenizer.encode_rendered(self.closing, continues=True)
 
     def completion_ids(self, thought: str, answer: str, tokenizer: Tokenizer) -> list[int]:
         """What the assistant writes after the generation prompt: the target of fine-tuning. Thought and answer are encoded by
         themselves, so that they spell no mark and have the same ids wherever they stand."""
-        thought = thought.strip()
-        before = [*tokenizer.encode_rendered(self.opening), *tokenizer.encode(thought), *self.closing_ids(tokenizer)]
-        return [*(before if thought else tokenizer.encode_rendered(self.no_thought)), *tokenizer.encode(answer),
-                *tokenizer.encode_rendered(self.ending), self.end_id]
+        thought, rendered = thought.strip(), partial(tokenizer.encode_rendered, continues=True)
+        before = [*rendered(self.opening), *tokenizer.encode(thought, continues=True), *self.closing_ids(tokenizer)]
+        return [*(before if thought else rendered(self.no_thought)), *tokenizer.encode(answer, continues=True),
+                *rendered(self.ending), self.end_id]
 
 
 @lru_cache(maxsize=16)

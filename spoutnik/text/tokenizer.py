@@ -11,9 +11,19 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, processors, trai
 from tokenizers import Tokenizer as BPE
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.files import read_json, write_json, write_text
-from spoutnik.text.chat_template import ChatTemplates, Conversation, Message, TemplateRefusal, Tool
+from spoutnik.files import LFS_POINTER, is_lfs_pointer, read_json, write_json, write_text
+from spoutnik.text.chat_template import (
+    ChatTemplates,
+    Conversation,
+    Message,
+    TemplateRefusal,
+    Tool,
+    refuse_half_characters,
+)
+from spoutnik.text.prefix_space import as_its_class_says, decoder_kinds, without_prefix_space
 from spoutnik.text.special_token_escape import END_THINK, THINK, SpecialTokens, cut_at, unused_mark
+from spoutnik.text.tiktoken_file import find_ranks, read_tiktoken
+from spoutnik.text.vocabulary import tokens_needed, without_tokens_beyond
 
 BOS, EOS = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"
 USER, ASSISTANT = "<｜User｜>", "<｜Assistant｜>"
@@ -82,18 +92,10 @@ class Tokenizer:
             RunError: a file is missing or damaged, or a token that it names is not in the vocabulary.
         """
         folder = Path(folder)
-        path = folder / "tokenizer.json"
-        if not path.exists():
-            raise RunError(f"{path}: not found. {_remedy(folder)}")
-        try:
-            bpe = BPE.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception for every malformed file
-            raise RunError(f"{path}: is not a tokenizer ({error}). Restore it, or run its stage again.") from error
-        bpe.no_truncation()  # some published files carry the settings of a training batch
-        bpe.no_padding()
         config, generation = _object(folder / "tokenizer_config.json"), _object(folder / "generation_config.json")
         model, tokens = _object(folder / "config.json"), _object(folder / "special_tokens_map.json")
         eos_ids = _ids(generation.get("eos_token_id", model.get("eos_token_id")))
+        bpe = _read_bpe(folder, config, model)
         for name in TOKEN_NAMES:
             if name in config:  # null means none, whatever the other files say
                 continue
@@ -101,6 +103,10 @@ class Tokenizer:
             text = _token_text(tokens.get(name)) or (bpe.id_to_token(ids[0]) if ids else None)
             if text is not None:
                 config[name] = text
+        if isinstance(vocab_size := model.get("vocab_size"), int):
+            bpe, removed = without_tokens_beyond(bpe, vocab_size, folder / "tokenizer.json")
+            config |= {name: None for name in TOKEN_NAMES if _token_text(config.get(name)) in removed}
+            eos_ids = [i for i in eos_ids if i < vocab_size]
         templates = ChatTemplates.load(folder, config)
         try:
             return Tokenizer(bpe, templates, config, eos_ids)
@@ -132,6 +138,12 @@ class Tokenizer:
         return [self.bos_id, *ids] if stated is True and self.bos_id is not None and self.bos_id not in ids else ids
 
     @property
+    def states_start(self) -> bool:
+        """Whether the post-processor puts `start_ids` before a text, and `add_bos_token` does not contradict it."""
+        stated = self.config.get("add_bos_token", self.bos_id in self.start_ids)
+        return _ids_before_text(self.bpe) == self.start_ids and bool(stated) == (self.bos_id in self.start_ids)
+
+    @property
     def chat_template(self) -> str | None:
         """The source of the template used without tools; None for base models."""
         return self.templates.sources.get("default")
@@ -140,10 +152,29 @@ class Tokenizer:
     def _added_tokens(self) -> SpecialTokens:
         return SpecialTokens(token.content for token in self.bpe.get_added_tokens_decoder().values())
 
-    def encode(self, text: str, max_tokens: int | None = None) -> list[int]:
-        """Ids of plain text; spelled special tokens are encoded as text. max_tokens: see `check_length`."""
+    def encode(self, text: str, max_tokens: int | None = None, continues: bool = False) -> list[int]:
+        """Ids of plain text; spelled special tokens are encoded as text. max_tokens: see `check_length`. continues: the text
+        goes on with another, so that no space is put before its first word."""
         self.check_length([text], max_tokens)
-        return [i for piece in self._added_tokens.pieces(text) for i in self.encode_rendered(piece)]
+        return self._encode_pieces(self._added_tokens.pieces(text), continues)
+
+    def _encode_pieces(self, pieces: Iterable[str], continues: bool = False) -> list[int]:
+        """Ids of one text in pieces, over whose borders no special token is read."""
+        return [i for number, piece in enumerate(pieces) for i in self.encode_rendered(piece, continues or number > 0)]
+
+    def spelled_special(self, text: str) -> str | None:
+        """The first special token that a text spells."""
+        return self._added_tokens.first(text)
+
+    def prompt_ids(self, text: str, parse_special: bool = False, start: bool = True) -> tuple[list[int], int]:
+        """Ids of a raw prompt, and how many of them were put before it.
+
+        parse_special: special tokens in the text are read as such. start: it begins as the tokenizer begins texts
+        (`start_ids`); nothing is added where the text says it itself.
+        """
+        ids = self.encode_rendered(text) if parse_special else self.encode(text)
+        added = self.start_ids if start else []
+        return (ids, 0) if ids[:len(added)] == added else (added + ids, len(added))
 
     def check_length(self, texts: Iterable[str], max_tokens: int | None) -> None:
         """Raises TextTooLong if texts certainly have more tokens together, which their length alone tells: to tokenize
@@ -157,9 +188,53 @@ class Tokenizer:
         return max(map(len, self.bpe.get_vocab()), default=1)
 
     def decode(self, ids: list[int], keep_special: bool = False) -> str:
+        """The text of ids, by themselves. Of sentencepiece tokenizers the space before the first word is left out."""
         if len(ids) < SHORT_TEXT:
             return self.bpe.decode(ids, skip_special_tokens=not keep_special)
         return self.bpe.decode_batch([ids], skip_special_tokens=not keep_special)[0]  # lets other threads run meanwhile
+
+    def decode_after(self, before: Sequence[int], ids: Sequence[int], keep_special: bool = False) -> str:
+        """What ids add to the text of the ids before them: with the space at the join, where there is one."""
+        context = self.context(before, keep_special)
+        return self.decode([*context, *ids], keep_special)[len(self.decode(context, keep_special)):]
+
+    def context(self, before: Sequence[int], keep_special: bool = False) -> list[int]:
+        """The last ones of `before` on which the text of what follows depends: none for byte-level tokenizers, else as many as
+        show some text, with whole runs of bytes."""
+        if self._decodes_each_alone:
+            return []
+        count = 4
+        while True:
+            while count < len(before) and (before[-count] in self.byte_ids or self.is_hidden(before[-count], keep_special)):
+                count += 1
+            tail = list(before[-count:])
+            if count >= len(before) or self.decode(tail, keep_special):
+                return tail
+            count *= 4
+
+    @cached_property
+    def _decodes_each_alone(self) -> bool:
+        return decoder_kinds(self.bpe) <= {"ByteLevel", "Fuse"}
+
+    @cached_property
+    def byte_ids(self) -> frozenset[int]:
+        """Tokens of one byte each (sentencepiece's byte fallback). A run of them is text if all of it is UTF-8."""
+        if "ByteFallback" not in decoder_kinds(self.bpe):
+            return frozenset()
+        ids = (self.bpe.token_to_id(f"<0x{byte:02X}>") for byte in range(256))
+        return frozenset(i for i in ids if i is not None)
+
+    def is_hidden(self, token: int, keep_special: bool = False) -> bool:
+        """Whether `decode` leaves it out: a special token, or a row of the model that is no token."""
+        return not keep_special and token in self._special_ids or self.bpe.id_to_token(token) is None
+
+    @cached_property
+    def _special_ids(self) -> frozenset[int]:
+        return frozenset(i for i, token in self.bpe.get_added_tokens_decoder().items() if token.special)
+
+    def token_bytes(self, token: int) -> bytes | None:
+        """A byte token's byte."""
+        return bytes.fromhex((self.bpe.id_to_token(token) or "")[3:5]) if token in self.byte_ids else None
 
     def render(self, messages: Sequence[Message], add_generation_prompt: bool = True, tools: Sequence[Tool] | None = None,
                documents: Sequence[dict] | None = None, variables: Mapping[str, object] | None = None) -> str:
@@ -197,22 +272,43 @@ class Tokenizer:
         rendered += "".join(text if frame else self._added_tokens.marked_text(text, mark) for text, frame in continuation)
         pieces = cut_at(mark, rendered)
         self.check_length(pieces, max_tokens)
-        return [i for piece in pieces for i in self.encode_rendered(piece)]
+        return self._encode_pieces(pieces)
 
-    def encode_rendered(self, text: str) -> list[int]:
-        """Ids of a text in which special tokens are meant as such."""
-        if len(text) < SHORT_TEXT:
-            return self.bpe.encode(text, add_special_tokens=False).ids
-        return self.bpe.encode_batch_fast([text], add_special_tokens=False)[0].ids  # lets other threads run meanwhile
+    def encode_rendered(self, text: str, continues: bool = False) -> list[int]:
+        """Ids of a text in which special tokens are meant as such. continues: see `encode`."""
+        try:
+            if continues and self._continuing is not self.bpe:
+                return self._encode_continuation(text)
+            if len(text) < SHORT_TEXT:
+                return self.bpe.encode(text, add_special_tokens=False).ids
+            return self.bpe.encode_batch_fast([text], add_special_tokens=False)[0].ids  # lets other threads run meanwhile
+        except TypeError:  # what the library raises
+            refuse_half_characters(text, "a text")
+            raise
+
+    @cached_property
+    def _continuing(self) -> BPE:
+        return without_prefix_space(self.bpe)
+
+    def _encode_continuation(self, text: str) -> list[int]:
+        """What follows a special token is encoded as everywhere."""
+        encoding = self._continuing.encode(text, add_special_tokens=False)
+        added = self.bpe.get_added_tokens_decoder()
+        first = next((index for index, i in enumerate(encoding.ids) if i in added), None)
+        if first is None:
+            return encoding.ids
+        rest = text[encoding.offsets[first][0]:]
+        return encoding.ids[:first] + self.bpe.encode(rest, add_special_tokens=False).ids
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, folder: Path) -> None:
-    """Every token must have a row in the model's embedding; fewer tokens than rows are fine, published models pad.
+    """Every token must have a row in the model's embedding (a few that have none were left out when it was read); fewer tokens
+    than rows are fine, published models pad.
 
     Raises:
         RunError: an id of the tokenizer lies beyond `vocab_size` (of config.json).
     """
-    needed = max(tokenizer.bpe.get_vocab().values(), default=-1) + 1
+    needed = tokens_needed(tokenizer.bpe)
     if needed > vocab_size:
         raise RunError(f"{Path(folder) / 'tokenizer.json'}: has {needed} tokens but config.json says vocab_size = "
                        f"{vocab_size}. The files belong to different models: restore them.")
@@ -246,6 +342,29 @@ def _token_text(value: object) -> str | None:
 def _ids(value: object) -> list[int]:
     """`eos_token_id` and the like: an id, a list of them or null."""
     return [i for i in (value if isinstance(value, list) else [value]) if isinstance(i, int)]
+
+
+def _read_bpe(folder: Path, config: dict, model: dict) -> BPE:
+    """config, model: the contents of tokenizer_config.json, of which what says how to read the files is left out, and of
+    config.json."""
+    path, ranks = folder / "tokenizer.json", None
+    if not path.exists():
+        ranks = find_ranks(folder)
+        if ranks is None:
+            raise RunError(f"{path}: not found. {_remedy(folder)}")
+        bpe = read_tiktoken(ranks, config, model.get("model_type"))
+        config.pop("auto_map", None)  # saved again, it is a tokenizer.json that needs no code
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        return bpe
+    if is_lfs_pointer(path):
+        raise RunError(LFS_POINTER.format(path=path))
+    try:
+        bpe = BPE.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception for every malformed file
+        raise RunError(f"{path}: is not a tokenizer ({error}). Restore it, or run its stage again.") from error
+    bpe.no_truncation()  # some published files carry the settings of a training batch
+    bpe.no_padding()
+    return as_its_class_says(bpe, {"tokenizer_class": model.get("tokenizer_class")} | config)
 
 
 def _remedy(folder: Path) -> str:

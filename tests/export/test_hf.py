@@ -1,6 +1,7 @@
 """Folders that transformers loads: the same logits, the same bits, the same token ids, sharded, and dequantized."""
 
 import json
+from pathlib import Path
 
 import pytest
 import tiny
@@ -9,6 +10,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import spoutnik
 from spoutnik.export.writer import export
 from spoutnik.files import read_json
 from spoutnik.model.checkpoint import Checkpoint, read_header
@@ -143,3 +145,32 @@ def test_generation_defaults_are_r1_s_or_the_source_s_own(checkpoint, tmp_path, 
     (folder / "generation_config.json").write_text(json.dumps(own))
     export(folder, "hf", tmp_path / "out", force=True)
     assert read_json(tmp_path / "out" / "generation_config.json") == own
+
+
+@pytest.mark.parametrize("name", ["base", "student_base", "nano/distilled"])
+def test_an_export_says_that_texts_begin_with_the_beginning_of_sentence(name, tmp_path):
+    """The shipped models were trained so, and their own files do not say it."""
+    shipped, = (Path(spoutnik.__file__).parent / "prebuilt").glob(f"{name}-*")
+    out = export(shipped, "hf", tmp_path / "out").path
+    ours, theirs = Tokenizer.load(shipped), AutoTokenizer.from_pretrained(out)
+    for text in ("a 12", " Ça va ?\n"):
+        assert theirs(text)["input_ids"] == ours.prompt_ids(text)[0] == Tokenizer.load(out).prompt_ids(text)[0]
+    assert theirs("a")["input_ids"][0] == ours.bos_id and read_json(out / "tokenizer_config.json")["add_bos_token"] is True
+    messages = [{"role": "user", "content": "hi"}]
+    assert theirs.apply_chat_template(messages, add_generation_prompt=True)["input_ids"] == ours.chat_ids(messages)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_what_only_the_settings_say_is_written_where_every_reader_finds_it(stated, checkpoint, tmp_path):
+    """As the published DeepSeek models have it: add_bos_token, and a post-processor that says otherwise."""
+    folder = checkpoint(tiny.QWEN)
+    bpe = json.loads((folder / "tokenizer.json").read_text())
+    if stated:
+        (folder / "tokenizer.json").write_text(json.dumps(bpe | {"post_processor": None}))
+    config = read_json(folder / "tokenizer_config.json")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"add_bos_token": stated}))
+    out = export(folder, "hf", tmp_path / "out").path
+    written = read_json(out / "tokenizer_config.json")
+    (out / "tokenizer_config.json").write_text(json.dumps({k: v for k, v in written.items() if k != "add_bos_token"}))
+    assert written["add_bos_token"] is stated
+    assert AutoTokenizer.from_pretrained(out)("a")["input_ids"] == Tokenizer.load(folder).prompt_ids("a")[0]

@@ -13,8 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spoutnik.errors import RunError
-from spoutnik.model.checkpoint import Checkpoint, read_header
+from spoutnik.hub import _has_weights
+from spoutnik.model.checkpoint import Checkpoint, read_header, weight_files
 from spoutnik.model.layout import SCALE, published_shapes
+from spoutnik.serve.api.model_facts import weights_size
 
 FP8 = {"quantization_config": {"quant_method": "fp8", "fmt": "e4m3", "weight_block_size": [128, 128],
                                "activation_scheme": "dynamic"}}
@@ -308,3 +310,21 @@ def test_any_header_is_read_or_refused(tmp_path, text):
         assert str(error).startswith(f"{path}: is damaged (")
     else:
         assert sum(stored.size for stored in tensors.values()) == 0
+
+
+def test_the_files_that_are_read_are_one_file_or_else_those_of_the_index(tmp_path):
+    index = tmp_path / "model.safetensors.index.json"
+    assert weight_files(tmp_path) == [] and not _has_weights(tmp_path) and weights_size(tmp_path) == 0
+    index.write_text(json.dumps({"weight_map": {"a": "2.safetensors", "b": "1.safetensors", "c": "2.safetensors"}}))
+    assert weight_files(tmp_path) == [tmp_path / "1.safetensors", tmp_path / "2.safetensors"] and not _has_weights(tmp_path)
+    for name in ("1.safetensors", "2.safetensors"):
+        (tmp_path / name).write_bytes(bytes(10))
+    weights_size.cache_clear()
+    assert _has_weights(tmp_path) and weights_size(tmp_path) == 20
+    (tmp_path / "model.safetensors").write_bytes(bytes(7))  # with an index left over beside it
+    weights_size.cache_clear()
+    assert weight_files(tmp_path) == [tmp_path / "model.safetensors"] and _has_weights(tmp_path) and weights_size(tmp_path) == 7
+    (tmp_path / "model.safetensors").unlink()
+    index.write_text("[]")
+    with pytest.raises(RunError, match="'weight_map' must map"):
+        weight_files(tmp_path)

@@ -154,3 +154,14 @@ def test_a_mark_before_the_text_is_no_error(tmp_path):
     save_model(tmp_path, tiny.model(tiny.LLAMA))
     (tmp_path / "config.json").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "config.json").read_bytes())
     assert load_model(tmp_path).config.model_type == "llama"
+
+
+def test_v2_without_the_key_has_one_query_projection(tmp_path):
+    """V2-Lite's q_lora_rank is null, or left out."""
+    model = tiny.model(tiny.V2, q_lora_rank=None)
+    save_model(tmp_path, model, torch.float32)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config.pop("q_lora_rank") is None
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    ids = tiny.tokens(1, 9)
+    assert torch.equal(load_model(tmp_path)(ids), model(ids))

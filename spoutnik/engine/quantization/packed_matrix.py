@@ -4,6 +4,7 @@ loss: native/bf12.h) or quantized to 8 or 4 bits.
 
 import ctypes
 import mmap
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ _MAX_BF12_SHARE = 0.9  # of the bytes of bfloat16: weights that would take more 
 _BF12_RECORD = np.dtype([("index", np.uint32), ("value", np.uint16), ("unused", np.uint16)])
 _HUGE_PAGE, _CHUNK = 2 << 20, 256 << 20
 _chunk = np.empty(0, dtype=np.uint8)  # what is left of the last chunk of huge pages
+_chunk_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -154,11 +156,12 @@ def empty_in_huge_pages(count: int, size: int) -> Tensor:
     total = count * size
     if total < 1 << 20 or not hasattr(mmap, "MADV_HUGEPAGE"):
         return torch.empty(total + 64, dtype=torch.uint8)[:total].view(count, size)
-    if total > len(_chunk):
-        # Private: shared memory, Python's default, gets no huge pages.
-        pages = mmap.mmap(-1, max(total, _CHUNK) + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        pages.madvise(mmap.MADV_HUGEPAGE)
-        _chunk = np.frombuffer(pages, dtype=np.uint8)
-        _chunk = _chunk[-_chunk.ctypes.data % _HUGE_PAGE:]
-    block, _chunk = _chunk[:total], _chunk[total:]
+    with _chunk_lock:  # a server reads several models at once
+        if total > len(_chunk):
+            # Private: shared memory, Python's default, gets no huge pages.
+            pages = mmap.mmap(-1, max(total, _CHUNK) + _HUGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            pages.madvise(mmap.MADV_HUGEPAGE)
+            _chunk = np.frombuffer(pages, dtype=np.uint8)
+            _chunk = _chunk[-_chunk.ctypes.data % _HUGE_PAGE:]
+        block, _chunk = _chunk[:total], _chunk[total:]
     return torch.from_numpy(block).view(count, size)

@@ -88,6 +88,9 @@ class Runner(Protocol):
     def weights_nbytes(self) -> int:
         """Bytes of memory that the weights take."""
 
+    def check_files(self) -> None:
+        """In microseconds. Raises RunError: a file that weights are still read from was changed."""
+
     def bytes_per_block(self) -> int:
         """Bytes of one block in all layers (without the MTP module's)."""
 

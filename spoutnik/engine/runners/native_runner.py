@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from spoutnik.engine.quantization.expert_offload import ExpertOffload
-from spoutnik.engine.quantization.packed_file import CheckpointSource, PackedFile, Progress, packed_path, write_packed
+from spoutnik.engine.quantization.packed_cache import folder_in_cache, packed_weights
+from spoutnik.engine.quantization.packed_file import CheckpointSource, PackedFile, Progress
 from spoutnik.engine.quantization.packed_matrix import PackedMatrices, multiply, pack
 from spoutnik.engine.quantization.weight_groups import (
     EMBEDDING,
@@ -20,6 +21,7 @@ from spoutnik.engine.quantization.weight_groups import (
     weight_groups,
 )
 from spoutnik.engine.runners.base import BLOCK_SIZE, DecodeBatch, ForwardBatch, MultiStepOutput
+from spoutnik.errors import RunError
 from spoutnik.hardware import available_memory
 from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.config import ModelConfig
@@ -30,6 +32,7 @@ from spoutnik.native.kernels import address
 from spoutnik.native.structs import BLOCK_POSITIONS, Layer, Matrix, Model, MultiStep
 from spoutnik.native.structs import Batch as NativeBatch
 from spoutnik.parallel import cores, physical_cores
+from spoutnik.units import size
 
 # Weights up to this size stay in a core's share of the caches: then each thread computes whole sequences.
 _MAX_CACHED_NBYTES = 24 << 20
@@ -58,6 +61,7 @@ class NativeRunner:
         self.caches: list[Tensor] = []
         self.mtp = False
         self.offload: ExpertOffload | None = None
+        self.mapped_file: PackedFile | None = None  # that the experts are read from
         self.arrays: dict[str, ctypes.Array] = {}  # of matrices, by their groups' keys
         self.uses = torch.zeros(config.num_hidden_layers + config.num_nextn_predict_layers, max(config.n_routed_experts, 1),
                                 dtype=torch.long)
@@ -83,33 +87,48 @@ class NativeRunner:
     @classmethod
     def of_folder(cls, folder: Path, dtype: torch.dtype, quantize: str | None = None, memory: int | None = None,
                   progress: Progress | None = None) -> "NativeRunner":
-        """Of a checkpoint, tensor by tensor. Quantized weights are packed once and kept on disk beside the model; routed
-        experts that do not fit `memory` (bytes, a tenth of it left to the cache) stay there, mapped."""
+        """Of a checkpoint, tensor by tensor. Quantized weights are packed once and kept on disk (packed_cache.py); routed
+        experts that do not fit `memory` (bytes, a tenth of it left to the cache) stay there, mapped. All else is in memory:
+        what becomes of the checkpoint's files later changes nothing."""
         checkpoint = Checkpoint.open(folder)
         source, config = CheckpointSource(checkpoint), checkpoint.config
         kind = quantize or _kind_of(dtype, config)
-        if quantize is None and not (config.has_experts and predicted_nbytes(config, kind) > _weights_budget(memory)):
-            packed = _pack_all(source, kind)
-            return cls(config, packed, vectors(source), source(EMBEDDING), Transformer.rotary_of(config), dtype)
-        path = packed_path(checkpoint, kind)
-        if not path.exists():
-            nbytes = sum(stored.size for stored in checkpoint.tensors.values())
-            write_packed(path, weight_groups(source, kind), vectors(source), progress, nbytes)
-        return cls.of_packed(PackedFile.open(path), config, source(EMBEDDING), dtype, memory)
+        needed, budget = predicted_nbytes(config, kind), _weights_budget(memory)
+        exceeds = config.has_experts and needed > budget
+        file = packed_weights(checkpoint, kind, progress) if quantize or exceeds else None
+        if file is None and exceeds:
+            raise RunError(f"{folder}: the weights take {size(needed)} and {size(budget)} of memory are for them; the experts "
+                           f"would stay on disk, packed, and no file can be written beside the model or in "
+                           f"{folder_in_cache(folder)}. Set XDG_CACHE_HOME to a folder on a disk with so much space, allow "
+                           "more memory, or take a smaller model.")
+        embedding = source(EMBEDDING)
+        if file is not None:
+            source.check()
+            return cls.of_packed(file, config, embedding, dtype, memory)
+        packed = _pack_all(source, kind)
+        norms = vectors(source)
+        source.check()
+        return cls(config, packed, norms, embedding, Transformer.rotary_of(config), dtype)
 
     @classmethod
     def of_packed(cls, file: PackedFile, config: ModelConfig, embedding: Tensor, dtype: torch.dtype,
                   memory: int | None = None) -> "NativeRunner":
         """Of packed weights on disk; embedding and memory as above."""
         budget = _weights_budget(memory)
-        exceeds = config.has_experts and sum(file.tensors[key].size for key in file.groups) > budget
+        exceeds = config.has_experts and embedding.nbytes + sum(file.tensors[key].size for key in file.groups) > budget
         mapped = {key: file.mapped(key) for key in file.groups if exceeds and ".experts_" in key}
         packed = {key: file.read(key) for key in file.groups if key not in mapped}
         runner = cls(config, packed | mapped, file.vectors(), embedding, Transformer.rotary_of(config), dtype)
+        file.check()
         if mapped:
-            budget -= sum(group.nbytes for group in packed.values())
+            budget -= embedding.nbytes + sum(group.nbytes for group in packed.values())
             runner.offload = ExpertOffload(mapped, runner.arrays, runner.uses, budget)
+            runner.mapped_file = file
         return runner
+
+    def check_files(self) -> None:
+        if self.mapped_file is not None:
+            self.mapped_file.check()
 
     @staticmethod
     def supports(config: ModelConfig, device: torch.device | str, dtype: torch.dtype) -> bool:
@@ -123,6 +142,7 @@ class NativeRunner:
     def weights_nbytes(self) -> int:
         """In memory: of experts on disk, those that are held."""
         held = sum(packed.nbytes for key, packed in self.packed.items() if self.offload is None or ".experts_" not in key)
+        held += self.embedding.nbytes
         return held if self.offload is None else held + self.offload.held_nbytes
 
     def bytes_per_block(self, mtp: bool = False) -> int:
@@ -147,6 +167,7 @@ class NativeRunner:
         hidden = torch.empty(len(batch.tokens) if self.mtp or states else 0, self.config.hidden_size)
         call, logits, tensors = self._batch(batch, batch.tokens, None, hidden)
         _check("forward", library().spoutnik_forward(ctypes.byref(self._main), ctypes.byref(call)))
+        self.check_files()
         if self.offload is not None:
             self.offload.after_pass()
         return logits, hidden
@@ -155,6 +176,7 @@ class NativeRunner:
         states = torch.empty_like(hidden)
         call, logits, tensors = self._batch(batch, next_tokens, hidden.contiguous(), states)
         _check("draft", library().spoutnik_forward(ctypes.byref(self._draft), ctypes.byref(call)))
+        self.check_files()
         return logits, states
 
     def draft_multi_step(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
@@ -165,6 +187,7 @@ class NativeRunner:
         settings_address = address("draft_multi_step", "settings", settings, torch.float32, steps, 5, len(batch.logits_indices))
         _check("draft_multi_step", library().spoutnik_draft_multi_step(
             ctypes.byref(self._draft), ctypes.byref(call), steps, settings_address, tokens.data_ptr()))
+        self.check_files()
         return tokens
 
     @property
@@ -184,6 +207,7 @@ class NativeRunner:
                          self.threads, output.tokens.data_ptr(), output.logprobs.data_ptr(), output.counts.data_ptr(),
                          output.broken.data_ptr())
         _check("decode_multi_step", library().spoutnik_decode_multi_step(ctypes.byref(self._main), ctypes.byref(call)))
+        self.check_files()
         return output
 
     def _batch(self, batch: ForwardBatch, tokens: Tensor, states: Tensor | None,

@@ -39,6 +39,9 @@ class TorchRunner:
     def weights_nbytes(self) -> int:
         return sum(t.nbytes for t in self.model.parameters())
 
+    def check_files(self) -> None:
+        """All weights are in memory."""
+
     def bytes_per_block(self) -> int:
         return BLOCK_SIZE * self.config.cache_width * self.model.compute_dtype.itemsize * self.config.num_hidden_layers
 

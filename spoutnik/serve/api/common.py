@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
 
 from spoutnik import __version__
+from spoutnik.engine.generation_config import generation_defaults
 from spoutnik.engine.sampling_params import LARGEST_SEED, SamplingParams
 from spoutnik.errors import UserError
-from spoutnik.generation.defaults import generation_defaults
 from spoutnik.generation.options import ContextOverflow
 from spoutnik.generation.service import GenerationHandle, GenerationService, ServedModel
 from spoutnik.serve.api.recent_items import RecentItems
@@ -300,6 +300,4 @@ def encode_prompt(served: ServedModel, text: str, start: bool, parse_special: bo
     except TextTooLong as error:
         raise ContextOverflow(f"prompt: {error}, and this model's maximum context length is {served.max_model_len} tokens. "
                               "Shorten it.") from error
-    ids = tokenizer.encode_rendered(text) if parse_special else tokenizer.encode(text)
-    added = tokenizer.start_ids if start else []
-    return (ids, 0) if ids[:len(added)] == added else (added + ids, len(added))
+    return tokenizer.prompt_ids(text, parse_special, start)

@@ -215,15 +215,16 @@ class CompletionReply(Reply):
         prompt, starts = self.prompts[delta.index // self.n], delta.index not in self._started
         self._started.add(delta.index)
         ids, candidates, hidden, text = delta.ids, delta.top_logprobs, 0, delta.answer
-        if self.body.echo and starts:
-            text = prompt.text + text
+        echoed = prompt.text if self.body.echo and starts else ""
+        if echoed:
+            text = echoed + text
             if self.body.logprobs is not None:
                 request = self.handle.job.requests[delta.index // self.n]
                 ids, candidates, hidden = prompt.ids + ids, request.prompt_logprobs + candidates, prompt.hidden
                 candidates = [at and _likeliest(at, token, self.body.logprobs) for at, token in zip(candidates, ids)]
         logprobs = None
         if self.body.logprobs is not None:
-            logprobs = text_logprobs(self.served.tokenizer, ids, candidates, self._offsets[delta.index], hidden)
+            logprobs = text_logprobs(self.served.tokenizer, ids, candidates, self._offsets[delta.index], hidden, echoed)
         return {"index": delta.index, "text": text, "logprobs": logprobs, "finish_reason": delta.finish_reason}
 
 

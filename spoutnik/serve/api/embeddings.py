@@ -32,6 +32,7 @@ class EmbeddingRequest(Body):
     model: str | None = Field(None, description="The name of a model; the first one where there is none.")
     encoding_format: Literal["float", "base64"] | None = Field(None, description="base64: of little-endian float32.")
     dimensions: int | None = None
+    parse_special: bool | None = Field(None, description="true: special tokens that a text spells are read as such.")
 
 
 @router.post("/embeddings", responses=error_responses(*GENERATION_ERRORS), response_model=EmbeddingList)
@@ -44,7 +45,7 @@ async def create(body: EmbeddingRequest, serving: Serving) -> Response:
     if body.dimensions is not None:
         raise ApiError(400, "dimensions: this model's vectors cannot be shortened. Leave it out.", "dimensions")
     served = await serving.model(body.model)
-    vectors, count = await embed_inputs(body.input, served, serving)
+    vectors, count = await embed_inputs(body.input, served, serving, parse_special=bool(body.parse_special))
     result = EmbeddingList(
         object="list", model=served.id, usage={"prompt_tokens": count, "total_tokens": count},
         data=[{"object": "embedding", "index": index, "embedding": _encode(vector, body.encoding_format)}
@@ -53,20 +54,23 @@ async def create(body: EmbeddingRequest, serving: Serving) -> Response:
 
 
 async def embed_inputs(given: str | list, served: ServedModel, serving: Serving,
-                       truncate: bool = False) -> tuple[list[Tensor], int]:
-    """A vector for each input, and how many tokens there were. truncate: those of a text that is too long are left out."""
+                       truncate: bool = False, parse_special: bool = False) -> tuple[list[Tensor], int]:
+    """A vector for each input, and how many tokens there were. truncate: those of a text that is too long are left out.
+    parse_special: see `Tokenizer.prompt_ids`."""
     inputs = split_inputs(given)
     if not 0 < len(inputs) <= MAX_INPUTS:
         raise ApiError(400, f"input: holds {len(inputs)} texts; 1 to {MAX_INPUTS} can be asked for at once.", "input")
-    prompts = await off_loop(lambda: [_token_ids(text, i, served, truncate) for i, text in enumerate(inputs)])
+    prompts = await off_loop(lambda: [_token_ids(text, i, served, truncate, parse_special)
+                                      for i, text in enumerate(inputs)])
     return [await _embed(prompt, served, serving) for prompt in prompts], sum(map(len, prompts))
 
 
-def _token_ids(text: str | list[int], index: int, served: ServedModel, truncate: bool) -> list[int]:
+def _token_ids(text: str | list[int], index: int, served: ServedModel, truncate: bool, parse_special: bool) -> list[int]:
     llm, tokenizer = served.llm, served.tokenizer
     try:
         if isinstance(text, str) and text:
-            ids = tokenizer.start_ids + tokenizer.encode(text, None if truncate else llm.max_model_len)
+            tokenizer.check_length([text], None if truncate else llm.max_model_len)
+            ids, _ = tokenizer.prompt_ids(text, parse_special)
         else:
             ids = list(text)
         if truncate:

@@ -25,19 +25,26 @@ cached = lru_cache(maxsize=1 << 18)  # evaluations ask for the same tokens again
 
 @cached
 def token_text(tokenizer: Tokenizer, token: int) -> str:
-    """The token's text; part of a character is written in bytes, so that different tokens have different texts."""
-    text = tokenizer.decode([token], keep_special=True)
+    """The token's text inside of others, with its space; part of a character is written in bytes, so that different tokens have
+    different texts."""
+    text = _text_inside(tokenizer, token)
     if "\ufffd" not in text:
         return text
     spelled = token_bytes(tokenizer, token)
     return text if spelled is None else "bytes:" + "".join(f"\\x{byte:02x}" for byte in spelled)
 
 
+def _text_inside(tokenizer: Tokenizer, token: int) -> str:
+    return tokenizer.decode_after([token], [token], keep_special=True)
+
+
 @cached
 def token_bytes(tokenizer: Tokenizer, token: int) -> list[int] | None:
-    text = tokenizer.decode([token], keep_special=True)
+    text = _text_inside(tokenizer, token)
     if "\ufffd" not in text:
         return list(text.encode())
+    if (byte := tokenizer.token_bytes(token)) is not None:
+        return list(byte)
     characters = tokenizer.bpe.id_to_token(token) or ""
     return [BYTES[character] for character in characters] if set(characters) <= BYTES.keys() else None
 
@@ -68,20 +75,30 @@ class TextOffsets:
     def __init__(self):
         self.end, self._decoder = 0, codecs.getincrementaldecoder("utf-8")("replace")
 
-    def add(self, tokenizer: Tokenizer, token: int) -> int:
+    def add(self, text: bytes) -> int:
+        """text: the next token's."""
         start = self.end
-        self.end += len(self._decoder.decode(bytes(token_bytes(tokenizer, token) or b"")))
+        self.end += len(self._decoder.decode(text))
         return start
 
 
 def text_logprobs(tokenizer: Tokenizer, ids: Sequence[int], candidates: Sequence[dict[int, float] | None],
-                  offsets: TextOffsets, hidden: int = 0) -> dict:
+                  offsets: TextOffsets, hidden: int = 0, prompt: str = "") -> dict:
     """`logprobs` of completions, of the next tokens of a text. The first `hidden` ones are not in the text (a beginning of
-    sentence). A prompt's first token has no log-probability."""
-    return {"tokens": [token_text(tokenizer, token) for token in ids],
-            "token_logprobs": [at and max(at[token], MIN_LOGPROB) for token, at in zip(ids, candidates)],
+    sentence). A prompt's first token has no log-probability. prompt: the text that begins with the others, if it is echoed (a
+    sentencepiece tokenizer puts a space before it that is not in the text)."""
+    texts = [token_text(tokenizer, token) for token in ids]
+    spelled = [bytes(token_bytes(tokenizer, token) or b"") for token in ids]
+    if prompt and _leading_spaces("".join(texts[hidden:])) > _leading_spaces(prompt):
+        texts[hidden] = tokenizer.decode(list(ids[hidden:hidden + 1]), keep_special=True)
+        spelled[hidden] = texts[hidden].encode()
+    return {"tokens": texts, "token_logprobs": [at and max(at[token], MIN_LOGPROB) for token, at in zip(ids, candidates)],
             "top_logprobs": [at and _by_text(tokenizer, at) for at in candidates],
-            "text_offset": [offsets.end if i < hidden else offsets.add(tokenizer, token) for i, token in enumerate(ids)]}
+            "text_offset": [offsets.end if i < hidden else offsets.add(text) for i, text in enumerate(spelled)]}
+
+
+def _leading_spaces(text: str) -> int:
+    return len(text) - len(text.lstrip(" "))
 
 
 def _by_text(tokenizer: Tokenizer, candidates: dict[int, float]) -> dict[str, float]:

@@ -4,10 +4,9 @@ from collections import Counter
 from functools import cache
 from pathlib import Path
 
-from spoutnik.files import read_json
 from spoutnik.generation.service import ServedModel
 from spoutnik.model.accounting import account
-from spoutnik.model.checkpoint import read_header
+from spoutnik.model.checkpoint import read_header, weight_files
 from spoutnik.model.config import ModelConfig
 from spoutnik.serve.api.schemas import ModelMeta
 
@@ -27,25 +26,16 @@ def count_parameters(config: ModelConfig) -> int:
     return account(config).total_parameters
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """Those that `Checkpoint.open` reads: one file, or else those of the index."""
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists():
-        return [single]
-    names = read_json(index).get("weight_map", {}).values() if index.exists() else ()
-    return [folder / name for name in sorted(set(names)) if (folder / name).exists()]
-
-
 @cache
 def weights_size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in _weight_files(folder))
+    return sum(path.stat().st_size for path in weight_files(folder) if path.exists())
 
 
 @cache
 def precision(folder: Path) -> str:
     """The type of most weights in the (first) file, as safetensors names it."""
     sizes = Counter()
-    for path in _weight_files(folder)[:1]:
+    for path in [path for path in weight_files(folder) if path.exists()][:1]:
         for tensor in read_header(path)[0].values():
             sizes[tensor.dtype] += tensor.size
     return max(sizes, key=sizes.__getitem__, default="")

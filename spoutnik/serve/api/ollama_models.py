@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import AliasChoices, Field
 
-from spoutnik.generation.defaults import generation_defaults
+from spoutnik.engine.generation_config import generation_defaults
 from spoutnik.generation.service import ServedModel
 from spoutnik.serve.api.common import Body, State, iso_time
 from spoutnik.serve.api.embeddings import embed_inputs

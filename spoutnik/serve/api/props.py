@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
+from spoutnik.engine.generation_config import generation_defaults
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.generation.defaults import generation_defaults
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.tool_set import ToolSet
 from spoutnik.serve.api.chat_messages import Message

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from packed_reference import quantized_rows, unpack
 from ragged import batch_of, plain_logits, sequences
 
+from spoutnik.engine.quantization import packed_cache
 from spoutnik.engine.quantization.packed_file import PackedFile
 from spoutnik.engine.quantization.packed_matrix import KINDS, multiply, pack
-from spoutnik.engine.runners import native_runner
 from spoutnik.engine.runners.native_runner import NativeRunner
 from spoutnik.errors import RunError
 from spoutnik.model.weights import save_model
@@ -135,7 +135,7 @@ def test_quantized_weights_are_made_once(folder, quantize, monkeypatch):
     first = NativeRunner.of_folder(folder, torch.float32, quantize, progress=lambda done, total: heard.append((done, total)))
     assert heard[-1][0] == heard[-1][1]
     made, = (folder / "spoutnik-packed").iterdir()
-    monkeypatch.setattr(native_runner, "write_packed", lambda *a: pytest.fail("made again"))
+    monkeypatch.setattr(packed_cache, "write_packed", lambda *a: pytest.fail("made again"))
     again = NativeRunner.of_folder(folder, torch.float32, quantize)
     assert torch.equal(logits_of(first), logits_of(again))
     ids, _ = sequences()
