@@ -144,7 +144,7 @@ def test_a_model_that_was_taught_by_a_template_writes_so_and_ends_there(name, ca
     model = tiny.model(tiny.QWEN, vocab_size=400, max_position_embeddings=512)
     row = {"prompt": "What is 2 + 2?", "thought": "2 and 2", "answer": "4"}
     settings = SFTSettings(epochs=40, tokens_per_step=200, learning_rate=0.02, warmup=0, schedule="constant")
-    sft(model, tokenizer, [row], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
+    sft(model, [trace_document(row, tokenizer)], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
     output = rollout_llm(model, tokenizer).generate([conversation_ids((), row["prompt"], tokenizer)],
                                                     SamplingParams(temperature=0, max_tokens=60))[0].outputs[0]
     text = wanted.with_thought.replace("T", "2 and 2").replace("A", "4") + wanted.end

@@ -114,7 +114,7 @@ def test_fine_tuning_compares_the_losses_of_its_documents(tokenizer, tmp_path):
     documents = [trace_document(row, tokenizer) for row in traces]
     before = document_losses(model, documents, 8192)
     settings = SFTSettings(epochs=10, tokens_per_step=200, learning_rate=0.02, warmup=0)
-    sft(model, tokenizer, traces, settings, 0, "sft", Checkpoints(tmp_path), tiny.silent, monitor)
+    sft(model, documents, settings, 0, "sft", Checkpoints(tmp_path), tiny.silent, monitor)
     (loss,) = monitor.comparisons
     assert sorted(loss.before) == pytest.approx(sorted(before)) and loss.better == (6, 0)  # each of ten epochs' documents once
     ids = torch.tensor([documents[0].ids])
