@@ -41,7 +41,7 @@ def test_killed_at_any_step_it_ends_with_the_same_tokens(tmp_path, config, few, 
     whole = engine(config, **options).generate(asked, params, seed=7)
     rng, kills = random.Random(f"{few}"), 0
     for _ in range(60):
-        left = rng.randrange(4, 40)
+        left = (2, 3)[kills] if kills < 2 else rng.randrange(4, 40)  # a call of the native kernels makes many tokens
 
         def step(new: int, ended: int) -> None:
             nonlocal left
