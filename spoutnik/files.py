@@ -1,11 +1,13 @@
 """Durable files: written under a temporary name, flushed, renamed."""
 
+import codecs
 import contextlib
 import errno
 import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -29,6 +31,31 @@ def disk_errors(path: Path, option: str | None = None) -> Iterator[None]:
                            f"Free some space (or {elsewhere}) and run the same command again.") from error
         raise RunError(f"{path}: cannot be written ({error.strerror or error}). "
                        f"Check the folder's permissions or {elsewhere}.") from error
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, refusal: str) -> Iterator[None]:
+    """Holds the lock file `path`, which the system releases when the process ends, however it ends.
+
+    Raises:
+        RunError: another process holds it; `refusal` is the sentence, with {holder} for that process.
+    """
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8")
+    with file:
+        try:
+            with disk_errors(path):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except RunError as error:
+            if not isinstance(error.__cause__, BlockingIOError):
+                raise
+            file.seek(0)
+            raise RunError(refusal.format(holder=file.read(100).strip() or "another process")) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()}\n")
+        file.flush()
+        yield
 
 
 def fsync_path(path: Path) -> None:
@@ -169,29 +196,104 @@ def read_jsonl(path: Path, required: tuple[str, ...] = (), texts: bool = False) 
             is not a text, with `texts`).
     """
     rows = []
+    for number, line in text_lines(path):
+        try:
+            row = parse_json_line(line)
+            check_row(row, required, texts)
+        except ValueError as error:
+            raise UserError(f"{path}, line {number}: {error}") from error
+        rows.append(row)
+    return rows
+
+
+LONGEST_LINE = 1 << 28  # bytes
+
+
+def text_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not blank, with their numbers, without a byte order mark.
+
+    Raises:
+        UserError: there is no such file, or it is none that has lines of text.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no regular file"
+        raise UserError(f"{path}: is not a text file of JSON lines, but {kind}. Give the path of a file.")
     try:
-        with open(path, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise UserError(f"{path}, line {number}: not valid JSON ({error.msg}). Mend or remove it.") from error
-                missing = [key for key in required if not isinstance(row, dict) or key not in row]
-                if missing:
-                    raise UserError(f"{path}, line {number}: the key '{missing[0]}' is missing. Each line needs "
-                                    f"{', '.join(required)}.")
-                wrong = [key for key in required if texts and not isinstance(row[key], str)]
-                if wrong:
-                    raise UserError(f"{path}, line {number}: '{wrong[0]}' must be a text, not {row[wrong[0]]!r}. Mend or "
-                                    "remove it.")
-                rows.append(row)
+        with open(path, "rb") as file:
+            for number, line in enumerate(iter(lambda: file.readline(LONGEST_LINE + 1), b""), start=1):
+                if len(line) > LONGEST_LINE:
+                    raise UserError(f"{path}, line {number}: is longer than {LONGEST_LINE >> 20} MiB. Write one object on each "
+                                    "line.")
+                if number == 1:
+                    _refuse_other_forms(path, line)
+                    line = line.removeprefix(codecs.BOM_UTF8)
+                if line.strip():
+                    yield number, line
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file. Give the path of a JSON-lines file.") from error
-    except (UnicodeDecodeError, IsADirectoryError) as error:
-        raise UserError(f"{path}: is not a text file of JSON lines.") from error
-    return rows
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror or error}). Give a file that you may read.") from error
+
+
+def _refuse_other_forms(path: Path, first: bytes) -> None:
+    """What is easily taken for a file of JSON lines, by its first line."""
+    if first.startswith(b"\x1f\x8b"):
+        raise UserError(f"{path}: is not a text file of JSON lines: it is compressed. Unpack it first (gunzip).")
+    if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or b"\0" in first[:4]:
+        raise UserError(f"{path}: is not a text file of JSON lines in UTF-8, but in UTF-16 or binary. Save it as UTF-8.")
+    if first.startswith(b"version https://git-lfs"):
+        raise UserError(LFS_POINTER.format(path=path))
+    if first.removeprefix(codecs.BOM_UTF8).strip().startswith(b"["):
+        raise UserError(f"{path}, line 1: is not valid JSON lines but begins a JSON array. Write one object on each line, "
+                        "without brackets around them.")
+
+
+def parse_json_line(line: bytes) -> object:
+    """Raises ValueError with a sentence where the line is not one JSON value in UTF-8."""
+    try:
+        return json.loads(line.decode("utf-8"), object_pairs_hook=_distinct)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"is not a text file of JSON lines in UTF-8 (byte 0x{line[error.start]:02x} at {error.start + 1}). "
+                         "Save it as UTF-8.") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON ({error.msg} at character {error.pos + 1}). Mend or remove it.") from error
+    except RecursionError as error:
+        raise ValueError("not valid JSON that can be read (nested too deeply). Mend or remove it.") from error
+    except _Twice:
+        raise
+    except ValueError as error:  # Python's limit on the digits of an integer
+        raise ValueError("not valid JSON that can be read (a number has too many digits). Mend or remove it.") from error
+
+
+class _Twice(ValueError):
+    """A key that stands twice."""
+
+
+def _distinct(pairs: list[tuple[str, object]]) -> dict:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        twice = next(key for number, (key, _) in enumerate(pairs) if key in dict(pairs[:number]))
+        raise _Twice(f"the key {twice!r} stands twice. Keep one of the two.")
+    return values
+
+
+def check_row(row: object, required: tuple[str, ...], texts: bool) -> None:
+    """Raises ValueError where a row lacks a key, or has another thing than text there."""
+    missing = [key for key in required if not isinstance(row, dict) or key not in row]
+    if missing:
+        raise ValueError(f"the key '{missing[0]}' is missing. Each line needs {', '.join(required)}.")
+    for key in required if texts else ():
+        check_text(key, row[key])
+
+
+def check_text(key: str, value: object) -> None:
+    """Raises ValueError where a value is no text that can be encoded."""
+    if not isinstance(value, str):
+        shown = repr(value)
+        raise ValueError(f"'{key}' must be a text, not {shown if len(shown) < 60 else shown[:60] + '...'}. Mend or remove it.")
+    if not value.isascii() and re.search("[\ud800-\udfff]", value):
+        raise ValueError(f"'{key}' holds half of a surrogate pair, which is no character. Mend or remove it.")
 
 
 def sha256_file(path: Path) -> str:

@@ -15,7 +15,7 @@ import httpx
 
 from spoutnik.generation.options import EFFORTS
 from spoutnik.generation.service import GenerationHandle, GenerationService
-from spoutnik.text.thought import follows_mark
+from spoutnik.text.thought_format import follows_mark
 from spoutnik.text.tokenizer import Tokenizer
 
 PATH = "/v1/chat/completions"

@@ -4,6 +4,7 @@ import torch
 
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
+from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 
 YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "mscale": 1.0, "mscale_all_dim": 1.0}
@@ -69,6 +70,11 @@ def tokenizer() -> Tokenizer:
     texts = ["Question: what is 12 + 30? Thinking: 12 plus 30 is 42. Answer: 42",
              "Réponse : la somme de 7 et 5 est 12. Réflexion : donc 12.", "def f(x): return x + 1\n\n\tthe end"] * 8
     return Tokenizer.train(texts, 300)
+
+
+def completion_ids(tokenizer: Tokenizer, thought: str, answer: str) -> list[int]:
+    """What the assistant writes after the generation prompt."""
+    return thought_format(tokenizer).completion_ids(thought, answer, tokenizer)
 
 
 def silent(done: int, total: int, tokens: int, note: str) -> None:

@@ -80,7 +80,8 @@ def main() -> None:
         if any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):  # typer makes a SystemExit of it
             _exit(128 + signal.SIGPIPE)  # whoever read this has seen enough
         if interrupts or isinstance(error, KeyboardInterrupt):  # some libraries turn it into an error of theirs
-            _fail("\nInterrupted. What was finished is kept; run the same command again to go on.", 130)
+            again = " (without --from, which would begin anew)" if "--from" in sys.argv else ""
+            _fail(f"\nInterrupted. What was finished is kept; run the same command again{again} to go on.", 130)
         _fail(*_sentence(error))
 
 

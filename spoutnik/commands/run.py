@@ -18,11 +18,14 @@ def run(
     from_: Annotated[Optional[str], typer.Option("--from", metavar="STAGE", help="Make this stage and all after it anew."
                                                  )] = None,
     until: Annotated[Optional[str], typer.Option(metavar="STAGE", help="Stop after this stage.")] = None,
+    accept: Annotated[Optional[list[str]], typer.Option(metavar="STAGE", help="Seal this stage though it learned nothing or "
+                                                        "ended worse than it began (may be given again).")] = None,
     seed: Annotated[Optional[int], typer.Option(min=0, help="Another seed than the recipe's.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the plan with predicted time and memory, and do nothing.")] = False,
     json_: Json = False,
 ):
-    """Run a recipe: every stage that is not made yet. Interrupt with Ctrl-C and run again to go on."""
+    """Run a recipe: every stage that is not made yet. Interrupt with Ctrl-C and run again to go on (without --from, which
+    begins anew)."""
     from spoutnik.recipe.plan import plan_recipe, print_plan
     from spoutnik.recipe.schema import load_recipe
     from spoutnik.recipe.shipped import find_recipe
@@ -43,11 +46,12 @@ def run(
         total = sum(predicted.values())
         if total > 10:
             console(stderr=True).print(f"Expected to take about {duration(total)} on this machine.", highlight=False)
-    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed)
+    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or ())
     table = rows(result.artifacts, result.origins)
     if json_:
-        print_json({"out": str(out), "origins": result.origins, "report": str(out / "report.html"),
-                    "stages": as_json(table)})
+        print_json({"out": str(out), "origins": result.origins, "report": str(out / "report.html"), "stages": as_json(table),
+                    "data": {artifact.stage: artifact.manifest["data"] for artifact in result.artifacts
+                             if "data" in artifact.manifest}})
         return
     terminal = console()
     print_table(table, terminal)

@@ -44,15 +44,34 @@ class EngineCore:
         self._checked: dict[Sample, None] = {}  # decoding samples with `checks_tokens`
         self._reporting: dict[Sample, None] = {}  # those that report top log-probabilities
 
-    def add(self, request: Request) -> None:
-        """The request has been checked (input_processor.py)."""
+    def add(self, request: Request, generated: list[CompletionOutput] | None = None) -> None:
+        """The request has been checked (input_processor.py). generated: what its samples had when an earlier process ended;
+        they go on from there, with the same tokens as if it had not."""
         if request.params.logprobs_mode is None:
             request.params = request.params.changed(logprobs_mode=self.logprobs_mode)
         request.metrics.arrival = self.clock()
         request.number, self._num_added = self._num_added, self._num_added + 1
         request.create_samples(self.eos_ids, self.tokenizer, self.runner.config.vocab_size)
         self.requests[request.request_id] = request
-        self.scheduler.add(request.samples[0].sequence)
+        if not any(output.token_ids for output in generated or ()):
+            self.scheduler.add(request.samples[0].sequence)
+            return
+        for sample, output in zip(request.samples, generated, strict=True):
+            self._go_on(sample, output)
+        if not request.unfinished:
+            self._close(request)
+
+    def _go_on(self, sample: Sample, output: CompletionOutput) -> None:
+        """A sample with tokens of its own, as after a preemption: only its cache is computed again."""
+        request, sample.token_ids, sample.logprobs = sample.request, list(output.token_ids), list(output.logprobs)
+        sample.finish_reason, sample.stop_reason = output.finish_reason, output.stop_reason
+        sample.sequence = None
+        if sample.finish_reason is not None:
+            request.unfinished -= 1
+            return
+        prompt = request.prompt_token_ids
+        sample.sequence = Sequence(prompt + sample.token_ids, len(prompt), (request.number, sample.index), sample=sample)
+        self.scheduler.add(sample.sequence)
 
     def abort(self, request_id: str) -> None:
         """Ends a request between two steps; does nothing if it has ended."""
@@ -70,14 +89,17 @@ class EngineCore:
 
     def new_tokens(self, sample: Sample) -> tuple[list[int], list[float]]:
         """A sample's tokens and their log-probabilities since the last call, for a stream."""
-        row = -1 if sample.sequence is None else sample.sequence.row
-        if row >= 0:
-            tokens, logprobs = self.input_batch.generated_tokens(row, sample.sent)
-        else:
-            tokens, logprobs = sample.token_ids[sample.sent:], sample.logprobs[sample.sent:]
+        tokens, logprobs = self.tokens_of(sample, sample.sent)
         logprobs = sample.reported_logprobs(tokens, logprobs, sample.sent)
         sample.sent += len(tokens)
         return tokens, logprobs
+
+    def tokens_of(self, sample: Sample, start: int = 0) -> tuple[list[int], list[float]]:
+        """A sample's tokens from number `start` on, and their log-probabilities, between any two steps."""
+        row = -1 if sample.sequence is None else sample.sequence.row
+        if row >= 0:
+            return self.input_batch.generated_tokens(row, start)
+        return sample.token_ids[start:], sample.logprobs[start:]
 
     def new_output(self, sample: Sample) -> CompletionOutput | None:
         """All that a sample has got since the last call; None where there is nothing."""

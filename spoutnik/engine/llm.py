@@ -8,7 +8,7 @@ import torch
 from spoutnik.engine.core import EngineCore
 from spoutnik.engine.generation_config import generation_defaults
 from spoutnik.engine.input_processor import Prompt, check, conversations_of, params_of, prompts_of, tokens_of
-from spoutnik.engine.outputs import RequestOutput
+from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.pooling import embed
 from spoutnik.engine.request import Request
 from spoutnik.engine.runners.base import Runner
@@ -119,7 +119,7 @@ class LLM:
             UserError: a prompt or its parameters cannot be served; raised before any work begins.
             RunError: all requests failed (logits that are not finite).
         """
-        return self._run(self._requests_of(prompts_of(prompts), sampling_params, seed, parse_special), on_progress)
+        return self.run(self.requests_of(prompts_of(prompts), sampling_params, seed, parse_special), on_progress)
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What holds where no sampling_params are given: those of generation_config.json in the model's folder, else R1's."""
@@ -132,7 +132,7 @@ class LLM:
         """The assistant's next message in one conversation or several; otherwise as `generate`. tools, variables: see
         `Tokenizer.render`."""
         prompts = [self._chat_prompt(m, tools, variables) for m in conversations_of(messages)]
-        return self._run(self._requests_of(prompts, sampling_params, seed), on_progress)
+        return self.run(self.requests_of(prompts, sampling_params, seed), on_progress)
 
     def stream(self, prompt: Prompt | Sequence[Message], sampling_params: SamplingParams | None = None, *,
                tools: Sequence | None = None, variables: Mapping[str, object] | None = None, parse_special: bool = False,
@@ -142,7 +142,7 @@ class LLM:
         loop aborts the request."""
         if isinstance(prompt, Sequence) and not isinstance(prompt, str) and prompt and isinstance(prompt[0], Mapping):
             prompt = self._chat_prompt(prompt, tools, variables)
-        request, = self._requests_of([prompt], sampling_params, seed, parse_special)
+        request, = self.requests_of([prompt], sampling_params, seed, parse_special)
         request.stream = True
         return self._stream(request)
 
@@ -163,9 +163,9 @@ class LLM:
             raise UserError("a conversation needs a tokenizer, and this model came without one. Give LLM(..., tokenizer=...).")
         return {"prompt_token_ids": self.tokenizer.chat_ids(messages, tools, variables=variables)}
 
-    def _requests_of(self, prompts: list[Prompt], sampling_params: object, seed: int | None,
-                     parse_special: bool = False) -> list[Request]:
-        """Checks all of them before any begins."""
+    def requests_of(self, prompts: list[Prompt], sampling_params: object, seed: int | None,
+                    parse_special: bool = False) -> list[Request]:
+        """The requests of `generate`, all of them checked before any begins."""
         requests = []
         all_params = params_of(sampling_params, len(prompts), self.get_default_sampling_params())
         for number, (prompt, params) in enumerate(zip(prompts, all_params)):
@@ -182,9 +182,11 @@ class LLM:
         self._num_requests += len(requests)
         return requests
 
-    def _run(self, requests: list[Request], on_progress: Callable[[int, int], None] | None) -> list[RequestOutput]:
-        for request in requests:
-            self.core.add(request)
+    def run(self, requests: list[Request], on_progress: Callable[[int, int], None] | None,
+            generated: Sequence[list[CompletionOutput]] = ()) -> list[RequestOutput]:
+        """Generates what `requests_of` made. generated: for each, what its samples already have (`EngineCore.add`)."""
+        for number, request in enumerate(requests):
+            self.core.add(request, generated[number] if generated else None)
         try:
             for request in requests:
                 while request.unfinished:

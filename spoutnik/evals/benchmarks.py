@@ -17,6 +17,7 @@ from spoutnik.files import read_json, read_jsonl
 from spoutnik.loading import load_tokenizer
 from spoutnik.tasks import FAMILIES, Problem
 from spoutnik.tasks.gym import SETTINGS, gym_problems
+from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
 from spoutnik.train.rollouts import chat_prompts
@@ -42,7 +43,7 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
     except ValidationError as error:
         raise UserError(f"the options of eval: {sentences(error, EvaluationSettings)}") from error
     tokenizer = load_tokenizer(folder)
-    llm = LLM(folder, tokenizer, quantize=quantize, memory=memory)
+    llm = LLM(folder, tokenizer, quantize=quantize, memory=memory, eos_token_ids=thought_format(tokenizer).end_ids)
     began = time.perf_counter()
     run = partial(grade, llm, tokenizer, settings=settings, seed=seed, progress=progress)
     if bench == "gsm8k":

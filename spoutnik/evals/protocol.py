@@ -19,10 +19,11 @@ from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, accuracy_reward, sample
 from spoutnik.tasks.corpus import BOOK, FORUM, Layout
 from spoutnik.tasks.language import language_consistency, reflection_count
-from spoutnik.text.thought import Reply, opens_thought, read_reply
+from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
-from spoutnik.train.rollouts import chat_prompts, sample_problems
+from spoutnik.train.resumable import ResumableLLM
+from spoutnik.train.rollouts import chat_prompts, checked_grade, sample_problems
 from spoutnik.train.settings import Settings
 
 # A prompt is a conversation or, for a base model that knows none, in a layout of its pretraining text.
@@ -94,7 +95,7 @@ def read_plain(ids: list[int], tokenizer: Tokenizer, finished: bool, layouts: di
     return Reply(text, "", False, len(ids))
 
 
-def grade(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings: EvaluationSettings, seed: int,
+def grade(llm: LLM | ResumableLLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings: EvaluationSettings, seed: int,
           style: PromptStyle = "chat", grader: Callable[[Problem, str], float] = accuracy_reward,
           progress: Progress | None = None) -> list[list[Graded]]:
     """`samples` graded completions of every problem. grader: (problem, answer) to a grade in [0, 1]."""
@@ -110,13 +111,14 @@ def grade(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings:
     prompts = prompt_ids(problems, tokenizer, style)
     outputs = llm.generate(prompts, params, seed=seed, on_progress=on_progress if progress else None)
     graded = []
-    for problem, prompt, output in zip(problems, prompts, outputs):
+    for problem, output in zip(problems, outputs):
         row = []
         for completion in output.outputs:
             ids, finished = completion.reply_ids, completion.finished
-            reply = (read_reply(ids, tokenizer, finished, opens_thought(prompt, tokenizer)) if style == "chat"
+            reply = (read_reply(ids, tokenizer, finished) if style == "chat"
                      else read_plain(ids, tokenizer, finished, LAYOUTS[style]))
-            row.append(Graded(problem, completion, reply, grader(problem, reply.answer) if reply.well_formed else 0.0))
+            right = checked_grade(problem, reply.answer, grader(problem, reply.answer)) if reply.well_formed else 0.0
+            row.append(Graded(problem, completion, reply, right))
         graded.append(row)
     return graded
 

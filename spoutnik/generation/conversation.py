@@ -15,7 +15,7 @@ from spoutnik.generation.tools.formats import convention
 from spoutnik.generation.tools.tool_set import ToolSet, in_words
 from spoutnik.text.chat_template import Message, TemplateRefusal
 from spoutnik.text.special_token_escape import END_THINK, THINK
-from spoutnik.text.thought import has_plain_marks, opens_thought
+from spoutnik.text.thought_format import has_plain_marks, opens_thought
 from spoutnik.text.tokenizer import Tokenizer
 
 

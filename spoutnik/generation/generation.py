@@ -24,7 +24,8 @@ from spoutnik.generation.thought_budget import ThoughtBudget
 from spoutnik.generation.tools.calls import CallAwareStops
 from spoutnik.text.plain_thought import PlainThoughtStream
 from spoutnik.text.special_token_escape import END_THINK
-from spoutnik.text.thought import ThoughtStream, has_plain_marks, thought_stream
+from spoutnik.text.thought import ThoughtStream, thought_stream
+from spoutnik.text.thought_format import has_plain_marks, thought_format
 
 MAX_CHOICES = 1024  # of one request: its random numbers are numbered by segment and choice
 
@@ -282,7 +283,8 @@ class Generation(Steering):
         if choice.stream.thinking and sample.finish_reason == "stop" and not at_mark:
             self._close_thought(choice, "unclosed_thought")
         if choice.stream.thinking and at_mark and not (self.plan.may_think and self.budget.remaining_thought(choice) > 0):
-            choice.append(self.llm.tokenizer.end_thought_ids)  # closes a thought that must not be, in the middle of an answer
+            # Closes a thought that must not be, in the middle of an answer.
+            choice.append(thought_format(self.llm.tokenizer).closing_ids(self.llm.tokenizer))
         if not self.paused:
             self._continue_choice(choice)
 

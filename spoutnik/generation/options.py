@@ -13,7 +13,7 @@ from spoutnik.generation.closing import closing_sentence
 from spoutnik.generation.conversation import ConversationRenderer, Prefill, RenderedConversation
 from spoutnik.generation.tools.tool_set import NO_TOOLS, ToolSet
 from spoutnik.text.chat_template import Message
-from spoutnik.text.thought import has_plain_marks, opens_thought
+from spoutnik.text.thought_format import has_plain_marks, opens_thought, thought_format
 from spoutnik.text.tokenizer import TextTooLong, Tokenizer
 
 # Of max_tokens, the share that is the thought's. "none" switches thinking off; without an effort it is "high".
@@ -134,7 +134,7 @@ def plan_chat(llm: LLM, messages: Sequence[Message], options: GenerationOptions)
     reserved = len(closing) if opens_thought(conversation.ids, tokenizer) or not has_plain_marks(tokenizer) else 0
     prompt, notes = _truncated(llm, conversation.ids, reserved, options)
     max_tokens, more = _max_tokens(llm, len(prompt), reserved, options)
-    params = replace(options.params, max_tokens=max_tokens)
+    params = replace(options.params, max_tokens=max_tokens, stop_token_ids=_stop_token_ids(options.params, tokenizer))
     check(prompt, params, llm.config, tokenizer)
     seed = params.seed if params.seed is not None else secrets.randbelow(LARGEST_SEED)
     return GenerationPlan(prompt, opens_thought(prompt, tokenizer), params, _max_thinking_tokens(max_tokens, options), closing,
@@ -142,10 +142,16 @@ def plan_chat(llm: LLM, messages: Sequence[Message], options: GenerationOptions)
                           conversation.prefill, (*conversation.notes, *notes, *more))
 
 
+def _stop_token_ids(params: SamplingParams, tokenizer: Tokenizer) -> tuple[int, ...]:
+    """With the template's end of a turn, where no file of the model names it among the ends of sentence."""
+    unnamed = set() if params.ignore_eos else set(thought_format(tokenizer).end_ids) - set(tokenizer.eos_ids)
+    return (*params.stop_token_ids, *sorted(unnamed - set(params.stop_token_ids)))
+
+
 def _closing_ids(tokenizer: Tokenizer, messages: Sequence[Message], options: GenerationOptions) -> list[int]:
     sentence = closing_sentence(messages) if options.closing is None else options.closing
     said = tokenizer.encode(f"\n\n{sentence}", continues=True) if sentence and options.may_think else []
-    return said + tokenizer.end_thought_ids
+    return said + thought_format(tokenizer).closing_ids(tokenizer)
 
 
 def render_chat(tokenizer: Tokenizer, messages: Sequence[Message], options: GenerationOptions,

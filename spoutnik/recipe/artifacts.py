@@ -15,6 +15,7 @@ import torch
 import spoutnik
 from spoutnik import files
 from spoutnik.errors import RunError
+from spoutnik.train.health import stage_health
 from spoutnik.train.loop import Cost
 
 FORMAT = 2  # raised when artifacts of older code must not be taken for ours
@@ -62,6 +63,11 @@ class Artifact:
         return files.read_jsonl(path) if path.exists() else []
 
     @property
+    def health(self) -> dict:
+        """As the manifest has it; of artifacts older than that, from the log."""
+        return self.manifest.get("health") or stage_health(self.log, ())
+
+    @property
     def samples(self) -> list[dict]:
         return [] if self.evaluation_folder is None else files.read_jsonl(self.evaluation_folder / "samples.jsonl")
 
@@ -80,7 +86,7 @@ def stage_key(kind: str, settings: dict, seed: int, inputs: dict[str, str]) -> s
 
 
 # What decides later stages; logs, evaluations and bills vary with the clock.
-_CONTENT = ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "traces.jsonl")
+_CONTENT = ("model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "traces.jsonl", "score.safetensors")
 
 
 def seal(working: Path, final: Path, stage: str, key: str, description: dict) -> Artifact:

@@ -22,7 +22,10 @@ from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
-from spoutnik.recipe.run import evaluation_protocol, select_stages, stage_status
+from spoutnik.recipe.checks import check_recipe
+from spoutnik.recipe.folder import RunFolder
+from spoutnik.recipe.keys import evaluation_protocol
+from spoutnik.recipe.run import find_stages, select_stages, with_seed
 from spoutnik.recipe.schema import (
     BaseStage,
     GRPOStage,
@@ -40,10 +43,12 @@ from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient
 from spoutnik.train.optimizer import Optimizer
 from spoutnik.train.settings import LanguageModelSettings
+from spoutnik.train.traces import KEYS, load_traces
 from spoutnik.units import duration, size
 
 TYPICAL_LENGTH = 0.35  # of max_tokens
 _PROMPT, _TRACE = 32, 90  # tokens: a prompt, a prompt with its trace
+_CHARACTERS, _FRAME = 3, 8  # of a trace in a file: characters per token, tokens that the conversation's frame adds
 _OPTIMIZER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
 _COMPILED_BYTES = 270_000  # of one compiled product in one cache (docs/results.md)
 
@@ -141,7 +146,7 @@ def stage_work(recipe: Recipe, name: str) -> Work:
             if stage.traces is not None:
                 rejected = recipe.stages[stage.traces].settings
                 traces += rejected.prompts * min(rejected.samples, rejected.keep_per_prompt) * 2 // 3
-            tokens = round(traces * _TRACE * s.epochs)
+            tokens = round((traces * _TRACE + (_file_tokens(recipe, name) if stage.file is not None else 0)) * s.epochs)
             return Work(tokens, 0, -(-tokens // s.tokens_per_step), s.optimizer)
         case GRPOStage(settings=s):
             completions = s.steps * s.prompts_per_step * s.group_size
@@ -149,6 +154,14 @@ def stage_work(recipe: Recipe, name: str) -> Work:
             return Work(completions * (length + _PROMPT) * 2 // 3, completions * length, s.steps, s.optimizer)
         case RejectStage(settings=s):
             return Work(generated=round(s.prompts * s.samples * s.max_tokens * TYPICAL_LENGTH))
+
+
+def _file_tokens(recipe: Recipe, name: str) -> int:
+    """About as many as the traces of a stage's file have, those left out that will not fit."""
+    stage = recipe.stages[name]
+    positions = recipe.config_of_stage(name, "the recipe").max_position_embeddings
+    lengths = (sum(len(row[key]) for key in KEYS) / _CHARACTERS + _FRAME for row in load_traces(stage.file).rows)
+    return round(sum(length for length in lengths if length <= positions))
 
 
 def evaluation_tokens(recipe: Recipe, name: str) -> int:
@@ -181,11 +194,10 @@ def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> P
 
 def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None, seed: int | None) -> Plan:
     """Raises UserError exactly where running would."""
-    recipe = load_recipe(path)
-    if seed is not None:
-        recipe = recipe.model_copy(update={"seed": seed})
+    recipe = with_seed(load_recipe(path), seed)
     selected, redo = select_stages(recipe, path, until, redo_from)
-    statuses = stage_status(recipe, path, out, selected, redo)
+    found, statuses = find_stages(recipe, str(path), RunFolder(out), selected, redo)
+    check_recipe(recipe, str(path), selected, found)
     planned = [_planned(recipe, path, out, name, statuses[name]) for name in selected]
     models = {name: describe_model(recipe.model_config_of(name, str(path))) for name in recipe.models}
     return Plan(recipe.name, str(out), models, planned)

@@ -49,7 +49,8 @@ def _page() -> Iterator[str]:
     yield from _table(ModelConfig, leave_out=("vocab_size", "quantization_config"))
     for model in _models_in(RopeScaling):
         yield from _section(f"rope_scaling of type {_choices(model, 'type')}", model, level=3)
-    yield from _section("evaluation", type(Recipe.model_fields["evaluation"].default))
+    for key in ("evaluation", "validation"):
+        yield from _section(key, type(Recipe.model_fields[key].default))
     yield "## stages\n"
     yield ("A mapping of names to stages. `kind` says what a stage does. A stage that reads another one's model or traces "
            "names it, and stands below it.\n")
@@ -114,7 +115,7 @@ def _value(key: dict, schema: dict) -> str:
 
 def _limits(key: dict) -> list[str]:
     words = (("exclusiveMinimum", "above"), ("minimum", "at least"), ("exclusiveMaximum", "below"), ("maximum", "at most"))
-    return [f"{word} {key[name]:g}" for name, word in words if name in key]
+    return [f"{word} {key[name]:.12g}" for name, word in words if name in key]
 
 
 def _mappings(model: type[BaseModel]) -> list[tuple[str, type[BaseModel]]]:

@@ -16,6 +16,7 @@ from markupsafe import Markup
 from spoutnik.files import write_text
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.table import StageRow, best_values, clock, count, families_of, percent, rows
+from spoutnik.train.health import SHRUNK
 from spoutnik.train.loop import Cost
 from spoutnik.units import duration
 
@@ -103,12 +104,16 @@ def _change(before: StageRow, after: StageRow) -> str:
     was, now = percent(before.accuracy.mean), percent(after.accuracy.mean)
     if was == now:
         text = f"{after.stage} left pass@1 on held-out problems at {now} %"
+        overlap = True
     else:
         verb = "raised" if after.accuracy.mean > before.accuracy.mean else "lowered"
         overlap = before.accuracy.low <= after.accuracy.high and after.accuracy.low <= before.accuracy.high
         text = (f"{after.stage} {verb} pass@1 on held-out problems from {was} % to {now} %"
                 + (" (the 95 % intervals overlap: it may be chance)" if overlap else ""))
     old, new = round(before.thought_tokens), round(after.thought_tokens)
+    if new < SHRUNK * old and overlap:
+        return (f"{text}; thoughts shrank from {old} to {new} tokens while accuracy did not move beyond chance: rewards of "
+                "form alone do that.")
     if old == new:
         return f"{text}; thoughts stayed at {new} tokens."
     return f"{text}; thoughts {'grew' if new > old else 'shrank'} from {old} to {new} tokens."

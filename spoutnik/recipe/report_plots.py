@@ -20,6 +20,7 @@ RL_PANELS = (
     ("reward", "reward", 1), ("accuracy", "right answers, %", 100), ("thought_tokens", "thought tokens", 1),
     ("reflections", "reflection words per thought", 1), ("entropy", "entropy, nats per token", 1),
     ("mismatch_kl", "mismatch KL, nats", 1),
+    ("validation_accuracy", "right validation answers, %", 100), ("well_formed", "well-formed completions, %", 100),
     ("zero_variance", "groups without variance, %", 100), ("truncated", "truncated completions, %", 100))
 SUPERVISED_PANELS = (("loss", "loss, nats", 1),)
 

@@ -1,29 +1,23 @@
 """The run of a recipe's DAG: finished stages are reused, interrupted ones resumed, missing ones made."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from spoutnik.errors import UserError
-from spoutnik.evals.protocol import PromptStyle
-from spoutnik.files import install_folder, remove_folder, sha256_file, sha256_json, write_json, write_text
-from spoutnik.recipe.artifacts import Artifact, copy_shipped, find, seal, shipped_folder, stage_key
+from spoutnik.errors import RunError, UserError
+from spoutnik.files import install_folder, remove_folder
+from spoutnik.recipe.acceptance import accepted, refused
+from spoutnik.recipe.artifacts import Artifact, copy_shipped, find, seal, shipped_folder
+from spoutnik.recipe.checks import check_recipe
+from spoutnik.recipe.extension import can_grow, finished_shorter, go_on
+from spoutnik.recipe.folder import RunFolder, used_recipe
+from spoutnik.recipe.keys import evaluation_protocol, key_of, seed_of, stage_contents, stage_settings
 from spoutnik.recipe.report import write_report
-from spoutnik.recipe.schema import (
-    BaseStage,
-    PretrainStage,
-    Recipe,
-    RejectStage,
-    RewardModelStage,
-    SFTStage,
-    Stage,
-    load_recipe,
-)
+from spoutnik.recipe.schema import LARGEST_SEED, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
-from spoutnik.train.loop import Progress
-from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS
+from spoutnik.train.loop import Checkpoints, Progress
 
 MADE, REUSED, PREBUILT = "made now", "already made", "prebuilt"
 
@@ -46,68 +40,46 @@ class RunResult:
     origins: dict[str, str]
 
 
-def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
-    """Everything in the recipe that decides this stage's result, as plain data."""
-    settings = stage.model_dump(mode="json", by_alias=True, exclude={"seed", "families", "examples"})
-    settings["dtype"] = recipe.dtype
-    if isinstance(stage, PretrainStage):
-        settings |= {"config": recipe.model_config_of(stage.model, source).model_dump(mode="json", exclude_defaults=True),
-                     "vocab_size": recipe.vocab_size}
-        if recipe.tokenizer_documents != TOKENIZER_DOCUMENTS:  # younger than the first artifacts, whose keys lack it
-            settings["tokenizer_documents"] = recipe.tokenizer_documents
-    if not isinstance(stage, RewardModelStage):
-        settings["families"] = recipe.families_of(stage)
-    return settings
-
-
-def _key(recipe: Recipe, stage: Stage, source: str, inputs: dict[str, Artifact]) -> str:
-    contents = {role: artifact.content for role, artifact in inputs.items()}
-    if isinstance(stage, SFTStage) and stage.file is not None:
-        if not stage.file.exists():
-            raise UserError(f"{source}: file = {str(stage.file)!r}: no such file of traces. Correct the path.")
-        contents["file"] = sha256_file(stage.file)
-    return stage_key(stage.kind, stage_settings(recipe, stage, source), _seed(recipe, stage), contents)
-
-
-def _seed(recipe: Recipe, stage: Stage) -> int:
-    own = stage.seed if isinstance(stage, BaseStage) else None
-    return recipe.seed if own is None else own
-
-
 def run_recipe(path: Path, out: Path, display: Display, until: str | None = None, redo_from: str | None = None,
-               seed: int | None = None) -> RunResult:
-    """Makes every stage that is not made yet, in order.
+               seed: int | None = None, accept: Collection[str] = ()) -> RunResult:
+    """Makes every stage that is not made yet, in order. The recipe's file is read once: it may change meanwhile. accept: stages
+    that are sealed whatever their health.
 
     Raises:
         UserError: the recipe or the request is wrong; nothing has run.
-        RunError: a stage failed; what was finished before it stays.
+        RunError: a stage failed, or another run works in the folder; what was finished before it stays.
     """
-    recipe = load_recipe(path)
-    if seed is not None:
-        recipe = recipe.model_copy(update={"seed": seed})
-    selected, redo = select_stages(recipe, path, until, redo_from)
-    _refuse_foreign(out)
-    artifacts: dict[str, Artifact] = {}
-    origins: dict[str, str] = {}
-    for position, name in enumerate(selected, start=1):
-        stage = recipe.stages[name]
-        inputs = {role: artifacts[source] for role, source in stage.inputs.items()}
-        key = _key(recipe, stage, str(path), inputs)
-        final = out / "artifacts" / f"{name}-{key[:12]}"
-        with display.stage(name, stage.kind, position, len(selected)) as reporter:
-            artifact, origins[name] = _obtain(recipe, str(path), name, stage, inputs, key, final, name in redo, reporter,
-                                              display.log)
-            artifacts[name] = _evaluated(recipe, stage, artifact, out, reporter)
-        _write_index(out, path, recipe, artifacts, origins)
-    result = RunResult(out, list(artifacts.values()), origins)
-    write_report(out / "report.html", recipe.name, path.read_text(encoding="utf-8"), result.artifacts, origins)
-    return result
+    text, recipe = read_recipe(path)
+    recipe = with_seed(recipe, seed)
+    selected, redo = select_stages(recipe, path, until, redo_from, accept)
+    run = RunFolder(out)
+    run.refuse_foreign()
+    check_recipe(recipe, str(path), selected, find_stages(recipe, str(path), run, selected, redo)[0])
+    with run.lock():
+        text = used_recipe(text, recipe, path, out)
+        run.keep_recipe(text)
+        artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept).make(selected)
+        later = _finished_beyond(recipe, str(path), run, selected, artifacts, display.log)
+        _index(run, recipe, artifacts | later, origins | dict.fromkeys(later, REUSED), display.log)
+        every = {name: (artifacts | later)[name] for name in recipe.stages if name in artifacts or name in later}
+        write_report(out / "report.html", recipe.name, text, list(every.values()), origins | dict.fromkeys(later, REUSED))
+    return RunResult(out, list(artifacts.values()), origins)
 
 
-def select_stages(recipe: Recipe, path: Path, until: str | None, redo_from: str | None) -> tuple[list[str], set[str]]:
+def with_seed(recipe: Recipe, seed: int | None) -> Recipe:
+    """Raises UserError where the command line's seed is none."""
+    if seed is None:
+        return recipe
+    if not 0 <= seed <= LARGEST_SEED:
+        raise UserError(f"--seed {seed}: must be from 0 to {LARGEST_SEED}. Choose another.")
+    return recipe.model_copy(update={"seed": seed})
+
+
+def select_stages(recipe: Recipe, path: Path, until: str | None, redo_from: str | None,
+                  accept: Collection[str] = ()) -> tuple[list[str], set[str]]:
     """The stages to walk, in order, and those among them to make anew."""
     names = list(recipe.stages)
-    for option, value in (("--until", until), ("--from", redo_from)):
+    for option, value in (("--until", until), ("--from", redo_from), *(("--accept", name) for name in accept)):
         if value is not None and value not in names:
             raise UserError(f"{option} {value}: {path} has no such stage. Its stages are {', '.join(names)}.")
     if until and redo_from and names.index(until) < names.index(redo_from):
@@ -116,80 +88,142 @@ def select_stages(recipe: Recipe, path: Path, until: str | None, redo_from: str 
     return selected, set(names[names.index(redo_from):]) if redo_from else set()
 
 
-def stage_status(recipe: Recipe, path: Path, out: Path, selected: list[str], redo: set[str]) -> dict[str, str]:
-    """What a run would find for each stage: "already made", "prebuilt" or "to make". Changes nothing."""
+def find_stages(recipe: Recipe, source: str, run: RunFolder, selected: Sequence[str],
+                redo: set[str]) -> tuple[dict[str, Artifact], dict[str, str]]:
+    """What a run would find: the artifacts that are there, and for each stage "already made", "prebuilt" or "to make". Changes
+    nothing."""
     artifacts: dict[str, Artifact] = {}
     status = {}
+    redo = redo | set(run.to_redo())
     for name in selected:
         stage = recipe.stages[name]
         status[name] = "to make"
-        if name in redo or any(source not in artifacts for source in stage.inputs.values()):
+        if name in redo or any(origin not in artifacts for origin in stage.inputs.values()):
             continue
-        inputs = {role: artifacts[source] for role, source in stage.inputs.items()}
-        key = _key(recipe, stage, str(path), inputs)
-        for folder, origin in ((out / "artifacts" / f"{name}-{key[:12]}", REUSED), (shipped_folder(name, key), PREBUILT)):
+        inputs = {role: artifacts[origin] for role, origin in stage.inputs.items()}
+        key = key_of(recipe, stage, name, source, inputs)
+        for folder, origin in ((run.artifact(name, key), REUSED), (shipped_folder(name, key), PREBUILT)):
             if name not in artifacts and (artifact := find(folder, name, key)):
                 artifacts[name], status[name] = artifact, origin
-    return status
+    return artifacts, status
 
 
-def _obtain(recipe: Recipe, source: str, name: str, stage: Stage, inputs: dict[str, Artifact], key: str, final: Path,
-            redo: bool, reporter: Callable[[str], Progress], say: Callable[[str], None]) -> tuple[Artifact, str]:
-    """The stage's artifact and its origin."""
-    working = final.parent.parent / "working" / final.name
-    progress = working.with_name(working.name + ".progress")
-    if not redo and (existing := find(final, name, key)):
-        say(f"{name}: already made, nothing to do")
-        return existing, REUSED
-    if not redo and not progress.exists():
-        final.parent.mkdir(parents=True, exist_ok=True)
-        if shipped := copy_shipped(name, key, final):
-            say(f"{name}: ships with the package, made by this very recipe (--from {name} makes it anew)")
-            return shipped, PREBUILT
-    remove_folder(working)  # half-written results of a killed run; its checkpoints lie beside it and stay
-    seeded = recipe.model_copy(update={"seed": _seed(recipe, stage)})
-    description = run_stage(stage, Context(seeded, source, name, working, inputs, reporter))
-    described = {role: {"stage": artifact.stage, "content": artifact.content} for role, artifact in inputs.items()}
-    artifact = seal(working, final, name, key, description | {
-        "seed": seeded.seed, "inputs": described, "settings": stage_settings(recipe, stage, source)})
-    remove_folder(progress)
-    return artifact, MADE
+def stage_status(recipe: Recipe, path: Path, out: Path, selected: Sequence[str], redo: set[str]) -> dict[str, str]:
+    """What a run would find for each stage: "already made", "prebuilt" or "to make". Changes nothing."""
+    return find_stages(recipe, str(path), RunFolder(out), selected, redo)[1]
 
 
-def evaluation_protocol(recipe: Recipe, stage: Stage) -> tuple[PromptStyle, str]:
-    """How a stage's model is asked, and the hash of all that decides its evaluation beside the model."""
-    style: PromptStyle = "forum" if isinstance(stage, BaseStage) else "chat"
-    return style, sha256_json({"settings": recipe.evaluation.model_dump(), "families": recipe.families, "style": style,
-                               "seed": recipe.seed, "dtype": recipe.dtype})
+@dataclass
+class _Walk:
+    """From stage to stage. redo: what --from makes anew, from its first step on. accept: what is sealed whatever its health."""
+
+    recipe: Recipe
+    source: str
+    run: RunFolder
+    display: Display
+    redo: set[str]
+    accept: Collection[str]
+
+    def make(self, selected: Sequence[str]) -> tuple[dict[str, Artifact], dict[str, str]]:
+        artifacts: dict[str, Artifact] = {}
+        origins: dict[str, str] = {}
+        anew = [name for name in selected if name in self.redo]
+        self.run.forget_progress(anew)
+        self.run.set_to_redo(dict.fromkeys([*self.run.to_redo(), *anew]))
+        for position, name in enumerate(selected, start=1):
+            stage = self.recipe.stages[name]
+            inputs = {role: artifacts[source] for role, source in stage.inputs.items()}
+            with self.display.stage(name, stage.kind, position, len(selected)) as reporter:
+                artifact, origins[name] = self._obtain(name, stage, inputs, reporter)
+                artifacts[name] = evaluated(self.recipe, stage, artifact, self.run, reporter)
+            _index(self.run, self.recipe, artifacts, origins, self.display.log)
+        return artifacts, origins
+
+    def _obtain(self, name: str, stage: Stage, inputs: dict[str, Artifact],
+                reporter: Callable[[str], Progress]) -> tuple[Artifact, str]:
+        """The stage's artifact and its origin."""
+        run, say = self.run, self.display.log
+        key = key_of(self.recipe, stage, name, self.source, inputs)
+        final, redo = run.artifact(name, key), name in run.to_redo()
+        progress = run.progress(final)
+        if not redo and (existing := find(final, name, key)):
+            say(f"{name}: already made, nothing to do")
+            remove_folder(progress)
+            return existing, REUSED
+        if not redo and not progress.exists():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if shipped := copy_shipped(name, key, final):
+                say(f"{name}: ships with the package, made by this very recipe (--from {name} makes it anew)")
+                return shipped, PREBUILT
+        if redo and progress.exists():
+            say(f"{name}: goes on with what --from began")
+        artifact = self._run_stage(name, stage, inputs, key, reporter, redo)
+        if can_grow(stage) and progress.exists():
+            kept = run.last_checkpoint(final)
+            kept.parent.mkdir(exist_ok=True)
+            install_folder(progress, kept, aside=kept.with_name(f"{kept.name}.replaced"))
+        remove_folder(progress)
+        run.set_to_redo(other for other in run.to_redo() if other != name)
+        return artifact, MADE
+
+    def _run_stage(self, name: str, stage: Stage, inputs: dict[str, Artifact], key: str, reporter: Callable[[str], Progress],
+                   redo: bool) -> Artifact:
+        run, final = self.run, self.run.artifact(name, key)
+        working, progress = run.working(final), run.progress(final)
+        settings, seed = stage_settings(self.recipe, stage, self.source), seed_of(self.recipe, stage)
+        contents = stage_contents(self.recipe, stage, name, self.source, inputs)
+        description = refused(working)
+        if description is None:
+            if not redo and not progress.exists() and (found := finished_shorter(run, name, stage, settings, seed, contents)):
+                self.display.log(f"{name}: {go_on(run, stage, found, progress)}")
+            remove_folder(working)  # half-written results of a killed run; its checkpoints lie beside it and stay
+            context = Context(with_seed(self.recipe, seed), self.source, name, working, inputs, reporter, self.display.log)
+            description = run_stage(stage, context)
+        description = accepted(name, working, description, name in self.accept)
+        described = {role: {"stage": artifact.stage, "content": artifact.content} for role, artifact in inputs.items()}
+        return seal(working, final, name, key, description | {
+            "seed": seed, "inputs": described, "contents": contents, "settings": settings})
 
 
-def _evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, out: Path, reporter: Callable[[str], Progress]) -> Artifact:
+def evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, run: RunFolder,
+              reporter: Callable[[str], Progress]) -> Artifact:
     """The artifact with its evaluation, made once for each model and protocol; as it is where it is no model."""
     if isinstance(stage, RejectStage | RewardModelStage):
         return artifact
     style, protocol = evaluation_protocol(recipe, stage)
-    folder = out / "evaluations" / f"{artifact.stage}-{artifact.content[:12]}-{protocol[:8]}"
+    folder = run.evaluation(artifact, protocol)
     if not (folder / "samples.jsonl").exists():
-        fresh = folder.with_name(folder.name + ".writing")
+        fresh, progress = folder.with_name(folder.name + ".writing"), run.progress(folder)
         remove_folder(fresh)
-        evaluate_model(artifact.folder, recipe, style, fresh, reporter("evaluating"))
+        checkpoints = Checkpoints(progress, recipe.checkpoint_seconds)
+        evaluate_model(artifact.folder, recipe, style, fresh, reporter("evaluating"), checkpoints)
         install_folder(fresh, folder)
+        remove_folder(progress)
     return replace(artifact, evaluation_folder=folder)
 
 
-def _write_index(out: Path, path: Path, recipe: Recipe, artifacts: dict[str, Artifact], origins: dict[str, str]) -> None:
-    """run.json: which artifact each stage name means, for `chat`, `eval` and people."""
-    write_json(out / "run.json", {"recipe": recipe.name, "seed": recipe.seed, "stages": {
-        name: str(artifact.folder.relative_to(out)) for name, artifact in artifacts.items()}, "origins": origins,
-        "order": list(artifacts)})
-    if not (out / "recipe.yaml").exists() or (out / "recipe.yaml").read_text() != path.read_text():
-        write_text(out / "recipe.yaml", path.read_text())
+def _finished_beyond(recipe: Recipe, source: str, run: RunFolder, selected: Sequence[str], artifacts: dict[str, Artifact],
+                     say: Callable[[str], None]) -> dict[str, Artifact]:
+    """Finished stages after --until, so that index and report do not forget them."""
+    later: dict[str, Artifact] = {}
+    for name, stage in recipe.stages.items():
+        known = artifacts | later
+        if name in selected or any(origin not in known for origin in stage.inputs.values()):
+            continue
+        try:
+            key = key_of(recipe, stage, name, source, {role: known[origin] for role, origin in stage.inputs.items()})
+            artifact = find(run.artifact(name, key), name, key)
+        except (UserError, RunError) as error:
+            say(f"{name} is after --until and was not needed, but: {error}")
+            continue
+        if artifact is not None:
+            folder = run.evaluation(artifact, evaluation_protocol(recipe, stage)[1])
+            has_evaluation = (folder / "samples.jsonl").exists() and not isinstance(stage, RejectStage | RewardModelStage)
+            later[name] = replace(artifact, evaluation_folder=folder if has_evaluation else None)
+    return later
 
 
-def _refuse_foreign(out: Path) -> None:
-    """A folder that holds something else is not ours to fill."""
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out}: is a file. Name a folder.")
-    ours = any((out / name).exists() for name in ("run.json", "artifacts", "working"))
-    if out.exists() and any(out.iterdir()) and not ours:
-        raise UserError(f"--out {out}: the folder is not empty and holds no run of Spoutnik. Name another one.")
+def _index(run: RunFolder, recipe: Recipe, artifacts: dict[str, Artifact], origins: dict[str, str],
+           say: Callable[[str], None]) -> None:
+    if complaint := run.write_index(recipe, artifacts, origins):
+        say(complaint)

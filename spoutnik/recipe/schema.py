@@ -1,28 +1,54 @@
 """The schema of a recipe file. Unknown keys, wrong types and impossible values are refused before anything runs."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
 from spoutnik.model.config import ModelConfig
 from spoutnik.recipe.problems import describe_problems
 from spoutnik.recipe.shipped import shipped_recipes
+from spoutnik.recipe.yaml_file import read_yaml
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.grpo import GRPOSettings
+from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
 from spoutnik.train.reject import RejectSettings
 from spoutnik.train.reward_model import RewardModelSettings
-from spoutnik.train.settings import Settings
+from spoutnik.train.settings import Settings, StrictModel, refuse_truth
 from spoutnik.train.sft import ColdStartSettings, SFTSettings
 from spoutnik.validation import did_you_mean, refuse_names
 
+LARGEST_SEED = 2 ** 32 - 1  # with a step's number still an integer that every generator takes
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_DEVICE = re.compile(r"con|prn|aux|nul|com[0-9]|lpt[0-9]", re.IGNORECASE)
 
-class _Stage(Settings):
+
+def refuse_other_names(title: str, names: dict[tuple[str, ...], str]) -> None:
+    """Raises what a validator raises where a name is not that of one folder on every system: they become folders of a run.
+    names: path in the recipe -> name."""
+    wrong, seen = [], {}
+    for path, name in names.items():
+        twin = seen.setdefault(name.casefold(), name)
+        if not _NAME.fullmatch(name) or _DEVICE.fullmatch(name):
+            wrong.append((path, name, f"{name[:80]!r} cannot be the name of a folder; use up to 64 letters, digits, _ and -, "
+                          "the first a letter or digit, and no name that Windows reserves for a device (con, nul, com1)", ()))
+        elif twin != name:
+            wrong.append((path, name, f"'{twin}' and '{name}' differ by case alone, and are one folder on some systems; rename "
+                          "one of them", ()))
+    refuse_names(title, wrong)
+
+
+class _Stage(StrictModel):
     model_config = ConfigDict(populate_by_name=True)
+
+    @field_validator("seed", "general", "dialogue_share", mode="before", check_fields=False)
+    @classmethod
+    def _numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:  # not of "*": `kind` decides the class
+        return refuse_truth(cls, value, info)
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -38,7 +64,7 @@ class PretrainStage(_Stage):
     """The kind of the stage."""
     model: str
     """A name under `models`."""
-    seed: int | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
     """In place of the recipe's."""
     families: list[str] | None = Field(default=None, min_length=1)
     """What it reads, where that is not all of the recipe's."""
@@ -53,7 +79,7 @@ class MidtrainStage(_Stage):
     """The kind of the stage."""
     start: str = Field(alias="from")
     """The earlier stage whose model goes on."""
-    seed: int | None = Field(default=None, ge=0)
+    seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
     """In place of the recipe's."""
     context: dict = {}
     """The keys of the model's configuration that widen its context (DeepSeek-V3, section 4.3), as far as they change:
@@ -91,7 +117,8 @@ class SFTStage(_ConversingStage):
     traces: str | None = None
     """Traces kept by an earlier stage of kind reject: its name."""
     file: Path | None = None
-    """Traces read from a file of JSON lines, each with prompt, thought and answer."""
+    """Traces read from a file of JSON lines, each with prompt, thought and answer. A path is relative to the
+    recipe's folder."""
     general: int = Field(default=0, ge=0)
     """How many general conversations are mixed in, whose thoughts are empty."""
     dialogue_share: float = Field(default=0.0, ge=0, le=1)
@@ -164,7 +191,7 @@ class Recipe(Settings):
     """Of the recipe, and of the run's folder under ./runs."""
     description: str = ""
     """A line for people."""
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Same seed, same models, to the bit."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the arithmetic; auto is bfloat16 where the processor multiplies it in hardware."""
@@ -180,8 +207,16 @@ class Recipe(Settings):
     """Name -> configuration, with the keys of the published config.json."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How every stage's model is evaluated."""
+    validation: ValidationSettings = ValidationSettings()
+    """How an RL stage's start, result and best checkpoint are told apart. Changes no weights, and no key."""
     stages: dict[str, Stage]
     """Name -> stage, in the order in which they run."""
+
+    @model_validator(mode="after")
+    def _names_are_folders(self) -> "Recipe":
+        refuse_other_names("recipe", {("name",): self.name})
+        refuse_other_names("recipe", {("stages", name): name for name in self.stages})
+        return self
 
     @model_validator(mode="after")
     def _connected(self) -> "Recipe":
@@ -235,19 +270,19 @@ def widened(config: ModelConfig, context: dict, source: str) -> ModelConfig:
 
 
 def load_recipe(path: Path) -> Recipe:
-    """Raises UserError with file, key, value and remedy."""
+    """Raises UserError with file, line, key, value and remedy."""
+    return read_recipe(path)[1]
+
+
+def read_recipe(path: Path) -> tuple[str, Recipe]:
+    """The recipe's text and what it says, from one reading of the file. Paths in it are relative to its folder.
+
+    Raises:
+        UserError: with file, line, key, value and remedy.
+    """
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = yaml.safe_load(text)
-    except FileNotFoundError as error:
-        names = ", ".join(shipped_recipes())
-        raise UserError(f"{path}: no such recipe.{did_you_mean(path.stem, shipped_recipes())} Name a file, or one of the "
-                        f"package's: {names}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
-        where = getattr(error, "problem_mark", None)
-        at = f", line {where.line + 1}" if where else ""
-        raise UserError(f"{path}{at}: is not valid YAML ({getattr(error, 'problem', error)}). Correct it.") from error
+    text = _text_of(path)
+    values = read_yaml(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys (name, families, models, stages ...).")
     if (problems := describe_problems(path, text, values, Recipe)) is not None:
@@ -257,4 +292,29 @@ def load_recipe(path: Path) -> Recipe:
         recipe.model_config_of(name, str(path))
     for name in recipe.stages:
         recipe.config_of_stage(name, str(path))
-    return recipe
+    stages = {name: _with_located_file(stage, name, path) for name, stage in recipe.stages.items()}
+    return text, recipe.model_copy(update={"stages": stages})
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # some editors write a mark before the text
+    except FileNotFoundError as error:
+        names = ", ".join(shipped_recipes())
+        raise UserError(f"{path}: no such recipe.{did_you_mean(path.stem, shipped_recipes())} Name a file, or one of the "
+                        f"package's: {names}.") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: is not UTF-8 text ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Name a recipe file.") from error
+
+
+def _with_located_file(stage: Stage, name: str, recipe: Path) -> Stage:
+    if not isinstance(stage, SFTStage) or stage.file is None:
+        return stage
+    try:
+        file = recipe.parent / stage.file.expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise UserError(f"{recipe}: stages.{name}.file = {str(stage.file)!r}: has a home folder that is not known here. Write "
+                        "the whole path.") from error
+    return stage.model_copy(update={"file": file})

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from spoutnik.evals.protocol import (
     sample_rows,
     summarize,
 )
-from spoutnik.files import write_json, write_jsonl
+from spoutnik.files import read_jsonl, sha256_json, write_json, write_jsonl
 from spoutnik.hardware import compute_dtype, machine, peak_memory
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
@@ -45,14 +45,22 @@ from spoutnik.tasks import LANGUAGES
 from spoutnik.tasks.general import helpfulness, sample_general
 from spoutnik.tasks.general_text import FIRST_KINDS
 from spoutnik.text.thought import read_reply
+from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.grpo import grpo
+from spoutnik.train.grpo import GRPOSettings, grpo
+from spoutnik.train.health import Finding, kept_findings, pair_findings, stage_health
 from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
+from spoutnik.train.monitor import Monitor, Validation
 from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
 from spoutnik.train.reject import reject
+from spoutnik.train.resumable import ResumableLLM
 from spoutnik.train.reward_model import RewardModel, held_out_accuracy, score_answers, train_reward_model
-from spoutnik.train.rollouts import chat_prompts, rollout_llm
-from spoutnik.train.sft import general_traces, read_traces, sft, solver_traces
+from spoutnik.train.rollouts import chat_prompts, rollout_llm, sample_problems
+from spoutnik.train.sft import fit, general_traces, sft, solver_traces
+from spoutnik.train.traces import KEYS, Traces, load_traces, reports_of
+
+BEST = "best"  # folder of an RL stage's best checkpoint by validation, in its artifact, where that is not the last
+PAIRS = 512  # held-out ones, on which a reward model is tested
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,7 @@ class Context:
     working: Path
     inputs: dict[str, Artifact]
     progress: Callable[[str], Progress]  # for each thing the stage does
+    say: Callable[[str], None] = lambda text: None  # a sentence for the person who waits
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -78,6 +87,22 @@ class Context:
         """Seed, stage, checkpoints and progress: the common arguments of the training functions."""
         return self.recipe.seed, self.name, self.checkpoints, self.progress(label)
 
+    def monitor(self, validation: Validation | None = None) -> Monitor:
+        return Monitor(self.name, self.say, validation)
+
+    def validation(self, model: Transformer, tokenizer: Tokenizer, settings: GRPOSettings) -> Validation | None:
+        """Of an RL stage; None where the recipe switches it off."""
+        recipe, chosen = self.recipe, self.recipe.validation
+        if not chosen.problems:
+            return None
+        rng = random.Random(f"{recipe.seed} {self.name} validation")
+        problems = sample_problems(rng, recipe.families, chosen.problems, "train")
+        params = SamplingParams(temperature=recipe.evaluation.temperature, top_p=recipe.evaluation.top_p,
+                                max_tokens=settings.max_tokens)
+        asked = sha256_json([[problem.prompt for problem in problems], str(params)])  # others are measured anew
+        folder = self.checkpoints.folder / f"validation-{asked[:12]}"
+        return Validation(model, tokenizer, problems, params, recipe.seed, folder, settings.steps, chosen.looks)
+
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
         """The model and tokenizer of an input."""
         folder = self.inputs[role].folder
@@ -86,13 +111,17 @@ class Context:
 
 @dataclass
 class Outcome:
-    """metrics and cost for the manifest; log rows; the trained model, where the stage makes one."""
+    """metrics, cost and data (what became of each source of traces) for the manifest; log rows; the trained model, where the
+    stage makes one. monitor: what looked on while it was trained. findings: on what the stage made, beside those of its log."""
 
     metrics: dict[str, float]
     cost: Cost
     log: list[dict]
     model: Transformer | None = None
     tokenizer: Tokenizer | None = None
+    monitor: Monitor | None = None
+    findings: list[Finding] = field(default_factory=list)
+    data: list[dict] = field(default_factory=list)
 
 
 def run_stage(stage: Stage, context: Context) -> dict:
@@ -102,16 +131,28 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if outcome.log:
         write_jsonl(context.working / "log.jsonl", outcome.log)
     if outcome.model is not None:
-        save_model(context.working, outcome.model)
-        outcome.tokenizer.save(context.working)
-        eos_ids = outcome.tokenizer.eos_ids
-        write_json(context.working / "generation_config.json", {
-            "do_sample": True, "temperature": 0.6, "top_p": 0.95, "bos_token_id": outcome.tokenizer.bos_id,
-            "eos_token_id": eos_ids if len(eos_ids) > 1 else eos_ids[0]})
+        _save(context.working, outcome.model, outcome.tokenizer)
+    validation = outcome.monitor.validation if outcome.monitor else None
+    if validation is not None and (best := validation.best_model()) is not None:
+        _save(context.working / BEST, best, outcome.tokenizer)
     outcome.cost.peak_memory_bytes = peak_memory()
+    health = stage_health(outcome.log, outcome.monitor.comparisons if outcome.monitor else (), outcome.findings)
     description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
-                   "dtype": str(context.dtype).removeprefix("torch.")}
+                   "dtype": str(context.dtype).removeprefix("torch."), "health": health}
+    if outcome.data:
+        description["data"] = outcome.data
+    if validation is not None:
+        description["validation"] = validation.summary(BEST)
     return description if outcome.model is None else description | {"card": _card(stage, context.recipe, outcome.model)}
+
+
+def _save(folder: Path, model: Transformer, tokenizer: Tokenizer) -> None:
+    save_model(folder, model)
+    tokenizer.save(folder)
+    eos_ids = thought_format(tokenizer).end_ids
+    write_json(folder / "generation_config.json", {
+        "do_sample": True, "temperature": 0.6, "top_p": 0.95, "bos_token_id": tokenizer.bos_id,
+        "eos_token_id": list(eos_ids) if len(eos_ids) > 1 else eos_ids[0]})
 
 
 def _card(stage: Stage, recipe: Recipe, model: Transformer) -> dict:
@@ -125,32 +166,40 @@ def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents)
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
-    log, cost = pretrain(model, tokenizer, recipe.families_of(stage), stage.settings, *context.training())
-    return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer)
+    monitor = context.monitor()
+    log, cost = pretrain(model, tokenizer, recipe.families_of(stage), stage.settings, *context.training(), monitor)
+    return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
 
 
 def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
     narrow, tokenizer = context.load()
     model = Transformer(widened(narrow.config, stage.context, context.source), context.dtype)
     model.load_state_dict(narrow.state_dict())
-    log, cost = midtrain(model, tokenizer, context.recipe.families, stage.settings, *context.training())
-    return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer)
+    monitor = context.monitor()
+    log, cost = midtrain(model, tokenizer, context.recipe.families, stage.settings, *context.training(), monitor)
+    return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
 
 
 def _sft(stage: SFTStage, context: Context) -> Outcome:
     model, tokenizer = context.load()
     seed, recipe = context.recipe.seed, context.recipe
-    traces = []
+    sources = []
     if stage.cold_start is not None:
-        traces += solver_traces(stage.cold_start, recipe.families, seed, stage.dialogue_share)
+        sources.append(Traces.of("cold_start", solver_traces(stage.cold_start, recipe.families, seed, stage.dialogue_share)))
     if stage.traces is not None:
-        traces += read_traces(context.inputs["traces"].folder / "traces.jsonl")
+        sources.append(Traces.of(stage.traces, read_jsonl(context.inputs["traces"].folder / "traces.jsonl", KEYS, texts=True)))
     if stage.file is not None:
-        traces += read_traces(stage.file)
-    traces += general_traces(stage.general, seed, recipe.families, stage.dialogue_share)
-    random.Random(f"{seed} {context.name}").shuffle(traces)
-    log, cost = sft(model, tokenizer, traces, stage.settings, *context.training())
-    return Outcome({"traces": len(traces)} | _last(log, "loss"), cost, log, model, tokenizer)
+        sources.append(load_traces(stage.file))
+    if stage.general:
+        sources.append(Traces.of("general", general_traces(stage.general, seed, recipe.families, stage.dialogue_share)))
+    positions = model.config.max_position_embeddings
+    documents = fit(sources, tokenizer, positions, random.Random(f"{seed} {context.name}"))
+    for source in sources:
+        context.say(f"{context.name}: {source.report.sentence(positions)}")
+    monitor = context.monitor()
+    log, cost = sft(model, documents, stage.settings, *context.training(), monitor)
+    return Outcome({"traces": len(documents)} | _last(log, "loss"), cost, log, model, tokenizer, monitor,
+                   data=reports_of(sources))
 
 
 def _grpo(stage: GRPOStage, context: Context) -> Outcome:
@@ -160,30 +209,34 @@ def _grpo(stage: GRPOStage, context: Context) -> Outcome:
         scorer = partial(score_answers, *load_reward_model(context.inputs["reward_model"].folder, context.dtype))
     if stage.settings.kl_coefficient:
         reference, _ = context.load()
+    monitor = context.monitor(context.validation(model, tokenizer, stage.settings))
     log, cost = grpo(model, tokenizer, context.recipe.families, stage.settings, *context.training("learning by reward"),
-                     scorer, reference)
-    return Outcome(_last(log, "reward", "accuracy", "mismatch_kl"), cost, log, model, tokenizer)
+                     scorer, reference, monitor)
+    return Outcome(_last(log, "reward", "accuracy", "mismatch_kl"), cost, log, model, tokenizer, monitor)
 
 
 def _reject(stage: RejectStage, context: Context) -> Outcome:
     model, tokenizer = context.load()
     watch = Stopwatch()
     source = context.inputs["start"]
-    traces, cost, metrics = reject(model, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
+    llm = ResumableLLM(rollout_llm(model, tokenizer), context.checkpoints)
+    traces, cost, metrics = reject(llm, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
                                    f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
     write_jsonl(context.working / "traces.jsonl", traces)
-    return Outcome(metrics, cost + watch.lap(), [])
+    return Outcome(metrics, cost + watch.lap() + llm.spent, [], findings=kept_findings(metrics["kept_share"]))
 
 
 def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     backbone, tokenizer = context.load()
     model = RewardModel(backbone)
-    log, cost = train_reward_model(model, tokenizer, stage.settings, *context.training())
+    monitor = context.monitor()
+    log, cost = train_reward_model(model, tokenizer, stage.settings, *context.training(), monitor)
     save_model(context.working, backbone)
     save_tensors(context.working / "score.safetensors", {"score.weight": model.score.weight})
     tokenizer.save(context.working)
-    accuracy = held_out_accuracy(model, tokenizer, 512, context.recipe.seed)
-    return Outcome({"held_out_pair_accuracy": accuracy} | _last(log, "loss"), cost, log)
+    accuracy = held_out_accuracy(model, tokenizer, PAIRS, context.recipe.seed)
+    return Outcome({"held_out_pair_accuracy": accuracy} | _last(log, "loss"), cost, log, monitor=monitor,
+                   findings=pair_findings(accuracy, PAIRS))
 
 
 _WORK = {PretrainStage: _pretrain, MidtrainStage: _midtrain, SFTStage: _sft, GRPOStage: _grpo, RejectStage: _reject,
@@ -196,12 +249,13 @@ def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, To
     return model.requires_grad_(False), Tokenizer.load(folder)
 
 
-def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path, progress: Progress) -> None:
+def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path, progress: Progress,
+                   checkpoints: Checkpoints) -> None:
     """The same held-out problems at every stage, by the R1 protocol, on the weights as stored (rounding included).
     Writes evaluation.json and samples.jsonl into the folder `into`."""
     watch, settings, dtype = Stopwatch(), recipe.evaluation, compute_dtype(recipe.dtype)
     tokenizer = Tokenizer.load(folder)
-    llm = rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer)
+    llm = ResumableLLM(rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer), checkpoints)
     problems = held_out_problems(recipe.families, settings.problems_per_family)
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
     evaluation = summarize(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
@@ -212,12 +266,12 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     else:  # the layout in which the base has read solutions: RL can bring out what is there
         book = summarize(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
-    evaluation["bill"] = vars(watch.lap() + Cost(tokens_generated=evaluation["tokens"]))
+    evaluation["bill"] = vars(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
     write_json(into / "evaluation.json", evaluation)
     write_jsonl(into / "samples.jsonl", sample_rows(graded))
 
 
-def general_helpfulness(llm: LLM, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int) -> float:
+def general_helpfulness(llm: LLM | ResumableLLM, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int) -> float:
     """Mean score in [0, 1] of answers to held-out general prompts, by the rubric that nothing was trained on."""
     rng = random.Random(f"{seed} helpfulness")
     drawn = [sample_general(rng, language, "held_out", FIRST_KINDS) for language in LANGUAGES for _ in range(32)]

@@ -13,6 +13,7 @@ from rich.text import Text
 from spoutnik import tables
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.tasks import FAMILIES
+from spoutnik.train.traces import notes_of
 
 NONE = "–"  # shown where a stage has no such number
 
@@ -35,7 +36,8 @@ class StageRow:
     """One line of the table. Shares are in [0, 1], times in seconds; None where the stage was not evaluated.
 
     seconds, core_seconds, tokens (trained + generated): to make the stage, without its evaluation. note: what a stage
-    has to say beside its numbers, or instead of them.
+    has to say beside its numbers, or instead of them. health: the manifest's line on how the stage went; warnings: sentences,
+    with the remedy.
     """
 
     stage: str
@@ -53,6 +55,8 @@ class StageRow:
     helpfulness: float | None = None
     dialogues: float | None = None
     note: str = ""
+    health: str = ""
+    warnings: tuple[str, ...] = ()
 
 
 def rows(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[StageRow]:
@@ -63,7 +67,8 @@ def rows(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[StageRo
 def _row(artifact: Artifact, origin: str) -> StageRow:
     evaluation, cost = artifact.evaluation, artifact.cost
     row = StageRow(artifact.stage, artifact.kind, origin, cost.seconds, cost.core_seconds,
-                   cost.tokens_trained + cost.tokens_generated)
+                   cost.tokens_trained + cost.tokens_generated, health=artifact.health["line"],
+                   warnings=(*artifact.health["refusals"], *artifact.health["warnings"]))
     if evaluation is None:
         return replace(row, note=metrics_note(artifact.manifest["metrics"]))
     return replace(row, accuracy=_interval(evaluation["accuracy"]),
@@ -72,7 +77,7 @@ def _row(artifact: Artifact, origin: str) -> StageRow:
                    language_consistency=evaluation["language_consistency"],
                    reflections=evaluation["reflections_per_thought"], helpfulness=evaluation.get("helpfulness"),
                    dialogues=evaluation["dialogues"]["mean"] if "dialogues" in evaluation else None,
-                   note=_textbook_note(evaluation))
+                   note="; ".join(filter(None, (_textbook_note(evaluation), notes_of(artifact.manifest.get("data", []))))))
 
 
 def _textbook_note(evaluation: dict) -> str:
@@ -159,6 +164,8 @@ def print_table(table: Sequence[StageRow], console: Console) -> None:
     for row in table:
         if row.note:
             console.print(Text(f"{row.stage}: {row.note}"))
+    for row in table:
+        console.print(Text(f"{row.stage}: {row.health}", style="" if row.health.startswith("healthy") else "yellow"))
     shares = "form, lang, help; turn (pass@1 on questions with earlier turns)" if helpful else "form, lang"
     console.print(Text(f"pass@1 on held-out problems, ± half the 95 % interval; {shares}: percent; think: thought "
                        "tokens; refl: reflection words per thought; time, tokens (trained + generated) and core s: to "

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-from spoutnik.errors import RunError, UserError
 from spoutnik.text.detokenization import IncrementalDetokenizer
-from spoutnik.text.plain_thought import PlainThoughtStream, follows_plain_mark, opens_plain_thought
+from spoutnik.text.plain_thought import PlainThoughtStream
 from spoutnik.text.reply_text import ReplyStream, StopTexts
 from spoutnik.text.special_token_escape import END_THINK, THINK
+from spoutnik.text.thought_format import follows_mark, has_plain_marks, thought_format
 from spoutnik.text.tokenizer import Tokenizer
 
 
@@ -27,48 +26,20 @@ class Reply:
     thought_tokens: int
 
 
-def has_plain_marks(tokenizer: Tokenizer) -> bool:
-    """Whether the marks of thoughts are plain text, if the model writes any: its vocabulary has no token for their end."""
-    return tokenizer.end_think_id is None
-
-
-def opens_thought(ids: list[int], tokenizer: Tokenizer) -> bool:
-    """Whether a prompt ends inside a thought. R1's template opens one; Qwen3's closes it again with thinking switched off."""
-    if has_plain_marks(tokenizer):
-        return opens_plain_thought(ids, tokenizer)
-    for token in reversed(ids):
-        if token == tokenizer.think_id:
-            return True
-        if token == tokenizer.end_think_id or token in tokenizer.eos_ids:
-            return False
-    return False
-
-
-def follows_mark(ids: list[int], tokenizer: Tokenizer) -> bool:
-    """Whether nothing but white space follows the last mark of thought in a prompt: what comes next begins the thought or the
-    answer, and does not go on with one."""
-    if has_plain_marks(tokenizer):
-        return follows_plain_mark(ids, tokenizer)
-    for token in reversed(ids):
-        if token in (tokenizer.think_id, tokenizer.end_think_id):
-            return True
-        if tokenizer.decode([token], keep_special=True).strip():
-            return False
-    return False
-
-
-def read_reply(ids: list[int], tokenizer: Tokenizer, finished: bool, thinking: bool = True) -> Reply:
+def read_reply(ids: list[int], tokenizer: Tokenizer, finished: bool, thinking: bool | None = None) -> Reply:
     """Parses the ids that followed a prompt, without the end of sentence.
 
-    thinking: the prompt opened the thought (`opens_thought`). If it did not, the model may do so with its first token; else all
-    is answer. A thought that was never closed leaves no answer.
+    thinking: the prompt opened the thought (`opens_thought`); None: as the chat template does. If it did not, the model may do
+    so with its first token that is not white space; else all is answer. A thought that was never closed leaves no answer.
     """
+    if thinking is None:
+        thinking = thought_format(tokenizer).opened_by == "prompt"
     if has_plain_marks(tokenizer):
-        return _read_plain_reply(ids, tokenizer, finished, thinking and _template_opens_thought(tokenizer))
+        return _read_plain_reply(ids, tokenizer, finished, thinking)
     stream = ThoughtStream(tokenizer, thinking)
     opened = stream.thinking
-    if not opened and ids and ids[0] == stream.start:
-        ids, opened, stream.thinking = ids[1:], True, True
+    if not opened and stream.start in ids and not tokenizer.decode(before := ids[:ids.index(stream.start)], True).strip():
+        ids, opened, stream.thinking = ids[len(before) + 1:], True, True
     thought, answer = (text.strip() for text in map("".join, zip(stream.feed(ids), stream.close())))
     strays = {tokenizer.think_id, tokenizer.user_id, tokenizer.assistant_id, tokenizer.bos_id}
     closed = ids.count(tokenizer.end_think_id) == opened
@@ -81,15 +52,6 @@ def _read_plain_reply(ids: list[int], tokenizer: Tokenizer, finished: bool, thin
     closed = tokenizer.decode(ids).count(END_THINK) == stream.has_thought and not stream.thinking
     well_formed = finished and closed and bool(answer) and THINK not in thought + answer
     return Reply(thought, answer, well_formed, stream.thought_tokens)
-
-
-@lru_cache(maxsize=16)
-def _template_opens_thought(tokenizer: Tokenizer) -> bool:
-    """Whether it does by default, for those who have no prompt to look at."""
-    try:
-        return opens_thought(tokenizer.chat_ids([{"role": "user", "content": "a"}]), tokenizer)
-    except (UserError, RunError):  # no template, or one that wants more: a base model's texts have no thoughts
-        return False
 
 
 def thought_stream(tokenizer: Tokenizer, prompt: list[int], thinking: bool, stop: Sequence[str] | StopTexts = (),

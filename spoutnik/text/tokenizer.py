@@ -302,14 +302,6 @@ class Tokenizer:
         rest = text[encoding.offsets[first][0]:]
         return encoding.ids[:first] + self.bpe.encode(rest, add_special_tokens=False).ids
 
-    @cached_property
-    def end_thought_ids(self) -> list[int]:
-        return self.encode_rendered(f"\n{END_THINK}\n\n", continues=True)
-
-    def completion_ids(self, thought: str, answer: str) -> list[int]:
-        """What the assistant writes after `<think>\\n`: thought, end of thought, answer, end of sentence."""
-        return [*self.encode(thought, continues=True), *self.end_thought_ids, *self.encode(answer, continues=True), self.eos_id]
-
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int, folder: Path) -> None:
     """Every token must have a row in the model's embedding (a few that have none were left out when it was read); fewer tokens

@@ -5,6 +5,7 @@ gradient step. On-policy, so the ratio starts at 1 by construction: the sampler 
 trainer computes them again with the same modules, and the difference (bfloat16 rounding) is measured at every step.
 """
 
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -29,7 +30,8 @@ from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train import losses
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
-from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
+from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
+from spoutnik.train.monitor import Monitor
 from spoutnik.train.rollouts import chat_prompts, grade, rollout_llm, sample_problems
 from spoutnik.train.settings import Settings, TrainSettings
 
@@ -123,10 +125,21 @@ def grade_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
                     "reflections": _mean(reflection_count(g.reply.thought) for g in graded)}
     if general:
         scores = scorer([(prompt, answer) for _, _, prompt, answer in general])
+        refuse_bad_scores(general, scores)
         for (row, column, _, _), score in zip(general, scores):
             rewards[row, column] += score
         metrics["preference"] = _mean(scores)
+    if not bool(torch.isfinite(rewards).all()):
+        raise RunError(f"a reward is not a finite number, by the weights rewards = {weights.model_dump()}. Correct them.")
     return Rollouts(prompts, groups, rewards, metrics)
+
+
+def refuse_bad_scores(general: Sequence[tuple[int, int, str, str]], scores: Sequence[float]) -> None:
+    bad = next((i for i, score in enumerate(scores) if not math.isfinite(score)), None)
+    if bad is not None:
+        _, _, prompt, answer = general[bad]
+        raise RunError(f"the reward model gives {scores[bad]} for {answer[:60]!r} as an answer to {prompt[:60]!r}: a reward "
+                       "must be a finite number. Train the reward model again.")
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -211,12 +224,14 @@ def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
 
 def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: GRPOSettings, seed: int,
          stage: str, checkpoints: Checkpoints, progress: Progress, scorer: Scorer | None = None,
-         reference: Transformer | None = None) -> tuple[list[dict], Cost]:
-    """Trains in place.
+         reference: Transformer | None = None, monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
+    """Trains in place. monitor: validates start and result, if it has what to validate on.
 
     Raises:
         RunError: sampler and trainer disagree by more than `max_mismatch_kl`, or the loss diverged.
     """
+    monitor, watch = monitor or Monitor(stage), Stopwatch()
+    cost = monitor.start() + watch.lap()
     if model.mtp is not None:  # post-training leaves the MTP module alone, as R1 did
         model.mtp.requires_grad_(False)
     optimizer = settings.make_optimizer(model)
@@ -236,8 +251,10 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
         metrics["tokens"] = generated
         return gradient, metrics, Cost(tokens_trained=trained, tokens_generated=generated, tokens_wasted=wasted)
 
-    return train(model, optimizer, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
-                 settings.bias_update_speed)
+    log, total = train(model, optimizer, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
+                       settings.bias_update_speed, monitor.after_step)
+    monitor.end()
+    return log, total + cost
 
 
 def step_prompts(settings: GRPOSettings, families: Sequence[str], seed: int, stage: str, step: int,

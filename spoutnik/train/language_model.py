@@ -12,8 +12,10 @@ from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
-from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
+from spoutnik.train.health import Comparison
+from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
 from spoutnik.train.losses import token_log_probs
+from spoutnik.train.monitor import Monitor, compared_documents, document_losses
 from spoutnik.train.settings import LanguageModelSettings
 
 
@@ -55,16 +57,22 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
 
 def train_language_model(model: Transformer, documents_of: Callable[[int], Sequence[Document]],
                          settings: LanguageModelSettings, steps: int, stage: str, checkpoints: Checkpoints,
-                         progress: Progress) -> tuple[list[dict], Cost]:
-    """documents_of(step) gives a step's documents and must depend on nothing but the step."""
-    optimizer = settings.make_optimizer(model)
+                         progress: Progress, monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
+    """documents_of(step) gives a step's documents and must depend on nothing but the step. monitor: gets the losses of some of
+    them before and after."""
+    schedule, optimizer = settings.make_schedule(steps, stage), settings.make_optimizer(model)
+    monitor, watch, compared = monitor or Monitor(stage), Stopwatch(), compared_documents(documents_of, steps)
+    before, comparing = document_losses(model, compared, settings.micro_batch_tokens), watch.lap()
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         gradient, cost = language_model_gradient(model, documents_of(step), optimizer.parameters, settings)
         return gradient, dict(gradient.metrics), cost
 
-    return train(model, optimizer, settings.make_schedule(steps), stage, step_gradient, checkpoints, progress,
-                 settings.bias_update_speed)
+    log, cost = train(model, optimizer, schedule, stage, step_gradient, checkpoints, progress, settings.bias_update_speed,
+                      monitor.after_step)
+    watch.lap()
+    monitor.comparisons.append(Comparison("loss", before, document_losses(model, compared, settings.micro_batch_tokens)))
+    return log, cost + comparing + watch.lap()
 
 
 def take_tokens(documents: Iterable[Document], tokens: int, max_length: int) -> list[Document]:

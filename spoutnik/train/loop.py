@@ -134,10 +134,12 @@ class Stopwatch:
 
 def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: str,
           step_gradient: Callable[[int], tuple[Gradient, dict[str, float], Cost]], checkpoints: Checkpoints,
-          progress: Progress, bias_update_speed: float = 0.0) -> tuple[list[dict], Cost]:
+          progress: Progress, bias_update_speed: float = 0.0,
+          after_step: Callable[[list[dict]], Cost] = lambda log: Cost()) -> tuple[list[dict], Cost]:
     """Runs `schedule.steps` steps; returns the log (a row per step) and the cost.
 
-    step_gradient(step) returns the gradient, the metrics to log and what it cost. The correction biases move once per
+    step_gradient(step) returns the gradient, the metrics to log and what it cost. after_step looks at the log after each step,
+    may add to its last row, and returns the tokens that it generated. The correction biases move once per
     optimizer step, by the loads of the whole batch (V3, section 2.1.2).
 
     Raises:
@@ -159,6 +161,7 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
         total = total + cost + watch.lap()
         log.append({"step": step, "seconds": round(total.seconds, 3), "lr": optimizer.peak * schedule.factor(step)}
                    | {key: round(value, 6) for key, value in metrics.items()})
+        total = total + after_step(log) + watch.lap()
         progress(step + 1, schedule.steps, total.tokens_trained + total.tokens_generated, headline(metrics))
         if time.perf_counter() - last_save > checkpoints.every_seconds and step + 1 < schedule.steps:
             checkpoints.save(step + 1, model, optimizer, log, total)

@@ -15,6 +15,7 @@ from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import take_tokens, train_language_model
 from spoutnik.train.loop import Checkpoints, Cost, Progress
+from spoutnik.train.monitor import Monitor
 from spoutnik.train.settings import LanguageModelSettings
 
 
@@ -35,22 +36,24 @@ def corpus_documents(tokenizer: Tokenizer, rng: random.Random, families: Sequenc
 
 
 def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: PretrainSettings, seed: int,
-             stage: str, checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Cost]:
+             stage: str, checkpoints: Checkpoints, progress: Progress,
+             monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
     def documents_of(step: int) -> list[Document]:
         rng = random.Random(f"{seed} {stage} {step}")
         return take_tokens(corpus_documents(tokenizer, rng, families), settings.tokens_per_step,
                            model.config.max_position_embeddings)
 
-    return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress)
+    return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress, monitor)
 
 
 def midtrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: PretrainSettings, seed: int,
-             stage: str, checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Cost]:
+             stage: str, checkpoints: Checkpoints, progress: Progress,
+             monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
     def documents_of(step: int) -> list[Document]:
         texts = midtraining_documents(random.Random(f"{seed} {stage} {step}"), families)
         return take_tokens(encoded(texts, tokenizer), settings.tokens_per_step, model.config.max_position_embeddings)
 
-    return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress)
+    return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress, monitor)
 
 
 TOKENIZER_DOCUMENTS = 20_000

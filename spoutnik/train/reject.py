@@ -8,12 +8,13 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
+from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
-from spoutnik.model.transformer import Transformer
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Cost, Progress
-from spoutnik.train.rollouts import GradedCompletion, chat_prompts, grade, rollout_llm, sample_problems
+from spoutnik.train.resumable import ResumableLLM
+from spoutnik.train.rollouts import GradedCompletion, chat_prompts, grade, sample_problems
 from spoutnik.train.settings import Settings
 
 
@@ -38,10 +39,9 @@ class RejectSettings(Settings):
     """The share of the problems with earlier turns before the question."""
 
 
-def reject(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: RejectSettings, seed: int,
+def reject(llm: LLM | ResumableLLM, tokenizer: Tokenizer, families: Sequence[str], settings: RejectSettings, seed: int,
            source: str, progress: Progress, prompts_at_once: int = 256) -> tuple[list[dict], Cost, dict[str, float]]:
     """The kept traces, the cost, and the share kept. source: name of the sampled checkpoint, for the traces."""
-    llm = rollout_llm(model, tokenizer)
     problems = sample_problems(random.Random(f"{seed} reject"), families, settings.prompts, "train", settings.dialogue_share)
     params = SamplingParams(n=settings.samples, temperature=settings.temperature, top_p=settings.top_p,
                             max_tokens=settings.max_tokens)

@@ -18,10 +18,13 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores, on_all_cores
 from spoutnik.tasks.general import preference_pairs
 from spoutnik.tasks.general_text import TAUGHT_KINDS
+from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import preference_loss
+from spoutnik.train.monitor import Monitor
+from spoutnik.train.rollouts import conversation_ids
 from spoutnik.train.settings import OptimizerSettings
 
 
@@ -51,7 +54,7 @@ class RewardModel(nn.Module):
 
 def scored_document(prompt: str, answer: str, tokenizer: Tokenizer) -> Document:
     """Prompt, an empty thought and the answer: the thought is not scored."""
-    ids = tokenizer.chat_ids([{"role": "user", "content": prompt}]) + tokenizer.completion_ids("", answer)
+    ids = conversation_ids((), prompt, tokenizer) + thought_format(tokenizer).completion_ids("", answer, tokenizer)
     return Document(ids, loss_from=len(ids) - 1)
 
 
@@ -75,7 +78,8 @@ def score_answers(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[tupl
 
 
 def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: RewardModelSettings, seed: int, stage: str,
-                       checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Cost]:
+                       checkpoints: Checkpoints, progress: Progress,
+                       monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
     optimizer = settings.make_optimizer(model)
 
     def pairs_of(step: int) -> list[Document]:
@@ -103,7 +107,8 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
         gradient = accumulate(optimizer.parameters, micro, loss_of)
         return gradient, dict(gradient.metrics), Cost(tokens_trained=sum(lengths))
 
-    return train(model, optimizer, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress)
+    return train(model, optimizer, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
+                 after_step=(monitor or Monitor(stage)).after_step)
 
 
 def held_out_accuracy(model: RewardModel, tokenizer: Tokenizer, pairs: int, seed: int) -> float:

@@ -7,6 +7,7 @@ from itertools import cycle, islice
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
+from spoutnik.errors import RunError
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, accuracy_reward, sample
 from spoutnik.tasks.dialogues import perhaps_in_conversation, typed
@@ -15,6 +16,7 @@ from spoutnik.tasks.language import language_consistency
 from spoutnik.tasks.problem import History
 from spoutnik.tasks.wording import in_words
 from spoutnik.text.thought import Reply, read_reply
+from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 
 
@@ -33,15 +35,16 @@ _MAX_NUM_SEQS = 640  # up to here a step of a nano model is faster over all rows
 
 
 def rollout_llm(model: Transformer, tokenizer: Tokenizer) -> LLM:
-    """An engine over the model's current weights, for token ids alone; a completion ends at the tokenizer's eos."""
-    return LLM(model, eos_token_ids=[tokenizer.eos_id], max_num_seqs=_MAX_NUM_SEQS, max_num_batched_tokens=8192)
+    """An engine over the model's current weights, for token ids alone; a completion ends where one ends in chat: at any of the
+    model's ends of sentence and of turn."""
+    return LLM(model, eos_token_ids=thought_format(tokenizer).end_ids, max_num_seqs=_MAX_NUM_SEQS, max_num_batched_tokens=8192)
 
 
 def conversation_ids(history: History, prompt: str, tokenizer: Tokenizer) -> list[int]:
-    """A conversation up to the opened thought of its next reply, by the tokenizer's chat template, as in chat."""
+    """A conversation up to where its next reply begins, by the tokenizer's chat template, as in chat."""
     turns = [{"role": role, "content": text}
              for question, answer in history for role, text in (("user", question), ("assistant", answer))]
-    return tokenizer.chat_ids([*turns, {"role": "user", "content": prompt}])
+    return tokenizer.chat_ids([*turns, {"role": "user", "content": prompt}], variables=thought_format(tokenizer).variables)
 
 
 def chat_prompts(questions: Sequence[Problem | GeneralPrompt], tokenizer: Tokenizer) -> list[list[int]]:
@@ -62,8 +65,24 @@ def sample_problems(rng: random.Random, families: Sequence[str], count: int, spl
     return problems
 
 
+def checked_grade(problem: Problem, answer: str, value: float) -> float:
+    """A verifier's grade, if it is one: nan is neither right nor wrong, and makes groups without variance in silence.
+
+    Raises:
+        RunError: it is not a number in [0, 1].
+    """
+    try:
+        if 0.0 <= value <= 1.0:
+            return float(value)
+    except TypeError:
+        pass
+    raise RunError(f"the verifier of family '{problem.family}' gives {value!r} for the answer {answer[:80]!r} to "
+                   f"{problem.prompt[:80]!r} (level {problem.level}): a grade must be a number from 0 to 1. Correct the "
+                   "verifier.")
+
+
 def grade(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer) -> GradedCompletion:
     """Grades the answer alone: the thought is stripped first, and an ill-formed completion has no answer to grade."""
     reply = read_reply(completion.reply_ids, tokenizer, completion.finished)
-    accuracy = accuracy_reward(problem, reply.answer) if reply.well_formed else 0.0
+    accuracy = checked_grade(problem, reply.answer, accuracy_reward(problem, reply.answer)) if reply.well_formed else 0.0
     return GradedCompletion(completion, reply, accuracy, language_consistency(reply.thought, problem.language))

@@ -2,16 +2,36 @@
 
 from typing import Literal
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from torch import nn
 
+from spoutnik.errors import UserError
 from spoutnik.train.optimizer import Optimizer, Schedule
 
+_WARMUP = ("warmup = {warmup} is longer than the stage, which has {steps} steps: the learning rate would never be reached. "
+           "Give 0 to {steps}, or leave it out")
 
-class Settings(BaseModel):
-    """Unknown keys are refused; a setting that is accepted is used. The text below a key is its line in docs/recipes.md."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+def refuse_truth(model: type[BaseModel], value: object, info: ValidationInfo) -> object:
+    """A validator of numbers: pydantic would take `yes` for 1."""
+    if isinstance(value, bool) and model.model_fields[info.field_name].annotation in (int, float, int | None, float | None):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+class StrictModel(BaseModel):
+    """Unknown keys are refused, and so are numbers that are none."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class Settings(StrictModel):
+    """A setting that is accepted is used. The text below a key is its line in docs/recipes.md."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:
+        return refuse_truth(cls, value, info)
 
 
 class OptimizerSettings(Settings):
@@ -27,7 +47,8 @@ class OptimizerSettings(Settings):
     """What the learning rate does after its warm-up: stays, falls along a cosine, or stays and then falls (warm-up, stable,
     decay)."""
     warmup: int = Field(default=10, ge=0)
-    """Steps in which the learning rate rises to its highest."""
+    """Steps in which the learning rate rises to its highest, no more than the stage has. Where none are given, at most half of
+    the stage's."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Of the matrices, times the learning rate."""
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -38,7 +59,23 @@ class OptimizerSettings(Settings):
     def make_optimizer(self, model: nn.Module) -> Optimizer:
         return Optimizer(model, self.optimizer, self.learning_rate, self.weight_decay, self.max_grad_norm)
 
-    def make_schedule(self, steps: int) -> Schedule:
+    @model_validator(mode="after")
+    def _warm_before_the_end(self) -> "OptimizerSettings":
+        steps = getattr(self, "steps", None)
+        if steps is not None and "warmup" in self.model_fields_set and self.warmup > steps:
+            raise ValueError(_WARMUP.format(warmup=self.warmup, steps=steps))
+        return self
+
+    def make_schedule(self, steps: int, stage: str = "") -> Schedule:
+        """The warm-up, where the recipe gives none, takes no more than half of a short stage.
+
+        Raises:
+            UserError: the recipe's is longer than the stage, whose steps follow from its data.
+        """
+        if "warmup" not in self.model_fields_set:
+            return Schedule(self.schedule, steps, min(self.warmup, steps // 2))
+        if self.warmup > steps:
+            raise UserError(f"{stage}: {_WARMUP.format(warmup=self.warmup, steps=steps)}.")
         return Schedule(self.schedule, steps, self.warmup)
 
 

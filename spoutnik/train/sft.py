@@ -1,33 +1,32 @@
-"""Supervised fine-tuning on conversations: cold start, the second SFT from base, and (with another student) distillation.
-
-A trace is one JSON line: {"prompt", "thought", "answer"} and whatever says where it came from; "history", where there is
-one, holds earlier turns as [question, answer]. Only what the assistant writes last is learned.
+"""Supervised fine-tuning on conversations (`traces.py`): cold start, the second SFT from base, and (with another student)
+distillation. Only what the assistant writes last is learned.
 """
 
 import random
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 
 from pydantic import Field
 
 from spoutnik.errors import UserError
-from spoutnik.files import read_jsonl
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import FAMILIES
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import good_answer
+from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import train_language_model
 from spoutnik.train.loop import Checkpoints, Cost, Progress
+from spoutnik.train.monitor import Monitor
 from spoutnik.train.rollouts import conversation_ids, sample_problems
 from spoutnik.train.settings import LanguageModelSettings, Settings
+from spoutnik.train.traces import KEYS, Traces
 
 
 class SFTSettings(LanguageModelSettings):
     """Of fine-tuning on traces."""
 
-    epochs: float = Field(default=2.0, gt=0)
+    epochs: float = Field(default=2.0, gt=0, le=1000)
     """Passes over the traces, from which the number of steps follows."""
 
 
@@ -69,34 +68,45 @@ def general_traces(count: int, seed: int, families: Sequence[str] = (), dialogue
     return rows
 
 
-def read_traces(path: Path) -> list[dict]:
-    """Raises UserError with the line of the first broken one."""
-    rows = read_jsonl(path, ("prompt", "thought", "answer"), texts=True)
-    for number, row in enumerate(rows, start=1):
-        history = row.get("history", [])
-        if not (isinstance(history, list) and all(isinstance(turn, list) and len(turn) == 2
-                                                  and all(isinstance(text, str) for text in turn) for turn in history)):
-            raise UserError(f"{path}, line {number}: history must be a list of [question, answer]. Correct it or leave it out.")
-    if not rows:
-        raise UserError(f"{path}: holds no traces. Give at least one line with prompt, thought and answer.")
-    return rows
-
-
 def trace_document(row: dict, tokenizer: Tokenizer) -> Document:
     prompt = conversation_ids(row.get("history", ()), row["prompt"], tokenizer)
-    return Document([*prompt, *tokenizer.completion_ids(row["thought"], row["answer"])], loss_from=len(prompt))
+    completion = thought_format(tokenizer).completion_ids(row["thought"], row["answer"], tokenizer)
+    return Document([*prompt, *completion], loss_from=len(prompt))
 
 
-def sft(model: Transformer, tokenizer: Tokenizer, traces: Sequence[dict], settings: SFTSettings, seed: int, stage: str,
-        checkpoints: Checkpoints, progress: Progress) -> tuple[list[dict], Cost]:
-    """Trains in place. Every epoch is a new order; a step takes the next documents until tokens_per_step is reached."""
-    limit = model.config.max_position_embeddings
-    documents = [d for d in (trace_document(row, tokenizer) for row in traces) if len(d.ids) <= limit]
+def fit(sources: Sequence[Traces], tokenizer: Tokenizer, positions: int, rng: random.Random) -> list[Document]:
+    """The documents of all sources that fit into the model's positions, in random order; completes the sources' reports."""
+    longest = max(map(len, tokenizer.bpe.get_vocab()))  # a text of more characters than that for each position has no chance
+    rows = [(source, row) for source in sources for row in source.rows]
+    rng.shuffle(rows)
+    documents = []
+    for source, row in rows:
+        document = trace_document(row, tokenizer) if _characters(row) <= positions * longest else None
+        if document is not None and len(document.ids) <= positions:
+            documents.append(document)
+        else:
+            source.report.too_long += 1
+            source.report.used -= 1
+    return documents
+
+
+def _characters(row: dict) -> int:
+    texts: Iterable[str] = (*(row[key] for key in KEYS), *(text for turn in row.get("history", ()) for text in turn))
+    return sum(map(len, texts))
+
+
+def sft(model: Transformer, documents: Sequence[Document], settings: SFTSettings, seed: int, stage: str,
+        checkpoints: Checkpoints, progress: Progress, monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
+    """Trains in place. Every epoch is a new order; a step takes the next documents until tokens_per_step is reached.
+
+    Raises:
+        UserError: there is no document.
+    """
     if not documents:
-        raise UserError(f"{stage}: no trace fits the model's {limit} positions. Shorten them.")
+        raise UserError(f"{stage}: no trace fits the model's {model.config.max_position_embeddings} positions. Shorten them.")
     plan = plan_steps([len(d.ids) for d in documents], settings.tokens_per_step, settings.epochs, seed)
     return train_language_model(model, lambda step: [documents[i] for i in plan[step]], settings, len(plan), stage,
-                                checkpoints, progress)
+                                checkpoints, progress, monitor)
 
 
 def plan_steps(lengths: Sequence[int], tokens_per_step: int, epochs: float, seed: int) -> list[list[int]]:

@@ -1,11 +1,14 @@
 """The plan: the work of every stage, the optimizer's share of it, and what evaluations still cost."""
 
+import json
 from pathlib import Path
 
 import pytest
 import yaml
+from small_recipe import TRACES, prepared
 
 from spoutnik.commands.progress import SilentDisplay
+from spoutnik.errors import UserError
 from spoutnik.recipe import plan
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
@@ -65,3 +68,20 @@ def test_every_stage_of_the_nano_recipe_has_work():
     for name in recipe.stages:
         work = plan.stage_work(recipe, name)
         assert work.trained + work.generated > 0 and bool(work.steps) == bool(work.trained)
+
+
+def test_a_file_of_traces_has_work(tmp_path):
+    path = prepared(tmp_path)
+    recipe = load_recipe(path)
+    characters = sum(len(row["prompt"]) + len(row["answer"]) for row in TRACES)
+    few = plan.stage_work(recipe, "mine")
+    assert few.trained == 4 * round(characters / 3 + 8 * len(TRACES)) and few.steps > 0
+    long = {"prompt": "a", "thought": "b" * 1000, "answer": "c"}  # will not fit
+    (tmp_path / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*TRACES, long]))
+    assert plan.stage_work(recipe, "mine") == few
+
+
+def test_the_plan_finds_what_running_would(tmp_path):
+    path = prepared(tmp_path, lambda v: v["stages"]["mine"].update(file="none.jsonl"))
+    with pytest.raises(UserError, match="no such file of traces"):
+        plan.plan_recipe(path, tmp_path / "run", None, None, None)

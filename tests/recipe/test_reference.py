@@ -34,7 +34,8 @@ def test_every_key_says_what_it_is():
 
 def test_the_page_has_every_key_and_its_limits():
     page = reference()
-    for row in ("| `seed` | integer, at least 0 | `0` |", "| `optimizer` | `adamw` or `muon` | `muon` |", "| `from` | text |",
+    for row in ("| `seed` | integer, at least 0, at most 4294967295 | `0` |", "| `from` | text |",
+                "| `optimizer` | `adamw` or `muon` | `muon` |",
                 "| `general_share` | number, at least 0, below 1 | `0` |", "| `hidden_size` | integer, above 0 |  |",
                 "| `low_freq_factor` | number, above 0 |  |", "### kind: reward_model", "| `countdown` | Level 1: "):
         assert row in page, row

@@ -12,6 +12,7 @@ from spoutnik.files import read_json
 from spoutnik.generation.catalog import default_model, list_models
 from spoutnik.generation.model_card import read_model_card
 from spoutnik.recipe.artifacts import find, stage_key
+from spoutnik.recipe.extension import manifest_contents
 from spoutnik.recipe.run import stage_settings
 from spoutnik.recipe.schema import load_recipe
 from spoutnik.tasks import FAMILIES, LANGUAGES, accuracy_reward
@@ -32,9 +33,9 @@ def test_a_shipped_artifact_is_whole_and_the_recipe_s_own(folder):
     stage = manifest["stage"]
     assert find(folder, stage, manifest["key"]) is not None
     assert folder.name == f"{stage}-{manifest['key'][:12]}"
-    inputs = {role: source["content"] for role, source in manifest["inputs"].items()}
+    contents = manifest_contents(manifest)
     settings = stage_settings(recipe, recipe.stages[stage], str(RECIPE))
-    assert stage_key(manifest["kind"], settings, manifest["seed"], inputs) == manifest["key"]
+    assert stage_key(manifest["kind"], settings, manifest["seed"], contents) == manifest["key"]
     made = {read_json(path / "manifest.json")["stage"]: read_json(path / "manifest.json")["content"] for path in BASES}
     assert all(made[source["stage"]] == source["content"] for source in manifest["inputs"].values() if source["stage"] in made)
 

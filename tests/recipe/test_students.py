@@ -36,7 +36,8 @@ def test_a_dense_student_is_pretrained_distilled_and_reinforced_and_then_loads_e
     recipe["stages"] = {"student_base": stages["student_base"], "distilled": distilled, "reinforced": grpo}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe, sort_keys=False))
-    base, taught, reinforced = run_recipe(path, tmp_path / "run", SilentDisplay()).artifacts
+    # So small a model may earn no reward at all: this test is about shapes, not about learning.
+    base, taught, reinforced = run_recipe(path, tmp_path / "run", SilentDisplay(), accept=["reinforced"]).artifacts
 
     weights = [load_model(artifact.folder).state_dict() for artifact in (base, taught, reinforced)]
     assert all(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])  # distillation moved everything

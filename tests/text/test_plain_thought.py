@@ -8,7 +8,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from spoutnik.text.plain_thought import PlainThoughtStream
-from spoutnik.text.thought import follows_mark, has_plain_marks, opens_thought, read_reply, thought_stream
+from spoutnik.text.thought import read_reply, thought_stream
+from spoutnik.text.thought_format import follows_mark, has_plain_marks, opens_thought
 
 ASKED = [{"role": "user", "content": "What does <think> mean? </think>"}]
 

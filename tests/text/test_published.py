@@ -13,7 +13,7 @@ from tokenizers import Tokenizer as BPE
 from transformers import AutoTokenizer
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.text.thought import opens_thought
+from spoutnik.text.thought_format import opens_thought
 from spoutnik.text.tokenizer import Tokenizer, check_vocabulary
 
 NAMES = ["r1", "llama3", "qwen3", "chatml"]

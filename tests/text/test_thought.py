@@ -3,10 +3,12 @@
 from itertools import pairwise
 
 import pytest
+import tiny
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from spoutnik.text.thought import ThoughtStream, follows_mark, opens_thought, read_reply, thought_stream
+from spoutnik.text.thought import ThoughtStream, read_reply, thought_stream
+from spoutnik.text.thought_format import follows_mark, opens_thought
 from spoutnik.text.tokenizer import Tokenizer
 
 THINK_ID, END = 4, 5
@@ -59,12 +61,12 @@ def test_no_tokens_at_all_are_ill_formed(tokenizer):
 
 
 def test_what_fine_tuning_teaches_is_well_formed(tokenizer):
-    reply = read_reply(tokenizer.completion_ids("7 + 5 is 12.", "12")[:-1], tokenizer, True)
+    reply = read_reply(tiny.completion_ids(tokenizer, "7 + 5 is 12.", "12")[:-1], tokenizer, True)
     assert (reply.thought, reply.answer, reply.well_formed) == ("7 + 5 is 12.", "12", True)
 
 
 def test_the_empty_thought_that_general_traces_teach_is_well_formed(tokenizer):
-    assert read_reply(tokenizer.completion_ids("", "Hello!")[:-1], tokenizer, True).well_formed
+    assert read_reply(tiny.completion_ids(tokenizer, "", "Hello!")[:-1], tokenizer, True).well_formed
 
 
 # Every byte is a token of its own for characters BPE never saw, so these streams break inside characters.
@@ -83,7 +85,7 @@ def stream(tokenizer, ids, thinking=True, cuts=None, stop=()):
 @example(thought="é猫", answer="👩‍👩‍👧 12")
 @example(thought=" \n a", answer="")
 def test_a_stream_shows_what_the_whole_reply_says(thought, answer, tokenizer):
-    ids = tokenizer.completion_ids(thought, answer)[:-1]
+    ids = tiny.completion_ids(tokenizer, thought, answer)[:-1]
     reply = read_reply(ids, tokenizer, True)
     shown = stream(tokenizer, ids)
     assert shown == (reply.thought, answer[answer[:len(answer) - len(answer.lstrip())].rfind("\n") + 1:])
@@ -109,7 +111,7 @@ def test_any_pieces_of_any_tokens_give_the_same_two_texts(ids_and_cuts, thinking
 @given(thought=text, answer=text)
 def test_no_piece_of_a_stream_holds_half_a_character(thought, answer, tokenizer):
     parts = ThoughtStream(tokenizer)
-    assert not any("\ufffd" in "".join(parts.feed([token])) for token in tokenizer.completion_ids(thought, answer)[:-1])
+    assert not any("\ufffd" in "".join(parts.feed([token])) for token in tiny.completion_ids(tokenizer, thought, answer)[:-1])
 
 
 # A prompt that left the thought unopened; a vocabulary without marks of thought
@@ -145,7 +147,7 @@ def test_a_stream_of_arbitrary_tokens_agrees_with_the_whole_reply(ids, thinking,
     assert (thought, answer.strip()) == (reply.thought, reply.answer)
 
 
-@pytest.mark.parametrize("thinking", [True, False])
+@pytest.mark.parametrize("thinking", [None, False])
 def test_without_tokens_for_the_marks_they_are_read_in_the_text(thinking, checkpoints):
     tokenizer = Tokenizer.load(checkpoints["llama3"][0])
     reply = read_reply(tokenizer.encode("<think>hm</think>Yes"), tokenizer, True, thinking)
@@ -195,11 +197,11 @@ def test_the_answer_ends_at_a_stop_text_and_the_thought_does_not(tokenizer):
 
 def test_the_empty_line_before_the_answer_is_no_stop_text(tokenizer):
     parts = ThoughtStream(tokenizer, stop=["\n\n"])
-    assert parts.feed(tokenizer.completion_ids("hm", "one\n\ntwo")[:-1]) == ("hm", "one") and parts.stopped == "\n\n"
+    assert parts.feed(tiny.completion_ids(tokenizer, "hm", "one\n\ntwo")[:-1]) == ("hm", "one") and parts.stopped == "\n\n"
 
 
 def test_the_thought_is_marked_as_such_until_its_end(tokenizer):
     parts = ThoughtStream(tokenizer)
-    marks = [(parts.feed([token]), parts.thinking)[1] for token in tokenizer.completion_ids("a", "b")[:-1]]
+    marks = [(parts.feed([token]), parts.thinking)[1] for token in tiny.completion_ids(tokenizer, "a", "b")[:-1]]
     assert marks == sorted(marks, reverse=True) and marks[0] and not marks[-1]
     assert parts.thought_tokens == marks.count(True)

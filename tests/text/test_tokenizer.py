@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import AddedToken, models
@@ -95,7 +96,7 @@ def test_without_generation_prompt_nothing_is_opened(tokenizer):
 
 def test_prompt_and_completion_together_are_the_rendered_conversation(tokenizer):
     prompt = tokenizer.chat_ids([{"role": "user", "content": "2 + 2?"}])
-    whole = prompt + tokenizer.completion_ids("It is 4.", "4")
+    whole = prompt + tiny.completion_ids(tokenizer, "It is 4.", "4")
     assert tokenizer.decode(whole, keep_special=True) == (
         f"{BOS}{USER}2 + 2?<｜Assistant｜>{THINK}\nIt is 4.\n{END_THINK}\n\n4{EOS}")
 

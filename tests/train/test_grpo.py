@@ -67,7 +67,7 @@ def completion(ids, logprobs, finish_reason) -> CompletionOutput:
 # Rewards
 
 def worked(tokenizer, answer="", thought="ok", finished=True) -> CompletionOutput:
-    ids = tokenizer.completion_ids(thought, answer)
+    ids = tiny.completion_ids(tokenizer, thought, answer)
     ids = ids if finished else ids[:-1]
     return completion(ids, [-1.0] * len(ids), "stop" if finished else "length")
 

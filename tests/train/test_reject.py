@@ -9,7 +9,7 @@ from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.text.thought import Reply
 from spoutnik.train import reject as module
 from spoutnik.train.reject import RejectSettings, reject, select
-from spoutnik.train.rollouts import GradedCompletion, grade, sample_problems
+from spoutnik.train.rollouts import GradedCompletion, grade, rollout_llm, sample_problems
 
 
 def judged(ids, accuracy=1.0, language=1.0) -> GradedCompletion:
@@ -39,7 +39,7 @@ def test_the_language_limit_is_inclusive(limit, kept):
 
 def test_a_right_answer_without_its_form_is_wrong(tokenizer):
     problem = sample_problems(random.Random(0), ["arithmetic"], 1, "train")[0]
-    ids = tokenizer.completion_ids("x", problem.answer)
+    ids = tiny.completion_ids(tokenizer, "x", problem.answer)
     assert grade(problem, CompletionOutput(0, "", ids, finish_reason="stop"), tokenizer).accuracy == 1.0
     assert grade(problem, CompletionOutput(0, "", ids[:-1], finish_reason="length"), tokenizer).accuracy == 0.0
     bare = CompletionOutput(0, "", [*tokenizer.encode(problem.answer), tokenizer.eos_id], finish_reason="stop")
@@ -55,7 +55,7 @@ def test_kept_traces_say_where_they_come_from_and_the_cost_says_what_was_wasted(
     policy = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
     heard = []
     settings = RejectSettings(prompts=10, samples=3, max_tokens=5)
-    traces, cost, counts = reject(policy, tokenizer, ["arithmetic", "letters"], settings, 0, "rl",
+    traces, cost, counts = reject(rollout_llm(policy, tokenizer), tokenizer, ["arithmetic", "letters"], settings, 0, "rl",
                                   lambda done, total, tokens, note: heard.append((done, total)), 4)
     assert heard == [(4, 10), (8, 10), (10, 10)]
     assert counts["sampled"] == 30 and counts["kept"] == len(traces) and counts["kept_share"] == len(traces) / 30

@@ -1,6 +1,6 @@
-"""Fine-tuning: every trace once an epoch, only the assistant's words learned, broken files named by their line."""
+"""Fine-tuning: every trace once an epoch, only the assistant's words learned."""
 
-import json
+import random
 
 import pytest
 import tiny
@@ -12,18 +12,20 @@ from spoutnik.errors import UserError
 from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks import FAMILIES
 from spoutnik.text.thought import read_reply
+from spoutnik.train import sft as module
 from spoutnik.train.language_model import language_model_gradient
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.sft import (
     ColdStartSettings,
     SFTSettings,
+    fit,
     general_traces,
     plan_steps,
-    read_traces,
     sft,
     solver_traces,
     trace_document,
 )
+from spoutnik.train.traces import Traces
 
 ROW = {"prompt": "What is 2 + 2?", "thought": "2 and 2 is 4.", "answer": "4"}
 lengths = st.lists(st.integers(1, 60), min_size=1, max_size=40)
@@ -56,7 +58,7 @@ def test_epochs_differ_in_order_and_seeds_too():
 
 def test_only_what_the_assistant_writes_is_predicted(tokenizer):
     document = trace_document(ROW, tokenizer)
-    assert document.ids[document.loss_from:] == tokenizer.completion_ids("2 and 2 is 4.", "4")
+    assert document.ids[document.loss_from:] == tiny.completion_ids(tokenizer, "2 and 2 is 4.", "4")
     assert document.ids[:document.loss_from] == tokenizer.chat_ids([{"role": "user", "content": ROW["prompt"]}])
 
 
@@ -70,22 +72,31 @@ def test_fine_tuning_learns_its_traces(tokenizer, tmp_path):
     student = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
     traces = [ROW | {"prompt": f"What is {i}?", "answer": "4"} for i in range(6)]
     settings = SFTSettings(epochs=25, tokens_per_step=200, learning_rate=0.02, warmup=0, schedule="constant")
-    log, cost = sft(student, tokenizer, traces, settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
+    documents = [trace_document(row, tokenizer) for row in traces]
+    log, cost = sft(student, documents, settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
     assert log[-1]["loss"] < 0.1 * log[0]["loss"]
-    assert cost.tokens_trained == 25 * sum(len(trace_document(row, tokenizer).ids) for row in traces)
+    assert cost.tokens_trained == 25 * sum(len(document.ids) for document in documents)
 
 
-def test_traces_longer_than_the_model_are_left_out_and_none_left_is_an_error(tokenizer, tmp_path):
-    student = tiny.model(tiny.QWEN, vocab_size=300)
-    settings = SFTSettings(epochs=1, learning_rate=0.01)
+def test_traces_longer_than_the_model_are_left_out_and_counted(tokenizer):
     long = ROW | {"thought": "z" * 200}
+    sources = [Traces.of("a", [long, ROW, long]), Traces.of("b", [ROW])]
+    documents = fit(sources, tokenizer, 128, random.Random(0))
+    assert [document.ids for document in documents] == [trace_document(ROW, tokenizer).ids] * 2
+    assert [(s.report.read, s.report.used, s.report.too_long) for s in sources] == [(3, 1, 2), (1, 1, 0)]
+
+
+def test_a_text_that_cannot_fit_is_not_tokenized(tokenizer, monkeypatch):
+    monkeypatch.setattr(module, "trace_document", lambda row, tokenizer: pytest.fail("tokenized"))
+    source = Traces.of("a", [ROW | {"thought": "z " * 30_000_000}])
+    assert fit([source], tokenizer, 128, random.Random(0)) == [] and source.report.too_long == 1
+
+
+def test_no_trace_that_fits_is_an_error(tmp_path):
+    student = tiny.model(tiny.QWEN, vocab_size=300)
     with pytest.raises(UserError, match="sft: no trace fits the model's 128 positions"):
-        sft(student, tokenizer, [long], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
-    _, cost = sft(student, tokenizer, [long, ROW], settings, 0, "sft", Checkpoints(tmp_path), tiny.silent)
-    assert cost.tokens_trained == len(trace_document(ROW, tokenizer).ids)
+        sft(student, [], SFTSettings(epochs=1, learning_rate=0.01), 0, "sft", Checkpoints(tmp_path), tiny.silent)
 
-
-# Traces
 
 def test_solver_traces_are_right_well_mixed_and_repeatable():
     names = ["arithmetic", "letters", "bases"]
@@ -100,39 +111,6 @@ def test_solver_traces_are_right_well_mixed_and_repeatable():
 def test_general_traces_have_an_empty_thought_and_an_answer():
     rows = general_traces(20, 0)
     assert len(rows) == 20 and all(row["thought"] == "" and row["answer"] for row in rows)
-
-
-def write(path, *lines):
-    path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-    return path
-
-
-def test_traces_are_read_in_order_whatever_else_they_hold(tmp_path):
-    rows = [ROW | {"source": "x"}, ROW | {"answer": "é"}]
-    assert read_traces(write(tmp_path / "t.jsonl", *(json.dumps(row) for row in rows))) == rows
-
-
-@pytest.mark.parametrize("line, what", [
-    ("{", "not valid JSON"), (json.dumps({"prompt": "a", "answer": "b"}), "the key 'thought' is missing"),
-    ("[1]", "the key 'prompt' is missing"), (json.dumps(ROW | {"answer": 4}), "'answer' must be a text, not 4"),
-    (json.dumps(ROW | {"thought": None}), "'thought' must be a text"),
-])
-def test_a_broken_trace_is_named_by_file_and_line(tmp_path, line, what):
-    path = write(tmp_path / "t.jsonl", json.dumps(ROW), line)
-    with pytest.raises(UserError) as error:
-        read_traces(path)
-    assert str(error.value).startswith(f"{path}, line 2: ") and what in str(error.value)
-
-
-def test_blank_lines_count_in_the_line_that_is_named(tmp_path):
-    path = write(tmp_path / "t.jsonl", json.dumps(ROW), "", json.dumps(ROW | {"answer": 4}))
-    with pytest.raises(UserError, match="line 3"):
-        read_traces(path)
-
-
-def test_an_empty_file_of_traces_is_refused(tmp_path):
-    with pytest.raises(UserError, match=r"t\.jsonl: holds no traces"):
-        read_traces(write(tmp_path / "t.jsonl", ""))
 
 
 def test_the_prompt_s_tokens_get_no_gradient_of_their_own(tokenizer):

@@ -1,0 +1,94 @@
+"""What can be found wrong before the first stage: files of traces, and completions for which a model has no positions."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from spoutnik.errors import RunError, UserError
+from spoutnik.evals.protocol import held_out_dialogues, held_out_problems, prompt_ids
+from spoutnik.recipe.artifacts import Artifact
+from spoutnik.recipe.keys import existing_file, seed_of
+from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage
+from spoutnik.tasks import Problem
+from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.pretrain import train_tokenizer
+from spoutnik.train.rollouts import sample_problems
+from spoutnik.train.traces import load_traces
+
+_CHARACTERS = 6  # of a prompt for each of its tokens, at the most
+_FRAME = 12  # tokens that the conversation's frame has for each turn, at the most
+_SAMPLED_PROMPTS = 256
+
+
+def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: dict[str, Artifact]) -> None:
+    """found: artifacts that are already there; their tokenizer counts prompts.
+
+    Raises:
+        UserError: with file, key, value and remedy.
+    """
+    for name in selected:
+        stage = recipe.stages[name]
+        if isinstance(stage, SFTStage) and stage.file is not None:
+            load_traces(existing_file(stage, name, source))
+    lengths = _Lengths(recipe, source, found)
+    for name in selected:
+        stage = recipe.stages[name]
+        if isinstance(stage, GRPOStage | RejectStage):
+            rng = random.Random(f"{seed_of(recipe, stage)} check")  # prompts like the stage's
+            asked = sample_problems(rng, recipe.families_of(stage), _SAMPLED_PROMPTS, "train", stage.settings.dialogue_share)
+            lengths.check(name, f"stages.{name}.settings.max_tokens", stage.settings.max_tokens, asked)
+    per_family = recipe.evaluation.problems_per_family
+    problems, dialogues = (draw(recipe.families, per_family) for draw in (held_out_problems, held_out_dialogues))
+    for name in selected:
+        stage = recipe.stages[name]
+        if not isinstance(stage, RejectStage | RewardModelStage):
+            asked = problems if isinstance(stage, BaseStage) else problems + dialogues
+            lengths.check(name, "evaluation.max_tokens", recipe.evaluation.max_tokens, asked)
+
+
+@dataclass
+class _Lengths:
+    """Whether prompts and completions fit. Prompts are counted only where their texts' lengths do not decide it."""
+
+    recipe: Recipe
+    source: str
+    found: dict[str, Artifact]
+    trained: dict[int, Tokenizer] = field(default_factory=dict)
+
+    def check(self, name: str, key: str, max_tokens: int, problems: Sequence[Problem]) -> None:
+        positions = self.recipe.config_of_stage(name, self.source).max_position_embeddings
+        if max_tokens + max(map(_most_tokens, problems)) <= positions:
+            return
+        longest = max(-(-len(problem.prompt) // _CHARACTERS) for problem in problems)
+        if max_tokens + longest <= positions:
+            longest = self._longest(name, problems)
+        if max_tokens + longest > positions:
+            raise UserError(f"{self.source}: {key} = {max_tokens}: with a prompt of {longest} tokens it passes the {positions} "
+                            f"positions of the model of stage '{name}'. Lower it to {max(positions - longest, 0)}, or widen "
+                            "the model's context (max_position_embeddings).")
+
+    def _longest(self, name: str, problems: Sequence[Problem]) -> int:
+        tokenizer = self._tokenizer(name)
+        styles = ("forum", "textbook") if isinstance(self.recipe.stages[name], BaseStage) else ("chat",)
+        return max(len(ids) for style in styles for ids in prompt_ids(problems, tokenizer, style))
+
+    def _tokenizer(self, name: str) -> Tokenizer:
+        """The one that the stage's model will have: that of an ancestor that is made, or the one that the first will train."""
+        stage = self.recipe.stages[name]
+        if name in self.found:
+            try:
+                return Tokenizer.load(self.found[name].folder)
+            except RunError:
+                pass  # a stage without one
+        if not isinstance(stage, PretrainStage):
+            return self._tokenizer(stage.start)
+        seed = seed_of(self.recipe, stage)
+        if seed not in self.trained:
+            self.trained[seed] = train_tokenizer(seed, self.recipe.vocab_size, self.recipe.tokenizer_documents)
+        return self.trained[seed]
+
+
+def _most_tokens(problem: Problem) -> int:
+    """No tokenizer of bytes makes more of a problem and its history."""
+    texts = [problem.prompt, *(text for turn in problem.history for text in turn)]
+    return sum(len(text.encode()) + _FRAME for text in texts)

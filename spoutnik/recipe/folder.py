@@ -1,0 +1,130 @@
+"""The folder of a run: who may write to it, what it was made by, and which artifact each stage's name means.
+
+    recipe.yaml    the recipe as it was used
+    run.json       stage -> artifact, and where each came from
+    artifacts/     finished stages          evaluations/   of their models
+    checkpoints/   last checkpoints of finished stages that more steps can be added to
+    working/       of the stage in progress
+"""
+
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from spoutnik.errors import RunError, UserError
+from spoutnik.files import exclusive, read_json, remove_folder, write_json, write_text
+from spoutnik.recipe.artifacts import Artifact
+from spoutnik.recipe.schema import Recipe, SFTStage
+
+EARLIER = "from an earlier run"
+_LOCK, _REDO = "run.lock", "redo.json"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    path: Path
+
+    def refuse_foreign(self) -> None:
+        """A folder that holds something else is not ours to fill."""
+        out = self.path
+        if out.exists() and not out.is_dir():
+            raise UserError(f"--out {out}: is a file. Name a folder.")
+        ours = any((out / name).exists() for name in ("run.json", "artifacts", "working", _LOCK))
+        if out.exists() and any(out.iterdir()) and not ours:
+            raise UserError(f"--out {out}: the folder is not empty and holds no run of Spoutnik. Name another one.")
+
+    def lock(self) -> AbstractContextManager[None]:
+        """Held as long as the run works; the system releases it when the process ends."""
+        return exclusive(self.path / _LOCK, f"{self.path}: another run works in this folder ({{holder}}). Wait for it or stop "
+                                            "it, or name another folder with --out.")
+
+    def artifact(self, stage: str, key: str) -> Path:
+        return self.path / "artifacts" / f"{stage}-{key[:12]}"
+
+    def evaluation(self, artifact: Artifact, protocol: str) -> Path:
+        return self.path / "evaluations" / f"{artifact.stage}-{artifact.content[:12]}-{protocol[:8]}"
+
+    def working(self, final: Path) -> Path:
+        """Where the files of `final` are written."""
+        return self.path / "working" / final.name
+
+    def progress(self, final: Path) -> Path:
+        """The checkpoints on the way to `final`: they outlive its half-written files."""
+        return self.path / "working" / f"{final.name}.progress"
+
+    def last_checkpoint(self, final: Path) -> Path:
+        """The checkpoints of a finished stage, kept where more steps can be added to it."""
+        return self.path / "checkpoints" / final.name
+
+    def forget_progress(self, stages: Iterable[str]) -> None:
+        """Removes the checkpoints of these stages and what they made without being sealed, whatever their settings were."""
+        for stage in stages:
+            for end in ("", ".progress"):
+                for folder in (self.path / "working").glob(f"{stage}-{'?' * 12}{end}"):
+                    remove_folder(folder)
+
+    def to_redo(self) -> list[str]:
+        """Stages that an earlier --from began to make anew, and did not finish."""
+        path = self.path / "working" / _REDO
+        return read_json(path)["stages"] if path.exists() else []
+
+    def set_to_redo(self, stages: Iterable[str]) -> None:
+        path, names = self.path / "working" / _REDO, list(stages)
+        if names:
+            write_json(path, {"stages": names})
+        else:
+            path.unlink(missing_ok=True)
+
+    def keep_recipe(self, text: str) -> None:
+        path = self.path / "recipe.yaml"
+        if not path.exists() or path.read_bytes() != text.encode():
+            write_text(path, text)
+
+    def write_index(self, recipe: Recipe, artifacts: dict[str, Artifact], origins: dict[str, str]) -> str | None:
+        """run.json: which artifact each stage's name means, for `chat`, `eval` and people. The recipe's other stages keep what
+        they have. Returns a sentence where the file was damaged."""
+        stages, sources, complaint = {}, {}, None
+        try:
+            before = self._index()
+        except (RunError, KeyError, TypeError, AttributeError) as error:
+            before, complaint = {}, f"{self.path / 'run.json'}: was damaged and is written anew ({error})"
+        for name in recipe.stages:
+            if name in artifacts:
+                stages[name], sources[name] = str(artifacts[name].folder.relative_to(self.path)), origins[name]
+            elif name in before:
+                stages[name], sources[name] = before[name], EARLIER
+        write_json(self.path / "run.json", {"recipe": recipe.name, "seed": recipe.seed, "stages": stages, "origins": sources,
+                                            "order": list(stages)})
+        return complaint
+
+    def _index(self) -> dict[str, str]:
+        """Stage -> its artifact's folder, as an earlier run left it, of those that are still there."""
+        path = self.path / "run.json"
+        stages = read_json(path)["stages"] if path.exists() else {}
+        return {name: folder for name, folder in stages.items() if (self.path / folder / "manifest.json").exists()}
+
+
+def used_recipe(text: str, recipe: Recipe, path: Path, out: Path) -> str:
+    """The recipe's text with what was used where that is not what it says: another seed, and the paths of files seen from the
+    folder of the run, so that it can be run again from there."""
+    changes: list[tuple[yaml.Node, str]] = []
+    root = {key.value: value for key, value in yaml.compose(text).value}
+    if "seed" not in root and recipe.seed:
+        text = f"seed: {recipe.seed}\n{text}"
+        return used_recipe(text, recipe, path, out)
+    if "seed" in root and root["seed"].value != str(recipe.seed):
+        changes.append((root["seed"], str(recipe.seed)))
+    for name, stage in root["stages"].value:
+        used = recipe.stages.get(name.value)
+        written = next((value for key, value in stage.value if key.value == "file"), None)
+        if isinstance(used, SFTStage) and written is not None and not Path(written.value).expanduser().is_absolute():
+            changes.append((written, os.path.relpath(used.file, out)))
+    for node, value in sorted(changes, key=lambda change: -change[0].start_mark.index):
+        plain = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("\n...\n").strip()
+        shown = value if node is root.get("seed") else plain
+        text = text[:node.start_mark.index] + shown + text[node.end_mark.index:]
+    return text

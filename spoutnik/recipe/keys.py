@@ -1,0 +1,94 @@
+"""What decides a stage's result, as plain data to be hashed. What changes no result is not in it: comments, paths, how often a
+checkpoint is written, limits that only refuse."""
+
+from pathlib import Path
+
+from spoutnik.errors import UserError
+from spoutnik.evals.protocol import PromptStyle
+from spoutnik.files import sha256_file, sha256_json
+from spoutnik.recipe.artifacts import Artifact, stage_key
+from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage
+from spoutnik.recipe.verifiers import verifier_code
+from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS
+
+_LIMITS = ("max_mismatch_kl",)  # settings that stop a stage and change nothing else: their defaults stand for them
+
+
+def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
+    """Everything in the recipe that decides this stage's result, as plain data."""
+    settings = stage.model_dump(mode="json", by_alias=True, exclude={"seed", "families", "examples"})
+    if settings.get("file") is not None:
+        settings["file"] = None  # its content counts (`stage_contents`), wherever it lies
+    for name in _LIMITS:
+        if name in settings["settings"]:
+            settings["settings"][name] = type(stage.settings).model_fields[name].default
+    _settle_warmup(stage, settings["settings"])
+    settings["dtype"] = recipe.dtype
+    if isinstance(stage, PretrainStage):
+        settings |= {"config": recipe.model_config_of(stage.model, source).model_dump(mode="json", exclude_defaults=True),
+                     "vocab_size": recipe.vocab_size}
+        if recipe.tokenizer_documents != TOKENIZER_DOCUMENTS:  # younger than the first artifacts, whose keys lack it
+            settings["tokenizer_documents"] = recipe.tokenizer_documents
+    if not isinstance(stage, RewardModelStage):
+        settings["families"] = recipe.families_of(stage)
+    return settings
+
+
+def _settle_warmup(stage: Stage, settings: dict) -> None:
+    """A warm-up that is not given follows from the number of steps, and is another than the same number given."""
+    if "warmup" not in settings:
+        return
+    given, steps = "warmup" in stage.settings.model_fields_set, getattr(stage.settings, "steps", None)
+    if not given and steps is not None:
+        settings["warmup"] = stage.settings.make_schedule(steps).warmup
+    elif given and steps is None and settings["warmup"] == type(stage.settings).model_fields["warmup"].default:
+        settings["warmup_given"] = True  # of fine-tuning, whose steps follow from its traces
+
+
+def stage_contents(recipe: Recipe, stage: Stage, name: str, source: str, inputs: dict[str, Artifact]) -> dict[str, str]:
+    """Role -> hash, of all that a stage reads beside its settings.
+
+    Raises:
+        UserError: its file of traces cannot be read.
+    """
+    contents = {role: artifact.content for role, artifact in inputs.items()}
+    if isinstance(stage, SFTStage) and stage.file is not None:
+        contents["file"] = sha256_file(existing_file(stage, name, source))
+    if isinstance(stage, GRPOStage | RejectStage) and (code := verifier_code(recipe.families_of(stage))):
+        contents["verifiers"] = sha256_json(code)
+    return contents
+
+
+def existing_file(stage: SFTStage, name: str, source: str) -> Path:
+    """The stage's file of traces. Raises UserError where there is none that can be read."""
+    where = f"{source}: stages.{name}.file = {str(stage.file)!r}"
+    if not stage.file.exists():
+        elsewhere = (Path(source).parent / stage.file).exists() or (Path.cwd() / stage.file.name).exists()
+        hint = " A path in a recipe is relative to the recipe's folder." if elsewhere or not stage.file.is_absolute() else ""
+        raise UserError(f"{where}: no such file of traces. Correct the path.{hint}")
+    if not stage.file.is_file():
+        raise UserError(f"{where}: is not a file. Give the path of a JSON-lines file.")
+    try:
+        open(stage.file, "rb").close()
+    except OSError as error:
+        raise UserError(f"{where}: cannot be read ({error.strerror}). Give a file that you may read.") from error
+    return stage.file
+
+
+def seed_of(recipe: Recipe, stage: Stage) -> int:
+    own = stage.seed if isinstance(stage, BaseStage) else None
+    return recipe.seed if own is None else own
+
+
+def key_of(recipe: Recipe, stage: Stage, name: str, source: str, inputs: dict[str, Artifact]) -> str:
+    """The key of the artifact that a stage makes of these inputs."""
+    return stage_key(stage.kind, stage_settings(recipe, stage, source), seed_of(recipe, stage),
+                     stage_contents(recipe, stage, name, source, inputs))
+
+
+def evaluation_protocol(recipe: Recipe, stage: Stage) -> tuple[PromptStyle, str]:
+    """How a stage's model is asked, and the hash of all that decides its evaluation beside the model."""
+    style: PromptStyle = "forum" if isinstance(stage, BaseStage) else "chat"
+    code = verifier_code(recipe.families)
+    return style, sha256_json({"settings": recipe.evaluation.model_dump(), "families": recipe.families, "style": style,
+                               "seed": recipe.seed, "dtype": recipe.dtype} | ({"verifiers": code} if code else {}))

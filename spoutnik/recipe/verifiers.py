@@ -1,0 +1,78 @@
+"""The code that says what is right, as part of what decides a stage's result.
+
+RL, rejection sampling and evaluation are decided by the families' verifiers and by the language check: a change of their code
+makes other rewards, other traces and other scores. Comments and blank lines do not count. Artifacts of FORMAT 2 were first made
+without this part of their keys: a module that still is what it was then adds nothing, so that they are found.
+"""
+
+import ast
+import hashlib
+import io
+import tokenize
+from collections.abc import Sequence
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+from spoutnik.tasks import FAMILIES
+
+_TASKS = "spoutnik.tasks"
+_LANGUAGE = f"{_TASKS}.language"  # by itself: it reads the wordings of all families
+
+FIRST = {
+    "answers": "f78e8a727492d667", "expressions": "9a62fe3d3ef0ee76", "families.arithmetic": "98e4eed309a67a3b",
+    "families.bases": "4904a120ea17324b", "families.calendar": "eee70d0f0b8280e5", "families.countdown": "2feff0734df988b8",
+    "families.equations": "369d09892d22588b", "families.letters": "b2876695b029269d", "families.liars": "60fb26718787add2",
+    "families.operations": "dc81769d99c81e46", "families.ordering": "9cd2902768b9603b", "families.spell": "6f31e32e756f7709",
+    "language": "95bc39dfab505871", "names": "010e3921d2c603bc", "paths": "2bd510856949ce60", "phrases": "763e185e6e43cb9e",
+    "problem": "cdc174f262e0432d", "steps": "02dae6dbaff0b694", "vocabulary": "5d470e7f5182a1e8",
+    "word_list": "2321eea8595e68e1",
+}
+
+
+def verifier_code(families: Sequence[str]) -> dict[str, str]:
+    """Module -> hash, of the modules behind the verifiers of these families that are not what they first were."""
+    modules = {_LANGUAGE}.union(*(_behind(type(FAMILIES[name]).__module__) for name in families))
+    hashes = {module.removeprefix(f"{_TASKS}."): code_hash(_source_of(module)) for module in sorted(modules)}
+    return {module: value for module, value in hashes.items() if FIRST.get(module) != value}
+
+
+def code_hash(source: str) -> str:
+    """Of a module's text without comments, blank lines and spaces at line ends."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    text = "\n".join(stripped for line in lines if (stripped := line.rstrip()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@cache
+def _behind(module: str) -> frozenset[str]:
+    """A module and what it imports, directly or not, from the package of tasks."""
+    found, waiting = set(), [module]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _imports(_source_of(name))
+    return frozenset(found)
+
+
+def _imports(source: str) -> list[str]:
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ImportFrom) and node.module]
+    names = [node.module for node in nodes] + [f"{node.module}.{alias.name}" for node in nodes for alias in node.names]
+    return [name for name in names if name.startswith(f"{_TASKS}.") and _path_of(name) is not None]
+
+
+def _source_of(module: str) -> str:
+    return _path_of(module).read_text(encoding="utf-8")
+
+
+@cache
+def _path_of(module: str) -> Path | None:
+    """Where a module's text is; None where the name is none of a module."""
+    root = Path(find_spec(_TASKS).origin).parent
+    path = root.joinpath(*module.removeprefix(f"{_TASKS}.").split(".")).with_suffix(".py")
+    return path if path.is_file() else None

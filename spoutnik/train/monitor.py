@@ -1,0 +1,187 @@
+"""What looks on while a stage trains: says what is wrong as soon as it shows, measures start and result, keeps the best."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from pydantic import Field
+
+from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.files import install_folder, read_json, remove_folder, write_json
+from spoutnik.model.transformer import Transformer
+from spoutnik.model.weights import load_tensors, save_tensors
+from spoutnik.parallel import cores, on_all_cores
+from spoutnik.tasks import Problem
+from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.batches import Document, micro_batches, pack_documents
+from spoutnik.train.health import Comparison, Row, warnings_of
+from spoutnik.train.loop import Cost
+from spoutnik.train.losses import token_log_probs
+from spoutnik.train.rollouts import chat_prompts, grade, rollout_llm
+from spoutnik.train.settings import Settings
+
+COMPARED_DOCUMENTS = 64  # of a supervised stage, whose losses before and after it are compared
+
+
+class ValidationSettings(Settings):
+    """How an RL stage's start, result and best checkpoint are told apart: on problems of the training split that are drawn
+    apart from those it trains on, none of which the evaluation asks."""
+
+    problems: int = Field(default=96, ge=0)
+    """How many, one sample each; 0 switches validation off."""
+    looks: int = Field(default=4, ge=0)
+    """How often the stage validates between its start and its end, evenly: the best of these and of the last is kept."""
+
+
+@dataclass
+class Validation:
+    """The validation of one RL stage. folder: where a stage in progress keeps what it measured, so that a resumed one goes on.
+
+    A look is a function of the weights, so that a stage that is killed and run again ends with the same best checkpoint.
+    """
+
+    model: Transformer
+    tokenizer: Tokenizer
+    problems: Sequence[Problem]
+    params: SamplingParams
+    seed: int
+    folder: Path
+    steps: int
+    looks: int
+
+    def start(self) -> Cost:
+        """Measures the model that the stage starts from, once."""
+        if (self.folder / "start.json").exists():
+            return Cost()
+        measured, cost = self._measure()
+        write_json(self.folder / "start.json", measured)
+        return cost
+
+    def look(self, done: int, row: Row) -> Cost:
+        """After a step: where it is time for a look, adds what it measured to the row of the log."""
+        if done not in self._times():
+            return Cost()
+        measured, cost = self._measure()
+        row["validation_accuracy"] = accuracy = _mean(measured["right"])
+        write_json(self.folder / "last.json", measured)
+        best = self.best
+        if best is None or accuracy >= best["accuracy"]:  # of equal ones the later: it has learned from more
+            fresh = self.folder / "best.new"
+            remove_folder(fresh)
+            if done < self.steps:  # the last is kept as such
+                save_tensors(fresh / "weights.safetensors", self.model.state_dict())
+            write_json(fresh / "best.json", {"step": done, "accuracy": accuracy})
+            install_folder(fresh, self.folder / "best", aside=self.folder / "best.old")
+        return cost
+
+    @property
+    def best(self) -> dict | None:
+        """Step and accuracy of the best checkpoint so far. (One of another number of steps, which this stage goes on from, may
+        lie there as well, and its last has no weights of its own.)"""
+        path = self._best_folder / "best.json"
+        best = read_json(path) if path.exists() else None
+        has_weights = (self._best_folder / "weights.safetensors").exists()
+        return best if best and best["step"] in self._times() and has_weights == (best["step"] < self.steps) else None
+
+    @property
+    def _best_folder(self) -> Path:
+        best = self.folder / "best"
+        return best if best.exists() else self.folder / "best.old"  # of a stage that died between two renames
+
+    def best_model(self) -> Transformer | None:
+        """The best checkpoint; None where that is the last."""
+        if self.best is None or self.best["step"] == self.steps:
+            return None
+        model = Transformer(self.model.config, self.model.compute_dtype)
+        model.load_state_dict(load_tensors(self._best_folder / "weights.safetensors"), strict=False)
+        return model
+
+    def comparisons(self) -> list[Comparison]:
+        """Start and result."""
+        start, last = (read_json(self.folder / name) for name in ("start.json", "last.json"))
+        return [Comparison("right answers", start["right"], last["right"]),
+                Comparison("well-formed replies", start["well_formed"], last["well_formed"])]
+
+    def summary(self, folder: str) -> dict:
+        """A manifest's `validation`: right answers at start and end, and the best checkpoint. folder: where in the artifact
+        that is kept, if it is not the last."""
+        right, _ = self.comparisons()
+        return {"problems": len(right.after), "start": _mean(right.before), "last": _mean(right.after),
+                "best_step": self.best["step"], "best_accuracy": self.best["accuracy"],
+                "best": None if self.best["step"] == self.steps else folder}
+
+    def _times(self) -> set[int]:
+        return {self.steps} | {round(self.steps * (i + 1) / (self.looks + 1)) for i in range(self.looks)} - {0}
+
+    def _measure(self) -> tuple[dict[str, list[float]], Cost]:
+        llm = rollout_llm(self.model, self.tokenizer)
+        outputs = llm.generate(chat_prompts(self.problems, self.tokenizer), self.params, seed=self.seed)
+        graded = [grade(problem, output.outputs[0], self.tokenizer) for problem, output in zip(self.problems, outputs)]
+        tokens = sum(len(g.completion.token_ids) for g in graded)
+        return {"right": [g.accuracy for g in graded], "well_formed": [float(g.reply.well_formed) for g in graded]}, \
+            Cost(tokens_generated=tokens)
+
+
+@dataclass
+class Monitor:
+    """Of one stage. say: takes the sentences of warnings, each kind once. validation: of an RL stage.
+
+    comparisons: of start and result, once the stage has ended. warned: kinds of warnings that were said.
+    """
+
+    stage: str = ""
+    say: Callable[[str], None] = lambda sentence: None
+    validation: Validation | None = None
+    comparisons: list[Comparison] = field(default_factory=list)
+    warned: set[str] = field(default_factory=set)
+
+    def start(self) -> Cost:
+        return self.validation.start() if self.validation else Cost()
+
+    def after_step(self, log: list[Row]) -> Cost:
+        """The last row is of the step that was made."""
+        cost = self.validation.look(log[-1]["step"] + 1, log[-1]) if self.validation else Cost()
+        for finding in warnings_of(log):
+            if finding.kind not in self.warned:
+                self.warned.add(finding.kind)
+                self.say(f"{self.stage}, step {log[-1]['step'] + 1}: {finding.sentence}")
+        return cost
+
+    def end(self) -> None:
+        if self.validation:
+            self.comparisons += self.validation.comparisons()
+
+
+@torch.no_grad()
+def document_losses(model: Transformer, documents: Sequence[Document], micro_batch_tokens: int) -> list[float]:
+    """Mean loss per predicted token of each document, in nats."""
+    losses = [0.0] * len(documents)
+
+    @torch.no_grad()
+    def one(chosen: list[int]) -> list[float]:
+        batch = pack_documents(documents, chosen)
+        hidden = model.hidden(batch.input_ids, batch.sequences)
+        log_probs, _ = token_log_probs(hidden[batch.positions], model.lm_head.weight, batch.targets)
+        return [-float(part.mean()) for part in log_probs.split([documents[i].predicted for i in chosen])]
+
+    groups = micro_batches([len(document.ids) for document in documents], micro_batch_tokens, cores())
+    for chosen, values in zip(groups, on_all_cores(one, groups)):
+        for i, value in zip(chosen, values):
+            losses[i] = value
+    return losses
+
+
+def compared_documents(documents_of: Callable[[int], Sequence[Document]], steps: int) -> list[Document]:
+    """Documents of the last steps, up to COMPARED_DOCUMENTS, each text once: epochs repeat them, and a test counts them."""
+    documents: dict[tuple[int, ...], Document] = {}
+    for step in range(steps - 1, -1, -1):
+        for document in documents_of(step):
+            documents.setdefault(tuple(document.ids), document)
+        if len(documents) >= COMPARED_DOCUMENTS:
+            break
+    return list(documents.values())[:COMPARED_DOCUMENTS]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / max(len(values), 1)
