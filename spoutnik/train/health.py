@@ -22,6 +22,7 @@ COLLAPSED, EXPLODED = 0.05, 2.0  # nats of entropy, if it is also five times les
 FEW_KEPT = 0.02  # of the completions that rejection sampling makes
 SHRUNK = 0.7  # of the first thoughts' length
 TREND_P, WORSE_P, BETTER_P = 0.001, 0.01, 0.05  # one-sided; a trend is looked at again and again, hence the smaller one
+BLOWN_UP, RECOVERED = 2.0, 0.5  # nats above the first loss, if also half as much again; share of it: below, all is won back
 WORSE_LOSS = 0.01  # nats and share by which a loss must have risen: rounding moves all losses a little, and one way
 
 
@@ -158,7 +159,7 @@ def refusals_of(rows: Sequence[Row], comparisons: Sequence[Comparison] = ()) -> 
         bad = next((key for row in rows for key in ("loss", "reward") if not math.isfinite(row.get(key, 0.0))), None)
         if bad:
             findings.append(Finding("not finite", f"its {bad} was not a number. Lower learning_rate."))
-        findings += _rl_refusals(rows) if "reward" in rows[0] else []
+        findings += _rl_refusals(rows) if "reward" in rows[0] else _blown_up(rows)
         if not any(row.get("grad_norm") for row in rows) and not findings:
             findings.append(Finding("no update", f"none of its {len(rows)} steps moved the weights: there was no gradient. "
                                                  "Give it other data."))
@@ -178,6 +179,18 @@ def _rl_refusals(rows: Sequence[Row]) -> list[Finding]:
         return [Finding("zero variance", f"in {flat} of its {len(rows)} steps the rewards of every group were equal, so that "
                                          f"there was nothing to learn. {_variance_remedy(rows)}")]
     return []
+
+
+def _blown_up(rows: Sequence[Row]) -> list[Finding]:
+    """A loss that left its start far behind on the way, and of which the end has won little back: what was there is lost."""
+    first, last = rows[0]["loss"], _mean_of(rows[-max(1, len(rows) // 10):], "loss")
+    peak = max(rows, key=lambda row: row["loss"])
+    if not all(math.isfinite(row["loss"]) for row in rows) or last < RECOVERED * first:
+        return []
+    if peak["loss"] < max(1.5 * first, first + BLOWN_UP):
+        return []
+    return [Finding("blew up", f"the loss rose from {first:.3g} to {peak['loss']:.3g} at step {peak['step'] + 1} and ended at "
+                               f"{last:.3g}. Lower learning_rate.")]
 
 
 def _worse_sentence(comparison: Comparison) -> str:

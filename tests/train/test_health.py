@@ -139,6 +139,18 @@ def test_a_loss_that_rose_is_not_done_and_rounding_is_no_rise():
     assert not refusals_of(supervised(), [Comparison("loss", [2.0, 2.0], [2.5, 2.5])])  # of two documents nothing follows
 
 
+def test_a_loss_that_blew_up_on_its_way_is_not_done_unless_all_is_won_back():
+    """A learning rate of 1 on a young model: 5.1, up to 9.1, and at the end 4.7."""
+    def spike(end: float):
+        return supervised(loss=lambda t: 38.9 if 0.2 < t < 0.4 else 5.1 if t < 0.2 else end)
+
+    (found,) = refusals_of(spike(4.7))
+    assert found.kind == "blew up" and "to 38.9 at step" in found.sentence and "ended at 4.7" in found.sentence
+    log = [5.1, 5.1, 6.7, 4.7, 7.5, 5.3, 8.1, 5.0, 6.3, 7.4, 6.7, 9.1, 7.9, 8.0, 7.6, 7.4, 6.3, 5.1, 4.8, 4.7]
+    assert kinds(refusals_of([{"step": s, "loss": loss, "grad_norm": 1.0} for s, loss in enumerate(log)])) == {"blew up"}
+    assert refusals_of(spike(1.0)) == [] == refusals_of(supervised(loss=lambda t: 5 + 2 * t * (1 - t)))
+
+
 def test_the_sign_test_is_exact():
     assert sign_test(0, 0) == 1.0 and sign_test(5, 0) == 1 / 32 and sign_test(0, 5) == 1.0
     assert sign_test(8, 2) == pytest.approx(56 / 1024)
