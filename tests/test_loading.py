@@ -1,6 +1,7 @@
 """`spoutnik.load`, and where a name leads: folder, run, hub."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 
 import spoutnik
 from spoutnik.errors import RunError, UserError
+from spoutnik.generation.catalog import default_model, ships_with_package
 from spoutnik.locate import locate
 from spoutnik.model.weights import load_model, save_model
 
@@ -150,3 +152,21 @@ def test_reading_needs_the_model_and_1_2_of_its_largest_tensor(base, dtype, tmp_
     slack = 8 * 2**20  # Python's own
     loaded, _, read = min([int(number) for number in result.stdout.split()] for result in results)
     assert loaded <= expected + 1.2 * largest + slack and expected < read <= expected + 1.2 * largest + slack
+
+
+def test_where_no_model_is_named_broken_runs_are_passed_over_by_name(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert ships_with_package(default_model())
+    for age, (name, index) in enumerate([("whole", {"order": ["base"], "stages": {"base": "model"}}), ("damaged", "{"),
+                                         ("empty", {"order": [], "stages": {}}),
+                                         ("gone", {"order": ["base"], "stages": {"base": "nowhere"}})]):
+        run = tmp_path / "runs" / name
+        run.mkdir(parents=True)
+        (run / "run.json").write_text(index if isinstance(index, str) else json.dumps(index))
+        os.utime(run / "run.json", (1000 + age, 1000 + age))  # the broken ones are younger
+    shutil.copytree(folder, tmp_path / "runs" / "whole" / "model")
+    (tmp_path / "runs" / "whole" / "model" / "generation_config.json").write_text("{}")
+    (tmp_path / "runs" / "whole" / "model" / "manifest.json").write_text('{"kind": "sft"}')
+    assert default_model().resolve() == (tmp_path / "runs" / "whole" / "model").resolve()
+    said = capsys.readouterr().err
+    assert all(name in said for name in ("damaged", "empty", "gone")) and "whole" not in said
