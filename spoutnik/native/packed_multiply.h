@@ -71,23 +71,25 @@ inline int32_t group_sum(const int8_t* x, int64_t inputs, int64_t g) {
 // whole += the products of four inputs of each row, from input k on. SMALL: weights below 16.
 template <bool SMALL, int R, int B>
 inline void add_dot_products(const int8_t* const (&x)[R], int64_t k, const vint (&weights)[B], vint (&whole)[R][B]) {
-    for (int r = 0; r < R; r++) {
+    UNROLLED for (int r = 0; r < R; r++) {
         const int32_t bytes = load<int32_t>(x[r] + k);
-        for (int b = 0; b < B; b++) whole[r][b] = dot_int8<SMALL>(whole[r][b], weights[b], bytes);
+        UNROLLED for (int b = 0; b < B; b++) whole[r][b] = dot_int8<SMALL>(whole[r][b], weights[b], bytes);
     }
 }
 
-// sum += block b of the whole numbers of a group, times its scales and those of the activations.
+// sum += the whole numbers of a group, times its scales and those of the activations.
 template <int R, int B>
-inline void add_scaled(const int8_t* const (&x)[R], int64_t inputs, int64_t g, const vfloat& scales, float unit, int b,
+inline void add_scaled(const int8_t* const (&x)[R], int64_t inputs, int64_t g, const vfloat (&scales)[B], float unit,
                        const vint (&whole)[R][B], vfloat (&sum)[R][B]) {
-    for (int r = 0; r < R; r++) {
+    UNROLLED for (int r = 0; r < R; r++) {
         float x_scale = group_scale(x[r], inputs, g) * unit;
         KEEP_ORDER(x_scale);
-        vfloat scale = scales * x_scale;
-        KEEP_ORDER(scale);
-        sum[r][b] += __builtin_convertvector(whole[r][b], vfloat) * scale;
-        KEEP_ORDER(sum[r][b]);
+        UNROLLED for (int b = 0; b < B; b++) {
+            vfloat scale = scales[b] * x_scale;
+            KEEP_ORDER(scale);
+            sum[r][b] += __builtin_convertvector(whole[r][b], vfloat) * scale;
+            KEEP_ORDER(sum[r][b]);
+        }
     }
 }
 
@@ -101,16 +103,17 @@ inline void multiply_int8(const int8_t* const (&x)[R], int64_t inputs, int64_t f
         const uint8_t* from = w + g * record;
         if (first_read) prefetch_stream(from, record);
         vint whole[R][B];
-        for (int r = 0; r < R; r++)
-            for (auto& sum : whole[r]) sum = vint{} + group_sum(x[r], inputs, g);
+        UNROLLED for (int r = 0; r < R; r++)
+            UNROLLED for (int b = 0; b < B; b++) whole[r][b] = vint{} + group_sum(x[r], inputs, g);
 #pragma GCC unroll 1  // unrolled, it would need more registers than there are
         for (int64_t j = 0; j < GROUP_SIZE / 4; j++) {
             vint weights[B];
-            for (int b = 0; b < B; b++) weights[b] = load<vint>(from + j * step + b * LANES * 4);
+            UNROLLED for (int b = 0; b < B; b++) weights[b] = load<vint>(from + j * step + b * LANES * 4);
             add_dot_products<false>(x, g * GROUP_SIZE + 4 * j, weights, whole);
         }
-        const uint8_t* halves = from + B * LANES * GROUP_SIZE;
-        for (int b = 0; b < B; b++) add_scaled(x, inputs, g, load_half(halves + 2 * b * LANES), unit, b, whole, sum);
+        vfloat scales[B];
+        UNROLLED for (int b = 0; b < B; b++) scales[b] = load_half(from + B * LANES * GROUP_SIZE + 2 * b * LANES);
+        add_scaled(x, inputs, g, scales, unit, whole, sum);
     }
 }
 
@@ -128,27 +131,32 @@ inline void multiply_int4(const int8_t* const (&x)[R], int64_t inputs, int64_t f
 #pragma GCC unroll 1  // as above
         for (int64_t j = 0; j < GROUP_SIZE / 8; j++) {
             vint weights[B], half[B];
-            for (int b = 0; b < B; b++) weights[b] = load<vint>(from + j * step + b * LANES * 4);
-            for (int b = 0; b < B; b++) half[b] = SPLIT ? weights[b] & 0x0f0f0f0f : lower_nibbles(weights[b]);
+            UNROLLED for (int b = 0; b < B; b++) weights[b] = load<vint>(from + j * step + b * LANES * 4);
+            UNROLLED for (int b = 0; b < B; b++) half[b] = SPLIT ? weights[b] & 0x0f0f0f0f : lower_nibbles(weights[b]);
             add_dot_products<!WIDE_NIBBLES || SPLIT>(x, g * GROUP_SIZE + 8 * j, half, SPLIT ? lower : whole);
-            for (int b = 0; b < B; b++) half[b] = upper_nibbles(weights[b]);
+            UNROLLED for (int b = 0; b < B; b++) half[b] = upper_nibbles(weights[b]);
             add_dot_products<!WIDE_NIBBLES>(x, g * GROUP_SIZE + 8 * j + 4, half, whole);
         }
-        const uint8_t* pairs = from + B * LANES * GROUP_SIZE / 2;
-        for (int b = 0; b < B; b++) {
-            const vint pair = load_byte_pairs(pairs + 2 * b * LANES);  // zero, scale
-            for (int r = 0; r < R; r++) {
+        vint pairs[B];  // zero, scale
+        vfloat scales[B];
+        UNROLLED for (int b = 0; b < B; b++) {
+            pairs[b] = load_byte_pairs(from + B * LANES * GROUP_SIZE / 2 + 2 * b * LANES);
+            scales[b] = __builtin_convertvector(pairs[b] >> 16, vfloat);
+        }
+        UNROLLED for (int r = 0; r < R; r++) {
+            const int32_t x_sum = group_sum(x[r], inputs, g);
+            UNROLLED for (int b = 0; b < B; b++) {
                 if (SPLIT) whole[r][b] += lower[r][b] << 4;
                 if (!WIDE_NIBBLES) whole[r][b] <<= 4;
-                whole[r][b] = add_lower_product(whole[r][b], pair, group_sum(x[r], inputs, g));
+                whole[r][b] = add_lower_product(whole[r][b], pairs[b], x_sum);
             }
-            add_scaled(x, inputs, g, __builtin_convertvector(pair >> 16, vfloat), 1, b, whole, in_units);
         }
+        add_scaled(x, inputs, g, scales, 1, whole, in_units);
     }
-    for (int b = 0; b < B; b++) {
+    UNROLLED for (int b = 0; b < B; b++) {
         vfloat units = load_half(w + 2 * b * LANES) * (unit / 16);
         KEEP_ORDER(units);
-        for (int r = 0; r < R; r++) {
+        UNROLLED for (int r = 0; r < R; r++) {
             sum[r][b] += in_units[r][b] * units;
             KEEP_ORDER(sum[r][b]);
         }
@@ -255,9 +263,10 @@ inline void multiply_panel_rows(const Matrix& m, const char* panel, int64_t p, c
     UNROLLED for (int r = 0; r < R; r++) store_blocks<B>(sum[r], to[r], here);
 }
 
-// The rows of a tile: as many sums as fit the registers.
+// The rows of a tile: as many sums as fit the registers. (Of quantized weights, those of the group at hand; the others are
+// touched once a group.)
 #if defined(__AVX512F__)
-constexpr int64_t TILE_ROWS = 6, TILE_ROWS_QUANTIZED = 3;
+constexpr int64_t TILE_ROWS = 6, TILE_ROWS_QUANTIZED = 5;
 #else
 constexpr int64_t TILE_ROWS = 2, TILE_ROWS_QUANTIZED = 1;
 #endif
@@ -279,15 +288,12 @@ inline void multiply_panel_part(const Matrix& m, const char* panel, int64_t p, c
             unpacked = nullptr;
         }
     };
-    if (m.kind == FLOAT32 || is_bfloat16(m.kind)) {
-        run_tiles(std::integral_constant<int, TILE_ROWS>{});
-        if (TILE_ROWS > 4) run_tiles(std::integral_constant<int, 4>{});
-        if (TILE_ROWS > 3) run_tiles(std::integral_constant<int, 3>{});
-        run_tiles(std::integral_constant<int, 2>{});
-    } else {
-        run_tiles(std::integral_constant<int, TILE_ROWS_QUANTIZED>{});
-        if (TILE_ROWS_QUANTIZED > 2) run_tiles(std::integral_constant<int, 2>{});
-    }
+    constexpr int64_t most = std::max(TILE_ROWS, TILE_ROWS_QUANTIZED);
+    if (m.kind == FLOAT32 || is_bfloat16(m.kind)) run_tiles(std::integral_constant<int, TILE_ROWS>{});
+    else run_tiles(std::integral_constant<int, TILE_ROWS_QUANTIZED>{});
+    if (most > 4) run_tiles(std::integral_constant<int, 4>{});
+    if (most > 3) run_tiles(std::integral_constant<int, 3>{});
+    if (most > 2) run_tiles(std::integral_constant<int, 2>{});
     run_tiles(std::integral_constant<int, 1>{});
 }
 
