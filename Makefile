@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/nano
 
-.PHONY: demo test lint sanitize peers clients clean
+.PHONY: demo test lint docs sanitize peers clients clean
 
 demo: $(VENV)/installed
 	$(BIN)/spoutnik run recipes/nano.yaml --out $(RUN)
@@ -14,6 +14,10 @@ test: $(VENV)/installed-dev
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff check .
+
+# The pages that are made from the code.
+docs: $(VENV)/installed
+	$(BIN)/python -m spoutnik.recipe.reference docs/recipes.md
 
 # The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/installed-dev

@@ -5,21 +5,22 @@ from pathlib import Path
 from spoutnik import hub
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json
+from spoutnik.model.presets import preset_names
+from spoutnik.validation import did_you_mean, nearest
+
+OWN_FOLDERS = ("runs", "exports")  # where this program writes: no owners of models on the hub
 
 
 def locate(name: str | Path, stage: str | None = None, weights: bool = True) -> Path:
     """The model folder that `name` means: itself, a stage of a run (its last model where none is named), the hub's model
     of that name ("org/model"), or one that `spoutnik models` lists ("qwen3-1.7b").
 
-    What the local cache holds whole is used without asking the network; only what is missing is fetched. With `weights`
-    false the configuration is enough.
+    What the local cache holds whole is used without asking the network; only what is missing is fetched, and never for a name
+    that can only be a folder's. With `weights` false the configuration is enough.
     """
-    path = Path(name)
-    if not path.exists() and (repository := hub.repository_of(str(name))) is not None:
-        path = hub.cached(repository, weights) or hub.fetch(repository, weights)
-    if not path.exists():
-        raise UserError(f"{name}: no such folder, and not a model's name on the hub (org/model). Correct the path, or see "
-                        "`spoutnik models`.")
+    path = path_of(name)
+    if not _exists(path):
+        path = _from_hub(str(name), weights)
     if not path.is_dir():
         raise UserError(f"{name}: is a file. Give the folder it lies in (Hugging Face layout: config.json and safetensors).")
     if (path / "config.json").exists():
@@ -28,6 +29,54 @@ def locate(name: str | Path, stage: str | None = None, weights: bool = True) -> 
         return path
     _refuse_adapter(path)
     return _stage_of_run(path, stage)
+
+
+def path_of(name: str | Path) -> Path:
+    """The path that a name is; ~ is the home folder, though no shell replaced it."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{name}: there is no such user, so there is no home folder to look in. Correct the path.") from error
+
+
+def looks_like_a_folder(name: str) -> bool:
+    """Whether a name can only mean a folder: by its form, or because it begins with a folder that is here."""
+    first, slash, _ = name.partition("/")
+    return (name.startswith((".", "/", "~")) or name.endswith("/") or "\\" in name or name.count("/") > 1
+            or bool(slash) and (first in OWN_FOLDERS or Path(first).is_dir()))
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}). Correct the path or its permissions.") from error
+
+
+def _from_hub(name: str, weights: bool) -> Path:
+    """The folder of a model of the hub: what the cache holds, else what is fetched."""
+    repository = hub.repository_of(name)
+    if repository is not None and (cached := hub.cached(repository, weights)) is not None:
+        return cached
+    if looks_like_a_folder(name):
+        ours = repository is None or name.split("/")[0] in OWN_FOLDERS
+        pull = "" if ours else f" If you mean a model of the hub, fetch it first: spoutnik pull {name}"
+        raise UserError(f"{name}: there is no folder of this name.{_neighbor(name)} Correct the path.{pull}")
+    if repository is not None:
+        return hub.fetch(repository, weights)
+    raise UserError(f"{name}: there is no folder of this name, and it is not a model's name on the hub (org/model)."
+                    f"{_neighbor(name) or did_you_mean(name, preset_names())} Correct it, or see `spoutnik models`.")
+
+
+def _neighbor(name: str) -> str:
+    """" Did you mean 'runs/nano'?", of the folders beside the one that is missing."""
+    path = path_of(name)
+    try:
+        beside = [each.name for each in path.parent.iterdir() if each.is_dir()]
+    except OSError:
+        return ""
+    found = nearest(path.name, beside)
+    return f" Did you mean '{path.parent / found}'?" if found else ""
 
 
 def _refuse_adapter(folder: Path) -> None:
@@ -42,7 +91,11 @@ def models_of(run: Path) -> dict[str, Path]:
         raise UserError(f"{run}: is neither a run (run.json) nor a model (config.json). "
                         "Make one with `spoutnik run nano`.")
     index = read_json(run / "run.json")
-    folders = {stage: run / index["stages"][stage] for stage in index["order"]}
+    try:
+        folders = {stage: run / index["stages"][stage] for stage in index["order"]}
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{run / 'run.json'}: does not say which stages there are. Run the recipe again: finished stages are "
+                       "kept, and the file is written anew.") from error
     models = {stage: folder for stage, folder in folders.items() if (folder / "generation_config.json").exists()}
     if not models:
         raise RunError(f"{run}: no stage of this run has made a model yet. Run the recipe on.")
@@ -53,9 +106,10 @@ def _stage_of_run(run: Path, stage: str | None) -> Path:
     models = models_of(run)
     if stage is None:
         # The student is a by-product: the last model of the main line is the one the recipe is about.
-        main_line = [name for name in models if read_json(models[name] / "manifest.json")["kind"]
+        main_line = [name for name in models if read_json(models[name] / "manifest.json").get("kind")
                      not in ("distill", "pretrain", "midtrain")]
         stage = (main_line or list(models))[-1]
     if stage not in models:
-        raise UserError(f"--stage {stage}: no such model in {run}. Its models are {', '.join(models)}.")
+        raise UserError(f"--stage {stage}: no such model in {run}.{did_you_mean(stage, models)} Its models are "
+                        f"{', '.join(models)}.")
     return models[stage]

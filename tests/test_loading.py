@@ -81,10 +81,39 @@ def test_half_a_model_in_the_cache_is_not_taken_for_a_whole_one(folder, hub):
     assert locate("org/model", weights=False) == hub
 
 
-@pytest.mark.parametrize("name", ["no/such/folder", "nosuch", "./org/model", "~/model", "org/mo del"])
-def test_a_name_that_can_be_neither_is_refused_without_asking_anybody(name, hub):
-    with pytest.raises(UserError, match="no such folder, and not a model's name on the hub"):
+@pytest.mark.parametrize("name", [
+    "no/such/folder", "nosuch", "./org/model", "../org/model", "~/model", "~nobody-of-this-name/m", "org/mo del", "nope/",
+    "./nope", "/nope/model", "runs/nope", "exports/nope", "here/nope", "org\\model", "", ".", "org/model/"])
+def test_a_name_that_can_only_be_a_folder_is_refused_without_asking_anybody(name, hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.setattr("spoutnik.hub.fetch", lambda *arguments: pytest.fail("the hub was asked"))
+    with pytest.raises(UserError, match="there is no folder|there is no such user|is neither a run"):
         locate(name)
+
+
+def test_a_missing_folder_is_told_with_the_nearest_and_the_way_to_the_hub(tmp_path, hub, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "nano").mkdir(parents=True)
+    (tmp_path / "org").mkdir()
+    with pytest.raises(UserError, match=r"Did you mean 'runs/nano'\? Correct the path.$"):
+        locate("runs/nanoo")
+    with pytest.raises(UserError, match="spoutnik pull org/other"):
+        locate("org/other")
+    with pytest.raises(UserError, match=r"Did you mean 'qwen3-1.7b'\?"):
+        locate("qwen3-17b")
+
+
+def test_a_model_of_the_cache_is_found_beside_a_folder_of_its_owner_s_name(folder, hub, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "org").mkdir(exist_ok=True)
+    shutil.copytree(folder, hub, dirs_exist_ok=True)
+    assert locate("org/model") == hub
+
+
+def test_the_home_folder_is_found_without_a_shell(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert locate(f"~/{folder.name}") == folder
 
 
 def test_a_file_is_not_a_model(folder):

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markdown import Markdown
 from rich.panel import Panel
 from rich.table import Column, Table
 from rich.text import Text
@@ -18,7 +17,11 @@ from spoutnik.generation.delta import GenerationWarning
 from spoutnik.generation.options import EFFORTS
 from spoutnik.generation.service import GenerationService
 from spoutnik.generation.session import ChatOptions, ChatTurn
+from spoutnik.tables import print_table
+from spoutnik.terminal_markdown import AnswerMarkdown
 from spoutnik.units import duration
+
+_SIDE_BY_SIDE = 70  # columns that two answers need
 
 KEYS: dict[str, Outcome] = {"a": "a", "b": "b", "t": "tie", "n": "bad"}
 VOTE = "[bold]a[/] is better, [bold]b[/] is better, a [bold]t[/]ie, [bold]n[/]either is good (Enter: no vote) "
@@ -54,16 +57,20 @@ async def _show(turns: Sequence[ChatTurn], console: Console) -> None:
     if console.is_terminal:
         with Live(console=console, transient=True, auto_refresh=False) as live:
             while any(turn.phase != "over" for turn in turns):
-                live.update(side_by_side(turns), refresh=True)
+                live.update(side_by_side(turns, console.width), refresh=True)
                 await asyncio.sleep(0.1)
     for turn in turns:
         await turn.wait()
-    console.print(side_by_side(turns))
+    console.print(side_by_side(turns, console.width))
 
 
-def side_by_side(turns: Sequence[ChatTurn]) -> RenderableType:
+def side_by_side(turns: Sequence[ChatTurn], width: int) -> RenderableType:
+    """Both answers; one above the other where the console is narrow."""
+    panels = [Panel(_answer(turn), title=name, title_align="left") for turn, name in zip(turns, "AB")]
+    if width < _SIDE_BY_SIDE:
+        return Group(*panels)
     grid = Table.grid(*(Column(ratio=1) for _ in turns), expand=True, padding=(0, 1))
-    grid.add_row(*(Panel(_answer(turn), title=name, title_align="left") for turn, name in zip(turns, "AB")))
+    grid.add_row(*panels)
     return grid
 
 
@@ -74,7 +81,7 @@ def _answer(turn: ChatTurn) -> RenderableType:
     parts: list[RenderableType] = [Text(status, "dim")]
     if turn.phase == "thinking":
         parts.append(Text(turn.message.thought[-400:], "dim italic"))
-    parts.append(Markdown(turn.message.content, hyperlinks=False))
+    parts.append(AnswerMarkdown(turn.message.content))
     parts += [Text(str(GenerationWarning(**warning)), "dim") for warning in extras["warnings"]]
     return Group(*parts, *([Text(extras["error"], "red")] if "error" in extras else []))
 
@@ -105,6 +112,6 @@ def show_ratings(votes: VoteStore, console: Console) -> None:
     for row in rows:
         table.add_row(row.model, f"{row.rating:.0f}", f"{row.low:.0f} to {row.high:.0f}",
                       *map(str, (row.games, row.wins, row.losses)))
-    console.print(table)
+    print_table(console, table)
     console.print(Text("Bradley and Terry's model: 400 points more are odds of ten to one. One drawn game is assumed between "
                        "every two models.", "dim"))

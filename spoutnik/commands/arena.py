@@ -1,11 +1,11 @@
 """`spoutnik arena`: a blind comparison of models in the terminal."""
 
 import asyncio
-import json
 from typing import Annotated, Optional
 
 import typer
 
+from spoutnik.commands.console import print_json
 from spoutnik.commands.options import Data, Json, Memory, Passphrase, Quantize
 
 
@@ -37,7 +37,7 @@ def arena(
     if ratings:
         votes = store.votes()
         rows = [row.as_json() for row in rate(votes)]
-        print(json.dumps({"votes": len(votes), "ratings": rows})) if json_ else show_ratings(store, Console())
+        print_json({"votes": len(votes), "ratings": rows}) if json_ else show_ratings(store, Console())
         return
     if json_:
         raise UserError("--json needs --ratings: a comparison has no single result. Add --ratings.")

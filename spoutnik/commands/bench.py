@@ -1,7 +1,6 @@
 """`spoutnik bench`: how fast a model runs here."""
 
 import contextlib
-import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -9,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from spoutnik.commands.console import console, print_json
 from spoutnik.commands.options import Json, Memory, Stage
-from spoutnik.commands.progress import console
 
 if TYPE_CHECKING:
     from spoutnik.engine.bench import Bench
 
 
 def bench(
-    model: Annotated[Path, typer.Argument(help="A model's folder, a run's, or a name on the hub (org/model).")],
+    model: Annotated[str, typer.Argument(help="A model's folder, a run's, or a name on the hub (org/model).")],
     stage: Stage = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies "
                                        "it.")] = "auto",
@@ -41,15 +40,16 @@ def bench(
     with contextlib.nullcontext() if json_ else terminal.status("") as status:
         result = engine_bench.bench(locate(model, stage), dtype, quantize, memory, text, tuple(batch or engine_bench.BATCHES),
                                     prompt, tokens, rounds, lambda what: status and status.update(f"Measuring: {what}"))
-    print(json.dumps(asdict(result), ensure_ascii=False)) if json_ else _print_table(result)
+    print_json(asdict(result)) if json_ else _print_table(result)
 
 
 def _print_table(result: "Bench") -> None:
     from rich.table import Table
 
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for justify in ("left", "right", "left"):
-        table.add_column(justify=justify)
+    for justify in ("left", "right"):
+        table.add_column(justify=justify, no_wrap=True)
+    table.add_column()
     for row in _rows(result):
         table.add_row(*row)
     console().print(table)

@@ -1,19 +1,18 @@
 """`spoutnik chat`: a conversation in the terminal."""
 
-import json
 import sys
-from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from spoutnik.commands.console import print_json
 from spoutnik.commands.data import data_folder
 from spoutnik.commands.options import Data, Drafts, Json, Memory, Quantize, Speculate, Stage
-from spoutnik.commands.progress import console, quantization_progress
+from spoutnik.commands.progress import quantization_progress
 
 
 def chat(
-    run: Annotated[Optional[Path], typer.Argument(help="A run's folder, a model's, a name of `spoutnik models` or on the hub "
+    run: Annotated[Optional[str], typer.Argument(help="A run's folder, a model's, a name of `spoutnik models` or on the hub "
                                                   "(org/model) [default: the newest run under ./runs, or the nano of the "
                                                   "package].")] = None,
     stage: Stage = None,
@@ -34,12 +33,16 @@ def chat(
     speculate: Speculate = None,
     drafts: Drafts = 1,
     prompt: Annotated[Optional[str], typer.Option(help="Ask this one question and leave.")] = None,
+    no_markdown: Annotated[bool, typer.Option("--no-markdown", help="Show answers as the model writes them, marks and all. "
+                                              "(What is piped or written to a file always is.)")] = False,
     no_history: Annotated[bool, typer.Option("--no-history", help="Do not remember questions for the arrow keys of the next "
                                              "time.")] = False,
     data: Data = None,
     json_: Json = False,
 ):
-    """Talk to a model in the terminal: the thought is dimmed, the answer plain. /help shows what else can be said."""
+    """Talk to a model in the terminal: the thought is dimmed, the answer shown as Markdown. /help shows what else can be said.
+    Piped or into a file, the answer alone goes to standard output; thought and notes go to standard error. --json has both."""
+    from spoutnik.commands.reply_printer import ReplyPrinter, as_text
     from spoutnik.engine.llm import NO_DRAFTS
     from spoutnik.engine.sampling_params import SamplingParams
     from spoutnik.errors import UserError
@@ -62,8 +65,11 @@ def chat(
     session = Chat(llm, options, seed, system)
     if prompt is None:
         from spoutnik.commands.chat_terminal import converse
-        converse(session, console(), folder, None if no_history else data_folder(data) / "chat_history")
+        converse(session, ReplyPrinter.standard(not no_markdown), folder, None if no_history else
+                 data_folder(data) / "chat_history")
         return
-    reply = session.ask(prompt, None if json_ else console())
+    reply = session.ask(as_text(prompt), None if json_ else ReplyPrinter.standard(not no_markdown))
     if json_:
-        print(json.dumps({"model": str(folder)} | reply, ensure_ascii=False))
+        print_json({"model": str(folder)} | reply)
+    if reply["finish_reason"] == "abort":
+        raise KeyboardInterrupt

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
-
+from spoutnik.commands.console import print_pairs
+from spoutnik.commands.reply_printer import ReplyPrinter, as_text, read_line
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import disk_errors, read_json, write_json
 from spoutnik.generation.chat import Chat
@@ -20,24 +19,27 @@ try:
 except ImportError:  # some builds of Python lack it: no line editing, no input history
     readline = None
 
-HELP = '''/effort LEVEL   how much of a reply the thought may take: none, minimal, low, medium, high, xhigh, max
-/think on|off   think before answering, or answer at once
-/system TEXT    what the model is told before everything (nothing: no more)
-/retry          another answer to the last question
-/edit           change the last question
-/save FILE      write the conversation to a file (JSON)
-/load FILE      go on with one
-/stats          what the last reply cost, and how full the model's memory is
-/new            start over
-"""             begins and ends a message of several lines; so does \\ at a line's end
-Ctrl-C          while it thinks: answer now; while it answers: stop. Empty line or Ctrl-D: leave'''
+HELP = (
+    ("/effort LEVEL", "how much of a reply the thought may take: none, minimal, low, medium, high, xhigh, max"),
+    ("/think on|off", "think before answering, or answer at once"),
+    ("/markdown on|off", "render answers, or show them as they are written"),
+    ("/system TEXT", "what the model is told before everything (nothing: no more)"),
+    ("/retry", "another answer to the last question"),
+    ("/edit", "change the last question"),
+    ("/save FILE", "write the conversation to a file (JSON)"),
+    ("/load FILE", "go on with one"),
+    ("/stats", "what the last reply cost, and how full the model's memory is"),
+    ("/new", "start over"),
+    ('"""', "begins and ends a message of several lines; so does \\ at a line's end"),
+    ("Ctrl-C", "while it thinks: answer now; while it answers: stop"),
+    ("Ctrl-D", "leave; so does an empty line"))
 MAX_INPUT_HISTORY = 1000  # lines
 
 
-def converse(chat: Chat, console: Console, folder: Path, input_history: Path | None,
-             read: Callable[[str], str] = input) -> None:
+def converse(chat: Chat, printer: ReplyPrinter, folder: Path, input_history: Path | None,
+             read: Callable[[str], str] = read_line) -> None:
     """Answers messages until an empty line or the end of input. input_history: a file of typed lines. read: asks for a line."""
-    terminal = ChatTerminal(chat, console, folder, read)
+    terminal = ChatTerminal(chat, printer, folder, read)
     terminal.note(f"{folder}. {describe_model(chat, folder)} /help for commands, empty line or Ctrl-D to leave.")
     with _input_history(input_history if sys.stdin.isatty() else None):
         while terminal.turn():
@@ -55,20 +57,21 @@ def describe_model(chat: Chat, folder: Path) -> str:
 class ChatTerminal:
     """The loop's state: see `converse`."""
 
-    def __init__(self, chat: Chat, console: Console, folder: Path, read: Callable[[str], str]):
-        self.chat, self.console, self.folder, self.read = chat, console, folder, read
-
-    def note(self, text: str) -> None:
-        self.console.print(Text(text, "dim"), soft_wrap=True)
+    def __init__(self, chat: Chat, printer: ReplyPrinter, folder: Path, read: Callable[[str], str]):
+        self.chat, self.printer, self.folder, self.read = chat, printer, folder, read
+        self.note = printer.note
 
     def turn(self) -> bool:
         """Handles one message or command; False to leave."""
         try:
-            text = self.read_message()
+            text = as_text(self.read_message())
         except EOFError:
-            self.console.print()
+            if sys.stdin.isatty():
+                self.note("")
             return False
         except KeyboardInterrupt:
+            if not sys.stdin.isatty():  # nobody is there to leave in another way
+                raise
             self.note("\n(Ctrl-D, or an empty line, leaves.)")
             return True
         if not text.strip():
@@ -92,13 +95,13 @@ class ChatTerminal:
         return line.rstrip()
 
     def ask(self, text: str) -> None:
-        self.chat.ask(text.strip(), self.console)
+        self.chat.ask(text.strip(), self.printer)
 
     def run_command(self, command: str, argument: str) -> None:
         chat, argument = self.chat, argument.strip()
         match command:
             case "help":
-                self.note(HELP)
+                print_pairs(self.printer.notes, HELP)
             case "new":
                 chat.messages.clear()
             case "effort":
@@ -115,6 +118,8 @@ class ChatTerminal:
                 self.save(Path(argument).expanduser())
             case "load":
                 self.load(Path(argument).expanduser())
+            case "markdown":
+                self.set_markdown(argument)
             case "stats":
                 self.note(self.stats())
             case _:
@@ -134,6 +139,11 @@ class ChatTerminal:
         effort = None if options.reasoning_effort == "none" else options.reasoning_effort
         limit = None if options.max_thinking_tokens == 0 else options.max_thinking_tokens
         self.chat.options = replace(options, enable_thinking=switch == "on", reasoning_effort=effort, max_thinking_tokens=limit)
+
+    def set_markdown(self, switch: str) -> None:
+        if switch not in ("on", "off"):
+            raise UserError(f"/markdown {switch}: must be on or off.")
+        self.printer.markdown = switch == "on"
 
     def repeat(self, edit: bool) -> None:
         """Asks the last question again, edited or not."""
@@ -159,7 +169,7 @@ class ChatTerminal:
             raise UserError(f"{path}: is no conversation: it must hold messages, each with role and content.")
         self.chat.messages, self.chat.system = messages, content.get("system")
         for message in messages:
-            self.console.print(Text(f"{'> ' if message['role'] == 'user' else ''}{message['content']}"), soft_wrap=True)
+            self.note(f"> {message['content']}") if message["role"] == "user" else self.printer.show_answer(message["content"])
 
     def stats(self) -> str:
         last, first = self.chat.stats, self.chat.stats.first_token_seconds

@@ -1,18 +1,18 @@
 """`spoutnik eval`: a model on a benchmark."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from spoutnik.commands.console import console, print_json
 from spoutnik.commands.options import Json, Memory, Quantize, Stage
-from spoutnik.commands.progress import console, display
+from spoutnik.commands.progress import display
 from spoutnik.units import duration
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
+    run: Annotated[str, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
     bench: Annotated[str, typer.Option(help="held-out (our families), gsm8k (needs --data), or gym-countdown, "
                                        "gym-chain_sum, gym-base_conversion, gym-letter_counting (reasoning-gym).")],
     data: Annotated[Optional[Path], typer.Option(help="The benchmark's own file (gsm8k: test.jsonl).")] = None,
@@ -35,7 +35,7 @@ def evaluate(
         result = evaluate_benchmark(locate(run, stage), bench, data, samples, limit, max_tokens, temperature, top_p,
                                     seed, reporter("evaluating"), quantize, memory)
     if json_:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
         return
     terminal = console()
     for name, value in result["scores"].items():

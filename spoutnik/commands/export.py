@@ -1,17 +1,17 @@
 """`spoutnik export`: a model for other programs."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from spoutnik.commands.console import print_json, say
 from spoutnik.commands.options import Json, Stage
 from spoutnik.units import size
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
+    run: Annotated[str, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
     format: Annotated[str, typer.Option(help="hf: a folder for transformers. gguf: a file for llama.cpp.")],
     out: Annotated[Optional[Path], typer.Option(help="The folder, or the .gguf file, to write [default: exports/NAME-STAGE "
                                                 "or exports/NAME-STAGE.gguf].")] = None,
@@ -28,16 +28,16 @@ def export(
 
     from spoutnik.export.writer import default_target
     from spoutnik.export.writer import export as write
-    from spoutnik.locate import locate
+    from spoutnik.locate import locate, path_of
 
     folder = locate(run, stage)
-    out = out or default_target(run, folder, format)
+    out = out or default_target(path_of(run), folder, format)
     written = write(folder, format, out, dtype, shard_size, licence, force)
     if json_:
-        print(json.dumps(asdict(written) | {"path": str(written.path)}, ensure_ascii=False))
+        print_json(asdict(written) | {"path": str(written.path)})
         return
-    print(f"Wrote {written.path}: {written.architecture}, {written.dtype}, {size(written.size)}"
+    say(f"Wrote {written.path}: {written.architecture}, {written.dtype}, {size(written.size)}"
           + (f" in {len(written.files)} files: {', '.join(written.files)}" if len(written.files) > 1 else ""))
-    print(f"Load it: {written.load}")
+    say(f"Load it: {written.load}")
     for note in written.notes:
-        print(f"Note: {note}")
+        say(f"Note: {note}")

@@ -2,20 +2,22 @@
 
 import json
 import os
-import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from spoutnik.commands.console import console, print_json, say
 from spoutnik.commands.data import data_folder, date, open_history
+from spoutnik.commands.help import Command, Group
 from spoutnik.commands.options import Data, Json, Passphrase
 
-history = typer.Typer(no_args_is_help=True, help="Conversations that the page has kept.")
+history = typer.Typer(cls=Group, no_args_is_help=True, epilog="Example: spoutnik history show",
+                      help="Conversations that the page has kept.")
 
 
-@history.command("show", epilog="Example: spoutnik history show --search strawberry")
+@history.command("show", cls=Command, epilog="Example: spoutnik history show --search strawberry")
 def show(
     conversation: Annotated[Optional[str], typer.Argument(help="The id of one, to read it [default: a list of all].")] = None,
     search: Annotated[Optional[str], typer.Option(help="Only those that hold all these words, in whatever case "
@@ -36,19 +38,22 @@ def show(
             messages = []
         if not messages:
             raise UserError(f"CONVERSATION = {conversation!r}: there is none of that id. `spoutnik history show` lists them.")
-        print(json.dumps([vars(message) for message in messages], ensure_ascii=False) if json_ else "\n\n".join(
+        if json_:
+            print_json([vars(message) for message in messages])
+            return
+        say("\n\n".join(
             f"{message.role} ({date(message.created)} {message.model}){'' if message.finished else ', interrupted'}:\n"
             f"{message.content}" for message in MessageTree(messages, entry.head).path))
         return
     hits = [] if store is None else [(hit.conversation, hit.excerpt) for hit in store.search(search or "")]
     if json_:
         rows = [vars(entry) | ({"excerpt": excerpt} if search else {}) for entry, excerpt in hits]
-        print(json.dumps(rows, ensure_ascii=False))
+        print_json(rows)
         return
     for entry, excerpt in hits:
-        print(f"{entry.id}  {date(entry.updated)}  {entry.title}" + (f"\n    {excerpt}" if excerpt else ""))
+        say(f"{entry.id}  {date(entry.updated)}  {entry.title}" + (f"\n    {excerpt}" if excerpt else ""))
     if not hits:
-        print("There is nothing." if search is None else f"Nothing holds {search!r}.", file=sys.stderr)
+        say("There is nothing." if search is None else f"Nothing holds {search!r}.", console(stderr=True))
 
 
 class ExportFormat(StrEnum):
@@ -56,7 +61,7 @@ class ExportFormat(StrEnum):
     MARKDOWN = "markdown"
 
 
-@history.command("export", epilog="Example: spoutnik history export conversations.md --format markdown")
+@history.command("export", cls=Command, epilog="Example: spoutnik history export conversations.md --format markdown")
 def export(
     file: Annotated[Optional[Path], typer.Argument(help="Where to [default: printed].")] = None,
     format_: Annotated[ExportFormat, typer.Option("--format", help="JSON lines, with everything; or Markdown, to read.")
@@ -87,10 +92,10 @@ def export(
     finally:
         os.umask(umask)
     written = f"{len(rows)} conversations" if format_ is ExportFormat.MARKDOWN else f"{len(rows)} lines"
-    print(json.dumps({"file": str(file), "rows": len(rows)}) if json_ else f"Wrote {written} to {file}.")
+    print_json({"file": str(file), "rows": len(rows)}) if json_ else say(f"Wrote {written} to {file}.")
 
 
-@history.command("wipe", epilog="Example: spoutnik history wipe")
+@history.command("wipe", cls=Command, epilog="Example: spoutnik history wipe")
 def wipe(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False, data: Data = None, json_: Json = False):
     """Overwrite and delete all conversations, votes, and the questions that `spoutnik chat` remembers. Needs no passphrase."""
     from spoutnik.store.history import FILE, wipe_file
@@ -99,6 +104,6 @@ def wipe(yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False
     if not yes:
         typer.confirm(f"Delete all conversations in {folder}?", abort=True, err=True)
     wiped = any([wipe_file(folder / name) for name in (FILE, "chat_history")])
-    print(json.dumps({"wiped": wiped}) if json_ else "It is gone." if wiped else "There was nothing.")
+    print_json({"wiped": wiped}) if json_ else say("It is gone." if wiped else "There was nothing.")
     if (folder / "feedback").exists():
-        print(f"What was given as feedback is kept, to train on: delete {folder / 'feedback'} to forget it.", file=sys.stderr)
+        say(f"What was given as feedback is kept, to train on: delete {folder / 'feedback'} to forget it.", console(stderr=True))

@@ -1,12 +1,12 @@
 """`spoutnik inspect`: what a model is, without loading it; or what this machine is."""
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from spoutnik.commands.console import console, print_json, print_pairs
 from spoutnik.commands.options import Json
 
 
@@ -24,10 +24,9 @@ def inspect(
         raise UserError("MODEL: name a model, or give --machine to see what this machine is; not both.")
     facts, lines = _inspect_machine() if machine else _inspect_model(model)
     if json_:
-        print(json.dumps(facts, ensure_ascii=False))
+        print_json(facts)
         return
-    for label, text in lines:
-        print(f"{label:13} {text}")
+    print_pairs(console(), lines, width=13)
 
 
 Lines = list[tuple[str, str]]  # labels and texts

@@ -1,6 +1,9 @@
 """The command line. Each command is a file of this package and imports what is heavy when it runs: `--help` answers at once."""
 
+import contextlib
+import errno
 import os
+import signal
 import sys
 from typing import Annotated
 
@@ -18,8 +21,10 @@ from spoutnik import __version__  # noqa: E402
 from spoutnik.commands.arena import arena  # noqa: E402
 from spoutnik.commands.bench import bench  # noqa: E402
 from spoutnik.commands.chat import chat  # noqa: E402
+from spoutnik.commands.console import console, say  # noqa: E402
 from spoutnik.commands.eval import evaluate  # noqa: E402
 from spoutnik.commands.export import export  # noqa: E402
+from spoutnik.commands.help import Command, Group  # noqa: E402
 from spoutnik.commands.history import history  # noqa: E402
 from spoutnik.commands.inspect import inspect  # noqa: E402
 from spoutnik.commands.keys import keys  # noqa: E402
@@ -28,20 +33,22 @@ from spoutnik.commands.run import run  # noqa: E402
 from spoutnik.commands.serve import serve  # noqa: E402
 
 app = typer.Typer(
-    name="spoutnik", no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    cls=Group, name="spoutnik", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    pretty_exceptions_enable=False, epilog="Example: spoutnik chat",
     help="The whole DeepSeek-R1 system: train a model that reasons, look at it, talk to it. On hardware you own.")
-app.command(epilog="Example: spoutnik run recipes/nano.yaml --out runs/nano")(run)
-app.command(epilog="Example: spoutnik chat runs/nano --stage cold_start")(chat)
-app.command(epilog="Example: spoutnik serve runs/nano")(serve)
-app.command(epilog="Example: spoutnik models")(models)
-app.command(epilog="Example: spoutnik pull qwen3-1.7b")(pull)
-app.command(epilog="Example: spoutnik arena runs/nano")(arena)
+app.command(cls=Command, epilog="Example: spoutnik run recipes/nano.yaml --out runs/nano")(run)
+app.command(cls=Command, epilog="Example: spoutnik chat runs/nano --stage cold_start")(chat)
+app.command(cls=Command, epilog="Example: spoutnik serve runs/nano")(serve)
+app.command(cls=Command, epilog="Example: spoutnik models")(models)
+app.command(cls=Command, epilog="Example: spoutnik pull qwen3-1.7b")(pull)
+app.command(cls=Command, epilog="Example: spoutnik arena runs/nano")(arena)
 app.add_typer(keys, name="keys")
 app.add_typer(history, name="history")
-app.command("eval", epilog="Example: spoutnik eval runs/nano --bench gsm8k --data test.jsonl --samples 4")(evaluate)
-app.command(epilog="Example: spoutnik inspect deepseek-r1")(inspect)
-app.command(epilog="Example: spoutnik export runs/nano --format gguf --out nano.gguf --dtype q8_0")(export)
-app.command(epilog="Example: spoutnik bench runs/nano --quantize int8")(bench)
+app.command("eval", cls=Command,
+            epilog="Example: spoutnik eval runs/nano --bench gsm8k --data test.jsonl --samples 4")(evaluate)
+app.command(cls=Command, epilog="Example: spoutnik inspect deepseek-r1")(inspect)
+app.command(cls=Command, epilog="Example: spoutnik export runs/nano --format gguf --out nano.gguf --dtype q8_0")(export)
+app.command(cls=Command, epilog="Example: spoutnik bench runs/nano --quantize int8")(bench)
 
 
 def _print_version(version: bool) -> None:
@@ -58,28 +65,80 @@ def options(version: Annotated[bool, typer.Option("--version", callback=_print_v
 
 def main() -> None:
     """Runs a command. Errors of the user are sentences on stderr, without a traceback."""
+    _open_streams()
+    interrupts = _note_interrupts()
     try:
-        status = app(standalone_mode=False)  # typer returns 130 after Ctrl-C
+        result = app(standalone_mode=False)  # typer returns 130 after Ctrl-C
+        sys.stdout.flush()
+        status = result if isinstance(result, int) else 0
         if status == 130:
-            print("\nInterrupted. What was finished is kept; run the same command again to go on.", file=sys.stderr)
-        if isinstance(status, int) and status:
-            _exit(status)
-    except typer.Abort:
-        print("Nothing was done.", file=sys.stderr)
-        _exit(1)
-    except Exception as error:
-        status = getattr(error, "exit_status", None)
-        if status is not None:  # UserError, RunError
-            print(f"spoutnik: {error}", file=sys.stderr)
-            _exit(status)
-        if hasattr(error, "format_message"):  # click's errors about options
-            print(f"spoutnik: {error.format_message()} Try --help.", file=sys.stderr)
-            _exit(2)
-        raise
+            raise KeyboardInterrupt
+        _exit(status) if status else None
+    except BrokenPipeError:  # whoever read this has seen enough
+        _exit(128 + signal.SIGPIPE)
+    except BaseException as error:
+        if interrupts or isinstance(error, KeyboardInterrupt):  # some libraries turn it into an error of theirs
+            _fail("\nInterrupted. What was finished is kept; run the same command again to go on.", 130)
+        _fail(*_sentence(error))
+
+
+def _sentence(error: BaseException) -> tuple[str, int]:
+    """What is printed of an error, and the exit status. Errors that are mistakes of ours are raised again."""
+    status = getattr(error, "exit_status", None)
+    if status is not None:  # UserError, RunError
+        return f"spoutnik: {error}", status
+    if isinstance(error, typer.Abort):
+        return "Nothing was done.", 1
+    if hasattr(error, "format_message"):  # click's errors about options
+        text = error.format_message()
+        return text if text.startswith("Usage:") else f"spoutnik: {text} Try --help.", 2
+    if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
+        place = "the output" if error.filename is None else error.filename
+        return f"spoutnik: {place}: {error.strerror}. {_OF_THE_MACHINE[error.errno]}", 1
+    raise error
+
+
+_OF_THE_MACHINE = {errno.ENOSPC: "Free some space and run the same command again.",
+                   errno.EDQUOT: "Free some space and run the same command again.",
+                   errno.EACCES: "Check the permissions, or name another place.",
+                   errno.EPERM: "Check the permissions, or name another place.",
+                   errno.EROFS: "Name a place that can be written.",
+                   errno.EISDIR: "Name a file.", errno.ENOTDIR: "Correct the path.", errno.ENAMETOOLONG: "Correct the path.",
+                   errno.EMFILE: "Raise the limit of open files (ulimit -n).",
+                   errno.EIO: "The disk or terminal cannot be read or written."}
+
+
+def _open_streams() -> None:
+    """Standard streams that are closed read and write nothing; characters that a stream's encoding lacks become question
+    marks, and what is no text is read as such."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115
+        getattr(sys, name).reconfigure(errors="replace")
+
+
+def _note_interrupts() -> list[int]:
+    """The Ctrl-Cs that were raised so far. A process that was told to ignore them still does."""
+    interrupts: list[int] = []
+
+    def on_interrupt(number: int, frame: object) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, on_interrupt)
+    return interrupts
+
+
+def _fail(text: str, status: int) -> None:
+    with contextlib.suppress(OSError):
+        say(text, console(stderr=True))
+    _exit(status)
 
 
 def _exit(status: int) -> None:
     """Exits without waiting for threads that compute a batch."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(status)

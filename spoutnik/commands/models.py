@@ -1,12 +1,12 @@
 """`spoutnik models` and `spoutnik pull`: open models for this machine, and fetching one."""
 
-import json
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from spoutnik.commands.console import console, print_json, say
 from spoutnik.commands.options import Json
-from spoutnik.commands.progress import console, download_progress
+from spoutnik.commands.progress import download_progress
 
 if TYPE_CHECKING:
     from spoutnik.generation.offers import Machine, OfferedModel
@@ -24,8 +24,8 @@ def models(json_: Json = False):
     machine = Machine.measure()
     offered = offers(machine)
     if json_:
-        print(json.dumps({"memory_bytes": machine.memory, "read_bandwidth": machine.bandwidth,
-                          "models": [model.as_json() for model in offered]}, ensure_ascii=False))
+        print_json({"memory_bytes": machine.memory, "read_bandwidth": machine.bandwidth,
+                    "models": [model.as_json() for model in offered]})
         return
     _print_table(machine, offered)
 
@@ -47,14 +47,15 @@ def pull(
         with download_progress(model, silent=json_) as progress:
             folder = hub.fetch(repository, progress=progress)
     if json_:
-        print(json.dumps({"model": model, "repository": repository, "folder": str(folder), "fetched": not here}))
+        print_json({"model": model, "repository": repository, "folder": str(folder), "fetched": not here})
         return
-    print(f"{model}: {'is here already' if here else 'fetched'}. Talk to it: spoutnik chat {model}, or spoutnik serve {model}")
+    say(f"{model}: {'is here already' if here else 'fetched'}. Talk to it: spoutnik chat {model}, or spoutnik serve {model}")
 
 
 def _print_table(machine: "Machine", offered: list["OfferedModel"]) -> None:
     from rich.table import Table
 
+    from spoutnik.tables import print_table
     from spoutnik.units import size
 
     terminal = console()
@@ -66,7 +67,7 @@ def _print_table(machine: "Machine", offered: list["OfferedModel"]) -> None:
         table.add_column(column, justify="right" if column in _NUMBERS else "left", no_wrap=True)
     for model in offered:
         table.add_row(*_row(model), *([model.preset.offer.about["en"]] if wide else []), style=None if model.best else "dim")
-    terminal.print(table)
+    print_table(terminal, table)
     for model in () if wide else offered:
         terminal.print(f"{model.name}: {model.preset.offer.about['en']}", highlight=False, style=None if model.best else "dim")
     example = _suggestion(offered)

@@ -4,6 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping
 
+from spoutnik.commands.console import console
 from spoutnik.units import duration, size
 
 
@@ -121,9 +122,3 @@ def download_progress(name: str, silent: bool) -> Iterator[Callable[[int, int], 
                 terminal.print(f"{name}: {size(done)} of {size(total)}", highlight=False)
 
         yield progress
-
-
-def console(stderr: bool = False):
-    from rich.console import Console
-
-    return Console(stderr=stderr)

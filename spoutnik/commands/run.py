@@ -1,14 +1,14 @@
 """`spoutnik run`: a recipe, stage by stage."""
 
-import json
 import time
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from spoutnik.commands.console import console, print_json
 from spoutnik.commands.options import Json
-from spoutnik.commands.progress import console, display
+from spoutnik.commands.progress import display
 from spoutnik.units import duration
 
 
@@ -31,7 +31,7 @@ def run(
     out = out or Path("runs") / load_recipe(recipe).name
     if dry_run:
         plan = plan_recipe(recipe, out, until, from_, seed)
-        print(json.dumps(plan.as_json())) if json_ else print_plan(plan)
+        print_json(plan.as_json()) if json_ else print_plan(plan)
         return
     from spoutnik.recipe.run import MADE, run_recipe
     from spoutnik.recipe.table import as_json, print_table, rows
@@ -46,8 +46,8 @@ def run(
     result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed)
     table = rows(result.artifacts, result.origins)
     if json_:
-        print(json.dumps({"out": str(out), "origins": result.origins, "report": str(out / "report.html"),
-                          "stages": as_json(table)}))
+        print_json({"out": str(out), "origins": result.origins, "report": str(out / "report.html"),
+                    "stages": as_json(table)})
         return
     terminal = console()
     print_table(table, terminal)

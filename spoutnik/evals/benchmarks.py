@@ -15,12 +15,12 @@ from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings, Graded, accuracy_of, grade, held_out_problems, summarize
 from spoutnik.files import read_json, read_jsonl
 from spoutnik.loading import load_tokenizer
-from spoutnik.model.config import first_error
 from spoutnik.tasks import FAMILIES, Problem
 from spoutnik.tasks.gym import SETTINGS, gym_problems
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
 from spoutnik.train.rollouts import chat_prompts
+from spoutnik.validation import sentences
 
 # R1's zero-shot prompt for mathematics (appendix J).
 MATH_PROMPT = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{{}}."
@@ -40,7 +40,7 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
     try:
         settings = EvaluationSettings(samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens)
     except ValidationError as error:
-        raise UserError(f"the options of eval: {first_error(error)}") from error
+        raise UserError(f"the options of eval: {sentences(error, EvaluationSettings)}") from error
     tokenizer = load_tokenizer(folder)
     llm = LLM(folder, tokenizer, quantize=quantize, memory=memory)
     began = time.perf_counter()

@@ -31,13 +31,18 @@ LAYOUTS: dict[str, dict[str, Layout]] = {"forum": FORUM, "textbook": BOOK}
 
 
 class EvaluationSettings(Settings):
-    """problems_per_family held-out problems, the same ones for every stage; samples of each (k)."""
+    """How every stage's model is evaluated: R1's protocol."""
 
     problems_per_family: int = Field(default=48, gt=0)
+    """Held-out problems of each family, the same ones for every stage."""
     samples: int = Field(default=2, gt=0)
+    """Completions of each problem (k); pass@1 is their mean."""
     temperature: float = Field(default=0.6, ge=0, le=2)
+    """Of sampling; R1 uses 0.6."""
     top_p: float = Field(default=0.95, gt=0, le=1)
+    """The share of the probability to sample from; R1 uses 0.95."""
     max_tokens: int = Field(default=256, gt=1)
+    """The longest completion, thought included."""
 
 
 @dataclass(frozen=True)

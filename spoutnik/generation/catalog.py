@@ -1,6 +1,5 @@
 """The list of models to serve: a folder's, a run's, the hub's or the package's own."""
 
-import contextlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.generation.model_card import read_model_card
 from spoutnik.generation.service import ServedModel
 from spoutnik.loading import load_tokenizer
-from spoutnik.locate import locate, models_of
+from spoutnik.locate import locate, models_of, path_of
 from spoutnik.model.config import ModelConfig
 
 SHIPPED_RUN = Path(spoutnik.__file__).parent / "prebuilt" / "nano"  # in the shape of a run
@@ -34,7 +33,7 @@ def list_models(model: str | None, stage: str | None = None) -> list[ServedModel
     """The models of a folder, a run or the hub, first the one for clients that name none. None: the newest run under ./runs,
     or what ships with the package."""
     model = str(_default_run()) if model is None else model
-    main, path = locate(model, stage), Path(model)
+    main, path = locate(model, stage), path_of(model)
     name = path.resolve().name if path.exists() else model
     if stage is not None:
         return [served_model(f"{name}:{stage}", main, _about(path, f"Stage {stage} of {path}."))]
@@ -56,10 +55,14 @@ def default_model(stage: str | None = None) -> Path:
 
 
 def _default_run() -> Path:
-    for index in sorted(Path("runs").glob("*/run.json"), key=lambda index: index.stat().st_mtime, reverse=True):
-        with contextlib.suppress(RunError, UserError):  # no model yet
-            models_of(index.parent)
+    """Runs without a usable model are passed over and named on stderr."""
+    found = [index for index in Path("runs").glob("*/run.json") if index.exists()]  # no links to nowhere
+    for index in sorted(found, key=lambda index: index.stat().st_mtime, reverse=True):
+        try:
+            ModelConfig.load(locate(index.parent))
             return index.parent
+        except (RunError, UserError) as error:
+            print(f"Passed over: {error}", file=sys.stderr)
     return SHIPPED_RUN
 
 

@@ -7,9 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from rich.console import Console
-from rich.text import Text
+from typing import Protocol
 
 from spoutnik.engine.llm import LLM
 from spoutnik.errors import RunError
@@ -40,6 +38,16 @@ class Stats:
     seconds: float = 0.0
 
 
+class ReplyOutput(Protocol):
+    """Where a reply is shown while it comes."""
+
+    def show(self, thought: str, answer: str) -> None:
+        """What was added."""
+
+    def close(self, notes: Sequence[str]) -> None:
+        """The end, with sentences on the whole."""
+
+
 class Chat:
     """A conversation that remembers its turns; past thoughts are dropped where the template says so. With the same seed, the
     same questions get the same answers."""
@@ -52,8 +60,8 @@ class Chat:
         self._unanswered: str | None = None
         self._first_kept: Message | None = None  # of those that the last reply could read
 
-    def ask(self, question: str, console: Console | None = None) -> dict:
-        """One turn, printed as it comes where a console is given. Ctrl-C closes the thought; a second one, or one during the
+    def ask(self, question: str, output: ReplyOutput | None = None) -> dict:
+        """One turn, shown as it comes where an output is given. Ctrl-C closes the thought; a second one, or one during the
         answer, ends the reply.
 
         Returns:
@@ -67,12 +75,14 @@ class Chat:
         options = replace(self.options, params=replace(self.options.params, seed=self.seed + len(messages)))
         window = plan_within_window(self.llm, [*system, *messages], options, self._count_left_out())
         plan, self._first_kept = window.plan, window.messages[len(system)]
-        reply = StreamPrinter(console, [*describe_left_out(window.left_out), *(note.rstrip(".") for note in plan.notes)])
-        generation = Generation(self.llm, f"chat-{self._generations}", plan, reply.print)
+        reply = ShownReply(output, [*describe_left_out(window.left_out), *(note.rstrip(".") for note in plan.notes)])
+        generation = Generation(self.llm, f"chat-{self._generations}", plan, reply.take)
         self._generations += 1
         self._unanswered = question
-        self._run(generation)
-        reply.close()
+        try:
+            self._run(generation)
+        finally:
+            reply.close()
         if reply.finish_reason == "error":
             raise RunError(str(reply.stop_reason))
         self.stats = Stats(len(plan.prompt), generation.num_cached_tokens or 0, reply.generated, reply.thought_tokens,
@@ -126,23 +136,20 @@ def describe_left_out(count: int) -> list[str]:
     return [f"the conversation has outgrown the model's context: {questions} left out, with the answers"]
 
 
-class StreamPrinter(CollectedReply):
-    """A reply that is printed as it comes, where there is a console: thought dimmed, answer plain. notices: sentences that go
-    with its warnings."""
+class ShownReply(CollectedReply):
+    """A reply that is shown as it comes, where there is an output. notices: sentences that go with its warnings."""
 
-    def __init__(self, console: Console | None, notices: Sequence[str]):
+    def __init__(self, output: ReplyOutput | None, notices: Sequence[str]):
         super().__init__()
-        self.console, self.notices, self.began = console, notices, time.perf_counter()
+        self.output, self.notices, self.began = output, notices, time.perf_counter()
         self.first_token_seconds: float | None = None
 
-    def print(self, deltas: list[Delta]) -> None:
+    def take(self, deltas: list[Delta]) -> None:
         if self.first_token_seconds is None:
             self.first_token_seconds = time.perf_counter() - self.began
         for delta in deltas:
-            self._write(delta.thought, "dim italic")
-            if delta.answer and not self.answer and (self.thought or delta.thought):
-                self._write("\n\n")
-            self._write(delta.answer)
+            if self.output is not None:
+                self.output.show(delta.thought, delta.answer)
             self.add(delta)
 
     @property
@@ -150,14 +157,9 @@ class StreamPrinter(CollectedReply):
         return [*self.notices, *map(str, self.warnings)]
 
     def close(self) -> None:
-        """Prints what there is to say of the whole."""
         ends = {"length": ["cut off: the reply reached its longest"], "abort": ["stopped"]}
-        notes = [*self.notes, *ends.get(self.finish_reason, [])]
-        self._write("\n" + "".join(f"({note})\n" for note in notes), "dim")
-
-    def _write(self, text: str, style: str = "") -> None:
-        if self.console is not None and text:
-            self.console.print(Text(text, style), end="", soft_wrap=True)
+        if self.output is not None:
+            self.output.close([*self.notes, *ends.get(self.finish_reason, [])])
 
 
 @contextlib.contextmanager

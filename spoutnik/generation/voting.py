@@ -16,14 +16,18 @@ MAX_SECONDS = 15.0  # of comparisons in one vote
 
 @dataclass
 class VoteResult:
-    """index: the reply that speaks for the majority. agreement: its votes as a share of all replies; those that came to no
-    finished answer have no vote, and agree with nobody. runners_up: what others came to, (an answer in full, votes), most votes
-    first. votes: how many replies had one."""
+    """index: the reply that speaks for the majority, or for the first of equal ones. agreement: its votes as a share of all
+    replies; those that came to no finished answer have no vote, and agree with nobody. runners_up: what others came to, (an
+    answer in full, votes), most votes first. votes: how many replies had one."""
 
     index: int
     agreement: float
     runners_up: list[tuple[str, int]]
     votes: int = 0
+
+    @property
+    def tied(self) -> bool:
+        return bool(self.runners_up) and self.votes == self.runners_up[0][1] + sum(count for _, count in self.runners_up)
 
 
 class Agreement:
@@ -71,6 +75,8 @@ def tally_replies(replies: Sequence[CollectedReply]) -> VoteResult:
     if not result.votes:
         result.index = next((index for index, reply in enumerate(replies) if reply.answer.strip()), 0)
         replies[result.index].warnings.append(GenerationWarning("unfinished_vote", len(replies)))
+    elif result.tied:
+        replies[result.index].warnings.append(GenerationWarning("tied_vote", result.runners_up[0][1]))
     return result
 
 

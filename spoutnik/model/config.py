@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json
 from spoutnik.model.published_config import drop_unknown, translate
+from spoutnik.validation import did_you_mean, sentences
 
 # Keys of published files that say nothing about the numbers this code computes.
 IGNORED_KEYS = frozenset({
@@ -28,31 +29,43 @@ DEFAULTS = {"deepseek_v2": {"scoring_func": "softmax", "topk_method": "greedy", 
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class YarnScaling(_Strict):
-    """YaRN (Peng et al. 2023), with the keys DeepSeek publishes under `rope_scaling`. attention_factor: the multiplier of
-    cosines and sines; null derives it from the two mscales."""
+    """YaRN (Peng et al. 2023), with the keys DeepSeek publishes under `rope_scaling`."""
 
     type: Literal["yarn"] = "yarn"
+    """The kind of scaling."""
     factor: float = Field(gt=0)
+    """How many times longer the context becomes."""
     original_max_position_embeddings: int = Field(gt=0)
+    """The context before."""
     beta_fast: float = 32.0
+    """Turns within the old context above which a frequency stays."""
     beta_slow: float = 1.0
+    """Turns below which a frequency is divided by the factor."""
     mscale: float = 1.0
+    """Scales cosines and sines, relative to mscale_all_dim."""
     mscale_all_dim: float = 0.0
+    """Scales the attention's logits."""
     attention_factor: float | None = None
+    """The multiplier of cosines and sines; null derives it from the two mscales."""
 
 
 class Llama3Scaling(_Strict):
     """Llama 3.1's stretching of the slow frequencies (Grattafiori et al. 2024)."""
 
     type: Literal["llama3"] = "llama3"
+    """The kind of scaling."""
     factor: float = Field(gt=0)
+    """What slow frequencies are divided by."""
     low_freq_factor: float = Field(gt=0)
+    """Turns within the old context below which a frequency is slow."""
     high_freq_factor: float = Field(gt=0)
+    """Turns above which a frequency stays."""
     original_max_position_embeddings: int = Field(gt=0)
+    """The context before."""
 
     @model_validator(mode="after")
     def _ordered(self) -> "Llama3Scaling":
@@ -65,7 +78,9 @@ class LinearScaling(_Strict):
     """Positions divided by `factor` (Chen et al. 2023)."""
 
     type: Literal["linear"] = "linear"
+    """The kind of scaling."""
     factor: float = Field(gt=0)
+    """What positions are divided by."""
 
 
 RopeScaling = Annotated[YarnScaling | Llama3Scaling | LinearScaling, Field(discriminator="type")]
@@ -85,51 +100,88 @@ class ModelConfig(_Strict):
     """`deepseek_v2`, `deepseek_v3` (MLA, DeepSeekMoE, MTP), or `qwen2`, `qwen3`, `llama` (dense, grouped queries)."""
 
     model_type: Literal["deepseek_v2", "deepseek_v3", "qwen2", "qwen3", "llama"]
+    """The architecture: deepseek_v2 and deepseek_v3 have MLA and experts, the others are dense with grouped queries."""
     vocab_size: int = Field(gt=0)
+    """Tokens that have an embedding. A recipe sets it at its top."""
     hidden_size: int = Field(gt=0)
+    """Width of the residual stream."""
     intermediate_size: int = Field(gt=0)
+    """Width of a dense layer's feed-forward network."""
     num_hidden_layers: int = Field(gt=0)
+    """Layers."""
     num_attention_heads: int = Field(gt=0)
+    """Query heads of a layer."""
     num_key_value_heads: int = Field(gt=0)
+    """Heads of keys and values that the query heads share. Left out: as many."""
     max_position_embeddings: int = Field(default=4096, gt=0)
+    """The longest context, in tokens."""
     rms_norm_eps: float = Field(default=1e-6, gt=0)
+    """Epsilon of the norms."""
     rope_theta: float = Field(default=10000.0, gt=0)
+    """Base of the rotary frequencies."""
     rope_scaling: RopeScaling | None = None
+    """How the rotary frequencies are stretched for a longer context."""
     initializer_range: float = Field(default=0.02, gt=0)
+    """Standard deviation of the random weights."""
     tie_word_embeddings: bool = False
+    """The head uses the embedding's weights."""
     bos_token_id: int | None = 0
+    """Id of the token that begins a text; recipes leave it out."""
     eos_token_id: int | list[int] | None = 1
+    """Ids of the tokens that end a reply; recipes leave it out."""
 
-    # Grouped-query attention. head_dim null means hidden_size / num_attention_heads.
+    # Grouped-query attention
     head_dim: int | None = Field(default=None, gt=0)
-    attention_bias: bool = False  # qwen2 always has biases on q, k and v, and never on o
+    """Width of a head; null means hidden_size / num_attention_heads."""
+    attention_bias: bool = False
+    """Biases on q, k, v and o. (qwen2 always has them on q, k and v, and never on o.)"""
     mlp_bias: bool = False
+    """Biases in the feed-forward networks."""
 
-    # MLA. q_lora_rank null means one q_proj (V2-Lite).
+    # MLA
     q_lora_rank: int | None = Field(default=None, gt=0)
+    """Width of the compressed queries; null means one q_proj (V2-Lite)."""
     kv_lora_rank: int = Field(default=0, ge=0)
+    """Width of the latent from which keys and values are made."""
     qk_nope_head_dim: int = Field(default=0, ge=0)
+    """Width of a query head's part without positions."""
     qk_rope_head_dim: int = Field(default=0, ge=0)
+    """Width of a query head's rotated part."""
     v_head_dim: int = Field(default=0, ge=0)
+    """Width of a value head."""
 
     # DeepSeekMoE
     moe_intermediate_size: int = Field(default=0, ge=0)
+    """Width of an expert."""
     n_routed_experts: int = Field(default=0, ge=0)
+    """Routed experts of a layer; 0 makes a dense model."""
     n_shared_experts: int = Field(default=0, ge=0)
+    """Experts that every token passes."""
     num_experts_per_tok: int = Field(default=0, ge=0)
+    """Routed experts that a token passes."""
     n_group: int = Field(default=1, gt=0)
+    """Groups that the routed experts are divided into."""
     topk_group: int = Field(default=1, gt=0)
+    """Groups that a token's experts may come from."""
     first_k_dense_replace: int = Field(default=0, ge=0)
+    """Layers at the bottom that are dense."""
     moe_layer_freq: Literal[1] = 1
+    """Every layer above those has experts."""
     scoring_func: Literal["sigmoid", "softmax"] = "sigmoid"
+    """From the router's logits to scores: sigmoid (V3) or softmax (V2)."""
     topk_method: Literal["noaux_tc", "greedy", "group_limited_greedy"] = "noaux_tc"
+    """How experts are chosen: noaux_tc (V3), greedy or group_limited_greedy (V2)."""
     norm_topk_prob: bool = True
+    """The chosen experts' scores are divided by their sum."""
     routed_scaling_factor: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """What the routed experts' sum is multiplied by."""
 
     # Multi-token prediction
     num_nextn_predict_layers: int = Field(default=0, ge=0, le=1)
+    """Modules of multi-token prediction."""
 
     quantization_config: FP8Quantization | None = None
+    """Of published FP8 weights; recipes leave it out."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "ModelConfig":
@@ -186,8 +238,9 @@ class ModelConfig(_Strict):
         """Checks `values`; errors name `source` (a file or a recipe's key), the key, the value and the remedy."""
         kind = values.get("model_type")
         if kind not in ARCHITECTURES:
-            raise UserError(f"{source}: model_type = {kind!r}: only {', '.join(ARCHITECTURES)} can be read. Code that comes "
-                            "with a checkpoint is never run, so other architectures have no meaning here.")
+            raise UserError(f"{source}: model_type = {kind!r}: only {', '.join(ARCHITECTURES)} can be read."
+                            f"{did_you_mean(kind, ARCHITECTURES)} Code that comes with a checkpoint is never run, so other "
+                            "architectures have no meaning here.")
         values = DEFAULTS.get(kind, {}) | {key: value for key, value in values.items() if key not in IGNORED_KEYS}
         for key, value in ONLY.items():
             actual = values.pop(key, value)
@@ -207,7 +260,7 @@ class ModelConfig(_Strict):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise UserError(f"{source}: {first_error(error)}") from error
+            raise UserError(f"{source}: {sentences(error, cls)}") from error
 
     @classmethod
     def load(cls, folder: Path) -> "ModelConfig":
@@ -313,17 +366,3 @@ def _refuse_other_quantization(quantization: object, source: str) -> None:
     if isinstance(quantization, dict) and quantization.get("quant_method") != "fp8":
         raise UserError(f"{source}: quantization_config.quant_method = {quantization.get('quant_method')!r}: only fp8 in "
                         "blocks (as DeepSeek-V3 publishes) is read. Give the checkpoint it was made from.")
-
-
-def first_error(error: ValidationError) -> str:
-    """One sentence from pydantic's report: the key, its value, and what is wrong with it."""
-    first = error.errors()[0]
-    tags = ("yarn", "llama3", "linear")  # of the discriminated union: no keys
-    key = ".".join(str(part) for part in first["loc"] if part not in tags) or "the settings"
-    if first["type"] == "extra_forbidden":
-        return f"unknown key '{key}'. Remove it or correct its spelling."
-    if first["type"] == "missing":
-        return f"the key '{key}' is missing. Add it."
-    message = first["msg"].removeprefix("Value error, ")
-    value = "" if isinstance(first["input"], dict) else f" = {first['input']!r}"
-    return f"{key}{value}: {message[0].lower() + message[1:]}. Correct this value."

@@ -142,6 +142,7 @@ class Strings:
     unclosed_warning: str = "The model ended inside its thought; it was closed and asked for the answer."
     unfinished_vote: str = ("None of the {} thoughts came to a finished answer, so that nothing was voted on; this is one of "
                             "them.")
+    tied_vote: str = "The vote is a tie: several answers have {} each. This is the one that came first."
 
     # open models to fetch
     more_models: str = "Other models"
@@ -192,7 +193,8 @@ class Strings:
         if isinstance(warning, str):
             return warning
         sentences = {"thought_budget": self.cut_warning, "repetition": self.circles_warning,
-                     "unclosed_thought": self.unclosed_warning, "unfinished_vote": self.unfinished_vote}
+                     "unclosed_thought": self.unclosed_warning, "unfinished_vote": self.unfinished_vote,
+                     "tied_vote": self.tied_vote}
         if warning["code"] not in sentences:  # of tools, which only the API has
             return str(GenerationWarning(**warning))
         return sentences[warning["code"]].format(warning["tokens"])
@@ -307,7 +309,8 @@ FR = Strings(
     months=("janvier", "février", "mars", "avril", "mai", "juin", "juillet", "août", "septembre", "octobre", "novembre",
             "décembre"),
     unfinished_vote="Aucune des {} réflexions n’a abouti à une réponse complète\u00a0: il n’y a pas eu de vote, et ceci est "
-                    "l’une d’elles.")
+                    "l’une d’elles.",
+    tied_vote="Le vote est à égalité\u00a0: plusieurs réponses ont {} voix. Voici celle qui est venue la première.")
 
 LANGUAGES = {"en": EN, "fr": FR}
 

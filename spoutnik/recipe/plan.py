@@ -35,6 +35,7 @@ from spoutnik.recipe.schema import (
     load_recipe,
 )
 from spoutnik.recipe.stages import describe_model
+from spoutnik.tables import print_table
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient
 from spoutnik.train.optimizer import Optimizer
@@ -206,6 +207,6 @@ def print_plan(plan: Plan) -> None:
                    duration(stage.seconds), size(stage.peak_memory_bytes))
         table.add_row(stage.name, *((stage.kind, ", ".join(stage.inputs)) if wide else ()), stage.status,
                       *(figures if stage.seconds else ()))
-    console.print(table)
+    print_table(console, table)
     total = sum(stage.seconds for stage in plan.stages)
     console.print(f"Predicted: {duration(total)} in all. Nothing was done.", highlight=False)

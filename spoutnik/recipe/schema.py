@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
-from spoutnik.model.config import ModelConfig, first_error
+from spoutnik.model.config import ModelConfig
+from spoutnik.recipe.problems import describe_problems
 from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.grpo import GRPOSettings
@@ -17,6 +18,7 @@ from spoutnik.train.reject import RejectSettings
 from spoutnik.train.reward_model import RewardModelSettings
 from spoutnik.train.settings import Settings
 from spoutnik.train.sft import ColdStartSettings, SFTSettings
+from spoutnik.validation import did_you_mean, refuse_names
 
 
 class _Stage(Settings):
@@ -30,55 +32,72 @@ class _Stage(Settings):
 
 class PretrainStage(_Stage):
     """A base model of the recipe's `models` entry, from random weights. With a `seed` of its own it stays the same under
-    every seed of the recipe: bases are dear, and what varies after them is what one wants to compare. families: what it
-    reads, where that is not all of the recipe's."""
+    every seed of the recipe: bases are dear, and what varies after them is what one wants to compare."""
 
     kind: Literal["pretrain"]
+    """The kind of the stage."""
     model: str
+    """A name under `models`."""
     seed: int | None = Field(default=None, ge=0)
+    """In place of the recipe's."""
     families: list[str] | None = Field(default=None, min_length=1)
+    """What it reads, where that is not all of the recipe's."""
     settings: PretrainSettings
+    """How it is trained."""
 
 
 class MidtrainStage(_Stage):
-    """More reading for `from`, with other and longer documents, before it learns to converse. context: the keys of the model's
-    configuration that widen its context (DeepSeek-V3, section 4.3), as far as they change."""
+    """More reading for `from`, with other and longer documents, before it learns to converse."""
 
     kind: Literal["midtrain"]
+    """The kind of the stage."""
     start: str = Field(alias="from")
+    """The earlier stage whose model goes on."""
     seed: int | None = Field(default=None, ge=0)
+    """In place of the recipe's."""
     context: dict = {}
+    """The keys of the model's configuration that widen its context (DeepSeek-V3, section 4.3), as far as they change:
+    max_position_embeddings, rope_scaling, rope_theta."""
     settings: PretrainSettings
+    """How it is trained."""
 
     @model_validator(mode="after")
     def _only_the_context(self) -> "MidtrainStage":
-        foreign = sorted(set(self.context) - {"max_position_embeddings", "rope_scaling", "rope_theta"})
+        keys = ("max_position_embeddings", "rope_scaling", "rope_theta")
+        foreign = sorted(set(self.context) - set(keys), key=str)
         if foreign:
-            raise ValueError(f"context.{foreign[0]}: would make another model. The context has max_position_embeddings, "
-                             "rope_scaling and rope_theta")
+            raise ValueError(f"context.{foreign[0]}: would make another model.{did_you_mean(foreign[0], keys)} The context has "
+                             "max_position_embeddings, rope_scaling and rope_theta")
         return self
 
 
 class _ConversingStage(_Stage):
-    """A model that converses. examples: of the recipe's families, those whose questions its card shows (all of them where it
-    says nothing)."""
+    """A model that converses."""
 
     examples: list[str] | None = None
+    """Of the recipe's families, those whose questions its card shows (all of them where it says nothing)."""
 
 
 class SFTStage(_ConversingStage):
-    """Supervised fine-tuning of `from` on traces: written by the solvers (`cold_start`), kept by a reject stage
-    (`traces`: its name), read from a file (`file`), with `general` conversations mixed in. dialogue_share: of the solvers'
-    traces and of the general ones, with earlier turns."""
+    """Supervised fine-tuning of `from` on traces: written by the solvers, kept by a reject stage or read from a file, with
+    general conversations mixed in. `distill` is the same for a student, which the table shows apart from the main line."""
 
     kind: Literal["sft", "distill"]
+    """The kind of the stage."""
     start: str = Field(alias="from")
+    """The earlier stage whose model goes on."""
     cold_start: ColdStartSettings | None = None
+    """Traces written by the families' solvers."""
     traces: str | None = None
+    """Traces kept by an earlier stage of kind reject: its name."""
     file: Path | None = None
+    """Traces read from a file of JSON lines, each with prompt, thought and answer."""
     general: int = Field(default=0, ge=0)
+    """How many general conversations are mixed in, whose thoughts are empty."""
     dialogue_share: float = Field(default=0.0, ge=0, le=1)
+    """The share of the solvers' traces and of the general ones with earlier turns."""
     settings: SFTSettings
+    """How it is trained."""
 
     @model_validator(mode="after")
     def _has_data(self) -> "SFTStage":
@@ -91,10 +110,16 @@ class SFTStage(_ConversingStage):
 
 
 class GRPOStage(_ConversingStage):
+    """Reinforcement learning with verifiable rewards; with a reward model for general prompts, RL for all scenarios."""
+
     kind: Literal["grpo"]
+    """The kind of the stage."""
     start: str = Field(alias="from")
+    """The earlier stage whose model goes on."""
     reward_model: str | None = None
+    """The earlier stage of kind reward_model that scores general prompts."""
     settings: GRPOSettings
+    """Rollouts, rewards, and how it is trained."""
 
     @model_validator(mode="after")
     def _general_needs_a_reward_model(self) -> "GRPOStage":
@@ -104,15 +129,27 @@ class GRPOStage(_ConversingStage):
 
 
 class RejectStage(_Stage):
+    """Rejection sampling: completions of `from` that are right, well formed and in the language of the question become traces
+    for later stages."""
+
     kind: Literal["reject"]
+    """The kind of the stage."""
     start: str = Field(alias="from")
+    """The earlier stage whose model is sampled."""
     settings: RejectSettings
+    """How much is sampled, and what is kept."""
 
 
 class RewardModelStage(_Stage):
+    """A model that scores answers to general prompts: the network of `from` with a scalar head, trained on preference
+    pairs."""
+
     kind: Literal["reward_model"]
+    """The kind of the stage."""
     start: str = Field(alias="from")
+    """The earlier stage whose network it takes."""
     settings: RewardModelSettings
+    """How it is trained."""
 
 
 BaseStage = PretrainStage | MidtrainStage  # makes a model that continues texts, and may have a seed of its own
@@ -124,42 +161,53 @@ class Recipe(Settings):
     """A whole recipe. `stages` run in file order; each names earlier ones as its inputs."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")
+    """Of the recipe, and of the run's folder under ./runs."""
     description: str = ""
+    """A line for people."""
     seed: int = Field(default=0, ge=0)
+    """Same seed, same models, to the bit."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Of the arithmetic; auto is bfloat16 where the processor multiplies it in hardware."""
     checkpoint_seconds: float = Field(default=20.0, gt=0)
+    """What a power cut may cost: seconds between two checkpoints of a stage."""
     vocab_size: int = Field(ge=300)
-    tokenizer_documents: int = Field(default=TOKENIZER_DOCUMENTS, gt=0)  # of the corpus, that the tokenizer is trained on
+    """Tokens of the tokenizer, which is trained on the corpus."""
+    tokenizer_documents: int = Field(default=TOKENIZER_DOCUMENTS, gt=0)
+    """Documents of the corpus that the tokenizer is trained on."""
     families: list[str] = Field(min_length=1)
+    """The families of problems that are trained and evaluated."""
     models: dict[str, dict]
+    """Name -> configuration, with the keys of the published config.json."""
     evaluation: EvaluationSettings = EvaluationSettings()
+    """How every stage's model is evaluated."""
     stages: dict[str, Stage]
+    """Name -> stage, in the order in which they run."""
 
     @model_validator(mode="after")
     def _connected(self) -> "Recipe":
-        read = [name for stage in self.stages.values() for name in self.families_of(stage)]
-        unknown = [name for name in [*self.families, *read] if name not in FAMILIES]
-        if unknown:
-            raise ValueError(f"families: there is no family '{unknown[0]}'; the families are {', '.join(FAMILIES)}")
+        lists = [(("families",), self.families, FAMILIES)]
         for name, stage in self.stages.items():
-            untaught = [family for family in getattr(stage, "examples", None) or () if family not in self.families]
-            if untaught:
-                raise ValueError(f"stages.{name}.examples: there is no family '{untaught[0]}' among the recipe's families: "
-                                 f"{', '.join(self.families)}")
+            lists.append((("stages", name, "families"), getattr(stage, "families", None) or (), FAMILIES))
+            if set(self.families) <= set(FAMILIES):
+                lists.append((("stages", name, "examples"), getattr(stage, "examples", None) or (), self.families))
+        wrong = [((*path, index), family, f"there is no family '{family}'; the families are {', '.join(choices)}", choices)
+                 for path, families, choices in lists for index, family in enumerate(families) if family not in choices]
         makes_model = {"pretrain", "midtrain", "sft", "distill", "grpo"}
         needed = {"start": makes_model, "traces": {"reject"}, "reward_model": {"reward_model"}}
         earlier: dict[str, Stage] = {}
         for name, stage in self.stages.items():
             if isinstance(stage, PretrainStage) and stage.model not in self.models:
-                raise ValueError(f"stages.{name}.model: there is no '{stage.model}' under models")
+                wrong.append((("stages", name, "model"), stage.model, f"there is no '{stage.model}' under models", self.models))
             for role, source in stage.inputs.items():
                 key = "from" if role == "start" else role
+                able = [other for other, made in earlier.items() if made.kind in needed[role]]
                 if source not in earlier:
-                    raise ValueError(f"stages.{name}.{key}: '{source}' is not an earlier stage")
-                if earlier[source].kind not in needed[role]:
-                    raise ValueError(f"stages.{name}.{key}: '{source}' is a {earlier[source].kind} stage and cannot "
-                                     f"serve as {key}")
+                    wrong.append((("stages", name, key), source, f"'{source}' is not an earlier stage", able))
+                elif source not in able:
+                    wrong.append((("stages", name, key), source, f"'{source}' is a {earlier[source].kind} stage and cannot "
+                                  f"serve as {key}", able))
             earlier[name] = stage
+        refuse_names("Recipe", wrong)
         return self
 
     def families_of(self, stage: Stage) -> list[str]:
@@ -190,20 +238,21 @@ def load_recipe(path: Path) -> Recipe:
     """Raises UserError with file, key, value and remedy."""
     path = Path(path)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        values = yaml.safe_load(text)
     except FileNotFoundError as error:
         names = ", ".join(shipped_recipes())
-        raise UserError(f"{path}: no such recipe. Name a file, or one of the package's: {names}.") from error
+        raise UserError(f"{path}: no such recipe.{did_you_mean(path.stem, shipped_recipes())} Name a file, or one of the "
+                        f"package's: {names}.") from error
     except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
         where = getattr(error, "problem_mark", None)
         at = f", line {where.line + 1}" if where else ""
         raise UserError(f"{path}{at}: is not valid YAML ({getattr(error, 'problem', error)}). Correct it.") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys (name, families, models, stages ...).")
-    try:
-        recipe = Recipe.model_validate(values)
-    except ValidationError as error:
-        raise UserError(f"{path}: {first_error(error)}") from error
+    if (problems := describe_problems(path, text, values, Recipe)) is not None:
+        raise UserError(problems)
+    recipe = Recipe.model_validate(values)
     for name in recipe.models:
         recipe.model_config_of(name, str(path))
     for name in recipe.stages:

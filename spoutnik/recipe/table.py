@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from spoutnik import tables
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.tasks import FAMILIES
 
@@ -154,7 +155,7 @@ def print_table(table: Sequence[StageRow], console: Console) -> None:
         grid.add_column(header, justify="right", no_wrap=True)
     for row in table:
         grid.add_row(*_cells(row, families, helpful, best))
-    console.print(grid)
+    tables.print_table(console, grid)
     for row in table:
         if row.note:
             console.print(Text(f"{row.stage}: {row.note}"))

@@ -38,26 +38,38 @@ class RewardSettings(Settings):
     """Reward = accuracy + format + language, each times its weight (R1 eq. 4 and 8); nothing for a truncated completion."""
 
     accuracy: float = Field(default=1.0, ge=0)
+    """Weight of the verifier's verdict, or of the reward model's score."""
     format: float = Field(default=0.1, ge=0)
+    """Weight of a well-formed reply: a thought that ends, and an answer."""
     language: float = Field(default=0.1, ge=0)
+    """Weight of the share of the thought that is in the language of the question."""
 
 
 class GRPOSettings(TrainSettings, losses.PolicyLoss):
-    """steps: optimizer steps, one per batch of prompts_per_step x group_size rollouts. general_share: of the prompts, from
-    the share `general_from` of the steps on, scored by the reward model (R1 section 3.2: only at the end, or it is hacked).
-    dialogue_share: of the prompts, with earlier turns before the question."""
+    """Of a step: rollouts, rewards, and the loss."""
 
     steps: int = Field(gt=0)
+    """Optimizer steps, one per batch of prompts_per_step x group_size rollouts."""
     prompts_per_step: int = Field(default=64, gt=0)
+    """Problems of a step."""
     group_size: int = Field(default=8, gt=1)
+    """Completions of each, which are compared with each other."""
     max_tokens: int = Field(default=200, gt=1)
+    """The longest completion, thought included; a longer one is cut off and earns nothing."""
     temperature: float = Field(default=1.0, gt=0, le=2)
+    """Of the rollouts, and of the loss."""
     max_mismatch_kl: float = Field(default=0.05, gt=0)
+    """Between the sampler's log-probabilities and the trainer's, in nats a token; beyond, the stage fails."""
     rewards: RewardSettings = RewardSettings()
+    """The weights of the rewards."""
     general_share: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the prompts that are general and scored by the reward model."""
     general_from: float = Field(default=0.5, ge=0, le=1)
+    """The share of the steps after which general prompts begin (R1 section 3.2: only at the end, or the reward is hacked)."""
     dialogue_share: float = Field(default=0.0, ge=0, le=1)
+    """The share of the prompts with earlier turns before the question."""
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
+    """What the learning rate does after its warm-up, as in the other stages."""
 
 
 Scorer = Callable[[Sequence[tuple[str, str]]], list[float]]  # (prompt, answer) pairs to reward-model scores

@@ -88,27 +88,27 @@ def token_log_probs_plain(hidden: Tensor, weight: Tensor, targets: Tensor, tempe
 
 
 class PolicyLoss(Settings):
-    """Every choice of the policy-gradient loss, under the name its paper gives it.
-
-    length_normalisation: "token" divides the sum over tokens by the batch's token count (DAPO, arXiv 2503.14476 eq. 8);
-        "sequence" averages each completion over its own tokens first (GRPO, arXiv 2402.03300 eq. 3), which favours
-        short right and long wrong answers; "constant" divides by completions x max_tokens (Dr. GRPO, arXiv 2503.20783).
-    std_normalisation: divide advantages by the group's standard deviation (GRPO) or not (Dr. GRPO).
-    clip_epsilon, clip_epsilon_high: the ratio's range [1 - low, 1 + high]; high > low is DAPO's clip-higher.
-        R1 used 10 for both, which only ever cuts ratios above 11.
-    zero_variance: "drop" takes groups whose rewards are all equal out of the batch and its token count (DAPO's dynamic
-        sampling without the refill); "keep" leaves them in the count.
-    kl_coefficient, kl_estimator: penalty towards the reference model; "k3" is R1's (Schulman 2020), unbiased in value;
-        "k2" has the right gradient when put in the loss (arXiv 2510.01555).
-    """
+    """Every choice of the policy-gradient loss, under the name its paper gives it."""
 
     length_normalisation: Literal["token", "sequence", "constant"] = "token"
+    """"token" divides the sum over tokens by the batch's token count (DAPO, arXiv 2503.14476 eq. 8); "sequence" averages each
+    completion over its own tokens first (GRPO, arXiv 2402.03300 eq. 3), which favours short right and long wrong answers;
+    "constant" divides by completions x max_tokens (Dr. GRPO, arXiv 2503.20783)."""
     std_normalisation: bool = False
+    """Divide advantages by the group's standard deviation (GRPO) or not (Dr. GRPO)."""
     clip_epsilon: float = Field(default=0.2, gt=0)
+    """The ratio's range is [1 - clip_epsilon, 1 + clip_epsilon_high]. R1 used 10 for both, which only ever cuts ratios above
+    11."""
     clip_epsilon_high: float = Field(default=0.28, gt=0)
+    """Higher than clip_epsilon: DAPO's clip-higher."""
     zero_variance: Literal["drop", "keep"] = "drop"
+    """"drop" takes groups whose rewards are all equal out of the batch and its token count (DAPO's dynamic sampling without
+    the refill); "keep" leaves them in the count."""
     kl_coefficient: float = Field(default=0.0, ge=0)
+    """Weight of the penalty towards the reference model, the one that the stage begins with."""
     kl_estimator: Literal["k2", "k3"] = "k3"
+    """"k3" is R1's (Schulman 2020), unbiased in value; "k2" has the right gradient when put in the loss (arXiv
+    2510.01555)."""
 
 
 def group_advantages(rewards: Tensor, std_normalisation: bool) -> Tensor:

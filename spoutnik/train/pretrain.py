@@ -22,6 +22,7 @@ class PretrainSettings(LanguageModelSettings):
     """The corpus is endless, so `steps` x `tokens_per_step` tokens are all different documents."""
 
     steps: int = Field(gt=0)
+    """Optimizer steps."""
 
 
 def encoded(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[Document]:

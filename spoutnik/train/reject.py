@@ -18,18 +18,24 @@ from spoutnik.train.settings import Settings
 
 
 class RejectSettings(Settings):
-    """prompts x samples completions; at most keep_per_prompt of a prompt stay, so that easy prompts do not crowd out
-    hard ones. min_language: the thought's language consistency below which a trace is dropped. dialogue_share: of the
-    prompts, with earlier turns before the question."""
+    """prompts x samples completions, of which the good ones stay."""
 
     prompts: int = Field(default=2048, gt=0)
+    """Problems to sample."""
     samples: int = Field(default=4, gt=0)
+    """Completions of each."""
     keep_per_prompt: int = Field(default=2, gt=0)
+    """How many of a problem stay at most, so that easy ones do not crowd out hard ones."""
     temperature: float = Field(default=1.0, gt=0, le=2)
+    """Of sampling."""
     top_p: float = Field(default=1.0, gt=0, le=1)
+    """The share of the probability to sample from."""
     max_tokens: int = Field(default=200, gt=1)
+    """The longest completion, thought included."""
     min_language: float = Field(default=0.9, ge=0, le=1)
+    """The thought's language consistency below which a trace is dropped."""
     dialogue_share: float = Field(default=0.0, ge=0, le=1)
+    """The share of the problems with earlier turns before the question."""
 
 
 def reject(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: RejectSettings, seed: int,

@@ -26,10 +26,12 @@ from spoutnik.train.settings import OptimizerSettings
 
 
 class RewardModelSettings(OptimizerSettings):
-    """tokens_per_step is filled with whole pairs."""
+    """Of training on pairs of a better and a worse answer."""
 
     steps: int = Field(gt=0)
+    """Optimizer steps."""
     tokens_per_step: int = Field(default=8192, gt=0)
+    """Filled with whole pairs."""
 
 
 class RewardModel(nn.Module):

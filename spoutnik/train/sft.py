@@ -25,17 +25,20 @@ from spoutnik.train.settings import LanguageModelSettings, Settings
 
 
 class SFTSettings(LanguageModelSettings):
-    """epochs: passes over the traces, from which the number of steps follows."""
+    """Of fine-tuning on traces."""
 
     epochs: float = Field(default=2.0, gt=0)
+    """Passes over the traces, from which the number of steps follows."""
 
 
 class ColdStartSettings(Settings):
-    """The first traces, written by the families' own solvers. careful_share: how many show their work step by step;
-    like R1's thousands of readable ones, they are few and mostly short."""
+    """The first traces, written by the families' own solvers. Like R1's thousands of readable ones, they are few and mostly
+    short."""
 
     traces: int = Field(default=3000, gt=0)
+    """How many."""
     careful_share: float = Field(default=0.3, ge=0, le=1)
+    """The share of them that shows its work step by step."""
 
 
 def solver_traces(settings: ColdStartSettings, families: Sequence[str], seed: int,

@@ -64,7 +64,7 @@ def test_a_stage_or_a_folder_is_offered_alone(run):
     assert [(served.id, served.folder) for served in list_models(str(folder))] == [(folder.name, folder)]
     with pytest.raises(UserError, match="no such model"):
         list_models(str(run), "lunch")
-    with pytest.raises(UserError, match="no such folder"):
+    with pytest.raises(UserError, match="there is no folder"):
         list_models("nowhere/at/all")
 
 

@@ -15,6 +15,7 @@ import tiny
 from rich.console import Console
 
 from spoutnik.commands.chat_terminal import converse
+from spoutnik.commands.reply_printer import ReplyPrinter
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
@@ -41,7 +42,7 @@ def talk(llm):
 def typed(talk, *lines):
     """What the screen shows when these lines are typed."""
     screen, coming = Console(file=io.StringIO(), width=1000), iter([*lines, ""])
-    converse(talk, screen, "model", None, lambda prompt: next(coming))
+    converse(talk, ReplyPrinter(screen, screen), "model", None, lambda prompt: next(coming))
     return screen.file.getvalue()
 
 
@@ -55,16 +56,16 @@ def test_a_reply_has_its_fields_and_repeats_itself(talk, llm):
 
 def test_thought_and_answer_are_shown_apart_with_what_there_is_to_say_of_them(talk):
     screen = Console(file=io.StringIO(), width=1000)
-    reply = talk.ask("Hi", screen)
+    reply = talk.ask("Hi", ReplyPrinter(screen, screen))
     shown = screen.file.getvalue()
-    assert shown.startswith(f"{reply['thought']}\n\n{reply['answer']}\n(the thought reached its budget")
+    assert shown.startswith(f"<think>\n{reply['thought']}\n</think>\n{reply['answer']}\n(the thought reached its budget")
     assert shown.endswith("(cut off: the reply reached its longest)\n")
 
 
 def test_what_was_asked_for_and_is_otherwise_is_said(talk):
     talk.options = replace(talk.options, max_tokens=9999, max_thinking_tokens=3)
     screen = Console(file=io.StringIO(), width=1000)
-    reply = talk.ask("long " * 70, screen)
+    reply = talk.ask("long " * 70, ReplyPrinter(screen, screen))
     assert reply["warning"].startswith("max_tokens = 9999: with a prompt of ") and "so many were taken; the" in reply["warning"]
     assert "(max_tokens = 9999: " in screen.file.getvalue()
 

@@ -120,3 +120,13 @@ def test_where_nothing_finished_that_is_said():
     assert (result.index, result.agreement, result.votes) == (1, 0.0, 0)
     assert [str(warning) for warning in voters[1].warnings][0].startswith("none of the 3 thoughts came to a finished answer")
     assert tally_replies(replies(("", "abort"))).index == 0
+
+
+def test_a_tie_is_said():
+    voters = replies(("7", "stop"), ("8", "stop"), ("8", "stop"), ("7", "stop"), ("9", "stop"))
+    assert tally_replies(voters).index == 0
+    assert [str(warning) for warning in voters[0].warnings] == [
+        "the vote is a tie: several answers have 2 each. This is the one that came first"]
+    for won in (replies(("7", "stop"), ("7", "stop"), ("8", "stop")), replies(("7", "stop"), ("7", "stop"))):
+        tally_replies(won)
+        assert not any(reply.warnings for reply in won)

@@ -177,6 +177,7 @@ def test_warnings_and_numbers_are_said_in_the_readers_language():
     assert FR.warning({"code": "repetition", "tokens": 3}) == FR.circles_warning.format(3)
     assert FR.warning({"code": "unclosed_thought", "tokens": 3}) == FR.unclosed_warning
     assert FR.warning({"code": "unfinished_vote", "tokens": 3, "detail": ""}) == FR.unfinished_vote.format(3)
+    assert FR.warning({"code": "tied_vote", "tokens": 2, "detail": ""}) == FR.tied_vote.format(2)
     assert "call of a tool" in FR.warning({"code": "cut_call", "tokens": 3, "detail": ""})
     assert FR.warning("the thought went in circles") == "the thought went in circles"  # as histories once kept them
     assert EN.tokens(1) == "1 token" and EN.tokens(1840) == "1,840 tokens" and FR.tokens(1840) == "1\u202f840 jetons"
