@@ -122,18 +122,17 @@ template <int R, int B>
 inline void multiply_int4(const int8_t* const (&x)[R], int64_t inputs, int64_t first, int64_t last, const uint8_t* w, float unit,
                           bool first_read, vfloat (&sum)[R][B]) {
     constexpr int64_t record = B * LANES * (GROUP_SIZE / 2 + 2), step = B * LANES * 4;
-    constexpr bool SPLIT = WIDE_NIBBLES && R == 1;  // lower halves apart: shorter chains of sums, and one shift for all
     vfloat in_units[R][B] = {};
     for (int64_t g = first / GROUP_SIZE; g < last / GROUP_SIZE; g++) {
         const uint8_t* from = w + 2 * B * LANES + g * record;
         if (first_read) prefetch_stream(from, record);
-        vint whole[R][B] = {}, lower[R][B] = {};
+        vint whole[R][B] = {};
 #pragma GCC unroll 1  // as above
         for (int64_t j = 0; j < GROUP_SIZE / 8; j++) {
             vint weights[B], half[B];
             UNROLLED for (int b = 0; b < B; b++) weights[b] = load<vint>(from + j * step + b * LANES * 4);
-            UNROLLED for (int b = 0; b < B; b++) half[b] = SPLIT ? weights[b] & 0x0f0f0f0f : lower_nibbles(weights[b]);
-            add_dot_products<!WIDE_NIBBLES || SPLIT>(x, g * GROUP_SIZE + 8 * j, half, SPLIT ? lower : whole);
+            UNROLLED for (int b = 0; b < B; b++) half[b] = lower_nibbles(weights[b]);
+            add_dot_products<!WIDE_NIBBLES>(x, g * GROUP_SIZE + 8 * j, half, whole);
             UNROLLED for (int b = 0; b < B; b++) half[b] = upper_nibbles(weights[b]);
             add_dot_products<!WIDE_NIBBLES>(x, g * GROUP_SIZE + 8 * j + 4, half, whole);
         }
@@ -146,7 +145,6 @@ inline void multiply_int4(const int8_t* const (&x)[R], int64_t inputs, int64_t f
         UNROLLED for (int r = 0; r < R; r++) {
             const int32_t x_sum = group_sum(x[r], inputs, g);
             UNROLLED for (int b = 0; b < B; b++) {
-                if (SPLIT) whole[r][b] += lower[r][b] << 4;
                 if (!WIDE_NIBBLES) whole[r][b] <<= 4;
                 whole[r][b] = add_lower_product(whole[r][b], pairs[b], x_sum);
             }

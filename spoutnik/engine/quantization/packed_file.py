@@ -26,7 +26,7 @@ from spoutnik.model.weights import Reader, read_bytes
 from spoutnik.native import library
 from spoutnik.native.build import cache_folder
 
-_FORMAT = 1  # version of the packed form: files of another one are packed again
+_FORMAT = 2  # version of the packed form: files of another one are packed again
 _HEADER = 2 << 20  # bytes reserved for the header, which is known only after the data
 Progress = Callable[[int, int], None]
 
