@@ -104,8 +104,8 @@ def _nbytes(kind: int, in_features: int, out_features: int) -> int:
 
 
 def _unit(weight: Tensor, kind: str) -> float:
-    """Brings the largest scale (int8) or unit of scales (int4: a range of 15 numbers, in 255ths) to about 1024, in the middle of
-    the range of half precision."""
+    """Brings the largest scale (int8), or what the largest scale is a multiple of (int4: of a range of 15 steps, in 255ths), to
+    about 1024, in the middle of the range of half precision."""
     divisor = {"int8": 127, "int4": 15 * 255 / 2}.get(kind)
     return 1.0 if divisor is None else float(weight.abs().amax()) / divisor / 1024 or 1.0
 
