@@ -14,9 +14,10 @@ included.
 
 The error is that of the logits of 64 places of a random text: root mean square of the difference from the same weights
 computed in float32 by the plain model, by the root mean square of those logits (each place's mean taken off, which changes
-no probability). The perplexity is that of --text (its first WINDOWS windows of WINDOW tokens, the first of each not counted), or of
-texts of WINDOW tokens that the real model itself writes in bfloat16. (llama.cpp cannot use Q4_K where rows are no multiple of 256, as
-most of SmolLM2-135M's: it takes 5 bits or more there.) Wanted: ratio at least 1.05, 1 and 1 in decoding, 1 in prompts, error
+no probability). The perplexity is that of --text (its first WINDOWS windows of WINDOW tokens, the first of each not counted),
+or of texts of WINDOW tokens that the real model itself writes in bfloat16. (llama.cpp cannot use Q4_K where rows are no
+multiple of 256, as most of SmolLM2-135M's: it takes 5 bits or more there.)
+Wanted: ratio at least 1.05, 1 and 1 in decoding, 1 in prompts, error
 and perplexity not above llama.cpp's.
 """
 

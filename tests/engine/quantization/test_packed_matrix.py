@@ -99,7 +99,7 @@ def q8_0(weight: torch.Tensor) -> torch.Tensor:
 
 
 def q4_1(weight: torch.Tensor) -> torch.Tensor:
-    """llama.cpp's 5 bits a weight: numbers of 4 bits from the minimum to the maximum of each group, both kept in half precision."""
+    """llama.cpp's 5 bits a weight: 16 steps from the minimum of a group to its maximum, step and minimum in half precision."""
     groups = weight.unflatten(1, (-1, 32))
     low = groups.amin(-1, keepdim=True)
     scales = (groups.amax(-1, keepdim=True) - low) / 15
