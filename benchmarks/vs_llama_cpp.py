@@ -1,17 +1,24 @@
 """Against llama.cpp on the same 1.5B model (random weights, Qwen2-1.5B's shape) and the same cores: tokens per second of
-decoding one sequence and of reading a prompt of 512 tokens, and what quantisation costs in exactness.
+decoding one sequence and of reading a prompt of 512 tokens, and what quantisation costs: in the exactness of that model's
+logits, and in the perplexity of a real one (`make real-model`), printed beside the speed.
 
-    python benchmarks/vs_llama_cpp.py [--model KEEP_IT_HERE] [--rounds 5] [--only bf16 q8_0 q4_0]
+    python benchmarks/vs_llama_cpp.py [--model KEEP_IT_HERE] [--rounds 5] [--only bf16 q8_0 q4_0 q4_k_m]
+        [--real FOLDER] [--text FILE] [--perplexity]
 
-bfloat16 against bf16, int8 against q8_0, int4 against q4_0, in turns, each in a process of its own; llama.cpp is
+bfloat16 against bf16, int8 against q8_0, int4 against q4_0 and q4_k_m, in turns, each in a process of its own; llama.cpp is
 llama-cpp-python built from its source distribution (`make peers`), its files quantised by llama.cpp itself. Of q4_0 there
-are two: every matrix in 4 bits (fewest bytes, so fastest), and llama.cpp's own choice, where the head has 6 bits.
+are two: every matrix in 4 bits (fewest bytes, so fastest), and llama.cpp's own choice, where the head has 6 or 8 bits, as
+ours has. --perplexity: that alone, without speed.
 llama.cpp's rate is that of its evaluation alone, by the median step; ours is what a user of `spoutnik.LLM` gets, sampling
 included.
 
 The error is that of the logits of 64 places of a random text: root mean square of the difference from the same weights
 computed in float32 by the plain model, by the root mean square of those logits (each place's mean taken off, which changes
-no probability). Wanted: ratio at least 1.05, 1 and 1 in decoding, 1 in prompts, error not above llama.cpp's.
+no probability). The perplexity is that of --text (its first WINDOWS windows of WINDOW tokens, the first of each not counted),
+or of texts of WINDOW tokens that the real model itself writes in bfloat16. (llama.cpp cannot use Q4_K where rows are no
+multiple of 256, as most of SmolLM2-135M's: it takes 5 bits or more there.)
+Wanted: ratio at least 1.05, 1 and 1 in decoding, 1 in prompts, error
+and perplexity not above llama.cpp's.
 """
 
 import argparse
@@ -28,7 +35,7 @@ import torch
 from common import ask_peer, machine, print_result
 from random_model import checkpoint, model_argument, write_gguf
 
-from spoutnik.engine.bench import decode_rate, prompt_rate
+from spoutnik.engine.bench import decode_rate, log_probabilities, prompt_rate, sample_texts, text_file_windows
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.runners.base import BLOCK_SIZE, ForwardBatch
 from spoutnik.model.config import ModelConfig
@@ -38,12 +45,16 @@ from spoutnik.parallel import cores
 PROMPT, DECODE, TEXT, PLACES = 512, 64, 128, 64
 PAIRS = {"bf16": (None, {}), "q8_0": ("int8", {"type": "q8_0", "pure": True}),
          "q4_0": ("int4", {"type": "q4_0", "pure": True}),
-         "q4_0 with its 6-bit head": ("int4", {"type": "q4_0", "pure": False})}
+         "q4_0 with its own head": ("int4", {"type": "q4_0", "pure": False}),
+         "q4_k_m": ("int4", {"type": "q4_k_m", "pure": False})}
+WINDOW, WINDOWS = 512, 8
 
 
 def work(task: dict) -> dict:
     """Our side of one format, in a process of its own: rates of each round, and logits into a file where asked for."""
     model = LLM(Path(task["model"]), dtype="bfloat16", quantize=task["quantize"], max_num_batched_tokens=PROMPT)
+    if "windows" in task:
+        return {"nats": log_probabilities(model, task["windows"])}
     if "logits" in task:
         np.save(task["logits"], engine_logits(model, task["ids"]).numpy())
         return {}
@@ -81,6 +92,26 @@ def error(file: Path, exact: np.ndarray) -> float:
     return float(np.sqrt(np.square(found - exact).mean() / np.square(exact).mean()))
 
 
+def text_windows(real: Path, text: Path | None) -> list[list[int]]:
+    """Ids of a text file, or of texts that the real model writes."""
+    if text is None:
+        return sample_texts(LLM(real, dtype="bfloat16", max_num_seqs=WINDOWS), WINDOW)
+    return text_file_windows(real, text, WINDOW + 1)[:WINDOWS]
+
+
+def perplexities(gguf: Path, name: str, real: Path, windows: list[list[int]]) -> dict:
+    """Ours and llama.cpp's of one of PAIRS, on the real model. gguf: it in bfloat16."""
+    quantize, kind = PAIRS[name]
+    file = gguf
+    if kind:
+        file = gguf.parent / "real-quantised.gguf"
+        ask_peer("llama_speed.py", [{"quantise": str(gguf), "to": str(file), "threads": cores()} | kind])
+    ours = ask_ours({"model": str(real), "quantize": quantize, "windows": windows})["nats"]
+    theirs = ask_peer("llama_speed.py", [{"file": str(file), "threads": cores(), "windows": windows}])[0]["nats"]
+    return {"our_perplexity": float(np.exp(-np.mean(ours))), "peers_perplexity": float(np.exp(-np.mean(theirs))),
+            "peers_real_file_mb": file.stat().st_size / 1e6}
+
+
 def compare(folder: Path, gguf: Path, name: str, ids: list[int], exact: np.ndarray, rounds: int) -> list[dict]:
     """One of PAIRS: a result for decoding, one for prompts. gguf: the model in bfloat16, in a folder for temporary files."""
     temporary = gguf.parent
@@ -114,19 +145,34 @@ def main() -> None:
     model_argument(parser)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--only", nargs="+", default=list(PAIRS), choices=list(PAIRS))
+    parser.add_argument("--real", type=Path, metavar="FOLDER", default=Path("build/SmolLM2-135M-Instruct"),
+                        help="the model whose perplexity is measured [default: that of `make real-model`]")
+    parser.add_argument("--text", type=Path, metavar="FILE", help="on which text [default: the model's own]")
+    parser.add_argument("--perplexity", action="store_true", help="measure that alone")
     parser.add_argument("--work", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         print(json.dumps(work(json.load(sys.stdin))))
         return
     print(machine())
+    if not (options.real / "config.json").exists():
+        sys.exit(f"{options.real}: has no model. Make it with `make real-model`, or name a folder with --real.")
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "real.gguf"
+        write_gguf(options.real, file)
+        windows = text_windows(options.real, options.text)
+        costs = {pair: perplexities(file, pair, options.real, windows) for pair in options.only}
+    if options.perplexity:
+        print_result([{"name": f"{PAIRS[pair][0] or 'bf16'} against {pair}, perplexity", "ours": cost["our_perplexity"],
+                       "peer": cost["peers_perplexity"], "unit": "perplexity"} | cost for pair, cost in costs.items()])
+        return
     with checkpoint(options.model) as folder, tempfile.TemporaryDirectory() as name:
         temporary = Path(name)
         write_gguf(folder, temporary / "model.gguf")
         draw, vocabulary = random.Random(0), ModelConfig.load(folder).vocab_size
         ids = [draw.randrange(vocabulary) for _ in range(TEXT)]
         exact = exact_logits(folder, ids)
-        results = [result for pair in options.only
+        results = [result | costs[pair] for pair in options.only
                    for result in compare(folder, temporary / "model.gguf", pair, ids, exact, options.rounds)]
     print_result(results)
 

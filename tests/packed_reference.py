@@ -45,17 +45,27 @@ def _unpack_panel(part: Tensor, packed: PackedMatrices, outputs: int) -> Tensor:
         return part.view(torch.float32).view(count, -1, outputs).transpose(1, 2)
     if packed.kind == KINDS["bfloat16"]:
         return part.view(torch.bfloat16).view(count, -1, outputs, 2).transpose(1, 2).flatten(2).float()
-    four = packed.kind == KINDS["int4"]
-    width = GROUP_SIZE // 2 if four else GROUP_SIZE
-    records = part.view(count, -1, outputs * (width + 2))  # one per group of inputs
-    numbers = records[..., :outputs * width].reshape(*records.shape[:2], width // 4, outputs, 4)
-    if four:
-        numbers = torch.stack([numbers & 15, numbers >> 4], dim=3)  # count, group, step, half, output, 4
-        numbers = numbers.permute(0, 4, 1, 2, 3, 5).int() - 8
-    else:
-        numbers = numbers.permute(0, 3, 1, 2, 4).int() - 128
-    scales = records[..., outputs * width:].contiguous().view(torch.float16).float().transpose(1, 2)  # count, output, group
+    if packed.kind == KINDS["int4"]:
+        return _unpack_int4(part, packed, outputs)
+    records = part.view(count, -1, outputs * (GROUP_SIZE + 2))  # one per group of inputs
+    numbers = records[..., :outputs * GROUP_SIZE].reshape(*records.shape[:2], GROUP_SIZE // 4, outputs, 4)
+    numbers = numbers.permute(0, 3, 1, 2, 4).int() - 128
+    scales = _halves(records[..., outputs * GROUP_SIZE:]).transpose(1, 2)  # count, output, group
     return (numbers.flatten(3) * (scales * packed.units.float()[:, None, None])[..., None]).flatten(2)
+
+
+def _unpack_int4(part: Tensor, packed: PackedMatrices, outputs: int) -> Tensor:
+    units = _halves(part[:, :2 * outputs]) * packed.units.float()[:, None]
+    records = part[:, 2 * outputs:].reshape(len(part), -1, outputs * (GROUP_SIZE // 2 + 2))
+    numbers = records[..., :outputs * GROUP_SIZE // 2].reshape(*records.shape[:2], GROUP_SIZE // 8, outputs, 4)
+    numbers = torch.stack([numbers & 15, numbers >> 4], dim=3)  # count, group, step, half, output, 4
+    numbers = numbers.permute(0, 4, 1, 2, 3, 5).flatten(3).float()  # count, output, group, input
+    zeros, scales = records[..., outputs * GROUP_SIZE // 2:].unflatten(-1, (outputs, 2)).float().transpose(1, 2).unbind(-1)
+    return ((numbers - zeros[..., None] / 16) * (scales * units[..., None])[..., None]).flatten(2)
+
+
+def _halves(data: Tensor) -> Tensor:
+    return data.contiguous().view(torch.float16).float()
 
 
 def quantized_rows(x: Tensor) -> Tensor:

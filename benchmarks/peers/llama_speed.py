@@ -2,7 +2,7 @@
 
 Reads a JSON list from stdin, one object per task, done in order; writes a JSON list of answers. The tasks:
 
-{"quantise": GGUF file, "to": GGUF file, "type": "q8_0" or "q4_0", "pure": whether the head gets that type too (llama.cpp's
+{"quantise": GGUF file, "to": GGUF file, "type": one of TYPES, "pure": whether the head gets that type too (llama.cpp's
     own choice for q4_0 is a 6-bit head), "threads": how many}. Answer: {"bytes": of the file}.
 {"file": GGUF file, "threads": how many, "prompt": tokens, "decode": tokens, "rounds": how often, "settings": arguments of
     llama_cpp.Llama}: times a prompt of that many random ids given at once, then that many decoding steps after a prompt of
@@ -10,6 +10,8 @@ Reads a JSON list from stdin, one object per task, done in order; writes a JSON 
     of each step's median, "bytes": of the file}.
 {"file": GGUF file, "threads": how many, "ids": token ids, "last": n, "logits": .npy file}: writes the logits of the last n
     of the ids, (n, vocabulary) float32. Answer: {}.
+{"file": GGUF file, "threads": how many, "windows": lists of token ids}: Answer: {"nats": the log-probability of each token but
+    the first of its window}.
 """
 
 import contextlib
@@ -23,7 +25,8 @@ import time
 import llama_cpp
 import numpy as np
 
-TYPES = {"q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0}
+TYPES = {"q8_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q8_0, "q4_0": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_0,
+         "q4_k_m": llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M}
 BEFORE_DECODING = 16
 
 
@@ -73,8 +76,22 @@ def logits(task: dict) -> dict:
     return {}
 
 
+def log_probabilities(task: dict) -> dict:
+    model = loaded(task, max(map(len, task["windows"])), logits_all=True)
+    nats = []
+    for ids in task["windows"]:
+        model.reset()
+        model.eval(ids)
+        scores = np.asarray(model.scores[:len(ids) - 1], dtype=np.float64)
+        scores -= scores.max(-1, keepdims=True)
+        chosen = scores[np.arange(len(ids) - 1), ids[1:]]
+        nats += (chosen - np.log(np.exp(scores).sum(-1))).tolist()
+    return {"nats": nats}
+
+
 def work(task: dict) -> dict:
-    return quantise(task) if "quantise" in task else logits(task) if "logits" in task else measure(task)
+    kinds = {"quantise": quantise, "windows": log_probabilities, "logits": logits}
+    return next((function for key, function in kinds.items() if key in task), measure)(task)
 
 
 def main() -> None:

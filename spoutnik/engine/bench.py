@@ -83,7 +83,7 @@ def bench(folder: Path, dtype: str = "auto", quantize: str | None = None, memory
         raise UserError(f"--dtype {dtype}: unknown. Choose {' or '.join(DTYPES)}.")
     max_model_len = ModelConfig.load(folder).max_position_embeddings
     prompt, tokens = min(prompt, max_model_len // 2), min(tokens, max_model_len - _DECODE_PROMPT)
-    windows = None if text is None else _windows(folder, text, max_model_len)
+    windows = None if text is None else text_file_windows(folder, text, max_model_len)
     progress("loading")
     model = LLM(folder, dtype=dtype, quantize=quantize, memory=memory, max_num_seqs=max(batches))
     measured = _measure(model, batches, prompt, tokens, rounds, progress)
@@ -162,19 +162,19 @@ def _exactness(folder: Path, dtype: str, quantize: str, text: Path | None, windo
     model = LLM(folder, dtype=dtype, max_num_seqs=_SAMPLES)
     if windows is None:
         progress(f"writing {_SAMPLES} texts")
-        windows = _sample_texts(model, min(_SAMPLE_TOKENS, max_model_len - 2))
-    exact = _log_probabilities(model, windows)
+        windows = sample_texts(model, min(_SAMPLE_TOKENS, max_model_len - 2))
+    exact = log_probabilities(model, windows)
     del model
     gc.collect()
     progress("the quantised weights again")
-    quantized = _log_probabilities(LLM(folder, dtype=dtype, quantize=quantize, max_num_seqs=_SAMPLES), windows)
+    quantized = log_probabilities(LLM(folder, dtype=dtype, quantize=quantize, max_num_seqs=_SAMPLES), windows)
     costs = [a - b for a, b in zip(exact, quantized)]
     perplexities = (math.exp(-statistics.fmean(logs)) for logs in (exact, quantized))
     return Exactness(str(text) if text else "written by the unquantised model", len(costs), *perplexities,
                      statistics.fmean(costs), statistics.stdev(costs) / math.sqrt(len(costs)))
 
 
-def _sample_texts(model: LLM, tokens: int) -> list[list[int]]:
+def sample_texts(model: LLM, tokens: int) -> list[list[int]]:
     """Texts that the model writes at temperature 1 after its beginning of sentence (a random token where it has none)."""
     first = model.config.bos_token_id
     prompts = [[random.Random(0).randrange(model.config.vocab_size) if first is None else first]] * _SAMPLES
@@ -184,7 +184,7 @@ def _sample_texts(model: LLM, tokens: int) -> list[list[int]]:
     return [prompt + result.outputs[0].token_ids for prompt, result in zip(prompts, results)]
 
 
-def _windows(folder: Path, text: Path, max_model_len: int) -> list[list[int]]:
+def text_file_windows(folder: Path, text: Path, max_model_len: int) -> list[list[int]]:
     """The file's tokens in windows, each begun as the model's texts begin."""
     try:
         tokenizer = load_tokenizer(folder)
@@ -199,7 +199,7 @@ def _windows(folder: Path, text: Path, max_model_len: int) -> list[list[int]]:
     return windows
 
 
-def _log_probabilities(model: LLM, windows: list[list[int]]) -> list[float]:
+def log_probabilities(model: LLM, windows: list[list[int]]) -> list[float]:
     """Of each token but the first of its window."""
     results = model.generate(windows, SamplingParams(max_tokens=1, ignore_eos=True, prompt_logprobs=0))
     logprobs = [of_place[token] for result in results

@@ -8,6 +8,7 @@ from spoutnik.model.config import ModelConfig
 
 # Bytes of a weight as the engine holds it, multipliers of blocks included: bfloat16 in 12 bits without loss, 8 and 4 bits.
 WEIGHT_BYTES = {"bf16": 1.5, "int8": 1.0625, "int4": 0.5625}
+HEAD_BYTES = WEIGHT_BYTES | {"int4": WEIGHT_BYTES["int8"]}
 # Of the memory's measured bandwidth, what decoding at batch 1 reaches (0.83 to 0.87, docs/results.md, 28 November 2026).
 BANDWIDTH_SHARE = 0.83
 CONTEXT = 4096  # tokens of thought and answer that the estimate leaves space for
@@ -28,11 +29,14 @@ def estimate(config: ModelConfig, bandwidth: float) -> list[Fit]:
     """One Fit for each precision, the most precise first. bandwidth: bytes per second that the machine reads from memory."""
     counts = account(config)
     embedding = config.vocab_size * config.hidden_size
-    read = counts.active_parameters - (0 if config.tie_word_embeddings else embedding)
-    packed = counts.total_parameters - (0 if config.tie_word_embeddings else embedding)
-    cache = CONTEXT * counts.cache_bytes_per_token
-    return [Fit(name, int(packed * size + 2 * embedding + cache + PROGRAM_BYTES), BANDWIDTH_SHARE * bandwidth / (read * size))
-            for name, size in WEIGHT_BYTES.items()]
+    beside_body = embedding * (1 if config.tie_word_embeddings else 2)  # the table, which also is the head or has one beside it
+    body, active_body = counts.total_parameters - beside_body, counts.active_parameters - beside_body
+    other = 2 * embedding + CONTEXT * counts.cache_bytes_per_token + PROGRAM_BYTES
+    fits = []
+    for name, size in WEIGHT_BYTES.items():
+        head = embedding * HEAD_BYTES[name]
+        fits.append(Fit(name, int(body * size + head + other), BANDWIDTH_SHARE * bandwidth / (active_body * size + head)))
+    return fits
 
 
 def best_fit(fits: Sequence[Fit], memory: int) -> Fit | None:

@@ -1,12 +1,13 @@
 // Weights packed for inference, in five kinds: float32, bfloat16 (plain, or bf12: the same numbers in 12 bits, bf12.h), and
-// groups of 32 inputs in 8 or 4 bits with a scale of half precision.
+// groups of 32 inputs in 8 bits with a scale, or in 4 bits with a scale and a zero.
 //
 // Outputs lie in panels of 4 blocks of LANES (the last panel may have fewer blocks), and a panel is one stream of memory:
 //   float32   (in, block, LANES)
 //   bfloat16  (in / 2, block, LANES, 2)
 //   int8      (in / 32, record): (8, block, LANES, 4) bytes holding value + 128, then (block, LANES) scales
-//   int4      (in / 32, record): (4, block, LANES, 4) bytes, value + 8 of input 8j + i in the low half and of 8j + 4 + i in the
-//             high half, then the scales
+//   int4      (block, LANES) units of half precision, then (in / 32, record): (4, block, LANES, 4) bytes, a number q in [0, 15]
+//             of input 8j + i in the low half and of 8j + 4 + i in the high half, then (block, LANES, 2) bytes, the zero and
+//             the scale of the group: the weight is unit * scale * (q - zero / 16)
 // Outputs and inputs are padded with zeros. engine/quantization/packed_matrix.py owns the memory.
 #pragma once
 
@@ -17,7 +18,7 @@ extern "C" {
 
 enum Kind : int64_t { FLOAT32, BFLOAT16, INT8, INT4, BF12 };
 
-// Mirrored by structs.py. bias (out) or null; unit: what the scales are multiples of, so that half precision suits them.
+// Mirrored by structs.py. bias (out) or null; unit: what scales (int8) and units (int4) are multiples of, so that half precision suits them.
 struct Matrix {
     const void* data;
     const float* bias;
@@ -47,7 +48,7 @@ inline int64_t packed_nbytes(int64_t kind, int64_t in, int64_t outputs) {
             return outputs / PANEL_OUTPUTS * bf12::panel_bytes(inputs, PANEL_OUTPUTS)
                    + (rest ? bf12::panel_bytes(inputs, rest) : 0);
         case INT8: return inputs / GROUP_SIZE * outputs * (GROUP_SIZE + 2);
-        default: return inputs / GROUP_SIZE * outputs * (GROUP_SIZE / 2 + 2);
+        default: return outputs * (2 + inputs / GROUP_SIZE * (GROUP_SIZE / 2 + 2));
     }
 }
 

@@ -17,8 +17,9 @@ inline int64_t activation_bytes(int64_t kind, int64_t in) {
     return round_up(kind == FLOAT32 ? 4 * inputs : is_bfloat16(kind) ? 2 * inputs : inputs + inputs / GROUP_SIZE * 8, 64);
 }
 
-// What packed weights are above their values, as far as the dot product does not subtract it itself.
-inline int32_t weight_offset(int64_t kind) { return kind == INT4 ? 8 : 128 - DOT_OFFSET; }
+// What the sum of a group of activations is subtracted times. int8: what weights are packed above their values, as far as the
+// dot product does not subtract it itself; int4: 1, which the zero of each group of weights multiplies.
+inline int32_t weight_offset(int64_t kind) { return kind == INT4 ? 1 : 128 - DOT_OFFSET; }
 
 // Group g of a row whose quantized numbers start at q.
 inline void quantize_group(const float* x, int64_t count, int64_t g, int64_t inputs, int32_t offset, int8_t* q) {
@@ -61,53 +62,101 @@ inline void convert_row(int64_t kind, const float* x, int64_t in, void* to) { co
 
 // ------------------------------------------------------------------------------------------------------------ products
 
-// multiply_tile (tile.h) in groups: x int8 with its scales and sums behind `inputs` of them. first_read: the panel is not in
-// the caches yet.
-template <int R, int B, bool INT4_WEIGHTS>
-inline void multiply_groups(const int8_t* const (&x)[R], int64_t inputs, int64_t first, int64_t last, const uint8_t* w,
-                            float unit, bool first_read, vfloat (&sum)[R][B]) {
-    constexpr int64_t per_output = INT4_WEIGHTS ? GROUP_SIZE / 2 : GROUP_SIZE;
-    constexpr int64_t record = B * LANES * (per_output + 2), step = B * LANES * 4;
+// What quantize_group left behind the quantized numbers.
+inline float group_scale(const int8_t* x, int64_t inputs, int64_t g) { return load<float>(x + inputs + 4 * g); }
+inline int32_t group_sum(const int8_t* x, int64_t inputs, int64_t g) {
+    return load<int32_t>(x + inputs + inputs / GROUP_SIZE * 4 + 4 * g);
+}
+
+// whole += the products of four inputs of each row, from input k on. SMALL: weights below 16.
+template <bool SMALL, int R, int B>
+inline void add_dot_products(const int8_t* const (&x)[R], int64_t k, const vint (&weights)[B], vint (&whole)[R][B]) {
+    UNROLLED for (int r = 0; r < R; r++) {
+        const int32_t bytes = load<int32_t>(x[r] + k);
+        UNROLLED for (int b = 0; b < B; b++) whole[r][b] = dot_int8<SMALL>(whole[r][b], weights[b], bytes);
+    }
+}
+
+// sum += the whole numbers of a group, times its scales and those of the activations.
+template <int R, int B>
+inline void add_scaled(const int8_t* const (&x)[R], int64_t inputs, int64_t g, const vfloat (&scales)[B], float unit,
+                       const vint (&whole)[R][B], vfloat (&sum)[R][B]) {
+    UNROLLED for (int r = 0; r < R; r++) {
+        float x_scale = group_scale(x[r], inputs, g) * unit;
+        KEEP_ORDER(x_scale);
+        UNROLLED for (int b = 0; b < B; b++) {
+            vfloat scale = scales[b] * x_scale;
+            KEEP_ORDER(scale);
+            sum[r][b] += __builtin_convertvector(whole[r][b], vfloat) * scale;
+            KEEP_ORDER(sum[r][b]);
+        }
+    }
+}
+
+// multiply_tile (tile.h) in groups of 8 bits: x int8 with its scales and sums behind `inputs` of them. first_read: the panel is
+// not in the caches yet.
+template <int R, int B>
+inline void multiply_int8(const int8_t* const (&x)[R], int64_t inputs, int64_t first, int64_t last, const uint8_t* w, float unit,
+                          bool first_read, vfloat (&sum)[R][B]) {
+    constexpr int64_t record = B * LANES * (GROUP_SIZE + 2), step = B * LANES * 4;
     for (int64_t g = first / GROUP_SIZE; g < last / GROUP_SIZE; g++) {
         const uint8_t* from = w + g * record;
         if (first_read) prefetch_stream(from, record);
         vint whole[R][B];
-        for (int r = 0; r < R; r++) {
-            const int32_t start = load<int32_t>(x[r] + inputs + inputs / GROUP_SIZE * 4 + 4 * g);
-            for (auto& sum : whole[r]) sum = vint{} + start;
-        }
-        const auto add = [&](int64_t four, const vint (&weights)[B]) {
-            for (int r = 0; r < R; r++) {
-                int32_t bytes;
-                std::memcpy(&bytes, x[r] + g * GROUP_SIZE + four * 4, 4);
-                for (int b = 0; b < B; b++) whole[r][b] = dot_int8<INT4_WEIGHTS>(whole[r][b], weights[b], bytes);
-            }
-        };
+        UNROLLED for (int r = 0; r < R; r++)
+            UNROLLED for (int b = 0; b < B; b++) whole[r][b] = vint{} + group_sum(x[r], inputs, g);
 #pragma GCC unroll 1  // unrolled, it would need more registers than there are
-        for (int64_t j = 0; j < per_output / 4; j++) {
+        for (int64_t j = 0; j < GROUP_SIZE / 4; j++) {
             vint weights[B];
-            for (int b = 0; b < B; b++) weights[b] = load<vint>(from + j * step + b * LANES * 4);
-            if (INT4_WEIGHTS) {
-                vint half[B];
-                for (int b = 0; b < B; b++) half[b] = weights[b] & 0x0f0f0f0f;
-                add(2 * j, half);
-                for (int b = 0; b < B; b++) half[b] = (weights[b] >> 4) & 0x0f0f0f0f;
-                add(2 * j + 1, half);
-            } else {
-                add(j, weights);
+            UNROLLED for (int b = 0; b < B; b++) weights[b] = load<vint>(from + j * step + b * LANES * 4);
+            add_dot_products<false>(x, g * GROUP_SIZE + 4 * j, weights, whole);
+        }
+        vfloat scales[B];
+        UNROLLED for (int b = 0; b < B; b++) scales[b] = load_half(from + B * LANES * GROUP_SIZE + 2 * b * LANES);
+        add_scaled(x, inputs, g, scales, unit, whole, sum);
+    }
+}
+
+// The same in groups of 4 bits. unit: of the units, which lie at `w` before the records.
+template <int R, int B>
+inline void multiply_int4(const int8_t* const (&x)[R], int64_t inputs, int64_t first, int64_t last, const uint8_t* w, float unit,
+                          bool first_read, vfloat (&sum)[R][B]) {
+    constexpr int64_t record = B * LANES * (GROUP_SIZE / 2 + 2), step = B * LANES * 4;
+    vfloat in_units[R][B] = {};
+    for (int64_t g = first / GROUP_SIZE; g < last / GROUP_SIZE; g++) {
+        const uint8_t* from = w + 2 * B * LANES + g * record;
+        if (first_read) prefetch_stream(from, record);
+        vint whole[R][B] = {};
+#pragma GCC unroll 1  // as above
+        for (int64_t j = 0; j < GROUP_SIZE / 8; j++) {
+            vint weights[B], half[B];
+            UNROLLED for (int b = 0; b < B; b++) weights[b] = load<vint>(from + j * step + b * LANES * 4);
+            UNROLLED for (int b = 0; b < B; b++) half[b] = lower_nibbles(weights[b]);
+            add_dot_products<!WIDE_NIBBLES>(x, g * GROUP_SIZE + 8 * j, half, whole);
+            UNROLLED for (int b = 0; b < B; b++) half[b] = upper_nibbles(weights[b]);
+            add_dot_products<!WIDE_NIBBLES>(x, g * GROUP_SIZE + 8 * j + 4, half, whole);
+        }
+        vint pairs[B];  // zero, scale
+        vfloat scales[B];
+        UNROLLED for (int b = 0; b < B; b++) {
+            pairs[b] = load_byte_pairs(from + B * LANES * GROUP_SIZE / 2 + 2 * b * LANES);
+            scales[b] = __builtin_convertvector(pairs[b] >> 16, vfloat);
+        }
+        UNROLLED for (int r = 0; r < R; r++) {
+            const int32_t x_sum = group_sum(x[r], inputs, g);
+            UNROLLED for (int b = 0; b < B; b++) {
+                if (!WIDE_NIBBLES) whole[r][b] <<= 4;
+                whole[r][b] = add_lower_product(whole[r][b], pairs[b], x_sum);
             }
         }
-        const uint8_t* halves = from + B * LANES * per_output;
-        for (int b = 0; b < B; b++) {
-            const vfloat scales = load_half(halves + 2 * b * LANES);
-            for (int r = 0; r < R; r++) {
-                float x_scale = load<float>(x[r] + inputs + 4 * g) * unit;
-                KEEP_ORDER(x_scale);
-                vfloat scale = scales * x_scale;
-                KEEP_ORDER(scale);
-                sum[r][b] += __builtin_convertvector(whole[r][b], vfloat) * scale;
-                KEEP_ORDER(sum[r][b]);
-            }
+        add_scaled(x, inputs, g, scales, 1, whole, in_units);
+    }
+    UNROLLED for (int b = 0; b < B; b++) {
+        vfloat units = load_half(w + 2 * b * LANES) * (unit / 16);
+        KEEP_ORDER(units);
+        UNROLLED for (int r = 0; r < R; r++) {
+            sum[r][b] += in_units[r][b] * units;
+            KEEP_ORDER(sum[r][b]);
         }
     }
 }
@@ -206,15 +255,16 @@ inline void multiply_panel_rows(const Matrix& m, const char* panel, int64_t p, c
         const int8_t* from[R];
         set_rows(from);
         const uint8_t* bytes = reinterpret_cast<const uint8_t*>(panel);
-        if (m.kind == INT8) multiply_groups<R, B, false>(from, inputs, first, last, bytes, m.unit, row == 0, sum);
-        else multiply_groups<R, B, true>(from, inputs, first, last, bytes, m.unit, row == 0, sum);
+        if (m.kind == INT8) multiply_int8<R, B>(from, inputs, first, last, bytes, m.unit, row == 0, sum);
+        else multiply_int4<R, B>(from, inputs, first, last, bytes, m.unit, row == 0, sum);
     }
     UNROLLED for (int r = 0; r < R; r++) store_blocks<B>(sum[r], to[r], here);
 }
 
-// The rows of a tile: as many sums as fit the registers.
+// The rows of a tile: as many sums as fit the registers. (Of quantized weights, those of the group at hand; the others are
+// touched once a group.)
 #if defined(__AVX512F__)
-constexpr int64_t TILE_ROWS = 6, TILE_ROWS_QUANTIZED = 3;
+constexpr int64_t TILE_ROWS = 6, TILE_ROWS_QUANTIZED = 5;
 #else
 constexpr int64_t TILE_ROWS = 2, TILE_ROWS_QUANTIZED = 1;
 #endif
@@ -236,15 +286,12 @@ inline void multiply_panel_part(const Matrix& m, const char* panel, int64_t p, c
             unpacked = nullptr;
         }
     };
-    if (m.kind == FLOAT32 || is_bfloat16(m.kind)) {
-        run_tiles(std::integral_constant<int, TILE_ROWS>{});
-        if (TILE_ROWS > 4) run_tiles(std::integral_constant<int, 4>{});
-        if (TILE_ROWS > 3) run_tiles(std::integral_constant<int, 3>{});
-        run_tiles(std::integral_constant<int, 2>{});
-    } else {
-        run_tiles(std::integral_constant<int, TILE_ROWS_QUANTIZED>{});
-        if (TILE_ROWS_QUANTIZED > 2) run_tiles(std::integral_constant<int, 2>{});
-    }
+    constexpr int64_t most = std::max(TILE_ROWS, TILE_ROWS_QUANTIZED);
+    if (m.kind == FLOAT32 || is_bfloat16(m.kind)) run_tiles(std::integral_constant<int, TILE_ROWS>{});
+    else run_tiles(std::integral_constant<int, TILE_ROWS_QUANTIZED>{});
+    if (most > 4) run_tiles(std::integral_constant<int, 4>{});
+    if (most > 3) run_tiles(std::integral_constant<int, 3>{});
+    if (most > 2) run_tiles(std::integral_constant<int, 2>{});
     run_tiles(std::integral_constant<int, 1>{});
 }
 

@@ -1,6 +1,7 @@
 // Packing: weights into the forms of packed_matrix.h, quantized where the kind asks for it; and the product with one matrix.
 #include <vector>
 
+#include "int4_search.h"
 #include "packed_multiply.h"
 #include "thread_pool.h"
 
@@ -8,54 +9,18 @@ SPOUTNIK_LAYOUT(Matrix, unit)
 
 namespace {
 
-struct QuantizedGroup {
-    uint16_t scale;  // half precision, in units
-    int8_t q[GROUP_SIZE];
-};
-
-float squared_error(const float* w, float scale, int32_t low, int32_t high) {
-    const float inverse = scale ? 1.0f / scale : 0.0f;
-    float error = 0;
-    for (int64_t i = 0; i < GROUP_SIZE; i++) {
-        const float q = std::min<float>(std::max<float>(std::nearbyint(w[i] * inverse), low), high);
-        error += (w[i] - q * scale) * (w[i] - q * scale);
-    }
-    return error;
-}
-
-// A group of weights and its scale. In 8 bits the largest weight fills the range; in 4 bits, where the range -8..7 is not
-// symmetric, the largest is at its -8 end, and of some nearby scales the one with the least squared error is taken.
-QuantizedGroup quantize_weights(const float* w, int64_t kind, float unit) {
-    float extreme = 0;
-    for (int64_t i = 0; i < GROUP_SIZE; i++)
-        if (std::fabs(w[i]) > std::fabs(extreme)) extreme = w[i];
-    const int32_t low = kind == INT4 ? -8 : -127, high = kind == INT4 ? 7 : 127;
-    QuantizedGroup best{float_to_half(kind == INT4 ? extreme / -8.0f / unit : std::fabs(extreme) / 127.0f / unit), {}};
-    if (kind == INT4) {
-        float least = 1e30f;
-        const float widest = extreme / -8.0f;
-        for (int step = 0; step < 9; step++) {
-            const uint16_t half = float_to_half(widest * (1.04f - 0.04f * step) / unit);
-            const float error = squared_error(w, half_to_float(half) * unit, low, high);
-            if (error < least) {
-                least = error;
-                best.scale = half;
-            }
-        }
-    }
-    const float scale = half_to_float(best.scale) * unit, inverse = scale ? 1.0f / scale : 0.0f;
-    for (int64_t i = 0; i < GROUP_SIZE; i++)
-        best.q[i] = static_cast<int8_t>(
-            std::min<float>(std::max<float>(nan_to_zero(std::nearbyint(w[i] * inverse)), low), high));
-    return best;
-}
-
 // A weight (out, in), row by row; 0 outside.
 template <typename T>
 struct WeightView {
     const T* data;
     int64_t out, in;
     float at(int64_t o, int64_t k) const { return o < out && k < in ? to_float(data[o * in + k]) : 0.0f; }
+    // Inputs [k, k + count) of output o.
+    void row(int64_t o, int64_t k, int64_t count, float* to) const {
+        const int64_t inside = o < out ? std::min(count, in - k) : 0;
+        for (int64_t i = 0; i < inside; i++) to[i] = to_float(data[o * in + k + i]);
+        std::fill(to + inside, to + count, 0.0f);
+    }
 };
 
 // Packs panel p without quantizing, in T.
@@ -68,28 +33,47 @@ void pack_panel(const WeightView<S>& from, int64_t p, T* to) {
             for (int64_t i = 0; i < pair; i++) store(to++, from.at(p * PANEL_OUTPUTS + l, k + i));
 }
 
+// 8 bits: the largest weight of a group fills the range.
 template <typename S>
-void quantize_panel(const WeightView<S>& from, int64_t p, int64_t kind, float unit, uint8_t* to) {
+void pack_int8_panel(const WeightView<S>& from, int64_t p, float unit, uint8_t* to) {
     const int64_t lanes = block_count(from.out, p) * LANES;
     for (int64_t k = 0; k < from.in; k += GROUP_SIZE) {
-        uint8_t* scales = to + lanes * (kind == INT4 ? GROUP_SIZE / 2 : GROUP_SIZE);
+        uint8_t* scales = to + lanes * GROUP_SIZE;
         for (int64_t l = 0; l < lanes; l++) {
-            float w[GROUP_SIZE];
-            for (int64_t i = 0; i < GROUP_SIZE; i++) w[i] = from.at(p * PANEL_OUTPUTS + l, k + i);
-            const QuantizedGroup group = quantize_weights(w, kind, unit);
-            for (int64_t j = 0; j < GROUP_SIZE / 8; j++)
-                for (int64_t i = 0; i < 4; i++) {
-                    const int8_t first = group.q[8 * j + i], second = group.q[8 * j + 4 + i];
-                    if (kind == INT4) {
-                        to[(j * lanes + l) * 4 + i] = static_cast<uint8_t>((first + 8) | (second + 8) << 4);
-                    } else {
-                        to[(2 * j * lanes + l) * 4 + i] = static_cast<uint8_t>(first + 128);
-                        to[((2 * j + 1) * lanes + l) * 4 + i] = static_cast<uint8_t>(second + 128);
-                    }
-                }
-            std::memcpy(scales + 2 * l, &group.scale, 2);
+            float w[GROUP_SIZE], extreme = 0;
+            from.row(p * PANEL_OUTPUTS + l, k, GROUP_SIZE, w);
+            for (float v : w) extreme = std::max(extreme, std::fabs(v));
+            const uint16_t half = float_to_half(extreme / 127.0f / unit);
+            const float scale = half_to_float(half) * unit, inverse = scale ? 1.0f / scale : 0.0f;
+            for (int64_t i = 0; i < GROUP_SIZE; i++) {
+                const float q = std::min(std::max(nan_to_zero(std::nearbyint(w[i] * inverse)), -127.0f), 127.0f);
+                to[(i / 4 * lanes + l) * 4 + i % 4] = static_cast<uint8_t>(static_cast<int32_t>(q) + 128);
+            }
+            std::memcpy(scales + 2 * l, &half, 2);
         }
         to = scales + 2 * lanes;
+    }
+}
+
+// 4 bits (int4_search.h).
+template <typename S>
+void pack_int4_panel(const WeightView<S>& from, int64_t p, float unit, uint8_t* to) {
+    static thread_local std::vector<float> row;
+    const int64_t lanes = block_count(from.out, p) * LANES, inputs = padded_inputs(INT4, from.in);
+    row.resize(inputs);
+    for (int64_t l = 0; l < lanes; l++) {
+        from.row(p * PANEL_OUTPUTS + l, 0, inputs, row.data());
+        const uint16_t half = float_to_half(widest_scale(row.data(), inputs) / 255 / unit);
+        std::memcpy(to + 2 * l, &half, 2);
+        uint8_t* record = to + 2 * lanes;
+        for (int64_t k = 0; k < inputs; k += GROUP_SIZE, record += lanes * (GROUP_SIZE / 2 + 2)) {
+            const Int4Group group = quantize_int4(row.data() + k, half_to_float(half) * unit);
+            for (int64_t i = 0; i < GROUP_SIZE; i++)
+                if (i % 8 < 4) record[(i / 8 * lanes + l) * 4 + i % 4] = group.q[i] | group.q[i + 4] << 4;
+            uint8_t* pair = record + lanes * GROUP_SIZE / 2 + 2 * l;
+            pair[0] = group.zero;
+            pair[1] = group.scale;
+        }
     }
 }
 
@@ -163,7 +147,8 @@ void pack(const WeightView<S>& from, const Matrix& m, char* to, int threads) {
             char* panel = to + packed_nbytes(m.kind, m.in, p * PANEL_OUTPUTS);
             if (m.kind == FLOAT32) pack_panel(from, p, reinterpret_cast<float*>(panel));
             else if (m.kind == BFLOAT16) pack_panel(from, p, reinterpret_cast<bf16*>(panel));
-            else quantize_panel(from, p, m.kind, m.unit, reinterpret_cast<uint8_t*>(panel));
+            else if (m.kind == INT8) pack_int8_panel(from, p, m.unit, reinterpret_cast<uint8_t*>(panel));
+            else pack_int4_panel(from, p, m.unit, reinterpret_cast<uint8_t*>(panel));
         });
     });
 }

@@ -146,6 +146,18 @@ constexpr int32_t DOT_OFFSET = 128;
 constexpr int32_t DOT_OFFSET = 0;
 #endif
 
+// Weights of 4 bits are multiplied as multiples of 16, which saves shifts, where the dot product of bytes takes such numbers
+// as they are.
+#if defined(__AVX512VNNI__) || (defined(__AVXVNNI__) && !defined(__AVX512F__))
+constexpr bool WIDE_NIBBLES = true;
+#else
+constexpr bool WIDE_NIBBLES = false;
+#endif
+
+// The lower and the upper half of each byte; times 16 where WIDE_NIBBLES.
+inline vint lower_nibbles(const vint& x) { return WIDE_NIBBLES ? (x << 4) & 0xf0f0f0f0 : x & 0x0f0f0f0f; }
+inline vint upper_nibbles(const vint& x) { return WIDE_NIBBLES ? x & 0xf0f0f0f0 : (x >> 4) & 0x0f0f0f0f; }
+
 // sum + LANES dot products of four bytes: weights unsigned, x signed and the same for all lanes.
 template <bool SMALL>  // weights below 16
 inline vint dot_int8(vint sum, vint weights, int32_t x) {
@@ -172,6 +184,34 @@ inline vint dot_int8(vint sum, vint weights, int32_t x) {
     for (int64_t l = 0; l < LANES; l++)
         for (int i = 0; i < 4; i++) sum[l] += w[4 * l + i] * four[i];
     return sum;
+#endif
+}
+
+// LANES pairs of bytes, each byte as 16 bits.
+inline vint load_byte_pairs(const uint8_t* from) {
+#if defined(__AVX512BW__)
+    return (vint)_mm512_cvtepu8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    return (vint)_mm256_cvtepu8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+#elif defined(__ARM_NEON)
+    return (vint)vreinterpretq_s32_u16(vmovl_u8(vld1_u8(from)));
+#else
+    vint pairs;
+    for (int64_t l = 0; l < LANES; l++) pairs[l] = from[2 * l] | from[2 * l + 1] << 16;
+    return pairs;
+#endif
+}
+
+// sum + the lower 16 bits of each lane, a number below 256, times x, of 16 bits with its sign.
+inline vint add_lower_product(vint sum, vint pairs, int32_t x) {
+#if defined(__AVX512VNNI__)
+    return (vint)_mm512_dpwssd_epi32((__m512i)sum, (__m512i)pairs, _mm512_set1_epi32(x & 0xffff));
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    return sum + (vint)_mm256_madd_epi16((__m256i)pairs, _mm256_set1_epi32(x & 0xffff));
+#elif defined(__SSE2__) && !defined(__AVX__)
+    return sum + (vint)_mm_madd_epi16((__m128i)pairs, _mm_set1_epi32(x & 0xffff));
+#else
+    return sum + (pairs & 0xffff) * x;
 #endif
 }
 

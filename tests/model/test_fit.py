@@ -9,15 +9,15 @@ QWEN = preset("deepseek-r1-distill-qwen-1.5b").config
 
 
 def test_weights_a_token_and_rates_are_those_that_were_measured():
-    """28 November 2026, 50 GB/s: 18.8, 25.3 and 47.5 tokens/s, 2,319, 1,640 and 868 MB a token."""
+    """28 November 2026, 50 GB/s: 18.8 and 25.3 tokens/s, 2,319, 1,640 and (the head in 4 bits then) 868 MB a token."""
     fits = estimate(QWEN, 50e9)
-    assert [fit.tokens_per_second for fit in fits] == pytest.approx([18.8, 25.3, 47.5], rel=0.06)
+    assert [fit.tokens_per_second for fit in fits[:2]] == pytest.approx([18.8, 25.3], rel=0.06)
     read = [0.83 * 50e9 / fit.tokens_per_second for fit in fits]
-    assert read == pytest.approx([2319e6, 1640e6, 868e6], rel=0.01)
+    assert read == pytest.approx([2319e6, 1640e6, 868e6 + 151_936 * 1536 * 0.5], rel=0.01)
 
 
 def test_the_memory_is_that_of_weights_embedding_cache_and_program():
-    by_hand = 1_543_714_304 * 0.5625 + 2 * 151_936 * 1536 + CONTEXT * 28_672 + 400_000_000
+    by_hand = 1_543_714_304 * 0.5625 + 151_936 * 1536 * 0.5 + 2 * 151_936 * 1536 + CONTEXT * 28_672 + 400_000_000
     assert estimate(QWEN, 50e9)[2].memory_bytes == pytest.approx(by_hand, rel=1e-3)
 
 

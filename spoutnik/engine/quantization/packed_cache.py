@@ -32,7 +32,7 @@ from spoutnik.native.build import cache_folder
 from spoutnik.native.structs import KINDS
 from spoutnik.units import size
 
-PACKING_VERSION = 2  # raise it where packed files of an older version must not be read though `packing_digest` stays the same
+PACKING_VERSION = 3  # raise it where packed files of an older version must not be read though `packing_digest` stays the same
 BESIDE = "spoutnik-packed"  # the folder beside a model
 _FOLDERS = "folders"  # in the user's cache: the models that have such a folder, one path a line
 _PROBES = ((70, 96), (33, 257))  # (out, in) of the matrices that `packing_digest` packs

@@ -106,10 +106,10 @@ def _nbytes(kind: int, in_features: int, out_features: int) -> int:
 
 
 def _unit(weight: Tensor, kind: str) -> float:
-    """Brings the largest scale to 1024, in the middle of the range of half precision."""
-    if kind not in ("int8", "int4"):
-        return 1.0
-    return float(weight.abs().amax()) / (127 if kind == "int8" else 8) / 1024 or 1.0
+    """Brings the largest scale (int8), or what the largest scale is a multiple of (int4: of a range of 15 steps, in 255ths), to
+    about 1024, in the middle of the range of half precision."""
+    divisor = {"int8": 127, "int4": 15 * 255 / 2}.get(kind)
+    return 1.0 if divisor is None else float(weight.abs().amax()) / divisor / 1024 or 1.0
 
 
 def multiply(packed: PackedMatrices, x: Tensor, number: int = 0, threads: int = 1) -> Tensor:

@@ -49,7 +49,12 @@ def weight_groups(source: WeightSource, kind: str) -> Iterator[WeightGroup]:
         yield from layer_groups(source, layer, kind)
     if config.num_nextn_predict_layers:
         yield "eh_proj", [source(f"model.layers.{config.num_hidden_layers}.eh_proj.weight")], kind
-    yield "head", [source(EMBEDDING if config.tie_word_embeddings else "lm_head.weight")], kind
+    yield "head", [source(EMBEDDING if config.tie_word_embeddings else "lm_head.weight")], _at_least_8_bits(kind)
+
+
+def _at_least_8_bits(kind: str) -> str:
+    """For matrices whose errors cost most: each logit is one product of the head, each score one of the absorbed halves."""
+    return "int8" if kind == "int4" else kind
 
 
 def layer_groups(source: WeightSource, layer: int, kind: str) -> Iterator[WeightGroup]:
@@ -71,9 +76,8 @@ def layer_groups(source: WeightSource, layer: int, kind: str) -> Iterator[Weight
             yield f"{layer}.q_b", [weight("self_attn.q_b_proj")], kind
         heads = weight("self_attn.kv_b_proj").unflatten(0, (config.num_attention_heads, -1))
         keys, values = heads.split([config.qk_nope_head_dim, config.v_head_dim], dim=1)
-        absorbed_kind = "int8" if kind == "int4" else kind  # a hundredth of the weights, and every score depends on them
-        yield f"{layer}.absorb_k", [key.T for key in keys], absorbed_kind
-        yield f"{layer}.absorb_v", list(values), absorbed_kind
+        yield f"{layer}.absorb_k", [key.T for key in keys], _at_least_8_bits(kind)
+        yield f"{layer}.absorb_v", list(values), _at_least_8_bits(kind)
     else:
         yield f"{layer}.first", joined(*(f"self_attn.{part}_proj" for part in "qkv")), kind
     yield f"{layer}.o", [weight("self_attn.o_proj")], kind
@@ -100,8 +104,10 @@ def interleave(gate: Tensor, up: Tensor) -> Tensor:
 
 def predicted_nbytes(config: ModelConfig, kind: str) -> int:
     """About what the packed weights take, from the shapes alone."""
-    per_weight = {"float32": 4, "bfloat16": 2, "bf12": 1.51, "int8": 1 + 2 / GROUP_SIZE, "int4": 0.5 + 2 / GROUP_SIZE}[kind]
-    return int(sum(prod(shape) for shape in published_shapes(config).values()) * per_weight)
+    per_weight = {"float32": 4, "bfloat16": 2, "bf12": 1.51, "int8": 1 + 2 / GROUP_SIZE, "int4": 0.5 + 2 / GROUP_SIZE}
+    head = config.vocab_size * config.hidden_size
+    rest = sum(prod(shape) for shape in published_shapes(config).values()) - head
+    return int(rest * per_weight[kind] + head * per_weight[_at_least_8_bits(kind)])
 
 
 def vectors(source: WeightSource) -> dict[str, Tensor]:

@@ -98,18 +98,60 @@ def q8_0(weight: torch.Tensor) -> torch.Tensor:
     return ((groups / scales).round() * scales.half().float()).flatten(1)
 
 
-def q4_0(weight: torch.Tensor) -> torch.Tensor:
-    """The same in 4 bits: the extreme of each group becomes -8."""
+def q4_1(weight: torch.Tensor) -> torch.Tensor:
+    """llama.cpp's 5 bits a weight: 16 steps from the minimum of a group to its maximum, step and minimum in half precision."""
     groups = weight.unflatten(1, (-1, 32))
-    scales = groups.gather(-1, groups.abs().argmax(-1, keepdim=True)) / -8
-    return ((groups / scales + 8.5).floor().clamp(0, 15) - 8).mul(scales.half().float()).flatten(1)
+    low = groups.amin(-1, keepdim=True)
+    scales = (groups.amax(-1, keepdim=True) - low) / 15
+    return (((groups - low) / scales).round().clamp(0, 15) * scales.half().float() + low.half().float()).flatten(1)
 
 
-@pytest.mark.parametrize(("kind", "theirs"), [("int8", q8_0), ("int4", q4_0)])
+def relative_error(weight: torch.Tensor, kind: str) -> float:
+    return float((unpack(pack([weight], kind))[0] - weight).norm() / weight.norm())
+
+
+@pytest.mark.parametrize(("kind", "theirs"), [("int8", q8_0), ("int4", q4_1)])
 def test_the_error_is_no_larger_than_llama_cpp_s(kind, theirs):
     weight = random(256, 512) * 0.02
-    ours = (unpack(pack([weight], kind))[0] - weight).norm()
-    assert ours <= (theirs(weight) - weight).norm()
+    assert relative_error(weight, kind) <= (theirs(weight) - weight).norm() / weight.norm()
+
+
+def test_weights_of_4_bits_take_at_most_4_6_bits_and_lose_little():
+    """7.1 % of normal weights; with one scale for a range around zero, nine of them tried, it was 8.2 %."""
+    weight = random(256, 576)
+    assert 8 * pack([weight], "int4").nbytes / weight.numel() <= 4.6
+    assert relative_error(weight, "int4") < 0.0725
+
+
+@pytest.mark.parametrize("low", [0.0, -0.3, -0.55, -1.0])
+def test_a_group_that_lies_on_one_side_of_zero_uses_all_numbers(low):
+    weight = torch.rand(32, 64, generator=torch.Generator().manual_seed(0)) + low
+    step = float(weight.unflatten(1, (-1, 32)).clamp(max=0).amin(-1).neg().add(
+        weight.unflatten(1, (-1, 32)).clamp(min=0).amax(-1)).mean()) / 15
+    assert relative_error(weight, "int4") < 0.32 * step / float(weight.square().mean().sqrt())  # 1 / sqrt(12) and a little
+
+
+def test_weights_from_16_steps_are_copied():
+    """What a file in Q4_1 or Q4_K holds is packed almost as it is."""
+    steps = torch.randint(0, 16, (64, 96), generator=torch.Generator().manual_seed(0)).float()
+    steps[:, ::32], steps[:, 1::32] = 0, 15  # as every group has its minimum and its maximum
+    scales = random(64, 3).abs().add(0.5).repeat_interleave(32, 1)
+    lows = torch.rand(64, 3, generator=torch.Generator().manual_seed(1)).mul(15).repeat_interleave(32, 1)
+    assert relative_error((steps - lows) * scales, "int4") < 0.01
+
+
+def test_rows_of_all_sizes_have_scales_of_their_own():
+    weight = random(64, 96) * torch.logspace(-3, 3, 64)[:, None]
+    whole = unpack(pack([weight], "int4"))[0]
+    assert ((whole - weight).norm(dim=1) < 0.09 * weight.norm(dim=1)).all()
+
+
+def test_the_head_and_the_absorbed_halves_have_8_bits(folder):
+    packed = NativeRunner.of_folder(folder, torch.float32, "int4").packed
+    kinds = {key: group.kind for key, group in packed.items()}
+    eight = {key for key, kind in kinds.items() if kind == KINDS["int8"]}
+    assert eight == {key for key in kinds if key == "head" or ".absorb_" in key}
+    assert all(kind in (KINDS["int4"], KINDS["float32"]) for key, kind in kinds.items() if key not in eight)
 
 
 def test_zeros_stay_zeros():
