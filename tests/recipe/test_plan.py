@@ -31,7 +31,7 @@ def test_each_step_of_an_optimizer_counts(monkeypatch, tmp_path):
     seconds = {stage.name: stage.seconds for stage in plan.plan_recipe(path, tmp_path / "run", None, None, None).stages}
     assert seconds["base"] == 60 and seconds["midtrained"] == 20 and seconds["student_base"] == 2
     assert seconds["reasoning_rl"] == 50 and seconds["rejection"] == 0
-    assert seconds["cold_start"] == 10 * -(-12 * 90 // 512)
+    assert seconds["cold_start"] == 10 * -(-2 * (12 + 40) * 90 // 512)
 
 
 def test_trained_and_generated_tokens_are_timed_apart(monkeypatch, tmp_path):

@@ -9,6 +9,7 @@ import tiny
 from rich.console import Console
 
 from spoutnik.commands.chat_terminal import converse
+from spoutnik.commands.reply_printer import ReplyPrinter
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.generation import chat
@@ -69,9 +70,9 @@ def test_a_thought_that_the_model_opens_is_kept_from_the_answer_and_the_next_pro
     tokenizer = llm.tokenizer
     says(llm, tokenizer.think_id, "\nhm\n", tokenizer.end_think_id, "\n\nYes", tokenizer.eos_id)
     screen, talk = Console(file=io.StringIO(), width=80), Chat(llm, OPTIONS)
-    reply = talk.ask("Hi", screen)
+    reply = talk.ask("Hi", ReplyPrinter(screen, screen))
     assert (reply["thought"], reply["answer"]) == ("hm", "Yes")
-    assert screen.file.getvalue().split() == ["hm", "Yes"]
+    assert screen.file.getvalue().split() == ["<think>", "hm", "</think>", "Yes"]
     following = tokenizer.render([*talk.messages, {"role": "user", "content": "And?"}])
     assert "Yes" in following and "hm" not in following
 
@@ -92,5 +93,5 @@ def test_the_greeting_says_whose_model_it_is(manifest, sentence, checkpoint):
     if manifest is not None:
         (folder / "manifest.json").write_text(json.dumps(manifest))
     screen = Console(file=io.StringIO(), width=500)
-    converse(Chat(chat_llm(folder), OPTIONS), screen, folder, None, lambda prompt: "")
+    converse(Chat(chat_llm(folder), OPTIONS), ReplyPrinter(screen, screen), folder, None, lambda prompt: "")
     assert sentence in screen.file.getvalue() and str(folder) in screen.file.getvalue()

@@ -66,9 +66,9 @@ def test_the_loss_starts_at_ln_2_and_the_model_learns_to_prefer(tokenizer, tmp_p
     settings = RewardModelSettings(steps=80, tokens_per_step=1500, learning_rate=0.003, warmup=0, schedule="constant")
     log, cost = train_reward_model(reward_model, tokenizer, settings, 0, "rm", Checkpoints(tmp_path), tiny.silent)
     assert log[0]["loss"] == pytest.approx(0.693147, abs=1e-5)
-    assert sum(row["loss"] for row in log[-5:]) / 5 < 0.6
-    assert sum(row["accuracy"] for row in log[-5:]) / 5 > 0.65
-    assert held_out_accuracy(reward_model, tokenizer, 1000, 0) > 0.63  # seeds 0 to 2: 0.68 to 0.70, their standard error 0.015
+    assert sum(row["loss"] for row in log[-20:]) / 20 < 0.62
+    assert sum(row["accuracy"] for row in log[-20:]) / 20 > 0.62
+    assert held_out_accuracy(reward_model, tokenizer, 1000, 0) > 0.68  # 0.735, its standard error 0.014
     assert cost.tokens_trained >= 80 * 1500
 
 
