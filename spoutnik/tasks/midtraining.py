@@ -23,7 +23,7 @@ from spoutnik.tasks.vocabulary import any_phrase, any_word
 from spoutnik.tasks.wording import as_typed
 
 SPELLING, ECHO, ENCYCLOPEDIA, THREAD, CHAPTER = "spelling", "echo", "encyclopedia", "thread", "chapter"
-WEIGHTS = {TEXTBOOK: 0.30, QUICK: 0.06, ANSWER_ONLY: 0.11, DRILLS: 0.06, SPELLING: 0.08, ECHO: 0.05, ENCYCLOPEDIA: 0.07,
+WEIGHTS = {TEXTBOOK: 0.30, QUICK: 0.06, ANSWER_ONLY: 0.08, DRILLS: 0.06, SPELLING: 0.08, ECHO: 0.08, ENCYCLOPEDIA: 0.07,
            GENERAL: 0.09, THREAD: 0.10, CHAPTER: 0.08}  # shares of documents; chapters are long
 ECHOED_KINDS = ("wish", "repeat", "greeting")  # their answer holds the subject as it was given
 FACT_KINDS = ("capital", "opposite", "colour", "animal", "translate", "list", "count", "repeat")
