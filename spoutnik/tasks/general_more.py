@@ -4,10 +4,6 @@ with many it learns to take the subject from the question.
 Rows as in `general_text`. None of them is asked by the measure of helpfulness.
 """
 
-import random
-
-from spoutnik.tasks.vocabulary import any_phrase
-
 
 def table_rows(table: str) -> tuple[tuple[str, ...], ...]:
     """Rows written one per line, columns separated by bars."""
@@ -60,15 +56,8 @@ def _combined() -> tuple[tuple[str, str, str, str], ...]:
                  for english, his, hers in adjectives for noun, nom, gender in nouns)
 
 
-def _any_phrases() -> tuple[tuple[str, str, str, str], ...]:
-    """Wishes of any words, which keep what mid-training's echoes have taught: to copy what was said, not what is known."""
-    rng = random.Random("wishes")
-    return tuple((english, english, french, french)
-                 for english, french in ((any_phrase(rng, "en"), any_phrase(rng, "fr")) for _ in range(600)))
-
-
 MORE_ROWS = {
-    "wish": _combined() + _any_phrases() + tuple((english, english, french, french) for english, french in table_rows("""
+    "wish": _combined() + tuple((english, english, french, french) for english, french in table_rows("""
         a good evening | une bonne soirée
         a nice weekend | un bon week-end
         a merry Christmas | un joyeux Noël
@@ -233,13 +222,5 @@ MORE_ROWS = {
         How are you today ? | well | Comment vas-tu aujourd'hui ? | bien
         Are you sad ? | well | Es-tu triste ? | bien
         Are you well ? | well | Vas-tu bien ? | bien
-        Do you feel good ? | well | Te sens-tu bien ? | bien
-        Are you doing well ? | well | Est-ce que ça va ? | bien
-        Are you feeling well ? | well | Est-ce que tu te sens bien ? | bien
-        Is it all going well ? | well | Est-ce que tout se passe bien ? | bien
-        Are you ill ? | well | Est-ce que tu es malade ? | bien
-        Are you in good shape ? | well | Est-ce que tu es en forme ? | bien
-        All good ? | well | Tu vas bien ? | bien
-        How are things ? | well | Est-ce que tu es content ? | bien
-        Are you hungry ? | well | Est-ce que tu es fatigué ? | bien"""),
+        Do you feel good ? | well | Te sens-tu bien ? | bien"""),
 }

@@ -2,9 +2,8 @@
 
 Between pre-training and the cold start, as large models are given long documents and finer data. Beside the base's own kinds
 of documents there are chapters (many exercises in a row, some leaning on the last), threads (a conversation that answers at
-once), spelled words, echoes (whatever was said, said again: a model that has seen few words copied copies those alone), and
-an encyclopedia: the facts of the general prompts as statements. Held-out facts are stated too; what is held out is the
-question.
+once), spelled words, and an encyclopedia: the facts of the general prompts as statements. Held-out facts are stated too;
+what is held out is the question.
 """
 
 import random
@@ -17,15 +16,13 @@ from spoutnik.tasks.drills import SPELLED, drill_document
 from spoutnik.tasks.families.letters import count_letters
 from spoutnik.tasks.families.spell import TEXT as SPELL
 from spoutnik.tasks.general import GeneralPrompt, good_answer, sample_general, statement
-from spoutnik.tasks.general_text import ROWS, TAUGHT_KINDS, TEXT
+from spoutnik.tasks.general_text import ROWS
 from spoutnik.tasks.problem import LANGUAGES, Problem, is_held_out, sample
-from spoutnik.tasks.vocabulary import any_phrase, any_word
-from spoutnik.tasks.wording import as_typed
+from spoutnik.tasks.vocabulary import any_word
 
-SPELLING, ECHO, ENCYCLOPEDIA, THREAD, CHAPTER = "spelling", "echo", "encyclopedia", "thread", "chapter"
-WEIGHTS = {TEXTBOOK: 0.30, QUICK: 0.06, ANSWER_ONLY: 0.08, DRILLS: 0.06, SPELLING: 0.08, ECHO: 0.08, ENCYCLOPEDIA: 0.07,
-           GENERAL: 0.09, THREAD: 0.10, CHAPTER: 0.08}  # shares of documents; chapters are long
-ECHOED_KINDS = ("wish", "repeat", "greeting")  # their answer holds the subject as it was given
+SPELLING, ENCYCLOPEDIA, THREAD, CHAPTER = "spelling", "encyclopedia", "thread", "chapter"
+WEIGHTS = {TEXTBOOK: 0.30, QUICK: 0.06, ANSWER_ONLY: 0.12, DRILLS: 0.08, SPELLING: 0.10, ENCYCLOPEDIA: 0.07, GENERAL: 0.09,
+           THREAD: 0.10, CHAPTER: 0.08}  # shares of documents; chapters are long
 FACT_KINDS = ("capital", "opposite", "colour", "animal", "translate", "list", "count", "repeat")
 YOUNG = ("operations", "spell")  # families that the base has not read: twice as frequent
 
@@ -39,12 +36,10 @@ def midtraining_documents(rng: random.Random, families: Sequence[str]) -> Iterat
             yield drill_document(rng, language)
         elif kind == SPELLING:
             yield _spelling(rng, language)
-        elif kind == ECHO:
-            yield _echoes(rng, language)
         elif kind == ENCYCLOPEDIA:
             yield _encyclopedia(rng, language)
         elif kind == GENERAL:
-            yield _entry(typed(sample_general(rng, language, "train", TAUGHT_KINDS), rng), ANSWER_ONLY, rng)
+            yield _entry(typed(sample_general(rng, language, "train"), rng), ANSWER_ONLY, rng)
         elif kind == THREAD:
             questions = conversation(rng, names, rng.randint(2, 8), language, "train")
             yield "\n".join(_entry(question, ANSWER_ONLY, rng, flaws=0) for question in questions)
@@ -86,17 +81,6 @@ def _spelling(rng: random.Random, language: str) -> str:
             letter = rng.choice(word)
             lines.append(f"{word}. {SPELL[language]['letter'].format(l=letter)}{count_letters([word], letter, rng, language)}")
     return " ".join(lines)
-
-
-def _echoes(rng: random.Random, language: str) -> str:
-    """Requests to say, to wish or to greet what is mostly no word that the model knows, and their answers."""
-    entries = []
-    for _ in range(rng.randint(2, 6)):
-        phrase = any_phrase(rng, language)
-        prompts, answers = TEXT[language][rng.choice(ECHOED_KINDS)]
-        prompt = as_typed(rng.choice(prompts).format(q=phrase), language, rng)
-        entries.append(write(FORUM[language], prompt, "", rng.choice(answers).format(a=phrase)))
-    return "\n".join(entries)
 
 
 def _encyclopedia(rng: random.Random, language: str) -> str:
