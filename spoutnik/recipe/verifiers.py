@@ -25,7 +25,7 @@ FIRST = {
     "families.equations": "369d09892d22588b", "families.letters": "b2876695b029269d", "families.liars": "60fb26718787add2",
     "families.operations": "dc81769d99c81e46", "families.ordering": "9cd2902768b9603b", "families.spell": "6f31e32e756f7709",
     "language": "95bc39dfab505871", "names": "010e3921d2c603bc", "paths": "2bd510856949ce60", "phrases": "763e185e6e43cb9e",
-    "problem": "cdc174f262e0432d", "steps": "02dae6dbaff0b694", "vocabulary": "5d470e7f5182a1e8",
+    "problem": "cdc174f262e0432d", "steps": "02dae6dbaff0b694", "vocabulary": "12b6bbc78ed7888f",
     "word_list": "2321eea8595e68e1",
 }
 
