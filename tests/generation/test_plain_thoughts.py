@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from stepping import step_to_end
 
+from spoutnik.commands.reply_printer import ReplyPrinter
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.generation.chat import Chat
@@ -204,9 +205,10 @@ def test_the_terminal_s_chat_shows_thought_and_answer_apart(opening):
     chat = Chat(opening, GenerationOptions(SamplingParams(temperature=1.0), max_tokens=40, max_thinking_tokens=12,
                                            detect_loops=False))
     screen = Console(file=io.StringIO(), width=1000)
-    reply = chat.ask("Combien font 2 et 3 ?", screen)
+    reply = chat.ask("Combien font 2 et 3 ?", ReplyPrinter(screen, screen))
     assert reply["thought"].endswith("\n\nJ'ai assez réfléchi ; voici ma réponse.") and reply["reasoning_tokens"] == 12
-    assert screen.file.getvalue().startswith(f"{reply['thought']}\n\n{reply['answer']}")
+    thought, _, answer = screen.file.getvalue().removeprefix("<think>\n").partition("</think>")
+    assert thought.strip() == reply["thought"].strip() and answer.strip().startswith(reply["answer"].strip())
     assert chat.messages[1] == {"role": "assistant", "content": reply["answer"], "reasoning_content": reply["thought"]}
 
 
