@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/nano
 
-.PHONY: demo test lint docs sanitize peers clients clean
+.PHONY: demo test lint docs sanitize real-model peers clients clean
 
 demo: $(VENV)/installed
 	$(BIN)/spoutnik run recipes/nano.yaml --out $(RUN)
