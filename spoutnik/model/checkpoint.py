@@ -58,8 +58,9 @@ class Checkpoint:
         folder = Path(folder)
         config = ModelConfig.load(folder)
         with collector_paused():
-            before = states(weight_files(folder))
-            tensors = _locate(folder)
+            listed = _listed(folder)
+            before = states(listed)
+            tensors = _locate(folder, listed)
             if config.num_nextn_predict_layers and not any(is_mtp(name, config) for name in tensors):
                 config = config.model_copy(update={"num_nextn_predict_layers": 0})
             return Checkpoint(folder, config, _matched(folder, config, tensors), before)
@@ -143,19 +144,41 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         RunError: the index is damaged.
     """
+    return list(_listed(folder))
+
+
+def _listed(folder: Path) -> dict[Path, set[str] | None]:
+    """`weight_files`, each with the tensors that are in it according to the index; None where there is one file."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
-        return [single]
-    return [folder / file for file in sorted(set(_weight_map(index).values()))] if index.exists() else []
+        return {single: None}
+    listed: dict[str, set[str]] = {}
+    for name, file in (_weight_map(index) if index.exists() else {}).items():
+        listed.setdefault(file, set()).add(name)
+    for file in listed:
+        if file in ("", "..") or Path(file).name != file:
+            raise RunError(f"{index}: weight_map names {file!r}, which is no file of this folder. Restore the index.")
+    return {folder / file: listed[file] for file in sorted(listed)}
 
 
-def _locate(folder: Path) -> dict[str, Stored]:
+def _locate(folder: Path, listed: dict[Path, set[str] | None]) -> dict[str, Stored]:
     """Every tensor of the folder, over one file or several with an index, under its published name."""
-    files, index = weight_files(folder), folder / "model.safetensors.index.json"
-    if not files and not index.exists():
+    index = folder / "model.safetensors.index.json"
+    if not listed and not index.exists():
         raise RunError(_why_no_weights(folder))
-    single = files == [folder / "model.safetensors"] and files[0].exists()
-    return _with_prefix(read_header(files[0])[0] if single else _locate_indexed(folder, index))
+    tensors: dict[str, Stored] = {}
+    for path, names in listed.items():
+        if names is not None and not path.exists():
+            raise RunError(f"{path}: listed in the index but not found. Fetch the missing file.")
+        present = read_header(path)[0]
+        if names is not None and names - present.keys():
+            raise RunError(f"{path}: the index says that {min(names - present.keys())} is in it, but it is not. Fetch both "
+                           "files again.")
+        if names is not None and present.keys() - names:
+            raise RunError(f"{index}: does not say that {min(present.keys() - names)} is in {path.name}, but it is. Fetch both "
+                           "files again.")
+        tensors |= present
+    return _with_prefix(tensors)
 
 
 def _with_prefix(tensors: dict[str, Stored]) -> dict[str, Stored]:
@@ -171,30 +194,7 @@ def _weight_map(index: Path) -> dict[str, str]:
     weight_map = values.get("weight_map") if isinstance(values, dict) else None
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise RunError(f"{index}: the key 'weight_map' must map tensors to files. Restore the file.")
-    for file in weight_map.values():
-        if file in ("", "..") or Path(file).name != file:
-            raise RunError(f"{index}: weight_map names {file!r}, which is no file of this folder. Restore the index.")
     return weight_map
-
-
-def _locate_indexed(folder: Path, index: Path) -> dict[str, Stored]:
-    listed: dict[str, set[str]] = {}
-    for name, file in _weight_map(index).items():
-        listed.setdefault(file, set()).add(name)
-    tensors: dict[str, Stored] = {}
-    for file, names in sorted(listed.items()):
-        path = folder / file
-        if not path.exists():
-            raise RunError(f"{path}: listed in the index but not found. Fetch the missing file.")
-        present = read_header(path)[0]
-        if names - present.keys():
-            raise RunError(f"{path}: the index says that {min(names - present.keys())} is in it, but it is not. Fetch both "
-                           "files again.")
-        if present.keys() - names:
-            raise RunError(f"{index}: does not say that {min(present.keys() - names)} is in {file}, but it is. Fetch both "
-                           "files again.")
-        tensors |= present
-    return tensors
 
 
 def holds_weights(folder: Path) -> bool:
