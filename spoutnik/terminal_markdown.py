@@ -1,5 +1,6 @@
 """Answers as Markdown in the terminal, block by block while they come; formulas stay as the model wrote them."""
 
+import io
 import re
 import time
 
@@ -47,7 +48,7 @@ def split_blocks(text: str) -> tuple[str, str]:
     starts = [token.map[0] for token in _parser.parse(text) if token.level == 0 and token.map and token.nesting >= 0]
     if len(starts) < 2:
         return "", text
-    lines = text.splitlines(keepends=True)
+    lines = io.StringIO(text, newline="").readlines()  # Markdown's lines: splitlines breaks at other characters as well
     whole, rest = "".join(lines[:starts[-1]]), "".join(lines[starts[-1]:])
     formula_is_open = whole.count("$$") % 2 or whole.count("\\[") > whole.count("\\]")
     return ("", text) if formula_is_open else (whole, rest)

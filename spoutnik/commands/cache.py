@@ -71,9 +71,9 @@ def clean(
 
 def _folders(model: str) -> list[Path]:
     """Of a model, which may be gone; of all models of a run."""
-    from spoutnik.locate import locate, models_of
+    from spoutnik.locate import locate, models_of, path_of
 
-    path = Path(model)
+    path = path_of(model)
     if (path / "run.json").exists():
         return list(models_of(path).values())
     return [path if path.is_absolute() and not path.exists() else locate(model, weights=False)]
@@ -85,7 +85,7 @@ def _as_json(entry: "PackedEntry") -> dict:
 
 
 def _age(entry: "PackedEntry") -> str:
-    """1 min, 3 h, 12 days."""
+    """90 s, 3 min, 12 days."""
     seconds = max(0, time.time() - entry.modified)
     for unit, length in (("days", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * length:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -41,6 +42,8 @@ def converse(chat: Chat, printer: ReplyPrinter, folder: Path, input_history: Pat
     """Answers messages until an empty line or the end of input. input_history: a file of typed lines. read: asks for a line."""
     terminal = ChatTerminal(chat, printer, folder, read)
     terminal.note(f"{folder}. {describe_model(chat, folder)} /help for commands, empty line or Ctrl-D to leave.")
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a Ctrl-C that is answered here must not be held to be the end
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     with _input_history(input_history if sys.stdin.isatty() else None):
         while terminal.turn():
             pass

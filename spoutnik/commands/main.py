@@ -80,9 +80,17 @@ def main() -> None:
         if any(isinstance(each, BrokenPipeError) for each in (error, error.__context__)):  # typer makes a SystemExit of it
             _exit(128 + signal.SIGPIPE)  # whoever read this has seen enough
         if interrupts or isinstance(error, KeyboardInterrupt):  # some libraries turn it into an error of theirs
-            again = " (without --from, which would begin anew)" if "--from" in sys.argv else ""
-            _fail(f"\nInterrupted. What was finished is kept; run the same command again{again} to go on.", 130)
+            _fail(f"\nInterrupted.{how_to_go_on(sys.argv[1:])}", 130)
         _fail(*_sentence(error))
+
+
+def how_to_go_on(arguments: list[str]) -> str:
+    """Of the commands that keep what is finished."""
+    if arguments[:1] not in (["run"], ["pull"]):
+        return ""
+    anew = any(argument.partition("=")[0] == "--from" for argument in arguments)
+    again = " (without --from, which would begin anew)" if anew else ""
+    return f" What was finished is kept; run the same command again{again} to go on."
 
 
 def _sentence(error: BaseException) -> tuple[str, int]:

@@ -69,6 +69,13 @@ def test_one_model_s_are_deleted_though_it_is_gone(cache, models):
     assert kept(cache) == []
 
 
+def test_a_model_that_is_gone_from_the_home_folder(cache, models, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    models[1].rename(models[1].with_name("away"))
+    cache("clean", "~/second")
+    assert {name for name, _ in kept(cache)} == {"first"}
+
+
 def test_everything_is_deleted(cache, models):
     cache("clean", "--all")
     assert cache() == "Nothing is kept.\n" and not (models[0] / "spoutnik-packed").exists()

@@ -106,7 +106,8 @@ def test_a_terminal_that_cannot_move_its_cursor_shows_the_source_and_marks_the_t
 
 @pytest.mark.parametrize("text, whole", [
     ("one", ""), ("one\n\ntwo", "one\n\n"), ("1. a\n\n2. b", ""), ("```\na\n\nb", ""), ("# A\ntext", "# A\n"),
-    ("$$\na\n\nb", ""), ("\\[\na\n\nb", ""), ("| a |\n|---|\n| 1 |\n\nend", "| a |\n|---|\n| 1 |\n\n")])
+    ("$$\na\n\nb", ""), ("\\[\na\n\nb", ""), ("| a |\n|---|\n| 1 |\n\nend", "| a |\n|---|\n| 1 |\n\n"),
+    ("a\u2028b\x0cc\n\nd", "a\u2028b\x0cc\n\n"), ("a\r\n\r\nb", "a\r\n\r\n")])
 def test_only_blocks_that_are_whole_are_rendered(text, whole):
     assert split_blocks(text) == (whole, text.removeprefix(whole))
 

@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from spoutnik.commands.main import how_to_go_on
+
 PROGRAM = [sys.executable, "-m", "spoutnik"]
 
 
@@ -72,4 +74,11 @@ def test_ctrl_c_while_it_waits_for_a_line_from_a_pipe(tmp_path):
     assert b"/help for commands" in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     out, told = process.communicate(timeout=60)
-    assert process.returncode == 130 and told.strip().startswith(b"Interrupted.") and out == b""
+    assert process.returncode == 130 and told.strip() == b"Interrupted." and out == b""
+
+
+@pytest.mark.parametrize("arguments, told", [
+    (["run", "nano"], "again to go on."), (["pull", "qwen3-0.6b"], "again to go on."), (["chat"], ""), (["eval", "nano"], ""),
+    (["run", "nano", "--from", "base"], "again (without --from, which"), (["run", "nano", "--from=base"], "(without --from")])
+def test_only_commands_that_keep_their_work_say_how_it_goes_on(arguments, told):
+    assert told in how_to_go_on(arguments) and bool(told) == bool(how_to_go_on(arguments))
