@@ -29,6 +29,7 @@ class Kind:
     composes: bool = False
 
 
+_MOST_SPECIAL = 65_536  # ids behind the ranks; published tokenizers have some hundreds
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]"
@@ -119,13 +120,14 @@ def _read_ranks(path: Path) -> dict[bytes, int]:
 def _special_tokens(path: Path, config: Mapping[str, object], kind: Kind, ranks: Mapping[bytes, int]) -> list[AddedToken]:
     """In order of their ids, which follow the ranks: those of `added_tokens_decoder`, with names for ids between them, then
     others that the configuration names."""
-    first, stated = len(ranks), config.get("added_tokens_decoder")
-    named = {int(i): token if isinstance(token, Mapping) else {"content": str(token)} for i, token in (stated or {}).items()}
+    first, place = len(ranks), f"{path.parent / 'tokenizer_config.json'}: added_tokens_decoder"
+    named = _stated_tokens(config.get("added_tokens_decoder"), place)
     if not named:
         named = {first + index: {"content": name} for index, name in enumerate(kind.special)}
-    if min(named, default=first) < first:
-        raise RunError(f"{path.parent / 'tokenizer_config.json'}: added_tokens_decoder: {min(named)} is the id of a token of "
-                       f"{path.name}, which has {first}. The files belong to different models: restore them.")
+    if not all(first <= i < first + _MOST_SPECIAL for i in named):
+        wrong = next(i for i in named if not first <= i < first + _MOST_SPECIAL)
+        raise RunError(f"{place}: {wrong} is no id of a special token, which follow the {first} tokens of {path.name}. The "
+                       "files belong to different models: restore them.")
     last = max(max(named, default=first - 1), first + kind.num_reserved - 1)
     tokens = [AddedToken(named[i]["content"], special=bool(named[i].get("special", True)), normalized=False) if i in named
               else AddedToken(RESERVED.format(i), special=True, normalized=False) for i in range(first, last + 1)]
@@ -133,6 +135,17 @@ def _special_tokens(path: Path, config: Mapping[str, object], kind: Kind, ranks:
              *(text for key, value in config.items() if key.endswith("_token") for text in _names([value]))]
     known = {token.content for token in tokens}
     return tokens + [AddedToken(text, special=True, normalized=False) for text in dict.fromkeys(extra) if text not in known]
+
+
+def _stated_tokens(stated: object, place: str) -> dict[int, Mapping]:
+    """id -> what is said of the special token."""
+    try:
+        named = {int(i): token if isinstance(token, Mapping) else {"content": token} for i, token in (stated or {}).items()}
+        if all(isinstance(token["content"], str) for token in named.values()):
+            return named
+    except (AttributeError, KeyError, TypeError, ValueError):
+        pass
+    raise RunError(f'{place}: must be ids with tokens, as {{"151643": {{"content": "<|endoftext|>"}}}}. Restore the file.')
 
 
 def _names(values: object) -> list[str]:

@@ -32,8 +32,7 @@ def without_tokens_beyond(bpe: BPE, vocab_size: int, path: Path) -> tuple[BPE, s
     content = json.loads(bpe.to_str())
     content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < vocab_size]
     content["model"] |= _model_without(content["model"], removed, vocab_size)
-    placed = (content["post_processor"] or {}).get("special_tokens", {})
-    if any(i >= vocab_size for token in placed.values() for i in token["ids"]):
+    if any(i >= vocab_size for i in bpe.encode("").ids):  # what every text begins or ends with
         content["post_processor"] = None
     return BPE.from_str(json.dumps(content)), removed
 

@@ -152,8 +152,17 @@ def test_an_unknown_way_to_split_is_not_guessed(ranks, tmp_path):
 
 
 def test_a_special_token_in_place_of_a_rank_is_named(ranks, tmp_path):
-    write(tmp_path, ranks, added_tokens_decoder={"7": {"content": "[EOS]"}})
-    with pytest.raises(RunError, match="added_tokens_decoder: 7 is the id of a token"):
+    for number in (7, 10**12):
+        write(tmp_path, ranks, added_tokens_decoder={str(number): {"content": "[EOS]"}})
+        with pytest.raises(RunError, match=f"added_tokens_decoder: {number} is no id of a special token"):
+            Tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize("stated", [["[EOS]"], "[EOS]", {"end": {"content": "[EOS]"}}, {"300": {}}, {"300": {"content": 3}},
+                                    {"300": 4}], ids=str)
+def test_special_tokens_of_another_form_are_told(ranks, tmp_path, stated):
+    write(tmp_path, ranks, added_tokens_decoder=stated)
+    with pytest.raises(RunError, match="tokenizer_config.json: added_tokens_decoder: must be ids with tokens"):
         Tokenizer.load(tmp_path)
 
 

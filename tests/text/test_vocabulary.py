@@ -66,6 +66,20 @@ def test_an_end_of_sentence_without_a_row_leaves_the_others(folder, capsys):
     assert Tokenizer.load(folder).eos_ids == [2]
 
 
+@pytest.mark.parametrize("kind", ["Sequence", "RobertaProcessing", "BertProcessing"])
+def test_what_every_text_begins_with_is_never_beyond(kind, folder, capsys):
+    content, size = json.loads((folder / "tokenizer.json").read_text()), size_of(folder)
+    template = {"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "[PAD]", "type_id": 0}},
+                                                          {"Sequence": {"id": "A", "type_id": 0}}],
+                "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+                "special_tokens": {"[PAD]": {"id": "[PAD]", "ids": [size + 1], "tokens": ["[PAD]"]}}}
+    content["post_processor"] = {"type": kind, "sep": ["[PAD]", size + 1], "cls": ["[PAD]", size + 1], "trim_offsets": True,
+                                 "add_prefix_space": False} if kind != "Sequence" else {"type": kind, "processors": [template]}
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    ours = Tokenizer.load(folder)
+    assert max(ours.start_ids + ours.encode("Once upon"), default=0) < size and max(ours.bpe.encode("Once").ids) < size
+
+
 def test_many_too_many_are_another_model_s(tmp_path, tokenizer):
     tokenizer.save(tmp_path)
     save_model(tmp_path, tiny.model(tiny.QWEN, vocab_size=200))
