@@ -59,6 +59,13 @@ def test_the_lock_of_a_dead_process_does_not_hold(tmp_path):
     RunFolder(tmp_path).refuse_foreign()  # a folder with nothing but the lock is a run's
 
 
+def test_a_folder_with_braces_in_its_name_is_refused_with_the_same_sentence(tmp_path):
+    run = RunFolder(tmp_path / "{a}")
+    refusal = rf"\{{a}}: another run works in this folder \(process {os.getpid()}\)"
+    with run.lock(), pytest.raises(RunError, match=refusal), run.lock():
+        pytest.fail("locked twice")
+
+
 # The recipe
 
 @pytest.mark.parametrize("how", ["edited", "broken", "deleted"])
