@@ -51,7 +51,7 @@ def exclusive(path: Path, refusal: str) -> Iterator[None]:
             if not isinstance(error.__cause__, BlockingIOError):
                 raise
             file.seek(0)
-            raise RunError(refusal.format(holder=file.read(100).strip() or "another process")) from error
+            raise RunError(refusal.replace("{holder}", file.read(100).strip() or "another process")) from error
         file.truncate(0)
         file.write(f"process {os.getpid()}\n")
         file.flush()

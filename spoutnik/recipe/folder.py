@@ -8,6 +8,7 @@
 """
 
 import os
+import re
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -111,20 +112,26 @@ class RunFolder:
 def used_recipe(text: str, recipe: Recipe, path: Path, out: Path) -> str:
     """The recipe's text with what was used where that is not what it says: another seed, and the paths of files seen from the
     folder of the run, so that it can be run again from there."""
-    changes: list[tuple[yaml.Node, str]] = []
-    root = {key.value: value for key, value in yaml.compose(text).value}
-    if "seed" not in root and recipe.seed:
-        text = f"seed: {recipe.seed}\n{text}"
-        return used_recipe(text, recipe, path, out)
-    if "seed" in root and root["seed"].value != str(recipe.seed):
-        changes.append((root["seed"], str(recipe.seed)))
-    for name, stage in root["stages"].value:
+    root = yaml.compose(text, Loader=yaml.SafeLoader)
+    values = {key.value: value for key, value in root.value}
+    changes: dict[tuple[int, int], str] = {}  # from where to where in the text -> what stands there; aliases share a place
+    if "seed" not in values and recipe.seed:
+        first = root.value[0][0].start_mark  # below what a document may begin with, as wide as the keys beside it
+        changes[first.index, first.index] = f"seed: {recipe.seed}" + (", " if root.flow_style else "\n" + " " * first.column)
+    if "seed" in values and values["seed"].value != str(recipe.seed):
+        changes[_place(values["seed"], text)] = str(recipe.seed)
+    for name, stage in values["stages"].value:
         used = recipe.stages.get(name.value)
         written = next((value for key, value in stage.value if key.value == "file"), None)
         if isinstance(used, SFTStage) and written is not None and not Path(written.value).expanduser().is_absolute():
-            changes.append((written, os.path.relpath(used.file, out)))
-    for node, value in sorted(changes, key=lambda change: -change[0].start_mark.index):
-        plain = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True).removesuffix("\n...\n").strip()
-        shown = value if node is root.get("seed") else plain
-        text = text[:node.start_mark.index] + shown + text[node.end_mark.index:]
+            shown = yaml.safe_dump(os.path.relpath(used.file, out), default_flow_style=True, width=10_000, allow_unicode=True)
+            changes[_place(written, text)] = shown.removesuffix("\n...\n").strip()
+    for (start, end), shown in sorted(changes.items(), reverse=True):
+        text = text[:start] + shown + text[end:]
     return text
+
+
+def _place(node: yaml.Node, text: str) -> tuple[int, int]:
+    """Where a value stands in the text, without the anchor or tag before it."""
+    start, end = node.start_mark.index, node.end_mark.index
+    return start + re.match(r"(?:[&!]\S*\s+)*", text[start:end]).end(), end

@@ -9,14 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from small_recipe import TRACES, Listening, prepared
 
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json, sha256_file
-from spoutnik.recipe.folder import EARLIER, RunFolder
-from spoutnik.recipe.run import run_recipe
-from spoutnik.recipe.schema import load_recipe
+from spoutnik.recipe.folder import EARLIER, RunFolder, used_recipe
+from spoutnik.recipe.run import run_recipe, with_seed
+from spoutnik.recipe.schema import load_recipe, read_recipe
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +59,13 @@ def test_the_lock_of_a_dead_process_does_not_hold(tmp_path):
     RunFolder(tmp_path).refuse_foreign()  # a folder with nothing but the lock is a run's
 
 
+def test_a_folder_with_braces_in_its_name_is_refused_with_the_same_sentence(tmp_path):
+    run = RunFolder(tmp_path / "{a}")
+    refusal = rf"\{{a}}: another run works in this folder \(process {os.getpid()}\)"
+    with run.lock(), pytest.raises(RunError, match=refusal), run.lock():
+        pytest.fail("locked twice")
+
+
 # The recipe
 
 @pytest.mark.parametrize("how", ["edited", "broken", "deleted"])
@@ -90,6 +98,32 @@ def test_a_seed_of_the_command_line_is_in_the_kept_recipe(tmp_path):
     path.write_text(path.read_text().replace("seed: 0\n", ""))
     kept = run_recipe(path, tmp_path / "run", SilentDisplay(), until="base", seed=5)
     assert kept.origins == {"base": "already made"} and load_recipe(tmp_path / "run" / "recipe.yaml").seed == 5
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: f"# mine\n---\n{text}", lambda text: f"%YAML 1.1\n---\n{text}", lambda text: text.replace("\n", "\n  "),
+    lambda text: json.dumps(yaml.safe_load(text))])
+def test_a_seed_finds_its_place_in_every_form_of_a_recipe(tmp_path, change):
+    path = prepared(tmp_path)
+    path.write_text(change(path.read_text().replace("seed: 0\n", "").replace("name:", "\nname:", 1)))
+    text, recipe = read_recipe(path)
+    path.write_text(used_recipe(text, with_seed(recipe, 5), path, tmp_path))
+    assert load_recipe(path) == with_seed(recipe, 5)
+
+
+@pytest.mark.parametrize("change", [
+    lambda text: text.replace("file: traces", "file: &traces traces") + "  again: {kind: sft, from: base, file: *traces, "
+    "settings: {learning_rate: 0.01}}\n",
+    lambda text: text.replace("  mine:", "  mine: &mine") + "  again: *mine\n",
+    lambda text: text.replace("  mine:", "  mine: &mine") + "  again: {<<: *mine, general: 3}\n"])
+def test_aliases_in_a_recipe_find_their_files_from_the_run_s_folder(tmp_path, change):
+    path, kept = prepared(tmp_path), tmp_path / "runs" / "x" / "recipe.yaml"
+    path.write_text(change(path.read_text()))
+    text, recipe = read_recipe(path)
+    kept.parent.mkdir(parents=True)
+    kept.write_text(used_recipe(text, recipe, path, kept.parent))
+    for name in ("mine", "again"):
+        assert load_recipe(kept).stages[name].file.resolve() == recipe.stages[name].file
 
 
 # The index
