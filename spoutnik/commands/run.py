@@ -33,7 +33,7 @@ def run(
     recipe = find_recipe(recipe)
     out = out or Path("runs") / load_recipe(recipe).name
     if dry_run:
-        plan = plan_recipe(recipe, out, until, from_, seed)
+        plan = plan_recipe(recipe, out, until, from_, seed, accept or ())
         print_json(plan.as_json()) if json_ else print_plan(plan)
         return
     from spoutnik.recipe.run import MADE, run_recipe
@@ -42,7 +42,8 @@ def run(
     started = time.perf_counter()
     predicted = {}
     if not json_:
-        predicted = {stage.name: stage.seconds for stage in plan_recipe(recipe, out, until, from_, seed).stages}
+        plan = plan_recipe(recipe, out, until, from_, seed, accept or ())
+        predicted = {stage.name: stage.seconds for stage in plan.stages}
         total = sum(predicted.values())
         if total > 10:
             console(stderr=True).print(f"Expected to take about {duration(total)} on this machine.", highlight=False)

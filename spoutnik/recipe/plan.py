@@ -7,6 +7,7 @@ products will take once all are there.
 
 import os
 import time
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -192,11 +193,14 @@ def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> P
     return replace(row, seconds=seconds, peak_memory_bytes=memory)
 
 
-def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None, seed: int | None) -> Plan:
-    """Raises UserError exactly where running would."""
+def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None, seed: int | None,
+                accept: Collection[str] = ()) -> Plan:
+    """Raises UserError exactly where running would. accept: changes no prediction."""
     recipe = with_seed(load_recipe(path), seed)
-    selected, redo = select_stages(recipe, path, until, redo_from)
-    found, statuses = find_stages(recipe, str(path), RunFolder(out), selected, redo)
+    selected, redo = select_stages(recipe, path, until, redo_from, accept)
+    run = RunFolder(out)
+    run.refuse_foreign()
+    found, statuses = find_stages(recipe, str(path), run, selected, redo)
     check_recipe(recipe, str(path), selected, found)
     planned = [_planned(recipe, path, out, name, statuses[name]) for name in selected]
     models = {name: describe_model(recipe.model_config_of(name, str(path))) for name in recipe.models}

@@ -124,8 +124,8 @@ def _variance_remedy(rows: Sequence[Row]) -> str:
 
 def _trends(rows: Sequence[Row]) -> list[Finding]:
     """What a third of the log says against another, by Welch's test."""
-    third = len(rows) // 3
-    first, last = rows[:third], rows[len(rows) - third:]
+    first, last = _outer_thirds(rows)
+    third = len(first)
     if "reward" not in rows[0]:
         if third >= MIN_ROWS and _p_greater(last, first, "loss") < TREND_P:
             return [Finding("loss", f"the loss rose from {_mean_of(first, 'loss'):.3g} to {_mean_of(last, 'loss'):.3g}. Lower "
@@ -133,11 +133,23 @@ def _trends(rows: Sequence[Row]) -> list[Finding]:
         return []
     if third < 3:
         return []
-    findings = []
-    if third >= MIN_ROWS and _p_greater(first, last, "reward") < TREND_P:
-        findings.append(Finding("reward", f"the reward fell from {_mean_of(first, 'reward'):.3g} to "
-                                          f"{_mean_of(last, 'reward'):.3g}. Lower learning_rate."))
-    return findings + shorter_thoughts(first, last)
+    falls = [Finding("reward", f"the reward fell from {_mean_of(begin, 'reward'):.3g} to {_mean_of(end, 'reward'):.3g}. Lower "
+                               "learning_rate.")
+             for begin, end in (_outer_thirds(part) for part in _alike(rows))
+             if len(begin) >= MIN_ROWS and _p_greater(begin, end, "reward") < TREND_P]
+    return falls[:1] + shorter_thoughts(first, last)
+
+
+def _outer_thirds(rows: Sequence[Row]) -> tuple[Sequence[Row], Sequence[Row]]:
+    third = len(rows) // 3
+    return rows[:third], rows[len(rows) - third:]
+
+
+def _alike(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows whose rewards can be compared: those of problems alone, and those with general prompts, which a reward model
+    scores and which may come late (`general_from`)."""
+    parts = [row for row in rows if "preference" not in row], [row for row in rows if "preference" in row]
+    return [part for part in parts if part]
 
 
 def shorter_thoughts(first: Sequence[Row], last: Sequence[Row]) -> list[Finding]:
@@ -256,7 +268,9 @@ def _rl_numbers(rows: Sequence[Row]) -> list[str]:
     def change(key: str, show: Callable[[float], str]) -> str:
         return f"{show(_mean_of(first, key))} to {show(_mean_of(last, key))}"
 
-    numbers = [f"reward {change('reward', '{:.2f}'.format)}", f"truncated {_percent(_mean_of(rows, 'truncated'))}",
+    rewards = [[_mean_of(part[:tail], "reward"), _mean_of(part[-tail:], "reward")] for part in _alike(rows)]
+    numbers = ["reward " + ", with general prompts ".join(f"{begin:.2f} to {end:.2f}" for begin, end in rewards),
+               f"truncated {_percent(_mean_of(rows, 'truncated'))}",
                f"groups without variance {_percent(_mean_of(rows, 'zero_variance'))}"]
     if any("well_formed" in row for row in rows):
         numbers.append(f"well-formed {change('well_formed', _percent)}")

@@ -85,3 +85,9 @@ def test_the_plan_finds_what_running_would(tmp_path):
     path = prepared(tmp_path, lambda v: v["stages"]["mine"].update(file="none.jsonl"))
     with pytest.raises(UserError, match="no such file of traces"):
         plan.plan_recipe(path, tmp_path / "run", None, None, None)
+    with pytest.raises(UserError, match="--accept nosuch: .* has no such stage"):
+        plan.plan_recipe(TINY, tmp_path / "run", None, None, None, ["nosuch"])
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "letter.txt").write_text("Dear all")
+    with pytest.raises(UserError, match="holds no run of Spoutnik"):
+        plan.plan_recipe(TINY, tmp_path / "foreign", None, None, None)

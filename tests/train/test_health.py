@@ -176,3 +176,17 @@ def test_the_line_holds_the_numbers():
         "1 worse)")
     assert health_line(supervised(), [Comparison("loss", [3.0], [1.0])], []).endswith(
         "loss on 1 documents 3.00 to 1.00 (1 better, 0 worse)")
+
+
+def test_general_prompts_that_come_late_are_no_fall_of_the_reward():
+    noise = random.Random(0)
+    problems = [HEALTHY | {"reward": 0.92 + noise.gauss(0, 0.02)} for _ in range(45)]
+    general = [HEALTHY | {"reward": 0.70 + noise.gauss(0, 0.02), "preference": 0.6} for _ in range(15)]
+    assert "reward" not in kinds(warnings_of(problems + general, ended=True))
+    assert "reward 0.91 to 0.92, with general prompts 0.72 to 0.69;" in stage_health(problems + general, [])["line"]
+    for part in (problems, general):
+        for index, row in enumerate(part):
+            row["reward"] -= 0.3 * index / len(part)
+        assert "reward" in kinds(warnings_of(problems + general, ended=True))
+        for index, row in enumerate(part):
+            row["reward"] += 0.3 * index / len(part)
