@@ -133,8 +133,8 @@ def _trends(rows: Sequence[Row]) -> list[Finding]:
         return []
     if third < 3:
         return []
-    falls = [Finding("reward", f"the reward fell from {_mean_of(begin, 'reward'):.3g} to {_mean_of(end, 'reward'):.3g}. Lower "
-                               "learning_rate.")
+    falls = [Finding("reward", f"the reward{' with general prompts' if 'preference' in end[-1] else ''} fell from "
+                               f"{_mean_of(begin, 'reward'):.3g} to {_mean_of(end, 'reward'):.3g}. Lower learning_rate.")
              for begin, end in (_outer_thirds(part) for part in _alike(rows))
              if len(begin) >= MIN_ROWS and _p_greater(begin, end, "reward") < TREND_P]
     return falls[:1] + shorter_thoughts(first, last)

@@ -187,6 +187,7 @@ def test_general_prompts_that_come_late_are_no_fall_of_the_reward():
     for part in (problems, general):
         for index, row in enumerate(part):
             row["reward"] -= 0.3 * index / len(part)
-        assert "reward" in kinds(warnings_of(problems + general, ended=True))
+        (fall,) = [each for each in warnings_of(problems + general, ended=True) if each.kind == "reward"]
+        assert fall.sentence.startswith("the reward with general prompts fell" if part is general else "the reward fell")
         for index, row in enumerate(part):
             row["reward"] += 0.3 * index / len(part)
