@@ -12,7 +12,8 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.recipe.problems import describe_problems
 from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.recipe.yaml_file import read_yaml
-from spoutnik.tasks import FAMILIES
+from spoutnik.tasks import FAMILIES, Task
+from spoutnik.tasks.catalog import find_tasks
 from spoutnik.train.grpo import GRPOSettings
 from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
@@ -248,6 +249,10 @@ class Recipe(Settings):
     def families_of(self, stage: Stage) -> list[str]:
         """What a stage is trained on: the recipe's families, unless it names its own."""
         return getattr(stage, "families", None) or self.families
+
+    def tasks_of(self, stage: Stage | None = None) -> list[Task]:
+        """What a stage is rewarded and evaluated on; without one, what the recipe is."""
+        return find_tasks(self.families if stage is None else self.families_of(stage))
 
     def model_config_of(self, name: str, source: str) -> ModelConfig:
         values = self.models[name]
