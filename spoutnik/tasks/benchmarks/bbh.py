@@ -35,7 +35,8 @@ class BBH(Benchmark):
         if problem.data["kind"] == "letter":
             from spoutnik.tasks import choice
 
-            return choice.extract(answer, problem.data["options"])
+            options = problem.data["options"]  # a question of "snarks" is cut after its first one
+            return choice.extract(answer, options if len(options) > 1 else ())
         lines = [line.strip() for line in answer[-20_000:].splitlines() if line.strip()]
         for line in reversed(lines):
             if (stated := _STATED.search(line)) and stated[1].strip(" *`"):
