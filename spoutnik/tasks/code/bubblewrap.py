@@ -1,6 +1,5 @@
 """bubblewrap: finding the program, its arguments, and whether it starts here."""
 
-import json
 import os
 import shutil
 import stat
@@ -56,7 +55,8 @@ def command_as_other_user(bwrap: str) -> tuple[list[str], dict]:
         if folder is not None and path not in covers.setdefault(folder, []):
             covers[folder].append(path)
     if covers:
-        return [python(), "-I", "-S", str(HERE / "cover.py"), str(SANDBOX_UID), json.dumps(list(covers.items()))], {}
+        words = [":".join([folder, *paths]) for folder, paths in covers.items()]
+        return [python(), "-I", "-S", str(HERE / "cover.py"), str(SANDBOX_UID), *words, "--"], {}
     return [], {"user": SANDBOX_UID, "group": SANDBOX_UID, "extra_groups": []}
 
 

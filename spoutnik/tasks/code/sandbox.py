@@ -1,7 +1,7 @@
 """The sandbox: starts programs under bubblewrap, warm by a zygote or cold one by one, or under resource limits alone."""
 
 import atexit
-import json
+import marshal
 import os
 import shutil
 import socket
@@ -71,7 +71,7 @@ class Zygote:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             try:
-                socket.send_fds(self._socket, [json.dumps(header).encode("ascii")],
+                socket.send_fds(self._socket, [marshal.dumps(header)],
                                 [*files[:4], theirs.fileno(), *files[4:]])
             except OSError:
                 ours.close()
@@ -184,7 +184,7 @@ class Sandbox:
         before, as_user = bubblewrap.command_as_other_user(bwrap)
         with content_file(bubblewrap.filter_of_calls()) as calls:
             has_filter = os.fstat(calls).st_size > 0
-            line = bubblewrap.command(bwrap, ["cold", json.dumps(header)], self.limits, nested=False,
+            line = bubblewrap.command(bwrap, ["cold", marshal.dumps(header).hex()], self.limits, nested=False,
                                       filter_file=calls if has_filter else None)
             child = subprocess.Popen([*before, *line], env={}, stdin=stdin, stdout=stdout, stderr=stderr,
                                      pass_fds=[*passed, calls], **as_user)
@@ -199,7 +199,7 @@ def _start_limited(header: dict, passed: list[int], stdin: int, stdout: int, std
         if reach is not None:
             os.chown(header["folder"], SANDBOX_UID, SANDBOX_UID)
             header = header | {"uid": SANDBOX_UID, "reach": reach}
-        child = subprocess.Popen([*line, json.dumps(header)], env=bubblewrap.ENVIRONMENT | {"HOME": header["folder"]},
+        child = subprocess.Popen([*line, marshal.dumps(header).hex()], env=bubblewrap.ENVIRONMENT | {"HOME": header["folder"]},
                                  stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True, cwd=header["folder"],
                                  pass_fds=[*passed, *([] if reach is None else [reach])])
     finally:

@@ -47,19 +47,42 @@ def module_of(name: str) -> dict:
 
 
 def run(job: dict) -> None:
-    """Run the source; its end is the process's end, with the exit status, threads and atexit functions of any program."""
+    """Run the source to the end of its threads and atexit functions, and end the process with its exit status."""
     source = source_of(job)
     if job.get("files"):
         _use_files(*job["files"])
     forget_harness()
+    code = 0
     try:
         exec(compile(source, FILE_NAME, "exec", dont_inherit=True), module_of("__main__"))
-    except SystemExit:
-        raise
+    except SystemExit as leaving:
+        code = _status(leaving.code)
     except BaseException as error:
         error = error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)  # our own frame is left out
         sys.excepthook(type(error), error, error.__traceback__)
-        sys.exit(1)
+        code = 1
+    _end(code)
+
+
+def _status(code: object) -> int:
+    if code is None or isinstance(code, int):
+        return int(code or 0) & 0xFF
+    print(code, file=sys.stderr)
+    return 1
+
+
+def _end(code: int) -> None:
+    """What Python does at its end but for taking its modules apart, which would copy all memory shared with the zygote."""
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()
+    import atexit
+    atexit._run_exitfuncs()
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        code = code or 120  # as Python does
+    os._exit(code)
 
 
 def _use_files(read: str, written: str) -> None:
