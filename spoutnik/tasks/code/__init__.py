@@ -1,0 +1,1 @@
+"""Code as a task: programs run in a sandbox, verdicts are made outside it."""
