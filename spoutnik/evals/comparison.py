@@ -100,8 +100,8 @@ def compare_saved(a: Saved, b: Saved, margin: float | None = None) -> Comparison
     missing = [key for key in groups_a if key not in groups_b], [key for key in groups_b if key not in groups_a]
     if any(missing):
         raise UserError(f"{a.folder} and {b.folder} have other problems: {len(missing[0])} are in the first alone and "
-                        f"{len(missing[1])} in the second alone ({(missing[0] or missing[1])[0][1]}). Evaluate both on the same "
-                        "problems, with the same --limit, to the end.")
+                        f"{len(missing[1])} in the second alone ({(missing[0] or missing[1])[0][1]}). Evaluate both on the "
+                        "same problems, with the same --limit, to the end.")
     means_a, means_b = ([float(np.mean([row["correct"] for row in groups[key]])) for key in groups_a]
                         for groups in (groups_a, groups_b))
     differences = [right - left for left, right in zip(means_a, means_b, strict=True)]
@@ -131,8 +131,8 @@ def check_comparable(a: Saved, b: Saved) -> None:
     if differing:
         shown = "; ".join(f"{name}: {_short(left)} and {_short(right)}" for name, left, right in differing[:6])
         more = f" and {len(differing) - 6} more" if len(differing) > 6 else ""
-        raise UserError(f"{a.folder} and {b.folder} cannot be compared: they were evaluated otherwise ({shown}{more}). Evaluate "
-                        "both in the same way.")
+        raise UserError(f"{a.folder} and {b.folder} cannot be compared: they were evaluated otherwise ({shown}{more}). "
+                        "Evaluate both in the same way.")
 
 
 def _differing(a: dict, b: dict, prefix: str = "") -> list[tuple[str, object, object]]:

@@ -38,9 +38,11 @@ def read_evaluation(folder: Path) -> Saved:
         if not (folder / name).is_file():
             raise UserError(f"{folder}: has no {name}. Give the folder that `spoutnik eval` wrote its samples to.")
     described = read_json(folder / EVALUATION)
-    missing = [name for name in ("identity", "hash", "model") if name not in described] if isinstance(described, dict) else ["hash"]
-    if missing or not isinstance(described["identity"], dict):
-        raise UserError(f"{folder / EVALUATION}: the key '{(missing or ['identity'])[0]}' is missing or wrong. Evaluate again.")
+    if not isinstance(described, dict) or not isinstance(described.get("identity"), dict):
+        raise UserError(f"{folder / EVALUATION}: does not say how the samples were drawn (identity). Evaluate again.")
+    missing = [name for name in ("hash", "model") if name not in described]
+    if missing:
+        raise UserError(f"{folder / EVALUATION}: the key '{missing[0]}' is missing. Evaluate again.")
     rows, notes = read_rows(folder / SAMPLES)
     return Saved(folder, rows, described["identity"], str(described["hash"]), str(described["model"]), notes)
 

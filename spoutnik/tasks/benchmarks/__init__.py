@@ -57,8 +57,8 @@ def find_files(source: Source, data: Path) -> list[Path]:
         raise UserError(f"--data {data}: no such file or folder. Give the file of {source.name}, or a folder that has it.")
     if files := _matches(source, data, source.files):
         return files
-    raise UserError(f"--data {data}: there is no file of {source.name} in it, in a folder {' or '.join(source.folders)} of it either. "
-                    f"It is looked for under the names {', '.join(source.files[:6])}. Give its file.")
+    raise UserError(f"--data {data}: there is no file of {source.name} in it, nor in a folder {' or '.join(source.folders)} of "
+                    f"it. It is looked for under the names {', '.join(source.files[:6])}. Give its file.")
 
 
 def _matches(source: Source, data: Path, patterns: Sequence[str]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""BIG-Bench Hard (Suzgun et al., 2022): 27 tasks whose answers are letters, words, numbers, sorted words or closing brackets."""
+"""BIG-Bench Hard (Suzgun et al., 2022): 27 tasks; the answers are letters, words, numbers, sorted words or brackets."""
 
 import re
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ NAMES = ("boolean_expressions", "causal_judgement", "date_understanding", "disam
          "tracking_shuffled_objects_five_objects", "tracking_shuffled_objects_seven_objects",
          "tracking_shuffled_objects_three_objects", "web_of_lies", "word_sorting")
 # The last line and not a box: closing braces are among the answers.
-PROMPT = ("{question}\n\nThink step by step before answering. The last line of your response should be of the following format: "
-          "'Answer: $ANSWER' (without quotes) where $ANSWER is {form}.")
+PROMPT = ("{question}\n\nThink step by step before answering. The last line of your response should be of the following "
+          "format: 'Answer: $ANSWER' (without quotes) where $ANSWER is {form}.")
 FORMS = {"letter": "the letter of the right option", "number": "a number", "words": "the sorted words, separated by spaces",
          "brackets": "the missing closing brackets, separated by spaces", "text": "the right option in full"}
 _PAIRS = (("True", "False"), ("Yes", "No"), ("yes", "no"), ("valid", "invalid"))
@@ -100,7 +100,7 @@ def _options(record: Record, question: str, gold: str) -> list[str]:
     listed = _OPTION.findall(question)
     if [letter for letter, _ in listed] != [chr(ord("A") + number) for number in range(len(listed))] or \
             gold.strip("()") not in {letter for letter, _ in listed}:
-        raise record.error(f"the target {gold} is none of the options (A), (B) ... of the question. Mend or remove the problem.")
+        raise record.error(f"the target {gold} is none of the question's options (A), (B) ... Mend or remove the problem.")
     return [text for _, text in listed]
 
 
@@ -110,4 +110,5 @@ def _task_of(benchmark: Benchmark, record: Record) -> str:
     if isinstance(config := record.values.get("config"), str):
         return config
     path = Path(record.file)
-    return next((part for part in (path.name.partition(".")[0], path.parent.name) if part in NAMES), path.name.partition(".")[0])
+    stem = path.name.partition(".")[0]
+    return next((part for part in (stem, path.parent.name) if part in NAMES), stem)

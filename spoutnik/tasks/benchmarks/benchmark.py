@@ -38,10 +38,15 @@ class Benchmark(Task):
         """The part of an answer that is graded; None where there is none."""
         return answer.strip() or None
 
-    def problem(self, prompt: str, answer: str, own_id: object = None, stratum: str = "", level: int = 1, **data) -> Problem:
-        """A problem of this benchmark. own_id: the file's; without one a hash of the prompt stands for it."""
-        name = str(own_id) if own_id is not None else sha256_json([prompt])[:12]
-        return Problem(self, level, self.languages[0], prompt, answer, {"id": f"{self.name}/{name}", "stratum": stratum, **data})
+    def problem(self, prompt: str, answer: str, own_id: object, stratum: str = "", level: int = 1, **data) -> Problem:
+        """A problem of this benchmark. own_id: the file's, or `fingerprint` of the question."""
+        identity = {"id": f"{self.name}/{own_id}", "stratum": stratum}
+        return Problem(self, level, self.languages[0], prompt, answer, identity | data)
+
+
+def fingerprint(question: str) -> str:
+    """What stands for the id of a question that has none."""
+    return sha256_json([question.strip()])[:12]
 
 
 def subset(problems: Sequence[Problem], count: int) -> list[Problem]:

@@ -4,7 +4,7 @@ import random
 import re
 from pathlib import Path
 
-from spoutnik.tasks.benchmarks.benchmark import Benchmark
+from spoutnik.tasks.benchmarks.benchmark import Benchmark, fingerprint
 from spoutnik.tasks.benchmarks.records import Record
 from spoutnik.tasks.problem import Problem
 
@@ -29,7 +29,7 @@ class ChoiceBenchmark(Benchmark):
         from spoutnik.tasks import choice
 
         prompt = choice.prompt(question.strip(), options, style)
-        return self.problem(prompt, LETTERS[right], own_id, stratum, options=options)
+        return self.problem(prompt, LETTERS[right], own_id or fingerprint(question), stratum, options=options)
 
 
 def mmlu(benchmark: ChoiceBenchmark, record: Record) -> Problem:
@@ -38,8 +38,8 @@ def mmlu(benchmark: ChoiceBenchmark, record: Record) -> Problem:
     values = record.values
     if not record.names:
         if len(values) != 6:
-            raise record.error(f"has {len(values)} columns, where a question, four options and a letter belong. Give MMLU's own "
-                               "file.")
+            raise record.error(f"has {len(values)} columns, where a question, four options and a letter belong. Give "
+                               "MMLU's own file.")
         question, options, answer = str(values["0"]), [str(values[str(column)]) for column in range(1, 5)], values["5"]
     elif "choices" in values:
         question, options, answer = record.text("question"), record.texts("choices"), record.get("answer")
@@ -103,8 +103,8 @@ def truthfulqa(benchmark: ChoiceBenchmark, record: Record) -> Problem:
         right = [record.text("Best Answer")]
         wrong = [each.strip() for each in record.text("Incorrect Answers").split(";") if each.strip()]
     if len(right) != 1 or not wrong or len(wrong) >= len(LETTERS):
-        raise record.error(f"{len(right)} options are right and {len(wrong)} wrong, where MC1 has one right one and wrong ones. "
-                           "Mend or remove the problem.")
+        raise record.error(f"{len(right)} options are right and {len(wrong)} wrong, where MC1 has one right one and wrong "
+                           "ones. Mend or remove the problem.")
     options, index = _shuffled(right[0], wrong, f"truthfulqa {question}")
     return benchmark.asked(question, options, index, "mmlu", stratum=str(record.values.get("Category") or ""))
 

@@ -8,10 +8,10 @@ from spoutnik.tasks.problem import Problem
 
 COMPLETE = ("Complete the following Python function. Answer with the whole function and its imports in one Python code block."
             "\n\n```python\n{prompt}\n```")
-WRITE = ("{text}\nYour code must pass these tests:\n\n```python\n{tests}\n```\n\nAnswer with the whole program, without the tests, "
-         "in one Python code block.")
-STDIN = ("{question}\n\nWrite a Python program that reads its input from standard input and prints its answer to standard output. "
-         "Do not test it on the examples. Answer with the whole program in one Python code block.")
+WRITE = ("{text}\nYour code must pass these tests:\n\n```python\n{tests}\n```\n\nAnswer with the whole program, without the "
+         "tests, in one Python code block.")
+STDIN = ("{question}\n\nWrite a Python program that reads its input from standard input and prints its answer to standard "
+         "output. Do not test it on the examples. Answer with the whole program in one Python code block.")
 FUNCTION = ("{question}\n\nComplete this code and keep its names. Answer with the whole program in one Python code block.\n\n"
             "```python\n{starter}\n```")
 MBPP_TEST = range(11, 511)  # task ids of the test split
@@ -55,7 +55,8 @@ def mbpp(benchmark: CodeBenchmark, records: Iterable[Record]) -> list[Problem]:
 
 
 def livecodebench(benchmark: CodeBenchmark, record: Record) -> Problem:
-    """`question_content`, `starter_code`, `public_test_cases`, `private_test_cases`, `metadata`, `difficulty`, `question_id`."""
+    """`question_id`, `question_content`, `starter_code`, `difficulty`, `metadata`, `public_test_cases`,
+    `private_test_cases`."""
     row = {name: record.get(name) for name in ("public_test_cases", "private_test_cases", "metadata")}
     question, starter = record.text("question_content").strip(), record.values.get("starter_code")
     prompt = FUNCTION.format(question=question, starter=starter) if isinstance(starter, str) and starter.strip() else \

@@ -42,5 +42,5 @@ def _download(name: str, hub: "Hub", file: str) -> Path:
 
 def _unreached(name: str, hub: "Hub", error: Exception) -> RunError:
     reason = " ".join(str(error).split())[:200]
-    return RunError(f"{name}: {hub.repository} cannot be read from the hub ({reason}). Some data sets want their terms accepted "
-                    "and a token (hf auth login); or fetch the files yourself and give --data.")
+    return RunError(f"{name}: {hub.repository} cannot be read from the hub ({reason}). Some data sets want their terms "
+                    "accepted and a token (hf auth login); or fetch the files yourself and give --data.")

@@ -1,9 +1,8 @@
 """Benchmarks of mathematics: GSM8K, MATH and its 500, AIME, MGSM, SVAMP, CMATH; graded by spoutnik.tasks.maths."""
 
 import re
-from collections.abc import Callable, Iterable
 
-from spoutnik.tasks.benchmarks.benchmark import Benchmark
+from spoutnik.tasks.benchmarks.benchmark import Benchmark, fingerprint
 from spoutnik.tasks.benchmarks.records import Record
 from spoutnik.tasks.problem import Problem
 
@@ -40,14 +39,8 @@ class MathsBenchmark(Benchmark):
         return extract(answer)
 
     def asked(self, question: str, answer: str, own_id: object = None, stratum: str = "", level: int = 1) -> Problem:
-        return self.problem(f"{question.strip()}\n{INSTRUCTIONS[self.languages[0]]}", answer, own_id, stratum, level)
-
-
-Read = Callable[[MathsBenchmark, Record], Problem]
-
-
-def read_all(benchmark: MathsBenchmark, records: Iterable[Record], read: Read) -> list[Problem]:
-    return [read(benchmark, record) for record in records]
+        return self.problem(f"{question.strip()}\n{INSTRUCTIONS[self.languages[0]]}", answer,
+                            own_id if own_id is not None else fingerprint(question), stratum, level)
 
 
 def gsm8k(benchmark: MathsBenchmark, record: Record) -> Problem:

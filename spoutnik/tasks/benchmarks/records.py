@@ -107,8 +107,8 @@ def _records(path: Path) -> Iterator[Record]:
     elif kind in (".csv", ".tsv"):
         yield from _table(path, "," if kind == ".csv" else "\t")
     else:
-        raise UserError(f"{path}: benchmarks are read from .jsonl, .json, .csv, .tsv (or these with .gz) and .parquet. Give such "
-                        "a file, or a folder with one.")
+        raise UserError(f"{path}: benchmarks are read from .jsonl, .json, .csv, .tsv (or these with .gz) and .parquet. Give "
+                        "such a file, or a folder with one.")
 
 
 def _numbered(text: bytes) -> Iterator[tuple[int, bytes]]:
@@ -197,8 +197,8 @@ def datasets_library(what: str):
     try:
         return importlib.import_module("datasets")
     except ImportError as error:
-        raise UserError(f"{what} needs the package datasets. Install it (pip install 'spoutnik[datasets]'), or give --data with "
-                        "the benchmark's JSON lines, JSON or CSV.") from error
+        raise UserError(f"{what} needs the package datasets. Install it (pip install 'spoutnik[datasets]'), or give --data "
+                        "with the benchmark's JSON lines, JSON or CSV.") from error
 
 
 def _parquet(path: Path) -> Iterable[object]:
