@@ -97,15 +97,15 @@ _BBH = (
 
 _CODE = (
     Source("humaneval", "Python functions from their docstrings (164)", ("humaneval",),
-           (*_any_of("HumanEval", "humaneval", "test"), _tables()), Hub("openai/openai_humaneval"), code.CodeBenchmark,
+           (*_any_of("HumanEval", "humaneval", "test"), _tables()), Hub("openai/openai_humaneval"), code.HumanEval,
            _each(code.humaneval)),
     Source("mbpp", "short Python functions (the test's 500)", ("mbpp",),
            (*_any_of("mbpp", "mbpp_test", "sanitized-mbpp", "test"), "full/test-*.parquet", _tables()),
-           Hub("google-research-datasets/mbpp", configs=("full",)), code.CodeBenchmark, code.mbpp),
+           Hub("google-research-datasets/mbpp", configs=("full",)), code.MBPP, code.mbpp),
     Source("livecodebench", "contest programming with hidden tests", ("livecodebench",),
            ("test*.jsonl", "livecodebench*.jsonl", "*.jsonl", _tables()),
            Hub("livecodebench/code_generation_lite", files=("test.jsonl", *(f"test{number}.jsonl" for number in range(2, 7)))),
-           code.CodeBenchmark, _each(code.livecodebench)))
+           code.LiveCodeBench, _each(code.livecodebench)))
 
 _INSTRUCTIONS = (
     Source("ifeval", "instructions that a program verifies (541)", ("ifeval",),
