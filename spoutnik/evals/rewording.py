@@ -32,12 +32,15 @@ class Rewording:
 
 
 def _spaces(problem: Problem, rng: random.Random) -> Problem | None:
-    """Two spaces after each sentence that ends on a line with others. Code and tables, which have runs of spaces or fences,
-    stay as they are."""
+    """Two spaces after each sentence that ends within a line, or else one at the end of the first line. Code and tables, which
+    have runs of spaces or fences, stay as they are."""
     if "```" in problem.prompt or re.search(r"\S {2,}|\n {2,}|\t", problem.prompt):
         return None
-    reworded = re.sub(r"(?<=[a-zà-ÿ)][.?!]) (?=\S)", "  ", problem.prompt)
-    return replace(problem, prompt=reworded) if reworded != problem.prompt else replace(problem, prompt=f"{problem.prompt} ")
+    reworded = re.sub(r"(?<=[^\W\d_][.?!]) (?=\S)", "  ", problem.prompt)
+    if reworded == problem.prompt:
+        first, newline, rest = problem.prompt.partition("\n")
+        reworded = f"{first} {newline}{rest}"
+    return replace(problem, prompt=reworded)
 
 
 def _framed(frames: dict[str, tuple[str, ...]]) -> Callable[[Problem, random.Random], Problem | None]:
@@ -63,7 +66,7 @@ def _typed(problem: Problem, rng: random.Random) -> Problem | None:
 
 
 REWORDINGS = {each.name: each for each in (
-    Rewording("spaces", "spacing rules of this project: two spaces between sentences, or one at the end", _spaces),
+    Rewording("spaces", "spoutnik.evals.rewording: two spaces between sentences, or one more after the first line", _spaces),
     Rewording("courtesy", "spoutnik.tasks.wording.COURTESIES, written for this project", _framed(COURTESIES)),
     Rewording("frame", "spoutnik.evals.rewording.FRAMES, written for this project", _framed(FRAMES)),
     Rewording("typed", "spoutnik.tasks.wording.as_typed: families' questions as people type them", _typed),
