@@ -194,12 +194,13 @@ class _Parser:
 
     def _argument(self) -> Node:
         """What a command takes: a group, or one sign: \\frac12 is a half."""
-        if self.next is not None and self.next.kind == "number" and len(self.next.text) > 1:
+        if self.next is not None and self.next.kind == "number":
             digits = self._advance()
-            self._tokens.append(digits._replace(text=digits.text[1:]))
-            self.next = self._tokens[-1]
             if digits.text[0] == ".":
                 raise Unreadable(digits.text)
+            if len(digits.text) > 1:
+                self._tokens.append(digits._replace(text=digits.text[1:]))
+                self.next = self._tokens[-1]
             return number(int(digits.text[0]))
         return self._primary()
 

@@ -11,7 +11,7 @@ _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+([^\s{}$\\])|\\(?:boxed|fbox)(\d)")
 _OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _STATEMENT = re.compile(STATED.pattern, re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^$\\])+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_SENTENCE_END = re.compile(r"\.(?=\s+[^\W\d_a-z]|\s*$|\s+[A-Z])|\n\s*\n|(?<=[^\s\\])\n(?!\s*\\)|[!?](?=\s|$)")
+_SENTENCE_END = re.compile(r"\.(?=\s+[^\W\d_a-z]|\s*$|\s+[A-Z])|\n\s*\n|(?<=[^\s\\])\n(?!\s*\\)|(?<!\\)[!?](?=\s|$)|。")
 _REASON = re.compile(r",?\s+(?:because|since|as|which|where|when|so|car|puisque|parce que|weil|denn)\s", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
 _IN_TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
@@ -19,6 +19,8 @@ _SPACES = "\u00a0\u202f "
 _NUMBER = re.compile(rf"(?:(?<![\w)}}])[-+\u2212]\s?)?(?:\\\$|[$€£])?(?:\d{{1,3}}(?:(?:[,{_SPACES}]|\\,|\\ |\{{,\}}|,\\!)\d{{3}})+(?!\d)|\d+)"
                      rf"(?:[.,]\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+(?:[.,]\d+)?)?(?:\s?\\?%)?|\.\d+")
 _LATEX = re.compile(r"(?:[-+\u2212]\s*)?(?:\d[\d.,]*\s*)?\\(?:[dt]?frac|sqrt|pi|infty|binom|left|begin|\{)[^\n]*")
+_SENTENCE_START = re.compile(r"(?!(?:arc)?(?:sin|cos|tan|log|ln|sqrt|pi)|(?:jan|febr)uary|march|april|may|june|july|august|\w+ember|october)"
+                             r"[^\W\d_]{2,}", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)?")
 _MARKS = " \t\r\n*`_\"'“”«»:"
 
@@ -98,6 +100,8 @@ def _whole(text: str) -> str | None:
         formula = _FORMULA.fullmatch(text.rstrip("."))
         return _formula(formula) if formula else None if _PROSE.search(_FORMULA.sub("", text)) else text
     prose = _PROSE.findall(_IN_TEXT.sub("", text))
+    if _SENTENCE_START.match(text) and re.search(r"\d", text):
+        return None
     if not any(map(str.isalnum, text)):
         return None
     if re.search(r"[\d\\=<>^+/]", text) and (len(prose) <= 3 and "\n" not in text or len(prose) <= 1):

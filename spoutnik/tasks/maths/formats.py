@@ -18,7 +18,7 @@ _COMMA_MILLIONS = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3}){2,})(?![\d]|
 _POINT_THOUSANDS = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:\.\d{3})+)(?!\d|\.\d)")
 _COMMA_BEFORE_POINT = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:,\d{3})+)(?=\.\d)")
 _POINT_BEFORE_COMMA = re.compile(r"(?<![\d.,])([1-9]\d{0,2})((?:\.\d{3})+)(?=,\d)")
-_DECIMAL_COMMA = re.compile(r"(?<![\d,])(\d+),(\d+)(?!,?\d)|(?<![\w,)}\]])(),(\d+)(?!,?\d)")
+_DECIMAL_COMMA = re.compile(r"(?<![\d,.])(\d+),(\d+)(?![,.]?\d)|(?<![\w,)}\].])(),(\d+)(?![,.]?\d)")
 _SCIENTIFIC = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?|\.\d+)[eE]([-+]?\d+)(?![\w.])")
 
 

@@ -37,6 +37,7 @@ _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (rf"\\[lr]?vert{_END}|\\mid{_END}", "|"), (rf"\\backslash{_END}", r"\\setminus "), (rf"\\infin{_END}", r"\\infty "),
     (rf"\^\s*\{{\s*\\circ\s*\}}|\\degrees?{_END}", r"^\\circ "), (r"\\%", "%"), (r"\\mathbb\s*(?:R|\{\s*R\s*\})", r"\\mathbb{R}"),
     (r"\\operatorname\*?\s*\{\s*([A-Za-z]+)\s*\}", r"\\\1 "), (r"\\math(?:rm|bf|it|sf)\s*\{\s*([a-zA-Z])\s*\}(?!\s*$)", r"\1"),
+    (r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])", r"\1m"),
     (r"\*\*(?=\s*[-({\w])(?<=[\w)}]\*\*)", "^"), (rf"\\ast{_END}", r"\\cdot "), (r"\\#", "#")]]
 
 _WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|math(?:rm|bf|it|sf|normal)|[mhf]box|boxed|emph|underline|bm"
@@ -47,7 +48,7 @@ _QUOTES = [("**", "**"), ("__", "__"), ("``", "''"), ("`", "`"), ("*", "*"), ('"
 STATED = re.compile(r"(?:(?:so|thus|hence|therefore|donc|ainsi)\b,?\s*)?(?:(?:the|our|my|la|ma|die|el)\s+)?"
                     r"(?:(?:final|correct|right|bonne)\s+)?"
                     r"(?:answers?|réponse|antwort|lösung|respuesta|risposta|resposta|ответ|答案)"
-                    r"(?:\s+(?:finale?|correcte?))?(?:\*\*)?\s*(?:is|are|est|ist|es|è|é|是|为|[:=：])\s*(?:\*\*)?\s*:?\s*", re.IGNORECASE)
+                    r"(?:\s+(?:finale?|correcte?))?(?:\*\*)?\s*(?:(?:is|are|est|ist|es|è|é)(?!\w)|是|为|[:=：])\s*(?:\*\*)?\s*:?\s*", re.IGNORECASE)
 
 
 def plain(text: str) -> str:
@@ -74,7 +75,7 @@ def rewrite(text: str) -> str:
 def unwrap(text: str) -> str:
     """The text without what encloses all of it (braces, `\\text{}`, a box, quotes, bold) and without a full stop."""
     for _ in range(_MAX_WRAPPINGS):
-        shorter = text.strip().rstrip(".,;。 \t\n").lstrip("=:, \t\n") if text.strip() not in (".", ",") else ""
+        shorter = text.strip().rstrip(".,;。 \t\n").lstrip("=: \t\n") if text.strip() not in (".", ",") else ""
         wrapper = _WRAPPER.match(shorter)
         if wrapper and closing_brace(shorter, wrapper.end()) == len(shorter) - 1:
             shorter = shorter[wrapper.end():-1]

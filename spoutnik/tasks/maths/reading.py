@@ -136,8 +136,8 @@ class _Reader:
         shape = self._without_units(text, depth)
         if shape is not None:
             return Answer(shape)
-        keep_degrees = _TRIGONOMETRIC.search(text) and text.endswith(r"^\circ")
-        body, units = (text, frozenset()) if keep_degrees else split_units(text)
+        angle = _TRIGONOMETRIC.search(text) and text.endswith(r"^\circ")
+        body, units = (text, frozenset()) if angle or _top_level(text, _RELATION) else split_units(text)
         body = unwrap(body)
         return Answer(self._without_units(body, depth) or self._shape(body, depth), units)
 
@@ -154,6 +154,8 @@ class _Reader:
         return _words(text)
 
     def _shape(self, text: str, depth: int) -> Shape:
+        if (reversed_ := _REVERSED.fullmatch(text)) and (reversed_[1] == "]" or reversed_[3] == "["):  # ]1, 2[ is open
+            text = ("(" if reversed_[1] == "]" else "[") + reversed_[2] + (")" if reversed_[3] == "[" else "]")
         if r"\setminus" in text and (shape := self._without_points(text, depth)):
             return shape
         if r"\cup" in text:
@@ -166,9 +168,6 @@ class _Reader:
         if matrix := _MATRIX.fullmatch(text):
             rows = [row for row in matrix[1].split(ROW) if row.strip()]
             return Matrix(tuple(tuple(self.answer(cell, depth + 1) for cell in row.split("&")) for row in rows))
-        if reversed_ := _REVERSED.fullmatch(text):
-            if reversed_[1] == "]" or reversed_[3] == "[":  # ]1, 2[ is open
-                text = ("(" if reversed_[1] == "]" else "[") + reversed_[2] + (")" if reversed_[3] == "[" else "]")
         if (bracket := self._bracket(text, depth)) is not None:
             return bracket
         if r"\pm" in text or r"\mp" in text:
@@ -335,7 +334,7 @@ def _as_interval(relation: Relation) -> Shape:
     return _interval(low, left, high, right, name) if len(signs) == 1 or at[0] == 1 else relation
 
 
-_BRACKETS = re.compile(r"\\[{}]|\\.|[()\[\]{}]", re.DOTALL)
+_BRACKETS = re.compile(r"\\[{}]|\\(?:begin|end)(?![A-Za-z])|\\.|[()\[\]{}]", re.DOTALL)
 
 
 def _depths(text: str, braces: bool) -> list[tuple[int, int, int]]:
@@ -343,8 +342,8 @@ def _depths(text: str, braces: bool) -> list[tuple[int, int, int]]:
     pieces, depth, start = [], 0, 0
     for bracket in _BRACKETS.finditer(text):
         sign = bracket[0]
-        opening = sign in ("(", "[", "\\{") or braces and sign == "{"
-        if not opening and sign not in (")", "]", "\\}") and not (braces and sign == "}"):
+        opening = sign in ("(", "[", "\\{", "\\begin") or braces and sign == "{"
+        if not opening and sign not in (")", "]", "\\}", "\\end") and not (braces and sign == "}"):
             continue
         at = bracket.start() if opening else bracket.end()
         pieces.append((start, at, depth))
@@ -359,8 +358,6 @@ def _outside_brackets(text: str, change: Callable[[str], str]) -> str:
 
 def _top_level(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
     """Where the pattern occurs outside of all brackets and environments."""
-    if r"\begin" in text:
-        return []
     return [match for start, end, depth in _depths(text, True) if not depth for match in pattern.finditer(text, start, end)]
 
 

@@ -14,7 +14,7 @@ _SPELLINGS = {
     "unit^2": "", "rupee": "rs inr", "yen": "jpy", "percent": "", "mol": "mole", "k": "kelvin", "kwh": "", "kw": "", "mb": "", "gb": ""}
 _CANONICAL = {word: unit for unit, words in _SPELLINGS.items() for word in words.split()}
 _SHORT = frozenset(unit for unit in _SPELLINGS if len(unit) == 2 or unit in ("mph", "kmh", "kwh", "day")) | frozenset(
-    word for word in _CANONICAL if len(word) <= 3 and word not in ("an", "sec", "pa"))
+    word for word in _CANONICAL if len(word) <= 3 and word not in ("an", "sec", "pa")) | {"am", "pm"}
 _LONE = frozenset("m g s h l L K N J W V A C F".split())
 _CURRENCIES = {r"\$": "dollar", "$": "dollar", "€": "euro", "£": "pound sterling", r"\pounds": "pound sterling", "¥": "yen",
                r"\euro": "euro", "₹": "rupee", "US\\$": "dollar", "Rs.": "rupee", "Rs": "rupee", "USD": "dollar", "EUR": "euro",
