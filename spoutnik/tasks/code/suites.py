@@ -57,11 +57,16 @@ class HumanEvalTests:
     entry_point: str
 
     def __post_init__(self) -> None:
-        _check_syntax(self.prompt)
+        _check_syntax(self.stub)
         _check_syntax(self.test)
         if not self.entry_point.isidentifier() or not re.search(r"^def check\b", self.test, re.MULTILINE):
             raise UserError("HumanEval's tests define a function `check`, and `entry_point` is the name of what it is called "
                             f"with; here entry_point is {self.entry_point!r} and the test begins {self.test[:60]!r}.")
+
+    @property
+    def stub(self) -> str:
+        """The prompt as a program; a function without a docstring needs a statement."""
+        return self.prompt if _parses(self.prompt) else f"{self.prompt.rstrip()}\n    pass\n"
 
     def complete(self, solution: str) -> str:
         """The prompt with its continuation, or with the whole function written anew below it."""
@@ -70,12 +75,12 @@ class HumanEvalTests:
         whole = defines(solution, self.entry_point)
         if not whole:
             return self.prompt + solution
-        joined = f"{self.prompt}\n{solution}"
+        joined = f"{self.stub}\n{solution}"
         return joined if _parses(joined) else solution  # `from __future__` must come first
 
     def parts(self) -> dict:
         """What the tests' process is given."""
-        return {"trusted": self.prompt, "setup": "", "code": self.test, "entry_points": [self.entry_point], "check": True}
+        return {"trusted": self.stub, "setup": "", "code": self.test, "entry_points": [self.entry_point], "check": True}
 
 
 @dataclass(frozen=True)
