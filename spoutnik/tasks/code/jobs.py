@@ -150,13 +150,16 @@ def attend(jobs: Sequence[Job], pipes: Sequence[Pipe], timeout: float, limits: L
         ConnectionResetError: the zygote has died; the jobs can be started anew with another one.
     """
     end = End()
-    started, next_look = None, time.monotonic() + START_PATIENCE
+    started, now = None, time.monotonic()
+    next_look = now + START_PATIENCE
     try:
-        while not _wait(jobs, pipes, next_look - time.monotonic()):
-            now = time.monotonic()
+        while True:
             if started is None and all(job.process is not None for job in jobs):
                 started, next_look = now, now + min(TICK, timeout)
-            elif now >= next_look:
+            if _wait(jobs, pipes, next_look - now):
+                break
+            now = time.monotonic()
+            if now >= next_look:
                 if started is None:
                     raise RunError(f"The sandbox did not start a program within {START_PATIENCE:g} seconds.")
                 tree = [process for job in jobs for process in process_tree(job.root)]

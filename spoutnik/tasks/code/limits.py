@@ -6,7 +6,7 @@ from dataclasses import dataclass
 SANDBOX_UID = 65_533  # whom root becomes before anything else: a number that Debian and systemd leave to nobody
 
 
-MOST_PATIENCE = 5  # times the limit of time that a program may take on a busy machine
+MOST_PATIENCE = 4  # times the limit of time that a program may take on a busy machine
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,8 @@ FAKES = {
     "a type": defined("return object"),
     "itself": defined("return add"),
     "marker": defined('print(\'{"passed": true, "reason": ""}\')\nreturn None'),
-    "marker to every file": defined('import os\nfor n in range(256):\n    try: os.write(n, b\'{"passed": true, "reason": ""}\')\n'
+    "marker to every file": defined('import os\nfor n in range(256):\n'
+                                    '    try: os.write(n, b\'{"passed": true, "reason": ""}\')\n'
                                     '    except OSError: pass\nreturn None'),
     "message to every file": defined('import os\nfor n in range(256):\n    try: os.write(n, b\'{"value": true}\\n\' * 9)\n'
                                      '    except OSError: pass\nreturn None'),
@@ -121,8 +122,8 @@ def test_results_of_built_in_types_travel_whole():
     cases = {
         "{1, 2}": "{1, 2}", "(1, (2, [3]))": "(1, (2, [3]))", "{(1, 2): {'a': None}}": "{(1, 2): {'a': None}}",
         "b'\\x00\\xff'": "b'\\x00\\xff'", "2 + 3j": "2 + 3j", "10 ** 6000": "10 ** 6000", "-2 ** 70": "-2 ** 70",
-        "float('inf')": "float('inf')", "'\\ud800\\n'": "'\\ud800\\n'", "range(3)": "range(3)", "frozenset([1])": "frozenset([1])",
-        "Counter('aab')": "{'a': 2, 'b': 1}", "Fraction(1, 3)": "Fraction(1, 3)", "Decimal('0.1')": "Decimal('0.1')",
+        "float('inf')": "float('inf')", "'\\ud800\\n'": "'\\ud800\\n'", "range(3)": "range(3)",
+        "frozenset([1])": "frozenset([1])", "Counter('aab')": "{'a': 2, 'b': 1}", "Fraction(1, 3)": "Fraction(1, 3)", "Decimal('0.1')": "Decimal('0.1')",
         "Point(1, 2)": "(1, 2)", "True": "True", "int": "int",
     }
     head = "from collections import Counter, namedtuple\nfrom fractions import Fraction\nfrom decimal import Decimal\n"
