@@ -1,5 +1,7 @@
-"""A program that root starts before bubblewrap where Python lies in a private folder (/root/.pyenv): in a mount namespace of its
-own, each such folder is covered by an empty one that leads to Python alone; then it becomes the other user and starts bubblewrap.
+"""A program that root starts before bubblewrap where Python lies in a private folder (/root/.pyenv).
+
+In a mount namespace of its own, each such folder is covered by an empty one that leads to Python alone; then it becomes the
+other user and starts bubblewrap.
 
     python -I -S cover.py UID /root:/root/.pyenv/versions/3.11.7 -- bwrap ...
 """

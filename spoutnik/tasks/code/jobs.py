@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from spoutnik.errors import RunError
-from spoutnik.tasks.code.limits import Limits, process_tree, resident_memory
+from spoutnik.tasks.code.limits import Limits, is_overdue, process_tree, resident_memory, seconds_used, seconds_waited
 
 TICK = 0.02  # seconds between two looks at the memory
 START_PATIENCE = 60.0  # seconds until a job must have started; a machine may be busy
@@ -144,30 +144,31 @@ def attend(jobs: Sequence[Job], pipes: Sequence[Pipe], timeout: float, limits: L
     """Wait until the first of `jobs` has ended, kill the others, and read `pipes` to their end.
 
     Args:
-        timeout: seconds from the start of all jobs; then all are killed.
+        timeout: seconds from the start of all jobs, those apart in which they waited for a processor; then all are killed.
 
     Raises:
         ConnectionResetError: the zygote has died; the jobs can be started anew with another one.
     """
     end = End()
-    started, next_look = None, 0.0
-    patience = time.monotonic() + START_PATIENCE
+    started, now = None, time.monotonic()
+    next_look = now + START_PATIENCE
     try:
         while True:
-            now = time.monotonic()
             if started is None and all(job.process is not None for job in jobs):
-                started, next_look = now, now + TICK
-            deadline = patience if started is None else started + timeout
-            if now >= deadline:
-                end = End(timed_out=True)
+                started, next_look = now, now + min(TICK, timeout)
+            if _wait(jobs, pipes, next_look - now):
                 break
-            if started is not None and now >= next_look:
-                if resident_memory([process for job in jobs for process in process_tree(job.root)]) > limits.memory:
-                    end = End(out_of_memory=True)
+            now = time.monotonic()
+            if now >= next_look:
+                if started is None:
+                    raise RunError(f"The sandbox did not start a program within {START_PATIENCE:g} seconds.")
+                tree = [process for job in jobs for process in process_tree(job.root)]
+                overdue = is_overdue(now - started, seconds_used(tree), seconds_waited(tree), timeout)
+                end = End(timed_out=overdue, out_of_memory=not overdue and resident_memory(tree) > limits.memory)
+                if end != End():
                     break
-                next_look = time.monotonic() + TICK
-            if _wait(jobs, pipes, min(deadline, next_look or deadline) - now):
-                break
+                due = started + timeout
+                next_look = due if now < due < now + TICK else now + TICK
     finally:
         for job in jobs:
             job.kill()

@@ -6,6 +6,9 @@ from dataclasses import dataclass
 SANDBOX_UID = 65_533  # whom root becomes before anything else: a number that Debian and systemd leave to nobody
 
 
+MOST_PATIENCE = 4  # times the limit of time that a program may take on a busy machine
+
+
 @dataclass(frozen=True)
 class Limits:
     """Limits of one program. Sizes in bytes.
@@ -71,3 +74,37 @@ def resident_memory(processes: list[int]) -> int:
         except OSError:
             continue
     return total
+
+
+def seconds_used(processes: list[int]) -> float:
+    """Processor seconds of the processes and of their children that have ended."""
+    ticks = 0
+    for process in processes:
+        try:
+            with open(f"/proc/{process}/stat", encoding="ascii", errors="replace") as file:
+                ticks += sum(map(int, file.read().rpartition(")")[2].split()[11:15]))  # utime, stime, cutime, cstime
+        except OSError:
+            continue
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def seconds_waited(processes: list[int]) -> float:
+    """Seconds that the processes were ready to run and others had the processor; 0 where the kernel does not count them."""
+    nanoseconds = 0
+    for process in processes:
+        try:
+            with open(f"/proc/{process}/schedstat", encoding="ascii") as file:
+                nanoseconds += int(file.read().split()[1])
+        except OSError:
+            continue
+    return nanoseconds / 1e9
+
+
+def is_overdue(elapsed: float, used: float, waited: float, timeout: float) -> bool:
+    """Whether a program's time is over: a busy machine takes nothing from it, and it cannot gain by starting many processes.
+
+    All in seconds: `elapsed` since its start, `used` processor time of its tree, `waited` for a processor.
+    """
+    if elapsed < timeout:
+        return False
+    return used >= timeout or elapsed - waited >= timeout or elapsed >= MOST_PATIENCE * timeout

@@ -112,22 +112,24 @@ class Sandbox:
         if zygote is not None:
             zygote.close()
 
-    def run(self, program: str, stdin: str = "", timeout: float = 5.0, files: tuple[str, str] | None = None) -> RunResult:
+    def run(self, program: str, stdin: str = "", timeout: float = 5.0, files: tuple[str, str] | None = None,
+            limits: Limits | None = None) -> RunResult:
         """Run a Python program.
 
         Args:
             timeout: seconds of the clock, from its start.
             files: (input, output): names of files that the program reads and writes instead of standard input and output.
+            limits: of this program; its memory alone may differ from the sandbox's.
         """
         header = {"kind": "program", "files": files}
-        with content_file(_bytes(program)) as source, content_file(_bytes(stdin)) as given:
+        with content_file(as_bytes(program)) as source, content_file(as_bytes(stdin)) as given:
             for attempt in range(ATTEMPTS):
                 with pipe(self.limits.output) as (out, out_end), pipe(self.limits.output) as (err, err_end):
                     try:
                         with self.started([(header, [source, given, out_end.fileno(), err_end.fileno()])]) as jobs:
                             out_end.close()
                             err_end.close()
-                            end = attend(jobs, [out, err], timeout, self.limits)
+                            end = attend(jobs, [out, err], timeout, limits or self.limits)
                         return _result(jobs[0], end, out, err)
                     except ConnectionError:
                         if attempt == ATTEMPTS - 1:
@@ -219,7 +221,8 @@ def pipe(limit: int) -> Iterator[tuple[Pipe, BinaryIO]]:
         os.close(reader)
 
 
-def _bytes(text: str) -> bytes:
+def as_bytes(text: str) -> bytes:
+    """UTF-8; what is no text (half a surrogate pair) stays for Python to refuse."""
     return text.encode("utf-8", "surrogatepass")
 
 

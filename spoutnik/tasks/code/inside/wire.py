@@ -1,8 +1,8 @@
 """Plain data on the wire: values of built-in types as JSON, and the calls that tests and solution exchange.
 
 Values of built-in types travel by value. A subclass of a built-in type (a Counter, a named tuple, an int that calls itself
-equal to everything) travels as the built-in value that it holds, taken by the built-in type's own methods. Everything else stays
-where it is: the other side gets a number for it, and may call it, read an attribute or iterate, each a message of its own.
+equal to everything) travels as the built-in value that it holds, taken by the built-in type's own methods. Everything else
+stays where it is: the other side gets a number for it, and may call it, read an attribute or iterate, each by a message.
 """
 
 import json
