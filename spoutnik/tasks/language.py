@@ -20,7 +20,7 @@ from spoutnik.tasks.families import (
     ordering,
     spell,
 )
-from spoutnik.tasks.problem import LANGUAGES
+from spoutnik.tasks.family import LANGUAGES
 
 FUNCTION_WORDS = {
     "en": """the of and to in is it you that he was for on are with as his they at be this have from or had by but not
