@@ -130,9 +130,11 @@ def grade(llm: LLM | ResumableLLM, tokenizer: Tokenizer, problems: Sequence[Prob
 
 
 def accuracy_of(graded: Sequence[Sequence[Graded]], failures: int = 0) -> dict[str, float]:
-    """pass@1 and its 95 % interval over problems; `failures` more problems without samples count 0."""
+    """pass@1 and its 95 % interval over problems, by strata of task, level and language; `failures` more problems without
+    samples count 0."""
     per_problem = [sum(g.correct for g in row) / len(row) for row in graded] + [0.0] * failures
-    mean, low, high = mean_interval(per_problem)
+    strata = [(row[0].problem.family, row[0].problem.level, row[0].problem.language) for row in graded] + ["failure"] * failures
+    mean, low, high = mean_interval(per_problem, strata)
     return {"mean": mean, "low": low, "high": high, "problems": len(per_problem), "samples": sum(map(len, graded))}
 
 
