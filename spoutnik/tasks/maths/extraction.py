@@ -15,6 +15,7 @@ _SENTENCE_END = re.compile(r"\.(?=\s+[^\W\d_a-z]|\s*$|\s+[A-Z])|\n\s*\n|(?<=[^\s
 _REASON = re.compile(r",?\s+(?:because|since|as|which|where|when|so|car|puisque|parce que|weil|denn)\s", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
 _IN_TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
+_BROKEN_TEXT = re.compile(r"\\(?:text|mbox)\{[^{}\n]*\n[^{}]*\}")
 _SPACES = "\u00a0\u202f "
 _NUMBER = re.compile(rf"(?:(?<![\w)}}])[-+\u2212]\s?)?(?:\\\$|[$€£])?(?:\d{{1,3}}(?:(?:[,{_SPACES}]|\\,|\\ |\{{,\}}|,\\!)\d{{3}})+(?!\d)|\d+)"
                      rf"(?:[.,]\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+(?:[.,]\d+)?)?(?:\s?\\?%)?|\.\d+")
@@ -31,7 +32,7 @@ def extract(answer_part: str) -> str | None:
     """
     if not isinstance(answer_part, str):
         return None
-    text = answer_part[-MAX_READ:].replace("\x00", "")
+    text = _BROKEN_TEXT.sub(lambda words: " ".join(words[0].split()), answer_part[-MAX_READ:].replace("\x00", ""))
     box = last_box(text)
     if box is not None:
         return box.strip() or None

@@ -18,6 +18,7 @@ _MAX_FACTORIAL = 20_000
 _FUNCTIONS = {"sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc", "arcsin": "asin",
               "arccos": "acos", "arctan": "atan", "arccot": "acot", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "coth": "coth",
               "floor": "floor", "ceil": "ceil", "Re": "re", "Im": "im", "arg": "arg", "arcsec": "asec", "arccsc": "acsc"}
+UNKNOWN_FUNCTIONS = ("f", "g", "F", "G")
 _CONSTANTS = ("pi", "e", "i")
 _contexts = threading.local()  # mpmath's own is one for all threads
 
@@ -142,6 +143,8 @@ class Evaluation:
             return max(arguments) if name == "max" else min(arguments)
         if name == "binom":
             return context.binomial(*(_bounded(argument, _MAX_FACTORIAL) for argument in arguments))
+        if name in UNKNOWN_FUNCTIONS:  # a curve without period or symmetry stands for it
+            return context.exp(context.sin(_bounded(first) * context.mpf(_point(name, 0)) + context.mpf(_point(name, 2))))
         if name in _FUNCTIONS and len(arguments) == 1:
             return getattr(context, _FUNCTIONS[name])(_bounded(first))
         raise NoValue(name)
