@@ -58,7 +58,9 @@ def enter(job: dict, uid: int, gid: int) -> None:
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{uid} {uid} 1")
         _write("/proc/self/gid_map", f"{gid} {gid} 1")
-        socket.send_fds(control, [b"started"], [os.pidfd_open(1)])
+        process = os.pidfd_open(1)
+        socket.send_fds(control, [b"started"], [process])
+        os.close(process)
         size = b"size=%d,nr_inodes=4096,mode=1777" % job["limits"]["scratch"]
         _mount(b"proc", b"/proc")
         _mount(b"tmpfs", b"/tmp", size)
