@@ -1,4 +1,4 @@
-"""Function words of the frequent languages in Latin letters: what tells them apart in a few words.
+"""Function words of the frequent languages in Latin and Cyrillic letters: what tells them apart in a few words.
 
 Those of English and French are part of the vocabulary of `spoutnik.tasks.language`, whose verdicts on the families' texts stand
 on them: they stay as they are. A word may stand under several languages; it then counts for each by its share.
@@ -68,4 +68,23 @@ FUNCTION_WORDS = {
     "sw": """na ya wa kwa ni za la cha vya katika kila hii hiyo huo hizo hizi huyu yake wake zake lake chake yao wao zao kama
         lakini au pia hivyo kwamba ili sasa baada kabla zaidi chini ngapi gani nini nani wapi je ana wana ina kuna alikuwa
         mbili mbili tatu nne tano moja wote zote yote siku""",
+    "ru": """и в на не что с как по к из у за от о для это она он они его ее её их мы вы я ты но или если то же бы был была было
+        были так все всё еще ещё уже только когда где кто сколько каждый каждая каждую каждого чтобы после до при без под во со
+        ко два две три четыре пять один одна одну одном чем больше меньше может есть нет который которые себе сейчас если затем
+        также него них всего стоит стоят раза потом""",
+    "uk": """і й в у на не що з із як по до за від о для це вона він вони його її їх ми ви я ти але або якщо то ж би був була
+        було були так все всі ще вже тільки коли де хто скільки кожен кожна кожну щоб після при без під два дві три чотири один
+        одна ніж більше менше може є немає який які також та потім зараз усього""",
+    "bg": """и в на не че с със като по към от у за до о това тя той те него я ги ние вие аз ти но или ако то би беше бяха така
+        всички още вече само когато къде кой колко всеки всяка след при без под да се е са ще си му ѝ им два две три четири
+        пет един една едно повече по-малко може има няма който която които също""",
+    "sr": """и у на не што са као по ка из за од о до то она он они његов њен их ми ви ја ти али или ако би био била било били
+        тако све још већ само када где ко колико сваки свака сваку да се је су ће си му јој им два две три четири пет један
+        једна више мање може има нема који која које такође после пре без под ли""",
+}
+
+TELLING_LETTERS = {  # those that few languages write: a word with one of them counts as a function word of these
+    "de": "ß", "es": "ñ", "pt": "ãõ", "fr": "œû", "pl": "łąęśźżćń", "sv": "å", "da": "åøæ", "no": "åøæ", "cs": "řěů",
+    "ro": "țșţă", "hu": "őű", "tr": "ğış", "vi": "ơưđạảấầẩậắặẻẽếềểệỉịọỏốồổộớờởợụủứừửựỳỷỹ",
+    "ru": "ыэё", "uk": "іїєґ", "sr": "јљњћђџ",
 }
