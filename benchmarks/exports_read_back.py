@@ -26,6 +26,7 @@ from spoutnik.locate import locate
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
 from spoutnik.tasks import FAMILIES
+from spoutnik.tasks.catalog import find_tasks
 from spoutnik.text.tokenizer import Tokenizer
 
 PROMPTS, TOKENS, TEXTS = 12, 60, 200
@@ -37,7 +38,7 @@ def main() -> None:
     run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/nano")
     print(machine())
     families = [name for name in FAMILIES if name in (run / "recipe.yaml").read_text()]
-    texts = [problem.prompt for problem in held_out_problems(families, -(-TEXTS // len(families)))][:TEXTS]
+    texts = [problem.prompt for problem in held_out_problems(find_tasks(families), -(-TEXTS // len(families)))][:TEXTS]
     with tempfile.TemporaryDirectory() as folder:
         results = [result for stage in STAGES for result in measure(locate(run, stage), stage, texts, Path(folder))]
     print_result(results)

@@ -52,7 +52,7 @@ def questions(count: int) -> list[str]:
     """Of all families, in turn."""
     from spoutnik.evals.protocol import held_out_problems
     from spoutnik.tasks import FAMILIES
-    problems = held_out_problems(sorted(FAMILIES), -(-count // len(FAMILIES)))
+    problems = held_out_problems([FAMILIES[name] for name in sorted(FAMILIES)], -(-count // len(FAMILIES)))
     each = len(problems) // len(FAMILIES)
     return [problems[family * each + place].prompt for place in range(each) for family in range(len(FAMILIES))][:count]
 

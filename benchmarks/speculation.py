@@ -48,7 +48,7 @@ def rate(model: LLM, prompts: list[list[int]], together: bool, seed: int) -> flo
 def on_its_tasks(folder: Path, drafts: int, rounds: int) -> tuple[list[dict], float]:
     """Results, and the share of drafts that were right."""
     tokenizer = load_tokenizer(folder)
-    problems = sample_problems(random.Random(0), list(FAMILIES)[:6], TOGETHER, "train")
+    problems = sample_problems(random.Random(0), list(FAMILIES.values())[:6], TOGETHER, "train")
     prompts = chat_prompts(problems, tokenizer)
     models = {name: LLM(folder, tokenizer, max_num_seqs=TOGETHER, speculate=speculate, num_speculative_tokens=drafts,
                         speculate_up_to=up_to)

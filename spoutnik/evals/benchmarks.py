@@ -16,6 +16,7 @@ from spoutnik.evals.protocol import EvaluationSettings, Graded, accuracy_of, gra
 from spoutnik.files import read_json, read_jsonl
 from spoutnik.loading import load_tokenizer
 from spoutnik.tasks import FAMILIES, Problem
+from spoutnik.tasks.catalog import find_tasks
 from spoutnik.tasks.gym import SETTINGS, gym_problems
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
@@ -49,7 +50,7 @@ def evaluate_benchmark(folder: Path, bench: str, data: Path | None, samples: int
     if bench == "gsm8k":
         graded, scores, note = _gsm8k(run, data, limit, tokenizer, llm.config.max_position_embeddings - max_tokens)
     elif bench == "held-out":
-        graded, note = run(held_out_problems(trained_families(folder), limit or 48)), ""
+        graded, note = run(held_out_problems(find_tasks(trained_families(folder)), limit or 48)), ""
         summary = summarize(graded)
         scores = {"all families pass@1": summary["accuracy"]} | summary["families"]
     else:

@@ -16,14 +16,15 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.evals.statistics import mean_interval
-from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, accuracy_reward, sample
+from spoutnik.tasks import Family, Problem, Task, accuracy_reward, sample
 from spoutnik.tasks.corpus import BOOK, FORUM, Layout
+from spoutnik.tasks.grading import checked_grade
 from spoutnik.tasks.language import language_consistency, reflection_count
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
 from spoutnik.train.resumable import ResumableLLM
-from spoutnik.train.rollouts import chat_prompts, checked_grade, sample_problems
+from spoutnik.train.rollouts import chat_prompts, sample_problems
 from spoutnik.train.settings import Settings
 
 # A prompt is a conversation or, for a base model that knows none, in a layout of its pretraining text.
@@ -56,23 +57,28 @@ class Graded:
     correct: float
 
 
-def held_out_problems(families: Sequence[str], per_family: int) -> list[Problem]:
-    """Levels and languages in turn; the same problems whatever the model."""
+def held_out_problems(tasks: Sequence[Task], per_task: int) -> list[Problem]:
+    """Of a family, levels and languages in turn; of a task that was read, the first of them. The same whatever the model."""
     problems = []
-    for name in families:
-        rng = random.Random(f"0 held out {name}")
-        family = FAMILIES[name]
-        for number in range(per_family):
-            level = family.levels[number % len(family.levels)]
-            problems.append(sample(family, rng, level, LANGUAGES[number // len(family.levels) % 2], "held_out"))
+    for task in tasks:
+        rng = random.Random(f"0 held out {task.name}")
+        if (listed := task.problems("held_out")) is not None:
+            problems += listed[:per_task]
+        elif isinstance(task, Family):
+            for number in range(per_task):
+                level = task.levels[number % len(task.levels)]
+                language = task.languages[number // len(task.levels) % len(task.languages)]
+                problems.append(sample(task, rng, level, language, "held_out"))
+        else:
+            problems += [task.sample(rng, "held_out") for _ in range(per_task)]
     return problems
 
 
-def held_out_dialogues(families: Sequence[str], count: int) -> list[Problem]:
+def held_out_dialogues(tasks: Sequence[Task], count: int) -> list[Problem]:
     """Held-out problems at the end of conversations whose earlier turns are held out as well; half of those that may lean on
     the turn before do."""
     rng = random.Random("0 held out dialogues")
-    return sample_problems(rng, families, count, "held_out", dialogue_share=1.0)
+    return sample_problems(rng, tasks, count, "held_out", dialogue_share=1.0)
 
 
 def prompt_ids(problems: Sequence[Problem], tokenizer: Tokenizer, style: PromptStyle) -> list[list[int]]:

@@ -35,10 +35,10 @@ def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: di
         stage = recipe.stages[name]
         if isinstance(stage, GRPOStage | RejectStage):
             rng = random.Random(f"{seed_of(recipe, stage)} check")  # prompts like the stage's
-            asked = sample_problems(rng, recipe.families_of(stage), _SAMPLED_PROMPTS, "train", stage.settings.dialogue_share)
+            asked = sample_problems(rng, recipe.tasks_of(stage), _SAMPLED_PROMPTS, "train", stage.settings.dialogue_share)
             lengths.check(name, f"stages.{name}.settings.max_tokens", stage.settings.max_tokens, asked)
     per_family = recipe.evaluation.problems_per_family
-    problems, dialogues = (draw(recipe.families, per_family) for draw in (held_out_problems, held_out_dialogues))
+    problems, dialogues = (draw(recipe.tasks_of(), per_family) for draw in (held_out_problems, held_out_dialogues))
     for name in selected:
         stage = recipe.stages[name]
         if not isinstance(stage, RejectStage | RewardModelStage):

@@ -96,7 +96,7 @@ class Context:
         if not chosen.problems:
             return None
         rng = random.Random(f"{recipe.seed} {self.name} validation")
-        problems = sample_problems(rng, recipe.families, chosen.problems, "train")
+        problems = sample_problems(rng, recipe.tasks_of(), chosen.problems, "train")
         params = SamplingParams(temperature=recipe.evaluation.temperature, top_p=recipe.evaluation.top_p,
                                 max_tokens=settings.max_tokens)
         asked = sha256_json([[problem.prompt for problem in problems], str(params)])  # others are measured anew
@@ -185,13 +185,14 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
     seed, recipe = context.recipe.seed, context.recipe
     sources = []
     if stage.cold_start is not None:
-        sources.append(Traces.of("cold_start", solver_traces(stage.cold_start, recipe.families, seed, stage.dialogue_share)))
+        rows = solver_traces(stage.cold_start, recipe.solved_tasks, seed, stage.dialogue_share)
+        sources.append(Traces.of("cold_start", rows))
     if stage.traces is not None:
         sources.append(Traces.of(stage.traces, read_jsonl(context.inputs["traces"].folder / "traces.jsonl", KEYS, texts=True)))
     if stage.file is not None:
         sources.append(load_traces(stage.file))
     if stage.general:
-        sources.append(Traces.of("general", general_traces(stage.general, seed, recipe.families, stage.dialogue_share)))
+        sources.append(Traces.of("general", general_traces(stage.general, seed, recipe.solved_tasks, stage.dialogue_share)))
     positions = model.config.max_position_embeddings
     documents = fit(sources, tokenizer, positions, random.Random(f"{seed} {context.name}"))
     for source in sources:
@@ -210,7 +211,7 @@ def _grpo(stage: GRPOStage, context: Context) -> Outcome:
     if stage.settings.kl_coefficient:
         reference, _ = context.load()
     monitor = context.monitor(context.validation(model, tokenizer, stage.settings))
-    log, cost = grpo(model, tokenizer, context.recipe.families, stage.settings, *context.training("learning by reward"),
+    log, cost = grpo(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training("learning by reward"),
                      scorer, reference, monitor)
     return Outcome(_last(log, "reward", "accuracy", "mismatch_kl"), cost, log, model, tokenizer, monitor)
 
@@ -220,7 +221,7 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
     watch = Stopwatch()
     source = context.inputs["start"]
     llm = ResumableLLM(rollout_llm(model, tokenizer), context.checkpoints)
-    traces, cost, metrics = reject(llm, tokenizer, context.recipe.families, stage.settings, context.recipe.seed,
+    traces, cost, metrics = reject(llm, tokenizer, context.recipe.tasks_of(), stage.settings, context.recipe.seed,
                                    f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
     write_jsonl(context.working / "traces.jsonl", traces)
     return Outcome(metrics, cost + watch.lap() + llm.spent, [], findings=kept_findings(metrics["kept_share"]))
@@ -256,12 +257,12 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     watch, settings, dtype = Stopwatch(), recipe.evaluation, compute_dtype(recipe.dtype)
     tokenizer = Tokenizer.load(folder)
     llm = ResumableLLM(rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer), checkpoints)
-    problems = held_out_problems(recipe.families, settings.problems_per_family)
+    problems = held_out_problems(recipe.tasks_of(), settings.problems_per_family)
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
     evaluation = summarize(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
     if style == "chat":
         evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
-        dialogues = held_out_dialogues(recipe.families, settings.problems_per_family)
+        dialogues = held_out_dialogues(recipe.tasks_of(), settings.problems_per_family)
         evaluation["dialogues"] = accuracy_of(grade(llm, tokenizer, dialogues, settings, recipe.seed))
     else:  # the layout in which the base has read solutions: RL can bring out what is there
         book = summarize(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 from spoutnik.tasks import FAMILIES, FIRST_FAMILIES
 from spoutnik.tasks.drills import drill_document
+from spoutnik.tasks.family import LANGUAGES, Family, sample
 from spoutnik.tasks.general import good_answer, sample_general
 from spoutnik.tasks.general_text import FIRST_KINDS
-from spoutnik.tasks.problem import LANGUAGES, Family, Problem, Trace, sample
+from spoutnik.tasks.problem import Problem, Trace
 
 TEXTBOOK, QUICK, ANSWER_ONLY, DRILLS, GENERAL = "textbook", "quick", "answer_only", "drills", "general"
 WEIGHTS = {TEXTBOOK: 0.42, QUICK: 0.10, ANSWER_ONLY: 0.25, DRILLS: 0.18, GENERAL: 0.05}  # shares of documents

@@ -8,10 +8,10 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from spoutnik.tasks import FAMILIES
+from spoutnik.tasks.family import LANGUAGES, Family, sample
 from spoutnik.tasks.general import GeneralPrompt, follow_up_general, good_answer, sample_general
 from spoutnik.tasks.general_text import TAUGHT_KINDS
-from spoutnik.tasks.problem import LANGUAGES, History, Problem, is_held_out, sample
+from spoutnik.tasks.problem import History, Problem, Task, is_held_out
 from spoutnik.tasks.wording import as_typed
 
 Question = Problem | GeneralPrompt
@@ -19,10 +19,12 @@ GENERAL_SHARE = 0.25  # of the earlier turns
 FOLLOW_UP_SHARE = 0.5  # of the turns that may follow up on the last one
 
 
-def random_question(rng: random.Random, families: Sequence[str], language: str, split: str) -> Question:
-    if rng.random() < GENERAL_SHARE:
+def random_question(rng: random.Random, tasks: Sequence[Task], language: str, split: str) -> Question:
+    """A general prompt, or a problem of one of the families among the tasks: other tasks' are asked alone."""
+    families = [task for task in tasks if isinstance(task, Family)]
+    if not families or rng.random() < GENERAL_SHARE:
         return sample_general(rng, language, split)
-    family = FAMILIES[rng.choice(families)]
+    family = rng.choice(families)
     return sample(family, rng, rng.choice(family.levels), language, split)
 
 
@@ -30,9 +32,8 @@ def follow_up(previous: Question, rng: random.Random, split: str) -> Question | 
     """A question that leans on the last one, of the split; None where its kind has no such question."""
     if isinstance(previous, GeneralPrompt):
         return follow_up_general(previous, rng, split)
-    family = FAMILIES[previous.family]
-    while hasattr(family, "follow_up"):
-        question = family.follow_up(previous, rng)
+    while hasattr(previous.task, "follow_up"):
+        question = previous.task.follow_up(previous, rng)
         if is_held_out(question) == (split == "held_out"):
             return question
     return None
@@ -42,22 +43,22 @@ def answer_of(question: Question, rng: random.Random) -> str:
     return good_answer(question, rng) if isinstance(question, GeneralPrompt) else question.answer
 
 
-def general_question(rng: random.Random, families: Sequence[str], dialogue_share: float) -> GeneralPrompt:
+def general_question(rng: random.Random, tasks: Sequence[Task], dialogue_share: float) -> GeneralPrompt:
     """A general prompt of the training split as people type it, with earlier turns in `dialogue_share` of the cases."""
     prompt = typed(sample_general(rng, rng.choice(LANGUAGES), "train", TAUGHT_KINDS), rng)
-    return perhaps_in_conversation(prompt, rng, families, "train", dialogue_share)
+    return perhaps_in_conversation(prompt, rng, tasks, "train", dialogue_share)
 
 
 def typed(question: Question, rng: random.Random) -> Question:
     return replace(question, prompt=as_typed(question.prompt, question.language, rng))
 
 
-def conversation(rng: random.Random, families: Sequence[str], turns: int, language: str, split: str) -> list[Question]:
+def conversation(rng: random.Random, tasks: Sequence[Task], turns: int, language: str, split: str) -> list[Question]:
     """Questions in a row, each of the split; half of those that may follow up on the last one do."""
     questions: list[Question] = []
     for _ in range(turns):
         leaning = follow_up(questions[-1], rng, split) if questions and rng.random() < FOLLOW_UP_SHARE else None
-        questions.append(typed(leaning or random_question(rng, families, language, split), rng))
+        questions.append(typed(leaning or random_question(rng, tasks, language, split), rng))
     return questions
 
 
@@ -73,16 +74,18 @@ def number_of_turns(rng: random.Random) -> int:
     return turns
 
 
-def in_conversation(question: Question, rng: random.Random, families: Sequence[str], split: str) -> Question:
+def in_conversation(question: Question, rng: random.Random, tasks: Sequence[Task], split: str) -> Question:
     """A question of the same family with earlier turns before it: itself, or one that follows up on it."""
-    earlier = conversation(rng, families, number_of_turns(rng), question.language, split)
+    earlier = conversation(rng, tasks, number_of_turns(rng), question.language, split)
     leaning = follow_up(question, rng, split) if rng.random() < FOLLOW_UP_SHARE else None
     if leaning is not None:
         earlier, question = [*earlier[1:], question], leaning
     return replace(question, history=history_of(earlier, rng))
 
 
-def perhaps_in_conversation(question: Question, rng: random.Random, families: Sequence[str], split: str,
+def perhaps_in_conversation(question: Question, rng: random.Random, tasks: Sequence[Task], split: str,
                             share: float) -> Question:
-    """The question, with earlier turns in `share` of the cases."""
-    return in_conversation(question, rng, families, split) if share and rng.random() < share else question
+    """The question, with earlier turns in `share` of the cases; that of another task than a family is asked alone."""
+    if isinstance(question, Problem) and not isinstance(question.task, Family):
+        return question
+    return in_conversation(question, rng, tasks, split) if share and rng.random() < share else question

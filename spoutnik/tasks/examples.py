@@ -1,5 +1,6 @@
 """What each family is, in a few words, and questions of it as people ask them: for the cards of the models trained on it."""
 
+from spoutnik.tasks import FAMILIES
 from spoutnik.tasks.problem import Problem
 
 ABOUT = {
@@ -15,7 +16,8 @@ ABOUT = {
 
 
 def _twins(family: str, english: str, french: str, answer: str, data: dict, french_answer: str = "") -> list[Problem]:
-    return [Problem(family, 1, "en", english, answer, data), Problem(family, 1, "fr", french, french_answer or answer, data)]
+    task = FAMILIES[family]
+    return [Problem(task, 1, "en", english, answer, data), Problem(task, 1, "fr", french, french_answer or answer, data)]
 
 
 _EXAMPLES = [

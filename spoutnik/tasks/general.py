@@ -5,9 +5,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from spoutnik.tasks.family import LANGUAGES
 from spoutnik.tasks.general_text import KINDS, ROWS, TEXT
 from spoutnik.tasks.language import language_consistency
-from spoutnik.tasks.problem import LANGUAGES, SPLITS, History, held_out_by_hash
+from spoutnik.tasks.problem import SPLITS, History, held_out_by_hash
 
 FLAWS = ("curt", "off_topic", "wrong_language", "rambling", "wrong_fact")
 MAX_WORDS = 40  # a longer answer rambles: these questions need one or two short sentences

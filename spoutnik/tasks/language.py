@@ -21,10 +21,10 @@ from spoutnik.tasks.families import (
     ordering,
     spell,
 )
+from spoutnik.tasks.family import LANGUAGES
 from spoutnik.tasks.function_words import FUNCTION_WORDS
 from spoutnik.tasks.identification import word_owners
 from spoutnik.tasks.language_count import LanguageCount, count_language
-from spoutnik.tasks.problem import LANGUAGES
 
 REFLECTION_WORDS = frozenset("""
     wait mistake however but retry error verify wrong evaluate check

@@ -15,9 +15,10 @@ from spoutnik.tasks.dialogues import Question, conversation, typed
 from spoutnik.tasks.drills import SPELLED, drill_document
 from spoutnik.tasks.families.letters import count_letters
 from spoutnik.tasks.families.spell import TEXT as SPELL
+from spoutnik.tasks.family import LANGUAGES, sample
 from spoutnik.tasks.general import GeneralPrompt, good_answer, sample_general, statement
 from spoutnik.tasks.general_text import ROWS
-from spoutnik.tasks.problem import LANGUAGES, Problem, is_held_out, sample
+from spoutnik.tasks.problem import Problem, is_held_out
 from spoutnik.tasks.vocabulary import any_word
 
 SPELLING, ENCYCLOPEDIA, THREAD, CHAPTER = "spelling", "encyclopedia", "thread", "chapter"
@@ -29,7 +30,7 @@ YOUNG = ("operations", "spell")  # families that the base has not read: twice as
 
 def midtraining_documents(rng: random.Random, families: Sequence[str]) -> Iterator[str]:
     """Endless plain-text documents. Problems and general prompts are of the training split."""
-    names = sorted([*families, *(name for name in families if name in YOUNG)])
+    tasks = [FAMILIES[name] for name in sorted([*families, *(name for name in families if name in YOUNG)])]
     while True:
         kind, language = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0], rng.choice(LANGUAGES)
         if kind == DRILLS:
@@ -41,14 +42,14 @@ def midtraining_documents(rng: random.Random, families: Sequence[str]) -> Iterat
         elif kind == GENERAL:
             yield _entry(typed(sample_general(rng, language, "train"), rng), ANSWER_ONLY, rng)
         elif kind == THREAD:
-            questions = conversation(rng, names, rng.randint(2, 8), language, "train")
+            questions = conversation(rng, tasks, rng.randint(2, 8), language, "train")
             yield "\n".join(_entry(question, ANSWER_ONLY, rng, flaws=0) for question in questions)
         elif kind == CHAPTER:
-            questions = conversation(rng, names, rng.choice((rng.randint(2, 10), rng.randint(8, 45))), language, "train")
+            questions = conversation(rng, tasks, rng.choice((rng.randint(2, 10), rng.randint(8, 45))), language, "train")
             worked = rng.random()  # of the exercises; the results of the others are only given
             yield "\n".join(_entry(question, TEXTBOOK, rng, rng.random() < worked) for question in questions)
         else:
-            family = FAMILIES[rng.choice(names)]
+            family = rng.choice(tasks)
             yield _entry(typed(sample(family, rng, rng.choice(family.levels), language, "train"), rng), kind, rng)
 
 
@@ -58,7 +59,7 @@ def _entry(question: Question, kind: str, rng: random.Random, worked: bool = Tru
     layout = (BOOK if kind == TEXTBOOK else FORUM)[question.language]
     if isinstance(question, GeneralPrompt):
         return write(layout, question.prompt, "", good_answer(question, rng))
-    family = FAMILIES[question.family]
+    family = question.task
     if kind == TEXTBOOK:
         trace = family.solve(question, rng, "careful")
         return write(layout, question.prompt, trace.thought if worked else "", trace.answer)
@@ -73,7 +74,7 @@ def _spelling(rng: random.Random, language: str) -> str:
     lines, count = [], rng.randint(3, 8)
     while len(lines) < count:
         word = any_word(rng, 3, 13)
-        if is_held_out(Problem("spell", 1, language, "", "", {"word": word})):
+        if is_held_out(Problem(FAMILIES["spell"], 1, language, "", "", {"word": word})):
             continue
         if rng.random() < 0.5:
             lines.append(SPELLED[language].format(word=word, letters=", ".join(word)))

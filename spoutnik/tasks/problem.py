@@ -1,16 +1,14 @@
-"""What a problem is, what a family of problems must offer, and how problems are split into train and held out."""
+"""What a task and one of its problems are, and how problems are split into train and held out."""
 
 import hashlib
 import json
 import random
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-LANGUAGES = ("en", "fr")
 STYLES = ("quick", "careful")
 SPLITS = ("train", "held_out")
 HELD_OUT_ONE_IN = 8
-MAX_REJECTIONS = 10_000  # a family whose level cannot fill a split in that many draws is a bug, not bad luck
 
 
 History = tuple[tuple[str, str], ...]  # earlier turns of a conversation: (question, answer)
@@ -20,18 +18,24 @@ History = tuple[tuple[str, str], ...]  # earlier turns of a conversation: (quest
 class Problem:
     """One question with what is needed to verify any answer to it.
 
+    task: that verifies it, and solves it where it can.
     history: what was asked and answered before in the same conversation; no part of the problem's identity.
     data: JSON values, the same in every language; entries named `shown_*` describe the presentation alone (the order of the
         numbers or of the sentences) and are no part of the problem's identity.
     """
 
-    family: str
+    task: "Task" = field(repr=False)
     level: int
     language: str
     prompt: str
     answer: str
     data: dict
     history: History = ()
+
+    @property
+    def family(self) -> str:
+        """The name of its task, as traces and tables say it."""
+        return self.task.name
 
     @property
     def key(self) -> str:
@@ -48,32 +52,53 @@ class Trace:
     answer: str
 
 
-class Family(Protocol):
-    """A kind of problem that can be generated without end, verified exactly and solved in two styles."""
+class Task:
+    """A kind of problem that is verified: procedural, read from a file, or from another library. Training, rejection sampling,
+    distillation and evaluation know no more of it than this.
+
+    Attributes:
+        name: in recipes, traces and tables.
+        about: a line for people.
+        languages: of its prompts (ISO 639-1).
+        content: hash of the files that it was read from; "" for one that is code alone.
+    """
 
     name: str
-    levels: tuple[int, ...]
+    about: str = ""
+    languages: tuple[str, ...] = ("en",)
+    content: str = ""
 
-    def generate(self, rng: random.Random, level: int, language: str) -> Problem: ...
+    def sample(self, rng: random.Random, split: str = "train") -> Problem:
+        """A problem of the split: drawn, or one of those that were read."""
+        raise NotImplementedError
 
-    def verify(self, problem: Problem, answer: str) -> bool: ...
+    def problems(self, split: str = "held_out") -> Sequence[Problem] | None:
+        """All problems of the split, in their order; None for a task that draws them without end."""
+        return None
 
-    def solve(self, problem: Problem, rng: random.Random, style: str) -> Trace: ...
+    def verify(self, problem: Problem, answer: str) -> float:
+        """The grade in [0, 1] of an answer without its thought; a bool is one. Never raises: what it cannot read is wrong."""
+        raise NotImplementedError
+
+    def solve(self, problem: Problem, rng: random.Random, style: str = "careful") -> Trace | None:
+        """A worked solution; None where the task has none."""
+        return None
+
+    def as_typed(self, problem: Problem, rng: random.Random) -> Problem:
+        """The problem in the words of somebody who types it; as it is, where that is how it is meant to be asked."""
+        return problem
 
 
-def check_request(family: Family, level: int, language: str) -> None:
-    """Raise ValueError when a family is asked for a level or a language that it does not have."""
-    if level not in family.levels:
-        raise ValueError(f"The family {family.name} has no level {level!r}: its levels are "
-                         f"{', '.join(map(str, family.levels))}.")
-    if language not in LANGUAGES:
-        raise ValueError(f"The family {family.name} does not speak {language!r}: its languages are {', '.join(LANGUAGES)}.")
-
-
-def check_style(family: Family, style: str) -> None:
+def check_style(task: Task, style: str) -> None:
     """Raise ValueError for an unknown style of solution."""
     if style not in STYLES:
-        raise ValueError(f"The family {family.name} has no style {style!r}: its styles are {', '.join(STYLES)}.")
+        raise ValueError(f"The task {task.name} has no style {style!r}: its styles are {', '.join(STYLES)}.")
+
+
+def check_split(split: str) -> None:
+    """Raise ValueError for an unknown split."""
+    if split not in SPLITS:
+        raise ValueError(f"There is no split {split!r}: the splits are {', '.join(SPLITS)}.")
 
 
 def held_out_by_hash(text: str) -> bool:
@@ -85,14 +110,3 @@ def held_out_by_hash(text: str) -> bool:
 def is_held_out(problem: Problem) -> bool:
     """Whether a problem is kept for evaluation. It depends on its identity alone, so the splits cannot overlap."""
     return held_out_by_hash(f"{problem.family} {problem.key}")
-
-
-def sample(family: Family, rng: random.Random, level: int, language: str, split: str) -> Problem:
-    """Draw a problem of the split, by rejection."""
-    if split not in SPLITS:
-        raise ValueError(f"There is no split {split!r}: the splits are {', '.join(SPLITS)}.")
-    for _ in range(MAX_REJECTIONS):
-        problem = family.generate(rng, level, language)
-        if is_held_out(problem) == (split == "held_out"):
-            return problem
-    raise RuntimeError(f"No {split} problem of {family.name} at level {level} in {MAX_REJECTIONS} draws.")

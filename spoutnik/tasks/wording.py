@@ -1,9 +1,7 @@
-"""A question as people type it: with other spaces and signs, synonyms, capitals and courtesies, or numbers in words."""
+"""A question as people type it: with other spaces and signs, synonyms, capitals and courtesies."""
 
 import random
 import re
-
-from spoutnik.tasks.families.operations import NUMBERS, TEXT
 
 COURTESIES = {
     "en": ("Please: {p}", "Hello! {p}", "Hi, {p}", "Question: {p}", "{p} Thanks!", "Now {p}"),
@@ -15,17 +13,6 @@ SYNONYMS = {  # of how a computation begins
     "fr": {"Combien font ": ("Combien fait ", "Que vaut ", "C'est quoi ", ""),
            "Calcule ": ("Combien font ", "Peux-tu calculer ", "")},
 }
-
-
-def in_words(prompt: str, language: str) -> str:
-    """The question with its numbers up to twenty and its signs in words: What is two plus two?"""
-    words = TEXT[language]["words"]
-    prompt = re.sub(r"(?<=\d) ?([-+*x]) ?(?=\d)", lambda match: f" {words[match[1].replace('x', '*')]} ", prompt)
-    return re.sub(r"\b\d+\b", lambda match: _number(int(match[0]), language), prompt)
-
-
-def _number(value: int, language: str) -> str:
-    return NUMBERS[language][value] if value < len(NUMBERS[language]) else str(value)
 
 
 def as_typed(prompt: str, language: str, rng: random.Random) -> str:

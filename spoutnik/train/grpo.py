@@ -22,7 +22,7 @@ from spoutnik.errors import RunError
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores, on_all_cores
-from spoutnik.tasks import Problem
+from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import GeneralPrompt
 from spoutnik.tasks.language import reflection_count
@@ -222,7 +222,7 @@ def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
     return losses.token_log_probs(hidden[batch.positions], model.lm_head.weight, batch.targets, temperature)
 
 
-def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: GRPOSettings, seed: int,
+def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settings: GRPOSettings, seed: int,
          stage: str, checkpoints: Checkpoints, progress: Progress, scorer: Scorer | None = None,
          reference: Transformer | None = None, monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
     """Trains in place. monitor: validates start and result, if it has what to validate on.
@@ -237,7 +237,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
     optimizer = settings.make_optimizer(model)
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
-        problems = step_prompts(settings, families, seed, stage, step, scorer is not None)
+        problems = step_prompts(settings, tasks, seed, stage, step, scorer is not None)
         rollouts = roll_out(rollout_llm(model, tokenizer), tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
         batches, wasted = policy_batches(rollouts, settings)
         if settings.kl_coefficient:
@@ -257,7 +257,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], sett
     return log, total + cost
 
 
-def step_prompts(settings: GRPOSettings, families: Sequence[str], seed: int, stage: str, step: int,
+def step_prompts(settings: GRPOSettings, tasks: Sequence[Task], seed: int, stage: str, step: int,
                  with_general: bool) -> list[Problem | GeneralPrompt]:
     """A step's prompts, a function of seed and step: a resumed run repeats none and skips none."""
     rng = random.Random(f"{seed} {stage} {step}")
@@ -265,8 +265,8 @@ def step_prompts(settings: GRPOSettings, families: Sequence[str], seed: int, sta
     if with_general and step >= settings.general_from * settings.steps:
         general = round(settings.general_share * settings.prompts_per_step)
     share = settings.dialogue_share
-    problems = sample_problems(rng, families, settings.prompts_per_step - general, "train", share)
-    return [*problems, *(general_question(rng, families, share) for _ in range(general))]
+    problems = sample_problems(rng, tasks, settings.prompts_per_step - general, "train", share)
+    return [*problems, *(general_question(rng, tasks, share) for _ in range(general))]
 
 
 def refuse_mismatch(stage: str, step: int, mismatch: float, limit: float) -> None:

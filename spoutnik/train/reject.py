@@ -11,6 +11,7 @@ from pydantic import Field
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
+from spoutnik.tasks import Task
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Cost, Progress
 from spoutnik.train.resumable import ResumableLLM
@@ -39,10 +40,10 @@ class RejectSettings(Settings):
     """The share of the problems with earlier turns before the question."""
 
 
-def reject(llm: LLM | ResumableLLM, tokenizer: Tokenizer, families: Sequence[str], settings: RejectSettings, seed: int,
+def reject(llm: LLM | ResumableLLM, tokenizer: Tokenizer, tasks: Sequence[Task], settings: RejectSettings, seed: int,
            source: str, progress: Progress, prompts_at_once: int = 256) -> tuple[list[dict], Cost, dict[str, float]]:
     """The kept traces, the cost, and the share kept. source: name of the sampled checkpoint, for the traces."""
-    problems = sample_problems(random.Random(f"{seed} reject"), families, settings.prompts, "train", settings.dialogue_share)
+    problems = sample_problems(random.Random(f"{seed} reject"), tasks, settings.prompts, "train", settings.dialogue_share)
     params = SamplingParams(n=settings.samples, temperature=settings.temperature, top_p=settings.top_p,
                             max_tokens=settings.max_tokens)
     traces, generated, kept_tokens = [], 0, 0

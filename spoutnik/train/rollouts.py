@@ -2,19 +2,17 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle, islice
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
-from spoutnik.errors import RunError
 from spoutnik.model.transformer import Transformer
-from spoutnik.tasks import FAMILIES, LANGUAGES, Problem, accuracy_reward, sample
-from spoutnik.tasks.dialogues import perhaps_in_conversation, typed
+from spoutnik.tasks import Problem, Task, accuracy_reward
+from spoutnik.tasks.dialogues import perhaps_in_conversation
 from spoutnik.tasks.general import GeneralPrompt
 from spoutnik.tasks.language import language_consistency
 from spoutnik.tasks.problem import History
-from spoutnik.tasks.wording import in_words
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
@@ -30,7 +28,6 @@ class GradedCompletion:
     language: float
 
 
-IN_WORDS_SHARE = 0.12  # of the one-step calculations: "What is two plus two?"
 _MAX_NUM_SEQS = 640  # up to here a step of a nano model is faster over all rows at once
 
 
@@ -51,38 +48,18 @@ def chat_prompts(questions: Sequence[Problem | GeneralPrompt], tokenizer: Tokeni
     return [conversation_ids(question.history, question.prompt, tokenizer) for question in questions]
 
 
-def sample_problems(rng: random.Random, families: Sequence[str], count: int, split: str,
+def sample_problems(rng: random.Random, tasks: Sequence[Task], count: int, split: str,
                     dialogue_share: float = 0.0) -> list[Problem]:
-    """`count` problems as people type them, families in turn, levels and languages at random; `dialogue_share` of them with
-    earlier turns."""
+    """`count` problems as people type them, tasks in turn, `dialogue_share` of them with earlier turns."""
     problems = []
-    for name in islice(cycle(families), count):
-        family = FAMILIES[name]
-        problem = typed(sample(family, rng, rng.choice(family.levels), rng.choice(LANGUAGES), split), rng)
-        if name == "operations" and rng.random() < IN_WORDS_SHARE:
-            problem = replace(problem, prompt=in_words(problem.prompt, problem.language))
-        problems.append(perhaps_in_conversation(problem, rng, families, split, dialogue_share))
+    for task in islice(cycle(tasks), count):
+        problem = task.as_typed(task.sample(rng, split), rng)
+        problems.append(perhaps_in_conversation(problem, rng, tasks, split, dialogue_share))
     return problems
-
-
-def checked_grade(problem: Problem, answer: str, value: float) -> float:
-    """A verifier's grade, if it is one: nan is neither right nor wrong, and makes groups without variance in silence.
-
-    Raises:
-        RunError: it is not a number in [0, 1].
-    """
-    try:
-        if 0.0 <= value <= 1.0:
-            return float(value)
-    except TypeError:
-        pass
-    raise RunError(f"the verifier of family '{problem.family}' gives {value!r} for the answer {answer[:80]!r} to "
-                   f"{problem.prompt[:80]!r} (level {problem.level}): a grade must be a number from 0 to 1. Correct the "
-                   "verifier.")
 
 
 def grade(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer) -> GradedCompletion:
     """Grades the answer alone: the thought is stripped first, and an ill-formed completion has no answer to grade."""
     reply = read_reply(completion.reply_ids, tokenizer, completion.finished)
-    accuracy = checked_grade(problem, reply.answer, accuracy_reward(problem, reply.answer)) if reply.well_formed else 0.0
+    accuracy = accuracy_reward(problem, reply.answer) if reply.well_formed else 0.0
     return GradedCompletion(completion, reply, accuracy, language_consistency(reply.thought, problem.language))

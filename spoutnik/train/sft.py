@@ -9,7 +9,7 @@ from pydantic import Field
 
 from spoutnik.errors import UserError
 from spoutnik.model.transformer import Transformer
-from spoutnik.tasks import FAMILIES
+from spoutnik.tasks import Task
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import good_answer
 from spoutnik.text.thought_format import thought_format
@@ -40,28 +40,27 @@ class ColdStartSettings(Settings):
     """The share of them that shows its work step by step."""
 
 
-def solver_traces(settings: ColdStartSettings, families: Sequence[str], seed: int,
+def solver_traces(settings: ColdStartSettings, tasks: Sequence[Task], seed: int,
                   dialogue_share: float = 0.0) -> list[dict]:
     """Worked problems of the training split, styles mixed by `careful_share`, languages and levels evenly; `dialogue_share` of
     them with earlier turns."""
     rng = random.Random(f"{seed} cold start")
     rows = []
-    for problem in sample_problems(rng, families, settings.traces, "train", dialogue_share):
-        family = FAMILIES[problem.family]
+    for problem in sample_problems(rng, tasks, settings.traces, "train", dialogue_share):
         style = "careful" if rng.random() < settings.careful_share else "quick"
-        trace = family.solve(problem, rng, style)
+        trace = problem.task.solve(problem, rng, style)
         rows.append({"history": problem.history, "prompt": problem.prompt,
-                     "thought": trace.thought, "answer": trace.answer, "family": family.name,
+                     "thought": trace.thought, "answer": trace.answer, "family": problem.family,
                      "level": problem.level, "language": problem.language, "style": style})
     return rows
 
 
-def general_traces(count: int, seed: int, families: Sequence[str] = (), dialogue_share: float = 0.0) -> list[dict]:
+def general_traces(count: int, seed: int, tasks: Sequence[Task] = (), dialogue_share: float = 0.0) -> list[dict]:
     """Non-reasoning conversations (R1's 200k): the thought is empty, as R1's is for simple requests."""
     rng = random.Random(f"{seed} general")
     rows = []
     for _ in range(count):
-        prompt = general_question(rng, families, dialogue_share)
+        prompt = general_question(rng, tasks, dialogue_share)
         rows.append({"history": prompt.history, "prompt": prompt.prompt,
                      "thought": "", "answer": good_answer(prompt, rng), "family": "general",
                      "language": prompt.language})

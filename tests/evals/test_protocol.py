@@ -39,15 +39,15 @@ class Answers:
 
 
 def test_problems_are_held_out_balanced_and_the_same_for_every_model():
-    problems = held_out_problems(list(FAMILIES), 12)
-    assert problems == held_out_problems(list(FAMILIES), 12)
+    problems = held_out_problems(list(FAMILIES.values()), 12)
+    assert problems == held_out_problems(list(FAMILIES.values()), 12)
     assert all(is_held_out(p) for p in problems) and len(problems) == 12 * len(FAMILIES)
     assert {(p.level, p.language) for p in problems if p.family == "countdown"} == {
         (level, language) for level in (1, 2, 3) for language in ("en", "fr")}
 
 
 def test_the_thought_is_stripped_before_grading_and_pass_at_1_is_the_mean_over_samples(tokenizer):
-    problem = held_out_problems(["arithmetic"], 1)[0]
+    problem = held_out_problems([FAMILIES["arithmetic"]], 1)[0]
     right = problem.answer
     replies = [f"so\n</think>\n\n{right}", f"{right}\n</think>\n\n999999", f"{right}", f"{right}</think>"]
     engine = Answers(tokenizer, [replies])
@@ -60,7 +60,7 @@ def test_the_thought_is_stripped_before_grading_and_pass_at_1_is_the_mean_over_s
 
 
 def test_the_base_model_is_asked_and_read_in_plain_text(tokenizer):
-    problem = held_out_problems(["arithmetic"], 1)[0]
+    problem = held_out_problems([FAMILIES["arithmetic"]], 1)[0]
     engine = Answers(tokenizer, [[f"Answer: {problem.answer}", f"Thinking: hm.\nAnswer: {problem.answer}", "Hello"]])
     graded = grade(engine, tokenizer, [problem], EvaluationSettings(samples=3), 0, "forum")
     assert [g.correct for g in graded[0]] == [1.0, 1.0, 0.0]

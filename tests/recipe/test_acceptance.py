@@ -14,8 +14,8 @@ from spoutnik.model.weights import load_model
 from spoutnik.recipe import run as running
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.table import as_json, rows
+from spoutnik.tasks.families.arithmetic import Arithmetic
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train import rollouts
 
 TINY = Path(__file__).with_name("tiny.yaml")
 
@@ -96,8 +96,8 @@ def test_rewards_without_variance_are_not_done(begun, tmp_path, monkeypatch):
 
 
 def test_a_verifier_that_gives_nan_stops_the_stage(begun, monkeypatch):
-    monkeypatch.setattr(rollouts, "accuracy_reward", lambda problem, answer: float("nan"))
-    with pytest.raises(RunError, match="the verifier of family .* gives nan"):
+    monkeypatch.setattr(Arithmetic, "verify", lambda self, problem, answer: float("nan"))
+    with pytest.raises(RunError, match="the verifier of task .* gives nan"):
         run_recipe(TINY, begun, SilentDisplay(), until="reasoning_rl")
     assert not sealed(begun, "reasoning_rl")
 

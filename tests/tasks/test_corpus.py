@@ -7,7 +7,9 @@ from itertools import islice
 import pytest
 from tasks_helpers import problem_of
 
-from spoutnik.tasks import FAMILIES, accuracy_reward, sample
+from spoutnik.errors import RunError, UserError
+from spoutnik.tasks import FAMILIES, Problem, Task, accuracy_reward, sample
+from spoutnik.tasks.catalog import find_task
 from spoutnik.tasks.corpus import BOOK, FLAWED_SHARE, FORUM, TEXTBOOK, WEIGHTS, documents, flawed
 from spoutnik.tasks.drills import DRILLS
 
@@ -80,6 +82,21 @@ def test_the_accuracy_reward_is_the_verifier_s():
     problem = problem_of(("arithmetic", 1), 0)
     assert accuracy_reward(problem, problem.answer) == 1.0
     assert accuracy_reward(problem, "") == 0.0
-    unknown = type(problem)(**{**vars(problem), "family": "chess"})
-    with pytest.raises(ValueError, match="chess"):
-        accuracy_reward(unknown, "1")
+
+
+@pytest.mark.parametrize("value", [float("nan"), 1.5, -0.1, None, "right"])
+def test_what_is_no_grade_is_refused_and_the_verifier_named(value):
+    class Careless(Task):
+        name = "careless"
+
+        def verify(self, problem, answer):
+            return value
+
+    with pytest.raises(RunError, match="the verifier of task 'careless' gives"):
+        accuracy_reward(Problem(Careless(), 1, "en", "What?", "1", {}), "1")
+
+
+def test_a_name_that_is_no_task_suggests_the_nearest():
+    assert find_task("countdown").name == "countdown"
+    with pytest.raises(UserError, match="no task 'countdwn'. Did you mean 'countdown'?"):
+        find_task("countdwn")

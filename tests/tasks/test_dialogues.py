@@ -6,6 +6,7 @@ from itertools import islice
 import pytest
 
 from spoutnik.tasks import FAMILIES, LANGUAGES, accuracy_reward, is_held_out, sample
+from spoutnik.tasks.catalog import find_tasks
 from spoutnik.tasks.dialogues import conversation, follow_up, general_question, in_conversation
 from spoutnik.tasks.general import GeneralPrompt
 from spoutnik.tasks.midtraining import midtraining_documents
@@ -13,13 +14,14 @@ from spoutnik.tasks.wording import as_typed
 from spoutnik.train.rollouts import sample_problems
 
 FAMILY_NAMES = ["countdown", "arithmetic", "equations", "ordering", "liars", "calendar", "operations", "spell"]
+TASKS = find_tasks(FAMILY_NAMES)
 
 
 @pytest.mark.parametrize("split", ["train", "held_out"])
 def test_every_turn_is_of_the_split_and_has_a_right_answer(split):
     rng, followed = random.Random(0), 0
     for _ in range(60):
-        questions = conversation(rng, FAMILY_NAMES, 6, rng.choice(LANGUAGES), split)
+        questions = conversation(rng, TASKS, 6, rng.choice(LANGUAGES), split)
         assert len({question.language for question in questions}) == 1
         for question in questions:
             if not isinstance(question, GeneralPrompt):
@@ -56,17 +58,17 @@ def test_a_question_in_a_conversation_stays_of_its_family_and_has_a_past():
     rng = random.Random(3)
     for name in FAMILY_NAMES * 5:
         family = FAMILIES[name]
-        problem = in_conversation(sample(family, rng, 1, "fr", "train"), rng, FAMILY_NAMES, "train")
+        problem = in_conversation(sample(family, rng, 1, "fr", "train"), rng, TASKS, "train")
         assert problem.family == name and 1 <= len(problem.history) <= 8 and not is_held_out(problem)
         assert all(question and answer for question, answer in problem.history)
-    general = general_question(rng, FAMILY_NAMES, 1.0)
-    assert general.history and not general_question(rng, FAMILY_NAMES, 0.0).history
+    general = general_question(rng, TASKS, 1.0)
+    assert general.history and not general_question(rng, TASKS, 0.0).history
 
 
 def test_a_share_of_sampled_problems_has_earlier_turns():
-    problems = sample_problems(random.Random(4), FAMILY_NAMES, 400, "train", dialogue_share=0.25)
+    problems = sample_problems(random.Random(4), list(FAMILIES.values()), 400, "train", dialogue_share=0.25)
     assert 0.15 < sum(bool(problem.history) for problem in problems) / 400 < 0.35
-    assert not any(problem.history for problem in sample_problems(random.Random(4), FAMILY_NAMES, 100, "train"))
+    assert not any(problem.history for problem in sample_problems(random.Random(4), list(FAMILIES.values()), 100, "train"))
 
 
 def test_as_typed_keeps_every_number_and_name():

@@ -101,7 +101,7 @@ def test_an_expanded_equation_shares_the_split_of_the_asked_one():
     family = FAMILIES["equations"]
     for seed in range(50):
         asked = problem_of(("equations", 3), seed)
-        expanded = Problem(family.name, 2, "en", "", asked.answer, asked.data | {"shown_inner": 0})
+        expanded = Problem(family, 2, "en", "", asked.answer, asked.data | {"shown_inner": 0})
         assert is_held_out(asked) == is_held_out(expanded)
         assert family.verify(expanded, asked.answer)
 

@@ -11,6 +11,7 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.errors import RunError
 from spoutnik.tasks import FAMILIES, Problem, sample
+from spoutnik.tasks.catalog import find_tasks
 from spoutnik.tasks.general import GeneralPrompt, sample_general
 from spoutnik.text.thought import Reply
 from spoutnik.train import grpo as module
@@ -30,7 +31,7 @@ from spoutnik.train.loop import Checkpoints
 from spoutnik.train.rollouts import GradedCompletion
 
 EOS = 1
-ARITHMETIC = ["arithmetic"]
+ARITHMETIC = find_tasks(["arithmetic"])
 
 
 def settings(**changes) -> GRPOSettings:
@@ -286,7 +287,7 @@ def test_a_stage_whose_sampler_is_wrong_stops_before_it_moves_the_weights(tokeni
 def test_a_step_s_prompts_depend_on_seed_and_step_alone():
     chosen = settings(prompts_per_step=8)
     first, again, next_step, other_seed = (
-        [p.prompt for p in step_prompts(chosen, ["arithmetic", "letters"], seed, "rl", step, False)]
+        [p.prompt for p in step_prompts(chosen, find_tasks(["arithmetic", "letters"]), seed, "rl", step, False)]
         for seed, step in ((0, 0), (0, 0), (0, 1), (1, 0)))
     assert first == again and first != next_step and first != other_seed
 

@@ -9,6 +9,7 @@ import torch
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
 from spoutnik.tasks import FAMILIES, sample
+from spoutnik.tasks.grading import checked_grade
 from spoutnik.text.thought import Reply
 from spoutnik.train import grpo as grpo_module
 from spoutnik.train import monitor as module
@@ -17,7 +18,7 @@ from spoutnik.train.grpo import GRPOSettings, grpo
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.monitor import Monitor, Validation, compared_documents, document_losses
 from spoutnik.train.pretrain import PretrainSettings
-from spoutnik.train.rollouts import GradedCompletion, checked_grade, sample_problems
+from spoutnik.train.rollouts import GradedCompletion, sample_problems
 from spoutnik.train.sft import SFTSettings, sft, trace_document
 
 ROW = {"prompt": "What is 2 + 2?", "thought": "2 and 2 is 4.", "answer": "4"}
@@ -43,10 +44,11 @@ def trained(folder, tokenizer, validated=True, progress=tiny.silent, learning_ra
     settings = GRPOSettings(steps=6, prompts_per_step=3, group_size=4, max_tokens=8, learning_rate=learning_rate,
                             optimizer="adamw", warmup=0, bias_update_speed=0.0)
     policy = student()
-    problems = sample_problems(random.Random("validation"), ["arithmetic"], 12, "train")
+    problems = sample_problems(random.Random("validation"), [FAMILIES["arithmetic"]], 12, "train")
     validation = Validation(policy, tokenizer, problems, SamplingParams(max_tokens=8), 0, folder / "validation", 6, 2)
     monitor = Monitor("rl", say, validation if validated else None)
-    log, cost = grpo(policy, tokenizer, ["arithmetic"], settings, 0, "rl", Checkpoints(folder, 0.0), progress, monitor=monitor)
+    log, cost = grpo(policy, tokenizer, [FAMILIES["arithmetic"]], settings, 0, "rl", Checkpoints(folder, 0.0), progress,
+                     monitor=monitor)
     return policy, log, cost, monitor
 
 
@@ -134,7 +136,7 @@ def test_compared_documents_are_of_the_last_steps():
 def test_a_grade_that_is_no_number_from_0_to_1_is_the_verifier_s_error(grade):
     problem = sample(FAMILIES["arithmetic"], random.Random(0), 1, "en", "train")
     assert checked_grade(problem, "4", 1) == 1.0 and checked_grade(problem, "4", True) == 1.0
-    with pytest.raises(RunError, match="verifier of family 'arithmetic' gives .* for the answer '4'"):
+    with pytest.raises(RunError, match="verifier of task 'arithmetic' gives .* for the answer '4'"):
         checked_grade(problem, "4", grade)
 
 

@@ -6,6 +6,8 @@ import pytest
 import tiny
 
 from spoutnik.engine.outputs import CompletionOutput
+from spoutnik.tasks import FAMILIES
+from spoutnik.tasks.catalog import find_tasks
 from spoutnik.text.thought import Reply
 from spoutnik.train import reject as module
 from spoutnik.train.reject import RejectSettings, reject, select
@@ -38,7 +40,7 @@ def test_the_language_limit_is_inclusive(limit, kept):
 
 
 def test_a_right_answer_without_its_form_is_wrong(tokenizer):
-    problem = sample_problems(random.Random(0), ["arithmetic"], 1, "train")[0]
+    problem = sample_problems(random.Random(0), [FAMILIES["arithmetic"]], 1, "train")[0]
     ids = tiny.completion_ids(tokenizer, "x", problem.answer)
     assert grade(problem, CompletionOutput(0, "", ids, finish_reason="stop"), tokenizer).accuracy == 1.0
     assert grade(problem, CompletionOutput(0, "", ids[:-1], finish_reason="length"), tokenizer).accuracy == 0.0
@@ -54,8 +56,8 @@ def test_kept_traces_say_where_they_come_from_and_the_cost_says_what_was_wasted(
     monkeypatch.setattr(module, "grade", first_token_even)
     policy = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)
     heard = []
-    settings = RejectSettings(prompts=10, samples=3, max_tokens=5)
-    traces, cost, counts = reject(rollout_llm(policy, tokenizer), tokenizer, ["arithmetic", "letters"], settings, 0, "rl",
+    settings, tasks = RejectSettings(prompts=10, samples=3, max_tokens=5), find_tasks(["arithmetic", "letters"])
+    traces, cost, counts = reject(rollout_llm(policy, tokenizer), tokenizer, tasks, settings, 0, "rl",
                                   lambda done, total, tokens, note: heard.append((done, total)), 4)
     assert heard == [(4, 10), (8, 10), (10, 10)]
     assert counts["sampled"] == 30 and counts["kept"] == len(traces) and counts["kept_share"] == len(traces) / 30

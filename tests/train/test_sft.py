@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spoutnik.errors import UserError
 from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks import FAMILIES
+from spoutnik.tasks.catalog import find_tasks
 from spoutnik.text.thought import read_reply
 from spoutnik.train import sft as module
 from spoutnik.train.language_model import language_model_gradient
@@ -100,8 +101,8 @@ def test_no_trace_that_fits_is_an_error(tmp_path):
 
 def test_solver_traces_are_right_well_mixed_and_repeatable():
     names = ["arithmetic", "letters", "bases"]
-    rows = solver_traces(ColdStartSettings(traces=120, careful_share=0.25), names, 0)
-    assert rows == solver_traces(ColdStartSettings(traces=120, careful_share=0.25), names, 0)
+    rows = solver_traces(ColdStartSettings(traces=120, careful_share=0.25), find_tasks(names), 0)
+    assert rows == solver_traces(ColdStartSettings(traces=120, careful_share=0.25), find_tasks(names), 0)
     assert [row["family"] for row in rows[:6]] == names * 2
     assert 15 < sum(row["style"] == "careful" for row in rows) < 50
     assert 40 < sum(row["language"] == "fr" for row in rows) < 80

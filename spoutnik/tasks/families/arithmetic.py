@@ -5,7 +5,8 @@ import random
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_integer
-from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
+from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import product_steps, slip_position, sum_steps, write_step
 
 TEXT = {
@@ -39,7 +40,7 @@ def value_of(expression: str) -> int:
     return sum(math.prod(factors) if sign == "+" else -math.prod(factors) for sign, factors in terms_of(expression))
 
 
-class Arithmetic:
+class Arithmetic(Family):
     """Level 1: three terms of at most 20. Level 2: one small product. Level 3: one or two larger products."""
 
     name = "arithmetic"
@@ -68,7 +69,7 @@ class Arithmetic:
         """The problem of computing an expression of integers joined by +, - and *, with spaces between them."""
         prompt = rng.choice(TEXT[language]["prompt"]).format(e=expression)
         answer = str(value_of(expression))
-        return Problem(self.name, level, language, prompt, answer, {"expression": expression})
+        return Problem(self, level, language, prompt, answer, {"expression": expression})
 
     def verify(self, problem: Problem, answer: str) -> bool:
         return as_integer(answer) == value_of(problem.data["expression"])

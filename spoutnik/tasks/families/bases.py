@@ -4,7 +4,8 @@ import random
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import clean
-from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
+from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import product_steps, repair_or_plain, slip_position, sum_steps, write_step
 
 TEXT = {
@@ -42,7 +43,7 @@ def to_base(number: int, base: int) -> str:
     return digits
 
 
-class Bases:
+class Bases(Family):
     """Level 1: to binary, at most 63. Level 2: from binary, at most 255. Level 3: bases 3 to 9, both ways."""
 
     name = "bases"
@@ -65,7 +66,7 @@ class Bases:
         base = source + target - 10
         prompt = rng.choice(TEXT[language][wording]).format(n=to_base(value, source), b=base)
         data = {"value": value, "from": source, "to": target}
-        return Problem(self.name, level, language, prompt, to_base(value, target), data)
+        return Problem(self, level, language, prompt, to_base(value, target), data)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         expected = to_base(problem.data["value"], problem.data["to"])

@@ -4,7 +4,8 @@ import random
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_word
-from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
+from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import Step, slip_position, write_step
 
 MONTH_DAYS = (31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)  # years are never leap years here
@@ -43,7 +44,7 @@ TEXT = {
 }
 
 
-class Calendar:
+class Calendar(Family):
     """Level 1: at most 20 days ahead. Level 2: at most 100 days, both ways. Level 3: from one date to another."""
 
     name = "calendar"
@@ -60,7 +61,7 @@ class Calendar:
             days = rng.randint(3, 20) if level == 1 else rng.choice((-1, 1)) * rng.randint(8, 100)
             data = {"weekday": weekday, "days": days}
         prompt = rng.choice(TEXT[language][_wording(data)]).format(**_words(data, language))
-        return Problem(self.name, level, language, prompt, _answer(data, language), data)
+        return Problem(self, level, language, prompt, _answer(data, language), data)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         return as_word(answer) == _answer(problem.data, problem.language).lower()

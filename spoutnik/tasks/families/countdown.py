@@ -4,8 +4,9 @@ import random
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.expressions import numbers_and_value
+from spoutnik.tasks.family import Family, check_request
 from spoutnik.tasks.paths import Path, all_paths, random_path
-from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
+from spoutnik.tasks.problem import Problem, Trace, check_style
 
 # numbers used, largest number, operators, largest intermediate value, largest target, most attempts in a thought
 LEVELS = {1: (3, 12, "+-", 36, 36, 8), 2: (3, 12, "+-*", 144, 100, 8), 3: (4, 15, "+-*", 150, 100, 6)}
@@ -28,7 +29,7 @@ TEXT = {
 }
 
 
-class Countdown:
+class Countdown(Family):
     """Level 1: three numbers, + and -. Level 2: three numbers, + - *. Level 3: four numbers, + - *."""
 
     name = "countdown"
@@ -48,7 +49,7 @@ class Countdown:
         """The problem in words; `answer` is one expression known to reach the target."""
         shown = ", ".join(map(str, rng.sample(numbers, len(numbers))))
         prompt = rng.choice(TEXT[language]["prompt"]).format(n=shown, t=target)
-        return Problem(self.name, level, language, prompt, answer, {"numbers": sorted(numbers), "target": target})
+        return Problem(self, level, language, prompt, answer, {"numbers": sorted(numbers), "target": target})
 
     def verify(self, problem: Problem, answer: str) -> bool:
         read = numbers_and_value(answer)

@@ -4,7 +4,8 @@ import random
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_integer
-from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
+from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import SLIP_SHARE, near_miss
 
 TEXT = {
@@ -31,7 +32,7 @@ def times(number: int) -> str:
     return str(number) if number >= 0 else f"({number})"
 
 
-class Equations:
+class Equations(Family):
     """Level 1: ax + b = c. Level 2: ax + b = cx + d. Level 3: a(x + b) + c = dx + e."""
 
     name = "equations"
@@ -46,7 +47,7 @@ class Equations:
         # Identified by ax + b = dx + e: level 3 writes that in its thought, and it must be no held-out problem of level 2.
         data = {"a": a, "b": b, "d": d, "e": a * x + b - d * x, "x": x, "shown_inner": inner}
         prompt = rng.choice(TEXT[language]["prompt"]).format(e=equation(data))
-        return Problem(self.name, level, language, prompt, str(x), data)
+        return Problem(self, level, language, prompt, str(x), data)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         return as_integer(answer) == problem.data["x"]

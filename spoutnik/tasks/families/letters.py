@@ -4,7 +4,8 @@ import random
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_integer, as_word
-from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
+from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import slip_position
 from spoutnik.tasks.word_list import word, word_with_count
 
@@ -34,7 +35,7 @@ TEXT = {
 COUNTS = {1: ((0, 1, 2, 3, 4), (20, 24, 24, 22, 10)), 3: ((0, 1, 2, 3, 4, 5), (12, 20, 22, 22, 16, 8))}
 
 
-class Letters:
+class Letters(Family):
     """Level 1: a letter in a word of 5 to 7. Level 2: a word of 4 to 6 reversed. Level 3: a letter in 2 or 3 words."""
 
     name = "letters"
@@ -47,7 +48,7 @@ class Letters:
             while chosen == chosen[::-1]:  # a palindrome would reward copying
                 chosen = word(rng, 4, 6)
             prompt = rng.choice(TEXT[language]["reverse"]).format(word=chosen)
-            return Problem(self.name, level, language, prompt, chosen[::-1], {"reverse": chosen})
+            return Problem(self, level, language, prompt, chosen[::-1], {"reverse": chosen})
         if level == 1:
             count = rng.choices(*COUNTS[1])[0]
             drawn, letter = word_with_count(rng, 5, 7, count)
@@ -65,7 +66,7 @@ class Letters:
         """The problem of counting a letter in words, all in lower case."""
         prompt = rng.choice(TEXT[language]["count"]).format(letter=letter, words=" ".join(words))
         answer = str("".join(words).count(letter))
-        return Problem(self.name, level, language, prompt, answer, {"words": words, "letter": letter})
+        return Problem(self, level, language, prompt, answer, {"words": words, "letter": letter})
 
     def verify(self, problem: Problem, answer: str) -> bool:
         if "reverse" in problem.data:

@@ -11,8 +11,9 @@ import re
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import clean
+from spoutnik.tasks.family import Family, check_request
 from spoutnik.tasks.names import NAMES
-from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
+from spoutnik.tasks.problem import Problem, Trace, check_style
 
 TEXT = {
     "en": {
@@ -77,7 +78,7 @@ def solutions(statements: list[list]) -> list[Kinds]:
     return [kinds for kinds in every if all(holds(s, kinds) == kinds[i] for i, s in enumerate(statements))]
 
 
-class Liars:
+class Liars(Family):
     """Level 1: two persons. Level 2: three, one compound statement. Level 3: three, all statements compound."""
 
     name = "liars"
@@ -99,7 +100,7 @@ class Liars:
         spoken = [text["says"].format(a=names[i], s=_words(s, names, language)) for i, s in enumerate(statements)]
         prompt = " ".join([rng.choice(text["rule"]), *spoken, text["question"]])
         data = {"names": names, "statements": statements}
-        return Problem(self.name, level, language, prompt, _answer(names, solution, language), data)
+        return Problem(self, level, language, prompt, _answer(names, solution, language), data)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         kinds = solutions(problem.data["statements"])[0]

@@ -1,10 +1,13 @@
 """One operation on two numbers, asked as people ask it: `What is 17 + 26?`, `6 fois 7`, `Subtract 7 from 12.`"""
 
 import random
+import re
+from dataclasses import replace
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_integer
-from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
+from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import product_steps, slip_position, sum_steps, write_step
 
 TEXT = {
@@ -64,8 +67,10 @@ def value_of(a: int, sign: str, b: int) -> int:
     """The value of one operation; divisions here are exact."""
     return {"+": a + b, "-": a - b, "*": a * b, "/": a // b if b else 0}[sign]
 
+IN_WORDS_SHARE = 0.12  # of the questions as people type them: "What is two plus two?"
 
-class Operations:
+
+class Operations(Family):
     """Level 1: sums and differences to 30, small tables. Level 2: two digits. Level 3: products, quotients, three digits."""
 
     name = "operations"
@@ -99,7 +104,13 @@ class Operations:
 
     def _problem(self, a: int, sign: str, b: int, level: int, language: str, prompt: str) -> Problem:
         data = {"operation": [a, sign, b]}
-        return Problem(self.name, level, language, prompt, str(value_of(a, sign, b)), data)
+        return Problem(self, level, language, prompt, str(value_of(a, sign, b)), data)
+
+    def as_typed(self, problem: Problem, rng: random.Random) -> Problem:
+        problem = super().as_typed(problem, rng)
+        if rng.random() < IN_WORDS_SHARE:
+            problem = replace(problem, prompt=in_words(problem.prompt, problem.language))
+        return problem
 
     def verify(self, problem: Problem, answer: str) -> bool:
         return as_integer(answer) == value_of(*problem.data["operation"])
@@ -163,3 +174,14 @@ def _careful(a: int, sign: str, b: int, rng: random.Random, language: str) -> st
     elif len(steps) == 1:
         sentences.append(phrases.check(rng, language, f"{b} * {a} = {value}"))
     return phrases.opening(rng, language) + " ".join(sentences)
+
+
+def in_words(prompt: str, language: str) -> str:
+    """The question with its numbers up to twenty and its signs in words: What is two plus two?"""
+    words = TEXT[language]["words"]
+    prompt = re.sub(r"(?<=\d) ?([-+*x]) ?(?=\d)", lambda match: f" {words[match[1].replace('x', '*')]} ", prompt)
+    return re.sub(r"\b\d+\b", lambda match: _number(int(match[0]), language), prompt)
+
+
+def _number(value: int, language: str) -> str:
+    return NUMBERS[language][value] if value < len(NUMBERS[language]) else str(value)

@@ -4,8 +4,9 @@ import random
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_word
+from spoutnik.tasks.family import Family, check_request
 from spoutnik.tasks.names import NAMES, agree
-from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
+from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import repair_or_plain, slip_position
 
 # English: comparative of the greater, of the lesser, superlative of the greatest, of the least.
@@ -38,7 +39,7 @@ TEXT = {
 }
 
 
-class Ordering:
+class Ordering(Family):
     """Level 1: three persons. Level 2: four. Level 3: five."""
 
     name = "ordering"
@@ -55,7 +56,7 @@ class Ordering:
         data = {"chain": chain, "relation": relation, "rank": rank, "from_top": from_top, "shown_facts": facts}
         statements = " ".join(_statement(data, index, inverted, language) for index, inverted in facts)
         question = rng.choice(TEXT[language]["question"]).format(s=_superlative(data, language))
-        return Problem(self.name, level, language, f"{statements} {question}", _answer(data), data)
+        return Problem(self, level, language, f"{statements} {question}", _answer(data), data)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         return as_word(answer) == _answer(problem.data).lower()

@@ -9,7 +9,8 @@ import random
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_integer
 from spoutnik.tasks.families.letters import count_letters
-from spoutnik.tasks.problem import Problem, Trace, check_request, check_style
+from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import slip_position
 from spoutnik.tasks.vocabulary import any_word
 
@@ -58,7 +59,7 @@ TEXT = {
 COUNTS = ((0, 1, 2, 3, 4), (14, 27, 30, 22, 7))  # of the letter, with their weights
 
 
-class Spell:
+class Spell(Family):
     """Level 1: a letter in a word of 3 to 7. Level 2: in a word of 8 to 14. Level 3: how many letters, 3 to 13."""
 
     name = "spell"
@@ -96,7 +97,7 @@ class Spell:
 
     def _problem(self, word: str, letter: str, level: int, language: str, prompt: str) -> Problem:
         answer = str(word.count(letter) if letter else len(word))
-        return Problem(self.name, level, language, prompt, answer, {"word": word, "shown_letter": letter})
+        return Problem(self, level, language, prompt, answer, {"word": word, "shown_letter": letter})
 
     def verify(self, problem: Problem, answer: str) -> bool:
         return as_integer(answer) == int(problem.answer)
