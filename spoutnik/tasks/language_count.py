@@ -9,11 +9,10 @@ from spoutnik.tasks.identification import (
     SCRIPT_OF,
     UNSPACED,
     check_language,
-    function_word_hits,
+    function_words,
     most_likely,
     runs,
     weight,
-    word_owners,
 )
 from spoutnik.tasks.prose import prose, sentences
 
@@ -24,6 +23,7 @@ _FREQUENT = ("en", "fr", "de", "es", "it", "pt", "nl", "pl", "sv", "da", "fi", "
 _KIN = ("no nn da sv", "id ms jv", "hr bs sl", "cs sk", "es gl an ca", "pt gl", "nl af fy", "de lb", "fr wa oc", "it vec lij",
         "tr az tk", "sr mk bg", "ru ba tt be kk ky mn tg", "uk be", "hi sa", "ro la", "sw rw ln lg")
 _BENEFIT = 0.5  # by how much another language has to lead over the one in question, in the unit of the scores
+_CLEAR_WORDS = 2  # function words, where all that there are may be the language's
 _FEWEST_WORDS = 3  # of a sentence without a function word; shorter ones are judged together
 
 
@@ -74,14 +74,14 @@ def _spread(parts: list[str]) -> list[str]:
 
 def _capped(words: list[tuple[str, str]]) -> list[tuple[str, str]]:
     """Without the further repetitions of a word."""
-    if len(words) <= MOST_REPETITIONS:
+    if len(words) <= MOST_REPETITIONS or max(Counter(words).values()) <= MOST_REPETITIONS:
         return words
-    seen: Counter[str] = Counter()
+    seen: Counter[tuple[str, str]] = Counter()
     kept = []
-    for script, word in words:
-        seen[word] += 1
-        if seen[word] <= MOST_REPETITIONS:
-            kept.append((script, word))
+    for pair in words:
+        seen[pair] += 1
+        if seen[pair] <= MOST_REPETITIONS:
+            kept.append(pair)
     return kept
 
 
@@ -91,6 +91,8 @@ def _split(words: list[tuple[str, str]], script: str) -> tuple[list[tuple[str, s
     Han letters beside kana are Japanese. Up to two names or units in Latin letters belong to a sentence in another script.
     """
     scripts = {each for each, _ in words}
+    if scripts == {script}:
+        return words, 0
     if "Japanese" in scripts or script == "Japanese" and sum(len(word) for each, word in words if each == "Han") < 8:
         words = [("Japanese" if each == "Han" else each, word) for each, word in words]
     own = [pair for pair in words if pair[0] == script]
@@ -106,33 +108,27 @@ def _share(words: Sequence[str], language: str) -> float | None:
     candidates = _candidates(language)
     if len(candidates) == 1:
         return 1.0
-    hits = sum(function_word_hits(words, candidates).values())
-    if hits < (_FEWEST_WORDS if all(map(str.istitle, words)) else 0.1):  # Dan and Ben are function words elsewhere
+    owners = function_words(words, candidates)
+    if len(owners) < (_FEWEST_WORDS if all(map(str.istitle, words)) else 1):  # Dan and Ben are function words elsewhere
         words = [word for word in words if not word.istitle() and len(word) > 1]  # names say nothing
         if len(words) < _FEWEST_WORDS:
             return None
+    own = {word for word, languages in owners.items() if language in languages}
+    if len(own) == len(owners) and len(own) > _CLEAR_WORDS:
+        return 1.0
     best = _likely(words, language)
-    rival = best if best != language else _strongest_rival(words, language)
-    own, others = _exclusive(words, language, rival), _exclusive(words, rival, language)
-    if min(len(set(own)), len(set(others))) >= 2 and 4 * min(len(own), len(others)) >= len(own) + len(others):
-        return len(own) / (len(own) + len(others))  # both languages in one sentence
+    rivals = Counter(each for languages in owners.values() for each in languages if each != language)
+    rival = best if best != language else max(rivals, key=rivals.get, default="")
+    others = {word for word, languages in owners.items() if rival in languages}
+    parts = [sum(len(word) > 1 and word in only for word in words) for only in (own - others, others - own)]
+    if min(parts) >= _FEWEST_WORDS and 4 * min(parts) >= sum(parts):
+        return parts[0] / sum(parts)  # both languages in one sentence
     return float(best == language)
 
 
 def _likely(words: Sequence[str], language: str) -> str:
     best, lead = most_likely(words, _candidates(language), language)
     return best if best == language or lead > _BENEFIT else language
-
-
-def _strongest_rival(words: Sequence[str], language: str) -> str:
-    hits = function_word_hits(words, [each for each in _candidates(language) if each != language])
-    return max(hits, key=hits.get, default="")
-
-
-def _exclusive(words: Sequence[str], language: str, rival: str) -> list[str]:
-    """The function words of one language that are none of another."""
-    owners = [(word, word_owners(word.lower())) for word in words]
-    return [word for word, languages in owners if language in languages and rival not in languages]
 
 
 @cache

@@ -31,7 +31,7 @@ _STATEMENT = re.compile(
     r"(?:var|let|const|int|float|double|auto) \w+ ?[=;]")
 _BLOCK_START = re.compile(r"(?:for|while|if|elif|except)\b")
 _CONDITION = re.compile(r"[(=<>\[\d]")
-_SENTENCE_END = regex.compile(r"(?<=[.!?…;:؟؛])\s++|[\n\t]++|(?<=[。！？；：।॥])")
+_SENTENCE_END = re.compile(r"(?<=[.!?…;:؟؛])\s+|[\n\t]+|(?<=[。！？；：।॥])")
 
 
 def prose(text: str) -> str:
