@@ -157,7 +157,7 @@ def _whole_model() -> LanguageIdentifier:
     return LanguageIdentifier.from_model_file(MODEL_FILE)
 
 
-@lru_cache(maxsize=64)
+@lru_cache(maxsize=16)  # some 10 MB each
 def _model_of(candidates: tuple[str, ...]) -> LanguageIdentifier:
     model = copy.copy(_whole_model())
     model.set_languages(candidates)

@@ -56,13 +56,13 @@ def _vocabulary(language: str) -> frozenset[str]:
 _EVERY = {language: _vocabulary(language) for language in LANGUAGES}
 _SHARED = frozenset.intersection(*_EVERY.values())
 VOCABULARY = {language: _EVERY[language] - _SHARED for language in LANGUAGES}
-
-
 _NEUTRAL = "neutral"
 _WORDS = dict.fromkeys([*_SHARED, *map(str.lower, names.NAMES), *word_list.COMMON, *vocabulary.WORDS], _NEUTRAL)
 _WORDS |= {word: language for language in LANGUAGES for word in VOCABULARY[language]}
-# Letters of other scripts, invisible characters, and the one capital letter that is two characters when it is small.
-_UNFAMILIAR = re.compile("[^\x00-\xac\xae-\u012f\u0131-\u024f\u1e00-\u1eff\u2010-\u2027\u2030-\u205f\u2070-\u27ff]")
+# $, \ and `; letters of other scripts, invisible characters, and the capital letter that has two small characters.
+_UNFAMILIAR = re.compile(r"[^\x09-\x23\x25-\x5b\x5d-\x5f\x61-\xac\xae-\u012f\u0131-\u024f\u1e00-\u1eff\u2010-\u2027"
+                         r"\u2030-\u205f\u2070-\u27ff]")
+_CODE = ("://", "):")
 _MOST_UNKNOWN = 0.1  # of the words, whichever they are
 _FEW_UNKNOWN, _BUT_FOR_FEW = 4, 0.75  # different ones (spelled words, a slip), and their most of the words
 _FOREIGN = 3  # different ones that are function words of other languages
@@ -84,7 +84,7 @@ def language_consistency(text: str, language: str) -> float:
 
 def language_words(text: str, language: str) -> LanguageCount:
     """What `language_consistency` is the share of: its `counted` tells a text in the language from one without words."""
-    if language in VOCABULARY and (text.isascii() or not _UNFAMILIAR.search(text)):
+    if language in VOCABULARY and not _UNFAMILIAR.search(text) and not any(mark in text for mark in _CODE):
         count = _familiar_words(text.lower(), language)
         if count is not None:
             return count
@@ -99,7 +99,7 @@ def _familiar_words(text: str, language: str) -> LanguageCount | None:
     counted = len(words) - languages.count(None) - languages.count(_NEUTRAL)
     if None in languages and _is_foreign([word for word in words if len(word) > 1], bool(counted)):
         return None
-    if 0 < target < counted and _REPEATED.search(text):
+    if (None in languages or 0 < target < counted) and _REPEATED.search(text):
         return None
     return LanguageCount(target, counted)
 
@@ -108,10 +108,11 @@ def _is_foreign(words: list[str], has_known: bool) -> bool:
     """Whether the unknown ones among the words are more than spelled words and slips."""
     unknown = [word for word in words if word not in _WORDS]
     different = set(unknown)
+    if sum(bool(word_owners(word)) for word in different) >= _FOREIGN:
+        return True
     if len(unknown) <= _MOST_UNKNOWN * len(words) or not has_known and len(different) < _FOREIGN:
         return False
-    return (not has_known or len(different) > _FEW_UNKNOWN or len(unknown) > _BUT_FOR_FEW * len(words)
-            or sum(bool(word_owners(word)) for word in different) >= _FOREIGN)
+    return not has_known or len(different) > _FEW_UNKNOWN or len(unknown) > _BUT_FOR_FEW * len(words)
 
 
 def reflection_count(text: str) -> int:

@@ -1,5 +1,6 @@
 """How much of a text is in a language: sentence by sentence, weighted by words (by letters where no spaces are written)."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,11 +19,13 @@ from spoutnik.tasks.prose import prose, sentences
 
 MOST_SENTENCES = 4_000  # of a longer text, as many at even distances are looked at; 32,768 tokens are some 1,500
 MOST_REPETITIONS = 4  # of one word in a sentence: a word said again and again makes no language
+_STRETCHED = re.compile(rf"([^\W\d_])\1{{{MOST_REPETITIONS},}}")  # the same of letters
 _FREQUENT = ("en", "fr", "de", "es", "it", "pt", "nl", "pl", "sv", "da", "fi", "cs", "ro", "hu", "tr", "vi", "id", "sw",
              "ru", "uk", "bg", "sr", "ar", "fa", "ur", "hi", "mr", "ne", "bn", "he", "el")
 _KIN = ("no nn da sv", "id ms jv", "hr bs sl", "cs sk", "es gl an ca", "pt gl", "nl af fy", "de lb", "fr wa oc", "it vec lij",
         "tr az tk", "sr mk bg", "ru ba tt be kk ky mn tg", "uk be", "hi sa", "ro la", "sw rw ln lg")
 _BENEFIT = 0.5  # by how much another language has to lead over the one in question, in the unit of the scores
+_NAMES = 3  # different ones in Latin letters, within a sentence in another script
 _CLEAR_WORDS = 2  # function words, where all that there are may be the language's
 _FEWEST_WORDS = 3  # of a sentence without a function word; shorter ones are judged together
 
@@ -51,7 +54,7 @@ def count_language(text: str, language: str) -> LanguageCount:
     """
     check_language(language)
     target, counted, undecided = 0.0, 0, []
-    for sentence in _spread(list(dict.fromkeys(sentences(prose(text))))):
+    for sentence in _spread(list(dict.fromkeys(sentences(_STRETCHED.sub(r"\1" * MOST_REPETITIONS, prose(text)))))):
         own, other = _split(_capped(runs(sentence)), SCRIPT_OF[language])
         counted += other
         amount = sum(weight(script, word) for script, word in own)
@@ -88,7 +91,7 @@ def _capped(words: list[tuple[str, str]]) -> list[tuple[str, str]]:
 def _split(words: list[tuple[str, str]], script: str) -> tuple[list[tuple[str, str]], int]:
     """The words of a sentence in a language's script, and the weight of those in others.
 
-    Han letters beside kana are Japanese. Up to two names or units in Latin letters belong to a sentence in another script.
+    Han letters beside kana are Japanese. Up to three names or units in Latin letters say nothing beside another script.
     """
     scripts = {each for each, _ in words}
     if scripts == {script}:
@@ -98,7 +101,7 @@ def _split(words: list[tuple[str, str]], script: str) -> tuple[list[tuple[str, s
     own = [pair for pair in words if pair[0] == script]
     foreign = [pair for pair in words if pair[0] != script and weight(*pair)]
     latin = [word for each, word in foreign if each == "Latin"]
-    if own and script != "Latin" and len(latin) <= 2 and all(not word.islower() or len(word) <= 3 for word in latin):
+    if script != "Latin" and len(set(latin)) <= _NAMES and all(not word.islower() or len(word) <= 3 for word in latin):
         foreign = [pair for pair in foreign if pair[0] != "Latin"]
     return own, sum(weight(*pair) for pair in foreign)
 
