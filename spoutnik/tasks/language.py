@@ -1,13 +1,14 @@
-"""Which language a text is in, word by word, and how much it reflects.
+"""How far a text is in its language, and how much it reflects.
 
-The word lists are those of this package's own wordings plus the commonest function words. Words of both languages
-or of neither (names, spelled words, numbers) are neutral.
+Texts in the words of this package's own tasks, English or French, are counted word by word; the word lists are those of its
+wordings plus the commonest function words, and words of both languages or of neither (names, spelled words, numbers) are
+neutral. All other texts, in any language, go to `count_language`.
 """
 
 import re
 from collections.abc import Iterable
 
-from spoutnik.tasks import general_text, names, phrases, word_list
+from spoutnik.tasks import general_text, names, phrases, vocabulary, word_list
 from spoutnik.tasks.families import (
     arithmetic,
     bases,
@@ -21,18 +22,10 @@ from spoutnik.tasks.families import (
     spell,
 )
 from spoutnik.tasks.family import LANGUAGES
+from spoutnik.tasks.function_words import FUNCTION_WORDS
+from spoutnik.tasks.identification import word_owners
+from spoutnik.tasks.language_count import LanguageCount, count_language
 
-FUNCTION_WORDS = {
-    "en": """the of and to in is it you that he was for on are with as his they at be this have from or had by but not
-        what all were we when your can said there use an each which she do how their if will up other about out many
-        then them these so some her would make like him into time has look two more write go see no way could my than
-        first been who its now find down did get come made may after before yes right because equal number answer
-        question thinking three four five again also only must very here where why""",
-    "fr": """le la les un une des du de et est il elle que qui dans pour pas sur au aux avec ce cette ces se sa son ses
-        ne plus par je tu nous vous ils elles mais ou où donc car si tout tous toute fait faire peut été être avoir
-        ont sont était comme on y en leur lui bien aussi même sans deux trois quatre cinq encore puis alors ainsi
-        oui non quel quelle quels quelles combien comment pourquoi quand réponse réflexion nombre égal parce très""",
-}
 REFLECTION_WORDS = frozenset("""
     wait mistake however but retry error verify wrong evaluate check
     attends attendez erreur cependant pourtant mais essaie réessaie vérifie vérifier vérifions vérification faux
@@ -63,16 +56,63 @@ def _vocabulary(language: str) -> frozenset[str]:
 _EVERY = {language: _vocabulary(language) for language in LANGUAGES}
 _SHARED = frozenset.intersection(*_EVERY.values())
 VOCABULARY = {language: _EVERY[language] - _SHARED for language in LANGUAGES}
+_NEUTRAL = "neutral"
+_WORDS = dict.fromkeys([*_SHARED, *map(str.lower, names.NAMES), *word_list.COMMON, *vocabulary.WORDS], _NEUTRAL)
+_WORDS |= {word: language for language in LANGUAGES for word in VOCABULARY[language]}
+# $, \ and `; letters of other scripts, invisible characters, and the capital letter that has two small characters.
+_UNFAMILIAR = re.compile(r"[^\x09-\x23\x25-\x5b\x5d-\x5f\x61-\xac\xae-\u012f\u0131-\u024f\u1e00-\u1eff\u2010-\u2027"
+                         r"\u2030-\u205f\u2070-\u27ff]")
+_CODE = ("://", "):")
+_MOST_UNKNOWN = 0.1  # of the words, whichever they are
+_FEW_UNKNOWN, _BUT_FOR_FEW = 4, 0.75  # different ones (spelled words, a slip), and their most of the words
+_FOREIGN = 3  # different ones that are function words of other languages
+_REPEATED = re.compile(r"\b([^\W\d_]{2,20})(?:[^\w]+\1\b){7}")
 
 
 def language_consistency(text: str, language: str) -> float:
-    """Share, in [0, 1], of the countable words of a text that belong to the language; 1.0 when there is none."""
-    if language not in VOCABULARY:
-        raise ValueError(f"There is no language {language!r}: the languages are {', '.join(LANGUAGES)}.")
-    words = [word.lower() for word in _WORD.findall(text)]
-    target = sum(word in VOCABULARY[language] for word in words)
-    other = sum(word in VOCABULARY[each] for word in words for each in LANGUAGES if each != language)
-    return target / (target + other) if target + other else 1.0
+    """Share, in [0, 1], of the countable words of a text that belong to a language; 1.0 when there is none.
+
+    Args:
+        text: a thought or an answer; formulas and code count nothing.
+        language: an ISO 639-1 code.
+
+    Raises:
+        ValueError: the code is unknown.
+    """
+    return language_words(text, language).share
+
+
+def language_words(text: str, language: str) -> LanguageCount:
+    """What `language_consistency` is the share of: its `counted` tells a text in the language from one without words."""
+    if language in VOCABULARY and not _UNFAMILIAR.search(text) and not any(mark in text for mark in _CODE):
+        count = _familiar_words(text.lower(), language)
+        if count is not None:
+            return count
+    return count_language(text, language)
+
+
+def _familiar_words(text: str, language: str) -> LanguageCount | None:
+    """The count by the word lists; None for a text that is not in the words of our tasks, or repeats one to be counted."""
+    words = _WORD.findall(text)
+    languages = [_WORDS.get(word) for word in words]
+    target = languages.count(language)
+    counted = len(words) - languages.count(None) - languages.count(_NEUTRAL)
+    if None in languages and _is_foreign([word for word in words if len(word) > 1], bool(counted)):
+        return None
+    if (None in languages or 0 < target < counted) and _REPEATED.search(text):
+        return None
+    return LanguageCount(target, counted)
+
+
+def _is_foreign(words: list[str], has_known: bool) -> bool:
+    """Whether the unknown ones among the words are more than spelled words and slips."""
+    unknown = [word for word in words if word not in _WORDS]
+    different = set(unknown)
+    if sum(bool(word_owners(word)) for word in different) >= _FOREIGN:
+        return True
+    if len(unknown) <= _MOST_UNKNOWN * len(words) or not has_known and len(different) < _FOREIGN:
+        return False
+    return not has_known or len(different) > _FEW_UNKNOWN or len(unknown) > _BUT_FOR_FEW * len(words)
 
 
 def reflection_count(text: str) -> int:
