@@ -204,6 +204,9 @@ class Recipe(Settings):
     """Documents of the corpus that the tokenizer is trained on."""
     families: list[str] = Field(min_length=1)
     """The families of problems that are trained and evaluated."""
+    exempt: dict[str, str] = {}
+    """Families that are trained on although the audit of their verifiers refuses them -> the reason. Changes no weights, and no
+    key."""
     models: dict[str, dict]
     """Name -> configuration, with the keys of the published config.json."""
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -217,6 +220,14 @@ class Recipe(Settings):
     def _names_are_folders(self) -> "Recipe":
         refuse_other_names("recipe", {("name",): self.name})
         refuse_other_names("recipe", {("stages", name): name for name in self.stages})
+        return self
+
+    @model_validator(mode="after")
+    def _exempts_its_own(self) -> "Recipe":
+        refuse_names("Recipe", [(("exempt", name), name, f"there is no '{name}' among the recipe's families", self.families)
+                                for name in self.exempt if name not in self.families])
+        if empty := [name for name, reason in self.exempt.items() if not reason.strip()]:
+            raise ValueError(f"exempt.{empty[0]} needs the reason why the audit's refusal does not count")
         return self
 
     @model_validator(mode="after")

@@ -15,7 +15,7 @@ from spoutnik.tasks.exemptions import Exemption
 from spoutnik.tasks.family import Family
 from spoutnik.tasks.problem import Problem, Task
 
-_SLOW_VERDICTS = 8  # so many show what an attack costs; its other problems are left out
+_SLOW_VERDICTS = 4  # so many show what an attack costs; its other problems are left out
 
 Beat = Callable[[str], None]  # called before each verdict with what is tried
 
