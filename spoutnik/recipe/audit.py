@@ -6,6 +6,7 @@ from spoutnik.errors import UserError
 from spoutnik.recipe.schema import GRPOStage, Recipe, RejectStage
 from spoutnik.tasks import Task
 from spoutnik.tasks.audit import Report, cached_audit
+from spoutnik.validation import did_you_mean
 
 
 def audit_rewards(recipe: Recipe, source: str, stages: Sequence[str], say: Callable[[str], None]) -> None:
@@ -13,13 +14,25 @@ def audit_rewards(recipe: Recipe, source: str, stages: Sequence[str], say: Calla
     what the stages make depends on it.
 
     Raises:
-        UserError: a verifier is not fit to train on, and the recipe does not exempt its task.
+        UserError: a verifier is not fit to train on, and the recipe does not exempt its task; or it exempts what is none of its
+            tasks, or without a reason.
     """
+    _check_exemptions(recipe, source)
     rewarded = [name for name in stages if isinstance(recipe.stages[name], GRPOStage | RejectStage)]
     tasks = {task.name: task for name in rewarded for task in recipe.tasks_of(recipe.stages[name])}
     if not tasks:
         return
     say(audit_line(list(tasks.values()), recipe.exempt, source))
+
+
+def _check_exemptions(recipe: Recipe, source: str) -> None:
+    names = [task.name for task in recipe.tasks_of()]
+    for name, reason in recipe.exempt.items():
+        if name not in names:
+            raise UserError(f"{source}: exempt.{name}: there is no such task in this recipe.{did_you_mean(name, names)} Its "
+                            f"tasks are {', '.join(names)}.")
+        if not reason.strip():
+            raise UserError(f"{source}: exempt.{name}: is empty. Write why the task is trained on all the same.")
 
 
 def audit_line(tasks: Sequence[Task], exempt: dict[str, str], source: str) -> str:
@@ -46,5 +59,5 @@ def _best(report: Report) -> tuple[float, str] | None:
 
 def _refusal(report: Report, source: str) -> str:
     return (f"{source}: the verifier of '{report.task}' is not fit to train on. {' '.join(report.refusals)} Mend it (spoutnik "
-            f"audit {report.task} shows more), leave the task out, or train on it all the same with a reason: a key `exempt` of "
-            f"the recipe, {{{report.task}: why}}.")
+            f"audit {report.task} shows more), leave the task out, or train on it all the same and write down why: a key "
+            f"`exempt` of the recipe, {{{report.task}: the reason}}.")

@@ -3,12 +3,18 @@
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from functools import cache
+from pathlib import Path
 
 from spoutnik.errors import UserError
 from spoutnik.tasks import FAMILIES, Task
 from spoutnik.tasks.gym.sets import EXCLUDED, SETS
 from spoutnik.tasks.gym.task import PREFIX, GymTask
 from spoutnik.validation import did_you_mean
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a task's name is that of a user's file."""
+    return "/" in name or Path(name).suffix in (".jsonl", ".json", ".csv", ".parquet", ".py")
 
 
 def task_names() -> list[str]:

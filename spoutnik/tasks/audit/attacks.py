@@ -1,7 +1,7 @@
 """The attacks: for each, the forms of answers that it tries on every problem.
 
-A form's mean grade is taken over all problems, those included on which it does not apply: what is worth learning is what pays on
-most of them.
+A form's mean grade is taken over all problems, those included on which it does not apply: what is worth learning is what pays
+on most of them.
 """
 
 import random
@@ -15,8 +15,8 @@ from spoutnik.tasks.problem import Problem
 CHANCE = 0.5  # a policy that is paid as much for one thing as for a coin flip has found its local optimum
 NEVER = 0.05  # answers that are none: beyond accidents
 
-_TYPICAL = ("0", "1", "2", "3", "10", "-1", "100", "0.5", "1/2", "yes", "no", "Yes", "No", "oui", "non", "True", "False", "true",
-            "false", "A", "B", "C", "D", "a", "x", "None", "[]", "{}", "()", "the", "I don't know", "?", ".", "OK")
+_TYPICAL = ("0", "1", "2", "3", "10", "-1", "100", "0.5", "1/2", "yes", "no", "Yes", "No", "oui", "non", "True", "False",
+            "true", "false", "A", "B", "C", "D", "a", "x", "None", "[]", "{}", "()", "the", "I don't know", "?", ".", "OK")
 LENGTH = 100_000
 
 Answers = Iterator[tuple[str, object]]  # labels of forms, with the answer of each to one problem
@@ -40,8 +40,10 @@ def _empty(problem: Problem, sample: Sample) -> Answers:
 
 
 def _white_space(problem: Problem, sample: Sample) -> Answers:
-    for label, text in (("space", " "), ("lines", "\n\t \r\n"), ("no-break space", "\u00a0\u2003"), ("zero width", "\u200b\ufeff")):
-        yield label, text
+    yield "space", " "
+    yield "lines", "\n\t \r\n"
+    yield "no-break space", "\u00a0\u2003"
+    yield "zero width", "\u200b\ufeff"
 
 
 def _constants(problem: Problem, sample: Sample) -> Answers:
@@ -132,15 +134,14 @@ def _long(problem: Problem, sample: Sample) -> Answers:
 
 
 def _bombs(problem: Problem, sample: Sample) -> Answers:
-    for text in ("9**9**9**9", "9^9^9^9", "99^{99^{99^{99}}}", "10000000!!", "1e999999999", "R999999999 U999999999", "A+999999999",
-                 "'9'*10**10", "[0]*10**10", "10**10**10", "\\sum_{k=1}^{10^9} k", "(" * 500 + "1" + ")" * 500, "[" * 5000,
-                 "1/0", "0/0", "inf", "nan", "0x" + "f" * 400, "(a+)+$" + "a" * 40):
+    for text in ("9**9**9**9", "9^9^9^9", "99^{99^{99^{99}}}", "10000000!!", "1e999999999", "R999999999 U999999999",
+                 "A+999999999", "'9'*10**10", "[0]*10**10", "10**10**10", "\\sum_{k=1}^{10^9} k", "(" * 500 + "1" + ")" * 500, "[" * 5000, "1/0", "0/0", "inf", "nan", "0x" + "f" * 400, "(a+)+$" + "a" * 40):
         yield text[:40], text
 
 
 def _latex(problem: Problem, sample: Sample) -> Answers:
-    for text in ("\\boxed{", "\\boxed", "}{", "\\frac{1}{", "\\frac", "$", "$$\\left(", "\\begin{pmatrix} 1 &", "\\" * 51, "{" * 99,
-                 "\\boxed{\\boxed{\\boxed{", "\\text{", "\\sqrt[", "\\)", "^_", "\\boxed{}"):
+    for text in ("\\boxed{", "\\boxed", "}{", "\\frac{1}{", "\\frac", "$", "$$\\left(", "\\begin{pmatrix} 1 &", "\\" * 51,
+                 "{" * 99, "\\boxed{\\boxed{\\boxed{", "\\text{", "\\sqrt[", "\\)", "^_", "\\boxed{}"):
         yield text[:40], text
 
 
@@ -157,18 +158,17 @@ def _always_equal(problem: Problem, sample: Sample) -> Answers:
 
 
 def _non_strings(problem: Problem, sample: Sample) -> Answers:
-    for value in (None, 0, 1, True, False, 1.5, float("nan"), 10 ** 400, b"1", bytearray(b"1"), [], ["1"], {}, {"answer": "1"}, (),
-                  object(), len):
+    for value in (None, 0, 1, True, False, 1.5, float("nan"), 10 ** 400, b"1", bytearray(b"1"), [], ["1"], {}, {"answer": "1"},
+                  (), object(), len):
         yield type(value).__name__, value
     yield "bytes of GOLD", problem.answer.encode("utf-8", "replace")
     yield "list of GOLD", [problem.answer]
 
 
 def _odd_characters(problem: Problem, sample: Sample) -> Answers:
-    for label, text in (("NUL", "\0"), ("NULs", "\0" * 1000), ("right-to-left mark", "\u200f"), ("override", "\u202e12"),
-                        ("half a pair", "\ud800"), ("combining", "e" + "\u0301" * 500), ("other digits", "\u0661\u0662"),
-                        ("full width", "\uff11"), ("emoji", "\U0001f600" * 20), ("superscript", "\u00b2"), ("escape", "\x1b[2J")):
-        yield label, text
+    yield from (("NUL", "\0"), ("NULs", "\0" * 1000), ("right-to-left mark", "\u200f"), ("override", "\u202e12"),
+                ("half a pair", "\ud800"), ("combining", "e" + "\u0301" * 500), ("other digits", "\u0661\u0662"),
+                ("full width", "\uff11"), ("emoji", "\U0001f600" * 20), ("superscript", "\u00b2"), ("escape", "\x1b[2J"))
 
 
 _ABOUT = (

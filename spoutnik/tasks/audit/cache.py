@@ -54,13 +54,12 @@ def _keep(task: Task, problems: int, seed: int, report: Report) -> None:
 
 
 def _path(task: Task, problems: int, seed: int) -> Path:
-    """Where the report lies. Its name is a hash of all that decides it: the code of all tasks and attacks, that of the task where
-    it is none of ours, its problems where they were read."""
+    """Where the report lies. Its name is a hash of all that decides it: the code of all tasks and attacks, that of the task
+    where it is none of ours, the files that it was read from."""
     kind = type(task)
     decides = {"task": task.name, "class": f"{kind.__module__}.{kind.__qualname__}", "code": _code_of_tasks(),
                "own": _own_code(kind), "problems": problems, "seed": seed, "libraries": _versions(),
-               "read": [[problem.prompt, problem.answer, problem.data] for split in ("train", "held_out")
-                        for problem in task.problems(split) or ()]}
+               "content": task.content}
     return cache_folder() / "audits" / f"{sha256_json(decides)[:32]}.json"
 
 

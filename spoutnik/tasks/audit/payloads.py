@@ -1,4 +1,5 @@
-"""Programs that attack: those that leave a trace where a verifier executes what it reads, and those that fool tests from inside."""
+"""Programs that attack: those that leave a trace where a verifier executes what it reads, and those that fool tests from
+inside."""
 
 import contextlib
 import os

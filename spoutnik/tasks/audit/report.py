@@ -119,8 +119,8 @@ class Report:
             return f"{result.attack}: the verifier {what} for {result.raised or result.invalid} of {result.answers} answers " \
                    f"({result.error})."
         if result.limit is not None and result.mean >= result.limit:
-            return f"{result.attack}: {result.form} is graded {result.mean:.2f} on average ({result.passed} of {self.problems} " \
-                   f"problems): {result.example}."
+            return f"{result.attack}: {result.form} is graded {result.mean:.2f} on average ({result.passed} of " \
+                   f"{self.problems} problems): {result.example}."
         return None
 
     def _is_exempt(self, result: AttackResult) -> bool:

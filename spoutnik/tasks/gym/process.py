@@ -1,5 +1,5 @@
-"""The one process that this one asks for reasoning-gym's problems and scores: started when first needed, and again when the system
-had to end it. Usable from any thread; a forked process gets its own."""
+"""The one process that this one asks for reasoning-gym's problems and scores: started when first needed, and again when the
+system had to end it. Usable from any thread; a forked process gets its own."""
 
 import atexit
 import contextlib
@@ -36,8 +36,8 @@ class GymProcess:
         """
         reply = self._ask("draw", name, seed)
         if reply is None:
-            raise RunError(f"gym-{name}: reasoning-gym ended while it drew the problem of seed {seed}: an error of its own, or too "
-                           "much time or memory. Leave this task out.")
+            raise RunError(f"gym-{name}: reasoning-gym ended while it drew the problem of seed {seed}: an error of its own, or "
+                           "too much time or memory. Leave this task out.")
         return reply
 
     def score(self, name: str, seed: int, answer: str) -> float | str | None:

@@ -40,7 +40,8 @@ _EXPRESSION = re.compile(r"(?!.*\*\s*\*)[0-9+\-*/() ]{1,120}")  # of small integ
 _POWER = r"[a-z](?:\*\*\d{1,3})?"
 _TERM = rf"(?:\d{{1,15}}(?:\*{_POWER})*|{_POWER}(?:\*{_POWER})*)"
 
-# Scorers that evaluate what they read, as Python or through sympy: the form of all answers that can be right. No other reaches them.
+# Scorers that evaluate what they read, as Python or through sympy: the form of all answers that can be right. No other reaches
+# them.
 ACCEPTED: dict[str, re.Pattern] = {
     "binary_matrix": re.compile(r"[0-9 \n]{1,2000}"),
     "countdown": _EXPRESSION,

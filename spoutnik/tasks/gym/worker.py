@@ -61,7 +61,7 @@ def score(name: str, seed: int, answer: str) -> dict:
 
 
 def limit(seconds: int) -> None:
-    """The system ends the process after these seconds of its own time, or WALL_FACTOR times as many of the clock's; 0: never."""
+    """The system ends the process after so many seconds of its own, or WALL_FACTOR times as many of the clock's; 0: never."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
     signal.setitimer(signal.ITIMER_REAL, seconds * WALL_FACTOR)
 
