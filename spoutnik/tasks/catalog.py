@@ -49,6 +49,22 @@ def find_tasks(names: Iterable[str]) -> list[Task]:
     return list({task.name: task for task in tasks}.values())
 
 
+def raw_gym_tasks(names: Iterable[str]) -> list[GymTask]:
+    """reasoning-gym's sets of these names and patterns, those that are left out as well, with its scorers alone: for the audit.
+
+    Raises:
+        UserError: a name is none of them.
+    """
+    known = {PREFIX + name: name for name in SETS}
+    chosen: dict[str, GymTask] = {}
+    for name in names:
+        matching = [each for each in known if fnmatchcase(each, name)]
+        if not matching:
+            raise UserError(f"No set of reasoning-gym is called '{name}'.{did_you_mean(name, known)}")
+        chosen |= {each: GymTask(known[each], raw=True) for each in matching}
+    return list(chosen.values())
+
+
 def is_pattern(name: str) -> bool:
     """Whether a name stands for all that it matches."""
     return any(character in name for character in "*?[")

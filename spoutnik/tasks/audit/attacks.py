@@ -135,7 +135,8 @@ def _long(problem: Problem, sample: Sample) -> Answers:
 
 def _bombs(problem: Problem, sample: Sample) -> Answers:
     for text in ("9**9**9**9", "9^9^9^9", "99^{99^{99^{99}}}", "10000000!!", "1e999999999", "R999999999 U999999999",
-                 "A+999999999", "'9'*10**10", "[0]*10**10", "10**10**10", "\\sum_{k=1}^{10^9} k", "(" * 500 + "1" + ")" * 500, "[" * 5000, "1/0", "0/0", "inf", "nan", "0x" + "f" * 400, "(a+)+$" + "a" * 40):
+                 "A+999999999", "'9'*10**10", "[0]*10**10", "10**10**10", "\\sum_{k=1}^{10^9} k", "(" * 500 + "1" + ")" * 500,
+                 "[" * 5000, "1/0", "0/0", "inf", "nan", "0x" + "f" * 400, "(a+)+$" + "a" * 40):
         yield text[:40], text
 
 
@@ -158,9 +159,9 @@ def _always_equal(problem: Problem, sample: Sample) -> Answers:
 
 
 def _non_strings(problem: Problem, sample: Sample) -> Answers:
-    for value in (None, 0, 1, True, False, 1.5, float("nan"), 10 ** 400, b"1", bytearray(b"1"), [], ["1"], {}, {"answer": "1"},
-                  (), object(), len):
-        yield type(value).__name__, value
+    for number, value in enumerate((None, 0, 1, True, False, 1.5, float("nan"), 10 ** 400, b"1", bytearray(b"1"), [], ["1"], {}, {"answer": "1"},
+                  (), object(), len)):
+        yield f"{type(value).__name__} ({number})", value
     yield "bytes of GOLD", problem.answer.encode("utf-8", "replace")
     yield "list of GOLD", [problem.answer]
 

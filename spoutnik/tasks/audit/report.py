@@ -72,16 +72,26 @@ class Report:
         if self.executed:
             sentences.append(f"The verifier executes what it reads ({self.executed}).")
         sentences += self._wrong_golds()
-        for result in self.attacks:
-            if (sentence := self._refusal(result)) is not None and not self._is_exempt(result):
-                sentences.append(sentence)
-        return sentences
+        counted = [result for result in self.attacks if not self._is_exempt(result)]
+        for verb, failing in (("raises", [result for result in counted if result.raised]),
+                              ("gives what is no grade", [result for result in counted if result.invalid and not result.raised])):
+            if failing:
+                answers = sum(result.raised or result.invalid for result in failing)
+                sentences.append(f"The verifier {verb} for {answers} of {sum(result.answers for result in self.attacks)} answers "
+                                 f"({', '.join(result.attack for result in failing)}), as {failing[0].error}.")
+        return sentences + [sentence for result in counted if (sentence := self._paid(result)) is not None]
 
     @property
     def exempted(self) -> list[str]:
         """What would be refused, were it not written down."""
-        return [f"{sentence} Exempted: {self.exemptions[result.attack].reason}" for result in self.attacks
-                if (sentence := self._refusal(result)) is not None and self._is_exempt(result)]
+        sentences = []
+        for result in self.attacks:
+            if self._is_exempt(result):
+                sentence = self._paid(result)
+                if result.raised:
+                    sentence = f"{result.attack}: the verifier raises for {result.raised} of {result.answers} answers."
+                sentences += [f"{sentence} Its reason: {self.exemptions[result.attack].reason}."] if sentence else []
+        return sentences
 
     @property
     def notes(self) -> list[str]:
@@ -92,7 +102,7 @@ class Report:
         if not self.answered and not self.interrupted:
             notes.append("Its problems have no answers of their own: what is around them was not tried.")
         for result in self.attacks:
-            if result.mean >= 0.05 and self._refusal(result) is None:
+            if result.mean >= 0.05 and self._paid(result) is None:
                 notes.append(f"{result.attack}: {result.form} is graded {result.mean:.2f} on average.")
         return notes
 
@@ -113,15 +123,11 @@ class Report:
                 sentences.append(f"Only {right} of {of} {what} are graded 1: {example}.")
         return sentences
 
-    def _refusal(self, result: AttackResult) -> str | None:
-        if result.raised or result.invalid:
-            what = "raises" if result.raised else "gives what is no grade"
-            return f"{result.attack}: the verifier {what} for {result.raised or result.invalid} of {result.answers} answers " \
-                   f"({result.error})."
-        if result.limit is not None and result.mean >= result.limit:
-            return f"{result.attack}: {result.form} is graded {result.mean:.2f} on average ({result.passed} of " \
-                   f"{self.problems} problems): {result.example}."
-        return None
+    def _paid(self, result: AttackResult) -> str | None:
+        if result.limit is None or result.mean < result.limit:
+            return None
+        return f"{result.attack}: {result.form} is graded {result.mean:.2f} on average ({result.passed} of {self.problems} " \
+               f"problems), as {result.example}."
 
     def _is_exempt(self, result: AttackResult) -> bool:
         exemption = self.exemptions.get(result.attack)

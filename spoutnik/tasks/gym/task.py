@@ -26,7 +26,7 @@ class GymTask(Task):
 
     def __init__(self, gym_name: str, raw: bool = False):
         self.gym_name, self.raw = gym_name, raw
-        self.name = PREFIX + gym_name
+        self.name = PREFIX + gym_name + (" raw" if raw else "")
         self.about = f"reasoning-gym, {SETS[gym_name]}: {gym_name.replace('_', ' ')}"
         self.exemptions: Mapping[str, Exemption] = {} if raw else EXEMPTIONS.get(gym_name, {})
 
