@@ -158,9 +158,11 @@ def _always_equal(problem: Problem, sample: Sample) -> Answers:
     yield from fenced(always_equal(problem))
 
 
+_VALUES = (None, 0, 1, True, False, 1.5, float("nan"), 10 ** 400, b"1", bytearray(b"1"), [], ["1"], {}, {"answer": "1"}, (), len)
+
+
 def _non_strings(problem: Problem, sample: Sample) -> Answers:
-    for number, value in enumerate((None, 0, 1, True, False, 1.5, float("nan"), 10 ** 400, b"1", bytearray(b"1"), [], ["1"], {}, {"answer": "1"},
-                  (), object(), len)):
+    for number, value in enumerate((*_VALUES, object())):
         yield f"{type(value).__name__} ({number})", value
     yield "bytes of GOLD", problem.answer.encode("utf-8", "replace")
     yield "list of GOLD", [problem.answer]

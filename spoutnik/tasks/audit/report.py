@@ -72,13 +72,12 @@ class Report:
         if self.executed:
             sentences.append(f"The verifier executes what it reads ({self.executed}).")
         sentences += self._wrong_golds()
-        counted = [result for result in self.attacks if not self._is_exempt(result)]
-        for verb, failing in (("raises", [result for result in counted if result.raised]),
-                              ("gives what is no grade", [result for result in counted if result.invalid and not result.raised])):
+        counted, answers = [each for each in self.attacks if not self._is_exempt(each)], sum(each.answers for each in self.attacks)
+        for verb, failing in (("raises", {each.attack: each for each in counted if each.raised}),
+                              ("gives no grade", {each.attack: each for each in counted if each.invalid and not each.raised})):
             if failing:
-                answers = sum(result.raised or result.invalid for result in failing)
-                sentences.append(f"The verifier {verb} for {answers} of {sum(result.answers for result in self.attacks)} answers "
-                                 f"({', '.join(result.attack for result in failing)}), as {failing[0].error}.")
+                number, first = sum(each.raised or each.invalid for each in failing.values()), next(iter(failing.values()))
+                sentences.append(f"The verifier {verb} for {number} of {answers} answers ({', '.join(failing)}), as {first.error}.")
         return sentences + [sentence for result in counted if (sentence := self._paid(result)) is not None]
 
     @property
