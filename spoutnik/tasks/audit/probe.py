@@ -92,8 +92,8 @@ def _try(task: Task, attack: Attack, sample: Sample, beat: Beat) -> AttackResult
                 beat(f"{attack.name}: {label}")
                 tally.add(label, problem, answer, _grade(task, problem, answer, tally))
     if tally.forms:
-        result.form, best = max(tally.forms.items(), key=lambda each: each[1].grade)
-        result.mean, result.passed = best.grade / len(sample.problems), best.passed
+        form, best = max(tally.forms.items(), key=lambda each: each[1].grade)
+        result.form, result.mean, result.passed = _short(form, 60), best.grade / len(sample.problems), best.passed
         result.example = best.example or tally.raising
     return result
 
@@ -152,5 +152,5 @@ def _example(problem: Problem, answer: object, grade: float) -> Example:
     return Example(_short(problem.prompt), _short(problem.answer), _short(shown), float(grade))
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= 120 else text[:120] + "..."
+def _short(text: str, most: int = 120) -> str:
+    return text if len(text) <= most else text[:most] + "..."

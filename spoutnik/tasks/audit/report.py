@@ -72,12 +72,10 @@ class Report:
         if self.executed:
             sentences.append(f"The verifier executes what it reads ({self.executed}).")
         sentences += self._wrong_golds()
-        counted, answers = [each for each in self.attacks if not self._is_exempt(each)], sum(each.answers for each in self.attacks)
-        for verb, failing in (("raises", {each.attack: each for each in counted if each.raised}),
-                              ("gives no grade", {each.attack: each for each in counted if each.invalid and not each.raised})):
-            if failing:
-                number, first = sum(each.raised or each.invalid for each in failing.values()), next(iter(failing.values()))
-                sentences.append(f"The verifier {verb} for {number} of {answers} answers ({', '.join(failing)}), as {first.error}.")
+        counted = [each for each in self.attacks if not self._is_exempt(each)]
+        sentences += self._failures("raises", {each.attack: each.raised for each in counted if each.raised})
+        sentences += self._failures("gives no grade", {each.attack: each.invalid for each in counted
+                                                       if each.invalid and not each.raised})
         return sentences + [sentence for result in counted if (sentence := self._paid(result)) is not None]
 
     @property
@@ -121,6 +119,13 @@ class Report:
             if right < _GOLDS * of:
                 sentences.append(f"Only {right} of {of} {what} are graded 1: {example}.")
         return sentences
+
+    def _failures(self, verb: str, counts: dict[str, int]) -> list[str]:
+        if not counts:
+            return []
+        total, names = sum(result.answers for result in self.attacks), ", ".join(counts)
+        error = next(result.error for result in self.attacks if result.attack in counts)
+        return [f"The verifier {verb} for {sum(counts.values())} of {total} answers ({names}), as {error}."]
 
     def _paid(self, result: AttackResult) -> str | None:
         if result.limit is None or result.mean < result.limit:
