@@ -67,7 +67,7 @@ def _next_report(task: Task, connection: Connection, label, seconds: float) -> R
                 reply = connection.recv()
             except EOFError:
                 connection.close()
-                return _interrupted(task, f"The verifier ended its process, by a crash or its memory ({_text(last)}).")
+                return _interrupted(task, f"The verifier ended its process, by a crash or its memory ({_text(label.value)}).")
             if isinstance(reply, Exception):
                 raise reply
             return reply
