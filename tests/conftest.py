@@ -16,6 +16,7 @@ from spoutnik.engine import sampler
 from spoutnik.engine.quantization import packed_cache
 from spoutnik.engine.runners.native_runner import NativeRunner
 from spoutnik.recipe.run import run_recipe
+from spoutnik.tasks.audit import cache as audit_cache
 
 # For every package that needs a model behind the API or a generation service, and for the page with and without a browser.
 pytest_plugins = ["serving_fixtures", "page.conversation_fixtures", "page.browser_fixtures"]
@@ -44,6 +45,15 @@ def packed_weights_apart(tmp_path_factory):
     folder, original = tmp_path_factory.mktemp("cache"), packed_cache.cache_folder
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packed_cache, "cache_folder", lambda: original() if "XDG_CACHE_HOME" in os.environ else folder)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def audits_apart(tmp_path_factory):
+    """Reports on verifiers are kept for the session, not in the user's cache."""
+    folder, original = tmp_path_factory.mktemp("audits"), audit_cache.cache_folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(audit_cache, "cache_folder", lambda: original() if "XDG_CACHE_HOME" in os.environ else folder)
         yield
 
 

@@ -19,6 +19,7 @@ import typer  # noqa: E402
 
 from spoutnik import __version__  # noqa: E402
 from spoutnik.commands.arena import arena  # noqa: E402
+from spoutnik.commands.audit import audit  # noqa: E402
 from spoutnik.commands.bench import bench  # noqa: E402
 from spoutnik.commands.cache import cache  # noqa: E402
 from spoutnik.commands.chat import chat  # noqa: E402
@@ -32,6 +33,7 @@ from spoutnik.commands.keys import keys  # noqa: E402
 from spoutnik.commands.models import models, pull  # noqa: E402
 from spoutnik.commands.run import run  # noqa: E402
 from spoutnik.commands.serve import serve  # noqa: E402
+from spoutnik.commands.tasks import tasks  # noqa: E402
 
 app = typer.Typer(
     cls=Group, name="spoutnik", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -48,6 +50,8 @@ app.add_typer(history, name="history")
 app.add_typer(cache, name="cache")
 app.command("eval", cls=Command,
             epilog="Example: spoutnik eval runs/nano --bench gsm8k --data test.jsonl --samples 4")(evaluate)
+app.add_typer(tasks, name="tasks")
+app.command(cls=Command, epilog="Example: spoutnik audit countdown 'gym-*' --problems 20")(audit)
 app.command(cls=Command, epilog="Example: spoutnik inspect deepseek-r1")(inspect)
 app.command(cls=Command, epilog="Example: spoutnik export runs/nano --format gguf --out nano.gguf --dtype q8_0")(export)
 app.command(cls=Command, epilog="Example: spoutnik bench runs/nano --quantize int8")(bench)

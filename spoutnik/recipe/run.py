@@ -10,6 +10,7 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.files import install_folder, remove_folder
 from spoutnik.recipe.acceptance import accepted, refused
 from spoutnik.recipe.artifacts import Artifact, copy_shipped, find, seal, shipped_folder
+from spoutnik.recipe.audit import audit_rewards
 from spoutnik.recipe.checks import check_recipe
 from spoutnik.recipe.extension import can_grow, finished_shorter, go_on
 from spoutnik.recipe.folder import RunFolder, used_recipe
@@ -54,7 +55,9 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     selected, redo = select_stages(recipe, path, until, redo_from, accept)
     run = RunFolder(out)
     run.refuse_foreign()
-    check_recipe(recipe, str(path), selected, find_stages(recipe, str(path), run, selected, redo)[0])
+    found, status = find_stages(recipe, str(path), run, selected, redo)
+    check_recipe(recipe, str(path), selected, found)
+    audit_rewards(recipe, str(path), [name for name in selected if status[name] == "to make"], display.log)
     with run.lock():
         text = used_recipe(text, recipe, path, out)
         run.keep_recipe(text)

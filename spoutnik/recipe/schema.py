@@ -207,6 +207,9 @@ class Recipe(Settings):
     tasks: list[str] = []
     """Tasks that are rewarded and evaluated beside the families: names that `spoutnik tasks` lists, or files of your own (JSON
     lines or Python; relative to the recipe's folder). No solver writes traces for them."""
+    exempt: dict[str, str] = {}
+    """Tasks that are trained on although the audit of their verifiers refuses them, by name -> the reason. Changes no weights,
+    and no key."""
     models: dict[str, dict]
     """Name -> configuration, with the keys of the published config.json."""
     evaluation: EvaluationSettings = EvaluationSettings()

@@ -14,7 +14,8 @@ from spoutnik.recipe import table as stage_table
 from spoutnik.tables import print_table
 
 COMMANDS = ("run", "chat", "serve", "models", "pull", "arena", "keys", "keys add", "keys list", "keys revoke", "history",
-            "history show", "history export", "history wipe", "cache", "cache clean", "eval", "inspect", "export", "bench")
+            "history show", "history export", "history wipe", "cache", "cache clean", "eval", "tasks", "tasks show", "audit",
+            "inspect", "export", "bench")
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])

@@ -1,0 +1,85 @@
+"""The one process that this one asks for reasoning-gym's problems and scores: started when first needed, and again when the
+system had to end it. Usable from any thread; a forked process gets its own."""
+
+import atexit
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+
+from spoutnik.errors import RunError, UserError
+
+_WORKER = Path(__file__).with_name("worker.py")
+_INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")  # no keys: it runs code that is not ours
+_FIXED = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # some sets walk through sets of texts
+
+
+class GymProcess:
+    """ended: how often the system ended it, for its time or its memory."""
+
+    def __init__(self):
+        self.ended = 0
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen | None = None
+        self._owner = os.getpid()
+
+    def draw(self, name: str, seed: int) -> dict:
+        """`question` and `answer` (None where there is none) of a set's problem.
+
+        Raises:
+            UserError: the gym is not installed.
+            RunError: it could not be drawn.
+        """
+        reply = self._ask("draw", name, seed)
+        if reply is None:
+            raise RunError(f"gym-{name}: reasoning-gym ended while it drew the problem of seed {seed}: an error of its own, or "
+                           "too much time or memory. Leave this task out.")
+        return reply
+
+    def score(self, name: str, seed: int, answer: str) -> float | str | None:
+        """The scorer's number; a text where it raised, None where it took too much time or memory."""
+        reply = self._ask("score", name, seed, answer)
+        return None if reply is None else reply.get("score", reply.get("raised"))
+
+    def close(self) -> None:
+        """Ends the process; the next request starts one."""
+        with self._lock:
+            if self._process is not None and self._owner == os.getpid():
+                self._process.kill()
+                self._process.communicate()
+            self._process = None
+
+    def _ask(self, *request: object) -> dict | None:
+        """None where the process ended."""
+        with self._lock:
+            process = self._running()
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.write(json.dumps(request, default=repr) + "\n")
+                process.stdin.flush()
+            if line := process.stdout.readline():
+                return json.loads(line)
+            self.ended += 1
+            self._process = None
+        process.kill()
+        process.communicate()
+        return None
+
+    def _running(self) -> subprocess.Popen:
+        if self._owner != os.getpid():  # the pipes are the parent's
+            self._process, self._owner = None, os.getpid()
+        if self._process is None:
+            if find_spec("reasoning_gym") is None:
+                raise UserError("reasoning-gym is not installed. Install it: pip install reasoning-gym.")
+            environment = {name: os.environ[name] for name in _INHERITED if name in os.environ} | _FIXED
+            self._process = subprocess.Popen([sys.executable, "-P", str(_WORKER)], env=environment, text=True, encoding="ascii",
+                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                                             start_new_session=True)
+        return self._process
+
+
+gym_process = GymProcess()
+atexit.register(gym_process.close)
