@@ -45,6 +45,8 @@ _ACCENTS = frozenset("overline bar vec hat tilde widehat overrightarrow dot wide
 _BARS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
 _WORDS = frozenset(["text", "mathrm", "mathbf", "mathit", "textbf", "mathcal", "mathbb"])
 _TRUE_CALLS = frozenset("fgFG")  # f(2) is a value of f, n(n+1) a product
+KNOWN_COMMANDS = FUNCTIONS | _SYMBOLS | _ACCENTS | _WORDS | frozenset(
+    "frac sqrt binom cdot times div circ pm mp le ge ne in cup lfloor rfloor lceil rceil mbox begin end emptyset setminus".split())
 ONE, MINUS_ONE = Node("number", (Fraction(1),)), Node("number", (Fraction(-1),))
 
 

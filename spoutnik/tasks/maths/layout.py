@@ -101,3 +101,12 @@ def closing_brace(text: str, start: int) -> int:
         if not depth:
             return brace.start()
     return -1
+
+
+def bracket_depth(text: str) -> int:
+    """How many brackets are open at once, at most."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[(\[{}\])]", text):
+        depth += 1 if bracket in "([{" else -1
+        deepest = max(depth, deepest)
+    return deepest

@@ -14,9 +14,9 @@ from typing import NamedTuple
 from spoutnik.tasks.maths.expression import Node, TooLarge
 
 MAX_BITS = 1 << 19  # of one coefficient
-MAX_TERMS = 400  # of one polynomial
+MAX_TERMS = 200  # of one polynomial
 MAX_FACTORIAL = 20_000
-MAX_WORK = 100_000  # products of two terms in one normal form: about half a second
+MAX_WORK = 30_000  # products of two terms in one normal form: about 0.2 s
 _TRIAL = 10_000  # primes below are divided out of a radicand
 _OPAQUE = "~"  # the first sign of an atom without rules
 _POSITIVE = ("#", "e", "π")  # the first signs of atoms that are positive numbers

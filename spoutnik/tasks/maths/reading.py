@@ -145,7 +145,7 @@ class _Reader:
         """What is read whole before units are looked for: words and numbers in a base."""
         if _ALL_REALS.fullmatch(text):
             return _everything()
-        if based := _BASED.fullmatch(text):
+        if len(text) < 200 and ("_" in text or "base" in text) and (based := _BASED.fullmatch(text)):
             base = based[4] or based[5]
             base = int(base) if base.isdigit() and len(base) < 4 else _NUMBER_WORDS.get(base, 0)
             if 2 <= base <= 36:
