@@ -150,6 +150,8 @@ def assigned(relation: Relation, named: bool) -> Answer | None:
     parts = relation.parts
     if _is_name(parts[0]):
         parts = parts[1:]
+    elif len(parts) == 2 and _is_name(parts[1]):  # 5 = x
+        parts = parts[:1]
     last = parts[-1]
     if not named and _has_variables(last):
         return None
@@ -160,6 +162,8 @@ def _is_name(answer: Answer) -> bool:
     shape = answer.shape
     if isinstance(shape, Words):
         return True
+    if isinstance(shape, Items):
+        return all(map(_is_name, shape.items))  # (x, y) = (1, 2)
     if not isinstance(shape, Value):
         return False
     node = shape.node

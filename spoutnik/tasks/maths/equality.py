@@ -54,10 +54,15 @@ def _equal(gold: str, answer: str, number_format: NumberFormat, ordered: bool) -
         one, other = (read_cached(text, number_format) for text in (gold, answer))
         verdict = same(one, other, ordered) if one is not None and other is not None else None
     except (TooLarge, RecursionError):  # nobody should compute it: only the same text is the same
-        return "".join(gold.split()) == "".join(answer.split())
+        return _compact(gold) == _compact(answer)
     if verdict is None:
-        return "".join(gold.split()) == "".join(answer.split()) or _foreign(one, other, gold, answer)
+        return _compact(gold) == _compact(answer) or _foreign(one, other, gold, answer)
     return verdict
+
+
+def _compact(text: str) -> str:
+    """The text without spaces beside signs; those between letters or digits part them."""
+    return re.sub(r"(?<!\w) | (?!\w)", "", text)
 
 
 def _foreign(one: Answer | None, other: Answer | None, gold: str, answer: str) -> bool:
