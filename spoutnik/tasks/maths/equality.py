@@ -3,12 +3,14 @@
 import re
 
 from spoutnik.tasks.maths.comparison import same
-from spoutnik.tasks.maths.expression import KNOWN_COMMANDS, TooLarge
+from spoutnik.tasks.maths.expression import KNOWN_COMMANDS
 from spoutnik.tasks.maths.extraction import last_box
 from spoutnik.tasks.maths.formats import NumberFormat, formats
 from spoutnik.tasks.maths.layout import bracket_depth, plain
+from spoutnik.tasks.maths.nodes import TooLarge
 from spoutnik.tasks.maths.pool import pool
-from spoutnik.tasks.maths.reading import Answer, Words, read_cached
+from spoutnik.tasks.maths.reading import read_cached
+from spoutnik.tasks.maths.shapes import Answer, Words
 
 MAX_LENGTH = 12_000  # characters of an answer that are read; longer ones are compared as they are
 MAX_BRACKETS = 100  # inside one another

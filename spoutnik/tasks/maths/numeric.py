@@ -8,7 +8,7 @@ import threading
 
 import mpmath
 
-from spoutnik.tasks.maths.expression import Node, TooLarge
+from spoutnik.tasks.maths.nodes import Node, TooLarge
 from spoutnik.tasks.maths.normal_form import Undefined
 
 DIGITS, AGREEING_DIGITS = 60, 40
