@@ -166,7 +166,7 @@ class ScriptTask(OwnTask):
 
     def verify(self, problem: Problem, answer: str) -> float:
         assert isinstance(problem, OwnProblem) and problem.row is not None
-        return self.script.verify(problem.prompt, answer, problem.answer)
+        return self.script.verify(problem.prompt, answer, problem.answer) if isinstance(answer, str) else 0.0
 
     def _rows(self, path: Path) -> tuple[list[tuple[Place, Row]], tuple[Path, ...]]:
         """The rows, and the files that they come from besides this one."""

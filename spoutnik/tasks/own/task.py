@@ -57,7 +57,7 @@ class OwnTask(Task):
 
     def verify(self, problem: Problem, answer: str) -> float:
         assert isinstance(problem, OwnProblem) and problem.row is not None
-        return problem.row.verify(answer)
+        return problem.row.verify(answer) if isinstance(answer, str) else 0.0
 
     def _problem(self, row: Row) -> OwnProblem:
         return OwnProblem(self, row.level, row.language, row.question, row.gold, {"prompt": row.prompt}, row=row)

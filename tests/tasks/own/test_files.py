@@ -17,7 +17,7 @@ def write(path, rows, encoding="utf-8"):
 
 
 def many(count: int) -> list[dict]:
-    return [{"prompt": f"What is {number} plus 2?", "answer": str(number + 2), "verifier": "numeric"} for number in range(count)]
+    return [{"prompt": f"What is {number} plus 2?", "answer": number + 2, "verifier": "numeric"} for number in range(count)]
 
 
 def test_rows_are_problems_that_are_verified(tmp_path):
@@ -35,7 +35,7 @@ def test_the_split_goes_by_the_prompt_alone(tmp_path):
     task = read_task(write(tmp_path / "a.jsonl", many(400)))
     held_out = {problem.prompt for problem in task.problems("held_out")}
     assert len(held_out) + len(task.problems("train")) == 400 and 25 <= len(held_out) <= 80
-    fewer = read_task(write(tmp_path / "b.jsonl", [row | {"answer": "0"} for row in reversed(many(200))]))
+    fewer = read_task(write(tmp_path / "b.jsonl", [row | {"answer": 0} for row in reversed(many(200))]))
     assert {problem.prompt for problem in fewer.problems("held_out")} == held_out & {row["prompt"] for row in many(200)}
     drawn = {task.sample(random.Random(seed), "held_out").prompt for seed in range(50)}
     assert len(drawn) > 10 and drawn <= held_out

@@ -38,6 +38,7 @@ def test_answers_that_are_right_and_wrong(row, right, wrong):
 
 
 def test_math_rows_are_graded_by_the_grader_of_mathematics():
+    pytest.importorskip("spoutnik.tasks.maths")
     row = checked_row({"prompt": "p", "verifier": "math", "answer": 0.5})
     assert row.verify("So it is $\\boxed{\\frac{1}{2}}$.") == 1.0 and row.verify("\\boxed{2}") == 0.0 and row.verify("") == 0.0
     french = checked_row({"prompt": "p", "verifier": "math", "answer": "3,5", "language": "fr"})
@@ -45,6 +46,7 @@ def test_math_rows_are_graded_by_the_grader_of_mathematics():
 
 
 def test_code_rows_keep_their_tests():
+    pytest.importorskip("spoutnik.tasks.code")
     row = checked_row({"prompt": "p", "verifier": "code", "tests": [{"input": "1\n", "output": "2\n"}]})
     assert row.gold == "" and row.timeout == 5.0
     with pytest.raises(UserError):
