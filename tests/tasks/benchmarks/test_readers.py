@@ -216,7 +216,7 @@ def test_ifeval_is_right_when_all_instructions_are_obeyed(tmp_path):
 
 
 HOSTILE = ["", " ", "\0", "\u202e5", "Answer:", "Answer: ", "\\boxed{", "\\boxed{" * 300, "}" * 500, "=" * 20_000 + "5",
-           "Answer: " + "1," * 20_000, "answer is " * 5_000, "9" * 2_000, "\ud800", "x" * 1_000_000]
+           "Answer: " + "1," * 20_000, "answer is " * 5_000, "9" * 100_000, "\ud800", "x" * 1_000_000]
 
 
 @pytest.mark.parametrize("name, file, rows", [
