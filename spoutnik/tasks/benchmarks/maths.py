@@ -2,7 +2,7 @@
 
 import re
 
-from spoutnik.tasks.benchmarks.benchmark import Benchmark, fingerprint
+from spoutnik.tasks.benchmarks.benchmark import Benchmark
 from spoutnik.tasks.benchmarks.records import Record
 from spoutnik.tasks.problem import Problem
 
@@ -44,8 +44,8 @@ class MathsBenchmark(Benchmark):
         return one.strip() == other.strip() or equal(one, other, language=self.languages[0])
 
     def asked(self, question: str, answer: str, own_id: object = None, stratum: str = "", level: int = 1) -> Problem:
-        return self.problem(f"{question.strip()}\n{INSTRUCTIONS[self.languages[0]]}", answer,
-                            own_id if own_id is not None else fingerprint(question), stratum, level)
+        prompt = f"{question.strip()}\n{INSTRUCTIONS[self.languages[0]]}"
+        return self.problem(question, prompt, answer, own_id, stratum, level)
 
 
 def gsm8k(benchmark: MathsBenchmark, record: Record) -> Problem:
@@ -71,9 +71,10 @@ def math(benchmark: MathsBenchmark, record: Record) -> Problem:
 
 
 def aime(benchmark: MathsBenchmark, record: Record) -> Problem:
-    """`problem` or `question`, and `answer`, an integer from 0 to 999 ("033" too), as the hub's several copies write them."""
-    answer = record.number("answer", "Answer")
-    value = re.fullmatch(r"\$?(?:\\boxed\{)?(\d{1,3})(?:\^\\circ)?\}?\$?", answer.strip())
+    """`problem` or `question`, and `answer`, an integer from 0 to 999 ("033" too), as the hub's several copies write them; one
+    of them has it in the box of `solution` alone."""
+    answer = record.number("answer", "Answer", "solution")
+    value = re.search(r"(?:^|\\boxed\{)\s*\$?(\d{1,3})(?:\^\\circ)?\$?\}?$", answer)
     if value is None:
         raise record.error(f"the answer {answer[:40]!r} is no integer from 0 to 999, as those of AIME are. Mend it.")
     own_id = record.values.get("id", record.values.get("ID", record.values.get("unique_id")))

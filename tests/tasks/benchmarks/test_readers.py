@@ -34,7 +34,8 @@ MATHS = [  # name, file, rows, gold answers, a right answer to the first, a wron
                                   "solution": "First \\boxed{3}, so $\\boxed{\\frac{1}{2}}$."}], ["\\frac{1}{2}"],
      "\\boxed{\\dfrac12}", "\\boxed{3}"),
     ("aime24", "aime24/aime_2024.jsonl", [{"id": 60, "problem": "Find m+n.", "answer": "033"},
-                                          {"ID": "2024-I-2", "Problem": "Find it.", "Answer": 204}], ["33", "204"],
+                                          {"ID": "2024-I-2", "Problem": "Find it.", "Answer": 204},
+                                          {"problem": "Then it.", "solution": "\\boxed{025}"}], ["33", "204", "25"],
      "\\boxed{33}", "\\boxed{34}"),
     ("aime25", "aime25/test.jsonl", [{"id": "0", "problem": "Bases?", "answer": "70"}], ["70"], "\\boxed{070}", "\\boxed{7}"),
     ("svamp", "svamp/svamp.jsonl", [{"Body": "Ann has 5 pens", "Question": "How many?", "Answer": 5.0, "Type": "Addition",
@@ -60,6 +61,7 @@ def test_mathematics_is_asked_as_r1_asks_it_and_graded_on_the_box(tmp_path, name
 def test_r1s_prompt_for_mathematics_to_the_letter(tmp_path):
     folder = folder_with(tmp_path, "test.jsonl", [{"question": "How many? ", "answer": "#### 3"}])
     problem = read_benchmark("gsm8k", folder).problems()[0]
+    assert problem.data["question"] == "How many?"
     assert problem.prompt == "How many?\nPlease reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -245,6 +247,7 @@ WRONG = [
     ("gsm8k", "test.jsonl", "", "there is no problem in it"),
     ("math", "test.jsonl", [{"problem": "q", "solution": ""}], "line 1: the field 'solution'"),
     ("aime24", "test.jsonl", [{"problem": "q", "answer": 1000}], "no integer from 0 to 999"),
+    ("aime24", "test.jsonl", [{"problem": "q", "answer": "5 or 12"}], "no integer from 0 to 999"),
     ("mgsm-fr", "mgsm_fr.tsv", "a\tb\tc\n", "line 1: has 3 columns"),
     ("mmlu", "test.jsonl", [{"question": "q", "choices": ["a", "b"], "answer": 2}], "line 1: the answer '2'"),
     ("mmlu", "x_test.csv", "a,b,c\n", "line 1: has 3 columns"),
