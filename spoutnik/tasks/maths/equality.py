@@ -16,7 +16,7 @@ MAX_LENGTH = 12_000  # characters of an answer that are read; longer ones are co
 MAX_BRACKETS = 100  # inside one another
 _MAX_FOREIGN = 400  # characters of a text for math-verify
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
-_LARGE_RANGE = re.compile(r"\\(?:sum|prod)(?![A-Za-z]).*(?:\d{5}|\^\s*\{?\s*\d*\s*\^|!)|\d\s*!|\^\s*\{?\s*\d{5}|\^[^+\-=]*\^", re.DOTALL)
+_LARGE_RANGE = re.compile(r"\\(?:sum|prod)(?![A-Za-z]).*(?:\d{5}|\^\s*\{?\s*\d*\s*\^|!)|\d\s*!|\^\s*\{?\s*\d{5}|\^\s*(?:\{[^{}]*|\w\s*)\^", re.DOTALL)
 _BARE = re.compile(r"(?:\\(?:sum|prod|int|lim|iint)(?:_\s*(?:\{[^{}]*\}|\S))?(?:\s*\^\s*(?:\{[^{}]*\}|\\?\w+))?)|[^\[\]{}(),;=<>_%!]|[{}]|\\(?=[A-Za-z])")
 
 

@@ -84,7 +84,7 @@ def _stated(text: str) -> str | None:
             return _formula(formula)
         end = _SENTENCE_END.search(rest)
         sentence = rest[:end.start()] if end and not rest.startswith("\\begin") else rest
-        sentence = _REASON.split(sentence, maxsplit=1)[0].strip(_MARKS)
+        sentence = _REASON.split(sentence, maxsplit=1)[0].strip(_MARKS).removesuffix(".")
         if sentence:
             return sentence if len(_PROSE.findall(_IN_TEXT.sub("", sentence))) <= 5 else _last(sentence) or sentence[:_MAX_WHOLE]
     return None
