@@ -35,8 +35,11 @@ def warm(number: str) -> None:
         data, files, _, _ = socket.recv_fds(server, 4096, len(FILES))
         if not data:
             os._exit(0)  # the host is gone
-        if namespaces.fork_into_new() == 0:
-            break
+        try:
+            if namespaces.fork_into_new() == 0:
+                break
+        except OSError as error:
+            socket.socket(fileno=files.pop(FILES.index("control"))).send(f"failed {error}".encode())
         for file in files:
             os.close(file)
     server.close()
