@@ -128,6 +128,8 @@ def test_code_is_found_in_an_answer():
     assert extract_code(CODE.replace("\n", "\r\n")) == CODE
     assert extract_code("````python\ns = '''\n```\n'''\n````") == "s = '''\n```\n'''\n"
     assert extract_code("    return x\n\nThis returns x.", continues=True) == "    return x\n\n"
+    example = f"```python\n{CODE}```\nCall it:\n```python\nprint(f(1))\n```"
+    assert extract_code(example) == "print(f(1))\n" and extract_code(example, names=("f",)) == CODE
     for answer in ("", " \n", "The answer is `f`.", "```rust\nfn main() {}\n```", "    return x\n", "\0"):
         assert extract_code(answer) is None
 

@@ -112,6 +112,11 @@ def confine() -> None:
         _check(libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(Filter(len(CALLS) // 8, CALLS)), 0, 0), "seccomp")
 
 
+def hide_memory() -> None:
+    """Processes of the same user cannot read or write this one's memory through /proc."""
+    _check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
+
+
 def drop_root(uid: int, reach: int) -> None:
     """Become `uid`, with the standard library found through the open folder `reach`: it may lie where that user cannot go."""
     os.setgroups([])
