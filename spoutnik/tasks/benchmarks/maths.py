@@ -58,14 +58,17 @@ def gsm8k(benchmark: MathsBenchmark, record: Record) -> Problem:
 
 def math(benchmark: MathsBenchmark, record: Record) -> Problem:
     """`problem`, `answer` or the last box of `solution`, `subject` or `type`, `level`; of MATH and MATH-500."""
-    from spoutnik.tasks.maths import extract
+    from spoutnik.tasks.maths.extraction import last_box
 
     level = re.search(r"\d", str(record.values.get("level", "")))
     stratum = record.values.get("subject") or record.values.get("type") or ""
-    answer = record.number("answer") if isinstance(record.values.get("answer"), int | float) else \
-        record.text("answer") if record.has("answer") else extract(record.text("solution"))
-    if answer is None:
-        raise record.error("the solution has no \\boxed{answer}. Give MATH's own file.")
+    if record.has("answer"):
+        value = record.get("answer")
+        answer = record.text("answer") if isinstance(value, str) else record.number("answer")
+    else:
+        answer = last_box(record.text("solution"))
+    if not answer or not answer.strip():
+        raise record.error("the solution has no \\boxed{answer} with anything in it. Give MATH's own file.")
     own_id = record.values.get("unique_id")
     return benchmark.asked(record.text("problem", "question"), answer, own_id, str(stratum), int(level[0]) if level else 1)
 

@@ -247,6 +247,7 @@ WRONG = [
     ("gsm8k", "test.jsonl", "", "there is no problem in it"),
     ("math", "test.jsonl", [{"problem": "q", "solution": ""}], "line 1: the field 'solution'"),
     ("aime24", "test.jsonl", [{"problem": "q", "answer": 1000}], "no integer from 0 to 999"),
+    ("math", "test.jsonl", [{"problem": "q", "solution": "So it is $5$."}], "no .boxed.answer."),
     ("aime24", "test.jsonl", [{"problem": "q", "answer": "5 or 12"}], "no integer from 0 to 999"),
     ("mgsm-fr", "mgsm_fr.tsv", "a\tb\tc\n", "line 1: has 3 columns"),
     ("mmlu", "test.jsonl", [{"question": "q", "choices": ["a", "b"], "answer": 2}], "line 1: the answer '2'"),
