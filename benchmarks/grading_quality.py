@@ -23,6 +23,7 @@ PAIRS, SEED, PEER_STEP = 20_000, 7, 25
 FILES = ("math500_test.jsonl", "math_test_5000.jsonl")
 NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+|\\frac\{-?\d+\}\{\d+\})")
 MATHS = re.compile(r"(?!.*\\(?:text|mbox)).*\d", re.DOTALL)
+SIGNS, OPENED = re.compile(r"(?<=\w)([-+=])(?=\w)"), r" \1 "
 SEPARATORS = {"comma": ",", "thin space": r"\,", "space": " ", "braced comma": "{,}", "apart": r",\!"}
 
 
@@ -50,6 +51,10 @@ def thousands(separator: str) -> Callable[[str], str | None]:
     return dressed
 
 
+def boxed_in(gold: str) -> str:
+    return f"\\boxed{{{gold}}}"
+
+
 def only_numbers(template: str) -> Callable[[str], str | None]:
     return lambda gold: template.replace("gold", gold) if NUMBER.fullmatch(gold) else None
 
@@ -60,9 +65,9 @@ def template(text: str) -> Callable[[str], str]:
 
 DRESSINGS: dict[str, Callable[[str], str | None]] = {
     "period in the box": template(r"So it is \boxed{gold.}"), "text in the box": template(r"\boxed{\text{gold}}"),
-    "dollars in the box": template(r"\boxed{$gold$}"), "spaces": lambda gold: r"\boxed{ %s }" % re.sub(r"(?<=\w)([-+=])(?=\w)", r" \1 ", gold),
+    "dollars in the box": template(r"\boxed{$gold$}"), "spaces": lambda gold: boxed_in(f" {SIGNS.sub(OPENED, gold)} "),
     "nested boxes": template(r"\boxed{\boxed{gold}}"), "fbox": template(r"Thus $\fbox{gold}$."),
-    "dfrac": lambda gold: r"\boxed{%s}" % gold.replace(r"\frac", r"\dfrac") if r"\frac" in gold else None,
+    "dfrac": lambda gold: boxed_in(gold.replace(r"\frac", r"\dfrac")) if r"\frac" in gold else None,
     "displaystyle": template(r"\[\boxed{\displaystyle gold}\]"), "sentence with dollars": template("The answer is $gold$."),
     "sentence without": template("The answer is gold."), "neither dollars nor box": template("gold"),
     "assignment": template("$x = gold$"), "bold": template("**Answer:** gold"), "hashes": template("Some steps.\n#### gold"),

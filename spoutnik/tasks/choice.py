@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 
 LONGEST = 20_000  # characters from the end that are read
+MOST_STATEMENTS = 100  # of a line, from its end
+LONGEST_OPTION = 2_000  # characters of an option's text that are compared
 # arXiv 2501.12948v2, appendix: the protocol of MMLU, of GPQA and of MMLU-Pro; a French one of ours.
 PROMPTS = {
     "mmlu": "Answer the following multiple choice question. The last line of your response should be of the following format: "
@@ -25,19 +27,21 @@ PROMPTS = {
           "'Réponse : $LETTRE' (sans guillemets), où LETTRE est l'une de {letters}. Réfléchis pas à pas avant de répondre."}
 
 _AMBIGUOUS = "?"
-_FILLER = (r"(?:(?:therefore|thus|clearly|then|indeed|definitely|probably|likely|most|hence|so|in fact|donc|alors|bien|"
-           r"clairement|ainsi|the|la|le|l['’]|option|choice|letter|answer|réponse|lettre|choix|number|statement|proposition)"
-           r"\b['’]?\s*)*")
+# What may stand between a statement and its letter.
+_FILLER = re.compile(
+    r"[*_\"'`\s]*(?:(?:therefore|thus|clearly|then|indeed|definitely|probably|likely|most|hence|so|in fact|donc|alors|bien|"
+    r"clairement|ainsi|the|la|le|l['’]|option|choice|letter|answer|réponse|lettre|choix|number|statement|proposition)"
+    r"\b['’]?\s*)*", re.IGNORECASE)
 _STATEMENT = re.compile(
-    rf"(?i:\b(?:answer|response|option|choice|solution|réponse|reponse|choix)\b[*_\"'`]*\s*(?:[:：=]|\s(?:[\w’'-]+\s+){{0,6}}?"
-    rf"(?:is|are|be|est|serait|sera)\b)[*_\"'`\s:：]*{_FILLER}|答案(?:是|为)?\s*[:：]?\s*"
-    rf"|\b(?:choose|select|pick|go with|choisis|choisirais|opte pour|retiens)\b\s*{_FILLER}|\\boxed(?=\s*\{{))")
+    r"(?i:\b(?:answer|response|option|choice|réponse|reponse|choix)\b[*_\"'`]*\s*(?:[:：=]|\s(?:[\w’'-]+\s+){0,6}?"
+    r"(?:is|are|be|est|serait|sera)\b)[*_\"'`\s:：]*|答案(?:是|为)?\s*[:：]?\s*"
+    r"|\b(?:choose|select|pick|go with|choisis|choisirais|opte pour|retiens)\b\s*|\\boxed(?=\s*\{))")
 _NAMED = re.compile(r"(?<![\w'’\\])(?P<letter>[A-Z])(?![\w'’])[)\].:*_]*\s+(?i:is|est)\s+(?i:therefore|thus|clearly|"
                     r"indeed|donc|bien|\s)*(?i:the\s+|la\s+|le\s+)?(?i:correct|right|best|only correct|bonne|correcte|juste)\b"
                     r"(?!\s+(?i:for|if|in|only|when|but)\b)")
 _LETTER = re.compile(r"(?P<open>(?:[\s*_\"'`$(\[{«“]|\\(?:text|mathrm|mathbf|textbf|mathbb|rm|bf)\b|\\[(\[])*)"
                      r"(?P<letter>[A-Za-z])(?![\w'’])(?P<tail>.*)", re.DOTALL)
-_CLOSERS = " \t*_\"'`$)]}».”:;,!\\"
+_CLOSERS = re.compile(r"(?:\\[)\]]|[\s*_\"'`$)\]}».”:;,!])*(?:[-–—]+\s+)?")
 _ANOTHER = re.compile(r"[\s*_)\]}$.\"']*(?:,|/|&|;|\bor\b|\band\b|\bou\b|\bet\b|\bnor\b)+\s*"
                       r"(?:(?:or|and|ou|et|the|la|option)\s+)*[*_(\[{$\"']*(?P<letter>[A-Z])(?![\w'’])")
 _REASON = re.compile(r"\s+(?i:because|since|as|for|due|given|which|with|by|car|parce|puisque|is|est|and|et)\b")
@@ -69,7 +73,7 @@ def right(gold: str, answer: str, options: Sequence[str] = (), letters: str = "A
 def extract(answer: str, options: Sequence[str] = (), letters: str = "ABCD") -> str | None:
     """The letter that an answer, without its thought, settles on; None where it settles on none."""
     letters = letters_of(len(options)) if options else letters
-    texts = {letter: _plain(option) for letter, option in zip(letters, options, strict=False)}
+    texts = {letter: _plain(_readable(option)) for letter, option in zip(letters, options, strict=False)}
     lines = [line for line in _readable(answer).split("\n") if line.strip()]
     statements = [statement for number, line in enumerate(lines) for statement in _statements(line, number, letters, texts)]
     if statements:
@@ -93,11 +97,14 @@ class _Statement:
 
 def _statements(line: str, number: int, letters: str, texts: dict[str, str]) -> list[_Statement]:
     results = []
-    for match in _STATEMENT.finditer(line):
-        rest = _braces(line[match.end():]) if match[0] == "\\boxed" else line[match.end():match.end() + 400]
-        letter = _letter(rest, letters, texts)
+    for match in [*_STATEMENT.finditer(line)][-MOST_STATEMENTS:]:
+        if match[0] == "\\boxed":
+            letter = _letter(_braces(line[match.end():match.end() + 2 * LONGEST_OPTION]), letters, texts)
+        else:
+            rest = line[match.end():match.end() + LONGEST_OPTION]
+            letter = _of_text(rest, texts) or _letter(rest[_FILLER.match(rest).end():], letters, texts)
         if letter is not None:
-            alone = not line[:match.start()].strip(" *_#>-$.") and len(line) < 400
+            alone = not line[:match.start()].strip(" *_#>-$.")
             results.append(_Statement(number, letter, _called_final(line, match), alone))
     results += [_Statement(number, match["letter"], _called_final(line, match), False) for match in _NAMED.finditer(line)
                 if match["letter"] in letters]
@@ -125,15 +132,13 @@ def _settled(statements: list[_Statement], lines: list[str]) -> str | None:
 def _letter(text: str, letters: str, texts: dict[str, str], alone: bool = False) -> str | None:
     """The letter that a text begins with, or whose option it is; None where it is something else. alone: nothing else but its
     option may follow the letter."""
-    plain = _plain(text)
-    named = [letter for letter, option in texts.items() if option and plain == option and len(plain) > 1]
-    if len(named) == 1:
-        return named[0]
+    if (named := _of_text(text, texts)) is not None:
+        return named
     match = _LETTER.match(text)
     if match is None or match["letter"].upper() not in letters:
         return None
     letter, tail, wrapped = match["letter"].upper(), match["tail"], match["open"].strip() != ""
-    follows = tail.lstrip(_CLOSERS + "-–—")
+    follows = tail[_CLOSERS.match(tail).end():]
     if (another := _ANOTHER.match(tail)) and another["letter"] in letters and another["letter"] != letter:
         return _AMBIGUOUS
     marked = wrapped or tail[:1] in (")", "]", ".", ":", "*", "}", "$", ",", ";") or not follows
@@ -149,9 +154,16 @@ def _letter(text: str, letters: str, texts: dict[str, str], alone: bool = False)
     return letter
 
 
+def _of_text(text: str, texts: dict[str, str]) -> str | None:
+    """The letter of the one option whose text this is; a letter is a letter first."""
+    plain = _plain(text)
+    named = [letter for letter, option in texts.items() if option and plain == option and plain.upper() not in texts]
+    return named[0] if len(named) == 1 else None
+
+
 def _bare(lines: list[str], letters: str, texts: dict[str, str]) -> set[str]:
     """Letters of lines that are a letter, with its option or not."""
-    return {letter for line in lines if len(line) < 400 and (letter := _letter(line, letters, texts, alone=True))}
+    return {letter for line in lines if len(line) < LONGEST_OPTION and (letter := _letter(line, letters, texts, alone=True))}
 
 
 def _bold(lines: list[str], letters: str, texts: dict[str, str]) -> set[str]:
@@ -167,7 +179,7 @@ def _option_texts(lines: list[str], texts: dict[str, str]) -> set[str]:
 def _braces(text: str) -> str:
     """What stands within the braces that a text begins with, by counting them; nothing where they are not closed."""
     depth, start = 0, text.find("{")
-    for position, character in enumerate(text[start:start + 300], start):
+    for position, character in enumerate(text[start:], start):
         depth += (character == "{") - (character == "}")
         if depth == 0:
             return text[start + 1:position]
@@ -182,5 +194,6 @@ def _readable(answer: str) -> str:
 
 def _plain(text: str) -> str:
     """A text for comparison: without marks of emphasis, formulas' dollars and final punctuation; case and spacing count not."""
-    text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|boxed)\s*(?=\{)|[*_`$]", "", unicodedata.normalize("NFKC", text[:2000]))
+    text = unicodedata.normalize("NFKC", text[:LONGEST_OPTION])
+    text = re.sub(r"\\(?:text|mathrm|mathbf|textbf|boxed)\s*(?=\{)|[*_`$]", "", text)
     return " ".join(text.casefold().split()).strip(" .!;,\"'{}()[]«»“”")

@@ -89,7 +89,7 @@ def test_a_listed_task_may_be_left_unanswered_too():
             return float(answer == problem.answer)
 
     inner = Listed("who", "names")
-    inner.held_out = [inner.problem("Who?", "Ann", 1)]
+    inner.held_out = [inner.problem("Who?", "Who?", "Ann")]
     task = Abstention(inner, 0.5)
     (problem,) = task.problems()
     assert [task.verify(problem, answer) for answer in ("Ann", "Bob", "I have no idea")] == [1.0, 0.0, 0.5]
@@ -128,12 +128,12 @@ def test_rewordings_keep_the_question_s_numbers_and_are_the_same_every_time(name
 def test_what_says_how_to_answer_stays_the_last_line(name):
     task = Benchmark("q", "questions")
     prompt = "How many {x}? Tell me.\nPlease reason step by step, and put your final answer within \\boxed{}."
-    ((_, after),) = reword([task.problem(prompt, "5", 1)], name)
+    ((_, after),) = reword([task.problem("How many?", prompt, "5")], name)
     assert after.prompt.splitlines()[-1] == prompt.splitlines()[-1] and "{x}" in after.prompt and after.prompt != prompt
 
 
 def test_unknown_and_unsuited_rewordings_are_sentences():
-    problem = Benchmark("q", "questions", ("xx",)).problem("q?", "5", 1)
+    problem = Benchmark("q", "questions", ("xx",)).problem("q?", "q?", "5")
     with pytest.raises(UserError, match="Did you mean 'courtesy'"):
         reword([problem], "courtesi")
     with pytest.raises(UserError, match="suits none of the 1 problems"):

@@ -91,7 +91,7 @@ def read(benchmark: Benchmark, records: Iterable[Record]) -> list[Problem]:
         kind = kind_of(gold, question)
         prompt = PROMPT.format(question=question.strip(), form=FORMS.get(kind, kind))
         options = {"options": _options(record, question, gold)} if kind == "letter" else {}
-        problems.append(benchmark.problem(prompt, gold, f"{name}/{counts[name]}", name, kind=kind, **options))
+        problems.append(benchmark.problem(question, prompt, gold, f"{name}/{counts[name]}", name, kind=kind, **options))
     return problems
 
 

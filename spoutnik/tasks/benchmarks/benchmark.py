@@ -12,7 +12,8 @@ class Benchmark(Task):
     """Problems that were read, in the order of their file, with the way that they are verified.
 
     A problem's data have its stable `id` (the file's own, or a hash of the question), its `stratum` (subject or level, ""
-    where there is one kind alone) and what `verify` needs.
+    where there is one kind alone), its `question` without what the prompt says beside it, which other data are compared with,
+    and what `verify` needs.
     """
 
     def __init__(self, name: str, about: str, languages: tuple[str, ...] = ("en",)):
@@ -38,15 +39,17 @@ class Benchmark(Task):
         """The part of an answer that is graded; None where there is none."""
         return answer.strip() or None
 
-    def problem(self, prompt: str, answer: str, own_id: object, stratum: str = "", level: int = 1, **data) -> Problem:
-        """A problem of this benchmark. own_id: the file's, or `fingerprint` of the question."""
-        identity = {"id": f"{self.name}/{own_id}", "stratum": stratum}
+    def same(self, one: str, other: str) -> bool:
+        """Whether two extracted answers say the same, right or wrong: votes count them together."""
+        return one.strip() == other.strip()
+
+    def problem(self, question: str, prompt: str, answer: str, own_id: object = None, stratum: str = "", level: int = 1,
+                **data) -> Problem:
+        """A problem of this benchmark. own_id: the file's; without one a hash of the question stands for it."""
+        question = question.strip()
+        name = own_id if own_id is not None else sha256_json([question])[:12]
+        identity = {"id": f"{self.name}/{name}", "stratum": stratum, "question": question}
         return Problem(self, level, self.languages[0], prompt, answer, identity | data)
-
-
-def fingerprint(question: str) -> str:
-    """What stands for the id of a question that has none."""
-    return sha256_json([question.strip()])[:12]
 
 
 def subset(problems: Sequence[Problem], count: int) -> list[Problem]:

@@ -4,7 +4,7 @@ import random
 import re
 from pathlib import Path
 
-from spoutnik.tasks.benchmarks.benchmark import Benchmark, fingerprint
+from spoutnik.tasks.benchmarks.benchmark import Benchmark
 from spoutnik.tasks.benchmarks.records import Record
 from spoutnik.tasks.problem import Problem
 
@@ -29,7 +29,7 @@ class ChoiceBenchmark(Benchmark):
         from spoutnik.tasks import choice
 
         prompt = choice.prompt(question.strip(), options, style)
-        return self.problem(prompt, LETTERS[right], own_id or fingerprint(question), stratum, options=options)
+        return self.problem(question, prompt, LETTERS[right], own_id, stratum, options=options)
 
 
 def mmlu(benchmark: ChoiceBenchmark, record: Record) -> Problem:

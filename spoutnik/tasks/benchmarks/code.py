@@ -75,7 +75,8 @@ def humaneval(benchmark: HumanEval, record: Record) -> Problem:
     """`task_id`, `prompt`, `entry_point`, `test`."""
     row = benchmark.checked(record, {name: record.text(name) for name in ("prompt", "entry_point", "test")})
     own_id = record.text("task_id").removeprefix("HumanEval/")
-    return benchmark.problem(COMPLETE.format(prompt=row["prompt"].strip("\n")), "", own_id, row=row)
+    prompt = row["prompt"].strip("\n")
+    return benchmark.problem(prompt, COMPLETE.format(prompt=prompt), "", own_id, row=row)
 
 
 class MBPP(CodeBenchmark):
@@ -97,8 +98,9 @@ def mbpp(benchmark: MBPP, records: Iterable[Record]) -> list[Problem]:
     for record, number in listed:
         names = ("test_list", "test", "test_setup_code", "test_imports", "code")
         row = benchmark.checked(record, {name: record.values[name] for name in names if record.has(name)})
-        prompt = WRITE.format(text=record.text("text", "prompt").strip(), tests="\n".join(record.texts("test_list", "test")))
-        problems.append(benchmark.problem(prompt, "", number, row=row))
+        text = record.text("text", "prompt").strip()
+        prompt = WRITE.format(text=text, tests="\n".join(record.texts("test_list", "test")))
+        problems.append(benchmark.problem(text, prompt, "", number, row=row))
     return problems
 
 
@@ -126,4 +128,5 @@ def livecodebench(benchmark: LiveCodeBench, record: Record) -> Problem:
     question, starter = record.text("question_content").strip(), record.values.get("starter_code")
     prompt = FUNCTION.format(question=question, starter=starter) if isinstance(starter, str) and starter.strip() else \
         STDIN.format(question=question)
-    return benchmark.problem(prompt, "", record.get("question_id"), str(record.values.get("difficulty") or ""), row=row)
+    stratum = str(record.values.get("difficulty") or "")
+    return benchmark.problem(question, prompt, "", record.get("question_id"), stratum, row=row)

@@ -27,4 +27,4 @@ def read(benchmark: IFEval, record: Record) -> Problem:
         raise record.error(str(error)) from error
     kinds = {name.partition(":")[0] for name in row["instruction_id_list"]}
     stratum = kinds.pop() if len(kinds) == 1 else "several"
-    return benchmark.problem(row["prompt"], "", record.values.get("key"), stratum, row=row)
+    return benchmark.problem(row["prompt"], row["prompt"], "", record.values.get("key"), stratum, row=row)

@@ -2,7 +2,7 @@
 
 import re
 
-from spoutnik.tasks.benchmarks.benchmark import Benchmark, fingerprint
+from spoutnik.tasks.benchmarks.benchmark import Benchmark
 from spoutnik.tasks.benchmarks.records import Record
 from spoutnik.tasks.problem import Problem
 
@@ -38,9 +38,14 @@ class MathsBenchmark(Benchmark):
 
         return extract(answer)
 
+    def same(self, one: str, other: str) -> bool:
+        from spoutnik.tasks.maths import equal
+
+        return one.strip() == other.strip() or equal(one, other, language=self.languages[0])
+
     def asked(self, question: str, answer: str, own_id: object = None, stratum: str = "", level: int = 1) -> Problem:
-        return self.problem(f"{question.strip()}\n{INSTRUCTIONS[self.languages[0]]}", answer,
-                            own_id if own_id is not None else fingerprint(question), stratum, level)
+        prompt = f"{question.strip()}\n{INSTRUCTIONS[self.languages[0]]}"
+        return self.problem(question, prompt, answer, own_id, stratum, level)
 
 
 def gsm8k(benchmark: MathsBenchmark, record: Record) -> Problem:
@@ -53,22 +58,26 @@ def gsm8k(benchmark: MathsBenchmark, record: Record) -> Problem:
 
 def math(benchmark: MathsBenchmark, record: Record) -> Problem:
     """`problem`, `answer` or the last box of `solution`, `subject` or `type`, `level`; of MATH and MATH-500."""
-    from spoutnik.tasks.maths import extract
+    from spoutnik.tasks.maths.extraction import last_box
 
     level = re.search(r"\d", str(record.values.get("level", "")))
     stratum = record.values.get("subject") or record.values.get("type") or ""
-    answer = record.number("answer") if isinstance(record.values.get("answer"), int | float) else \
-        record.text("answer") if record.has("answer") else extract(record.text("solution"))
-    if answer is None:
-        raise record.error("the solution has no \\boxed{answer}. Give MATH's own file.")
+    if record.has("answer"):
+        value = record.get("answer")
+        answer = record.text("answer") if isinstance(value, str) else record.number("answer")
+    else:
+        answer = last_box(record.text("solution"))
+    if not answer or not answer.strip():
+        raise record.error("the solution has no \\boxed{answer} with anything in it. Give MATH's own file.")
     own_id = record.values.get("unique_id")
     return benchmark.asked(record.text("problem", "question"), answer, own_id, str(stratum), int(level[0]) if level else 1)
 
 
 def aime(benchmark: MathsBenchmark, record: Record) -> Problem:
-    """`problem` or `question`, and `answer`, an integer from 0 to 999 ("033" too), as the hub's several copies write them."""
-    answer = record.number("answer", "Answer")
-    value = re.fullmatch(r"\$?(?:\\boxed\{)?(\d{1,3})(?:\^\\circ)?\}?\$?", answer.strip())
+    """`problem` or `question`, and `answer`, an integer from 0 to 999 ("033" too), as the hub's several copies write them; one
+    of them has it in the box of `solution` alone."""
+    answer = record.number("answer", "Answer", "solution")
+    value = re.search(r"(?:^|\\boxed\{)\s*\$?(\d{1,3})(?:\^\\circ)?\$?\}?$", answer)
     if value is None:
         raise record.error(f"the answer {answer[:40]!r} is no integer from 0 to 999, as those of AIME are. Mend it.")
     own_id = record.values.get("id", record.values.get("ID", record.values.get("unique_id")))

@@ -1,7 +1,9 @@
 """Finding the code in a model's answer."""
 
-import ast
 import re
+from collections.abc import Sequence
+
+from spoutnik.tasks.code.syntax import defines, parses
 
 FENCE = re.compile(r"^(?P<indent>[ \t]*)(?P<fence>`{3,}|~{3,})[ \t]*(?P<language>[^\n`]*)\n(?P<code>.*?)"
                    r"(?:^[ \t]*(?P=fence)[ \t]*$|\Z)", re.MULTILINE | re.DOTALL)
@@ -9,12 +11,14 @@ PYTHON = ("python", "python3", "py")
 MAX_ANSWER = 4 << 20  # characters; a longer answer has no code
 
 
-def extract_code(answer: str, continues: bool = False) -> str | None:
+def extract_code(answer: str, continues: bool = False, names: Sequence[str] = ()) -> str | None:
     """The Python program in an answer: the last block that says it is Python, else the last block that names no other language,
     else the whole text where that is Python. None where there is none.
 
     Args:
         continues: the answer may also go on where a prompt ended, with the indented body of a function.
+        names: functions or classes of which the program must define one: a block that does goes before later ones, which
+            show how to call it.
     """
     if len(answer) > MAX_ANSWER:
         return None
@@ -23,10 +27,10 @@ def extract_code(answer: str, continues: bool = False) -> str | None:
     for languages in (PYTHON, ("",)):
         codes = [code for language, code in blocks if language.split(" ")[0] in languages and code.strip()]
         if codes:
-            return codes[-1]
+            return next((code for code in reversed(codes) if any(defines(code, name) for name in names)), codes[-1])
     if blocks:
         return None
-    if _parses(answer):
+    if parses(answer):
         return answer if answer.strip() else None
     if continues and answer[:1] in " \t":
         return _body(answer)
@@ -46,14 +50,6 @@ def _body(answer: str) -> str | None:
     for end in range(len(lines), 0, -1):
         if end < len(lines) and (lines[end][:1] in " \t" or not lines[end].strip()):
             continue  # cuts before unindented lines alone
-        if _parses("def _():\n" + "".join(lines[:end])):
+        if parses("def _():\n" + "".join(lines[:end])):
             return "".join(lines[:end])
     return None
-
-
-def _parses(source: str) -> bool:
-    try:
-        ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True

@@ -1,11 +1,14 @@
 """The sandbox: starts programs under bubblewrap, warm by a zygote or cold one by one, or under resource limits alone."""
 
 import atexit
+import fcntl
 import marshal
 import os
+import select
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -16,7 +19,7 @@ from typing import BinaryIO
 from spoutnik.errors import RunError, UserError
 from spoutnik.tasks.code import bubblewrap
 from spoutnik.tasks.code.jobs import START_PATIENCE, ChildJob, End, Job, Pipe, ZygoteJob, attend
-from spoutnik.tasks.code.limits import SANDBOX_UID, Limits, RunResult
+from spoutnik.tasks.code.limits import SANDBOX_UID, TESTS_UID, Limits, RunResult
 
 KINDS = ("bubblewrap", "rlimit")
 ATTEMPTS = 3  # at a job whose zygote dies before it has started
@@ -24,30 +27,29 @@ ATTEMPTS = 3  # at a job whose zygote dies before it has started
 
 @contextmanager
 def content_file(content: bytes) -> Iterator[int]:
-    """An open file with the content, at its beginning, that nobody can write to any more."""
-    if hasattr(os, "memfd_create"):
-        import fcntl
-        file = os.memfd_create("content", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    """An open file in memory with the content, at its beginning, that nobody can write to any more."""
+    file = os.memfd_create("content", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+    try:
         with open(file, "wb", closefd=False) as writer:
             writer.write(content)
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
         os.lseek(file, 0, os.SEEK_SET)
-        try:
-            yield file
-        finally:
-            os.close(file)
-    else:
-        with tempfile.TemporaryFile() as temporary:
-            temporary.write(content)
-            temporary.seek(0)
-            yield temporary.fileno()
+        yield file
+    finally:
+        os.close(file)
+
+
+def _starter(process: int) -> ThreadPoolExecutor:
+    """The thread that starts the zygotes of this process: the kernel ends bubblewrap when the thread that started it ends
+    (--die-with-parent), so it must not be one that asks for a verdict and goes."""
+    return _starters.setdefault(process, ThreadPoolExecutor(1, thread_name_prefix="zygote"))
+
+
+_starters: dict[int, ThreadPoolExecutor] = {}  # by process: a fork has none of its parent's threads
 
 
 class Zygote:
     """A warm Python under bubblewrap that forks one child for each job. Used from several threads: a job is one message."""
-
-    # The kernel ends bubblewrap when the thread that started it ends (--die-with-parent), so one thread starts them all.
-    _starter = ThreadPoolExecutor(1, thread_name_prefix="zygote")
 
     def __init__(self, limits: Limits) -> None:
         self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -55,16 +57,18 @@ class Zygote:
         before, as_user = bubblewrap.command_as_other_user(bwrap)
         line = bubblewrap.command(bwrap, ["warm", str(theirs.fileno())], limits, nested=True)
         with theirs, tempfile.TemporaryFile() as errors:
-            self._child = self._starter.submit(subprocess.Popen, [*before, *line], env={}, stdin=subprocess.DEVNULL,
-                                               stdout=subprocess.DEVNULL, stderr=errors, pass_fds=[theirs.fileno()],
-                                               **as_user).result()
+            self._child = _starter(os.getpid()).submit(
+                subprocess.Popen, [*before, *line], env={}, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=errors,
+                pass_fds=[theirs.fileno()], **as_user).result()
             theirs.close()
-            self._socket.settimeout(START_PATIENCE)
-            ready = self._socket.recv(16)
-            if ready != b"ready":
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            if not poll.poll(START_PATIENCE * 1000) or self._socket.recv(16) != b"ready":
+                self.close()
                 errors.seek(0)
-                text = errors.read().decode("utf-8", "replace")[-500:]
-                raise RunError(f"The sandbox's warm process did not start: {text.strip() or 'it ended'}.")
+                text = errors.read().decode("utf-8", "replace").strip()[-500:]
+                raise RunError(f"The sandbox's warm process did not start: {text or 'it ended, or took too long'}. "
+                               "Sandbox(warm=False) does without it.")
 
     @property
     def process(self) -> int:
@@ -103,11 +107,14 @@ class Sandbox:
     def __init__(self, kind: str = "bubblewrap", warm: bool = True, limits: Limits | None = None) -> None:
         if kind not in KINDS:
             raise UserError(f"There is no sandbox {kind!r}: --sandbox takes {' or '.join(KINDS)}.")
+        if not sys.platform.startswith("linux"):
+            raise UserError(f"Code is run on Linux alone, not on {sys.platform}: to grade programs, start Spoutnik in a "
+                            "virtual machine or a container with Linux.")
         if kind == "bubblewrap":
             bubblewrap.find()
         self.kind, self.warm, self.limits = kind, warm and kind == "bubblewrap", limits or Limits()
         self._zygote: Zygote | None = None
-        self._lock = threading.Lock()
+        self._lock, self._owner = threading.Lock(), os.getpid()
         atexit.register(self.close)
 
     def close(self) -> None:
@@ -175,6 +182,8 @@ class Sandbox:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _warm_zygote(self) -> Zygote:
+        if self._owner != os.getpid():  # a fork has a zygote of its own: the parent's ends with the parent
+            self._lock, self._owner, self._zygote = threading.Lock(), os.getpid(), None
         with self._lock:
             if self._zygote is None:
                 self._zygote = Zygote(self.limits)
@@ -207,11 +216,13 @@ class Sandbox:
 def _start_limited(header: dict, passed: list[int], stdin: int, stdout: int, stderr: int) -> ChildJob:
     """Python without bubblewrap. Root becomes another user inside, for that user may not be able to start this Python."""
     line = [bubblewrap.python(), "-s", "-S", "-P", "-B", "-c", bubblewrap.STARTER.format(str(bubblewrap.HERE)), "cold"]
-    reach = os.open(bubblewrap.sys.base_prefix, os.O_RDONLY) if os.geteuid() == 0 else None
+    reach = os.open(sys.base_prefix, os.O_RDONLY) if os.geteuid() == 0 else None
     try:
         if reach is not None:
+            uid = TESTS_UID if header["kind"] == "tests" else SANDBOX_UID  # a solution has no rights over its tests
             os.chown(header["folder"], SANDBOX_UID, SANDBOX_UID)
-            header = header | {"uid": SANDBOX_UID, "reach": reach}
+            os.chmod(header["folder"], 0o711)  # the tests start in it too
+            header = header | {"uid": uid, "reach": reach}
         child = subprocess.Popen([*line, marshal.dumps(header).hex()], env=bubblewrap.ENVIRONMENT | {"HOME": header["folder"]},
                                  stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True, cwd=header["folder"],
                                  pass_fds=[*passed, *([] if reach is None else [reach])])

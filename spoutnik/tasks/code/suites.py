@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from spoutnik.errors import UserError
+from spoutnik.tasks.code.syntax import NOT_PYTHON, defines, parses
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,11 @@ class AssertTests:
         defines = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body)
         called = {node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)}
         return defines and "check" not in called
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a solution defines, one of them at least; empty where that is not known."""
+        return self.entry_points
 
     def complete(self, solution: str) -> str:
         """The program that is run for a solution."""
@@ -66,7 +72,12 @@ class HumanEvalTests:
     @property
     def stub(self) -> str:
         """The prompt as a program; a function without a docstring needs a statement."""
-        return self.prompt if _parses(self.prompt) else f"{self.prompt.rstrip()}\n    pass\n"
+        return self.prompt if parses(self.prompt) else f"{self.prompt.rstrip()}\n    pass\n"
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a solution defines, one of them at least; empty where that is not known."""
+        return (self.entry_point,)
 
     def complete(self, solution: str) -> str:
         """The prompt with its continuation, or with the whole function written anew below it."""
@@ -76,7 +87,7 @@ class HumanEvalTests:
         if not whole:
             return self.prompt + solution
         joined = f"{self.stub}\n{solution}"
-        return joined if _parses(joined) else solution  # `from __future__` must come first
+        return joined if parses(joined) else solution  # `from __future__` must come first
 
     def parts(self) -> dict:
         """What the tests' process is given."""
@@ -109,6 +120,11 @@ class StdinTests:
     memory_limit: int | None = None
     files: tuple[str, str] | None = None
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a solution defines, one of them at least; empty where that is not known."""
+        return ()
+
     def complete(self, solution: str) -> str:
         """The program that is run for a solution."""
         return solution
@@ -126,6 +142,11 @@ class FunctionTests:
     name: str
     cases: tuple[tuple[list, object], ...]
     unwrap: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a solution defines, one of them at least; empty where that is not known."""
+        return (self.name, "Solution")
 
     def complete(self, solution: str) -> str:
         """The solution after the imports that such benchmarks take for granted."""
@@ -199,28 +220,10 @@ def as_text(value: object) -> str:
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def defines(source: str, name: str) -> bool:
-    """Whether Python source defines a function or a class of that name at its top level."""
-    tree = _parsed(source)
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    return tree is not None and any(isinstance(node, kinds) and node.name == name for node in tree.body)
-
-
-def _parsed(source: str) -> ast.Module | None:
-    try:
-        return ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
-
-
-def _parses(source: str) -> bool:
-    return _parsed(source) is not None
-
-
 def _check_syntax(source: str) -> None:
     try:
         ast.parse(source)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except NOT_PYTHON as error:
         raise UserError(f"These tests are not Python: {error}. They begin {source.strip()[:60]!r}.") from None
 
 

@@ -127,4 +127,4 @@ def code_of(tests: Tests, answer: object) -> str | None:
     """The solution in a model's answer."""
     if not isinstance(answer, str):
         return None
-    return extract_code(answer, continues=isinstance(tests, HumanEvalTests))
+    return extract_code(answer, continues=isinstance(tests, HumanEvalTests), names=tests.names)

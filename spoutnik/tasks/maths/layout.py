@@ -11,12 +11,12 @@ _WORDS = (r"\times \cdot \div \pm \mp \sqrt \pi \infty \le \ge \ne \cup \cap \in
 _SIGNS = dict(zip("×⋅÷±∓√π∞≤≥≠∪∩∈∅θαβγλφϕ∖⌊⌋⌈⌉≈→", (word + " " for word in _WORDS))) | {
     "·": r"\cdot ", "∙": r"\cdot ", "•": r"\cdot ", "⩽": r"\le ", "⩾": r"\ge ", "∛": r"\sqrt[3]", "°": r"^\circ ",
     "º": r"^\circ ", "ℝ": r"\mathbb{R}", "⟨": "(", "⟩": ")", "⁄": "/", "∕": "/", "∣": "|", "、": ", ", "。": ".", "′": "'",
-    "’": "'", "\u00a0": r"\ ", "\u202f": r"\ ", "\u2009": r"\ ", "、": ", "} | dict.fromkeys("−‐‑‒–—﹣", "-")
+    "’": "'", "\u00a0": r"\ ", "\u202f": r"\ ", "\u2009": r"\ "} | dict.fromkeys("−‐‑‒–—﹣", "-")
 _TABLE = str.maketrans(_SIGNS)
 _INVISIBLE = dict.fromkeys([0xad, 0xfeff, *range(0x200b, 0x2010), *range(0x202a, 0x202f), *range(0x2060, 0x206a), 0x61c])
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SPACES = re.compile(r"\s+")  # one each: what is searched with \s* afterwards stays linear
-_SHIFTED = {"^": ("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n"), "_": ("₀₁₂₃₄₅₆₇₈₉", "0123456789")}
+_RAISED, _LOWERED, _MINUS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+"), re.compile("[₀₁₂₃₄₅₆₇₈₉]+"), "\u2212"
 _VULGAR = re.compile("[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒]")
 
 _END = r"(?![A-Za-z])"
@@ -37,6 +37,7 @@ _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (rf"\\[lr]?vert{_END}|\\mid{_END}", "|"), (rf"\\backslash{_END}", r"\\setminus "), (rf"\\infin{_END}", r"\\infty "),
     (rf"\^\s*\{{\s*\\circ\s*\}}|\\degrees?{_END}", r"^\\circ "), (r"\\%", "%"), (r"\\mathbb\s*(?:R|\{\s*R\s*\})", r"\\mathbb{R}"),
     (r"\\operatorname\*?\s*\{\s*([A-Za-z]+)\s*\}", r"\\\1 "), (r"\\math(?:rm|bf|it|sf)\s*\{\s*([a-zA-Z])\s*\}(?!\s*$)", r"\1"),
+    (r"(?<=[\d}])\s*(?:percent|per cent|pour cent|Prozent)(?![a-z])", "%"),
     (r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])", r"\1m"),
     (r"\*\*(?=\s*[-({\w])(?<=[\w)}]\*\*)", "^"), (rf"\\ast{_END}", r"\\cdot "), (r"\\#", "#")]]
 
@@ -62,14 +63,19 @@ def rewrite(text: str) -> str:
     """Signs and commands in one spelling."""
     if not text.isascii():
         text = text.translate(_INVISIBLE)
-        for mark, (raised, usual) in _SHIFTED.items():
-            text = re.sub(f"[{raised}]+", lambda run: f"{mark}{{{run[0].translate(str.maketrans(raised, usual))}}}", text)
-        text = _VULGAR.sub(lambda sign: "\\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", sign[0]).split("⁄")), text)
+        text = _RAISED.sub(lambda run: f"^{{{unicodedata.normalize('NFKC', run[0]).replace(_MINUS, '-')}}}", text)
+        text = _LOWERED.sub(lambda run: f"_{{{unicodedata.normalize('NFKC', run[0])}}}", text)
+        text = _VULGAR.sub(_vulgar_fraction, text)
         text = unicodedata.normalize("NFKC", text.translate(_TABLE)).translate(_TABLE)
     text = _SPACES.sub(" ", _CONTROL.sub("", text))
     for pattern, replacement in _REWRITES:
         text = pattern.sub(replacement, text)
     return _SPACES.sub(" ", text)
+
+
+def _vulgar_fraction(sign: re.Match[str]) -> str:
+    top, bottom = unicodedata.normalize("NFKC", sign[0]).split("\u2044")
+    return rf"\frac{{{top}}}{{{bottom}}}"
 
 
 def unwrap(text: str) -> str:
@@ -101,3 +107,12 @@ def closing_brace(text: str, start: int) -> int:
         if not depth:
             return brace.start()
     return -1
+
+
+def bracket_depth(text: str) -> int:
+    """How many brackets are open at once, at most."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[(\[{}\])]", text):
+        depth += 1 if bracket in "([{" else -1
+        deepest = max(depth, deepest)
+    return deepest

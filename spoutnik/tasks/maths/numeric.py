@@ -8,7 +8,7 @@ import threading
 
 import mpmath
 
-from spoutnik.tasks.maths.expression import Node, TooLarge
+from spoutnik.tasks.maths.nodes import Node, TooLarge
 from spoutnik.tasks.maths.normal_form import Undefined
 
 DIGITS, AGREEING_DIGITS = 60, 40
@@ -28,7 +28,11 @@ class NoValue(Exception):
 
 
 def agree(one: Node, other: Node) -> bool | None:
-    """Have two expressions the same values? None: they have none at any point, or none that is known."""
+    """Have two expressions the same values? None: they have none at any point, or none that is known.
+
+    Raises:
+        TooLarge: a value is beyond what is computed.
+    """
     names, compared = sorted(symbols(one) | symbols(other)), 0
     for turn in range(_POINTS if names else 1):
         evaluation = Evaluation({name: _point(name, turn) for name in names})
@@ -36,7 +40,7 @@ def agree(one: Node, other: Node) -> bool | None:
             values = [evaluation.value(node) for node in (one, other)]
         except (Undefined, ZeroDivisionError, ValueError, OverflowError):
             continue
-        except (NoValue, TooLarge, TypeError, mpmath.libmp.NoConvergence):
+        except (NoValue, TypeError, mpmath.libmp.NoConvergence):
             return None
         if not all(map(mpmath.isfinite, values)):
             continue

@@ -34,7 +34,8 @@ MATHS = [  # name, file, rows, gold answers, a right answer to the first, a wron
                                   "solution": "First \\boxed{3}, so $\\boxed{\\frac{1}{2}}$."}], ["\\frac{1}{2}"],
      "\\boxed{\\dfrac12}", "\\boxed{3}"),
     ("aime24", "aime24/aime_2024.jsonl", [{"id": 60, "problem": "Find m+n.", "answer": "033"},
-                                          {"ID": "2024-I-2", "Problem": "Find it.", "Answer": 204}], ["33", "204"],
+                                          {"ID": "2024-I-2", "Problem": "Find it.", "Answer": 204},
+                                          {"problem": "Then it.", "solution": "\\boxed{025}"}], ["33", "204", "25"],
      "\\boxed{33}", "\\boxed{34}"),
     ("aime25", "aime25/test.jsonl", [{"id": "0", "problem": "Bases?", "answer": "70"}], ["70"], "\\boxed{070}", "\\boxed{7}"),
     ("svamp", "svamp/svamp.jsonl", [{"Body": "Ann has 5 pens", "Question": "How many?", "Answer": 5.0, "Type": "Addition",
@@ -60,6 +61,7 @@ def test_mathematics_is_asked_as_r1_asks_it_and_graded_on_the_box(tmp_path, name
 def test_r1s_prompt_for_mathematics_to_the_letter(tmp_path):
     folder = folder_with(tmp_path, "test.jsonl", [{"question": "How many? ", "answer": "#### 3"}])
     problem = read_benchmark("gsm8k", folder).problems()[0]
+    assert problem.data["question"] == "How many?"
     assert problem.prompt == "How many?\nPlease reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -215,6 +217,29 @@ def test_ifeval_is_right_when_all_instructions_are_obeyed(tmp_path):
             row | {"instruction_id_list": ["punctuation:no_coma"], "kwargs": [{}]}]))
 
 
+HOSTILE = ["", " ", "\0", "\u202e5", "Answer:", "Answer: ", "\\boxed{", "\\boxed{" * 300, "}" * 500, "=" * 20_000 + "5",
+           "Answer: " + "1," * 20_000, "answer is " * 5_000, "9" * 100_000, "\ud800", "x" * 1_000_000]
+
+
+@pytest.mark.parametrize("name, file, rows", [
+    (*MATHS[0][:3],), (*MATHS[1][:3],), (*MATHS[3][:3],), ("mmlu", *MMLU[2]), ("gpqa", "gpqa.jsonl", [GPQA]),
+    ("ifeval", "ifeval.jsonl", [{"prompt": "Write.", "instruction_id_list": ["detectable_format:title"], "kwargs": [{}]}]),
+    *((f"bbh-{name}", f"{name}.json", [{"input": question, "target": target}]) for name, question, target, *_ in BBH)])
+def test_no_answer_raises_or_is_right_by_accident(tmp_path, name, file, rows):
+    task = read_benchmark(name, folder_with(tmp_path, file, rows))
+    problem = task.problems()[0]
+    assert [task.verify(problem, answer) for answer in HOSTILE] == [0.0] * len(HOSTILE)
+    for answer in HOSTILE:
+        task.extract(problem, answer)
+
+
+def test_votes_count_answers_together_that_say_the_same(tmp_path):
+    maths = read_benchmark("gsm8k", folder_with(tmp_path, *MATHS[0][1:3]))
+    assert maths.same("1/2", "0.5") and not maths.same("1/2", "2")
+    other = read_benchmark("mmlu", folder_with(tmp_path, *MMLU[2]))
+    assert other.same("A ", "A") and not other.same("A", "B")
+
+
 WRONG = [
     ("gsm8k", "test.jsonl", [{"question": "q", "answer": "#### 3"}, {"question": "q", "answer": "three"}], "line 2: .*####"),
     ("gsm8k", "test.jsonl", [{"question": "q"}], "line 1: the field 'answer' is missing"),
@@ -222,6 +247,8 @@ WRONG = [
     ("gsm8k", "test.jsonl", "", "there is no problem in it"),
     ("math", "test.jsonl", [{"problem": "q", "solution": ""}], "line 1: the field 'solution'"),
     ("aime24", "test.jsonl", [{"problem": "q", "answer": 1000}], "no integer from 0 to 999"),
+    ("math", "test.jsonl", [{"problem": "q", "solution": "So it is $5$."}], "no .boxed.answer."),
+    ("aime24", "test.jsonl", [{"problem": "q", "answer": "5 or 12"}], "no integer from 0 to 999"),
     ("mgsm-fr", "mgsm_fr.tsv", "a\tb\tc\n", "line 1: has 3 columns"),
     ("mmlu", "test.jsonl", [{"question": "q", "choices": ["a", "b"], "answer": 2}], "line 1: the answer '2'"),
     ("mmlu", "x_test.csv", "a,b,c\n", "line 1: has 3 columns"),

@@ -8,8 +8,9 @@ import pytest
 from code_helpers import needs_bubblewrap
 
 from spoutnik.errors import UserError
-from spoutnik.tasks.code import Limits, RunResult, Sandbox, bubblewrap, run
+from spoutnik.tasks.code import Limits, RunResult, Sandbox, as_tests, bubblewrap, run
 from spoutnik.tasks.code.limits import is_overdue
+from spoutnik.tasks.code.verdict import judge
 
 PROGRAMS = {
     "output": ("print(input()[::-1])", "héé\n", RunResult("ééh\n", "", 0, False)),
@@ -135,3 +136,23 @@ def test_under_resource_limits_alone_time_memory_and_user_are_limited(limited):
 def test_under_resource_limits_alone_nothing_is_left_behind(limited):
     folder = limited.run("import os\nopen('left', 'w').write('x')\nprint(os.getcwd())").stdout.strip()
     assert folder and not os.path.exists(folder)
+
+
+def test_under_resource_limits_alone_verdicts_are_made_outside_too(limited):
+    tests = as_tests(["assert f(2) == 4"])
+    assert judge(limited, "def f(x): return 2 * x", tests, 20).passed
+    spoil = """
+import os
+def f(x):
+    for process in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if int(process) != os.getpid():
+                open(f"/proc/{process}/mem", "r+b")
+                os.environ["OPEN"] = process
+        except OSError:
+            pass
+    return 4 if "OPEN" in os.environ else 3
+"""
+    assert not judge(limited, spoil, tests, 20).passed  # it would return 4 had it been able to open the memory of another
+    for fake in ("import os\ndef f(x): os._exit(0)", "def f(x): raise SystemExit", "def f(x): return None"):
+        assert not judge(limited, fake, tests, 20).passed

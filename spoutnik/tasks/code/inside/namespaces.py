@@ -31,8 +31,9 @@ def _mount(kind: bytes, target: bytes, options: bytes | None = None) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+    file = os.open(path, os.O_WRONLY)
+    os.write(file, text.encode())
+    os.close(file)
 
 
 def fork_into_new() -> int:
@@ -95,15 +96,25 @@ def _drop_capabilities() -> None:
     _check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
 
 
+class Filter(ctypes.Structure):
+    """A filter of system calls as the kernel wants it (struct sock_fprog)."""
+
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
+
+
+CALLS = seccomp.program(os.uname().machine)
+
+
 def confine() -> None:
     """Forbid the system calls of `seccomp` to this process and its children."""
     _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    code = seccomp.program(os.uname().machine)
-    if code:
-        class Filter(ctypes.Structure):
-            _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
+    if CALLS:
+        _check(libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(Filter(len(CALLS) // 8, CALLS)), 0, 0), "seccomp")
 
-        _check(libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(Filter(len(code) // 8, code)), 0, 0), "seccomp")
+
+def hide_memory() -> None:
+    """Processes of the same user cannot read or write this one's memory through /proc."""
+    _check(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
 
 
 def drop_root(uid: int, reach: int) -> None:

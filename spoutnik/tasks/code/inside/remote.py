@@ -91,7 +91,7 @@ class Tests:
     def _decode(self, value: object) -> object:
         try:
             return self.peer.decode(value)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError):
             self.fail("The solution sent what is no value.")
 
     def call(self, function: Remote, args: tuple, named: dict) -> object:
