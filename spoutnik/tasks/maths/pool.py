@@ -1,5 +1,5 @@
-"""A pool of processes that ask math-verify, for what the exact rules do not know. Usable from any thread, one question a process
-at a time; started when first needed, again after a death, and closed with the program.
+"""A pool of processes that ask math-verify, for what the exact rules do not know. Usable from any thread, one question a
+process at a time; started when first needed, again after a death, and closed with the program.
 """
 
 import atexit

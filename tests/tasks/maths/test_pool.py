@@ -43,7 +43,8 @@ def test_a_killed_process_is_started_again(workers):
 
 def test_many_callers_share_the_processes(workers):
     verdicts = []
-    threads = [threading.Thread(target=lambda n=n: verdicts.append(workers.equivalent(str(n), rf"\frac{{{2 * n}}}{{2}}"))) for n in range(6)]
+    threads = [threading.Thread(target=lambda n=n: verdicts.append(workers.equivalent(str(n), rf"\frac{{{2 * n}}}{{2}}")))
+               for n in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -60,7 +61,8 @@ def test_closed_processes_are_gone_and_come_back(workers):
     assert workers.process_ids() == [] and workers.equivalent("1", "1.0") is True
 
 
-@pytest.mark.parametrize("gold, answer", [("10^{-20}", "10^{-21}"), ("0.0000001", "0.0000002"), ("(1,2)", "1,2"), ("1/2^{99}", "1/2^{98}"),
+@pytest.mark.parametrize("gold, answer", [("10^{-20}", "10^{-21}"), ("0.0000001", "0.0000002"), ("(1,2)", "1,2"),
+                                          ("1/2^{99}", "1/2^{98}"),
                                           (r"\frac{1}{2004!}", r"\frac{1}{2034!}"), ("1-1/e", "1+1/e")])
 def test_the_known_mistakes_of_math_verify_do_not_come_back(workers, gold, answer):
     assert workers.equivalent(gold, answer) is not True
