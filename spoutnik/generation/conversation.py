@@ -5,10 +5,11 @@ Strict templates refuse a second system message, results of tools, or two messag
 message in silence. The conversation is then changed, step by step, until the template takes all of it; each change is told.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
+from typing import TypeVar
 
 from spoutnik.errors import UserError
 from spoutnik.generation.tools.formats import convention
@@ -17,6 +18,8 @@ from spoutnik.text.chat_template import Message, TemplateRefusal
 from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.text.thought_format import has_plain_marks, opens_thought
 from spoutnik.text.tokenizer import Tokenizer
+
+Prompt = TypeVar("Prompt")
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,19 @@ class ConversationRenderer:
     def _fit(self, messages: Sequence[Message],
              continuation: Sequence[tuple[str, bool]] = ()) -> tuple[list[int], tuple[str, ...]]:
         """The prompt's ids, of the conversation as it is, or with as few changes as the template takes it."""
+        return self._changed_until_taken(messages, lambda messages, tools: self._ids(messages, tools, continuation))
+
+    def text(self, messages: Sequence[Message]) -> str:
+        """The prompt as text, with the same changes. Raises as `render`."""
+        return self._changed_until_taken(messages, self._rendered)[0]
+
+    def _changed_until_taken(self, messages: Sequence[Message],
+                             attempt: Callable[[Sequence[Message], Sequence[Mapping] | None], Prompt]
+                             ) -> tuple[Prompt, tuple[str, ...]]:
+        """What an attempt gives for the first form of the conversation that it takes, with notes on what was changed."""
         messages, tools = self.tools.conversation(self.tokenizer, messages)
         try:
-            return self._ids(messages, tools, continuation), ()
+            return attempt(messages, tools), ()
         except TemplateRefusal as error:
             refusal = error
         notes = []
@@ -98,7 +111,7 @@ class ConversationRenderer:
             messages = changed
             notes.append(f"messages: {note}; this model's template demands it.")
             with suppress(TemplateRefusal):
-                return self._ids(messages, tools, continuation), tuple(notes)
+                return attempt(messages, tools), tuple(notes)
         raise refusal
 
     def _ids(self, messages: Sequence[Message], tools: Sequence[Mapping] | None,
@@ -106,14 +119,22 @@ class ConversationRenderer:
         """Raises TemplateRefusal, also for a template that passes over a system message in silence."""
         ids = self.tokenizer.chat_ids(messages, tools, self.documents, self.variables, self.add_generation_prompt, continuation,
                                       self.max_tokens)
-        texts = [message["content"].strip() for message in messages
-                 if message["role"] == "system" and isinstance(message.get("content"), str)]
-        if any(texts):
-            rendered = self.tokenizer.render(messages, self.add_generation_prompt, tools, self.documents, self.variables)
-            if not all(text in rendered for text in texts):
-                raise TemplateRefusal("messages: this model's chat template has no place for a message of the system. Put it "
-                                      "into the user's.")
+        if any(_system_texts(messages)):
+            self._rendered(messages, tools)
         return ids
+
+    def _rendered(self, messages: Sequence[Message], tools: Sequence[Mapping] | None) -> str:
+        """Raises as `_ids`."""
+        rendered = self.tokenizer.render(messages, self.add_generation_prompt, tools, self.documents, self.variables)
+        if not all(text in rendered for text in _system_texts(messages)):
+            raise TemplateRefusal("messages: this model's chat template has no place for a message of the system. Put it "
+                                  "into the user's.")
+        return rendered
+
+
+def _system_texts(messages: Sequence[Message]) -> list[str]:
+    return [message["content"].strip() for message in messages
+            if message["role"] == "system" and isinstance(message.get("content"), str)]
 
 
 def split_prefill(messages: Sequence[Message], continues: bool | None = None) -> tuple[Sequence[Message], Prefill | None]:

@@ -31,8 +31,8 @@ FIRST = {
 
 
 def verifier_code(tasks: Sequence[Task]) -> dict[str, str]:
-    """Module -> hash, of the modules behind the verifiers of these tasks that are not what they first were; task -> hash, of those
-    that were read from files."""
+    """Module -> hash, of the modules behind the verifiers of these tasks that are not what they first were; and of tasks that
+    were read from files, task -> hash."""
     modules = {_LANGUAGE}.union(*(_behind(type(task).__module__) for task in tasks))
     hashes = {module.removeprefix(f"{_TASKS}."): code_hash(_source_of(module)) for module in sorted(modules)}
     return ({module: value for module, value in hashes.items() if FIRST.get(module) != value}

@@ -11,6 +11,7 @@ from transformers import AutoTokenizer
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
+from spoutnik.generation.conversation import ConversationRenderer
 from spoutnik.generation.delta import CollectedReply
 from spoutnik.generation.generation import Generation
 from spoutnik.generation.grammar import structured_output
@@ -75,6 +76,7 @@ def test_a_strict_template_gets_what_it_takes(tokenizer, source, messages, expec
     assert expected in text and note in notes and bool(note) == bool(notes)
     for message in messages:  # nothing is lost
         assert (message["content"] or "") in text
+    assert ConversationRenderer(with_template(tokenizer, source + BODY), ToolSet.parse(None), None, {}).text(messages) == text
 
 
 def test_a_template_that_renders_tools_but_refuses_their_results_gets_words(tokenizer):

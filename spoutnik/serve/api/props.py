@@ -7,6 +7,7 @@ from pydantic import Field
 
 from spoutnik.engine.generation_config import generation_defaults
 from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.generation.conversation import ConversationRenderer
 from spoutnik.generation.service import ServedModel
 from spoutnik.generation.tools.tool_set import ToolSet
 from spoutnik.serve.api.chat_messages import Message
@@ -85,8 +86,8 @@ async def slots(serving: State, model: str | None = None) -> list[Slot]:
 @router.post("/apply-template", responses=error_responses(400, 401, 404, 413, 415))
 def apply_template(body: TemplateRequest, serving: State) -> Prompt:
     tokenizer = serving.find_model(body.model).tokenizer
-    messages, tools = ToolSet.parse(body.tools).conversation(tokenizer, [message.for_template for message in body.messages])
-    return Prompt(prompt=tokenizer.render(messages, tools=tools, variables=body.chat_template_kwargs))
+    renderer = ConversationRenderer(tokenizer, ToolSet.parse(body.tools), None, body.chat_template_kwargs or {})
+    return Prompt(prompt=renderer.text([message.for_template for message in body.messages]))
 
 
 def _slots(served: ServedModel) -> int:
