@@ -193,7 +193,7 @@ def _rows(words: Sequence[str], length: int) -> Iterator[str]:
 
 
 def _shingles(words: Sequence[str]) -> frozenset[int]:
-    return frozenset(zlib.crc32(row.encode()) for row in _rows(words, min(_SHINGLE, len(words))))
+    return frozenset(zlib.crc32(row.encode(errors="surrogatepass")) for row in _rows(words, min(_SHINGLE, len(words))))
 
 
 def _sketch(shingles: frozenset[int]) -> MinHash:
