@@ -26,7 +26,7 @@ FIRST = {
     "families.equations": "f609dc50763a8d18", "families.letters": "31e43dc7dba899e8", "families.liars": "d073c80a96469413",
     "families.operations": "fdf8bd52009d3137", "families.ordering": "2ced7ca57c5fa0fd", "families.spell": "a7d65e095eecaee5",
     "family": "ea2d414e37b2b504", "function_words": "4bff5bc7311e00b8", "identification": "46f239828572a9ed",
-    "language": "a3b25218885c5952", "language_count": "9c2a516bde1724a9", "names": "010e3921d2c603bc",
+    "language": "7887552627debe14", "language_count": "9c2a516bde1724a9", "names": "010e3921d2c603bc",
     "paths": "2bd510856949ce60", "phrases": "763e185e6e43cb9e", "problem": "39973bac2c760826", "prose": "6b2877cb90ee9e00",
     "steps": "02dae6dbaff0b694", "vocabulary": "12b6bbc78ed7888f", "word_list": "2321eea8595e68e1",
     "wording": "205555efc7f8db99",
