@@ -2,10 +2,10 @@
 
     python benchmarks/language.py DATA
 
-DATA is the folder of MGSM's files, mgsm_en.tsv and so on (question, tab, answer). Measured: sentences and their first five words,
-among MGSM's eleven languages and among thirty; 420 thoughts of two languages with formulas, code and digits in between, whose true
-share is known by words (letters where no spaces are written); pure thoughts with the same in between; CPU time a thought.
-The last line is everything as JSON.
+DATA is the folder of MGSM's files, mgsm_en.tsv and so on (question, tab, answer). Measured: sentences and their first five
+words, among MGSM's eleven languages and among thirty; 420 thoughts of two languages with formulas, code and digits in between,
+whose true share is known by words (letters where no spaces are written); pure thoughts with the same in between; CPU time a
+thought. The last line is everything as JSON.
 """
 
 import argparse
@@ -15,6 +15,7 @@ import re
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 
@@ -24,7 +25,8 @@ from spoutnik.tasks.identification import identify
 from spoutnik.tasks.language import language_consistency
 
 MGSM = ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh")
-THIRTY = (*MGSM, "it", "pt", "nl", "pl", "sv", "da", "fi", "cs", "ro", "hu", "tr", "vi", "id", "uk", "bg", "sr", "ar", "hi", "ko")
+THIRTY = (*MGSM, "it", "pt", "nl", "pl", "sv", "da", "fi", "cs", "ro", "hu", "tr", "vi", "id", "uk", "bg", "sr", "ar", "hi",
+          "ko")
 SIX = ("en", "fr", "de", "es", "zh", "ru")
 MIXED_PER_PAIR = 28  # of fifteen pairs
 PURE_PER_LANGUAGE = 40
@@ -128,10 +130,11 @@ def main() -> None:
     result: dict = {"identification": {}}
     for name, languages in (("eleven", MGSM), ("thirty", THIRTY)):
         peer = Peer(languages)
-        for who, classify in (("ours", lambda text, languages=languages: identify(text, languages)), ("py3langid", peer.classify)):
-            classify("Warm up.")
+        ours = partial(identify, languages=languages)
+        for who, classify in (("ours", ours), ("py3langid", peer.classify)):
             rows = {language: {"sentences": accuracy(each, language, classify),
-                               "five_words": accuracy(first_five(each), language, classify)} for language, each in texts.items()}
+                               "five_words": accuracy(first_five(each), language, classify)}
+                    for language, each in texts.items()}
             result["identification"][f"{who}, {name}"] = rows
             print(f"\n{who}, among {len(languages)} languages (% of sentences, of their first five words)")
             print("  ".join(f"{language} {100 * row['sentences']:.1f} {100 * row['five_words']:.1f}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from spoutnik.errors import RunError, UserError
 from spoutnik.evals.protocol import held_out_dialogues, held_out_problems, prompt_ids
 from spoutnik.recipe.artifacts import Artifact
+from spoutnik.recipe.hygiene import clean_traces
 from spoutnik.recipe.keys import existing_file, seed_of
 from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage
 from spoutnik.tasks import Problem
@@ -29,7 +30,7 @@ def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: di
     for name in selected:
         stage = recipe.stages[name]
         if isinstance(stage, SFTStage) and stage.file is not None:
-            load_traces(existing_file(stage, name, source))
+            clean_traces(load_traces(existing_file(stage, name, source)), recipe.hygiene)
     lengths = _Lengths(recipe, source, found)
     for name in selected:
         stage = recipe.stages[name]

@@ -124,11 +124,21 @@ def used_recipe(text: str, recipe: Recipe, path: Path, out: Path) -> str:
         used = recipe.stages.get(name.value)
         written = next((value for key, value in stage.value if key.value == "file"), None)
         if isinstance(used, SFTStage) and written is not None and not Path(written.value).expanduser().is_absolute():
-            shown = yaml.safe_dump(os.path.relpath(used.file, out), default_flow_style=True, width=10_000, allow_unicode=True)
-            changes[_place(written, text)] = shown.removesuffix("\n...\n").strip()
+            changes[_place(written, text)] = _shown_path(used.file, out)
+    written = [item for key, value in getattr(values.get("hygiene"), "value", ()) if key.value == "benchmarks"
+               for item in value.value]
+    for item, used in zip(written, recipe.hygiene.benchmarks):
+        if not Path(item.value).expanduser().is_absolute():
+            changes[_place(item, text)] = _shown_path(used, out)
     for (start, end), shown in sorted(changes.items(), reverse=True):
         text = text[:start] + shown + text[end:]
     return text
+
+
+def _shown_path(path: Path, folder: Path) -> str:
+    """A path seen from a folder, as YAML writes it."""
+    shown = yaml.safe_dump(os.path.relpath(path, folder), default_flow_style=True, width=10_000, allow_unicode=True)
+    return shown.removesuffix("\n...\n").strip()
 
 
 def _place(node: yaml.Node, text: str) -> tuple[int, int]:

@@ -34,6 +34,8 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
         settings["families"] = recipe.families_of(stage)
     if recipe.tasks and isinstance(stage, GRPOStage | RejectStage):
         settings["tasks"] = _task_names(recipe)
+    if isinstance(stage, SFTStage) and stage.file is not None and recipe.hygiene.drops:
+        settings["hygiene"] = recipe.hygiene.drops
     return settings
 
 
@@ -56,7 +58,7 @@ def stage_contents(recipe: Recipe, stage: Stage, name: str, source: str, inputs:
     """
     contents = {role: artifact.content for role, artifact in inputs.items()}
     if isinstance(stage, SFTStage) and stage.file is not None:
-        contents["file"] = sha256_file(existing_file(stage, name, source))
+        contents |= {"file": sha256_file(existing_file(stage, name, source))} | recipe.hygiene.contents()
     if isinstance(stage, GRPOStage | RejectStage) and (code := verifier_code(recipe.tasks_of(stage))):
         contents["verifiers"] = sha256_json(code)
     return contents

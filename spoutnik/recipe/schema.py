@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
 from spoutnik.model.config import ModelConfig
+from spoutnik.recipe.hygiene import HygieneSettings
 from spoutnik.recipe.problems import describe_problems
 from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.recipe.yaml_file import read_yaml
@@ -216,6 +217,8 @@ class Recipe(Settings):
     """How every stage's model is evaluated."""
     validation: ValidationSettings = ValidationSettings()
     """How an RL stage's start, result and best checkpoint are told apart. Changes no weights, and no key."""
+    hygiene: HygieneSettings = HygieneSettings()
+    """What becomes of traces from files that repeat each other, or hold problems of benchmarks."""
     stages: dict[str, Stage]
     """Name -> stage, in the order in which they run."""
 
@@ -314,7 +317,7 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
         find_tasks(tasks)
     except UserError as error:
         raise UserError(f"{path}: tasks: {error}") from error
-    return text, recipe.model_copy(update={"stages": stages, "tasks": tasks})
+    return text, recipe.model_copy(update={"stages": stages, "tasks": tasks, "hygiene": recipe.hygiene.located(path)})
 
 
 def _text_of(path: Path) -> str:

@@ -29,6 +29,7 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_model, save_tensors
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.cards import model_card
+from spoutnik.recipe.hygiene import clean_traces
 from spoutnik.recipe.schema import (
     BaseStage,
     GRPOStage,
@@ -190,7 +191,10 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
     if stage.traces is not None:
         sources.append(Traces.of(stage.traces, read_jsonl(context.inputs["traces"].folder / "traces.jsonl", KEYS, texts=True)))
     if stage.file is not None:
-        sources.append(load_traces(stage.file))
+        traces, warning = clean_traces(load_traces(stage.file), recipe.hygiene)
+        sources.append(traces)
+        if warning is not None:
+            context.say(f"{context.name}: {warning}")
     if stage.general:
         sources.append(Traces.of("general", general_traces(stage.general, seed, recipe.solved_tasks, stage.dialogue_share)))
     positions = model.config.max_position_embeddings

@@ -1,8 +1,8 @@
 """Duplicates within training texts, and benchmark problems among them, in any language.
 
-Near duplicates are texts whose three-word shingles have a Jaccard similarity of at least 0.8: MinHash and locality-sensitive
-hashing (datasketch) propose pairs, and the true similarity decides. A text is contaminated when it shares ten words in a row with
-a problem of a benchmark, as in the reports on GPT-3 and its successors (13 there; 10 finds more), or holds a shorter one whole.
+Near duplicates are texts whose shingles (three words or signs in a row) have a Jaccard similarity of at least 0.8: MinHash
+and locality-sensitive hashing (datasketch) propose pairs, and the true similarity decides. A text is contaminated when it
+shares ten words in a row with a problem of a benchmark (13 in GPT-3's report; 10 finds more), or holds a shorter one whole.
 Where no spaces are written, two letters stand for a word.
 """
 
@@ -16,20 +16,21 @@ from datasketch import MinHash, MinHashLSH
 
 JACCARD = 0.8
 NGRAM = 10  # words
-_SHINGLE = 3  # words
-_BANDS, _ROWS = 25, 5  # of a MinHash: of pairs with a similarity of 0.8 one in 20,000 is missed, and most below 0.4 are not looked at
+_SHINGLE = 3  # words or signs
+_BANDS, _ROWS = 25, 5  # of a MinHash: misses one pair in 20,000 with a similarity of 0.8; most below 0.4 are no candidates
 _LETTERS_OF_A_WORD = 2
 _FEWEST_WORDS_WITHIN = 5  # of a problem that counts where it is part of a text; a shorter one has to be all of it
 _SHOWN = 3
 
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
 _WORD = regex.compile(rf"[{_UNSPACED}]|[\p{{L}}\p{{M}}\p{{N}}_--[{_UNSPACED}]]++", regex.V1)
+_TOKEN = regex.compile(rf"{_WORD.pattern}|\S", regex.V1)  # x + 1 is not x - 1
 _UNSPACED_LETTER = regex.compile(rf"[{_UNSPACED}]")
 
 
 @dataclass(frozen=True)
 class DuplicateReport:
-    """Which texts repeat earlier ones: exact by their words, whatever stands between them; near: index -> index of the earlier."""
+    """Which texts repeat earlier ones, but for case and spaces (exact) or nearly: index -> index of the earlier one."""
 
     read: int
     exact: dict[int, int]
@@ -73,8 +74,8 @@ class ContaminationReport:
         if not self.overlaps:
             return f"{self.read:,} texts: none shares {NGRAM} words in a row with a benchmark"
         counts = ", ".join(f"{count:,} with {name}" for name, count in self.by_benchmark.items())
-        shown = "; ".join(f"text {overlap.text + 1} and problem {overlap.problem + 1} of {overlap.benchmark}: \"{overlap.words}\""
-                          for overlap in self.overlaps[:_SHOWN])
+        shown = "; ".join(f"text {each.text + 1} and problem {each.problem + 1} of {each.benchmark}: \"{each.words}\""
+                          for each in self.overlaps[:_SHOWN])
         return f"{self.read:,} texts: {len(self.texts):,} share problems with benchmarks ({counts}), as {shown}"
 
 
@@ -103,24 +104,28 @@ class HygieneReport:
 
 def words_of(text: str) -> list[str]:
     """The words of a text as they are compared: without case, marks and spaces; letters where no spaces are written."""
-    return _WORD.findall(unicodedata.normalize("NFKC", text).casefold())
+    return _WORD.findall(_folded(text))
+
+
+def _folded(text: str) -> str:
+    return text.lower() if text.isascii() else unicodedata.normalize("NFKC", text).casefold()
 
 
 def duplicates(texts: Sequence[str], jaccard: float = JACCARD, near: bool = True) -> DuplicateReport:
-    """Texts that repeat an earlier one. A text without a word repeats nothing. near: look for near duplicates too."""
+    """Texts that repeat an earlier one. A text without a letter or sign repeats nothing. near: look for near duplicates too."""
     exact: dict[int, int] = {}
     close: dict[int, int] = {}
-    first: dict[tuple[str, ...], int] = {}
+    first: dict[str, int] = {}
     shingles: dict[int, frozenset[int]] = {}
     index = MinHashLSH(params=(_BANDS, _ROWS), num_perm=_BANDS * _ROWS)
     for number, text in enumerate(texts):
-        words = tuple(words_of(text))
-        if not words:
+        tokens = _TOKEN.findall(_folded(text))
+        if not tokens:
             continue
-        if (earlier := first.setdefault(words, number)) != number:
+        if (earlier := first.setdefault(" ".join(tokens), number)) != number:
             exact[number] = earlier
         elif near:
-            own = _shingles(words)
+            own = _shingles(tokens)
             sketch = _sketch(own)
             candidates = sorted(other for other in index.query(sketch) if _jaccard(own, shingles[other]) >= jaccard)
             if candidates:
@@ -176,6 +181,8 @@ def clean(texts: Sequence[str], benchmarks: Mapping[str, Sequence[str]], near: b
 
 def _letters(words: Sequence[str]) -> int:
     """How many tokens stand for a word: more than one in a text that is mostly written without spaces."""
+    if all(map(str.isascii, words)):
+        return 1
     unspaced = sum(bool(_UNSPACED_LETTER.match(word)) for word in words)
     return _LETTERS_OF_A_WORD if 2 * unspaced > len(words) else 1
 
@@ -186,7 +193,7 @@ def _rows(words: Sequence[str], length: int) -> Iterator[str]:
 
 
 def _shingles(words: Sequence[str]) -> frozenset[int]:
-    return frozenset(zlib.crc32(row.encode()) for row in _rows(words, min(_SHINGLE, len(words))))
+    return frozenset(zlib.crc32(row.encode(errors="surrogatepass")) for row in _rows(words, min(_SHINGLE, len(words))))
 
 
 def _sketch(shingles: frozenset[int]) -> MinHash:

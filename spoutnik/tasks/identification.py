@@ -49,6 +49,7 @@ for _language, _words in FUNCTION_WORDS.items():
         _LANGUAGES_OF[_word] = (*_LANGUAGES_OF.get(_word, ()), _language)
 _OWNERS_OF_LETTER = {letter: tuple(language for language, letters in TELLING_LETTERS.items() if letter in letters)
                      for letters in TELLING_LETTERS.values() for letter in letters}
+_LONGEST_WORD = 64  # letters that are looked at, and kept in memory
 _WEIGHT = 1.5  # of one function word, in the unit of the model's scores: nats by the square root of the text's bytes
 _CLEAR_HITS, _CLEAR_RATIO = 2.0, 2.5  # function words that decide alone, and how many times more of them than of any other
 
@@ -60,7 +61,7 @@ def runs(text: str) -> list[tuple[str, str]]:
     """
     if text.isascii() or _LATIN_TEXT.fullmatch(text):  # the same, many times faster
         return [("Latin", word) for word in _LATIN_WORD.findall(text)]
-    return [(_alphabet_of(match[0]) if match.lastgroup == "alphabet" else match.lastgroup, match[0])
+    return [(_alphabet_of(match[0][:_LONGEST_WORD]) if match.lastgroup == "alphabet" else match.lastgroup, match[0])
             for match in _RUN.finditer(text)]
 
 
@@ -130,7 +131,7 @@ def most_likely(words: Sequence[str], candidates: tuple[str, ...], over: str | N
 def function_words(words: Iterable[str], candidates: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
     """Word -> those of the candidates that it is a function word of; words of none are left out."""
     owners_of = _owners_among(candidates)
-    owners = {word: owners_of(word) for word in words}
+    owners = {word: owners_of(word) for word in words if len(word) <= _LONGEST_WORD}
     return {word: languages for word, languages in owners.items() if languages}
 
 

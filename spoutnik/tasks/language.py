@@ -61,7 +61,7 @@ _WORDS = dict.fromkeys([*_SHARED, *map(str.lower, names.NAMES), *word_list.COMMO
 _WORDS |= {word: language for language in LANGUAGES for word in VOCABULARY[language]}
 # $, \ and `; letters of other scripts, invisible characters, and the capital letter that has two small characters.
 _UNFAMILIAR = re.compile(r"[^\x09-\x23\x25-\x5b\x5d-\x5f\x61-\xac\xae-\u012f\u0131-\u024f\u1e00-\u1eff\u2010-\u2027"
-                         r"\u2030-\u205f\u2070-\u27ff]")
+                         r"\u2030-\u205f\u2070-\u27ff\ufffd]")
 _CODE = ("://", "):")
 _MOST_UNKNOWN = 0.1  # of the words, whichever they are
 _FEW_UNKNOWN, _BUT_FOR_FEW = 4, 0.75  # different ones (spelled words, a slip), and their most of the words

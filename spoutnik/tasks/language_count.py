@@ -19,7 +19,7 @@ from spoutnik.tasks.prose import prose, sentences
 
 MOST_SENTENCES = 4_000  # of a longer text, as many at even distances are looked at; 32,768 tokens are some 1,500
 MOST_REPETITIONS = 4  # of one word in a sentence: a word said again and again makes no language
-_STRETCHED = re.compile(rf"([^\W\d_])\1{{{MOST_REPETITIONS},}}")  # the same of letters
+_STRETCHED = re.compile(rf"([^\W\d_])\1{{{MOST_REPETITIONS},}}")  # one letter said again and again
 _FREQUENT = ("en", "fr", "de", "es", "it", "pt", "nl", "pl", "sv", "da", "fi", "cs", "ro", "hu", "tr", "vi", "id", "sw",
              "ru", "uk", "bg", "sr", "ar", "fa", "ur", "hi", "mr", "ne", "bn", "he", "el")
 _KIN = ("no nn da sv", "id ms jv", "hr bs sl", "cs sk", "es gl an ca", "pt gl", "nl af fy", "de lb", "fr wa oc", "it vec lij",
@@ -64,7 +64,7 @@ def count_language(text: str, language: str) -> LanguageCount:
             undecided += [word for word in words if not word.istitle() and len(word) > 1]
         else:
             target, counted = target + share * amount, counted + amount
-    if len(undecided) > _FEWEST_WORDS:
+    if len(undecided) > _FEWEST_WORDS:  # words of sentences too short to be judged alone
         target += len(undecided) * (_likely(undecided, language) == language)
         counted += len(undecided)
     return LanguageCount(target, counted)

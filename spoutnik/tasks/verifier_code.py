@@ -17,23 +17,26 @@ from pathlib import Path
 from spoutnik.tasks.problem import Task
 
 _TASKS = "spoutnik.tasks"
-_LANGUAGE = f"{_TASKS}.language"  # by itself: it reads the wordings of all families
+# The language check, module by module: the first of them reads the wordings of all families.
+_LANGUAGE = [f"{_TASKS}.{name}" for name in ("language", "language_count", "identification", "function_words", "prose")]
 
 FIRST = {
     "answers": "f78e8a727492d667", "expressions": "9a62fe3d3ef0ee76", "families.arithmetic": "8fdff97ecebdc0c6",
     "families.bases": "b8d7f1df75bb13e2", "families.calendar": "52199b3e132ce771", "families.countdown": "83a7d48f278acc51",
     "families.equations": "f609dc50763a8d18", "families.letters": "31e43dc7dba899e8", "families.liars": "d073c80a96469413",
     "families.operations": "fdf8bd52009d3137", "families.ordering": "2ced7ca57c5fa0fd", "families.spell": "a7d65e095eecaee5",
-    "family": "ea2d414e37b2b504", "language": "686d90bd5ed124c4", "names": "010e3921d2c603bc", "paths": "2bd510856949ce60",
-    "phrases": "763e185e6e43cb9e", "problem": "39973bac2c760826", "steps": "02dae6dbaff0b694",
-    "vocabulary": "12b6bbc78ed7888f", "word_list": "2321eea8595e68e1", "wording": "205555efc7f8db99",
+    "family": "ea2d414e37b2b504", "function_words": "4bff5bc7311e00b8", "identification": "46f239828572a9ed",
+    "language": "7887552627debe14", "language_count": "9c2a516bde1724a9", "names": "010e3921d2c603bc",
+    "paths": "2bd510856949ce60", "phrases": "763e185e6e43cb9e", "problem": "39973bac2c760826", "prose": "6b2877cb90ee9e00",
+    "steps": "02dae6dbaff0b694", "vocabulary": "12b6bbc78ed7888f", "word_list": "2321eea8595e68e1",
+    "wording": "205555efc7f8db99",
 }
 
 
 def verifier_code(tasks: Sequence[Task]) -> dict[str, str]:
     """Module -> hash, of the modules behind the verifiers of these tasks that are not what they first were; and of tasks that
     were read from files, task -> hash."""
-    modules = {_LANGUAGE}.union(*(_behind(type(task).__module__) for task in tasks))
+    modules = set(_LANGUAGE).union(*(_behind(type(task).__module__) for task in tasks))
     hashes = {module.removeprefix(f"{_TASKS}."): code_hash(_source_of(module)) for module in sorted(modules)}
     return ({module: value for module, value in hashes.items() if FIRST.get(module) != value}
             | {f"task {task.name}": task.content for task in tasks if task.content})

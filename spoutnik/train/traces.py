@@ -24,6 +24,8 @@ class TraceReport:
 
     too_long: more tokens than the model has positions. empty: no prompt or no answer. duplicate: the same as an earlier one.
     marks: <think> or </think> within the thought or the answer. unwrapped: used, and freed of marks around the thought.
+    near_duplicate: nearly the same as an earlier one. contaminated: with a benchmark's problem. contaminated_used: the same,
+    and used: the recipe only warns.
     """
 
     source: str
@@ -34,6 +36,9 @@ class TraceReport:
     duplicate: int = 0
     marks: int = 0
     unwrapped: int = 0
+    near_duplicate: int = 0
+    contaminated: int = 0
+    contaminated_used: int = 0
 
     @property
     def dropped(self) -> int:
@@ -66,6 +71,10 @@ class TraceReport:
         reasons = [f"{count:,} {what}" for what, count in named if count]
         if self.duplicate:
             reasons.append(f"{self.duplicate:,} duplicate{'s' if self.duplicate > 1 else ''}")
+        if self.near_duplicate:
+            reasons.append(f"{self.near_duplicate:,} near duplicate{'s' if self.near_duplicate > 1 else ''}")
+        if self.contaminated:
+            reasons.append(f"{self.contaminated:,} with a benchmark's problem")
         return reasons
 
 
