@@ -34,20 +34,32 @@ _BY_CATEGORY = {
 SETS = {name: category for category, names in _BY_CATEGORY.items() for name in names.split()}
 
 EXCLUDED: dict[str, str] = {
+    "game_of_life_halting": "its scorer gives full marks to any answer that is not empty.",
+    "intermediate_integration": "its scorer evaluates the answer as Python (sympy.parse_expr), and no simple form has all right "
+                                "answers.",
+    "letter_jumble": "its scorer gives full marks to the right words with any others behind them.",
+    "simple_integration": "its scorer evaluates the answer as Python (sympy.parse_expr), and no simple form has all right "
+                          "answers.",
+    "word_sorting": "its scorer gives full marks to the right words with any others behind them.",
 }
 
 _EXPRESSION = re.compile(r"(?!.*\*\s*\*)[0-9+\-*/() ]{1,120}")  # of small integers; no powers
 _POWER = r"[a-z](?:\*\*\d{1,3})?"
 _TERM = rf"(?:\d{{1,15}}(?:\*{_POWER})*|{_POWER}(?:\*{_POWER})*)"
 
-# Scorers that evaluate what they read, as Python or through sympy: the form of all answers that can be right. No other reaches
-# them.
+# The form of all answers that can be right, of sets whose scorers evaluate what they read as Python (binary_matrix, countdown,
+# n_queens, polynomial_multiplication, spiral_matrix, string_insertion) or overlook what stands around it. No other reaches them.
 ACCEPTED: dict[str, re.Pattern] = {
     "binary_matrix": re.compile(r"[0-9 \n]{1,2000}"),
+    "complex_arithmetic": re.compile(r"[-+0-9. ij]{1,80}"),  # nan is within any distance
     "countdown": _EXPRESSION,
+    "gsm_symbolic": re.compile(r"-?\d+(?:\.\d+)?"),  # its first number counts
+    "kakurasu": re.compile(r"[01 \n]{1,500}"),
     "n_queens": re.compile(r"[Q_ \n]{1,1000}"),
     "polynomial_multiplication": re.compile(rf"-?{_TERM}(?: ?[+-] ?{_TERM}){{0,60}}"),
     "spiral_matrix": re.compile(r"[0-9 -]{1,2000}"),
+    "survo": re.compile(r"[0-9 \n]{1,500}"),
+    "time_intervals": re.compile(r"(?:\d+ days?)?(?:, )?(?:\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?"),
     "string_insertion": re.compile(r"[A-Z]{1,500}"),
 }
 
