@@ -35,11 +35,11 @@ SETS = {name: category for category, names in _BY_CATEGORY.items() for name in n
 
 EXCLUDED: dict[str, str] = {
     "game_of_life_halting": "its scorer gives full marks to any answer that is not empty.",
-    "intermediate_integration": "its scorer evaluates the answer as Python (sympy.parse_expr), and no simple form has all right "
-                                "answers.",
+    "intermediate_integration": "its scorer evaluates the answer as Python (sympy.parse_expr), and no form is that of "
+                                "all right answers.",
     "letter_jumble": "its scorer gives full marks to the right words with any others behind them.",
-    "simple_integration": "its scorer evaluates the answer as Python (sympy.parse_expr), and no simple form has all right "
-                          "answers.",
+    "simple_integration": "its scorer evaluates the answer as Python (sympy.parse_expr), and no form is that of all "
+                          "right answers.",
     "word_sorting": "its scorer gives full marks to the right words with any others behind them.",
 }
 
@@ -48,7 +48,8 @@ _POWER = r"[a-z](?:\*\*\d{1,3})?"
 _TERM = rf"(?:\d{{1,15}}(?:\*{_POWER})*|{_POWER}(?:\*{_POWER})*)"
 
 # The form of all answers that can be right, of sets whose scorers evaluate what they read as Python (binary_matrix, countdown,
-# n_queens, polynomial_multiplication, spiral_matrix, string_insertion) or overlook what stands around it. No other reaches them.
+# n_queens, polynomial_multiplication, spiral_matrix, string_insertion) or overlook what stands around it. No other answer reaches
+# them.
 ACCEPTED: dict[str, re.Pattern] = {
     "binary_matrix": re.compile(r"[0-9 \n]{1,2000}"),
     "complex_arithmetic": re.compile(r"[-+0-9. ij]{1,80}"),  # nan is within any distance
