@@ -21,10 +21,14 @@ class Sample:
     seed: int
 
     @cached_property
+    def counts(self) -> Counter[str]:
+        """How many problems have each answer."""
+        return Counter(problem.answer for problem in self.problems if problem.answer.strip())
+
+    @cached_property
     def usual(self) -> list[str]:
         """The most frequent answers, the most frequent first."""
-        counts = Counter(problem.answer for problem in self.problems if problem.answer.strip())
-        return [answer for answer, _ in sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:_USUAL]]
+        return [answer for answer, _ in sorted(self.counts.items(), key=lambda each: (-each[1], each[0]))[:_USUAL]]
 
     def others(self, problem: Problem, count: int = 2) -> list[str]:
         """Other problems' answers that are not this one's: usual ones, and numbers where there are too few."""

@@ -37,7 +37,7 @@ _EVALUATES = "its scorer evaluates the answer as Python (sympy.parse_expr), and 
 _CONTINUED = "its scorer gives full marks to the right words with any others behind them."
 
 EXCLUDED: dict[str, str] = {
-    "boxnet": "it has no answers of its own on which its scorer could be tried, and the scorer raises for most that are no plan.",
+    "boxnet": "it has no answers of its own on which its scorer could be tried, and the scorer raises for what is no plan.",
     "circuit_logic": "one answer (0) is right for some six in ten of its problems.",
     "coin_flip": "its scorer gives full marks to 0 for nine in ten of its problems.",
     "game_of_life_halting": "its scorer gives full marks to any answer that is not empty.",
