@@ -64,6 +64,6 @@ def numbers_of(text: str) -> list[str]:
 
 
 def functions_of(problem: Problem) -> list[str]:
-    """Names of the functions that the prompt or the answer defines; one that is usual where there are none."""
-    names = re.findall(r"\bdef\s+(\w+)\s*\(", f"{problem.prompt}\n{problem.answer}")
+    """Names of the functions that the prompt or the answer defines or tests; one that is usual where there are none."""
+    names = re.findall(r"\b(?:def|assert)\s+(\w+)\s*\(", f"{problem.prompt}\n{problem.answer}")
     return list(dict.fromkeys(names)) or ["solution"]
