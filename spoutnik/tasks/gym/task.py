@@ -67,7 +67,7 @@ class GymTask(Task):
         score = gym_process.score(self.gym_name, seed, answer)
         if isinstance(score, float):
             return min(max(score, 0.0), 1.0)
-        raise RuntimeError(score or "f"it took more than {SCORE_SECONDS} seconds, or too much memory")
+        raise RuntimeError(score or f"it took more than {SCORE_SECONDS} seconds, or too much memory")
 
 
 @cache
