@@ -48,7 +48,8 @@ def _white_space(problem: Problem, sample: Sample) -> Answers:
 
 def _constants(problem: Problem, sample: Sample) -> Answers:
     for constant in dict.fromkeys((*sample.usual, *_TYPICAL)):
-        yield repr(constant), constant
+        if constant != problem.answer or sample.counts[constant] > 1:  # its own answer and no other's tells nothing
+            yield repr(constant), constant
 
 
 def _all_usual(problem: Problem, sample: Sample) -> Answers:

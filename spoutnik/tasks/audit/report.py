@@ -25,7 +25,8 @@ class Example:
 class AttackResult:
     """What one attack reached.
 
-    form: the best of its forms. mean: that form's mean grade over all problems. passed: problems on which it got full marks.
+    form: the best of its forms. problems: on which it was tried. mean: the form's mean grade over them. passed: those on which
+    it got full marks.
     answers: that were graded, of all forms. raised, invalid: answers at which the verifier raised, or gave no number in [0, 1].
     error: the first of both. example: an answer of the best form that was paid, or at which the verifier raised. seconds: the
     longest verdict.
@@ -34,6 +35,7 @@ class AttackResult:
     attack: str
     limit: float | None
     form: str = ""
+    problems: int = 0
     mean: float = 0.0
     passed: int = 0
     answers: int = 0
@@ -130,7 +132,7 @@ class Report:
     def _paid(self, result: AttackResult) -> str | None:
         if result.limit is None or result.mean < result.limit:
             return None
-        return f"{result.attack}: {result.form} is graded {result.mean:.2f} on average ({result.passed} of {self.problems} " \
+        return f"{result.attack}: {result.form} is graded {result.mean:.2f} on average ({result.passed} of {result.problems} " \
                f"problems), as {result.example}."
 
     def _is_exempt(self, result: AttackResult) -> bool:

@@ -21,10 +21,14 @@ class Sample:
     seed: int
 
     @cached_property
+    def counts(self) -> Counter[str]:
+        """How many problems have each answer."""
+        return Counter(problem.answer for problem in self.problems if problem.answer.strip())
+
+    @cached_property
     def usual(self) -> list[str]:
         """The most frequent answers, the most frequent first."""
-        counts = Counter(problem.answer for problem in self.problems if problem.answer.strip())
-        return [answer for answer, _ in sorted(counts.items(), key=lambda each: (-each[1], each[0]))[:_USUAL]]
+        return [answer for answer, _ in sorted(self.counts.items(), key=lambda each: (-each[1], each[0]))[:_USUAL]]
 
     def others(self, problem: Problem, count: int = 2) -> list[str]:
         """Other problems' answers that are not this one's: usual ones, and numbers where there are too few."""
@@ -60,6 +64,6 @@ def numbers_of(text: str) -> list[str]:
 
 
 def functions_of(problem: Problem) -> list[str]:
-    """Names of the functions that the prompt or the answer defines; one that is usual where there are none."""
-    names = re.findall(r"\bdef\s+(\w+)\s*\(", f"{problem.prompt}\n{problem.answer}")
+    """Names of the functions that the prompt or the answer defines or tests; one that is usual where there are none."""
+    names = re.findall(r"\b(?:def|assert)\s+(\w+)\s*\(", f"{problem.prompt}\n{problem.answer}")
     return list(dict.fromkeys(names)) or ["solution"]

@@ -5,6 +5,7 @@ import atexit
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from spoutnik.errors import RunError, UserError
 
+_AT_ITS_LIMIT = (-signal.SIGPROF, -signal.SIGALRM)
 _WORKER = Path(__file__).with_name("worker.py")
 _INHERITED = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")  # no keys: it runs code that is not ours
 _FIXED = {"PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}  # some sets walk through sets of texts
@@ -54,18 +56,21 @@ class GymProcess:
             self._process = None
 
     def _ask(self, *request: object) -> dict | None:
-        """None where the process ended."""
+        """None where the process ended: at its limit, or twice for another reason (the first may be none of its own)."""
+        line = json.dumps(request, default=repr) + "\n"
         with self._lock:
-            process = self._running()
-            with contextlib.suppress(BrokenPipeError):
-                process.stdin.write(json.dumps(request, default=repr) + "\n")
-                process.stdin.flush()
-            if line := process.stdout.readline():
-                return json.loads(line)
-            self.ended += 1
-            self._process = None
-        process.kill()
-        process.communicate()
+            for _ in range(2):
+                process = self._running()
+                with contextlib.suppress(BrokenPipeError):
+                    process.stdin.write(line)
+                    process.stdin.flush()
+                if reply := process.stdout.readline():
+                    return json.loads(reply)
+                self.ended, self._process = self.ended + 1, None
+                with contextlib.suppress(BrokenPipeError):
+                    process.communicate()
+                if process.returncode in _AT_ITS_LIMIT:
+                    break
         return None
 
     def _running(self) -> subprocess.Popen:

@@ -33,23 +33,52 @@ _BY_CATEGORY = {
 
 SETS = {name: category for category, names in _BY_CATEGORY.items() for name in names.split()}
 
+_EVALUATES = "its scorer evaluates the answer as Python (sympy.parse_expr), and no form is that of all right answers."
+_CONTINUED = "its scorer gives full marks to the right words with any others behind them."
+
 EXCLUDED: dict[str, str] = {
+    "boxnet": "it has no answers of its own on which its scorer could be tried, and the scorer raises for what is no plan.",
+    "circuit_logic": "one answer (0) is right for some six in ten of its problems.",
+    "coin_flip": "its scorer gives full marks to 0 for nine in ten of its problems.",
+    "game_of_life_halting": "its scorer gives full marks to any answer that is not empty.",
+    "intermediate_integration": _EVALUATES,
+    "letter_jumble": _CONTINUED,
+    "propositional_logic": "one answer (P or Q) is right for eight in ten of its problems.",
+    "puzzle24": "its scorer gives full marks to any four numbers that make 24, and evaluates the answer as Python.",
+    "simple_integration": _EVALUATES,
+    "syllogism": "one answer (Yes) is right for seven in ten of its problems.",
+    "word_sorting": _CONTINUED,
 }
 
 _EXPRESSION = re.compile(r"(?!.*\*\s*\*)[0-9+\-*/() ]{1,120}")  # of small integers; no powers
 _POWER = r"[a-z](?:\*\*\d{1,3})?"
 _TERM = rf"(?:\d{{1,15}}(?:\*{_POWER})*|{_POWER}(?:\*{_POWER})*)"
+_CLAUSE = r"[A-Z][a-z]{1,20} is an? [a-z]{1,20}"
 
-# Scorers that evaluate what they read, as Python or through sympy: the form of all answers that can be right. No other reaches
-# them.
+# The form of all answers that can be right, of sets whose scorers evaluate what they read as Python (binary_matrix, countdown,
+# n_queens, polynomial_multiplication, spiral_matrix, string_insertion) or overlook what stands around it. No other answer
+# reaches them.
 ACCEPTED: dict[str, re.Pattern] = {
     "binary_matrix": re.compile(r"[0-9 \n]{1,2000}"),
+    "complex_arithmetic": re.compile(r"[-+0-9. ij]{1,80}"),  # nan is within any distance
     "countdown": _EXPRESSION,
+    "gsm_symbolic": re.compile(r"-?\d+(?:\.\d+)?"),  # its first number counts
+    "kakurasu": re.compile(r"[01 \n]{1,500}"),
+    "knights_knaves": re.compile(rf"{_CLAUSE}(?:,? (?:and )?{_CLAUSE}){{0,20}}\.?"),
     "n_queens": re.compile(r"[Q_ \n]{1,1000}"),
     "polynomial_multiplication": re.compile(rf"-?{_TERM}(?: ?[+-] ?{_TERM}){{0,60}}"),
+    "quantum_lock": re.compile(r"[A-Z](?: ?\u2192 ?[A-Z]){0,100}"),
+    "sokoban": re.compile(r"[UDLR]{1,2000}"),
     "spiral_matrix": re.compile(r"[0-9 -]{1,2000}"),
     "string_insertion": re.compile(r"[A-Z]{1,500}"),
+    "survo": re.compile(r"[0-9 \n]{1,500}"),
+    "time_intervals": re.compile(r"(?:\d+ days?)?(?:, )?(?:\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?"),
+    "tower_of_hanoi": re.compile(r"Move disk \d+ from Peg \d+ to Peg \d+(?:\nMove disk \d+ from Peg \d+ to Peg \d+){0,400}"),
 }
 
+_BINARY = {"constants": Exemption("a question of yes or no: half of them are right by chance", limit=0.7)}
 EXEMPTIONS: dict[str, dict[str, Exemption]] = {
+    "course_schedule": _BINARY,
+    "isomorphic_strings": _BINARY,
+    "ransom_note": _BINARY,
 }

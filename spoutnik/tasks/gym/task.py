@@ -3,11 +3,14 @@
 import hashlib
 import random
 from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 
 from spoutnik.tasks.exemptions import Exemption
 from spoutnik.tasks.family import MAX_REJECTIONS
 from spoutnik.tasks.gym.process import gym_process
 from spoutnik.tasks.gym.sets import ACCEPTED, EXEMPTIONS, SETS
+from spoutnik.tasks.gym.worker import SCORE_SECONDS
 from spoutnik.tasks.problem import Problem, Task, check_split, is_held_out
 
 PREFIX = "gym-"
@@ -28,6 +31,7 @@ class GymTask(Task):
         self.gym_name, self.raw = gym_name, raw
         self.name = PREFIX + gym_name + (" raw" if raw else "")
         self.about = f"reasoning-gym, {SETS[gym_name]}: {gym_name.replace('_', ' ')}"
+        self.content = _version()
         self.exemptions: Mapping[str, Exemption] = {} if raw else EXEMPTIONS.get(gym_name, {})
 
     def sample(self, rng: random.Random, split: str = "train") -> Problem:
@@ -63,4 +67,13 @@ class GymTask(Task):
         score = gym_process.score(self.gym_name, seed, answer)
         if isinstance(score, float):
             return min(max(score, 0.0), 1.0)
-        raise RuntimeError(score or "it took more than two seconds, or too much memory")
+        raise RuntimeError(score or f"it took more than {SCORE_SECONDS} seconds, or too much memory")
+
+
+@cache
+def _version() -> str:
+    """Of the gym, which decides problems and verdicts; "" where it is not installed."""
+    try:
+        return f"reasoning-gym {version('reasoning-gym')}"
+    except PackageNotFoundError:
+        return ""

@@ -11,6 +11,7 @@ from spoutnik.errors import UserError
 from spoutnik.tasks import FAMILIES, Problem, Task, Trace
 from spoutnik.tasks.audit import ATTACKS, Exemption, audit_tasks
 from spoutnik.tasks.audit import cache as audit_cache
+from spoutnik.tasks.audit import probe as probing
 from spoutnik.tasks.audit.cache import cached_audit
 from spoutnik.tasks.audit.probe import probe
 from spoutnik.tasks.audit.report import Report, report_from_json
@@ -45,7 +46,7 @@ def test_a_sound_verifier_passes_all_attacks():
     assert report.golds == report.answered == report.solved == report.solutions == report.problems == 20
     assert [result.attack for result in report.attacks] == list(ATTACKS)
     assert all(result.answers and not result.raised for result in report.attacks)
-    assert report.best_blind.mean == 0.05, "each answer is right once"
+    assert report.best_blind.mean == 0
 
 
 @pytest.mark.parametrize("attack, verify", [
@@ -186,6 +187,23 @@ def test_hanging_and_dying_verifiers_are_reported_and_the_others_audited():
     assert "KeyError: 'nothing there'" in reports[3].refusals[0]
 
 
+def test_a_slow_verifier_is_asked_little_and_still_found(monkeypatch):
+    ticks = itertools.count()
+    monkeypatch.setattr(probing.time, "perf_counter", lambda: 2.0 * next(ticks))  # two seconds an answer
+
+    class Slow(Sum):
+        asked = 0
+
+        def verify(self, problem, answer):
+            self.asked += 1
+            return answer in ("yes", problem.answer)
+
+    task = Slow()
+    sentences = probe(task, 30, 0).refusals
+    [sentence] = sentences
+    assert sentence.startswith("constants: 'yes' is graded 1.00 on average (10 of 10 problems)") and task.asked < 1200
+
+
 def test_a_user_s_error_while_problems_are_drawn_is_raised_as_it_is():
     class Missing(Sum):
         def sample(self, rng, split="train"):
@@ -241,7 +259,8 @@ def test_a_report_is_kept_until_what_decides_it_changes(tmp_path, monkeypatch):
     list(cached_audit([task, FAMILIES["letters"]], problems=4))
     assert len(list((tmp_path / "audits").iterdir())) == 3
     path.write_text("{ half a report")
-    assert [report.task for report in cached_audit([task], problems=3)] == [first.task] and path.read_text() != "{ half a report"
+    assert [report.task for report in cached_audit([task], problems=3)] == [first.task]
+    assert path.read_text() != "{ half a report"
 
 
 def test_reports_survive_their_journey_through_json():
