@@ -23,7 +23,7 @@ from spoutnik.commands.bench import bench  # noqa: E402
 from spoutnik.commands.cache import cache  # noqa: E402
 from spoutnik.commands.chat import chat  # noqa: E402
 from spoutnik.commands.console import console, say  # noqa: E402
-from spoutnik.commands.eval import evaluate  # noqa: E402
+from spoutnik.commands.eval import evals  # noqa: E402
 from spoutnik.commands.export import export  # noqa: E402
 from spoutnik.commands.help import Command, Group  # noqa: E402
 from spoutnik.commands.history import history  # noqa: E402
@@ -46,8 +46,7 @@ app.command(cls=Command, epilog="Example: spoutnik arena runs/nano")(arena)
 app.add_typer(keys, name="keys")
 app.add_typer(history, name="history")
 app.add_typer(cache, name="cache")
-app.command("eval", cls=Command,
-            epilog="Example: spoutnik eval runs/nano --bench gsm8k --data test.jsonl --samples 4")(evaluate)
+app.add_typer(evals, name="eval")
 app.command(cls=Command, epilog="Example: spoutnik inspect deepseek-r1")(inspect)
 app.command(cls=Command, epilog="Example: spoutnik export runs/nano --format gguf --out nano.gguf --dtype q8_0")(export)
 app.command(cls=Command, epilog="Example: spoutnik bench runs/nano --quantize int8")(bench)
@@ -86,7 +85,7 @@ def main() -> None:
 
 def how_to_go_on(arguments: list[str]) -> str:
     """Of the commands that keep what is finished."""
-    if arguments[:1] not in (["run"], ["pull"]):
+    if arguments[:1] not in (["run"], ["pull"], ["eval"]) or arguments[1:2] == ["compare"]:
         return ""
     anew = any(argument.partition("=")[0] == "--from" for argument in arguments)
     again = " (without --from, which would begin anew)" if anew else ""

@@ -11,6 +11,7 @@ from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, 
 from spoutnik.recipe.verifiers import verifier_code
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS
 
+_EVALUATION = 2  # raised when evaluations of older code lack what ours hold: 2 keeps all samples
 _LIMITS = ("max_mismatch_kl",)  # settings that stop a stage and change nothing else: their defaults stand for them
 
 
@@ -90,5 +91,6 @@ def evaluation_protocol(recipe: Recipe, stage: Stage) -> tuple[PromptStyle, str]
     """How a stage's model is asked, and the hash of all that decides its evaluation beside the model."""
     style: PromptStyle = "forum" if isinstance(stage, BaseStage) else "chat"
     code = verifier_code(recipe.families)
-    return style, sha256_json({"settings": recipe.evaluation.model_dump(), "families": recipe.families, "style": style,
-                               "seed": recipe.seed, "dtype": recipe.dtype} | ({"verifiers": code} if code else {}))
+    return style, sha256_json({"version": _EVALUATION, "settings": recipe.evaluation.model_dump(), "families": recipe.families,
+                               "style": style, "seed": recipe.seed,
+                               "dtype": recipe.dtype} | ({"verifiers": code} if code else {}))

@@ -6,14 +6,12 @@ without this part of their keys: a module that still is what it was then adds no
 """
 
 import ast
-import hashlib
-import io
-import tokenize
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from spoutnik.sources import code_hash
 from spoutnik.tasks import FAMILIES
 
 _TASKS = "spoutnik.tasks"
@@ -35,17 +33,6 @@ def verifier_code(families: Sequence[str]) -> dict[str, str]:
     modules = {_LANGUAGE}.union(*(_behind(type(FAMILIES[name]).__module__) for name in families))
     hashes = {module.removeprefix(f"{_TASKS}."): code_hash(_source_of(module)) for module in sorted(modules)}
     return {module: value for module, value in hashes.items() if FIRST.get(module) != value}
-
-
-def code_hash(source: str) -> str:
-    """Of a module's text without comments, blank lines and spaces at line ends."""
-    lines = source.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    text = "\n".join(stripped for line in lines if (stripped := line.rstrip()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @cache
