@@ -16,7 +16,7 @@ from spoutnik.evals.asking import AskingSettings, Style, style_of, worked_exampl
 from spoutnik.evals.benches import Bench
 from spoutnik.evals.identity import check_same, identity
 from spoutnik.evals.models import EvaluatedModel, Question
-from spoutnik.evals.results import FILE, pass_at_1, shares, warnings
+from spoutnik.evals.results import FILE, scores_of, shares_of, warnings
 from spoutnik.evals.samples import ModelReply, Sample, SampleStore, problem_id, sample_of
 from spoutnik.files import exclusive, read_json, sha256_json, write_json
 from spoutnik.tasks import Problem
@@ -175,14 +175,8 @@ class _Part:
                 "problems": len(self.problems)}
 
     def result(self, samples: list[Sample], seconds: float) -> dict:
-        scores = {f"{self.bench.name} {self.bench.score}": pass_at_1(samples)}
-        if self.bench.by_family:
-            for name in dict.fromkeys(sample.task for sample in samples):
-                scores[name] = pass_at_1([sample for sample in samples if sample.task == name])
-        if self.bench.regrade is not None:
-            name, grade = self.bench.regrade
-            scores[name] = pass_at_1(samples, grade)
-        of = shares(samples)
+        scores = scores_of(samples, (self.bench.name, self.bench.score), self.bench.by_family, self.bench.regrade)
+        of = shares_of(samples)
         limit = self.evaluation.model.limit(self.evaluation.settings)
         return self.described() | {
             "scores": scores, "shares": of, "notes": list(self.notes), "warnings": warnings(self.bench.name, of, limit),

@@ -17,8 +17,8 @@ from spoutnik.errors import UserError
 from spoutnik.evals.asking import LONGEST_REPLY, AskingSettings, Style
 from spoutnik.evals.models import EvaluatedModel
 from spoutnik.files import sha256_json
-from spoutnik.sources import code_hash
 from spoutnik.tasks import Problem, Task
+from spoutnik.tasks.verifier_code import code_hash
 
 CUT_REPLIES = "a reply that is cut at the limit, or that never closes its thought, counts as wrong"
 _LIBRARIES = ("torch", "tokenizers", "jinja2", "math-verify", "sympy", "reasoning-gym", "jsonschema")  # that decide a verdict

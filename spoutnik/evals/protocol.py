@@ -123,9 +123,10 @@ def grade(llm: LLM | ResumableLLM, tokenizer: Tokenizer, problems: Sequence[Prob
 
 
 def accuracy_of(graded: Sequence[Sequence[Graded]]) -> dict[str, float]:
-    """pass@1 and its 95 % interval over problems."""
+    """pass@1 and its 95 % interval over problems, by strata of task, level and language."""
     per_problem = [sum(g.correct for g in row) / len(row) for row in graded]
-    mean, low, high = mean_interval(per_problem)
+    strata = [(row[0].problem.family, row[0].problem.level, row[0].problem.language) for row in graded]
+    mean, low, high = mean_interval(per_problem, strata)
     return {"mean": mean, "low": low, "high": high, "problems": len(per_problem), "samples": sum(map(len, graded))}
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 WarningCode = Literal["thought_budget", "repetition", "unclosed_thought", "cut_call", "loosened_tool", "unfinished_vote",
-                      "tied_vote"]
+                      "tied_vote", "dropped_insertion"]
 _SENTENCES: dict[WarningCode, str] = {
     "thought_budget": "the thought reached its budget of {} tokens and was closed; the answer was written without the rest of "
                       "it",
@@ -14,6 +14,8 @@ _SENTENCES: dict[WarningCode, str] = {
     "loosened_tool": "the arguments of a tool keep its schema only in part ({detail})",
     "unfinished_vote": "none of the {} thoughts came to a finished answer, so that nothing was voted on; this is one of them. "
                        "Raise max_tokens",
+    "dropped_insertion": "the text of {} tokens that was to be put into the thought was left out: the thought was over, or had "
+                         "no room left for it",
     "tied_vote": "the vote is a tie: several answers have {} each. This is the one that came first",
 }
 

@@ -115,9 +115,15 @@ class Generation(Steering):
 
     def insert(self, text: str) -> None:
         ids = self.llm.tokenizer.encode(text, continues=True)
-        for choice in self._interrupt(self._thinking_choices):
-            if len(ids) < self.budget.remaining_positions(choice) - 1 and not choice.stream.half_mark:
-                choice.append(ids)
+        thinking = self._interrupt(self._thinking_choices)
+        fitting = [choice for choice in thinking
+                   if len(ids) < self.budget.remaining_positions(choice) - 1 and not choice.stream.half_mark]
+        for choice in fitting:
+            choice.append(ids)
+        unfinished = [choice for choice in self.choices if choice.finish_reason is None]
+        for choice in unfinished[:1] if not thinking else thinking:  # those that answer already are not meant
+            if choice not in fitting:
+                choice.delta.warnings.append(GenerationWarning("dropped_insertion", len(ids)))
         self.resume()
 
     def pause(self) -> None:

@@ -142,6 +142,8 @@ class Strings:
     unclosed_warning: str = "The model ended inside its thought; it was closed and asked for the answer."
     unfinished_vote: str = ("None of the {} thoughts came to a finished answer, so that nothing was voted on; this is one of "
                             "them.")
+    dropped_insertion: str = ("The text that was to be put into the thought was left out: the thought had ended, or had no "
+                              "room left for it.")
     tied_vote: str = "The vote is a tie: several answers have {} each. This is the one that came first."
 
     # open models to fetch
@@ -194,7 +196,7 @@ class Strings:
             return warning
         sentences = {"thought_budget": self.cut_warning, "repetition": self.circles_warning,
                      "unclosed_thought": self.unclosed_warning, "unfinished_vote": self.unfinished_vote,
-                     "tied_vote": self.tied_vote}
+                     "tied_vote": self.tied_vote, "dropped_insertion": self.dropped_insertion}
         if warning["code"] not in sentences:  # of tools, which only the API has
             return str(GenerationWarning(**warning))
         return sentences[warning["code"]].format(warning["tokens"])
@@ -310,6 +312,8 @@ FR = Strings(
             "décembre"),
     unfinished_vote="Aucune des {} réflexions n’a abouti à une réponse complète\u00a0: il n’y a pas eu de vote, et ceci est "
                     "l’une d’elles.",
+    dropped_insertion="Le texte à glisser dans la réflexion a été laissé de côté\u00a0: elle était finie, ou n’avait plus de "
+                      "place pour lui.",
     tied_vote="Le vote est à égalité\u00a0: plusieurs réponses ont {} voix. Voici celle qui est venue la première.")
 
 LANGUAGES = {"en": EN, "fr": FR}

@@ -8,7 +8,8 @@ from spoutnik.evals.protocol import PromptStyle
 from spoutnik.files import sha256_file, sha256_json
 from spoutnik.recipe.artifacts import Artifact, stage_key
 from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage
-from spoutnik.recipe.verifiers import verifier_code
+from spoutnik.tasks.catalog import find_tasks
+from spoutnik.tasks.verifier_code import verifier_code
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS
 
 _EVALUATION = 2  # raised when evaluations of older code lack what ours hold: 2 keeps all samples
@@ -32,6 +33,8 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
             settings["tokenizer_documents"] = recipe.tokenizer_documents
     if not isinstance(stage, RewardModelStage):
         settings["families"] = recipe.families_of(stage)
+    if recipe.tasks and isinstance(stage, GRPOStage | RejectStage):
+        settings["tasks"] = _task_names(recipe)
     return settings
 
 
@@ -55,7 +58,7 @@ def stage_contents(recipe: Recipe, stage: Stage, name: str, source: str, inputs:
     contents = {role: artifact.content for role, artifact in inputs.items()}
     if isinstance(stage, SFTStage) and stage.file is not None:
         contents["file"] = sha256_file(existing_file(stage, name, source))
-    if isinstance(stage, GRPOStage | RejectStage) and (code := verifier_code(recipe.families_of(stage))):
+    if isinstance(stage, GRPOStage | RejectStage) and (code := verifier_code(recipe.tasks_of(stage))):
         contents["verifiers"] = sha256_json(code)
     return contents
 
@@ -90,7 +93,12 @@ def key_of(recipe: Recipe, stage: Stage, name: str, source: str, inputs: dict[st
 def evaluation_protocol(recipe: Recipe, stage: Stage) -> tuple[PromptStyle, str]:
     """How a stage's model is asked, and the hash of all that decides its evaluation beside the model."""
     style: PromptStyle = "forum" if isinstance(stage, BaseStage) else "chat"
-    code = verifier_code(recipe.families)
+    code = verifier_code(recipe.tasks_of())
     return style, sha256_json({"version": _EVALUATION, "settings": recipe.evaluation.model_dump(), "families": recipe.families,
-                               "style": style, "seed": recipe.seed,
-                               "dtype": recipe.dtype} | ({"verifiers": code} if code else {}))
+                               "style": style, "seed": recipe.seed, "dtype": recipe.dtype}
+                              | ({"verifiers": code} if code else {}) | ({"tasks": _task_names(recipe)} if recipe.tasks else {}))
+
+
+def _task_names(recipe: Recipe) -> list[str]:
+    """As tasks say them: the contents of files count, wherever they lie."""
+    return [task.name for task in find_tasks(recipe.tasks)]

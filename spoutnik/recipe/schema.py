@@ -13,7 +13,7 @@ from spoutnik.recipe.problems import describe_problems
 from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.recipe.yaml_file import read_yaml
 from spoutnik.tasks import FAMILIES, Task
-from spoutnik.tasks.catalog import find_tasks
+from spoutnik.tasks.catalog import find_tasks, is_file_name
 from spoutnik.train.grpo import GRPOSettings
 from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
@@ -204,6 +204,9 @@ class Recipe(Settings):
     """Documents of the corpus that the tokenizer is trained on."""
     families: list[str] = Field(min_length=1)
     """The families of problems that are trained and evaluated."""
+    tasks: list[str] = []
+    """Tasks that are rewarded and evaluated beside the families: names that `spoutnik tasks` lists, or files of your own (JSON
+    lines or Python; relative to the recipe's folder). No solver writes traces for them."""
     models: dict[str, dict]
     """Name -> configuration, with the keys of the published config.json."""
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -252,7 +255,12 @@ class Recipe(Settings):
 
     def tasks_of(self, stage: Stage | None = None) -> list[Task]:
         """What a stage is rewarded and evaluated on; without one, what the recipe is."""
-        return find_tasks(self.families if stage is None else self.families_of(stage))
+        return find_tasks([*(self.families if stage is None else self.families_of(stage)), *self.tasks])
+
+    @property
+    def solved_tasks(self) -> list[Task]:
+        """Those whose solvers write traces."""
+        return find_tasks(self.families)
 
     def model_config_of(self, name: str, source: str) -> ModelConfig:
         values = self.models[name]
@@ -298,7 +306,12 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
     for name in recipe.stages:
         recipe.config_of_stage(name, str(path))
     stages = {name: _with_located_file(stage, name, path) for name, stage in recipe.stages.items()}
-    return text, recipe.model_copy(update={"stages": stages})
+    tasks = [str(path.parent / Path(name).expanduser()) if is_file_name(name) else name for name in recipe.tasks]
+    try:
+        find_tasks(tasks)
+    except UserError as error:
+        raise UserError(f"{path}: tasks: {error}") from error
+    return text, recipe.model_copy(update={"stages": stages, "tasks": tasks})
 
 
 def _text_of(path: Path) -> str:

@@ -185,13 +185,14 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
     seed, recipe = context.recipe.seed, context.recipe
     sources = []
     if stage.cold_start is not None:
-        sources.append(Traces.of("cold_start", solver_traces(stage.cold_start, recipe.tasks_of(), seed, stage.dialogue_share)))
+        rows = solver_traces(stage.cold_start, recipe.solved_tasks, seed, stage.dialogue_share)
+        sources.append(Traces.of("cold_start", rows))
     if stage.traces is not None:
         sources.append(Traces.of(stage.traces, read_jsonl(context.inputs["traces"].folder / "traces.jsonl", KEYS, texts=True)))
     if stage.file is not None:
         sources.append(load_traces(stage.file))
     if stage.general:
-        sources.append(Traces.of("general", general_traces(stage.general, seed, recipe.tasks_of(), stage.dialogue_share)))
+        sources.append(Traces.of("general", general_traces(stage.general, seed, recipe.solved_tasks, stage.dialogue_share)))
     positions = model.config.max_position_embeddings
     documents = fit(sources, tokenizer, positions, random.Random(f"{seed} {context.name}"))
     for source in sources:

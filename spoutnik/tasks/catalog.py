@@ -1,10 +1,16 @@
 """Tasks by the names that recipes and commands have for them. Only here: everything else is handed tasks."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from spoutnik.errors import UserError
 from spoutnik.tasks import FAMILIES, Task
 from spoutnik.validation import did_you_mean
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a task's name is that of a user's file."""
+    return "/" in name or Path(name).suffix in (".jsonl", ".json", ".csv", ".parquet", ".py")
 
 
 def task_names() -> list[str]:

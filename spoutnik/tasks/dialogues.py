@@ -20,12 +20,12 @@ FOLLOW_UP_SHARE = 0.5  # of the turns that may follow up on the last one
 
 
 def random_question(rng: random.Random, tasks: Sequence[Task], language: str, split: str) -> Question:
-    if rng.random() < GENERAL_SHARE:
+    """A general prompt, or a problem of one of the families among the tasks: other tasks' are asked alone."""
+    families = [task for task in tasks if isinstance(task, Family)]
+    if not families or rng.random() < GENERAL_SHARE:
         return sample_general(rng, language, split)
-    task = rng.choice(tasks)
-    if not isinstance(task, Family):
-        return task.sample(rng, split)
-    return sample(task, rng, rng.choice(task.levels), language, split)
+    family = rng.choice(families)
+    return sample(family, rng, rng.choice(family.levels), language, split)
 
 
 def follow_up(previous: Question, rng: random.Random, split: str) -> Question | None:
@@ -85,5 +85,7 @@ def in_conversation(question: Question, rng: random.Random, tasks: Sequence[Task
 
 def perhaps_in_conversation(question: Question, rng: random.Random, tasks: Sequence[Task], split: str,
                             share: float) -> Question:
-    """The question, with earlier turns in `share` of the cases."""
+    """The question, with earlier turns in `share` of the cases; that of another task than a family is asked alone."""
+    if isinstance(question, Problem) and not isinstance(question.task, Family):
+        return question
     return in_conversation(question, rng, tasks, split) if share and rng.random() < share else question

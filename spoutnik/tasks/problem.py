@@ -60,11 +60,13 @@ class Task:
         name: in recipes, traces and tables.
         about: a line for people.
         languages: of its prompts (ISO 639-1).
+        content: hash of the files that it was read from; "" for one that is code alone.
     """
 
     name: str
     about: str = ""
     languages: tuple[str, ...] = ("en",)
+    content: str = ""
 
     def sample(self, rng: random.Random, split: str = "train") -> Problem:
         """A problem of the split: drawn, or one of those that were read."""

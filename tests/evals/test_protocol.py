@@ -76,7 +76,7 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say():
     rng = np.random.default_rng(0)
     covered = 0
     for _ in range(400):
-        chances = rng.beta(2, 3, size=60)  # problems differ in difficulty; two samples of each
+        chances = rng.beta(2, 3, size=120)  # problems differ in difficulty; two samples of each
         means = rng.binomial(2, chances) / 2
         _, low, high = mean_interval(list(means))
         covered += low <= 0.4 <= high

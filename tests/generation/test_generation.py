@@ -103,6 +103,12 @@ def test_a_thought_is_ended_paused_and_added_to(llm):
     assert ended.thought.endswith("here is my answer.") and ended.thought_tokens < 60
     _, generation, (added,) = run(llm, options, lambda generation: generation.insert(" Check the units."), at=8)
     assert " Check the units." in added.thought
+    assert "dropped_insertion" not in [warning.code for warning in added.warnings]
+    for late in (lambda generation: generation.insert(" x" * llm.config.max_position_embeddings),  # no room for it
+                 lambda generation: (generation.end_thought(), generation.insert(" Check the units."))):
+        _, _, (dropped,) = run(llm, options, late, at=8)
+        assert " x x" not in dropped.thought + dropped.answer and "units" not in dropped.thought + dropped.answer
+        assert "dropped_insertion" in [warning.code for warning in dropped.warnings]
     seen = []
 
     def pause(generation):

@@ -13,14 +13,15 @@ import yaml
 from small_recipe import Listening, prepared
 
 from spoutnik.files import read_json, sha256_file
-from spoutnik.recipe import artifacts, verifiers
+from spoutnik.recipe import artifacts
 from spoutnik.recipe.extension import Finished, can_grow, go_on, same_start
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import key_of, stage_settings
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import Recipe, load_recipe
-from spoutnik.recipe.verifiers import code_hash, verifier_code
 from spoutnik.tasks import FAMILIES
+from spoutnik.tasks import verifier_code as code_of_verifiers
+from spoutnik.tasks.verifier_code import code_hash, verifier_code
 
 # An untrained model is never right: here every completion is kept.
 PROGRAM = """
@@ -196,11 +197,11 @@ def test_another_verifier_makes_other_keys_where_it_verifies_and_nowhere_else(mo
     def keys() -> list[str]:
         return [key_of(recipe, recipe.stages[name], name, str(path), {}) for name in names]
 
-    now = verifiers.FIRST | verifier_code(list(FAMILIES))  # as if all were so from the first
-    monkeypatch.setattr(verifiers, "FIRST", now)
+    now = code_of_verifiers.FIRST | verifier_code(list(FAMILIES.values()))  # as if all were so from the first
+    monkeypatch.setattr(code_of_verifiers, "FIRST", now)
     before = keys()
     for module, changes in (("families.letters", True), ("language", True), ("families.liars", False)):
-        monkeypatch.setattr(verifiers, "FIRST", now | {module: "what it was"})
+        monkeypatch.setattr(code_of_verifiers, "FIRST", now | {module: "what it was"})
         assert [a != b for a, b in zip(before, keys(), strict=True)] == [False, False, changes, changes, False], module
 
 

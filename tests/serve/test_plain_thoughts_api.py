@@ -84,15 +84,14 @@ def test_steering_closes_the_thought(service):
         plan = plan_chat(served.llm, ASK["messages"], GenerationOptions(detect_loops=False))
         handle = service.generate(served, plan)
         async with handle:
-            steered = False
+            await handle.pause()  # before it has thought to the end of its positions
+            await handle.insert(" Vérifie.")
+            await handle.end_thought()
             async for _ in handle:
-                if not steered:
-                    steered = True
-                    await handle.insert(" Vérifie.")
-                    await handle.end_thought()
+                pass
         reply = handle.replies[0]
-        assert " Vérifie." in reply.thought and reply.thought.endswith(CLOSING) and reply.answer
-        assert 0 < reply.thought_tokens < 400
+        assert "Vérifie." in reply.thought and reply.thought.endswith(CLOSING) and reply.answer
+        assert reply.thought_tokens < 400 and not reply.warnings
         await service.close(0)
 
     asyncio.run(work())

@@ -1,18 +1,20 @@
 """The code that says what is right, as part of what decides a stage's result.
 
-RL, rejection sampling and evaluation are decided by the families' verifiers and by the language check: a change of their code
+RL, rejection sampling and evaluation are decided by the tasks' verifiers and by the language check: a change of their code
 makes other rewards, other traces and other scores. Comments and blank lines do not count. Artifacts of FORMAT 2 were first made
 without this part of their keys: a module that still is what it was then adds nothing, so that they are found.
 """
 
 import ast
+import hashlib
+import io
+import tokenize
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from spoutnik.sources import code_hash
-from spoutnik.tasks import FAMILIES
+from spoutnik.tasks.problem import Task
 
 _TASKS = "spoutnik.tasks"
 _LANGUAGE = f"{_TASKS}.language"  # by itself: it reads the wordings of all families
@@ -23,16 +25,29 @@ FIRST = {
     "families.equations": "f609dc50763a8d18", "families.letters": "31e43dc7dba899e8", "families.liars": "d073c80a96469413",
     "families.operations": "fdf8bd52009d3137", "families.ordering": "2ced7ca57c5fa0fd", "families.spell": "a7d65e095eecaee5",
     "family": "ea2d414e37b2b504", "language": "686d90bd5ed124c4", "names": "010e3921d2c603bc", "paths": "2bd510856949ce60",
-    "phrases": "763e185e6e43cb9e", "problem": "7346ad2645ad72cc", "steps": "02dae6dbaff0b694",
+    "phrases": "763e185e6e43cb9e", "problem": "39973bac2c760826", "steps": "02dae6dbaff0b694",
     "vocabulary": "12b6bbc78ed7888f", "word_list": "2321eea8595e68e1", "wording": "205555efc7f8db99",
 }
 
 
-def verifier_code(families: Sequence[str]) -> dict[str, str]:
-    """Module -> hash, of the modules behind the verifiers of these families that are not what they first were."""
-    modules = {_LANGUAGE}.union(*(_behind(type(FAMILIES[name]).__module__) for name in families))
+def verifier_code(tasks: Sequence[Task]) -> dict[str, str]:
+    """Module -> hash, of the modules behind the verifiers of these tasks that are not what they first were; and of tasks that
+    were read from files, task -> hash."""
+    modules = {_LANGUAGE}.union(*(_behind(type(task).__module__) for task in tasks))
     hashes = {module.removeprefix(f"{_TASKS}."): code_hash(_source_of(module)) for module in sorted(modules)}
-    return {module: value for module, value in hashes.items() if FIRST.get(module) != value}
+    return ({module: value for module, value in hashes.items() if FIRST.get(module) != value}
+            | {f"task {task.name}": task.content for task in tasks if task.content})
+
+
+def code_hash(source: str) -> str:
+    """Of a module's text without comments, blank lines and spaces at line ends."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    text = "\n".join(stripped for line in lines if (stripped := line.rstrip()))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @cache
@@ -61,5 +76,5 @@ def _source_of(module: str) -> str:
 def _path_of(module: str) -> Path | None:
     """Where a module's text is; None where the name is none of a module."""
     root = Path(find_spec(_TASKS).origin).parent
-    path = root.joinpath(*module.removeprefix(f"{_TASKS}.").split(".")).with_suffix(".py")
-    return path if path.is_file() else None
+    folder = root.joinpath(*module.removeprefix(f"{_TASKS}.").split("."))
+    return next((path for path in (folder.with_suffix(".py"), folder / "__init__.py") if path.is_file()), None)

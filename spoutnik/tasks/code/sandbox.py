@@ -1,0 +1,232 @@
+"""The sandbox: starts programs under bubblewrap, warm by a zygote or cold one by one, or under resource limits alone."""
+
+import atexit
+import marshal
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import BinaryIO
+
+from spoutnik.errors import RunError, UserError
+from spoutnik.tasks.code import bubblewrap
+from spoutnik.tasks.code.jobs import START_PATIENCE, ChildJob, End, Job, Pipe, ZygoteJob, attend
+from spoutnik.tasks.code.limits import SANDBOX_UID, Limits, RunResult
+
+KINDS = ("bubblewrap", "rlimit")
+ATTEMPTS = 3  # at a job whose zygote dies before it has started
+
+
+@contextmanager
+def content_file(content: bytes) -> Iterator[int]:
+    """An open file with the content, at its beginning, that nobody can write to any more."""
+    if hasattr(os, "memfd_create"):
+        import fcntl
+        file = os.memfd_create("content", os.MFD_ALLOW_SEALING | os.MFD_CLOEXEC)
+        with open(file, "wb", closefd=False) as writer:
+            writer.write(content)
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK)
+        os.lseek(file, 0, os.SEEK_SET)
+        try:
+            yield file
+        finally:
+            os.close(file)
+    else:
+        with tempfile.TemporaryFile() as temporary:
+            temporary.write(content)
+            temporary.seek(0)
+            yield temporary.fileno()
+
+
+class Zygote:
+    """A warm Python under bubblewrap that forks one child for each job. Used from several threads: a job is one message."""
+
+    # The kernel ends bubblewrap when the thread that started it ends (--die-with-parent), so one thread starts them all.
+    _starter = ThreadPoolExecutor(1, thread_name_prefix="zygote")
+
+    def __init__(self, limits: Limits) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        bwrap = bubblewrap.find()
+        before, as_user = bubblewrap.command_as_other_user(bwrap)
+        line = bubblewrap.command(bwrap, ["warm", str(theirs.fileno())], limits, nested=True)
+        with theirs, tempfile.TemporaryFile() as errors:
+            self._child = self._starter.submit(subprocess.Popen, [*before, *line], env={}, stdin=subprocess.DEVNULL,
+                                               stdout=subprocess.DEVNULL, stderr=errors, pass_fds=[theirs.fileno()],
+                                               **as_user).result()
+            theirs.close()
+            self._socket.settimeout(START_PATIENCE)
+            ready = self._socket.recv(16)
+            if ready != b"ready":
+                errors.seek(0)
+                text = errors.read().decode("utf-8", "replace")[-500:]
+                raise RunError(f"The sandbox's warm process did not start: {text.strip() or 'it ended'}.")
+
+    def start(self, header: dict, files: list[int]) -> ZygoteJob:
+        """Start a job with its open files. Raises OSError where the zygote has died."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            try:
+                socket.send_fds(self._socket, [marshal.dumps(header)],
+                                [*files[:4], theirs.fileno(), *files[4:]])
+            except OSError:
+                ours.close()
+                raise
+        return ZygoteJob(ours)
+
+    def close(self) -> None:
+        """End it, and with it all its children."""
+        self._socket.close()
+        self._child.kill()
+        self._child.wait()
+
+
+class Sandbox:
+    """Where programs run.
+
+    Args:
+        kind: "bubblewrap", or "rlimit": resource limits alone, another user where this one is root, a process group that is
+            killed. The network and what that user can read stay open.
+        warm: by a zygote; else bubblewrap and Python start anew for each program (slower; the zygote's plain twin).
+        limits: of each program.
+    """
+
+    def __init__(self, kind: str = "bubblewrap", warm: bool = True, limits: Limits | None = None) -> None:
+        if kind not in KINDS:
+            raise UserError(f"There is no sandbox {kind!r}: --sandbox takes {' or '.join(KINDS)}.")
+        if kind == "bubblewrap":
+            bubblewrap.find()
+        self.kind, self.warm, self.limits = kind, warm and kind == "bubblewrap", limits or Limits()
+        self._zygote: Zygote | None = None
+        self._lock = threading.Lock()
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """End the zygote; the next program starts another one."""
+        with self._lock:
+            zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            zygote.close()
+
+    def run(self, program: str, stdin: str = "", timeout: float = 5.0, files: tuple[str, str] | None = None,
+            limits: Limits | None = None) -> RunResult:
+        """Run a Python program.
+
+        Args:
+            timeout: seconds of the clock, from its start.
+            files: (input, output): names of files that the program reads and writes instead of standard input and output.
+            limits: of this program; its memory alone may differ from the sandbox's.
+        """
+        header = {"kind": "program", "files": files}
+        with content_file(as_bytes(program)) as source, content_file(as_bytes(stdin)) as given:
+            for attempt in range(ATTEMPTS):
+                with pipe(self.limits.output) as (out, out_end), pipe(self.limits.output) as (err, err_end):
+                    try:
+                        with self.started([(header, [source, given, out_end.fileno(), err_end.fileno()])]) as jobs:
+                            out_end.close()
+                            err_end.close()
+                            end = attend(jobs, [out, err], timeout, limits or self.limits)
+                        return _result(jobs[0], end, out, err)
+                    except ConnectionError:
+                        if attempt == ATTEMPTS - 1:
+                            raise RunError("The sandbox's warm process ended again and again before it started a program."
+                                           ) from None
+        raise AssertionError
+
+    @contextmanager
+    def started(self, requests: list[tuple[dict, list[int]]]) -> Iterator[list[Job]]:
+        """Jobs for (header, [source, stdin, stdout, stderr, channel?]), closed at the end. Raises ConnectionError where the
+        zygote died: the next try has a new one."""
+        jobs: list[Job] = []
+        zygote = self._warm_zygote() if self.warm else None
+        folder = None if self.kind == "bubblewrap" else tempfile.mkdtemp(prefix="spoutnik-code-")
+        try:
+            for header, files in requests:
+                header = header | {"limits": self.limits.for_processes(), "confine": self.warm or folder is not None,
+                                   "folder": folder or "/tmp"}
+                if zygote is not None:
+                    jobs.append(zygote.start(header, files))
+                else:
+                    jobs.append(self._start_child(header, files))
+            yield jobs
+        except ConnectionError:
+            self._forget(zygote)
+            raise
+        finally:
+            for job in jobs:
+                job.kill()
+                job.close()
+            if folder is not None:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _warm_zygote(self) -> Zygote:
+        with self._lock:
+            if self._zygote is None:
+                self._zygote = Zygote(self.limits)
+            return self._zygote
+
+    def _forget(self, zygote: Zygote | None) -> None:
+        """A zygote that died is replaced at the next job."""
+        with self._lock:
+            if zygote is not None and self._zygote is zygote:
+                self._zygote = None
+                zygote.close()
+
+    def _start_child(self, header: dict, files: list[int]) -> ChildJob:
+        source, stdin, stdout, stderr, *channel = files
+        header = header | {"source": source} | ({"channel": channel[0]} if channel else {})
+        passed = [source, *channel]
+        if self.kind == "rlimit":
+            return _start_limited(header, passed, stdin, stdout, stderr)
+        bwrap = bubblewrap.find()
+        before, as_user = bubblewrap.command_as_other_user(bwrap)
+        with content_file(bubblewrap.filter_of_calls()) as calls:
+            has_filter = os.fstat(calls).st_size > 0
+            line = bubblewrap.command(bwrap, ["cold", marshal.dumps(header).hex()], self.limits, nested=False,
+                                      filter_file=calls if has_filter else None)
+            child = subprocess.Popen([*before, *line], env={}, stdin=stdin, stdout=stdout, stderr=stderr,
+                                     pass_fds=[*passed, calls], **as_user)
+        return ChildJob(child, in_namespace=True)
+
+
+def _start_limited(header: dict, passed: list[int], stdin: int, stdout: int, stderr: int) -> ChildJob:
+    """Python without bubblewrap. Root becomes another user inside, for that user may not be able to start this Python."""
+    line = [bubblewrap.python(), "-s", "-S", "-P", "-B", "-c", bubblewrap.STARTER.format(str(bubblewrap.HERE)), "cold"]
+    reach = os.open(bubblewrap.sys.base_prefix, os.O_RDONLY) if os.geteuid() == 0 else None
+    try:
+        if reach is not None:
+            os.chown(header["folder"], SANDBOX_UID, SANDBOX_UID)
+            header = header | {"uid": SANDBOX_UID, "reach": reach}
+        child = subprocess.Popen([*line, marshal.dumps(header).hex()], env=bubblewrap.ENVIRONMENT | {"HOME": header["folder"]},
+                                 stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True, cwd=header["folder"],
+                                 pass_fds=[*passed, *([] if reach is None else [reach])])
+    finally:
+        if reach is not None:
+            os.close(reach)
+    return ChildJob(child, in_namespace=False)
+
+
+@contextmanager
+def pipe(limit: int) -> Iterator[tuple[Pipe, BinaryIO]]:
+    """(Our end, the writing end, which the caller closes once it has been passed on)."""
+    reader, writer = os.pipe()
+    try:
+        with open(writer, "wb", buffering=0) as writing_end:
+            yield Pipe(reader, limit), writing_end
+    finally:
+        os.close(reader)
+
+
+def as_bytes(text: str) -> bytes:
+    """UTF-8; what is no text (half a surrogate pair) stays for Python to refuse."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _result(job: Job, end: End, out: Pipe, err: Pipe) -> RunResult:
+    code = -9 if job.exit_code is None or end.timed_out or end.out_of_memory else job.exit_code
+    return RunResult(out.data.decode("utf-8", "replace"), err.data.decode("utf-8", "replace"), code, end.timed_out,
+                     out.truncated or err.truncated, end.out_of_memory)

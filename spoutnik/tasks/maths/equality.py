@@ -1,0 +1,70 @@
+"""`equal`: is an answer the gold one? Exact rules first; math-verify, in processes of its own, for what they cannot read."""
+
+import re
+
+from spoutnik.tasks.maths.comparison import same
+from spoutnik.tasks.maths.expression import TooLarge
+from spoutnik.tasks.maths.extraction import last_box
+from spoutnik.tasks.maths.formats import NumberFormat, formats
+from spoutnik.tasks.maths.layout import plain
+from spoutnik.tasks.maths.pool import pool
+from spoutnik.tasks.maths.reading import Answer, Words, read_cached
+
+MAX_LENGTH = 20_000  # characters of an answer that is read; longer ones are compared as they are
+_MAX_FOREIGN = 400  # characters of a text for math-verify
+_LARGE_RANGE = re.compile(r"\\(?:sum|prod)(?![A-Za-z]).*(?:\d{5}|\^\s*\{?\s*\d*\s*\^|!)|\d\s*!|\^\s*\{?\s*\d{5}|\^[^+\-=]*\^", re.DOTALL)
+_BARE = re.compile(r"(?:\\(?:sum|prod|int|lim|iint)(?:_\s*(?:\{[^{}]*\}|\S))?(?:\s*\^\s*(?:\{[^{}]*\}|\\?\w+))?)|[^\[\]{}(),;=<>_%!]|[{}]|\\(?=[A-Za-z])")
+
+
+def equal(gold: str, answer: str, language: str = "en", ordered: bool = False) -> bool:
+    """Is an answer the gold one, as mathematics?
+
+    Args:
+        gold: the right answer: LaTeX, a number, words. A box or dollars around it say nothing.
+        answer: what is compared with it, as `extract` returns it.
+        language: of both, by its code: it decides what a comma means (3,5 is 3.5 in "fr", two numbers in "en").
+        ordered: the order of a bare list (1, 2) counts. That of a tuple always does, that of a set never.
+
+    Returns:
+        True or False for any two strings, in about a second at most; False for what is no string, and for nothing (""). 12 % is
+        0.12, and not 12.
+    """
+    if not isinstance(gold, str) or not isinstance(answer, str):
+        return False
+    gold, answer = _content(gold), _content(answer)
+    if max(len(gold), len(answer)) > MAX_LENGTH:
+        return gold == answer
+    one, other = plain(gold), plain(answer)
+    if not one or not other:
+        return False
+    if one == other:
+        return True
+    return any(_equal(one, other, number_format, bool(ordered)) for number_format in formats(language))
+
+
+def _content(text: str) -> str:
+    box = last_box(text) if "\\boxed" in text or "\\fbox" in text else None
+    return text.strip() if box is None else box
+
+
+def _equal(gold: str, answer: str, number_format: NumberFormat, ordered: bool) -> bool:
+    try:
+        one, other = (read_cached(text, number_format) for text in (gold, answer))
+        verdict = same(one, other, ordered) if one is not None and other is not None else None
+    except (TooLarge, RecursionError):  # nobody should compute it: only the same text is the same
+        return "".join(gold.split()) == "".join(answer.split())
+    if verdict is None:
+        return "".join(gold.split()) == "".join(answer.split()) or _foreign(one, other, gold, answer)
+    return verdict
+
+
+def _foreign(one: Answer | None, other: Answer | None, gold: str, answer: str) -> bool:
+    """math-verify's verdict on LaTeX that the exact rules cannot read, where its known mistakes are out of reach: brackets,
+    commas, relations, subscripts, percents and factorials agree sign by sign, and no range is huge."""
+    if max(len(gold), len(answer)) > _MAX_FOREIGN or any(side is not None and isinstance(side.shape, Words) for side in (one, other)):
+        return False
+    if any(side is None and "\\" not in text for side, text in ((one, gold), (other, answer))):
+        return False
+    if _BARE.sub("", gold) != _BARE.sub("", answer) or _LARGE_RANGE.search(gold) or _LARGE_RANGE.search(answer):
+        return False
+    return pool.equivalent(gold, answer) is True

@@ -1,0 +1,103 @@
+"""Spelling and layout of an answer, reduced to one form: Unicode signs become LaTeX commands, spacing commands become spaces;
+dollars, boxes, `\\text` around the whole and the full stop go. What the answer says stays as it is.
+"""
+
+import re
+import unicodedata
+
+BRACE_COMMA, ROW = "\x03", "\x04"  # stand for {,} and for the \\ between rows, until they are read
+_WORDS = (r"\times \cdot \div \pm \mp \sqrt \pi \infty \le \ge \ne \cup \cap \in \emptyset \theta \alpha \beta \gamma \lambda "
+          r"\varphi \phi \setminus \lfloor \rfloor \lceil \rceil \approx \to").split()
+_SIGNS = dict(zip("×⋅÷±∓√π∞≤≥≠∪∩∈∅θαβγλφϕ∖⌊⌋⌈⌉≈→", (word + " " for word in _WORDS))) | {
+    "·": r"\cdot ", "∙": r"\cdot ", "•": r"\cdot ", "⩽": r"\le ", "⩾": r"\ge ", "∛": r"\sqrt[3]", "°": r"^\circ ",
+    "º": r"^\circ ", "ℝ": r"\mathbb{R}", "⟨": "(", "⟩": ")", "⁄": "/", "∕": "/", "∣": "|", "、": ", ", "。": ".", "′": "'",
+    "’": "'", "\u00a0": r"\ ", "\u202f": r"\ ", "\u2009": r"\ ", "、": ", "} | dict.fromkeys("−‐‑‒–—﹣", "-")
+_TABLE = str.maketrans(_SIGNS)
+_INVISIBLE = dict.fromkeys([0xad, 0xfeff, *range(0x200b, 0x2010), *range(0x202a, 0x202f), *range(0x2060, 0x206a), 0x61c])
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_SPACES = re.compile(r"\s+")  # one each: what is searched with \s* afterwards stays linear
+_SHIFTED = {"^": ("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n"), "_": ("₀₁₂₃₄₅₆₇₈₉", "0123456789")}
+_VULGAR = re.compile("[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒]")
+
+_END = r"(?![A-Za-z])"
+_DELIMITER = r"(?=\s*(?:\\?[({\[\])}|.<>/]|\\[lr]?(?:vert|angle|floor|ceil|brace|brack)))\s*\.?"
+_REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
+    (r"\\\\(?:\[[^\]]{0,9}\])?", ROW),
+    (r"(?<=\d)\s*,\s*(?:\\!\s*)+(?=\d{3})|(?<=\d)\s*\\!\s*,\s*(?=\d{3})", ""),  # 1,\!000
+    (r"(?<!\\)\$|\\[()\[\]]", ""),
+    (r"\{\s*,\s*\}", BRACE_COMMA),
+    (rf"\\(?:left|right|[bB]igg?[lrm]?|middle){_DELIMITER}", ""),
+    (r"\\[!]|\\(?:displaystyle|textstyle|limits|nolimits|strut|noindent|null|rm|bf|it)" + _END, ""),
+    (r"\\[,;:> ]|~|\\(?:quad|qquad|enspace|thinspace|space|newline)" + _END + r"|\\(?=\s)|\\hspace\*?\{[^{}]*\}", " "),
+    (rf"\\[dtc]frac{_END}", r"\\frac"), (rf"\\[dt]binom{_END}", r"\\binom"),
+    (rf"\\(?:leq|leqslant|leqq){_END}", r"\\le "), (rf"\\(?:geq|geqslant|geqq){_END}", r"\\ge "),
+    (rf"\\neq{_END}|\\not\s*=|!=", r"\\ne "), (r"<=", r"\\le "), (r">=", r"\\ge "), (rf"\\lt{_END}", "<"), (rf"\\gt{_END}", ">"),
+    (rf"\\varnothing{_END}", r"\\emptyset "), (rf"\\lbrace{_END}", r"\\{"), (rf"\\rbrace{_END}", r"\\}"),
+    (rf"\\lbrack{_END}", "["), (rf"\\rbrack{_END}", "]"), (rf"\\langle{_END}", "("), (rf"\\rangle{_END}", ")"),
+    (rf"\\[lr]?vert{_END}|\\mid{_END}", "|"), (rf"\\backslash{_END}", r"\\setminus "), (rf"\\infin{_END}", r"\\infty "),
+    (rf"\^\s*\{{\s*\\circ\s*\}}|\\degrees?{_END}", r"^\\circ "), (r"\\%", "%"), (r"\\mathbb\s*(?:R|\{\s*R\s*\})", r"\\mathbb{R}"),
+    (r"\\operatorname\*?\s*\{\s*([A-Za-z]+)\s*\}", r"\\\1 "), (r"\\math(?:rm|bf|it|sf)\s*\{\s*([a-zA-Z])\s*\}(?!\s*$)", r"\1"),
+    (r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])", r"\1m"),
+    (r"\*\*(?=\s*[-({\w])(?<=[\w)}]\*\*)", "^"), (rf"\\ast{_END}", r"\\cdot "), (r"\\#", "#")]]
+
+_WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|math(?:rm|bf|it|sf|normal)|[mhf]box|boxed|emph|underline|bm"
+                      r"|boldsymbol|ensuremath)\s*\{")
+_MAX_WRAPPINGS = 20
+_QUOTES = [("**", "**"), ("__", "__"), ("``", "''"), ("`", "`"), ("*", "*"), ('"', '"'), ("“", "”"), ("«", "»"), ("{", "}"),
+           ("'", "'")]
+STATED = re.compile(r"(?:(?:so|thus|hence|therefore|donc|ainsi)\b,?\s*)?(?:(?:the|our|my|la|ma|die|el)\s+)?"
+                    r"(?:(?:final|correct|right|bonne)\s+)?"
+                    r"(?:answers?|réponse|antwort|lösung|respuesta|risposta|resposta|ответ|答案)"
+                    r"(?:\s+(?:finale?|correcte?))?(?:\*\*)?\s*(?:(?:is|are|est|ist|es|è|é)(?!\w)|是|为|[:=：])\s*(?:\*\*)?\s*:?\s*", re.IGNORECASE)
+
+
+def plain(text: str) -> str:
+    """An answer without the signs that say nothing, at most about twice as long as it was."""
+    text = unwrap(rewrite(text))
+    stated = STATED.match(text)
+    return unwrap(text[stated.end():]) if stated else text
+
+
+def rewrite(text: str) -> str:
+    """Signs and commands in one spelling."""
+    if not text.isascii():
+        text = text.translate(_INVISIBLE)
+        for mark, (raised, usual) in _SHIFTED.items():
+            text = re.sub(f"[{raised}]+", lambda run: f"{mark}{{{run[0].translate(str.maketrans(raised, usual))}}}", text)
+        text = _VULGAR.sub(lambda sign: "\\frac{%s}{%s}" % tuple(unicodedata.normalize("NFKC", sign[0]).split("⁄")), text)
+        text = unicodedata.normalize("NFKC", text.translate(_TABLE)).translate(_TABLE)
+    text = _SPACES.sub(" ", _CONTROL.sub("", text))
+    for pattern, replacement in _REWRITES:
+        text = pattern.sub(replacement, text)
+    return _SPACES.sub(" ", text)
+
+
+def unwrap(text: str) -> str:
+    """The text without what encloses all of it (braces, `\\text{}`, a box, quotes, bold) and without a full stop."""
+    for _ in range(_MAX_WRAPPINGS):
+        shorter = text.strip().rstrip(".,;。 \t\n").lstrip("=: \t\n") if text.strip() not in (".", ",") else ""
+        wrapper = _WRAPPER.match(shorter)
+        if wrapper and closing_brace(shorter, wrapper.end()) == len(shorter) - 1:
+            shorter = shorter[wrapper.end():-1]
+        else:
+            shorter = next((shorter[len(left):-len(right)] for left, right in _QUOTES if _encloses(shorter, left, right)), shorter)
+        if shorter == text:
+            break
+        text = shorter
+    return text
+
+
+def _encloses(text: str, left: str, right: str) -> bool:
+    if len(text) < len(left) + len(right) or not (text.startswith(left) and text.endswith(right)):
+        return False
+    return closing_brace(text, 1) == len(text) - 1 if left == "{" else left not in text[len(left):-len(right)]
+
+
+def closing_brace(text: str, start: int) -> int:
+    """The position of the brace that closes the one before `start`, -1 for none. An escaped brace is no brace."""
+    depth = 1
+    for brace in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
+        depth += (brace[0] == "{") - (brace[0] == "}")
+        if not depth:
+            return brace.start()
+    return -1
