@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from spoutnik.commands.console import console, print_json
+from spoutnik.commands.console import console, print_json, say
 from spoutnik.commands.help import Command, Group
 from spoutnik.commands.options import Json, Memory, Quantize, Stage
 from spoutnik.commands.progress import display
@@ -107,6 +107,36 @@ def evaluate(
         return
     for result in results:
         _print(result)
+
+
+@evals.command("compare", cls=Command, epilog="Example: spoutnik eval compare evals/before evals/after --margin 2")
+def compare(
+    reference: Annotated[Path, typer.Argument(metavar="A", help="The folder of an evaluation (evals/NAME), or of one benchmark "
+                                              "in it.")],
+    others: Annotated[list[Path], typer.Argument(metavar="B...", help="One or several to compare with it.")],
+    margin: Annotated[Optional[float], typer.Option(help="Points that would not matter: also tests for 'not worse' and for 'as "
+                                                    "good' (TOST).")] = None,
+    json_: Json = False,
+):
+    """Compare evaluations problem by problem: the difference with its interval, a sign-flip test, Holm over several.
+
+    Refused where the evaluations were made otherwise: the sentence says in what."""
+    from dataclasses import asdict
+
+    from spoutnik.errors import UserError
+    from spoutnik.evals.results import compare_folders
+
+    if margin is not None and not 0 < margin < 100:
+        raise UserError(f"--margin {margin}: must be points between 0 and 100, such as 2.")
+    comparisons, notes = compare_folders(reference, others, None if margin is None else margin / 100)
+    if json_:
+        print_json({"comparisons": [asdict(each) for each in comparisons], "notes": notes})
+        return
+    for each in comparisons:
+        for sentence in each.sentences:
+            say(sentence)
+    for note in notes:
+        say(note)
 
 
 def _benches(bench: str | None, data: Path | None) -> tuple[list[str], Path | None]:

@@ -12,7 +12,7 @@ from spoutnik.evals.samples import Sample, problem_id
 from spoutnik.files import read_json
 from spoutnik.tasks import FAMILIES, Problem, Task, accuracy_reward
 from spoutnik.tasks.benchmarks import BENCHMARKS, read_benchmark
-from spoutnik.tasks.catalog import find_task, find_tasks
+from spoutnik.tasks.catalog import find_task, find_tasks, is_file_name
 from spoutnik.tasks.gym import SETTINGS, Scorer, gym_problems
 from spoutnik.validation import did_you_mean
 
@@ -57,14 +57,10 @@ def find_bench(name: str, data: Path | None, limit: int | None, seed: int, famil
         return _gym(name, limit or GYM_PROBLEMS, seed)
     if name in BENCHMARKS:
         return _listed(read_benchmark(name, data), name, limit, data)
-    if name not in FAMILIES and not _is_path(name):
+    if name not in FAMILIES and not is_file_name(name):
         raise UserError(f"--bench {name}: unknown.{did_you_mean(name, bench_names())} There are {', '.join(bench_names())}, "
                         "and tasks of your own by their path.")
     return _listed(find_task(name), name, limit, Path(name))
-
-
-def _is_path(name: str) -> bool:
-    return Path(name).suffix in (".jsonl", ".py") or Path(name).exists()
 
 
 def _listed(task: Task, name: str, limit: int | None, source: Path | None) -> Bench:

@@ -153,6 +153,7 @@ class _Part:
             nonlocal done
             self.store.append(self._graded(keys[number], reply))
             done += 1
+            on_tokens(0)
 
         questions = [Question(self.style.prompt(self.problems[problem]), _seed(settings.seed, problem, sample))
                      for problem, sample in keys]

@@ -1,9 +1,14 @@
 """An evaluation's result: scores with intervals, what was cut or could not be read, and sentences where that is much."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
+from spoutnik.errors import UserError
+from spoutnik.evals.comparison import Comparison, compare
 from spoutnik.evals.samples import Sample
 from spoutnik.evals.scores import Score, mean_score, pass_at_1
+from spoutnik.evals.statistics import holm
 
 FILE = "evaluation.json"
 MANY = 0.05  # a larger share of replies that were cut, or without an answer, decides more than the model does
@@ -51,3 +56,47 @@ def warnings(name: str, shares: Mapping[str, float], limit: int) -> list[str]:
     return texts
 
 
+
+
+def compare_folders(reference: Path, others: Sequence[Path], margin: float | None = None) -> tuple[list[Comparison], list[str]]:
+    """Evaluations against one, bench by bench; their p-values are corrected together (Holm). A folder is one bench's, or one
+    of several benches.
+
+    Returns:
+        the comparisons, and sentences on benches that are not in both.
+
+    Raises:
+        UserError: they have no bench in common, or were made otherwise; the sentence says what differs.
+    """
+    comparisons, notes = [], []
+    for other in others:
+        left, right = _benches(reference), _benches(other)
+        common = [name for name in left if name in right] if "" not in (*left, *right) else []
+        if len(left) == len(right) == 1:
+            common = [""]
+            left, right = ({"": folder} for benches in (left, right) for folder in benches.values())
+        if not common:
+            raise UserError(f"{reference} and {other} have no benchmark in common: {_listed(left)} and {_listed(right)}. Give two "
+                            "evaluations of the same benchmark.")
+        notes += [f"{name}: only one of {reference} and {other} has it; left out."
+                  for name in [*left, *right] if name not in common]
+        for name in common:
+            each = compare(left[name], right[name], margin)
+            comparisons.append(replace(each, a=f"{each.a} ({name})", b=f"{each.b} ({name})") if len(common) > 1 else each)
+    adjusted = holm([each.p_value for each in comparisons])
+    return [replace(each, p_adjusted=p) for each, p in zip(comparisons, adjusted, strict=True)], notes
+
+
+def _benches(folder: Path) -> dict[str, Path]:
+    """The folders of the benches in it, by name; by "" itself, where it is one bench's."""
+    if (folder / FILE).exists():
+        return {"": folder}
+    benches = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{FILE}"))}
+    if not benches:
+        raise UserError(f"{folder}: holds no evaluation. Give a folder that `spoutnik eval` wrote (evals/NAME, or one of a "
+                        "benchmark in it).")
+    return benches
+
+
+def _listed(benches: Mapping[str, Path]) -> str:
+    return ", ".join(path.name for path in benches.values())

@@ -96,7 +96,8 @@ def evaluation_protocol(recipe: Recipe, stage: Stage) -> tuple[PromptStyle, str]
     code = verifier_code(recipe.tasks_of())
     return style, sha256_json({"version": _EVALUATION, "settings": recipe.evaluation.model_dump(), "families": recipe.families,
                                "style": style, "seed": recipe.seed, "dtype": recipe.dtype}
-                              | ({"verifiers": code} if code else {}) | ({"tasks": _task_names(recipe)} if recipe.tasks else {}))
+                              | ({"verifiers": code} if code else {})
+                              | ({"tasks": _task_names(recipe)} if recipe.tasks else {}))
 
 
 def _task_names(recipe: Recipe) -> list[str]:
