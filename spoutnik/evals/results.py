@@ -71,13 +71,12 @@ def compare_folders(reference: Path, others: Sequence[Path], margin: float | Non
     comparisons, notes = [], []
     for other in others:
         left, right = _benches(reference), _benches(other)
-        common = [name for name in left if name in right] if "" not in (*left, *right) else []
-        if len(left) == len(right) == 1:
-            common = [""]
-            left, right = ({"": folder} for benches in (left, right) for folder in benches.values())
+        if len(left) == len(right) == 1:  # whatever their folders' names are
+            left, right = {name: folder for name in right for folder in left.values()}, right
+        common = [name for name in left if name in right]
         if not common:
-            raise UserError(f"{reference} and {other} have no benchmark in common: {_listed(left)} and {_listed(right)}. Give two "
-                            "evaluations of the same benchmark.")
+            raise UserError(f"{reference} and {other} have no benchmark in common: {', '.join(left)} and {', '.join(right)}. "
+                            "Give two evaluations of the same benchmark.")
         notes += [f"{name}: only one of {reference} and {other} has it; left out."
                   for name in [*left, *right] if name not in common]
         for name in common:
@@ -88,15 +87,11 @@ def compare_folders(reference: Path, others: Sequence[Path], margin: float | Non
 
 
 def _benches(folder: Path) -> dict[str, Path]:
-    """The folders of the benches in it, by name; by "" itself, where it is one bench's."""
+    """The folders of the benches in it by name; itself, where it is one bench's."""
     if (folder / FILE).exists():
-        return {"": folder}
+        return {folder.resolve().name: folder}
     benches = {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{FILE}"))}
     if not benches:
         raise UserError(f"{folder}: holds no evaluation. Give a folder that `spoutnik eval` wrote (evals/NAME, or one of a "
                         "benchmark in it).")
     return benches
-
-
-def _listed(benches: Mapping[str, Path]) -> str:
-    return ", ".join(path.name for path in benches.values())
