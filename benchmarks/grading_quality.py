@@ -99,7 +99,7 @@ def changed_sign(gold: str, chance: random.Random) -> str | None:
 
 
 def swapped(gold: str, chance: random.Random) -> str | None:
-    pair = re.fullmatch(r"(\\left)?\(([^,()]+),([^,()]+)(\\right)?\)", gold)
+    pair = re.fullmatch(r"(\\left)?\(([^,()]+),([^,()]+?)\s*(\\right)?\)", gold)
     return f"({pair[3]},{pair[2]})" if pair and "\\infty" not in gold and pair[2].strip() != pair[3].strip() else None
 
 

@@ -1,14 +1,12 @@
 """What an answer comes to, in a form in which equal ones look alike: its box, its letter, its number, or its words."""
 
 import re
-from fractions import Fraction
 
 from spoutnik.tasks.answers import clean
 
 MAX_READ = 4000  # characters: an answer's end says what it comes to
 MAX_SHORT = 80  # characters: longer answers are prose
 _MAX_BOXES = 8  # that are looked at, from the end
-_MAX_DIGITS = 40
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _SPACES = "\u00a0\u202f "
 _NUMBER = re.compile(rf"(?:(?<![\w)])[-+\u2212])?(?:\d{{1,3}}(?:[{_SPACES}]\d{{3}})+(?![\d])(?:[.,]\d+)?|\d[\d,.]*)"
@@ -31,7 +29,6 @@ _WRAPPED = re.compile(r"\\(?:text|textbf|mathrm|mathbf|textrm|mbox)\s*\{([^{}]*)
 _LAYOUT = re.compile(r"\\(?:left|right|displaystyle|[,;:! ])|\\?\$|\^\{?\\circ\}?|°")
 _ASSIGNED = re.compile(r"[A-Za-z]\w?\s*=\s*([^=]+)")
 _ARTICLE = re.compile(r"^(?:the|an?|les?|la|une?)\s+(?=\w\w)|^l['’](?=\w\w)")
-_FRACTION = re.compile(r"([-+]?)\\[dt]?frac\{(\d+)\}\{(\d+)\}|([-+]?[\d.]+)/(\d+)|([-+]?[\d.]+)")
 
 
 def final_answer(answer: str) -> str:
@@ -113,17 +110,3 @@ def plain_number(text: str) -> str:
     elif re.fullmatch(r"\d+,\d+", number):
         number = number.replace(",", ".")
     return sign + number + rest
-
-
-def value(text: str) -> Fraction | None:
-    """The value of a number or a simple fraction, without its per cent sign; None for anything else."""
-    match = _FRACTION.fullmatch(text.replace(" ", "").removesuffix("%"))
-    if match is None or len(text) > _MAX_DIGITS:
-        return None
-    sign, top, bottom, numerator, denominator, number = match.groups()
-    try:
-        if top:
-            return Fraction(int(f"{sign}{top}"), int(bottom))
-        return Fraction(numerator) / int(denominator) if numerator else Fraction(number)
-    except (ValueError, ZeroDivisionError):  # 1.2.3, 1/0
-        return None

@@ -6,11 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from spoutnik.generation.delta import CollectedReply, Delta, GenerationWarning
-from spoutnik.generation.final_answer import MAX_SHORT, final_answer, value
-from spoutnik.generation.math_equivalence import checker
+from spoutnik.generation.final_answer import MAX_SHORT, final_answer
 from spoutnik.generation.service import GenerationHandle
+from spoutnik.tasks.maths import equal
 
-_MAX_TIMEOUTS = 3  # of mathematical comparisons in one vote
 MAX_SECONDS = 15.0  # of comparisons in one vote
 
 
@@ -31,24 +30,16 @@ class VoteResult:
 
 
 class Agreement:
-    """Do two final answers agree, as texts, as numbers or as mathematics? After a few that cannot be computed in time, or
-    MAX_SECONDS in all, as texts and numbers alone."""
+    """Do two final answers agree, as texts or as mathematics, by the function that grades answers everywhere? After MAX_SECONDS
+    of comparisons in one vote as texts alone."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic):
-        self._timeouts_left, self._clock, self._deadline = _MAX_TIMEOUTS, clock, clock() + MAX_SECONDS
+        self._clock, self._deadline = clock, clock() + MAX_SECONDS
 
     def __call__(self, one: str, other: str) -> bool:
         if one == other:
             return True
-        first, second = value(one), value(other)
-        if first is not None and second is not None:
-            percent = one.endswith("%") - other.endswith("%")
-            return first == second or percent != 0 and (first / 100 == second if percent > 0 else first == second / 100)
-        if not self._timeouts_left or self._clock() > self._deadline or max(len(one), len(other)) > MAX_SHORT:
-            return False
-        equivalent = checker.equivalent(one, other)
-        self._timeouts_left -= equivalent is None
-        return bool(equivalent)
+        return max(len(one), len(other)) <= MAX_SHORT and self._clock() <= self._deadline and equal(one, other)
 
 
 def tally(answers: Sequence[str]) -> VoteResult:

@@ -10,6 +10,7 @@ from spoutnik.generation import voting
 from spoutnik.generation.delta import CollectedReply
 from spoutnik.generation.final_answer import final_answer, plain_number
 from spoutnik.generation.voting import Agreement, tally, tally_replies
+from spoutnik.tasks import maths
 
 PROSE = "We look at each of the options, one after the other, and find what is said of it, until one is left.\n"
 
@@ -47,7 +48,7 @@ def test_numbers_of_both_languages(text, plain):
 
 @pytest.mark.parametrize("one, other, agree", [
     ("1/2", r"\frac{1}{2}", True), ("0.5", "1/2", True), ("3", "4", False), ("paris", "london", False), ("43.0", "43", True),
-    ("x^{2}-1", "(x-1)(x+1)", True), ("50%", "0.5", True), ("50%", "50", True), ("5", "50%", False), ("1/0", "1/0", True),
+    ("x^{2}-1", "(x-1)(x+1)", True), ("50%", "0.5", True), ("50%", "50", False), ("5", "50%", False), ("3, 5", "5, 3", True), ("(3,5)", "(5,3)", False), ("1/0", "1/0", True),
     ("-3/6", "-0.5", True), (r"-\frac{3}{6}", "-0.5", True)])
 def test_mathematics_agrees_by_value(one, other, agree):
     same = Agreement()
@@ -81,12 +82,15 @@ def test_what_takes_for_ever_to_compute_is_an_answer_like_others():
 
 def test_patience_has_an_end(monkeypatch):
     comparisons = []
-    monkeypatch.setattr("spoutnik.generation.voting.checker.equivalent", lambda *texts: comparisons.append(texts))
-    assert tally([*(f"x^{number}" for number in range(20)), "x^7"]).index == 7 and len(comparisons) == 3
-    monkeypatch.setattr("spoutnik.generation.voting.checker.equivalent", lambda *texts: comparisons.append(texts) or False)
+    monkeypatch.setattr("spoutnik.generation.voting.equal", lambda *texts: comparisons.append(texts) or False)
     seconds = iter(range(0, 1000, 5))
-    agree, comparisons[:] = Agreement(lambda: next(seconds)), []
+    agree = Agreement(lambda: next(seconds))
     assert not any(agree("x", f"y_{number}") for number in range(50)) and len(comparisons) == voting.MAX_SECONDS // 5
+    assert agree("x", "x")
+
+
+def test_votes_are_counted_by_the_function_that_grades():
+    assert voting.equal is maths.equal
 
 
 def test_the_majority_speaks():

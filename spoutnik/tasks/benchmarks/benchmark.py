@@ -38,6 +38,10 @@ class Benchmark(Task):
         """The part of an answer that is graded; None where there is none."""
         return answer.strip() or None
 
+    def same(self, one: str, other: str) -> bool:
+        """Whether two extracted answers say the same, right or wrong: votes count them together."""
+        return one.strip() == other.strip()
+
     def problem(self, prompt: str, answer: str, own_id: object, stratum: str = "", level: int = 1, **data) -> Problem:
         """A problem of this benchmark. own_id: the file's, or `fingerprint` of the question."""
         identity = {"id": f"{self.name}/{own_id}", "stratum": stratum}

@@ -38,6 +38,11 @@ class MathsBenchmark(Benchmark):
 
         return extract(answer)
 
+    def same(self, one: str, other: str) -> bool:
+        from spoutnik.tasks.maths import equal
+
+        return one.strip() == other.strip() or equal(one, other, language=self.languages[0])
+
     def asked(self, question: str, answer: str, own_id: object = None, stratum: str = "", level: int = 1) -> Problem:
         return self.problem(f"{question.strip()}\n{INSTRUCTIONS[self.languages[0]]}", answer,
                             own_id if own_id is not None else fingerprint(question), stratum, level)

@@ -65,7 +65,7 @@ _MATHS = (
     _maths("math500", "500 problems of MATH's test", ("math500*", "MATH-500*"), Hub("HuggingFaceH4/MATH-500"), maths.math,
            folders=("math500", "math")),
     _maths("math", "competition mathematics (5,000)", ("math_test_5000", "math_test", "test"),
-           Hub("DigitalLearningGmbH/MATH-lighteval"), maths.math, _any_of("math_train*", "train")),
+           Hub("DigitalLearningGmbH/MATH-lighteval"), maths.math, _any_of("math_train", "train")),
     _maths("aime24", "AIME of 2024 (30)", ("aime24*", "aime_2024*", "aime2024*", "test", "train"),
            Hub("HuggingFaceH4/aime_2024", "train"), maths.aime),
     _maths("aime25", "AIME of 2025 (30)", ("aime25*", "aime_2025*", "aime2025*", "test", "train"), Hub("math-ai/aime25"),

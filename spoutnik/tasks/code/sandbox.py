@@ -66,6 +66,11 @@ class Zygote:
                 text = errors.read().decode("utf-8", "replace")[-500:]
                 raise RunError(f"The sandbox's warm process did not start: {text.strip() or 'it ended'}.")
 
+    @property
+    def process(self) -> int:
+        """The process number of bubblewrap, whose descendants all programs are."""
+        return self._child.pid
+
     def start(self, header: dict, files: list[int]) -> ZygoteJob:
         """Start a job with its open files. Raises OSError where the zygote has died."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -111,6 +116,12 @@ class Sandbox:
             zygote, self._zygote = self._zygote, None
         if zygote is not None:
             zygote.close()
+
+    @property
+    def warm_process(self) -> int | None:
+        """The process number of the warm process, below which all programs run; None where there is none now."""
+        with self._lock:
+            return None if self._zygote is None else self._zygote.process
 
     def run(self, program: str, stdin: str = "", timeout: float = 5.0, files: tuple[str, str] | None = None,
             limits: Limits | None = None) -> RunResult:

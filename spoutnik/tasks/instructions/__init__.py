@@ -83,6 +83,7 @@ def check(instruction_id: str, kwargs: Mapping[str, object], response: str, prom
 def follows(row: Mapping[str, object], response: str) -> Following:
     """Which instructions of a row of IFEval a response obeys. Raises UserError as `instruction` does."""
     instructions = instructions_of(row)
+    response = response if isinstance(response, str) else ""
     strict = tuple(_obeys(each, response) for each in instructions)
     loose = tuple(obeyed or any(_obeys(each, variant) for variant in _variants(response)[1:])
                   for each, obeyed in zip(instructions, strict, strict=True))
@@ -90,7 +91,7 @@ def follows(row: Mapping[str, object], response: str) -> Following:
 
 
 def _obeys(instruction: Instruction, response: str) -> bool:
-    return bool(response.strip()) and instruction.follows(response)
+    return isinstance(response, str) and bool(response.strip()) and instruction.follows(response)
 
 
 @lru_cache(maxsize=8)

@@ -3,9 +3,12 @@
 from functools import lru_cache
 
 from spoutnik.tasks.maths import numeric
-from spoutnik.tasks.maths.expression import Node, TooLarge, Unreadable, negative, parse
-from spoutnik.tasks.maths.normal_form import Polynomial, Quotient, Undefined, difference_is_zero, normal_form, proportional
-from spoutnik.tasks.maths.reading import Answer, Based, Items, Matrix, Ratio, Relation, Union, Value, Words
+from spoutnik.tasks.maths.expression import parse
+from spoutnik.tasks.maths.intervals import merged, pieces
+from spoutnik.tasks.maths.nodes import Node, TooLarge, Unreadable, negative
+from spoutnik.tasks.maths.normal_form import Quotient, Undefined, difference_is_zero, normal_form
+from spoutnik.tasks.maths.polynomial import Polynomial, proportional
+from spoutnik.tasks.maths.shapes import Answer, Based, Items, Matrix, Ratio, Relation, Union, Value, Words
 from spoutnik.tasks.maths.units import compatible
 
 _FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le", "=": "=", r"\ne": r"\ne"}
@@ -150,6 +153,8 @@ def assigned(relation: Relation, named: bool) -> Answer | None:
     parts = relation.parts
     if _is_name(parts[0]):
         parts = parts[1:]
+    elif len(parts) == 2 and _is_name(parts[1]):  # 5 = x
+        parts = parts[:1]
     last = parts[-1]
     if not named and _has_variables(last):
         return None
@@ -160,6 +165,8 @@ def _is_name(answer: Answer) -> bool:
     shape = answer.shape
     if isinstance(shape, Words):
         return True
+    if isinstance(shape, Items):
+        return shape.kind == "tuple" and all(map(_is_name, shape.items))  # (x, y) = (1, 2)
     if not isinstance(shape, Value):
         return False
     node = shape.node
@@ -223,54 +230,10 @@ def _same_set(one, other) -> bool | None:
     variables = {getattr(one, "variable", ""), getattr(other, "variable", "")} - {""}
     if len(variables) > 1:
         return False
-    pieces = [_pieces(shape) for shape in (one, other)]
-    if None in pieces:
+    sets = [pieces(shape) for shape in (one, other)]
+    if None in sets:
         parts = [shape.parts if isinstance(shape, Union) else (Answer(shape),) for shape in (one, other)]
         return len(parts[0]) == len(parts[1]) > 1 and _matched(list(parts[0]), list(parts[1]))
-    left, right = (_merged(piece) for piece in pieces)
+    left, right = map(merged, sets)
     return len(left) == len(right) and _all(
         a[1] == b[1] and a[3] == b[3] and same_value(a[0], b[0]) is True and same_value(a[2], b[2]) is True for a, b in zip(left, right))
-
-
-_Piece = tuple[Node, bool, Node, bool]  # low, is it closed there, high, is it closed there
-
-
-def _pieces(shape) -> list[_Piece] | None:
-    """The intervals of a set of reals with known ends, None for anything else."""
-    if isinstance(shape, Union):
-        parts = [_pieces(part.shape) for part in shape.parts]
-        return None if None in parts else [piece for part in parts for piece in part]
-    if not isinstance(shape, Items) or not all(isinstance(item.shape, Value) for item in shape.items):
-        return None
-    nodes = [item.shape.node for item in shape.items]
-    if any(_position(node) is None for node in nodes):
-        return None
-    if shape.kind == "set":
-        return [(node, True, node, True) for node in nodes]
-    if shape.kind != "tuple" or len(nodes) != 2 or shape.left not in "([" or shape.right not in ")]":
-        return None
-    return [(nodes[0], shape.left == "[", nodes[1], shape.right == "]")]
-
-
-def _position(node: Node) -> float | None:
-    """Where a number lies on the line, the infinite ends included."""
-    if node.op == "symbol" and node.args[0] == "infty":
-        return float("inf")
-    if node.op == "product" and len(node.args) == 2 and node.args[0].op == "number" and node.args[1] == Node("symbol", ("infty",)):
-        return float("inf") * float(node.args[0].args[0])
-    return numeric.real_value(node) if not numeric.symbols(node) else None
-
-
-def _merged(pieces: list[_Piece]) -> list[_Piece]:
-    """The pieces in order, those that touch joined."""
-    merged: list[_Piece] = []
-    for low, closed, high, closed_high in sorted(pieces, key=lambda piece: (_position(piece[0]), not piece[1])):
-        if merged:
-            last = merged[-1]
-            gap = _position(low) - _position(last[2]) if _position(low) != _position(last[2]) else 0
-            if gap < 0 or gap == 0 and (closed or last[3]):
-                farther = _position(high) - _position(last[2]) if _position(high) != _position(last[2]) else 0
-                merged[-1] = (*last[:2], high, closed_high) if farther > 0 else (*last[:3], last[3] or not farther and closed_high)
-                continue
-        merged.append((low, closed, high, closed_high))
-    return merged

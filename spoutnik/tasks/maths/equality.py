@@ -3,15 +3,19 @@
 import re
 
 from spoutnik.tasks.maths.comparison import same
-from spoutnik.tasks.maths.expression import TooLarge
+from spoutnik.tasks.maths.expression import KNOWN_COMMANDS
 from spoutnik.tasks.maths.extraction import last_box
 from spoutnik.tasks.maths.formats import NumberFormat, formats
-from spoutnik.tasks.maths.layout import plain
+from spoutnik.tasks.maths.layout import bracket_depth, plain
+from spoutnik.tasks.maths.nodes import TooLarge
 from spoutnik.tasks.maths.pool import pool
-from spoutnik.tasks.maths.reading import Answer, Words, read_cached
+from spoutnik.tasks.maths.reading import read_cached
+from spoutnik.tasks.maths.shapes import Answer, Words
 
-MAX_LENGTH = 20_000  # characters of an answer that is read; longer ones are compared as they are
+MAX_LENGTH = 12_000  # characters of an answer that are read; longer ones are compared as they are
+MAX_BRACKETS = 100  # inside one another
 _MAX_FOREIGN = 400  # characters of a text for math-verify
+_COMMAND = re.compile(r"\\([A-Za-z]+)")
 _LARGE_RANGE = re.compile(r"\\(?:sum|prod)(?![A-Za-z]).*(?:\d{5}|\^\s*\{?\s*\d*\s*\^|!)|\d\s*!|\^\s*\{?\s*\d{5}|\^[^+\-=]*\^", re.DOTALL)
 _BARE = re.compile(r"(?:\\(?:sum|prod|int|lim|iint)(?:_\s*(?:\{[^{}]*\}|\S))?(?:\s*\^\s*(?:\{[^{}]*\}|\\?\w+))?)|[^\[\]{}(),;=<>_%!]|[{}]|\\(?=[A-Za-z])")
 
@@ -32,7 +36,7 @@ def equal(gold: str, answer: str, language: str = "en", ordered: bool = False) -
     if not isinstance(gold, str) or not isinstance(answer, str):
         return False
     gold, answer = _content(gold), _content(answer)
-    if max(len(gold), len(answer)) > MAX_LENGTH:
+    if max(len(gold), len(answer)) > MAX_LENGTH or max(bracket_depth(gold), bracket_depth(answer)) > MAX_BRACKETS:
         return gold == answer
     one, other = plain(gold), plain(answer)
     if not one or not other:
@@ -52,10 +56,15 @@ def _equal(gold: str, answer: str, number_format: NumberFormat, ordered: bool) -
         one, other = (read_cached(text, number_format) for text in (gold, answer))
         verdict = same(one, other, ordered) if one is not None and other is not None else None
     except (TooLarge, RecursionError):  # nobody should compute it: only the same text is the same
-        return "".join(gold.split()) == "".join(answer.split())
+        return _compact(gold) == _compact(answer)
     if verdict is None:
-        return "".join(gold.split()) == "".join(answer.split()) or _foreign(one, other, gold, answer)
+        return _compact(gold) == _compact(answer) or _foreign(one, other, gold, answer)
     return verdict
+
+
+def _compact(text: str) -> str:
+    """The text without spaces beside signs; those between letters or digits part them."""
+    return re.sub(r"(?<!\w) | (?!\w)", "", text)
 
 
 def _foreign(one: Answer | None, other: Answer | None, gold: str, answer: str) -> bool:
@@ -63,8 +72,8 @@ def _foreign(one: Answer | None, other: Answer | None, gold: str, answer: str) -
     commas, relations, subscripts, percents and factorials agree sign by sign, and no range is huge."""
     if max(len(gold), len(answer)) > _MAX_FOREIGN or any(side is not None and isinstance(side.shape, Words) for side in (one, other)):
         return False
-    if any(side is None and "\\" not in text for side, text in ((one, gold), (other, answer))):
-        return False
+    if any(side is None and KNOWN_COMMANDS.issuperset(_COMMAND.findall(text)) for side, text in ((one, gold), (other, answer))):
+        return False  # broken, or prose: no other reader knows more
     if _BARE.sub("", gold) != _BARE.sub("", answer) or _LARGE_RANGE.search(gold) or _LARGE_RANGE.search(answer):
         return False
     return pool.equivalent(gold, answer) is True

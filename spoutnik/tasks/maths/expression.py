@@ -4,25 +4,10 @@ import re
 from fractions import Fraction
 from typing import NamedTuple
 
+from spoutnik.tasks.maths.nodes import MINUS_ONE, Node, TooLarge, Unreadable, integer_of, negative, number
+
 MAX_DEPTH = 60  # brackets, fractions and exponents inside one another
 MAX_TOKENS = 20_000
-_CHUNK = 4000  # digits: int() refuses more than 4,300 at once
-
-
-class Unreadable(Exception):
-    """The text is no expression of this grammar; another reader may know more."""
-
-
-class TooLarge(Exception):
-    """The expression is deeper, longer or larger than what is computed here; nobody should compute it."""
-
-
-class Node(NamedTuple):
-    """op: number (a Fraction), symbol (a name), sum, product, power (base, exponent), root (radicand, degree), factorial,
-    call (function's name, arguments)."""
-
-    op: str
-    args: tuple
 
 
 class _Token(NamedTuple):
@@ -45,26 +30,8 @@ _ACCENTS = frozenset("overline bar vec hat tilde widehat overrightarrow dot wide
 _BARS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
 _WORDS = frozenset(["text", "mathrm", "mathbf", "mathit", "textbf", "mathcal", "mathbb"])
 _TRUE_CALLS = frozenset("fgFG")  # f(2) is a value of f, n(n+1) a product
-ONE, MINUS_ONE = Node("number", (Fraction(1),)), Node("number", (Fraction(-1),))
-
-
-def number(value: int | Fraction) -> Node:
-    return Node("number", (Fraction(value),))
-
-
-def negative(node: Node) -> Node:
-    return number(-node.args[0]) if node.op == "number" else Node("product", (MINUS_ONE, node))
-
-
-def integer_of(digits: str) -> int:
-    """The value of decimal digits, as many as there are."""
-    value = 0
-    for start in range(0, len(digits), _CHUNK):
-        chunk = digits[start:start + _CHUNK]
-        value = value * 10**len(chunk) + int(chunk)
-    return value
-
-
+KNOWN_COMMANDS = FUNCTIONS | _SYMBOLS | _ACCENTS | _WORDS | frozenset(
+    "frac sqrt binom cdot times div circ pm mp le ge ne in cup lfloor rfloor lceil rceil mbox begin end emptyset setminus".split())
 def parse(text: str) -> Node:
     """The tree of an expression.
 

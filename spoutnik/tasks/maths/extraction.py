@@ -5,16 +5,19 @@ import re
 from spoutnik.tasks.maths.layout import STATED, closing_brace
 
 MAX_READ = 100_000  # characters from the end that are looked at: what an answer comes to stands there
+_MAX_STATED = 20_000  # characters from the end in which a statement is searched
+_MAX_LAST = 2000  # characters from the end in which a formula or number is searched
 _MAX_WHOLE = 400  # characters of an answer that is nothing but its result
 _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+([^\s{}$\\])|\\(?:boxed|fbox)(\d)")
 _OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
-_STATEMENT = re.compile(STATED.pattern, re.IGNORECASE)
+_STATEMENT = re.compile(r"(?:answer|réponse|antwort|lösung|respuesta|risposta|resposta|ответ|答案)", re.IGNORECASE)
 _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^$\\])+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _SENTENCE_END = re.compile(r"\.(?=\s+[^\W\d_a-z]|\s*$|\s+[A-Z])|\n\s*\n|(?<=[^\s\\])\n(?!\s*\\)|(?<!\\)[!?](?=\s|$)|。")
 _REASON = re.compile(r",?\s+(?:because|since|as|which|where|when|so|car|puisque|parce que|weil|denn)\s", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
 _IN_TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
+_BROKEN_TEXT = re.compile(r"\\(?:text|mbox)\{[^{}\n]*\n[^{}]*\}")
 _SPACES = "\u00a0\u202f "
 _NUMBER = re.compile(rf"(?:(?<![\w)}}])[-+\u2212]\s?)?(?:\\\$|[$€£])?(?:\d{{1,3}}(?:(?:[,{_SPACES}]|\\,|\\ |\{{,\}}|,\\!)\d{{3}})+(?!\d)|\d+)"
                      rf"(?:[.,]\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+(?:[.,]\d+)?)?(?:\s?\\?%)?|\.\d+")
@@ -31,7 +34,7 @@ def extract(answer_part: str) -> str | None:
     """
     if not isinstance(answer_part, str):
         return None
-    text = answer_part[-MAX_READ:].replace("\x00", "")
+    text = _BROKEN_TEXT.sub(lambda words: " ".join(words[0].split()), answer_part[-MAX_READ:].replace("\x00", ""))
     box = last_box(text)
     if box is not None:
         return box.strip() or None
@@ -70,10 +73,11 @@ def _after_hashes(text: str) -> str | None:
 
 def _stated(text: str) -> str | None:
     """What follows the last "the answer is"."""
-    statements = list(_STATEMENT.finditer(text))
-    for statement in statements[:-4:-1]:
-        before = text[:statement.start()]
-        if before and (before[-1].isalnum() or before[-1] == "\\"):
+    text = text[-_MAX_STATED:]
+    keywords = list(_STATEMENT.finditer(text))
+    for keyword in keywords[:-4:-1]:
+        statement = STATED.match(text, keyword.start())
+        if statement is None or text[:keyword.start()][-1:].isalpha():
             continue
         rest = text[statement.end():].lstrip(_MARKS)
         if (formula := _FORMULA.match(rest)) and not re.match(r"\s*(?:,|and|or|et|ou)\s*(?:and\s|or\s)?\$", rest[formula.end():]):
@@ -94,6 +98,8 @@ def _formula(match: re.Match[str]) -> str | None:
 def _whole(text: str) -> str | None:
     """The text itself, where it is a result without prose."""
     text = text.strip(_MARKS)
+    if text.isdigit():
+        return text
     if not text or len(text) > _MAX_WHOLE:
         return None
     if _FORMULA.search(text):
@@ -112,6 +118,8 @@ def _whole(text: str) -> str | None:
 
 def _last(text: str) -> str | None:
     """The last formula of the text, or its last number where that comes after it."""
+    if len(text) > _MAX_LAST:
+        text = text[-_MAX_LAST:].partition(" ")[2]  # without a piece of a number
     formulas = list(_FORMULA.finditer(text))
     rest = text[formulas[-1].end():] if formulas else text
     numbers = list(_NUMBER.finditer(rest))

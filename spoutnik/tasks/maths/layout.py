@@ -37,6 +37,7 @@ _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (rf"\\[lr]?vert{_END}|\\mid{_END}", "|"), (rf"\\backslash{_END}", r"\\setminus "), (rf"\\infin{_END}", r"\\infty "),
     (rf"\^\s*\{{\s*\\circ\s*\}}|\\degrees?{_END}", r"^\\circ "), (r"\\%", "%"), (r"\\mathbb\s*(?:R|\{\s*R\s*\})", r"\\mathbb{R}"),
     (r"\\operatorname\*?\s*\{\s*([A-Za-z]+)\s*\}", r"\\\1 "), (r"\\math(?:rm|bf|it|sf)\s*\{\s*([a-zA-Z])\s*\}(?!\s*$)", r"\1"),
+    (r"(?<=[\d}])\s*(?:percent|per cent|pour cent|Prozent)(?![a-z])", "%"),
     (r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])", r"\1m"),
     (r"\*\*(?=\s*[-({\w])(?<=[\w)}]\*\*)", "^"), (rf"\\ast{_END}", r"\\cdot "), (r"\\#", "#")]]
 
@@ -101,3 +102,12 @@ def closing_brace(text: str, start: int) -> int:
         if not depth:
             return brace.start()
     return -1
+
+
+def bracket_depth(text: str) -> int:
+    """How many brackets are open at once, at most."""
+    depth = deepest = 0
+    for bracket in re.findall(r"[(\[{}\])]", text):
+        depth += 1 if bracket in "([{" else -1
+        deepest = max(depth, deepest)
+    return deepest

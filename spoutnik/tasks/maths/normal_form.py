@@ -5,24 +5,17 @@ Roots of different primes are independent over the rationals (Besicovitch 1940):
 are equal if and only if the difference of their normal forms is zero. Sizes are bounded before anything is computed.
 """
 
-import threading
 from fractions import Fraction
 from functools import lru_cache
 from math import comb, factorial
 from typing import NamedTuple
 
-from spoutnik.tasks.maths.expression import Node, TooLarge
+from spoutnik.tasks.maths.nodes import Node, TooLarge
+from spoutnik.tasks.maths.polynomial import MAX_BITS, MAX_WORK, UNIT, Polynomial, added, bounded, monomial_of, product, work
 
-MAX_BITS = 1 << 19  # of one coefficient
-MAX_TERMS = 400  # of one polynomial
 MAX_FACTORIAL = 20_000
-MAX_WORK = 100_000  # products of two terms in one normal form: about half a second
 _TRIAL = 10_000  # primes below are divided out of a radicand
 _OPAQUE = "~"  # the first sign of an atom without rules
-_POSITIVE = ("#", "e", "π")  # the first signs of atoms that are positive numbers
-
-Monomial = tuple[tuple[str, Fraction], ...]  # (atom, exponent) in the order of the atoms
-Polynomial = dict[Monomial, Fraction]
 
 
 class Undefined(Exception):
@@ -54,18 +47,12 @@ def _text(value: Fraction) -> str:
     return f"{value.numerator:x}/{value.denominator:x}"
 
 
-_UNIT: Polynomial = {(): Fraction(1)}
-
-
 def rational(value: Fraction | int) -> Quotient:
-    return Quotient({(): Fraction(value)} if value else {}, _UNIT)
+    return Quotient({(): Fraction(value)} if value else {}, UNIT)
 
 
 def atom(name: str, exponent: Fraction | int = 1) -> Quotient:
-    return Quotient({((name, Fraction(exponent)),): Fraction(1)}, _UNIT)
-
-
-_work = threading.local()
+    return Quotient({((name, Fraction(exponent)),): Fraction(1)}, UNIT)
 
 
 def normal_form(node: Node) -> Quotient:
@@ -75,23 +62,23 @@ def normal_form(node: Node) -> Quotient:
         TooLarge: numbers or polynomials beyond the limits.
         Undefined: a division by zero.
     """
-    _work.left = MAX_WORK
+    work.left = MAX_WORK
     return _form(node)
 
 
 def _form(node: Node) -> Quotient:
     match node.op:
         case "number":
-            return rational(_bounded(node.args[0]))
+            return rational(bounded(node.args[0]))
         case "symbol":
             return _symbol(node.args[0])
         case "sum":
             return _sum([_form(term) for term in node.args])
         case "product":
-            product = _form(node.args[0])
+            total = _form(node.args[0])
             for factor in node.args[1:]:
-                product = multiply(product, _form(factor))
-            return product
+                total = multiply(total, _form(factor))
+            return total
         case "power":
             return _power(_form(node.args[0]), _form(node.args[1]))
         case "root":
@@ -103,26 +90,13 @@ def _form(node: Node) -> Quotient:
 
 def difference_is_zero(one: Quotient, other: Quotient) -> bool:
     """Are two normal forms the same quotient?"""
-    _work.left = MAX_WORK
-    left, right = _product(one.top, other.bottom), _product(other.top, one.bottom)
+    work.left = MAX_WORK
+    left, right = product(one.top, other.bottom), product(other.top, one.bottom)
     return left == right
-
-
-def proportional(one: Polynomial, other: Polynomial) -> bool:
-    """Is one a multiple of the other by a number that is not zero?"""
-    if one.keys() != other.keys():
-        return False
-    return len({value / other[monomial] for monomial, value in one.items()}) <= 1
 
 
 def _symbol(name: str) -> Quotient:
     return atom({"pi": "π", "i": "i", "e": "e"}.get(name, "$" + name))
-
-
-def _bounded(value: Fraction) -> Fraction:
-    if value.numerator.bit_length() > MAX_BITS or value.denominator.bit_length() > MAX_BITS:
-        raise TooLarge("a number of too many digits")
-    return value
 
 
 def _sum(terms: list[Quotient]) -> Quotient:
@@ -134,22 +108,12 @@ def _sum(terms: list[Quotient]) -> Quotient:
 
 def _plus(one: Quotient, other: Quotient) -> Quotient:
     if one.bottom == other.bottom:
-        return Quotient(_added(one.top, other.top), one.bottom)
-    return _reduced(_added(_product(one.top, other.bottom), _product(other.top, one.bottom)), _product(one.bottom, other.bottom))
-
-
-def _added(one: Polynomial, other: Polynomial) -> Polynomial:
-    total = dict(one)
-    for monomial, value in other.items():
-        if value := total.pop(monomial, Fraction(0)) + value:
-            total[monomial] = _bounded(value)
-    if len(total) > MAX_TERMS:
-        raise TooLarge("a polynomial of too many terms")
-    return total
+        return Quotient(added(one.top, other.top), one.bottom)
+    return _reduced(added(product(one.top, other.bottom), product(other.top, one.bottom)), product(one.bottom, other.bottom))
 
 
 def multiply(one: Quotient, other: Quotient) -> Quotient:
-    return _reduced(_product(one.top, other.top), _product(one.bottom, other.bottom))
+    return _reduced(product(one.top, other.top), product(one.bottom, other.bottom))
 
 
 def _reduced(top: Polynomial, bottom: Polynomial) -> Quotient:
@@ -158,48 +122,9 @@ def _reduced(top: Polynomial, bottom: Polynomial) -> Quotient:
         raise Undefined("a division by zero")
     if len(bottom) == 1:
         (monomial, value), = bottom.items()
-        inverse = _monomial({name: -exponent for name, exponent in monomial}, 1 / value)
-        return Quotient(_product(top, dict([inverse])), _UNIT)
+        inverse = monomial_of({name: -exponent for name, exponent in monomial}, 1 / value)
+        return Quotient(product(top, dict([inverse])), UNIT)
     return Quotient(top, bottom)
-
-
-def _product(one: Polynomial, other: Polynomial) -> Polynomial:
-    _work.left -= len(one) * len(other)
-    if _work.left < 0:
-        raise TooLarge("products of too many terms")
-    total: Polynomial = {}
-    for left, a in one.items():
-        for right, b in other.items():
-            _work.left -= (bits := a.numerator.bit_length() + b.numerator.bit_length()) // 1000
-            if bits > MAX_BITS:
-                raise TooLarge("a number of too many digits")
-            if not left or not right:
-                monomial, value = left or right, a * b
-            else:
-                exponents = dict(left)
-                for name, exponent in right:
-                    exponents[name] = exponents.get(name, 0) + exponent
-                monomial, value = _monomial(exponents, a * b)
-            if value := total.pop(monomial, Fraction(0)) + value:
-                total[monomial] = value
-    if len(total) > MAX_TERMS:
-        raise TooLarge("a polynomial of too many terms")
-    return total
-
-
-def _monomial(exponents: dict[str, Fraction], value: Fraction) -> tuple[Monomial, Fraction]:
-    """One term in its normal form: whole powers of primes and of i belong to the coefficient."""
-    kept = []
-    for name, exponent in sorted(exponents.items()):
-        if name[0] == "#":
-            whole = exponent.numerator // exponent.denominator
-            value *= Fraction(int(name[1:])) ** whole
-            exponent -= whole
-        elif name == "i" and exponent.denominator == 1:
-            value, exponent = (-value if exponent % 4 >= 2 else value), exponent % 2
-        if exponent:
-            kept.append((name, exponent))
-    return tuple(kept), _bounded(value)
 
 
 def _power(base: Quotient, exponent: Quotient) -> Quotient:
@@ -224,10 +149,10 @@ def _whole_power(base: Quotient, power: int) -> Quotient:
         if power.bit_length() > 64 or abs(value) != 1 and bits * power > MAX_BITS or any(
                 name[0] == "#" and power > 10_000 for name, _ in monomial):
             raise TooLarge("a power of too many digits")
-        return Quotient(dict([_monomial({name: exponent * power for name, exponent in monomial}, value**power)]), _UNIT)
+        return Quotient(dict([monomial_of({name: exponent * power for name, exponent in monomial}, value**power)]), UNIT)
     if power > 200:
         raise TooLarge("a power of too many terms")
-    result = Quotient(_UNIT, _UNIT)
+    result = Quotient(UNIT, UNIT)
     for bit in bin(power)[2:]:
         result = multiply(result, result)
         if bit == "1":
@@ -257,7 +182,7 @@ def _root(radicand: Quotient, degree: Quotient) -> Quotient:
     if value < 0 and n == 2:
         exponents["i"] = Fraction(1)
     sign = -1 if value < 0 and n % 2 else 1
-    return Quotient(dict([_monomial(exponents, Fraction(sign))]), _UNIT)
+    return Quotient(dict([monomial_of(exponents, Fraction(sign))]), UNIT)
 
 
 @lru_cache(4096)

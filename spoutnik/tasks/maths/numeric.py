@@ -8,7 +8,7 @@ import threading
 
 import mpmath
 
-from spoutnik.tasks.maths.expression import Node, TooLarge
+from spoutnik.tasks.maths.nodes import Node, TooLarge
 from spoutnik.tasks.maths.normal_form import Undefined
 
 DIGITS, AGREEING_DIGITS = 60, 40
@@ -18,6 +18,7 @@ _MAX_FACTORIAL = 20_000
 _FUNCTIONS = {"sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc", "arcsin": "asin",
               "arccos": "acos", "arctan": "atan", "arccot": "acot", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "coth": "coth",
               "floor": "floor", "ceil": "ceil", "Re": "re", "Im": "im", "arg": "arg", "arcsec": "asec", "arccsc": "acsc"}
+UNKNOWN_FUNCTIONS = ("f", "g", "F", "G")
 _CONSTANTS = ("pi", "e", "i")
 _contexts = threading.local()  # mpmath's own is one for all threads
 
@@ -27,7 +28,11 @@ class NoValue(Exception):
 
 
 def agree(one: Node, other: Node) -> bool | None:
-    """Have two expressions the same values? None: they have none at any point, or none that is known."""
+    """Have two expressions the same values? None: they have none at any point, or none that is known.
+
+    Raises:
+        TooLarge: a value is beyond what is computed.
+    """
     names, compared = sorted(symbols(one) | symbols(other)), 0
     for turn in range(_POINTS if names else 1):
         evaluation = Evaluation({name: _point(name, turn) for name in names})
@@ -35,7 +40,7 @@ def agree(one: Node, other: Node) -> bool | None:
             values = [evaluation.value(node) for node in (one, other)]
         except (Undefined, ZeroDivisionError, ValueError, OverflowError):
             continue
-        except (NoValue, TooLarge, TypeError, mpmath.libmp.NoConvergence):
+        except (NoValue, TypeError, mpmath.libmp.NoConvergence):
             return None
         if not all(map(mpmath.isfinite, values)):
             continue
@@ -142,6 +147,8 @@ class Evaluation:
             return max(arguments) if name == "max" else min(arguments)
         if name == "binom":
             return context.binomial(*(_bounded(argument, _MAX_FACTORIAL) for argument in arguments))
+        if name in UNKNOWN_FUNCTIONS:  # a curve without period or symmetry stands for it
+            return context.exp(context.sin(_bounded(first) * context.mpf(_point(name, 0)) + context.mpf(_point(name, 2))))
         if name in _FUNCTIONS and len(arguments) == 1:
             return getattr(context, _FUNCTIONS[name])(_bounded(first))
         raise NoValue(name)

@@ -4,88 +4,19 @@ The text is split along brackets, commas and relation signs; only what lies betw
 """
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
-from spoutnik.tasks.maths.expression import FUNCTIONS, MAX_DEPTH, Node, TooLarge, Unreadable, parse
+from spoutnik.tasks.maths.brackets import closing, has_semicolon, outside_brackets, split, top_level
+from spoutnik.tasks.maths.expression import FUNCTIONS, MAX_DEPTH, parse
 from spoutnik.tasks.maths.formats import NumberFormat
+from spoutnik.tasks.maths.intervals import as_interval, everything, punctured
 from spoutnik.tasks.maths.layout import ROW, unwrap
-from spoutnik.tasks.maths.numeric import symbols
+from spoutnik.tasks.maths.nodes import TooLarge, Unreadable
+from spoutnik.tasks.maths.shapes import Answer, Based, Items, Matrix, Ratio, Relation, Shape, Union, Value, Words
 from spoutnik.tasks.maths.units import split as split_units
 
 MAX_ITEMS = 200
-INFINITY = Node("symbol", ("infty",))
-
-
-@dataclass(frozen=True)
-class Value:
-    node: Node
-
-
-@dataclass(frozen=True)
-class Words:
-    """text: as it is compared. raw: as it is written."""
-
-    text: str
-    raw: str
-
-
-@dataclass(frozen=True)
-class Based:
-    """Digits with their sign in a base: 204_5."""
-
-    digits: str
-    base: int
-
-
-@dataclass(frozen=True)
-class Items:
-    """kind: "list" (bare), "set" or "tuple", which two-element intervals are too. left, right: its brackets. variable: the one
-    of an inequality that the interval was read from, "" for none."""
-
-    kind: str
-    items: "tuple[Answer, ...]"
-    left: str = ""
-    right: str = ""
-    variable: str = ""
-
-
-@dataclass(frozen=True)
-class Union:
-    """Intervals and finite sets together."""
-
-    parts: "tuple[Answer, ...]"
-    variable: str = ""
-
-
-@dataclass(frozen=True)
-class Relation:
-    """parts joined by signs: a = b < c."""
-
-    parts: "tuple[Answer, ...]"
-    signs: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Matrix:
-    rows: "tuple[tuple[Answer, ...], ...]"
-
-
-@dataclass(frozen=True)
-class Ratio:
-    """3:1, 1:2:3, and times of day."""
-
-    items: "tuple[Answer, ...]"
-
-
-Shape = Value | Words | Based | Items | Union | Relation | Matrix | Ratio
-
-
-@dataclass(frozen=True)
-class Answer:
-    shape: Shape
-    units: frozenset[str] = frozenset()
 
 
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|up|normal)?|math(?:rm|bf|it|sf)|[mh]box)\s*\{([^{}]*)\}")
@@ -107,7 +38,6 @@ _MATRIX = re.compile(r"\\begin\s*\{(?:[pbB]|small)?(?:matrix|array)\}(?:\s*\{[^{
 _REVERSED = re.compile(r"([\[\]])([^\[\]()]+)([\[\]])")
 _BUILDER = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?[:|](.+)", re.DOTALL)
 _TRIGONOMETRIC = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)(?![a-z])")
-_FLIPPED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
 
 
 def read(text: str, number_format: NumberFormat) -> Answer:
@@ -132,20 +62,20 @@ class _Reader:
         if not text:
             raise Unreadable("nothing")
         if commas:
-            text = _outside_brackets(text, self._format.commas)
+            text = outside_brackets(text, self._format.commas)
         shape = self._without_units(text, depth)
         if shape is not None:
             return Answer(shape)
         angle = _TRIGONOMETRIC.search(text) and text.endswith(r"^\circ")
-        body, units = (text, frozenset()) if angle or _top_level(text, _RELATION) else split_units(text)
+        body, units = (text, frozenset()) if angle or top_level(text, _RELATION) else split_units(text)
         body = unwrap(body)
         return Answer(self._without_units(body, depth) or self._shape(body, depth), units)
 
     def _without_units(self, text: str, depth: int) -> Shape | None:
         """What is read whole before units are looked for: words and numbers in a base."""
         if _ALL_REALS.fullmatch(text):
-            return _everything()
-        if based := _BASED.fullmatch(text):
+            return everything()
+        if len(text) < 200 and ("_" in text or "base" in text) and (based := _BASED.fullmatch(text)):
             base = based[4] or based[5]
             base = int(base) if base.isdigit() and len(base) < 4 else _NUMBER_WORDS.get(base, 0)
             if 2 <= base <= 36:
@@ -162,7 +92,7 @@ class _Reader:
             return self._union(re.split(r"\\cup(?![A-Za-z])", text), depth)
         if len(parts := self._list(text)) > 1:
             return self._joined([self.answer(part, depth + 1) for part in parts])
-        signs = list(_top_level(text, _RELATION))
+        signs = list(top_level(text, _RELATION))
         if signs:
             return self._relation(text, signs, depth)
         if matrix := _MATRIX.fullmatch(text):
@@ -174,7 +104,7 @@ class _Reader:
             return Items("list", self._both_signs(text, depth))
         if text == r"\emptyset":
             return Items("set", ())
-        if len(sides := _split(text, re.compile(":"))) > 1:
+        if len(sides := split(text, re.compile(":"))) > 1:
             return Ratio(tuple(self.answer(side, depth + 1) for side in sides))
         if letter := re.fullmatch(r"([A-Z])\)", text):
             text = letter[1]
@@ -182,8 +112,8 @@ class _Reader:
 
     def _list(self, text: str) -> list[str]:
         """The elements of a bare list: 1, 2 and 3."""
-        text = _outside_brackets(text, lambda part: _AND.sub(" ; ", part))
-        parts = _split(text, re.compile(r"[,;]"))
+        text = outside_brackets(text, lambda part: _AND.sub(" ; ", part))
+        parts = split(text, re.compile(r"[,;]"))
         if len(parts) > MAX_ITEMS:
             raise TooLarge("a list of too many elements")
         return [part for part in parts if unwrap(part)] if len(parts) > 1 else parts
@@ -202,16 +132,16 @@ class _Reader:
     def _bracket(self, text: str, depth: int) -> Shape | None:
         """A tuple, interval or set, where brackets enclose all of the text."""
         left = re.match(r"\\\{|[(\[]", text)
-        if left is None or _closing(text, left.end()) != len(text):
+        if left is None or closing(text, left.end()) != len(text):
             return None
         right = "\\}" if text.endswith("\\}") else text[-1]
         inner = text[left.end():-len(right)]
         if left[0] == "\\{" and (builder := _BUILDER.fullmatch(inner)):
             return self.answer(builder[2], depth + 1).shape
-        parts = _split(inner, re.compile(";" if _has_semicolon(inner) else ","))
+        parts = split(inner, re.compile(";" if has_semicolon(inner) else ","))
         if len(parts) > MAX_ITEMS:
             raise TooLarge("a list of too many elements")
-        semicolons = _has_semicolon(inner)
+        semicolons = has_semicolon(inner)
         if left[0] == "\\{":
             items = _flattened([self.answer(part, depth + 1, semicolons) for part in parts if part.strip()])
             return Items("set", tuple(items))
@@ -231,7 +161,7 @@ class _Reader:
             return None
         shape = self.answer(points, depth + 1).shape
         items = shape.items if isinstance(shape, Items) and shape.kind == "set" else ()
-        return _punctured([item.shape.node for item in items if isinstance(item.shape, Value)]) if items else None
+        return punctured([item.shape.node for item in items if isinstance(item.shape, Value)]) if items else None
 
     def _relation(self, text: str, signs: list[re.Match[str]], depth: int) -> Shape:
         starts, ends = [0, *(sign.end() for sign in signs)], [*(sign.start() for sign in signs), len(text)]
@@ -241,7 +171,7 @@ class _Reader:
             return self.answer(parts[1], depth + 1).shape
         if len(parts) > 20:
             raise TooLarge("a chain of too many relations")
-        return _as_interval(Relation(tuple(self._side(part, depth + 1) for part in parts), names))
+        return as_interval(Relation(tuple(self._side(part, depth + 1) for part in parts), names))
 
     def _side(self, text: str, depth: int) -> Answer:
         """One side of a relation; a name of several letters (area = 5) is read too."""
@@ -281,107 +211,6 @@ def _flattened(answers: list[Answer]) -> list[Answer]:
         else:
             flat.append(answer)
     return flat
-
-
-def _everything() -> Items:
-    return _interval(negative_infinity(), "(", Answer(Value(INFINITY)), ")")
-
-
-def negative_infinity() -> Answer:
-    return Answer(Value(parse(r"-\infty")))
-
-
-def _interval(low: Answer, left: str, high: Answer, right: str, variable: str = "") -> Items:
-    return Items("tuple", (low, high), left, right, variable)
-
-
-def _punctured(points: list[Node], variable: str = "") -> Union:
-    """Everything but some points, which are in order."""
-    answers = [negative_infinity(), *(Answer(Value(point)) for point in points), Answer(Value(INFINITY))]
-    return Union(tuple(Answer(_interval(low, "(", high, ")")) for low, high in zip(answers, answers[1:])), variable)
-
-
-def _variable(answer: Answer) -> str:
-    """The variable that an answer consists of, "" for anything else."""
-    node = answer.shape.node if isinstance(answer.shape, Value) else None
-    return node.args[0] if node is not None and node.op == "symbol" and node in map(_symbol, symbols(node)) else ""
-
-
-def _symbol(name: str) -> Node:
-    return Node("symbol", (name,))
-
-
-def _as_interval(relation: Relation) -> Shape:
-    """An inequality of one variable and numbers as the interval that it says; other relations as they are."""
-    parts, signs = relation.parts, relation.signs
-    at = [index for index, part in enumerate(parts) if _variable(part)]
-    if len(at) != 1 or not set(signs) <= {"<", ">", r"\le", r"\ge", r"\ne"} or len(parts) > 3 or any(
-            not isinstance(part.shape, Value) or symbols(part.shape.node) - {"infty"} for i, part in enumerate(parts) if i != at[0]):
-        return relation
-    name = _variable(parts[at[0]])
-    if signs == (r"\ne",):
-        return _punctured([parts[1 - at[0]].shape.node], name)
-    low, left, high, right = negative_infinity(), "(", Answer(Value(INFINITY)), ")"
-    for index, sign in enumerate(signs):
-        other = parts[index + 1] if index == at[0] else parts[index]
-        if index not in (at[0], at[0] - 1):
-            return relation
-        sign = sign if index == at[0] else _FLIPPED.get(sign, sign)  # as seen from the variable
-        if sign in ("<", r"\le"):
-            high, right = other, ")" if sign == "<" else "]"
-        elif sign in (">", r"\ge"):
-            low, left = other, "(" if sign == ">" else "["
-    return _interval(low, left, high, right, name) if len(signs) == 1 or at[0] == 1 else relation
-
-
-_BRACKETS = re.compile(r"\\[{}]|\\(?:begin|end)(?![A-Za-z])|\\.|[()\[\]{}]", re.DOTALL)
-
-
-def _depths(text: str, braces: bool) -> list[tuple[int, int, int]]:
-    """(start, end, depth) of the pieces between brackets; braces of LaTeX count too, or not."""
-    pieces, depth, start = [], 0, 0
-    for bracket in _BRACKETS.finditer(text):
-        sign = bracket[0]
-        opening = sign in ("(", "[", "\\{", "\\begin") or braces and sign == "{"
-        if not opening and sign not in (")", "]", "\\}", "\\end") and not (braces and sign == "}"):
-            continue
-        at = bracket.start() if opening else bracket.end()
-        pieces.append((start, at, depth))
-        start, depth = at, depth + 1 if opening else max(depth - 1, 0)
-    return [*pieces, (start, len(text), depth)]
-
-
-def _outside_brackets(text: str, change: Callable[[str], str]) -> str:
-    """The text with its pieces outside of ( ), [ ] and \\{ \\} changed."""
-    return "".join(text[start:end] if depth else change(text[start:end]) for start, end, depth in _depths(text, False))
-
-
-def _top_level(text: str, pattern: re.Pattern[str]) -> list[re.Match[str]]:
-    """Where the pattern occurs outside of all brackets and environments."""
-    return [match for start, end, depth in _depths(text, True) if not depth for match in pattern.finditer(text, start, end)]
-
-
-def _split(text: str, pattern: re.Pattern[str]) -> list[str]:
-    parts, start = [], 0
-    for match in _top_level(text, pattern):
-        parts.append(text[start:match.start()])
-        start = match.end()
-    return [*parts, text[start:]]
-
-
-def _has_semicolon(text: str) -> bool:
-    return ";" in text and len(_split(text, re.compile(";"))) > 1
-
-
-def _closing(text: str, start: int) -> int:
-    """The end of the bracket that closes the one before `start`, of whatever kind; -1 for none."""
-    depth = 1
-    for bracket in _BRACKETS.finditer(text, start):
-        sign = bracket[0]
-        depth += (sign in ("(", "[", "\\{", "{")) - (sign in (")", "]", "\\}", "}"))
-        if not depth:
-            return bracket.end()
-    return -1
 
 
 @lru_cache(2048)

@@ -215,6 +215,29 @@ def test_ifeval_is_right_when_all_instructions_are_obeyed(tmp_path):
             row | {"instruction_id_list": ["punctuation:no_coma"], "kwargs": [{}]}]))
 
 
+HOSTILE = ["", " ", "\0", "\u202e5", "Answer:", "Answer: ", "\\boxed{", "\\boxed{" * 300, "}" * 500, "=" * 20_000 + "5",
+           "Answer: " + "1," * 20_000, "answer is " * 5_000, "9" * 100_000, "\ud800", "x" * 1_000_000]
+
+
+@pytest.mark.parametrize("name, file, rows", [
+    (*MATHS[0][:3],), (*MATHS[1][:3],), (*MATHS[3][:3],), ("mmlu", *MMLU[2]), ("gpqa", "gpqa.jsonl", [GPQA]),
+    ("ifeval", "ifeval.jsonl", [{"prompt": "Write.", "instruction_id_list": ["detectable_format:title"], "kwargs": [{}]}]),
+    *((f"bbh-{name}", f"{name}.json", [{"input": question, "target": target}]) for name, question, target, *_ in BBH)])
+def test_no_answer_raises_or_is_right_by_accident(tmp_path, name, file, rows):
+    task = read_benchmark(name, folder_with(tmp_path, file, rows))
+    problem = task.problems()[0]
+    assert [task.verify(problem, answer) for answer in HOSTILE] == [0.0] * len(HOSTILE)
+    for answer in HOSTILE:
+        task.extract(problem, answer)
+
+
+def test_votes_count_answers_together_that_say_the_same(tmp_path):
+    maths = read_benchmark("gsm8k", folder_with(tmp_path, *MATHS[0][1:3]))
+    assert maths.same("1/2", "0.5") and not maths.same("1/2", "2")
+    other = read_benchmark("mmlu", folder_with(tmp_path, *MMLU[2]))
+    assert other.same("A ", "A") and not other.same("A", "B")
+
+
 WRONG = [
     ("gsm8k", "test.jsonl", [{"question": "q", "answer": "#### 3"}, {"question": "q", "answer": "three"}], "line 2: .*####"),
     ("gsm8k", "test.jsonl", [{"question": "q"}], "line 1: the field 'answer' is missing"),

@@ -31,8 +31,9 @@ def _mount(kind: bytes, target: bytes, options: bytes | None = None) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    with open(path, "w", encoding="ascii") as file:
-        file.write(text)
+    file = os.open(path, os.O_WRONLY)
+    os.write(file, text.encode())
+    os.close(file)
 
 
 def fork_into_new() -> int:
@@ -58,7 +59,9 @@ def enter(job: dict, uid: int, gid: int) -> None:
         _write("/proc/self/setgroups", "deny")
         _write("/proc/self/uid_map", f"{uid} {uid} 1")
         _write("/proc/self/gid_map", f"{gid} {gid} 1")
-        socket.send_fds(control, [b"started"], [os.pidfd_open(1)])
+        process = os.pidfd_open(1)
+        socket.send_fds(control, [b"started"], [process])
+        os.close(process)
         size = b"size=%d,nr_inodes=4096,mode=1777" % job["limits"]["scratch"]
         _mount(b"proc", b"/proc")
         _mount(b"tmpfs", b"/tmp", size)
@@ -93,15 +96,20 @@ def _drop_capabilities() -> None:
     _check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
 
 
+class Filter(ctypes.Structure):
+    """A filter of system calls as the kernel wants it (struct sock_fprog)."""
+
+    _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
+
+
+CALLS = seccomp.program(os.uname().machine)
+
+
 def confine() -> None:
     """Forbid the system calls of `seccomp` to this process and its children."""
     _check(libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
-    code = seccomp.program(os.uname().machine)
-    if code:
-        class Filter(ctypes.Structure):
-            _fields_ = [("length", ctypes.c_ushort), ("code", ctypes.c_char_p)]
-
-        _check(libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(Filter(len(code) // 8, code)), 0, 0), "seccomp")
+    if CALLS:
+        _check(libc.prctl(PR_SET_SECCOMP, 2, ctypes.byref(Filter(len(CALLS) // 8, CALLS)), 0, 0), "seccomp")
 
 
 def drop_root(uid: int, reach: int) -> None:
