@@ -15,6 +15,7 @@ from spoutnik.errors import UserError
 from spoutnik.evals.asking import AskingSettings, Style, style_of, worked_examples
 from spoutnik.evals.benches import Bench
 from spoutnik.evals.identity import check_same, identity
+from spoutnik.evals.metrics import equality_of, metrics
 from spoutnik.evals.models import EvaluatedModel, Question
 from spoutnik.evals.results import FILE, scores_of, shares_of, warnings
 from spoutnik.evals.samples import ModelReply, Sample, SampleStore, problem_id, sample_of
@@ -176,11 +177,13 @@ class _Part:
                 "problems": len(self.problems)}
 
     def result(self, samples: list[Sample], seconds: float) -> dict:
-        scores = scores_of(samples, (self.bench.name, self.bench.score), self.bench.by_family, self.bench.regrade)
+        numbers = metrics([sample.row() for sample in samples], self.evaluation.ks, equality_of(self.bench.problems[0].task))
+        scores = scores_of(samples, (self.bench.name, self.bench.score), self.bench.by_family, self.bench.regrade, numbers)
         of = shares_of(samples)
         limit = self.evaluation.model.limit(self.evaluation.settings)
         return self.described() | {
-            "scores": scores, "shares": of, "notes": list(self.notes), "warnings": warnings(self.bench.name, of, limit),
+            "scores": scores, "metrics": numbers, "shares": of, "notes": list(self.notes),
+            "warnings": warnings(self.bench.name, of, limit),
             "cost": {"seconds": self.seconds + seconds, "tokens": sum(sample.tokens for sample in samples)}, "complete": True}
 
 

@@ -15,10 +15,12 @@ MANY = 0.05  # a larger share of replies that were cut, or without an answer, de
 
 
 def scores_of(samples: Sequence[Sample], names: tuple[str, str], by_task: bool,
-              regrade: tuple[str, Callable[[Sample], float]] | None) -> dict[str, Score]:
-    """pass@1 by name. names: of the bench and of the score. by_task: also of each task. regrade: a second score's name and its
-    grade of a sample."""
-    scores = {" ".join(names): pass_at_1([sample.row() for sample in samples])}
+              regrade: tuple[str, Callable[[Sample], float]] | None, metrics: Mapping[str, Score]) -> dict[str, Score]:
+    """Shares that are right by name. names: of the bench and of its pass@1. by_task: also of each task. regrade: a second
+    score's name and its grade of a sample. metrics: of `spoutnik.evals.metrics`, whose pass@k and cons@k are told too."""
+    scores = {" ".join(names): metrics["pass@1"]}
+    scores |= {f"{names[0]} {name}": score for name, score in metrics.items()
+               if name.startswith(("pass@", "cons@")) and name != "pass@1"}
     if by_task:
         for task in dict.fromkeys(sample.task for sample in samples):
             scores[task] = pass_at_1([sample.row() for sample in samples if sample.task == task])
