@@ -1,45 +1,201 @@
-"""`spoutnik eval`: a model on a benchmark."""
+"""`spoutnik eval`: a model on benchmarks; `spoutnik eval compare`: two evaluations."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from spoutnik.commands.console import console, print_json
+from spoutnik.commands.console import console, print_json, say
+from spoutnik.commands.help import Command, Group
 from spoutnik.commands.options import Json, Memory, Quantize, Stage
 from spoutnik.commands.progress import display
 from spoutnik.units import duration
 
+if TYPE_CHECKING:
+    from spoutnik.evals.models import EvaluatedModel
 
+
+class _ModelOrCompare(Group):
+    """`eval MODEL ...` evaluates, `eval compare A B` compares: a first argument that is no command is a model."""
+
+    def parse_args(self, ctx, args):
+        return super().parse_args(ctx, args if args and args[0] in self.commands else [_MODEL, *args])
+
+    def format_commands(self, ctx, formatter) -> None:
+        """None: its help is that of the evaluation."""
+
+
+class _EvaluateContext(Command.context_class):
+    @property
+    def command_path(self) -> str:
+        """Without the name of the command, which nobody types."""
+        return self.parent.command_path
+
+
+class _Evaluate(Command):
+    context_class = _EvaluateContext
+
+
+_MODEL = "model"
+evals = typer.Typer(cls=_ModelOrCompare, help="Evaluate a model by R1's protocol, or compare two evaluations (eval compare).")
+
+
+@evals.command(_MODEL, cls=_Evaluate, epilog="Example: spoutnik eval runs/nano --bench gsm8k,math500 --data benchmarks/ "
+               "--samples 4. Two evaluations are compared by: spoutnik eval compare A B")
 def evaluate(
-    run: Annotated[str, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
-    bench: Annotated[str, typer.Option(help="held-out (our families), gsm8k (needs --data), or gym-countdown, "
-                                       "gym-chain_sum, gym-base_conversion, gym-letter_counting (reasoning-gym).")],
-    data: Annotated[Optional[Path], typer.Option(help="The benchmark's own file (gsm8k: test.jsonl).")] = None,
+    run: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a model's, a name on the hub (org/model), or the "
+                                       "address of an OpenAI-compatible endpoint (http://host:8000/v1).")],
+    bench: Annotated[Optional[str], typer.Option(help="One or several, with commas: gsm8k, math500, aime24, mmlu, gpqa, "
+                                                 "humaneval, mbpp, livecodebench, ifeval, mgsm-fr, bbh, truthfulqa; held-out "
+                                                 "(the families of the model's recipe); gym-countdown and other sets of "
+                                                 "reasoning-gym; the path of a task of your own (.jsonl, .py).")] = None,
+    data: Annotated[Optional[Path], typer.Option(help="The folder of the benchmarks' own files, or one such file. Alone: a "
+                                                 "task of your own.")] = None,
     stage: Stage = None,
-    samples: Annotated[int, typer.Option(min=1, help="Samples per problem; pass@1 is their mean.")] = 4,
-    limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first N problems.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=2, help="Longest completion.")] = 256,
-    temperature: Annotated[float, typer.Option(help="R1 uses 0.6.")] = 0.6,
+    style: Annotated[Optional[str], typer.Option(help="chat; for base models forum or textbook (the layouts of our pretraining "
+                                                 "text), few-shot, r1-zero [default: chat].")] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Samples per problem; pass@1 is their mean. R1 took 64 for AIME and "
+                                         "GPQA, 16 for MATH.")] = 4,
+    limit: Annotated[Optional[int], typer.Option(min=1, help="Only the first N problems (held-out: of each family).")] = None,
+    max_tokens: Annotated[Optional[int], typer.Option(min=2, help="Longest reply [default: 32768, R1's, within the model's "
+                                                      "positions].")] = None,
+    temperature: Annotated[float, typer.Option(help="R1 uses 0.6; 0 is greedy.")] = 0.6,
     top_p: Annotated[float, typer.Option(help="R1 uses 0.95.")] = 0.95,
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    k: Annotated[Optional[str], typer.Option(help="Also pass@k and cons@k (majority of k), as 4,16; below --samples.")] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Folder of samples and results; what is there is not asked again "
+                                                "[default: evals/NAME].")] = None,
+    model: Annotated[Optional[str], typer.Option(help="An endpoint's name of the model.")] = None,
+    key_variable: Annotated[Optional[str], typer.Option(help="Environment variable that holds the endpoint's key.")] = None,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests to an endpoint at one time.")] = 8,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies "
+                                       "it.")] = "auto",
     quantize: Quantize = None,
     memory: Memory = None,
     json_: Json = False,
 ):
-    """Evaluate a model by R1's protocol: T 0.6, top-p 0.95, k samples, pass@1 as their mean, thought stripped."""
-    from spoutnik.evals.benchmarks import evaluate_benchmark
-    from spoutnik.locate import locate
+    """Evaluate a model by R1's protocol: T 0.6, top-p 0.95, k samples, pass@1 as their mean, thought stripped.
 
-    with display(json_).stage(f"eval {bench}", "benchmark", 1, 1) as reporter:
-        result = evaluate_benchmark(locate(run, stage), bench, data, samples, limit, max_tokens, temperature, top_p,
-                                    seed, reporter("evaluating"), quantize, memory)
+    Every sample is kept; the same command again goes on with what is missing. `spoutnik eval compare A B` compares two."""
+    from pydantic import ValidationError
+
+    from spoutnik.errors import UserError
+    from spoutnik.evals.asking import AskingSettings
+    from spoutnik.evals.benches import find_bench, trained_families
+    from spoutnik.evals.evaluate import Evaluation
+    from spoutnik.evals.models import LocalModel
+    from spoutnik.validation import sentences
+
+    names, data = _benches(bench, data)
+    try:
+        settings = AskingSettings(samples=samples, temperature=temperature, top_p=top_p, max_tokens=max_tokens, seed=seed)
+    except ValidationError as error:
+        raise UserError(f"the options of eval: {sentences(error, AskingSettings)}") from error
+    ks = _ks(k, samples)
+    open_model, folder, name = _find_model(run, stage, model, key_variable, concurrency, dtype, quantize, memory)
+    found = [find_bench(each, data, limit, seed, trained_families(folder)) for each in names]
+    evaluated = open_model()
+    if not isinstance(evaluated, LocalModel) and (quantize or memory or dtype != "auto"):
+        raise UserError("--quantize, --memory and --dtype are of models that run here, not of an endpoint's. Leave them out.")
+    shown = display(json_)
+    out = out or Path("evals") / (name if style in (None, "chat") else f"{name}-{style}")
+    shown.log(f"At most {evaluated.limit(settings):,} tokens a reply"
+              + ("" if max_tokens else " (R1's 32,768, within the model's positions)") + f"; samples go to {out}.")
+    results = Evaluation(evaluated, settings, out, style, ks).run(found, shown)
     if json_:
-        print_json(result)
+        print_json(results[0] if len(results) == 1 else results)
         return
-    terminal = console()
+    for result in results:
+        _print(result)
+
+
+@evals.command("compare", cls=Command, epilog="Example: spoutnik eval compare evals/before evals/after --margin 2")
+def compare(
+    reference: Annotated[Path, typer.Argument(metavar="A", help="The folder of an evaluation (evals/NAME), or of one benchmark "
+                                              "in it.")],
+    others: Annotated[list[Path], typer.Argument(metavar="B...", help="One or several to compare with it.")],
+    margin: Annotated[Optional[float], typer.Option(help="Points that would not matter: also tests for 'not worse' and for 'as "
+                                                    "good' (TOST).")] = None,
+    json_: Json = False,
+):
+    """Compare evaluations problem by problem: the difference with its interval, a sign-flip test, Holm over several.
+
+    Refused where the evaluations were made otherwise: the sentence says in what."""
+    from dataclasses import asdict
+
+    from spoutnik.errors import UserError
+    from spoutnik.evals.results import compare_folders
+
+    if margin is not None and not 0 < margin < 100:
+        raise UserError(f"--margin {margin}: must be points between 0 and 100, such as 2.")
+    comparisons, notes = compare_folders(reference, others, None if margin is None else margin / 100)
+    if json_:
+        print_json({"comparisons": [asdict(each) for each in comparisons], "notes": notes})
+        return
+    for each in comparisons:
+        for sentence in each.sentences:
+            say(sentence)
+    for note in notes:
+        say(note)
+
+
+def _benches(bench: str | None, data: Path | None) -> tuple[list[str], Path | None]:
+    """The names of the benches, and where benchmarks are read. A file alone is a task of one's own."""
+    from spoutnik.errors import UserError
+    from spoutnik.tasks.benchmarks import BENCHMARKS
+
+    if bench is None:
+        if data is None:
+            raise UserError("--bench: name a benchmark (gsm8k, held-out, ...), or give a task of your own: --data my.jsonl.")
+        return [str(data)], None
+    names = list(dict.fromkeys(name.strip() for name in bench.split(",") if name.strip()))
+    if not names:
+        raise UserError(f"--bench {bench!r}: names no benchmark.")
+    if data is not None and not any(name in BENCHMARKS for name in names):
+        raise UserError(f"--data {data}: only benchmarks that lie in files read it, not {', '.join(names)}. Leave it out.")
+    return names, data
+
+
+def _ks(k: str | None, samples: int) -> tuple[int, ...]:
+    from spoutnik.errors import UserError
+
+    try:
+        ks = tuple(int(part) for part in (k or "").split(",") if part.strip())
+    except ValueError as error:
+        raise UserError(f"--k {k}: must be whole numbers with commas, such as 4,16.") from error
+    for each in ks:
+        if not 2 <= each < samples:
+            raise UserError(f"--k {each}: must be from 2 to less than --samples, {samples} here: k are drawn of more than k.")
+    return ks
+
+
+def _find_model(run: str, stage: str | None, model: str | None, key_variable: str | None, concurrency: int, dtype: str,
+                quantize: str | None, memory: str | None):
+    """(what opens it, its folder, its name in paths). Weights are read after the benchmarks."""
+    from spoutnik.errors import UserError
+    from spoutnik.evals.models import LocalModel, endpoint_model
+    from spoutnik.locate import locate, path_of
+
+    if run.startswith(("http://", "https://")):
+        if stage is not None:
+            raise UserError("--stage: is of a run, not of an endpoint. Leave it out.")
+        opened: EvaluatedModel = endpoint_model(run, {"model": model, "key_variable": key_variable}, concurrency)
+        return lambda: opened, None, opened.name.replace("/", "--")
+    if model or key_variable:
+        raise UserError("--model and --key-variable are of endpoints (http://...), and this is a model of this machine. Leave "
+                        "them out.")
+    folder, path = locate(run, stage), path_of(run)
+    name = run.replace("/", "--") if not path.exists() else path.resolve().name
+    if path.exists() and path.resolve() != folder.resolve():
+        name += f"-{stage or folder.name.rpartition('-')[0] or folder.name}"
+    return lambda: LocalModel(folder, name, dtype=dtype, quantize=quantize, memory=memory), folder, name
+
+
+def _print(result: dict) -> None:
+    terminal, shares = console(), result["shares"]
     for name, value in result["scores"].items():
         terminal.print(f"{name}: [bold]{value['mean']:.1%}[/] (95 % interval {value['low']:.1%} to {value['high']:.1%}), "
                        f"{value['problems']} problems x {result['samples']} samples", highlight=False)
-    terminal.print(f"well-formed {result['well_formed']:.1%}, thought {result['thought_tokens']:.0f} tokens, "
-                   f"{duration(result['seconds'])}, {result['note']}", highlight=False)
+    terminal.print(f"well-formed {shares['well_formed']:.1%}, cut {shares['truncated']:.1%}, without an answer "
+                   f"{shares['without_answer']:.1%}; {shares['tokens']:,.0f} tokens a reply, {shares['thought_tokens']:,.0f} "
+                   f"of them thought; {duration(result['cost']['seconds'])}", highlight=False)

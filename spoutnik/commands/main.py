@@ -24,7 +24,7 @@ from spoutnik.commands.bench import bench  # noqa: E402
 from spoutnik.commands.cache import cache  # noqa: E402
 from spoutnik.commands.chat import chat  # noqa: E402
 from spoutnik.commands.console import console, say  # noqa: E402
-from spoutnik.commands.eval import evaluate  # noqa: E402
+from spoutnik.commands.eval import evals  # noqa: E402
 from spoutnik.commands.export import export  # noqa: E402
 from spoutnik.commands.help import Command, Group  # noqa: E402
 from spoutnik.commands.history import history  # noqa: E402
@@ -48,8 +48,7 @@ app.command(cls=Command, epilog="Example: spoutnik arena runs/nano")(arena)
 app.add_typer(keys, name="keys")
 app.add_typer(history, name="history")
 app.add_typer(cache, name="cache")
-app.command("eval", cls=Command,
-            epilog="Example: spoutnik eval runs/nano --bench gsm8k --data test.jsonl --samples 4")(evaluate)
+app.add_typer(evals, name="eval")
 app.add_typer(tasks, name="tasks")
 app.command(cls=Command, epilog="Example: spoutnik audit countdown 'gym-*' --problems 20")(audit)
 app.command(cls=Command, epilog="Example: spoutnik inspect deepseek-r1")(inspect)
@@ -90,7 +89,7 @@ def main() -> None:
 
 def how_to_go_on(arguments: list[str]) -> str:
     """Of the commands that keep what is finished."""
-    if arguments[:1] not in (["run"], ["pull"]):
+    if arguments[:1] not in (["run"], ["pull"], ["eval"]) or arguments[1:2] == ["compare"]:
         return ""
     anew = any(argument.partition("=")[0] == "--from" for argument in arguments)
     again = " (without --from, which would begin anew)" if anew else ""

@@ -4,9 +4,8 @@ The thought is stripped before grading. The base model, which knows no conversat
 """
 
 import random
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,10 +14,11 @@ from pydantic import Field
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.evals.asking import Page
+from spoutnik.evals.samples import ModelReply, problem_id, sample_of
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import Family, Problem, Task, accuracy_reward, sample
 from spoutnik.tasks.corpus import BOOK, FORUM, Layout
-from spoutnik.tasks.grading import checked_grade
 from spoutnik.tasks.language import language_consistency, reflection_count
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.tokenizer import Tokenizer
@@ -91,20 +91,13 @@ def prompt_ids(problems: Sequence[Problem], tokenizer: Tokenizer, style: PromptS
 
 def read_plain(ids: list[int], tokenizer: Tokenizer, finished: bool, layouts: dict[str, Layout]) -> Reply:
     """A base model's reply: an optional line of thought and one with the answer, in either language."""
-    text = tokenizer.decode(ids).strip()
-    for layout in layouts.values():
-        thought, answer = (re.escape(part.removesuffix("{}").strip()) for part in (layout.thought, layout.answer))
-        match = re.fullmatch(f"(?:{thought} (?P<thought>.*)\n)?{answer} (?P<answer>.*)", text, re.DOTALL)
-        if match is not None:
-            shown = match["thought"] or ""
-            return Reply(shown, match["answer"].strip(), finished, len(tokenizer.encode(shown)))
-    return Reply(text, "", False, len(ids))
+    read = Page("", layouts).read(tokenizer.decode(ids), finished)
+    return Reply(read.thought, read.answer, read.well_formed, len(tokenizer.encode(read.thought)) if read.answer else len(ids))
 
 
 def grade(llm: LLM | ResumableLLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings: EvaluationSettings, seed: int,
-          style: PromptStyle = "chat", grader: Callable[[Problem, str], float] = accuracy_reward,
-          progress: Progress | None = None) -> list[list[Graded]]:
-    """`samples` graded completions of every problem. grader: (problem, answer) to a grade in [0, 1]."""
+          style: PromptStyle = "chat", progress: Progress | None = None) -> list[list[Graded]]:
+    """`samples` graded completions of every problem."""
     done, tokens, total = 0, 0, len(problems) * settings.samples
 
     def on_progress(new_tokens: int, finished: int) -> None:
@@ -123,17 +116,16 @@ def grade(llm: LLM | ResumableLLM, tokenizer: Tokenizer, problems: Sequence[Prob
             ids, finished = completion.reply_ids, completion.finished
             reply = (read_reply(ids, tokenizer, finished) if style == "chat"
                      else read_plain(ids, tokenizer, finished, LAYOUTS[style]))
-            right = checked_grade(problem, reply.answer, grader(problem, reply.answer)) if reply.well_formed else 0.0
+            right = accuracy_reward(problem, reply.answer) if reply.well_formed else 0.0
             row.append(Graded(problem, completion, reply, right))
         graded.append(row)
     return graded
 
 
-def accuracy_of(graded: Sequence[Sequence[Graded]], failures: int = 0) -> dict[str, float]:
-    """pass@1 and its 95 % interval over problems, by strata of task, level and language; `failures` more problems without
-    samples count 0."""
-    per_problem = [sum(g.correct for g in row) / len(row) for row in graded] + [0.0] * failures
-    strata = [(row[0].problem.family, row[0].problem.level, row[0].problem.language) for row in graded] + ["failure"] * failures
+def accuracy_of(graded: Sequence[Sequence[Graded]]) -> dict[str, float]:
+    """pass@1 and its 95 % interval over problems, by strata of task, level and language."""
+    per_problem = [sum(g.correct for g in row) / len(row) for row in graded]
+    strata = [(row[0].problem.family, row[0].problem.level, row[0].problem.language) for row in graded]
     mean, low, high = mean_interval(per_problem, strata)
     return {"mean": mean, "low": low, "high": high, "problems": len(per_problem), "samples": sum(map(len, graded))}
 
@@ -161,13 +153,14 @@ def summarize(graded: Sequence[Sequence[Graded]]) -> dict:
 
 
 def sample_rows(graded: Sequence[Sequence[Graded]]) -> list[dict]:
-    """The first samples of two problems of each family to read, the same ones at every stage."""
+    """All samples, in the form in which `spoutnik eval` keeps them. A problem that was drawn twice goes on counting its
+    samples."""
     rows, seen = [], Counter()
-    for first, *_ in graded:
-        problem, reply = first.problem, first.reply
-        seen[problem.family] += 1
-        if seen[problem.family] <= 2:
-            rows.append({"family": problem.family, "level": problem.level, "language": problem.language,
-                         "prompt": problem.prompt, "expected": problem.answer, "thought": reply.thought,
-                         "answer": reply.answer, "correct": bool(first.correct), "well_formed": reply.well_formed})
+    for of_problem in graded:
+        for one in of_problem:
+            key, reply, completion = problem_id(one.problem), one.reply, one.completion
+            parts = ModelReply(reply.thought, reply.answer, completion.finished, reply.well_formed, len(completion.token_ids),
+                               reply.thought_tokens)
+            rows.append(sample_of(one.problem, seen[key], parts, one.correct).row())
+            seen[key] += 1
     return rows

@@ -12,6 +12,7 @@ from spoutnik.tasks.catalog import find_tasks
 from spoutnik.tasks.verifier_code import verifier_code
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS
 
+_EVALUATION = 2  # raised when evaluations of older code lack what ours hold: 2 keeps all samples
 _LIMITS = ("max_mismatch_kl",)  # settings that stop a stage and change nothing else: their defaults stand for them
 
 
@@ -95,8 +96,9 @@ def evaluation_protocol(recipe: Recipe, stage: Stage) -> tuple[PromptStyle, str]
     """How a stage's model is asked, and the hash of all that decides its evaluation beside the model."""
     style: PromptStyle = "forum" if isinstance(stage, BaseStage) else "chat"
     code = verifier_code(recipe.tasks_of())
-    return style, sha256_json({"settings": recipe.evaluation.model_dump(), "families": recipe.families, "style": style,
-                               "seed": recipe.seed, "dtype": recipe.dtype} | ({"verifiers": code} if code else {})
+    return style, sha256_json({"version": _EVALUATION, "settings": recipe.evaluation.model_dump(), "families": recipe.families,
+                               "style": style, "seed": recipe.seed, "dtype": recipe.dtype}
+                              | ({"verifiers": code} if code else {})
                               | ({"tasks": _task_names(recipe)} if recipe.tasks else {}))
 
 

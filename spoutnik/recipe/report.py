@@ -4,7 +4,8 @@ Everything a person or a model wrote is escaped by the template; nothing is clai
 """
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
@@ -21,6 +22,7 @@ from spoutnik.train.loop import Cost
 from spoutnik.units import duration
 
 OPEN_SAMPLES = 3  # problems unfolded when the page opens
+SHOWN_PROBLEMS = 2  # of each family
 
 
 def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequence[Artifact],
@@ -179,15 +181,24 @@ class SampledProblem:
     attempts: list[Attempt]
 
 
+def _first_samples(rows: Sequence[dict]) -> Iterator[dict]:
+    """The first sample of the first two problems of each task."""
+    seen = Counter()
+    for row in rows:
+        if row["sample"] == 0 and seen[row["task"]] < SHOWN_PROBLEMS:
+            seen[row["task"]] += 1
+            yield row
+
+
 def read_problems(artifacts: Sequence[Artifact]) -> list[SampledProblem]:
-    """The sampled problems with each stage's first sample: the first of every family, then the second ones.
+    """The first two problems of every family with each stage's first sample: the first of every family, then the second ones.
 
     In the order of the evaluation; nothing is picked by how it came out.
     """
     problems: dict[tuple, SampledProblem] = {}
     for artifact in artifacts:
-        for row in artifact.samples:
-            identity = tuple(row[key] for key in ("family", "level", "language", "prompt", "expected"))
+        for row in _first_samples(artifact.samples):
+            identity = tuple(row[key] for key in ("task", "level", "language", "prompt", "gold"))
             verdict = "right" if row["correct"] else "wrong" if row["well_formed"] else "no answer"
             problems.setdefault(identity, SampledProblem(*identity, [])).attempts.append(
                 Attempt(artifact.stage, artifact.kind, row["thought"], row["answer"], verdict))

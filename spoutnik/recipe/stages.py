@@ -256,8 +256,8 @@ def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, To
 
 def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path, progress: Progress,
                    checkpoints: Checkpoints) -> None:
-    """The same held-out problems at every stage, by the R1 protocol, on the weights as stored (rounding included).
-    Writes evaluation.json and samples.jsonl into the folder `into`."""
+    """The same held-out problems at every stage, by the R1 protocol, on the weights as stored (rounding included). Writes
+    evaluation.json and all samples into the folder `into`: samples.jsonl, and dialogues.jsonl or textbook.jsonl beside it."""
     watch, settings, dtype = Stopwatch(), recipe.evaluation, compute_dtype(recipe.dtype)
     tokenizer = Tokenizer.load(folder)
     llm = ResumableLLM(rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer), checkpoints)
@@ -267,12 +267,15 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     if style == "chat":
         evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
         dialogues = held_out_dialogues(recipe.tasks_of(), settings.problems_per_family)
-        evaluation["dialogues"] = accuracy_of(grade(llm, tokenizer, dialogues, settings, recipe.seed))
+        beside, others = "dialogues", grade(llm, tokenizer, dialogues, settings, recipe.seed)
+        evaluation["dialogues"] = accuracy_of(others)
     else:  # the layout in which the base has read solutions: RL can bring out what is there
-        book = summarize(grade(llm, tokenizer, problems, settings, recipe.seed, "textbook"))
+        beside, others = "textbook", grade(llm, tokenizer, problems, settings, recipe.seed, "textbook")
+        book = summarize(others)
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
     evaluation["bill"] = vars(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
     write_json(into / "evaluation.json", evaluation)
+    write_jsonl(into / f"{beside}.jsonl", sample_rows(others))
     write_jsonl(into / "samples.jsonl", sample_rows(graded))
 
 

@@ -74,7 +74,7 @@ def test_chat_refuses_with_a_sentence(run, arguments, said):
 def test_eval_on_held_out_and_on_a_gsm8k_file(run, tmp_path):
     data = tmp_path / "test.jsonl"
     data.write_text(json.dumps({"question": "One and one?", "answer": "1+1\n#### 2"}) + "\n")
-    asked = ("eval", str(run), "--bench", "gsm8k", "--data", str(data))
+    asked = ("eval", str(run), "--bench", "gsm8k", "--data", str(data), "--out", str(tmp_path / "evals"))
     shown = spoutnik(*asked, "--samples", "2", "--max-tokens", "8", "--json")
     assert shown.returncode == 0, shown.stderr
     result = json.loads(shown.stdout)
@@ -87,7 +87,8 @@ def test_eval_on_held_out_and_on_a_gsm8k_file(run, tmp_path):
     data.write_text('{"question": "q", "answer": 2}\n')
     shown = spoutnik(*asked)
     assert shown.returncode == 2 and f"{data}, line 1" in shown.stderr and "Traceback" not in shown.stderr, shown.stderr
-    shown = spoutnik("eval", str(run), "--bench", "gym-countdown", "--limit", "2", "--samples", "1", "--max-tokens", "8")
+    shown = spoutnik("eval", str(run), "--bench", "gym-countdown", "--limit", "2", "--samples", "1", "--max-tokens", "8",
+                     "--out", str(tmp_path / "evals"))
     assert shown.returncode == 0 and "reasoning-gym's scorer" in shown.stdout, shown.stderr
 
 

@@ -5,8 +5,6 @@ import math
 import pytest
 
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
-from spoutnik.errors import UserError
-from spoutnik.evals.benchmarks import grade_number, gsm8k_problem
 from spoutnik.evals.protocol import EvaluationSettings, grade, held_out_problems, read_plain, summarize
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import FAMILIES, is_held_out
@@ -91,19 +89,3 @@ def test_intervals_at_the_ends_claim_no_certainty():
     mean, low, high = mean_interval([1.0] * 50)
     assert mean == high == 1.0 and low < 0.95
     assert math.isnan(mean_interval([])[0])
-
-
-@pytest.mark.parametrize("answer, correct", [
-    ("\\boxed{18}", 1.0), ("It is 18.", 1.0), ("first 3, then 18", 1.0), ("\\boxed{18.0}", 1.0), ("\\boxed{36/2}", 1.0),
-    ("18 then 19", 0.0), ("\\boxed{17} 18", 0.0), ("", 0.0), ("\\boxed{1/0}", 0.0), ("eighteen", 0.0)])
-def test_gsm8k_is_graded_on_the_box_or_the_last_number(answer, correct):
-    problem = gsm8k_problem({"question": "q", "answer": "work\n#### 18"}, "file, line 1")
-    assert grade_number(problem, answer) == correct
-
-
-def test_gsm8k_rows_are_r1s_prompt_and_a_gold_number_or_a_sentence():
-    problem = gsm8k_problem({"question": "How many?", "answer": "so\n#### 1,200"}, "file, line 1")
-    assert problem.answer == "1200"
-    assert problem.prompt == "How many?\nPlease reason step by step, and put your final answer within \\boxed{}."
-    with pytest.raises(UserError, match="file, line 7"):
-        gsm8k_problem({"question": "q", "answer": "no number"}, "file, line 7")

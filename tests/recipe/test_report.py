@@ -35,10 +35,10 @@ def evaluation(accuracy: float, thought_tokens: float = 40.0, spread: float = 0.
 
 
 def samples(stage: str, correct: bool) -> list[dict]:
-    return [{"family": family, "level": 1, "language": "fr" if i % 2 else "en", "prompt": f"Problem {i} of {family}?",
-             "expected": str(i), "thought": f"{stage} thinks {HOSTILE}\nWait, let me check.",
-             "answer": f"{stage} says {i}", "correct": correct, "well_formed": True}
-            for family in FAMILIES for i in range(2)]
+    return [{"task": family, "sample": sample, "level": 1, "language": "fr" if i % 2 else "en",
+             "prompt": f"Problem {i} of {family}?", "gold": str(i), "thought": f"{stage} thinks {HOSTILE}\nWait, let me check.",
+             "answer": f"{stage} says {i}", "correct": float(correct), "well_formed": True}
+            for family in FAMILIES for i in range(4) for sample in range(2)]
 
 
 def rl_log(steps: int) -> list[dict]:

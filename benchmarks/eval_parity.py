@@ -1,0 +1,84 @@
+"""`spoutnik eval` against a plain loop with transformers: the same prompts, greedy, float32, problem by problem.
+
+    python benchmarks/eval_parity.py build/SmolLM2-135M-Instruct --data DATA --limit 100 --max-tokens 256
+
+DATA: a folder with gsm8k/test.jsonl. transformers renders the prompts by itself, generates one reply at a time and decodes it;
+the verdict is the benchmark's on both sides. Exits with status 1 where a verdict differs.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from spoutnik.evals.samples import SAMPLES, Sample, read_samples
+from spoutnik.tasks import Problem, accuracy_reward
+from spoutnik.tasks.benchmarks import read_benchmark
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--limit", type=int, default=100)
+    parser.add_argument("--max-tokens", type=int, default=256)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as out:
+        began = time.perf_counter()
+        ours = evaluate(arguments, Path(out))
+        seconds = time.perf_counter() - began
+    problems = read_benchmark("gsm8k", arguments.data).problems()[:arguments.limit]
+    began = time.perf_counter()
+    theirs = list(plain_loop(arguments.model, problems, arguments.max_tokens))
+    report(ours, problems, theirs, seconds, time.perf_counter() - began)
+
+
+def evaluate(arguments: argparse.Namespace, out: Path) -> list[Sample]:
+    """The samples of the command, in the order of the problems."""
+    command = [sys.executable, "-m", "spoutnik", "eval", str(arguments.model), "--bench", "gsm8k", "--data", str(arguments.data),
+               "--limit", str(arguments.limit), "--max-tokens", str(arguments.max_tokens), "--samples", "1", "--temperature",
+               "0", "--dtype", "float32", "--out", str(out), "--json"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return read_samples(out / "gsm8k" / SAMPLES)
+
+
+def plain_loop(folder: Path, problems: list[Problem], max_tokens: int):
+    """(text, whether it ended by itself) of each problem's reply."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    for problem in problems:
+        inputs = tokenizer.apply_chat_template([{"role": "user", "content": problem.prompt}], add_generation_prompt=True,
+                                               return_tensors="pt", return_dict=True)
+        with torch.no_grad():
+            ids = model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens)[0, inputs["input_ids"].shape[1]:]
+        ended = ids[-1].item() in set(model.generation_config.eos_token_id if isinstance(
+            model.generation_config.eos_token_id, list) else [model.generation_config.eos_token_id])
+        yield tokenizer.decode(ids, skip_special_tokens=True).strip(), ended
+
+
+def report(ours: list[Sample], problems: list[Problem], theirs: list[tuple[str, bool]], seconds: float,
+           their_seconds: float) -> None:
+    verdicts = [accuracy_reward(problem, text) if ended else 0.0 for problem, (text, ended) in zip(problems, theirs)]
+    differing = [problem.prompt[:60] for problem, sample, verdict in zip(problems, ours, verdicts, strict=True)
+                 if sample.correct != verdict]
+    texts = sum(sample.answer == text for sample, (text, _) in zip(ours, theirs))
+    cut = sum(sample.finished != ended for sample, (_, ended) in zip(ours, theirs))
+    print(f"{len(ours)} problems: {sum(sample.correct for sample in ours):g} right by eval, {sum(verdicts):g} by the loop; "
+          f"{len(differing)} verdicts differ; {texts} replies are the same text; {cut} ended otherwise; eval {seconds:.0f} s, "
+          f"loop {their_seconds:.0f} s")
+    for prompt in differing:
+        print(f"differs: {prompt}")
+    print(json.dumps({"problems": len(ours), "right": sum(sample.correct for sample in ours), "loop_right": sum(verdicts),
+                      "verdicts_differ": len(differing), "same_text": texts, "truncated": sum(not s.finished for s in ours),
+                      "eval_seconds": round(seconds), "loop_seconds": round(their_seconds)}))
+    sys.exit(bool(differing))
+
+
+if __name__ == "__main__":
+    main()

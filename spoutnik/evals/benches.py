@@ -1,0 +1,124 @@
+"""What `spoutnik eval` can ask: benchmarks read from files, our families' held-out problems, reasoning-gym, own tasks."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from spoutnik.errors import UserError
+from spoutnik.evals.identity import problems_hash
+from spoutnik.evals.protocol import held_out_problems
+from spoutnik.evals.samples import Sample, problem_id
+from spoutnik.files import read_json
+from spoutnik.tasks import FAMILIES, Problem, Task, accuracy_reward
+from spoutnik.tasks.benchmarks import BENCHMARKS, read_benchmark
+from spoutnik.tasks.catalog import find_task, find_tasks, is_file_name
+from spoutnik.tasks.gym import SETTINGS, Scorer, gym_problems
+from spoutnik.validation import did_you_mean
+
+HELD_OUT, GYM = "held-out", "gym-"
+PER_FAMILY, GYM_PROBLEMS = 48, 200  # held-out problems of each family, and of a gym set, where no limit is given
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Problems to ask.
+
+    data: hash of all of them, those beyond the limit too; "" where they are drawn. training: others, for few-shot examples.
+    notes: sentences on what was left out. by_family: scores are also given for each task. score: the name of pass@1.
+    regrade: a second score's name, and its grade of a sample.
+    """
+
+    name: str
+    problems: list[Problem]
+    data: str = ""
+    training: Sequence[Problem] = ()
+    notes: tuple[str, ...] = ()
+    by_family: bool = False
+    regrade: tuple[str, Callable[[Sample], float]] | None = None
+    score: str = "pass@1"
+
+
+def bench_names() -> list[str]:
+    """All that need no path."""
+    return [HELD_OUT, *BENCHMARKS, *(f"{GYM}{name}" for name in SETTINGS), *FAMILIES]
+
+
+def find_bench(name: str, data: Path | None, limit: int | None, seed: int, families: Sequence[str]) -> Bench:
+    """The bench of a name, or of the path of a task of one's own. families: those that the model was trained on.
+
+    Raises:
+        UserError: there is none, its data are missing or broken, or it has no problem.
+    """
+    if name == HELD_OUT:
+        drawn = held_out_problems(find_tasks(families), limit or PER_FAMILY)
+        return replace(_distinct(name, drawn), by_family=True)
+    if name.removeprefix(GYM) in SETTINGS and name.startswith(GYM):
+        return _gym(name, limit or GYM_PROBLEMS, seed)
+    if name in BENCHMARKS:
+        return _listed(read_benchmark(name, data), name, limit, data)
+    if name not in FAMILIES and not is_file_name(name):
+        raise UserError(f"--bench {name}: unknown.{did_you_mean(name, bench_names())} There are {', '.join(bench_names())}, "
+                        "and tasks of your own by their path.")
+    return _listed(find_task(name), name, limit, Path(name))
+
+
+def _listed(task: Task, name: str, limit: int | None, source: Path | None) -> Bench:
+    problems = task.problems("held_out")
+    if problems is None:
+        return _distinct(name, held_out_problems([task], limit or PER_FAMILY))
+    if not problems:
+        raise UserError(f"{source or name}: has no problem for {name}. Give the benchmark's own file.")
+    bench = _distinct(name, list(problems)[:limit])
+    notes = bench.notes
+    if limit is not None and limit < len(problems):
+        notes += (f"{name}: the first {limit} of {len(problems)} problems.",)
+    return replace(bench, data=problems_hash(problems), training=task.problems("train") or (), notes=notes,
+                   by_family=len({problem.task.name for problem in bench.problems}) > 1)
+
+
+def _distinct(name: str, problems: Sequence[Problem]) -> Bench:
+    """Each problem once, however often it stands there."""
+    distinct = {problem_id(problem): problem for problem in problems}
+    twice = len(problems) - len(distinct)
+    notes = (f"{name}: {twice} of {len(problems)} problems stand there twice and are asked once.",) if twice else ()
+    return Bench(name, list(distinct.values()), notes=notes)
+
+
+class _GymScore(Task):
+    """The gym's own scorer over problems of ours."""
+
+    about = "problems of a gym set in our wording, graded by the gym's own scorer"
+
+    def __init__(self, name: str, pairs: Sequence[tuple[Problem, Scorer]]):
+        self.name = name
+        self._scorers = {problem.key: scorer for problem, scorer in pairs}
+
+    def verify(self, problem: Problem, answer: str) -> float:
+        return float(self._scorers[problem.key](answer))
+
+
+def _gym(name: str, count: int, seed: int) -> Bench:
+    try:
+        pairs = gym_problems(name.removeprefix(GYM), count, seed)
+    except ValueError as error:
+        raise UserError(f"--bench {name}: {error}") from error
+    task = _GymScore(name, pairs)
+    ours = {}
+    for problem, _ in pairs:
+        ours.setdefault(problem_id(replace(problem, task=task)), problem)
+    bench = _distinct(name, [replace(problem, task=task) for problem, _ in pairs])
+    return replace(bench, score="pass@1 by reasoning-gym's scorer",
+                   regrade=("pass@1 by our verifier", partial(_grade_by_ours, ours)),
+                   notes=(*bench.notes, f"{name}: problems generated by reasoning-gym, in our wording."))
+
+
+def _grade_by_ours(ours: dict[str, Problem], sample: Sample) -> float:
+    return accuracy_reward(ours[sample.problem], sample.answer) if sample.well_formed else 0.0
+
+
+def trained_families(folder: Path | None) -> list[str]:
+    """The families the model's recipe trained it on; all of them where nothing says which, and of an endpoint's model."""
+    manifest = None if folder is None else folder / "manifest.json"
+    settings = read_json(manifest)["settings"] if manifest is not None and manifest.exists() else {}
+    return settings.get("families", list(FAMILIES))
