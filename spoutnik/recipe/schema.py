@@ -14,12 +14,13 @@ from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.recipe.yaml_file import read_yaml
 from spoutnik.tasks import FAMILIES, Task
 from spoutnik.tasks.catalog import find_tasks
+from spoutnik.tasks.family import HeldOut
 from spoutnik.train.grpo import GRPOSettings
 from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
 from spoutnik.train.reject import RejectSettings
 from spoutnik.train.reward_model import RewardModelSettings
-from spoutnik.train.settings import Settings, StrictModel, refuse_truth
+from spoutnik.train.settings import Settings, StrictModel, refuse_truth, young
 from spoutnik.train.sft import ColdStartSettings, SFTSettings
 from spoutnik.validation import did_you_mean, refuse_names
 
@@ -200,10 +201,13 @@ class Recipe(Settings):
     """What a power cut may cost: seconds between two checkpoints of a stage."""
     vocab_size: int = Field(ge=300)
     """Tokens of the tokenizer, which is trained on the corpus."""
-    tokenizer_documents: int = Field(default=TOKENIZER_DOCUMENTS, gt=0)
+    tokenizer_documents: int = young(TOKENIZER_DOCUMENTS, gt=0)
     """Documents of the corpus that the tokenizer is trained on."""
     families: list[str] = Field(min_length=1)
     """The families of problems that are trained and evaluated."""
+    held_out: HeldOut = young("instance")
+    """Which problems of a family no training text has, one in eight: with instance a problem as it is, though not its like with
+    other names or numbers; with structure all that have its structure (the table of families says what that is)."""
     models: dict[str, dict]
     """Name -> configuration, with the keys of the published config.json."""
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -252,7 +256,7 @@ class Recipe(Settings):
 
     def tasks_of(self, stage: Stage | None = None) -> list[Task]:
         """What a stage is rewarded and evaluated on; without one, what the recipe is."""
-        return find_tasks(self.families if stage is None else self.families_of(stage))
+        return find_tasks(self.families if stage is None else self.families_of(stage), self.held_out)
 
     def model_config_of(self, name: str, source: str) -> ModelConfig:
         values = self.models[name]

@@ -163,11 +163,11 @@ def _card(stage: Stage, recipe: Recipe, model: Transformer) -> dict:
 
 def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     recipe = context.recipe
-    tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents)
+    tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents, recipe.held_out)
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
     monitor = context.monitor()
-    log, cost = pretrain(model, tokenizer, recipe.families_of(stage), stage.settings, *context.training(), monitor)
+    log, cost = pretrain(model, tokenizer, recipe.tasks_of(stage), stage.settings, *context.training(), monitor)
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
 
 
@@ -176,7 +176,7 @@ def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
     model = Transformer(widened(narrow.config, stage.context, context.source), context.dtype)
     model.load_state_dict(narrow.state_dict())
     monitor = context.monitor()
-    log, cost = midtrain(model, tokenizer, context.recipe.families, stage.settings, *context.training(), monitor)
+    log, cost = midtrain(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training(), monitor)
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
 
 

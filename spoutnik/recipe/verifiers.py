@@ -20,12 +20,12 @@ _TASKS = "spoutnik.tasks"
 _LANGUAGE = f"{_TASKS}.language"  # by itself: it reads the wordings of all families
 
 FIRST = {
-    "answers": "f78e8a727492d667", "expressions": "9a62fe3d3ef0ee76", "families.arithmetic": "8fdff97ecebdc0c6",
-    "families.bases": "b8d7f1df75bb13e2", "families.calendar": "52199b3e132ce771", "families.countdown": "83a7d48f278acc51",
-    "families.equations": "f609dc50763a8d18", "families.letters": "31e43dc7dba899e8", "families.liars": "d073c80a96469413",
-    "families.operations": "fdf8bd52009d3137", "families.ordering": "2ced7ca57c5fa0fd", "families.spell": "a7d65e095eecaee5",
-    "family": "ea2d414e37b2b504", "language": "686d90bd5ed124c4", "names": "010e3921d2c603bc", "paths": "2bd510856949ce60",
-    "phrases": "763e185e6e43cb9e", "problem": "7346ad2645ad72cc", "steps": "02dae6dbaff0b694",
+    "answers": "f78e8a727492d667", "expressions": "9a62fe3d3ef0ee76", "families.arithmetic": "d10f64ff0db0c12b",
+    "families.bases": "8ec697bba59c2838", "families.calendar": "b2ea1e9d1fed6899", "families.countdown": "ffebd13c4afa2888",
+    "families.equations": "c0a2f47b56d25ce5", "families.letters": "9705276ab7a66a33", "families.liars": "015acc817293b5e0",
+    "families.operations": "3681346109204f95", "families.ordering": "e182547e3b379739", "families.spell": "c97f02ad10211708",
+    "family": "beedb9e8fe39d8db", "language": "686d90bd5ed124c4", "names": "010e3921d2c603bc", "paths": "2bd510856949ce60",
+    "phrases": "763e185e6e43cb9e", "problem": "050a3c2d9c33a85f", "steps": "02dae6dbaff0b694",
     "vocabulary": "12b6bbc78ed7888f", "word_list": "2321eea8595e68e1", "wording": "205555efc7f8db99",
 }
 

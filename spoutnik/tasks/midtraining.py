@@ -9,16 +9,15 @@ what is held out is the question.
 import random
 from collections.abc import Iterator, Sequence
 
-from spoutnik.tasks import FAMILIES
 from spoutnik.tasks.corpus import ANSWER_ONLY, BOOK, DRILLS, FLAWED_SHARE, FORUM, GENERAL, QUICK, TEXTBOOK, flawed, write
 from spoutnik.tasks.dialogues import Question, conversation, typed
-from spoutnik.tasks.drills import SPELLED, drill_document
-from spoutnik.tasks.families.letters import count_letters
+from spoutnik.tasks.drills import SPELLED, drill_document, words_to_spell
+from spoutnik.tasks.families.letters import count_letters, word_key
 from spoutnik.tasks.families.spell import TEXT as SPELL
-from spoutnik.tasks.family import LANGUAGES, sample
+from spoutnik.tasks.family import LANGUAGES, Family, sample
 from spoutnik.tasks.general import GeneralPrompt, good_answer, sample_general, statement
 from spoutnik.tasks.general_text import ROWS
-from spoutnik.tasks.problem import Problem, is_held_out
+from spoutnik.tasks.problem import held_out_by_hash
 from spoutnik.tasks.vocabulary import any_word
 
 SPELLING, ENCYCLOPEDIA, THREAD, CHAPTER = "spelling", "encyclopedia", "thread", "chapter"
@@ -28,13 +27,14 @@ FACT_KINDS = ("capital", "opposite", "colour", "animal", "translate", "list", "c
 YOUNG = ("operations", "spell")  # families that the base has not read: twice as frequent
 
 
-def midtraining_documents(rng: random.Random, families: Sequence[str]) -> Iterator[str]:
+def midtraining_documents(rng: random.Random, families: Sequence[Family]) -> Iterator[str]:
     """Endless plain-text documents. Problems and general prompts are of the training split."""
-    tasks = [FAMILIES[name] for name in sorted([*families, *(name for name in families if name in YOUNG)])]
+    may_spell = words_to_spell(families)
+    tasks = sorted([*families, *(family for family in families if family.name in YOUNG)], key=lambda family: family.name)
     while True:
         kind, language = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0], rng.choice(LANGUAGES)
         if kind == DRILLS:
-            yield drill_document(rng, language)
+            yield drill_document(rng, language, may_spell)
         elif kind == SPELLING:
             yield _spelling(rng, language)
         elif kind == ENCYCLOPEDIA:
@@ -74,7 +74,7 @@ def _spelling(rng: random.Random, language: str) -> str:
     lines, count = [], rng.randint(3, 8)
     while len(lines) < count:
         word = any_word(rng, 3, 13)
-        if is_held_out(Problem(FAMILIES["spell"], 1, language, "", "", {"word": word})):
+        if held_out_by_hash(word_key(word)):
             continue
         if rng.random() < 0.5:
             lines.append(SPELLED[language].format(word=word, letters=", ".join(word)))

@@ -82,7 +82,7 @@ def test_as_typed_keeps_every_number_and_name():
 
 
 def test_mid_training_never_shows_strawberry_nor_asks_what_is_held_out():
-    text = "\n".join(islice(midtraining_documents(random.Random(6), FAMILY_NAMES), 3000))
+    text = "\n".join(islice(midtraining_documents(random.Random(6), TASKS), 3000))
     assert "strawberry" not in text.lower()
     rng = random.Random(7)
     for _ in range(300):
@@ -92,5 +92,5 @@ def test_mid_training_never_shows_strawberry_nor_asks_what_is_held_out():
 
 
 def test_mid_training_depends_on_the_seed_alone_and_has_long_documents():
-    first, second = (list(islice(midtraining_documents(random.Random(8), FAMILY_NAMES), 400)) for _ in range(2))
+    first, second = (list(islice(midtraining_documents(random.Random(8), TASKS), 400)) for _ in range(2))
     assert first == second and max(map(len, first)) > 2500

@@ -83,7 +83,7 @@ def test_take_tokens_cuts_long_documents_and_stops_when_full():
 
 
 def test_corpus_documents_are_framed_by_both_ends_of_a_sentence(tokenizer):
-    stream = corpus_documents(tokenizer, random.Random(0), list(FAMILIES))
+    stream = corpus_documents(tokenizer, random.Random(0), list(FAMILIES.values()))
     for _ in range(20):
         ids = next(stream).ids
         assert ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id and not set(ids[1:-1]) & set(range(6))
@@ -92,7 +92,7 @@ def test_corpus_documents_are_framed_by_both_ends_of_a_sentence(tokenizer):
 def test_pretraining_lowers_the_loss(tokenizer, tmp_path):
     model = tiny.model(tiny.QWEN, vocab_size=300, initializer_range=0.02)
     settings = PretrainSettings(steps=25, tokens_per_step=600, learning_rate=0.02, warmup=2)
-    log, cost = pretrain(model, tokenizer, list(FAMILIES), settings, 0, "base", Checkpoints(tmp_path), tiny.silent)
+    log, cost = pretrain(model, tokenizer, list(FAMILIES.values()), settings, 0, "base", Checkpoints(tmp_path), tiny.silent)
     assert log[0]["loss"] == pytest.approx(5.7, abs=0.3)  # ln 300: it starts knowing nothing
     assert log[-1]["loss"] < 4.6
     assert cost.tokens_trained >= 25 * 600 and [row["step"] for row in log] == list(range(25))
