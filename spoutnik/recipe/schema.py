@@ -15,6 +15,7 @@ from spoutnik.recipe.yaml_file import read_yaml
 from spoutnik.tasks import FAMILIES, Task
 from spoutnik.tasks.catalog import find_tasks
 from spoutnik.tasks.family import HeldOut
+from spoutnik.tasks.general_text import Wishes
 from spoutnik.train.grpo import GRPOSettings
 from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
@@ -47,7 +48,7 @@ def refuse_other_names(title: str, names: dict[tuple[str, ...], str]) -> None:
 class _Stage(StrictModel):
     model_config = ConfigDict(populate_by_name=True)
 
-    @field_validator("seed", "general", "dialogue_share", mode="before", check_fields=False)
+    @field_validator("seed", "general", "dialogue_share", "echo_share", mode="before", check_fields=False)
     @classmethod
     def _numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:  # not of "*": `kind` decides the class
         return refuse_truth(cls, value, info)
@@ -86,6 +87,10 @@ class MidtrainStage(_Stage):
     context: dict = {}
     """The keys of the model's configuration that widen its context (DeepSeek-V3, section 4.3), as far as they change:
     max_position_embeddings, rope_scaling, rope_theta."""
+    echo_share: float = young(0.0, ge=0, lt=1)
+    """The share of documents that say again whatever was said, half of it words that are none: copying is learned here."""
+    wishes: Wishes = young("listed")
+    """Of general prompts: with any, all that later stages are taught are read here, wishes of any words among them."""
     settings: PretrainSettings
     """How it is trained."""
 
@@ -123,6 +128,9 @@ class SFTStage(_ConversingStage):
     recipe's folder."""
     general: int = Field(default=0, ge=0)
     """How many general conversations are mixed in, whose thoughts are empty."""
+    wishes: Wishes = young("listed")
+    """What is wished in the general ones: with listed what a list has; with any also 600 wishes of any words, so that the model
+    copies what was said, known or not."""
     dialogue_share: float = Field(default=0.0, ge=0, le=1)
     """The share of the solvers' traces and of the general ones with earlier turns."""
     settings: SFTSettings
@@ -135,6 +143,8 @@ class SFTStage(_ConversingStage):
         if self.dialogue_share and self.cold_start is None and not self.general:
             raise ValueError("dialogue_share is of the traces of cold_start and of general, and the stage has neither: traces "
                              "that are read have the earlier turns that they have")
+        if self.wishes != "listed" and not self.general:
+            raise ValueError("wishes is of general conversations, and the stage has none. Give general, or leave it out")
         return self
 
 
@@ -154,6 +164,8 @@ class GRPOStage(_ConversingStage):
     def _general_needs_a_reward_model(self) -> "GRPOStage":
         if self.settings.general_share and self.reward_model is None:
             raise ValueError("settings.general_share needs a reward_model to judge general prompts")
+        if self.settings.wishes != "listed" and not self.settings.general_share:
+            raise ValueError("settings.wishes is of general prompts, and there are none. Give general_share, or leave it out")
         return self
 
 

@@ -26,7 +26,7 @@ FIRST = {
     "families.operations": "3681346109204f95", "families.ordering": "e182547e3b379739", "families.spell": "c97f02ad10211708",
     "family": "beedb9e8fe39d8db", "language": "686d90bd5ed124c4", "names": "010e3921d2c603bc", "paths": "2bd510856949ce60",
     "phrases": "763e185e6e43cb9e", "problem": "050a3c2d9c33a85f", "steps": "02dae6dbaff0b694",
-    "vocabulary": "12b6bbc78ed7888f", "word_list": "2321eea8595e68e1", "wording": "205555efc7f8db99",
+    "vocabulary": "5d470e7f5182a1e8", "word_list": "2321eea8595e68e1", "wording": "205555efc7f8db99",
 }
 
 

@@ -12,6 +12,7 @@ from spoutnik.tasks import FIRST_FAMILIES, Family
 from spoutnik.tasks.catalog import find_tasks
 from spoutnik.tasks.corpus import documents
 from spoutnik.tasks.family import HeldOut
+from spoutnik.tasks.general_text import Wishes
 from spoutnik.tasks.midtraining import midtraining_documents
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
@@ -49,10 +50,11 @@ def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[Family
 
 
 def midtrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[Family], settings: PretrainSettings, seed: int,
-             stage: str, checkpoints: Checkpoints, progress: Progress,
-             monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
+             stage: str, checkpoints: Checkpoints, progress: Progress, monitor: Monitor | None = None,
+             echo_share: float = 0.0, wishes: Wishes = "listed") -> tuple[list[dict], Cost]:
+    """echo_share, wishes: of the documents (`midtraining_documents`)."""
     def documents_of(step: int) -> list[Document]:
-        texts = midtraining_documents(random.Random(f"{seed} {stage} {step}"), families)
+        texts = midtraining_documents(random.Random(f"{seed} {stage} {step}"), families, echo_share, wishes)
         return take_tokens(encoded(texts, tokenizer), settings.tokens_per_step, model.config.max_position_embeddings)
 
     return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress, monitor)

@@ -7,7 +7,7 @@ import tiny
 import torch
 
 from spoutnik.model.packing import PackedSequences
-from spoutnik.tasks.general import preference_pairs
+from spoutnik.tasks.preferences import preference_pairs
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.reward_model import (
     RewardModel,
