@@ -11,7 +11,7 @@ from spoutnik.model.moe import RouterTrace
 from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.batches import Document
-from spoutnik.train.language_model import language_model_gradient, take_tokens
+from spoutnik.train.language_model import cut_metrics, language_model_gradient, take_tokens
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.pretrain import PretrainSettings, corpus_documents, pretrain
 
@@ -79,7 +79,11 @@ def test_a_model_of_fewer_than_127_positions_trains():
 
 def test_take_tokens_cuts_long_documents_and_stops_when_full():
     stream = iter([Document([1] * 50), Document([2]), Document([3] * 10), Document([4] * 10)])
-    assert [len(d.ids) for d in take_tokens(stream, 35, 30)] == [30, 10]
+    taken = take_tokens(stream, 35, 30)
+    assert [len(d.ids) for d in taken] == [30, 10]
+    lost = sum(d.cut for d in taken)
+    assert lost > 0 and cut_metrics(taken) == {"cut_documents": 1, "cut_tokens": lost / (lost + 40)}
+    assert cut_metrics(taken[1:]) == {}
 
 
 def test_corpus_documents_are_framed_by_both_ends_of_a_sentence(tokenizer):
