@@ -273,7 +273,8 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     llm = ResumableLLM(rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer), checkpoints)
     problems = held_out_problems(recipe.tasks_of(), settings.problems_per_family)
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
-    evaluation = summarize(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
+    evaluation = summarize(graded) | {
+        "protocol": settings.model_dump() | {"prompt_style": style, "held_out": recipe.held_out}}
     if style == "chat":
         evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
         dialogues = held_out_dialogues(recipe.tasks_of(), settings.problems_per_family)

@@ -36,8 +36,8 @@ class StageRow:
     """One line of the table. Shares are in [0, 1], times in seconds; None where the stage was not evaluated.
 
     seconds, core_seconds, tokens (trained + generated): to make the stage, without its evaluation. note: what a stage
-    has to say beside its numbers, or instead of them. health: the manifest's line on how the stage went; warnings: sentences,
-    with the remedy.
+    has to say beside its numbers, or instead of them. held_out: of the problems that it was asked, instance or structure.
+    health: the manifest's line on how the stage went; warnings: sentences, with the remedy.
     """
 
     stage: str
@@ -56,6 +56,7 @@ class StageRow:
     helpful_content: float | None = None
     helpful_form: float | None = None
     dialogues: float | None = None
+    held_out: str = ""
     note: str = ""
     health: str = ""
     warnings: tuple[str, ...] = ()
@@ -79,6 +80,7 @@ def _row(artifact: Artifact, origin: str) -> StageRow:
                    language_consistency=evaluation["language_consistency"],
                    reflections=evaluation["reflections_per_thought"], **_helpfulness(evaluation.get("helpfulness")),
                    dialogues=evaluation["dialogues"]["mean"] if "dialogues" in evaluation else None,
+                   held_out=evaluation["protocol"].get("held_out", "instance"),
                    note="; ".join(filter(None, (_textbook_note(evaluation), notes_of(artifact.manifest.get("data", []))))))
 
 
@@ -191,7 +193,9 @@ def print_table(table: Sequence[StageRow], console: Console) -> None:
         console.print(Text(f"{row.stage}: {row.health}", style="" if row.health.startswith("healthy") else "yellow"))
     shares = ("form, lang, help (content/form of answers to general prompts); turn (pass@1 on questions with earlier turns)"
               if helpful else "form, lang")
-    console.print(Text(f"pass@1 on held-out problems, ± half the 95 % interval; {shares}: percent; think: thought "
+    by_structure = {row.held_out for row in table if row.accuracy} == {"structure"}
+    asked = "problems of held-out structures" if by_structure else "held-out problems (training has their like)"
+    console.print(Text(f"pass@1 on {asked}, ± half the 95 % interval; {shares}: percent; think: thought "
                        "tokens; refl: reflection words per thought; time, tokens (trained + generated) and core s: to "
                        "make the stage, its evaluation not counted", style="dim"))
 

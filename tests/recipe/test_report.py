@@ -145,7 +145,18 @@ def test_helpfulness_is_content_and_form_and_older_evaluations_are_read(tmp_path
     assert "97.0/79.0" in page and "50.0" in page
     out = io.StringIO()
     print_table([older, newer, judge], Console(file=out, width=120, color_system=None))
-    assert " 97/79 " in out.getvalue()
+    assert " 97/79 " in out.getvalue() and "held-out problems (training has their like)" in " ".join(out.getvalue().split())
+    assert "Training has their like" in page
+
+
+def test_the_table_and_the_report_say_what_is_held_out(tmp_path):
+    judged = evaluation(0.6)
+    judged["protocol"]["held_out"] = "structure"
+    made = [artifact(tmp_path, "one", "sft", loss_log(9), judged)]
+    out = io.StringIO()
+    print_table(rows(made, {}), Console(file=out, width=120, color_system=None))
+    assert "pass@1 on problems of held-out structures" in out.getvalue()
+    assert "No text of training has a problem of their structure." in report_of(tmp_path, made)
 
 
 def test_the_terminal_table_fits_120_columns(run):
