@@ -46,7 +46,7 @@ def main() -> None:
         contestants[name] = (model, settings.make_optimizer(model))
     rates: dict[str, list[float]] = {"moe": [], "dense": []}
     for step in range(STEPS + 2):
-        documents = take_tokens(corpus_documents(tokenizer, random.Random(step), recipe.families), TOKENS, 512)
+        documents = take_tokens(corpus_documents(tokenizer, random.Random(step), recipe.tasks_of()), TOKENS, 512)
         for name, (model, optimizer) in contestants.items():
             began = time.perf_counter()
             gradient, bill = language_model_gradient(model, documents, optimizer.parameters, settings)

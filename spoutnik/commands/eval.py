@@ -81,7 +81,7 @@ def evaluate(
 
     from spoutnik.errors import UserError
     from spoutnik.evals.asking import AskingSettings
-    from spoutnik.evals.benches import find_bench, trained_families
+    from spoutnik.evals.benches import find_bench, trained_tasks
     from spoutnik.evals.evaluate import Evaluation
     from spoutnik.evals.models import LocalModel
     from spoutnik.validation import sentences
@@ -93,7 +93,7 @@ def evaluate(
         raise UserError(f"the options of eval: {sentences(error, AskingSettings)}") from error
     ks = _ks(k, samples)
     open_model, folder, name = _find_model(run, stage, model, key_variable, concurrency, dtype, quantize, memory)
-    found = [find_bench(each, data, limit, seed, trained_families(folder)) for each in names]
+    found = [find_bench(each, data, limit, seed, trained_tasks(folder)) for each in names]
     evaluated = open_model()
     if not isinstance(evaluated, LocalModel) and (quantize or memory or dtype != "auto"):
         raise UserError("--quantize, --memory and --dtype are of models that run here, not of an endpoint's. Leave them out.")

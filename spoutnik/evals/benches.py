@@ -44,14 +44,14 @@ def bench_names() -> list[str]:
     return [HELD_OUT, *BENCHMARKS, *(f"{GYM}{name}" for name in SETTINGS), *FAMILIES]
 
 
-def find_bench(name: str, data: Path | None, limit: int | None, seed: int, families: Sequence[str]) -> Bench:
-    """The bench of a name, or of the path of a task of one's own. families: those that the model was trained on.
+def find_bench(name: str, data: Path | None, limit: int | None, seed: int, trained: Sequence[Task]) -> Bench:
+    """The bench of a name, or of the path of a task of one's own. trained: the tasks that the model was trained on.
 
     Raises:
         UserError: there is none, its data are missing or broken, or it has no problem.
     """
     if name == HELD_OUT:
-        drawn = held_out_problems(find_tasks(families), limit or PER_FAMILY)
+        drawn = held_out_problems(trained, limit or PER_FAMILY)
         return replace(_distinct(name, drawn), by_family=True)
     if name.removeprefix(GYM) in SETTINGS and name.startswith(GYM):
         return _gym(name, limit or GYM_PROBLEMS, seed)
@@ -117,8 +117,9 @@ def _grade_by_ours(ours: dict[str, Problem], sample: Sample) -> float:
     return accuracy_reward(ours[sample.problem], sample.answer) if sample.well_formed else 0.0
 
 
-def trained_families(folder: Path | None) -> list[str]:
-    """The families the model's recipe trained it on; all of them where nothing says which, and of an endpoint's model."""
+def trained_tasks(folder: Path | None) -> list[Task]:
+    """The families the model's recipe trained it on, with what that held out; all of them where nothing says which, and of an
+    endpoint's model."""
     manifest = None if folder is None else folder / "manifest.json"
     settings = read_json(manifest)["settings"] if manifest is not None and manifest.exists() else {}
-    return settings.get("families", list(FAMILIES))
+    return find_tasks(settings.get("families", FAMILIES), settings.get("held_out", "instance"))

@@ -85,7 +85,8 @@ class _Lengths:
             return self._tokenizer(stage.start)
         seed = seed_of(self.recipe, stage)
         if seed not in self.trained:
-            self.trained[seed] = train_tokenizer(seed, self.recipe.vocab_size, self.recipe.tokenizer_documents)
+            self.trained[seed] = train_tokenizer(seed, self.recipe.vocab_size, self.recipe.tokenizer_documents,
+                                                 self.recipe.held_out)
         return self.trained[seed]
 
 

@@ -1,5 +1,5 @@
 """What decides a stage's result, as plain data to be hashed. What changes no result is not in it: comments, paths, how often a
-checkpoint is written, limits that only refuse."""
+checkpoint is written, limits that only refuse. A `young` setting is in it where it is not its default."""
 
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from spoutnik.recipe.artifacts import Artifact, stage_key
 from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage
 from spoutnik.tasks.catalog import find_tasks
 from spoutnik.tasks.verifier_code import verifier_code
-from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS
 
 _EVALUATION = 2  # raised when evaluations of older code lack what ours hold: 2 keeps all samples
 _LIMITS = ("max_mismatch_kl",)  # settings that stop a stage and change nothing else: their defaults stand for them
@@ -29,10 +28,9 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
     if isinstance(stage, PretrainStage):
         settings |= {"config": recipe.model_config_of(stage.model, source).model_dump(mode="json", exclude_defaults=True),
                      "vocab_size": recipe.vocab_size}
-        if recipe.tokenizer_documents != TOKENIZER_DOCUMENTS:  # younger than the first artifacts, whose keys lack it
-            settings["tokenizer_documents"] = recipe.tokenizer_documents
+        settings |= recipe.model_dump(include={"tokenizer_documents"})
     if not isinstance(stage, RewardModelStage):
-        settings["families"] = recipe.families_of(stage)
+        settings |= {"families": recipe.families_of(stage)} | recipe.model_dump(include={"held_out"})
     if recipe.tasks and isinstance(stage, GRPOStage | RejectStage):
         settings["tasks"] = _task_names(recipe)
     if isinstance(stage, SFTStage) and stage.file is not None and recipe.hygiene.drops:
@@ -96,10 +94,11 @@ def evaluation_protocol(recipe: Recipe, stage: Stage) -> tuple[PromptStyle, str]
     """How a stage's model is asked, and the hash of all that decides its evaluation beside the model."""
     style: PromptStyle = "forum" if isinstance(stage, BaseStage) else "chat"
     code = verifier_code(recipe.tasks_of())
-    return style, sha256_json({"version": _EVALUATION, "settings": recipe.evaluation.model_dump(), "families": recipe.families,
-                               "style": style, "seed": recipe.seed, "dtype": recipe.dtype}
-                              | ({"verifiers": code} if code else {})
-                              | ({"tasks": _task_names(recipe)} if recipe.tasks else {}))
+    asked = {"families": recipe.families} | recipe.model_dump(include={"held_out"})
+    if recipe.tasks:
+        asked["tasks"] = _task_names(recipe)
+    return style, sha256_json({"version": _EVALUATION, "settings": recipe.evaluation.model_dump(), "style": style,
+                               "seed": recipe.seed, "dtype": recipe.dtype} | asked | ({"verifiers": code} if code else {}))
 
 
 def _task_names(recipe: Recipe) -> list[str]:

@@ -39,10 +39,11 @@ def _page() -> Iterator[str]:
     yield _INTRODUCTION
     yield from _section("The file", Recipe)
     yield "## families\n"
-    yield "The families of problems, and what their levels are.\n"
-    yield "| family | levels |\n|---|---|"
+    yield ("The families of problems, what their levels are, and what the problems of one structure have in common. With "
+           "`held_out: structure`, one structure in eight is kept for evaluation.\n")
+    yield "| family | levels | structure |\n|---|---|---|"
     for name, family in FAMILIES.items():
-        yield f"| `{name}` | {_cell(inspect.getdoc(type(family)) or '')} |"
+        yield f"| `{name}` | {_cell(inspect.getdoc(type(family)) or '')} | {_cell(family.structure)} |"
     yield ""
     yield "## models\n"
     yield _MODEL_INTRODUCTION

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from spoutnik.files import write_text
 from spoutnik.recipe.artifacts import Artifact
-from spoutnik.recipe.table import StageRow, best_values, clock, count, families_of, percent, rows
+from spoutnik.recipe.table import StageRow, best_values, clock, count, families_of, helpful_percent, percent, rows
 from spoutnik.train.health import SHRUNK
 from spoutnik.train.loop import Cost
 from spoutnik.units import duration
@@ -48,7 +48,8 @@ def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequ
 def _environment() -> Environment:
     environment = Environment(loader=PackageLoader("spoutnik.recipe", "."), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True, finalize=printable)
-    environment.filters |= {"percent": percent, "duration": duration, "clock": clock, "count": count, "unbroken": unbroken}
+    environment.filters |= {"percent": percent, "duration": duration, "clock": clock, "count": count, "unbroken": unbroken,
+                            "helpful_percent": helpful_percent}
     return environment
 
 

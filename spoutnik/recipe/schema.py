@@ -15,12 +15,14 @@ from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.recipe.yaml_file import read_yaml
 from spoutnik.tasks import FAMILIES, Task
 from spoutnik.tasks.catalog import find_tasks, is_file_name
+from spoutnik.tasks.family import HeldOut
+from spoutnik.tasks.general_text import Wishes
 from spoutnik.train.grpo import GRPOSettings
 from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
 from spoutnik.train.reject import RejectSettings
 from spoutnik.train.reward_model import RewardModelSettings
-from spoutnik.train.settings import Settings, StrictModel, refuse_truth
+from spoutnik.train.settings import Settings, StrictModel, refuse_truth, young
 from spoutnik.train.sft import ColdStartSettings, SFTSettings
 from spoutnik.validation import did_you_mean, refuse_names
 
@@ -47,7 +49,7 @@ def refuse_other_names(title: str, names: dict[tuple[str, ...], str]) -> None:
 class _Stage(StrictModel):
     model_config = ConfigDict(populate_by_name=True)
 
-    @field_validator("seed", "general", "dialogue_share", mode="before", check_fields=False)
+    @field_validator("seed", "general", "dialogue_share", "echo_share", mode="before", check_fields=False)
     @classmethod
     def _numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:  # not of "*": `kind` decides the class
         return refuse_truth(cls, value, info)
@@ -86,6 +88,10 @@ class MidtrainStage(_Stage):
     context: dict = {}
     """The keys of the model's configuration that widen its context (DeepSeek-V3, section 4.3), as far as they change:
     max_position_embeddings, rope_scaling, rope_theta."""
+    echo_share: float = young(0.0, ge=0, lt=1)
+    """The share of documents that say again whatever was said, half of it words that are none: copying is learned here."""
+    wishes: Wishes = young("listed")
+    """Of general prompts: with any, all that later stages are taught are read here, wishes of any words among them."""
     settings: PretrainSettings
     """How it is trained."""
 
@@ -123,6 +129,9 @@ class SFTStage(_ConversingStage):
     recipe's folder."""
     general: int = Field(default=0, ge=0)
     """How many general conversations are mixed in, whose thoughts are empty."""
+    wishes: Wishes = young("listed")
+    """What is wished in the general ones: with listed what a list has; with any also 600 wishes of any words, so that the model
+    copies what was said, known or not."""
     dialogue_share: float = Field(default=0.0, ge=0, le=1)
     """The share of the solvers' traces and of the general ones with earlier turns."""
     settings: SFTSettings
@@ -135,6 +144,8 @@ class SFTStage(_ConversingStage):
         if self.dialogue_share and self.cold_start is None and not self.general:
             raise ValueError("dialogue_share is of the traces of cold_start and of general, and the stage has neither: traces "
                              "that are read have the earlier turns that they have")
+        if self.wishes != "listed" and not self.general:
+            raise ValueError("wishes is of general conversations, and the stage has none. Give general, or leave it out")
         return self
 
 
@@ -154,6 +165,8 @@ class GRPOStage(_ConversingStage):
     def _general_needs_a_reward_model(self) -> "GRPOStage":
         if self.settings.general_share and self.reward_model is None:
             raise ValueError("settings.general_share needs a reward_model to judge general prompts")
+        if self.settings.wishes != "listed" and not self.settings.general_share:
+            raise ValueError("settings.wishes is of general prompts, and there are none. Give general_share, or leave it out")
         return self
 
 
@@ -201,10 +214,13 @@ class Recipe(Settings):
     """What a power cut may cost: seconds between two checkpoints of a stage."""
     vocab_size: int = Field(ge=300)
     """Tokens of the tokenizer, which is trained on the corpus."""
-    tokenizer_documents: int = Field(default=TOKENIZER_DOCUMENTS, gt=0)
+    tokenizer_documents: int = young(TOKENIZER_DOCUMENTS, gt=0)
     """Documents of the corpus that the tokenizer is trained on."""
     families: list[str] = Field(min_length=1)
     """The families of problems that are trained and evaluated."""
+    held_out: HeldOut = young("instance")
+    """Which problems of a family no training text has, one in eight: with instance a problem as it is, though not its like with
+    other names or numbers; with structure all that have its structure (the table of families says what that is)."""
     tasks: list[str] = []
     """Tasks that are rewarded and evaluated beside the families: names that `spoutnik tasks` lists, or files of your own (JSON
     lines or Python; relative to the recipe's folder). No solver writes traces for them."""
@@ -261,12 +277,13 @@ class Recipe(Settings):
 
     def tasks_of(self, stage: Stage | None = None) -> list[Task]:
         """What a stage is rewarded and evaluated on; without one, what the recipe is."""
-        return find_tasks([*(self.families if stage is None else self.families_of(stage)), *self.tasks])
+        families = self.families if stage is None else self.families_of(stage)
+        return find_tasks([*families, *self.tasks], self.held_out)
 
     @property
     def solved_tasks(self) -> list[Task]:
         """Those whose solvers write traces."""
-        return find_tasks(self.families)
+        return find_tasks(self.families, self.held_out)
 
     def model_config_of(self, name: str, source: str) -> ModelConfig:
         values = self.models[name]

@@ -43,19 +43,26 @@ from spoutnik.recipe.schema import (
     widened,
 )
 from spoutnik.tasks import LANGUAGES
-from spoutnik.tasks.general import helpfulness, sample_general
-from spoutnik.tasks.general_text import FIRST_KINDS
+from spoutnik.tasks.general import content_and_form, sample_general
+from spoutnik.tasks.general_text import FIRST_KINDS, taught_kinds
 from spoutnik.text.thought import read_reply
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.grpo import GRPOSettings, grpo
-from spoutnik.train.health import Finding, kept_findings, pair_findings, stage_health
+from spoutnik.train.health import Finding, constant_findings, kept_findings, pair_findings, stage_health
 from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
 from spoutnik.train.monitor import Monitor, Validation
 from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
 from spoutnik.train.reject import reject
 from spoutnik.train.resumable import ResumableLLM
-from spoutnik.train.reward_model import RewardModel, held_out_accuracy, score_answers, train_reward_model
+from spoutnik.train.reward_model import (
+    RewardModel,
+    accuracy_by_difference,
+    best_constant,
+    held_out_accuracy,
+    score_answers,
+    train_reward_model,
+)
 from spoutnik.train.rollouts import chat_prompts, rollout_llm, sample_problems
 from spoutnik.train.sft import fit, general_traces, sft, solver_traces
 from spoutnik.train.traces import KEYS, Traces, load_traces, reports_of
@@ -164,11 +171,11 @@ def _card(stage: Stage, recipe: Recipe, model: Transformer) -> dict:
 
 def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     recipe = context.recipe
-    tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents)
+    tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents, recipe.held_out)
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
     monitor = context.monitor()
-    log, cost = pretrain(model, tokenizer, recipe.families_of(stage), stage.settings, *context.training(), monitor)
+    log, cost = pretrain(model, tokenizer, recipe.tasks_of(stage), stage.settings, *context.training(), monitor)
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
 
 
@@ -177,7 +184,8 @@ def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
     model = Transformer(widened(narrow.config, stage.context, context.source), context.dtype)
     model.load_state_dict(narrow.state_dict())
     monitor = context.monitor()
-    log, cost = midtrain(model, tokenizer, context.recipe.families, stage.settings, *context.training(), monitor)
+    log, cost = midtrain(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training(), monitor,
+                         stage.echo_share, stage.wishes)
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
 
 
@@ -196,7 +204,8 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
         if warning is not None:
             context.say(f"{context.name}: {warning}")
     if stage.general:
-        sources.append(Traces.of("general", general_traces(stage.general, seed, recipe.solved_tasks, stage.dialogue_share)))
+        rows = general_traces(stage.general, seed, recipe.solved_tasks, stage.dialogue_share, stage.wishes)
+        sources.append(Traces.of("general", rows))
     positions = model.config.max_position_embeddings
     documents = fit(sources, tokenizer, positions, random.Random(f"{seed} {context.name}"))
     for source in sources:
@@ -239,9 +248,15 @@ def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     save_model(context.working, backbone)
     save_tensors(context.working / "score.safetensors", {"score.weight": model.score.weight})
     tokenizer.save(context.working)
-    accuracy = held_out_accuracy(model, tokenizer, PAIRS, context.recipe.seed)
-    return Outcome({"held_out_pair_accuracy": accuracy} | _last(log, "loss"), cost, log, monitor=monitor,
-                   findings=pair_findings(accuracy, PAIRS))
+    pairs, seed = stage.settings.pairs, context.recipe.seed
+    accuracy = held_out_accuracy(model, tokenizer, PAIRS, seed, pairs)
+    differences = accuracy_by_difference(model, tokenizer, PAIRS // 2, seed)
+    constant = best_constant(model, tokenizer, seed, taught_kinds(stage.settings.wishes))
+    metrics = {"held_out_pair_accuracy": accuracy} | {f"held_out_pairs_of_{by}": share for by, share in differences.items()}
+    metrics |= {"constant_score": constant.score, "right_score": constant.right}
+    findings = [*pair_findings(accuracy, PAIRS),
+                *constant_findings(constant.answer, constant.score, constant.right, pairs == "relevance")]
+    return Outcome(metrics | _last(log, "loss"), cost, log, monitor=monitor, findings=findings)
 
 
 _WORK = {PretrainStage: _pretrain, MidtrainStage: _midtrain, SFTStage: _sft, GRPOStage: _grpo, RejectStage: _reject,
@@ -263,7 +278,8 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     llm = ResumableLLM(rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer), checkpoints)
     problems = held_out_problems(recipe.tasks_of(), settings.problems_per_family)
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
-    evaluation = summarize(graded) | {"protocol": settings.model_dump() | {"prompt_style": style}}
+    evaluation = summarize(graded) | {
+        "protocol": settings.model_dump() | {"prompt_style": style, "held_out": recipe.held_out}}
     if style == "chat":
         evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
         dialogues = held_out_dialogues(recipe.tasks_of(), settings.problems_per_family)
@@ -279,14 +295,16 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     write_jsonl(into / "samples.jsonl", sample_rows(graded))
 
 
-def general_helpfulness(llm: LLM | ResumableLLM, tokenizer: Tokenizer, settings: EvaluationSettings, seed: int) -> float:
-    """Mean score in [0, 1] of answers to held-out general prompts, by the rubric that nothing was trained on."""
+def general_helpfulness(llm: LLM | ResumableLLM, tokenizer: Tokenizer, settings: EvaluationSettings,
+                        seed: int) -> dict[str, float]:
+    """Content and form of answers to held-out general prompts, means in [0, 1], by the rubric that nothing was trained on."""
     rng = random.Random(f"{seed} helpfulness")
     drawn = [sample_general(rng, language, "held_out", FIRST_KINDS) for language in LANGUAGES for _ in range(32)]
     params = SamplingParams(temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens)
     outputs = llm.generate(chat_prompts(drawn, tokenizer), params, seed=seed)
     replies = [read_reply(o.outputs[0].reply_ids, tokenizer, o.outputs[0].finished) for o in outputs]
-    return sum(helpfulness(p, r.answer) if r.well_formed else 0.0 for p, r in zip(drawn, replies)) / len(drawn)
+    grades = [content_and_form(p, r.answer) if r.well_formed else (0.0, 0.0) for p, r in zip(drawn, replies)]
+    return {name: sum(values) / len(drawn) for name, values in zip(("content", "form"), zip(*grades))}
 
 
 def _last(log: list[dict], *keys: str) -> dict[str, float]:

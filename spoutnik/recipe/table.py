@@ -36,8 +36,8 @@ class StageRow:
     """One line of the table. Shares are in [0, 1], times in seconds; None where the stage was not evaluated.
 
     seconds, core_seconds, tokens (trained + generated): to make the stage, without its evaluation. note: what a stage
-    has to say beside its numbers, or instead of them. health: the manifest's line on how the stage went; warnings: sentences,
-    with the remedy.
+    has to say beside its numbers, or instead of them. held_out: of the problems that it was asked, instance or structure.
+    health: the manifest's line on how the stage went; warnings: sentences, with the remedy.
     """
 
     stage: str
@@ -53,7 +53,10 @@ class StageRow:
     language_consistency: float | None = None
     reflections: float | None = None
     helpfulness: float | None = None
+    helpful_content: float | None = None
+    helpful_form: float | None = None
     dialogues: float | None = None
+    held_out: str = ""
     note: str = ""
     health: str = ""
     warnings: tuple[str, ...] = ()
@@ -75,9 +78,25 @@ def _row(artifact: Artifact, origin: str) -> StageRow:
                    families={name: _interval(of) for name, of in evaluation["families"].items()},
                    thought_tokens=evaluation["thought_tokens"], well_formed=evaluation["well_formed"],
                    language_consistency=evaluation["language_consistency"],
-                   reflections=evaluation["reflections_per_thought"], helpfulness=evaluation.get("helpfulness"),
+                   reflections=evaluation["reflections_per_thought"], **_helpfulness(evaluation.get("helpfulness")),
                    dialogues=evaluation["dialogues"]["mean"] if "dialogues" in evaluation else None,
+                   held_out=evaluation["protocol"].get("held_out", "instance"),
                    note="; ".join(filter(None, (_textbook_note(evaluation), notes_of(artifact.manifest.get("data", []))))))
+
+
+def _helpfulness(measured: dict | float | None) -> dict[str, float | None]:
+    """A row's fields; older evaluations have the mean of content and form alone."""
+    if not isinstance(measured, dict):
+        return {"helpfulness": measured}
+    content, form = measured["content"], measured["form"]
+    return {"helpfulness": (content + form) / 2, "helpful_content": content, "helpful_form": form}
+
+
+def helpful_percent(row: StageRow, digits: int = 0) -> str:
+    """Content and form of the answers to general prompts; one number where an older evaluation does not tell them apart."""
+    if row.helpful_content is None:
+        return percent(row.helpfulness, digits)
+    return f"{percent(row.helpful_content, digits)}/{percent(row.helpful_form, digits)}"
 
 
 def _textbook_note(evaluation: dict) -> str:
@@ -101,7 +120,13 @@ def metrics_note(metrics: dict) -> str:
         counted = f" ({traces:,.0f} of {sampled:,.0f})" if traces is not None and sampled is not None else ""
         parts.append(f"kept {percent(share)} % of samples{counted}")
     if "held_out_pair_accuracy" in rest:
-        parts.append(f"orders {percent(rest.pop('held_out_pair_accuracy'))} % of held-out pairs right")
+        by = [f"{name} {percent(rest.pop(key), 0)}" for name in ("form", "relevance", "truth")
+              if (key := f"held_out_pairs_of_{name}") in rest]
+        parts.append(f"orders {percent(rest.pop('held_out_pair_accuracy'))} % of held-out pairs right"
+                     + (f" ({', '.join(by)})" if by else ""))
+    if "constant_score" in rest:
+        constant, right = rest.pop("constant_score"), rest.pop("right_score")
+        parts.append(f"scores one answer to all questions {constant:.2f}, right answers {right:.2f}")
     parts += [f"{name.replace('_', ' ')} {value:.4g}" for name, value in rest.items()]
     return ", ".join(parts)
 
@@ -166,8 +191,11 @@ def print_table(table: Sequence[StageRow], console: Console) -> None:
             console.print(Text(f"{row.stage}: {row.note}"))
     for row in table:
         console.print(Text(f"{row.stage}: {row.health}", style="" if row.health.startswith("healthy") else "yellow"))
-    shares = "form, lang, help; turn (pass@1 on questions with earlier turns)" if helpful else "form, lang"
-    console.print(Text(f"pass@1 on held-out problems, ± half the 95 % interval; {shares}: percent; think: thought "
+    shares = ("form, lang, help (content/form of answers to general prompts); turn (pass@1 on questions with earlier turns)"
+              if helpful else "form, lang")
+    by_structure = {row.held_out for row in table if row.accuracy} == {"structure"}
+    asked = "problems of held-out structures" if by_structure else "held-out problems (training has their like)"
+    console.print(Text(f"pass@1 on {asked}, ± half the 95 % interval; {shares}: percent; think: thought "
                        "tokens; refl: reflection words per thought; time, tokens (trained + generated) and core s: to "
                        "make the stage, its evaluation not counted", style="dim"))
 
@@ -186,7 +214,9 @@ def _cells(row: StageRow, families: Sequence[str], helpful: bool, best: dict[str
     cells += [share(f"families.{name}", row.families[name].mean if name in row.families else None) for name in families]
     cells += [number(row.thought_tokens, 0), share("well_formed", row.well_formed),
               share("language_consistency", row.language_consistency)]
-    cells += [share("helpfulness", row.helpfulness), share("dialogues", row.dialogues)] if helpful else []
+    if helpful:
+        style = "bold green" if row.helpfulness is not None and row.helpfulness == best.get("helpfulness") else ""
+        cells += [Text(helpful_percent(row), style=style), share("dialogues", row.dialogues)]
     return [*cells, number(row.reflections, 2), Text(clock(row.seconds)), Text(count(row.tokens)),
             Text(f"{row.core_seconds:.0f}")]
 

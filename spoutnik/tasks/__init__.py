@@ -16,7 +16,7 @@ from spoutnik.tasks.problem import SPLITS, STYLES, Problem, Task, Trace, is_held
 
 FAMILIES: dict[str, Family] = {family.name: family for family in (
     Countdown(), Arithmetic(), Equations(), Bases(), Letters(), Ordering(), Liars(), Calendar(), Operations(), Spell())}
-FIRST_FAMILIES = tuple(FAMILIES)[:8]  # the tokenizer's training text is drawn from these
+FIRST_FAMILIES = tuple(FAMILIES)[:8]  # names; the tokenizer's training text is drawn from these
 
 __all__ = ["FAMILIES", "FIRST_FAMILIES", "LANGUAGES", "SPLITS", "STYLES", "Family", "Problem", "Task", "Trace",
            "accuracy_reward", "is_held_out", "sample"]

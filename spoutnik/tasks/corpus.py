@@ -7,11 +7,10 @@ forum, though it has read the textbooks: what reinforcement learning is there to
 
 import random
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from spoutnik.tasks import FAMILIES, FIRST_FAMILIES
-from spoutnik.tasks.drills import drill_document
+from spoutnik.tasks.drills import drill_document, words_to_spell
 from spoutnik.tasks.family import LANGUAGES, Family, sample
 from spoutnik.tasks.general import good_answer, sample_general
 from spoutnik.tasks.general_text import FIRST_KINDS
@@ -36,25 +35,22 @@ BOOK = {"en": Layout("Exercise: {}", "Solution: {}", "Result: {}"),
         "fr": Layout("Exercice : {}", "Solution : {}", "Résultat : {}")}
 
 
-def documents(rng: random.Random, families: Mapping[str, Family] | None = None) -> Iterator[str]:
-    """Endless plain-text documents, without final newline. Problems and general prompts are of the training split.
-
-    families: by name; those that the first tokenizer was trained on where there are none given.
-    """
-    families = {name: FAMILIES[name] for name in FIRST_FAMILIES} if families is None else families
+def documents(rng: random.Random, families: Sequence[Family]) -> Iterator[str]:
+    """Endless plain-text documents, without final newline. Problems and general prompts are of the training split."""
     if not families:
         raise ValueError("The corpus needs at least one family of problems.")
-    names = sorted(families)
+    families = sorted({family.name: family for family in families}.values(), key=lambda family: family.name)
+    may_spell = words_to_spell(families)
     while True:
         kind = rng.choices(list(WEIGHTS), list(WEIGHTS.values()))[0]
         language = rng.choice(LANGUAGES)
         if kind == DRILLS:
-            yield drill_document(rng, language)
+            yield drill_document(rng, language, may_spell)
         elif kind == GENERAL:
             prompt = sample_general(rng, language, "train", FIRST_KINDS)
             yield write(FORUM[language], prompt.prompt, "", good_answer(prompt, rng))
         else:
-            family = families[rng.choice(names)]
+            family = rng.choice(families)
             yield worked_problem(family, rng, rng.choice(family.levels), language, kind)
 
 

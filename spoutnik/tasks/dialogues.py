@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from spoutnik.tasks.family import LANGUAGES, Family, sample
 from spoutnik.tasks.general import GeneralPrompt, follow_up_general, good_answer, sample_general
-from spoutnik.tasks.general_text import TAUGHT_KINDS
+from spoutnik.tasks.general_text import Wishes, taught_kinds
 from spoutnik.tasks.problem import History, Problem, Task, is_held_out
 from spoutnik.tasks.wording import as_typed
 
@@ -43,9 +43,10 @@ def answer_of(question: Question, rng: random.Random) -> str:
     return good_answer(question, rng) if isinstance(question, GeneralPrompt) else question.answer
 
 
-def general_question(rng: random.Random, tasks: Sequence[Task], dialogue_share: float) -> GeneralPrompt:
+def general_question(rng: random.Random, tasks: Sequence[Task], dialogue_share: float,
+                     wishes: Wishes = "listed") -> GeneralPrompt:
     """A general prompt of the training split as people type it, with earlier turns in `dialogue_share` of the cases."""
-    prompt = typed(sample_general(rng, rng.choice(LANGUAGES), "train", TAUGHT_KINDS), rng)
+    prompt = typed(sample_general(rng, rng.choice(LANGUAGES), "train", taught_kinds(wishes)), rng)
     return perhaps_in_conversation(prompt, rng, tasks, "train", dialogue_share)
 
 

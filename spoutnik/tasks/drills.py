@@ -5,16 +5,19 @@ So the drills leak nothing of the held-out problems.
 """
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from spoutnik.tasks.families import bases, calendar
 from spoutnik.tasks.families.letters import TEXT as LETTERS
+from spoutnik.tasks.families.letters import word_key
+from spoutnik.tasks.family import Family
 from spoutnik.tasks.names import NAMES
+from spoutnik.tasks.problem import held_out_by_hash
 from spoutnik.tasks.steps import product_steps, sum_steps
 from spoutnik.tasks.word_list import CONSONANTS, VOWELS, word
 
-Drill = Callable[[random.Random, str], str]  # (rng, language) -> one fact as a sentence
+Drill = Callable[..., str]  # (rng, language) -> one fact as a sentence; for a spelled word, also which words it may be
 
 SPELLED = {"en": "{word}: {letters}.", "fr": "{word} : {letters}."}
 
@@ -77,8 +80,16 @@ def week_drill(rng: random.Random, language: str) -> str:
     return f"{days} - {days // 7 * 7} = {days % 7}."
 
 
-def spelling_drill(rng: random.Random, language: str) -> str:
+def words_to_spell(families: Sequence[Family]) -> Callable[[str], bool]:
+    """Whether a text of training may spell a word: with families held out by structure, those of the training split alone."""
+    by_structure = any(family.held_out == "structure" for family in families)
+    return lambda drawn: not (by_structure and held_out_by_hash(word_key(drawn)))
+
+
+def spelling_drill(rng: random.Random, language: str, may_spell: Callable[[str], bool]) -> str:
     drawn = word(rng, 3, 7)
+    while not may_spell(drawn):
+        drawn = word(rng, 3, 7)
     return SPELLED[language].format(word=drawn, letters=", ".join(drawn))
 
 
@@ -103,7 +114,9 @@ DRILLS: tuple[Drill, ...] = (  # named twice: twice as frequent, because the pro
     power_drill, weekday_drill, month_drill, week_drill, spelling_drill, spelling_drill, backwards_drill, chain_drill)
 
 
-def drill_document(rng: random.Random, language: str) -> str:
-    """Several facts of one kind, separated by spaces."""
+def drill_document(rng: random.Random, language: str, may_spell: Callable[[str], bool]) -> str:
+    """Several facts of one kind, separated by spaces. may_spell: which words."""
     drill = rng.choice(DRILLS)
+    if drill is spelling_drill:
+        drill = partial(spelling_drill, may_spell=may_spell)
     return " ".join(drill(rng, language) for _ in range(rng.randint(4, 8)))

@@ -2,7 +2,7 @@
 
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from spoutnik.tasks.family import LANGUAGES
@@ -10,7 +10,6 @@ from spoutnik.tasks.general_text import KINDS, ROWS, TEXT
 from spoutnik.tasks.language import language_consistency
 from spoutnik.tasks.problem import SPLITS, History, held_out_by_hash
 
-FLAWS = ("curt", "off_topic", "wrong_language", "rambling", "wrong_fact")
 MAX_WORDS = 40  # a longer answer rambles: these questions need one or two short sentences
 
 
@@ -80,57 +79,29 @@ def statement(kind: str, row: int, language: str, rng: random.Random) -> str:
 
 def good_answer(p: GeneralPrompt, rng: random.Random) -> str:
     """A complete and polite answer, in the language, of one or two short sentences."""
-    return _sentence(p, _content(p, rng), rng)
-
-
-def flawed_answer(p: GeneralPrompt, rng: random.Random) -> str:
-    """An answer with one of the FLAWS."""
-    flaw = rng.choice(FLAWS)
-    # Some kinds have no fact to get wrong; a greeting by name is always answered off topic. (Not what was meant, but the
-    # shipped models' reward model learned from these very pairs.)
-    if p.kind in ("greeting", "goodbye") or flaw == "wrong_fact" and len({row[1] for row in ROWS[p.kind]}) == 1:
-        flaw = "off_topic"
-    if flaw == "curt":
-        content = _content(p, rng)
-        return content[0].upper() + content[1:] + "."
-    if flaw == "rambling":
-        return " ".join([good_answer(p, rng)] * rng.randint(3, 5))
-    if flaw == "wrong_language":
-        return good_answer(replace(p, language=next(other for other in LANGUAGES if other != p.language)), rng)
-    if flaw == "wrong_fact":
-        while True:
-            wrong = _content(replace(p, data={"row": rng.randrange(len(ROWS[p.kind]))}), rng)
-            if not _has_content(p, wrong) and wrong != p.content:
-                return _sentence(p, wrong, rng)
-    while True:  # off topic: a good answer to another question
-        kind = rng.choice(KINDS)
-        other = good_answer(GeneralPrompt(kind, p.language, "", {"row": rng.randrange(len(ROWS[kind]))}), rng)
-        if kind != p.kind and not _has_content(p, other):
-            return other
-
-
-def preference_pairs(rng: random.Random, split: str, kinds: Sequence[str] = KINDS) -> Iterator[tuple[GeneralPrompt, str, str]]:
-    """Endless (prompt, chosen answer, rejected answer), half in each language."""
-    while True:
-        p = sample_general(rng, rng.choice(LANGUAGES), split, kinds)
-        yield p, good_answer(p, rng), flawed_answer(p, rng)
+    return sentence_around(p, content_to_say(p, rng), rng)
 
 
 def helpfulness(p: GeneralPrompt, answer: str) -> float:
-    """A rubric in [0, 1], to measure and never to train: content 0.5, language 0.2, full sentence 0.15, concision 0.15.
+    """A rubric in [0, 1], to measure and never to train: half of it content, half form."""
+    return sum(content_and_form(p, answer)) / 2
+
+
+def content_and_form(p: GeneralPrompt, answer: str) -> tuple[float, float]:
+    """What an answer says, 0 or 1, and how it says it, in [0, 1]: language 0.4, full sentence 0.3, concision 0.3.
 
     An answer without a word earns nothing: it must not collect the points for what it does not do wrong.
     """
     words = re.findall(r"\w+", answer)
     if not words:
-        return 0.0
+        return 0.0, 0.0
     # Not 1.0: a translation quotes a word of the other language.
     in_language = language_consistency(answer, p.language) >= 0.8
     text = answer.strip()
     sentence = text[0].isupper() and text[-1] in ".!?" and len(words) >= _shortest(p)
     sentences = [part.strip() for part in re.split(r"[.!?]+", text) if part.strip()]
     concise = len(words) <= MAX_WORDS and len(set(sentences)) == len(sentences)
-    return 0.5 * _has_content(p, answer) + 0.2 * in_language + 0.15 * sentence + 0.15 * concise
+    return float(has_content(p, answer)), 0.4 * in_language + 0.3 * sentence + 0.3 * concise
 
 
 def _shortest(p: GeneralPrompt) -> int:
@@ -138,7 +109,7 @@ def _shortest(p: GeneralPrompt) -> int:
     return 2 + (4 if p.kind.endswith("list") else len(re.findall(r"\w+", p.content)))  # a list: three members and "and"
 
 
-def _content(p: GeneralPrompt, rng: random.Random) -> str:
+def content_to_say(p: GeneralPrompt, rng: random.Random) -> str:
     """What the answer must contain; for a list, three members drawn among those in the row."""
     if not p.kind.endswith("list"):
         return p.content
@@ -146,13 +117,13 @@ def _content(p: GeneralPrompt, rng: random.Random) -> str:
     return f"{first}, {second} {'and' if p.language == 'en' else 'et'} {third}"
 
 
-def _sentence(p: GeneralPrompt, content: str, rng: random.Random) -> str:
+def sentence_around(p: GeneralPrompt, content: str, rng: random.Random) -> str:
     """A full sentence around the content."""
     text = rng.choice(TEXT[p.language][p.kind][1]).format(q=p.subject, a=content)
     return text[0].upper() + text[1:]
 
 
-def _has_content(p: GeneralPrompt, answer: str) -> bool:
+def has_content(p: GeneralPrompt, answer: str) -> bool:
     """Whether the answer holds its content: as whole words, or three members of a list."""
     content, answer = p.content.lower(), answer.lower()
     if p.kind.endswith("list"):

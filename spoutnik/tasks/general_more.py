@@ -4,6 +4,10 @@ with many it learns to take the subject from the question.
 Rows as in `general_text`. None of them is asked by the measure of helpfulness.
 """
 
+import random
+
+from spoutnik.tasks.vocabulary import any_phrase
+
 
 def table_rows(table: str) -> tuple[tuple[str, ...], ...]:
     """Rows written one per line, columns separated by bars."""
@@ -56,6 +60,14 @@ def _combined() -> tuple[tuple[str, str, str, str], ...]:
                  for english, his, hers in adjectives for noun, nom, gender in nouns)
 
 
+def _of_any_words() -> tuple[tuple[str, str, str, str], ...]:
+    """Wishes that no list of wishes has: they teach to copy what was said, whether it is known or not."""
+    rng = random.Random("wishes")
+    return tuple((english, english, french, french)
+                 for english, french in ((any_phrase(rng, "en"), any_phrase(rng, "fr")) for _ in range(600)))
+
+
+ANY_WISHES = _of_any_words()
 MORE_ROWS = {
     "wish": _combined() + tuple((english, english, french, french) for english, french in table_rows("""
         a good evening | une bonne soirée

@@ -1,6 +1,8 @@
 """The wordings and the facts of the general prompts. A row is (English subject, answer, French subject, answer)."""
 
-from spoutnik.tasks.general_more import MORE_ROWS, table_rows
+from typing import Literal
+
+from spoutnik.tasks.general_more import ANY_WISHES, MORE_ROWS, table_rows
 from spoutnik.tasks.names import NAMES
 
 TEXT = {  # per kind: how to ask, how to answer well (q is the subject, a the content that must be there)
@@ -251,9 +253,15 @@ ROWS["about"] = tuple(
     + [(english, f"Three {english} are {', '.join(members.split()[:2])} and {members.split()[2]}", f"sur les {french}",
         f"Trois {french} sont {', '.join(membres.split()[:2])} et {membres.split()[2]}")
        for english, members, french, membres in ROWS["list"]])
-for _kind, _more in MORE_ROWS.items():  # under another name: no younger row changes what was drawn before
-    ROWS[f"more_{_kind}"] = _more
+for _kind, _more in (*((f"more_{kind}", rows) for kind, rows in MORE_ROWS.items()), ("any_wish", ANY_WISHES)):
+    ROWS[_kind] = _more  # under another name: no younger row changes what was drawn before
     for _wordings in TEXT.values():
-        _wordings[f"more_{_kind}"] = _wordings[_kind]
+        _wordings[_kind] = _wordings[_kind.split("_")[1]]
 _YOUNGER = tuple(kind for kind in ROWS if kind.startswith("more_"))
+Wishes = Literal["listed", "any"]
 TAUGHT_KINDS = (*KINDS, *_YOUNGER, *_YOUNGER, "more_wish", "more_wish", *["about"] * 10)  # as often as they are named
+
+
+def taught_kinds(wishes: Wishes = "listed") -> tuple[str, ...]:
+    """The kinds of general prompts that are taught; with wishes of any words, these are as frequent as the listed ones."""
+    return TAUGHT_KINDS if wishes == "listed" else (*TAUGHT_KINDS, *["any_wish"] * TAUGHT_KINDS.count("more_wish"))

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 STYLES = ("quick", "careful")
@@ -88,6 +88,10 @@ class Task:
         """The problem in the words of somebody who types it; as it is, where that is how it is meant to be asked."""
         return problem
 
+    def split_keys(self, problem: Problem) -> Iterable[str]:
+        """What decides the split of a problem: it is held out where one of these is."""
+        return (f"{self.name} {problem.key}",)
+
 
 def check_style(task: Task, style: str) -> None:
     """Raise ValueError for an unknown style of solution."""
@@ -108,5 +112,6 @@ def held_out_by_hash(text: str) -> bool:
 
 
 def is_held_out(problem: Problem) -> bool:
-    """Whether a problem is kept for evaluation. It depends on its identity alone, so the splits cannot overlap."""
-    return held_out_by_hash(f"{problem.family} {problem.key}")
+    """Whether a problem is kept for evaluation. Its task says what decides it; the same decides alike, so the splits cannot
+    overlap."""
+    return any(map(held_out_by_hash, problem.task.split_keys(problem)))

@@ -21,14 +21,14 @@ _TASKS = "spoutnik.tasks"
 _LANGUAGE = [f"{_TASKS}.{name}" for name in ("language", "language_count", "identification", "function_words", "prose")]
 
 FIRST = {
-    "answers": "f78e8a727492d667", "expressions": "9a62fe3d3ef0ee76", "families.arithmetic": "8fdff97ecebdc0c6",
-    "families.bases": "b8d7f1df75bb13e2", "families.calendar": "52199b3e132ce771", "families.countdown": "83a7d48f278acc51",
-    "families.equations": "f609dc50763a8d18", "families.letters": "31e43dc7dba899e8", "families.liars": "d073c80a96469413",
-    "families.operations": "fdf8bd52009d3137", "families.ordering": "2ced7ca57c5fa0fd", "families.spell": "a7d65e095eecaee5",
-    "family": "ea2d414e37b2b504", "function_words": "4bff5bc7311e00b8", "identification": "46f239828572a9ed",
+    "answers": "f78e8a727492d667", "expressions": "9a62fe3d3ef0ee76", "families.arithmetic": "d10f64ff0db0c12b",
+    "families.bases": "8ec697bba59c2838", "families.calendar": "b2ea1e9d1fed6899", "families.countdown": "ffebd13c4afa2888",
+    "families.equations": "c0a2f47b56d25ce5", "families.letters": "9705276ab7a66a33", "families.liars": "015acc817293b5e0",
+    "families.operations": "3681346109204f95", "families.ordering": "e182547e3b379739", "families.spell": "c97f02ad10211708",
+    "family": "beedb9e8fe39d8db", "function_words": "4bff5bc7311e00b8", "identification": "46f239828572a9ed",
     "language": "7887552627debe14", "language_count": "9c2a516bde1724a9", "names": "010e3921d2c603bc",
-    "paths": "2bd510856949ce60", "phrases": "763e185e6e43cb9e", "problem": "39973bac2c760826", "prose": "6b2877cb90ee9e00",
-    "steps": "02dae6dbaff0b694", "vocabulary": "12b6bbc78ed7888f", "word_list": "2321eea8595e68e1",
+    "paths": "2bd510856949ce60", "phrases": "763e185e6e43cb9e", "problem": "4f7d39656086165c", "prose": "6b2877cb90ee9e00",
+    "steps": "02dae6dbaff0b694", "vocabulary": "5d470e7f5182a1e8", "word_list": "2321eea8595e68e1",
     "wording": "205555efc7f8db99",
 }
 

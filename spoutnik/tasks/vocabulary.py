@@ -91,6 +91,8 @@ _ONSETS = tuple("""b c d f g h j k l m n p r s t v w y z b c d f g l m n p r s t
 _VOWELS = tuple("a e i o u a e i o u a e i o y ai au ea ee ei eu ia ie io oa oi oo ou ue ui".split())
 _CODAS = ("", "", "", "", *"""b c d g l m n p r s t x ck ct ff ft ld ll lt mb mm mp nd ng nk nn nt pp pt rd rk rm rn rr rs rt ss
     st tt zz tch ght""".split())
+_LEADING = {"en": ("", "a ", "a good ", "a happy ", "the ", "my dear "),
+            "fr": ("", "un ", "une ", "un bon ", "une bonne ", "de bons ", "mon cher ")}
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -113,3 +115,8 @@ def _words_of(shortest: int, longest: int) -> tuple[str, ...]:
 def any_word(rng: random.Random, shortest: int, longest: int) -> str:
     """A word of `shortest` to `longest` letters, real half of the time."""
     return rng.choice(_words_of(shortest, longest)) if rng.random() < 0.5 else made_up_word(rng, shortest, longest)
+
+
+def any_phrase(rng: random.Random, language: str) -> str:
+    """One to three of any words, mostly behind a short beginning of the language: something to say again."""
+    return rng.choice(_LEADING[language]) + " ".join(any_word(rng, 1, 10) for _ in range(rng.randint(1, 3)))

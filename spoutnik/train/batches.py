@@ -11,10 +11,12 @@ from spoutnik.model.packing import PackedSequences
 
 @dataclass(frozen=True)
 class Document:
-    """One training sequence. Only tokens from `loss_from` on are predicted (a prompt is read, not learned)."""
+    """One training sequence. Only tokens from `loss_from` on are predicted (a prompt is read, not learned). cut: tokens that it
+    had beyond the model's positions."""
 
     ids: Sequence[int]
     loss_from: int = 1
+    cut: int = 0
 
     @property
     def predicted(self) -> int:

@@ -25,6 +25,7 @@ from spoutnik.parallel import cores, on_all_cores
 from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import GeneralPrompt
+from spoutnik.tasks.general_text import Wishes
 from spoutnik.tasks.language import reflection_count
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
@@ -32,8 +33,8 @@ from spoutnik.train import losses
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
 from spoutnik.train.monitor import Monitor
-from spoutnik.train.rollouts import chat_prompts, grade, rollout_llm, sample_problems
-from spoutnik.train.settings import Settings, TrainSettings
+from spoutnik.train.rollouts import LanguageRule, chat_prompts, grade, rollout_llm, sample_problems
+from spoutnik.train.settings import Settings, TrainSettings, young
 
 
 class RewardSettings(Settings):
@@ -45,6 +46,9 @@ class RewardSettings(Settings):
     """Weight of a well-formed reply: a thought that ends, and an answer."""
     language: float = Field(default=0.1, ge=0)
     """Weight of the share of the thought that is in the language of the question."""
+    language_rule: LanguageRule = young("lenient")
+    """With strict, no language is credited to an empty thought, and to one with letters of another script only the share of the
+    Latin ones; with lenient, a thought without a known word counts as in the language."""
 
 
 class GRPOSettings(TrainSettings, losses.PolicyLoss):
@@ -68,6 +72,8 @@ class GRPOSettings(TrainSettings, losses.PolicyLoss):
     """The share of the prompts that are general and scored by the reward model."""
     general_from: float = Field(default=0.5, ge=0, le=1)
     """The share of the steps after which general prompts begin (R1 section 3.2: only at the end, or the reward is hacked)."""
+    wishes: Wishes = young("listed")
+    """What is wished in general prompts: what a list has, or any words as well."""
     dialogue_share: float = Field(default=0.0, ge=0, le=1)
     """The share of the prompts with earlier turns before the question."""
     schedule: Literal["constant", "cosine", "wsd"] = "constant"
@@ -110,7 +116,7 @@ def grade_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
                 if reply.well_formed:
                     general.append((row, column, problem.prompt, reply.answer))
             else:
-                grades = grade(problem, completion, tokenizer)
+                grades = grade(problem, completion, tokenizer, weights.language_rule)
                 graded.append(grades)
                 reply = grades.reply
                 rewards[row, column] = (weights.accuracy * grades.accuracy + weights.format * reply.well_formed
@@ -266,7 +272,7 @@ def step_prompts(settings: GRPOSettings, tasks: Sequence[Task], seed: int, stage
         general = round(settings.general_share * settings.prompts_per_step)
     share = settings.dialogue_share
     problems = sample_problems(rng, tasks, settings.prompts_per_step - general, "train", share)
-    return [*problems, *(general_question(rng, tasks, share) for _ in range(general))]
+    return [*problems, *(general_question(rng, tasks, share, settings.wishes) for _ in range(general))]
 
 
 def refuse_mismatch(stage: str, step: int, mismatch: float, limit: float) -> None:

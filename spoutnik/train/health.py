@@ -19,6 +19,7 @@ NO_VARIANCE, NOTHING_LEARNED = 0.9, 0.9  # share of groups without variance to w
 ILL_FORMED = 0.5  # share of well-formed completions below which one is warned
 MISMATCH = 0.01  # nats per token between sampler and trainer; `max_mismatch_kl` stops the stage
 COLLAPSED, EXPLODED = 0.05, 2.0  # nats of entropy, if it is also five times less or twice as much as at the start
+CUT = 0.05  # of the tokens of documents, beyond the model's positions
 FEW_KEPT = 0.02  # of the completions that rejection sampling makes
 SHRUNK = 0.7  # of the first thoughts' length
 TREND_P, WORSE_P, BETTER_P = 0.001, 0.01, 0.05  # one-sided; a trend is looked at again and again, hence the smaller one
@@ -73,7 +74,7 @@ def warnings_of(rows: Sequence[Row], ended: bool = False) -> list[Finding]:
     if not rows or (len(rows) < MIN_ROWS and not ended):
         return []
     recent = rows[-max(MIN_ROWS, len(rows) // 10):]
-    findings = _rl_warnings(rows, recent) if "reward" in rows[0] else []
+    findings = _rl_warnings(rows, recent) if "reward" in rows[0] else _cut_warnings(rows)
     if ended or len(rows) >= 16 and len(rows) & (len(rows) - 1) == 0:  # looked at when the log has doubled
         findings += _trends(rows)
     return findings
@@ -108,6 +109,17 @@ def _rl_warnings(rows: Sequence[Row], recent: Sequence[Row]) -> list[Finding]:
         add("entropy", f"entropy rose from {before:.3g} to {entropy:.3g} nats per token: the policy becomes noise. Lower "
                        "learning_rate.")
     return findings
+
+
+def _cut_warnings(rows: Sequence[Row]) -> list[Finding]:
+    if _share_cut(rows) < CUT:
+        return []
+    return [Finding("cut documents", f"{_percent(_share_cut(rows))} of the tokens lie beyond the model's positions and "
+                                     "are not learned. Widen the context (max_position_embeddings).")]
+
+
+def _share_cut(rows: Sequence[Row]) -> float:
+    return _mean([row.get("cut_tokens", 0.0) for row in rows])
 
 
 def _variance_remedy(rows: Sequence[Row]) -> str:
@@ -227,6 +239,18 @@ def pair_findings(right: float, pairs: int) -> list[Finding]:
     return []
 
 
+def constant_findings(answer: str, score: float, right: float, of_relevance: bool) -> list[Finding]:
+    """Of a reward model that gives `score` on average to one answer whatever is asked, and `right` to right answers.
+
+    of_relevance: it was to learn that from its pairs, and is not done where it has not; pairs of form teach nothing of it.
+    """
+    if score < right or math.isclose(score, right, abs_tol=1e-6):
+        return []
+    remedy = "Give it more steps, or lower learning_rate" if of_relevance else "Train it with pairs: relevance"
+    return [Finding("constant", f"one answer to every question, {answer!r}, scores {score:.2f} on average where right answers "
+                                f"score {right:.2f}: RL would learn to say it. {remedy}.", of_relevance)]
+
+
 def kept_findings(share: float) -> list[Finding]:
     """Of rejection sampling, by the share of completions that was kept."""
     if share >= FEW_KEPT:
@@ -286,7 +310,10 @@ def _loss_numbers(rows: Sequence[Row]) -> list[str]:
     if not rows:
         return []
     updates, tail = sum(bool(row.get("grad_norm")) for row in rows), max(1, len(rows) // 10)
-    return [f"{updates} steps", f"loss {_mean_of(rows[:tail], 'loss'):.2f} to {_mean_of(rows[-tail:], 'loss'):.2f}"]
+    numbers = [f"{updates} steps", f"loss {_mean_of(rows[:tail], 'loss'):.2f} to {_mean_of(rows[-tail:], 'loss'):.2f}"]
+    if cut := round(sum(row.get("cut_documents", 0) for row in rows)):
+        numbers.append(f"{cut} documents cut at the model's positions ({100 * _share_cut(rows):.1f} % of the tokens)")
+    return numbers
 
 
 def _p_greater(more: Sequence[Row], less: Sequence[Row], key: str) -> float:

@@ -65,8 +65,9 @@ def train_language_model(model: Transformer, documents_of: Callable[[int], Seque
     before, comparing = document_losses(model, compared, settings.micro_batch_tokens), watch.lap()
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
-        gradient, cost = language_model_gradient(model, documents_of(step), optimizer.parameters, settings)
-        return gradient, dict(gradient.metrics), cost
+        documents = documents_of(step)
+        gradient, cost = language_model_gradient(model, documents, optimizer.parameters, settings)
+        return gradient, gradient.metrics | cut_metrics(documents), cost
 
     log, cost = train(model, optimizer, schedule, stage, step_gradient, checkpoints, progress, settings.bias_update_speed,
                       monitor.after_step)
@@ -76,14 +77,23 @@ def train_language_model(model: Transformer, documents_of: Callable[[int], Seque
 
 
 def take_tokens(documents: Iterable[Document], tokens: int, max_length: int) -> list[Document]:
-    """Documents from an iterator until they hold `tokens` tokens; longer ones than `max_length` are cut."""
+    """Documents from an iterator until they hold `tokens` tokens; longer ones than `max_length` are cut, and say how much."""
     taken, total = [], 0
     for document in documents:
         ids = document.ids[:max_length]
         if len(ids) <= document.loss_from:
             continue
-        taken.append(Document(ids, document.loss_from))
+        taken.append(Document(ids, document.loss_from, len(document.ids) - len(ids)))
         total += len(ids)
         if total >= tokens:
             break
     return taken
+
+
+def cut_metrics(documents: Sequence[Document]) -> dict[str, float]:
+    """Of a step's documents that were cut: how many, and the share of all tokens that was lost; nothing where none was."""
+    lost = sum(document.cut for document in documents)
+    if not lost:
+        return {}
+    return {"cut_documents": sum(document.cut > 0 for document in documents),
+            "cut_tokens": lost / (lost + sum(len(document.ids) for document in documents))}

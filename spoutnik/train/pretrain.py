@@ -8,8 +8,11 @@ from itertools import islice
 from pydantic import Field
 
 from spoutnik.model.transformer import Transformer
-from spoutnik.tasks import FAMILIES
+from spoutnik.tasks import FIRST_FAMILIES, Family
+from spoutnik.tasks.catalog import find_tasks
 from spoutnik.tasks.corpus import documents
+from spoutnik.tasks.family import HeldOut
+from spoutnik.tasks.general_text import Wishes
 from spoutnik.tasks.midtraining import midtraining_documents
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
@@ -31,11 +34,11 @@ def encoded(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[Document]:
         yield Document([*tokenizer.start_ids, *tokenizer.encode(text), tokenizer.eos_id])
 
 
-def corpus_documents(tokenizer: Tokenizer, rng: random.Random, families: Sequence[str]) -> Iterator[Document]:
-    return encoded(documents(rng, {name: FAMILIES[name] for name in families}), tokenizer)
+def corpus_documents(tokenizer: Tokenizer, rng: random.Random, families: Sequence[Family]) -> Iterator[Document]:
+    return encoded(documents(rng, families), tokenizer)
 
 
-def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: PretrainSettings, seed: int,
+def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[Family], settings: PretrainSettings, seed: int,
              stage: str, checkpoints: Checkpoints, progress: Progress,
              monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
     def documents_of(step: int) -> list[Document]:
@@ -46,11 +49,12 @@ def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], 
     return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress, monitor)
 
 
-def midtrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], settings: PretrainSettings, seed: int,
-             stage: str, checkpoints: Checkpoints, progress: Progress,
-             monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
+def midtrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[Family], settings: PretrainSettings, seed: int,
+             stage: str, checkpoints: Checkpoints, progress: Progress, monitor: Monitor | None = None,
+             echo_share: float = 0.0, wishes: Wishes = "listed") -> tuple[list[dict], Cost]:
+    """echo_share, wishes: of the documents (`midtraining_documents`)."""
     def documents_of(step: int) -> list[Document]:
-        texts = midtraining_documents(random.Random(f"{seed} {stage} {step}"), families)
+        texts = midtraining_documents(random.Random(f"{seed} {stage} {step}"), families, echo_share, wishes)
         return take_tokens(encoded(texts, tokenizer), settings.tokens_per_step, model.config.max_position_embeddings)
 
     return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress, monitor)
@@ -59,6 +63,8 @@ def midtrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[str], 
 TOKENIZER_DOCUMENTS = 20_000
 
 
-def train_tokenizer(seed: int, vocab_size: int, sample_documents: int = TOKENIZER_DOCUMENTS) -> Tokenizer:
-    """BPE on the first documents of the corpus."""
-    return Tokenizer.train(islice(documents(random.Random(f"{seed} tokenizer")), sample_documents), vocab_size)
+def train_tokenizer(seed: int, vocab_size: int, sample_documents: int = TOKENIZER_DOCUMENTS,
+                    held_out: HeldOut = "instance") -> Tokenizer:
+    """BPE on the first documents of the corpus of the first families."""
+    texts = documents(random.Random(f"{seed} tokenizer"), find_tasks(FIRST_FAMILIES, held_out))
+    return Tokenizer.train(islice(texts, sample_documents), vocab_size)

@@ -15,8 +15,8 @@ from spoutnik.tasks import Task
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Cost, Progress
 from spoutnik.train.resumable import ResumableLLM
-from spoutnik.train.rollouts import GradedCompletion, chat_prompts, grade, sample_problems
-from spoutnik.train.settings import Settings
+from spoutnik.train.rollouts import GradedCompletion, LanguageRule, chat_prompts, grade, sample_problems
+from spoutnik.train.settings import Settings, young
 
 
 class RejectSettings(Settings):
@@ -36,6 +36,9 @@ class RejectSettings(Settings):
     """The longest completion, thought included."""
     min_language: float = Field(default=0.9, ge=0, le=1)
     """The thought's language consistency below which a trace is dropped."""
+    language_rule: LanguageRule = young("lenient")
+    """With strict, no language is credited to an empty thought, and to one with letters of another script only the share of the
+    Latin ones; with lenient, a thought without a known word counts as in the language."""
     dialogue_share: float = Field(default=0.0, ge=0, le=1)
     """The share of the problems with earlier turns before the question."""
 
@@ -52,7 +55,7 @@ def reject(llm: LLM | ResumableLLM, tokenizer: Tokenizer, tasks: Sequence[Task],
         outputs = llm.generate(chat_prompts(part, tokenizer), params, seed=seed * 1_000_003 + start)
         for problem, output in zip(part, outputs):
             generated += sum(len(c.token_ids) for c in output.outputs)
-            for graded in select([grade(problem, c, tokenizer) for c in output.outputs], settings):
+            for graded in select([grade(problem, c, tokenizer, settings.language_rule) for c in output.outputs], settings):
                 kept_tokens += len(graded.completion.token_ids)
                 traces.append({"history": problem.history, "prompt": problem.prompt, "thought": graded.reply.thought,
                                "answer": graded.reply.answer, "family": problem.family, "level": problem.level,

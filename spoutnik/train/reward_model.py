@@ -4,8 +4,10 @@ It reads the prompt and the answer, never the thought, as R1's helpfulness model
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
+from statistics import mean
 
 import torch
 from pydantic import Field
@@ -16,8 +18,10 @@ from spoutnik.model.moe import RouterTrace
 from spoutnik.model.packing import PackedSequences
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores, on_all_cores
-from spoutnik.tasks.general import preference_pairs
-from spoutnik.tasks.general_text import TAUGHT_KINDS
+from spoutnik.tasks import LANGUAGES
+from spoutnik.tasks.general import GeneralPrompt, good_answer, has_content, sample_general
+from spoutnik.tasks.general_text import Wishes, taught_kinds
+from spoutnik.tasks.preferences import DIFFERENCES, Pairs, pairs_that_differ, preference_pairs
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
@@ -25,7 +29,7 @@ from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulat
 from spoutnik.train.losses import preference_loss
 from spoutnik.train.monitor import Monitor
 from spoutnik.train.rollouts import conversation_ids
-from spoutnik.train.settings import OptimizerSettings
+from spoutnik.train.settings import OptimizerSettings, young
 
 
 class RewardModelSettings(OptimizerSettings):
@@ -35,6 +39,12 @@ class RewardModelSettings(OptimizerSettings):
     """Optimizer steps."""
     tokens_per_step: int = Field(default=8192, gt=0)
     """Filled with whole pairs."""
+    pairs: Pairs = young("form")
+    """What makes the worse answer worse: with form its form, now and then a fact; with relevance half of the time that it
+    answers another question, of the same kind or not, and in a quarter that it says what is false. Pairs of form leave a reward
+    model blind to the question."""
+    wishes: Wishes = young("listed")
+    """What is wished in the prompts: what a list has, or any words as well."""
 
 
 class RewardModel(nn.Module):
@@ -84,7 +94,8 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
 
     def pairs_of(step: int) -> list[Document]:
         """Chosen and rejected documents in turn."""
-        pairs, documents = preference_pairs(random.Random(f"{seed} {stage} {step}"), "train", TAUGHT_KINDS), []
+        rng, documents = random.Random(f"{seed} {stage} {step}"), []
+        pairs = preference_pairs(rng, "train", taught_kinds(settings.wishes), settings.pairs)
         while sum(len(d.ids) for d in documents) < settings.tokens_per_step:
             prompt, *answers = next(pairs)
             documents += [scored_document(prompt.prompt, answer, tokenizer) for answer in answers]
@@ -111,8 +122,47 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
                  after_step=(monitor or Monitor(stage)).after_step)
 
 
-def held_out_accuracy(model: RewardModel, tokenizer: Tokenizer, pairs: int, seed: int) -> float:
-    """Share of held-out pairs whose chosen answer scores higher."""
-    drawn = islice(preference_pairs(random.Random(f"{seed} held out pairs"), "held_out"), pairs)
-    scores = score_answers(model, tokenizer, [(p.prompt, answer) for p, *answers in drawn for answer in answers])
-    return sum(a > b for a, b in zip(scores[0::2], scores[1::2])) / pairs
+def held_out_accuracy(model: RewardModel, tokenizer: Tokenizer, pairs: int, seed: int, kind: Pairs = "form") -> float:
+    """Share of held-out pairs whose chosen answer scores higher. kind: what they differ by, as in training."""
+    drawn = preference_pairs(random.Random(f"{seed} held out pairs"), "held_out", pairs=kind)
+    return _ordered_right(model, tokenizer, islice(drawn, pairs)) / pairs
+
+
+def accuracy_by_difference(model: RewardModel, tokenizer: Tokenizer, pairs: int, seed: int) -> dict[str, float]:
+    """Form, relevance, truth -> share of held-out pairs that differ by it alone and are ordered right."""
+    rng = random.Random(f"{seed} held out differences")
+    return {by: _ordered_right(model, tokenizer, islice(pairs_that_differ(rng, "held_out", by), pairs)) / pairs
+            for by in DIFFERENCES}
+
+
+def _ordered_right(model: RewardModel, tokenizer: Tokenizer, pairs: Iterable[tuple[GeneralPrompt, str, str]]) -> int:
+    scores = score_answers(model, tokenizer, [(p.prompt, answer) for p, *answers in pairs for answer in answers])
+    return sum(a > b for a, b in zip(scores[0::2], scores[1::2]))
+
+
+@dataclass(frozen=True)
+class Constant:
+    """An answer given to every question of a language. score: its mean over those that it does not answer; right: that of good
+    answers to them."""
+
+    answer: str
+    score: float
+    right: float
+
+
+def best_constant(model: RewardModel, tokenizer: Tokenizer, seed: int, kinds: Sequence[str], prompts: int = 48,
+                  constants: int = 24) -> Constant:
+    """The answer to a few questions that, given to all others, comes nearest to their right answers or passes them most: what
+    RL would find where the score does not depend on the question. Tried in each language: answers to `constants` prompts, given
+    to `prompts` of the training split."""
+    rng, found = random.Random(f"{seed} constants"), []
+    for language in LANGUAGES:
+        asked = [sample_general(rng, language, "train", kinds) for _ in range(prompts)]
+        answers = dict.fromkeys(good_answer(sample_general(rng, language, "train", kinds), rng) for _ in range(constants))
+        right = score_answers(model, tokenizer, [(p.prompt, good_answer(p, rng)) for p in asked])
+        for answer in answers:
+            others = [(p.prompt, score) for p, score in zip(asked, right) if not has_content(p, answer)]
+            scores = score_answers(model, tokenizer, [(prompt, answer) for prompt, _ in others])
+            if others:
+                found.append(Constant(answer, mean(scores), mean(score for _, score in others)))
+    return max(found, key=lambda constant: constant.score - constant.right)

@@ -1,9 +1,11 @@
 """Prompts to graded completions: shared by RL, rejection sampling and evaluation."""
 
 import random
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
+from typing import Literal
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
@@ -28,6 +30,8 @@ class GradedCompletion:
     language: float
 
 
+# Which thoughts are in a language: lenient takes an empty one and one in another script for it, strict does not.
+LanguageRule = Literal["lenient", "strict"]
 _MAX_NUM_SEQS = 640  # up to here a step of a nano model is faster over all rows at once
 
 
@@ -58,8 +62,21 @@ def sample_problems(rng: random.Random, tasks: Sequence[Task], count: int, split
     return problems
 
 
-def grade(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer) -> GradedCompletion:
+def thought_language(thought: str, language: str, rule: LanguageRule) -> float:
+    """How much of a thought is in the language, in [0, 1]; where no word can be told, the lenient rule takes it for all."""
+    share = language_consistency(thought, language)
+    if rule == "lenient":
+        return share
+    if not thought.strip():
+        return 0.0
+    letters = [character for character in thought if character.isalpha()]
+    latin = sum(unicodedata.name(character, "").startswith("LATIN") for character in letters)
+    return share * latin / len(letters) if letters else share
+
+
+def grade(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer,
+          rule: LanguageRule = "lenient") -> GradedCompletion:
     """Grades the answer alone: the thought is stripped first, and an ill-formed completion has no answer to grade."""
     reply = read_reply(completion.reply_ids, tokenizer, completion.finished)
     accuracy = accuracy_reward(problem, reply.answer) if reply.well_formed else 0.0
-    return GradedCompletion(completion, reply, accuracy, language_consistency(reply.thought, problem.language))
+    return GradedCompletion(completion, reply, accuracy, thought_language(reply.thought, problem.language, rule))

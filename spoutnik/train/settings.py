@@ -19,6 +19,12 @@ def refuse_truth(model: type[BaseModel], value: object, info: ValidationInfo) ->
     return value
 
 
+def young(default: object, **limits) -> object:
+    """A setting that is younger than the first artifacts: at its default it is left out of what decides a stage's result, so
+    that what was made without it is found again. limits: as pydantic's Field takes them."""
+    return Field(default=default, exclude_if=lambda value: value == default, **limits)
+
+
 class StrictModel(BaseModel):
     """Unknown keys are refused, and so are numbers that are none."""
 

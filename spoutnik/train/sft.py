@@ -12,6 +12,7 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import Task
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import good_answer
+from spoutnik.tasks.general_text import Wishes
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
@@ -55,12 +56,13 @@ def solver_traces(settings: ColdStartSettings, tasks: Sequence[Task], seed: int,
     return rows
 
 
-def general_traces(count: int, seed: int, tasks: Sequence[Task] = (), dialogue_share: float = 0.0) -> list[dict]:
+def general_traces(count: int, seed: int, tasks: Sequence[Task] = (), dialogue_share: float = 0.0,
+                   wishes: Wishes = "listed") -> list[dict]:
     """Non-reasoning conversations (R1's 200k): the thought is empty, as R1's is for simple requests."""
     rng = random.Random(f"{seed} general")
     rows = []
     for _ in range(count):
-        prompt = general_question(rng, tasks, dialogue_share)
+        prompt = general_question(rng, tasks, dialogue_share, wishes)
         rows.append({"history": prompt.history, "prompt": prompt.prompt,
                      "thought": "", "answer": good_answer(prompt, rng), "family": "general",
                      "language": prompt.language})

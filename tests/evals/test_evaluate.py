@@ -11,6 +11,7 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.evals.benches import Bench, find_bench
 from spoutnik.evals.evaluate import Evaluation
 from spoutnik.evals.samples import ModelReply, read_samples
+from spoutnik.tasks.catalog import find_tasks
 
 
 class Listening(SilentDisplay):
@@ -155,7 +156,7 @@ def test_samples_without_a_word_on_how_they_were_made_are_not_added_to(tmp_path)
 
 
 def test_held_out_problems_are_those_of_the_models_families_each_once():
-    bench = find_bench("held-out", None, 6, 0, ["arithmetic", "letters"])
+    bench = find_bench("held-out", None, 6, 0, find_tasks(["arithmetic", "letters"]))
     assert {problem.family for problem in bench.problems} == {"arithmetic", "letters"} and bench.by_family
     prompts = [problem.prompt for problem in bench.problems]
     assert len(prompts) == len(set(prompts)) <= 12

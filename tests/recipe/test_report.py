@@ -12,7 +12,7 @@ from rich.console import Console
 from spoutnik.files import write_json, write_jsonl
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.report import summary, write_report
-from spoutnik.recipe.table import as_json, best_values, count, families_of, print_table, rows
+from spoutnik.recipe.table import as_json, best_values, count, families_of, helpful_percent, print_table, rows
 from spoutnik.units import duration
 
 FAMILIES = ["countdown", "arithmetic", "equations", "bases", "letters", "ordering", "liars", "calendar"]
@@ -127,6 +127,36 @@ def test_rows_hold_what_the_files_hold(run):
     assert table["reward_model"].note == "orders 95.3 % of held-out pairs right"
     assert best_values(list(table.values()))["accuracy"] == 0.74
     assert json.loads(json.dumps(as_json(list(table.values()))))[3]["families"]["bases"]["mean"] == pytest.approx(0.77)
+
+
+def test_helpfulness_is_content_and_form_and_older_evaluations_are_read(tmp_path):
+    newer = evaluation(0.6) | {"helpfulness": {"content": 0.97, "form": 0.79}}
+    made = [artifact(tmp_path, "older", "sft", loss_log(9), evaluation(0.6)),
+            artifact(tmp_path, "newer", "sft", loss_log(9), newer),
+            artifact(tmp_path, "judge", "reward_model", loss_log(9), inputs={"start": "newer"}, metrics={
+                "held_out_pair_accuracy": 0.9, "held_out_pairs_of_form": 1.0, "held_out_pairs_of_relevance": 0.89,
+                "held_out_pairs_of_truth": 0.55, "constant_score": 0.3, "right_score": 0.8})]
+    older, newer, judge = rows(made, {})
+    assert (older.helpfulness, older.helpful_content, helpful_percent(older)) == (0.5, None, "50")
+    assert newer.helpfulness == pytest.approx(0.88) and helpful_percent(newer) == "97/79"
+    assert judge.note == ("orders 90.0 % of held-out pairs right (form 100, relevance 89, truth 55), scores one answer to all "
+                          "questions 0.30, right answers 0.80")
+    page = report_of(tmp_path, made)
+    assert "97.0/79.0" in page and "50.0" in page
+    out = io.StringIO()
+    print_table([older, newer, judge], Console(file=out, width=120, color_system=None))
+    assert " 97/79 " in out.getvalue() and "held-out problems (training has their like)" in " ".join(out.getvalue().split())
+    assert "Training has their like" in page
+
+
+def test_the_table_and_the_report_say_what_is_held_out(tmp_path):
+    judged = evaluation(0.6)
+    judged["protocol"]["held_out"] = "structure"
+    made = [artifact(tmp_path, "one", "sft", loss_log(9), judged)]
+    out = io.StringIO()
+    print_table(rows(made, {}), Console(file=out, width=120, color_system=None))
+    assert "pass@1 on problems of held-out structures" in out.getvalue()
+    assert "No text of training has a problem of their structure." in report_of(tmp_path, made)
 
 
 def test_the_terminal_table_fits_120_columns(run):

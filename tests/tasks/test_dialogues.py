@@ -1,6 +1,8 @@
 """Conversations: every turn has its own right answer and leans on nothing but the questions and answers before it."""
 
 import random
+import re
+from collections import Counter
 from itertools import islice
 
 import pytest
@@ -82,7 +84,7 @@ def test_as_typed_keeps_every_number_and_name():
 
 
 def test_mid_training_never_shows_strawberry_nor_asks_what_is_held_out():
-    text = "\n".join(islice(midtraining_documents(random.Random(6), FAMILY_NAMES), 3000))
+    text = "\n".join(islice(midtraining_documents(random.Random(6), TASKS), 3000))
     assert "strawberry" not in text.lower()
     rng = random.Random(7)
     for _ in range(300):
@@ -92,5 +94,27 @@ def test_mid_training_never_shows_strawberry_nor_asks_what_is_held_out():
 
 
 def test_mid_training_depends_on_the_seed_alone_and_has_long_documents():
-    first, second = (list(islice(midtraining_documents(random.Random(8), FAMILY_NAMES), 400)) for _ in range(2))
+    first, second = (list(islice(midtraining_documents(random.Random(8), TASKS), 400)) for _ in range(2))
     assert first == second and max(map(len, first)) > 2500
+
+
+def test_echoes_are_the_share_that_is_wanted_and_say_again_what_was_said():
+    texts = list(islice(midtraining_documents(random.Random(9), TASKS, echo_share=0.2, wishes="any"), 1500))
+    asked = re.compile(r"(?:[Ww]ish me|[Ss]ay|I am|My name is) (.+?)[.!]?(?: Thanks!)?$")
+    echoes, copied = 0, 0
+    for text in texts:
+        lines = text.split("\n")
+        pairs = list(zip(lines[::2], lines[1::2], strict=False))
+        if all(question.startswith("Question: ") and answer.startswith("Answer: ") and asked.search(question)
+               for question, answer in pairs) and len(lines) > 3:
+            echoes += 1
+            copied += all(asked.search(question)[1].lower() in answer.lower() for question, answer in pairs)
+    assert 0.06 < echoes / len(texts) < 0.14 and copied > 0.95 * echoes  # the English half of them
+    assert "strawberry" not in "\n".join(texts).lower()
+
+
+def test_wishes_of_any_words_are_asked_where_they_are_wanted():
+    rng = random.Random(10)
+    kinds = Counter(general_question(rng, TASKS, 0.0, "any").kind for _ in range(1500))
+    assert 0.04 < kinds["any_wish"] / 1500 < 0.12
+    assert not any(general_question(rng, TASKS, 0.0).kind == "any_wish" for _ in range(500))

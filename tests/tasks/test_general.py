@@ -11,16 +11,16 @@ from spoutnik.tasks.general import (
     good_answer,
     helpfulness,
     is_held_out_general,
-    preference_pairs,
     sample_general,
 )
-from spoutnik.tasks.general_text import FIRST_KINDS, ROWS, TAUGHT_KINDS, TEXT
+from spoutnik.tasks.general_text import FIRST_KINDS, ROWS, TEXT, taught_kinds
 from spoutnik.tasks.language import language_consistency
+from spoutnik.tasks.preferences import preference_pairs
 
 
 def test_kinds_are_complete_in_both_languages():
     assert len(KINDS) == 20 and KINDS[:15] == FIRST_KINDS
-    assert set(TEXT["en"]) == set(TEXT["fr"]) == set(ROWS) == set(TAUGHT_KINDS)
+    assert set(TEXT["en"]) == set(TEXT["fr"]) == set(ROWS) == set(taught_kinds("any")) == {*taught_kinds(), "any_wish"}
     assert all(len(row) == 4 for rows in ROWS.values() for row in rows)
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from spoutnik.train.health import (
     Comparison,
+    constant_findings,
     health_line,
     kept_findings,
     pair_findings,
@@ -161,6 +162,22 @@ def test_a_reward_model_is_compared_with_a_coin(share, refuses):
     found = pair_findings(share, 512)
     assert found[0].refuses == refuses and "coin" in found[0].sentence
     assert pair_findings(0.6, 512) == []
+
+
+def test_an_answer_to_everything_warns_and_refuses_where_relevance_was_taught():
+    assert constant_findings("Hello!", 0.5, 0.5, True) == constant_findings("Hello!", 0.3, 0.6, True) == []
+    for taught in (True, False):
+        (finding,) = constant_findings("Hello!", 0.86, 0.55, taught)
+        assert finding.refuses == taught and "'Hello!', scores 0.86" in finding.sentence
+        assert ("pairs: relevance" in finding.sentence) != taught
+
+
+def test_documents_that_are_cut_are_counted_and_warned_of():
+    rows = [row | {"cut_documents": 2, "cut_tokens": 0.12} if row["step"] % 2 else row for row in supervised()]
+    assert "cut documents" in kinds(warnings_of(rows, ended=True))
+    assert f"{2 * (len(rows) // 2)} documents cut at the model's positions" in health_line(rows, [], [])
+    few = [row | {"cut_documents": 1, "cut_tokens": 0.01} for row in rows]
+    assert "cut documents" not in kinds(warnings_of(few, ended=True)) and "(1.0 % of the tokens)" in health_line(few, [], [])
 
 
 def test_rejection_sampling_that_keeps_next_to_nothing_warns():

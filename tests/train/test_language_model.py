@@ -11,7 +11,7 @@ from spoutnik.model.moe import RouterTrace
 from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.batches import Document
-from spoutnik.train.language_model import language_model_gradient, take_tokens
+from spoutnik.train.language_model import cut_metrics, language_model_gradient, take_tokens
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.pretrain import PretrainSettings, corpus_documents, pretrain
 
@@ -79,11 +79,15 @@ def test_a_model_of_fewer_than_127_positions_trains():
 
 def test_take_tokens_cuts_long_documents_and_stops_when_full():
     stream = iter([Document([1] * 50), Document([2]), Document([3] * 10), Document([4] * 10)])
-    assert [len(d.ids) for d in take_tokens(stream, 35, 30)] == [30, 10]
+    taken = take_tokens(stream, 35, 30)
+    assert [len(d.ids) for d in taken] == [30, 10]
+    lost = sum(d.cut for d in taken)
+    assert lost > 0 and cut_metrics(taken) == {"cut_documents": 1, "cut_tokens": lost / (lost + 40)}
+    assert cut_metrics(taken[1:]) == {}
 
 
 def test_corpus_documents_are_framed_by_both_ends_of_a_sentence(tokenizer):
-    stream = corpus_documents(tokenizer, random.Random(0), list(FAMILIES))
+    stream = corpus_documents(tokenizer, random.Random(0), list(FAMILIES.values()))
     for _ in range(20):
         ids = next(stream).ids
         assert ids[0] == tokenizer.bos_id and ids[-1] == tokenizer.eos_id and not set(ids[1:-1]) & set(range(6))
@@ -92,7 +96,7 @@ def test_corpus_documents_are_framed_by_both_ends_of_a_sentence(tokenizer):
 def test_pretraining_lowers_the_loss(tokenizer, tmp_path):
     model = tiny.model(tiny.QWEN, vocab_size=300, initializer_range=0.02)
     settings = PretrainSettings(steps=25, tokens_per_step=600, learning_rate=0.02, warmup=2)
-    log, cost = pretrain(model, tokenizer, list(FAMILIES), settings, 0, "base", Checkpoints(tmp_path), tiny.silent)
+    log, cost = pretrain(model, tokenizer, list(FAMILIES.values()), settings, 0, "base", Checkpoints(tmp_path), tiny.silent)
     assert log[0]["loss"] == pytest.approx(5.7, abs=0.3)  # ln 300: it starts knowing nothing
     assert log[-1]["loss"] < 4.6
     assert cost.tokens_trained >= 25 * 600 and [row["step"] for row in log] == list(range(25))

@@ -42,7 +42,7 @@ def test_a_pretraining_killed_and_run_again_ends_with_the_same_bytes(optimizer, 
     def run(folder, progress=tiny.silent):
         model = tiny.model(tiny.DEEPSEEK, vocab_size=300, num_hidden_layers=2)
         checkpoints = Checkpoints(tmp_path / folder, 0.0)
-        log, cost = pretrain(model, tokenizer, list(FAMILIES), settings, 0, "base", checkpoints, progress)
+        log, cost = pretrain(model, tokenizer, list(FAMILIES.values()), settings, 0, "base", checkpoints, progress)
         return (model, log), cost
 
     straight, cost = run("straight")

@@ -11,7 +11,7 @@ from spoutnik.tasks.catalog import find_tasks
 from spoutnik.text.thought import Reply
 from spoutnik.train import reject as module
 from spoutnik.train.reject import RejectSettings, reject, select
-from spoutnik.train.rollouts import GradedCompletion, grade, rollout_llm, sample_problems
+from spoutnik.train.rollouts import GradedCompletion, grade, rollout_llm, sample_problems, thought_language
 
 
 def judged(ids, accuracy=1.0, language=1.0) -> GradedCompletion:
@@ -49,7 +49,7 @@ def test_a_right_answer_without_its_form_is_wrong(tokenizer):
 
 
 def test_kept_traces_say_where_they_come_from_and_the_cost_says_what_was_wasted(tokenizer, monkeypatch):
-    def first_token_even(problem, completion, tokenizer):
+    def first_token_even(problem, completion, tokenizer, rule):
         right = bool(completion.token_ids) and completion.token_ids[0] % 2 == 0
         return GradedCompletion(completion, Reply("thought", "answer", True, 1), float(right), 1.0)
 
@@ -66,3 +66,17 @@ def test_kept_traces_say_where_they_come_from_and_the_cost_says_what_was_wasted(
     assert {row["family"] for row in traces} == {"arithmetic", "letters"}
     assert set(traces[0]) == {"history", "prompt", "thought", "answer", "family", "level", "language", "source"}
     assert 0 < cost.tokens_wasted < cost.tokens_generated <= 150
+
+
+@pytest.mark.parametrize("thought, language, lenient, strict", [
+    ("", "en", 1, 0), (" \n", "fr", 1, 0), ("Подумаем: 2 + 2 = 4.", "en", 1, 0), ("让我想想", "fr", 1, 0),
+    ("17 + 26 = 43.", "en", 1, 1), ("So the number is right.", "en", 1, 1),
+    ("So the number is right.", "fr", 0, 0), ("Donc é, x.", "fr", 1, 1),
+])
+def test_the_strict_rule_credits_no_language_to_what_is_in_none(thought, language, lenient, strict):
+    assert thought_language(thought, language, "lenient") == lenient
+    assert thought_language(thought, language, "strict") == strict
+
+
+def test_half_a_thought_in_another_script_is_half_in_the_language():
+    assert thought_language("So the да да да", "en", "strict") == 5 / 11

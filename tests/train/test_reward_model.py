@@ -7,11 +7,15 @@ import tiny
 import torch
 
 from spoutnik.model.packing import PackedSequences
-from spoutnik.tasks.general import preference_pairs
+from spoutnik.tasks.general import sample_general
+from spoutnik.tasks.preferences import preference_pairs
+from spoutnik.train import reward_model as module
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.reward_model import (
     RewardModel,
     RewardModelSettings,
+    accuracy_by_difference,
+    best_constant,
     held_out_accuracy,
     score_answers,
     scored_document,
@@ -84,3 +88,30 @@ def test_the_gradient_does_not_depend_on_the_size_of_the_micro_batches(tokenizer
     whole, cut = weights(8192), weights(250)
     assert cut["loss"] == pytest.approx(whole["loss"], rel=1e-5) and cut["accuracy"] == pytest.approx(whole["accuracy"])
     assert cut["grad_norm"] == pytest.approx(whole["grad_norm"], rel=1e-4)
+
+
+def test_a_scorer_that_reads_the_answer_alone_is_beaten_by_a_constant(tokenizer, monkeypatch):
+    """The longest answer, whatever is asked: some constant is longer than right answers are on average. A scorer that reads the
+    question as well has none."""
+    kinds = ("capital", "opposite", "wish")
+    monkeypatch.setattr(module, "score_answers", lambda model, tokenizer, pairs: [len(answer) / 100 for _, answer in pairs])
+    found = best_constant(None, tokenizer, 0, kinds)
+    assert found.score > found.right and found.score == pytest.approx(len(found.answer) / 100)
+    right = {(p.prompt, p.content) for p in (sample_general(random.Random(i), "en", "train", kinds) for i in range(2000))}
+
+    def reads_the_question(model, tokenizer, pairs):
+        return [float(any(prompt == asked and content in answer for asked, content in right)) for prompt, answer in pairs]
+
+    monkeypatch.setattr(module, "score_answers", reads_the_question)
+    found = best_constant(None, tokenizer, 0, kinds)
+    assert found.score == 0.0
+    assert accuracy_by_difference(None, tokenizer, 20, 0).keys() == {"form", "relevance", "truth"}
+
+
+def test_pairs_of_relevance_are_what_is_trained_on(tokenizer, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "preference_pairs", lambda rng, split, kinds, pairs: asked.append((set(kinds), pairs)) or
+                        preference_pairs(rng, split, kinds, pairs))
+    settings = RewardModelSettings(steps=1, tokens_per_step=200, learning_rate=0.003, pairs="relevance", wishes="any")
+    train_reward_model(make(score=False), tokenizer, settings, 0, "rm", Checkpoints(tmp_path), tiny.silent)
+    assert asked[0][1] == "relevance" and "any_wish" in asked[0][0]

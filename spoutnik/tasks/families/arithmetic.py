@@ -2,10 +2,12 @@
 
 import math
 import random
+import re
+from collections.abc import Iterable
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_integer
-from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.family import Family, check_request, structure_key
 from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import product_steps, slip_position, sum_steps, write_step
 
@@ -45,6 +47,7 @@ class Arithmetic(Family):
 
     name = "arithmetic"
     levels = (1, 2, 3)
+    structure = "the pattern of signs and products (level 1, whose sums have four: the terms in any order)"
 
     def generate(self, rng: random.Random, level: int, language: str) -> Problem:
         check_request(self, level, language)
@@ -70,6 +73,12 @@ class Arithmetic(Family):
         prompt = rng.choice(TEXT[language]["prompt"]).format(e=expression)
         answer = str(value_of(expression))
         return Problem(self, level, language, prompt, answer, {"expression": expression})
+
+    def structures(self, problem: Problem) -> Iterable[str]:
+        expression = problem.data["expression"]
+        if "*" in expression:
+            return (structure_key(self.name, re.sub(r"\d+", "n", expression)),)
+        return (structure_key(self.name, sorted(terms_of(expression))),)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         return as_integer(answer) == value_of(problem.data["expression"])

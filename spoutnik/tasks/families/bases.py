@@ -1,10 +1,11 @@
 """Writing numbers in other bases: repeated division one way, a weighted sum with a running total the other way."""
 
 import random
+from collections.abc import Iterable
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import clean
-from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.family import Family, check_request, structure_key
 from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import product_steps, repair_or_plain, slip_position, sum_steps, write_step
 
@@ -48,6 +49,7 @@ class Bases(Family):
 
     name = "bases"
     levels = (1, 2, 3)
+    structure = "the number and the base, either way"
 
     def generate(self, rng: random.Random, level: int, language: str) -> Problem:
         check_request(self, level, language)
@@ -67,6 +69,10 @@ class Bases(Family):
         prompt = rng.choice(TEXT[language][wording]).format(n=to_base(value, source), b=base)
         data = {"value": value, "from": source, "to": target}
         return Problem(self, level, language, prompt, to_base(value, target), data)
+
+    def structures(self, problem: Problem) -> Iterable[str]:
+        data = problem.data
+        return (structure_key(self.name, [data["value"], data["from"] + data["to"] - 10]),)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         expected = to_base(problem.data["value"], problem.data["to"])

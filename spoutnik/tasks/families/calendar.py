@@ -1,10 +1,11 @@
 """Weekday arithmetic: reduce the number of days modulo seven, then count the weekdays one by one."""
 
 import random
+from collections.abc import Iterable
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_word
-from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.family import Family, check_request, structure_key
 from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import Step, slip_position, write_step
 
@@ -49,6 +50,7 @@ class Calendar(Family):
 
     name = "calendar"
     levels = (1, 2, 3)
+    structure = "how many days, and which way, from whatever weekday; for two dates the days between them"
 
     def generate(self, rng: random.Random, level: int, language: str) -> Problem:
         check_request(self, level, language)
@@ -62,6 +64,9 @@ class Calendar(Family):
             data = {"weekday": weekday, "days": days}
         prompt = rng.choice(TEXT[language][_wording(data)]).format(**_words(data, language))
         return Problem(self, level, language, prompt, _answer(data, language), data)
+
+    def structures(self, problem: Problem) -> Iterable[str]:
+        return (structure_key(self.name, {"days": _days(problem.data)}),)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         return as_word(answer) == _answer(problem.data, problem.language).lower()
@@ -77,11 +82,15 @@ class Calendar(Family):
 
 def _answer(data: dict, language: str) -> str:
     """The weekday after data["days"], or of the later of two dates [month from 0, day] of one year."""
-    days = data.get("days")
-    if days is None:
-        (month, day), (last_month, last_day) = data["from"], data["to"]
-        days = sum(MONTH_DAYS[month:last_month]) + last_day - day
-    return WEEKDAYS[language][(data["weekday"] + days) % 7]
+    return WEEKDAYS[language][(data["weekday"] + _days(data)) % 7]
+
+
+def _days(data: dict) -> int:
+    """Days from the weekday that is given to the one that is asked for; negative for the past."""
+    if "days" in data:
+        return data["days"]
+    (month, day), (last_month, last_day) = data["from"], data["to"]
+    return sum(MONTH_DAYS[month:last_month]) + last_day - day
 
 
 def _wording(data: dict) -> str:

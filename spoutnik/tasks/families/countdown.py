@@ -1,10 +1,11 @@
 """Reach a target with every number exactly once. The careful style is an open search, one attempt after another."""
 
 import random
+from collections.abc import Iterable
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.expressions import numbers_and_value
-from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.family import Family, check_request, structure_key
 from spoutnik.tasks.paths import Path, all_paths, random_path
 from spoutnik.tasks.problem import Problem, Trace, check_style
 
@@ -34,6 +35,7 @@ class Countdown(Family):
 
     name = "countdown"
     levels = (1, 2, 3)
+    structure = "the numbers, whatever the target: the search is the same"
 
     def generate(self, rng: random.Random, level: int, language: str) -> Problem:
         check_request(self, level, language)
@@ -50,6 +52,9 @@ class Countdown(Family):
         shown = ", ".join(map(str, rng.sample(numbers, len(numbers))))
         prompt = rng.choice(TEXT[language]["prompt"]).format(n=shown, t=target)
         return Problem(self, level, language, prompt, answer, {"numbers": sorted(numbers), "target": target})
+
+    def structures(self, problem: Problem) -> Iterable[str]:
+        return (structure_key(self.name, problem.data["numbers"]),)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         read = numbers_and_value(answer)

@@ -1,10 +1,11 @@
 """Linear equations with an integer solution: isolate, divide, then check by substitution."""
 
 import random
+from collections.abc import Iterable
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_integer
-from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.family import Family, check_request, structure_key
 from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import SLIP_SHARE, near_miss
 
@@ -37,6 +38,7 @@ class Equations(Family):
 
     name = "equations"
     levels = (1, 2, 3)
+    structure = "what is left once all x are on one side: 3x = 15, whichever side"
 
     def generate(self, rng: random.Random, level: int, language: str) -> Problem:
         check_request(self, level, language)
@@ -48,6 +50,10 @@ class Equations(Family):
         data = {"a": a, "b": b, "d": d, "e": a * x + b - d * x, "x": x, "shown_inner": inner}
         prompt = rng.choice(TEXT[language]["prompt"]).format(e=equation(data))
         return Problem(self, level, language, prompt, str(x), data)
+
+    def structures(self, problem: Problem) -> Iterable[str]:
+        factor, x = problem.data["a"] - problem.data["d"], problem.data["x"]
+        return (structure_key(self.name, [abs(factor), abs(factor) * x]),)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         return as_integer(answer) == problem.data["x"]

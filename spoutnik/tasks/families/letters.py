@@ -1,6 +1,8 @@
 """Counting the letters of words and reversing words, always by spelling them first."""
 
+import json
 import random
+from collections.abc import Iterable
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_integer, as_word
@@ -35,11 +37,17 @@ TEXT = {
 COUNTS = {1: ((0, 1, 2, 3, 4), (20, 24, 24, 22, 10)), 3: ((0, 1, 2, 3, 4, 5), (12, 20, 22, 22, 16, 8))}
 
 
+def word_key(word: str) -> str:
+    """What decides whether a word is held out: the same in every family that spells."""
+    return f"spell {json.dumps({'word': word}, separators=(',', ':'))}"
+
+
 class Letters(Family):
     """Level 1: a letter in a word of 5 to 7. Level 2: a word of 4 to 6 reversed. Level 3: a letter in 2 or 3 words."""
 
     name = "letters"
     levels = (1, 2, 3)
+    structure = "each of its words, which no family then spells in training"
 
     def generate(self, rng: random.Random, level: int, language: str) -> Problem:
         check_request(self, level, language)
@@ -67,6 +75,10 @@ class Letters(Family):
         prompt = rng.choice(TEXT[language]["count"]).format(letter=letter, words=" ".join(words))
         answer = str("".join(words).count(letter))
         return Problem(self, level, language, prompt, answer, {"words": words, "letter": letter})
+
+    def structures(self, problem: Problem) -> Iterable[str]:
+        words = problem.data["words"] if "words" in problem.data else [problem.data["reverse"]]
+        return [word_key(drawn) for drawn in words]
 
     def verify(self, problem: Problem, answer: str) -> bool:
         if "reverse" in problem.data:

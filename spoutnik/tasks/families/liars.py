@@ -2,16 +2,17 @@
 
 A statement is a list whose meaning does not depend on its speaker:
 ["is", j, honest], ["same", j, k, same] or ["count", m] ("exactly m of us lie"). Persons are indices.
-The key keeps the names: a puzzle with other names may be in the other split, an isomorphic one is another problem.
+The key keeps the names: a puzzle with other names may be in the other split, unless whole structures are held out.
 """
 
 import itertools
 import random
 import re
+from collections.abc import Iterable, Sequence
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import clean
-from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.family import Family, check_request, structure_key
 from spoutnik.tasks.names import NAMES
 from spoutnik.tasks.problem import Problem, Trace, check_style
 
@@ -66,6 +67,19 @@ def holds(statement: list, kinds: Kinds) -> bool:
     raise ValueError(f"Unknown statement {statement!r}: a statement is an is, a same or a count.")
 
 
+def _reordered(statements: list[list], order: Sequence[int]) -> list[list]:
+    """The same puzzle with person i at place order[i]."""
+    moved: list[list] = [[]] * len(statements)
+    for speaker, statement in enumerate(statements):
+        match statement:
+            case ["is", j, honest]:
+                statement = ["is", order[j], honest]
+            case ["same", j, k, same]:
+                statement = ["same", *sorted((order[j], order[k])), same]
+        moved[order[speaker]] = statement
+    return moved
+
+
 def completions(kinds: Kinds, count: int) -> list[Kinds]:
     """All the ways to complete what is known about `count` persons."""
     choices = [[kinds[i]] if i in kinds else [True, False] for i in range(count)]
@@ -83,6 +97,7 @@ class Liars(Family):
 
     name = "liars"
     levels = (1, 2, 3)
+    structure = "who says what of whom, whatever the names and the order of the persons"
 
     def generate(self, rng: random.Random, level: int, language: str) -> Problem:
         check_request(self, level, language)
@@ -101,6 +116,12 @@ class Liars(Family):
         prompt = " ".join([rng.choice(text["rule"]), *spoken, text["question"]])
         data = {"names": names, "statements": statements}
         return Problem(self, level, language, prompt, _answer(names, solution, language), data)
+
+    def structures(self, problem: Problem) -> Iterable[str]:
+        """Of all orders of the persons, the first in alphabetical order."""
+        statements = problem.data["statements"]
+        orders = itertools.permutations(range(len(statements)))
+        return (min(structure_key(self.name, _reordered(statements, order)) for order in orders),)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         kinds = solutions(problem.data["statements"])[0]

@@ -2,11 +2,12 @@
 
 import random
 import re
+from collections.abc import Iterable
 from dataclasses import replace
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_integer
-from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.family import Family, check_request, structure_key
 from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import product_steps, slip_position, sum_steps, write_step
 
@@ -75,6 +76,7 @@ class Operations(Family):
 
     name = "operations"
     levels = (1, 2, 3)
+    structure = "the sign and the numbers, in either order of a sum or product: the question alone, for drills state such facts"
 
     def generate(self, rng: random.Random, level: int, language: str) -> Problem:
         check_request(self, level, language)
@@ -111,6 +113,10 @@ class Operations(Family):
         if rng.random() < IN_WORDS_SHARE:
             problem = replace(problem, prompt=in_words(problem.prompt, problem.language))
         return problem
+
+    def structures(self, problem: Problem) -> Iterable[str]:
+        a, sign, b = problem.data["operation"]
+        return (structure_key(self.name, [*(sorted((a, b)) if sign in "+*" else (a, b)), sign]),)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         return as_integer(answer) == value_of(*problem.data["operation"])

@@ -1,10 +1,11 @@
 """Who is taller, older, faster: rewrite every statement as A > B, build the chain one person at a time, read it off."""
 
 import random
+from collections.abc import Iterable
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_word
-from spoutnik.tasks.family import Family, check_request
+from spoutnik.tasks.family import Family, check_request, structure_key
 from spoutnik.tasks.names import NAMES, agree
 from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import repair_or_plain, slip_position
@@ -44,6 +45,7 @@ class Ordering(Family):
 
     name = "ordering"
     levels = (1, 2, 3)
+    structure = "the order and direction of the statements with the question, whatever the names and whatever is compared"
 
     def generate(self, rng: random.Random, level: int, language: str) -> Problem:
         check_request(self, level, language)
@@ -57,6 +59,14 @@ class Ordering(Family):
         statements = " ".join(_statement(data, index, inverted, language) for index, inverted in facts)
         question = rng.choice(TEXT[language]["question"]).format(s=_superlative(data, language))
         return Problem(self, level, language, f"{statements} {question}", _answer(data), data)
+
+    def structures(self, problem: Problem) -> Iterable[str]:
+        """Read from the other end of the chain, taller is shorter: of the two readings the first in alphabetical order."""
+        data, last = problem.data, len(problem.data["chain"]) - 2
+        facts = data["shown_facts"]
+        mirrored = [[last - index, not inverted] for index, inverted in facts]
+        readings = ([facts, data["rank"], data["from_top"]], [mirrored, data["rank"], not data["from_top"]])
+        return (min(structure_key(self.name, reading) for reading in readings),)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         return as_word(answer) == _answer(problem.data).lower()

@@ -5,10 +5,11 @@ A word is held out as a whole, with all its letters: whether a model spells or r
 """
 
 import random
+from collections.abc import Iterable
 
 from spoutnik.tasks import phrases
 from spoutnik.tasks.answers import as_integer
-from spoutnik.tasks.families.letters import count_letters
+from spoutnik.tasks.families.letters import count_letters, word_key
 from spoutnik.tasks.family import Family, check_request
 from spoutnik.tasks.problem import Problem, Trace, check_style
 from spoutnik.tasks.steps import slip_position
@@ -64,6 +65,7 @@ class Spell(Family):
 
     name = "spell"
     levels = (1, 2, 3)
+    structure = "the word, which no family then spells in training"
 
     def generate(self, rng: random.Random, level: int, language: str) -> Problem:
         check_request(self, level, language)
@@ -98,6 +100,9 @@ class Spell(Family):
     def _problem(self, word: str, letter: str, level: int, language: str, prompt: str) -> Problem:
         answer = str(word.count(letter) if letter else len(word))
         return Problem(self, level, language, prompt, answer, {"word": word, "shown_letter": letter})
+
+    def structures(self, problem: Problem) -> Iterable[str]:
+        return (word_key(problem.data["word"]),)
 
     def verify(self, problem: Problem, answer: str) -> bool:
         return as_integer(answer) == int(problem.answer)
