@@ -24,7 +24,8 @@ NESTED = "1"
 for _ in range(300):
     NESTED = rf"\frac{{1}}{{1+{NESTED}}}"
 BOMBS = ("99^{99^{99}}", "10^6!", r"\sum_{k=1}^{10^9} k", NESTED, "1+" * 5000 + "1", "9" * 100_000, r"\int_0^1 x^{x^{x}} dx",
-         "(a+b+c+d)^{100000}", "2^{2^{2^{2^{2}}}}", "1000000!", r"\sum_{n=1}^{\infty} \frac{1}{n^{2}+n!}", r"\binom{10^9}{5 \cdot 10^8}")
+         "(a+b+c+d)^{100000}", "2^{2^{2^{2^{2}}}}", "1000000!", r"\sum_{n=1}^{\infty} \frac{1}{n^{2}+n!}",
+         r"\binom{10^9}{5 \cdot 10^8}")
 
 
 def formula(chance: random.Random) -> str:
@@ -32,7 +33,8 @@ def formula(chance: random.Random) -> str:
     n, m, k = chance.randint(-500, 5000), chance.randint(1, 99), chance.choice([2, 3, 5, 6, 7])
     plain = [str(n), str(n), str(n), rf"\frac{{{m}}}{{{m + k}}}", f"{n / 8:.3f}", chance.choice("abcxyz")]
     rest = [rf"{m}\sqrt{{{k}}}", rf"\left({m}, -{k}\right)", rf"\frac{{{m}\pi}}{{{k}}}", f"x^2 - {m}x + {k}", rf"[{-m}, {k})",
-            f"{m}_{{{k + 9}}}", rf"{m}^\circ", f"{k}, {m}, -{m}", rf"{k} \pm {m}\sqrt{{2}}", rf"{m}\text{{ cm}}^2", rf"\text{{({chance.choice('ABCD')})}}",
+            f"{m}_{{{k + 9}}}", rf"{m}^\circ", f"{k}, {m}, -{m}", rf"{k} \pm {m}\sqrt{{2}}", rf"{m}\text{{ cm}}^2",
+            rf"\text{{({chance.choice('ABCD')})}}",
             rf"(-\infty, {k}) \cup ({m + k}, \infty)", rf"\begin{{pmatrix}} {n} \\ {m} \end{{pmatrix}}"]
     return chance.choice(plain if chance.random() < 0.8 else rest)
 
@@ -44,7 +46,8 @@ def pairs(count: int, seed: int, bombs: float = 0.0) -> list[Pair]:
         answer = gold if chance.random() < 0.5 else formula(chance)
         if chance.random() < bombs:
             answer = chance.choice(BOMBS)
-        rows.append((gold, chance.choice(["So we get", "Therefore the answer is", "Adding both sides gives"]) + rf" $\boxed{{{answer}}}$."))
+        rows.append((gold, chance.choice(["So we get", "Therefore the answer is",
+                                          "Adding both sides gives"]) + rf" $\boxed{{{answer}}}$."))
     return rows
 
 
@@ -76,7 +79,8 @@ def main() -> None:
     print_result([
         {"name": "grading_10000", "ours": times["plain"], "peer": peer_plain, "limit": LIMIT_SECONDS, "unit": "s",
          "agreement_with_peer": sum(ours(*pair) == peer(*pair) for pair in sample) / len(sample)},
-        {"name": "grading_10000_with_1_percent_bombs", "ours": times["mixed"], "peer": 0.99 * peer_plain + 0.01 * GRADINGS * peer_bomb,
+        {"name": "grading_10000_with_1_percent_bombs", "ours": times["mixed"],
+         "peer": 0.99 * peer_plain + 0.01 * GRADINGS * peer_bomb,
          "limit": LIMIT_WITH_BOMBS, "unit": "s", "asked_math_verify": asked.asked, "timeouts": asked.timeouts}])
 
 

@@ -23,6 +23,8 @@ PAIRS, SEED, PEER_STEP = 20_000, 7, 25
 FILES = ("math500_test.jsonl", "math_test_5000.jsonl")
 NUMBER = re.compile(r"-?(?:\d+(?:\.\d+)?|\.\d+|\\frac\{-?\d+\}\{\d+\})")
 MATHS = re.compile(r"(?!.*\\(?:text|mbox)).*\d", re.DOTALL)
+FULL_WIDTH = {ord("0") + digit: chr(0xff10 + digit) for digit in range(10)}
+FRACTION = re.compile(r"\\frac\{(-?\d+)\}\{(\d+)\}")
 SIGNS, OPENED = re.compile(r"(?<=\w)([-+=])(?=\w)"), r" \1 "
 SEPARATORS = {"comma": ",", "thin space": r"\,", "space": " ", "braced comma": "{,}", "apart": r",\!"}
 
@@ -75,9 +77,9 @@ DRESSINGS: dict[str, Callable[[str], str | None]] = {
     "unit in text": only_numbers(r"\boxed{gold\text{ cm}}"), "plain unit": only_numbers("The answer is gold cm."),
     "dollars as currency": only_numbers(r"\boxed{\$gold}"), "euros": only_numbers("The answer is gold €."),
     "words after": only_numbers(r"\boxed{gold \text{ square units}}"),
-    "full-width digits": lambda gold: gold.translate({ord("0") + n: chr(0xff10 + n) for n in range(10)}) if gold.isdigit() else None,
+    "full-width digits": lambda gold: gold.translate(FULL_WIDTH) if gold.isdigit() else None,
     "minus sign": lambda gold: gold.replace("-", "\u2212") if NUMBER.fullmatch(gold) and gold[0] == "-" else None,
-    "slash": lambda gold: re.sub(r"\\frac\{(-?\d+)\}\{(\d+)\}", r"\1/\2", gold) if NUMBER.fullmatch(gold) and "frac" in gold else None,
+    "slash": lambda gold: FRACTION.sub(r"\1/\2", gold) if NUMBER.fullmatch(gold) and "frac" in gold else None,
     "two unfinished boxes": template(r"\boxed{gold} and \boxed{"),
     **{f"thousands: {name}": thousands(separator) for name, separator in SEPARATORS.items()}}
 
@@ -164,10 +166,12 @@ def measurements(rows: list[tuple[str, str]]) -> Iterator[dict]:
         yield measure(name, [(gold, text) for gold in golds if (text := dress(gold))], True, 99.0)
     yield measure("decimal comma", [(gold, text) for gold in golds if (text := decimal_comma(gold))], True, 99.0, "fr", False)
     chance = random.Random(SEED)
-    wrong = {name: [(gold, text) for gold in golds if (text := change(gold, chance)) and text != gold] for name, change in MISTAKES.items()}
+    wrong = {name: [(gold, text) for gold in golds if (text := change(gold, chance)) and text != gold]
+             for name, change in MISTAKES.items()}
     for name, questions in wrong.items():
         yield measure(f"wrong {name}", questions, False, 99.95, through_extract=False)
-    yield measure("wrong in all", [question for questions in wrong.values() for question in questions], False, 99.95, through_extract=False)
+    yield measure("wrong in all", [question for questions in wrong.values() for question in questions], False, 99.95,
+                  through_extract=False)
     others = [(one, other) for one, other in (chance.sample(golds, 2) for _ in range(2 * PAIRS))
               if "".join(one.split()) != "".join(other.split())][:PAIRS]
     yield measure("gold of another problem", others, False, 99.9, through_extract=False)

@@ -48,7 +48,8 @@ def test_numbers_of_both_languages(text, plain):
 
 @pytest.mark.parametrize("one, other, agree", [
     ("1/2", r"\frac{1}{2}", True), ("0.5", "1/2", True), ("3", "4", False), ("paris", "london", False), ("43.0", "43", True),
-    ("x^{2}-1", "(x-1)(x+1)", True), ("50%", "0.5", True), ("50%", "50", False), ("5", "50%", False), ("3, 5", "5, 3", True), ("(3,5)", "(5,3)", False), ("1/0", "1/0", True),
+    ("x^{2}-1", "(x-1)(x+1)", True), ("50%", "0.5", True), ("50%", "50", False), ("5", "50%", False), ("3, 5", "5, 3", True),
+    ("(3,5)", "(5,3)", False), ("1/0", "1/0", True),
     ("-3/6", "-0.5", True), (r"-\frac{3}{6}", "-0.5", True)])
 def test_mathematics_agrees_by_value(one, other, agree):
     same = Agreement()

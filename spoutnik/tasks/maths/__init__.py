@@ -1,8 +1,8 @@
 """Maths answers: what an answer comes to (`extract`), and whether it is the gold one (`equal`).
 
 `equal` reads both sides with a grammar of its own and compares them exactly: rational numbers, roots, pi, polynomials in
-variables, tuples, sets, lists, intervals, bases, percents, units. math-verify is asked only where that grammar ends, in processes
-that the system ends after a second (`statistics` counts them). Nothing that is read here is ever executed.
+variables, tuples, sets, lists, intervals, bases, percents, units. math-verify is asked only where that grammar ends, in
+processes that the system ends after a second (`statistics` counts them). Nothing that is read here is ever executed.
 """
 
 from spoutnik.tasks.maths.equality import equal

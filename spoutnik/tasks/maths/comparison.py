@@ -1,5 +1,6 @@
 """Are two answers the same? By their shapes, exactly; None where the exact rules do not know."""
 
+from fractions import Fraction
 from functools import lru_cache
 
 from spoutnik.tasks.maths import numeric
@@ -202,7 +203,8 @@ def _same_relations(one: Relation, other: Relation) -> bool | None:
         return False
     if one.signs == other.signs and _all(map(same, one.parts, other.parts)):
         return True
-    if tuple(_FLIPPED.get(sign, sign) for sign in one.signs) == other.signs[::-1] and _all(map(same, one.parts, other.parts[::-1])):
+    flipped = tuple(_FLIPPED.get(sign, sign) for sign in one.signs)
+    if flipped == other.signs[::-1] and _all(map(same, one.parts, other.parts[::-1])):
         return True
     if one.signs != other.signs or one.signs not in (("=",), (r"\ne",)):
         return False
@@ -221,8 +223,12 @@ def _cleared(form: Quotient) -> Polynomial:
     top = form.top
     names = {name for monomial in top for name, _ in monomial if name[0] == "$"}
     lowest = {name: min(dict(monomial).get(name, 0) for monomial in top) for name in names}
-    return {tuple((name, exponent - lowest.get(name, 0)) for name, exponent in sorted({**dict.fromkeys(names, 0), **dict(monomial)}.items())
-                  if exponent != lowest.get(name, 0)): value for monomial, value in top.items()}
+    cleared = {}
+    for monomial, value in top.items():
+        exponents = dict.fromkeys(names, Fraction(0)) | dict(monomial)
+        raised = ((name, exponent - lowest.get(name, 0)) for name, exponent in sorted(exponents.items()))
+        cleared[tuple((name, exponent) for name, exponent in raised if exponent)] = value
+    return cleared
 
 
 def _same_set(one, other) -> bool | None:
@@ -236,4 +242,5 @@ def _same_set(one, other) -> bool | None:
         return len(parts[0]) == len(parts[1]) > 1 and _matched(list(parts[0]), list(parts[1]))
     left, right = map(merged, sets)
     return len(left) == len(right) and _all(
-        a[1] == b[1] and a[3] == b[3] and same_value(a[0], b[0]) is True and same_value(a[2], b[2]) is True for a, b in zip(left, right))
+        a[1] == b[1] and a[3] == b[3] and same_value(a[0], b[0]) is True and same_value(a[2], b[2]) is True
+        for a, b in zip(left, right))

@@ -16,8 +16,10 @@ MAX_LENGTH = 12_000  # characters of an answer that are read; longer ones are co
 MAX_BRACKETS = 100  # inside one another
 _MAX_FOREIGN = 400  # characters of a text for math-verify
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
-_LARGE_RANGE = re.compile(r"\\(?:sum|prod)(?![A-Za-z]).*(?:\d{5}|\^\s*\{?\s*\d*\s*\^|!)|\d\s*!|\^\s*\{?\s*\d{5}|\^\s*(?:\{[^{}]*|\w\s*)\^", re.DOTALL)
-_BARE = re.compile(r"(?:\\(?:sum|prod|int|lim|iint)(?:_\s*(?:\{[^{}]*\}|\S))?(?:\s*\^\s*(?:\{[^{}]*\}|\\?\w+))?)|[^\[\]{}(),;=<>_%!]|[{}]|\\(?=[A-Za-z])")
+_LARGE_RANGE = re.compile(r"\\(?:sum|prod)(?![A-Za-z]).*(?:\d{5}|\^\s*\{?\s*\d*\s*\^|!)|\d\s*!|\^\s*\{?\s*\d{5}"
+                          r"|\^\s*(?:\{[^{}]*|\w\s*)\^", re.DOTALL)
+_RANGE = r"\\(?:sum|prod|int|lim|iint)(?:_\s*(?:\{[^{}]*\}|\S))?(?:\s*\^\s*(?:\{[^{}]*\}|\\?\w+))?"
+_NOT_SHAPE = re.compile(_RANGE + r"|[^\[\]{}(),;=<>_%!]|[{}]|\\(?=[A-Za-z])")
 
 
 def equal(gold: str, answer: str, language: str = "en", ordered: bool = False) -> bool:
@@ -70,10 +72,13 @@ def _compact(text: str) -> str:
 def _foreign(one: Answer | None, other: Answer | None, gold: str, answer: str) -> bool:
     """math-verify's verdict on LaTeX that the exact rules cannot read, where its known mistakes are out of reach: brackets,
     commas, relations, subscripts, percents and factorials agree sign by sign, and no range is huge."""
-    if max(len(gold), len(answer)) > _MAX_FOREIGN or any(side is not None and isinstance(side.shape, Words) for side in (one, other)):
+    if max(len(gold), len(answer)) > _MAX_FOREIGN:
         return False
-    if any(side is None and KNOWN_COMMANDS.issuperset(_COMMAND.findall(text)) for side, text in ((one, gold), (other, answer))):
+    sides = ((one, gold), (other, answer))
+    if any(side is not None and isinstance(side.shape, Words) for side, _ in sides):
+        return False
+    if any(side is None and KNOWN_COMMANDS.issuperset(_COMMAND.findall(text)) for side, text in sides):
         return False  # broken, or prose: no other reader knows more
-    if _BARE.sub("", gold) != _BARE.sub("", answer) or _LARGE_RANGE.search(gold) or _LARGE_RANGE.search(answer):
+    if _NOT_SHAPE.sub("", gold) != _NOT_SHAPE.sub("", answer) or _LARGE_RANGE.search(gold) or _LARGE_RANGE.search(answer):
         return False
     return pool.equivalent(gold, answer) is True

@@ -16,22 +16,28 @@ class _Token(NamedTuple):
     spaced: bool  # something blank before it
 
 
-_TOKEN = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<letter>[^\W\d_])|\\(?P<command>[A-Za-z]+|\{|\}|.)|(?P<sign>\S)", re.DOTALL)
+_TOKEN = re.compile(r"(?P<number>\d+(?:\.\d*)?|\.\d+)|(?P<letter>[^\W\d_])|\\(?P<command>[A-Za-z]+|\{|\}|.)|(?P<sign>\S)",
+                    re.DOTALL)
 FUNCTIONS = frozenset("sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh coth ln log lg exp gcd lcm min max arg "
                       "Re Im arccot arcsec arccsc det deg dim".split())
-_PLAIN_FUNCTIONS = sorted((FUNCTIONS - {"Re", "Im", "arg", "deg", "dim"}) | {"sqrt", "pi", "infty", "infinity", "cdot", "theta"},
-                          key=len, reverse=True)
+_PLAIN = (FUNCTIONS - {"Re", "Im", "arg", "deg", "dim"}) | {"sqrt", "pi", "infty", "infinity", "cdot", "theta"}
+_PLAIN_FUNCTIONS = sorted(_PLAIN, key=len, reverse=True)
 _PLAIN_WORD = re.compile(r"(?<![A-Za-z\\])(" + "|".join(_PLAIN_FUNCTIONS) + r")(?![a-z]{2})")
-_MIXED = re.compile(r"\\frac(?:\{(\d{1,99})\}|(\d))(?:\{(\d{1,99})\}|(\d))|(\d{1,99})/(\d{1,99})(?![\d.!^])")
+_MIXED = re.compile(r"\\frac(?:\{(\d{1,99})\}|(\d))(?:\{(\d{1,99})\}|(\d))"
+                    r"|(\d{1,99})/(\d{1,99})(?![\d.!^])")
 _INVERSE = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot", "sec": "arcsec", "csc": "arccsc"}
-_SYMBOLS = frozenset("pi alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma "
-                     "tau phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega infty ell hbar".split())
+_SYMBOLS = frozenset("pi alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho "
+                     "sigma tau phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Phi Psi Omega infty ell "
+                     "hbar".split())
 _ACCENTS = frozenset("overline bar vec hat tilde widehat overrightarrow dot widetilde".split())
 _BARS = {"lfloor": ("rfloor", "floor"), "lceil": ("rceil", "ceil")}
 _WORDS = frozenset(["text", "mathrm", "mathbf", "mathit", "textbf", "mathcal", "mathbb"])
 _TRUE_CALLS = frozenset("fgFG")  # f(2) is a value of f, n(n+1) a product
 KNOWN_COMMANDS = FUNCTIONS | _SYMBOLS | _ACCENTS | _WORDS | frozenset(
-    "frac sqrt binom cdot times div circ pm mp le ge ne in cup lfloor rfloor lceil rceil mbox begin end emptyset setminus".split())
+    "frac sqrt binom cdot times div circ pm mp le ge ne in cup lfloor rfloor lceil rceil mbox begin end emptyset "
+    "setminus".split())
+
+
 def parse(text: str) -> Node:
     """The tree of an expression.
 
@@ -119,7 +125,8 @@ class _Parser:
         if kind == "sign":
             return text in "([{" or text == "|" and not self._bars
         return kind == "letter" or kind == "command" and (text in FUNCTIONS or text in _SYMBOLS or text in _ACCENTS
-                                                          or text in _BARS or text in _WORDS or text in ("frac", "sqrt", "binom"))
+                                                          or text in _BARS or text in _WORDS
+                                                          or text in ("frac", "sqrt", "binom"))
 
     def _factor(self) -> Node:
         if self._is("-", "+"):

@@ -2,7 +2,7 @@
 
 import re
 
-from spoutnik.tasks.maths.layout import STATED, closing_brace
+from spoutnik.tasks.maths.layout import STATED
 
 MAX_READ = 100_000  # characters from the end that are looked at: what an answer comes to stands there
 _MAX_STATED = 20_000  # characters from the end in which a statement is searched
@@ -12,17 +12,21 @@ _BRACES = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)
 _BARE_BOX = re.compile(r"\\(?:boxed|fbox)\s+([^\s{}$\\])|\\(?:boxed|fbox)(\d)")
 _OPEN_BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _STATEMENT = re.compile(r"(?:answer|réponse|antwort|lösung|respuesta|risposta|resposta|ответ|答案)", re.IGNORECASE)
-_FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^$\\])+?)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
-_SENTENCE_END = re.compile(r"\.(?=\s+[^\W\d_a-z]|\s*$|\s+[A-Z])|\n\s*\n|(?<=[^\s\\])\n(?!\s*\\)|(?<!\\)[!?](?=\s|$)|。")
+_FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^$\\])+?)\$"
+                      r"|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
+_NEXT_FORMULA = re.compile(r"\s*(?:,|and|or|et|ou)\s*(?:and\s|or\s)?\$")
+_SENTENCE_END = re.compile(r"\.(?=\s+[^\W\d_a-z]|\s*$)|\n\s*\n|(?<=[^\s\\])\n(?!\s*\\)|(?<!\\)[!?](?=\s|$)|。")
 _REASON = re.compile(r",?\s+(?:because|since|as|which|where|when|so|car|puisque|parce que|weil|denn)\s", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
 _IN_TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
 _BROKEN_TEXT = re.compile(r"\\(?:text|mbox)\{[^{}\n]*\n[^{}]*\}")
 _SPACES = "\u00a0\u202f "
-_NUMBER = re.compile(rf"(?:(?<![\w)}}])[-+\u2212]\s?)?(?:\\\$|[$€£])?(?:\d{{1,3}}(?:(?:[,{_SPACES}]|\\,|\\ |\{{,\}}|,\\!)\d{{3}})+(?!\d)|\d+)"
+_NUMBER = re.compile(rf"(?:(?<![\w)}}])[-+\u2212]\s?)?(?:\\\$|[$€£])?"
+                     rf"(?:\d{{1,3}}(?:(?:[,{_SPACES}]|\\,|\\ |\{{,\}}|,\\!)\d{{3}})+(?!\d)|\d+)"
                      rf"(?:[.,]\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+(?:[.,]\d+)?)?(?:\s?\\?%)?|\.\d+")
 _LATEX = re.compile(r"(?:[-+\u2212]\s*)?(?:\d[\d.,]*\s*)?\\(?:[dt]?frac|sqrt|pi|infty|binom|left|begin|\{)[^\n]*")
-_SENTENCE_START = re.compile(r"(?!(?:arc)?(?:sin|cos|tan|log|ln|sqrt|pi)|(?:jan|febr)uary|march|april|may|june|july|august|\w+ember|october)"
+_SENTENCE_START = re.compile(r"(?!(?:arc)?(?:sin|cos|tan|log|ln|sqrt|pi)"
+                             r"|(?:jan|febr)uary|march|april|may|june|july|august|\w+ember|october)"
                              r"[^\W\d_]{2,}", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+(?:[ '-][^\W\d_]+)?")
 _MARKS = " \t\r\n*`_\"'“”«»:"
@@ -80,13 +84,14 @@ def _stated(text: str) -> str | None:
         if statement is None or text[:keyword.start()][-1:].isalpha():
             continue
         rest = text[statement.end():].lstrip(_MARKS)
-        if (formula := _FORMULA.match(rest)) and not re.match(r"\s*(?:,|and|or|et|ou)\s*(?:and\s|or\s)?\$", rest[formula.end():]):
+        if (formula := _FORMULA.match(rest)) and not _NEXT_FORMULA.match(rest, formula.end()):
             return _formula(formula)
         end = _SENTENCE_END.search(rest)
         sentence = rest[:end.start()] if end and not rest.startswith("\\begin") else rest
         sentence = _REASON.split(sentence, maxsplit=1)[0].strip(_MARKS).removesuffix(".")
         if sentence:
-            return sentence if len(_PROSE.findall(_IN_TEXT.sub("", sentence))) <= 5 else _last(sentence) or sentence[:_MAX_WHOLE]
+            short = len(_PROSE.findall(_IN_TEXT.sub("", sentence))) <= 5
+            return sentence if short else _last(sentence) or sentence[:_MAX_WHOLE]
     return None
 
 
@@ -141,8 +146,6 @@ def _has_value(formula: str) -> bool:
 def _right_side(formula: str) -> str:
     """What a chain of equations ends in; x = 5 stays what it is."""
     left, sign, right = formula.rpartition("=")
-    return right.strip() if sign and right.strip() and not re.fullmatch(r"\s*\\?\w+\s*", left) and not re.search(r"[<>{]", right[-1:]) \
-        else formula.strip()
-
-
-__all__ = ["closing_brace", "extract", "last_box"]
+    if not sign or not right.strip() or re.fullmatch(r"\s*\\?\w+\s*", left) or right[-1:] in "<>{":
+        return formula.strip()
+    return right.strip()

@@ -41,8 +41,10 @@ def as_interval(relation: Relation) -> Shape:
     """An inequality of one variable and numbers as the interval that it says; other relations as they are."""
     parts, signs = relation.parts, relation.signs
     at = [index for index, part in enumerate(parts) if _variable(part)]
-    if len(at) != 1 or not set(signs) <= {"<", ">", r"\le", r"\ge", r"\ne"} or len(parts) > 3 or any(
-            not isinstance(part.shape, Value) or symbols(part.shape.node) - {"infty"} for i, part in enumerate(parts) if i != at[0]):
+    if len(at) != 1 or not set(signs) <= {"<", ">", r"\le", r"\ge", r"\ne"} or len(parts) > 3:
+        return relation
+    numbers = [part.shape for index, part in enumerate(parts) if index != at[0]]
+    if not all(isinstance(shape, Value) and symbols(shape.node) <= {"infty"} for shape in numbers):
         return relation
     name = _variable(parts[at[0]])
     if signs == (r"\ne",):
@@ -82,10 +84,8 @@ def pieces(shape) -> list[Piece] | None:
 
 def _position(node: Node) -> float | None:
     """Where a number lies on the line, the infinite ends included."""
-    if node.op == "symbol" and node.args[0] == "infty":
-        return float("inf")
-    if node.op == "product" and len(node.args) == 2 and node.args[0].op == "number" and node.args[1] == Node("symbol", ("infty",)):
-        return float("inf") * float(node.args[0].args[0])
+    if node in (INFINITY, negative(INFINITY)):
+        return float("inf") if node == INFINITY else float("-inf")
     return numeric.real_value(node) if not numeric.symbols(node) else None
 
 
@@ -98,7 +98,8 @@ def merged(pieces: list[Piece]) -> list[Piece]:
             gap = _position(low) - _position(last[2]) if _position(low) != _position(last[2]) else 0
             if gap < 0 or gap == 0 and (closed or last[3]):
                 farther = _position(high) - _position(last[2]) if _position(high) != _position(last[2]) else 0
-                merged[-1] = (*last[:2], high, closed_high) if farther > 0 else (*last[:3], last[3] or not farther and closed_high)
+                end = (high, closed_high) if farther > 0 else (last[2], last[3] or not farther and closed_high)
+                merged[-1] = (*last[:2], *end)
                 continue
         merged.append((low, closed, high, closed_high))
     return merged

@@ -31,11 +31,13 @@ _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r"\\[,;:> ]|~|\\(?:quad|qquad|enspace|thinspace|space|newline)" + _END + r"|\\(?=\s)|\\hspace\*?\{[^{}]*\}", " "),
     (rf"\\[dtc]frac{_END}", r"\\frac"), (rf"\\[dt]binom{_END}", r"\\binom"),
     (rf"\\(?:leq|leqslant|leqq){_END}", r"\\le "), (rf"\\(?:geq|geqslant|geqq){_END}", r"\\ge "),
-    (rf"\\neq{_END}|\\not\s*=|!=", r"\\ne "), (r"<=", r"\\le "), (r">=", r"\\ge "), (rf"\\lt{_END}", "<"), (rf"\\gt{_END}", ">"),
+    (rf"\\neq{_END}|\\not\s*=|!=", r"\\ne "), (r"<=", r"\\le "), (r">=", r"\\ge "), (rf"\\lt{_END}", "<"),
+    (rf"\\gt{_END}", ">"),
     (rf"\\varnothing{_END}", r"\\emptyset "), (rf"\\lbrace{_END}", r"\\{"), (rf"\\rbrace{_END}", r"\\}"),
     (rf"\\lbrack{_END}", "["), (rf"\\rbrack{_END}", "]"), (rf"\\langle{_END}", "("), (rf"\\rangle{_END}", ")"),
     (rf"\\[lr]?vert{_END}|\\mid{_END}", "|"), (rf"\\backslash{_END}", r"\\setminus "), (rf"\\infin{_END}", r"\\infty "),
-    (rf"\^\s*\{{\s*\\circ\s*\}}|\\degrees?{_END}", r"^\\circ "), (r"\\%", "%"), (r"\\mathbb\s*(?:R|\{\s*R\s*\})", r"\\mathbb{R}"),
+    (rf"\^\s*\{{\s*\\circ\s*\}}|\\degrees?{_END}", r"^\\circ "), (r"\\%", "%"),
+    (r"\\mathbb\s*(?:R|\{\s*R\s*\})", r"\\mathbb{R}"),
     (r"\\operatorname\*?\s*\{\s*([A-Za-z]+)\s*\}", r"\\\1 "), (r"\\math(?:rm|bf|it|sf)\s*\{\s*([a-zA-Z])\s*\}(?!\s*$)", r"\1"),
     (r"(?<=[\d}])\s*(?:percent|per cent|pour cent|Prozent)(?![a-z])", "%"),
     (r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])", r"\1m"),
@@ -49,7 +51,8 @@ _QUOTES = [("**", "**"), ("__", "__"), ("``", "''"), ("`", "`"), ("*", "*"), ('"
 STATED = re.compile(r"(?:(?:so|thus|hence|therefore|donc|ainsi)\b,?\s*)?(?:(?:the|our|my|la|ma|die|el)\s+)?"
                     r"(?:(?:final|correct|right|bonne)\s+)?"
                     r"(?:answers?|réponse|antwort|lösung|respuesta|risposta|resposta|ответ|答案)"
-                    r"(?:\s+(?:finale?|correcte?))?(?:\*\*)?\s*(?:(?:is|are|est|ist|es|è|é)(?!\w)|是|为|[:=：])\s*(?:\*\*)?\s*:?\s*", re.IGNORECASE)
+                    r"(?:\s+(?:finale?|correcte?))?(?:\*\*)?\s*"
+                    r"(?:(?:is|are|est|ist|es|è|é)(?!\w)|是|为|[:=：])\s*(?:\*\*)?\s*:?\s*", re.IGNORECASE)
 
 
 def plain(text: str) -> str:
@@ -86,7 +89,8 @@ def unwrap(text: str) -> str:
         if wrapper and closing_brace(shorter, wrapper.end()) == len(shorter) - 1:
             shorter = shorter[wrapper.end():-1]
         else:
-            shorter = next((shorter[len(left):-len(right)] for left, right in _QUOTES if _encloses(shorter, left, right)), shorter)
+            inner = (shorter[len(left):-len(right)] for left, right in _QUOTES if _encloses(shorter, left, right))
+            shorter = next(inner, shorter)
         if shorter == text:
             break
         text = shorter

@@ -1,6 +1,6 @@
 """Normal form of an expression: a quotient of polynomials with rational coefficients in atoms.
 
-Atoms are variables, i, pi, e, roots of primes, and whatever has no rules here (sin(x), a root of a sum), by its own normal form.
+Atoms are variables, i, pi, e, roots of primes, and whatever has no rules here (sin(x), a root of a sum), by its normal form.
 Roots of different primes are independent over the rationals (Besicovitch 1940): without atoms of the last kind, two expressions
 are equal if and only if the difference of their normal forms is zero. Sizes are bounded before anything is computed.
 """
@@ -40,7 +40,8 @@ class Quotient(NamedTuple):
     def key(self) -> str:
         """The same text for the same normal form."""
         scale = self.bottom[min(self.bottom)]
-        return "|".join(";".join(f"{monomial}{_text(value / scale)}" for monomial, value in sorted(part.items())) for part in self)
+        return "|".join(";".join(f"{monomial}{_text(value / scale)}" for monomial, value in sorted(part.items()))
+                        for part in self)
 
 
 def _text(value: Fraction) -> str:

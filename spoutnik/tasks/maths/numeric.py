@@ -1,4 +1,4 @@
-"""Values of expressions to many digits, at points chosen once for all: what decides where rules for an exact answer are missing.
+"""Values of expressions to many digits, at points chosen once for all: they decide where exact rules are missing.
 
 Digits are significant ones: 10^{-20} and 10^{-21} differ in the first.
 """
@@ -16,7 +16,8 @@ _POINTS = 4
 _MAX_EXPONENT = 100_000
 _MAX_FACTORIAL = 20_000
 _FUNCTIONS = {"sin": "sin", "cos": "cos", "tan": "tan", "cot": "cot", "sec": "sec", "csc": "csc", "arcsin": "asin",
-              "arccos": "acos", "arctan": "atan", "arccot": "acot", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "coth": "coth",
+              "arccos": "acos", "arctan": "atan", "arccot": "acot", "sinh": "sinh", "cosh": "cosh", "tanh": "tanh",
+              "coth": "coth",
               "floor": "floor", "ceil": "ceil", "Re": "re", "Im": "im", "arg": "arg", "arcsec": "asec", "arccsc": "acsc"}
 UNKNOWN_FUNCTIONS = ("f", "g", "F", "G")
 _CONSTANTS = ("pi", "e", "i")

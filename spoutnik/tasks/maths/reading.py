@@ -20,20 +20,24 @@ MAX_ITEMS = 200
 
 
 _TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|up|normal)?|math(?:rm|bf|it|sf)|[mh]box)\s*\{([^{}]*)\}")
-_AND = re.compile(r"\\(?:text|mathrm|mbox|textrm)\s*\{\s*(,?\s*(?:and|or|et|ou|und|oder|y|o)\s*)\}|(?<![A-Za-z\\])(,?\s*(?:and|or|et|ou|und|oder)"
-                  r")(?![A-Za-z])|\\(?:vee|lor|wedge|land)(?![A-Za-z])|\\quad")
+_AND = re.compile(r"\\(?:text|mathrm|mbox|textrm)\s*\{\s*(,?\s*(?:and|or|et|ou|und|oder|y|o)\s*)\}"
+                  r"|(?<![A-Za-z\\])(,?\s*(?:and|or|et|ou|und|oder))(?![A-Za-z])|\\(?:vee|lor|wedge|land)(?![A-Za-z])|\\quad")
 _PHRASE = re.compile(r"[^\W\d_.,:;'’!?()-][^\W\d_]*[\s\w.,:;'’!?()&/-]*")
 _RUN = re.compile(r"[^\W\d_]{2,}")
 _DIGITLESS = re.compile(r"[^\d\\^_=<>+*/{}\[\]|%]*")
 _SAME_WORDS = {"yes": "true", "oui": "true", "vrai": "true", "correct": "true", "ja": "true", "wahr": "true", "no": "false",
-               "non": "false", "faux": "false", "incorrect": "false", "nein": "false", "falsch": "false", "si": "true", "sí": "true"}
-_ALL_REALS = re.compile(r"\\mathbb\{R\}|all (?:the )?real(?:s| numbers)?|tous les (?:nombres )?réels|every real number", re.IGNORECASE)
+               "non": "false", "faux": "false", "incorrect": "false", "nein": "false", "falsch": "false", "si": "true",
+               "sí": "true"}
+_ALL_REALS = re.compile(r"\\mathbb\{R\}|all (?:the )?real(?:s| numbers)?|tous les (?:nombres )?réels|every real number",
+                        re.IGNORECASE)
 _RELATION = re.compile(r"=|<|>|\\(?:le|ge|ne|in|approx|equiv|sim)(?![A-Za-z])")
 _NUMBER_WORDS = dict(zip("two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split(),
                          range(2, 17)))
 _BASED = re.compile(r"([-+]?)\s*(?:\(\s*([0-9A-Z.\s]+?)\s*\)|([0-9A-Z.]*[0-9][0-9A-Z.]*|[0-9A-F][0-9A-F.]+))\s*"
-                    r"(?:_\s*\{?\s*(?:\\text\s*\{)?\s*(?:base\s*)?(\d+|[a-z]+)\s*\}?\s*\}?|\s\(?(?:in )?base[\s-](\d+|[a-z]+)\)?)")
-_MATRIX = re.compile(r"\\begin\s*\{(?:[pbB]|small)?(?:matrix|array)\}(?:\s*\{[^{}]*\})?(.*)\\end\s*\{(?:[pbB]|small)?(?:matrix|array)\}",
+                    r"(?:_\s*\{?\s*(?:\\text\s*\{)?\s*(?:base\s*)?(\d+|[a-z]+)\s*\}?\s*\}?"
+                    r"|\s\(?(?:in )?base[\s-](\d+|[a-z]+)\)?)")
+_MATRIX = re.compile(r"\\begin\s*\{(?:[pbB]|small)?(?:matrix|array)\}(?:\s*\{[^{}]*\})?(.*)"
+                     r"\\end\s*\{(?:[pbB]|small)?(?:matrix|array)\}",
                      re.DOTALL)
 _REVERSED = re.compile(r"([\[\]])([^\[\]()]+)([\[\]])")
 _BUILDER = re.compile(r"\s*([A-Za-z])\s*(?:\\in\s*\\mathbb\{R\}\s*)?[:|](.+)", re.DOTALL)

@@ -6,12 +6,17 @@ from spoutnik.tasks.maths.layout import closing_brace
 
 _SPELLINGS = {
     "cm": "centimeter centimetre cms", "mm": "millimeter millimetre", "km": "kilometer kilometre kms", "m": "meter metre mètre",
-    "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "kg": "kilogram kilo kilogramme kgs", "g": "gram gm gramme gms",
-    "mg": "milligram", "lb": "pound lbs", "oz": "ounce", "l": "liter litre", "ml": "milliliter millilitre", "s": "second sec secs seconde",
-    "min": "minute mins", "h": "hour hr hrs heure", "day": "jour", "week": "semaine", "month": "mois", "year": "yr yrs an année",
+    "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile", "kg": "kilogram kilo kilogramme kgs",
+    "g": "gram gm gramme gms",
+    "mg": "milligram", "lb": "pound lbs", "oz": "ounce", "l": "liter litre", "ml": "milliliter millilitre",
+    "s": "second sec secs seconde",
+    "min": "minute mins", "h": "hour hr hrs heure", "day": "jour", "week": "semaine", "month": "mois",
+    "year": "yr yrs an année",
     "dollar": "usd", "euro": "eur", "pound sterling": "gbp", "cent": "", "degree": "deg degré", "rad": "radian", "mph": "",
-    "kmh": "kph", "hz": "", "j": "joule", "n": "newton", "w": "watt", "v": "volt", "pa": "pascal", "point": "pt pts", "unit": "unité",
-    "unit^2": "", "rupee": "rs inr", "yen": "jpy", "percent": "", "mol": "mole", "k": "kelvin", "kwh": "", "kw": "", "mb": "", "gb": ""}
+    "kmh": "kph", "hz": "", "j": "joule", "n": "newton", "w": "watt", "v": "volt", "pa": "pascal", "point": "pt pts",
+    "unit": "unité",
+    "unit^2": "", "rupee": "rs inr", "yen": "jpy", "percent": "", "mol": "mole", "k": "kelvin", "kwh": "", "kw": "", "mb": "",
+    "gb": ""}
 _CANONICAL = {word: unit for unit, words in _SPELLINGS.items() for word in words.split()}
 _SHORT = frozenset(unit for unit in _SPELLINGS if len(unit) == 2 or unit in ("mph", "kmh", "kwh", "day")) | frozenset(
     word for word in _CANONICAL if len(word) <= 3 and word not in ("an", "sec", "pa")) | {"am", "pm"}
@@ -26,10 +31,12 @@ _POWER = r"(?:\s*\^\s*(?:\{\s*(-?[0-9])\s*\}|([0-9])))"
 _WRAPPED = re.compile(r"\\(?:text(?:bf|it|rm|up|normal)?|math(?:rm|it|bf|sf)|[mh]box)\s*\{")
 _TAIL_POWER = re.compile(_POWER + "$")
 _DEGREES = re.compile(r"\s*\^\s*\\circ\s*([CF](?![A-Za-z]))?$")
-_PLAIN_TAIL = re.compile(rf"(?<=[\d)}}%\s])\s*(?<![A-Za-z\\])([^\W\d_][^\W\d_.'-]*\.?(?:(?:\s+|\s*/\s*|-)[^\W\d_]+\.?)*){_POWER}?$")
+_PLAIN_TAIL = re.compile(rf"(?<=[\d)}}%\s])\s*(?<![A-Za-z\\])([^\W\d_][^\W\d_.'-]*\.?"
+                         rf"(?:(?:\s+|\s*/\s*|-)[^\W\d_]+\.?)*){_POWER}?$")
 _VOWEL = re.compile("[aeiouyàâäéèêëîïôöùûüœ]", re.IGNORECASE)
 _WORD = re.compile(r"[^\W\d_]+|/|\^\s*\{?\s*(-?\d)\s*\}?|[²³]")
-_POWERS = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3", "cube": "^3", "carré": "^2", "cubes": "^3",
+_POWERS = {"square": "^2", "squared": "^2", "sq": "^2", "cubic": "^3", "cubed": "^3", "cube": "^3", "carré": "^2",
+           "cubes": "^3",
            "carrés": "^2"}
 _EMPTY = frozenset(("of", "the", "a", "an", "in", "de", "des"))
 

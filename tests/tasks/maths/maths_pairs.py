@@ -145,6 +145,9 @@ COMES_TO = [
 
 # texts of everything that may confuse a reader
 PIECES = st.lists(st.sampled_from([
-    r"\boxed{", r"\frac", "{", "}", "(", ")", "[", "]", "1", "23", ".", ",", ";", "=", "<", r"\le ", r"\cup ", r"\pm ", r"\text{", "x", "abc", "^",
-    "_", "!", "%", "|", "$", r"\$", "\\", "\x00", "\u202e", "𝟝", "é", "\ud800", " ", "\n", "-", "+", "/", r"\sqrt", r"\sin ", r"\infty", ":", "'", "&",
-    r"\begin{pmatrix}", r"\end{pmatrix}", r"\\", "and ", "π", "²", r"\{", r"\}", r"\in ", r"\circ", "½", "e", "i"]), max_size=14).map("".join)
+    r"\boxed{", r"\frac", "{", "}", "(", ")", "[", "]", "1", "23", ".", ",", ";", "=", "<", r"\le ", r"\cup ", r"\pm ",
+    r"\text{", "x", "abc", "^",
+    "_", "!", "%", "|", "$", r"\$", "\\", "\x00", "\u202e", "𝟝", "é", "\ud800", " ", "\n", "-", "+", "/", r"\sqrt", r"\sin ",
+    r"\infty", ":", "'", "&",
+    r"\begin{pmatrix}", r"\end{pmatrix}", r"\\", "and ", "π", "²", r"\{", r"\}", r"\in ", r"\circ", "½", "e", "i"]),
+    max_size=14).map("".join)

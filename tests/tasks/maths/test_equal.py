@@ -13,7 +13,8 @@ from spoutnik.tasks.maths import equal, statistics
 INTEGERS = st.integers(-10**9, 10**9)
 ATOMS = st.one_of(st.integers(0, 999).map(str), st.sampled_from(["x", "y", r"\pi", r"\sqrt{2}", r"\frac{3}{7}", "0.25", "n"]))
 EXPRESSIONS = st.recursive(ATOMS, lambda inner: st.one_of(
-    st.tuples(inner, st.sampled_from(["+", "-", r"\cdot "]), inner).map("".join), st.tuples(inner, inner).map(lambda two: r"\frac{%s}{%s}" % two),
+    st.tuples(inner, st.sampled_from(["+", "-", r"\cdot "]), inner).map("".join),
+    st.tuples(inner, inner).map(lambda two: rf"\frac{{{two[0]}}}{{{two[1]}}}"),
     inner.map(lambda one: f"({one})^2"), inner.map(lambda one: rf"\sqrt{{{one}}}")), max_leaves=6)
 ANSWERS = st.one_of(EXPRESSIONS, st.lists(EXPRESSIONS, min_size=2, max_size=3).map(lambda parts: f"({', '.join(parts)})"),
                     st.lists(EXPRESSIONS, min_size=2, max_size=3).map(", ".join))
@@ -35,7 +36,8 @@ def test_the_same_answers_in_other_languages(gold, answer, language):
 
 
 @pytest.mark.parametrize("gold, answer, language", [
-    ("1,234", "1234", "fr"), ("3,5", "35", "fr"), ("3,5", "5,3", "de"), ("3.5", "3,5", "en"), ("3,5", "3.5", "xx"), ("12,5", "125", "es")])
+    ("1,234", "1234", "fr"), ("3,5", "35", "fr"), ("3,5", "5,3", "de"), ("3.5", "3,5", "en"), ("3,5", "3.5", "xx"),
+    ("12,5", "125", "es")])
 def test_different_answers_in_other_languages(gold, answer, language):
     assert not equal(gold, answer, language) and not equal(answer, gold, language)
 
@@ -50,7 +52,8 @@ def test_a_set_has_no_order_in_any_case():
     assert equal(r"\{1,2\}", r"\{2,1\}", ordered=True)
 
 
-@pytest.mark.parametrize("equation, right_side", [("y=2x+1", "2x+1"), ("f(x)=x^2", "x^2"), ("y=x", "x"), (r"y=\frac{1}{x}", r"\frac1x")])
+@pytest.mark.parametrize("equation, right_side", [("y=2x+1", "2x+1"), ("f(x)=x^2", "x^2"), ("y=x", "x"),
+                                                  (r"y=\frac{1}{x}", r"\frac1x")])
 def test_an_answer_may_name_what_it_says_and_a_gold_equation_is_more_than_its_right_side(equation, right_side):
     assert not equal(equation, right_side)
     assert equal(right_side, equation)
@@ -102,8 +105,10 @@ def test_no_string_raises(one, other, language):
 @settings(max_examples=80, deadline=None)
 def test_an_integer_equals_its_dressings_and_not_its_neighbor(n):
     grouped = f"{n:,}"
-    dressings = [f"{n}.", f"{n}.0", f"${n}$", grouped, grouped.replace(",", r"\,"), grouped.replace(",", "{,}"), grouped.replace(",", " "),
-                 grouped.replace(",", r",\!"), f"{n} apples", rf"{n}\text{{ cm}}", f"x = {n}", rf"\frac{{{2 * n}}}{{2}}", f"{n + 1} - 1",
+    dressings = [f"{n}.", f"{n}.0", f"${n}$", grouped, grouped.replace(",", r"\,"), grouped.replace(",", "{,}"),
+                 grouped.replace(",", " "),
+                 grouped.replace(",", r",\!"), f"{n} apples", rf"{n}\text{{ cm}}", f"x = {n}", rf"\frac{{{2 * n}}}{{2}}",
+                 f"{n + 1} - 1",
                  f"{n} €", rf"\boxed{{{n}}}", rf"\text{{{n}}}", f"{n}e0", str(n).replace("-", "−")]
     for dressed in dressings:
         assert equal(str(n), dressed), dressed
