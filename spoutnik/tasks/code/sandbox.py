@@ -19,7 +19,7 @@ from typing import BinaryIO
 from spoutnik.errors import RunError, UserError
 from spoutnik.tasks.code import bubblewrap
 from spoutnik.tasks.code.jobs import START_PATIENCE, ChildJob, End, Job, Pipe, ZygoteJob, attend
-from spoutnik.tasks.code.limits import SANDBOX_UID, TESTS_UID, Limits, RunResult
+from spoutnik.tasks.code.limits import LIMITED_UID, TESTS_UID, Limits, RunResult
 
 KINDS = ("bubblewrap", "rlimit")
 ATTEMPTS = 3  # at a job whose zygote dies before it has started
@@ -219,8 +219,8 @@ def _start_limited(header: dict, passed: list[int], stdin: int, stdout: int, std
     reach = os.open(sys.base_prefix, os.O_RDONLY) if os.geteuid() == 0 else None
     try:
         if reach is not None:
-            uid = TESTS_UID if header["kind"] == "tests" else SANDBOX_UID  # a solution has no rights over its tests
-            os.chown(header["folder"], SANDBOX_UID, SANDBOX_UID)
+            uid = TESTS_UID if header["kind"] == "tests" else LIMITED_UID  # a solution has no rights over its tests
+            os.chown(header["folder"], LIMITED_UID, LIMITED_UID)
             os.chmod(header["folder"], 0o711)  # the tests start in it too
             header = header | {"uid": uid, "reach": reach}
         child = subprocess.Popen([*line, marshal.dumps(header).hex()], env=bubblewrap.ENVIRONMENT | {"HOME": header["folder"]},
