@@ -75,6 +75,10 @@ class Zygote:
         """The process number of bubblewrap, whose descendants all programs are."""
         return self._child.pid
 
+    @property
+    def has_ended(self) -> bool:
+        return self._child.poll() is not None
+
     def start(self, header: dict, files: list[int]) -> ZygoteJob:
         """Start a job with its open files. Raises OSError where the zygote has died."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -164,6 +168,8 @@ class Sandbox:
         folder = None if self.kind == "bubblewrap" else tempfile.mkdtemp(prefix="spoutnik-code-")
         try:
             for header, files in requests:
+                for file in files[:2]:
+                    os.lseek(file, 0, os.SEEK_SET)  # an earlier try may have read it
                 header = header | {"limits": self.limits.for_processes(), "confine": self.warm or folder is not None,
                                    "folder": folder or "/tmp"}
                 if zygote is not None:
@@ -171,6 +177,8 @@ class Sandbox:
                 else:
                     jobs.append(self._start_child(header, files))
             yield jobs
+            if zygote is not None and zygote.has_ended:
+                raise ConnectionResetError("The zygote ended, and perhaps a job with it.")
         except ConnectionError:
             self._forget(zygote)
             raise
