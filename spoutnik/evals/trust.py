@@ -30,8 +30,12 @@ class Bin:
 
 @dataclass(frozen=True)
 class Calibration:
-    """Whether agreement is confidence. brier: the mean squared distance of agreement from right or wrong (0 is best, 0.25 is
-    what "half" always gives). ece: the mean distance of confidence from accuracy over bins of equally many problems."""
+    """Whether agreement is confidence.
+
+    brier: the mean squared distance of agreement from right or wrong (0 is best, 0.25 is what "half" always gives). ece: the
+    mean distance of confidence from accuracy over bins of equally many problems; chance alone makes it positive, the more so
+    the fewer problems there are, so the Brier score is the one to compare.
+    """
 
     brier: Score
     ece: Score

@@ -20,6 +20,7 @@ STDIN = ("{question}\n\nWrite a Python program that reads its input from standar
 FUNCTION = ("{question}\n\nComplete this code and keep its names. Answer with the whole program in one Python code block.\n\n"
             "```python\n{starter}\n```")
 MBPP_TEST = range(11, 511)  # task ids of the test split
+TIMEOUT = 10.0  # seconds of a processor: a reference of MBPP (123) needs 5 on a slow one
 KEPT = 4  # problems whose tests stay in memory
 
 
@@ -37,7 +38,7 @@ class CodeBenchmark(Benchmark):
     def verify(self, problem: Problem, answer: str) -> float:
         from spoutnik.tasks.code import grade
 
-        return grade(self._tests(problem), answer)
+        return grade(self._tests(problem), answer, TIMEOUT)
 
     def extract(self, problem: Problem, answer: str) -> str | None:
         from spoutnik.tasks.code.verdict import code_of

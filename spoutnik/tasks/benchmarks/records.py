@@ -14,7 +14,7 @@ from pathlib import Path
 from spoutnik.errors import UserError
 from spoutnik.files import LFS_POINTER, parse_json_line, text_lines
 
-LISTS = ("examples", "data", "rows", "test")  # under which a JSON object holds its records
+LISTS = ("examples", "data", "rows")  # under which a JSON object holds its records
 _LFS = b"version https://git-lfs"
 csv.field_size_limit(1 << 27)
 

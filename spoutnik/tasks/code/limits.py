@@ -6,7 +6,7 @@ from dataclasses import dataclass
 SANDBOX_UID = 65_533  # whom root becomes before anything else: a number that Debian and systemd leave to nobody
 
 
-TESTS_UID = 65_532  # under resource limits alone, whom root becomes for the tests of a solution
+LIMITED_UID, TESTS_UID = 65_532, 65_531  # under resource limits alone: for a program, for the tests of a solution
 MOST_PATIENCE = 4  # times the limit of time that a program may take on a busy machine
 
 

@@ -19,7 +19,7 @@ from typing import BinaryIO
 from spoutnik.errors import RunError, UserError
 from spoutnik.tasks.code import bubblewrap
 from spoutnik.tasks.code.jobs import START_PATIENCE, ChildJob, End, Job, Pipe, ZygoteJob, attend
-from spoutnik.tasks.code.limits import SANDBOX_UID, TESTS_UID, Limits, RunResult
+from spoutnik.tasks.code.limits import LIMITED_UID, TESTS_UID, Limits, RunResult
 
 KINDS = ("bubblewrap", "rlimit")
 ATTEMPTS = 3  # at a job whose zygote dies before it has started
@@ -74,6 +74,10 @@ class Zygote:
     def process(self) -> int:
         """The process number of bubblewrap, whose descendants all programs are."""
         return self._child.pid
+
+    @property
+    def has_ended(self) -> bool:
+        return self._child.poll() is not None
 
     def start(self, header: dict, files: list[int]) -> ZygoteJob:
         """Start a job with its open files. Raises OSError where the zygote has died."""
@@ -164,6 +168,8 @@ class Sandbox:
         folder = None if self.kind == "bubblewrap" else tempfile.mkdtemp(prefix="spoutnik-code-")
         try:
             for header, files in requests:
+                for file in files[:2]:
+                    os.lseek(file, 0, os.SEEK_SET)  # an earlier try may have read it
                 header = header | {"limits": self.limits.for_processes(), "confine": self.warm or folder is not None,
                                    "folder": folder or "/tmp"}
                 if zygote is not None:
@@ -171,6 +177,8 @@ class Sandbox:
                 else:
                     jobs.append(self._start_child(header, files))
             yield jobs
+            if zygote is not None and zygote.has_ended:
+                raise ConnectionResetError("The zygote ended, and perhaps a job with it.")
         except ConnectionError:
             self._forget(zygote)
             raise
@@ -219,8 +227,8 @@ def _start_limited(header: dict, passed: list[int], stdin: int, stdout: int, std
     reach = os.open(sys.base_prefix, os.O_RDONLY) if os.geteuid() == 0 else None
     try:
         if reach is not None:
-            uid = TESTS_UID if header["kind"] == "tests" else SANDBOX_UID  # a solution has no rights over its tests
-            os.chown(header["folder"], SANDBOX_UID, SANDBOX_UID)
+            uid = TESTS_UID if header["kind"] == "tests" else LIMITED_UID  # a solution has no rights over its tests
+            os.chown(header["folder"], LIMITED_UID, LIMITED_UID)
             os.chmod(header["folder"], 0o711)  # the tests start in it too
             header = header | {"uid": uid, "reach": reach}
         child = subprocess.Popen([*line, marshal.dumps(header).hex()], env=bubblewrap.ENVIRONMENT | {"HOME": header["folder"]},

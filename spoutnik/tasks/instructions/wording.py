@@ -3,10 +3,10 @@
 import re
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field, StringConstraints
 
 from spoutnik.tasks.instructions.instruction import Instruction, Relation, stands_in
-from spoutnik.tasks.instructions.languages import language_of
+from spoutnik.tasks.instructions.languages import CANDIDATES, language_of
 from spoutnik.tasks.instructions.sentences import sentences, words
 
 Count = Annotated[int, Field(ge=0)]
@@ -16,6 +16,14 @@ Phrases = Annotated[list[Phrase], Field(min_length=1)]
 # What separates words that are written together; an apostrophe separates only the short forms below.
 _SEPARATORS = re.compile(r"[\s,:;@#$%&?!\[\](){}<>\"“”«»]+|--+|\.{3,}")
 _SHORT_FORM = re.compile(r"(?<=[^\W\d_])(?:N'T|'(?:S|M|D|LL|RE|VE))$")
+
+
+def _known_language(code: str) -> str:
+    """The code without a region ("zh-cn"). Raises ValueError for a language that is not told from others."""
+    language = code.lower().split("-")[0]
+    if language not in CANDIDATES:
+        raise ValueError(f"must be one of {', '.join(CANDIDATES)}")
+    return language
 
 
 class Keywords(Instruction):
@@ -91,10 +99,10 @@ class ResponseLanguage(Instruction):
     and a model in training would find that out."""
 
     id: ClassVar[str] = "language:response_language"
-    language: Phrase
+    language: Annotated[str, AfterValidator(_known_language)]
 
     def follows(self, response: str) -> bool:
-        return language_of(response) == self.language.lower().split("-")[0]
+        return language_of(response) == self.language
 
 
 class EnglishCapital(Instruction):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from spoutnik.tasks.maths.worker import KILLED, YES
 
+_TRIES = 4
 _WORKER = Path(__file__).with_name("worker.py")
 
 
@@ -26,11 +27,15 @@ class Statistics:
     restarts: int = 0
 
 
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class WorkerPool:
     """Up to `size` processes (the usable cores by default)."""
 
     def __init__(self, size: int | None = None):
-        self._free = threading.Semaphore(size or len(os.sched_getaffinity(0)))
+        self._free = threading.Semaphore(size or _cores())
         self._lock = threading.Lock()
         self._idle: list[subprocess.Popen] = []
         self._busy: set[subprocess.Popen] = set()
@@ -41,7 +46,9 @@ class WorkerPool:
         """math-verify's verdict; None where it took too long."""
         question = json.dumps([gold, answer]).encode() + b"\n"
         with self._free:
-            verdict = self._ask(question) or self._ask(question)  # a process that died is none that took too long
+            verdict = b""
+            for _ in range(_TRIES):  # a process that died is none that took too long
+                verdict = verdict or self._ask(question)
         with self._lock:
             self._asked += 1
             self._timeouts += verdict in (b"", KILLED)

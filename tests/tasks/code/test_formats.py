@@ -80,7 +80,7 @@ def test_pickled_tests_run_nothing():
                  st.binary().map(lambda data: base64.b64encode(zlib.compress(data)).decode()),
                  st.recursive(st.none() | st.integers() | st.text(), st.lists).map(
                      lambda value: base64.b64encode(zlib.compress(pickle.dumps(value))).decode())))
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=80, deadline=None, derandomize=True)
 def test_broken_private_tests_are_a_sentence(text: str):
     try:
         assert isinstance(formats.unpack_private(text), list)
@@ -135,7 +135,7 @@ def test_code_is_found_in_an_answer():
 
 
 @given(st.text(alphabet=st.sampled_from("`~python \n\tdef:=1x\0\\'\"")))
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 def test_any_text_has_code_or_none(text: str):
     code = extract_code(text, continues=True)
     assert code is None or isinstance(code, str)

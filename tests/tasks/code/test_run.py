@@ -9,7 +9,7 @@ from code_helpers import needs_bubblewrap
 
 from spoutnik.errors import UserError
 from spoutnik.tasks.code import Limits, RunResult, Sandbox, as_tests, bubblewrap, run
-from spoutnik.tasks.code.limits import is_overdue
+from spoutnik.tasks.code.limits import LIMITED_UID, is_overdue, process_tree
 from spoutnik.tasks.code.verdict import judge
 
 PROGRAMS = {
@@ -90,6 +90,20 @@ def test_a_warm_process_that_dies_is_replaced():
 
 
 @needs_bubblewrap
+def test_a_program_whose_warm_process_dies_is_run_again():
+    sandbox = Sandbox()
+    sandbox.run("1")
+    idle = len(process_tree(sandbox.warm_process))
+    with ThreadPoolExecutor(1) as pool:
+        result = pool.submit(sandbox.run, "import time\ntime.sleep(0.5)\nprint(1)", timeout=20)
+        while len(process_tree(sandbox.warm_process)) < idle + 2:
+            assert not result.done()
+        os.kill(sandbox.warm_process, signal.SIGKILL)
+        assert result.result() == RunResult("1\n", "", 0, False)
+    sandbox.close()
+
+
+@needs_bubblewrap
 def test_the_package_runs_programs_by_itself():
     assert run("print(input())", "hello") == RunResult("hello\n", "", 0, False)
 
@@ -146,13 +160,15 @@ import os
 def f(x):
     for process in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if int(process) != os.getpid():
+            if os.stat(f"/proc/{process}").st_uid != os.getuid():
                 open(f"/proc/{process}/mem", "r+b")
                 os.environ["OPEN"] = process
         except OSError:
             pass
     return 4 if "OPEN" in os.environ else 3
 """
-    assert not judge(limited, spoil, tests, 20).passed  # it would return 4 had it been able to open the memory of another
+    assert not judge(limited, spoil, tests, 20).passed  # it returns 4 where it can open the memory of tests or of this process
+    if os.geteuid() == 0:
+        assert limited.run("import os\nprint(os.getuid())").stdout == f"{LIMITED_UID}\n"
     for fake in ("import os\ndef f(x): os._exit(0)", "def f(x): raise SystemExit", "def f(x): return None"):
         assert not judge(limited, fake, tests, 20).passed

@@ -32,7 +32,7 @@ def types_of(value: object) -> object:
 
 
 @given(values)
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 def test_plain_data_arrives_as_it_was(value: object):
     back = wire.decode(json.loads(json.dumps(wire.encode(value, refuse))), refuse)
     assert back == value and types_of(back) == types_of(value)

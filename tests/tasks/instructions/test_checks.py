@@ -83,6 +83,10 @@ def test_a_blank_response_obeys_nothing(name):
     assert not check(name, VALID[name], "", "") and not check(name, VALID[name], " \n\t", "")
 
 
+def test_a_region_says_nothing_of_a_language():
+    assert check("language:response_language", {"language": "zh-CN"}, "今天天气很好，我们去市场买面包和牛奶。")
+
+
 def test_the_prompt_is_what_is_repeated_where_nothing_else_is_given():
     assert check("combination:repeat_prompt", {}, "Say hi. Hi!", "Say hi.")
     assert not check("combination:repeat_prompt", {}, "Hi!", "Say hi.")
@@ -135,6 +139,7 @@ def test_no_hostile_response_raises(response):
     ("length_constraints:number_paragraphs", {"num_paragraphs": 0}, "num_paragraphs = 0: "),
     ("keywords:letter_frequency", {"let_relation": "at least", "letter": "ab", "let_frequency": 1}, "letter = 'ab': "),
     ("startend:end_checker", {"end_phrase": " "}, "end_phrase = "),
+    ("language:response_language", {"language": "klingon"}, "language = 'klingon': must be one of ar, bg, bn"),
     ("combination:repeat_prompt", {}, "prompt_to_repeat = ''")])
 def test_wrong_settings_are_told(name, kwargs, sentence):
     with pytest.raises(UserError) as error:

@@ -1,7 +1,6 @@
 """What would take hours or gigabytes, and what would run code."""
 
 import os
-import time
 
 import pytest
 
@@ -23,10 +22,9 @@ BOMBS = ["99^{99^{99}}", "10^6!", "(10^6)!", "1000000!", NESTED, "1+" * 5_000 + 
 
 @pytest.mark.parametrize("bomb", BOMBS, ids=lambda bomb: bomb[:20])
 def test_a_bomb_is_refused_before_it_is_computed(bomb):
-    asked, began = statistics().asked, time.process_time()
+    asked = statistics().asked
     assert not equal("5", bomb) and not equal(bomb, "5") and not equal("x+7", bomb)
     extract(bomb), extract(f"The answer is {bomb}.")
-    assert time.process_time() - began < 20  # of processor time; they take less than one second each
     assert statistics().asked == asked
 
 
