@@ -15,6 +15,9 @@ from spoutnik.tasks.maths.shapes import Answer, Words
 MAX_LENGTH = 12_000  # characters of an answer that are read; longer ones are compared as they are
 MAX_BRACKETS = 100  # inside one another
 _MAX_FOREIGN = 400  # characters of a text for math-verify
+_LETTER = re.compile(r"\(?[A-J]\)?")
+_OPTION = re.compile(r"\(([A-J])\)(?:[.:]\s*|\s+)[\w$\\]|([A-J])[.:)]\s+\S")
+_LEADING_TEXT = re.compile(r"^\\(?:text(?:bf)?|mbox)\s*\{([^{}]*)\}")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _LARGE_RANGE = re.compile(r"\\(?:sum|prod)(?![A-Za-z]).*(?:\d{5}|\^\s*\{?\s*\d*\s*\^|!)|\d\s*!|\^\s*\{?\s*\d{5}"
                           r"|\^\s*(?:\{[^{}]*|\w\s*)\^", re.DOTALL)
@@ -45,6 +48,9 @@ def equal(gold: str, answer: str, language: str = "en", ordered: bool = False) -
         return False
     if one == other:
         return True
+    for letter, text in ((one, other), (other, one)):  # B and (B) 12
+        if _LETTER.fullmatch(letter) and (option := _OPTION.match(_LEADING_TEXT.sub(r"\1", text))):
+            return letter.strip("()") == (option[1] or option[2])
     return any(_equal(one, other, number_format, bool(ordered)) for number_format in formats(language))
 
 
@@ -75,6 +81,8 @@ def _foreign(one: Answer | None, other: Answer | None, gold: str, answer: str) -
     if max(len(gold), len(answer)) > _MAX_FOREIGN:
         return False
     sides = ((one, gold), (other, answer))
+    if one is not None and other is not None:  # read, but of unknown values: it would guess
+        return False
     if any(side is not None and isinstance(side.shape, Words) for side, _ in sides):
         return False
     if any(side is None and KNOWN_COMMANDS.issuperset(_COMMAND.findall(text)) for side, text in sides):

@@ -21,9 +21,9 @@ _PROSE = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
 _IN_TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
 _BROKEN_TEXT = re.compile(r"\\(?:text|mbox)\{[^{}\n]*\n[^{}]*\}")
 _SPACES = "\u00a0\u202f "
-_NUMBER = re.compile(rf"(?:(?<![\w)}}])[-+\u2212]\s?)?(?:\\\$|[$€£])?"
+_NUMBER = re.compile(rf"\b\d{{1,2}}:\d\d(?:\s?[AaPp]\.?[Mm]\b)?|(?:(?<![\w)}}])[-+\u2212]\s?)?(?:\\\$|[$€£])?"
                      rf"(?:\d{{1,3}}(?:(?:[,{_SPACES}]|\\,|\\ |\{{,\}}|,\\!)\d{{3}})+(?!\d)|\d+)"
-                     rf"(?:[.,]\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+(?:[.,]\d+)?)?(?:\s?\\?%)?|\.\d+")
+                     rf"(?:[.,]\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+(?:[.,]\d+)?)?(?:\^\{{?-?\d+\}}?)?(?:\s?\\?%)?|\.\d+")
 _LATEX = re.compile(r"(?:[-+\u2212]\s*)?(?:\d[\d.,]*\s*)?\\(?:[dt]?frac|sqrt|pi|infty|binom|left|begin|\{)[^\n]*")
 _SENTENCE_START = re.compile(r"(?!(?:arc)?(?:sin|cos|tan|log|ln|sqrt|pi)"
                              r"|(?:jan|febr)uary|march|april|may|june|july|august|\w+ember|october)"
@@ -90,6 +90,9 @@ def _stated(text: str) -> str | None:
         sentence = rest[:end.start()] if end and not rest.startswith("\\begin") else rest
         sentence = _REASON.split(sentence, maxsplit=1)[0].strip(_MARKS).removesuffix(".")
         if sentence:
+            formulas = _FORMULA.findall(sentence)
+            if len(formulas) == 1 and not re.search(r"\d", _FORMULA.sub("", sentence)):  # the set $\{1, 2\}$
+                return _formula(_FORMULA.search(sentence))
             short = len(_PROSE.findall(_IN_TEXT.sub("", sentence))) <= 5
             return sentence if short else _last(sentence) or sentence[:_MAX_WHOLE]
     return None

@@ -52,7 +52,8 @@ STATED = re.compile(r"(?:(?:so|thus|hence|therefore|donc|ainsi)\b,?\s*)?(?:(?:th
                     r"(?:(?:final|correct|right|bonne)\s+)?"
                     r"(?:answers?|réponse|antwort|lösung|respuesta|risposta|resposta|ответ|答案)"
                     r"(?:\s+(?:finale?|correcte?))?(?:\*\*)?\s*"
-                    r"(?:(?:is|are|est|ist|es|è|é)(?!\w)|是|为|[:=：])\s*(?:\*\*)?\s*:?\s*", re.IGNORECASE)
+                    r"(?:(?:is|are|est|ist|es|è|é)(?!\w)|是|为|[:=：])\s*(?:\*\*)?\s*:?\s*"
+                    r"(?:(?:donc|therefore|thus|simply|just|then|equal to|given by)\s+)?", re.IGNORECASE)
 
 
 def plain(text: str) -> str:
