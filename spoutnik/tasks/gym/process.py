@@ -27,7 +27,8 @@ class GymProcess:
         self.ended = 0
         self._lock = threading.Lock()
         self._process: subprocess.Popen | None = None
-        self._owner = os.getpid()
+        self._inherited: subprocess.Popen | None = None  # of a process that this one was forked from: never closed
+        os.register_at_fork(after_in_child=self._forked)
 
     def draw(self, name: str, seed: int) -> dict:
         """`question` and `answer` (None where there is none) of a set's problem.
@@ -50,7 +51,7 @@ class GymProcess:
     def close(self) -> None:
         """Ends the process; the next request starts one."""
         with self._lock:
-            if self._process is not None and self._owner == os.getpid():
+            if self._process is not None:
                 self._process.kill()
                 self._process.communicate()
             self._process = None
@@ -73,9 +74,11 @@ class GymProcess:
                     break
         return None
 
+    def _forked(self) -> None:
+        """The pipes are the parent's, and so is whatever thread holds the lock."""
+        self._lock, self._inherited, self._process = threading.Lock(), self._process, None
+
     def _running(self) -> subprocess.Popen:
-        if self._owner != os.getpid():  # the pipes are the parent's
-            self._process, self._owner = None, os.getpid()
         if self._process is None:
             if find_spec("reasoning_gym") is None:
                 raise UserError("reasoning-gym is not installed. Install it: pip install reasoning-gym.")

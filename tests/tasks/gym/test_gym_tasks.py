@@ -108,6 +108,19 @@ def test_a_process_that_is_killed_between_two_requests_is_started_again():
     process.close()
 
 
+def test_a_forked_process_asks_one_of_its_own():
+    task, one = problem("chain_sum")
+    parents = gym_process._process.pid
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        grade = task.verify(one, one.answer)
+        os.write(write, f"{grade} {gym_process._process.pid != parents}".encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert os.read(read, 100) == b"1.0 True" and task.verify(one, one.answer) == 1.0
+    assert gym_process._process.pid == parents
+
+
 def test_a_missing_gym_is_a_sentence(monkeypatch):
     monkeypatch.setattr(gym_process_module, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="pip install reasoning-gym"):
