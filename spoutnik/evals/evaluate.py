@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from spoutnik.evals.metrics import equality_of, metrics
 from spoutnik.evals.models import EvaluatedModel, Question
 from spoutnik.evals.results import FILE, scores_of, shares_of, warnings
 from spoutnik.evals.samples import ModelReply, Sample, SampleStore, problem_id, sample_of
+from spoutnik.evals.trust import sensitivity
 from spoutnik.files import exclusive, read_json, sha256_json, write_json
 from spoutnik.tasks import Problem
 from spoutnik.tasks.grading import checked_grade
@@ -61,7 +62,8 @@ class Evaluation:
             parts = [_Part.open(self, bench, display) for bench in benches]
             try:
                 self._predict(parts, display)
-                return [self._one(part, number, len(parts), display) for number, part in enumerate(parts, start=1)]
+                results = [self._one(part, number, len(parts), display) for number, part in enumerate(parts, start=1)]
+                return [_with_sensitivity(part, result, parts) for part, result in zip(parts, results)]
             finally:
                 for part in parts:
                     part.store.close()
@@ -185,6 +187,22 @@ class _Part:
             "scores": scores, "metrics": numbers, "shares": of, "notes": list(self.notes),
             "warnings": warnings(self.bench.name, of, limit),
             "cost": {"seconds": self.seconds + seconds, "tokens": sum(sample.tokens for sample in samples)}, "complete": True}
+
+
+def _with_sensitivity(part: _Part, result: dict, parts: Sequence[_Part]) -> dict:
+    """The result of reworded problems with what the rewording changed, kept with it; other results as they are."""
+    of = part.bench.reworded
+    original = next((each for each in parts if of is not None and each.bench.name == of.bench), None)
+    if original is None:
+        return result
+    pairs = [(old, new) for old, new in of.pairs if old in original.problems and new in part.problems]
+    rows, new_rows = ([each.store.samples[key].row() for key in each.keys] for each in (original, part))
+    effect = sensitivity(rows, new_rows, pairs)
+    told = replace(effect.comparison, a=of.bench, b=part.bench.name)
+    result |= {"sensitivity": {"source": of.source, "changed": effect.changed, "comparison": asdict(told),
+                               "sentences": list(told.sentences)}}
+    write_json(part.folder / FILE, result)
+    return result
 
 
 def _styled(bench: Bench, name: str) -> tuple[Bench, Style]:
