@@ -7,6 +7,13 @@ import typer
 
 from spoutnik.commands.main import app, how_to_go_on
 from spoutnik.errors import UserError
+from spoutnik.evals import statistics
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Of the bootstrap's: its own tests are elsewhere."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 20)
 
 
 @pytest.fixture

@@ -8,9 +8,16 @@ from asked import SUMS, Scripted, sums
 
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import RunError, UserError
+from spoutnik.evals import statistics
 from spoutnik.evals.benches import Bench, find_bench, reworded_bench
 from spoutnik.evals.evaluate import Evaluation
 from spoutnik.evals.samples import ModelReply, read_samples
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Of the bootstrap's: its own tests are elsewhere."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 20)
 
 
 class Listening(SilentDisplay):
