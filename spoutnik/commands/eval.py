@@ -70,6 +70,9 @@ def evaluate(
     model: Annotated[Optional[str], typer.Option(help="An endpoint's name of the model.")] = None,
     key_variable: Annotated[Optional[str], typer.Option(help="Environment variable that holds the endpoint's key.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to an endpoint at one time.")] = 8,
+    sandbox: Annotated[Optional[str], typer.Option(help="Where code of replies runs: bubblewrap, or rlimit where that does not "
+                                                   "start (weaker: network and files stay open) [default: "
+                                                   "bubblewrap].")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies "
                                        "it.")] = "auto",
     quantize: Quantize = None,
@@ -94,6 +97,10 @@ def evaluate(
     except ValidationError as error:
         raise UserError(f"the options of eval: {sentences(error, AskingSettings)}") from error
     ks = _ks(k, samples)
+    if sandbox is not None:
+        from spoutnik.tasks.code import Sandbox, use_sandbox
+
+        use_sandbox(Sandbox(sandbox))
     open_model, folder, name = _find_model(run, stage, model, key_variable, concurrency, dtype, quantize, memory)
     found = [find_bench(each, data, limit, seed, trained_families(folder)) for each in names]
     found += [reworded_bench(each, name) for name in (reword or ()) for each in found]

@@ -208,3 +208,14 @@ def test_what_a_rewording_changes_is_told_with_its_interval(tmp_path):
     assert told["changed"]["mean"] == 1.0 and told["comparison"]["difference"] == -1.0 and "FRAMES" in told["source"]
     assert "sensitivity" not in results[0]
     assert json.loads((tmp_path / "sums-frame" / "evaluation.json").read_text())["sensitivity"]["changed"]["mean"] == 1.0
+
+
+def test_a_verifier_that_cannot_work_here_says_so_before_anything_is_asked(tmp_path):
+    class Confined(asked.Sums):
+        def verify(self, problem, answer):
+            raise UserError("Code is not run: no sandbox.")
+
+    model = Scripted()
+    with pytest.raises(UserError, match="no sandbox"):
+        evaluate(tmp_path, Bench("code", [Confined().problem(1, 2)], "code"), model)
+    assert not model.asked and not list(tmp_path.glob("*/samples.jsonl"))
