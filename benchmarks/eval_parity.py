@@ -41,10 +41,10 @@ def main() -> None:
 
 def evaluate(arguments: argparse.Namespace, out: Path) -> list[Sample]:
     """The samples of the command, in the order of the problems."""
-    command = [sys.executable, "-m", "spoutnik", "eval", str(arguments.model), "--bench", "gsm8k", "--data", str(arguments.data),
-               "--limit", str(arguments.limit), "--max-tokens", str(arguments.max_tokens), "--samples", "1", "--temperature",
-               "0", "--dtype", "float32", "--out", str(out), "--json"]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "-m", "spoutnik", "eval", arguments.model, "--bench", "gsm8k", "--data", arguments.data,
+               "--limit", arguments.limit, "--max-tokens", arguments.max_tokens, "--samples", 1, "--temperature", 0,
+               "--dtype", "float32", "--out", out, "--json"]
+    subprocess.run(list(map(str, command)), check=True, stdout=subprocess.DEVNULL)
     return read_samples(out / "gsm8k" / SAMPLES)
 
 

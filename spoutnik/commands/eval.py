@@ -63,11 +63,16 @@ def evaluate(
     top_p: Annotated[float, typer.Option(help="R1 uses 0.95.")] = 0.95,
     seed: Annotated[int, typer.Option(min=0)] = 0,
     k: Annotated[Optional[str], typer.Option(help="Also pass@k and cons@k (majority of k), as 4,16; below --samples.")] = None,
+    reword: Annotated[Optional[list[str]], typer.Option(help="Also asks the same problems reworded, and tells what that "
+                                                        "changes: spaces, courtesy, frame, typed; may be repeated.")] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder of samples and results; what is there is not asked again "
                                                 "[default: evals/NAME].")] = None,
     model: Annotated[Optional[str], typer.Option(help="An endpoint's name of the model.")] = None,
     key_variable: Annotated[Optional[str], typer.Option(help="Environment variable that holds the endpoint's key.")] = None,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests to an endpoint at one time.")] = 8,
+    sandbox: Annotated[Optional[str], typer.Option(help="Where code of replies runs: bubblewrap, or rlimit where that does not "
+                                                   "start (weaker: network and files stay open) [default: "
+                                                   "bubblewrap].")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies "
                                        "it.")] = "auto",
     quantize: Quantize = None,
@@ -81,7 +86,7 @@ def evaluate(
 
     from spoutnik.errors import UserError
     from spoutnik.evals.asking import AskingSettings
-    from spoutnik.evals.benches import find_bench, trained_tasks
+    from spoutnik.evals.benches import find_bench, reworded_bench, trained_tasks
     from spoutnik.evals.evaluate import Evaluation
     from spoutnik.evals.models import LocalModel
     from spoutnik.validation import sentences
@@ -92,8 +97,13 @@ def evaluate(
     except ValidationError as error:
         raise UserError(f"the options of eval: {sentences(error, AskingSettings)}") from error
     ks = _ks(k, samples)
+    if sandbox is not None:
+        from spoutnik.tasks.code import Sandbox, use_sandbox
+
+        use_sandbox(Sandbox(sandbox))
     open_model, folder, name = _find_model(run, stage, model, key_variable, concurrency, dtype, quantize, memory)
     found = [find_bench(each, data, limit, seed, trained_tasks(folder)) for each in names]
+    found += [reworded_bench(each, name) for name in (reword or ()) for each in found]
     evaluated = open_model()
     if not isinstance(evaluated, LocalModel) and (quantize or memory or dtype != "auto"):
         raise UserError("--quantize, --memory and --dtype are of models that run here, not of an endpoint's. Leave them out.")
@@ -199,3 +209,8 @@ def _print(result: dict) -> None:
     terminal.print(f"well-formed {shares['well_formed']:.1%}, cut {shares['truncated']:.1%}, without an answer "
                    f"{shares['without_answer']:.1%}; {shares['tokens']:,.0f} tokens a reply, {shares['thought_tokens']:,.0f} "
                    f"of them thought; {duration(result['cost']['seconds'])}", highlight=False)
+    trust = [f"{name.replace('_', ' ')} {score['mean']:.3f} ({score['low']:.3f} to {score['high']:.3f})"
+             for name, score in result["metrics"].items() if name in ("brier", "ece", "abstained", "accuracy_when_answering")]
+    terminal.print("; ".join(trust), highlight=False)
+    for sentence in result.get("sensitivity", {}).get("sentences", ()):
+        say(f"reworded: {sentence}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from spoutnik.errors import UserError
 from spoutnik.evals.identity import problems_hash
 from spoutnik.evals.protocol import held_out_problems
+from spoutnik.evals.rewording import REWORDINGS, reword
 from spoutnik.evals.samples import Sample, problem_id
 from spoutnik.files import read_json
 from spoutnik.tasks import FAMILIES, Problem, Task, accuracy_reward
@@ -26,7 +27,7 @@ class Bench:
 
     data: hash of all of them, those beyond the limit too; "" where they are drawn. training: others, for few-shot examples.
     notes: sentences on what was left out. by_family: scores are also given for each task. score: the name of pass@1.
-    regrade: a second score's name, and its grade of a sample.
+    regrade: a second score's name, and its grade of a sample. reworded: what its problems are a rewording of.
     """
 
     name: str
@@ -37,6 +38,25 @@ class Bench:
     by_family: bool = False
     regrade: tuple[str, Callable[[Sample], float]] | None = None
     score: str = "pass@1"
+    reworded: "Reworded | None" = None
+
+
+@dataclass(frozen=True)
+class Reworded:
+    """bench: the name of the one with the problems as they are. pairs: ids of the problems there and here."""
+
+    bench: str
+    source: str
+    pairs: tuple[tuple[str, str], ...]
+
+
+def reworded_bench(bench: Bench, rewording: str) -> Bench:
+    """The same problems in other words, as a bench beside it. Raises UserError for a rewording that does not suit them."""
+    pairs = reword(bench.problems, rewording)
+    source = REWORDINGS[rewording].source
+    note = f"{bench.name}-{rewording}: {len(pairs)} of {len(bench.problems)} problems reworded. Source: {source}."
+    return Bench(f"{bench.name}-{rewording}", [new for _, new in pairs], bench.data, bench.training, (note,),
+                 reworded=Reworded(bench.name, source, tuple((problem_id(old), problem_id(new)) for old, new in pairs)))
 
 
 def bench_names() -> list[str]:

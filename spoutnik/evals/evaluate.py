@@ -7,11 +7,11 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from spoutnik.errors import UserError
+from spoutnik.errors import RunError, UserError
 from spoutnik.evals.asking import AskingSettings, Style, style_of, worked_examples
 from spoutnik.evals.benches import Bench
 from spoutnik.evals.identity import check_same, identity
@@ -19,6 +19,7 @@ from spoutnik.evals.metrics import equality_of, metrics
 from spoutnik.evals.models import EvaluatedModel, Question
 from spoutnik.evals.results import FILE, scores_of, shares_of, warnings
 from spoutnik.evals.samples import ModelReply, Sample, SampleStore, problem_id, sample_of
+from spoutnik.evals.trust import sensitivity
 from spoutnik.files import exclusive, read_json, sha256_json, write_json
 from spoutnik.tasks import Problem
 from spoutnik.tasks.grading import checked_grade
@@ -27,6 +28,8 @@ from spoutnik.units import duration
 
 SHOTS = 4  # examples of few-shot
 _WORTH_A_PREDICTION = 4  # times the replies that are asked for first
+
+_PROGRAM = "```python\npass\n```"  # an answer that a verifier of code runs: whether it can is known before anything is asked
 
 Key = tuple[str, int]  # problem, sample
 
@@ -61,7 +64,8 @@ class Evaluation:
             parts = [_Part.open(self, bench, display) for bench in benches]
             try:
                 self._predict(parts, display)
-                return [self._one(part, number, len(parts), display) for number, part in enumerate(parts, start=1)]
+                results = [self._one(part, number, len(parts), display) for number, part in enumerate(parts, start=1)]
+                return [_with_sensitivity(part, result, parts) for part, result in zip(parts, results)]
             finally:
                 for part in parts:
                     part.store.close()
@@ -114,6 +118,7 @@ class _Part:
     @staticmethod
     def open(evaluation: Evaluation, bench: Bench, display: Display) -> "_Part":
         bench, style = _styled(bench, evaluation.style or "chat")
+        _verdict(bench.problems[0], _PROGRAM)
         warning = evaluation.model.check(style, evaluation.style is not None)
         notes = (*bench.notes, *([warning] if warning else []))
         for note in notes:
@@ -158,15 +163,15 @@ class _Part:
 
         questions = [Question(self.style.prompt(self.problems[problem]), _seed(settings.seed, problem, sample))
                      for problem, sample in keys]
-        model.ask(questions, self.style, settings, on_reply, on_tokens)
+        try:
+            model.ask(questions, self.style, settings, on_reply, on_tokens)
+        except RunError as error:
+            raise RunError(f"{error} The {len(self.store.samples)} samples so far are kept in {self.folder}: the same command "
+                           "goes on with the others.") from error
 
     def _graded(self, key: Key, reply: ModelReply) -> Sample:
-        problem, correct, error = self.problems[key[0]], 0.0, None
-        if reply.well_formed:
-            try:
-                correct = checked_grade(problem, reply.answer, problem.task.verify(problem, reply.answer))
-            except Exception as raised:  # noqa: BLE001 - whatever a verifier does, the other samples are not lost
-                error = f"{type(raised).__name__}: {raised}"[:300]
+        problem = self.problems[key[0]]
+        correct, error = _verdict(problem, reply.answer) if reply.well_formed else (0.0, None)
         return sample_of(problem, key[1], reply, correct, error)
 
     def described(self) -> dict:
@@ -185,6 +190,37 @@ class _Part:
             "scores": scores, "metrics": numbers, "shares": of, "notes": list(self.notes),
             "warnings": warnings(self.bench.name, of, limit),
             "cost": {"seconds": self.seconds + seconds, "tokens": sum(sample.tokens for sample in samples)}, "complete": True}
+
+
+def _verdict(problem: Problem, answer: str) -> tuple[float, str | None]:
+    """(grade, what the verifier raised or gave instead of one). Raises UserError and RunError where it cannot work here, as
+    without a sandbox: that is no fault of the answer."""
+    try:
+        value = problem.task.verify(problem, answer)
+    except (UserError, RunError):
+        raise
+    except Exception as raised:  # noqa: BLE001 - whatever it does on one answer, the other samples are not lost
+        return 0.0, f"{type(raised).__name__}: {raised}"[:300]
+    try:
+        return checked_grade(problem, answer, value), None
+    except RunError as raised:
+        return 0.0, str(raised)[:300]
+
+
+def _with_sensitivity(part: _Part, result: dict, parts: Sequence[_Part]) -> dict:
+    """The result of reworded problems with what the rewording changed, kept with it; other results as they are."""
+    of = part.bench.reworded
+    original = next((each for each in parts if of is not None and each.bench.name == of.bench), None)
+    if original is None:
+        return result
+    pairs = [(old, new) for old, new in of.pairs if old in original.problems and new in part.problems]
+    rows, new_rows = ([each.store.samples[key].row() for key in each.keys] for each in (original, part))
+    effect = sensitivity(rows, new_rows, pairs)
+    told = replace(effect.comparison, a=of.bench, b=part.bench.name)
+    result |= {"sensitivity": {"source": of.source, "changed": effect.changed, "comparison": asdict(told),
+                               "sentences": list(told.sentences)}}
+    write_json(part.folder / FILE, result)
+    return result
 
 
 def _styled(bench: Bench, name: str) -> tuple[Bench, Style]:

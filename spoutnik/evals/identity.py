@@ -95,10 +95,16 @@ def code_of(modules: Sequence[str]) -> str:
             waiting += _imports(name)
     digest = hashlib.sha256()
     for name in sorted(known):
-        digest.update(f"{name} {code_hash(_source(name))}\n".encode())
+        digest.update(f"{name} {_hash(name)}\n".encode())
     return digest.hexdigest()[:16]
 
 
+@cache
+def _hash(module: str) -> str:
+    return code_hash(_source(module))
+
+
+@cache
 def _imports(module: str) -> list[str]:
     """What it imports from spoutnik.tasks: modules and packages, but not the package of all tasks itself."""
     nodes = [node for node in ast.walk(ast.parse(_source(module))) if isinstance(node, ast.ImportFrom) and node.module]

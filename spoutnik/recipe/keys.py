@@ -8,7 +8,6 @@ from spoutnik.evals.protocol import PromptStyle
 from spoutnik.files import sha256_file, sha256_json
 from spoutnik.recipe.artifacts import Artifact, stage_key
 from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage
-from spoutnik.tasks.catalog import find_tasks
 from spoutnik.tasks.verifier_code import verifier_code
 
 _EVALUATION = 2  # raised when evaluations of older code lack what ours hold: 2 keeps all samples
@@ -31,8 +30,8 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
         settings |= recipe.model_dump(include={"tokenizer_documents"})
     if not isinstance(stage, RewardModelStage):
         settings |= {"families": recipe.families_of(stage)} | recipe.model_dump(include={"held_out"})
-    if recipe.tasks and isinstance(stage, GRPOStage | RejectStage):
-        settings["tasks"] = _task_names(recipe)
+    if isinstance(stage, GRPOStage | RejectStage):
+        settings |= _more_tasks(recipe)
     if isinstance(stage, SFTStage) and stage.file is not None and recipe.hygiene.drops:
         settings["hygiene"] = recipe.hygiene.drops
     return settings
@@ -94,13 +93,13 @@ def evaluation_protocol(recipe: Recipe, stage: Stage) -> tuple[PromptStyle, str]
     """How a stage's model is asked, and the hash of all that decides its evaluation beside the model."""
     style: PromptStyle = "forum" if isinstance(stage, BaseStage) else "chat"
     code = verifier_code(recipe.tasks_of())
-    asked = {"families": recipe.families} | recipe.model_dump(include={"held_out"})
-    if recipe.tasks:
-        asked["tasks"] = _task_names(recipe)
+    asked = {"families": recipe.families} | recipe.model_dump(include={"held_out"}) | _more_tasks(recipe)
     return style, sha256_json({"version": _EVALUATION, "settings": recipe.evaluation.model_dump(), "style": style,
                                "seed": recipe.seed, "dtype": recipe.dtype} | asked | ({"verifiers": code} if code else {}))
 
 
-def _task_names(recipe: Recipe) -> list[str]:
-    """As tasks say them: the contents of files count, wherever they lie."""
-    return [task.name for task in find_tasks(recipe.tasks)]
+def _more_tasks(recipe: Recipe) -> dict:
+    """The tasks beside the families by their own names: the contents of files count, wherever they lie."""
+    if not recipe.tasks:
+        return {}
+    return {"tasks": [task.name for task in recipe.more_tasks]} | recipe.model_dump(include={"abstention"})

@@ -14,6 +14,7 @@ from spoutnik.recipe.problems import describe_problems
 from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.recipe.yaml_file import read_yaml
 from spoutnik.tasks import FAMILIES, Task
+from spoutnik.tasks.abstention import Abstention
 from spoutnik.tasks.catalog import find_tasks, is_file_name
 from spoutnik.tasks.family import HeldOut
 from spoutnik.tasks.general_text import Wishes
@@ -224,6 +225,9 @@ class Recipe(Settings):
     tasks: list[str] = []
     """Tasks that are rewarded and evaluated beside the families: names that `spoutnik tasks` lists, or files of your own (JSON
     lines or Python; relative to the recipe's folder). No solver writes traces for them."""
+    abstention: float = young(0.0, ge=0, lt=1)
+    """What "I don't know" earns in the tasks named under `tasks`, whose prompts then invite to it; 0 for nothing. An answer is
+    worth giving where it is right with a higher chance than that."""
     exempt: dict[str, str] = {}
     """Tasks that are trained on although the audit of their verifiers refuses them, by name -> the reason. Changes no weights,
     and no key."""
@@ -278,7 +282,13 @@ class Recipe(Settings):
     def tasks_of(self, stage: Stage | None = None) -> list[Task]:
         """What a stage is rewarded and evaluated on; without one, what the recipe is."""
         families = self.families if stage is None else self.families_of(stage)
-        return find_tasks([*families, *self.tasks], self.held_out)
+        return [*find_tasks(families, self.held_out), *self.more_tasks]
+
+    @property
+    def more_tasks(self) -> list[Task]:
+        """Those beside the families."""
+        tasks = find_tasks(self.tasks, self.held_out)
+        return [Abstention(task, self.abstention) for task in tasks] if self.abstention else tasks
 
     @property
     def solved_tasks(self) -> list[Task]:

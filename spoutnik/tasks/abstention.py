@@ -52,7 +52,7 @@ class Abstention(Task):
         if not 0 < reward < 1:
             raise UserError(f"abstention: the reward for \"I don't know\" is {reward}; it must lie between 0 (a wrong answer) "
                             "and 1 (a right one). Correct this value.")
-        self._task, self.reward = task, reward
+        self._task, self.reward, self.parts = task, reward, (task, *task.parts)
         self.name, self.languages = f"{task.name}-or-abstain", task.languages
         self.about = f"{task.about}; \"I don't know\" gives {reward:g}".lstrip("; ")
 

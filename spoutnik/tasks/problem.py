@@ -61,12 +61,14 @@ class Task:
         about: a line for people.
         languages: of its prompts (ISO 639-1).
         content: hash of the files that it was read from; "" for one that is code alone.
+        parts: other tasks that it asks and grades with.
     """
 
     name: str
     about: str = ""
     languages: tuple[str, ...] = ("en",)
     content: str = ""
+    parts: "tuple[Task, ...]" = ()
 
     def sample(self, rng: random.Random, split: str = "train") -> Problem:
         """A problem of the split: drawn, or one of those that were read."""

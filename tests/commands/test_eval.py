@@ -7,6 +7,13 @@ import typer
 
 from spoutnik.commands.main import app, how_to_go_on
 from spoutnik.errors import UserError
+from spoutnik.evals import statistics
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Of the bootstrap's: its own tests are elsewhere."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 20)
 
 
 @pytest.fixture
@@ -35,8 +42,8 @@ def test_several_benches_are_evaluated_into_one_folder(run, gsm8k, tmp_path, cap
 
 
 def test_k_asks_for_the_best_of_k_and_the_vote(run, gsm8k, tmp_path, capsys):
-    call("eval", run, "--bench", "gsm8k", "--data", gsm8k, "--samples", 3, "--k", "2", "--max-tokens", 6, "--out", tmp_path / "k",
-         "--json")
+    call("eval", run, "--bench", "gsm8k", "--data", gsm8k, "--samples", 3, "--k", "2", "--max-tokens", 6, "--out",
+         tmp_path / "k", "--json")
     result = json.loads(capsys.readouterr().out)
     assert {"gsm8k pass@1", "gsm8k pass@2", "gsm8k cons@2"} == set(result["scores"])
 

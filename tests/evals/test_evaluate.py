@@ -8,10 +8,17 @@ from asked import SUMS, Scripted, sums
 
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import RunError, UserError
-from spoutnik.evals.benches import Bench, find_bench
+from spoutnik.evals import statistics
+from spoutnik.evals.benches import Bench, find_bench, reworded_bench
 from spoutnik.evals.evaluate import Evaluation
 from spoutnik.evals.samples import ModelReply, read_samples
 from spoutnik.tasks.catalog import find_tasks
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Of the bootstrap's: its own tests are elsewhere."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 20)
 
 
 class Listening(SilentDisplay):
@@ -189,3 +196,27 @@ def test_the_first_problems_are_taken_and_it_is_told(tmp_path):
     assert [problem.answer for problem in bench.problems] == ["1", "2"]
     assert bench.notes == ("gsm8k: 1 of 3 problems stand there twice and are asked once.",
                            "gsm8k: the first 3 of 5 problems.")
+
+
+def test_what_a_rewording_changes_is_told_with_its_interval(tmp_path):
+    bench = sums(12)
+    other = reworded_bench(bench, "frame")
+    originals = {problem.prompt for problem in bench.problems}
+    model = Scripted(lambda text, seed: asked.right(text) if text in originals else "0")  # led astray by any other words
+    results = Evaluation(model, asked.settings(), tmp_path).run([bench, other], Listening())
+    assert other.name == "sums-frame" and "Source: " in other.notes[0]
+    told = results[1]["sensitivity"]
+    assert told["changed"]["mean"] == 1.0 and told["comparison"]["difference"] == -1.0 and "FRAMES" in told["source"]
+    assert "sensitivity" not in results[0]
+    assert json.loads((tmp_path / "sums-frame" / "evaluation.json").read_text())["sensitivity"]["changed"]["mean"] == 1.0
+
+
+def test_a_verifier_that_cannot_work_here_says_so_before_anything_is_asked(tmp_path):
+    class Confined(asked.Sums):
+        def verify(self, problem, answer):
+            raise UserError("Code is not run: no sandbox.")
+
+    model = Scripted()
+    with pytest.raises(UserError, match="no sandbox"):
+        evaluate(tmp_path, Bench("code", [Confined().problem(1, 2)], "code"), model)
+    assert not model.asked and not list(tmp_path.glob("*/samples.jsonl"))

@@ -15,6 +15,7 @@ from endpoint_server import completion, endpoint_server, failure
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.endpoint import Endpoint
 from spoutnik.errors import RunError, UserError
+from spoutnik.evals import statistics
 from spoutnik.evals.asking import AskingSettings, style_of
 from spoutnik.evals.evaluate import Evaluation
 from spoutnik.evals.models import NO_REPLY, EndpointModel, LocalModel, Question, endpoint_model
@@ -22,6 +23,12 @@ from spoutnik.evals.samples import read_samples
 from spoutnik.files import write_json
 
 SETTINGS = AskingSettings(samples=2, max_tokens=12)
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Of the bootstrap's: its own tests are elsewhere."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 20)
 
 
 @pytest.fixture(scope="module")
