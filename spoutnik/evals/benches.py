@@ -90,7 +90,7 @@ def _listed(task: Task, name: str, limit: int | None, source: Path | None) -> Be
     if not problems:
         raise UserError(f"{source or name}: has no problem for {name}. Give the benchmark's own file.")
     bench = _distinct(name, list(problems)[:limit])
-    notes = bench.notes
+    notes = (*task.notes, *bench.notes)
     if limit is not None and limit < len(problems):
         notes += (f"{name}: the first {limit} of {len(problems)} problems.",)
     return replace(bench, data=problems_hash(problems), training=task.problems("train") or (), notes=notes,

@@ -20,6 +20,8 @@ def audit_rewards(recipe: Recipe, source: str, stages: Sequence[str], say: Calla
     _check_exemptions(recipe, source)
     rewarded = [name for name in stages if isinstance(recipe.stages[name], GRPOStage | RejectStage)]
     tasks = {task.name: task for name in rewarded for task in recipe.tasks_of(recipe.stages[name])}
+    for note in dict.fromkeys(note for task in tasks.values() for each in (task, *task.parts) for note in each.notes):
+        say(note)
     if not tasks:
         return
     say(audit_line(list(tasks.values()), recipe.exempt, source))

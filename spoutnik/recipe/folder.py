@@ -20,6 +20,7 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.files import exclusive, read_json, remove_folder, write_json, write_text
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.schema import Recipe, SFTStage
+from spoutnik.tasks.catalog import is_file_name
 
 EARLIER = "from an earlier run"
 _LOCK, _REDO = "run.lock", "redo.json"
@@ -127,7 +128,10 @@ def used_recipe(text: str, recipe: Recipe, path: Path, out: Path) -> str:
             changes[_place(written, text)] = _shown_path(used.file, out)
     written = [item for key, value in getattr(values.get("hygiene"), "value", ()) if key.value == "benchmarks"
                for item in value.value]
-    for item, used in zip(written, recipe.hygiene.benchmarks):
+    files = list(zip(written, recipe.hygiene.benchmarks))
+    files += [(item, Path(used)) for item, used in zip(getattr(values.get("tasks"), "value", ()), recipe.tasks)
+              if is_file_name(item.value)]
+    for item, used in files:
         if not Path(item.value).expanduser().is_absolute():
             changes[_place(item, text)] = _shown_path(used, out)
     for (start, end), shown in sorted(changes.items(), reverse=True):

@@ -62,6 +62,7 @@ class Task:
         languages: of its prompts (ISO 639-1).
         content: hash of the files that it was read from; "" for one that is code alone.
         parts: other tasks that it asks and grades with.
+        notes: sentences on what was not as it was written, where it was read.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Task:
     languages: tuple[str, ...] = ("en",)
     content: str = ""
     parts: "tuple[Task, ...]" = ()
+    notes: Sequence[str] = ()
 
     def sample(self, rng: random.Random, split: str = "train") -> Problem:
         """A problem of the split: drawn, or one of those that were read."""

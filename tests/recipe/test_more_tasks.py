@@ -31,11 +31,13 @@ def test_a_file_of_one_s_own_is_rewarded_and_evaluated(run, tmp_path):
     shutil.copytree(run, tmp_path / "run")
     listening = Listening()
     result = run_recipe(write(tmp_path), tmp_path / "run", listening, until="reasoning_rl")
-    folder = next((tmp_path / "run" / "artifacts").glob("reasoning_rl-*"))
+    folder = next((tmp_path / "run" / "evaluations").glob("reasoning_rl-*"))
     asked = read_jsonl(folder / "samples.jsonl", ("task", "gold"))
     assert {row["gold"] for row in asked if row["task"] == "sides.jsonl"} == {"15", "18"}  # what is held out, and all of it
     assert any("sides.jsonl" in text for text in listening.said if text.startswith("verifiers audited"))
     assert result is not None
+    kept = load_recipe(tmp_path / "run" / "recipe.yaml")  # as it was used: it can be run again from there
+    assert Path(kept.tasks[0]).samefile(tmp_path / "sides.jsonl")
 
 
 def test_keys_follow_the_file_s_content_where_it_decides(tmp_path):
