@@ -27,13 +27,13 @@ class OwnTask(Task):
 
     Attributes:
         path: of the file.
-        fingerprint: SHA-256 of what was read, for whoever must know whether it has changed.
+        content: SHA-256 of the files that were read.
         notes: sentences on what is not as it was written: equal rows, a split that is empty.
     """
 
     def __init__(self, path: Path, rows: Sequence[tuple[Place, Row]], others: Sequence[Path] = ()):
         self.name, self.path, self.notes = path.name, path, []
-        self.fingerprint = hashlib.sha256(b"\0".join(file.read_bytes() for file in (path, *others))).hexdigest()
+        self.content = hashlib.sha256(b"\0".join(file.read_bytes() for file in (path, *others))).hexdigest()
         rows = self._without_duplicates(rows)
         self.languages = tuple(dict.fromkeys(row.language for row in rows))
         self.about = f"{len(rows)} problem{'s' if len(rows) > 1 else ''} of {path.name}"

@@ -64,10 +64,10 @@ def test_one_prompt_with_two_answers_is_refused(tmp_path):
     assert str(error.value).startswith(f"{tmp_path / 'a.jsonl'}, line 3: has the prompt of line 1 ('What is 2 + 2?'), but is ")
 
 
-def test_the_fingerprint_follows_the_content(tmp_path):
-    first = read_task(write(tmp_path / "a.jsonl", many(20))).fingerprint
-    assert read_task(write(tmp_path / "b.jsonl", many(20))).fingerprint == first
-    assert read_task(write(tmp_path / "a.jsonl", many(21))).fingerprint != first
+def test_the_hash_follows_the_content(tmp_path):
+    first = read_task(write(tmp_path / "a.jsonl", many(20))).content
+    assert read_task(write(tmp_path / "b.jsonl", many(20))).content == first
+    assert read_task(write(tmp_path / "a.jsonl", many(21))).content != first
 
 
 def test_byte_order_mark_blank_lines_and_missing_last_line_break(tmp_path):

@@ -53,9 +53,9 @@ def test_rows_beside_the_file(write, tmp_path):
     task = read_task(path)
     (problem,) = task.problems("train")
     assert task.verify(problem, "a") == 0.5 and task.verify(problem, "b") == 0.0
-    before = task.fingerprint
+    before = task.content
     (tmp_path / "mine.jsonl").write_text(json.dumps({"prompt": "p", "answer": "b", "split": "train"}) + "\n")
-    assert read_task(path).fingerprint != before
+    assert read_task(path).content != before
     (tmp_path / "mine.jsonl").write_text(json.dumps({"prompt": "p", "answer": "a", "verifier": "exact"}) + "\n")
     with pytest.raises(UserError, match="mine.jsonl, line 1: unknown key 'verifier'"):
         read_task(path)
