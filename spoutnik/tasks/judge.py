@@ -147,6 +147,14 @@ class Judge:
             verdicts.append(Verdict(votes, case.compared))
         return verdicts
 
+    def report(self) -> str:
+        """A sentence on how far the judge is to be trusted: how the order of answers decides, and verdicts not read."""
+        bias, parts = self.position_bias, [f"{self.unreadable} of its verdicts could not be read"]
+        if bias.pairs:
+            parts.insert(0, f"{bias.first} of {bias.decided} decided comparisons went to the answer shown first (half without "
+                            f"a bias), {bias.consistent} of {bias.pairs} pairs had the same winner in both orders")
+        return f"The judge {self.endpoint.model}: {'; '.join(parts)}."
+
     def _check(self, case: Case) -> None:
         if case.compared and case.reference is None:
             raise UserError("A judge that compares needs a reference to compare with: give the row an answer.")

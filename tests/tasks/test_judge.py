@@ -56,6 +56,8 @@ def test_a_judge_that_always_takes_the_first_is_told_by_its_bias():
         biased.grade_all([PAIR, Case("p", "a", "r", "b", compared=True)])
     assert (biased.position_bias.first, biased.position_bias.decided) == (4, 4)
     assert (biased.position_bias.consistent, biased.position_bias.pairs) == (0, 2)
+    assert biased.report() == ("The judge m: 4 of 4 decided comparisons went to the answer shown first (half without a bias), "
+                               "0 of 2 pairs had the same winner in both orders; 0 of its verdicts could not be read.")
     with endpoint_server(saying("first", "second")) as server:
         fair = judge(server.url, 2)
         fair.grade(PAIR)

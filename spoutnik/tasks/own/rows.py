@@ -8,8 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from spoutnik.endpoint import Endpoint
 from spoutnik.errors import UserError
 from spoutnik.tasks import answer_kinds, choice, json_answers
+from spoutnik.tasks.judge import Case, Judge
+from spoutnik.tasks.judge_cache import VerdictCache
 
 # Where a row names no judge of its own, these environment variables do.
 JUDGE_URL, JUDGE_MODEL, JUDGE_KEY, JUDGE_CACHE = (f"SPOUTNIK_JUDGE_{name}" for name in ("URL", "MODEL", "KEY", "CACHE"))
@@ -209,13 +212,11 @@ class JudgeRow(Row):
             raise UserError(f"votes = {self.votes}: comparisons are asked in both orders; make it an even number.")
 
     def verify(self, answer: str) -> float:
-        from spoutnik.tasks.judge import Case
-
         case = Case(self.prompt, answer, self.rubric, self.answer, self.compare)
         return self.judge.grade(case).grade
 
     @property
-    def judge(self) -> "Judge":  # noqa: F821
+    def judge(self) -> Judge:
         """The judge of this row, shared with others of the same settings. Raises UserError where none is named."""
         url, model = self.endpoint or os.environ.get(JUDGE_URL), self.model or os.environ.get(JUDGE_MODEL)
         if not url or not model:
@@ -226,11 +227,7 @@ class JudgeRow(Row):
 
 
 @lru_cache(maxsize=64)
-def _judge(url: str, model: str, key_variable: str | None, votes: int, cache: str | None) -> "Judge":  # noqa: F821
-    from spoutnik.endpoint import Endpoint
-    from spoutnik.tasks.judge import Judge
-    from spoutnik.tasks.judge_cache import VerdictCache
-
+def _judge(url: str, model: str, key_variable: str | None, votes: int, cache: str | None) -> Judge:
     return Judge(Endpoint(url, model, key_variable), votes, cache=VerdictCache(Path(cache) if cache else None))
 
 

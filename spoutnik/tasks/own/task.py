@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spoutnik.errors import UserError
+from spoutnik.tasks.judge import Judge
 from spoutnik.tasks.own.reading import Place, read_rows
-from spoutnik.tasks.own.rows import Row
+from spoutnik.tasks.own.rows import JudgeRow, Row
 from spoutnik.tasks.problem import SPLITS, Problem, Task, check_split, held_out_by_hash
 
 
@@ -27,7 +28,7 @@ class OwnTask(Task):
 
     Attributes:
         path: of the file.
-        content: SHA-256 of what was read.
+        content: SHA-256 of the files that were read.
         notes: sentences on what is not as it was written: equal rows, a split that is empty.
     """
 
@@ -58,6 +59,11 @@ class OwnTask(Task):
     def verify(self, problem: Problem, answer: str) -> float:
         assert isinstance(problem, OwnProblem) and problem.row is not None
         return problem.row.verify(answer) if isinstance(answer, str) else 0.0
+
+    def judges(self) -> list[Judge]:
+        """The judges of its rows; each has a `report()`. Raises UserError for a row that names none."""
+        rows = [problem.row for problems in self._problems.values() for problem in problems]
+        return list(dict.fromkeys(row.judge for row in rows if isinstance(row, JudgeRow)))
 
     def _problem(self, row: Row) -> OwnProblem:
         return OwnProblem(self, row.level, row.language, row.question, row.gold, {"prompt": row.prompt}, row=row)

@@ -64,7 +64,7 @@ def test_one_prompt_with_two_answers_is_refused(tmp_path):
     assert str(error.value).startswith(f"{tmp_path / 'a.jsonl'}, line 3: has the prompt of line 1 ('What is 2 + 2?'), but is ")
 
 
-def test_the_fingerprint_follows_the_content(tmp_path):
+def test_the_hash_follows_the_content(tmp_path):
     first = read_task(write(tmp_path / "a.jsonl", many(20))).content
     assert read_task(write(tmp_path / "b.jsonl", many(20))).content == first
     assert read_task(write(tmp_path / "a.jsonl", many(21))).content != first
@@ -160,3 +160,11 @@ def test_parquet_needs_pyarrow_or_is_read(tmp_path):
     path.write_bytes(b"PAR1 nonsense")
     with pytest.raises(UserError, match="my.parquet: (reading Parquet needs pyarrow. Install it|is not Parquet)"):
         read_task(path)
+
+
+def test_the_judges_of_a_file(tmp_path):
+    row = {"verifier": "judge", "rubric": "Any colour.", "endpoint": "http://127.0.0.1:9/v1", "model": "m"}
+    rows = [row | {"prompt": "a"}, row | {"prompt": "b"}, row | {"prompt": "c", "votes": 3}, ROW]
+    task = read_task(write(tmp_path / "a.jsonl", rows))
+    assert [judge.votes for judge in task.judges()] in ([1, 3], [3, 1])
+    assert task.judges()[0].report() == "The judge m: 0 of its verdicts could not be read."
