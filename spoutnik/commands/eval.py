@@ -52,6 +52,7 @@ def evaluate(
     data: Annotated[Optional[Path], typer.Option(help="The folder of the benchmarks' own files, or one such file. Alone: a "
                                                  "task of your own.")] = None,
     stage: Stage = None,
+    split: Annotated[str, typer.Option(help="Which problems of a task of your own: held_out, train or all.")] = "held_out",
     style: Annotated[Optional[str], typer.Option(help="chat; for base models forum or textbook (the layouts of our pretraining "
                                                  "text), few-shot, r1-zero [default: chat].")] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples per problem; pass@1 is their mean. R1 took 64 for AIME and "
@@ -89,6 +90,7 @@ def evaluate(
     from spoutnik.evals.benches import find_bench, reworded_bench, trained_tasks
     from spoutnik.evals.evaluate import Evaluation
     from spoutnik.evals.models import LocalModel
+    from spoutnik.tasks import SPLITS
     from spoutnik.validation import sentences
 
     names, data = _benches(bench, data)
@@ -97,12 +99,14 @@ def evaluate(
     except ValidationError as error:
         raise UserError(f"the options of eval: {sentences(error, AskingSettings)}") from error
     ks = _ks(k, samples)
+    if split not in (*SPLITS, "all"):
+        raise UserError(f"--split {split}: must be held_out, train or all.")
     if sandbox is not None:
         from spoutnik.tasks.code import Sandbox, use_sandbox
 
         use_sandbox(Sandbox(sandbox))
     open_model, folder, name = _find_model(run, stage, model, key_variable, concurrency, dtype, quantize, memory)
-    found = [find_bench(each, data, limit, seed, trained_tasks(folder)) for each in names]
+    found = [find_bench(each, data, limit, seed, trained_tasks(folder), split) for each in names]
     found += [reworded_bench(each, name) for name in (reword or ()) for each in found]
     evaluated = open_model()
     if not isinstance(evaluated, LocalModel) and (quantize or memory or dtype != "auto"):

@@ -11,10 +11,10 @@ from spoutnik.evals.protocol import held_out_problems
 from spoutnik.evals.rewording import REWORDINGS, reword
 from spoutnik.evals.samples import Sample, problem_id
 from spoutnik.files import read_json
-from spoutnik.tasks import FAMILIES, Problem, Task, accuracy_reward
+from spoutnik.tasks import FAMILIES, SPLITS, Problem, Task, accuracy_reward
 from spoutnik.tasks.benchmarks import BENCHMARKS, read_benchmark
-from spoutnik.tasks.catalog import find_task, find_tasks, is_file_name
-from spoutnik.tasks.gym import SETTINGS, Scorer, gym_problems
+from spoutnik.tasks.catalog import find_task, find_tasks, is_file_name, task_names
+from spoutnik.tasks.gym import SETTINGS, gym_problems
 from spoutnik.validation import did_you_mean
 
 HELD_OUT, GYM = "held-out", "gym-"
@@ -61,11 +61,16 @@ def reworded_bench(bench: Bench, rewording: str) -> Bench:
 
 def bench_names() -> list[str]:
     """All that need no path."""
-    return [HELD_OUT, *BENCHMARKS, *(f"{GYM}{name}" for name in SETTINGS), *FAMILIES]
+    return list(dict.fromkeys([HELD_OUT, *BENCHMARKS, *(f"{GYM}{name}" for name in SETTINGS), *task_names()]))
 
 
-def find_bench(name: str, data: Path | None, limit: int | None, seed: int, trained: Sequence[Task]) -> Bench:
-    """The bench of a name, or of the path of a task of one's own. trained: the tasks that the model was trained on.
+def find_bench(name: str, data: Path | None, limit: int | None, seed: int, trained: Sequence[Task],
+               split: str = "held_out") -> Bench:
+    """The bench of a name, or of the path of a task of one's own.
+
+    Args:
+        trained: the tasks that the model was trained on.
+        split: of a task of one's own, "held_out", "train" or "all".
 
     Raises:
         UserError: there is none, its data are missing or broken, or it has no problem.
@@ -77,23 +82,32 @@ def find_bench(name: str, data: Path | None, limit: int | None, seed: int, train
         return _gym(name, limit or GYM_PROBLEMS, seed)
     if name in BENCHMARKS:
         return _listed(read_benchmark(name, data), name, limit, data)
-    if name not in FAMILIES and not is_file_name(name):
-        raise UserError(f"--bench {name}: unknown.{did_you_mean(name, bench_names())} There are {', '.join(bench_names())}, "
-                        "and tasks of your own by their path.")
-    return _listed(find_task(name), name, limit, Path(name))
+    if is_file_name(name):
+        return _listed(find_task(name), name, limit, Path(name), split)
+    if name not in bench_names() and not name.startswith(GYM):
+        shown = ", ".join([HELD_OUT, *BENCHMARKS, *(f"{GYM}{name}" for name in SETTINGS), *FAMILIES])
+        raise UserError(f"--bench {name}: unknown.{did_you_mean(name, bench_names())} There are {shown}, other sets of "
+                        "reasoning-gym, and tasks of your own by their path.")
+    return _listed(find_task(name), name, limit, None)
 
 
-def _listed(task: Task, name: str, limit: int | None, source: Path | None) -> Bench:
-    problems = task.problems("held_out")
-    if problems is None:
+def _listed(task: Task, name: str, limit: int | None, source: Path | None, split: str = "held_out") -> Bench:
+    if task.problems("held_out") is None:
         return _distinct(name, held_out_problems([task], limit or PER_FAMILY))
+    by_split = {each: task.problems(each) or () for each in SPLITS}
+    problems = [problem for each in SPLITS if split in (each, "all") for problem in by_split[each]]
     if not problems:
-        raise UserError(f"{source or name}: has no problem for {name}. Give the benchmark's own file.")
-    bench = _distinct(name, list(problems)[:limit])
+        own = " Those of the other split are asked with --split all." if any(by_split.values()) else ""
+        raise UserError(f"{source or name}: has no problem for {name}. Give a file that has some.{own}")
+    bench = _distinct(name, problems[:limit])
     notes = (*task.notes, *bench.notes)
+    total = sum(map(len, by_split.values()))
+    if is_file_name(name) and len(problems) < total:
+        notes += (f"{name}: {len(problems)} of {total} problems are of the split {split}; --split all asks all of them.",)
     if limit is not None and limit < len(problems):
         notes += (f"{name}: the first {limit} of {len(problems)} problems.",)
-    return replace(bench, data=problems_hash(problems), training=task.problems("train") or (), notes=notes,
+    training = () if split != "held_out" else by_split["train"]
+    return replace(bench, data=problems_hash(task, problems), training=training, notes=notes,
                    by_family=len({problem.task.name for problem in bench.problems}) > 1)
 
 
@@ -110,7 +124,7 @@ class _GymScore(Task):
 
     about = "problems of a gym set in our wording, graded by the gym's own scorer"
 
-    def __init__(self, name: str, pairs: Sequence[tuple[Problem, Scorer]]):
+    def __init__(self, name: str, pairs: Sequence[tuple[Problem, Callable[[str], bool]]]):
         self.name = name
         self._scorers = {problem.key: scorer for problem, scorer in pairs}
 

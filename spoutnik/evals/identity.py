@@ -61,8 +61,9 @@ def _short(value: object) -> str:
     return text if len(text) <= 100 else text[:97] + "..."
 
 
-def problems_hash(problems: Iterable[Problem]) -> str:
-    return sha256_json([json.dumps([p.prompt, p.answer, p.data], sort_keys=True, default=repr) for p in problems])[:16]
+def problems_hash(task: Task, problems: Iterable[Problem]) -> str:
+    texts = [json.dumps([p.prompt, p.answer, p.data], sort_keys=True, default=repr) for p in problems]
+    return sha256_json([task.content, *texts])[:16]
 
 
 def tasks_of(problems: Iterable[Problem]) -> list[Task]:

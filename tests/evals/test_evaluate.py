@@ -8,7 +8,7 @@ from asked import SUMS, Scripted, sums
 
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import RunError, UserError
-from spoutnik.evals import statistics
+from spoutnik.evals import benches, statistics
 from spoutnik.evals.benches import Bench, find_bench, reworded_bench
 from spoutnik.evals.evaluate import Evaluation
 from spoutnik.evals.samples import ModelReply, read_samples
@@ -220,3 +220,16 @@ def test_a_verifier_that_cannot_work_here_says_so_before_anything_is_asked(tmp_p
     with pytest.raises(UserError, match="no sandbox"):
         evaluate(tmp_path, Bench("code", [Confined().problem(1, 2)], "code"), model)
     assert not model.asked and not list(tmp_path.glob("*/samples.jsonl"))
+
+
+def test_of_a_task_of_ones_own_the_held_out_problems_are_asked_or_all(monkeypatch):
+    class Own(asked.Sums):
+        def problems(self, split="held_out"):
+            return [self.problem(number, 1) for number in ((1, 2) if split == "held_out" else (3, 4, 5))]
+
+    monkeypatch.setattr(benches, "find_task", lambda name: Own())
+    bench = find_bench("my.jsonl", None, None, 0, [])
+    assert len(bench.problems) == 2 and len(bench.training) == 3
+    assert bench.notes == ("my.jsonl: 2 of 5 problems are of the split held_out; --split all asks all of them.",)
+    every = find_bench("my.jsonl", None, None, 0, [], "all")
+    assert len(every.problems) == 5 and not every.notes and not every.training and every.data != bench.data
