@@ -20,6 +20,7 @@ _TASKS = "spoutnik.tasks"
 # The language check, module by module: the first of them reads the wordings of all families.
 _LANGUAGE = [f"{_TASKS}.{name}" for name in ("language", "language_count", "identification", "function_words", "prose")]
 
+# What a module was, or what it became by changes under which every verdict stayed the same.
 FIRST = {
     "answers": "f78e8a727492d667", "expressions": "9a62fe3d3ef0ee76", "families.arithmetic": "d10f64ff0db0c12b",
     "families.bases": "8ec697bba59c2838", "families.calendar": "b2ea1e9d1fed6899", "families.countdown": "ffebd13c4afa2888",
