@@ -57,14 +57,25 @@ def code_hash(source: str) -> str:
 
 @cache
 def _behind(module: str) -> frozenset[str]:
-    """A module and what it imports, directly or not, from the package of tasks."""
-    found, waiting = set(), [module]
+    """A module and what it imports, directly or not, from the package of tasks; and of a verifier that is a package, all of it:
+    some of its modules run in processes of their own, which nobody imports."""
+    known, waiting = set(), [module]
     while waiting:
         name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += _imports(_source_of(name))
-    return frozenset(found)
+        if name not in known:
+            known.add(name)
+            waiting += _imports(_source_of(name)) + _modules_beside(name)
+    return frozenset(known)
+
+
+def _modules_beside(module: str) -> list[str]:
+    path = _path_of(module)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    if package in (_TASKS, f"{_TASKS}.families"):  # each of these stands for itself
+        return []
+    folder = path.parent
+    return [f"{package}.{'.'.join(each.relative_to(folder).with_suffix('').parts)}" for each in sorted(folder.rglob("*.py"))
+            if each.name != "__init__.py"]
 
 
 def _imports(source: str) -> list[str]:

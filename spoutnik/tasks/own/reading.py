@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from spoutnik.errors import UserError
+from spoutnik.tasks.identification import check_language
 from spoutnik.tasks.own.rows import VERIFIERS, Row
 from spoutnik.validation import did_you_mean, sentences
 
@@ -73,6 +74,10 @@ def checked_row(value: object, kind: type[Row] | None = None) -> Row:
         row = kind.model_validate(value)
     except ValidationError as error:
         raise UserError(sentences(error, kind)) from error
+    try:
+        check_language(row.language)
+    except ValueError as error:
+        raise UserError(f"language = {row.language!r}: {error}") from error
     row.check()
     return row
 
