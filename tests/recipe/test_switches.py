@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from spoutnik.evals.benchmarks import trained_tasks
 
 from spoutnik.commands.progress import SilentDisplay
+from spoutnik.evals.benches import trained_tasks
 from spoutnik.recipe.keys import evaluation_protocol, stage_settings
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import Recipe, load_recipe

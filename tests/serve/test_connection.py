@@ -93,7 +93,7 @@ def raw_deflate(data: bytes) -> bytes:
 
 CODINGS = {"gzip": gzip.compress, "x-gzip": gzip.compress, "GZIP": gzip.compress, "deflate": zlib.compress,
            "Deflate": raw_deflate, "br": brotli.compress, "identity": bytes,
-           "deflate, gzip": lambda data: gzip.compress(zlib.compress(data))}
+           "deflate, gzip": lambda data: gzip.compress(zlib.compress(data), mtime=0)}
 
 
 @pytest.mark.parametrize("coding", CODINGS)
@@ -121,7 +121,7 @@ def test_a_body_of_several_members_is_bounded_too():
 
 
 @pytest.mark.parametrize("coding, body, status", [
-    ("gzip", BODY, 400), ("gzip", gzip.compress(BODY)[:-9], 400), ("deflate", b"?", 400), ("br", b"no", 400),
+    ("gzip", BODY, 400), ("gzip", gzip.compress(BODY, mtime=0)[:-9], 400), ("deflate", b"?", 400), ("br", b"no", 400),
     ("br", brotli.compress(BODY)[:-3], 400), ("zstd", BODY, 415), ("compress", BODY, 415),
     (", ".join(["gzip"] * 4), BODY, 415)])
 def test_bodies_that_cannot_be_unpacked(client, coding, body, status):

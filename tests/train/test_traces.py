@@ -87,7 +87,7 @@ def test_all_broken_lines_are_named_at_once(tmp_path):
     (b"", "holds no traces"), (codecs.BOM_UTF8, "holds no traces"), (b"\n \n", "holds no traces"),
     (json.dumps(ROW).encode("utf-16"), "UTF-16"), (json.dumps(ROW).encode("utf-16-le"), "UTF-16"),
     (json.dumps(ROW | {"answer": "é"}, ensure_ascii=False).encode("latin-1"), "in UTF-8 (byte 0xe9 at"),
-    (gzip.compress(json.dumps(ROW).encode()), "compressed"), (json.dumps([ROW]).encode(), "JSON array"),
+    (gzip.compress(json.dumps(ROW).encode(), mtime=0), "compressed"), (json.dumps([ROW]).encode(), "JSON array"),
     (b"version https://git-lfs.github.com/spec/v1\noid x\n", "git-lfs"),
     (json.dumps(ROW | {"answer": ""}).encode(), "none of its traces can be learned from (1 empty)"),
 ])
