@@ -75,10 +75,9 @@ def sample_of(problem: Problem, number: int, reply: ModelReply, correct: float, 
 
 
 def _extracted(problem: Problem, answer: str) -> str | None:
-    """The answer as its task reads it, where the task can say; else the text itself. None where there is nothing."""
-    extract = getattr(problem.task, "extract", None)
+    """The answer as its task reads it; None where there is nothing."""
     try:
-        return (answer.strip() if extract is None else extract(problem, answer)) or None
+        return problem.task.extract(problem, answer) or None
     except Exception:  # noqa: BLE001 - what a task cannot read holds no answer
         return None
 

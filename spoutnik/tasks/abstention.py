@@ -74,10 +74,7 @@ class Abstention(Task):
 
     def extract(self, problem: Problem, answer: str) -> str | None:
         """What is graded; None for one that abstains."""
-        if abstains(answer):
-            return None
-        extract = getattr(self._task, "extract", None)
-        return (answer.strip() or None) if extract is None else extract(self._inner(problem), answer)
+        return None if abstains(answer) else self._task.extract(self._inner(problem), answer)
 
     def _asked(self, problem: Problem) -> Problem:
         invitation = INVITATIONS.get(problem.language, INVITATIONS["en"])

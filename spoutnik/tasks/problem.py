@@ -84,6 +84,10 @@ class Task:
         """The grade in [0, 1] of an answer without its thought; a bool is one. Never raises: what it cannot read is wrong."""
         raise NotImplementedError
 
+    def extract(self, problem: Problem, answer: str) -> str | None:
+        """What of an answer is graded, to be shown and counted; None where it holds nothing of the kind."""
+        return answer.strip() or None
+
     def solve(self, problem: Problem, rng: random.Random, style: str = "careful") -> Trace | None:
         """A worked solution; None where the task has none."""
         return None
