@@ -8,19 +8,21 @@ from spoutnik.files import read_json
 from spoutnik.model.presets import preset_names
 from spoutnik.validation import did_you_mean, nearest
 
+SHIPPED = "nano"  # the name of the models that come with the package
+SHIPPED_RUN = Path(__file__).parent / "prebuilt" / SHIPPED  # in the shape of a run
 OWN_FOLDERS = ("runs", "exports")  # where this program writes: no owners of models on the hub
 
 
 def locate(name: str | Path, stage: str | None = None, weights: bool = True) -> Path:
-    """The model folder that `name` means: itself, a stage of a run (its last model where none is named), the hub's model
-    of that name ("org/model"), or one that `spoutnik models` lists ("qwen3-1.7b").
+    """The model folder that `name` means: itself, a stage of a run (its last model where none is named), the shipped one
+    ("nano"), the hub's model of that name ("org/model"), or one that `spoutnik models` lists ("qwen3-1.7b").
 
     What the local cache holds whole is used without asking the network; only what is missing is fetched, and never for a name
     that can only be a folder's. With `weights` false the configuration is enough.
     """
     path = path_of(name)
     if not _exists(path):
-        path = _from_hub(str(name), weights)
+        path = SHIPPED_RUN if str(name) == SHIPPED else _from_hub(str(name), weights)
     if not path.is_dir():
         raise UserError(f"{name}: is a file. Give the folder it lies in (Hugging Face layout: config.json and safetensors).")
     if (path / "config.json").exists():

@@ -14,7 +14,7 @@ import torch
 import spoutnik
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.catalog import default_model, ships_with_package
-from spoutnik.locate import locate
+from spoutnik.locate import SHIPPED_RUN, locate
 from spoutnik.model.weights import load_model, save_model
 
 
@@ -170,3 +170,11 @@ def test_where_no_model_is_named_broken_runs_are_passed_over_by_name(folder, tmp
     assert default_model().resolve() == (tmp_path / "runs" / "whole" / "model").resolve()
     said = capsys.readouterr().err
     assert all(name in said for name in ("damaged", "empty", "gone")) and "whole" not in said
+
+
+def test_the_shipped_model_has_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert locate("nano") == locate(SHIPPED_RUN) and locate("nano", "distilled") == locate(SHIPPED_RUN, "distilled")
+    (tmp_path / "nano").mkdir()  # a folder of that name is meant where there is one
+    with pytest.raises(UserError, match="neither a run"):
+        locate("nano")

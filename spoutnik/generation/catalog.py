@@ -5,17 +5,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import spoutnik
 from spoutnik.engine.llm import LLM, NO_DRAFTS
 from spoutnik.engine.sampling_params import RAW_LOGPROBS
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.model_card import read_model_card
 from spoutnik.generation.service import ServedModel
 from spoutnik.loading import load_tokenizer
-from spoutnik.locate import locate, models_of, path_of
+from spoutnik.locate import SHIPPED, SHIPPED_RUN, locate, models_of, path_of
 from spoutnik.model.config import ModelConfig
-
-SHIPPED_RUN = Path(spoutnik.__file__).parent / "prebuilt" / "nano"  # in the shape of a run
 
 
 @dataclass(frozen=True)
@@ -34,7 +31,8 @@ class EngineOptions:
 def list_models(model: str | None, stage: str | None = None) -> list[ServedModel]:
     """The models of a folder, a run or the hub, first the one for clients that name none. None: the newest run under ./runs,
     or what ships with the package."""
-    model = str(_default_run()) if model is None else model
+    if model is None or model == SHIPPED and not Path(SHIPPED).exists():
+        model = str(SHIPPED_RUN if model else _default_run())
     main, path = locate(model, stage), path_of(model)
     name = path.resolve().name if path.exists() else model
     if stage is not None:
@@ -48,7 +46,7 @@ def list_models(model: str | None, stage: str | None = None) -> list[ServedModel
 
 
 def ships_with_package(folder: Path) -> bool:
-    return folder.resolve().is_relative_to(Path(spoutnik.__file__).resolve().parent)
+    return folder.resolve().is_relative_to(SHIPPED_RUN.resolve().parent)
 
 
 def default_model(stage: str | None = None) -> Path:

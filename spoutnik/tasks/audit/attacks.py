@@ -88,7 +88,11 @@ def _noise(problem: Problem, sample: Sample) -> Answers:
     yield "among others, in lines", f"{first}\n{gold}\n{second}"
     yield "before another", f"{gold}, {first}"
     yield "or another", f"It is {first} or {gold}."
-    yield "within words", f"lorem ipsum {gold} dolor sit amet"
+
+
+def _surrounded(problem: Problem, sample: Sample) -> Answers:
+    yield "within words", f"lorem ipsum {problem.answer} dolor sit amet"
+    yield "and words", f"{problem.answer} lorem ipsum"
 
 
 def _negated(problem: Problem, sample: Sample) -> Answers:
@@ -185,6 +189,7 @@ _ABOUT = (
     ("numbers of the prompt", "numbers that stand there", CHANCE, _numbers),
     ("other golds", "the answer of another problem", CHANCE, _other_golds),
     ("noise", "the right answer among others", CHANCE, _noise),
+    ("surrounded", "the right answer alone in a sentence, which may be right", None, _surrounded),
     ("negated", "that it is not the right answer", CHANCE, _negated),
     ("boxes", "several boxes, of which the last is wrong", CHANCE, _boxes),
     ("equation", "an equation with the right answer on one side", CHANCE, _equation),
@@ -200,4 +205,4 @@ _ABOUT = (
     ("odd characters", "NUL, marks, halves of characters", CHANCE, _odd_characters),
 )
 ATTACKS: dict[str, Attack] = {name: Attack(name, about, limit, answers) for name, about, limit, answers in _ABOUT}
-NEEDS_GOLD = frozenset({"noise", "negated", "boxes", "equation", "extended", "anagrams"})
+NEEDS_GOLD = frozenset({"noise", "surrounded", "negated", "boxes", "equation", "extended", "anagrams"})

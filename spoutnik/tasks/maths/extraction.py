@@ -16,7 +16,8 @@ _FORMULA = re.compile(r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^$\\])+?)\$"
                       r"|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _NEXT_FORMULA = re.compile(r"\s*(?:,|and|or|et|ou)\s*(?:and\s|or\s)?\$")
 _SENTENCE_END = re.compile(r"\.(?=\s+[^\W\d_a-z]|\s*$)|\n\s*\n|(?<=[^\s\\])\n(?!\s*\\)|(?<!\\)[!?](?=\s|$)|。")
-_REASON = re.compile(r",?\s+(?:because|since|as|which|where|when|so|car|puisque|parce que|weil|denn)\s", re.IGNORECASE)
+_REASON = re.compile(r",?\s+(?:because|since|as|which|where|when|so|(?:and\s)?not|rather than|instead of|et non|car|puisque"
+                     r"|parce que|weil|denn)\s", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
 _IN_TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
 _BROKEN_TEXT = re.compile(r"\\(?:text|mbox)\{[^{}\n]*\n[^{}]*\}")
@@ -24,6 +25,16 @@ _SPACES = "\u00a0\u202f "
 _NUMBER = re.compile(rf"\b\d{{1,2}}:\d\d(?:\s?[AaPp]\.?[Mm]\b)?|(?:(?<![\w)}}])[-+\u2212]\s?)?(?:\\\$|[$€£])?"
                      rf"(?:\d{{1,3}}(?:(?:[,{_SPACES}]|\\,|\\ |\{{,\}}|,\\!)\d{{3}})+(?!\d)|\d+)"
                      rf"(?:[.,]\d+)?(?:[eE][-+]?\d+)?(?:\s*/\s*\d+(?:[.,]\d+)?)?(?:\^\{{?-?\d+\}}?)?(?:\s?\\?%)?|\.\d+")
+_JOINED = re.compile(rf"(?:(?:{_NUMBER.pattern})\s*,\s*)*(?:{_NUMBER.pattern})\s*,?\s*(?:or|and|ou|et|oder|und|или|或者?)\s*$",
+                     re.IGNORECASE)  # 3 or
+_OR = re.compile(r"\s*,?\s*(?:or|ou|oder|или|或者?)\s*", re.IGNORECASE)
+_REJECTED = re.compile(r"(?<=[\d$}%])\s*,?\s+(?:(?:and|et|und)\s+)?(?:not|non|nicht|rather than|instead of)\s+"
+                       rf"(?:{_NUMBER.pattern})\.?\s*$", re.IGNORECASE)  # 5, not 3
+_DENIED = re.compile(r"(?:\b(?:not|never|cannot|but|except|pas|nicht|kein\w*|не)\b|n['’]t\b|不是|不等于|[≠¬]|!=|\\neq?\b"
+                     r"|\b(?:between|entre|zwischen)\b.{0,40}\b(?:and|et|und)\b)"
+                     r"(?:\s+(?:be|been|equals?|to|the|exactly|simply|number|value|answer|égale?|à|gleich))*[\s:$]*$",
+                     re.IGNORECASE)  # not, isn't equal to, anything but
+_BUT_NOT = re.compile(r"\b(?:not|pas|nicht)\b.*\bbut\b[^\w]*$", re.IGNORECASE | re.DOTALL)  # not 3 but
 _LATEX = re.compile(r"(?:[-+\u2212]\s*)?(?:\d[\d.,]*\s*)?\\(?:[dt]?frac|sqrt|pi|infty|binom|left|begin|\{)[^\n]*")
 _SENTENCE_START = re.compile(r"(?!(?:arc)?(?:sin|cos|tan|log|ln|sqrt|pi)"
                              r"|(?:jan|febr)uary|march|april|may|june|july|august|\w+ember|october)"
@@ -125,21 +136,37 @@ def _whole(text: str) -> str | None:
 
 
 def _last(text: str) -> str | None:
-    """The last formula of the text, or its last number where that comes after it."""
+    """The last formula of the text, or its last number where that comes after it; with what is named beside it ("3 or 5"), and
+    None where it is denied ("not 5")."""
     if len(text) > _MAX_LAST:
         text = text[-_MAX_LAST:].partition(" ")[2]  # without a piece of a number
+    text = _REJECTED.sub("", text)
     formulas = list(_FORMULA.finditer(text))
     rest = text[formulas[-1].end():] if formulas else text
     numbers = list(_NUMBER.finditer(rest))
     if formulas and (not numbers or len(rest) < 200 and not re.search(r"\b(?:is|are|est|sont|=)\s", rest)):
         formula = _formula(formulas[-1])
-        if formula and (_has_value(formula)):
+        if formula and _has_value(formula):
+            if _is_denied(text[:formulas[-1].start()]):
+                return None
+            if len(formulas) > 1 and _OR.fullmatch(text[formulas[-2].end():formulas[-1].start()]):
+                return f"{_formula(formulas[-2])} or {formula}"
             return _right_side(formula)
     if latex := list(_LATEX.finditer(rest)):
         return _right_side(latex[-1][0].rstrip(". "))
     if numbers:
-        return numbers[-1][0].strip()
+        before = rest[:numbers[-1].start()]
+        if _is_denied(before):
+            return None
+        beside = _JOINED.search(before[-200:])
+        return (beside[0] if beside else "") + numbers[-1][0].strip()
     return _right_side(_formula(formulas[-1]) or "") or None if formulas else None
+
+
+def _is_denied(before: str) -> bool:
+    """Whether the words before a result say that it is none. (In "not 3 but 5", 5 is one.)"""
+    before = before[-80:]
+    return bool(_DENIED.search(before)) and not _BUT_NOT.search(before)
 
 
 def _has_value(formula: str) -> bool:

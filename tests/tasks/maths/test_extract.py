@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from maths_pairs import COMES_TO, PIECES
 
-from spoutnik.tasks.maths import extract
+from spoutnik.tasks.maths import equal, extract
 
 
 @pytest.mark.parametrize("text, result", COMES_TO)
@@ -55,3 +55,23 @@ def test_a_box_wins_over_whatever_is_before(text, number):
                                   r"\boxed{" * 5_000 + "5" + "}" * 5_000, "1 " * 200_000])
 def test_long_texts_end(text):
     assert extract(text) is None or isinstance(extract(text), str)
+
+
+@pytest.mark.parametrize("hedge", [
+    "not 5", "It is not 5.", "It isn't equal to 5", "Not equal to 5", "anything but 5", "Ce n'est pas 5.", "¬5", "≠ 5",
+    r"\boxed{\ne 5}", "The answer is not 5.", "The answer isn't 5", "It is 3 or 5.", "3 or 5", "either 3 or 5", "5 or 3",
+    "C'est 3 ou 5.", "The answer is 3 or 5.", "$x=3$ or $x=5$", r"\boxed{3 \text{ or } 5}", "It lies between 3 and 5.",
+    "It is 2, 3, or 5", "3 and 5", "1, 2, 3, 4, 5", "It is not between 3 and 5."])
+def test_a_hedge_or_a_denial_is_not_the_gold_one(hedge):
+    found = extract(hedge)
+    assert found is None or not equal("5", found)
+
+
+@pytest.mark.parametrize("text, gold", [
+    ("It is not 3 but 5.", "5"), ("This is not prime, so 5.", "5"), ("It is not hard: 5", "5"), ("It is 5 and not 3.", "5"),
+    ("I think the answer is 5, not 3.", "5"), ("It is 5 rather than 3.", "5"), ("The sum of 3 and 5 is 8.", "8"),
+    ("about 5", "5"), ("The roots are 3 and 5.", "3,5"), ("It is 2, 3 or 5.", "2,3,5"),
+    (r"First \boxed{3}. Then \boxed{5}", "5"),
+    ("x = 3 or x = 5", "3,5")])
+def test_words_of_denial_elsewhere_deny_nothing(text, gold):
+    assert equal(gold, extract(text))
