@@ -47,8 +47,7 @@ class RewardSettings(Settings):
     language: float = Field(default=0.1, ge=0)
     """Weight of the share of the thought that is in the language of the question."""
     language_rule: LanguageRule = young("lenient")
-    """With strict, no language is credited to an empty thought, and to one with letters of another script only the share of the
-    Latin ones; with lenient, a thought without a known word counts as in the language."""
+    """With strict, no language is credited to an empty thought; with lenient it counts as in the language."""
 
 
 class GRPOSettings(TrainSettings, losses.PolicyLoss):

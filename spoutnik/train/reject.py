@@ -37,8 +37,7 @@ class RejectSettings(Settings):
     min_language: float = Field(default=0.9, ge=0, le=1)
     """The thought's language consistency below which a trace is dropped."""
     language_rule: LanguageRule = young("lenient")
-    """With strict, no language is credited to an empty thought, and to one with letters of another script only the share of the
-    Latin ones; with lenient, a thought without a known word counts as in the language."""
+    """With strict, no language is credited to an empty thought; with lenient it counts as in the language."""
     dialogue_share: float = Field(default=0.0, ge=0, le=1)
     """The share of the problems with earlier turns before the question."""
 

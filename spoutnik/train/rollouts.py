@@ -1,7 +1,6 @@
 """Prompts to graded completions: shared by RL, rejection sampling and evaluation."""
 
 import random
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
@@ -63,15 +62,9 @@ def sample_problems(rng: random.Random, tasks: Sequence[Task], count: int, split
 
 
 def thought_language(thought: str, language: str, rule: LanguageRule) -> float:
-    """How much of a thought is in the language, in [0, 1]; where no word can be told, the lenient rule takes it for all."""
-    share = language_consistency(thought, language)
-    if rule == "lenient":
-        return share
-    if not thought.strip():
-        return 0.0
-    letters = [character for character in thought if character.isalpha()]
-    latin = sum(unicodedata.name(character, "").startswith("LATIN") for character in letters)
-    return share * latin / len(letters) if letters else share
+    """How much of a thought is in the language, in [0, 1]; of one that is empty all by the lenient rule, nothing by the strict
+    one. (Formulas alone are in every language.)"""
+    return 0.0 if rule == "strict" and not thought.strip() else language_consistency(thought, language)
 
 
 def grade(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer,

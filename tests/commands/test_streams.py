@@ -78,7 +78,8 @@ def test_ctrl_c_while_it_waits_for_a_line_from_a_pipe(tmp_path):
 
 
 @pytest.mark.parametrize("arguments, told", [
-    (["run", "nano"], "again to go on."), (["pull", "qwen3-0.6b"], "again to go on."), (["chat"], ""), (["eval", "nano"], ""),
-    (["run", "nano", "--from", "base"], "again (without --from, which"), (["run", "nano", "--from=base"], "(without --from")])
+    (["run", "nano"], "again to go on."), (["pull", "qwen3-0.6b"], "again to go on."), (["chat"], ""),
+    (["eval", "nano"], "again to go on."), (["run", "nano", "--from", "base"], "again (without --from, which"),
+    (["run", "nano", "--from=base"], "(without --from")])
 def test_only_commands_that_keep_their_work_say_how_it_goes_on(arguments, told):
     assert told in how_to_go_on(arguments) and bool(told) == bool(how_to_go_on(arguments))

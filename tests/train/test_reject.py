@@ -69,7 +69,7 @@ def test_kept_traces_say_where_they_come_from_and_the_cost_says_what_was_wasted(
 
 
 @pytest.mark.parametrize("thought, language, lenient, strict", [
-    ("", "en", 1, 0), (" \n", "fr", 1, 0), ("Подумаем: 2 + 2 = 4.", "en", 1, 0), ("让我想想", "fr", 1, 0),
+    ("", "en", 1, 0), (" \n", "fr", 1, 0), ("Подумаем: 2 + 2 = 4.", "en", 0, 0), ("让我想想", "fr", 0, 0),
     ("17 + 26 = 43.", "en", 1, 1), ("So the number is right.", "en", 1, 1),
     ("So the number is right.", "fr", 0, 0), ("Donc é, x.", "fr", 1, 1),
 ])
@@ -79,4 +79,4 @@ def test_the_strict_rule_credits_no_language_to_what_is_in_none(thought, languag
 
 
 def test_half_a_thought_in_another_script_is_half_in_the_language():
-    assert thought_language("So the да да да", "en", "strict") == 5 / 11
+    assert thought_language("So the number is right. Это число верно, да.", "en", "strict") == pytest.approx(0.5, abs=0.1)
