@@ -188,7 +188,7 @@ def _find_model(run: str, stage: str | None, model: str | None, key_variable: st
     """(what opens it, its folder, its name in paths). Weights are read after the benchmarks."""
     from spoutnik.errors import UserError
     from spoutnik.evals.models import LocalModel, endpoint_model
-    from spoutnik.locate import locate, path_of
+    from spoutnik.locate import SHIPPED, SHIPPED_RUN, locate, path_of
 
     if run.startswith(("http://", "https://")):
         if stage is not None:
@@ -198,8 +198,11 @@ def _find_model(run: str, stage: str | None, model: str | None, key_variable: st
     if model or key_variable:
         raise UserError("--model and --key-variable are of endpoints (http://...), and this is a model of this machine. Leave "
                         "them out.")
-    folder, path = locate(run, stage), path_of(run)
-    name = run.replace("/", "--") if not path.exists() else path.resolve().name
+    path = path_of(run)
+    if run == SHIPPED and not path.exists():
+        path = SHIPPED_RUN
+    folder = locate(path if path.exists() else run, stage)
+    name = path.resolve().name if path.exists() else run.replace("/", "--")
     if path.exists() and path.resolve() != folder.resolve():
         name += f"-{stage or folder.name.rpartition('-')[0] or folder.name}"
     return lambda: LocalModel(folder, name, dtype=dtype, quantize=quantize, memory=memory), folder, name
