@@ -149,8 +149,8 @@ def _json(path: Path, longest: int) -> Iterator[tuple[Place, object]]:
     if isinstance(rows, dict) and isinstance(rows.get("data"), list):
         rows = rows["data"]
     if not isinstance(rows, list):
-        raise UserError(f'{path}: must be a list of rows, [{{...}}, ...], or {{"data": [...]}}. For one row a line name the file '
-                        ".jsonl.")
+        raise UserError(f'{path}: must be a list of rows, [{{...}}, ...], or {{"data": [...]}}. For one row a line name the '
+                        "file .jsonl.")
     yield from _numbered(path, rows)
 
 
