@@ -57,17 +57,20 @@ class TraceReport:
 
     def sentence(self, positions: int) -> str:
         """For people, with the remedy where much is lost."""
-        text = f"{self.source}: {self.read:,} traces read, {self.used:,} used"
-        text += "".join(f", {part}" for part in self.reasons())
-        if self.held_out:
-            text += f", {self.held_out:,} held out"
-        if self.unwrapped:
-            text += f"; {self.unwrapped:,} freed of marks around their thoughts"
+        text = self.counts()
         if not self.is_large:
             return text
         remedy = (f"Shorten them to {positions:,} tokens, or widen the model's context." if 2 * self.too_long > self.dropped
                   else "Mend the source.")
         return f"Warning: {text}. {100 * self.dropped / self.read:.0f} % of them teach nothing. {remedy}"
+
+    def counts(self) -> str:
+        """What became of them, for people."""
+        text = f"{self.source}: {self.read:,} traces read, {self.used:,} used"
+        text += "".join(f", {part}" for part in self.reasons())
+        if self.held_out:
+            text += f", {self.held_out:,} held out"
+        return text + (f"; {self.unwrapped:,} freed of marks around their thoughts" if self.unwrapped else "")
 
     def note(self) -> str:
         """For the stage table: nothing where everything was used."""

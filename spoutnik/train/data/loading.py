@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from spoutnik.errors import UserError
 from spoutnik.files import LONGEST_LINE
@@ -17,56 +18,25 @@ from spoutnik.validation import did_you_mean
 _SHOWN = 5  # of broken rows beside the first, of keys that are not read
 
 
-@dataclass(frozen=True)
-class Preferences:
-    """Pairs ({"chosen", "rejected"}) or thumbs ({"label"}) of a file, checked, each once, for stages that learn from them."""
+@dataclass
+class LoadedData(Traces):
+    """The usable rows of a user's files. preferences: they are not traces, but pairs ({"chosen", "rejected"}) or thumbs (traces
+    with "label"), for stages that learn which reply is better."""
 
-    rows: list[dict]
-    report: TraceReport
-    shape: str
+    preferences: bool = False
+    shape: str = ""
 
 
-def load_traces(path: Path, columns: Mapping[str, str] | None = None, learn: Learn = "last") -> Traces:
-    """The traces of files that somebody wrote.
-
-    Args:
-        path: a file, a folder or a pattern (`row_files.files_at`).
-        columns: what a key of a shape is called in these files; None where they use its own.
-        learn: of conversations with several replies, the last one or each.
-
-    Raises:
-        UserError: there is none to learn from, rows are broken or of several shapes, or it is preference data.
-    """
-    rows = _Rows(Path(path), columns or {}, learn)
-    report, kept, seen = TraceReport(Path(path).name), [], set()
-    for trace in rows.traces():
-        if rows.shape.preferences:
-            break
-        report.read += 1
-        if isinstance(trace, str):
-            setattr(report, trace, getattr(report, trace) + 1)
-            continue
-        trace = _unwrapped(trace, report)
-        identity = json.dumps([trace.get("tools"), context_of(trace), trace["thought"], trace["answer"]])
-        if not trace["prompt"].strip() or not trace["answer"].strip():
-            report.empty += 1
-        elif any(mark in trace[key] for mark in (THINK, END_THINK) for key in ("thought", "answer")):
-            report.marks += 1
-        elif identity in seen:
-            report.duplicate += 1
-        else:
-            seen.add(identity)
-            kept.append(trace)
-    rows.refuse_broken()
-    if rows.shape is not None and rows.shape.preferences:
-        raise UserError(f"{path}: {_preference_remedy(rows)}")
-    report.used = len(kept)
-    if not report.read:
-        raise UserError(f"{path}: holds no traces. Give at least one row with prompt, thought and answer, or of another shape "
-                        "that docs/data.md lists.")
-    if not kept:
-        raise UserError(f"{path}: none of its traces can be learned from ({', '.join(report.reasons())}). Mend the file.")
-    return Traces(kept, report, rows.description())
+def load_traces(path: Path, columns: Mapping[str, str] | None = None, learn: Learn = "last") -> LoadedData:
+    """`load_data` of files to fine-tune on. Raises UserError where they hold preferences, with what can be done instead."""
+    loaded = load_data(path, columns, learn)
+    if not loaded.preferences:
+        return loaded
+    text = f"{path}: is preference data ({loaded.shape}), and fine-tuning learns from single replies."
+    if "label" in loaded.rows[0]:
+        raise UserError(f"{text} Keep the rows whose label is true, and leave label out.")
+    raise UserError(f"{text} To learn the chosen ones alone: columns: {{prompt: prompt, completion: chosen}}, or, where chosen "
+                    "holds whole conversations, columns: {messages: chosen}.")
 
 
 def read_traces(path: Path) -> list[dict]:
@@ -74,35 +44,60 @@ def read_traces(path: Path) -> list[dict]:
     return load_traces(path).rows
 
 
-def load_preferences(path: Path, columns: Mapping[str, str] | None = None) -> Preferences:
-    """The pairs or thumbs of files that somebody wrote.
+def load_data(path: Path, columns: Mapping[str, str] | None = None, learn: Learn = "last") -> LoadedData:
+    """What files that somebody wrote hold.
+
+    Args:
+        path: a file, a folder or a pattern (`row_files.files_at`).
+        columns: what a key of a shape is called in these files; None where they use its own.
+        learn: of conversations with several replies, the last one or each.
 
     Raises:
-        UserError: as `load_traces`; or they hold no preferences.
+        UserError: there is nothing to learn from, or rows are broken or of several shapes.
     """
-    rows = _Rows(Path(path), columns or {}, "last")
-    report, kept = TraceReport(Path(path).name), {}
+    rows = _Rows(Path(path), columns or {}, learn)
+    report, kept, seen = TraceReport(Path(path).name), [], set()
     for row in rows.traces():
         report.read += 1
         if isinstance(row, str):
             setattr(report, row, getattr(report, row) + 1)
             continue
-        replies = [row["chosen"], row["rejected"]] if "chosen" in row else [row]
-        identity = json.dumps(row)
-        if not row["prompt"].strip() or not all(reply.get("answer", "").strip() for reply in replies):
-            report.empty += 1
-        elif identity in kept or len(replies) == 2 and replies[0] == replies[1]:
-            report.duplicate += 1
-        else:
-            kept[identity] = row
+        row = row if rows.shape.preferences else _unwrapped(row, report)
+        identity = _identity(row)
+        reason = _why_dropped(row) or ("duplicate" if identity in seen else None)
+        if reason is not None:
+            setattr(report, reason, getattr(report, reason) + 1)
+            continue
+        seen.add(identity)
+        kept.append(row)
     rows.refuse_broken()
     report.used = len(kept)
-    if rows.shape is None or not rows.shape.preferences:
-        what = "holds no rows" if rows.shape is None else f"is {rows.shape.name}, which says of no reply that it is better"
-        raise UserError(f"{path}: {what}. Give rows with prompt, chosen and rejected, or with prompt, completion and label.")
+    if not report.read:
+        raise UserError(f"{path}: holds no traces. Give at least one row with prompt, thought and answer, or of another shape "
+                        "that docs/data.md lists.")
     if not kept:
-        raise UserError(f"{path}: nothing can be learned from it ({', '.join(report.reasons())}). Mend the file.")
-    return Preferences(list(kept.values()), report, rows.description())
+        raise UserError(f"{path}: none of its traces can be learned from ({', '.join(report.reasons())}). Mend the file.")
+    return LoadedData(kept, report, rows.description(), rows.shape.preferences, rows.shape.name)
+
+
+def _replies(row: dict) -> list[dict]:
+    return [row["chosen"], row["rejected"]] if "chosen" in row and "answer" not in row else [row]
+
+
+def _why_dropped(row: dict) -> Literal["empty", "marks", "duplicate"] | None:
+    """Why a row teaches nothing, as its report counts it. A pair of equal replies is a duplicate in itself."""
+    replies = _replies(row)
+    if not row["prompt"].strip() or not all(reply["answer"].strip() for reply in replies):
+        return "empty"
+    if any(mark in reply[key] for reply in replies for mark in (THINK, END_THINK) for key in ("thought", "answer")):
+        return "marks"
+    return "duplicate" if len(replies) == 2 and replies[0] == replies[1] else None
+
+
+def _identity(row: dict) -> str:
+    """Equal for rows that teach the same; which row they came from does not count."""
+    replies = [[reply["thought"], reply["answer"], reply.get("label")] for reply in _replies(row)]
+    return json.dumps([row.get("tools"), context_of(row), replies])
 
 
 class _Rows:
@@ -163,8 +158,8 @@ class _Rows:
         elif not self.shape.same_as(shape):
             missing = [key for key in self.shape.keys if key not in row]
             lacks = f"the key {missing[0]!r} is missing: " if missing else ""
-            raise ValueError(f"{lacks}it is {shape.name}, and {self._other(place)} is {self.shape.name}. Give rows of one shape, "
-                             "or columns that all have.")
+            raise ValueError(f"{lacks}it is {shape.name}, and {self._other(place)} is {self.shape.name}. Give rows of one "
+                             "shape, or columns that all have.")
         return self.shape
 
     def _other(self, place: Place) -> str:
@@ -198,14 +193,6 @@ def _check_columns(path: Path, columns: Mapping[str, str]) -> None:
         if key not in KNOWN_KEYS:
             raise UserError(f"{path}: columns.{key}: is no key of a known shape.{did_you_mean(key, KNOWN_KEYS)} Use prompt, "
                             "thought and answer, or messages.")
-
-
-def _preference_remedy(rows: _Rows) -> str:
-    text = f"is preference data ({rows.shape.name}), and fine-tuning learns from single replies."
-    if "label" in rows.shape.keys:
-        return f"{text} Keep the rows whose label is true, and leave label out."
-    return (f"{text} To learn the chosen ones alone: columns: {{prompt: prompt, completion: chosen}}, or, where chosen holds "
-            "whole conversations, columns: {messages: chosen}.")
 
 
 def _unwrapped(row: dict, report: TraceReport) -> dict:

@@ -62,7 +62,7 @@ def length_table(rendered: Sequence[Rendered]) -> dict[str, dict[str, int]]:
                    for label, percentile in _PERCENTILES.items()} for name, values in columns.items()}
 
 
-def repeated_prompts(rows: Sequence[Mapping]) -> int:
+def repeated_contexts(rows: Sequence[Mapping]) -> int:
     """How many traces have the whole context of an earlier one, with another reply."""
     return len(rows) - len({str((row.get("tools"), context_of(row))) for row in rows})
 

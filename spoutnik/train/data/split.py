@@ -26,8 +26,9 @@ def hold_out(traces: Traces, share: float) -> tuple[Traces, Traces]:
     if not rows or not held_out:
         first = {_question(row) for row in traces.rows}
         raise UserError(f"{traces.report.source}: held_out_share = {share:g} leaves nothing to "
-                        f"{'hold out' if rows else 'train on'}: equal first questions stay on one side, and {len(traces.rows):,} "
-                        f"traces have {len(first):,} different ones. Give more questions, or another share.")
+                        f"{'hold out' if rows else 'train on'}: equal first questions stay on one side, and "
+                        f"{len(traces.rows):,} traces have {len(first):,} different ones. Give more questions, or another "
+                        "share.")
     traces.report.held_out = len(held_out)
     traces.report.used -= len(held_out)
     name = f"{traces.report.source} (held out)"
