@@ -89,7 +89,8 @@ def test_a_folder_and_a_pattern_are_read_in_order_of_their_names(tmp_path):
 
 @pytest.mark.parametrize("name, content, sentence", [
     ("a.json", b'{"rows": []}', 'must be a list of rows, .* or {"data": '), ("a.json", b"[", "is not JSON"),
-    ("a.json", b"[]", "holds no traces"), ("a.csv", b"", "holds no traces"), ("a.csv", b"question,answer\na\n", "number of cells"),
+    ("a.json", b"[]", "holds no traces"), ("a.csv", b"", "holds no traces"),
+    ("a.csv", b"question,answer\na\n", "number of cells"),
     ("a.csv", b"question,answer\n\xe9,b\n", "is not UTF-8"), ("a.json", "[]".encode("utf-16"), "is UTF-16"),
     ("a.jsonl.gz", gzip.compress(lines(ROWS), mtime=0)[:40], "cannot be unpacked"),
     ("a.jsonl.gz", b"\x1f\x8bnot at all", "cannot be (unpacked|read)")], ids=range(9))
