@@ -29,7 +29,7 @@ def arena(
     from spoutnik.arena.compare import compare, show_ratings
     from spoutnik.arena.matches import VoteStore
     from spoutnik.arena.ratings import rate
-    from spoutnik.commands.data import open_history
+    from spoutnik.commands.data_folder import open_history
     from spoutnik.errors import UserError
     from spoutnik.generation.catalog import EngineOptions
 

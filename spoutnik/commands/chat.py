@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from spoutnik.commands.console import print_json
-from spoutnik.commands.data import data_folder
+from spoutnik.commands.data_folder import data_folder
 from spoutnik.commands.options import Data, Drafts, Json, Memory, Quantize, Speculate, Stage
 from spoutnik.commands.progress import quantization_progress
 

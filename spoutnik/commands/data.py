@@ -1,39 +1,166 @@
-"""The data folder: keys, history and feedback."""
+"""`spoutnik data`: what becomes of a user's training data."""
 
-import os
-import sys
-import time
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
+from spoutnik.commands.console import console, print_json, print_pairs, say
+from spoutnik.commands.help import Command, Group
+from spoutnik.commands.options import Json, Stage
 
-def data_folder(data: Path | None) -> Path:
-    from spoutnik.serve.settings import Settings
+if TYPE_CHECKING:
+    from rich.console import Console
 
-    return Settings().data if data is None else data
+    from spoutnik.text.tokenizer import Tokenizer
+    from spoutnik.train.data.preview import Rendered
 
 
-def history_passphrase(ask: bool, data: Path) -> str | None:
-    """From the environment, and out of it, so that no subprocess inherits it; or asked for where `ask` is set."""
+class _FileOrCommand(Group):
+    """`data FILE ...` shows a file: a first argument that is no command is one."""
+
+    def parse_args(self, ctx, args):
+        return super().parse_args(ctx, args if args and args[0] in self.commands else [_SHOW, *args])
+
+    def format_commands(self, ctx, formatter) -> None:
+        """None: its help is that of showing a file."""
+
+
+class _ShowContext(Command.context_class):
+    @property
+    def command_path(self) -> str:
+        """Without the name of the command, which nobody types."""
+        return self.parent.command_path
+
+
+class _Show(Command):
+    context_class = _ShowContext
+
+
+_SHOW = "show"
+data = typer.Typer(cls=_FileOrCommand, help="Look at training data of your own: its shape, what a model sees and learns of it, "
+                   "what is dropped and why.")
+
+
+@data.command(_SHOW, cls=_Show, epilog="Example: spoutnik data my.jsonl --model runs/nano --columns prompt=q,answer=reply")
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, JSON, CSV, TSV or Parquet, also gzipped; a folder "
+                                         "of such, or a pattern in quotes ('data/*.jsonl').")],
+    model: Annotated[Optional[str], typer.Option(help="Whose chat template renders the rows, and whose tokens and positions "
+                                                 "count: a folder, a run, a name on the hub.")] = None,
+    stage: Stage = None,
+    columns: Annotated[Optional[str], typer.Option(help="What the keys are called where the shape is not recognized, as "
+                                                   "prompt=question,answer=final.")] = None,
+    learn: Annotated[str, typer.Option(help="Of conversations: last (reply) or all.")] = "last",
+    held_out_share: Annotated[float, typer.Option(min=0.0, help="The share that is never trained on, by the hash of the first "
+                                                  "question.")] = 0.0,
+    rows: Annotated[int, typer.Option(min=0, help="How many traces to show.")] = 3,
+    json_: Json = False,
+):
+    """Look at training data of your own: its shape, what a model sees and learns of it, what is dropped and why."""
     from spoutnik.errors import UserError
-    from spoutnik.store.history import FILE
+    from spoutnik.train.data.loading import load_data
 
-    passphrase = os.environ.pop("SPOUTNIK_PASSPHRASE", None)
-    if passphrase or not ask:
-        return passphrase
-    if not sys.stdin.isatty():
-        raise UserError("--passphrase: there is nobody to ask here. Set SPOUTNIK_PASSPHRASE instead.")
-    return typer.prompt("Passphrase of the history", hide_input=True, confirmation_prompt=not (data / FILE).exists(), err=True)
-
-
-def open_history(data: Path | None, passphrase: bool, create: bool = False):
-    """The history in the data folder; None where there is none and `create` is false."""
-    from spoutnik.store.history import FILE, History
-
-    path = data_folder(data) / FILE
-    return History(path, history_passphrase(passphrase, path.parent)) if create or path.exists() else None
+    if learn not in ("last", "all"):
+        raise UserError(f"--learn {learn}: must be last or all.")
+    if held_out_share >= 1:
+        raise UserError(f"--held-out-share {held_out_share:g}: must be below 1.")
+    if stage is not None and model is None:
+        raise UserError("--stage: is of a model. Name its run with --model.")
+    loaded = load_data(file, _columns(columns), learn)
+    facts = _preferences(loaded, rows) if loaded.preferences else _traces(loaded, model, stage, held_out_share, rows)
+    if json_:
+        print_json(facts)
+    else:
+        _print(facts, console())
 
 
-def date(seconds: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(seconds))
+def _columns(text: str | None) -> dict[str, str]:
+    from spoutnik.errors import UserError
+
+    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
+    if any(not key.strip() or not name.strip() for key, _, name in pairs):
+        raise UserError(f"--columns {text}: must be pairs with commas, such as prompt=question,answer=final.")
+    return {key.strip(): name.strip() for key, _, name in pairs}
+
+
+def _preferences(loaded, rows: int) -> dict:
+    from spoutnik.train.traces import reports_of
+
+    return {"shape": loaded.description, "report": reports_of([loaded])[0], "summary": loaded.report.counts(), "notes": [
+        "these rows say which reply is better: they are no data for the kinds sft and distill."], "rows": loaded.rows[:rows]}
+
+
+def _traces(loaded, model: str | None, stage: str | None, held_out_share: float, rows: int) -> dict:
+    """All that is shown. With a model, its tokens and positions count."""
+    from spoutnik.train.data.preview import length_table, render_all, repeated_contexts, template_notes
+    from spoutnik.train.data.split import hold_out
+    from spoutnik.train.traces import reports_of
+
+    facts = {"shape": loaded.description, "notes": []}
+    if repeated := repeated_contexts(loaded.rows):
+        facts["notes"].append(f"traces that answer what an earlier one answers, with other words: {repeated:,}.")
+    if held_out_share:
+        loaded, _ = hold_out(loaded, held_out_share)
+    if model is None:
+        shown = [{key: row[key] for key in ("prompt", "messages", "tools", "thought", "answer") if key in row}
+                 for row in loaded.rows[:rows]]
+        facts["notes"].append("with --model its chat template shows what the model reads and learns, and what is too long.")
+    else:
+        tokenizer, positions = _model(model, stage)
+        rendered = render_all(loaded, tokenizer, positions)
+        shown = [vars(each) for each in rendered[:rows]]
+        facts |= {"model": model, "positions": positions, "lengths": length_table(rendered)}
+        facts["notes"] += template_notes(loaded.rows, tokenizer) + _refusals(rendered)
+    return facts | {"report": reports_of([loaded])[0], "summary": loaded.report.counts(), "rows": shown}
+
+
+def _model(name: str, stage: str | None) -> "tuple[Tokenizer, int]":
+    from spoutnik.loading import load_tokenizer
+    from spoutnik.locate import locate
+    from spoutnik.model.config import ModelConfig
+
+    folder = locate(name, stage, weights=False)
+    return load_tokenizer(folder), ModelConfig.load(folder).max_position_embeddings
+
+
+def _refusals(rendered: "list[Rendered]") -> list[str]:
+    return list(dict.fromkeys(each.refused for each in rendered if each.refused))[:3]
+
+
+def _print(facts: dict, terminal: "Console") -> None:
+    say(facts["shape"])
+    say(facts["summary"])
+    for name, lengths in facts.get("lengths", {}).items():
+        what = "tokens of a trace" if name == "tokens" else "of them learned"
+        limit = f" (the model has {facts['positions']:,} positions)" if name == "tokens" else ""
+        say(f"{what}: " + ", ".join(f"{label} {value:,}" for label, value in lengths.items()) + limit)
+    for note in facts["notes"]:
+        say(f"Note: {note}")
+    for number, row in enumerate(facts["rows"], 1):
+        say(f"\n--- trace {number}")
+        _print_row(row, terminal)
+
+
+def _print_row(row: dict, terminal: "Console") -> None:
+    """What is read and what is learned apart, by color on a terminal and by labels everywhere."""
+    from rich.text import Text
+
+    if "read" not in row:
+        print_pairs(terminal, [(key, value if isinstance(value, str) else _plain(value)) for key, value in row.items()])
+        return
+    if row["refused"]:
+        say(row["refused"], terminal)
+        return
+    tokens = f"{row['read_tokens']:,} tokens read, {row['learned_tokens']:,} learned"
+    for label, style, text in (("read", "dim", row["read"]), ("learned", "green", row["learned"])):
+        say(f"[{label}]", terminal)
+        terminal.print(Text(text, style), soft_wrap=True)
+    print_pairs(terminal, [("thought", row["thought"] or "none"), ("answer", row["answer"]),
+                           ("length", tokens + ("" if row["fits"] else ": too long, dropped"))])
+
+
+def _plain(value: object) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False)

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from spoutnik.commands.console import console, print_json, say
-from spoutnik.commands.data import data_folder, date
+from spoutnik.commands.data_folder import data_folder, date
 from spoutnik.commands.help import Command, Group
 from spoutnik.commands.options import Data, Json
 

@@ -24,6 +24,7 @@ from spoutnik.commands.bench import bench  # noqa: E402
 from spoutnik.commands.cache import cache  # noqa: E402
 from spoutnik.commands.chat import chat  # noqa: E402
 from spoutnik.commands.console import console, say  # noqa: E402
+from spoutnik.commands.data import data  # noqa: E402
 from spoutnik.commands.eval import evals  # noqa: E402
 from spoutnik.commands.export import export  # noqa: E402
 from spoutnik.commands.help import Command, Group  # noqa: E402
@@ -48,6 +49,7 @@ app.command(cls=Command, epilog="Example: spoutnik arena runs/nano")(arena)
 app.add_typer(keys, name="keys")
 app.add_typer(history, name="history")
 app.add_typer(cache, name="cache")
+app.add_typer(data, name="data")
 app.add_typer(evals, name="eval")
 app.add_typer(tasks, name="tasks")
 app.command(cls=Command, epilog="Example: spoutnik audit countdown 'gym-*' --problems 20")(audit)

@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from spoutnik.commands.data import data_folder, history_passphrase
+from spoutnik.commands.data_folder import data_folder, history_passphrase
 from spoutnik.commands.options import Data, Drafts, Json, Memory, Passphrase, Quantize, Speculate
 from spoutnik.errors import UserError
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from spoutnik.errors import RunError, UserError
 from spoutnik.evals.protocol import held_out_dialogues, held_out_problems, prompt_ids
 from spoutnik.recipe.artifacts import Artifact
-from spoutnik.recipe.hygiene import clean_traces
-from spoutnik.recipe.keys import existing_file, seed_of
+from spoutnik.recipe.keys import seed_of
+from spoutnik.recipe.own_data import existing_files, own_data
 from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage
 from spoutnik.tasks import Problem
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.pretrain import train_tokenizer
 from spoutnik.train.rollouts import sample_problems
-from spoutnik.train.traces import load_traces
 
 _CHARACTERS = 6  # of a prompt for each of its tokens, at the most
 _FRAME = 12  # tokens that the conversation's frame has for each turn, at the most
@@ -30,7 +29,8 @@ def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: di
     for name in selected:
         stage = recipe.stages[name]
         if isinstance(stage, SFTStage) and stage.file is not None:
-            clean_traces(load_traces(existing_file(stage, name, source)), recipe.hygiene)
+            existing_files(stage, name, source)
+            own_data(stage, recipe.hygiene)
     lengths = _Lengths(recipe, source, found)
     for name in selected:
         stage = recipe.stages[name]

@@ -1,12 +1,14 @@
 """The hygiene of a recipe's traces: near duplicates and benchmark problems among those that come from files."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from spoutnik.errors import UserError
 from spoutnik.files import read_jsonl, sha256_file, sha256_json
 from spoutnik.tasks.hygiene import contamination, duplicates
+from spoutnik.train.data.conversations import questions_of
 from spoutnik.train.settings import Settings
 from spoutnik.train.traces import KEYS, Traces
 
@@ -98,7 +100,7 @@ def clean_traces(traces: Traces, settings: HygieneSettings) -> tuple[Traces, str
         raise UserError(f"{report.source}: no trace remains after hygiene ({report.contaminated:,} contaminated, "
                         f"{report.near_duplicate:,} near duplicates). Give other traces.")
     report.used -= len(traces.rows) - len(rows)
-    return Traces(rows, report), warning
+    return replace(traces, rows=rows), warning
 
 
 def _named(paths: Sequence[Path]) -> dict[str, list[str]]:
@@ -108,4 +110,4 @@ def _named(paths: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def _questions(row: dict) -> str:
-    return "\n".join([*(question for question, _ in row.get("history", [])), row["prompt"]])
+    return "\n".join(questions_of(row))

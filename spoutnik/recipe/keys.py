@@ -1,12 +1,10 @@
 """What decides a stage's result, as plain data to be hashed. What changes no result is not in it: comments, paths, how often a
 checkpoint is written, limits that only refuse. A `young` setting is in it where it is not its default."""
 
-from pathlib import Path
-
-from spoutnik.errors import UserError
 from spoutnik.evals.protocol import PromptStyle
 from spoutnik.files import sha256_file, sha256_json
 from spoutnik.recipe.artifacts import Artifact, stage_key
+from spoutnik.recipe.own_data import existing_files
 from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage
 from spoutnik.tasks.verifier_code import verifier_code
 
@@ -56,26 +54,12 @@ def stage_contents(recipe: Recipe, stage: Stage, name: str, source: str, inputs:
     """
     contents = {role: artifact.content for role, artifact in inputs.items()}
     if isinstance(stage, SFTStage) and stage.file is not None:
-        contents |= {"file": sha256_file(existing_file(stage, name, source))} | recipe.hygiene.contents()
+        hashes = [sha256_file(file) for file in existing_files(stage, name, source)]
+        whole = hashes[0] if len(hashes) == 1 else sha256_json(hashes)
+        contents |= {"file": whole} | recipe.hygiene.contents()
     if isinstance(stage, GRPOStage | RejectStage) and (code := verifier_code(recipe.tasks_of(stage))):
         contents["verifiers"] = sha256_json(code)
     return contents
-
-
-def existing_file(stage: SFTStage, name: str, source: str) -> Path:
-    """The stage's file of traces. Raises UserError where there is none that can be read."""
-    where = f"{source}: stages.{name}.file = {str(stage.file)!r}"
-    if not stage.file.exists():
-        elsewhere = (Path(source).parent / stage.file).exists() or (Path.cwd() / stage.file.name).exists()
-        hint = " A path in a recipe is relative to the recipe's folder." if elsewhere or not stage.file.is_absolute() else ""
-        raise UserError(f"{where}: no such file of traces. Correct the path.{hint}")
-    if not stage.file.is_file():
-        raise UserError(f"{where}: is not a file. Give the path of a JSON-lines file.")
-    try:
-        open(stage.file, "rb").close()
-    except OSError as error:
-        raise UserError(f"{where}: cannot be read ({error.strerror}). Give a file that you may read.") from error
-    return stage.file
 
 
 def seed_of(recipe: Recipe, stage: Stage) -> int:

@@ -26,6 +26,7 @@ from spoutnik.parallel import cores
 from spoutnik.recipe.checks import check_recipe
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import evaluation_protocol
+from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.run import find_stages, select_stages, with_seed
 from spoutnik.recipe.schema import (
     BaseStage,
@@ -44,7 +45,7 @@ from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient
 from spoutnik.train.optimizer import Optimizer
 from spoutnik.train.settings import LanguageModelSettings
-from spoutnik.train.traces import KEYS, load_traces
+from spoutnik.train.sft import characters
 from spoutnik.units import duration, size
 
 TYPICAL_LENGTH = 0.35  # of max_tokens
@@ -161,7 +162,7 @@ def _file_tokens(recipe: Recipe, name: str) -> int:
     """About as many as the traces of a stage's file have, those left out that will not fit."""
     stage = recipe.stages[name]
     positions = recipe.config_of_stage(name, "the recipe").max_position_embeddings
-    lengths = (sum(len(row[key]) for key in KEYS) / _CHARACTERS + _FRAME for row in load_traces(stage.file).rows)
+    lengths = (characters(row) / _CHARACTERS + _FRAME for row in own_data(stage, recipe.hygiene).train.rows)
     return round(sum(length for length in lengths if length <= positions))
 
 

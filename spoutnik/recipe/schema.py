@@ -18,6 +18,7 @@ from spoutnik.tasks.abstention import Abstention
 from spoutnik.tasks.catalog import find_tasks, is_file_name
 from spoutnik.tasks.family import HeldOut
 from spoutnik.tasks.general_text import Wishes
+from spoutnik.train.data.shapes import KNOWN_KEYS
 from spoutnik.train.grpo import GRPOSettings
 from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
@@ -50,7 +51,7 @@ def refuse_other_names(title: str, names: dict[tuple[str, ...], str]) -> None:
 class _Stage(StrictModel):
     model_config = ConfigDict(populate_by_name=True)
 
-    @field_validator("seed", "general", "dialogue_share", "echo_share", mode="before", check_fields=False)
+    @field_validator("seed", "general", "dialogue_share", "echo_share", "held_out_share", mode="before", check_fields=False)
     @classmethod
     def _numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:  # not of "*": `kind` decides the class
         return refuse_truth(cls, value, info)
@@ -126,8 +127,16 @@ class SFTStage(_ConversingStage):
     traces: str | None = None
     """Traces kept by an earlier stage of kind reject: its name."""
     file: Path | None = None
-    """Traces read from a file of JSON lines, each with prompt, thought and answer. A path is relative to the
-    recipe's folder."""
+    """Traces read from a file (JSON lines, JSON, CSV, TSV or Parquet, also gzipped), a folder of such, or a pattern
+    (`*.jsonl`), in any shape that docs/data.md lists. A path is relative to the recipe's folder."""
+    columns: dict[str, str] = young({})
+    """Where the keys of `file` are of no known shape: what prompt, thought and answer (or messages, or any other key of a
+    shape) are called there. Without it the shape is recognized."""
+    learn: Literal["last", "all"] = young("last")
+    """Of conversations in `file`: their last reply; or all, each as a trace of its own with what stands before it."""
+    held_out_share: float = young(0.0, ge=0, lt=1)
+    """The share of `file` that is never trained on, by the hash of a conversation's first question. Its loss before and after
+    the stage is among the metrics."""
     general: int = Field(default=0, ge=0)
     """How many general conversations are mixed in, whose thoughts are empty."""
     wishes: Wishes = young("listed")
@@ -142,6 +151,13 @@ class SFTStage(_ConversingStage):
     def _has_data(self) -> "SFTStage":
         if self.cold_start is None and self.traces is None and self.file is None and not self.general:
             raise ValueError("a stage of kind sft or distill needs data: cold_start, traces, file or general")
+        if self.file is None and (self.columns or self.learn != "last" or self.held_out_share):
+            raise ValueError("columns, learn and held_out_share are of the traces of file, and the stage has none. Give file, "
+                             "or leave them out")
+        for key in self.columns:
+            if key not in KNOWN_KEYS:
+                raise ValueError(f"columns.{key}: is no key of a known shape.{did_you_mean(key, KNOWN_KEYS)} Use prompt, "
+                                 "thought and answer, or messages")
         if self.dialogue_share and self.cold_start is None and not self.general:
             raise ValueError("dialogue_share is of the traces of cold_start and of general, and the stage has neither: traces "
                              "that are read have the earlier turns that they have")

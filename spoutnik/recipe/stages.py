@@ -29,7 +29,7 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_model, save_tensors
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.cards import model_card
-from spoutnik.recipe.hygiene import clean_traces
+from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.schema import (
     BaseStage,
     GRPOStage,
@@ -48,6 +48,7 @@ from spoutnik.tasks.general_text import FIRST_KINDS, taught_kinds
 from spoutnik.text.thought import read_reply
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.data.preview import template_notes
 from spoutnik.train.grpo import GRPOSettings, grpo
 from spoutnik.train.health import Finding, constant_findings, kept_findings, pair_findings, stage_health
 from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
@@ -64,8 +65,8 @@ from spoutnik.train.reward_model import (
     train_reward_model,
 )
 from spoutnik.train.rollouts import chat_prompts, rollout_llm, sample_problems
-from spoutnik.train.sft import fit, general_traces, sft, solver_traces
-from spoutnik.train.traces import KEYS, Traces, load_traces, reports_of
+from spoutnik.train.sft import fit, general_traces, held_out_documents, held_out_loss, sft, solver_traces
+from spoutnik.train.traces import KEYS, Traces, reports_of
 
 BEST = "best"  # folder of an RL stage's best checkpoint by validation, in its artifact, where that is not the last
 PAIRS = 512  # held-out ones, on which a reward model is tested
@@ -198,11 +199,15 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
         sources.append(Traces.of("cold_start", rows))
     if stage.traces is not None:
         sources.append(Traces.of(stage.traces, read_jsonl(context.inputs["traces"].folder / "traces.jsonl", KEYS, texts=True)))
+    held_out = None
     if stage.file is not None:
-        traces, warning = clean_traces(load_traces(stage.file), recipe.hygiene)
-        sources.append(traces)
-        if warning is not None:
-            context.say(f"{context.name}: {warning}")
+        own = own_data(stage, recipe.hygiene)
+        sources.append(own.train)
+        held_out = own.held_out
+        notes = template_notes([*own.train.rows, *(held_out.rows if held_out else ())], tokenizer)
+        for sentence in (own.train.description, own.warning, *notes):
+            if sentence is not None:
+                context.say(f"{context.name}: {sentence}")
     if stage.general:
         rows = general_traces(stage.general, seed, recipe.solved_tasks, stage.dialogue_share, stage.wishes)
         sources.append(Traces.of("general", rows))
@@ -211,9 +216,18 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
     for source in sources:
         context.say(f"{context.name}: {source.report.sentence(positions)}")
     monitor = context.monitor()
+    asked = held_out_documents(held_out, tokenizer, positions, seed) if held_out else []
+    watch, before = Stopwatch(), held_out_loss(model, asked, stage.settings)
+    measuring = watch.lap()
     log, cost = sft(model, documents, stage.settings, *context.training(), monitor)
-    return Outcome({"traces": len(documents)} | _last(log, "loss"), cost, log, model, tokenizer, monitor,
-                   data=reports_of(sources))
+    watch.lap()
+    after = held_out_loss(model, asked, stage.settings)
+    metrics = {"traces": len(documents)} | _last(log, "loss")
+    if asked:
+        metrics |= {"held_out_loss_before": before, "held_out_loss": after}
+        context.say(f"{context.name}: loss on {len(asked):,} held-out traces {before:.3f} before, {after:.3f} after")
+        cost = cost + measuring + watch.lap()
+    return Outcome(metrics, cost, log, model, tokenizer, monitor, data=reports_of(sources))
 
 
 def _grpo(stage: GRPOStage, context: Context) -> Outcome:

@@ -14,6 +14,7 @@ from spoutnik.tasks.dialogues import perhaps_in_conversation
 from spoutnik.tasks.general import GeneralPrompt
 from spoutnik.tasks.language import language_consistency
 from spoutnik.tasks.problem import History
+from spoutnik.text.chat_template import Message
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
@@ -44,7 +45,16 @@ def conversation_ids(history: History, prompt: str, tokenizer: Tokenizer) -> lis
     """A conversation up to where its next reply begins, by the tokenizer's chat template, as in chat."""
     turns = [{"role": role, "content": text}
              for question, answer in history for role, text in (("user", question), ("assistant", answer))]
-    return tokenizer.chat_ids([*turns, {"role": "user", "content": prompt}], variables=thought_format(tokenizer).variables)
+    return message_ids([*turns, {"role": "user", "content": prompt}], tokenizer)
+
+
+def message_ids(messages: Sequence[Message], tokenizer: Tokenizer, tools: Sequence[dict] | None = None) -> list[int]:
+    """`conversation_ids` of messages of any role, with the tools that can be called.
+
+    Raises:
+        TemplateRefusal: the template does not take them.
+    """
+    return tokenizer.chat_ids(messages, tools, variables=thought_format(tokenizer).variables)
 
 
 def chat_prompts(questions: Sequence[Problem | GeneralPrompt], tokenizer: Tokenizer) -> list[list[int]]:

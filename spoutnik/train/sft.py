@@ -3,7 +3,7 @@ distillation. Only what the assistant writes last is learned.
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from pydantic import Field
 
@@ -13,15 +13,19 @@ from spoutnik.tasks import Task
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import good_answer
 from spoutnik.tasks.general_text import Wishes
+from spoutnik.text.chat_template import TemplateRefusal
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
+from spoutnik.train.data.conversations import context_of
 from spoutnik.train.language_model import train_language_model
 from spoutnik.train.loop import Checkpoints, Cost, Progress
-from spoutnik.train.monitor import Monitor
-from spoutnik.train.rollouts import conversation_ids, sample_problems
+from spoutnik.train.monitor import Monitor, document_losses
+from spoutnik.train.rollouts import message_ids, sample_problems
 from spoutnik.train.settings import LanguageModelSettings, Settings
-from spoutnik.train.traces import KEYS, Traces
+from spoutnik.train.traces import Traces
+
+MEASURED = 256  # held-out traces whose loss a stage tells
 
 
 class SFTSettings(LanguageModelSettings):
@@ -70,30 +74,56 @@ def general_traces(count: int, seed: int, tasks: Sequence[Task] = (), dialogue_s
 
 
 def trace_document(row: dict, tokenizer: Tokenizer) -> Document:
-    prompt = conversation_ids(row.get("history", ()), row["prompt"], tokenizer)
+    """Raises TemplateRefusal where the model's chat template does not take what stands before the reply."""
+    prompt = message_ids(context_of(row), tokenizer, row.get("tools"))
     completion = thought_format(tokenizer).completion_ids(row["thought"], row["answer"], tokenizer)
     return Document([*prompt, *completion], loss_from=len(prompt))
 
 
 def fit(sources: Sequence[Traces], tokenizer: Tokenizer, positions: int, rng: random.Random) -> list[Document]:
-    """The documents of all sources that fit into the model's positions, in random order; completes the sources' reports."""
+    """The documents of all sources that fit into the model's positions, in random order; completes the sources' reports.
+
+    Raises:
+        UserError: the chat template refuses all of them, for that reason.
+    """
     longest = max(map(len, tokenizer.bpe.get_vocab()))  # a text of more characters than that for each position has no chance
     rows = [(source, row) for source in sources for row in source.rows]
     rng.shuffle(rows)
-    documents = []
+    documents, refusal = [], None
     for source, row in rows:
-        document = trace_document(row, tokenizer) if _characters(row) <= positions * longest else None
+        reason = "too_long"
+        try:
+            document = trace_document(row, tokenizer) if characters(row) <= positions * longest else None
+        except TemplateRefusal as error:
+            document, reason, refusal = None, "refused", error
         if document is not None and len(document.ids) <= positions:
             documents.append(document)
         else:
-            source.report.too_long += 1
+            setattr(source.report, reason, getattr(source.report, reason) + 1)
             source.report.used -= 1
+    if refusal is not None and not documents:
+        raise refusal
     return documents
 
 
-def _characters(row: dict) -> int:
-    texts: Iterable[str] = (*(row[key] for key in KEYS), *(text for turn in row.get("history", ()) for text in turn))
+def characters(row: dict) -> int:
+    """Of a trace and all that stands before it."""
+    texts = (row["thought"], row["answer"], *(message["content"] for message in context_of(row)))
     return sum(map(len, texts))
+
+
+def held_out_documents(held_out: Traces, tokenizer: Tokenizer, positions: int, seed: int) -> list[Document]:
+    """Those that a stage measures before and after: at most MEASURED. Raises UserError where none fits."""
+    documents = fit([held_out], tokenizer, positions, random.Random(f"{seed} held out"))[:MEASURED]
+    if not documents:
+        raise UserError(f"{held_out.report.source}: no trace fits the model's {positions} positions. Shorten them.")
+    return documents
+
+
+def held_out_loss(model: Transformer, documents: Sequence[Document], settings: SFTSettings) -> float:
+    """In nats per learned token, averaged over documents; 0 where there is none."""
+    losses = document_losses(model, documents, settings.micro_batch_tokens) if documents else []
+    return sum(losses) / max(len(losses), 1)
 
 
 def sft(model: Transformer, documents: Sequence[Document], settings: SFTSettings, seed: int, stage: str,

@@ -237,7 +237,8 @@ def test_other_traces_make_another_artifact_and_its_manifest_says_what_was_read(
         "source": "traces.jsonl", "read": 14, "used": 12, "too_long": 1, "duplicate": 1, "empty": 0}
     assert manifest["metrics"]["traces"] == 12 and manifest["contents"]["file"] == sha256_file(path)
     said = [text for text in display.said if "traces.jsonl" in text]
-    assert said == ["mine: Warning: traces.jsonl: 14 traces read, 12 used, 1 too long, 1 duplicate. 14 % of them teach "
+    assert said == ["mine: traces.jsonl: recognized as prompt/thought/answer",
+                    "mine: Warning: traces.jsonl: 14 traces read, 12 used, 1 too long, 1 duplicate. 14 % of them teach "
                     "nothing. Mend the source."]
     assert "2 of 14 traces of traces.jsonl left out" in (copied / "run" / "report.html").read_text()
 
@@ -246,7 +247,7 @@ def test_other_traces_make_another_artifact_and_its_manifest_says_what_was_read(
 
 @pytest.mark.parametrize("change, what", [
     (lambda v: v["stages"]["mine"].update(file="none.jsonl"), "stages.mine.file"),
-    (lambda v: v["stages"]["mine"].update(file="."), "is not a file"),
+    (lambda v: v["stages"]["mine"].update(file="/dev/null"), "is no regular file"),
     (lambda v: v["stages"]["mine"].update(file="~nobody-of-this-name/t.jsonl"), "home folder"),
     (lambda v: v["evaluation"].update(max_tokens=256), "evaluation.max_tokens = 256"),
     (lambda v: v["evaluation"].update(max_tokens=250), "evaluation.max_tokens = 250"),

@@ -11,7 +11,8 @@ from spoutnik.recipe.folder import used_recipe
 from spoutnik.recipe.hygiene import HygieneSettings, benchmark_problems, clean_traces
 from spoutnik.recipe.keys import stage_contents, stage_settings
 from spoutnik.recipe.schema import read_recipe
-from spoutnik.train.traces import TraceReport, load_traces, notes_of, reports_of
+from spoutnik.train.data.loading import load_traces
+from spoutnik.train.traces import TraceReport, notes_of, reports_of
 
 TINY = Path(__file__).with_name("tiny.yaml")
 TRAIN = "A train leaves the station at noon and travels sixty miles an hour until it reaches the next town. How far is it?"

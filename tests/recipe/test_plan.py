@@ -83,7 +83,7 @@ def test_a_file_of_traces_has_work(tmp_path):
 
 def test_the_plan_finds_what_running_would(tmp_path):
     path = prepared(tmp_path, lambda v: v["stages"]["mine"].update(file="none.jsonl"))
-    with pytest.raises(UserError, match="no such file of traces"):
+    with pytest.raises(UserError, match="stages.mine.file = .*no such file"):
         plan.plan_recipe(path, tmp_path / "run", None, None, None)
     with pytest.raises(UserError, match="--accept nosuch: .* has no such stage"):
         plan.plan_recipe(TINY, tmp_path / "run", None, None, None, ["nosuch"])

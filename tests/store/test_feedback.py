@@ -5,8 +5,8 @@ import pytest
 from spoutnik.errors import RunError
 from spoutnik.files import read_jsonl
 from spoutnik.store.feedback import AnswerFeedback, FeedbackStore, training_rows
+from spoutnik.train.data.loading import read_traces
 from spoutnik.train.sft import trace_document
-from spoutnik.train.traces import read_traces
 
 ASKED = [{"role": "user", "content": "How much is 2 + 2?"}]
 

@@ -8,7 +8,8 @@ from dataclasses import asdict
 import pytest
 
 from spoutnik.errors import UserError
-from spoutnik.train.traces import TraceReport, Traces, load_traces, notes_of, read_traces, reports_of
+from spoutnik.train.data.loading import load_traces, read_traces
+from spoutnik.train.traces import TraceReport, Traces, notes_of, reports_of
 
 ROW = {"prompt": "What is 2 + 2?", "thought": "2 and 2 is 4.", "answer": "4"}
 
@@ -37,7 +38,8 @@ def test_what_teaches_nothing_is_left_out_and_counted(tmp_path):
     traces = load_traces(write(tmp_path / "t.jsonl", *rows))
     assert traces.rows == [ROW, ROW | {"thought": ""}, ROW | {"thought": "So 4."}]
     assert traces.report == TraceReport("t.jsonl", read=9, used=3, empty=2, duplicate=1, marks=3, unwrapped=1)
-    assert reports_of([traces]) == [asdict(traces.report)]
+    younger = ("incorrect", "no_reply", "tool_call", "refused", "held_out")  # in manifests only where there are any
+    assert reports_of([traces]) == [{k: v for k, v in asdict(traces.report).items() if k not in younger}]
 
 
 def test_the_report_is_a_sentence_with_a_remedy_where_much_is_lost():
@@ -55,7 +57,7 @@ deep = "[" * 100_000 + "]" * 100_000
 
 
 @pytest.mark.parametrize("line, what", [
-    ("{", "not valid JSON"), (json.dumps({"prompt": "a", "answer": "b"}), "the key 'thought' is missing"),
+    ("{", "is not JSON"), (json.dumps({"prompt": "a", "answer": "b"}), "the key 'thought' is missing"),
     ("[1]", "the key 'prompt' is missing"), ("null", "the key 'prompt' is missing"),
     (json.dumps(ROW | {"answer": 4}), "'answer' must be a text, not 4"),
     (json.dumps(ROW | {"thought": None}), "'thought' must be a text"),
@@ -65,10 +67,10 @@ deep = "[" * 100_000 + "]" * 100_000
     (json.dumps(ROW | {"history": [["a", None]]}), "history must be a list"),
     (json.dumps(ROW | {"history": [["a", "\ud800"]]}), "'history' holds half of a surrogate pair"),
     (json.dumps(ROW | {"answer": "\udfff"}), "'answer' holds half of a surrogate pair"),
-    ('{"x": ' + deep + "}", "nested too deeply"), ('{"x": ' + "9" * 5000 + "}", "too many digits"),
-    ('{"prompt": "a\0", "thought": "", "answer": "b"}', "not valid JSON"), ("\0" * 512, "not valid JSON"),
-    ('{"prompt": "a", "prompt": "b", "thought": "", "answer": "c"}', "the key 'prompt' stands twice"),
-    (json.dumps(ROW) + json.dumps(ROW), "not valid JSON"),
+    ('{"x": ' + deep + "}", "nested too deeply"), ('{"x": ' + "9" * 5000 + "}", "is not JSON"),
+    ('{"prompt": "a\0", "thought": "", "answer": "b"}', "is not JSON"), ("\0" * 512, "is not JSON"),
+    ('{"prompt": "a", "prompt": "b", "thought": "", "answer": "c"}', "a key occurs twice in one object"),
+    (json.dumps(ROW) + json.dumps(ROW), "is not JSON"),
 ])
 def test_a_broken_line_is_named_blank_ones_counted(tmp_path, line, what):
     path = write(tmp_path / "t.jsonl", ROW, "", line)
@@ -85,9 +87,9 @@ def test_all_broken_lines_are_named_at_once(tmp_path):
 
 @pytest.mark.parametrize("content, what", [
     (b"", "holds no traces"), (codecs.BOM_UTF8, "holds no traces"), (b"\n \n", "holds no traces"),
-    (json.dumps(ROW).encode("utf-16"), "UTF-16"), (json.dumps(ROW).encode("utf-16-le"), "UTF-16"),
-    (json.dumps(ROW | {"answer": "é"}, ensure_ascii=False).encode("latin-1"), "in UTF-8 (byte 0xe9 at"),
-    (gzip.compress(json.dumps(ROW).encode(), mtime=0), "compressed"), (json.dumps([ROW]).encode(), "JSON array"),
+    (json.dumps(ROW).encode("utf-16"), "UTF-16"), (json.dumps(ROW).encode("utf-16-le"), "is not JSON"),
+    (json.dumps(ROW | {"answer": "é"}, ensure_ascii=False).encode("latin-1"), "is not UTF-8 (byte"),
+    (gzip.compress(json.dumps(ROW).encode(), mtime=0)[:-9], "cannot be unpacked"), (b"[]", "the key 'prompt' is missing"),
     (b"version https://git-lfs.github.com/spec/v1\noid x\n", "git-lfs"),
     (json.dumps(ROW | {"answer": ""}).encode(), "none of its traces can be learned from (1 empty)"),
 ])
@@ -98,8 +100,9 @@ def test_a_file_that_is_none_of_traces_is_refused(tmp_path, content, what):
     assert str(error.value).startswith(str(tmp_path / "t.jsonl")) and what in str(error.value)
 
 
-def test_a_folder_and_nothing_are_refused(tmp_path):
-    for path, what in ((tmp_path, "is not a text file of JSON lines, but a folder"), (tmp_path / "x", "no such file")):
+def test_a_folder_without_rows_and_nothing_are_refused(tmp_path):
+    for path, what in ((tmp_path, "is a folder without files of rows"), (tmp_path / "x", "no such file"),
+                       (tmp_path / "*.json", "no file fits this pattern")):
         with pytest.raises(UserError, match=what):
             load_traces(path)
 

@@ -8,7 +8,7 @@ without "verifier", or a file of such rows of the same name beside it (`script`)
 from pathlib import Path
 
 from spoutnik.errors import UserError
-from spoutnik.tasks.own.reading import SUFFIXES
+from spoutnik.row_files import SUFFIXES
 from spoutnik.tasks.own.script import ScriptTask
 from spoutnik.tasks.own.task import OwnProblem, OwnTask, read_file
 

@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.tasks.own.reading import SUFFIXES, Place, checked_row, read_rows
+from spoutnik.row_files import SUFFIXES, Place
+from spoutnik.tasks.own.reading import checked_row, read_rows
 from spoutnik.tasks.own.rows import Row, ScriptRow
 from spoutnik.tasks.own.task import OwnProblem, OwnTask
 from spoutnik.tasks.problem import Problem

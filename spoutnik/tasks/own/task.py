@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spoutnik.errors import UserError
+from spoutnik.row_files import Place
 from spoutnik.tasks.judge import Judge
-from spoutnik.tasks.own.reading import Place, read_rows
+from spoutnik.tasks.own.reading import read_rows
 from spoutnik.tasks.own.rows import JudgeRow, Row
 from spoutnik.tasks.problem import SPLITS, Problem, Task, check_split, held_out_by_hash
 

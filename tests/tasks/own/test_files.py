@@ -146,7 +146,7 @@ def test_csv(tmp_path):
     (b"prompt,answer\na,b,c\n", "line 2: has another number"),
     (b"prompt,answer\na,b\n", "line 2: the key 'verifier' is missing"),
     (b"prompt,answer\n\xe9,b\n", "is not UTF-8"), (b'prompt,answer\n"a"b,c\n', "is not CSV"),
-    (b"prompt,answer,verifier\na," + b"b" * 200_000 + b",exact", "is not CSV (field larger than field limit")])
+    (b"prompt,answer,verifier\na," + b"b" * (17 << 20) + b",exact", "is not CSV (field larger than field limit")])
 def test_csv_that_is_wrong(tmp_path, content, sentence):
     path = tmp_path / "my.csv"
     path.write_bytes(content)

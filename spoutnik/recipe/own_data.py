@@ -1,0 +1,49 @@
+"""The traces of a stage's `file`: read, freed of what hygiene drops, split into training and held-out part."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from spoutnik.errors import UserError
+from spoutnik.recipe.hygiene import HygieneSettings, clean_traces
+from spoutnik.recipe.schema import SFTStage
+from spoutnik.row_files import files_at
+from spoutnik.train.data.loading import load_traces
+from spoutnik.train.data.split import hold_out
+from spoutnik.train.traces import Traces
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """warning: on a benchmark's problems that are trained on."""
+
+    train: Traces
+    held_out: Traces | None
+    warning: str | None
+
+
+def own_data(stage: SFTStage, hygiene: HygieneSettings) -> OwnData:
+    """Raises UserError for whatever is wrong with the data."""
+    assert stage.file is not None
+    traces, warning = clean_traces(load_traces(stage.file, stage.columns, stage.learn), hygiene)
+    if not stage.held_out_share:
+        return OwnData(traces, None, warning)
+    return OwnData(*hold_out(traces, stage.held_out_share), warning)
+
+
+def existing_files(stage: SFTStage, name: str, source: str) -> list[Path]:
+    """The stage's files of traces. Raises UserError where there is none, or one cannot be read."""
+    assert stage.file is not None
+    where = f"{source}: stages.{name}.file = {str(stage.file)!r}"
+    try:
+        files = files_at(stage.file)
+    except UserError as error:
+        elsewhere = (Path(source).parent / stage.file).exists() or (Path.cwd() / stage.file.name).exists()
+        hint = " A path in a recipe is relative to the recipe's folder." if elsewhere or not stage.file.is_absolute() else ""
+        reason = str(error).removeprefix(f"{stage.file}: ")
+        raise UserError(f"{where}: {reason}{hint}") from error
+    for file in files:
+        try:
+            open(file, "rb").close()
+        except OSError as error:
+            raise UserError(f"{where}: {file} cannot be read ({error.strerror}). Give a file that you may read.") from error
+    return files

@@ -1,0 +1,167 @@
+"""Conversations as people store them, to the messages that chat templates take.
+
+Roles and keys of other tools become OpenAI's; a thought that stands in an assistant's content goes under `reasoning_content`,
+where templates decide what becomes of it in earlier turns (most leave it out, as they do in chat).
+"""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+from spoutnik.files import check_text
+from spoutnik.text.chat_template import REASONING, Message
+from spoutnik.text.special_token_escape import END_THINK, THINK
+
+Learn = Literal["last", "all"]
+# What a part of the data becomes where it is no trace: counted under that name in the report.
+Drop = Literal["incorrect", "no_reply", "tool_call"]
+
+_ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
+          "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "tool": "tool",
+          "function": "tool", "observation": "tool", "function_response": "tool"}
+_KEPT = ("name", "tool_calls", "tool_call_id")  # of a message, beside role, content and thought
+_FINAL = re.compile(r"(.*)\n####[ \t]*([^\n]+?)\s*", re.DOTALL)  # GSM8K: the answer stands on a last line of its own
+
+
+def split_thought(text: str) -> tuple[str, str]:
+    """(thought, answer) of a completion that begins with `<think>`, or goes on in a thought that its prompt opened (R1's)."""
+    before, mark, after = text.partition(END_THINK)
+    inside = before.lstrip().removeprefix(THINK)
+    if not mark or END_THINK in after or THINK in inside or THINK in after:
+        return "", text
+    return inside.strip(), after.strip()
+
+
+def split_final(text: str) -> tuple[str, str]:
+    """(thought, answer) of a worked solution as GSM8K's: `#### 42` at its end is the answer, what stands before the thought."""
+    match = _FINAL.fullmatch(text)
+    return (match[1].strip(), match[2]) if match else split_thought(text)
+
+
+def chat_messages(key: str, value: object) -> list[Message]:
+    """The messages of a row, checked; also those written as JSON in a cell of a table.
+
+    Raises:
+        ValueError: they are none; says which and why.
+    """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise ValueError(f"'{key}' is not JSON ({error}). Correct it.") from error
+    if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+        raise ValueError(f"'{key}' must be a list of messages, each with role and content (or from and value). Correct it.")
+    return [_message(f"message {number} of '{key}'", message) for number, message in enumerate(value, 1)]
+
+
+def _message(where: str, message: object) -> Message:
+    if not isinstance(message, Mapping):
+        raise ValueError(f"{where} must be an object with role and content (or from and value). Correct it.")
+    given = message.get("role", message.get("from"))
+    role = _ROLES.get(given.lower()) if isinstance(given, str) else None
+    if role is None:
+        raise ValueError(f"{where}: its role is {given!r}; known are {', '.join(_ROLES)}. Correct it.")
+    calls_tools = role == "assistant" and bool(message.get("tool_calls"))
+    content = _text(where, message.get("content", message.get("value")), calls_tools)
+    result: Message = {"role": role, "content": content}
+    if role == "assistant":
+        thought = next((message[key] for key in REASONING if message.get(key) is not None), None)
+        if thought is None:
+            thought, result["content"] = split_thought(content)
+        check_text("reasoning_content", thought)
+        if thought.strip():
+            result["reasoning_content"] = thought.strip()
+    result |= {key: message[key] for key in _KEPT if message.get(key) is not None}
+    if "tool_calls" in result:
+        result["tool_calls"] = [_call(where, call) for call in _listed(where, "tool_calls", result["tool_calls"])]
+    return result
+
+
+def _text(where: str, content: object, may_lack: bool) -> str:
+    """The text of a content, which may be a list of parts."""
+    if content is None and may_lack:
+        return ""
+    if isinstance(content, list):
+        for part in content:
+            if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+                kind = part.get("type") if isinstance(part, Mapping) else part
+                raise ValueError(f"{where} holds a part of type {kind!r}: only text is read. Remove it.")
+        content = "".join(part["text"] for part in content)
+    try:
+        check_text("content", content)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return content
+
+
+def _call(where: str, call: object) -> object:
+    """A tool call with its arguments as an object, as templates want them; OpenAI's API writes them as JSON text."""
+    function = call.get("function") if isinstance(call, Mapping) else None
+    if not isinstance(function, Mapping):
+        raise ValueError(f"{where}: a tool call must have a function with name and arguments. Correct it.")
+    arguments = function.get("arguments")
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except ValueError as error:
+            raise ValueError(f"{where}: the arguments of a tool call are not JSON ({error}). Correct them.") from error
+    return {**call, "function": {**function, "arguments": arguments}}
+
+
+def tool_list(row: Mapping) -> list[dict] | None:
+    """The tools of a row: a list of schemas, or its JSON text; None where there are none."""
+    tools = row.get("tools")
+    if isinstance(tools, str) and tools.strip():
+        try:
+            tools = json.loads(tools)
+        except ValueError as error:
+            raise ValueError(f"'tools' is not JSON ({error}). Correct it.") from error
+    return _listed("the row", "tools", tools) if tools else None
+
+
+def _listed(where: str, key: str, value: object) -> list[dict]:
+    if not isinstance(value, list) or not all(isinstance(entry, Mapping) for entry in value):
+        raise ValueError(f"{where}: '{key}' must be a list of objects. Correct it.")
+    return value
+
+
+def conversation_traces(messages: Sequence[Message], tools: list[dict] | None, learn: Learn) -> list[dict | Drop]:
+    """The traces of a conversation. last: its last reply is learned; all: each reply, with what stands before it, as the model
+    will see it when it replies there. A reply that only calls tools is read, and not learned."""
+    replies = [number for number, message in enumerate(messages) if message["role"] == "assistant" and number > 0]
+    if not replies:
+        return ["no_reply"]
+    if learn == "last":
+        replies = replies[-1:]
+    return [_trace_or_drop(messages, number, tools) for number in replies]
+
+
+def _trace_or_drop(messages: Sequence[Message], number: int, tools: list[dict] | None) -> dict | Drop:
+    reply = messages[number]
+    if reply.get("tool_calls"):
+        return "tool_call"
+    return trace_of(messages[:number], reply.get("reasoning_content", ""), reply["content"], tools)
+
+
+def trace_of(context: Sequence[Message], thought: str, answer: str, tools: list[dict] | None = None) -> dict:
+    """A trace. A question alone is its prompt; any other conversation, and one with tools, also stands under `messages`."""
+    questions = [message["content"] for message in context if message["role"] == "user"]
+    row = {"prompt": questions[-1] if questions else "", "thought": thought, "answer": answer}
+    if tools or [message["role"] for message in context] != ["user"]:
+        row["messages"] = list(context)
+    return row | ({"tools": tools} if tools else {})
+
+
+def context_of(row: Mapping) -> list[Message]:
+    """The messages before a trace's reply."""
+    if "messages" in row:
+        return row["messages"]
+    turns = [{"role": role, "content": text} for question, answer in row.get("history", ())
+             for role, text in (("user", question), ("assistant", answer))]
+    return [*turns, {"role": "user", "content": row["prompt"]}]
+
+
+def questions_of(row: Mapping) -> list[str]:
+    """All that users say in a trace."""
+    return [message["content"] for message in context_of(row) if message["role"] == "user"] or [row["prompt"]]

@@ -1,0 +1,204 @@
+"""Users' files to traces: every row is read by the shape that the first one has, checked, counted."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from spoutnik.errors import UserError
+from spoutnik.files import LONGEST_LINE
+from spoutnik.row_files import Place, files_at, read_values
+from spoutnik.text.special_token_escape import END_THINK, THINK
+from spoutnik.train.data.conversations import Drop, Learn, context_of
+from spoutnik.train.data.shapes import COMMON, KNOWN_KEYS, Shape, shape_of
+from spoutnik.train.traces import TraceReport, Traces
+from spoutnik.validation import did_you_mean
+
+_SHOWN = 5  # of broken rows beside the first, of keys that are not read
+
+
+@dataclass
+class LoadedData(Traces):
+    """The usable rows of a user's files. preferences: they are not traces, but pairs ({"chosen", "rejected"}) or thumbs (traces
+    with "label"), for stages that learn which reply is better."""
+
+    preferences: bool = False
+    shape: str = ""
+
+
+def load_traces(path: Path, columns: Mapping[str, str] | None = None, learn: Learn = "last") -> LoadedData:
+    """`load_data` of files to fine-tune on. Raises UserError where they hold preferences, with what can be done instead."""
+    loaded = load_data(path, columns, learn)
+    if not loaded.preferences:
+        return loaded
+    text = f"{path}: is preference data ({loaded.shape}), and fine-tuning learns from single replies."
+    if "label" in loaded.rows[0]:
+        raise UserError(f"{text} Keep the rows whose label is true, and leave label out.")
+    raise UserError(f"{text} To learn the chosen ones alone: columns: {{prompt: prompt, completion: chosen}}, or, where chosen "
+                    "holds whole conversations, columns: {messages: chosen}.")
+
+
+def read_traces(path: Path) -> list[dict]:
+    """The usable rows of a file. Raises UserError as `load_traces` does."""
+    return load_traces(path).rows
+
+
+def load_data(path: Path, columns: Mapping[str, str] | None = None, learn: Learn = "last") -> LoadedData:
+    """What files that somebody wrote hold.
+
+    Args:
+        path: a file, a folder or a pattern (`row_files.files_at`).
+        columns: what a key of a shape is called in these files; None where they use its own.
+        learn: of conversations with several replies, the last one or each.
+
+    Raises:
+        UserError: there is nothing to learn from, or rows are broken or of several shapes.
+    """
+    rows = _Rows(Path(path), columns or {}, learn)
+    report, kept, seen = TraceReport(Path(path).name), [], set()
+    for row in rows.traces():
+        report.read += 1
+        if isinstance(row, str):
+            setattr(report, row, getattr(report, row) + 1)
+            continue
+        row = row if rows.shape.preferences else _unwrapped(row, report)
+        identity = _identity(row)
+        reason = _why_dropped(row) or ("duplicate" if identity in seen else None)
+        if reason is not None:
+            setattr(report, reason, getattr(report, reason) + 1)
+            continue
+        seen.add(identity)
+        kept.append(row)
+    rows.refuse_broken()
+    report.used = len(kept)
+    if not report.read:
+        raise UserError(f"{path}: holds no traces. Give at least one row with prompt, thought and answer, or of another shape "
+                        "that docs/data.md lists.")
+    if not kept:
+        raise UserError(f"{path}: none of its traces can be learned from ({', '.join(report.reasons())}). Mend the file.")
+    return LoadedData(kept, report, rows.description(), rows.shape.preferences, rows.shape.name)
+
+
+def _replies(row: dict) -> list[dict]:
+    return [row["chosen"], row["rejected"]] if "chosen" in row and "answer" not in row else [row]
+
+
+def _why_dropped(row: dict) -> Literal["empty", "marks", "duplicate"] | None:
+    """Why a row teaches nothing, as its report counts it. A pair of equal replies is a duplicate in itself."""
+    replies = _replies(row)
+    if not row["prompt"].strip() or not all(reply["answer"].strip() for reply in replies):
+        return "empty"
+    if any(mark in reply[key] for reply in replies for mark in (THINK, END_THINK) for key in ("thought", "answer")):
+        return "marks"
+    return "duplicate" if len(replies) == 2 and replies[0] == replies[1] else None
+
+
+def _identity(row: dict) -> str:
+    """Equal for rows that teach the same; which row they came from does not count."""
+    replies = [[reply["thought"], reply["answer"], reply.get("label")] for reply in _replies(row)]
+    return json.dumps([row.get("tools"), context_of(row), replies])
+
+
+class _Rows:
+    """The rows of all files at a path, in order. shape: of the first row, once that was read; the others must have it."""
+
+    def __init__(self, path: Path, columns: Mapping[str, str], learn: Learn):
+        self.files, self.columns, self.learn = files_at(path), columns, learn
+        self.path, self.shape, self._first = path, None, None
+        self._unread: dict[str, None] = {}
+        self._broken: list[tuple[Place, Exception]] = []
+        _check_columns(path, columns)
+
+    def traces(self) -> Iterator[dict | Drop]:
+        """Of each row its traces, or why there is none. Broken rows are kept for `refuse_broken`."""
+        for file in self.files:
+            for place, value in read_values(file, LONGEST_LINE):
+                try:
+                    if isinstance(value, UserError):
+                        raise value
+                    yield from self._read(place, value)
+                except (ValueError, UserError) as error:
+                    self._broken.append((place, error))
+
+    def _read(self, place: Place, value: object) -> list[dict | Drop]:
+        if not isinstance(value, dict):
+            raise ValueError("the key 'prompt' is missing: a row is an object like "
+                             '{"prompt": ..., "thought": ..., "answer": ...}. Correct it.')
+        row = self._renamed(value)
+        shape = self._shape(place, row)
+        traces = shape.read(row, self.learn)
+        read = {self.columns.get(key, key) for key in (*shape.keys, *shape.optional) if key in row}
+        self._unread |= dict.fromkeys(key for key in value if key not in read)
+        return traces
+
+    def _renamed(self, row: dict) -> dict:
+        """By the columns, where there are some. What else all shapes have (a system text, earlier turns, tools) stays."""
+        if not self.columns:
+            return row
+        for key, name in self.columns.items():
+            if name not in row:
+                raise ValueError(f"the key {name!r} is missing, which columns.{key} names; the row has "
+                                 f"{', '.join(map(str, row)) or 'none'}.{did_you_mean(name, map(str, row))} Correct columns.")
+        beside = {key: row[key] for key in COMMON if key in row and key not in self.columns.values()}
+        return beside | {key: row[name] for key, name in self.columns.items()}
+
+    def _shape(self, place: Place, row: dict) -> Shape:
+        """Raises UserError where rows have several shapes."""
+        try:
+            shape = shape_of(frozenset(row))
+        except ValueError as error:
+            missing = [key for key in self.shape.keys if key not in row] if self.shape is not None else []
+            if not missing:
+                raise
+            raise ValueError(f"the key {missing[0]!r} is missing. Each row needs {', '.join(self.shape.keys)}, which "
+                             f"{self._other(place)} has.") from error
+        if self.shape is None:
+            self.shape, self._first = shape, place
+        elif not self.shape.same_as(shape):
+            missing = [key for key in self.shape.keys if key not in row]
+            lacks = f"the key {missing[0]!r} is missing: " if missing else ""
+            raise ValueError(f"{lacks}it is {shape.name}, and {self._other(place)} is {self.shape.name}. Give rows of one "
+                             "shape, or columns that all have.")
+        return self.shape
+
+    def _other(self, place: Place) -> str:
+        """The first row, named from another one."""
+        return self._first.where if self._first.path == place.path else str(self._first)
+
+    def refuse_broken(self) -> None:
+        """Raises UserError where rows are broken; names them."""
+        if not self._broken:
+            return
+        (place, error), *others = self._broken
+        named = ", ".join(other.where.removeprefix("line ") if other.path == place.path else str(other)
+                          for other, _ in others[:_SHOWN])
+        more = f" ({len(others):,} more broken lines: {named}{' ...' if len(others) > _SHOWN else ''})" if others else ""
+        raise UserError(f"{place}: {error}{more}") from error
+
+    def description(self) -> str:
+        """The shape, and what of it was not read, for people."""
+        names = [f"{key} from {name}" for key, name in self.columns.items() if key != name]
+        unread = [str(name) for name in self._unread]
+        text = f"{self.path.name}: recognized as {self.shape.name}" + (f" ({', '.join(names)})" if names else "")
+        if len(self.files) > 1:
+            text += f", in {len(self.files)} files"
+        if unread:
+            text += f"; not read: {', '.join(unread[:_SHOWN])}{' ...' if len(unread) > _SHOWN else ''}"
+        return text
+
+
+def _check_columns(path: Path, columns: Mapping[str, str]) -> None:
+    for key in columns:
+        if key not in KNOWN_KEYS:
+            raise UserError(f"{path}: columns.{key}: is no key of a known shape.{did_you_mean(key, KNOWN_KEYS)} Use prompt, "
+                            "thought and answer, or messages.")
+
+
+def _unwrapped(row: dict, report: TraceReport) -> dict:
+    """A thought that stands between its marks, as other tools write them, without these: the template has its own."""
+    thought = row["thought"].strip()
+    if not (thought.startswith(THINK) and thought.endswith(END_THINK)):
+        return row
+    report.unwrapped += 1
+    return row | {"thought": thought.removeprefix(THINK).removesuffix(END_THINK).strip()}

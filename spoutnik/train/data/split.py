@@ -1,0 +1,40 @@
+"""The split into what is trained on and what is held out, by content: a conversation's first question decides, so that equal
+questions, and all replies of one conversation, are on one side, whatever else the data holds."""
+
+import hashlib
+from collections.abc import Mapping
+
+from spoutnik.errors import UserError
+from spoutnik.train.data.conversations import questions_of
+from spoutnik.train.traces import TraceReport, Traces
+
+
+def is_held_out(row: Mapping, share: float) -> bool:
+    """Whether a trace is of the held-out share."""
+    digest = hashlib.sha256(_question(row).encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") < share * 2 ** 64
+
+
+def hold_out(traces: Traces, share: float) -> tuple[Traces, Traces]:
+    """(what is trained on, what is held out); the first has the report on both.
+
+    Raises:
+        UserError: one of them is empty.
+    """
+    held_out = [row for row in traces.rows if is_held_out(row, share)]
+    rows = [row for row in traces.rows if not is_held_out(row, share)]
+    if not rows or not held_out:
+        first = {_question(row) for row in traces.rows}
+        raise UserError(f"{traces.report.source}: held_out_share = {share:g} leaves nothing to "
+                        f"{'hold out' if rows else 'train on'}: equal first questions stay on one side, and "
+                        f"{len(traces.rows):,} traces have {len(first):,} different ones. Give more questions, or another "
+                        "share.")
+    traces.report.held_out = len(held_out)
+    traces.report.used -= len(held_out)
+    name = f"{traces.report.source} (held out)"
+    return Traces(rows, traces.report, traces.description), Traces(held_out, TraceReport(name, len(held_out), len(held_out)))
+
+
+def _question(row: Mapping) -> str:
+    """The first question; case and spaces do not count."""
+    return " ".join(questions_of(row)[0].casefold().split())
