@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM
 
 from spoutnik.model.adapter_file import Adapter, attach_adapter, base_hash, read_adapter, write_adapter
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.lora import LoraConfig, add_lora, adapters_of, merged_copy
+from spoutnik.model.lora import LoraConfig, adapters_of, add_lora, merged_copy
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, save_model
 
@@ -48,7 +48,8 @@ def main() -> None:
             folders = {name: _write_model(Path(temporary) / name, values) for name, values in _MODELS.items()}
         for name, folder in folders.items():
             for variant, options in _VARIANTS.items():
-                rows.append({"model": name, "variant": variant} | compare(folder, options, Path(temporary) / f"{name}-{variant}"))
+                work = Path(temporary) / f"{name}-{variant}"
+                rows.append({"model": name, "variant": variant} | compare(folder, options, work))
                 print(rows[-1])
     print(json.dumps(rows))
 

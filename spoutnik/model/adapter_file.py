@@ -137,12 +137,12 @@ def base_hash(model: Transformer, names: Mapping[str, LowRank]) -> str:
 def _config(parts: Mapping[str, LowRank], rank: int, scale: float, use_dora: bool, dropout: float, base: str | None) -> dict:
     """What PEFT and vLLM read; keys are sorted when they are written."""
     alpha = scale * rank
-    names, everywhere = sorted(parts), {name.rpartition(".")[2] for name in parts}
+    names, last = sorted(parts), {name.rpartition(".")[2] for name in parts}
     return {"alpha_pattern": {}, "base_model_name_or_path": base, "bias": "none", "fan_in_fan_out": False,
             "inference_mode": True, "init_lora_weights": True,
             "lora_alpha": round(alpha) if abs(alpha - round(alpha)) < 1e-9 * alpha else alpha,
             "lora_bias": False, "lora_dropout": dropout, "modules_to_save": None, "peft_type": "LORA", "r": rank,
-            "rank_pattern": {}, "target_modules": sorted(everywhere) if _in_every_layer(names) else [f"model.{n}" for n in names],
+            "rank_pattern": {}, "target_modules": sorted(last) if _in_every_layer(names) else [f"model.{n}" for n in names],
             "task_type": "CAUSAL_LM", "use_dora": use_dora, "use_rslora": False}
 
 

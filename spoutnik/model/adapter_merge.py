@@ -44,8 +44,8 @@ class Survival:
         return (self.missing / self.squared) ** 0.5 if self.squared else 0.0
 
     def sentence(self, dtype: str) -> str:
-        return (f"{self.share:.1%} of what the adapter adds survives rounding to {dtype} (rounding noise: {self.error:.1%} of its "
-                "norm).")
+        return (f"{self.share:.1%} of what the adapter adds survives rounding to {dtype} (rounding noise: {self.error:.1%} of "
+                "its norm).")
 
     def refuse_loss(self, source: str, dtype: str) -> None:
         """Raises UserError where less than LEAST_SURVIVAL is left."""

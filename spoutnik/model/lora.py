@@ -1,5 +1,5 @@
-"""LoRA (Hu et al. 2021) with rsLoRA's scale (Kalajdzievski 2023) and DoRA's magnitudes (Liu et al. 2024): a frozen linear map and
-a trained product of two thin matrices beside it.
+"""LoRA (Hu et al. 2021) with rsLoRA's scale (Kalajdzievski 2023) and DoRA's magnitudes (Liu et al. 2024): a frozen linear map
+and a trained product of two thin matrices beside it.
 
 Every linear map inside the network may have one, in attention, feed-forward and shared experts. The router, the routed experts,
 the head, the embedding and the MTP module stay as they are. Letters: r rank, T rows.
@@ -137,11 +137,8 @@ def add_lora(model: Transformer, config: LoraConfig, generator: torch.Generator,
         UserError: a target module that the model has not or that is left out, or a rank larger than a layer; names `source`.
     """
     parts = {}
-    for name, module in _targets(model, config.target_modules, source).items():
+    for name, module in lora_targets(model, config, source).items():
         outputs, inputs = module.weight.shape
-        if config.rank > min(outputs, inputs):
-            raise UserError(f"{source}.rank = {config.rank}: is more than {name} has, {outputs} x {inputs}. Give at most "
-                            f"{min(outputs, inputs)}.")
         a = torch.empty(config.rank, inputs, device=module.weight.device)
         a.uniform_(-inputs ** -0.5, inputs ** -0.5, generator=generator)
         magnitude = row_norms(module.weight.detach().float()) if config.use_dora else None
@@ -150,17 +147,23 @@ def add_lora(model: Transformer, config: LoraConfig, generator: torch.Generator,
     return attach(model, parts)
 
 
-def _targets(model: Transformer, wanted: str | tuple[str, ...], source: str) -> dict[str, Linear]:
+def lora_targets(model: Transformer, config: LoraConfig, source: str = "adapter") -> dict[str, Linear]:
+    """The linear maps that get an adapter; errors as of `add_lora`."""
     maps = adaptable(model)
-    if wanted == ALL_LINEAR:
-        return maps
-    present = sorted({name.rpartition(".")[2] for name in maps})
-    for name in wanted:
-        if name not in present:
-            why = f"is {_LEFT_OUT[name]}, which adapters leave out" if name in _LEFT_OUT else "this model has none of that name"
-            raise UserError(f"{source}.target_modules: {name}: {why}.{did_you_mean(name, present)} Choose of "
-                            f"{', '.join(present)}, or all-linear.")
-    return {name: module for name, module in maps.items() if name.rpartition(".")[2] in wanted}
+    if config.target_modules != ALL_LINEAR:
+        present = sorted({name.rpartition(".")[2] for name in maps})
+        for name in config.target_modules:
+            if name not in present:
+                why = f"is {_LEFT_OUT[name]}, which adapters leave out" if name in _LEFT_OUT else "no linear map has this name"
+                raise UserError(f"{source}.target_modules: {name}: {why}.{did_you_mean(name, present)} Choose of "
+                                f"{', '.join(present)}, or all-linear.")
+        maps = {name: module for name, module in maps.items() if name.rpartition(".")[2] in config.target_modules}
+    for name, module in maps.items():
+        if config.rank > min(module.weight.shape):
+            outputs, inputs = module.weight.shape
+            raise UserError(f"{source}.rank = {config.rank}: is more than {name} has, {outputs} x {inputs}. Give at most "
+                            f"{min(outputs, inputs)}, or leave this map out (target_modules).")
+    return maps
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ def make_runner(model: Transformer | Path, quantize: str | None = None, memory: 
         raise UserError(f"quantize = {quantize!r}: unknown. Choose int8 or int4, or leave it out.")
     if isinstance(model, Transformer):
         if adapters_of(model):
-            model = merged_copy(model)
+            model = merged_copy(model, model.compute_dtype)
         config, device, dtype = model.config, model.embed_tokens.weight.device, model.compute_dtype
     else:
         config = ModelConfig.load(model)
