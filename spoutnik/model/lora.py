@@ -161,8 +161,9 @@ def lora_targets(model: Transformer, config: LoraConfig, source: str = "adapter"
     for name, module in maps.items():
         if config.rank > min(module.weight.shape):
             outputs, inputs = module.weight.shape
+            most = min(min(each.weight.shape) for each in maps.values())
             raise UserError(f"{source}.rank = {config.rank}: is more than {name} has, {outputs} x {inputs}. Give at most "
-                            f"{min(outputs, inputs)}, or leave this map out (target_modules).")
+                            f"{most}, or leave such maps out (target_modules).")
     return maps
 
 
