@@ -29,7 +29,7 @@ TYPES = {"hf": tuple(DTYPES), "gguf": tuple(gguf_file.TYPES), "merged": tuple(DT
 # What an export may replace with --force: a folder that holds nothing else.
 _EXPORTED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja",
              "additional_chat_templates", "model*.safetensors", "model.safetensors.index.json", "README.md", "LICENSE*",
-             "LICENCE*", "NOTICE*", "adapter_config.json", "adapter_model.safetensors")
+             "LICENCE*", "NOTICE*", "adapter_config.json", "adapter_model.safetensors", "base.json")
 _QWEN = "transformers loads this tokenizer as it is only without trust_remote_code=True; with it, it refuses to."
 _MTP = "transformers leaves the MTP layer in the files alone and says so when it loads them; other readers use it."
 

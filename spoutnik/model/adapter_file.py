@@ -17,15 +17,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.files import read_json, write_text
+from spoutnik.files import read_json, write_json, write_text
 from spoutnik.model.lora import LowRank, adaptable, attach, lora_scale
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import save_tensors
 from spoutnik.validation import did_you_mean
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BASE = "base.json"  # a file of our own: PEFT warns of keys in its configuration that it does not know
 _PREFIX = "base_model.model.model."
-_BASE_HASH = "base_sha256"  # in the weights' metadata: PEFT warns of keys in its configuration that it does not know
 # What changes no result here, or is checked by what the weights' file holds.
 _HARMLESS = {"arrow_config", "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
              "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout",
@@ -60,9 +60,9 @@ def read_adapter(folder: Path) -> Adapter:
         raise RunError(f"{folder / WEIGHTS}: is missing.{pickled} Save the adapter as safetensors.")
     config = read_json(folder / CONFIG)
     _refuse_options(folder / CONFIG, config)
-    tensors, metadata = _tensors(folder / WEIGHTS)
-    parts = _parts(folder, config, tensors)
-    return Adapter(parts, config.get("base_model_name_or_path"), metadata.get(_BASE_HASH))
+    parts = _parts(folder, config, _tensors(folder / WEIGHTS))
+    ours = read_json(folder / BASE) if (folder / BASE).exists() else {}
+    return Adapter(parts, config.get("base_model_name_or_path"), ours.get("sha256"))
 
 
 def attach_adapter(model: Transformer, adapter: Adapter, source: Path) -> Transformer:
@@ -103,9 +103,10 @@ def write_adapter(folder: Path, adapter: Adapter) -> None:
         raise UserError(f"{folder}: DoRA's magnitudes are there for some layers and not for others, which PEFT has no place "
                         "for. Merge the adapter instead (--format merged).")
     first = next(iter(uniform.values()))
-    metadata = {"format": "pt"} | ({_BASE_HASH: adapter.base_hash} if adapter.base_hash else {})
     folder.mkdir(parents=True, exist_ok=True)
-    save_tensors(folder / WEIGHTS, {name: tensor.float() for name, tensor in sorted(tensors.items())}, metadata)
+    save_tensors(folder / WEIGHTS, {name: tensor.float() for name, tensor in sorted(tensors.items())}, {"format": "pt"})
+    if adapter.base_hash is not None:
+        write_json(folder / BASE, {"sha256": adapter.base_hash})
     values = _config(uniform, first.rank, first.scale, True in with_magnitude, first.dropout, adapter.base)
     write_text(folder / CONFIG, json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
@@ -170,10 +171,10 @@ def _refuse_options(path: Path, config: dict) -> None:
                             "(merge_and_unload) and give the model that results.")
 
 
-def _tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+def _tensors(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name).float() for name in file.keys()}, file.metadata() or {}
+            return {name: file.get_tensor(name).float() for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: is damaged ({error}). Restore the file.") from error
 

@@ -87,6 +87,6 @@ def test_chat_with_an_adapter_is_chat_with_the_merged_model(trained, tmp_path):
     folder, path, _ = trained()
     export(folder, "merged", tmp_path / "out", "f32", adapter=path)
     asked = ("--prompt", "12 + 30", "--temperature", "0", "--max-tokens", "8", "--json")
-    with_it, merged, without = (json.loads(spoutnik("chat", *arguments, *asked).stdout)["text"] for arguments in (
+    with_it, merged, without = (json.loads(spoutnik("chat", *arguments, *asked).stdout)["answer"] for arguments in (
         (str(folder), "--adapter", str(path)), (str(tmp_path / "out"),), (str(folder),)))
     assert with_it == merged != without
