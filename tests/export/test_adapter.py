@@ -9,8 +9,11 @@ from cli import spoutnik
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.export.writer import default_target, export
+from spoutnik.generation.chat import Chat, chat_llm
+from spoutnik.generation.options import GenerationOptions
 from spoutnik.model.adapter_file import Adapter, read_adapter, write_adapter
 from spoutnik.model.lora import LoraConfig, adapters_of, add_lora
 from spoutnik.model.weights import load_model
@@ -64,29 +67,40 @@ def test_lora_has_one_scale_and_says_who_does_not_read_it(trained, tmp_path):
     assert (config["lora_alpha"], config["r"], config["use_rslora"], written.notes) == (16, 4, False, [])
     for name, part in read_adapter(path).parts.items():
         torch.testing.assert_close(read_adapter(tmp_path / "out").parts[name].delta(), part.delta())
-    assert "DoRA" in export(*trained(use_dora=True)[:1], "lora", tmp_path / "dora", adapter=trained(use_dora=True)[1]).notes[0]
-    assert "attention alone" in export(*(deepseek := trained(tiny.DEEPSEEK))[:1], "lora", tmp_path / "moe",
-                                       adapter=deepseek[1]).notes[0]
 
 
-def test_the_command_merges_and_refuses_in_sentences(trained, tmp_path):
+@pytest.mark.parametrize("base, options, words", [(tiny.QWEN, {"use_dora": True}, "refuse DoRA"),
+                                                  (tiny.DEEPSEEK, {}, "attention alone")], ids=["dora", "experts"])
+def test_an_adapter_that_some_do_not_read_says_so(base, options, words, trained, tmp_path):
+    folder, path, _ = trained(base, **options)
+    assert words in export(folder, "lora", tmp_path / "out", adapter=path).notes[0]
+
+
+def test_the_command_merges_and_says_what_is_left(trained, tmp_path):
     folder, path, _ = trained()
     out = tmp_path / "out"
     shown = spoutnik("export", str(folder), "--adapter", str(path), "--format", "merged", "--dtype", "f16", "--out", str(out))
     assert shown.returncode == 0 and "survives rounding to f16" in shown.stdout, shown.stderr
-    for arguments, words in ((("--format", "merged"), "needs --adapter"),
-                             (("--format", "gguf", "--adapter", str(path)), "Merge it first"),
-                             (("--format", "lora", "--adapter", str(folder)), "holds no adapter_config.json"),
-                             (("--format", "lora", "--adapter", str(path), "--dtype", "bf16"), "cannot be written as lora")):
-        shown = spoutnik("export", str(folder), *arguments, "--out", str(tmp_path / "no.gguf"))
-        assert shown.returncode == 2 and words in " ".join(shown.stderr.split()), shown.stderr
     assert default_target(folder, folder, "lora").name == f"{folder.name}-lora"
+
+
+def test_requests_that_cannot_be_are_refused_in_sentences(trained, tmp_path):
+    folder, path, _ = trained()
+    for format, options, words in (("merged", {}, "needs --adapter"), ("gguf", {"adapter": path}, "Merge it first"),
+                                   ("lora", {"adapter": folder}, "holds no adapter_config.json"),
+                                   ("lora", {"adapter": path, "dtype": "bf16"}, "cannot be written as lora")):
+        with pytest.raises(UserError, match=words):
+            export(folder, format, tmp_path / "no.gguf", **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_chat_with_an_adapter_is_chat_with_the_merged_model(trained, tmp_path):
     folder, path, _ = trained()
     export(folder, "merged", tmp_path / "out", "f32", adapter=path)
     asked = ("--prompt", "12 + 30", "--temperature", "0", "--max-tokens", "8", "--json")
-    with_it, merged, without = (json.loads(spoutnik("chat", *arguments, *asked).stdout)["answer"] for arguments in (
-        (str(folder), "--adapter", str(path)), (str(tmp_path / "out"),), (str(folder),)))
-    assert with_it == merged != without
+    with_it, without = (json.loads(spoutnik("chat", str(folder), *arguments, *asked).stdout) for arguments in (
+        ("--adapter", str(path)), ()))
+    merged = chat_llm(tmp_path / "out")
+    reply = Chat(merged, GenerationOptions(SamplingParams(temperature=0.0), 8), 0, None).ask("12 + 30", None)
+    texts = [(each["thought"], each["answer"]) for each in (with_it, reply, without)]
+    assert texts[0] == texts[1] != texts[2]
