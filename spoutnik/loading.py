@@ -6,7 +6,10 @@ import torch
 
 from spoutnik.errors import UserError
 from spoutnik.locate import locate
+from spoutnik.model.adapter_file import attach_adapter, read_adapter
+from spoutnik.model.adapter_merge import LEAST_SURVIVAL, survival
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.lora import merged_copy
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
 from spoutnik.text.tiktoken_file import find_ranks
@@ -36,6 +39,21 @@ def load(path_or_hub_id: str | Path, dtype: torch.dtype | str | None = None, dev
     model = load_model(folder, dtype, device=device, keep_fp8=keep_fp8, mapped=True)
     model.tokenizer = tokenizer
     return model
+
+
+def load_adapted(folder: Path, adapter: Path, dtype: torch.dtype, device: torch.device | str = "cpu") -> Transformer:
+    """A folder's model summed with an adapter: in float32, then rounded to `dtype`, which it also computes in; both are float32
+    where the rounding would leave little of the adapter (`adapter_merge.LEAST_SURVIVAL`).
+
+    Raises:
+        UserError: the adapter belongs to another model, or has an option that is not computed here.
+    """
+    read = read_adapter(adapter)
+    model = load_model(folder, None, dtype, device=device, mapped=True)
+    attach_adapter(model, read, adapter)
+    if survival(model, dtype).share < LEAST_SURVIVAL:
+        model.compute_dtype = dtype = torch.float32
+    return merged_copy(model, dtype)
 
 
 def find_tokenizer(folder: Path) -> Tokenizer | None:

@@ -10,8 +10,10 @@ from rich.console import Console
 from rich.status import Status
 
 from spoutnik.engine.llm import LLM
+from spoutnik.errors import UserError
 from spoutnik.generation.catalog import EngineOptions, list_models, load_llm
 from spoutnik.generation.service import GenerationService, ServedModel
+from spoutnik.model.adapter_file import read_adapter
 from spoutnik.serve import auth, metrics
 from spoutnik.serve.app import make_app
 from spoutnik.serve.connection import HeadRequests, ReverseProxy, Starting
@@ -31,6 +33,11 @@ def serve(model: str | None, stage: str | None, engine: EngineOptions, settings:
     if settings.page:
         _history(settings)  # raises where the passphrase is wrong
     models = list_models(model, stage)
+    if engine.adapter is not None:
+        if len(models) > 1:
+            raise UserError(f"--adapter {engine.adapter}: is of one model, and {model} has {len(models)}. Say which with "
+                            "--stage.")
+        read_adapter(engine.adapter)  # raises now rather than when somebody asks
     if names:
         models[0].id, models[0].aliases = names[0], tuple(names[1:])
     with listen(settings) as listener, console.status("") as status:

@@ -7,7 +7,7 @@ import typer
 
 from spoutnik.commands.console import print_json
 from spoutnik.commands.data_folder import data_folder
-from spoutnik.commands.options import Data, Drafts, Json, Memory, Quantize, Speculate, Stage
+from spoutnik.commands.options import Adapter, Data, Drafts, Json, Memory, Quantize, Speculate, Stage
 from spoutnik.commands.progress import quantization_progress
 
 
@@ -28,6 +28,7 @@ def chat(
                                                   "xhigh, max.")] = None,
     system: Annotated[Optional[str], typer.Option(help="What the model is told before everything.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same reply.")] = 0,
+    adapter: Adapter = None,
     quantize: Quantize = None,
     memory: Memory = None,
     speculate: Speculate = None,
@@ -58,8 +59,8 @@ def chat(
     given = {name: value for name, value in (("temperature", temperature), ("top_p", top_p)) if value is not None}
     options = GenerationOptions(SamplingParams(**generation_defaults(folder) | given), max_tokens, max_thinking_tokens, effort)
     with quantization_progress(json_) as progress:
-        llm = chat_llm(folder, quantize=quantize, memory=memory, speculate=speculate, num_speculative_tokens=drafts,
-                       progress=progress)
+        llm = chat_llm(folder, adapter=adapter, quantize=quantize, memory=memory, speculate=speculate,
+                       num_speculative_tokens=drafts, progress=progress)
     if speculate is not None and llm.core.drafter is None:
         print(NO_DRAFTS, file=sys.stderr)
     session = Chat(llm, options, seed, system)

@@ -7,7 +7,7 @@ import typer
 
 from spoutnik.commands.console import console, print_json, say
 from spoutnik.commands.help import Command, Group
-from spoutnik.commands.options import Json, Memory, Quantize, Stage
+from spoutnik.commands.options import Adapter, Json, Memory, Quantize, Stage
 from spoutnik.commands.progress import display
 from spoutnik.units import duration
 
@@ -76,6 +76,7 @@ def evaluate(
                                                    "bubblewrap].")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies "
                                        "it.")] = "auto",
+    adapter: Adapter = None,
     quantize: Quantize = None,
     memory: Memory = None,
     json_: Json = False,
@@ -105,12 +106,13 @@ def evaluate(
         from spoutnik.tasks.code import Sandbox, use_sandbox
 
         use_sandbox(Sandbox(sandbox))
-    open_model, folder, name = _find_model(run, stage, model, key_variable, concurrency, dtype, quantize, memory)
+    open_model, folder, name = _find_model(run, stage, model, key_variable, concurrency, dtype, quantize, memory, adapter)
     found = [find_bench(each, data, limit, seed, trained_tasks(folder), split) for each in names]
     found += [reworded_bench(each, name) for name in (reword or ()) for each in found]
     evaluated = open_model()
-    if not isinstance(evaluated, LocalModel) and (quantize or memory or dtype != "auto"):
-        raise UserError("--quantize, --memory and --dtype are of models that run here, not of an endpoint's. Leave them out.")
+    if not isinstance(evaluated, LocalModel) and (quantize or memory or adapter or dtype != "auto"):
+        raise UserError("--adapter, --quantize, --memory and --dtype are of models that run here, not of an endpoint's. "
+                        "Leave them out.")
     shown = display(json_)
     out = out or Path("evals") / (name if style in (None, "chat") else f"{name}-{style}")
     shown.log(f"At most {evaluated.limit(settings):,} tokens a reply"
@@ -184,7 +186,7 @@ def _ks(k: str | None, samples: int) -> tuple[int, ...]:
 
 
 def _find_model(run: str, stage: str | None, model: str | None, key_variable: str | None, concurrency: int, dtype: str,
-                quantize: str | None, memory: str | None):
+                quantize: str | None, memory: str | None, adapter: Path | None = None):
     """(what opens it, its folder, its name in paths). Weights are read after the benchmarks."""
     from spoutnik.errors import UserError
     from spoutnik.evals.models import LocalModel, endpoint_model
@@ -205,7 +207,9 @@ def _find_model(run: str, stage: str | None, model: str | None, key_variable: st
     name = path.resolve().name if path.exists() else run.replace("/", "--")
     if path.exists() and path.resolve() != folder.resolve():
         name += f"-{stage or folder.name.rpartition('-')[0] or folder.name}"
-    return lambda: LocalModel(folder, name, dtype=dtype, quantize=quantize, memory=memory), folder, name
+    if adapter is not None:
+        name += f"-{adapter.resolve().name}"
+    return lambda: LocalModel(folder, name, adapter=adapter, dtype=dtype, quantize=quantize, memory=memory), folder, name
 
 
 def _print(result: dict) -> None:

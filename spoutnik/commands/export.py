@@ -6,15 +6,20 @@ from typing import Annotated, Optional
 import typer
 
 from spoutnik.commands.console import print_json, say
-from spoutnik.commands.options import Json, Stage
+from spoutnik.commands.options import Adapter, Json, Stage
 from spoutnik.units import size
 
 
 def export(
     run: Annotated[str, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
-    format: Annotated[str, typer.Option(help="hf: a folder for transformers. gguf: a file for llama.cpp.")],
+    format: Annotated[str, typer.Option(help="hf: a folder for transformers. gguf: a file for llama.cpp. With --adapter: "
+                                        "merged, a folder of the model with the adapter in it; lora, the adapter in the form "
+                                        "that PEFT, vLLM and llama.cpp read with the same scale.")],
     out: Annotated[Optional[Path], typer.Option(help="The folder, or the .gguf file, to write [default: exports/NAME-STAGE "
                                                 "or exports/NAME-STAGE.gguf].")] = None,
+    adapter: Adapter = None,
+    lossy: Annotated[bool, typer.Option("--lossy", help="Write a merged model even where rounding takes most of the adapter "
+                                        "away.")] = False,
     stage: Stage = None,
     dtype: Annotated[Optional[str], typer.Option(help="f32, bf16, f16; gguf also q8_0, q4_0 [default: as stored].")] = None,
     shard_size: Annotated[str, typer.Option(help="Largest weight file of hf.")] = "5GB",
@@ -23,7 +28,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Replace an export that is there.")] = False,
     json_: Json = False,
 ):
-    """Write a model for other programs: transformers (hf) or llama.cpp (gguf)."""
+    """Write a model for other programs: transformers (hf), llama.cpp (gguf), or with an adapter (merged, lora)."""
     from dataclasses import asdict
 
     from spoutnik.export.writer import default_target
@@ -32,7 +37,7 @@ def export(
 
     folder = locate(run, stage)
     out = out or default_target(path_of(run), folder, format)
-    written = write(folder, format, out, dtype, shard_size, licence, force)
+    written = write(folder, format, out, dtype, shard_size, licence, force, adapter, lossy)
     if json_:
         print_json(asdict(written) | {"path": str(written.path)})
         return

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from spoutnik.commands.data_folder import data_folder, history_passphrase
-from spoutnik.commands.options import Data, Drafts, Json, Memory, Passphrase, Quantize, Speculate
+from spoutnik.commands.options import Adapter, Data, Drafts, Json, Memory, Passphrase, Quantize, Speculate
 from spoutnik.errors import UserError
 
 
@@ -24,6 +24,7 @@ def serve(
                                                          "the model's positions].")] = None,
     stage: Annotated[Optional[str], typer.Option(help="Of a run, offer this stage's model alone [default: all, each read when "
                                                  "it is first asked for].")] = None,
+    adapter: Adapter = None,
     quantize: Quantize = None,
     memory: Memory = None,
     speculate: Speculate = None,
@@ -64,7 +65,7 @@ def serve(
         api_keys=tuple(map(check_api_key, api_key or ())), max_queue=max_queue,
         requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, cors_origins=tuple(cors_origin or ()),
         log_prompts=log_prompts, history=not no_history, page=not no_page, passphrase=history_passphrase(passphrase, folder))
-    engine = EngineOptions(quantize, memory, speculate, drafts, max_num_seqs, max_model_len, logprobs_mode)
+    engine = EngineOptions(quantize, memory, speculate, drafts, max_num_seqs, max_model_len, logprobs_mode, adapter)
     run(model, stage, engine, settings, Console(stderr=True), json_, check_names(served_model_name or ()))
 
 

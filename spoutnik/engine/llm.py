@@ -18,8 +18,8 @@ from spoutnik.engine.scheduler import Scheduler
 from spoutnik.engine.speculative import Drafter, MTPProposer, NgramProposer
 from spoutnik.errors import RunError, UserError
 from spoutnik.hardware import compute_dtype
-from spoutnik.loading import find_tokenizer
-from spoutnik.locate import locate
+from spoutnik.loading import find_tokenizer, load_adapted
+from spoutnik.locate import locate, path_of
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.text.tokenizer import Message, Tokenizer
@@ -36,6 +36,7 @@ class LLM:
         model: a folder in Hugging Face layout, a run's folder, "org/model" on the hub, a Transformer in memory (whose later
             changes have no effect here), or a Runner.
         tokenizer: None takes the folder's, if it has one; token ids need none.
+        adapter: a folder that PEFT wrote for this model, which is a folder: what runs is their sum.
         dtype, device: of weights and cache; "auto" is bfloat16 where the processor multiplies it, else float32; None is the
             CPU. A Transformer has its own.
         quantize: "int8" or "int4" weights, None for none.
@@ -56,9 +57,9 @@ class LLM:
     """
 
     def __init__(self, model: str | Path | Transformer | Runner, tokenizer: Tokenizer | None = None, *,
-                 dtype: str | torch.dtype = "auto", device: str | None = None, quantize: str | None = None,
-                 memory: str | int | None = None, max_model_len: int | None = None, max_num_seqs: int = 256,
-                 max_num_batched_tokens: int = 2048,
+                 adapter: str | Path | None = None, dtype: str | torch.dtype = "auto", device: str | None = None,
+                 quantize: str | None = None, memory: str | int | None = None, max_model_len: int | None = None,
+                 max_num_seqs: int = 256, max_num_batched_tokens: int = 2048,
                  speculate: str | None = None, num_speculative_tokens: int = 1, speculate_up_to: int | None = None,
                  enable_prefix_caching: bool = True, eos_token_ids: Sequence[int] | None = None,
                  logprobs_mode: str = RAW_LOGPROBS, seed: int = 0,
@@ -71,7 +72,10 @@ class LLM:
             dtype = _dtype_of(dtype)
             tokenizer = tokenizer or find_tokenizer(folder)
             _check_speculation(speculate, num_speculative_tokens, ModelConfig.load(folder))
-            runner = make_runner(folder, quantize, memory, dtype, device or "cpu", progress)
+            source = folder if adapter is None else load_adapted(folder, path_of(adapter), dtype, device or "cpu")
+            runner = make_runner(source, quantize, memory, dtype, device or "cpu", progress)
+        elif adapter is not None:
+            raise UserError(f"adapter = {str(adapter)!r}: is of a model's folder. Give that, or a model with its adapters.")
         elif dtype != "auto" or device is not None:
             raise UserError("dtype and device are those of the model given: leave them out, or give a folder.")
         else:

@@ -17,6 +17,7 @@ from spoutnik.evals.samples import ModelReply
 from spoutnik.files import read_json, sha256_file, sha256_json
 from spoutnik.hardware import compute_dtype
 from spoutnik.loading import load_tokenizer
+from spoutnik.model.adapter_file import CONFIG, WEIGHTS
 from spoutnik.text.thought import read_reply
 from spoutnik.text.thought_format import thought_format
 
@@ -64,18 +65,21 @@ class LocalModel:
 
     batch = 32
 
-    def __init__(self, folder: Path, name: str | None = None, *, dtype: str = "auto", quantize: str | None = None,
-                 memory: str | None = None):
-        self.folder, self.name = folder, name or folder.name
+    def __init__(self, folder: Path, name: str | None = None, *, adapter: Path | None = None, dtype: str = "auto",
+                 quantize: str | None = None, memory: str | None = None):
+        self.folder, self.name, self.adapter = folder, name or folder.name, adapter
         self.tokenizer = load_tokenizer(folder)
         self._format = thought_format(self.tokenizer)
         self._precision = {"dtype": str(compute_dtype(dtype)).removeprefix("torch."), "quantize": quantize}
-        self.llm = LLM(folder, self.tokenizer, dtype=dtype, quantize=quantize, memory=memory,
+        self.llm = LLM(folder, self.tokenizer, adapter=adapter, dtype=dtype, quantize=quantize, memory=memory,
                        eos_token_ids=self._format.end_ids)
 
     def facts(self) -> dict:
         files = sorted({file for pattern in _WEIGHTS for file in self.folder.glob(pattern)})
-        return {"content": sha256_json({file.name: sha256_file(file) for file in files})} | self._precision
+        facts = {"content": sha256_json({file.name: sha256_file(file) for file in files})} | self._precision
+        if self.adapter is not None:
+            facts["adapter"] = sha256_json([sha256_file(self.adapter / name) for name in (CONFIG, WEIGHTS)])
+        return facts
 
     @property
     def is_base(self) -> bool:

@@ -61,10 +61,11 @@ def shards(planned: list[Entry], limit: int) -> list[list[Entry]]:
 
 
 def write_folder(folder: Path, checkpoint: Checkpoint, tokenizer: Tokenizer, dtype: str | None, shard_size: int,
-                 card: str) -> None:
+                 card: str, reader: Reader | None = None) -> None:
     """Writes everything into `folder`, which is empty and gets its name when it is finished.
 
-    dtype: "f32", "bf16", "f16" or None for the stored types. shard_size: bytes. card: the text of README.md.
+    dtype: "f32", "bf16", "f16" or None for the stored types. shard_size: bytes. card: the text of README.md. reader: of the
+    weights, where they are not the checkpoint's own.
     """
     config = checkpoint.config
     if dtype is not None:
@@ -79,7 +80,7 @@ def write_folder(folder: Path, checkpoint: Checkpoint, tokenizer: Tokenizer, dty
     for pattern in ("LICENSE*", "LICENCE*", "NOTICE*"):
         for file in checkpoint.folder.glob(pattern):
             shutil.copyfile(file, folder / file.name)
-    _write_weights(folder, checkpoint, shards(entries(checkpoint, dtype), shard_size))
+    _write_weights(folder, reader or Reader(checkpoint), shards(entries(checkpoint, dtype), shard_size))
 
 
 def declares_start(tokenizer: Tokenizer) -> Tokenizer:
@@ -110,8 +111,7 @@ def _write_generation_config(folder: Path, source: Path, tokenizer: Tokenizer) -
                                                    "bos_token_id": tokenizer.bos_id, "eos_token_id": eos})
 
 
-def _write_weights(folder: Path, checkpoint: Checkpoint, files: list[list[Entry]]) -> None:
-    reader = Reader(checkpoint)
+def _write_weights(folder: Path, reader: Reader, files: list[list[Entry]]) -> None:
     if len(files) == 1:
         write_safetensors(folder / "model.safetensors", files[0], reader)
         return

@@ -9,6 +9,7 @@ from glob import escape
 from pathlib import Path
 
 from spoutnik.errors import RunError, UserError
+from spoutnik.export import adapter as adapters
 from spoutnik.export import gguf_file, hf
 from spoutnik.export.gguf_layout import ARCHITECTURES as GGUF_ARCHITECTURES
 from spoutnik.export.gguf_metadata import differences, refuse_unreadable
@@ -17,17 +18,18 @@ from spoutnik.export.model_card import model_card, provenance
 from spoutnik.export.tensors import DTYPES
 from spoutnik.files import disk_errors, install_folder, read_json, remove_folder, replacing
 from spoutnik.loading import load_tokenizer
+from spoutnik.model.adapter_file import Adapter, write_adapter
 from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.config import ARCHITECTURES
 from spoutnik.model.weights import stored_dtype
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.units import parse_size
 
-TYPES = {"hf": tuple(DTYPES), "gguf": tuple(gguf_file.TYPES)}  # format -> what --dtype may say
+TYPES = {"hf": tuple(DTYPES), "gguf": tuple(gguf_file.TYPES), "merged": tuple(DTYPES), "lora": ("f32",)}  # what --dtype may say
 # What an export may replace with --force: a folder that holds nothing else.
 _EXPORTED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja",
              "additional_chat_templates", "model*.safetensors", "model.safetensors.index.json", "README.md", "LICENSE*",
-             "LICENCE*", "NOTICE*")
+             "LICENCE*", "NOTICE*", "adapter_config.json", "adapter_model.safetensors", "base.json")
 _QWEN = "transformers loads this tokenizer as it is only without trust_remote_code=True; with it, it refuses to."
 _MTP = "transformers leaves the MTP layer in the files alone and says so when it loads them; other readers use it."
 
@@ -46,10 +48,12 @@ class Exported:
 
 
 def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard_size: str = "5GB",
-           licence: str | None = None, force: bool = False) -> Exported:
-    """Writes the model in `folder` (Hugging Face layout) as `format`, "hf" or "gguf", to `out`.
+           licence: str | None = None, force: bool = False, adapter: Path | None = None, lossy: bool = False) -> Exported:
+    """Writes the model in `folder` (Hugging Face layout) as `format`, "hf" or "gguf", to `out`; or, with an adapter of PEFT's
+    kind for that model, their sum ("merged") or the adapter itself ("lora").
 
-    dtype: one of TYPES[format]; None keeps what the files store. force: replace an export that is there.
+    dtype: one of TYPES[format]; None keeps what the files store. force: replace an export that is there. lossy: write a sum
+    whose adapter is mostly lost in rounding.
 
     Raises:
         UserError: the request is wrong, or `out` is not to be overwritten; nothing was written.
@@ -60,6 +64,10 @@ def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard
         raise UserError(f"--format {format}: is unknown. Choose {' or '.join(TYPES)}.")
     if dtype is not None and dtype not in TYPES[format]:
         raise UserError(f"--dtype {dtype}: cannot be written as {format}. Choose {', '.join(TYPES[format])}.")
+    if (adapter is None) == (format in ("merged", "lora")):
+        raise UserError(f"--format {format}: needs --adapter, the folder of an adapter of this model." if adapter is None else
+                        f"--adapter {adapter}: is of --format merged or lora, not of {format}. Merge it first, then export the "
+                        "folder that results.")
     limit = parse_size(shard_size)
     if limit is None:
         raise UserError(f"--shard-size {shard_size}: is no size. Write a number with KB, MB, GB, KiB, MiB or GiB, like 5GB.")
@@ -68,18 +76,26 @@ def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard
     checkpoint, tokenizer = Checkpoint.open(folder), load_tokenizer(folder)
     if format == "gguf":
         return _export_gguf(checkpoint, tokenizer, out, dtype, licence)
-    return _export_hf(checkpoint, tokenizer, out, dtype, limit, licence)
+    if format == "hf":
+        return _export_hf(checkpoint, tokenizer, out, dtype, limit, licence)
+    opened = adapters.open_adapter(folder, Path(adapter))
+    if format == "lora":
+        return _export_lora(checkpoint, opened, out)
+    reader = adapters.merging_reader(checkpoint, opened, dtype)
+    return _export_hf(checkpoint, tokenizer, out, dtype, limit, licence, reader, f"--adapter {adapter}" if not lossy else None)
 
 
 def default_target(name: Path, folder: Path, format: str) -> Path:
     """The path of an export without --out: named after the model or, of a run, the run and the stage."""
     manifest = folder / "manifest.json"
     stage = f"-{read_json(manifest)['stage']}" if manifest.exists() and folder != name else ""
-    return Path("exports") / f"{name.resolve().name}{stage}{'.gguf' if format == 'gguf' else ''}"
+    ending = {"gguf": ".gguf", "lora": "-lora", "merged": "-merged"}.get(format, "")
+    return Path("exports") / f"{name.resolve().name}{stage}{ending}"
 
 
 def _export_hf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: str | None, shard_size: int,
-               licence: str | None) -> Exported:
+               licence: str | None, reader: adapters.MergingReader | None = None, lossless: str | None = None) -> Exported:
+    """reader: of the sums with an adapter. lossless: refuse, by this name, sums that lose most of it."""
     config, origin = checkpoint.config, provenance(checkpoint.folder, licence)
     _check_space(out, sum(entry.size for entry in hf.entries(checkpoint, dtype)))
     notes = [note for note, applies in ((_MTP, config.num_nextn_predict_layers),
@@ -87,12 +103,25 @@ def _export_hf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: s
     splitting = split_name(tokenizer)[1] if origin.manifests else None
     card = model_card(config, origin, [*notes, *([splitting] if splitting else [])])
     with _replacing_folder(out) as temporary:
-        hf.write_folder(temporary, checkpoint, tokenizer, dtype, shard_size, card)
+        hf.write_folder(temporary, checkpoint, tokenizer, dtype, shard_size, card, reader)
+        if lossless is not None:
+            reader.survival.refuse_loss(lossless, dtype or _stored(checkpoint))
+    if reader is not None:
+        notes.append(reader.survival.sentence(dtype or _stored(checkpoint)))
     files = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
     stored = "fp8" if config.quantization_config else _stored(checkpoint)
     return Exported(out, ARCHITECTURES[config.model_type], dtype or stored, files,
                     sum((out / file).stat().st_size for file in files),
                     f'AutoModelForCausalLM.from_pretrained("{out}"), AutoTokenizer.from_pretrained("{out}")', notes)
+
+
+def _export_lora(checkpoint: Checkpoint, adapter: Adapter, out: Path) -> Exported:
+    with _replacing_folder(out) as temporary:
+        write_adapter(temporary, adapter)
+    files = sorted(file.name for file in out.iterdir())
+    return Exported(out, ARCHITECTURES[checkpoint.config.model_type], "f32", files,
+                    sum((out / file).stat().st_size for file in files), f'PeftModel.from_pretrained(base, "{out}")',
+                    adapters.notes_of(adapter, checkpoint.config.has_experts))
 
 
 def _export_gguf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: str | None, licence: str | None) -> Exported:
@@ -118,7 +147,7 @@ def _check_target(folder: Path, out: Path, format: str, force: bool) -> None:
         raise UserError(f"--out {out}: llama.cpp looks for files that end in .gguf. Write --out {out}.gguf.")
     if out.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise UserError(f"--out {out}: holds the model that is exported. Name another place.")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir()) and format == "hf"):
+    if not out.exists() or (out.is_dir() and not any(out.iterdir()) and format != "gguf"):
         return
     if out.is_dir() == (format == "gguf"):
         raise UserError(f"--out {out}: is a {'folder' if out.is_dir() else 'file'}, and {format} makes a "

@@ -17,7 +17,7 @@ from spoutnik.model.config import ModelConfig
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Arguments of each model's LLM; drafts are its num_speculative_tokens."""
+    """Arguments of each model's LLM; drafts are its num_speculative_tokens. adapter: of the one model that is served."""
 
     quantize: str | None = None
     memory: str | None = None
@@ -26,6 +26,7 @@ class EngineOptions:
     max_num_seqs: int = 256
     max_model_len: int | None = None
     logprobs_mode: str = RAW_LOGPROBS
+    adapter: Path | None = None
 
 
 def list_models(model: str | None, stage: str | None = None) -> list[ServedModel]:
@@ -80,9 +81,10 @@ def served_model(name: str, folder: Path, about: str) -> ServedModel:
 
 def load_llm(served: ServedModel, engine: EngineOptions, progress: Callable[[int, int], None] | None = None) -> LLM:
     """Reads a model from disk. progress: called with (bytes done, bytes in all) while weights are quantized."""
-    llm = LLM(served.folder, served.tokenizer, quantize=served.quantize or engine.quantize, memory=engine.memory,
-              speculate=engine.speculate, num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs,
-              max_model_len=engine.max_model_len, logprobs_mode=engine.logprobs_mode, progress=progress)
+    llm = LLM(served.folder, served.tokenizer, adapter=engine.adapter, quantize=served.quantize or engine.quantize,
+              memory=engine.memory, speculate=engine.speculate, num_speculative_tokens=engine.drafts,
+              max_num_seqs=engine.max_num_seqs, max_model_len=engine.max_model_len, logprobs_mode=engine.logprobs_mode,
+              progress=progress)
     if engine.speculate is not None and llm.core.drafter is None:
         print(f"{served.id}: {NO_DRAFTS}", file=sys.stderr)
     return llm

@@ -23,11 +23,12 @@ class _LoopedProducts(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         x, weight = ctx.saved_tensors
         grad = grad.contiguous()
-        grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight)
-        blocks = zip(x.split(ctx.counts), grad.split(ctx.counts), grad_x.split(ctx.counts), weight, grad_weight)
-        for rows, grad_rows, grad_x_rows, w, grad_w in blocks:
+        grad_x, grad_weight = torch.empty_like(x), torch.empty_like(weight) if ctx.needs_input_grad[1] else None
+        blocks = zip(x.split(ctx.counts), grad.split(ctx.counts), grad_x.split(ctx.counts), weight)
+        for expert, (rows, grad_rows, grad_x_rows, w) in enumerate(blocks):
             torch.mm(grad_rows, w, out=grad_x_rows)
-            torch.mm(grad_rows.t(), rows, out=grad_w)
+            if grad_weight is not None:
+                torch.mm(grad_rows.t(), rows, out=grad_weight[expert])
         return grad_x, grad_weight, None
 
 

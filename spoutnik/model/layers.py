@@ -13,11 +13,22 @@ class Linear(nn.Linear):
     Explicit on purpose: autocast would do the same, where nobody can see it.
     """
 
+    def __init__(self, in_features: int, out_features: int, bias: bool = True):
+        super().__init__(in_features, out_features, bias)
+        self.adapter: nn.Module | None = None  # a LowRank (lora.py)
+
     def reset_parameters(self) -> None:
         """Nothing: weights come from Transformer.init_weights or from a file."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x, self.weight, self.bias)
+        if self.adapter is None:
+            return linear(x, self.weight, self.bias)
+        y = self.adapter(x, linear(x, self.weight), self.weight)
+        return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def effective_weight(self) -> Tensor:
+        """The weight with the adapter, if there is one, in it."""
+        return self.weight if self.adapter is None else self.adapter.merged(self.weight)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -64,6 +75,8 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.gate_proj.adapter is not None or self.up_proj.adapter is not None:
+            return self.down_proj(swiglu(torch.cat([self.gate_proj(x), self.up_proj(x)], dim=-1)))
         # One product instead of two.
         gate_up = torch.cat([self.gate_proj.weight, self.up_proj.weight])
         bias = None if self.gate_proj.bias is None else torch.cat([self.gate_proj.bias, self.up_proj.bias])

@@ -68,7 +68,7 @@ class MLA(nn.Module):
         config = self.config
         q_nope, q_pe = self._queries(x).split([config.qk_nope_head_dim, config.qk_rope_head_dim], dim=-1)
         cache.append(layer, self._entry(*self._latent(x), rotary))
-        w = self.kv_b_proj.weight.to(x.dtype).view(config.num_attention_heads, -1, config.kv_lora_rank)
+        w = self.kv_b_proj.effective_weight().to(x.dtype).view(config.num_attention_heads, -1, config.kv_lora_rank)
         w_k, w_v = w.split([config.qk_nope_head_dim, config.v_head_dim], dim=1)
         q = torch.cat([torch.einsum("bhn,hnc->bhc", q_nope, w_k), rotate_interleaved(q_pe, rotary)], dim=-1)
         new = len(x) // cache.rows

@@ -45,7 +45,8 @@ def published_parts(name: str, config: ModelConfig) -> list[tuple[str, tuple]]:
 
 
 def published_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of the model under its published name."""
+    """Every tensor of the model under its published name; of one with adapters, of its `lora.merged_copy`."""
+    assert not any(".adapter." in name for name in model.state_dict()), "merge the adapters first"
     tied = model.config.tie_word_embeddings
     for name, tensor in model.state_dict().items():
         if tied and name == "lm_head.weight":

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.evals.protocol import held_out_dialogues, held_out_problems, prompt_ids
+from spoutnik.recipe.adapters import check_adapter
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.keys import seed_of
 from spoutnik.recipe.own_data import existing_files, own_data
@@ -31,6 +32,7 @@ def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: di
         if isinstance(stage, SFTStage) and stage.file is not None:
             existing_files(stage, name, source)
             own_data(stage, recipe.hygiene)
+        check_adapter(recipe, name, source)
     lengths = _Lengths(recipe, source, found)
     for name in selected:
         stage = recipe.stages[name]

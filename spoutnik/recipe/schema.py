@@ -24,7 +24,7 @@ from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
 from spoutnik.train.reject import RejectSettings
 from spoutnik.train.reward_model import RewardModelSettings
-from spoutnik.train.settings import Settings, StrictModel, refuse_truth, young
+from spoutnik.train.settings import AdapterSettings, Settings, StrictModel, refuse_truth, young
 from spoutnik.train.sft import ColdStartSettings, SFTSettings
 from spoutnik.validation import did_you_mean, refuse_names
 
@@ -144,6 +144,8 @@ class SFTStage(_ConversingStage):
     copies what was said, known or not."""
     dialogue_share: float = Field(default=0.0, ge=0, le=1)
     """The share of the solvers' traces and of the general ones with earlier turns."""
+    adapter: AdapterSettings | None = young(None)
+    """Train an adapter (LoRA) and leave the base as it is."""
     settings: SFTSettings
     """How it is trained."""
 
@@ -175,6 +177,8 @@ class GRPOStage(_ConversingStage):
     """The earlier stage whose model goes on."""
     reward_model: str | None = None
     """The earlier stage of kind reward_model that scores general prompts."""
+    adapter: AdapterSettings | None = young(None)
+    """Train an adapter (LoRA) and leave the base as it is; without dropout, and with `dtype: float32`."""
     settings: GRPOSettings
     """Rollouts, rewards, and how it is trained."""
 
@@ -184,6 +188,13 @@ class GRPOStage(_ConversingStage):
             raise ValueError("settings.general_share needs a reward_model to judge general prompts")
         if self.settings.wishes != "listed" and not self.settings.general_share:
             raise ValueError("settings.wishes is of general prompts, and there are none. Give general_share, or leave it out")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_what_it_trains(self) -> "GRPOStage":
+        if self.adapter is not None and self.adapter.dropout:
+            raise ValueError("adapter.dropout: the sampler has none, so the gradient would be of another policy than the one "
+                             "that wrote the rollouts. Leave it out")
         return self
 
 

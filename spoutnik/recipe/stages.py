@@ -25,8 +25,10 @@ from spoutnik.files import read_jsonl, sha256_json, write_json, write_jsonl
 from spoutnik.hardware import compute_dtype, machine, peak_memory
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.lora import adapters_of
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_model, save_tensors
+from spoutnik.recipe.adapters import load_for_adapter, save_adapter, saved_dtype
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.cards import model_card
 from spoutnik.recipe.own_data import own_data
@@ -65,6 +67,7 @@ from spoutnik.train.reward_model import (
     train_reward_model,
 )
 from spoutnik.train.rollouts import chat_prompts, rollout_llm, sample_problems
+from spoutnik.train.settings import AdapterSettings
 from spoutnik.train.sft import fit, general_traces, held_out_documents, held_out_loss, sft, solver_traces
 from spoutnik.train.traces import KEYS, Traces, reports_of
 
@@ -117,6 +120,13 @@ class Context:
         folder = self.inputs[role].folder
         return load_model(folder, compute_dtype=self.dtype), Tokenizer.load(folder)
 
+    def load_start(self, adapter: AdapterSettings | None) -> tuple[Transformer, Tokenizer]:
+        """The model to train: whole, or frozen as its files hold it with a new adapter."""
+        if adapter is None:
+            return self.load()
+        folder, where = self.inputs["start"].folder, f"{self.source}: stages.{self.name}.adapter"
+        return load_for_adapter(folder, adapter, self.dtype, self.recipe.seed, where), Tokenizer.load(folder)
+
 
 @dataclass
 class Outcome:
@@ -140,10 +150,14 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if outcome.log:
         write_jsonl(context.working / "log.jsonl", outcome.log)
     if outcome.model is not None:
-        _save(context.working, outcome.model, outcome.tokenizer)
+        dtype, model = saved_dtype(outcome.model, context.dtype), outcome.model
+        if adapters_of(model):
+            metrics, model = save_adapter(context.working, model, dtype, f"{context.recipe.name}/{stage.start}", context.say)
+            outcome.metrics |= metrics
+        _save(context.working, model, outcome.tokenizer, dtype)
     validation = outcome.monitor.validation if outcome.monitor else None
     if validation is not None and (best := validation.best_model()) is not None:
-        _save(context.working / BEST, best, outcome.tokenizer)
+        _save(context.working / BEST, best, outcome.tokenizer, dtype)
     outcome.cost.peak_memory_bytes = peak_memory()
     health = stage_health(outcome.log, outcome.monitor.comparisons if outcome.monitor else (), outcome.findings)
     description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
@@ -155,8 +169,8 @@ def run_stage(stage: Stage, context: Context) -> dict:
     return description if outcome.model is None else description | {"card": _card(stage, context.recipe, outcome.model)}
 
 
-def _save(folder: Path, model: Transformer, tokenizer: Tokenizer) -> None:
-    save_model(folder, model)
+def _save(folder: Path, model: Transformer, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
+    save_model(folder, model, dtype)
     tokenizer.save(folder)
     eos_ids = thought_format(tokenizer).end_ids
     write_json(folder / "generation_config.json", {
@@ -191,7 +205,7 @@ def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
 
 
 def _sft(stage: SFTStage, context: Context) -> Outcome:
-    model, tokenizer = context.load()
+    model, tokenizer = context.load_start(stage.adapter)
     seed, recipe = context.recipe.seed, context.recipe
     sources = []
     if stage.cold_start is not None:
@@ -231,7 +245,7 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
 
 
 def _grpo(stage: GRPOStage, context: Context) -> Outcome:
-    model, tokenizer = context.load()
+    model, tokenizer = context.load_start(stage.adapter)
     scorer = reference = None
     if stage.reward_model is not None:
         scorer = partial(score_answers, *load_reward_model(context.inputs["reward_model"].folder, context.dtype))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
+from spoutnik.model.lora import dropout_from
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
@@ -43,14 +44,17 @@ def next_token_loss(model: Transformer, batch: PackedBatch, trace: RouterTrace, 
 
 
 def language_model_gradient(model: Transformer, documents: Sequence[Document], parameters: Sequence[Tensor],
-                            settings: LanguageModelSettings) -> tuple[Gradient, Cost]:
-    """Gradient of one step over `documents`, split into micro-batches over the cores."""
+                            settings: LanguageModelSettings, step: int = 0) -> tuple[Gradient, Cost]:
+    """Gradient of one step over `documents`, split into micro-batches over the cores. step: with a micro-batch's first document
+    it decides the masks of the adapters' dropout, so that a resumed stage repeats them."""
     lengths = [len(d.ids) for d in documents]
     micro = [pack_documents(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
     tokens = sum(d.predicted for d in documents)
 
     def loss_of(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
-        return next_token_loss(model, batch, trace, tokens, len(documents), settings)
+        generator = torch.Generator(model.embed_tokens.weight.device).manual_seed(step * len(documents) + batch.documents[0])
+        with dropout_from(generator):
+            return next_token_loss(model, batch, trace, tokens, len(documents), settings)
 
     return accumulate(parameters, micro, loss_of, settings.balance_loss_alpha > 0), Cost(tokens_trained=sum(lengths))
 
@@ -66,7 +70,7 @@ def train_language_model(model: Transformer, documents_of: Callable[[int], Seque
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         documents = documents_of(step)
-        gradient, cost = language_model_gradient(model, documents, optimizer.parameters, settings)
+        gradient, cost = language_model_gradient(model, documents, optimizer.parameters, settings, step)
         return gradient, gradient.metrics | cut_metrics(documents), cost
 
     log, cost = train(model, optimizer, schedule, stage, step_gradient, checkpoints, progress, settings.bias_update_speed,

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import install_folder, read_json, read_jsonl, remove_folder, write_json, write_jsonl
+from spoutnik.model.lora import adapter_state, adapters_of
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
@@ -95,10 +96,11 @@ class Checkpoints:
         return self.folder / "checkpoint"
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizer, log: list[dict], cost: Cost) -> None:
-        """Writes beside the last checkpoint, then takes its place: one of the two is always whole."""
+        """Writes beside the last checkpoint, then takes its place: one of the two is always whole. Of a model with adapters,
+        these alone: the rest is its base."""
         fresh = self.folder / "checkpoint.new"
         remove_folder(fresh)
-        save_tensors(fresh / "weights.safetensors", model.state_dict())
+        save_tensors(fresh / "weights.safetensors", adapter_state(model) or model.state_dict())
         save_tensors(fresh / "optimiser.safetensors", optimizer.tensors())  # the spelling of checkpoints already on disk
         write_jsonl(fresh / "log.jsonl", log)
         write_json(fresh / "state.json", {"step": step, "bill": vars(cost)})
@@ -140,13 +142,15 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
 
     step_gradient(step) returns the gradient, the metrics to log and what it cost. after_step looks at the log after each step,
     may add to its last row, and returns the tokens that it generated. The correction biases move once per
-    optimizer step, by the loads of the whole batch (V3, section 2.1.2).
+    optimizer step, by the loads of the whole batch (V3, section 2.1.2); beside adapters they stay, as the base does.
 
     Raises:
         RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
     """
     start, log, total = checkpoints.load(model, optimizer) or (0, [], Cost())
     routers = model.routers if isinstance(model, Transformer) else {}
+    if adapters_of(model):
+        bias_update_speed = 0.0
     watch, last_save = Stopwatch(), time.perf_counter()
     for step in range(start, schedule.steps):
         gradient, metrics, cost = step_gradient(step)

@@ -38,18 +38,21 @@ class _ChunkedLogProbs(torch.autograd.Function):
     def backward(ctx, grad: Tensor, _):
         hidden, weight, targets, normalizers = ctx.saved_tensors
         compute = operations.logits_gradient if operations.supports(hidden) else _logits_gradient
-        grad_hidden, grad_weight = torch.empty_like(hidden), torch.zeros_like(weight, dtype=torch.float32)
+        grad_hidden = torch.empty_like(hidden)
+        grad_weight = torch.zeros_like(weight, dtype=torch.float32) if ctx.needs_input_grad[1] else None  # frozen: none
         pieces = (t.split(ctx.chunk) for t in (grad.contiguous(), hidden, targets, normalizers, grad_hidden))
         for g, h, t, n, out in zip(*pieces):
             grad_logits = compute(g, h, weight, t, n, ctx.temperature)
             if operations.has_fast_matmul(grad_logits, weight.t()):
                 rows = torch.tensor([len(h)])
                 out.copy_(operations.grouped_matmul_input_grad(grad_logits, weight[None], rows))
-                grad_weight += operations.grouped_matmul_weight_grad(grad_logits, h, rows)[0]
+                if grad_weight is not None:
+                    grad_weight += operations.grouped_matmul_weight_grad(grad_logits, h, rows)[0]
             else:
                 torch.mm(grad_logits, weight, out=out)
-                grad_weight += grad_logits.t() @ h
-        return grad_hidden, grad_weight.to(ctx.weight_dtype), None, None, None
+                if grad_weight is not None:
+                    grad_weight += grad_logits.t() @ h
+        return grad_hidden, None if grad_weight is None else grad_weight.to(ctx.weight_dtype), None, None, None
 
 
 def _log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float,

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.files import install_folder, read_json, remove_folder, write_json
+from spoutnik.model.lora import adapters_of, merged_copy
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.parallel import cores, on_all_cores
@@ -70,7 +71,7 @@ class Validation:
             fresh = self.folder / "best.new"
             remove_folder(fresh)
             if done < self.steps:  # the last is kept as such
-                save_tensors(fresh / "weights.safetensors", self.model.state_dict())
+                save_tensors(fresh / "weights.safetensors", _without_adapters(self.model).state_dict())
             write_json(fresh / "best.json", {"step": done, "accuracy": accuracy})
             install_folder(fresh, self.folder / "best", aside=self.folder / "best.old")
         return cost
@@ -181,6 +182,10 @@ def compared_documents(documents_of: Callable[[int], Sequence[Document]], steps:
         if len(documents) >= COMPARED_DOCUMENTS:
             break
     return list(documents.values())[:COMPARED_DOCUMENTS]
+
+
+def _without_adapters(model: Transformer) -> Transformer:
+    return merged_copy(model, model.compute_dtype) if adapters_of(model) else model
 
 
 def _mean(values: Sequence[float]) -> float:

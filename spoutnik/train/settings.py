@@ -6,6 +6,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationInfo,
 from torch import nn
 
 from spoutnik.errors import UserError
+from spoutnik.model.lora import ALL_LINEAR, LoraConfig
 from spoutnik.train.optimizer import Optimizer, Schedule
 
 _WARMUP = ("warmup = {warmup} is longer than the stage, which has {steps} steps: the learning rate would never be reached. "
@@ -83,6 +84,28 @@ class OptimizerSettings(Settings):
         if self.warmup > steps:
             raise UserError(f"{stage}: {_WARMUP.format(warmup=self.warmup, steps=steps)}.")
         return Schedule(self.schedule, steps, self.warmup)
+
+
+class AdapterSettings(Settings):
+    """Of LoRA: the base stays as it is, and thin matrices beside its linear maps are trained (docs/adapt.md)."""
+
+    rank: int = Field(default=16, gt=0)
+    """Of each pair of matrices."""
+    alpha: float = Field(default=32.0, gt=0)
+    """The pair's product is multiplied by alpha / rank."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the pair's inputs that a step leaves out."""
+    target_modules: Literal["all-linear"] | list[str] = ALL_LINEAR
+    """The linear maps, by the last parts of their published names (q_proj, down_proj ...); or all of attention, feed-forward
+    and shared experts."""
+    use_rslora: bool = False
+    """Multiply by alpha / sqrt(rank) instead, which keeps high ranks learning."""
+    use_dora: bool = False
+    """Train each output's length apart from its direction."""
+
+    def config(self) -> LoraConfig:
+        targets = self.target_modules if self.target_modules == ALL_LINEAR else tuple(self.target_modules)
+        return LoraConfig(self.rank, self.alpha, self.dropout, targets, self.use_rslora, self.use_dora)
 
 
 class TrainSettings(OptimizerSettings):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.errors import RunError
+from spoutnik.model.lora import LoraConfig, add_lora
 from spoutnik.tasks import FAMILIES, Problem, sample
 from spoutnik.tasks.catalog import find_tasks
 from spoutnik.tasks.general import GeneralPrompt, sample_general
@@ -200,6 +201,16 @@ def test_the_reward_rises_within_a_few_steps(base, tokenizer, likes_even, tmp_pa
         assert max(row.get("mismatch_kl", 0.0) for row in log) < 1e-6  # absent where no group disagrees
         assert cost.tokens_generated == sum(row["tokens"] for row in log) > 0
     assert sum(ends) / 3 > 0.8
+
+
+def test_an_adapter_learns_from_rollouts_of_itself_and_leaves_its_base(tokenizer, likes_even, tmp_path):
+    policy = add_lora(model(), LoraConfig(8, 32.0), torch.Generator().manual_seed(0))
+    before = {name: tensor.clone() for name, tensor in policy.state_dict().items() if ".adapter." not in name}
+    log, _ = grpo(policy, tokenizer, ARITHMETIC, settings(steps=25, prompts_per_step=4, group_size=8, max_tokens=16), 0, "rl",
+                  Checkpoints(tmp_path), tiny.silent)
+    assert sum(row["reward"] for row in log[-3:]) / 3 > sum(row["reward"] for row in log[:2]) / 2 + 0.2
+    assert max(row.get("mismatch_kl", 0.0) for row in log) < 1e-6
+    assert all(torch.equal(policy.state_dict()[name], tensor) for name, tensor in before.items())
 
 
 def test_a_run_killed_and_run_again_ends_with_the_same_bytes(tokenizer, likes_even, tmp_path):

@@ -11,6 +11,7 @@ from spoutnik.engine.runners.torch_runner import TorchRunner, inference_copy
 from spoutnik.errors import UserError
 from spoutnik.hardware import available_memory
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.lora import adapters_of, merged_copy
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
 from spoutnik.parallel import cores
@@ -38,6 +39,8 @@ def make_runner(model: Transformer | Path, quantize: str | None = None, memory: 
     if quantize is not None and quantize not in QUANTIZATIONS:
         raise UserError(f"quantize = {quantize!r}: unknown. Choose int8 or int4, or leave it out.")
     if isinstance(model, Transformer):
+        if adapters_of(model):
+            model = merged_copy(model, model.compute_dtype)
         config, device, dtype = model.config, model.embed_tokens.weight.device, model.compute_dtype
     else:
         config = ModelConfig.load(model)

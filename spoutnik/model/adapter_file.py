@@ -1,0 +1,219 @@
+"""Adapters on disk as PEFT writes them: adapter_model.safetensors and adapter_config.json.
+
+PEFT's readers do not agree on the scale: some ignore rsLoRA's root or the patterns of ranks and alphas, in silence. So what is
+written has one rank, one alpha and alpha / r as its scale; an adapter of other ranks or scales is brought to that form.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from spoutnik.errors import RunError, UserError
+from spoutnik.files import read_json, write_json, write_text
+from spoutnik.model.lora import LowRank, adaptable, attach, lora_scale
+from spoutnik.model.transformer import Transformer
+from spoutnik.model.weights import save_tensors
+from spoutnik.validation import did_you_mean
+
+CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+BASE = "base.json"  # a file of our own: PEFT warns of keys in its configuration that it does not know
+_PREFIX = "base_model.model.model."
+# What changes no result here, or is checked by what the weights' file holds.
+_HARMLESS = {"arrow_config", "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
+             "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout",
+             "lora_ga_config", "megatron_config", "megatron_core", "peft_version", "qalora_group_size", "revision",
+             "runtime_config", "target_modules", "task_type"}
+_COMPUTED = {"peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"}
+_INITIAL = (True, False, None, "gaussian", "eva", "orthogonal")  # others change the base's weights
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """What a folder holds: the adapters by the names of their linear maps, and which base they were trained on, as far as the
+    files say it."""
+
+    parts: dict[str, LowRank]
+    base: str | None = None
+    base_hash: str | None = None
+
+
+def read_adapter(folder: Path) -> Adapter:
+    """An adapter that PEFT or Spoutnik wrote: LoRA, rsLoRA or DoRA of linear maps.
+
+    Raises:
+        UserError: the folder holds none, or one with an option that is not computed here.
+        RunError: its files are damaged or do not belong together.
+    """
+    folder = Path(folder)
+    if not (folder / CONFIG).exists():
+        raise UserError(f"{folder}: holds no {CONFIG}. Give a folder that PEFT or `spoutnik` wrote for an adapter.")
+    if not (folder / WEIGHTS).exists():
+        pickled = " Pickled ones (adapter_model.bin) are not read." if (folder / "adapter_model.bin").exists() else ""
+        raise RunError(f"{folder / WEIGHTS}: is missing.{pickled} Save the adapter as safetensors.")
+    config = read_json(folder / CONFIG)
+    _refuse_options(folder / CONFIG, config)
+    parts = _parts(folder, config, _tensors(folder / WEIGHTS))
+    ours = read_json(folder / BASE) if (folder / BASE).exists() else {}
+    return Adapter(parts, config.get("base_model_name_or_path"), ours.get("sha256"))
+
+
+def attach_adapter(model: Transformer, adapter: Adapter, source: Path) -> Transformer:
+    """Freezes the model and puts the adapter beside its linear maps. source: its folder, for messages.
+
+    Raises:
+        UserError: the adapter belongs to another model.
+    """
+    maps = adaptable(model)
+    remedy = f"Give the model it was trained on{f' ({adapter.base})' if adapter.base else ''}."
+    for name, part in adapter.parts.items():
+        if name not in maps:
+            raise UserError(f"{source}: adapts {name}, which this model has not.{did_you_mean(name, maps)} {remedy}")
+        shape, wanted = (part.lora_B.shape[0], part.lora_A.shape[1]), tuple(maps[name].weight.shape)
+        if shape != wanted:
+            raise UserError(f"{source}: {name} is for a layer of {shape[0]} x {shape[1]}, and this model's is "
+                            f"{wanted[0]} x {wanted[1]}. {remedy}")
+    if adapter.base_hash is not None and adapter.base_hash != base_hash(model, adapter.parts):
+        raise UserError(f"{source}: was trained on other weights than this model's, though of the same shapes. {remedy}")
+    return attach(model, adapter.parts)
+
+
+def write_adapter(folder: Path, adapter: Adapter) -> None:
+    """Writes the folder. Tensors are float32, keys sorted, and no path is in it but `base`, as given.
+
+    Raises:
+        UserError: some maps have DoRA's magnitudes and others have none.
+    """
+    uniform = folded(adapter.parts)
+    tensors: dict[str, Tensor] = {}
+    for name, part in uniform.items():
+        tensors[f"{_PREFIX}{name}.lora_A.weight"] = part.lora_A
+        tensors[f"{_PREFIX}{name}.lora_B.weight"] = part.lora_B
+        if part.magnitude is not None:
+            tensors[f"{_PREFIX}{name}.lora_magnitude_vector"] = part.magnitude
+    with_magnitude = {part.magnitude is not None for part in uniform.values()}
+    if len(with_magnitude) > 1:
+        raise UserError(f"{folder}: DoRA's magnitudes are there for some layers and not for others, which PEFT has no place "
+                        "for. Merge the adapter instead (--format merged).")
+    first = next(iter(uniform.values()))
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tensors(folder / WEIGHTS, {name: tensor.float() for name, tensor in sorted(tensors.items())}, {"format": "pt"})
+    if adapter.base_hash is not None:
+        write_json(folder / BASE, {"sha256": adapter.base_hash})
+    values = _config(uniform, first.rank, first.scale, True in with_magnitude, first.dropout, adapter.base)
+    write_text(folder / CONFIG, json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
+
+
+def folded(parts: Mapping[str, LowRank]) -> dict[str, LowRank]:
+    """The same adapters with one rank (thinner ones get zeros) and one scale (what differs from it goes into B)."""
+    rank = max(part.rank for part in parts.values())
+    scale = Counter(part.scale for part in parts.values()).most_common(1)[0][0]
+    result = {}
+    for name, part in parts.items():
+        missing = rank - part.rank
+        a = torch.nn.functional.pad(part.lora_A.detach().float(), (0, 0, 0, missing))
+        b = torch.nn.functional.pad(part.lora_B.detach().float(), (0, missing)) * (part.scale / scale)
+        magnitude = None if part.magnitude is None else part.magnitude.detach()
+        result[name] = LowRank(a, b, scale, magnitude, part.dropout)
+    return result
+
+
+def base_hash(model: Transformer, names: Mapping[str, LowRank]) -> str:
+    """A hash of the adapted weights' first rows in bfloat16: two models that differ by training differ in it, a model and its
+    copy in bfloat16 do not."""
+    digest, maps = hashlib.sha256(), adaptable(model)
+    for name in sorted(names):
+        row = maps[name].weight[0].detach().to("cpu", torch.bfloat16).contiguous()
+        digest.update(name.encode() + b"\0" + row.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _config(parts: Mapping[str, LowRank], rank: int, scale: float, use_dora: bool, dropout: float, base: str | None) -> dict:
+    """What PEFT and vLLM read; keys are sorted when they are written."""
+    alpha = scale * rank
+    names, last = sorted(parts), {name.rpartition(".")[2] for name in parts}
+    return {"alpha_pattern": {}, "base_model_name_or_path": base, "bias": "none", "fan_in_fan_out": False,
+            "inference_mode": True, "init_lora_weights": True,
+            "lora_alpha": round(alpha) if abs(alpha - round(alpha)) < 1e-9 * alpha else alpha,
+            "lora_bias": False, "lora_dropout": dropout, "modules_to_save": None, "peft_type": "LORA", "r": rank,
+            "rank_pattern": {}, "target_modules": sorted(last) if _in_every_layer(names) else [f"model.{n}" for n in names],
+            "task_type": "CAUSAL_LM", "use_dora": use_dora, "use_rslora": False}
+
+
+def _in_every_layer(names: list[str]) -> bool:
+    """Whether each layer has the same maps, so that their last names say it all."""
+    layers: dict[str, set[str]] = {}
+    for name in names:
+        _, layer, inside = name.split(".", 2)
+        layers.setdefault(layer, set()).add(inside)
+    numbers = sorted(map(int, layers))
+    return len(set(map(frozenset, layers.values()))) == 1 and numbers == list(range(len(numbers)))
+
+
+def _refuse_options(path: Path, config: dict) -> None:
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise UserError(f"{path}: peft_type = {kind!r}: only LORA is computed here. Merge the adapter with PEFT.")
+    if (initial := config.get("init_lora_weights", True)) not in _INITIAL:
+        raise UserError(f"{path}: init_lora_weights = {initial!r}: changes the base's weights, which is not computed here. "
+                        "Convert the adapter with PEFT (path_initial_model_for_weight_conversion).")
+    for key in sorted(config.keys() - _HARMLESS - _COMPUTED - {"init_lora_weights"}):
+        value = config[key]
+        if value and not (key == "bias" and value == "none"):
+            raise UserError(f"{path}: {key} = {value!r}: this option of PEFT is not computed here. Merge the adapter with PEFT "
+                            "(merge_and_unload) and give the model that results.")
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name).float() for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise RunError(f"{path}: is damaged ({error}). Restore the file.") from error
+
+
+def _parts(folder: Path, config: dict, tensors: dict[str, Tensor]) -> dict[str, LowRank]:
+    found: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        match = re.fullmatch(re.escape(_PREFIX) + r"(layers\.\d+\..+)\.(lora_A|lora_B|lora_magnitude_vector)(\.weight)?", name)
+        if match is None or ".experts" in match[1]:
+            what = "routed experts" if ".experts" in name else "no linear map inside the network"
+            raise UserError(f"{folder / WEIGHTS}: {name}: belongs to {what}, which adapters here leave out. Merge the adapter "
+                            "with PEFT (merge_and_unload) and give the model that results.")
+        found.setdefault(match[1], {})[match[2]] = tensor
+    if not found:
+        raise RunError(f"{folder / WEIGHTS}: holds no adapter. Restore the file.")
+    for module in sorted(found):
+        missing = {"lora_A", "lora_B", *(["lora_magnitude_vector"] if config.get("use_dora") else [])} - found[module].keys()
+        if missing:
+            raise RunError(f"{folder / WEIGHTS}: {module} has no {min(missing)}. Restore the file.")
+    return {module: _part(folder, config, module, found[module]) for module in sorted(found)}
+
+
+def _part(folder: Path, config: dict, module: str, tensors: dict[str, Tensor]) -> LowRank:
+    a, b, magnitude = (tensors.get(kind) for kind in ("lora_A", "lora_B", "lora_magnitude_vector"))
+    rank = _of_pattern(config, "rank_pattern", module, config.get("r", 8))
+    if a.shape[0] != rank or b.shape[1] != rank:
+        raise RunError(f"{folder / WEIGHTS}: {module} has lora_A of {list(a.shape)} and lora_B of {list(b.shape)}, and "
+                       f"{CONFIG} gives it rank {rank}. The two files do not belong together.")
+    if magnitude is not None and not config.get("use_dora"):
+        raise RunError(f"{folder / WEIGHTS}: {module} has DoRA's magnitudes, and {CONFIG} says use_dora = false. The two files "
+                       "do not belong together.")
+    alpha = _of_pattern(config, "alpha_pattern", module, config.get("lora_alpha", 8))
+    scale = lora_scale(alpha, rank, bool(config.get("use_rslora")))
+    return LowRank(a, b, scale, magnitude, float(config.get("lora_dropout") or 0))
+
+
+def _of_pattern(config: dict, key: str, module: str, default: float) -> float:
+    """The value of the first pattern that matches the module's name from a dot, or its beginning, to its end."""
+    for pattern, value in (config.get(key) or {}).items():
+        if re.match(rf"(.*\.)?({pattern})$", f"model.{module}"):
+            return value
+    return default

@@ -1,0 +1,195 @@
+"""LoRA (Hu et al. 2021) with rsLoRA's scale (Kalajdzievski 2023) and DoRA's magnitudes (Liu et al. 2024): a frozen linear map
+and a trained product of two thin matrices beside it.
+
+Every linear map inside the network may have one, in attention, feed-forward and shared experts. The router, the routed experts,
+the head, the embedding and the MTP module stay as they are. Letters: r rank, T rows.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from spoutnik.errors import UserError
+from spoutnik.model.layers import Linear, linear
+from spoutnik.model.transformer import Transformer
+from spoutnik.validation import did_you_mean
+
+ALL_LINEAR = "all-linear"
+_LEFT_OUT = {"lm_head": "the head", "embed_tokens": "the embedding", "gate": "the router", "experts": "the routed experts",
+             "gate_up_proj": "the routed experts", "eh_proj": "the MTP module"}
+_dropout: ContextVar[torch.Generator | None] = ContextVar("dropout", default=None)
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """An adapter to train. target_modules: last parts of published names, as q_proj."""
+
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    target_modules: Literal["all-linear"] | tuple[str, ...] = ALL_LINEAR
+    use_rslora: bool = False
+    use_dora: bool = False
+
+    @property
+    def scale(self) -> float:
+        return lora_scale(self.alpha, self.rank, self.use_rslora)
+
+
+def lora_scale(alpha: float, rank: int, use_rslora: bool) -> float:
+    """What multiplies B A: alpha / r (LoRA, section 4.1), or alpha / sqrt(r) (rsLoRA, theorem 3.2)."""
+    return alpha / (math.sqrt(rank) if use_rslora else rank)
+
+
+class LowRank(nn.Module):
+    """The trained part beside one linear map: lora_A (r, in), lora_B (out, r), DoRA's magnitude (out,) or None. float32."""
+
+    def __init__(self, a: Tensor, b: Tensor, scale: float, magnitude: Tensor | None = None, dropout: float = 0.0):
+        super().__init__()
+        self.lora_A, self.lora_B = nn.Parameter(a), nn.Parameter(b)
+        self.magnitude = None if magnitude is None else nn.Parameter(magnitude)
+        self.scale, self.dropout = scale, dropout
+
+    @property
+    def rank(self) -> int:
+        return self.lora_A.shape[0]
+
+    def delta(self) -> Tensor:
+        """scale * B A (out, in), float32."""
+        return self.scale * (self.lora_B.float() @ self.lora_A.float())
+
+    def merged(self, weight: Tensor) -> Tensor:
+        """W + scale * B A, with DoRA m (W + scale * B A) / ||W + scale * B A|| by rows (its eq. 5), float32."""
+        total = weight.float() + self.delta()
+        return total if self.magnitude is None else total * (self.magnitude.float() / row_norms(total))[:, None]
+
+    def forward(self, x: Tensor, product: Tensor, weight: Tensor) -> Tensor:
+        """x (T, in) and its product with the frozen weight (T, out) to what the adapted map gives, without bias.
+
+        The norms are constants to the gradient (DoRA, section 4.3)."""
+        rows = drop(x, self.dropout)
+        low = self.scale * linear(linear(rows, self.lora_A), self.lora_B)
+        if self.magnitude is None:
+            return product + low
+        with torch.no_grad():
+            norms = row_norms(weight.float() + self.delta())
+        ratio = (self.magnitude / norms).to(x.dtype)
+        if rows is x:
+            return ratio * (product + low)
+        return product + (ratio - 1) * linear(rows, weight) + ratio * low
+
+
+def row_norms(weight: Tensor) -> Tensor:
+    """The length of each output's row: (out, in) to (out,)."""
+    return torch.linalg.vector_norm(weight, dim=1)
+
+
+@contextmanager
+def dropout_from(generator: torch.Generator) -> Iterator[None]:
+    """Switches the adapters' dropout on in this thread; its masks come from `generator`. Elsewhere there is none."""
+    token = _dropout.set(generator)
+    try:
+        yield
+    finally:
+        _dropout.reset(token)
+
+
+def drop(x: Tensor, share: float) -> Tensor:
+    """Inverted dropout (Srivastava et al. 2014), inside `dropout_from`."""
+    generator = _dropout.get()
+    if not share or generator is None:
+        return x
+    kept = torch.rand(x.shape, generator=generator, device=x.device) >= share
+    return x * kept / (1 - share)
+
+
+def adaptable(model: Transformer) -> dict[str, Linear]:
+    """The linear maps that may have an adapter, by their names without `model.`"""
+    return {name: module for name, module in model.named_modules()
+            if isinstance(module, Linear) and name.startswith("layers.")}
+
+
+def adapters_of(model: nn.Module) -> dict[str, LowRank]:
+    """The adapters that a model has, by the names of their linear maps; empty without any."""
+    return {name.removesuffix(".adapter"): module for name, module in model.named_modules() if isinstance(module, LowRank)}
+
+
+def attach(model: Transformer, parts: dict[str, LowRank]) -> Transformer:
+    """Freezes the model and puts each adapter beside its linear map."""
+    model.requires_grad_(False)
+    maps = adaptable(model)
+    for name, part in parts.items():
+        maps[name].adapter = part
+    return model
+
+
+def add_lora(model: Transformer, config: LoraConfig, generator: torch.Generator, source: str = "adapter") -> Transformer:
+    """Freezes the model and adds new adapters: A uniform in +-1/sqrt(in) (Kaiming with a = sqrt(5), as PEFT has it), B zero,
+    DoRA's magnitudes the rows' lengths. So the model computes what it did.
+
+    Raises:
+        UserError: a target module that the model has not or that is left out, or a rank larger than a layer; names `source`.
+    """
+    parts = {}
+    for name, module in lora_targets(model, config, source).items():
+        outputs, inputs = module.weight.shape
+        a = torch.empty(config.rank, inputs, device=module.weight.device)
+        a.uniform_(-inputs ** -0.5, inputs ** -0.5, generator=generator)
+        magnitude = row_norms(module.weight.detach().float()) if config.use_dora else None
+        b = torch.zeros(outputs, config.rank, device=module.weight.device)
+        parts[name] = LowRank(a, b, config.scale, magnitude, config.dropout)
+    return attach(model, parts)
+
+
+def lora_targets(model: Transformer, config: LoraConfig, source: str = "adapter") -> dict[str, Linear]:
+    """The linear maps that get an adapter; errors as of `add_lora`."""
+    maps = adaptable(model)
+    if config.target_modules != ALL_LINEAR:
+        present = sorted({name.rpartition(".")[2] for name in maps})
+        for name in config.target_modules:
+            if name not in present:
+                why = f"is {_LEFT_OUT[name]}, which adapters leave out" if name in _LEFT_OUT else "no linear map has this name"
+                raise UserError(f"{source}.target_modules: {name}: {why}.{did_you_mean(name, present)} Choose of "
+                                f"{', '.join(present)}, or all-linear.")
+        maps = {name: module for name, module in maps.items() if name.rpartition(".")[2] in config.target_modules}
+    for name, module in maps.items():
+        if config.rank > min(module.weight.shape):
+            outputs, inputs = module.weight.shape
+            most = min(min(each.weight.shape) for each in maps.values())
+            raise UserError(f"{source}.rank = {config.rank}: is more than {name} has, {outputs} x {inputs}. Give at most "
+                            f"{most}, or leave such maps out (target_modules).")
+    return maps
+
+
+@torch.no_grad()
+def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transformer:
+    """The same network without adapters: their sums with the weights, computed in float32 and rounded to `dtype` (None: the
+    weights' own type). All other tensors are shared with `model`."""
+    with torch.device("meta"):
+        copy = Transformer(model.config, model.compute_dtype, model.rotary)
+    parts = adapters_of(model)
+    state = {}
+    for name, tensor in model.state_dict().items():
+        owner = name.rpartition(".")[0]
+        if ".adapter." in name:
+            continue
+        if name.endswith(".weight") and owner in parts:
+            tensor = parts[owner].merged(tensor).to(dtype or tensor.dtype)
+        elif dtype is not None and not name.endswith("e_score_correction_bias"):
+            tensor = tensor.to(dtype)
+        state[name] = tensor
+    copy.load_state_dict(state, assign=True)
+    if model.config.tie_word_embeddings:
+        copy.lm_head.weight = copy.embed_tokens.weight
+    return copy.requires_grad_(False)
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """The adapters' part of `state_dict`: all that training changes where there are any."""
+    return {name: tensor for name, tensor in model.state_dict().items() if ".adapter." in name}

@@ -1,0 +1,62 @@
+"""Stages that train an adapter: what is checked before, how its base is loaded, and what its artifact holds: the model as every
+other stage's (the sum of both), and in `adapter/` the adapter itself, as PEFT writes it."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from spoutnik.errors import UserError
+from spoutnik.hardware import compute_dtype
+from spoutnik.model.adapter_file import Adapter, base_hash, write_adapter
+from spoutnik.model.adapter_merge import LEAST_SURVIVAL, survival
+from spoutnik.model.lora import adapters_of, add_lora, lora_targets, merged_copy
+from spoutnik.model.transformer import Transformer
+from spoutnik.model.weights import load_model
+from spoutnik.recipe.schema import GRPOStage, Recipe
+from spoutnik.train.settings import AdapterSettings
+
+ADAPTER = "adapter"  # its folder, in an artifact
+
+
+def check_adapter(recipe: Recipe, name: str, source: str) -> None:
+    """Raises UserError where a stage's adapter does not fit its model, or its rollouts would be of other weights."""
+    stage = recipe.stages[name]
+    adapter = getattr(stage, "adapter", None)
+    if adapter is None:
+        return
+    where = f"{source}: stages.{name}.adapter"
+    if isinstance(stage, GRPOStage) and compute_dtype(recipe.dtype) != torch.float32:
+        raise UserError(f"{where}: rollouts come from the sum of base and adapter, and bfloat16 would round away most of what "
+                        "reinforcement learning changes: they would be of another policy than the one that learns. Write "
+                        f"dtype: float32 in the recipe (it is {recipe.dtype}).")
+    with torch.device("meta"):
+        model = Transformer(recipe.config_of_stage(name, source), rotary=torch.empty(0))
+    lora_targets(model, adapter.config(), where)
+
+
+def load_for_adapter(folder: Path, adapter: AdapterSettings, dtype: torch.dtype, seed: int, where: str) -> Transformer:
+    """A folder's model, frozen as its files hold it, with a new adapter. dtype: of activations."""
+    model = load_model(folder, None, dtype, mapped=True)
+    return add_lora(model, adapter.config(), torch.Generator().manual_seed(seed), where)
+
+
+def saved_dtype(model: Transformer, dtype: torch.dtype) -> torch.dtype:
+    """The type in which a stage's model is written: bfloat16, but for the sum of an adapter and its base float32 where that is
+    computed in (`dtype`), or where bfloat16 would lose the adapter."""
+    if not adapters_of(model):
+        return torch.bfloat16
+    kept = dtype == torch.bfloat16 and survival(model, dtype).share >= LEAST_SURVIVAL
+    return torch.bfloat16 if kept else torch.float32
+
+
+def save_adapter(working: Path, model: Transformer, dtype: torch.dtype, base: str,
+                 say: Callable[[str], None]) -> tuple[dict[str, float], Transformer]:
+    """Writes `adapter/` into a stage's folder; returns metrics for the manifest, and the sum of base and adapter in `dtype`.
+    base: what the adapter's configuration calls its base."""
+    parts = adapters_of(model)
+    write_adapter(working / ADAPTER, Adapter(parts, base, base_hash(model, parts)))
+    left, name = survival(model, dtype), str(dtype).removeprefix("torch.")
+    say(f"{working.name}: the merged model is {name}: {left.sentence(name)}")
+    parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    return {"adapter_parameters": parameters, "delta_survival": left.share}, merged_copy(model, dtype)
