@@ -200,7 +200,9 @@ def _find_model(run: str, stage: str | None, model: str | None, key_variable: st
                         "them out.")
     folder, path = locate(run, stage), path_of(run)
     name = run.replace("/", "--") if not path.exists() else path.resolve().name
-    if path.exists() and path.resolve() != folder.resolve():
+    if path.is_file():
+        name = folder.name
+    elif path.exists() and path.resolve() != folder.resolve():
         name += f"-{stage or folder.name.rpartition('-')[0] or folder.name}"
     return lambda: LocalModel(folder, name, dtype=dtype, quantize=quantize, memory=memory), folder, name
 
