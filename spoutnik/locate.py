@@ -21,6 +21,8 @@ def locate(name: str | Path, stage: str | None = None, weights: bool = True) -> 
     """
     path = path_of(name)
     if not _exists(path):
+        if path.suffix.lower() == ".gguf":
+            raise UserError(f"{name}: there is no file of this name. Correct the path.")
         path = _from_hub(str(name), weights)
     is_file = not path.is_dir()
     if is_file and path.suffix.lower() != ".gguf":

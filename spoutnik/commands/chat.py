@@ -51,6 +51,7 @@ def chat(
     from spoutnik.generation.chat import Chat, chat_llm
     from spoutnik.generation.options import GenerationOptions
     from spoutnik.locate import locate
+    from spoutnik.model.checkpoint import origin
 
     if json_ and prompt is None:
         raise UserError("--json needs --prompt: a conversation has no single result. Add --prompt \"...\".")
@@ -70,6 +71,6 @@ def chat(
         return
     reply = session.ask(as_text(prompt), None if json_ else ReplyPrinter.standard(not no_markdown))
     if json_:
-        print_json({"model": str(folder)} | reply)
+        print_json({"model": str(origin(folder))} | reply)
     if reply["finish_reason"] == "abort":
         raise KeyboardInterrupt

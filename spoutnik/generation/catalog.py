@@ -32,8 +32,8 @@ class EngineOptions:
 
 
 def list_models(model: str | None, stage: str | None = None) -> list[ServedModel]:
-    """The models of a folder, a GGUF file, a run or the hub, first the one for clients that name none. None: the newest run under ./runs,
-    or what ships with the package."""
+    """The models of a folder, a GGUF file, a run or the hub, first the one for clients that name none. None: the newest run
+    under ./runs, or what ships with the package."""
     model = str(_default_run()) if model is None else model
     main, path = locate(model, stage), path_of(model)
     name = path.resolve().name if path.exists() else model

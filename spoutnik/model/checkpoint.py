@@ -162,6 +162,12 @@ def is_gguf(files: Iterable[Path]) -> bool:
     return any(file.suffix.lower() == ".gguf" for file in files)
 
 
+def origin(folder: Path) -> Path:
+    """What people call a model's folder by: the GGUF file that it was made of, or the folder itself."""
+    link = folder / GGUF
+    return link.resolve() if link.is_symlink() else folder
+
+
 def _locate(folder: Path, listed: dict[Path, set[str] | None]) -> dict[str, Stored]:
     """Every tensor of the folder, over one file or several with an index, under its published name."""
     index = folder / "model.safetensors.index.json"

@@ -165,10 +165,7 @@ def _rope_scaling(keys: _Keys, config: dict) -> dict | None:
 def _llama3(header: GGUFHeader, theta: float, width: int) -> dict:
     """Llama 3's scaling from what it divides frequencies by. The share that stays is a line in the number of turns, between
     the low and the high factor: two numbers, whatever the low factor is taken to be."""
-    placed = header.tensors["rope_freqs.weight"]
-    with open(header.path, "rb") as file:
-        file.seek(placed.start)
-        divisors = np.frombuffer(file.read(placed.size), np.float32).astype(float) if placed.kind == "F32" else np.empty(0)
+    divisors = _float32(header, "rope_freqs.weight")
     wrong = UserError(f"{header.path}: rope_freqs.weight: stretches positions in another way than Llama 3 does, which is not "
                       "implemented here. This model cannot be read.")
     if divisors.shape != (width // 2,) or divisors.min() < 1:
@@ -179,7 +176,9 @@ def _llama3(header: GGUFHeader, theta: float, width: int) -> dict:
     speeds = theta ** (-np.arange(0, width, 2) / width) / (2 * math.pi)  # turns per position
     keep = (1 / divisors - 1 / factor) / (1 - 1 / factor)
     blended = (keep > 1e-4) & (keep < 1 - 1e-4)
-    candidates = [(1.0, 4.0, length) for length in (8192, 4096, 2048, 131072)]
+    # Few frequencies lie in the blend of small heads: then the factors are those of all published models.
+    lengths = [8192, *(int(round(length)) for length in ((3 * keep + 1) / speeds)[blended])]
+    candidates = [(1.0, 4.0, length) for length in lengths]
     if blended.sum() >= 2:
         slope, offset = np.polyfit(speeds[blended], keep[blended], 1)
         high = 1 - 1 / offset if offset < 0 else 4.0
@@ -190,6 +189,14 @@ def _llama3(header: GGUFHeader, theta: float, width: int) -> dict:
             return {"type": "llama3", "factor": factor, "low_freq_factor": low, "high_freq_factor": high,
                     "original_max_position_embeddings": length}
     raise wrong
+
+
+def _float32(header: GGUFHeader, name: str) -> np.ndarray:
+    """A small tensor; empty where it is stored otherwise."""
+    placed = header.tensors[name]
+    with open(header.path, "rb") as file:
+        file.seek(placed.start)
+        return np.frombuffer(file.read(placed.size), np.float32).astype(float) if placed.kind == "F32" else np.empty(0)
 
 
 def _short(value: float) -> float:
