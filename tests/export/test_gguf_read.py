@@ -114,7 +114,7 @@ def test_a_model_without_a_vocabulary_takes_token_ids(checkpoint, tmp_path):
 def test_transformers_reads_the_same_model(checkpoint, tmp_path, kind):
     transformers = pytest.importorskip("transformers")
     pytest.importorskip("accelerate", reason="transformers reads GGUF with accelerate alone")
-    base = MODELS[kind] | {"rope_scaling": None, "head_dim": None} | ({"head_dim": 8} if kind == "qwen3" else {})
+    base = MODELS[kind] | {"rope_scaling": None, "head_dim": None} | ({"head_dim": 128} if kind == "qwen3" else {})
     path = export(checkpoint(base, torch.float32, **WIDE), "gguf", tmp_path / "model.gguf", "f32").path
     theirs = transformers.AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     ids = torch.arange(60).view(2, 30) * 5 % 300
