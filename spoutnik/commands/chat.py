@@ -12,7 +12,8 @@ from spoutnik.commands.progress import quantization_progress
 
 
 def chat(
-    run: Annotated[Optional[str], typer.Argument(help="A run's folder, a model's, a name of `spoutnik models` or on the hub "
+    run: Annotated[Optional[str], typer.Argument(help="A run's folder, a model's, a GGUF file (.gguf), "
+                                                  "a name of `spoutnik models` or on the hub "
                                                   "(org/model) [default: the newest run under ./runs, or the nano of the "
                                                   "package].")] = None,
     stage: Stage = None,

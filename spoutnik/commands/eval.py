@@ -43,7 +43,8 @@ evals = typer.Typer(cls=_ModelOrCompare, help="Evaluate a model by R1's protocol
 @evals.command(_MODEL, cls=_Evaluate, epilog="Example: spoutnik eval runs/nano --bench gsm8k,math500 --data benchmarks/ "
                "--samples 4. Two evaluations are compared by: spoutnik eval compare A B")
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a model's, a name on the hub (org/model), or the "
+    run: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a model's, a GGUF file (.gguf), "
+                                                  "a name on the hub (org/model), or the "
                                        "address of an OpenAI-compatible endpoint (http://host:8000/v1).")],
     bench: Annotated[Optional[str], typer.Option(help="One or several, with commas: gsm8k, math500, aime24, mmlu, gpqa, "
                                                  "humaneval, mbpp, livecodebench, ifeval, mgsm-fr, bbh, truthfulqa; held-out "

@@ -11,7 +11,7 @@ from spoutnik.units import size
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
+    run: Annotated[str, typer.Argument(help="A run's folder, a model's, a GGUF file, or a name on the hub (org/model).")],
     format: Annotated[str, typer.Option(help="hf: a folder for transformers. gguf: a file for llama.cpp.")],
     out: Annotated[Optional[Path], typer.Option(help="The folder, or the .gguf file, to write [default: exports/NAME-STAGE "
                                                 "or exports/NAME-STAGE.gguf].")] = None,

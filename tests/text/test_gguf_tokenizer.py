@@ -10,11 +10,13 @@ from tokenizers import Tokenizer as BPE
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.export.gguf_tokens import split_name
+from spoutnik.text.chat_template import ChatTemplates
 from spoutnik.text.gguf_tokenizer import SPLITS, gguf_tokenizer
 from spoutnik.text.tokenizer import Tokenizer
 
 PATH = Path("some.gguf")
-TEXTS = ["", " ", "  two  spaces ", "a\n\n\r\n\tb", "We'LL pay(123) 45 for 6789", "été e\u0301te\u0301 Ünï", "日本語 ひらがな \u0639x_1",
+TEXTS = ["", " ", "  two  spaces ", "a\n\n\r\n\tb", "We'LL pay(123) 45 for 6789", "été e\u0301te\u0301 Ünï",
+         "日本語 ひらがな \u0639x_1",
          "👩‍🚀\x00\x7f", "the time, the times and the timer" * 3, "def f(x):\n\t  return x + 1", "1234567", "<tool> </s> <|x|>"]
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
@@ -24,7 +26,8 @@ def metadata(tokenizer: Tokenizer, kind: str, **keys: object) -> dict:
     added, size = tokenizer.bpe.get_added_tokens_decoder(), tokenizer.vocab_size
     texts = [tokenizer.bpe.id_to_token(i) for i in range(size)] + ["[PAD]"]
     types = [(CONTROL if added[i].special else USER_DEFINED) if i in added else NORMAL for i in range(size)] + [UNUSED]
-    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in json.loads(tokenizer.bpe.to_str())["model"]["merges"]]
+    pairs = json.loads(tokenizer.bpe.to_str())["model"]["merges"]
+    merges = [pair if isinstance(pair, str) else " ".join(pair) for pair in pairs]
     values = {"model": kind, "tokens": texts, "token_type": types, "merges": merges, "eos_token_id": tokenizer.eos_id,
               "bos_token_id": tokenizer.bos_id} | keys
     return {f"tokenizer.ggml.{name}": value for name, value in values.items() if value is not None}
@@ -38,7 +41,6 @@ def byte_level(*patterns: str, gpt2: bool) -> Tokenizer:
         vocab_size=360, show_progress=False, special_tokens=["</s>", "<s>"],
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
     bpe.add_tokens([AddedToken("<tool>", special=False, normalized=False)])
-    from spoutnik.text.chat_template import ChatTemplates
     return Tokenizer(bpe, ChatTemplates({}, "test"), {"eos_token": "</s>", "bos_token": "<s>", "add_bos_token": False})
 
 
