@@ -220,7 +220,7 @@ def _why_no_weights(folder: Path) -> str:
                 "save_pretrained).")
     if any(folder.glob("*.gguf")):
         gguf = min(folder.glob("*.gguf"))
-        return f"{folder}: holds no safetensors, but a GGUF file. Give the path of that file: {gguf}."
+        return f"{folder}: holds a GGUF file and no safetensors. Give the path of that file: {gguf}."
     return (f"{folder}: has neither model.safetensors nor model.safetensors.index.json. Give a folder in Hugging Face "
             "layout, or run the stage that makes it.")
 
