@@ -1,6 +1,6 @@
 """A GGUF file as a folder in Hugging Face layout, which everything that reads models reads: a link to the file for its weights,
 and what its metadata says as config.json, tokenizer.json and the other small files. The folder is in the user's cache; it is
-written again when the file is another one. Does not import torch."""
+written again when the file is another one."""
 
 import hashlib
 import os

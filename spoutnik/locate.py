@@ -5,7 +5,6 @@ from pathlib import Path
 from spoutnik import hub
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json
-from spoutnik.gguf_folder import gguf_folder
 from spoutnik.model.presets import preset_names
 from spoutnik.validation import did_you_mean, nearest
 
@@ -13,7 +12,7 @@ OWN_FOLDERS = ("runs", "exports")  # where this program writes: no owners of mod
 
 
 def locate(name: str | Path, stage: str | None = None, weights: bool = True) -> Path:
-    """The model folder that `name` means: itself, that of a GGUF file (`gguf_folder`), a stage of a run (its last model where
+    """The model folder that `name` means: itself, that of a GGUF file (gguf_folder.py), a stage of a run (its last model where
     none is named), the hub's model of that name ("org/model"), or one that `spoutnik models` lists ("qwen3-1.7b").
 
     What the local cache holds whole is used without asking the network; only what is missing is fetched, and never for a name
@@ -31,10 +30,16 @@ def locate(name: str | Path, stage: str | None = None, weights: bool = True) -> 
     if is_file or (path / "config.json").exists():
         if stage is not None:
             raise UserError(f"--stage {stage}: {path} is a model, not a run. Leave --stage out.")
-        return gguf_folder(path) if is_file else path
+        return _of_gguf(path) if is_file else path
     _refuse_adapter(path)
     _refuse_folder_of_gguf(path)
     return _stage_of_run(path, stage)
+
+
+def _of_gguf(path: Path) -> Path:
+    from spoutnik.gguf_folder import gguf_folder  # here, since it needs tokenizers and, with the kernels' package, torch
+
+    return gguf_folder(path)
 
 
 def path_of(name: str | Path) -> Path:
