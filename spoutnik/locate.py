@@ -14,23 +14,35 @@ OWN_FOLDERS = ("runs", "exports")  # where this program writes: no owners of mod
 
 
 def locate(name: str | Path, stage: str | None = None, weights: bool = True) -> Path:
-    """The model folder that `name` means: itself, a stage of a run (its last model where none is named), the shipped one
-    ("nano"), the hub's model of that name ("org/model"), or one that `spoutnik models` lists ("qwen3-1.7b").
+    """The model folder that `name` means: itself, that of a GGUF file (gguf_folder.py), a stage of a run (its last model where
+    none is named), the shipped one ("nano"), the hub's model of that name ("org/model"), or one that `spoutnik models` lists
+    ("qwen3-1.7b").
 
     What the local cache holds whole is used without asking the network; only what is missing is fetched, and never for a name
     that can only be a folder's. With `weights` false the configuration is enough.
     """
     path = path_of(name)
     if not _exists(path):
+        if path.suffix.lower() == ".gguf":
+            raise UserError(f"{name}: there is no file of this name. Correct the path.")
         path = SHIPPED_RUN if str(name) == SHIPPED else _from_hub(str(name), weights)
-    if not path.is_dir():
-        raise UserError(f"{name}: is a file. Give the folder it lies in (Hugging Face layout: config.json and safetensors).")
-    if (path / "config.json").exists():
+    is_file = not path.is_dir()
+    if is_file and path.suffix.lower() != ".gguf":
+        raise UserError(f"{name}: is a file, and no GGUF (.gguf). Give the folder it lies in (Hugging Face layout: config.json "
+                        "and safetensors).")
+    if is_file or (path / "config.json").exists():
         if stage is not None:
             raise UserError(f"--stage {stage}: {path} is a model, not a run. Leave --stage out.")
-        return path
+        return _of_gguf(path) if is_file else path
     _refuse_adapter(path)
+    _refuse_folder_of_gguf(path)
     return _stage_of_run(path, stage)
+
+
+def _of_gguf(path: Path) -> Path:
+    from spoutnik.gguf_folder import gguf_folder  # here, since it needs tokenizers and, with the kernels' package, torch
+
+    return gguf_folder(path)
 
 
 def path_of(name: str | Path) -> Path:
@@ -85,6 +97,14 @@ def _refuse_adapter(folder: Path) -> None:
     if (folder / "adapter_config.json").exists():
         base = read_json(folder / "adapter_config.json").get("base_model_name_or_path")
         raise UserError(f"{folder}: is an adapter, not a model. Give the model that it belongs to: {base}.")
+
+
+def _refuse_folder_of_gguf(folder: Path) -> None:
+    """A folder of LM Studio's, say: files of one model in several types, of which one must be named."""
+    files = sorted(folder.glob("*.gguf"))
+    if files and not (folder / "run.json").exists():
+        raise UserError(f"{folder}: holds GGUF files ({', '.join(file.name for file in files[:3])}). Give the path of one: "
+                        f"{files[0]}.")
 
 
 def models_of(run: Path) -> dict[str, Path]:

@@ -11,6 +11,7 @@ import pytest
 import tiny
 from hypothesis import HealthCheck, settings
 
+from spoutnik import gguf_folder
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.engine import sampler
 from spoutnik.engine.quantization import packed_cache
@@ -45,6 +46,15 @@ def packed_weights_apart(tmp_path_factory):
     folder, original = tmp_path_factory.mktemp("cache"), packed_cache.cache_folder
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(packed_cache, "cache_folder", lambda: original() if "XDG_CACHE_HOME" in os.environ else folder)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def gguf_folders_apart(tmp_path_factory):
+    """What is made of the GGUF files of tests does not lie in the user's cache."""
+    folder, original = tmp_path_factory.mktemp("gguf"), gguf_folder.cache_folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gguf_folder, "cache_folder", lambda: original() if "XDG_CACHE_HOME" in os.environ else folder)
         yield
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Annotated[str, typer.Argument(help="A model's folder, a run's, or a name on the hub (org/model).")],
+    model: Annotated[str, typer.Argument(help="A model's folder, a run's, a GGUF file, or a name on the hub (org/model).")],
     stage: Stage = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies "
                                        "it.")] = "auto",

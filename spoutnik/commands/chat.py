@@ -12,7 +12,8 @@ from spoutnik.commands.progress import quantization_progress
 
 
 def chat(
-    run: Annotated[Optional[str], typer.Argument(help="A run's folder, a model's, a name of `spoutnik models` or on the hub "
+    run: Annotated[Optional[str], typer.Argument(help="A run's folder, a model's, a GGUF file (.gguf), "
+                                                  "a name of `spoutnik models` or on the hub "
                                                   "(org/model) [default: the newest run under ./runs, or the nano of the "
                                                   "package].")] = None,
     stage: Stage = None,
@@ -52,6 +53,7 @@ def chat(
     from spoutnik.generation.chat import Chat, chat_llm
     from spoutnik.generation.options import GenerationOptions
     from spoutnik.locate import locate
+    from spoutnik.model.checkpoint import origin
 
     if json_ and prompt is None:
         raise UserError("--json needs --prompt: a conversation has no single result. Add --prompt \"...\".")
@@ -71,6 +73,6 @@ def chat(
         return
     reply = session.ask(as_text(prompt), None if json_ else ReplyPrinter.standard(not no_markdown))
     if json_:
-        print_json({"model": str(folder)} | reply)
+        print_json({"model": str(origin(folder))} | reply)
     if reply["finish_reason"] == "abort":
         raise KeyboardInterrupt

@@ -14,6 +14,7 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.files import disk_errors, read_json, write_json
 from spoutnik.generation.chat import Chat
 from spoutnik.generation.options import EFFORTS
+from spoutnik.model.checkpoint import origin
 
 try:
     import readline
@@ -41,7 +42,7 @@ def converse(chat: Chat, printer: ReplyPrinter, folder: Path, input_history: Pat
              read: Callable[[str], str] = read_line) -> None:
     """Answers messages until an empty line or the end of input. input_history: a file of typed lines. read: asks for a line."""
     terminal = ChatTerminal(chat, printer, folder, read)
-    terminal.note(f"{folder}. {describe_model(chat, folder)} /help for commands, empty line or Ctrl-D to leave.")
+    terminal.note(f"{origin(folder)}. {describe_model(chat, folder)} /help for commands, empty line or Ctrl-D to leave.")
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # a Ctrl-C that is answered here must not be held to be the end
         signal.signal(signal.SIGINT, signal.default_int_handler)
     with _input_history(input_history if sys.stdin.isatty() else None):
@@ -160,7 +161,7 @@ class ChatTerminal:
         self.ask(question)
 
     def save(self, path: Path) -> None:
-        write_json(path, {"model": str(self.folder), "system": self.chat.system, "messages": self.chat.messages})
+        write_json(path, {"model": str(origin(self.folder)), "system": self.chat.system, "messages": self.chat.messages})
         self.note(f"{len(self.chat.messages)} messages in {path}")
 
     def load(self, path: Path) -> None:

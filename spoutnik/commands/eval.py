@@ -43,7 +43,8 @@ evals = typer.Typer(cls=_ModelOrCompare, help="Evaluate a model by R1's protocol
 @evals.command(_MODEL, cls=_Evaluate, epilog="Example: spoutnik eval runs/nano --bench gsm8k,math500 --data benchmarks/ "
                "--samples 4. Two evaluations are compared by: spoutnik eval compare A B")
 def evaluate(
-    run: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a model's, a name on the hub (org/model), or the "
+    run: Annotated[str, typer.Argument(metavar="MODEL", help="A run's folder, a model's, a GGUF file (.gguf), "
+                                                  "a name on the hub (org/model), or the "
                                        "address of an OpenAI-compatible endpoint (http://host:8000/v1).")],
     bench: Annotated[Optional[str], typer.Option(help="One or several, with commas: gsm8k, math500, aime24, mmlu, gpqa, "
                                                  "humaneval, mbpp, livecodebench, ifeval, mgsm-fr, bbh, truthfulqa; held-out "
@@ -205,7 +206,9 @@ def _find_model(run: str, stage: str | None, model: str | None, key_variable: st
         path = SHIPPED_RUN
     folder = locate(path if path.exists() else run, stage)
     name = path.resolve().name if path.exists() else run.replace("/", "--")
-    if path.exists() and path.resolve() != folder.resolve():
+    if path.is_file():
+        name = folder.name
+    elif path.exists() and path.resolve() != folder.resolve():
         name += f"-{stage or folder.name.rpartition('-')[0] or folder.name}"
     if adapter is not None:
         name += f"-{adapter.resolve().name}"

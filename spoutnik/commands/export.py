@@ -11,7 +11,7 @@ from spoutnik.units import size
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model).")],
+    run: Annotated[str, typer.Argument(help="A run's folder, a model's, a GGUF file, or a name on the hub (org/model).")],
     format: Annotated[str, typer.Option(help="hf: a folder for transformers. gguf: a file for llama.cpp. With --adapter: "
                                         "merged, a folder of the model with the adapter in it; lora, the adapter in the form "
                                         "that PEFT, vLLM and llama.cpp read with the same scale.")],

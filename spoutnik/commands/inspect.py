@@ -11,7 +11,8 @@ from spoutnik.commands.options import Json
 
 
 def inspect(
-    model: Annotated[Optional[str], typer.Argument(help="A model's folder, a run's, a name on the hub (org/model), or a preset "
+    model: Annotated[Optional[str], typer.Argument(help="A model's folder, a run's, a GGUF file (.gguf), "
+                                                  "a name on the hub (org/model), or a preset "
                                                    "such as deepseek-r1.")] = None,
     machine: Annotated[bool, typer.Option("--machine", help="Show this machine instead: processor, memory, threads, the dtype "
                                           "that auto means, and which kernels run.")] = False,

@@ -12,7 +12,8 @@ from spoutnik.errors import UserError
 
 
 def serve(
-    model: Annotated[Optional[str], typer.Argument(help="A run's folder, a model's, or a name on the hub (org/model) [default: "
+    model: Annotated[Optional[str], typer.Argument(help="A run's folder, a model's, a GGUF file (.gguf), "
+                                                  "or a name on the hub (org/model) [default: "
                                                    "the newest run under ./runs, or the nano of the package].")] = None,
     host: Annotated[str, typer.Option(help="Where to listen; other addresses than 127.0.0.1 need an API key.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,

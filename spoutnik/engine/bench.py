@@ -18,6 +18,7 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.hardware import machine, peak_memory
 from spoutnik.loading import load_tokenizer
 from spoutnik.model.accounting import account
+from spoutnik.model.checkpoint import origin
 from spoutnik.model.config import ModelConfig
 from spoutnik.native import describe
 from spoutnik.native.bandwidth import read_bandwidth
@@ -89,7 +90,7 @@ def bench(folder: Path, dtype: str = "auto", quantize: str | None = None, memory
     measured = _measure(model, batches, prompt, tokens, rounds, progress)
     del model
     exactness = _exactness(folder, dtype, quantize, text, windows, max_model_len, progress) if quantize else None
-    return Bench(model=str(folder), quantize=quantize, prompt_tokens=prompt, machine=machine(), kernels=str(describe()),
+    return Bench(model=str(origin(folder)), quantize=quantize, prompt_tokens=prompt, machine=machine(), kernels=str(describe()),
                  exactness=exactness, **measured)
 
 

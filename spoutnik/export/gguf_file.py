@@ -9,13 +9,14 @@ import torch
 from gguf import GGMLQuantizationType as Type
 from torch import Tensor
 
-from spoutnik.export.gguf_layout import ARCHITECTURES, Planned, gguf_tensors
+from spoutnik.export.gguf_layout import Planned, gguf_tensors
 from spoutnik.export.gguf_metadata import write_metadata
 from spoutnik.export.gguf_tokens import write_tokens
 from spoutnik.export.model_card import Provenance
 from spoutnik.export.tensors import DTYPES, converted, raw, rows
 from spoutnik.files import read_json
 from spoutnik.model.checkpoint import Checkpoint
+from spoutnik.model.gguf_names import ARCHITECTURES
 from spoutnik.model.weights import Reader
 from spoutnik.text.tokenizer import Tokenizer
 

@@ -9,8 +9,8 @@ import math
 import gguf
 
 from spoutnik.errors import UserError
-from spoutnik.export.gguf_layout import ARCHITECTURES
 from spoutnik.model.config import LinearScaling, Llama3Scaling, ModelConfig, YarnScaling
+from spoutnik.model.gguf_names import ARCHITECTURES
 from spoutnik.model.rope import rotary_magnitude, softmax_scale, yarn_mscale
 
 _MLA_EPS = 1e-6  # of the latents' norms, whatever rms_norm_eps

@@ -39,10 +39,11 @@ class Entry:
 
 
 def entries(checkpoint: Checkpoint, dtype: str | None) -> list[Entry]:
-    """What to write: every tensor as stored where `dtype` is None, else in that type and no longer in FP8 blocks. The
-    correction bias is float32 in any case: bfloat16 would undo its small steps."""
+    """What to write: every tensor as stored (bfloat16 for GGUF's blocks) where `dtype` is None, else in that type and no
+    longer in FP8 blocks. The correction bias is float32 in any case: bfloat16 would undo its small steps."""
     if dtype is None:
-        return [Entry(name, stored.dtype, stored.shape) for name, stored in checkpoint.tensors.items()]
+        return [Entry(name, "BF16" if stored.is_blocks else stored.dtype, stored.shape)
+                for name, stored in checkpoint.tensors.items()]
     return [Entry(name, "F32" if name.endswith("e_score_correction_bias") else SAFETENSORS_TYPES[dtype], stored.shape)
             for name, stored in checkpoint.tensors.items() if not name.endswith(SCALE)]
 

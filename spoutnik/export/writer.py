@@ -11,7 +11,6 @@ from pathlib import Path
 from spoutnik.errors import RunError, UserError
 from spoutnik.export import adapter as adapters
 from spoutnik.export import gguf_file, hf
-from spoutnik.export.gguf_layout import ARCHITECTURES as GGUF_ARCHITECTURES
 from spoutnik.export.gguf_metadata import differences, refuse_unreadable
 from spoutnik.export.gguf_tokens import refuse_other_tokenizers, split_name
 from spoutnik.export.model_card import model_card, provenance
@@ -21,6 +20,7 @@ from spoutnik.loading import load_tokenizer
 from spoutnik.model.adapter_file import Adapter, write_adapter
 from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.config import ARCHITECTURES
+from spoutnik.model.gguf_names import ARCHITECTURES as GGUF_ARCHITECTURES
 from spoutnik.model.weights import stored_dtype
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.units import parse_size

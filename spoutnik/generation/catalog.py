@@ -30,14 +30,16 @@ class EngineOptions:
 
 
 def list_models(model: str | None, stage: str | None = None) -> list[ServedModel]:
-    """The models of a folder, a run or the hub, first the one for clients that name none. None: the newest run under ./runs,
-    or what ships with the package."""
+    """The models of a folder, a GGUF file, a run or the hub, first the one for clients that name none. None: the newest run
+    under ./runs, or what ships with the package."""
     if model is None or model == SHIPPED and not Path(SHIPPED).exists():
         model = str(SHIPPED_RUN if model else _default_run())
     main, path = locate(model, stage), path_of(model)
     name = path.resolve().name if path.exists() else model
     if stage is not None:
         return [served_model(f"{name}:{stage}", main, _about(path, f"Stage {stage} of {path}."))]
+    if path.is_file():
+        return [served_model(main.name, main, str(path))]
     if path == main or not path.exists():
         return [served_model(name, main, model)]
     stages = {folder: stage for stage, folder in models_of(path).items()}

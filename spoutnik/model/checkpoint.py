@@ -1,39 +1,30 @@
-"""A checkpoint in Hugging Face layout, from its headers alone: what it is, which tensor lies where, and whatever is wrong
-with it, before any weight is read. Does not import torch."""
+"""A checkpoint in Hugging Face layout, with weights as safetensors or GGUF, from its headers alone: what it is, which tensor
+lies where, and whatever is wrong with it, before any weight is read. Does not import torch."""
 
 import contextlib
 import gc
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from math import prod
 from operator import attrgetter
 from pathlib import Path
-from typing import NamedTuple
 
 from spoutnik.errors import RunError
 from spoutnik.files import LFS_POINTER, is_lfs_pointer, read_json
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.gguf_header import read_gguf_header
+from spoutnik.model.gguf_tensors import gguf_stored
 from spoutnik.model.layout import SCALE, is_mtp, is_quantized, published_shapes
+from spoutnik.model.stored import ITEM_SIZES, Stored
 from spoutnik.model.weight_file import FileState, states
 
-ITEM_SIZES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
-              "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1}
 WEIGHTS = ("F32", "BF16", "F16", "F64")  # what a weight that is not quantized may be stored in
 _LONGEST_HEADER = 100_000_000  # bytes; the format's own limit
+GGUF = "model.gguf"  # a file of llama.cpp's in a folder, or the link to one
 _PICKLED = ("*.bin", "*.pt", "*.pth", "*.pkl", "*.ckpt")
-
-
-class Stored(NamedTuple):
-    """One tensor on disk. dtype: the format's name for it ("BF16"); start: its first byte in the file; size: its bytes."""
-
-    file: Path
-    dtype: str
-    shape: tuple[int, ...]
-    start: int
-    size: int
 
 
 @dataclass(frozen=True)
@@ -60,6 +51,8 @@ class Checkpoint:
         with collector_paused():
             listed = _listed(folder)
             before = states(listed)
+            if is_gguf(listed):
+                return Checkpoint(folder, config, gguf_stored(read_gguf_header(*listed), config), before)
             tensors = _locate(folder, listed)
             if config.num_nextn_predict_layers and not any(is_mtp(name, config) for name in tensors):
                 config = config.model_copy(update={"num_nextn_predict_layers": 0})
@@ -139,7 +132,8 @@ def _damaged(path: Path, why: object) -> RunError:
 
 def weight_files(folder: Path) -> list[Path]:
     """The files that hold a folder's weights, whether or not they are there. As transformers has it, one file is taken before
-    an index, which may be left over from weights that it replaced. Empty where there is neither.
+    an index, which may be left over from weights that it replaced; a GGUF file is taken where there is neither. Empty where
+    there is nothing.
 
     Raises:
         RunError: the index is damaged.
@@ -152,6 +146,8 @@ def _listed(folder: Path) -> dict[Path, set[str] | None]:
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists():
         return {single: None}
+    if not index.exists() and (gguf := folder / GGUF).is_symlink() | gguf.exists():
+        return {gguf.resolve(): None}
     listed: dict[str, set[str]] = {}
     for name, file in (_weight_map(index) if index.exists() else {}).items():
         listed.setdefault(file, set()).add(name)
@@ -159,6 +155,17 @@ def _listed(folder: Path) -> dict[Path, set[str] | None]:
         if file in ("", "..") or Path(file).name != file:
             raise RunError(f"{index}: weight_map names {file!r}, which is no file of this folder. Restore the index.")
     return {folder / file: listed[file] for file in sorted(listed)}
+
+
+def is_gguf(files: Iterable[Path]) -> bool:
+    """Whether a folder's weights are a GGUF file."""
+    return any(file.suffix.lower() == ".gguf" for file in files)
+
+
+def origin(folder: Path) -> Path:
+    """What people call a model's folder by: the GGUF file that it was made of, or the folder itself."""
+    link = folder / GGUF
+    return link.resolve() if link.is_symlink() else folder
 
 
 def _locate(folder: Path, listed: dict[Path, set[str] | None]) -> dict[str, Stored]:
@@ -212,7 +219,8 @@ def _why_no_weights(folder: Path) -> str:
                 "opened. Use the model's safetensors files, or convert it once where you trust it (transformers' "
                 "save_pretrained).")
     if any(folder.glob("*.gguf")):
-        return f"{folder}: holds a GGUF file, which is for llama.cpp. Give the folder it was made from (safetensors)."
+        gguf = min(folder.glob("*.gguf"))
+        return f"{folder}: holds a GGUF file and no safetensors. Give the path of that file: {gguf}."
     return (f"{folder}: has neither model.safetensors nor model.safetensors.index.json. Give a folder in Hugging Face "
             "layout, or run the stage that makes it.")
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from spoutnik.errors import RunError
 from spoutnik.files import read_json
 from spoutnik.model.accounting import Accounting, account
-from spoutnik.model.checkpoint import ITEM_SIZES, Checkpoint, collector_paused, holds_weights
+from spoutnik.model.checkpoint import Checkpoint, collector_paused, holds_weights, origin
 from spoutnik.model.config import ARCHITECTURES, ModelConfig
 from spoutnik.model.layout import published_shapes, published_type
 from spoutnik.model.presets import Preset
+from spoutnik.model.stored import ITEM_SIZES
 
 _BYTES = {"bf16": 2.0, "int8": 1.0, "int4": 0.5}
 # What the template of each format writes before a message, and nobody else's does.
@@ -97,10 +98,10 @@ def inspect_folder(folder: Path) -> Inspection:
                           **beside)
     stored = Counter()
     for tensor in checkpoint.tensors.values():
-        stored[tensor.dtype] += tensor.size
+        stored[tensor.kind] += tensor.size
     mtp = checkpoint.config.num_nextn_predict_layers > 0 if config.num_nextn_predict_layers else None
     files = {tensor.file for tensor in checkpoint.tensors.values()}
-    return Inspection("checkpoint", str(folder), config, account(config), mtp, len(checkpoint.tensors), len(files),
+    return Inspection("checkpoint", str(origin(folder)), config, account(config), mtp, len(checkpoint.tensors), len(files),
                       dict(stored), **beside)
 
 

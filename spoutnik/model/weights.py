@@ -14,6 +14,7 @@ from spoutnik.files import replacing
 from spoutnik.model import fp8
 from spoutnik.model.checkpoint import Checkpoint, Stored
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.gguf_decode import decode
 from spoutnik.model.layout import SCALE, is_quantized
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weight_file import WeightFile
@@ -133,8 +134,9 @@ def load_model(folder: Path, dtype: torch.dtype | None = torch.float32, compute_
 
 
 def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
-    """What the checkpoint's weights are stored in; FP8 ones are meant for bfloat16."""
-    dtype = _DTYPES[checkpoint.tensors["model.embed_tokens.weight"].dtype]
+    """What the checkpoint's weights are stored in; FP8 ones and those of GGUF's blocks are meant for bfloat16."""
+    embedding = checkpoint.tensors["model.embed_tokens.weight"]
+    dtype = torch.bfloat16 if embedding.is_blocks else _DTYPES[embedding.dtype]
     return torch.float32 if dtype == torch.float64 else dtype
 
 
@@ -180,7 +182,7 @@ class Reader:
         """The tensor where it lies in the file, without reading it. Writing to it changes a private copy of the page."""
         stored = self.checkpoint.tensors[name]
         dtype = _DTYPES[stored.dtype]
-        if stored.start % dtype.itemsize or not stored.size:  # a file whose writer did not align its data
+        if stored.encoding is not None or stored.start % dtype.itemsize or not stored.size:  # data that is not aligned
             return self.read(name)
         if stored.file not in self._maps:
             self._maps[stored.file] = torch.frombuffer(self._file(stored).map(), dtype=torch.uint8).untyped_storage()
@@ -192,7 +194,10 @@ class Reader:
         """The tensor in memory of its own, in the type it is stored in."""
         stored = self.checkpoint.tensors[name]
         tensor = torch.empty(stored.shape, dtype=_DTYPES[stored.dtype])
-        self._read_into(stored, tensor)
+        if stored.encoding is not None:
+            decode(self._file(stored), stored.encoding, tensor)
+        else:
+            self._read_into(stored, tensor)
         return tensor
 
     def blocks(self, name: str, device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
@@ -216,7 +221,9 @@ class Reader:
 
     def _fill(self, target: Tensor, name: str) -> None:
         stored = self.checkpoint.tensors[name]
-        if name + SCALE in self.checkpoint.tensors:
+        if stored.encoding is not None:
+            decode(self._file(stored), stored.encoding, target)
+        elif name + SCALE in self.checkpoint.tensors:
             fp8.dequantize(self.read(name).to(target.device), self.read(name + SCALE).float().to(target.device), target)
         elif _DTYPES[stored.dtype] == target.dtype and target.device.type == "cpu" and target.is_contiguous():
             self._read_into(stored, target)

@@ -88,7 +88,7 @@ def _packed_into(path: Path, checkpoint: Checkpoint, kind: str, progress: Progre
         needed, free = predicted_nbytes(checkpoint.config, kind), shutil.disk_usage(path.parent).free
         if free < needed:
             raise OSError(errno.ENOSPC, f"{size(needed)} are needed and {size(free)} are free")
-        source, total = CheckpointSource(checkpoint), sum(stored.size for stored in checkpoint.tensors.values())
+        source, total = CheckpointSource(checkpoint), sum(stored.nbytes for stored in checkpoint.tensors.values())
         write_packed(path, weight_groups(source, kind), vectors(source), progress, total,
                      {"model": str(checkpoint.folder.resolve()), "kind": kind}, source.check)
         file = _existing(path)

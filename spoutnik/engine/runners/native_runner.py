@@ -102,6 +102,8 @@ class NativeRunner:
                            f"{folder_in_cache(folder)}. Set XDG_CACHE_HOME to a folder on a disk with so much space, allow "
                            "more memory, or take a smaller model.")
         embedding = source(EMBEDDING)
+        if checkpoint.tensors[EMBEDDING].is_blocks:  # decoded in float32, of which the model uses what `dtype` holds
+            embedding = embedding.to(dtype)
         if file is not None:
             source.check()
             return cls.of_packed(file, config, embedding, dtype, memory)

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from spoutnik.generation.service import ServedModel
 from spoutnik.model.accounting import account
-from spoutnik.model.checkpoint import read_header, weight_files
+from spoutnik.model.checkpoint import is_gguf, read_header, weight_files
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.gguf_header import read_gguf_header
 from spoutnik.serve.api.schemas import ModelMeta
 
 
@@ -33,11 +34,15 @@ def weights_size(folder: Path) -> int:
 
 @cache
 def precision(folder: Path) -> str:
-    """The type of most weights in the (first) file, as safetensors names it."""
+    """The type of most weights in the (first) file, as its format names it."""
     sizes = Counter()
     for path in [path for path in weight_files(folder) if path.exists()][:1]:
-        for tensor in read_header(path)[0].values():
-            sizes[tensor.dtype] += tensor.size
+        if is_gguf([path]):
+            kinds = [(placed.kind, placed.size) for placed in read_gguf_header(path).tensors.values()]
+        else:
+            kinds = [(stored.dtype, stored.size) for stored in read_header(path)[0].values()]
+        for kind, size in kinds:
+            sizes[kind] += size
     return max(sizes, key=sizes.__getitem__, default="")
 
 
