@@ -42,7 +42,7 @@ def model_card(families: Sequence[str], parameters: int, converses: bool, shown:
 
 
 def adapted_card(checkpoint: str, parameters: int, converses: bool, plain_marks: bool) -> dict:
-    """A manifest's `card`, of a model that descends from a published checkpoint. checkpoint: its name in the recipe;
+    """A manifest's `card`, of a model that descends from a published checkpoint. checkpoint: its name;
     plain_marks: its vocabulary has no tokens for the marks of thoughts. What it may be asked, its recipe does not say."""
     card = {"description": {}, "examples": {language: [] for language in LANGUAGES}}
     for language in LANGUAGES:

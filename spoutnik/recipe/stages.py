@@ -43,6 +43,7 @@ from spoutnik.recipe.schema import (
     Stage,
     widened,
 )
+from spoutnik.recipe.starts import name_of
 from spoutnik.tasks import LANGUAGES
 from spoutnik.tasks.general import content_and_form, sample_general
 from spoutnik.tasks.general_text import FIRST_KINDS, taught_kinds
@@ -172,8 +173,8 @@ def _card(stage: Stage, context: Context, model: Transformer, tokenizer: Tokeniz
     families, counts = context.recipe.families_of(stage), account(model.config)
     parameters, converses = counts.total_parameters + counts.mtp_parameters, not isinstance(stage, BaseStage)
     if context.origin is not None:
-        checkpoint = context.recipe.checkpoint_of_stage(context.name)
-        return adapted_card(checkpoint, parameters, converses, has_plain_marks(tokenizer))
+        root = context.recipe.checkpoint_of_stage(context.name)
+        return adapted_card(name_of(context.recipe.checkpoints[root]), parameters, converses, has_plain_marks(tokenizer))
     return model_card(families, parameters, converses, getattr(stage, "examples", None) or families)
 
 

@@ -31,6 +31,12 @@ def located(checkpoint: str, recipe: Path) -> str:
     return checkpoint
 
 
+def name_of(checkpoint: str) -> str:
+    """What to call a checkpoint before others: its name on the hub, or its folder's, without the way there."""
+    path = path_of(checkpoint)
+    return path.resolve().name if path.exists() else repository_of(checkpoint) or checkpoint
+
+
 def folder_of(name: str, checkpoint: str, source: str, weights: bool = False) -> Path:
     """The folder of `models.NAME.checkpoint`. weights: fetch them too, where it is a model of the hub.
 
@@ -88,16 +94,15 @@ def _published(name: str, checkpoint: str, source: str, weights: bool) -> Artifa
     folder = folder_of(name, checkpoint, source, weights)
     parts = {file.relative_to(folder).as_posix(): sha256_file(file)
              for pattern in _DECIDING for file in sorted(folder.glob(pattern))}
-    on_the_hub = repository_of(checkpoint) if not path_of(checkpoint).exists() else None
-    fetched = on_the_hub is None or all(file.exists() for file in weight_files(folder) or [folder / "model.safetensors"])
+    is_here = path_of(checkpoint).exists()
+    fetched = is_here or all(file.exists() for file in weight_files(folder) or [folder / "model.safetensors"])
     try:
         if fetched:
             parts |= {file.name: _sampled(file) for file in _files_of(Checkpoint.open(folder))}
         load_tokenizer(folder)
     except (UserError, RunError) as error:
         raise UserError(f"{_key(name, source)}: {error}") from error
-    manifest = {"stage": name, "kind": CHECKPOINT, "content": sha256_json(parts),
-                CHECKPOINT: on_the_hub or path_of(checkpoint).resolve().name}
+    manifest = {"stage": name, "kind": CHECKPOINT, "content": sha256_json(parts), CHECKPOINT: name_of(checkpoint)}
     return Artifact(name, folder, manifest)
 
 
