@@ -362,6 +362,7 @@ class Recipe(Settings):
         return ModelConfig.parse(values | {"vocab_size": self.vocab_size}, f"{source}: models.{name}")
 
     def config_of_checkpoint(self, name: str, source: str) -> ModelConfig:
+        """Of one under `models`; it is looked for. Raises UserError where it cannot be read."""
         return config_of(name, self.checkpoints[name], source)
 
     def config_of_stage(self, name: str, source: str) -> ModelConfig:
@@ -398,8 +399,8 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
     if (problems := describe_problems(path, text, values, Recipe)) is not None:
         raise UserError(problems)
     recipe = Recipe.model_validate(values)
-    for name in recipe.models.keys() - recipe.checkpoints.keys():
-        if recipe.vocab_size is not None:  # else no stage makes the model
+    for name in recipe.models:
+        if name not in recipe.checkpoints and recipe.vocab_size is not None:  # without one, no stage makes the model
             recipe.model_config_of(name, str(path))
     for name in recipe.stages:
         if recipe.checkpoint_of_stage(name) is None:  # others are looked at before a run: they need not be there to be named
