@@ -272,6 +272,8 @@ class Recipe(Settings):
     def _has_what_stages_learn_from(self) -> "Recipe":
         wrong = []
         for name, stage in self.stages.items():
+            if isinstance(stage, PretrainStage) and stage.model in self.checkpoints:
+                continue  # which is wrong by itself
             if isinstance(stage, PretrainStage) and self.vocab_size is None:
                 wrong.append((("vocab_size",), "", f"the key is missing, and stage '{name}' makes a tokenizer. Add it", ()))
             reads = isinstance(stage, BaseStage) or getattr(stage, "cold_start", None) is not None
@@ -354,6 +356,10 @@ class Recipe(Settings):
     def solved_tasks(self) -> list[Task]:
         """Those whose solvers write traces."""
         return find_tasks(self.families, self.held_out)
+
+    def solved_tasks_of(self, stage: Stage) -> list[Task]:
+        """Those of which a stage reads texts."""
+        return find_tasks(self.families_of(stage), self.held_out)
 
     def model_config_of(self, name: str, source: str) -> ModelConfig:
         values = self.models[name]

@@ -184,7 +184,7 @@ def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
     monitor = context.monitor()
-    log, cost = pretrain(model, tokenizer, recipe.tasks_of(stage), stage.settings, *context.training(), monitor)
+    log, cost = pretrain(model, tokenizer, recipe.solved_tasks_of(stage), stage.settings, *context.training(), monitor)
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
 
 
@@ -193,7 +193,7 @@ def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
     model = Transformer(widened(narrow.config, stage.context, context.source), context.dtype)
     model.load_state_dict(narrow.state_dict())
     monitor = context.monitor()
-    log, cost = midtrain(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training(), monitor,
+    log, cost = midtrain(model, tokenizer, context.recipe.solved_tasks, stage.settings, *context.training(), monitor,
                          stage.echo_share, stage.wishes)
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
 

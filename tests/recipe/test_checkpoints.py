@@ -32,11 +32,11 @@ ROWS = [{"prompt": f"How many sides have {n} triangles?", "answer": str(3 * n), 
         for n, split in ((1, "train"), (2, "train"), (3, "train"), (4, "held_out"))]
 TRAINING = {"learning_rate": 1e-2, "tokens_per_step": 128, "optimizer": "adamw", "warmup": 1}
 STAGES = {
-    "taught": {"kind": "sft", "from": "start", "file": "traces.jsonl", "settings": TRAINING | {"epochs": 100}},
+    "taught": {"kind": "sft", "from": "start", "file": "traces.jsonl", "settings": TRAINING | {"epochs": 60}},
     "rl": {"kind": "grpo", "from": "taught", "settings": {"steps": 3, "prompts_per_step": 3, "group_size": 4, "max_tokens": 24,
                                                           "learning_rate": 1e-4, "optimizer": "adamw"}},
     "kept": {"kind": "reject", "from": "rl", "settings": {"prompts": 6, "samples": 2, "max_tokens": 24}},
-    "again": {"kind": "sft", "from": "start", "traces": "kept", "settings": TRAINING | {"epochs": 4}},
+    "again": {"kind": "sft", "from": "start", "traces": "kept", "settings": TRAINING | {"epochs": 2}},
 }
 QUESTION = [{"role": "user", "content": "What is 3 + 4?"}]
 
@@ -122,8 +122,8 @@ def test_a_second_run_has_nothing_to_do_and_the_kept_recipe_is_the_same(made):
         assert set(stage_status(recipe, path, folder / "run", list(recipe.stages), set()).values()) == {"already made"}
 
 
-@pytest.mark.parametrize("stage, what, step", [("taught", "training", 20), ("rl", "learning by reward", 2),
-                                               ("kept", "sampling", 6), ("again", "training", 2)])
+@pytest.mark.parametrize("stage, what, step", [("rl", "learning by reward", 2), ("kept", "sampling", 6),
+                                               ("again", "training", 2)])
 def test_killed_and_gone_on_with_it_ends_with_the_same_bytes(made, tmp_path, stage, what, step):
     class Killing(Listening):
         def progress(self, label):
