@@ -17,7 +17,8 @@ _LICENCE_FILES = {"MIT License": "mit", "Apache License": "apache-2.0"}  # as th
 @dataclass(frozen=True)
 class Provenance:
     """Where a model comes from. manifests: of its stage and of those it started from, the last one first; empty for a model
-    that no run of ours made. evaluation: what a run measured of it. licence: as the hub spells it."""
+    that no run of ours made. checkpoint: the published one that they go on from, by its name on the hub or its folder's.
+    evaluation: what a run measured of it. licence: as the hub spells it."""
 
     name: str
     licence: str
@@ -25,6 +26,7 @@ class Provenance:
     recipe: str | None = None
     manifests: Sequence[dict] = ()
     evaluation: dict | None = None
+    checkpoint: str | None = None
 
 
 def provenance(folder: Path, licence: str | None = None) -> Provenance:
@@ -39,9 +41,16 @@ def provenance(folder: Path, licence: str | None = None) -> Provenance:
     index = read_json(run / "run.json") if (run / "run.json").exists() else {}
     recipe = index.get("recipe")
     # From random weights, on texts that our code generated: nobody else's rights.
-    own = manifests[-1]["kind"] == "pretrain" and not any(m["settings"].get("file") for m in manifests)
+    own = manifests[-1]["kind"] == "pretrain" and not any(_reads_a_file(manifest) for manifest in manifests)
+    checkpoint = manifests[-1].get("inputs", {}).get("start", {}).get("checkpoint")
+    on_the_hub = checkpoint if checkpoint is not None and "/" in checkpoint else None
     name = f"{recipe}-{stage}" if recipe else stage
-    return Provenance(name, licence or (OURS if own else UNKNOWN), None, recipe, manifests, _evaluation(run, manifests[0]))
+    licence = licence or (OURS if own else checkpoint and _licence_of_file(folder)) or UNKNOWN
+    return Provenance(name, licence, on_the_hub, recipe, manifests, _evaluation(run, manifests[0]), checkpoint)
+
+
+def _reads_a_file(manifest: dict) -> bool:
+    return "file" in manifest.get("contents", {}) or bool(manifest["settings"].get("file"))
 
 
 def _manifests(folder: Path) -> list[dict]:
@@ -91,7 +100,7 @@ def model_card(config: ModelConfig, origin: Provenance, notes: Sequence[str] = (
     if origin.base_model:
         front["base_model"] = origin.base_model
     if origin.manifests:
-        front |= {"language": ["en", "fr"], "tags": ["reasoning"]}
+        front |= {"tags": ["reasoning"]} if origin.checkpoint else {"language": ["en", "fr"], "tags": ["reasoning"]}
     sections = [f"---\n{yaml.safe_dump(front, sort_keys=False, allow_unicode=True)}---", f"# {origin.name}", _what(config)]
     if origin.manifests:
         sections += ["## Data and training", _training(origin)]
@@ -116,8 +125,9 @@ def _training(origin: Provenance) -> str:
     last = origin.manifests[0]
     recipe = f"the recipe `{origin.recipe}`" if origin.recipe else "a recipe"
     steps = "\n".join(_step(manifest) for manifest in reversed(origin.manifests))
-    return (f"Made by {recipe} of Spoutnik {last['code_version']}; stage `{last['stage']}`, recipe hash `{last['key']}`, "
-            f"seed {last['seed']}. What it learned from:\n\n{steps}")
+    about = f"{last['card']['description']['en']} " if origin.checkpoint and "card" in last else ""
+    return (f"{about}Made by {recipe} of Spoutnik {last['code_version']}; stage `{last['stage']}`, recipe hash "
+            f"`{last['key']}`, seed {last['seed']}. What it learned from:\n\n{steps}")
 
 
 def _step(manifest: dict) -> str:
@@ -130,20 +140,23 @@ def _data(manifest: dict) -> str:
     """What one stage learned from, in a sentence."""
     settings = manifest["settings"]
     families = ", ".join(settings.get("families", []))
+    problems = " and ".join(filter(None, (f"generated problems ({families})" if families else "",
+                                          f"tasks ({', '.join(settings.get('tasks', []))})" if settings.get("tasks") else "")))
     if manifest["kind"] == "pretrain":
         return f"procedurally generated problems ({families}) and plain text, in English and French, from random weights."
     if manifest["kind"] == "midtrain":
         return f"longer texts, conversations among them, of generated problems ({families}) and facts, in English and French."
     if manifest["kind"] == "grpo":
         general = " and general prompts judged by a reward model" if settings.get("reward_model") else ""
-        return f"rewards for its own answers to generated problems ({families}), checked by program{general}."
+        return f"rewards for its own answers to {problems}, checked by program{general}."
     parts = []
     if settings.get("cold_start"):
         parts.append("traces written by solvers")
     if settings.get("traces"):
         parts.append(f"traces that a model of this run wrote (stage `{settings['traces']}`), kept where they were right")
-    if settings.get("file"):
-        parts.append(f"traces of the file {Path(settings['file']).name}")
+    if _reads_a_file(manifest):
+        parts += [f"traces of the file {source['source']}" for source in manifest.get("data", [])
+                  if source["source"] not in ("cold_start", "general", settings.get("traces"))]
     if settings.get("general"):
         parts.append("general conversations made by program")
     return " and ".join(parts) + "."
@@ -176,11 +189,14 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=200)[0]))
 
 def _limits(origin: Provenance, notes: Sequence[str]) -> str:
     limits = ["Converted from files that Spoutnik did not make: the original's card tells data, results and limits."]
-    if origin.manifests:
+    if origin.checkpoint:
+        limits = [f"What {origin.checkpoint} could and could not do before, its own card tells; whether it still can, nobody "
+                  "has measured.", "Nobody has looked at its safety after these stages."]
+    elif origin.manifests:
         families = ", ".join(origin.manifests[0]["settings"].get("families", []))
         limits = [f"It knows what the stages above taught it, at its size: generated problems ({families}). It knows no facts "
                   "about the world and must not be asked for any.",
                   "It is as sure of itself when it is wrong. Nobody has looked at its safety."]
-        if not origin.evaluation:
-            limits.append("This stage was not measured.")
+    if origin.manifests and not origin.evaluation:
+        limits.append("This stage was not measured.")
     return "\n".join(f"- {line}" for line in [*limits, *notes])

@@ -15,6 +15,16 @@ BASE_SENTENCE = {
     "fr": "Un modèle de base ({size} millions de paramètres) qui continue un texte et n'a pas appris à converser ; ses "
           "lectures : {families}.",
 }
+ADAPTED_SENTENCE = {
+    "en": "A model ({size} million parameters) that goes on from the checkpoint {checkpoint}",
+    "fr": "Un modèle ({size} millions de paramètres) qui part du modèle publié {checkpoint}",
+}
+THOUGHT_MARKS = {
+    "en": "; it writes its thoughts between <think> and </think>, {marks}",
+    "fr": " ; il écrit ses réflexions entre <think> et </think>, {marks}",
+}
+PLAIN = {"en": "as plain text", "fr": "en toutes lettres"}
+TOKENS = {"en": "tokens of their own", "fr": "qui ont leurs propres tokens"}
 AND = {"en": " and ", "fr": " et "}
 
 
@@ -25,8 +35,23 @@ def model_card(families: Sequence[str], parameters: int, converses: bool, shown:
         about = [ABOUT[language][name] for name in families]
         listed = AND[language].join([", ".join(about[:-1]), about[-1]] if len(about) > 1 else about)
         sentence = (SENTENCE if converses else BASE_SENTENCE)[language]
-        size = f"{parameters / 1e6:.1f}".replace(".", "," if language == "fr" else ".")
-        card["description"][language] = sentence.format(size=size, families=listed)
+        card["description"][language] = sentence.format(size=_millions(parameters, language), families=listed)
         problems = [problem for name in shown for problem in examples(name, language)] if converses else []
         card["examples"][language] = [problem.prompt for problem in problems]
     return card
+
+
+def adapted_card(checkpoint: str, parameters: int, converses: bool, plain_marks: bool) -> dict:
+    """A manifest's `card`, of a model that descends from a published checkpoint. checkpoint: its name;
+    plain_marks: its vocabulary has no tokens for the marks of thoughts. What it may be asked, its recipe does not say."""
+    card = {"description": {}, "examples": {language: [] for language in LANGUAGES}}
+    for language in LANGUAGES:
+        sentence = ADAPTED_SENTENCE[language].format(size=_millions(parameters, language), checkpoint=checkpoint)
+        if converses:
+            sentence += THOUGHT_MARKS[language].format(marks=(PLAIN if plain_marks else TOKENS)[language])
+        card["description"][language] = f"{sentence}."
+    return card
+
+
+def _millions(parameters: int, language: str) -> str:
+    return f"{parameters / 1e6:.1f}".replace(".", "," if language == "fr" else ".")

@@ -11,6 +11,7 @@ from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.keys import seed_of
 from spoutnik.recipe.own_data import existing_files, own_data
 from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage
+from spoutnik.recipe.starts import conversing_tokenizer_of, tokenizer_of
 from spoutnik.tasks import Problem
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.pretrain import train_tokenizer
@@ -22,7 +23,7 @@ _SAMPLED_PROMPTS = 256
 
 
 def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: dict[str, Artifact]) -> None:
-    """found: artifacts that are already there; their tokenizer counts prompts.
+    """found: artifacts that are already there; their tokenizer counts prompts, and so does that of a checkpoint.
 
     Raises:
         UserError: with file, key, value and remedy.
@@ -33,6 +34,11 @@ def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: di
             existing_files(stage, name, source)
             own_data(stage, recipe.hygiene)
         check_adapter(recipe, name, source)
+        start = getattr(stage, "start", None)
+        if start in recipe.checkpoints:
+            recipe.config_of_stage(name, source)
+            read = tokenizer_of if isinstance(stage, BaseStage) else conversing_tokenizer_of
+            read(start, recipe.checkpoints[start], source)
     lengths = _Lengths(recipe, source, found)
     for name in selected:
         stage = recipe.stages[name]
@@ -41,10 +47,11 @@ def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: di
             asked = sample_problems(rng, recipe.tasks_of(stage), _SAMPLED_PROMPTS, "train", stage.settings.dialogue_share)
             lengths.check(name, f"stages.{name}.settings.max_tokens", stage.settings.max_tokens, asked)
     per_family = recipe.evaluation.problems_per_family
-    problems, dialogues = (draw(recipe.tasks_of(), per_family) for draw in (held_out_problems, held_out_dialogues))
+    problems = held_out_problems(recipe.tasks_of(), per_family)
+    dialogues = held_out_dialogues(recipe.tasks_of(), per_family) if recipe.families else []
     for name in selected:
         stage = recipe.stages[name]
-        if not isinstance(stage, RejectStage | RewardModelStage):
+        if problems and not isinstance(stage, RejectStage | RewardModelStage):
             asked = problems if isinstance(stage, BaseStage) else problems + dialogues
             lengths.check(name, "evaluation.max_tokens", recipe.evaluation.max_tokens, asked)
 
@@ -60,7 +67,8 @@ class _Lengths:
 
     def check(self, name: str, key: str, max_tokens: int, problems: Sequence[Problem]) -> None:
         positions = self.recipe.config_of_stage(name, self.source).max_position_embeddings
-        if max_tokens + max(map(_most_tokens, problems)) <= positions:
+        published = self.recipe.checkpoint_of_stage(name) is not None  # whose frame of a conversation may be of any length
+        if not published and max_tokens + max(map(_most_tokens, problems)) <= positions:
             return
         longest = max(-(-len(problem.prompt) // _CHARACTERS) for problem in problems)
         if max_tokens + longest <= positions:
@@ -84,7 +92,8 @@ class _Lengths:
             except RunError:
                 pass  # a stage without one
         if not isinstance(stage, PretrainStage):
-            return self._tokenizer(stage.start)
+            checkpoint = self.recipe.checkpoints.get(stage.start)
+            return self._tokenizer(stage.start) if checkpoint is None else tokenizer_of(stage.start, checkpoint, self.source)
         seed = seed_of(self.recipe, stage)
         if seed not in self.trained:
             self.trained[seed] = train_tokenizer(seed, self.recipe.vocab_size, self.recipe.tokenizer_documents,

@@ -20,6 +20,7 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.files import exclusive, read_json, remove_folder, write_json, write_text
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.schema import Recipe, SFTStage
+from spoutnik.recipe.starts import CHECKPOINT
 from spoutnik.tasks.catalog import is_file_name
 
 EARLIER = "from an earlier run"
@@ -126,6 +127,11 @@ def used_recipe(text: str, recipe: Recipe, path: Path, out: Path) -> str:
         written = next((value for key, value in stage.value if key.value == "file"), None)
         if isinstance(used, SFTStage) and written is not None and not Path(written.value).expanduser().is_absolute():
             changes[_place(written, text)] = _shown_path(used.file, out)
+    for name, model in values["models"].value:
+        written = next((value for key, value in getattr(model, "value", ()) if key.value == CHECKPOINT), None)
+        used = recipe.checkpoints.get(name.value)
+        if written is not None and used != written.value and not Path(written.value).expanduser().is_absolute():
+            changes[_place(written, text)] = _shown_path(Path(used), out)
     written = [item for key, value in getattr(values.get("hygiene"), "value", ()) if key.value == "benchmarks"
                for item in value.value]
     files = list(zip(written, recipe.hygiene.benchmarks))

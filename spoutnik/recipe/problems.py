@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
-from spoutnik.validation import Problem, problems_of
+from spoutnik.validation import Problem, nearest, problems_of
 
 _ROUNDS = 8
 Names = dict[tuple, str]  # path of a key whose spelling was corrected -> how the file spells it
@@ -50,7 +50,13 @@ def _problems(values: dict, schema: type[BaseModel]) -> Iterator[Problem]:
         yield from problems_of(error, schema)
     models = values.get("models")
     for name, config in (models if isinstance(models, dict) else {}).items():
-        if isinstance(config, dict) and "vocab_size" not in config:
+        if not isinstance(config, dict) or "checkpoint" in config or "vocab_size" in config:
+            continue
+        misspelled = next((key for key in config if nearest(key, ["checkpoint"])), None)
+        if misspelled is not None and "model_type" not in config:
+            yield Problem(("models", name, misspelled), f"unknown key 'models.{name}.{misspelled}'. Did you mean 'checkpoint'?",
+                          "checkpoint", "key")
+        else:
             yield from _model_problems(name, config)
 
 

@@ -26,7 +26,10 @@ In the tables, a key without a default must be there.
 """
 _MODEL_INTRODUCTION = """\
 A mapping of names to configurations, with the keys of the published `config.json`. `vocab_size` is set by the recipe's own key
-and left out here.
+and left out here. A pretrain stage makes such a model.
+
+In place of all other keys, `checkpoint` names a published model: a folder in Hugging Face layout or of a run, relative to the
+recipe's folder, or a name on the hub (`org/model`). Other stages start `from` it: [checkpoints.md](checkpoints.md).
 """
 
 

@@ -1,6 +1,6 @@
 """The run of a recipe's DAG: finished stages are reused, interrupted ones resumed, missing ones made."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from spoutnik.recipe.keys import evaluation_protocol, key_of, seed_of, stage_con
 from spoutnik.recipe.report import write_report
 from spoutnik.recipe.schema import LARGEST_SEED, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
+from spoutnik.recipe.starts import CHECKPOINT, published_starts
 from spoutnik.train.loop import Checkpoints, Progress
 
 MADE, REUSED, PREBUILT = "made now", "already made", "prebuilt"
@@ -55,14 +56,15 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     selected, redo = select_stages(recipe, path, until, redo_from, accept)
     run = RunFolder(out)
     run.refuse_foreign()
-    found, status = find_stages(recipe, str(path), run, selected, redo)
+    starts = published_starts(recipe.used_checkpoints, str(path))
+    found, status = find_stages(recipe, str(path), run, selected, redo, starts)
     check_recipe(recipe, str(path), selected, found)
     audit_rewards(recipe, str(path), [name for name in selected if status[name] == "to make"], display.log)
     with run.lock():
         text = used_recipe(text, recipe, path, out)
         run.keep_recipe(text)
-        artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept).make(selected)
-        later = _finished_beyond(recipe, str(path), run, selected, artifacts, display.log)
+        artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts).make(selected)
+        later = _finished_beyond(recipe, str(path), run, selected, starts | artifacts, display.log)
         _index(run, recipe, artifacts | later, origins | dict.fromkeys(later, REUSED), display.log)
         every = {name: (artifacts | later)[name] for name in recipe.stages if name in artifacts or name in later}
         write_report(out / "report.html", recipe.name, text, list(every.values()), origins | dict.fromkeys(later, REUSED))
@@ -91,19 +93,20 @@ def select_stages(recipe: Recipe, path: Path, until: str | None, redo_from: str 
     return selected, set(names[names.index(redo_from):]) if redo_from else set()
 
 
-def find_stages(recipe: Recipe, source: str, run: RunFolder, selected: Sequence[str],
-                redo: set[str]) -> tuple[dict[str, Artifact], dict[str, str]]:
+def find_stages(recipe: Recipe, source: str, run: RunFolder, selected: Sequence[str], redo: set[str],
+                starts: Mapping[str, Artifact]) -> tuple[dict[str, Artifact], dict[str, str]]:
     """What a run would find: the artifacts that are there, and for each stage "already made", "prebuilt" or "to make". Changes
-    nothing."""
+    nothing. starts: the published checkpoints."""
     artifacts: dict[str, Artifact] = {}
     status = {}
     redo = redo | set(run.to_redo())
     for name in selected:
         stage = recipe.stages[name]
         status[name] = "to make"
-        if name in redo or any(origin not in artifacts for origin in stage.inputs.values()):
+        known = {**starts, **artifacts}
+        if name in redo or any(origin not in known for origin in stage.inputs.values()):
             continue
-        inputs = {role: artifacts[origin] for role, origin in stage.inputs.items()}
+        inputs = {role: known[origin] for role, origin in stage.inputs.items()}
         key = key_of(recipe, stage, name, source, inputs)
         for folder, origin in ((run.artifact(name, key), REUSED), (shipped_folder(name, key), PREBUILT)):
             if name not in artifacts and (artifact := find(folder, name, key)):
@@ -113,12 +116,14 @@ def find_stages(recipe: Recipe, source: str, run: RunFolder, selected: Sequence[
 
 def stage_status(recipe: Recipe, path: Path, out: Path, selected: Sequence[str], redo: set[str]) -> dict[str, str]:
     """What a run would find for each stage: "already made", "prebuilt" or "to make". Changes nothing."""
-    return find_stages(recipe, str(path), RunFolder(out), selected, redo)[1]
+    starts = published_starts(recipe.used_checkpoints, str(path))
+    return find_stages(recipe, str(path), RunFolder(out), selected, redo, starts)[1]
 
 
 @dataclass
 class _Walk:
-    """From stage to stage. redo: what --from makes anew, from its first step on. accept: what is sealed whatever its health."""
+    """From stage to stage. redo: what --from makes anew, from its first step on. accept: what is sealed whatever its health.
+    starts: the published checkpoints."""
 
     recipe: Recipe
     source: str
@@ -126,6 +131,7 @@ class _Walk:
     display: Display
     redo: set[str]
     accept: Collection[str]
+    starts: Mapping[str, Artifact]
 
     def make(self, selected: Sequence[str]) -> tuple[dict[str, Artifact], dict[str, str]]:
         artifacts: dict[str, Artifact] = {}
@@ -135,7 +141,8 @@ class _Walk:
         self.run.set_to_redo(dict.fromkeys([*self.run.to_redo(), *anew]))
         for position, name in enumerate(selected, start=1):
             stage = self.recipe.stages[name]
-            inputs = {role: artifacts[source] for role, source in stage.inputs.items()}
+            known = {**self.starts, **artifacts}
+            inputs = {role: known[source] for role, source in stage.inputs.items()}
             with self.display.stage(name, stage.kind, position, len(selected)) as reporter:
                 artifact, origins[name] = self._obtain(name, stage, inputs, reporter)
                 artifacts[name] = evaluated(self.recipe, stage, artifact, self.run, reporter)
@@ -183,15 +190,17 @@ class _Walk:
             context = Context(with_seed(self.recipe, seed), self.source, name, working, inputs, reporter, self.display.log)
             description = run_stage(stage, context)
         description = accepted(name, working, description, name in self.accept)
-        described = {role: {"stage": artifact.stage, "content": artifact.content} for role, artifact in inputs.items()}
+        described = {role: {key: artifact.manifest[key] for key in ("stage", "content", CHECKPOINT) if key in artifact.manifest}
+                     for role, artifact in inputs.items()}
         return seal(working, final, name, key, description | {
             "seed": seed, "inputs": described, "contents": contents, "settings": settings})
 
 
 def evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, run: RunFolder,
               reporter: Callable[[str], Progress]) -> Artifact:
-    """The artifact with its evaluation, made once for each model and protocol; as it is where it is no model."""
-    if isinstance(stage, RejectStage | RewardModelStage):
+    """The artifact with its evaluation, made once for each model and protocol; as it is where it is no model, or the recipe has
+    no problems to ask."""
+    if isinstance(stage, RejectStage | RewardModelStage) or not recipe.tasks_of():
         return artifact
     style, protocol = evaluation_protocol(recipe, stage)
     folder = run.evaluation(artifact, protocol)

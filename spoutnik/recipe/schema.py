@@ -12,6 +12,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.recipe.hygiene import HygieneSettings
 from spoutnik.recipe.problems import describe_problems
 from spoutnik.recipe.shipped import shipped_recipes
+from spoutnik.recipe.starts import CHECKPOINT, config_of, located
 from spoutnik.recipe.yaml_file import read_yaml
 from spoutnik.tasks import FAMILIES, Task
 from spoutnik.tasks.abstention import Abstention
@@ -84,7 +85,7 @@ class MidtrainStage(_Stage):
     kind: Literal["midtrain"]
     """The kind of the stage."""
     start: str = Field(alias="from")
-    """The earlier stage whose model goes on."""
+    """The earlier stage whose model goes on, or a checkpoint under `models`."""
     seed: int | None = Field(default=None, ge=0, le=LARGEST_SEED)
     """In place of the recipe's."""
     context: dict = {}
@@ -121,7 +122,7 @@ class SFTStage(_ConversingStage):
     kind: Literal["sft", "distill"]
     """The kind of the stage."""
     start: str = Field(alias="from")
-    """The earlier stage whose model goes on."""
+    """The earlier stage whose model goes on, or a checkpoint under `models`."""
     cold_start: ColdStartSettings | None = None
     """Traces written by the families' solvers."""
     traces: str | None = None
@@ -174,7 +175,7 @@ class GRPOStage(_ConversingStage):
     kind: Literal["grpo"]
     """The kind of the stage."""
     start: str = Field(alias="from")
-    """The earlier stage whose model goes on."""
+    """The earlier stage whose model goes on, or a checkpoint under `models`."""
     reward_model: str | None = None
     """The earlier stage of kind reward_model that scores general prompts."""
     adapter: AdapterSettings | None = young(None)
@@ -205,7 +206,7 @@ class RejectStage(_Stage):
     kind: Literal["reject"]
     """The kind of the stage."""
     start: str = Field(alias="from")
-    """The earlier stage whose model is sampled."""
+    """The earlier stage whose model is sampled, or a checkpoint under `models`."""
     settings: RejectSettings
     """How much is sampled, and what is kept."""
 
@@ -217,7 +218,7 @@ class RewardModelStage(_Stage):
     kind: Literal["reward_model"]
     """The kind of the stage."""
     start: str = Field(alias="from")
-    """The earlier stage whose network it takes."""
+    """The earlier stage whose network it takes, or a checkpoint under `models`."""
     settings: RewardModelSettings
     """How it is trained."""
 
@@ -239,13 +240,16 @@ class Recipe(Settings):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the arithmetic; auto is bfloat16 where the processor multiplies it in hardware."""
     checkpoint_seconds: float = Field(default=20.0, gt=0)
-    """What a power cut may cost: seconds between two checkpoints of a stage."""
-    vocab_size: int = Field(ge=300)
-    """Tokens of the tokenizer, which is trained on the corpus."""
+    """What a power cut may cost: seconds between two checkpoints of a stage. Where none are given, more for a large model, so
+    that what is written stays below 100 GB an hour: 20 up to 46 million parameters, about 60 for 135 million, 700
+    for 1.5 billion."""
+    vocab_size: int | None = Field(default=None, ge=300)
+    """Tokens of the tokenizer, which is trained on the corpus. Of recipes that pretrain: a checkpoint brings its own."""
     tokenizer_documents: int = young(TOKENIZER_DOCUMENTS, gt=0)
     """Documents of the corpus that the tokenizer is trained on."""
-    families: list[str] = Field(min_length=1)
-    """The families of problems that are trained and evaluated."""
+    families: list[str] = []
+    """The families of problems that are trained and evaluated. A recipe that starts from a checkpoint may do without, and have
+    tasks of its own."""
     held_out: HeldOut = young("instance")
     """Which problems of a family no training text has, one in eight: with instance a problem as it is, though not its like with
     other names or numbers; with structure all that have its structure (the table of families says what that is)."""
@@ -259,7 +263,8 @@ class Recipe(Settings):
     """Tasks that are trained on although the audit of their verifiers refuses them, by name -> the reason. Changes no weights,
     and no key."""
     models: dict[str, dict]
-    """Name -> configuration, with the keys of the published config.json."""
+    """Name -> configuration, with the keys of the published config.json; or `checkpoint`, the folder of a published model or
+    its name on the hub, from which a stage starts."""
     evaluation: EvaluationSettings = EvaluationSettings()
     """How every stage's model is evaluated."""
     validation: ValidationSettings = ValidationSettings()
@@ -276,6 +281,39 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _checkpoints_are_names(self) -> "Recipe":
+        wrong = []
+        for name, checkpoint in self.checkpoints.items():
+            path = ("models", name, CHECKPOINT)
+            wrong += [(("models", name, key), key, "is the checkpoint's own and stands in its config.json; remove it here", ())
+                      for key in self.models[name] if key != CHECKPOINT]
+            if not isinstance(checkpoint, str) or not checkpoint.strip():
+                wrong.append((path, str(checkpoint), "must be the folder of a model, or its name on the hub (org/model)", ()))
+            if name in self.stages:
+                wrong.append((("models", name), name, f"there is a stage '{name}' too, and `from` could mean either; rename "
+                              "one of them", ()))
+        refuse_names("Recipe", wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_stages_learn_from(self) -> "Recipe":
+        wrong = []
+        for name, stage in self.stages.items():
+            if isinstance(stage, PretrainStage) and stage.model in self.checkpoints:
+                continue  # which is wrong by itself
+            if isinstance(stage, PretrainStage) and self.vocab_size is None:
+                wrong.append((("vocab_size",), "", f"the key is missing, and stage '{name}' makes a tokenizer. Add it", ()))
+            reads = isinstance(stage, BaseStage) or getattr(stage, "cold_start", None) is not None
+            if reads and not self.families:
+                what = "cold_start" if isinstance(stage, SFTStage) else stage.kind
+                wrong.append((("families",), "", f"the key is missing, and stage '{name}' ({what}) learns them. Add it", ()))
+            if isinstance(stage, GRPOStage | RejectStage) and not (self.families or self.tasks):
+                wrong.append((("tasks",), "", f"the key is missing, and stage '{name}' ({stage.kind}) needs problems. Give "
+                              "tasks or families", ()))
+        refuse_names("Recipe", wrong)
+        return self
+
+    @model_validator(mode="after")
     def _connected(self) -> "Recipe":
         lists = [(("families",), self.families, FAMILIES)]
         for name, stage in self.stages.items():
@@ -288,19 +326,43 @@ class Recipe(Settings):
         needed = {"start": makes_model, "traces": {"reject"}, "reward_model": {"reward_model"}}
         earlier: dict[str, Stage] = {}
         for name, stage in self.stages.items():
-            if isinstance(stage, PretrainStage) and stage.model not in self.models:
-                wrong.append((("stages", name, "model"), stage.model, f"there is no '{stage.model}' under models", self.models))
+            if isinstance(stage, PretrainStage) and (stage.model not in self.models or stage.model in self.checkpoints):
+                what = (f"'{stage.model}' is trained already; start from it with `from` of another kind of stage"
+                        if stage.model in self.checkpoints else f"there is no '{stage.model}' under models")
+                wrong.append((("stages", name, "model"), stage.model, what, self.models.keys() - self.checkpoints.keys()))
             for role, source in stage.inputs.items():
                 key = "from" if role == "start" else role
                 able = [other for other, made in earlier.items() if made.kind in needed[role]]
-                if source not in earlier:
-                    wrong.append((("stages", name, key), source, f"'{source}' is not an earlier stage", able))
+                if role == "start" and source in self.checkpoints:
+                    continue
+                choices = [*able, *(self.checkpoints if role == "start" else ())]
+                if source in self.models and role == "start" and source not in earlier:
+                    wrong.append((("stages", name, key), source, f"'{source}' has no weights until a pretrain stage makes them",
+                                  choices))
+                elif source not in earlier:
+                    wrong.append((("stages", name, key), source, f"'{source}' is not an earlier stage", choices))
                 elif source not in able:
                     wrong.append((("stages", name, key), source, f"'{source}' is a {earlier[source].kind} stage and cannot "
-                                  f"serve as {key}", able))
+                                  f"serve as {key}", choices))
             earlier[name] = stage
         refuse_names("Recipe", wrong)
         return self
+
+    @property
+    def checkpoints(self) -> dict[str, str]:
+        """Name under `models` -> path or name on the hub, of the published ones."""
+        return {name: values[CHECKPOINT] for name, values in self.models.items() if CHECKPOINT in values}
+
+    @property
+    def used_checkpoints(self) -> dict[str, str]:
+        """Those from which a stage starts."""
+        starts = {getattr(stage, "start", None) for stage in self.stages.values()}
+        return {name: checkpoint for name, checkpoint in self.checkpoints.items() if name in starts}
+
+    def checkpoint_of_stage(self, name: str) -> str | None:
+        """The checkpoint from which a stage's model descends, by its name under `models`; None for the recipe's own models."""
+        start = getattr(self.stages[name], "start", None)
+        return start if start is None or start in self.checkpoints else self.checkpoint_of_stage(start)
 
     def families_of(self, stage: Stage) -> list[str]:
         """What a stage is trained on: the recipe's families, unless it names its own."""
@@ -322,18 +384,27 @@ class Recipe(Settings):
         """Those whose solvers write traces."""
         return find_tasks(self.families, self.held_out)
 
+    def solved_tasks_of(self, stage: Stage) -> list[Task]:
+        """Those of which a stage reads texts."""
+        return find_tasks(self.families_of(stage), self.held_out)
+
     def model_config_of(self, name: str, source: str) -> ModelConfig:
         values = self.models[name]
         if "vocab_size" in values:
             raise UserError(f"{source}: models.{name}.vocab_size is set by the recipe's own vocab_size. Remove it here.")
         return ModelConfig.parse(values | {"vocab_size": self.vocab_size}, f"{source}: models.{name}")
 
+    def config_of_checkpoint(self, name: str, source: str) -> ModelConfig:
+        """Of one under `models`; it is looked for. Raises UserError where it cannot be read."""
+        return config_of(name, self.checkpoints[name], source)
+
     def config_of_stage(self, name: str, source: str) -> ModelConfig:
         """The configuration of the model that a stage makes or reads, as its ancestors made it."""
         stage = self.stages[name]
         if isinstance(stage, PretrainStage):
             return self.model_config_of(stage.model, source)
-        config = self.config_of_stage(stage.start, source)
+        is_published = stage.start in self.checkpoints
+        config = (self.config_of_checkpoint if is_published else self.config_of_stage)(stage.start, source)
         return widened(config, stage.context, f"{source}: stages.{name}") if isinstance(stage, MidtrainStage) else config
 
 
@@ -362,16 +433,20 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
         raise UserError(problems)
     recipe = Recipe.model_validate(values)
     for name in recipe.models:
-        recipe.model_config_of(name, str(path))
+        if name not in recipe.checkpoints and recipe.vocab_size is not None:  # without one, no stage makes the model
+            recipe.model_config_of(name, str(path))
     for name in recipe.stages:
-        recipe.config_of_stage(name, str(path))
+        if recipe.checkpoint_of_stage(name) is None:  # others are looked at before a run: they need not be there to be named
+            recipe.config_of_stage(name, str(path))
     stages = {name: _with_located_file(stage, name, path) for name, stage in recipe.stages.items()}
     tasks = [str(path.parent / Path(name).expanduser()) if is_file_name(name) else name for name in recipe.tasks]
     try:
         find_tasks(tasks)
     except UserError as error:
         raise UserError(f"{path}: tasks: {error}") from error
-    return text, recipe.model_copy(update={"stages": stages, "tasks": tasks, "hygiene": recipe.hygiene.located(path)})
+    models = recipe.models | {name: {CHECKPOINT: located(checkpoint, path)} for name, checkpoint in recipe.checkpoints.items()}
+    return text, recipe.model_copy(update={"stages": stages, "tasks": tasks, "models": models,
+                                           "hygiene": recipe.hygiene.located(path)})
 
 
 def _text_of(path: Path) -> str:

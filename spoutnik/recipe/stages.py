@@ -27,10 +27,11 @@ from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.lora import adapters_of
 from spoutnik.model.transformer import Transformer
-from spoutnik.model.weights import load_model, load_tensors, save_model, save_tensors
+from spoutnik.model.weights import load_model, load_tensors, save_tensors
 from spoutnik.recipe.adapters import load_for_adapter, save_adapter, saved_dtype
 from spoutnik.recipe.artifacts import Artifact
-from spoutnik.recipe.cards import model_card
+from spoutnik.recipe.cards import adapted_card, model_card
+from spoutnik.recipe.model_files import save_generation_config, save_model_files
 from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.schema import (
     BaseStage,
@@ -44,11 +45,12 @@ from spoutnik.recipe.schema import (
     Stage,
     widened,
 )
+from spoutnik.recipe.starts import name_of
 from spoutnik.tasks import LANGUAGES
 from spoutnik.tasks.general import content_and_form, sample_general
 from spoutnik.tasks.general_text import FIRST_KINDS, taught_kinds
 from spoutnik.text.thought import read_reply
-from spoutnik.text.thought_format import thought_format
+from spoutnik.text.thought_format import has_plain_marks
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.data.preview import template_notes
 from spoutnik.train.grpo import GRPOSettings, grpo
@@ -89,11 +91,17 @@ class Context:
 
     @property
     def checkpoints(self) -> Checkpoints:
-        return Checkpoints(self.working.with_name(self.working.name + ".progress"), self.recipe.checkpoint_seconds)
+        return Checkpoints(self.working.with_name(self.working.name + ".progress"), self.recipe.checkpoint_seconds,
+                           sparing="checkpoint_seconds" not in self.recipe.model_fields_set)
 
     @property
     def dtype(self) -> torch.dtype:
         return compute_dtype(self.recipe.dtype)
+
+    @property
+    def origin(self) -> Path | None:
+        """The folder that the stage's model goes on from, where it descends from a published checkpoint."""
+        return None if self.recipe.checkpoint_of_stage(self.name) is None else self.inputs["start"].folder
 
     def training(self, label: str = "training") -> tuple[int, str, Checkpoints, Progress]:
         """Seed, stage, checkpoints and progress: the common arguments of the training functions."""
@@ -154,10 +162,10 @@ def run_stage(stage: Stage, context: Context) -> dict:
         if adapters_of(model):
             metrics, model = save_adapter(context.working, model, dtype, f"{context.recipe.name}/{stage.start}", context.say)
             outcome.metrics |= metrics
-        _save(context.working, model, outcome.tokenizer, dtype)
+        _save(context.working, model, outcome.tokenizer, context.origin, dtype)
     validation = outcome.monitor.validation if outcome.monitor else None
     if validation is not None and (best := validation.best_model()) is not None:
-        _save(context.working / BEST, best, outcome.tokenizer, dtype)
+        _save(context.working / BEST, best, outcome.tokenizer, context.origin, dtype)
     outcome.cost.peak_memory_bytes = peak_memory()
     health = stage_health(outcome.log, outcome.monitor.comparisons if outcome.monitor else (), outcome.findings)
     description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
@@ -166,22 +174,23 @@ def run_stage(stage: Stage, context: Context) -> dict:
         description["data"] = outcome.data
     if validation is not None:
         description["validation"] = validation.summary(BEST)
-    return description if outcome.model is None else description | {"card": _card(stage, context.recipe, outcome.model)}
+    if outcome.model is None:
+        return description
+    return description | {"card": _card(stage, context, outcome.model, outcome.tokenizer)}
 
 
-def _save(folder: Path, model: Transformer, tokenizer: Tokenizer, dtype: torch.dtype) -> None:
-    save_model(folder, model, dtype)
-    tokenizer.save(folder)
-    eos_ids = thought_format(tokenizer).end_ids
-    write_json(folder / "generation_config.json", {
-        "do_sample": True, "temperature": 0.6, "top_p": 0.95, "bos_token_id": tokenizer.bos_id,
-        "eos_token_id": list(eos_ids) if len(eos_ids) > 1 else eos_ids[0]})
+def _save(folder: Path, model: Transformer, tokenizer: Tokenizer, origin: Path | None, dtype: torch.dtype) -> None:
+    save_model_files(folder, model, tokenizer, origin, dtype)
+    save_generation_config(folder, tokenizer)
 
 
-def _card(stage: Stage, recipe: Recipe, model: Transformer) -> dict:
-    families, counts = recipe.families_of(stage), account(model.config)
-    shown = getattr(stage, "examples", None) or families
-    return model_card(families, counts.total_parameters + counts.mtp_parameters, not isinstance(stage, BaseStage), shown)
+def _card(stage: Stage, context: Context, model: Transformer, tokenizer: Tokenizer) -> dict:
+    families, counts = context.recipe.families_of(stage), account(model.config)
+    parameters, converses = counts.total_parameters + counts.mtp_parameters, not isinstance(stage, BaseStage)
+    if context.origin is not None:
+        root = context.recipe.checkpoint_of_stage(context.name)
+        return adapted_card(name_of(context.recipe.checkpoints[root]), parameters, converses, has_plain_marks(tokenizer))
+    return model_card(families, parameters, converses, getattr(stage, "examples", None) or families)
 
 
 def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
@@ -190,7 +199,7 @@ def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
     monitor = context.monitor()
-    log, cost = pretrain(model, tokenizer, recipe.tasks_of(stage), stage.settings, *context.training(), monitor)
+    log, cost = pretrain(model, tokenizer, recipe.solved_tasks_of(stage), stage.settings, *context.training(), monitor)
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
 
 
@@ -199,7 +208,7 @@ def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
     model = Transformer(widened(narrow.config, stage.context, context.source), context.dtype)
     model.load_state_dict(narrow.state_dict())
     monitor = context.monitor()
-    log, cost = midtrain(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training(), monitor,
+    log, cost = midtrain(model, tokenizer, context.recipe.solved_tasks, stage.settings, *context.training(), monitor,
                          stage.echo_share, stage.wishes)
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
 
@@ -273,9 +282,9 @@ def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     model = RewardModel(backbone)
     monitor = context.monitor()
     log, cost = train_reward_model(model, tokenizer, stage.settings, *context.training(), monitor)
-    save_model(context.working, backbone)
+    save_model_files(context.working, backbone, tokenizer, context.origin)
+    (context.working / "generation_config.json").unlink(missing_ok=True)  # which tells models that converse from others
     save_tensors(context.working / "score.safetensors", {"score.weight": model.score.weight})
-    tokenizer.save(context.working)
     pairs, seed = stage.settings.pairs, context.recipe.seed
     accuracy = held_out_accuracy(model, tokenizer, PAIRS, seed, pairs)
     differences = accuracy_by_difference(model, tokenizer, PAIRS // 2, seed)
@@ -300,7 +309,8 @@ def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, To
 def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path, progress: Progress,
                    checkpoints: Checkpoints) -> None:
     """The same held-out problems at every stage, by the R1 protocol, on the weights as stored (rounding included). Writes
-    evaluation.json and all samples into the folder `into`: samples.jsonl, and dialogues.jsonl or textbook.jsonl beside it."""
+    evaluation.json and all samples into the folder `into`: samples.jsonl, and dialogues.jsonl or textbook.jsonl beside it.
+    General prompts and conversations are of the recipes that have families."""
     watch, settings, dtype = Stopwatch(), recipe.evaluation, compute_dtype(recipe.dtype)
     tokenizer = Tokenizer.load(folder)
     llm = ResumableLLM(rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer), checkpoints)
@@ -308,18 +318,20 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
     evaluation = summarize(graded) | {
         "protocol": settings.model_dump() | {"prompt_style": style, "held_out": recipe.held_out}}
-    if style == "chat":
+    beside, others = "", []
+    if style == "chat" and recipe.families:
         evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
         dialogues = held_out_dialogues(recipe.tasks_of(), settings.problems_per_family)
         beside, others = "dialogues", grade(llm, tokenizer, dialogues, settings, recipe.seed)
         evaluation["dialogues"] = accuracy_of(others)
-    else:  # the layout in which the base has read solutions: RL can bring out what is there
+    elif style != "chat":  # the layout in which the base has read solutions: RL can bring out what is there
         beside, others = "textbook", grade(llm, tokenizer, problems, settings, recipe.seed, "textbook")
         book = summarize(others)
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
     evaluation["bill"] = vars(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
     write_json(into / "evaluation.json", evaluation)
-    write_jsonl(into / f"{beside}.jsonl", sample_rows(others))
+    if beside:
+        write_jsonl(into / f"{beside}.jsonl", sample_rows(others))
     write_jsonl(into / "samples.jsonl", sample_rows(graded))
 
 

@@ -84,12 +84,24 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
     return total
 
 
+HOURLY_BYTES = 100e9  # of checkpoints that are sparing: a disk of 1 TB is written to once over in ten hours
+
+
 @dataclass(frozen=True)
 class Checkpoints:
-    """The last good state of a stage in progress: its folder, and how often it is written."""
+    """The last good state of a stage in progress: its folder, and how often it is written. sparing: less often where it is
+    large, so that no more than HOURLY_BYTES are written in an hour."""
 
     folder: Path
     every_seconds: float = 30.0
+    sparing: bool = False
+
+    def seconds_between(self, model: nn.Module, optimizer: Optimizer) -> float:
+        """From one checkpoint to the next: weights, and two moments of what is trained (Muon has one)."""
+        if not self.sparing:
+            return self.every_seconds
+        written = sum(t.nbytes for t in (adapter_state(model) or model.state_dict()).values()) + 2 * sum(t.nbytes for t in optimizer.parameters)
+        return max(self.every_seconds, 3600 * written / HOURLY_BYTES)
 
     @property
     def latest(self) -> Path:
@@ -151,7 +163,7 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
     routers = model.routers if isinstance(model, Transformer) else {}
     if adapters_of(model):
         bias_update_speed = 0.0
-    watch, last_save = Stopwatch(), time.perf_counter()
+    watch, last_save, pause = Stopwatch(), time.perf_counter(), checkpoints.seconds_between(model, optimizer)
     for step in range(start, schedule.steps):
         gradient, metrics, cost = step_gradient(step)
         refuse_divergence(stage, step, metrics["loss"], gradient.gradients, log, checkpoints)
@@ -167,7 +179,7 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
                    | {key: round(value, 6) for key, value in metrics.items()})
         total = total + after_step(log) + watch.lap()
         progress(step + 1, schedule.steps, total.tokens_trained + total.tokens_generated, headline(metrics))
-        if time.perf_counter() - last_save > checkpoints.every_seconds and step + 1 < schedule.steps:
+        if time.perf_counter() - last_save > pause and step + 1 < schedule.steps:
             checkpoints.save(step + 1, model, optimizer, log, total)
             last_save = time.perf_counter()
     return log, total
