@@ -100,7 +100,8 @@ class Checkpoints:
         """From one checkpoint to the next: weights, and two moments of what is trained (Muon has one)."""
         if not self.sparing:
             return self.every_seconds
-        written = sum(t.nbytes for t in (adapter_state(model) or model.state_dict()).values()) + 2 * sum(t.nbytes for t in optimizer.parameters)
+        weights = adapter_state(model) or model.state_dict()
+        written = sum(t.nbytes for t in weights.values()) + 2 * sum(t.nbytes for t in optimizer.parameters)
         return max(self.every_seconds, 3600 * written / HOURLY_BYTES)
 
     @property
