@@ -61,7 +61,7 @@ def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard
     """
     folder, out = Path(folder), Path(out)
     if format not in TYPES:
-        raise UserError(f"--format {format}: is unknown. Choose {' or '.join(TYPES)}.")
+        raise UserError(f"--format {format}: is unknown. Choose {', '.join(TYPES)}.")
     if dtype is not None and dtype not in TYPES[format]:
         raise UserError(f"--dtype {dtype}: cannot be written as {format}. Choose {', '.join(TYPES[format])}.")
     if (adapter is None) == (format in ("merged", "lora")):

@@ -162,8 +162,9 @@ def is_gguf(files: Iterable[Path]) -> bool:
     return any(file.suffix.lower() == ".gguf" for file in files)
 
 
-def origin(folder: Path) -> Path:
+def origin(folder: str | Path) -> Path:
     """What people call a model's folder by: the GGUF file that it was made of, or the folder itself."""
+    folder = Path(folder)
     link = folder / GGUF
     return link.resolve() if link.is_symlink() else folder
 
