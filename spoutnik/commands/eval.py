@@ -92,7 +92,6 @@ def evaluate(
     from spoutnik.evals.benches import find_bench, reworded_bench, trained_tasks
     from spoutnik.evals.evaluate import Evaluation
     from spoutnik.evals.models import LocalModel
-    from spoutnik.tasks import SPLITS
     from spoutnik.validation import sentences
 
     names, data = _benches(bench, data)
@@ -101,12 +100,8 @@ def evaluate(
     except ValidationError as error:
         raise UserError(f"the options of eval: {sentences(error, AskingSettings)}") from error
     ks = _ks(k, samples)
-    if split not in (*SPLITS, "all"):
-        raise UserError(f"--split {split}: must be held_out, train or all.")
-    if sandbox is not None:
-        from spoutnik.tasks.code import Sandbox, use_sandbox
-
-        use_sandbox(Sandbox(sandbox))
+    _check_split(split, names)
+    _choose_sandbox(sandbox)
     open_model, folder, name = _find_model(run, stage, model, key_variable, concurrency, dtype, quantize, memory, adapter)
     found = [find_bench(each, data, limit, seed, trained_tasks(folder), split) for each in names]
     found += [reworded_bench(each, name) for name in (reword or ()) for each in found]
@@ -184,6 +179,27 @@ def _ks(k: str | None, samples: int) -> tuple[int, ...]:
         if not 2 <= each < samples:
             raise UserError(f"--k {each}: must be from 2 to less than --samples, {samples} here: k are drawn of more than k.")
     return ks
+
+
+def _check_split(split: str, names: list[str]) -> None:
+    """Raises UserError for a split that there is not, or that a benchmark would ignore."""
+    from spoutnik.errors import UserError
+    from spoutnik.tasks import SPLITS
+    from spoutnik.tasks.catalog import is_file_name
+
+    if split not in (*SPLITS, "all"):
+        raise UserError(f"--split {split}: must be held_out, train or all.")
+    others = [name for name in names if not is_file_name(name)]
+    if split != "held_out" and others:
+        raise UserError(f"--split {split}: is of tasks of your own, and {', '.join(others)} is none. Leave it out, or ask them "
+                        "one after the other.")
+
+
+def _choose_sandbox(kind: str | None) -> None:
+    if kind is not None:
+        from spoutnik.tasks.code import Sandbox, use_sandbox
+
+        use_sandbox(Sandbox(kind))
 
 
 def _find_model(run: str, stage: str | None, model: str | None, key_variable: str | None, concurrency: int, dtype: str,

@@ -314,6 +314,14 @@ class Recipe(Settings):
         return self
 
     @model_validator(mode="after")
+    def _nothing_is_ignored(self) -> "Recipe":
+        if self.abstention and not self.tasks:
+            raise ValueError("abstention is of the tasks named under `tasks`, and there are none. Name some, or leave it out")
+        if self.hygiene != HygieneSettings() and not any(getattr(stage, "file", None) for stage in self.stages.values()):
+            raise ValueError("hygiene is of the traces that stages read with `file`, and no stage reads any. Leave it out")
+        return self
+
+    @model_validator(mode="after")
     def _connected(self) -> "Recipe":
         lists = [(("families",), self.families, FAMILIES)]
         for name, stage in self.stages.items():

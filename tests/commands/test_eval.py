@@ -48,6 +48,13 @@ def test_k_asks_for_the_best_of_k_and_the_vote(run, gsm8k, tmp_path, capsys):
     assert {"gsm8k pass@1", "gsm8k pass@2", "gsm8k cons@2"} == set(result["scores"])
 
 
+@pytest.mark.parametrize("split, message", [
+    ("train", "is of tasks of your own, and gsm8k is none"), ("tests", "must be held_out")])
+def test_a_split_that_would_be_ignored_is_refused(run, gsm8k, tmp_path, split, message):
+    with pytest.raises(UserError, match=message):
+        evaluate(run, gsm8k, tmp_path / "a", "--split", split)
+
+
 def test_two_evaluations_are_compared_and_others_refused_with_what_differs(run, gsm8k, tmp_path, capsys):
     evaluate(run, gsm8k, tmp_path / "a")
     evaluate(run, gsm8k, tmp_path / "b")
@@ -55,7 +62,8 @@ def test_two_evaluations_are_compared_and_others_refused_with_what_differs(run, 
     capsys.readouterr()
     call("eval", "compare", tmp_path / "a", tmp_path / "b" / "gsm8k", "--margin", 2)
     shown = capsys.readouterr().out
-    assert "on the same 3 problems: +0.0 points" in shown and "Equivalent within 2 points" in shown or "Not worse" in shown
+    assert "on the same 3 problems: +0.0 points" in shown
+    assert "Equivalent within 2 points" in shown or "Not worse" in shown
     with pytest.raises(UserError, match="cannot be compared.*temperature: 0.6 and 1.0"):
         call("eval", "compare", tmp_path / "a", tmp_path / "hot")
     with pytest.raises(UserError, match="holds no evaluation"):

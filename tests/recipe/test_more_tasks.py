@@ -65,6 +65,14 @@ def test_not_knowing_is_rewarded_where_the_recipe_says_so(tmp_path):
     assert [task.verify(problem, answer) for answer in ("15", "I don't know.", "14")] == [1.0, 0.3, 0.0]
 
 
+@pytest.mark.parametrize("values, message", [
+    ({"tasks": [], "abstention": 0.3}, "abstention is of the tasks named under `tasks`, and there are none"),
+    ({"hygiene": {"near_duplicates": True}}, "hygiene is of the traces that stages read with `file`")])
+def test_a_setting_that_would_be_ignored_is_refused(tmp_path, values, message):
+    with pytest.raises(UserError, match=message):
+        load_recipe(write(tmp_path, **values))
+
+
 @pytest.mark.parametrize("tasks, message", [
     (["other.jsonl"], "recipe.yaml: tasks: .*other.jsonl"), (["countdwn"], "Did you mean 'countdown'"),
     (["gym-no_such_set"], "no task 'gym-no_such_set'")])
