@@ -1,5 +1,6 @@
 """`spoutnik.load`: a model and its tokenizer from a folder, a run or the hub."""
 
+import sys
 from pathlib import Path
 
 import torch
@@ -51,7 +52,10 @@ def load_adapted(folder: Path, adapter: Path, dtype: torch.dtype, device: torch.
     read = read_adapter(adapter)
     model = load_model(folder, None, dtype, device=device, mapped=True)
     attach_adapter(model, read, adapter)
-    if survival(model, dtype).share < LEAST_SURVIVAL:
+    if (left := survival(model, dtype)).share < LEAST_SURVIVAL:
+        name = str(dtype).removeprefix("torch.")
+        print(f"{adapter}: only {left.share:.1%} of what it adds would survive rounding to {name}, so the model computes in "
+              "float32, which takes more memory and time.", file=sys.stderr)
         model.compute_dtype = dtype = torch.float32
     return merged_copy(model, dtype)
 

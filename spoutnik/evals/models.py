@@ -15,8 +15,8 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.evals.asking import LONGEST_REPLY, AskingSettings, Chat, Prompt, Style
 from spoutnik.evals.samples import ModelReply
 from spoutnik.files import read_json, sha256_file, sha256_json
-from spoutnik.hardware import compute_dtype
 from spoutnik.loading import load_tokenizer
+from spoutnik.locate import path_of
 from spoutnik.model.adapter_file import CONFIG, WEIGHTS
 from spoutnik.text.thought import read_reply
 from spoutnik.text.thought_format import thought_format
@@ -67,12 +67,13 @@ class LocalModel:
 
     def __init__(self, folder: Path, name: str | None = None, *, adapter: Path | None = None, dtype: str = "auto",
                  quantize: str | None = None, memory: str | None = None):
-        self.folder, self.name, self.adapter = folder, name or folder.name, adapter
+        self.folder, self.name, self.adapter = folder, name or folder.name, adapter and path_of(adapter)
         self.tokenizer = load_tokenizer(folder)
         self._format = thought_format(self.tokenizer)
-        self._precision = {"dtype": str(compute_dtype(dtype)).removeprefix("torch."), "quantize": quantize}
         self.llm = LLM(folder, self.tokenizer, adapter=adapter, dtype=dtype, quantize=quantize, memory=memory,
                        eos_token_ids=self._format.end_ids)
+        computed = self.llm.core.runner.dtype  # an adapter may need float32
+        self._precision = {"dtype": str(computed).removeprefix("torch."), "quantize": quantize}
 
     def facts(self) -> dict:
         files = sorted({file for pattern in _WEIGHTS for file in self.folder.glob(pattern)})

@@ -196,11 +196,14 @@ def test_an_adapter_of_other_weights_of_the_same_shapes_is_refused_and_a_copy_in
         attach_adapter(tiny.model(tiny.LLAMA, seed=1), read_adapter(tmp_path / "adapter"), tmp_path / "adapter")
 
 
-def test_the_engine_loads_a_model_with_an_adapter_and_keeps_float32_where_bfloat16_would_lose_it(base, tmp_path):
+def test_the_engine_loads_a_model_with_an_adapter_and_keeps_float32_where_bfloat16_would_lose_it(
+        base, tmp_path, capsys):
     write_peft(tmp_path / "large", PLAIN, SHAPES)
     write_peft(tmp_path / "small", PLAIN | {"lora_alpha": 1e-4}, SHAPES)
     assert load_adapted(base, tmp_path / "large", torch.bfloat16).embed_tokens.weight.dtype == torch.bfloat16
+    assert not capsys.readouterr().err
     kept = load_adapted(base, tmp_path / "small", torch.bfloat16)
+    assert "would survive rounding to bfloat16, so the model computes in float32" in capsys.readouterr().err
     assert kept.embed_tokens.weight.dtype == kept.compute_dtype == torch.float32
     prompts = [tiny.tokens(8).tolist()]
     model = load_model(base)

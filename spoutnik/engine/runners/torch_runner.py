@@ -36,6 +36,11 @@ class TorchRunner:
         self._graphs: dict[tuple[int, int], _Graph] = {}
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of activations and cache."""
+        return self.model.compute_dtype
+
+    @property
     def weights_nbytes(self) -> int:
         return sum(t.nbytes for t in self.model.parameters())
 
