@@ -85,9 +85,9 @@ def served_model(name: str, folder: Path, about: str) -> ServedModel:
 def load_llm(served: ServedModel, engine: EngineOptions, progress: Callable[[int, int], None] | None = None) -> LLM:
     """Reads a model from disk. progress: called with (bytes done, bytes in all) while weights are quantized."""
     llm = LLM(served.folder, served.tokenizer, adapter=engine.adapter, adapters=served.adapters,
-              quantize=served.quantize or engine.quantize, memory=engine.memory, speculate=engine.speculate, num_speculative_tokens=engine.drafts,
-              max_num_seqs=engine.max_num_seqs, max_model_len=engine.max_model_len, logprobs_mode=engine.logprobs_mode,
-              progress=progress)
+              quantize=served.quantize or engine.quantize, memory=engine.memory, speculate=engine.speculate,
+              num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs, max_model_len=engine.max_model_len,
+              logprobs_mode=engine.logprobs_mode, progress=progress)
     if engine.speculate is not None and llm.core.drafter is None:
         print(f"{served.id}: {NO_DRAFTS}", file=sys.stderr)
     return llm

@@ -151,13 +151,19 @@ class GenerationService:
         """The model of that name or alias."""
         return self.models.get(name) or next((one for one in self.models.values() if name in one.aliases), None)
 
+    def named(self, name: str) -> ServedModel:
+        """The model of that name, or the first one where it has been unloaded."""
+        return self.models.get(name, self.default)
+
     async def model(self, name: str | None) -> ServedModel:
         """The model of that name (the first one where none is named), ready to compute.
 
         Raises:
-            KeyError: there is none of that name. RunError: it cannot be loaded, or has broken down.
+            UserError: there is none of that name (any more). RunError: it cannot be loaded, or has broken down.
         """
-        served = self.default if not name else self.models[name]
+        served = self.default if not name else self.models.get(name)
+        if served is None:
+            raise UserError(f"model = {name!r}: is not served any more. Choose {', '.join(self.models)}.")
         if served.base is not None:
             return await self._beside_base(served)
         if served.llm is None:

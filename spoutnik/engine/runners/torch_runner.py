@@ -214,8 +214,8 @@ class _Graph:
 
 class _Part:
     """Some sequences of a batch: whole prompts (is_prompt), or all with `num_new` new tokens. tokens: their indices among the
-    batch's tokens. slots: the cache slot of each (block * BLOCK_SIZE + offset). adapters: the adapter's number of each; None where
-    no sequence has one."""
+    batch's tokens. slots: the cache slot of each (block * BLOCK_SIZE + offset). adapters: the adapter's number of each; None
+    where no sequence has one."""
 
     def __init__(self, batch: ForwardBatch, sequences: Tensor, is_prompt: bool):
         self.is_prompt = is_prompt
