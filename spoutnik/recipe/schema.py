@@ -179,7 +179,7 @@ class GRPOStage(_ConversingStage):
     reward_model: str | None = None
     """The earlier stage of kind reward_model that scores general prompts."""
     adapter: AdapterSettings | None = young(None)
-    """Train an adapter (LoRA) and leave the base as it is; without dropout, and with `dtype: float32`."""
+    """Train an adapter (LoRA) and leave the base as it is; without dropout; with `use_dora`, in float32."""
     settings: GRPOSettings
     """Rollouts, rewards, and how it is trained."""
 
