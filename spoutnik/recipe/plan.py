@@ -25,6 +25,7 @@ from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
+from spoutnik.recipe.anchors import anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
 from spoutnik.recipe.estimate import Speed, estimated_speed
 from spoutnik.recipe.folder import RunFolder
@@ -187,6 +188,9 @@ def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> P
         speed = estimated_speed(config, dtype, getattr(stage.settings, "micro_batch_tokens", 0))
     memory = (speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES
               + _OPTIMIZER_BYTES * (counts.total_parameters + counts.mtp_parameters))
+    if work.steps and getattr(stage, "anchor", None) is not None:
+        memory += anchor_bytes(stage, config)
+        work = replace(work, trained=work.trained + work.steps * anchor_work(stage))
     seconds = work.trained / speed.train + generated / speed.generate + work.steps * speed.step[work.optimizer]
     return replace(row, seconds=seconds, peak_memory_bytes=memory)
 
