@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from spoutnik.errors import RunError, UserError
 from spoutnik.evals.protocol import held_out_dialogues, held_out_problems, prompt_ids
 from spoutnik.recipe.adapters import check_adapter
+from spoutnik.recipe.anchors import check_anchor
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.keys import seed_of
 from spoutnik.recipe.own_data import existing_files, own_data
@@ -34,6 +35,7 @@ def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: di
             existing_files(stage, name, source)
             own_data(stage, recipe.hygiene)
         check_adapter(recipe, name, source)
+        check_anchor(recipe, name, source)
         start = getattr(stage, "start", None)
         if start in recipe.checkpoints:
             recipe.config_of_stage(name, source)

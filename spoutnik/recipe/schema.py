@@ -21,6 +21,7 @@ from spoutnik.tasks.abstention import Abstention
 from spoutnik.tasks.catalog import find_tasks, is_file_name
 from spoutnik.tasks.family import HeldOut
 from spoutnik.tasks.general_text import Wishes
+from spoutnik.train.anchor import AnchorSettings
 from spoutnik.train.data.shapes import KNOWN_KEYS
 from spoutnik.train.grpo import GRPOSettings
 from spoutnik.train.monitor import ValidationSettings
@@ -128,6 +129,8 @@ class SFTStage(ConversingStage):
     """The share of the solvers' traces and of the general ones with earlier turns."""
     adapter: AdapterSettings | None = young(None)
     """Train an adapter (LoRA) and leave the base as it is."""
+    anchor: AnchorSettings | None = young(None)
+    """Hold the model to what it said of general text before, so that it forgets nothing else."""
     settings: SFTSettings
     """How it is trained."""
 
@@ -161,6 +164,8 @@ class GRPOStage(ConversingStage):
     """The earlier stage of kind reward_model that scores general prompts."""
     adapter: AdapterSettings | None = young(None)
     """Train an adapter (LoRA) and leave the base as it is; without dropout, and with `dtype: float32`."""
+    anchor: AnchorSettings | None = young(None)
+    """Hold the model to what it said of general text before, so that it forgets nothing else."""
     settings: GRPOSettings
     """Rollouts, rewards, and how it is trained."""
 
@@ -427,7 +432,7 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
     for name in recipe.stages:
         if recipe.checkpoint_of_stage(name) is None:  # others are looked at before a run: they need not be there to be named
             recipe.config_of_stage(name, str(path))
-    stages = {name: _with_located_file(stage, name, path) for name, stage in recipe.stages.items()}
+    stages = {name: _with_located_files(stage, name, path) for name, stage in recipe.stages.items()}
     tasks = [str(path.parent / Path(name).expanduser()) if is_file_name(name) else name for name in recipe.tasks]
     try:
         find_tasks(tasks)
@@ -451,12 +456,19 @@ def _text_of(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Name a recipe file.") from error
 
 
-def _with_located_file(stage: Stage, name: str, recipe: Path) -> Stage:
-    if getattr(stage, "file", None) is None:
-        return stage
+def _with_located_files(stage: Stage, name: str, recipe: Path) -> Stage:
+    located = {}
+    if getattr(stage, "file", None) is not None:
+        located["file"] = _located_file(stage.file, f"{recipe}: stages.{name}.file", recipe)
+    anchor = getattr(stage, "anchor", None)
+    if anchor is not None and anchor.file is not None:
+        file = _located_file(anchor.file, f"{recipe}: stages.{name}.anchor.file", recipe)
+        located["anchor"] = anchor.model_copy(update={"file": file})
+    return stage.model_copy(update=located)
+
+
+def _located_file(file: Path, where: str, recipe: Path) -> Path:
     try:
-        file = recipe.parent / stage.file.expanduser()
+        return recipe.parent / file.expanduser()
     except RuntimeError as error:  # ~somebody
-        raise UserError(f"{recipe}: stages.{name}.file = {str(stage.file)!r}: has a home folder that is not known here. Write "
-                        "the whole path.") from error
-    return stage.model_copy(update={"file": file})
+        raise UserError(f"{where} = {str(file)!r}: has a home folder that is not known here. Write the whole path.") from error

@@ -29,6 +29,7 @@ from spoutnik.model.lora import adapters_of
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_tensors
 from spoutnik.recipe.adapters import load_for_adapter, save_adapter, saved_dtype
+from spoutnik.recipe.anchors import open_anchor
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.cards import adapted_card, model_card
 from spoutnik.recipe.model_files import save_generation_config, save_model_files
@@ -53,6 +54,7 @@ from spoutnik.tasks.general_text import FIRST_KINDS, taught_kinds
 from spoutnik.text.thought import read_reply
 from spoutnik.text.thought_format import has_plain_marks
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.anchor import Anchor
 from spoutnik.train.data.preferences import fit_preferences, reply_rows
 from spoutnik.train.data.preview import template_notes
 from spoutnik.train.dpo import dpo
@@ -139,6 +141,12 @@ class Context:
             return self.load()
         folder, where = self.inputs["start"].folder, f"{self.source}: stages.{self.name}.adapter"
         return load_for_adapter(folder, adapter, self.dtype, self.recipe.seed, where), Tokenizer.load(folder)
+
+
+    def anchor(self, model: Transformer, tokenizer: Tokenizer) -> Anchor | None:
+        """Of the stage, whose model is to be trained; None where it has none."""
+        start = self.inputs["start"].folder
+        return open_anchor(self.recipe, self.name, model, tokenizer, start, self.dtype, self.say)
 
 
 @dataclass
@@ -245,12 +253,13 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
         context.say(f"{context.name}: {source.report.sentence(positions)}")
     monitor = context.monitor()
     asked = held_out_documents(held_out, tokenizer, positions, seed) if held_out else []
+    anchor = context.anchor(model, tokenizer)
     watch, before = Stopwatch(), held_out_loss(model, asked, stage.settings)
     measuring = watch.lap()
-    log, cost = sft(model, documents, stage.settings, *context.training(), monitor)
+    log, cost = sft(model, documents, stage.settings, *context.training(), monitor, anchor)
     watch.lap()
     after = held_out_loss(model, asked, stage.settings)
-    metrics = {"traces": len(documents)} | _last(log, "loss")
+    metrics = {"traces": len(documents)} | _last(log, "loss", "anchor_kl")
     if asked:
         metrics |= {"held_out_loss_before": before, "held_out_loss": after}
         context.say(f"{context.name}: loss on {len(asked):,} held-out traces {before:.3f} before, {after:.3f} after")
@@ -293,8 +302,8 @@ def _grpo(stage: GRPOStage, context: Context) -> Outcome:
         reference, _ = context.load()
     monitor = context.monitor(context.validation(model, tokenizer, stage.settings))
     log, cost = grpo(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training("learning by reward"),
-                     scorer, reference, monitor)
-    return Outcome(_last(log, "reward", "accuracy", "mismatch_kl"), cost, log, model, tokenizer, monitor)
+                     scorer, reference, monitor, context.anchor(model, tokenizer))
+    return Outcome(_last(log, "reward", "accuracy", "mismatch_kl", "anchor_kl"), cost, log, model, tokenizer, monitor)
 
 
 def _reject(stage: RejectStage, context: Context) -> Outcome:
