@@ -281,8 +281,9 @@ def _preferences(stage: PreferenceStage, context: Context) -> Outcome:
     held_out = HeldOut.of(own.held_out, tokenizer, model, stage.settings) if own.held_out else None
     monitor = context.monitor()
     train = dpo if isinstance(stage, DPOStage) else kto
-    log, cost = train(model, examples, stage.settings, *context.training(), context.progress("reference"), monitor)
-    metrics = {own.train.report.unit: len(examples)} | _last(log, "loss", "accuracy", "margin", "chosen_change")
+    log, cost = train(model, examples, stage.settings, *context.training(), context.progress("reference"), monitor,
+                      context.anchor(model, tokenizer))
+    metrics = {own.train.report.unit: len(examples)} | _last(log, "loss", "accuracy", "margin", "chosen_change", "anchor_kl")
     findings = learned_findings(monitor.comparisons[-1])
     if held_out is not None:
         measured, more = held_out.measure(model)

@@ -61,14 +61,16 @@ def test_dpo_learns_what_pairs_share_and_says_it(dpo):
 
 
 def test_kto_says_its_weights_and_trains_an_adapter_that_a_kill_does_not_change(folder):
-    path = recipe_of(folder, "kto", THUMBS[:-12], "kto", adapter={"rank": 4, "alpha": 16, "dropout": 0.1})
+    path = recipe_of(folder, "kto", THUMBS[:-12], "kto", adapter={"rank": 4, "alpha": 16, "dropout": 0.1},
+                     anchor={"snippets": 1, "tokens": 8})
     display = Listening(("preferred", 4))
     with pytest.raises(KeyboardInterrupt):
         run_recipe(path, folder / "run", display)
     [checkpoint] = (folder / "run").rglob("checkpoint/weights.safetensors")
     assert all(".adapter." in name for name in load_file(checkpoint))
     artifact = run_recipe(path, folder / "run", SilentDisplay(), accept=["preferred"]).artifacts[-1]
-    assert artifact.manifest["metrics"]["held_out_margin"] > 0 and artifact.manifest["metrics"]["adapter_parameters"] > 0
+    metrics = artifact.manifest["metrics"]
+    assert metrics["held_out_margin"] > 0 and metrics["adapter_parameters"] > 0 and metrics["anchor_kl"] > 0
     assert any("good replies of weight 1 against" in text for text in display.said)
     straight = run_recipe(path, folder / "run", SilentDisplay(), redo_from="preferred", accept=["preferred"]).artifacts[-1]
     for name in ("model.safetensors", "adapter/adapter_model.safetensors"):
