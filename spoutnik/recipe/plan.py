@@ -26,6 +26,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
 from spoutnik.recipe.adapters import adapter_parameters
+from spoutnik.recipe.anchors import anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
 from spoutnik.recipe.estimate import Speed, estimated_speed, frozen, held_bytes
 from spoutnik.recipe.folder import RunFolder
@@ -189,6 +190,9 @@ def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> P
     else:
         speed = estimated_speed(config, dtype, _tokens_at_once(stage), adapter)
     memory = speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES + held_bytes(config, adapter)
+    if work.steps and getattr(stage, "anchor", None) is not None:
+        memory += anchor_bytes(stage, config)
+        work = replace(work, trained=work.trained + work.steps * anchor_work(stage))
     seconds = work.trained / speed.train + generated / speed.generate + work.steps * speed.step[work.optimizer]
     return replace(row, seconds=seconds, peak_memory_bytes=memory)
 
