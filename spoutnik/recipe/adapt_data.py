@@ -16,12 +16,14 @@ from spoutnik.tasks.own import ScriptTask, read_task
 from spoutnik.tasks.own.reading import read_rows
 from spoutnik.train.data.conversations import Learn
 from spoutnik.train.data.loading import LoadedData, load_data
+from spoutnik.train.data.preferences import is_pair, load_preferences
 from spoutnik.train.data.split import hold_out, is_held_out
 from spoutnik.train.traces import Traces
 from spoutnik.validation import did_you_mean
 
-Method = Literal["sft", "grpo", "dpo"]
-METHODS = ("sft", "grpo", "dpo")
+Method = Literal["sft", "grpo", "dpo", "kto"]
+METHODS = ("sft", "grpo", "dpo", "kto")
+PREFERENCES = ("dpo", "kto")  # methods that learn from opinions on replies
 MATCHES = ("exact", "math", "numeric")  # verifiers that need nothing but the answers
 NO_VERIFIER = "none"
 LONGEST_ANSWER = 80  # characters of an answer that is compared as a whole
@@ -44,8 +46,9 @@ class Verifier:
 
 @dataclass(frozen=True)
 class AdaptData:
-    """traces: to train on, and held_out beside them; both None where the rows are problems or preferences alone. problems: rows
-    of a file of problems, with their splits; empty where nothing is compared. notes: sentences."""
+    """traces: to train on, and held_out beside them (of dpo pairs, of kto replies with a label); both None where the rows are
+    problems alone. problems: rows of a file of problems, with their splits; empty where nothing is compared. notes:
+    sentences."""
 
     path: Path
     method: Method
@@ -73,11 +76,12 @@ def read_adapt_data(path: Path, method: Method | None, verifier: str | None, col
         return _of_problem_rows(path, method, verifier, columns, share)
     loaded = load_data(path, columns, learn)
     if loaded.preferences:
-        return _of_preferences(path, loaded, method, verifier, share)
+        return _of_preferences(path, loaded, method, verifier, columns, share)
     method = method or "sft"
-    if method == "dpo":
-        raise UserError(f"--method dpo: learns which of two replies is better, and {path} holds single replies "
-                        f"({loaded.shape}). They fit --method sft; dpo needs rows with chosen and rejected.")
+    if method in PREFERENCES:
+        raise UserError(f"--method {method}: learns from opinions on replies, and {path} holds single replies "
+                        f"({loaded.shape}). They fit --method sft; dpo needs rows with chosen and rejected, kto with "
+                        "completion and label.")
     share = held_out_share(len(loaded.rows)) if share is None else share
     traces, held_out = hold_out(loaded, share)
     chosen = choose_verifier(verifier, loaded.rows, path, method)
@@ -126,14 +130,20 @@ def _of_problem_rows(path: Path, method: Method | None, verifier: str | None, co
     return AdaptData(path, "grpo", shape, share, None, None, Verifier("rows", kinds, f"the rows' own ({kinds})"), problems, [])
 
 
-def _of_preferences(path: Path, loaded: LoadedData, method: Method | None, verifier: str | None,
+def _of_preferences(path: Path, loaded: LoadedData, method: Method | None, verifier: str | None, columns: Mapping[str, str],
                     share: float | None) -> AdaptData:
-    if method not in (None, "dpo"):
-        raise UserError(f"--method {method}: {path} is preference data ({loaded.shape}), which fits --method dpo. "
+    method = method or ("dpo" if is_pair(loaded.rows[0]) else "kto")
+    if method not in PREFERENCES:
+        raise UserError(f"--method {method}: {path} is preference data ({loaded.shape}), which fits --method dpo or kto. "
                         + ("Fine-tuning learns from single replies: --columns prompt=prompt,completion=chosen."
                            if method == "sft" else "grpo needs questions with answers and a verifier."))
-    raise UserError(f"--method dpo: {path} ({loaded.shape}) would be learned from by a stage that this version does not have "
-                    "yet. To learn the chosen replies alone: --method sft --columns prompt=prompt,completion=chosen.")
+    if verifier not in (None, NO_VERIFIER):
+        raise UserError(f"--verifier {verifier}: there is no answer to compare in preference data. Leave it out.")
+    pairs = load_preferences(path, "pairs" if method == "dpo" else "replies", columns)
+    share = held_out_share(len(pairs.rows)) if share is None else share
+    traces, held_out = hold_out(pairs, share)
+    none = Verifier(NO_VERIFIER, NO_VERIFIER, "none: the loss of held-out replies tells what was learned")
+    return AdaptData(path, method, pairs.description, share, traces, held_out, none, [], [])
 
 
 def choose_verifier(given: str | None, rows: Sequence[dict], path: Path, method: Method) -> Verifier:

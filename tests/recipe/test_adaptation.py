@@ -1,7 +1,8 @@
-"""`spoutnik adapt`: from a checkpoint and a file to an adapter, a table of before and after, and a recipe that does the same."""
+"""`spoutnik adapt`: from a checkpoint and a file to an adapter, a table of before and after, and a recipe of it."""
 
 import json
 import shutil
+from pathlib import Path
 
 import published
 import pytest
@@ -18,7 +19,7 @@ from spoutnik.model.lora import merged_copy
 from spoutnik.model.weights import load_model
 from spoutnik.recipe import adaptation
 from spoutnik.recipe.adapt_data import held_out_share, read_adapt_data
-from spoutnik.recipe.adapt_recipe import AdaptOptions
+from spoutnik.recipe.adapt_options import AdaptOptions
 from spoutnik.recipe.adaptation import adapt, prepare
 from spoutnik.recipe.forgetting import measure_forgetting, read_general
 from spoutnik.recipe.run import run_recipe
@@ -189,7 +190,7 @@ def test_few_rows_hold_out_more():
 
 
 @pytest.mark.parametrize("rows, changes, message", [
-    pytest.param(PAIRS, {"method": "sft"}, "preference data .* fits --method dpo.*completion=chosen", id="pairs for sft"),
+    pytest.param(PAIRS, {"method": "sft"}, "fits --method dpo or kto.*completion=chosen", id="pairs for sft"),
     pytest.param(THUMBS, {"method": "grpo"}, "thumbs up and down.*needs questions with answers", id="thumbs for grpo"),
     pytest.param(SIDES, {"method": "dpo"}, "holds single replies .*They fit --method sft", id="replies for dpo"),
     pytest.param(PROBLEMS, {"method": "sft"}, "They fit --method grpo", id="problems for sft"),
@@ -208,6 +209,10 @@ def test_few_rows_hold_out_more():
     pytest.param(SIDES, {"full": True}, "has no --rank", id="rank of a whole model"),
     pytest.param(SIDES, {"rank": 64}, "adapter.rank = 64.*at most 16", id="rank too large"),
     pytest.param(SIDES, {"max_tokens": 400}, "--max-tokens 400.*256 positions", id="no positions"),
+    pytest.param(SIDES, {"no_anchor": True, "anchor": Path("general.txt")}, "Leave one of them out", id="anchor and none"),
+    pytest.param(SIDES, {"anchor": Path("a.txt"), "general": Path("a.txt")}, "is the text of --anchor", id="same text"),
+    pytest.param(PAIRS, {"anchor": Path("a.txt")}, "--anchor: is of --method sft and grpo", id="anchor of dpo"),
+    pytest.param(SIDES, {"anchor": Path("none.txt")}, "none.txt: no such file", id="no anchor file"),
     pytest.param(SIDES, {"epochs": 0.0}, "epochs.* greater than 0", id="no epochs"),
     pytest.param([*SIDES, {"prompt": "broken"}], {}, "line 25: the key 'answer' is missing", id="broken row"),
     pytest.param([*SIDES, *PAIRS], {}, "line 25: .*preference pairs", id="mixed shapes"),
@@ -268,6 +273,22 @@ def test_reinforcement_learning_from_a_python_verifier(asked, tmp_path):
     result = adapt(ready, SilentDisplay(), accept=True)
     assert [row.unit for row in result.rows] == ["%", "nats", "nats"] and len(result.artifact.log) == 2
     assert (tmp_path / "run" / "data" / "problems.py").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("rows, method, names", [
+    pytest.param([{"prompt": f"What is {n} + 1?", "chosen": str(n + 1), "rejected": f"It may be {n}."} for n in range(24)], "dpo",
+                 ["better reply", "better replies", "worse replies", "general", "KL"], id="pairs"),
+    pytest.param([{"prompt": f"What is {n // 2} + 1?", "completion": "It may be." if n % 2 else str(n // 2 + 1),
+                   "label": n % 2 == 0} for n in range(48)], "kto", ["better replies", "worse replies", "general", "KL"],
+                 id="thumbs")])
+def test_opinions_are_learned_from(asked, tmp_path, rows, method, names):
+    ready = prepared(asked(rows, max_tokens=None, epochs=8.0, learning_rate=1e-2), tmp_path / "run")
+    stage = yaml.safe_load(ready.recipe)["stages"]["adapted"]
+    assert stage["kind"] == method == ready.data.method and "anchor" not in stage
+    result = adapt(ready, SilentDisplay(), accept=True)
+    assert [name in row.what for name, row in zip(names, result.rows, strict=True)] == [True] * len(names)
+    better, worse = [row for row in result.rows if row.what.startswith("loss of")][:2]
+    assert worse.difference - better.difference > 0 and (better.better, worse.better) == (-1, 1)
 
 
 def test_a_catalog_task_is_asked_before_and_after(asked, tmp_path):
