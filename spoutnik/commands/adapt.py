@@ -72,7 +72,7 @@ def adapt(
     result = run(prepared, display(json_, {stage.name: stage.seconds for stage in prepared.plan.stages}), accept)
     if json_:
         print_json({"out": str(result.out), "method": result.method, "data": prepared.said,
-                    "table": [vars(row) for row in result.rows], "adapted": str(result.artifact.folder),
+                    "table": [row.as_json() for row in result.rows], "adapted": str(result.artifact.folder),
                     "commands": result.commands, "report": str(result.report)})
         return
     _print_rows(result.rows)

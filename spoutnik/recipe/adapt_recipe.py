@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -22,7 +22,6 @@ from spoutnik.train.rollouts import message_ids
 
 BASE, ADAPTED = "base", "adapted"  # names in the recipe: of the checkpoint, and of the stage
 MOST_PROBLEMS = 200  # held-out ones that are asked before and after
-_LEAST_REPLY = 8  # tokens
 _ROLLOUT_TOKENS = 256  # of a reply in RL, where none are asked for
 
 
@@ -166,15 +165,34 @@ class Lengths:
     step: int
 
 
+def askable(data: AdaptData, tokenizer: Tokenizer, positions: int) -> AdaptData:
+    """The data without the problems whose questions fill more than half of the model's positions.
+
+    Raises:
+        UserError: reinforcement learning has none left.
+    """
+    kept = [row for row in data.problems if 2 * _question_tokens(row, tokenizer) <= positions]
+    if len(kept) == len(data.problems):
+        return data
+    note = (f"Not asked: {len(data.problems) - len(kept):,} questions that fill more than half of the model's {positions:,} "
+            "positions.")
+    if {row["split"] for row in kept} != {"train", "held_out"}:
+        if data.method == "grpo":
+            raise UserError(f"{data.path}: {note} None is left to train on and to hold out. Shorten them, or take "
+                            "another model.")
+        kept = []
+    return replace(data, problems=kept, notes=[*data.notes, note])
+
+
+def _question_tokens(row: dict, tokenizer: Tokenizer) -> int:
+    return len(message_ids([{"role": "user", "content": row["prompt"]}], tokenizer))
+
+
 def choose_lengths(options: AdaptOptions, data: AdaptData, tokenizer: Tokenizer, positions: int,
                    rendered: Sequence[Rendered]) -> Lengths:
-    """Raises UserError where prompts leave no room for a reply."""
-    prompts = [row["prompt"] for row in data.problems if row["split"] == "held_out" or data.method == "grpo"]
-    longest = max((len(message_ids([{"role": "user", "content": prompt}], tokenizer)) for prompt in prompts), default=0)
+    """Raises UserError where replies of --max-tokens do not fit."""
+    longest = max((_question_tokens(row, tokenizer) for row in data.problems), default=0)
     room = positions - longest
-    if room < _LEAST_REPLY:
-        raise UserError(f"{data.path}: its longest question has {longest:,} tokens and the model {positions:,} positions, "
-                        "which leaves no reply. Shorten the question, or take another model.")
     taken = [each for each in rendered if each.fits]
     if options.max_tokens is not None:
         if options.max_tokens > room:
@@ -184,7 +202,7 @@ def choose_lengths(options: AdaptOptions, data: AdaptData, tokenizer: Tokenizer,
     elif data.method == "grpo" or data.verifier.kind == "task":
         reply = min(room, _ROLLOUT_TOKENS)
     else:
-        reply = min(room, 2 * max((each.learned_tokens for each in taken), default=_LEAST_REPLY) + 16, 1024)
+        reply = min(room, 2 * max((each.learned_tokens for each in taken), default=8) + 16, 1024)
     mean = sum(each.read_tokens + each.learned_tokens for each in taken) / max(len(taken), 1)
     return Lengths(reply, min(max(2 ** math.ceil(math.log2(8 * mean + 1)), 256), 8192))
 

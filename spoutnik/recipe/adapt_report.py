@@ -33,6 +33,10 @@ class Measured:
     low: float
     high: float
 
+    def as_json(self) -> dict:
+        """The fields; None for what has no value."""
+        return {name: None if value != value else value for name, value in vars(self).items()}
+
     def cells(self) -> tuple[str, str, str, str]:
         """As the table shows it."""
         if self.unit == "%":

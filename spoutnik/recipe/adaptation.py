@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spoutnik.errors import UserError
+from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json, write_json, write_text
 from spoutnik.hardware import available_memory, compute_dtype
 from spoutnik.loading import load_tokenizer
@@ -19,7 +19,7 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
 from spoutnik.recipe.adapt_data import METHODS, PREFERENCES, AdaptData, read_adapt_data
 from spoutnik.recipe.adapt_options import AdaptOptions, slug
-from spoutnik.recipe.adapt_recipe import ADAPTED, BASE, check_verifier, choose_lengths, recipe_text, write_recipe
+from spoutnik.recipe.adapt_recipe import ADAPTED, BASE, askable, check_verifier, choose_lengths, recipe_text, write_recipe
 from spoutnik.recipe.adapt_record import RECORD, keep_record, refuse_other_run
 from spoutnik.recipe.adapt_report import Measured, measured_rows, next_commands, report_text
 from spoutnik.recipe.artifacts import Artifact
@@ -31,6 +31,7 @@ from spoutnik.recipe.run import Display, evaluated, run_recipe
 from spoutnik.recipe.schema import Recipe, load_recipe
 from spoutnik.recipe.starts import published_starts
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.anchor_texts import general_files
 from spoutnik.train.data.preferences import fit_preferences, reply_rows
 from spoutnik.train.data.preview import length_table, render_all, template_notes
 from spoutnik.train.monitor import document_losses
@@ -107,6 +108,8 @@ def prepare(options: AdaptOptions, out: Path | None, say: Callable[[str], None])
         raise UserError(f"{options.model}: has no chat template, and an adapted model converses. Take the instruct model, or "
                         "put its chat_template.jinja into the folder.")
     positions = config.max_position_embeddings
+    _check_anchor(options.anchor)
+    data = askable(data, tokenizer, positions)
     general = read_general(options.general, tokenizer, positions)
     rendered = [] if data.traces is None else render_all(_as_traces(data), tokenizer, positions)
     said = _sentences(data, tokenizer, positions, rendered)
@@ -129,6 +132,14 @@ def prepare(options: AdaptOptions, out: Path | None, say: Callable[[str], None])
                         before)
     refuse_too_large(prepared)
     return prepared
+
+
+def _check_anchor(path: Path | None) -> None:
+    """Raises UserError where there is no such text."""
+    try:
+        _ = path and general_files(path)
+    except UserError as error:
+        raise UserError(f"--anchor {error}") from error
 
 
 def _as_traces(data: AdaptData) -> Traces:
@@ -181,15 +192,28 @@ def adapt(prepared: Prepared, display: Display, accept: bool = False) -> Adaptat
         recipe = load_recipe(path)
         audit_rewards(recipe, str(path), [ADAPTED], display.log)
         start = published_starts(recipe.used_checkpoints, str(path))[BASE]
-        with display.stage(BASE, "evaluation", 1, 2) as reporter:
-            start = evaluated(recipe, recipe.stages[ADAPTED], start, run, reporter)
-    artifact = run_recipe(path, out, display, accept=[ADAPTED] if accept else ()).artifacts[0]
+        if recipe.tasks_of():
+            with display.stage(BASE, "evaluation", 1, 2) as reporter:
+                start = evaluated(recipe, recipe.stages[ADAPTED], start, run, reporter)
+            if prepared.data.method == "grpo" and not any(sample["correct"] for sample in start.samples):
+                display.log(f"Warning: the model as it is answers none of {len(start.samples)} held-out problems. Where no "
+                            "reply is right, there is nothing to reward: teach it some with --method sft first.")
+    artifact = _run(path, out, display, accept)
     with run.lock():
         measured = _measure(prepared, recipe, start, artifact, display)
         rows = measured_rows(start.samples, artifact.samples, measured, prepared.data, prepared.general)
         commands = next_commands(prepared.options, out, artifact)
         write_text(out / REPORT, report_text(prepared.options, prepared.said, rows, artifact, commands, path.read_text()))
     return Adaptation(out, prepared.data.method, rows, artifact, commands, out / REPORT)
+
+
+def _run(path: Path, out: Path, display: Display, accept: bool) -> Artifact:
+    """The stage's artifact. Raises RunError where it is refused, with the words of this command."""
+    try:
+        return run_recipe(path, out, display, accept=[ADAPTED] if accept else ()).artifacts[0]
+    except RunError as error:
+        raise RunError(str(error).replace("Change the recipe and run again", "Give other options and another --out")
+                       .replace(f"--accept {ADAPTED}", "--accept")) from error
 
 
 def _measure(prepared: Prepared, recipe: Recipe, start: Artifact, artifact: Artifact, display: Display) -> dict:

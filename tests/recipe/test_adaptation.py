@@ -198,7 +198,7 @@ def test_few_rows_hold_out_more():
     pytest.param(LONG, {"method": "grpo", "epochs": None}, "40 of 40 answers .*verify\\(prompt, answer, gold\\)",
                  id="grpo without a verifier"),
     pytest.param(SIDES, {"method": "grpo", "verifier": "none", "epochs": None}, "rewards by a verifier", id="grpo with none"),
-    pytest.param(SIDES, {"method": "grpo"}, "--epochs: is of --method sft", id="epochs of grpo"),
+    pytest.param(SIDES, {"method": "grpo"}, "--epochs: is of the other methods", id="epochs of grpo"),
     pytest.param(SIDES, {"steps": 3}, "--steps: is of --method grpo", id="steps of sft"),
     pytest.param(SIDES, {"method": "ppo"}, "--method ppo: must be sft, grpo", id="unknown method"),
     pytest.param(SIDES, {"verifier": "mth"}, "no such verifier. Did you mean 'math'", id="unknown verifier"),
@@ -212,11 +212,12 @@ def test_few_rows_hold_out_more():
     pytest.param(SIDES, {"no_anchor": True, "anchor": Path("general.txt")}, "Leave one of them out", id="anchor and none"),
     pytest.param(SIDES, {"anchor": Path("a.txt"), "general": Path("a.txt")}, "is the text of --anchor", id="same text"),
     pytest.param(PAIRS, {"anchor": Path("a.txt")}, "--anchor: is of --method sft and grpo", id="anchor of dpo"),
-    pytest.param(SIDES, {"anchor": Path("none.txt")}, "none.txt: no such file", id="no anchor file"),
+    pytest.param(SIDES, {"anchor": Path("none.txt")}, "--anchor none.txt: no such file", id="no anchor file"),
     pytest.param(SIDES, {"epochs": 0.0}, "epochs.* greater than 0", id="no epochs"),
     pytest.param([*SIDES, {"prompt": "broken"}], {}, "line 25: the key 'answer' is missing", id="broken row"),
     pytest.param([*SIDES, *PAIRS], {}, "line 25: .*preference pairs", id="mixed shapes"),
-    pytest.param([{"prompt": "x" * 3000, "answer": "1"}, *SIDES], {}, "longest question", id="question too long"),
+    pytest.param([row | {"prompt": f"{row['prompt']} {'x' * 400}"} for row in SIDES], {"method": "grpo", "epochs": None},
+                 "Not asked: 24 questions .* None is left", id="questions too long"),
 ])
 def test_what_cannot_be_is_a_sentence_and_writes_nothing(asked, tmp_path, rows, changes, message):
     with pytest.raises(UserError, match=f"(?s){message}") as raised:
@@ -237,9 +238,8 @@ def test_a_general_text_that_cannot_be_read_is_refused(asked, tmp_path, general,
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(asked, tmp_path, monkeypatch):
-    small, whole = (prepared(asked(**changes), tmp_path / "run") for changes in ({}, {"full": True, "rank": None}))
-    assert small.memory < whole.memory
-    monkeypatch.setattr(adaptation, "available_memory", lambda: small.memory - 1)
+    needed = prepared(asked(), tmp_path / "run").memory
+    monkeypatch.setattr(adaptation, "available_memory", lambda: needed - 10 ** 6)
     with pytest.raises(UserError, match=r"takes about .*MB of memory, and .* are free. What helps: .*--micro-batch-tokens 512"):
         prepared(asked(), tmp_path / "run")
     with pytest.raises(UserError, match="without --full"):
@@ -265,18 +265,20 @@ def test_a_python_verifier_grades_and_one_that_raises_is_refused_first(asked, tm
 
 def test_reinforcement_learning_from_a_python_verifier(asked, tmp_path):
     path = tmp_path / "verify.py"
-    path.write_text(VERIFY.format("return 'a' in answer and prompt[-2:] == 's?' and len(answer) % len(gold + 'xx') == 1"))
+    path.write_text(VERIFY.format("return answer.strip() == gold"))
     options = asked(method="grpo", verifier=str(path), epochs=None, steps=2, learning_rate=1e-3, max_tokens=8)
     ready = prepared(options, tmp_path / "run")
     recipe = yaml.safe_load(ready.recipe)
     assert recipe["tasks"] == ["data/problems.py"] and recipe["dtype"] == "float32"
-    result = adapt(ready, SilentDisplay(), accept=True)
+    listening = Listening()
+    result = adapt(ready, listening, accept=True)
+    assert any("answers none of" in sentence and "--method sft first" in sentence for sentence in listening.said)
     assert [row.unit for row in result.rows] == ["%", "nats", "nats"] and len(result.artifact.log) == 2
     assert (tmp_path / "run" / "data" / "problems.py").read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("rows, method, names", [
-    pytest.param([{"prompt": f"What is {n} + 1?", "chosen": str(n + 1), "rejected": f"It may be {n}."} for n in range(24)], "dpo",
+    pytest.param([{"prompt": f"What is {n} + 1?", "chosen": str(n + 1), "rejected": f"Perhaps {n}."} for n in range(24)], "dpo",
                  ["better reply", "better replies", "worse replies", "general", "KL"], id="pairs"),
     pytest.param([{"prompt": f"What is {n // 2} + 1?", "completion": "It may be." if n % 2 else str(n // 2 + 1),
                    "label": n % 2 == 0} for n in range(48)], "kto", ["better replies", "worse replies", "general", "KL"],
