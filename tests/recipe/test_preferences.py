@@ -3,13 +3,9 @@
 import json
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
 from small_recipe import SMALL, Listening
 
-from spoutnik.commands.progress import SilentDisplay
-from spoutnik.errors import UserError
 from spoutnik.recipe.run import run_recipe
 
 PAIRS = [{"prompt": f"What is {i} + 1?", "chosen": str(i + 1), "rejected": f"I think that {i} + 1 is, all in all, {i + 1}."}
