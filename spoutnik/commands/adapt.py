@@ -38,8 +38,8 @@ def adapt(
     max_tokens: Annotated[Optional[int], typer.Option(min=8, help="Longest sampled reply, thought included [default: by the "
                                                       "data].")] = None,
     held_out_share: Annotated[Optional[float], typer.Option(help="The share that is never trained on, by the hash of the first "
-                                                            "question [default: a tenth; of few rows up to a "
-                                                            "quarter].")] = None,
+                                                            "question [default: a tenth; of few rows so much that one "
+                                                            "in five is held out].")] = None,
     general: Annotated[Optional[Path], typer.Option(help="A text of which nothing must be forgotten: .txt, or rows with the "
                                                     "key text [default: a shipped sample].")] = None,
     anchor: Annotated[Optional[Path], typer.Option(help="General text of your own that training holds the model to [default: "

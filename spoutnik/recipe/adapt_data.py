@@ -30,7 +30,8 @@ LONGEST_ANSWER = 80  # characters of an answer that is compared as a whole
 _COMPARABLE = 0.95  # of the answers must be that short
 _NUMERIC = 0.9  # of them must hold a digit, or be a formula, to be compared as mathematics
 _LANGUAGES = ("en", "fr", "de", "es", "it", "pt", "nl")  # what a comma in a number means
-_SHARE, _MOST_SHARE, _WANTED = 0.1, 0.25, 24  # of the held-out part: a tenth; more of few rows, to have so many
+_SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)  # of the held-out part
+_WANTED, _FEW = 24, 5  # rows of it; of few rows, one in five
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def read_adapt_data(path: Path, method: Method | None, verifier: str | None, col
         raise UserError(f"--method {method}: learns from opinions on replies, and {path} holds single replies "
                         f"({loaded.shape}). They fit --method sft; dpo needs rows with chosen and rejected, kto with "
                         "completion and label.")
-    share = held_out_share(len(loaded.rows)) if share is None else share
+    share = held_out_share(loaded.rows) if share is None else share
     traces, held_out = hold_out(loaded, share)
     chosen = choose_verifier(verifier, loaded.rows, path, method)
     problems, notes = ([], []) if chosen.kind in (NO_VERIFIER, "task") else problems_of(loaded.rows, share, chosen)
@@ -94,9 +95,10 @@ def read_adapt_data(path: Path, method: Method | None, verifier: str | None, col
     return AdaptData(path, method, loaded.description, share, traces, held_out, chosen, problems, notes)
 
 
-def held_out_share(rows: int) -> float:
-    """A tenth; of few rows so much that about 24 are held out, but at most a quarter."""
-    return round(min(_MOST_SHARE, max(_SHARE, _WANTED / max(rows, 1))), 2)
+def held_out_share(rows: Sequence[Mapping]) -> float:
+    """A tenth; more where that holds out fewer than 24 rows and fewer than one in five: hashes fall unevenly on few."""
+    wanted = min(_WANTED, len(rows) // _FEW)
+    return next((share for share in _SHARES if sum(is_held_out(row, share) for row in rows) >= wanted), _SHARES[-1])
 
 
 def _names_verifiers(path: Path) -> bool:
@@ -118,7 +120,7 @@ def _of_problem_rows(path: Path, method: Method | None, verifier: str | None, co
         raise UserError(f"{option}: the rows of {path} name their verifiers themselves (docs/tasks.md). Leave {option} out, or "
                         "the key 'verifier' of the rows.")
     rows = [row for file in files_at(path) for _, row in read_rows(file)]
-    share = held_out_share(len(rows)) if share is None else share
+    share = held_out_share([{"prompt": row.prompt} for row in rows]) if share is None else share
     problems = [row.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"split"})
                 | {"verifier": row.verifier, "split": row.split or _split({"prompt": row.prompt}, share)} for row in rows]
     counts = [sum(row["split"] == split for row in problems) for split in ("train", "held_out")]
@@ -140,7 +142,7 @@ def _of_preferences(path: Path, loaded: LoadedData, method: Method | None, verif
     if verifier not in (None, NO_VERIFIER):
         raise UserError(f"--verifier {verifier}: there is no answer to compare in preference data. Leave it out.")
     pairs = load_preferences(path, "pairs" if method == "dpo" else "replies", columns)
-    share = held_out_share(len(pairs.rows)) if share is None else share
+    share = held_out_share(pairs.rows) if share is None else share
     traces, held_out = hold_out(pairs, share)
     none = Verifier(NO_VERIFIER, NO_VERIFIER, "none: the loss of held-out replies tells what was learned")
     return AdaptData(path, method, pairs.description, share, traces, held_out, none, [], [])

@@ -25,6 +25,7 @@ from spoutnik.recipe.forgetting import measure_forgetting, read_general
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.data.split import is_held_out
 
 SIDES = [{"prompt": f"How many sides have {n} triangles?", "answer": str(3 * n)} for n in range(1, 25)]
 TRAINING = {"epochs": 12.0, "learning_rate": 2e-2, "rank": 8, "held_out_share": 0.25, "max_tokens": 12}
@@ -186,7 +187,12 @@ def test_method_and_verifier_follow_from_the_data(tmp_path, rows, method, kind):
 
 
 def test_few_rows_hold_out_more():
-    assert held_out_share(1000) == 0.1 and held_out_share(100) == 0.24 and held_out_share(10) == 0.25
+    rows = [{"prompt": f"What is {n} + {n}?"} for n in range(1000)]
+    assert held_out_share(rows) == 0.1
+    for count in (10, 40, 100):
+        some, share = rows[:count], held_out_share(rows[:count])
+        held_out = sum(is_held_out(row, share) for row in some)
+        assert count // 5 <= held_out <= count // 2 and share > 0.1
 
 
 @pytest.mark.parametrize("rows, changes, message", [
