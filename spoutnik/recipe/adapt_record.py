@@ -13,9 +13,9 @@ from spoutnik.train.anchor_texts import general_files
 RECORD = "adapt.json"
 
 
-def keep_record(options: AdaptOptions, out: Path) -> None:
-    """Beside the recipe, which lies in `out`."""
-    write_json(out / RECORD, {"command": _command(options), "contents": contents(options),
+def keep_record(options: AdaptOptions, share: float, out: Path) -> None:
+    """Beside the recipe, which lies in `out`. share: that is held out."""
+    write_json(out / RECORD, {"command": _command(options), "contents": contents(options), "held_out_share": share,
                               "recipe": sha256_file(out / "recipe.yaml")})
 
 
@@ -28,22 +28,31 @@ def contents(options: AdaptOptions) -> dict[str, str]:
     """Hashes of the files that the command reads."""
     hashes = {"data": sha256_json([sha256_file(file) for file in files_at(options.data.expanduser())])}
     if options.general is not None:
-        hashes["general"] = sha256_file(options.general)
+        hashes["general"] = _hash(options.general)
     if options.anchor is not None:
         hashes["anchor"] = sha256_json([sha256_file(file) for file in general_files(options.anchor)])
     if options.verifier is not None and options.verifier.endswith(".py"):
-        hashes["verifier"] = sha256_file(Path(options.verifier).expanduser())
+        hashes["verifier"] = _hash(Path(options.verifier).expanduser())
     return hashes
 
 
-def refuse_other_run(options: AdaptOptions, out: Path) -> None:
-    """Raises UserError where the folder belongs to another command, or its files have changed since."""
+def _hash(path: Path) -> str:
+    """Of the file; "" where there is none any more."""
+    return sha256_file(path) if path.is_file() else ""
+
+
+def kept_share(options: AdaptOptions, out: Path) -> float | None:
+    """The held-out share of the run that this command goes on with; None where it begins one.
+
+    Raises:
+        UserError: the folder belongs to another command, or its files have changed since.
+    """
     RunFolder(out).refuse_foreign()
     path = out / RECORD
     if not path.exists():
         if (out / "run.json").exists() or (out / "artifacts").exists():
             raise UserError(f"--out {out}: holds a run that `spoutnik adapt` did not begin. Name another folder.")
-        return
+        return None
     record = read_json(path)
     now = {"command": _command(options), "contents": contents(options)}
     for name, value in now["command"].items():
@@ -55,9 +64,10 @@ def refuse_other_run(options: AdaptOptions, out: Path) -> None:
         if record["contents"].get(name) != value:
             raise UserError(f"--out {out}: was begun with another content of --{name}. Put the former file back to go on, or "
                             "name another folder.")
-    if record["recipe"] != sha256_file(out / "recipe.yaml"):
+    if record["recipe"] != _hash(out / "recipe.yaml"):
         raise UserError(f"{out / 'recipe.yaml'}: was changed by hand. Run it as a recipe: spoutnik run {out / 'recipe.yaml'} "
                         "--out ANOTHER.")
+    return record["held_out_share"]
 
 
 def _shown(value: object) -> str:

@@ -20,7 +20,7 @@ from spoutnik.model.weights import load_model
 from spoutnik.recipe.adapt_data import METHODS, PREFERENCES, AdaptData, read_adapt_data
 from spoutnik.recipe.adapt_options import AdaptOptions, slug
 from spoutnik.recipe.adapt_recipe import ADAPTED, BASE, askable, check_verifier, choose_lengths, recipe_text, write_recipe
-from spoutnik.recipe.adapt_record import RECORD, keep_record, refuse_other_run
+from spoutnik.recipe.adapt_record import RECORD, keep_record, kept_share
 from spoutnik.recipe.adapt_report import Measured, measured_rows, next_commands, report_text
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.audit import audit_rewards
@@ -97,11 +97,10 @@ def prepare(options: AdaptOptions, out: Path | None, say: Callable[[str], None])
     options.check()
     if options.method is not None and options.method not in METHODS:
         raise UserError(f"--method {options.method}: must be {', '.join(METHODS)}.")
-    data = read_adapt_data(options.data.expanduser(), options.method, options.verifier, options.columns, options.learn,
-                           options.held_out_share)
-    options.check_method(data.method)
     out = out or Path("runs") / slug(options.data)
-    refuse_other_run(options, out)
+    share = kept_share(options, out) or options.held_out_share
+    data = read_adapt_data(options.data.expanduser(), options.method, options.verifier, options.columns, options.learn, share)
+    options.check_method(data.method)
     folder = locate(options.model, weights=False)
     tokenizer, config = load_tokenizer(folder), ModelConfig.load(folder)
     if tokenizer.chat_template is None:
@@ -188,7 +187,7 @@ def adapt(prepared: Prepared, display: Display, accept: bool = False) -> Adaptat
     with run.lock():
         if not (out / RECORD).exists():
             write_recipe(prepared.recipe, prepared.data, out)
-            keep_record(prepared.options, out)
+            keep_record(prepared.options, prepared.data.share, out)
         recipe = load_recipe(path)
         audit_rewards(recipe, str(path), [ADAPTED], display.log)
         start = published_starts(recipe.used_checkpoints, str(path))[BASE]

@@ -123,6 +123,7 @@ def test_the_same_command_again_makes_nothing_anew(finished):
     pytest.param(lambda run, options: options.update(epochs=None), "--epochs was 12.0, now it is not given", id="default"),
     pytest.param(lambda run, options: write(options["data"], SIDES[:20]), "another content of --data", id="data"),
     pytest.param(lambda run, options: (run / "recipe.yaml").write_text("name: mine\n"), "was changed by hand", id="recipe"),
+    pytest.param(lambda run, options: (run / "recipe.yaml").unlink(), "was changed by hand", id="no recipe"),
     pytest.param(lambda run, options: (run / "adapt.json").unlink(), "did not begin", id="another run"),
 ])
 def test_another_command_in_the_same_folder_is_refused(finished, tmp_path, change, message):
