@@ -139,8 +139,8 @@ def main() -> None:
             manifest = json.loads((artifact / "manifest.json").read_text())
             model = load_model(artifact, torch.float32)
         after = text_losses(model, texts)
-        results.append({"seed": seed, "accuracy": accuracy(model, tokenizer, asked), "core_seconds": manifest["bill"]["core_seconds"],
-                        "tokens_trained": manifest["bill"]["tokens_trained"], "loss": manifest["metrics"]["loss"],
+        results.append({"seed": seed, "accuracy": accuracy(model, tokenizer, asked), "loss": manifest["metrics"]["loss"],
+                        **{key: manifest["bill"][key] for key in ("core_seconds", "tokens_trained")},
                         **{f"forgotten_{name}": after[name] - before[name] for name in texts}})
         print(json.dumps(results[-1]), flush=True)
     print(json.dumps({"name": "field", "settings": {key: str(value) for key, value in vars(options).items()},
