@@ -66,7 +66,7 @@ def test_a_stream_holds_each_beginning_once():
     real = [sum(batch.sequences.lengths) for batch in (shared, whole)]
     saved = sum(length * (len(members) - 1) for members, length in
                 common_beginnings([d.ids for d in docs], [d.loss_from - 1 for d in docs]))
-    assert real[0] == real[1] - saved < 0.7 * real[1] and len(shared.input_ids) % 128 == 0
+    assert real[0] == real[1] - saved < 0.7 * real[1] and len(shared.input_ids) < real[0] * 17 / 16
 
 
 def test_documents_that_hardly_begin_alike_keep_their_kernel():
