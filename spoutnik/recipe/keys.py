@@ -6,7 +6,7 @@ from spoutnik.files import sha256_file, sha256_json
 from spoutnik.recipe.anchors import anchor_hash
 from spoutnik.recipe.artifacts import Artifact, stage_key
 from spoutnik.recipe.own_data import existing_files
-from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage
+from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, Stage
 from spoutnik.tasks.verifier_code import verifier_code
 
 _EVALUATION = 2  # raised when evaluations of older code lack what ours hold: 2 keeps all samples
@@ -33,7 +33,7 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
         settings |= {"families": recipe.families_of(stage)} | recipe.model_dump(include={"held_out"})
     if isinstance(stage, GRPOStage | RejectStage):
         settings |= _more_tasks(recipe)
-    if isinstance(stage, SFTStage) and stage.file is not None and recipe.hygiene.drops:
+    if getattr(stage, "file", None) is not None and recipe.hygiene.drops:
         settings["hygiene"] = recipe.hygiene.drops
     return settings
 
@@ -56,7 +56,7 @@ def stage_contents(recipe: Recipe, stage: Stage, name: str, source: str, inputs:
         UserError: its file of traces, or the text of its anchor, cannot be read.
     """
     contents = {role: artifact.content for role, artifact in inputs.items()}
-    if isinstance(stage, SFTStage) and stage.file is not None:
+    if getattr(stage, "file", None) is not None:
         hashes = [sha256_file(file) for file in existing_files(stage, name, source)]
         whole = hashes[0] if len(hashes) == 1 else sha256_json(hashes)
         contents |= {"file": whole} | recipe.hygiene.contents()

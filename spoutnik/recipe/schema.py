@@ -4,14 +4,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
 from spoutnik.model.config import ModelConfig
 from spoutnik.recipe.hygiene import HygieneSettings
+from spoutnik.recipe.preference_stages import DPOStage, KTOStage
 from spoutnik.recipe.problems import describe_problems
 from spoutnik.recipe.shipped import shipped_recipes
+from spoutnik.recipe.stage_base import ConversingStage, StageBase
 from spoutnik.recipe.starts import CHECKPOINT, config_of, located
 from spoutnik.recipe.yaml_file import read_yaml
 from spoutnik.tasks import FAMILIES, Task
@@ -26,7 +28,7 @@ from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
 from spoutnik.train.reject import RejectSettings
 from spoutnik.train.reward_model import RewardModelSettings
-from spoutnik.train.settings import AdapterSettings, Settings, StrictModel, refuse_truth, young
+from spoutnik.train.settings import AdapterSettings, Settings, young
 from spoutnik.train.sft import ColdStartSettings, SFTSettings
 from spoutnik.validation import did_you_mean, refuse_names
 
@@ -50,21 +52,7 @@ def refuse_other_names(title: str, names: dict[tuple[str, ...], str]) -> None:
     refuse_names(title, wrong)
 
 
-class _Stage(StrictModel):
-    model_config = ConfigDict(populate_by_name=True)
-
-    @field_validator("seed", "general", "dialogue_share", "echo_share", "held_out_share", mode="before", check_fields=False)
-    @classmethod
-    def _numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:  # not of "*": `kind` decides the class
-        return refuse_truth(cls, value, info)
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """Role -> name of the stage it comes from."""
-        return {role: name for role in ("start", "reward_model", "traces") if (name := getattr(self, role, None)) is not None}
-
-
-class PretrainStage(_Stage):
+class PretrainStage(StageBase):
     """A base model of the recipe's `models` entry, from random weights. With a `seed` of its own it stays the same under
     every seed of the recipe: bases are dear, and what varies after them is what one wants to compare."""
 
@@ -80,7 +68,7 @@ class PretrainStage(_Stage):
     """How it is trained."""
 
 
-class MidtrainStage(_Stage):
+class MidtrainStage(StageBase):
     """More reading for `from`, with other and longer documents, before it learns to converse."""
 
     kind: Literal["midtrain"]
@@ -109,14 +97,7 @@ class MidtrainStage(_Stage):
         return self
 
 
-class _ConversingStage(_Stage):
-    """A model that converses."""
-
-    examples: list[str] | None = None
-    """Of the recipe's families, those whose questions its card shows (all of them where it says nothing)."""
-
-
-class SFTStage(_ConversingStage):
+class SFTStage(ConversingStage):
     """Supervised fine-tuning of `from` on traces: written by the solvers, kept by a reject stage or read from a file, with
     general conversations mixed in. `distill` is the same for a student, which the table shows apart from the main line."""
 
@@ -172,7 +153,7 @@ class SFTStage(_ConversingStage):
         return self
 
 
-class GRPOStage(_ConversingStage):
+class GRPOStage(ConversingStage):
     """Reinforcement learning with verifiable rewards; with a reward model for general prompts, RL for all scenarios."""
 
     kind: Literal["grpo"]
@@ -204,7 +185,7 @@ class GRPOStage(_ConversingStage):
         return self
 
 
-class RejectStage(_Stage):
+class RejectStage(StageBase):
     """Rejection sampling: completions of `from` that are right, well formed and in the language of the question become traces
     for later stages."""
 
@@ -216,7 +197,7 @@ class RejectStage(_Stage):
     """How much is sampled, and what is kept."""
 
 
-class RewardModelStage(_Stage):
+class RewardModelStage(StageBase):
     """A model that scores answers to general prompts: the network of `from` with a scalar head, trained on preference
     pairs."""
 
@@ -229,7 +210,7 @@ class RewardModelStage(_Stage):
 
 
 BaseStage = PretrainStage | MidtrainStage  # makes a model that continues texts, and may have a seed of its own
-Stage = Annotated[PretrainStage | MidtrainStage | SFTStage | GRPOStage | RejectStage | RewardModelStage,
+Stage = Annotated[PretrainStage | MidtrainStage | SFTStage | DPOStage | KTOStage | GRPOStage | RejectStage | RewardModelStage,
                   Field(discriminator="kind")]
 
 
@@ -335,7 +316,7 @@ class Recipe(Settings):
                 lists.append((("stages", name, "examples"), getattr(stage, "examples", None) or (), self.families))
         wrong = [((*path, index), family, f"there is no family '{family}'; the families are {', '.join(choices)}", choices)
                  for path, families, choices in lists for index, family in enumerate(families) if family not in choices]
-        makes_model = {"pretrain", "midtrain", "sft", "distill", "grpo"}
+        makes_model = {"pretrain", "midtrain", "sft", "distill", "dpo", "kto", "grpo"}
         needed = {"start": makes_model, "traces": {"reject"}, "reward_model": {"reward_model"}}
         earlier: dict[str, Stage] = {}
         for name, stage in self.stages.items():
@@ -477,7 +458,7 @@ def _text_of(path: Path) -> str:
 
 def _with_located_files(stage: Stage, name: str, recipe: Path) -> Stage:
     located = {}
-    if isinstance(stage, SFTStage) and stage.file is not None:
+    if getattr(stage, "file", None) is not None:
         located["file"] = _located_file(stage.file, f"{recipe}: stages.{name}.file", recipe)
     anchor = getattr(stage, "anchor", None)
     if anchor is not None and anchor.file is not None:

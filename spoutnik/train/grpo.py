@@ -108,7 +108,9 @@ def grade_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
     """Rules grade problems; the reward model scores general prompts, by the answer alone (R1 section 3.1)."""
     weights = settings.rewards
     rewards = torch.zeros(len(groups), settings.group_size)
-    graded, general, well_formed = [], [], 0
+    graded = grade([(problem, completion) for problem, group in zip(problems, groups) if not isinstance(problem, GeneralPrompt)
+                    for completion in group], tokenizer, weights.language_rule)
+    next_graded, general, well_formed = iter(graded), [], 0
     for row, (problem, group) in enumerate(zip(problems, groups)):
         for column, completion in enumerate(group):
             if isinstance(problem, GeneralPrompt):
@@ -117,8 +119,7 @@ def grade_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
                 if reply.well_formed:
                     general.append((row, column, problem.prompt, reply.answer))
             else:
-                grades = grade(problem, completion, tokenizer, weights.language_rule)
-                graded.append(grades)
+                grades = next(next_graded)
                 reply = grades.reply
                 rewards[row, column] = (weights.accuracy * grades.accuracy + weights.format * reply.well_formed
                                         + weights.language * grades.language * reply.well_formed)
