@@ -133,6 +133,14 @@ def adapters_of(model: nn.Module) -> dict[str, LowRank]:
     return {name.removesuffix(".adapter"): module for name, module in model.named_modules() if isinstance(module, LowRank)}
 
 
+def can_share_prefixes(model: Transformer) -> bool:
+    """Whether training may compute common beginnings of documents once (shared_prefixes.py): each token must count alike in
+    however many documents it stands, which routers' loads, the MTP loss and dropout's masks do not. Of adapters alone: what
+    trains a whole model ends with the bytes that it always had."""
+    parts = adapters_of(model)
+    return bool(parts) and not model.routers and model.mtp is None and not any(part.dropout for part in parts.values())
+
+
 def attach(model: Transformer, parts: dict[str, LowRank]) -> Transformer:
     """Freezes the model and puts each adapter beside its linear map."""
     model.requires_grad_(False)
