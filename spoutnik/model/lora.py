@@ -211,6 +211,16 @@ def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transfo
     return copy.requires_grad_(False)
 
 
+def without_adapters(model: Transformer) -> Transformer:
+    """The same network as modules of its own, frozen and without adapters; all tensors are shared with `model`."""
+    with torch.device("meta"):
+        copy = Transformer(model.config, model.compute_dtype, model.rotary)
+    copy.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if ".adapter." not in name}, assign=True)
+    if model.config.tie_word_embeddings:
+        copy.lm_head.weight = copy.embed_tokens.weight
+    return copy.requires_grad_(False)
+
+
 def adapter_state(model: nn.Module) -> dict[str, Tensor]:
     """The adapters' part of `state_dict`: all that training changes where there are any."""
     return {name: tensor for name, tensor in model.state_dict().items() if ".adapter." in name}

@@ -118,7 +118,7 @@ def test_in_bfloat16_a_delta_that_would_be_rounded_away_is_kept_in_float32(tmp_p
     ({"sft": {"target_modules": ["lm_head"]}}, ("lm_head: is the head", "leave out")),
     ({"rl": {"rank": 4, "dropout": 0.1}}, ("adapter.dropout", "another policy")),
     ({"sft": {"rank": 0}}, ("adapter.rank",)),
-    ({"rl": {"rank": 4}, "dtype": "bfloat16"}, ("stages.reinforced.adapter", "dtype: float32")),
+    ({"rl": {"rank": 4, "use_dora": True}, "dtype": "bfloat16"}, ("stages.reinforced.adapter.use_dora", "dtype: float32")),
 ], ids=["rank", "unknown target", "head", "dropout in RL", "no rank", "RL in bfloat16"])
 def test_what_cannot_be_is_refused_before_anything_runs(changes, words, tmp_path):
     with pytest.raises(UserError) as raised:
