@@ -6,9 +6,6 @@ the head, the embedding and the MTP module stay as they are. Letters: r rank, T 
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from spoutnik.errors import UserError
+from spoutnik.model.dropout import drop
+from spoutnik.model.dropout import dropout_from as dropout_from  # belongs to adapters: trainers take it from here
 from spoutnik.model.layers import Linear, linear
 from spoutnik.model.transformer import Transformer
 from spoutnik.validation import did_you_mean
@@ -23,7 +22,6 @@ from spoutnik.validation import did_you_mean
 ALL_LINEAR = "all-linear"
 _LEFT_OUT = {"lm_head": "the head", "embed_tokens": "the embedding", "gate": "the router", "experts": "the routed experts",
              "gate_up_proj": "the routed experts", "eh_proj": "the MTP module"}
-_dropout: ContextVar[torch.Generator | None] = ContextVar("dropout", default=None)
 
 
 @dataclass(frozen=True)
@@ -88,25 +86,6 @@ class LowRank(nn.Module):
 def row_norms(weight: Tensor) -> Tensor:
     """The length of each output's row: (out, in) to (out,)."""
     return torch.linalg.vector_norm(weight, dim=1)
-
-
-@contextmanager
-def dropout_from(generator: torch.Generator) -> Iterator[None]:
-    """Switches the adapters' dropout on in this thread; its masks come from `generator`. Elsewhere there is none."""
-    token = _dropout.set(generator)
-    try:
-        yield
-    finally:
-        _dropout.reset(token)
-
-
-def drop(x: Tensor, share: float) -> Tensor:
-    """Inverted dropout (Srivastava et al. 2014), inside `dropout_from`."""
-    generator = _dropout.get()
-    if not share or generator is None:
-        return x
-    kept = torch.rand(x.shape, generator=generator, device=x.device) >= share
-    return x * kept / (1 - share)
 
 
 def adaptable(model: Transformer) -> dict[str, Linear]:

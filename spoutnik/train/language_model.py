@@ -47,6 +47,7 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
                             settings: LanguageModelSettings, step: int = 0) -> tuple[Gradient, Cost]:
     """Gradient of one step over `documents`, split into micro-batches over the cores. step: with a micro-batch's first document
     it decides the masks of the adapters' dropout, so that a resumed stage repeats them."""
+    model.gradient_checkpointing = settings.gradient_checkpointing
     lengths = [len(d.ids) for d in documents]
     micro = [pack_documents(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
     tokens = sum(d.predicted for d in documents)
