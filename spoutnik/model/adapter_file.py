@@ -38,11 +38,12 @@ _INITIAL = (True, False, None, "gaussian", "eva", "orthogonal")  # others change
 @dataclass(frozen=True)
 class Adapter:
     """What a folder holds: the adapters by the names of their linear maps, and which base they were trained on, as far as the
-    files say it."""
+    files say it. packed: int8 or int4 where that base's linear maps were packed so (QLoRA)."""
 
     parts: dict[str, LowRank]
     base: str | None = None
     base_hash: str | None = None
+    packed: str | None = None
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -62,7 +63,7 @@ def read_adapter(folder: Path) -> Adapter:
     _refuse_options(folder / CONFIG, config)
     parts = _parts(folder, config, _tensors(folder / WEIGHTS))
     ours = read_json(folder / BASE) if (folder / BASE).exists() else {}
-    return Adapter(parts, config.get("base_model_name_or_path"), ours.get("sha256"))
+    return Adapter(parts, config.get("base_model_name_or_path"), ours.get("sha256"), ours.get("packed"))
 
 
 def attach_adapter(model: Transformer, adapter: Adapter, source: Path) -> Transformer:
@@ -106,7 +107,7 @@ def write_adapter(folder: Path, adapter: Adapter) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / WEIGHTS, {name: tensor.float() for name, tensor in sorted(tensors.items())}, {"format": "pt"})
     if adapter.base_hash is not None:
-        write_json(folder / BASE, {"sha256": adapter.base_hash})
+        write_json(folder / BASE, {"sha256": adapter.base_hash} | ({"packed": adapter.packed} if adapter.packed else {}))
     values = _config(uniform, first.rank, first.scale, True in with_magnitude, first.dropout, adapter.base)
     write_text(folder / CONFIG, json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
@@ -130,7 +131,7 @@ def base_hash(model: Transformer, names: Mapping[str, LowRank]) -> str:
     copy in bfloat16 do not."""
     digest, maps = hashlib.sha256(), adaptable(model)
     for name in sorted(names):
-        row = maps[name].weight[0].detach().to("cpu", torch.bfloat16).contiguous()
+        row = maps[name].first_row().detach().to("cpu", torch.bfloat16).contiguous()
         digest.update(name.encode() + b"\0" + row.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 

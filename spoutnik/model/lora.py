@@ -154,7 +154,8 @@ def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transfo
         copy = Transformer(model.config, model.compute_dtype, model.rotary)
     parts = adapters_of(model)
     state = {}
-    for name, tensor in model.state_dict().items():
+    packed = {f"{name}.weight": module.weight for name, module in adaptable(model).items() if module.is_packed}
+    for name, tensor in (model.state_dict() | packed).items():
         owner = name.rpartition(".")[0]
         if ".adapter." in name:
             continue

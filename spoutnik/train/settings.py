@@ -102,6 +102,16 @@ class AdapterSettings(Settings):
     """Multiply by alpha / sqrt(rank) instead, which keeps high ranks learning."""
     use_dora: bool = False
     """Train each output's length apart from its direction."""
+    base: Literal["stored", "int8", "int4"] = young("stored")
+    """How the frozen linear maps lie in memory: as the files hold them, or packed in 8 or 4 bits (QLoRA). What is trained is an
+    adapter of the packed weights."""
+
+    @model_validator(mode="after")
+    def _lengths_are_of_whole_weights(self) -> "AdapterSettings":
+        if self.use_dora and self.base != "stored":
+            raise ValueError(f"use_dora with base {self.base}: DoRA needs the whole weight at each step, which packed weights "
+                             "do not have. Leave one of them out")
+        return self
 
     def config(self) -> LoraConfig:
         targets = self.target_modules if self.target_modules == ALL_LINEAR else tuple(self.target_modules)
