@@ -30,7 +30,7 @@ from spoutnik.text.tokenizer import Tokenizer
 FORMATS = {"lora": "peft", "lora-gguf": "llama.cpp", "merged": "transformers"}  # and who reads them
 _DORA = "vLLM and llama.cpp refuse DoRA's magnitudes; PEFT reads them. For the others: --format merged."
 _MOE = ("PEFT with transformers 5 takes the names of feed-forward maps of a model with experts for the fused experts' own: of "
-        "this adapter it reads attention alone. For all of it: --format merged.")
+        "this adapter it reads attention alone (and adapters of routed experts). For all of it: --format merged.")
 
 
 class MergingReader(Reader):
@@ -168,5 +168,5 @@ def distance_of_bases(checkpoint: Checkpoint, adapter: Adapter, source: Path, to
 def notes_of(adapter: Adapter, has_experts: bool) -> list[str]:
     """What some readers of the adapter do not do, in sentences."""
     dora = any(part.magnitude is not None for part in adapter.parts.values())
-    feed_forward = has_experts and any(".mlp." in name for name in adapter.parts)
+    feed_forward = has_experts and any(".mlp." in name and ".experts." not in name for name in adapter.parts)
     return [note for note, applies in ((_DORA, dora), (_MOE, feed_forward)) if applies]

@@ -124,9 +124,11 @@ def test_in_bfloat16_a_delta_that_would_be_rounded_away_is_kept_in_float32(tmp_p
     ({"rl": {"rank": 4}, "dtype": "bfloat16"}, ("stages.reinforced.adapter", "dtype: float32")),
     ({"rl": {"rank": 4, "base": "int8"}}, ("adapter.base = int8", "beside the packed one")),
     ({"sft": {"rank": 4, "base": "int4", "use_dora": True}}, ("use_dora with base int4",)),
+    ({"sft": {"rank": 4, "experts": True}}, ("adapter.experts = true", "no routed experts")),
+    ({"sft": {"rank": 4, "experts": True, "dropout": 0.1}}, ("experts with dropout",)),
     ({"sft": {"rank": 4, "base": "int2"}}, ("adapter.base", "int8")),
 ], ids=["rank", "unknown target", "head", "dropout in RL", "no rank", "RL in bfloat16", "packed in RL", "packed DoRA",
-        "no kind"])
+        "no experts", "experts with dropout", "no kind"])
 def test_what_cannot_be_is_refused_before_anything_runs(changes, words, tmp_path):
     with pytest.raises(UserError) as raised:
         run_recipe(recipe_of(tmp_path, **changes), tmp_path / "run", SilentDisplay())

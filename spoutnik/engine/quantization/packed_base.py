@@ -97,5 +97,5 @@ def rounding(model: Transformer) -> float:
     for module in adaptable(model).values():
         if module.is_packed and module.adapter is not None:
             error += module.error
-            delta += float(module.adapter.delta().square().sum())
+            delta += float(module.adapter.delta().detach().square().sum())
     return (error / delta) ** 0.5 if delta else 0.0
