@@ -52,9 +52,8 @@ def load_adapted(folder: Path, adapter: Path, dtype: torch.dtype, device: torch.
     read = read_adapter(adapter)
     model = load_model(folder, None, dtype, device=device, mapped=True)
     attach_adapter(model, read, adapter)
-    if read.packed is not None:
-        print(f"{adapter}: was trained beside the base in {read.packed} and is added to the unrounded weights here, which is "
-              "another model. The stage's own model, and export --format merged, are what was trained.", file=sys.stderr)
+    if (warning := read.other_base(adapter)) is not None:
+        print(warning, file=sys.stderr)
     if (left := survival(model, dtype)).share < LEAST_SURVIVAL:
         name = str(dtype).removeprefix("torch.")
         print(f"{adapter}: only {left.share:.1%} of what it adds would survive rounding to {name}, so the model computes in "

@@ -7,7 +7,7 @@ import typer
 
 from spoutnik.commands.console import console, print_json, print_pairs, say
 from spoutnik.commands.help import Command, Group
-from spoutnik.commands.options import Json, Stage
+from spoutnik.commands.options import Columns, Json, Learn, Stage, column_names
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,9 +49,8 @@ def show(
     model: Annotated[Optional[str], typer.Option(help="Whose chat template renders the rows, and whose tokens and positions "
                                                  "count: a folder, a run, a name on the hub.")] = None,
     stage: Stage = None,
-    columns: Annotated[Optional[str], typer.Option(help="What the keys are called where the shape is not recognized, as "
-                                                   "prompt=question,answer=final.")] = None,
-    learn: Annotated[str, typer.Option(help="Of conversations: last (reply) or all.")] = "last",
+    columns: Columns = None,
+    learn: Learn = "last",
     held_out_share: Annotated[float, typer.Option(min=0.0, help="The share that is never trained on, by the hash of the first "
                                                   "question.")] = 0.0,
     rows: Annotated[int, typer.Option(min=0, help="How many traces to show.")] = 3,
@@ -67,21 +66,12 @@ def show(
         raise UserError(f"--held-out-share {held_out_share:g}: must be below 1.")
     if stage is not None and model is None:
         raise UserError("--stage: is of a model. Name its run with --model.")
-    loaded = load_data(file, _columns(columns), learn)
+    loaded = load_data(file, column_names(columns), learn)
     facts = _preferences(loaded, rows) if loaded.preferences else _traces(loaded, model, stage, held_out_share, rows)
     if json_:
         print_json(facts)
     else:
         _print(facts, console())
-
-
-def _columns(text: str | None) -> dict[str, str]:
-    from spoutnik.errors import UserError
-
-    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
-    if any(not key.strip() or not name.strip() for key, _, name in pairs):
-        raise UserError(f"--columns {text}: must be pairs with commas, such as prompt=question,answer=final.")
-    return {key.strip(): name.strip() for key, _, name in pairs}
 
 
 def _preferences(loaded, rows: int) -> dict:

@@ -14,8 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from spoutnik.errors import UserError
-from spoutnik.model.dropout import drop
-from spoutnik.model.dropout import dropout_from as dropout_from  # belongs to adapters: trainers take it from here
+from spoutnik.model.adapter_switches import are_off, drop
 from spoutnik.model.expert_lora import ExpertMap, ExpertsLowRank, expert_maps
 from spoutnik.model.layers import Linear, linear
 from spoutnik.model.transformer import Transformer
@@ -77,6 +76,8 @@ class LowRank(nn.Module):
         """x (T, in) and its product with the frozen weight (T, out) to what the adapted map gives, without bias.
 
         The norms are constants to the gradient (DoRA, section 4.3)."""
+        if are_off():
+            return product
         rows = drop(x, self.dropout)
         low = self.scale * linear(linear(rows, self.lora_A), self.lora_B)
         if self.magnitude is None:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spoutnik.model.adapter_switches import are_off
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.grouped import grouped_linear, row_multiple
 from spoutnik.model.layers import SwiGLU, swiglu
@@ -121,9 +122,10 @@ class Experts(nn.Module):
         layout = Layout.of(experts, n_experts, row_multiple(x, self.down_proj, experts.numel()))
         rows = _Dispatch.apply(x, layout)
         gate_up = grouped_linear(rows, self.gate_up_proj, layout.counts)
-        inside = swiglu(gate_up if self.adapter is None else gate_up + self.adapter.gate_up(rows, layout.counts))
+        adapter = None if are_off() else self.adapter
+        inside = swiglu(gate_up if adapter is None else gate_up + adapter.gate_up(rows, layout.counts))
         rows = grouped_linear(inside, self.down_proj, layout.counts)
-        rows = rows if self.adapter is None else rows + self.adapter.down(inside, layout.counts)
+        rows = rows if adapter is None else rows + adapter.down(inside, layout.counts)
         return _Combine.apply(rows, layout, weights)
 
     def forward_plain(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:

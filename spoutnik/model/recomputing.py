@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from spoutnik.model.dropout import dropout_from, dropout_generator
+from spoutnik.model.adapter_switches import dropout_from, dropout_generator
 
 
 def recomputed(layer: Callable[..., Tensor], x: Tensor, *arguments: object) -> Tensor:

@@ -9,8 +9,9 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.model.adapter_merge import Survival, survival
+from spoutnik.model.adapter_switches import dropout_from
 from spoutnik.model.cache import Cache
-from spoutnik.model.lora import LoraConfig, LowRank, adaptable, adapters_of, add_lora, dropout_from, lora_scale, merged_copy
+from spoutnik.model.lora import LoraConfig, LowRank, adaptable, adapters_of, add_lora, lora_scale, merged_copy
 from spoutnik.model.packing import PackedSequences
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from spoutnik.model.dropout import dropout_from
+from spoutnik.model.adapter_switches import dropout_from
 from spoutnik.model.lora import LoraConfig, add_lora
 from spoutnik.model.moe import RouterTrace
 from spoutnik.train.batches import Document, pack_documents

@@ -1,4 +1,4 @@
-"""Dropout of the adapters' inputs: on inside `dropout_from`, in the thread that entered it, and nowhere else."""
+"""Switches of adapters in this thread: inside `dropout_from` their inputs' dropout is on, inside `adapters_off` all are off."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 _dropout: ContextVar[torch.Generator | None] = ContextVar("dropout", default=None)
+_are_off: ContextVar[bool] = ContextVar("adapters_off", default=False)
 
 
 @contextmanager
@@ -18,6 +19,21 @@ def dropout_from(generator: torch.Generator) -> Iterator[None]:
         yield
     finally:
         _dropout.reset(token)
+
+
+@contextmanager
+def adapters_off() -> Iterator[None]:
+    """In this thread, a model with adapters computes what its base does."""
+    token = _are_off.set(True)
+    try:
+        yield
+    finally:
+        _are_off.reset(token)
+
+
+def are_off() -> bool:
+    """Whether the caller is inside `adapters_off`."""
+    return _are_off.get()
 
 
 def dropout_generator() -> torch.Generator | None:
