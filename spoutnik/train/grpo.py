@@ -196,6 +196,7 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = Fal
 def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], parameters: Sequence[Tensor],
                     settings: GRPOSettings) -> Gradient:
     """The gradient of one step, with the mismatch between sampler and trainer measured on the way."""
+    model.gradient_checkpointing = settings.gradient_checkpointing
     tokens = sum(len(batch.advantages) for batch in batches)
     documents = sum(len(batch.packed.documents) for batch in batches)
 
