@@ -182,6 +182,9 @@ class GRPOStage(ConversingStage):
         if self.adapter is not None and self.adapter.dropout:
             raise ValueError("adapter.dropout: the sampler has none, so the gradient would be of another policy than the one "
                              "that wrote the rollouts. Leave it out")
+        if self.adapter is not None and self.adapter.base != "stored":
+            raise ValueError(f"adapter.base = {self.adapter.base}: rollouts are sampled from the sum of base and adapter, "
+                             "which would need the whole base beside the packed one. Leave it out")
         return self
 
 

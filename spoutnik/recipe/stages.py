@@ -174,7 +174,8 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if outcome.model is not None:
         dtype, model = saved_dtype(outcome.model, context.dtype), outcome.model
         if adapters_of(model):
-            metrics, model = save_adapter(context.working, model, dtype, f"{context.recipe.name}/{stage.start}", context.say)
+            base = f"{context.recipe.name}/{stage.start}"
+            metrics, model = save_adapter(context.working, model, stage.adapter, dtype, base, context.say)
             outcome.metrics |= metrics
         _save(context.working, model, outcome.tokenizer, context.origin, dtype)
     validation = outcome.monitor.validation if outcome.monitor else None
@@ -282,8 +283,9 @@ def _preferences(stage: PreferenceStage, context: Context) -> Outcome:
     held_out = HeldOut.of(own.held_out, tokenizer, model, stage.settings) if own.held_out else None
     monitor = context.monitor()
     train = dpo if isinstance(stage, DPOStage) else kto
-    log, cost = train(model, examples, stage.settings, *context.training(), context.progress("reference"), monitor)
-    metrics = {own.train.report.unit: len(examples)} | _last(log, "loss", "accuracy", "margin", "chosen_change")
+    log, cost = train(model, examples, stage.settings, *context.training(), context.progress("reference"), monitor,
+                      context.anchor(model, tokenizer))
+    metrics = {own.train.report.unit: len(examples)} | _last(log, "loss", "accuracy", "margin", "chosen_change", "anchor_kl")
     findings = learned_findings(monitor.comparisons[-1])
     if held_out is not None:
         measured, more = held_out.measure(model)

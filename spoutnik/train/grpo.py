@@ -19,6 +19,7 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
+from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores, on_all_cores
@@ -31,7 +32,7 @@ from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train import losses
 from spoutnik.train.anchor import Anchor
-from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
+from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents, pack_sharing
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
 from spoutnik.train.monitor import Monitor
 from spoutnik.train.rollouts import LanguageRule, PolicyEngine, chat_prompts, grade, sample_problems
@@ -166,8 +167,9 @@ class PolicyBatch:
     reference_log_probs: Tensor | None = None
 
 
-def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[PolicyBatch], int]:
-    """Micro-batches of one step, and the number of generated tokens that carry no gradient (groups without variance)."""
+def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = False) -> tuple[list[PolicyBatch], int]:
+    """Micro-batches of one step, and the number of generated tokens that carry no gradient (groups without variance). share:
+    compute what completions begin with alike once (`pack_sharing`)."""
     advantages = losses.group_advantages(rollouts.rewards, settings.std_normalisation)
     trained = losses.has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
     documents, rows, wasted = [], [], 0
@@ -185,7 +187,7 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[Pol
     batches = []
     for chosen in micro_batches([len(d.ids) for d in documents], settings.micro_batch_tokens, cores()):
         size = lengths[chosen]
-        batches.append(PolicyBatch(pack_documents(documents, chosen),
+        batches.append(PolicyBatch((pack_sharing if share else pack_documents)(documents, chosen),
                                    torch.stack([rows[i][0] for i in chosen]).repeat_interleave(size),
                                    weights[chosen].repeat_interleave(size), torch.cat([rows[i][1] for i in chosen])))
     return batches, wasted
@@ -194,6 +196,7 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[Pol
 def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], parameters: Sequence[Tensor],
                     settings: GRPOSettings) -> Gradient:
     """The gradient of one step, with the mismatch between sampler and trainer measured on the way."""
+    model.gradient_checkpointing = settings.gradient_checkpointing
     tokens = sum(len(batch.advantages) for batch in batches)
     documents = sum(len(batch.packed.documents) for batch in batches)
 
@@ -248,7 +251,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settin
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         problems = step_prompts(settings, tasks, seed, stage, step, scorer is not None)
         rollouts = roll_out(engine.current(), tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
-        batches, wasted = policy_batches(rollouts, settings)
+        batches, wasted = policy_batches(rollouts, settings, can_share_prefixes(model))
         if settings.kl_coefficient:
             batches = with_reference(reference, batches, settings.temperature)
         gradient = policy_gradient(model, batches, optimizer.parameters, settings)
