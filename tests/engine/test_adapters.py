@@ -1,11 +1,14 @@
 """Adapters beside the base, several in one batch: the same tokens as the models that they are merged into."""
 
+from dataclasses import replace
+
 import pytest
 import tiny
 import torch
 import transformers
 from asking import llm, prompts, tokens_of
 from lora_parts import adapter_folder, random_parts, summed
+from ragged import batch_of
 from transformers import AutoModelForCausalLM
 
 from spoutnik import LLM, SamplingParams
@@ -141,6 +144,14 @@ def test_a_token_is_the_same_alone_and_in_any_company(base, kernels):
     together = tokens_of(engine.generate(prompts(4), params, adapter=NAMES[:4]))
     single = engine_of(model, "law", "tickets", enable_prefix_caching=False)
     assert together == [tokens_of(single.generate(prompt, params, adapter=name))[0] for prompt, name in zip(prompts(4), NAMES)]
+
+
+@pytest.mark.skipif(library() is None, reason="no compiler here: the plain twin is what runs")
+def test_the_kernels_refuse_a_number_that_no_adapter_has():
+    runner = engine_of(tiny.model(tiny.QWEN), "law").core.runner
+    for number in (0, 7, -2):  # none is in use
+        with pytest.raises(ValueError, match="adapter is not set"):
+            runner.forward(replace(batch_of([tiny.tokens(3)], [0], True, torch.tensor([[0]])), adapters=torch.tensor([number])))
 
 
 # The prefix cache
