@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--no-texts", action="store_true", help="Do not read the merged models.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        llm = LLM(options.model, quantize=options.quantize, dtype=options.dtype, max_num_seqs=options.rows, memory="8GB")
+        llm = LLM(options.model, quantize=options.quantize, dtype=options.dtype, max_num_seqs=options.rows, memory="3GB")
         folders = write_adapters(Path(temporary), llm, options.adapters, options.rank)
         for name, folder in folders.items():
             llm.load_adapter(name, folder)
@@ -101,7 +101,7 @@ def compare_texts(llm: LLM, model: Path, folders: dict[str, Path]) -> tuple[int,
     mixed = [output.outputs[0].token_ids for output in llm.generate(prompts, GREEDY, adapter=chosen)]
     equal = 0
     for name in names:
-        merged = LLM(model, adapter=folders.get(name), dtype="float32", max_num_seqs=16, memory="8GB")
+        merged = LLM(model, adapter=folders.get(name), dtype="float32", max_num_seqs=16, memory="3GB")
         mine = [(prompt, said) for prompt, said, one in zip(prompts, mixed, chosen) if one == name]
         outputs = merged.generate([prompt for prompt, _ in mine], GREEDY)
         equal += sum(output.outputs[0].token_ids == said for output, (_, said) in zip(outputs, mine))

@@ -189,15 +189,22 @@ class ForwardPass {
     void adapt_out(const AdapterPart& part, int64_t p, int64_t out, float* y, int64_t stride, int64_t row, int64_t n,
                    int64_t h = 0) const {
         const int64_t first = p * PANEL_OUTPUTS, last = std::min(first + PANEL_OUTPUTS, out);
-        const LayerAdapter* before = nullptr;
-        for (int64_t i = 0; i < n_adapted; i++) {
-            const int64_t t = adapted_rows[i];
-            if (t < row || t >= row + n) continue;
-            const LowRank* r = low_rank_of(part, t);
+        const LowRank* before = nullptr;
+        for (int64_t i = 0; i < n_tiles; i++) {
+            const LowRank* r = low_rank_of(part, adapted_rows[tiles[i]]);
             if (!r) continue;
-            if (adapter[t] != before && last + PANEL_OUTPUTS <= out) prefetch_low_rank(*r, h, last, last + PANEL_OUTPUTS);
-            before = adapter[t];
-            low_rank_out(*r, h, low + t * m.low + h * r->low, y + t * stride + first, first, last);
+            if (r != before && last + PANEL_OUTPUTS <= out) prefetch_low_rank(*r, h, last, last + PANEL_OUTPUTS);
+            before = r;
+            const float* from[LOW_RANK_ROWS];
+            float* to[LOW_RANK_ROWS];
+            int64_t some = 0;
+            for (int64_t k = tiles[i]; k < tiles[i + 1]; k++) {
+                const int64_t t = adapted_rows[k];
+                if (t < row || t >= row + n) continue;
+                from[some] = low + t * m.low + h * r->low;
+                to[some++] = y + t * stride + first;
+            }
+            low_rank_out(*r, h, from, to, some, first, last);
         }
     }
 

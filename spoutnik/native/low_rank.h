@@ -29,7 +29,7 @@ struct LayerAdapter {
 
 namespace {
 
-constexpr int64_t LOW_RANK_ROWS = 4;  // multiplied with A at once
+constexpr int64_t LOW_RANK_ROWS = 4;  // of one adapter, multiplied at once
 
 inline vfloat load_floats(const float* from) { return load<vfloat>(from); }
 inline vfloat load_floats(const bf16* from) {
@@ -75,39 +75,56 @@ inline void low_rank_in(const LowRank& m, int64_t head, const float* const* x, f
     m.half ? low_rank_in<bf16>(m, head, x, to, rows) : low_rank_in<float>(m, head, x, to, rows);
 }
 
-// B blocks of outputs, whole ones: y += B low. low: for each block, its numbers.
-template <int B, typename T>
-__attribute__((noinline)) void multiply_b(const T* b, int64_t rank, const float* const (&low)[B], float* y) {
-    vfloat sum[B];
-    UNROLLED for (int i = 0; i < B; i++) sum[i] = load<vfloat>(y + i * LANES);
-    for (int64_t k = 0; k < rank; k++)
+// B blocks of outputs of R rows, whole blocks: y += B low. starts: where in each row's low a block's numbers begin.
+template <int R, int B, typename T>
+__attribute__((noinline)) void multiply_b(const T* b, int64_t rank, const int64_t* starts, const float* const* low,
+                                          float* const* y, int64_t at) {
+    vfloat sum[R][B];
+    const float* from[R][B];
+    UNROLLED for (int r = 0; r < R; r++)
         UNROLLED for (int i = 0; i < B; i++) {
-            sum[i] += low[i][k] * load_floats(b + (i * rank + k) * LANES);
-            KEEP_ORDER(sum[i]);
+            sum[r][i] = load<vfloat>(y[r] + at + i * LANES);
+            from[r][i] = low[r] + starts[i];
         }
-    UNROLLED for (int i = 0; i < B; i++) store(y + i * LANES, sum[i]);
+    for (int64_t k = 0; k < rank; k++) {
+        vfloat weights[B];
+        UNROLLED for (int i = 0; i < B; i++) weights[i] = load_floats(b + (i * rank + k) * LANES);
+        UNROLLED for (int r = 0; r < R; r++)
+            UNROLLED for (int i = 0; i < B; i++) {
+                sum[r][i] += from[r][i][k] * weights[i];
+                KEEP_ORDER(sum[r][i]);
+            }
+    }
+    UNROLLED for (int r = 0; r < R; r++)
+        UNROLLED for (int i = 0; i < B; i++) store(y[r] + at + i * LANES, sum[r][i]);
 }
 
-// y += B low for outputs [first, last), of which the first begins a block and lies at y.
+// y += B low for outputs [first, last) of some rows; y: where output `first`, which begins a block, lies.
 template <typename T>
-inline void low_rank_out(const LowRank& m, int64_t head, const float* low, float* y, int64_t first, int64_t last) {
-    for (int64_t block = first / LANES, at = first; at < last; block++, at += LANES, y += LANES) {
-        const int64_t* start = m.starts + block;
+inline void low_rank_out(const LowRank& m, int64_t head, const float* const* low, float* const* y, int64_t rows, int64_t first,
+                         int64_t last) {
+    for (int64_t block = first / LANES, at = 0; first + at < last; block++, at += LANES) {
+        const int64_t *start = m.starts + block, left = last - first - at;
         const T* b = static_cast<const T*>(m.b) + head * m.b_step + block * m.rank * LANES;
-        if (at + 4 * LANES <= last && std::min({start[0], start[1], start[2], start[3]}) >= 0) {
-            multiply_b<4>(b, m.rank, {low + start[0], low + start[1], low + start[2], low + start[3]}, y);
-            block += 3, at += 3 * LANES, y += 3 * LANES;
+        if (left >= 4 * LANES && std::min({start[0], start[1], start[2], start[3]}) >= 0) {
+            int64_t r = 0;
+            for (; r + 2 <= rows; r += 2) multiply_b<2, 4>(b, m.rank, start, low + r, y + r, at);
+            if (r < rows) multiply_b<1, 4>(b, m.rank, start, low + r, y + r, at);
+            block += 3, at += 3 * LANES;
         } else if (start[0] >= 0) {
-            float whole[LANES] = {};
-            const int64_t count = std::min(LANES, last - at);
-            std::memcpy(whole, y, 4 * count);
-            multiply_b<1>(b, m.rank, {low + start[0]}, whole);
-            std::memcpy(y, whole, 4 * count);
+            for (int64_t r = 0; r < rows; r++) {
+                float whole[LANES] = {}, *to[] = {whole};
+                const int64_t bytes = 4 * std::min(LANES, left);
+                std::memcpy(whole, y[r] + at, bytes);
+                multiply_b<1, 1>(b, m.rank, start, low + r, to, 0);
+                std::memcpy(y[r] + at, whole, bytes);
+            }
         }
     }
 }
-inline void low_rank_out(const LowRank& m, int64_t head, const float* low, float* y, int64_t first, int64_t last) {
-    m.half ? low_rank_out<bf16>(m, head, low, y, first, last) : low_rank_out<float>(m, head, low, y, first, last);
+inline void low_rank_out(const LowRank& m, int64_t head, const float* const* low, float* const* y, int64_t rows, int64_t first,
+                         int64_t last) {
+    m.half ? low_rank_out<bf16>(m, head, low, y, rows, first, last) : low_rank_out<float>(m, head, low, y, rows, first, last);
 }
 
 // Of the B that outputs [first, last) need.
