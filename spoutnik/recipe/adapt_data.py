@@ -121,8 +121,8 @@ def _of_problem_rows(path: Path, method: Method | None, verifier: str | None, co
                         "the key 'verifier' of the rows.")
     rows = [row for file in files_at(path) for _, row in read_rows(file)]
     share = held_out_share([{"prompt": row.prompt} for row in rows]) if share is None else share
-    problems = [row.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"split"})
-                | {"verifier": row.verifier, "split": row.split or _split({"prompt": row.prompt}, share)} for row in rows]
+    problems = [row.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"split"})
+                | {"split": row.split or _split({"prompt": row.prompt}, share)} for row in rows]
     counts = [sum(row["split"] == split for row in problems) for split in ("train", "held_out")]
     if not all(counts):
         raise UserError(f"{path}: {counts[0]} of its problems are to train on and {counts[1]} held out, and both are needed. "

@@ -24,6 +24,7 @@ from spoutnik.recipe.adaptation import adapt, prepare
 from spoutnik.recipe.forgetting import measure_forgetting, read_general
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
+from spoutnik.tasks.own import read_task
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.data.split import is_held_out
 
@@ -185,6 +186,16 @@ THUMBS = [{"prompt": f"Why {n}?", "completion": "So.", "label": True} for n in r
 def test_method_and_verifier_follow_from_the_data(tmp_path, rows, method, kind):
     data = read_adapt_data(write(tmp_path / "my.jsonl", rows), None, None, {}, "last", None)
     assert (data.method, data.verifier.kind) == (method, kind) and bool(data.problems) == (kind != "none")
+
+
+def test_problems_are_kept_as_they_are_but_for_their_split(tmp_path):
+    rows = [{"prompt": f"Say nothing, {n}.", "answer": None, "verifier": "json", "schema": {"type": "null"}} for n in range(30)]
+    rows[0] |= {"split": "held_out"}
+    data = read_adapt_data(write(tmp_path / "my.jsonl", rows), None, None, {}, "last", None)
+    assert [{key: value for key, value in row.items() if key != "split"} for row in data.problems] == [
+        {key: value for key, value in row.items() if key != "split"} for row in rows]
+    task = read_task(write(tmp_path / "problems.jsonl", data.problems))
+    assert data.problems[0]["split"] == "held_out" and len(task.problems("held_out")) == data.held_out_problems > 4
 
 
 def test_few_rows_hold_out_more():
