@@ -5,7 +5,7 @@ import tiny
 import torch
 
 from spoutnik.errors import UserError
-from spoutnik.model.lora import LoraConfig, add_lora, adapter_state
+from spoutnik.model.lora import LoraConfig, adapter_state, add_lora
 from spoutnik.train.dpo import DPOSettings, dpo, dpo_gradient, measured_pairs
 from spoutnik.train.health import warnings_of
 from spoutnik.train.loop import Checkpoints
