@@ -8,7 +8,7 @@ from spoutnik.recipe.hygiene import HygieneSettings, clean_traces
 from spoutnik.recipe.schema import SFTStage
 from spoutnik.row_files import files_at
 from spoutnik.train.data.loading import load_traces
-from spoutnik.train.data.split import hold_out
+from spoutnik.train.data.split import has_held_out, hold_out
 from spoutnik.train.traces import Traces
 
 
@@ -25,7 +25,7 @@ def own_data(stage: SFTStage, hygiene: HygieneSettings) -> OwnData:
     """Raises UserError for whatever is wrong with the data."""
     assert stage.file is not None
     traces, warning = clean_traces(load_traces(stage.file, stage.columns, stage.learn), hygiene)
-    if not stage.held_out_share:
+    if not stage.held_out_share and not has_held_out(traces):
         return OwnData(traces, None, warning)
     return OwnData(*hold_out(traces, stage.held_out_share), warning)
 
