@@ -56,7 +56,7 @@ def test_verdicts(reply, verdict):
     ("It was built in Toulouse by \"Marie Dupont\"", "It was built\nin **Toulouse** by “Marie Du­pont”"),
     ("... weighs 12.5  kg - with its stand.", "weighs 12.5 kg – with its stand."),
     ("The manufacturer changes the oil", "The manu-\nfacturer changes the oil"),
-    ("'the effect is known.'", "the eﬀect is known."), ("“Marie Dupont”", "Marie Du­pont")], ids=range(5))
+    ("'the effect is known.'", "the eﬀect is known."), ("‘Marie Dupont’", "Marie Du­pont")], ids=range(5))
 def test_a_quote_is_found_however_it_is_set_and_the_document_s_own_text_is_kept(quote, kept):
     span = find_span(quote, passage(offset=100, heading="Pumps"))
     assert span.quote == kept and TEXT[span.start - 100:span.end - 100] == kept
@@ -131,6 +131,9 @@ def test_a_fact_that_is_held_out_is_not_learned_from_another_passage():
         ("Where does Marie Dupont live?", "Toulouse"), ("In which city was the pump A built?", "Lyon"))]
     assert drop_known_facts(rows, [True, False, False, False]) == {1}
     assert drop_known_facts(rows, [False] * 4) == set()
+    alike = [checked_row({"prompt": f"How much does the pump {name} weigh?", "answer": "3 kg", "verifier": "exact"})
+             for name in "ABCDEFGH"]
+    assert drop_known_facts(alike, [True] + [False] * 7) == set()  # eight facts
 
 
 def test_the_probability_of_yes_is_read_where_the_verdict_stands():
