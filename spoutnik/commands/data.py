@@ -48,7 +48,8 @@ data.command("make", cls=Command, epilog="Example: spoutnik data make manuals/ -
               "Rows are made from documents by: spoutnik data make DOCS --teacher MODEL")
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, JSON, CSV, TSV or Parquet, also gzipped; a folder "
-                                         "of such, or a pattern in quotes ('data/*.jsonl').")],
+                                         "of such, a pattern in quotes ('data/*.jsonl'), or a data set of the hub "
+                                         "(hub:openai/gsm8k:main:train).")],
     model: Annotated[Optional[str], typer.Option(help="Whose chat template renders the rows, and whose tokens and positions "
                                                  "count: a folder, a run, a name on the hub.")] = None,
     stage: Stage = None,
@@ -62,6 +63,7 @@ def show(
 ):
     """Look at training data of your own: its shape, what a model sees and learns of it, what is dropped and why."""
     from spoutnik.errors import UserError
+    from spoutnik.hub_data import is_hub_name, parse_hub_name, pinned
     from spoutnik.train.data.loading import load_data
 
     if learn not in ("last", "all"):
@@ -72,6 +74,8 @@ def show(
         raise UserError("--stage: is of a model. Name its run with --model.")
     loaded = load_data(file, _columns(columns), learn)
     facts = _preferences(loaded, rows) if loaded.preferences else _traces(loaded, model, stage, held_out_share, rows)
+    if is_hub_name(file) and not (named := parse_hub_name(file)).is_pinned:
+        facts["notes"].append(f"a recipe takes these rows by their commit, which is now {pinned(named)}")
     if json_:
         print_json(facts)
     else:

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from spoutnik.errors import UserError
+from spoutnik.errors import RunError, UserError
+from spoutnik.hub_data import is_hub_name, parse_hub_name, pinned
 from spoutnik.recipe.hygiene import HygieneSettings, clean_traces
 from spoutnik.recipe.schema import SFTStage
 from spoutnik.row_files import files_at
@@ -30,15 +31,30 @@ def own_data(stage: SFTStage, hygiene: HygieneSettings) -> OwnData:
     return OwnData(*hold_out(traces, stage.held_out_share), warning)
 
 
+def _refuse_unpinned(file: Path, where: str) -> None:
+    """A stage is known by what it reads: a name that means other rows tomorrow is none for a recipe."""
+    data = parse_hub_name(file)
+    if data.is_pinned:
+        return
+    try:
+        remedy = f"Write {pinned(data)}, which it is now."
+    except RunError as error:
+        remedy = f"Write its commit (hub:OWNER/NAME@COMMIT). ({error})"
+    raise UserError(f"{where}: names no commit, so that it may mean other rows tomorrow. {remedy}")
+
+
 def existing_files(stage: SFTStage, name: str, source: str) -> list[Path]:
     """The stage's files of traces. Raises UserError where there is none, or one cannot be read."""
     assert stage.file is not None
     where = f"{source}: stages.{name}.file = {str(stage.file)!r}"
+    if is_hub_name(stage.file):
+        _refuse_unpinned(stage.file, where)
     try:
         files = files_at(stage.file)
     except UserError as error:
         elsewhere = (Path(source).parent / stage.file).exists() or (Path.cwd() / stage.file.name).exists()
-        hint = " A path in a recipe is relative to the recipe's folder." if elsewhere or not stage.file.is_absolute() else ""
+        relative = not (is_hub_name(stage.file) or stage.file.is_absolute())
+        hint = " A path in a recipe is relative to the recipe's folder." if elsewhere or relative else ""
         reason = str(error).removeprefix(f"{stage.file}: ")
         raise UserError(f"{where}: {reason}{hint}") from error
     for file in files:
