@@ -1,18 +1,30 @@
 """Adapters on their way out: the sum with their base as a model's folder, written tensor by tensor, or the adapter in the one
 form that PEFT, vLLM and llama.cpp read alike."""
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
-from spoutnik.errors import UserError
+from spoutnik.errors import RunError, UserError
+from spoutnik.export import gguf_file
+from spoutnik.export.gguf_metadata import refuse_unreadable
+from spoutnik.export.model_card import provenance
+from spoutnik.export.readers import equality
 from spoutnik.export.tensors import DTYPES, converted
+from spoutnik.files import read_json
 from spoutnik.model.adapter_file import Adapter, attach_adapter, read_adapter
 from spoutnik.model.adapter_merge import Survival
-from spoutnik.model.checkpoint import Checkpoint
+from spoutnik.model.checkpoint import GGUF, Checkpoint
 from spoutnik.model.weights import Reader, load_model
+from spoutnik.recipe.adapters import ADAPTER
+from spoutnik.recipe.schema import load_recipe
+from spoutnik.recipe.starts import CHECKPOINT, folder_of
+from spoutnik.text.tokenizer import Tokenizer
 
+FORMATS = {"lora": "peft", "lora-gguf": "llama.cpp", "merged": "transformers"}  # and who reads them
 _DORA = "vLLM and llama.cpp refuse DoRA's magnitudes; PEFT reads them. For the others: --format merged."
 _MOE = ("PEFT with transformers 5 takes the names of feed-forward maps of a model with experts for the fused experts' own: of "
         "this adapter it reads attention alone. For all of it: --format merged.")
@@ -56,6 +68,71 @@ def open_adapter(folder: Path, path: Path) -> Adapter:
 
 def merging_reader(checkpoint: Checkpoint, adapter: Adapter, dtype: str | None) -> MergingReader:
     return MergingReader(checkpoint, adapter, DTYPES[dtype] if dtype else None)
+
+
+def stage_adapter(folder: Path, format: str) -> tuple[Path, Path]:
+    """The base and the adapter of a stage that trained one, from its folder in a run.
+
+    Raises:
+        UserError: the folder holds no adapter of its own, or its base is not there any more.
+    """
+    path = folder / ADAPTER
+    if not path.exists():
+        raise UserError(f"--format {format}: needs --adapter, the folder of an adapter of this model: {folder} holds none that "
+                        "a stage trained.")
+    start, run = read_json(folder / "manifest.json")["inputs"]["start"], folder.parent.parent
+    remedy = f"Give the base itself: spoutnik export BASE --adapter {path} --format {format}."
+    if CHECKPOINT in start:
+        recipe = run / "recipe.yaml"
+        checkpoints = load_recipe(recipe).checkpoints if recipe.exists() else {}
+        if start["stage"] not in checkpoints:
+            raise UserError(f"{recipe}: does not say where models.{start['stage']} is, the adapter's base. {remedy}")
+        return folder_of(start["stage"], checkpoints[start["stage"]], str(recipe), weights=True), path
+    base = run / read_json(run / "run.json")["stages"].get(start["stage"], "") if (run / "run.json").exists() else run
+    manifest = base / "manifest.json"
+    if not manifest.exists() or read_json(manifest)["content"] != start["content"]:
+        raise UserError(f"{folder}: the model of stage '{start['stage']}' on which its adapter was trained is not in {run} any "
+                        f"more. {remedy}")
+    return base, path
+
+
+def agreement(format: str, python: Path, checkpoint: Checkpoint, tokenizer: Tokenizer, adapter: Adapter, source: Path,
+              written: Path) -> tuple[equality.Agreement | None, str]:
+    """What the format's reader makes of the files in `written`, and a sentence for the user; None where the interpreter has no
+    such reader, or it is known not to read this kind. source: where the adapter was read, for messages.
+
+    Raises:
+        RunError: the reader does not read them, or computes something else.
+    """
+    reader = FORMATS[format]
+    version = equality.present_readers(python).get(reader)
+    if version is None:
+        return None, equality.absent(reader, python)
+    if format == "lora" and _MOE in notes_of(adapter, checkpoint.config.has_experts):
+        return None, "Not checked: PEFT does not read all of this adapter."
+    if format == "lora" and (checkpoint.folder / GGUF).exists():
+        return None, "Not checked: PEFT does not read a base that is a GGUF file."
+    ours = equality.Ours.of(checkpoint.folder, adapter, source, tokenizer)
+    if format == "merged":
+        result = equality.merged_agreement(version, python, written, ours)
+    elif format == "lora":
+        result = equality.adapter_agreement(reader, version, python, checkpoint.folder, written, ours)
+    else:
+        with TemporaryDirectory(dir=written.parent) as folder:
+            base = Path(folder) / "base.gguf"
+            _write_base(base, checkpoint)
+            result = equality.adapter_agreement(reader, version, python, base, written, ours)
+    return result, result.sentence()
+
+
+def _write_base(path: Path, checkpoint: Checkpoint) -> None:
+    """The base as a GGUF file of float32 without tokens: prompts are given as ids, and no rounding hides what is compared."""
+    refuse_unreadable(checkpoint.config)
+    needed, free = gguf_file.file_bytes(checkpoint, "f32"), shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise RunError(f"{path.parent}: the check needs the base in float32 for a while, {needed / 1e9:.1f} GB, and the disk "
+                       f"has {free / 1e9:.1f} GB left. Free some space, or add --no-check.")
+    gguf_file.write_file(path, checkpoint, None, "f32", provenance(checkpoint.folder))
 
 
 def notes_of(adapter: Adapter, has_experts: bool) -> list[str]:

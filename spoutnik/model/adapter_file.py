@@ -71,18 +71,26 @@ def attach_adapter(model: Transformer, adapter: Adapter, source: Path) -> Transf
     Raises:
         UserError: the adapter belongs to another model.
     """
-    maps = adaptable(model)
+    shapes = {name: tuple(module.weight.shape) for name, module in adaptable(model).items()}
+    check_fits(adapter, shapes, source)
+    if adapter.base_hash is not None:
+        check_fits(adapter, shapes, source, base_hash(model, adapter.parts))
+    return attach(model, adapter.parts)
+
+
+def check_fits(adapter: Adapter, shapes: Mapping[str, tuple[int, ...]], source: Path, hash_of_base: str | None = None) -> None:
+    """Raises UserError: the adapter belongs to another model than the one whose linear maps have these shapes, (out, in), and
+    these weights (`base_hash`; None: not compared)."""
     remedy = f"Give the model it was trained on{f' ({adapter.base})' if adapter.base else ''}."
     for name, part in adapter.parts.items():
-        if name not in maps:
-            raise UserError(f"{source}: adapts {name}, which this model has not.{did_you_mean(name, maps)} {remedy}")
-        shape, wanted = (part.lora_B.shape[0], part.lora_A.shape[1]), tuple(maps[name].weight.shape)
+        if name not in shapes:
+            raise UserError(f"{source}: adapts {name}, which this model has not.{did_you_mean(name, shapes)} {remedy}")
+        shape, wanted = (part.lora_B.shape[0], part.lora_A.shape[1]), shapes[name]
         if shape != wanted:
             raise UserError(f"{source}: {name} is for a layer of {shape[0]} x {shape[1]}, and this model's is "
                             f"{wanted[0]} x {wanted[1]}. {remedy}")
-    if adapter.base_hash is not None and adapter.base_hash != base_hash(model, adapter.parts):
+    if hash_of_base is not None and adapter.base_hash != hash_of_base:
         raise UserError(f"{source}: was trained on other weights than this model's, though of the same shapes. {remedy}")
-    return attach(model, adapter.parts)
 
 
 def write_adapter(folder: Path, adapter: Adapter) -> None:

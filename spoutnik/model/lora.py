@@ -24,6 +24,7 @@ ALL_LINEAR = "all-linear"
 _LEFT_OUT = {"lm_head": "the head", "embed_tokens": "the embedding", "gate": "the router", "experts": "the routed experts",
              "gate_up_proj": "the routed experts", "eh_proj": "the MTP module"}
 _dropout: ContextVar[torch.Generator | None] = ContextVar("dropout", default=None)
+_are_off: ContextVar[bool] = ContextVar("adapters_off", default=False)
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,8 @@ class LowRank(nn.Module):
         """x (T, in) and its product with the frozen weight (T, out) to what the adapted map gives, without bias.
 
         The norms are constants to the gradient (DoRA, section 4.3)."""
+        if _are_off.get():
+            return product
         rows = drop(x, self.dropout)
         low = self.scale * linear(linear(rows, self.lora_A), self.lora_B)
         if self.magnitude is None:
@@ -98,6 +101,16 @@ def dropout_from(generator: torch.Generator) -> Iterator[None]:
         yield
     finally:
         _dropout.reset(token)
+
+
+@contextmanager
+def adapters_off() -> Iterator[None]:
+    """In this thread, a model with adapters computes what its base does."""
+    token = _are_off.set(True)
+    try:
+        yield
+    finally:
+        _are_off.reset(token)
 
 
 def drop(x: Tensor, share: float) -> Tensor:

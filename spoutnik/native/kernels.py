@@ -71,6 +71,8 @@ SIGNATURES = {
     "guard_mapping": "start:pointer bytes:int -> int",
     "unguard_mapping": "number:int",
     "mapping_faults": "number:int -> int",
+    # gguf_decode.cpp
+    "read_numbers": "file:int start:int kind:int to:T[n] n threads:int -> int",
     # sample.cpp, quantize.cpp, forward.cpp, bandwidth.cpp
     "sample": "logits:float32[rows,vocabulary] settings:float32[5,rows] tokens:int64[rows] log_probs:float32[rows] rows "
               "vocabulary threads:int",

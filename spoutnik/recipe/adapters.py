@@ -10,6 +10,7 @@ from spoutnik.errors import UserError
 from spoutnik.hardware import compute_dtype
 from spoutnik.model.adapter_file import Adapter, base_hash, write_adapter
 from spoutnik.model.adapter_merge import LEAST_SURVIVAL, survival
+from spoutnik.model.config import ModelConfig
 from spoutnik.model.lora import adapters_of, add_lora, lora_targets, merged_copy
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
@@ -30,9 +31,18 @@ def check_adapter(recipe: Recipe, name: str, source: str) -> None:
         raise UserError(f"{where}: rollouts come from the sum of base and adapter, and bfloat16 would round away most of what "
                         "reinforcement learning changes: they would be of another policy than the one that learns. Write "
                         f"dtype: float32 in the recipe (it is {recipe.dtype}).")
+    lora_targets(_without_weights(recipe.config_of_stage(name, source)), adapter.config(), where)
+
+
+def _without_weights(config: ModelConfig) -> Transformer:
     with torch.device("meta"):
-        model = Transformer(recipe.config_of_stage(name, source), rotary=torch.empty(0))
-    lora_targets(model, adapter.config(), where)
+        return Transformer(config, rotary=torch.empty(0))
+
+
+def adapter_parameters(config: ModelConfig, adapter: AdapterSettings) -> int:
+    """How many an adapter of these settings has."""
+    model = add_lora(_without_weights(config), adapter.config(), torch.Generator())
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def load_for_adapter(folder: Path, adapter: AdapterSettings, dtype: torch.dtype, seed: int, where: str) -> Transformer:

@@ -30,6 +30,7 @@ from spoutnik.tasks.language import reflection_count
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train import losses
+from spoutnik.train.anchor import Anchor
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
 from spoutnik.train.monitor import Monitor
@@ -106,7 +107,9 @@ def grade_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
     """Rules grade problems; the reward model scores general prompts, by the answer alone (R1 section 3.1)."""
     weights = settings.rewards
     rewards = torch.zeros(len(groups), settings.group_size)
-    graded, general, well_formed = [], [], 0
+    graded = grade([(problem, completion) for problem, group in zip(problems, groups) if not isinstance(problem, GeneralPrompt)
+                    for completion in group], tokenizer, weights.language_rule)
+    next_graded, general, well_formed = iter(graded), [], 0
     for row, (problem, group) in enumerate(zip(problems, groups)):
         for column, completion in enumerate(group):
             if isinstance(problem, GeneralPrompt):
@@ -115,8 +118,7 @@ def grade_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
                 if reply.well_formed:
                     general.append((row, column, problem.prompt, reply.answer))
             else:
-                grades = grade(problem, completion, tokenizer, weights.language_rule)
-                graded.append(grades)
+                grades = next(next_graded)
                 reply = grades.reply
                 rewards[row, column] = (weights.accuracy * grades.accuracy + weights.format * reply.well_formed
                                         + weights.language * grades.language * reply.well_formed)
@@ -229,8 +231,10 @@ def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
 
 def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settings: GRPOSettings, seed: int,
          stage: str, checkpoints: Checkpoints, progress: Progress, scorer: Scorer | None = None,
-         reference: Transformer | None = None, monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
-    """Trains in place. monitor: validates start and result, if it has what to validate on.
+         reference: Transformer | None = None, monitor: Monitor | None = None,
+         anchor: Anchor | None = None) -> tuple[list[dict], Cost]:
+    """Trains in place. monitor: validates start and result, if it has what to validate on. anchor: what every step learns
+    beside its rollouts.
 
     Raises:
         RunError: sampler and trainer disagree by more than `max_mismatch_kl`, or the loss diverged.
@@ -257,7 +261,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settin
         return gradient, metrics, Cost(tokens_trained=trained, tokens_generated=generated, tokens_wasted=wasted)
 
     log, total = train(model, optimizer, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
-                       settings.bias_update_speed, monitor.after_step)
+                       settings.bias_update_speed, monitor.after_step, anchor)
     monitor.end()
     return log, total + cost
 

@@ -12,6 +12,7 @@ from spoutnik.model.lora import dropout_from
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
+from spoutnik.train.anchor import Anchor
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.health import Comparison
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
@@ -61,9 +62,10 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
 
 def train_language_model(model: Transformer, documents_of: Callable[[int], Sequence[Document]],
                          settings: LanguageModelSettings, steps: int, stage: str, checkpoints: Checkpoints,
-                         progress: Progress, monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
+                         progress: Progress, monitor: Monitor | None = None,
+                         anchor: Anchor | None = None) -> tuple[list[dict], Cost]:
     """documents_of(step) gives a step's documents and must depend on nothing but the step. monitor: gets the losses of some of
-    them before and after."""
+    them before and after. anchor: what every step learns beside them."""
     schedule, optimizer = settings.make_schedule(steps, stage), settings.make_optimizer(model)
     monitor, watch, compared = monitor or Monitor(stage), Stopwatch(), compared_documents(documents_of, steps)
     before, comparing = document_losses(model, compared, settings.micro_batch_tokens), watch.lap()
@@ -74,7 +76,7 @@ def train_language_model(model: Transformer, documents_of: Callable[[int], Seque
         return gradient, gradient.metrics | cut_metrics(documents), cost
 
     log, cost = train(model, optimizer, schedule, stage, step_gradient, checkpoints, progress, settings.bias_update_speed,
-                      monitor.after_step)
+                      monitor.after_step, anchor)
     watch.lap()
     monitor.comparisons.append(Comparison("loss", before, document_losses(model, compared, settings.micro_batch_tokens)))
     return log, cost + comparing + watch.lap()

@@ -118,7 +118,7 @@ class Validation:
     def _measure(self) -> tuple[dict[str, list[float]], Cost]:
         llm = rollout_llm(self.model, self.tokenizer)
         outputs = llm.generate(chat_prompts(self.problems, self.tokenizer), self.params, seed=self.seed)
-        graded = [grade(problem, output.outputs[0], self.tokenizer) for problem, output in zip(self.problems, outputs)]
+        graded = grade([(problem, output.outputs[0]) for problem, output in zip(self.problems, outputs)], self.tokenizer)
         tokens = sum(len(g.completion.token_ids) for g in graded)
         return {"right": [g.accuracy for g in graded], "well_formed": [float(g.reply.well_formed) for g in graded]}, \
             Cost(tokens_generated=tokens)

@@ -9,9 +9,10 @@ from typing import Literal
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.model.transformer import Transformer
-from spoutnik.tasks import Problem, Task, accuracy_reward
+from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import perhaps_in_conversation
 from spoutnik.tasks.general import GeneralPrompt
+from spoutnik.tasks.grading import accuracy_rewards
 from spoutnik.tasks.language import language_consistency
 from spoutnik.tasks.problem import History
 from spoutnik.text.chat_template import Message
@@ -77,9 +78,13 @@ def thought_language(thought: str, language: str, rule: LanguageRule) -> float:
     return 0.0 if rule == "strict" and not thought.strip() else language_consistency(thought, language)
 
 
-def grade(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer,
-          rule: LanguageRule = "lenient") -> GradedCompletion:
-    """Grades the answer alone: the thought is stripped first, and an ill-formed completion has no answer to grade."""
-    reply = read_reply(completion.reply_ids, tokenizer, completion.finished)
-    accuracy = accuracy_reward(problem, reply.answer) if reply.well_formed else 0.0
-    return GradedCompletion(completion, reply, accuracy, thought_language(reply.thought, problem.language, rule))
+def grade(asked: Sequence[tuple[Problem, CompletionOutput]], tokenizer: Tokenizer,
+          rule: LanguageRule = "lenient") -> list[GradedCompletion]:
+    """Grades the answers alone: thoughts are stripped first, and an ill-formed completion has no answer to grade."""
+    replies = [read_reply(completion.reply_ids, tokenizer, completion.finished) for _, completion in asked]
+    answered = [number for number, reply in enumerate(replies) if reply.well_formed]
+    rewards = accuracy_rewards([(asked[number][0], replies[number].answer) for number in answered])
+    accuracy = dict(zip(answered, rewards))
+    return [GradedCompletion(completion, reply, accuracy.get(number, 0.0),
+                             thought_language(reply.thought, problem.language, rule))
+            for number, ((problem, completion), reply) in enumerate(zip(asked, replies))]

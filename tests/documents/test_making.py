@@ -12,6 +12,7 @@ from spoutnik.documents.journal import Journal, TeacherReply
 from spoutnik.documents.making import MakeSettings, make_rows
 from spoutnik.documents.output import write_output
 from spoutnik.errors import RunError, UserError
+from spoutnik.recipe.adapt_data import read_adapt_data
 from spoutnik.recipe.hygiene import HygieneSettings
 from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.schema import SFTStage
@@ -75,6 +76,10 @@ def test_rows_are_read_as_traces_and_as_tasks_with_the_same_split(docs):
     data = own_data(stage, HygieneSettings())  # without a held_out_share of its own
     assert {row["prompt"] for row in data.held_out.rows} == held_out
     assert held_out.isdisjoint(row["prompt"] for row in data.train.rows) and len(data.train.rows) == 16 - report.held_out
+    adapt = read_adapt_data(out, "sft", None, {}, "last", None)  # learns the answers, and compares by the rows' verifiers
+    assert {row["prompt"] for row in adapt.held_out.rows} == held_out and adapt.traces.rows == data.train.rows
+    assert {row["prompt"] for row in adapt.problems if row["split"] == "held_out"} == held_out and adapt.verifier.kind == "rows"
+    assert read_adapt_data(out, None, None, {}, "last", None).method == "grpo"
 
 
 @pytest.mark.parametrize("answer, reason, count", [

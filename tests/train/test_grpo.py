@@ -45,7 +45,11 @@ def model(base=tiny.QWEN, **changes):
     return tiny.model(base, vocab_size=300, max_position_embeddings=512, **changes)
 
 
-def even_share(problem, completion, tokenizer, rule="lenient") -> GradedCompletion:
+def even_share(asked, tokenizer, rule="lenient") -> list[GradedCompletion]:
+    return [even_share_of(completion) for _, completion in asked]
+
+
+def even_share_of(completion) -> GradedCompletion:
     """A judge that likes even token ids: any model can learn that, and its reward differs inside a group."""
     ids = completion.reply_ids
     share = sum(t % 2 == 0 for t in ids) / max(len(ids), 1)
@@ -256,10 +260,10 @@ def test_a_step_whose_groups_all_agree_leaves_the_weights_alone(tokenizer, monke
     monkeypatch.setattr(module, "grade", even_share)
     twice = []
 
-    def then_constant(problem, completion, tokenizer, rule):
+    def then_constant(asked, tokenizer, rule):
         twice.append(1)
-        judged = even_share(problem, completion, tokenizer)
-        return judged if len(twice) <= 12 else GradedCompletion(completion, judged.reply, 0.5, 0.0)
+        judged = even_share(asked, tokenizer)
+        return judged if len(twice) == 1 else [GradedCompletion(each.completion, each.reply, 0.5, 0.0) for each in judged]
 
     monkeypatch.setattr(module, "grade", then_constant)
     once, _, _ = run(tmp_path / "a", tokenizer, settings(steps=1))
