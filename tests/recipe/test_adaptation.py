@@ -37,6 +37,14 @@ def write(path, rows):
     return path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def enough_memory():
+    """Whatever else runs on the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaptation, "available_memory", lambda: 64 * 10 ** 9)
+        yield
+
+
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
     return published.write(tmp_path_factory.mktemp("base") / "start")
