@@ -41,7 +41,7 @@ def test_replies_are_those_of_each_message_alone_and_what_is_too_long_is_told(tm
 def test_the_probability_of_yes_is_that_of_transformers(tmp_path):
     transformers = pytest.importorskip("transformers")
     torch = pytest.importorskip("torch")
-    text = "Is Paris the capital of France? Answer with one word, yes or no."
+    text = "Is the sky blue? Yes or no?"
     own = LocalTeacher(LocalModel(REAL, dtype="float32", memory="1.2GB"))
     (reply,) = ask_all(own, Journal(tmp_path / "a.journal"), [Ask(text, 4, yes_no=True)], lambda *_: None)
     tokenizer = transformers.AutoTokenizer.from_pretrained(REAL)
