@@ -26,6 +26,7 @@ METHODS = ("sft", "grpo", "dpo", "kto")
 PREFERENCES = ("dpo", "kto")  # methods that learn from opinions on replies
 MATCHES = ("exact", "math", "numeric")  # verifiers that need nothing but the answers
 NO_VERIFIER = "none"
+_REPLIES = {"exact", "math", "numeric", "judge"}  # verifiers of rows whose answers are also what a model may learn to reply
 LONGEST_ANSWER = 80  # characters of an answer that is compared as a whole
 _COMPARABLE = 0.95  # of the answers must be that short
 _NUMERIC = 0.9  # of them must hold a digit, or be a formula, to be compared as mathematics
@@ -111,10 +112,9 @@ def _names_verifiers(path: Path) -> bool:
 
 def _of_problem_rows(path: Path, method: Method | None, verifier: str | None, columns: Mapping[str, str],
                      share: float | None) -> AdaptData:
-    if method not in (None, "grpo"):
-        raise UserError(f"--method {method}: {path} holds problems that name their verifiers (docs/tasks.md): their answers "
-                        "are what replies are compared with, and no replies to learn. They fit --method grpo. To learn the "
-                        "answers as they are, leave the key 'verifier' out of the rows.")
+    if method == "dpo":
+        raise UserError(f"--method dpo: learns which of two replies is better, and {path} holds problems that name their "
+                        "verifiers (docs/tasks.md). They fit --method grpo, or sft.")
     if verifier is not None or columns:
         option = "--verifier" if verifier is not None else "--columns"
         raise UserError(f"{option}: the rows of {path} name their verifiers themselves (docs/tasks.md). Leave {option} out, or "
@@ -128,8 +128,14 @@ def _of_problem_rows(path: Path, method: Method | None, verifier: str | None, co
         raise UserError(f"{path}: {counts[0]} of its problems are to train on and {counts[1]} held out, and both are needed. "
                         "Give more problems, or another --held-out-share.")
     kinds = ", ".join(dict.fromkeys(row.verifier for row in rows))
+    if method == "sft" and not {row.verifier for row in rows} <= _REPLIES:
+        raise UserError(f"--method sft: {path} holds problems that name their verifiers ({kinds}; docs/tasks.md), and only "
+                        f"answers of {', '.join(sorted(_REPLIES))} are replies that can be learned. They fit --method grpo. To "
+                        "learn the answers as they are, leave the key 'verifier' out of the rows.")
     shape = f"{path.name}: {len(rows):,} problems that name their verifiers ({kinds})"
-    return AdaptData(path, "grpo", shape, share, None, None, Verifier("rows", kinds, f"the rows' own ({kinds})"), problems, [])
+    own = Verifier("rows", kinds, f"the rows' own ({kinds})")
+    traces, held_out = hold_out(load_data(path), share) if method == "sft" else (None, None)
+    return AdaptData(path, method or "grpo", shape, share, traces, held_out, own, problems, [])
 
 
 def _of_preferences(path: Path, loaded: LoadedData, method: Method | None, verifier: str | None, columns: Mapping[str, str],
