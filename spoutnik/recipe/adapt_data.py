@@ -112,8 +112,8 @@ def _names_verifiers(path: Path) -> bool:
 
 def _of_problem_rows(path: Path, method: Method | None, verifier: str | None, columns: Mapping[str, str],
                      share: float | None) -> AdaptData:
-    if method == "dpo":
-        raise UserError(f"--method dpo: learns which of two replies is better, and {path} holds problems that name their "
+    if method in PREFERENCES:
+        raise UserError(f"--method {method}: learns from opinions on replies, and {path} holds problems that name their "
                         "verifiers (docs/tasks.md). They fit --method grpo, or sft.")
     if verifier is not None or columns:
         option = "--verifier" if verifier is not None else "--columns"
@@ -121,8 +121,8 @@ def _of_problem_rows(path: Path, method: Method | None, verifier: str | None, co
                         "the key 'verifier' of the rows.")
     rows = [row for file in files_at(path) for _, row in read_rows(file)]
     share = held_out_share([{"prompt": row.prompt} for row in rows]) if share is None else share
-    problems = [row.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"split"})
-                | {"verifier": row.verifier, "split": row.split or _split({"prompt": row.prompt}, share)} for row in rows]
+    problems = [row.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"split"})
+                | {"split": row.split or _split({"prompt": row.prompt}, share)} for row in rows]
     counts = [sum(row["split"] == split for row in problems) for split in ("train", "held_out")]
     if not all(counts):
         raise UserError(f"{path}: {counts[0]} of its problems are to train on and {counts[1]} held out, and both are needed. "
@@ -215,9 +215,11 @@ def problems_of(rows: Sequence[dict], share: float, verifier: Verifier) -> tuple
     """Problems of the traces that answer a single question, for a file of `tasks.own`; notes on those that are none. A question
     that is answered in several ways has no answer to compare with."""
     golds: dict[str, set[str]] = {}
+    splits: dict[str, str] = {}
     single = [row for row in rows if not row.get("messages") and not row.get("history") and not row.get("tools")]
     for row in single:
         golds.setdefault(row["prompt"], set()).add(gold_of(row))
+        splits.setdefault(row["prompt"], _split(row, share))
     clear = {prompt: next(iter(answers)) for prompt, answers in golds.items()
              if len(answers) == 1 and 0 < len(next(iter(answers))) <= (LONGEST_ANSWER if verifier.kind in MATCHES else 1 << 20)}
     language = identify(" ".join(list(clear)[:50])[:5000], _LANGUAGES)
@@ -226,7 +228,7 @@ def problems_of(rows: Sequence[dict], share: float, verifier: Verifier) -> tuple
         common["verifier"] = verifier.kind
     if verifier.kind == "exact":
         common |= {"ignore_case": True, "ignore_punctuation": True}
-    problems = [{"prompt": prompt, "answer": gold, "split": _split({"prompt": prompt}, share)} | common
+    problems = [{"prompt": prompt, "answer": gold, "split": splits[prompt]} | common
                 for prompt, gold in clear.items()]
     several = sum(len(answers) > 1 for answers in golds.values())
     left_out = [(len(rows) - len(single), "with earlier turns, a system text or tools"),
@@ -235,7 +237,7 @@ def problems_of(rows: Sequence[dict], share: float, verifier: Verifier) -> tuple
                       for count, what in left_out if count]
 
 
-def _split(row: dict, share: float) -> str:
+def _split(row: Mapping, share: float) -> str:
     return "held_out" if is_held_out(row, share) else "train"
 
 
