@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spoutnik.model.lora import dropout_from
+from spoutnik.model.adapter_switches import dropout_from
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
@@ -104,6 +104,7 @@ def preference_gradient(model: Transformer, examples: Sequence[Pair | Thumb], re
         loss_of: of the log-probabilities of some of them, the references of these and the examples' numbers, the part of the
             step's loss and of its metrics.
     """
+    model.gradient_checkpointing = settings.gradient_checkpointing
     documents = documents_of(examples)
     width = len(documents) // len(examples)
     lengths = [sum(len(document.ids) for document in example.documents) for example in examples]
