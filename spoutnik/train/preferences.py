@@ -32,7 +32,8 @@ class PreferenceSettings(TrainSettings):
     epochs: float = Field(default=1.0, gt=0, le=1000)
     """Passes over the preferences, from which the number of steps follows."""
     tokens_per_step: int = Field(default=8192, gt=0)
-    """Packed tokens of one step, filled with whole preferences."""
+    """Packed tokens of one step, filled with whole preferences. With KTO a reply counts twice: its prompt is also read with
+    another reply."""
     beta: float = Field(default=0.1, gt=0)
     """How dear it is to leave the model that the stage begins with: more keeps it nearer."""
 
