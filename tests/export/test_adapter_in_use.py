@@ -15,7 +15,7 @@ from spoutnik.generation.service import GenerationService
 @pytest.fixture(scope="module")
 def folders(adapter_of, tmp_path_factory):
     """A base, its adapter, and the folder of their sum."""
-    folder, path, _ = adapter_of(tiny.QWEN | {"max_position_embeddings": 512})
+    folder, path, _ = adapter_of(tiny.QWEN | {"max_position_embeddings": 512}, 0.3)
     merged = tmp_path_factory.mktemp("merged") / "out"
     export(folder, "merged", merged, "f32", adapter=path)
     return folder, path, merged
@@ -27,7 +27,7 @@ def test_eval_with_an_adapter_asks_the_merged_model(folders, tmp_path):
     file.write_text("".join(json.dumps({"question": f"{n} and one?", "answer": f"#### {n + 1}"}) + "\n" for n in range(3)))
     replies = []
     for name, model, options in (("beside", folder, ("--adapter", path)), ("merged", merged, ()), ("base", folder, ())):
-        asked = ["eval", model, *options, "--bench", "gsm8k", "--data", file, "--samples", 1, "--temperature", 0,
+        asked = ["eval", model, *options, "--bench", "gsm8k", "--data", file, "--samples", 1, "--temperature", 1,
                  "--max-tokens", 12, "--out", tmp_path / name, "--json"]
         app([str(argument) for argument in asked], standalone_mode=False)
         rows = [json.loads(line) for line in (tmp_path / name / "gsm8k" / "samples.jsonl").read_text().splitlines()]
