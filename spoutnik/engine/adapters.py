@@ -106,6 +106,11 @@ class AdapterStore(Mapping[str, LoadedAdapter]):
             adapter.number = -1
 
 
+def computed_unmerged(parts: Mapping[str, LowRank]) -> bool:
+    """Whether an adapter can stand beside its base: no DoRA, no routed experts."""
+    return all(part.magnitude is None and ".experts" not in name for name, part in parts.items())
+
+
 def read_for(config: ModelConfig, path: str | Path, load_base: Callable[[], Transformer] | None = None) -> Adapter:
     """An adapter's folder, checked for this base. load_base: reads the base, where its weights have to be compared.
 

@@ -119,6 +119,14 @@ def adapted_maps(model: Transformer) -> dict[str, Linear | ExpertMap]:
     return adaptable(model) | expert_maps(model)
 
 
+def can_share_prefixes(model: Transformer) -> bool:
+    """Whether training may compute common beginnings of documents once (shared_prefixes.py): each token must count alike in
+    however many documents it stands, which routers' loads, the MTP loss and dropout's masks do not. Of adapters alone: what
+    trains a whole model ends with the bytes that it always had."""
+    parts = adapters_of(model)
+    return bool(parts) and not model.routers and model.mtp is None and not any(part.dropout for part in parts.values())
+
+
 def attach(model: Transformer, parts: dict[str, LowRank]) -> Transformer:
     """Freezes the model and puts each adapter beside its linear map."""
     model.requires_grad_(False)
@@ -201,6 +209,16 @@ def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transfo
             tensor = tensor.to(dtype)
         state[name] = tensor
     copy.load_state_dict(state, assign=True)
+    if model.config.tie_word_embeddings:
+        copy.lm_head.weight = copy.embed_tokens.weight
+    return copy.requires_grad_(False)
+
+
+def without_adapters(model: Transformer) -> Transformer:
+    """The same network as modules of its own, frozen and without adapters; all tensors are shared with `model`."""
+    with torch.device("meta"):
+        copy = Transformer(model.config, model.compute_dtype, model.rotary)
+    copy.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if ".adapter." not in name}, assign=True)
     if model.config.tie_word_embeddings:
         copy.lm_head.weight = copy.embed_tokens.weight
     return copy.requires_grad_(False)

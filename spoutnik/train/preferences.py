@@ -18,7 +18,7 @@ from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
-from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
+from spoutnik.train.loop import AddedGradient, Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import token_log_probs
 from spoutnik.train.monitor import Monitor, document_losses
 from spoutnik.train.settings import TrainSettings
@@ -129,7 +129,8 @@ StepOf = Callable[[int, Sequence[Tensor]], tuple[Gradient, Cost]]  # a step's nu
 
 
 def train_preferences(model: Transformer, step_of: StepOf, steps: int, settings: PreferenceSettings, stage: str,
-                      checkpoints: Checkpoints, progress: Progress, monitor: Monitor) -> tuple[list[dict], Cost]:
+                      checkpoints: Checkpoints, progress: Progress, monitor: Monitor,
+                      anchor: AddedGradient | None = None) -> tuple[list[dict], Cost]:
     """Trains in place. The module of multi-token prediction stays as it is, as in reinforcement learning."""
     if model.mtp is not None:
         model.mtp.requires_grad_(False)
@@ -140,4 +141,4 @@ def train_preferences(model: Transformer, step_of: StepOf, steps: int, settings:
         return gradient, dict(gradient.metrics), cost
 
     return train(model, optimizer, settings.make_schedule(steps, stage), stage, step_gradient, checkpoints, progress,
-                 settings.bias_update_speed, monitor.after_step)
+                 settings.bias_update_speed, monitor.after_step, anchor)

@@ -121,7 +121,7 @@ def test_in_bfloat16_a_delta_that_would_be_rounded_away_is_kept_in_float32(tmp_p
     ({"sft": {"target_modules": ["lm_head"]}}, ("lm_head: is the head", "leave out")),
     ({"rl": {"rank": 4, "dropout": 0.1}}, ("adapter.dropout", "another policy")),
     ({"sft": {"rank": 0}}, ("adapter.rank",)),
-    ({"rl": {"rank": 4}, "dtype": "bfloat16"}, ("stages.reinforced.adapter", "dtype: float32")),
+    ({"rl": {"rank": 4, "use_dora": True}, "dtype": "bfloat16"}, ("stages.reinforced.adapter.use_dora", "dtype: float32")),
     ({"rl": {"rank": 4, "base": "int8"}}, ("adapter.base = int8", "beside the packed one")),
     ({"sft": {"rank": 4, "base": "int4", "use_dora": True}}, ("use_dora with base int4",)),
     ({"sft": {"rank": 4, "experts": True}}, ("adapter.experts = true", "no routed experts")),
