@@ -196,8 +196,7 @@ def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transfo
     state = {}
     routed = {name.removesuffix(".adapter"): module for name, module in model.named_modules()
               if isinstance(module, ExpertsLowRank)}
-    packed = {f"{name}.weight": module.weight for name, module in adaptable(model).items() if module.is_packed}
-    for name, tensor in (model.state_dict() | packed).items():
+    for name, tensor in _weights(model).items():
         owner = name.rpartition(".")[0]
         if ".adapter." in name:
             continue
@@ -214,11 +213,17 @@ def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transfo
     return copy.requires_grad_(False)
 
 
+def _weights(model: Transformer) -> dict[str, Tensor]:
+    """All tensors by name; those of maps that hold theirs packed unpacked."""
+    packed = {f"{name}.weight": module.weight for name, module in adaptable(model).items() if module.is_packed}
+    return model.state_dict() | packed
+
+
 def without_adapters(model: Transformer) -> Transformer:
     """The same network as modules of its own, frozen and without adapters; all tensors are shared with `model`."""
     with torch.device("meta"):
         copy = Transformer(model.config, model.compute_dtype, model.rotary)
-    copy.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if ".adapter." not in name}, assign=True)
+    copy.load_state_dict({name: tensor for name, tensor in _weights(model).items() if ".adapter." not in name}, assign=True)
     if model.config.tie_word_embeddings:
         copy.lm_head.weight = copy.embed_tokens.weight
     return copy.requires_grad_(False)

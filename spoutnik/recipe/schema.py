@@ -165,7 +165,7 @@ class GRPOStage(ConversingStage):
     reward_model: str | None = None
     """The earlier stage of kind reward_model that scores general prompts."""
     adapter: AdapterSettings | None = young(None)
-    """Train an adapter (LoRA) and leave the base as it is; without dropout; with `use_dora`, in float32."""
+    """Train an adapter (LoRA) and leave the base as it is; without dropout; with `use_dora` or `experts`, in float32."""
     anchor: AnchorSettings | None = young(None)
     """Hold the model to what it said of general text before, so that it forgets nothing else."""
     settings: GRPOSettings
