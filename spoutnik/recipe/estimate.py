@@ -82,7 +82,8 @@ def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens:
 
 def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tokens: int, adapter: int | None) -> int:
     """Beside what `held_bytes` counts: each core's gradient, the activations of its micro-batch, and the weights once more in
-    the type they are multiplied in (the sampler's copy; beside an adapter also the sum of both)."""
+    the type they are multiplied in (the sampler's copy). Beside an adapter that copy is of the sum of both, and each core's
+    backward pass holds the frozen weights in that type too."""
     item = torch.empty(0, dtype=dtype).element_size()
     width = config.moe_intermediate_size * config.num_experts_per_tok if config.has_experts else config.intermediate_size
     values = 12 * config.hidden_size + 4 * width
@@ -91,7 +92,7 @@ def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tok
     activations = tokens * config.num_hidden_layers * values * item
     if adapter is None:
         return cores() * (4 * parameters + activations) + item * parameters
-    return cores() * (4 * adapter + activations) + 2 * item * parameters
+    return cores() * (4 * adapter + activations + item * parameters) + item * parameters
 
 
 def held_bytes(config: ModelConfig, adapter: int | None = None) -> int:

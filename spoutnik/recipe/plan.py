@@ -32,6 +32,7 @@ from spoutnik.recipe.estimate import Speed, estimated_speed, frozen, held_bytes
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import evaluation_protocol
 from spoutnik.recipe.own_data import own_data
+from spoutnik.recipe.preference_stages import DPOStage, PreferenceStage
 from spoutnik.recipe.run import find_stages, select_stages, with_seed
 from spoutnik.recipe.schema import (
     BaseStage,
@@ -49,6 +50,7 @@ from spoutnik.recipe.stages import describe_model
 from spoutnik.recipe.starts import published_starts
 from spoutnik.tables import print_table
 from spoutnik.train.batches import Document
+from spoutnik.train.data.preferences import reply_rows
 from spoutnik.train.language_model import language_model_gradient
 from spoutnik.train.optimizer import Optimizer
 from spoutnik.train.settings import LanguageModelSettings
@@ -145,6 +147,12 @@ def stage_work(recipe: Recipe, name: str) -> Work:
                 traces += rejected.prompts * min(rejected.samples, rejected.keep_per_prompt) * 2 // 3
             tokens = round((traces * _TRACE + (_file_tokens(recipe, name) if stage.file is not None else 0)) * s.epochs)
             return Work(tokens, 0, -(-tokens // s.tokens_per_step), s.optimizer)
+        case PreferenceStage(settings=s):
+            tokens = _file_tokens(recipe, name)
+            read = tokens if isinstance(stage, DPOStage) else (2 + s.epochs) * tokens  # without a gradient: a third of the work
+            trained = round(s.epochs * tokens)
+            filled = trained if isinstance(stage, DPOStage) else 2 * trained
+            return Work(trained + round(read / 3), 0, -(-filled // s.tokens_per_step), s.optimizer)
         case GRPOStage(settings=s):
             completions = s.steps * s.prompts_per_step * s.group_size
             length = round(s.max_tokens * TYPICAL_LENGTH)
@@ -157,7 +165,8 @@ def _file_tokens(recipe: Recipe, name: str) -> int:
     """About as many as the traces of a stage's file have, those left out that will not fit."""
     stage = recipe.stages[name]
     positions = recipe.config_of_stage(name, "the recipe").max_position_embeddings
-    lengths = (characters(row) / _CHARACTERS + _FRAME for row in own_data(stage, recipe.hygiene).train.rows)
+    rows = reply_rows(own_data(stage, recipe.hygiene).train.rows)
+    lengths = (characters(row) / _CHARACTERS + _FRAME for row in rows)
     return round(sum(length for length in lengths if length <= positions))
 
 

@@ -6,10 +6,11 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from spoutnik.recipe.stage_base import ConversingStage
+from spoutnik.train.anchor import AnchorSettings
 from spoutnik.train.data.shapes import KNOWN_KEYS
 from spoutnik.train.dpo import DPOSettings
 from spoutnik.train.kto import KTOSettings
-from spoutnik.train.settings import AdapterSettings
+from spoutnik.train.settings import AdapterSettings, young
 from spoutnik.validation import did_you_mean
 
 
@@ -30,6 +31,8 @@ class PreferenceStage(ConversingStage):
     the metrics."""
     adapter: AdapterSettings | None = None
     """Train an adapter (LoRA) and leave the base as it is."""
+    anchor: AnchorSettings | None = young(None)
+    """Hold the model to what it said of general text before, so that it forgets nothing else."""
 
     @field_validator("columns")
     @classmethod

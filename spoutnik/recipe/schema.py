@@ -163,7 +163,7 @@ class GRPOStage(ConversingStage):
     reward_model: str | None = None
     """The earlier stage of kind reward_model that scores general prompts."""
     adapter: AdapterSettings | None = young(None)
-    """Train an adapter (LoRA) and leave the base as it is; without dropout, and with `dtype: float32`."""
+    """Train an adapter (LoRA) and leave the base as it is; without dropout; with `use_dora`, in float32."""
     anchor: AnchorSettings | None = young(None)
     """Hold the model to what it said of general text before, so that it forgets nothing else."""
     settings: GRPOSettings
@@ -182,6 +182,9 @@ class GRPOStage(ConversingStage):
         if self.adapter is not None and self.adapter.dropout:
             raise ValueError("adapter.dropout: the sampler has none, so the gradient would be of another policy than the one "
                              "that wrote the rollouts. Leave it out")
+        if self.adapter is not None and self.adapter.base != "stored":
+            raise ValueError(f"adapter.base = {self.adapter.base}: rollouts are sampled from the sum of base and adapter, "
+                             "which would need the whole base beside the packed one. Leave it out")
         return self
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from spoutnik.errors import UserError
 from spoutnik.model.transformer import Transformer
 from spoutnik.train.health import Comparison
-from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch
+from spoutnik.train.loop import AddedGradient, Checkpoints, Cost, Gradient, Progress, Stopwatch
 from spoutnik.train.monitor import COMPARED_DOCUMENTS, Monitor
 from spoutnik.train.preference_losses import chosen_nll, dpo_losses
 from spoutnik.train.preferences import (
@@ -55,7 +55,7 @@ def dpo_gradient(model: Transformer, pairs: Sequence[Pair], references: Tensor, 
 
 def dpo(model: Transformer, pairs: Sequence[Pair], settings: DPOSettings, seed: int, stage: str, checkpoints: Checkpoints,
         progress: Progress, reference_progress: Progress | None = None,
-        monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
+        monitor: Monitor | None = None, anchor: AddedGradient | None = None) -> tuple[list[dict], Cost]:
     """Trains in place. Every epoch is a new order; a step takes the next pairs until tokens_per_step is reached.
 
     Raises:
@@ -73,7 +73,7 @@ def dpo(model: Transformer, pairs: Sequence[Pair], settings: DPOSettings, seed: 
         chosen = plan[step]
         return dpo_gradient(model, [pairs[i] for i in chosen], references[chosen].flatten(), parameters, settings, step)
 
-    log, cost = train_preferences(model, step_of, len(plan), settings, stage, checkpoints, progress, monitor)
+    log, cost = train_preferences(model, step_of, len(plan), settings, stage, checkpoints, progress, monitor, anchor)
     watch.lap()
     last = list(dict.fromkeys(i for step in reversed(plan) for i in step))[:COMPARED_DOCUMENTS]
     compared = documents_of([pairs[i] for i in last])

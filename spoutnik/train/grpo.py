@@ -35,7 +35,7 @@ from spoutnik.train.anchor import Anchor
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents, pack_sharing
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
 from spoutnik.train.monitor import Monitor
-from spoutnik.train.rollouts import LanguageRule, chat_prompts, grade, rollout_llm, sample_problems
+from spoutnik.train.rollouts import LanguageRule, PolicyEngine, chat_prompts, grade, sample_problems
 from spoutnik.train.settings import Settings, TrainSettings, young
 
 
@@ -196,6 +196,7 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = Fal
 def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], parameters: Sequence[Tensor],
                     settings: GRPOSettings) -> Gradient:
     """The gradient of one step, with the mismatch between sampler and trainer measured on the way."""
+    model.gradient_checkpointing = settings.gradient_checkpointing
     tokens = sum(len(batch.advantages) for batch in batches)
     documents = sum(len(batch.packed.documents) for batch in batches)
 
@@ -234,14 +235,14 @@ def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
 def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settings: GRPOSettings, seed: int,
          stage: str, checkpoints: Checkpoints, progress: Progress, scorer: Scorer | None = None,
          reference: Transformer | None = None, monitor: Monitor | None = None,
-         anchor: Anchor | None = None) -> tuple[list[dict], Cost]:
+         anchor: Anchor | None = None, engine: PolicyEngine | None = None) -> tuple[list[dict], Cost]:
     """Trains in place. monitor: validates start and result, if it has what to validate on. anchor: what every step learns
-    beside its rollouts.
+    beside its rollouts. engine: what samples the model, if somebody else uses it too.
 
     Raises:
         RunError: sampler and trainer disagree by more than `max_mismatch_kl`, or the loss diverged.
     """
-    monitor, watch = monitor or Monitor(stage), Stopwatch()
+    monitor, watch, engine = monitor or Monitor(stage), Stopwatch(), engine or PolicyEngine(model, tokenizer)
     cost = monitor.start() + watch.lap()
     if model.mtp is not None:  # post-training leaves the MTP module alone, as R1 did
         model.mtp.requires_grad_(False)
@@ -249,7 +250,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settin
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         problems = step_prompts(settings, tasks, seed, stage, step, scorer is not None)
-        rollouts = roll_out(rollout_llm(model, tokenizer), tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
+        rollouts = roll_out(engine.current(), tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
         batches, wasted = policy_batches(rollouts, settings, can_share_prefixes(model))
         if settings.kl_coefficient:
             batches = with_reference(reference, batches, settings.temperature)

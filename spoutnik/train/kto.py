@@ -16,7 +16,7 @@ from spoutnik.errors import UserError
 from spoutnik.model.transformer import Transformer
 from spoutnik.train.batches import Document
 from spoutnik.train.health import Comparison
-from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch
+from spoutnik.train.loop import AddedGradient, Checkpoints, Cost, Gradient, Progress, Stopwatch
 from spoutnik.train.monitor import COMPARED_DOCUMENTS, Monitor
 from spoutnik.train.preference_losses import Weights, balanced_weights, kto_losses, kto_reference
 from spoutnik.train.preferences import (
@@ -123,7 +123,7 @@ def refuse_one_sided(labels: Sequence[tuple[bool, object]], source: str) -> None
 
 def kto(model: Transformer, thumbs: Sequence[Thumb], settings: KTOSettings, seed: int, stage: str, checkpoints: Checkpoints,
         progress: Progress, reference_progress: Progress | None = None,
-        monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
+        monitor: Monitor | None = None, anchor: AddedGradient | None = None) -> tuple[list[dict], Cost]:
     """Trains in place.
 
     Raises:
@@ -152,7 +152,7 @@ def kto(model: Transformer, thumbs: Sequence[Thumb], settings: KTOSettings, seed
         gradient, cost = kto_gradient(model, groups[n], references[n], kl_of(n), parameters, settings, weights, step)
         return gradient, cost + Cost(tokens_trained=sum(len(document.ids) for document in others[n]))
 
-    log, cost = train_preferences(model, step_of, len(plan), settings, stage, checkpoints, progress, monitor)
+    log, cost = train_preferences(model, step_of, len(plan), settings, stage, checkpoints, progress, monitor, anchor)
     watch.lap()
     monitor.comparisons.append(_comparison(model, list(dict.fromkeys(reversed(plan))), groups, references, kl_of, settings,
                                            weights))

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from spoutnik.model.lora import can_share_prefixes, dropout_from
+from spoutnik.model.adapter_switches import dropout_from
+from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
@@ -48,6 +49,7 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
                             settings: LanguageModelSettings, step: int = 0) -> tuple[Gradient, Cost]:
     """Gradient of one step over `documents`, split into micro-batches over the cores. step: with a micro-batch's first document
     it decides the masks of the adapters' dropout, so that a resumed stage repeats them."""
+    model.gradient_checkpointing = settings.gradient_checkpointing
     lengths = [len(d.ids) for d in documents]
     pack = pack_sharing if can_share_prefixes(model) else pack_documents
     micro = [pack(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]

@@ -13,12 +13,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spoutnik.model.lora import dropout_from
+from spoutnik.model.adapter_switches import dropout_from
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
-from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
+from spoutnik.train.loop import AddedGradient, Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import token_log_probs
 from spoutnik.train.monitor import Monitor, document_losses
 from spoutnik.train.settings import TrainSettings
@@ -103,6 +103,7 @@ def preference_gradient(model: Transformer, examples: Sequence[Pair | Thumb], re
         loss_of: of the log-probabilities of some of them, the references of these and the examples' numbers, the part of the
             step's loss and of its metrics.
     """
+    model.gradient_checkpointing = settings.gradient_checkpointing
     documents = documents_of(examples)
     width = len(documents) // len(examples)
     lengths = [sum(len(document.ids) for document in example.documents) for example in examples]
@@ -128,7 +129,8 @@ StepOf = Callable[[int, Sequence[Tensor]], tuple[Gradient, Cost]]  # a step's nu
 
 
 def train_preferences(model: Transformer, step_of: StepOf, steps: int, settings: PreferenceSettings, stage: str,
-                      checkpoints: Checkpoints, progress: Progress, monitor: Monitor) -> tuple[list[dict], Cost]:
+                      checkpoints: Checkpoints, progress: Progress, monitor: Monitor,
+                      anchor: AddedGradient | None = None) -> tuple[list[dict], Cost]:
     """Trains in place. The module of multi-token prediction stays as it is, as in reinforcement learning."""
     if model.mtp is not None:
         model.mtp.requires_grad_(False)
@@ -139,4 +141,4 @@ def train_preferences(model: Transformer, step_of: StepOf, steps: int, settings:
         return gradient, dict(gradient.metrics), cost
 
     return train(model, optimizer, settings.make_schedule(steps, stage), stage, step_gradient, checkpoints, progress,
-                 settings.bias_update_speed, monitor.after_step)
+                 settings.bias_update_speed, monitor.after_step, anchor)

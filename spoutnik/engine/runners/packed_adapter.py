@@ -64,7 +64,8 @@ class PackedAdapter:
         if any(count % self._lanes for count in outputs[:-1]):
             inputs = next(half[0].shape[1] for half in halves if half)
             whole = [half or (torch.zeros(0, inputs), torch.zeros(count, 0)) for half, count in zip(halves, outputs)]
-            return self._pack(*self._shared_input([(torch.cat([a for a, _ in whole]), torch.block_diag(*[b for _, b in whole]))]))
+            joined = torch.cat([a for a, _ in whole]), torch.block_diag(*[b for _, b in whole])
+            return self._pack(*self._shared_input([joined]))
         a, blocks, starts = self._shared_input(halves, outputs)
         return self._pack(a, blocks, starts)
 

@@ -76,11 +76,14 @@ def load_data(path: Path, columns: Mapping[str, str] | None = None, learn: Learn
         kept.append(row)
     rows.refuse_broken()
     report.used = len(kept)
+    if rows.shape is not None and rows.shape.preferences:
+        report.unit = "opinions"
     if not report.read:
         raise UserError(f"{path}: holds no traces. Give at least one row with prompt, thought and answer, or of another shape "
                         "that docs/data.md lists.")
     if not kept:
-        raise UserError(f"{path}: none of its traces can be learned from ({', '.join(report.reasons())}). Mend the file.")
+        raise UserError(f"{path}: none of its {report.unit} can be learned from ({', '.join(report.reasons())}). Mend the "
+                        "file.")
     return LoadedData(kept, report, rows.description(), rows.shape.preferences, rows.shape.name)
 
 
