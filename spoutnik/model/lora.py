@@ -18,6 +18,7 @@ from spoutnik.model.adapter_switches import are_off, drop
 from spoutnik.model.expert_lora import ExpertMap, ExpertsLowRank, expert_maps
 from spoutnik.model.layers import Linear, linear
 from spoutnik.model.transformer import Transformer
+from spoutnik.native import operations
 from spoutnik.validation import did_you_mean
 
 ALL_LINEAR = "all-linear"
@@ -79,7 +80,10 @@ class LowRank(nn.Module):
         if are_off():
             return product
         rows = drop(x, self.dropout)
-        low = self.scale * linear(linear(rows, self.lora_A), self.lora_B)
+        low = linear(rows, self.lora_A)
+        if self.magnitude is None and low.dim() == 2 and not operations.has_fast_matmul(low, self.lora_B):
+            return torch.addmm(product, low, self.lora_B.to(x.dtype).t(), alpha=self.scale)  # the sum below in one pass
+        low = self.scale * linear(low, self.lora_B)
         if self.magnitude is None:
             return product + low
         with torch.no_grad():
