@@ -8,7 +8,7 @@ from spoutnik.files import sha256_file, sha256_json
 from spoutnik.hub import repository_of
 from spoutnik.loading import load_tokenizer
 from spoutnik.locate import locate, looks_like_a_folder, path_of
-from spoutnik.model.checkpoint import Checkpoint, weight_files
+from spoutnik.model.checkpoint import GGUF, Checkpoint, weight_files
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weight_file import WeightFile, sample_spans
 from spoutnik.recipe.artifacts import Artifact
@@ -103,7 +103,8 @@ def _published(name: str, checkpoint: str, source: str, weights: bool, form: Sta
     fetched = is_here or all(file.exists() for file in weight_files(folder) or [folder / "model.safetensors"])
     try:
         if fetched:
-            parts |= {file.name: _sampled(file) for file in _files_of(Checkpoint.open(folder))}
+            parts |= {GGUF if file.suffix.lower() == ".gguf" else file.name: _sampled(file)
+                      for file in _files_of(Checkpoint.open(folder))}
         load_tokenizer(folder)
     except (UserError, RunError) as error:
         raise UserError(f"{_key(name, source)}: {error}") from error
