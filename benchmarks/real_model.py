@@ -5,8 +5,8 @@ file, and a folder that spoutnik and transformers load (bfloat16). `make real-mo
 
 The folder is what `spoutnik export FILE.gguf --format hf` makes: its weights are the file's numbers, its tokenizer splits texts
 as llama.cpp does with the file. (Until 30 November 2026 transformers' reader of GGUF made it, which ignores how the file
-splits digits.) Its matrices are those of the Q4_1 file: groups of 32 with a scale and a minimum in 4 bits, the embedding in 8. A
-format of the same kind copies them almost exactly, so what it costs on this model says little about others.
+splits digits.) Its matrices are those of the Q4_1 file: groups of 32 with a scale and a minimum in 4 bits, the embedding in 8.
+A format of the same kind copies them almost exactly, so what it costs on this model says little about others.
 """
 
 import sys
