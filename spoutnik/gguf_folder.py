@@ -9,6 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from spoutnik.errors import UserError
 from spoutnik.files import read_json, replacing, write_json
 from spoutnik.model.checkpoint import GGUF
 from spoutnik.model.config import ModelConfig
@@ -37,6 +38,8 @@ def gguf_folder(path: Path) -> Path:
     if _is_current(folder, stamp):
         return folder
     header = read_gguf_header(path)
+    if header.metadata.get("general.type") == "adapter":
+        raise UserError(f"{path}: is an adapter, not a model. Give the model that it belongs to.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder, header, stamp)

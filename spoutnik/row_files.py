@@ -20,6 +20,7 @@ from spoutnik.files import LFS_POINTER, is_lfs_pointer
 
 LONGEST_LINE = 16 << 20  # bytes: more is no row but a file that lost its line breaks
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".tsv", ".ndjson")
+_DATABASE = b"SQLite format 3\0"
 _OTHER_UNICODE = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
 
 
@@ -92,6 +93,9 @@ def _open(path: Path) -> BinaryIO:
 def _json_lines(path: Path, longest: int) -> Iterator[tuple[Place, object]]:
     with _open(path) as file:
         first = file.readline(longest + 1)
+        if first.startswith(_DATABASE):
+            raise UserError(f"{path}: is a database. The page's history is written as JSON lines by `spoutnik history export "
+                            "FILE`.")
         _refuse_other_unicode(path, first)
         if first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[") and (rows := _list_of_objects(path)) is not None:
             yield from _numbered(path, rows)

@@ -7,12 +7,13 @@ import typer
 
 from spoutnik.commands.console import console, print_json, print_pairs, say
 from spoutnik.commands.help import Command, Group
-from spoutnik.commands.options import Json, Stage
+from spoutnik.commands.options import Columns, Json, Learn, Stage, column_names
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from spoutnik.text.tokenizer import Tokenizer
+    from spoutnik.train.data.preference_preview import RenderedPreference
     from spoutnik.train.data.preview import Rendered
 
 
@@ -49,9 +50,8 @@ def show(
     model: Annotated[Optional[str], typer.Option(help="Whose chat template renders the rows, and whose tokens and positions "
                                                  "count: a folder, a run, a name on the hub.")] = None,
     stage: Stage = None,
-    columns: Annotated[Optional[str], typer.Option(help="What the keys are called where the shape is not recognized, as "
-                                                   "prompt=question,answer=final.")] = None,
-    learn: Annotated[str, typer.Option(help="Of conversations: last (reply) or all.")] = "last",
+    columns: Columns = None,
+    learn: Learn = "last",
     held_out_share: Annotated[float, typer.Option(min=0.0, help="The share that is never trained on, by the hash of the first "
                                                   "question.")] = 0.0,
     rows: Annotated[int, typer.Option(min=0, help="How many traces to show.")] = 3,
@@ -67,28 +67,36 @@ def show(
         raise UserError(f"--held-out-share {held_out_share:g}: must be below 1.")
     if stage is not None and model is None:
         raise UserError("--stage: is of a model. Name its run with --model.")
-    loaded = load_data(file, _columns(columns), learn)
-    facts = _preferences(loaded, rows) if loaded.preferences else _traces(loaded, model, stage, held_out_share, rows)
+    loaded = load_data(file, column_names(columns), learn)
+    facts = (_preferences if loaded.preferences else _traces)(loaded, model, stage, held_out_share, rows)
     if json_:
         print_json(facts)
     else:
         _print(facts, console())
 
 
-def _columns(text: str | None) -> dict[str, str]:
-    from spoutnik.errors import UserError
-
-    pairs = [part.partition("=") for part in (text or "").split(",") if part.strip()]
-    if any(not key.strip() or not name.strip() for key, _, name in pairs):
-        raise UserError(f"--columns {text}: must be pairs with commas, such as prompt=question,answer=final.")
-    return {key.strip(): name.strip() for key, _, name in pairs}
-
-
-def _preferences(loaded, rows: int) -> dict:
+def _preferences(loaded, model: str | None, stage: str | None, held_out_share: float, rows: int) -> dict:
+    """All that is shown of pairs and of replies that are good or bad. With a model, its tokens and positions count."""
+    from spoutnik.train.data.preference_preview import as_shown, preference_lengths, preference_notes, render_preferences
+    from spoutnik.train.data.preferences import reply_rows
+    from spoutnik.train.data.preview import template_notes
+    from spoutnik.train.data.split import hold_out
     from spoutnik.train.traces import reports_of
 
-    return {"shape": loaded.description, "report": reports_of([loaded])[0], "summary": loaded.report.counts(), "notes": [
-        "these rows say which reply is better: they are no data for the kinds sft and distill."], "rows": loaded.rows[:rows]}
+    facts = {"shape": loaded.description, "notes": preference_notes(loaded)}
+    if held_out_share:
+        loaded, _ = hold_out(loaded, held_out_share)
+    if model is None:
+        shown = [as_shown(row) for row in loaded.rows[:rows]]
+        facts["notes"].append("with --model its chat template shows what the model reads, what is compared, and what is too "
+                              "long.")
+    else:
+        tokenizer, positions = _model(model, stage)
+        rendered = render_preferences(loaded, tokenizer, positions)
+        shown = [{name: vars(reply) for name, reply in each.replies.items()} for each in rendered[:rows]]
+        facts |= {"model": model, "positions": positions, "lengths": preference_lengths(rendered)}
+        facts["notes"] += template_notes(reply_rows(loaded.rows), tokenizer) + _refusals(rendered)
+    return facts | {"report": reports_of([loaded])[0], "summary": loaded.report.counts(), "rows": shown}
 
 
 def _traces(loaded, model: str | None, stage: str | None, held_out_share: float, rows: int) -> dict:
@@ -124,26 +132,32 @@ def _model(name: str, stage: str | None) -> "tuple[Tokenizer, int]":
     return load_tokenizer(folder), ModelConfig.load(folder).max_position_embeddings
 
 
-def _refusals(rendered: "list[Rendered]") -> list[str]:
+def _refusals(rendered: "list[Rendered | RenderedPreference]") -> list[str]:
     return list(dict.fromkeys(each.refused for each in rendered if each.refused))[:3]
 
 
 def _print(facts: dict, terminal: "Console") -> None:
     say(facts["shape"])
     say(facts["summary"])
+    unit = "reply and what is read before it" if "opinions" == facts["report"].get("unit") else "trace"
     for name, lengths in facts.get("lengths", {}).items():
-        what = "tokens of a trace" if name == "tokens" else "of them learned"
+        what = {"tokens": f"tokens of a {unit}", "learned": "of them learned"}.get(name, f"of them compared, {name}")
         limit = f" (the model has {facts['positions']:,} positions)" if name == "tokens" else ""
         say(f"{what}: " + ", ".join(f"{label} {value:,}" for label, value in lengths.items()) + limit)
     for note in facts["notes"]:
         say(f"Note: {note}")
     for number, row in enumerate(facts["rows"], 1):
-        say(f"\n--- trace {number}")
-        _print_row(row, terminal)
+        replies = [(name, reply) for name, reply in row.items() if isinstance(reply, dict) and "read" in reply]
+        say(f"\n--- {facts['report'].get('unit', 'traces').rstrip('s')} {number}")
+        if not replies:
+            _print_row(row, terminal)
+        for place, (name, reply) in enumerate(replies):
+            _print_row(reply, terminal, name, place == 0)
 
 
-def _print_row(row: dict, terminal: "Console") -> None:
-    """What is read and what is learned apart, by color on a terminal and by labels everywhere."""
+def _print_row(row: dict, terminal: "Console", learned: str = "learned", with_context: bool = True) -> None:
+    """What is read and what is learned apart, by color on a terminal and by labels everywhere. learned: the latter's label;
+    with_context: whether what is read is shown."""
     from rich.text import Text
 
     if "read" not in row:
@@ -152,8 +166,10 @@ def _print_row(row: dict, terminal: "Console") -> None:
     if row["refused"]:
         say(row["refused"], terminal)
         return
-    tokens = f"{row['read_tokens']:,} tokens read, {row['learned_tokens']:,} learned"
-    for label, style, text in (("read", "dim", row["read"]), ("learned", "green", row["learned"])):
+    verb = "learned" if learned == "learned" else "compared"
+    tokens = f"{row['read_tokens']:,} tokens read, {row['learned_tokens']:,} {verb}"
+    color = "red" if learned in ("rejected", "bad") else "green"
+    for label, style, text in (("read", "dim", row["read"]), (learned, color, row["learned"]))[0 if with_context else 1:]:
         say(f"[{label}]", terminal)
         terminal.print(Text(text, style), soft_wrap=True)
     print_pairs(terminal, [("thought", row["thought"] or "none"), ("answer", row["answer"]),

@@ -18,6 +18,7 @@ os.environ.setdefault("LRU_CACHE_CAPACITY", "256")
 import typer  # noqa: E402
 
 from spoutnik import __version__  # noqa: E402
+from spoutnik.commands.adapt import adapt  # noqa: E402
 from spoutnik.commands.arena import arena  # noqa: E402
 from spoutnik.commands.audit import audit  # noqa: E402
 from spoutnik.commands.bench import bench  # noqa: E402
@@ -42,6 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False, epilog="Example: spoutnik chat",
     help="The whole DeepSeek-R1 system: train a model that reasons, look at it, talk to it. On hardware you own.")
 app.command(cls=Command, epilog="Example: spoutnik run recipes/nano.yaml --out runs/nano")(run)
+app.command(cls=Command, epilog="Example: spoutnik adapt HuggingFaceTB/SmolLM2-135M-Instruct --data my.jsonl")(adapt)
 app.command(cls=Command, epilog="Example: spoutnik chat runs/nano --stage cold_start")(chat)
 app.command(cls=Command, epilog="Example: spoutnik serve runs/nano")(serve)
 app.command(cls=Command, epilog="Example: spoutnik models")(models)
@@ -94,7 +96,7 @@ def main() -> None:
 
 def how_to_go_on(arguments: list[str]) -> str:
     """Of the commands that keep what is finished."""
-    if arguments[:1] not in (["run"], ["pull"], ["eval"]) or arguments[1:2] == ["compare"]:
+    if arguments[:1] not in (["run"], ["adapt"], ["pull"], ["eval"]) or arguments[1:2] == ["compare"]:
         return ""
     anew = any(argument.partition("=")[0] == "--from" for argument in arguments)
     again = " (without --from, which would begin anew)" if anew else ""

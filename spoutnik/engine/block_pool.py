@@ -11,12 +11,13 @@ from spoutnik.engine.runners.base import BLOCK_SIZE
 BlockHash = bytes  # 16 bytes that depend on every token up to the block's end
 
 
-def hash_blocks(token_ids: Sequence[int], first_hashes: Sequence[BlockHash] = ()) -> list[BlockHash]:
-    """Hashes of the full blocks of a sequence. first_hashes: those of its first blocks, where they were computed before."""
+def hash_blocks(token_ids: Sequence[int], first_hashes: Sequence[BlockHash] = (), salt: bytes = b"") -> list[BlockHash]:
+    """Hashes of the full blocks of a sequence. first_hashes: those of its first blocks, where they were computed before. salt:
+    what the content depends on beside the tokens."""
     hashes = list(first_hashes)
     for start in range(len(hashes) * BLOCK_SIZE, len(token_ids) - BLOCK_SIZE + 1, BLOCK_SIZE):
         content = array("q", token_ids[start:start + BLOCK_SIZE]).tobytes()
-        hashes.append(hashlib.blake2b((hashes[-1] if hashes else b"") + content, digest_size=16).digest())
+        hashes.append(hashlib.blake2b((hashes[-1] if hashes else salt) + content, digest_size=16).digest())
     return hashes
 
 

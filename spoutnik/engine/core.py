@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from spoutnik.engine import token_selection
+from spoutnik.engine.adapters import AdapterStore
 from spoutnik.engine.input_batch import InputBatch
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.request import Request, Sample
@@ -38,6 +39,7 @@ class EngineCore:
         self.eos_ids, self.logprobs_mode = frozenset(eos_ids), logprobs_mode
         self.input_batch = InputBatch(scheduler.max_num_seqs)
         self.requests: dict[str, Request] = {}
+        self.adapters = AdapterStore(runner)
         self.stats = EngineStats()
         self.max_multi_steps = runner.max_multi_steps
         self._num_added = self._num_steps = 0
@@ -52,6 +54,7 @@ class EngineCore:
         request.metrics.arrival = self.clock()
         request.number, self._num_added = self._num_added, self._num_added + 1
         request.create_samples(self.eos_ids, self.tokenizer, self.runner.config.vocab_size)
+        self.adapters.acquire(request.adapter)
         self.requests[request.request_id] = request
         if not any(output.token_ids for output in generated or ()):
             self.scheduler.add(request.samples[0].sequence)
@@ -70,7 +73,8 @@ class EngineCore:
             request.unfinished -= 1
             return
         prompt = request.prompt_token_ids
-        sample.sequence = Sequence(prompt + sample.token_ids, len(prompt), (request.number, sample.index), sample=sample)
+        sample.sequence = Sequence(prompt + sample.token_ids, len(prompt), (request.number, sample.index),
+                                   cache_salt=request.cache_salt, sample=sample)
         self.scheduler.add(sample.sequence)
 
     def abort(self, request_id: str) -> None:
@@ -292,7 +296,7 @@ class EngineCore:
         for sample in request.samples[1:]:
             if sample.finish_reason is None:
                 sample.sequence = Sequence(request.prompt_token_ids + sample.token_ids, sequence.num_prompt_tokens,
-                                        (request.number, sample.index), sample=sample)
+                                        (request.number, sample.index), cache_salt=request.cache_salt, sample=sample)
                 forks.append(sample.sequence)
         step.block_copies += self.scheduler.fork(sequence, forks)
         first = [sequence] if sequence.sample.finish_reason is None else []
@@ -328,6 +332,7 @@ class EngineCore:
     def _close(self, request: Request) -> None:
         request.metrics.finish = self.clock() - request.metrics.arrival
         del self.requests[request.request_id]
+        self.adapters.release(request.adapter)
 
     def _finish(self, num_generated: int, ended: list[Sample]) -> StepOutput:
         for sample in ended:

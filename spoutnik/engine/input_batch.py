@@ -13,7 +13,7 @@ from spoutnik.engine.runners.base import DecodeBatch, MultiStepOutput
 from spoutnik.engine.sampler import SamplingMetadata, sampling_columns, uniforms_below_1
 from spoutnik.engine.scheduler import Sequence
 
-_INTEGERS = ("last_tokens", "num_computed", "seeds", "num_generated", "max_tokens", "mtp_complete")
+_INTEGERS = ("last_tokens", "num_computed", "seeds", "num_generated", "max_tokens", "mtp_complete", "adapter_numbers")
 _LAST_TOKENS, _NUM_COMPUTED, _, _NUM_GENERATED = range(4)
 
 
@@ -26,6 +26,7 @@ class InputBatch:
     num_generated: Tensor  # (rows,)
     max_tokens: Tensor  # (rows,)
     mtp_complete: Tensor  # (rows,) 1 where the MTP module's cache has all of the row's tokens
+    adapter_numbers: Tensor  # (rows,) -1 for the base
     block_tables: Tensor  # (rows, width)
     stop_ids: Tensor  # (rows, width) tokens that end the row, -1 for none
     indices: Tensor  # (rows,) 0, 1, 2, ...
@@ -69,7 +70,12 @@ class InputBatch:
     def decode_batch(self) -> DecodeBatch:
         """All rows, as `Runner.decode_multi_step` takes them."""
         return DecodeBatch(self.last_tokens, self.num_computed, self.block_tables, self.seeds, self.num_generated,
-                           self.max_tokens, self.stop_ids, self.sampling)
+                           self.max_tokens, self.stop_ids, self.sampling, self.adapters)
+
+    @property
+    def adapters(self) -> Tensor | None:
+        """`adapter_numbers`; None where no row has one."""
+        return self.adapter_numbers if bool((self.adapter_numbers >= 0).any()) else None
 
     def add(self, sequences: list[Sequence]) -> None:
         """Appends sequences whose tokens are in the cache, except for the last one."""
@@ -82,7 +88,8 @@ class InputBatch:
                       max(len(sample.request.stop_ids) for sample in samples))
         new = slice(first, first + len(sequences))
         self._integers[:, new] = torch.tensor([
-            [sample.token_ids[-1], s.num_tokens - 1, sample.seed, len(sample.token_ids), sample.params.max_tokens, 1]
+            [sample.token_ids[-1], s.num_tokens - 1, sample.seed, len(sample.token_ids), sample.params.max_tokens, 1,
+             sample.request.adapter_number]
             for s, sample in zip(sequences, samples)]).T
         self._sampling[:, new] = sampling_columns([sample.params for sample in samples])
         for row, (sequence, sample) in enumerate(zip(sequences, samples), start=first):

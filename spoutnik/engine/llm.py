@@ -1,13 +1,16 @@
 """`spoutnik.LLM`: a model, its cache and its requests, with vLLM's interface."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import copy
 from pathlib import Path
 
 import torch
 
+from spoutnik.engine.adapters import LoadedAdapter, check_adapter, read_for
 from spoutnik.engine.core import EngineCore
 from spoutnik.engine.generation_config import generation_defaults
 from spoutnik.engine.input_processor import Prompt, check, conversations_of, params_of, prompts_of, tokens_of
+from spoutnik.engine.llm_checks import check_max_model_len, check_speculation, dtype_of, raise_if_all_failed
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.pooling import embed
 from spoutnik.engine.request import Request
@@ -16,15 +19,16 @@ from spoutnik.engine.runners.select import bytes_of, make_runner, num_cache_bloc
 from spoutnik.engine.sampling_params import RAW_LOGPROBS, SamplingParams, check_logprobs_mode
 from spoutnik.engine.scheduler import Scheduler
 from spoutnik.engine.speculative import Drafter, MTPProposer, NgramProposer
-from spoutnik.errors import RunError, UserError
-from spoutnik.hardware import compute_dtype
+from spoutnik.errors import UserError
 from spoutnik.loading import find_tokenizer, load_adapted
 from spoutnik.locate import locate, path_of
+from spoutnik.model.adapter_file import Adapter
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.lora import LowRank, adapters_of
 from spoutnik.model.transformer import Transformer
+from spoutnik.model.weights import load_model
 from spoutnik.text.tokenizer import Message, Tokenizer
 
-SPECULATIONS = ("mtp", "prompt_lookup")
 _SPECULATE_UP_TO = 8
 NO_DRAFTS = "Nothing is drafted: the model lies in the processor's caches, where a draft costs more than it saves."
 
@@ -37,6 +41,7 @@ class LLM:
             changes have no effect here), or a Runner.
         tokenizer: None takes the folder's, if it has one; token ids need none.
         adapter: a folder that PEFT wrote for this model, which is a folder: what runs is their sum.
+        adapters: such folders by name, unmerged: each request has one (`adapter`) or is the base's, all in one batch.
         dtype, device: of weights and cache; "auto" is bfloat16 where the processor multiplies it, else float32; None is the
             CPU. A Transformer has its own.
         quantize: "int8" or "int4" weights, None for none.
@@ -57,7 +62,8 @@ class LLM:
     """
 
     def __init__(self, model: str | Path | Transformer | Runner, tokenizer: Tokenizer | None = None, *,
-                 adapter: str | Path | None = None, dtype: str | torch.dtype = "auto", device: str | None = None,
+                 adapter: str | Path | None = None, adapters: Mapping[str, str | Path] | None = None,
+                 dtype: str | torch.dtype = "auto", device: str | None = None,
                  quantize: str | None = None, memory: str | int | None = None, max_model_len: int | None = None,
                  max_num_seqs: int = 256, max_num_batched_tokens: int = 2048,
                  speculate: str | None = None, num_speculative_tokens: int = 1, speculate_up_to: int | None = None,
@@ -67,11 +73,14 @@ class LLM:
         memory = bytes_of(memory)
         check_logprobs_mode(logprobs_mode)
         self._folder: Path | None = None
+        self._merged = adapter is not None or isinstance(model, Transformer) and bool(adapters_of(model))
+        self.adapter: LoadedAdapter | None = None  # of requests that name none; see `with_adapter`
+        unmerged = self._read_all(adapters or {}, model)
         if isinstance(model, str | Path):
             self._folder = folder = locate(model)
-            dtype = _dtype_of(dtype)
+            dtype = dtype_of(dtype)
             tokenizer = tokenizer or find_tokenizer(folder)
-            _check_speculation(speculate, num_speculative_tokens, ModelConfig.load(folder))
+            check_speculation(speculate, num_speculative_tokens, ModelConfig.load(folder))
             source = folder if adapter is None else load_adapted(folder, path_of(adapter), dtype, device or "cpu")
             runner = make_runner(source, quantize, memory, dtype, device or "cpu", progress)
         elif adapter is not None:
@@ -79,10 +88,10 @@ class LLM:
         elif dtype != "auto" or device is not None:
             raise UserError("dtype and device are those of the model given: leave them out, or give a folder.")
         else:
-            _check_speculation(speculate, num_speculative_tokens, model.config)
+            check_speculation(speculate, num_speculative_tokens, model.config)
             runner = make_runner(model, quantize, memory) if isinstance(model, Transformer) else model
         self.config = runner.config
-        self._max_model_len = _check_max_model_len(max_model_len, self.config)
+        self._max_model_len = check_max_model_len(max_model_len, self.config)
         self.tokenizer, self.seed = tokenizer, seed
         if speculate_up_to is None:
             speculate_up_to = _SPECULATE_UP_TO if runner.max_multi_steps == 1 else 0
@@ -99,15 +108,70 @@ class LLM:
             eos_token_ids = self.config.eos_token_ids if tokenizer is None else tokenizer.eos_ids
         self.core = EngineCore(runner, scheduler, eos_token_ids, tokenizer, drafter, logprobs_mode=logprobs_mode)
         self._num_requests = 0
+        for name, read in unmerged.items():
+            self.core.adapters.add(self.core.adapters.pack(name, read.parts))
 
     @property
     def max_model_len(self) -> int:
         """Tokens that prompt and completion may have together: as many as were asked for, or what the cache holds if less."""
         return min(self._max_model_len, self.core.scheduler.pool.num_slots)
 
+    def load_adapter(self, name: str, source: str | Path | Mapping[str, LowRank]) -> LoadedAdapter:
+        """Makes an adapter ready for requests, between two steps. source: a folder that PEFT or Spoutnik wrote for this model
+        (where it holds a hash of its base's weights, that is compared with the folder that this base came from), or the trained
+        parts themselves, which are copied.
+
+        Raises:
+            UserError: the name is taken, or the adapter cannot be computed beside this base (DoRA, routed experts, another
+                base): merge it at load (`adapter`).
+            RunError: its files are damaged.
+        """
+        self.core.adapters.check_name(name)
+        loaded = self.prepare_adapter(name, source)
+        self.core.adapters.add(loaded)
+        return loaded
+
+    def prepare_adapter(self, name: str, source: str | Path | Mapping[str, LowRank]) -> LoadedAdapter:
+        """The work of `load_adapter`, in any thread, without making it known (`core.adapters.add`)."""
+        self._refuse_merged()
+        if isinstance(source, Mapping):
+            adapter = Adapter(dict(source))
+            check_adapter(adapter, self.config, name)
+        else:
+            load_base = None if self._folder is None else lambda: load_model(self._folder, None, mapped=True)
+            adapter = read_for(self.config, source, load_base)
+        return self.core.adapters.pack(name, adapter.parts)
+
+    def unload_adapter(self, name: str) -> None:
+        """Requests that have it go on with it; new ones cannot name it. Raises UserError: there is none of this name."""
+        self.core.adapters.remove(name)
+
+    def with_adapter(self, name: str | None) -> "LLM":
+        """The same engine for requests that have this adapter where they name none. It stays theirs when it is unloaded."""
+        view = copy(self)
+        view.adapter = self.core.adapters.find(name)
+        return view
+
+    def _read_all(self, adapters: Mapping[str, str | Path], model: str | Path | Transformer | Runner) -> dict[str, Adapter]:
+        """What is wrong with an adapter is said before the model's weights are read."""
+        if not adapters:
+            return {}
+        self._refuse_merged()
+        if isinstance(model, str | Path):
+            folder = locate(model)
+            config, load_base = ModelConfig.load(folder), lambda: load_model(folder, None, mapped=True)
+        else:
+            config, load_base = model.config, (lambda: model) if isinstance(model, Transformer) else None
+        return {name: read_for(config, path, load_base) for name, path in adapters.items()}
+
+    def _refuse_merged(self) -> None:
+        if self._merged:
+            raise UserError("adapters: the base of this engine is summed with one already, which leaves no base for others. "
+                            "Give that one by name too (adapters), or leave it out.")
+
     def generate(self, prompts: Prompt | Sequence[Prompt],
                  sampling_params: SamplingParams | Sequence[SamplingParams] | None = None, *, parse_special: bool = False,
-                 seed: int | None = None,
+                 seed: int | None = None, adapter: str | Sequence[str | None] | None = None,
                  on_progress: Callable[[int, int], None] | None = None) -> list[RequestOutput]:
         """Completions of one prompt or several, in their order.
 
@@ -118,12 +182,13 @@ class LLM:
                 else they are plain text, as in what users type.
             seed: random numbers depend on (seed, index of the prompt in this call, index of the sample) alone; None takes the
                 LLM's seed and counts prompts from call to call. SamplingParams.seed takes precedence.
+            adapter: the name of one of the adapters, for all prompts or for each; None is the base.
             on_progress: called after each step with the numbers of tokens generated and of samples that ended.
         Raises:
             UserError: a prompt or its parameters cannot be served; raised before any work begins.
             RunError: all requests failed (logits that are not finite).
         """
-        return self.run(self.requests_of(prompts_of(prompts), sampling_params, seed, parse_special), on_progress)
+        return self.run(self.requests_of(prompts_of(prompts), sampling_params, seed, parse_special, adapter), on_progress)
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What holds where no sampling_params are given: those of generation_config.json in the model's folder, else R1's."""
@@ -132,31 +197,39 @@ class LLM:
     def chat(self, messages: Sequence[Message] | Sequence[Sequence[Message]],
              sampling_params: SamplingParams | Sequence[SamplingParams] | None = None, *, tools: Sequence | None = None,
              variables: Mapping[str, object] | None = None, seed: int | None = None,
+             adapter: str | Sequence[str | None] | None = None,
              on_progress: Callable[[int, int], None] | None = None) -> list[RequestOutput]:
         """The assistant's next message in one conversation or several; otherwise as `generate`. tools, variables: see
         `Tokenizer.render`."""
         prompts = [self._chat_prompt(m, tools, variables) for m in conversations_of(messages)]
-        return self.run(self.requests_of(prompts, sampling_params, seed), on_progress)
+        return self.run(self.requests_of(prompts, sampling_params, seed, adapter=adapter), on_progress)
 
     def stream(self, prompt: Prompt | Sequence[Message], sampling_params: SamplingParams | None = None, *,
                tools: Sequence | None = None, variables: Mapping[str, object] | None = None, parse_special: bool = False,
-               seed: int | None = None) -> Iterator[RequestOutput]:
+               seed: int | None = None, adapter: str | None = None) -> Iterator[RequestOutput]:
         """One request as it is generated (arguments as in `generate` and `chat`): each RequestOutput holds what is new since
         the last (text, token ids and log-probabilities of the samples that have any); the last one is `finished`. Leaving the
         loop aborts the request."""
         if isinstance(prompt, Sequence) and not isinstance(prompt, str) and prompt and isinstance(prompt[0], Mapping):
             prompt = self._chat_prompt(prompt, tools, variables)
-        request, = self.requests_of([prompt], sampling_params, seed, parse_special)
+        request, = self.requests_of([prompt], sampling_params, seed, parse_special, adapter)
         request.stream = True
         return self._stream(request)
 
     @torch.no_grad()
-    def embed(self, prompts: Prompt | Sequence[Prompt], *, parse_special: bool = False) -> torch.Tensor:
-        """(n, hidden_size) float32: each prompt's mean hidden state, of length 1. parse_special: as in `generate`."""
+    def embed(self, prompts: Prompt | Sequence[Prompt], *, parse_special: bool = False,
+              adapter: str | None = None) -> torch.Tensor:
+        """(n, hidden_size) float32: each prompt's mean hidden state, of length 1. parse_special, adapter: as in `generate`."""
         ids = [tokens_of(prompt, self.tokenizer, parse_special)[1] for prompt in prompts_of(prompts)]
         for prompt in ids:
             check(prompt, SamplingParams(max_tokens=1), self.config, self.tokenizer, self._max_model_len)
-        return torch.stack([embed(self.core.runner, self.core.scheduler, prompt) for prompt in ids])
+        loaded = self._adapter(adapter)
+        self.core.adapters.acquire(loaded)
+        try:
+            number = -1 if loaded is None else loaded.number
+            return torch.stack([embed(self.core.runner, self.core.scheduler, prompt, number) for prompt in ids])
+        finally:
+            self.core.adapters.release(loaded)
 
     def abort(self, request_id: str) -> None:
         """Ends a request; its outputs hold what it has generated, with finish_reason "abort"."""
@@ -167,10 +240,17 @@ class LLM:
             raise UserError("a conversation needs a tokenizer, and this model came without one. Give LLM(..., tokenizer=...).")
         return {"prompt_token_ids": self.tokenizer.chat_ids(messages, tools, variables=variables)}
 
-    def requests_of(self, prompts: list[Prompt], sampling_params: object, seed: int | None,
-                    parse_special: bool = False) -> list[Request]:
+    def _adapter(self, name: str | None) -> LoadedAdapter | None:
+        return self.adapter if name is None else self.core.adapters.find(name)
+
+    def requests_of(self, prompts: list[Prompt], sampling_params: object, seed: int | None, parse_special: bool = False,
+                    adapter: str | Sequence[str | None] | None = None) -> list[Request]:
         """The requests of `generate`, all of them checked before any begins."""
         requests = []
+        names = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
+        if len(names) != len(prompts):
+            raise UserError(f"adapter: {len(names)} names for {len(prompts)} prompts. Give one for all, or one for each.")
+        loaded = [self._adapter(name) for name in names]
         all_params = params_of(sampling_params, len(prompts), self.get_default_sampling_params())
         for number, (prompt, params) in enumerate(zip(prompts, all_params)):
             text, ids = tokens_of(prompt, self.tokenizer, parse_special)
@@ -182,7 +262,7 @@ class LLM:
                 seeds = seed, number
             else:
                 seeds = self.seed, self._num_requests + number
-            requests.append(Request(str(self._num_requests + number), text, ids, params, *seeds))
+            requests.append(Request(str(self._num_requests + number), text, ids, params, *seeds, adapter=loaded[number]))
         self._num_requests += len(requests)
         return requests
 
@@ -202,7 +282,7 @@ class LLM:
                 self.core.abort(request.request_id)
             raise
         outputs = [request.output([sample.output(self.tokenizer) for sample in request.samples]) for request in requests]
-        _raise_if_all_failed(outputs)
+        raise_if_all_failed(outputs)
         return outputs
 
     def _stream(self, request: Request) -> Iterator[RequestOutput]:
@@ -215,42 +295,8 @@ class LLM:
                 finished = not request.unfinished
                 new = [self.core.new_output(sample) for sample in request.samples]
                 output = request.output([output for output in new if output is not None])
-                _raise_if_all_failed([output])
+                raise_if_all_failed([output])
                 if output.outputs or finished:
                     yield output
         finally:
             self.core.abort(request.request_id)
-
-
-def _dtype_of(dtype: str | torch.dtype) -> torch.dtype:
-    if dtype in ("auto", "float32", "bfloat16", "float16"):
-        return compute_dtype(dtype)
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise UserError(f"dtype = {dtype!r}: unknown. Choose auto, float32, bfloat16 or float16.")
-    return dtype
-
-
-def _check_max_model_len(value: int | None, config: ModelConfig) -> int:
-    positions = config.max_position_embeddings
-    if value is not None and (type(value) is not int or not 2 <= value <= positions):
-        raise UserError(f"max_model_len = {value!r}: must be 2 to {positions}, the positions that the model has.")
-    return positions if value is None else value
-
-
-def _check_speculation(speculate: str | None, drafts: int, config: ModelConfig) -> None:
-    if speculate is None:
-        return
-    if speculate not in SPECULATIONS:
-        raise UserError(f"speculate = {speculate!r}: unknown. Choose mtp or prompt_lookup, or leave it out.")
-    if not isinstance(drafts, int) or drafts < 1:
-        raise UserError(f"num_speculative_tokens = {drafts!r}: must be at least 1.")
-    if speculate == "mtp" and not config.num_nextn_predict_layers:
-        raise UserError("speculate = 'mtp': needs a model with an MTP module (num_nextn_predict_layers 1): this one has none. "
-                        "Choose prompt_lookup, or leave it out.")
-
-
-def _raise_if_all_failed(outputs: list[RequestOutput]) -> None:
-    completions = [completion for output in outputs for completion in output.outputs]
-    reasons = [completion.stop_reason for completion in completions if completion.finish_reason == "error"]
-    if reasons and len(reasons) == len(completions):
-        raise RunError(str(reasons[0]))

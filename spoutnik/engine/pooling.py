@@ -9,9 +9,9 @@ from spoutnik.engine.scheduler import Scheduler, num_blocks_for
 from spoutnik.errors import RunError
 
 
-def embed(runner: Runner, scheduler: Scheduler, prompt: list[int]) -> Tensor:
+def embed(runner: Runner, scheduler: Scheduler, prompt: list[int], adapter: int = -1) -> Tensor:
     """(D,) float32 of length 1, for the token ids of one text. Called between two steps of the engine: uses free blocks of the
-    cache for a while, and computes as many tokens at a time as a step does.
+    cache for a while, and computes as many tokens at a time as a step does. adapter: its number, -1 for the base.
 
     Raises:
         RunError: too few blocks are free.
@@ -26,7 +26,8 @@ def embed(runner: Runner, scheduler: Scheduler, prompt: list[int]) -> Tensor:
         for start in range(0, len(prompt), most):
             tokens = torch.tensor(prompt[start:start + most])
             batch = ForwardBatch(tokens, torch.tensor([len(tokens)]), torch.tensor([start]), torch.tensor([blocks]),
-                                 torch.empty(0, dtype=torch.long), torch.tensor([True]))
+                                 torch.empty(0, dtype=torch.long), torch.tensor([True]),
+                                 None if adapter < 0 else torch.tensor([adapter]))
             total += runner.forward(batch, states=True)[1].float().sum(0).cpu()
     finally:
         scheduler.pool.free(blocks)

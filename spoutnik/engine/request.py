@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from spoutnik.engine.adapters import LoadedAdapter
 from spoutnik.engine.detokenizer import OutputText
 from spoutnik.engine.logits_processors import AllowedTokensProcessor, BadWordsProcessor, LogitsProcessor, PenaltyProcessor
 from spoutnik.engine.outputs import CompletionOutput, Metrics, RequestOutput
@@ -123,8 +124,8 @@ class Request:
 
     seed, seed_number: see `row_seed`. number: its place in the order of arrival. owner: the caller's; not read here.
     logits_processors: further ones, of its only sample.
-    make_logits_processor: makes a further one for each sample. eos_ids: ends of sentence that end it (none with ignore_eos);
-    stop_ids: these and the params' stop_token_ids.
+    make_logits_processor: makes a further one for each sample. adapter: None is the base.
+    eos_ids: ends of sentence that end it (none with ignore_eos); stop_ids: these and the params' stop_token_ids.
     """
 
     request_id: str
@@ -138,6 +139,7 @@ class Request:
     logits_processors: Collection[LogitsProcessor] = ()
     make_logits_processor: Callable[[], LogitsProcessor] | None = None
     owner: object = None
+    adapter: LoadedAdapter | None = None
     eos_ids: frozenset[int] = frozenset()
     stop_ids: frozenset[int] = frozenset()
     samples: list[Sample] = field(default_factory=list)
@@ -171,7 +173,18 @@ class Request:
             sample.top_logprobs = None if params.logprobs is None else []
             self.samples.append(sample)
         self.samples[0].sequence = Sequence(list(prompt), len(prompt), (self.number, 0), num_samples=params.n,
-                                            prefix_caching=params.prompt_logprobs is None, sample=self.samples[0])
+                                            prefix_caching=params.prompt_logprobs is None, cache_salt=self.cache_salt,
+                                            sample=self.samples[0])
+
+    @property
+    def cache_salt(self) -> bytes:
+        """Of its sequences: blocks of another adapter, or of the base, are of no use to them."""
+        return b"" if self.adapter is None else self.adapter.cache_salt
+
+    @property
+    def adapter_number(self) -> int:
+        """The runner's, -1 for the base."""
+        return -1 if self.adapter is None else self.adapter.number
 
     def output(self, outputs: list[CompletionOutput]) -> RequestOutput:
         return RequestOutput(self.request_id, self.prompt, self.prompt_token_ids, outputs, self.prompt_logprobs,

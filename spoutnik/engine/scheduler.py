@@ -22,6 +22,7 @@ class Sequence:
     token_ids: prompt and generated tokens, as known when it last was not decoding. num_tokens: how many there are now; while
         it decodes, all but the last are in the cache. order: smaller is older; samples of one prompt by their index.
     num_samples: how many samples its prompt is computed for, itself included. prefix_caching: may reuse cached blocks.
+    cache_salt: sequences of another one share no blocks with it.
     num_prefill_tokens: tokens to compute before it decodes; num_computed_tokens: how many of those are in the cache;
         num_cached_tokens: how many were found there.
     num_slots: tokens that its blocks hold. num_draft_tokens: drafts computed after its last token. num_lookahead_tokens:
@@ -34,6 +35,7 @@ class Sequence:
     order: tuple[int, int]
     num_samples: int = 1
     prefix_caching: bool = True
+    cache_salt: bytes = b""
     num_tokens: int = 0
     num_prefill_tokens: int = 0
     num_computed_tokens: int = 0
@@ -175,7 +177,7 @@ class Scheduler:
         target = sequence.num_tokens if sequence.prompt_only else sequence.num_tokens - 1
         cached = []
         if self.prefix_caching and sequence.prefix_caching:
-            sequence.block_hashes = hash_blocks(sequence.token_ids[:target], sequence.block_hashes)
+            sequence.block_hashes = hash_blocks(sequence.token_ids[:target], sequence.block_hashes, sequence.cache_salt)
             cached = self.pool.get_cached_blocks(sequence.block_hashes[:(target - 1) // BLOCK_SIZE])
         # One block more per sample, for its own copy of the last one; not needed where nothing else holds blocks.
         reserve = sequence.num_samples if running else 0
@@ -209,7 +211,7 @@ class Scheduler:
 
     def _cache_blocks(self, sequence: Sequence, num_tokens: int) -> None:
         if self.prefix_caching:
-            sequence.block_hashes = hash_blocks(sequence.token_ids[:num_tokens], sequence.block_hashes)
+            sequence.block_hashes = hash_blocks(sequence.token_ids[:num_tokens], sequence.block_hashes, sequence.cache_salt)
             for block, block_hash in zip(sequence.blocks, sequence.block_hashes[:num_tokens // BLOCK_SIZE]):
                 self.pool.cache_block(block, block_hash)
 

@@ -77,14 +77,14 @@ def _decode_part(input_batch: InputBatch, drafting: bool) -> tuple[ForwardBatch,
     contexts = input_batch.num_computed.clone() if drafting else input_batch.num_computed
     if not drafting or not any([s.num_draft_tokens for s in input_batch.sequences]):
         return ForwardBatch(input_batch.last_tokens, torch.ones_like(indices), contexts, input_batch.block_tables, indices,
-                            prompt), None
+                            prompt, input_batch.adapters), None
     tokens, starts = [], []
     for last, sequence in zip(input_batch.last_tokens.tolist(), input_batch.sequences):
         starts.append(len(tokens))
         tokens += [last, *sequence.sample.drafts[:sequence.num_draft_tokens]]
     counts = torch.tensor([1 + s.num_draft_tokens for s in input_batch.sequences])
     return ForwardBatch(torch.tensor(tokens), counts, contexts, input_batch.block_tables, torch.arange(len(tokens)),
-                        prompt), starts
+                        prompt, input_batch.adapters), starts
 
 
 def logits_range(chunk: Chunk) -> range:
@@ -109,4 +109,13 @@ def _with_chunks(batch: ForwardBatch, chunks: list[Chunk]) -> ForwardBatch:
                         torch.cat([batch.contexts, torch.tensor([c.start for c in chunks])]),
                         torch.cat([F.pad(batch.block_tables, (0, width - batch.block_tables.shape[1])), tables]),
                         torch.cat([batch.logits_indices, torch.tensor(logits_indices, dtype=torch.long)]),
-                        torch.cat([batch.prompt, torch.tensor([c.is_prompt for c in chunks])]))
+                        torch.cat([batch.prompt, torch.tensor([c.is_prompt for c in chunks])]),
+                        _adapters_with_chunks(batch, chunks))
+
+
+def _adapters_with_chunks(batch: ForwardBatch, chunks: list[Chunk]) -> Tensor | None:
+    numbers = [chunk.sequence.sample.request.adapter_number for chunk in chunks]
+    if batch.adapters is None and max(numbers) < 0:
+        return None
+    rows = torch.full_like(batch.counts, -1) if batch.adapters is None else batch.adapters
+    return torch.cat([rows, torch.tensor(numbers)])

@@ -14,6 +14,7 @@ from typing import Protocol
 from spoutnik.errors import RunError, UserError
 from spoutnik.evals.asking import AskingSettings, Style, style_of, worked_examples
 from spoutnik.evals.benches import Bench
+from spoutnik.evals.grader import Grader, verdict
 from spoutnik.evals.identity import check_same, identity
 from spoutnik.evals.metrics import equality_of, metrics
 from spoutnik.evals.models import EvaluatedModel, Question
@@ -22,7 +23,6 @@ from spoutnik.evals.samples import ModelReply, Sample, SampleStore, problem_id, 
 from spoutnik.evals.trust import sensitivity
 from spoutnik.files import exclusive, read_json, sha256_json, write_json
 from spoutnik.tasks import Problem
-from spoutnik.tasks.grading import checked_grade
 from spoutnik.train.loop import Progress
 from spoutnik.units import duration
 
@@ -118,7 +118,7 @@ class _Part:
     @staticmethod
     def open(evaluation: Evaluation, bench: Bench, display: Display) -> "_Part":
         bench, style = _styled(bench, evaluation.style or "chat")
-        _verdict(bench.problems[0], _PROGRAM)
+        verdict(bench.problems[0], _PROGRAM)
         warning = evaluation.model.check(style, evaluation.style is not None)
         notes = (*bench.notes, *([warning] if warning else []))
         for note in notes:
@@ -155,24 +155,28 @@ class _Part:
             if progress is not None:
                 progress(done, total, tokens, "")
 
-        def on_reply(number: int, reply: ModelReply) -> None:
+        replies: dict[Key, ModelReply] = {}
+
+        def keep(key: Key, correct: float, error: str | None) -> None:
             nonlocal done
-            self.store.append(self._graded(keys[number], reply))
+            self.store.append(sample_of(self.problems[key[0]], key[1], replies.pop(key), correct, error))
             done += 1
+
+        def on_reply(number: int, reply: ModelReply) -> None:
+            key = keys[number]
+            replies[key] = reply
+            grader.put(key, self.problems[key[0]], reply.answer if reply.well_formed else None)
             on_tokens(0)
 
         questions = [Question(self.style.prompt(self.problems[problem]), _seed(settings.seed, problem, sample))
                      for problem, sample in keys]
         try:
-            model.ask(questions, self.style, settings, on_reply, on_tokens)
+            with Grader(keep) as grader:
+                model.ask(questions, self.style, settings, on_reply, on_tokens)
+            on_tokens(0)
         except RunError as error:
             raise RunError(f"{error} The {len(self.store.samples)} samples so far are kept in {self.folder}: the same command "
                            "goes on with the others.") from error
-
-    def _graded(self, key: Key, reply: ModelReply) -> Sample:
-        problem = self.problems[key[0]]
-        correct, error = _verdict(problem, reply.answer) if reply.well_formed else (0.0, None)
-        return sample_of(problem, key[1], reply, correct, error)
 
     def described(self) -> dict:
         """All that is needed to repeat it. The hash is of everything that decides the scores."""
@@ -190,21 +194,6 @@ class _Part:
             "scores": scores, "metrics": numbers, "shares": of, "notes": list(self.notes),
             "warnings": warnings(self.bench.name, of, limit),
             "cost": {"seconds": self.seconds + seconds, "tokens": sum(sample.tokens for sample in samples)}, "complete": True}
-
-
-def _verdict(problem: Problem, answer: str) -> tuple[float, str | None]:
-    """(grade, what the verifier raised or gave instead of one). Raises UserError and RunError where it cannot work here, as
-    without a sandbox: that is no fault of the answer."""
-    try:
-        value = problem.task.verify(problem, answer)
-    except (UserError, RunError):
-        raise
-    except Exception as raised:  # noqa: BLE001 - whatever it does on one answer, the other samples are not lost
-        return 0.0, f"{type(raised).__name__}: {raised}"[:300]
-    try:
-        return checked_grade(problem, answer, value), None
-    except RunError as raised:
-        return 0.0, str(raised)[:300]
 
 
 def _with_sensitivity(part: _Part, result: dict, parts: Sequence[_Part]) -> dict:

@@ -17,8 +17,9 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.evals.asking import Page
 from spoutnik.evals.samples import ModelReply, problem_id, sample_of
 from spoutnik.evals.statistics import mean_interval
-from spoutnik.tasks import Family, Problem, Task, accuracy_reward, sample
+from spoutnik.tasks import Family, Problem, Task, sample
 from spoutnik.tasks.corpus import BOOK, FORUM, Layout
+from spoutnik.tasks.grading import accuracy_rewards
 from spoutnik.tasks.language import language_consistency, reflection_count
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.tokenizer import Tokenizer
@@ -109,17 +110,16 @@ def grade(llm: LLM | ResumableLLM, tokenizer: Tokenizer, problems: Sequence[Prob
                             max_tokens=settings.max_tokens)
     prompts = prompt_ids(problems, tokenizer, style)
     outputs = llm.generate(prompts, params, seed=seed, on_progress=on_progress if progress else None)
-    graded = []
-    for problem, output in zip(problems, outputs):
-        row = []
-        for completion in output.outputs:
-            ids, finished = completion.reply_ids, completion.finished
-            reply = (read_reply(ids, tokenizer, finished) if style == "chat"
-                     else read_plain(ids, tokenizer, finished, LAYOUTS[style]))
-            right = accuracy_reward(problem, reply.answer) if reply.well_formed else 0.0
-            row.append(Graded(problem, completion, reply, right))
-        graded.append(row)
-    return graded
+    rows = [[(problem, completion, _read(completion, tokenizer, style)) for completion in output.outputs]
+            for problem, output in zip(problems, outputs)]
+    answered = [(problem, reply.answer) for row in rows for problem, _, reply in row if reply.well_formed]
+    rewards = iter(accuracy_rewards(answered))
+    return [[Graded(*each, next(rewards) if each[2].well_formed else 0.0) for each in row] for row in rows]
+
+
+def _read(completion: CompletionOutput, tokenizer: Tokenizer, style: PromptStyle) -> Reply:
+    ids, finished = completion.reply_ids, completion.finished
+    return read_reply(ids, tokenizer, finished) if style == "chat" else read_plain(ids, tokenizer, finished, LAYOUTS[style])
 
 
 def accuracy_of(graded: Sequence[Sequence[Graded]]) -> dict[str, float]:

@@ -2,18 +2,19 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from glob import escape
 from pathlib import Path
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.export import adapter as adapters
-from spoutnik.export import gguf_file, hf
+from spoutnik.export import adapter_gguf, gguf_file, hf
 from spoutnik.export.gguf_metadata import differences, refuse_unreadable
 from spoutnik.export.gguf_tokens import refuse_other_tokenizers, split_name
 from spoutnik.export.model_card import model_card, provenance
+from spoutnik.export.readers.equality import Agreement
 from spoutnik.export.tensors import DTYPES
 from spoutnik.files import disk_errors, install_folder, read_json, remove_folder, replacing
 from spoutnik.loading import load_tokenizer
@@ -25,7 +26,9 @@ from spoutnik.model.weights import stored_dtype
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.units import parse_size
 
-TYPES = {"hf": tuple(DTYPES), "gguf": tuple(gguf_file.TYPES), "merged": tuple(DTYPES), "lora": ("f32",)}  # what --dtype may say
+TYPES = {"hf": tuple(DTYPES), "gguf": tuple(gguf_file.TYPES), "merged": tuple(DTYPES), "lora": ("f32",),
+         "lora-gguf": tuple(adapter_gguf.DTYPES)}  # what --dtype may say
+_FILES = ("gguf", "lora-gguf")  # formats that are one file
 # What an export may replace with --force: a folder that holds nothing else.
 _EXPORTED = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "*.jinja",
              "additional_chat_templates", "model*.safetensors", "model.safetensors.index.json", "README.md", "LICENSE*",
@@ -34,9 +37,13 @@ _QWEN = "transformers loads this tokenizer as it is only without trust_remote_co
 _MTP = "transformers leaves the MTP layer in the files alone and says so when it loads them; other readers use it."
 
 
+Check = Callable[[Path], "tuple[Agreement | None, str] | None"]  # of what was written, before it takes its place
+
+
 @dataclass(frozen=True)
 class Exported:
-    """What was written. files: names inside the folder, or the file's; size: bytes; load: how to open it; notes: for users."""
+    """What was written. files: names inside the folder, or the file's; size: bytes; load: how to open it; notes: for users;
+    readers: how far the program that reads it is from us, where that was checked."""
 
     path: Path
     architecture: str
@@ -45,29 +52,35 @@ class Exported:
     size: int
     load: str
     notes: list[str]
+    readers: list[Agreement] = field(default_factory=list)
 
 
 def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard_size: str = "5GB",
-           licence: str | None = None, force: bool = False, adapter: Path | None = None, lossy: bool = False) -> Exported:
+           licence: str | None = None, force: bool = False, adapter: Path | None = None, lossy: bool = False,
+           readers: Path | None = None) -> Exported:
     """Writes the model in `folder` (Hugging Face layout) as `format`, "hf" or "gguf", to `out`; or, with an adapter of PEFT's
-    kind for that model, their sum ("merged") or the adapter itself ("lora").
+    kind for that model, or that of the stage whose folder it is, their sum ("merged") or the adapter itself ("lora",
+    "lora-gguf").
 
     dtype: one of TYPES[format]; None keeps what the files store. force: replace an export that is there. lossy: write a sum
-    whose adapter is mostly lost in rounding.
+    whose adapter is mostly lost in rounding. readers: the Python interpreter whose packages are asked to read an adapter's
+    export (readers/equality.py); None asks nobody.
 
     Raises:
         UserError: the request is wrong, or `out` is not to be overwritten; nothing was written.
-        RunError: a file of the model is missing or damaged, or the disk is full; `out` is as it was.
+        RunError: a file of the model is missing or damaged, the disk is full, or a reader computes something else; `out` is as
+            it was.
     """
     folder, out = Path(folder), Path(out)
     if format not in TYPES:
         raise UserError(f"--format {format}: is unknown. Choose {', '.join(TYPES)}.")
     if dtype is not None and dtype not in TYPES[format]:
         raise UserError(f"--dtype {dtype}: cannot be written as {format}. Choose {', '.join(TYPES[format])}.")
-    if (adapter is None) == (format in ("merged", "lora")):
-        raise UserError(f"--format {format}: needs --adapter, the folder of an adapter of this model." if adapter is None else
-                        f"--adapter {adapter}: is of --format merged or lora, not of {format}. Merge it first, then export the "
-                        "folder that results.")
+    if adapter is not None and format not in adapters.FORMATS:
+        raise UserError(f"--adapter {adapter}: is of --format {', '.join(adapters.FORMATS)}, not of {format}. Merge it first, "
+                        "then export the folder that results.")
+    if adapter is None and format in adapters.FORMATS:
+        folder, adapter = adapters.stage_adapter(folder, format)
     limit = parse_size(shard_size)
     if limit is None:
         raise UserError(f"--shard-size {shard_size}: is no size. Write a number with KB, MB, GB, KiB, MiB or GiB, like 5GB.")
@@ -79,22 +92,31 @@ def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard
     if format == "hf":
         return _export_hf(checkpoint, tokenizer, out, dtype, limit, licence)
     opened = adapters.open_adapter(folder, Path(adapter))
-    if format == "lora":
-        return _export_lora(checkpoint, opened, out)
+
+    def check(written: Path) -> tuple[Agreement | None, str] | None:
+        return None if readers is None else adapters.agreement(format, readers, checkpoint, tokenizer, opened, adapter, written)
+
+    if format in ("lora", "lora-gguf"):
+        notes = adapters.distance_of_bases(checkpoint, opened, adapter, tokenizer, lossy)
+        if format == "lora":
+            return _export_lora(checkpoint, opened, out, notes, check)
+        return _export_lora_gguf(checkpoint, opened, out, dtype or "f32", adapter, notes, check)
     reader = adapters.merging_reader(checkpoint, opened, dtype)
-    return _export_hf(checkpoint, tokenizer, out, dtype, limit, licence, reader, f"--adapter {adapter}" if not lossy else None)
+    lossless = f"--adapter {adapter}" if not lossy else None
+    return _export_hf(checkpoint, tokenizer, out, dtype, limit, licence, reader, lossless, check)
 
 
 def default_target(name: Path, folder: Path, format: str) -> Path:
     """The path of an export without --out: named after the model or, of a run, the run and the stage."""
     manifest = folder / "manifest.json"
     stage = f"-{read_json(manifest)['stage']}" if manifest.exists() and folder != name else ""
-    ending = {"gguf": ".gguf", "lora": "-lora", "merged": "-merged"}.get(format, "")
+    ending = {"gguf": ".gguf", "lora": "-lora", "lora-gguf": "-lora.gguf", "merged": "-merged"}.get(format, "")
     return Path("exports") / f"{name.resolve().name}{stage}{ending}"
 
 
 def _export_hf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: str | None, shard_size: int,
-               licence: str | None, reader: adapters.MergingReader | None = None, lossless: str | None = None) -> Exported:
+               licence: str | None, reader: adapters.MergingReader | None = None, lossless: str | None = None,
+               check: Check = lambda written: None) -> Exported:
     """reader: of the sums with an adapter. lossless: refuse, by this name, sums that lose most of it."""
     config, origin = checkpoint.config, provenance(checkpoint.folder, licence)
     _check_space(out, sum(entry.size for entry in hf.entries(checkpoint, dtype)))
@@ -106,22 +128,43 @@ def _export_hf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: s
         hf.write_folder(temporary, checkpoint, tokenizer, dtype, shard_size, card, reader)
         if lossless is not None:
             reader.survival.refuse_loss(lossless, dtype or _stored(checkpoint))
+        outcome = check(temporary)
     if reader is not None:
         notes.append(reader.survival.sentence(dtype or _stored(checkpoint)))
+    notes, agreements = _with(notes, outcome)
     files = sorted(str(file.relative_to(out)) for file in out.rglob("*") if file.is_file())
     stored = "fp8" if config.quantization_config else _stored(checkpoint)
     return Exported(out, ARCHITECTURES[config.model_type], dtype or stored, files,
                     sum((out / file).stat().st_size for file in files),
-                    f'AutoModelForCausalLM.from_pretrained("{out}"), AutoTokenizer.from_pretrained("{out}")', notes)
+                    f'AutoModelForCausalLM.from_pretrained("{out}"), AutoTokenizer.from_pretrained("{out}")', notes, agreements)
 
 
-def _export_lora(checkpoint: Checkpoint, adapter: Adapter, out: Path) -> Exported:
+def _export_lora(checkpoint: Checkpoint, adapter: Adapter, out: Path, notes: list[str], check: Check) -> Exported:
     with _replacing_folder(out) as temporary:
         write_adapter(temporary, adapter)
+        outcome = check(temporary)
     files = sorted(file.name for file in out.iterdir())
+    notes, agreements = _with([*notes, *adapters.notes_of(adapter, checkpoint.config.has_experts)], outcome)
     return Exported(out, ARCHITECTURES[checkpoint.config.model_type], "f32", files,
-                    sum((out / file).stat().st_size for file in files), f'PeftModel.from_pretrained(base, "{out}")',
-                    adapters.notes_of(adapter, checkpoint.config.has_experts))
+                    sum((out / file).stat().st_size for file in files), f'PeftModel.from_pretrained(base, "{out}")', notes,
+                    agreements)
+
+
+def _export_lora_gguf(checkpoint: Checkpoint, adapter: Adapter, out: Path, dtype: str, source: Path, notes: list[str],
+                      check: Check) -> Exported:
+    adapter_gguf.refuse_unreadable_adapter(adapter.parts, checkpoint.config, source)
+    with replacing(out, option="--out") as temporary:
+        adapter_gguf.write_adapter_file(temporary, adapter.parts, checkpoint.config, out.stem, dtype)
+        notes, agreements = _with(notes, check(temporary))
+    return Exported(out, GGUF_ARCHITECTURES[checkpoint.config.model_type], dtype, [out.name], out.stat().st_size,
+                    f"llama-cli --jinja -m BASE.gguf --lora {out}", notes, agreements)
+
+
+def _with(notes: list[str], outcome: tuple[Agreement | None, str] | None) -> tuple[list[str], list[Agreement]]:
+    """Notes with what the check of a reader says, and its numbers."""
+    if outcome is None:
+        return notes, []
+    return [*notes, outcome[1]], [] if outcome[0] is None else [outcome[0]]
 
 
 def _export_gguf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: str | None, licence: str | None) -> Exported:
@@ -143,16 +186,16 @@ def _stored(checkpoint: Checkpoint) -> str:
 
 def _check_target(folder: Path, out: Path, format: str, force: bool) -> None:
     """Raises UserError where writing `out` would lose something."""
-    if format == "gguf" and out.suffix != ".gguf":
+    if format in _FILES and out.suffix != ".gguf":
         raise UserError(f"--out {out}: llama.cpp looks for files that end in .gguf. Write --out {out}.gguf.")
     if out.resolve() in (folder.resolve(), *folder.resolve().parents):
         raise UserError(f"--out {out}: holds the model that is exported. Name another place.")
-    if not out.exists() or (out.is_dir() and not any(out.iterdir()) and format != "gguf"):
+    if not out.exists() or (out.is_dir() and not any(out.iterdir()) and format not in _FILES):
         return
-    if out.is_dir() == (format == "gguf"):
+    if out.is_dir() == (format in _FILES):
         raise UserError(f"--out {out}: is a {'folder' if out.is_dir() else 'file'}, and {format} makes a "
                         f"{'file' if out.is_dir() else 'folder'}. Name another place.")
-    foreign = [] if format == "gguf" else [path.name for path in sorted(out.iterdir())
+    foreign = [] if format in _FILES else [path.name for path in sorted(out.iterdir())
                                            if not any(path.match(pattern) for pattern in _EXPORTED)]
     if foreign:
         raise UserError(f"--out {out}: holds {foreign[0]}, which no export made. Name another place.")

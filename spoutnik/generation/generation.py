@@ -217,7 +217,8 @@ class Generation(Steering):
         on the seed, the choice and its number of segments, whatever else runs."""
         first = choices[0]
         request = Request(f"{self.name}/{self._segments}", None, self.plan.prompt + first.ids, params, self.plan.seed,
-                          first.segments * MAX_CHOICES + first.index, logits_processors=processors, owner=self)
+                          first.segments * MAX_CHOICES + first.index, logits_processors=processors, owner=self,
+                          adapter=self.llm.adapter)
         self._segments += 1
         self.core.add(request)
         for choice, sample in zip(choices, request.samples):

@@ -52,7 +52,7 @@ class Checkpoint:
             listed = _listed(folder)
             before = states(listed)
             if is_gguf(listed):
-                return Checkpoint(folder, config, gguf_stored(read_gguf_header(*listed), config), before)
+                return Checkpoint(folder, config, gguf_stored(read_gguf_header(*listed, vocabulary=False), config), before)
             tensors = _locate(folder, listed)
             if config.num_nextn_predict_layers and not any(is_mtp(name, config) for name in tensors):
                 config = config.model_copy(update={"num_nextn_predict_layers": 0})

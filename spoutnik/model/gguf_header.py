@@ -3,7 +3,6 @@ by the `gguf` package, whose reader takes seconds for a vocabulary. Does not imp
 
 import mmap
 import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -18,6 +17,7 @@ TYPES = {"F32": (0, 1, 4), "F16": (1, 1, 2), "BF16": (30, 1, 2), "Q4_0": (2, 32,
 _NAMES = {number: name for name, (number, _, _) in TYPES.items()}
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # metadata types
 _STRING, _ARRAY = 8, 9
+_LENGTH = struct.Struct("<Q")  # of a text
 _MOST_AXES = 4
 
 
@@ -43,8 +43,10 @@ class GGUFHeader:
         return self.metadata.get("general.architecture")
 
 
-def read_gguf_header(path: Path) -> GGUFHeader:
-    """Raises:
+def read_gguf_header(path: Path, vocabulary: bool = True) -> GGUFHeader:
+    """vocabulary: if not, lists of texts are passed over, which makes the reading several times as fast.
+
+    Raises:
         UserError: the file holds something that is not read here: another version, a part of a split model, another type.
         RunError: it is missing, damaged or cut off.
     """
@@ -53,7 +55,7 @@ def read_gguf_header(path: Path) -> GGUFHeader:
             if not file.read(1):
                 raise RunError(f"{path}: is empty. Fetch it again.")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _Header(path, content).read()
+                return _Header(path, content, vocabulary).read()
     except FileNotFoundError as error:
         raise RunError(f"{path}: not found. Restore the GGUF file, or give the path where it is.") from error
     except OSError as error:
@@ -63,8 +65,8 @@ def read_gguf_header(path: Path) -> GGUFHeader:
 class _Header:
     """The reading of one header, from its first byte on."""
 
-    def __init__(self, path: Path, content: mmap.mmap):
-        self.path, self._content, self._position = path, content, 0
+    def __init__(self, path: Path, content: mmap.mmap, vocabulary: bool):
+        self.path, self._content, self._position, self._vocabulary = path, content, 0, vocabulary
 
     def read(self) -> GGUFHeader:
         if self._content[:4] != b"GGUF":
@@ -126,18 +128,36 @@ class _Header:
             raise self._damaged(f"a list has {length:,} items")
         if kind in _SCALARS:
             return list(self._unpack(f"<{length}{_SCALARS[kind]}"))
-        item: Callable[[], object] = self._text if kind == _STRING else lambda: self._value(kind)
-        return [item() for _ in range(length)]
+        if kind == _STRING:
+            spans = self._spans(length)
+            return self._texts(spans) if self._vocabulary else []
+        return [self._value(kind) for _ in range(length)]
 
     def _text(self) -> str:
-        length = self._number("Q")
-        start, self._position = self._position, self._position + length
-        if self._position > len(self._content):
-            raise self._damaged("a text goes beyond its end")
+        return self._texts(self._spans(1))[0]
+
+    def _spans(self, count: int) -> list[tuple[int, int]]:
+        """Where each of so many texts begins and ends. A vocabulary and its merges are 100,000 and more: nothing is called for
+        each but what must be."""
+        content, position, spans, length_at = self._content, self._position, [], _LENGTH.unpack_from
         try:
-            return self._content[start:self._position].decode("utf-8")
+            for _ in range(count):
+                start = position + 8
+                position = start + length_at(content, position)[0]
+                spans.append((start, position))
+        except struct.error:
+            raise self._damaged("a text goes beyond its end") from None
+        if position > len(content):
+            raise self._damaged("a text goes beyond its end")
+        self._position = position
+        return spans
+
+    def _texts(self, spans: list[tuple[int, int]]) -> list[str]:
+        content = self._content
+        try:
+            return [content[start:end].decode() for start, end in spans]
         except UnicodeDecodeError:
-            raise self._damaged(f"the text at byte {start:,} is not UTF-8") from None
+            raise self._damaged("a text is not UTF-8") from None
 
     def _number(self, form: str) -> int | float:
         return self._unpack(f"<{form}")[0]

@@ -13,6 +13,8 @@ class Linear(nn.Linear):
     Explicit on purpose: autocast would do the same, where nobody can see it.
     """
 
+    is_packed = False  # whether `weight` is made at each use, of frozen numbers in 8 or 4 bits (engine/quantization)
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__(in_features, out_features, bias)
         self.adapter: nn.Module | None = None  # a LowRank (lora.py)
@@ -25,6 +27,10 @@ class Linear(nn.Linear):
             return linear(x, self.weight, self.bias)
         y = self.adapter(x, linear(x, self.weight), self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
+
+    def first_row(self) -> Tensor:
+        """Of the weight as the model's files hold it."""
+        return self.weight[0]
 
     def effective_weight(self) -> Tensor:
         """The weight with the adapter, if there is one, in it."""
@@ -75,7 +81,7 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.gate_proj.adapter is not None or self.up_proj.adapter is not None:
+        if any(part.adapter is not None or part.is_packed for part in (self.gate_proj, self.up_proj)):
             return self.down_proj(swiglu(torch.cat([self.gate_proj(x), self.up_proj(x)], dim=-1)))
         # One product instead of two.
         gate_up = torch.cat([self.gate_proj.weight, self.up_proj.weight])

@@ -14,6 +14,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.layers import Linear, RMSNorm
 from spoutnik.model.packing import PackedSequences
 from spoutnik.model.rope import rotate_interleaved, softmax_scale
+from spoutnik.model.row_adapters import RowAdapters
 
 
 class MLA(nn.Module):
@@ -68,9 +69,14 @@ class MLA(nn.Module):
         config = self.config
         q_nope, q_pe = self._queries(x).split([config.qk_nope_head_dim, config.qk_rope_head_dim], dim=-1)
         cache.append(layer, self._entry(*self._latent(x), rotary))
-        w = self.kv_b_proj.effective_weight().to(x.dtype).view(config.num_attention_heads, -1, config.kv_lora_rank)
+        by_row = self.kv_b_proj.adapter if isinstance(self.kv_b_proj.adapter, RowAdapters) else None
+        w = self.kv_b_proj.effective_weight() if by_row is None else self.kv_b_proj.weight
+        w = w.to(x.dtype).view(config.num_attention_heads, -1, config.kv_lora_rank)
         w_k, w_v = w.split([config.qk_nope_head_dim, config.v_head_dim], dim=1)
-        q = torch.cat([torch.einsum("bhn,hnc->bhc", q_nope, w_k), rotate_interleaved(q_pe, rotary)], dim=-1)
+        q_latent = torch.einsum("bhn,hnc->bhc", q_nope, w_k)
+        if by_row is not None:
+            by_row.add_keys(q_nope, q_latent)
+        q = torch.cat([q_latent, rotate_interleaved(q_pe, rotary)], dim=-1)
         new = len(x) // cache.rows
         entries, seen = cache.prefix(layer, new)
         # Heads stand where queries usually do: one "head", new * h queries, all over the same keys. The values are the
@@ -79,4 +85,7 @@ class MLA(nn.Module):
         q = q.view(cache.rows, 1, -1, q.shape[-1])
         latent = F.scaled_dot_product_attention(q, kv, kv, attn_mask=seen, scale=self.scale)
         latent = latent.view(len(x), config.num_attention_heads, -1)[..., :config.kv_lora_rank]
-        return self.o_proj(torch.einsum("bhc,hvc->bhv", latent, w_v).flatten(1))
+        out = torch.einsum("bhc,hvc->bhv", latent, w_v)
+        if by_row is not None:
+            by_row.add_values(latent, out)
+        return self.o_proj(out.flatten(1))

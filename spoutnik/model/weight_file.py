@@ -67,10 +67,15 @@ class WeightFile:
             while done < len(target):  # one call reads at most 2 GiB
                 count = os.preadv(self._descriptor, [target[done:]], start + done)
                 if not count:
-                    raise RunError(f"{self.path}: became shorter while it was read. Leave the file alone and try again.")
+                    raise self._cut_off()
                 done += count
         except OSError as error:
             raise self._unreadable(error) from error
+
+    def check_read(self, status: int) -> None:
+        """Raises RunError where native code that read the descriptor failed. status: 0, an errno, or -1: the file ended."""
+        if status:
+            raise self._cut_off() if status < 0 else self._unreadable(OSError(status, os.strerror(status)))
 
     def map(self, guard: Callable[[int, int], tuple[Callable[[], int], Callable[[], None]]] | None = None) -> mmap.mmap:
         """The file in the address space: read where it is used; writing changes private copies of its pages.
@@ -120,6 +125,9 @@ class WeightFile:
     def _changed(self) -> RunError:
         return RunError(f"{self.path}: was changed while it was in use, and what was read from it can no longer be trusted. "
                         "Start again, and leave files alone that are in use (a new file may take their name).")
+
+    def _cut_off(self) -> RunError:
+        return RunError(f"{self.path}: became shorter while it was read. Leave the file alone and try again.")
 
     def _unreadable(self, error: OSError) -> RunError:
         return RunError(f"{self.path}: cannot be read ({error.strerror or error}). Restore the file.")

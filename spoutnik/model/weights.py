@@ -14,14 +14,14 @@ from spoutnik.files import replacing
 from spoutnik.model import fp8
 from spoutnik.model.checkpoint import Checkpoint, Stored
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.gguf_decode import decode
+from spoutnik.model.gguf_decode import PLAIN, decode, read_numbers
+from spoutnik.model.gguf_header import Placed
 from spoutnik.model.layout import SCALE, is_quantized
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weight_file import WeightFile
 
 _DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
            "F8_E4M3": torch.float8_e4m3fn}
-_PIECE = 1 << 20  # elements converted at a time
 
 
 def published_parts(name: str, config: ModelConfig) -> list[tuple[str, tuple]]:
@@ -227,16 +227,7 @@ class Reader:
             fp8.dequantize(self.read(name).to(target.device), self.read(name + SCALE).float().to(target.device), target)
         elif _DTYPES[stored.dtype] == target.dtype and target.device.type == "cpu" and target.is_contiguous():
             self._read_into(stored, target)
-        elif target.is_contiguous():
-            self._convert(stored, target.view(-1))
+        elif stored.dtype in PLAIN and target.is_contiguous():
+            read_numbers(self._file(stored), Placed(stored.dtype, stored.shape, stored.start, stored.size), target.view(-1))
         else:
             target.copy_(self.read(name))
-
-    def _convert(self, stored: Stored, target: Tensor) -> None:
-        """Reads a tensor into `target` (elements,) of another type, piece by piece: a second whole one is never in memory."""
-        dtype = _DTYPES[stored.dtype]
-        piece = torch.empty(min(_PIECE, len(target)), dtype=dtype)
-        for start in range(0, len(target), _PIECE):
-            part = piece[:len(target) - start]
-            self._read_into(stored, part, start * dtype.itemsize)
-            target[start:start + len(part)] = part

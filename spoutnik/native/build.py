@@ -1,6 +1,7 @@
 """Compiles the C++ kernels once, keeps the library in the user's cache, and loads it."""
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import platform
@@ -9,7 +10,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _FOLDER = Path(__file__).parent
@@ -50,14 +52,28 @@ def load(compiler: str | None, folder: Path, extra_flags: str = "",
     try:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as temporary:
-                _build(command, flags, Path(temporary), path)
+            with _alone(path.with_suffix(".lock")), tempfile.TemporaryDirectory(dir=folder) as temporary:
+                if not path.exists():
+                    _build(command, flags, Path(temporary), path)
     except OSError as error:
         raise Unavailable(f"{folder} cannot be written ({error.strerror}). Set XDG_CACHE_HOME to a folder that can") from error
     try:
         return dlopen(str(path)), path
     except OSError as error:
         raise Unavailable(_why_not_loaded(path, str(error))) from error
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Holds a lock file; several processes that start at once wait for one that compiles. Where files have no locks (some
+    network folders), each compiles for itself."""
+    with open(lock, "a", encoding="utf-8") as file:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _build(command: list[str], flags: tuple[str, ...], temporary: Path, path: Path) -> None:

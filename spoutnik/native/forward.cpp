@@ -7,8 +7,10 @@
 #include "sample.h"
 
 SPOUTNIK_LAYOUT(Layer, uses)
-SPOUTNIK_LAYOUT(Model, layer)
-SPOUTNIK_LAYOUT(Batch, logits)
+SPOUTNIK_LAYOUT(LowRank, b_step)
+SPOUTNIK_LAYOUT(LayerAdapter, values)
+SPOUTNIK_LAYOUT(Model, low)
+SPOUTNIK_LAYOUT(Batch, adapters)
 extern "C" const int64_t spoutnik_constants[] = {FLOAT32, BFLOAT16, INT8, INT4, BF12, GROUP_SIZE, BLOCK_SIZE};
 
 extern "C" const char* spoutnik_instruction_set() { return instruction_set(); }
@@ -28,6 +30,13 @@ bool below(const int64_t* numbers, int64_t n, int64_t limit) {
     return std::all_of(numbers, numbers + n, [limit](int64_t number) { return number >= 0 && number < limit; });
 }
 
+// Whether each of these is -1 or the number of an adapter.
+bool have_adapters(const Model& m, const int64_t* numbers, int64_t n) {
+    return !numbers || std::all_of(numbers, numbers + n, [&m](int64_t number) {
+        return number == -1 || (number >= 0 && number < m.n_adapters && m.adapters[number]);
+    });
+}
+
 const char* find_error(const Model& m, const Batch& b) {
     int64_t tokens = 0;
     for (int64_t s = 0; s < b.sequences; tokens += b.counts[s++])
@@ -38,6 +47,7 @@ const char* find_error(const Model& m, const Batch& b) {
     if (!below(b.wanted, b.n_wanted, tokens) || !std::is_sorted(b.wanted, b.wanted + b.n_wanted))
         return "wanted must be ascending indices of tokens";
     if (m.enorm && !b.states) return "the MTP module needs states";
+    if (!have_adapters(m, b.adapters, b.sequences)) return "a sequence's adapter is not set";
     return nullptr;
 }
 
@@ -124,11 +134,12 @@ struct MultiStep {
     float* log_probs;        // (S, steps)
     int64_t* counts;         // (S)
     uint8_t* broken;         // (S)
+    const int64_t* adapters;  // as Batch's
 };
 
 }
 
-SPOUTNIK_LAYOUT(MultiStep, broken)
+SPOUTNIK_LAYOUT(MultiStep, adapters)
 
 namespace {
 
@@ -139,6 +150,7 @@ const char* find_error(const Model& m, const MultiStep& a) {
         if (!fits(m, a.tables + s * a.table_width, a.table_width, a.contexts[s], count))
             return "a sequence would pass its blocks or the model's positions, or its block is not in the cache";
     }
+    if (!have_adapters(m, a.adapters, a.sequences)) return "a sequence's adapter is not set";
     return nullptr;
 }
 
@@ -152,6 +164,7 @@ class MultiStepDecoder {
         tokens.resize(n);
         contexts.resize(n);
         tables.resize(n * a.table_width);
+        adapters.resize(n);
         counts.assign(n, 1);
         prompt.assign(n, 0);
         wanted.resize(n);
@@ -166,10 +179,12 @@ class MultiStepDecoder {
                 const int64_t s = live[i], done = a.counts[s];
                 tokens[i] = done ? a.output_tokens[s * a.steps + done - 1] : a.tokens[s];
                 contexts[i] = a.contexts[s] + done;
+                if (a.adapters) adapters[i] = a.adapters[s];
                 std::copy_n(a.tables + s * a.table_width, a.table_width, tables.data() + i * a.table_width);
             }
             const Batch b{tokens.data(), counts.data(), contexts.data(), tables.data(), wanted.data(), prompt.data(),
-                          n, n, a.table_width, n, 1, nullptr, nullptr, logits.data()};
+                          n, n, a.table_width, n, 1, nullptr, nullptr, logits.data(),
+                          a.adapters ? adapters.data() : nullptr};
             ThreadGroup alone(1);
             ForwardPass<C>(m, b, {0, n, 0, 0, n, n}, alone, workspace).run();
             int64_t left = 0;
@@ -182,7 +197,7 @@ class MultiStepDecoder {
    private:
     const Model& m;
     const MultiStep& a;
-    std::vector<int64_t> live, tokens, contexts, tables, counts, wanted;
+    std::vector<int64_t> live, tokens, contexts, tables, counts, wanted, adapters;
     std::vector<uint8_t> prompt;
     std::vector<float> logits;
 
@@ -258,7 +273,7 @@ const char* spoutnik_draft_multi_step(const Model* m, const Batch* b, int64_t st
         if (k + 1 == steps) break;
         for (int64_t& context : contexts) context++;
         const Batch next{tokens + k * n, counts.data(), contexts.data(), tables.data(), wanted.data(), prompt.data(), n, n,
-                         b->table_width, n, b->threads, states.data(), next_states.data(), b->logits};
+                         b->table_width, n, b->threads, states.data(), next_states.data(), b->logits, nullptr};
         if (const char* error = spoutnik_forward(m, &next)) return error;
         states.swap(next_states);
     }

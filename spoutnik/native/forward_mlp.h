@@ -9,15 +9,18 @@ namespace {
 // projection alternate in gate_up, so that both halves of a number come out of one panel.
 template <typename C>
 inline void ForwardPass<C>::swiglu_activations(const Matrix& gate_up, const Matrix& down, int64_t unit, const Activations& x,
-                                               const RowView<char>& to, int64_t n) {
+                                               const RowView<char>& to, int64_t n, const AdapterPart& part, int64_t first_row) {
     constexpr int64_t PANELS = 2 * GROUP_SIZE / PANEL_OUTPUTS, WIDTH = 2 * GROUP_SIZE;
     static thread_local std::vector<float> buffer;
     buffer.resize(ROWS_PER_TASK * WIDTH);
     const int64_t count = std::min(GROUP_SIZE, down.in - unit * GROUP_SIZE);
     for (int64_t row = 0; row < n; row += ROWS_PER_TASK) {
         const int64_t some = std::min(ROWS_PER_TASK, n - row);
-        for (int64_t p = unit * PANELS; p < std::min((unit + 1) * PANELS, panel_count(gate_up)); p++)
+        for (int64_t p = unit * PANELS; p < std::min((unit + 1) * PANELS, panel_count(gate_up)); p++) {
             multiply_panel(gate_up, p, x.from(row), {buffer.data() - unit * WIDTH, WIDTH}, false, some);
+            const int64_t at = first_row + row;  // which the buffer begins with
+            if (part.layer) adapt_out(part, p, gate_up.out, buffer.data() - unit * WIDTH - at * WIDTH, WIDTH, at, some);
+        }
         for (int64_t r = 0; r < some; r++) {
             float numbers[GROUP_SIZE];
             const float* from = buffer.data() + r * WIDTH;
@@ -36,7 +39,7 @@ inline void ForwardPass<C>::swiglu_activations(const Matrix& gate_up, const Matr
 
 template <typename C>
 inline void ForwardPass<C>::mlp(const Layer& l) {
-    norm_activations(l.post_norm, l.gate_up);
+    norm_activations(l.post_norm, l.gate_up, {&l, &LayerAdapter::gate_up});
     mlp_products(l, activations_for(l.gate_up));
 }
 
@@ -46,9 +49,17 @@ inline void ForwardPass<C>::mlp_products(const Layer& l, const Activations& x) {
     const RowView<char> to{dense_active, activation_bytes(l.down.kind, l.down.in)};
     threads.parallel_for(units * row_parts, threads.stream_chunk(units * row_parts), [&](int64_t i) {
         const int64_t row = i % row_parts * ROWS_PER_TASK;
-        swiglu_activations(l.gate_up, l.down, i / row_parts, x.from(row), to.from(row), std::min(ROWS_PER_TASK, rows - row));
+        swiglu_activations(l.gate_up, l.down, i / row_parts, x.from(row), to.from(row), std::min(ROWS_PER_TASK, rows - row),
+                           {&l, &LayerAdapter::gate_up}, row);
     });
-    matmul(l.down, {dense_active, to.stride}, {residual, m.hidden}, true);
+    if (n_adapted)
+        threads.parallel_for(rows, 4, [&](int64_t t) {
+            if (!low_rank_of({&l, &LayerAdapter::down}, t)) return;
+            float* row = row_buffer(l.down.in);
+            restore_row(l.down.kind, to.at(t), l.down.in, row);
+            adapt_in({&l, &LayerAdapter::down}, row, t);
+        });
+    matmul(l.down, {dense_active, to.stride}, {residual, m.hidden}, true, {&l, &LayerAdapter::down});
 }
 
 template <typename C>
@@ -59,6 +70,7 @@ inline void ForwardPass<C>::moe(const Layer& l) {
         float* row = row_buffer(m.hidden);
         rms_norm(residual + t * m.hidden, m.hidden, l.post_norm, m.eps, row);
         store_activations(l.router, row, t);
+        adapt_in({&l, &LayerAdapter::gate_up}, row, t);  // of the shared experts
         convert_row(gate_up.kind, row, m.hidden, routed + t * routed_bytes);
     });
     matmul(l.router, activations_for(l.router), {scores, m.experts}, false);

@@ -18,6 +18,12 @@
 
 namespace {
 
+// A linear map of a layer as the rows' adapters know it.
+struct AdapterPart {
+    const Layer* layer = nullptr;
+    LowRank LayerAdapter::*map = nullptr;
+};
+
 // A pass over one part of a batch by one group of threads. C: the type of the cache.
 template <typename C>
 class ForwardPass {
@@ -29,11 +35,19 @@ class ForwardPass {
         workspace.next = 0;
         position = workspace.allocate<int64_t>(rows);
         sequence = workspace.allocate<int64_t>(rows);
+        adapter = workspace.allocate<const LayerAdapter*>(rows);
+        adapted_rows = workspace.allocate<int64_t>(rows);
+        low = workspace.allocate<float>(rows * m.low);
         for (int64_t s = part.begin, t = 0; s < part.end; s++)
             for (int64_t i = 0; i < b.counts[s]; i++, t++) {
                 position[t] = b.contexts[s] + i;
                 sequence[t] = s;
+                adapter[t] = b.adapters && b.adapters[s] >= 0 ? m.adapters[b.adapters[s]] : nullptr;
+                if (adapter[t]) adapted_rows[n_adapted++] = t;
             }
+        // Rows of one adapter together: its weights are read once.
+        std::stable_sort(adapted_rows, adapted_rows + n_adapted,
+                         [this](int64_t one, int64_t other) { return std::less<>()(adapter[one], adapter[other]); });
         const Layer& l = m.layer[m.layers - 1];  // with experts, if any layer has them
         int64_t wide = std::max({m.hidden, m.q_rank, m.heads * m.value, m.eh_proj.in}), active_wide = 0, first = 0;
         for (int64_t n = 0; n < m.layers; n++) {
@@ -70,15 +84,18 @@ class ForwardPass {
         m.enorm ? embed_mtp() : embed();
         for (int64_t n = 0; n < m.layers; n++) {
             const Layer& l = m.layer[n];
-            norm_activations(l.input_norm, l.first);
-            matmul(l.first, activations_for(l.first), {projected, l.first.out}, false);
+            norm_activations(l.input_norm, l.first, {&l, &LayerAdapter::first});
+            matmul(l.first, activations_for(l.first), {projected, l.first.out}, false, {&l, &LayerAdapter::first});
             mla ? mla_queries(l) : gqa_queries(l);
             attend(l);
             if (mla) mla_values(l);
             const float* out = mla ? queries : mixed;
             const int64_t out_width = m.heads * m.value;
-            threads.parallel_for(rows, 4, [&](int64_t t) { store_activations(l.o, out + t * out_width, t); });
-            matmul(l.o, activations_for(l.o), {residual, m.hidden}, true);
+            threads.parallel_for(rows, 4, [&](int64_t t) {
+                store_activations(l.o, out + t * out_width, t);
+                adapt_in({&l, &LayerAdapter::o}, out + t * out_width, t);
+            });
+            matmul(l.o, activations_for(l.o), {residual, m.hidden}, true, {&l, &LayerAdapter::o});
             if (l.router.data) moe(l);
             else mlp(l);
         }
@@ -94,8 +111,9 @@ class ForwardPass {
     const bool mla;
     const int64_t key, value, width, q_step;  // widths of cached keys and values of a group, of a position, of a query
     const int64_t* table;
-    int64_t *position, *sequence, *experts, *choice, *choice_token, *starts, *busy, n_busy = 0;
-    float *residual, *projected, *queries, *mixed, *absorbed, *scores, *weights, *expert_out;
+    int64_t *position, *sequence, *adapted_rows, *experts, *choice, *choice_token, *starts, *busy, n_busy = 0, n_adapted = 0;
+    const LayerAdapter** adapter;  // of each row: (layers), or null
+    float *residual, *projected, *queries, *mixed, *absorbed, *scores, *weights, *expert_out, *low;
     char *activations, *dense_active, *head_activations, *active, *routed;
     C* attending;
 
@@ -109,21 +127,49 @@ class ForwardPass {
     }
     Activations activations_for(const Matrix& matrix) const { return {activations, activation_bytes(matrix.kind, matrix.in)}; }
 
-    void matmul(const Matrix& matrix, const Activations& x, const Outputs& y, bool add) { matmul(matrix, x, y, add, rows); }
-    void matmul(const Matrix& matrix, const Activations& x, const Outputs& y, bool add, int64_t n) {
+    void matmul(const Matrix& matrix, const Activations& x, const Outputs& y, bool add, AdapterPart part = {}) {
+        matmul(matrix, x, y, add, rows, part);
+    }
+    void matmul(const Matrix& matrix, const Activations& x, const Outputs& y, bool add, int64_t n, AdapterPart part = {}) {
         const int64_t row_parts = ceil_div(n, ROWS_PER_TASK);
         const int64_t pieces = panel_count(matrix) * row_parts;
         threads.parallel_for(pieces, threads.stream_chunk(pieces), [&](int64_t i) {
-            const int64_t row = i % row_parts * ROWS_PER_TASK;
-            multiply_panel(matrix, i / row_parts, x.from(row), y.from(row), add, std::min(ROWS_PER_TASK, n - row));
+            const int64_t row = i % row_parts * ROWS_PER_TASK, p = i / row_parts, some = std::min(ROWS_PER_TASK, n - row);
+            multiply_panel(matrix, p, x.from(row), y.from(row), add, some);
+            if (part.layer) adapt_out(part, p, matrix.out, y.at(0), y.stride, row, some);
         });
     }
 
-    void norm_activations(const float* weight, const Matrix& matrix) {
+    // What row t's adapter has beside this map, or null.
+    const LowRank* low_rank_of(const AdapterPart& part, int64_t t) const {
+        if (!adapter[t]) return nullptr;
+        const LowRank& low_rank = adapter[t][part.layer - m.layer].*part.map;
+        return low_rank.a ? &low_rank : nullptr;
+    }
+
+    // A x of row t (and head h), kept for adapt_out.
+    void adapt_in(const AdapterPart& part, const float* x, int64_t t, int64_t h = 0) {
+        if (const LowRank* r = low_rank_of(part, t)) low_rank_in(*r, h, x, low + t * m.low + h * r->low);
+    }
+
+    // Adds B A x to the outputs of panel p, for rows [row, row + n) of y.
+    void adapt_out(const AdapterPart& part, int64_t p, int64_t out, float* y, int64_t stride, int64_t row, int64_t n,
+                   int64_t h = 0) const {
+        const int64_t first = p * PANEL_OUTPUTS, last = std::min(first + PANEL_OUTPUTS, out);
+        for (int64_t i = 0; i < n_adapted; i++) {
+            const int64_t t = adapted_rows[i];
+            if (t < row || t >= row + n) continue;
+            if (const LowRank* r = low_rank_of(part, t))
+                low_rank_out(*r, h, low + t * m.low + h * r->low, y + t * stride + first, first, last);
+        }
+    }
+
+    void norm_activations(const float* weight, const Matrix& matrix, const AdapterPart& part) {
         threads.parallel_for(rows, 4, [&](int64_t t) {
             float* row = row_buffer(m.hidden);
             rms_norm(residual + t * m.hidden, m.hidden, weight, m.eps, row);
             store_activations(matrix, row, t);
+            adapt_in(part, row, t);
         });
     }
 
@@ -162,13 +208,13 @@ class ForwardPass {
     void gqa_queries(const Layer& l);
     void store_queries(int64_t t, const float* q, int64_t step);
     void mla_queries(const Layer& l);
-    void per_head(const Matrix* matrices, int64_t bytes, float* y, int64_t step);
+    void per_head(const Matrix* matrices, int64_t bytes, float* y, int64_t step, const AdapterPart& part);
     void mla_values(const Layer& l);
     void attend(const Layer& l);
 
     // forward_mlp.h
-    static void swiglu_activations(const Matrix& gate_up, const Matrix& down, int64_t unit, const Activations& x,
-                                   const RowView<char>& to, int64_t n);
+    void swiglu_activations(const Matrix& gate_up, const Matrix& down, int64_t unit, const Activations& x,
+                            const RowView<char>& to, int64_t n, const AdapterPart& part = {}, int64_t first_row = 0);
     void mlp(const Layer& l);
     void mlp_products(const Layer& l, const Activations& x);
     void moe(const Layer& l);

@@ -71,6 +71,8 @@ SIGNATURES = {
     "guard_mapping": "start:pointer bytes:int -> int",
     "unguard_mapping": "number:int",
     "mapping_faults": "number:int -> int",
+    # gguf_decode.cpp
+    "read_numbers": "file:int start:int kind:int to:T[n] n threads:int -> int",
     # sample.cpp, quantize.cpp, forward.cpp, bandwidth.cpp
     "sample": "logits:float32[rows,vocabulary] settings:float32[5,rows] tokens:int64[rows] log_probs:float32[rows] rows "
               "vocabulary threads:int",
@@ -81,6 +83,7 @@ SIGNATURES = {
     "packed_nbytes": "kind:int in:int out:int -> int",
     "pack_bf12": "weight:pointer half:int matrix:Matrix to:pointer capacity:int threads:int -> int",
     "pack_matrix": "weight:pointer half:int matrix:Matrix to:pointer threads:int",
+    "unpack_panels": "matrix:Matrix first:int last:int to:pointer",
     "multiply_packed": "matrix:Matrix x:pointer y:pointer rows:int threads:int",
     "forward": "model:Model batch:Batch -> text",
     "decode_multi_step": "model:Model steps:MultiStep -> text",

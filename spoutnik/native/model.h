@@ -2,6 +2,7 @@
 // model/mla.py: T tokens, W wanted logits, D hidden, V vocabulary, E experts.
 #pragma once
 
+#include "low_rank.h"
 #include "packed_matrix.h"
 
 extern "C" {
@@ -32,6 +33,8 @@ struct Model {
     const float *enorm, *hnorm;                 // of the MTP module; null in the main model
     Matrix eh_proj;
     const Layer* layer;
+    const LayerAdapter* const* adapters;        // by number: (layers) each, or null
+    int64_t n_adapters, low;                    // low: the most numbers that A x has of a row, over all of them
 };
 
 struct Batch {
@@ -41,6 +44,7 @@ struct Batch {
     const float* states;  // (T, D): what the MTP module reads
     float* hidden;        // (T, D), or null if not wanted
     float* logits;        // (W, V)
+    const int64_t* adapters;  // (S) the number of each sequence's adapter, -1 for none; null: nobody has one
 };
 
 }

@@ -60,6 +60,18 @@ inline void convert_activations(int64_t kind, const float* x, int64_t start, int
 
 inline void convert_row(int64_t kind, const float* x, int64_t in, void* to) { convert_activations(kind, x, 0, in, in, to); }
 
+// Back to floats: what a product with such a matrix reads.
+inline void restore_row(int64_t kind, const void* from, int64_t in, float* x) {
+    if (kind == FLOAT32) {
+        std::memcpy(x, from, 4 * in);
+    } else if (is_bfloat16(kind)) {
+        for (int64_t i = 0; i < in; i++) x[i] = to_float(static_cast<const bf16*>(from)[i]);
+    } else {
+        const int8_t* q = static_cast<const int8_t*>(from);
+        for (int64_t i = 0; i < in; i++) x[i] = q[i] * load<float>(q + padded_inputs(kind, in) + 4 * (i / GROUP_SIZE));
+    }
+}
+
 // ------------------------------------------------------------------------------------------------------------ products
 
 // What quantize_group left behind the quantized numbers.

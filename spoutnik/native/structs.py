@@ -26,23 +26,32 @@ class Layer(ctypes.Structure):  # model.h, as the next two
                 *_fields(c_void_p, "cache uses")]
 
 
+class LowRank(ctypes.Structure):  # low_rank.h, as the next one
+    _fields_ = [*_fields(c_void_p, "a b starts"), *_fields(c_int64, "in_features low rank a_step b_step")]
+
+
+class LayerAdapter(ctypes.Structure):
+    _fields_ = _fields(LowRank, "first q_b o gate_up down keys values")
+
+
 class Model(ctypes.Structure):
     _fields_ = [*_fields(c_int64, "hidden heads groups layers vocabulary q_rank latent nope rope value experts chosen n_group "
                                   "topk_group two_best normalize softmax half_cache half_embedding small blocks positions"),
                 *_fields(c_double, "routed_scale softmax_scale eps"), *_fields(c_void_p, "rotary final_norm"),
-                ("head", Matrix), *_fields(c_void_p, "embedding enorm hnorm"), ("eh_proj", Matrix), ("layer", POINTER(Layer))]
+                ("head", Matrix), *_fields(c_void_p, "embedding enorm hnorm"), ("eh_proj", Matrix), ("layer", POINTER(Layer)),
+                ("adapters", POINTER(POINTER(LayerAdapter))), *_fields(c_int64, "n_adapters low")]
 
 
 class Batch(ctypes.Structure):
     _fields_ = [*_fields(c_void_p, "tokens counts contexts tables wanted prompt"),
                 *_fields(c_int64, "n_tokens sequences table_width n_wanted threads"),
-                *_fields(c_void_p, "states hidden logits")]
+                *_fields(c_void_p, "states hidden logits adapters")]
 
 
 class MultiStep(ctypes.Structure):  # forward.cpp
     _fields_ = [*_fields(c_void_p, "tokens contexts tables ends seeds generated limits settings"),
                 *_fields(c_int64, "sequences table_width ends_width steps threads"),
-                *_fields(c_void_p, "output_tokens log_probs counts broken")]
+                *_fields(c_void_p, "output_tokens log_probs counts broken adapters")]
 
 
 class Attention(ctypes.Structure):  # train_attention.cpp
@@ -52,7 +61,7 @@ class Attention(ctypes.Structure):  # train_attention.cpp
                 *_fields(c_void_p, "lengths rotary"), ("scale", c_float)]
 
 
-STRUCTS = (Matrix, Layer, Model, Batch, MultiStep, Attention)
+STRUCTS = (Matrix, Layer, LowRank, LayerAdapter, Model, Batch, MultiStep, Attention)
 
 
 def check(library: ctypes.CDLL, structs: tuple[type[ctypes.Structure], ...] = STRUCTS) -> None:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from spoutnik.errors import RunError, UserError
 from spoutnik.evals.protocol import held_out_dialogues, held_out_problems, prompt_ids
 from spoutnik.recipe.adapters import check_adapter
+from spoutnik.recipe.anchors import check_anchor
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.keys import seed_of
 from spoutnik.recipe.own_data import existing_files, own_data
-from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage
+from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage
 from spoutnik.recipe.starts import conversing_tokenizer_of, tokenizer_of
 from spoutnik.tasks import Problem
 from spoutnik.text.tokenizer import Tokenizer
@@ -30,10 +31,11 @@ def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: di
     """
     for name in selected:
         stage = recipe.stages[name]
-        if isinstance(stage, SFTStage) and stage.file is not None:
+        if getattr(stage, "file", None) is not None:
             existing_files(stage, name, source)
             own_data(stage, recipe.hygiene)
         check_adapter(recipe, name, source)
+        check_anchor(recipe, name, source)
         start = getattr(stage, "start", None)
         if start in recipe.checkpoints:
             recipe.config_of_stage(name, source)

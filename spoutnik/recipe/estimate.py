@@ -5,7 +5,7 @@ which a rehearsal would take longer than some stages: its speed follows from its
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -19,6 +19,8 @@ from spoutnik.parallel import cores, on_all_cores
 TRAIN_SHARE, GENERATE_SHARE = 0.6, 0.3
 _SIDE = 1024  # of the matrices of the timed product
 _NEWTON_SCHULZ = 30  # operations of Muon for each element of a matrix and each row of it
+_OPTIMIZER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
+_FROZEN_BYTES = 2  # per parameter of a frozen base, which is held as its files hold it
 _MOVED_BYTES = 40  # of an AdamW step for each parameter: gradient, two moments and weight read, three of them written
 
 
@@ -31,6 +33,12 @@ class Speed:
     generate: float
     step: dict[str, float]
     peak_memory_bytes: int
+
+
+def frozen(speed: Speed, share: float) -> Speed:
+    """The speed of a whole model's training for an adapter beside it, which has this share of its parameters: without the
+    gradient of the weights, a third of the products."""
+    return replace(speed, train=1.5 * speed.train, step={name: share * seconds for name, seconds in speed.step.items()})
 
 
 @cache
@@ -48,20 +56,47 @@ def product_rate(dtype: torch.dtype) -> float:
     return 2 * _SIDE ** 3 * len(work) / min(seconds() for _ in range(3))
 
 
-def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens: int) -> Speed:
-    """From the parameters. Sequences are taken to be short: attention costs nothing beside the products."""
+@cache
+def memory_rate() -> float:
+    """Bytes per second that all cores read. Takes a tenth of a second."""
+    return read_bandwidth(256 << 20, 2)
+
+
+def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens: int, adapter: int | None = None) -> Speed:
+    """From the parameters. Sequences are taken to be short: attention costs nothing beside the products.
+
+    Args:
+        micro_batch_tokens: that one core works on at a time.
+        adapter: how many parameters the adapter has that is trained while the model is frozen; None where all of it is trained.
+    """
     counts, rate = account(config), product_rate(dtype)
     parameters = counts.total_parameters + counts.mtp_parameters
-    adamw = parameters * _MOVED_BYTES / read_bandwidth(256 << 20, 2)
-    muon = adamw + _NEWTON_SCHULZ * parameters * config.hidden_size / rate
-    return Speed(TRAIN_SHARE * rate / (3 * counts.flops_per_token), GENERATE_SHARE * rate / counts.flops_per_token,
-                 {"adamw": adamw, "muon": muon}, _working_bytes(config, parameters, dtype, micro_batch_tokens))
+    trained = parameters if adapter is None else adapter
+    adamw = trained * _MOVED_BYTES / memory_rate()
+    muon = adamw + _NEWTON_SCHULZ * trained * config.hidden_size / rate
+    # Forward, the gradient of what goes in, and that of the weights, which frozen ones do without.
+    work = 3 * counts.flops_per_token if adapter is None else 2 * counts.flops_per_token + 6 * adapter
+    return Speed(TRAIN_SHARE * rate / work, GENERATE_SHARE * rate / counts.flops_per_token,
+                 {"adamw": adamw, "muon": muon}, _working_bytes(config, parameters, dtype, micro_batch_tokens, adapter))
 
 
-def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tokens: int) -> int:
-    """Beside weights, gradient and moments: each core's gradient, the activations of its micro-batch, and the weights once more
-    in the type they are multiplied in (the sampler's copy)."""
+def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tokens: int, adapter: int | None) -> int:
+    """Beside what `held_bytes` counts: each core's gradient, the activations of its micro-batch, and the weights once more in
+    the type they are multiplied in (the sampler's copy). Beside an adapter that copy is of the sum of both, and each core's
+    backward pass holds the frozen weights in that type too."""
     item = torch.empty(0, dtype=dtype).element_size()
     width = config.moe_intermediate_size * config.num_experts_per_tok if config.has_experts else config.intermediate_size
-    activations = tokens * config.num_hidden_layers * (12 * config.hidden_size + 4 * width) * item
-    return cores() * (4 * parameters + activations) + item * parameters
+    values = 12 * config.hidden_size + 4 * width
+    if adapter is not None:  # what the thin products read and give
+        values += 4 * config.hidden_size + 3 * width
+    activations = tokens * config.num_hidden_layers * values * item
+    if adapter is None:
+        return cores() * (4 * parameters + activations) + item * parameters
+    return cores() * (4 * adapter + activations + item * parameters) + item * parameters
+
+
+def held_bytes(config: ModelConfig, adapter: int | None = None) -> int:
+    """Weights, gradient and two moments of what is trained, float32; beside an adapter the frozen base in 16 bits."""
+    counts = account(config)
+    parameters = counts.total_parameters + counts.mtp_parameters
+    return _OPTIMIZER_BYTES * parameters if adapter is None else _FROZEN_BYTES * parameters + _OPTIMIZER_BYTES * adapter

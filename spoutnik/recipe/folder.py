@@ -19,7 +19,7 @@ import yaml
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import exclusive, read_json, remove_folder, write_json, write_text
 from spoutnik.recipe.artifacts import Artifact
-from spoutnik.recipe.schema import Recipe, SFTStage
+from spoutnik.recipe.schema import Recipe
 from spoutnik.recipe.starts import CHECKPOINT
 from spoutnik.tasks.catalog import is_file_name
 
@@ -125,7 +125,7 @@ def used_recipe(text: str, recipe: Recipe, path: Path, out: Path) -> str:
     for name, stage in values["stages"].value:
         used = recipe.stages.get(name.value)
         written = next((value for key, value in stage.value if key.value == "file"), None)
-        if isinstance(used, SFTStage) and written is not None and not Path(written.value).expanduser().is_absolute():
+        if hasattr(used, "file") and written is not None and not Path(written.value).expanduser().is_absolute():
             changes[_place(written, text)] = _shown_path(used.file, out)
     for name, model in values["models"].value:
         written = next((value for key, value in getattr(model, "value", ()) if key.value == CHECKPOINT), None)

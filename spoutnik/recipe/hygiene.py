@@ -10,7 +10,7 @@ from spoutnik.files import read_jsonl, sha256_file, sha256_json
 from spoutnik.tasks.hygiene import contamination, duplicates
 from spoutnik.train.data.conversations import questions_of
 from spoutnik.train.settings import Settings
-from spoutnik.train.traces import KEYS, Traces
+from spoutnik.train.traces import KEYS, Traces, replies_of
 
 _PROBLEM_KEYS = ("prompt", "question", "problem", "Problem", "Question", "text", "input")  # of published benchmarks
 
@@ -92,7 +92,7 @@ def clean_traces(traces: Traces, settings: HygieneSettings) -> tuple[Traces, str
             report.contaminated = len(shared.texts)
             rows = [row for number, row in enumerate(rows) if number not in shared.texts]
     if settings.near_duplicates:
-        repeated = duplicates(["\n".join([_questions(row), *(row[key] for key in KEYS[1:])]) for row in rows])
+        repeated = duplicates(["\n".join([_questions(row), *_replies(row)]) for row in rows])
         dropped = repeated.exact.keys() | repeated.near.keys()
         report.near_duplicate = len(dropped)
         rows = [row for number, row in enumerate(rows) if number not in dropped]
@@ -111,3 +111,9 @@ def _named(paths: Sequence[Path]) -> dict[str, list[str]]:
 
 def _questions(row: dict) -> str:
     return "\n".join(questions_of(row))
+
+
+def _replies(row: dict) -> list[str]:
+    """What a trace, or both replies of a pair, say; and of a reply with a label which one."""
+    texts = [reply[key] for reply in replies_of(row) for key in KEYS[1:]]
+    return [*texts, str(row["label"])] if "label" in row else texts

@@ -3,9 +3,10 @@ checkpoint is written, limits that only refuse. A `young` setting is in it where
 
 from spoutnik.evals.protocol import PromptStyle
 from spoutnik.files import sha256_file, sha256_json
+from spoutnik.recipe.anchors import anchor_hash
 from spoutnik.recipe.artifacts import Artifact, stage_key
 from spoutnik.recipe.own_data import existing_files
-from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, SFTStage, Stage
+from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, Stage
 from spoutnik.tasks.verifier_code import verifier_code
 
 _EVALUATION = 2  # raised when evaluations of older code lack what ours hold: 2 keeps all samples
@@ -17,6 +18,8 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
     settings = stage.model_dump(mode="json", by_alias=True, exclude={"seed", "families", "examples"})
     if settings.get("file") is not None:
         settings["file"] = None  # its content counts (`stage_contents`), wherever it lies
+    if "anchor" in settings:
+        settings["anchor"]["file"] = None  # likewise
     for name in _LIMITS:
         if name in settings["settings"]:
             settings["settings"][name] = type(stage.settings).model_fields[name].default
@@ -30,7 +33,7 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
         settings |= {"families": recipe.families_of(stage)} | recipe.model_dump(include={"held_out"})
     if isinstance(stage, GRPOStage | RejectStage):
         settings |= _more_tasks(recipe)
-    if isinstance(stage, SFTStage) and stage.file is not None and recipe.hygiene.drops:
+    if getattr(stage, "file", None) is not None and recipe.hygiene.drops:
         settings["hygiene"] = recipe.hygiene.drops
     return settings
 
@@ -50,13 +53,15 @@ def stage_contents(recipe: Recipe, stage: Stage, name: str, source: str, inputs:
     """Role -> hash, of all that a stage reads beside its settings.
 
     Raises:
-        UserError: its file of traces cannot be read.
+        UserError: its file of traces, or the text of its anchor, cannot be read.
     """
     contents = {role: artifact.content for role, artifact in inputs.items()}
-    if isinstance(stage, SFTStage) and stage.file is not None:
+    if getattr(stage, "file", None) is not None:
         hashes = [sha256_file(file) for file in existing_files(stage, name, source)]
         whole = hashes[0] if len(hashes) == 1 else sha256_json(hashes)
         contents |= {"file": whole} | recipe.hygiene.contents()
+    if getattr(stage, "anchor", None) is not None:
+        contents["anchor"] = anchor_hash(stage, name, source)
     if isinstance(stage, GRPOStage | RejectStage) and (code := verifier_code(recipe.tasks_of(stage))):
         contents["verifiers"] = sha256_json(code)
     return contents

@@ -1,16 +1,21 @@
-"""The traces of a stage's `file`: read, freed of what hygiene drops, split into training and held-out part."""
+"""The traces or preferences of a stage's `file`: read, freed of what hygiene drops, split into training and held-out part."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from spoutnik.errors import UserError
 from spoutnik.recipe.hygiene import HygieneSettings, clean_traces
+from spoutnik.recipe.preference_stages import DPOStage, KTOStage, PreferenceStage
 from spoutnik.recipe.schema import SFTStage
 from spoutnik.row_files import files_at
+from spoutnik.train.data.conversations import context_of
 from spoutnik.train.data.loading import load_traces
+from spoutnik.train.data.preferences import load_preferences
 from spoutnik.train.data.split import hold_out
+from spoutnik.train.kto import refuse_one_sided
 from spoutnik.train.traces import Traces
 
+FileStage = SFTStage | PreferenceStage  # may read a file of the user's
 
 @dataclass(frozen=True)
 class OwnData:
@@ -21,16 +26,23 @@ class OwnData:
     warning: str | None
 
 
-def own_data(stage: SFTStage, hygiene: HygieneSettings) -> OwnData:
+def own_data(stage: FileStage, hygiene: HygieneSettings) -> OwnData:
     """Raises UserError for whatever is wrong with the data."""
     assert stage.file is not None
-    traces, warning = clean_traces(load_traces(stage.file, stage.columns, stage.learn), hygiene)
-    if not stage.held_out_share:
-        return OwnData(traces, None, warning)
-    return OwnData(*hold_out(traces, stage.held_out_share), warning)
+    traces, warning = clean_traces(_loaded(stage), hygiene)
+    train, held_out = hold_out(traces, stage.held_out_share) if stage.held_out_share else (traces, None)
+    if isinstance(stage, KTOStage):
+        refuse_one_sided([(row["label"], context_of(row)) for row in train.rows], train.report.source)
+    return OwnData(train, held_out, warning)
 
 
-def existing_files(stage: SFTStage, name: str, source: str) -> list[Path]:
+def _loaded(stage: FileStage) -> Traces:
+    if isinstance(stage, PreferenceStage):
+        return load_preferences(stage.file, "pairs" if isinstance(stage, DPOStage) else "replies", stage.columns)
+    return load_traces(stage.file, stage.columns, stage.learn)
+
+
+def existing_files(stage: FileStage, name: str, source: str) -> list[Path]:
     """The stage's files of traces. Raises UserError where there is none, or one cannot be read."""
     assert stage.file is not None
     where = f"{source}: stages.{name}.file = {str(stage.file)!r}"

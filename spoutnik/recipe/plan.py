@@ -25,11 +25,14 @@ from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
+from spoutnik.recipe.adapters import adapter_parameters
+from spoutnik.recipe.anchors import anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
-from spoutnik.recipe.estimate import Speed, estimated_speed
+from spoutnik.recipe.estimate import Speed, estimated_speed, frozen, held_bytes
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import evaluation_protocol
 from spoutnik.recipe.own_data import own_data
+from spoutnik.recipe.preference_stages import DPOStage, PreferenceStage
 from spoutnik.recipe.run import find_stages, select_stages, with_seed
 from spoutnik.recipe.schema import (
     BaseStage,
@@ -40,12 +43,14 @@ from spoutnik.recipe.schema import (
     RejectStage,
     RewardModelStage,
     SFTStage,
+    Stage,
     load_recipe,
 )
 from spoutnik.recipe.stages import describe_model
 from spoutnik.recipe.starts import published_starts
 from spoutnik.tables import print_table
 from spoutnik.train.batches import Document
+from spoutnik.train.data.preferences import reply_rows
 from spoutnik.train.language_model import language_model_gradient
 from spoutnik.train.optimizer import Optimizer
 from spoutnik.train.settings import LanguageModelSettings
@@ -55,7 +60,6 @@ from spoutnik.units import duration, size
 TYPICAL_LENGTH = 0.35  # of max_tokens
 _PROMPT, _TRACE = 32, 90  # tokens: a prompt, a prompt with its trace
 _CHARACTERS, _FRAME = 3, 8  # of a trace in a file: characters per token, tokens that the conversation's frame adds
-_OPTIMIZER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
 _COMPILED_BYTES = 270_000  # of one compiled product in one cache (docs/results.md)
 
 
@@ -143,6 +147,12 @@ def stage_work(recipe: Recipe, name: str) -> Work:
                 traces += rejected.prompts * min(rejected.samples, rejected.keep_per_prompt) * 2 // 3
             tokens = round((traces * _TRACE + (_file_tokens(recipe, name) if stage.file is not None else 0)) * s.epochs)
             return Work(tokens, 0, -(-tokens // s.tokens_per_step), s.optimizer)
+        case PreferenceStage(settings=s):
+            tokens = _file_tokens(recipe, name)
+            read = tokens if isinstance(stage, DPOStage) else (2 + s.epochs) * tokens  # without a gradient: a third of the work
+            trained = round(s.epochs * tokens)
+            filled = trained if isinstance(stage, DPOStage) else 2 * trained
+            return Work(trained + round(read / 3), 0, -(-filled // s.tokens_per_step), s.optimizer)
         case GRPOStage(settings=s):
             completions = s.steps * s.prompts_per_step * s.group_size
             length = round(s.max_tokens * TYPICAL_LENGTH)
@@ -155,7 +165,8 @@ def _file_tokens(recipe: Recipe, name: str) -> int:
     """About as many as the traces of a stage's file have, those left out that will not fit."""
     stage = recipe.stages[name]
     positions = recipe.config_of_stage(name, "the recipe").max_position_embeddings
-    lengths = (characters(row) / _CHARACTERS + _FRAME for row in own_data(stage, recipe.hygiene).train.rows)
+    rows = reply_rows(own_data(stage, recipe.hygiene).train.rows)
+    lengths = (characters(row) / _CHARACTERS + _FRAME for row in rows)
     return round(sum(length for length in lengths if length <= positions))
 
 
@@ -180,15 +191,33 @@ def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> P
     if not work.trained and not generated:
         return row
     # A wider context costs nothing where sequences are short: one rehearsal serves a model and its descendants.
-    dtype, counts = compute_dtype(recipe.dtype), account(config)
+    dtype, trained = compute_dtype(recipe.dtype), getattr(stage, "adapter", None)
+    adapter = None if trained is None else adapter_parameters(config, trained)
     if recipe.checkpoint_of_stage(name) is None:
         speed = rehearse(config.model_copy(update={"max_position_embeddings": 512, "rope_scaling": None}), dtype)
+        speed = speed if adapter is None else frozen(speed, adapter / account(config).total_parameters)
     else:
-        speed = estimated_speed(config, dtype, getattr(stage.settings, "micro_batch_tokens", 0))
-    memory = (speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES
-              + _OPTIMIZER_BYTES * (counts.total_parameters + counts.mtp_parameters))
+        speed = estimated_speed(config, dtype, _tokens_at_once(stage), adapter)
+    memory = speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES + held_bytes(config, adapter)
+    if work.steps and getattr(stage, "anchor", None) is not None:
+        memory += anchor_bytes(stage, config)
+        work = replace(work, trained=work.trained + work.steps * anchor_work(stage))
     seconds = work.trained / speed.train + generated / speed.generate + work.steps * speed.step[work.optimizer]
     return replace(row, seconds=seconds, peak_memory_bytes=memory)
+
+
+def evaluation_seconds(recipe: Recipe, name: str, source: str, tokens_read: int = 0) -> float:
+    """Predicted for asking the published model that a stage starts from what the stage's own is asked. tokens_read: of texts
+    that both of them read beside it."""
+    config = recipe.config_of_stage(name, source)
+    speed = estimated_speed(config, compute_dtype(recipe.dtype), 0)
+    return evaluation_tokens(recipe, name) / speed.generate + 2 * tokens_read / (3 * speed.train)
+
+
+def _tokens_at_once(stage: Stage) -> int:
+    """That one core works on: a micro-batch, or its part of a step where that is less."""
+    limit, step = (getattr(stage.settings, key, 0) for key in ("micro_batch_tokens", "tokens_per_step"))
+    return min(limit, -(-step // cores())) if step else limit
 
 
 def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None, seed: int | None,

@@ -4,14 +4,16 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
 from spoutnik.model.config import ModelConfig
 from spoutnik.recipe.hygiene import HygieneSettings
+from spoutnik.recipe.preference_stages import DPOStage, KTOStage
 from spoutnik.recipe.problems import describe_problems
 from spoutnik.recipe.shipped import shipped_recipes
+from spoutnik.recipe.stage_base import ConversingStage, StageBase
 from spoutnik.recipe.starts import CHECKPOINT, config_of, located
 from spoutnik.recipe.yaml_file import read_yaml
 from spoutnik.tasks import FAMILIES, Task
@@ -19,13 +21,14 @@ from spoutnik.tasks.abstention import Abstention
 from spoutnik.tasks.catalog import find_tasks, is_file_name
 from spoutnik.tasks.family import HeldOut
 from spoutnik.tasks.general_text import Wishes
+from spoutnik.train.anchor import AnchorSettings
 from spoutnik.train.data.shapes import KNOWN_KEYS
 from spoutnik.train.grpo import GRPOSettings
 from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
 from spoutnik.train.reject import RejectSettings
 from spoutnik.train.reward_model import RewardModelSettings
-from spoutnik.train.settings import AdapterSettings, Settings, StrictModel, refuse_truth, young
+from spoutnik.train.settings import AdapterSettings, Settings, young
 from spoutnik.train.sft import ColdStartSettings, SFTSettings
 from spoutnik.validation import did_you_mean, refuse_names
 
@@ -49,21 +52,7 @@ def refuse_other_names(title: str, names: dict[tuple[str, ...], str]) -> None:
     refuse_names(title, wrong)
 
 
-class _Stage(StrictModel):
-    model_config = ConfigDict(populate_by_name=True)
-
-    @field_validator("seed", "general", "dialogue_share", "echo_share", "held_out_share", mode="before", check_fields=False)
-    @classmethod
-    def _numbers_are_numbers(cls, value: object, info: ValidationInfo) -> object:  # not of "*": `kind` decides the class
-        return refuse_truth(cls, value, info)
-
-    @property
-    def inputs(self) -> dict[str, str]:
-        """Role -> name of the stage it comes from."""
-        return {role: name for role in ("start", "reward_model", "traces") if (name := getattr(self, role, None)) is not None}
-
-
-class PretrainStage(_Stage):
+class PretrainStage(StageBase):
     """A base model of the recipe's `models` entry, from random weights. With a `seed` of its own it stays the same under
     every seed of the recipe: bases are dear, and what varies after them is what one wants to compare."""
 
@@ -79,7 +68,7 @@ class PretrainStage(_Stage):
     """How it is trained."""
 
 
-class MidtrainStage(_Stage):
+class MidtrainStage(StageBase):
     """More reading for `from`, with other and longer documents, before it learns to converse."""
 
     kind: Literal["midtrain"]
@@ -108,14 +97,7 @@ class MidtrainStage(_Stage):
         return self
 
 
-class _ConversingStage(_Stage):
-    """A model that converses."""
-
-    examples: list[str] | None = None
-    """Of the recipe's families, those whose questions its card shows (all of them where it says nothing)."""
-
-
-class SFTStage(_ConversingStage):
+class SFTStage(ConversingStage):
     """Supervised fine-tuning of `from` on traces: written by the solvers, kept by a reject stage or read from a file, with
     general conversations mixed in. `distill` is the same for a student, which the table shows apart from the main line."""
 
@@ -147,6 +129,8 @@ class SFTStage(_ConversingStage):
     """The share of the solvers' traces and of the general ones with earlier turns."""
     adapter: AdapterSettings | None = young(None)
     """Train an adapter (LoRA) and leave the base as it is."""
+    anchor: AnchorSettings | None = young(None)
+    """Hold the model to what it said of general text before, so that it forgets nothing else."""
     settings: SFTSettings
     """How it is trained."""
 
@@ -169,7 +153,7 @@ class SFTStage(_ConversingStage):
         return self
 
 
-class GRPOStage(_ConversingStage):
+class GRPOStage(ConversingStage):
     """Reinforcement learning with verifiable rewards; with a reward model for general prompts, RL for all scenarios."""
 
     kind: Literal["grpo"]
@@ -179,7 +163,9 @@ class GRPOStage(_ConversingStage):
     reward_model: str | None = None
     """The earlier stage of kind reward_model that scores general prompts."""
     adapter: AdapterSettings | None = young(None)
-    """Train an adapter (LoRA) and leave the base as it is; without dropout, and with `dtype: float32`."""
+    """Train an adapter (LoRA) and leave the base as it is; without dropout; with `use_dora`, in float32."""
+    anchor: AnchorSettings | None = young(None)
+    """Hold the model to what it said of general text before, so that it forgets nothing else."""
     settings: GRPOSettings
     """Rollouts, rewards, and how it is trained."""
 
@@ -196,10 +182,13 @@ class GRPOStage(_ConversingStage):
         if self.adapter is not None and self.adapter.dropout:
             raise ValueError("adapter.dropout: the sampler has none, so the gradient would be of another policy than the one "
                              "that wrote the rollouts. Leave it out")
+        if self.adapter is not None and self.adapter.base != "stored":
+            raise ValueError(f"adapter.base = {self.adapter.base}: rollouts are sampled from the sum of base and adapter, "
+                             "which would need the whole base beside the packed one. Leave it out")
         return self
 
 
-class RejectStage(_Stage):
+class RejectStage(StageBase):
     """Rejection sampling: completions of `from` that are right, well formed and in the language of the question become traces
     for later stages."""
 
@@ -211,7 +200,7 @@ class RejectStage(_Stage):
     """How much is sampled, and what is kept."""
 
 
-class RewardModelStage(_Stage):
+class RewardModelStage(StageBase):
     """A model that scores answers to general prompts: the network of `from` with a scalar head, trained on preference
     pairs."""
 
@@ -224,7 +213,7 @@ class RewardModelStage(_Stage):
 
 
 BaseStage = PretrainStage | MidtrainStage  # makes a model that continues texts, and may have a seed of its own
-Stage = Annotated[PretrainStage | MidtrainStage | SFTStage | GRPOStage | RejectStage | RewardModelStage,
+Stage = Annotated[PretrainStage | MidtrainStage | SFTStage | DPOStage | KTOStage | GRPOStage | RejectStage | RewardModelStage,
                   Field(discriminator="kind")]
 
 
@@ -330,7 +319,7 @@ class Recipe(Settings):
                 lists.append((("stages", name, "examples"), getattr(stage, "examples", None) or (), self.families))
         wrong = [((*path, index), family, f"there is no family '{family}'; the families are {', '.join(choices)}", choices)
                  for path, families, choices in lists for index, family in enumerate(families) if family not in choices]
-        makes_model = {"pretrain", "midtrain", "sft", "distill", "grpo"}
+        makes_model = {"pretrain", "midtrain", "sft", "distill", "dpo", "kto", "grpo"}
         needed = {"start": makes_model, "traces": {"reject"}, "reward_model": {"reward_model"}}
         earlier: dict[str, Stage] = {}
         for name, stage in self.stages.items():
@@ -446,7 +435,7 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
     for name in recipe.stages:
         if recipe.checkpoint_of_stage(name) is None:  # others are looked at before a run: they need not be there to be named
             recipe.config_of_stage(name, str(path))
-    stages = {name: _with_located_file(stage, name, path) for name, stage in recipe.stages.items()}
+    stages = {name: _with_located_files(stage, name, path) for name, stage in recipe.stages.items()}
     tasks = [str(path.parent / Path(name).expanduser()) if is_file_name(name) else name for name in recipe.tasks]
     try:
         find_tasks(tasks)
@@ -470,12 +459,19 @@ def _text_of(path: Path) -> str:
         raise UserError(f"{path}: cannot be read ({error.strerror}). Name a recipe file.") from error
 
 
-def _with_located_file(stage: Stage, name: str, recipe: Path) -> Stage:
-    if not isinstance(stage, SFTStage) or stage.file is None:
-        return stage
+def _with_located_files(stage: Stage, name: str, recipe: Path) -> Stage:
+    located = {}
+    if getattr(stage, "file", None) is not None:
+        located["file"] = _located_file(stage.file, f"{recipe}: stages.{name}.file", recipe)
+    anchor = getattr(stage, "anchor", None)
+    if anchor is not None and anchor.file is not None:
+        file = _located_file(anchor.file, f"{recipe}: stages.{name}.anchor.file", recipe)
+        located["anchor"] = anchor.model_copy(update={"file": file})
+    return stage.model_copy(update=located)
+
+
+def _located_file(file: Path, where: str, recipe: Path) -> Path:
     try:
-        file = recipe.parent / stage.file.expanduser()
+        return recipe.parent / file.expanduser()
     except RuntimeError as error:  # ~somebody
-        raise UserError(f"{recipe}: stages.{name}.file = {str(stage.file)!r}: has a home folder that is not known here. Write "
-                        "the whole path.") from error
-    return stage.model_copy(update={"file": file})
+        raise UserError(f"{where} = {str(file)!r}: has a home folder that is not known here. Write the whole path.") from error

@@ -29,10 +29,12 @@ from spoutnik.model.lora import adapters_of
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_tensors
 from spoutnik.recipe.adapters import load_for_adapter, save_adapter, saved_dtype
+from spoutnik.recipe.anchors import open_anchor
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.cards import adapted_card, model_card
 from spoutnik.recipe.model_files import save_generation_config, save_model_files
 from spoutnik.recipe.own_data import own_data
+from spoutnik.recipe.preference_stages import DPOStage, KTOStage, PreferenceStage
 from spoutnik.recipe.schema import (
     BaseStage,
     GRPOStage,
@@ -52,11 +54,16 @@ from spoutnik.tasks.general_text import FIRST_KINDS, taught_kinds
 from spoutnik.text.thought import read_reply
 from spoutnik.text.thought_format import has_plain_marks
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.anchor import Anchor
+from spoutnik.train.data.preferences import fit_preferences, reply_rows
 from spoutnik.train.data.preview import template_notes
+from spoutnik.train.dpo import dpo
 from spoutnik.train.grpo import GRPOSettings, grpo
 from spoutnik.train.health import Finding, constant_findings, kept_findings, pair_findings, stage_health
+from spoutnik.train.kto import kto
 from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
 from spoutnik.train.monitor import Monitor, Validation
+from spoutnik.train.preference_outcome import HeldOut, held_out_findings, learned_findings
 from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
 from spoutnik.train.reject import reject
 from spoutnik.train.resumable import ResumableLLM
@@ -68,7 +75,7 @@ from spoutnik.train.reward_model import (
     score_answers,
     train_reward_model,
 )
-from spoutnik.train.rollouts import chat_prompts, rollout_llm, sample_problems
+from spoutnik.train.rollouts import PolicyEngine, chat_prompts, rollout_llm, sample_problems
 from spoutnik.train.settings import AdapterSettings
 from spoutnik.train.sft import fit, general_traces, held_out_documents, held_out_loss, sft, solver_traces
 from spoutnik.train.traces import KEYS, Traces, reports_of
@@ -110,7 +117,8 @@ class Context:
     def monitor(self, validation: Validation | None = None) -> Monitor:
         return Monitor(self.name, self.say, validation)
 
-    def validation(self, model: Transformer, tokenizer: Tokenizer, settings: GRPOSettings) -> Validation | None:
+    def validation(self, model: Transformer, tokenizer: Tokenizer, settings: GRPOSettings,
+                   engine: PolicyEngine) -> Validation | None:
         """Of an RL stage; None where the recipe switches it off."""
         recipe, chosen = self.recipe, self.recipe.validation
         if not chosen.problems:
@@ -121,7 +129,7 @@ class Context:
                                 max_tokens=settings.max_tokens)
         asked = sha256_json([[problem.prompt for problem in problems], str(params)])  # others are measured anew
         folder = self.checkpoints.folder / f"validation-{asked[:12]}"
-        return Validation(model, tokenizer, problems, params, recipe.seed, folder, settings.steps, chosen.looks)
+        return Validation(model, tokenizer, problems, params, recipe.seed, folder, settings.steps, chosen.looks, engine)
 
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
         """The model and tokenizer of an input."""
@@ -134,6 +142,12 @@ class Context:
             return self.load()
         folder, where = self.inputs["start"].folder, f"{self.source}: stages.{self.name}.adapter"
         return load_for_adapter(folder, adapter, self.dtype, self.recipe.seed, where), Tokenizer.load(folder)
+
+
+    def anchor(self, model: Transformer, tokenizer: Tokenizer) -> Anchor | None:
+        """Of the stage, whose model is to be trained; None where it has none."""
+        start = self.inputs["start"].folder
+        return open_anchor(self.recipe, self.name, model, tokenizer, start, self.dtype, self.say)
 
 
 @dataclass
@@ -160,7 +174,8 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if outcome.model is not None:
         dtype, model = saved_dtype(outcome.model, context.dtype), outcome.model
         if adapters_of(model):
-            metrics, model = save_adapter(context.working, model, dtype, f"{context.recipe.name}/{stage.start}", context.say)
+            base = f"{context.recipe.name}/{stage.start}"
+            metrics, model = save_adapter(context.working, model, stage.adapter, dtype, base, context.say)
             outcome.metrics |= metrics
         _save(context.working, model, outcome.tokenizer, context.origin, dtype)
     validation = outcome.monitor.validation if outcome.monitor else None
@@ -240,17 +255,45 @@ def _sft(stage: SFTStage, context: Context) -> Outcome:
         context.say(f"{context.name}: {source.report.sentence(positions)}")
     monitor = context.monitor()
     asked = held_out_documents(held_out, tokenizer, positions, seed) if held_out else []
+    anchor = context.anchor(model, tokenizer)
     watch, before = Stopwatch(), held_out_loss(model, asked, stage.settings)
     measuring = watch.lap()
-    log, cost = sft(model, documents, stage.settings, *context.training(), monitor)
+    log, cost = sft(model, documents, stage.settings, *context.training(), monitor, anchor)
     watch.lap()
     after = held_out_loss(model, asked, stage.settings)
-    metrics = {"traces": len(documents)} | _last(log, "loss")
+    metrics = {"traces": len(documents)} | _last(log, "loss", "anchor_kl")
     if asked:
         metrics |= {"held_out_loss_before": before, "held_out_loss": after}
         context.say(f"{context.name}: loss on {len(asked):,} held-out traces {before:.3f} before, {after:.3f} after")
         cost = cost + measuring + watch.lap()
     return Outcome(metrics, cost, log, model, tokenizer, monitor, data=reports_of(sources))
+
+
+def _preferences(stage: PreferenceStage, context: Context) -> Outcome:
+    """DPO and KTO. What is held out is measured before and after."""
+    model, tokenizer = context.load_start(stage.adapter)
+    own, positions = own_data(stage, context.recipe.hygiene), model.config.max_position_embeddings
+    examples = fit_preferences(own.train, tokenizer, positions)
+    notes = template_notes(reply_rows([*own.train.rows, *(own.held_out.rows if own.held_out else ())]), tokenizer)
+    for sentence in (own.train.description, own.warning, *notes, own.train.report.sentence(positions)):
+        if sentence is not None:
+            context.say(f"{context.name}: {sentence}")
+    if isinstance(stage, KTOStage) and examples:
+        context.say(f"{context.name}: {stage.settings.weights_of(examples).sentence()}")
+    held_out = HeldOut.of(own.held_out, tokenizer, model, stage.settings) if own.held_out else None
+    monitor = context.monitor()
+    train = dpo if isinstance(stage, DPOStage) else kto
+    log, cost = train(model, examples, stage.settings, *context.training(), context.progress("reference"), monitor,
+                      context.anchor(model, tokenizer))
+    metrics = {own.train.report.unit: len(examples)} | _last(log, "loss", "accuracy", "margin", "chosen_change", "anchor_kl")
+    findings = learned_findings(monitor.comparisons[-1])
+    if held_out is not None:
+        measured, more = held_out.measure(model)
+        context.say(f"{context.name}: {held_out.sentence(measured)}")
+        metrics |= {f"held_out_{name}": value for name, value in measured.items()}
+        findings += held_out_findings(measured["accuracy"], len(held_out.examples))
+        cost = cost + more
+    return Outcome(metrics, cost, log, model, tokenizer, monitor, findings, reports_of([own.train]))
 
 
 def _grpo(stage: GRPOStage, context: Context) -> Outcome:
@@ -260,10 +303,11 @@ def _grpo(stage: GRPOStage, context: Context) -> Outcome:
         scorer = partial(score_answers, *load_reward_model(context.inputs["reward_model"].folder, context.dtype))
     if stage.settings.kl_coefficient:
         reference, _ = context.load()
-    monitor = context.monitor(context.validation(model, tokenizer, stage.settings))
+    engine = PolicyEngine(model, tokenizer)
+    monitor = context.monitor(context.validation(model, tokenizer, stage.settings, engine))
     log, cost = grpo(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training("learning by reward"),
-                     scorer, reference, monitor)
-    return Outcome(_last(log, "reward", "accuracy", "mismatch_kl"), cost, log, model, tokenizer, monitor)
+                     scorer, reference, monitor, context.anchor(model, tokenizer), engine)
+    return Outcome(_last(log, "reward", "accuracy", "mismatch_kl", "anchor_kl"), cost, log, model, tokenizer, monitor)
 
 
 def _reject(stage: RejectStage, context: Context) -> Outcome:
@@ -296,8 +340,8 @@ def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     return Outcome(metrics | _last(log, "loss"), cost, log, monitor=monitor, findings=findings)
 
 
-_WORK = {PretrainStage: _pretrain, MidtrainStage: _midtrain, SFTStage: _sft, GRPOStage: _grpo, RejectStage: _reject,
-         RewardModelStage: _reward_model}
+_WORK = {PretrainStage: _pretrain, MidtrainStage: _midtrain, SFTStage: _sft, DPOStage: _preferences, KTOStage: _preferences,
+         GRPOStage: _grpo, RejectStage: _reject, RewardModelStage: _reward_model}
 
 
 def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, Tokenizer]:

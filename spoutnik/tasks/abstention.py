@@ -66,6 +66,14 @@ class Abstention(Task):
     def verify(self, problem: Problem, answer: str) -> float:
         return self.reward if abstains(answer) else float(self._task.verify(self._inner(problem), answer))
 
+    def verify_all(self, asked: Sequence[tuple[Problem, str]]) -> list[float]:
+        answered = [number for number, (_, answer) in enumerate(asked) if not abstains(answer)]
+        grades = [self.reward] * len(asked)
+        inner = [(self._inner(asked[number][0]), asked[number][1]) for number in answered]
+        for number, grade in zip(answered, self._task.verify_all(inner)):
+            grades[number] = float(grade)
+        return grades
+
     def solve(self, problem: Problem, rng: random.Random, style: str = "careful") -> Trace | None:
         return self._task.solve(self._inner(problem), rng, style)
 

@@ -1,7 +1,10 @@
 """The grade of an answer, by the task that asked."""
 
+from collections import defaultdict
+from collections.abc import Sequence
+
 from spoutnik.errors import RunError
-from spoutnik.tasks.problem import Problem
+from spoutnik.tasks.problem import Problem, Task
 
 
 def accuracy_reward(problem: Problem, answer: str) -> float:
@@ -11,6 +14,18 @@ def accuracy_reward(problem: Problem, answer: str) -> float:
         RunError: the verifier gives what is no grade.
     """
     return checked_grade(problem, answer, problem.task.verify(problem, answer))
+
+
+def accuracy_rewards(asked: Sequence[tuple[Problem, str]]) -> list[float]:
+    """`accuracy_reward` of many (problem, answer), in their order; each task gets all of its own at one time."""
+    of: dict[Task, list[int]] = defaultdict(list)
+    for number, (problem, _) in enumerate(asked):
+        of[problem.task].append(number)
+    rewards = [0.0] * len(asked)
+    for task, numbers in of.items():
+        for number, value in zip(numbers, task.verify_all([asked[number] for number in numbers]), strict=True):
+            rewards[number] = checked_grade(*asked[number], value)
+    return rewards
 
 
 def checked_grade(problem: Problem, answer: str, value: float) -> float:

@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import os
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 STYLES = ("quick", "careful")
@@ -84,6 +86,11 @@ class Task:
         """The grade in [0, 1] of an answer without its thought; a bool is one. Never raises: what it cannot read is wrong."""
         raise NotImplementedError
 
+    def verify_all(self, asked: "Sequence[tuple[Problem, str]]") -> list[float]:
+        """`verify` of many answers, in their order. Where a verdict is mostly waiting (for a program in the sandbox, for a
+        model behind an endpoint), a task waits for many at one time."""
+        return [self.verify(problem, answer) for problem, answer in asked]
+
     def extract(self, problem: Problem, answer: str) -> str | None:
         """What of an answer is graded, to be shown and counted; None where it holds nothing of the kind."""
         return answer.strip() or None
@@ -99,6 +106,14 @@ class Task:
     def split_keys(self, problem: Problem) -> Iterable[str]:
         """What decides the split of a problem: it is held out where one of these is."""
         return (f"{self.name} {problem.key}",)
+
+
+def side_by_side(verify: Callable[[Problem, str], float], asked: Sequence[tuple[Problem, str]]) -> list[float]:
+    """verify(problem, answer) for each, a thread for every core, for verifiers that wait for programs of their own."""
+    if len(asked) < 2:
+        return [verify(*each) for each in asked]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(lambda each: verify(*each), asked))
 
 
 def check_style(task: Task, style: str) -> None:

@@ -19,6 +19,7 @@ NO_VARIANCE, NOTHING_LEARNED = 0.9, 0.9  # share of groups without variance to w
 ILL_FORMED = 0.5  # share of well-formed completions below which one is warned
 MISMATCH = 0.01  # nats per token between sampler and trainer; `max_mismatch_kl` stops the stage
 COLLAPSED, EXPLODED = 0.05, 2.0  # nats of entropy, if it is also five times less or twice as much as at the start
+FELL = 0.5  # nats per token by which good replies have become less likely, where preferences are learned
 CUT = 0.05  # of the tokens of documents, beyond the model's positions
 FEW_KEPT = 0.02  # of the completions that rejection sampling makes
 SHRUNK = 0.7  # of the first thoughts' length
@@ -74,7 +75,7 @@ def warnings_of(rows: Sequence[Row], ended: bool = False) -> list[Finding]:
     if not rows or (len(rows) < MIN_ROWS and not ended):
         return []
     recent = rows[-max(MIN_ROWS, len(rows) // 10):]
-    findings = _rl_warnings(rows, recent) if "reward" in rows[0] else _cut_warnings(rows)
+    findings = _rl_warnings(rows, recent) if "reward" in rows[0] else _cut_warnings(rows) + _fall_warnings(recent)
     if ended or len(rows) >= 16 and len(rows) & (len(rows) - 1) == 0:  # looked at when the log has doubled
         findings += _trends(rows)
     return findings
@@ -116,6 +117,16 @@ def _cut_warnings(rows: Sequence[Row]) -> list[Finding]:
         return []
     return [Finding("cut documents", f"{_percent(_share_cut(rows))} of the tokens lie beyond the model's positions and "
                                      "are not learned. Widen the context (max_position_embeddings).")]
+
+
+def _fall_warnings(recent: Sequence[Row]) -> list[Finding]:
+    """Of preferences: DPO and KTO only ask that good replies lose less than bad ones, and often both lose."""
+    change = _mean_of(recent, "chosen_change")
+    if not change < -FELL:
+        return []
+    return [Finding("chosen replies fell", f"good replies have become {-change:.2g} nats per token less likely than they were: "
+                                           "the model leaves bad ones and good ones alike. Set nll_weight (of kind dpo), raise "
+                                           "beta, or lower learning_rate.")]
 
 
 def _share_cut(rows: Sequence[Row]) -> float:
@@ -311,6 +322,8 @@ def _loss_numbers(rows: Sequence[Row]) -> list[str]:
         return []
     updates, tail = sum(bool(row.get("grad_norm")) for row in rows), max(1, len(rows) // 10)
     numbers = [f"{updates} steps", f"loss {_mean_of(rows[:tail], 'loss'):.2f} to {_mean_of(rows[-tail:], 'loss'):.2f}"]
+    if "margin" in rows[-1]:
+        numbers.append(f"margin {_mean_of(rows[:tail], 'margin'):.2f} to {_mean_of(rows[-tail:], 'margin'):.2f}")
     if cut := round(sum(row.get("cut_documents", 0) for row in rows)):
         numbers.append(f"{cut} documents cut at the model's positions ({100 * _share_cut(rows):.1f} % of the tokens)")
     return numbers

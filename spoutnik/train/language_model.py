@@ -8,11 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from spoutnik.model.lora import dropout_from
+from spoutnik.model.adapter_switches import dropout_from
+from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
-from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
+from spoutnik.train.anchor import Anchor
+from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents, pack_sharing
 from spoutnik.train.health import Comparison
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
 from spoutnik.train.losses import token_log_probs
@@ -47,8 +49,10 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
                             settings: LanguageModelSettings, step: int = 0) -> tuple[Gradient, Cost]:
     """Gradient of one step over `documents`, split into micro-batches over the cores. step: with a micro-batch's first document
     it decides the masks of the adapters' dropout, so that a resumed stage repeats them."""
+    model.gradient_checkpointing = settings.gradient_checkpointing
     lengths = [len(d.ids) for d in documents]
-    micro = [pack_documents(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
+    pack = pack_sharing if can_share_prefixes(model) else pack_documents
+    micro = [pack(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
     tokens = sum(d.predicted for d in documents)
 
     def loss_of(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
@@ -61,9 +65,10 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
 
 def train_language_model(model: Transformer, documents_of: Callable[[int], Sequence[Document]],
                          settings: LanguageModelSettings, steps: int, stage: str, checkpoints: Checkpoints,
-                         progress: Progress, monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
+                         progress: Progress, monitor: Monitor | None = None,
+                         anchor: Anchor | None = None) -> tuple[list[dict], Cost]:
     """documents_of(step) gives a step's documents and must depend on nothing but the step. monitor: gets the losses of some of
-    them before and after."""
+    them before and after. anchor: what every step learns beside them."""
     schedule, optimizer = settings.make_schedule(steps, stage), settings.make_optimizer(model)
     monitor, watch, compared = monitor or Monitor(stage), Stopwatch(), compared_documents(documents_of, steps)
     before, comparing = document_losses(model, compared, settings.micro_batch_tokens), watch.lap()
@@ -74,7 +79,7 @@ def train_language_model(model: Transformer, documents_of: Callable[[int], Seque
         return gradient, gradient.metrics | cut_metrics(documents), cost
 
     log, cost = train(model, optimizer, schedule, stage, step_gradient, checkpoints, progress, settings.bias_update_speed,
-                      monitor.after_step)
+                      monitor.after_step, anchor)
     watch.lap()
     monitor.comparisons.append(Comparison("loss", before, document_losses(model, compared, settings.micro_batch_tokens)))
     return log, cost + comparing + watch.lap()

@@ -84,6 +84,13 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
     return total
 
 
+class AddedGradient(Protocol):
+    """What every step learns beside its own data: an anchor (anchor.py)."""
+
+    def add_to(self, gradient: Gradient, metrics: dict[str, float], model: Transformer, parameters: Sequence[Tensor],
+               step: int) -> None: ...
+
+
 HOURLY_BYTES = 100e9  # of checkpoints that are sparing: a disk of 1 TB is written to once over in ten hours
 
 
@@ -150,12 +157,14 @@ class Stopwatch:
 def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: str,
           step_gradient: Callable[[int], tuple[Gradient, dict[str, float], Cost]], checkpoints: Checkpoints,
           progress: Progress, bias_update_speed: float = 0.0,
-          after_step: Callable[[list[dict]], Cost] = lambda log: Cost()) -> tuple[list[dict], Cost]:
+          after_step: Callable[[list[dict]], Cost] = lambda log: Cost(),
+          anchor: AddedGradient | None = None) -> tuple[list[dict], Cost]:
     """Runs `schedule.steps` steps; returns the log (a row per step) and the cost.
 
     step_gradient(step) returns the gradient, the metrics to log and what it cost. after_step looks at the log after each step,
     may add to its last row, and returns the tokens that it generated. The correction biases move once per
-    optimizer step, by the loads of the whole batch (V3, section 2.1.2); beside adapters they stay, as the base does.
+    optimizer step, by the loads of the whole batch (V3, section 2.1.2); beside adapters they stay, as the base does. anchor:
+    adds its part to each step's gradient and metrics.
 
     Raises:
         RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
@@ -167,6 +176,8 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
     watch, last_save, pause = Stopwatch(), time.perf_counter(), checkpoints.seconds_between(model, optimizer)
     for step in range(start, schedule.steps):
         gradient, metrics, cost = step_gradient(step)
+        if anchor is not None:
+            anchor.add_to(gradient, metrics, model, optimizer.parameters, step)
         refuse_divergence(stage, step, metrics["loss"], gradient.gradients, log, checkpoints)
         # A step that taught nothing leaves the weights alone: momentum and decay would move them all the same.
         metrics["grad_norm"] = optimizer.step(gradient.gradients, schedule.factor(step)) if gradient.gradients else 0.0

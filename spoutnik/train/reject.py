@@ -5,6 +5,7 @@ Kept: right, well formed, in the language of the question, each text once. A tra
 
 import random
 from collections.abc import Sequence
+from itertools import islice
 
 from pydantic import Field
 
@@ -52,9 +53,11 @@ def reject(llm: LLM | ResumableLLM, tokenizer: Tokenizer, tasks: Sequence[Task],
     for start in range(0, len(problems), prompts_at_once):
         part = problems[start:start + prompts_at_once]
         outputs = llm.generate(chat_prompts(part, tokenizer), params, seed=seed * 1_000_003 + start)
+        graded_all = iter(grade([(problem, c) for problem, output in zip(part, outputs) for c in output.outputs], tokenizer,
+                                settings.language_rule))
         for problem, output in zip(part, outputs):
             generated += sum(len(c.token_ids) for c in output.outputs)
-            for graded in select([grade(problem, c, tokenizer, settings.language_rule) for c in output.outputs], settings):
+            for graded in select(list(islice(graded_all, len(output.outputs))), settings):
                 kept_tokens += len(graded.completion.token_ids)
                 traces.append({"history": problem.history, "prompt": problem.prompt, "thought": graded.reply.thought,
                                "answer": graded.reply.answer, "family": problem.family, "level": problem.level,

@@ -6,12 +6,15 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Literal
 
+from spoutnik.engine.adapters import computed_unmerged
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
+from spoutnik.model.lora import adapters_of, without_adapters
 from spoutnik.model.transformer import Transformer
-from spoutnik.tasks import Problem, Task, accuracy_reward
+from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import perhaps_in_conversation
 from spoutnik.tasks.general import GeneralPrompt
+from spoutnik.tasks.grading import accuracy_rewards
 from spoutnik.tasks.language import language_consistency
 from spoutnik.tasks.problem import History
 from spoutnik.text.chat_template import Message
@@ -32,6 +35,7 @@ class GradedCompletion:
 
 # Which thoughts are in a language: lenient takes an empty one and one in another script for it, strict does not.
 LanguageRule = Literal["lenient", "strict"]
+_POLICY = "policy"
 _MAX_NUM_SEQS = 640  # up to here a step of a nano model is faster over all rows at once
 
 
@@ -39,6 +43,31 @@ def rollout_llm(model: Transformer, tokenizer: Tokenizer) -> LLM:
     """An engine over the model's current weights, for token ids alone; a completion ends where one ends in chat: at any of the
     model's ends of sentence and of turn."""
     return LLM(model, eos_token_ids=thought_format(tokenizer).end_ids, max_num_seqs=_MAX_NUM_SEQS, max_num_batched_tokens=8192)
+
+
+class PolicyEngine:
+    """The engine that samples a policy which is being trained. A model with adapters: its base is packed once, and the adapters
+    stand beside it, each time those of now. Without, or with adapters that are not computed so, all weights are packed anew."""
+
+    def __init__(self, model: Transformer, tokenizer: Tokenizer):
+        self.model, self.tokenizer = model, tokenizer
+        self._base: LLM | None = None
+
+    @property
+    def keeps_base(self) -> bool:
+        parts = adapters_of(self.model)
+        return bool(parts) and computed_unmerged(parts)
+
+    def current(self) -> LLM:
+        """Ready to sample with the weights of now."""
+        if not self.keeps_base:
+            return rollout_llm(self.model, self.tokenizer)
+        if self._base is None:
+            self._base = rollout_llm(without_adapters(self.model), self.tokenizer)
+        if _POLICY in self._base.core.adapters:
+            self._base.unload_adapter(_POLICY)  # and what its prefix cache has of the last step's with it
+        self._base.load_adapter(_POLICY, adapters_of(self.model))
+        return self._base.with_adapter(_POLICY)
 
 
 def conversation_ids(history: History, prompt: str, tokenizer: Tokenizer) -> list[int]:
@@ -77,9 +106,13 @@ def thought_language(thought: str, language: str, rule: LanguageRule) -> float:
     return 0.0 if rule == "strict" and not thought.strip() else language_consistency(thought, language)
 
 
-def grade(problem: Problem, completion: CompletionOutput, tokenizer: Tokenizer,
-          rule: LanguageRule = "lenient") -> GradedCompletion:
-    """Grades the answer alone: the thought is stripped first, and an ill-formed completion has no answer to grade."""
-    reply = read_reply(completion.reply_ids, tokenizer, completion.finished)
-    accuracy = accuracy_reward(problem, reply.answer) if reply.well_formed else 0.0
-    return GradedCompletion(completion, reply, accuracy, thought_language(reply.thought, problem.language, rule))
+def grade(asked: Sequence[tuple[Problem, CompletionOutput]], tokenizer: Tokenizer,
+          rule: LanguageRule = "lenient") -> list[GradedCompletion]:
+    """Grades the answers alone: thoughts are stripped first, and an ill-formed completion has no answer to grade."""
+    replies = [read_reply(completion.reply_ids, tokenizer, completion.finished) for _, completion in asked]
+    answered = [number for number, reply in enumerate(replies) if reply.well_formed]
+    rewards = accuracy_rewards([(asked[number][0], replies[number].answer) for number in answered])
+    accuracy = dict(zip(answered, rewards))
+    return [GradedCompletion(completion, reply, accuracy.get(number, 0.0),
+                             thought_language(reply.thought, problem.language, rule))
+            for number, ((problem, completion), reply) in enumerate(zip(asked, replies))]

@@ -16,6 +16,7 @@ from spoutnik.tasks.general_text import Wishes
 from spoutnik.text.chat_template import TemplateRefusal
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.anchor import Anchor
 from spoutnik.train.batches import Document
 from spoutnik.train.data.conversations import context_of
 from spoutnik.train.language_model import train_language_model
@@ -127,7 +128,8 @@ def held_out_loss(model: Transformer, documents: Sequence[Document], settings: S
 
 
 def sft(model: Transformer, documents: Sequence[Document], settings: SFTSettings, seed: int, stage: str,
-        checkpoints: Checkpoints, progress: Progress, monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
+        checkpoints: Checkpoints, progress: Progress, monitor: Monitor | None = None,
+        anchor: Anchor | None = None) -> tuple[list[dict], Cost]:
     """Trains in place. Every epoch is a new order; a step takes the next documents until tokens_per_step is reached.
 
     Raises:
@@ -137,7 +139,7 @@ def sft(model: Transformer, documents: Sequence[Document], settings: SFTSettings
         raise UserError(f"{stage}: no trace fits the model's {model.config.max_position_embeddings} positions. Shorten them.")
     plan = plan_steps([len(d.ids) for d in documents], settings.tokens_per_step, settings.epochs, seed)
     return train_language_model(model, lambda step: [documents[i] for i in plan[step]], settings, len(plan), stage,
-                                checkpoints, progress, monitor)
+                                checkpoints, progress, monitor, anchor)
 
 
 def plan_steps(lengths: Sequence[int], tokens_per_step: int, epochs: float, seed: int) -> list[list[int]]:

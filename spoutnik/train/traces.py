@@ -5,16 +5,21 @@ turns as [question, answer]. Where more stands before the reply (a system text, 
 "tools" what can be called. `data` reads them from users' files.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 
 KEYS = ("prompt", "thought", "answer")
 LARGE_SHARE = 0.1  # of a source's traces: who loses more than that should know
 
 
-def _younger() -> int:
-    """A count that older manifests do not have, and others only where it is not 0."""
-    return field(default=0, metadata={"younger": True})
+def _younger(default: object = 0) -> object:
+    """What older manifests do not have, and others only where it is not this."""
+    return field(default=default, metadata={"younger": True})
+
+
+def replies_of(row: Mapping) -> list[Mapping]:
+    """Of a pair both replies, the better one first; else the trace itself."""
+    return [row["chosen"], row["rejected"]] if "chosen" in row and "answer" not in row else [row]
 
 
 @dataclass
@@ -27,6 +32,10 @@ class TraceReport:
     and used: the recipe only warns. incorrect: not known to be right. no_reply: a conversation in which the assistant says
     nothing. tool_call: the reply only calls tools. refused: by the model's chat template. held_out: kept from training, to
     measure what was learned.
+
+    Of preferences, whose unit is a pair or a reply: equal: both replies are the same. differing: they answer different
+    conversations. tie: neither is better. no_opinion: taken back, or a conversation without one. replaced: by a later opinion
+    on the same answer. alone: a good reply without a bad one to the same conversation, or the reverse.
     """
 
     source: str
@@ -45,6 +54,13 @@ class TraceReport:
     tool_call: int = _younger()
     refused: int = _younger()
     held_out: int = _younger()
+    equal: int = _younger()
+    differing: int = _younger()
+    tie: int = _younger()
+    no_opinion: int = _younger()
+    replaced: int = _younger()
+    alone: int = _younger()
+    unit: str = _younger("traces")
 
     @property
     def dropped(self) -> int:
@@ -52,21 +68,24 @@ class TraceReport:
 
     @property
     def is_large(self) -> bool:
-        """Whether much is lost that should not be: of generations that were graded, many are wrong."""
-        return self.dropped - self.incorrect > LARGE_SHARE * self.read
+        """Whether much is lost that should not be: of generations that were graded, many are wrong, and people call a tie."""
+        meant = self.incorrect + self.tie + self.no_opinion + self.replaced
+        return self.dropped - meant > LARGE_SHARE * self.read
 
     def sentence(self, positions: int) -> str:
         """For people, with the remedy where much is lost."""
         text = self.counts()
         if not self.is_large:
             return text
+        if 2 * self.alone > self.dropped:
+            return f"{text}. A stage of kind kto learns from replies without a counterpart as well."
         remedy = (f"Shorten them to {positions:,} tokens, or widen the model's context." if 2 * self.too_long > self.dropped
                   else "Mend the source.")
         return f"Warning: {text}. {100 * self.dropped / self.read:.0f} % of them teach nothing. {remedy}"
 
     def counts(self) -> str:
         """What became of them, for people."""
-        text = f"{self.source}: {self.read:,} traces read, {self.used:,} used"
+        text = f"{self.source}: {self.read:,} {self.unit} read, {self.used:,} used"
         text += "".join(f", {part}" for part in self.reasons())
         if self.held_out:
             text += f", {self.held_out:,} held out"
@@ -76,13 +95,17 @@ class TraceReport:
         """For the stage table: nothing where everything was used."""
         if not self.dropped:
             return ""
-        return f"{self.dropped:,} of {self.read:,} traces of {self.source} left out ({', '.join(self.reasons())})"
+        return f"{self.dropped:,} of {self.read:,} {self.unit} of {self.source} left out ({', '.join(self.reasons())})"
 
     def reasons(self) -> list[str]:
         """What was dropped, and why."""
         named = (("too long", self.too_long), ("empty", self.empty), ("with marks of thought inside", self.marks),
                  ("not known to be right", self.incorrect), ("without a reply of the assistant", self.no_reply),
-                 ("whose reply only calls tools", self.tool_call), ("refused by the chat template", self.refused))
+                 ("whose reply only calls tools", self.tool_call), ("refused by the chat template", self.refused),
+                 ("of two equal replies", self.equal), ("whose replies answer different conversations", self.differing),
+                 ("ties", self.tie), ("without an opinion", self.no_opinion),
+                 ("replaced by later opinions on the same answer", self.replaced),
+                 ("replies without a counterpart", self.alone))
         reasons = [f"{count:,} {what}" for what, count in named if count]
         if self.duplicate:
             reasons.append(f"{self.duplicate:,} duplicate{'s' if self.duplicate > 1 else ''}")
@@ -110,8 +133,8 @@ class Traces:
 
 def reports_of(sources: Sequence[Traces]) -> list[dict]:
     """For the manifest."""
-    younger = {each.name for each in fields(TraceReport) if each.metadata.get("younger")}
-    return [{name: value for name, value in asdict(source.report).items() if value or name not in younger}
+    younger = {each.name: each.default for each in fields(TraceReport) if each.metadata.get("younger")}
+    return [{name: value for name, value in asdict(source.report).items() if name not in younger or value != younger[name]}
             for source in sources]
 
 

@@ -136,3 +136,23 @@ def test_the_real_model_s_tokens_are_those_of_transformers(tmp_path, command):
     assert oracle.decode(document.ids[document.loss_from:]) == "43<|im_end|>"
     facts = json.loads(command(write(tmp_path / "a.jsonl", {"messages": messages}), "--model", REAL, "--json"))
     assert facts["rows"][0]["learned"] == "43<|im_end|>" and facts["positions"] == 8192
+
+
+def test_of_preferences_both_replies_are_shown_as_they_are_compared(tmp_path, model, command, tokenizer):
+    rows = [{"prompt": USER["content"], "chosen": "42", "rejected": "It is, all in all, 42."},
+            {"prompt": "What is 1 + 1?", "chosen": "2", "rejected": "z" * 500}]
+    path = write(tmp_path / "pairs.jsonl", *rows)
+    facts = json.loads(command(path, "--model", model, "--json"))
+    assert {key: facts["report"][key] for key in ("read", "used", "too_long", "unit")} == {
+        "read": 2, "used": 1, "too_long": 1, "unit": "opinions"}
+    first = facts["rows"][0]
+    assert first["chosen"]["read"] == first["rejected"]["read"] == tokenizer.render([USER])
+    assert first["chosen"]["learned"] == tokenizer.decode(tiny.completion_ids(tokenizer, "", "42"), keep_special=True)
+    assert facts["lengths"]["rejected"]["longest"] > 128 > facts["lengths"]["chosen"]["longest"]
+    assert "for kind dpo: 2 pairs." in facts["notes"] and "longer one in 0 of 2 pairs" in facts["notes"][1]
+    text = command(path, "--model", model, "--rows", "1")
+    assert text.count("[read]") == 1 and "[chosen]" in text and "[rejected]" in text and "--- opinion 1" in text
+    assert "tokens read, " in text and " compared" in text
+    thumbs = write(tmp_path / "thumbs.jsonl", {"prompt": "Why?", "completion": "So.", "label": True})
+    assert "good" in json.loads(command(thumbs, "--json"))["rows"][0]
+    assert "[good]" in command(thumbs, "--model", model) and "1 opinions read" in command(thumbs, "--held-out-share", "0")

@@ -1,6 +1,8 @@
 """The models that are evaluated: one that our engine runs, one behind an endpoint."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,10 +19,12 @@ from spoutnik.endpoint import Endpoint
 from spoutnik.errors import RunError, UserError
 from spoutnik.evals import statistics
 from spoutnik.evals.asking import AskingSettings, style_of
+from spoutnik.evals.benches import Bench
 from spoutnik.evals.evaluate import Evaluation
 from spoutnik.evals.models import NO_REPLY, EndpointModel, LocalModel, Question, endpoint_model
 from spoutnik.evals.samples import read_samples
 from spoutnik.files import write_json
+from spoutnik.tasks.own import read_task
 
 SETTINGS = AskingSettings(samples=2, max_tokens=12)
 
@@ -162,6 +166,23 @@ def test_an_endpoint_is_asked_by_r1s_protocol_several_at_one_time(tmp_path):
     assert len({b["seed"] for b in bodies}) == 8 and all(len(b["messages"]) == 1 for b in bodies)
     sample = read_samples(tmp_path / "sums" / "samples.jsonl")[0]
     assert sample.thought == "so" and sample.tokens == 7 and 0 < sample.thought_tokens < 7
+
+
+def test_an_examined_endpoint_may_be_graded_by_a_judge_behind_another(tmp_path):
+    def verdict(body):
+        text = body["messages"][1]["content"]
+        return completion(f"VERDICT {re.search(r'VERDICT (.+?): ', text)[1]}: {'correct' if 'A tall' in text else 'incorrect'}")
+
+    with endpoint_server(lambda body: completion(f"A {body['messages'][0]['content']}")) as model, \
+            endpoint_server(verdict) as judge:
+        row = {"verifier": "judge", "rubric": "Any.", "endpoint": judge.url, "model": "m", "split": "held_out"}
+        path = tmp_path / "judged.jsonl"
+        path.write_text("".join(json.dumps(row | {"prompt": f"{word} tale?"}) + "\n" for word in ("tall", "short")))
+        task = read_task(path)
+        bench = Bench("judged", list(task.problems("held_out")), "tales")
+        result = Evaluation(over(model), asked.settings(max_tokens=50), tmp_path / "out").run([bench], SilentDisplay())[0]
+    assert result["scores"]["judged pass@1"]["mean"] == 0.5 and result["shares"].get("verifier_errors", 0) == 0
+    assert all(sample.verifier_error is None for sample in read_samples(tmp_path / "out" / "judged" / "samples.jsonl"))
 
 
 def test_an_endpoint_that_is_busy_breaks_off_or_sends_garbage_is_asked_again(tmp_path):

@@ -24,7 +24,11 @@ from spoutnik.train.sft import SFTSettings, sft, trace_document
 ROW = {"prompt": "What is 2 + 2?", "thought": "2 and 2 is 4.", "answer": "4"}
 
 
-def even_share(problem, completion, tokenizer, rule="lenient") -> GradedCompletion:
+def even_share(asked, tokenizer, rule="lenient") -> list[GradedCompletion]:
+    return [even_share_of(completion) for _, completion in asked]
+
+
+def even_share_of(completion) -> GradedCompletion:
     ids = completion.reply_ids
     return GradedCompletion(completion, Reply("", "", True, 0), sum(t % 2 == 0 for t in ids) / max(len(ids), 1), 0.0)
 

@@ -42,16 +42,18 @@ def test_the_language_limit_is_inclusive(limit, kept):
 def test_a_right_answer_without_its_form_is_wrong(tokenizer):
     problem = sample_problems(random.Random(0), [FAMILIES["arithmetic"]], 1, "train")[0]
     ids = tiny.completion_ids(tokenizer, "x", problem.answer)
-    assert grade(problem, CompletionOutput(0, "", ids, finish_reason="stop"), tokenizer).accuracy == 1.0
-    assert grade(problem, CompletionOutput(0, "", ids[:-1], finish_reason="length"), tokenizer).accuracy == 0.0
+    completions = [CompletionOutput(0, "", ids, finish_reason="stop"),
+                   CompletionOutput(0, "", ids[:-1], finish_reason="length")]
     bare = CompletionOutput(0, "", [*tokenizer.encode(problem.answer), tokenizer.eos_id], finish_reason="stop")
-    assert grade(problem, bare, tokenizer).accuracy == 0.0
+    graded = grade([(problem, completion) for completion in [*completions, bare]], tokenizer)
+    assert [each.accuracy for each in graded] == [1.0, 0.0, 0.0]
 
 
 def test_kept_traces_say_where_they_come_from_and_the_cost_says_what_was_wasted(tokenizer, monkeypatch):
-    def first_token_even(problem, completion, tokenizer, rule):
-        right = bool(completion.token_ids) and completion.token_ids[0] % 2 == 0
-        return GradedCompletion(completion, Reply("thought", "answer", True, 1), float(right), 1.0)
+    def first_token_even(asked, tokenizer, rule):
+        right = [bool(completion.token_ids) and completion.token_ids[0] % 2 == 0 for _, completion in asked]
+        return [GradedCompletion(completion, Reply("thought", "answer", True, 1), float(good), 1.0)
+                for (_, completion), good in zip(asked, right)]
 
     monkeypatch.setattr(module, "grade", first_token_even)
     policy = tiny.model(tiny.QWEN, vocab_size=300, max_position_embeddings=512)

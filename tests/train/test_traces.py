@@ -38,7 +38,8 @@ def test_what_teaches_nothing_is_left_out_and_counted(tmp_path):
     traces = load_traces(write(tmp_path / "t.jsonl", *rows))
     assert traces.rows == [ROW, ROW | {"thought": ""}, ROW | {"thought": "So 4."}]
     assert traces.report == TraceReport("t.jsonl", read=9, used=3, empty=2, duplicate=1, marks=3, unwrapped=1)
-    younger = ("incorrect", "no_reply", "tool_call", "refused", "held_out")  # in manifests only where there are any
+    younger = ("incorrect", "no_reply", "tool_call", "refused", "held_out", "equal", "differing", "tie", "no_opinion",
+               "replaced", "alone", "unit")  # in manifests only where there are any
     assert reports_of([traces]) == [{k: v for k, v in asdict(traces.report).items() if k not in younger}]
 
 

@@ -3,6 +3,7 @@
 Implemented by TorchRunner (any device, the plain twin) and NativeRunner (a CPU with a compiler).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from spoutnik.engine.sampler import SamplingMetadata, sample_tokens, uniforms_below_1
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.lora import LowRank
 
 BLOCK_SIZE = 16  # tokens per block of the cache; prefixes are shared in whole blocks
 
@@ -26,6 +28,7 @@ class ForwardBatch:
     logits_indices (W,): indices into the T tokens whose logits are returned, ascending.
     prompt (S,) bool: the new tokens belong to the prompt and are computed together. Generated tokens are computed as if each
         came alone, so that verifying drafts gives exactly the bits of plain decoding.
+    adapters (S,): the number of each sequence's adapter (`Runner.set_adapter`), -1 for the base; None: all are the base's.
     """
 
     tokens: Tensor
@@ -34,6 +37,7 @@ class ForwardBatch:
     block_tables: Tensor
     logits_indices: Tensor
     prompt: Tensor
+    adapters: Tensor | None = None
 
     @property
     def positions(self) -> Tensor:
@@ -51,6 +55,7 @@ class DecodeBatch:
     seeds (S,): of random numbers. generated (S,): tokens generated so far, of at most limits (S,).
     ends (S, width): tokens that end each sequence, -1 for none.
     settings (4, S) float32: temperature, top_p, top_k, min_p.
+    adapters: as of ForwardBatch.
     """
 
     tokens: Tensor
@@ -61,6 +66,7 @@ class DecodeBatch:
     limits: Tensor
     ends: Tensor
     settings: Tensor
+    adapters: Tensor | None = None
 
 
 @dataclass
@@ -100,13 +106,21 @@ class Runner(Protocol):
     def copy_blocks(self, sources: Tensor, targets: Tensor) -> None:
         """Copies blocks sources (N,) to targets (N,), in all layers."""
 
+    def pack_adapter(self, parts: Mapping[str, LowRank]) -> object:
+        """An adapter in the form that this runner computes, by the names of its linear maps; without DoRA's magnitudes. May be
+        called in another thread than the rest."""
+
+    def set_adapter(self, number: int, packed: object | None) -> None:
+        """From the next batch on, this number (0, 1, 2, ...) means that adapter, or none."""
+
     def forward(self, batch: ForwardBatch, states: bool = False) -> tuple[Tensor, Tensor]:
         """Stores the batch's cache entries. Returns logits (W, V) float32, and all tokens' states after the final norm (T, D);
         the latter only with `states`, or where the cache was allocated with `mtp`, else (0, D)."""
 
     def draft(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor) -> tuple[Tensor, Tensor]:
         """The MTP module over the same batch, after `forward`, from hidden (T, D) and each token's successor (T,). Stores its
-        cache entries; returns logits (W, V) of the token after the successor, and its states (T, D)."""
+        cache entries; returns logits (W, V) of the token after the successor, and its states (T, D). Adapters leave the module
+        as it is; `hidden` comes of them."""
 
     def draft_multi_step(self, batch: ForwardBatch, hidden: Tensor, next_tokens: Tensor, settings: Tensor) -> Tensor:
         """`draft`, then the module over its own states, one token further each time. settings (drafts, 5, W): temperature,
@@ -145,7 +159,8 @@ def decode_multi_step(runner: Runner, decoding: DecodeBatch, steps: int) -> Mult
             break
         each = torch.arange(len(live))
         logits, _ = runner.forward(ForwardBatch(last[live], torch.ones_like(each), d.contexts[live] + step, d.tables[live],
-                                                each, torch.zeros(len(live), dtype=torch.bool)))
+                                                each, torch.zeros(len(live), dtype=torch.bool),
+                                                None if d.adapters is None else d.adapters[live]))
         finite = logits.isfinite().all(-1)
         output.broken[live] = ~finite
         live = live[finite]

@@ -2,6 +2,7 @@
 
 import ctypes
 import time
+from collections.abc import Mapping
 from ctypes import POINTER
 from pathlib import Path
 
@@ -21,15 +22,17 @@ from spoutnik.engine.quantization.weight_groups import (
     weight_groups,
 )
 from spoutnik.engine.runners.base import BLOCK_SIZE, DecodeBatch, ForwardBatch, MultiStepOutput
+from spoutnik.engine.runners.packed_adapter import PackedAdapter
 from spoutnik.errors import RunError
 from spoutnik.hardware import available_memory
 from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.lora import LowRank
 from spoutnik.model.rope import softmax_scale
 from spoutnik.model.transformer import Transformer
 from spoutnik.native import library
 from spoutnik.native.kernels import address
-from spoutnik.native.structs import BLOCK_POSITIONS, Layer, Matrix, Model, MultiStep
+from spoutnik.native.structs import BLOCK_POSITIONS, Layer, LayerAdapter, Matrix, Model, MultiStep
 from spoutnik.native.structs import Batch as NativeBatch
 from spoutnik.parallel import cores, physical_cores
 from spoutnik.units import size
@@ -65,6 +68,7 @@ class NativeRunner:
         self.arrays: dict[str, ctypes.Array] = {}  # of matrices, by their groups' keys
         self.uses = torch.zeros(config.num_hidden_layers + config.num_nextn_predict_layers, max(config.n_routed_experts, 1),
                                 dtype=torch.long)
+        self._adapters: dict[int, PackedAdapter] = {}  # by number
         layers = config.num_hidden_layers
         self._layers = (Layer * len(self.uses))(*map(self._layer, range(len(self.uses))))
         self._main = self._model(self._layers, layers, "final_norm")
@@ -165,9 +169,24 @@ class NativeRunner:
         for cache in self.caches:
             cache[targets] = cache[sources]
 
+    def pack_adapter(self, parts: Mapping[str, LowRank]) -> PackedAdapter:
+        return PackedAdapter(self.config, parts)
+
+    def set_adapter(self, number: int, packed: PackedAdapter | None) -> None:
+        if packed is None:
+            self._adapters.pop(number, None)
+        else:
+            self._adapters[number] = packed
+        count = max(self._adapters, default=-1) + 1
+        pointers = (ctypes.cast(self._adapters[n].layers, POINTER(LayerAdapter)) if n in self._adapters else
+                    POINTER(LayerAdapter)() for n in range(count))
+        self._main.adapters = (POINTER(LayerAdapter) * count)(*pointers)
+        self._main.n_adapters = count
+        self._main.low = max((packed.low for packed in self._adapters.values()), default=0)
+
     def forward(self, batch: ForwardBatch, states: bool = False) -> tuple[Tensor, Tensor]:
         hidden = torch.empty(len(batch.tokens) if self.mtp or states else 0, self.config.hidden_size)
-        call, logits, tensors = self._batch(batch, batch.tokens, None, hidden)
+        call, logits, tensors = self._batch(batch, batch.tokens, None, hidden, batch.adapters)
         _check("forward", library().spoutnik_forward(ctypes.byref(self._main), ctypes.byref(call)))
         self.check_files()
         if self.offload is not None:
@@ -207,13 +226,13 @@ class NativeRunner:
         shapes = one, one, (count, width), (count, ends), one, one, one, (4, count)
         call = MultiStep(*_addresses("decode_multi_step", _MULTI_STEP, tensors, shapes), count, width, ends, steps,
                          self.threads, output.tokens.data_ptr(), output.logprobs.data_ptr(), output.counts.data_ptr(),
-                         output.broken.data_ptr())
+                         output.broken.data_ptr(), _address_of_adapters("decode_multi_step", decoding.adapters, count))
         _check("decode_multi_step", library().spoutnik_decode_multi_step(ctypes.byref(self._main), ctypes.byref(call)))
         self.check_files()
         return output
 
-    def _batch(self, batch: ForwardBatch, tokens: Tensor, states: Tensor | None,
-               hidden: Tensor) -> tuple[NativeBatch, Tensor, list[Tensor]]:
+    def _batch(self, batch: ForwardBatch, tokens: Tensor, states: Tensor | None, hidden: Tensor,
+               adapters: Tensor | None = None) -> tuple[NativeBatch, Tensor, list[Tensor]]:
         """The structure of a call, the logits that it will write, and the tensors that must live until then."""
         logits = torch.empty(len(batch.logits_indices), self.config.vocab_size)
         tensors = [t.contiguous() for t in (tokens, batch.counts, batch.contexts, batch.block_tables, batch.logits_indices,
@@ -224,7 +243,8 @@ class NativeRunner:
         if states is not None:
             states_address = address("draft", "hidden", states, torch.float32, len(tokens), self.config.hidden_size)
         call = NativeBatch(*_addresses("forward", _BATCH, tensors, shapes), len(tokens), count, width, num_logits, self.threads,
-                           states_address, hidden.data_ptr() or None, logits.data_ptr())
+                           states_address, hidden.data_ptr() or None, logits.data_ptr(),
+                           _address_of_adapters("forward", adapters, count))
         return call, logits, [*tensors, states, hidden]
 
     def _layer(self, layer: int) -> Layer:
@@ -286,6 +306,10 @@ def _addresses(call: str, types: dict[str, torch.dtype], tensors: list[Tensor],
         if tensor.dtype is not dtype or tensor.shape != shape or not tensor.is_cpu:
             address(call, name, tensor, dtype, *shape)  # says what is wrong
     return [tensor.data_ptr() for tensor in tensors]
+
+
+def _address_of_adapters(call: str, adapters: Tensor | None, count: int) -> int | None:
+    return None if adapters is None else address(call, "adapters", adapters, torch.int64, count)
 
 
 def _check(call: str, error: bytes | None) -> None:

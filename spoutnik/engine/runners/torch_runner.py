@@ -5,6 +5,8 @@ number of new tokens together.
 """
 
 import math
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
@@ -13,7 +15,9 @@ from torch import Tensor
 
 from spoutnik.engine.runners.base import BLOCK_SIZE, ForwardBatch, decode_multi_step, draft_multi_step
 from spoutnik.model.cache import Cache
+from spoutnik.model.lora import LowRank, adaptable, without_adapters
 from spoutnik.model.packing import PackedSequences
+from spoutnik.model.row_adapters import RowAdapters, rows_with_adapters
 from spoutnik.model.transformer import Transformer
 
 
@@ -34,6 +38,7 @@ class TorchRunner:
         self.mtp = False
         self.layers: list[Tensor] = []  # (blocks + 1, BLOCK_SIZE, cache_width) each; the last block is for padding
         self._graphs: dict[tuple[int, int], _Graph] = {}
+        self._row_adapters: dict[str, RowAdapters] = {}  # by the names of linear maps
 
     @property
     def dtype(self) -> torch.dtype:
@@ -63,6 +68,21 @@ class TorchRunner:
             store[targets] = store[sources]
 
     @torch.no_grad()
+    def pack_adapter(self, parts: Mapping[str, LowRank]) -> dict[str, tuple[Tensor, Tensor]]:
+        return {name: tuple(half.detach().to(self.device, self.dtype, copy=True)
+                            for half in (part.lora_A, part.scale * part.lora_B)) for name, part in parts.items()}
+
+    def set_adapter(self, number: int, packed: dict[str, tuple[Tensor, Tensor]] | None) -> None:
+        if not self._row_adapters and packed is not None:
+            self.model = without_adapters(self.model)  # the caller's own model stays without
+        for name, module in adaptable(self.model).items():
+            if packed is not None and name in packed:
+                self._row_adapters.setdefault(name, RowAdapters()).parts[number] = packed[name]
+                module.adapter = self._row_adapters[name]
+            elif name in self._row_adapters:
+                self._row_adapters[name].parts.pop(number, None)
+
+    @torch.no_grad()
     def forward(self, batch: ForwardBatch, states: bool = False) -> tuple[Tensor, Tensor]:
         hidden = torch.empty(len(batch.tokens), self.config.hidden_size, dtype=self.model.compute_dtype, device=self.device)
         main = range(self.config.num_hidden_layers)
@@ -71,13 +91,15 @@ class TorchRunner:
             if part.is_prompt:
                 sequences, entries = self._sequences(part), []
                 padded = F.pad(tokens, (0, sequences.padding))
-                new = self.model.hidden(padded, sequences, entries=entries)[:len(tokens)]
+                with part.with_adapters(self.device):
+                    new = self.model.hidden(padded, sequences, entries=entries)[:len(tokens)]
                 self._store_packed(part, main, entries)
             elif part.num_new == 1:
                 new = self._decode(tokens, part)
             else:
                 cache = self._dense(part, main)
-                new = self.model.extend(tokens.view(-1, part.num_new), cache).flatten(0, 1)
+                with part.with_adapters(self.device):
+                    new = self.model.extend(tokens.view(-1, part.num_new), cache).flatten(0, 1)
                 self._store(part, main, cache)
             hidden[part.tokens.to(self.device)] = new
         logits = self.model.logits(hidden[batch.logits_indices.to(self.device)]).cpu()
@@ -131,9 +153,10 @@ class TorchRunner:
 
     def _decode(self, tokens: Tensor, part: "_Part") -> Tensor:
         """States (B, D) of one token of each sequence."""
-        if not self.padded:
+        if not self.padded or part.adapters is not None:  # a graph has no rows that come and go
             cache = self._dense(part, range(self.config.num_hidden_layers))
-            states = self.model.extend(tokens[:, None], cache)[:, 0]
+            with part.with_adapters(self.device):
+                states = self.model.extend(tokens[:, None], cache)[:, 0]
             self._store(part, range(self.config.num_hidden_layers), cache)
             return states
         rows, blocks = _next_power_of_2(len(tokens)), _next_power_of_2(part.tables.shape[1])
@@ -191,7 +214,8 @@ class _Graph:
 
 class _Part:
     """Some sequences of a batch: whole prompts (is_prompt), or all with `num_new` new tokens. tokens: their indices among the
-    batch's tokens. slots: the cache slot of each (block * BLOCK_SIZE + offset)."""
+    batch's tokens. slots: the cache slot of each (block * BLOCK_SIZE + offset). adapters: the adapter's number of each; None
+    where no sequence has one."""
 
     def __init__(self, batch: ForwardBatch, sequences: Tensor, is_prompt: bool):
         self.is_prompt = is_prompt
@@ -205,6 +229,11 @@ class _Part:
         self.tokens = starts[row] + offset
         position = self.contexts[row] + offset
         self.slots = self.tables[row, position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
+        some = batch.adapters is not None and bool((batch.adapters[sequences] >= 0).any())
+        self.adapters = batch.adapters[sequences][row] if some else None
+
+    def with_adapters(self, device: torch.device) -> AbstractContextManager[None]:
+        return rows_with_adapters(None if self.adapters is None else self.adapters.to(device))
 
 
 def _parts(batch: ForwardBatch) -> list[_Part]:

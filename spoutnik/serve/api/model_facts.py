@@ -38,7 +38,7 @@ def precision(folder: Path) -> str:
     sizes = Counter()
     for path in [path for path in weight_files(folder) if path.exists()][:1]:
         if is_gguf([path]):
-            kinds = [(placed.kind, placed.size) for placed in read_gguf_header(path).tensors.values()]
+            kinds = [(placed.kind, placed.size) for placed in read_gguf_header(path, vocabulary=False).tensors.values()]
         else:
             kinds = [(stored.dtype, stored.size) for stored in read_header(path)[0].values()]
         for kind, size in kinds:

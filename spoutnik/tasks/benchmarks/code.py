@@ -1,12 +1,12 @@
 """Benchmarks of programming: HumanEval, MBPP, LiveCodeBench; programs run in the sandbox of spoutnik.tasks.code."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from spoutnik.errors import UserError
 from spoutnik.tasks.benchmarks.benchmark import Benchmark
 from spoutnik.tasks.benchmarks.records import Record
-from spoutnik.tasks.problem import Problem
+from spoutnik.tasks.problem import Problem, side_by_side
 
 if TYPE_CHECKING:
     from spoutnik.tasks.code import Tests
@@ -39,6 +39,10 @@ class CodeBenchmark(Benchmark):
         from spoutnik.tasks.code import grade
 
         return grade(self._tests(problem), answer, TIMEOUT)
+
+    def verify_all(self, asked: Sequence[tuple[Problem, str]]) -> list[float]:
+        """Programs run on all cores."""
+        return side_by_side(self.verify, asked)
 
     def extract(self, problem: Problem, answer: str) -> str | None:
         from spoutnik.tasks.code.verdict import code_of

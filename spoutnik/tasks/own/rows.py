@@ -212,8 +212,10 @@ class JudgeRow(Row):
             raise UserError(f"votes = {self.votes}: comparisons are asked in both orders; make it an even number.")
 
     def verify(self, answer: str) -> float:
-        case = Case(self.prompt, answer, self.rubric, self.answer, self.compare)
-        return self.judge.grade(case).grade
+        return self.judge.grade(self.case(answer)).grade
+
+    def case(self, answer: str) -> Case:
+        return Case(self.prompt, answer, self.rubric, self.answer, self.compare)
 
     @property
     def judge(self) -> Judge:

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +11,8 @@ from spoutnik.errors import UserError
 from spoutnik.row_files import Place
 from spoutnik.tasks.judge import Judge
 from spoutnik.tasks.own.reading import read_rows
-from spoutnik.tasks.own.rows import JudgeRow, Row
-from spoutnik.tasks.problem import SPLITS, Problem, Task, check_split, held_out_by_hash
+from spoutnik.tasks.own.rows import CodeRow, JudgeRow, Row
+from spoutnik.tasks.problem import SPLITS, Problem, Task, check_split, held_out_by_hash, side_by_side
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,25 @@ class OwnTask(Task):
     def verify(self, problem: Problem, answer: str) -> float:
         assert isinstance(problem, OwnProblem) and problem.row is not None
         return problem.row.verify(answer) if isinstance(answer, str) else 0.0
+
+    def verify_all(self, asked: Sequence[tuple[Problem, str]]) -> list[float]:
+        """Judges are asked about all their answers at one time, programs run on all cores."""
+        grades, judged, programs = [0.0] * len(asked), defaultdict(list), []
+        for number, (problem, answer) in enumerate(asked):
+            row = problem.row if isinstance(answer, str) else None
+            if isinstance(row, JudgeRow):
+                judged[row.judge].append(number)
+            elif isinstance(row, CodeRow):
+                programs.append(number)
+            else:
+                grades[number] = self.verify(problem, answer)
+        for judge, numbers in judged.items():
+            verdicts = judge.grade_all([asked[number][0].row.case(asked[number][1]) for number in numbers])
+            for number, verdict in zip(numbers, verdicts):
+                grades[number] = verdict.grade
+        for number, grade in zip(programs, side_by_side(self.verify, [asked[number] for number in programs])):
+            grades[number] = grade
+        return grades
 
     def judges(self) -> list[Judge]:
         """The judges of its rows; each has a `report()`. Raises UserError for a row that names none."""

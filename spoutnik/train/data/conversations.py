@@ -15,7 +15,7 @@ from spoutnik.text.special_token_escape import END_THINK, THINK
 
 Learn = Literal["last", "all"]
 # What a part of the data becomes where it is no trace: counted under that name in the report.
-Drop = Literal["incorrect", "no_reply", "tool_call"]
+Drop = Literal["incorrect", "no_reply", "tool_call", "differing", "tie", "no_opinion"]
 
 _ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
           "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "tool": "tool",

@@ -1,7 +1,7 @@
 """Users' files to traces: every row is read by the shape that the first one has, checked, counted."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -11,8 +11,10 @@ from spoutnik.files import LONGEST_LINE
 from spoutnik.row_files import Place, files_at, read_values
 from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.train.data.conversations import Drop, Learn, context_of
-from spoutnik.train.data.shapes import COMMON, KNOWN_KEYS, Shape, shape_of
-from spoutnik.train.traces import TraceReport, Traces
+from spoutnik.train.data.opinions import LOG, OPINION, log_of
+from spoutnik.train.data.row_shape import COMMON, Shape
+from spoutnik.train.data.shapes import KNOWN_KEYS, shape_of
+from spoutnik.train.traces import TraceReport, Traces, replies_of
 from spoutnik.validation import did_you_mean
 
 _SHOWN = 5  # of broken rows beside the first, of keys that are not read
@@ -33,6 +35,8 @@ def load_traces(path: Path, columns: Mapping[str, str] | None = None, learn: Lea
     if not loaded.preferences:
         return loaded
     text = f"{path}: is preference data ({loaded.shape}), and fine-tuning learns from single replies."
+    if loaded.shape.startswith("the page's"):
+        raise UserError(f"{text} The answers that were liked lie beside it, in traces.jsonl.")
     if "label" in loaded.rows[0]:
         raise UserError(f"{text} Keep the rows whose label is true, and leave label out.")
     raise UserError(f"{text} To learn the chosen ones alone: columns: {{prompt: prompt, completion: chosen}}, or, where chosen "
@@ -57,13 +61,13 @@ def load_data(path: Path, columns: Mapping[str, str] | None = None, learn: Learn
     """
     rows = _Rows(Path(path), columns or {}, learn)
     report, kept, seen = TraceReport(Path(path).name), [], set()
-    for row in rows.traces():
+    for row in _last_opinions(rows.traces()):
         report.read += 1
         if isinstance(row, str):
             setattr(report, row, getattr(report, row) + 1)
             continue
         row = row if rows.shape.preferences else _unwrapped(row, report)
-        identity = _identity(row)
+        identity = identity_of(row)
         reason = _why_dropped(row) or ("duplicate" if identity in seen else None)
         if reason is not None:
             setattr(report, reason, getattr(report, reason) + 1)
@@ -72,31 +76,44 @@ def load_data(path: Path, columns: Mapping[str, str] | None = None, learn: Learn
         kept.append(row)
     rows.refuse_broken()
     report.used = len(kept)
+    if rows.shape is not None and rows.shape.preferences:
+        report.unit = "opinions"
     if not report.read:
         raise UserError(f"{path}: holds no traces. Give at least one row with prompt, thought and answer, or of another shape "
                         "that docs/data.md lists.")
     if not kept:
-        raise UserError(f"{path}: none of its traces can be learned from ({', '.join(report.reasons())}). Mend the file.")
+        raise UserError(f"{path}: none of its {report.unit} can be learned from ({', '.join(report.reasons())}). Mend the "
+                        "file.")
     return LoadedData(kept, report, rows.description(), rows.shape.preferences, rows.shape.name)
 
 
-def _replies(row: dict) -> list[dict]:
-    return [row["chosen"], row["rejected"]] if "chosen" in row and "answer" not in row else [row]
+def _last_opinions(traces: Iterable[dict | Drop]) -> Iterator[dict | Drop]:
+    """In place of an opinion that a later one on the same answer replaces, or that was taken back, that."""
+    last: dict[str, int] = {}
+    rows = []
+    for row in traces:
+        about = row.pop(OPINION, None) if isinstance(row, dict) else None
+        if about is not None and about in last:
+            rows[last[about]] = "replaced"
+        if about is not None:
+            last[about] = len(rows)
+        rows.append(row or "no_opinion")
+    return iter(rows)
 
 
-def _why_dropped(row: dict) -> Literal["empty", "marks", "duplicate"] | None:
-    """Why a row teaches nothing, as its report counts it. A pair of equal replies is a duplicate in itself."""
-    replies = _replies(row)
+def _why_dropped(row: dict) -> Literal["empty", "marks", "equal"] | None:
+    """Why a row teaches nothing, as its report counts it."""
+    replies = replies_of(row)
     if not row["prompt"].strip() or not all(reply["answer"].strip() for reply in replies):
         return "empty"
     if any(mark in reply[key] for reply in replies for mark in (THINK, END_THINK) for key in ("thought", "answer")):
         return "marks"
-    return "duplicate" if len(replies) == 2 and replies[0] == replies[1] else None
+    return "equal" if len(replies) == 2 and replies[0] == replies[1] else None
 
 
-def _identity(row: dict) -> str:
+def identity_of(row: Mapping) -> str:
     """Equal for rows that teach the same; which row they came from does not count."""
-    replies = [[reply["thought"], reply["answer"], reply.get("label")] for reply in _replies(row)]
+    replies = [[reply["thought"], reply["answer"], reply.get("label")] for reply in replies_of(row)]
     return json.dumps([row.get("tools"), context_of(row), replies])
 
 
@@ -104,7 +121,8 @@ class _Rows:
     """The rows of all files at a path, in order. shape: of the first row, once that was read; the others must have it."""
 
     def __init__(self, path: Path, columns: Mapping[str, str], learn: Learn):
-        self.files, self.columns, self.learn = files_at(path), columns, learn
+        log = log_of(path)
+        self.files, self.columns, self.learn = files_at(path) if log is None else [log], columns, learn
         self.path, self.shape, self._first = path, None, None
         self._unread: dict[str, None] = {}
         self._broken: list[tuple[Place, Exception]] = []
@@ -180,7 +198,8 @@ class _Rows:
         """The shape, and what of it was not read, for people."""
         names = [f"{key} from {name}" for key, name in self.columns.items() if key != name]
         unread = [str(name) for name in self._unread]
-        text = f"{self.path.name}: recognized as {self.shape.name}" + (f" ({', '.join(names)})" if names else "")
+        name = LOG if log_of(self.path) else self.path.name
+        text = f"{name}: recognized as {self.shape.name}" + (f" ({', '.join(names)})" if names else "")
         if len(self.files) > 1:
             text += f", in {len(self.files)} files"
         if unread:

@@ -27,12 +27,13 @@ def hold_out(traces: Traces, share: float) -> tuple[Traces, Traces]:
         first = {_question(row) for row in traces.rows}
         raise UserError(f"{traces.report.source}: held_out_share = {share:g} leaves nothing to "
                         f"{'hold out' if rows else 'train on'}: equal first questions stay on one side, and "
-                        f"{len(traces.rows):,} traces have {len(first):,} different ones. Give more questions, or another "
-                        "share.")
+                        f"{len(traces.rows):,} {traces.report.unit} have {len(first):,} different ones. Give more questions, "
+                        "or another share.")
     traces.report.held_out = len(held_out)
     traces.report.used -= len(held_out)
     name = f"{traces.report.source} (held out)"
-    return Traces(rows, traces.report, traces.description), Traces(held_out, TraceReport(name, len(held_out), len(held_out)))
+    report = TraceReport(name, len(held_out), len(held_out), unit=traces.report.unit)
+    return Traces(rows, traces.report, traces.description), Traces(held_out, report)
 
 
 def _question(row: Mapping) -> str:

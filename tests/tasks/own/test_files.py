@@ -2,10 +2,16 @@
 
 import json
 import random
+import re
+import threading
 
 import pytest
+from endpoint_server import completion, endpoint_server
 
 from spoutnik.errors import UserError
+from spoutnik.tasks import FAMILIES
+from spoutnik.tasks.abstention import Abstention
+from spoutnik.tasks.grading import accuracy_rewards
 from spoutnik.tasks.own import read_task
 
 ROW = {"prompt": "What is 2 + 2?", "answer": "4", "verifier": "exact"}
@@ -40,6 +46,33 @@ def test_the_split_goes_by_the_prompt_alone(tmp_path):
     drawn = {task.sample(random.Random(seed), "held_out").prompt for seed in range(50)}
     assert len(drawn) > 10 and drawn <= held_out
     assert task.sample(random.Random(1), "train") == task.sample(random.Random(1), "train")
+
+
+def test_many_answers_get_the_grades_that_each_gets_alone_and_a_judge_is_asked_side_by_side(tmp_path):
+    together = threading.Barrier(3, timeout=20)
+
+    def respond(body):
+        together.wait()  # an answer comes when three are under way
+        text = body["messages"][1]["content"]
+        return completion(f"VERDICT {re.search(r'VERDICT (.+?): ', text)[1]}: {'correct' if 'Blue' in text else 'incorrect'}")
+
+    with endpoint_server(respond) as server:
+        judged = {"prompt": "A colour?", "verifier": "judge", "rubric": "Any.", "endpoint": server.url, "model": "m"}
+        code = {"prompt": "Add.", "verifier": "code", "tests": "assert add(1, 2) == 3"}
+        rows = [each | {"split": "held_out"} for each in (judged, ROW, code)]
+        colour, four, add = (task := read_task(write(tmp_path / "a.jsonl", rows))).problems("held_out")
+        right, wrong = "```python\ndef add(a, b): return a + b\n```", "```python\ndef add(a, b): return a\n```"
+        asked = [(colour, "Blue"), (add, wrong), (four, "4"), (colour, "Bleu"), (add, right), (four, "5"), (colour, "Blue!"),
+                 (add, None)]
+        assert task.verify_all(asked) == [1, 0, 1, 0, 1, 0, 1, 0]
+        assert accuracy_rewards(asked[1:3] + [(next_task_problem(), "7")]) == [0, 1, 1]
+    unsure = Abstention(task, 0.25)
+    invited = [unsure._asked(problem) for problem in (four, four, add)]
+    assert unsure.verify_all(list(zip(invited, ["I don't know.", "4", wrong]))) == [0.25, 1, 0]
+
+
+def next_task_problem():
+    return next(problem for seed in range(99) if (problem := FAMILIES["arithmetic"].sample(random.Random(seed))).answer == "7")
 
 
 def test_a_split_without_problems_is_told(tmp_path):

@@ -1,0 +1,1 @@
+"""Programs that read exports: whether they compute what Spoutnik computes."""

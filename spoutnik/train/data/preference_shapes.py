@@ -1,0 +1,152 @@
+"""The shapes of rows that say which reply is better, or whether one is good, and what a row of each becomes.
+
+A pair is {"prompt", ..., "chosen": {"thought", "answer"}, "rejected": {...}}; a thumb is a trace with "label".
+"""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+
+from spoutnik.files import check_text
+from spoutnik.text.chat_template import Message
+from spoutnik.train.data.conversations import (
+    Drop,
+    Learn,
+    chat_messages,
+    conversation_traces,
+    split_final,
+    split_thought,
+    tool_list,
+    trace_of,
+)
+from spoutnik.train.data.opinions import opinion_shape
+from spoutnik.train.data.row_shape import COMMON, QUESTIONS, Shape, context_at, instruction_context, one_of, system_of
+
+_PAIRS = (("chosen", "rejected"), ("chosen_response", "rejected_response"))
+PREFERENCE_KEYS = (*(key for pair in _PAIRS for key in pair), "label")
+_CONVERSATIONS = ("conversations", "messages")
+_TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ \t]*")  # of a transcript, as Anthropic's HH has them
+_LABELS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+
+
+def preference_shape(keys: frozenset[str]) -> Shape | None:
+    """The shape of rows with these keys; None where it is one of single replies.
+
+    Raises:
+        ValueError: it is unclear which key is the question.
+    """
+    if shape := opinion_shape(keys):
+        return shape
+    for pair in _PAIRS:
+        if keys.issuperset(pair):
+            before = _before(keys)
+            name = f"{'/'.join(pair)} (preference pairs)"
+            return Shape(name, pair, (*before, *COMMON), partial(_pair, pair, before), True)
+    if keys.issuperset(("prompt", "completion", "label")):
+        return Shape("prompt/completion/label (thumbs up and down)", ("prompt", "completion", "label"), COMMON, _thumb, True)
+    for key in _CONVERSATIONS:
+        if keys.issuperset((key, "label")):
+            return Shape(f"{key}/label (thumbs up and down)", (key, "label"), ("system", "tools"),
+                         partial(_thumbed_conversation, key), True)
+    return None
+
+
+def _before(keys: frozenset[str]) -> tuple[str, ...]:
+    """The keys of what stands before both replies of a pair."""
+    if "prompt" in keys:
+        return ("prompt",)
+    if "instruction" in keys:
+        return "instruction", "input", "context"
+    if not keys & {*QUESTIONS, *_CONVERSATIONS}:
+        return ()
+    return (one_of(keys, QUESTIONS, "question"),) if keys & {*QUESTIONS} else _CONVERSATIONS
+
+
+def _pair(names: tuple[str, str], before: tuple[str, ...], row: Mapping, learn: Learn) -> list[dict | Drop]:
+    context = _context(row, names, before)
+    (first, chosen), (second, rejected) = (_reply(context, name, row[name]) for name in names)
+    if first != second and all(isinstance(row[name], str) for name in names):
+        return ["differing"]  # transcripts of whole conversations, which are often cut in two places
+    if first != second:
+        raise ValueError(f"'{names[0]}' and '{names[1]}' answer different conversations. Correct them.")
+    if not any(message["role"] == "user" for message in first):
+        raise ValueError(f"there is no question: add prompt, or write {names[0]} and {names[1]} as whole conversations.")
+    trace = trace_of(first, "", "", tool_list(row))
+    return [{key: value for key, value in trace.items() if key not in ("thought", "answer")}
+            | {"chosen": chosen, "rejected": rejected}]
+
+
+def _context(row: Mapping, names: tuple[str, str], before: tuple[str, ...]) -> list[Message]:
+    """What stands before both replies, as far as other keys than the replies' say it."""
+    if before == _CONVERSATIONS:  # beside whole conversations they repeat one of them
+        key = next((key for key in before if row.get(key)), None)
+        single = isinstance(row[names[0]], Mapping)
+        return context_at({**row, key: chat_messages(key, row[key])}, key) if single and key else system_of(row)
+    if "instruction" in before:
+        return instruction_context(row)
+    if not before or row.get(before[0]) is None:
+        return system_of(row)
+    question = row[before[0]]
+    if isinstance(question, str) and (turns := _transcript(question)):
+        if turns[-1]["role"] == "assistant" and not turns[-1]["content"]:
+            turns.pop()  # a transcript's prompt ends with the name of who replies
+        return [*system_of(row), *turns]
+    return context_at(row, before[0])
+
+
+def _transcript(text: str) -> list[Message]:
+    """The messages of "Human: ... Assistant: ..."; none where the text is no transcript."""
+    parts = _TURN.split(text)
+    if len(parts) < 3 or parts[0].strip():
+        return []
+    roles = {"Human": "user", "Assistant": "assistant"}
+    return [{"role": roles[name], "content": said.strip()} for name, said in zip(parts[1::2], parts[2::2])]
+
+
+def _reply(context: list[Message], key: str, value: object) -> tuple[list[Message], dict]:
+    """A reply to compare, and what stands before it: where the value is a whole conversation that is in it."""
+    if isinstance(value, str) and not any(message["role"] == "user" for message in context):
+        value = _transcript(value) or value
+    elif isinstance(value, Mapping):
+        value = [value]
+    if not isinstance(value, list):
+        check_text(key, value)
+        thought, answer = split_thought(value)
+        return context, {"thought": thought, "answer": answer}
+    messages = chat_messages(key, value)
+    if messages[-1]["role"] != "assistant":
+        raise ValueError(f"the last message of '{key}' must be the assistant's. Correct it.")
+    before = messages[:-1]
+    if before[:len(context)] != context:
+        before = [*context, *before]
+    return before, {"thought": messages[-1].get("reasoning_content", ""), "answer": messages[-1]["content"]}
+
+
+def _thumb(row: Mapping, learn: Learn) -> list[dict | Drop]:
+    label, context = _label(row), context_at(row, "prompt")
+    if isinstance(row["completion"], list):
+        messages = [*context, *chat_messages("completion", row["completion"])]
+        return _labeled(conversation_traces(messages, tool_list(row), "last"), label)
+    check_text("completion", row["completion"])
+    return [trace_of(context, *split_final(row["completion"]), tool_list(row)) | {"label": label}]
+
+
+def _thumbed_conversation(key: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
+    """The label is of the last reply."""
+    messages = chat_messages(key, row[key])
+    if messages[0]["role"] != "system":
+        messages = [*system_of(row), *messages]
+    return _labeled(conversation_traces(messages, tool_list(row), "last"), _label(row))
+
+
+def _labeled(traces: list[dict | Drop], label: bool) -> list[dict | Drop]:
+    return [trace | {"label": label} if isinstance(trace, dict) else trace for trace in traces]
+
+
+def _label(row: Mapping) -> bool:
+    label = row["label"]
+    label = _LABELS.get(label.lower() if isinstance(label, str) else label) if isinstance(label, str | bool | int) else None
+    if label is None:
+        raise ValueError(f"label = {row['label']!r}: must be true (a good reply) or false. Correct it, or name the other "
+                         "columns alone (columns) where it is no opinion.")
+    return label

@@ -1,0 +1,305 @@
+"""`spoutnik adapt`: from a checkpoint and a file to an adapter, a table of before and after, and a recipe of it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import published
+import pytest
+import torch
+import yaml
+from small_recipe import Listening
+from transformers import AutoModelForCausalLM
+
+from spoutnik.commands.progress import SilentDisplay
+from spoutnik.errors import RunError, UserError
+from spoutnik.files import read_json
+from spoutnik.model.adapter_file import attach_adapter, read_adapter
+from spoutnik.model.lora import merged_copy
+from spoutnik.model.weights import load_model
+from spoutnik.recipe import adaptation
+from spoutnik.recipe.adapt_data import held_out_share, read_adapt_data
+from spoutnik.recipe.adapt_options import AdaptOptions
+from spoutnik.recipe.adaptation import adapt, prepare
+from spoutnik.recipe.forgetting import measure_forgetting, read_general
+from spoutnik.recipe.run import run_recipe
+from spoutnik.recipe.schema import load_recipe
+from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.data.split import is_held_out
+
+SIDES = [{"prompt": f"How many sides have {n} triangles?", "answer": str(3 * n)} for n in range(1, 25)]
+TRAINING = {"epochs": 12.0, "learning_rate": 2e-2, "rank": 8, "held_out_share": 0.25, "max_tokens": 12}
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return published.write(tmp_path_factory.mktemp("base") / "start")
+
+
+@pytest.fixture
+def asked(base, tmp_path):
+    """Makes options for the small checkpoint and rows of data; the run's folder is tmp_path/"run"."""
+    def make(rows=SIDES, **changes) -> AdaptOptions:
+        write(tmp_path / "my.jsonl", rows)
+        return AdaptOptions(str(base), tmp_path / "my.jsonl", **TRAINING | changes)
+
+    return make
+
+
+def prepared(options, out, said=None):
+    return prepare(options, out, said.append if said is not None else lambda sentence: None)
+
+
+@pytest.fixture(scope="module")
+def finished(base, tmp_path_factory):
+    """A finished adaptation: its folder, what was said, the result."""
+    folder, said = tmp_path_factory.mktemp("adapted"), []
+    options = AdaptOptions(str(base), write(folder / "my.jsonl", SIDES), **TRAINING)
+    ready = prepared(options, folder / "run", said)
+    return folder, said, ready, adapt(ready, SilentDisplay(), accept=True)
+
+
+def test_the_table_has_what_was_learned_and_what_was_forgotten(finished):
+    _, said, ready, result = finished
+    right, replies, general, kl = result.rows
+    assert right.count == ready.data.held_out_problems == replies.count > 2 and right.unit == "%"
+    assert replies.after < replies.before and replies.difference == pytest.approx(replies.after - replies.before)
+    assert replies.low <= replies.difference <= replies.high
+    assert general.count == kl.count == len(ready.general.pieces) and kl.before == 0 < kl.after
+    assert any("recognized as prompt/answer" in sentence for sentence in said)
+    assert any("Method: sft. Verifier: 'math', since" in sentence for sentence in said)
+
+
+def test_the_held_out_part_is_on_one_side_alone(finished):
+    folder, _, ready, result = finished
+    rows = [json.loads(line) for line in (folder / "run" / "data" / "problems.jsonl").read_text().splitlines()]
+    held_out = {row["prompt"] for row in rows if row["split"] == "held_out"}
+    assert held_out == {row["prompt"] for row in ready.data.held_out.rows}
+    assert not held_out & {row["prompt"] for row in ready.data.traces.rows}
+    assert {sample["prompt"] for sample in result.artifact.samples} == held_out
+
+
+def test_the_report_says_the_same_and_how_to_go_on(finished):
+    folder, said, _, result = finished
+    text = result.report.read_text()
+    for row in result.rows:
+        assert f"| {' | '.join(row.cells())} |" in text
+    assert said[0] in text and result.commands["talk to it"] in text and "adapter: {rank: 8" in text
+    assert (result.artifact.folder / "adapter" / "adapter_model.safetensors").exists()
+    assert result.commands["talk to it"].endswith(str(result.artifact.folder / "adapter"))
+
+
+def test_the_adapter_with_its_base_is_the_model_that_was_evaluated(finished, base):
+    *_, result = finished
+    model = load_model(base)
+    attach_adapter(model, read_adapter(result.artifact.folder / "adapter"), "adapter")
+    ids = torch.randint(3, 300, (1, 20), generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(merged_copy(model)(ids), load_model(result.artifact.folder)(ids), atol=2e-2, rtol=2e-2)
+
+
+def test_its_recipe_does_the_same_elsewhere(finished, tmp_path):
+    folder, *_, result = finished
+    path = folder / "run" / "recipe.yaml"
+    assert set(load_recipe(path).stages) == {"adapted"}
+    again = run_recipe(path, tmp_path / "again", SilentDisplay(), accept=["adapted"]).artifacts[0]
+    assert again.content == result.artifact.content
+
+
+def test_the_same_command_again_makes_nothing_anew(finished):
+    folder, _, ready, result = finished
+    listening = Listening()
+    again = adapt(prepared(ready.options, folder / "run"), listening)
+    assert again.rows == result.rows and "adapted: already made, nothing to do" in listening.said
+    assert not any("Measuring" in sentence for sentence in listening.said)
+
+
+@pytest.mark.parametrize("change, message", [
+    pytest.param(lambda run, options: options.update(rank=4), "--rank was 8, now it is 4", id="option"),
+    pytest.param(lambda run, options: options.update(epochs=None), "--epochs was 12.0, now it is not given", id="default"),
+    pytest.param(lambda run, options: write(options["data"], SIDES[:20]), "another content of --data", id="data"),
+    pytest.param(lambda run, options: (run / "recipe.yaml").write_text("name: mine\n"), "was changed by hand", id="recipe"),
+    pytest.param(lambda run, options: (run / "recipe.yaml").unlink(), "was changed by hand", id="no recipe"),
+    pytest.param(lambda run, options: (run / "adapt.json").unlink(), "did not begin", id="another run"),
+])
+def test_another_command_in_the_same_folder_is_refused(finished, tmp_path, change, message):
+    folder, _, ready, _ = finished
+    shutil.copytree(folder, tmp_path / "copy")
+    options = vars(ready.options) | {"data": tmp_path / "copy" / "my.jsonl"}
+    record = read_json(tmp_path / "copy" / "run" / "adapt.json")
+    record["command"]["data"] = str(options["data"])
+    (tmp_path / "copy" / "run" / "adapt.json").write_text(json.dumps(record))
+    change(tmp_path / "copy" / "run", options)
+    with pytest.raises(UserError, match=message):
+        prepared(AdaptOptions(**options), tmp_path / "copy" / "run")
+
+
+def test_a_killed_run_ends_with_the_same_adapter(finished, tmp_path, monkeypatch):
+    folder, _, ready, result = finished
+    monkeypatch.setattr("spoutnik.train.loop.HOURLY_BYTES", float("inf"))
+    options = ready.options
+    ready = prepared(options, tmp_path / "run")
+    with pytest.raises(KeyboardInterrupt):
+        adapt(ready, Listening(stop=("adapted", 5)), accept=True)
+    assert not (tmp_path / "run" / "report.md").exists()
+    again = adapt(prepared(options, tmp_path / "run"), SilentDisplay(), accept=True)
+    name = "adapter/adapter_model.safetensors"
+    assert again.artifact.manifest["files"][name] == result.artifact.manifest["files"][name]
+
+
+def test_forgetting_is_what_transformers_computes(base, tmp_path):
+    moved = shutil.copytree(base, tmp_path / "moved")
+    theirs = [AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32) for folder in (base, moved)]
+    with torch.no_grad():
+        theirs[1].model.layers[0].mlp.down_proj.weight.mul_(3)
+    theirs[1].save_pretrained(moved)
+    (tmp_path / "general.txt").write_text("What is 3 + 4? It is seven.\n\nHow many sides have 2 triangles? They have six.\n")
+    texts = read_general(tmp_path / "general.txt", Tokenizer.load(base), 256)
+    result = measure_forgetting(load_model(base), load_model(moved), texts)
+    for place, piece in enumerate(texts.pieces):
+        ids = torch.tensor([piece.ids])
+        with torch.no_grad():
+            old, new = (model(ids).logits[0, piece.loss_from - 1:-1].log_softmax(-1) for model in theirs)
+        targets = ids[0, piece.loss_from:, None]
+        expected = [-old.gather(1, targets).mean(), -new.gather(1, targets).mean(), (old.exp() * (old - new)).sum(-1).mean()]
+        measured = [result.before[place], result.after[place], result.kl[place]]
+        torch.testing.assert_close(torch.tensor(measured), torch.stack(expected), atol=1e-5, rtol=1e-4)
+    assert len(texts.pieces) == 2 and min(result.kl) > 1e-4
+
+
+WORDS = [{"question": f"What is the color of thing {n}?", "answer": ("Red", "deep blue")[n % 2]} for n in range(40)]
+LONG = [{"prompt": f"Explain {n}.", "answer": f"It is so because {'of this and ' * 20}{n}."} for n in range(40)]
+PROBLEMS = [{"prompt": f"How many wheels have {n} carts?", "answer": str(2 * n), "verifier": "numeric"} for n in range(1, 40)]
+PAIRS = [{"prompt": f"Why {n}?", "chosen": "So.", "rejected": f"No {n}."} for n in range(40)]
+THUMBS = [{"prompt": f"Why {n}?", "completion": "So.", "label": True} for n in range(40)]
+
+
+@pytest.mark.parametrize("rows, method, kind", [
+    pytest.param(SIDES, "sft", "math", id="numbers"), pytest.param(WORDS, "sft", "exact", id="words"),
+    pytest.param(LONG, "sft", "none", id="long answers"), pytest.param(PROBLEMS, "grpo", "rows", id="problems"),
+])
+def test_method_and_verifier_follow_from_the_data(tmp_path, rows, method, kind):
+    data = read_adapt_data(write(tmp_path / "my.jsonl", rows), None, None, {}, "last", None)
+    assert (data.method, data.verifier.kind) == (method, kind) and bool(data.problems) == (kind != "none")
+
+
+def test_few_rows_hold_out_more():
+    rows = [{"prompt": f"What is {n} + {n}?"} for n in range(1000)]
+    assert held_out_share(rows) == 0.1
+    for count in (10, 40, 100):
+        some, share = rows[:count], held_out_share(rows[:count])
+        held_out = sum(is_held_out(row, share) for row in some)
+        assert count // 5 <= held_out <= count // 2
+
+
+@pytest.mark.parametrize("rows, changes, message", [
+    pytest.param(PAIRS, {"method": "sft"}, "fits --method dpo or kto.*completion=chosen", id="pairs for sft"),
+    pytest.param(THUMBS, {"method": "grpo"}, "thumbs up and down.*needs questions with answers", id="thumbs for grpo"),
+    pytest.param(SIDES, {"method": "dpo"}, "holds single replies .*They fit --method sft", id="replies for dpo"),
+    pytest.param(PROBLEMS, {"method": "sft"}, "They fit --method grpo", id="problems for sft"),
+    pytest.param(PROBLEMS, {"verifier": "math"}, "name their verifiers themselves", id="two verifiers"),
+    pytest.param(LONG, {"method": "grpo", "epochs": None}, "40 of 40 answers .*verify\\(prompt, answer, gold\\)",
+                 id="grpo without a verifier"),
+    pytest.param(SIDES, {"method": "grpo", "verifier": "none", "epochs": None}, "rewards by a verifier", id="grpo with none"),
+    pytest.param(SIDES, {"method": "grpo"}, "--epochs: is of the other methods", id="epochs of grpo"),
+    pytest.param(SIDES, {"steps": 3}, "--steps: is of --method grpo", id="steps of sft"),
+    pytest.param(SIDES, {"method": "ppo"}, "--method ppo: must be sft, grpo", id="unknown method"),
+    pytest.param(SIDES, {"verifier": "mth"}, "no such verifier. Did you mean 'math'", id="unknown verifier"),
+    pytest.param(SIDES, {"verifier": "none.py"}, "none.py: there is no such file", id="no verifier file"),
+    pytest.param(SIDES, {"verifier": "countdown", "method": "grpo", "epochs": None}, "poses its own problems", id="task"),
+    pytest.param(SIDES[:1] * 9, {}, "leaves nothing to train on", id="one question"),
+    pytest.param(SIDES, {"held_out_share": 1.0}, "--held-out-share 1: must be above 0", id="all held out"),
+    pytest.param(SIDES, {"full": True}, "has no --rank", id="rank of a whole model"),
+    pytest.param(SIDES, {"rank": 64}, "adapter.rank = 64.*at most 16", id="rank too large"),
+    pytest.param(SIDES, {"max_tokens": 400}, "--max-tokens 400.*256 positions", id="no positions"),
+    pytest.param(SIDES, {"no_anchor": True, "anchor": Path("general.txt")}, "Leave one of them out", id="anchor and none"),
+    pytest.param(SIDES, {"anchor": Path("a.txt"), "general": Path("a.txt")}, "is the text of --anchor", id="same text"),
+    pytest.param(PAIRS, {"anchor": Path("a.txt")}, "--anchor: is of --method sft and grpo", id="anchor of dpo"),
+    pytest.param(SIDES, {"anchor": Path("none.txt")}, "--anchor none.txt: no such file", id="no anchor file"),
+    pytest.param(SIDES, {"epochs": 0.0}, "epochs.* greater than 0", id="no epochs"),
+    pytest.param([*SIDES, {"prompt": "broken"}], {}, "line 25: the key 'answer' is missing", id="broken row"),
+    pytest.param([*SIDES, *PAIRS], {}, "line 25: .*preference pairs", id="mixed shapes"),
+    pytest.param([row | {"prompt": f"{row['prompt']} {'x' * 400}"} for row in SIDES], {"method": "grpo", "epochs": None},
+                 "Not asked: 24 questions .* None is left", id="questions too long"),
+])
+def test_what_cannot_be_is_a_sentence_and_writes_nothing(asked, tmp_path, rows, changes, message):
+    with pytest.raises(UserError, match=f"(?s){message}") as raised:
+        prepared(asked(rows, **changes), tmp_path / "run")
+    assert "spoutnik-adapt-" not in str(raised.value)  # no temporary path
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("general, message", [
+    pytest.param("", "holds no text", id="empty"), pytest.param(None, "there is no such file", id="missing"),
+    pytest.param(b"\xff\xfeabc", "UTF-8", id="not UTF-8")])
+def test_a_general_text_that_cannot_be_read_is_refused(asked, tmp_path, general, message):
+    path = tmp_path / "general.txt"
+    if general is not None:
+        path.write_bytes(general if isinstance(general, bytes) else general.encode())
+    with pytest.raises(UserError, match=message):
+        prepared(asked(general=path), tmp_path / "run")
+
+
+def test_a_model_that_does_not_fit_is_refused_with_the_numbers(asked, tmp_path, monkeypatch):
+    needed = prepared(asked(), tmp_path / "run").memory
+    monkeypatch.setattr(adaptation, "available_memory", lambda: needed - 10 ** 6)
+    with pytest.raises(UserError, match=r"takes about .*MB of memory, and .* are free. What helps: .*--micro-batch-tokens 512"):
+        prepared(asked(), tmp_path / "run")
+    with pytest.raises(UserError, match="without --full"):
+        prepared(asked(full=True, rank=None), tmp_path / "run")
+
+
+VERIFY = "def verify(prompt, answer, gold):\n    {}\n"
+
+
+def test_a_python_verifier_grades_and_one_that_raises_is_refused_first(asked, tmp_path):
+    path, said = tmp_path / "verify.py", []
+    path.write_text(VERIFY.format("return answer.strip() == gold + '!'"))
+    data = prepared(asked(verifier=str(path)), tmp_path / "run", said).data
+    assert data.verifier.kind == "script" and data.problems
+    assert any("gives 0 to the data's own answers" in sentence for sentence in said)
+    path.write_text(VERIFY.format("return 1 / 0"))
+    with pytest.raises(RunError, match="raises ZeroDivisionError"):
+        prepared(asked(verifier=str(path)), tmp_path / "run")
+    path.write_text(VERIFY.format("return True") + "def problems():\n    return []\n")
+    with pytest.raises(UserError, match="poses problems of its own"):
+        prepared(asked(verifier=str(path)), tmp_path / "run")
+
+
+def test_reinforcement_learning_from_a_python_verifier(asked, tmp_path):
+    path = tmp_path / "verify.py"
+    path.write_text(VERIFY.format("return answer.strip() == gold"))
+    options = asked(method="grpo", verifier=str(path), epochs=None, steps=2, learning_rate=1e-3, max_tokens=8)
+    ready = prepared(options, tmp_path / "run")
+    recipe = yaml.safe_load(ready.recipe)
+    assert recipe["tasks"] == ["data/problems.py"] and recipe["dtype"] == "float32"
+    listening = Listening()
+    result = adapt(ready, listening, accept=True)
+    assert any("answers none of" in sentence and "--method sft first" in sentence for sentence in listening.said)
+    assert [row.unit for row in result.rows] == ["%", "nats", "nats"] and len(result.artifact.log) == 2
+    assert (tmp_path / "run" / "data" / "problems.py").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("rows, method, names", [
+    pytest.param([{"prompt": f"What is {n} + 1?", "chosen": str(n + 1), "rejected": f"Perhaps {n}."} for n in range(24)], "dpo",
+                 ["better reply", "better replies", "worse replies", "general", "KL"], id="pairs"),
+    pytest.param([{"prompt": f"What is {n // 2} + 1?", "completion": "It may be." if n % 2 else str(n // 2 + 1),
+                   "label": n % 2 == 0} for n in range(48)], "kto", ["better replies", "worse replies", "general", "KL"],
+                 id="thumbs")])
+def test_opinions_are_learned_from(asked, tmp_path, rows, method, names):
+    ready = prepared(asked(rows, max_tokens=None, epochs=8.0, learning_rate=1e-2), tmp_path / "run")
+    stage = yaml.safe_load(ready.recipe)["stages"]["adapted"]
+    assert stage["kind"] == method == ready.data.method and "anchor" not in stage
+    result = adapt(ready, SilentDisplay(), accept=True)
+    assert [name in row.what for name, row in zip(names, result.rows, strict=True)] == [True] * len(names)
+    better, worse = [row for row in result.rows if row.what.startswith("loss of")][:2]
+    assert worse.difference - better.difference > 0 and (better.better, worse.better) == (-1, 1)
+
+
+def test_a_catalog_task_is_asked_before_and_after(asked, tmp_path):
+    ready = prepared(asked(verifier="arithmetic"), tmp_path / "run")
+    assert yaml.safe_load(ready.recipe)["tasks"] == ["arithmetic"] and not ready.data.problems
