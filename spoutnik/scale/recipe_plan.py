@@ -11,7 +11,7 @@ from spoutnik.scale.efficiency import PYTORCH
 from spoutnik.scale.hardware import Cluster
 from spoutnik.scale.layout import Layout
 from spoutnik.scale.planner import plan_rl, plan_training
-from spoutnik.scale.rl import RLWork, sampling_seconds
+from spoutnik.scale.rl import RLWork, sampling_seconds, update_of
 from spoutnik.scale.serving import Engine, ServingWork, placed
 from spoutnik.scale.training import TrainingWork
 
@@ -60,7 +60,7 @@ def _stage(model: PlannedModel, stage: Stage, work: Work, cluster: Cluster, layo
         response = max(1.0, settings.max_tokens * TYPICAL_LENGTH)
         sequence = round(_PROMPT + response)
         used = _fed(cluster, prompts * group)
-        training = TrainingWork(prompts * group * sequence, sequence, prompts * group, software=PYTORCH)
+        training = update_of(sequence, prompts * group)
         rl = RLWork(prompts, group, _PROMPT, response, settings.max_tokens, 1, 1, getattr(settings, "steps", 1), training,
                     ServingWork(_PROMPT, response, tensor=None, expert=None))
         if isinstance(stage, GRPOStage):

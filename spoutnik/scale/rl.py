@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from spoutnik.errors import UserError
 from spoutnik.scale import efficiency
 from spoutnik.scale.costs import PlannedModel
-from spoutnik.scale.efficiency import SOFTWARE
+from spoutnik.scale.efficiency import SOFTWARE, Software
 from spoutnik.scale.hardware import Cluster
 from spoutnik.scale.key_values import KeyValues
 from spoutnik.scale.layout import Layout
@@ -17,6 +17,7 @@ from spoutnik.scale.serving import BYTES, Engine, ServingWork, divided, placed
 from spoutnik.scale.training import RECOMPUTE, TrainingTime, TrainingWork, training_time
 
 _SLICES = 24  # of the time that a step samples
+_PACKED = 8192  # tokens of a micro-batch
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def rl_time(model: PlannedModel, cluster: Cluster, layout: Layout, work: RLWork)
     engine = Engine(model, cluster, placed(model, cluster, work.rollout))
     sampling, binds = sampling_seconds(engine, work)
     update = work.training
-    count = max(1, round(update.batch / layout.data(cluster.gpus)))  # completions are packed, so nothing has to divide
+    count = max(1, round(update.batch / update.micro_batch / layout.data(cluster.gpus)))  # packed: nothing has to divide
     trained = training_time(model, cluster, layout, replace(update, micro_batches=count))
     forward = training_time(model, cluster, layout, replace(update, recompute="none", micro_batches=count))
     scoring = work.scorings * work.updates * (forward.seconds - forward.optimizer - forward.data) / 3
@@ -102,6 +103,13 @@ def sampling_seconds(engine: Engine, work: RLWork) -> tuple[float, str]:
     return seconds, binds
 
 
+def update_of(sequence: int, batch: int, precision: str = "bf16", recompute: str = "full",
+              software: Software = efficiency.PYTORCH) -> TrainingWork:
+    """An update on `batch` completions of `sequence` tokens on average, packed into micro-batches."""
+    return TrainingWork(batch * sequence, sequence, batch, max(1, min(batch, _PACKED // sequence)), precision=precision,
+                        recompute=recompute, software=software)
+
+
 def parse_rl(text: str) -> RLWork:
     """The work of "prompts=96,group_size=8,response=1960,longest=9632,tensor=32"."""
     values = KeyValues("--rl", text)
@@ -124,7 +132,7 @@ def parse_rl(text: str) -> RLWork:
         raise UserError(f"--rl: updates = {updates} are more than the {prompts * group} completions of a step. Give fewer.")
     sequence = max(1, round(prompt + response))
     batch = max(1, prompts * group // updates)
-    training = TrainingWork(batch * sequence, sequence, batch, precision=precision, recompute=recompute, software=software)
-    return RLWork(prompts, group, prompt, response, longest, updates, scorings, steps, training, rollout)
+    return RLWork(prompts, group, prompt, response, longest, updates, scorings, steps,
+                  update_of(sequence, batch, precision, recompute, software), rollout)
 
 

@@ -171,11 +171,16 @@ class Engine:
 def serving_plan(model: PlannedModel, cluster: Cluster, work: ServingWork, constants: Serving = SERVING) -> ServingPlan:
     """Raises UserError where the model does not fit the GPUs it is divided among."""
     engine = Engine(model, cluster, work, constants)
-    batch = engine.largest_batch() if work.batch is None else work.batch
+    most = engine.largest_batch()
+    batch = most if work.batch is None else work.batch
     if engine.free_bytes <= 0 or batch * work.tensor < 1:
         raise UserError(f"--serve: on each GPU the weights take {engine.weight_bytes / 1e9:.0f} GB, and one has "
                         f"{cluster.gpu.memory / 1e9:.0f}. Divide them among more (tensor, expert), or give precision=fp8.")
-    batch = min(batch, engine.constants.most_requests / work.tensor)
+    if batch > most:
+        raise UserError(f"--serve: batch = {batch:g}: the cache of {most:,.0f} requests fits on each GPU beside the weights. Give "
+                        "no more, or leave it out.")
+    if work.batch is None:
+        batch = min(batch, engine.constants.most_requests / work.tensor)
     fresh = work.input * (1 - work.cached)
     requests = max(1.0, engine.constants.prefill_tokens / fresh) / work.tensor
     prefill = engine.forward(requests, fresh, work.input * work.cached + fresh / 2, latent=False)

@@ -38,7 +38,7 @@ class TrainingWork:
 
 @dataclass(frozen=True)
 class TrainingTime:
-    """Seconds of one step by what they are spent on, `data_exposed` and so on being traffic that nothing hides."""
+    """Seconds of one step by what they are spent on; of traffic, what no computation hides. tokens: of the step."""
 
     products: float
     attention: float

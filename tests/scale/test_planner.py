@@ -163,6 +163,15 @@ def test_a_model_that_cannot_fit_says_the_least_number_of_gpus(llama):
         plan_training(llama, parse_cluster("gpus=8,kind=h100"), parse_layout("tensor=8"), parse_training("batch=64"))
     with pytest.raises(UserError, match="weights take 1.. GB, and one has 80.*tensor, expert"):
         plan_serving(llama, parse_cluster("gpus=8,kind=h100"), parse_serving("tensor=1"))
+    with pytest.raises(UserError, match="batch = 5000: the cache of [0-9]+ requests fits"):
+        plan_serving(llama, parse_cluster("gpus=8,kind=h100"), parse_serving("tensor=8,batch=5000"))
+
+
+def test_what_is_not_given_is_chosen(v3, llama):
+    work, _ = plan_serving(llama, parse_cluster("gpus=8,kind=h100"), parse_serving("precision=fp8"))
+    assert work.tensor > 1 and work.expert == 1
+    work, plan = plan_serving(v3, parse_cluster("gpus=64,kind=h800"), parse_serving("precision=fp8"))
+    assert work.tensor == 1 and work.expert > 8 and plan.weight_bytes + plan.cache_bytes < 80e9
 
 
 @pytest.mark.parametrize("parse, text, sentence", [
