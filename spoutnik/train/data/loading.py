@@ -14,6 +14,7 @@ from spoutnik.train.data.conversations import Drop, Learn, context_of
 from spoutnik.train.data.opinions import LOG, OPINION, log_of
 from spoutnik.train.data.row_shape import COMMON, Shape
 from spoutnik.train.data.shapes import KNOWN_KEYS, shape_of
+from spoutnik.train.data.split import HELD_OUT, SPLIT, TRAIN
 from spoutnik.train.traces import TraceReport, Traces, replies_of
 from spoutnik.validation import did_you_mean
 
@@ -148,6 +149,9 @@ class _Rows:
         shape = self._shape(place, row)
         traces = shape.read(row, self.learn)
         read = {self.columns.get(key, key) for key in (*shape.keys, *shape.optional) if key in row}
+        if (split := value.get(SPLIT)) in (TRAIN, HELD_OUT) and SPLIT not in read:
+            traces = [trace | {SPLIT: split} if isinstance(trace, dict) else trace for trace in traces]
+            read.add(SPLIT)
         self._unread |= dict.fromkeys(key for key in value if key not in read)
         return traces
 
