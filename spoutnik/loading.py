@@ -52,6 +52,8 @@ def load_adapted(folder: Path, adapter: Path, dtype: torch.dtype, device: torch.
     read = read_adapter(adapter)
     model = load_model(folder, None, dtype, device=device, mapped=True)
     attach_adapter(model, read, adapter)
+    if (warning := read.other_base(adapter)) is not None:
+        print(warning, file=sys.stderr)
     if (left := survival(model, dtype)).share < LEAST_SURVIVAL:
         name = str(dtype).removeprefix("torch.")
         print(f"{adapter}: only {left.share:.1%} of what it adds would survive rounding to {name}, so the model computes in "

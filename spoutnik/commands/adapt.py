@@ -19,8 +19,9 @@ def adapt(
                                          "hub (org/model).")],
     data: Annotated[Path, typer.Option(help="What it learns: a file of rows, a folder of such, or a pattern in quotes, in any "
                                        "shape that `spoutnik data` knows.")],
-    method: Annotated[Optional[str], typer.Option(help="sft learns the replies; grpo is reinforcement learning from a verifier "
-                                                  "[default: what the data fits].")] = None,
+    method: Annotated[Optional[str], typer.Option(help="sft learns the replies; grpo is reinforcement learning from a "
+                                                  "verifier; dpo and kto learn from opinions on replies [default: what the "
+                                                  "data fits].")] = None,
     verifier: Annotated[Optional[str], typer.Option(help="How answers are graded: exact, math or numeric; a Python file with "
                                                     "verify(prompt, answer, gold); the name of a task (spoutnik tasks); none "
                                                     "[default: by the look of the answers].")] = None,
@@ -29,17 +30,21 @@ def adapt(
     alpha: Annotated[Optional[float], typer.Option(min=0, help="Of the adapter, which is multiplied by alpha / rank [default: "
                                                    "twice the rank].")] = None,
     full: Annotated[bool, typer.Option("--full", help="Train the whole model, not an adapter.")] = False,
-    epochs: Annotated[Optional[float], typer.Option(min=0, help="sft: passes over the data [default: 4].")] = None,
+    epochs: Annotated[Optional[float], typer.Option(min=0, help="Passes over the data; not of grpo [default: sft 4, dpo and "
+                                                    "kto 2].")] = None,
     steps: Annotated[Optional[int], typer.Option(min=1, help="grpo: optimizer steps of 64 replies [default: 50].")] = None,
-    learning_rate: Annotated[Optional[float], typer.Option(min=0, help="[default: by method: sft 5e-4, grpo 5e-5; with --full "
-                                                           "5e-5, 2e-6].")] = None,
+    learning_rate: Annotated[Optional[float], typer.Option(min=0, help="[default: sft 5e-4, others 5e-5; with --full sft "
+                                                           "5e-5, grpo 2e-6, dpo and kto 1e-6].")] = None,
     max_tokens: Annotated[Optional[int], typer.Option(min=8, help="Longest sampled reply, thought included [default: by the "
                                                       "data].")] = None,
     held_out_share: Annotated[Optional[float], typer.Option(help="The share that is never trained on, by the hash of the first "
-                                                            "question [default: a tenth; of few rows up to a "
-                                                            "quarter].")] = None,
+                                                            "question [default: a tenth; of few rows so much that one "
+                                                            "in five is held out].")] = None,
     general: Annotated[Optional[Path], typer.Option(help="A text of which nothing must be forgotten: .txt, or rows with the "
                                                     "key text [default: a shipped sample].")] = None,
+    anchor: Annotated[Optional[Path], typer.Option(help="General text of your own that training holds the model to [default: "
+                                                   "a shipped one, not that of --general].")] = None,
+    no_anchor: Annotated[bool, typer.Option("--no-anchor", help="Do not: a little faster, and it forgets.")] = False,
     columns: Columns = None,
     learn: Learn = "last",
     micro_batch_tokens: Annotated[int, typer.Option(min=64, help="That a core works on at a time: less takes less memory."
@@ -52,12 +57,12 @@ def adapt(
 ):
     """Teach a model that is open from a file of your own: checks the data, plans time and memory, trains an adapter, and says
     what was learned and what was forgotten. Interrupt with Ctrl-C and give the same command again to go on."""
-    from spoutnik.recipe.adapt_recipe import AdaptOptions
+    from spoutnik.recipe.adapt_options import AdaptOptions
     from spoutnik.recipe.adaptation import adapt as run
     from spoutnik.recipe.adaptation import prepare
 
     options = AdaptOptions(model, data, method, verifier, column_names(columns), learn, held_out_share, general, rank, alpha,
-                           full, epochs, steps, learning_rate, max_tokens, micro_batch_tokens, seed)
+                           full, epochs, steps, learning_rate, max_tokens, anchor, no_anchor, micro_batch_tokens, seed)
     prepared = prepare(options, out, (lambda sentence: None) if json_ else (lambda sentence: say(sentence)))
     if dry_run:
         _print_plan(prepared, json_)
@@ -67,7 +72,7 @@ def adapt(
     result = run(prepared, display(json_, {stage.name: stage.seconds for stage in prepared.plan.stages}), accept)
     if json_:
         print_json({"out": str(result.out), "method": result.method, "data": prepared.said,
-                    "table": [vars(row) for row in result.rows], "adapted": str(result.artifact.folder),
+                    "table": [row.as_json() for row in result.rows], "adapted": str(result.artifact.folder),
                     "commands": result.commands, "report": str(result.report)})
         return
     _print_rows(result.rows)

@@ -2,18 +2,21 @@
 
 import asyncio
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from fastapi import FastAPI
 from rich.console import Console
 from rich.status import Status
 
+from spoutnik.engine.adapters import read_for
 from spoutnik.engine.llm import LLM
 from spoutnik.errors import UserError
 from spoutnik.generation.catalog import EngineOptions, list_models, load_llm
-from spoutnik.generation.service import GenerationService, ServedModel
+from spoutnik.generation.service import GenerationService, ServedModel, adapter_model
 from spoutnik.model.adapter_file import read_adapter
+from spoutnik.model.config import ModelConfig
 from spoutnik.serve import auth, metrics
 from spoutnik.serve.app import make_app
 from spoutnik.serve.connection import HeadRequests, ReverseProxy, Starting
@@ -25,9 +28,9 @@ from spoutnik.store.history import History
 
 
 def serve(model: str | None, stage: str | None, engine: EngineOptions, settings: Settings, console: Console,
-          as_json: bool = False, names: Sequence[str] = ()) -> None:
+          as_json: bool = False, names: Sequence[str] = (), adapters: Mapping[str, Path] | None = None) -> None:
     """Runs the server until it is stopped. Errors in the settings are raised before a model is loaded. names: of the first
-    model, in place of its folder's."""
+    model, in place of its folder's. adapters: folders of those that stand beside it, by name."""
     forbid_telemetry()
     auth.check_binding(settings, _keys(settings))
     if settings.page:
@@ -40,6 +43,7 @@ def serve(model: str | None, stage: str | None, engine: EngineOptions, settings:
         read_adapter(engine.adapter)  # raises now rather than when somebody asks
     if names:
         models[0].id, models[0].aliases = names[0], tuple(names[1:])
+    models += _adapter_models(adapters or {}, models)
     with listen(settings) as listener, console.status("") as status:
         if settings.uds is None:
             settings = replace(settings, port=listener.getsockname()[1])
@@ -65,6 +69,18 @@ def make_application(service: GenerationService, settings: Settings) -> FastAPI:
     app.add_middleware(HeadRequests)
     app.add_middleware(ReverseProxy, root_path=settings.root_path)  # the outermost
     return app
+
+
+def _adapter_models(adapters: Mapping[str, Path], models: list[ServedModel]) -> list[ServedModel]:
+    """Models of their own beside the first one, which reads them when it is read; what can be wrong with them is said now."""
+    base, taken = models[0], {name for served in models for name in (served.id, *served.aliases)}
+    for name, folder in adapters.items():
+        if name in taken:
+            raise UserError(f"--adapter {name}={folder}: a model has this name. Choose another for the adapter, or one for the "
+                            "model (--served-model-name).")
+        read_for(ModelConfig.load(base.folder), folder)
+    base.adapters = dict(adapters)
+    return [adapter_model(name, folder, base) for name, folder in adapters.items()]
 
 
 def _keys(settings: Settings) -> Keys:

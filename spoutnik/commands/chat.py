@@ -7,7 +7,7 @@ import typer
 
 from spoutnik.commands.console import print_json
 from spoutnik.commands.data_folder import data_folder
-from spoutnik.commands.options import Adapter, Data, Drafts, Json, Memory, Quantize, Speculate, Stage
+from spoutnik.commands.options import AdapterList, Data, Drafts, Json, Memory, Quantize, Speculate, Stage
 from spoutnik.commands.progress import quantization_progress
 
 
@@ -29,7 +29,7 @@ def chat(
                                                   "xhigh, max.")] = None,
     system: Annotated[Optional[str], typer.Option(help="What the model is told before everything.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same reply.")] = 0,
-    adapter: Adapter = None,
+    adapter: AdapterList = None,
     quantize: Quantize = None,
     memory: Memory = None,
     speculate: Speculate = None,
@@ -44,6 +44,7 @@ def chat(
 ):
     """Talk to a model in the terminal: the thought is dimmed, the answer shown as Markdown. /help shows what else can be said.
     Piped or into a file, the answer alone goes to standard output; thought and notes go to standard error. --json has both."""
+    from spoutnik.commands.adapters import Adapters
     from spoutnik.commands.reply_printer import ReplyPrinter, as_text
     from spoutnik.engine.generation_config import generation_defaults
     from spoutnik.engine.llm import NO_DRAFTS
@@ -57,15 +58,19 @@ def chat(
 
     if json_ and prompt is None:
         raise UserError("--json needs --prompt: a conversation has no single result. Add --prompt \"...\".")
+    adapters = Adapters.parse(adapter or ())
+    if len(adapters.named) > 1:
+        raise UserError(f"--adapter: {len(adapters.named)} of them, and a conversation has one. Give one, or serve them "
+                        "(spoutnik serve).")
     folder = default_model(stage) if run is None else locate(run, stage)
     given = {name: value for name, value in (("temperature", temperature), ("top_p", top_p)) if value is not None}
     options = GenerationOptions(SamplingParams(**generation_defaults(folder) | given), max_tokens, max_thinking_tokens, effort)
     with quantization_progress(json_) as progress:
-        llm = chat_llm(folder, adapter=adapter, quantize=quantize, memory=memory, speculate=speculate,
-                       num_speculative_tokens=drafts, progress=progress)
+        llm = chat_llm(folder, adapter=adapters.merged, adapters=adapters.named, quantize=quantize, memory=memory,
+                       speculate=speculate, num_speculative_tokens=drafts, progress=progress)
     if speculate is not None and llm.core.drafter is None:
         print(NO_DRAFTS, file=sys.stderr)
-    session = Chat(llm, options, seed, system)
+    session = Chat(llm.with_adapter(next(iter(adapters.named), None)), options, seed, system)
     if prompt is None:
         from spoutnik.commands.chat_terminal import converse
         converse(session, ReplyPrinter.standard(not no_markdown), folder, None if no_history else

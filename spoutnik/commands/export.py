@@ -20,7 +20,8 @@ def export(
                                                 "or exports/NAME-STAGE.gguf].")] = None,
     adapter: Adapter = None,
     lossy: Annotated[bool, typer.Option("--lossy", help="Write a merged model even where rounding takes most of the adapter "
-                                        "away.")] = False,
+                                        "away, and an adapter even where others put it beside weights that are far from those "
+                                        "it was trained with.")] = False,
     readers: Annotated[Optional[Path], typer.Option(help="The Python interpreter of an environment that has PEFT, transformers "
                                                     "or llama-cpp-python: they read the adapter's export, and what they "
                                                     "compute is compared with ours [default: this one].")] = None,

@@ -33,6 +33,7 @@ from spoutnik.commands.history import history  # noqa: E402
 from spoutnik.commands.inspect import inspect  # noqa: E402
 from spoutnik.commands.keys import keys  # noqa: E402
 from spoutnik.commands.models import models, pull  # noqa: E402
+from spoutnik.commands.plan import plan  # noqa: E402
 from spoutnik.commands.run import run  # noqa: E402
 from spoutnik.commands.serve import serve  # noqa: E402
 from spoutnik.commands.tasks import tasks  # noqa: E402
@@ -56,6 +57,8 @@ app.add_typer(evals, name="eval")
 app.add_typer(tasks, name="tasks")
 app.command(cls=Command, epilog="Example: spoutnik audit countdown 'gym-*' --problems 20")(audit)
 app.command(cls=Command, epilog="Example: spoutnik inspect deepseek-r1")(inspect)
+app.command(cls=Command, epilog="Example: spoutnik plan deepseek-v3 --cluster gpus=2048,kind=h800,price=2 --train tokens=14.8T,"
+            "batch=15360,precision=fp8,software=deepseek")(plan)
 app.command(cls=Command, epilog="Example: spoutnik export runs/nano --format gguf --out nano.gguf --dtype q8_0")(export)
 app.command(cls=Command, epilog="Example: spoutnik bench runs/nano --quantize int8")(bench)
 

@@ -8,6 +8,9 @@ import typer
 Stage = Annotated[Optional[str], typer.Option(help="Which stage's model [default: the recipe's last].")]
 Adapter = Annotated[Optional[Path], typer.Option(help="Folder of an adapter of this model, as PEFT writes it: what is read "
                                                  "is their sum.")]
+AdapterList = Annotated[Optional[list[str]], typer.Option(
+    "--adapter", metavar="[NAME=]PATH", help="Adapter of this model, as PEFT writes it. NAME=PATH: it stands beside the base "
+    "under this name; may be repeated. A path alone: it is merged into the base.")]
 Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4 weights, made once and kept beside the model.")]
 Memory = Annotated[Optional[str], typer.Option(help="What weights and cache may take together, as 16GB. Routed experts "
                                                "beyond it stay on disk.")]

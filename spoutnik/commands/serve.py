@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from spoutnik.commands.data_folder import data_folder, history_passphrase
-from spoutnik.commands.options import Adapter, Data, Drafts, Json, Memory, Passphrase, Quantize, Speculate
+from spoutnik.commands.options import AdapterList, Data, Drafts, Json, Memory, Passphrase, Quantize, Speculate
 from spoutnik.errors import UserError
 
 
@@ -25,7 +25,9 @@ def serve(
                                                          "the model's positions].")] = None,
     stage: Annotated[Optional[str], typer.Option(help="Of a run, offer this stage's model alone [default: all, each read when "
                                                  "it is first asked for].")] = None,
-    adapter: Adapter = None,
+    adapter: AdapterList = None,
+    runtime_adapters: Annotated[Optional[Path], typer.Option(help="Clients may load adapters of this folder, and unload them "
+                                                             "(/v1/load_lora_adapter).")] = None,
     quantize: Quantize = None,
     memory: Memory = None,
     speculate: Speculate = None,
@@ -54,6 +56,7 @@ def serve(
     """Serve a model: a chat page, and an API that OpenAI's clients understand. Nothing leaves the machine."""
     from rich.console import Console
 
+    from spoutnik.commands.adapters import Adapters
     from spoutnik.commands.application import serve as run
     from spoutnik.engine.sampling_params import check_logprobs_mode
     from spoutnik.generation.catalog import EngineOptions
@@ -65,9 +68,11 @@ def serve(
         host=host, port=port, uds=uds, root_path=normalize_root_path(root_path), data=folder, require_key=require_key,
         api_keys=tuple(map(check_api_key, api_key or ())), max_queue=max_queue,
         requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, cors_origins=tuple(cors_origin or ()),
-        log_prompts=log_prompts, history=not no_history, page=not no_page, passphrase=history_passphrase(passphrase, folder))
-    engine = EngineOptions(quantize, memory, speculate, drafts, max_num_seqs, max_model_len, logprobs_mode, adapter)
-    run(model, stage, engine, settings, Console(stderr=True), json_, check_names(served_model_name or ()))
+        log_prompts=log_prompts, history=not no_history, page=not no_page, passphrase=history_passphrase(passphrase, folder),
+        runtime_adapters=check_adapters_folder(runtime_adapters))
+    adapters = Adapters.parse(adapter or ())
+    engine = EngineOptions(quantize, memory, speculate, drafts, max_num_seqs, max_model_len, logprobs_mode, adapters.merged)
+    run(model, stage, engine, settings, Console(stderr=True), json_, check_names(served_model_name or ()), adapters.named)
 
 
 def normalize_root_path(path: str) -> str:
@@ -84,6 +89,12 @@ def check_api_key(secret: str) -> str:
     if not secret.isascii() or not secret.isprintable() or secret.split() != [secret]:
         raise UserError("--api-key: must be one word of ASCII, and not empty.")
     return secret
+
+
+def check_adapters_folder(folder: Path | None) -> Path | None:
+    if folder is not None and not folder.is_dir():
+        raise UserError(f"--runtime-adapters {folder}: is no folder. Make it, or correct the path.")
+    return folder
 
 
 def check_names(names: Sequence[str]) -> Sequence[str]:

@@ -4,6 +4,7 @@ Which request has which adapter is the engine's business; a runner knows those i
 stays for the requests that have it. Its cache entries are its own: a name that is loaded again shares none with what it was.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -105,6 +106,11 @@ class AdapterStore(Mapping[str, LoadedAdapter]):
             adapter.number = -1
 
 
+def computed_unmerged(parts: Mapping[str, LowRank]) -> bool:
+    """Whether an adapter can stand beside its base: no DoRA, no routed experts."""
+    return all(part.magnitude is None and ".experts" not in name for name, part in parts.items())
+
+
 def read_for(config: ModelConfig, path: str | Path, load_base: Callable[[], Transformer] | None = None) -> Adapter:
     """An adapter's folder, checked for this base. load_base: reads the base, where its weights have to be compared.
 
@@ -114,6 +120,8 @@ def read_for(config: ModelConfig, path: str | Path, load_base: Callable[[], Tran
     folder = path_of(path)
     adapter = read_adapter(folder)
     check_adapter(adapter, config, folder)
+    if (warning := adapter.other_base(folder)) is not None:
+        print(warning, file=sys.stderr)
     if adapter.base_hash is not None and load_base is not None:
         check_fits(adapter, shapes_of(config), folder, base_hash(load_base(), adapter.parts))
     return adapter

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
+from spoutnik.engine.quantization.packed_base import pack_base, packed_and_back
 from spoutnik.errors import RunError, UserError
 from spoutnik.export import gguf_file
 from spoutnik.export.gguf_metadata import refuse_unreadable
@@ -18,6 +19,8 @@ from spoutnik.files import read_json
 from spoutnik.model.adapter_file import Adapter, attach_adapter, read_adapter
 from spoutnik.model.adapter_merge import Survival
 from spoutnik.model.checkpoint import GGUF, Checkpoint
+from spoutnik.model.lora import adaptable
+from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import Reader, load_model
 from spoutnik.recipe.adapters import ADAPTER
 from spoutnik.recipe.schema import load_recipe
@@ -27,27 +30,32 @@ from spoutnik.text.tokenizer import Tokenizer
 FORMATS = {"lora": "peft", "lora-gguf": "llama.cpp", "merged": "transformers"}  # and who reads them
 _DORA = "vLLM and llama.cpp refuse DoRA's magnitudes; PEFT reads them. For the others: --format merged."
 _MOE = ("PEFT with transformers 5 takes the names of feed-forward maps of a model with experts for the fused experts' own: of "
-        "this adapter it reads attention alone. For all of it: --format merged.")
+        "this adapter it reads attention alone (and adapters of routed experts). For all of it: --format merged.")
 
 
 class MergingReader(Reader):
     """A checkpoint whose adapted weights are read as their sums with the adapter, in `dtype` or, where that is None, the stored
-    type. survival: of those read so far."""
+    type. Of an adapter of a packed base, all weights that were packed are read rounded as they were. survival: of those read so
+    far."""
 
     def __init__(self, checkpoint: Checkpoint, adapter: Adapter, dtype: torch.dtype | None):
         super().__init__(checkpoint)
         self._parts = {f"model.{name}.weight": part for name, part in adapter.parts.items()}
-        self._dtype, self.survival = dtype, Survival()
+        self._dtype, self._packed, self.survival = dtype, adapter.packed, Survival()
+        with torch.device("meta"):
+            maps = adaptable(Transformer(checkpoint.config, rotary=torch.empty(0)))
+        self._rounded = {f"model.{name}.weight" for name in maps} if adapter.packed else set()
 
     @torch.no_grad()
     def read(self, name: str) -> Tensor:
         """The tensor as stored, or the sum. Raises RunError where float16 is too small for it."""
         stored = super().read(name)
+        base = packed_and_back(stored, self._packed) if name in self._rounded else stored
         if name not in self._parts:
-            return stored
-        merged = self._parts[name].merged(stored)
+            return converted(base, self._dtype or stored.dtype, name) if name in self._rounded else stored
+        merged = self._parts[name].merged(base)
         rounded = converted(merged, self._dtype or stored.dtype, name)
-        self.survival.add(stored, merged, rounded)
+        self.survival.add(base, merged, rounded)
         return rounded
 
 
@@ -135,8 +143,30 @@ def _write_base(path: Path, checkpoint: Checkpoint) -> None:
     gguf_file.write_file(path, checkpoint, None, "f32", provenance(checkpoint.folder))
 
 
+def distance_of_bases(checkpoint: Checkpoint, adapter: Adapter, source: Path, tokenizer: Tokenizer, lossy: bool) -> list[str]:
+    """A sentence on an adapter of a packed base, which other programs put beside the unrounded weights; none of another.
+
+    Raises:
+        UserError: what they compute is further from what was trained than half of what the adapter changes, and not `lossy`.
+    """
+    if adapter.packed is None:
+        return []
+    model = pack_base(load_model(checkpoint.folder, None, torch.float32, mapped=True), adapter.packed)
+    prompts = equality.prompts_of(tokenizer, checkpoint.config.max_position_embeddings)
+    base = equality.logits_of(model, prompts)
+    trained = equality.logits_of(attach_adapter(model, adapter, source), prompts)
+    beside = equality.Ours.of(checkpoint.folder, adapter, source, tokenizer).adapted
+    gap, effect = equality.kl(trained, beside), equality.kl(base, trained)
+    sentence = (f"was trained beside the base in {adapter.packed}, and other programs put it beside the unrounded weights: KL "
+                f"{gap:.1e} nats a token from what was trained, where the adapter changes {effect:.1e}.")
+    if gap > effect / 2 and not lossy:
+        raise UserError(f"{source}: {sentence} --format merged writes exactly what was trained; --lossy writes the adapter all "
+                        "the same.")
+    return [f"The adapter {sentence} --format merged writes exactly what was trained."]
+
+
 def notes_of(adapter: Adapter, has_experts: bool) -> list[str]:
     """What some readers of the adapter do not do, in sentences."""
     dora = any(part.magnitude is not None for part in adapter.parts.values())
-    feed_forward = has_experts and any(".mlp." in name for name in adapter.parts)
+    feed_forward = has_experts and any(".mlp." in name and ".experts." not in name for name in adapter.parts)
     return [note for note, applies in ((_DORA, dora), (_MOE, feed_forward)) if applies]

@@ -96,10 +96,11 @@ def export(folder: Path, format: str, out: Path, dtype: str | None = None, shard
     def check(written: Path) -> tuple[Agreement | None, str] | None:
         return None if readers is None else adapters.agreement(format, readers, checkpoint, tokenizer, opened, adapter, written)
 
-    if format == "lora":
-        return _export_lora(checkpoint, opened, out, check)
-    if format == "lora-gguf":
-        return _export_lora_gguf(checkpoint, opened, out, dtype or "f32", adapter, check)
+    if format in ("lora", "lora-gguf"):
+        notes = adapters.distance_of_bases(checkpoint, opened, adapter, tokenizer, lossy)
+        if format == "lora":
+            return _export_lora(checkpoint, opened, out, notes, check)
+        return _export_lora_gguf(checkpoint, opened, out, dtype or "f32", adapter, notes, check)
     reader = adapters.merging_reader(checkpoint, opened, dtype)
     lossless = f"--adapter {adapter}" if not lossy else None
     return _export_hf(checkpoint, tokenizer, out, dtype, limit, licence, reader, lossless, check)
@@ -138,22 +139,23 @@ def _export_hf(checkpoint: Checkpoint, tokenizer: Tokenizer, out: Path, dtype: s
                     f'AutoModelForCausalLM.from_pretrained("{out}"), AutoTokenizer.from_pretrained("{out}")', notes, agreements)
 
 
-def _export_lora(checkpoint: Checkpoint, adapter: Adapter, out: Path, check: Check) -> Exported:
+def _export_lora(checkpoint: Checkpoint, adapter: Adapter, out: Path, notes: list[str], check: Check) -> Exported:
     with _replacing_folder(out) as temporary:
         write_adapter(temporary, adapter)
         outcome = check(temporary)
     files = sorted(file.name for file in out.iterdir())
-    notes, agreements = _with(adapters.notes_of(adapter, checkpoint.config.has_experts), outcome)
+    notes, agreements = _with([*notes, *adapters.notes_of(adapter, checkpoint.config.has_experts)], outcome)
     return Exported(out, ARCHITECTURES[checkpoint.config.model_type], "f32", files,
                     sum((out / file).stat().st_size for file in files), f'PeftModel.from_pretrained(base, "{out}")', notes,
                     agreements)
 
 
-def _export_lora_gguf(checkpoint: Checkpoint, adapter: Adapter, out: Path, dtype: str, source: Path, check: Check) -> Exported:
+def _export_lora_gguf(checkpoint: Checkpoint, adapter: Adapter, out: Path, dtype: str, source: Path, notes: list[str],
+                      check: Check) -> Exported:
     adapter_gguf.refuse_unreadable_adapter(adapter.parts, checkpoint.config, source)
     with replacing(out, option="--out") as temporary:
         adapter_gguf.write_adapter_file(temporary, adapter.parts, checkpoint.config, out.stem, dtype)
-        notes, agreements = _with([], check(temporary))
+        notes, agreements = _with(notes, check(temporary))
     return Exported(out, GGUF_ARCHITECTURES[checkpoint.config.model_type], dtype, [out.name], out.stat().st_size,
                     f"llama-cli --jinja -m BASE.gguf --lora {out}", notes, agreements)
 

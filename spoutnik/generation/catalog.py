@@ -17,7 +17,8 @@ from spoutnik.model.config import ModelConfig
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Arguments of each model's LLM; drafts are its num_speculative_tokens. adapter: of the one model that is served."""
+    """Arguments of each model's LLM; drafts are its num_speculative_tokens. adapter: merged into the one model
+    that is served."""
 
     quantize: str | None = None
     memory: str | None = None
@@ -83,10 +84,10 @@ def served_model(name: str, folder: Path, about: str) -> ServedModel:
 
 def load_llm(served: ServedModel, engine: EngineOptions, progress: Callable[[int, int], None] | None = None) -> LLM:
     """Reads a model from disk. progress: called with (bytes done, bytes in all) while weights are quantized."""
-    llm = LLM(served.folder, served.tokenizer, adapter=engine.adapter, quantize=served.quantize or engine.quantize,
-              memory=engine.memory, speculate=engine.speculate, num_speculative_tokens=engine.drafts,
-              max_num_seqs=engine.max_num_seqs, max_model_len=engine.max_model_len, logprobs_mode=engine.logprobs_mode,
-              progress=progress)
+    llm = LLM(served.folder, served.tokenizer, adapter=engine.adapter, adapters=served.adapters,
+              quantize=served.quantize or engine.quantize, memory=engine.memory, speculate=engine.speculate,
+              num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs, max_model_len=engine.max_model_len,
+              logprobs_mode=engine.logprobs_mode, progress=progress)
     if engine.speculate is not None and llm.core.drafter is None:
         print(f"{served.id}: {NO_DRAFTS}", file=sys.stderr)
     return llm

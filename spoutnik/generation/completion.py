@@ -44,7 +44,7 @@ class Completions:
     def __init__(self, llm: LLM, name: str, plan: CompletionPlan, on_deltas: Callable[[list[Delta]], None]):
         self.core, self.name, self.plan, self.on_deltas = llm.core, name, plan, on_deltas
         self.requests = [Request(f"{name}/{number}", None, prompt, plan.params, plan.seed, number * plan.seed_per_prompt,
-                                 stream=True, make_logits_processor=plan.make_logits_processor, owner=self)
+                                 stream=True, make_logits_processor=plan.make_logits_processor, owner=self, adapter=llm.adapter)
                          for number, prompt in enumerate(plan.prompts)]
         self.choices = [CompletionChoice(index) for index in range(len(plan.prompts) * plan.params.n)]
         self.num_cached_tokens: int | None = None

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Mapping
 from itertools import count
 
+from spoutnik.engine.adapters import LoadedAdapter
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.request import Request
 from spoutnik.engine.sampling_params import SamplingParams
@@ -16,23 +17,25 @@ _numbers = count()
 
 
 class PrefixWarmer:
-    """The conversations of one model that wait for the engine to be idle."""
+    """The conversations of one engine that wait for it to be idle."""
 
     def __init__(self, llm: LLM):
         self.llm = llm
-        self._waiting: deque[tuple[list[Message], Mapping[str, object]]] = deque(maxlen=MAX_WAITING)
+        self._waiting: deque[tuple[list[Message], Mapping[str, object], LoadedAdapter | None]] = deque(maxlen=MAX_WAITING)
 
-    def add(self, messages: list[Message], variables: Mapping[str, object]) -> None:
-        """messages: the conversation with the answer in it. All work is left to `warm_next`: nobody waits for it."""
-        self._waiting.append((messages, variables))
+    def add(self, messages: list[Message], variables: Mapping[str, object], adapter: LoadedAdapter | None = None) -> None:
+        """messages: the conversation with the answer in it. adapter: which gave it. All work is left to `warm_next`: nobody
+        waits for it."""
+        self._waiting.append((messages, variables, adapter))
 
     def warm_next(self) -> bool:
         """In the engine thread: begins to compute the latest conversation; False where none waits."""
         while self._waiting:
-            prefix = self._shared_prefix(*self._waiting.pop())
+            *conversation, adapter = self._waiting.pop()
+            prefix = self._shared_prefix(*conversation)
             if 0 < len(prefix) < self.llm.max_model_len - 1:
                 params = SamplingParams(max_tokens=1, temperature=0.0)
-                self.llm.core.add(Request(f"warm/{next(_numbers)}", None, prefix, params, 0, 0))
+                self.llm.core.add(Request(f"warm/{next(_numbers)}", None, prefix, params, 0, 0, adapter=adapter))
                 return True
         return False
 

@@ -16,7 +16,6 @@ from spoutnik.generation.model_card import ModelCard
 from spoutnik.generation.options import GenerationPlan
 from spoutnik.generation.prefix_warmer import PrefixWarmer
 from spoutnik.text.chat_template import Message
-from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.text.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
@@ -34,7 +33,8 @@ class Busy(RunError):
 class ServedModel:
     """A model under the name that clients use, read from disk when it is first needed. about: a line for people. card: what it
     can do and examples, where it brings them. aliases: other names that it answers to. quantize: at which precision it is
-    read, if not at the server's."""
+    read, if not at the server's. adapters: folders of those that are read with it, by name. base: of a model that is an
+    adapter, the one it stands beside, whose engine computes both."""
 
     id: str
     folder: Path
@@ -49,11 +49,20 @@ class ServedModel:
     prefix_warmer: PrefixWarmer | None = None
     loading: asyncio.Task | None = None
     aliases: tuple[str, ...] = ()
+    adapters: dict[str, Path] = field(default_factory=dict)
+    base: "ServedModel | None" = None
 
     @property
     def thinks(self) -> bool:
-        """Whether its chat template knows thoughts, be their marks tokens or plain text."""
-        return any(mark in source for source in self.tokenizer.templates.sources.values() for mark in (THINK, END_THINK))
+        """Whether its chat template or its files know thoughts, be their marks tokens or plain text."""
+        marks = self.tokenizer.marks
+        return marks.stated or any(mark in source for source in self.tokenizer.templates.sources.values()
+                                   for mark in marks.pair)
+
+
+def adapter_model(name: str, folder: Path, base: ServedModel) -> ServedModel:
+    """An adapter as a model of its own: base and adapter together under its name."""
+    return ServedModel(name, base.folder, base.tokenizer, base.max_model_len, f"An adapter of {base.id}: {folder}.", base=base)
 
 
 class GenerationHandle(Steering):
@@ -135,6 +144,7 @@ class GenerationService:
         self.draining = False
         self.on_end: list[Callable[[GenerationHandle], None]] = []
         self._load = load
+        self._changing_adapters = asyncio.Lock()
         self._number = 0
         self._mean_seconds = 1.0  # that a generation took, lately
 
@@ -142,13 +152,21 @@ class GenerationService:
         """The model of that name or alias."""
         return self.models.get(name) or next((one for one in self.models.values() if name in one.aliases), None)
 
+    def named(self, name: str) -> ServedModel:
+        """The model of that name, or the first one where it has been unloaded."""
+        return self.models.get(name, self.default)
+
     async def model(self, name: str | None) -> ServedModel:
         """The model of that name (the first one where none is named), ready to compute.
 
         Raises:
-            KeyError: there is none of that name. RunError: it cannot be loaded, or has broken down.
+            UserError: there is none of that name (any more). RunError: it cannot be loaded, or has broken down.
         """
-        served = self.default if not name else self.models[name]
+        served = self.default if not name else self.models.get(name)
+        if served is None:
+            raise UserError(f"model = {name!r}: is not served any more. Choose {', '.join(self.models)}.")
+        if served.base is not None:
+            return await self._beside_base(served)
         if served.llm is None:
             if served.loading is None or served.loading.done():
                 served.loading = asyncio.create_task(asyncio.to_thread(self._load, served))
@@ -161,6 +179,39 @@ class GenerationService:
             raise RunError(f"{served.id}: the engine stopped ({served.engine_thread.broken}). Restart the server.")
         served.llm.core.runner.check_files()
         return served
+
+    async def _beside_base(self, served: ServedModel) -> ServedModel:
+        """An adapter's model, ready to compute with its base's engine."""
+        base = await self.model(served.base.id)
+        if served.llm is None:
+            served.llm = base.llm.with_adapter(served.id)
+        served.engine_thread, served.prefix_warmer, served.max_model_len = (base.engine_thread, base.prefix_warmer,
+                                                                          base.max_model_len)
+        return served
+
+    async def load_adapter(self, name: str, folder: Path) -> ServedModel:
+        """Reads an adapter of the default model; from then on it is a model of this name.
+
+        Raises:
+            UserError: the name is taken, or the adapter does not fit. RunError: it cannot be read.
+        """
+        async with self._changing_adapters:
+            if self.find(name) is not None:
+                raise UserError(f"{name!r}: a model of this name is served already. Unload it first, or take another name.")
+            base = await self.model(None)
+            loaded = await asyncio.to_thread(base.llm.prepare_adapter, name, folder)
+            await self.run_in_engine(base, lambda: base.llm.core.adapters.add(loaded))
+            self.models[name] = adapter_model(name, folder, base)
+            return await self.model(name)
+
+    async def unload_adapter(self, name: str) -> None:
+        """Replies under way go on with it. Raises KeyError: no adapter has this name."""
+        async with self._changing_adapters:
+            if self.models[name].base is None:
+                raise KeyError(name)
+            base = await self.model(self.models.pop(name).base.id)
+            await self.run_in_engine(base, lambda: base.llm.unload_adapter(name))
+            base.adapters.pop(name, None)
 
     def generate(self, served: ServedModel, plan: GenerationPlan, name: str | None = None,
                  job: type = Generation) -> GenerationHandle:
@@ -189,7 +240,8 @@ class GenerationService:
 
     def warm_prefix(self, served: ServedModel, messages: list[Message], variables: Mapping[str, object]) -> None:
         """Has the cache made ready for the turn after `messages`, the last of which is the answer, when the engine is idle."""
-        served.engine_thread.submit(lambda: served.prefix_warmer.add(messages, variables))
+        adapter = served.llm.adapter
+        served.engine_thread.submit(lambda: served.prefix_warmer.add(messages, variables, adapter))
 
     async def run_in_engine(self, served: ServedModel, call: Callable[[], Result]) -> Result:
         """Calls something in the engine thread, between two steps; its result."""

@@ -18,13 +18,14 @@ from torch import Tensor
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json, write_json, write_text
-from spoutnik.model.lora import LowRank, adaptable, attach, lora_scale
+from spoutnik.model.lora import LowRank, adapted_maps, attach, lora_scale
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import save_tensors
 from spoutnik.validation import did_you_mean
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASE = "base.json"  # a file of our own: PEFT warns of keys in its configuration that it does not know
+_OF_EXPERT = r"\.mlp\.experts\.\d+\.(gate|up|down)_proj$"
 _PREFIX = "base_model.model.model."
 # What changes no result here, or is checked by what the weights' file holds.
 _HARMLESS = {"arrow_config", "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
@@ -38,11 +39,19 @@ _INITIAL = (True, False, None, "gaussian", "eva", "orthogonal")  # others change
 @dataclass(frozen=True)
 class Adapter:
     """What a folder holds: the adapters by the names of their linear maps, and which base they were trained on, as far as the
-    files say it."""
+    files say it. packed: int8 or int4 where that base's linear maps were packed so (QLoRA)."""
 
     parts: dict[str, LowRank]
     base: str | None = None
     base_hash: str | None = None
+    packed: str | None = None
+
+    def other_base(self, source: Path) -> str | None:
+        """A sentence, where it was trained beside packed weights and is put beside those that the base's files hold."""
+        if self.packed is None:
+            return None
+        return (f"{source}: was trained beside the base in {self.packed}, and beside other weights it is another model. The "
+                "stage's own model, and export --format merged, are what was trained.")
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -62,7 +71,7 @@ def read_adapter(folder: Path) -> Adapter:
     _refuse_options(folder / CONFIG, config)
     parts = _parts(folder, config, _tensors(folder / WEIGHTS))
     ours = read_json(folder / BASE) if (folder / BASE).exists() else {}
-    return Adapter(parts, config.get("base_model_name_or_path"), ours.get("sha256"))
+    return Adapter(parts, config.get("base_model_name_or_path"), ours.get("sha256"), ours.get("packed"))
 
 
 def attach_adapter(model: Transformer, adapter: Adapter, source: Path) -> Transformer:
@@ -71,7 +80,7 @@ def attach_adapter(model: Transformer, adapter: Adapter, source: Path) -> Transf
     Raises:
         UserError: the adapter belongs to another model.
     """
-    shapes = {name: tuple(module.weight.shape) for name, module in adaptable(model).items()}
+    shapes = {name: tuple(module.weight.shape) for name, module in adapted_maps(model).items()}
     check_fits(adapter, shapes, source)
     if adapter.base_hash is not None:
         check_fits(adapter, shapes, source, base_hash(model, adapter.parts))
@@ -114,7 +123,7 @@ def write_adapter(folder: Path, adapter: Adapter) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     save_tensors(folder / WEIGHTS, {name: tensor.float() for name, tensor in sorted(tensors.items())}, {"format": "pt"})
     if adapter.base_hash is not None:
-        write_json(folder / BASE, {"sha256": adapter.base_hash})
+        write_json(folder / BASE, {"sha256": adapter.base_hash} | ({"packed": adapter.packed} if adapter.packed else {}))
     values = _config(uniform, first.rank, first.scale, True in with_magnitude, first.dropout, adapter.base)
     write_text(folder / CONFIG, json.dumps(values, indent=2, ensure_ascii=False, sort_keys=True) + "\n")
 
@@ -136,9 +145,9 @@ def folded(parts: Mapping[str, LowRank]) -> dict[str, LowRank]:
 def base_hash(model: Transformer, names: Mapping[str, LowRank]) -> str:
     """A hash of the adapted weights' first rows in bfloat16: two models that differ by training differ in it, a model and its
     copy in bfloat16 do not."""
-    digest, maps = hashlib.sha256(), adaptable(model)
+    digest, maps = hashlib.sha256(), adapted_maps(model)
     for name in sorted(names):
-        row = maps[name].weight[0].detach().to("cpu", torch.bfloat16).contiguous()
+        row = maps[name].first_row().detach().to("cpu", torch.bfloat16).contiguous()
         digest.update(name.encode() + b"\0" + row.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
@@ -146,12 +155,15 @@ def base_hash(model: Transformer, names: Mapping[str, LowRank]) -> str:
 def _config(parts: Mapping[str, LowRank], rank: int, scale: float, use_dora: bool, dropout: float, base: str | None) -> dict:
     """What PEFT and vLLM read; keys are sorted when they are written."""
     alpha = scale * rank
-    names, last = sorted(parts), {name.rpartition(".")[2] for name in parts}
+    names = sorted(name for name in parts if not re.search(_OF_EXPERT, name))
+    routed = {name.rpartition(".")[2] for name in parts.keys() - set(names)}  # PEFT knows them by their last names alone
+    last = {name.rpartition(".")[2] for name in names}
+    targets = sorted(last) if _in_every_layer(names) else [f"model.{name}" for name in names]
     return {"alpha_pattern": {}, "base_model_name_or_path": base, "bias": "none", "fan_in_fan_out": False,
             "inference_mode": True, "init_lora_weights": True,
             "lora_alpha": round(alpha) if abs(alpha - round(alpha)) < 1e-9 * alpha else alpha,
             "lora_bias": False, "lora_dropout": dropout, "modules_to_save": None, "peft_type": "LORA", "r": rank,
-            "rank_pattern": {}, "target_modules": sorted(last) if _in_every_layer(names) else [f"model.{n}" for n in names],
+            "rank_pattern": {}, "target_modules": sorted({*targets, *routed}),
             "task_type": "CAUSAL_LM", "use_dora": use_dora, "use_rslora": False}
 
 
@@ -191,8 +203,8 @@ def _parts(folder: Path, config: dict, tensors: dict[str, Tensor]) -> dict[str, 
     found: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         match = re.fullmatch(re.escape(_PREFIX) + r"(layers\.\d+\..+)\.(lora_A|lora_B|lora_magnitude_vector)(\.weight)?", name)
-        if match is None or ".experts" in match[1]:
-            what = "routed experts" if ".experts" in name else "no linear map inside the network"
+        if match is None or ".experts." in f"{match[1]}." and not re.search(_OF_EXPERT, match[1]):
+            what = "routed experts, stacked" if ".experts" in name else "no linear map inside the network"
             raise UserError(f"{folder / WEIGHTS}: {name}: belongs to {what}, which adapters here leave out. Merge the adapter "
                             "with PEFT (merge_and_unload) and give the model that results.")
         found.setdefault(match[1], {})[match[2]] = tensor
@@ -211,6 +223,9 @@ def _part(folder: Path, config: dict, module: str, tensors: dict[str, Tensor]) -
     if a.shape[0] != rank or b.shape[1] != rank:
         raise RunError(f"{folder / WEIGHTS}: {module} has lora_A of {list(a.shape)} and lora_B of {list(b.shape)}, and "
                        f"{CONFIG} gives it rank {rank}. The two files do not belong together.")
+    if magnitude is not None and re.search(_OF_EXPERT, module):
+        raise UserError(f"{folder / WEIGHTS}: {module} has DoRA's magnitudes, which are not computed for routed experts. Merge "
+                        "the adapter with the program that wrote it.")
     if magnitude is not None and not config.get("use_dora"):
         raise RunError(f"{folder / WEIGHTS}: {module} has DoRA's magnitudes, and {CONFIG} says use_dora = false. The two files "
                        "do not belong together.")

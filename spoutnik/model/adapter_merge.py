@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from spoutnik.errors import UserError
-from spoutnik.model.lora import adapters_of
+from spoutnik.model.lora import adapted_maps, adapters_of
 from spoutnik.model.transformer import Transformer
 
 LEAST_SURVIVAL = 0.5
@@ -58,9 +58,9 @@ class Survival:
 @torch.no_grad()
 def survival(model: Transformer, dtype: torch.dtype) -> Survival:
     """What merging the model's adapters into weights of `dtype` leaves of them."""
-    measured = Survival()
+    measured, maps = Survival(), adapted_maps(model)
     for name, part in adapters_of(model).items():
-        weight = model.get_submodule(name).weight
+        weight = maps[name].weight
         merged = part.merged(weight)
         measured.add(weight, merged, merged.to(dtype))
     return measured

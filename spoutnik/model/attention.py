@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spoutnik.model.packing import PackedSequences
 from spoutnik.model.rope import rotate_halves, rotate_interleaved
+from spoutnik.model.shared_prefixes import SharedPrefixes
 from spoutnik.native import operations
 
 # Up to this length plain products beat the CPU's fused kernel: 7 times at 50 to 100 tokens (docs/results.md).
@@ -23,6 +24,8 @@ def rotary_attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor
                      scale: float, interleaved: bool) -> Tensor:
     """q (T, H, d) and k_rope (T, G or 1, rope), neither rotated yet; k_nope (T, G, nope), None where everything is rotated;
     v (T, G, e); rotary (T, 2, rope/2) for the tokens' positions. Returns (T, H, e)."""
+    if isinstance(sequences, SharedPrefixes):
+        return shared_prefix_attention(*rotated(q, k_nope, k_rope, v, rotary, interleaved), sequences, scale)
     if operations.supports(q) and all(t is None or t.shape[-1] % 2 == 0 for t in (k_nope, k_rope, v)) \
             and max(sequences.lengths) <= NATIVE_LONGEST:
         return operations.packed_attention(q, k_nope, k_rope, v, rotary, sequences.sizes, scale, interleaved)
@@ -77,14 +80,15 @@ class _ToStream(torch.autograd.Function):
 class _ShortAttention(torch.autograd.Function):
     """Causal attention by four batched products, for rows short enough that all scores fit the cache.
 
-    q, k (rows, H, L, d), v (rows, H, L, e); the softmax is float32.
+    q (rows, H, L, d), k (rows, H, K, d), v (rows, H, K, e): the queries are of the last L of K tokens. The softmax is float32.
     """
 
     @staticmethod
     def forward(ctx, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
         rows, heads, length, _ = q.shape
-        q, k, v = (t.reshape(rows * heads, length, -1) for t in (q, k, v))
-        future = torch.full((length, length), float("-inf"), device=q.device).triu_(1)
+        q, k, v = (t.flatten(0, 1) for t in (q, k, v))
+        keys = k.shape[1]
+        future = torch.full((length, keys), float("-inf"), device=q.device).triu_(1 + keys - length)
         p = torch.bmm(q, k.transpose(1, 2)).float().mul_(scale).add_(future).softmax(-1).to(q.dtype)
         ctx.save_for_backward(q, k, v, p)
         ctx.scale = scale
@@ -99,7 +103,7 @@ class _ShortAttention(torch.autograd.Function):
         grad_p = torch.bmm(grad, v.transpose(1, 2))
         grad_scores = torch._softmax_backward_data(grad_p, p, -1, p.dtype).mul_(ctx.scale)
         grads = torch.bmm(grad_scores, k), torch.bmm(grad_scores.transpose(1, 2), q), grad_v
-        return *(g.view(rows, heads, length, -1) for g in grads), None
+        return *(g.view(rows, heads, g.shape[1], -1) for g in grads), None
 
 
 def packed_attention(q: Tensor, k: Tensor, v: Tensor, sequences: PackedSequences, scale: float) -> Tensor:
@@ -120,6 +124,32 @@ def packed_attention(q: Tensor, k: Tensor, v: Tensor, sequences: PackedSequences
             out = F.scaled_dot_product_attention(q_, k_, v_, is_causal=True, scale=scale, enable_gqa=groups != heads)
         outputs.append(out.transpose(1, 2).reshape(rows * columns, heads * value_width))
     return _ToStream.apply(torch.cat(outputs), rectangles.scatter).view(tokens, heads, value_width)
+
+
+def shared_prefix_attention(q: Tensor, k: Tensor, v: Tensor, sequences: SharedPrefixes, scale: float) -> Tensor:
+    """Causal attention inside each document of a stream that holds common beginnings once. q (T, H, d), k (T, G, d),
+    v (T, G, e), rotated; returns (T, H, e). Twin: `packed_attention_plain` of the documents one by one."""
+    heads, (groups, value_width) = q.shape[1], v.shape[1:]
+    blocks, gather, scatter = sequences.blocks
+    stream = torch.cat([q.flatten(1), k.flatten(1), v.flatten(1)], dim=1)
+    cells, widths = _ToCells.apply(stream, gather, scatter), [q[0].numel(), k[0].numel(), v[0].numel()]
+    outputs = []
+    for part, block in zip(cells.split([b.rows * b.columns for b in blocks]), blocks):
+        q_, k_, v_ = (each.unflatten(-1, (n, -1)).transpose(1, 2) for each, n in zip(
+            part.view(block.rows, block.columns, -1).split(widths, dim=-1), (heads, groups, groups)))
+        if block.prefix:
+            end = block.prefix_start + block.prefix
+            k_, v_ = (torch.cat([before[block.prefix_start:end].transpose(0, 1).expand(block.rows, -1, -1, -1), own], dim=2)
+                      for before, own in ((k, k_), (v, v_)))
+        if block.columns + block.prefix <= SHORT and not q.is_cuda:
+            k_, v_ = (t if groups == heads else t.repeat_interleave(heads // groups, dim=1) for t in (k_, v_))
+            out = _ShortAttention.apply(q_, k_, v_, scale)
+        else:
+            keys = block.prefix + block.columns
+            seen = torch.ones(block.columns, keys, dtype=torch.bool, device=q.device).tril_(block.prefix)
+            out = F.scaled_dot_product_attention(q_, k_, v_, attn_mask=seen, scale=scale, enable_gqa=groups != heads)
+        outputs.append(out.transpose(1, 2).reshape(block.rows * block.columns, heads * value_width))
+    return _ToStream.apply(torch.cat(outputs), scatter).view(len(q), heads, value_width)
 
 
 def packed_attention_plain(q: Tensor, k: Tensor, v: Tensor, sequences: PackedSequences, scale: float) -> Tensor:

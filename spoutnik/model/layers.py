@@ -13,6 +13,8 @@ class Linear(nn.Linear):
     Explicit on purpose: autocast would do the same, where nobody can see it.
     """
 
+    is_packed = False  # whether `weight` is made at each use, of frozen numbers in 8 or 4 bits (engine/quantization)
+
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__(in_features, out_features, bias)
         self.adapter: nn.Module | None = None  # a LowRank (lora.py)
@@ -26,6 +28,10 @@ class Linear(nn.Linear):
         y = self.adapter(x, linear(x, self.weight), self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
+    def first_row(self) -> Tensor:
+        """Of the weight as the model's files hold it."""
+        return self.weight[0]
+
     def effective_weight(self) -> Tensor:
         """The weight with the adapter, if there is one, in it."""
         return self.weight if self.adapter is None else self.adapter.merged(self.weight)
@@ -33,11 +39,29 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., in) times weight (out, in) transposed, plus bias, in the type of x."""
+    is_frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
+    if is_frozen and weight.element_size() < x.element_size() and x.requires_grad and torch.is_grad_enabled():
+        return _FrozenProduct.apply(x, weight, bias)
     weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
     if not operations.has_fast_matmul(x, weight):
         return F.linear(x, weight, bias)
     y = operations.linear(x, weight)
     return y if bias is None else y + bias
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """`linear` with a frozen weight of a narrower type than x, converted in both directions: autograd would keep the converted
+    copy, and so all of the base in the type of x. Twin: `linear` of the converted weight."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        weight, = ctx.saved_tensors
+        return grad @ weight.to(grad.dtype), None, None
 
 
 class RMSNorm(nn.Module):
@@ -75,7 +99,7 @@ class SwiGLU(nn.Module):
         self.down_proj = Linear(intermediate_size, hidden_size, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.gate_proj.adapter is not None or self.up_proj.adapter is not None:
+        if any(part.adapter is not None or part.is_packed for part in (self.gate_proj, self.up_proj)):
             return self.down_proj(swiglu(torch.cat([self.gate_proj(x), self.up_proj(x)], dim=-1)))
         # One product instead of two.
         gate_up = torch.cat([self.gate_proj.weight, self.up_proj.weight])

@@ -1,14 +1,12 @@
 """LoRA (Hu et al. 2021) with rsLoRA's scale (Kalajdzievski 2023) and DoRA's magnitudes (Liu et al. 2024): a frozen linear map
 and a trained product of two thin matrices beside it.
 
-Every linear map inside the network may have one, in attention, feed-forward and shared experts. The router, the routed experts,
-the head, the embedding and the MTP module stay as they are. Letters: r rank, T rows.
+Every linear map inside the network may have one, in attention, feed-forward and shared experts, and where it is asked for each
+map of the routed experts (expert_lora.py). The router, the head, the embedding and the MTP module stay as they are. Letters: r
+rank, T rows.
 """
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,20 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from spoutnik.errors import UserError
+from spoutnik.model.adapter_switches import are_off, drop
+from spoutnik.model.expert_lora import ExpertMap, ExpertsLowRank, expert_maps
 from spoutnik.model.layers import Linear, linear
 from spoutnik.model.transformer import Transformer
+from spoutnik.native import operations
 from spoutnik.validation import did_you_mean
 
 ALL_LINEAR = "all-linear"
-_LEFT_OUT = {"lm_head": "the head", "embed_tokens": "the embedding", "gate": "the router", "experts": "the routed experts",
-             "gate_up_proj": "the routed experts", "eh_proj": "the MTP module"}
-_dropout: ContextVar[torch.Generator | None] = ContextVar("dropout", default=None)
-_are_off: ContextVar[bool] = ContextVar("adapters_off", default=False)
+_LEFT_OUT = {"lm_head": "is the head, which adapters leave out", "embed_tokens": "is the embedding, which adapters leave out",
+             "gate": "is the router, which adapters leave out", "eh_proj": "is the MTP module's, which adapters leave out",
+             "experts": "are the routed experts, which `experts: true` adds",
+             "gate_up_proj": "are the routed experts, which `experts: true` adds"}
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """An adapter to train. target_modules: last parts of published names, as q_proj."""
+    """An adapter to train. target_modules: last parts of published names, as q_proj, of maps outside of routed experts.
+    experts: those of the routed experts too."""
 
     rank: int
     alpha: float
@@ -37,6 +39,7 @@ class LoraConfig:
     target_modules: Literal["all-linear"] | tuple[str, ...] = ALL_LINEAR
     use_rslora: bool = False
     use_dora: bool = False
+    experts: bool = False
 
     @property
     def scale(self) -> float:
@@ -74,10 +77,13 @@ class LowRank(nn.Module):
         """x (T, in) and its product with the frozen weight (T, out) to what the adapted map gives, without bias.
 
         The norms are constants to the gradient (DoRA, section 4.3)."""
-        if _are_off.get():
+        if are_off():
             return product
         rows = drop(x, self.dropout)
-        low = self.scale * linear(linear(rows, self.lora_A), self.lora_B)
+        low = linear(rows, self.lora_A)
+        if self.magnitude is None and low.dim() == 2 and not operations.has_fast_matmul(low, self.lora_B):
+            return torch.addmm(product, low, self.lora_B.to(x.dtype).t(), alpha=self.scale)  # the sum below in one pass
+        low = self.scale * linear(low, self.lora_B)
         if self.magnitude is None:
             return product + low
         with torch.no_grad():
@@ -93,35 +99,6 @@ def row_norms(weight: Tensor) -> Tensor:
     return torch.linalg.vector_norm(weight, dim=1)
 
 
-@contextmanager
-def dropout_from(generator: torch.Generator) -> Iterator[None]:
-    """Switches the adapters' dropout on in this thread; its masks come from `generator`. Elsewhere there is none."""
-    token = _dropout.set(generator)
-    try:
-        yield
-    finally:
-        _dropout.reset(token)
-
-
-@contextmanager
-def adapters_off() -> Iterator[None]:
-    """In this thread, a model with adapters computes what its base does."""
-    token = _are_off.set(True)
-    try:
-        yield
-    finally:
-        _are_off.reset(token)
-
-
-def drop(x: Tensor, share: float) -> Tensor:
-    """Inverted dropout (Srivastava et al. 2014), inside `dropout_from`."""
-    generator = _dropout.get()
-    if not share or generator is None:
-        return x
-    kept = torch.rand(x.shape, generator=generator, device=x.device) >= share
-    return x * kept / (1 - share)
-
-
 def adaptable(model: Transformer) -> dict[str, Linear]:
     """The linear maps that may have an adapter, by their names without `model.`"""
     return {name: module for name, module in model.named_modules()
@@ -129,16 +106,44 @@ def adaptable(model: Transformer) -> dict[str, Linear]:
 
 
 def adapters_of(model: nn.Module) -> dict[str, LowRank]:
-    """The adapters that a model has, by the names of their linear maps; empty without any."""
-    return {name.removesuffix(".adapter"): module for name, module in model.named_modules() if isinstance(module, LowRank)}
+    """The adapters that a model has, by the names of their linear maps; empty without any. Those of routed experts are views of
+    what is trained."""
+    parts = {}
+    for name, module in model.named_modules():
+        owner = name.removesuffix(".adapter")
+        if isinstance(module, LowRank):
+            parts[owner] = module
+        elif isinstance(module, ExpertsLowRank):
+            parts |= {f"{owner}.{inside}": LowRank(*module.pair(inside), module.scale) for inside in module.names()}
+    return parts
+
+
+def adapted_maps(model: Transformer) -> dict[str, Linear | ExpertMap]:
+    """All maps that an adapter may be of: `adaptable`, and those of the routed experts."""
+    return adaptable(model) | expert_maps(model)
+
+
+def can_share_prefixes(model: Transformer) -> bool:
+    """Whether training may compute common beginnings of documents once (shared_prefixes.py): each token must count alike in
+    however many documents it stands, which routers' loads, the MTP loss and dropout's masks do not. Of adapters alone: what
+    trains a whole model ends with the bytes that it always had."""
+    parts = adapters_of(model)
+    return bool(parts) and not model.routers and model.mtp is None and not any(part.dropout for part in parts.values())
 
 
 def attach(model: Transformer, parts: dict[str, LowRank]) -> Transformer:
     """Freezes the model and puts each adapter beside its linear map."""
     model.requires_grad_(False)
-    maps = adaptable(model)
+    maps, of_experts = adaptable(model), {}
     for name, part in parts.items():
-        maps[name].adapter = part
+        layer, separator, inside = name.partition(".experts.")
+        if separator:
+            of_experts.setdefault(f"{layer}.experts", {})[inside] = part
+        else:
+            maps[name].adapter = part
+    for name, pairs in of_experts.items():
+        experts = model.get_submodule(name)
+        experts.adapter = ExpertsLowRank.of(experts, pairs)
     return model
 
 
@@ -160,17 +165,22 @@ def add_lora(model: Transformer, config: LoraConfig, generator: torch.Generator,
     return attach(model, parts)
 
 
-def lora_targets(model: Transformer, config: LoraConfig, source: str = "adapter") -> dict[str, Linear]:
+def lora_targets(model: Transformer, config: LoraConfig, source: str = "adapter") -> dict[str, Linear | ExpertMap]:
     """The linear maps that get an adapter; errors as of `add_lora`."""
     maps = adaptable(model)
     if config.target_modules != ALL_LINEAR:
         present = sorted({name.rpartition(".")[2] for name in maps})
         for name in config.target_modules:
             if name not in present:
-                why = f"is {_LEFT_OUT[name]}, which adapters leave out" if name in _LEFT_OUT else "no linear map has this name"
+                why = _LEFT_OUT.get(name, "no linear map has this name")
                 raise UserError(f"{source}.target_modules: {name}: {why}.{did_you_mean(name, present)} Choose of "
                                 f"{', '.join(present)}, or all-linear.")
         maps = {name: module for name, module in maps.items() if name.rpartition(".")[2] in config.target_modules}
+    if config.experts:
+        routed = expert_maps(model)
+        if not routed:
+            raise UserError(f"{source}.experts = true: this model has no routed experts. Leave it out.")
+        maps |= routed
     for name, module in maps.items():
         if config.rank > min(module.weight.shape):
             outputs, inputs = module.weight.shape
@@ -188,16 +198,36 @@ def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transfo
         copy = Transformer(model.config, model.compute_dtype, model.rotary)
     parts = adapters_of(model)
     state = {}
-    for name, tensor in model.state_dict().items():
+    routed = {name.removesuffix(".adapter"): module for name, module in model.named_modules()
+              if isinstance(module, ExpertsLowRank)}
+    for name, tensor in _weights(model).items():
         owner = name.rpartition(".")[0]
         if ".adapter." in name:
             continue
         if name.endswith(".weight") and owner in parts:
             tensor = parts[owner].merged(tensor).to(dtype or tensor.dtype)
+        elif owner in routed:
+            tensor = routed[owner].merged(name.rpartition(".")[2], tensor).to(dtype or tensor.dtype)
         elif dtype is not None and not name.endswith("e_score_correction_bias"):
             tensor = tensor.to(dtype)
         state[name] = tensor
     copy.load_state_dict(state, assign=True)
+    if model.config.tie_word_embeddings:
+        copy.lm_head.weight = copy.embed_tokens.weight
+    return copy.requires_grad_(False)
+
+
+def _weights(model: Transformer) -> dict[str, Tensor]:
+    """All tensors by name; those of maps that hold theirs packed unpacked."""
+    packed = {f"{name}.weight": module.weight for name, module in adaptable(model).items() if module.is_packed}
+    return model.state_dict() | packed
+
+
+def without_adapters(model: Transformer) -> Transformer:
+    """The same network as modules of its own, frozen and without adapters; all tensors are shared with `model`."""
+    with torch.device("meta"):
+        copy = Transformer(model.config, model.compute_dtype, model.rotary)
+    copy.load_state_dict({name: tensor for name, tensor in _weights(model).items() if ".adapter." not in name}, assign=True)
     if model.config.tie_word_embeddings:
         copy.lm_head.weight = copy.embed_tokens.weight
     return copy.requires_grad_(False)

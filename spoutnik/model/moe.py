@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spoutnik.model.adapter_switches import are_off
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.grouped import grouped_linear, row_multiple
 from spoutnik.model.layers import SwiGLU, swiglu
@@ -111,15 +112,20 @@ class Experts(nn.Module):
         n, hidden, width = config.n_routed_experts, config.hidden_size, config.moe_intermediate_size
         self.gate_up_proj = nn.Parameter(torch.empty(n, 2 * width, hidden))
         self.down_proj = nn.Parameter(torch.empty(n, hidden, width))
+        self.adapter: nn.Module | None = None  # an ExpertsLowRank (expert_lora.py)
 
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """x (T, D), experts (T, K), weights (T, K) to (T, D): sort by expert, two grouped products, sum back."""
-        if not torch.is_grad_enabled() and operations.has_fast_matmul(x, self.down_proj):
+        if self.adapter is None and not torch.is_grad_enabled() and operations.has_fast_matmul(x, self.down_proj):
             return operations.routed_experts(x, experts, weights, self.gate_up_proj.to(x.dtype), self.down_proj.to(x.dtype))
         n_experts = self.down_proj.shape[0]
         layout = Layout.of(experts, n_experts, row_multiple(x, self.down_proj, experts.numel()))
         rows = _Dispatch.apply(x, layout)
-        rows = grouped_linear(swiglu(grouped_linear(rows, self.gate_up_proj, layout.counts)), self.down_proj, layout.counts)
+        gate_up = grouped_linear(rows, self.gate_up_proj, layout.counts)
+        adapter = None if are_off() else self.adapter
+        inside = swiglu(gate_up if adapter is None else gate_up + adapter.gate_up(rows, layout.counts))
+        rows = grouped_linear(inside, self.down_proj, layout.counts)
+        rows = rows if adapter is None else rows + adapter.down(inside, layout.counts)
         return _Combine.apply(rows, layout, weights)
 
     def forward_plain(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:

@@ -70,8 +70,8 @@ class PackedSequences:
         size, device = self.sizes, self.position_ids.device
         lengths, starts = size.tolist(), size.cumsum(0) - size
         gather, scatter, shapes, cells = [], torch.empty(int(size.sum()), dtype=torch.long), [], 0
-        for documents in _similar_lengths(lengths):
-            rows, columns = len(documents), _rounded(lengths[documents[0]])
+        for documents in similar_lengths(lengths):
+            rows, columns = len(documents), rounded(lengths[documents[0]])
             chosen = torch.tensor(documents)
             offsets = torch.arange(columns)
             inside = offsets < size[chosen, None]
@@ -83,18 +83,18 @@ class PackedSequences:
         return Rectangles(tuple(shapes), torch.cat(gather).to(device), scatter.to(device))
 
 
-def _rounded(length: int) -> int:
+def rounded(length: int) -> int:
     """The next of few widths: steps of 16 up to 128, then of 32, then of 64."""
     step = 16 if length <= 128 else 32 if length <= 256 else 64
     return -(-length // step) * step
 
 
-def _similar_lengths(lengths: Sequence[int]) -> list[list[int]]:
+def similar_lengths(lengths: Sequence[int]) -> list[list[int]]:
     """Document numbers in groups of 32, 16, 8, 4, 2 or 1, longest first, none below MIN_FILL of its group's width."""
     order = sorted(range(len(lengths)), key=lambda d: (-lengths[d], d))
     groups, start = [], 0
     while start < len(order):
-        width = _rounded(lengths[order[start]])
+        width = rounded(lengths[order[start]])
         end = start + 1
         while end < len(order) and lengths[order[end]] >= MIN_FILL * width - 4:
             end += 1

@@ -14,6 +14,7 @@ from spoutnik.model.layers import Linear, RMSNorm, SwiGLU
 from spoutnik.model.mla import MLA
 from spoutnik.model.moe import DeepSeekMoE, Router, RouterTrace
 from spoutnik.model.packing import STREAM_MULTIPLE, PackedSequences
+from spoutnik.model.recomputing import recomputed
 from spoutnik.model.rope import rotary_table
 from spoutnik.native import operations
 
@@ -73,13 +74,15 @@ class MultiTokenPrediction(Block):
 
 class Transformer(nn.Module):
     """Weights live in the type they were loaded in; `compute_dtype` is the type of activations. A new network's weights have
-    no values before `init_weights` or `load_state_dict`."""
+    no values before `init_weights` or `load_state_dict`. gradient_checkpointing: layers are computed again for their gradient
+    (recomputing.py)."""
 
     def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32, rotary: Tensor | None = None):
         """rotary: the table of `rotary_of`, where the caller has it already."""
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
+        self.gradient_checkpointing = False
         self.embed_tokens = nn.Embedding.from_pretrained(torch.empty(config.vocab_size, config.hidden_size), freeze=False)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
@@ -120,7 +123,10 @@ class Transformer(nn.Module):
         rotary = self.rotary[sequences.position_ids]
         x = self.embed(input_ids)
         for layer in self.layers:
-            x = layer(x, rotary, sequences, trace, entries)
+            if self.gradient_checkpointing and torch.is_grad_enabled():
+                x = recomputed(layer, x, rotary, sequences, trace)
+            else:
+                x = layer(x, rotary, sequences, trace, entries)
         return self.norm(x)
 
     def mtp_hidden(self, hidden: Tensor, input_ids: Tensor, sequences: PackedSequences, trace: RouterTrace | None) -> Tensor:

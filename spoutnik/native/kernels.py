@@ -83,6 +83,7 @@ SIGNATURES = {
     "packed_nbytes": "kind:int in:int out:int -> int",
     "pack_bf12": "weight:pointer half:int matrix:Matrix to:pointer capacity:int threads:int -> int",
     "pack_matrix": "weight:pointer half:int matrix:Matrix to:pointer threads:int",
+    "unpack_panels": "matrix:Matrix first:int last:int to:pointer",
     "multiply_packed": "matrix:Matrix x:pointer y:pointer rows:int threads:int",
     "forward": "model:Model batch:Batch -> text",
     "decode_multi_step": "model:Model steps:MultiStep -> text",

@@ -153,6 +153,31 @@ void pack(const WeightView<S>& from, const Matrix& m, char* to, int threads) {
     });
 }
 
+// The numbers that panel p of a matrix of 8 or 4 bits stands for: its outputs as rows of `m.in` floats, at `to`.
+void unpack_panel(const Matrix& m, int64_t p, float* to) {
+    const bool is_int8 = m.kind == INT8;
+    const int64_t lanes = block_count(m.out, p) * LANES, codes = lanes * (is_int8 ? GROUP_SIZE : GROUP_SIZE / 2);
+    const int64_t outputs = std::min(PANEL_OUTPUTS, m.out - p * PANEL_OUTPUTS);
+    const auto* panel = reinterpret_cast<const uint8_t*>(panel_at(m, p));
+    const float unit = static_cast<float>(m.unit);
+    for (int64_t l = 0; l < outputs; l++, to += m.in) {
+        const uint8_t* record = is_int8 ? panel : panel + 2 * lanes;
+        const float of_output = is_int8 ? unit : half_to_float(load<uint16_t>(panel + 2 * l)) * unit;
+        for (int64_t k = 0; k < m.in; k += GROUP_SIZE, record += codes + 2 * lanes) {
+            const int64_t here = std::min(GROUP_SIZE, m.in - k);
+            const uint8_t* behind = record + codes + 2 * l;
+            const float scale = (is_int8 ? half_to_float(load<uint16_t>(behind)) : behind[1]) * of_output;
+            const float zero = is_int8 ? 128.0f : behind[0] / 16.0f;
+            for (int64_t i = 0; i < here; i++) {
+                const int64_t j = is_int8 ? i / 4 : i / 8;
+                const uint8_t code = record[(j * lanes + l) * 4 + i % 4];
+                const float q = is_int8 ? code : i % 8 < 4 ? code & 15 : code >> 4;
+                to[k + i] = (q - zero) * scale;
+            }
+        }
+    }
+}
+
 }  // namespace
 
 extern "C" {
@@ -172,6 +197,11 @@ int64_t spoutnik_pack_bf12(const void* weight, int64_t half, const Matrix* m, vo
 
 void spoutnik_pack_matrix(const void* weight, int64_t half, const Matrix* m, void* to, int64_t threads) {
     with_view(weight, half, *m, [&](const auto& from) { return pack(from, *m, static_cast<char*>(to), threads); });
+}
+
+// Panels [first, last) of a matrix of 8 or 4 bits, dequantized: rows of `in` floats at `to`.
+void spoutnik_unpack_panels(const Matrix* m, int64_t first, int64_t last, float* to) {
+    for (int64_t p = first; p < last; p++) unpack_panel(*m, p, to + (p - first) * PANEL_OUTPUTS * m->in);
 }
 
 // y (rows, out) = x (rows, in) times the packed matrix transposed, as the forward pass computes it.

@@ -96,7 +96,7 @@ class OptionsMenu:
 
     @property
     def _served(self) -> ServedModel:
-        return self.conversations.service.models[self.options.model]
+        return self.conversations.service.named(self.options.model)
 
     @property
     def _thinks(self) -> bool:

@@ -27,7 +27,7 @@ class Greeting:
         self.update()
 
     def update(self) -> None:
-        strings, served = self.strings, self.service.models[self.options.model]
+        strings, served = self.strings, self.service.named(self.options.model)
         card = served.card
         description = card and _in_language(card.description, strings.language)
         self.element.clear()

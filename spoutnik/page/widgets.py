@@ -102,7 +102,7 @@ class ThoughtView:
         self.message, self.strings, self.turn = message, strings, turn
         self._markdown: MarkdownView | None = None
         self._open = turn is not None
-        self._thinks = turn is None or turn.service.models[turn.options.model].thinks
+        self._thinks = turn is None or turn.service.named(turn.options.model).thinks
         with ui.element("details").classes("thought") as self.element:
             with ui.element("summary"):
                 ui.icon("chevron_right").classes("chevron").props("aria-hidden=true")

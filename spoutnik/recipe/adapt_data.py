@@ -16,12 +16,14 @@ from spoutnik.tasks.own import ScriptTask, read_task
 from spoutnik.tasks.own.reading import read_rows
 from spoutnik.train.data.conversations import Learn
 from spoutnik.train.data.loading import LoadedData, load_data
+from spoutnik.train.data.preferences import is_pair, load_preferences
 from spoutnik.train.data.split import hold_out, is_held_out
 from spoutnik.train.traces import Traces
 from spoutnik.validation import did_you_mean
 
-Method = Literal["sft", "grpo", "dpo"]
-METHODS = ("sft", "grpo", "dpo")
+Method = Literal["sft", "grpo", "dpo", "kto"]
+METHODS = ("sft", "grpo", "dpo", "kto")
+PREFERENCES = ("dpo", "kto")  # methods that learn from opinions on replies
 MATCHES = ("exact", "math", "numeric")  # verifiers that need nothing but the answers
 NO_VERIFIER = "none"
 _REPLIES = {"exact", "math", "numeric", "judge"}  # verifiers of rows whose answers are also what a model may learn to reply
@@ -29,7 +31,8 @@ LONGEST_ANSWER = 80  # characters of an answer that is compared as a whole
 _COMPARABLE = 0.95  # of the answers must be that short
 _NUMERIC = 0.9  # of them must hold a digit, or be a formula, to be compared as mathematics
 _LANGUAGES = ("en", "fr", "de", "es", "it", "pt", "nl")  # what a comma in a number means
-_SHARE, _MOST_SHARE, _WANTED = 0.1, 0.25, 24  # of the held-out part: a tenth; more of few rows, to have so many
+_SHARES = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)  # of the held-out part
+_WANTED, _FEW = 24, 5  # rows of it; of few rows, one in five
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ class Verifier:
 
 @dataclass(frozen=True)
 class AdaptData:
-    """traces: to train on, and held_out beside them; both None where the rows are problems or preferences alone. problems: rows
-    of a file of problems, with their splits; empty where nothing is compared. notes: sentences."""
+    """traces: to train on, and held_out beside them (of dpo pairs, of kto replies with a label); both None where the rows are
+    problems alone. problems: rows of a file of problems, with their splits; empty where nothing is compared. notes:
+    sentences."""
 
     path: Path
     method: Method
@@ -74,12 +78,13 @@ def read_adapt_data(path: Path, method: Method | None, verifier: str | None, col
         return _of_problem_rows(path, method, verifier, columns, share)
     loaded = load_data(path, columns, learn)
     if loaded.preferences:
-        return _of_preferences(path, loaded, method, verifier, share)
+        return _of_preferences(path, loaded, method, verifier, columns, share)
     method = method or "sft"
-    if method == "dpo":
-        raise UserError(f"--method dpo: learns which of two replies is better, and {path} holds single replies "
-                        f"({loaded.shape}). They fit --method sft; dpo needs rows with chosen and rejected.")
-    share = held_out_share(len(loaded.rows)) if share is None else share
+    if method in PREFERENCES:
+        raise UserError(f"--method {method}: learns from opinions on replies, and {path} holds single replies "
+                        f"({loaded.shape}). They fit --method sft; dpo needs rows with chosen and rejected, kto with "
+                        "completion and label.")
+    share = held_out_share(loaded.rows) if share is None else share
     traces, held_out = hold_out(loaded, share)
     chosen = choose_verifier(verifier, loaded.rows, path, method)
     problems, notes = ([], []) if chosen.kind in (NO_VERIFIER, "task") else problems_of(loaded.rows, share, chosen)
@@ -91,9 +96,10 @@ def read_adapt_data(path: Path, method: Method | None, verifier: str | None, col
     return AdaptData(path, method, loaded.description, share, traces, held_out, chosen, problems, notes)
 
 
-def held_out_share(rows: int) -> float:
-    """A tenth; of few rows so much that about 24 are held out, but at most a quarter."""
-    return round(min(_MOST_SHARE, max(_SHARE, _WANTED / max(rows, 1))), 2)
+def held_out_share(rows: Sequence[Mapping]) -> float:
+    """A tenth; more where that holds out fewer than 24 rows and fewer than one in five: hashes fall unevenly on few."""
+    wanted = min(_WANTED, len(rows) // _FEW)
+    return next((share for share in _SHARES if sum(is_held_out(row, share) for row in rows) >= wanted), _SHARES[-1])
 
 
 def _names_verifiers(path: Path) -> bool:
@@ -106,17 +112,17 @@ def _names_verifiers(path: Path) -> bool:
 
 def _of_problem_rows(path: Path, method: Method | None, verifier: str | None, columns: Mapping[str, str],
                      share: float | None) -> AdaptData:
-    if method == "dpo":
-        raise UserError(f"--method dpo: learns which of two replies is better, and {path} holds problems that name their "
+    if method in PREFERENCES:
+        raise UserError(f"--method {method}: learns from opinions on replies, and {path} holds problems that name their "
                         "verifiers (docs/tasks.md). They fit --method grpo, or sft.")
     if verifier is not None or columns:
         option = "--verifier" if verifier is not None else "--columns"
         raise UserError(f"{option}: the rows of {path} name their verifiers themselves (docs/tasks.md). Leave {option} out, or "
                         "the key 'verifier' of the rows.")
     rows = [row for file in files_at(path) for _, row in read_rows(file)]
-    share = held_out_share(len(rows)) if share is None else share
-    problems = [row.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"split"})
-                | {"verifier": row.verifier, "split": row.split or _split({"prompt": row.prompt}, share)} for row in rows]
+    share = held_out_share([{"prompt": row.prompt} for row in rows]) if share is None else share
+    problems = [row.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"split"})
+                | {"split": row.split or _split({"prompt": row.prompt}, share)} for row in rows]
     counts = [sum(row["split"] == split for row in problems) for split in ("train", "held_out")]
     if not all(counts):
         raise UserError(f"{path}: {counts[0]} of its problems are to train on and {counts[1]} held out, and both are needed. "
@@ -132,14 +138,20 @@ def _of_problem_rows(path: Path, method: Method | None, verifier: str | None, co
     return AdaptData(path, method or "grpo", shape, share, traces, held_out, own, problems, [])
 
 
-def _of_preferences(path: Path, loaded: LoadedData, method: Method | None, verifier: str | None,
+def _of_preferences(path: Path, loaded: LoadedData, method: Method | None, verifier: str | None, columns: Mapping[str, str],
                     share: float | None) -> AdaptData:
-    if method not in (None, "dpo"):
-        raise UserError(f"--method {method}: {path} is preference data ({loaded.shape}), which fits --method dpo. "
+    method = method or ("dpo" if is_pair(loaded.rows[0]) else "kto")
+    if method not in PREFERENCES:
+        raise UserError(f"--method {method}: {path} is preference data ({loaded.shape}), which fits --method dpo or kto. "
                         + ("Fine-tuning learns from single replies: --columns prompt=prompt,completion=chosen."
                            if method == "sft" else "grpo needs questions with answers and a verifier."))
-    raise UserError(f"--method dpo: {path} ({loaded.shape}) would be learned from by a stage that this version does not have "
-                    "yet. To learn the chosen replies alone: --method sft --columns prompt=prompt,completion=chosen.")
+    if verifier not in (None, NO_VERIFIER):
+        raise UserError(f"--verifier {verifier}: there is no answer to compare in preference data. Leave it out.")
+    pairs = load_preferences(path, "pairs" if method == "dpo" else "replies", columns)
+    share = held_out_share(pairs.rows) if share is None else share
+    traces, held_out = hold_out(pairs, share)
+    none = Verifier(NO_VERIFIER, NO_VERIFIER, "none: the loss of held-out replies tells what was learned")
+    return AdaptData(path, method, pairs.description, share, traces, held_out, none, [], [])
 
 
 def choose_verifier(given: str | None, rows: Sequence[dict], path: Path, method: Method) -> Verifier:
@@ -203,9 +215,11 @@ def problems_of(rows: Sequence[dict], share: float, verifier: Verifier) -> tuple
     """Problems of the traces that answer a single question, for a file of `tasks.own`; notes on those that are none. A question
     that is answered in several ways has no answer to compare with."""
     golds: dict[str, set[str]] = {}
+    splits: dict[str, str] = {}
     single = [row for row in rows if not row.get("messages") and not row.get("history") and not row.get("tools")]
     for row in single:
         golds.setdefault(row["prompt"], set()).add(gold_of(row))
+        splits.setdefault(row["prompt"], _split(row, share))
     clear = {prompt: next(iter(answers)) for prompt, answers in golds.items()
              if len(answers) == 1 and 0 < len(next(iter(answers))) <= (LONGEST_ANSWER if verifier.kind in MATCHES else 1 << 20)}
     language = identify(" ".join(list(clear)[:50])[:5000], _LANGUAGES)
@@ -214,7 +228,7 @@ def problems_of(rows: Sequence[dict], share: float, verifier: Verifier) -> tuple
         common["verifier"] = verifier.kind
     if verifier.kind == "exact":
         common |= {"ignore_case": True, "ignore_punctuation": True}
-    problems = [{"prompt": prompt, "answer": gold, "split": _split({"prompt": prompt}, share)} | common
+    problems = [{"prompt": prompt, "answer": gold, "split": splits[prompt]} | common
                 for prompt, gold in clear.items()]
     several = sum(len(answers) > 1 for answers in golds.values())
     left_out = [(len(rows) - len(single), "with earlier turns, a system text or tools"),
@@ -223,7 +237,7 @@ def problems_of(rows: Sequence[dict], share: float, verifier: Verifier) -> tuple
                       for count, what in left_out if count]
 
 
-def _split(row: dict, share: float) -> str:
+def _split(row: Mapping, share: float) -> str:
     return "held_out" if is_held_out(row, share) else "train"
 
 

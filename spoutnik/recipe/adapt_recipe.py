@@ -1,12 +1,10 @@
 """The recipe that `spoutnik adapt` writes: readable, and like any other, so that `spoutnik run` of it does the same."""
 
-import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import yaml
@@ -16,64 +14,17 @@ from spoutnik.files import write_jsonl, write_text
 from spoutnik.hub_data import is_hub_name, parse_hub_name, pinned
 from spoutnik.locate import looks_like_a_folder, path_of
 from spoutnik.recipe.adapt_data import AdaptData
+from spoutnik.recipe.adapt_options import ANCHORED, EPOCHS, LEARNING_RATES, AdaptOptions, slug
 from spoutnik.tasks.own import read_task
 from spoutnik.tasks.own.script import Script, ScriptTask
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.data.conversations import Learn
 from spoutnik.train.data.preview import Rendered
 from spoutnik.train.rollouts import message_ids
 
 BASE, ADAPTED = "base", "adapted"  # names in the recipe: of the checkpoint, and of the stage
 MOST_PROBLEMS = 200  # held-out ones that are asked before and after
-_LEAST_REPLY = 8  # tokens
 _ROLLOUT_TOKENS = 256  # of a reply in RL, where none are asked for
-# Learning rates of an adapter, about ten times those of a whole model (docs/adapt.md).
-LEARNING_RATES = {("sft", False): 5e-4, ("sft", True): 5e-5, ("grpo", False): 5e-5, ("grpo", True): 2e-6}
 
-
-@dataclass(frozen=True)
-class AdaptOptions:
-    """What a user asks for; None where the data or the method decides."""
-
-    model: str
-    data: Path
-    method: str | None = None
-    verifier: str | None = None
-    columns: dict[str, str] = field(default_factory=dict)
-    learn: Learn = "last"
-    held_out_share: float | None = None
-    general: Path | None = None
-    rank: int | None = None
-    alpha: float | None = None
-    full: bool = False
-    epochs: float | None = None
-    steps: int | None = None
-    learning_rate: float | None = None
-    max_tokens: int | None = None
-    micro_batch_tokens: int = 2048
-    seed: int = 0
-
-    def check(self) -> None:
-        """Raises UserError where options contradict each other."""
-        if self.full and (self.rank is not None or self.alpha is not None):
-            raise UserError("--full: trains the whole model, which has no --rank and no --alpha. Leave --full out, or them.")
-        if self.held_out_share is not None and not 0 < self.held_out_share < 1:
-            raise UserError(f"--held-out-share {self.held_out_share:g}: must be above 0 and below 1, so that both parts exist.")
-        if self.learn not in ("last", "all"):
-            raise UserError(f"--learn {self.learn}: must be last or all.")
-
-    def check_method(self, method: str) -> None:
-        """Raises UserError where an option is of another method."""
-        if method == "grpo" and self.epochs is not None:
-            raise UserError("--epochs: is of --method sft. Say with --steps how long reinforcement learning takes.")
-        if method != "grpo" and self.steps is not None:
-            raise UserError("--steps: is of --method grpo. Say with --epochs how often the data is read.")
-
-
-def slug(path: Path) -> str:
-    """A recipe's name from its data's: adapt-my."""
-    stem = re.sub(r"[^a-z0-9]+", "-", path.name.partition(".")[0].lower()).strip("-")
-    return f"adapt-{stem}" if stem else "adapt"
 
 
 def recipe_text(options: AdaptOptions, data: AdaptData, lengths: "Lengths", folder: Path) -> str:
@@ -95,13 +46,16 @@ def recipe_text(options: AdaptOptions, data: AdaptData, lengths: "Lengths", fold
     if not options.full:
         rank = _given(options.rank, 16)
         stage["adapter"] = {"rank": rank, "alpha": _given(options.alpha, 2.0 * rank)}
+    if data.method in ANCHORED and not options.no_anchor:
+        file = {} if options.anchor is None else {"file": os.path.relpath(options.anchor.expanduser(), folder)}
+        stage["anchor"] = file | {"weight": 1.0, "snippets": 4, "tokens": 64}
     settings = {"learning_rate": _given(options.learning_rate, LEARNING_RATES[data.method, options.full]),
                 "optimizer": "adamw", "weight_decay": 0.0, "micro_batch_tokens": options.micro_batch_tokens}
     if data.method == "grpo":
         values["validation"] = {"problems": 24, "looks": 1}
         settings |= {"steps": _given(options.steps, 50), "prompts_per_step": 8, "group_size": 8, "max_tokens": lengths.reply}
     else:
-        settings |= {"epochs": _given(options.epochs, 4.0), "tokens_per_step": lengths.step}
+        settings |= {"epochs": _given(options.epochs, EPOCHS[data.method]), "tokens_per_step": lengths.step}
     values["stages"] = {ADAPTED: stage | {"settings": settings}}
     return _HEAD.format(data=ascii(options.data.name)[1:-1]) + _yaml(values)
 
@@ -119,6 +73,7 @@ _COMMENTS = {
     "tasks": "held-out problems of the data and how they are graded: asked after training",
     "validation": "where reinforcement learning tells its best checkpoint",
     "held_out_share": "never trained on, by the hash of a row's first question",
+    "anchor": "holds it, on general text, to what the base says there",
     "adapter": "what is trained beside the frozen base; without it, the whole model is",
 }
 
@@ -212,15 +167,34 @@ class Lengths:
     step: int
 
 
+def askable(data: AdaptData, tokenizer: Tokenizer, positions: int) -> AdaptData:
+    """The data without the problems whose questions fill more than half of the model's positions.
+
+    Raises:
+        UserError: reinforcement learning has none left.
+    """
+    kept = [row for row in data.problems if 2 * _question_tokens(row, tokenizer) <= positions]
+    if len(kept) == len(data.problems):
+        return data
+    note = (f"Not asked: {len(data.problems) - len(kept):,} questions that fill more than half of the model's {positions:,} "
+            "positions.")
+    if {row["split"] for row in kept} != {"train", "held_out"}:
+        if data.method == "grpo":
+            raise UserError(f"{data.path}: {note} None is left to train on and to hold out. Shorten them, or take "
+                            "another model.")
+        kept = []
+    return replace(data, problems=kept, notes=[*data.notes, note])
+
+
+def _question_tokens(row: dict, tokenizer: Tokenizer) -> int:
+    return len(message_ids([{"role": "user", "content": row["prompt"]}], tokenizer))
+
+
 def choose_lengths(options: AdaptOptions, data: AdaptData, tokenizer: Tokenizer, positions: int,
                    rendered: Sequence[Rendered]) -> Lengths:
-    """Raises UserError where prompts leave no room for a reply."""
-    prompts = [row["prompt"] for row in data.problems if row["split"] == "held_out" or data.method == "grpo"]
-    longest = max((len(message_ids([{"role": "user", "content": prompt}], tokenizer)) for prompt in prompts), default=0)
+    """Raises UserError where replies of --max-tokens do not fit."""
+    longest = max((_question_tokens(row, tokenizer) for row in data.problems), default=0)
     room = positions - longest
-    if room < _LEAST_REPLY:
-        raise UserError(f"{data.path}: its longest question has {longest:,} tokens and the model {positions:,} positions, "
-                        "which leaves no reply. Shorten the question, or take another model.")
     taken = [each for each in rendered if each.fits]
     if options.max_tokens is not None:
         if options.max_tokens > room:
@@ -230,7 +204,7 @@ def choose_lengths(options: AdaptOptions, data: AdaptData, tokenizer: Tokenizer,
     elif data.method == "grpo" or data.verifier.kind == "task":
         reply = min(room, _ROLLOUT_TOKENS)
     else:
-        reply = min(room, 2 * max((each.learned_tokens for each in taken), default=_LEAST_REPLY) + 16, 1024)
+        reply = min(room, 2 * max((each.learned_tokens for each in taken), default=8) + 16, 1024)
     mean = sum(each.read_tokens + each.learned_tokens for each in taken) / max(len(taken), 1)
     return Lengths(reply, min(max(2 ** math.ceil(math.log2(8 * mean + 1)), 256), 8192))
 
@@ -239,9 +213,3 @@ def write_recipe(text: str, data: AdaptData, folder: Path) -> None:
     """The recipe last: where it is, the data is there too."""
     write_data(data, folder)
     write_text(folder / "recipe.yaml", text)
-
-
-def command_record(options: AdaptOptions) -> dict:
-    """The options as JSON values, so that the same command is known again."""
-    values = {name: value for name, value in vars(options).items()}
-    return json.loads(json.dumps(values, default=lambda path: str(path)))

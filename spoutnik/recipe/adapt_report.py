@@ -9,7 +9,7 @@ from spoutnik.evals.saved import Row
 from spoutnik.evals.scores import by_problem
 from spoutnik.evals.statistics import amount_interval, difference_interval
 from spoutnik.recipe.adapt_data import AdaptData
-from spoutnik.recipe.adapt_recipe import AdaptOptions
+from spoutnik.recipe.adapt_options import AdaptOptions
 from spoutnik.recipe.adapters import ADAPTER
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.forgetting import GeneralText
@@ -20,17 +20,22 @@ FORGOTTEN = 0.05  # nats per token of general text: a rise that is worth a word
 
 @dataclass(frozen=True)
 class Measured:
-    """One row of the table. unit: "%" (values are shares) or "nats". low, high: 95 % interval of the difference over the
-    `count` problems or texts; nan where there are too few."""
+    """One row of the table. unit: "%" (values are shares) or "nats". better: 1 where more is better, -1 where less is. low,
+    high: 95 % interval of the difference over the `count` problems or texts; nan where there are too few."""
 
     what: str
     unit: str
+    better: int
     count: int
     before: float
     after: float
     difference: float
     low: float
     high: float
+
+    def as_json(self) -> dict:
+        """The fields; None for what has no value."""
+        return {name: None if value != value else value for name, value in vars(self).items()}
 
     def cells(self) -> tuple[str, str, str, str]:
         """As the table shows it."""
@@ -52,36 +57,42 @@ def measured_rows(before: Sequence[Row], after: Sequence[Row], measured: dict, d
         grades = [{key: _mean([sample["correct"] for sample in samples]) for key, samples in by_problem(each).items()}
                   for each in (before, after)]
         pairs = [(grades[0][key], grades[1][key]) for key in grades[0]]
-        rows.append(_row(f"right answers, {len(pairs)} held-out problems", "%", pairs, difference_interval))
-    if "held_out" in measured:
-        pairs = list(zip(measured["held_out"]["before"], measured["held_out"]["after"]))
-        rows.append(_row(f"loss of {len(pairs)} held-out replies, nats a token", "nats", pairs, amount_interval))
+        rows.append(_row(f"right answers, {len(pairs)} held-out problems", "%", 1, pairs))
+    replies = measured["replies"]
+    if data.method == "dpo":
+        better, worse = replies.values()
+        pairs = [tuple(float(better[when][place] < worse[when][place]) for when in ("before", "after"))
+                 for place in range(len(better["before"]))]
+        rows.append(_row(f"better reply the likelier one, {len(pairs)} held-out pairs", "%", 1, pairs))
+    for name, losses in replies.items():
+        pairs = list(zip(losses["before"], losses["after"]))
+        rows.append(_row(f"loss of {len(pairs)} {name}, nats a token", "nats", 1 if "worse" in name else -1, pairs))
     texts = measured["general"]
     name = f"{general.name} ({len(general.pieces)} texts)"
-    rows.append(_row(f"loss on general text, {name}", "nats", list(zip(texts["before"], texts["after"])), amount_interval))
-    rows.append(_row("KL to the base on it", "nats", [(0.0, kl) for kl in texts["kl"]], amount_interval))
+    rows.append(_row(f"loss on general text, {name}", "nats", -1, list(zip(texts["before"], texts["after"]))))
+    rows.append(_row("KL to the base on it", "nats", -1, [(0.0, kl) for kl in texts["kl"]]))
     return rows
 
 
-def _row(what: str, unit: str, pairs: Sequence[tuple[float, float]], interval) -> Measured:
+def _row(what: str, unit: str, better: int, pairs: Sequence[tuple[float, float]]) -> Measured:
     before, after = (_mean(values) for values in zip(*pairs))
-    difference, low, high = interval([new - old for old, new in pairs])
-    return Measured(what, unit, len(pairs), before, after, difference, low, high)
+    difference, low, high = (difference_interval if unit == "%" else amount_interval)([new - old for old, new in pairs])
+    return Measured(what, unit, better, len(pairs), before, after, difference, low, high)
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def verdicts(rows: Sequence[Measured], options: AdaptOptions) -> list[str]:
+def verdicts(rows: Sequence[Measured]) -> list[str]:
     """Sentences on what the table shows: only differences whose interval leaves 0 out are called such."""
     sentences = []
     for row in rows[:-2]:
-        improved = row.difference > 0 if row.unit == "%" else row.difference < 0
-        certain = row.low > 0 or row.high < 0
         what = row.what.partition(",")[0]
-        sentences.append(f"{what[:1].upper()}{what[1:]}: {'better' if improved else 'worse'} than before." if certain else
-                         f"{what[:1].upper()}{what[1:]}: no difference is shown; more held-out rows would tell.")
+        verdict = "better" if row.difference * row.better > 0 else "worse"
+        sentences.append(f"{what[:1].upper()}{what[1:]}: " + (
+            f"{verdict} than before." if row.low > 0 or row.high < 0 else
+            "no difference is shown; more held-out rows would tell."))
     general = rows[-2]
     if general.difference > FORGOTTEN and general.low > 0:
         sentences.append(f"General text has become harder to predict by {general.difference:.2f} nats a token: something was "
@@ -122,7 +133,7 @@ def report_text(options: AdaptOptions, said: Sequence[str], rows: Sequence[Measu
     health = manifest["health"]
     notes = [f"* {finding}" for finding in (health["line"], *health.get("warnings", ())) if finding]
     parts = [f"# {options.model}, adapted to {options.data.name}", "\n".join(table),
-             " ".join(verdicts(rows, options)), "## Data", "\n".join(f"* {sentence}" for sentence in said),
+             " ".join(verdicts(rows)), "## Data", "\n".join(f"* {sentence}" for sentence in said),
              "## Training", "\n".join([*(f"* {line}" for line in bill), *notes]),
              "Curves, thoughts before and after: report.html in this folder.", "## Go on",
              "\n".join(f"* {label}: `{command}`" for label, command in commands.items()), "## Recipe",

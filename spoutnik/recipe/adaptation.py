@@ -9,25 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spoutnik.errors import UserError
-from spoutnik.files import read_json, sha256_file, sha256_json, write_json, write_text
+from spoutnik.errors import RunError, UserError
+from spoutnik.files import read_json, write_json, write_text
 from spoutnik.hardware import available_memory, compute_dtype
 from spoutnik.loading import load_tokenizer
 from spoutnik.locate import locate
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
-from spoutnik.recipe.adapt_data import METHODS, AdaptData, read_adapt_data
-from spoutnik.recipe.adapt_recipe import (
-    ADAPTED,
-    BASE,
-    AdaptOptions,
-    check_verifier,
-    choose_lengths,
-    command_record,
-    recipe_text,
-    slug,
-    write_recipe,
-)
+from spoutnik.recipe.adapt_data import METHODS, PREFERENCES, AdaptData, read_adapt_data
+from spoutnik.recipe.adapt_options import AdaptOptions, slug
+from spoutnik.recipe.adapt_recipe import ADAPTED, BASE, askable, check_verifier, choose_lengths, recipe_text, write_recipe
+from spoutnik.recipe.adapt_record import RECORD, keep_record, kept_share
 from spoutnik.recipe.adapt_report import Measured, measured_rows, next_commands, report_text
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.audit import audit_rewards
@@ -37,14 +30,17 @@ from spoutnik.recipe.plan import Plan, evaluation_seconds, plan_recipe
 from spoutnik.recipe.run import Display, evaluated, run_recipe
 from spoutnik.recipe.schema import Recipe, load_recipe
 from spoutnik.recipe.starts import published_starts
-from spoutnik.row_files import files_at
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.anchor_texts import general_files
+from spoutnik.train.data.preferences import fit_preferences, reply_rows
 from spoutnik.train.data.preview import length_table, render_all, template_notes
 from spoutnik.train.monitor import document_losses
-from spoutnik.train.sft import held_out_documents
+from spoutnik.train.preferences import Pair
+from spoutnik.train.sft import MEASURED, held_out_documents
+from spoutnik.train.traces import Traces
 from spoutnik.units import duration, size
 
-_RECORD, _MEASURED, REPORT = "adapt.json", "measured.json", "report.md"
+_MEASURED, REPORT = "measured.json", "report.md"
 
 
 @dataclass(frozen=True)
@@ -101,19 +97,20 @@ def prepare(options: AdaptOptions, out: Path | None, say: Callable[[str], None])
     options.check()
     if options.method is not None and options.method not in METHODS:
         raise UserError(f"--method {options.method}: must be {', '.join(METHODS)}.")
-    data = read_adapt_data(options.data.expanduser(), options.method, options.verifier, options.columns, options.learn,
-                           options.held_out_share)
-    options.check_method(data.method)
     out = out or Path("runs") / slug(options.data)
-    _refuse_other_run(options, out)
+    share = kept_share(options, out) or options.held_out_share
+    data = read_adapt_data(options.data.expanduser(), options.method, options.verifier, options.columns, options.learn, share)
+    options.check_method(data.method)
     folder = locate(options.model, weights=False)
     tokenizer, config = load_tokenizer(folder), ModelConfig.load(folder)
     if tokenizer.chat_template is None:
         raise UserError(f"{options.model}: has no chat template, and an adapted model converses. Take the instruct model, or "
                         "put its chat_template.jinja into the folder.")
     positions = config.max_position_embeddings
+    _check_anchor(options.anchor)
+    data = askable(data, tokenizer, positions)
     general = read_general(options.general, tokenizer, positions)
-    rendered = [] if data.traces is None else render_all(data.traces, tokenizer, positions)
+    rendered = [] if data.traces is None else render_all(_as_traces(data), tokenizer, positions)
     said = _sentences(data, tokenizer, positions, rendered)
     for sentence in said:
         say(sentence)
@@ -136,6 +133,21 @@ def prepare(options: AdaptOptions, out: Path | None, say: Callable[[str], None])
     return prepared
 
 
+def _check_anchor(path: Path | None) -> None:
+    """Raises UserError where there is no such text."""
+    try:
+        _ = path and general_files(path)
+    except UserError as error:
+        raise UserError(f"--anchor {error}") from error
+
+
+def _as_traces(data: AdaptData) -> Traces:
+    """Of preferences each reply by itself, with a report of its own: their stage counts whole ones."""
+    if data.method not in PREFERENCES:
+        return data.traces
+    return Traces.of(data.path.name, reply_rows(data.traces.rows))
+
+
 def _sentences(data: AdaptData, tokenizer: Tokenizer, positions: int, rendered: Sequence) -> list[str]:
     said = [data.shape + "."]
     if data.traces is not None:
@@ -143,7 +155,7 @@ def _sentences(data: AdaptData, tokenizer: Tokenizer, positions: int, rendered: 
         if lengths := length_table(rendered).get("tokens"):
             said.append("Tokens of a trace: " + ", ".join(f"{label} {value:,}" for label, value in lengths.items())
                         + f" (the model has {positions:,} positions).")
-        said += [f"Note: {note}" for note in template_notes(data.traces.rows, tokenizer)]
+        said += [f"Note: {note}" for note in template_notes(_as_traces(data).rows, tokenizer)]
     if data.problems:
         said.append(f"Problems with one answer: {len(data.problems) - data.held_out_problems:,} to train on, "
                     f"{data.held_out_problems:,} held out.")
@@ -164,44 +176,6 @@ def refuse_too_large(prepared: Prepared) -> None:
                     f"What helps: {', or '.join(remedies)}.")
 
 
-def contents(options: AdaptOptions) -> dict[str, str]:
-    """Hashes of the files that the command reads."""
-    hashes = {"data": sha256_json([sha256_file(file) for file in files_at(options.data.expanduser())])}
-    if options.general is not None:
-        hashes["general"] = sha256_file(options.general)
-    if options.verifier is not None and options.verifier.endswith(".py"):
-        hashes["verifier"] = sha256_file(Path(options.verifier).expanduser())
-    return hashes
-
-
-def _refuse_other_run(options: AdaptOptions, out: Path) -> None:
-    """Raises UserError where the folder belongs to another command, or its files have changed since."""
-    RunFolder(out).refuse_foreign()
-    path = out / _RECORD
-    if not path.exists():
-        if (out / "run.json").exists() or (out / "artifacts").exists():
-            raise UserError(f"--out {out}: holds a run that `spoutnik adapt` did not begin. Name another folder.")
-        return
-    record = read_json(path)
-    now = {"command": command_record(options), "contents": contents(options)}
-    for name, value in now["command"].items():
-        if (before := record["command"].get(name)) != value:
-            option = "MODEL" if name == "model" else f"--{name.replace('_', '-')}"
-            raise UserError(f"--out {out}: was begun with another command ({option} was {_shown(before)}, now it is "
-                            f"{_shown(value)}). Give the same one to go on, or name another folder.")
-    for name, value in now["contents"].items():
-        if record["contents"].get(name) != value:
-            raise UserError(f"--out {out}: was begun with another content of --{name}. Put the former file back to go on, or "
-                            "name another folder.")
-    if record["recipe"] != sha256_file(out / "recipe.yaml"):
-        raise UserError(f"{out / 'recipe.yaml'}: was changed by hand. Run it as a recipe: spoutnik run {out / 'recipe.yaml'} "
-                        "--out ANOTHER.")
-
-
-def _shown(value: object) -> str:
-    return "not given" if value is None or value == {} else str(value)
-
-
 def adapt(prepared: Prepared, display: Display, accept: bool = False) -> Adaptation:
     """Does what was prepared, or goes on with it.
 
@@ -211,22 +185,34 @@ def adapt(prepared: Prepared, display: Display, accept: bool = False) -> Adaptat
     out, run = prepared.out, RunFolder(prepared.out)
     path = out / "recipe.yaml"
     with run.lock():
-        if not (out / _RECORD).exists():
+        if not (out / RECORD).exists():
             write_recipe(prepared.recipe, prepared.data, out)
-            write_json(out / _RECORD, {"command": command_record(prepared.options), "contents": contents(prepared.options),
-                                       "recipe": sha256_file(path)})
+            keep_record(prepared.options, prepared.data.share, out)
         recipe = load_recipe(path)
         audit_rewards(recipe, str(path), [ADAPTED], display.log)
         start = published_starts(recipe.used_checkpoints, str(path))[BASE]
-        with display.stage(BASE, "evaluation", 1, 2) as reporter:
-            start = evaluated(recipe, recipe.stages[ADAPTED], start, run, reporter)
-    artifact = run_recipe(path, out, display, accept=[ADAPTED] if accept else ()).artifacts[0]
+        if recipe.tasks_of():
+            with display.stage(BASE, "evaluation", 1, 2) as reporter:
+                start = evaluated(recipe, recipe.stages[ADAPTED], start, run, reporter)
+            if prepared.data.method == "grpo" and not any(sample["correct"] for sample in start.samples):
+                display.log(f"Warning: the model as it is answers none of {len(start.samples)} held-out problems. Where no "
+                            "reply is right, there is nothing to reward: teach it some with --method sft first.")
+    artifact = _run(path, out, display, accept)
     with run.lock():
         measured = _measure(prepared, recipe, start, artifact, display)
         rows = measured_rows(start.samples, artifact.samples, measured, prepared.data, prepared.general)
         commands = next_commands(prepared.options, out, artifact)
         write_text(out / REPORT, report_text(prepared.options, prepared.said, rows, artifact, commands, path.read_text()))
     return Adaptation(out, prepared.data.method, rows, artifact, commands, out / REPORT)
+
+
+def _run(path: Path, out: Path, display: Display, accept: bool) -> Artifact:
+    """The stage's artifact. Raises RunError where it is refused, with the words of this command."""
+    try:
+        return run_recipe(path, out, display, accept=[ADAPTED] if accept else ()).artifacts[0]
+    except RunError as error:
+        raise RunError(str(error).replace("Change the recipe and run again", "Give other options and another --out")
+                       .replace(f"--accept {ADAPTED}", "--accept")) from error
 
 
 def _measure(prepared: Prepared, recipe: Recipe, start: Artifact, artifact: Artifact, display: Display) -> dict:
@@ -237,12 +223,25 @@ def _measure(prepared: Prepared, recipe: Recipe, start: Artifact, artifact: Arti
     display.log("Measuring what was learned and what was forgotten.")
     dtype = compute_dtype(recipe.dtype)
     before, after = (load_model(each.folder, None, dtype, mapped=True) for each in (start, artifact))
-    measured = {"of": asked, "general": vars(measure_forgetting(before, after, prepared.general))}
-    if prepared.data.held_out is not None and prepared.data.method == "sft":
-        documents = held_out_documents(prepared.data.held_out, prepared.tokenizer, before.config.max_position_embeddings,
-                                       recipe.seed)
-        tokens = prepared.options.micro_batch_tokens
-        measured["held_out"] = {"before": document_losses(before, documents, tokens),
-                                "after": document_losses(after, documents, tokens)}
+    measured = {"of": asked, "replies": _reply_losses(prepared, recipe.seed, before, after),
+                "general": vars(measure_forgetting(before, after, prepared.general))}
     write_json(path, measured)
     return measured
+
+
+def _reply_losses(prepared: Prepared, seed: int, before: Transformer, after: Transformer) -> dict[str, dict[str, list[float]]]:
+    """What replies -> their losses "before" and "after", of what is held out. Of problems alone there are none."""
+    data, positions = prepared.data, before.config.max_position_embeddings
+    if data.held_out is None or data.method == "grpo":
+        return {}
+    if data.method == "sft":
+        documents = {"held-out replies": held_out_documents(data.held_out, prepared.tokenizer, positions, seed)}
+    else:
+        examples = fit_preferences(data.held_out, prepared.tokenizer, positions)[:MEASURED]
+        sides = [(each.chosen, each.rejected) if isinstance(each, Pair) else
+                 (each.document, None) if each.good else (None, each.document) for each in examples]
+        documents = {f"held-out {name} replies": [document for document in side if document is not None]
+                     for name, side in zip(("better", "worse"), zip(*sides))}
+    tokens = prepared.options.micro_batch_tokens
+    return {what: {"before": document_losses(before, some, tokens), "after": document_losses(after, some, tokens)}
+            for what, some in documents.items() if some}

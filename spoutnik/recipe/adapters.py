@@ -6,14 +6,16 @@ from pathlib import Path
 
 import torch
 
+from spoutnik.engine.quantization.packed_base import pack_base, predicted_bytes, rounding
 from spoutnik.errors import UserError
 from spoutnik.hardware import compute_dtype
 from spoutnik.model.adapter_file import Adapter, base_hash, write_adapter
 from spoutnik.model.adapter_merge import LEAST_SURVIVAL, survival
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.lora import adapters_of, add_lora, lora_targets, merged_copy
+from spoutnik.model.lora import adaptable, adapters_of, add_lora, lora_targets, merged_copy
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
+from spoutnik.native import library
 from spoutnik.recipe.schema import GRPOStage, Recipe
 from spoutnik.train.settings import AdapterSettings
 
@@ -27,10 +29,14 @@ def check_adapter(recipe: Recipe, name: str, source: str) -> None:
     if adapter is None:
         return
     where = f"{source}: stages.{name}.adapter"
-    if isinstance(stage, GRPOStage) and compute_dtype(recipe.dtype) != torch.float32:
-        raise UserError(f"{where}: rollouts come from the sum of base and adapter, and bfloat16 would round away most of what "
-                        "reinforcement learning changes: they would be of another policy than the one that learns. Write "
-                        f"dtype: float32 in the recipe (it is {recipe.dtype}).")
+    merged = "use_dora" if adapter.use_dora else "experts" if adapter.experts else None  # what the engine cannot leave unmerged
+    if isinstance(stage, GRPOStage) and merged and compute_dtype(recipe.dtype) != torch.float32:
+        raise UserError(f"{where}.{merged}: its rollouts come from the sum of base and adapter, and bfloat16 would round away "
+                        "most of what reinforcement learning changes: they would be of another policy than the one that learns."
+                        f" Write dtype: float32 in the recipe (it is {recipe.dtype}), or leave {merged} out.")
+    if adapter.base != "stored" and library() is None:
+        raise UserError(f"{where}.base = {adapter.base}: needs the native kernels, and there is no compiler here. Install g++ "
+                        "or clang++, or leave base out.")
     lora_targets(_without_weights(recipe.config_of_stage(name, source)), adapter.config(), where)
 
 
@@ -45,9 +51,19 @@ def adapter_parameters(config: ModelConfig, adapter: AdapterSettings) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+def packed_savings(config: ModelConfig, adapter: AdapterSettings) -> int:
+    """Bytes that the frozen base takes less than in 16 bits."""
+    if adapter.base == "stored":
+        return 0
+    weights = sum(module.weight.numel() for module in adaptable(_without_weights(config)).values())
+    return round(weights * (2 - predicted_bytes(adapter.base)))
+
+
 def load_for_adapter(folder: Path, adapter: AdapterSettings, dtype: torch.dtype, seed: int, where: str) -> Transformer:
-    """A folder's model, frozen as its files hold it, with a new adapter. dtype: of activations."""
+    """A folder's model, frozen as its files hold it or packed, with a new adapter. dtype: of activations."""
     model = load_model(folder, None, dtype, mapped=True)
+    if adapter.base != "stored":
+        pack_base(model, adapter.base)
     return add_lora(model, adapter.config(), torch.Generator().manual_seed(seed), where)
 
 
@@ -60,12 +76,16 @@ def saved_dtype(model: Transformer, dtype: torch.dtype) -> torch.dtype:
     return torch.bfloat16 if kept else torch.float32
 
 
-def save_adapter(working: Path, model: Transformer, dtype: torch.dtype, base: str,
+def save_adapter(working: Path, model: Transformer, settings: AdapterSettings, dtype: torch.dtype, base: str,
                  say: Callable[[str], None]) -> tuple[dict[str, float], Transformer]:
     """Writes `adapter/` into a stage's folder; returns metrics for the manifest, and the sum of base and adapter in `dtype`.
     base: what the adapter's configuration calls its base."""
     parts = adapters_of(model)
-    write_adapter(working / ADAPTER, Adapter(parts, base, base_hash(model, parts)))
+    packed = None if settings.base == "stored" else settings.base
+    write_adapter(working / ADAPTER, Adapter(parts, base, base_hash(model, parts), packed))
+    if packed is not None:
+        say(f"{working.name}: the adapter belongs to the base in {packed}, whose rounding is {rounding(model):.1f} times as "
+            "long as what the adapter adds; the merged model is the sum with those rounded weights.")
     left, name = survival(model, dtype), str(dtype).removeprefix("torch.")
     say(f"{working.name}: the merged model is {name}: {left.sentence(name)}")
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)

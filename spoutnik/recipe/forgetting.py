@@ -18,7 +18,7 @@ from spoutnik.row_files import SUFFIXES, read_values, suffix_of
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document, pack_documents
 
-SHIPPED = Path(__file__).with_name("general_text.txt")
+SHIPPED = Path(__file__).with_name("forgetting_sample.txt")
 PIECE = 256  # tokens of one piece, at the most
 MOST_PIECES = 64
 _SHORTEST = 8  # tokens: a shorter piece says little

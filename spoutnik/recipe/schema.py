@@ -15,6 +15,7 @@ from spoutnik.recipe.preference_stages import DPOStage, KTOStage
 from spoutnik.recipe.problems import describe_problems
 from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.recipe.stage_base import ConversingStage, StageBase
+from spoutnik.recipe.start_forms import FORM_KEYS, StartForm
 from spoutnik.recipe.starts import CHECKPOINT, config_of, located
 from spoutnik.recipe.yaml_file import read_yaml
 from spoutnik.tasks import FAMILIES, Task
@@ -165,7 +166,7 @@ class GRPOStage(ConversingStage):
     reward_model: str | None = None
     """The earlier stage of kind reward_model that scores general prompts."""
     adapter: AdapterSettings | None = young(None)
-    """Train an adapter (LoRA) and leave the base as it is; without dropout, and with `dtype: float32`."""
+    """Train an adapter (LoRA) and leave the base as it is; without dropout; with `use_dora` or `experts`, in float32."""
     anchor: AnchorSettings | None = young(None)
     """Hold the model to what it said of general text before, so that it forgets nothing else."""
     settings: GRPOSettings
@@ -184,6 +185,9 @@ class GRPOStage(ConversingStage):
         if self.adapter is not None and self.adapter.dropout:
             raise ValueError("adapter.dropout: the sampler has none, so the gradient would be of another policy than the one "
                              "that wrote the rollouts. Leave it out")
+        if self.adapter is not None and self.adapter.base != "stored":
+            raise ValueError(f"adapter.base = {self.adapter.base}: rollouts are sampled from the sum of base and adapter, "
+                             "which would need the whole base beside the packed one. Leave it out")
         return self
 
 
@@ -274,7 +278,9 @@ class Recipe(Settings):
         for name, checkpoint in self.checkpoints.items():
             path = ("models", name, CHECKPOINT)
             wrong += [(("models", name, key), key, "is the checkpoint's own and stands in its config.json; remove it here", ())
-                      for key in self.models[name] if key != CHECKPOINT]
+                      for key in self.models[name] if key not in (CHECKPOINT, *FORM_KEYS)]
+            wrong += [(("models", name, key), str(self.models[name][key]), what, ())
+                      for key, what in StartForm.problems(self.models[name]).items()]
             if not isinstance(checkpoint, str) or not checkpoint.strip():
                 wrong.append((path, str(checkpoint), "must be the folder of a model, or its name on the hub (org/model)", ()))
             if name in self.stages:
@@ -348,6 +354,11 @@ class Recipe(Settings):
     def checkpoints(self) -> dict[str, str]:
         """Name under `models` -> path or name on the hub, of the published ones."""
         return {name: values[CHECKPOINT] for name, values in self.models.items() if CHECKPOINT in values}
+
+    @property
+    def start_forms(self) -> dict[str, StartForm]:
+        """Name under `models` -> how a published one is asked to write thoughts."""
+        return {name: StartForm.of(self.models[name]) for name in self.checkpoints}
 
     @property
     def used_checkpoints(self) -> dict[str, str]:
@@ -440,7 +451,8 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
         find_tasks(tasks)
     except UserError as error:
         raise UserError(f"{path}: tasks: {error}") from error
-    models = recipe.models | {name: {CHECKPOINT: located(checkpoint, path)} for name, checkpoint in recipe.checkpoints.items()}
+    models = recipe.models | {name: recipe.models[name] | {CHECKPOINT: located(checkpoint, path)}
+                              for name, checkpoint in recipe.checkpoints.items()}
     return text, recipe.model_copy(update={"stages": stages, "tasks": tasks, "models": models,
                                            "hygiene": recipe.hygiene.located(path)})
 

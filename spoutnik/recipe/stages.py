@@ -75,7 +75,7 @@ from spoutnik.train.reward_model import (
     score_answers,
     train_reward_model,
 )
-from spoutnik.train.rollouts import chat_prompts, rollout_llm, sample_problems
+from spoutnik.train.rollouts import PolicyEngine, chat_prompts, rollout_llm, sample_problems
 from spoutnik.train.settings import AdapterSettings
 from spoutnik.train.sft import fit, general_traces, held_out_documents, held_out_loss, sft, solver_traces
 from spoutnik.train.traces import KEYS, Traces, reports_of
@@ -117,7 +117,8 @@ class Context:
     def monitor(self, validation: Validation | None = None) -> Monitor:
         return Monitor(self.name, self.say, validation)
 
-    def validation(self, model: Transformer, tokenizer: Tokenizer, settings: GRPOSettings) -> Validation | None:
+    def validation(self, model: Transformer, tokenizer: Tokenizer, settings: GRPOSettings,
+                   engine: PolicyEngine) -> Validation | None:
         """Of an RL stage; None where the recipe switches it off."""
         recipe, chosen = self.recipe, self.recipe.validation
         if not chosen.problems:
@@ -128,7 +129,7 @@ class Context:
                                 max_tokens=settings.max_tokens)
         asked = sha256_json([[problem.prompt for problem in problems], str(params)])  # others are measured anew
         folder = self.checkpoints.folder / f"validation-{asked[:12]}"
-        return Validation(model, tokenizer, problems, params, recipe.seed, folder, settings.steps, chosen.looks)
+        return Validation(model, tokenizer, problems, params, recipe.seed, folder, settings.steps, chosen.looks, engine)
 
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
         """The model and tokenizer of an input."""
@@ -173,7 +174,8 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if outcome.model is not None:
         dtype, model = saved_dtype(outcome.model, context.dtype), outcome.model
         if adapters_of(model):
-            metrics, model = save_adapter(context.working, model, dtype, f"{context.recipe.name}/{stage.start}", context.say)
+            base = f"{context.recipe.name}/{stage.start}"
+            metrics, model = save_adapter(context.working, model, stage.adapter, dtype, base, context.say)
             outcome.metrics |= metrics
         _save(context.working, model, outcome.tokenizer, context.origin, dtype)
     validation = outcome.monitor.validation if outcome.monitor else None
@@ -202,7 +204,8 @@ def _card(stage: Stage, context: Context, model: Transformer, tokenizer: Tokeniz
     parameters, converses = counts.total_parameters + counts.mtp_parameters, not isinstance(stage, BaseStage)
     if context.origin is not None:
         root = context.recipe.checkpoint_of_stage(context.name)
-        return adapted_card(name_of(context.recipe.checkpoints[root]), parameters, converses, has_plain_marks(tokenizer))
+        return adapted_card(name_of(context.recipe.checkpoints[root]), parameters, converses, tokenizer.marks,
+                            has_plain_marks(tokenizer))
     return model_card(families, parameters, converses, getattr(stage, "examples", None) or families)
 
 
@@ -301,9 +304,10 @@ def _grpo(stage: GRPOStage, context: Context) -> Outcome:
         scorer = partial(score_answers, *load_reward_model(context.inputs["reward_model"].folder, context.dtype))
     if stage.settings.kl_coefficient:
         reference, _ = context.load()
-    monitor = context.monitor(context.validation(model, tokenizer, stage.settings))
+    engine = PolicyEngine(model, tokenizer)
+    monitor = context.monitor(context.validation(model, tokenizer, stage.settings, engine))
     log, cost = grpo(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training("learning by reward"),
-                     scorer, reference, monitor, context.anchor(model, tokenizer))
+                     scorer, reference, monitor, context.anchor(model, tokenizer), engine)
     return Outcome(_last(log, "reward", "accuracy", "mismatch_kl", "anchor_kl"), cost, log, model, tokenizer, monitor)
 
 

@@ -9,6 +9,7 @@ from spoutnik import __version__
 from spoutnik.generation.service import GenerationService
 from spoutnik.serve import errors
 from spoutnik.serve.api import (
+    adapters,
     chat,
     completions,
     control,
@@ -40,7 +41,7 @@ def make_app(service: GenerationService, settings: Settings) -> FastAPI:
                   redoc_url=None)
     app.state.serving = Serving(service, settings, StreamRegistry(settings.resume_seconds, settings.ping_seconds))
     for router in (chat.router, completions.router, control.router, models.router, models.tokens, responses.router,
-                   embeddings.router, messages.router):
+                   embeddings.router, messages.router, adapters.router):
         app.include_router(router, prefix="/v1", dependencies=[Depends(require_json)])
         app.include_router(router, dependencies=[Depends(require_json)], include_in_schema=router is models.tokens)
     for router, prefix in ((ollama.router, "/api"), (ollama_models.router, "/api"), (props.router, "")):

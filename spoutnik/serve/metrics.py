@@ -104,7 +104,8 @@ class EngineCollector(Collector):
         active = GaugeMetricFamily("spoutnik:replies_live", "Replies under way or waiting, all models")
         active.add_metric([], len(self.service.active))
         yield active
-        ready = [served for served in list(self.service.models.values()) if served.engine_thread is not None]
+        ready = [served for served in list(self.service.models.values())
+                 if served.engine_thread is not None and served.base is None]  # an adapter has its base's engine
         for name, help, family_type, value in ENGINE_METRICS:
             family = family_type(f"spoutnik:{name}", help, labels=["model_name"])
             for served in ready:

@@ -13,6 +13,7 @@ class Settings:
         tokens_per_minute: of each key, None for no limit. cors_origins: pages of other origins that may call the API.
     log_prompts: prompts and answers may be written to the log. history: the page keeps conversations. passphrase: encrypts
         them. page: the chat page is served.
+    runtime_adapters: a folder whose adapters clients may load and unload; None: they may not.
     ping_seconds: a stream that has no event for so long sends a ping. resume_seconds: a stream that was cut off can be resumed
         for so long. shutdown_seconds: how long active generations may go on at a stop.
     """
@@ -34,6 +35,7 @@ class Settings:
     history: bool = True
     passphrase: str | None = field(default=None, repr=False)
     page: bool = True
+    runtime_adapters: Path | None = None
     ping_seconds: float = 15.0
     resume_seconds: float = 300.0
     shutdown_seconds: float = 30.0

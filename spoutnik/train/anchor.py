@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor
 
 from spoutnik.errors import UserError
-from spoutnik.model.lora import adapters_off
+from spoutnik.model.adapter_switches import adapters_off
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from spoutnik.model.packing import PackedSequences
+from spoutnik.model.shared_prefixes import LEAST_SAVED, Segment, SharedPrefixes, common_beginnings
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,31 @@ def pack_documents(documents: Sequence[Document], chosen: Sequence[int]) -> Pack
     sequences = PackedSequences.of([len(documents[i].ids) for i in chosen], pad=True)
     input_ids, where = torch.tensor(flat + [0] * sequences.padding), torch.cat(positions)
     return PackedBatch(input_ids, sequences, where, input_ids[where + 1], tuple(chosen))
+
+
+def pack_sharing(documents: Sequence[Document], chosen: Sequence[int]) -> PackedBatch:
+    """`pack_documents`, in which tokens that several documents begin with are computed once, where that saves enough. What a
+    document predicts from is its own, so that positions and targets are the same documents' in the same order."""
+    ids = [documents[i].ids for i in chosen]
+    groups = common_beginnings(ids, [documents[i].loss_from - 1 for i in chosen])
+    saved = sum(shared * (len(members) - 1) for members, shared in groups)
+    if saved < LEAST_SAVED * sum(map(len, ids)):
+        return pack_documents(documents, chosen)
+    flat, segments, suffixes = [], [], {}
+    for members, shared in groups:
+        begin = len(flat)
+        if shared:
+            segments.append(Segment(begin, shared))
+            flat += ids[members[0]][:shared]
+        for i in members:
+            suffixes[i] = Segment(len(flat), len(ids[i]) - shared, begin, shared)
+            segments.append(suffixes[i])
+            flat += ids[i][shared:]
+    sequences = SharedPrefixes.of_segments(segments)
+    where = [torch.arange(s.start + documents[chosen[i]].loss_from - 1 - s.prefix, s.start + s.length - 1)
+             for i, s in sorted(suffixes.items())]
+    input_ids, positions = torch.tensor(flat + [0] * sequences.padding), torch.cat(where)
+    return PackedBatch(input_ids, sequences, positions, input_ids[positions + 1], tuple(chosen))
 
 
 def micro_batches(lengths: Sequence[int], max_tokens: int, parts: int = 1) -> list[list[int]]:

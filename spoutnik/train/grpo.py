@@ -19,6 +19,7 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
+from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores, on_all_cores
@@ -31,10 +32,10 @@ from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train import losses
 from spoutnik.train.anchor import Anchor
-from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
+from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents, pack_sharing
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
 from spoutnik.train.monitor import Monitor
-from spoutnik.train.rollouts import LanguageRule, chat_prompts, grade, rollout_llm, sample_problems
+from spoutnik.train.rollouts import LanguageRule, PolicyEngine, chat_prompts, grade, sample_problems
 from spoutnik.train.settings import Settings, TrainSettings, young
 
 
@@ -166,8 +167,9 @@ class PolicyBatch:
     reference_log_probs: Tensor | None = None
 
 
-def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[PolicyBatch], int]:
-    """Micro-batches of one step, and the number of generated tokens that carry no gradient (groups without variance)."""
+def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = False) -> tuple[list[PolicyBatch], int]:
+    """Micro-batches of one step, and the number of generated tokens that carry no gradient (groups without variance). share:
+    compute what completions begin with alike once (`pack_sharing`)."""
     advantages = losses.group_advantages(rollouts.rewards, settings.std_normalisation)
     trained = losses.has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
     documents, rows, wasted = [], [], 0
@@ -185,7 +187,7 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[Pol
     batches = []
     for chosen in micro_batches([len(d.ids) for d in documents], settings.micro_batch_tokens, cores()):
         size = lengths[chosen]
-        batches.append(PolicyBatch(pack_documents(documents, chosen),
+        batches.append(PolicyBatch((pack_sharing if share else pack_documents)(documents, chosen),
                                    torch.stack([rows[i][0] for i in chosen]).repeat_interleave(size),
                                    weights[chosen].repeat_interleave(size), torch.cat([rows[i][1] for i in chosen])))
     return batches, wasted
@@ -194,6 +196,7 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings) -> tuple[list[Pol
 def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], parameters: Sequence[Tensor],
                     settings: GRPOSettings) -> Gradient:
     """The gradient of one step, with the mismatch between sampler and trainer measured on the way."""
+    model.gradient_checkpointing = settings.gradient_checkpointing
     tokens = sum(len(batch.advantages) for batch in batches)
     documents = sum(len(batch.packed.documents) for batch in batches)
 
@@ -232,14 +235,14 @@ def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
 def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settings: GRPOSettings, seed: int,
          stage: str, checkpoints: Checkpoints, progress: Progress, scorer: Scorer | None = None,
          reference: Transformer | None = None, monitor: Monitor | None = None,
-         anchor: Anchor | None = None) -> tuple[list[dict], Cost]:
+         anchor: Anchor | None = None, engine: PolicyEngine | None = None) -> tuple[list[dict], Cost]:
     """Trains in place. monitor: validates start and result, if it has what to validate on. anchor: what every step learns
-    beside its rollouts.
+    beside its rollouts. engine: what samples the model, if somebody else uses it too.
 
     Raises:
         RunError: sampler and trainer disagree by more than `max_mismatch_kl`, or the loss diverged.
     """
-    monitor, watch = monitor or Monitor(stage), Stopwatch()
+    monitor, watch, engine = monitor or Monitor(stage), Stopwatch(), engine or PolicyEngine(model, tokenizer)
     cost = monitor.start() + watch.lap()
     if model.mtp is not None:  # post-training leaves the MTP module alone, as R1 did
         model.mtp.requires_grad_(False)
@@ -247,8 +250,8 @@ def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settin
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         problems = step_prompts(settings, tasks, seed, stage, step, scorer is not None)
-        rollouts = roll_out(rollout_llm(model, tokenizer), tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
-        batches, wasted = policy_batches(rollouts, settings)
+        rollouts = roll_out(engine.current(), tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
+        batches, wasted = policy_batches(rollouts, settings, can_share_prefixes(model))
         if settings.kl_coefficient:
             batches = with_reference(reference, batches, settings.temperature)
         gradient = policy_gradient(model, batches, optimizer.parameters, settings)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor
 
-from spoutnik.model.lora import dropout_from
+from spoutnik.model.adapter_switches import dropout_from
+from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
 from spoutnik.train.anchor import Anchor
-from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
+from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents, pack_sharing
 from spoutnik.train.health import Comparison
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
 from spoutnik.train.losses import token_log_probs
@@ -48,8 +49,10 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
                             settings: LanguageModelSettings, step: int = 0) -> tuple[Gradient, Cost]:
     """Gradient of one step over `documents`, split into micro-batches over the cores. step: with a micro-batch's first document
     it decides the masks of the adapters' dropout, so that a resumed stage repeats them."""
+    model.gradient_checkpointing = settings.gradient_checkpointing
     lengths = [len(d.ids) for d in documents]
-    micro = [pack_documents(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
+    pack = pack_sharing if can_share_prefixes(model) else pack_documents
+    micro = [pack(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
     tokens = sum(d.predicted for d in documents)
 
     def loss_of(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:

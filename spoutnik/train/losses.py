@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from spoutnik.native import operations
+from spoutnik.train.frozen_head import frozen_head_log_probs, suits
 from spoutnik.train.settings import Settings
 
 CHUNK = 2048  # tokens whose logits exist at once: the loss's memory is chunk x vocabulary, whatever the batch
@@ -81,6 +82,8 @@ def token_log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature
 
     hidden (N, D), weight (V, D) of the head, targets (N,). Peak memory is chunk x V floats, not N x V.
     """
+    if suits(hidden, weight):
+        return frozen_head_log_probs(hidden, weight, targets, temperature)
     return _ChunkedLogProbs.apply(hidden, weight, targets, temperature, chunk)
 
 

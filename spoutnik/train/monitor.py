@@ -19,7 +19,7 @@ from spoutnik.train.batches import Document, micro_batches, pack_documents
 from spoutnik.train.health import Comparison, Row, warnings_of
 from spoutnik.train.loop import Cost
 from spoutnik.train.losses import token_log_probs
-from spoutnik.train.rollouts import chat_prompts, grade, rollout_llm
+from spoutnik.train.rollouts import PolicyEngine, chat_prompts, grade
 from spoutnik.train.settings import Settings
 
 COMPARED_DOCUMENTS = 64  # of a supervised stage, whose losses before and after it are compared
@@ -38,6 +38,7 @@ class ValidationSettings(Settings):
 @dataclass
 class Validation:
     """The validation of one RL stage. folder: where a stage in progress keeps what it measured, so that a resumed one goes on.
+    engine: what samples the model, if somebody else uses it too.
 
     A look is a function of the weights, so that a stage that is killed and run again ends with the same best checkpoint.
     """
@@ -50,6 +51,7 @@ class Validation:
     folder: Path
     steps: int
     looks: int
+    engine: PolicyEngine | None = None
 
     def start(self) -> Cost:
         """Measures the model that the stage starts from, once."""
@@ -116,8 +118,8 @@ class Validation:
         return {self.steps} | {round(self.steps * (i + 1) / (self.looks + 1)) for i in range(self.looks)} - {0}
 
     def _measure(self) -> tuple[dict[str, list[float]], Cost]:
-        llm = rollout_llm(self.model, self.tokenizer)
-        outputs = llm.generate(chat_prompts(self.problems, self.tokenizer), self.params, seed=self.seed)
+        self.engine = self.engine or PolicyEngine(self.model, self.tokenizer)
+        outputs = self.engine.current().generate(chat_prompts(self.problems, self.tokenizer), self.params, seed=self.seed)
         graded = grade([(problem, output.outputs[0]) for problem, output in zip(self.problems, outputs)], self.tokenizer)
         tokens = sum(len(g.completion.token_ids) for g in graded)
         return {"right": [g.accuracy for g in graded], "well_formed": [float(g.reply.well_formed) for g in graded]}, \
@@ -185,7 +187,8 @@ def compared_documents(documents_of: Callable[[int], Sequence[Document]], steps:
 
 
 def _without_adapters(model: Transformer) -> Transformer:
-    return merged_copy(model, model.compute_dtype) if adapters_of(model) else model
+    """The sum is kept in float32: what the stage's end rounds it to is decided there."""
+    return merged_copy(model, torch.float32) if adapters_of(model) else model
 
 
 def _mean(values: Sequence[float]) -> float:

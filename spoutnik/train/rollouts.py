@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Literal
 
+from spoutnik.engine.adapters import computed_unmerged
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
+from spoutnik.model.lora import adapters_of, without_adapters
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import perhaps_in_conversation
@@ -33,6 +35,7 @@ class GradedCompletion:
 
 # Which thoughts are in a language: lenient takes an empty one and one in another script for it, strict does not.
 LanguageRule = Literal["lenient", "strict"]
+_POLICY = "policy"
 _MAX_NUM_SEQS = 640  # up to here a step of a nano model is faster over all rows at once
 
 
@@ -40,6 +43,31 @@ def rollout_llm(model: Transformer, tokenizer: Tokenizer) -> LLM:
     """An engine over the model's current weights, for token ids alone; a completion ends where one ends in chat: at any of the
     model's ends of sentence and of turn."""
     return LLM(model, eos_token_ids=thought_format(tokenizer).end_ids, max_num_seqs=_MAX_NUM_SEQS, max_num_batched_tokens=8192)
+
+
+class PolicyEngine:
+    """The engine that samples a policy which is being trained. A model with adapters: its base is packed once, and the adapters
+    stand beside it, each time those of now. Without, or with adapters that are not computed so, all weights are packed anew."""
+
+    def __init__(self, model: Transformer, tokenizer: Tokenizer):
+        self.model, self.tokenizer = model, tokenizer
+        self._base: LLM | None = None
+
+    @property
+    def keeps_base(self) -> bool:
+        parts = adapters_of(self.model)
+        return bool(parts) and computed_unmerged(parts)
+
+    def current(self) -> LLM:
+        """Ready to sample with the weights of now."""
+        if not self.keeps_base:
+            return rollout_llm(self.model, self.tokenizer)
+        if self._base is None:
+            self._base = rollout_llm(without_adapters(self.model), self.tokenizer)
+        if _POLICY in self._base.core.adapters:
+            self._base.unload_adapter(_POLICY)  # and what its prefix cache has of the last step's with it
+        self._base.load_adapter(_POLICY, adapters_of(self.model))
+        return self._base.with_adapter(_POLICY)
 
 
 def conversation_ids(history: History, prompt: str, tokenizer: Tokenizer) -> list[int]:

@@ -97,15 +97,34 @@ class AdapterSettings(Settings):
     """The share of the pair's inputs that a step leaves out."""
     target_modules: Literal["all-linear"] | list[str] = ALL_LINEAR
     """The linear maps, by the last parts of their published names (q_proj, down_proj ...); or all of attention, feed-forward
-    and shared experts."""
+    and shared experts. Routed experts: `experts`."""
     use_rslora: bool = False
     """Multiply by alpha / sqrt(rank) instead, which keeps high ranks learning."""
     use_dora: bool = False
     """Train each output's length apart from its direction."""
+    experts: bool = young(False)
+    """Also each map of each routed expert; without dropout, and not with use_dora."""
+    base: Literal["stored", "int8", "int4"] = young("stored")
+    """How the frozen linear maps lie in memory: as the files hold them, or packed in 8 or 4 bits (QLoRA). What is trained is an
+    adapter of the packed weights."""
+
+    @model_validator(mode="after")
+    def _experts_are_plain(self) -> "AdapterSettings":
+        if self.experts and (self.use_dora or self.dropout):
+            raise ValueError(f"experts with {'use_dora' if self.use_dora else 'dropout'}: PEFT has neither for routed experts, "
+                             "since it sums their adapters with the weights. Leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _lengths_are_of_whole_weights(self) -> "AdapterSettings":
+        if self.use_dora and self.base != "stored":
+            raise ValueError(f"use_dora with base {self.base}: DoRA needs the whole weight at each step, which packed weights "
+                             "do not have. Leave one of them out")
+        return self
 
     def config(self) -> LoraConfig:
         targets = self.target_modules if self.target_modules == ALL_LINEAR else tuple(self.target_modules)
-        return LoraConfig(self.rank, self.alpha, self.dropout, targets, self.use_rslora, self.use_dora)
+        return LoraConfig(self.rank, self.alpha, self.dropout, targets, self.use_rslora, self.use_dora, self.experts)
 
 
 class TrainSettings(OptimizerSettings):
@@ -115,6 +134,9 @@ class TrainSettings(OptimizerSettings):
     """Gamma of DeepSeek-V3's balancing of experts without an auxiliary loss."""
     balance_loss_alpha: float = Field(default=0.0001, ge=0)
     """Weight of its sequence-wise balance loss."""
+    gradient_checkpointing: bool = young(False)
+    """Keep the inputs of the layers alone for the gradient and compute each layer again: less memory, about a third more time,
+    the same result."""
 
 
 class LanguageModelSettings(TrainSettings):

@@ -31,8 +31,9 @@ def adapter_of(checkpoint, tmp_path_factory):
     def make(base=tiny.QWEN, size=0.05, **options):
         folder, path = checkpoint(base), tmp_path_factory.mktemp("adapter")
         model = add_lora(load_model(folder), LoraConfig(4, 8.0, **options), torch.Generator().manual_seed(0))
-        for part in adapters_of(model).values():
-            torch.nn.init.normal_(part.lora_B, 0, size, generator=torch.Generator().manual_seed(1))
+        for name, parameter in model.named_parameters():
+            if ".lora_B" in name:
+                torch.nn.init.normal_(parameter, 0, size, generator=torch.Generator().manual_seed(1))
         write_adapter(path, Adapter(adapters_of(model), "org/base"))
         return folder, path, model
     return make

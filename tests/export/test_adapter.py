@@ -18,9 +18,10 @@ from spoutnik.generation.options import GenerationOptions
 from spoutnik.model.adapter_file import read_adapter
 
 
-@pytest.mark.parametrize("base", [tiny.QWEN, tiny.DEEPSEEK], ids=["qwen2", "deepseek_v3"])
-def test_a_merged_folder_is_the_sum_for_transformers(base, adapter_of, tmp_path):
-    folder, path, model = adapter_of(base, use_dora=True)
+@pytest.mark.parametrize("base, options", [(tiny.QWEN, {"use_dora": True}), (tiny.DEEPSEEK, {"use_dora": True}),
+                                           (tiny.DEEPSEEK, {"experts": True})], ids=["qwen2", "deepseek_v3", "experts"])
+def test_a_merged_folder_is_the_sum_for_transformers(base, options, adapter_of, tmp_path):
+    folder, path, model = adapter_of(base, **options)
     written = export(folder, "merged", tmp_path / "out", "f32", adapter=path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path / "out", dtype=torch.float32, attn_implementation="eager")
     ids = tiny.tokens(1, 20)

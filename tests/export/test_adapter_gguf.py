@@ -64,7 +64,9 @@ def test_thinner_pairs_and_other_scales_are_folded(adapter_of, tmp_path):
 
 @pytest.mark.parametrize("base, options, words", [
     (tiny.QWEN, {"use_dora": True}, "use_dora = true.*--format merged"),
-    (tiny.DEEPSEEK, {}, "kv_a_proj_with_mqa.*it would ignore them.*--format merged")], ids=["dora", "latent attention"])
+    (tiny.DEEPSEEK, {}, "kv_a_proj_with_mqa.*it would ignore them.*--format merged"),
+    (tiny.DEEPSEEK, {"target_modules": ("o_proj",), "experts": True}, "adapts routed experts.*--format merged")],
+    ids=["dora", "latent attention", "experts"])
 def test_what_llama_cpp_would_not_compute_is_refused(base, options, words, adapter_of, tmp_path):
     folder, path, _ = adapter_of(base, **options)
     with pytest.raises(UserError, match=words):

@@ -9,8 +9,9 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.model.adapter_merge import Survival, survival
+from spoutnik.model.adapter_switches import dropout_from
 from spoutnik.model.cache import Cache
-from spoutnik.model.lora import LoraConfig, LowRank, adaptable, adapters_of, add_lora, dropout_from, lora_scale, merged_copy
+from spoutnik.model.lora import LoraConfig, LowRank, adaptable, adapters_of, add_lora, lora_scale, merged_copy
 from spoutnik.model.packing import PackedSequences
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient
@@ -90,7 +91,9 @@ def test_chosen_targets_alone_are_adapted():
     (LoraConfig(17, 1.0), ("adapter.rank = 17", "k_proj", "16 x 32")),
     (LoraConfig(2, 1.0, target_modules=("q_porj",)), ("q_porj", "Did you mean 'q_proj'")),
     (LoraConfig(2, 1.0, target_modules=("lm_head",)), ("is the head",)),
-    (LoraConfig(2, 1.0, target_modules=("experts",)), ("is the routed experts",))], ids=["rank", "typo", "head", "experts"])
+    (LoraConfig(2, 1.0, target_modules=("experts",)), ("are the routed experts", "experts: true")),
+    (LoraConfig(2, 1.0, experts=True), ("experts = true", "no routed experts"))],
+    ids=["rank", "typo", "head", "experts", "no experts"])
 def test_targets_that_cannot_be_are_refused_and_the_model_stays(config, words):
     model = tiny.model(tiny.LLAMA)
     with pytest.raises(UserError) as raised:
@@ -175,7 +178,7 @@ def test_a_frozen_head_costs_no_gradient_and_gives_the_same_one_to_the_states():
         token_log_probs(states, head, targets)[0].sum().backward()
         gradients.append(states.grad)
         assert (head.grad is not None) == trained
-    assert torch.equal(*gradients)
+    torch.testing.assert_close(*gradients)
 
 
 def test_dropout_is_a_function_of_the_step_and_is_off_outside_of_training():
@@ -240,3 +243,14 @@ def test_survival_counts_what_is_kept_of_the_delta():
     result, base = Survival(), torch.zeros(2)
     result.add(base, torch.tensor([3.0, 4.0]), torch.tensor([3.0, 0.0]))
     assert result.share == pytest.approx(9 / 25) and result.error == pytest.approx(0.8)
+
+
+def test_the_sum_in_one_pass_is_the_one_step_by_step():
+    part = LowRank(torch.randn(4, 12), torch.randn(10, 4), 2.5)
+    x, weight = torch.randn(7, 12, requires_grad=True), torch.randn(10, 12)
+    results = []
+    for fused in (True, False):
+        y = part(x, x @ weight.T, weight) if fused else x @ weight.T + 2.5 * ((x @ part.lora_A.T) @ part.lora_B.T)
+        results.append([y.detach(), *torch.autograd.grad(y.square().sum(), (x, part.lora_A, part.lora_B))])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-3)

@@ -1,7 +1,8 @@
-"""`spoutnik adapt`: from a checkpoint and a file to an adapter, a table of before and after, and a recipe that does the same."""
+"""`spoutnik adapt`: from a checkpoint and a file to an adapter, a table of before and after, and a recipe of it."""
 
 import json
 import shutil
+from pathlib import Path
 
 import published
 import pytest
@@ -18,12 +19,14 @@ from spoutnik.model.lora import merged_copy
 from spoutnik.model.weights import load_model
 from spoutnik.recipe import adaptation
 from spoutnik.recipe.adapt_data import held_out_share, read_adapt_data
-from spoutnik.recipe.adapt_recipe import AdaptOptions
+from spoutnik.recipe.adapt_options import AdaptOptions
 from spoutnik.recipe.adaptation import adapt, prepare
 from spoutnik.recipe.forgetting import measure_forgetting, read_general
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
+from spoutnik.tasks.own import read_task
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.data.split import is_held_out
 
 SIDES = [{"prompt": f"How many sides have {n} triangles?", "answer": str(3 * n)} for n in range(1, 25)]
 TRAINING = {"epochs": 12.0, "learning_rate": 2e-2, "rank": 8, "held_out_share": 0.25, "max_tokens": 12}
@@ -32,6 +35,14 @@ TRAINING = {"epochs": 12.0, "learning_rate": 2e-2, "rank": 8, "held_out_share": 
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def enough_memory():
+    """Whatever else runs on the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaptation, "available_memory", lambda: 64 * 10 ** 9)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +132,7 @@ def test_the_same_command_again_makes_nothing_anew(finished):
     pytest.param(lambda run, options: options.update(epochs=None), "--epochs was 12.0, now it is not given", id="default"),
     pytest.param(lambda run, options: write(options["data"], SIDES[:20]), "another content of --data", id="data"),
     pytest.param(lambda run, options: (run / "recipe.yaml").write_text("name: mine\n"), "was changed by hand", id="recipe"),
+    pytest.param(lambda run, options: (run / "recipe.yaml").unlink(), "was changed by hand", id="no recipe"),
     pytest.param(lambda run, options: (run / "adapt.json").unlink(), "did not begin", id="another run"),
 ])
 def test_another_command_in_the_same_folder_is_refused(finished, tmp_path, change, message):
@@ -184,20 +196,37 @@ def test_method_and_verifier_follow_from_the_data(tmp_path, rows, method, kind):
     assert (data.method, data.verifier.kind) == (method, kind) and bool(data.problems) == (kind != "none")
 
 
+def test_problems_are_kept_as_they_are_but_for_their_split(tmp_path):
+    rows = [{"prompt": f"Say nothing, {n}.", "answer": None, "verifier": "json", "schema": {"type": "null"}} for n in range(30)]
+    rows[0] |= {"split": "held_out"}
+    data = read_adapt_data(write(tmp_path / "my.jsonl", rows), None, None, {}, "last", None)
+    assert [{key: value for key, value in row.items() if key != "split"} for row in data.problems] == [
+        {key: value for key, value in row.items() if key != "split"} for row in rows]
+    task = read_task(write(tmp_path / "problems.jsonl", data.problems))
+    assert data.problems[0]["split"] == "held_out" and len(task.problems("held_out")) == data.held_out_problems > 4
+
+
 def test_few_rows_hold_out_more():
-    assert held_out_share(1000) == 0.1 and held_out_share(100) == 0.24 and held_out_share(10) == 0.25
+    rows = [{"prompt": f"What is {n} + {n}?"} for n in range(1000)]
+    assert held_out_share(rows) == 0.1
+    for count in (10, 40, 100):
+        some, share = rows[:count], held_out_share(rows[:count])
+        held_out = sum(is_held_out(row, share) for row in some)
+        assert count // 5 <= held_out <= count // 2
 
 
 @pytest.mark.parametrize("rows, changes, message", [
-    pytest.param(PAIRS, {"method": "sft"}, "preference data .* fits --method dpo.*completion=chosen", id="pairs for sft"),
+    pytest.param(PAIRS, {"method": "sft"}, "fits --method dpo or kto.*completion=chosen", id="pairs for sft"),
     pytest.param(THUMBS, {"method": "grpo"}, "thumbs up and down.*needs questions with answers", id="thumbs for grpo"),
     pytest.param(SIDES, {"method": "dpo"}, "holds single replies .*They fit --method sft", id="replies for dpo"),
-    pytest.param(PROBLEMS, {"method": "sft"}, "They fit --method grpo", id="problems for sft"),
+    pytest.param([row | {"verifier": "regex"} for row in PROBLEMS], {"method": "sft"},
+                 "only answers of .* They fit --method grpo", id="patterns for sft"),
+    pytest.param(PROBLEMS, {"method": "dpo"}, "They fit --method grpo, or sft", id="problems for dpo"),
     pytest.param(PROBLEMS, {"verifier": "math"}, "name their verifiers themselves", id="two verifiers"),
     pytest.param(LONG, {"method": "grpo", "epochs": None}, "40 of 40 answers .*verify\\(prompt, answer, gold\\)",
                  id="grpo without a verifier"),
     pytest.param(SIDES, {"method": "grpo", "verifier": "none", "epochs": None}, "rewards by a verifier", id="grpo with none"),
-    pytest.param(SIDES, {"method": "grpo"}, "--epochs: is of --method sft", id="epochs of grpo"),
+    pytest.param(SIDES, {"method": "grpo"}, "--epochs: is of the other methods", id="epochs of grpo"),
     pytest.param(SIDES, {"steps": 3}, "--steps: is of --method grpo", id="steps of sft"),
     pytest.param(SIDES, {"method": "ppo"}, "--method ppo: must be sft, grpo", id="unknown method"),
     pytest.param(SIDES, {"verifier": "mth"}, "no such verifier. Did you mean 'math'", id="unknown verifier"),
@@ -208,10 +237,15 @@ def test_few_rows_hold_out_more():
     pytest.param(SIDES, {"full": True}, "has no --rank", id="rank of a whole model"),
     pytest.param(SIDES, {"rank": 64}, "adapter.rank = 64.*at most 16", id="rank too large"),
     pytest.param(SIDES, {"max_tokens": 400}, "--max-tokens 400.*256 positions", id="no positions"),
+    pytest.param(SIDES, {"no_anchor": True, "anchor": Path("general.txt")}, "Leave one of them out", id="anchor and none"),
+    pytest.param(SIDES, {"anchor": Path("a.txt"), "general": Path("a.txt")}, "is the text of --anchor", id="same text"),
+    pytest.param(PAIRS, {"anchor": Path("a.txt")}, "--anchor: is of --method sft and grpo", id="anchor of dpo"),
+    pytest.param(SIDES, {"anchor": Path("none.txt")}, "--anchor none.txt: no such file", id="no anchor file"),
     pytest.param(SIDES, {"epochs": 0.0}, "epochs.* greater than 0", id="no epochs"),
     pytest.param([*SIDES, {"prompt": "broken"}], {}, "line 25: the key 'answer' is missing", id="broken row"),
     pytest.param([*SIDES, *PAIRS], {}, "line 25: .*preference pairs", id="mixed shapes"),
-    pytest.param([{"prompt": "x" * 3000, "answer": "1"}, *SIDES], {}, "longest question", id="question too long"),
+    pytest.param([row | {"prompt": f"{row['prompt']} {'x' * 400}"} for row in SIDES], {"method": "grpo", "epochs": None},
+                 "Not asked: 24 questions .* None is left", id="questions too long"),
 ])
 def test_what_cannot_be_is_a_sentence_and_writes_nothing(asked, tmp_path, rows, changes, message):
     with pytest.raises(UserError, match=f"(?s){message}") as raised:
@@ -232,9 +266,8 @@ def test_a_general_text_that_cannot_be_read_is_refused(asked, tmp_path, general,
 
 
 def test_a_model_that_does_not_fit_is_refused_with_the_numbers(asked, tmp_path, monkeypatch):
-    small, whole = (prepared(asked(**changes), tmp_path / "run") for changes in ({}, {"full": True, "rank": None}))
-    assert small.memory < whole.memory
-    monkeypatch.setattr(adaptation, "available_memory", lambda: small.memory - 1)
+    needed = prepared(asked(), tmp_path / "run").memory
+    monkeypatch.setattr(adaptation, "available_memory", lambda: needed - 10 ** 6)
     with pytest.raises(UserError, match=r"takes about .*MB of memory, and .* are free. What helps: .*--micro-batch-tokens 512"):
         prepared(asked(), tmp_path / "run")
     with pytest.raises(UserError, match="without --full"):
@@ -260,14 +293,32 @@ def test_a_python_verifier_grades_and_one_that_raises_is_refused_first(asked, tm
 
 def test_reinforcement_learning_from_a_python_verifier(asked, tmp_path):
     path = tmp_path / "verify.py"
-    path.write_text(VERIFY.format("return 'a' in answer and prompt[-2:] == 's?' and len(answer) % len(gold + 'xx') == 1"))
+    path.write_text(VERIFY.format("return answer.strip() == gold"))
     options = asked(method="grpo", verifier=str(path), epochs=None, steps=2, learning_rate=1e-3, max_tokens=8)
     ready = prepared(options, tmp_path / "run")
     recipe = yaml.safe_load(ready.recipe)
     assert recipe["tasks"] == ["data/problems.py"] and recipe["dtype"] == "float32"
-    result = adapt(ready, SilentDisplay(), accept=True)
+    listening = Listening()
+    result = adapt(ready, listening, accept=True)
+    assert any("answers none of" in sentence and "--method sft first" in sentence for sentence in listening.said)
     assert [row.unit for row in result.rows] == ["%", "nats", "nats"] and len(result.artifact.log) == 2
     assert (tmp_path / "run" / "data" / "problems.py").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("rows, method, names", [
+    pytest.param([{"prompt": f"What is {n} + 1?", "chosen": str(n + 1), "rejected": f"Perhaps {n}."} for n in range(24)], "dpo",
+                 ["better reply", "better replies", "worse replies", "general", "KL"], id="pairs"),
+    pytest.param([{"prompt": f"What is {n // 2} + 1?", "completion": "It may be." if n % 2 else str(n // 2 + 1),
+                   "label": n % 2 == 0} for n in range(48)], "kto", ["better replies", "worse replies", "general", "KL"],
+                 id="thumbs")])
+def test_opinions_are_learned_from(asked, tmp_path, rows, method, names):
+    ready = prepared(asked(rows, max_tokens=None, epochs=8.0, learning_rate=1e-2), tmp_path / "run")
+    stage = yaml.safe_load(ready.recipe)["stages"]["adapted"]
+    assert stage["kind"] == method == ready.data.method and "anchor" not in stage
+    result = adapt(ready, SilentDisplay(), accept=True)
+    assert [name in row.what for name, row in zip(names, result.rows, strict=True)] == [True] * len(names)
+    better, worse = [row for row in result.rows if row.what.startswith("loss of")][:2]
+    assert worse.difference - better.difference > 0 and (better.better, worse.better) == (-1, 1)
 
 
 def test_a_catalog_task_is_asked_before_and_after(asked, tmp_path):

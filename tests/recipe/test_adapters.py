@@ -9,10 +9,13 @@ from safetensors.torch import load_file
 
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import UserError
+from spoutnik.export.adapter import stage_adapter
+from spoutnik.export.writer import export
 from spoutnik.files import read_json
 from spoutnik.model.adapter_file import attach_adapter, read_adapter
 from spoutnik.model.lora import merged_copy
 from spoutnik.model.weights import load_model
+from spoutnik.native import library
 from spoutnik.recipe.keys import stage_settings
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
@@ -118,8 +121,14 @@ def test_in_bfloat16_a_delta_that_would_be_rounded_away_is_kept_in_float32(tmp_p
     ({"sft": {"target_modules": ["lm_head"]}}, ("lm_head: is the head", "leave out")),
     ({"rl": {"rank": 4, "dropout": 0.1}}, ("adapter.dropout", "another policy")),
     ({"sft": {"rank": 0}}, ("adapter.rank",)),
-    ({"rl": {"rank": 4}, "dtype": "bfloat16"}, ("stages.reinforced.adapter", "dtype: float32")),
-], ids=["rank", "unknown target", "head", "dropout in RL", "no rank", "RL in bfloat16"])
+    ({"rl": {"rank": 4, "use_dora": True}, "dtype": "bfloat16"}, ("stages.reinforced.adapter.use_dora", "dtype: float32")),
+    ({"rl": {"rank": 4, "base": "int8"}}, ("adapter.base = int8", "beside the packed one")),
+    ({"sft": {"rank": 4, "base": "int4", "use_dora": True}}, ("use_dora with base int4",)),
+    ({"sft": {"rank": 4, "experts": True}}, ("adapter.experts = true", "no routed experts")),
+    ({"sft": {"rank": 4, "experts": True, "dropout": 0.1}}, ("experts with dropout",)),
+    ({"sft": {"rank": 4, "base": "int2"}}, ("adapter.base", "int8")),
+], ids=["rank", "unknown target", "head", "dropout in RL", "no rank", "RL in bfloat16", "packed in RL", "packed DoRA",
+        "no experts", "experts with dropout", "no kind"])
 def test_what_cannot_be_is_refused_before_anything_runs(changes, words, tmp_path):
     with pytest.raises(UserError) as raised:
         run_recipe(recipe_of(tmp_path, **changes), tmp_path / "run", SilentDisplay())
@@ -131,3 +140,38 @@ def test_keys_without_an_adapter_are_those_of_before():
     recipe = load_recipe(TINY)
     for name in ("cold_start", "reasoning_rl"):
         assert "adapter" not in stage_settings(recipe, recipe.stages[name], "tiny.yaml")
+
+
+def test_export_finds_a_stage_s_adapter_and_its_base(finished, tmp_path):
+    base, taught, reinforced = finished
+    for stage, start in ((taught, base), (reinforced, taught)):
+        assert stage_adapter(stage.folder, "lora") == (start.folder, stage.folder / "adapter")
+    export(taught.folder, "lora", tmp_path / "lora")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        assert (tmp_path / "lora" / name).read_bytes() == (taught.folder / "adapter" / name).read_bytes()
+    with pytest.raises(UserError, match="needs --adapter.*holds none that a stage trained"):
+        export(base.folder, "lora", tmp_path / "none")
+
+
+@pytest.mark.skipif(library() is None, reason="no compiler here: recipes refuse a packed base")
+def test_an_adapter_of_a_packed_base_is_merged_with_what_it_was_trained_beside(tmp_path):
+    path = recipe_of(tmp_path, sft=ADAPTER | {"base": "int4"})
+    base, taught = run_recipe(path, tmp_path / "run", SilentDisplay(), accept=["taught"]).artifacts
+    assert read_json(taught.folder / "adapter" / "base.json")["packed"] == "int4"
+    before, after = load_file(base.folder / "model.safetensors"), load_file(taught.folder / "model.safetensors")
+    export(taught.folder, "merged", tmp_path / "merged", "f32")
+    exported = load_file(tmp_path / "merged" / "model.safetensors")
+    for name, tensor in after.items():
+        torch.testing.assert_close(exported[name].float(), tensor.float(), msg=name)
+    assert {name for name in before if not torch.equal(before[name].float(), after[name].float())} == {
+        name for name in before if "_proj.weight" in name}
+
+
+@pytest.mark.skipif(library() is None, reason="no compiler here: recipes refuse a packed base")
+def test_an_adapter_that_others_put_beside_weights_that_are_far_away_is_refused(tmp_path):
+    path = recipe_of(tmp_path, sft={"rank": 4, "alpha": 1e-3, "base": "int4"})
+    taught = run_recipe(path, tmp_path / "run", SilentDisplay(), accept=["taught"]).artifacts[1]
+    for format in ("lora", "lora-gguf"):
+        with pytest.raises(UserError, match="was trained beside the base in int4.*KL .*--format merged.*--lossy"):
+            export(taught.folder, format, tmp_path / "out.gguf")
+    assert "was trained beside the base in int4" in export(taught.folder, "lora", tmp_path / "out", lossy=True).notes[0]

@@ -4,14 +4,21 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny
+import torch
 import yaml
 from small_recipe import TRACES, prepared
 
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import UserError
+from spoutnik.model.accounting import account
+from spoutnik.model.config import ModelConfig
 from spoutnik.recipe import plan
+from spoutnik.recipe.adapters import adapter_parameters
+from spoutnik.recipe.estimate import estimated_speed, held_bytes
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
+from spoutnik.train.settings import AdapterSettings
 
 TINY = Path(__file__).with_name("tiny.yaml")
 
@@ -91,3 +98,15 @@ def test_the_plan_finds_what_running_would(tmp_path):
     (tmp_path / "foreign" / "letter.txt").write_text("Dear all")
     with pytest.raises(UserError, match="holds no run of Spoutnik"):
         plan.plan_recipe(TINY, tmp_path / "foreign", None, None, None)
+
+
+def test_an_adapter_is_planned_without_the_gradients_and_moments_of_its_base():
+    config = ModelConfig.parse(tiny.LLAMA | {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+                                             "vocab_size": 49152, "num_attention_heads": 9, "num_key_value_heads": 3}, "test")
+    adapter = adapter_parameters(config, AdapterSettings(rank=8))
+    assert adapter == 30 * 8 * (2 * (576 + 576) + 2 * (576 + 192) + 3 * (576 + 1536))  # 2.44 M, as PEFT counts
+    parameters = account(config).total_parameters
+    assert held_bytes(config) == 16 * parameters and held_bytes(config, adapter) == 2 * parameters + 16 * adapter
+    whole, thin = (estimated_speed(config, torch.float32, 512, trained) for trained in (None, adapter))
+    assert 1.3 < thin.train / whole.train < 1.5 and thin.step["adamw"] < whole.step["adamw"] / 50
+    assert thin.peak_memory_bytes + held_bytes(config, adapter) < 0.75 * (whole.peak_memory_bytes + held_bytes(config))

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from spoutnik.errors import UserError
-from spoutnik.model.lora import LoraConfig, adapters_of, adapters_off, add_lora
+from spoutnik.model.adapter_switches import adapters_off
+from spoutnik.model.lora import LoraConfig, adapters_of, add_lora
 from spoutnik.model.transformer import Transformer
 from spoutnik.train.anchor import Anchor, AnchorSettings
 from spoutnik.train.kl import kl_to_base, kl_to_base_plain

@@ -218,3 +218,19 @@ def test_the_preference_loss_is_that_of_bradley_and_terry():
     assert loss.item() == pytest.approx(expected, rel=1e-5)
     assert preference_loss(torch.tensor([500.0]), torch.tensor([-500.0])).item() == 0
     assert preference_loss(torch.tensor([-500.0]), torch.tensor([500.0])).item() == 1000
+
+
+@pytest.mark.parametrize("n", [1, 300])
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_frozen_head_s_log_probabilities_gradients_and_entropies_equal_the_plain_twin_s(n, temperature, dtype):
+    hidden, weight, targets, upstream = problem(n)
+    hidden, weight = hidden.detach().to(dtype).requires_grad_(True), weight.detach()
+    fast, entropy = token_log_probs(hidden, weight, targets, temperature)
+    plain = token_log_probs_plain(hidden, weight, targets, temperature)
+    tolerance = {"atol": 1e-4, "rtol": 1e-3} if dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
+    torch.testing.assert_close(fast, plain, **tolerance)
+    grads = [torch.autograd.grad(out, hidden, upstream)[0] for out in (fast, plain)]
+    torch.testing.assert_close(*grads, **tolerance)
+    torch.testing.assert_close(entropy, token_log_probs(hidden.detach(), weight, targets, temperature)[1], **tolerance)
+    assert not entropy.requires_grad

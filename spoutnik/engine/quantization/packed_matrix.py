@@ -121,6 +121,21 @@ def multiply(packed: PackedMatrices, x: Tensor, number: int = 0, threads: int = 
     return y
 
 
+def panel_outputs() -> int:
+    """Outputs of a whole panel."""
+    return 4 * library().spoutnik_lanes()
+
+
+def unpack_rows(packed: PackedMatrices, first: int, last: int, number: int = 0) -> Tensor:
+    """Outputs [first, last) of a matrix of 8 or 4 bits as the numbers that they stand for: (last - first, in) float32. first
+    begins a panel. Twin: tests/packed_reference.py."""
+    width = panel_outputs()
+    assert packed.kind in (KINDS["int8"], KINDS["int4"]) and first % width == 0 and first < last <= packed.out_features
+    rows = torch.empty(min(-(-last // width) * width, packed.out_features) - first, packed.in_features)
+    library().spoutnik_unpack_panels(ctypes.byref(packed.matrix(number)), first // width, -(-last // width), rows.data_ptr())
+    return rows[:last - first]
+
+
 def panel_widths(out_features: int) -> list[int]:
     """Outputs of each panel: four vectors, in the last one what is left, rounded up to a vector."""
     lanes = library().spoutnik_lanes()

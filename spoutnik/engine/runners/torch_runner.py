@@ -15,7 +15,7 @@ from torch import Tensor
 
 from spoutnik.engine.runners.base import BLOCK_SIZE, ForwardBatch, decode_multi_step, draft_multi_step
 from spoutnik.model.cache import Cache
-from spoutnik.model.lora import LowRank, adaptable
+from spoutnik.model.lora import LowRank, adaptable, without_adapters
 from spoutnik.model.packing import PackedSequences
 from spoutnik.model.row_adapters import RowAdapters, rows_with_adapters
 from spoutnik.model.transformer import Transformer
@@ -74,7 +74,7 @@ class TorchRunner:
 
     def set_adapter(self, number: int, packed: dict[str, tuple[Tensor, Tensor]] | None) -> None:
         if not self._row_adapters and packed is not None:
-            self.model = _shared_copy(self.model)  # the caller's own model stays without
+            self.model = without_adapters(self.model)  # the caller's own model stays without
         for name, module in adaptable(self.model).items():
             if packed is not None and name in packed:
                 self._row_adapters.setdefault(name, RowAdapters()).parts[number] = packed[name]
@@ -214,8 +214,8 @@ class _Graph:
 
 class _Part:
     """Some sequences of a batch: whole prompts (is_prompt), or all with `num_new` new tokens. tokens: their indices among the
-    batch's tokens. slots: the cache slot of each (block * BLOCK_SIZE + offset). adapters: the adapter's number of each; None: no
-    sequence has one."""
+    batch's tokens. slots: the cache slot of each (block * BLOCK_SIZE + offset). adapters: the adapter's number of each; None
+    where no sequence has one."""
 
     def __init__(self, batch: ForwardBatch, sequences: Tensor, is_prompt: bool):
         self.is_prompt = is_prompt
@@ -253,14 +253,6 @@ def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> 
 
 def _next_power_of_2(number: int) -> int:
     return 1 << (number - 1).bit_length()
-
-
-def _shared_copy(model: Transformer) -> Transformer:
-    """The same network as modules of its own, with the same tensors in them."""
-    with torch.device("meta"):
-        copy = Transformer(model.config, model.compute_dtype, model.rotary)
-    copy.load_state_dict(model.state_dict(), assign=True)
-    return copy.requires_grad_(False)
 
 
 def inference_copy(model: Transformer) -> Transformer:

@@ -24,7 +24,8 @@ tokens = api_router()
 
 
 def describe(served: ServedModel, name: str) -> Model:
-    return Model(id=name, object="model", created=served.created, owned_by="spoutnik", max_model_len=served.max_model_len,
+    return Model(id=name, object="model", created=served.created, owned_by="spoutnik",
+                 root=served.id, parent=None if served.base is None else served.base.id, max_model_len=served.max_model_len,
                  context_length=served.max_model_len, about=hide_paths(served.about), meta=model_meta(served))
 
 

@@ -289,6 +289,8 @@ class Model(Schema):
     object: Literal["model"]
     created: int
     owned_by: str
+    root: str
+    parent: str | None
     max_model_len: int
     context_length: int
     about: str

@@ -61,7 +61,7 @@ def load_data(path: Path, columns: Mapping[str, str] | None = None, learn: Learn
         UserError: there is nothing to learn from, or rows are broken or of several shapes.
     """
     rows = _Rows(Path(path), columns or {}, learn)
-    report, kept, seen = TraceReport(Path(path).name), [], set()
+    report, kept, seen = TraceReport(rows.name), [], set()
     for row in _last_opinions(rows.traces()):
         report.read += 1
         if isinstance(row, str):
@@ -125,6 +125,7 @@ class _Rows:
         log = log_of(path)
         self.files, self.columns, self.learn = files_at(path) if log is None else [log], columns, learn
         self.path, self.shape, self._first = path, None, None
+        self.name = path.name if log is None else LOG
         self._unread: dict[str, None] = {}
         self._broken: list[tuple[Place, Exception]] = []
         _check_columns(path, columns)
@@ -202,8 +203,7 @@ class _Rows:
         """The shape, and what of it was not read, for people."""
         names = [f"{key} from {name}" for key, name in self.columns.items() if key != name]
         unread = [str(name) for name in self._unread]
-        name = LOG if log_of(self.path) else self.path.name
-        text = f"{name}: recognized as {self.shape.name}" + (f" ({', '.join(names)})" if names else "")
+        text = f"{self.name}: recognized as {self.shape.name}" + (f" ({', '.join(names)})" if names else "")
         if len(self.files) > 1:
             text += f", in {len(self.files)} files"
         if unread:
