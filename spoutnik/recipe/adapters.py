@@ -29,10 +29,11 @@ def check_adapter(recipe: Recipe, name: str, source: str) -> None:
     if adapter is None:
         return
     where = f"{source}: stages.{name}.adapter"
-    if isinstance(stage, GRPOStage) and adapter.use_dora and compute_dtype(recipe.dtype) != torch.float32:
-        raise UserError(f"{where}.use_dora: its rollouts come from the sum of base and adapter, and bfloat16 would round away "
+    merged = "use_dora" if adapter.use_dora else "experts" if adapter.experts else None  # what the engine cannot leave unmerged
+    if isinstance(stage, GRPOStage) and merged and compute_dtype(recipe.dtype) != torch.float32:
+        raise UserError(f"{where}.{merged}: its rollouts come from the sum of base and adapter, and bfloat16 would round away "
                         "most of what reinforcement learning changes: they would be of another policy than the one that learns."
-                        f" Write dtype: float32 in the recipe (it is {recipe.dtype}), or leave use_dora out.")
+                        f" Write dtype: float32 in the recipe (it is {recipe.dtype}), or leave {merged} out.")
     if adapter.base != "stored" and library() is None:
         raise UserError(f"{where}.base = {adapter.base}: needs the native kernels, and there is no compiler here. Install g++ "
                         "or clang++, or leave base out.")

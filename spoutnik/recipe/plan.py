@@ -229,7 +229,7 @@ def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None,
     selected, redo = select_stages(recipe, path, until, redo_from, accept)
     run = RunFolder(out)
     run.refuse_foreign()
-    starts = published_starts(recipe.used_checkpoints, str(path), weights=False)
+    starts = published_starts(recipe.used_checkpoints, str(path), False, recipe.start_forms)
     found, statuses = find_stages(recipe, str(path), run, selected, redo, starts)
     check_recipe(recipe, str(path), selected, found)
     planned = [_planned(recipe, path, out, name, statuses[name]) for name in selected]
