@@ -131,6 +131,7 @@ def main() -> None:
     before = text_losses(base, texts)
     print(f"{len(train)} rows to learn, {len(asked)} asked. The base: {accuracy(base, tokenizer, asked[::10]):.0%} of every "
           f"tenth; loss {before}", flush=True)
+    del base  # the stages load their own
     results = []
     for seed in options.seeds:
         rows = [{"prompt": each.question, "thought": "", "answer": each.reply} for each in train]
