@@ -85,7 +85,7 @@ def _print_stages(stages: list["PlannedStage"]) -> None:
                       f"{stage.gpu_hours:,.3g}", "–" if stage.cost is None else f"{stage.cost:,.2f}", stage.binds)
     print_table(console(), table)
     hours, seconds = sum(stage.gpu_hours for stage in stages), sum(stage.seconds for stage in stages)
-    price = "" if stages and stages[0].cost is None else f", {sum(stage.cost for stage in stages):,.2f} of money"
+    price = "" if stages and stages[0].cost is None else f", {sum(stage.cost for stage in stages):,.2f} at the given price"
     console().print(f"In all {duration(seconds)}, {hours:,.3g} GPU-hours{price}. GPUs: those that a stage's batch can feed. "
                     "Evaluations are not in it.", highlight=False)
 
@@ -115,8 +115,8 @@ def _plan_model(subject: str, machines: "Cluster", layout: str | None, train: st
         facts["rl"] = stepped.as_json()
         lines += describe_rl(stepped)
     if served is not None:
-        engine = plan_serving(model, machines, served)
-        facts["serving"] = serving_json(engine, machines)
+        served, engine = plan_serving(model, machines, served)
+        facts["serving"] = serving_json(served, engine, machines)
         lines += describe_serving(engine, served, machines)
     print_json(facts) if json_ else print_pairs(console(), lines, width=8)
 

@@ -25,7 +25,7 @@ from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
-from spoutnik.recipe.adapters import adapter_parameters
+from spoutnik.recipe.adapters import adapter_parameters, packed_savings
 from spoutnik.recipe.anchors import anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
 from spoutnik.recipe.estimate import Speed, estimated_speed, frozen, held_bytes
@@ -197,8 +197,10 @@ def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> P
         speed = rehearse(config.model_copy(update={"max_position_embeddings": 512, "rope_scaling": None}), dtype)
         speed = speed if adapter is None else frozen(speed, adapter / account(config).total_parameters)
     else:
-        speed = estimated_speed(config, dtype, _tokens_at_once(stage), adapter)
+        recomputed = getattr(stage.settings, "gradient_checkpointing", False)
+        speed = estimated_speed(config, dtype, _tokens_at_once(stage), adapter, recomputed)
     memory = speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES + held_bytes(config, adapter)
+    memory -= 0 if trained is None else packed_savings(config, trained)
     if work.steps and getattr(stage, "anchor", None) is not None:
         memory += anchor_bytes(stage, config)
         work = replace(work, trained=work.trained + work.steps * anchor_work(stage))

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
+from spoutnik.hub_data import is_hub_name
 from spoutnik.model.config import ModelConfig
 from spoutnik.recipe.hygiene import HygieneSettings
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage
@@ -111,8 +112,9 @@ class SFTStage(ConversingStage):
     traces: str | None = None
     """Traces kept by an earlier stage of kind reject: its name."""
     file: Path | None = None
-    """Traces read from a file (JSON lines, JSON, CSV, TSV or Parquet, also gzipped), a folder of such, or a pattern
-    (`*.jsonl`), in any shape that docs/data.md lists. A path is relative to the recipe's folder."""
+    """Traces read from a file (JSON lines, JSON, CSV, TSV or Parquet, also gzipped), a folder of such, a pattern
+    (`*.jsonl`) or a data set of the hub (`hub:owner/name@commit:config:split`), in any shape that docs/data.md lists. A path
+    is relative to the recipe's folder."""
     columns: dict[str, str] = young({})
     """Where the keys of `file` are of no known shape: what prompt, thought and answer (or messages, or any other key of a
     shape) are called there. Without it the shape is recognized."""
@@ -164,7 +166,7 @@ class GRPOStage(ConversingStage):
     reward_model: str | None = None
     """The earlier stage of kind reward_model that scores general prompts."""
     adapter: AdapterSettings | None = young(None)
-    """Train an adapter (LoRA) and leave the base as it is; without dropout; with `use_dora`, in float32."""
+    """Train an adapter (LoRA) and leave the base as it is; without dropout; with `use_dora` or `experts`, in float32."""
     anchor: AnchorSettings | None = young(None)
     """Hold the model to what it said of general text before, so that it forgets nothing else."""
     settings: GRPOSettings
@@ -480,6 +482,8 @@ def _with_located_files(stage: Stage, name: str, recipe: Path) -> Stage:
 
 
 def _located_file(file: Path, where: str, recipe: Path) -> Path:
+    if is_hub_name(file):
+        return file
     try:
         return recipe.parent / file.expanduser()
     except RuntimeError as error:  # ~somebody

@@ -9,7 +9,7 @@ from spoutnik.scale.hardware import Cluster
 from spoutnik.scale.layout import Layout, candidates, check_layout
 from spoutnik.scale.memory import USABLE, TrainingMemory, training_memory
 from spoutnik.scale.rl import RLTime, RLWork, rl_time
-from spoutnik.scale.serving import ServingPlan, ServingWork, serving_plan
+from spoutnik.scale.serving import ServingPlan, ServingWork, placed, serving_plan
 from spoutnik.scale.training import RECOMPUTE, TrainingTime, TrainingWork, micro_batches, training_time
 
 _LONG = 16384  # tokens of a sequence from which dividing it is looked at
@@ -62,17 +62,19 @@ class RLPlan:
     def as_json(self) -> dict:
         step, work = self.step, self.work
         return {"layout": self.training.as_json()["layout"], "memory_bytes": self.training.as_json()["memory_bytes"],
-                "step_seconds": step.seconds, "sampling_seconds": step.sampling, "scoring_seconds": step.scoring,
+                "step_seconds": step.seconds, "sampler_tensor": work.rollout.tensor,
+                "sampler_expert": work.rollout.expert, "sampling_seconds": step.sampling, "scoring_seconds": step.scoring,
                 "training_seconds": step.training, "transfer_seconds": step.transfer, "steps": work.steps,
                 "tokens_per_second": work.completions * work.response / step.seconds, "seconds": self.seconds,
                 "gpu_hours": self.gpu_hours, "cost": self.cluster.cost(self.gpu_hours), "binds": step.binds}
 
 
-def serving_json(plan: ServingPlan, cluster: Cluster) -> dict:
+def serving_json(work: ServingWork, plan: ServingPlan, cluster: Cluster) -> dict:
     """A serving plan; costs are for a million output tokens, of the GPUs that make them."""
     rate = plan.tokens_per_second
     return {name: value for name, value in asdict(plan).items() if name not in ("prefill", "decode")} | {
-        "prefill_binds": plan.prefill.binds, "decode_binds": plan.decode.binds, "prefill_parts": asdict(plan.prefill),
+        "tensor": work.tensor, "expert": work.expert,
+                "prefill_binds": plan.prefill.binds, "decode_binds": plan.decode.binds, "prefill_parts": asdict(plan.prefill),
         "decode_parts": asdict(plan.decode), "gpu_hours_per_million": 1e6 / rate / 3600,
         "cost_per_million": cluster.cost(1e6 / rate / 3600)}
 
@@ -155,12 +157,16 @@ def plan_rl(model: PlannedModel, cluster: Cluster, layout: Layout | None, work: 
             raise UserError(_too_large(model, cluster, None, work.training, "any layout"))
     else:
         training = plan_training(model, cluster, layout, replace(work.training, micro_batches=1), work.training.recompute)
+    work = replace(work, rollout=placed(model, cluster, work.rollout))
     return RLPlan(training, work, rl_time(model, cluster, training.layout, work), cluster)
 
 
-def plan_serving(model: PlannedModel, cluster: Cluster, work: ServingWork) -> ServingPlan:
-    """Of one engine or several alike. Raises UserError where the model does not fit or does not divide."""
+def plan_serving(model: PlannedModel, cluster: Cluster, work: ServingWork) -> tuple[ServingWork, ServingPlan]:
+    """The work with the engine that was chosen, and its plan. Raises UserError where the model does not fit or divide."""
     config = model.config
+    if work.drafts and not config.num_nextn_predict_layers:
+        raise UserError("--serve: drafts = yes: the model has no MTP module (num_nextn_predict_layers). Leave it out.")
+    work = placed(model, cluster, work)
     for name in ("tensor", "expert"):
         if cluster.gpus % getattr(work, name):
             raise UserError(f"--serve: {name} = {getattr(work, name)} does not divide gpus = {cluster.gpus}. Give one that "
@@ -170,6 +176,4 @@ def plan_serving(model: PlannedModel, cluster: Cluster, work: ServingWork) -> Se
                         "Give one that does.")
     if work.expert > 1 and not config.has_experts:
         raise UserError(f"--serve: expert = {work.expert}: the model has no routed experts. Leave it out.")
-    if work.drafts and not config.num_nextn_predict_layers:
-        raise UserError("--serve: drafts = yes: the model has no MTP module (num_nextn_predict_layers). Leave it out.")
-    return serving_plan(model, cluster, work)
+    return work, serving_plan(model, cluster, work)
