@@ -30,6 +30,7 @@ from random_model import write_checkpoint
 
 import spoutnik
 from spoutnik.export.writer import export
+from spoutnik.loading import load_tokenizer
 from spoutnik.locate import locate
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.gguf_header import read_gguf_header
@@ -140,7 +141,7 @@ def distance(model: Transformer, prompts: list[list[int]], answers: list[dict], 
 
 def tokenizers(file: Path, texts: list[str]) -> dict:
     """The ids of texts by the tokenizer that we make of the file, and by llama.cpp."""
-    ours = spoutnik.load_tokenizer(locate(file))
+    ours = load_tokenizer(locate(file))
     answer = peer("llama_greedy.py", [{"file": str(file), "prompt": [1], "tokens": 1, "texts": texts}])[0]
     differ = [text for text, ids in zip(texts, answer["ids"], strict=True) if ours.encode(text) != ids]
     for text in differ[:5]:
