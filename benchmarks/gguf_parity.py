@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -30,6 +30,7 @@ from random_model import write_checkpoint
 
 import spoutnik
 from spoutnik.export.writer import export
+from spoutnik.loading import load_tokenizer
 from spoutnik.locate import locate
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.gguf_header import read_gguf_header
@@ -39,7 +40,7 @@ from spoutnik.text.tokenizer import Tokenizer
 EXPORTED, QUANTIZED = ("f16", "q8_0"), ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q4_K_M", "Q5_K_M", "Q6_K")
 NEAR = {"f16": 0.005, "q8_0": 0.1}  # of all others, too: activations in 8 bits are what they share
 PROMPTS = ("What is 17 * 23?", "Write two sentences about the sea.", "Pourquoi le ciel est-il bleu ?", "List three fruits.")
-TOKENS, RANDOM_PROMPT = 32, 24
+RANDOM_PROMPT = 24
 THREADS = 1  # llama.cpp's wait for each other by spinning, which is slow on a busy machine
 DENSE = {"hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4,
          "max_position_embeddings": 512, "rope_theta": 10000.0, "rms_norm_eps": 1e-6}
@@ -58,16 +59,19 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("--file", type=Path, action="append", default=[])
     parser.add_argument("--texts", type=Path, action="append", default=[])
+    parser.add_argument("--types", nargs="+", choices=QUANTIZED, default=QUANTIZED, help="of llama.cpp's quantization")
+    parser.add_argument("--tokens", type=int, default=32, help="for each of the prompts")
     arguments = parser.parse_args()
     print(machine())
     with tempfile.TemporaryDirectory() as temporary:
         source = locate(arguments.model)
-        files = {source.name: (exports(source, Path(temporary) / "real") | {
-            file.stem: file for file in arguments.file})}
+        files = exports(source, Path(temporary) / "real", arguments.types) | {file.stem: file for file in arguments.file}
+        results = [tokenizers(files["f16"], texts_of(arguments.texts))]
+        results += compared(source.name, files, arguments.tokens)
         for kind in RANDOM:
-            files[f"random {kind}"] = exports(random_folder(kind, source, Path(temporary) / kind), Path(temporary) / kind)
-        results = [result for name, of_model in files.items() for result in compared(name, of_model, source.name)]
-        results.append(tokenizers(next(iter(files[source.name].values())), texts_of(arguments.texts)))
+            folder = Path(temporary) / kind
+            results += compared(f"random {kind}", exports(random_folder(kind, source, folder), folder, arguments.types),
+                                arguments.tokens)
     print_result(results)
     sys.exit(any(result["broken"] for result in results))
 
@@ -81,29 +85,37 @@ def random_folder(kind: str, source: Path, folder: Path) -> Path:
     return folder / "model"
 
 
-def exports(source: Path, folder: Path) -> dict[str, Path]:
+def exports(source: Path, folder: Path, types: Sequence[str]) -> dict[str, Path]:
     """type -> file: ours, and those that llama.cpp makes of our F16."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {dtype: export(source, "gguf", folder / f"{dtype}.gguf", dtype).path for dtype in EXPORTED}
-    wanted = {kind: folder / f"{kind}.gguf" for kind in QUANTIZED}
+    wanted = {kind: folder / f"{kind}.gguf" for kind in types}
     failures = peer("llama_quantize.py", [{"file": str(files["f16"]), "out": str(out), "type": kind}
                                           for kind, out in wanted.items()])
     assert not any(failures), failures
     return files | wanted
 
 
-def compared(name: str, files: dict[str, Path], real: str) -> Iterator[dict]:
-    """One result for each file of a model."""
+def compared(name: str, files: dict[str, Path], tokens: int) -> Iterator[dict]:
+    """One result for each file of a model. Random models are asked with random ids."""
     for kind, file in files.items():
         model = spoutnik.load(file, dtype="float32")
-        prompts = [model.tokenizer.chat_ids([{"role": "user", "content": text}]) for text in PROMPTS] if name == real else [
-            torch.randint(100, 20000, (RANDOM_PROMPT,), generator=torch.Generator().manual_seed(seed)).tolist()
-            for seed in range(len(PROMPTS))]
-        answers = peer("llama_greedy.py", [{"file": str(file), "prompt": prompt, "tokens": TOKENS, "threads": THREADS}
+        prompts = prompts_of(model.tokenizer, name.startswith("random"))
+        answers = peer("llama_greedy.py", [{"file": str(file), "prompt": prompt, "tokens": tokens, "threads": THREADS}
                                            for prompt in prompts])
-        yield {"name": f"{name} as {kind}", **distance(model, prompts, answers, NEAR.get(kind, NEAR["q8_0"])),
+        result = {"name": f"{name} as {kind}", **distance(model, prompts, answers, NEAR.get(kind, NEAR["q8_0"])),
                "types": ", ".join(f"{n} {k}" for k, n in sorted(Counter(
-                   placed.kind for placed in read_gguf_header(file).tensors.values()).items()))}
+                   placed.kind for placed in read_gguf_header(file, False).tensors.values()).items()))}
+        print(f"{result['name']}: {result['ours']:.1%} of tokens equal ({result['near_ties']} others are near ties), distance "
+              f"{result['median_distance']:.4f} (largest {result['largest_distance']:.4f}); {result['types']}", flush=True)
+        yield result
+
+
+def prompts_of(tokenizer: Tokenizer, is_random: bool) -> list[list[int]]:
+    if not is_random:
+        return [tokenizer.chat_ids([{"role": "user", "content": text}]) for text in PROMPTS]
+    return [torch.randint(100, 20000, (RANDOM_PROMPT,), generator=torch.Generator().manual_seed(seed)).tolist()
+            for seed in range(len(PROMPTS))]
 
 
 @torch.no_grad()
@@ -129,11 +141,12 @@ def distance(model: Transformer, prompts: list[list[int]], answers: list[dict], 
 
 def tokenizers(file: Path, texts: list[str]) -> dict:
     """The ids of texts by the tokenizer that we make of the file, and by llama.cpp."""
-    ours = spoutnik.load_tokenizer(locate(file))
+    ours = load_tokenizer(locate(file))
     answer = peer("llama_greedy.py", [{"file": str(file), "prompt": [1], "tokens": 1, "texts": texts}])[0]
     differ = [text for text, ids in zip(texts, answer["ids"], strict=True) if ours.encode(text) != ids]
     for text in differ[:5]:
         print(f"ids differ: {text!r}")
+    print(f"ids: {len(texts) - len(differ)} of {len(texts)} texts have the same", flush=True)
     return {"name": f"ids of {file.stem}", "ours": len(texts) - len(differ), "unit": f"of {len(texts)} texts", "broken":
             bool(differ)}
 
