@@ -177,8 +177,8 @@ def serving_plan(model: PlannedModel, cluster: Cluster, work: ServingWork, const
         raise UserError(f"--serve: on each GPU the weights take {engine.weight_bytes / 1e9:.0f} GB, and one has "
                         f"{cluster.gpu.memory / 1e9:.0f}. Divide them among more (tensor, expert), or give precision=fp8.")
     if batch > most:
-        raise UserError(f"--serve: batch = {batch:g}: the cache of {most:,.0f} requests fits on each GPU beside the weights. Give "
-                        "no more, or leave it out.")
+        raise UserError(f"--serve: batch = {batch:g}: the cache of {most:,.0f} requests fits on each GPU beside the weights. "
+                        "Give no more, or leave it out.")
     if work.batch is None:
         batch = min(batch, engine.constants.most_requests / work.tensor)
     fresh = work.input * (1 - work.cached)
