@@ -95,7 +95,8 @@ def main() -> None:
 
 def how_to_go_on(arguments: list[str]) -> str:
     """Of the commands that keep what is finished."""
-    if arguments[:1] not in (["run"], ["adapt"], ["pull"], ["eval"]) or arguments[1:2] == ["compare"]:
+    keeps = arguments[:1] in (["run"], ["adapt"], ["pull"], ["eval"]) or arguments[:2] == ["data", "make"]
+    if not keeps or arguments[1:2] == ["compare"]:
         return ""
     anew = any(argument.partition("=")[0] == "--from" for argument in arguments)
     again = " (without --from, which would begin anew)" if anew else ""

@@ -4,6 +4,7 @@ A step: the scheduler says who computes what; the runner computes it; every deco
 accepted drafts); complete prompts get their first; samples that ended leave.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterable
 
@@ -40,6 +41,7 @@ class EngineCore:
         self.input_batch = InputBatch(scheduler.max_num_seqs)
         self.requests: dict[str, Request] = {}
         self.adapters = AdapterStore(runner)
+        self.request_ids = itertools.count()  # for all who share this engine
         self.stats = EngineStats()
         self.max_multi_steps = runner.max_multi_steps
         self._num_added = self._num_steps = 0

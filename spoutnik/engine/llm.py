@@ -262,7 +262,7 @@ class LLM:
                 seeds = seed, number
             else:
                 seeds = self.seed, self._num_requests + number
-            requests.append(Request(str(self._num_requests + number), text, ids, params, *seeds, adapter=loaded[number]))
+            requests.append(Request(str(next(self.core.request_ids)), text, ids, params, *seeds, adapter=loaded[number]))
         self._num_requests += len(requests)
         return requests
 

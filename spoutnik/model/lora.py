@@ -18,6 +18,7 @@ from spoutnik.model.adapter_switches import are_off, drop
 from spoutnik.model.expert_lora import ExpertMap, ExpertsLowRank, expert_maps
 from spoutnik.model.layers import Linear, linear
 from spoutnik.model.transformer import Transformer
+from spoutnik.native import operations
 from spoutnik.validation import did_you_mean
 
 ALL_LINEAR = "all-linear"
@@ -79,7 +80,10 @@ class LowRank(nn.Module):
         if are_off():
             return product
         rows = drop(x, self.dropout)
-        low = self.scale * linear(linear(rows, self.lora_A), self.lora_B)
+        low = linear(rows, self.lora_A)
+        if self.magnitude is None and low.dim() == 2 and not operations.has_fast_matmul(low, self.lora_B):
+            return torch.addmm(product, low, self.lora_B.to(x.dtype).t(), alpha=self.scale)  # the sum below in one pass
+        low = self.scale * linear(low, self.lora_B)
         if self.magnitude is None:
             return product + low
         with torch.no_grad():
@@ -196,8 +200,7 @@ def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transfo
     state = {}
     routed = {name.removesuffix(".adapter"): module for name, module in model.named_modules()
               if isinstance(module, ExpertsLowRank)}
-    packed = {f"{name}.weight": module.weight for name, module in adaptable(model).items() if module.is_packed}
-    for name, tensor in (model.state_dict() | packed).items():
+    for name, tensor in _weights(model).items():
         owner = name.rpartition(".")[0]
         if ".adapter." in name:
             continue
@@ -214,11 +217,17 @@ def merged_copy(model: Transformer, dtype: torch.dtype | None = None) -> Transfo
     return copy.requires_grad_(False)
 
 
+def _weights(model: Transformer) -> dict[str, Tensor]:
+    """All tensors by name; those of maps that hold theirs packed unpacked."""
+    packed = {f"{name}.weight": module.weight for name, module in adaptable(model).items() if module.is_packed}
+    return model.state_dict() | packed
+
+
 def without_adapters(model: Transformer) -> Transformer:
     """The same network as modules of its own, frozen and without adapters; all tensors are shared with `model`."""
     with torch.device("meta"):
         copy = Transformer(model.config, model.compute_dtype, model.rotary)
-    copy.load_state_dict({name: tensor for name, tensor in model.state_dict().items() if ".adapter." not in name}, assign=True)
+    copy.load_state_dict({name: tensor for name, tensor in _weights(model).items() if ".adapter." not in name}, assign=True)
     if model.config.tie_word_embeddings:
         copy.lm_head.weight = copy.embed_tokens.weight
     return copy.requires_grad_(False)

@@ -7,7 +7,7 @@
 #include "sample.h"
 
 SPOUTNIK_LAYOUT(Layer, uses)
-SPOUTNIK_LAYOUT(LowRank, b_step)
+SPOUTNIK_LAYOUT(LowRank, half)
 SPOUTNIK_LAYOUT(LayerAdapter, values)
 SPOUTNIK_LAYOUT(Model, low)
 SPOUTNIK_LAYOUT(Batch, adapters)

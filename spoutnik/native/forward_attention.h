@@ -43,9 +43,8 @@ inline void ForwardPass<C>::mla_queries(const Layer& l) {
             float* row = row_buffer(m.q_rank);
             rms_norm(projected + t * l.first.out, m.q_rank, l.q_norm, 1e-6f, row);
             store_activations(l.q_b, row, t);
-            adapt_in({&l, &LayerAdapter::q_b}, row, t);
         });
-        matmul(l.q_b, activations_for(l.q_b), {queries, m.heads * head}, false, {&l, &LayerAdapter::q_b});
+        adapted_matmul({&l, &LayerAdapter::q_b}, l.q_b, {queries, m.heads * head}, false);
     }
     const float* q_from = m.q_rank ? queries : projected;
     const int64_t q_stride = m.q_rank ? m.heads * head : l.first.out;
@@ -60,12 +59,13 @@ inline void ForwardPass<C>::mla_queries(const Layer& l) {
         for (int64_t h = 0; h < m.heads; h++) {
             const float* q = q_from + t * q_stride + h * head;
             convert_row(k0.kind, q, m.nope, head_activations + (t * m.heads + h) * bytes);
-            adapt_in({&l, &LayerAdapter::keys}, q, t, h);
             float* rotated = absorbed + (t * m.heads + h) * key + m.latent;
             std::copy_n(q + m.nope, m.rope, rotated);
             rotate(rotated, rotary, m.rope, true);
         }
     });
+    adapt_in({&l, &LayerAdapter::keys}, m.heads,
+             [&](int64_t t, int64_t h, float*) { return q_from + t * q_stride + h * head; });
     per_head(l.absorb_k, bytes, absorbed, key, {&l, &LayerAdapter::keys});
     threads.parallel_for(rows, 4, [&](int64_t t) { store_queries(t, absorbed + t * m.heads * key, key); });
 }
@@ -86,12 +86,12 @@ template <typename C>
 inline void ForwardPass<C>::mla_values(const Layer& l) {
     const int64_t bytes = activation_bytes(l.absorb_v[0].kind, m.latent);
     threads.parallel_for(rows, 4, [&](int64_t t) {
-        for (int64_t h = 0; h < m.heads; h++) {
-            const float* latent = mixed + (t * m.heads + h) * m.latent;
-            convert_row(l.absorb_v[0].kind, latent, m.latent, head_activations + (t * m.heads + h) * bytes);
-            adapt_in({&l, &LayerAdapter::values}, latent, t, h);
-        }
+        for (int64_t h = 0; h < m.heads; h++)
+            convert_row(l.absorb_v[0].kind, mixed + (t * m.heads + h) * m.latent, m.latent,
+                        head_activations + (t * m.heads + h) * bytes);
     });
+    adapt_in({&l, &LayerAdapter::values}, m.heads,
+             [&](int64_t t, int64_t h, float*) { return mixed + (t * m.heads + h) * m.latent; });
     per_head(l.absorb_v, bytes, queries, m.value, {&l, &LayerAdapter::values});
 }
 

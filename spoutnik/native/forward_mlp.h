@@ -39,7 +39,7 @@ inline void ForwardPass<C>::swiglu_activations(const Matrix& gate_up, const Matr
 
 template <typename C>
 inline void ForwardPass<C>::mlp(const Layer& l) {
-    norm_activations(l.post_norm, l.gate_up, {&l, &LayerAdapter::gate_up});
+    norm_activations(l.post_norm, l.gate_up);
     mlp_products(l, activations_for(l.gate_up));
 }
 
@@ -47,18 +47,13 @@ template <typename C>
 inline void ForwardPass<C>::mlp_products(const Layer& l, const Activations& x) {
     const int64_t units = ceil_div(l.down.in, GROUP_SIZE), row_parts = ceil_div(rows, ROWS_PER_TASK);
     const RowView<char> to{dense_active, activation_bytes(l.down.kind, l.down.in)};
+    adapt_activations({&l, &LayerAdapter::gate_up}, l.gate_up, x);
     threads.parallel_for(units * row_parts, threads.stream_chunk(units * row_parts), [&](int64_t i) {
         const int64_t row = i % row_parts * ROWS_PER_TASK;
         swiglu_activations(l.gate_up, l.down, i / row_parts, x.from(row), to.from(row), std::min(ROWS_PER_TASK, rows - row),
                            {&l, &LayerAdapter::gate_up}, row);
     });
-    if (n_adapted)
-        threads.parallel_for(rows, 4, [&](int64_t t) {
-            if (!low_rank_of({&l, &LayerAdapter::down}, t)) return;
-            float* row = row_buffer(l.down.in);
-            restore_row(l.down.kind, to.at(t), l.down.in, row);
-            adapt_in({&l, &LayerAdapter::down}, row, t);
-        });
+    adapt_activations({&l, &LayerAdapter::down}, l.down, {dense_active, to.stride});
     matmul(l.down, {dense_active, to.stride}, {residual, m.hidden}, true, {&l, &LayerAdapter::down});
 }
 
@@ -70,7 +65,6 @@ inline void ForwardPass<C>::moe(const Layer& l) {
         float* row = row_buffer(m.hidden);
         rms_norm(residual + t * m.hidden, m.hidden, l.post_norm, m.eps, row);
         store_activations(l.router, row, t);
-        adapt_in({&l, &LayerAdapter::gate_up}, row, t);  // of the shared experts
         convert_row(gate_up.kind, row, m.hidden, routed + t * routed_bytes);
     });
     matmul(l.router, activations_for(l.router), {scores, m.experts}, false);

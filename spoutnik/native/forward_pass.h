@@ -37,6 +37,7 @@ class ForwardPass {
         sequence = workspace.allocate<int64_t>(rows);
         adapter = workspace.allocate<const LayerAdapter*>(rows);
         adapted_rows = workspace.allocate<int64_t>(rows);
+        tiles = workspace.allocate<int64_t>(rows + 1);
         low = workspace.allocate<float>(rows * m.low);
         for (int64_t s = part.begin, t = 0; s < part.end; s++)
             for (int64_t i = 0; i < b.counts[s]; i++, t++) {
@@ -48,6 +49,10 @@ class ForwardPass {
         // Rows of one adapter together: its weights are read once.
         std::stable_sort(adapted_rows, adapted_rows + n_adapted,
                          [this](int64_t one, int64_t other) { return std::less<>()(adapter[one], adapter[other]); });
+        for (int64_t i = 0; i < n_adapted; tiles[++n_tiles] = i) {
+            const LayerAdapter* one = adapter[adapted_rows[tiles[n_tiles] = i]];
+            for (int64_t k = 0; k < LOW_RANK_ROWS && i < n_adapted && adapter[adapted_rows[i]] == one; k++) i++;
+        }
         const Layer& l = m.layer[m.layers - 1];  // with experts, if any layer has them
         int64_t wide = std::max({m.hidden, m.q_rank, m.heads * m.value, m.eh_proj.in}), active_wide = 0, first = 0;
         for (int64_t n = 0; n < m.layers; n++) {
@@ -84,18 +89,15 @@ class ForwardPass {
         m.enorm ? embed_mtp() : embed();
         for (int64_t n = 0; n < m.layers; n++) {
             const Layer& l = m.layer[n];
-            norm_activations(l.input_norm, l.first, {&l, &LayerAdapter::first});
-            matmul(l.first, activations_for(l.first), {projected, l.first.out}, false, {&l, &LayerAdapter::first});
+            norm_activations(l.input_norm, l.first);
+            adapted_matmul({&l, &LayerAdapter::first}, l.first, {projected, l.first.out}, false);
             mla ? mla_queries(l) : gqa_queries(l);
             attend(l);
             if (mla) mla_values(l);
             const float* out = mla ? queries : mixed;
             const int64_t out_width = m.heads * m.value;
-            threads.parallel_for(rows, 4, [&](int64_t t) {
-                store_activations(l.o, out + t * out_width, t);
-                adapt_in({&l, &LayerAdapter::o}, out + t * out_width, t);
-            });
-            matmul(l.o, activations_for(l.o), {residual, m.hidden}, true, {&l, &LayerAdapter::o});
+            threads.parallel_for(rows, 4, [&](int64_t t) { store_activations(l.o, out + t * out_width, t); });
+            adapted_matmul({&l, &LayerAdapter::o}, l.o, {residual, m.hidden}, true);
             if (l.router.data) moe(l);
             else mlp(l);
         }
@@ -111,7 +113,8 @@ class ForwardPass {
     const bool mla;
     const int64_t key, value, width, q_step;  // widths of cached keys and values of a group, of a position, of a query
     const int64_t* table;
-    int64_t *position, *sequence, *adapted_rows, *experts, *choice, *choice_token, *starts, *busy, n_busy = 0, n_adapted = 0;
+    int64_t *position, *sequence, *experts, *choice, *choice_token, *starts, *busy, n_busy = 0;
+    int64_t *adapted_rows, *tiles, n_adapted = 0, n_tiles = 0;  // tiles: where in adapted_rows a few of one adapter begin
     const LayerAdapter** adapter;  // of each row: (layers), or null
     float *residual, *projected, *queries, *mixed, *absorbed, *scores, *weights, *expert_out, *low;
     char *activations, *dense_active, *head_activations, *active, *routed;
@@ -140,6 +143,12 @@ class ForwardPass {
         });
     }
 
+    // A product with the activations, and what the rows' adapters have beside it.
+    void adapted_matmul(const AdapterPart& part, const Matrix& matrix, const Outputs& y, bool add) {
+        adapt_activations(part, matrix, activations_for(matrix));
+        matmul(matrix, activations_for(matrix), y, add, part);
+    }
+
     // What row t's adapter has beside this map, or null.
     const LowRank* low_rank_of(const AdapterPart& part, int64_t t) const {
         if (!adapter[t]) return nullptr;
@@ -147,29 +156,56 @@ class ForwardPass {
         return low_rank.a ? &low_rank : nullptr;
     }
 
-    // A x of row t (and head h), kept for adapt_out.
-    void adapt_in(const AdapterPart& part, const float* x, int64_t t, int64_t h = 0) {
-        if (const LowRank* r = low_rank_of(part, t)) low_rank_in(*r, h, x, low + t * m.low + h * r->low);
+    // A x of the rows that have an adapter, of each head, kept for adapt_out. row(t, h, buffer): x, or where it is put.
+    template <typename Row>
+    void adapt_in(const AdapterPart& part, int64_t heads, Row row) {
+        if (!n_adapted) return;
+        threads.parallel_for(n_tiles * heads, 1, [&](int64_t i) {
+            const int64_t h = i % heads, first = tiles[i / heads], last = tiles[i / heads + 1];
+            const LowRank* r = low_rank_of(part, adapted_rows[first]);
+            if (!r) return;
+            const float* x[LOW_RANK_ROWS];
+            float* to[LOW_RANK_ROWS];
+            float* buffer = row_buffer(LOW_RANK_ROWS * r->in);
+            for (int64_t k = first; k < last; k++) {
+                const int64_t t = adapted_rows[k];
+                x[k - first] = row(t, h, buffer + (k - first) * r->in);
+                to[k - first] = low + t * m.low + h * r->low;
+            }
+            low_rank_in(*r, h, x, to, last - first);
+        });
+    }
+
+    // The same from the activations that a product with this matrix reads.
+    void adapt_activations(const AdapterPart& part, const Matrix& matrix, const Activations& x) {
+        adapt_in(part, 1, [&](int64_t t, int64_t, float* buffer) {
+            if (matrix.kind == FLOAT32) return reinterpret_cast<const float*>(x.at(t));
+            restore_row(matrix.kind, x.at(t), matrix.in, buffer);
+            return static_cast<const float*>(buffer);
+        });
     }
 
     // Adds B A x to the outputs of panel p, for rows [row, row + n) of y.
     void adapt_out(const AdapterPart& part, int64_t p, int64_t out, float* y, int64_t stride, int64_t row, int64_t n,
                    int64_t h = 0) const {
         const int64_t first = p * PANEL_OUTPUTS, last = std::min(first + PANEL_OUTPUTS, out);
+        const LayerAdapter* before = nullptr;
         for (int64_t i = 0; i < n_adapted; i++) {
             const int64_t t = adapted_rows[i];
             if (t < row || t >= row + n) continue;
-            if (const LowRank* r = low_rank_of(part, t))
-                low_rank_out(*r, h, low + t * m.low + h * r->low, y + t * stride + first, first, last);
+            const LowRank* r = low_rank_of(part, t);
+            if (!r) continue;
+            if (adapter[t] != before && last + PANEL_OUTPUTS <= out) prefetch_low_rank(*r, h, last, last + PANEL_OUTPUTS);
+            before = adapter[t];
+            low_rank_out(*r, h, low + t * m.low + h * r->low, y + t * stride + first, first, last);
         }
     }
 
-    void norm_activations(const float* weight, const Matrix& matrix, const AdapterPart& part) {
+    void norm_activations(const float* weight, const Matrix& matrix) {
         threads.parallel_for(rows, 4, [&](int64_t t) {
             float* row = row_buffer(m.hidden);
             rms_norm(residual + t * m.hidden, m.hidden, weight, m.eps, row);
             store_activations(matrix, row, t);
-            adapt_in(part, row, t);
         });
     }
 

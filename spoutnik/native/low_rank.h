@@ -1,7 +1,7 @@
 // Adapters (LoRA): the product of two thin matrices beside a linear map, y += B A x, for the rows that have the adapter. Plain
-// twin: model/row_adapters.py. Packed by engine/quantization/packed_adapter.py, float whatever the base's weights are.
+// twin: model/row_adapters.py. Packed by engine/runners/packed_adapter.py, as float beside float weights, else as bfloat16.
 //
-// A row is computed by itself, so its numbers do not depend on the others.
+// A row's sums run in one order, whatever rows are computed with it.
 #pragma once
 
 #include <algorithm>
@@ -11,12 +11,13 @@
 extern "C" {
 
 // a: (in, low), low in whole vectors: several maps that share their input side by side. b: (blocks of LANES outputs, rank,
-// LANES), scaled. starts: for each block of outputs, where in A x the `rank` numbers begin that it is made of; -1 for none.
-// a null: there is no adapter. Of MLA's kv_b, one for each head, a_step and b_step floats apart (0: shared by all heads).
+// LANES), scaled. Both bfloat16 if `half`. starts: for each block of outputs, where in A x the `rank` numbers begin that it is
+// made of; -1 for none. a null: there is no adapter. Of MLA's kv_b, one for each head, a_step and b_step numbers apart (0:
+// shared by all heads).
 struct LowRank {
-    const float *a, *b;
+    const void *a, *b;
     const int64_t* starts;
-    int64_t in, low, rank, a_step, b_step;
+    int64_t in, low, rank, a_step, b_step, half;
 };
 
 struct LayerAdapter {
@@ -28,43 +29,71 @@ struct LayerAdapter {
 
 namespace {
 
-// B blocks of low = A x, all of `in`. Sums in P parts, so that the multipliers need not wait for each other.
-template <int B>
-__attribute__((noinline)) void multiply_a(const float* a, int64_t in, int64_t low, const float* x, float* to) {
-    constexpr int P = 4;
-    vfloat sum[P][B] = {};
-    int64_t i = 0;
-    for (; i + P <= in; i += P)
-        UNROLLED for (int p = 0; p < P; p++)
-            UNROLLED for (int b = 0; b < B; b++) sum[p][b] += x[i + p] * load<vfloat>(a + (i + p) * low + b * LANES);
-    for (; i < in; i++)
-        UNROLLED for (int b = 0; b < B; b++) sum[0][b] += x[i] * load<vfloat>(a + i * low + b * LANES);
-    UNROLLED for (int b = 0; b < B; b++) store(to + b * LANES, (sum[0][b] + sum[1][b]) + (sum[2][b] + sum[3][b]));
+constexpr int64_t LOW_RANK_ROWS = 4;  // multiplied with A at once
+
+inline vfloat load_floats(const float* from) { return load<vfloat>(from); }
+inline vfloat load_floats(const bf16* from) {
+    typedef uint16_t vhalf __attribute__((vector_size(2 * LANES)));
+    return (vfloat)(__builtin_convertvector(load<vhalf>(from), vuint) << 16);
 }
 
-// low = A x.
-inline void low_rank_in(const LowRank& m, int64_t head, const float* x, float* to) {
-    const float* a = m.a + head * m.a_step;
+// B blocks of A x of R rows, all of `in`.
+template <int R, int B, typename T>
+__attribute__((noinline)) void multiply_a(const T* a, int64_t in, int64_t low, const float* const* x, float* const* to,
+                                          int64_t at) {
+    vfloat sum[R][B] = {};
+    for (int64_t i = 0; i < in; i++) {
+        vfloat weights[B];
+        UNROLLED for (int b = 0; b < B; b++) weights[b] = load_floats(a + i * low + at + b * LANES);
+        UNROLLED for (int r = 0; r < R; r++)
+            UNROLLED for (int b = 0; b < B; b++) {
+                sum[r][b] += x[r][i] * weights[b];
+                KEEP_ORDER(sum[r][b]);
+            }
+    }
+    UNROLLED for (int r = 0; r < R; r++)
+        UNROLLED for (int b = 0; b < B; b++) store(to[r] + at + b * LANES, sum[r][b]);
+}
+
+template <int R, typename T>
+inline void multiply_a_rows(const LowRank& m, const T* a, const float* const* x, float* const* to) {
     int64_t at = 0;
-    for (; at + 2 * LANES <= m.low; at += 2 * LANES) multiply_a<2>(a + at, m.in, m.low, x, to + at);
-    if (at < m.low) multiply_a<1>(a + at, m.in, m.low, x, to + at);
+    for (; at + 2 * LANES <= m.low; at += 2 * LANES) multiply_a<R, 2>(a, m.in, m.low, x, to, at);
+    if (at < m.low) multiply_a<R, 1>(a, m.in, m.low, x, to, at);
+}
+
+// A x of up to LOW_RANK_ROWS rows.
+template <typename T>
+inline void low_rank_in(const LowRank& m, int64_t head, const float* const* x, float* const* to, int64_t rows) {
+    const T* a = static_cast<const T*>(m.a) + head * m.a_step;
+    if (rows == 4) multiply_a_rows<4>(m, a, x, to);
+    else if (rows == 3) multiply_a_rows<3>(m, a, x, to);
+    else if (rows == 2) multiply_a_rows<2>(m, a, x, to);
+    else multiply_a_rows<1>(m, a, x, to);
+}
+inline void low_rank_in(const LowRank& m, int64_t head, const float* const* x, float* const* to, int64_t rows) {
+    m.half ? low_rank_in<bf16>(m, head, x, to, rows) : low_rank_in<float>(m, head, x, to, rows);
 }
 
 // B blocks of outputs, whole ones: y += B low. low: for each block, its numbers.
-template <int B>
-__attribute__((noinline)) void multiply_b(const float* b, int64_t rank, const float* const (&low)[B], float* y) {
+template <int B, typename T>
+__attribute__((noinline)) void multiply_b(const T* b, int64_t rank, const float* const (&low)[B], float* y) {
     vfloat sum[B];
     UNROLLED for (int i = 0; i < B; i++) sum[i] = load<vfloat>(y + i * LANES);
     for (int64_t k = 0; k < rank; k++)
-        UNROLLED for (int i = 0; i < B; i++) sum[i] += low[i][k] * load<vfloat>(b + (i * rank + k) * LANES);
+        UNROLLED for (int i = 0; i < B; i++) {
+            sum[i] += low[i][k] * load_floats(b + (i * rank + k) * LANES);
+            KEEP_ORDER(sum[i]);
+        }
     UNROLLED for (int i = 0; i < B; i++) store(y + i * LANES, sum[i]);
 }
 
 // y += B low for outputs [first, last), of which the first begins a block and lies at y.
+template <typename T>
 inline void low_rank_out(const LowRank& m, int64_t head, const float* low, float* y, int64_t first, int64_t last) {
     for (int64_t block = first / LANES, at = first; at < last; block++, at += LANES, y += LANES) {
         const int64_t* start = m.starts + block;
-        const float* b = m.b + head * m.b_step + block * m.rank * LANES;
+        const T* b = static_cast<const T*>(m.b) + head * m.b_step + block * m.rank * LANES;
         if (at + 4 * LANES <= last && std::min({start[0], start[1], start[2], start[3]}) >= 0) {
             multiply_b<4>(b, m.rank, {low + start[0], low + start[1], low + start[2], low + start[3]}, y);
             block += 3, at += 3 * LANES, y += 3 * LANES;
@@ -76,6 +105,16 @@ inline void low_rank_out(const LowRank& m, int64_t head, const float* low, float
             std::memcpy(y, whole, 4 * count);
         }
     }
+}
+inline void low_rank_out(const LowRank& m, int64_t head, const float* low, float* y, int64_t first, int64_t last) {
+    m.half ? low_rank_out<bf16>(m, head, low, y, first, last) : low_rank_out<float>(m, head, low, y, first, last);
+}
+
+// Of the B that outputs [first, last) need.
+inline void prefetch_low_rank(const LowRank& m, int64_t head, int64_t first, int64_t last) {
+    const int64_t size = m.half ? 2 : 4;
+    const char* from = static_cast<const char*>(m.b) + (head * m.b_step + first * m.rank) * size;
+    for (int64_t byte = 0; byte < (last - first) * m.rank * size; byte += 64) __builtin_prefetch(from + byte, 0, 3);
 }
 
 }  // namespace

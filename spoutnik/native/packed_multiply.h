@@ -68,7 +68,12 @@ inline void restore_row(int64_t kind, const void* from, int64_t in, float* x) {
         for (int64_t i = 0; i < in; i++) x[i] = to_float(static_cast<const bf16*>(from)[i]);
     } else {
         const int8_t* q = static_cast<const int8_t*>(from);
-        for (int64_t i = 0; i < in; i++) x[i] = q[i] * load<float>(q + padded_inputs(kind, in) + 4 * (i / GROUP_SIZE));
+        const int64_t inputs = padded_inputs(kind, in);
+        for (int64_t first = 0; first < in; first += GROUP_SIZE) {
+            const float scale = load<float>(q + inputs + first / GROUP_SIZE * 4);
+            const int64_t last = std::min(first + GROUP_SIZE, in);
+            for (int64_t i = first; i < last; i++) x[i] = q[i] * scale;
+        }
     }
 }
 

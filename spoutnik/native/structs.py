@@ -27,7 +27,7 @@ class Layer(ctypes.Structure):  # model.h, as the next two
 
 
 class LowRank(ctypes.Structure):  # low_rank.h, as the next one
-    _fields_ = [*_fields(c_void_p, "a b starts"), *_fields(c_int64, "in_features low rank a_step b_step")]
+    _fields_ = [*_fields(c_void_p, "a b starts"), *_fields(c_int64, "in_features low rank a_step b_step half")]
 
 
 class LayerAdapter(ctypes.Structure):

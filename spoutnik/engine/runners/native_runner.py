@@ -32,7 +32,7 @@ from spoutnik.model.rope import softmax_scale
 from spoutnik.model.transformer import Transformer
 from spoutnik.native import library
 from spoutnik.native.kernels import address
-from spoutnik.native.structs import BLOCK_POSITIONS, Layer, LayerAdapter, Matrix, Model, MultiStep
+from spoutnik.native.structs import BLOCK_POSITIONS, KINDS, Layer, LayerAdapter, Matrix, Model, MultiStep
 from spoutnik.native.structs import Batch as NativeBatch
 from spoutnik.parallel import cores, physical_cores
 from spoutnik.units import size
@@ -170,7 +170,8 @@ class NativeRunner:
             cache[targets] = cache[sources]
 
     def pack_adapter(self, parts: Mapping[str, LowRank]) -> PackedAdapter:
-        return PackedAdapter(self.config, parts)
+        exact = self.packed["0.o"].kind == KINDS["float32"]
+        return PackedAdapter(self.config, parts, torch.float32 if exact else torch.bfloat16)
 
     def set_adapter(self, number: int, packed: PackedAdapter | None) -> None:
         if packed is None:

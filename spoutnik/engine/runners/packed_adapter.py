@@ -21,10 +21,12 @@ Half = tuple[Tensor, Tensor]  # A (r, in) and scale * B (out, r)
 
 
 class PackedAdapter:
-    """layers: the structures for the kernels. low: the most numbers that A x has of a row, in any layer and over all heads."""
+    """layers: the structures for the kernels. low: the most numbers that A x has of a row, in any layer and over all heads.
 
-    def __init__(self, config: ModelConfig, parts: Mapping[str, TrainedPart]):
-        self._config, self._lanes = config, library().spoutnik_lanes()
+    dtype: of the numbers, float32 or bfloat16."""
+
+    def __init__(self, config: ModelConfig, parts: Mapping[str, TrainedPart], dtype: torch.dtype):
+        self._config, self._lanes, self._dtype = config, library().spoutnik_lanes(), dtype
         self._halves = {name: (part.lora_A.detach().float(), (part.scale * part.lora_B.detach()).float())
                         for name, part in parts.items()}
         self._tensors: list[Tensor] = []  # behind the structures' addresses
@@ -112,11 +114,12 @@ class PackedAdapter:
 
     def _pack(self, a: Tensor, b: Tensor, starts: Tensor, heads: int = 1) -> LowRank:
         """a (heads?, in, low), b (heads?, blocks, rank, lanes)."""
-        a = F.pad(a, (0, -a.shape[-1] % self._lanes)).contiguous()
-        b, starts = b.contiguous(), starts.contiguous()
+        a = F.pad(a, (0, -a.shape[-1] % self._lanes)).to(self._dtype).contiguous()
+        b, starts = b.to(self._dtype).contiguous(), starts.contiguous()
         self._tensors += [a, b, starts]
         inputs, low = a.shape[-2:]
         self.low = max(self.low, heads * low)
-        return LowRank(address("adapter", "a", a, torch.float32, *a.shape), address("adapter", "b", b, torch.float32, *b.shape),
+        return LowRank(address("adapter", "a", a, self._dtype, *a.shape), address("adapter", "b", b, self._dtype, *b.shape),
                        address("adapter", "starts", starts, torch.int64, b.shape[-3]), inputs, low, b.shape[-2],
-                       a[0].numel() if a.dim() == 3 else 0, b[0].numel() if b.dim() == 4 else 0)
+                       a[0].numel() if a.dim() == 3 else 0, b[0].numel() if b.dim() == 4 else 0,
+                       self._dtype == torch.bfloat16)
