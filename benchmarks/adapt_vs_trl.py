@@ -38,7 +38,7 @@ from spoutnik.train.language_model import language_model_gradient
 from spoutnik.train.settings import LanguageModelSettings
 from spoutnik.train.sft import trace_document
 
-RATE, MICRO = 5e-4, (2, 8)
+RATE, MICRO = 5e-4, (2, 4)
 Row = tuple[list[int], int]  # ids, and from where on they are learned
 
 
@@ -86,8 +86,8 @@ def product_seconds(config: ModelConfig, tokens: int, learned: int, rank: int = 
     """Core-seconds of the products of one step: forward and those for the inputs' gradients (the base is frozen), the adapters'
     three, and the head's two of learned tokens."""
     d, i = config.hidden_size, config.intermediate_size
-    kv = config.num_key_value_heads * config.head_dim
-    q = config.num_attention_heads * config.head_dim
+    width = config.head_dim or d // config.num_attention_heads
+    q, kv = config.num_attention_heads * width, config.num_key_value_heads * width
     maps = [(d, q), (d, kv), (d, kv), (q, d), (d, i), (d, i), (i, d)]
     shapes = [shape for a, b in maps for shape in ((tokens, a, b), (tokens, b, a),
               (tokens, a, rank), (tokens, rank, b), (tokens, b, rank), (tokens, rank, a), (rank, tokens, a), (b, tokens, rank))]
@@ -111,9 +111,9 @@ def compare(name: str, model: Path, rows: list[Row], per_step: int, folder: Path
     options = {"model": str(model), "adapter": str(folder), "rows": rows, "rows_per_step": per_step, "learning_rate": RATE,
                "threads": 1, "precision": "fp32", "attention": "sdpa", "micro_batch_tokens": 4096}
     ours = ask_ours(options)
-    short = rows[:2 * per_step]
-    tried = {micro: ask_peer("trl_sft.py", options | {"micro_batch": micro, "rows": short})["core_seconds"][1]
-             for micro in MICRO if per_step % micro == 0}
+    able = [micro for micro in MICRO if per_step % micro == 0]
+    tried = {micro: ask_peer("trl_sft.py", options | {"micro_batch": micro, "rows": rows[:2 * per_step]})["core_seconds"][1]
+             for micro in able} if len(able) > 1 else dict.fromkeys(able, 0.0)
     best = min(tried, key=tried.get)
     peer = ask_peer("trl_sft.py", options | {"micro_batch": best})
     tokens = [sum(len(ids) for ids, _ in rows[i:i + per_step]) for i in range(0, len(rows), per_step)]
@@ -138,6 +138,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="conversations in any shape of docs/data.md")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rows-per-step", type=int, default=8)
+    parser.add_argument("--no-equal", dest="equal", action="store_false", help="leave out the rows of equal length")
     parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.ours:
@@ -151,8 +152,9 @@ def main() -> None:
         parts = adapters_of(base)
         write_adapter(folder, Adapter(parts, str(options.model), base_hash(base, parts)))
         count = options.steps * options.rows_per_step
-        equal = equal_rows(options.steps * 2, base.config.vocab_size)
-        results.append(compare("sft, rows of 256 tokens", options.model, equal, 2, folder))
+        if options.equal:
+            equal = equal_rows(options.steps * 2, base.config.vocab_size)
+            results.append(compare("sft, rows of 256 tokens", options.model, equal, 2, folder))
         if options.rows is not None:
             rows = own_rows(options.rows, options.model, count, options.rows_per_step)
             results.append(compare("sft, conversations as they come", options.model, rows, options.rows_per_step, folder))

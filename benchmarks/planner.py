@@ -83,14 +83,15 @@ def main() -> None:
     print(f"{'point':46} {'measure':20} {'published':>11} {'ours':>11} {'error':>7}  calibrates")
     for point, value, error in rows:
         mark = " !" if abs(error) > WORST and not point.calibrates else ""
-        print(f"{point.name:46} {point.measure:20} {point.published:11,.5g} {value:11,.5g} {error:+7.1%}  {point.calibrates}{mark}")
+        numbers = f"{point.published:11,.5g} {value:11,.5g} {error:+7.1%}"
+        print(f"{point.name:46} {point.measure:20} {numbers}  {point.calibrates}{mark}")
     print(f"\n{'peak memory, torchtitan':46} {'GiB a GPU':20} {'published':>11} {'ours':>11} {'error':>7}")
     for name, published, value, error in memory:
         print(f"{name:46} {'':20} {published:11.1f} {value:11.1f} {error:+7.1%}")
     tried = summary([error for point, _, error in rows if not point.calibrates])
     listed = summary([error for *_, error in memory])
-    print(f"\nNot used for calibration: {tried['points']} points, median error {tried['median']:.1%} (wanted {MEDIAN:.0%}), worst "
-          f"{tried['worst']:.0%}, {tried['beyond_30_percent']} beyond {WORST:.0%} (wanted none). "
+    print(f"\nNot used for calibration: {tried['points']} points, median error {tried['median']:.1%} (wanted {MEDIAN:.0%}), "
+          f"worst {tried['worst']:.0%}, {tried['beyond_30_percent']} beyond {WORST:.0%} (wanted none). "
           f"Memory: {listed['points']} points, median {listed['median']:.1%}, worst {listed['worst']:.0%}.")
     report = {"tried": tried, "memory": listed, "points": [
         {"name": point.name, "source": point.source, "measure": point.measure, "published": point.published, "ours": value,

@@ -113,7 +113,8 @@ def _megatron() -> list[Point]:
                 f"{v3},batch=8192,mtp=yes", 1297),
         _bridge("25.11", "V3 bf16, 256 GB200", V3, f"gpus=256,{gb}", f"pipeline=4,expert=64,chunks=4,{zero1}",
                 "sequence=4096,batch=4096", 3139),
-        _bridge("25.11", "V3, 256 GB200", V3, f"gpus=256,{gb}", f"pipeline=8,expert=32,chunks=4,{zero1}", f"{v3},batch=4096", 4018),
+        _bridge("25.11", "V3, 256 GB200", V3, f"gpus=256,{gb}", f"pipeline=8,expert=32,chunks=4,{zero1}", f"{v3},batch=4096",
+                4018),
         _bridge("25.11", "V3, 256 B200", V3, "gpus=256,kind=b200", b200, f"{v3},batch=2048,mtp=yes", 2139),
         _bridge("26.02", "V3, 256 B200", V3, "gpus=256,kind=b200", b200, f"{v3},batch=4096,mtp=yes", 2689)]
 
@@ -126,16 +127,16 @@ def _papers() -> list[Point]:
     flops = 3 * (2 * 403.75e9 + 8257536 * 4096), 3 * (2 * 403.75e9 + 8257536 * 65536)  # of a token, forward and backward
     return [
         Point("DeepSeek-V2, 172.8K h for 1T", "DeepSeek-V2, 3.2.3", V2, "gpus=1024,kind=h800",
-              "tokens=1T,sequence=4096,batch=9216,recompute=cheap,software=deepseek", f"pipeline=16,expert=8,{zero}", "GPU-hours",
-              172.8e3, "grouped_bf16", "1,024 GPUs"),
+              "tokens=1T,sequence=4096,batch=9216,recompute=cheap,software=deepseek", f"pipeline=16,expert=8,{zero}",
+              "GPU-hours", 172.8e3, "grouped_bf16", "1,024 GPUs"),
         Point("DeepSeek-V3, 180K h for 1T", "DeepSeek-V3, 3", V3, "gpus=2048,kind=h800",
               f"tokens=1T,sequence=4096,batch=15360,{v3}", f"pipeline=16,expert=64,{zero}", "GPU-hours", 180e3),
         Point("DeepSeek-V3's bill of pretraining", _V3_PAPER, V3, "gpus=2048,kind=h800,price=2",
               f"tokens=14.8T,sequence=4096,batch=15360,{v3}", f"pipeline=16,expert=64,{zero}", "money", 5.328e6),
         Point("Llama 3 405B, 8,192 H100", meta, LLAMA_405B, "gpus=8192,kind=h100", f"sequence=8192,batch=2048,{llama}", stages,
               "tokens/s/GPU", 430e12 / flops[0], assumed=unsaid),
-        Point("Llama 3 405B, 16,384 H100", meta, LLAMA_405B, "gpus=16384,kind=h100", f"sequence=8192,batch=2048,{llama}", stages,
-              "tokens/s/GPU", 400e12 / flops[0], assumed=unsaid),
+        Point("Llama 3 405B, 16,384 H100", meta, LLAMA_405B, "gpus=16384,kind=h100", f"sequence=8192,batch=2048,{llama}",
+              stages, "tokens/s/GPU", 400e12 / flops[0], assumed=unsaid),
         Point("Llama 3 405B, 131k tokens", meta, LLAMA_405B, "gpus=16384,kind=h100", f"sequence=131072,batch=128,{llama}",
               f"{stages},context=16", "tokens/s/GPU", 380e12 / flops[1], assumed=unsaid)]
 
@@ -154,8 +155,8 @@ def _serving() -> list[Point]:
     points.append(Point("DeepSeek's profile of prefill", "deepseek-ai/profile-data", V3, "gpus=32,kind=h800",
                         f"input=4096,expert=32,balanced=yes,{one}", "", node, 62713, "grouped (serving)"))
     for length, published in ((1024, 57674), (2048, 54543), (4096, 50302)):
-        points.append(Point(f"SGLang prefill, {length}", _EP + "prefill", V3, "gpus=32,kind=h100", f"input={length},expert=32,{one}",
-                            "", node, published, "imbalance" if length == 4096 else ""))
+        points.append(Point(f"SGLang prefill, {length}", _EP + "prefill", V3, "gpus=32,kind=h100",
+                            f"input={length},expert=32,{one}", "", node, published, "imbalance" if length == 4096 else ""))
     points.append(Point("SGLang prefill, 4096, balanced", _EP + "profile", V3, "gpus=32,kind=h100",
                         f"input=4096,expert=32,balanced=yes,{one}", "", node, 59337))
     out, both = "output tokens/s/node", "precision=fp8,separate=yes"
@@ -177,8 +178,8 @@ def _rl() -> list[Point]:
     nemo, colocated = "NeMo-RL 0.4 performance summary", "software=megatron,recompute=none"
     return [
         Point("NeMo-RL GRPO 8B, 16 H100", nemo, LLAMA_8B, "gpus=16,kind=h100",
-              f"prompts=128,group_size=16,prompt=100,response=960,longest=4096,updates=4,{colocated}", "pipeline=2", "step seconds",
-              97.7, "RL_LOOP", "100 tokens of prompt; bf16"),
+              f"prompts=128,group_size=16,prompt=100,response=960,longest=4096,updates=4,tensor=1,{colocated}", "pipeline=2",
+              "step seconds", 97.7, "RL_LOOP", "100 tokens of prompt; bf16"),
         Point("NeMo-RL GRPO Qwen3-32B, 32 H100", nemo, QWEN_32B, "gpus=32,kind=h100",
               f"prompts=128,group_size=16,prompt=100,response=3106,longest=4096,updates=4,tensor=4,{colocated}",
               "tensor=4,pipeline=4", "step seconds", 393, assumed="100 tokens of prompt; bf16"),

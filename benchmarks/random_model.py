@@ -22,17 +22,17 @@ from spoutnik.model.presets import preset
 QWEN = "deepseek-r1-distill-qwen-1.5b"  # Qwen2-1.5B's shape
 
 
-def write_checkpoint(folder: Path, config: ModelConfig | None = None) -> int:
+def write_checkpoint(folder: Path, config: ModelConfig | None = None, scale: float = 0.02) -> int:
     """Random bfloat16 weights under the published names, norms of 1, no tokenizer; returns the file's bytes.
 
-    config: of the 1.5B model where it is None.
+    config: of the 1.5B model where it is None. scale: standard deviation of the weights.
     """
     config = config or preset(QWEN).config
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.published()))
     generator = torch.Generator().manual_seed(0)
     tensors = {name: torch.ones(shape, dtype=torch.bfloat16) if name.endswith("norm.weight")
-               else (torch.randn(shape, generator=generator) * 0.02).bfloat16()
+               else (torch.randn(shape, generator=generator) * scale).bfloat16()
                for name, shape in published_shapes(config).items()}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     return (folder / "model.safetensors").stat().st_size

@@ -16,6 +16,7 @@ import httpx
 from spoutnik.endpoint_wire import EndpointReply, Failure, read_reply, retry_after, server_message
 from spoutnik.errors import RunError, UserError
 
+_REFUSED = ("HTTP 400", "HTTP 413", "HTTP 422")
 TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # 529: overloaded, at some providers
 LONGEST_PAUSE = 300.0  # seconds: an endpoint that asks for more has no room today
 LARGEST_REPLY = 64 << 20  # bytes
@@ -25,7 +26,8 @@ LARGEST_REPLY = 64 << 20  # bytes
 class EndpointRequest:
     """One conversation and how its next message is sampled. None leaves the choice to the endpoint.
 
-    messages: {"role", "content"} each. max_tokens: of the whole reply, thought included.
+    messages: {"role", "content"} each. max_tokens: of the whole reply, thought included. top_logprobs: how many of the
+    likeliest tokens to report in each place; endpoints that know no such thing are asked without.
     """
 
     messages: Sequence[dict[str, str]]
@@ -34,6 +36,11 @@ class EndpointRequest:
     max_tokens: int | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    top_logprobs: int | None = None
+
+
+class RequestRefused(RunError):
+    """A request that the endpoint does not answer for what is in it: too long, or against its rules. Others it may answer."""
 
 
 @dataclass
@@ -61,6 +68,7 @@ class Endpoint:
     def __post_init__(self) -> None:
         self.base_url = _checked_address(self.base_url)
         self._limit_name = "max_tokens"  # newer models of OpenAI's take another word and say so
+        self._knows_logprobs = True
         self._key()
 
     async def complete(self, messages: Sequence[dict[str, str]], *, temperature: float | None = None,
@@ -71,28 +79,38 @@ class Endpoint:
             return await self._reply(client, EndpointRequest(messages, temperature, top_p, max_tokens, seed, stop))
 
     def complete_all(self, requests: Sequence[EndpointRequest], concurrency: int = 8,
-                     on_reply: Callable[[int, EndpointReply], None] | None = None) -> list[EndpointReply]:
+                     on_reply: Callable[[int, EndpointReply], None] | None = None,
+                     on_refused: Callable[[int, RequestRefused], None] | None = None) -> list[EndpointReply | None]:
         """The replies to many requests, in their order.
 
         Args:
             concurrency: requests under way at one time.
             on_reply: called with (index, reply) in this thread as each arrives, so that what is paid for can be kept.
+            on_refused: called with (index, reason) where the endpoint refuses one for what is in it; its reply is None.
+                Without it that is an error like others.
 
         Raises:
             RunError: one of them failed in the end. The others are given up; `on_reply` has had those that arrived.
         """
         if concurrency < 1:
             raise UserError(f"concurrency = {concurrency}: must be at least 1.")
-        return asyncio.run(self._complete_all(requests, concurrency, on_reply))
+        return asyncio.run(self._complete_all(requests, concurrency, on_reply, on_refused))
 
     async def _complete_all(self, requests: Sequence[EndpointRequest], concurrency: int,
-                            on_reply: Callable[[int, EndpointReply], None] | None) -> list[EndpointReply]:
+                            on_reply: Callable[[int, EndpointReply], None] | None,
+                            on_refused: Callable[[int, RequestRefused], None] | None) -> list[EndpointReply | None]:
         replies: list[EndpointReply | None] = [None] * len(requests)
         waiting = iter(enumerate(requests))
 
         async def work(client: httpx.AsyncClient) -> None:
             for index, request in waiting:
-                replies[index] = await self._reply(client, request)
+                try:
+                    replies[index] = await self._reply(client, request)
+                except RequestRefused as refusal:
+                    if on_refused is None:
+                        raise
+                    on_refused(index, refusal)
+                    continue
                 if on_reply is not None:
                     on_reply(index, replies[index])
 
@@ -110,6 +128,7 @@ class Endpoint:
         """The reply to one request, after as many attempts as it takes."""
         attempt, pause = 1, self.backoff
         while True:
+            sent = self._limit_name, self._knows_logprobs
             try:
                 body = await asyncio.wait_for(self._attempt(client, request), self.timeout)
                 return read_reply(body, attempt)
@@ -119,7 +138,7 @@ class Endpoint:
                 failure = Failure(f"{_kind(error)}: {str(error) or type(error).__name__}", transient=True)
             except Failure as error:
                 failure = error
-            if self._wants_other_limit(failure, request):
+            if self._wants_other_words(failure, request, *sent):
                 continue
             if not failure.transient or attempt > self.retries or (failure.pause or 0) > LONGEST_PAUSE:
                 raise self._error(failure, attempt)
@@ -146,16 +165,22 @@ class Endpoint:
     def _body(self, request: EndpointRequest) -> bytes:
         settings = {"temperature": request.temperature, "top_p": request.top_p, self._limit_name: request.max_tokens,
                     "seed": request.seed, "stop": list(request.stop) or None}
+        if request.top_logprobs and self._knows_logprobs:
+            settings |= {"logprobs": True, "top_logprobs": request.top_logprobs}
         body = {"model": self.model, "messages": list(request.messages), "stream": False,
                 **{name: value for name, value in settings.items() if value is not None}}
         return json.dumps(body).encode()  # escaped: half a surrogate pair in a prompt has no UTF-8
 
-    def _wants_other_limit(self, failure: Failure, request: EndpointRequest) -> bool:
-        """Whether the endpoint knows the limit by its newer name, which is used from here on."""
-        if request.max_tokens is None or self._limit_name != "max_tokens" or "max_completion_tokens" not in failure.reason:
-            return False
-        self._limit_name = "max_completion_tokens"
-        return True
+    def _wants_other_words(self, failure: Failure, request: EndpointRequest, limit_name: str, logprobs: bool) -> bool:
+        """Whether the endpoint knows the limit by its newer name, which is used from here on, or no log-probabilities, which it
+        is then not asked for. limit_name, logprobs: what this attempt said; others under way may have been taught meanwhile."""
+        if request.max_tokens is not None and limit_name == "max_tokens" and "max_completion_tokens" in failure.reason:
+            self._limit_name = "max_completion_tokens"
+            return True
+        if request.top_logprobs and logprobs and "logprobs" in failure.reason:
+            self._knows_logprobs = False
+            return True
+        return False
 
     def _error(self, failure: Failure, attempts: int) -> RunError:
         reason = failure.reason
@@ -165,7 +190,8 @@ class Endpoint:
         if failure.pause and failure.pause > LONGEST_PAUSE:
             reason += f"; it asks to wait {failure.pause:.0f} s"
         tries = f" ({attempts} attempts)" if attempts > 1 else ""
-        return RunError(f"{self.base_url}, model {self.model}: {reason}{tries}. {_remedy(reason, self.key_variable)}")
+        kind = RequestRefused if reason.startswith(_REFUSED) else RunError
+        return kind(f"{self.base_url}, model {self.model}: {reason}{tries}. {_remedy(reason, self.key_variable)}")
 
     def _key(self) -> str | None:
         if self.key_variable is None:

@@ -17,13 +17,15 @@ class Usage:
 @dataclass(frozen=True)
 class EndpointReply:
     """What the model wrote. reasoning: the thought, where the endpoint gives it apart from the text. finish_reason: "stop",
-    "length" or another word of the endpoint's. attempts: requests that it took."""
+    "length" or another word of the endpoint's. attempts: requests that it took. logprobs: of each token the likeliest ones,
+    text -> log-probability, where they were asked for and given."""
 
     text: str
     reasoning: str | None
     finish_reason: str
     usage: Usage
     attempts: int = 1
+    logprobs: tuple[tuple[str, dict[str, float]], ...] | None = None
 
 
 class Failure(Exception):
@@ -52,7 +54,16 @@ def read_reply(body: bytes, attempts: int) -> EndpointReply:
         raise Failure(f"the answer is no chat completion{_shown(body)}", transient=True) from None
     usage = Usage(*(count if isinstance(count, int) and not isinstance(count, bool) else None for count in counts))
     return EndpointReply(text, reasoning if isinstance(reasoning, str) else None, str(choice.get("finish_reason") or "unknown"),
-                         usage, attempts)
+                         usage, attempts, _logprobs(choice.get("logprobs")))
+
+
+def _logprobs(value: object) -> tuple[tuple[str, dict[str, float]], ...] | None:
+    """(token, likeliest tokens in its place) of each token; None where the endpoint gives none in the API's form."""
+    try:
+        return tuple((token["token"], {each["token"]: float(each["logprob"]) for each in (token, *token["top_logprobs"])})
+                     for token in value["content"]) or None
+    except (KeyError, TypeError, ValueError):
+        return None
 
 
 def _text(content: object) -> str:

@@ -206,6 +206,25 @@ def read_jsonl(path: Path, required: tuple[str, ...] = (), texts: bool = False) 
     return rows
 
 
+def cut_half_line(path: Path) -> None:
+    """Takes off a last line without its end, which a process that was killed left while it wrote."""
+    if not path.exists():
+        return
+    with open(path, "rb+") as file:
+        size = file.seek(0, os.SEEK_END)
+        end = size
+        while end:  # backwards, a block at a time, to the end of the last whole line
+            start = max(end - 65536, 0)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < size:
+            file.truncate(end)
+
+
 LONGEST_LINE = 1 << 28  # bytes
 
 

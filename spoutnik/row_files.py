@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from spoutnik.errors import UserError
 from spoutnik.files import LFS_POINTER, is_lfs_pointer
+from spoutnik.hub_data import hub_file, is_hub_name, parse_hub_name
 
 LONGEST_LINE = 16 << 20  # bytes: more is no row but a file that lost its line breaks
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".tsv", ".ndjson")
@@ -42,11 +43,13 @@ def suffix_of(path: Path) -> str:
 
 def files_at(path: Path) -> list[Path]:
     """The files that a path means, sorted: the file itself, those of rows in a folder and the folders in it (hidden ones left
-    out), or those that a pattern such as data/*.jsonl fits.
+    out), those that a pattern such as data/*.jsonl fits, or that of a data set of the hub (hub:owner/name, `hub_data`).
 
     Raises:
-        UserError: there is none.
+        UserError: there is none. RunError: the hub cannot be reached.
     """
+    if is_hub_name(path):
+        return [hub_file(parse_hub_name(path))]
     if path.is_file():
         return [path]
     if path.is_dir():

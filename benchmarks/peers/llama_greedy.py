@@ -1,8 +1,9 @@
 """What llama.cpp makes of GGUF files. Runs in the peers' environment, without Spoutnik.
 
 Reads a JSON list from stdin, one object per file: {"file": path, "prompt": ids, "tokens": how many to write greedily,
-"texts": what to tokenise (may be left out)}. Writes a JSON list: {"tokens": ids, "logits" of each step, "ids" of each text,
-"back": the texts that those ids mean, "seconds" of the greedy decoding}, or {"error": why the file was not loaded}.
+"texts": what to tokenise, "threads" (both may be left out)}. Writes a JSON list: {"tokens": ids, "logits" of each step, "ids"
+of each text, "back": the texts that those ids mean, "seconds" of the greedy decoding}, or {"error": why the file was not
+loaded}.
 """
 
 import contextlib
@@ -21,7 +22,8 @@ F32 = 0  # ggml's number for the type: the cache keeps what was computed, so tha
 def answer(request: dict) -> dict:
     """One file's greedy tokens from its prompt, and what its tokenizer makes of the texts."""
     try:
-        model = llama_cpp.Llama(request["file"], n_ctx=0, type_k=F32, type_v=F32, n_threads=2, verbose=False)
+        model = llama_cpp.Llama(request["file"], n_ctx=0, type_k=F32, type_v=F32, n_threads=request.get("threads", 2),
+                                verbose=False)
     except ValueError as error:
         return {"error": str(error)}
     tokens, logits = list(request["prompt"]), []
@@ -29,7 +31,7 @@ def answer(request: dict) -> dict:
     model.eval(tokens)
     for _ in range(request["tokens"]):
         row = np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(model.ctx, -1), shape=(model.n_vocab(),))
-        logits.append([round(float(x), 5) for x in row])
+        logits.append(np.round(row.astype(np.float64), 5).tolist())
         tokens.append(int(row.argmax()))
         model.eval(tokens[-1:])
     seconds = time.perf_counter() - began

@@ -1,4 +1,4 @@
-"""`spoutnik data`: what becomes of a user's training data."""
+"""`spoutnik data`: what becomes of a user's training data; `spoutnik data make`: some from documents."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from spoutnik.commands.console import console, print_json, print_pairs, say
+from spoutnik.commands.data_make import make
 from spoutnik.commands.help import Command, Group
 from spoutnik.commands.options import Columns, Json, Learn, Stage, column_names
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _FileOrCommand(Group):
-    """`data FILE ...` shows a file: a first argument that is no command is one."""
+    """`data FILE ...` shows a file, `data make DOCS ...` makes one: a first argument that is no command is a file."""
 
     def parse_args(self, ctx, args):
         return super().parse_args(ctx, args if args and args[0] in self.commands else [_SHOW, *args])
@@ -39,14 +40,17 @@ class _Show(Command):
 
 
 _SHOW = "show"
-data = typer.Typer(cls=_FileOrCommand, help="Look at training data of your own: its shape, what a model sees and learns of it, "
-                   "what is dropped and why.")
+data = typer.Typer(cls=_FileOrCommand, help="Look at training data of your own, or make some from documents (data make).")
+data.command("make", cls=Command, epilog="Example: spoutnik data make manuals/ --teacher http://127.0.0.1:8000/v1 --model "
+             "qwen3-32b --out questions.jsonl")(make)
 
 
-@data.command(_SHOW, cls=_Show, epilog="Example: spoutnik data my.jsonl --model runs/nano --columns prompt=q,answer=reply")
+@data.command(_SHOW, cls=_Show, epilog="Example: spoutnik data my.jsonl --model runs/nano --columns prompt=q,answer=reply. "
+              "Rows are made from documents by: spoutnik data make DOCS --teacher MODEL")
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="JSON lines, JSON, CSV, TSV or Parquet, also gzipped; a folder "
-                                         "of such, or a pattern in quotes ('data/*.jsonl').")],
+                                         "of such, a pattern in quotes ('data/*.jsonl'), or a data set of the hub "
+                                         "(hub:openai/gsm8k:main:train).")],
     model: Annotated[Optional[str], typer.Option(help="Whose chat template renders the rows, and whose tokens and positions "
                                                  "count: a folder, a run, a name on the hub.")] = None,
     stage: Stage = None,
@@ -59,6 +63,7 @@ def show(
 ):
     """Look at training data of your own: its shape, what a model sees and learns of it, what is dropped and why."""
     from spoutnik.errors import UserError
+    from spoutnik.hub_data import is_hub_name, parse_hub_name, pinned
     from spoutnik.train.data.loading import load_data
 
     if learn not in ("last", "all"):
@@ -69,6 +74,8 @@ def show(
         raise UserError("--stage: is of a model. Name its run with --model.")
     loaded = load_data(file, column_names(columns), learn)
     facts = (_preferences if loaded.preferences else _traces)(loaded, model, stage, held_out_share, rows)
+    if is_hub_name(file) and not (named := parse_hub_name(file)).is_pinned:
+        facts["notes"].append(f"a recipe takes these rows by their commit, which is now {pinned(named)}")
     if json_:
         print_json(facts)
     else:
@@ -102,13 +109,13 @@ def _preferences(loaded, model: str | None, stage: str | None, held_out_share: f
 def _traces(loaded, model: str | None, stage: str | None, held_out_share: float, rows: int) -> dict:
     """All that is shown. With a model, its tokens and positions count."""
     from spoutnik.train.data.preview import length_table, render_all, repeated_contexts, template_notes
-    from spoutnik.train.data.split import hold_out
+    from spoutnik.train.data.split import has_held_out, hold_out
     from spoutnik.train.traces import reports_of
 
     facts = {"shape": loaded.description, "notes": []}
     if repeated := repeated_contexts(loaded.rows):
         facts["notes"].append(f"traces that answer what an earlier one answers, with other words: {repeated:,}.")
-    if held_out_share:
+    if held_out_share or has_held_out(loaded):
         loaded, _ = hold_out(loaded, held_out_share)
     if model is None:
         shown = [{key: row[key] for key in ("prompt", "messages", "tools", "thought", "answer") if key in row}

@@ -57,8 +57,7 @@ app.add_typer(evals, name="eval")
 app.add_typer(tasks, name="tasks")
 app.command(cls=Command, epilog="Example: spoutnik audit countdown 'gym-*' --problems 20")(audit)
 app.command(cls=Command, epilog="Example: spoutnik inspect deepseek-r1")(inspect)
-app.command(cls=Command, epilog="Example: spoutnik plan deepseek-v3 --cluster gpus=2048,kind=h800,price=2 --train tokens=14.8T,"
-            "batch=15360,precision=fp8,software=deepseek")(plan)
+app.command(cls=Command, epilog="Example: spoutnik plan deepseek-v3 --cluster gpus=2048,kind=h800")(plan)
 app.command(cls=Command, epilog="Example: spoutnik export runs/nano --format gguf --out nano.gguf --dtype q8_0")(export)
 app.command(cls=Command, epilog="Example: spoutnik bench runs/nano --quantize int8")(bench)
 
@@ -96,7 +95,8 @@ def main() -> None:
 
 def how_to_go_on(arguments: list[str]) -> str:
     """Of the commands that keep what is finished."""
-    if arguments[:1] not in (["run"], ["adapt"], ["pull"], ["eval"]) or arguments[1:2] == ["compare"]:
+    keeps = arguments[:1] in (["run"], ["adapt"], ["pull"], ["eval"]) or arguments[:2] == ["data", "make"]
+    if not keeps or arguments[1:2] == ["compare"]:
         return ""
     anew = any(argument.partition("=")[0] == "--from" for argument in arguments)
     again = " (without --from, which would begin anew)" if anew else ""

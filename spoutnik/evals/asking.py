@@ -16,15 +16,11 @@ from spoutnik.tasks import Problem
 from spoutnik.tasks.corpus import BOOK, FORUM, Layout
 from spoutnik.tasks.grading import accuracy_reward
 from spoutnik.text.chat_template import Message
+from spoutnik.text.r1_zero import r1_zero_prompt
 from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.train.settings import Settings
 
 LONGEST_REPLY = 32_768  # tokens: R1's limit
-# R1-Zero's template (R1, table 1): what a base is trained and asked with.
-R1_ZERO = (f"A conversation between User and Assistant. The user asks a question, and the Assistant solves it. The assistant "
-           f"first thinks about the reasoning process in the mind and then provides the user with the answer. The reasoning "
-           f"process and answer are enclosed within {THINK} {END_THINK} and <answer> </answer> tags, respectively, i.e., "
-           f"{THINK} reasoning process here {END_THINK} <answer> answer here </answer>. User: {{}}. Assistant:")
 
 
 class AskingSettings(Settings):
@@ -140,7 +136,7 @@ class R1Zero:
     name = "r1-zero"
 
     def prompt(self, problem: Problem) -> Prompt:
-        return Prompt(None, R1_ZERO.format(problem.prompt), ("</answer>", "\nUser:"), True)
+        return Prompt(None, r1_zero_prompt(problem.prompt), ("</answer>", "\nUser:"), True)
 
     def read(self, text: str, finished: bool) -> ReadReply:
         match = re.fullmatch(f"\\s*{THINK}(.*?){END_THINK}\\s*<answer>(.*?)</answer>\\s*", text, re.DOTALL)

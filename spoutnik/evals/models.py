@@ -126,11 +126,12 @@ class LocalModel:
             prompts.append(ids)
             params.append(SamplingParams(temperature=settings.temperature, top_p=settings.top_p, max_tokens=room,
                                          seed=question.seed, stop=stop, skip_special_tokens=question.prompt.text is None))
-        self._run(prompts, params, lambda index, output: on_reply(
+        self.run(prompts, params, lambda index, output: on_reply(
             numbers[index], self._reply(output, questions[numbers[index]].prompt, style)), on_tokens)
 
-    def _run(self, prompts: list[list[int]], params: list[SamplingParams], on_output: Callable[[int, CompletionOutput], None],
-             on_tokens: OnTokens) -> None:
+    def run(self, prompts: list[list[int]], params: list[SamplingParams], on_output: Callable[[int, CompletionOutput], None],
+            on_tokens: OnTokens) -> None:
+        """Samples all prompts in one batch; (number of the prompt, output) as each ends. Raises RunError where all fail."""
         requests = self.llm.requests_of(prompts, params, None) if prompts else []
         core, index_of, failures = self.llm.core, {id(request): i for i, request in enumerate(requests)}, []
         for request in requests:

@@ -1,13 +1,12 @@
 """The samples of an evaluation on disk: one JSON object a line, appended as they come, none asked for twice."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from spoutnik.errors import UserError
-from spoutnik.files import disk_errors, parse_json_line, sha256_json, text_lines, write_text
+from spoutnik.files import cut_half_line, disk_errors, parse_json_line, sha256_json, text_lines, write_text
 from spoutnik.tasks import Problem
 
 SAMPLES = "samples.jsonl"  # in an evaluation's folder
@@ -144,7 +143,7 @@ class SampleStore:
         self.path = folder / SAMPLES
         with disk_errors(folder, "--out"):
             folder.mkdir(parents=True, exist_ok=True)
-            _cut_half_line(self.path)
+            cut_half_line(self.path)
             self._file = open(self.path, "a", encoding="utf-8", errors="replace")  # noqa: SIM115 - until `close`
         self.samples = {sample.key: sample for sample in read_samples(self.path)}
 
@@ -176,21 +175,3 @@ class SampleStore:
 def _line(sample: Sample) -> str:
     """Half a surrogate pair, which an endpoint may send and UTF-8 cannot hold, becomes a question mark."""
     return json.dumps(sample.row(), ensure_ascii=False).encode("utf-8", "replace").decode("utf-8") + "\n"
-
-
-def _cut_half_line(path: Path) -> None:
-    if not path.exists():
-        return
-    with open(path, "rb+") as file:
-        size = file.seek(0, os.SEEK_END)
-        end = size
-        while end:  # backwards, a block at a time, to the end of the last whole line
-            start = max(end - 65536, 0)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < size:
-            file.truncate(end)

@@ -7,6 +7,7 @@ import gguf
 
 from spoutnik.errors import RunError
 from spoutnik.text.special_token_escape import END_THINK, THINK
+from spoutnik.text.thought_marks import GGUF_KEYS
 from spoutnik.text.tokenizer import Tokenizer
 
 # A text that every pre-tokenizer here splits in a way of its own, and llama.cpp's names for those ways.
@@ -59,6 +60,9 @@ def write_tokens(writer: gguf.GGUFWriter, tokenizer: Tokenizer, vocab_size: int)
     writer.add_add_bos_token(tokenizer.bos_id is not None and tokenizer.start_ids == [tokenizer.bos_id])
     if tokenizer.chat_template is not None:
         writer.add_chat_template(tokenizer.chat_template)
+    if tokenizer.marks.stated:  # keys of ours, which other programs pass over
+        for key, mark in zip(GGUF_KEYS, tokenizer.marks.pair):
+            writer.add_string(key, mark)
 
 
 def vocabulary(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[int]]:
@@ -72,7 +76,7 @@ def vocabulary(tokenizer: Tokenizer, vocab_size: int) -> tuple[list[str], list[i
             types.append(gguf.TokenType.UNUSED)
         elif i not in added:
             types.append(gguf.TokenType.NORMAL)
-        elif texts[i] in (THINK, END_THINK):  # as R1 publishes them: programs look for them in the text
+        elif texts[i] in (THINK, END_THINK, *tokenizer.marks.pair):  # as R1 publishes them: programs look for them in the text
             types.append(gguf.TokenType.USER_DEFINED)
         else:
             special = added[i].special or _LOOKS_SPECIAL.fullmatch(texts[i])

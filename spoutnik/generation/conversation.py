@@ -15,8 +15,8 @@ from spoutnik.errors import UserError
 from spoutnik.generation.tools.formats import convention
 from spoutnik.generation.tools.tool_set import ToolSet, in_words
 from spoutnik.text.chat_template import Message, TemplateRefusal
-from spoutnik.text.special_token_escape import END_THINK, THINK
-from spoutnik.text.thought_format import has_plain_marks, opens_thought
+from spoutnik.text.thought_format import knows_thoughts, opens_thought
+from spoutnik.text.thought_marks import ThoughtMarks
 from spoutnik.text.tokenizer import Tokenizer
 
 Prompt = TypeVar("Prompt")
@@ -62,7 +62,7 @@ class ConversationRenderer:
         Raises:
             UserError: the conversation is wrong, or its template refuses it however it is changed.
         """
-        messages, prefill = split_prefill(messages, continues)
+        messages, prefill = split_prefill(messages, self.tokenizer.marks, continues)
         if prefill is None:
             return RenderedConversation(*self._fit(messages))
         if not messages:
@@ -76,13 +76,13 @@ class ConversationRenderer:
 
     def _continuation(self, prefill: Prefill, opened: bool) -> list[tuple[str, bool]]:
         """What follows the generation prompt: texts, and whether they belong to the format. opened: it ends in a thought."""
-        if prefill.thought and has_plain_marks(self.tokenizer) and THINK not in (self.tokenizer.chat_template or ""):
+        if prefill.thought and not knows_thoughts(self.tokenizer):
             raise UserError("messages: this model has no thought that could be continued. Leave out reasoning_content.")
-        parts = []
+        parts, marks = [], self.tokenizer.marks
         if prefill.thought:
-            parts += [(f"{THINK}\n", True)] * (not opened) + [(prefill.thought, False)]
+            parts += [(f"{marks.start}\n", True)] * (not opened) + [(prefill.thought, False)]
         if prefill.in_answer:
-            parts += [(f"\n{END_THINK}\n\n", True)] * (opened or bool(prefill.thought)) + [(prefill.answer, False)]
+            parts += [(f"\n{marks.end}\n\n", True)] * (opened or bool(prefill.thought)) + [(prefill.answer, False)]
         return parts
 
     def _fit(self, messages: Sequence[Message],
@@ -137,7 +137,8 @@ def _system_texts(messages: Sequence[Message]) -> list[str]:
             if message["role"] == "system" and isinstance(message.get("content"), str)]
 
 
-def split_prefill(messages: Sequence[Message], continues: bool | None = None) -> tuple[Sequence[Message], Prefill | None]:
+def split_prefill(messages: Sequence[Message], marks: ThoughtMarks,
+                  continues: bool | None = None) -> tuple[Sequence[Message], Prefill | None]:
     """The conversation without the assistant's message that is to be continued, and that."""
     last = messages[-1] if messages else {}
     if last.get("role") != "assistant" or last.get("tool_calls") or continues is False:
@@ -146,8 +147,8 @@ def split_prefill(messages: Sequence[Message], continues: bool | None = None) ->
         return messages, None
     thought, answer = str(last.get("reasoning_content") or ""), str(last.get("content") or "")
     closed = ""
-    if not thought and answer.lstrip().startswith(THINK):  # as clients write it that know no reasoning_content
-        thought, closed, answer = answer.lstrip().removeprefix(THINK).partition(END_THINK)
+    if not thought and answer.lstrip().startswith(marks.start):  # as clients write it that know no reasoning_content
+        thought, closed, answer = answer.lstrip().removeprefix(marks.start).partition(marks.end)
         thought, answer = thought.strip("\n"), answer.lstrip("\n")
     return messages[:-1], Prefill(thought, answer, bool(closed)) if thought or answer or closed else None
 

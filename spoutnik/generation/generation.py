@@ -23,7 +23,6 @@ from spoutnik.generation.options import GenerationPlan, loosened
 from spoutnik.generation.thought_budget import ThoughtBudget
 from spoutnik.generation.tools.calls import CallAwareStops
 from spoutnik.text.plain_thought import PlainThoughtStream
-from spoutnik.text.special_token_escape import END_THINK
 from spoutnik.text.thought import ThoughtStream, thought_stream
 from spoutnik.text.thought_format import has_plain_marks, thought_format
 
@@ -171,7 +170,7 @@ class Generation(Steering):
     def _close_thought(self, choice: Choice, warning: WarningCode | None = None) -> None:
         """With a sentence that says why there is no more of it; one that was about to end by itself ends so."""
         if half := choice.stream.half_mark:
-            choice.append(self.llm.tokenizer.encode(f"{END_THINK[len(half):]}\n\n", continues=True))
+            choice.append(self.llm.tokenizer.encode(f"{self.llm.tokenizer.marks.end[len(half):]}\n\n", continues=True))
         else:
             choice.close_thought(self.plan.closing, warning)
 
@@ -189,7 +188,7 @@ class Generation(Steering):
             self._start_answer(choice)
 
     def _thought_params(self, choice: Choice) -> SamplingParams:
-        stop, stop_ids = ((END_THINK,), ()) if self.plain_marks else ((), (choice.stream.end,))
+        stop, stop_ids = ((self.llm.tokenizer.marks.end,), ()) if self.plain_marks else ((), (choice.stream.end,))
         return self.plan.params.changed(max_tokens=self.budget.remaining_thought(choice), min_tokens=0, logprobs=None,
                                         stop=stop, stop_token_ids=stop_ids)
 
@@ -205,7 +204,7 @@ class Generation(Steering):
             processors.append(NonemptyAnswerProcessor(texts.visible, torch.tensor(sorted(ends), dtype=torch.long), max_tokens))
             if self.plain_marks:
                 tokens_after = len(plan.closing) + 2  # of thought and of answer
-                processors.append(MarkProcessor(texts, choice.stream.has_thought, max_tokens,
+                processors.append(MarkProcessor(texts, self.llm.tokenizer.marks, choice.stream.has_thought, max_tokens,
                                                 max_tokens - tokens_after if may_open else 0))
         if plan.make_logits_processor is not None:
             choice.structure = choice.structure or plan.make_logits_processor()

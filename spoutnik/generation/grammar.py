@@ -21,7 +21,7 @@ from spoutnik.generation.answer_form import AnswerForm
 from spoutnik.generation.tools.formats import Format, convention
 from spoutnik.generation.tools.schemas import ANY_OBJECT, DEFINITIONS, LISTS, MAPS, PARTS, keepable
 from spoutnik.generation.tools.tool_set import NO_TOOLS, ToolSet
-from spoutnik.text.special_token_escape import THINK
+from spoutnik.text.thought_format import knows_thoughts
 
 # Between JSON's parts a space, or a new line and what indents it: enough for any layout, too little to go on for ever.
 WHITE_SPACE = r" |\n(  ){0,12}|\n\t{0,12}"
@@ -43,7 +43,7 @@ def structured_output(llm: LLM, form: AnswerForm | dict | None = None, tools: To
         UserError: a schema cannot be compiled, or something is not of the API's form; says what and where.
     """
     vocabulary = _vocabulary(llm)
-    after_thought = after_thought and (vocabulary.think_id is not None or THINK in (llm.tokenizer.chat_template or ""))
+    after_thought = after_thought and (vocabulary.think_id is not None or knows_thoughts(llm.tokenizer))
     if isinstance(form, dict):
         form = AnswerForm.of_response_format(form)
     answer = None if form is None else _answer(vocabulary, form)

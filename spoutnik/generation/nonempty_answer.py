@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from spoutnik.engine.llm import LLM
-from spoutnik.text.special_token_escape import END_THINK, THINK
+from spoutnik.text.thought_marks import ThoughtMarks
 
 
 class TokenTexts:
@@ -74,9 +74,9 @@ class MarkProcessor:
     """Until an answer has begun, forbids the marks of thought in plain text that it must not begin with: after a thought its
     end again, and from the token number max_open on, or where that is 0, another thought. The last token is no part of one."""
 
-    def __init__(self, texts: TokenTexts, after_thought: bool, max_tokens: int, max_open: int):
+    def __init__(self, texts: TokenTexts, marks: ThoughtMarks, after_thought: bool, max_tokens: int, max_open: int):
         self.texts, self.max_tokens, self.max_open = texts, max_tokens, max_open
-        self.marks = (THINK, END_THINK) if after_thought else (THINK,)
+        self.end, self.marks = marks.end, marks.pair[:2 if after_thought else 1]
         self.done, self._begun = False, ""
 
     def feed(self, token: int) -> None:
@@ -88,5 +88,5 @@ class MarkProcessor:
             return
         last = num_generated + 1 >= self.max_tokens
         for mark in self.marks:
-            if last or mark == END_THINK or num_generated >= self.max_open:
+            if last or mark == self.end or num_generated >= self.max_open:
                 logits[self.texts.of_mark(self._begun, mark, last)] = float("-inf")

@@ -16,7 +16,6 @@ from spoutnik.generation.model_card import ModelCard
 from spoutnik.generation.options import GenerationPlan
 from spoutnik.generation.prefix_warmer import PrefixWarmer
 from spoutnik.text.chat_template import Message
-from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.text.tokenizer import Tokenizer
 
 Result = TypeVar("Result")
@@ -55,8 +54,10 @@ class ServedModel:
 
     @property
     def thinks(self) -> bool:
-        """Whether its chat template knows thoughts, be their marks tokens or plain text."""
-        return any(mark in source for source in self.tokenizer.templates.sources.values() for mark in (THINK, END_THINK))
+        """Whether its chat template or its files know thoughts, be their marks tokens or plain text."""
+        marks = self.tokenizer.marks
+        return marks.stated or any(mark in source for source in self.tokenizer.templates.sources.values()
+                                   for mark in marks.pair)
 
 
 def adapter_model(name: str, folder: Path, base: ServedModel) -> ServedModel:

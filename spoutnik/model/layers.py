@@ -28,6 +28,11 @@ class Linear(nn.Linear):
         y = self.adapter(x, linear(x, self.weight), self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the weight, (out, in), without reading it."""
+        return self.out_features, self.in_features
+
     def first_row(self) -> Tensor:
         """Of the weight as the model's files hold it."""
         return self.weight[0]
@@ -39,11 +44,29 @@ class Linear(nn.Linear):
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x (..., in) times weight (out, in) transposed, plus bias, in the type of x."""
+    is_frozen = not weight.requires_grad and (bias is None or not bias.requires_grad)
+    if is_frozen and weight.element_size() < x.element_size() and x.requires_grad and torch.is_grad_enabled():
+        return _FrozenProduct.apply(x, weight, bias)
     weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
     if not operations.has_fast_matmul(x, weight):
         return F.linear(x, weight, bias)
     y = operations.linear(x, weight)
     return y if bias is None else y + bias
+
+
+class _FrozenProduct(torch.autograd.Function):
+    """`linear` with a frozen weight of a narrower type than x, converted in both directions: autograd would keep the converted
+    copy, and so all of the base in the type of x. Twin: `linear` of the converted weight."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return linear(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        weight, = ctx.saved_tensors
+        return grad @ weight.to(grad.dtype), None, None
 
 
 class RMSNorm(nn.Module):

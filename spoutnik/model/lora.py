@@ -18,6 +18,7 @@ from spoutnik.model.adapter_switches import are_off, drop
 from spoutnik.model.expert_lora import ExpertMap, ExpertsLowRank, expert_maps
 from spoutnik.model.layers import Linear, linear
 from spoutnik.model.transformer import Transformer
+from spoutnik.native import operations
 from spoutnik.validation import did_you_mean
 
 ALL_LINEAR = "all-linear"
@@ -79,7 +80,10 @@ class LowRank(nn.Module):
         if are_off():
             return product
         rows = drop(x, self.dropout)
-        low = self.scale * linear(linear(rows, self.lora_A), self.lora_B)
+        low = linear(rows, self.lora_A)
+        if self.magnitude is None and low.dim() == 2 and not operations.has_fast_matmul(low, self.lora_B):
+            return torch.addmm(product, low, self.lora_B.to(x.dtype).t(), alpha=self.scale)  # the sum below in one pass
+        low = self.scale * linear(low, self.lora_B)
         if self.magnitude is None:
             return product + low
         with torch.no_grad():
@@ -150,13 +154,13 @@ def add_lora(model: Transformer, config: LoraConfig, generator: torch.Generator,
     Raises:
         UserError: a target module that the model has not or that is left out, or a rank larger than a layer; names `source`.
     """
-    parts = {}
+    parts, device = {}, model.embed_tokens.weight.device
     for name, module in lora_targets(model, config, source).items():
-        outputs, inputs = module.weight.shape
-        a = torch.empty(config.rank, inputs, device=module.weight.device)
+        outputs, inputs = module.shape
+        a = torch.empty(config.rank, inputs, device=device)
         a.uniform_(-inputs ** -0.5, inputs ** -0.5, generator=generator)
         magnitude = row_norms(module.weight.detach().float()) if config.use_dora else None
-        b = torch.zeros(outputs, config.rank, device=module.weight.device)
+        b = torch.zeros(outputs, config.rank, device=device)
         parts[name] = LowRank(a, b, config.scale, magnitude, config.dropout)
     return attach(model, parts)
 
@@ -178,9 +182,9 @@ def lora_targets(model: Transformer, config: LoraConfig, source: str = "adapter"
             raise UserError(f"{source}.experts = true: this model has no routed experts. Leave it out.")
         maps |= routed
     for name, module in maps.items():
-        if config.rank > min(module.weight.shape):
-            outputs, inputs = module.weight.shape
-            most = min(min(each.weight.shape) for each in maps.values())
+        if config.rank > min(module.shape):
+            outputs, inputs = module.shape
+            most = min(min(each.shape) for each in maps.values())
             raise UserError(f"{source}.rank = {config.rank}: is more than {name} has, {outputs} x {inputs}. Give at most "
                             f"{most}, or leave such maps out (target_modules).")
     return maps

@@ -10,7 +10,7 @@
 #include <atomic>
 #include <vector>
 
-#include "numerics.h"
+#include "simd.h"
 #include "thread_pool.h"
 
 namespace {
@@ -49,9 +49,14 @@ struct F32 {
 struct F16 {
     static constexpr int64_t ID = 1, NUMBERS = 32, BYTES = 64, UNIT = 1;
     static void decode(const uint8_t* block, float* to) {
-        uint16_t halves[NUMBERS];
-        std::memcpy(halves, block, BYTES);
-        for (int i = 0; i < NUMBERS; i++) to[i] = any_half_to_float(halves[i]);
+#if defined(__F16C__) || defined(__AVX512F__) || defined(__ARM_NEON)
+        for (int i = 0; i < NUMBERS; i += LANES) {
+            const vfloat numbers = load_half(block + 2 * i);
+            std::memcpy(to + i, &numbers, sizeof numbers);
+        }
+#else
+        for (int i = 0; i < NUMBERS; i++) to[i] = half_at(block + 2 * i);
+#endif
     }
 };
 
@@ -184,25 +189,26 @@ struct Q6_K {
     }
 };
 
-inline void put(float* to, const float* numbers, int64_t n) { std::memcpy(to, numbers, n * sizeof(float)); }
-inline void put(bf16* to, const float* numbers, int64_t n) {
-    for (int64_t i = 0; i < n; i++) to[i] = rounded(numbers[i]);
+template <typename Format>
+void decode_block(const uint8_t* block, float* to) { Format::decode(block, to); }
+template <typename Format>
+void decode_block(const uint8_t* block, bf16* to) {
+    float numbers[Format::NUMBERS];
+    Format::decode(block, numbers);
+    for (int64_t i = 0; i < Format::NUMBERS; i++) to[i] = rounded(numbers[i]);
 }
 
 // `n` numbers from whole blocks; of a plain type the last one may have fewer.
 template <typename Format, typename T>
 void decode_numbers(const uint8_t* from, T* to, int64_t n) {
-    float numbers[Format::NUMBERS];
     int64_t i = 0;
-    for (; i + Format::NUMBERS <= n; i += Format::NUMBERS, from += Format::BYTES) {
-        Format::decode(from, numbers);
-        put(to + i, numbers, Format::NUMBERS);
-    }
+    for (; i + Format::NUMBERS <= n; i += Format::NUMBERS, from += Format::BYTES) decode_block<Format>(from, to + i);
     if (i < n) {
         uint8_t rest[Format::BYTES] = {};
+        T numbers[Format::NUMBERS];
         std::memcpy(rest, from, (n - i) * (Format::BYTES / Format::NUMBERS));
-        Format::decode(rest, numbers);
-        put(to + i, numbers, n - i);
+        decode_block<Format>(rest, numbers);
+        std::copy(numbers, numbers + (n - i), to + i);
     }
 }
 

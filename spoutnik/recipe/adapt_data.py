@@ -26,6 +26,7 @@ METHODS = ("sft", "grpo", "dpo", "kto")
 PREFERENCES = ("dpo", "kto")  # methods that learn from opinions on replies
 MATCHES = ("exact", "math", "numeric")  # verifiers that need nothing but the answers
 NO_VERIFIER = "none"
+_REPLIES = {"exact", "math", "numeric", "judge"}  # verifiers of rows whose answers are also what a model may learn to reply
 LONGEST_ANSWER = 80  # characters of an answer that is compared as a whole
 _COMPARABLE = 0.95  # of the answers must be that short
 _NUMERIC = 0.9  # of them must hold a digit, or be a formula, to be compared as mathematics
@@ -111,25 +112,30 @@ def _names_verifiers(path: Path) -> bool:
 
 def _of_problem_rows(path: Path, method: Method | None, verifier: str | None, columns: Mapping[str, str],
                      share: float | None) -> AdaptData:
-    if method not in (None, "grpo"):
-        raise UserError(f"--method {method}: {path} holds problems that name their verifiers (docs/tasks.md): their answers "
-                        "are what replies are compared with, and no replies to learn. They fit --method grpo. To learn the "
-                        "answers as they are, leave the key 'verifier' out of the rows.")
+    if method in PREFERENCES:
+        raise UserError(f"--method {method}: learns from opinions on replies, and {path} holds problems that name their "
+                        "verifiers (docs/tasks.md). They fit --method grpo, or sft.")
     if verifier is not None or columns:
         option = "--verifier" if verifier is not None else "--columns"
         raise UserError(f"{option}: the rows of {path} name their verifiers themselves (docs/tasks.md). Leave {option} out, or "
                         "the key 'verifier' of the rows.")
     rows = [row for file in files_at(path) for _, row in read_rows(file)]
     share = held_out_share([{"prompt": row.prompt} for row in rows]) if share is None else share
-    problems = [row.model_dump(mode="json", by_alias=True, exclude_defaults=True, exclude={"split"})
-                | {"verifier": row.verifier, "split": row.split or _split({"prompt": row.prompt}, share)} for row in rows]
+    problems = [row.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"split"})
+                | {"split": row.split or _split({"prompt": row.prompt}, share)} for row in rows]
     counts = [sum(row["split"] == split for row in problems) for split in ("train", "held_out")]
     if not all(counts):
         raise UserError(f"{path}: {counts[0]} of its problems are to train on and {counts[1]} held out, and both are needed. "
                         "Give more problems, or another --held-out-share.")
     kinds = ", ".join(dict.fromkeys(row.verifier for row in rows))
+    if method == "sft" and not {row.verifier for row in rows} <= _REPLIES:
+        raise UserError(f"--method sft: {path} holds problems that name their verifiers ({kinds}; docs/tasks.md), and only "
+                        f"answers of {', '.join(sorted(_REPLIES))} are replies that can be learned. They fit --method grpo. To "
+                        "learn the answers as they are, leave the key 'verifier' out of the rows.")
     shape = f"{path.name}: {len(rows):,} problems that name their verifiers ({kinds})"
-    return AdaptData(path, "grpo", shape, share, None, None, Verifier("rows", kinds, f"the rows' own ({kinds})"), problems, [])
+    own = Verifier("rows", kinds, f"the rows' own ({kinds})")
+    traces, held_out = hold_out(load_data(path), share) if method == "sft" else (None, None)
+    return AdaptData(path, method or "grpo", shape, share, traces, held_out, own, problems, [])
 
 
 def _of_preferences(path: Path, loaded: LoadedData, method: Method | None, verifier: str | None, columns: Mapping[str, str],
@@ -209,9 +215,11 @@ def problems_of(rows: Sequence[dict], share: float, verifier: Verifier) -> tuple
     """Problems of the traces that answer a single question, for a file of `tasks.own`; notes on those that are none. A question
     that is answered in several ways has no answer to compare with."""
     golds: dict[str, set[str]] = {}
+    splits: dict[str, str] = {}
     single = [row for row in rows if not row.get("messages") and not row.get("history") and not row.get("tools")]
     for row in single:
         golds.setdefault(row["prompt"], set()).add(gold_of(row))
+        splits.setdefault(row["prompt"], _split(row, share))
     clear = {prompt: next(iter(answers)) for prompt, answers in golds.items()
              if len(answers) == 1 and 0 < len(next(iter(answers))) <= (LONGEST_ANSWER if verifier.kind in MATCHES else 1 << 20)}
     language = identify(" ".join(list(clear)[:50])[:5000], _LANGUAGES)
@@ -220,7 +228,7 @@ def problems_of(rows: Sequence[dict], share: float, verifier: Verifier) -> tuple
         common["verifier"] = verifier.kind
     if verifier.kind == "exact":
         common |= {"ignore_case": True, "ignore_punctuation": True}
-    problems = [{"prompt": prompt, "answer": gold, "split": _split({"prompt": prompt}, share)} | common
+    problems = [{"prompt": prompt, "answer": gold, "split": splits[prompt]} | common
                 for prompt, gold in clear.items()]
     several = sum(len(answers) > 1 for answers in golds.values())
     left_out = [(len(rows) - len(single), "with earlier turns, a system text or tools"),
@@ -229,7 +237,7 @@ def problems_of(rows: Sequence[dict], share: float, verifier: Verifier) -> tuple
                       for count, what in left_out if count]
 
 
-def _split(row: dict, share: float) -> str:
+def _split(row: Mapping, share: float) -> str:
     return "held_out" if is_held_out(row, share) else "train"
 
 

@@ -11,6 +11,7 @@ import yaml
 
 from spoutnik.errors import UserError
 from spoutnik.files import write_jsonl, write_text
+from spoutnik.hub_data import is_hub_name, parse_hub_name, pinned
 from spoutnik.locate import looks_like_a_folder, path_of
 from spoutnik.recipe.adapt_data import AdaptData
 from spoutnik.recipe.adapt_options import ANCHORED, EPOCHS, LEARNING_RATES, AdaptOptions, slug
@@ -37,7 +38,8 @@ def recipe_text(options: AdaptOptions, data: AdaptData, lengths: "Lengths", fold
         values["evaluation"] = {"problems_per_family": asked, "samples": 1, "temperature": 0.0, "max_tokens": lengths.reply}
     stage = {"kind": data.method, "from": BASE}
     if data.traces is not None and data.method != "grpo":
-        stage |= {"file": os.path.relpath(options.data.expanduser(), folder)}
+        named = str(pinned(parse_hub_name(options.data))) if is_hub_name(options.data) else None
+        stage |= {"file": named or os.path.relpath(options.data.expanduser(), folder)}
         stage |= {"columns": options.columns} if options.columns else {}
         stage |= {"learn": options.learn} if options.learn != "last" else {}
         stage["held_out_share"] = data.share

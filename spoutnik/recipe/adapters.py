@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from spoutnik.engine.quantization.packed_base import pack_base, rounding
+from spoutnik.engine.quantization.packed_base import pack_base, predicted_bytes, rounding
 from spoutnik.errors import UserError
 from spoutnik.hardware import compute_dtype
 from spoutnik.model.adapter_file import Adapter, base_hash, write_adapter
 from spoutnik.model.adapter_merge import LEAST_SURVIVAL, survival
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.lora import adapters_of, add_lora, lora_targets, merged_copy
+from spoutnik.model.lora import adaptable, adapters_of, add_lora, lora_targets, merged_copy
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
 from spoutnik.native import library
@@ -49,6 +49,14 @@ def adapter_parameters(config: ModelConfig, adapter: AdapterSettings) -> int:
     """How many an adapter of these settings has."""
     model = add_lora(_without_weights(config), adapter.config(), torch.Generator())
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def packed_savings(config: ModelConfig, adapter: AdapterSettings) -> int:
+    """Bytes that the frozen base takes less than in 16 bits."""
+    if adapter.base == "stored":
+        return 0
+    weights = sum(module.weight.numel() for module in adaptable(_without_weights(config)).values())
+    return round(weights * (2 - predicted_bytes(adapter.base)))
 
 
 def load_for_adapter(folder: Path, adapter: AdapterSettings, dtype: torch.dtype, seed: int, where: str) -> Transformer:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from spoutnik.tasks import LANGUAGES
 from spoutnik.tasks.examples import ABOUT, examples
+from spoutnik.text.thought_marks import ThoughtMarks
 
 SENTENCE = {
     "en": "A small reasoning model ({size} million parameters) that thinks before it answers: {families}.",
@@ -20,9 +21,10 @@ ADAPTED_SENTENCE = {
     "fr": "Un modèle ({size} millions de paramètres) qui part du modèle publié {checkpoint}",
 }
 THOUGHT_MARKS = {
-    "en": "; it writes its thoughts between <think> and </think>, {marks}",
-    "fr": " ; il écrit ses réflexions entre <think> et </think>, {marks}",
+    "en": "; it writes its thoughts between {start} and {end}, {marks}",
+    "fr": " ; il écrit ses réflexions entre {start} et {end}, {marks}",
 }
+ANSWER_MARKS = {"en": ", and its answers between {0} and {1}", "fr": ", et ses réponses entre {0} et {1}"}
 PLAIN = {"en": "as plain text", "fr": "en toutes lettres"}
 TOKENS = {"en": "tokens of their own", "fr": "qui ont leurs propres tokens"}
 AND = {"en": " and ", "fr": " et "}
@@ -41,14 +43,17 @@ def model_card(families: Sequence[str], parameters: int, converses: bool, shown:
     return card
 
 
-def adapted_card(checkpoint: str, parameters: int, converses: bool, plain_marks: bool) -> dict:
-    """A manifest's `card`, of a model that descends from a published checkpoint. checkpoint: its name;
+def adapted_card(checkpoint: str, parameters: int, converses: bool, marks: ThoughtMarks, plain_marks: bool) -> dict:
+    """A manifest's `card`, of a model that descends from a published checkpoint. checkpoint: its name; marks: of its thoughts;
     plain_marks: its vocabulary has no tokens for the marks of thoughts. What it may be asked, its recipe does not say."""
     card = {"description": {}, "examples": {language: [] for language in LANGUAGES}}
     for language in LANGUAGES:
         sentence = ADAPTED_SENTENCE[language].format(size=_millions(parameters, language), checkpoint=checkpoint)
         if converses:
-            sentence += THOUGHT_MARKS[language].format(marks=(PLAIN if plain_marks else TOKENS)[language])
+            sentence += THOUGHT_MARKS[language].format(start=marks.start, end=marks.end,
+                                                       marks=(PLAIN if plain_marks else TOKENS)[language])
+        if converses and marks.answer is not None:
+            sentence += ANSWER_MARKS[language].format(*marks.answer)
         card["description"][language] = f"{sentence}."
     return card
 

@@ -40,7 +40,7 @@ def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: di
         if start in recipe.checkpoints:
             recipe.config_of_stage(name, source)
             read = tokenizer_of if isinstance(stage, BaseStage) else conversing_tokenizer_of
-            read(start, recipe.checkpoints[start], source)
+            read(start, recipe.checkpoints[start], source, recipe.start_forms[start])
     lengths = _Lengths(recipe, source, found)
     for name in selected:
         stage = recipe.stages[name]
@@ -95,7 +95,8 @@ class _Lengths:
                 pass  # a stage without one
         if not isinstance(stage, PretrainStage):
             checkpoint = self.recipe.checkpoints.get(stage.start)
-            return self._tokenizer(stage.start) if checkpoint is None else tokenizer_of(stage.start, checkpoint, self.source)
+            return self._tokenizer(stage.start) if checkpoint is None else tokenizer_of(
+                stage.start, checkpoint, self.source, self.recipe.start_forms[stage.start])
         seed = seed_of(self.recipe, stage)
         if seed not in self.trained:
             self.trained[seed] = train_tokenizer(seed, self.recipe.vocab_size, self.recipe.tokenizer_documents,

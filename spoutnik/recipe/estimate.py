@@ -62,12 +62,14 @@ def memory_rate() -> float:
     return read_bandwidth(256 << 20, 2)
 
 
-def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens: int, adapter: int | None = None) -> Speed:
+def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens: int, adapter: int | None = None,
+                    recomputed: bool = False) -> Speed:
     """From the parameters. Sequences are taken to be short: attention costs nothing beside the products.
 
     Args:
         micro_batch_tokens: that one core works on at a time.
         adapter: how many parameters the adapter has that is trained while the model is frozen; None where all of it is trained.
+        recomputed: with gradient checkpointing.
     """
     counts, rate = account(config), product_rate(dtype)
     parameters = counts.total_parameters + counts.mtp_parameters
@@ -76,11 +78,14 @@ def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens:
     muon = adamw + _NEWTON_SCHULZ * trained * config.hidden_size / rate
     # Forward, the gradient of what goes in, and that of the weights, which frozen ones do without.
     work = 3 * counts.flops_per_token if adapter is None else 2 * counts.flops_per_token + 6 * adapter
-    return Speed(TRAIN_SHARE * rate / work, GENERATE_SHARE * rate / counts.flops_per_token,
-                 {"adamw": adamw, "muon": muon}, _working_bytes(config, parameters, dtype, micro_batch_tokens, adapter))
+    work += counts.flops_per_token if recomputed else 0
+    memory = _working_bytes(config, parameters, dtype, micro_batch_tokens, adapter, recomputed)
+    return Speed(TRAIN_SHARE * rate / work, GENERATE_SHARE * rate / counts.flops_per_token, {"adamw": adamw, "muon": muon},
+                 memory)
 
 
-def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tokens: int, adapter: int | None) -> int:
+def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tokens: int, adapter: int | None,
+                   recomputed: bool) -> int:
     """Beside what `held_bytes` counts: each core's gradient, the activations of its micro-batch, and the weights once more in
     the type they are multiplied in (the sampler's copy). Beside an adapter that copy is of the sum of both, and each core's
     backward pass holds the frozen weights in that type too."""
@@ -88,8 +93,9 @@ def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tok
     width = config.moe_intermediate_size * config.num_experts_per_tok if config.has_experts else config.intermediate_size
     values = 12 * config.hidden_size + 4 * width
     if adapter is not None:  # what the thin products read and give
-        values += 4 * config.hidden_size + 3 * width
-    activations = tokens * config.num_hidden_layers * values * item
+        values += 5 * config.hidden_size + 4 * width
+    layers = config.num_hidden_layers
+    activations = tokens * (layers * config.hidden_size + values if recomputed else layers * values) * item
     if adapter is None:
         return cores() * (4 * parameters + activations) + item * parameters
     return cores() * (4 * adapter + activations + item * parameters) + item * parameters

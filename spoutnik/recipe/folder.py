@@ -18,6 +18,7 @@ import yaml
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import exclusive, read_json, remove_folder, write_json, write_text
+from spoutnik.hub_data import is_hub_name
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.schema import Recipe
 from spoutnik.recipe.starts import CHECKPOINT
@@ -125,7 +126,8 @@ def used_recipe(text: str, recipe: Recipe, path: Path, out: Path) -> str:
     for name, stage in values["stages"].value:
         used = recipe.stages.get(name.value)
         written = next((value for key, value in stage.value if key.value == "file"), None)
-        if hasattr(used, "file") and written is not None and not Path(written.value).expanduser().is_absolute():
+        if hasattr(used, "file") and written is not None and not (
+                is_hub_name(written.value) or Path(written.value).expanduser().is_absolute()):
             changes[_place(written, text)] = _shown_path(used.file, out)
     for name, model in values["models"].value:
         written = next((value for key, value in getattr(model, "value", ()) if key.value == CHECKPOINT), None)

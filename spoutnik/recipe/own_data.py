@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from spoutnik.errors import UserError
+from spoutnik.errors import RunError, UserError
+from spoutnik.hub_data import is_hub_name, parse_hub_name, pinned
 from spoutnik.recipe.hygiene import HygieneSettings, clean_traces
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage, PreferenceStage
 from spoutnik.recipe.schema import SFTStage
@@ -11,7 +12,7 @@ from spoutnik.row_files import files_at
 from spoutnik.train.data.conversations import context_of
 from spoutnik.train.data.loading import load_traces
 from spoutnik.train.data.preferences import load_preferences
-from spoutnik.train.data.split import hold_out
+from spoutnik.train.data.split import has_held_out, hold_out
 from spoutnik.train.kto import refuse_one_sided
 from spoutnik.train.traces import Traces
 
@@ -30,7 +31,8 @@ def own_data(stage: FileStage, hygiene: HygieneSettings) -> OwnData:
     """Raises UserError for whatever is wrong with the data."""
     assert stage.file is not None
     traces, warning = clean_traces(_loaded(stage), hygiene)
-    train, held_out = hold_out(traces, stage.held_out_share) if stage.held_out_share else (traces, None)
+    train, held_out = hold_out(traces, stage.held_out_share) if stage.held_out_share or has_held_out(traces) else (
+        traces, None)
     if isinstance(stage, KTOStage):
         refuse_one_sided([(row["label"], context_of(row)) for row in train.rows], train.report.source)
     return OwnData(train, held_out, warning)
@@ -42,15 +44,30 @@ def _loaded(stage: FileStage) -> Traces:
     return load_traces(stage.file, stage.columns, stage.learn)
 
 
+def _refuse_unpinned(file: Path, where: str) -> None:
+    """A stage is known by what it reads: a name that means other rows tomorrow is none for a recipe."""
+    data = parse_hub_name(file)
+    if data.is_pinned:
+        return
+    try:
+        remedy = f"Write {pinned(data)}, which it is now."
+    except RunError as error:
+        remedy = f"Write its commit (hub:OWNER/NAME@COMMIT). ({error})"
+    raise UserError(f"{where}: names no commit, so that it may mean other rows tomorrow. {remedy}")
+
+
 def existing_files(stage: FileStage, name: str, source: str) -> list[Path]:
     """The stage's files of traces. Raises UserError where there is none, or one cannot be read."""
     assert stage.file is not None
     where = f"{source}: stages.{name}.file = {str(stage.file)!r}"
+    if is_hub_name(stage.file):
+        _refuse_unpinned(stage.file, where)
     try:
         files = files_at(stage.file)
     except UserError as error:
         elsewhere = (Path(source).parent / stage.file).exists() or (Path.cwd() / stage.file.name).exists()
-        hint = " A path in a recipe is relative to the recipe's folder." if elsewhere or not stage.file.is_absolute() else ""
+        relative = not (is_hub_name(stage.file) or stage.file.is_absolute())
+        hint = " A path in a recipe is relative to the recipe's folder." if elsewhere or relative else ""
         reason = str(error).removeprefix(f"{stage.file}: ")
         raise UserError(f"{where}: {reason}{hint}") from error
     for file in files:

@@ -25,7 +25,7 @@ from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
-from spoutnik.recipe.adapters import adapter_parameters
+from spoutnik.recipe.adapters import adapter_parameters, packed_savings
 from spoutnik.recipe.anchors import anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
 from spoutnik.recipe.estimate import Speed, estimated_speed, frozen, held_bytes
@@ -197,8 +197,10 @@ def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> P
         speed = rehearse(config.model_copy(update={"max_position_embeddings": 512, "rope_scaling": None}), dtype)
         speed = speed if adapter is None else frozen(speed, adapter / account(config).total_parameters)
     else:
-        speed = estimated_speed(config, dtype, _tokens_at_once(stage), adapter)
+        recomputed = getattr(stage.settings, "gradient_checkpointing", False)
+        speed = estimated_speed(config, dtype, _tokens_at_once(stage), adapter, recomputed)
     memory = speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES + held_bytes(config, adapter)
+    memory -= 0 if trained is None else packed_savings(config, trained)
     if work.steps and getattr(stage, "anchor", None) is not None:
         memory += anchor_bytes(stage, config)
         work = replace(work, trained=work.trained + work.steps * anchor_work(stage))
@@ -227,7 +229,7 @@ def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None,
     selected, redo = select_stages(recipe, path, until, redo_from, accept)
     run = RunFolder(out)
     run.refuse_foreign()
-    starts = published_starts(recipe.used_checkpoints, str(path), weights=False)
+    starts = published_starts(recipe.used_checkpoints, str(path), False, recipe.start_forms)
     found, statuses = find_stages(recipe, str(path), run, selected, redo, starts)
     check_recipe(recipe, str(path), selected, found)
     planned = [_planned(recipe, path, out, name, statuses[name]) for name in selected]

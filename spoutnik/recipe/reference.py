@@ -30,6 +30,8 @@ and left out here. A pretrain stage makes such a model.
 
 In place of all other keys, `checkpoint` names a published model: a folder in Hugging Face layout or of a run, relative to the
 recipe's folder, or a name on the hub (`org/model`). Other stages start `from` it: [checkpoints.md](checkpoints.md).
+Beside it may stand `thought: {start: TEXT, end: TEXT}`, the marks of its thoughts where they are to be others than its own, and
+`template: r1-zero`, which has it asked as R1-Zero was; nothing else.
 """
 
 

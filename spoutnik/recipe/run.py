@@ -56,7 +56,7 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     selected, redo = select_stages(recipe, path, until, redo_from, accept)
     run = RunFolder(out)
     run.refuse_foreign()
-    starts = published_starts(recipe.used_checkpoints, str(path))
+    starts = published_starts(recipe.used_checkpoints, str(path), forms=recipe.start_forms)
     found, status = find_stages(recipe, str(path), run, selected, redo, starts)
     check_recipe(recipe, str(path), selected, found)
     audit_rewards(recipe, str(path), [name for name in selected if status[name] == "to make"], display.log)
@@ -116,7 +116,7 @@ def find_stages(recipe: Recipe, source: str, run: RunFolder, selected: Sequence[
 
 def stage_status(recipe: Recipe, path: Path, out: Path, selected: Sequence[str], redo: set[str]) -> dict[str, str]:
     """What a run would find for each stage: "already made", "prebuilt" or "to make". Changes nothing."""
-    starts = published_starts(recipe.used_checkpoints, str(path))
+    starts = published_starts(recipe.used_checkpoints, str(path), forms=recipe.start_forms)
     return find_stages(recipe, str(path), RunFolder(out), selected, redo, starts)[1]
 
 

@@ -8,12 +8,14 @@ from pydantic import Field, model_validator
 
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
+from spoutnik.hub_data import is_hub_name
 from spoutnik.model.config import ModelConfig
 from spoutnik.recipe.hygiene import HygieneSettings
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage
 from spoutnik.recipe.problems import describe_problems
 from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.recipe.stage_base import ConversingStage, StageBase
+from spoutnik.recipe.start_forms import FORM_KEYS, StartForm
 from spoutnik.recipe.starts import CHECKPOINT, config_of, located
 from spoutnik.recipe.yaml_file import read_yaml
 from spoutnik.tasks import FAMILIES, Task
@@ -110,8 +112,9 @@ class SFTStage(ConversingStage):
     traces: str | None = None
     """Traces kept by an earlier stage of kind reject: its name."""
     file: Path | None = None
-    """Traces read from a file (JSON lines, JSON, CSV, TSV or Parquet, also gzipped), a folder of such, or a pattern
-    (`*.jsonl`), in any shape that docs/data.md lists. A path is relative to the recipe's folder."""
+    """Traces read from a file (JSON lines, JSON, CSV, TSV or Parquet, also gzipped), a folder of such, a pattern
+    (`*.jsonl`) or a data set of the hub (`hub:owner/name@commit:config:split`), in any shape that docs/data.md lists. A path
+    is relative to the recipe's folder."""
     columns: dict[str, str] = young({})
     """Where the keys of `file` are of no known shape: what prompt, thought and answer (or messages, or any other key of a
     shape) are called there. Without it the shape is recognized."""
@@ -275,7 +278,9 @@ class Recipe(Settings):
         for name, checkpoint in self.checkpoints.items():
             path = ("models", name, CHECKPOINT)
             wrong += [(("models", name, key), key, "is the checkpoint's own and stands in its config.json; remove it here", ())
-                      for key in self.models[name] if key != CHECKPOINT]
+                      for key in self.models[name] if key not in (CHECKPOINT, *FORM_KEYS)]
+            wrong += [(("models", name, key), str(self.models[name][key]), what, ())
+                      for key, what in StartForm.problems(self.models[name]).items()]
             if not isinstance(checkpoint, str) or not checkpoint.strip():
                 wrong.append((path, str(checkpoint), "must be the folder of a model, or its name on the hub (org/model)", ()))
             if name in self.stages:
@@ -349,6 +354,11 @@ class Recipe(Settings):
     def checkpoints(self) -> dict[str, str]:
         """Name under `models` -> path or name on the hub, of the published ones."""
         return {name: values[CHECKPOINT] for name, values in self.models.items() if CHECKPOINT in values}
+
+    @property
+    def start_forms(self) -> dict[str, StartForm]:
+        """Name under `models` -> how a published one is asked to write thoughts."""
+        return {name: StartForm.of(self.models[name]) for name in self.checkpoints}
 
     @property
     def used_checkpoints(self) -> dict[str, str]:
@@ -441,7 +451,8 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
         find_tasks(tasks)
     except UserError as error:
         raise UserError(f"{path}: tasks: {error}") from error
-    models = recipe.models | {name: {CHECKPOINT: located(checkpoint, path)} for name, checkpoint in recipe.checkpoints.items()}
+    models = recipe.models | {name: recipe.models[name] | {CHECKPOINT: located(checkpoint, path)}
+                              for name, checkpoint in recipe.checkpoints.items()}
     return text, recipe.model_copy(update={"stages": stages, "tasks": tasks, "models": models,
                                            "hygiene": recipe.hygiene.located(path)})
 
@@ -471,6 +482,8 @@ def _with_located_files(stage: Stage, name: str, recipe: Path) -> Stage:
 
 
 def _located_file(file: Path, where: str, recipe: Path) -> Path:
+    if is_hub_name(file):
+        return file
     try:
         return recipe.parent / file.expanduser()
     except RuntimeError as error:  # ~somebody

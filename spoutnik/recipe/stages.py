@@ -204,7 +204,8 @@ def _card(stage: Stage, context: Context, model: Transformer, tokenizer: Tokeniz
     parameters, converses = counts.total_parameters + counts.mtp_parameters, not isinstance(stage, BaseStage)
     if context.origin is not None:
         root = context.recipe.checkpoint_of_stage(context.name)
-        return adapted_card(name_of(context.recipe.checkpoints[root]), parameters, converses, has_plain_marks(tokenizer))
+        return adapted_card(name_of(context.recipe.checkpoints[root]), parameters, converses, tokenizer.marks,
+                            has_plain_marks(tokenizer))
     return model_card(families, parameters, converses, getattr(stage, "examples", None) or families)
 
 

@@ -8,10 +8,11 @@ from spoutnik.files import sha256_file, sha256_json
 from spoutnik.hub import repository_of
 from spoutnik.loading import load_tokenizer
 from spoutnik.locate import locate, looks_like_a_folder, path_of
-from spoutnik.model.checkpoint import Checkpoint, weight_files
+from spoutnik.model.checkpoint import GGUF, Checkpoint, weight_files
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weight_file import WeightFile, sample_spans
 from spoutnik.recipe.artifacts import Artifact
+from spoutnik.recipe.start_forms import AS_IT_IS, StartForm, in_form
 from spoutnik.text.tokenizer import Tokenizer
 
 CHECKPOINT = "checkpoint"  # the key of a model's entry, and the kind of its artifact
@@ -37,14 +38,14 @@ def name_of(checkpoint: str) -> str:
     return path.resolve().name if path.exists() else repository_of(checkpoint) or checkpoint
 
 
-def folder_of(name: str, checkpoint: str, source: str, weights: bool = False) -> Path:
-    """The folder of `models.NAME.checkpoint`. weights: fetch them too, where it is a model of the hub.
+def folder_of(name: str, checkpoint: str, source: str, weights: bool = False, form: StartForm = AS_IT_IS) -> Path:
+    """The folder of `models.NAME.checkpoint`, in a form. weights: fetch them too, where it is a model of the hub.
 
     Raises:
         UserError: there is none, or it cannot be fetched.
     """
     try:
-        return locate(checkpoint, weights=weights)
+        return in_form(locate(checkpoint, weights=weights), form)
     except (UserError, RunError) as error:
         hint = " A path in a recipe is relative to the recipe's folder." if looks_like_a_folder(checkpoint) else ""
         raise UserError(f"{_key(name, source)}: {error}{hint}") from error
@@ -59,46 +60,51 @@ def config_of(name: str, checkpoint: str, source: str) -> ModelConfig:
         raise UserError(f"{_key(name, source)}: {error}") from error
 
 
-def tokenizer_of(name: str, checkpoint: str, source: str) -> Tokenizer:
-    """Of the checkpoint. Raises UserError where it is missing, damaged or another model's."""
-    folder = folder_of(name, checkpoint, source)
+def tokenizer_of(name: str, checkpoint: str, source: str, form: StartForm = AS_IT_IS) -> Tokenizer:
+    """Of the checkpoint in a form. Raises UserError where it is missing, damaged or another model's."""
+    folder = folder_of(name, checkpoint, source, form=form)
     try:
         return load_tokenizer(folder)
     except (UserError, RunError) as error:
         raise UserError(f"{_key(name, source)}: {error}") from error
 
 
-def conversing_tokenizer_of(name: str, checkpoint: str, source: str) -> Tokenizer:
+def conversing_tokenizer_of(name: str, checkpoint: str, source: str, form: StartForm = AS_IT_IS) -> Tokenizer:
     """Of a checkpoint whose model is to converse. Raises UserError where it has no chat template."""
-    tokenizer = tokenizer_of(name, checkpoint, source)
+    tokenizer = tokenizer_of(name, checkpoint, source, form)
     if tokenizer.chat_template is None:
         raise UserError(f"{_key(name, source)} = {checkpoint!r}: has no chat template, and a stage from it converses. "
-                        "Take the instruct model, or put its chat_template.jinja into the folder.")
+                        "Take the instruct model, put its chat_template.jinja into the folder, or have it asked as R1-Zero "
+                        f"was (template: r1-zero, beside {CHECKPOINT}).")
     return tokenizer
 
 
-def published_starts(checkpoints: Mapping[str, str], source: str, weights: bool = True) -> dict[str, Artifact]:
+def published_starts(checkpoints: Mapping[str, str], source: str, weights: bool = True,
+                     forms: Mapping[str, StartForm] | None = None) -> dict[str, Artifact]:
     """Name under `models` -> checkpoint, as what a stage starts from. Reads headers and samples, no whole weights.
 
     Args:
         checkpoints: name -> path or name on the hub.
         weights: fetch what the hub's cache lacks. If not, a model that is not fetched yet has the content of nothing that was
             ever made from it.
+        forms: name -> the form that it is to have; as it is, where none is named.
     Raises:
         UserError: one is missing, damaged, or of a kind that is not computed here.
     """
-    return {name: _published(name, checkpoint, source, weights) for name, checkpoint in checkpoints.items()}
+    return {name: _published(name, checkpoint, source, weights, (forms or {}).get(name, AS_IT_IS))
+            for name, checkpoint in checkpoints.items()}
 
 
-def _published(name: str, checkpoint: str, source: str, weights: bool) -> Artifact:
-    folder = folder_of(name, checkpoint, source, weights)
+def _published(name: str, checkpoint: str, source: str, weights: bool, form: StartForm) -> Artifact:
+    folder = folder_of(name, checkpoint, source, weights, form)
     parts = {file.relative_to(folder).as_posix(): sha256_file(file)
              for pattern in _DECIDING for file in sorted(folder.glob(pattern))}
     is_here = path_of(checkpoint).exists()
     fetched = is_here or all(file.exists() for file in weight_files(folder) or [folder / "model.safetensors"])
     try:
         if fetched:
-            parts |= {file.name: _sampled(file) for file in _files_of(Checkpoint.open(folder))}
+            parts |= {GGUF if file.suffix.lower() == ".gguf" else file.name: _sampled(file)
+                      for file in _files_of(Checkpoint.open(folder))}
         load_tokenizer(folder)
     except (UserError, RunError) as error:
         raise UserError(f"{_key(name, source)}: {error}") from error

@@ -51,7 +51,7 @@ def describe_rl(plan: RLPlan) -> Lines:
 def describe_serving(plan: ServingPlan, work: ServingWork, cluster: Cluster) -> Lines:
     hours = 1e6 / plan.tokens_per_second / 3600
     money = cluster.cost(hours)
-    price = "" if money is None else f", {money:,.2f} of money"
+    price = "" if money is None else f", {money:,.2f} at the given price"
     role = "a GPU that decodes" if work.separate else "a GPU that does both"
     return [
         ("SERVING", f"{work.input:,.0f} tokens in ({work.cached:.0%} cached), {work.output:,.0f} out, {work.precision} "
@@ -78,4 +78,5 @@ def _shares(parts: dict[str, float]) -> str:
 def _bill(seconds: float, gpu_hours: float, cluster: Cluster) -> str:
     days = f" ({seconds / 86400:,.1f} days)" if seconds >= 2 * 86400 else ""
     money = cluster.cost(gpu_hours)
-    return f"{duration(seconds)}{days}, {gpu_hours:,.4g} GPU-hours" + ("" if money is None else f", {money:,.2f} of money")
+    price = "" if money is None else f", {money:,.2f} at the given price"
+    return f"{duration(seconds)}{days}, {gpu_hours:,.4g} GPU-hours{price}"

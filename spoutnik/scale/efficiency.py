@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 HBM = 0.80  # of the memory's bandwidth, streaming (STREAM-like kernels on A100 and H100 reach 0.8 to 0.9)
 # A step of reinforcement learning takes so many times the sum of its work: padding, stragglers, engines that sleep and wake,
 # weights brought to another layout. [calibrated] on NeMo-RL 0.4's GRPO of Llama-3.1-8B on 16 H100: 97.7 s.
-RL_LOOP = 1.88
+RL_LOOP = 1.827
 LINK = 0.75  # of NVLink (nccl-tests on DGX H100: about 350 of 450 GB/s)
 NETWORK = 0.80  # of the network (DeepEP between nodes: 40 to 45 of 50 GB/s)
 

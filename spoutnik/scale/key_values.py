@@ -26,6 +26,10 @@ class KeyValues:
     def has(self, key: str) -> bool:
         return key in self._pairs
 
+    def absent(self, key: str) -> None:
+        """Counts as asked for, though it is not there."""
+        self._asked.append(key)
+
     def text(self, key: str, default: str | None) -> str | None:
         self._asked.append(key)
         return self._pairs.get(key, default)
@@ -52,8 +56,8 @@ class KeyValues:
             raise UserError(f"{self._option}: {key} = {value!r}: must be a number {least}, as 8, 0.5 or 14.8T. Correct it.")
         return number
 
-    def whole(self, key: str, default: int | None) -> int:
-        number = self.number(key, default)
+    def whole(self, key: str, default: int | None, zero: bool = False) -> int:
+        number = self.number(key, default, zero)
         if number != int(number):
             raise UserError(f"{self._option}: {key} = {self._pairs[key]!r}: must be a whole number. Correct it.")
         return int(number)

@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass, replace
 
 from spoutnik.errors import UserError
 from spoutnik.scale.costs import PlannedModel
-from spoutnik.scale.hardware import Cluster
+from spoutnik.scale.hardware import Cluster, check_precision
 from spoutnik.scale.layout import Layout, candidates, check_layout
 from spoutnik.scale.memory import USABLE, TrainingMemory, training_memory
 from spoutnik.scale.rl import RLTime, RLWork, rl_time
-from spoutnik.scale.serving import ServingPlan, ServingWork, serving_plan
+from spoutnik.scale.serving import ServingPlan, ServingWork, placed, serving_plan
 from spoutnik.scale.training import RECOMPUTE, TrainingTime, TrainingWork, micro_batches, training_time
 
 _LONG = 16384  # tokens of a sequence from which dividing it is looked at
@@ -62,17 +62,19 @@ class RLPlan:
     def as_json(self) -> dict:
         step, work = self.step, self.work
         return {"layout": self.training.as_json()["layout"], "memory_bytes": self.training.as_json()["memory_bytes"],
-                "step_seconds": step.seconds, "sampling_seconds": step.sampling, "scoring_seconds": step.scoring,
+                "step_seconds": step.seconds, "sampler_tensor": work.rollout.tensor,
+                "sampler_expert": work.rollout.expert, "sampling_seconds": step.sampling, "scoring_seconds": step.scoring,
                 "training_seconds": step.training, "transfer_seconds": step.transfer, "steps": work.steps,
                 "tokens_per_second": work.completions * work.response / step.seconds, "seconds": self.seconds,
                 "gpu_hours": self.gpu_hours, "cost": self.cluster.cost(self.gpu_hours), "binds": step.binds}
 
 
-def serving_json(plan: ServingPlan, cluster: Cluster) -> dict:
+def serving_json(work: ServingWork, plan: ServingPlan, cluster: Cluster) -> dict:
     """A serving plan; costs are for a million output tokens, of the GPUs that make them."""
     rate = plan.tokens_per_second
     return {name: value for name, value in asdict(plan).items() if name not in ("prefill", "decode")} | {
-        "prefill_binds": plan.prefill.binds, "decode_binds": plan.decode.binds, "prefill_parts": asdict(plan.prefill),
+        "tensor": work.tensor, "expert": work.expert,
+                "prefill_binds": plan.prefill.binds, "decode_binds": plan.decode.binds, "prefill_parts": asdict(plan.prefill),
         "decode_parts": asdict(plan.decode), "gpu_hours_per_million": 1e6 / rate / 3600,
         "cost_per_million": cluster.cost(1e6 / rate / 3600)}
 
@@ -87,6 +89,7 @@ def plan_training(model: PlannedModel, cluster: Cluster, layout: Layout | None, 
     Raises:
         UserError: the layout or batch does not divide, or nothing fits; then with the least number of GPUs that would.
     """
+    _check_training(model, cluster, work)
     works = [replace(work, recompute=each) for each in RECOMPUTE] if recompute is None else [work]
     if layout is not None:
         check_layout(layout, model.config, cluster)
@@ -102,6 +105,12 @@ def plan_training(model: PlannedModel, cluster: Cluster, layout: Layout | None, 
     if best is None:
         raise UserError(_too_large(model, cluster, None, works[-1], "any layout"))
     return best
+
+
+def _check_training(model: PlannedModel, cluster: Cluster, work: TrainingWork) -> None:
+    check_precision(cluster.gpu, work.precision, "--train")
+    if work.mtp and not model.config.num_nextn_predict_layers:
+        raise UserError("--train: mtp = yes: the model has no MTP module (num_nextn_predict_layers). Leave it out.")
 
 
 def _plan(model: PlannedModel, cluster: Cluster, layout: Layout, work: TrainingWork) -> TrainingPlan:
@@ -149,18 +158,25 @@ def least_gpus(cluster: Cluster, fits: Callable[[Cluster], bool]) -> int | None:
 
 def plan_rl(model: PlannedModel, cluster: Cluster, layout: Layout | None, work: RLWork) -> RLPlan:
     """Raises UserError as `plan_training`, and where the samplers' weights do not fit."""
+    check_precision(cluster.gpu, work.training.precision, "--rl")
+    check_precision(cluster.gpu, work.rollout.precision, "--rl: rollout")
     if layout is None:  # completions are packed, so the batch need not divide
         training = _fastest(model, cluster, [replace(work.training, micro_batches=1)])[0]
         if training is None:
             raise UserError(_too_large(model, cluster, None, work.training, "any layout"))
     else:
         training = plan_training(model, cluster, layout, replace(work.training, micro_batches=1), work.training.recompute)
+    work = replace(work, rollout=placed(model, cluster, work.rollout))
     return RLPlan(training, work, rl_time(model, cluster, training.layout, work), cluster)
 
 
-def plan_serving(model: PlannedModel, cluster: Cluster, work: ServingWork) -> ServingPlan:
-    """Of one engine or several alike. Raises UserError where the model does not fit or does not divide."""
+def plan_serving(model: PlannedModel, cluster: Cluster, work: ServingWork) -> tuple[ServingWork, ServingPlan]:
+    """The work with the engine that was chosen, and its plan. Raises UserError where the model does not fit or divide."""
     config = model.config
+    check_precision(cluster.gpu, work.precision, "--serve")
+    if work.drafts and not config.num_nextn_predict_layers:
+        raise UserError("--serve: drafts = yes: the model has no MTP module (num_nextn_predict_layers). Leave it out.")
+    work = placed(model, cluster, work)
     for name in ("tensor", "expert"):
         if cluster.gpus % getattr(work, name):
             raise UserError(f"--serve: {name} = {getattr(work, name)} does not divide gpus = {cluster.gpus}. Give one that "
@@ -170,6 +186,4 @@ def plan_serving(model: PlannedModel, cluster: Cluster, work: ServingWork) -> Se
                         "Give one that does.")
     if work.expert > 1 and not config.has_experts:
         raise UserError(f"--serve: expert = {work.expert}: the model has no routed experts. Leave it out.")
-    if work.drafts and not config.num_nextn_predict_layers:
-        raise UserError("--serve: drafts = yes: the model has no MTP module (num_nextn_predict_layers). Leave it out.")
-    return serving_plan(model, cluster, work)
+    return work, serving_plan(model, cluster, work)

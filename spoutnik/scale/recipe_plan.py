@@ -4,15 +4,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spoutnik.errors import UserError
-from spoutnik.recipe.plan import TYPICAL_LENGTH, stage_work
-from spoutnik.recipe.schema import GRPOStage, RejectStage, load_recipe
+from spoutnik.recipe.plan import TYPICAL_LENGTH, Work, stage_work
+from spoutnik.recipe.schema import GRPOStage, RejectStage, Stage, load_recipe
 from spoutnik.scale.costs import PlannedModel
 from spoutnik.scale.efficiency import PYTORCH
 from spoutnik.scale.hardware import Cluster
 from spoutnik.scale.layout import Layout
 from spoutnik.scale.planner import plan_rl, plan_training
-from spoutnik.scale.rl import RLWork
-from spoutnik.scale.serving import Engine, ServingWork
+from spoutnik.scale.rl import RLWork, sampling_seconds, update_of
+from spoutnik.scale.serving import Engine, ServingWork, placed
 from spoutnik.scale.training import TrainingWork
 
 _PROMPT = 32.0  # tokens, as `spoutnik run --dry-run` takes them
@@ -39,34 +39,34 @@ def plan_recipe_on(path: Path, cluster: Cluster, layout: Layout | None) -> list[
     recipe = load_recipe(path)
     planned = []
     for name, stage in recipe.stages.items():
-        model = PlannedModel(recipe.config_of_stage(name, str(path)))
+        model, work = PlannedModel(recipe.config_of_stage(name, str(path))), stage_work(recipe, name)
         try:
-            gpus, memory, seconds, binds = _stage(model, stage, stage_work(recipe, name), cluster, layout)
+            gpus, memory, seconds, binds = _stage(model, stage, work, cluster, layout)
         except UserError as error:
             raise UserError(f"{path}: stages.{name}: {error}") from error
-        work, hours = stage_work(recipe, name), seconds * gpus / 3600
+        hours = seconds * gpus / 3600
         planned.append(PlannedStage(name, stage.kind, gpus, work.trained, work.generated, memory, seconds, hours,
                                     cluster.cost(hours), binds))
     return planned
 
 
-def _stage(model: PlannedModel, stage, work, cluster: Cluster, layout: Layout | None) -> tuple[int, float, float, str]:
+def _stage(model: PlannedModel, stage: Stage, work: Work, cluster: Cluster, layout: Layout | None
+           ) -> tuple[int, float, float, str]:
     """GPUs, bytes of one, seconds and what binds."""
     settings = stage.settings
     if isinstance(stage, GRPOStage | RejectStage):
-        prompts, group, updates = ((settings.prompts_per_step, settings.group_size, 1) if isinstance(stage, GRPOStage)
-                                   else (settings.prompts, settings.samples, 1))
+        prompts, group = ((settings.prompts_per_step, settings.group_size) if isinstance(stage, GRPOStage)
+                          else (settings.prompts, settings.samples))
         response = max(1.0, settings.max_tokens * TYPICAL_LENGTH)
         sequence = round(_PROMPT + response)
         used = _fed(cluster, prompts * group)
-        training = TrainingWork(prompts * group * sequence, sequence, prompts * group, software=PYTORCH)
-        rl = RLWork(prompts, group, _PROMPT, response, settings.max_tokens, updates, 1, getattr(settings, "steps", 1), training,
-                    ServingWork(_PROMPT, response))
+        training = update_of(sequence, prompts * group)
+        rl = RLWork(prompts, group, _PROMPT, response, settings.max_tokens, 1, 1, getattr(settings, "steps", 1), training,
+                    ServingWork(_PROMPT, response, tensor=None, expert=None))
         if isinstance(stage, GRPOStage):
             plan = plan_rl(model, used, layout, rl)
             return used.gpus, plan.training.memory.total, plan.seconds, plan.step.binds
-        from spoutnik.scale.rl import sampling_seconds
-        engine = Engine(model, used, rl.rollout)
+        engine = Engine(model, used, placed(model, used, rl.rollout))
         seconds, binds = sampling_seconds(engine, rl)
         return used.gpus, engine.weight_bytes, seconds, f"sampling ({binds})"
     sequence = min(model.config.max_position_embeddings, settings.tokens_per_step)

@@ -9,14 +9,15 @@ from dataclasses import dataclass, replace
 from spoutnik.errors import UserError
 from spoutnik.scale import efficiency
 from spoutnik.scale.costs import PlannedModel
-from spoutnik.scale.efficiency import SOFTWARE
+from spoutnik.scale.efficiency import SOFTWARE, Software
 from spoutnik.scale.hardware import Cluster
 from spoutnik.scale.key_values import KeyValues
 from spoutnik.scale.layout import Layout
-from spoutnik.scale.serving import BYTES, Engine, ServingWork
+from spoutnik.scale.serving import BYTES, Engine, ServingWork, divided, placed
 from spoutnik.scale.training import RECOMPUTE, TrainingTime, TrainingWork, training_time
 
 _SLICES = 24  # of the time that a step samples
+_PACKED = 8192  # tokens of a micro-batch
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,10 @@ class RLTime:
 
 def rl_time(model: PlannedModel, cluster: Cluster, layout: Layout, work: RLWork) -> RLTime:
     """Of one step. Raises UserError where the samplers' weights do not fit."""
-    engine = Engine(model, cluster, work.rollout)
+    engine = Engine(model, cluster, placed(model, cluster, work.rollout))
     sampling, binds = sampling_seconds(engine, work)
     update = work.training
-    count = max(1, round(update.batch / layout.data(cluster.gpus)))  # completions are packed, so nothing has to divide
+    count = max(1, round(update.batch / update.micro_batch / layout.data(cluster.gpus)))  # packed: nothing has to divide
     trained = training_time(model, cluster, layout, replace(update, micro_batches=count))
     forward = training_time(model, cluster, layout, replace(update, recompute="none", micro_batches=count))
     scoring = work.scorings * work.updates * (forward.seconds - forward.optimizer - forward.data) / 3
@@ -85,7 +86,7 @@ def sampling_seconds(engine: Engine, work: RLWork) -> tuple[float, str]:
                         f"{engine.cluster.gpu.memory / 1e9:.0f}. Divide them among more (tensor, expert), or give "
                         "rollout_precision=fp8.")
     each = work.completions / engine.cluster.gpus
-    fits = replace(engine, work=replace(work.rollout, input=work.prompt, output=work.response)).largest_batch()
+    fits = replace(engine, work=replace(engine.work, input=work.prompt, output=work.response)).largest_batch()
     together = min(each, fits)
     prefill = engine.forward(work.prompts / engine.cluster.gpus, work.prompt, work.prompt / 2, latent=False).seconds
     power = max(0.0, work.longest / work.response - 1)
@@ -102,18 +103,26 @@ def sampling_seconds(engine: Engine, work: RLWork) -> tuple[float, str]:
     return seconds, binds
 
 
+def update_of(sequence: int, batch: int, precision: str = "bf16", recompute: str = "full",
+              software: Software = efficiency.PYTORCH) -> TrainingWork:
+    """An update on `batch` completions of `sequence` tokens on average, packed into micro-batches."""
+    return TrainingWork(batch * sequence, sequence, batch, max(1, min(batch, _PACKED // sequence)), precision=precision,
+                        recompute=recompute, software=software)
+
+
 def parse_rl(text: str) -> RLWork:
     """The work of "prompts=96,group_size=8,response=1960,longest=9632,tensor=32"."""
     values = KeyValues("--rl", text)
     prompts, group = values.whole("prompts", 512), values.whole("group_size", 16)
     prompt, response = values.number("prompt", 200), values.number("response", 4000)
     longest = values.number("longest", max(response, 32768))
-    updates, scorings = values.whole("updates", 16), values.number("scorings", 2, zero=True)
+    updates, scorings = values.whole("updates", 16), values.whole("scorings", 2, zero=True)
     steps = values.whole("steps", 1)
     precision = values.choice("precision", ("bf16", "fp8"), "bf16")
     recompute = values.choice("recompute", RECOMPUTE, "full")
     software = SOFTWARE[values.choice("software", SOFTWARE, "pytorch")]
-    rollout = ServingWork(prompt, response, tensor=values.whole("tensor", 1), expert=values.whole("expert", 1),
+    tensor, expert = divided(values)
+    rollout = ServingWork(prompt, response, tensor=tensor, expert=expert,
                           precision=values.choice("rollout_precision", BYTES, "bf16"),
                           graphs=values.choice("graphs", ("yes", "no"), "yes") == "yes")
     values.refuse_others()
@@ -123,7 +132,7 @@ def parse_rl(text: str) -> RLWork:
         raise UserError(f"--rl: updates = {updates} are more than the {prompts * group} completions of a step. Give fewer.")
     sequence = max(1, round(prompt + response))
     batch = max(1, prompts * group // updates)
-    training = TrainingWork(batch * sequence, sequence, batch, precision=precision, recompute=recompute, software=software)
-    return RLWork(prompts, group, prompt, response, longest, updates, int(scorings), steps, training, rollout)
+    return RLWork(prompts, group, prompt, response, longest, updates, scorings, steps,
+                  update_of(sequence, batch, precision, recompute, software), rollout)
 
 

@@ -5,7 +5,7 @@ decodes on its latents, which every rank of a tensor-parallel group keeps whole;
 experts are read where a token of the batch has chosen them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from spoutnik.errors import UserError
@@ -23,7 +23,8 @@ BYTES = {"bf16": 2, "fp8": 1}
 class ServingWork:
     """input, output: tokens of a request, on average. cached: the share of the input that is in the cache already. batch:
     requests decoded at a time on each GPU; None: as many as fit. tensor: GPUs that a layer is divided among. expert: GPUs that
-    the routed experts are divided among, with copies where they do not divide. precision, cache: of weights and cache.
+    the routed experts are divided among, with copies where they do not divide; both None: what makes most tokens (`placed`).
+    precision, cache: of weights and cache.
     drafts: the MTP module drafts a token with each, and `acceptance` of them are kept. separate: GPUs prefill or decode and do
     not do both. balanced: experts get equal shares, as in a measurement with random routing. graphs: CUDA graphs."""
 
@@ -31,8 +32,8 @@ class ServingWork:
     output: float = 1000
     cached: float = 0.0
     batch: float | None = None
-    tensor: int = 1
-    expert: int = 1
+    tensor: int | None = 1
+    expert: int | None = 1
     precision: str = "bf16"
     cache: str = "bf16"
     drafts: bool = False
@@ -170,11 +171,16 @@ class Engine:
 def serving_plan(model: PlannedModel, cluster: Cluster, work: ServingWork, constants: Serving = SERVING) -> ServingPlan:
     """Raises UserError where the model does not fit the GPUs it is divided among."""
     engine = Engine(model, cluster, work, constants)
-    batch = engine.largest_batch() if work.batch is None else work.batch
+    most = engine.largest_batch()
+    batch = most if work.batch is None else work.batch
     if engine.free_bytes <= 0 or batch * work.tensor < 1:
         raise UserError(f"--serve: on each GPU the weights take {engine.weight_bytes / 1e9:.0f} GB, and one has "
                         f"{cluster.gpu.memory / 1e9:.0f}. Divide them among more (tensor, expert), or give precision=fp8.")
-    batch = min(batch, engine.constants.most_requests / work.tensor)
+    if batch > most:
+        raise UserError(f"--serve: batch = {batch:g}: the cache of {most:,.0f} requests fits on each GPU beside the weights. "
+                        "Give no more, or leave it out.")
+    if work.batch is None:
+        batch = min(batch, engine.constants.most_requests / work.tensor)
     fresh = work.input * (1 - work.cached)
     requests = max(1.0, engine.constants.prefill_tokens / fresh) / work.tensor
     prefill = engine.forward(requests, fresh, work.input * work.cached + fresh / 2, latent=False)
@@ -188,12 +194,45 @@ def serving_plan(model: PlannedModel, cluster: Cluster, work: ServingWork, const
                        engine.cache_bytes_per_token, prefill, decode)
 
 
+def placed(model: PlannedModel, cluster: Cluster, work: ServingWork) -> ServingWork:
+    """The work with tensor and expert chosen, where they are not given: the powers of two that make most tokens on each GPU;
+    experts are divided where there are any, layers where there are none.
+
+    Raises:
+        UserError: the model fits no such engine.
+    """
+    if work.tensor is not None:
+        return work
+    config, best, refused = model.config, None, None
+    for size in (1 << power for power in range(min(cluster.gpus, 1024).bit_length())):
+        if cluster.gpus % size or (config.n_routed_experts if config.has_experts else config.num_attention_heads) % size:
+            continue
+        other = replace(work, tensor=1, expert=size) if config.has_experts else replace(work, tensor=size, expert=1)
+        try:
+            plan = serving_plan(model, cluster, other)
+        except UserError as error:
+            refused = error
+            continue
+        if best is None or plan.tokens_per_second > best[0]:
+            best = plan.tokens_per_second, other
+    if best is None:
+        raise refused
+    return best[1]
+
+
+def divided(values: KeyValues) -> tuple[int | None, int | None]:
+    """tensor and expert as given; None for both where neither is."""
+    if not values.has("tensor") and not values.has("expert"):
+        return values.absent("tensor"), values.absent("expert")
+    return values.whole("tensor", 1), values.whole("expert", 1)
+
+
 def parse_serving(text: str) -> ServingWork:
     """The work of "input=2000,output=1000,expert=32,precision=fp8"."""
     values, yes = KeyValues("--serve", text), ("yes", "no")
     work = ServingWork(
         values.number("input", 2000), values.number("output", 1000), values.number("cached", 0.0, zero=True),
-        values.number("batch", 1.0) if values.has("batch") else None, values.whole("tensor", 1), values.whole("expert", 1),
+        values.number("batch", 1.0) if values.has("batch") else None, *divided(values),
         values.choice("precision", BYTES, "bf16"), values.choice("cache", BYTES, "bf16"),
         values.choice("drafts", yes, "no") == "yes", values.number("acceptance", 0.85, zero=True),
         values.choice("separate", yes, "no") == "yes", values.choice("balanced", yes, "no") == "yes",

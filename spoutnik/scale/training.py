@@ -2,7 +2,7 @@
 
 Each GPU's share of a step is the step's tokens divided by the GPUs; all costs are per such token. Passes: one forward, two
 backward; recomputation adds one (full) or half of the products (selective, as PyTorch's checkpointing of operations, which
-keeps every other product and attention). Attention's backward counts 2.5, since it computes its scores again (FlashAttention 2).
+keeps every other product and attention). Attention's backward counts 2.5: it computes its scores again (FlashAttention 2).
 """
 
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class TrainingWork:
 
 @dataclass(frozen=True)
 class TrainingTime:
-    """Seconds of one step by what they are spent on, `data_exposed` and so on being traffic that nothing hides."""
+    """Seconds of one step by what they are spent on; of traffic, what no computation hides. tokens: of the step."""
 
     products: float
     attention: float
@@ -71,8 +71,10 @@ class TrainingTime:
 
 
 def micro_batches(work: TrainingWork, layout: Layout, cluster: Cluster) -> int:
-    """Of one pipeline in a step. Raises UserError where the batch does not divide."""
+    """Of one pipeline in a step. Raises UserError where batch or sequence do not divide."""
     data = layout.data(cluster.gpus)
+    if work.sequence % layout.context:
+        raise UserError(f"--layout: context = {layout.context} does not divide sequence = {work.sequence}. Give one that does.")
     if work.micro_batches is not None:
         return work.micro_batches
     if work.batch % (data * work.micro_batch):
@@ -98,7 +100,8 @@ def training_time(model: PlannedModel, cluster: Cluster, layout: Layout, work: T
     tensor *= 1 - software.tensor_overlap
     expert = expert_seconds(model, cluster, layout.expert, costs.moe_layers, software.once_a_node, software.dispatch_bytes)
     expert *= 2 + RECOMPUTE[work.recompute][1]
-    expert = max(0.0, expert - software.expert_overlap * (products + attention + memory))
+    hidden = min(expert, software.expert_overlap * (products + attention + memory))
+    expert -= hidden
     imbalance = -(-model.config.num_hidden_layers // layout.pipeline) * layout.pipeline / model.config.num_hidden_layers
     parts = (products, attention, memory, tensor, expert)
     products, attention, memory, tensor, expert = (part * share * imbalance for part in parts)
@@ -107,7 +110,7 @@ def training_time(model: PlannedModel, cluster: Cluster, layout: Layout, work: T
     launch = max(0.0, software.launch * software.eager * passes * count * costs.layers / layout.pipeline - busy)
     bubble = 0.0 if layout.schedule == "zero-bubble" else (busy + launch) * (layout.pipeline - 1) / (layout.chunks * count)
     data = _data_seconds(model, cluster, layout, 1 if layout.pipeline > 1 else count)
-    data = max(0.0, data - software.data_overlap * busy)
+    data = max(0.0, data - max(0.0, software.data_overlap * busy - hidden * share))  # beside messages to experts
     state = model.sizes.total / cluster.gpus
     optimizer = 28 * state / (efficiency.HBM * gpu.bandwidth)  # weights, gradient, two moments: read and, but one, written
     return TrainingTime(products, attention, memory, tensor, expert, data, bubble, launch, optimizer, step_tokens,

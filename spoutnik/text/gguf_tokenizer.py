@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as BPE
 from spoutnik.errors import RunError, UserError
 from spoutnik.text.chat_template import ChatTemplates
 from spoutnik.text.prefix_space import SPACE
+from spoutnik.text.thought_marks import GGUF_KEYS, KEY
 from spoutnik.text.tiktoken_file import KIMI, LLAMA, QWEN
 from spoutnik.text.tokenizer import SPECIAL_TOKENS, Tokenizer
 
@@ -77,6 +78,9 @@ def gguf_tokenizer(metadata: Mapping[str, object], path: Path) -> Tokenizer | No
         bos = config["bos_token"]
         bpe.post_processor = processors.TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A $B",
                                                            special_tokens=[(bos, bpe.token_to_id(bos))])
+    marks = [metadata.get(key) for key in GGUF_KEYS]
+    if all(isinstance(mark, str) for mark in marks):
+        config[KEY] = dict(zip(("start", "end"), marks))
     keys = {"default": "tokenizer.chat_template", "tool_use": "tokenizer.chat_template.tool_use"}
     sources = {name: text for name, key in keys.items() if isinstance(text := metadata.get(key), str)}
     return Tokenizer(bpe, ChatTemplates(sources, f"{path}: tokenizer.chat_template"), config, vocabulary.ends())

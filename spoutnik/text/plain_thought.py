@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from spoutnik.text.detokenization import IncrementalDetokenizer
-from spoutnik.text.reply_text import ReplyStream, StopTexts
-from spoutnik.text.special_token_escape import END_THINK, THINK
+from spoutnik.text.reply_text import ReplyStream, StopTexts, half_at_end
 from spoutnik.text.tokenizer import Tokenizer
 
 
@@ -26,7 +25,8 @@ class PlainThoughtStream(ReplyStream):
 
     def __init__(self, tokenizer: Tokenizer, thinking: bool, stop: Sequence[str] | StopTexts = (), keep_special: bool = False,
                  follows_mark: bool | None = None, structured: bool = False, before: Sequence[int] = ()):
-        super().__init__(thinking, stop, follows_mark, structured)
+        super().__init__(thinking, stop, follows_mark, structured, tokenizer.marks.answer)
+        self._marks = tokenizer.marks
         self.has_thought, self.overshoot = thinking or self._follows_mark, ""
         self._keep_special, self._structured = keep_special, structured
         self._detokenizer = IncrementalDetokenizer(tokenizer, keep_special and not thinking, before)
@@ -38,7 +38,7 @@ class PlainThoughtStream(ReplyStream):
     @property
     def half_mark(self) -> str:
         """What of the mark that ends a thought has come; a single `<` may be anything."""
-        return self._held if self.thinking and len(self._held) > 1 and END_THINK.startswith(self._held) else ""
+        return self._held if self.thinking and len(self._held) > 1 and self._marks.end.startswith(self._held) else ""
 
     @property
     def may_turn(self) -> bool:
@@ -88,10 +88,10 @@ class PlainThoughtStream(ReplyStream):
                 return
             self._settle(len(mark), counted=False)
             text = self.overshoot = text[len(mark):]
-            if self._structured and mark == END_THINK and text.strip():
+            if self._structured and mark == self._marks.end and text.strip():
                 text = ""
-            if mark == THINK or self.thinking:
-                self._turn(mark == THINK)
+            if mark == self._marks.start or self.thinking:
+                self._turn(mark == self._marks.start)
             else:
                 self.expects_end = False
 
@@ -100,14 +100,12 @@ class PlainThoughtStream(ReplyStream):
         if self._begun and not self.thinking and not self.expects_end:
             return len(text), None
         if self._begun:
-            at = text.find(END_THINK)
-            if at >= 0:
-                return at, END_THINK
-            held = next((n for n in range(min(len(END_THINK) - 1, len(text)), 0, -1) if END_THINK.startswith(text[-n:])), 0)
-            return len(text) - held, None
+            end = self._marks.end
+            at = text.find(end)
+            return (at, end) if at >= 0 else (len(text) - half_at_end(text, end), None)
         rest = text.lstrip()
         space = len(text) - len(rest)
-        marks = (THINK, END_THINK) if self.has_thought else (THINK,)  # a second one of either kind says nothing new
+        marks = self._marks.pair[:2 if self.has_thought else 1]  # a second one of either kind says nothing new
         for mark in marks:
             if rest.startswith(mark):
                 return space, mark
@@ -138,18 +136,18 @@ def prompt_tail(ids: Sequence[int], tokenizer: Tokenizer) -> str:
     if last:
         return text
     ending = text.rstrip()
-    return next((mark for mark in (THINK, END_THINK) if ending.endswith(mark)), "")
+    return next((mark for mark in tokenizer.marks.pair if ending.endswith(mark)), "")
 
 
 def opens_plain_thought(ids: Sequence[int], tokenizer: Tokenizer) -> bool:
     """Whether a prompt ends inside a thought."""
     tail = prompt_tail(ids, tokenizer)
-    return tail.rfind(THINK) > tail.rfind(END_THINK)
+    return tail.rfind(tokenizer.marks.start) > tail.rfind(tokenizer.marks.end)
 
 
 def follows_plain_mark(ids: Sequence[int], tokenizer: Tokenizer) -> bool:
     """Whether nothing but white space follows the last mark of a prompt's end."""
-    return prompt_tail(ids, tokenizer).rstrip().endswith((THINK, END_THINK))
+    return prompt_tail(ids, tokenizer).rstrip().endswith(tokenizer.marks.pair)
 
 
 @lru_cache(maxsize=16)

@@ -21,10 +21,12 @@ WINDOW = 1 << 14  # characters
 class SpecialTokens:
     """The added tokens of one vocabulary, and where texts spell them."""
 
-    def __init__(self, tokens: Iterable[str]):
+    def __init__(self, tokens: Iterable[str], marks: tuple[str, str] = (THINK, END_THINK)):
+        """marks: of thoughts, which templates look for in the assistant's messages."""
+        self._end = marks[1]
         # Added tokens of one character, or of white space alone, are ordinary text in some vocabularies.
         tokens = [token for token in tokens if len(token) > 1 and not token.isspace()]
-        self._all, self._except_thoughts = _Spelled(tokens), _Spelled(set(tokens) - {THINK, END_THINK})
+        self._all, self._except_thoughts = _Spelled(tokens), _Spelled(set(tokens) - set(marks))
 
     def pieces(self, text: str) -> list[str]:
         """`text` cut so that no piece spells a token."""
@@ -45,7 +47,7 @@ class SpecialTokens:
 
         def escape_assistant(text: str) -> str:
             """Keeps the marks of the thought, which templates look for."""
-            thought, end, answer = text.rpartition(END_THINK)
+            thought, end, answer = text.rpartition(self._end)
             return mark.join(self._except_thoughts.cut(thought, begun_at_end=True)) + end + escape(answer)
 
         messages = [map_strings(message, escape) for message in conversation.messages]

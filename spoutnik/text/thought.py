@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from spoutnik.text.detokenization import IncrementalDetokenizer
 from spoutnik.text.plain_thought import PlainThoughtStream
 from spoutnik.text.reply_text import ReplyStream, StopTexts
-from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.text.thought_format import follows_mark, has_plain_marks, thought_format
 from spoutnik.text.tokenizer import Tokenizer
 
@@ -43,14 +42,16 @@ def read_reply(ids: list[int], tokenizer: Tokenizer, finished: bool, thinking: b
     thought, answer = (text.strip() for text in map("".join, zip(stream.feed(ids), stream.close())))
     strays = {tokenizer.think_id, tokenizer.user_id, tokenizer.assistant_id, tokenizer.bos_id}
     closed = ids.count(tokenizer.end_think_id) == opened
-    return Reply(thought, answer, finished and closed and bool(answer) and not strays.intersection(ids), stream.thought_tokens)
+    well_formed = finished and closed and bool(answer) and stream.encloses_answer and not strays.intersection(ids)
+    return Reply(thought, answer, well_formed, stream.thought_tokens)
 
 
 def _read_plain_reply(ids: list[int], tokenizer: Tokenizer, finished: bool, thinking: bool) -> Reply:
     stream = PlainThoughtStream(tokenizer, thinking)
     thought, answer = (text.strip() for text in map("".join, zip(stream.feed(ids), stream.close())))
-    closed = tokenizer.decode(ids).count(END_THINK) == stream.has_thought and not stream.thinking
-    well_formed = finished and closed and bool(answer) and THINK not in thought + answer
+    closed = tokenizer.decode(ids).count(tokenizer.marks.end) == stream.has_thought and not stream.thinking
+    well_formed = (finished and closed and bool(answer) and stream.encloses_answer
+                   and tokenizer.marks.start not in thought + answer)
     return Reply(thought, answer, well_formed, stream.thought_tokens)
 
 
@@ -77,7 +78,7 @@ class ThoughtStream(ReplyStream):
                  before: Sequence[int] = ()):
         self.end = tokenizer.end_think_id
         self.start = None if self.end is None else tokenizer.think_id
-        super().__init__(thinking and self.end is not None, stop, follows_mark, structured)
+        super().__init__(thinking and self.end is not None, stop, follows_mark, structured, tokenizer.marks.answer)
         self._detokenizers = {part: IncrementalDetokenizer(tokenizer, keep_special and not part,
                                                            before if part == self.thinking else ()) for part in (True, False)}
 

@@ -13,6 +13,7 @@ from typing import Literal
 from spoutnik.errors import RunError, UserError
 from spoutnik.text.plain_thought import follows_plain_mark, opens_plain_thought
 from spoutnik.text.special_token_escape import END_THINK, THINK
+from spoutnik.text.thought_marks import ThoughtMarks
 from spoutnik.text.tokenizer import Tokenizer
 
 _QUESTION, _THOUGHT, _ANSWER = "question7probe", "thought7probe", "answer7probe"  # found again in what templates render
@@ -22,6 +23,12 @@ _TO_THINK = {"enable_thinking": True, "thinking": True}  # Qwen's templates read
 def has_plain_marks(tokenizer: Tokenizer) -> bool:
     """Whether the marks of thoughts are plain text, if the model writes any: its vocabulary has no token for their end."""
     return tokenizer.end_think_id is None
+
+
+def knows_thoughts(tokenizer: Tokenizer) -> bool:
+    """Whether template, vocabulary or the model's files say how it writes a thought."""
+    marks = tokenizer.marks
+    return marks.stated or marks.start in (tokenizer.chat_template or "") or not has_plain_marks(tokenizer)
 
 
 def opens_thought(ids: list[int], tokenizer: Tokenizer) -> bool:
@@ -88,22 +95,23 @@ class ThoughtFormat:
 @lru_cache(maxsize=16)
 def thought_format(tokenizer: Tokenizer) -> ThoughtFormat:
     """The format of a tokenizer's chat template; of a base model, which has no template, the one that knows no thoughts."""
-    knows = THINK in (tokenizer.chat_template or "") or not has_plain_marks(tokenizer)
+    marks, opened_by = tokenizer.marks, "model" if knows_thoughts(tokenizer) else "nobody"
+    written = {"opening": f"{marks.start}\n", "closing": f"\n{marks.end}\n\n"}
     ends = {"end_id": tokenizer.eos_id, "end_ids": tuple(tokenizer.eos_ids)}
     variables = {}
     try:
         prompt = tokenizer.render(_messages())
-        if _closes_thought(prompt) and not _closes_thought(tokenizer.render(_messages(), variables=_TO_THINK)):
+        if _closes_thought(prompt, marks) and not _closes_thought(tokenizer.render(_messages(), variables=_TO_THINK), marks):
             variables = _TO_THINK
             prompt = tokenizer.render(_messages(), variables=variables)
         opened = opens_thought(tokenizer.chat_ids(_messages(), variables=variables), tokenizer)
     except (UserError, RunError):  # no template, or one that wants more than a question
-        return ThoughtFormat("model" if knows else "nobody", **ends)
+        return ThoughtFormat(opened_by, **written, **ends)
     answered = _rendered(tokenizer, variables, {"content": _ANSWER})
     ends = _end_of_turn(answered, tokenizer)
-    form = _prompts_format(prompt) if opened else ThoughtFormat("model" if knows else "nobody")
+    form = _prompts_format(prompt, marks) if opened else ThoughtFormat(opened_by, **written)
     form = ThoughtFormat(form.opened_by, form.opening, form.closing, form.no_thought, variables=variables, **ends)
-    return _as_rendered(form, prompt, answered, _rendered(tokenizer, variables, {
+    return _as_rendered(form, marks, prompt, answered, _rendered(tokenizer, variables, {
         "content": _ANSWER, "reasoning_content": _THOUGHT}))
 
 
@@ -119,16 +127,16 @@ def _rendered(tokenizer: Tokenizer, variables: Mapping[str, object], reply: Mapp
         return ""
 
 
-def _closes_thought(prompt: str) -> bool:
+def _closes_thought(prompt: str, marks: ThoughtMarks) -> bool:
     """Whether a prompt leaves no place for a thought: the last mark after the question is the end of one."""
     tail = prompt.rpartition(_QUESTION)[2]
-    return tail.rfind(END_THINK) > tail.rfind(THINK)
+    return tail.rfind(marks.end) > tail.rfind(marks.start)
 
 
-def _prompts_format(prompt: str) -> ThoughtFormat:
+def _prompts_format(prompt: str, marks: ThoughtMarks) -> ThoughtFormat:
     """The format of a prompt that opens a thought: a mark on a line of its own, or marks that touch what they enclose."""
-    lines = "\n" in prompt.rpartition(THINK)[2]
-    closing = f"\n{END_THINK}\n\n" if lines else END_THINK
+    lines = "\n" in prompt.rpartition(marks.start)[2]
+    closing = f"\n{marks.end}\n\n" if lines else marks.end
     return ThoughtFormat("prompt", "", closing, closing)
 
 
@@ -136,26 +144,29 @@ def _end_of_turn(rendered: str, tokenizer: Tokenizer) -> dict:
     """What the template puts after the assistant's answer: the special token there, if there is one, ends its turn."""
     after = rendered.rpartition(_ANSWER)[2] if _ANSWER in rendered else ""
     text = after.lstrip()
+    if tokenizer.marks.answer and text.startswith(tokenizer.marks.answer[1]):
+        text = text.removeprefix(tokenizer.marks.answer[1]).lstrip()
     added = {token.content: token_id for token_id, token in tokenizer.bpe.get_added_tokens_decoder().items()}
     token = max((content for content in added if len(content) > 1 and text.startswith(content)), key=len, default=None)
-    if token is None or token in (THINK, END_THINK) or added[token] == tokenizer.bos_id != tokenizer.eos_id:
+    if token is None or token in tokenizer.marks.pair or added[token] == tokenizer.bos_id != tokenizer.eos_id:
         return {"end_id": tokenizer.eos_id, "end_ids": tuple(tokenizer.eos_ids)}
     return {"ending": after[:len(after) - len(text)], "end_id": added[token],
             "end_ids": tuple(dict.fromkeys([*tokenizer.eos_ids, added[token]]))}
 
 
-def _as_rendered(form: ThoughtFormat, prompt: str, answered: str, reasoned: str) -> ThoughtFormat:
+def _as_rendered(form: ThoughtFormat, marks: ThoughtMarks, prompt: str, answered: str, reasoned: str) -> ThoughtFormat:
     """The format with the marks as the template itself writes them, where it renders the reply that follows its own prompt
     (R1's drops thoughts, ChatML knows none)."""
     changes = {}
     match = re.fullmatch(f"(.*?){_THOUGHT}(.*?){_ANSWER}.*", reasoned.removeprefix(prompt), re.DOTALL)
     opened = form.opened_by == "prompt"
-    if reasoned.startswith(prompt) and match and END_THINK in match[2] and (match[1].strip() == ("" if opened else THINK)):
+    if reasoned.startswith(prompt) and match and marks.end in match[2] and match[1].strip() == ("" if opened else marks.start):
         changes = {"opening": match[1], "closing": match[2]}
         if opened:
             changes["no_thought"] = match[2]
     before = answered.removeprefix(prompt).partition(_ANSWER)[0]
-    marks = "".join(before.split())
-    if answered.startswith(prompt) and _ANSWER in answered and marks in ((END_THINK,) if opened else ("", THINK + END_THINK)):
+    written = "".join(before.split()).removesuffix(marks.answer[0] if marks.answer else "")
+    empty = (marks.end,) if opened else ("", marks.start + marks.end)
+    if answered.startswith(prompt) and _ANSWER in answered and written in empty:
         changes["no_thought"] = before
     return ThoughtFormat(**vars(form) | changes)

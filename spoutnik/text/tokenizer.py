@@ -22,6 +22,7 @@ from spoutnik.text.chat_template import (
 )
 from spoutnik.text.prefix_space import as_its_class_says, decoder_kinds, without_prefix_space
 from spoutnik.text.special_token_escape import END_THINK, THINK, SpecialTokens, cut_at, unused_mark
+from spoutnik.text.thought_marks import ThoughtMarks
 from spoutnik.text.tiktoken_file import find_ranks, read_tiktoken
 from spoutnik.text.vocabulary import tokens_needed, without_tokens_beyond
 
@@ -45,7 +46,8 @@ class Tokenizer:
     """A tokenizer with its special tokens and chat templates. Special tokens are recognized only where a template wrote them.
 
     bos_id: None where the model has none. eos_ids: the tokens that end a reply; eos_id: the first of them.
-    think_id, end_think_id, user_id, assistant_id: None where the vocabulary has no single token for them.
+    marks: between which thoughts stand. think_id, end_think_id, user_id, assistant_id: None where the vocabulary has no single
+        token for them.
     config: the contents of tokenizer_config.json, kept for `save`.
     """
 
@@ -58,8 +60,9 @@ class Tokenizer:
             raise RunError("tokenizer_config.json: names no eos_token, and generation_config.json no eos_token_id: nothing "
                            "would end a reply. Add the key eos_token.")
         self.eos_id = self.eos_ids[0]
+        self.marks = ThoughtMarks.of(config, self.chat_template)
         self.user_id, self.assistant_id, self.think_id, self.end_think_id = (
-            bpe.token_to_id(token) for token in SPECIAL_TOKENS[2:])
+            bpe.token_to_id(token) for token in (USER, ASSISTANT, self.marks.start, self.marks.end))
 
     def _id_of(self, name: str) -> int | None:
         token = self.special_tokens.get(name)
@@ -150,7 +153,8 @@ class Tokenizer:
 
     @cached_property
     def _added_tokens(self) -> SpecialTokens:
-        return SpecialTokens(token.content for token in self.bpe.get_added_tokens_decoder().values())
+        return SpecialTokens((token.content for token in self.bpe.get_added_tokens_decoder().values()),
+                             self.marks.pair)
 
     def encode(self, text: str, max_tokens: int | None = None, continues: bool = False) -> list[int]:
         """Ids of plain text; spelled special tokens are encoded as text. max_tokens: see `check_length`. continues: the text

@@ -14,10 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from spoutnik.model.adapter_switches import dropout_from
+from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
-from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
+from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents, pack_sharing
 from spoutnik.train.loop import AddedGradient, Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import token_log_probs
 from spoutnik.train.monitor import Monitor, document_losses
@@ -32,7 +33,8 @@ class PreferenceSettings(TrainSettings):
     epochs: float = Field(default=1.0, gt=0, le=1000)
     """Passes over the preferences, from which the number of steps follows."""
     tokens_per_step: int = Field(default=8192, gt=0)
-    """Packed tokens of one step, filled with whole preferences."""
+    """Packed tokens of one step, filled with whole preferences. With KTO a reply counts twice: its prompt is also read with
+    another reply."""
     beta: float = Field(default=0.1, gt=0)
     """How dear it is to leave the model that the stage begins with: more keeps it nearer."""
 
@@ -108,7 +110,8 @@ def preference_gradient(model: Transformer, examples: Sequence[Pair | Thumb], re
     width = len(documents) // len(examples)
     lengths = [sum(len(document.ids) for document in example.documents) for example in examples]
     groups = micro_batches(lengths, settings.micro_batch_tokens, cores())
-    micro = [pack_documents(documents, [width * i + k for i in chosen for k in range(width)]) for chosen in groups]
+    pack = pack_sharing if can_share_prefixes(model) else pack_documents  # a pair has one prompt
+    micro = [pack(documents, [width * i + k for i in chosen for k in range(width)]) for chosen in groups]
 
     def of_batch(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
         generator = torch.Generator(model.embed_tokens.weight.device).manual_seed(step * len(documents) + batch.documents[0])

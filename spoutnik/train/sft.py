@@ -94,7 +94,10 @@ def fit(sources: Sequence[Traces], tokenizer: Tokenizer, positions: int, rng: ra
     for source, row in rows:
         reason = "too_long"
         try:
-            document = trace_document(row, tokenizer) if characters(row) <= positions * longest else None
+            if tokenizer.marks.spelled_in(row["thought"], row["answer"]):
+                document, reason = None, "marks"
+            else:
+                document = trace_document(row, tokenizer) if characters(row) <= positions * longest else None
         except TemplateRefusal as error:
             document, reason, refusal = None, "refused", error
         if document is not None and len(document.ids) <= positions:

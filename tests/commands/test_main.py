@@ -17,7 +17,7 @@ def test_help_needs_no_torch_and_every_command_shows_an_example():
     probe = "import sys, spoutnik.commands.main; sys.exit('torch' in sys.modules or 'pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", probe]).returncode == 0
     for command in ("run", "chat", "serve", "arena", "keys add", "keys list", "keys revoke", "history show", "history export",
-                    "history wipe", "eval", "inspect", "export", "bench", "adapt"):
+                    "history wipe", "eval", "inspect", "plan", "export", "bench", "adapt"):
         shown = spoutnik(*command.split(), "--help")
         assert shown.returncode == 0 and "Example: spoutnik" in shown.stdout and "--json" in shown.stdout
 

@@ -2,10 +2,11 @@
 
 import math
 
+import pytest
 import tiny
 import torch
 
-from spoutnik.model.layers import Linear, RMSNorm, SwiGLU
+from spoutnik.model.layers import Linear, RMSNorm, SwiGLU, linear
 from spoutnik.model.rope import rotary_table, rotate_halves, rotate_interleaved
 
 
@@ -69,3 +70,15 @@ def test_initial_weights_depend_on_the_seed_alone():
     first, same, other = (tiny.model(tiny.DEEPSEEK, seed=seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], same[name]) for name in first)
     assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+
+
+@pytest.mark.parametrize("bias", [None, "bias"], ids=["plain", "bias"])
+def test_a_frozen_weight_of_a_narrower_type_is_not_kept_converted(bias):
+    x, weight = torch.randn(6, 8, requires_grad=True), torch.randn(4, 8).bfloat16()
+    bias, kept = None if bias is None else torch.randn(4).bfloat16(), []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        y = linear(x, weight, bias)
+    expected = torch.nn.functional.linear(x, weight.float(), None if bias is None else bias.float())
+    assert torch.equal(y, expected)
+    assert [(tensor.dtype, tensor.data_ptr()) for tensor in kept] == [(torch.bfloat16, weight.data_ptr())]
+    assert torch.equal(*(torch.autograd.grad(each.square().sum(), x)[0] for each in (y, expected)))

@@ -243,3 +243,14 @@ def test_survival_counts_what_is_kept_of_the_delta():
     result, base = Survival(), torch.zeros(2)
     result.add(base, torch.tensor([3.0, 4.0]), torch.tensor([3.0, 0.0]))
     assert result.share == pytest.approx(9 / 25) and result.error == pytest.approx(0.8)
+
+
+def test_the_sum_in_one_pass_is_the_one_step_by_step():
+    part = LowRank(torch.randn(4, 12), torch.randn(10, 4), 2.5)
+    x, weight = torch.randn(7, 12, requires_grad=True), torch.randn(10, 12)
+    results = []
+    for fused in (True, False):
+        y = part(x, x @ weight.T, weight) if fused else x @ weight.T + 2.5 * ((x @ part.lora_A.T) @ part.lora_B.T)
+        results.append([y.detach(), *torch.autograd.grad(y.square().sum(), (x, part.lora_A, part.lora_B))])
+    for ours, plain in zip(*results, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-3)

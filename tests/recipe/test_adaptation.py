@@ -24,6 +24,7 @@ from spoutnik.recipe.adaptation import adapt, prepare
 from spoutnik.recipe.forgetting import measure_forgetting, read_general
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
+from spoutnik.tasks.own import read_task
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.data.split import is_held_out
 
@@ -34,6 +35,14 @@ TRAINING = {"epochs": 12.0, "learning_rate": 2e-2, "rank": 8, "held_out_share": 
 def write(path, rows):
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+@pytest.fixture(scope="module", autouse=True)
+def enough_memory():
+    """Whatever else runs on the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaptation, "available_memory", lambda: 64 * 10 ** 9)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -187,6 +196,16 @@ def test_method_and_verifier_follow_from_the_data(tmp_path, rows, method, kind):
     assert (data.method, data.verifier.kind) == (method, kind) and bool(data.problems) == (kind != "none")
 
 
+def test_problems_are_kept_as_they_are_but_for_their_split(tmp_path):
+    rows = [{"prompt": f"Say nothing, {n}.", "answer": None, "verifier": "json", "schema": {"type": "null"}} for n in range(30)]
+    rows[0] |= {"split": "held_out"}
+    data = read_adapt_data(write(tmp_path / "my.jsonl", rows), None, None, {}, "last", None)
+    assert [{key: value for key, value in row.items() if key != "split"} for row in data.problems] == [
+        {key: value for key, value in row.items() if key != "split"} for row in rows]
+    task = read_task(write(tmp_path / "problems.jsonl", data.problems))
+    assert data.problems[0]["split"] == "held_out" and len(task.problems("held_out")) == data.held_out_problems > 4
+
+
 def test_few_rows_hold_out_more():
     rows = [{"prompt": f"What is {n} + {n}?"} for n in range(1000)]
     assert held_out_share(rows) == 0.1
@@ -200,7 +219,9 @@ def test_few_rows_hold_out_more():
     pytest.param(PAIRS, {"method": "sft"}, "fits --method dpo or kto.*completion=chosen", id="pairs for sft"),
     pytest.param(THUMBS, {"method": "grpo"}, "thumbs up and down.*needs questions with answers", id="thumbs for grpo"),
     pytest.param(SIDES, {"method": "dpo"}, "holds single replies .*They fit --method sft", id="replies for dpo"),
-    pytest.param(PROBLEMS, {"method": "sft"}, "They fit --method grpo", id="problems for sft"),
+    pytest.param([row | {"verifier": "regex"} for row in PROBLEMS], {"method": "sft"},
+                 "only answers of .* They fit --method grpo", id="patterns for sft"),
+    pytest.param(PROBLEMS, {"method": "dpo"}, "They fit --method grpo, or sft", id="problems for dpo"),
     pytest.param(PROBLEMS, {"verifier": "math"}, "name their verifiers themselves", id="two verifiers"),
     pytest.param(LONG, {"method": "grpo", "epochs": None}, "40 of 40 answers .*verify\\(prompt, answer, gold\\)",
                  id="grpo without a verifier"),

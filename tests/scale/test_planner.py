@@ -79,13 +79,13 @@ def test_the_chosen_layout_fits_and_is_no_slower_than_one_that_is_given(llama):
 
 def test_v3_decodes_from_latents_and_70b_from_keys_and_values(v3, llama):
     cluster = parse_cluster("gpus=128,kind=h800")
-    latent = plan_serving(v3, cluster, parse_serving("input=4096,output=1,batch=128,expert=128,precision=fp8"))
+    _, latent = plan_serving(v3, cluster, parse_serving("input=4096,output=1,batch=128,expert=128,precision=fp8"))
     assert latent.cache_bytes_per_token == 70272
-    grouped = plan_serving(llama, cluster, parse_serving("tensor=8"))
+    _, grouped = plan_serving(llama, cluster, parse_serving("tensor=8"))
     assert grouped.cache_bytes_per_token == 2 * 80 * 2 * 8 * 128 / 8
-    one = plan_serving(llama, parse_cluster("gpus=8,kind=h200"), parse_serving("tensor=8,batch=0.125"))
+    _, one = plan_serving(llama, parse_cluster("gpus=8,kind=h200"), parse_serving("tensor=8,batch=0.125"))
     assert one.decode.binds == "memory bandwidth"  # a single request
-    busy = plan_serving(llama, parse_cluster("gpus=8,kind=h200"), parse_serving("tensor=8,input=100,output=100"))
+    _, busy = plan_serving(llama, parse_cluster("gpus=8,kind=h200"), parse_serving("tensor=8,input=100,output=100"))
     assert busy.decode.binds == "compute" and busy.tokens_per_second > 20 * one.tokens_per_second
 
 
@@ -162,15 +162,36 @@ def test_a_model_that_cannot_fit_says_the_least_number_of_gpus(llama):
     with pytest.raises(UserError, match="a GPU would need"):
         plan_training(llama, parse_cluster("gpus=8,kind=h100"), parse_layout("tensor=8"), parse_training("batch=64"))
     with pytest.raises(UserError, match="weights take 1.. GB, and one has 80.*tensor, expert"):
-        plan_serving(llama, parse_cluster("gpus=8,kind=h100"), parse_serving(""))
+        plan_serving(llama, parse_cluster("gpus=8,kind=h100"), parse_serving("tensor=1"))
+    with pytest.raises(UserError, match="batch = 5000: the cache of [0-9]+ requests fits"):
+        plan_serving(llama, parse_cluster("gpus=8,kind=h100"), parse_serving("tensor=8,batch=5000"))
+
+
+def test_what_the_gpu_or_the_model_does_not_have(llama):
+    cluster = parse_cluster("gpus=64,kind=a100")
+    with pytest.raises(UserError, match="--train: precision = fp8: a100 does not.*h100"):
+        plan_training(llama, cluster, None, parse_training("precision=fp8"))
+    with pytest.raises(UserError, match="--serve: precision = fp8: a100"):
+        plan_serving(llama, cluster, parse_serving("precision=fp8"))
+    with pytest.raises(UserError, match="mtp = yes: the model has no MTP module"):
+        plan_training(llama, cluster, None, parse_training("mtp=yes"))
+    with pytest.raises(UserError, match="context = 8 does not divide sequence = 4100"):
+        plan_training(llama, cluster, parse_layout("context=8"), parse_training("sequence=4100"))
+
+
+def test_what_is_not_given_is_chosen(v3, llama):
+    work, _ = plan_serving(llama, parse_cluster("gpus=8,kind=h100"), parse_serving("precision=fp8"))
+    assert work.tensor > 1 and work.expert == 1
+    work, plan = plan_serving(v3, parse_cluster("gpus=64,kind=h800"), parse_serving("precision=fp8"))
+    assert work.tensor == 1 and work.expert > 8 and plan.weight_bytes + plan.cache_bytes < 80e9
 
 
 @pytest.mark.parametrize("parse, text, sentence", [
     (parse_training, "tokens=-1", "tokens = '-1'"), (parse_training, "precision=fp4", "bf16, fp8"),
     (parse_training, "recompute=some", "none, cheap, selective, full"), (parse_rl, "longest=10,response=20", "longest = 10"),
-    (parse_rl, "prompts=1,group_size=2,updates=4", "updates = 4"), (parse_serving, "cached=1", "cached = 1"),
-    (parse_serving, "outputs=3", "Did you mean 'output'"),
-], ids=["tokens", "precision", "recompute", "longest", "updates", "cached", "key"])
+    (parse_rl, "prompts=1,group_size=2,updates=4", "updates = 4"), (parse_rl, "scorings=1.5", "whole"),
+    (parse_serving, "cached=1", "cached = 1"), (parse_serving, "outputs=3", "Did you mean 'output'"),
+], ids=["tokens", "precision", "recompute", "longest", "updates", "scorings", "cached", "key"])
 def test_wrong_work_is_refused(parse, text, sentence):
     with pytest.raises(UserError, match=sentence):
         parse(text)

@@ -1,4 +1,4 @@
-"""Memory of a rank against FSDP2 itself: `fully_shard` of our own modules on a fake process group of 64 ranks, in one process."""
+"""Memory of a rank against FSDP2 itself: `fully_shard` of our modules on a fake process group of 64 ranks, in one process."""
 
 import pytest
 import torch

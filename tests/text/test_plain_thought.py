@@ -143,7 +143,7 @@ def test_an_answer_that_is_held_to_a_form_does_not_begin_in_a_mark_s_token(plain
 
 def test_nothing_is_read_again_and_again(plain):
     class Counting:
-        eos_ids, bpe, byte_ids = plain.eos_ids, plain.bpe, plain.byte_ids
+        eos_ids, bpe, byte_ids, marks = plain.eos_ids, plain.bpe, plain.byte_ids, plain.marks
         decoded = 0
 
         def decode(self, ids, keep_special=False):

@@ -67,6 +67,20 @@ def test_prompts_get_no_gradient_and_the_split_into_micro_batches_changes_nothin
     assert any(not torch.allclose(a, b) for a, b in zip(steps[0].gradients, steps[2].gradients))  # the experts' balance
 
 
+def test_a_prompt_that_a_pair_shares_is_computed_once_and_the_gradient_is_the_same(tokenizer, monkeypatch):
+    model = add_lora(policy(), LoraConfig(4, 8.0), torch.Generator().manual_seed(1))
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    pairs, tokens, steps = pairs_of(tokenizer, 5), [], []
+    monkeypatch.setattr(model, "hidden", lambda ids, *rest: tokens.append(len(ids)) or type(model).hidden(model, ids, *rest))
+    for sharing in (True, False):
+        monkeypatch.setattr("spoutnik.train.preferences.can_share_prefixes", lambda _, sharing=sharing: sharing)
+        steps.append(dpo_gradient(model, pairs, torch.arange(10.0), parameters, DPOSettings(**SETTINGS))[0])
+    for one, other in zip(steps[0].gradients, steps[1].gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    half = len(tokens) // 2
+    assert sum(tokens[:half]) < 0.8 * sum(tokens[half:])
+
+
 @pytest.mark.parametrize("adapter", [False, True], ids=["whole model", "adapter with dropout"])
 def test_a_killed_stage_ends_with_the_same_bytes(tokenizer, tmp_path, adapter):
     def kill(done, total, tokens, note):

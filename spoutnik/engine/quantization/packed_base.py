@@ -12,6 +12,7 @@ from spoutnik.engine.quantization.packed_matrix import PackedMatrices, pack, pan
 from spoutnik.model.layers import Linear, linear
 from spoutnik.model.lora import adaptable
 from spoutnik.model.transformer import Transformer
+from spoutnik.native.structs import GROUP_SIZE
 
 _BLOCK = 1 << 20  # numbers that are dequantized at a time: 4 MB in each thread
 
@@ -83,6 +84,11 @@ def pack_base(model: Transformer, kind: str) -> Transformer:
         owner, _, last = name.rpartition(".")
         setattr(model.get_submodule(owner), last, PackedLinear(module, kind))
     return model
+
+
+def predicted_bytes(kind: str) -> float:
+    """Of a weight, with its part of the group's scale."""
+    return {"int8": 1.0, "int4": 0.5}[kind] + 2 / GROUP_SIZE
 
 
 def packed_and_back(weight: Tensor, kind: str) -> Tensor:

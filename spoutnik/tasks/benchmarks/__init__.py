@@ -7,6 +7,7 @@ from spoutnik.errors import UserError
 from spoutnik.tasks.benchmarks.benchmark import Benchmark, subset
 from spoutnik.tasks.benchmarks.hub import hub_records
 from spoutnik.tasks.benchmarks.records import Record, read_records
+from spoutnik.tasks.benchmarks.revisions import REVISIONS
 from spoutnik.tasks.benchmarks.table import SOURCES, Source
 from spoutnik.tasks.problem import Problem
 from spoutnik.validation import did_you_mean
@@ -36,6 +37,8 @@ def read_benchmark(name: str, data: Path | None) -> Benchmark:
     training: Sequence[Record] = ()
     if data is None:
         records = hub_records(name, source.hub)
+        revision = REVISIONS.get(source.hub.repository, "its newest revision")
+        benchmark.notes = (f"{name}: {source.hub.repository} of the hub, {revision}.",)
     else:
         records = read_records(find_files(source, data))
         if source.training and data.is_dir() and (files := _matches(source, data, source.training)):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from spoutnik.errors import RunError
 from spoutnik.tasks.benchmarks.records import Record, datasets_library, read_records, rows_of
+from spoutnik.tasks.benchmarks.revisions import REVISIONS
 
 if TYPE_CHECKING:
     from spoutnik.tasks.benchmarks.table import Hub
@@ -23,7 +24,7 @@ def hub_records(name: str, hub: "Hub") -> Sequence[Record]:
     records: list[Record] = []
     for config in hub.configs:
         try:
-            rows = library.load_dataset(hub.repository, config, split=hub.split)
+            rows = library.load_dataset(hub.repository, config, split=hub.split, revision=REVISIONS.get(hub.repository))
         except Exception as error:  # that library raises its own, the hub's and the system's
             raise _unreached(name, hub, error) from error
         where = f"{hub.repository}, {config or 'default'}, {hub.split}"
@@ -35,7 +36,7 @@ def _download(name: str, hub: "Hub", file: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(hub.repository, file, repo_type="dataset"))
+        return Path(hf_hub_download(hub.repository, file, repo_type="dataset", revision=REVISIONS.get(hub.repository)))
     except Exception as error:  # that library raises its own and the system's
         raise _unreached(name, hub, error) from error
 

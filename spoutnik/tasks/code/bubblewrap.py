@@ -5,10 +5,12 @@ import shutil
 import stat
 import subprocess
 import sys
+from compileall import compile_dir
 from functools import cache
 from pathlib import Path
 
 from spoutnik.errors import UserError
+from spoutnik.tasks.code.covered import enter
 from spoutnik.tasks.code.inside import seccomp
 from spoutnik.tasks.code.limits import SANDBOX_UID, Limits
 
@@ -56,7 +58,8 @@ def command_as_other_user(bwrap: str) -> tuple[list[str], dict]:
             covers[folder].append(path)
     if covers:
         words = [":".join([folder, *paths]) for folder, paths in covers.items()]
-        return [python(), "-I", "-S", str(HERE / "cover.py"), str(SANDBOX_UID), *words, "--"], {}
+        cover = [python(), "-I", "-S", str(HERE / "cover.py"), str(SANDBOX_UID), *words, "--"]
+        return enter(tuple(cover), SANDBOX_UID) or cover, {}
     return [], {"user": SANDBOX_UID, "group": SANDBOX_UID, "extra_groups": []}
 
 
@@ -112,6 +115,8 @@ def candidates() -> list[str]:
 @cache
 def find() -> str:
     """The bubblewrap that starts here with all that the sandbox asks of it; tried once. Raises UserError with the remedy."""
+    if not sys.dont_write_bytecode:
+        compile_dir(INSIDE, quiet=2)  # the sandbox sees the files and cannot write: it would compile them for each program
     reasons = []
     for bwrap in candidates():
         before, as_user = command_as_other_user(bwrap)

@@ -1,9 +1,10 @@
 """A program that root starts before bubblewrap where Python lies in a private folder (/root/.pyenv).
 
 In a mount namespace of its own, each such folder is covered by an empty one that leads to Python alone; then it becomes the
-other user and starts bubblewrap.
+other user and starts bubblewrap. Without a command it says `ready` and waits until its input ends: whoever has opened its
+namespace by then enters it again and again (covered.py), without a Python that starts each time.
 
-    python -I -S cover.py UID /root:/root/.pyenv/versions/3.11.7 -- bwrap ...
+    python -I -S cover.py UID /root:/root/.pyenv/versions/3.11.7 -- [bwrap ...]
 """
 
 import ctypes
@@ -31,6 +32,10 @@ def main(uid: int, covers: list[list[str]], command: list[str]) -> None:
             os.makedirs(path, 0o755)
             check(libc.mount(b"/proc/self/fd/%d" % number, os.fsencode(path), None, MS_BIND | MS_REC, None), path)
             os.close(number)
+    if not command:
+        print("ready", flush=True)
+        sys.stdin.read()
+        return
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)

@@ -14,6 +14,7 @@ from spoutnik.train.data.conversations import Drop, Learn, context_of
 from spoutnik.train.data.opinions import LOG, OPINION, log_of
 from spoutnik.train.data.row_shape import COMMON, Shape
 from spoutnik.train.data.shapes import KNOWN_KEYS, shape_of
+from spoutnik.train.data.split import HELD_OUT, SPLIT, TRAIN
 from spoutnik.train.traces import TraceReport, Traces, replies_of
 from spoutnik.validation import did_you_mean
 
@@ -60,7 +61,7 @@ def load_data(path: Path, columns: Mapping[str, str] | None = None, learn: Learn
         UserError: there is nothing to learn from, or rows are broken or of several shapes.
     """
     rows = _Rows(Path(path), columns or {}, learn)
-    report, kept, seen = TraceReport(Path(path).name), [], set()
+    report, kept, seen = TraceReport(rows.name), [], set()
     for row in _last_opinions(rows.traces()):
         report.read += 1
         if isinstance(row, str):
@@ -124,6 +125,7 @@ class _Rows:
         log = log_of(path)
         self.files, self.columns, self.learn = files_at(path) if log is None else [log], columns, learn
         self.path, self.shape, self._first = path, None, None
+        self.name = path.name if log is None else LOG
         self._unread: dict[str, None] = {}
         self._broken: list[tuple[Place, Exception]] = []
         _check_columns(path, columns)
@@ -147,6 +149,9 @@ class _Rows:
         shape = self._shape(place, row)
         traces = shape.read(row, self.learn)
         read = {self.columns.get(key, key) for key in (*shape.keys, *shape.optional) if key in row}
+        if (split := value.get(SPLIT)) in (TRAIN, HELD_OUT) and SPLIT not in read:
+            traces = [trace | {SPLIT: split} if isinstance(trace, dict) else trace for trace in traces]
+            read.add(SPLIT)
         self._unread |= dict.fromkeys(key for key in value if key not in read)
         return traces
 
@@ -198,8 +203,7 @@ class _Rows:
         """The shape, and what of it was not read, for people."""
         names = [f"{key} from {name}" for key, name in self.columns.items() if key != name]
         unread = [str(name) for name in self._unread]
-        name = LOG if log_of(self.path) else self.path.name
-        text = f"{name}: recognized as {self.shape.name}" + (f" ({', '.join(names)})" if names else "")
+        text = f"{self.name}: recognized as {self.shape.name}" + (f" ({', '.join(names)})" if names else "")
         if len(self.files) > 1:
             text += f", in {len(self.files)} files"
         if unread:

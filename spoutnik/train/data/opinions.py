@@ -31,9 +31,8 @@ def opinion_shape(keys: frozenset[str]) -> Shape | None:
 
 
 def log_of(path: Path) -> Path | None:
-    """The log in a folder of the page's feedback; None where it is none."""
-    log = path / LOG
-    return log if path.is_dir() and log.is_file() else None
+    """The log in a folder of the page's feedback, or in the data folder around it; None where it is neither."""
+    return next((log for log in (path / LOG, path / "feedback" / LOG) if log.is_file()), None)
 
 
 def _given(row: Mapping, learn: Learn) -> list[dict | Drop]:

@@ -1,5 +1,6 @@
 """The split into what is trained on and what is held out, by content: a conversation's first question decides, so that equal
-questions, and all replies of one conversation, are on one side, whatever else the data holds."""
+questions, and all replies of one conversation, are on one side, whatever else the data holds. Rows that say themselves where
+they belong ("split": "train" or "held_out", as `spoutnik data make` writes and tasks of one's own read it) stay there."""
 
 import hashlib
 from collections.abc import Mapping
@@ -8,11 +9,20 @@ from spoutnik.errors import UserError
 from spoutnik.train.data.conversations import questions_of
 from spoutnik.train.traces import TraceReport, Traces
 
+SPLIT, TRAIN, HELD_OUT = "split", "train", "held_out"
+
 
 def is_held_out(row: Mapping, share: float) -> bool:
-    """Whether a trace is of the held-out share."""
+    """Whether a trace is of the held-out share, or says so itself."""
+    if row.get(SPLIT) in (TRAIN, HELD_OUT):
+        return row[SPLIT] == HELD_OUT
     digest = hashlib.sha256(_question(row).encode("utf-8")).digest()
     return int.from_bytes(digest[:8], "big") < share * 2 ** 64
+
+
+def has_held_out(traces: Traces) -> bool:
+    """Whether some traces say that they are held out."""
+    return any(row.get(SPLIT) == HELD_OUT for row in traces.rows)
 
 
 def hold_out(traces: Traces, share: float) -> tuple[Traces, Traces]:
@@ -23,6 +33,10 @@ def hold_out(traces: Traces, share: float) -> tuple[Traces, Traces]:
     """
     held_out = [row for row in traces.rows if is_held_out(row, share)]
     rows = [row for row in traces.rows if not is_held_out(row, share)]
+    said = {row.get(SPLIT) for row in traces.rows}
+    if len(said) == 1 and said <= {TRAIN, HELD_OUT}:
+        raise UserError(f"{traces.report.source}: all its rows say that they belong to {SPLIT} = {said.pop()}, which leaves "
+                        f"nothing to {'hold out' if rows else 'train on'}. Give some of the other, or leave the key out.")
     if not rows or not held_out:
         first = {_question(row) for row in traces.rows}
         raise UserError(f"{traces.report.source}: held_out_share = {share:g} leaves nothing to "

@@ -4,6 +4,7 @@ import base64
 import json
 import pickle
 import random
+import re
 import zlib
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from spoutnik.errors import RunError, UserError
 from spoutnik.tasks.benchmarks import BENCHMARKS, hub, read_benchmark, subset
 from spoutnik.tasks.benchmarks.bbh import NAMES
+from spoutnik.tasks.benchmarks.revisions import REVISIONS
 from spoutnik.tasks.benchmarks.table import SOURCES
 
 
@@ -295,8 +297,8 @@ class FakeHub:
     def __init__(self, rows):
         self.rows, self.asked = rows, []
 
-    def load_dataset(self, repository, config, split):
-        self.asked.append((repository, config, split))
+    def load_dataset(self, repository, config, split, revision):
+        self.asked.append((repository, config, split, revision))
         if isinstance(self.rows, Exception):
             raise self.rows
         return self.rows
@@ -305,8 +307,10 @@ class FakeHub:
 def test_the_hub_s_rows_are_read_like_a_file_s(monkeypatch):
     fake = FakeHub([{"question": "What?", "choices": ["a", "b", "c", "d"], "answer": 3, "subject": "law"}])
     monkeypatch.setattr(hub, "datasets_library", lambda what: fake)
-    problems = read_benchmark("mmlu", None).problems()
-    assert fake.asked == [("cais/mmlu", "all", "test")] and problems[0].answer == "D"
+    benchmark = read_benchmark("mmlu", None)
+    assert fake.asked == [("cais/mmlu", "all", "test", REVISIONS["cais/mmlu"])]
+    assert benchmark.problems()[0].answer == "D" and benchmark.notes == (
+        "mmlu: cais/mmlu of the hub, c30699e8356da336a370243923dbaf21066bb9fe.",)
 
 
 def test_bbh_from_the_hub_knows_its_tasks(monkeypatch):
@@ -328,3 +332,5 @@ def test_a_hub_out_of_reach_or_without_its_package_is_a_sentence(monkeypatch):
 def test_every_source_says_where_the_hub_has_it(name):
     source = SOURCES[name]
     assert source.hub.repository.count("/") == 1 and source.files and source.about and source.folders
+    unknown = name == "cmath" or name.startswith("mgsm")
+    assert unknown or re.fullmatch("[0-9a-f]{40}", REVISIONS[source.hub.repository])

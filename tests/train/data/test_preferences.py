@@ -153,7 +153,7 @@ def feedback(tmp_path):
     return store.folder
 
 
-@pytest.mark.parametrize("where", ["given.jsonl", ""], ids=["log", "folder"])
+@pytest.mark.parametrize("where", ["given.jsonl", "", ".."], ids=["log", "folder", "data folder"])
 def test_the_page_s_thumbs_and_corrections_are_read_as_they_are(feedback, where):
     replies = load_preferences(feedback / where, "replies")
     assert [(row["prompt"], row["answer"], row["label"]) for row in replies.rows] == [
@@ -162,6 +162,7 @@ def test_the_page_s_thumbs_and_corrections_are_read_as_they_are(feedback, where)
     assert replies.rows[-1]["messages"][:2] == [USER, GOOD] and {row["thought"] for row in replies.rows} == {"Hm."}
     report = replies.report
     assert (report.read, report.replaced, report.no_opinion, report.used) == (9, 2, 1, 6) and not report.is_large
+    assert report.source == "given.jsonl"
     assert replies.description.startswith("given.jsonl: recognized as the page's feedback (thumbs and corrections)")
     pairs = load_preferences(feedback / where, "pairs")
     assert [(row["chosen"]["answer"], row["rejected"]["answer"]) for row in pairs.rows] == [
