@@ -51,6 +51,10 @@ def main() -> None:
                 work = Path(temporary) / f"{name}-{variant}"
                 rows.append({"model": name, "variant": variant} | compare(folder, options, work))
                 print(rows[-1])
+            if ModelConfig.load(folder).has_experts:
+                measured = of_experts(folder, Path(temporary) / "experts")
+                rows.append({"model": name, "variant": "LoRA of routed experts"} | measured)
+                print(rows[-1])
     print(json.dumps(rows))
 
 
@@ -88,6 +92,25 @@ def compare(folder: Path, options: dict, work: Path) -> dict:
             "gradients": max(_largest(p.grad, gradients[_peft_name(name)]) for name, p in own.items()),
             "largest gradient": max(float(g.abs().max()) for g in gradients.values()),
             "we read PEFT's": _largest(back(ids), expected), "merged": _largest(merged_copy(back)(ids), expected)}
+
+
+def of_experts(folder: Path, work: Path) -> dict:
+    """Attention and routed experts: PEFT turns our pairs of each expert into its own of the fused ones."""
+    ours = load_model(folder, torch.float32)
+    ids = torch.randint(2, ours.config.vocab_size, (2, 24))
+    base = ours(ids).detach()
+    add_lora(ours, LoraConfig(4, 8.0, target_modules=_ATTENTION, experts=True), torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        for name, parameter in ours.named_parameters():
+            if "lora_B" in name:
+                parameter.normal_(0, 0.02)
+    mine, parts = ours(ids), adapters_of(ours)
+    write_adapter(work, Adapter(parts, "base", base_hash(ours, parts)))
+    back = load_model(folder, torch.float32)
+    attach_adapter(back, read_adapter(work), work)
+    theirs = PeftModel.from_pretrained(_peer(folder), work)(ids).logits
+    return {"change": _largest(mine, base), "PEFT reads ours": _largest(mine, theirs),
+            "we read ours": _largest(back(ids), mine), "merged": _largest(merged_copy(back)(ids), mine)}
 
 
 def _peft_name(name: str) -> str:

@@ -57,8 +57,7 @@ app.add_typer(evals, name="eval")
 app.add_typer(tasks, name="tasks")
 app.command(cls=Command, epilog="Example: spoutnik audit countdown 'gym-*' --problems 20")(audit)
 app.command(cls=Command, epilog="Example: spoutnik inspect deepseek-r1")(inspect)
-app.command(cls=Command, epilog="Example: spoutnik plan deepseek-v3 --cluster gpus=2048,kind=h800,price=2 --train tokens=14.8T,"
-            "batch=15360,precision=fp8,software=deepseek")(plan)
+app.command(cls=Command, epilog="Example: spoutnik plan deepseek-v3 --cluster gpus=2048,kind=h800")(plan)
 app.command(cls=Command, epilog="Example: spoutnik export runs/nano --format gguf --out nano.gguf --dtype q8_0")(export)
 app.command(cls=Command, epilog="Example: spoutnik bench runs/nano --quantize int8")(bench)
 

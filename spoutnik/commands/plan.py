@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 def plan(
     subject: Annotated[str, typer.Argument(metavar="RECIPE-OR-MODEL", help="A recipe (nano, or a .yaml file); or a model: a "
                                            "preset (deepseek-v3), a config.json, or a folder with one.")],
-    cluster: Annotated[str, typer.Option(help="The machines, as gpus=2048,kind=h800,per_node=8,network=400,price=2: "
-                                         "Gb/s and money for an hour are of each GPU. Also memory, bandwidth (GB/s), watts, "
-                                         "where they differ from the data sheet.")],
-    layout: Annotated[Optional[str], typer.Option(help="As tensor=8,pipeline=16,context=1,expert=64,chunks=1,"
-                                                  "schedule=1f1b|zero-bubble,sharding=fsdp|optimizer. [default: the "
-                                                  "fastest that fits]")] = None,
-    train: Annotated[Optional[str], typer.Option(help="Of a model: tokens=14.8T,sequence=4096,batch=1024,micro_batch=1,"
-                                                 "precision=bf16|fp8,recompute=none|cheap|selective|full,software=pytorch|megatron|"
-                                                 "deepseek,mtp=no.")] = None,
-    rl: Annotated[Optional[str], typer.Option(help="Of a model: prompts=512,group_size=16,prompt=200,response=4000,"
-                                              "longest=32768,updates=16,scorings=2,steps=1,tensor=1,expert=1,"
-                                              "rollout_precision=bf16|fp8 ...")] = None,
-    serve: Annotated[Optional[str], typer.Option(help="Of a model: input=2000,output=1000,cached=0,batch=64,tensor=1,expert=1,"
-                                                 "precision=bf16|fp8,cache=bf16|fp8,drafts=no,separate=no.")] = None,
+    cluster: Annotated[str, typer.Option(help="The machines, as gpus=2048,kind=h800,price=2 (of a GPU-hour); also "
+                                         "per_node, network (Gb/s of each GPU), and memory, bandwidth (GB/s), watts where they "
+                                         "differ from the data sheet.")],
+    layout: Annotated[Optional[str], typer.Option(help="As tensor=8,pipeline=16,expert=64; also context, chunks, schedule "
+                                                  "(1f1b, zero-bubble), sharding (fsdp, optimizer) [default: the fastest that "
+                                                  "fits].")] = None,
+    train: Annotated[Optional[str], typer.Option(help="Of a model: tokens=14.8T,batch=1024; also sequence, micro_batch, "
+                                                 "precision (bf16, fp8), recompute (none, cheap, selective, full), software "
+                                                 "(pytorch, megatron, deepseek ...), mtp (no, yes).")] = None,
+    rl: Annotated[Optional[str], typer.Option(help="Of a model: prompts=512,group_size=16; also response, longest, "
+                                              "prompt, updates, scorings, steps, precision, recompute, software, and of the "
+                                              "samplers tensor, expert, rollout_precision, graphs.")] = None,
+    serve: Annotated[Optional[str], typer.Option(help="Of a model: input=2000,output=1000; also cached, batch, tensor, expert, "
+                                                 "precision, cache (bf16, fp8), drafts, acceptance, separate, balanced, "
+                                                 "graphs.")] = None,
     json_: Json = False,
 ):
     """Plan on paper: memory of each GPU, tokens per second, time and cost on a cluster, and what binds. A recipe's stages; or

@@ -80,7 +80,7 @@ def attach_adapter(model: Transformer, adapter: Adapter, source: Path) -> Transf
     Raises:
         UserError: the adapter belongs to another model.
     """
-    shapes = {name: tuple(module.weight.shape) for name, module in adapted_maps(model).items()}
+    shapes = {name: module.shape for name, module in adapted_maps(model).items()}
     check_fits(adapter, shapes, source)
     if adapter.base_hash is not None:
         check_fits(adapter, shapes, source, base_hash(model, adapter.parts))

@@ -23,6 +23,10 @@ class ExpertMap:
     weight: Tensor
     is_packed = False
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        return tuple(self.weight.shape)
+
     def first_row(self) -> Tensor:
         return self.weight[0]
 

@@ -28,6 +28,11 @@ class Linear(nn.Linear):
         y = self.adapter(x, linear(x, self.weight), self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of the weight, (out, in), without reading it."""
+        return self.out_features, self.in_features
+
     def first_row(self) -> Tensor:
         """Of the weight as the model's files hold it."""
         return self.weight[0]

@@ -154,13 +154,13 @@ def add_lora(model: Transformer, config: LoraConfig, generator: torch.Generator,
     Raises:
         UserError: a target module that the model has not or that is left out, or a rank larger than a layer; names `source`.
     """
-    parts = {}
+    parts, device = {}, model.embed_tokens.weight.device
     for name, module in lora_targets(model, config, source).items():
-        outputs, inputs = module.weight.shape
-        a = torch.empty(config.rank, inputs, device=module.weight.device)
+        outputs, inputs = module.shape
+        a = torch.empty(config.rank, inputs, device=device)
         a.uniform_(-inputs ** -0.5, inputs ** -0.5, generator=generator)
         magnitude = row_norms(module.weight.detach().float()) if config.use_dora else None
-        b = torch.zeros(outputs, config.rank, device=module.weight.device)
+        b = torch.zeros(outputs, config.rank, device=device)
         parts[name] = LowRank(a, b, config.scale, magnitude, config.dropout)
     return attach(model, parts)
 
@@ -182,9 +182,9 @@ def lora_targets(model: Transformer, config: LoraConfig, source: str = "adapter"
             raise UserError(f"{source}.experts = true: this model has no routed experts. Leave it out.")
         maps |= routed
     for name, module in maps.items():
-        if config.rank > min(module.weight.shape):
-            outputs, inputs = module.weight.shape
-            most = min(min(each.weight.shape) for each in maps.values())
+        if config.rank > min(module.shape):
+            outputs, inputs = module.shape
+            most = min(min(each.shape) for each in maps.values())
             raise UserError(f"{source}.rank = {config.rank}: is more than {name} has, {outputs} x {inputs}. Give at most "
                             f"{most}, or leave such maps out (target_modules).")
     return maps

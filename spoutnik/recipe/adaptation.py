@@ -104,8 +104,9 @@ def prepare(options: AdaptOptions, out: Path | None, say: Callable[[str], None])
     folder = locate(options.model, weights=False)
     tokenizer, config = load_tokenizer(folder), ModelConfig.load(folder)
     if tokenizer.chat_template is None:
-        raise UserError(f"{options.model}: has no chat template, and an adapted model converses. Take the instruct model, or "
-                        "put its chat_template.jinja into the folder.")
+        raise UserError(f"{options.model}: has no chat template, and an adapted model converses. Take the instruct model, put "
+                        "its chat_template.jinja into the folder, or write a recipe with template: r1-zero "
+                        "(docs/checkpoints.md).")
     positions = config.max_position_embeddings
     _check_anchor(options.anchor)
     data = askable(data, tokenizer, positions)

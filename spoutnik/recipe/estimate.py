@@ -93,7 +93,7 @@ def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tok
     width = config.moe_intermediate_size * config.num_experts_per_tok if config.has_experts else config.intermediate_size
     values = 12 * config.hidden_size + 4 * width
     if adapter is not None:  # what the thin products read and give
-        values += 4 * config.hidden_size + 3 * width
+        values += 5 * config.hidden_size + 4 * width
     layers = config.num_hidden_layers
     activations = tokens * (layers * config.hidden_size + values if recomputed else layers * values) * item
     if adapter is None:

@@ -48,6 +48,13 @@ GPUS = {gpu.name: gpu for gpu in (
 )}
 
 
+def check_precision(gpu: GPU, precision: str, option: str) -> None:
+    """Raises UserError where the GPU does not multiply in it."""
+    if precision == "fp8" and gpu.fp8 is None:
+        able = ", ".join(name for name, other in GPUS.items() if other.fp8 is not None)
+        raise UserError(f"{option}: precision = fp8: {gpu.name} does not multiply in it. Give bf16, or one of {able}.")
+
+
 @dataclass(frozen=True)
 class Cluster:
     """gpus: how many. per_node: those that `gpu.link` joins. network: bytes/s of one GPU to other nodes, in one direction.

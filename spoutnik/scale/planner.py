@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 
 from spoutnik.errors import UserError
 from spoutnik.scale.costs import PlannedModel
-from spoutnik.scale.hardware import Cluster
+from spoutnik.scale.hardware import Cluster, check_precision
 from spoutnik.scale.layout import Layout, candidates, check_layout
 from spoutnik.scale.memory import USABLE, TrainingMemory, training_memory
 from spoutnik.scale.rl import RLTime, RLWork, rl_time
@@ -89,6 +89,7 @@ def plan_training(model: PlannedModel, cluster: Cluster, layout: Layout | None, 
     Raises:
         UserError: the layout or batch does not divide, or nothing fits; then with the least number of GPUs that would.
     """
+    _check_training(model, cluster, work)
     works = [replace(work, recompute=each) for each in RECOMPUTE] if recompute is None else [work]
     if layout is not None:
         check_layout(layout, model.config, cluster)
@@ -104,6 +105,12 @@ def plan_training(model: PlannedModel, cluster: Cluster, layout: Layout | None, 
     if best is None:
         raise UserError(_too_large(model, cluster, None, works[-1], "any layout"))
     return best
+
+
+def _check_training(model: PlannedModel, cluster: Cluster, work: TrainingWork) -> None:
+    check_precision(cluster.gpu, work.precision, "--train")
+    if work.mtp and not model.config.num_nextn_predict_layers:
+        raise UserError("--train: mtp = yes: the model has no MTP module (num_nextn_predict_layers). Leave it out.")
 
 
 def _plan(model: PlannedModel, cluster: Cluster, layout: Layout, work: TrainingWork) -> TrainingPlan:
@@ -151,6 +158,8 @@ def least_gpus(cluster: Cluster, fits: Callable[[Cluster], bool]) -> int | None:
 
 def plan_rl(model: PlannedModel, cluster: Cluster, layout: Layout | None, work: RLWork) -> RLPlan:
     """Raises UserError as `plan_training`, and where the samplers' weights do not fit."""
+    check_precision(cluster.gpu, work.training.precision, "--rl")
+    check_precision(cluster.gpu, work.rollout.precision, "--rl: rollout")
     if layout is None:  # completions are packed, so the batch need not divide
         training = _fastest(model, cluster, [replace(work.training, micro_batches=1)])[0]
         if training is None:
@@ -164,6 +173,7 @@ def plan_rl(model: PlannedModel, cluster: Cluster, layout: Layout | None, work: 
 def plan_serving(model: PlannedModel, cluster: Cluster, work: ServingWork) -> tuple[ServingWork, ServingPlan]:
     """The work with the engine that was chosen, and its plan. Raises UserError where the model does not fit or divide."""
     config = model.config
+    check_precision(cluster.gpu, work.precision, "--serve")
     if work.drafts and not config.num_nextn_predict_layers:
         raise UserError("--serve: drafts = yes: the model has no MTP module (num_nextn_predict_layers). Leave it out.")
     work = placed(model, cluster, work)

@@ -71,8 +71,10 @@ class TrainingTime:
 
 
 def micro_batches(work: TrainingWork, layout: Layout, cluster: Cluster) -> int:
-    """Of one pipeline in a step. Raises UserError where the batch does not divide."""
+    """Of one pipeline in a step. Raises UserError where batch or sequence do not divide."""
     data = layout.data(cluster.gpus)
+    if work.sequence % layout.context:
+        raise UserError(f"--layout: context = {layout.context} does not divide sequence = {work.sequence}. Give one that does.")
     if work.micro_batches is not None:
         return work.micro_batches
     if work.batch % (data * work.micro_batch):

@@ -15,7 +15,7 @@ from spoutnik.tables import print_table
 
 COMMANDS = ("run", "chat", "serve", "models", "pull", "arena", "keys", "keys add", "keys list", "keys revoke", "history",
             "history show", "history export", "history wipe", "cache", "cache clean", "eval", "tasks", "tasks show", "audit",
-            "inspect", "export", "bench")
+            "inspect", "plan", "export", "bench")
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])

@@ -89,13 +89,18 @@ def test_interpreters_that_are_none_and_readers_that_fail_are_named(tmp_path):
             equality.read_by("llama.cpp", "0", HERE, tmp_path, None, [[1, 2]])
 
 
-@pytest.mark.parametrize("format, reader", [("lora", "peft"), ("lora-gguf", "llama.cpp")])
-@pytest.mark.parametrize("base, options", [(tiny.LLAMA, {"use_rslora": True}), (tiny.QWEN3, {})],
-                         ids=["llama, rsLoRA", "qwen3"])
+ATTENTION = ("q_a_proj", "q_b_proj", "kv_a_proj_with_mqa", "kv_b_proj", "o_proj")
+
+
+@pytest.mark.parametrize("format, reader, base, options", [
+    ("lora", "peft", tiny.LLAMA, {"use_rslora": True}), ("lora", "peft", tiny.QWEN3, {}),
+    ("lora", "peft", tiny.DEEPSEEK | {"num_nextn_predict_layers": 0}, {"target_modules": ATTENTION, "experts": True}),
+    ("lora-gguf", "llama.cpp", tiny.LLAMA, {"use_rslora": True}), ("lora-gguf", "llama.cpp", tiny.QWEN3, {})],
+    ids=["PEFT, llama, rsLoRA", "PEFT, qwen3", "PEFT, experts", "llama.cpp, llama, rsLoRA", "llama.cpp, qwen3"])
 def test_the_readers_themselves(format, reader, base, options, adapter_of, tmp_path):
     if not PEERS.exists() or reader not in equality.present_readers(PEERS):
         pytest.skip(f"{PEERS}: no {reader} there (make peers)")
-    wide = base | {"hidden_size": 64, "intermediate_size": 96} | ({"head_dim": 32} if base is tiny.QWEN3 else {})
+    wide = base | {"hidden_size": 64, "intermediate_size": 96} | ({"head_dim": 32} if "head_dim" in base else {})
     folder, path, _ = adapter_of(wide, **options)
     [agreement] = export(folder, format, tmp_path / "out.gguf", adapter=path, readers=PEERS).readers
     assert agreement.kl < 1e-6 < 1e-3 < agreement.effect

@@ -61,8 +61,8 @@ def test_dpo_learns_what_pairs_share_and_says_it(dpo):
 
 
 def test_kto_says_its_weights_and_trains_an_adapter_that_a_kill_does_not_change(folder):
-    path = recipe_of(folder, "kto", THUMBS[:-12], "kto", adapter={"rank": 4, "alpha": 16, "dropout": 0.1},
-                     anchor={"snippets": 1, "tokens": 8})
+    path = recipe_of(folder, "kto", THUMBS[:-12], "kto", SETTINGS | {"epochs": 2}, anchor={"snippets": 1, "tokens": 8},
+                     adapter={"rank": 4, "alpha": 16, "dropout": 0.1})
     display = Listening(("preferred", 4))
     with pytest.raises(KeyboardInterrupt):
         run_recipe(path, folder / "run", display)

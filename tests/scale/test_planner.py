@@ -167,6 +167,18 @@ def test_a_model_that_cannot_fit_says_the_least_number_of_gpus(llama):
         plan_serving(llama, parse_cluster("gpus=8,kind=h100"), parse_serving("tensor=8,batch=5000"))
 
 
+def test_what_the_gpu_or_the_model_does_not_have(llama):
+    cluster = parse_cluster("gpus=64,kind=a100")
+    with pytest.raises(UserError, match="--train: precision = fp8: a100 does not.*h100"):
+        plan_training(llama, cluster, None, parse_training("precision=fp8"))
+    with pytest.raises(UserError, match="--serve: precision = fp8: a100"):
+        plan_serving(llama, cluster, parse_serving("precision=fp8"))
+    with pytest.raises(UserError, match="mtp = yes: the model has no MTP module"):
+        plan_training(llama, cluster, None, parse_training("mtp=yes"))
+    with pytest.raises(UserError, match="context = 8 does not divide sequence = 4100"):
+        plan_training(llama, cluster, parse_layout("context=8"), parse_training("sequence=4100"))
+
+
 def test_what_is_not_given_is_chosen(v3, llama):
     work, _ = plan_serving(llama, parse_cluster("gpus=8,kind=h100"), parse_serving("precision=fp8"))
     assert work.tensor > 1 and work.expert == 1
