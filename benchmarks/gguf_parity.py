@@ -8,9 +8,9 @@ for K blocks everywhere. --file: GGUF files as they are, too. --texts: more text
 
 A token counts where both choose the same one after the same beginning, which is llama.cpp's. Ours are computed in float32 from
 the numbers of the file. llama.cpp rounds activations to halves before F16 weights and to 8 bits before blocks: the distance
-that this makes (the largest over the vocabulary, in standard deviations of the logits) is bounded by NEAR at the median position,
-and a token may differ only where the two best lie nearer to each other than twice the distance there. Exits with status 1 where
-either is broken or ids differ. The peers' environment: PEERS, or .venv-peers.
+that this makes (the largest over the vocabulary, in standard deviations of the logits) is bounded by NEAR at the median
+position, and a token may differ only where the two best lie nearer to each other than twice the distance there. Exits with
+status 1 where either is broken or ids differ. The peers' environment: PEERS, or .venv-peers.
 """
 
 import argparse
