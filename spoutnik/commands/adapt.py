@@ -58,6 +58,7 @@ def adapt(
     """Teach a model that is open from a file of your own: checks the data, plans time and memory, trains an adapter, and says
     what was learned and what was forgotten. Interrupt with Ctrl-C and give the same command again to go on."""
     from spoutnik.recipe.adapt_options import AdaptOptions
+    from spoutnik.recipe.adapt_report import NOTE
     from spoutnik.recipe.adaptation import adapt as run
     from spoutnik.recipe.adaptation import prepare
 
@@ -76,6 +77,7 @@ def adapt(
                     "commands": result.commands, "report": str(result.report)})
         return
     _print_rows(result.rows)
+    say(NOTE.format(general=prepared.general.name))
     print_pairs(console(), [("Report", str(result.report)), *((label, command) for label, command in result.commands.items())])
 
 

@@ -15,6 +15,7 @@ from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.forgetting import GeneralText
 from spoutnik.units import duration, size
 
+NOTE = "Problems and replies are those of the held-out part, general texts of {general}; losses and KL in nats a token."
 FORGOTTEN = 0.05  # nats per token of general text: a rise that is worth a word
 
 
@@ -57,20 +58,19 @@ def measured_rows(before: Sequence[Row], after: Sequence[Row], measured: dict, d
         grades = [{key: _mean([sample["correct"] for sample in samples]) for key, samples in by_problem(each).items()}
                   for each in (before, after)]
         pairs = [(grades[0][key], grades[1][key]) for key in grades[0]]
-        rows.append(_row(f"right answers, {len(pairs)} held-out problems", "%", 1, pairs))
+        rows.append(_row(f"right answers, {len(pairs)} problems", "%", 1, pairs))
     replies = measured["replies"]
     if data.method == "dpo":
         better, worse = replies.values()
         pairs = [tuple(float(better[when][place] < worse[when][place]) for when in ("before", "after"))
                  for place in range(len(better["before"]))]
-        rows.append(_row(f"better reply the likelier one, {len(pairs)} held-out pairs", "%", 1, pairs))
+        rows.append(_row(f"better reply likelier, {len(pairs)} pairs", "%", 1, pairs))
     for name, losses in replies.items():
         pairs = list(zip(losses["before"], losses["after"]))
-        rows.append(_row(f"loss of {len(pairs)} {name}, nats a token", "nats", 1 if "worse" in name else -1, pairs))
+        rows.append(_row(f"loss, {len(pairs)} {name}", "nats", 1 if "worse" in name else -1, pairs))
     texts = measured["general"]
-    name = f"{general.name} ({len(general.pieces)} texts)"
-    rows.append(_row(f"loss on general text, {name}", "nats", -1, list(zip(texts["before"], texts["after"]))))
-    rows.append(_row("KL to the base on it", "nats", -1, [(0.0, kl) for kl in texts["kl"]]))
+    rows.append(_row(f"loss, {len(general.pieces)} general texts", "nats", -1, list(zip(texts["before"], texts["after"]))))
+    rows.append(_row("KL to the base on these", "nats", -1, [(0.0, kl) for kl in texts["kl"]]))
     return rows
 
 
@@ -88,7 +88,7 @@ def verdicts(rows: Sequence[Measured]) -> list[str]:
     """Sentences on what the table shows: only differences whose interval leaves 0 out are called such."""
     sentences = []
     for row in rows[:-2]:
-        what = row.what.partition(",")[0]
+        what = row.what
         verdict = "better" if row.difference * row.better > 0 else "worse"
         sentences.append(f"{what[:1].upper()}{what[1:]}: " + (
             f"{verdict} than before." if row.low > 0 or row.high < 0 else
@@ -115,8 +115,8 @@ def next_commands(options: AdaptOptions, out: Path, artifact: Artifact) -> dict[
                        "the same by hand": f"spoutnik run {shlex.quote(str(out / 'recipe.yaml'))} --out ANOTHER"}
 
 
-def report_text(options: AdaptOptions, said: Sequence[str], rows: Sequence[Measured], artifact: Artifact,
-                commands: dict[str, str], recipe: str) -> str:
+def report_text(options: AdaptOptions, said: Sequence[str], rows: Sequence[Measured], general: GeneralText,
+                artifact: Artifact, commands: dict[str, str], recipe: str) -> str:
     """The report, Markdown."""
     manifest, cost, evaluation = artifact.manifest, artifact.cost, artifact.evaluation_cost
     table = ["| | before | after | difference (95 % interval) |", "|---|---:|---:|---|"]
@@ -133,7 +133,8 @@ def report_text(options: AdaptOptions, said: Sequence[str], rows: Sequence[Measu
     health = manifest["health"]
     notes = [f"* {finding}" for finding in (health["line"], *health.get("warnings", ())) if finding]
     parts = [f"# {options.model}, adapted to {options.data.name}", "\n".join(table),
-             " ".join(verdicts(rows)), "## Data", "\n".join(f"* {sentence}" for sentence in said),
+             NOTE.format(general=general.name), " ".join(verdicts(rows)),
+             "## Data", "\n".join(f"* {sentence}" for sentence in said),
              "## Training", "\n".join([*(f"* {line}" for line in bill), *notes]),
              "Curves, thoughts before and after: report.html in this folder.", "## Go on",
              "\n".join(f"* {label}: `{command}`" for label, command in commands.items()), "## Recipe",

@@ -203,7 +203,8 @@ def adapt(prepared: Prepared, display: Display, accept: bool = False) -> Adaptat
         measured = _measure(prepared, recipe, start, artifact, display)
         rows = measured_rows(start.samples, artifact.samples, measured, prepared.data, prepared.general)
         commands = next_commands(prepared.options, out, artifact)
-        write_text(out / REPORT, report_text(prepared.options, prepared.said, rows, artifact, commands, path.read_text()))
+        write_text(out / REPORT, report_text(prepared.options, prepared.said, rows, prepared.general, artifact, commands,
+                                           path.read_text()))
     return Adaptation(out, prepared.data.method, rows, artifact, commands, out / REPORT)
 
 

