@@ -51,7 +51,7 @@ class SharedPrefixes(PackedSequences):
         """Of segments that lie end to end. The stream is filled up with a last segment of padding, up to a 16th of it: few
         lengths, as packing.py explains."""
         total = segments[-1].start + segments[-1].length
-        padding = -total % min(STREAM_MULTIPLE, max(16, 1 << total.bit_length() - 5))
+        padding = -total % min(STREAM_MULTIPLE, max(16, (1 << total.bit_length()) >> 5))
         every = [*segments, *([Segment(total, padding)] if padding else [])]
         positions = torch.cat([torch.arange(s.prefix, s.prefix + s.length) for s in every])
         numbers = torch.repeat_interleave(torch.arange(len(every)), torch.tensor([s.length for s in every]))

@@ -58,7 +58,7 @@ def test_a_stage_is_exported_to_llama_cpp_and_the_reader_is_told(run, tmp_path):
 
 
 @pytest.mark.parametrize("arguments, expected", [
-    (("--format", "onnx", "--out", "x"), "--format onnx: is unknown. Choose hf, gguf, merged, lora."),
+    (("--format", "onnx", "--out", "x"), "--format onnx: is unknown. Choose hf, gguf, merged, lora, lora-gguf."),
     (("--format", "hf", "--dtype", "q8_0", "--out", "x"), "--dtype q8_0: cannot be written as hf. Choose f32, bf16, f16."),
     (("--format", "gguf", "--dtype", "q4_K", "--out", "x.gguf"), "Choose f32, bf16, f16, q8_0, q4_0."),
     (("--format", "gguf", "--out", "x"), "--out x: llama.cpp looks for files that end in .gguf. Write --out x.gguf."),

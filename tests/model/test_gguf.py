@@ -82,7 +82,7 @@ def test_pairs_of_rotated_rows_become_halves():
 
 @pytest.mark.parametrize("keys, error, words", [
     ({"architecture": "gemma3"}, UserError, "general.architecture = 'gemma3'"),
-    ({"general.type": "adapter", "architecture": "clip"}, UserError, "general.type = 'adapter'"),
+    ({"general.type": "adapter", "architecture": "clip"}, UserError, "is an adapter, not a model"),
     ({"split.count": 3}, UserError, "one of 3 parts"), ({"types": {"blk.0.attn_v.weight": Type.IQ4_NL}}, UserError, "IQ4_NL"),
     ({"block_count": None}, RunError, "llama.block_count is missing"), ({"block_count": 2}, RunError, "blk.1.attn_norm.weight"),
     ({"expert_count": 8}, UserError, "llama.expert_count = 8"),
