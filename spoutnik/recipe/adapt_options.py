@@ -11,7 +11,6 @@ from spoutnik.train.data.conversations import Learn
 LEARNING_RATES = {("sft", False): 5e-4, ("sft", True): 5e-5, ("grpo", False): 5e-5, ("grpo", True): 2e-6,
                   ("dpo", False): 5e-5, ("dpo", True): 1e-6, ("kto", False): 5e-5, ("kto", True): 1e-6}
 EPOCHS = {"sft": 4.0, "dpo": 2.0, "kto": 2.0}
-ANCHORED = ("sft", "grpo")  # methods whose stages take an anchor
 
 
 @dataclass(frozen=True)
@@ -58,9 +57,6 @@ class AdaptOptions:
             raise UserError("--epochs: is of the other methods. Say with --steps how long reinforcement learning takes.")
         if method != "grpo" and self.steps is not None:
             raise UserError("--steps: is of --method grpo. Say with --epochs how often the data is read.")
-        if method not in ANCHORED and self.anchor is not None:
-            raise UserError(f"--anchor: is of --method {' and '.join(ANCHORED)}; {method} is held to its start by its own "
-                            "loss.")
         if method != "sft" and self.learn != "last":
             raise UserError("--learn: is of --method sft. Leave it out.")
 

@@ -14,7 +14,7 @@ from spoutnik.files import write_jsonl, write_text
 from spoutnik.hub_data import is_hub_name, parse_hub_name, pinned
 from spoutnik.locate import looks_like_a_folder, path_of
 from spoutnik.recipe.adapt_data import AdaptData
-from spoutnik.recipe.adapt_options import ANCHORED, EPOCHS, LEARNING_RATES, AdaptOptions, slug
+from spoutnik.recipe.adapt_options import EPOCHS, LEARNING_RATES, AdaptOptions, slug
 from spoutnik.tasks.own import read_task
 from spoutnik.tasks.own.script import Script, ScriptTask
 from spoutnik.text.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ def recipe_text(options: AdaptOptions, data: AdaptData, lengths: "Lengths", fold
     if not options.full:
         rank = _given(options.rank, 16)
         stage["adapter"] = {"rank": rank, "alpha": _given(options.alpha, 2.0 * rank)}
-    if data.method in ANCHORED and not options.no_anchor:
+    if not options.no_anchor:
         file = {} if options.anchor is None else {"file": os.path.relpath(options.anchor.expanduser(), folder)}
         stage["anchor"] = file | {"weight": 1.0, "snippets": 4, "tokens": 64}
     settings = {"learning_rate": _given(options.learning_rate, LEARNING_RATES[data.method, options.full]),

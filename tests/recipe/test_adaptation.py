@@ -239,7 +239,6 @@ def test_few_rows_hold_out_more():
     pytest.param(SIDES, {"max_tokens": 400}, "--max-tokens 400.*256 positions", id="no positions"),
     pytest.param(SIDES, {"no_anchor": True, "anchor": Path("general.txt")}, "Leave one of them out", id="anchor and none"),
     pytest.param(SIDES, {"anchor": Path("a.txt"), "general": Path("a.txt")}, "is the text of --anchor", id="same text"),
-    pytest.param(PAIRS, {"anchor": Path("a.txt")}, "--anchor: is of --method sft and grpo", id="anchor of dpo"),
     pytest.param(SIDES, {"anchor": Path("none.txt")}, "--anchor none.txt: no such file", id="no anchor file"),
     pytest.param(SIDES, {"epochs": 0.0}, "epochs.* greater than 0", id="no epochs"),
     pytest.param([*SIDES, {"prompt": "broken"}], {}, "line 25: the key 'answer' is missing", id="broken row"),
@@ -314,7 +313,7 @@ def test_reinforcement_learning_from_a_python_verifier(asked, tmp_path):
 def test_opinions_are_learned_from(asked, tmp_path, rows, method, names):
     ready = prepared(asked(rows, max_tokens=None, epochs=8.0, learning_rate=1e-2), tmp_path / "run")
     stage = yaml.safe_load(ready.recipe)["stages"]["adapted"]
-    assert stage["kind"] == method == ready.data.method and "anchor" not in stage
+    assert stage["kind"] == method == ready.data.method and stage["anchor"]["weight"] == 1.0
     result = adapt(ready, SilentDisplay(), accept=True)
     assert [name in row.what for name, row in zip(names, result.rows, strict=True)] == [True] * len(names)
     better, worse = [row for row in result.rows if row.what.startswith("loss,")][:2]
