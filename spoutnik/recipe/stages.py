@@ -174,7 +174,8 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if outcome.model is not None:
         dtype, model = saved_dtype(outcome.model, context.dtype), outcome.model
         if adapters_of(model):
-            base = f"{context.recipe.name}/{stage.start}"
+            checkpoint = context.recipe.checkpoints.get(stage.start)
+            base = f"{context.recipe.name}/{stage.start}" if checkpoint is None else name_of(checkpoint)
             metrics, model = save_adapter(context.working, model, stage.adapter, dtype, base, context.say)
             outcome.metrics |= metrics
         _save(context.working, model, outcome.tokenizer, context.origin, dtype)

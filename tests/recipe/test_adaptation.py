@@ -106,7 +106,9 @@ def test_the_report_says_the_same_and_how_to_go_on(finished):
 def test_the_adapter_with_its_base_is_the_model_that_was_evaluated(finished, base):
     *_, result = finished
     model = load_model(base)
-    attach_adapter(model, read_adapter(result.artifact.folder / "adapter"), "adapter")
+    adapter = read_adapter(result.artifact.folder / "adapter")
+    assert adapter.base == base.name  # what PEFT reads as the name of its base
+    attach_adapter(model, adapter, "adapter")
     ids = torch.randint(3, 300, (1, 20), generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(merged_copy(model)(ids), load_model(result.artifact.folder)(ids), atol=2e-2, rtol=2e-2)
 
