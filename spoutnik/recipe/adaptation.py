@@ -25,7 +25,7 @@ from spoutnik.recipe.adapt_report import Measured, measured_rows, next_commands,
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.audit import audit_rewards
 from spoutnik.recipe.folder import RunFolder
-from spoutnik.recipe.forgetting import GeneralText, measure_forgetting, read_general
+from spoutnik.recipe.forgetting import PIECE, GeneralText, measure_forgetting, read_general
 from spoutnik.recipe.plan import Plan, evaluation_seconds, plan_recipe
 from spoutnik.recipe.run import Display, evaluated, run_recipe
 from spoutnik.recipe.schema import Recipe, load_recipe
@@ -113,6 +113,9 @@ def prepare(options: AdaptOptions, out: Path | None, say: Callable[[str], None])
     general = read_general(options.general, tokenizer, positions)
     rendered = [] if data.traces is None else render_all(_as_traces(data), tokenizer, positions)
     said = _sentences(data, tokenizer, positions, rendered)
+    if general.is_cut:
+        said.append(f"--general {options.general}: its first {len(general.pieces)} pieces of at most {PIECE} tokens are what "
+                    "forgetting is measured on.")
     for sentence in said:
         say(sentence)
     lengths = choose_lengths(options, data, tokenizer, positions, rendered)

@@ -27,10 +27,11 @@ _ROWS = 64  # positions whose whole distributions are held at a time
 
 @dataclass(frozen=True)
 class GeneralText:
-    """Pieces of text as tokens. name: for people."""
+    """Pieces of text as tokens. name: for people. is_cut: there was more."""
 
     name: str
     pieces: list[Document]
+    is_cut: bool = False
 
     @property
     def tokens(self) -> int:
@@ -52,11 +53,11 @@ def read_general(path: Path | None, tokenizer: Tokenizer, positions: int) -> Gen
         step = longest - len(start)
         pieces += [Document([*start, *ids[at:at + step]], max(len(start), 1)) for at in range(0, len(ids), step)
                    if len(ids) - at >= _SHORTEST]
-        if len(pieces) >= MOST_PIECES:
+        if len(pieces) > MOST_PIECES:
             break
     if not pieces:
         raise UserError(f"--general {path}: holds no text of {_SHORTEST} tokens or more. Give one with some paragraphs.")
-    return GeneralText("the shipped sample" if path is None else path.name, pieces[:MOST_PIECES])
+    return GeneralText("the shipped sample" if path is None else path.name, pieces[:MOST_PIECES], len(pieces) > MOST_PIECES)
 
 
 def _texts(path: Path) -> list[str]:

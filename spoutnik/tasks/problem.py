@@ -112,7 +112,8 @@ def side_by_side(verify: Callable[[Problem, str], float], asked: Sequence[tuple[
     """verify(problem, answer) for each, a thread for every core, for verifiers that wait for programs of their own."""
     if len(asked) < 2:
         return [verify(*each) for each in asked]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    with ThreadPoolExecutor(cores) as pool:
         return list(pool.map(lambda each: verify(*each), asked))
 
 

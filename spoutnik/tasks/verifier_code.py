@@ -28,7 +28,7 @@ FIRST = {
     "families.operations": "3681346109204f95", "families.ordering": "e182547e3b379739", "families.spell": "c97f02ad10211708",
     "family": "beedb9e8fe39d8db", "function_words": "4bff5bc7311e00b8", "identification": "46f239828572a9ed",
     "language": "7887552627debe14", "language_count": "9c2a516bde1724a9", "names": "010e3921d2c603bc",
-    "paths": "2bd510856949ce60", "phrases": "763e185e6e43cb9e", "problem": "53a6caae8fbfb2b9", "prose": "6b2877cb90ee9e00",
+    "paths": "2bd510856949ce60", "phrases": "763e185e6e43cb9e", "problem": "89ad150e81e52002", "prose": "6b2877cb90ee9e00",
     "steps": "02dae6dbaff0b694", "vocabulary": "5d470e7f5182a1e8", "word_list": "2321eea8595e68e1",
     "wording": "205555efc7f8db99",
 }

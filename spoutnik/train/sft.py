@@ -24,7 +24,7 @@ from spoutnik.train.loop import Checkpoints, Cost, Progress
 from spoutnik.train.monitor import Monitor, document_losses
 from spoutnik.train.rollouts import message_ids, sample_problems
 from spoutnik.train.settings import LanguageModelSettings, Settings
-from spoutnik.train.traces import Traces
+from spoutnik.train.traces import TraceReport, Traces
 
 MEASURED = 256  # held-out traces whose loss a stage tells
 
@@ -87,27 +87,43 @@ def fit(sources: Sequence[Traces], tokenizer: Tokenizer, positions: int, rng: ra
     Raises:
         UserError: the chat template refuses all of them, for that reason.
     """
-    longest = max(map(len, tokenizer.bpe.get_vocab()))  # a text of more characters than that for each position has no chance
+    fitting = Fitting(tokenizer, positions)
     rows = [(source, row) for source in sources for row in source.rows]
     rng.shuffle(rows)
-    documents, refusal = [], None
-    for source, row in rows:
-        reason = "too_long"
+    fitted = [fitting.documents([row], source.report) for source, row in rows]
+    return fitting.checked([document for documents in fitted for document in documents])
+
+
+class Fitting:
+    """Decides which traces can be learned by a model with so many positions, and counts the others in their reports."""
+
+    def __init__(self, tokenizer: Tokenizer, positions: int):
+        self.tokenizer, self.positions = tokenizer, positions
+        # A text of more characters than this has no chance.
+        self._most_characters = positions * max(map(len, tokenizer.bpe.get_vocab()))
+        self._refusal: TemplateRefusal | None = None
+
+    def documents(self, rows: Sequence[dict], report: TraceReport) -> list[Document]:
+        """Of traces that are only used together; none where one of them does not fit, which the report counts once."""
+        documents, reason = [], "too_long"
         try:
-            if tokenizer.marks.spelled_in(row["thought"], row["answer"]):
-                document, reason = None, "marks"
-            else:
-                document = trace_document(row, tokenizer) if characters(row) <= positions * longest else None
+            if any(self.tokenizer.marks.spelled_in(row["thought"], row["answer"]) for row in rows):
+                reason = "marks"
+            elif all(characters(row) <= self._most_characters for row in rows):
+                documents = [trace_document(row, self.tokenizer) for row in rows]
         except TemplateRefusal as error:
-            document, reason, refusal = None, "refused", error
-        if document is not None and len(document.ids) <= positions:
-            documents.append(document)
-        else:
-            setattr(source.report, reason, getattr(source.report, reason) + 1)
-            source.report.used -= 1
-    if refusal is not None and not documents:
-        raise refusal
-    return documents
+            reason, self._refusal = "refused", error
+        if documents and all(len(document.ids) <= self.positions for document in documents):
+            return documents
+        setattr(report, reason, getattr(report, reason) + 1)
+        report.used -= 1
+        return []
+
+    def checked(self, fitted: list) -> list:
+        """What fits of all. Raises UserError: nothing does, since the chat template refuses it, for that reason."""
+        if self._refusal is not None and not fitted:
+            raise self._refusal
+        return fitted
 
 
 def characters(row: dict) -> int:

@@ -255,6 +255,14 @@ def test_what_cannot_be_is_a_sentence_and_writes_nothing(asked, tmp_path, rows, 
     assert not (tmp_path / "run").exists()
 
 
+def test_a_general_text_that_is_longer_than_what_is_measured_is_told(asked, tmp_path):
+    path, sentences = tmp_path / "general.txt", []
+    path.write_text("\n\n".join(f"What is {number} + 4? It is what you get for {number} and four." for number in range(70)))
+    ready = prepared(asked(general=path), tmp_path / "run", sentences)
+    assert len(ready.general.pieces) == 64
+    assert any("general.txt: its first 64 pieces of at most 256 tokens are what forgetting is" in each for each in sentences)
+
+
 @pytest.mark.parametrize("general, message", [
     pytest.param("", "holds no text", id="empty"), pytest.param(None, "there is no such file", id="missing"),
     pytest.param(b"\xff\xfeabc", "UTF-8", id="not UTF-8")])

@@ -25,6 +25,7 @@ from spoutnik.text.r1_zero import r1_zero_prompt
 from spoutnik.text.thought import read_reply, thought_stream
 from spoutnik.text.thought_format import opens_thought, thought_format
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.data.preferences import fit_preferences, load_preferences
 from spoutnik.train.sft import trace_document
 
 QUESTION = [{"role": "user", "content": "What is 3 + 4?"}]
@@ -106,6 +107,15 @@ def test_a_form_changes_nothing_but_its_files_and_is_kept(starts):
             assert (folder / file.name).resolve() == file.resolve()
     assert read_json(folder / "tokenizer_config.json") == read_json(start / "tokenizer_config.json") | {
         "thought": {"start": "<reason>", "end": "</reason>"}}
+
+
+def test_a_pair_that_spells_a_mark_of_the_form_is_left_out_and_counted(starts, tmp_path):
+    pairs = [{"prompt": "Why?", "chosen": chosen, "rejected": "No."} for chosen in ("So.", "<reason> so.")]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+    for form, used, marks in ((FORMS["marks"], 1, 1), (StartForm(), 2, 0)):
+        loaded = load_preferences(tmp_path / "pairs.jsonl", "pairs")
+        assert len(fit_preferences(loaded, Tokenizer.load(in_form(starts["llama"], form)), 256)) == used
+        assert (loaded.report.used, loaded.report.marks, loaded.report.too_long) == (used, marks, 0)
 
 
 def test_a_gguf_file_keeps_the_form(starts, tmp_path):

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from spoutnik.errors import UserError
-from spoutnik.text.chat_template import TemplateRefusal
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.data.conversations import context_of
 from spoutnik.train.data.loading import LoadedData, identity_of, load_data
 from spoutnik.train.preferences import Pair, Thumb
-from spoutnik.train.sft import characters, trace_document
+from spoutnik.train.sft import Fitting
 from spoutnik.train.traces import Traces, replies_of
 
 Kind = Literal["pairs", "replies"]
@@ -121,21 +120,8 @@ def fit_preferences(source: Traces, tokenizer: Tokenizer, positions: int) -> lis
     Raises:
         UserError: the chat template refuses all of them, for that reason.
     """
-    longest = max(map(len, tokenizer.bpe.get_vocab()))
-    examples, refusal = [], None
+    fitting, examples = Fitting(tokenizer, positions), []
     for row in source.rows:
-        rows = reply_rows([row])
-        reason, documents = "too_long", []
-        try:
-            if all(characters(each) <= positions * longest for each in rows):
-                documents = [trace_document(each, tokenizer) for each in rows]
-        except TemplateRefusal as error:
-            reason, refusal = "refused", error
-        if documents and all(len(document.ids) <= positions for document in documents):
+        if documents := fitting.documents(reply_rows([row]), source.report):
             examples.append(Pair(*documents) if is_pair(row) else Thumb(documents[0], row["label"]))
-        else:
-            setattr(source.report, reason, getattr(source.report, reason) + 1)
-            source.report.used -= 1
-    if refusal is not None and not examples:
-        raise refusal
-    return examples
+    return fitting.checked(examples)
