@@ -173,6 +173,7 @@ def _print_row(row: dict, terminal: "Console", learned: str = "learned", with_co
     if row["refused"]:
         say(row["refused"], terminal)
         return
+    why = "" if row["fits"] else ": with marks of thought inside, dropped" if row["spells_marks"] else ": too long, dropped"
     verb = "learned" if learned == "learned" else "compared"
     tokens = f"{row['read_tokens']:,} tokens read, {row['learned_tokens']:,} {verb}"
     color = "red" if learned in ("rejected", "bad") else "green"
@@ -180,7 +181,7 @@ def _print_row(row: dict, terminal: "Console", learned: str = "learned", with_co
         say(f"[{label}]", terminal)
         terminal.print(Text(text, style), soft_wrap=True)
     print_pairs(terminal, [("thought", row["thought"] or "none"), ("answer", row["answer"]),
-                           ("length", tokens + ("" if row["fits"] else ": too long, dropped"))])
+                           ("length", tokens + why)])
 
 
 def _plain(value: object) -> str:

@@ -25,6 +25,7 @@ from spoutnik.text.r1_zero import r1_zero_prompt
 from spoutnik.text.thought import read_reply, thought_stream
 from spoutnik.text.thought_format import opens_thought, thought_format
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.data.preference_preview import render_preferences
 from spoutnik.train.data.preferences import fit_preferences, load_preferences
 from spoutnik.train.sft import trace_document
 
@@ -115,7 +116,11 @@ def test_a_pair_that_spells_a_mark_of_the_form_is_left_out_and_counted(starts, t
     for form, used, marks in ((FORMS["marks"], 1, 1), (StartForm(), 2, 0)):
         loaded = load_preferences(tmp_path / "pairs.jsonl", "pairs")
         assert len(fit_preferences(loaded, Tokenizer.load(in_form(starts["llama"], form)), 256)) == used
-        assert (loaded.report.used, loaded.report.marks, loaded.report.too_long) == (used, marks, 0)
+        shown = load_preferences(tmp_path / "pairs.jsonl", "pairs")
+        assert [each.fits for each in render_preferences(shown, Tokenizer.load(in_form(starts["llama"], form)), 256)] == [
+            True, not marks]
+        for report in (loaded.report, shown.report):
+            assert (report.used, report.marks, report.too_long, report.refused) == (used, marks, 0, 0)
 
 
 def test_a_gguf_file_keeps_the_form(starts, tmp_path):

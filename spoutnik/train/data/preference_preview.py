@@ -9,7 +9,7 @@ from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.data.conversations import context_of
 from spoutnik.train.data.loading import LoadedData, identity_of
 from spoutnik.train.data.preferences import as_pairs, as_replies, is_pair, reply_rows
-from spoutnik.train.data.preview import Rendered, length_table, render_trace
+from spoutnik.train.data.preview import Rendered, count_unused, length_table, render_trace
 from spoutnik.train.preference_losses import balanced_weights
 from spoutnik.train.traces import Traces, replies_of
 
@@ -36,13 +36,11 @@ def names_of(row: dict) -> tuple[str, ...]:
 
 
 def render_preferences(traces: Traces, tokenizer: Tokenizer, positions: int) -> list[RenderedPreference]:
-    """Every row; completes the report by what is too long or refused."""
+    """Every row; completes the report by what cannot be learned."""
     rendered = [RenderedPreference({name: render_trace(reply, tokenizer, positions)
                                     for name, reply in zip(names_of(row), reply_rows([row]))}) for row in traces.rows]
     for each in rendered:
-        traces.report.refused += bool(each.refused)
-        traces.report.too_long += not each.fits and not each.refused
-        traces.report.used -= not each.fits
+        count_unused(list(each.replies.values()), traces.report)
     return rendered
 
 

@@ -10,7 +10,7 @@ from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.data.conversations import context_of
 from spoutnik.train.sft import trace_document
-from spoutnik.train.traces import Traces
+from spoutnik.train.traces import TraceReport, Traces
 
 _PERCENTILES = {"median": 50, "p90": 90, "p99": 99, "longest": 100}
 
@@ -18,7 +18,8 @@ _PERCENTILES = {"median": 50, "p90": 90, "p99": 99, "longest": 100}
 @dataclass(frozen=True)
 class Rendered:
     """A trace as it is trained on. read: the text up to the reply; learned: the reply with its marks and its end. Their lengths
-    in tokens. fits: whether the model has positions enough; refused: what its template says against it, or ""."""
+    in tokens. fits: whether it can be learned: the model has positions enough, its template takes it, and it spells none of the
+    model's marks of thought (`spells_marks`). refused: what the template says against it, or ""."""
 
     thought: str
     answer: str
@@ -28,27 +29,40 @@ class Rendered:
     learned_tokens: int
     fits: bool
     refused: str = ""
+    spells_marks: bool = False
 
 
 def render_trace(row: dict, tokenizer: Tokenizer, positions: int) -> Rendered:
+    spells_marks = tokenizer.marks.spelled_in(row["thought"], row["answer"])
     try:
         document = trace_document(row, tokenizer)
     except TemplateRefusal as refusal:
-        return Rendered(row["thought"], row["answer"], "", "", 0, 0, False, str(refusal))
+        return Rendered(row["thought"], row["answer"], "", "", 0, 0, False, str(refusal), spells_marks)
     texts = [tokenizer.decode(list(ids), keep_special=True)
              for ids in (document.ids[:document.loss_from], document.ids[document.loss_from:])]
     return Rendered(row["thought"], row["answer"], *texts, document.loss_from, document.predicted,
-                    len(document.ids) <= positions)
+                    len(document.ids) <= positions and not spells_marks, "", spells_marks)
 
 
 def render_all(traces: Traces, tokenizer: Tokenizer, positions: int) -> list[Rendered]:
-    """Every trace; completes the report by what is too long or refused, as `sft.fit` does."""
+    """Every trace; completes the report by what cannot be learned."""
     rendered = [render_trace(row, tokenizer, positions) for row in traces.rows]
     for each in rendered:
-        traces.report.refused += bool(each.refused)
-        traces.report.too_long += not each.fits and not each.refused
-        traces.report.used -= not each.fits
+        count_unused([each], traces.report)
     return rendered
+
+
+def count_unused(together: Sequence[Rendered], report: TraceReport) -> None:
+    """Completes the report by traces that are only used together, as `sft.Fitting` does, if one of them cannot be learned."""
+    if all(each.fits for each in together):
+        return
+    report.used -= 1
+    if any(each.spells_marks for each in together):
+        report.marks += 1
+    elif any(each.refused for each in together):
+        report.refused += 1
+    else:
+        report.too_long += 1
 
 
 def length_table(rendered: Sequence[Rendered]) -> dict[str, dict[str, int]]:
