@@ -3,8 +3,8 @@
     python benchmarks/kills.py [--kills 10] [--processes 2] [--seed 0]
 
 First the recipe runs undisturbed, in one process. Then torchrun runs it in several; kill -9 takes one of them at a random
-moment, a rank or torchrun itself, which is then started again with the same command; so many times, then it may end. Compared are
-the bytes of all weights and samples, and the log of each step: its losses, rewards and lengths, each step once.
+moment, a rank or torchrun itself, which is then started again with the same command; so many times, then it may end. Compared
+are the bytes of all weights and samples, and the log of each step: its losses, rewards and lengths, each step once.
 """
 
 import argparse

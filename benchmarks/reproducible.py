@@ -4,7 +4,7 @@
 
 The same pretraining steps four times, on the same cores in all: one process or several, with plain sums or with 8 virtual
 shards. Told are the seconds of a step (the median, the first ones left out), the ratio to plain sums in the same world, the
-largest difference of a step's loss from one process with plain sums, and whether the weights have the same bytes in both worlds.
+largest difference of a step's loss from one process with plain sums, and whether the weights' bytes are the same in both.
 """
 
 import argparse
