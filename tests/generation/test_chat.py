@@ -229,8 +229,8 @@ def test_on_a_real_terminal_arrows_bring_back_and_ctrl_c_does_not_leave(run, tmp
         assert comes(text, times), shown
 
     def until_asked_again(text, times=1):
-        """Waits for the prompt after a text: a key that comes before it meets a terminal that is not readline's yet, which would
-        make a NUL of Ctrl-D."""
+        """Waits for the prompt after a text: a key that comes before it meets a terminal that is not readline's yet, which
+        would make a NUL of Ctrl-D."""
         until(text, times)
         until(b"> ", 1 + shown[:shown.rindex(text)].count(b"> "))
 
