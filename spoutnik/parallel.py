@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import torch
 
+CPU = torch.device("cpu")
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
@@ -24,6 +25,11 @@ def cores() -> int:
     """Cores this process may use (an affinity mask or OMP_NUM_THREADS may leave fewer than the machine has)."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(allowed, int(os.environ.get("OMP_NUM_THREADS", str(allowed)).split(",")[0])))
+
+
+def workers(device: torch.device) -> int:
+    """Parts of a batch that are computed beside each other: one per core, or one where a GPU computes."""
+    return cores() if device.type == "cpu" else 1
 
 
 def physical_cores() -> int:
@@ -63,8 +69,12 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), thread_name_prefix="core", initializer=torch.set_num_threads, initargs=(1,))
 
 
-def on_all_cores(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """[work(item) for item in items], a thread per core. Results in order; the first exception is raised."""
+def on_all_cores(work: Callable[[Item], Result], items: Sequence[Item],
+                 device: torch.device = CPU) -> list[Result]:
+    """[work(item) for item in items], a thread per core, or one after another where a GPU computes (`device`). Results in
+    order; the first exception is raised."""
+    if device.type != "cpu":
+        return [work(item) for item in items]
     keep_memory()
     if len(items) <= 1 or cores() == 1:
         torch.set_num_threads(1)

@@ -46,7 +46,8 @@ def run(
         predicted = {stage.name: stage.seconds for stage in plan.stages}
         total = sum(predicted.values())
         if total > 10:
-            console(stderr=True).print(f"Expected to take about {duration(total)} on this machine.", highlight=False)
+            console(stderr=True).print(f"Expected to take about {duration(total)} on this machine{plan.by_processor}.",
+                                       highlight=False)
     result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or ())
     table = rows(result.artifacts, result.origins)
     if json_:

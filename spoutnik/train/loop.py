@@ -19,6 +19,7 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.files import install_folder, read_json, read_jsonl, remove_folder, write_json, write_jsonl
 from spoutnik.model.lora import adapter_state, adapters_of
 from spoutnik.model.moe import RouterTrace
+from spoutnik.model.packing import on_device
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.parallel import on_all_cores
@@ -59,18 +60,21 @@ class Gradient:
 def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
                loss_of: Callable[[object, RouterTrace], tuple[Tensor, dict[str, float]]],
                want_balance_loss: bool = False) -> Gradient:
-    """Sums gradients and metrics of `loss_of(micro_batch, trace)` over micro-batches, one thread per core.
+    """Sums gradients and metrics of `loss_of(micro_batch, trace)` over micro-batches, one thread per core; they may lie
+    elsewhere than the parameters, and are computed where these lie.
 
     Added up in the order of `micro`, whichever thread finished first, so that a run repeats to the bit. A loss must be
     normalised by global counts: the sum over micro-batches is the gradient of the whole batch.
     """
+    device = parameters[0].device
+
     def one(batch: object) -> tuple[list[Tensor | None], dict[str, float], dict[str, Tensor]]:
         trace = RouterTrace(want_balance_loss)
-        loss, metrics = loss_of(batch, trace)
+        loss, metrics = loss_of(on_device(batch, device), trace)
         return torch.autograd.grad(loss, parameters, allow_unused=True), metrics, trace.loads
 
     total = Gradient([])
-    for gradients, metrics, loads in on_all_cores(one, micro):
+    for gradients, metrics, loads in on_all_cores(one, micro, device):
         if not total.gradients:  # the first becomes the sum: a set of zeros less
             total.gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
         else:
