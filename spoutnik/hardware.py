@@ -55,11 +55,6 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def peak_gpu_memory(device: torch.device) -> int:
-    """Peak bytes of tensors on the GPU in this process so far."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-
-
 def available_memory() -> int:
     """Bytes that Linux says are available without swapping; elsewhere half of the machine's memory."""
     info = Path("/proc/meminfo")
@@ -70,10 +65,12 @@ def available_memory() -> int:
 
 
 def machine(device: torch.device = CPU) -> dict[str, str | int]:
-    """The `machine` entry of a stage's manifest."""
+    """The `machine` entry of a stage's manifest. device: that computed; of a GPU the peak of its memory, too."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     name = re.search(r"^model name\s*:(.*)$", info.read_text(), re.MULTILINE) if info.exists() else None
-    gpu = {"gpu": torch.cuda.get_device_name(device), "peak_gpu_memory_bytes": peak_gpu_memory(device)}
-    return {"cores": cores(), "cpu": name[1].strip() if name else model, "system": platform.system(),
-            "kernels": "plain" if library() is None else "native"} | (gpu if device.type == "cuda" else {})
+    facts = {"cores": cores(), "cpu": name[1].strip() if name else model, "system": platform.system(),
+             "kernels": "plain" if library() is None else "native"}
+    if device.type == "cuda":
+        facts |= {"gpu": torch.cuda.get_device_name(device), "peak_gpu_memory_bytes": torch.cuda.max_memory_allocated(device)}
+    return facts

@@ -1,5 +1,5 @@
 """Every kind of stage on a second device for torch, made of the processor's memory (device.cpp): where a GPU is not at hand,
-this finds tensors that would lie on the wrong one. Prints how far each step's loss is from the processor's; fails beyond rounding.
+this finds tensors that would lie on the wrong one. Prints how far the losses are from the processor's; fails beyond rounding.
 
     python tests/second_device/run.py          (make second-device; needs a C++ compiler; about a minute)
 """
