@@ -29,7 +29,6 @@ from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.lora import LoraConfig, adapters_of, add_lora
 from spoutnik.model.weights import load_model
-from spoutnik.parallel import workers
 from spoutnik.train.batches import Document
 from spoutnik.train.grpo import GRPOSettings, Rollouts, policy_batches, policy_gradient
 from spoutnik.train.language_model import language_model_gradient
@@ -200,7 +199,7 @@ def grpo(on: Machine) -> list[dict]:
                 params = SamplingParams(n=group, temperature=1.0, top_p=1.0, max_tokens=length)
                 groups = [output.outputs for output in llm.generate(prompts, params, seed=len(tokens))]
                 rewards = torch.tensor([[sum(i % 2 == 0 for i in c.token_ids) / len(c.token_ids) for c in g] for g in groups])
-                batches, _ = policy_batches(Rollouts(prompts, groups, rewards, {}), settings, parts=workers(on.device))
+                batches, _ = policy_batches(Rollouts(prompts, groups, rewards, {}), settings, device=on.device)
                 optimizer.step(policy_gradient(model, batches, optimizer.parameters, settings).gradients, 1.0)
                 tokens.append(sum(len(c.token_ids) for g in groups for c in g))
 

@@ -14,7 +14,6 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.files import read_jsonl
 from spoutnik.hardware import compute_device, compute_dtype
-from spoutnik.parallel import workers
 from spoutnik.recipe.run import run_recipe
 from spoutnik.train.batches import Document
 from spoutnik.train.grpo import GRPOSettings, Rollouts, policy_batches, policy_gradient
@@ -60,7 +59,7 @@ def test_gradients_of_rollouts_are_the_processors(pair):
     rewards = torch.tensor([[float(sum(c.token_ids) % 2) for c in group] for group in groups])
     gradients = []
     for model in pair:
-        batches, _ = policy_batches(Rollouts(PROMPTS, groups, rewards, {}), settings, parts=workers(model.device))
+        batches, _ = policy_batches(Rollouts(PROMPTS, groups, rewards, {}), settings, device=model.device)
         gradients.append(policy_gradient(model, batches, [p for p in model.parameters()], settings))
     here, there = gradients
     assert here.metrics == pytest.approx(there.metrics, rel=1e-3, abs=1e-6) and there.metrics["mismatch_kl"] < 1e-6

@@ -15,7 +15,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
@@ -23,7 +22,7 @@ from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.packing import on_device
 from spoutnik.model.transformer import Transformer
-from spoutnik.parallel import cores, on_all_cores, workers
+from spoutnik.parallel import CPU, on_all_ranks, parts
 from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import GeneralPrompt
@@ -36,7 +35,7 @@ from spoutnik.train.anchor import Anchor
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents, pack_sharing
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
 from spoutnik.train.monitor import Monitor
-from spoutnik.train.rollouts import LanguageRule, PolicyEngine, chat_prompts, grade, sample_problems
+from spoutnik.train.rollouts import LanguageRule, PolicyEngine, Sampler, chat_prompts, grade, sample_problems
 from spoutnik.train.settings import Settings, TrainSettings, young
 
 
@@ -95,11 +94,11 @@ class Rollouts:
     metrics: dict[str, float]
 
 
-def roll_out(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem | GeneralPrompt], settings: GRPOSettings,
+def roll_out(sampler: Sampler, tokenizer: Tokenizer, problems: Sequence[Problem | GeneralPrompt], settings: GRPOSettings,
              seed: int, scorer: Scorer | None) -> Rollouts:
     prompts = chat_prompts(problems, tokenizer)
     params = SamplingParams(n=settings.group_size, temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
-    groups = [output.outputs for output in llm.generate(prompts, params, seed=seed)]
+    groups = [output.outputs for output in sampler.generate(prompts, params, seed=seed)]
     return grade_rollouts(prompts, groups, problems, tokenizer, settings, scorer)
 
 
@@ -169,10 +168,9 @@ class PolicyBatch:
 
 
 def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = False,
-                   parts: int | None = None) -> tuple[list[PolicyBatch], int]:
+                   device: torch.device = CPU) -> tuple[list[PolicyBatch], int]:
     """Micro-batches of one step, and the number of generated tokens that carry no gradient (groups without variance). share:
-    compute what completions begin with alike once (`pack_sharing`). parts: that are computed beside each other (`workers`; the
-    cores where None)."""
+    compute what completions begin with alike once (`pack_sharing`). device: that will compute them."""
     advantages = losses.group_advantages(rollouts.rewards, settings.std_normalisation)
     trained = losses.has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
     documents, rows, wasted = [], [], 0
@@ -188,7 +186,7 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = Fal
     lengths = torch.tensor([d.predicted for d in documents])
     weights = losses.token_weights(lengths, settings.length_normalisation, settings.max_tokens)
     batches = []
-    for chosen in micro_batches([len(d.ids) for d in documents], settings.micro_batch_tokens, parts or cores()):
+    for chosen in micro_batches([len(d.ids) for d in documents], settings.micro_batch_tokens, parts(device)):
         size = lengths[chosen]
         batches.append(PolicyBatch((pack_sharing if share else pack_documents)(documents, chosen),
                                    torch.stack([rows[i][0] for i in chosen]).repeat_interleave(size),
@@ -226,7 +224,7 @@ def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperatu
         packed = on_device(batch.packed, model.device)
         return replace(batch, reference_log_probs=_log_probs(model, packed, temperature)[0])
 
-    return on_all_cores(one, batches, model.device)
+    return on_all_ranks(one, batches, model.device)
 
 
 def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
@@ -255,7 +253,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settin
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         problems = step_prompts(settings, tasks, seed, stage, step, scorer is not None)
         rollouts = roll_out(engine.current(), tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
-        batches, wasted = policy_batches(rollouts, settings, can_share_prefixes(model), workers(model.device))
+        batches, wasted = policy_batches(rollouts, settings, can_share_prefixes(model), model.device)
         if settings.kl_coefficient:
             batches = with_reference(reference, batches, settings.temperature)
         gradient = policy_gradient(model, batches, optimizer.parameters, settings)
