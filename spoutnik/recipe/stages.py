@@ -81,7 +81,7 @@ from spoutnik.train.rollouts import PolicyEngine, chat_prompts, rollout_llm, sam
 from spoutnik.train.settings import AdapterSettings
 from spoutnik.train.sft import fit, general_traces, held_out_documents, held_out_loss, sft, solver_traces
 from spoutnik.train.traces import KEYS, Traces, reports_of
-from spoutnik.world import divided_into, pulse, world
+from spoutnik.world import together, world
 
 BEST = "best"  # folder of an RL stage's best checkpoint by validation, in its artifact, where that is not the last
 PAIRS = 512  # held-out ones, on which a reward model is tested
@@ -202,7 +202,7 @@ def run_stage(stage: Stage, context: Context) -> dict:
 
 def perform(stage: Stage, context: Context) -> Outcome:
     """The stage's work, which all processes of the run do together."""
-    with pulse.at("works"), divided_into(context.recipe.virtual_shards):
+    with together(context.recipe.virtual_shards):
         outcome = _WORK[type(stage)](stage, context)
         outcome.cost = of_all_ranks(outcome.cost)
     return outcome
@@ -377,7 +377,7 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path 
     """The same held-out problems at every stage, by the R1 protocol, on the weights as stored (rounding included). Writes
     evaluation.json and all samples into the folder `into`: samples.jsonl, and dialogues.jsonl or textbook.jsonl beside it;
     nothing where that is None, in processes that help. General prompts and conversations are of recipes that have families."""
-    with pulse.at("works"), divided_into(recipe.virtual_shards):
+    with together(recipe.virtual_shards):
         files = _evaluation(folder, recipe, style, progress, checkpoints)
     if into is not None:
         write_json(into / "evaluation.json", files.pop("evaluation"))

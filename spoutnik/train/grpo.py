@@ -222,7 +222,8 @@ def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperatu
     @torch.no_grad()
     def one(batch: PolicyBatch) -> PolicyBatch:
         packed = on_device(batch.packed, model.device)
-        return replace(batch, reference_log_probs=_log_probs(model, packed, temperature)[0])
+        log_probs, _ = _log_probs(model, packed, temperature)
+        return replace(batch, reference_log_probs=log_probs.to(batch.advantages.device))
 
     return on_all_ranks(one, batches, model.device)
 

@@ -83,7 +83,7 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
         trace = RouterTrace(want_balance_loss)
         loss, metrics = loss_of(on_device(micro[number], parameters[0].device), trace)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        reports[number] = metrics, trace.loads
+        reports[number] = metrics, {name: load.cpu() for name, load in trace.loads.items()}
         return list(gradients)
 
     total = Gradient(sum_gradients(world(), len(micro), gradient_of, parameters))
@@ -92,6 +92,7 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
             total.metrics[key] = total.metrics.get(key, 0.0) + value
         for name, load in loads.items():
             total.loads[name] = total.loads[name] + load if name in total.loads else load
+    total.loads = {name: load.to(parameters[0].device) for name, load in total.loads.items()}
     return total
 
 
