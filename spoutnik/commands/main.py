@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # with the default of the wrapper a long run's memory grows by a gigabyte (docs/results.md).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "256")
+if "RANK" in os.environ:  # where a process of several ends, those that remain say it in a sentence, not in torch's C++ stacks
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import typer  # noqa: E402
 

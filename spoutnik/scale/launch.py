@@ -146,15 +146,17 @@ def _store(launch: Launch) -> object:
     """torchrun's own, or one that rank 0 serves."""
     import torch.distributed as dist
 
+    torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
-        return next(dist.rendezvous("env://", timeout=timedelta(seconds=joining_seconds())))[0]
-    except (RuntimeError, ValueError) as error:
-        place = f"{launch.address}:{launch.port}"
+        store = dist.TCPStore(launch.address, launch.port, launch.size, launch.rank == 0 and not torchruns,
+                              timedelta(seconds=joining_seconds()), wait_for_workers=False)
+    except RuntimeError as error:
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
             raise RunError(f"{launch.name}: port {launch.port} is taken on this machine, by another run or program. Set "
                            "another MASTER_PORT for all ranks (torchrun: --standalone or --rdzv-endpoint).") from error
-        raise RunError(f"{launch.name}: does not reach rank 0 at {place}. Start rank 0, and check MASTER_ADDR, MASTER_PORT and "
-                       "the firewall between the machines.") from error
+        raise RunError(f"{launch.name}: does not reach rank 0 at {launch.address}:{launch.port}. Start rank 0, and check "
+                       "MASTER_ADDR, MASTER_PORT and the firewall between the machines.") from error
+    return dist.PrefixStore(f"spoutnik/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def versions() -> dict[str, str]:

@@ -33,17 +33,20 @@ class Watch:
         self._ticks, self._stopped = 0, threading.Event()
         self._seen: dict[int, tuple[list[str], float]] = {}  # of each rank its last line, and when its tick last changed
         self._finished: tuple[object, float] = (None, time.monotonic())  # all ranks' beats, and when they last changed
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._answered = time.monotonic()  # when the store last did
+        self._threads = [threading.Thread(target=work, name="watch", daemon=True) for work in (self._talk, self._guard)]
 
     def __enter__(self) -> "Watch":
         self._beat()
         self._own.wait([f"beat/{rank}" for rank in range(self.size)])
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join(2 * _INTERVAL)
 
     # By the process itself, when it ends
 
@@ -99,13 +102,20 @@ class Watch:
             return False
         return True
 
-    # The thread
+    # The threads: one talks with the store, the other watches over what needs none
 
-    def _run(self) -> None:
-        failed_since = None
+    def _guard(self) -> None:
         while not self._stopped.wait(_INTERVAL):
             if self.launcher is not None and os.getppid() != self.launcher:
                 self._end(f"the launcher (torchrun) ended. {_AGAIN}" if self.rank == 0 else None)
+            if time.monotonic() - self._answered > self.timeout + _ENDING:
+                self._write_stacks(tell=False)
+                self._end(f"the run hangs: what rank 0 serves has not answered for {self.timeout:g} s. What this process is at "
+                          f"stands in {self.stacks}. {_AGAIN}" if self.rank == 1 else None, wait=False)
+
+    def _talk(self) -> None:
+        failed_since = None
+        while not self._stopped.wait(_INTERVAL):
             try:
                 self._beat()
                 failed = self._own.check(["failed"])
@@ -116,6 +126,7 @@ class Watch:
                     self._judge()
             except RuntimeError:  # no store: its host is gone
                 failed = True
+            self._answered = time.monotonic()
             failed_since = failed_since or (time.monotonic() if failed else None)
             if failed_since is not None and time.monotonic() - failed_since > _ENDING:
                 self._end(None)
@@ -163,7 +174,7 @@ class Watch:
             self._set("told", "")
         self._end(None)
 
-    def _write_stacks(self) -> None:
+    def _write_stacks(self, tell: bool = True) -> None:
         try:
             self.stacks.mkdir(parents=True, exist_ok=True)
             with open(self.stacks / f"rank-{self.rank}.txt", "w", encoding="utf-8") as file:
@@ -171,12 +182,13 @@ class Watch:
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError as error:
             self.say(f"{self.name}: its stacks cannot be written ({error.strerror}).")
-        self._set(f"stacks/{self.rank}", "")
+        if tell:
+            self._set(f"stacks/{self.rank}", "")
 
-    def _end(self, sentence: str | None) -> None:
+    def _end(self, sentence: str | None, wait: bool = True) -> None:
         """Ends this process without waiting for what its main thread is at."""
         if sentence is not None:
             self.say(f"{self.name}: {sentence}")
-        else:
+        elif wait:
             self._has("told", _TELLING)
         os._exit(1)

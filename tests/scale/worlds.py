@@ -15,9 +15,11 @@ import time
 from hashlib import sha256
 from pathlib import Path
 
+os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # as commands/main.py does
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
+import torch
 
 from spoutnik.commands import main as command_line
 from spoutnik.engine.sampling_params import SamplingParams
@@ -73,7 +75,7 @@ def reinforced(folder: Path, adapter: bool) -> tuple[str, list[dict]]:
     tokenizer, judge = tiny.tokenizer(), grpo_module.grade
     model = tiny.model(tiny.DEEPSEEK, vocab_size=300, max_position_embeddings=512, num_hidden_layers=2)
     if adapter:
-        model = add_lora(model, LoraConfig(4, 8.0))
+        model = add_lora(model, LoraConfig(4, 8.0), torch.Generator().manual_seed(1))
     reference = tiny.model(tiny.DEEPSEEK, vocab_size=300, max_position_embeddings=512, num_hidden_layers=2)
     settings = GRPOSettings(steps=3, prompts_per_step=5, group_size=4, max_tokens=8, learning_rate=0.02, warmup=0,
                             kl_coefficient=0.0 if adapter else 0.1)
