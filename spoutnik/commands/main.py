@@ -71,9 +71,12 @@ def _print_version(version: bool) -> None:
 
 
 @app.callback()
-def options(version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
+def options(context: typer.Context, version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
                                                   help="Print the version and leave.")] = False) -> None:
     """Options of the program itself."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1" and context.invoked_subcommand != "run":
+        raise typer.BadParameter(f"'{context.invoked_subcommand}' is work for one process, and torchrun has started "
+                                 f"{os.environ['WORLD_SIZE']}. Start it without torchrun; several processes are for `run`.")
 
 
 def main() -> None:

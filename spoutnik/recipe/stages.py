@@ -81,7 +81,7 @@ from spoutnik.train.rollouts import PolicyEngine, chat_prompts, rollout_llm, sam
 from spoutnik.train.settings import AdapterSettings
 from spoutnik.train.sft import fit, general_traces, held_out_documents, held_out_loss, sft, solver_traces
 from spoutnik.train.traces import KEYS, Traces, reports_of
-from spoutnik.world import together, world
+from spoutnik.world import team, together, world
 
 BEST = "best"  # folder of an RL stage's best checkpoint by validation, in its artifact, where that is not the last
 PAIRS = 512  # held-out ones, on which a reward model is tested
@@ -190,7 +190,8 @@ def run_stage(stage: Stage, context: Context) -> dict:
         _save(context.working / BEST, best, outcome.tokenizer, context.origin, dtype)
     health = stage_health(outcome.log, outcome.monitor.comparisons if outcome.monitor else (), outcome.findings)
     description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost),
-                   "machine": machine(context.device), "dtype": str(context.dtype).removeprefix("torch."), "health": health}
+                   "machine": machine(context.device) | ({"processes": team().size} if team().size > 1 else {}),
+                   "dtype": str(context.dtype).removeprefix("torch."), "health": health}
     if outcome.data:
         description["data"] = outcome.data
     if validation is not None:

@@ -97,7 +97,7 @@ def _work_together(launch: Launch, lead: Callable[[], None], follow: Callable[[]
             except KeyboardInterrupt:
                 if world.is_main:
                     raise
-                return 130
+                return 1  # rank 0 says it
             except LostRank as error:
                 watch.tell_lost(str(error))
                 return error.exit_status

@@ -118,18 +118,29 @@ def sampled(folder: Path) -> list:
     return [[(c.token_ids, c.logprobs, c.finish_reason) for c in output.outputs] for output in outputs]
 
 
-def training(folder: Path) -> dict:
-    """What each method makes with virtual shards, and pretraining without."""
-    fixed, log = pretrained(folder / "fixed", 8)
-    plain, plain_log = pretrained(folder / "plain", None)
+def fixed(folder: Path) -> list:
+    model, log = pretrained(folder, 8)
+    return [content(model), rows(log)]
+
+
+def plain(folder: Path) -> dict:
+    """Without virtual shards."""
+    model, log = pretrained(folder, None)
     if team().is_main:
-        save_tensors(folder / "plain.safetensors", plain.state_dict())
+        save_tensors(folder / "weights.safetensors", model.state_dict())
+    return {"losses": [row["loss"] for row in log], "loads": [row["max_load"] for row in log]}
+
+
+METHODS = {"grpo": lambda folder: reinforced(folder, False), "adapter": lambda folder: reinforced(folder, True),
+           "dpo": lambda folder: preferred(folder, "dpo"), "kto": lambda folder: preferred(folder, "kto"),
+           "reward_model": judged, "samples": sampled}
+
+
+def training(folder: Path, more: bool = True) -> dict:
+    """What pretraining makes with virtual shards and without, and each other method with them."""
+    results = {"fixed": fixed(folder / "fixed"), "plain": plain(folder / "plain")}
     with together(4):
-        return {"fixed": [content(fixed), rows(log)], "losses": [row["loss"] for row in plain_log],
-                "loads": [row["max_load"] for row in plain_log],
-                "grpo": reinforced(folder / "grpo", False), "adapter": reinforced(folder / "adapter", True),
-                "dpo": preferred(folder / "dpo", "dpo"), "kto": preferred(folder / "kto", "kto"),
-                "reward_model": judged(folder / "judge"), "samples": sampled(folder / "samples")}
+        return results | ({name: method(folder / name) for name, method in METHODS.items()} if more else {})
 
 
 def exchanging(case: dict) -> None:
@@ -164,7 +175,7 @@ def work(out: Path, case: dict, rank: int) -> int:
     """One process's work; returns its exit status."""
     def do() -> None:
         if case["work"] == "training":
-            result = training(out / case["name"])
+            result = training(out / case["name"], case["more"])
             (out / f"{case['name']}-{rank}.json").write_text(json.dumps(result))
         elif case["work"] == "same error":
             team().gather([0])
