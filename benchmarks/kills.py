@@ -1,10 +1,11 @@
 """A GRPO run under torchrun whose processes are killed at random, the launcher among them: what it ends with.
 
-    python benchmarks/kills.py [--kills 10] [--processes 2] [--seed 0]
+    python benchmarks/kills.py [--kills 10] [--processes 3] [--seed 0]
 
 First the recipe runs undisturbed, in one process. Then torchrun runs it in several; kill -9 takes one of them at a random
-moment, a rank or torchrun itself, which is then started again with the same command; so many times, then it may end. Compared
-are the bytes of all weights and samples, and the log of each step: its losses, rewards and lengths, each step once.
+moment: a rank, whereupon torchrun starts all anew, or torchrun itself, which is then started again, with another number of
+processes; so many times, then it may end. Compared are the bytes of all weights and samples, and the log of each step: its
+losses, rewards and lengths, each step once.
 """
 
 import argparse
@@ -77,7 +78,7 @@ def disturbed(path: Path, out: Path, processes: int, kills: int, rng: random.Ran
             print(f"  {what} killed", flush=True)
             if what == "launcher":
                 launcher.wait()
-                launcher = subprocess.Popen(command(path, out, processes), stdout=file, stderr=file)
+                launcher = subprocess.Popen(command(path, out, rng.randint(2, processes)), stdout=file, stderr=file)
         status = launcher.wait(timeout=600)
     assert status == 0, f"it ended with status {status}: {log.read_text()[-2000:]}"
     return killed
@@ -86,7 +87,7 @@ def disturbed(path: Path, out: Path, processes: int, kills: int, rng: random.Ran
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=3, help="the most")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

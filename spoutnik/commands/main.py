@@ -39,6 +39,7 @@ from spoutnik.commands.plan import plan  # noqa: E402
 from spoutnik.commands.run import run  # noqa: E402
 from spoutnik.commands.serve import serve  # noqa: E402
 from spoutnik.commands.tasks import tasks  # noqa: E402
+from spoutnik.errors import UserError  # noqa: E402
 
 app = typer.Typer(
     cls=Group, name="spoutnik", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -75,8 +76,8 @@ def options(context: typer.Context, version: Annotated[bool, typer.Option("--ver
                                                   help="Print the version and leave.")] = False) -> None:
     """Options of the program itself."""
     if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1" and context.invoked_subcommand != "run":
-        raise typer.BadParameter(f"'{context.invoked_subcommand}' is work for one process, and torchrun has started "
-                                 f"{os.environ['WORLD_SIZE']}. Start it without torchrun; several processes are for `run`.")
+        raise UserError(f"'{context.invoked_subcommand}' is work for one process, and torchrun has started "
+                        f"{os.environ['WORLD_SIZE']}. Start it without torchrun; several processes are for `run`.")
 
 
 def main() -> None:

@@ -93,7 +93,8 @@ def test_without_virtual_shards_20_steps_differ_by_rounding_alone(out, alone, si
     folder, expected = alone[0], alone[1]["plain"]
     result = json.loads((out / f"training-{size}-0.json").read_text())["plain"]
     assert len(result["losses"]) == worlds.STEPS
-    assert result["losses"] == pytest.approx(expected["losses"], abs=1e-6) and result["loads"] == expected["loads"]
+    assert result["losses"] == pytest.approx(expected["losses"], rel=1e-6)
+    assert result["loads"] == pytest.approx(expected["loads"])  # a token on the edge of two experts may change sides
     weights, others = (load_tensors(each / "plain" / "weights.safetensors") for each in (out / f"training-{size}", folder))
     assert all(torch.allclose(weights[name], others[name], atol=1e-3) for name in others)
 
