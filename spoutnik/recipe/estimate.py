@@ -106,3 +106,10 @@ def held_bytes(config: ModelConfig, adapter: int | None = None) -> int:
     counts = account(config)
     parameters = counts.total_parameters + counts.mtp_parameters
     return _OPTIMIZER_BYTES * parameters if adapter is None else _FROZEN_BYTES * parameters + _OPTIMIZER_BYTES * adapter
+
+
+def tree_bytes(virtual_shards: int, config: ModelConfig, adapter: int | None = None) -> int:
+    """Sums that wait for their neighbors in the tree of virtual shards: a gradient on each of its levels."""
+    counts = account(config)
+    trained = counts.total_parameters + counts.mtp_parameters if adapter is None else adapter
+    return 4 * trained * (virtual_shards.bit_length() - 1)

@@ -28,7 +28,7 @@ from spoutnik.parallel import cores
 from spoutnik.recipe.adapters import adapter_parameters, packed_savings
 from spoutnik.recipe.anchors import anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
-from spoutnik.recipe.estimate import Speed, estimated_speed, frozen, held_bytes
+from spoutnik.recipe.estimate import Speed, estimated_speed, frozen, held_bytes, tree_bytes
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import evaluation_protocol
 from spoutnik.recipe.own_data import own_data
@@ -207,6 +207,8 @@ def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> P
         speed = estimated_speed(config, dtype, _tokens_at_once(stage), adapter, recomputed)
     memory = speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES + held_bytes(config, adapter)
     memory -= 0 if trained is None else packed_savings(config, trained)
+    if work.trained and recipe.virtual_shards is not None:
+        memory += tree_bytes(recipe.virtual_shards, config, adapter)
     if work.steps and getattr(stage, "anchor", None) is not None:
         memory += anchor_bytes(stage, config)
         work = replace(work, trained=work.trained + work.steps * anchor_work(stage))

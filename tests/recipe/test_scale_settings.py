@@ -6,7 +6,9 @@ import yaml
 from small_recipe import Listening, prepared
 
 from spoutnik.errors import UserError
+from spoutnik.model.transformer import Transformer
 from spoutnik.recipe.keys import stage_settings
+from spoutnik.recipe.plan import plan_recipe
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
 from spoutnik.world import World, started_in, team, together, world
@@ -67,3 +69,11 @@ def test_processes_are_together_inside_alone():
             assert world() == here == World(rank=1, size=2, virtual_shards=4)
         assert world() == World.alone()
     assert team() == World.alone()
+
+
+def test_the_plan_counts_the_sums_that_wait_in_the_tree(tmp_path):
+    plain, fixed = (plan_recipe(scaled(tmp_path / str(number), scale), tmp_path / "run", "base", None, None).stages[0]
+                    for number, scale in enumerate((None, {"virtual_shards": 16})))
+    model = Transformer(load_recipe(tmp_path / "0" / "small.yaml").config_of_stage("base", ""))
+    gradient = 4 * sum(parameter.numel() for parameter in model.parameters())
+    assert fixed.peak_memory_bytes - plain.peak_memory_bytes == 4 * gradient  # of 16 leaves
