@@ -16,7 +16,6 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.evals.samples import ModelReply, problem_id, sample_of
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import Family, Problem, Task, sample
-from spoutnik.tasks.grading import accuracy_rewards
 from spoutnik.tasks.language import language_consistency
 from spoutnik.tasks.reflection import thought_measures
 from spoutnik.text.thought import Reply
@@ -24,7 +23,7 @@ from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
 from spoutnik.train.prompt_style import PromptStyle, prompt_ids, read_completion
 from spoutnik.train.resumable import ResumableLLM
-from spoutnik.train.rollouts import sample_problems
+from spoutnik.train.rollouts import dealt_rewards, sample_problems
 from spoutnik.train.settings import Settings
 
 
@@ -94,7 +93,7 @@ def grade(llm: LLM | ResumableLLM, tokenizer: Tokenizer, problems: Sequence[Prob
     rows = [[(problem, completion, read_completion(completion, tokenizer, style)) for completion in output.outputs]
             for problem, output in zip(problems, outputs)]
     answered = [(problem, reply.answer) for row in rows for problem, _, reply in row if reply.well_formed]
-    rewards = iter(accuracy_rewards(answered))
+    rewards = iter(dealt_rewards(answered))
     return [[Graded(*each, next(rewards) if each[2].well_formed else 0.0) for each in row] for row in rows]
 
 

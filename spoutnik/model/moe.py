@@ -94,7 +94,7 @@ def loads_of(experts: Tensor, n_experts: int, sequences: PackedSequences) -> Ten
     if not isinstance(sequences, SharedPrefixes):
         return torch.bincount(experts.flatten(), minlength=n_experts)
     times = sequences.multiplicity.repeat_interleave(experts.shape[1])
-    return torch.zeros(n_experts, dtype=torch.long).index_add_(0, experts.flatten(), times)
+    return times.new_zeros(n_experts).index_add_(0, experts.flatten(), times)
 
 
 def sequence_balance_loss(scores: Tensor, experts: Tensor, sequences: PackedSequences) -> Tensor:

@@ -66,16 +66,16 @@ class SharedPrefixes(PackedSequences):
         begins = {number[s.prefix_start] for s in self.segments[:count] if s.prefix}
         documents = [i for i in range(count) if i not in begins]
         before = [number[self.segments[i].prefix_start] if self.segments[i].prefix else count for i in documents]
-        return torch.tensor(documents), torch.tensor(before)
+        return tuple(torch.tensor(numbers, device=self.position_ids.device) for numbers in (documents, before))
 
     @cached_property
     def multiplicity(self) -> Tensor:
         """(T,) in how many documents each stream token stands, padding left out."""
         documents, before = self._followed
         count = len(self.lengths)
-        times = torch.zeros(count + 1, dtype=torch.long).index_add_(0, before, torch.ones_like(before))
+        times = before.new_zeros(count + 1).index_add_(0, before, torch.ones_like(before))
         times[documents] = 1
-        return times[:count].repeat_interleave(torch.tensor(self.lengths))
+        return times[:count].repeat_interleave(before.new_tensor(self.lengths))
 
     def per_document(self, sums: Tensor) -> Tensor:
         """Sums over segments (S, W) as sums over whole documents (D, W)."""
@@ -101,7 +101,8 @@ class SharedPrefixes(PackedSequences):
                 scatter[index[inside]] = cells + torch.arange(rows * columns).view(rows, columns)[inside]
                 blocks.append(Block(rows, columns, prefix_start, prefix))
                 cells += rows * columns
-        return tuple(blocks), torch.cat(gather), scatter
+        device = self.position_ids.device
+        return tuple(blocks), torch.cat(gather).to(device), scatter.to(device)
 
 
 def common_beginnings(ids: Sequence[Sequence[int]], at_most: Sequence[int]) -> list[tuple[list[int], int]]:

@@ -13,6 +13,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.recipe.hygiene import HygieneSettings
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage
 from spoutnik.recipe.problems import describe_problems
+from spoutnik.recipe.scale_settings import ScaleSettings
 from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.recipe.stage_base import ConversingStage, StageBase
 from spoutnik.recipe.start_forms import FORM_KEYS, StartForm
@@ -230,7 +231,10 @@ class Recipe(Settings):
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Same seed, same models, to the bit."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Of the arithmetic; auto is bfloat16 where the processor multiplies it in hardware."""
+    """Of the arithmetic; auto is bfloat16 where the processor (or GPU) multiplies it in hardware."""
+    device: str = "auto"
+    """Where it is computed: cpu, cuda (or cuda:1 for the second GPU); auto is the GPU where there is one. Changes no key:
+    numbers differ in rounding alone."""
     checkpoint_seconds: float = Field(default=20.0, gt=0)
     """What a power cut may cost: seconds between two checkpoints of a stage. Where none are given, more for a large model, so
     that what is written stays below 100 GB an hour: 20 up to 46 million parameters, about 60 for 135 million, 700
@@ -263,6 +267,8 @@ class Recipe(Settings):
     """How an RL stage's start, result and best checkpoint are told apart. Changes no weights, and no key."""
     hygiene: HygieneSettings = HygieneSettings()
     """What becomes of traces from files that repeat each other, or hold problems of benchmarks."""
+    scale: ScaleSettings | None = None
+    """How several processes and cores share the work, so that their number changes no byte."""
     stages: dict[str, Stage]
     """Name -> stage, in the order in which they run."""
 
@@ -370,6 +376,11 @@ class Recipe(Settings):
         """The checkpoint from which a stage's model descends, by its name under `models`; None for the recipe's own models."""
         start = getattr(self.stages[name], "start", None)
         return start if start is None or start in self.checkpoints else self.checkpoint_of_stage(start)
+
+    @property
+    def virtual_shards(self) -> int | None:
+        """Into how many parts sums are divided; None: into as many as there are processes and cores."""
+        return None if self.scale is None else self.scale.fixed_shards
 
     def families_of(self, stage: Stage) -> list[str]:
         """What a stage is trained on: the recipe's families, unless it names its own."""

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,18 +21,20 @@ from spoutnik.evals.protocol import (
     summarize,
 )
 from spoutnik.files import read_jsonl, sha256_json, write_json, write_jsonl
-from spoutnik.hardware import compute_dtype, machine, peak_memory
+from spoutnik.hardware import compute_device, compute_dtype, machine
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.lora import adapters_of
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_tensors
+from spoutnik.parallel import CPU
 from spoutnik.recipe.adapters import load_for_adapter, save_adapter, saved_dtype
 from spoutnik.recipe.anchors import open_anchor
 from spoutnik.recipe.artifacts import ALONG, Artifact
 from spoutnik.recipe.cards import adapted_card, model_card
 from spoutnik.recipe.keys import style_of_stage
 from spoutnik.recipe.model_files import save_generation_config, save_model_files
+from spoutnik.recipe.orders import refuse_other_vocabulary
 from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage, PreferenceStage
 from spoutnik.recipe.schema import (
@@ -61,7 +63,7 @@ from spoutnik.train.grpo import grpo
 from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.health import Finding, constant_findings, kept_findings, pair_findings, stage_health
 from spoutnik.train.kto import kto
-from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
+from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch, of_all_ranks
 from spoutnik.train.monitor import Monitor, Validation
 from spoutnik.train.preference_outcome import HeldOut, held_out_findings, learned_findings
 from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
@@ -80,6 +82,7 @@ from spoutnik.train.rollouts import PolicyEngine, rollout_llm, sample_problems
 from spoutnik.train.settings import AdapterSettings
 from spoutnik.train.sft import fit, general_traces, held_out_documents, held_out_loss, sft, solver_traces
 from spoutnik.train.traces import KEYS, Traces, reports_of
+from spoutnik.world import divided_into, pulse, world
 
 BEST = "best"  # folder of an RL stage's best checkpoint by validation, in its artifact, where that is not the last
 PAIRS = 512  # held-out ones, on which a reward model is tested
@@ -103,8 +106,12 @@ class Context:
                            sparing="checkpoint_seconds" not in self.recipe.model_fields_set)
 
     @property
+    def device(self) -> torch.device:
+        return compute_device(self.recipe.device, f"{self.source}: ")
+
+    @property
     def dtype(self) -> torch.dtype:
-        return compute_dtype(self.recipe.dtype)
+        return compute_dtype(self.recipe.dtype, self.device)
 
     @property
     def origin(self) -> Path | None:
@@ -136,15 +143,15 @@ class Context:
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
         """The model and tokenizer of an input."""
         folder = self.inputs[role].folder
-        return load_model(folder, compute_dtype=self.dtype), Tokenizer.load(folder)
+        return load_model(folder, compute_dtype=self.dtype).to(self.device), Tokenizer.load(folder)
 
     def load_start(self, adapter: AdapterSettings | None) -> tuple[Transformer, Tokenizer]:
         """The model to train: whole, or frozen as its files hold it with a new adapter."""
         if adapter is None:
             return self.load()
         folder, where = self.inputs["start"].folder, f"{self.source}: stages.{self.name}.adapter"
-        return load_for_adapter(folder, adapter, self.dtype, self.recipe.seed, where), Tokenizer.load(folder)
-
+        model = load_for_adapter(folder, adapter, self.dtype, self.recipe.seed, where, self.device)
+        return model, Tokenizer.load(folder)
 
     def anchor(self, model: Transformer, tokenizer: Tokenizer) -> Anchor | None:
         """Of the stage, whose model is to be trained; None where it has none."""
@@ -169,8 +176,7 @@ class Outcome:
 
 def run_stage(stage: Stage, context: Context) -> dict:
     """Does the stage and leaves all files in `context.working`; returns the manifest's part."""
-    context.working.mkdir(parents=True, exist_ok=True)
-    outcome = _WORK[type(stage)](stage, context)
+    outcome = perform(stage, context)
     if outcome.log:
         write_jsonl(context.working / "log.jsonl", outcome.log)
     if outcome.model is not None:
@@ -186,11 +192,10 @@ def run_stage(stage: Stage, context: Context) -> dict:
         _save(context.working / BEST, best, outcome.tokenizer, context.origin, dtype)
     if validation is not None and (rows := validation.along()):
         write_jsonl(context.working / ALONG, rows)
-    outcome.cost.peak_memory_bytes = peak_memory()
     is_control = isinstance(stage, GRPOStage) and stage.settings.is_control
     health = stage_health(outcome.log, outcome.monitor.comparisons if outcome.monitor else (), outcome.findings, is_control)
-    description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
-                   "dtype": str(context.dtype).removeprefix("torch."), "health": health}
+    description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost),
+                   "machine": machine(context.device), "dtype": str(context.dtype).removeprefix("torch."), "health": health}
     if outcome.data:
         description["data"] = outcome.data
     if validation is not None:
@@ -198,6 +203,14 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if outcome.model is None:
         return description
     return description | {"card": _card(stage, context, outcome.model, outcome.tokenizer)}
+
+
+def perform(stage: Stage, context: Context) -> Outcome:
+    """The stage's work, which all processes of the run do together."""
+    with pulse.at("works"), divided_into(context.recipe.virtual_shards):
+        outcome = _WORK[type(stage)](stage, context)
+        outcome.cost = of_all_ranks(outcome.cost)
+    return outcome
 
 
 def _save(folder: Path, model: Transformer, tokenizer: Tokenizer, origin: Path | None, dtype: torch.dtype) -> None:
@@ -218,8 +231,10 @@ def _card(stage: Stage, context: Context, model: Transformer, tokenizer: Tokeniz
 def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     recipe = context.recipe
     tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents, recipe.held_out)
+    refuse_other_vocabulary(tokenizer, context.name)
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
+    model.to(context.device)
     monitor = context.monitor()
     log, cost = pretrain(model, tokenizer, recipe.solved_tasks_of(stage), stage.settings, *context.training(), monitor)
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
@@ -229,6 +244,7 @@ def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
     narrow, tokenizer = context.load()
     model = Transformer(widened(narrow.config, stage.context, context.source), context.dtype)
     model.load_state_dict(narrow.state_dict())
+    model.to(context.device)
     monitor = context.monitor()
     log, cost = midtrain(model, tokenizer, context.recipe.solved_tasks, stage.settings, *context.training(), monitor,
                          stage.echo_share, stage.wishes)
@@ -307,7 +323,8 @@ def _grpo(stage: GRPOStage, context: Context) -> Outcome:
     model, tokenizer = context.load_start(stage.adapter)
     scorer = reference = None
     if stage.reward_model is not None:
-        scorer = partial(score_answers, *load_reward_model(context.inputs["reward_model"].folder, context.dtype))
+        folder = context.inputs["reward_model"].folder
+        scorer = partial(score_answers, *load_reward_model(folder, context.dtype, context.device))
     if stage.settings.kl_coefficient:
         reference, _ = context.load()
     engine = PolicyEngine(model, tokenizer)
@@ -324,18 +341,20 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
     llm = ResumableLLM(rollout_llm(model, tokenizer), context.checkpoints)
     traces, cost, metrics = reject(llm, tokenizer, context.recipe.tasks_of(), stage.settings, context.recipe.seed,
                                    f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
-    write_jsonl(context.working / "traces.jsonl", traces)
+    if world().is_main:
+        write_jsonl(context.working / "traces.jsonl", traces)
     return Outcome(metrics, cost + watch.lap() + llm.spent, [], findings=kept_findings(metrics["kept_share"]))
 
 
 def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     backbone, tokenizer = context.load()
-    model = RewardModel(backbone)
+    model = RewardModel(backbone).to(context.device)
     monitor = context.monitor()
     log, cost = train_reward_model(model, tokenizer, stage.settings, *context.training(), monitor)
-    save_model_files(context.working, backbone, tokenizer, context.origin)
-    (context.working / "generation_config.json").unlink(missing_ok=True)  # which tells models that converse from others
-    save_tensors(context.working / "score.safetensors", {"score.weight": model.score.weight})
+    if world().is_main:
+        save_model_files(context.working, backbone, tokenizer, context.origin)
+        (context.working / "generation_config.json").unlink(missing_ok=True)  # which tells models that converse from others
+        save_tensors(context.working / "score.safetensors", {"score.weight": model.score.weight})
     pairs, seed = stage.settings.pairs, context.recipe.seed
     accuracy = held_out_accuracy(model, tokenizer, PAIRS, seed, pairs)
     differences = accuracy_by_difference(model, tokenizer, PAIRS // 2, seed)
@@ -351,20 +370,32 @@ _WORK = {PretrainStage: _pretrain, MidtrainStage: _midtrain, SFTStage: _sft, DPO
          GRPOStage: _grpo, RejectStage: _reject, RewardModelStage: _reward_model}
 
 
-def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, Tokenizer]:
+def load_reward_model(folder: Path, dtype: torch.dtype,
+                      device: torch.device = CPU) -> tuple[RewardModel, Tokenizer]:
     model = RewardModel(load_model(folder, compute_dtype=dtype))
     model.score.weight = nn.Parameter(load_tensors(folder / "score.safetensors")["score.weight"])
-    return model.requires_grad_(False), Tokenizer.load(folder)
+    return model.requires_grad_(False).to(device), Tokenizer.load(folder)
 
 
-def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path, progress: Progress,
+def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path | None, progress: Progress,
                    checkpoints: Checkpoints) -> None:
     """The same held-out problems at every stage, by the R1 protocol, on the weights as stored (rounding included). Writes
-    evaluation.json and all samples into the folder `into`: samples.jsonl, and dialogues.jsonl or textbook.jsonl beside it.
-    General prompts and conversations are of the recipes that have families."""
-    watch, settings, dtype = Stopwatch(), recipe.evaluation, compute_dtype(recipe.dtype)
+    evaluation.json and all samples into the folder `into`: samples.jsonl, and dialogues.jsonl or textbook.jsonl beside it;
+    nothing where that is None, in processes that help. General prompts and conversations are of recipes that have families."""
+    with pulse.at("works"), divided_into(recipe.virtual_shards):
+        files = _evaluation(folder, recipe, style, progress, checkpoints)
+    if into is not None:
+        write_json(into / "evaluation.json", files.pop("evaluation"))
+        for name, rows in files.items():  # samples last: by them a finished evaluation is known
+            write_jsonl(into / f"{name}.jsonl", rows)
+
+
+def _evaluation(folder: Path, recipe: Recipe, style: PromptStyle, progress: Progress, checkpoints: Checkpoints) -> dict:
+    """What `evaluate_model` writes, by the names of files."""
+    watch, settings, device = Stopwatch(), recipe.evaluation, compute_device(recipe.device)
+    model = load_model(folder, compute_dtype=compute_dtype(recipe.dtype, device)).to(device)
     tokenizer = Tokenizer.load(folder)
-    llm = ResumableLLM(rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer), checkpoints)
+    llm = ResumableLLM(rollout_llm(model, tokenizer), checkpoints)
     problems = held_out_problems(recipe.tasks_of(), settings.problems_per_family)
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
     evaluation = summarize(graded) | {
@@ -379,11 +410,9 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
         beside, others = "textbook", grade(llm, tokenizer, problems, settings, recipe.seed, "textbook")
         book = summarize(others)
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
-    evaluation["bill"] = vars(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
-    write_json(into / "evaluation.json", evaluation)
-    if beside:
-        write_jsonl(into / f"{beside}.jsonl", sample_rows(others))
-    write_jsonl(into / "samples.jsonl", sample_rows(graded))
+    cost = of_all_ranks(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
+    evaluation["bill"] = vars(replace(cost, peak_memory_bytes=0))  # of the whole process, not of the evaluation
+    return {"evaluation": evaluation} | ({beside: sample_rows(others)} if beside else {}) | {"samples": sample_rows(graded)}
 
 
 def general_helpfulness(llm: LLM | ResumableLLM, tokenizer: Tokenizer, settings: EvaluationSettings,

@@ -15,8 +15,9 @@ from torch import Tensor
 from spoutnik.errors import RunError
 from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
+from spoutnik.model.packing import on_device
 from spoutnik.model.transformer import Transformer
-from spoutnik.parallel import cores, on_all_cores
+from spoutnik.parallel import CPU, on_all_ranks, parts
 from spoutnik.tasks import Task
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train import losses
@@ -42,10 +43,11 @@ class PolicyBatch:
     reference_log_probs: Tensor | None = None
 
 
-def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = False) -> tuple[list[PolicyBatch], int]:
+def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = False,
+                   device: torch.device = CPU) -> tuple[list[PolicyBatch], int]:
     """Micro-batches of one step, and the number of generated tokens that carry no gradient (groups without variance). share:
     compute what completions of a micro-batch begin with alike once (`pack_sharing`); with the setting share_prompts, whose
-    micro-batches have whole groups, that is each prompt."""
+    micro-batches have whole groups, that is each prompt. device: that will compute them."""
     advantages = losses.group_advantages(rollouts.rewards, settings.std_normalisation)
     trained = losses.has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
     documents, rows, wasted = [], [], 0
@@ -61,7 +63,7 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = Fal
     lengths = torch.tensor([d.predicted for d in documents])
     weights = losses.token_weights(lengths, settings.length_normalisation, settings.max_tokens)
     batches = []
-    for chosen in _chosen_documents(documents, settings):
+    for chosen in _chosen_documents(documents, settings, device):
         size = lengths[chosen]
         batches.append(PolicyBatch((pack_sharing if share or settings.share_prompts else pack_documents)(documents, chosen),
                                    torch.stack([rows[i][0] for i in chosen]).repeat_interleave(size),
@@ -69,16 +71,16 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = Fal
     return batches, wasted
 
 
-def _chosen_documents(documents: Sequence[Document], settings: GRPOSettings) -> list[list[int]]:
+def _chosen_documents(documents: Sequence[Document], settings: GRPOSettings, device: torch.device) -> list[list[int]]:
     """The numbers of each micro-batch's documents: of similar length, or with whole groups, which have one prompt."""
     lengths = [len(document.ids) for document in documents]
     if not settings.share_prompts:
-        return micro_batches(lengths, settings.micro_batch_tokens, cores())
+        return micro_batches(lengths, settings.micro_batch_tokens, parts(device))
     size = settings.group_size
     starts = range(0, len(documents), size)
     computed = [sum(lengths[i:i + size]) - (size - 1) * (documents[i].loss_from - 1) for i in starts]
     return [[i for group in chosen for i in range(starts[group], starts[group] + size)]
-            for chosen in micro_batches(computed, settings.micro_batch_tokens, cores())]
+            for chosen in micro_batches(computed, settings.micro_batch_tokens, parts(device))]
 
 
 def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], parameters: Sequence[Tensor],
@@ -108,9 +110,10 @@ def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperatu
     """The same batches with the reference model's log-probabilities."""
     @torch.no_grad()
     def one(batch: PolicyBatch) -> PolicyBatch:
-        return replace(batch, reference_log_probs=_log_probs(model, batch.packed, temperature)[0])
+        packed = on_device(batch.packed, model.device)
+        return replace(batch, reference_log_probs=_log_probs(model, packed, temperature)[0])
 
-    return on_all_cores(one, batches)
+    return on_all_ranks(one, batches, model.device)
 
 
 def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
@@ -140,7 +143,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settin
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         rollouts = source.of_step(step)
-        batches, wasted = policy_batches(rollouts, settings, can_share_prefixes(model))
+        batches, wasted = policy_batches(rollouts, settings, can_share_prefixes(model), model.device)
         if settings.kl_coefficient:
             batches = with_reference(reference, batches, settings.temperature)
         gradient = policy_gradient(model, batches, optimizer.parameters, settings)

@@ -11,9 +11,10 @@ from pydantic import Field
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.files import install_folder, read_json, remove_folder, write_json
 from spoutnik.model.lora import adapters_of, merged_copy
+from spoutnik.model.packing import on_device
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
-from spoutnik.parallel import cores, on_all_cores
+from spoutnik.parallel import on_all_ranks, parts
 from spoutnik.tasks import Problem
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document, micro_batches, pack_documents
@@ -23,6 +24,7 @@ from spoutnik.train.losses import token_log_probs
 from spoutnik.train.prompt_style import PromptStyle, prompt_ids
 from spoutnik.train.rollouts import GradedCompletion, PolicyEngine, grade
 from spoutnik.train.settings import Settings
+from spoutnik.world import main_only, world
 
 COMPARED_DOCUMENTS = 64  # of a supervised stage, whose losses before and after it are compared
 
@@ -65,10 +67,12 @@ class Validation:
 
     def start(self) -> Cost:
         """Measures the model that the stage starts from, once."""
-        if (self.folder / "start.json").exists():
+        path = self.folder / "start.json"
+        if main_only(path.exists):
             return Cost()
         measured, cost = self._measure(0)
-        write_json(self.folder / "start.json", measured)
+        if world().is_main:
+            write_json(path, measured)
         return cost
 
     def look(self, done: int, row: Row) -> Cost:
@@ -77,6 +81,11 @@ class Validation:
             return Cost()
         measured, cost = self._measure(done)
         row["validation_accuracy"] = accuracy = _mean(measured["right"])
+        if world().is_main:
+            self._keep(done, accuracy, measured)
+        return cost
+
+    def _keep(self, done: int, accuracy: float, measured: dict[str, list[float]]) -> None:
         write_json(self.folder / "last.json", measured)
         best = self.best
         if best is None or accuracy >= best["accuracy"]:  # of equal ones the later: it has learned from more
@@ -86,7 +95,6 @@ class Validation:
                 save_tensors(fresh / "weights.safetensors", _without_adapters(self.model).state_dict())
             write_json(fresh / "best.json", {"step": done, "accuracy": accuracy})
             install_folder(fresh, self.folder / "best", aside=self.folder / "best.old")
-        return cost
 
     @property
     def best(self) -> dict | None:
@@ -143,7 +151,7 @@ class Validation:
         graded = grade([(problem, output.outputs[0]) for problem, output in zip(self.problems, outputs)], self.tokenizer,
                        style=self.style)
         tokens = sum(len(g.completion.token_ids) for g in graded)
-        if self.kept:
+        if self.kept and world().is_main:
             write_json(self._replies(done), [_reply_row(*each) for each in zip(self.problems[:self.kept], graded)])
         return {"right": [g.accuracy for g in graded], "well_formed": [float(g.reply.well_formed) for g in graded]}, \
             Cost(tokens_generated=tokens)
@@ -176,7 +184,7 @@ class Monitor:
 
     def end(self) -> None:
         if self.validation:
-            self.comparisons += self.validation.comparisons()
+            self.comparisons += main_only(self.validation.comparisons)
 
 
 @torch.no_grad()
@@ -186,13 +194,13 @@ def document_losses(model: Transformer, documents: Sequence[Document], micro_bat
 
     @torch.no_grad()
     def one(chosen: list[int]) -> list[float]:
-        batch = pack_documents(documents, chosen)
+        batch = on_device(pack_documents(documents, chosen), model.device)
         hidden = model.hidden(batch.input_ids, batch.sequences)
         log_probs, _ = token_log_probs(hidden[batch.positions], model.lm_head.weight, batch.targets)
         return [-float(part.mean()) for part in log_probs.split([documents[i].predicted for i in chosen])]
 
-    groups = micro_batches([len(document.ids) for document in documents], micro_batch_tokens, cores())
-    for chosen, values in zip(groups, on_all_cores(one, groups)):
+    groups = micro_batches([len(document.ids) for document in documents], micro_batch_tokens, parts(model.device))
+    for chosen, values in zip(groups, on_all_ranks(one, groups, model.device)):
         for i, value in zip(chosen, values):
             losses[i] = value
     return losses

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 
 import torch
 
-from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.files import sha256_json
 from spoutnik.tasks import Problem, Task
@@ -22,7 +21,7 @@ from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.losses import has_variance
 from spoutnik.train.prompt_style import prompt_ids
 from spoutnik.train.rewards import Rollouts, Scorer, grade_rollouts, tokens_of
-from spoutnik.train.rollouts import PolicyEngine, sample_problems
+from spoutnik.train.rollouts import PolicyEngine, Sampler, sample_problems
 
 WASTE = ("wasted_right", "wasted_wrong", "wasted_other")  # tokens of groups without variance: all right, all wrong, neither
 
@@ -39,17 +38,17 @@ def step_prompts(settings: GRPOSettings, tasks: Sequence[Task], seed: int, stage
     return [*problems, *(general_question(rng, tasks, share, settings.wishes) for _ in range(general))]
 
 
-def roll_out(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem | GeneralPrompt], settings: GRPOSettings,
+def roll_out(sampler: Sampler, tokenizer: Tokenizer, problems: Sequence[Problem | GeneralPrompt], settings: GRPOSettings,
              seed: int, scorer: Scorer | None) -> Rollouts:
-    return _graded(llm, tokenizer, [problems], settings, seed, [seed], scorer)[0]
+    return _graded(sampler, tokenizer, [problems], settings, seed, [seed], scorer)[0]
 
 
-def _graded(llm: LLM, tokenizer: Tokenizer, parts: Sequence[Sequence[Problem | GeneralPrompt]], settings: GRPOSettings,
+def _graded(sampler: Sampler, tokenizer: Tokenizer, parts: Sequence[Sequence[Problem | GeneralPrompt]], settings: GRPOSettings,
             seed: int, coins: Sequence[int], scorer: Scorer | None) -> list[Rollouts]:
     """The graded rollouts of several steps' problems, which are sampled in one batch. coins: each part's seed of the coin."""
     prompts = [prompt_ids(problems, tokenizer, settings.prompt_style) for problems in parts]
     params = SamplingParams(n=settings.group_size, temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
-    outputs = iter(llm.generate([ids for part in prompts for ids in part], params, seed=seed))
+    outputs = iter(sampler.generate([ids for part in prompts for ids in part], params, seed=seed))
     return [grade_rollouts(part, [next(outputs).outputs for _ in part], problems, tokenizer, settings, scorer, coin)
             for part, problems, coin in zip(prompts, parts, coins)]
 
@@ -72,13 +71,14 @@ class RolloutSource:
         return self._batch.pop(step)
 
     def _sample(self, steps: range) -> dict[int, Rollouts]:
-        llm, settings = self.engine.current(), self.settings
+        sampler, settings = self.engine.current(), self.settings
         parts = [step_prompts(settings, self.tasks, self.seed, self.stage, step, self.scorer is not None) for step in steps]
         seeds = [self.seed * 1_000_003 + step for step in steps]
-        rollouts = _graded(llm, self.tokenizer, parts, settings, seeds[0], seeds, self.scorer)
-        return {step: self._refilled(llm, problems, each, step) for step, problems, each in zip(steps, parts, rollouts)}
+        rollouts = _graded(sampler, self.tokenizer, parts, settings, seeds[0], seeds, self.scorer)
+        return {step: self._refilled(sampler, problems, each, step) for step, problems, each in zip(steps, parts, rollouts)}
 
-    def _refilled(self, llm: LLM, problems: Sequence[Problem | GeneralPrompt], rollouts: Rollouts, step: int) -> Rollouts:
+    def _refilled(self, sampler: Sampler, problems: Sequence[Problem | GeneralPrompt], rollouts: Rollouts,
+                  step: int) -> Rollouts:
         """The rollouts with the share of groups without variance; where the settings say so, with others in place of these, as
         far as `refill_rounds` further draws find them."""
         varied = has_variance(rollouts.rewards)
@@ -93,7 +93,7 @@ class RolloutSource:
                 break
             others = self._in_place_of(missing, random.Random(f"{self.seed} {self.stage} {step} refill {number}"))
             seed = int(sha256_json([self.seed, step, number])[:12], 16)
-            found = _graded(llm, self.tokenizer, [others], self.settings, seed, [seed], self.scorer)[0]
+            found = _graded(sampler, self.tokenizer, [others], self.settings, seed, [seed], self.scorer)[0]
             varied = has_variance(found.rewards)
             kept.append(_chosen(found, varied))
             waste = {cause: waste[cause] + tokens for cause, tokens in _waste(_chosen(found, ~varied)).items()}
