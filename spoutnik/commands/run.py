@@ -69,6 +69,7 @@ def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int |
 
 def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: list[str] | None, seed: int | None,
          json_: bool) -> None:
+    from spoutnik.locate import converses
     from spoutnik.recipe.plan import plan_recipe
     from spoutnik.recipe.run import MADE, run_recipe
     from spoutnik.recipe.table import as_json, print_table, rows
@@ -94,4 +95,6 @@ def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: 
     new = list(result.origins.values()).count(MADE)
     terminal.print(f"{new} of {len(result.artifacts)} stages made now, in {duration(time.perf_counter() - started)}. "
                    + ("" if new else "Nothing had to be done."), highlight=False)
-    terminal.print(f"Report: {out / 'report.html'}\nTalk to it: spoutnik chat {out}", highlight=False, soft_wrap=True)
+    talks = any((each.folder / "generation_config.json").exists() and converses(each.manifest) for each in result.artifacts)
+    terminal.print(f"Report: {out / 'report.html'}" + (f"\nTalk to it: spoutnik chat {out}" if talks else ""), highlight=False,
+                   soft_wrap=True)

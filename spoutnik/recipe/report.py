@@ -28,10 +28,14 @@ SHOWN_PROBLEMS = 2  # of each family
 def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequence[Artifact],
                  origins: dict[str, str]) -> None:
     """Writes the report of `artifacts` (in stage order) to `path`. origins: stage name -> "made now", "prebuilt" ..."""
-    from spoutnik.recipe.report_plots import draw_graph, panels  # matplotlib is slow to import: not before it is needed
+    from spoutnik.recipe.report_plots import (  # matplotlib is slow to import: not before it is needed
+        control_of,
+        draw_graph,
+        panels,
+    )
 
     table = rows(artifacts, origins)
-    curves = [(artifact, panels(artifact)) for artifact in artifacts]
+    curves = [(artifact, panels(artifact, control_of(artifact, artifacts))) for artifact in artifacts]
     stage_costs = [(artifact.stage, origins.get(artifact.stage, ""), artifact.cost) for artifact in artifacts]
     evaluations = sum((artifact.evaluation_cost for artifact in artifacts), Cost())
     protocol = next((a.evaluation["protocol"] for a in artifacts if a.evaluation), None)  # the same for every stage
@@ -40,7 +44,8 @@ def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequ
         rows=table, families=families_of(table), best=best_values(table), protocol=protocol,
         graph=draw_graph(artifacts), rl_curves=[(a, plots) for a, plots in curves if plots and a.kind == "grpo"],
         supervised_curves=[(a, plots[0]) for a, plots in curves if plots and a.kind != "grpo"],
-        problems=read_problems(artifacts), open_samples=OPEN_SAMPLES, stage_costs=stage_costs, evaluations=evaluations,
+        problems=read_problems(artifacts), along=[(a, read_along(a)) for a in artifacts if a.along],
+        open_samples=OPEN_SAMPLES, stage_costs=stage_costs, evaluations=evaluations,
         total=sum((cost for _, _, cost in stage_costs), evaluations), artifacts=artifacts, origins=origins)
     write_text(path, page)
 
@@ -183,6 +188,21 @@ class SampledProblem:
     attempts: list[Attempt]
 
 
+def read_along(artifact: Artifact) -> list[SampledProblem]:
+    """An RL stage's validation problems whose replies were kept, each answered from the start of the training to its end."""
+    problems: dict[tuple, SampledProblem] = {}
+    for row in artifact.along:
+        identity = tuple(row[key] for key in ("task", "level", "language", "prompt", "gold"))
+        attempt = Attempt(f"step {row['step']}", f"{row['thought_tokens']} tokens of thought", row["thought"], row["answer"],
+                          _verdict(row))
+        problems.setdefault(identity, SampledProblem(*identity, [])).attempts.append(attempt)
+    return list(problems.values())
+
+
+def _verdict(row: dict) -> str:
+    return "right" if row["correct"] else "wrong" if row["well_formed"] else "no answer"
+
+
 def _first_samples(rows: Sequence[dict]) -> Iterator[dict]:
     """The first sample of the first two problems of each task."""
     seen = Counter()
@@ -201,9 +221,8 @@ def read_problems(artifacts: Sequence[Artifact]) -> list[SampledProblem]:
     for artifact in artifacts:
         for row in _first_samples(artifact.samples):
             identity = tuple(row[key] for key in ("task", "level", "language", "prompt", "gold"))
-            verdict = "right" if row["correct"] else "wrong" if row["well_formed"] else "no answer"
             problems.setdefault(identity, SampledProblem(*identity, [])).attempts.append(
-                Attempt(artifact.stage, artifact.kind, row["thought"], row["answer"], verdict))
+                Attempt(artifact.stage, artifact.kind, row["thought"], row["answer"], _verdict(row)))
     by_family: dict[str, list[SampledProblem]] = {}
     for problem in problems.values():
         by_family.setdefault(problem.family, []).append(problem)

@@ -18,14 +18,19 @@ from spoutnik.recipe.artifacts import Artifact
 # (log key, title with unit, factor). One small plot each; what a log lacks is left out.
 RL_PANELS = (
     ("reward", "reward", 1), ("accuracy", "right answers, %", 100), ("thought_tokens", "thought tokens", 1),
-    ("reflections", "reflection words per thought", 1), ("entropy", "entropy, nats per token", 1),
+    ("thought_share", "completions with a thought, %", 100), ("reflections", "reflection words per completion", 1),
+    ("reflections_per_100", "reflection words per 100 tokens of thought", 1),
+    ("checks_or_retries", "thoughts that check or retry, %", 100), ("entropy", "entropy, nats per token", 1),
     ("mismatch_kl", "mismatch KL, nats", 1),
     ("validation_accuracy", "right validation answers, %", 100), ("well_formed", "well-formed completions, %", 100),
     ("zero_variance", "groups without variance, %", 100), ("truncated", "truncated completions, %", 100))
+OF_THE_POLICY = ("accuracy", "thought_tokens", "thought_share", "reflections", "reflections_per_100", "checks_or_retries",
+                 "well_formed", "entropy")  # whose first value is the start's own: nothing was learned before it
 SUPERVISED_PANELS = (("loss", "loss, nats", 1),)
 
 # Stand-ins in the SVG for colours of the page, so that the plots follow its light or dark theme.
 _INK, _STRONG = "#010203", "#040506"
+_NO_POINTS = np.empty((0, 2))
 _MAX_POINTS = 300  # drawn per curve; the running mean is taken over all of them first
 
 
@@ -38,17 +43,48 @@ class Panel:
     svg: Markup
 
 
-def panels(artifact: Artifact) -> list[Panel]:
-    """The curves of one stage's log: the RL signals for a grpo stage, the loss for the others."""
+def is_control(artifact: Artifact) -> bool:
+    """Whether an RL stage's rewards depend on no answer."""
+    settings = artifact.manifest.get("settings", {}).get("settings", {})
+    rewards = settings.get("rewards", {})
+    by_answer = rewards.get("random") is None and (rewards.get("accuracy", 1.0) or settings.get("general_share"))
+    return artifact.kind == "grpo" and not by_answer
+
+
+def control_of(artifact: Artifact, artifacts: Sequence[Artifact]) -> Artifact | None:
+    """The first control that starts from the same model as an RL stage that is none."""
+    if artifact.kind != "grpo" or is_control(artifact):
+        return None
+    start = artifact.inputs.get("start")
+    return next((other for other in artifacts if is_control(other) and other.inputs.get("start") == start), None)
+
+
+def panels(artifact: Artifact, control: Artifact | None = None) -> list[Panel]:
+    """The curves of one stage's log: the RL signals for a grpo stage, the loss for the others. control: whose running means are
+    drawn beside them."""
     log, plots = artifact.log, []
     for key, title, factor in RL_PANELS if artifact.kind == "grpo" else SUPERVISED_PANELS:
-        points = [(row["step"], factor * row[key]) for row in log if math.isfinite(row.get(key, math.nan))]
+        points = _points(log, key, factor)
         if len(points) > 1:
             steps, values = np.array(points, dtype=float).T
-            smooth = running_mean(values, max(3, len(values) // 10) | 1)  # over a tenth of the log, an odd number of steps
+            smooth = _smooth(values)
+            start = values[0] if key in OF_THE_POLICY and artifact.kind == "grpo" else None
+            other = [] if control is None or key == "reward" else _points(control.log, key, factor)
             label = f"{title} of {artifact.stage}: from {smooth[0]:.3g} to {smooth[-1]:.3g} (running mean)"
-            plots.append(Panel(title, label, curve_svg(steps, values, smooth, f"{artifact.stage}-{key}")))
+            if len(other) > 1:
+                label += f"; of the control {control.stage} to {_smooth(np.array(other)[:, 1])[-1]:.3g}"
+            svg = curve_svg(steps, values, smooth, f"{artifact.stage}-{key}", start, np.array(other, dtype=float))
+            plots.append(Panel(title, label, svg))
     return plots
+
+
+def _points(log: Sequence[dict], key: str, factor: float) -> list[tuple[float, float]]:
+    return [(row["step"], factor * row[key]) for row in log if math.isfinite(row.get(key, math.nan))]
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """The running mean over a tenth of the log, an odd number of steps."""
+    return running_mean(values, max(3, len(values) // 10) | 1)
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -60,8 +96,10 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def curve_svg(steps: np.ndarray, values: np.ndarray, smooth: np.ndarray, name: str) -> Markup:
-    """steps, values, smooth: (N,). An <svg> element; `name` keeps its ids apart from those of other plots."""
+def curve_svg(steps: np.ndarray, values: np.ndarray, smooth: np.ndarray, name: str, start: float | None = None,
+              control: np.ndarray = _NO_POINTS) -> Markup:
+    """steps, values, smooth: (N,). An <svg> element; `name` keeps its ids apart from those of other plots. start: a dashed line
+    there. control: (M, 2) steps and values of another stage, whose running mean is a thin line."""
     stride = -(-len(steps) // _MAX_POINTS)
     drawn = np.unique(np.append(np.arange(0, len(steps), stride), len(steps) - 1))
     style = {"svg.fonttype": "none", "svg.hashsalt": "spoutnik", "font.size": 9, "text.color": _INK,
@@ -72,6 +110,10 @@ def curve_svg(steps: np.ndarray, values: np.ndarray, smooth: np.ndarray, name: s
         axes = figure.add_subplot()
         axes.plot(steps[drawn], values[drawn], "o", color=_STRONG, alpha=0.45, markersize=2.4, markeredgewidth=0)
         axes.plot(steps[drawn], smooth[drawn], color=_STRONG, linewidth=1.8)
+        if start is not None:
+            axes.axhline(start, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
+        if len(control) > 1:
+            axes.plot(control[:, 0], _smooth(control[:, 1]), color=_INK, linewidth=1.0, alpha=0.8)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.grid(color=_INK, alpha=0.15, linewidth=0.5)
