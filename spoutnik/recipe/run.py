@@ -196,6 +196,17 @@ class _Walk:
             "seed": seed, "inputs": described, "contents": contents, "settings": settings})
 
 
+def make_stage(recipe: Recipe, source: str, run: RunFolder, name: str, inputs: dict[str, Artifact], display: Display,
+               reporter: Callable[[str], Progress], accept: Collection[str] = ()) -> tuple[Artifact, str]:
+    """One stage alone, from inputs that are there: its artifact, and where that came from. Who calls it holds off others from
+    the same stage with the same settings.
+
+    Raises:
+        RunError: the stage failed.
+    """
+    return _Walk(recipe, source, run, display, set(), accept, {})._obtain(name, recipe.stages[name], inputs, reporter)
+
+
 def evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, run: RunFolder,
               reporter: Callable[[str], Progress]) -> Artifact:
     """The artifact with its evaluation, made once for each model and protocol; as it is where it is no model, or the recipe has

@@ -432,12 +432,21 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
         UserError: with file, line, key, value and remedy.
     """
     path = Path(path)
-    text = _text_of(path)
+    text = text_of(path)
     values = read_yaml(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys (name, families, models, stages ...).")
     if (problems := describe_problems(path, text, values, Recipe)) is not None:
         raise UserError(problems)
+    return text, recipe_of(values, path)
+
+
+def recipe_of(values: dict, path: Path) -> Recipe:
+    """The recipe of values that the schema takes. path: of the file that they are from, to whose folder paths are relative.
+
+    Raises:
+        UserError: a model's configuration is wrong, or files that the recipe names. ValidationError: the schema refuses them.
+    """
     recipe = Recipe.model_validate(values)
     for name in recipe.models:
         if name not in recipe.checkpoints and recipe.vocab_size is not None:  # without one, no stage makes the model
@@ -453,11 +462,12 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
         raise UserError(f"{path}: tasks: {error}") from error
     models = recipe.models | {name: recipe.models[name] | {CHECKPOINT: located(checkpoint, path)}
                               for name, checkpoint in recipe.checkpoints.items()}
-    return text, recipe.model_copy(update={"stages": stages, "tasks": tasks, "models": models,
-                                           "hygiene": recipe.hygiene.located(path)})
+    return recipe.model_copy(update={"stages": stages, "tasks": tasks, "models": models,
+                                     "hygiene": recipe.hygiene.located(path)})
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Of a recipe's file. Raises UserError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")  # some editors write a mark before the text
     except FileNotFoundError as error:

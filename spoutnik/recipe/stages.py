@@ -30,7 +30,7 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_tensors
 from spoutnik.recipe.adapters import load_for_adapter, save_adapter, saved_dtype
 from spoutnik.recipe.anchors import open_anchor
-from spoutnik.recipe.artifacts import Artifact
+from spoutnik.recipe.artifacts import Artifact, code_version
 from spoutnik.recipe.cards import adapted_card, model_card
 from spoutnik.recipe.model_files import save_generation_config, save_model_files
 from spoutnik.recipe.own_data import own_data
@@ -363,7 +363,8 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     problems = held_out_problems(recipe.tasks_of(), settings.problems_per_family)
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
     evaluation = summarize(graded) | {
-        "protocol": settings.model_dump() | {"prompt_style": style, "held_out": recipe.held_out}}
+        "protocol": settings.model_dump() | {"prompt_style": style, "held_out": recipe.held_out},
+        "code_version": code_version()}
     beside, others = "", []
     if style == "chat" and recipe.families:
         evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
