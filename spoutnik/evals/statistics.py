@@ -170,8 +170,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 @dataclass(frozen=True)
 class CrossedMean:
     """A mean over seeds and problems. error: its standard error; freedom: Student's degrees of freedom, by Satterthwaite.
-    seed_deviation: standard deviation of the seeds' means, nan for a single seed; problem_error: the problems' part of the error,
-    0 where there are no problems."""
+    seed_deviation: standard deviation of the seeds' means, nan for a single seed; problem_error: the problems' part of the
+    error, 0 where there are no problems."""
 
     mean: float
     error: float

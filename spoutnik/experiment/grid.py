@@ -68,19 +68,9 @@ class Grid:
     starts: dict[str, Artifact] = field(default_factory=dict)  # symbol -> published checkpoint
     recipes: dict[str, Recipe] = field(default_factory=dict)
 
-    def used_by(self, symbol: str) -> list[str]:
-        """The findings that need a job."""
-        return [name for name in self.findings if symbol in self.needed_for(name)]
-
-    def needed_for(self, finding: str) -> set[str]:
-        todo = [symbol for (name, _, _), symbols in self.measured.items() if name == finding for symbol in symbols if symbol]
-        seen: set[str] = set()
-        while todo:
-            symbol = todo.pop()
-            if symbol in self.jobs and symbol not in seen:
-                seen.add(symbol)
-                todo += self.jobs[symbol].needs.values()
-        return seen
+    def below(self, symbol: str) -> set[str]:
+        """The symbols of a job and of all that it needs."""
+        return {symbol}.union(*(self.below(need) for need in self.jobs[symbol].needs.values()))
 
 
 def build_grid(paths: Sequence[Path]) -> Grid:
@@ -207,8 +197,8 @@ def _refuse_twins(builder: _Builder, path: Path) -> None:
         every = tuple(sorted(symbol for (name, _, stage), symbol in builder.symbols.items() if name == variant))
         alike = makes.setdefault(every, variant)
         if alike != variant:
-            raise UserError(f"{path}: variants.{variant} and variants.{alike} differ in nothing that makes {', '.join(stages)}. "
-                            "Change a setting that counts in one of them, or leave it out.")
+            raise UserError(f"{path}: variants.{variant} and variants.{alike} differ in nothing that makes "
+                            f"{', '.join(sorted(stages))}. Change a setting that counts in one of them, or leave it out.")
 
 
 def check_grid(grid: Grid, say) -> None:

@@ -59,6 +59,7 @@ METRICS = {
     "core_seconds": Metric("core-seconds of the stage", 1, None, "core-seconds"),
 }
 _WITH_K = ("pass", "cons")
+_SHARES = ("accuracy", "well_formed", "truncated", "zero_variance", "clipped", "validation_accuracy", "language")
 _OF_LOG = {"log": "at the end of training", "area": "mean over all of training", "made": "of the stage"}
 
 
@@ -69,8 +70,8 @@ def check_metric(name: str) -> str:
         return name
     if kind in _WITH_K and k.isdigit() and int(k) > 1:
         return name
-    raise ValueError(f"there is no metric '{name}'.{did_you_mean(name, METRICS)} There are {', '.join(METRICS)}, pass@K, cons@K, "
-                     "and of the training log log.KEY, area.KEY, of the manifest made.KEY")
+    raise ValueError(f"there is no metric '{name}'.{did_you_mean(name, METRICS)} There are {', '.join(METRICS)}, pass@K, "
+                     "cons@K, of the training log log.KEY and area.KEY, and of the manifest made.KEY")
 
 
 def metric_of(name: str) -> Metric:
@@ -83,11 +84,10 @@ def metric_of(name: str) -> Metric:
         return Metric(f"majority of {k} right (cons@{k}), %", 100,
                       lambda rows: vote_share(rows, int(k), None, np.random.default_rng(0)), "points")
     source, _, key = name.partition(".")
-    if name not in METRICS:
-        is_share = key in ("accuracy", "well_formed", "truncated", "zero_variance", "clipped", "validation_accuracy", "language")
-        return Metric(f"{key.replace('_', ' ')} {_OF_LOG[source]}" + (", %" if is_share else ""), 100 if is_share else 1, None,
-                      "points" if is_share else "")
-    return METRICS[name]
+    if name in METRICS:
+        return METRICS[name]
+    title, is_share = f"{key.replace('_', ' ')} {_OF_LOG[source]}", key in _SHARES
+    return Metric(f"{title}, %", 100, None, "points") if is_share else Metric(title)
 
 
 def least_samples(name: str) -> int:
@@ -122,8 +122,8 @@ def measure(name: str, artifact: Artifact, layout: str) -> Measured:
     file = {"dialogues": "dialogues.jsonl"}.get(name, "textbook.jsonl" if layout == "textbook" else "samples.jsonl")
     path = artifact.evaluation_folder / file
     if not path.exists():
-        raise UserError(f"{artifact.stage}: its evaluation has no {file}: {name} in layout {layout} is not of a {artifact.kind} "
-                        "stage. Compare another metric or layout.")
+        raise UserError(f"{artifact.stage}: its evaluation has no {file}: {name} in layout {layout} is not of a "
+                        f"{artifact.kind} stage. Compare another metric or layout.")
     groups = by_problem(read_rows(path)[0])
     values = {key: metric.factor * metric.of_samples(rows) for key, rows in groups.items()}
     return Measured(float(np.mean(list(values.values()))), values, {key: stratum(rows[0]) for key, rows in groups.items()})
@@ -154,10 +154,10 @@ def _of_stage(name: str, artifact: Artifact) -> float:
                             "metric.")
         return (of["content"] + of["form"]) / 2
     if source == "made":
-        if key not in artifact.manifest["metrics"]:
-            raise UserError(f"{artifact.stage}: its manifest has no metric '{key}', but {', '.join(artifact.manifest['metrics'])}. "
-                            f"Correct made.{key}.")
-        return artifact.manifest["metrics"][key]
+        metrics = artifact.manifest["metrics"]
+        if key not in metrics:
+            raise UserError(f"{artifact.stage}: its manifest has no metric '{key}', but {', '.join(metrics)}. Correct made.{key}.")
+        return metrics[key]
     values = [row[key] for row in artifact.log if key in row]
     if not values:
         known = sorted({name for row in artifact.log for name in row})

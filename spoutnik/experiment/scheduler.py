@@ -1,7 +1,7 @@
 """The jobs of a grid, each in a process of its own on one core, as many at a time as there are cores.
 
-One thread per process: the products of a small network are too small to split, and a result does not depend on how many jobs run
-beside it. A job that fails takes along those that need it, and no other.
+One thread per process: the products of a small network are too small to split, and a result does not depend on how many jobs
+run beside it. A job that fails takes along those that need it, and no other.
 """
 
 import contextlib
@@ -53,6 +53,7 @@ class Scheduler:
     failed: dict[str, str] = field(default_factory=dict)
     _processes: set[subprocess.Popen] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _stopping: bool = False
 
     def run(self) -> None:
         """Until every job is done or has failed.
@@ -121,6 +122,8 @@ class Scheduler:
                                        stdout=subprocess.PIPE, stderr=errors, text=True, env=_environment())
             with self._lock:
                 self._processes.add(process)
+                if self._stopping:
+                    process.kill()
             try:
                 return self._listen(job, final, process) or _crash(process.wait(), log)
             finally:
@@ -155,6 +158,7 @@ class Scheduler:
 
     def _stop(self) -> None:
         with self._lock:
+            self._stopping = True
             for process in self._processes:
                 process.kill()  # each goes on from its last checkpoint
 

@@ -53,8 +53,8 @@ class FindingSettings(Settings):
     claim: Claim
     """What b is, compared with a, if the finding holds."""
     margin: float = Field(gt=0)
-    """In the unit of the difference (points for shares): of `equal` the difference that would not matter (TOST); of `higher` and
-    `lower` the smallest that would."""
+    """In the unit of the difference (points for shares): of `equal` the difference that would not matter (TOST); of `higher`
+    and `lower` the smallest that would."""
     note: str = ""
     """What a reader has to know beside the numbers."""
     evaluation: EvaluationSettings | None = None

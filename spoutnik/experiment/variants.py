@@ -52,7 +52,8 @@ def merged(values: Mapping, changes: Mapping, where: str) -> dict:
     for key, value in changes.items():
         if value is None:
             if key not in result:
-                raise UserError(f"{where}.{key} = null: there is nothing to take away.{did_you_mean(key, result)} Correct the key.")
+                raise UserError(f"{where}.{key} = null: there is nothing to take away.{did_you_mean(key, result)} Correct the "
+                                "key.")
             del result[key]
         elif isinstance(value, Mapping) and isinstance(result.get(key), Mapping):
             result[key] = merged(result[key], value, f"{where}.{key}")
@@ -86,7 +87,9 @@ def described(base: Mapping, values: Mapping) -> str:
 
 
 def _shown(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def base_of(experiment: Experiment, path: Path) -> tuple[Path, dict]:

@@ -1,8 +1,8 @@
 """The process of one job: makes or evaluates one stage on one core, and tells its parent how far it is.
 
 Started as `python -m spoutnik.experiment.worker` with the job as one line of JSON on standard input. What it says on standard
-output is a JSON object a line: {"done", "total", "tokens", "note"} while it works, at last {"folder", "origin"} or {"error"}. It
-ends when its standard input does: the parent is gone then, whatever it died of.
+output is a JSON object a line: {"done", "total", "tokens", "note"} while it works, at last {"folder", "origin"} or {"error"}.
+It ends when its standard input does: the parent is gone then, whatever it died of.
 """
 
 import contextlib
