@@ -63,6 +63,7 @@ class Grid:
     findings: dict[str, FindingSettings] = field(default_factory=dict)
     measured: dict[tuple[str, str, int], tuple[str, str | None]] = field(default_factory=dict)
     varied: dict[str, str] = field(default_factory=dict)
+    prefixes: dict[str, str] = field(default_factory=dict)  # finding -> what stands before its variants' names
     seeds_of: dict[str, list[int]] = field(default_factory=dict)
     protocols: dict[str, dict] = field(default_factory=dict)  # finding -> how its models are asked
     starts: dict[str, Artifact] = field(default_factory=dict)  # symbol -> published checkpoint
@@ -97,7 +98,7 @@ def _add(grid: Grid, experiment: Experiment, path: Path, several: bool) -> None:
             raise UserError(f"{path}: findings.{name}: another experiment has a finding of this name. Rename one of the two.")
         where = f"{path}: findings.{name}"
         _check_finding(finding, experiment, recipes, where)
-        grid.findings[name], grid.seeds_of[name] = finding, experiment.seeds
+        grid.findings[name], grid.seeds_of[name], grid.prefixes[name] = finding, experiment.seeds, prefix
         grid.protocols[name] = experiment.evaluation_of(finding).model_dump()
         for side, (asked, metric) in finding.sides.items():
             for seed in experiment.seeds:

@@ -9,6 +9,7 @@ from spoutnik.experiment.figures import draw_finding, draw_overview
 from spoutnik.experiment.grid import Grid
 from spoutnik.experiment.measures import metric_of
 from spoutnik.experiment.store import PREBUILT, Store
+from spoutnik.experiment.variants import AS_IT_IS
 from spoutnik.experiment.verdicts import ALPHA, UNDECIDED, Decided
 from spoutnik.files import write_json, write_text
 from spoutnik.train.loop import Cost
@@ -63,9 +64,8 @@ class Page:
             return "how the same samples are read" if one.settings.a.metric or one.settings.b.metric else "the layout"
         if a.variant == b.variant:
             return f"the stage: {a.stage}, {b.stage}"
-        names = {name.rpartition(".")[2]: words for name, words in self.grid.varied.items()}
-        plain = "the recipe as it is"
-        parts = [f"{variant}: {names[variant]}" for variant in (a.variant, b.variant) if names[variant] != plain]
+        words = {side.variant: self.grid.varied[self.grid.prefixes[one.name] + side.variant] for side in (a, b)}
+        parts = [f"{variant}: {what}" for variant, what in words.items() if what != AS_IT_IS]
         return "; ".join(parts) + (f" (stages {a.stage}, {b.stage})" if a.stage != b.stage else "")
 
     def _cost(self) -> tuple[dict, str]:

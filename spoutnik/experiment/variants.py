@@ -13,7 +13,7 @@ from spoutnik.recipe.shipped import find_recipe
 from spoutnik.recipe.yaml_file import read_yaml
 from spoutnik.validation import did_you_mean, sentences
 
-Flat = dict[str, object]  # dotted key -> value
+AS_IT_IS = "the recipe as it is"
 
 
 def nested(changes: Mapping, where: str) -> dict:
@@ -120,7 +120,7 @@ def variant_recipes(experiment: Experiment, path: Path) -> tuple[Path, dict[str,
         values["evaluation"] = experiment.evaluation.model_dump(mode="json")
         recipes[name] = values, _checked(values, file, where)
         varied[name] = variant.varied or described(base, values | {"evaluation": base.get("evaluation", {})}) or \
-            "the recipe as it is"
+            AS_IT_IS
     return file, recipes, varied
 
 
