@@ -1,5 +1,6 @@
 """A whole experiment: made once, shared, failed in part, killed and gone on with, and its page."""
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -88,24 +89,25 @@ def test_another_version_of_the_code_is_not_mixed_in_silence(whole, monkeypatch)
 
 
 def test_a_seed_that_fails_leaves_its_findings_undecided_and_the_others_stand(tmp_path, whole):
-    def diverging(values):
-        values["variants"]["fast"]["changes"] = {"stages.mine.settings": {"learning_rate": 1.0, "max_grad_norm": 1e30,
-                                                                          "optimizer": "adamw", "epochs": 200, "warmup": 0}}
-
-    path, watcher = experiment(tmp_path, diverging), Listening()
-    (tmp_path / "out").mkdir()
-    for name in ("artifacts", "evaluations"):
-        (whole[0] / "out" / name).rename(tmp_path / "out" / name)  # the plain half is there
-    try:
-        result = run_experiment(forecast([path], tmp_path / "out", 2), [path], watcher)
-    finally:
-        for name in ("artifacts", "evaluations"):
-            (tmp_path / "out" / name).rename(whole[0] / "out" / name)
-    if not watcher.errors:
-        pytest.skip("it did not diverge on this machine")
+    path, watcher, out = experiment(tmp_path), Listening(), tmp_path / "out"
+    shutil.copytree(whole[0] / "out", out)
+    planned = forecast([path], out, 2)
+    job = next(job for job in planned.grid.jobs.values() if (job.variant, job.stage, job.seed) == ("fast", "mine", 1))
+    final = planned.store.final(job)
+    shutil.rmtree(final)
+    lock = out / "locks" / f"{final.name}.lock"
+    lock.unlink()
+    lock.mkdir()  # where the job would write its lock: it fails
+    result = run_experiment(forecast([path], out, 2), [path], watcher)
     first, second = result.findings
-    assert first.verdict == "undecided" and "seed 0, 1 is missing" in first.reason and not second.reason.startswith("seed")
-    assert isinstance(result.error, RunError) and "jobs failed" in str(result.error)
+    assert first.verdict == "undecided" and "seed 1 is missing (fast/mine, seed 1: " in first.reason
+    assert second.seeds and not second.reason.startswith("seed")
+    assert "needs fast/mine, seed 1, which failed" in watcher.errors["fast/mine, seed 1, evaluation"]
+    assert isinstance(result.error, RunError) and "1 of 12 jobs failed" in str(result.error)
+    assert "seed 1 is missing" in result.page.read_text()
+    lock.rmdir()
+    again = run_experiment(forecast([path], out, 2), [path], Listening())
+    assert again.error is None and results(out) == results(whole[0] / "out")
 
 
 def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path, whole):

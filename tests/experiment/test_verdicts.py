@@ -12,7 +12,8 @@ from spoutnik.experiment.verdicts import DOES_NOT, HOLDS, leaning_of
 
 def drawn(mean: float, between_seeds: float, seeds: int = 3, problems: int = 400, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
-    return (mean + rng.normal(0, between_seeds, (seeds, 1)) + rng.normal(0, 30, problems) + rng.normal(0, 40, (seeds, problems)))
+    of_seeds, of_problems = rng.normal(0, between_seeds, (seeds, 1)), rng.normal(0, 30, problems)
+    return mean + of_seeds + of_problems + rng.normal(0, 40, (seeds, problems))
 
 
 def test_a_mean_over_seeds_alone_is_students():
