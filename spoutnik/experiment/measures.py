@@ -156,7 +156,8 @@ def _of_stage(name: str, artifact: Artifact) -> float:
     if source == "made":
         metrics = artifact.manifest["metrics"]
         if key not in metrics:
-            raise UserError(f"{artifact.stage}: its manifest has no metric '{key}', but {', '.join(metrics)}. Correct made.{key}.")
+            raise UserError(f"{artifact.stage}: its manifest has no metric '{key}', but {', '.join(metrics)}. Correct "
+                            f"made.{key}.")
         return metrics[key]
     values = [row[key] for row in artifact.log if key in row]
     if not values:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from spoutnik.recipe.artifacts import Artifact
 
@@ -38,16 +38,56 @@ class Panel:
     svg: Markup
 
 
-def panels(artifact: Artifact) -> list[Panel]:
-    """The curves of one stage's log: the RL signals for a grpo stage, the loss for the others."""
-    log, plots = artifact.log, []
+@dataclass(frozen=True)
+class Curve:
+    """A logged value against the step. steps, values, smooth: (N,); smooth is a running mean over a tenth of the steps."""
+
+    steps: np.ndarray
+    values: np.ndarray
+    smooth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Something that begins at a step."""
+
+    step: float
+    title: str
+
+
+def curve_of(log: Sequence[dict], key: str, factor: float = 1) -> Curve | None:
+    """None of a log with fewer than two finite values of the key."""
+    points = [(row["step"], factor * row[key]) for row in log if math.isfinite(row.get(key, math.nan))]
+    if len(points) < 2:
+        return None
+    steps, values = np.array(points, dtype=float).T
+    return Curve(steps, values, running_mean(values, max(3, len(values) // 10) | 1))  # an odd number of steps
+
+
+def phases_of(artifact: Artifact) -> list[Phase]:
+    """Where general prompts begin in an RL stage that has some."""
+    settings = artifact.manifest["settings"].get("settings", {})
+    if not settings.get("general_share"):
+        return []
+    first = math.ceil(settings["general_from"] * settings["steps"])
+    return [Phase(first, "general prompts")] if 0 < first < settings["steps"] else []
+
+
+def panels(artifact: Artifact, others: Sequence[Artifact] = ()) -> list[Panel]:
+    """The curves of one stage's log: the RL signals for a grpo stage, the loss for the others. others: the same stage with
+    other seeds, drawn thin."""
+    log, plots, phases = artifact.log, [], phases_of(artifact)
+    other_logs = [other.log for other in others]
     for key, title, factor in RL_PANELS if artifact.kind == "grpo" else SUPERVISED_PANELS:
-        points = [(row["step"], factor * row[key]) for row in log if math.isfinite(row.get(key, math.nan))]
-        if len(points) > 1:
-            steps, values = np.array(points, dtype=float).T
-            smooth = running_mean(values, max(3, len(values) // 10) | 1)  # over a tenth of the log, an odd number of steps
-            label = f"{title} of {artifact.stage}: from {smooth[0]:.3g} to {smooth[-1]:.3g} (running mean)"
-            plots.append(Panel(title, label, curve_svg(steps, values, smooth, f"{artifact.stage}-{key}")))
+        if (curve := curve_of(log, key, factor)) is None:
+            continue
+        thin = [other for each in other_logs if (other := curve_of(each, key, factor)) is not None]
+        label = f"{title} of {artifact.stage}: from {curve.smooth[0]:.3g} to {curve.smooth[-1]:.3g} (running mean)"
+        label += f"; {len(thin) + 1} seeds" if thin else ""
+        label += "".join(f"; {phase.title} from step {phase.step:g}" for phase in phases)
+        logarithmic = key == "loss" and artifact.kind != "grpo" and min(curve.values) > 0
+        plots.append(Panel(title + (" (log)" if logarithmic else ""), label,
+                           curve_svg(curve, f"{artifact.stage}-{key}", thin, phases, logarithmic)))
     return plots
 
 
@@ -60,26 +100,49 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def curve_svg(steps: np.ndarray, values: np.ndarray, smooth: np.ndarray, name: str) -> Markup:
-    """steps, values, smooth: (N,). An <svg> element; `name` keeps its ids apart from those of other plots."""
-    stride = -(-len(steps) // _MAX_POINTS)
-    drawn = np.unique(np.append(np.arange(0, len(steps), stride), len(steps) - 1))
+def curve_svg(curve: Curve, name: str, others: Sequence[Curve] = (), phases: Sequence[Phase] = (),
+              logarithmic: bool = False) -> Markup:
+    """An <svg> element; `name` keeps its ids apart from those of other plots."""
     style = {"svg.fonttype": "none", "svg.hashsalt": "spoutnik", "font.size": 9, "text.color": _INK,
              "axes.edgecolor": _INK, "axes.linewidth": 0.5, "xtick.color": _INK, "ytick.color": _INK,
              "axes.formatter.limits": (-3, 4), "axes.spines.top": False, "axes.spines.right": False}
     with rc_context(style):
         figure = Figure(figsize=(3.1, 1.75), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot(steps[drawn], values[drawn], "o", color=_STRONG, alpha=0.45, markersize=2.4, markeredgewidth=0)
-        axes.plot(steps[drawn], smooth[drawn], color=_STRONG, linewidth=1.8)
+        for other in others:
+            shown = _thinned(other.steps)
+            axes.plot(other.steps[shown], other.smooth[shown], color=_INK, linewidth=0.9, alpha=0.55)
+        drawn = _thinned(curve.steps)
+        axes.plot(curve.steps[drawn], curve.values[drawn], "o", color=_STRONG, alpha=0.45, markersize=2.4, markeredgewidth=0)
+        axes.plot(curve.steps[drawn], curve.smooth[drawn], color=_STRONG, linewidth=1.8)
+        for phase in phases:
+            axes.axvline(phase.step, color=_INK, linewidth=0.8, linestyle=(0, (3, 2)))
+            axes.annotate(phase.title, (phase.step, 1), xycoords=("data", "axes fraction"), xytext=(2, -2), fontsize=7,
+                          textcoords="offset points", rotation=90, va="top", color=_INK)
+        _scale(axes, logarithmic)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.grid(color=_INK, alpha=0.15, linewidth=0.5)
         figure.patch.set_visible(False)
         axes.patch.set_visible(False)
         out = io.StringIO()
         FigureCanvasSVG(figure).print_svg(out, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _inline(out.getvalue(), name)
+
+
+def _thinned(steps: np.ndarray) -> np.ndarray:
+    """Positions of the points that are drawn."""
+    return np.unique(np.append(np.arange(0, len(steps), -(-len(steps) // _MAX_POINTS)), len(steps) - 1))
+
+
+def _scale(axes, logarithmic: bool) -> None:
+    """A loss falls by less and less: its axis is logarithmic, with plain numbers on it."""
+    if not logarithmic:
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 3, 5), numticks=5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _inline(svg: str, name: str) -> Markup:

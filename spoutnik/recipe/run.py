@@ -10,12 +10,12 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.files import install_folder, remove_folder
 from spoutnik.recipe.acceptance import accepted, refused
 from spoutnik.recipe.artifacts import Artifact, copy_shipped, find, seal, shipped_folder
-from spoutnik.recipe.audit import audit_rewards
+from spoutnik.recipe.audit import audit_rewards, reward_reports
 from spoutnik.recipe.checks import check_recipe
 from spoutnik.recipe.extension import can_grow, finished_shorter, go_on
 from spoutnik.recipe.folder import RunFolder, used_recipe
 from spoutnik.recipe.keys import evaluation_protocol, key_of, seed_of, stage_contents, stage_settings
-from spoutnik.recipe.report import write_report
+from spoutnik.recipe.report import Extras, other_seeds, write_report
 from spoutnik.recipe.schema import LARGEST_SEED, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
@@ -67,7 +67,8 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
         later = _finished_beyond(recipe, str(path), run, selected, starts | artifacts, display.log)
         _index(run, recipe, artifacts | later, origins | dict.fromkeys(later, REUSED), display.log)
         every = {name: (artifacts | later)[name] for name in recipe.stages if name in artifacts or name in later}
-        write_report(out / "report.html", recipe.name, text, list(every.values()), origins | dict.fromkeys(later, REUSED))
+        write_report(out / "report.html", recipe.name, text, list(every.values()), origins | dict.fromkeys(later, REUSED),
+                     Extras(recipe.bill, reward_reports(recipe), other_seeds(run, every.values())))
     return RunResult(out, list(artifacts.values()), origins)
 
 

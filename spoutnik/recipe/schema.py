@@ -10,6 +10,7 @@ from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
 from spoutnik.hub_data import is_hub_name
 from spoutnik.model.config import ModelConfig
+from spoutnik.recipe.bill import BillSettings
 from spoutnik.recipe.hygiene import HygieneSettings
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage
 from spoutnik.recipe.problems import describe_problems
@@ -261,6 +262,8 @@ class Recipe(Settings):
     """How every stage's model is evaluated."""
     validation: ValidationSettings = ValidationSettings()
     """How an RL stage's start, result and best checkpoint are told apart. Changes no weights, and no key."""
+    bill: BillSettings = BillSettings()
+    """What power and machines cost. Changes no artifact, and no key."""
     hygiene: HygieneSettings = HygieneSettings()
     """What becomes of traces from files that repeat each other, or hold problems of benchmarks."""
     stages: dict[str, Stage]

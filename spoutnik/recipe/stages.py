@@ -374,7 +374,7 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
     elif style != "chat":  # the layout in which the base has read solutions: RL can bring out what is there
         beside, others = "textbook", grade(llm, tokenizer, problems, settings, recipe.seed, "textbook")
         book = summarize(others)
-        evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
+        evaluation["as_textbook"] = {key: value for key, value in book.items() if key != "tokens"}
     evaluation["bill"] = vars(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
     write_json(into / "evaluation.json", evaluation)
     if beside:

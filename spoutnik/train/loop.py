@@ -22,12 +22,14 @@ from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.parallel import on_all_cores
+from spoutnik.train.energy import readable_counters
 from spoutnik.train.optimizer import Optimizer, Schedule
 
 
 @dataclass
 class Cost:
-    """What a stage used. core_seconds is processor time over all threads; tokens are counted once per pass."""
+    """What a stage used. core_seconds is processor time over all threads, gpu_seconds the time of each GPU that is used; tokens
+    are counted once per pass. joules: of the machine's energy counters, read for `metered_seconds` of the time."""
 
     seconds: float = 0.0
     core_seconds: float = 0.0
@@ -35,6 +37,9 @@ class Cost:
     tokens_generated: int = 0
     tokens_wasted: int = 0  # generated, but taught nothing: groups without variance, rejected samples
     peak_memory_bytes: int = 0
+    gpu_seconds: float = 0.0
+    joules: float = 0.0
+    metered_seconds: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
         summed = {key: getattr(self, key) + getattr(other, key) for key in vars(self)}
@@ -141,15 +146,21 @@ class Checkpoints:
 
 
 class Stopwatch:
-    """Wall and processor time of a stretch of work."""
+    """Wall and processor time of a stretch of work, and its energy where the machine counts it."""
 
     def __init__(self):
         self.wall, self.cpu = time.perf_counter(), time.process_time()
+        self.counters = [make() for make in readable_counters()]
 
     def lap(self) -> Cost:
         """What passed since the last lap."""
         wall, cpu = time.perf_counter(), time.process_time()
-        cost = Cost(wall - self.wall, cpu - self.cpu)
+        seconds = wall - self.wall
+        cost = Cost(seconds, cpu - self.cpu)
+        if torch.cuda.is_initialized():
+            cost.gpu_seconds = seconds * torch.cuda.device_count()
+        if self.counters:
+            cost.joules, cost.metered_seconds = sum(counter.lap() for counter in self.counters), seconds
         self.wall, self.cpu = wall, cpu
         return cost
 
