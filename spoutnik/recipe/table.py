@@ -75,7 +75,8 @@ def _row(artifact: Artifact, origin: str) -> StageRow:
                    warnings=(*artifact.health["refusals"], *artifact.health["warnings"]))
     if evaluation is None:
         return replace(row, note=metrics_note(artifact.manifest["metrics"]))
-    shown = evaluation | (evaluation["as_textbook"] if best_layout(evaluation) == "textbook" else {})  # older ones lack some keys
+    better = evaluation["as_textbook"] if best_layout(evaluation) == "textbook" else {}
+    shown = evaluation | better  # older evaluations have less of it
     return replace(row, accuracy=_interval(shown["accuracy"]),
                    families={name: _interval(of) for name, of in shown["families"].items()},
                    thought_tokens=shown["thought_tokens"], well_formed=shown["well_formed"],
