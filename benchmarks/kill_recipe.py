@@ -4,9 +4,9 @@
 
 The recipe is the whole of R1's line at the smallest size that runs (tests/recipe/tiny.yaml); the experiment a grid of two
 variants and two seeds. Of a recipe its process is killed; of an experiment its parent or one of its workers. A killed run is
-started again as a person would, with the same command. When it ends before all kills are spent, another one is begun. Compared are
-the weights and traces of all artifacts, all samples and evaluations, and an experiment's findings; times and bills are not. The
-last line is the same as JSON; the exit status is 1 where a byte differs.
+started again as a person would, with the same command. When it ends before all kills are spent, another one is begun. Compared
+are the weights and traces of all artifacts, all samples and evaluations, and an experiment's findings; times and bills are not.
+The last line is the same as JSON; the exit status is 1 where a byte differs.
 """
 
 import argparse

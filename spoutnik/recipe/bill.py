@@ -13,7 +13,7 @@ from spoutnik.train.loop import Cost
 from spoutnik.train.settings import Settings
 
 _METERED = 0.98  # of a stage's time, from which on its energy is called measured
-_CAUSES = {"grpo": "groups without variance", "reject": "rejected samples"}
+_CAUSES = {"wasted_right": "groups all right", "wasted_wrong": "groups all wrong", "wasted_other": "groups without variance"}
 _JOULES_PER_KWH = 3.6e6
 
 
@@ -85,7 +85,14 @@ def money_of(cost: Cost, settings: BillSettings) -> float | None:
 def wasted_by(artifact: Artifact) -> dict[str, int]:
     """Cause -> tokens that a stage generated and nothing learned from."""
     wasted = artifact.cost.tokens_wasted
-    return {_CAUSES.get(artifact.kind, "other"): wasted} if wasted else {}
+    if not wasted:
+        return {}
+    if artifact.kind == "reject":
+        return {"rejected samples": wasted}
+    by_cause = {cause: round(sum(row.get(key, 0) for row in artifact.log)) for key, cause in _CAUSES.items()}
+    by_cause = {cause: tokens for cause, tokens in by_cause.items() if tokens}
+    rest = wasted - sum(by_cause.values())  # of artifacts older than these columns of the log, all
+    return by_cause | ({"groups without variance": by_cause.get("groups without variance", 0) + rest} if rest > 0 else {})
 
 
 def point_cost(cost: Cost, gain: Pair) -> PointCost | None:

@@ -61,12 +61,17 @@ def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequ
                  origins: dict[str, str], extras: Extras | None = None) -> None:
     """Writes the report of `artifacts` (in stage order) to `path`, and beside it as .md and as .json. origins: stage name ->
     "made now", "prebuilt" ..."""
-    from spoutnik.recipe.report_plots import draw_graph, panels  # matplotlib is slow to import: not before it is needed
+    from spoutnik.recipe.report_plots import (  # matplotlib is slow to import: not before it is needed
+        control_of,
+        draw_graph,
+        panels,
+    )
 
     extras = extras or Extras()
     table, sentences, about = rows(artifacts, origins), summary(artifacts, origins), facts(artifacts)
     pairs = [*paired_with_start(artifacts), *paired_with_root(artifacts)]
-    curves = [(artifact, panels(artifact, extras.other_seeds.get(artifact.stage, ()))) for artifact in artifacts]
+    curves = [(artifact, panels(artifact, control_of(artifact, artifacts), extras.other_seeds.get(artifact.stage, ())))
+              for artifact in artifacts]
     bill = bill_rows(artifacts, origins, extras.bill)
     bill.append(total_row(bill, extras.bill))
     protocol = next((a.evaluation["protocol"] for a in artifacts if a.evaluation), None)  # the same for every stage
@@ -77,7 +82,8 @@ def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequ
         graph=draw_graph(artifacts), rl_curves=[(a, plots) for a, plots in curves if plots and a.kind == "grpo"],
         supervised_curves=[(a, plots[0]) for a, plots in curves if plots and a.kind != "grpo"],
         seeds={stage: len(others) + 1 for stage, others in extras.other_seeds.items()},
-        problems=problems, open_samples=OPEN_SAMPLES, bill=bill, prices=extras.bill, artifacts=artifacts, origins=origins)
+        problems=problems, along=[(a, read_along(a)) for a in artifacts if a.along], open_samples=OPEN_SAMPLES,
+        bill=bill, prices=extras.bill, artifacts=artifacts, origins=origins)
     write_text(path, page)
     write_text(path.with_suffix(".md"), as_markdown(recipe_name, sentences, about, table, pairs, bill, extras.bill))
     write_json(path.with_suffix(".json"), {
@@ -233,6 +239,21 @@ class SampledProblem:
     attempts: list[Attempt]
 
 
+def read_along(artifact: Artifact) -> list[SampledProblem]:
+    """An RL stage's validation problems whose replies were kept, each answered from the start of the training to its end."""
+    problems: dict[tuple, SampledProblem] = {}
+    for row in artifact.along:
+        identity = tuple(row[key] for key in ("task", "level", "language", "prompt", "gold"))
+        attempt = Attempt(f"step {row['step']}", f"{row['thought_tokens']} tokens of thought", row["thought"], row["answer"],
+                          _verdict(row))
+        problems.setdefault(identity, SampledProblem(*identity, [])).attempts.append(attempt)
+    return list(problems.values())
+
+
+def _verdict(row: dict) -> str:
+    return "right" if row["correct"] else "wrong" if row["well_formed"] else "no answer"
+
+
 def _first_samples(rows: Sequence[dict]) -> Iterator[dict]:
     """The first sample of the first two problems of each task."""
     seen = Counter()
@@ -251,9 +272,8 @@ def read_problems(artifacts: Sequence[Artifact]) -> list[SampledProblem]:
     for artifact in artifacts:
         for row in _first_samples(artifact.samples):
             identity = tuple(row[key] for key in ("task", "level", "language", "prompt", "gold"))
-            verdict = "right" if row["correct"] else "wrong" if row["well_formed"] else "no answer"
             problems.setdefault(identity, SampledProblem(*identity, [])).attempts.append(
-                Attempt(artifact.stage, artifact.kind, row["thought"], row["answer"], verdict))
+                Attempt(artifact.stage, artifact.kind, row["thought"], row["answer"], _verdict(row)))
     by_family: dict[str, list[SampledProblem]] = {}
     for problem in problems.values():
         by_family.setdefault(problem.family, []).append(problem)

@@ -18,10 +18,14 @@ from spoutnik.recipe.artifacts import Artifact
 # (log key, title with unit, factor). One small plot each; what a log lacks is left out.
 RL_PANELS = (
     ("reward", "reward", 1), ("accuracy", "right answers, %", 100), ("thought_tokens", "thought tokens", 1),
-    ("reflections", "reflection words per thought", 1), ("entropy", "entropy, nats per token", 1),
+    ("thought_share", "completions with a thought, %", 100), ("reflections", "reflection words per completion", 1),
+    ("reflections_per_100", "reflection words per 100 tokens of thought", 1),
+    ("checks_or_retries", "thoughts that check or retry, %", 100), ("entropy", "entropy, nats per token", 1),
     ("mismatch_kl", "mismatch KL, nats", 1),
     ("validation_accuracy", "right validation answers, %", 100), ("well_formed", "well-formed completions, %", 100),
     ("zero_variance", "groups without variance, %", 100), ("truncated", "truncated completions, %", 100))
+OF_THE_POLICY = ("accuracy", "thought_tokens", "thought_share", "reflections", "reflections_per_100", "checks_or_retries",
+                 "well_formed", "entropy")  # whose first value is the start's own: nothing was learned before it
 SUPERVISED_PANELS = (("loss", "loss, nats", 1),)
 
 # Stand-ins in the SVG for colours of the page, so that the plots follow its light or dark theme.
@@ -36,6 +40,22 @@ class Panel:
     title: str
     label: str
     svg: Markup
+
+
+def is_control(artifact: Artifact) -> bool:
+    """Whether an RL stage's rewards depend on no answer."""
+    settings = artifact.manifest.get("settings", {}).get("settings", {})
+    rewards = settings.get("rewards", {})
+    by_answer = rewards.get("random") is None and (rewards.get("accuracy", 1.0) or settings.get("general_share"))
+    return artifact.kind == "grpo" and not by_answer
+
+
+def control_of(artifact: Artifact, artifacts: Sequence[Artifact]) -> Artifact | None:
+    """The first control that starts from the same model as an RL stage that is none."""
+    if artifact.kind != "grpo" or is_control(artifact):
+        return None
+    return next((other for other in artifacts if other.kind == "grpo" and other.inputs["start"] == artifact.inputs["start"]
+                 and is_control(other)), None)
 
 
 @dataclass(frozen=True)
@@ -53,6 +73,16 @@ class Phase:
 
     step: float
     title: str
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is drawn beside a curve. others: the same with other seeds. control: of another stage. start: a dashed line."""
+
+    others: Sequence[Curve] = ()
+    control: Curve | None = None
+    phases: Sequence[Phase] = ()
+    start: float | None = None
 
 
 def curve_of(log: Sequence[dict], key: str, factor: float = 1) -> Curve | None:
@@ -73,22 +103,35 @@ def phases_of(artifact: Artifact) -> list[Phase]:
     return [Phase(first, "general prompts")] if 0 < first < settings["steps"] else []
 
 
-def panels(artifact: Artifact, others: Sequence[Artifact] = ()) -> list[Panel]:
-    """The curves of one stage's log: the RL signals for a grpo stage, the loss for the others. others: the same stage with
-    other seeds, drawn thin."""
-    log, plots, phases = artifact.log, [], phases_of(artifact)
-    other_logs = [other.log for other in others]
-    for key, title, factor in RL_PANELS if artifact.kind == "grpo" else SUPERVISED_PANELS:
+def panels(artifact: Artifact, control: Artifact | None = None, others: Sequence[Artifact] = ()) -> list[Panel]:
+    """The curves of one stage's log: the RL signals for a grpo stage, the loss for the others. control: whose running means are
+    drawn beside them. others: the same stage with other seeds, drawn thin."""
+    log, plots, is_rl = artifact.log, [], artifact.kind == "grpo"
+    other_logs, control_log = [other.log for other in others], control.log if control is not None else []
+    for key, title, factor in RL_PANELS if is_rl else SUPERVISED_PANELS:
         if (curve := curve_of(log, key, factor)) is None:
             continue
-        thin = [other for each in other_logs if (other := curve_of(each, key, factor)) is not None]
+        beside = Beside([other for each in other_logs if (other := curve_of(each, key, factor)) is not None],
+                        None if key == "reward" else curve_of(control_log, key, factor), phases_of(artifact),
+                        curve.values[0] if is_rl and key in OF_THE_POLICY else None)
         label = f"{title} of {artifact.stage}: from {curve.smooth[0]:.3g} to {curve.smooth[-1]:.3g} (running mean)"
-        label += f"; {len(thin) + 1} seeds" if thin else ""
-        label += "".join(f"; {phase.title} from step {phase.step:g}" for phase in phases)
-        logarithmic = key == "loss" and artifact.kind != "grpo" and min(curve.values) > 0
+        if beside.control is not None:
+            label += f"; of the control {control.stage} to {beside.control.smooth[-1]:.3g}"
+        label += f"; {len(beside.others) + 1} seeds" if beside.others else ""
+        label += "".join(f"; {phase.title} from step {phase.step:g}" for phase in beside.phases)
+        logarithmic = key == "loss" and not is_rl and min(curve.values) > 0
         plots.append(Panel(title + (" (log)" if logarithmic else ""), label,
-                           curve_svg(curve, f"{artifact.stage}-{key}", thin, phases, logarithmic)))
+                           curve_svg(curve, f"{artifact.stage}-{key}", beside, logarithmic)))
     return plots
+
+
+def _points(log: Sequence[dict], key: str, factor: float) -> list[tuple[float, float]]:
+    return [(row["step"], factor * row[key]) for row in log if math.isfinite(row.get(key, math.nan))]
+
+
+def _smooth(values: np.ndarray) -> np.ndarray:
+    """The running mean over a tenth of the log, an odd number of steps."""
+    return running_mean(values, max(3, len(values) // 10) | 1)
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -100,8 +143,7 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def curve_svg(curve: Curve, name: str, others: Sequence[Curve] = (), phases: Sequence[Phase] = (),
-              logarithmic: bool = False) -> Markup:
+def curve_svg(curve: Curve, name: str, beside: Beside, logarithmic: bool = False) -> Markup:
     """An <svg> element; `name` keeps its ids apart from those of other plots."""
     style = {"svg.fonttype": "none", "svg.hashsalt": "spoutnik", "font.size": 9, "text.color": _INK,
              "axes.edgecolor": _INK, "axes.linewidth": 0.5, "xtick.color": _INK, "ytick.color": _INK,
@@ -109,16 +151,10 @@ def curve_svg(curve: Curve, name: str, others: Sequence[Curve] = (), phases: Seq
     with rc_context(style):
         figure = Figure(figsize=(3.1, 1.75), layout="constrained")
         axes = figure.add_subplot()
-        for other in others:
-            shown = _thinned(other.steps)
-            axes.plot(other.steps[shown], other.smooth[shown], color=_INK, linewidth=0.9, alpha=0.55)
+        _draw_beside(axes, beside)
         drawn = _thinned(curve.steps)
         axes.plot(curve.steps[drawn], curve.values[drawn], "o", color=_STRONG, alpha=0.45, markersize=2.4, markeredgewidth=0)
         axes.plot(curve.steps[drawn], curve.smooth[drawn], color=_STRONG, linewidth=1.8)
-        for phase in phases:
-            axes.axvline(phase.step, color=_INK, linewidth=0.8, linestyle=(0, (3, 2)))
-            axes.annotate(phase.title, (phase.step, 1), xycoords=("data", "axes fraction"), xytext=(2, -2), fontsize=7,
-                          textcoords="offset points", rotation=90, va="top", color=_INK)
         _scale(axes, logarithmic)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.grid(color=_INK, alpha=0.15, linewidth=0.5)
@@ -127,6 +163,21 @@ def curve_svg(curve: Curve, name: str, others: Sequence[Curve] = (), phases: Seq
         out = io.StringIO()
         FigureCanvasSVG(figure).print_svg(out, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _inline(out.getvalue(), name)
+
+
+def _draw_beside(axes, beside: Beside) -> None:
+    for other in beside.others:
+        shown = _thinned(other.steps)
+        axes.plot(other.steps[shown], other.smooth[shown], color=_INK, linewidth=0.9, alpha=0.4)
+    if beside.control is not None:
+        shown = _thinned(beside.control.steps)
+        axes.plot(beside.control.steps[shown], beside.control.smooth[shown], color=_INK, linewidth=1.0, alpha=0.8)
+    if beside.start is not None:
+        axes.axhline(beside.start, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
+    for phase in beside.phases:
+        axes.axvline(phase.step, color=_INK, linewidth=0.8, linestyle=(0, (3, 2)))
+        axes.annotate(phase.title, (phase.step, 1), xycoords=("data", "axes fraction"), xytext=(2, -2), fontsize=7,
+                      textcoords="offset points", rotation=90, va="top", color=_INK)
 
 
 def _thinned(steps: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from spoutnik.tasks.family import HeldOut
 from spoutnik.tasks.general_text import Wishes
 from spoutnik.train.anchor import AnchorSettings
 from spoutnik.train.data.shapes import KNOWN_KEYS
-from spoutnik.train.grpo import GRPOSettings
+from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
 from spoutnik.train.reject import RejectSettings

@@ -69,10 +69,17 @@ def _reinforcement(recipe: Recipe, name: str, stage: GRPOStage) -> Work:
     s = stage.settings
     completions, length = s.steps * s.prompts_per_step * s.group_size, round(s.max_tokens * TYPICAL_LENGTH)
     prompt = round(PROMPT + s.dialogue_share * _EARLIER)
-    rewarded = rewarded_before(recipe, name)
-    wasted = 0.0 if s.zero_variance == "keep" else _WITHOUT_VARIANCE_LATER if rewarded else _WITHOUT_VARIANCE
-    return Work(round(completions * (length + prompt) * (1 - wasted)), completions * length, s.steps, s.optimizer,
-                round(completions * length * wasted))
+    flat = _WITHOUT_VARIANCE_LATER if rewarded_before(recipe, name) else _WITHOUT_VARIANCE
+    flat = 2 ** (1 - s.group_size) if s.rewards.random is not None else flat  # coins that all fall alike
+    drawn, learned = 1.0, 1 - flat  # shares of a step's groups
+    if s.zero_variance == "refill":  # each round draws as many as were without variance
+        drawn = sum(flat ** number for number in range(s.refill_rounds + 1))
+        learned = 1 - flat ** (s.refill_rounds + 1)
+    elif s.zero_variance == "keep":
+        learned = 1.0
+    tokens = length + (prompt / s.group_size if s.share_prompts else prompt)
+    return Work(round(completions * tokens * learned), round(completions * length * drawn), s.steps, s.optimizer,
+                round(completions * length * (drawn - learned)))
 
 
 def rewarded_before(recipe: Recipe, name: str) -> bool:

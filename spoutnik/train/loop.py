@@ -169,13 +169,14 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
           step_gradient: Callable[[int], tuple[Gradient, dict[str, float], Cost]], checkpoints: Checkpoints,
           progress: Progress, bias_update_speed: float = 0.0,
           after_step: Callable[[list[dict]], Cost] = lambda log: Cost(),
-          anchor: AddedGradient | None = None) -> tuple[list[dict], Cost]:
+          anchor: AddedGradient | None = None, resumes_every: int = 1) -> tuple[list[dict], Cost]:
     """Runs `schedule.steps` steps; returns the log (a row per step) and the cost.
 
     step_gradient(step) returns the gradient, the metrics to log and what it cost. after_step looks at the log after each step,
     may add to its last row, and returns the tokens that it generated. The correction biases move once per
     optimizer step, by the loads of the whole batch (V3, section 2.1.2); beside adapters they stay, as the base does. anchor:
-    adds its part to each step's gradient and metrics.
+    adds its part to each step's gradient and metrics. resumes_every: a checkpoint is written after multiples of so many steps
+    alone, where nothing that it would lack is under way.
 
     Raises:
         RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
@@ -202,7 +203,8 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
                    | {key: round(value, 6) for key, value in metrics.items()})
         total = total + after_step(log) + watch.lap()
         progress(step + 1, schedule.steps, total.tokens_trained + total.tokens_generated, headline(metrics))
-        if time.perf_counter() - last_save > pause and step + 1 < schedule.steps:
+        between = (step + 1) % resumes_every == 0 and step + 1 < schedule.steps
+        if between and time.perf_counter() - last_save > pause:
             checkpoints.save(step + 1, model, optimizer, log, total)
             last_save = time.perf_counter()
     return log, total

@@ -22,7 +22,8 @@ from spoutnik.train.data.conversations import context_of
 from spoutnik.train.language_model import train_language_model
 from spoutnik.train.loop import Checkpoints, Cost, Progress
 from spoutnik.train.monitor import Monitor, document_losses
-from spoutnik.train.rollouts import message_ids, sample_problems
+from spoutnik.train.prompt_style import message_ids
+from spoutnik.train.rollouts import sample_problems
 from spoutnik.train.settings import LanguageModelSettings, Settings
 from spoutnik.train.traces import TraceReport, Traces
 
