@@ -17,7 +17,7 @@ AS_IT_IS = "the recipe as it is"
 
 
 def nested(changes: Mapping, where: str) -> dict:
-    """Changes with dotted keys (`stages.base.settings.steps: 5`) as nested mappings.
+    """Changes with dotted keys (`stages.base.settings.steps: 5`) as nested mappings. A key that ends in = stays: it replaces.
 
     Raises:
         UserError: two keys change the same setting, or one is empty.
@@ -43,14 +43,17 @@ def nested(changes: Mapping, where: str) -> dict:
 
 
 def merged(values: Mapping, changes: Mapping, where: str) -> dict:
-    """Values with changes: mappings are merged, all else is replaced, null takes a key away.
+    """Values with changes: mappings are merged, unless their key ends in =; all else is replaced; null takes a key away.
 
     Raises:
         UserError: a key that is taken away is not there.
     """
     result = copy.deepcopy(dict(values))
     for key, value in changes.items():
-        if value is None:
+        name = key.removesuffix("=")
+        if name != key:
+            result[name] = copy.deepcopy(value)
+        elif value is None:
             if key not in result:
                 raise UserError(f"{where}.{key} = null: there is nothing to take away.{did_you_mean(key, result)} Correct the "
                                 "key.")
