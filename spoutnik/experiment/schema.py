@@ -77,8 +77,8 @@ class Variant(Settings):
     varied: str = ""
     """What is varied, in words; without them the page lists the settings."""
     changes: dict = {}
-    """Settings of the recipe that are others: `stages.NAME.settings.KEY: value`, or nested. Mappings are merged; with `KEY=` one
-    is replaced. null takes a key away."""
+    """Settings of the recipe that are others: `stages.NAME.settings.KEY: value`, or nested. Mappings are merged; with `KEY=`
+    one is replaced. null takes a key away."""
 
 
 class Experiment(Settings):
