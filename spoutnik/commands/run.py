@@ -21,6 +21,8 @@ def run(
     accept: Annotated[Optional[list[str]], typer.Option(metavar="STAGE", help="Seal this stage though it learned nothing or "
                                                         "ended worse than it began (may be given again).")] = None,
     seed: Annotated[Optional[int], typer.Option(min=0, help="Another seed than the recipe's.")] = None,
+    track: Annotated[Optional[list[str]], typer.Option(metavar="NAME", help="Send the logs to tensorboard (OUT/tensorboard) or "
+                                                       "trackio as well, if that is installed; may be given again.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the plan with predicted time and memory, and do nothing.")] = False,
     json_: Json = False,
 ):
@@ -47,7 +49,7 @@ def run(
         total = sum(predicted.values())
         if total > 10:
             console(stderr=True).print(f"Expected to take about {duration(total)} on this machine.", highlight=False)
-    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or ())
+    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or (), track or ())
     table = rows(result.artifacts, result.origins)
     if json_:
         print_json({"out": str(out), "origins": result.origins, "report": str(out / "report.html"), "stages": as_json(table),

@@ -1,8 +1,9 @@
 """The run of a recipe's DAG: finished stages are reused, interrupted ones resumed, missing ones made."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +20,7 @@ from spoutnik.recipe.report import Extras, other_seeds, write_report
 from spoutnik.recipe.schema import LARGEST_SEED, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
+from spoutnik.recipe.trackers import Track, open_trackers, track_nothing
 from spoutnik.train.loop import Checkpoints, Progress
 
 MADE, REUSED, PREBUILT = "made now", "already made", "prebuilt"
@@ -43,9 +45,9 @@ class RunResult:
 
 
 def run_recipe(path: Path, out: Path, display: Display, until: str | None = None, redo_from: str | None = None,
-               seed: int | None = None, accept: Collection[str] = ()) -> RunResult:
+               seed: int | None = None, accept: Collection[str] = (), trackers: Sequence[str] = ()) -> RunResult:
     """Makes every stage that is not made yet, in order. The recipe's file is read once: it may change meanwhile. accept: stages
-    that are sealed whatever their health.
+    that are sealed whatever their health. trackers: names of what the logs go to as well (trackers.py).
 
     Raises:
         UserError: the recipe or the request is wrong; nothing has run.
@@ -60,10 +62,12 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     found, status = find_stages(recipe, str(path), run, selected, redo, starts)
     check_recipe(recipe, str(path), selected, found)
     audit_rewards(recipe, str(path), [name for name in selected if status[name] == "to make"], display.log)
-    with run.lock():
+    with ExitStack() as stack:
+        track = open_trackers(trackers, out, recipe.name, stack) if trackers else track_nothing
+        stack.enter_context(run.lock())
         text = used_recipe(text, recipe, path, out)
         run.keep_recipe(text)
-        artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts).make(selected)
+        artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts, track).make(selected)
         later = _finished_beyond(recipe, str(path), run, selected, starts | artifacts, display.log)
         _index(run, recipe, artifacts | later, origins | dict.fromkeys(later, REUSED), display.log)
         every = {name: (artifacts | later)[name] for name in recipe.stages if name in artifacts or name in later}
@@ -133,6 +137,7 @@ class _Walk:
     redo: set[str]
     accept: Collection[str]
     starts: Mapping[str, Artifact]
+    track: Track = track_nothing
 
     def make(self, selected: Sequence[str]) -> tuple[dict[str, Artifact], dict[str, str]]:
         artifacts: dict[str, Artifact] = {}
@@ -188,7 +193,8 @@ class _Walk:
             if not redo and not progress.exists() and (found := finished_shorter(run, name, stage, settings, seed, contents)):
                 self.display.log(f"{name}: {go_on(run, stage, found, progress)}")
             remove_folder(working)  # half-written results of a killed run; its checkpoints lie beside it and stay
-            context = Context(with_seed(self.recipe, seed), self.source, name, working, inputs, reporter, self.display.log)
+            context = Context(with_seed(self.recipe, seed), self.source, name, working, inputs, reporter, self.display.log,
+                              partial(self.track, name))
             description = run_stage(stage, context)
         description = accepted(name, working, description, name in self.accept)
         described = {role: {key: artifact.manifest[key] for key in ("stage", "content", CHECKPOINT) if key in artifact.manifest}

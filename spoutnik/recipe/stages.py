@@ -96,6 +96,7 @@ class Context:
     inputs: dict[str, Artifact]
     progress: Callable[[str], Progress]  # for each thing the stage does
     say: Callable[[str], None] = lambda text: None  # a sentence for the person who waits
+    track: Callable[[dict], None] = lambda row: None  # each row of the stage's log
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -116,7 +117,7 @@ class Context:
         return self.recipe.seed, self.name, self.checkpoints, self.progress(label)
 
     def monitor(self, validation: Validation | None = None) -> Monitor:
-        return Monitor(self.name, self.say, validation)
+        return Monitor(self.name, self.say, validation, track=self.track)
 
     def validation(self, model: Transformer, tokenizer: Tokenizer, settings: GRPOSettings,
                    engine: PolicyEngine) -> Validation | None:
