@@ -38,7 +38,7 @@ def test_a_tracker_gets_each_row_and_is_closed(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name, module", [("tensorboard", "torch.utils.tensorboard"), ("trackio", "trackio")])
 def test_a_tracker_that_is_not_installed_is_a_sentence_and_nothing_runs(tmp_path, monkeypatch, name, module):
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(UserError, match=f"{name} is not installed. Install it: pip install 'spoutnik.{name}.', or leave --track"):
+    with pytest.raises(UserError, match=f"{name} is not installed. Install it: pip install 'spoutnik.{name}.', or leave"):
         run_recipe(prepared(tmp_path), tmp_path / "run", Listening(), trackers=[name])
     assert not (tmp_path / "run").exists()
 
@@ -51,7 +51,8 @@ def test_an_unknown_tracker_is_a_sentence(tmp_path):
 def test_trackio_gets_a_run_for_each_stage(tmp_path, monkeypatch):
     calls = []
     fake = SimpleNamespace(init=lambda **kwargs: calls.append(("init", kwargs["project"], kwargs["name"])),
-                           log=lambda values, step: calls.append(("log", values, step)), finish=lambda: calls.append(("finish",)))
+                           log=lambda values, step: calls.append(("log", values, step)),
+                           finish=lambda: calls.append(("finish",)))
     monkeypatch.setitem(sys.modules, "trackio", fake)
     with ExitStack() as stack:
         track = open_trackers(["trackio"], tmp_path / "run", "small", stack)
