@@ -11,7 +11,7 @@ from pathlib import Path
 from spoutnik.errors import UserError
 
 Track = Callable[[str, dict[str, float]], None]  # stage, row of its log
-_EXTRA = "Install it: pip install 'spoutnik[{name}]', or leave --track {name} out."
+_MISSING = "--track {name}: {name} is not installed. Install it: pip install 'spoutnik[{name}]', or leave --track {name} out."
 
 
 def track_nothing(stage: str, row: dict[str, float]) -> None:
@@ -25,7 +25,7 @@ class TensorBoard:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
-            raise UserError(f"--track tensorboard: tensorboard is not installed. {_EXTRA.format(name='tensorboard')}") from error
+            raise UserError(_MISSING.format(name="tensorboard")) from error
         self._open = lambda stage: SummaryWriter(str(out / "tensorboard" / stage))
         self._writers: dict[str, object] = {}
 
@@ -49,7 +49,7 @@ class Trackio:
         try:
             import trackio
         except ImportError as error:
-            raise UserError(f"--track trackio: trackio is not installed. {_EXTRA.format(name='trackio')}") from error
+            raise UserError(_MISSING.format(name="trackio")) from error
         self._trackio, self._project, self._out, self._stage = trackio, name, out, None
 
     def track(self, stage: str, row: dict[str, float]) -> None:

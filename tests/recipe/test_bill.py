@@ -57,7 +57,8 @@ def test_a_point_costs_what_the_gain_says_with_its_interval():
 
 def test_waste_is_told_by_cause(tmp_path):
     log = [{"step": 0, "wasted_right": 30, "wasted_wrong": 10, "wasted_other": 0}, {"step": 1, "wasted_right": 5}]
-    assert wasted_by(made(tmp_path, "rl", "grpo", log=log, tokens_wasted=45)) == {"groups all right": 35, "groups all wrong": 10}
+    rl = made(tmp_path, "rl", "grpo", log=log, tokens_wasted=45)
+    assert wasted_by(rl) == {"groups all right": 35, "groups all wrong": 10}
     assert wasted_by(made(tmp_path, "older", "grpo", log=[{"step": 0}], tokens_wasted=7)) == {"groups without variance": 7}
     assert wasted_by(made(tmp_path, "kept", "reject", tokens_wasted=9)) == {"rejected samples": 9}
     assert wasted_by(made(tmp_path, "taught")) == {}
