@@ -2,8 +2,10 @@
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
@@ -13,6 +15,7 @@ from spoutnik.experiment.verdicts import DOES_NOT, HOLDS, UNDECIDED, Decided
 
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "spoutnik", "font.size": 9, "axes.spines.top": False,
           "axes.spines.right": False, "axes.linewidth": 0.5}
+_DASHES = ("-", "--")  # for more variants than there are colors
 _COLORS = {HOLDS: "#1a7f37", DOES_NOT: "#b3261e", UNDECIDED: "#767676"}
 
 
@@ -48,6 +51,34 @@ def draw_overview(findings: Sequence[Decided]) -> str:
         axes.set_yticks([-row for row in range(len(findings))], [one.name.replace("_", " ") for one in findings])
         axes.set_ylim(-len(findings) + 0.4, 0.6)
         axes.set_xlabel("difference b − a in units of its margin, with its 95 % interval")
+        return _svg(figure)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A variant's curve of one stage: steps (N,) and values (seeds, N)."""
+
+    name: str
+    steps: np.ndarray
+    values: np.ndarray
+
+
+def draw_curves(panels: Mapping[str, Sequence[Line]]) -> str:
+    """A panel for each signal: a line for each variant, the mean over its seeds, with a band from the lowest to the highest."""
+    with rc_context(_STYLE):
+        figure = Figure(figsize=(7.2, 0.6 + 2.4 * -(-len(panels) // 2)), layout="constrained")
+        shown = figure.subplots(-(-len(panels) // 2), 2, squeeze=False).flat
+        for axes in shown[len(panels):]:
+            axes.set_visible(False)
+        for axes, (title, lines) in zip(shown, panels.items()):
+            for number, line in enumerate(lines):
+                color, dash = f"C{number % 10}", _DASHES[number // 10 % len(_DASHES)]
+                axes.plot(line.steps, line.values.mean(axis=0), linewidth=1.2, color=color, linestyle=dash, label=line.name)
+                axes.fill_between(line.steps, line.values.min(axis=0), line.values.max(axis=0), color=color, alpha=0.1,
+                                  linewidth=0)
+            axes.set_title(title, fontsize=9)
+        handles, names = figure.axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
         return _svg(figure)
 
 

@@ -5,16 +5,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spoutnik.experiment.figures import draw_finding, draw_overview
+import numpy as np
+
+from spoutnik.experiment.figures import Line, draw_curves, draw_finding, draw_overview
 from spoutnik.experiment.grid import Grid
 from spoutnik.experiment.measures import metric_of
 from spoutnik.experiment.store import PREBUILT, Store
 from spoutnik.experiment.variants import AS_IT_IS
 from spoutnik.experiment.verdicts import ALPHA, UNDECIDED, Decided
 from spoutnik.files import write_json, write_text
+from spoutnik.recipe.report_plots import RL_PANELS, curve_of
 from spoutnik.train.loop import Cost
 from spoutnik.units import duration
 
+_CURVES = ("accuracy", "thought_tokens", "reflections", "entropy")  # of the training logs, drawn for all variants
 _CLAIMS = {"higher": "b above a", "lower": "b below a", "equal": "b as a, within {margin}"}
 
 
@@ -36,6 +40,8 @@ class Page:
         for finding in self.findings:
             write_text(figures / f"{finding.name}.svg", draw_finding(finding))
         write_text(figures / "overview.svg", draw_overview(self.findings))
+        for stage, panels in self._curves().items():
+            write_text(figures / f"curves-{stage}.svg", draw_curves(panels))
         write_json(path.with_suffix(".json"), self.as_json())
         write_text(path, "\n".join(self._lines(figures.name)) + "\n")
 
@@ -67,6 +73,23 @@ class Page:
         words = {side.variant: self.grid.varied[self.grid.prefixes[one.name] + side.variant] for side in (a, b)}
         parts = [f"{variant}: {what}" for variant, what in words.items() if what != AS_IT_IS]
         return "; ".join(parts) + (f" (stages {a.stage}, {b.stage})" if a.stage != b.stage else "")
+
+    def _curves(self) -> dict[str, dict[str, list[Line]]]:
+        """Of each RL stage that findings compare: signal -> a line for each variant, over its seeds."""
+        logs: dict[tuple[str, str], dict[int, list[dict]]] = {}
+        for (name, side, seed), (made, _) in self.grid.measured.items():
+            asked, _ = self.grid.findings[name].sides[side]
+            if made in self.store.artifacts and self.store.artifacts[made].kind == "grpo":
+                variant = self.grid.prefixes[name] + asked.variant
+                logs.setdefault((asked.stage, variant), {})[seed] = self.store.artifacts[made].log
+        stages: dict[str, dict[str, list[Line]]] = {}
+        for (stage, variant), of_seeds in logs.items():
+            for key, title, factor in RL_PANELS:
+                curves = [curve for log in of_seeds.values() if (curve := curve_of(log, key, factor)) is not None]
+                if key in _CURVES and curves and len(curves) == len(of_seeds) and len({len(one.steps) for one in curves}) == 1:
+                    line = Line(variant, curves[0].steps, np.stack([curve.smooth for curve in curves]))
+                    stages.setdefault(stage, {}).setdefault(title, []).append(line)
+        return stages
 
     def _cost(self) -> tuple[dict, str]:
         """Of everything that the page stands on, evaluations too; what ships with the package, apart."""
@@ -107,6 +130,10 @@ class Page:
                   for one in self.findings]
         for one in self.findings:
             lines += self._section(one, figures)
+        for stage in self._curves():
+            lines += ["", f"## Training of {stage}", "",
+                      "A line for each variant: the mean over its seeds of running means, with a band from the lowest seed to "
+                      "the highest.", "", f"![the training of {stage}]({figures}/curves-{stage}.svg)"]
         return lines
 
     def _section(self, one: Decided, figures: str) -> list[str]:
