@@ -24,22 +24,25 @@ def nested(changes: Mapping, where: str) -> dict:
     """
     result: dict = {}
     for key, value in changes.items():
-        *way, last = key.split(".")
-        if not all((*way, last)):
+        parts = key.split(".")
+        if not all(parts):
             raise UserError(f"{where}: '{key}' is no key: a part of it is empty. Write stages.NAME.settings.KEY.")
         value = nested(value, f"{where}.{key}") if isinstance(value, Mapping) else value
-        holder = result
-        for part in way:
-            holder = holder.setdefault(part, {})
-            if not isinstance(holder, dict):
-                raise UserError(f"{where}: '{key}' changes what another key has changed. Keep one of the two.")
-        if last in holder:
-            if not (isinstance(holder[last], dict) and isinstance(value, dict)) or holder[last].keys() & value.keys():
-                raise UserError(f"{where}: '{key}' changes what another key has changed. Keep one of the two.")
-            holder[last] |= value
-        else:
-            holder[last] = value
+        for part in reversed(parts):
+            value = {part: value}
+        _join(result, value, f"{where}: '{key}'")
     return result
+
+
+def _join(into: dict, more: Mapping, where: str) -> None:
+    """Puts one nested mapping into another. Raises UserError where both say something of one key."""
+    for key, value in more.items():
+        if key not in into:
+            into[key] = value
+        elif isinstance(into[key], dict) and isinstance(value, dict):
+            _join(into[key], value, where)
+        else:
+            raise UserError(f"{where} changes what another key has changed. Keep one of the two.")
 
 
 def merged(values: Mapping, changes: Mapping, where: str) -> dict:
