@@ -135,7 +135,7 @@ def _stage_of_run(run: Path, stage: str | None) -> Path:
     if stage is None:
         # The student is a by-product: the last model of the main line is the one the recipe is about.
         manifests = {name: read_json(models[name] / "manifest.json") for name in models}
-        main_line = [name for name, manifest in manifests.items() if converses(manifest) and manifest["kind"] != "distill"]
+        main_line = [name for name, manifest in manifests.items() if converses(manifest) and manifest.get("kind") != "distill"]
         stage = (main_line or list(models))[-1]
     if stage not in models:
         raise UserError(f"--stage {stage}: no such model in {run}.{did_you_mean(stage, models)} Its models are "

@@ -38,6 +38,7 @@ def run(
         plan = plan_recipe(recipe, out, until, from_, seed, accept or ())
         print_json(plan.as_json()) if json_ else print_plan(plan)
         return
+    from spoutnik.locate import converses
     from spoutnik.recipe.run import MADE, run_recipe
     from spoutnik.recipe.table import as_json, print_table, rows
 
@@ -61,4 +62,6 @@ def run(
     new = list(result.origins.values()).count(MADE)
     terminal.print(f"{new} of {len(result.artifacts)} stages made now, in {duration(time.perf_counter() - started)}. "
                    + ("" if new else "Nothing had to be done."), highlight=False)
-    terminal.print(f"Report: {out / 'report.html'}\nTalk to it: spoutnik chat {out}", highlight=False, soft_wrap=True)
+    talks = any((each.folder / "generation_config.json").exists() and converses(each.manifest) for each in result.artifacts)
+    terminal.print(f"Report: {out / 'report.html'}" + (f"\nTalk to it: spoutnik chat {out}" if talks else ""), highlight=False,
+                   soft_wrap=True)

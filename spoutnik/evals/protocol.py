@@ -17,7 +17,8 @@ from spoutnik.evals.samples import ModelReply, problem_id, sample_of
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import Family, Problem, Task, sample
 from spoutnik.tasks.grading import accuracy_rewards
-from spoutnik.tasks.language import language_consistency, reflection_count
+from spoutnik.tasks.language import language_consistency
+from spoutnik.tasks.reflection import thought_measures
 from spoutnik.text.thought import Reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
@@ -115,6 +116,7 @@ def summarize(graded: Sequence[Sequence[Graded]]) -> dict:
     def mean(values: Iterable[float]) -> float:
         return sum(values) / max(len(flat), 1)
 
+    measured = thought_measures([(g.reply.thought, g.reply.thought_tokens) for g in flat])
     return {
         "accuracy": accuracy_of(graded),
         "families": {name: accuracy_of(rows) for name, rows in families.items()},
@@ -122,7 +124,8 @@ def summarize(graded: Sequence[Sequence[Graded]]) -> dict:
         "well_formed": mean(g.reply.well_formed for g in flat),
         "language_consistency": mean(language_consistency(g.reply.thought + " " + g.reply.answer, g.problem.language)
                                      for g in flat),
-        "reflections_per_thought": mean(reflection_count(g.reply.thought) for g in flat),
+        "reflections_per_thought": measured["reflections"],
+        **{name: measured[name] for name in ("thought_share", "reflections_per_100", "checks_or_retries")},
         "tokens": sum(len(g.completion.token_ids) for g in flat),
     }
 

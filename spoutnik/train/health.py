@@ -22,6 +22,7 @@ COLLAPSED, EXPLODED = 0.05, 2.0  # nats of entropy, if it is also five times les
 FELL = 0.5  # nats per token by which good replies have become less likely, where preferences are learned
 CUT = 0.05  # of the tokens of documents, beyond the model's positions
 FEW_KEPT = 0.02  # of the completions that rejection sampling makes
+SELDOM = 0.9  # share of completions with a thought below which it is in the line
 SHRUNK = 0.7  # of the first thoughts' length
 TREND_P, WORSE_P, BETTER_P = 0.001, 0.01, 0.05  # one-sided; a trend is looked at again and again, hence the smaller one
 BLOWN_UP, RECOVERED = 2.0, 0.5  # nats above the first loss, if also half as much again; share of it: below, all is won back
@@ -316,6 +317,8 @@ def _rl_numbers(rows: Sequence[Row]) -> list[str]:
         numbers.append(f"well-formed {change('well_formed', _percent)}")
     if any("thought_tokens" in row for row in rows):
         numbers.append(f"thoughts {change('thought_tokens', '{:.0f}'.format)} tokens")
+        if min(_mean_of(part, "thought_share") for part in (first, last)) < SELDOM:
+            numbers.append(f"thoughts in {change('thought_share', _percent)} of the completions")
     updated = [row for row in rows if row.get("grad_norm")]
     if updated:
         numbers.append(f"entropy {_mean_of(updated[:tail], 'entropy'):.2f} to {_mean_of(updated[-tail:], 'entropy'):.2f}")

@@ -23,9 +23,9 @@ Scorer = Callable[[Sequence[tuple[str, str]]], list[float]]  # (prompt, answer) 
 
 @dataclass
 class Rollouts:
-    """What a step learns from. rewards (prompts, G); completions in the same order; metrics for the log, of all that was
-    sampled. right: of each group the share of right answers, None of a general prompt; known of what was graded here. wasted:
-    tokens of groups that were replaced by others, by cause (sampling.py)."""
+    """What a step learns from. rewards (prompts, G); completions in the same order; metrics for the log, of the first
+    draw. right: of each group the share of right answers, None where they are not what is rewarded. wasted: tokens of groups
+    that were replaced by others, by cause (sampling.py)."""
 
     prompts: list[list[int]]
     groups: list[list[CompletionOutput]]
@@ -54,6 +54,7 @@ def grade_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
     graded = grade([(problem, completion) for problem, group in zip(problems, groups) if not isinstance(problem, GeneralPrompt)
                     for completion in group], tokenizer, weights.language_rule, style)
     next_graded, general, well_formed, right = iter(graded), [], 0, []
+    by_answer = weights.accuracy > 0 and weights.random is None
     for row, (problem, group) in enumerate(zip(problems, groups)):
         accuracy = []
         for column, completion in enumerate(group):
@@ -69,7 +70,7 @@ def grade_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]
                 rewards[row, column] = (weights.accuracy * grades.accuracy + weights.format * reply.well_formed
                                         + weights.language * grades.language * reply.well_formed)
             well_formed += reply.well_formed
-        right.append(_mean(accuracy) if accuracy else None)
+        right.append(_mean(accuracy) if accuracy and by_answer else None)
     if weights.random is not None:
         rewards = toss(rewards.shape, weights.random, seed)
     count = sum(len(group) for group in groups)

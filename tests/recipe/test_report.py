@@ -4,16 +4,17 @@ import io
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from spoutnik.files import write_json, write_jsonl
-from spoutnik.recipe.artifacts import Artifact
+from spoutnik.recipe.artifacts import ALONG, Artifact
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.report import Extras, other_seeds, summary, write_report
-from spoutnik.recipe.report_plots import panels
+from spoutnik.recipe.report_plots import control_of, panels
 from spoutnik.recipe.table import as_json, best_values, count, families_of, helpful_percent, print_table, rows
 from spoutnik.units import duration
 
@@ -189,6 +190,29 @@ def test_the_page_shows_the_numbers(page):
         assert shown in page, shown
     assert page.count('class="panel"') == 2 * 8 + 6  # two RL stages, six supervised ones
     assert page.count('class="stage-box ') == 9 and page.count('marker-end="url(#arrow)"') == 10
+
+
+def test_rl_is_shown_beside_its_control_and_along_its_training(tmp_path):
+    def with_settings(one: Artifact, **settings) -> Artifact:
+        manifest = one.manifest | {"settings": {"settings": {"rewards": {"accuracy": 1.0}} | settings}}
+        return replace(one, manifest=manifest)
+
+    zero, coin, sft = (artifact(tmp_path, name, kind, log, inputs={"start": "base"}) for name, kind, log in (
+        ("zero", "grpo", rl_log(30)), ("coin", "grpo", rl_log(30)), ("sft", "sft", loss_log(9))))
+    zero, coin = with_settings(zero), with_settings(coin, rewards={"accuracy": 1.0, "random": 0.5})
+    assert control_of(zero, [sft, zero, coin]) is coin and control_of(coin, [zero, coin]) is control_of(sft, [coin]) is None
+    alone = panels(zero)
+    both = panels(zero, coin)
+    assert [len(panel.svg) for panel in both] != [len(panel.svg) for panel in alone]
+    assert "of the control coin" in both[1].label and "of the control" not in both[0].label + alone[1].label  # no reward beside
+    replies = [{"step": step, "task": "liars", "level": 2, "language": "en", "prompt": "Who lies?", "gold": "Anna", "thought":
+                HOSTILE * (step > 0), "answer": f"Bo {step}", "correct": 0.0, "well_formed": True, "thought_tokens": step}
+               for step in (0, 15, 30)]
+    write_jsonl(zero.folder / ALONG, replies)
+    page = report_of(tmp_path, [zero, coin, sft])
+    shown = page[page.index("The same problems along the training"):]
+    assert [shown.count(text) for text in ("step 0 ", "step 15 ", "step 30 ", "Bo 30")] == [1, 1, 1, 1]
+    assert "<script>" not in page and "30 tokens of thought" in shown
 
 
 def test_model_and_user_text_is_escaped(page):
