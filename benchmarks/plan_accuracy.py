@@ -56,8 +56,8 @@ def main() -> None:
     errors = {row["stage"]: row["core_seconds"][0] / row["core_seconds"][1] - 1 for row in found}
     beyond = [stage for stage, error in errors.items() if abs(error) > WANTED]
     total = [sum(row["core_seconds"][place] for row in found) for place in (0, 1)]
-    print(f"\nall stages: {total[0]:,.0f} predicted, {total[1]:,.0f} used ({total[0] / total[1] - 1:+.0%}); beyond {WANTED:.0%}: "
-          f"{', '.join(beyond) or 'none'}")
+    print(f"\nall stages: {total[0]:,.0f} predicted, {total[1]:,.0f} used ({total[0] / total[1] - 1:+.0%}); beyond "
+          f"{WANTED:.0%}: {', '.join(beyond) or 'none'}")
     print(json.dumps({"core_second_errors": errors, "beyond": beyond, "stages": found}))
 
 

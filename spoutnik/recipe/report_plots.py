@@ -54,7 +54,8 @@ def control_of(artifact: Artifact, artifacts: Sequence[Artifact]) -> Artifact | 
     """The first control that starts from the same model as an RL stage that is none."""
     if artifact.kind != "grpo" or is_control(artifact):
         return None
-    return next((other for other in artifacts if other.kind == "grpo" and other.inputs.get("start") == artifact.inputs.get("start")
+    start = artifact.inputs.get("start")
+    return next((other for other in artifacts if other.kind == "grpo" and other.inputs.get("start") == start
                  and is_control(other)), None)
 
 
