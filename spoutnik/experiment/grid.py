@@ -4,7 +4,7 @@ Before its inputs are made, the key of an artifact is not known. A job's symbol 
 their symbols as contents: equal symbols mean equal artifacts.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -202,18 +202,21 @@ def _refuse_twins(builder: _Builder, path: Path) -> None:
                             f"{', '.join(sorted(stages))}. Change a setting that counts in one of them, or leave it out.")
 
 
-def check_grid(grid: Grid, say) -> None:
+def check_grid(grid: Grid, say: Callable[[str], None]) -> None:
     """What a run of each variant would refuse before its first stage.
 
     Raises:
         UserError: as `spoutnik run`.
     """
+    heard: dict[str, None] = {}
     for variant, (recipe, source, stages) in _stages_of(grid):
         try:
             check_recipe(recipe, source, stages, {})
-            audit_rewards(recipe, source, stages, say)
+            audit_rewards(recipe, source, stages, heard.setdefault)
         except UserError as error:
             raise UserError(f"variant {variant}: {error}") from error
+    for text in heard:
+        say(text)
 
 
 def _stages_of(grid: Grid) -> Iterator[tuple[str, tuple[Recipe, str, list[str]]]]:

@@ -105,7 +105,7 @@ def _measured(name: str, grid: Grid, store: Store, failed: Mapping[str, str]) ->
                      layouts=(layouts["a"], layouts["b"]))
     if len(of_models) < 2 and of_models.shape[1] < 2:
         return replace(result, reason="one number has no interval: give more seeds.")
-    crossed = _never_certain(crossed_mean(of_models, strata), of_models, strata)
+    crossed = _never_certain(crossed_mean(of_models, strata), of_models, strata, metric_of(finding.metric).factor)
     _, low, high = crossed.interval()
     leaning, p = leaning_of(crossed, finding.claim, finding.margin)
     if len(of_models) < 2:
@@ -137,11 +137,12 @@ def _differences(name: str, a: Sequence[Measured], b: Sequence[Measured]) -> tup
     return np.array(rows), [a[0].strata[key] for key in keys]
 
 
-def _never_certain(crossed: CrossedMean, values: np.ndarray, strata: list | None) -> CrossedMean:
-    """Differences that all agree are no proof of certainty: as if one more problem had gone each way, by the unit."""
+def _never_certain(crossed: CrossedMean, values: np.ndarray, strata: list | None, unit: float) -> CrossedMean:
+    """Differences that all agree are no proof of certainty: as if one more problem had gone each way. unit: by how much; of
+    shares all the way."""
     if crossed.error > 0 or strata is None:
         return crossed
-    unit = max(1.0, float(abs(values).max()))
+    unit = max(unit, float(abs(values).max()))
     error, freedom = standard_error([*values.mean(axis=0), unit, -unit])
     return replace(crossed, error=error, freedom=freedom, problem_error=error)
 
