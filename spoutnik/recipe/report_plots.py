@@ -55,8 +55,7 @@ def control_of(artifact: Artifact, artifacts: Sequence[Artifact]) -> Artifact | 
     if artifact.kind != "grpo" or is_control(artifact):
         return None
     start = artifact.inputs.get("start")
-    return next((other for other in artifacts if other.kind == "grpo" and other.inputs.get("start") == start
-                 and is_control(other)), None)
+    return next((other for other in artifacts if is_control(other) and other.inputs.get("start") == start), None)
 
 
 @dataclass(frozen=True)
