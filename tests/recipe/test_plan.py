@@ -15,7 +15,7 @@ from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.recipe import plan
 from spoutnik.recipe.adapters import adapter_parameters
-from spoutnik.recipe.estimate import estimated_speed, held_bytes
+from spoutnik.recipe.estimate import Speed, estimated_speed, held_bytes
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
 from spoutnik.recipe.work import TYPICAL_LENGTH, stage_work
@@ -24,13 +24,13 @@ from spoutnik.train.settings import AdapterSettings
 TINY = Path(__file__).with_name("tiny.yaml")
 
 
-def planned(monkeypatch, tmp_path, speed: plan.Speed, until: str | None = None) -> dict[str, plan.PlannedStage]:
+def planned(monkeypatch, tmp_path, speed: Speed, until: str | None = None) -> dict[str, plan.PlannedStage]:
     monkeypatch.setattr(plan, "rehearse", lambda config, dtype: speed)
     return {stage.name: stage for stage in plan.plan_recipe(TINY, tmp_path, until, None, None).stages}
 
 
 def test_each_step_of_an_optimizer_counts(monkeypatch, tmp_path):
-    speed = plan.Speed(float("inf"), float("inf"), {"adamw": 1.0, "muon": 10.0}, 0)
+    speed = Speed(float("inf"), float("inf"), {"adamw": 1.0, "muon": 10.0}, 0)
     values = yaml.safe_load(TINY.read_text())
     values["stages"]["student_base"]["settings"]["optimizer"] = "adamw"
     path = tmp_path / "edited.yaml"
@@ -43,7 +43,7 @@ def test_each_step_of_an_optimizer_counts(monkeypatch, tmp_path):
 
 
 def test_trained_and_generated_tokens_are_timed_apart(monkeypatch, tmp_path):
-    row = planned(monkeypatch, tmp_path, plan.Speed(100.0, 10.0, {"adamw": 0.0, "muon": 0.0}, 0))["base"]
+    row = planned(monkeypatch, tmp_path, Speed(100.0, 10.0, {"adamw": 0.0, "muon": 0.0}, 0))["base"]
     assert row.tokens_trained == 6 * 512
     assert row.tokens_generated == round(2 * 2 * 2 * 24 * TYPICAL_LENGTH)  # two families, in two layouts
     assert row.seconds == pytest.approx(row.tokens_trained / 100 + row.tokens_generated / 10)
@@ -51,7 +51,7 @@ def test_trained_and_generated_tokens_are_timed_apart(monkeypatch, tmp_path):
 
 def test_what_is_made_and_evaluated_costs_nothing_more(monkeypatch, tmp_path):
     run_recipe(TINY, tmp_path, SilentDisplay(), until="base")
-    speed = plan.Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0)
+    speed = Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0)
     rows = planned(monkeypatch, tmp_path, speed)
     assert rows["base"].status == "already made" and rows["base"].seconds == 0 < rows["student_base"].seconds
     (evaluation,) = (tmp_path / "evaluations").iterdir()
@@ -66,7 +66,7 @@ def test_another_protocol_costs_an_evaluation(monkeypatch, tmp_path):
     values["evaluation"]["samples"] += 1
     path = tmp_path / "edited.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    monkeypatch.setattr(plan, "rehearse", lambda config, dtype: plan.Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0))
+    monkeypatch.setattr(plan, "rehearse", lambda config, dtype: Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0))
     row = plan.plan_recipe(path, tmp_path / "run", "base", None, None).stages[0]
     assert row.status == "already made" and row.tokens_trained == 0 < row.tokens_generated
 
