@@ -27,19 +27,22 @@ _MOVED_BYTES = 40  # of an AdamW step for each parameter: gradient, two moments 
 @dataclass(frozen=True)
 class Speed:
     """On this machine: tokens per core-second trained and generated, core-seconds for one step of each optimizer, and the
-    process's peak memory doing so, beside weights, gradient and moments. parallel: how many cores work at a time."""
+    process's peak memory doing so, beside weights, gradient and moments. parallel: how many cores work at a time. policy:
+    tokens trained without the MTP module, as RL does and a reward model; None where there is none."""
 
     train: float
     generate: float
     step: dict[str, float]
     peak_memory_bytes: int
     parallel: float = 1.0
+    policy: float | None = None
 
 
 def frozen(speed: Speed, share: float) -> Speed:
     """The speed of a whole model's training for an adapter beside it, which has this share of its parameters: without the
     gradient of the weights, a third of the products."""
-    return replace(speed, train=1.5 * speed.train, step={name: share * seconds for name, seconds in speed.step.items()})
+    return replace(speed, train=1.5 * speed.train, policy=speed.policy and 1.5 * speed.policy,
+                   step={name: share * seconds for name, seconds in speed.step.items()})
 
 
 @cache

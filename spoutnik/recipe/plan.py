@@ -20,7 +20,7 @@ from spoutnik.parallel import cores
 from spoutnik.recipe.adapters import adapter_parameters, packed_savings
 from spoutnik.recipe.anchors import anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
-from spoutnik.recipe.estimate import estimated_speed, frozen, held_bytes
+from spoutnik.recipe.estimate import Speed, estimated_speed, frozen, held_bytes
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import evaluation_protocol
 from spoutnik.recipe.rehearsal import rehearse
@@ -100,7 +100,7 @@ def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int,
         memory += anchor_bytes(stage, config)
         work = replace(work, trained=work.trained + work.steps * anchor_work(stage))
     sampled = (work.generated + validated) / speed.generate
-    making = work.trained / speed.train + sampled + work.steps * speed.step[work.optimizer]
+    making = work.trained / _train_speed(stage, speed) + sampled + work.steps * speed.step[work.optimizer]
     return _Prediction(making, evaluated / speed.generate, speed.parallel, memory)
 
 
@@ -119,6 +119,12 @@ def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> P
     core_seconds = predicted.making + predicted.evaluating
     return replace(row, core_seconds=core_seconds, evaluation_core_seconds=predicted.evaluating,
                    seconds=core_seconds / predicted.parallel, peak_memory_bytes=predicted.memory)
+
+
+def _train_speed(stage: Stage, speed: Speed) -> float:
+    """Tokens trained per core-second: post-training by reward leaves the MTP module alone, as a weight of 0 does."""
+    without_mtp = not getattr(stage.settings, "mtp_loss_weight", 0)
+    return speed.policy if without_mtp and speed.policy is not None else speed.train
 
 
 def making_core_seconds(recipe: Recipe, name: str, source: str) -> float:

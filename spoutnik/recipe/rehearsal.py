@@ -32,12 +32,13 @@ def rehearse(config: ModelConfig, dtype: torch.dtype) -> Speed:
     model = Transformer(config, dtype)
     model.init_weights(torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
-    settings = LanguageModelSettings(learning_rate=1e-3)
+    settings, alone = (LanguageModelSettings(learning_rate=1e-3, mtp_loss_weight=weight) for weight in (0.1, 0.0))
     rows = cores() * settings.micro_batch_tokens // 96  # a whole micro-batch for each core: that is what memory is for
     ids = torch.randint(6, config.vocab_size, (rows, 96), generator=generator).tolist()
     documents = [Document(row) for row in ids]
     parameters = list(model.parameters())
     trained, wall = _core_seconds(lambda: language_model_gradient(model, documents, parameters, settings))
+    policy = _core_seconds(lambda: language_model_gradient(model, documents, parameters, alone))[0] if model.mtp else None
     step = {}
     for name in ("adamw", "muon"):
         optimizer = Optimizer(model, name, 1e-9, 0.0, 1.0)
@@ -48,7 +49,7 @@ def rehearse(config: ModelConfig, dtype: torch.dtype) -> Speed:
     params = SamplingParams(n=4, temperature=1.0, top_p=1.0, max_tokens=_STEPS)
     generated, _ = _core_seconds(lambda: llm.generate(prompts, params))
     return Speed(sum(map(len, ids)) / trained, len(prompts) * 4 * _STEPS / generated, step, peak_memory(),
-                 min(max(trained / wall, 0.05), cores()))
+                 min(max(trained / wall, 0.05), cores()), policy and sum(map(len, ids)) / policy)
 
 
 def _core_seconds(work: Callable[[], object]) -> tuple[float, float]:

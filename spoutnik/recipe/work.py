@@ -18,14 +18,14 @@ from spoutnik.recipe.schema import (
 from spoutnik.train.data.preferences import reply_rows
 from spoutnik.train.sft import characters
 
-TYPICAL_LENGTH = 0.35  # of max_tokens
+TYPICAL_LENGTH = 0.28  # of max_tokens
 PROMPT = 32  # tokens of a prompt
-_EARLIER = 60  # tokens of the turns before a question that has some
+_EARLIER = 20  # tokens of the turns before a question that has some
 _TRACE = 90  # tokens: a prompt with its trace
 _CHARACTERS, _FRAME = 3, 8  # of a trace in a file: characters per token, tokens that the conversation's frame adds
 # Of the tokens that RL generates, those in groups without variance, which are not trained on: of a policy that comes from a
 # cold start, and of one whose line was already rewarded once and is mostly right (docs/results.md).
-_WITHOUT_VARIANCE, _WITHOUT_VARIANCE_LATER = 0.27, 0.62
+_WITHOUT_VARIANCE, _WITHOUT_VARIANCE_LATER = 0.27, 0.60
 
 
 @dataclass(frozen=True)
