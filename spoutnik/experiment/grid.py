@@ -4,7 +4,7 @@ Before its inputs are made, the key of an artifact is not known. A job's symbol 
 their symbols as contents: equal symbols mean equal artifacts.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -202,16 +202,22 @@ def _refuse_twins(builder: _Builder, path: Path) -> None:
                             f"{', '.join(sorted(stages))}. Change a setting that counts in one of them, or leave it out.")
 
 
-def check_grid(grid: Grid, say: Callable[[str], None]) -> None:
-    """What a run of each variant would refuse before its first stage.
+def check_grid(grid: Grid, found: Mapping[str, Artifact], say: Callable[[str], None]) -> None:
+    """What a run of each variant would refuse before its first stage. found: symbol -> what is there already; its tokenizers count
+    prompts.
 
     Raises:
         UserError: as `spoutnik run`.
     """
     heard: dict[str, None] = {}
-    for variant, (recipe, source, stages) in _stages_of(grid):
+    for variant, jobs in _by_variant(grid).items():
+        recipe, source = jobs[0].recipe, jobs[0].source
+        below = set().union(*(grid.below(job.symbol) for job in jobs))
+        known = {grid.jobs[symbol].stage: found[symbol] for symbol in below
+                 if symbol in found and not grid.jobs[symbol].evaluates}
+        stages = list(dict.fromkeys(job.stage for job in jobs))
         try:
-            check_recipe(recipe, source, stages, {})
+            check_recipe(recipe, source, stages, known)
             audit_rewards(recipe, source, stages, heard.setdefault)
         except UserError as error:
             raise UserError(f"variant {variant}: {error}") from error
@@ -219,10 +225,9 @@ def check_grid(grid: Grid, say: Callable[[str], None]) -> None:
         say(text)
 
 
-def _stages_of(grid: Grid) -> Iterator[tuple[str, tuple[Recipe, str, list[str]]]]:
-    found: dict[str, tuple[Recipe, str, list[str]]] = {}
+def _by_variant(grid: Grid) -> dict[str, list[Job]]:
+    """Variant -> the jobs that it is the first to need."""
+    jobs: dict[str, list[Job]] = {}
     for job in grid.jobs.values():
-        stages = found.setdefault(job.variant, (job.recipe, job.source, []))[2]
-        if job.stage not in stages:
-            stages.append(job.stage)
-    yield from found.items()
+        jobs.setdefault(job.variant, []).append(job)
+    return jobs

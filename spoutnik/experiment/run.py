@@ -54,9 +54,9 @@ def forecast(paths: Sequence[Path], out: Path, at_once: int, say: Callable[[str]
     grid = build_grid(paths)
     run = RunFolder(out)
     run.refuse_foreign()
-    check_grid(grid, say)
     store = Store(run, grid)
     store.look_around()
+    check_grid(grid, store.artifacts, say)
     return Forecast(grid, store, predicted_core_seconds(grid, set(store.artifacts)), at_once)
 
 
