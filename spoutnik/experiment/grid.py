@@ -203,8 +203,8 @@ def _refuse_twins(builder: _Builder, path: Path) -> None:
 
 
 def check_grid(grid: Grid, found: Mapping[str, Artifact], say: Callable[[str], None]) -> None:
-    """What a run of each variant would refuse before its first stage. found: symbol -> what is there already; its tokenizers count
-    prompts.
+    """What a run of each variant would refuse before its first stage. found: symbol -> what is there already; its tokenizers
+    count prompts.
 
     Raises:
         UserError: as `spoutnik run`.
