@@ -30,7 +30,7 @@ from spoutnik.model.weights import load_model, load_tensors, save_tensors
 from spoutnik.parallel import CPU
 from spoutnik.recipe.adapters import load_for_adapter, save_adapter, saved_dtype
 from spoutnik.recipe.anchors import open_anchor
-from spoutnik.recipe.artifacts import ALONG, Artifact
+from spoutnik.recipe.artifacts import ALONG, Artifact, code_version
 from spoutnik.recipe.cards import adapted_card, model_card
 from spoutnik.recipe.keys import style_of_stage
 from spoutnik.recipe.model_files import save_generation_config, save_model_files
@@ -99,6 +99,7 @@ class Context:
     inputs: dict[str, Artifact]
     progress: Callable[[str], Progress]  # for each thing the stage does
     say: Callable[[str], None] = lambda text: None  # a sentence for the person who waits
+    track: Callable[[dict], None] = lambda row: None  # each row of the stage's log
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -123,7 +124,7 @@ class Context:
         return self.recipe.seed, self.name, self.checkpoints, self.progress(label)
 
     def monitor(self, validation: Validation | None = None) -> Monitor:
-        return Monitor(self.name, self.say, validation)
+        return Monitor(self.name, self.say, validation, track=self.track)
 
     def validation(self, model: Transformer, tokenizer: Tokenizer, settings: GRPOSettings,
                    engine: PolicyEngine) -> Validation | None:
@@ -400,7 +401,8 @@ def _evaluation(folder: Path, recipe: Recipe, style: PromptStyle, progress: Prog
     problems = held_out_problems(recipe.tasks_of(), settings.problems_per_family)
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
     evaluation = summarize(graded) | {
-        "protocol": settings.model_dump() | {"prompt_style": style, "held_out": recipe.held_out}}
+        "protocol": settings.model_dump() | {"prompt_style": style, "held_out": recipe.held_out},
+        "code_version": code_version()}
     beside, others = "", []
     if style == "chat" and recipe.families:
         evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
@@ -410,7 +412,7 @@ def _evaluation(folder: Path, recipe: Recipe, style: PromptStyle, progress: Prog
     elif style != "chat":  # the layout in which the base has read solutions: RL can bring out what is there
         beside, others = "textbook", grade(llm, tokenizer, problems, settings, recipe.seed, "textbook")
         book = summarize(others)
-        evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
+        evaluation["as_textbook"] = {key: value for key, value in book.items() if key != "tokens"}
     cost = of_all_ranks(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
     evaluation["bill"] = vars(replace(cost, peak_memory_bytes=0))  # of the whole process, not of the evaluation
     return {"evaluation": evaluation} | ({beside: sample_rows(others)} if beside else {}) | {"samples": sample_rows(graded)}

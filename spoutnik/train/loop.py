@@ -23,6 +23,7 @@ from spoutnik.model.moe import RouterTrace
 from spoutnik.model.packing import on_device
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
+from spoutnik.train.energy import readable_counters
 from spoutnik.train.optimizer import Optimizer, Schedule
 from spoutnik.train.summation import sum_gradients
 from spoutnik.world import world
@@ -30,7 +31,8 @@ from spoutnik.world import world
 
 @dataclass
 class Cost:
-    """What a stage used. core_seconds is processor time over all threads; tokens are counted once per pass."""
+    """What a stage used. core_seconds is processor time over all threads, gpu_seconds the time of each GPU that is used; tokens
+    are counted once per pass. joules: of the machine's energy counters, read for `metered_seconds` of the time."""
 
     seconds: float = 0.0
     core_seconds: float = 0.0
@@ -38,6 +40,9 @@ class Cost:
     tokens_generated: int = 0
     tokens_wasted: int = 0  # generated, but taught nothing: groups without variance, rejected samples
     peak_memory_bytes: int = 0
+    gpu_seconds: float = 0.0
+    joules: float = 0.0
+    metered_seconds: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
         summed = {key: getattr(self, key) + getattr(other, key) for key in vars(self)}
@@ -45,9 +50,9 @@ class Cost:
 
 
 def of_all_ranks(cost: Cost) -> Cost:
-    """With the processor time of all processes that took part, and the memory of the largest. All count the same tokens."""
-    used = world().gather([(cost.core_seconds, peak_memory())])
-    return replace(cost, core_seconds=sum(seconds for seconds, _ in used), peak_memory_bytes=max(memory for _, memory in used))
+    """With the time on processors and GPUs of all processes that took part, and the memory of the largest. All count the same tokens."""
+    cores, gpus, memory = zip(*world().gather([(cost.core_seconds, cost.gpu_seconds, peak_memory())]))
+    return replace(cost, core_seconds=sum(cores), gpu_seconds=sum(gpus), peak_memory_bytes=max(memory))
 
 
 class Progress(Protocol):
@@ -153,15 +158,21 @@ class Checkpoints:
 
 
 class Stopwatch:
-    """Wall and processor time of a stretch of work."""
+    """Wall and processor time of a stretch of work, and its energy where the machine counts it."""
 
     def __init__(self):
         self.wall, self.cpu = time.perf_counter(), time.process_time()
+        self.counters = [make() for make in readable_counters()]
 
     def lap(self) -> Cost:
         """What passed since the last lap."""
         wall, cpu = time.perf_counter(), time.process_time()
-        cost = Cost(wall - self.wall, cpu - self.cpu)
+        seconds = wall - self.wall
+        cost = Cost(seconds, cpu - self.cpu)
+        if torch.cuda.is_initialized():
+            cost.gpu_seconds = seconds * torch.cuda.device_count()
+        if self.counters:
+            cost.joules, cost.metered_seconds = sum(counter.lap() for counter in self.counters), seconds
         self.wall, self.cpu = wall, cpu
         return cost
 
