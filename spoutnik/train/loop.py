@@ -50,7 +50,8 @@ class Cost:
 
 
 def of_all_ranks(cost: Cost) -> Cost:
-    """With the time on processors and GPUs of all processes that took part, and the memory of the largest. All count the same tokens."""
+    """With the time on processors and GPUs of all processes that took part, and the memory of the largest. All count the same
+    tokens."""
     cores, gpus, memory = zip(*world().gather([(cost.core_seconds, cost.gpu_seconds, peak_memory())]))
     return replace(cost, core_seconds=sum(cores), gpu_seconds=sum(gpus), peak_memory_bytes=max(memory))
 
