@@ -93,6 +93,9 @@ def token_log_probs_plain(hidden: Tensor, weight: Tensor, targets: Tensor, tempe
     return log_p.gather(1, targets[:, None])[:, 0]
 
 
+OffPolicyCorrection = Literal["tis", "mask"]  # of rollouts by older weights; see `off_policy_weights`
+
+
 class PolicyLoss(Settings):
     """Every choice of the policy-gradient loss, under the name its paper gives it."""
 
