@@ -171,8 +171,7 @@ class LLM:
 
     def generate(self, prompts: Prompt | Sequence[Prompt],
                  sampling_params: SamplingParams | Sequence[SamplingParams] | None = None, *, parse_special: bool = False,
-                 seed: int | None = None, numbers: Sequence[int] | None = None,
-                 adapter: str | Sequence[str | None] | None = None,
+                 seed: int | None = None, adapter: str | Sequence[str | None] | None = None,
                  on_progress: Callable[[int, int], None] | None = None) -> list[RequestOutput]:
         """Completions of one prompt or several, in their order.
 
@@ -183,16 +182,13 @@ class LLM:
                 else they are plain text, as in what users type.
             seed: random numbers depend on (seed, index of the prompt in this call, index of the sample) alone; None takes the
                 LLM's seed and counts prompts from call to call. SamplingParams.seed takes precedence.
-            numbers: in place of the prompts' indices, where they are a part of a larger call: each with its index there has
-                the tokens that it would have had there.
             adapter: the name of one of the adapters, for all prompts or for each; None is the base.
             on_progress: called after each step with the numbers of tokens generated and of samples that ended.
         Raises:
             UserError: a prompt or its parameters cannot be served; raised before any work begins.
             RunError: all requests failed (logits that are not finite).
         """
-        requests = self.requests_of(prompts_of(prompts), sampling_params, seed, parse_special, adapter, numbers)
-        return self.run(requests, on_progress)
+        return self.run(self.requests_of(prompts_of(prompts), sampling_params, seed, parse_special, adapter), on_progress)
 
     def get_default_sampling_params(self) -> SamplingParams:
         """What holds where no sampling_params are given: those of generation_config.json in the model's folder, else R1's."""
@@ -248,27 +244,27 @@ class LLM:
         return self.adapter if name is None else self.core.adapters.find(name)
 
     def requests_of(self, prompts: list[Prompt], sampling_params: object, seed: int | None, parse_special: bool = False,
-                    adapter: str | Sequence[str | None] | None = None,
-                    numbers: Sequence[int] | None = None) -> list[Request]:
-        """The requests of `generate`, all of them checked before any begins."""
-        assert numbers is None or seed is not None and len(numbers) == len(prompts)
+                    adapter: str | Sequence[str | None] | None = None, numbers: Sequence[int] | None = None) -> list[Request]:
+        """The requests of `generate`, all of them checked before any begins. numbers: of the prompts, where they are some of a
+        larger list whose others are sampled elsewhere."""
         requests = []
         names = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
         if len(names) != len(prompts):
             raise UserError(f"adapter: {len(names)} names for {len(prompts)} prompts. Give one for all, or one for each.")
         loaded = [self._adapter(name) for name in names]
         all_params = params_of(sampling_params, len(prompts), self.get_default_sampling_params())
-        for number, (prompt, params) in enumerate(zip(prompts, all_params)):
+        for index, (prompt, params) in enumerate(zip(prompts, all_params)):
+            number = index if numbers is None else numbers[index]
             text, ids = tokens_of(prompt, self.tokenizer, parse_special)
             check(ids, params, self.config, self.tokenizer, self._max_model_len)
             self.core.scheduler.check_fits(len(ids), params.max_tokens)
             if params.seed is not None:
                 seeds = params.seed, 0
             elif seed is not None:
-                seeds = seed, number if numbers is None else numbers[number]
+                seeds = seed, number
             else:
                 seeds = self.seed, self._num_requests + number
-            requests.append(Request(str(next(self.core.request_ids)), text, ids, params, *seeds, adapter=loaded[number]))
+            requests.append(Request(str(next(self.core.request_ids)), text, ids, params, *seeds, adapter=loaded[index]))
         self._num_requests += len(requests)
         return requests
 

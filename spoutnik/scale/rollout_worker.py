@@ -92,9 +92,8 @@ class SpoutnikEngine:
         return int(sum(tensor.nbytes for tensor in weights.tensors.values()) * 2 + cache)
 
     def sample(self, work: Work, on_step: Callable[[], None]) -> list[list[CompletionOutput]]:
-        outputs = self._llm.generate(work.prompts, work.params, seed=work.seed, numbers=work.numbers,
-                                     on_progress=lambda tokens, ended: on_step())
-        return [output.outputs for output in outputs]
+        requests = self._llm.requests_of(work.prompts, work.params, work.seed, numbers=work.numbers)
+        return [output.outputs for output in self._llm.run(requests, lambda tokens, ended: on_step())]
 
 
 def make_engine(kind: str, policy: Policy, gpus: int) -> WorkerEngine:
