@@ -25,6 +25,8 @@ from spoutnik.scale.rollout_worker import Refused, RolloutWorker, Work, shares
 from spoutnik.scale.weight_updates import Snapshot, WeightUpdate
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.rollouts import OnProgress, PendingRollouts, Sampler
+from spoutnik.world import main_only, pulse
 
 _ATTEMPTS = 4  # of one part of a call: what kills every worker that samples it would go on for ever
 _POLL_SECONDS = 2.0  # between two looks at workers that have not answered
@@ -55,7 +57,7 @@ class _Part:
 
 
 @dataclass(eq=False)
-class PendingRollouts:
+class WorkersRollouts:
     """A call whose prompts are being sampled by the weights that were there when it began."""
 
     workers: "RolloutWorkers"
@@ -73,6 +75,23 @@ class PendingRollouts:
         return [self.groups[number] for number in range(len(self.prompts))]
 
 
+@dataclass(frozen=True)
+class SampledElsewhere:
+    """A `Sampler` over what begins to sample and is waited for."""
+
+    workers: "RolloutWorkers | MainRanksWorkers"
+
+    def generate(self, prompts: Sequence[list[int]], params: SamplingParams, *, seed: int,
+                 on_progress: OnProgress | None = None) -> list[RequestOutput]:
+        """As `LLM.generate` of prompts of token ids. on_progress: is called once."""
+        groups = self.workers.begin(prompts, params, seed).result()
+        if on_progress is not None:
+            ended = [completion for group in groups for completion in group]
+            on_progress(sum(len(completion.token_ids) for completion in ended), len(ended))
+        return [RequestOutput(str(number), None, list(prompt), group, finished=True)
+                for number, (prompt, group) in enumerate(zip(prompts, groups))]
+
+
 class RolloutWorkers:
     """To be entered before it is used: `with RolloutWorkers(...) as engine`.
 
@@ -86,8 +105,8 @@ class RolloutWorkers:
                  say: Callable[[str], None] = lambda sentence: None):
         self.model, self.settings, self.folder, self.say = model, settings, folder, say
         self.policy = Policy.of(model, thought_format(tokenizer).end_ids, sha256_json(tokenizer.bpe.to_str()))
-        self.counts: Counter[str] = Counter()  # replaced, hung, refused: workers and answers; bytes, updates: sent
-        self.core_seconds = self.transfer_seconds = 0.0
+        self.counts: Counter[str] = Counter()  # of workers: replaced, hung; of their answers: refused; of weights: versions
+        self._core_seconds = self._transfer_seconds = self._sent_bytes = 0.0
         self._snapshot: Snapshot | None = None
         self._update: tuple[WeightUpdate, object] | None = None  # to the snapshot, and Ray's reference to it
         self._whole: tuple[int, object] | None = None  # a version, and Ray's reference to all of it
@@ -110,27 +129,30 @@ class RolloutWorkers:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def current(self) -> "RolloutWorkers":
+    def current(self) -> Sampler:
         """Ready to sample with the weights of now."""
+        return SampledElsewhere(self)
+
+    def begin(self, prompts: Sequence[list[int]], params: SamplingParams, seed: int) -> WorkersRollouts:
+        """Begins to sample by the weights of now; training may go on meanwhile."""
         self._publish()
-        return self
-
-    def generate(self, prompts: Sequence[list[int]], params: SamplingParams, *, seed: int) -> list[RequestOutput]:
-        """As `LLM.generate` of prompts of token ids, by the weights of the last `current`."""
-        groups = self.begin(prompts, params, seed).result()
-        return [RequestOutput(str(number), None, list(prompt), group, finished=True)
-                for number, (prompt, group) in enumerate(zip(prompts, groups))]
-
-    def begin(self, prompts: Sequence[list[int]], params: SamplingParams, seed: int) -> PendingRollouts:
-        """Begins to sample by the weights of the last `current`; training may go on meanwhile."""
         parts = [_Part(worker, numbers) for worker, numbers in enumerate(shares(prompts, len(self._workers))) if numbers]
-        pending = PendingRollouts(self, self._snapshot, list(prompts), params, seed, parts)
+        pending = WorkersRollouts(self, self._snapshot, list(prompts), params, seed, parts)
         for part in parts:
             self._send(pending, part)
         return pending
 
-    def wait(self, pending: PendingRollouts) -> None:
+    def take_metrics(self) -> dict[str, float]:
+        """worker_core_seconds: of the workers. transfer_seconds: in which this process compared, hashed and handed over weights.
+        transfer_megabytes: to all workers together."""
+        taken = {"worker_core_seconds": self._core_seconds, "transfer_seconds": self._transfer_seconds,
+                 "transfer_megabytes": self._sent_bytes / 1e6}
+        self._core_seconds = self._transfer_seconds = self._sent_bytes = 0.0
+        return taken
+
+    def wait(self, pending: WorkersRollouts) -> None:
         """For an answer to one of its parts, or the end of one of their workers."""
+        pulse.beat()
         ready, _ = self._ray.wait([part.ref for part in pending.parts], num_returns=1, timeout=_POLL_SECONDS)
         for part in [part for part in pending.parts if part.ref in ready]:
             self._receive(pending, part)
@@ -138,7 +160,7 @@ class RolloutWorkers:
             for number in sorted({part.worker for part in pending.parts}):
                 self._replace_if_hung(self._workers[number])
 
-    def _receive(self, pending: PendingRollouts, part: _Part) -> None:
+    def _receive(self, pending: WorkersRollouts, part: _Part) -> None:
         errors, worker = self._ray.exceptions, self._workers[part.worker]
         try:
             answer = self._ray.get(part.ref)
@@ -163,7 +185,7 @@ class RolloutWorkers:
             worker.version = None
             self._send(pending, part)
             return
-        self.core_seconds += answer.core_seconds
+        self._core_seconds += answer.core_seconds
         pending.groups |= zip(part.numbers, answer.groups)
         pending.parts.remove(part)
 
@@ -173,7 +195,7 @@ class RolloutWorkers:
                            f"({why}). Where it ran out of memory, take fewer prompts_per_step, a smaller group_size or fewer "
                            "workers on a machine; what was trained so far stays, and the same command goes on from it.")
 
-    def _send(self, pending: PendingRollouts, part: _Part) -> None:
+    def _send(self, pending: WorkersRollouts, part: _Part) -> None:
         """Asks the part's worker, after the weights that it lacks."""
         worker = self._workers[part.worker]
         if worker.version != pending.snapshot.version:
@@ -187,12 +209,12 @@ class RolloutWorkers:
     def _update_for(self, version: int | None, snapshot: Snapshot) -> object:
         """Ray's reference to what makes `snapshot` of a version."""
         if self._update is not None and self._update[0].version == snapshot.version and self._update[0].base == version:
-            self.counts["bytes"] += self._update[0].nbytes
+            self._sent_bytes += self._update[0].nbytes
             return self._update[1]
         if self._whole is None or self._whole[0] != snapshot.version:
             self._whole = None  # its memory first
             self._whole = snapshot.version, self._ray.put(snapshot.whole())
-        self.counts["bytes"] += sum(tensor.nbytes for tensor in snapshot.tensors.values())
+        self._sent_bytes += sum(tensor.nbytes for tensor in snapshot.tensors.values())
         return self._whole[1]
 
     def _publish(self) -> None:
@@ -207,8 +229,8 @@ class RolloutWorkers:
             self._snapshot, self._whole = after, None
             self._update = None
             self._update = update, self._ray.put(update)
-            self.counts["updates"] += 1
-        self.transfer_seconds += time.perf_counter() - began
+            self.counts["versions"] += 1
+        self._transfer_seconds += time.perf_counter() - began
 
     def _new_handle(self, number: int) -> object:
         chosen, ray = self.settings, self._ray
@@ -295,3 +317,27 @@ class RolloutWorkers:
             if stacks.exists() and not stacks.stat().st_size:
                 stacks.unlink()
         self._workers = []
+
+
+@dataclass(frozen=True)
+class MainRanksWorkers:
+    """The workers of a run in which several processes train: rank 0 has them, and every rank what they sampled."""
+
+    workers: RolloutWorkers | None
+
+    def current(self) -> Sampler:
+        return SampledElsewhere(self)
+
+    def begin(self, prompts: Sequence[list[int]], params: SamplingParams, seed: int) -> PendingRollouts:
+        return _OnEveryRank(None if self.workers is None else self.workers.begin(prompts, params, seed))
+
+    def take_metrics(self) -> dict[str, float]:
+        return main_only(lambda: self.workers.take_metrics())
+
+
+@dataclass(frozen=True)
+class _OnEveryRank:
+    pending: WorkersRollouts | None
+
+    def result(self) -> list[list[CompletionOutput]]:
+        return main_only(lambda: self.pending.result())

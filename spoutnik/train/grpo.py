@@ -30,11 +30,21 @@ from spoutnik.tasks.language import reflection_count
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train import losses
+from spoutnik.train.ahead import RolloutsAhead
 from spoutnik.train.anchor import Anchor
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents, pack_sharing
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
 from spoutnik.train.monitor import Monitor
-from spoutnik.train.rollouts import LanguageRule, PolicyEngine, Sampler, chat_prompts, grade, sample_problems
+from spoutnik.train.rollouts import (
+    LanguageRule,
+    PendingRollouts,
+    PolicyEngine,
+    PolicySampler,
+    Sampler,
+    chat_prompts,
+    grade,
+    sample_problems,
+)
 from spoutnik.train.settings import Settings, TrainSettings, young
 
 
@@ -80,6 +90,7 @@ class GRPOSettings(TrainSettings, losses.PolicyLoss):
     """What the learning rate does after its warm-up, as in the other stages."""
 
 
+ON_POLICY = losses.Staleness()
 Scorer = Callable[[Sequence[tuple[str, str]]], list[float]]  # (prompt, answer) pairs to reward-model scores
 
 
@@ -96,9 +107,12 @@ class Rollouts:
 def roll_out(sampler: Sampler, tokenizer: Tokenizer, problems: Sequence[Problem | GeneralPrompt], settings: GRPOSettings,
              seed: int, scorer: Scorer | None) -> Rollouts:
     prompts = chat_prompts(problems, tokenizer)
-    params = SamplingParams(n=settings.group_size, temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
-    groups = [output.outputs for output in sampler.generate(prompts, params, seed=seed)]
+    groups = [output.outputs for output in sampler.generate(prompts, sampling_params(settings), seed=seed)]
     return grade_rollouts(prompts, groups, problems, tokenizer, settings, scorer)
+
+
+def sampling_params(settings: GRPOSettings) -> SamplingParams:
+    return SamplingParams(n=settings.group_size, temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
 
 
 def grade_rollouts(prompts: list[list[int]], groups: list[list[CompletionOutput]],
@@ -193,8 +207,9 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = Fal
 
 
 def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], parameters: Sequence[Tensor],
-                    settings: GRPOSettings) -> Gradient:
-    """The gradient of one step, with the mismatch between sampler and trainer measured on the way."""
+                    settings: GRPOSettings, staleness: losses.Staleness | None = None) -> Gradient:
+    """The gradient of one step, with the mismatch between sampler and trainer measured on the way. staleness: where the sampler
+    may have had older weights."""
     model.gradient_checkpointing = settings.gradient_checkpointing
     tokens = sum(len(batch.advantages) for batch in batches)
     documents = sum(len(batch.packed.documents) for batch in batches)
@@ -202,7 +217,7 @@ def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], paramete
     def loss_of(batch: PolicyBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
         log_probs, entropy = _log_probs(model, batch.packed, settings.temperature, trace)
         loss, clipped = losses.policy_loss(log_probs, batch.sampler_log_probs, batch.advantages, batch.weights, settings,
-                                           batch.reference_log_probs)
+                                           batch.reference_log_probs, staleness)
         share = len(batch.advantages) / tokens
         metrics = {"loss": float(loss.detach()), "clipped": float(clipped) * share,
                    "entropy": float(entropy.mean()) * share,
@@ -234,9 +249,10 @@ def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
 def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settings: GRPOSettings, seed: int,
          stage: str, checkpoints: Checkpoints, progress: Progress, scorer: Scorer | None = None,
          reference: Transformer | None = None, monitor: Monitor | None = None,
-         anchor: Anchor | None = None, engine: PolicyEngine | None = None) -> tuple[list[dict], Cost]:
+         anchor: Anchor | None = None, engine: PolicySampler | None = None,
+         staleness: losses.Staleness = ON_POLICY) -> tuple[list[dict], Cost]:
     """Trains in place. monitor: validates start and result, if it has what to validate on. anchor: what every step learns
-    beside its rollouts. engine: what samples the model, if somebody else uses it too.
+    beside its rollouts. engine: what samples the model, if not an engine here. staleness: how far behind it may be.
 
     Raises:
         RunError: sampler and trainer disagree by more than `max_mismatch_kl`, or the loss diverged.
@@ -245,23 +261,39 @@ def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settin
     cost = monitor.start() + watch.lap()
     if model.mtp is not None:  # post-training leaves the MTP module alone, as R1 did
         model.mtp.requires_grad_(False)
-    optimizer = settings.make_optimizer(model)
+    optimizer, correction = settings.make_optimizer(model), staleness if staleness.steps else None
+
+    def problems_of(step: int) -> list[Problem | GeneralPrompt]:
+        return step_prompts(settings, tasks, seed, stage, step, scorer is not None)
+
+    def begin(step: int) -> PendingRollouts:
+        return engine.begin(chat_prompts(problems_of(step), tokenizer), sampling_params(settings), seed * 1_000_003 + step)
+
+    ahead = RolloutsAhead(begin, staleness.steps, settings.steps)
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
-        problems = step_prompts(settings, tasks, seed, stage, step, scorer is not None)
-        rollouts = roll_out(engine.current(), tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
+        groups, age = ahead.take(step)
+        problems = problems_of(step)
+        rollouts = grade_rollouts(chat_prompts(problems, tokenizer), groups, problems, tokenizer, settings, scorer)
         batches, wasted = policy_batches(rollouts, settings, can_share_prefixes(model))
         if settings.kl_coefficient:
             batches = with_reference(reference, batches, settings.temperature)
-        gradient = policy_gradient(model, batches, optimizer.parameters, settings)
+        gradient = policy_gradient(model, batches, optimizer.parameters, settings, correction)
         metrics = dict.fromkeys(("loss", "clipped", "entropy", "mismatch_kl"), 0.0) | rollouts.metrics | gradient.metrics
-        refuse_mismatch(stage, step, metrics["mismatch_kl"], settings.max_mismatch_kl)
+        refuse_mismatch(stage, step, metrics["mismatch_kl"], settings.max_mismatch_kl, staleness.steps)
+        if correction is not None:
+            metrics |= {"staleness": age, f"{correction.correction}_cut": metrics["clipped"]}
+        elsewhere = engine.take_metrics()
+        metrics |= elsewhere
         metrics["zero_variance"] = 1 - float(losses.has_variance(rollouts.rewards).float().mean())
         generated = sum(len(c.token_ids) for group in rollouts.groups for c in group)
         trained = sum(len(b.packed.input_ids) for b in batches)
         metrics["tokens"] = generated
-        return gradient, metrics, Cost(tokens_trained=trained, tokens_generated=generated, tokens_wasted=wasted)
+        return gradient, metrics, Cost(core_seconds=elsewhere.get("worker_core_seconds", 0.0), tokens_trained=trained,
+                                       tokens_generated=generated, tokens_wasted=wasted)
 
+    if staleness.steps:
+        checkpoints = replace(checkpoints, kept=ahead)
     log, total = train(model, optimizer, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
                        settings.bias_update_speed, monitor.after_step, anchor)
     monitor.end()
@@ -280,7 +312,12 @@ def step_prompts(settings: GRPOSettings, tasks: Sequence[Task], seed: int, stage
     return [*problems, *(general_question(rng, tasks, share, settings.wishes) for _ in range(general))]
 
 
-def refuse_mismatch(stage: str, step: int, mismatch: float, limit: float) -> None:
+def refuse_mismatch(stage: str, step: int, mismatch: float, limit: float, staleness: int = 0) -> None:
+    """staleness: steps between the weights that sampled and those that learn, at most."""
+    if mismatch > limit and staleness:
+        raise RunError(f"{stage}: at step {step} the policy has moved too far from the older weights that sampled for it: "
+                       f"mismatch KL {mismatch:.4g} passes max_mismatch_kl = {limit:g}. Lower learning_rate, or max_staleness "
+                       f"(it is {staleness}), then run again.")
     if mismatch > limit:
         raise RunError(f"{stage}: sampler and trainer disagree at step {step}: mismatch KL {mismatch:.4g} passes "
                        f"max_mismatch_kl = {limit:g}. The gradient would be of another policy. Compute in float32 "

@@ -67,6 +67,36 @@ class Sampler(Protocol):
         """As LLM.generate does."""
 
 
+class PendingRollouts(Protocol):
+    """Prompts that are being sampled."""
+
+    def result(self) -> list[list[CompletionOutput]]:
+        """The completions of each prompt. Waits for them."""
+
+
+@dataclass(frozen=True)
+class DoneRollouts:
+    """Prompts that were sampled at once."""
+
+    groups: list[list[CompletionOutput]]
+
+    def result(self) -> list[list[CompletionOutput]]:
+        return self.groups
+
+
+class PolicySampler(Protocol):
+    """What samples a policy that is being trained: an engine here (`PolicyEngine`), or workers elsewhere."""
+
+    def current(self) -> Sampler:
+        """Ready to sample with the weights of now."""
+
+    def begin(self, prompts: Sequence[list[int]], params: SamplingParams, seed: int) -> PendingRollouts:
+        """Begins to sample by the weights of now; they may change meanwhile."""
+
+    def take_metrics(self) -> dict[str, float]:
+        """For the log, since the last time: `core_seconds` of other processes, and what their keeping up to date took."""
+
+
 @dataclass(frozen=True)
 class DealtSampler:
     """An engine on every rank, each of which samples its part of the prompts; every rank has all completions."""
@@ -112,6 +142,13 @@ class PolicyEngine:
         """Ready to sample with the weights of now."""
         llm = self._engine()
         return llm if world().size == 1 else DealtSampler(llm)
+
+    def begin(self, prompts: Sequence[list[int]], params: SamplingParams, seed: int) -> PendingRollouts:
+        """By the weights of now, at once."""
+        return DoneRollouts([output.outputs for output in self.current().generate(prompts, params, seed=seed)])
+
+    def take_metrics(self) -> dict[str, float]:
+        return {}
 
     def _engine(self) -> LLM:
         if not self.keeps_base:

@@ -6,7 +6,6 @@ One small Ray for the file; workers are started once for what can share them.
 import os
 import signal
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import tiny
