@@ -49,8 +49,8 @@ def refusal_of(worker: Identity, here: Identity) -> str | None:
     for what, theirs, ours in (("spoutnik", f"{worker.version} ({worker.code[:12]})", f"{here.version} ({here.code[:12]})"),
                                ("torch", worker.torch, here.torch)):
         if theirs != ours:
-            return (f"on {worker.host} a rollout worker runs {what} {theirs}, and this process {ours}: the same seed would give "
-                    "other tokens. Install the same version on every machine.")
+            return (f"on {worker.host} a rollout worker runs {what} {theirs}, and this process {ours}: the same seed would "
+                    "give other tokens. Install the same version on every machine.")
     return None
 
 

@@ -43,7 +43,8 @@ def policy_tensors(model: Transformer, all_of_it: bool = True) -> dict[str, Tens
     without all_of_it, it is left out."""
     parts = adapters_of(model)
     tensors = {f"{_ADAPTER}{name}/{half}": _copy(tensor, tensor.dtype) for name, part in parts.items()
-               for half, tensor in (("A", part.lora_A), ("B", part.lora_B), ("magnitude", part.magnitude)) if tensor is not None}
+               for half, tensor in (("A", part.lora_A), ("B", part.lora_B), ("magnitude", part.magnitude))
+               if tensor is not None}
     if parts and not all_of_it:
         return tensors
     tied = model.config.tie_word_embeddings

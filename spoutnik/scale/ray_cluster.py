@@ -1,5 +1,5 @@
-"""Ray: connected to where RAY_ADDRESS says, or started on this machine for as long as it is used; what is missing is said before
-anything waits for it."""
+"""Ray: connected to where RAY_ADDRESS says, or started on this machine for as long as it is used; what is missing is said
+before anything waits for it."""
 
 import importlib
 import os
@@ -34,8 +34,8 @@ def ray_module() -> ModuleType:
     try:
         return importlib.import_module("ray")
     except ImportError as error:
-        raise UserError("scale.rollout_workers: rollout workers run on Ray, which is not installed here. Install it (pip install "
-                        "'spoutnik[ray]'), or leave rollout_workers out: then this process samples.") from error
+        raise UserError("scale.rollout_workers: rollout workers run on Ray, which is not installed here. Install it (pip "
+                        "install 'spoutnik[ray]'), or leave rollout_workers out: then this process samples.") from error
 
 
 @contextmanager
@@ -91,8 +91,8 @@ def refuse_impossible(request: Request, machines: list[tuple[float, float]], whe
         return
     have = _amount(*(sum(amounts) for amounts in zip(*machines))) if machines else "no machine"
     over = f" on {len(machines)} machines" if len(machines) > 1 else ""
-    raise UserError(f"scale.rollout_workers: {request} are asked for, and {where} has {have}{over}, which is room for {fit}. Give "
-                    f"at most {fit} rollout_workers" + (", smaller ones" if not fit else "") + ", or a larger cluster "
+    raise UserError(f"scale.rollout_workers: {request} are asked for, and {where} has {have}{over}, which is room for {fit}. "
+                    f"Give at most {fit} rollout_workers" + (", smaller ones" if not fit else "") + ", or a larger cluster "
                     "(RAY_ADDRESS).")
 
 

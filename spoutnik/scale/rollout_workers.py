@@ -17,10 +17,10 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
 from spoutnik.files import sha256_json
 from spoutnik.model.transformer import Transformer
+from spoutnik.recipe.rollout_settings import RolloutSettings
 from spoutnik.scale.identity import identity, other_kernels, refusal_of
 from spoutnik.scale.policy import Policy, policy_tensors
 from spoutnik.scale.ray_cluster import Request, connected
-from spoutnik.scale.rollout_settings import RolloutSettings
 from spoutnik.scale.rollout_worker import Refused, RolloutWorker, Work, shares
 from spoutnik.scale.weight_updates import Snapshot, WeightUpdate
 from spoutnik.text.thought_format import thought_format
@@ -67,6 +67,7 @@ class WorkersRollouts:
     seed: int
     parts: list[_Part]
     groups: dict[int, list[CompletionOutput]] = field(default_factory=dict)
+    seconds: float = 0.0  # that the slowest of its workers took
 
     def result(self) -> list[list[CompletionOutput]]:
         """The completions of each prompt, in the order of the prompts. Waits for them."""
@@ -142,9 +143,14 @@ class RolloutWorkers:
             self._send(pending, part)
         return pending
 
+    def send_weights(self) -> None:
+        """Those of now, to all workers, and waits until they have them and their checksums are right or wrong."""
+        self._publish()
+        self._ray.get([self._send_weights(worker, self._snapshot) for worker in self._workers])
+
     def take_metrics(self) -> dict[str, float]:
-        """worker_core_seconds: of the workers. transfer_seconds: in which this process compared, hashed and handed over weights.
-        transfer_megabytes: to all workers together."""
+        """worker_core_seconds: of the workers. transfer_seconds: in which this process compared, hashed and handed over
+        weights. transfer_megabytes: to all workers together."""
         taken = {"worker_core_seconds": self._core_seconds, "transfer_seconds": self._transfer_seconds,
                  "transfer_megabytes": self._sent_bytes / 1e6}
         self._core_seconds = self._transfer_seconds = self._sent_bytes = 0.0
@@ -186,6 +192,7 @@ class RolloutWorkers:
             self._send(pending, part)
             return
         self._core_seconds += answer.core_seconds
+        pending.seconds = max(pending.seconds, answer.seconds)
         pending.groups |= zip(part.numbers, answer.groups)
         pending.parts.remove(part)
 
@@ -199,12 +206,17 @@ class RolloutWorkers:
         """Asks the part's worker, after the weights that it lacks."""
         worker = self._workers[part.worker]
         if worker.version != pending.snapshot.version:
-            worker.handle.update.remote(self._update_for(worker.version, pending.snapshot))
-            worker.version = pending.snapshot.version
+            self._send_weights(worker, pending.snapshot)
         work = Work(pending.snapshot.version, self.policy.vocabulary, [pending.prompts[number] for number in part.numbers],
                     pending.params, pending.seed, part.numbers)
         part.ref, part.owner, part.attempts = worker.handle.sample.remote(work), worker.handle, part.attempts + 1
         worker.grew = time.monotonic()
+
+    def _send_weights(self, worker: _Worker, snapshot: Snapshot) -> object:
+        """Ray's promise of the end of it."""
+        done = worker.handle.update.remote(self._update_for(worker.version, snapshot))
+        worker.version = snapshot.version
+        return done
 
     def _update_for(self, version: int | None, snapshot: Snapshot) -> object:
         """Ray's reference to what makes `snapshot` of a version."""
@@ -260,8 +272,8 @@ class RolloutWorkers:
             raise RunError(f"a rollout worker does not start: {error.cause}") from error
         except self._ray.exceptions.RayActorError as error:
             reason = str(error).strip().splitlines()
-            raise RunError(f"a rollout worker does not start: {reason[-1].strip()} Is spoutnik installed on every machine of the "
-                           "cluster, in the same version?") from error
+            raise RunError(f"a rollout worker does not start: {reason[-1].strip()} Is spoutnik installed on every machine of "
+                           "the cluster, in the same version?") from error
         here = identity()
         for theirs in there:
             if refusal := refusal_of(theirs, here):

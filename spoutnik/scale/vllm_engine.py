@@ -1,4 +1,4 @@
-"""vLLM inside of a rollout worker, on its GPUs: written from vLLM's documentation and not run by its authors (no GPU was at hand).
+"""vLLM inside of a rollout worker, on its GPUs: written from vLLM's documentation, and not run yet (no GPU was at hand).
 
 The weights come as to our own engine, checked by the same checksums, and go through a file in shared memory into vLLM's own
 `load_weights`. vLLM's tokens depend on its batches and its version, so a run with it does not repeat to the byte. Its
@@ -28,7 +28,7 @@ _SHARED = Path("/dev/shm")
 
 
 class LoadsPolicy:
-    """What vLLM's own workers can do besides (its `worker_extension_cls`): each reads the weights and takes its part of them."""
+    """What vLLM's own workers can do besides (its `worker_extension_cls`): each reads the weights and takes its part."""
 
     def load_policy(self, file: str) -> None:
         self.model_runner.model.load_weights(weights=load_tensors(Path(file)).items())

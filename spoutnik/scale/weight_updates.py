@@ -2,8 +2,8 @@
 
 An update names the version that it changes and the one that it makes. Of a tensor in which few numbers changed (reinforcement
 learning in bfloat16: a step moves most weights by less than their last bit) it has places and values, else the whole. What is
-sent are bits, so that what arrives is the same to the bit; the checksum is SHA-256, compared before anything is sampled: weights
-that are silently wrong are the common fault of separate samplers.
+sent are bits, so that what arrives is the same to the bit; the checksum is SHA-256, compared before anything is sampled:
+weights that are silently wrong are the common fault of separate samplers.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """Rollouts by weights that are some steps older than the policy, so that sampling and training can go on at the same time.
 
-Which weights sample a step is a rule and no race: with staleness k, step t is sampled by the weights that step t - k begins with
-(by the first ones, where there are none so old). So a run repeats to the byte, on any number of workers, and after a restart:
-what was sampled for steps to come is part of a checkpoint.
+Which weights sample a step is a rule and no race: with staleness k, step t is sampled by the weights that step t - k begins
+with (by the first ones, where there are none so old). So a run repeats to the byte, on any number of workers, and after a
+restart: what was sampled for steps to come is part of a checkpoint.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ Groups = list[list[CompletionOutput]]
 
 
 class RolloutsAhead:
-    """begin: begins to sample a step's prompts by the weights of now. staleness: 0 samples each step when it is taken. steps: of
-    the stage."""
+    """begin: begins to sample a step's prompts by the weights of now. staleness: 0 samples each step when it is taken. steps:
+    of the stage."""
 
     def __init__(self, begin: Callable[[int], PendingRollouts], staleness: int, steps: int):
         self.begin, self.staleness, self.steps = begin, staleness, steps

@@ -12,7 +12,7 @@ import tiny
 import torch
 
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.scale.rollout_settings import RolloutSettings
+from spoutnik.recipe.rollout_settings import RolloutSettings
 from spoutnik.scale.rollout_workers import RolloutWorkers
 from spoutnik.train.rollouts import PolicyEngine
 
@@ -62,15 +62,16 @@ def test_two_workers_give_the_bytes_of_one_process_as_the_weights_change(workers
     for seed in range(3):
         assert completions(workers.current().generate(PROMPTS, PARAMS, seed=seed)) == here(workers, seed)
         move(workers.model, 0.01)
-    assert workers.counts["updates"] == 2
+    assert workers.counts["versions"] == 2
 
 
 def test_a_worker_that_is_killed_while_it_samples_is_replaced_and_its_prompts_have_the_same_tokens(workers, said):
     pids = [identity.pid for identity in ray.get([w.handle.identity.remote() for w in workers._workers])]
-    pending = workers.current().begin(PROMPTS, replace(PARAMS, max_tokens=100), 5)
+    long = replace(PARAMS, max_tokens=100)
+    pending = workers.begin(PROMPTS, long, 5)
     os.kill(pids[1], signal.SIGKILL)
     groups = pending.result()
-    expected = PolicyEngine(workers.model, tiny.tokenizer()).current().generate(PROMPTS, replace(PARAMS, max_tokens=100), seed=5)
+    expected = PolicyEngine(workers.model, tiny.tokenizer()).current().generate(PROMPTS, long, seed=5)
     assert [[c.token_ids for c in group] for group in groups] == [[c.token_ids for c in o.outputs] for o in expected]
     assert workers.counts["replaced"] == 1
     assert len(said) == 1 and said[0].startswith("rollout worker 1 ended") and "to the same tokens" in said[0]

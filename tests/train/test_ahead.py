@@ -100,8 +100,8 @@ def test_without_a_drift_the_step_is_the_on_policy_one():
 
 
 def test_a_policy_that_has_moved_too_far_from_its_sampler_is_refused_with_the_setting_that_lets_it():
-    with pytest.raises(RunError, match=r"rl: at step 3 the policy has moved too far .* 0.1 passes max_mismatch_kl = 0.05. Lower "
-                                       r"learning_rate, or max_staleness \(it is 2\)"):
+    with pytest.raises(RunError, match=r"rl: at step 3 the policy has moved too far .* 0.1 passes max_mismatch_kl = 0.05. "
+                                       r"Lower learning_rate, or max_staleness \(it is 2\)"):
         refuse_mismatch("rl", 3, 0.1, 0.05, 2)
 
 
