@@ -89,7 +89,7 @@ def on_all_ranks(work: Callable[[Item], Result], items: Sequence[Item]) -> list[
 
 
 def parts() -> int:
-    """Into how many parts a batch is divided: a fixed number, where the recipe wants the same bytes on any machine, else one for
-    each core of each process."""
+    """Into how many parts a batch is divided: a fixed number, where the recipe wants the same bytes on any machine, else one
+    for each core of each process."""
     here = world()
     return here.virtual_shards or here.size * (here.cores or cores())
