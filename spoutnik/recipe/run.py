@@ -17,7 +17,8 @@ from spoutnik.recipe.folder import RunFolder, used_recipe
 from spoutnik.recipe.keys import evaluation_protocol, key_of, seed_of, stage_contents, stage_settings
 from spoutnik.recipe.orders import EvaluationOrder, StageOrder, announce
 from spoutnik.recipe.report import write_report
-from spoutnik.recipe.schema import LARGEST_SEED, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
+from spoutnik.recipe.sampling import Samplers, SamplersHere
+from spoutnik.recipe.schema import LARGEST_SEED, GRPOStage, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
 from spoutnik.train.loop import Checkpoints, Progress
@@ -46,9 +47,9 @@ class RunResult:
 
 
 def run_recipe(path: Path, out: Path, display: Display, until: str | None = None, redo_from: str | None = None,
-               seed: int | None = None, accept: Collection[str] = ()) -> RunResult:
+               seed: int | None = None, accept: Collection[str] = (), samplers: Samplers = SamplersHere()) -> RunResult:
     """Makes every stage that is not made yet, in order. The recipe's file is read once: it may change meanwhile. accept: stages
-    that are sealed whatever their health.
+    that are sealed whatever their health. samplers: make what samples, where the recipe asks for more than this process.
 
     Raises:
         UserError: the recipe or the request is wrong; nothing has run.
@@ -64,10 +65,12 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     check_recipe(recipe, str(path), selected, found)
     audit_rewards(recipe, str(path), [name for name in selected if status[name] == "to make"], display.log)
     refuse_more_ranks_than_shards(recipe, str(path))
+    if any(isinstance(recipe.stages[name], GRPOStage | RejectStage) and status[name] == "to make" for name in selected):
+        samplers.check(recipe.scale)
     with run.lock(_ENDING if world().size > 1 else 0.0):
         text = used_recipe(text, recipe, path, out)
         run.keep_recipe(text)
-        artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts).make(selected)
+        artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts, samplers).make(selected)
         later = _finished_beyond(recipe, str(path), run, selected, starts | artifacts, display.log)
         _index(run, recipe, artifacts | later, origins | dict.fromkeys(later, REUSED), display.log)
         every = {name: (artifacts | later)[name] for name in recipe.stages if name in artifacts or name in later}
@@ -145,6 +148,7 @@ class _Walk:
     redo: set[str]
     accept: Collection[str]
     starts: Mapping[str, Artifact]
+    samplers: Samplers
 
     def make(self, selected: Sequence[str]) -> tuple[dict[str, Artifact], dict[str, str]]:
         artifacts: dict[str, Artifact] = {}
@@ -200,7 +204,8 @@ class _Walk:
             if not redo and not progress.exists() and (found := finished_shorter(run, name, stage, settings, seed, contents)):
                 self.display.log(f"{name}: {go_on(run, stage, found, progress)}")
             remove_folder(working)  # half-written results of a killed run; its checkpoints lie beside it and stay
-            context = Context(with_seed(self.recipe, seed), self.source, name, working, inputs, reporter, self.display.log)
+            context = Context(with_seed(self.recipe, seed), self.source, name, working, inputs, reporter, self.display.log,
+                              self.samplers)
             working.mkdir(parents=True, exist_ok=True)
             announce(StageOrder(name, seed, working, inputs, key))
             description = run_stage(stage, context)

@@ -1,18 +1,14 @@
 """Who computes: the code, kernels and versions that decide the bits of a worker's tokens."""
 
-import hashlib
 import os
 import platform
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 import torch
 
 import spoutnik
 from spoutnik.native import describe
-
-_SOURCES = {".py", ".cpp", ".h"}
+from spoutnik.scale.launch import code_hash
 
 
 @dataclass(frozen=True)
@@ -27,26 +23,16 @@ class Identity:
     pid: int
 
 
-@cache
-def source_hash() -> str:
-    """Of the package as it is installed here, whatever version it calls itself."""
-    folder, hashed = Path(spoutnik.__file__).parent, hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.suffix in _SOURCES:
-            hashed.update(f"{path.relative_to(folder)}\0".encode() + path.read_bytes() + b"\0")
-    return hashed.hexdigest()
-
-
 def identity() -> Identity:
     """Of this process."""
     kernels = describe()
-    return Identity(spoutnik.__version__, source_hash(), torch.__version__, kernels.instructions or "plain PyTorch",
+    return Identity(spoutnik.__version__, code_hash(), torch.__version__, kernels.instructions or "plain PyTorch",
                     platform.node(), os.getpid())
 
 
 def refusal_of(worker: Identity, here: Identity) -> str | None:
     """Why a worker cannot serve this process, in a sentence; None where it can."""
-    for what, theirs, ours in (("spoutnik", f"{worker.version} ({worker.code[:12]})", f"{here.version} ({here.code[:12]})"),
+    for what, theirs, ours in (("spoutnik", f"{worker.version} ({worker.code})", f"{here.version} ({here.code})"),
                                ("torch", worker.torch, here.torch)):
         if theirs != ours:
             return (f"on {worker.host} a rollout worker runs {what} {theirs}, and this process {ours}: the same seed would "

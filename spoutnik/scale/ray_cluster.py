@@ -12,6 +12,7 @@ import torch
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.parallel import cores
+from spoutnik.recipe.rollout_settings import RolloutSettings
 
 _LEAST_STORE = 100 << 20  # bytes of Ray's shared memory, of which it wants about so much
 
@@ -23,6 +24,10 @@ class Request:
     count: int
     cpus: int
     gpus: int
+
+    @staticmethod
+    def of(settings: RolloutSettings) -> "Request":
+        return Request(settings.rollout_workers, settings.rollout_cpus, settings.rollout_gpus)
 
     def __str__(self) -> str:
         return f"{self.count} rollout workers with {_amount(self.cpus, self.gpus)} each"
@@ -39,8 +44,9 @@ def ray_module() -> ModuleType:
 
 
 @contextmanager
-def connected(request: Request, update_bytes: int) -> Iterator[ModuleType]:
-    """Ray, ready for the workers. update_bytes: the largest thing that is sent to them.
+def connected(request: Request, update_bytes: int, only_check: bool = False) -> Iterator[ModuleType]:
+    """Ray, ready for the workers. update_bytes: the largest thing that is sent to them. only_check: no more than whether they
+    can be had; starts nothing.
 
     Raises:
         UserError: Ray is not installed, or its machines can never hold the workers.
@@ -54,6 +60,9 @@ def connected(request: Request, update_bytes: int) -> Iterator[ModuleType]:
     address = os.environ.get("RAY_ADDRESS")
     if address is None:
         refuse_impossible(request, [(cores(), torch.cuda.device_count())], "this machine")
+        if only_check:
+            yield ray
+            return
     quiet = {"logging_level": "ERROR", "log_to_driver": False}
     try:
         if address is None:

@@ -7,8 +7,8 @@ nothing.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from spoutnik.errors import RunError
 from spoutnik.files import sha256_json
 from spoutnik.model.transformer import Transformer
 from spoutnik.recipe.rollout_settings import RolloutSettings
+from spoutnik.recipe.scale_settings import ScaleSettings
 from spoutnik.scale.identity import identity, other_kernels, refusal_of
 from spoutnik.scale.policy import Policy, policy_tensors
 from spoutnik.scale.ray_cluster import Request, connected
@@ -25,8 +26,8 @@ from spoutnik.scale.rollout_worker import Refused, RolloutWorker, Work, shares
 from spoutnik.scale.weight_updates import Snapshot, WeightUpdate
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.rollouts import OnProgress, PendingRollouts, Sampler
-from spoutnik.world import main_only, pulse
+from spoutnik.train.rollouts import OnProgress, PendingRollouts, PolicyEngine, PolicySampler, Sampler, in_order
+from spoutnik.world import main_only, pulse, world
 
 _ATTEMPTS = 4  # of one part of a call: what kills every worker that samples it would go on for ever
 _POLL_SECONDS = 2.0  # between two looks at workers that have not answered
@@ -75,6 +76,8 @@ class WorkersRollouts:
             self.workers.wait(self)
         return [self.groups[number] for number in range(len(self.prompts))]
 
+    result_on_main = result
+
 
 @dataclass(frozen=True)
 class SampledElsewhere:
@@ -89,8 +92,7 @@ class SampledElsewhere:
         if on_progress is not None:
             ended = [completion for group in groups for completion in group]
             on_progress(sum(len(completion.token_ids) for completion in ended), len(ended))
-        return [RequestOutput(str(number), None, list(prompt), group, finished=True)
-                for number, (prompt, group) in enumerate(zip(prompts, groups))]
+        return in_order(prompts, groups)
 
 
 class RolloutWorkers:
@@ -100,11 +102,12 @@ class RolloutWorkers:
         model: the policy, which goes on changing.
         folder: where the stacks of workers that hang are written.
         say: takes a sentence for each thing that went wrong and was mended.
+        timeout: seconds without a step after which a worker is taken to hang.
     """
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, settings: RolloutSettings, folder: Path,
-                 say: Callable[[str], None] = lambda sentence: None):
-        self.model, self.settings, self.folder, self.say = model, settings, folder, say
+                 say: Callable[[str], None] = lambda sentence: None, timeout: float = 600.0):
+        self.model, self.settings, self.folder, self.say, self.timeout = model, settings, folder, say, timeout
         self.policy = Policy.of(model, thought_format(tokenizer).end_ids, sha256_json(tokenizer.bpe.to_str()))
         self.counts: Counter[str] = Counter()  # of workers: replaced, hung; of their answers: refused; of weights: versions
         self._core_seconds = self._transfer_seconds = self._sent_bytes = 0.0
@@ -116,7 +119,7 @@ class RolloutWorkers:
 
     def __enter__(self) -> "RolloutWorkers":
         chosen = self.settings
-        self._request = Request(chosen.rollout_workers, chosen.rollout_cpus, chosen.rollout_gpus)
+        self._request = Request.of(chosen)
         self._publish()
         sent = self._snapshot.whole().nbytes
         with ExitStack() as stack:  # which ends what has begun if the rest fails
@@ -249,7 +252,7 @@ class RolloutWorkers:
         actor = ray.remote(concurrency_groups={"health": 1})(RolloutWorker)
         actor = actor.options(num_cpus=chosen.rollout_cpus, num_gpus=chosen.rollout_gpus, max_restarts=0,
                               runtime_env={"env_vars": {"OMP_NUM_THREADS": str(chosen.rollout_cpus)}})
-        return actor.remote(self.policy, chosen.rollout_engine, chosen.rollout_gpus, chosen.hang_seconds, self._stacks(number))
+        return actor.remote(self.policy, chosen.rollout_engine, chosen.rollout_gpus, self.timeout, self._stacks(number))
 
     def _stacks(self, number: int) -> Path:
         return (self.folder / f"rollout-worker-{number}.stacks").absolute()
@@ -297,9 +300,9 @@ class RolloutWorkers:
         progress = self._ask(worker, "progress")
         if isinstance(progress, int) and progress != worker.progress:
             worker.progress, worker.grew = progress, time.monotonic()
-        if time.monotonic() - worker.grew > self.settings.hang_seconds:
+        if time.monotonic() - worker.grew > self.timeout:
             self.counts["hung"] += 1
-            self._replace(worker, f"made no step for {self.settings.hang_seconds:g} s ({self._written_stacks(worker)})")
+            self._replace(worker, f"made no step for {self.timeout:g} s ({self._written_stacks(worker)})")
 
     def _ask(self, worker: _Worker, method: str) -> object:
         """What it says from its second thread; None where it says nothing, or has ended."""
@@ -331,6 +334,26 @@ class RolloutWorkers:
         self._workers = []
 
 
+class SamplersOnRay:
+    """`recipe.sampling.Samplers` for recipes that ask for rollout workers."""
+
+    def check(self, scale: RolloutSettings | None) -> None:
+        if scale is not None and scale.rollout_workers and world().is_main:
+            with connected(Request.of(scale), 0, only_check=True):
+                pass
+
+    @contextmanager
+    def open(self, model: Transformer, tokenizer: Tokenizer, scale: ScaleSettings | None, folder: Path,
+             say: Callable[[str], None]) -> Iterator[PolicySampler]:
+        if scale is None or not scale.rollout_workers:
+            yield PolicyEngine(model, tokenizer)
+        elif world().is_main:
+            with RolloutWorkers(model, tokenizer, scale, folder, say, scale.timeout) as workers:
+                yield workers if world().size == 1 else MainRanksWorkers(workers)
+        else:
+            yield MainRanksWorkers(None)
+
+
 @dataclass(frozen=True)
 class MainRanksWorkers:
     """The workers of a run in which several processes train: rank 0 has them, and every rank what they sampled."""
@@ -352,4 +375,7 @@ class _OnEveryRank:
     pending: WorkersRollouts | None
 
     def result(self) -> list[list[CompletionOutput]]:
-        return main_only(lambda: self.pending.result())
+        return main_only(self.result_on_main)
+
+    def result_on_main(self) -> list[list[CompletionOutput]]:
+        return self.pending.result()

@@ -19,7 +19,7 @@ from spoutnik.train.batches import Document, micro_batches, pack_documents
 from spoutnik.train.health import Comparison, Row, warnings_of
 from spoutnik.train.loop import Cost
 from spoutnik.train.losses import token_log_probs
-from spoutnik.train.rollouts import PolicyEngine, chat_prompts, grade
+from spoutnik.train.rollouts import PolicyEngine, PolicySampler, chat_prompts, grade
 from spoutnik.train.settings import Settings
 from spoutnik.world import main_only, world
 
@@ -52,7 +52,7 @@ class Validation:
     folder: Path
     steps: int
     looks: int
-    engine: PolicyEngine | None = None
+    engine: PolicySampler | None = None
 
     def start(self) -> Cost:
         """Measures the model that the stage starts from, once."""

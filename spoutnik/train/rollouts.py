@@ -71,7 +71,10 @@ class PendingRollouts(Protocol):
     """Prompts that are being sampled."""
 
     def result(self) -> list[list[CompletionOutput]]:
-        """The completions of each prompt. Waits for them."""
+        """The completions of each prompt, on every rank. Waits for them."""
+
+    def result_on_main(self) -> list[list[CompletionOutput]]:
+        """The same on rank 0, of which the others hear nothing."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,8 @@ class DoneRollouts:
 
     def result(self) -> list[list[CompletionOutput]]:
         return self.groups
+
+    result_on_main = result
 
 
 class PolicySampler(Protocol):

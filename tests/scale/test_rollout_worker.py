@@ -50,7 +50,7 @@ def worker_of(model, tmp_path, seconds: float = 60.0) -> RolloutWorker:
     return RolloutWorker(Policy.of(model, ENDS, "v"), "spoutnik", 0, seconds, tmp_path / "worker.stacks")
 
 
-def work(version: int, numbers=range(len(PROMPTS)), **changes) -> Work:
+def work(version: int, numbers=(0, 1, 2, 3, 4, 5, 6), **changes) -> Work:
     return Work(**{"version": version, "vocabulary": "v", "prompts": [PROMPTS[number] for number in numbers],
                    "params": PARAMS, "seed": 3, "numbers": list(numbers)} | changes)
 
@@ -142,13 +142,13 @@ def test_a_worker_of_other_code_is_refused_and_one_of_other_kernels_told_apart()
 
 def test_without_ray_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"scale.rollout_workers: .* not installed here. Install it \(pip install 'spoutnik\[ray\]'\)"):
+    with pytest.raises(UserError, match=r"scale.rollout_workers: .* Install it \(pip install 'spoutnik\[ray\]'\), or leave"):
         ray_module()
 
 
 @pytest.mark.parametrize(["request_", "machines", "sentence"], [
-    (Request(5, 2, 0), [(8, 0)], r"5 rollout workers with 2 cores each are asked for, and here has 8 cores, which is room for 4. "
-                                 r"Give at most 4 rollout_workers, or a larger cluster"),
+    (Request(5, 2, 0), [(8, 0)], r"5 rollout workers with 2 cores each are asked for, and here has 8 cores, which is "
+                                 r"room for 4. Give at most 4 rollout_workers, or a larger cluster"),
     (Request(2, 1, 1), [(8, 0), (8, 1)], r"1 core and 1 GPU each are asked for, and here has 16 cores and 1 GPU on 2 machines, "
                                          r"which is room for 1"),
     (Request(1, 16, 0), [(8, 0), (8, 0)], r"16 cores on 2 machines, which is room for 0. Give .* smaller ones"),
