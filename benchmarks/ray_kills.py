@@ -1,5 +1,5 @@
-"""Kills at random, on purpose: a run of GRPO with rollout workers whose workers and whose process (Ray's driver) are killed again
-and again must end with the bytes of one that nobody disturbed.
+"""Kills at random, on purpose: a run of GRPO with rollout workers whose workers and whose process (Ray's driver) are killed
+again and again must end with the bytes of one that nobody disturbed.
 
     python benchmarks/ray_kills.py [--kills 10] [--seed 0] [--workers 2] [--max-staleness 0]
 

@@ -10,17 +10,17 @@ from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.keys import key_of
 from spoutnik.recipe.orders import EvaluationOrder, StageOrder, refuse_complaints
 from spoutnik.recipe.run import with_seed
-from spoutnik.recipe.sampling import Samplers, SamplersHere
+from spoutnik.recipe.sampling import SAMPLERS_HERE, Samplers
 from spoutnik.recipe.schema import Recipe, read_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, perform
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
 from spoutnik.train.loop import Checkpoints, Progress
-from spoutnik.world import world
+from spoutnik.world import team
 
 _PATIENCE = 20.0  # seconds in which a shared file system shows what another machine wrote
 
 
-def follow(path: Path, seed: int | None, samplers: Samplers = SamplersHere()) -> None:
+def follow(path: Path, seed: int | None, samplers: Samplers = SAMPLERS_HERE) -> None:
     """Until rank 0 has nothing more to do. path, seed, samplers: as rank 0 has them.
 
     Raises:
@@ -28,7 +28,7 @@ def follow(path: Path, seed: int | None, samplers: Samplers = SamplersHere()) ->
     """
     _, recipe = read_recipe(path)
     recipe = with_seed(recipe, seed)
-    while (order := world().broadcast(None)) is not None:
+    while (order := team().broadcast(None)) is not None:
         if isinstance(order, EvaluationOrder):
             complaint = _missing(order.folder)
             refuse_complaints(complaint)

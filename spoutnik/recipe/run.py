@@ -17,12 +17,12 @@ from spoutnik.recipe.folder import RunFolder, used_recipe
 from spoutnik.recipe.keys import evaluation_protocol, key_of, seed_of, stage_contents, stage_settings
 from spoutnik.recipe.orders import EvaluationOrder, StageOrder, announce
 from spoutnik.recipe.report import write_report
-from spoutnik.recipe.sampling import Samplers, SamplersHere
+from spoutnik.recipe.sampling import SAMPLERS_HERE, Samplers
 from spoutnik.recipe.schema import LARGEST_SEED, GRPOStage, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
 from spoutnik.train.loop import Checkpoints, Progress
-from spoutnik.world import world
+from spoutnik.world import team
 
 _ENDING = 5.0  # seconds that the processes of an earlier run take to notice that their launcher was killed
 MADE, REUSED, PREBUILT = "made now", "already made", "prebuilt"
@@ -47,7 +47,7 @@ class RunResult:
 
 
 def run_recipe(path: Path, out: Path, display: Display, until: str | None = None, redo_from: str | None = None,
-               seed: int | None = None, accept: Collection[str] = (), samplers: Samplers = SamplersHere()) -> RunResult:
+               seed: int | None = None, accept: Collection[str] = (), samplers: Samplers = SAMPLERS_HERE) -> RunResult:
     """Makes every stage that is not made yet, in order. The recipe's file is read once: it may change meanwhile. accept: stages
     that are sealed whatever their health. samplers: make what samples, where the recipe asks for more than this process.
 
@@ -67,7 +67,7 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     refuse_more_ranks_than_shards(recipe, str(path))
     if any(isinstance(recipe.stages[name], GRPOStage | RejectStage) and status[name] == "to make" for name in selected):
         samplers.check(recipe.scale)
-    with run.lock(_ENDING if world().size > 1 else 0.0):
+    with run.lock(_ENDING if team().size > 1 else 0.0):
         text = used_recipe(text, recipe, path, out)
         run.keep_recipe(text)
         artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts, samplers).make(selected)
@@ -80,7 +80,7 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
 
 def refuse_more_ranks_than_shards(recipe: Recipe, source: str) -> None:
     """Raises UserError where some processes would have nothing to do."""
-    shards, size = recipe.virtual_shards, world().size
+    shards, size = recipe.virtual_shards, team().size
     if shards is not None and size > shards:
         more = 1 << (size - 1).bit_length()
         raise UserError(f"{source}: scale.virtual_shards = {shards}: a batch of so many parts has no work for {size} processes."

@@ -35,3 +35,6 @@ class SamplersHere:
     def open(self, model: Transformer, tokenizer: Tokenizer, scale: ScaleSettings | None, folder: Path,
              say: Callable[[str], None]) -> Iterator[PolicySampler]:
         yield PolicyEngine(model, tokenizer)
+
+
+SAMPLERS_HERE = SamplersHere()

@@ -338,7 +338,7 @@ class SamplersOnRay:
     """`recipe.sampling.Samplers` for recipes that ask for rollout workers."""
 
     def check(self, scale: RolloutSettings | None) -> None:
-        if scale is not None and scale.rollout_workers and world().is_main:
+        if scale is not None and scale.rollout_workers:
             with connected(Request.of(scale), 0, only_check=True):
                 pass
 
@@ -367,7 +367,7 @@ class MainRanksWorkers:
         return _OnEveryRank(None if self.workers is None else self.workers.begin(prompts, params, seed))
 
     def take_metrics(self) -> dict[str, float]:
-        return main_only(lambda: self.workers.take_metrics())
+        return {} if self.workers is None else self.workers.take_metrics()
 
 
 @dataclass(frozen=True)

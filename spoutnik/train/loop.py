@@ -20,6 +20,7 @@ from spoutnik.files import install_folder, read_json, read_jsonl, remove_folder,
 from spoutnik.hardware import peak_memory
 from spoutnik.model.lora import adapter_state, adapters_of
 from spoutnik.model.moe import RouterTrace
+from spoutnik.model.packing import on_device
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.train.optimizer import Optimizer, Schedule
@@ -68,7 +69,8 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
                loss_of: Callable[[object, RouterTrace], tuple[Tensor, dict[str, float]]],
                want_balance_loss: bool = False) -> Gradient:
     """Sums gradients and metrics of `loss_of(micro_batch, trace)` over micro-batches, one thread per core, and over the
-    processes of the run, which all have the same micro-batches and the same result.
+    processes of the run, which all have the same micro-batches and the same result. Micro-batches may lie elsewhere than
+    the parameters, and are computed where these lie.
 
     Added up in the order of `micro`, whichever thread finished first, so that a run repeats to the bit. A loss must be
     normalized by global counts: the sum over micro-batches is the gradient of the whole batch.
@@ -79,9 +81,9 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
 
     def gradient_of(number: int) -> list[Tensor | None]:
         trace = RouterTrace(want_balance_loss)
-        loss, metrics = loss_of(micro[number], trace)
+        loss, metrics = loss_of(on_device(micro[number], parameters[0].device), trace)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        reports[number] = metrics, trace.loads
+        reports[number] = metrics, {name: load.cpu() for name, load in trace.loads.items()}
         return list(gradients)
 
     total = Gradient(sum_gradients(world(), len(micro), gradient_of, parameters))
@@ -90,6 +92,7 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
             total.metrics[key] = total.metrics.get(key, 0.0) + value
         for name, load in loads.items():
             total.loads[name] = total.loads[name] + load if name in total.loads else load
+    total.loads = {name: load.to(parameters[0].device) for name, load in total.loads.items()}
     return total
 
 

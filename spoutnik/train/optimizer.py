@@ -67,7 +67,7 @@ class Optimizer:
         for part in self.parts.values():
             for group in part.param_groups:
                 group["lr"] = self.peak * factor
-        on_all_cores(lambda part: part.step(), list(self.parts.values()))
+        on_all_cores(lambda part: part.step(), list(self.parts.values()), norm.device)
         return float(norm)
 
     def tensors(self) -> dict[str, Tensor]:
