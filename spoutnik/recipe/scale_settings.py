@@ -6,8 +6,9 @@ from spoutnik.recipe.rollout_settings import RolloutSettings
 
 
 class ScaleSettings(RolloutSettings):
-    """How a run is divided among processes (`torchrun ... -m spoutnik run`, docs/scale.md) and cores. Without this section
-    each sum over a batch has as many parts as there are processes and cores, and its last digits depend on their number."""
+    """How a run is divided among processes (`torchrun ... -m spoutnik run`, docs/scale.md) and cores, and who
+    samples. Without this section each sum over a batch has as many parts as there are processes and cores, and its last digits
+    depend on their number."""
 
     reproducible: bool = True
     """The same bytes on any number of processes and cores: each sum over a batch has a fixed order."""
