@@ -321,7 +321,8 @@ class Recipe(Settings):
             raise ValueError("hygiene is of the traces that stages read with `file`, and no stage reads any. Leave it out")
         kinds = {stage.kind for stage in self.stages.values()}
         if self.scale is not None and self.scale.rollout_workers and not kinds & {"grpo", "reject"}:
-            raise ValueError("scale.rollout_workers sample for stages of kind grpo and reject, and there are none. Leave it out")
+            raise ValueError("scale.rollout_workers sample for stages of kind grpo and reject, and there are none. Leave it "
+                             "out")
         if self.scale is not None and self.scale.max_staleness and "grpo" not in kinds:
             raise ValueError("scale.max_staleness is of stages of kind grpo, and there is none. Leave it out")
         return self

@@ -107,7 +107,8 @@ def make_engine(kind: str, policy: Policy, gpus: int) -> WorkerEngine:
 class RolloutWorker:
     """stacks: the file to which the stacks of its threads are written when it makes no step for `hang_seconds`."""
 
-    def __init__(self, policy: Policy, engine: str, gpus: int, hang_seconds: float, stacks: Path):
+    def __init__(self, policy: Policy, engine: str, cpus: int, gpus: int, hang_seconds: float, stacks: Path):
+        os.environ["OMP_NUM_THREADS"] = str(cpus)  # which `cores` counts, whatever the machine has
         self.policy, self._watchdog = policy, _Watchdog(hang_seconds, stacks)
         self.weights = ReceivedWeights()
         self.engine = make_engine(engine, policy, gpus)

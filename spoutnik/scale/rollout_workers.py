@@ -250,9 +250,9 @@ class RolloutWorkers:
     def _new_handle(self, number: int) -> object:
         chosen, ray = self.settings, self._ray
         actor = ray.remote(concurrency_groups={"health": 1})(RolloutWorker)
-        actor = actor.options(num_cpus=chosen.rollout_cpus, num_gpus=chosen.rollout_gpus, max_restarts=0,
-                              runtime_env={"env_vars": {"OMP_NUM_THREADS": str(chosen.rollout_cpus)}})
-        return actor.remote(self.policy, chosen.rollout_engine, chosen.rollout_gpus, self.timeout, self._stacks(number))
+        actor = actor.options(num_cpus=chosen.rollout_cpus, num_gpus=chosen.rollout_gpus, max_restarts=0)
+        return actor.remote(self.policy, chosen.rollout_engine, chosen.rollout_cpus, chosen.rollout_gpus, self.timeout,
+                            self._stacks(number))
 
     def _stacks(self, number: int) -> Path:
         return (self.folder / f"rollout-worker-{number}.stacks").absolute()

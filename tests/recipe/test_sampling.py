@@ -1,4 +1,4 @@
-"""Who samples: what of it decides a stage's key, what is refused before anything runs, and that a stage asks for its sampler."""
+"""Who samples: what of it decides a stage's key, and what is refused before anything runs."""
 
 from pathlib import Path
 

@@ -47,8 +47,14 @@ def step(model) -> None:
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
 
 
+@pytest.fixture(autouse=True)
+def own_cores(monkeypatch):
+    """A worker sets the number of its process's cores."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+
+
 def worker_of(model, tmp_path, seconds: float = 60.0) -> RolloutWorker:
-    return RolloutWorker(Policy.of(model, ENDS, "v"), "spoutnik", 0, seconds, tmp_path / "worker.stacks")
+    return RolloutWorker(Policy.of(model, ENDS, "v"), "spoutnik", 2, 0, seconds, tmp_path / "worker.stacks")
 
 
 def work(version: int, numbers=(0, 1, 2, 3, 4, 5, 6), **changes) -> Work:
