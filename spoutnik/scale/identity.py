@@ -36,7 +36,7 @@ def refusal_of(worker: Identity, here: Identity) -> str | None:
                                ("torch", worker.torch, here.torch)):
         if theirs != ours:
             return (f"on {worker.host} a rollout worker runs {what} {theirs}, and this process {ours}: the same seed would "
-                    "give other tokens. Install the same version on every machine.")
+                    "give other tokens. Install the same version on every machine, and leave it as it is while a run goes on.")
     return None
 
 

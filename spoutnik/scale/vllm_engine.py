@@ -81,7 +81,8 @@ class VLLMEngine:
         params = work.params
         return self._vllm.SamplingParams(
             n=params.n, temperature=params.temperature, top_p=params.top_p, max_tokens=params.max_tokens, logprobs=0,
-            seed=row_seed(work.seed, number, 0), stop_token_ids=list(self.policy.end_ids), detokenize=False)
+            seed=row_seed(work.seed, number, 0), stop_token_ids=list(self.policy.end_ids), detokenize=False,
+            output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY)
 
 
 def _completion(output: object) -> CompletionOutput:
