@@ -56,6 +56,7 @@ def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int |
     from spoutnik.recipe.scale_settings import ScaleSettings
     from spoutnik.recipe.schema import read_recipe
     from spoutnik.scale.launch import run_together
+    from spoutnik.scale.rollout_workers import SamplersOnRay
 
     text, read = read_recipe(recipe)
     identity = {"the recipe's text": sha256(text.encode()).hexdigest()[:12], "--seed": str(seed)}
@@ -66,7 +67,7 @@ def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int |
 
     terminal = console(stderr=True)
     scale = read.scale or ScaleSettings()
-    return run_together(lead_all, lambda: follow(recipe, seed), identity, scale.timeout, out / "stacks",
+    return run_together(lead_all, lambda: follow(recipe, seed, SamplersOnRay()), identity, scale.timeout, out / "stacks",
                         lambda sentence: say(f"spoutnik: {sentence}", terminal))
 
 
@@ -76,6 +77,7 @@ def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: 
     from spoutnik.recipe.plan import plan_recipe
     from spoutnik.recipe.run import MADE, run_recipe
     from spoutnik.recipe.table import as_json, print_table, rows
+    from spoutnik.scale.rollout_workers import SamplersOnRay
 
     started = time.perf_counter()
     predicted = {}
@@ -86,7 +88,7 @@ def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: 
         if total > 10:
             console(stderr=True).print(f"Expected to take about {duration(total)} on this machine{plan.by_processor}.",
                                        highlight=False)
-    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or (), track or ())
+    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or (), track or (), SamplersOnRay())
     table = rows(result.artifacts, result.origins)
     if json_:
         print_json({"out": str(out), "origins": result.origins, "report": str(out / "report.html"), "stages": as_json(table),

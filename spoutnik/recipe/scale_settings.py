@@ -2,12 +2,13 @@
 
 from pydantic import Field, model_validator
 
-from spoutnik.train.settings import Settings
+from spoutnik.recipe.rollout_settings import RolloutSettings
 
 
-class ScaleSettings(Settings):
-    """How a run is divided among processes (`torchrun ... -m spoutnik run`, docs/scale.md) and cores. Without this section
-    each sum over a batch has as many parts as there are processes and cores, and its last digits depend on their number."""
+class ScaleSettings(RolloutSettings):
+    """How a run is divided among processes (`torchrun ... -m spoutnik run`, docs/scale.md) and cores, and who
+    samples. Without this section each sum over a batch has as many parts as there are processes and cores, and its last digits
+    depend on their number."""
 
     reproducible: bool = True
     """The same bytes on any number of processes and cores: each sum over a batch has a fixed order."""

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from spoutnik.recipe.model_files import save_generation_config, save_model_files
 from spoutnik.recipe.orders import refuse_other_vocabulary
 from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage, PreferenceStage
+from spoutnik.recipe.sampling import SAMPLERS_HERE, Samplers
 from spoutnik.recipe.schema import (
     GRPOStage,
     MidtrainStage,
@@ -59,7 +61,7 @@ from spoutnik.train.anchor import Anchor
 from spoutnik.train.data.preferences import fit_preferences, reply_rows
 from spoutnik.train.data.preview import template_notes
 from spoutnik.train.dpo import dpo
-from spoutnik.train.grpo import grpo
+from spoutnik.train.grpo import ON_POLICY, grpo
 from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.health import Finding, constant_findings, kept_findings, pair_findings, stage_health
 from spoutnik.train.kto import kto
@@ -69,7 +71,7 @@ from spoutnik.train.preference_outcome import HeldOut, held_out_findings, learne
 from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
 from spoutnik.train.prompt_style import PromptStyle, prompt_ids
 from spoutnik.train.reject import reject
-from spoutnik.train.resumable import ResumableLLM
+from spoutnik.train.resumable import KeptCalls, ResumableLLM
 from spoutnik.train.reward_model import (
     RewardModel,
     accuracy_by_difference,
@@ -78,7 +80,7 @@ from spoutnik.train.reward_model import (
     score_answers,
     train_reward_model,
 )
-from spoutnik.train.rollouts import PolicyEngine, rollout_llm, sample_problems
+from spoutnik.train.rollouts import PolicyEngine, PolicySampler, rollout_llm, sample_problems
 from spoutnik.train.settings import AdapterSettings
 from spoutnik.train.sft import fit, general_traces, held_out_documents, held_out_loss, sft, solver_traces
 from spoutnik.train.traces import KEYS, Traces, reports_of
@@ -100,6 +102,7 @@ class Context:
     progress: Callable[[str], Progress]  # for each thing the stage does
     say: Callable[[str], None] = lambda text: None  # a sentence for the person who waits
     track: Callable[[dict], None] = lambda row: None  # each row of the stage's log
+    samplers: Samplers = SAMPLERS_HERE
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -127,7 +130,7 @@ class Context:
         return Monitor(self.name, self.say, validation, track=self.track)
 
     def validation(self, model: Transformer, tokenizer: Tokenizer, settings: GRPOSettings,
-                   engine: PolicyEngine) -> Validation | None:
+                   engine: PolicySampler) -> Validation | None:
         """Of an RL stage; None where the recipe switches it off."""
         recipe, chosen = self.recipe, self.recipe.validation
         if not chosen.problems:
@@ -140,6 +143,10 @@ class Context:
         folder = self.checkpoints.folder / f"validation-{asked[:12]}"
         return Validation(model, tokenizer, problems, params, recipe.seed, folder, settings.steps, chosen.looks, engine,
                           settings.prompt_style, chosen.kept)
+
+    def sampled(self, model: Transformer, tokenizer: Tokenizer) -> AbstractContextManager[PolicySampler]:
+        """What samples a model while the stage works on it."""
+        return self.samplers.open(model, tokenizer, self.recipe.scale, self.checkpoints.folder, self.say)
 
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
         """The model and tokenizer of an input."""
@@ -329,10 +336,12 @@ def _grpo(stage: GRPOStage, context: Context) -> Outcome:
         scorer = partial(score_answers, *load_reward_model(folder, context.dtype, context.device))
     if stage.settings.kl_coefficient:
         reference, _ = context.load()
-    engine = PolicyEngine(model, tokenizer)
-    monitor = context.monitor(context.validation(model, tokenizer, stage.settings, engine))
-    log, cost = grpo(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training("learning by reward"),
-                     scorer, reference, monitor, context.anchor(model, tokenizer), engine)
+    scale = context.recipe.scale
+    with context.sampled(model, tokenizer) as engine:
+        monitor = context.monitor(context.validation(model, tokenizer, stage.settings, engine))
+        log, cost = grpo(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training("learning by reward"),
+                         scorer, reference, monitor, context.anchor(model, tokenizer), engine,
+                         ON_POLICY if scale is None else scale.staleness)
     return Outcome(_last(log, "reward", "accuracy", "mismatch_kl", "anchor_kl"), cost, log, model, tokenizer, monitor)
 
 
@@ -340,9 +349,11 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
     model, tokenizer = context.load()
     watch = Stopwatch()
     source = context.inputs["start"]
-    llm = ResumableLLM(rollout_llm(model, tokenizer), context.checkpoints)
-    traces, cost, metrics = reject(llm, tokenizer, context.recipe.tasks_of(), stage.settings, context.recipe.seed,
-                                   f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
+    with context.sampled(model, tokenizer) as engine:
+        llm = (ResumableLLM(rollout_llm(model, tokenizer), context.checkpoints) if isinstance(engine, PolicyEngine) else
+               KeptCalls(engine, context.checkpoints))
+        traces, cost, metrics = reject(llm, tokenizer, context.recipe.tasks_of(), stage.settings, context.recipe.seed,
+                                       f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
     if world().is_main:
         write_jsonl(context.working / "traces.jsonl", traces)
     return Outcome(metrics, cost + watch.lap() + llm.spent, [], findings=kept_findings(metrics["kept_share"]))

@@ -112,14 +112,23 @@ class AddedGradient(Protocol):
 HOURLY_BYTES = 100e9  # of checkpoints that are sparing: a disk of 1 TB is written to once over in ten hours
 
 
+class Kept(Protocol):
+    """What a stage keeps in its checkpoints beside weights and optimizer: rollouts of steps to come (ahead.py)."""
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> None: ...
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """The last good state of a stage in progress: its folder, and how often it is written. sparing: less often where it is
-    large, so that no more than HOURLY_BYTES are written in an hour."""
+    large, so that no more than HOURLY_BYTES are written in an hour. kept: what else is in it."""
 
     folder: Path
     every_seconds: float = 30.0
     sparing: bool = False
+    kept: Kept | None = None
 
     def seconds_between(self, model: nn.Module, optimizer: Optimizer) -> float:
         """From one checkpoint to the next: weights, and two moments of what is trained (Muon has one)."""
@@ -141,6 +150,8 @@ class Checkpoints:
         save_tensors(fresh / "weights.safetensors", adapter_state(model) or model.state_dict())
         save_tensors(fresh / "optimiser.safetensors", optimizer.tensors())  # the spelling of checkpoints already on disk
         write_jsonl(fresh / "log.jsonl", log)
+        if self.kept is not None:
+            self.kept.save(fresh)
         write_json(fresh / "state.json", {"step": step, "bill": vars(cost)})
         install_folder(fresh, self.latest, aside=self.folder / "checkpoint.old")
 
@@ -151,6 +162,8 @@ class Checkpoints:
             return None
         model.load_state_dict(load_tensors(folder / "weights.safetensors"), strict=False)
         optimizer.load_tensors(load_tensors(folder / "optimiser.safetensors"))
+        if self.kept is not None:
+            self.kept.load(folder)
         try:
             log, state = read_jsonl(folder / "log.jsonl"), read_json(folder / "state.json")
         except UserError as error:

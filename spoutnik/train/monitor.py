@@ -22,7 +22,7 @@ from spoutnik.train.health import Comparison, Row, warnings_of
 from spoutnik.train.loop import Cost
 from spoutnik.train.losses import token_log_probs
 from spoutnik.train.prompt_style import PromptStyle, prompt_ids
-from spoutnik.train.rollouts import GradedCompletion, PolicyEngine, grade
+from spoutnik.train.rollouts import GradedCompletion, PolicyEngine, PolicySampler, grade
 from spoutnik.train.settings import Settings
 from spoutnik.world import main_only, world
 
@@ -61,7 +61,7 @@ class Validation:
     folder: Path
     steps: int
     looks: int
-    engine: PolicyEngine | None = None
+    engine: PolicySampler | None = None
     style: PromptStyle = "chat"
     kept: int = 0
 
