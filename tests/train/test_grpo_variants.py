@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from spoutnik.engine.outputs import CompletionOutput
+from spoutnik.errors import UserError
 from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks import FAMILIES, sample
 from spoutnik.tasks.catalog import find_tasks
