@@ -8,7 +8,7 @@ from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.errors import RunError
 from spoutnik.tasks.catalog import find_tasks
 from spoutnik.text.thought import Reply
-from spoutnik.train import grpo as module
+from spoutnik.train import rewards
 from spoutnik.train.ahead import RolloutsAhead
 from spoutnik.train.grpo import GRPOSettings, grpo, refuse_mismatch
 from spoutnik.train.loop import Checkpoints
@@ -105,7 +105,7 @@ def test_a_policy_that_has_moved_too_far_from_its_sampler_is_refused_with_the_se
         refuse_mismatch("rl", 3, 0.1, 0.05, 2)
 
 
-def likes_even(asked, tokenizer, rule="lenient") -> list[GradedCompletion]:
+def likes_even(asked, tokenizer, rule="lenient", style="chat") -> list[GradedCompletion]:
     return [GradedCompletion(c, Reply("", "", False, 0), sum(t % 2 == 0 for t in c.token_ids) / len(c.token_ids), 0.0)
             for _, c in asked]
 
@@ -130,7 +130,7 @@ def train(folder, tokenizer, staleness, dies_at=None):
 
 
 def test_a_run_by_older_weights_ends_with_the_same_bytes_after_a_restart(tokenizer, tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "grade", likes_even)
+    monkeypatch.setattr(rewards, "grade", likes_even)
     on_policy, _ = train(tmp_path / "fresh", tokenizer, Staleness())
     whole, log = train(tmp_path / "whole", tokenizer, Staleness(2))
     with pytest.raises(StopsAt):
