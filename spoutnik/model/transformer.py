@@ -62,7 +62,7 @@ class MultiTokenPrediction(Block):
     def predict(self, hidden: Tensor, next_embeddings: Tensor, rotary: Tensor, sequences: PackedSequences,
                 trace: RouterTrace | None, entries: list[Tensor] | None = None) -> Tensor:
         """hidden (T, D) after the final norm, next_embeddings (T, D); returns states for the shared head (T, D)."""
-        return self.norm(self(self._joined(hidden, next_embeddings), rotary, sequences, trace, entries))
+        return self.norm(self.forward(self._joined(hidden, next_embeddings), rotary, sequences, trace, entries))
 
     def predict_next(self, hidden: Tensor, next_embeddings: Tensor, rotary: Tensor, cache: Cache) -> Tensor:
         """The same over the cache, for the next token (or few) of each row."""
