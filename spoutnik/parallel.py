@@ -1,4 +1,4 @@
-"""Data parallelism over the cores: one thread per core, every operation single-threaded.
+"""Data parallelism over the cores, one thread per core, every operation single-threaded; and over the processes of a run.
 
 The products of a network of a few million parameters are too small to split: at 64 rows, two cores on one product take as
 long as one, and ten times that on a shared machine where one of them sleeps. So the batch is split instead. torch releases
@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
+
+from spoutnik.world import pulse, world
 
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
@@ -66,7 +68,28 @@ def _pool() -> ThreadPoolExecutor:
 def on_all_cores(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     """[work(item) for item in items], a thread per core. Results in order; the first exception is raised."""
     keep_memory()
+
+    def one(item: Item) -> Result:
+        result = work(item)
+        pulse.beat()
+        return result
+
     if len(items) <= 1 or cores() == 1:
         torch.set_num_threads(1)
-        return [work(item) for item in items]
-    return list(_pool().map(work, items))
+        return [one(item) for item in items]
+    return list(_pool().map(one, items))
+
+
+def on_all_ranks(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """`on_all_cores` of all processes of the run, each of which has every result. Items are dealt one by one."""
+    here = world()
+    if here.size == 1:
+        return on_all_cores(work, items)
+    return here.gather_dealt(on_all_cores(work, items[here.rank::here.size]))
+
+
+def parts() -> int:
+    """Into how many parts a batch is divided: a fixed number, where the recipe wants the same bytes on any machine, else one for
+    each core of each process."""
+    here = world()
+    return here.virtual_shards or here.size * (here.cores or cores())

@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # CONTRIBUTING.md, "Where things go", says the same in words.
 ORDER = ("spoutnik", "errors", "validation", "tables", "terminal_markdown", "files", "units", "endpoint_wire", "endpoint",
-         "parallel", "native", "hardware", "model", "text", "gguf_folder", "hub", "hub_data", "row_files", "locate",
+         "world", "parallel", "native", "hardware", "model", "text", "gguf_folder", "hub", "hub_data", "row_files", "locate",
          "loading", "engine", "tasks", "generation", "train", "evals", "documents", "recipe", "scale", "store", "arena",
          "export", "serve", "page", "commands", "__main__")
 

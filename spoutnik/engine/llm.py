@@ -244,15 +244,17 @@ class LLM:
         return self.adapter if name is None else self.core.adapters.find(name)
 
     def requests_of(self, prompts: list[Prompt], sampling_params: object, seed: int | None, parse_special: bool = False,
-                    adapter: str | Sequence[str | None] | None = None) -> list[Request]:
-        """The requests of `generate`, all of them checked before any begins."""
+                    adapter: str | Sequence[str | None] | None = None, numbers: Sequence[int] | None = None) -> list[Request]:
+        """The requests of `generate`, all of them checked before any begins. numbers: of the prompts, where they are some of a
+        larger list whose others are sampled elsewhere."""
         requests = []
         names = [adapter] * len(prompts) if adapter is None or isinstance(adapter, str) else list(adapter)
         if len(names) != len(prompts):
             raise UserError(f"adapter: {len(names)} names for {len(prompts)} prompts. Give one for all, or one for each.")
         loaded = [self._adapter(name) for name in names]
         all_params = params_of(sampling_params, len(prompts), self.get_default_sampling_params())
-        for number, (prompt, params) in enumerate(zip(prompts, all_params)):
+        for index, (prompt, params) in enumerate(zip(prompts, all_params)):
+            number = index if numbers is None else numbers[index]
             text, ids = tokens_of(prompt, self.tokenizer, parse_special)
             check(ids, params, self.config, self.tokenizer, self._max_model_len)
             self.core.scheduler.check_fits(len(ids), params.max_tokens)
@@ -262,7 +264,7 @@ class LLM:
                 seeds = seed, number
             else:
                 seeds = self.seed, self._num_requests + number
-            requests.append(Request(str(next(self.core.request_ids)), text, ids, params, *seeds, adapter=loaded[number]))
+            requests.append(Request(str(next(self.core.request_ids)), text, ids, params, *seeds, adapter=loaded[index]))
         self._num_requests += len(requests)
         return requests
 

@@ -19,13 +19,12 @@ from spoutnik.evals.samples import ModelReply, problem_id, sample_of
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import Family, Problem, Task, sample
 from spoutnik.tasks.corpus import BOOK, FORUM, Layout
-from spoutnik.tasks.grading import accuracy_rewards
 from spoutnik.tasks.language import language_consistency, reflection_count
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
 from spoutnik.train.resumable import ResumableLLM
-from spoutnik.train.rollouts import chat_prompts, sample_problems
+from spoutnik.train.rollouts import chat_prompts, dealt_rewards, sample_problems
 from spoutnik.train.settings import Settings
 
 # A prompt is a conversation or, for a base model that knows none, in a layout of its pretraining text.
@@ -113,7 +112,7 @@ def grade(llm: LLM | ResumableLLM, tokenizer: Tokenizer, problems: Sequence[Prob
     rows = [[(problem, completion, _read(completion, tokenizer, style)) for completion in output.outputs]
             for problem, output in zip(problems, outputs)]
     answered = [(problem, reply.answer) for row in rows for problem, _, reply in row if reply.well_formed]
-    rewards = iter(accuracy_rewards(answered))
+    rewards = iter(dealt_rewards(answered))
     return [[Graded(*each, next(rewards) if each[2].well_formed else 0.0) for each in row] for row in rows]
 
 

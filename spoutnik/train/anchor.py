@@ -21,7 +21,7 @@ from spoutnik.errors import UserError
 from spoutnik.model.adapter_switches import adapters_off
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
-from spoutnik.parallel import cores
+from spoutnik.parallel import parts
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents
 from spoutnik.train.kl import kl_to_base
 from spoutnik.train.loop import Gradient, accumulate
@@ -83,7 +83,7 @@ class Anchor:
         Adapters compute without dropout here, and routers' loads are not counted."""
         documents = [Document(ids) for ids in self.snippets(step)]
         lengths = [len(document.ids) for document in documents]
-        micro = [pack_documents(documents, chosen) for chosen in micro_batches(lengths, self.micro_batch_tokens, cores())]
+        micro = [pack_documents(documents, chosen) for chosen in micro_batches(lengths, self.micro_batch_tokens, parts())]
 
         def loss_of(batch: PackedBatch, _: RouterTrace) -> tuple[Tensor, dict[str, float]]:
             kl = self._kl(model, batch) / sum(lengths)

@@ -15,14 +15,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
 from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
-from spoutnik.parallel import cores, on_all_cores
+from spoutnik.parallel import on_all_ranks, parts
 from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import GeneralPrompt
@@ -35,7 +34,7 @@ from spoutnik.train.anchor import Anchor
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents, pack_sharing
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
 from spoutnik.train.monitor import Monitor
-from spoutnik.train.rollouts import LanguageRule, PolicyEngine, chat_prompts, grade, sample_problems
+from spoutnik.train.rollouts import LanguageRule, PolicyEngine, Sampler, chat_prompts, grade, sample_problems
 from spoutnik.train.settings import Settings, TrainSettings, young
 
 
@@ -94,11 +93,11 @@ class Rollouts:
     metrics: dict[str, float]
 
 
-def roll_out(llm: LLM, tokenizer: Tokenizer, problems: Sequence[Problem | GeneralPrompt], settings: GRPOSettings,
+def roll_out(sampler: Sampler, tokenizer: Tokenizer, problems: Sequence[Problem | GeneralPrompt], settings: GRPOSettings,
              seed: int, scorer: Scorer | None) -> Rollouts:
     prompts = chat_prompts(problems, tokenizer)
     params = SamplingParams(n=settings.group_size, temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
-    groups = [output.outputs for output in llm.generate(prompts, params, seed=seed)]
+    groups = [output.outputs for output in sampler.generate(prompts, params, seed=seed)]
     return grade_rollouts(prompts, groups, problems, tokenizer, settings, scorer)
 
 
@@ -185,7 +184,7 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = Fal
     lengths = torch.tensor([d.predicted for d in documents])
     weights = losses.token_weights(lengths, settings.length_normalisation, settings.max_tokens)
     batches = []
-    for chosen in micro_batches([len(d.ids) for d in documents], settings.micro_batch_tokens, cores()):
+    for chosen in micro_batches([len(d.ids) for d in documents], settings.micro_batch_tokens, parts()):
         size = lengths[chosen]
         batches.append(PolicyBatch((pack_sharing if share else pack_documents)(documents, chosen),
                                    torch.stack([rows[i][0] for i in chosen]).repeat_interleave(size),
@@ -222,7 +221,7 @@ def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperatu
     def one(batch: PolicyBatch) -> PolicyBatch:
         return replace(batch, reference_log_probs=_log_probs(model, batch.packed, temperature)[0])
 
-    return on_all_cores(one, batches)
+    return on_all_ranks(one, batches)
 
 
 def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,

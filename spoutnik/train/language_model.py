@@ -12,7 +12,7 @@ from spoutnik.model.adapter_switches import dropout_from
 from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
-from spoutnik.parallel import cores
+from spoutnik.parallel import parts
 from spoutnik.train.anchor import Anchor
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents, pack_sharing
 from spoutnik.train.health import Comparison
@@ -52,7 +52,7 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
     model.gradient_checkpointing = settings.gradient_checkpointing
     lengths = [len(d.ids) for d in documents]
     pack = pack_sharing if can_share_prefixes(model) else pack_documents
-    micro = [pack(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
+    micro = [pack(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, parts())]
     tokens = sum(d.predicted for d in documents)
 
     def loss_of(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:

@@ -21,8 +21,9 @@ from spoutnik.model.lora import adapter_state, adapters_of
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
-from spoutnik.parallel import on_all_cores
 from spoutnik.train.optimizer import Optimizer, Schedule
+from spoutnik.train.summation import sum_gradients
+from spoutnik.world import world
 
 
 @dataclass
@@ -59,24 +60,25 @@ class Gradient:
 def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
                loss_of: Callable[[object, RouterTrace], tuple[Tensor, dict[str, float]]],
                want_balance_loss: bool = False) -> Gradient:
-    """Sums gradients and metrics of `loss_of(micro_batch, trace)` over micro-batches, one thread per core.
+    """Sums gradients and metrics of `loss_of(micro_batch, trace)` over micro-batches, one thread per core, and over the processes
+    of the run, which all have the same micro-batches and the same result.
 
     Added up in the order of `micro`, whichever thread finished first, so that a run repeats to the bit. A loss must be
-    normalised by global counts: the sum over micro-batches is the gradient of the whole batch.
+    normalized by global counts: the sum over micro-batches is the gradient of the whole batch.
     """
-    def one(batch: object) -> tuple[list[Tensor | None], dict[str, float], dict[str, Tensor]]:
-        trace = RouterTrace(want_balance_loss)
-        loss, metrics = loss_of(batch, trace)
-        return torch.autograd.grad(loss, parameters, allow_unused=True), metrics, trace.loads
+    if not micro:
+        return Gradient([])
+    reports: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}  # of those that are computed here
 
-    total = Gradient([])
-    for gradients, metrics, loads in on_all_cores(one, micro):
-        if not total.gradients:  # the first becomes the sum: a set of zeros less
-            total.gradients = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, gradients)]
-        else:
-            for into, gradient in zip(total.gradients, gradients):
-                if gradient is not None:
-                    into += gradient
+    def gradient_of(number: int) -> list[Tensor | None]:
+        trace = RouterTrace(want_balance_loss)
+        loss, metrics = loss_of(micro[number], trace)
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        reports[number] = metrics, trace.loads
+        return list(gradients)
+
+    total = Gradient(sum_gradients(world(), len(micro), gradient_of, parameters))
+    for _, (metrics, loads) in sorted(world().gather(list(reports.items())), key=lambda report: report[0]):
         for key, value in metrics.items():
             total.metrics[key] = total.metrics.get(key, 0.0) + value
         for name, load in loads.items():

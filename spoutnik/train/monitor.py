@@ -12,7 +12,7 @@ from spoutnik.files import install_folder, read_json, remove_folder, write_json
 from spoutnik.model.lora import adapters_of, merged_copy
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
-from spoutnik.parallel import cores, on_all_cores
+from spoutnik.parallel import on_all_ranks, parts
 from spoutnik.tasks import Problem
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document, micro_batches, pack_documents
@@ -168,8 +168,8 @@ def document_losses(model: Transformer, documents: Sequence[Document], micro_bat
         log_probs, _ = token_log_probs(hidden[batch.positions], model.lm_head.weight, batch.targets)
         return [-float(part.mean()) for part in log_probs.split([documents[i].predicted for i in chosen])]
 
-    groups = micro_batches([len(document.ids) for document in documents], micro_batch_tokens, cores())
-    for chosen, values in zip(groups, on_all_cores(one, groups)):
+    groups = micro_batches([len(document.ids) for document in documents], micro_batch_tokens, parts())
+    for chosen, values in zip(groups, on_all_ranks(one, groups)):
         for i, value in zip(chosen, values):
             losses[i] = value
     return losses

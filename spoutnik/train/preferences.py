@@ -17,7 +17,7 @@ from spoutnik.model.adapter_switches import dropout_from
 from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.transformer import Transformer
-from spoutnik.parallel import cores
+from spoutnik.parallel import parts
 from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_documents, pack_sharing
 from spoutnik.train.loop import AddedGradient, Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import token_log_probs
@@ -109,7 +109,7 @@ def preference_gradient(model: Transformer, examples: Sequence[Pair | Thumb], re
     documents = documents_of(examples)
     width = len(documents) // len(examples)
     lengths = [sum(len(document.ids) for document in example.documents) for example in examples]
-    groups = micro_batches(lengths, settings.micro_batch_tokens, cores())
+    groups = micro_batches(lengths, settings.micro_batch_tokens, parts())
     pack = pack_sharing if can_share_prefixes(model) else pack_documents  # a pair has one prompt
     micro = [pack(documents, [width * i + k for i in chosen for k in range(width)]) for chosen in groups]
 

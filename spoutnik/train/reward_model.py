@@ -17,7 +17,7 @@ from spoutnik.model.layers import Linear
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.packing import PackedSequences
 from spoutnik.model.transformer import Transformer
-from spoutnik.parallel import cores, on_all_cores
+from spoutnik.parallel import on_all_ranks, parts
 from spoutnik.tasks import LANGUAGES
 from spoutnik.tasks.general import GeneralPrompt, good_answer, has_content, sample_general
 from spoutnik.tasks.general_text import Wishes, taught_kinds
@@ -73,7 +73,7 @@ def score_answers(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[tupl
     """Squashed to (0, 1) by the sigmoid, so that one prompt cannot outweigh a right answer's reward of 1."""
     limit = model.backbone.config.max_position_embeddings
     documents = [Document(d.ids[:limit], d.loss_from) for d in (scored_document(*pair, tokenizer) for pair in pairs)]
-    groups = micro_batches([len(d.ids) for d in documents], micro_batch_tokens, cores())
+    groups = micro_batches([len(d.ids) for d in documents], micro_batch_tokens, parts())
 
     @torch.no_grad()
     def one(chosen: list[int]) -> list[float]:
@@ -81,7 +81,7 @@ def score_answers(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[tupl
         return model(ids, PackedSequences.of([len(documents[i].ids) for i in chosen])).sigmoid().tolist()
 
     scores = [0.0] * len(documents)
-    for chosen, values in zip(groups, on_all_cores(one, groups)):
+    for chosen, values in zip(groups, on_all_ranks(one, groups)):
         for i, value in zip(chosen, values):
             scores[i] = value
     return scores
@@ -105,7 +105,7 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
         documents = pairs_of(step)
         lengths = [len(chosen.ids) + len(rejected.ids) for chosen, rejected in zip(documents[::2], documents[1::2])]
         micro = [pack_documents(documents, [d for i in chosen for d in (2 * i, 2 * i + 1)])
-                 for chosen in micro_batches(lengths, settings.micro_batch_tokens, cores())]
+                 for chosen in micro_batches(lengths, settings.micro_batch_tokens, parts())]
 
         def loss_of(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
             scores = model(batch.input_ids, batch.sequences, trace)

@@ -1,14 +1,19 @@
-"""Prompts to graded completions: shared by RL, rejection sampling and evaluation."""
+"""Prompts to graded completions: shared by RL, rejection sampling and evaluation.
+
+Where several processes work on the run, prompts are dealt to them one by one, and so are the verifiers' answers. Which process
+samples a prompt changes no token: that is a function of the weights, the prompt, the seed and the prompt's number.
+"""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
-from typing import Literal
+from typing import Literal, Protocol
 
 from spoutnik.engine.adapters import computed_unmerged
 from spoutnik.engine.llm import LLM
-from spoutnik.engine.outputs import CompletionOutput
+from spoutnik.engine.outputs import CompletionOutput, RequestOutput
+from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.model.lora import adapters_of, without_adapters
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import Problem, Task
@@ -21,6 +26,7 @@ from spoutnik.text.chat_template import Message
 from spoutnik.text.thought import Reply, read_reply
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.world import pulse, world
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,42 @@ def rollout_llm(model: Transformer, tokenizer: Tokenizer) -> LLM:
     return LLM(model, eos_token_ids=thought_format(tokenizer).end_ids, max_num_seqs=_MAX_NUM_SEQS, max_num_batched_tokens=8192)
 
 
+OnProgress = Callable[[int, int], None]  # numbers of new tokens and of samples that ended
+
+
+class Sampler(Protocol):
+    """What writes completions: an engine here, one on every rank, or others."""
+
+    def generate(self, prompts: Sequence[list[int]], params: SamplingParams, *, seed: int,
+                 on_progress: OnProgress | None = None) -> list[RequestOutput]:
+        """As LLM.generate does."""
+
+
+@dataclass(frozen=True)
+class DealtSampler:
+    """An engine on every rank, each of which samples its part of the prompts; every rank has all completions."""
+
+    llm: LLM
+
+    def generate(self, prompts: Sequence[list[int]], params: SamplingParams, *, seed: int,
+                 on_progress: OnProgress | None = None) -> list[RequestOutput]:
+        numbers = range(world().rank, len(prompts), world().size)
+        requests = self.llm.requests_of([prompts[number] for number in numbers], params, seed, numbers=numbers)
+        outputs = [output.outputs for output in self.llm.run(requests, beating(on_progress))]
+        return [RequestOutput(str(number), None, prompt, completions, finished=True)
+                for number, (prompt, completions) in enumerate(zip(prompts, world().gather_dealt(outputs)))]
+
+
+def beating(on_progress: OnProgress | None) -> OnProgress:
+    """Also a sign of life, for those who wait for this process."""
+    def beat(tokens: int, ended: int) -> None:
+        pulse.beat()
+        if on_progress is not None:
+            on_progress(tokens, ended)
+
+    return beat
+
+
 class PolicyEngine:
     """The engine that samples a policy which is being trained. A model with adapters: its base is packed once, and the adapters
     stand beside it, each time those of now. Without, or with adapters that are not computed so, all weights are packed anew."""
@@ -58,8 +100,12 @@ class PolicyEngine:
         parts = adapters_of(self.model)
         return bool(parts) and computed_unmerged(parts)
 
-    def current(self) -> LLM:
+    def current(self) -> Sampler:
         """Ready to sample with the weights of now."""
+        llm = self._engine()
+        return llm if world().size == 1 else DealtSampler(llm)
+
+    def _engine(self) -> LLM:
         if not self.keeps_base:
             return rollout_llm(self.model, self.tokenizer)
         if self._base is None:
@@ -111,8 +157,14 @@ def grade(asked: Sequence[tuple[Problem, CompletionOutput]], tokenizer: Tokenize
     """Grades the answers alone: thoughts are stripped first, and an ill-formed completion has no answer to grade."""
     replies = [read_reply(completion.reply_ids, tokenizer, completion.finished) for _, completion in asked]
     answered = [number for number, reply in enumerate(replies) if reply.well_formed]
-    rewards = accuracy_rewards([(asked[number][0], replies[number].answer) for number in answered])
+    rewards = dealt_rewards([(asked[number][0], replies[number].answer) for number in answered])
     accuracy = dict(zip(answered, rewards))
     return [GradedCompletion(completion, reply, accuracy.get(number, 0.0),
                              thought_language(reply.thought, problem.language, rule))
             for number, ((problem, completion), reply) in enumerate(zip(asked, replies))]
+
+
+def dealt_rewards(asked: Sequence[tuple[Problem, str]]) -> list[float]:
+    """`accuracy_rewards`, of which each process of the run verifies its part: one that need not answer the same twice (a judge)
+    is asked once."""
+    return world().gather_dealt(accuracy_rewards(asked[world().rank::world().size]))
