@@ -80,16 +80,23 @@ def on_all_cores(work: Callable[[Item], Result], items: Sequence[Item]) -> list[
     return list(_pool().map(one, items))
 
 
-def on_all_ranks(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """`on_all_cores` of all processes of the run, each of which has every result. Items are dealt one by one."""
+def on_all_ranks(work: Callable[[Item], Result], items: Sequence[Item], in_step: bool = False) -> list[Result]:
+    """`on_all_cores` of all processes of the run, each of which has every result. Items are dealt one by one. in_step: the
+    processes need each other for every item (weights that are divided among them): each works on as many as the others, one at
+    a time."""
     here = world()
     if here.size == 1:
         return on_all_cores(work, items)
+    if in_step:
+        torch.set_num_threads(1)
+        numbers = range(here.rank, -(-len(items) // here.size) * here.size, here.size)
+        results = [work(items[min(number, len(items) - 1)]) for number in numbers]
+        return here.gather_dealt(results[:len(range(here.rank, len(items), here.size))])
     return here.gather_dealt(on_all_cores(work, items[here.rank::here.size]))
 
 
 def parts() -> int:
-    """Into how many parts a batch is divided: a fixed number, where the recipe wants the same bytes on any machine, else one for
-    each core of each process."""
+    """Into how many parts a batch is divided: a fixed number, where the recipe wants the same bytes on any machine, else one
+    for each core of each process."""
     here = world()
     return here.virtual_shards or here.size * (here.cores or cores())

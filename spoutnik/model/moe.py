@@ -26,8 +26,8 @@ class RouterTrace:
 
     Args:
         want_balance_loss: the routers shall compute their balance losses.
-        replayed: router name -> the experts (T, K) that the sampler chose, -1 where that is not known. They are taken instead of
-            the router's own, whose scores weigh them (Rollout Routing Replay, arXiv 2510.11370).
+        replayed: router name -> the experts (T, K) that the sampler chose, -1 where that is not known. They are taken instead
+            of the router's own, whose scores weigh them (Rollout Routing Replay, arXiv 2510.11370).
         keep_choices: the routers shall leave their choices in `choices`.
     Attributes:
         loads: router name -> (E,) tokens sent to each expert.
@@ -140,8 +140,8 @@ class TokenExchange(Protocol):
 
 
 class Experts(nn.Module):
-    """The routed experts' weights, stacked: gate_up_proj (E, 2I, D), down_proj (E, D, I). With an exchange, those of this process
-    alone."""
+    """The routed experts' weights, stacked: gate_up_proj (E, 2I, D), down_proj (E, D, I). With an exchange, those of this
+    process alone."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()

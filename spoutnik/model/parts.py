@@ -1,25 +1,27 @@
 """Tensors that are divided among processes by rows, and safetensors files that all of them read and write at once.
 
-A part is the same in memory and in a file: rows of the first axis that lie one after another. So every process writes its rows to
-their place in one file, and nothing is gathered anywhere; and a file is the same whoever wrote it, so that what N processes saved is
-read by M, or by one. The folder must be one that all processes see.
+A part is the same in memory and in a file: rows of the first axis that lie one after another. So every process writes its rows
+to their place in one file, and nothing is gathered anywhere; and a file is the same whoever wrote it, so that what N processes
+saved is read by M, or by one. The folder must be one that all processes see.
 """
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from spoutnik.errors import RunError
 from spoutnik.files import disk_errors, fsync_path
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import published_parts
+from spoutnik.world import world
 
 _NAMES = {torch.uint8: "U8", torch.int8: "I8", torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32",
           torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
@@ -31,8 +33,8 @@ Piece = tuple[str, int, Tensor]  # a tensor's name in the file, the first of its
 
 @dataclass(frozen=True)
 class Part:
-    """What a process holds of a tensor: rows (n, ...) from `start` on. shape: of the whole tensor. is_copy: another process holds
-    the same rows and is the one that writes them."""
+    """What a process holds of a tensor: rows (n, ...) from `start` on. shape: of the whole tensor. is_copy: another process
+    holds the same rows and is the one that writes them."""
 
     rows: Tensor
     start: int
@@ -62,14 +64,16 @@ class Entry:
 
 
 def laid_out(entries: Mapping[str, Entry], metadata: Mapping[str, str] | None = None) -> tuple[bytes, dict[str, Entry]]:
-    """The header of a safetensors file with these tensors, and the tensors with their places: byte for byte what the library writes."""
+    """The header of a safetensors file with these tensors, and the tensors with their places: byte for byte what the library
+    writes."""
     order = sorted(entries, key=lambda name: (-_ORDER.index(_NAMES[entries[name].dtype]), name))
     described: dict[str, object] = {} if metadata is None else {"__metadata__": dict(metadata)}
     offset = 0
     for name in order:
         entry = entries[name]
-        described[name] = {"dtype": _NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [offset, offset + entry.size]}
-        offset += entry.size
+        end = offset + entry.size
+        described[name] = {"dtype": _NAMES[entry.dtype], "shape": list(entry.shape), "data_offsets": [offset, end]}
+        offset = end
     text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     placed, offset = {}, 8 + len(text)
@@ -79,15 +83,74 @@ def laid_out(entries: Mapping[str, Entry], metadata: Mapping[str, str] | None = 
     return len(text).to_bytes(8, "little") + text, placed
 
 
-def create(path: Path, header: bytes, placed: Mapping[str, Entry]) -> None:
+def save_pieces(path: Path, entries: Mapping[str, Entry], pieces: Iterable[Piece],
+                metadata: Mapping[str, str] | None = None) -> None:
+    """Writes a safetensors file under a temporary name, each process of the run its pieces, and renames it. All of them call
+    this with the same entries, and each row is one process's.
+
+    Raises:
+        RunError: on every process, where one of them cannot write; the file is as it was.
+    """
+    header, placed = laid_out(entries, metadata)
+    temporary, main = path.with_name(f".{path.name}.parts"), world().is_main
+    try:
+        everywhere(lambda: main and _create(temporary, header, placed))
+        everywhere(lambda: _write(temporary, placed, pieces))
+        everywhere(lambda: main and _install(temporary, path))
+    finally:
+        if main:
+            temporary.unlink(missing_ok=True)
+
+
+def save_parts(path: Path, parts: Mapping[str, Part]) -> None:
+    """`save_pieces` of tensors under their own names and in their types."""
+    entries = {name: Entry(part.rows.dtype, part.shape) for name, part in parts.items()}
+    pieces = ((name, part.start, part.rows) for name, part in parts.items() if not part.is_copy)
+    save_pieces(path, entries, pieces)
+
+
+def save_weights(path: Path, division: "Division", config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> None:
+    """A model's file in the published layout, as `weights.save_model` writes it, of one that is divided among processes."""
+    parts = division.parts()
+    save_pieces(path, published_entries(parts, config, dtype), published_pieces(parts, config), {"format": "pt"})
+
+
+def everywhere(work: Callable[[], object]) -> None:
+    """Does the work on every process and waits for all of them.
+
+    Raises:
+        RunError: on every process, where one has failed; its own error, or which rank's it was.
+    """
+    error = None
+    try:
+        work()
+    except RunError as raised:
+        error = raised
+    failures = world().gather([None if error is None else str(error)])
+    if error is not None:
+        raise error
+    for rank, sentence in enumerate(failures):
+        if sentence is not None:
+            raise RunError(f"rank {rank}: {sentence}")
+
+
+def _create(path: Path, header: bytes, placed: Mapping[str, Entry]) -> None:
     """The file with its header and room for all rows."""
-    with disk_errors(path), open(path, "wb") as file:
-        file.write(header)
-        file.truncate(len(header) + sum(entry.size for entry in placed.values()))
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(header)
+            file.truncate(len(header) + sum(entry.size for entry in placed.values()))
 
 
-def write_pieces(path: Path, placed: Mapping[str, Entry], pieces: Iterable[Piece]) -> None:
-    """Writes rows to their places, converted to the file's types, and flushes them to the disk."""
+def _install(temporary: Path, path: Path) -> None:
+    with disk_errors(path):
+        os.replace(temporary, path)
+        fsync_path(path.parent)
+
+
+def _write(path: Path, placed: Mapping[str, Entry], pieces: Iterable[Piece]) -> None:
+    """Rows to their places, converted to the file's types, and flushed to the disk."""
     with disk_errors(path):
         descriptor = os.open(path, os.O_WRONLY)
         try:
@@ -108,17 +171,8 @@ def _write_rows(descriptor: int, entry: Entry, start: int, rows: Tensor) -> None
             data, offset = data[written:], offset + written
 
 
-def part_entries(parts: Mapping[str, Part]) -> dict[str, Entry]:
-    return {name: Entry(part.rows.dtype, part.shape) for name, part in parts.items()}
-
-
-def part_pieces(parts: Mapping[str, Part]) -> Iterable[Piece]:
-    """What this process is to write."""
-    return ((name, part.start, part.rows) for name, part in parts.items() if not part.is_copy)
-
-
 def published_pieces(parts: Mapping[str, Part], config: ModelConfig) -> Iterable[Piece]:
-    """`part_pieces` of a model's tensors under their published names, stacked experts one by one."""
+    """What this process is to write of a model's tensors, under their published names, stacked experts one by one."""
     for name, part in parts.items():
         if part.is_copy or (name == "lm_head.weight" and config.tie_word_embeddings):
             continue
@@ -164,9 +218,9 @@ def read_rows(path: Path, wanted: Mapping[str, Part]) -> None:
                 if name not in present or not part.rows.numel():
                     continue
                 stored = file.get_slice(name)
-                if tuple(stored.get_shape()) != part.shape:
-                    raise RunError(f"{path}: {name} has the shape {tuple(stored.get_shape())}, and the model's is {part.shape}. "
-                                   "It belongs to another model: delete its folder and run again.")
+                if (shape := tuple(stored.get_shape())) != part.shape:
+                    raise RunError(f"{path}: {name} has the shape {shape}, and the model's is {part.shape}. It belongs to "
+                                   "another model: delete its folder and run again.")
                 rows = stored[part.start:part.start + len(part.rows)] if part.shape else file.get_tensor(name)
                 with torch.no_grad():
                     part.rows.copy_(rows)
@@ -176,14 +230,34 @@ def read_rows(path: Path, wanted: Mapping[str, Part]) -> None:
         raise RunError(f"{path}: is damaged ({error}). Delete its folder and run again, or restore the file.") from error
 
 
-def names_in(path: Path) -> list[str]:
+def shapes_in(path: Path) -> dict[str, tuple[int, ...]]:
     """Of the tensors of a safetensors file."""
     with safe_open(path, framework="pt") as file:
-        return list(file.keys())
+        return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
 
 
-def installed(temporary: Path, path: Path) -> None:
-    """Gives a finished file its name."""
-    with disk_errors(path):
-        os.replace(temporary, path)
-        fsync_path(path.parent)
+class Division(Protocol):
+    """How a model is divided among the processes of a run (scale/sharding.py): what training asks of it."""
+
+    def part(self, name: str, tensor: Tensor) -> Part:
+        """What this process has of an entry of the model's `state_dict`."""
+
+    def parts(self) -> dict[str, Part]:
+        """Of all entries."""
+
+    def reshard(self) -> None:
+        """Frees weights that were gathered for a computation."""
+
+    def norm(self, gradients: Sequence[Tensor]) -> Tensor:
+        """Of all processes' rows together."""
+
+    def orthogonalized(self, updates: Iterator[tuple[Tensor, Part]]) -> Iterator[Tensor]:
+        """Muon's updates, of whole matrices."""
+
+    def whole(self, dtype: torch.dtype | None = None, adapters_alone: bool = False) -> nn.Module:
+        """The same model as one process would have it, on every process, its matrices in `dtype`; or without values but its
+        adapters'."""
+
+
+def is_divided(model: nn.Module) -> bool:
+    return getattr(model, "division", None) is not None

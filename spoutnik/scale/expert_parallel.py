@@ -1,5 +1,5 @@
-"""Expert parallelism: each process of a group holds some of every layer's routed experts, and tokens travel to their experts and back
-(GShard, arXiv 2006.16668; DeepSeek-V3, section 3.2.2).
+"""Expert parallelism: each process of a group holds some of every layer's routed experts, and tokens travel to their experts
+and back (GShard, arXiv 2006.16668; DeepSeek-V3, section 3.2.2).
 
 Letters: T tokens of this process, K experts per token, E experts, N processes of the group, D hidden size, R rows that arrive.
 """
@@ -37,7 +37,8 @@ class AllToAll:
 
 
 def deal_experts(model: nn.Module, group: dist.ProcessGroup) -> None:
-    """Leaves every layer's experts that are this process's, adapters included, and connects the layers with the other processes'."""
+    """Leaves every layer's experts that are this process's, adapters included, and connects the layers with the other
+    processes'."""
     ranks, rank = group.size(), group.rank()
     for module in model.modules():
         if not isinstance(module, Experts):
@@ -46,7 +47,7 @@ def deal_experts(model: nn.Module, group: dist.ProcessGroup) -> None:
         for owner in module.modules():
             for name, parameter in list(owner.named_parameters(recurse=False)):
                 rows = parameter.detach()[rank * held:(rank + 1) * held].clone()
-                owner._parameters[name] = nn.Parameter(rows, parameter.requires_grad)  # a ParameterDict takes no setattr of all names
+                owner._parameters[name] = nn.Parameter(rows, parameter.requires_grad)
         module.exchange = AllToAll(group)
 
 

@@ -1,9 +1,9 @@
-"""Sharded training: every process holds some rows of each parameter, its gradient and its optimizer state, and gathers a layer's
-weights while it computes that layer (ZeRO-3, arXiv 1910.02054; PyTorch's FSDP2).
+"""Sharded training: every process holds some rows of each parameter, its gradient and its optimizer state, and gathers a
+layer's weights while it computes that layer (ZeRO-3, arXiv 1910.02054; PyTorch's FSDP2).
 
-All parameters are cut along their first axis, so that a process holds rows of each that lie one after another. Routed experts can
-first be dealt whole to `expert_parallel` processes (`expert_parallel.py`); what one of these holds is then cut among those that have
-the same experts.
+All parameters are cut along their first axis, so that a process holds rows of each that lie one after another. Routed experts
+can first be dealt whole to `expert_parallel` processes (`expert_parallel.py`); what one of these holds is then cut among those
+that have the same experts.
 """
 
 import warnings
@@ -20,28 +20,45 @@ from torch.distributed.tensor import DTensor
 
 from spoutnik.errors import UserError
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.expert_lora import ExpertsLowRank
+from spoutnik.model.lora import LowRank
 from spoutnik.model.moe import Experts, Router, RouterTrace
 from spoutnik.model.parts import Part
 from spoutnik.model.transformer import Block, Transformer
 from spoutnik.scale.expert_parallel import deal_experts, rank_loads
-from spoutnik.train.loop import Gradient
+from spoutnik.scale.ordered_sums import TreeReduceScatter, norm_by_rows, sum_in_rounds
+from spoutnik.train.loop import Gradient, Report
 from spoutnik.train.muon import orthogonalize
+from spoutnik.world import pulse, world
 
 LossOf = Callable[[object, RouterTrace], tuple[Tensor, dict[str, float]]]
 
 
+def _taken(parameter: Tensor) -> Tensor:
+    """This process's rows of a gradient, which the parameter gives up."""
+    gradient, parameter.grad = parameter.grad, None
+    return torch.zeros_like(parameter._local_tensor) if gradient is None else gradient._local_tensor
+
+
 @dataclass(frozen=True)
 class ShardOptions:
-    """expert_parallel: processes that one layer's routed experts are dealt to. parameters: the type in which layers are gathered;
-    master weights, their gradients' sums and the optimizer's state are float32 in any case."""
+    """expert_parallel: processes that one layer's routed experts are dealt to. parameters: the type in which layers are
+    gathered; master weights, their gradients' sums and the optimizer's state are float32 in any case."""
 
     expert_parallel: int = 1
     parameters: torch.dtype = torch.float32
 
 
 def check_options(options: ShardOptions, config: ModelConfig, ranks: int, source: str = "scale") -> None:
-    """Raises UserError: the experts cannot be dealt so; names `source` and what could be."""
-    wanted = options.expert_parallel
+    """Raises UserError: the experts cannot be dealt so, or sums cannot have a fixed order; names `source` and what could be."""
+    wanted, shards = options.expert_parallel, world().virtual_shards
+    if shards and wanted > 1:
+        raise UserError(f"{source}.expert_parallel = {wanted} with reproducible: an expert's gradient is summed where its "
+                        "tokens meet, in an order that depends on the number of processes. Write reproducible: false, or leave "
+                        "expert_parallel out.")
+    if shards and (ranks > shards or ranks & (ranks - 1)):
+        raise UserError(f"{source}.shard with reproducible: {ranks} processes do not divide a binary tree of {shards} virtual "
+                        "shards. Start a power of two of them, no more than virtual_shards, or write reproducible: false.")
     if wanted == 1:
         return
     if not config.has_experts:
@@ -54,8 +71,8 @@ def check_options(options: ShardOptions, config: ModelConfig, ranks: int, source
 
 
 class Sharding:
-    """How a module is divided among the processes of `mesh`. Each number of a parameter lies on exactly one process; buffers lie on
-    all of them."""
+    """How a module is divided among the processes of `mesh`. Each number of a parameter lies on exactly one process; buffers
+    lie on all of them."""
 
     def __init__(self, module: nn.Module, options: ShardOptions, mesh: DeviceMesh):
         """mesh: of one dimension. `shard` makes the module fit."""
@@ -89,11 +106,39 @@ class Sharding:
         """Of everything in the module's `state_dict`."""
         return {name: self.part(name, tensor) for name, tensor in self.module.state_dict().items()}
 
-    def parameter_parts(self) -> dict[Tensor, Part]:
-        """Of every parameter that is trained."""
-        self.reshard()
-        return {parameter: self.part(name, parameter) for name, parameter in self.module.named_parameters()
-                if parameter.requires_grad}
+    def whole(self, dtype: torch.dtype | None = None, adapters_alone: bool = False) -> Transformer:
+        """The same network on every process as one alone would have it, without gradients; gathered tensor by tensor.
+
+        Args:
+            dtype: of matrices other than routers' and adapters', which compute in it in any case; None keeps their own.
+            adapters_alone: nothing else has values.
+        """
+        backbone: Transformer = getattr(self.module, "backbone", self.module)
+        state = {name: self._gathered(name, tensor, dtype) for name, tensor in backbone.state_dict().items()
+                 if not adapters_alone or ".adapter." in name}
+        with torch.device("meta"):
+            copy = Transformer(backbone.config, backbone.compute_dtype, backbone.rotary)
+        own = {name: tensor for name, tensor in state.items() if ".adapter." not in name}
+        copy.load_state_dict(own, strict=not adapters_alone, assign=True)
+        if backbone.config.tie_word_embeddings:
+            copy.lm_head.weight = copy.embed_tokens.weight
+        copy.requires_grad_(False)
+        for name, module in list(backbone.named_modules()):
+            own = {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
+            if isinstance(module, (LowRank, ExpertsLowRank)):
+                copy.get_submodule(name.removesuffix(".adapter")).adapter = module.with_tensors(own)
+        return copy
+
+    def _gathered(self, name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+        if isinstance(tensor, DTensor):
+            if dtype is not None and tensor.dim() > 1 and ".adapter." not in name and not name.endswith(".gate.weight"):
+                tensor = tensor.to(dtype)
+            tensor = tensor.full_tensor()
+            if ".experts." in name and self.options.expert_parallel > 1:
+                held, count = tensor.contiguous(), len(tensor) * self.options.expert_parallel
+                tensor = held.new_empty(count, *held.shape[1:])
+                dist.all_gather_single(tensor, held, group=self.experts.get_group("expert"))
+        return tensor.detach()
 
     def reshard(self) -> None:
         """Frees gathered weights: what a forward pass without gradient leaves gathered would be stale after the next step."""
@@ -103,58 +148,39 @@ class Sharding:
 
     def accumulate(self, parameters: Sequence[Tensor], micro: Sequence[object], loss_of: LossOf,
                    want_balance_loss: bool = False) -> Gradient:
-        """As `loop.accumulate`, of the same micro-batches on every process, which are dealt out. Its gradients are the rows that
-        are this process's; metrics and loads are those of all.
+        """As `loop.accumulate`, of the same micro-batches on every process, which are dealt out. Its gradients are the rows
+        that are this process's; metrics and loads are those of all.
 
-        Every process makes as many passes as the others, because each pass gathers weights from all: one that has no micro-batch
-        left computes another's with weight 0.
+        Every process makes as many passes as the others, because each pass gathers weights from all: one that has no
+        micro-batch left computes another's with weight 0.
         """
-        for parameter in parameters:
-            parameter.grad = None
         if not micro:
             return Gradient([])
-        rows: list[dict[str, float]] = []
-        loads: dict[str, Tensor] = {}
-        for first in range(0, len(micro), self.ranks):
-            mine = first + self.rank
-            weight = float(mine < len(micro))
+        reports: list[Report] = []
+
+        def pass_over(numbers: Sequence[int | None]) -> list[Tensor]:
+            """The sum of one micro-batch of each process."""
+            mine, some = numbers[self.rank], next(number for number in numbers if number is not None)
             trace = RouterTrace(want_balance_loss)
-            loss, metrics = loss_of(micro[mine if weight else first], trace)
-            (loss if weight else loss * 0).backward()
-            rows.append(metrics)
-            for name, load in trace.loads.items():
-                loads[name] = loads.get(name, 0) + load * int(weight)
+            loss, metrics = loss_of(micro[some if mine is None else mine], trace)
+            (loss * 0 if mine is None else loss).backward()
+            if mine is not None:
+                reports.append((mine, metrics, trace.loads))
+            pulse.beat()
+            return [_taken(parameter) for parameter in parameters]
+
+        total = Gradient(sum_in_rounds(len(micro), self.ranks, world().virtual_shards, pass_over))
         self.reshard()
-        gradients = [torch.zeros_like(parameter._local_tensor) if parameter.grad is None else parameter.grad._local_tensor
-                     for parameter in parameters]
-        total = Gradient(gradients, self._summed(rows, len(micro)), self._loads(loads))
+        total.add(world().gather(reports))
         if self.options.expert_parallel > 1 and total.loads:
             of_ranks = rank_loads(total.loads, self.options.expert_parallel).float()
             total.metrics["max_rank_load"] = float((of_ranks.amax(1) / of_ranks.mean(1)).max())
         return total
 
-    def _summed(self, rows: list[dict[str, float]], count: int) -> dict[str, float]:
-        """Metrics of all micro-batches, added up in the order in which one process would."""
-        names = sorted(rows[0])
-        mine = torch.tensor([[row[name] for name in names] for row in rows], dtype=torch.float64, device=self.device)
-        gathered = mine.new_empty(self.ranks * len(mine), len(names))
-        dist.all_gather_into_tensor(gathered, mine, group=self.group)
-        in_order = gathered.unflatten(0, (self.ranks, -1)).transpose(0, 1).flatten(0, 1)[:count].tolist()
-        return {name: sum(row[i] for row in in_order) for i, name in enumerate(names)}
-
-    def _loads(self, loads: dict[str, Tensor]) -> dict[str, Tensor]:
-        if not loads:
-            return loads
-        stacked = torch.stack(list(loads.values())).to(self.device)
-        dist.all_reduce(stacked, group=self.group)
-        return dict(zip(loads, stacked))
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.mesh.device_type)
-
     def norm(self, gradients: Sequence[Tensor]) -> Tensor:
         """Of all processes' rows together, the same on each."""
+        if world().virtual_shards:
+            return norm_by_rows(gradients, self.group)
         squares = torch.stack(torch._foreach_norm(list(gradients))).double().square().sum()
         dist.all_reduce(squares, group=self.group)
         return squares.sqrt().float()
@@ -184,8 +210,8 @@ class Sharding:
 
 
 def shard(module: nn.Module, options: ShardOptions, mesh: DeviceMesh) -> Sharding:
-    """Divides a `Transformer`, or a module that has one as `backbone`, among the processes of a mesh, in place; all of them must
-    hold the same weights. Trained weights become float32, layer by layer; frozen ones keep their type.
+    """Divides a `Transformer`, or a module that has one as `backbone`, among the processes of a mesh, in place; all of them
+    must hold the same weights. Trained weights become float32, layer by layer; frozen ones keep their type.
 
     Raises:
         UserError: the experts cannot be dealt so.
@@ -209,6 +235,11 @@ def shard(module: nn.Module, options: ShardOptions, mesh: DeviceMesh) -> Shardin
             # Losses are normalized by the counts of the whole step: gradients are added up, never averaged.
             each.set_gradient_divide_factor(1.0)
             each.set_force_sum_reduction_for_comms(True)  # gloo has no other
+            if world().virtual_shards:
+                each.set_custom_reduce_scatter(TreeReduceScatter())
+    module.division = backbone.division = sharding
+    for parameter in module.parameters():
+        parameter.division = sharding
     return sharding
 
 

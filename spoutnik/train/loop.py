@@ -17,13 +17,14 @@ from torch import Tensor, nn
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import install_folder, read_json, read_jsonl, remove_folder, write_json, write_jsonl
-from spoutnik.model.lora import adapter_state, adapters_of
+from spoutnik.model.lora import adapter_state, has_adapters
 from spoutnik.model.moe import RouterTrace
+from spoutnik.model.parts import Division, Part, everywhere, read_rows, save_parts, shapes_in
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.train.optimizer import Optimizer, Schedule
 from spoutnik.train.summation import sum_gradients
-from spoutnik.world import world
+from spoutnik.world import main_only, world
 
 
 @dataclass
@@ -56,33 +57,42 @@ class Gradient:
     metrics: dict[str, float] = field(default_factory=dict)
     loads: dict[str, Tensor] = field(default_factory=dict)
 
+    def add(self, reports: Sequence["Report"]) -> None:
+        """Metrics and loads, in the order of the micro-batches."""
+        for _, metrics, loads in sorted(reports, key=lambda report: report[0]):
+            for key, value in metrics.items():
+                self.metrics[key] = self.metrics.get(key, 0.0) + value
+            for name, load in loads.items():
+                self.loads[name] = self.loads[name] + load if name in self.loads else load
+
+
+Report = tuple[int, dict[str, float], dict[str, Tensor]]  # of a micro-batch: its number, metrics and routers' loads
+
 
 def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
                loss_of: Callable[[object, RouterTrace], tuple[Tensor, dict[str, float]]],
                want_balance_loss: bool = False) -> Gradient:
-    """Sums gradients and metrics of `loss_of(micro_batch, trace)` over micro-batches, one thread per core, and over the processes
-    of the run, which all have the same micro-batches and the same result.
+    """Sums gradients and metrics of `loss_of(micro_batch, trace)` over micro-batches, one thread per core, and over the
+    processes of the run, which all have the same micro-batches and the same result.
 
     Added up in the order of `micro`, whichever thread finished first, so that a run repeats to the bit. A loss must be
     normalized by global counts: the sum over micro-batches is the gradient of the whole batch.
     """
     if not micro:
         return Gradient([])
-    reports: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}  # of those that are computed here
+    if (division := getattr(parameters[0], "division", None)) is not None:
+        return division.accumulate(parameters, micro, loss_of, want_balance_loss)
+    reports: list[Report] = []  # of those that are computed here
 
     def gradient_of(number: int) -> list[Tensor | None]:
         trace = RouterTrace(want_balance_loss)
         loss, metrics = loss_of(micro[number], trace)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        reports[number] = metrics, trace.loads
+        reports.append((number, metrics, trace.loads))
         return list(gradients)
 
     total = Gradient(sum_gradients(world(), len(micro), gradient_of, parameters))
-    for _, (metrics, loads) in sorted(world().gather(list(reports.items())), key=lambda report: report[0]):
-        for key, value in metrics.items():
-            total.metrics[key] = total.metrics.get(key, 0.0) + value
-        for name, load in loads.items():
-            total.loads[name] = total.loads[name] + load if name in total.loads else load
+    total.add(world().gather(reports))
     return total
 
 
@@ -119,11 +129,23 @@ class Checkpoints:
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizer, log: list[dict], cost: Cost) -> None:
         """Writes beside the last checkpoint, then takes its place: one of the two is always whole. Of a model with adapters,
-        these alone: the rest is its base."""
-        fresh = self.folder / "checkpoint.new"
-        remove_folder(fresh)
-        save_tensors(fresh / "weights.safetensors", adapter_state(model) or model.state_dict())
-        save_tensors(fresh / "optimiser.safetensors", optimizer.tensors())  # the spelling of checkpoints already on disk
+        these alone: the rest is its base. Of one that is divided among processes all of them call this, and each writes its
+        rows; the files are those that one process alone writes and reads."""
+        fresh, division = self.folder / "checkpoint.new", optimizer.division
+        weights, state = fresh / "weights.safetensors", fresh / "optimiser.safetensors"  # as checkpoints on disk spell it
+        if division is None:
+            remove_folder(fresh)
+            save_tensors(weights, adapter_state(model) or model.state_dict())
+            save_tensors(state, optimizer.tensors())
+            self._finish(fresh, step, log, cost)
+            return
+        if world().is_main:
+            remove_folder(fresh)
+        save_parts(weights, saved_parts(division))
+        save_parts(state, optimizer.tensor_parts())
+        everywhere(lambda: world().is_main and self._finish(fresh, step, log, cost))
+
+    def _finish(self, fresh: Path, step: int, log: list[dict], cost: Cost) -> None:
         write_jsonl(fresh / "log.jsonl", log)
         write_json(fresh / "state.json", {"step": step, "bill": vars(cost)})
         install_folder(fresh, self.latest, aside=self.folder / "checkpoint.old")
@@ -133,13 +155,26 @@ class Checkpoints:
         folder = self.latest if self.latest.exists() else self.folder / "checkpoint.old"
         if not folder.exists():
             return None
-        model.load_state_dict(load_tensors(folder / "weights.safetensors"), strict=False)
-        optimizer.load_tensors(load_tensors(folder / "optimiser.safetensors"))
+        weights, state = folder / "weights.safetensors", folder / "optimiser.safetensors"
+        if optimizer.division is None:
+            model.load_state_dict(load_tensors(weights), strict=False)
+            optimizer.load_tensors(load_tensors(state))
+        else:
+            read_rows(weights, saved_parts(optimizer.division))
+            parts = optimizer.parts_of(shapes_in(state))
+            read_rows(state, parts)
+            optimizer.load_tensors({name: part.rows for name, part in parts.items()})
         try:
             log, state = read_jsonl(folder / "log.jsonl"), read_json(folder / "state.json")
         except UserError as error:
             raise RunError(f"{error} Or delete {folder} to start this stage again.") from error
         return state["step"], log, Cost(**state["bill"])
+
+
+def saved_parts(division: Division) -> dict[str, Part]:
+    """Of what a checkpoint holds: the adapters alone where there are any."""
+    parts = division.parts()
+    return {name: part for name, part in parts.items() if ".adapter." in name} or parts
 
 
 class Stopwatch:
@@ -173,14 +208,14 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
     """
     start, log, total = checkpoints.load(model, optimizer) or (0, [], Cost())
     routers = model.routers if isinstance(model, Transformer) else {}
-    if adapters_of(model):
+    if has_adapters(model):
         bias_update_speed = 0.0
     watch, last_save, pause = Stopwatch(), time.perf_counter(), checkpoints.seconds_between(model, optimizer)
     for step in range(start, schedule.steps):
         gradient, metrics, cost = step_gradient(step)
         if anchor is not None:
             anchor.add_to(gradient, metrics, model, optimizer.parameters, step)
-        refuse_divergence(stage, step, metrics["loss"], gradient.gradients, log, checkpoints)
+        refuse_divergence(stage, step, metrics["loss"], gradient.gradients, log, checkpoints, optimizer.division)
         # A step that taught nothing leaves the weights alone: momentum and decay would move them all the same.
         metrics["grad_norm"] = optimizer.step(gradient.gradients, schedule.factor(step)) if gradient.gradients else 0.0
         for name, load in gradient.loads.items():
@@ -193,10 +228,15 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
                    | {key: round(value, 6) for key, value in metrics.items()})
         total = total + after_step(log) + watch.lap()
         progress(step + 1, schedule.steps, total.tokens_trained + total.tokens_generated, headline(metrics))
-        if time.perf_counter() - last_save > pause and step + 1 < schedule.steps:
+        if step + 1 < schedule.steps and is_due(last_save + pause, optimizer.division):
             checkpoints.save(step + 1, model, optimizer, log, total)
             last_save = time.perf_counter()
     return log, total
+
+
+def is_due(moment: float, division: Division | None) -> bool:
+    """Whether it is time for a checkpoint: where all processes write it, rank 0's clock says so."""
+    return time.perf_counter() > moment if division is None else main_only(lambda: time.perf_counter() > moment)
 
 
 def headline(metrics: dict[str, float]) -> str:
@@ -205,9 +245,9 @@ def headline(metrics: dict[str, float]) -> str:
 
 
 def refuse_divergence(stage: str, step: int, loss: float, gradients: list[Tensor], log: list[dict],
-                      checkpoints: Checkpoints) -> None:
+                      checkpoints: Checkpoints, division: Division | None = None) -> None:
     """Stops before the weights are touched when the loss or a gradient is not a number, or the loss exploded."""
-    norms = torch._foreach_norm(gradients) if gradients else []
+    norms = [] if not gradients else torch._foreach_norm(gradients) if division is None else [division.norm(gradients)]
     finite = math.isfinite(loss) and all(math.isfinite(float(norm)) for norm in norms)
     usual = sorted(abs(row["loss"]) for row in log[-50:])
     exploded = len(usual) >= 20 and abs(loss) > 20 * max(usual[len(usual) // 2], 1.0)

@@ -10,6 +10,7 @@ from pydantic import Field
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.files import install_folder, read_json, remove_folder, write_json
 from spoutnik.model.lora import adapters_of, merged_copy
+from spoutnik.model.parts import is_divided
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.parallel import on_all_ranks, parts
@@ -169,7 +170,7 @@ def document_losses(model: Transformer, documents: Sequence[Document], micro_bat
         return [-float(part.mean()) for part in log_probs.split([documents[i].predicted for i in chosen])]
 
     groups = micro_batches([len(document.ids) for document in documents], micro_batch_tokens, parts())
-    for chosen, values in zip(groups, on_all_ranks(one, groups)):
+    for chosen, values in zip(groups, on_all_ranks(one, groups, is_divided(model))):
         for i, value in zip(chosen, values):
             losses[i] = value
     return losses

@@ -15,6 +15,7 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.model.lora import adapters_of, without_adapters
+from spoutnik.model.parts import is_divided
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import perhaps_in_conversation
@@ -95,24 +96,24 @@ class PolicyEngine:
         self.model, self.tokenizer = model, tokenizer
         self._base: LLM | None = None
 
-    @property
-    def keeps_base(self) -> bool:
-        parts = adapters_of(self.model)
-        return bool(parts) and computed_unmerged(parts)
-
     def current(self) -> Sampler:
-        """Ready to sample with the weights of now."""
-        llm = self._engine()
+        """Ready to sample with the weights of now. A model that is divided among the processes is put together on each of them,
+        for as long as it samples; its base is kept."""
+        model = self.model
+        if is_divided(model):
+            model = model.division.whole(model.compute_dtype, adapters_alone=self._base is not None)
+        llm = self._engine(model)
         return llm if world().size == 1 else DealtSampler(llm)
 
-    def _engine(self) -> LLM:
-        if not self.keeps_base:
-            return rollout_llm(self.model, self.tokenizer)
+    def _engine(self, model: Transformer) -> LLM:
+        parts = adapters_of(model)
+        if not (parts and computed_unmerged(parts)):
+            return rollout_llm(model, self.tokenizer)
         if self._base is None:
-            self._base = rollout_llm(without_adapters(self.model), self.tokenizer)
+            self._base = rollout_llm(without_adapters(model), self.tokenizer)
         if _POLICY in self._base.core.adapters:
             self._base.unload_adapter(_POLICY)  # and what its prefix cache has of the last step's with it
-        self._base.load_adapter(_POLICY, adapters_of(self.model))
+        self._base.load_adapter(_POLICY, parts)
         return self._base.with_adapter(_POLICY)
 
 

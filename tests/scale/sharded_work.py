@@ -1,0 +1,166 @@
+"""What the tests of sharded training do on every rank. One call of `on_rank` does many checks: a process takes seconds to
+start."""
+
+import hashlib
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from unittest.mock import patch
+
+import tiny
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from spoutnik.model.lora import LoraConfig, add_lora
+from spoutnik.model.transformer import Transformer
+from spoutnik.train import language_model
+from spoutnik.train.batches import Document
+from spoutnik.train.loop import Checkpoints, Cost
+from spoutnik.train.optimizer import Optimizer
+from spoutnik.train.settings import LanguageModelSettings
+from spoutnik.world import World, working_in
+
+STEPS = 20
+PARTS = 4  # micro-batches of a step at least, whoever computes them
+# name -> what is trained: the model, its optimizer, LoRA, gradient checkpointing
+CASES = {
+    "llama": (tiny.LLAMA, "adamw", None, False),
+    "qwen3 tied": (tiny.QWEN3 | {"tie_word_embeddings": True}, "muon", None, False),
+    "v3": (tiny.DEEPSEEK, "muon", None, False),
+    "v2 recomputed": (tiny.V2, "adamw", None, True),
+    "llama lora": (tiny.LLAMA, "adamw", LoraConfig(4, 8.0, use_dora=True), False),
+    "v3 lora": (tiny.DEEPSEEK, "muon", LoraConfig(4, 8.0, experts=True), True),
+}
+
+
+def documents(step: int) -> list[Document]:
+    rng = random.Random(step)
+    return [Document([rng.randrange(2, 64) for _ in range(rng.randrange(5, 30))]) for _ in range(7)]
+
+
+def network(case: str, dtype: torch.dtype = torch.float32) -> Transformer:
+    values, _, lora, _ = CASES[case]
+    model = tiny.model(values)
+    model.compute_dtype = dtype
+    return model if lora is None else add_lora(model, lora, torch.Generator().manual_seed(5))
+
+
+class Training:
+    """Steps of a case on a model, divided or not, which can be interrupted."""
+
+    def __init__(self, case: str, model: Transformer):
+        _, optimizer, _, recomputed = CASES[case]
+        self.model, self.optimizer = model, Optimizer(model, optimizer, 0.01, 0.1, 1.0)
+        self.settings = LanguageModelSettings(learning_rate=0.01, micro_batch_tokens=60, gradient_checkpointing=recomputed)
+        self.rows: list[tuple[float, float]] = []
+        self.metrics: dict[str, float] = {}
+
+    def run(self, start: int, stop: int) -> list[tuple[float, float]]:
+        """(loss, gradient norm) of each step."""
+        for step in range(start, stop):
+            with patch.object(language_model, "parts", lambda: PARTS):
+                gradient, _ = language_model.language_model_gradient(self.model, documents(step), self.optimizer.parameters,
+                                                                     self.settings, step)
+            norm = self.optimizer.step(gradient.gradients, 1.0)
+            for name, load in gradient.loads.items():
+                self.model.routers[name].move_bias(load, 0.01)
+            self.metrics = gradient.metrics
+            self.rows.append((gradient.metrics["loss"], norm))
+        return self.rows
+
+
+def alone(case: str, dtype: torch.dtype = torch.float32) -> tuple[list[tuple[float, float]], Transformer]:
+    training = Training(case, network(case, dtype))
+    return training.run(0, STEPS), training.model
+
+
+def fingerprint(state: dict[str, Tensor]) -> str:
+    return hashlib.sha256(b"".join(state[name].contiguous().numpy().tobytes() for name in sorted(state))).hexdigest()
+
+
+def on_rank(name: str, rank: int, size: int, folder: Path) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=dist.FileStore(str(folder / f"{name}.store"), size), rank=rank, world_size=size)
+    with working_in(World(rank, size, 1)):
+        result = globals()[name](folder)
+    if rank == 0:
+        (folder / f"{name}.json").write_text(json.dumps(result))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def divided(model: Transformer, **options):
+    from torch.distributed.device_mesh import init_device_mesh
+
+    from spoutnik.scale.sharding import ShardOptions, shard
+
+    return shard(model, ShardOptions(**options), init_device_mesh("cpu", (dist.get_world_size(),)))
+
+
+def training_of_all_kinds(folder: Path) -> dict:
+    """Losses and norms by case, and by experts' processes; what an expert-parallel step tells of loads."""
+    result = {}
+    for case in CASES:
+        model = network(case)
+        divided(model)
+        result[case] = Training(case, model).run(0, STEPS)
+    for ranks in {2, dist.get_world_size()}:
+        for case in ("v3", "v2 recomputed", "v3 lora"):
+            model = network(case)
+            divided(model, expert_parallel=ranks)
+            training = Training(case, model)
+            result[f"{case}, experts on {ranks}"] = training.run(0, STEPS)
+            result[f"{case}, load on {ranks}"] = training.metrics["max_rank_load"]
+    model = network("v3", torch.bfloat16)
+    sharding = divided(model, expert_parallel=2, parameters=torch.bfloat16)
+    training = Training("v3", model)
+    result["v3 in bfloat16"] = training.run(0, STEPS)
+    result["types"] = sorted({str(part.rows.dtype) for part in sharding.parts().values()}
+                             | {str(tensor.dtype) for tensor in training.optimizer.tensors().values()})
+    return result
+
+
+def ordered_sums(folder: Path) -> dict:
+    """Fingerprints of weights and losses after a reproducible training."""
+    from spoutnik.world import world
+
+    result = {}
+    for case in ("llama", "v3"):
+        with working_in(replace(world(), virtual_shards=4)):
+            model = network(case)
+            sharding = divided(model)
+            rows = Training(case, model).run(0, STEPS)
+            result[case] = [fingerprint(sharding.whole().state_dict()), rows]
+    return result
+
+
+def save_in_the_middle(folder: Path) -> dict:
+    """Half of a training, a checkpoint, an export, and the other half."""
+    from spoutnik.model.parts import save_weights
+
+    result = {}
+    for case, options in {"v3": {"expert_parallel": 2}, "llama": {}, "llama lora": {}}.items():
+        model = network(case)
+        sharding = divided(model, **options)
+        training = Training(case, model)
+        training.run(0, STEPS // 2)
+        Checkpoints(folder / case).save(STEPS // 2, model, training.optimizer, [], Cost())
+        if "lora" not in case:
+            save_weights(folder / case / "model.safetensors", sharding, model.config, torch.bfloat16)
+        result[case] = training.run(STEPS // 2, STEPS)
+        result[f"{case} whole"] = fingerprint(sharding.whole().state_dict())
+    return result
+
+
+def go_on(folder: Path) -> dict:
+    """The other half, from the checkpoint in `folder`, on as many processes as there are now."""
+    result = {}
+    for case in ("v3", "llama", "llama lora"):
+        model = network(case)
+        divided(model)
+        training = Training(case, model)
+        step, _, _ = Checkpoints(folder / case).load(model, training.optimizer)
+        result[case] = training.run(step, STEPS)
+    return result
