@@ -190,8 +190,8 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = Fal
     if not documents:
         return [], wasted
     if routes and len(routes) < len(documents):
-        raise RunError(f"the sampler told the experts of {len(routes)} completions of {len(documents)}. Let all samplers keep a "
-                       "record of them, or none.")
+        raise RunError(f"the sampler told the experts of {len(routes)} completions of {len(documents)}. Let all samplers keep "
+                       "a record of them, or none.")
     lengths = torch.tensor([d.predicted for d in documents])
     weights = losses.token_weights(lengths, settings.length_normalisation, settings.max_tokens)
     batches = []
