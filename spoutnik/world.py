@@ -1,7 +1,8 @@
-"""The processes that work on one run together: one alone, as a rule, or as many as torchrun started (`spoutnik/scale/launch.py`).
+"""The processes that work on one run together: as a rule one, or as many as torchrun started (`spoutnik/scale/launch.py`).
 
-All of them walk through the same code with the same seeds. Each does its part of what costs time and gathers the others', so that
-every one holds the same results in the same order, takes the same decisions and moves the same weights. Rank 0 alone writes.
+All of them walk through the same code with the same seeds. Each does its part of what costs time and gathers the others', so
+that every one holds the same results in the same order, takes the same decisions and moves the same weights. Rank 0 alone
+writes.
 
 The functions below are the only ones of training that other processes hear of; alone, none of them imports torch.distributed.
 """

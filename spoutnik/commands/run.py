@@ -1,12 +1,14 @@
 """`spoutnik run`: a recipe, stage by stage."""
 
 import time
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from spoutnik.commands.console import console, print_json
+from spoutnik.commands.console import console, print_json, say
 from spoutnik.commands.options import Json
 from spoutnik.commands.progress import display
 from spoutnik.units import duration
@@ -29,13 +31,45 @@ def run(
     from spoutnik.recipe.plan import plan_recipe, print_plan
     from spoutnik.recipe.schema import load_recipe
     from spoutnik.recipe.shipped import find_recipe
+    from spoutnik.scale.launch import launched, rank
 
     recipe = find_recipe(recipe)
     out = out or Path("runs") / load_recipe(recipe).name
+    if launched() and not dry_run:
+        raise typer.Exit(_run_together(recipe, out, lambda: _run(recipe, out, from_, until, accept, seed, json_), seed))
+    if launched() and rank():
+        return
     if dry_run:
         plan = plan_recipe(recipe, out, until, from_, seed, accept or ())
         print_json(plan.as_json()) if json_ else print_plan(plan)
         return
+    _run(recipe, out, from_, until, accept, seed, json_)
+
+
+def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int | None) -> int:
+    """One of several processes: rank 0 runs the recipe and shows it, the others follow in silence. Returns the exit status."""
+    from spoutnik.recipe.following import follow
+    from spoutnik.recipe.orders import announce
+    from spoutnik.recipe.scale_settings import ScaleSettings
+    from spoutnik.recipe.schema import read_recipe
+    from spoutnik.scale.launch import run_together
+
+    text, read = read_recipe(recipe)
+    identity = {"the recipe's text": sha256(text.encode()).hexdigest()[:12], "--seed": str(seed)}
+
+    def lead_all() -> None:
+        lead()
+        announce(None)
+
+    terminal = console(stderr=True)
+    scale = read.scale or ScaleSettings()
+    return run_together(lead_all, lambda: follow(recipe, seed), identity, scale.timeout, out / "stacks",
+                        lambda sentence: say(f"spoutnik: {sentence}", terminal))
+
+
+def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: list[str] | None, seed: int | None,
+         json_: bool) -> None:
+    from spoutnik.recipe.plan import plan_recipe
     from spoutnik.recipe.run import MADE, run_recipe
     from spoutnik.recipe.table import as_json, print_table, rows
 

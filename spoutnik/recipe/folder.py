@@ -7,10 +7,11 @@
     working/       of the stage in progress
 """
 
+import contextlib
 import os
 import re
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,10 +42,27 @@ class RunFolder:
         if out.exists() and any(out.iterdir()) and not ours:
             raise UserError(f"--out {out}: the folder is not empty and holds no run of Spoutnik. Name another one.")
 
-    def lock(self) -> AbstractContextManager[None]:
-        """Held as long as the run works; the system releases it when the process ends."""
-        return exclusive(self.path / _LOCK, f"{self.path}: another run works in this folder ({{holder}}). Wait for it or stop "
-                                            "it, or name another folder with --out.")
+    @contextlib.contextmanager
+    def lock(self, patience: float = 0.0) -> Iterator[None]:
+        """Held as long as the run works; the system releases it when the process ends. patience: seconds to wait for one that
+        is ending.
+
+        Raises:
+            RunError: another run works in the folder.
+        """
+        refusal = (f"{self.path}: another run works in this folder ({{holder}}). Wait for it or stop it, or name another "
+                   "folder with --out.")
+        deadline = time.monotonic() + patience
+        with contextlib.ExitStack() as stack:
+            while True:
+                try:
+                    stack.enter_context(exclusive(self.path / _LOCK, refusal))
+                    break
+                except RunError:
+                    if time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.2)
+            yield
 
     def artifact(self, stage: str, key: str) -> Path:
         return self.path / "artifacts" / f"{stage}-{key[:12]}"

@@ -35,6 +35,8 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
         settings |= _more_tasks(recipe)
     if getattr(stage, "file", None) is not None and recipe.hygiene.drops:
         settings["hygiene"] = recipe.hygiene.drops
+    if recipe.virtual_shards is not None and not isinstance(stage, RejectStage):  # which adds nothing up
+        settings["virtual_shards"] = recipe.virtual_shards
     return settings
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from spoutnik.files import write_text
 from spoutnik.model.config import ModelConfig, RopeScaling
+from spoutnik.recipe.scale_settings import ScaleSettings
 from spoutnik.recipe.schema import Recipe, Stage
 from spoutnik.tasks import FAMILIES
 
@@ -57,6 +58,7 @@ def _page() -> Iterator[str]:
         yield from _section(f"rope_scaling of type {_choices(model, 'type')}", model, level=3)
     for key in ("evaluation", "validation", "hygiene"):
         yield from _section(key, type(Recipe.model_fields[key].default))
+    yield from _section("scale", ScaleSettings)
     yield "## stages\n"
     yield ("A mapping of names to stages. `kind` says what a stage does. A stage that reads another one's model or traces "
            "names it, and stands below it.\n")

@@ -15,12 +15,15 @@ from spoutnik.recipe.checks import check_recipe
 from spoutnik.recipe.extension import can_grow, finished_shorter, go_on
 from spoutnik.recipe.folder import RunFolder, used_recipe
 from spoutnik.recipe.keys import evaluation_protocol, key_of, seed_of, stage_contents, stage_settings
+from spoutnik.recipe.orders import EvaluationOrder, StageOrder, announce
 from spoutnik.recipe.report import write_report
 from spoutnik.recipe.schema import LARGEST_SEED, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
 from spoutnik.train.loop import Checkpoints, Progress
+from spoutnik.world import world
 
+_ENDING = 5.0  # seconds that the processes of an earlier run take to notice that their launcher was killed
 MADE, REUSED, PREBUILT = "made now", "already made", "prebuilt"
 
 
@@ -60,7 +63,8 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     found, status = find_stages(recipe, str(path), run, selected, redo, starts)
     check_recipe(recipe, str(path), selected, found)
     audit_rewards(recipe, str(path), [name for name in selected if status[name] == "to make"], display.log)
-    with run.lock():
+    refuse_more_ranks_than_shards(recipe, str(path))
+    with run.lock(_ENDING if world().size > 1 else 0.0):
         text = used_recipe(text, recipe, path, out)
         run.keep_recipe(text)
         artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts).make(selected)
@@ -69,6 +73,15 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
         every = {name: (artifacts | later)[name] for name in recipe.stages if name in artifacts or name in later}
         write_report(out / "report.html", recipe.name, text, list(every.values()), origins | dict.fromkeys(later, REUSED))
     return RunResult(out, list(artifacts.values()), origins)
+
+
+def refuse_more_ranks_than_shards(recipe: Recipe, source: str) -> None:
+    """Raises UserError where some processes would have nothing to do."""
+    shards, size = recipe.virtual_shards, world().size
+    if shards is not None and size > shards:
+        more = 1 << (size - 1).bit_length()
+        raise UserError(f"{source}: scale.virtual_shards = {shards}: a batch of so many parts has no work for {size} processes."
+                        f" Start {shards} at most, or write virtual_shards: {more} (other sums: all stages are made anew).")
 
 
 def with_seed(recipe: Recipe, seed: int | None) -> Recipe:
@@ -188,6 +201,8 @@ class _Walk:
                 self.display.log(f"{name}: {go_on(run, stage, found, progress)}")
             remove_folder(working)  # half-written results of a killed run; its checkpoints lie beside it and stay
             context = Context(with_seed(self.recipe, seed), self.source, name, working, inputs, reporter, self.display.log)
+            working.mkdir(parents=True, exist_ok=True)
+            announce(StageOrder(name, seed, working, inputs, key))
             description = run_stage(stage, context)
         description = accepted(name, working, description, name in self.accept)
         described = {role: {key: artifact.manifest[key] for key in ("stage", "content", CHECKPOINT) if key in artifact.manifest}
@@ -208,6 +223,7 @@ def evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, run: RunFolder,
         fresh, progress = folder.with_name(folder.name + ".writing"), run.progress(folder)
         remove_folder(fresh)
         checkpoints = Checkpoints(progress, recipe.checkpoint_seconds)
+        announce(EvaluationOrder(artifact.folder, style, progress))
         evaluate_model(artifact.folder, recipe, style, fresh, reporter("evaluating"), checkpoints)
         install_folder(fresh, folder)
         remove_folder(progress)

@@ -13,6 +13,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.recipe.hygiene import HygieneSettings
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage
 from spoutnik.recipe.problems import describe_problems
+from spoutnik.recipe.scale_settings import ScaleSettings
 from spoutnik.recipe.shipped import shipped_recipes
 from spoutnik.recipe.stage_base import ConversingStage, StageBase
 from spoutnik.recipe.start_forms import FORM_KEYS, StartForm
@@ -263,6 +264,8 @@ class Recipe(Settings):
     """How an RL stage's start, result and best checkpoint are told apart. Changes no weights, and no key."""
     hygiene: HygieneSettings = HygieneSettings()
     """What becomes of traces from files that repeat each other, or hold problems of benchmarks."""
+    scale: ScaleSettings | None = None
+    """How several processes and cores share the work, so that their number changes no byte."""
     stages: dict[str, Stage]
     """Name -> stage, in the order in which they run."""
 
@@ -370,6 +373,11 @@ class Recipe(Settings):
         """The checkpoint from which a stage's model descends, by its name under `models`; None for the recipe's own models."""
         start = getattr(self.stages[name], "start", None)
         return start if start is None or start in self.checkpoints else self.checkpoint_of_stage(start)
+
+    @property
+    def virtual_shards(self) -> int | None:
+        """Into how many parts sums are divided; None: into as many as there are processes and cores."""
+        return None if self.scale is None else self.scale.fixed_shards
 
     def families_of(self, stage: Stage) -> list[str]:
         """What a stage is trained on: the recipe's families, unless it names its own."""

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from spoutnik.evals.protocol import (
     summarize,
 )
 from spoutnik.files import read_jsonl, sha256_json, write_json, write_jsonl
-from spoutnik.hardware import compute_dtype, machine, peak_memory
+from spoutnik.hardware import compute_dtype, machine
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.lora import adapters_of
@@ -33,6 +33,7 @@ from spoutnik.recipe.anchors import open_anchor
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.cards import adapted_card, model_card
 from spoutnik.recipe.model_files import save_generation_config, save_model_files
+from spoutnik.recipe.orders import refuse_other_vocabulary
 from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage, PreferenceStage
 from spoutnik.recipe.schema import (
@@ -61,7 +62,7 @@ from spoutnik.train.dpo import dpo
 from spoutnik.train.grpo import GRPOSettings, grpo
 from spoutnik.train.health import Finding, constant_findings, kept_findings, pair_findings, stage_health
 from spoutnik.train.kto import kto
-from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch
+from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch, of_all_ranks
 from spoutnik.train.monitor import Monitor, Validation
 from spoutnik.train.preference_outcome import HeldOut, held_out_findings, learned_findings
 from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
@@ -79,6 +80,7 @@ from spoutnik.train.rollouts import PolicyEngine, chat_prompts, rollout_llm, sam
 from spoutnik.train.settings import AdapterSettings
 from spoutnik.train.sft import fit, general_traces, held_out_documents, held_out_loss, sft, solver_traces
 from spoutnik.train.traces import KEYS, Traces, reports_of
+from spoutnik.world import divided_into, pulse, world
 
 BEST = "best"  # folder of an RL stage's best checkpoint by validation, in its artifact, where that is not the last
 PAIRS = 512  # held-out ones, on which a reward model is tested
@@ -167,8 +169,7 @@ class Outcome:
 
 def run_stage(stage: Stage, context: Context) -> dict:
     """Does the stage and leaves all files in `context.working`; returns the manifest's part."""
-    context.working.mkdir(parents=True, exist_ok=True)
-    outcome = _WORK[type(stage)](stage, context)
+    outcome = perform(stage, context)
     if outcome.log:
         write_jsonl(context.working / "log.jsonl", outcome.log)
     if outcome.model is not None:
@@ -182,7 +183,6 @@ def run_stage(stage: Stage, context: Context) -> dict:
     validation = outcome.monitor.validation if outcome.monitor else None
     if validation is not None and (best := validation.best_model()) is not None:
         _save(context.working / BEST, best, outcome.tokenizer, context.origin, dtype)
-    outcome.cost.peak_memory_bytes = peak_memory()
     health = stage_health(outcome.log, outcome.monitor.comparisons if outcome.monitor else (), outcome.findings)
     description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
                    "dtype": str(context.dtype).removeprefix("torch."), "health": health}
@@ -193,6 +193,14 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if outcome.model is None:
         return description
     return description | {"card": _card(stage, context, outcome.model, outcome.tokenizer)}
+
+
+def perform(stage: Stage, context: Context) -> Outcome:
+    """The stage's work, which all processes of the run do together."""
+    with pulse.at("works"), divided_into(context.recipe.virtual_shards):
+        outcome = _WORK[type(stage)](stage, context)
+        outcome.cost = of_all_ranks(outcome.cost)
+    return outcome
 
 
 def _save(folder: Path, model: Transformer, tokenizer: Tokenizer, origin: Path | None, dtype: torch.dtype) -> None:
@@ -213,6 +221,7 @@ def _card(stage: Stage, context: Context, model: Transformer, tokenizer: Tokeniz
 def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     recipe = context.recipe
     tokenizer = train_tokenizer(recipe.seed, recipe.vocab_size, recipe.tokenizer_documents, recipe.held_out)
+    refuse_other_vocabulary(tokenizer, context.name)
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
     monitor = context.monitor()
@@ -319,7 +328,8 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
     llm = ResumableLLM(rollout_llm(model, tokenizer), context.checkpoints)
     traces, cost, metrics = reject(llm, tokenizer, context.recipe.tasks_of(), stage.settings, context.recipe.seed,
                                    f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
-    write_jsonl(context.working / "traces.jsonl", traces)
+    if world().is_main:
+        write_jsonl(context.working / "traces.jsonl", traces)
     return Outcome(metrics, cost + watch.lap() + llm.spent, [], findings=kept_findings(metrics["kept_share"]))
 
 
@@ -328,9 +338,10 @@ def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     model = RewardModel(backbone)
     monitor = context.monitor()
     log, cost = train_reward_model(model, tokenizer, stage.settings, *context.training(), monitor)
-    save_model_files(context.working, backbone, tokenizer, context.origin)
-    (context.working / "generation_config.json").unlink(missing_ok=True)  # which tells models that converse from others
-    save_tensors(context.working / "score.safetensors", {"score.weight": model.score.weight})
+    if world().is_main:
+        save_model_files(context.working, backbone, tokenizer, context.origin)
+        (context.working / "generation_config.json").unlink(missing_ok=True)  # which tells models that converse from others
+        save_tensors(context.working / "score.safetensors", {"score.weight": model.score.weight})
     pairs, seed = stage.settings.pairs, context.recipe.seed
     accuracy = held_out_accuracy(model, tokenizer, PAIRS, seed, pairs)
     differences = accuracy_by_difference(model, tokenizer, PAIRS // 2, seed)
@@ -352,11 +363,21 @@ def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, To
     return model.requires_grad_(False), Tokenizer.load(folder)
 
 
-def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path, progress: Progress,
+def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path | None, progress: Progress,
                    checkpoints: Checkpoints) -> None:
     """The same held-out problems at every stage, by the R1 protocol, on the weights as stored (rounding included). Writes
-    evaluation.json and all samples into the folder `into`: samples.jsonl, and dialogues.jsonl or textbook.jsonl beside it.
-    General prompts and conversations are of the recipes that have families."""
+    evaluation.json and all samples into the folder `into`: samples.jsonl, and dialogues.jsonl or textbook.jsonl beside it;
+    nothing where that is None, in processes that help. General prompts and conversations are of recipes that have families."""
+    with pulse.at("works"), divided_into(recipe.virtual_shards):
+        files = _evaluation(folder, recipe, style, progress, checkpoints)
+    if into is not None:
+        write_json(into / "evaluation.json", files.pop("evaluation"))
+        for name, rows in files.items():  # samples last: by them a finished evaluation is known
+            write_jsonl(into / f"{name}.jsonl", rows)
+
+
+def _evaluation(folder: Path, recipe: Recipe, style: PromptStyle, progress: Progress, checkpoints: Checkpoints) -> dict:
+    """What `evaluate_model` writes, by the names of files."""
     watch, settings, dtype = Stopwatch(), recipe.evaluation, compute_dtype(recipe.dtype)
     tokenizer = Tokenizer.load(folder)
     llm = ResumableLLM(rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer), checkpoints)
@@ -374,11 +395,9 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path,
         beside, others = "textbook", grade(llm, tokenizer, problems, settings, recipe.seed, "textbook")
         book = summarize(others)
         evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
-    evaluation["bill"] = vars(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
-    write_json(into / "evaluation.json", evaluation)
-    if beside:
-        write_jsonl(into / f"{beside}.jsonl", sample_rows(others))
-    write_jsonl(into / "samples.jsonl", sample_rows(graded))
+    cost = of_all_ranks(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
+    evaluation["bill"] = vars(replace(cost, peak_memory_bytes=0))  # of the whole process, not of the evaluation
+    return {"evaluation": evaluation} | ({beside: sample_rows(others)} if beside else {}) | {"samples": sample_rows(graded)}
 
 
 def general_helpfulness(llm: LLM | ResumableLLM, tokenizer: Tokenizer, settings: EvaluationSettings,

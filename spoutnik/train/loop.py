@@ -7,8 +7,8 @@ the same bytes.
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import install_folder, read_json, read_jsonl, remove_folder, write_json, write_jsonl
+from spoutnik.hardware import peak_memory
 from spoutnik.model.lora import adapter_state, has_adapters
 from spoutnik.model.moe import RouterTrace
-from spoutnik.model.parts import Division, Part, everywhere, read_rows, save_parts, shapes_in
+from spoutnik.model.parts import Division, Part, everywhere, is_divided, read_rows, save_parts, shapes_in
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.train.optimizer import Optimizer, Schedule
@@ -41,6 +42,12 @@ class Cost:
     def __add__(self, other: "Cost") -> "Cost":
         summed = {key: getattr(self, key) + getattr(other, key) for key in vars(self)}
         return Cost(**summed | {"peak_memory_bytes": max(self.peak_memory_bytes, other.peak_memory_bytes)})
+
+
+def of_all_ranks(cost: Cost) -> Cost:
+    """With the processor time of all processes that took part, and the memory of the largest. All count the same tokens."""
+    used = world().gather([(cost.core_seconds, peak_memory())])
+    return replace(cost, core_seconds=sum(seconds for seconds, _ in used), peak_memory_bytes=max(memory for _, memory in used))
 
 
 class Progress(Protocol):
@@ -207,6 +214,7 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
         RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
     """
     start, log, total = checkpoints.load(model, optimizer) or (0, [], Cost())
+    refuse_other_weights(model, stage, start)
     routers = model.routers if isinstance(model, Transformer) else {}
     if has_adapters(model):
         bias_update_speed = 0.0
@@ -215,6 +223,8 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
         gradient, metrics, cost = step_gradient(step)
         if anchor is not None:
             anchor.add_to(gradient, metrics, model, optimizer.parameters, step)
+        if world().virtual_shards:
+            torch.set_num_threads(1)  # norms are sums too, and an engine may have set another number
         refuse_divergence(stage, step, metrics["loss"], gradient.gradients, log, checkpoints, optimizer.division)
         # A step that taught nothing leaves the weights alone: momentum and decay would move them all the same.
         metrics["grad_norm"] = optimizer.step(gradient.gradients, schedule.factor(step)) if gradient.gradients else 0.0
@@ -228,6 +238,8 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
                    | {key: round(value, 6) for key, value in metrics.items()})
         total = total + after_step(log) + watch.lap()
         progress(step + 1, schedule.steps, total.tokens_trained + total.tokens_generated, headline(metrics))
+        if (step + 1) % COMPARED_EVERY == 0 or step + 1 == schedule.steps:
+            refuse_other_weights(model, stage, step + 1)
         if step + 1 < schedule.steps and is_due(last_save + pause, optimizer.division):
             checkpoints.save(step + 1, model, optimizer, log, total)
             last_save = time.perf_counter()
@@ -235,8 +247,43 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
 
 
 def is_due(moment: float, division: Division | None) -> bool:
-    """Whether it is time for a checkpoint: where all processes write it, rank 0's clock says so."""
-    return time.perf_counter() > moment if division is None else main_only(lambda: time.perf_counter() > moment)
+    """Whether this process is to write a checkpoint now: rank 0 by its clock, and the others with it where all write."""
+    if division is None:
+        return world().is_main and time.perf_counter() > moment
+    return main_only(lambda: time.perf_counter() > moment)
+
+
+COMPARED_EVERY = 20  # steps after which the ranks compare their weights
+
+
+def refuse_other_weights(model: nn.Module, stage: str, step: int) -> None:
+    """Each rank moves weights of its own, by the same sums: they stay alike for as long as the processors compute alike. Of a
+    model that is divided among them, what each has whole is compared: routers' biases.
+
+    Raises:
+        RunError: those of some rank are others than rank 0's, or of another step.
+    """
+    if world().size == 1:
+        return
+    state = dict(model.named_buffers()) if is_divided(model) else adapter_state(model) or model.state_dict()
+    states = world().gather([(step, fingerprint(state))])
+    for rank, (other_step, other) in enumerate(states):
+        if other_step != states[0][0]:
+            raise RunError(f"{stage}: rank {rank} goes on from step {other_step} and rank 0 from step {states[0][0]}: they "
+                           "read different checkpoints. The run's folder (--out) must be on a file system that all share.")
+        if other != states[0][1]:
+            raise RunError(f"{stage}: the weights of rank {rank} are others than those of rank 0 at step {step}: their "
+                           "processors compute differently, or one of them wrongly. Start on machines of one kind.")
+
+
+def fingerprint(state: Mapping[str, Tensor]) -> int:
+    """Of every byte of some tensors; cheap, and no protection against intent."""
+    total = 0
+    for number, tensor in enumerate(state.values(), start=1):
+        flat = tensor.detach().contiguous().flatten().view(torch.uint8)
+        flat = torch.nn.functional.pad(flat, (0, -len(flat) % 4)).view(torch.int32)
+        total += number * int(flat.sum(dtype=torch.int64))
+    return total
 
 
 def headline(metrics: dict[str, float]) -> str:

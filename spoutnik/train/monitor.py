@@ -22,6 +22,7 @@ from spoutnik.train.loop import Cost
 from spoutnik.train.losses import token_log_probs
 from spoutnik.train.rollouts import PolicyEngine, chat_prompts, grade
 from spoutnik.train.settings import Settings
+from spoutnik.world import main_only, world
 
 COMPARED_DOCUMENTS = 64  # of a supervised stage, whose losses before and after it are compared
 
@@ -56,10 +57,12 @@ class Validation:
 
     def start(self) -> Cost:
         """Measures the model that the stage starts from, once."""
-        if (self.folder / "start.json").exists():
+        path = self.folder / "start.json"
+        if main_only(path.exists):
             return Cost()
         measured, cost = self._measure()
-        write_json(self.folder / "start.json", measured)
+        if world().is_main:
+            write_json(path, measured)
         return cost
 
     def look(self, done: int, row: Row) -> Cost:
@@ -68,6 +71,11 @@ class Validation:
             return Cost()
         measured, cost = self._measure()
         row["validation_accuracy"] = accuracy = _mean(measured["right"])
+        if world().is_main:
+            self._keep(done, accuracy, measured)
+        return cost
+
+    def _keep(self, done: int, accuracy: float, measured: dict[str, list[float]]) -> None:
         write_json(self.folder / "last.json", measured)
         best = self.best
         if best is None or accuracy >= best["accuracy"]:  # of equal ones the later: it has learned from more
@@ -77,7 +85,6 @@ class Validation:
                 save_tensors(fresh / "weights.safetensors", _without_adapters(self.model).state_dict())
             write_json(fresh / "best.json", {"step": done, "accuracy": accuracy})
             install_folder(fresh, self.folder / "best", aside=self.folder / "best.old")
-        return cost
 
     @property
     def best(self) -> dict | None:
@@ -154,7 +161,7 @@ class Monitor:
 
     def end(self) -> None:
         if self.validation:
-            self.comparisons += self.validation.comparisons()
+            self.comparisons += main_only(self.validation.comparisons)
 
 
 @torch.no_grad()

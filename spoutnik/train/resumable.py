@@ -11,11 +11,12 @@ import torch
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
-from spoutnik.engine.request import Request
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.files import sha256_json
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.train.loop import Checkpoints, Cost, Stopwatch
+from spoutnik.train.rollouts import beating, in_order
+from spoutnik.world import main_only, world
 
 _REASONS = (None, "stop", "length")  # why a completion ended, by its number in the file
 
@@ -24,12 +25,13 @@ class ResumableLLM:
     """An LLM whose `generate` goes on where the process before was killed, for prompts of token ids.
 
     One file for each call, named by all that decides its tokens beside the weights: `checkpoints.folder` belongs to one model.
+    Where several processes work on the run, each writes down its part of a call, and rank 0 the whole one when it has ended.
     spent: what earlier processes used, as far as they wrote it down.
     """
 
     def __init__(self, llm: LLM, checkpoints: Checkpoints):
         self.llm, self.checkpoints = llm, checkpoints
-        self.spent = _spent(checkpoints.folder)
+        self.spent = main_only(lambda: _spent(checkpoints.folder))
         self._watch = Stopwatch()
         self._used = self.spent
 
@@ -37,10 +39,14 @@ class ResumableLLM:
                  on_progress: Callable[[int, int], None] | None = None) -> list[RequestOutput]:
         """As LLM.generate does. Of what an earlier process had, `on_progress` hears in its first call."""
         assert not params.stop and not params.stop_token_ids, "the file has no place for what ended a completion"
-        requests = self.llm.requests_of(list(prompts), params, seed)
-        identity = sha256_json([list(prompts), str(params), seed])
-        path = self.checkpoints.folder / f"{identity[:32]}.safetensors"
-        generated = _read(path, requests) if path.exists() else []
+        here = world()
+        numbers = range(here.rank, len(prompts), here.size)
+        requests = self.llm.requests_of([prompts[number] for number in numbers], params, seed, numbers=numbers)
+        identity = sha256_json([list(prompts), str(params), seed])[:32]
+        path = self.checkpoints.folder / f"{identity}.safetensors"
+        own = path if here.size == 1 else path.with_stem(f"{identity}-{here.rank}-of-{here.size}")
+        whole = main_only(path.exists)
+        generated = _read(path, params.n)[here.rank::here.size] if whole else _read(own, params.n) if own.exists() else []
         if generated and on_progress is not None:
             outputs = [output for of_prompt in generated for output in of_prompt]
             on_progress(sum(len(o.token_ids) for o in outputs), sum(o.finish_reason is not None for o in outputs))
@@ -51,37 +57,37 @@ class ResumableLLM:
             if on_progress is not None:
                 on_progress(tokens, ended)
             if time.perf_counter() - last > self.checkpoints.every_seconds:
-                self._write(path, requests)
+                self._write(own, [(*self.llm.core.tokens_of(sample), sample.finish_reason)
+                                  for request in requests for sample in request.samples])
                 last = time.perf_counter()
 
-        outputs = self.llm.run(requests, after_step, generated)
-        self._write(path, requests)
+        outputs = self.llm.run(requests, beating(after_step), generated)
+        if here.size > 1:
+            outputs = in_order(prompts, here.gather_dealt([output.outputs for output in outputs]))
+        if here.is_main:
+            self._write(path, [(c.token_ids, c.logprobs, c.finish_reason) for output in outputs for c in output.outputs])
+        if own != path:
+            own.unlink(missing_ok=True)
         return outputs
 
-    def _write(self, path: Path, requests: list[Request]) -> None:
-        samples = [sample for request in requests for sample in request.samples]
-        tokens, logprobs = [], []
-        for sample in samples:
-            ids, probabilities = self.llm.core.tokens_of(sample)
-            tokens.append(ids)
-            logprobs.append(probabilities)
+    def _write(self, path: Path, completions: Sequence[tuple[list[int], list[float], str | None]]) -> None:
         self._used = self._used + self._watch.lap()
         save_tensors(path, {
-            "counts": torch.tensor([len(ids) for ids in tokens]),
-            "reasons": torch.tensor([_REASONS.index(s.finish_reason) if s.finish_reason in _REASONS else 0 for s in samples]),
-            "token_ids": torch.tensor([i for ids in tokens for i in ids], dtype=torch.int32),
-            "logprobs": torch.tensor([p for of_sample in logprobs for p in of_sample], dtype=torch.float32),
+            "counts": torch.tensor([len(ids) for ids, _, _ in completions]),
+            "reasons": torch.tensor([_REASONS.index(reason) if reason in _REASONS else 0 for _, _, reason in completions]),
+            "token_ids": torch.tensor([i for ids, _, _ in completions for i in ids], dtype=torch.int32),
+            "logprobs": torch.tensor([p for _, of_sample, _ in completions for p in of_sample], dtype=torch.float32),
             "spent": torch.tensor([self._used.seconds, self._used.core_seconds], dtype=torch.float64)})
 
 
-def _read(path: Path, requests: list[Request]) -> list[list[CompletionOutput]]:
-    """What each request's samples had."""
+def _read(path: Path, n: int) -> list[list[CompletionOutput]]:
+    """What each prompt's n samples had."""
     tensors = load_tensors(path)
     counts = tensors["counts"].tolist()
     ids, logprobs = (tensors[name].split(counts) for name in ("token_ids", "logprobs"))
-    outputs = iter([CompletionOutput(token_ids=i.tolist(), logprobs=p.tolist(), finish_reason=_REASONS[reason])
-                    for i, p, reason in zip(ids, logprobs, tensors["reasons"].tolist(), strict=True)])
-    return [[next(outputs) for _ in range(request.params.n)] for request in requests]
+    outputs = [CompletionOutput(token_ids=i.tolist(), logprobs=p.tolist(), finish_reason=_REASONS[reason])
+               for i, p, reason in zip(ids, logprobs, tensors["reasons"].tolist(), strict=True)]
+    return [outputs[start:start + n] for start in range(0, len(outputs), n)]
 
 
 def _spent(folder: Path) -> Cost:

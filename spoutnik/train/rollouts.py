@@ -74,8 +74,13 @@ class DealtSampler:
         numbers = range(world().rank, len(prompts), world().size)
         requests = self.llm.requests_of([prompts[number] for number in numbers], params, seed, numbers=numbers)
         outputs = [output.outputs for output in self.llm.run(requests, beating(on_progress))]
-        return [RequestOutput(str(number), None, prompt, completions, finished=True)
-                for number, (prompt, completions) in enumerate(zip(prompts, world().gather_dealt(outputs)))]
+        return in_order(prompts, world().gather_dealt(outputs))
+
+
+def in_order(prompts: Sequence[list[int]], completions: Sequence[list[CompletionOutput]]) -> list[RequestOutput]:
+    """What an engine would have returned for these prompts."""
+    return [RequestOutput(str(number), None, prompt, outputs, finished=True)
+            for number, (prompt, outputs) in enumerate(zip(prompts, completions, strict=True))]
 
 
 def beating(on_progress: OnProgress | None) -> OnProgress:

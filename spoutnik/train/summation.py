@@ -1,10 +1,10 @@
 """The sum of a batch's gradients over cores and processes, and the order in which it is added up.
 
-A sum of floating-point numbers depends on its order. With virtual shards (the idea is EasyScale's, SC 2023) that order is a property
-of the batch alone: its micro-batches are dealt to V shards, V fixed in the recipe; a shard's are added one after another; the shards
-are the leaves of a binary tree. A process computes a contiguous range of leaves and adds up what it can; the rest of the tree is
-added where each number's owner has collected all parts of it. So 1, 2, 3, 4 or 8 processes, on however many cores, end with the same
-bytes, and as many bytes are sent as by the usual all_reduce.
+A sum of floating-point numbers depends on its order. With virtual shards (the idea is EasyScale's, SC 2023) that order is a
+property of the batch alone: its micro-batches are dealt to V shards, V fixed in the recipe; a shard's are added one after
+another; the shards are the leaves of a binary tree. A process computes a contiguous range of leaves and adds up what it can;
+the rest of the tree is added where each number's owner has collected all parts of it. So 1, 2, 3, 4 or 8 processes, on however
+many cores, end with the same bytes, and as many bytes are sent as by the usual all_reduce.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -101,8 +101,8 @@ def shard_of_leaf(leaf: int, shards: int) -> int:
 
 
 def _rest_of_tree(world: World, tree: TreeSum, count: int, parameters: Sequence[Tensor]) -> list[Tensor]:
-    """From each process's nodes to the root. Of every bucket each rank owns a part: it collects all ranks' nodes of that part, adds
-    them along the tree and sends the sum to all."""
+    """From each process's nodes to the root. Of every bucket each rank owns a part: it collects all ranks' nodes of that part,
+    adds them along the tree and sends the sum to all."""
     import torch.distributed as dist
 
     nodes = [list(_nodes(rank, world, count)) for rank in range(world.size)]

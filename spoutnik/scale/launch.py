@@ -1,0 +1,186 @@
+"""A run of several processes: how they find each other, what they compare before anything begins, and how all end when one
+does.
+
+`torchrun` (or srun, or whoever sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT) starts the processes. Rank 0 runs the
+recipe, the others follow. Whatever ends one of them ends all in bounded time: an error is told by who has it, a process that was killed
+is missed by its connection, and one that hangs by its pulse (`watch.py`).
+"""
+
+import contextlib
+import hashlib
+import os
+import platform
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+
+import torch
+
+import spoutnik
+from spoutnik.errors import RunError, UserError
+from spoutnik.parallel import cores
+from spoutnik.scale.watch import Watch
+from spoutnik.world import LostRank, World, working_in
+
+_NO_LIMIT = timedelta(days=365)  # of one exchange: a rank may sample for hours; `Watch` finds those that hang
+
+
+def launched() -> bool:
+    """Whether this process is one of several."""
+    return _number("WORLD_SIZE", 1) > 1
+
+
+def rank() -> int:
+    return _number("RANK", 0)
+
+
+def _number(name: str, default: int) -> int:
+    text = os.environ.get(name, str(default))
+    if not text.isdecimal():
+        raise UserError(f"{name} = {text!r}: must be a whole number; torchrun sets it. Start with torchrun, or leave it out.")
+    return int(text)
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What torchrun, or whoever started the processes, says of this one."""
+
+    rank: int
+    size: int
+    address: str
+    port: int
+
+    @staticmethod
+    def from_environment() -> "Launch":
+        """Raises UserError where something is missing or impossible."""
+        missing = [name for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+        if missing:
+            raise UserError(f"{missing[0]} is not set, but WORLD_SIZE = {os.environ.get('WORLD_SIZE')}. Start all processes "
+                            "with torchrun, or set RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT for each.")
+        launch = Launch(_number("RANK", 0), _number("WORLD_SIZE", 1), os.environ["MASTER_ADDR"], _number("MASTER_PORT", 0))
+        if launch.rank >= launch.size:
+            raise UserError(f"RANK = {launch.rank}: must be below WORLD_SIZE = {launch.size}. Number the processes from 0.")
+        return launch
+
+    @property
+    def name(self) -> str:
+        return f"rank {self.rank} of {self.size} on {socket.gethostname()}"
+
+
+def run_together(lead: Callable[[], None], follow: Callable[[], None], identity: Mapping[str, str], timeout: float,
+                 stacks: Path, say: Callable[[str], None]) -> int:
+    """One process's part of a run: rank 0 leads, the others follow. Returns the exit status; errors are told by `say`, each by
+    one process.
+
+    Args:
+        identity: what must be the same on all ranks (the recipe's text ...), by name; versions of the code are added.
+        timeout: seconds without any sign of work on any rank, after which the run is taken to hang.
+        stacks: the folder where all processes then write what they are at.
+    """
+    launch = Launch.from_environment()
+    with _joined(launch) as (world, store), working_in(world):
+        with Watch(store, world.rank, world.size, timeout, stacks, say, launch.name) as watch:
+            try:
+                refuse_others(world, {**identity, **versions()})
+                lead() if world.is_main else follow()
+            except KeyboardInterrupt:
+                if world.is_main:
+                    raise
+                return 130
+            except LostRank as error:
+                watch.tell_lost(str(error))
+                return error.exit_status
+            except Exception as error:
+                sentence = _sentence(error)
+                watch.tell(sentence or f"{type(error).__name__}: {error}")
+                if sentence is None:
+                    raise
+                return getattr(error, "exit_status", 1)
+        world.gather([])  # nobody leaves before all have stopped to listen
+    return 0
+
+
+@contextlib.contextmanager
+def _joined(launch: Launch) -> Iterator[tuple[World, object]]:
+    """The process group, with all ranks in it, and the store that they share. Raises RunError where some do not come."""
+    import torch.distributed as dist
+
+    store = _store(launch)
+    store.set(f"here/{launch.rank}", socket.gethostname())
+    everybody = [f"here/{rank}" for rank in range(launch.size)]
+    try:
+        store.wait(everybody, timedelta(seconds=joining_seconds()))
+        gpu = torch.cuda.is_available()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=store, rank=launch.rank, world_size=launch.size,
+                                timeout=_NO_LIMIT)
+    except RuntimeError as error:
+        missing = [rank for rank, key in enumerate(everybody) if not store.check([key])]
+        who = f"rank {', '.join(map(str, missing[:8]))} did not come" if missing else str(error).splitlines()[0]
+        raise RunError(f"{launch.name}: {who} within {joining_seconds():g} s. Look at what it says, and whether its machine "
+                       f"reaches {launch.address}:{launch.port} (GLOO_SOCKET_IFNAME names the network to use).") from error
+    try:
+        alone = World(launch.rank, launch.size)
+        yield replace(alone, cores=min(alone.gather([cores()]))), store
+    finally:
+        dist.destroy_process_group()
+
+
+def joining_seconds() -> float:
+    """In which all processes must have come."""
+    return float(_number("SPOUTNIK_JOIN_SECONDS", 300))
+
+
+def _store(launch: Launch) -> object:
+    """torchrun's own, or one that rank 0 serves."""
+    import torch.distributed as dist
+
+    try:
+        return next(dist.rendezvous("env://", timeout=timedelta(seconds=joining_seconds())))[0]
+    except (RuntimeError, ValueError) as error:
+        place = f"{launch.address}:{launch.port}"
+        if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
+            raise RunError(f"{launch.name}: port {launch.port} is taken on this machine, by another run or program. Set "
+                           "another MASTER_PORT for all ranks (torchrun: --standalone or --rdzv-endpoint HOST:PORT).") from error
+        raise RunError(f"{launch.name}: does not reach rank 0 at {place}. Start rank 0, and check MASTER_ADDR, MASTER_PORT and "
+                       "the firewall between the machines.") from error
+
+
+def versions() -> dict[str, str]:
+    """What must be alike on all machines for the same result, by name."""
+    return {"Spoutnik's code": code_hash(), "PyTorch": torch.__version__, "Python": platform.python_version()}
+
+
+@cache
+def code_hash() -> str:
+    """Of every file of the package that computes."""
+    root, digest = Path(spoutnik.__file__).parent, hashlib.sha256()
+    for file in sorted(root.rglob("*")):
+        if file.suffix in (".py", ".cpp", ".h", ".jinja"):
+            digest.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def refuse_others(world: World, identity: Mapping[str, str]) -> None:
+    """Raises UserError, on all ranks, where one has another version or another recipe than rank 0."""
+    known = world.gather([(socket.gethostname(), dict(identity))])
+    for rank, (host, values) in enumerate(known):
+        for what, value in values.items():
+            if value != known[0][1].get(what):
+                raise UserError(f"{what} of rank {rank} on {host} ({value}) differs from that of rank 0 on {known[0][0]} "
+                                f"({known[0][1].get(what)}). Start all ranks with the same; nothing has begun.")
+
+
+def _sentence(error: Exception) -> str | None:
+    """What is told of an error; None where it is a mistake of ours, whose traceback is wanted."""
+    if hasattr(error, "exit_status"):
+        return str(error)
+    text = str(error)
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or "not enough memory" in text:
+        return ("the memory of this machine is used up. Start fewer processes on it, or lower micro_batch_tokens (training) or "
+                "group_size, max_tokens and prompts_per_step (sampling) in the recipe; then run the same command again.")
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'the output'}: {error.strerror}. Mend it and run the same command again."
+    return None

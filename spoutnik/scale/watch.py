@@ -1,0 +1,182 @@
+"""How the processes of a run hear of each other's end, whatever they are at.
+
+A thread of each process writes a line into the store that they share, twice a second: that it lives, how many pieces of
+work it has finished, and whether it works or waits. Rank 0 reads all lines. Where no rank has finished anything for `timeout` seconds,
+the run hangs: all write their stacks to a folder that is named, and end. Times are each process's own: clocks need not agree.
+"""
+
+import contextlib
+import faulthandler
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from spoutnik.world import pulse
+
+_INTERVAL = 0.5  # seconds between two lines
+_ENDING = 5.0  # seconds in which a process must have ended by itself once another has failed
+_TELLING = 3.0  # seconds in which whoever tells an error has told it
+_AGAIN = ("What was finished is kept: run the same command again to go on from the last checkpoint, or have torchrun do so by "
+          "itself (--max-restarts 3).")
+
+
+class Watch:
+    """Of one process. say: prints a sentence. The store's keys: beat/RANK; failed, hung: the first error, the verdict; told."""
+
+    def __init__(self, store: object, rank: int, size: int, timeout: float, stacks: Path, say: Callable[[str], None],
+                 name: str):
+        self.store, self.rank, self.size, self.timeout, self.stacks, self.say = store, rank, size, timeout, stacks, say
+        self.name, self.launcher = name, os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+        self._own = store.clone()  # of the thread: a client serves one request at a time
+        self._ticks, self._stopped = 0, threading.Event()
+        self._seen: dict[int, tuple[list[str], float]] = {}  # of each rank its last line, and when its tick last changed
+        self._finished: tuple[object, float] = (None, time.monotonic())  # all ranks' beats, and when they last changed
+        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+
+    def __enter__(self) -> "Watch":
+        self._beat()
+        self._own.wait([f"beat/{rank}" for rank in range(self.size)])
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    # By the process itself, when it ends
+
+    def tell(self, sentence: str) -> None:
+        """An error of this process, once: where all ranks met the same one, whoever is first tells it, and the others wait
+        until that is done, since a launcher ends all as soon as one has ended."""
+        rank, first = self._first("failed", sentence)
+        if rank != self.rank and first == sentence and self._has("told", _TELLING):
+            return
+        self.say(f"{self.name}: {sentence}")
+        self._set("told", "")
+
+    def tell_lost(self, sentence: str) -> None:
+        """Another process is gone. One that had an error has told it; else this says who is missing."""
+        if self._has("failed", _INTERVAL):  # it sets that before it ends
+            self._has("told", _TELLING)
+            return
+        missing = self._missing()
+        who = " and ".join(f"rank {rank}" for rank in missing[:4]) + (" ..." if len(missing) > 4 else "")
+        self.tell(f"{who} ended without a word: killed, out of memory, or its machine went down. {_AGAIN}" if missing
+                  else sentence)
+
+    def _missing(self) -> list[int]:
+        """The ranks that give no sign of life while two lines could have been written."""
+        try:
+            before = self._lines(self.store)
+            time.sleep(4 * _INTERVAL)
+            after = self._lines(self.store)
+        except RuntimeError:  # the store went with them
+            return [0] if self.launcher is None else []
+        return [rank for rank in range(self.size) if rank != self.rank and before[rank][0] == after[rank][0]]
+
+    def _first(self, key: str, sentence: str) -> tuple[int, str]:
+        """Who was the first to set a key, and to what; without a store this process."""
+        value = f"{self.rank} {sentence}"
+        with contextlib.suppress(RuntimeError):
+            value = self.store.compare_set(key, "", value).decode()
+        rank, _, first = value.partition(" ")
+        return int(rank), first
+
+    def _set(self, key: str, value: str) -> None:
+        with contextlib.suppress(RuntimeError):  # who hosted the store may be gone, and nobody listens
+            self.store.set(key, value)
+
+    def _has(self, key: str, seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        try:
+            while not self.store.check([key]):
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(0.02)
+        except RuntimeError:
+            return False
+        return True
+
+    # The thread
+
+    def _run(self) -> None:
+        failed_since = None
+        while not self._stopped.wait(_INTERVAL):
+            if self.launcher is not None and os.getppid() != self.launcher:
+                self._end(f"the launcher (torchrun) ended. {_AGAIN}" if self.rank == 0 else None)
+            try:
+                self._beat()
+                failed = self._own.check(["failed"])
+                if self._own.check(["hung"]):
+                    self._write_stacks()
+                    self._end(None)
+                elif not failed:
+                    self._judge()
+            except RuntimeError:  # no store: its host is gone
+                failed = True
+            failed_since = failed_since or (time.monotonic() if failed else None)
+            if failed_since is not None and time.monotonic() - failed_since > _ENDING:
+                self._end(None)
+
+    def _beat(self) -> None:
+        self._ticks += 1
+        self._own.set(f"beat/{self.rank}", f"{self._ticks} {pulse.beats} {pulse.state}")
+
+    def _lines(self, store: object) -> list[list[str]]:
+        return [line.decode().split() for line in store.multi_get([f"beat/{rank}" for rank in range(self.size)])]
+
+    def _judge(self) -> None:
+        """Rank 0 about all; the others about rank 0, which may be what stands still."""
+        now = time.monotonic()
+        lines = self._lines(self._own) if self.rank == 0 else [self._own.get("beat/0").decode().split()]
+        for rank, line in enumerate(lines):
+            if rank not in self._seen or self._seen[rank][0][0] != line[0]:
+                self._seen[rank] = line, now
+        if self.rank:
+            if now - self._seen[0][1] > self.timeout + _ENDING:
+                self._hang("rank 0 gives no sign of life")
+            return
+        finished = [line[1] for line in lines]
+        if pulse.state == "idle" or finished != self._finished[0]:
+            self._finished = finished, now
+        if now - self._finished[1] > self.timeout:
+            self._hang(self._culprits(lines, now))
+
+    def _culprits(self, lines: list[list[str]], now: float) -> str:
+        silent = [rank for rank in range(self.size) if now - self._seen[rank][1] > 4 * _INTERVAL]
+        working = [rank for rank, line in enumerate(lines) if line[2] == "works" and rank not in silent]
+        what = [f"rank {rank} gives no sign of life" for rank in silent]
+        what += [f"rank {rank} is at one piece of work that does not end" for rank in working]
+        return " and ".join(what) or "all ranks wait for each other"
+
+    def _hang(self, what: str) -> None:
+        verdict = (f"the run hangs: nothing was finished for {self.timeout:g} s, and {what}. What each process is at stands in "
+                   f"{self.stacks}. {_AGAIN} If one piece of work may take longer, raise scale.timeout in the recipe.")
+        first, _ = self._first("hung", verdict)
+        self._write_stacks()
+        if first == self.rank:
+            for rank in range(self.size):  # as far as they can still write
+                self._has(f"stacks/{rank}", _TELLING if rank != self.rank else 0)
+            self.say(f"{self.name}: {verdict}")
+            self._set("told", "")
+        self._end(None)
+
+    def _write_stacks(self) -> None:
+        try:
+            self.stacks.mkdir(parents=True, exist_ok=True)
+            with open(self.stacks / f"rank-{self.rank}.txt", "w", encoding="utf-8") as file:
+                print(f"{self.name}, process {os.getpid()}, {pulse.state}", file=file, flush=True)
+                faulthandler.dump_traceback(file, all_threads=True)
+        except OSError as error:
+            self.say(f"{self.name}: its stacks cannot be written ({error.strerror}).")
+        self._set(f"stacks/{self.rank}", "")
+
+    def _end(self, sentence: str | None) -> None:
+        """Ends this process without waiting for what its main thread is at."""
+        if sentence is not None:
+            self.say(f"{self.name}: {sentence}")
+        else:
+            self._has("told", _TELLING)
+        os._exit(1)
