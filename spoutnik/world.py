@@ -28,16 +28,24 @@ class World:
     rank: 0 is the one that writes. cores: on which each process counts; None alone, where it is this machine's number.
     virtual_shards: into how many parts each sum over a batch is divided, whatever the number of processes and cores
     (`train/summation.py`); None: into as many as there are processes and cores.
+    divide: divides a model among the processes (`scale/sharding.py`), as `divide_model` calls it; None where nobody has asked.
     """
 
     rank: int = 0
     size: int = 1
     cores: int | None = None
     virtual_shards: int | None = None
+    divide: Callable[..., None] | None = None
 
     @staticmethod
     def alone() -> "World":
         return World()
+
+    def divide_model(self, model: object, **options: object) -> None:
+        """Divides a model among the processes, in place. Of one process alone it stays whole, unless sums have a fixed order: that
+        of divided models is one of their own."""
+        if self.divide is not None and (self.size > 1 or self.virtual_shards):
+            self.divide(model, **options)
 
     @property
     def is_main(self) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from spoutnik.errors import RunError
 from spoutnik.files import disk_errors, fsync_path
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import published_parts
 from spoutnik.world import world
 
@@ -109,10 +110,12 @@ def save_parts(path: Path, parts: Mapping[str, Part]) -> None:
     save_pieces(path, entries, pieces)
 
 
-def save_weights(path: Path, division: "Division", config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> None:
-    """A model's file in the published layout, as `weights.save_model` writes it, of one that is divided among processes."""
-    parts = division.parts()
-    save_pieces(path, published_entries(parts, config, dtype), published_pieces(parts, config), {"format": "pt"})
+def save_divided(folder: Path, model: Transformer, dtype: torch.dtype = torch.bfloat16) -> None:
+    """The model.safetensors of a model that is divided among processes, each of which writes its rows: byte for byte what
+    `weights.save_model` writes of a whole one."""
+    parts, config = model.division.parts(model), model.config
+    entries, pieces = published_entries(parts, config, dtype), published_pieces(parts, config)
+    save_pieces(folder / "model.safetensors", entries, pieces, {"format": "pt"})
 
 
 def everywhere(work: Callable[[], object]) -> None:
@@ -242,8 +245,11 @@ class Division(Protocol):
     def part(self, name: str, tensor: Tensor) -> Part:
         """What this process has of an entry of the model's `state_dict`."""
 
-    def parts(self) -> dict[str, Part]:
-        """Of all entries."""
+    def parts(self, module: nn.Module | None = None) -> dict[str, Part]:
+        """Of all entries; or of those of a module inside the model."""
+
+    def gathered(self, name: str, tensor: Tensor) -> Tensor:
+        """An entry as a whole, on every process."""
 
     def reshard(self) -> None:
         """Frees weights that were gathered for a computation."""
@@ -254,9 +260,9 @@ class Division(Protocol):
     def orthogonalized(self, updates: Iterator[tuple[Tensor, Part]]) -> Iterator[Tensor]:
         """Muon's updates, of whole matrices."""
 
-    def whole(self, dtype: torch.dtype | None = None, adapters_alone: bool = False) -> nn.Module:
-        """The same model as one process would have it, on every process, its matrices in `dtype`; or without values but its
-        adapters'."""
+    def whole(self, dtype: torch.dtype | None = None, adapters_alone: bool = False, on_main: bool = False) -> nn.Module | None:
+        """The same model as one process would have it, on every process or on rank 0 alone, its matrices in `dtype`; or without
+        values but its adapters'."""
 
 
 def is_divided(model: nn.Module) -> bool:

@@ -123,9 +123,16 @@ def _joined(launch: Launch) -> Iterator[tuple[World, object]]:
                        f"reaches {launch.address}:{launch.port} (GLOO_SOCKET_IFNAME names the network to use).") from error
     try:
         alone = World(launch.rank, launch.size)
-        yield replace(alone, cores=min(alone.gather([cores()]))), store
+        yield replace(alone, cores=min(alone.gather([cores()])), divide=divide), store
     finally:
         dist.destroy_process_group()
+
+
+def divide(model: object, **options: object) -> None:
+    """`World.divide`, which imports what it needs when it is needed."""
+    from spoutnik.scale.sharding import divide
+
+    divide(model, **options)
 
 
 def joining_seconds() -> float:

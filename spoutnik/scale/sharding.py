@@ -14,7 +14,7 @@ from itertools import islice
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
@@ -102,20 +102,29 @@ class Sharding:
         shape = (held * self.options.expert_parallel, *tensor.shape[1:]) if of_experts else tuple(tensor.shape)
         return Part(rows, before + start, shape)
 
-    def parts(self) -> dict[str, Part]:
-        """Of everything in the module's `state_dict`."""
-        return {name: self.part(name, tensor) for name, tensor in self.module.state_dict().items()}
+    def parts(self, module: nn.Module | None = None) -> dict[str, Part]:
+        """Of everything in the `state_dict` of the module, or of one inside it."""
+        return {name: self.part(name, tensor) for name, tensor in (module or self.module).state_dict().items()}
 
-    def whole(self, dtype: torch.dtype | None = None, adapters_alone: bool = False) -> Transformer:
+    def whole(self, dtype: torch.dtype | None = None, adapters_alone: bool = False,
+              on_main: bool = False) -> Transformer | None:
         """The same network on every process as one alone would have it, without gradients; gathered tensor by tensor.
 
         Args:
             dtype: of matrices other than routers' and adapters', which compute in it in any case; None keeps their own.
             adapters_alone: nothing else has values.
+            on_main: on rank 0 alone; None on the others.
         """
         backbone: Transformer = getattr(self.module, "backbone", self.module)
-        state = {name: self._gathered(name, tensor, dtype) for name, tensor in backbone.state_dict().items()
-                 if not adapters_alone or ".adapter." in name}
+        state = {}
+        for name, tensor in backbone.state_dict().items():
+            if adapters_alone and ".adapter." not in name:
+                continue
+            gathered = self.gathered(name, tensor, dtype)
+            if self.rank == 0 or not on_main:
+                state[name] = gathered
+        if on_main and self.rank:
+            return None
         with torch.device("meta"):
             copy = Transformer(backbone.config, backbone.compute_dtype, backbone.rotary)
         own = {name: tensor for name, tensor in state.items() if ".adapter." not in name}
@@ -129,7 +138,8 @@ class Sharding:
                 copy.get_submodule(name.removesuffix(".adapter")).adapter = module.with_tensors(own)
         return copy
 
-    def _gathered(self, name: str, tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    def gathered(self, name: str, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """An entry of a `state_dict` as a whole, on every process."""
         if isinstance(tensor, DTensor):
             if dtype is not None and tensor.dim() > 1 and ".adapter." not in name and not name.endswith(".gate.weight"):
                 tensor = tensor.to(dtype)
@@ -209,7 +219,20 @@ class Sharding:
         return [piece.view_as(each) for piece, each in zip(returned.split(sent), rows)]
 
 
-def shard(module: nn.Module, options: ShardOptions, mesh: DeviceMesh) -> Sharding:
+def divide(module: nn.Module, expert_parallel: int = 1, parameters: str = "float32", source: str = "scale") -> None:
+    """`shard` among all processes of the run, or on this one alone. source: of the options, for error messages.
+
+    Raises:
+        UserError: the experts cannot be dealt so, or sums cannot have a fixed order.
+    """
+    if not dist.is_initialized():
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    device = next(module.parameters()).device.type
+    options = ShardOptions(expert_parallel, {"float32": torch.float32, "bfloat16": torch.bfloat16}[parameters])
+    shard(module, options, init_device_mesh(device, (dist.get_world_size(),)), source)
+
+
+def shard(module: nn.Module, options: ShardOptions, mesh: DeviceMesh, source: str = "scale") -> Sharding:
     """Divides a `Transformer`, or a module that has one as `backbone`, among the processes of a mesh, in place; all of them
     must hold the same weights. Trained weights become float32, layer by layer; frozen ones keep their type.
 
@@ -219,7 +242,7 @@ def shard(module: nn.Module, options: ShardOptions, mesh: DeviceMesh) -> Shardin
     # Layers return views, and nothing writes into what they return.
     warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor", UserWarning)
     backbone: Transformer = getattr(module, "backbone", module)
-    check_options(options, backbone.config, mesh.size())
+    check_options(options, backbone.config, mesh.size(), source)
     sharding = Sharding(module, options, mesh)
     if options.expert_parallel > 1:
         deal_experts(module, sharding.experts.get_group("expert"))

@@ -72,19 +72,25 @@ class Validation:
         measured, cost = self._measure()
         row["validation_accuracy"] = accuracy = _mean(measured["right"])
         if world().is_main:
-            self._keep(done, accuracy, measured)
+            write_json(self.folder / "last.json", measured)
+        if main_only(lambda: self._is_best(accuracy)):  # where the last is kept as such
+            model = self.model.division.whole(on_main=True) if is_divided(self.model) and done < self.steps else self.model
+            if world().is_main:
+                self._keep(done, accuracy, model)
         return cost
 
-    def _keep(self, done: int, accuracy: float, measured: dict[str, list[float]]) -> None:
-        write_json(self.folder / "last.json", measured)
+    def _is_best(self, accuracy: float) -> bool:
+        """Of equal ones the later: it has learned from more."""
         best = self.best
-        if best is None or accuracy >= best["accuracy"]:  # of equal ones the later: it has learned from more
-            fresh = self.folder / "best.new"
-            remove_folder(fresh)
-            if done < self.steps:  # the last is kept as such
-                save_tensors(fresh / "weights.safetensors", _without_adapters(self.model).state_dict())
-            write_json(fresh / "best.json", {"step": done, "accuracy": accuracy})
-            install_folder(fresh, self.folder / "best", aside=self.folder / "best.old")
+        return best is None or accuracy >= best["accuracy"]
+
+    def _keep(self, done: int, accuracy: float, model: Transformer) -> None:
+        fresh = self.folder / "best.new"
+        remove_folder(fresh)
+        if done < self.steps:
+            save_tensors(fresh / "weights.safetensors", _without_adapters(model).state_dict())
+        write_json(fresh / "best.json", {"step": done, "accuracy": accuracy})
+        install_folder(fresh, self.folder / "best", aside=self.folder / "best.old")
 
     @property
     def best(self) -> dict | None:

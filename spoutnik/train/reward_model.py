@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from spoutnik.model.layers import Linear
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.packing import PackedSequences
-from spoutnik.model.parts import is_divided
+from spoutnik.model.parts import Division, is_divided
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import on_all_ranks, parts
 from spoutnik.tasks import LANGUAGES
@@ -49,7 +49,9 @@ class RewardModelSettings(OptimizerSettings):
 
 
 class RewardModel(nn.Module):
-    """Transformer (its head unused) and `score`: the last token's state to one number."""
+    """Transformer (its head unused) and `score`: the last token's state to one number. division: as a `Transformer`'s."""
+
+    division: Division | None = None
 
     def __init__(self, backbone: Transformer):
         super().__init__()
