@@ -1,8 +1,8 @@
 """A run of several processes: how they find each other, what they compare before anything begins, and how all end when one
 does.
 
-`torchrun` (or srun, or whoever sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT) starts the processes. Rank 0 runs the
-recipe, the others follow. Whatever ends one of them ends all in bounded time: an error is told by who has it, a process that was killed
+torchrun (or srun, or whoever sets RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT) starts the processes. Rank 0 runs the recipe,
+the others follow. Whatever ends one of them ends all in bounded time: an error is told by who has it, a process that was killed
 is missed by its connection, and one that hangs by its pulse (`watch.py`).
 """
 
@@ -80,7 +80,15 @@ def run_together(lead: Callable[[], None], follow: Callable[[], None], identity:
         timeout: seconds without any sign of work on any rank, after which the run is taken to hang.
         stacks: the folder where all processes then write what they are at.
     """
-    launch = Launch.from_environment()
+    try:
+        return _work_together(Launch.from_environment(), lead, follow, identity, timeout, stacks, say)
+    except (UserError, RunError) as error:  # before all had come
+        say(str(error))
+        return error.exit_status
+
+
+def _work_together(launch: Launch, lead: Callable[[], None], follow: Callable[[], None], identity: Mapping[str, str],
+                   timeout: float, stacks: Path, say: Callable[[str], None]) -> int:
     with _joined(launch) as (world, store), working_in(world):
         with Watch(store, world.rank, world.size, timeout, stacks, say, launch.name) as watch:
             try:
@@ -150,7 +158,7 @@ def _store(launch: Launch) -> object:
         place = f"{launch.address}:{launch.port}"
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
             raise RunError(f"{launch.name}: port {launch.port} is taken on this machine, by another run or program. Set "
-                           "another MASTER_PORT for all ranks (torchrun: --standalone or --rdzv-endpoint HOST:PORT).") from error
+                           "another MASTER_PORT for all ranks (torchrun: --standalone or --rdzv-endpoint).") from error
         raise RunError(f"{launch.name}: does not reach rank 0 at {place}. Start rank 0, and check MASTER_ADDR, MASTER_PORT and "
                        "the firewall between the machines.") from error
 

@@ -1,7 +1,7 @@
 """How the processes of a run hear of each other's end, whatever they are at.
 
-A thread of each process writes a line into the store that they share, twice a second: that it lives, how many pieces of
-work it has finished, and whether it works or waits. Rank 0 reads all lines. Where no rank has finished anything for `timeout` seconds,
+A thread of each process writes a line into the store that they share, twice a second: that it lives, how many pieces of work
+it has finished, and whether it works or waits. Rank 0 reads all lines. Where no rank has finished anything in `timeout` seconds
 the run hangs: all write their stacks to a folder that is named, and end. Times are each process's own: clocks need not agree.
 """
 
