@@ -1,26 +1,38 @@
-"""What the tests of sharded training do on every rank. One call of `on_rank` does many checks: a process takes seconds to
-start."""
+"""What the tests of sharded training do on every rank. All is imported once, then forked.
+
+    python sharded_work.py OUT          the jobs of `JOBS`, one after another
+
+Rank 0 leaves the result of a job in OUT/NAME-SIZE.json; files lie in OUT/FOLDER.
+"""
 
 import hashlib
 import json
+import os
 import random
+import sys
+import traceback
 from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.device_mesh import init_device_mesh
 
 from spoutnik.model.lora import LoraConfig, add_lora
+from spoutnik.model.parts import save_divided
 from spoutnik.model.transformer import Transformer
+from spoutnik.scale.sharding import Sharding, ShardOptions, shard
 from spoutnik.train import language_model
 from spoutnik.train.batches import Document
 from spoutnik.train.loop import Checkpoints, Cost
 from spoutnik.train.optimizer import Optimizer
 from spoutnik.train.settings import LanguageModelSettings
-from spoutnik.world import World, working_in
+from spoutnik.world import World, working_in, world
 
 STEPS = 20
 PARTS = 4  # micro-batches of a step at least, whoever computes them
@@ -80,22 +92,7 @@ def fingerprint(state: dict[str, Tensor]) -> str:
     return hashlib.sha256(b"".join(state[name].contiguous().numpy().tobytes() for name in sorted(state))).hexdigest()
 
 
-def on_rank(name: str, rank: int, size: int, folder: Path) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", store=dist.FileStore(str(folder / f"{name}.store"), size), rank=rank, world_size=size)
-    with working_in(World(rank, size, 1)):
-        result = globals()[name](folder)
-    if rank == 0:
-        (folder / f"{name}.json").write_text(json.dumps(result))
-    dist.barrier()
-    dist.destroy_process_group()
-
-
-def divided(model: Transformer, **options):
-    from torch.distributed.device_mesh import init_device_mesh
-
-    from spoutnik.scale.sharding import ShardOptions, shard
-
+def divided(model: Transformer, **options) -> Sharding:
     return shard(model, ShardOptions(**options), init_device_mesh("cpu", (dist.get_world_size(),)))
 
 
@@ -124,8 +121,6 @@ def training_of_all_kinds(folder: Path) -> dict:
 
 def ordered_sums(folder: Path) -> dict:
     """Fingerprints of weights and losses after a reproducible training."""
-    from spoutnik.world import world
-
     result = {}
     for case in ("llama", "v3"):
         with working_in(replace(world(), virtual_shards=4)):
@@ -138,19 +133,16 @@ def ordered_sums(folder: Path) -> dict:
 
 def save_in_the_middle(folder: Path) -> dict:
     """Half of a training, a checkpoint, an export, and the other half."""
-    from spoutnik.model.parts import save_weights
-
     result = {}
     for case, options in {"v3": {"expert_parallel": 2}, "llama": {}, "llama lora": {}}.items():
         model = network(case)
-        sharding = divided(model, **options)
+        divided(model, **options)
         training = Training(case, model)
         training.run(0, STEPS // 2)
         Checkpoints(folder / case).save(STEPS // 2, model, training.optimizer, [], Cost())
         if "lora" not in case:
-            save_weights(folder / case / "model.safetensors", sharding, model.config, torch.bfloat16)
+            save_divided(folder / case, model)
         result[case] = training.run(STEPS // 2, STEPS)
-        result[f"{case} whole"] = fingerprint(sharding.whole().state_dict())
     return result
 
 
@@ -164,3 +156,44 @@ def go_on(folder: Path) -> dict:
         step, _, _ = Checkpoints(folder / case).load(model, training.optimizer)
         result[case] = training.run(step, STEPS)
     return result
+
+
+JOBS = [("training_of_all_kinds", 2, "kinds-2"), ("training_of_all_kinds", 4, "kinds-4"), ("ordered_sums", 1, "sums-1"),
+        ("ordered_sums", 2, "sums-2"), ("ordered_sums", 4, "sums-4"), ("save_in_the_middle", 2, "saved"), ("go_on", 4, "saved")]
+
+
+def on_rank(job: str, rank: int, size: int, out: Path, folder: str) -> None:
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", store=dist.FileStore(str(out / f"{job}-{size}.store"), size), rank=rank, world_size=size)
+    with working_in(World(rank, size, 1)):
+        result = globals()[job](out / folder)
+    if rank == 0:
+        (out / f"{job}-{size}.json").write_text(json.dumps(result))
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def main(out: Path) -> int:
+    """The number of processes that failed, of the first job in which one did."""
+    for job, size, folder in JOBS:
+        (out / folder).mkdir(exist_ok=True)
+        children = []
+        for rank in range(size):
+            if not (pid := os.fork()):
+                status = 1
+                try:
+                    on_rank(job, rank, size, out, folder)
+                    status = 0
+                except BaseException:
+                    print(f"{job}, rank {rank} of {size}:\n{traceback.format_exc()}", file=sys.stderr, flush=True)
+                finally:
+                    os._exit(status)
+            children.append(pid)
+        failed = sum(os.waitpid(pid, 0)[1] != 0 for pid in children)
+        if failed:
+            return failed
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
