@@ -77,7 +77,8 @@ class Training:
                                                                      self.settings, step)
             norm = self.optimizer.step(gradient.gradients, 1.0)
             for name, load in gradient.loads.items():
-                self.model.routers[name].move_bias(load, 0.01)
+                if self.model.routers[name].biased:
+                    self.model.routers[name].move_bias(load, 0.01)
             self.metrics = gradient.metrics
             self.rows.append((gradient.metrics["loss"], norm))
         return self.rows
