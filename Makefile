@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RUN ?= runs/nano
 
-.PHONY: demo test lint docs sanitize real-model peers clients clean
+.PHONY: demo test lint docs sanitize second-device real-model peers clients clean
 
 demo: $(VENV)/installed
 	$(BIN)/spoutnik run recipes/nano.yaml --out $(RUN)
@@ -22,6 +22,10 @@ docs: $(VENV)/installed
 # The kernels' tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 sanitize: $(VENV)/installed-dev
 	PYTHON=$(BIN)/python tests/sanitize.sh
+
+# Every kind of stage on a second device of torch, made of the processor's memory: what a GPU would refuse is found without one.
+second-device: $(VENV)/installed-dev
+	$(BIN)/python tests/second_device/run.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Spoutnik needs Python 3.11 or newer: make PYTHON=python3.11")'

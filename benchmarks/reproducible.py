@@ -20,7 +20,7 @@ from pathlib import Path
 from statistics import median
 
 from spoutnik.scale.launch import launched, run_together
-from spoutnik.world import divided_into
+from spoutnik.world import together
 
 NANO = Path(__file__).parents[1] / "recipes" / "nano.yaml"
 WARM = 3  # steps that are not timed
@@ -42,7 +42,7 @@ def steps_of(steps: int, tokens: int) -> dict:
     for name, shards in (("plain", None), ("fixed", 8)):
         model = Transformer(recipe.model_config_of("nano", str(NANO)), torch.float32)
         model.init_weights(torch.Generator().manual_seed(0))
-        with tempfile.TemporaryDirectory() as folder, divided_into(shards):
+        with tempfile.TemporaryDirectory() as folder, together(shards):
             log, _ = pretrain(model, tokenizer, recipe.solved_tasks, settings, 0, "base", Checkpoints(Path(folder), 1e9),
                               lambda done, total, tokens, note: None)
         times = [b["seconds"] - a["seconds"] for a, b in zip(log[WARM:], log[WARM + 1:])]

@@ -19,6 +19,7 @@ import torch
 
 from spoutnik.world import pulse, world
 
+CPU = torch.device("cpu")
 Item, Result = TypeVar("Item"), TypeVar("Result")
 
 
@@ -65,38 +66,42 @@ def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(cores(), thread_name_prefix="core", initializer=torch.set_num_threads, initargs=(1,))
 
 
-def on_all_cores(work: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """[work(item) for item in items], a thread per core. Results in order; the first exception is raised."""
-    keep_memory()
-
+def on_all_cores(work: Callable[[Item], Result], items: Sequence[Item],
+                 device: torch.device = CPU) -> list[Result]:
+    """[work(item) for item in items], a thread per core, or one after another where a GPU computes (`device`). Results in
+    order; the first exception is raised."""
     def one(item: Item) -> Result:
         result = work(item)
         pulse.beat()
         return result
 
+    if device.type != "cpu":
+        return [one(item) for item in items]
+    keep_memory()
     if len(items) <= 1 or cores() == 1:
         torch.set_num_threads(1)
         return [one(item) for item in items]
     return list(_pool().map(one, items))
 
 
-def on_all_ranks(work: Callable[[Item], Result], items: Sequence[Item], in_step: bool = False) -> list[Result]:
+def on_all_ranks(work: Callable[[Item], Result], items: Sequence[Item], device: torch.device = CPU,
+                 in_step: bool = False) -> list[Result]:
     """`on_all_cores` of all processes of the run, each of which has every result. Items are dealt one by one. in_step: the
     processes need each other for every item (weights that are divided among them): each works on as many as the others, one at
     a time."""
     here = world()
     if here.size == 1:
-        return on_all_cores(work, items)
+        return on_all_cores(work, items, device)
     if in_step:
         torch.set_num_threads(1)
         numbers = range(here.rank, -(-len(items) // here.size) * here.size, here.size)
         results = [work(items[min(number, len(items) - 1)]) for number in numbers]
         return here.gather_dealt(results[:len(range(here.rank, len(items), here.size))])
-    return here.gather_dealt(on_all_cores(work, items[here.rank::here.size]))
+    return here.gather_dealt(on_all_cores(work, items[here.rank::here.size], device))
 
 
-def parts() -> int:
+def parts(device: torch.device = CPU) -> int:
     """Into how many parts a batch is divided: a fixed number, where the recipe wants the same bytes on any machine, else one
-    for each core of each process."""
+    for each core of each process, or for each GPU."""
     here = world()
-    return here.virtual_shards or here.size * (here.cores or cores())
+    return here.virtual_shards or here.size * ((here.cores or cores()) if device.type == "cpu" else 1)

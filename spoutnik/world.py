@@ -28,7 +28,7 @@ class World:
     rank: 0 is the one that writes. cores: on which each process counts; None alone, where it is this machine's number.
     virtual_shards: into how many parts each sum over a batch is divided, whatever the number of processes and cores
     (`train/summation.py`); None: into as many as there are processes and cores.
-    divide: divides a model among the processes (`scale/sharding.py`), as `divide_model` calls it; None where nobody has asked.
+    divide: `scale.sharding.divide`, which divides a model among the processes; None where nobody can.
     """
 
     rank: int = 0
@@ -41,11 +41,11 @@ class World:
     def alone() -> "World":
         return World()
 
-    def divide_model(self, model: object, **options: object) -> None:
-        """Divides a model among the processes, in place. Of one process alone it stays whole, unless sums have a fixed order: that
-        of divided models is one of their own."""
-        if self.divide is not None and (self.size > 1 or self.virtual_shards):
-            self.divide(model, **options)
+    @property
+    def divides(self) -> bool:
+        """Whether models that a recipe wants divided are. Of one process alone they stay whole, unless sums have a fixed order:
+        that over divided models is one of its own."""
+        return self.divide is not None and (self.size > 1 or self.virtual_shards is not None)
 
     @property
     def is_main(self) -> bool:
@@ -82,36 +82,47 @@ class World:
         return parts
 
 
-_current = World()
+_team = _current = World()
 
 
 def world() -> World:
-    """That of this process."""
+    """The processes that do together what this one is at. Alone, but inside `together`: of several, rank 0 also does much that
+    no other does (plans, audits, reports)."""
     return _current
 
 
+def team() -> World:
+    """All processes that were started for this run."""
+    return _team
+
+
 @contextlib.contextmanager
-def working_in(new: World) -> Iterator[World]:
-    """Inside it, `world()` is this one."""
-    global _current
-    before, _current = _current, new
+def started_in(new: World) -> Iterator[World]:
+    """Inside it, this process is one of several."""
+    global _team
+    before, _team = _team, new
     try:
         yield new
+    finally:
+        _team = before
+
+
+@contextlib.contextmanager
+def together(virtual_shards: int | None = None) -> Iterator[World]:
+    """Inside it, all processes walk through the same code, and sums are divided into so many parts."""
+    global _current
+    before, _current = _current, replace(_team, virtual_shards=virtual_shards)
+    try:
+        with pulse.at("works"):
+            yield _current
     finally:
         _current = before
 
 
-@contextlib.contextmanager
-def divided_into(virtual_shards: int | None) -> Iterator[World]:
-    """Inside it, sums are divided into so many parts."""
-    with working_in(replace(_current, virtual_shards=virtual_shards)) as new:
-        yield new
-
-
 @dataclass
 class Pulse:
-    """What others see of this process (`scale/watch.py`). beats: pieces of work that it has finished. state: what it is at;
-    "idle" is outside of a stage, where nobody knows how long a piece of work takes."""
+    """What others see of this process (`scale/watch.py`). beats: pieces of work that it has finished. state: whether it works
+    or waits for others; "idle" is outside of what all do together, where nobody knows how long a piece of work takes."""
 
     beats: int = 0
     state: str = "idle"

@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 import tiny
+import torch
 from hypothesis import HealthCheck, settings
 
 from spoutnik import gguf_folder
@@ -25,6 +26,19 @@ pytest_plugins = ["serving_fixtures", "page.conversation_fixtures", "page.browse
 settings.register_profile("spoutnik", deadline=None, derandomize=True, max_examples=40, database=None,
                           suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 settings.load_profile("spoutnik")
+
+
+def pytest_addoption(parser):
+    parser.addoption("--gpu-device", help="Where the tests marked cuda run; without it on the GPU, and not at all without one.")
+
+
+@pytest.fixture
+def gpu(request) -> torch.device:
+    """For tests marked cuda."""
+    device = request.config.getoption("--gpu-device") or "cuda"
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    return torch.device(device)
 
 
 @pytest.fixture(scope="session")

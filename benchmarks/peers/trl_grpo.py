@@ -1,4 +1,4 @@
-"""Measure TRL's GRPOTrainer on the CPU with a tiny random-init Qwen2; needs the versions in peers-constraints.txt.
+"""Measure TRL's GRPOTrainer with a tiny random-init Qwen2; needs the versions in peers-constraints.txt.
 
 Run it with the peers' own Python. It reads one JSON object on stdin (the keys are in DEFAULTS) and prints one JSON
 object as its last stdout line. Nothing touches the network. Example:
@@ -56,6 +56,7 @@ DEFAULTS = {
     "continuous_batching": False,  # use_transformers_continuous_batching=True
     "cache_implementation": None,  # None (dynamic) | "static"
     "attention": "eager",  # eager | sdpa
+    "device": "cpu",  # cpu | cuda
 }
 
 
@@ -156,7 +157,7 @@ def train(options: dict, folder: str) -> tuple[Meter, int]:
     prompts *= -(-options["prompts_per_step"] // len(prompts))  # a step needs at least as many rows as prompts
     arguments = trl.GRPOConfig(
         output_dir=folder,
-        use_cpu=True,
+        use_cpu=options["device"] == "cpu",
         bf16=options["precision"] != "fp32",
         activation_checkpointing=False,
         per_device_train_batch_size=micro_batch,

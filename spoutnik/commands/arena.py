@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from spoutnik.commands.console import print_json
-from spoutnik.commands.options import Data, Json, Memory, Passphrase, Quantize
+from spoutnik.commands.options import Data, Device, Json, Memory, Passphrase, Quantize
 
 
 def arena(
@@ -18,6 +18,7 @@ def arena(
                                         )] = "high",
     quantize: Quantize = None,
     memory: Memory = None,
+    device: Device = "auto",
     data: Data = None,
     no_history: Annotated[bool, typer.Option("--no-history", help="Forget the votes at the end.")] = False,
     passphrase: Passphrase = False,
@@ -41,7 +42,7 @@ def arena(
         return
     if json_:
         raise UserError("--json needs --ratings: a comparison has no single result. Add --ratings.")
-    service = service_of(models or [], stage or [], EngineOptions(quantize, memory, max_num_seqs=1))
+    service = service_of(models or [], stage or [], EngineOptions(quantize, memory, max_num_seqs=1, device=device))
     asyncio.run(compare(service, store, Console(), effort))
 
 

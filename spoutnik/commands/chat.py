@@ -7,7 +7,7 @@ import typer
 
 from spoutnik.commands.console import print_json
 from spoutnik.commands.data_folder import data_folder
-from spoutnik.commands.options import AdapterList, Data, Drafts, Json, Memory, Quantize, Speculate, Stage
+from spoutnik.commands.options import AdapterList, Data, Device, Drafts, Json, Memory, Quantize, Speculate, Stage
 from spoutnik.commands.progress import quantization_progress
 
 
@@ -32,6 +32,7 @@ def chat(
     adapter: AdapterList = None,
     quantize: Quantize = None,
     memory: Memory = None,
+    device: Device = "auto",
     speculate: Speculate = None,
     drafts: Drafts = 1,
     prompt: Annotated[Optional[str], typer.Option(help="Ask this one question and leave.")] = None,
@@ -66,8 +67,8 @@ def chat(
     given = {name: value for name, value in (("temperature", temperature), ("top_p", top_p)) if value is not None}
     options = GenerationOptions(SamplingParams(**generation_defaults(folder) | given), max_tokens, max_thinking_tokens, effort)
     with quantization_progress(json_) as progress:
-        llm = chat_llm(folder, adapter=adapters.merged, adapters=adapters.named, quantize=quantize, memory=memory,
-                       speculate=speculate, num_speculative_tokens=drafts, progress=progress)
+        llm = chat_llm(folder, adapter=adapters.merged, adapters=adapters.named, device=device, quantize=quantize,
+                       memory=memory, speculate=speculate, num_speculative_tokens=drafts, progress=progress)
     if speculate is not None and llm.core.drafter is None:
         print(NO_DRAFTS, file=sys.stderr)
     session = Chat(llm.with_adapter(next(iter(adapters.named), None)), options, seed, system)

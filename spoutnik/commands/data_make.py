@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from spoutnik.commands.console import print_json, say
-from spoutnik.commands.options import Json, Memory, Quantize, Stage
+from spoutnik.commands.options import Device, Json, Memory, Quantize, Stage
 from spoutnik.commands.progress import display
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def make(
     dtype: Annotated[str, typer.Option(help="Of a model that runs here: float32, bfloat16, or auto.")] = "auto",
     quantize: Quantize = None,
     memory: Memory = None,
+    device: Device = "auto",
     json_: Json = False,
 ):
     """Make questions with answers from documents, each with the span of the source that proves it.
@@ -54,7 +55,7 @@ def make(
     settings = MakeSettings(per_passage, held_out_share, max_tokens, temperature, judged, language, limit)
     _check(settings)
     check_out(out)
-    open_teacher = _teacher(teacher, model, key_variable, concurrency, stage, dtype, quantize, memory)
+    open_teacher = _teacher(teacher, model, key_variable, concurrency, stage, dtype, quantize, memory, device)
     journal = journal_of(out)
     with exclusive(journal.with_name(f".{journal.name}.lock"), f"{out}: {{holder}} is writing it. Wait for it, or name another "
                                                                 "--out."):
@@ -87,7 +88,7 @@ def _check(settings: "MakeSettings") -> None:
 
 
 def _teacher(name: str, model: str | None, key_variable: str | None, concurrency: int, stage: str | None, dtype: str,
-             quantize: str | None, memory: str | None):
+             quantize: str | None, memory: str | None, device: str):
     """What opens the teacher: weights are read after the documents. Raises UserError for what can be wrong before."""
     from spoutnik.documents.teacher import EndpointTeacher, LocalTeacher
     from spoutnik.errors import UserError
@@ -96,9 +97,9 @@ def _teacher(name: str, model: str | None, key_variable: str | None, concurrency
     from spoutnik.locate import locate
 
     if name.startswith(("http://", "https://")):
-        if stage or quantize or memory or dtype != "auto":
-            raise UserError("--stage, --dtype, --quantize and --memory are of models that run here, not of an endpoint's. "
-                            "Leave them out.")
+        if stage or quantize or memory or dtype != "auto" or device != "auto":
+            raise UserError("--stage, --dtype, --device, --quantize and --memory are of models that run here, not of an "
+                            "endpoint's. Leave them out.")
         endpoint = endpoint_model(name, {"model": model, "key_variable": key_variable}, concurrency).endpoint
         return lambda: EndpointTeacher(endpoint, concurrency)
     if model or key_variable:
@@ -107,7 +108,7 @@ def _teacher(name: str, model: str | None, key_variable: str | None, concurrency
     folder = locate(name, stage)
 
     def open_model() -> "Teacher":
-        local = LocalModel(folder, dtype=dtype, quantize=quantize, memory=memory)
+        local = LocalModel(folder, dtype=dtype, quantize=quantize, memory=memory, device=device)
         local.check(Chat(), False)
         return LocalTeacher(local)
 

@@ -7,7 +7,7 @@ import typer
 
 from spoutnik.commands.console import console, print_json, say
 from spoutnik.commands.help import Command, Group
-from spoutnik.commands.options import Adapter, Json, Memory, Quantize, Stage
+from spoutnik.commands.options import Adapter, Device, Json, Memory, Quantize, Stage
 from spoutnik.commands.progress import display
 from spoutnik.units import duration
 
@@ -80,6 +80,7 @@ def evaluate(
     adapter: Adapter = None,
     quantize: Quantize = None,
     memory: Memory = None,
+    device: Device = "auto",
     json_: Json = False,
 ):
     """Evaluate a model by R1's protocol: T 0.6, top-p 0.95, k samples, pass@1 as their mean, thought stripped.
@@ -102,13 +103,14 @@ def evaluate(
     ks = _ks(k, samples)
     _check_split(split, names)
     _choose_sandbox(sandbox)
-    open_model, folder, name = _find_model(run, stage, model, key_variable, concurrency, dtype, quantize, memory, adapter)
+    open_model, folder, name = _find_model(run, stage, model, key_variable, concurrency, dtype, quantize, memory, adapter,
+                                           device)
     found = [find_bench(each, data, limit, seed, trained_tasks(folder), split) for each in names]
     found += [reworded_bench(each, name) for name in (reword or ()) for each in found]
     evaluated = open_model()
-    if not isinstance(evaluated, LocalModel) and (quantize or memory or adapter or dtype != "auto"):
-        raise UserError("--adapter, --quantize, --memory and --dtype are of models that run here, not of an endpoint's. "
-                        "Leave them out.")
+    if not isinstance(evaluated, LocalModel) and (quantize or memory or adapter or dtype != "auto" or device != "auto"):
+        raise UserError("--adapter, --quantize, --memory, --dtype and --device are of models that run here, not of an "
+                        "endpoint's. Leave them out.")
     shown = display(json_)
     out = out or Path("evals") / (name if style in (None, "chat") else f"{name}-{style}")
     shown.log(f"At most {evaluated.limit(settings):,} tokens a reply"
@@ -203,7 +205,8 @@ def _choose_sandbox(kind: str | None) -> None:
 
 
 def _find_model(run: str, stage: str | None, model: str | None, key_variable: str | None, concurrency: int, dtype: str,
-                quantize: str | None, memory: str | None, adapter: Path | None = None):
+                quantize: str | None, memory: str | None, adapter: Path | None = None,
+                device: str = "auto"):
     """(what opens it, its folder, its name in paths). Weights are read after the benchmarks."""
     from spoutnik.errors import UserError
     from spoutnik.evals.models import LocalModel, endpoint_model
@@ -228,7 +231,8 @@ def _find_model(run: str, stage: str | None, model: str | None, key_variable: st
         name += f"-{stage or folder.name.rpartition('-')[0] or folder.name}"
     if adapter is not None:
         name += f"-{adapter.resolve().name}"
-    return lambda: LocalModel(folder, name, adapter=adapter, dtype=dtype, quantize=quantize, memory=memory), folder, name
+    return lambda: LocalModel(folder, name, adapter=adapter, dtype=dtype, quantize=quantize, memory=memory,
+                              device=device), folder, name
 
 
 def _print(result: dict) -> None:

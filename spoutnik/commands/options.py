@@ -14,6 +14,8 @@ AdapterList = Annotated[Optional[list[str]], typer.Option(
 Quantize = Annotated[Optional[str], typer.Option(help="int8 or int4 weights, made once and kept beside the model.")]
 Memory = Annotated[Optional[str], typer.Option(help="What weights and cache may take together, as 16GB. Routed experts "
                                                "beyond it stay on disk.")]
+Device = Annotated[str, typer.Option(help="Where it is computed: cpu, cuda, cuda:1 ...; auto is the GPU where there is one, "
+                                     "but the processor with --quantize.")]
 Speculate = Annotated[Optional[str], typer.Option(help="The same reply in fewer steps: mtp (the model's own module drafts) or "
                                                   "prompt_lookup (what was said before). Not where the model lies in the "
                                                   "processor's caches: there drafts cost more than they save.")]

@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from spoutnik.commands.data_folder import data_folder, history_passphrase
-from spoutnik.commands.options import AdapterList, Data, Drafts, Json, Memory, Passphrase, Quantize, Speculate
+from spoutnik.commands.options import AdapterList, Data, Device, Drafts, Json, Memory, Passphrase, Quantize, Speculate
 from spoutnik.errors import UserError
 
 
@@ -30,6 +30,7 @@ def serve(
                                                              "(/v1/load_lora_adapter).")] = None,
     quantize: Quantize = None,
     memory: Memory = None,
+    device: Device = "auto",
     speculate: Speculate = None,
     drafts: Drafts = 1,
     max_num_seqs: Annotated[int, typer.Option(min=1, help="Replies computed at the same time, of each model.")] = 256,
@@ -71,7 +72,8 @@ def serve(
         log_prompts=log_prompts, history=not no_history, page=not no_page, passphrase=history_passphrase(passphrase, folder),
         runtime_adapters=check_adapters_folder(runtime_adapters))
     adapters = Adapters.parse(adapter or ())
-    engine = EngineOptions(quantize, memory, speculate, drafts, max_num_seqs, max_model_len, logprobs_mode, adapters.merged)
+    engine = EngineOptions(quantize, memory, speculate, drafts, max_num_seqs, max_model_len, logprobs_mode, adapters.merged,
+                           device)
     run(model, stage, engine, settings, Console(stderr=True), json_, check_names(served_model_name or ()), adapters.named)
 
 

@@ -10,7 +10,7 @@ from spoutnik.engine.adapters import LoadedAdapter, check_adapter, read_for
 from spoutnik.engine.core import EngineCore
 from spoutnik.engine.generation_config import generation_defaults
 from spoutnik.engine.input_processor import Prompt, check, conversations_of, params_of, prompts_of, tokens_of
-from spoutnik.engine.llm_checks import check_max_model_len, check_speculation, dtype_of, raise_if_all_failed
+from spoutnik.engine.llm_checks import check_max_model_len, check_speculation, device_of, dtype_of, raise_if_all_failed
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.pooling import embed
 from spoutnik.engine.request import Request
@@ -42,8 +42,8 @@ class LLM:
         tokenizer: None takes the folder's, if it has one; token ids need none.
         adapter: a folder that PEFT wrote for this model, which is a folder: what runs is their sum.
         adapters: such folders by name, unmerged: each request has one (`adapter`) or is the base's, all in one batch.
-        dtype, device: of weights and cache; "auto" is bfloat16 where the processor multiplies it, else float32; None is the
-            CPU. A Transformer has its own.
+        dtype, device: of weights and cache. dtype "auto" is bfloat16 where the device multiplies it, else float32. device
+            "auto" is the GPU where there is one, and nothing is quantized; None is the CPU. A Transformer has its own.
         quantize: "int8" or "int4" weights, None for none.
         memory: limit for weights and cache together, as "16GB" or bytes; None takes a part of what is free.
         max_model_len: tokens that prompt and completion may have together; None takes the model's positions.
@@ -63,7 +63,7 @@ class LLM:
 
     def __init__(self, model: str | Path | Transformer | Runner, tokenizer: Tokenizer | None = None, *,
                  adapter: str | Path | None = None, adapters: Mapping[str, str | Path] | None = None,
-                 dtype: str | torch.dtype = "auto", device: str | None = None,
+                 dtype: str | torch.dtype = "auto", device: str | torch.device | None = None,
                  quantize: str | None = None, memory: str | int | None = None, max_model_len: int | None = None,
                  max_num_seqs: int = 256, max_num_batched_tokens: int = 2048,
                  speculate: str | None = None, num_speculative_tokens: int = 1, speculate_up_to: int | None = None,
@@ -78,11 +78,12 @@ class LLM:
         unmerged = self._read_all(adapters or {}, model)
         if isinstance(model, str | Path):
             self._folder = folder = locate(model)
-            dtype = dtype_of(dtype)
+            device = device_of(device, quantize)
+            dtype = dtype_of(dtype, device)
             tokenizer = tokenizer or find_tokenizer(folder)
             check_speculation(speculate, num_speculative_tokens, ModelConfig.load(folder))
-            source = folder if adapter is None else load_adapted(folder, path_of(adapter), dtype, device or "cpu")
-            runner = make_runner(source, quantize, memory, dtype, device or "cpu", progress)
+            source = folder if adapter is None else load_adapted(folder, path_of(adapter), dtype, device)
+            runner = make_runner(source, quantize, memory, dtype, device, progress)
         elif adapter is not None:
             raise UserError(f"adapter = {str(adapter)!r}: is of a model's folder. Give that, or a model with its adapters.")
         elif dtype != "auto" or device is not None:

@@ -4,15 +4,23 @@ import torch
 
 from spoutnik.engine.outputs import RequestOutput
 from spoutnik.errors import RunError, UserError
-from spoutnik.hardware import compute_dtype
+from spoutnik.hardware import compute_device, compute_dtype
 from spoutnik.model.config import ModelConfig
+from spoutnik.parallel import CPU
 
 SPECULATIONS = ("mtp", "prompt_lookup")
 
 
-def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
+def device_of(device: str | torch.device | None, quantize: str | None) -> torch.device:
+    """Raises UserError: there is no such device here."""
+    if device is None or device == "auto" and quantize is not None:  # packed weights are multiplied on the processor alone
+        return CPU
+    return compute_device(str(device))
+
+
+def dtype_of(dtype: str | torch.dtype, device: torch.device = CPU) -> torch.dtype:
     if dtype in ("auto", "float32", "bfloat16", "float16"):
-        return compute_dtype(dtype)
+        return compute_dtype(dtype, device)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise UserError(f"dtype = {dtype!r}: unknown. Choose auto, float32, bfloat16 or float16.")
     return dtype

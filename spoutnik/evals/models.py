@@ -66,14 +66,16 @@ class LocalModel:
     batch = 32
 
     def __init__(self, folder: Path, name: str | None = None, *, adapter: Path | None = None, dtype: str = "auto",
-                 quantize: str | None = None, memory: str | None = None):
+                 quantize: str | None = None, memory: str | None = None, device: str = "auto"):
         self.folder, self.name, self.adapter = folder, name or folder.name, adapter and path_of(adapter)
         self.tokenizer = load_tokenizer(folder)
         self._format = thought_format(self.tokenizer)
-        self.llm = LLM(folder, self.tokenizer, adapter=adapter, dtype=dtype, quantize=quantize, memory=memory,
-                       eos_token_ids=self._format.end_ids)
+        self.llm = LLM(folder, self.tokenizer, adapter=adapter, dtype=dtype, device=device, quantize=quantize,
+                       memory=memory, eos_token_ids=self._format.end_ids)
         computed = self.llm.core.runner.dtype  # an adapter may need float32
         self._precision = {"dtype": str(computed).removeprefix("torch."), "quantize": quantize}
+        if self.llm.core.runner.device.type != "cpu":
+            self._precision["device"] = self.llm.core.runner.device.type
 
     def facts(self) -> dict:
         files = sorted({file for pattern in _WEIGHTS for file in self.folder.glob(pattern)})

@@ -28,6 +28,7 @@ class EngineOptions:
     max_model_len: int | None = None
     logprobs_mode: str = RAW_LOGPROBS
     adapter: Path | None = None
+    device: str = "auto"
 
 
 def list_models(model: str | None, stage: str | None = None) -> list[ServedModel]:
@@ -84,7 +85,7 @@ def served_model(name: str, folder: Path, about: str) -> ServedModel:
 
 def load_llm(served: ServedModel, engine: EngineOptions, progress: Callable[[int, int], None] | None = None) -> LLM:
     """Reads a model from disk. progress: called with (bytes done, bytes in all) while weights are quantized."""
-    llm = LLM(served.folder, served.tokenizer, adapter=engine.adapter, adapters=served.adapters,
+    llm = LLM(served.folder, served.tokenizer, device=engine.device, adapter=engine.adapter, adapters=served.adapters,
               quantize=served.quantize or engine.quantize, memory=engine.memory, speculate=engine.speculate,
               num_speculative_tokens=engine.drafts, max_num_seqs=engine.max_num_seqs, max_model_len=engine.max_model_len,
               logprobs_mode=engine.logprobs_mode, progress=progress)

@@ -8,8 +8,9 @@ kernel for every new shape, which takes ten times as long as running it (docs/re
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +19,19 @@ from torch import Tensor
 MIN_FILL = 0.7
 STREAM_MULTIPLE = 128
 _ROWS = (32, 16, 8, 4, 2, 1)
+
+Value = TypeVar("Value")
+
+
+def on_device(value: Value, device: torch.device) -> Value:
+    """A tensor on the device, or a dataclass with all tensors that it holds there. What is made on a CPU is itself there."""
+    if device.type == "cpu":
+        return value
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if is_dataclass(value):
+        return replace(value, **{field.name: on_device(getattr(value, field.name), device) for field in fields(value)})
+    return value
 
 
 @dataclass(frozen=True)

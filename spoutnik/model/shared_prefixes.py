@@ -76,7 +76,8 @@ class SharedPrefixes(PackedSequences):
                 scatter[index[inside]] = cells + torch.arange(rows * columns).view(rows, columns)[inside]
                 blocks.append(Block(rows, columns, prefix_start, prefix))
                 cells += rows * columns
-        return tuple(blocks), torch.cat(gather), scatter
+        device = self.position_ids.device
+        return tuple(blocks), torch.cat(gather).to(device), scatter.to(device)
 
 
 def common_beginnings(ids: Sequence[Sequence[int]], at_most: Sequence[int]) -> list[tuple[list[int], int]]:

@@ -118,6 +118,11 @@ class Transformer(nn.Module):
         return rotary_table(config, max(config.max_position_embeddings, STREAM_MULTIPLE))
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.embed_tokens.weight.device
+
+    @property
     def routers(self) -> dict[str, Router]:
         return {module.name: module for module in self.modules() if isinstance(module, Router)}
 

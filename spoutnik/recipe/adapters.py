@@ -16,6 +16,7 @@ from spoutnik.model.lora import adaptable, adapters_of, add_lora, lora_targets, 
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
 from spoutnik.native import library
+from spoutnik.parallel import CPU
 from spoutnik.recipe.schema import GRPOStage, Recipe
 from spoutnik.train.settings import AdapterSettings
 
@@ -62,12 +63,20 @@ def packed_savings(config: ModelConfig, adapter: AdapterSettings) -> int:
     return round(weights * (2 - predicted_bytes(adapter.base)))
 
 
-def load_for_adapter(folder: Path, adapter: AdapterSettings, dtype: torch.dtype, seed: int, where: str) -> Transformer:
-    """A folder's model, frozen as its files hold it or packed, with a new adapter. dtype: of activations."""
+def load_for_adapter(folder: Path, adapter: AdapterSettings, dtype: torch.dtype, seed: int, where: str,
+                     device: torch.device = CPU) -> Transformer:
+    """A folder's model, frozen as its files hold it or packed, with a new adapter. dtype: of activations.
+
+    Raises:
+        UserError: the base is to be packed, and the device is a GPU.
+    """
+    if adapter.base != "stored" and device.type != "cpu":
+        raise UserError(f"{where}.base {adapter.base}: packed weights are multiplied on the processor alone. Write base: "
+                        "stored, or device: cpu in the recipe.")
     model = load_model(folder, None, dtype, mapped=True)
     if adapter.base != "stored":
         pack_base(model, adapter.base)
-    return add_lora(model, adapter.config(), torch.Generator().manual_seed(seed), where)
+    return add_lora(model, adapter.config(), torch.Generator().manual_seed(seed), where).to(device)
 
 
 def saved_dtype(model: Transformer, dtype: torch.dtype) -> torch.dtype:

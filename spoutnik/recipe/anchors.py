@@ -83,7 +83,7 @@ def open_anchor(recipe: Recipe, name: str, model: Transformer, tokenizer: Tokeni
     texts, described = read_general_text(settings.file).token_ids(tokenizer)
     base, beside = None, ""
     if not has_adapters(model):
-        base = load_model(start, None, dtype, mapped=True).requires_grad_(False)
+        base = load_model(start, None, dtype, mapped=True).requires_grad_(False).to(model.device)
         size = sum(parameter.nbytes for parameter in base.parameters())
         beside = f". Its start stays in memory as a frozen copy ({size / 1e6:,.0f} MB); with an adapter it would not need to"
     anchor = Anchor(settings, texts, recipe.seed, name, base, stage.settings.micro_batch_tokens)

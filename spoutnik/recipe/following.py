@@ -14,7 +14,7 @@ from spoutnik.recipe.schema import Recipe, read_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, perform
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
 from spoutnik.train.loop import Checkpoints, Progress
-from spoutnik.world import world
+from spoutnik.world import team
 
 _PATIENCE = 20.0  # seconds in which a shared file system shows what another machine wrote
 
@@ -27,7 +27,7 @@ def follow(path: Path, seed: int | None) -> None:
     """
     _, recipe = read_recipe(path)
     recipe = with_seed(recipe, seed)
-    while (order := world().broadcast(None)) is not None:
+    while (order := team().broadcast(None)) is not None:
         if isinstance(order, EvaluationOrder):
             complaint = _missing(order.folder)
             refuse_complaints(complaint)

@@ -12,6 +12,7 @@ import torch
 from spoutnik.errors import UserError
 from spoutnik.files import LONGEST_LINE
 from spoutnik.model.layers import linear
+from spoutnik.model.packing import on_device
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import on_all_cores
 from spoutnik.row_files import SUFFIXES, read_values, suffix_of
@@ -97,14 +98,14 @@ def measure_forgetting(base: Transformer, adapted: Transformer, texts: GeneralTe
 
     @torch.no_grad()
     def one(piece: Document) -> tuple[float, float, float]:
-        batch = pack_documents([piece], [0])
+        batch = on_device(pack_documents([piece], [0]), base.device)
         hidden = [model.hidden(batch.input_ids, batch.sequences)[batch.positions] for model in (base, adapted)]
         sums = torch.zeros(3, dtype=torch.float64)
         for at in range(0, len(batch.targets), _ROWS):
             targets = batch.targets[at:at + _ROWS, None]
             old, new = (linear(rows[at:at + _ROWS], head).float().log_softmax(-1) for rows, head in zip(hidden, heads))
             parts = (-old.gather(1, targets), -new.gather(1, targets), old.exp() * (old - new))
-            sums += torch.stack([part.sum(dtype=torch.float64) for part in parts])
+            sums += torch.stack([part.sum(dtype=torch.float64) for part in parts]).cpu()
         return tuple((sums / len(batch.targets)).tolist())
 
-    return Forgetting(*map(list, zip(*on_all_cores(one, texts.pieces))))
+    return Forgetting(*map(list, zip(*on_all_cores(one, texts.pieces, base.device))))

@@ -20,7 +20,7 @@ from rich.table import Table
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.evals.protocol import held_out_problems
-from spoutnik.hardware import compute_dtype, peak_memory
+from spoutnik.hardware import compute_device, compute_dtype, peak_memory
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
@@ -83,6 +83,12 @@ class Plan:
     out: str
     models: dict[str, str]
     stages: list[PlannedStage]
+    on_gpu: bool = False
+
+    @property
+    def by_processor(self) -> str:
+        """What to say of a prediction where a GPU will compute: the rehearsal is the processor's."""
+        return ", by the speed of its processor: a GPU computes, which takes less" if self.on_gpu else ""
 
     def as_json(self) -> dict:
         return asdict(self)
@@ -237,7 +243,8 @@ def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None,
     models = {name: describe_model(recipe.model_config_of(name, str(path)) if name in own
                                    else recipe.config_of_checkpoint(name, str(path)))
               for name in recipe.models if name in own or name in starts}
-    return Plan(recipe.name, str(out), models, planned)
+    on_gpu = compute_device(recipe.device, f"{path}: ").type != "cpu"
+    return Plan(recipe.name, str(out), models, planned, on_gpu)
 
 
 def print_plan(plan: Plan) -> None:
@@ -258,4 +265,4 @@ def print_plan(plan: Plan) -> None:
                       *(figures if stage.seconds else ()))
     print_table(console, table)
     total = sum(stage.seconds for stage in plan.stages)
-    console.print(f"Predicted: {duration(total)} in all. Nothing was done.", highlight=False)
+    console.print(f"Predicted: {duration(total)} in all{plan.by_processor}. Nothing was done.", highlight=False)

@@ -86,7 +86,8 @@ def facts(artifacts: Sequence[Artifact]) -> dict[str, str]:
     return date | {"seed": all_of(manifest["seed"] for manifest in manifests),
                    "code": all_of(f"Spoutnik {manifest['code_version']}" for manifest in manifests),
                    "torch": all_of(manifest["torch"] for manifest in manifests),
-                   "machine": all_of(f"{m['cpu']}, {m['cores']} cores, {m['system']}" for m in machines)}
+                   "machine": all_of(f"{m['cpu']}, {m['cores']} cores, {m['system']}{', ' + m['gpu'] if 'gpu' in m else ''}"
+                                     for m in machines)}
 
 
 def summary(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[str]:

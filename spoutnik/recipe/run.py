@@ -21,7 +21,7 @@ from spoutnik.recipe.schema import LARGEST_SEED, Recipe, RejectStage, RewardMode
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
 from spoutnik.train.loop import Checkpoints, Progress
-from spoutnik.world import world
+from spoutnik.world import team
 
 _ENDING = 5.0  # seconds that the processes of an earlier run take to notice that their launcher was killed
 MADE, REUSED, PREBUILT = "made now", "already made", "prebuilt"
@@ -64,7 +64,7 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     check_recipe(recipe, str(path), selected, found)
     audit_rewards(recipe, str(path), [name for name in selected if status[name] == "to make"], display.log)
     refuse_more_ranks_than_shards(recipe, str(path))
-    with run.lock(_ENDING if world().size > 1 else 0.0):
+    with run.lock(_ENDING if team().size > 1 else 0.0):
         text = used_recipe(text, recipe, path, out)
         run.keep_recipe(text)
         artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts).make(selected)
@@ -77,7 +77,7 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
 
 def refuse_more_ranks_than_shards(recipe: Recipe, source: str) -> None:
     """Raises UserError where some processes would have nothing to do."""
-    shards, size = recipe.virtual_shards, world().size
+    shards, size = recipe.virtual_shards, team().size
     if shards is not None and size > shards:
         more = 1 << (size - 1).bit_length()
         raise UserError(f"{source}: scale.virtual_shards = {shards}: a batch of so many parts has no work for {size} processes."

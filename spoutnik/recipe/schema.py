@@ -231,7 +231,10 @@ class Recipe(Settings):
     seed: int = Field(default=0, ge=0, le=LARGEST_SEED)
     """Same seed, same models, to the bit."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Of the arithmetic; auto is bfloat16 where the processor multiplies it in hardware."""
+    """Of the arithmetic; auto is bfloat16 where the processor (or GPU) multiplies it in hardware."""
+    device: str = "auto"
+    """Where it is computed: cpu, cuda (or cuda:1 for the second GPU); auto is the GPU where there is one. Changes no key:
+    numbers differ in rounding alone."""
     checkpoint_seconds: float = Field(default=20.0, gt=0)
     """What a power cut may cost: seconds between two checkpoints of a stage. Where none are given, more for a large model, so
     that what is written stays below 100 GB an hour: 20 up to 46 million parameters, about 60 for 135 million, 700

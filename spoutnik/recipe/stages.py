@@ -23,13 +23,14 @@ from spoutnik.evals.protocol import (
     summarize,
 )
 from spoutnik.files import read_jsonl, sha256_json, write_json, write_jsonl
-from spoutnik.hardware import compute_dtype, machine
+from spoutnik.hardware import compute_device, compute_dtype, machine
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.lora import adapters_of, has_adapters
 from spoutnik.model.parts import is_divided, save_divided
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_tensors
+from spoutnik.parallel import CPU
 from spoutnik.recipe.adapters import load_for_adapter, save_adapter, saved_dtype
 from spoutnik.recipe.anchors import open_anchor
 from spoutnik.recipe.artifacts import Artifact
@@ -82,7 +83,7 @@ from spoutnik.train.rollouts import PolicyEngine, chat_prompts, rollout_llm, sam
 from spoutnik.train.settings import AdapterSettings
 from spoutnik.train.sft import fit, general_traces, held_out_documents, held_out_loss, sft, solver_traces
 from spoutnik.train.traces import KEYS, Traces, reports_of
-from spoutnik.world import divided_into, pulse, world
+from spoutnik.world import together, world
 
 Model = TypeVar("Model", bound=nn.Module)
 BEST = "best"  # folder of an RL stage's best checkpoint by validation, in its artifact, where that is not the last
@@ -107,8 +108,12 @@ class Context:
                            sparing="checkpoint_seconds" not in self.recipe.model_fields_set)
 
     @property
+    def device(self) -> torch.device:
+        return compute_device(self.recipe.device, f"{self.source}: ")
+
+    @property
     def dtype(self) -> torch.dtype:
-        return compute_dtype(self.recipe.dtype)
+        return compute_dtype(self.recipe.dtype, self.device)
 
     @property
     def origin(self) -> Path | None:
@@ -139,23 +144,30 @@ class Context:
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
         """The model and tokenizer of an input."""
         folder = self.inputs[role].folder
-        return load_model(folder, compute_dtype=self.dtype), Tokenizer.load(folder)
+        return load_model(folder, compute_dtype=self.dtype).to(self.device), Tokenizer.load(folder)
 
     def load_start(self, adapter: AdapterSettings | None) -> tuple[Transformer, Tokenizer]:
         """The model to train: whole, or frozen as its files hold it with a new adapter."""
-        if adapter is None:
-            model, tokenizer = self.load()
-            return self.divided(model), tokenizer
         folder, where = self.inputs["start"].folder, f"{self.source}: stages.{self.name}.adapter"
-        model = load_for_adapter(folder, adapter, self.dtype, self.recipe.seed, where)
-        return self.divided(model), Tokenizer.load(folder)
+        if adapter is not None:
+            device = torch.device("cpu") if self._divides else self.device
+            model = load_for_adapter(folder, adapter, self.dtype, self.recipe.seed, where, device)
+        elif self._divides:  # left in its file, of which each process reads its rows
+            model = load_model(folder, None, self.dtype, mapped=True)
+        else:
+            model = load_model(folder, compute_dtype=self.dtype)
+        return self.placed(model), Tokenizer.load(folder)
 
-    def divided(self, model: Model) -> Model:
-        """The same, which is divided among the processes where the recipe says so."""
+    @property
+    def _divides(self) -> bool:
+        return self.recipe.scale is not None and self.recipe.scale.shard and world().divides
+
+    def placed(self, model: Model) -> Model:
+        """The same, on the device that trains it; divided among the processes where the recipe says so."""
+        if not self._divides:
+            return model.to(self.device)
         scale = self.recipe.scale
-        if scale is not None and scale.shard:
-            world().divide_model(model, expert_parallel=scale.expert_parallel, parameters=scale.parameters,
-                                 source=f"{self.source}: scale")
+        world().divide(model, self.device.type, scale.expert_parallel, scale.parameters, f"{self.source}: scale")
         return model
 
     def anchor(self, model: Transformer, tokenizer: Tokenizer) -> Anchor | None:
@@ -163,7 +175,7 @@ class Context:
         start = self.inputs["start"].folder
         anchor = open_anchor(self.recipe, self.name, model, tokenizer, start, self.dtype, self.say)
         if anchor is not None and anchor.base is not None:
-            self.divided(anchor.base)
+            self.placed(anchor.base)
         return anchor
 
 
@@ -199,8 +211,8 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if validation is not None and (best := validation.best_model()) is not None:
         _save(context.working / BEST, best, outcome.tokenizer, context.origin, dtype)
     health = stage_health(outcome.log, outcome.monitor.comparisons if outcome.monitor else (), outcome.findings)
-    description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost), "machine": machine(),
-                   "dtype": str(context.dtype).removeprefix("torch."), "health": health}
+    description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost),
+                   "machine": machine(context.device), "dtype": str(context.dtype).removeprefix("torch."), "health": health}
     if outcome.data:
         description["data"] = outcome.data
     if validation is not None:
@@ -212,7 +224,7 @@ def run_stage(stage: Stage, context: Context) -> dict:
 
 def perform(stage: Stage, context: Context) -> Outcome:
     """The stage's work, which all processes of the run do together."""
-    with pulse.at("works"), divided_into(context.recipe.virtual_shards):
+    with together(context.recipe.virtual_shards):
         outcome = _WORK[type(stage)](stage, context)
         outcome.cost = of_all_ranks(outcome.cost)
         if outcome.model is not None and is_divided(outcome.model):
@@ -244,7 +256,7 @@ def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     refuse_other_vocabulary(tokenizer, context.name)
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
-    context.divided(model)
+    context.placed(model)
     monitor = context.monitor()
     log, cost = pretrain(model, tokenizer, recipe.solved_tasks_of(stage), stage.settings, *context.training(), monitor)
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
@@ -254,7 +266,7 @@ def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
     narrow, tokenizer = context.load()
     model = Transformer(widened(narrow.config, stage.context, context.source), context.dtype)
     model.load_state_dict(narrow.state_dict())
-    context.divided(model)
+    context.placed(model)
     monitor = context.monitor()
     log, cost = midtrain(model, tokenizer, context.recipe.solved_tasks, stage.settings, *context.training(), monitor,
                          stage.echo_share, stage.wishes)
@@ -333,9 +345,10 @@ def _grpo(stage: GRPOStage, context: Context) -> Outcome:
     model, tokenizer = context.load_start(stage.adapter)
     scorer = reference = None
     if stage.reward_model is not None:
-        scorer = partial(score_answers, *load_reward_model(context.inputs["reward_model"].folder, context.dtype))
+        folder = context.inputs["reward_model"].folder
+        scorer = partial(score_answers, *load_reward_model(folder, context.dtype, context.device))
     if stage.settings.kl_coefficient:
-        reference = context.divided(context.load()[0].requires_grad_(False))
+        reference = context.placed(context.load()[0].requires_grad_(False))
     engine = PolicyEngine(model, tokenizer)
     monitor = context.monitor(context.validation(model, tokenizer, stage.settings, engine))
     log, cost = grpo(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training("learning by reward"),
@@ -357,7 +370,7 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
 
 def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     backbone, tokenizer = context.load()
-    model = context.divided(RewardModel(backbone))
+    model = context.placed(RewardModel(backbone))
     monitor = context.monitor()
     log, cost = train_reward_model(model, tokenizer, stage.settings, *context.training(), monitor)
     score = model.state_dict()["score.weight"]
@@ -383,10 +396,11 @@ _WORK = {PretrainStage: _pretrain, MidtrainStage: _midtrain, SFTStage: _sft, DPO
          GRPOStage: _grpo, RejectStage: _reject, RewardModelStage: _reward_model}
 
 
-def load_reward_model(folder: Path, dtype: torch.dtype) -> tuple[RewardModel, Tokenizer]:
+def load_reward_model(folder: Path, dtype: torch.dtype,
+                      device: torch.device = CPU) -> tuple[RewardModel, Tokenizer]:
     model = RewardModel(load_model(folder, compute_dtype=dtype))
     model.score.weight = nn.Parameter(load_tensors(folder / "score.safetensors")["score.weight"])
-    return model.requires_grad_(False), Tokenizer.load(folder)
+    return model.requires_grad_(False).to(device), Tokenizer.load(folder)
 
 
 def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path | None, progress: Progress,
@@ -394,7 +408,7 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path 
     """The same held-out problems at every stage, by the R1 protocol, on the weights as stored (rounding included). Writes
     evaluation.json and all samples into the folder `into`: samples.jsonl, and dialogues.jsonl or textbook.jsonl beside it;
     nothing where that is None, in processes that help. General prompts and conversations are of recipes that have families."""
-    with pulse.at("works"), divided_into(recipe.virtual_shards):
+    with together(recipe.virtual_shards):
         files = _evaluation(folder, recipe, style, progress, checkpoints)
     if into is not None:
         write_json(into / "evaluation.json", files.pop("evaluation"))
@@ -404,9 +418,10 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path 
 
 def _evaluation(folder: Path, recipe: Recipe, style: PromptStyle, progress: Progress, checkpoints: Checkpoints) -> dict:
     """What `evaluate_model` writes, by the names of files."""
-    watch, settings, dtype = Stopwatch(), recipe.evaluation, compute_dtype(recipe.dtype)
+    watch, settings, device = Stopwatch(), recipe.evaluation, compute_device(recipe.device)
+    model = load_model(folder, compute_dtype=compute_dtype(recipe.dtype, device)).to(device)
     tokenizer = Tokenizer.load(folder)
-    llm = ResumableLLM(rollout_llm(load_model(folder, compute_dtype=dtype), tokenizer), checkpoints)
+    llm = ResumableLLM(rollout_llm(model, tokenizer), checkpoints)
     problems = held_out_problems(recipe.tasks_of(), settings.problems_per_family)
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
     evaluation = summarize(graded) | {

@@ -23,7 +23,7 @@ import spoutnik
 from spoutnik.errors import RunError, UserError
 from spoutnik.parallel import cores
 from spoutnik.scale.watch import Watch
-from spoutnik.world import LostRank, World, working_in
+from spoutnik.world import LostRank, World, started_in
 
 _NO_LIMIT = timedelta(days=365)  # of one exchange: a rank may sample for hours; `Watch` finds those that hang
 
@@ -89,7 +89,7 @@ def run_together(lead: Callable[[], None], follow: Callable[[], None], identity:
 
 def _work_together(launch: Launch, lead: Callable[[], None], follow: Callable[[], None], identity: Mapping[str, str],
                    timeout: float, stacks: Path, say: Callable[[str], None]) -> int:
-    with _joined(launch) as (world, store), working_in(world):
+    with _joined(launch) as (world, store), started_in(world):
         with Watch(store, world.rank, world.size, timeout, stacks, say, launch.name) as watch:
             try:
                 refuse_others(world, {**identity, **versions()})
@@ -121,7 +121,8 @@ def _joined(launch: Launch) -> Iterator[tuple[World, object]]:
     everybody = [f"here/{rank}" for rank in range(launch.size)]
     try:
         store.wait(everybody, timedelta(seconds=joining_seconds()))
-        gpu = torch.cuda.is_available()
+        if gpu := torch.cuda.is_available():
+            torch.cuda.set_device(_number("LOCAL_RANK", launch.rank) % torch.cuda.device_count())
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=store, rank=launch.rank, world_size=launch.size,
                                 timeout=_NO_LIMIT)
     except RuntimeError as error:
@@ -136,11 +137,11 @@ def _joined(launch: Launch) -> Iterator[tuple[World, object]]:
         dist.destroy_process_group()
 
 
-def divide(model: object, **options: object) -> None:
-    """`World.divide`, which imports what it needs when it is needed."""
-    from spoutnik.scale.sharding import divide
+def divide(*arguments: object) -> None:
+    """`sharding.divide`, whose imports wait until they are needed."""
+    from spoutnik.scale import sharding
 
-    divide(model, **options)
+    sharding.divide(*arguments)
 
 
 def joining_seconds() -> float:

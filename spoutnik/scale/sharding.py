@@ -6,6 +6,7 @@ can first be dealt whole to `expert_parallel` processes (`expert_parallel.py`); 
 that have the same experts.
 """
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.expert_lora import ExpertsLowRank
 from spoutnik.model.lora import LowRank
 from spoutnik.model.moe import Experts, Router, RouterTrace
+from spoutnik.model.packing import on_device
 from spoutnik.model.parts import Part
 from spoutnik.model.transformer import Block, Transformer
 from spoutnik.scale.expert_parallel import deal_experts, rank_loads
@@ -172,16 +174,16 @@ class Sharding:
             """The sum of one micro-batch of each process."""
             mine, some = numbers[self.rank], next(number for number in numbers if number is not None)
             trace = RouterTrace(want_balance_loss)
-            loss, metrics = loss_of(micro[some if mine is None else mine], trace)
+            loss, metrics = loss_of(on_device(micro[some if mine is None else mine], self.device), trace)
             (loss * 0 if mine is None else loss).backward()
             if mine is not None:
-                reports.append((mine, metrics, trace.loads))
+                reports.append((mine, metrics, {name: load.cpu() for name, load in trace.loads.items()}))
             pulse.beat()
             return [_taken(parameter) for parameter in parameters]
 
         total = Gradient(sum_in_rounds(len(micro), self.ranks, world().virtual_shards, pass_over))
         self.reshard()
-        total.add(world().gather(reports))
+        total.add(world().gather(reports), self.device)
         if self.options.expert_parallel > 1 and total.loads:
             of_ranks = rank_loads(total.loads, self.options.expert_parallel).float()
             total.metrics["max_rank_load"] = float((of_ranks.amax(1) / of_ranks.mean(1)).max())
@@ -219,15 +221,18 @@ class Sharding:
         return [piece.view_as(each) for piece, each in zip(returned.split(sent), rows)]
 
 
-def divide(module: nn.Module, expert_parallel: int = 1, parameters: str = "float32", source: str = "scale") -> None:
-    """`shard` among all processes of the run, or on this one alone. source: of the options, for error messages.
+def divide(module: nn.Module, device: str = "cpu", expert_parallel: int = 1, parameters: str = "float32",
+           source: str = "scale") -> None:
+    """`shard` among all processes of the run, or on this one alone. device: a type of devices, of which each process takes one.
+    source: of the options, for error messages.
 
     Raises:
         UserError: the experts cannot be dealt so, or sums cannot have a fixed order.
     """
     if not dist.is_initialized():
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    device = next(module.parameters()).device.type
+        dist.init_process_group("gloo" if device == "cpu" else None, store=dist.HashStore(), rank=0, world_size=1)
+    if device == "cuda":
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     options = ShardOptions(expert_parallel, {"float32": torch.float32, "bfloat16": torch.bfloat16}[parameters])
     shard(module, options, init_device_mesh(device, (dist.get_world_size(),)), source)
 

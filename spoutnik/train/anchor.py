@@ -83,7 +83,8 @@ class Anchor:
         Adapters compute without dropout here, and routers' loads are not counted."""
         documents = [Document(ids) for ids in self.snippets(step)]
         lengths = [len(document.ids) for document in documents]
-        micro = [pack_documents(documents, chosen) for chosen in micro_batches(lengths, self.micro_batch_tokens, parts())]
+        groups = micro_batches(lengths, self.micro_batch_tokens, parts(model.device))
+        micro = [pack_documents(documents, chosen) for chosen in groups]
 
         def loss_of(batch: PackedBatch, _: RouterTrace) -> tuple[Tensor, dict[str, float]]:
             kl = self._kl(model, batch) / sum(lengths)

@@ -20,9 +20,10 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError
 from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
+from spoutnik.model.packing import on_device
 from spoutnik.model.parts import is_divided
 from spoutnik.model.transformer import Transformer
-from spoutnik.parallel import on_all_ranks, parts
+from spoutnik.parallel import CPU, on_all_ranks, parts
 from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import GeneralPrompt
@@ -171,10 +172,10 @@ class PolicyBatch:
 
 
 def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = False,
-                   routers: Sequence[str] = ()) -> tuple[list[PolicyBatch], int]:
+                   device: torch.device = CPU, routers: Sequence[str] = ()) -> tuple[list[PolicyBatch], int]:
     """Micro-batches of one step, and the number of generated tokens that carry no gradient (groups without variance). share:
-    compute what completions begin with alike once (`pack_sharing`). routers: of the model, whose choices are the sampler's
-    where it tells them."""
+    compute what completions begin with alike once (`pack_sharing`). device: that will compute them. routers: of the model,
+    whose choices are the sampler's where it tells them."""
     advantages = losses.group_advantages(rollouts.rewards, settings.std_normalisation)
     trained = losses.has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
     documents, rows, routes, wasted = [], [], [], 0
@@ -195,7 +196,7 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = Fal
     lengths = torch.tensor([d.predicted for d in documents])
     weights = losses.token_weights(lengths, settings.length_normalisation, settings.max_tokens)
     batches = []
-    for chosen in micro_batches([len(d.ids) for d in documents], settings.micro_batch_tokens, parts()):
+    for chosen in micro_batches([len(d.ids) for d in documents], settings.micro_batch_tokens, parts(device)):
         size = lengths[chosen]
         packed = (pack_sharing if share else pack_documents)(documents, chosen)
         batches.append(PolicyBatch(packed, torch.stack([rows[i][0] for i in chosen]).repeat_interleave(size),
@@ -234,9 +235,11 @@ def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperatu
     """The same batches with the reference model's log-probabilities."""
     @torch.no_grad()
     def one(batch: PolicyBatch) -> PolicyBatch:
-        return replace(batch, reference_log_probs=_log_probs(model, batch.packed, temperature)[0])
+        packed = on_device(batch.packed, model.device)
+        log_probs, _ = _log_probs(model, packed, temperature)
+        return replace(batch, reference_log_probs=log_probs.to(batch.advantages.device))
 
-    return on_all_ranks(one, batches, is_divided(model))
+    return on_all_ranks(one, batches, model.device, is_divided(model))
 
 
 def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
@@ -265,7 +268,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settin
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         problems = step_prompts(settings, tasks, seed, stage, step, scorer is not None)
         rollouts = roll_out(engine.current(), tokenizer, problems, settings, seed * 1_000_003 + step, scorer)
-        batches, wasted = policy_batches(rollouts, settings, can_share_prefixes(model), router_names(model))
+        batches, wasted = policy_batches(rollouts, settings, can_share_prefixes(model), model.device, router_names(model))
         if settings.kl_coefficient:
             batches = with_reference(reference, batches, settings.temperature)
         gradient = policy_gradient(model, batches, optimizer.parameters, settings)

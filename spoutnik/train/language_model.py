@@ -52,11 +52,11 @@ def language_model_gradient(model: Transformer, documents: Sequence[Document], p
     model.gradient_checkpointing = settings.gradient_checkpointing
     lengths = [len(d.ids) for d in documents]
     pack = pack_sharing if can_share_prefixes(model) else pack_documents
-    micro = [pack(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, parts())]
+    micro = [pack(documents, chosen) for chosen in micro_batches(lengths, settings.micro_batch_tokens, parts(model.device))]
     tokens = sum(d.predicted for d in documents)
 
     def loss_of(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
-        generator = torch.Generator(model.embed_tokens.weight.device).manual_seed(step * len(documents) + batch.documents[0])
+        generator = torch.Generator(model.device).manual_seed(step * len(documents) + batch.documents[0])
         with dropout_from(generator):
             return next_token_loss(model, batch, trace, tokens, len(documents), settings)
 

@@ -20,6 +20,7 @@ from spoutnik.files import install_folder, read_json, read_jsonl, remove_folder,
 from spoutnik.hardware import peak_memory
 from spoutnik.model.lora import adapter_state, has_adapters
 from spoutnik.model.moe import RouterTrace
+from spoutnik.model.packing import on_device
 from spoutnik.model.parts import Division, Part, everywhere, is_divided, read_rows, save_parts, shapes_in
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
@@ -64,13 +65,14 @@ class Gradient:
     metrics: dict[str, float] = field(default_factory=dict)
     loads: dict[str, Tensor] = field(default_factory=dict)
 
-    def add(self, reports: Sequence["Report"]) -> None:
-        """Metrics and loads, in the order of the micro-batches."""
+    def add(self, reports: Sequence["Report"], device: torch.device) -> None:
+        """Metrics and loads, in the order of the micro-batches. device: where the loads go to."""
         for _, metrics, loads in sorted(reports, key=lambda report: report[0]):
             for key, value in metrics.items():
                 self.metrics[key] = self.metrics.get(key, 0.0) + value
             for name, load in loads.items():
                 self.loads[name] = self.loads[name] + load if name in self.loads else load
+        self.loads = {name: load.to(device) for name, load in self.loads.items()}
 
 
 Report = tuple[int, dict[str, float], dict[str, Tensor]]  # of a micro-batch: its number, metrics and routers' loads
@@ -80,7 +82,8 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
                loss_of: Callable[[object, RouterTrace], tuple[Tensor, dict[str, float]]],
                want_balance_loss: bool = False) -> Gradient:
     """Sums gradients and metrics of `loss_of(micro_batch, trace)` over micro-batches, one thread per core, and over the
-    processes of the run, which all have the same micro-batches and the same result.
+    processes of the run, which all have the same micro-batches and the same result. Micro-batches may lie elsewhere than
+    the parameters, and are computed where these lie.
 
     Added up in the order of `micro`, whichever thread finished first, so that a run repeats to the bit. A loss must be
     normalized by global counts: the sum over micro-batches is the gradient of the whole batch.
@@ -93,13 +96,13 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
 
     def gradient_of(number: int) -> list[Tensor | None]:
         trace = RouterTrace(want_balance_loss)
-        loss, metrics = loss_of(micro[number], trace)
+        loss, metrics = loss_of(on_device(micro[number], parameters[0].device), trace)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        reports.append((number, metrics, trace.loads))
+        reports.append((number, metrics, {name: load.cpu() for name, load in trace.loads.items()}))
         return list(gradients)
 
     total = Gradient(sum_gradients(world(), len(micro), gradient_of, parameters))
-    total.add(world().gather(reports))
+    total.add(world().gather(reports), parameters[0].device)
     return total
 
 

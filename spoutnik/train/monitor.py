@@ -10,6 +10,7 @@ from pydantic import Field
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.files import install_folder, read_json, remove_folder, write_json
 from spoutnik.model.lora import adapters_of, merged_copy
+from spoutnik.model.packing import on_device
 from spoutnik.model.parts import is_divided
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
@@ -177,13 +178,13 @@ def document_losses(model: Transformer, documents: Sequence[Document], micro_bat
 
     @torch.no_grad()
     def one(chosen: list[int]) -> list[float]:
-        batch = pack_documents(documents, chosen)
+        batch = on_device(pack_documents(documents, chosen), model.device)
         hidden = model.hidden(batch.input_ids, batch.sequences)
         log_probs, _ = token_log_probs(hidden[batch.positions], model.lm_head.weight, batch.targets)
         return [-float(part.mean()) for part in log_probs.split([documents[i].predicted for i in chosen])]
 
-    groups = micro_batches([len(document.ids) for document in documents], micro_batch_tokens, parts())
-    for chosen, values in zip(groups, on_all_ranks(one, groups, is_divided(model))):
+    groups = micro_batches([len(document.ids) for document in documents], micro_batch_tokens, parts(model.device))
+    for chosen, values in zip(groups, on_all_ranks(one, groups, model.device, is_divided(model))):
         for i, value in zip(chosen, values):
             losses[i] = value
     return losses

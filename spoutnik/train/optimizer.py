@@ -84,7 +84,7 @@ class Optimizer:
             for group in part.param_groups:
                 group["lr"] = self.peak * factor
         if self.division is None:
-            on_all_cores(lambda part: part.step(), list(self.parts.values()))
+            on_all_cores(lambda part: part.step(), list(self.parts.values()), norm.device)
         else:  # one after another, since processes exchange matrices in Muon's
             for part in self.parts.values():
                 part.step()

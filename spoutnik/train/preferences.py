@@ -109,20 +109,20 @@ def preference_gradient(model: Transformer, examples: Sequence[Pair | Thumb], re
     documents = documents_of(examples)
     width = len(documents) // len(examples)
     lengths = [sum(len(document.ids) for document in example.documents) for example in examples]
-    groups = micro_batches(lengths, settings.micro_batch_tokens, parts())
+    groups = micro_batches(lengths, settings.micro_batch_tokens, parts(model.device))
     pack = pack_sharing if can_share_prefixes(model) else pack_documents  # a pair has one prompt
     micro = [pack(documents, [width * i + k for i in chosen for k in range(width)]) for chosen in groups]
 
     def of_batch(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
-        generator = torch.Generator(model.embed_tokens.weight.device).manual_seed(step * len(documents) + batch.documents[0])
+        generator = torch.Generator(model.device).manual_seed(step * len(documents) + batch.documents[0])
         with dropout_from(generator):
-            sums = _sums(model, documents, batch, trace)
+            sums = _sums(model, documents, batch, trace).cpu()  # one number a reply
         chosen = torch.tensor(batch.documents)
         loss, metrics = loss_of(sums, references[chosen], chosen[::width] // width)
         metrics["loss"] = float(loss.detach())
         if trace.balance_losses:
             part = len(batch.documents) / len(documents)
-            loss = loss + settings.balance_loss_alpha * part * torch.stack(trace.balance_losses).sum()
+            loss = loss + settings.balance_loss_alpha * part * torch.stack(trace.balance_losses).sum().cpu()
         return loss, metrics
 
     return accumulate(parameters, micro, of_batch, settings.balance_loss_alpha > 0), Cost(tokens_trained=sum(lengths))

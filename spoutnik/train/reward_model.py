@@ -76,15 +76,16 @@ def score_answers(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[tupl
     """Squashed to (0, 1) by the sigmoid, so that one prompt cannot outweigh a right answer's reward of 1."""
     limit = model.backbone.config.max_position_embeddings
     documents = [Document(d.ids[:limit], d.loss_from) for d in (scored_document(*pair, tokenizer) for pair in pairs)]
-    groups = micro_batches([len(d.ids) for d in documents], micro_batch_tokens, parts())
+    device = model.backbone.device
+    groups = micro_batches([len(d.ids) for d in documents], micro_batch_tokens, parts(device))
 
     @torch.no_grad()
     def one(chosen: list[int]) -> list[float]:
-        ids = torch.tensor([t for i in chosen for t in documents[i].ids])
-        return model(ids, PackedSequences.of([len(documents[i].ids) for i in chosen])).sigmoid().tolist()
+        ids = torch.tensor([t for i in chosen for t in documents[i].ids], device=device)
+        return model(ids, PackedSequences.of([len(documents[i].ids) for i in chosen], device)).sigmoid().tolist()
 
     scores = [0.0] * len(documents)
-    for chosen, values in zip(groups, on_all_ranks(one, groups, is_divided(model))):
+    for chosen, values in zip(groups, on_all_ranks(one, groups, device, is_divided(model))):
         for i, value in zip(chosen, values):
             scores[i] = value
     return scores
@@ -108,7 +109,7 @@ def train_reward_model(model: RewardModel, tokenizer: Tokenizer, settings: Rewar
         documents = pairs_of(step)
         lengths = [len(chosen.ids) + len(rejected.ids) for chosen, rejected in zip(documents[::2], documents[1::2])]
         micro = [pack_documents(documents, [d for i in chosen for d in (2 * i, 2 * i + 1)])
-                 for chosen in micro_batches(lengths, settings.micro_batch_tokens, parts())]
+                 for chosen in micro_batches(lengths, settings.micro_batch_tokens, parts(model.backbone.device))]
 
         def loss_of(batch: PackedBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
             scores = model(batch.input_ids, batch.sequences, trace)

@@ -33,7 +33,7 @@ def _sum_over_ranks(world: World, count: int, gradient_of: GradientOf, parameter
     """Micro-batches are dealt one by one; a process adds its own in their order, and all_reduce adds the processes' sums in an
     order that depends on their number."""
     total = None
-    for gradients in on_all_cores(gradient_of, range(world.rank, count, world.size)):
+    for gradients in on_all_cores(gradient_of, range(world.rank, count, world.size), parameters[0].device):
         total = _added(total, gradients)
     total = _with_zeros(total, parameters)
     if world.size > 1:
@@ -59,7 +59,7 @@ def _sum_over_shards(world: World, count: int, gradient_of: GradientOf, paramete
     mine, width = leaves_of(world.rank, world.size, shards), cores()
     for start in range(mine.start, mine.stop, width):  # no more gradients at one time than there are cores
         leaves = range(start, min(start + width, mine.stop))
-        for leaf, value in zip(leaves, on_all_cores(sum_of_leaf, leaves)):
+        for leaf, value in zip(leaves, on_all_cores(sum_of_leaf, leaves, parameters[0].device)):
             tree.add(leaf, 1, value)
     if world.size == 1:
         return _with_zeros(tree.root, parameters)

@@ -228,16 +228,22 @@ def test_on_a_real_terminal_arrows_bring_back_and_ctrl_c_does_not_leave(run, tmp
     def until(text, times=1):
         assert comes(text, times), shown
 
+    def until_asked_again(text, times=1):
+        """Waits for the prompt after a text: a key that comes before it meets a terminal that is not readline's yet, which
+        would make a NUL of Ctrl-D."""
+        until(text, times)
+        until(b"> ", 1 + shown[:shown.rindex(text)].count(b"> "))
+
     until(b"> ")
     for _ in range(30):  # Python's readline sleeps through a signal that comes right after the prompt, until the next key
         os.write(screen, b"\x03")
         if comes(b"leaves", seconds=2):
             break
-    until(b"leaves")
+    until_asked_again(b"leaves")
     os.write(screen, b"/effort low\r")
-    until(b"effort: low")
+    until_asked_again(b"effort: low")
     os.write(screen, b"\x1b[A\r")  # arrow up
-    until(b"effort: low", 2)
+    until_asked_again(b"effort: low", 2)
     os.write(screen, b"\x04")
     assert os.waitpid(child, 0)[1] == 0
     os.close(screen)

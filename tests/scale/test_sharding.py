@@ -62,8 +62,8 @@ def test_experts_that_are_dealt_to_neighbors_too(expert, rank):
 
 def test_experts_that_do_not_divide_are_refused():
     for expert, values in ((3, DEEPSEEK), (16, DEEPSEEK)):  # of 64 processes, of 8 experts
-        with pytest.raises(UserError, match=f"expert_parallel = {expert}: must divide the 8 routed experts and the 64 processes. "
-                                            "Give one of 1, 2, 4, 8"):
+        with pytest.raises(UserError, match=f"expert_parallel = {expert}: must divide the 8 routed experts and the 64 "
+                                            "processes. Give one of 1, 2, 4, 8"):
             sharded(meta_model(values), 0, expert)
     with pytest.raises(UserError, match="the model has no routed experts"):
         sharded(meta_model(LLAMA), 0, 2)

@@ -39,7 +39,7 @@ from spoutnik.train.resumable import ResumableLLM
 from spoutnik.train.reward_model import RewardModel, RewardModelSettings, score_answers, train_reward_model
 from spoutnik.train.rollouts import GradedCompletion, PolicyEngine, Reply, rollout_llm
 from spoutnik.train.sft import trace_document
-from spoutnik.world import divided_into, pulse, world
+from spoutnik.world import pulse, team, together, world
 
 STEPS = 20
 
@@ -57,7 +57,7 @@ def pretrained(folder: Path, shards: int | None) -> tuple[Transformer, list[dict
     tokenizer = tiny.tokenizer()
     model = tiny.model(tiny.DEEPSEEK, vocab_size=300, num_hidden_layers=2)
     settings = PretrainSettings(steps=STEPS, tokens_per_step=400, learning_rate=0.02, warmup=2)
-    with divided_into(shards):
+    with together(shards):
         log, _ = pretrain(model, tokenizer, list(FAMILIES.values()), settings, 0, "base", Checkpoints(folder, 1e9), tiny.silent)
     return model, log
 
@@ -120,9 +120,9 @@ def training(folder: Path) -> dict:
     """What each method makes with virtual shards, and pretraining without."""
     fixed, log = pretrained(folder / "fixed", 8)
     plain, plain_log = pretrained(folder / "plain", None)
-    if world().is_main:
+    if team().is_main:
         save_tensors(folder / "plain.safetensors", plain.state_dict())
-    with divided_into(4):
+    with together(4):
         return {"fixed": [content(fixed), rows(log)], "losses": [row["loss"] for row in plain_log],
                 "loads": [row["max_load"] for row in plain_log],
                 "grpo": reinforced(folder / "grpo", False), "adapter": reinforced(folder / "adapter", True),
@@ -133,7 +133,7 @@ def training(folder: Path) -> dict:
 def exchanging(case: dict) -> None:
     """Work that goes on until what the case says happens to one rank: `when` pieces of work have been done."""
     for done in range(10_000):
-        with pulse.at("works"):
+        with together():
             if world().rank == case.get("rank", 1) and done == 20:
                 happen(case["happens"])
             pulse.beat()
@@ -165,7 +165,7 @@ def work(out: Path, case: dict, rank: int) -> int:
             result = training(out / case["name"])
             (out / f"{case['name']}-{rank}.json").write_text(json.dumps(result))
         elif case["work"] == "same error":
-            world().gather([0])
+            team().gather([0])
             raise RunError("base: the loss exploded at step 3.")
         else:
             exchanging(case)

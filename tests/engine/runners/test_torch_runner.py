@@ -105,10 +105,10 @@ def test_a_frozen_model_in_its_compute_type_is_its_own_copy():
         assert torch.equal(router.e_score_correction_bias, model.routers[name].e_score_correction_bias)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_recorded_steps_are_the_eager_ones():
+@pytest.mark.cuda
+def test_recorded_steps_are_the_eager_ones(gpu):
     model = tiny.model(tiny.QWEN).requires_grad_(False)
-    eager, recorded = TorchRunner(model), TorchRunner(tiny.model(tiny.QWEN).requires_grad_(False).cuda())
+    eager, recorded = TorchRunner(model), TorchRunner(tiny.model(tiny.QWEN).requires_grad_(False).to(gpu), padded=True)
     ids = tiny.tokens(40).tolist()
     for runner in (eager, recorded):
         runner.allocate(12)
