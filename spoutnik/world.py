@@ -154,8 +154,27 @@ def collective() -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:  # gloo's and NCCL's errors have no class of their own
-            raise LostRank(f"another process of this run ended ({_first_line(error)}). What was finished is kept; run the same "
-                           "command again to go on from the last checkpoint.") from error
+            raise _lost(error) from error
+
+
+@contextlib.contextmanager
+def exchanging() -> Iterator[None]:
+    """Around work in which processes also exchange what it needs: other errors stay what they are.
+
+    Raises:
+        LostRank: one of the others is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, LostRank) or not any(part in f"{type(error).__name__} {error}" for part in ("gloo", "Dist", "NCCL")):
+            raise
+        raise _lost(error) from error
+
+
+def _lost(error: RuntimeError) -> LostRank:
+    return LostRank(f"another process of this run ended ({_first_line(error)}). What was finished is kept; run the same command "
+                    "again to go on from the last checkpoint.")
 
 
 def _first_line(error: RuntimeError) -> str:

@@ -33,7 +33,7 @@ def run(
     from spoutnik.recipe.schema import load_recipe
     from spoutnik.recipe.shipped import find_recipe
     from spoutnik.scale.launch import divide, launched, rank
-    from spoutnik.world import working_in, world
+    from spoutnik.world import started_in, team
 
     recipe = find_recipe(recipe)
     out = out or Path("runs") / load_recipe(recipe).name
@@ -45,7 +45,7 @@ def run(
         plan = plan_recipe(recipe, out, until, from_, seed, accept or ())
         print_json(plan.as_json()) if json_ else print_plan(plan)
         return
-    with working_in(replace(world(), divide=divide)):
+    with started_in(replace(team(), divide=divide)):
         _run(recipe, out, from_, until, accept, seed, json_)
 
 

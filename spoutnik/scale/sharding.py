@@ -31,7 +31,7 @@ from spoutnik.scale.expert_parallel import deal_experts, rank_loads
 from spoutnik.scale.ordered_sums import TreeReduceScatter, norm_by_rows, sum_in_rounds
 from spoutnik.train.loop import Gradient, Report
 from spoutnik.train.muon import orthogonalize
-from spoutnik.world import pulse, world
+from spoutnik.world import exchanging, pulse, world
 
 LossOf = Callable[[object, RouterTrace], tuple[Tensor, dict[str, float]]]
 
@@ -174,8 +174,9 @@ class Sharding:
             """The sum of one micro-batch of each process."""
             mine, some = numbers[self.rank], next(number for number in numbers if number is not None)
             trace = RouterTrace(want_balance_loss)
-            loss, metrics = loss_of(on_device(micro[some if mine is None else mine], self.device), trace)
-            (loss * 0 if mine is None else loss).backward()
+            with exchanging():
+                loss, metrics = loss_of(on_device(micro[some if mine is None else mine], self.device), trace)
+                (loss * 0 if mine is None else loss).backward()
             if mine is not None:
                 reports.append((mine, metrics, {name: load.cpu() for name, load in trace.loads.items()}))
             pulse.beat()

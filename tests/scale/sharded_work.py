@@ -11,7 +11,6 @@ import os
 import random
 import sys
 import traceback
-from dataclasses import replace
 from pathlib import Path
 from unittest.mock import patch
 
@@ -32,7 +31,7 @@ from spoutnik.train.batches import Document
 from spoutnik.train.loop import Checkpoints, Cost
 from spoutnik.train.optimizer import Optimizer
 from spoutnik.train.settings import LanguageModelSettings
-from spoutnik.world import World, working_in, world
+from spoutnik.world import World, started_in, together
 
 STEPS = 20
 PARTS = 4  # micro-batches of a step at least, whoever computes them
@@ -124,7 +123,7 @@ def ordered_sums(folder: Path) -> dict:
     """Fingerprints of weights and losses after a reproducible training."""
     result = {}
     for case in ("llama", "v3"):
-        with working_in(replace(world(), virtual_shards=4)):
+        with together(4):
             model = network(case)
             sharding = divided(model)
             rows = Training(case, model).run(0, STEPS)
@@ -166,7 +165,7 @@ JOBS = [("training_of_all_kinds", 2, "kinds-2"), ("training_of_all_kinds", 4, "k
 def on_rank(job: str, rank: int, size: int, out: Path, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(str(out / f"{job}-{size}.store"), size), rank=rank, world_size=size)
-    with working_in(World(rank, size, 1)):
+    with started_in(World(rank, size, 1)), together():
         result = globals()[job](out / folder)
     if rank == 0:
         (out / f"{job}-{size}.json").write_text(json.dumps(result))
