@@ -167,14 +167,15 @@ def exchanging() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, LostRank) or not any(part in f"{type(error).__name__} {error}" for part in ("gloo", "Dist", "NCCL")):
+        told = f"{type(error).__name__} {error}"
+        if isinstance(error, LostRank) or not any(part in told for part in ("gloo", "Dist", "NCCL")):
             raise
         raise _lost(error) from error
 
 
 def _lost(error: RuntimeError) -> LostRank:
-    return LostRank(f"another process of this run ended ({_first_line(error)}). What was finished is kept; run the same command "
-                    "again to go on from the last checkpoint.")
+    return LostRank(f"another process of this run ended ({_first_line(error)}). What was finished is kept; run the same "
+                    "command again to go on from the last checkpoint.")
 
 
 def _first_line(error: RuntimeError) -> str:

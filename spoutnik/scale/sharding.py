@@ -6,7 +6,6 @@ can first be dealt whole to `expert_parallel` processes (`expert_parallel.py`); 
 that have the same experts.
 """
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -232,8 +231,6 @@ def divide(module: nn.Module, device: str = "cpu", expert_parallel: int = 1, par
     """
     if not dist.is_initialized():
         dist.init_process_group("gloo" if device == "cpu" else None, store=dist.HashStore(), rank=0, world_size=1)
-    if device == "cuda":
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     options = ShardOptions(expert_parallel, {"float32": torch.float32, "bfloat16": torch.bfloat16}[parameters])
     shard(module, options, init_device_mesh(device, (dist.get_world_size(),)), source)
 

@@ -1,6 +1,6 @@
 """What the tests of sharded training do on every rank. All is imported once, then forked.
 
-    python sharded_work.py OUT          the jobs of `JOBS`, one after another
+    python sharded_work.py OUT          the jobs of `JOBS`, one after another, then the runs of `RECIPES`
 
 Rank 0 leaves the result of a job in OUT/NAME-SIZE.json; files lie in OUT/FOLDER.
 """
@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import tiny
 import torch
 import torch.distributed as dist
+from scale import worlds
+from small_recipe import prepared
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
@@ -162,6 +164,34 @@ JOBS = [("training_of_all_kinds", 2, "kinds-2"), ("training_of_all_kinds", 4, "k
         ("ordered_sums", 2, "sums-2"), ("ordered_sums", 4, "sums-4"), ("save_in_the_middle", 2, "saved"), ("go_on", 4, "saved")]
 
 
+# Runs of the recipe by this name, and by how many processes.
+RECIPES = [("ordered", 1), ("ordered", 2), ("experts", 2)]
+ACCEPTED = ("base", "mine", "adapted", "judge", "rl")
+
+
+def recipe(name: str, folder: Path) -> Path:
+    """All kinds of training at once: a base with experts, traces, an adapter, a reward model, rewards."""
+    scale = {"ordered": {"shard": True, "virtual_shards": 4},
+             "experts": {"shard": True, "expert_parallel": 2, "parameters": "bfloat16", "reproducible": False}}[name]
+
+    def change(values: dict) -> None:
+        stages = values["stages"]
+        values |= {"scale": scale, "validation": {"problems": 2, "looks": 1}}
+        values["models"]["student"] = {key: value for key, value in tiny.DEEPSEEK.items() if key != "vocab_size"} | {
+            "num_hidden_layers": 2, "max_position_embeddings": 256}
+        stages["mine"] |= {"anchor": {"snippets": 2, "tokens": 8}}
+        stages["mine"]["settings"]["epochs"] = 8
+        stages["adapted"] = {"kind": "sft", "from": "mine", "file": "traces.jsonl", "adapter": {"rank": 2, "experts": True},
+                             "settings": {"epochs": 1, "tokens_per_step": 64, "learning_rate": 1.0e-2, "optimizer": "adamw"}}
+        stages["judge"] = {"kind": "reward_model", "from": "mine",
+                           "settings": {"steps": 2, "tokens_per_step": 512, "learning_rate": 1.0e-2}}
+        stages["rl"] = {"kind": "grpo", "from": "mine", "reward_model": "judge", "settings": {
+            "steps": 2, "prompts_per_step": 4, "group_size": 4, "max_tokens": 16, "learning_rate": 1.0e-2,
+            "kl_coefficient": 0.1, "general_share": 0.5, "general_from": 0.0}}
+
+    return prepared(folder, change)
+
+
 def on_rank(job: str, rank: int, size: int, out: Path, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(str(out / f"{job}-{size}.store"), size), rank=rank, world_size=size)
@@ -192,6 +222,13 @@ def main(out: Path) -> int:
         failed = sum(os.waitpid(pid, 0)[1] != 0 for pid in children)
         if failed:
             return failed
+    cases = []
+    for name, size in RECIPES:
+        run = f"{name}-{size}"
+        arguments = ["run", str(recipe(name, out / run)), "--out", str(out / run / "run")]
+        cases.append({"name": run, "size": size, "work": "command",
+                      "arguments": [*arguments, *(f"--accept={stage}" for stage in ACCEPTED)]})
+    worlds.main(out, cases)
     return 0
 
 

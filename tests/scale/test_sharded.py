@@ -151,3 +151,27 @@ def test_pytorchs_distributed_checkpoint_reads_it(saved):
     load(state, storage_reader=HuggingFaceStorageReader(str(folder / "llama" / "checkpoint")), no_dist=True)
     written = load_tensors(folder / "llama" / "checkpoint" / "weights.safetensors")
     assert all(torch.equal(tensor, written[name]) for name, tensor in state.items())
+
+
+def manifests(run: Path) -> dict[str, dict]:
+    return {manifest["stage"]: manifest for file in run.glob("artifacts/*/manifest.json")
+            for manifest in [json.loads(file.read_text())]}
+
+
+def test_a_recipe_that_divides_its_models_ends_with_the_same_bytes_on_one_and_two(out):
+    one, two = (manifests(out / f"ordered-{size}" / "run") for size in (1, 2))
+    said = "".join((out / f"ordered-{size}-0.txt").read_text() for size in (1, 2))
+    assert set(one) == set(two) == set(sharded_work.ACCEPTED), said
+    for stage, manifest in one.items():
+        assert (manifest["key"], manifest["content"]) == (two[stage]["key"], two[stage]["content"]), stage
+        assert manifest["metrics"] == two[stage]["metrics"], stage
+
+
+def test_experts_of_a_recipe_apart(out):
+    run = out / "experts-2" / "run"
+    assert set(manifests(run)) == set(sharded_work.ACCEPTED), (out / "experts-2-0.txt").read_text()
+    base = next(run.glob("artifacts/base-*"))
+    model = load_model(base)  # every later program reads it so
+    assert model.config.n_routed_experts == 8 and (next(run.glob("artifacts/adapted-*")) / "adapter").exists()
+    rows = [json.loads(line) for line in (base / "log.jsonl").read_text().splitlines()]
+    assert all(1 <= row["max_rank_load"] <= 2 for row in rows)
