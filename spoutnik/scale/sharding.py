@@ -134,8 +134,8 @@ class Sharding:
             copy.lm_head.weight = copy.embed_tokens.weight
         copy.requires_grad_(False)
         for name, module in list(backbone.named_modules()):
-            own = {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
-            if isinstance(module, (LowRank, ExpertsLowRank)):
+            if isinstance(module, LowRank | ExpertsLowRank):
+                own = {key.removeprefix(f"{name}."): tensor for key, tensor in state.items() if key.startswith(f"{name}.")}
                 copy.get_submodule(name.removesuffix(".adapter")).adapter = module.with_tensors(own)
         return copy
 
@@ -283,5 +283,6 @@ def _fully_shard(module: nn.Module, mesh: DeviceMesh, parameters: torch.dtype) -
     for parameter in module.parameters():
         if parameter.requires_grad and not isinstance(parameter, DTensor):
             parameter.data = parameter.data.float()
-    policy = MixedPrecisionPolicy(param_dtype=parameters, reduce_dtype=torch.float32, cast_forward_inputs=False)
+    gathered = None if parameters == torch.float32 else parameters  # None: each in its own, as frozen ones may be narrower
+    policy = MixedPrecisionPolicy(param_dtype=gathered, reduce_dtype=torch.float32, cast_forward_inputs=False)
     fully_shard(module, mesh=mesh, mp_policy=policy)

@@ -73,7 +73,7 @@ class Training:
     def run(self, start: int, stop: int) -> list[tuple[float, float]]:
         """(loss, gradient norm) of each step."""
         for step in range(start, stop):
-            with patch.object(language_model, "parts", lambda: PARTS):
+            with patch.object(language_model, "parts", lambda device: PARTS):
                 gradient, _ = language_model.language_model_gradient(self.model, documents(step), self.optimizer.parameters,
                                                                      self.settings, step)
             norm = self.optimizer.step(gradient.gradients, 1.0)
