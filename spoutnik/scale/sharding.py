@@ -91,6 +91,10 @@ class Sharding:
     def ranks(self) -> int:
         return self.mesh.size()
 
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.mesh.device_type)
+
     def part(self, name: str, tensor: Tensor) -> Part:
         """What this process holds of an entry of the module's `state_dict`."""
         if not isinstance(tensor, DTensor):
@@ -167,6 +171,7 @@ class Sharding:
         """
         if not micro:
             return Gradient([])
+        self.reshard()
         reports: list[Report] = []
 
         def pass_over(numbers: Sequence[int | None]) -> list[Tensor]:

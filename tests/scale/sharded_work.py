@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import signal
 import sys
 import traceback
 from pathlib import Path
@@ -204,7 +205,7 @@ def on_rank(job: str, rank: int, size: int, out: Path, folder: str) -> None:
 
 
 def main(out: Path) -> int:
-    """The number of processes that failed, of the first job in which one did."""
+    """The exit status: 1 where a process of a job failed, after which no other is begun."""
     for job, size, folder in JOBS:
         (out / folder).mkdir(exist_ok=True)
         children = []
@@ -219,9 +220,13 @@ def main(out: Path) -> int:
                 finally:
                     os._exit(status)
             children.append(pid)
-        failed = sum(os.waitpid(pid, 0)[1] != 0 for pid in children)
-        if failed:
-            return failed
+        while children:
+            pid, status = os.wait()
+            children.remove(pid)
+            if status:
+                for other in children:  # which would wait for it
+                    os.kill(other, signal.SIGKILL)
+                return 1
     cases = []
     for name, size in RECIPES:
         run = f"{name}-{size}"
