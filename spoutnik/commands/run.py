@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Optional
@@ -33,7 +34,8 @@ def run(
     from spoutnik.recipe.plan import plan_recipe, print_plan
     from spoutnik.recipe.schema import load_recipe
     from spoutnik.recipe.shipped import find_recipe
-    from spoutnik.scale.launch import launched, rank
+    from spoutnik.scale.launch import divide, launched, rank
+    from spoutnik.world import started_in, team
 
     recipe = find_recipe(recipe)
     out = out or Path("runs") / load_recipe(recipe).name
@@ -46,7 +48,8 @@ def run(
         plan = plan_recipe(recipe, out, until, from_, seed, accept or ())
         print_json(plan.as_json()) if json_ else print_plan(plan)
         return
-    _run(recipe, out, from_, until, accept, seed, track, json_)
+    with started_in(replace(team(), divide=divide)):
+        _run(recipe, out, from_, until, accept, seed, track, json_)
 
 
 def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int | None) -> int:

@@ -39,6 +39,8 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
         settings |= recipe.scale.deciding
     if recipe.virtual_shards is not None and not isinstance(stage, RejectStage):  # which adds nothing up
         settings["virtual_shards"] = recipe.virtual_shards
+        if recipe.scale.key:
+            settings["shard"] = recipe.scale.key
     return settings
 
 

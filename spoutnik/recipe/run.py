@@ -92,6 +92,10 @@ def refuse_more_ranks_than_shards(recipe: Recipe, source: str) -> None:
         more = 1 << (size - 1).bit_length()
         raise UserError(f"{source}: scale.virtual_shards = {shards}: a batch of so many parts has no work for {size} processes."
                         f" Start {shards} at most, or write virtual_shards: {more} (other sums: all stages are made anew).")
+    if shards is not None and recipe.scale.shard and size & (size - 1):
+        fewer = 1 << (size.bit_length() - 1)
+        raise UserError(f"{source}: scale.shard with reproducible: {size} processes do not divide a tree of {shards} virtual "
+                        f"shards. Start {fewer} or {2 * fewer}, or write reproducible: false.")
 
 
 def with_seed(recipe: Recipe, seed: int | None) -> Recipe:

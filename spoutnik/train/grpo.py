@@ -8,7 +8,7 @@ older weights (ahead.py) the ratio is corrected.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from spoutnik.errors import RunError
 from spoutnik.model.lora import can_share_prefixes
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.packing import on_device
+from spoutnik.model.parts import is_divided
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import CPU, on_all_ranks, parts
 from spoutnik.tasks import Task
@@ -29,6 +30,7 @@ from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch
 from spoutnik.train.monitor import Monitor
 from spoutnik.train.rewards import Rollouts, Scorer
 from spoutnik.train.rollouts import PolicyEngine, PolicySampler
+from spoutnik.train.routing import difference_metrics, document_routes, known_tokens, router_names, stream_routes
 from spoutnik.train.sampling import RolloutSource, waste_of
 
 ON_POLICY = losses.Staleness()
@@ -37,23 +39,26 @@ ON_POLICY = losses.Staleness()
 @dataclass(frozen=True)
 class PolicyBatch:
     """A packed micro-batch of rollouts with, per predicted token: advantage, weight and the sampler's log-probability
-    (and the reference's, where a KL penalty asks for it). All (N,)."""
+    (and the reference's, where a KL penalty asks for it). All (N,). routes: router name -> the sampler's experts (T, K) of the
+    stream's tokens, where it keeps a record of them."""
 
     packed: PackedBatch
     advantages: Tensor
     weights: Tensor
     sampler_log_probs: Tensor
     reference_log_probs: Tensor | None = None
+    routes: dict[str, Tensor] = field(default_factory=dict)
 
 
 def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = False,
-                   device: torch.device = CPU) -> tuple[list[PolicyBatch], int]:
+                   device: torch.device = CPU, routers: Sequence[str] = ()) -> tuple[list[PolicyBatch], int]:
     """Micro-batches of one step, and the number of generated tokens that carry no gradient (groups without variance). share:
     compute what completions of a micro-batch begin with alike once (`pack_sharing`); with the setting share_prompts, whose
-    micro-batches have whole groups, that is each prompt. device: that will compute them."""
+    micro-batches have whole groups, that is each prompt. device: that will compute them. routers: of the model, whose choices
+    are the sampler's where it tells them."""
     advantages = losses.group_advantages(rollouts.rewards, settings.std_normalisation)
     trained = losses.has_variance(rollouts.rewards) | (settings.zero_variance == "keep")
-    documents, rows, wasted = [], [], 0
+    documents, rows, routes, wasted = [], [], [], 0
     for prompt, group, group_advantage, is_trained in zip(rollouts.prompts, rollouts.groups, advantages, trained.tolist()):
         if not is_trained:
             wasted += sum(len(c.token_ids) for c in group)
@@ -61,16 +66,22 @@ def policy_batches(rollouts: Rollouts, settings: GRPOSettings, share: bool = Fal
         for completion, advantage in zip(group, group_advantage):
             documents.append(Document([*prompt, *completion.token_ids], loss_from=len(prompt)))
             rows.append((advantage, torch.tensor(completion.logprobs)))
+            if completion.routed_experts is not None:
+                routes.append(document_routes(completion.routed_experts, len(documents[-1].ids), len(routers)))
     if not documents:
         return [], wasted
+    if routes and len(routes) < len(documents):
+        raise RunError(f"the sampler told the experts of {len(routes)} completions of {len(documents)}. Let all samplers keep "
+                       "a record of them, or none.")
     lengths = torch.tensor([d.predicted for d in documents])
     weights = losses.token_weights(lengths, settings.length_normalisation, settings.max_tokens)
     batches = []
     for chosen in _chosen_documents(documents, settings, device):
         size = lengths[chosen]
-        batches.append(PolicyBatch((pack_sharing if share or settings.share_prompts else pack_documents)(documents, chosen),
-                                   torch.stack([rows[i][0] for i in chosen]).repeat_interleave(size),
-                                   weights[chosen].repeat_interleave(size), torch.cat([rows[i][1] for i in chosen])))
+        packed = (pack_sharing if share or settings.share_prompts else pack_documents)(documents, chosen)
+        batches.append(PolicyBatch(packed, torch.stack([rows[i][0] for i in chosen]).repeat_interleave(size),
+                                   weights[chosen].repeat_interleave(size), torch.cat([rows[i][1] for i in chosen]),
+                                   routes=stream_routes(routes, packed, routers) if routes else {}))
     return batches, wasted
 
 
@@ -93,8 +104,10 @@ def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], paramete
     model.gradient_checkpointing = settings.gradient_checkpointing
     tokens = sum(len(batch.advantages) for batch in batches)
     documents = sum(len(batch.packed.documents) for batch in batches)
+    known = sum(known_tokens(batch.routes) for batch in batches)
 
     def loss_of(batch: PolicyBatch, trace: RouterTrace) -> tuple[Tensor, dict[str, float]]:
+        trace.replayed = batch.routes
         log_probs, entropy = _log_probs(model, batch.packed, settings.temperature, trace)
         loss, clipped = losses.policy_loss(log_probs, batch.sampler_log_probs, batch.advantages, batch.weights, settings,
                                            batch.reference_log_probs, staleness)
@@ -102,6 +115,7 @@ def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], paramete
         metrics = {"loss": float(loss.detach()), "clipped": float(clipped) * share,
                    "entropy": float(entropy.mean()) * share,
                    "mismatch_kl": float(losses.mismatch_kl(batch.sampler_log_probs, log_probs.detach())) * share}
+        metrics |= difference_metrics(trace, known)
         if trace.balance_losses:
             part = len(batch.packed.documents) / documents
             loss = loss + settings.balance_loss_alpha * part * torch.stack(trace.balance_losses).sum()
@@ -118,7 +132,7 @@ def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperatu
         log_probs, _ = _log_probs(model, packed, temperature)
         return replace(batch, reference_log_probs=log_probs.to(batch.advantages.device))
 
-    return on_all_ranks(one, batches, model.device)
+    return on_all_ranks(one, batches, model.device, is_divided(model))
 
 
 def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,
@@ -149,7 +163,7 @@ def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settin
 
     def step_gradient(step: int) -> tuple[Gradient, dict[str, float], Cost]:
         rollouts, age = source.of_step(step)
-        batches, wasted = policy_batches(rollouts, settings, can_share_prefixes(model), model.device)
+        batches, wasted = policy_batches(rollouts, settings, can_share_prefixes(model), model.device, router_names(model))
         if settings.kl_coefficient:
             batches = with_reference(reference, batches, settings.temperature)
         gradient = policy_gradient(model, batches, optimizer.parameters, settings, correction)

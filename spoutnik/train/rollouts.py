@@ -15,6 +15,7 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.model.lora import adapters_of, without_adapters
+from spoutnik.model.parts import is_divided
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import perhaps_in_conversation
@@ -141,14 +142,13 @@ class PolicyEngine:
         self.end_ids = end_ids if tokenizer is None else thought_format(tokenizer).end_ids
         self._base: LLM | None = None
 
-    @property
-    def keeps_base(self) -> bool:
-        parts = adapters_of(self.model)
-        return bool(parts) and computed_unmerged(parts)
-
     def current(self) -> Sampler:
-        """Ready to sample with the weights of now."""
-        llm = self._engine()
+        """Ready to sample with the weights of now. A model that is divided among the processes is put together on each of them,
+        for as long as it samples; its base is kept."""
+        model = self.model
+        if is_divided(model):
+            model = model.division.whole(model.compute_dtype, adapters_alone=self._base is not None)
+        llm = self._engine(model)
         return llm if world().size == 1 else DealtSampler(llm)
 
     def begin(self, prompts: Sequence[list[int]], params: SamplingParams, seed: int) -> PendingRollouts:
@@ -158,14 +158,15 @@ class PolicyEngine:
     def take_metrics(self) -> dict[str, float]:
         return {}
 
-    def _engine(self) -> LLM:
-        if not self.keeps_base:
-            return llm_that_ends(self.model, self.end_ids, self.memory)
+    def _engine(self, model: Transformer) -> LLM:
+        parts = adapters_of(model)
+        if not (parts and computed_unmerged(parts)):
+            return llm_that_ends(model, self.end_ids, self.memory)
         if self._base is None:
-            self._base = llm_that_ends(without_adapters(self.model), self.end_ids, self.memory)
+            self._base = llm_that_ends(without_adapters(model), self.end_ids, self.memory)
         if _POLICY in self._base.core.adapters:
             self._base.unload_adapter(_POLICY)  # and what its prefix cache has of the last step's with it
-        self._base.load_adapter(_POLICY, adapters_of(self.model))
+        self._base.load_adapter(_POLICY, parts)
         return self._base.with_adapter(_POLICY)
 
 
