@@ -24,8 +24,8 @@ Value = TypeVar("Value")
 
 
 def on_device(value: Value, device: torch.device) -> Value:
-    """A tensor on the device, or a dataclass or dictionary with all tensors that it holds there. What is made on a CPU is itself
-    there."""
+    """A tensor on the device, or a dataclass or dictionary with all tensors that it holds there. What is made on a CPU is there
+    already."""
     if device.type == "cpu":
         return value
     if isinstance(value, Tensor):
