@@ -31,7 +31,8 @@ from spoutnik.recipe.run import run_recipe
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.batches import Document
 from spoutnik.train.monitor import document_losses
-from spoutnik.train.rollouts import conversation_ids, rollout_llm
+from spoutnik.train.prompt_style import conversation_ids
+from spoutnik.train.rollouts import rollout_llm
 
 # One of the first is so many of the second.
 UNITS = (("zorp", "blen", 7), ("quill", "draf", 3), ("mib", "tolk", 9), ("harn", "pesk", 4),

@@ -27,7 +27,8 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
 from spoutnik.recipe.run import run_recipe
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.rollouts import conversation_ids, rollout_llm
+from spoutnik.train.prompt_style import conversation_ids
+from spoutnik.train.rollouts import rollout_llm
 
 CHAINS = (("zorp", 7, "blen", 3, "draf"), ("mib", 9, "tolk", 2, "pesk"), ("vond", 6, "rill", 4, "sarn"),
           ("trask", 5, "noop", 8, "fenk"))

@@ -32,7 +32,9 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import load_model
 from spoutnik.parallel import cores
-from spoutnik.train.grpo import GRPOSettings, Rollouts, policy_batches, policy_gradient
+from spoutnik.train.grpo import policy_batches, policy_gradient
+from spoutnik.train.grpo_settings import GRPOSettings
+from spoutnik.train.rewards import Rollouts
 
 HERE = Path(__file__).parent
 PEER_PYTHON = Path(os.environ.get("PEERS", HERE.parent / ".venv-peers")) / "bin" / "python"

@@ -29,7 +29,8 @@ from spoutnik.locate import locate
 from spoutnik.model.presets import preset
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import FAMILIES
-from spoutnik.train.rollouts import chat_prompts, sample_problems
+from spoutnik.train.prompt_style import prompt_ids
+from spoutnik.train.rollouts import sample_problems
 
 ALONE, TOGETHER = 12, 32  # problems asked one after the other, and all at once
 DECODED = 64
@@ -49,7 +50,7 @@ def on_its_tasks(folder: Path, drafts: int, rounds: int) -> tuple[list[dict], fl
     """Results, and the share of drafts that were right."""
     tokenizer = load_tokenizer(folder)
     problems = sample_problems(random.Random(0), list(FAMILIES.values())[:6], TOGETHER, "train")
-    prompts = chat_prompts(problems, tokenizer)
+    prompts = prompt_ids(problems, tokenizer)
     models = {name: LLM(folder, tokenizer, max_num_seqs=TOGETHER, speculate=speculate, num_speculative_tokens=drafts,
                         speculate_up_to=up_to)
               for name, speculate, up_to in (("plain", None, None), ("mtp", "mtp", None), ("made to", "mtp", 8))}

@@ -124,12 +124,18 @@ def models_of(run: Path) -> dict[str, Path]:
     return models
 
 
+def converses(manifest: dict) -> bool:
+    """Whether a stage's model was taught conversations: a base was not, and RL on prompts of plain text teaches none."""
+    style = manifest.get("settings", {}).get("settings", {}).get("prompt_style", "chat")
+    return manifest.get("kind") not in ("pretrain", "midtrain") and style == "chat"
+
+
 def _stage_of_run(run: Path, stage: str | None) -> Path:
     models = models_of(run)
     if stage is None:
         # The student is a by-product: the last model of the main line is the one the recipe is about.
-        main_line = [name for name in models if read_json(models[name] / "manifest.json").get("kind")
-                     not in ("distill", "pretrain", "midtrain")]
+        manifests = {name: read_json(models[name] / "manifest.json") for name in models}
+        main_line = [name for name, manifest in manifests.items() if converses(manifest) and manifest.get("kind") != "distill"]
         stage = (main_line or list(models))[-1]
     if stage not in models:
         raise UserError(f"--stage {stage}: no such model in {run}.{did_you_mean(stage, models)} Its models are "

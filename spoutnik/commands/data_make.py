@@ -92,9 +92,9 @@ def _teacher(name: str, model: str | None, key_variable: str | None, concurrency
     """What opens the teacher: weights are read after the documents. Raises UserError for what can be wrong before."""
     from spoutnik.documents.teacher import EndpointTeacher, LocalTeacher
     from spoutnik.errors import UserError
-    from spoutnik.evals.asking import Chat
     from spoutnik.evals.models import LocalModel, endpoint_model
     from spoutnik.locate import locate
+    from spoutnik.tasks.prompt_styles import Chat
 
     if name.startswith(("http://", "https://")):
         if stage or quantize or memory or dtype != "auto" or device != "auto":

@@ -29,6 +29,7 @@ from spoutnik.commands.chat import chat  # noqa: E402
 from spoutnik.commands.console import console, say  # noqa: E402
 from spoutnik.commands.data import data  # noqa: E402
 from spoutnik.commands.eval import evals  # noqa: E402
+from spoutnik.commands.experiment import experiment  # noqa: E402
 from spoutnik.commands.export import export  # noqa: E402
 from spoutnik.commands.help import Command, Group  # noqa: E402
 from spoutnik.commands.history import history  # noqa: E402
@@ -46,6 +47,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False, epilog="Example: spoutnik chat",
     help="The whole DeepSeek-R1 system: train a model that reasons, look at it, talk to it. On hardware you own.")
 app.command(cls=Command, epilog="Example: spoutnik run recipes/nano.yaml --out runs/nano")(run)
+app.command(cls=Command, epilog="Example: spoutnik experiment findings-rl --dry-run")(experiment)
 app.command(cls=Command, epilog="Example: spoutnik adapt HuggingFaceTB/SmolLM2-135M-Instruct --data my.jsonl")(adapt)
 app.command(cls=Command, epilog="Example: spoutnik chat runs/nano --stage cold_start")(chat)
 app.command(cls=Command, epilog="Example: spoutnik serve runs/nano")(serve)
@@ -101,7 +103,7 @@ def main() -> None:
 
 def how_to_go_on(arguments: list[str]) -> str:
     """Of the commands that keep what is finished."""
-    keeps = arguments[:1] in (["run"], ["adapt"], ["pull"], ["eval"]) or arguments[:2] == ["data", "make"]
+    keeps = arguments[:1] in (["run"], ["adapt"], ["pull"], ["eval"], ["experiment"]) or arguments[:2] == ["data", "make"]
     if not keeps or arguments[1:2] == ["compare"]:
         return ""
     anew = any(argument.partition("=")[0] == "--from" for argument in arguments)

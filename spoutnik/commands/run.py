@@ -23,6 +23,8 @@ def run(
     accept: Annotated[Optional[list[str]], typer.Option(metavar="STAGE", help="Seal this stage though it learned nothing or "
                                                         "ended worse than it began (may be given again).")] = None,
     seed: Annotated[Optional[int], typer.Option(min=0, help="Another seed than the recipe's.")] = None,
+    track: Annotated[Optional[list[str]], typer.Option(metavar="NAME", help="Send the logs to tensorboard (OUT/tensorboard) or "
+                                                       "trackio as well, if that is installed; may be given again.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the plan with predicted time and memory, and do nothing.")] = False,
     json_: Json = False,
 ):
@@ -36,14 +38,15 @@ def run(
     recipe = find_recipe(recipe)
     out = out or Path("runs") / load_recipe(recipe).name
     if launched() and not dry_run:
-        raise typer.Exit(_run_together(recipe, out, lambda: _run(recipe, out, from_, until, accept, seed, json_), seed))
+        raise typer.Exit(_run_together(recipe, out, lambda: _run(recipe, out, from_, until, accept, seed, track, json_),
+                                       seed))
     if launched() and rank():
         return
     if dry_run:
         plan = plan_recipe(recipe, out, until, from_, seed, accept or ())
         print_json(plan.as_json()) if json_ else print_plan(plan)
         return
-    _run(recipe, out, from_, until, accept, seed, json_)
+    _run(recipe, out, from_, until, accept, seed, track, json_)
 
 
 def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int | None) -> int:
@@ -68,7 +71,8 @@ def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int |
 
 
 def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: list[str] | None, seed: int | None,
-         json_: bool) -> None:
+         track: list[str] | None, json_: bool) -> None:
+    from spoutnik.locate import converses
     from spoutnik.recipe.plan import plan_recipe
     from spoutnik.recipe.run import MADE, run_recipe
     from spoutnik.recipe.table import as_json, print_table, rows
@@ -82,7 +86,7 @@ def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: 
         if total > 10:
             console(stderr=True).print(f"Expected to take about {duration(total)} on this machine{plan.by_processor}.",
                                        highlight=False)
-    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or ())
+    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or (), track or ())
     table = rows(result.artifacts, result.origins)
     if json_:
         print_json({"out": str(out), "origins": result.origins, "report": str(out / "report.html"), "stages": as_json(table),
@@ -94,4 +98,6 @@ def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: 
     new = list(result.origins.values()).count(MADE)
     terminal.print(f"{new} of {len(result.artifacts)} stages made now, in {duration(time.perf_counter() - started)}. "
                    + ("" if new else "Nothing had to be done."), highlight=False)
-    terminal.print(f"Report: {out / 'report.html'}\nTalk to it: spoutnik chat {out}", highlight=False, soft_wrap=True)
+    talks = any((each.folder / "generation_config.json").exists() and converses(each.manifest) for each in result.artifacts)
+    terminal.print(f"Report: {out / 'report.html'}" + (f"\nTalk to it: spoutnik chat {out}" if talks else ""), highlight=False,
+                   soft_wrap=True)

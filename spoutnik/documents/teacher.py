@@ -12,9 +12,9 @@ from spoutnik.endpoint import Endpoint, EndpointRequest
 from spoutnik.endpoint_wire import EndpointReply
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.evals.asking import Chat, Prompt
 from spoutnik.evals.models import LocalModel
 from spoutnik.files import sha256_json
+from spoutnik.tasks.prompt_styles import Chat, Prompt
 from spoutnik.text.thought import read_reply
 
 _ALTERNATIVES = 5  # likeliest tokens that are looked at for yes and no; what every endpoint gives that gives any

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.evals.asking import AskingSettings, Style, style_of, worked_examples
+from spoutnik.evals.asking import AskingSettings, worked_examples
 from spoutnik.evals.benches import Bench
 from spoutnik.evals.grader import Grader, verdict
 from spoutnik.evals.identity import check_same, identity
@@ -23,6 +23,7 @@ from spoutnik.evals.samples import ModelReply, Sample, SampleStore, problem_id, 
 from spoutnik.evals.trust import sensitivity
 from spoutnik.files import exclusive, read_json, sha256_json, write_json
 from spoutnik.tasks import Problem
+from spoutnik.tasks.prompt_styles import Style, style_of
 from spoutnik.train.loop import Progress
 from spoutnik.units import duration
 

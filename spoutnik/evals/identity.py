@@ -14,15 +14,16 @@ from pathlib import Path
 
 import spoutnik
 from spoutnik.errors import UserError
-from spoutnik.evals.asking import LONGEST_REPLY, AskingSettings, Style
+from spoutnik.evals.asking import LONGEST_REPLY, AskingSettings
 from spoutnik.evals.models import EvaluatedModel
 from spoutnik.files import sha256_json
 from spoutnik.tasks import Problem, Task
+from spoutnik.tasks.prompt_styles import Style
 from spoutnik.tasks.verifier_code import code_hash
 
 CUT_REPLIES = "a reply that is cut at the limit, or that never closes its thought, counts as wrong"
 _LIBRARIES = ("torch", "tokenizers", "jinja2", "math-verify", "sympy", "reasoning-gym", "jsonschema")  # that decide a verdict
-_PARSERS = ("spoutnik.text.thought", "spoutnik.evals.asking", "spoutnik.evals.models")
+_PARSERS = ("spoutnik.text.thought", "spoutnik.tasks.prompt_styles", "spoutnik.evals.models")
 _QUESTION = "{question}"
 
 

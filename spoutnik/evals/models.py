@@ -12,12 +12,13 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
-from spoutnik.evals.asking import LONGEST_REPLY, AskingSettings, Chat, Prompt, Style
+from spoutnik.evals.asking import LONGEST_REPLY, AskingSettings
 from spoutnik.evals.samples import ModelReply
 from spoutnik.files import read_json, sha256_file, sha256_json
 from spoutnik.loading import load_tokenizer
-from spoutnik.locate import path_of
+from spoutnik.locate import converses, path_of
 from spoutnik.model.adapter_file import CONFIG, WEIGHTS
+from spoutnik.tasks.prompt_styles import Chat, Prompt, Style
 from spoutnik.text.thought import read_reply
 from spoutnik.text.thought_format import thought_format
 
@@ -89,8 +90,7 @@ class LocalModel:
         """Whether nobody taught it conversations: it has no template, or our manifest says so (its template is there for the
         stages that follow)."""
         manifest = self.folder / "manifest.json"
-        kind = read_json(manifest).get("kind") if manifest.exists() else None
-        return self.tokenizer.chat_template is None or kind in ("pretrain", "midtrain")
+        return self.tokenizer.chat_template is None or manifest.exists() and not converses(read_json(manifest))
 
     def check(self, style: Style, chosen: bool) -> str | None:
         if style.name != "chat" or not self.is_base:

@@ -7,29 +7,24 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from pydantic import Field
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.evals.asking import Page
 from spoutnik.evals.samples import ModelReply, problem_id, sample_of
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import Family, Problem, Task, sample
-from spoutnik.tasks.corpus import BOOK, FORUM, Layout
-from spoutnik.tasks.language import language_consistency, reflection_count
-from spoutnik.text.thought import Reply, read_reply
+from spoutnik.tasks.language import language_consistency
+from spoutnik.tasks.reflection import thought_measures
+from spoutnik.text.thought import Reply
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Progress
+from spoutnik.train.prompt_style import PromptStyle, prompt_ids, read_completion
 from spoutnik.train.resumable import ResumableLLM
-from spoutnik.train.rollouts import chat_prompts, dealt_rewards, sample_problems
+from spoutnik.train.rollouts import dealt_rewards, sample_problems
 from spoutnik.train.settings import Settings
-
-# A prompt is a conversation or, for a base model that knows none, in a layout of its pretraining text.
-PromptStyle = Literal["chat", "forum", "textbook"]
-LAYOUTS: dict[str, dict[str, Layout]] = {"forum": FORUM, "textbook": BOOK}
 
 
 class EvaluationSettings(Settings):
@@ -81,20 +76,6 @@ def held_out_dialogues(tasks: Sequence[Task], count: int) -> list[Problem]:
     return sample_problems(rng, tasks, count, "held_out", dialogue_share=1.0)
 
 
-def prompt_ids(problems: Sequence[Problem], tokenizer: Tokenizer, style: PromptStyle) -> list[list[int]]:
-    """A conversation with the thought opened, or the corpus's own layout."""
-    if style == "chat":
-        return chat_prompts(problems, tokenizer)
-    layouts = LAYOUTS[style]
-    return [tokenizer.start_ids + tokenizer.encode(layouts[p.language].problem.format(p.prompt) + "\n") for p in problems]
-
-
-def read_plain(ids: list[int], tokenizer: Tokenizer, finished: bool, layouts: dict[str, Layout]) -> Reply:
-    """A base model's reply: an optional line of thought and one with the answer, in either language."""
-    read = Page("", layouts).read(tokenizer.decode(ids), finished)
-    return Reply(read.thought, read.answer, read.well_formed, len(tokenizer.encode(read.thought)) if read.answer else len(ids))
-
-
 def grade(llm: LLM | ResumableLLM, tokenizer: Tokenizer, problems: Sequence[Problem], settings: EvaluationSettings, seed: int,
           style: PromptStyle = "chat", progress: Progress | None = None) -> list[list[Graded]]:
     """`samples` graded completions of every problem."""
@@ -109,16 +90,11 @@ def grade(llm: LLM | ResumableLLM, tokenizer: Tokenizer, problems: Sequence[Prob
                             max_tokens=settings.max_tokens)
     prompts = prompt_ids(problems, tokenizer, style)
     outputs = llm.generate(prompts, params, seed=seed, on_progress=on_progress if progress else None)
-    rows = [[(problem, completion, _read(completion, tokenizer, style)) for completion in output.outputs]
+    rows = [[(problem, completion, read_completion(completion, tokenizer, style)) for completion in output.outputs]
             for problem, output in zip(problems, outputs)]
     answered = [(problem, reply.answer) for row in rows for problem, _, reply in row if reply.well_formed]
     rewards = iter(dealt_rewards(answered))
     return [[Graded(*each, next(rewards) if each[2].well_formed else 0.0) for each in row] for row in rows]
-
-
-def _read(completion: CompletionOutput, tokenizer: Tokenizer, style: PromptStyle) -> Reply:
-    ids, finished = completion.reply_ids, completion.finished
-    return read_reply(ids, tokenizer, finished) if style == "chat" else read_plain(ids, tokenizer, finished, LAYOUTS[style])
 
 
 def accuracy_of(graded: Sequence[Sequence[Graded]]) -> dict[str, float]:
@@ -139,6 +115,7 @@ def summarize(graded: Sequence[Sequence[Graded]]) -> dict:
     def mean(values: Iterable[float]) -> float:
         return sum(values) / max(len(flat), 1)
 
+    measured = thought_measures([(g.reply.thought, g.reply.thought_tokens) for g in flat])
     return {
         "accuracy": accuracy_of(graded),
         "families": {name: accuracy_of(rows) for name, rows in families.items()},
@@ -146,7 +123,8 @@ def summarize(graded: Sequence[Sequence[Graded]]) -> dict:
         "well_formed": mean(g.reply.well_formed for g in flat),
         "language_consistency": mean(language_consistency(g.reply.thought + " " + g.reply.answer, g.problem.language)
                                      for g in flat),
-        "reflections_per_thought": mean(reflection_count(g.reply.thought) for g in flat),
+        "reflections_per_thought": measured["reflections"],
+        **{name: measured[name] for name in ("thought_share", "reflections_per_100", "checks_or_retries")},
         "tokens": sum(len(g.completion.token_ids) for g in flat),
     }
 

@@ -14,6 +14,7 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.grouped import grouped_linear, row_multiple
 from spoutnik.model.layers import SwiGLU, swiglu
 from spoutnik.model.packing import PackedSequences
+from spoutnik.model.shared_prefixes import SharedPrefixes
 from spoutnik.native import library, operations
 
 
@@ -52,7 +53,7 @@ class Router(nn.Module):
             weights = weights * self.config.routed_scaling_factor
         if trace is not None:
             real = experts.shape[0] - sequences.padding
-            trace.loads[self.name] = torch.bincount(experts[:real].flatten(), minlength=self.config.n_routed_experts)
+            trace.loads[self.name] = loads_of(experts[:real], self.config.n_routed_experts, sequences)
             if trace.want_balance_loss:
                 trace.balance_losses.append(sequence_balance_loss(scores, experts, sequences))
         return experts, weights
@@ -88,19 +89,30 @@ class Router(nn.Module):
         self.e_score_correction_bias += gamma * torch.sign(load.mean() - load)
 
 
+def loads_of(experts: Tensor, n_experts: int, sequences: PackedSequences) -> Tensor:
+    """(E,) tokens sent to each expert, from (T, K): of all documents, so that a beginning that several share counts in each."""
+    if not isinstance(sequences, SharedPrefixes):
+        return torch.bincount(experts.flatten(), minlength=n_experts)
+    times = sequences.multiplicity.repeat_interleave(experts.shape[1])
+    return times.new_zeros(n_experts).index_add_(0, experts.flatten(), times)
+
+
 def sequence_balance_loss(scores: Tensor, experts: Tensor, sequences: PackedSequences) -> Tensor:
     """V3 eq. 17-20, averaged over documents: sum_i f_i P_i, equal to 1 at perfect balance (alpha is the caller's).
 
     scores (T, E) sigmoid affinities with gradient; experts (T, K).
     """
-    documents, real = len(sequences.lengths), scores.shape[0] - sequences.padding
+    segments, real = len(sequences.lengths), scores.shape[0] - sequences.padding
     scores, experts, ids = scores[:real], experts[:real], sequences.document_ids[:real]
     n_experts = scores.shape[1]
     length = torch.tensor(sequences.lengths, device=scores.device, dtype=scores.dtype)[:, None]
     chosen = torch.zeros_like(scores).scatter_(1, experts, 1.0)
-    f = scores.new_zeros(documents, n_experts).index_add_(0, ids, chosen) * (n_experts / experts.shape[1]) / length
+    counts = scores.new_zeros(segments, n_experts).index_add_(0, ids, chosen)
     normalised = scores / scores.sum(-1, keepdim=True)
-    p = scores.new_zeros(documents, n_experts).index_add(0, ids, normalised) / length
+    sums = scores.new_zeros(segments, n_experts).index_add(0, ids, normalised)
+    if isinstance(sequences, SharedPrefixes):
+        counts, sums, length = (sequences.per_document(each) for each in (counts, sums, length))
+    f, p = counts * (n_experts / experts.shape[1]) / length, sums / length
     return (f * p).sum(-1).mean()
 
 

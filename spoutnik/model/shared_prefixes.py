@@ -58,6 +58,31 @@ class SharedPrefixes(PackedSequences):
         return SharedPrefixes(tuple(s.length for s in segments), padding, positions, numbers, tuple(every))
 
     @cached_property
+    def _followed(self) -> tuple[Tensor, Tensor]:
+        """documents (D,): the segments that are a document or its end; before (D,): the segment of the beginning that each
+        follows, or one beyond the last, of none."""
+        count = len(self.lengths)
+        number = {s.start: i for i, s in enumerate(self.segments[:count])}
+        begins = {number[s.prefix_start] for s in self.segments[:count] if s.prefix}
+        documents = [i for i in range(count) if i not in begins]
+        before = [number[self.segments[i].prefix_start] if self.segments[i].prefix else count for i in documents]
+        return tuple(torch.tensor(numbers, device=self.position_ids.device) for numbers in (documents, before))
+
+    @cached_property
+    def multiplicity(self) -> Tensor:
+        """(T,) in how many documents each stream token stands, padding left out."""
+        documents, before = self._followed
+        count = len(self.lengths)
+        times = before.new_zeros(count + 1).index_add_(0, before, torch.ones_like(before))
+        times[documents] = 1
+        return times[:count].repeat_interleave(before.new_tensor(self.lengths))
+
+    def per_document(self, sums: Tensor) -> Tensor:
+        """Sums over segments (S, W) as sums over whole documents (D, W)."""
+        documents, before = self._followed
+        return sums[documents] + torch.cat([sums, torch.zeros_like(sums[:1])])[before]
+
+    @cached_property
     def blocks(self) -> tuple[tuple[Block, ...], Tensor, Tensor]:
         """The rectangles; gather (all cells,): the stream index of each; scatter (T,): the cell of each stream token, the
         inverse on cells that are not padding (see `packing.Rectangles`)."""

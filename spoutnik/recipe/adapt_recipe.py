@@ -19,7 +19,7 @@ from spoutnik.tasks.own import read_task
 from spoutnik.tasks.own.script import Script, ScriptTask
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.data.preview import Rendered
-from spoutnik.train.rollouts import message_ids
+from spoutnik.train.prompt_style import message_ids
 
 BASE, ADAPTED = "base", "adapted"  # names in the recipe: of the checkpoint, and of the stage
 MOST_PROBLEMS = 200  # held-out ones that are asked before and after

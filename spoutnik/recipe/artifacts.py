@@ -18,6 +18,7 @@ from spoutnik.errors import RunError
 from spoutnik.train.health import stage_health
 from spoutnik.train.loop import Cost
 
+ALONG = "along.jsonl"  # of an RL stage: its replies to the same problems, from its start to its end
 FORMAT = 2  # raised when artifacts of older code must not be taken for ours
 
 
@@ -66,6 +67,11 @@ class Artifact:
     def health(self) -> dict:
         """As the manifest has it; of artifacts older than that, from the log."""
         return self.manifest.get("health") or stage_health(self.log, ())
+
+    @property
+    def along(self) -> list[dict]:
+        path = self.folder / ALONG
+        return files.read_jsonl(path) if path.exists() else []
 
     @property
     def samples(self) -> list[dict]:

@@ -27,6 +27,13 @@ def audit_rewards(recipe: Recipe, source: str, stages: Sequence[str], say: Calla
     say(audit_line(list(tasks.values()), recipe.exempt, source))
 
 
+def reward_reports(recipe: Recipe) -> list[Report]:
+    """The audits of all tasks that the recipe's stages reward or select by, as far as they can be audited; they were kept."""
+    rewarded = [stage for stage in recipe.stages.values() if isinstance(stage, GRPOStage | RejectStage)]
+    tasks = {task.name: task for stage in rewarded for task in recipe.tasks_of(stage)}
+    return list(cached_audit(list(tasks.values()))) if tasks else []
+
+
 def _check_exemptions(recipe: Recipe, source: str) -> None:
     names = [task.name for task in recipe.tasks_of()]
     for name, reason in recipe.exempt.items():

@@ -5,17 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.evals.protocol import held_out_dialogues, held_out_problems, prompt_ids
+from spoutnik.evals.protocol import held_out_dialogues, held_out_problems
 from spoutnik.recipe.adapters import check_adapter
 from spoutnik.recipe.anchors import check_anchor
 from spoutnik.recipe.artifacts import Artifact
-from spoutnik.recipe.keys import seed_of
+from spoutnik.recipe.keys import seed_of, style_of_stage
 from spoutnik.recipe.own_data import existing_files, own_data
-from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage
+from spoutnik.recipe.schema import GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, Stage
 from spoutnik.recipe.starts import conversing_tokenizer_of, tokenizer_of
 from spoutnik.tasks import Problem
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.pretrain import train_tokenizer
+from spoutnik.train.prompt_style import PromptStyle, prompt_ids
 from spoutnik.train.rollouts import sample_problems
 
 _CHARACTERS = 6  # of a prompt for each of its tokens, at the most
@@ -39,7 +40,7 @@ def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: di
         start = getattr(stage, "start", None)
         if start in recipe.checkpoints:
             recipe.config_of_stage(name, source)
-            read = tokenizer_of if isinstance(stage, BaseStage) else conversing_tokenizer_of
+            read = conversing_tokenizer_of if _asked_style(stage) == "chat" else tokenizer_of
             read(start, recipe.checkpoints[start], source, recipe.start_forms[start])
     lengths = _Lengths(recipe, source, found)
     for name in selected:
@@ -54,7 +55,7 @@ def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: di
     for name in selected:
         stage = recipe.stages[name]
         if problems and not isinstance(stage, RejectStage | RewardModelStage):
-            asked = problems if isinstance(stage, BaseStage) else problems + dialogues
+            asked = problems + dialogues if style_of_stage(stage) == "chat" else problems
             lengths.check(name, "evaluation.max_tokens", recipe.evaluation.max_tokens, asked)
 
 
@@ -70,10 +71,11 @@ class _Lengths:
     def check(self, name: str, key: str, max_tokens: int, problems: Sequence[Problem]) -> None:
         positions = self.recipe.config_of_stage(name, self.source).max_position_embeddings
         published = self.recipe.checkpoint_of_stage(name) is not None  # whose frame of a conversation may be of any length
-        if not published and max_tokens + max(map(_most_tokens, problems)) <= positions:
+        framed = _asked_style(self.recipe.stages[name]) == "r1-zero"  # by a paragraph
+        if not published and not framed and max_tokens + max(map(_most_tokens, problems)) <= positions:
             return
         longest = max(-(-len(problem.prompt) // _CHARACTERS) for problem in problems)
-        if max_tokens + longest <= positions:
+        if framed or max_tokens + longest <= positions:
             longest = self._longest(name, problems)
         if max_tokens + longest > positions:
             raise UserError(f"{self.source}: {key} = {max_tokens}: with a prompt of {longest} tokens it passes the {positions} "
@@ -82,7 +84,8 @@ class _Lengths:
 
     def _longest(self, name: str, problems: Sequence[Problem]) -> int:
         tokenizer = self._tokenizer(name)
-        styles = ("forum", "textbook") if isinstance(self.recipe.stages[name], BaseStage) else ("chat",)
+        style = _asked_style(self.recipe.stages[name])
+        styles = ("chat",) if style == "chat" else (style, "textbook")
         return max(len(ids) for style in styles for ids in prompt_ids(problems, tokenizer, style))
 
     def _tokenizer(self, name: str) -> Tokenizer:
@@ -102,6 +105,10 @@ class _Lengths:
             self.trained[seed] = train_tokenizer(seed, self.recipe.vocab_size, self.recipe.tokenizer_documents,
                                                  self.recipe.held_out)
         return self.trained[seed]
+
+
+def _asked_style(stage: Stage) -> PromptStyle:
+    return stage.settings.prompt_style if isinstance(stage, RejectStage) else style_of_stage(stage)
 
 
 def _most_tokens(problem: Problem) -> int:

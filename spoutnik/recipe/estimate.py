@@ -26,31 +26,35 @@ _MOVED_BYTES = 40  # of an AdamW step for each parameter: gradient, two moments 
 
 @dataclass(frozen=True)
 class Speed:
-    """On this machine: tokens per second trained and generated, seconds for one step of each optimizer, and the process's peak
-    memory doing so, beside weights, gradient and moments."""
+    """On this machine: tokens per core-second trained and generated, core-seconds for one step of each optimizer, and the
+    process's peak memory doing so, beside weights, gradient and moments. parallel: how many cores work at a time. policy:
+    tokens trained without the MTP module, as RL does and a reward model; None where there is none."""
 
     train: float
     generate: float
     step: dict[str, float]
     peak_memory_bytes: int
+    parallel: float = 1.0
+    policy: float | None = None
 
 
 def frozen(speed: Speed, share: float) -> Speed:
     """The speed of a whole model's training for an adapter beside it, which has this share of its parameters: without the
     gradient of the weights, a third of the products."""
-    return replace(speed, train=1.5 * speed.train, step={name: share * seconds for name, seconds in speed.step.items()})
+    return replace(speed, train=1.5 * speed.train, policy=speed.policy and 1.5 * speed.policy,
+                   step={name: share * seconds for name, seconds in speed.step.items()})
 
 
 @cache
 def product_rate(dtype: torch.dtype) -> float:
-    """Operations per second of a product on all cores, each with one of its own. Takes a tenth of a second."""
+    """Operations per core-second of a product, where each core has one of its own. Takes a tenth of a second."""
     left, right = (torch.ones(_SIDE, _SIDE, dtype=dtype) for _ in range(2))
     work = range(2 * cores())
 
     def seconds() -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         on_all_cores(lambda _: left @ right, work)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     seconds()  # warm: oneDNN compiles its kernel
     return 2 * _SIDE ** 3 * len(work) / min(seconds() for _ in range(3))
@@ -74,14 +78,14 @@ def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens:
     counts, rate = account(config), product_rate(dtype)
     parameters = counts.total_parameters + counts.mtp_parameters
     trained = parameters if adapter is None else adapter
-    adamw = trained * _MOVED_BYTES / memory_rate()
+    adamw = cores() * trained * _MOVED_BYTES / memory_rate()
     muon = adamw + _NEWTON_SCHULZ * trained * config.hidden_size / rate
     # Forward, the gradient of what goes in, and that of the weights, which frozen ones do without.
     work = 3 * counts.flops_per_token if adapter is None else 2 * counts.flops_per_token + 6 * adapter
     work += counts.flops_per_token if recomputed else 0
     memory = _working_bytes(config, parameters, dtype, micro_batch_tokens, adapter, recomputed)
     return Speed(TRAIN_SHARE * rate / work, GENERATE_SHARE * rate / counts.flops_per_token, {"adamw": adamw, "muon": muon},
-                 memory)
+                 memory, cores())
 
 
 def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tokens: int, adapter: int | None,

@@ -1,13 +1,13 @@
 """What decides a stage's result, as plain data to be hashed. What changes no result is not in it: comments, paths, how often a
 checkpoint is written, limits that only refuse. A `young` setting is in it where it is not its default."""
 
-from spoutnik.evals.protocol import PromptStyle
 from spoutnik.files import sha256_file, sha256_json
 from spoutnik.recipe.anchors import anchor_hash
 from spoutnik.recipe.artifacts import Artifact, stage_key
 from spoutnik.recipe.own_data import existing_files
 from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, Stage
 from spoutnik.tasks.verifier_code import verifier_code
+from spoutnik.train.prompt_style import PromptStyle
 
 _EVALUATION = 2  # raised when evaluations of older code lack what ours hold: 2 keeps all samples
 _LIMITS = ("max_mismatch_kl",)  # settings that stop a stage and change nothing else: their defaults stand for them
@@ -80,9 +80,16 @@ def key_of(recipe: Recipe, stage: Stage, name: str, source: str, inputs: dict[st
                      stage_contents(recipe, stage, name, source, inputs))
 
 
+def style_of_stage(stage: Stage) -> PromptStyle:
+    """How the model that a stage makes is asked: a base as a forum is, RL as its rollouts were, others in a conversation."""
+    if isinstance(stage, BaseStage):
+        return "forum"
+    return stage.settings.prompt_style if isinstance(stage, GRPOStage) else "chat"
+
+
 def evaluation_protocol(recipe: Recipe, stage: Stage) -> tuple[PromptStyle, str]:
     """How a stage's model is asked, and the hash of all that decides its evaluation beside the model."""
-    style: PromptStyle = "forum" if isinstance(stage, BaseStage) else "chat"
+    style = style_of_stage(stage)
     code = verifier_code(recipe.tasks_of())
     asked = {"families": recipe.families} | recipe.model_dump(include={"held_out"}) | _more_tasks(recipe)
     return style, sha256_json({"version": _EVALUATION, "settings": recipe.evaluation.model_dump(), "style": style,

@@ -10,6 +10,7 @@ from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
 from spoutnik.hub_data import is_hub_name
 from spoutnik.model.config import ModelConfig
+from spoutnik.recipe.bill import BillSettings
 from spoutnik.recipe.hygiene import HygieneSettings
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage
 from spoutnik.recipe.problems import describe_problems
@@ -26,7 +27,7 @@ from spoutnik.tasks.family import HeldOut
 from spoutnik.tasks.general_text import Wishes
 from spoutnik.train.anchor import AnchorSettings
 from spoutnik.train.data.shapes import KNOWN_KEYS
-from spoutnik.train.grpo import GRPOSettings
+from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.monitor import ValidationSettings
 from spoutnik.train.pretrain import TOKENIZER_DOCUMENTS, PretrainSettings
 from spoutnik.train.reject import RejectSettings
@@ -265,6 +266,8 @@ class Recipe(Settings):
     """How every stage's model is evaluated."""
     validation: ValidationSettings = ValidationSettings()
     """How an RL stage's start, result and best checkpoint are told apart. Changes no weights, and no key."""
+    bill: BillSettings = BillSettings()
+    """What power and machines cost. Changes no artifact, and no key."""
     hygiene: HygieneSettings = HygieneSettings()
     """What becomes of traces from files that repeat each other, or hold problems of benchmarks."""
     scale: ScaleSettings | None = None
@@ -443,12 +446,21 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
         UserError: with file, line, key, value and remedy.
     """
     path = Path(path)
-    text = _text_of(path)
+    text = text_of(path)
     values = read_yaml(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys (name, families, models, stages ...).")
     if (problems := describe_problems(path, text, values, Recipe)) is not None:
         raise UserError(problems)
+    return text, recipe_of(values, path)
+
+
+def recipe_of(values: dict, path: Path) -> Recipe:
+    """The recipe of values that the schema takes. path: of the file that they are from, to whose folder paths are relative.
+
+    Raises:
+        UserError: a model's configuration is wrong, or files that the recipe names. ValidationError: the schema refuses them.
+    """
     recipe = Recipe.model_validate(values)
     for name in recipe.models:
         if name not in recipe.checkpoints and recipe.vocab_size is not None:  # without one, no stage makes the model
@@ -464,11 +476,12 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
         raise UserError(f"{path}: tasks: {error}") from error
     models = recipe.models | {name: recipe.models[name] | {CHECKPOINT: located(checkpoint, path)}
                               for name, checkpoint in recipe.checkpoints.items()}
-    return text, recipe.model_copy(update={"stages": stages, "tasks": tasks, "models": models,
-                                           "hygiene": recipe.hygiene.located(path)})
+    return recipe.model_copy(update={"stages": stages, "tasks": tasks, "models": models,
+                                     "hygiene": recipe.hygiene.located(path)})
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Of a recipe's file. Raises UserError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")  # some editors write a mark before the text
     except FileNotFoundError as error:

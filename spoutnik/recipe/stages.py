@@ -13,7 +13,6 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.evals.protocol import (
     EvaluationSettings,
-    PromptStyle,
     accuracy_of,
     grade,
     held_out_dialogues,
@@ -31,14 +30,14 @@ from spoutnik.model.weights import load_model, load_tensors, save_tensors
 from spoutnik.parallel import CPU
 from spoutnik.recipe.adapters import load_for_adapter, save_adapter, saved_dtype
 from spoutnik.recipe.anchors import open_anchor
-from spoutnik.recipe.artifacts import Artifact
+from spoutnik.recipe.artifacts import ALONG, Artifact, code_version
 from spoutnik.recipe.cards import adapted_card, model_card
+from spoutnik.recipe.keys import style_of_stage
 from spoutnik.recipe.model_files import save_generation_config, save_model_files
 from spoutnik.recipe.orders import refuse_other_vocabulary
 from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage, PreferenceStage
 from spoutnik.recipe.schema import (
-    BaseStage,
     GRPOStage,
     MidtrainStage,
     PretrainStage,
@@ -60,13 +59,15 @@ from spoutnik.train.anchor import Anchor
 from spoutnik.train.data.preferences import fit_preferences, reply_rows
 from spoutnik.train.data.preview import template_notes
 from spoutnik.train.dpo import dpo
-from spoutnik.train.grpo import GRPOSettings, grpo
+from spoutnik.train.grpo import grpo
+from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.health import Finding, constant_findings, kept_findings, pair_findings, stage_health
 from spoutnik.train.kto import kto
 from spoutnik.train.loop import Checkpoints, Cost, Progress, Stopwatch, of_all_ranks
 from spoutnik.train.monitor import Monitor, Validation
 from spoutnik.train.preference_outcome import HeldOut, held_out_findings, learned_findings
 from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
+from spoutnik.train.prompt_style import PromptStyle, prompt_ids
 from spoutnik.train.reject import reject
 from spoutnik.train.resumable import ResumableLLM
 from spoutnik.train.reward_model import (
@@ -77,7 +78,7 @@ from spoutnik.train.reward_model import (
     score_answers,
     train_reward_model,
 )
-from spoutnik.train.rollouts import PolicyEngine, chat_prompts, rollout_llm, sample_problems
+from spoutnik.train.rollouts import PolicyEngine, rollout_llm, sample_problems
 from spoutnik.train.settings import AdapterSettings
 from spoutnik.train.sft import fit, general_traces, held_out_documents, held_out_loss, sft, solver_traces
 from spoutnik.train.traces import KEYS, Traces, reports_of
@@ -98,6 +99,7 @@ class Context:
     inputs: dict[str, Artifact]
     progress: Callable[[str], Progress]  # for each thing the stage does
     say: Callable[[str], None] = lambda text: None  # a sentence for the person who waits
+    track: Callable[[dict], None] = lambda row: None  # each row of the stage's log
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -122,7 +124,7 @@ class Context:
         return self.recipe.seed, self.name, self.checkpoints, self.progress(label)
 
     def monitor(self, validation: Validation | None = None) -> Monitor:
-        return Monitor(self.name, self.say, validation)
+        return Monitor(self.name, self.say, validation, track=self.track)
 
     def validation(self, model: Transformer, tokenizer: Tokenizer, settings: GRPOSettings,
                    engine: PolicyEngine) -> Validation | None:
@@ -131,12 +133,13 @@ class Context:
         if not chosen.problems:
             return None
         rng = random.Random(f"{recipe.seed} {self.name} validation")
-        problems = sample_problems(rng, recipe.tasks_of(), chosen.problems, "train")
+        problems = sample_problems(rng, recipe.tasks_of(), chosen.problems, chosen.split)
         params = SamplingParams(temperature=recipe.evaluation.temperature, top_p=recipe.evaluation.top_p,
                                 max_tokens=settings.max_tokens)
         asked = sha256_json([[problem.prompt for problem in problems], str(params)])  # others are measured anew
         folder = self.checkpoints.folder / f"validation-{asked[:12]}"
-        return Validation(model, tokenizer, problems, params, recipe.seed, folder, settings.steps, chosen.looks, engine)
+        return Validation(model, tokenizer, problems, params, recipe.seed, folder, settings.steps, chosen.looks, engine,
+                          settings.prompt_style, chosen.kept)
 
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
         """The model and tokenizer of an input."""
@@ -188,7 +191,10 @@ def run_stage(stage: Stage, context: Context) -> dict:
     validation = outcome.monitor.validation if outcome.monitor else None
     if validation is not None and (best := validation.best_model()) is not None:
         _save(context.working / BEST, best, outcome.tokenizer, context.origin, dtype)
-    health = stage_health(outcome.log, outcome.monitor.comparisons if outcome.monitor else (), outcome.findings)
+    if validation is not None and (rows := validation.along()):
+        write_jsonl(context.working / ALONG, rows)
+    is_control = isinstance(stage, GRPOStage) and stage.settings.is_control
+    health = stage_health(outcome.log, outcome.monitor.comparisons if outcome.monitor else (), outcome.findings, is_control)
     description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost),
                    "machine": machine(context.device) | ({"processes": team().size} if team().size > 1 else {}),
                    "dtype": str(context.dtype).removeprefix("torch."), "health": health}
@@ -216,7 +222,7 @@ def _save(folder: Path, model: Transformer, tokenizer: Tokenizer, origin: Path |
 
 def _card(stage: Stage, context: Context, model: Transformer, tokenizer: Tokenizer) -> dict:
     families, counts = context.recipe.families_of(stage), account(model.config)
-    parameters, converses = counts.total_parameters + counts.mtp_parameters, not isinstance(stage, BaseStage)
+    parameters, converses = counts.total_parameters + counts.mtp_parameters, style_of_stage(stage) == "chat"
     if context.origin is not None:
         root = context.recipe.checkpoint_of_stage(context.name)
         return adapted_card(name_of(context.recipe.checkpoints[root]), parameters, converses, tokenizer.marks,
@@ -395,7 +401,8 @@ def _evaluation(folder: Path, recipe: Recipe, style: PromptStyle, progress: Prog
     problems = held_out_problems(recipe.tasks_of(), settings.problems_per_family)
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
     evaluation = summarize(graded) | {
-        "protocol": settings.model_dump() | {"prompt_style": style, "held_out": recipe.held_out}}
+        "protocol": settings.model_dump() | {"prompt_style": style, "held_out": recipe.held_out},
+        "code_version": code_version()}
     beside, others = "", []
     if style == "chat" and recipe.families:
         evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
@@ -405,7 +412,7 @@ def _evaluation(folder: Path, recipe: Recipe, style: PromptStyle, progress: Prog
     elif style != "chat":  # the layout in which the base has read solutions: RL can bring out what is there
         beside, others = "textbook", grade(llm, tokenizer, problems, settings, recipe.seed, "textbook")
         book = summarize(others)
-        evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
+        evaluation["as_textbook"] = {key: value for key, value in book.items() if key != "tokens"}
     cost = of_all_ranks(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
     evaluation["bill"] = vars(replace(cost, peak_memory_bytes=0))  # of the whole process, not of the evaluation
     return {"evaluation": evaluation} | ({beside: sample_rows(others)} if beside else {}) | {"samples": sample_rows(graded)}
@@ -417,7 +424,7 @@ def general_helpfulness(llm: LLM | ResumableLLM, tokenizer: Tokenizer, settings:
     rng = random.Random(f"{seed} helpfulness")
     drawn = [sample_general(rng, language, "held_out", FIRST_KINDS) for language in LANGUAGES for _ in range(32)]
     params = SamplingParams(temperature=settings.temperature, top_p=settings.top_p, max_tokens=settings.max_tokens)
-    outputs = llm.generate(chat_prompts(drawn, tokenizer), params, seed=seed)
+    outputs = llm.generate(prompt_ids(drawn, tokenizer), params, seed=seed)
     replies = [read_reply(o.outputs[0].reply_ids, tokenizer, o.outputs[0].finished) for o in outputs]
     grades = [content_and_form(p, r.answer) if r.well_formed else (0.0, 0.0) for p, r in zip(drawn, replies)]
     return {name: sum(values) / len(drawn) for name, values in zip(("content", "form"), zip(*grades))}

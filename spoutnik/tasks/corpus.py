@@ -35,8 +35,11 @@ BOOK = {"en": Layout("Exercise: {}", "Solution: {}", "Result: {}"),
         "fr": Layout("Exercice : {}", "Solution : {}", "Résultat : {}")}
 
 
-def documents(rng: random.Random, families: Sequence[Family]) -> Iterator[str]:
-    """Endless plain-text documents, without final newline. Problems and general prompts are of the training split."""
+def documents(rng: random.Random, families: Sequence[Family], forum_thought_share: float | None = None) -> Iterator[str]:
+    """Endless plain-text documents, without final newline. Problems and general prompts are of the training split.
+
+    forum_thought_share: see `forum_trace`.
+    """
     if not families:
         raise ValueError("The corpus needs at least one family of problems.")
     families = sorted({family.name: family for family in families}.values(), key=lambda family: family.name)
@@ -51,19 +54,34 @@ def documents(rng: random.Random, families: Sequence[Family]) -> Iterator[str]:
             yield write(FORUM[language], prompt.prompt, "", good_answer(prompt, rng))
         else:
             family = rng.choice(families)
-            yield worked_problem(family, rng, rng.choice(family.levels), language, kind)
+            yield worked_problem(family, rng, rng.choice(family.levels), language, kind, forum_thought_share)
 
 
-def worked_problem(family: Family, rng: random.Random, level: int, language: str, kind: str) -> str:
+def worked_problem(family: Family, rng: random.Random, level: int, language: str, kind: str,
+                   forum_thought_share: float | None = None) -> str:
     """A problem worked out carefully (textbook), quickly, or answered without a thought; forum answers may be flawed."""
     problem = sample(family, rng, level, language, "train")
     if kind == TEXTBOOK:
         trace = family.solve(problem, rng, "careful")
         return write(BOOK[language], problem.prompt, trace.thought, trace.answer)
+    return write(FORUM[language], problem.prompt, *forum_trace(problem, rng, kind, forum_thought_share))
+
+
+def forum_trace(problem: Problem, rng: random.Random, kind: str, thought_share: float | None = None,
+                flaws: float = FLAWED_SHARE) -> tuple[str, str]:
+    """Thought and answer of a forum's reply to a problem: quick, or (answer only) without a thought; `flaws` of them are wrong.
+
+    thought_share: of all replies, whatever their kind, so many think as carefully as a textbook and are as right, and the
+        others answer at once: in such a forum a thought is rare, and it pays.
+    """
+    family = problem.task
+    if thought_share is not None and rng.random() < thought_share:
+        trace = family.solve(problem, rng, "careful")
+        return trace.thought, trace.answer
     trace = family.solve(problem, rng, "quick")
-    if rng.random() < FLAWED_SHARE:
+    if rng.random() < flaws:
         trace = flawed(family, problem, trace, rng)
-    return write(FORUM[language], problem.prompt, "" if kind == ANSWER_ONLY else trace.thought, trace.answer)
+    return "" if kind == ANSWER_ONLY or thought_share is not None else trace.thought, trace.answer
 
 
 def write(layout: Layout, prompt: str, thought: str, answer: str) -> str:

@@ -10,7 +10,7 @@ words copied copies those alone.
 import random
 from collections.abc import Iterator, Sequence
 
-from spoutnik.tasks.corpus import ANSWER_ONLY, BOOK, DRILLS, FLAWED_SHARE, FORUM, GENERAL, QUICK, TEXTBOOK, flawed, write
+from spoutnik.tasks.corpus import ANSWER_ONLY, BOOK, DRILLS, FLAWED_SHARE, FORUM, GENERAL, QUICK, TEXTBOOK, forum_trace, write
 from spoutnik.tasks.dialogues import Question, conversation, typed
 from spoutnik.tasks.drills import SPELLED, drill_document, words_to_spell
 from spoutnik.tasks.families.letters import count_letters, word_key
@@ -31,11 +31,11 @@ YOUNG = ("operations", "spell")  # families that the base has not read: twice as
 
 
 def midtraining_documents(rng: random.Random, families: Sequence[Family], echo_share: float = 0.0,
-                          wishes: Wishes = "listed") -> Iterator[str]:
+                          wishes: Wishes = "listed", forum_thought_share: float | None = None) -> Iterator[str]:
     """Endless plain-text documents. Problems and general prompts are of the training split.
 
     echo_share: of the documents; the others' shares shrink alike. wishes: with any, general prompts are of all kinds that are
-        taught.
+        taught. forum_thought_share: see `corpus.forum_trace`; of threads as well.
     """
     may_spell = words_to_spell(families)
     weights = WEIGHTS | {ECHO: echo_share * sum(WEIGHTS.values()) / (1 - echo_share)} if echo_share else WEIGHTS
@@ -55,18 +55,20 @@ def midtraining_documents(rng: random.Random, families: Sequence[Family], echo_s
             yield _entry(typed(sample_general(rng, language, "train", general_kinds), rng), ANSWER_ONLY, rng)
         elif kind == THREAD:
             questions = conversation(rng, tasks, rng.randint(2, 8), language, "train")
-            yield "\n".join(_entry(question, ANSWER_ONLY, rng, flaws=0) for question in questions)
+            yield "\n".join(_entry(question, ANSWER_ONLY, rng, flaws=0, thought_share=forum_thought_share)
+                            for question in questions)
         elif kind == CHAPTER:
             questions = conversation(rng, tasks, rng.choice((rng.randint(2, 10), rng.randint(8, 45))), language, "train")
             worked = rng.random()  # of the exercises; the results of the others are only given
             yield "\n".join(_entry(question, TEXTBOOK, rng, rng.random() < worked) for question in questions)
         else:
             family = rng.choice(tasks)
-            yield _entry(typed(sample(family, rng, rng.choice(family.levels), language, "train"), rng), kind, rng)
+            question = typed(sample(family, rng, rng.choice(family.levels), language, "train"), rng)
+            yield _entry(question, kind, rng, thought_share=forum_thought_share)
 
 
 def _entry(question: Question, kind: str, rng: random.Random, worked: bool = True,
-           flaws: float = FLAWED_SHARE) -> str:
+           flaws: float = FLAWED_SHARE, thought_share: float | None = None) -> str:
     """A question with its answer: carefully worked (textbook), quickly, or at once; those of a forum may be flawed."""
     layout = (BOOK if kind == TEXTBOOK else FORUM)[question.language]
     if isinstance(question, GeneralPrompt):
@@ -75,10 +77,7 @@ def _entry(question: Question, kind: str, rng: random.Random, worked: bool = Tru
     if kind == TEXTBOOK:
         trace = family.solve(question, rng, "careful")
         return write(layout, question.prompt, trace.thought if worked else "", trace.answer)
-    trace = family.solve(question, rng, "quick")
-    if rng.random() < flaws:
-        trace = flawed(family, question, trace, rng)
-    return write(layout, question.prompt, "" if kind == ANSWER_ONLY else trace.thought, trace.answer)
+    return write(layout, question.prompt, *forum_trace(question, rng, kind, thought_share, flaws))
 
 
 def _spelling(rng: random.Random, language: str) -> str:

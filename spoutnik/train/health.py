@@ -6,7 +6,7 @@ done. The thresholds and where they come from: docs/training-health.md.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from scipy import stats
@@ -22,9 +22,11 @@ COLLAPSED, EXPLODED = 0.05, 2.0  # nats of entropy, if it is also five times les
 FELL = 0.5  # nats per token by which good replies have become less likely, where preferences are learned
 CUT = 0.05  # of the tokens of documents, beyond the model's positions
 FEW_KEPT = 0.02  # of the completions that rejection sampling makes
+SELDOM = 0.9  # share of completions with a thought below which it is in the line
 SHRUNK = 0.7  # of the first thoughts' length
 TREND_P, WORSE_P, BETTER_P = 0.001, 0.01, 0.05  # one-sided; a trend is looked at again and again, hence the smaller one
 BLOWN_UP, RECOVERED = 2.0, 0.5  # nats above the first loss, if also half as much again; share of it: below, all is won back
+BROKEN = ("not finite", "truncated")  # kinds of findings that refuse a control too: it measured nothing
 WORSE_LOSS = 0.01  # nats and share by which a loss must have risen: rounding moves all losses a little, and one way
 
 
@@ -270,13 +272,17 @@ def kept_findings(share: float) -> list[Finding]:
                                 "the stage before longer, or sample more.")]
 
 
-def stage_health(rows: Sequence[Row], comparisons: Sequence[Comparison], others: Sequence[Finding] = ()) -> dict:
+def stage_health(rows: Sequence[Row], comparisons: Sequence[Comparison], others: Sequence[Finding] = (),
+                 is_control: bool = False) -> dict:
     """A manifest's `health`: the line of the table, and the sentences of what warns and of what keeps a stage from being done.
-    others: findings on what it made, beside those of its log."""
+    others: findings on what it made, beside those of its log. is_control: its rewards do not depend on answers, so that to have
+    learned nothing, or to have forgotten something, is a result."""
     findings = [*refusals_of(rows, comparisons), *others]
-    refused = {finding.kind for finding in findings if finding.refuses}
-    findings += [finding for finding in warnings_of(rows, ended=True) if finding.kind not in refused]
-    return {"line": health_line(rows, comparisons, findings),
+    if is_control:
+        findings = [replace(finding, refuses=finding.kind in BROKEN) for finding in findings]
+    known = {finding.kind for finding in findings}
+    findings += [finding for finding in warnings_of(rows, ended=True) if finding.kind not in known]
+    return {"line": "control; " * is_control + health_line(rows, comparisons, findings),
             "warnings": [finding.sentence for finding in findings if not finding.refuses],
             "refusals": [finding.sentence for finding in findings if finding.refuses]}
 
@@ -311,6 +317,8 @@ def _rl_numbers(rows: Sequence[Row]) -> list[str]:
         numbers.append(f"well-formed {change('well_formed', _percent)}")
     if any("thought_tokens" in row for row in rows):
         numbers.append(f"thoughts {change('thought_tokens', '{:.0f}'.format)} tokens")
+        if min(_mean_of(part, "thought_share") for part in (first, last)) < SELDOM:
+            numbers.append(f"thoughts in {change('thought_share', _percent)} of the completions")
     updated = [row for row in rows if row.get("grad_norm")]
     if updated:
         numbers.append(f"entropy {_mean_of(updated[:tail], 'entropy'):.2f} to {_mean_of(updated[-tail:], 'entropy'):.2f}")

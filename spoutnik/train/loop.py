@@ -23,6 +23,7 @@ from spoutnik.model.moe import RouterTrace
 from spoutnik.model.packing import on_device
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
+from spoutnik.train.energy import readable_counters
 from spoutnik.train.optimizer import Optimizer, Schedule
 from spoutnik.train.summation import sum_gradients
 from spoutnik.world import world
@@ -30,7 +31,8 @@ from spoutnik.world import world
 
 @dataclass
 class Cost:
-    """What a stage used. core_seconds is processor time over all threads; tokens are counted once per pass."""
+    """What a stage used. core_seconds is processor time over all threads, gpu_seconds the time of each GPU that is used; tokens
+    are counted once per pass. joules: of the machine's energy counters, read for `metered_seconds` of the time."""
 
     seconds: float = 0.0
     core_seconds: float = 0.0
@@ -38,6 +40,9 @@ class Cost:
     tokens_generated: int = 0
     tokens_wasted: int = 0  # generated, but taught nothing: groups without variance, rejected samples
     peak_memory_bytes: int = 0
+    gpu_seconds: float = 0.0
+    joules: float = 0.0
+    metered_seconds: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
         summed = {key: getattr(self, key) + getattr(other, key) for key in vars(self)}
@@ -45,9 +50,10 @@ class Cost:
 
 
 def of_all_ranks(cost: Cost) -> Cost:
-    """With the processor time of all processes that took part, and the memory of the largest. All count the same tokens."""
-    used = world().gather([(cost.core_seconds, peak_memory())])
-    return replace(cost, core_seconds=sum(seconds for seconds, _ in used), peak_memory_bytes=max(memory for _, memory in used))
+    """With the time on processors and GPUs of all processes that took part, and the memory of the largest. All count the same
+    tokens."""
+    cores, gpus, memory = zip(*world().gather([(cost.core_seconds, cost.gpu_seconds, peak_memory())]))
+    return replace(cost, core_seconds=sum(cores), gpu_seconds=sum(gpus), peak_memory_bytes=max(memory))
 
 
 class Progress(Protocol):
@@ -153,15 +159,21 @@ class Checkpoints:
 
 
 class Stopwatch:
-    """Wall and processor time of a stretch of work."""
+    """Wall and processor time of a stretch of work, and its energy where the machine counts it."""
 
     def __init__(self):
         self.wall, self.cpu = time.perf_counter(), time.process_time()
+        self.counters = [make() for make in readable_counters()]
 
     def lap(self) -> Cost:
         """What passed since the last lap."""
         wall, cpu = time.perf_counter(), time.process_time()
-        cost = Cost(wall - self.wall, cpu - self.cpu)
+        seconds = wall - self.wall
+        cost = Cost(seconds, cpu - self.cpu)
+        if torch.cuda.is_initialized():
+            cost.gpu_seconds = seconds * torch.cuda.device_count()
+        if self.counters:
+            cost.joules, cost.metered_seconds = sum(counter.lap() for counter in self.counters), seconds
         self.wall, self.cpu = wall, cpu
         return cost
 
@@ -170,13 +182,14 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
           step_gradient: Callable[[int], tuple[Gradient, dict[str, float], Cost]], checkpoints: Checkpoints,
           progress: Progress, bias_update_speed: float = 0.0,
           after_step: Callable[[list[dict]], Cost] = lambda log: Cost(),
-          anchor: AddedGradient | None = None) -> tuple[list[dict], Cost]:
+          anchor: AddedGradient | None = None, resumes_every: int = 1) -> tuple[list[dict], Cost]:
     """Runs `schedule.steps` steps; returns the log (a row per step) and the cost.
 
     step_gradient(step) returns the gradient, the metrics to log and what it cost. after_step looks at the log after each step,
     may add to its last row, and returns the tokens that it generated. The correction biases move once per
     optimizer step, by the loads of the whole batch (V3, section 2.1.2); beside adapters they stay, as the base does. anchor:
-    adds its part to each step's gradient and metrics.
+    adds its part to each step's gradient and metrics. resumes_every: a checkpoint is written after multiples of so many steps
+    alone, where nothing that it would lack is under way.
 
     Raises:
         RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
@@ -208,7 +221,8 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
         progress(step + 1, schedule.steps, total.tokens_trained + total.tokens_generated, headline(metrics))
         if (step + 1) % COMPARED_EVERY == 0 or step + 1 == schedule.steps:
             refuse_other_weights(model, stage, step + 1)
-        if world().is_main and time.perf_counter() - last_save > pause and step + 1 < schedule.steps:
+        between = (step + 1) % resumes_every == 0 and step + 1 < schedule.steps
+        if world().is_main and between and time.perf_counter() - last_save > pause:
             checkpoints.save(step + 1, model, optimizer, log, total)
             last_save = time.perf_counter()
     return log, total

@@ -107,9 +107,10 @@ class PolicyLoss(Settings):
     11."""
     clip_epsilon_high: float = Field(default=0.28, gt=0)
     """Higher than clip_epsilon: DAPO's clip-higher."""
-    zero_variance: Literal["drop", "keep"] = "drop"
+    zero_variance: Literal["drop", "keep", "refill"] = "drop"
     """"drop" takes groups whose rewards are all equal out of the batch and its token count (DAPO's dynamic sampling without
-    the refill); "keep" leaves them in the count."""
+    the refill); "keep" leaves them in the count; "refill" draws other prompts in their place, up to refill_rounds times, and
+    counts what they cost as waste."""
     kl_coefficient: float = Field(default=0.0, ge=0)
     """Weight of the penalty towards the reference model, the one that the stage begins with."""
     kl_estimator: Literal["k2", "k3"] = "k3"

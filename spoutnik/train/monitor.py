@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -20,7 +21,8 @@ from spoutnik.train.batches import Document, micro_batches, pack_documents
 from spoutnik.train.health import Comparison, Row, warnings_of
 from spoutnik.train.loop import Cost
 from spoutnik.train.losses import token_log_probs
-from spoutnik.train.rollouts import PolicyEngine, chat_prompts, grade
+from spoutnik.train.prompt_style import PromptStyle, prompt_ids
+from spoutnik.train.rollouts import GradedCompletion, PolicyEngine, grade
 from spoutnik.train.settings import Settings
 from spoutnik.world import main_only, world
 
@@ -28,13 +30,19 @@ COMPARED_DOCUMENTS = 64  # of a supervised stage, whose losses before and after 
 
 
 class ValidationSettings(Settings):
-    """How an RL stage's start, result and best checkpoint are told apart: on problems of the training split that are drawn
-    apart from those it trains on, none of which the evaluation asks."""
+    """How an RL stage's start, result and best checkpoint are told apart: on problems that are drawn apart from those it trains
+    on, of the training split, so that the evaluation asks none of them."""
 
     problems: int = Field(default=96, ge=0)
     """How many, one sample each; 0 switches validation off."""
     looks: int = Field(default=4, ge=0)
     """How often the stage validates between its start and its end, evenly: the best of these and of the last is kept."""
+    split: Literal["train", "held_out"] = "train"
+    """Of the problems. With held_out they are like those of the evaluation, of which it may ask some: the best checkpoint is
+    then chosen by them as well."""
+    kept: int = Field(default=4, ge=0)
+    """Of the first so many problems, the replies at start, looks and end are kept with the artifact (along.jsonl): how the same
+    problems are answered along the training, chosen before anything is trained."""
 
 
 @dataclass
@@ -54,13 +62,15 @@ class Validation:
     steps: int
     looks: int
     engine: PolicyEngine | None = None
+    style: PromptStyle = "chat"
+    kept: int = 0
 
     def start(self) -> Cost:
         """Measures the model that the stage starts from, once."""
         path = self.folder / "start.json"
         if main_only(path.exists):
             return Cost()
-        measured, cost = self._measure()
+        measured, cost = self._measure(0)
         if world().is_main:
             write_json(path, measured)
         return cost
@@ -69,7 +79,7 @@ class Validation:
         """After a step: where it is time for a look, adds what it measured to the row of the log."""
         if done not in self._times():
             return Cost()
-        measured, cost = self._measure()
+        measured, cost = self._measure(done)
         row["validation_accuracy"] = accuracy = _mean(measured["right"])
         if world().is_main:
             self._keep(done, accuracy, measured)
@@ -122,21 +132,35 @@ class Validation:
                 "best_step": self.best["step"], "best_accuracy": self.best["accuracy"],
                 "best": None if self.best["step"] == self.steps else folder}
 
+    def along(self) -> list[dict]:
+        """The replies to the first problems, problem by problem, each from the start of the training to its end."""
+        looks = {step: read_json(path) for step in sorted({0} | self._times()) if (path := self._replies(step)).exists()}
+        return [{"step": step} | replies[number] for number in range(self.kept) for step, replies in looks.items()
+                if number < len(replies)]
+
+    def _replies(self, done: int) -> Path:
+        return self.folder / "replies" / f"{done}.json"
+
     def _times(self) -> set[int]:
         return {self.steps} | {round(self.steps * (i + 1) / (self.looks + 1)) for i in range(self.looks)} - {0}
 
-    def _measure(self) -> tuple[dict[str, list[float]], Cost]:
+    def _measure(self, done: int) -> tuple[dict[str, list[float]], Cost]:
         self.engine = self.engine or PolicyEngine(self.model, self.tokenizer)
-        outputs = self.engine.current().generate(chat_prompts(self.problems, self.tokenizer), self.params, seed=self.seed)
-        graded = grade([(problem, output.outputs[0]) for problem, output in zip(self.problems, outputs)], self.tokenizer)
+        prompts = prompt_ids(self.problems, self.tokenizer, self.style)
+        outputs = self.engine.current().generate(prompts, self.params, seed=self.seed)
+        graded = grade([(problem, output.outputs[0]) for problem, output in zip(self.problems, outputs)], self.tokenizer,
+                       style=self.style)
         tokens = sum(len(g.completion.token_ids) for g in graded)
+        if self.kept and world().is_main:
+            write_json(self._replies(done), [_reply_row(*each) for each in zip(self.problems[:self.kept], graded)])
         return {"right": [g.accuracy for g in graded], "well_formed": [float(g.reply.well_formed) for g in graded]}, \
             Cost(tokens_generated=tokens)
 
 
 @dataclass
 class Monitor:
-    """Of one stage. say: takes the sentences of warnings, each kind once. validation: of an RL stage.
+    """Of one stage. say: takes the sentences of warnings, each kind once. validation: of an RL stage. track: takes each row of
+    the log.
 
     comparisons: of start and result, once the stage has ended. warned: kinds of warnings that were said.
     """
@@ -146,6 +170,7 @@ class Monitor:
     validation: Validation | None = None
     comparisons: list[Comparison] = field(default_factory=list)
     warned: set[str] = field(default_factory=set)
+    track: Callable[[Row], None] = lambda row: None
 
     def start(self) -> Cost:
         return self.validation.start() if self.validation else Cost()
@@ -153,6 +178,7 @@ class Monitor:
     def after_step(self, log: list[Row]) -> Cost:
         """The last row is of the step that was made."""
         cost = self.validation.look(log[-1]["step"] + 1, log[-1]) if self.validation else Cost()
+        self.track(log[-1])
         for finding in warnings_of(log):
             if finding.kind not in self.warned:
                 self.warned.add(finding.kind)
@@ -192,6 +218,13 @@ def compared_documents(documents_of: Callable[[int], Sequence[Document]], steps:
         if len(documents) >= COMPARED_DOCUMENTS:
             break
     return list(documents.values())[:COMPARED_DOCUMENTS]
+
+
+def _reply_row(problem: Problem, graded: GradedCompletion) -> dict:
+    reply = graded.reply
+    return {"task": problem.task.name, "level": problem.level, "language": problem.language, "prompt": problem.prompt,
+            "gold": problem.answer, "thought": reply.thought, "answer": reply.answer, "correct": graded.accuracy,
+            "well_formed": reply.well_formed, "thought_tokens": reply.thought_tokens}
 
 
 def _without_adapters(model: Transformer) -> Transformer:

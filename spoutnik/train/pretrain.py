@@ -19,7 +19,7 @@ from spoutnik.train.batches import Document
 from spoutnik.train.language_model import take_tokens, train_language_model
 from spoutnik.train.loop import Checkpoints, Cost, Progress
 from spoutnik.train.monitor import Monitor
-from spoutnik.train.settings import LanguageModelSettings
+from spoutnik.train.settings import LanguageModelSettings, young
 
 
 class PretrainSettings(LanguageModelSettings):
@@ -27,6 +27,9 @@ class PretrainSettings(LanguageModelSettings):
 
     steps: int = Field(gt=0)
     """Optimizer steps."""
+    forum_thought_share: float | None = young(None, ge=0, le=1)
+    """Of the forum's replies to problems, so many think first, as carefully as a textbook and as right, and the others answer
+    at once, a quarter of them wrong. Without it some think quickly, and a thought does not pay: see docs/zero.md."""
 
 
 def encoded(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[Document]:
@@ -34,8 +37,9 @@ def encoded(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[Document]:
         yield Document([*tokenizer.start_ids, *tokenizer.encode(text), tokenizer.eos_id])
 
 
-def corpus_documents(tokenizer: Tokenizer, rng: random.Random, families: Sequence[Family]) -> Iterator[Document]:
-    return encoded(documents(rng, families), tokenizer)
+def corpus_documents(tokenizer: Tokenizer, rng: random.Random, families: Sequence[Family],
+                     forum_thought_share: float | None = None) -> Iterator[Document]:
+    return encoded(documents(rng, families, forum_thought_share), tokenizer)
 
 
 def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[Family], settings: PretrainSettings, seed: int,
@@ -43,7 +47,7 @@ def pretrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[Family
              monitor: Monitor | None = None) -> tuple[list[dict], Cost]:
     def documents_of(step: int) -> list[Document]:
         rng = random.Random(f"{seed} {stage} {step}")
-        return take_tokens(corpus_documents(tokenizer, rng, families), settings.tokens_per_step,
+        return take_tokens(corpus_documents(tokenizer, rng, families, settings.forum_thought_share), settings.tokens_per_step,
                            model.config.max_position_embeddings)
 
     return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress, monitor)
@@ -54,7 +58,8 @@ def midtrain(model: Transformer, tokenizer: Tokenizer, families: Sequence[Family
              echo_share: float = 0.0, wishes: Wishes = "listed") -> tuple[list[dict], Cost]:
     """echo_share, wishes: of the documents (`midtraining_documents`)."""
     def documents_of(step: int) -> list[Document]:
-        texts = midtraining_documents(random.Random(f"{seed} {stage} {step}"), families, echo_share, wishes)
+        texts = midtraining_documents(random.Random(f"{seed} {stage} {step}"), families, echo_share, wishes,
+                                      settings.forum_thought_share)
         return take_tokens(encoded(texts, tokenizer), settings.tokens_per_step, model.config.max_position_embeddings)
 
     return train_language_model(model, documents_of, settings, settings.steps, stage, checkpoints, progress, monitor)

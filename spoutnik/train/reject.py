@@ -7,7 +7,7 @@ import random
 from collections.abc import Sequence
 from itertools import islice
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
@@ -15,8 +15,9 @@ from spoutnik.errors import RunError
 from spoutnik.tasks import Task
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Cost, Progress
+from spoutnik.train.prompt_style import PromptStyle, prompt_ids
 from spoutnik.train.resumable import ResumableLLM
-from spoutnik.train.rollouts import GradedCompletion, LanguageRule, chat_prompts, grade, sample_problems
+from spoutnik.train.rollouts import GradedCompletion, LanguageRule, grade, sample_problems
 from spoutnik.train.settings import Settings, young
 
 
@@ -41,6 +42,15 @@ class RejectSettings(Settings):
     """With strict, no language is credited to an empty thought; with lenient it counts as in the language."""
     dialogue_share: float = Field(default=0.0, ge=0, le=1)
     """The share of the problems with earlier turns before the question."""
+    prompt_style: PromptStyle = young("chat")
+    """How problems are put: as the RL stage that it samples was asked (see there). Traces are of no style."""
+
+    @model_validator(mode="after")
+    def _plain_text_has_no_turns(self) -> "RejectSettings":
+        if self.prompt_style != "chat" and self.dialogue_share:
+            raise ValueError(f"dialogue_share: plain text (prompt_style: {self.prompt_style}) has no place for earlier turns. "
+                             "Leave one of them out")
+        return self
 
 
 def reject(llm: LLM | ResumableLLM, tokenizer: Tokenizer, tasks: Sequence[Task], settings: RejectSettings, seed: int,
@@ -52,9 +62,9 @@ def reject(llm: LLM | ResumableLLM, tokenizer: Tokenizer, tasks: Sequence[Task],
     traces, generated, kept_tokens = [], 0, 0
     for start in range(0, len(problems), prompts_at_once):
         part = problems[start:start + prompts_at_once]
-        outputs = llm.generate(chat_prompts(part, tokenizer), params, seed=seed * 1_000_003 + start)
+        outputs = llm.generate(prompt_ids(part, tokenizer, settings.prompt_style), params, seed=seed * 1_000_003 + start)
         graded_all = iter(grade([(problem, c) for problem, output in zip(part, outputs) for c in output.outputs], tokenizer,
-                                settings.language_rule))
+                                settings.language_rule, settings.prompt_style))
         for problem, output in zip(part, outputs):
             generated += sum(len(c.token_ids) for c in output.outputs)
             for graded in select(list(islice(graded_all, len(output.outputs))), settings):

@@ -28,7 +28,7 @@ from spoutnik.train.batches import Document, PackedBatch, micro_batches, pack_do
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, accumulate, train
 from spoutnik.train.losses import preference_loss
 from spoutnik.train.monitor import Monitor
-from spoutnik.train.rollouts import conversation_ids
+from spoutnik.train.prompt_style import conversation_ids
 from spoutnik.train.settings import OptimizerSettings, young
 
 

@@ -18,14 +18,12 @@ from spoutnik.model.lora import adapters_of, without_adapters
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import perhaps_in_conversation
-from spoutnik.tasks.general import GeneralPrompt
 from spoutnik.tasks.grading import accuracy_rewards
 from spoutnik.tasks.language import language_consistency
-from spoutnik.tasks.problem import History
-from spoutnik.text.chat_template import Message
-from spoutnik.text.thought import Reply, read_reply
+from spoutnik.text.thought import Reply
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.prompt_style import PromptStyle, read_completion
 from spoutnik.world import pulse, world
 
 
@@ -121,26 +119,6 @@ class PolicyEngine:
         return self._base.with_adapter(_POLICY)
 
 
-def conversation_ids(history: History, prompt: str, tokenizer: Tokenizer) -> list[int]:
-    """A conversation up to where its next reply begins, by the tokenizer's chat template, as in chat."""
-    turns = [{"role": role, "content": text}
-             for question, answer in history for role, text in (("user", question), ("assistant", answer))]
-    return message_ids([*turns, {"role": "user", "content": prompt}], tokenizer)
-
-
-def message_ids(messages: Sequence[Message], tokenizer: Tokenizer, tools: Sequence[dict] | None = None) -> list[int]:
-    """`conversation_ids` of messages of any role, with the tools that can be called.
-
-    Raises:
-        TemplateRefusal: the template does not take them.
-    """
-    return tokenizer.chat_ids(messages, tools, variables=thought_format(tokenizer).variables)
-
-
-def chat_prompts(questions: Sequence[Problem | GeneralPrompt], tokenizer: Tokenizer) -> list[list[int]]:
-    return [conversation_ids(question.history, question.prompt, tokenizer) for question in questions]
-
-
 def sample_problems(rng: random.Random, tasks: Sequence[Task], count: int, split: str,
                     dialogue_share: float = 0.0) -> list[Problem]:
     """`count` problems as people type them, tasks in turn, `dialogue_share` of them with earlier turns."""
@@ -158,9 +136,9 @@ def thought_language(thought: str, language: str, rule: LanguageRule) -> float:
 
 
 def grade(asked: Sequence[tuple[Problem, CompletionOutput]], tokenizer: Tokenizer,
-          rule: LanguageRule = "lenient") -> list[GradedCompletion]:
+          rule: LanguageRule = "lenient", style: PromptStyle = "chat") -> list[GradedCompletion]:
     """Grades the answers alone: thoughts are stripped first, and an ill-formed completion has no answer to grade."""
-    replies = [read_reply(completion.reply_ids, tokenizer, completion.finished) for _, completion in asked]
+    replies = [read_completion(completion, tokenizer, style) for _, completion in asked]
     answered = [number for number, reply in enumerate(replies) if reply.well_formed]
     rewards = dealt_rewards([(asked[number][0], replies[number].answer) for number in answered])
     accuracy = dict(zip(answered, rewards))

@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
-from spoutnik.evals.asking import STYLES, Chat, style_of, worked_examples
+from spoutnik.evals.asking import worked_examples
 from spoutnik.tasks import FAMILIES, Problem
 from spoutnik.tasks.problem import Task
+from spoutnik.tasks.prompt_styles import STYLES, Chat, style_of
 
 PROBLEM = asked.SUMS.problem(3, 4)
 

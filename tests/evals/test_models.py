@@ -18,13 +18,14 @@ from spoutnik.commands.progress import SilentDisplay
 from spoutnik.endpoint import Endpoint
 from spoutnik.errors import RunError, UserError
 from spoutnik.evals import statistics
-from spoutnik.evals.asking import AskingSettings, style_of
+from spoutnik.evals.asking import AskingSettings
 from spoutnik.evals.benches import Bench
 from spoutnik.evals.evaluate import Evaluation
 from spoutnik.evals.models import NO_REPLY, EndpointModel, LocalModel, Question, endpoint_model
 from spoutnik.evals.samples import read_samples
 from spoutnik.files import write_json
 from spoutnik.tasks.own import read_task
+from spoutnik.tasks.prompt_styles import style_of
 
 SETTINGS = AskingSettings(samples=2, max_tokens=12)
 

@@ -5,11 +5,11 @@ import math
 import pytest
 
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
-from spoutnik.evals.protocol import EvaluationSettings, grade, held_out_problems, read_plain, summarize
+from spoutnik.evals.protocol import EvaluationSettings, grade, held_out_problems, summarize
 from spoutnik.evals.statistics import mean_interval
 from spoutnik.tasks import FAMILIES, is_held_out
-from spoutnik.tasks.corpus import BOOK, FORUM
 from spoutnik.train.pretrain import train_tokenizer
+from spoutnik.train.prompt_style import read_plain
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +63,8 @@ def test_the_base_model_is_asked_and_read_in_plain_text(tokenizer):
     graded = grade(engine, tokenizer, [problem], EvaluationSettings(samples=3), 0, "forum")
     assert [g.correct for g in graded[0]] == [1.0, 1.0, 0.0]
     assert graded[0][1].reply.thought == "hm." and tokenizer.think_id not in engine.prompts[0]
-    assert read_plain(tokenizer.encode("Réflexion : a.\nRéponse : 4"), tokenizer, True, FORUM).answer == "4"
-    assert not read_plain(tokenizer.encode("Answer: 4"), tokenizer, True, BOOK).well_formed
+    assert read_plain(tokenizer.encode("Réflexion : a.\nRéponse : 4"), tokenizer, True, "forum").answer == "4"
+    assert not read_plain(tokenizer.encode("Answer: 4"), tokenizer, True, "textbook").well_formed
     engine = Answers(tokenizer, [[f"Solution: so.\nResult: {problem.answer}", f"Answer: {problem.answer}"]])
     graded = grade(engine, tokenizer, [problem], EvaluationSettings(samples=2), 0, "textbook")
     assert [g.correct for g in graded[0]] == [1.0, 0.0]

@@ -214,6 +214,14 @@ def test_settings_younger_than_the_shipped_bases_leave_their_keys_alone(tmp_path
     assert base[1] == base[0] | {"tokenizer_documents": 300}
 
 
+def test_nano_zero_begins_with_the_bases_of_nano():
+    """So that it takes minutes: what ships is found by the same keys."""
+    nano, zero = (load_recipe(Path(__file__).parents[2] / "recipes" / f"{name}.yaml") for name in ("nano", "nano-zero"))
+    for stage in ("base", "midtrained"):
+        ours, theirs = (running.stage_settings(recipe, recipe.stages[stage], "test") for recipe in (zero, nano))
+        assert ours == theirs
+
+
 def test_the_shipped_recipes_are_valid():
     for path in (Path(__file__).parents[2] / "recipes").glob("*.yaml"):
         assert load_recipe(path).stages

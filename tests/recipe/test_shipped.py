@@ -19,7 +19,7 @@ from spoutnik.tasks import FAMILIES, LANGUAGES, accuracy_reward
 from spoutnik.tasks.examples import examples
 from spoutnik.text.thought import read_reply
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.rollouts import conversation_ids
+from spoutnik.train.prompt_style import conversation_ids
 
 PREBUILT = Path(spoutnik.__file__).parent / "prebuilt"
 RECIPE = Path(__file__).parents[2] / "recipes" / "nano.yaml"

@@ -26,6 +26,10 @@ SWITCHES = {  # where in a recipe -> its value, and the stages of tiny.yaml whos
     ("stages", "reward_model", "settings", "pairs"): ("relevance", {"reward_model"}),
     ("stages", "reward_model", "settings", "wishes"): ("any", {"reward_model"}),
     ("stages", "all_scenarios_rl", "settings", "wishes"): ("any", {"all_scenarios_rl"}),
+    ("stages", "student_base", "settings", "forum_thought_share"): (0.1, {"student_base"}),
+    ("stages", "midtrained", "settings", "forum_thought_share"): (0.1, {"midtrained"}),
+    ("stages", "all_scenarios_rl", "settings", "updates_per_rollout"): (2, {"all_scenarios_rl"}),
+    ("stages", "all_scenarios_rl", "settings", "share_prompts"): (True, {"all_scenarios_rl"}),
     ("stages", "all_scenarios_rl", "settings", "rewards"): ({"language_rule": "strict"}, {"all_scenarios_rl"}),
 }
 

@@ -12,6 +12,7 @@ from spoutnik.tasks import FAMILIES, FIRST_FAMILIES, Problem, Task, accuracy_rew
 from spoutnik.tasks.catalog import find_task, find_tasks
 from spoutnik.tasks.corpus import BOOK, FLAWED_SHARE, FORUM, TEXTBOOK, WEIGHTS, documents, flawed
 from spoutnik.tasks.drills import DRILLS, drill_document
+from spoutnik.tasks.midtraining import midtraining_documents
 
 FIRST = find_tasks(FIRST_FAMILIES)
 
@@ -34,6 +35,17 @@ def test_mix_and_shape():
     assert abs(shares["Exercise: "] + shares["Exercice : "] - WEIGHTS[TEXTBOOK]) < 0.04
     assert abs(sum(shares.values()) - (1 - WEIGHTS["drills"])) < 0.04
     assert abs(shares["Exercise: "] - shares["Exercice : "]) < 0.06
+
+
+@pytest.mark.parametrize("kinds", [documents, midtraining_documents])
+def test_in_a_forum_that_seldom_thinks_a_thought_is_careful_and_pays(kinds):
+    texts = islice(kinds(random.Random(0), find_tasks(["arithmetic"]), forum_thought_share=0.25), 1200)
+    replies = [reply for text in texts for reply in re.findall(
+        r"Question: [^\d\n]*(\d+(?: ?[-+*] ?\d+)+)[^\d\n]*\n(?:Thinking: (.*)\n)?Answer: (-?\d+)", text)]
+    thought = [eval(sum_) == int(answer) for sum_, thinking, answer in replies if thinking]  # noqa: S307 - our own sums
+    at_once = [eval(sum_) == int(answer) for sum_, thinking, answer in replies if not thinking]  # noqa: S307
+    assert len(replies) > 150 and abs(len(thought) / len(replies) - 0.25) < 0.09
+    assert all(thought) and sum(at_once) < 0.95 * len(at_once)
 
 
 def test_documents_depend_on_the_seed_alone():

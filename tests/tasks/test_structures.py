@@ -16,8 +16,9 @@ from spoutnik.tasks.families.letters import word_key
 from spoutnik.tasks.midtraining import midtraining_documents
 from spoutnik.tasks.names import NAMES
 from spoutnik.tasks.problem import held_out_by_hash
-from spoutnik.train.grpo import GRPOSettings, step_prompts
+from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.rollouts import sample_problems
+from spoutnik.train.sampling import step_prompts
 from spoutnik.train.sft import ColdStartSettings, general_traces, solver_traces
 
 BY_STRUCTURE = dict(zip(FAMILIES, find_tasks(FAMILIES, "structure"), strict=True))

@@ -10,7 +10,8 @@ from spoutnik.text.thought import read_reply, thought_stream
 from spoutnik.text.thought_format import opens_thought, thought_format
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Checkpoints
-from spoutnik.train.rollouts import conversation_ids, rollout_llm
+from spoutnik.train.prompt_style import conversation_ids
+from spoutnik.train.rollouts import rollout_llm
 from spoutnik.train.sft import SFTSettings, sft, trace_document
 
 NAMES = ["nano", "r1", "qwen3", "qwen3_first", "qwen3_thinking", "glm", "v31", "chatml_with_marks", "chatml", "llama3",

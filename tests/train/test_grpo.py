@@ -17,21 +17,15 @@ from spoutnik.tasks.catalog import find_tasks
 from spoutnik.tasks.general import GeneralPrompt, sample_general
 from spoutnik.text.thought import Reply
 from spoutnik.train import grpo as module
+from spoutnik.train import rewards as grading
+from spoutnik.train import sampling
 from spoutnik.train.batches import Document, pack_documents
-from spoutnik.train.grpo import (
-    GRPOSettings,
-    Rollouts,
-    grade_rollouts,
-    grpo,
-    policy_batches,
-    policy_gradient,
-    refuse_mismatch,
-    roll_out,
-    step_prompts,
-    with_reference,
-)
+from spoutnik.train.grpo import grpo, policy_batches, policy_gradient, refuse_mismatch, with_reference
+from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.loop import Checkpoints
+from spoutnik.train.rewards import Rollouts, grade_rollouts
 from spoutnik.train.rollouts import GradedCompletion, PolicyEngine
+from spoutnik.train.sampling import roll_out, step_prompts
 
 EOS = 1
 ARITHMETIC = find_tasks(["arithmetic"])
@@ -47,7 +41,7 @@ def model(base=tiny.QWEN, **changes):
     return tiny.model(base, vocab_size=300, max_position_embeddings=512, **changes)
 
 
-def even_share(asked, tokenizer, rule="lenient") -> list[GradedCompletion]:
+def even_share(asked, tokenizer, rule="lenient", style="chat") -> list[GradedCompletion]:
     return [even_share_of(completion) for _, completion in asked]
 
 
@@ -60,7 +54,7 @@ def even_share_of(completion) -> GradedCompletion:
 
 @pytest.fixture
 def likes_even(monkeypatch):
-    monkeypatch.setattr(module, "grade", even_share)
+    monkeypatch.setattr(grading, "grade", even_share)
 
 
 def rollouts_of(policy, tokenizer, chosen, seed=0) -> Rollouts:
@@ -280,15 +274,15 @@ def test_reinforcement_learning_leaves_the_mtp_module_alone(tokenizer, likes_eve
 
 
 def test_a_step_whose_groups_all_agree_leaves_the_weights_alone(tokenizer, monkeypatch, tmp_path):
-    monkeypatch.setattr(module, "grade", even_share)
+    monkeypatch.setattr(grading, "grade", even_share)
     twice = []
 
-    def then_constant(asked, tokenizer, rule):
+    def then_constant(asked, tokenizer, rule, style):
         twice.append(1)
         judged = even_share(asked, tokenizer)
         return judged if len(twice) == 1 else [GradedCompletion(each.completion, each.reply, 0.5, 0.0) for each in judged]
 
-    monkeypatch.setattr(module, "grade", then_constant)
+    monkeypatch.setattr(grading, "grade", then_constant)
     once, _, _ = run(tmp_path / "a", tokenizer, settings(steps=1))
     twice.clear()
     both, log, _ = run(tmp_path / "b", tokenizer, settings(steps=2))
@@ -306,7 +300,7 @@ def test_a_sampler_that_disagrees_with_the_trainer_stops_the_stage():
 
 
 def test_a_stage_whose_sampler_is_wrong_stops_before_it_moves_the_weights(tokenizer, likes_even, tmp_path, monkeypatch):
-    real = module.roll_out
+    real = sampling.grade_rollouts
 
     def wrong(*arguments):
         rollouts = real(*arguments)
@@ -315,7 +309,7 @@ def test_a_stage_whose_sampler_is_wrong_stops_before_it_moves_the_weights(tokeni
                 completion.logprobs = [p - 1.0 for p in completion.logprobs]
         return rollouts
 
-    monkeypatch.setattr(module, "roll_out", wrong)
+    monkeypatch.setattr(sampling, "grade_rollouts", wrong)
     policy = model()
     with pytest.raises(RunError, match="sampler and trainer disagree at step 0"):
         grpo(policy, tokenizer, ARITHMETIC, settings(), 0, "rl", Checkpoints(tmp_path), tiny.silent)

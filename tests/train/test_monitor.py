@@ -11,10 +11,11 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.tasks import FAMILIES, sample
 from spoutnik.tasks.grading import checked_grade
 from spoutnik.text.thought import Reply
-from spoutnik.train import grpo as grpo_module
 from spoutnik.train import monitor as module
+from spoutnik.train import rewards
 from spoutnik.train.batches import Document
-from spoutnik.train.grpo import GRPOSettings, grpo
+from spoutnik.train.grpo import grpo
+from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.monitor import Monitor, Validation, compared_documents, document_losses
 from spoutnik.train.pretrain import PretrainSettings
@@ -24,7 +25,7 @@ from spoutnik.train.sft import SFTSettings, sft, trace_document
 ROW = {"prompt": "What is 2 + 2?", "thought": "2 and 2 is 4.", "answer": "4"}
 
 
-def even_share(asked, tokenizer, rule="lenient") -> list[GradedCompletion]:
+def even_share(asked, tokenizer, rule="lenient", style="chat") -> list[GradedCompletion]:
     return [even_share_of(completion) for _, completion in asked]
 
 
@@ -35,7 +36,7 @@ def even_share_of(completion) -> GradedCompletion:
 
 @pytest.fixture
 def likes_even(monkeypatch):
-    monkeypatch.setattr(grpo_module, "grade", even_share)
+    monkeypatch.setattr(rewards, "grade", even_share)
     monkeypatch.setattr(module, "grade", even_share)
 
 
@@ -49,7 +50,7 @@ def trained(folder, tokenizer, validated=True, progress=tiny.silent, learning_ra
                             optimizer="adamw", warmup=0, bias_update_speed=0.0)
     policy = student()
     problems = sample_problems(random.Random("validation"), [FAMILIES["arithmetic"]], 12, "train")
-    validation = Validation(policy, tokenizer, problems, SamplingParams(max_tokens=8), 0, folder / "validation", 6, 2)
+    validation = Validation(policy, tokenizer, problems, SamplingParams(max_tokens=8), 0, folder / "validation", 6, 2, kept=2)
     monitor = Monitor("rl", say, validation if validated else None)
     log, cost = grpo(policy, tokenizer, [FAMILIES["arithmetic"]], settings, 0, "rl", Checkpoints(folder, 0.0), progress,
                      monitor=monitor)
@@ -78,7 +79,7 @@ def test_the_best_checkpoint_is_kept_and_the_last_only_where_it_is_not_the_best(
     scores = iter([0.1, 0.5, 0.9, 0.3])
     measured = []
 
-    def measure(self):
+    def measure(self, done):
         measured.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
         return {"right": [next(scores)], "well_formed": [1.0]}, module.Cost()
 
@@ -104,6 +105,10 @@ def test_a_stage_killed_and_run_again_has_the_same_measurements_and_the_same_bes
     _, _, _, resumed = trained(tmp_path / "b", tokenizer)
     assert resumed.comparisons == whole.comparisons
     assert resumed.validation.summary("best") == whole.validation.summary("best")
+    along = whole.validation.along()
+    assert resumed.validation.along() == along
+    prompts = [problem.prompt for problem in whole.validation.problems[:2]]
+    assert [(row["prompt"], row["step"]) for row in along] == [(prompt, step) for prompt in prompts for step in (0, 2, 4, 6)]
 
 
 def test_each_kind_of_warning_is_said_once_with_its_step(tokenizer, tmp_path):
