@@ -86,7 +86,7 @@ def disturbed(path: Path, out: Path, processes: int, kills: int, rng: random.Ran
             ranks = ranks_of(launcher.pid)
             if launcher.poll() is not None or not ranks:
                 continue
-            what = "launcher" if rng.random() < 1 / (processes + 1) else "rank"
+            what = "launcher" if rng.random() < 0.4 else "rank"
             os.kill(launcher.pid if what == "launcher" else rng.choice(ranks), signal.SIGKILL)
             killed[what] += 1
             print(f"  {what} killed", flush=True)
