@@ -9,6 +9,7 @@ losses, rewards and lengths, each step once.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -51,6 +52,17 @@ def ranks_of(launcher: int) -> list[int]:
         return []
 
 
+def wait_for_progress(out: Path, launcher: subprocess.Popen) -> None:
+    """Until a checkpoint has been written since now."""
+    began = time.time()
+    while launcher.poll() is None:
+        states = list(out.glob("working/*.progress/checkpoint/state.json"))
+        with contextlib.suppress(OSError):  # it is being replaced
+            if any(state.stat().st_mtime > began for state in states):
+                return
+        time.sleep(0.05)
+
+
 def results(out: Path) -> dict[str, object]:
     """Everything but times: weights and samples by hash, the log of each step."""
     files = [*out.glob("artifacts/*/model.safetensors"), *out.glob("evaluations/*/*.jsonl")]
@@ -68,11 +80,13 @@ def disturbed(path: Path, out: Path, processes: int, kills: int, rng: random.Ran
     with open(log, "w") as file:
         launcher = subprocess.Popen(command(path, out, processes), stdout=file, stderr=file)
         while launcher.poll() is None and sum(killed.values()) < kills:
-            time.sleep(rng.uniform(4, 12))
+            if rng.random() < 0.7:  # else it may still be starting
+                wait_for_progress(out, launcher)
+            time.sleep(rng.uniform(0, 5))
             ranks = ranks_of(launcher.pid)
             if launcher.poll() is not None or not ranks:
                 continue
-            what = "launcher" if rng.random() < 1 / (processes + 1) else "rank"
+            what = "launcher" if rng.random() < 0.4 else "rank"
             os.kill(launcher.pid if what == "launcher" else rng.choice(ranks), signal.SIGKILL)
             killed[what] += 1
             print(f"  {what} killed", flush=True)

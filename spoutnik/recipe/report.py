@@ -144,7 +144,7 @@ def facts(artifacts: Sequence[Artifact]) -> dict[str, str]:
                    "code": all_of(f"Spoutnik {manifest['code_version']}" for manifest in manifests),
                    "torch": all_of(manifest["torch"] for manifest in manifests),
                    "machine": all_of(f"{m['cpu']}, {m['cores']} cores, {m['system']}{', ' + m['gpu'] if 'gpu' in m else ''}"
-                                     for m in machines)}
+                                     + (f", {m['processes']} processes" if "processes" in m else "") for m in machines)}
 
 
 def summary(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[str]:

@@ -30,9 +30,10 @@ from spoutnik.model.weights import save_tensors
 from spoutnik.scale.launch import run_together
 from spoutnik.tasks import FAMILIES
 from spoutnik.tasks.catalog import find_tasks
-from spoutnik.train import grpo as grpo_module
+from spoutnik.train import rewards
 from spoutnik.train.dpo import DPOSettings, dpo
-from spoutnik.train.grpo import GRPOSettings, grpo
+from spoutnik.train.grpo import grpo
+from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.kto import KTOSettings, kto
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.preferences import Pair, Thumb
@@ -64,7 +65,7 @@ def pretrained(folder: Path, shards: int | None) -> tuple[Transformer, list[dict
     return model, log
 
 
-def even_share(asked, tokenizer, rule="lenient") -> list[GradedCompletion]:
+def even_share(asked, tokenizer, *_, **__) -> list[GradedCompletion]:
     """A judge that likes even token ids: its reward differs inside a group, whatever the model writes."""
     return [GradedCompletion(completion, Reply("", "", False, 0),
                              sum(t % 2 == 0 for t in completion.reply_ids) / max(len(completion.reply_ids), 1), 0.0)
@@ -72,19 +73,19 @@ def even_share(asked, tokenizer, rule="lenient") -> list[GradedCompletion]:
 
 
 def reinforced(folder: Path, adapter: bool) -> tuple[str, list[dict]]:
-    tokenizer, judge = tiny.tokenizer(), grpo_module.grade
+    tokenizer, judge = tiny.tokenizer(), rewards.grade
     model = tiny.model(tiny.DEEPSEEK, vocab_size=300, max_position_embeddings=512, num_hidden_layers=2)
     if adapter:
         model = add_lora(model, LoraConfig(4, 8.0), torch.Generator().manual_seed(1))
     reference = tiny.model(tiny.DEEPSEEK, vocab_size=300, max_position_embeddings=512, num_hidden_layers=2)
     settings = GRPOSettings(steps=3, prompts_per_step=5, group_size=4, max_tokens=8, learning_rate=0.02, warmup=0,
                             kl_coefficient=0.0 if adapter else 0.1)
-    grpo_module.grade = even_share
+    rewards.grade = even_share
     try:
         log, _ = grpo(model, tokenizer, find_tasks(["arithmetic"]), settings, 0, "rl", Checkpoints(folder, 1e9), tiny.silent,
                       reference=reference, engine=PolicyEngine(model, tokenizer))
     finally:
-        grpo_module.grade = judge
+        rewards.grade = judge
     return content(model), rows(log)
 
 
