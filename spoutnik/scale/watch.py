@@ -15,7 +15,7 @@ from pathlib import Path
 
 from spoutnik.world import pulse
 
-_INTERVAL = 0.5  # seconds between two lines
+_INTERVAL = 0.5  # seconds between two lines, of few processes
 _ENDING = 5.0  # seconds in which a process must have ended by itself once another has failed
 _TELLING = 3.0  # seconds in which whoever tells an error has told it
 _AGAIN = ("What was finished is kept: run the same command again to go on from the last checkpoint, or have torchrun do so by "
@@ -29,6 +29,7 @@ class Watch:
                  name: str):
         self.store, self.rank, self.size, self.timeout, self.stacks, self.say = store, rank, size, timeout, stacks, say
         self.name, self.launcher = name, os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+        self._interval = _INTERVAL * max(1.0, size / 128)  # one store serves all
         self._own = store.clone()  # of the thread: a client serves one request at a time
         self._ticks, self._stopped = 0, threading.Event()
         self._seen: dict[int, tuple[list[str], float]] = {}  # of each rank its last line, and when its tick last changed
@@ -46,7 +47,7 @@ class Watch:
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
         for thread in self._threads:
-            thread.join(2 * _INTERVAL)
+            thread.join(2 * self._interval)
 
     # By the process itself, when it ends
 
@@ -61,7 +62,7 @@ class Watch:
 
     def tell_lost(self, sentence: str) -> None:
         """Another process is gone. One that had an error has told it; else this says who is missing."""
-        if self._has("failed", _INTERVAL):  # it sets that before it ends
+        if self._has("failed", self._interval):  # it sets that before it ends
             self._has("told", _TELLING)
             return
         missing = self._missing()
@@ -73,7 +74,7 @@ class Watch:
         """The ranks that give no sign of life while two lines could have been written."""
         try:
             before = self._lines(self.store)
-            time.sleep(4 * _INTERVAL)
+            time.sleep(4 * self._interval)
             after = self._lines(self.store)
         except RuntimeError:  # the store went with them
             return [0] if self.launcher is None else []
@@ -105,7 +106,7 @@ class Watch:
     # The threads: one talks with the store, the other watches over what needs none
 
     def _guard(self) -> None:
-        while not self._stopped.wait(_INTERVAL):
+        while not self._stopped.wait(self._interval):
             if self.launcher is not None and os.getppid() != self.launcher:
                 self._end(f"the launcher (torchrun) ended. {_AGAIN}" if self.rank == 0 else None)
             if time.monotonic() - self._answered > self.timeout + _ENDING:
@@ -115,7 +116,7 @@ class Watch:
 
     def _talk(self) -> None:
         failed_since = None
-        while not self._stopped.wait(_INTERVAL):
+        while not self._stopped.wait(self._interval):
             try:
                 self._beat()
                 failed = self._own.check(["failed"])
@@ -156,7 +157,7 @@ class Watch:
             self._hang(self._culprits(lines, now))
 
     def _culprits(self, lines: list[list[str]], now: float) -> str:
-        silent = [rank for rank in range(self.size) if now - self._seen[rank][1] > 4 * _INTERVAL]
+        silent = [rank for rank in range(self.size) if now - self._seen[rank][1] > 4 * self._interval]
         working = [rank for rank, line in enumerate(lines) if line[2] == "works" and rank not in silent]
         what = [f"rank {rank} gives no sign of life" for rank in silent]
         what += [f"rank {rank} is at one piece of work that does not end" for rank in working]
