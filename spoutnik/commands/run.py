@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Optional
@@ -33,7 +34,8 @@ def run(
     from spoutnik.recipe.plan import plan_recipe, print_plan
     from spoutnik.recipe.schema import load_recipe
     from spoutnik.recipe.shipped import find_recipe
-    from spoutnik.scale.launch import launched, rank
+    from spoutnik.scale.launch import divide, launched, rank
+    from spoutnik.world import started_in, team
 
     recipe = find_recipe(recipe)
     out = out or Path("runs") / load_recipe(recipe).name
@@ -46,7 +48,8 @@ def run(
         plan = plan_recipe(recipe, out, until, from_, seed, accept or ())
         print_json(plan.as_json()) if json_ else print_plan(plan)
         return
-    _run(recipe, out, from_, until, accept, seed, track, json_)
+    with started_in(replace(team(), divide=divide)):
+        _run(recipe, out, from_, until, accept, seed, track, json_)
 
 
 def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int | None) -> int:
@@ -56,6 +59,7 @@ def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int |
     from spoutnik.recipe.scale_settings import ScaleSettings
     from spoutnik.recipe.schema import read_recipe
     from spoutnik.scale.launch import run_together
+    from spoutnik.scale.rollout_workers import SamplersOnRay
 
     text, read = read_recipe(recipe)
     identity = {"the recipe's text": sha256(text.encode()).hexdigest()[:12], "--seed": str(seed)}
@@ -66,7 +70,7 @@ def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int |
 
     terminal = console(stderr=True)
     scale = read.scale or ScaleSettings()
-    return run_together(lead_all, lambda: follow(recipe, seed), identity, scale.timeout, out / "stacks",
+    return run_together(lead_all, lambda: follow(recipe, seed, SamplersOnRay()), identity, scale.timeout, out / "stacks",
                         lambda sentence: say(f"spoutnik: {sentence}", terminal))
 
 
@@ -76,6 +80,7 @@ def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: 
     from spoutnik.recipe.plan import plan_recipe
     from spoutnik.recipe.run import MADE, run_recipe
     from spoutnik.recipe.table import as_json, print_table, rows
+    from spoutnik.scale.rollout_workers import SamplersOnRay
 
     started = time.perf_counter()
     predicted = {}
@@ -86,7 +91,7 @@ def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: 
         if total > 10:
             console(stderr=True).print(f"Expected to take about {duration(total)} on this machine{plan.by_processor}.",
                                        highlight=False)
-    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or (), track or ())
+    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or (), track or (), SamplersOnRay())
     table = rows(result.artifacts, result.origins)
     if json_:
         print_json({"out": str(out), "origins": result.origins, "report": str(out / "report.html"), "stages": as_json(table),

@@ -18,7 +18,8 @@ from spoutnik.recipe.folder import RunFolder, used_recipe
 from spoutnik.recipe.keys import evaluation_protocol, key_of, seed_of, stage_contents, stage_settings
 from spoutnik.recipe.orders import EvaluationOrder, StageOrder, announce
 from spoutnik.recipe.report import Extras, other_seeds, write_report
-from spoutnik.recipe.schema import LARGEST_SEED, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
+from spoutnik.recipe.sampling import SAMPLERS_HERE, Samplers
+from spoutnik.recipe.schema import LARGEST_SEED, GRPOStage, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
 from spoutnik.recipe.trackers import Track, open_trackers, track_nothing
@@ -48,9 +49,11 @@ class RunResult:
 
 
 def run_recipe(path: Path, out: Path, display: Display, until: str | None = None, redo_from: str | None = None,
-               seed: int | None = None, accept: Collection[str] = (), trackers: Sequence[str] = ()) -> RunResult:
+               seed: int | None = None, accept: Collection[str] = (), trackers: Sequence[str] = (),
+               samplers: Samplers = SAMPLERS_HERE) -> RunResult:
     """Makes every stage that is not made yet, in order. The recipe's file is read once: it may change meanwhile. accept: stages
-    that are sealed whatever their health. trackers: names of what the logs go to as well (trackers.py).
+    that are sealed whatever their health. trackers: names of what the logs go to as well (trackers.py). samplers: make what
+    samples, where the recipe asks for more than this process.
 
     Raises:
         UserError: the recipe or the request is wrong; nothing has run.
@@ -66,12 +69,14 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     check_recipe(recipe, str(path), selected, found)
     audit_rewards(recipe, str(path), [name for name in selected if status[name] == "to make"], display.log)
     refuse_more_ranks_than_shards(recipe, str(path))
+    if any(isinstance(recipe.stages[name], GRPOStage | RejectStage) and status[name] == "to make" for name in selected):
+        samplers.check(recipe.scale)
     with ExitStack() as stack:
         track = open_trackers(trackers, out, recipe.name, stack) if trackers else track_nothing
         stack.enter_context(run.lock(_ENDING if team().size > 1 else 0.0))
         text = used_recipe(text, recipe, path, out)
         run.keep_recipe(text)
-        artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts, track).make(selected)
+        artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts, track, samplers).make(selected)
         later = _finished_beyond(recipe, str(path), run, selected, starts | artifacts, display.log)
         _index(run, recipe, artifacts | later, origins | dict.fromkeys(later, REUSED), display.log)
         every = {name: (artifacts | later)[name] for name in recipe.stages if name in artifacts or name in later}
@@ -87,6 +92,10 @@ def refuse_more_ranks_than_shards(recipe: Recipe, source: str) -> None:
         more = 1 << (size - 1).bit_length()
         raise UserError(f"{source}: scale.virtual_shards = {shards}: a batch of so many parts has no work for {size} processes."
                         f" Start {shards} at most, or write virtual_shards: {more} (other sums: all stages are made anew).")
+    if shards is not None and recipe.scale.shard and size & (size - 1):
+        fewer = 1 << (size.bit_length() - 1)
+        raise UserError(f"{source}: scale.shard with reproducible: {size} processes do not divide a tree of {shards} virtual "
+                        f"shards. Start {fewer} or {2 * fewer}, or write reproducible: false.")
 
 
 def with_seed(recipe: Recipe, seed: int | None) -> Recipe:
@@ -151,6 +160,7 @@ class _Walk:
     accept: Collection[str]
     starts: Mapping[str, Artifact]
     track: Track = track_nothing
+    samplers: Samplers = SAMPLERS_HERE
 
     def make(self, selected: Sequence[str]) -> tuple[dict[str, Artifact], dict[str, str]]:
         artifacts: dict[str, Artifact] = {}
@@ -207,7 +217,7 @@ class _Walk:
                 self.display.log(f"{name}: {go_on(run, stage, found, progress)}")
             remove_folder(working)  # half-written results of a killed run; its checkpoints lie beside it and stay
             context = Context(with_seed(self.recipe, seed), self.source, name, working, inputs, reporter, self.display.log,
-                              partial(self.track, name))
+                              partial(self.track, name), self.samplers)
             working.mkdir(parents=True, exist_ok=True)
             announce(StageOrder(name, seed, working, inputs, key))
             description = run_stage(stage, context)

@@ -322,6 +322,12 @@ class Recipe(Settings):
             raise ValueError("abstention is of the tasks named under `tasks`, and there are none. Name some, or leave it out")
         if self.hygiene != HygieneSettings() and not any(getattr(stage, "file", None) for stage in self.stages.values()):
             raise ValueError("hygiene is of the traces that stages read with `file`, and no stage reads any. Leave it out")
+        kinds = {stage.kind for stage in self.stages.values()}
+        if self.scale is not None and self.scale.rollout_workers and not kinds & {"grpo", "reject"}:
+            raise ValueError("scale.rollout_workers sample for stages of kind grpo and reject, and there are none. Leave it "
+                             "out")
+        if self.scale is not None and self.scale.max_staleness and "grpo" not in kinds:
+            raise ValueError("scale.max_staleness is of stages of kind grpo, and there is none. Leave it out")
         return self
 
     @model_validator(mode="after")

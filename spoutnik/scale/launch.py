@@ -132,9 +132,16 @@ def _joined(launch: Launch) -> Iterator[tuple[World, object]]:
                        f"reaches {launch.address}:{launch.port} (GLOO_SOCKET_IFNAME names the network to use).") from error
     try:
         alone = World(launch.rank, launch.size)
-        yield replace(alone, cores=min(alone.gather([cores()]))), store
+        yield replace(alone, cores=min(alone.gather([cores()])), divide=divide), store
     finally:
         dist.destroy_process_group()
+
+
+def divide(*arguments: object) -> None:
+    """`sharding.divide`, whose imports wait until they are needed."""
+    from spoutnik.scale import sharding
+
+    sharding.divide(*arguments)
 
 
 def joining_seconds() -> float:
