@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -137,11 +138,11 @@ METHODS = {"grpo": lambda folder: reinforced(folder, False), "adapter": lambda f
            "reward_model": judged, "samples": sampled}
 
 
-def training(folder: Path, more: bool = True) -> dict:
-    """What pretraining makes with virtual shards and without, and each other method with them."""
+def training(folder: Path, methods: Sequence[str] = tuple(METHODS)) -> dict:
+    """What pretraining makes with virtual shards and without, and other methods with them."""
     results = {"fixed": fixed(folder / "fixed"), "plain": plain(folder / "plain")}
     with together(4):
-        return results | ({name: method(folder / name) for name, method in METHODS.items()} if more else {})
+        return results | {name: METHODS[name](folder / name) for name in methods}
 
 
 def exchanging(case: dict) -> None:
@@ -176,7 +177,7 @@ def work(out: Path, case: dict, rank: int) -> int:
     """One process's work; returns its exit status."""
     def do() -> None:
         if case["work"] == "training":
-            result = training(out / case["name"], case["more"])
+            result = training(out / case["name"], case["methods"])
             (out / f"{case['name']}-{rank}.json").write_text(json.dumps(result))
         elif case["work"] == "same error":
             team().gather([0])
