@@ -20,7 +20,7 @@ from spoutnik.parallel import cores
 from spoutnik.recipe.adapters import adapter_parameters, packed_savings
 from spoutnik.recipe.anchors import anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
-from spoutnik.recipe.estimate import Speed, estimated_speed, frozen, held_bytes
+from spoutnik.recipe.estimate import SHORT, Speed, estimated_speed, frozen, held_bytes
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import evaluation_protocol
 from spoutnik.recipe.rehearsal import rehearse
@@ -86,8 +86,8 @@ def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int,
     """validated, evaluated: tokens generated while the stage is made, beside its work's, and by its model's evaluation."""
     stage, config = recipe.stages[name], recipe.config_of_stage(name, source)
     # A wider context costs nothing where sequences are short: one rehearsal serves a model and its descendants.
-    dtype, trained = compute_dtype(recipe.dtype), getattr(stage, "adapter", None)
-    adapter = None if trained is None else adapter_parameters(config, trained)
+    dtype, thin = compute_dtype(recipe.dtype), getattr(stage, "adapter", None)
+    adapter = None if thin is None else adapter_parameters(config, thin)
     if recipe.checkpoint_of_stage(name) is None:
         speed = rehearse(config.model_copy(update={"max_position_embeddings": 512, "rope_scaling": None}), dtype)
         speed = speed if adapter is None else frozen(speed, adapter / account(config).total_parameters)
@@ -95,12 +95,13 @@ def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int,
         recomputed = getattr(stage.settings, "gradient_checkpointing", False)
         speed = estimated_speed(config, dtype, _tokens_at_once(stage), adapter, recomputed)
     memory = speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES + held_bytes(config, adapter)
-    memory -= 0 if trained is None else packed_savings(config, trained)
+    memory -= 0 if thin is None else packed_savings(config, thin)
     if work.steps and getattr(stage, "anchor", None) is not None:
         memory += anchor_bytes(stage, config)
         work = replace(work, trained=work.trained + work.steps * anchor_work(stage))
     sampled = (work.generated + validated) / speed.generate
-    making = work.trained / _train_speed(stage, speed) + sampled + work.steps * speed.step[work.optimizer]
+    trained = work.trained * (1 / _train_speed(stage, speed) + speed.position * (work.length - SHORT))
+    making = trained + sampled + work.steps * speed.step[work.optimizer]
     return _Prediction(making, evaluated / speed.generate, speed.parallel, memory)
 
 
