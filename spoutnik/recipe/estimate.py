@@ -17,6 +17,7 @@ from spoutnik.parallel import cores, on_all_cores
 
 # Of the products' rate, measured on SmolLM2-135M: training and sampling many rows at once.
 TRAIN_SHARE, GENERATE_SHARE = 0.6, 0.3
+BUSY = 0.85  # of the cores compute at a time, on average over a stage, where nothing else does (docs/results.md)
 SHORT = 96  # tokens of a document that is rehearsed
 _SIDE = 1024  # of the matrices of the timed product
 _NEWTON_SCHULZ = 30  # operations of Muon for each element of a matrix and each row of it
@@ -88,7 +89,7 @@ def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens:
     work += counts.flops_per_token if recomputed else 0
     memory = _working_bytes(config, parameters, dtype, micro_batch_tokens, adapter, recomputed)
     return Speed(TRAIN_SHARE * rate / work, GENERATE_SHARE * rate / counts.flops_per_token, {"adamw": adamw, "muon": muon},
-                 memory, cores())
+                 memory, BUSY * cores())
 
 
 def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tokens: int, adapter: int | None,

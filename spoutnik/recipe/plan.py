@@ -2,7 +2,7 @@
 
 A training step and a short generation of each model are timed (rehearsal.py) and scaled to each stage's tokens (work.py); for a
 published checkpoint, one product is timed and scaled to its parameters (estimate.py). Core-seconds are what is predicted; the
-wall clock follows from how many cores worked at a time. Memory is what the timed steps used and what oneDNN's compiled products
+time is that of a machine with nothing else to do. Memory is what the timed steps used and what oneDNN's compiled products
 will take once all are there.
 """
 
@@ -39,8 +39,8 @@ _COMPILED_BYTES = 270_000  # of one compiled product in one cache (docs/results.
 @dataclass(frozen=True)
 class PlannedStage:
     """status: "already made", "prebuilt" or "to make". Seconds, tokens and bytes are predictions, of the evaluation too; 0
-    where nothing runs. tokens_wasted: of those generated, in groups without variance. seconds: by the wall clock, at the load
-    that the machine has now."""
+    where nothing runs. tokens_wasted: of those generated, in groups without variance. seconds: by the wall clock, where nothing
+    else computes."""
 
     name: str
     kind: str
