@@ -78,9 +78,10 @@ class Sharding:
     def __init__(self, module: nn.Module, options: ShardOptions, mesh: DeviceMesh):
         """mesh: of one dimension. `shard` makes the module fit."""
         self.module, self.options, self.mesh = module, options, mesh
-        ranks = torch.arange(mesh.size()).view(-1, options.expert_parallel)
-        # Experts are dealt to neighbors first. The first axis is the outer one of the experts' rows, as in the tensor's order.
-        self.experts = DeviceMesh(mesh.device_type, ranks.t().contiguous(), mesh_dim_names=("expert", "copy"))
+        self.experts: DeviceMesh | None = None  # (neighbors that experts are dealt to, those that have the same ones)
+        if options.expert_parallel > 1:
+            ranks = torch.arange(mesh.size()).view(-1, options.expert_parallel).t().contiguous()
+            self.experts = DeviceMesh(mesh.device_type, ranks, mesh_dim_names=("expert", "copy"))
         self.group = mesh.get_group()
 
     @property
@@ -100,7 +101,7 @@ class Sharding:
         if not isinstance(tensor, DTensor):
             return Part.whole(tensor, is_copy=self.rank != 0)
         rows, held = tensor._local_tensor.detach(), tensor.shape[0]
-        of_experts = ".experts." in name
+        of_experts = self.experts is not None and ".experts." in name
         mesh = self.experts["copy"] if of_experts else self.mesh
         before = self.experts.get_local_rank("expert") * held if of_experts else 0
         start = min(mesh.get_local_rank() * -(-held // mesh.size()), held)
@@ -149,7 +150,7 @@ class Sharding:
             if dtype is not None and tensor.dim() > 1 and ".adapter." not in name and not name.endswith(".gate.weight"):
                 tensor = tensor.to(dtype)
             tensor = tensor.full_tensor()
-            if ".experts." in name and self.options.expert_parallel > 1:
+            if self.experts is not None and ".experts." in name:
                 held, count = tensor.contiguous(), len(tensor) * self.options.expert_parallel
                 tensor = held.new_empty(count, *held.shape[1:])
                 dist.all_gather_single(tensor, held, group=self.experts.get_group("expert"))
@@ -252,7 +253,7 @@ def shard(module: nn.Module, options: ShardOptions, mesh: DeviceMesh, source: st
     backbone: Transformer = getattr(module, "backbone", module)
     check_options(options, backbone.config, mesh.size(), source)
     sharding = Sharding(module, options, mesh)
-    if options.expert_parallel > 1:
+    if sharding.experts is not None:
         deal_experts(module, sharding.experts.get_group("expert"))
     for layer in [*backbone.layers, *([backbone.mtp] if backbone.mtp is not None else [])]:
         _shard_layer(layer, sharding)
@@ -279,7 +280,7 @@ def _shard_layer(layer: Block, sharding: Sharding) -> None:
         if isinstance(part, Router):
             # In float32, as the sampler's: near-ties must route alike.
             _fully_shard(part, sharding.mesh, torch.float32)
-        elif isinstance(part, Experts) and sharding.options.expert_parallel > 1:
+        elif isinstance(part, Experts) and sharding.experts is not None:
             _fully_shard(part, sharding.experts["copy"], sharding.options.parameters)
     _fully_shard(layer, sharding.mesh, sharding.options.parameters)
 

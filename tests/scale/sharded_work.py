@@ -36,7 +36,8 @@ from spoutnik.train.optimizer import Optimizer
 from spoutnik.train.settings import LanguageModelSettings
 from spoutnik.world import World, started_in, together
 
-STEPS = 20
+STEPS, FEW = 20, 6
+LONG = ("llama", "v3")  # cases of STEPS steps; the others have FEW
 PARTS = 4  # micro-batches of a step at least, whoever computes them
 # name -> what is trained: the model, its optimizer, LoRA, gradient checkpointing
 CASES = {
@@ -101,24 +102,24 @@ def divided(model: Transformer, **options) -> Sharding:
 
 def training_of_all_kinds(folder: Path) -> dict:
     """Losses and norms by case, and by experts' processes; what an expert-parallel step tells of loads."""
-    result = {}
-    for case in CASES:
+    result, size = {}, dist.get_world_size()
+    for case in LONG if size > 2 else CASES:
         model = network(case)
         divided(model)
-        result[case] = Training(case, model).run(0, STEPS)
-    for ranks in {2, dist.get_world_size()}:
-        for case in ("v3", "v2 recomputed", "v3 lora"):
-            model = network(case)
-            divided(model, expert_parallel=ranks)
-            training = Training(case, model)
-            result[f"{case}, experts on {ranks}"] = training.run(0, STEPS)
-            result[f"{case}, load on {ranks}"] = training.metrics["max_rank_load"]
-    model = network("v3", torch.bfloat16)
-    sharding = divided(model, expert_parallel=2, parameters=torch.bfloat16)
-    training = Training("v3", model)
-    result["v3 in bfloat16"] = training.run(0, STEPS)
-    result["types"] = sorted({str(part.rows.dtype) for part in sharding.parts().values()}
-                             | {str(tensor.dtype) for tensor in training.optimizer.tensors().values()})
+        result[case] = Training(case, model).run(0, STEPS if case in LONG else FEW)
+    for ranks, case in [(size, "v3"), (2, "v2 recomputed"), *([(2, "v3 lora")] if size == 2 else [])]:
+        model = network(case)
+        divided(model, expert_parallel=ranks)
+        training = Training(case, model)
+        result[f"{case}, experts on {ranks}"] = training.run(0, STEPS if (size, case) == (2, "v3") else FEW)
+        result[f"{case}, load on {ranks}"] = training.metrics["max_rank_load"]
+    if size == 2:
+        model = network("v3", torch.bfloat16)
+        sharding = divided(model, expert_parallel=2, parameters=torch.bfloat16)
+        training = Training("v3", model)
+        result["v3 in bfloat16"] = training.run(0, FEW)
+        result["types"] = sorted({str(part.rows.dtype) for part in sharding.parts().values()}
+                                 | {str(tensor.dtype) for tensor in training.optimizer.tensors().values()})
     return result
 
 
@@ -129,7 +130,7 @@ def ordered_sums(folder: Path) -> dict:
         with together(4):
             model = network(case)
             sharding = divided(model)
-            rows = Training(case, model).run(0, STEPS)
+            rows = Training(case, model).run(0, FEW)
             result[case] = [fingerprint(sharding.whole().state_dict()), rows]
     return result
 
@@ -141,11 +142,11 @@ def save_in_the_middle(folder: Path) -> dict:
         model = network(case)
         divided(model, **options)
         training = Training(case, model)
-        training.run(0, STEPS // 2)
-        Checkpoints(folder / case).save(STEPS // 2, model, training.optimizer, [], Cost())
+        training.run(0, FEW // 2)
+        Checkpoints(folder / case).save(FEW // 2, model, training.optimizer, [], Cost())
         if "lora" not in case:
             save_divided(folder / case, model)
-        result[case] = training.run(STEPS // 2, STEPS)
+        result[case] = training.run(FEW // 2, FEW)
     return result
 
 
@@ -157,7 +158,7 @@ def go_on(folder: Path) -> dict:
         divided(model)
         training = Training(case, model)
         step, _, _ = Checkpoints(folder / case).load(model, training.optimizer)
-        result[case] = training.run(step, STEPS)
+        result[case] = training.run(step, FEW)
     return result
 
 
@@ -194,6 +195,7 @@ def recipe(name: str, folder: Path) -> Path:
 
 
 def on_rank(job: str, rank: int, size: int, out: Path, folder: str) -> None:
+    signal.alarm(270)  # nobody waits for it then
     torch.set_num_threads(1)
     dist.init_process_group("gloo", store=dist.FileStore(str(out / f"{job}-{size}.store"), size), rank=rank, world_size=size)
     with started_in(World(rank, size, 1)), together():
