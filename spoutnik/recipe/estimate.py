@@ -17,6 +17,8 @@ from spoutnik.parallel import cores, on_all_cores
 
 # Of the products' rate, measured on SmolLM2-135M: training and sampling many rows at once.
 TRAIN_SHARE, GENERATE_SHARE = 0.6, 0.3
+BUSY = 0.85  # of the cores compute at a time, on average over a stage, where nothing else does (docs/results.md)
+SHORT = 96  # tokens of a document that is rehearsed
 _SIDE = 1024  # of the matrices of the timed product
 _NEWTON_SCHULZ = 30  # operations of Muon for each element of a matrix and each row of it
 _OPTIMIZER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
@@ -28,7 +30,8 @@ _MOVED_BYTES = 40  # of an AdamW step for each parameter: gradient, two moments 
 class Speed:
     """On this machine: tokens per core-second trained and generated, core-seconds for one step of each optimizer, and the
     process's peak memory doing so, beside weights, gradient and moments. parallel: how many cores work at a time. policy:
-    tokens trained without the MTP module, as RL does and a reward model; None where there is none."""
+    tokens trained without the MTP module, as RL does and a reward model; None where there is none. position: core-seconds that
+    a trained token takes more for each position by which its document is longer than SHORT."""
 
     train: float
     generate: float
@@ -36,6 +39,7 @@ class Speed:
     peak_memory_bytes: int
     parallel: float = 1.0
     policy: float | None = None
+    position: float = 0.0
 
 
 def frozen(speed: Speed, share: float) -> Speed:
@@ -85,7 +89,7 @@ def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens:
     work += counts.flops_per_token if recomputed else 0
     memory = _working_bytes(config, parameters, dtype, micro_batch_tokens, adapter, recomputed)
     return Speed(TRAIN_SHARE * rate / work, GENERATE_SHARE * rate / counts.flops_per_token, {"adamw": adamw, "muon": muon},
-                 memory, cores())
+                 memory, BUSY * cores())
 
 
 def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tokens: int, adapter: int | None,

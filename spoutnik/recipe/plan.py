@@ -2,7 +2,7 @@
 
 A training step and a short generation of each model are timed (rehearsal.py) and scaled to each stage's tokens (work.py); for a
 published checkpoint, one product is timed and scaled to its parameters (estimate.py). Core-seconds are what is predicted; the
-wall clock follows from how many cores worked at a time. Memory is what the timed steps used and what oneDNN's compiled products
+time is that of a machine with nothing else to do. Memory is what the timed steps used and what oneDNN's compiled products
 will take once all are there.
 """
 
@@ -20,7 +20,7 @@ from spoutnik.parallel import cores
 from spoutnik.recipe.adapters import adapter_parameters, packed_savings
 from spoutnik.recipe.anchors import anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
-from spoutnik.recipe.estimate import Speed, estimated_speed, frozen, held_bytes, tree_bytes
+from spoutnik.recipe.estimate import SHORT, Speed, estimated_speed, frozen, held_bytes, tree_bytes
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import evaluation_protocol
 from spoutnik.recipe.rehearsal import rehearse
@@ -39,8 +39,8 @@ _COMPILED_BYTES = 270_000  # of one compiled product in one cache (docs/results.
 @dataclass(frozen=True)
 class PlannedStage:
     """status: "already made", "prebuilt" or "to make". Seconds, tokens and bytes are predictions, of the evaluation too; 0
-    where nothing runs. tokens_wasted: of those generated, in groups without variance. seconds: by the wall clock, at the load
-    that the machine has now."""
+    where nothing runs. tokens_wasted: of those generated, in groups without variance. seconds: by the wall clock, where nothing
+    else computes."""
 
     name: str
     kind: str
@@ -92,8 +92,8 @@ def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int,
     """validated, evaluated: tokens generated while the stage is made, beside its work's, and by its model's evaluation."""
     stage, config = recipe.stages[name], recipe.config_of_stage(name, source)
     # A wider context costs nothing where sequences are short: one rehearsal serves a model and its descendants.
-    dtype, trained = compute_dtype(recipe.dtype), getattr(stage, "adapter", None)
-    adapter = None if trained is None else adapter_parameters(config, trained)
+    dtype, thin = compute_dtype(recipe.dtype), getattr(stage, "adapter", None)
+    adapter = None if thin is None else adapter_parameters(config, thin)
     if recipe.checkpoint_of_stage(name) is None:
         speed = rehearse(config.model_copy(update={"max_position_embeddings": 512, "rope_scaling": None}), dtype)
         speed = speed if adapter is None else frozen(speed, adapter / account(config).total_parameters)
@@ -101,14 +101,15 @@ def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int,
         recomputed = getattr(stage.settings, "gradient_checkpointing", False)
         speed = estimated_speed(config, dtype, _tokens_at_once(stage), adapter, recomputed)
     memory = speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES + held_bytes(config, adapter)
-    memory -= 0 if trained is None else packed_savings(config, trained)
+    memory -= 0 if thin is None else packed_savings(config, thin)
     if work.trained and recipe.virtual_shards is not None:
         memory += tree_bytes(recipe.virtual_shards, config, adapter)
     if work.steps and getattr(stage, "anchor", None) is not None:
         memory += anchor_bytes(stage, config)
         work = replace(work, trained=work.trained + work.steps * anchor_work(stage))
     sampled = (work.generated + validated) / speed.generate
-    making = work.trained / _train_speed(stage, speed) + sampled + work.steps * speed.step[work.optimizer]
+    trained = work.trained * (1 / _train_speed(stage, speed) + speed.position * (work.length - SHORT))
+    making = trained + sampled + work.steps * speed.step[work.optimizer]
     return _Prediction(making, evaluated / speed.generate, speed.parallel, memory)
 
 

@@ -16,13 +16,14 @@ from spoutnik.hardware import peak_memory
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
-from spoutnik.recipe.estimate import Speed
+from spoutnik.recipe.estimate import BUSY, SHORT, Speed
 from spoutnik.recipe.work import PROMPT
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient
 from spoutnik.train.optimizer import Optimizer
 from spoutnik.train.settings import LanguageModelSettings
 
+_JOINED = 5  # short documents in a long one
 _STEPS = 48  # tokens of each sample that is generated
 
 
@@ -33,28 +34,32 @@ def rehearse(config: ModelConfig, dtype: torch.dtype) -> Speed:
     model.init_weights(torch.Generator().manual_seed(0))
     generator = torch.Generator().manual_seed(0)
     settings, alone = (LanguageModelSettings(learning_rate=1e-3, mtp_loss_weight=weight) for weight in (0.1, 0.0))
-    rows = cores() * settings.micro_batch_tokens // 96  # a whole micro-batch for each core: that is what memory is for
-    ids = torch.randint(6, config.vocab_size, (rows, 96), generator=generator).tolist()
+    rows = cores() * settings.micro_batch_tokens // SHORT  # a whole micro-batch for each core: that is what memory is for
+    ids = torch.randint(6, config.vocab_size, (rows, SHORT), generator=generator).tolist()
     documents = [Document(row) for row in ids]
+    joined = [Document(sum(ids[row:row + _JOINED], [])) for row in range(0, rows - rows % _JOINED, _JOINED)]
     parameters = list(model.parameters())
-    trained, wall = _core_seconds(lambda: language_model_gradient(model, documents, parameters, settings))
-    policy = _core_seconds(lambda: language_model_gradient(model, documents, parameters, alone))[0] if model.mtp else None
+    trained = _core_seconds(lambda: language_model_gradient(model, documents, parameters, settings))
+    longer = _core_seconds(lambda: language_model_gradient(model, joined, parameters, settings))
+    each = [seconds / sum(len(document.ids) for document in read) for seconds, read in ((trained, documents), (longer, joined))]
+    position = max(0.0, (each[1] - each[0]) / ((_JOINED - 1) * SHORT))
+    policy = _core_seconds(lambda: language_model_gradient(model, documents, parameters, alone)) if model.mtp else None
     step = {}
     for name in ("adamw", "muon"):
         optimizer = Optimizer(model, name, 1e-9, 0.0, 1.0)
         gradients = [torch.zeros_like(parameter) for parameter in optimizer.parameters]
-        step[name], _ = _core_seconds(lambda optimizer=optimizer, gradients=gradients: optimizer.step(gradients, 1.0))
+        step[name] = _core_seconds(lambda optimizer=optimizer, gradients=gradients: optimizer.step(gradients, 1.0))
     llm = LLM(model, eos_token_ids=[], max_num_seqs=640, max_num_batched_tokens=8192)
     prompts = [row[:PROMPT] for row in ids[:128]]
     params = SamplingParams(n=4, temperature=1.0, top_p=1.0, max_tokens=_STEPS)
-    generated, _ = _core_seconds(lambda: llm.generate(prompts, params))
+    generated = _core_seconds(lambda: llm.generate(prompts, params))
     return Speed(sum(map(len, ids)) / trained, len(prompts) * 4 * _STEPS / generated, step, peak_memory(),
-                 min(max(trained / wall, 0.05), cores()), policy and sum(map(len, ids)) / policy)
+                 BUSY * cores(), policy and sum(map(len, ids)) / policy, position)
 
 
-def _core_seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Core-seconds and seconds of some work, when it is warm."""
+def _core_seconds(work: Callable[[], object]) -> float:
+    """Core-seconds of some work, when it is warm."""
     work()  # oneDNN compiles its kernels
-    began, cpu = time.perf_counter(), time.process_time()
+    began = time.process_time()
     work()
-    return time.process_time() - cpu, time.perf_counter() - began
+    return time.process_time() - began

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from spoutnik.evals.protocol import held_out_problems
+from spoutnik.recipe.estimate import SHORT
 from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.preference_stages import DPOStage, PreferenceStage
 from spoutnik.recipe.schema import (
@@ -18,40 +19,48 @@ from spoutnik.recipe.schema import (
 from spoutnik.train.data.preferences import reply_rows
 from spoutnik.train.sft import characters
 
-TYPICAL_LENGTH = 0.28  # of max_tokens
-PROMPT = 32  # tokens of a prompt
-_EARLIER = 20  # tokens of the turns before a question that has some
-_TRACE = 90  # tokens: a prompt with its trace
+# Measured on runs of the nano recipe (docs/results.md, 30 November 2026).
+TYPICAL_LENGTH = 0.27  # of max_tokens
+_ANSWERED = 0.25  # of max_tokens, of an evaluation's replies, at a lower temperature
+PROMPT = 32  # tokens of a prompt that is rehearsed
+_QUESTION, _EARLIER = 25, 63  # tokens of a prompt, and of the turns before a question that has some
+_SOLVED, _KEPT, _GENERAL = 76, 98, 53  # tokens of a prompt with a solver's trace, one that was kept, a general conversation
+_CONVERSATION = 420  # tokens of the document in which a token of mid-training stands, on average: of long ones has more
+_KEPT_SHARE = 0.75  # of the traces that rejection sampling may keep of a problem
 _CHARACTERS, _FRAME = 3, 8  # of a trace in a file: characters per token, tokens that the conversation's frame adds
-# Of the tokens that RL generates, those in groups without variance, which are not trained on: of a policy that comes from a
-# cold start, and of one whose line was already rewarded once and is mostly right (docs/results.md).
-_WITHOUT_VARIANCE, _WITHOUT_VARIANCE_LATER = 0.27, 0.60
+# Shares of RL's groups without variance, and of their tokens, which are not trained on: of a policy that comes from a cold
+# start, and of one whose line was already rewarded once and is mostly right.
+_FLAT, _FLAT_LATER = (0.32, 0.28), (0.65, 0.57)
 
 
 @dataclass(frozen=True)
 class Work:
     """What making a stage takes: tokens trained and generated, and steps of its optimizer. wasted: of those generated, not
-    trained on."""
+    trained on. length: of the document in which a trained token stands, on average."""
 
     trained: int = 0
     generated: int = 0
     steps: int = 0
     optimizer: str = "adamw"
     wasted: int = 0
+    length: int = SHORT
 
 
 def stage_work(recipe: Recipe, name: str) -> Work:
     """The work of a stage, without its evaluation."""
     stage = recipe.stages[name]
     match stage:
-        case PretrainStage(settings=s) | MidtrainStage(settings=s) | RewardModelStage(settings=s):
+        case MidtrainStage(settings=s):
+            positions = recipe.config_of_stage(name, "the recipe").max_position_embeddings
+            return Work(s.steps * s.tokens_per_step, 0, s.steps, s.optimizer, length=min(_CONVERSATION, positions))
+        case PretrainStage(settings=s) | RewardModelStage(settings=s):
             return Work(s.steps * s.tokens_per_step, 0, s.steps, s.optimizer)
         case SFTStage(settings=s):
-            traces = stage.general + (stage.cold_start.traces if stage.cold_start else 0)
+            tokens = _GENERAL * stage.general + (_SOLVED * stage.cold_start.traces if stage.cold_start else 0)
             if stage.traces is not None:
                 rejected = recipe.stages[stage.traces].settings
-                traces += rejected.prompts * min(rejected.samples, rejected.keep_per_prompt) * 2 // 3
-            tokens = round((traces * _TRACE + (_file_tokens(recipe, name) if stage.file is not None else 0)) * s.epochs)
+                tokens += _KEPT * _KEPT_SHARE * rejected.prompts * min(rejected.samples, rejected.keep_per_prompt)
+            tokens = round((tokens + (_file_tokens(recipe, name) if stage.file is not None else 0)) * s.epochs)
             return Work(tokens, 0, -(-tokens // s.tokens_per_step), s.optimizer)
         case PreferenceStage(settings=s):
             tokens = _file_tokens(recipe, name)
@@ -68,18 +77,19 @@ def stage_work(recipe: Recipe, name: str) -> Work:
 def _reinforcement(recipe: Recipe, name: str, stage: GRPOStage) -> Work:
     s = stage.settings
     completions, length = s.steps * s.prompts_per_step * s.group_size, round(s.max_tokens * TYPICAL_LENGTH)
-    prompt = round(PROMPT + s.dialogue_share * _EARLIER)
-    flat = _WITHOUT_VARIANCE_LATER if rewarded_before(recipe, name) else _WITHOUT_VARIANCE
-    flat = 2 ** (1 - s.group_size) if s.rewards.random is not None else flat  # coins that all fall alike
-    drawn, learned = 1.0, 1 - flat  # shares of a step's groups
+    prompt = (_QUESTION + s.dialogue_share * _EARLIER) / (s.group_size if s.share_prompts else 1)
+    flat, tokens_flat = _FLAT_LATER if rewarded_before(recipe, name) else _FLAT
+    if s.rewards.random is not None:
+        flat = tokens_flat = 2 ** (1 - s.group_size)  # coins that all fall alike
+    drawn = 1.0  # of a step's groups
     if s.zero_variance == "refill":  # each round draws as many as were without variance
         drawn = sum(flat ** number for number in range(s.refill_rounds + 1))
-        learned = 1 - flat ** (s.refill_rounds + 1)
+        flat, tokens_flat = flat ** (s.refill_rounds + 1), 1 - drawn * (1 - tokens_flat)
     elif s.zero_variance == "keep":
-        learned = 1.0
-    tokens = length + (prompt / s.group_size if s.share_prompts else prompt)
-    return Work(round(completions * tokens * learned), round(completions * length * drawn), s.steps, s.optimizer,
-                round(completions * length * (drawn - learned)))
+        flat = tokens_flat = 0.0
+    learned = min(1 - tokens_flat, drawn)  # of the length of a step's completions
+    return Work(round(completions * (length * learned + prompt * (1 - flat))), round(completions * length * drawn), s.steps,
+                s.optimizer, round(completions * length * (drawn - learned)))
 
 
 def rewarded_before(recipe: Recipe, name: str) -> bool:
@@ -114,4 +124,4 @@ def evaluation_tokens(recipe: Recipe, name: str) -> int:
     is_base = isinstance(recipe.stages[name], BaseStage)
     dialogues = recipe.evaluation.problems_per_family if recipe.families else 0
     problems = 2 * problems if is_base else problems + dialogues
-    return round(problems * recipe.evaluation.samples * recipe.evaluation.max_tokens * TYPICAL_LENGTH)
+    return round(problems * recipe.evaluation.samples * recipe.evaluation.max_tokens * _ANSWERED)

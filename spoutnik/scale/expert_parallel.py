@@ -9,9 +9,24 @@ from dataclasses import dataclass
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed._functional_collectives import all_to_all_single_autograd
 
 from spoutnik.model.moe import Combine, Dispatch, Experts, Layout
+
+
+class _Exchanged(torch.autograd.Function):
+    """Rows sent to the processes of a group, sent[i] of them to process i, to the rows that come back, received[i] from it;
+    their gradients go the other way. (PyTorch's own returns a tensor that is not there yet, which kernels cannot be given.)"""
+
+    @staticmethod
+    def forward(ctx, rows: Tensor, sent: list[int], received: list[int], group: dist.ProcessGroup) -> Tensor:
+        ctx.arguments = received, sent, group
+        result = rows.new_empty(sum(received), rows.shape[1])
+        dist.all_to_all_single(result, rows.contiguous(), received, sent, group=group)
+        return result
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        return _Exchanged.forward(ctx, grad, *ctx.arguments), None, None, None
 
 
 @dataclass(frozen=True)
@@ -29,10 +44,10 @@ class AllToAll:
         received = torch.empty_like(sent)  # rows from each process for each expert that is here
         dist.all_to_all_single(received, sent.contiguous(), group=self.group)
         there, here = sent.sum(1).tolist(), received.sum(1).tolist()
-        arrived = all_to_all_single_autograd(Dispatch.apply(x, layout), here, there, self.group)
+        arrived = _Exchanged.apply(Dispatch.apply(x, layout), there, here, self.group)
         chosen = torch.arange(held, device=x.device).repeat(ranks).repeat_interleave(received.flatten())
         computed = local.compute(arrived, chosen[:, None], weights.new_ones(len(chosen), 1))
-        returned = all_to_all_single_autograd(computed, there, here, self.group)
+        returned = _Exchanged.apply(computed, here, there, self.group)
         return Combine.apply(returned, layout, weights)
 
 

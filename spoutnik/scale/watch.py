@@ -35,6 +35,7 @@ class Watch:
         self._seen: dict[int, tuple[list[str], float]] = {}  # of each rank its last line, and when its tick last changed
         self._finished: tuple[object, float] = (None, time.monotonic())  # all ranks' beats, and when they last changed
         self._answered = time.monotonic()  # when the store last did
+        self._telling = False  # this process has an error of its own, or has noticed another's end
         self._threads = [threading.Thread(target=work, name="watch", daemon=True) for work in (self._talk, self._guard)]
 
     def __enter__(self) -> "Watch":
@@ -48,12 +49,18 @@ class Watch:
         self._stopped.set()
         for thread in self._threads:
             thread.join(2 * self._interval)
+        self._set(f"ended/{self.rank}", "")
+        if self._telling and self.rank == 0 and self.launcher is None:  # the others hear of it through the store that it serves
+            deadline = time.monotonic() + _TELLING
+            for rank in range(self.size):
+                self._has(f"ended/{rank}", deadline - time.monotonic())
 
     # By the process itself, when it ends
 
     def tell(self, sentence: str) -> None:
         """An error of this process, once: where all ranks met the same one, whoever is first tells it, and the others wait
         until that is done, since a launcher ends all as soon as one has ended."""
+        self._telling = True
         rank, first = self._first("failed", sentence)
         if rank != self.rank and first == sentence and self._has("told", _TELLING):
             return
@@ -62,6 +69,7 @@ class Watch:
 
     def tell_lost(self, sentence: str) -> None:
         """Another process is gone. One that had an error has told it; else this says who is missing."""
+        self._telling = True
         if self._has("failed", self._interval):  # it sets that before it ends
             self._has("told", _TELLING)
             return
@@ -115,7 +123,7 @@ class Watch:
                           f"stands in {self.stacks}. {_AGAIN}" if self.rank == 1 else None, wait=False)
 
     def _talk(self) -> None:
-        failed_since = None
+        over_since, failed, gone = None, False, False
         while not self._stopped.wait(self._interval):
             try:
                 self._beat()
@@ -125,12 +133,14 @@ class Watch:
                     self._end(None)
                 elif not failed:
                     self._judge()
-            except RuntimeError:  # no store: its host is gone
-                failed = True
+            except RuntimeError:
+                gone = True
             self._answered = time.monotonic()
-            failed_since = failed_since or (time.monotonic() if failed else None)
-            if failed_since is not None and time.monotonic() - failed_since > _ENDING:
+            if failed and pulse.state != "works" and not self._telling:  # it waits for one that will not come
                 self._end(None)
+            over_since = over_since or (time.monotonic() if failed or gone else None)
+            if over_since is not None and time.monotonic() - over_since > _ENDING:
+                self._end(f"rank 0 is gone, or the launcher. {_AGAIN}" if gone and not self._telling else None)
 
     def _beat(self) -> None:
         self._ticks += 1
@@ -192,4 +202,5 @@ class Watch:
             self.say(f"{self.name}: {sentence}")
         elif wait:
             self._has("told", _TELLING)
+        self._set(f"ended/{self.rank}", "")
         os._exit(1)

@@ -18,7 +18,7 @@ from spoutnik.recipe.adapters import adapter_parameters
 from spoutnik.recipe.estimate import Speed, estimated_speed, held_bytes
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
-from spoutnik.recipe.work import TYPICAL_LENGTH, stage_work
+from spoutnik.recipe.work import stage_work
 from spoutnik.train.settings import AdapterSettings
 
 TINY = Path(__file__).with_name("tiny.yaml")
@@ -39,13 +39,13 @@ def test_each_step_of_an_optimizer_counts(monkeypatch, tmp_path):
     seconds = {stage.name: stage.seconds for stage in plan.plan_recipe(path, tmp_path / "run", None, None, None).stages}
     assert seconds["base"] == 60 and seconds["midtrained"] == 20 and seconds["student_base"] == 2
     assert seconds["reasoning_rl"] == 50 and seconds["rejection"] == 0
-    assert seconds["cold_start"] == 10 * -(-2 * (12 + 40) * 90 // 512)
+    assert seconds["cold_start"] == 10 * -(-2 * (12 * 76 + 40 * 53) // 512)
 
 
 def test_trained_and_generated_tokens_are_timed_apart(monkeypatch, tmp_path):
     row = planned(monkeypatch, tmp_path, Speed(100.0, 10.0, {"adamw": 0.0, "muon": 0.0}, 0))["base"]
     assert row.tokens_trained == 6 * 512
-    assert row.tokens_generated == round(2 * 2 * 2 * 24 * TYPICAL_LENGTH)  # two families, in two layouts
+    assert row.tokens_generated == round(2 * 2 * 2 * 24 * 0.25)  # two families, in two layouts
     assert row.seconds == pytest.approx(row.tokens_trained / 100 + row.tokens_generated / 10)
 
 
