@@ -19,7 +19,7 @@ from spoutnik.scale.ray_cluster import Request, connected
 from spoutnik.scale.rollout_workers import MainRanksWorkers, RolloutWorkers
 from spoutnik.tasks.catalog import find_tasks
 from spoutnik.text.thought import Reply
-from spoutnik.train import grpo as grpo_module
+from spoutnik.train import rewards
 from spoutnik.train.grpo import GRPOSettings, grpo
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.losses import Staleness
@@ -142,7 +142,7 @@ def likes_even(asked, tokenizer, rule="lenient") -> list[GradedCompletion]:
 
 @pytest.mark.parametrize("steps_behind", [0, 1])
 def test_a_policy_trained_with_workers_has_the_bytes_of_one_trained_here(steps_behind, workers, tmp_path, monkeypatch):
-    monkeypatch.setattr(grpo_module, "grade", likes_even)
+    monkeypatch.setattr(rewards, "grade", likes_even)
     settings = GRPOSettings(steps=3, prompts_per_step=3, group_size=4, max_tokens=6, learning_rate=0.003, optimizer="adamw",
                             warmup=0, max_mismatch_kl=10.0)
     logs = {}
