@@ -1,13 +1,15 @@
 """A GRPO run under torchrun whose processes are killed at random, the launcher among them: what it ends with.
 
-    python benchmarks/kills.py [--kills 10] [--processes 2] [--seed 0]
+    python benchmarks/kills.py [--kills 10] [--processes 3] [--seed 0]
 
 First the recipe runs undisturbed, in one process. Then torchrun runs it in several; kill -9 takes one of them at a random
-moment, a rank or torchrun itself, which is then started again with the same command; so many times, then it may end. Compared
-are the bytes of all weights and samples, and the log of each step: its losses, rewards and lengths, each step once.
+moment: a rank, whereupon torchrun starts all anew, or torchrun itself, which is then started again, with another number of
+processes; so many times, then it may end. Compared are the bytes of all weights and samples, and the log of each step: its
+losses, rewards and lengths, each step once.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -50,6 +52,17 @@ def ranks_of(launcher: int) -> list[int]:
         return []
 
 
+def wait_for_progress(out: Path, launcher: subprocess.Popen) -> None:
+    """Until a checkpoint has been written since now."""
+    began = time.time()
+    while launcher.poll() is None:
+        states = list(out.glob("working/*.progress/checkpoint/state.json"))
+        with contextlib.suppress(OSError):  # it is being replaced
+            if any(state.stat().st_mtime > began for state in states):
+                return
+        time.sleep(0.05)
+
+
 def results(out: Path) -> dict[str, object]:
     """Everything but times: weights and samples by hash, the log of each step."""
     files = [*out.glob("artifacts/*/model.safetensors"), *out.glob("evaluations/*/*.jsonl")]
@@ -67,17 +80,19 @@ def disturbed(path: Path, out: Path, processes: int, kills: int, rng: random.Ran
     with open(log, "w") as file:
         launcher = subprocess.Popen(command(path, out, processes), stdout=file, stderr=file)
         while launcher.poll() is None and sum(killed.values()) < kills:
-            time.sleep(rng.uniform(4, 12))
+            if rng.random() < 0.7:  # else it may still be starting
+                wait_for_progress(out, launcher)
+            time.sleep(rng.uniform(0, 5))
             ranks = ranks_of(launcher.pid)
             if launcher.poll() is not None or not ranks:
                 continue
-            what = "launcher" if rng.random() < 1 / (processes + 1) else "rank"
+            what = "launcher" if rng.random() < 0.4 else "rank"
             os.kill(launcher.pid if what == "launcher" else rng.choice(ranks), signal.SIGKILL)
             killed[what] += 1
             print(f"  {what} killed", flush=True)
             if what == "launcher":
                 launcher.wait()
-                launcher = subprocess.Popen(command(path, out, processes), stdout=file, stderr=file)
+                launcher = subprocess.Popen(command(path, out, rng.randint(2, processes)), stdout=file, stderr=file)
         status = launcher.wait(timeout=600)
     assert status == 0, f"it ended with status {status}: {log.read_text()[-2000:]}"
     return killed
@@ -86,7 +101,7 @@ def disturbed(path: Path, out: Path, processes: int, kills: int, rng: random.Ran
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=10)
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=3, help="the most")
     parser.add_argument("--steps", type=int, default=120)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()

@@ -17,8 +17,9 @@ from planner_points import Point, memory_points, points
 from spoutnik.files import read_json
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.presets import preset, preset_names
+from spoutnik.scale.closed_forms import BILLS, cpu_tokens_per_second, key_value_bytes, logits_bytes, utilization
 from spoutnik.scale.costs import PlannedModel
-from spoutnik.scale.hardware import parse_cluster
+from spoutnik.scale.hardware import GPUS, parse_cluster
 from spoutnik.scale.layout import check_layout, parse_layout
 from spoutnik.scale.memory import training_memory
 from spoutnik.scale.rl import parse_rl, rl_time
@@ -26,6 +27,13 @@ from spoutnik.scale.serving import parse_serving, serving_plan
 from spoutnik.scale.training import micro_batches, parse_training, training_time
 
 _CONFIGS = Path(__file__).parent / "planner_configs"
+R1_READ = 37.55e9  # parameters that a token's decoding reads
+# (name, published tokens/s, bytes/s of the memory, bytes a parameter, engine); EPYC 9654 and 7773X in Q4 calibrate
+PROCESSORS = (("ktransformers, EPYC 9654 and a GPU", 14, 461e9, 0.60, "ktransformers"),
+              ("ktransformers, Xeon 6454S and a GPU", 8.7, 307e9, 0.60, "ktransformers"),
+              ("llama.cpp, EPYC 7773X, Q4_K_M", 4.4, 205e9, 0.60, "llama.cpp"),
+              ("llama.cpp, EPYC 7773X, Q8_0", 3.0, 205e9, 1.0625, "llama.cpp"),
+              ("ik_llama.cpp, EPYC 7773X, Q4_K_M", 5.2, 205e9, 0.60, "llama.cpp"))
 MEDIAN, WORST = 0.15, 0.30  # what is wanted of points that were not used for calibration
 
 
@@ -69,6 +77,27 @@ def memory_errors() -> list[tuple[str, float, float, float]]:
     return rows
 
 
+def counts() -> list[tuple[str, float, float]]:
+    """What follows from counts alone, or from one share of a processor's bandwidth: name, published, ours."""
+    llama, peak = model_of("deepseek-r1-distill-llama-8b"), GPUS["h800"].bf16
+    rows = [("GRPO's logits, 8 x 20,480 (unsloth), GiB", 78.3, logits_bytes(llama.config.vocab_size, 8, 20_480) / 2**30),
+            ("cache of 20,480 tokens (unsloth), GiB", 2.5, key_value_bytes(llama, 20_480) / 2**30),
+            ("V3's TFLOP/s of an H800 by 6ND", 343, utilization(37e9, 14.8e12, 2664e3, peak) * peak / 1e12)]
+    for name, published, bandwidth, bytes_each, engine in PROCESSORS:
+        rows.append((f"{name}, tokens/s of R1", published, cpu_tokens_per_second(R1_READ, bytes_each, bandwidth, engine)))
+    return rows
+
+
+def print_bills() -> None:
+    """The published bills with all that is assumed in them."""
+    for bill in BILLS:
+        print(f"\n{bill.name} ({bill.source}): published ${bill.total:,.0f}, the sum of its parts ${bill.money:,.0f} at "
+              f"${bill.price:g} a {bill.gpu.upper()}-hour, its authors' assumption")
+        for line in bill.lines:
+            print(f"  {line.what:34} {line.gpu_hours:11,.0f} h  ${bill.price * line.gpu_hours:11,.0f}  {line.assumed}")
+        print(f"  left out: {bill.leaves_out}")
+
+
 def summary(values: list[float]) -> dict[str, float]:
     sizes = [abs(value) for value in values]
     return {"points": len(sizes), "median": statistics.median(sizes), "worst": max(sizes),
@@ -88,6 +117,10 @@ def main() -> None:
     print(f"\n{'peak memory, torchtitan':46} {'GiB a GPU':20} {'published':>11} {'ours':>11} {'error':>7}")
     for name, published, value, error in memory:
         print(f"{name:46} {'':20} {published:11.1f} {value:11.1f} {error:+7.1%}")
+    print(f"\n{'counts, and processors':66}  {'published':>11} {'ours':>11} {'error':>7}")
+    for name, published, value in counts():
+        print(f"{name:66}  {published:11,.4g} {value:11,.4g} {value / published - 1:+7.1%}")
+    print_bills()
     tried = summary([error for point, _, error in rows if not point.calibrates])
     listed = summary([error for *_, error in memory])
     print(f"\nNot used for calibration: {tried['points']} points, median error {tried['median']:.1%} (wanted {MEDIAN:.0%}), "
@@ -96,6 +129,8 @@ def main() -> None:
     report = {"tried": tried, "memory": listed, "points": [
         {"name": point.name, "source": point.source, "measure": point.measure, "published": point.published, "ours": value,
          "error": error, "calibrates": point.calibrates, "assumed": point.assumed} for point, value, error in rows],
+        "counts": [{"name": name, "published": published, "ours": value} for name, published, value in counts()],
+        "bills": [{"name": bill.name, "published": bill.total, "ours": bill.money} for bill in BILLS],
         "memory_points": [dict(zip(("name", "published_gib", "ours_gib", "error"), row)) for row in memory]}
     text = json.dumps(report)
     if arguments.json:

@@ -3,8 +3,9 @@
     python benchmarks/reproducible.py [--steps 20] [--processes 2] [--tokens 8192]
 
 The same pretraining steps four times, on the same cores in all: one process or several, with plain sums or with 8 virtual
-shards. Told are the seconds of a step (the median, the first ones left out), the ratio to plain sums in the same world, the
-largest difference of a step's loss from one process with plain sums, and whether the weights' bytes are the same in both.
+shards. Told are the seconds of a step (the median, the first ones left out) and rank 0's processor time, their ratios to plain
+sums in the same world, the largest difference of a step's loss from one process with plain sums, and whether the weights' bytes
+are the same in both worlds.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from pathlib import Path
 from statistics import median
 
 from spoutnik.scale.launch import launched, run_together
-from spoutnik.world import divided_into
+from spoutnik.world import together
 
 NANO = Path(__file__).parents[1] / "recipes" / "nano.yaml"
 WARM = 3  # steps that are not timed
@@ -42,13 +43,13 @@ def steps_of(steps: int, tokens: int) -> dict:
     for name, shards in (("plain", None), ("fixed", 8)):
         model = Transformer(recipe.model_config_of("nano", str(NANO)), torch.float32)
         model.init_weights(torch.Generator().manual_seed(0))
-        with tempfile.TemporaryDirectory() as folder, divided_into(shards):
-            log, _ = pretrain(model, tokenizer, recipe.solved_tasks, settings, 0, "base", Checkpoints(Path(folder), 1e9),
+        with tempfile.TemporaryDirectory() as folder, together(shards):
+            log, cost = pretrain(model, tokenizer, recipe.solved_tasks, settings, 0, "base", Checkpoints(Path(folder), 1e9),
                               lambda done, total, tokens, note: None)
         times = [b["seconds"] - a["seconds"] for a, b in zip(log[WARM:], log[WARM + 1:])]
         weights = b"".join(tensor.numpy().tobytes() for tensor in model.state_dict().values())
-        found[name] = {"losses": [row["loss"] for row in log], "step_seconds": median(times), "max_load": log[-1]["max_load"],
-                       "weights": sha256(weights).hexdigest()}
+        found[name] = {"losses": [row["loss"] for row in log], "step_seconds": median(times),
+                       "core_seconds": cost.core_seconds / steps, "weights": sha256(weights).hexdigest()}
     return found
 
 
@@ -91,11 +92,12 @@ def main() -> None:
     reference, table = found[1]["plain"], {}
     for size, kinds in found.items():
         for kind, values in kinds.items():
-            ratio = values["step_seconds"] / kinds["plain"]["step_seconds"]
+            ratio, cpu = (values[key] / kinds["plain"][key] for key in ("step_seconds", "core_seconds"))
             difference = max(abs(a - b) for a, b in zip(values["losses"], reference["losses"], strict=True))
             table[f"{kind}, {size}"] = {"step_seconds": round(values["step_seconds"], 3), "ratio": round(ratio, 3),
-                                        "loss_difference": difference}
+                                        "work_ratio": round(cpu, 3), "loss_difference": difference}
             print(f"{kind:6} sums, {size} process(es): {values['step_seconds']:.3f} s a step, {ratio:.3f} of plain; "
+                  f"{values['core_seconds']:.3f} core-seconds of rank 0, {cpu:.3f} of plain; "
                   f"losses differ from plain in one process by at most {difference:.1e}")
     same = found[1]["fixed"]["weights"] == found[options.processes]["fixed"]["weights"]
     print(f"the same bytes after {options.steps} steps with fixed sums: {same}; with plain sums: "

@@ -84,12 +84,19 @@ def on_all_cores(work: Callable[[Item], Result], items: Sequence[Item],
     return list(_pool().map(one, items))
 
 
-def on_all_ranks(work: Callable[[Item], Result], items: Sequence[Item],
-                 device: torch.device = CPU) -> list[Result]:
-    """`on_all_cores` of all processes of the run, each of which has every result. Items are dealt one by one."""
+def on_all_ranks(work: Callable[[Item], Result], items: Sequence[Item], device: torch.device = CPU,
+                 in_step: bool = False) -> list[Result]:
+    """`on_all_cores` of all processes of the run, each of which has every result. Items are dealt one by one. in_step: the
+    processes need each other for every item (weights that are divided among them): each works on as many as the others, one at
+    a time."""
     here = world()
     if here.size == 1:
         return on_all_cores(work, items, device)
+    if in_step:
+        torch.set_num_threads(1)
+        numbers = range(here.rank, -(-len(items) // here.size) * here.size, here.size)
+        results = [work(items[min(number, len(items) - 1)]) for number in numbers]
+        return here.gather_dealt(results[:len(range(here.rank, len(items), here.size))])
     return here.gather_dealt(on_all_cores(work, items[here.rank::here.size], device))
 
 

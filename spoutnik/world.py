@@ -28,16 +28,24 @@ class World:
     rank: 0 is the one that writes. cores: on which each process counts; None alone, where it is this machine's number.
     virtual_shards: into how many parts each sum over a batch is divided, whatever the number of processes and cores
     (`train/summation.py`); None: into as many as there are processes and cores.
+    divide: `scale.sharding.divide`, which divides a model among the processes; None where nobody can.
     """
 
     rank: int = 0
     size: int = 1
     cores: int | None = None
     virtual_shards: int | None = None
+    divide: Callable[..., None] | None = None
 
     @staticmethod
     def alone() -> "World":
         return World()
+
+    @property
+    def divides(self) -> bool:
+        """Whether models that a recipe wants divided are. Of one process alone they stay whole, unless sums have a fixed order:
+        that over divided models is one of its own."""
+        return self.divide is not None and (self.size > 1 or self.virtual_shards is not None)
 
     @property
     def is_main(self) -> bool:
@@ -74,36 +82,47 @@ class World:
         return parts
 
 
-_current = World()
+_team = _current = World()
 
 
 def world() -> World:
-    """That of this process."""
+    """The processes that do together what this one is at. Alone, but inside `together`: of several, rank 0 also does much that
+    no other does (plans, audits, reports)."""
     return _current
 
 
+def team() -> World:
+    """All processes that were started for this run."""
+    return _team
+
+
 @contextlib.contextmanager
-def working_in(new: World) -> Iterator[World]:
-    """Inside it, `world()` is this one."""
-    global _current
-    before, _current = _current, new
+def started_in(new: World) -> Iterator[World]:
+    """Inside it, this process is one of several."""
+    global _team
+    before, _team = _team, new
     try:
         yield new
+    finally:
+        _team = before
+
+
+@contextlib.contextmanager
+def together(virtual_shards: int | None = None) -> Iterator[World]:
+    """Inside it, all processes walk through the same code, and sums are divided into so many parts."""
+    global _current
+    before, _current = _current, replace(_team, virtual_shards=virtual_shards)
+    try:
+        with pulse.at("works"):
+            yield _current
     finally:
         _current = before
 
 
-@contextlib.contextmanager
-def divided_into(virtual_shards: int | None) -> Iterator[World]:
-    """Inside it, sums are divided into so many parts."""
-    with working_in(replace(_current, virtual_shards=virtual_shards)) as new:
-        yield new
-
-
 @dataclass
 class Pulse:
-    """What others see of this process (`scale/watch.py`). beats: pieces of work that it has finished. state: what it is at;
-    "idle" is outside of a stage, where nobody knows how long a piece of work takes."""
+    """What others see of this process (`scale/watch.py`). beats: pieces of work that it has finished. state: whether it works
+    or waits for others; "idle" is outside of what all do together, where nobody knows how long a piece of work takes."""
 
     beats: int = 0
     state: str = "idle"
@@ -135,8 +154,28 @@ def collective() -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:  # gloo's and NCCL's errors have no class of their own
-            raise LostRank(f"another process of this run ended ({_first_line(error)}). What was finished is kept; run the same "
-                           "command again to go on from the last checkpoint.") from error
+            raise _lost(error) from error
+
+
+@contextlib.contextmanager
+def exchanging() -> Iterator[None]:
+    """Around work in which processes also exchange what it needs: other errors stay what they are.
+
+    Raises:
+        LostRank: one of the others is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        told = f"{type(error).__name__} {error}"
+        if isinstance(error, LostRank) or not any(part in told for part in ("gloo", "Dist", "NCCL")):
+            raise
+        raise _lost(error) from error
+
+
+def _lost(error: RuntimeError) -> LostRank:
+    return LostRank(f"another process of this run ended ({_first_line(error)}). What was finished is kept; run the same "
+                    "command again to go on from the last checkpoint.")
 
 
 def _first_line(error: RuntimeError) -> str:

@@ -7,8 +7,8 @@ ROOT = Path(__file__).parents[1]
 # CONTRIBUTING.md, "Where things go", says the same in words.
 ORDER = ("spoutnik", "errors", "validation", "tables", "terminal_markdown", "files", "units", "endpoint_wire", "endpoint",
          "world", "parallel", "native", "hardware", "model", "text", "gguf_folder", "hub", "hub_data", "row_files", "locate",
-         "loading", "engine", "tasks", "generation", "train", "evals", "documents", "recipe", "scale", "store", "arena",
-         "export", "serve", "page", "commands", "__main__")
+         "loading", "engine", "tasks", "generation", "train", "evals", "documents", "recipe", "experiment", "scale", "store",
+         "arena", "export", "serve", "page", "commands", "__main__")
 
 
 def imported(node: ast.AST) -> list[str]:

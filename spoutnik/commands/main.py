@@ -14,6 +14,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # with the default of the wrapper a long run's memory grows by a gigabyte (docs/results.md).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "256")
+if "RANK" in os.environ:  # where a process of several ends, those that remain say it in a sentence, not in torch's C++ stacks
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 import typer  # noqa: E402
 
@@ -27,6 +29,7 @@ from spoutnik.commands.chat import chat  # noqa: E402
 from spoutnik.commands.console import console, say  # noqa: E402
 from spoutnik.commands.data import data  # noqa: E402
 from spoutnik.commands.eval import evals  # noqa: E402
+from spoutnik.commands.experiment import experiment  # noqa: E402
 from spoutnik.commands.export import export  # noqa: E402
 from spoutnik.commands.help import Command, Group  # noqa: E402
 from spoutnik.commands.history import history  # noqa: E402
@@ -37,12 +40,14 @@ from spoutnik.commands.plan import plan  # noqa: E402
 from spoutnik.commands.run import run  # noqa: E402
 from spoutnik.commands.serve import serve  # noqa: E402
 from spoutnik.commands.tasks import tasks  # noqa: E402
+from spoutnik.errors import UserError  # noqa: E402
 
 app = typer.Typer(
     cls=Group, name="spoutnik", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
     pretty_exceptions_enable=False, epilog="Example: spoutnik chat",
     help="The whole DeepSeek-R1 system: train a model that reasons, look at it, talk to it. On hardware you own.")
 app.command(cls=Command, epilog="Example: spoutnik run recipes/nano.yaml --out runs/nano")(run)
+app.command(cls=Command, epilog="Example: spoutnik experiment findings-rl --dry-run")(experiment)
 app.command(cls=Command, epilog="Example: spoutnik adapt HuggingFaceTB/SmolLM2-135M-Instruct --data my.jsonl")(adapt)
 app.command(cls=Command, epilog="Example: spoutnik chat runs/nano --stage cold_start")(chat)
 app.command(cls=Command, epilog="Example: spoutnik serve runs/nano")(serve)
@@ -69,9 +74,12 @@ def _print_version(version: bool) -> None:
 
 
 @app.callback()
-def options(version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
+def options(context: typer.Context, version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True,
                                                   help="Print the version and leave.")] = False) -> None:
     """Options of the program itself."""
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE", "1") != "1" and context.invoked_subcommand != "run":
+        raise UserError(f"'{context.invoked_subcommand}' is work for one process, and torchrun has started "
+                        f"{os.environ['WORLD_SIZE']}. Start it without torchrun; several processes are for `run`.")
 
 
 def main() -> None:
@@ -95,7 +103,7 @@ def main() -> None:
 
 def how_to_go_on(arguments: list[str]) -> str:
     """Of the commands that keep what is finished."""
-    keeps = arguments[:1] in (["run"], ["adapt"], ["pull"], ["eval"]) or arguments[:2] == ["data", "make"]
+    keeps = arguments[:1] in (["run"], ["adapt"], ["pull"], ["eval"], ["experiment"]) or arguments[:2] == ["data", "make"]
     if not keeps or arguments[1:2] == ["compare"]:
         return ""
     anew = any(argument.partition("=")[0] == "--from" for argument in arguments)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Optional
@@ -23,6 +24,8 @@ def run(
     accept: Annotated[Optional[list[str]], typer.Option(metavar="STAGE", help="Seal this stage though it learned nothing or "
                                                         "ended worse than it began (may be given again).")] = None,
     seed: Annotated[Optional[int], typer.Option(min=0, help="Another seed than the recipe's.")] = None,
+    track: Annotated[Optional[list[str]], typer.Option(metavar="NAME", help="Send the logs to tensorboard (OUT/tensorboard) or "
+                                                       "trackio as well, if that is installed; may be given again.")] = None,
     dry_run: Annotated[bool, typer.Option(help="Print the plan with predicted time and memory, and do nothing.")] = False,
     json_: Json = False,
 ):
@@ -31,19 +34,22 @@ def run(
     from spoutnik.recipe.plan import plan_recipe, print_plan
     from spoutnik.recipe.schema import load_recipe
     from spoutnik.recipe.shipped import find_recipe
-    from spoutnik.scale.launch import launched, rank
+    from spoutnik.scale.launch import divide, launched, rank
+    from spoutnik.world import started_in, team
 
     recipe = find_recipe(recipe)
     out = out or Path("runs") / load_recipe(recipe).name
     if launched() and not dry_run:
-        raise typer.Exit(_run_together(recipe, out, lambda: _run(recipe, out, from_, until, accept, seed, json_), seed))
+        raise typer.Exit(_run_together(recipe, out, lambda: _run(recipe, out, from_, until, accept, seed, track, json_),
+                                       seed))
     if launched() and rank():
         return
     if dry_run:
         plan = plan_recipe(recipe, out, until, from_, seed, accept or ())
         print_json(plan.as_json()) if json_ else print_plan(plan)
         return
-    _run(recipe, out, from_, until, accept, seed, json_)
+    with started_in(replace(team(), divide=divide)):
+        _run(recipe, out, from_, until, accept, seed, track, json_)
 
 
 def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int | None) -> int:
@@ -53,6 +59,7 @@ def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int |
     from spoutnik.recipe.scale_settings import ScaleSettings
     from spoutnik.recipe.schema import read_recipe
     from spoutnik.scale.launch import run_together
+    from spoutnik.scale.rollout_workers import SamplersOnRay
 
     text, read = read_recipe(recipe)
     identity = {"the recipe's text": sha256(text.encode()).hexdigest()[:12], "--seed": str(seed)}
@@ -63,16 +70,17 @@ def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int |
 
     terminal = console(stderr=True)
     scale = read.scale or ScaleSettings()
-    return run_together(lead_all, lambda: follow(recipe, seed), identity, scale.timeout, out / "stacks",
+    return run_together(lead_all, lambda: follow(recipe, seed, SamplersOnRay()), identity, scale.timeout, out / "stacks",
                         lambda sentence: say(f"spoutnik: {sentence}", terminal))
 
 
 def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: list[str] | None, seed: int | None,
-         json_: bool) -> None:
+         track: list[str] | None, json_: bool) -> None:
     from spoutnik.locate import converses
     from spoutnik.recipe.plan import plan_recipe
     from spoutnik.recipe.run import MADE, run_recipe
     from spoutnik.recipe.table import as_json, print_table, rows
+    from spoutnik.scale.rollout_workers import SamplersOnRay
 
     started = time.perf_counter()
     predicted = {}
@@ -83,7 +91,7 @@ def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: 
         if total > 10:
             console(stderr=True).print(f"Expected to take about {duration(total)} on this machine{plan.by_processor}.",
                                        highlight=False)
-    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or ())
+    result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or (), track or (), SamplersOnRay())
     table = rows(result.artifacts, result.origins)
     if json_:
         print_json({"out": str(out), "origins": result.origins, "report": str(out / "report.html"), "stages": as_json(table),

@@ -1,6 +1,10 @@
 """The outputs of a request, in vLLM's shape."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass
@@ -15,6 +19,8 @@ class CompletionOutput:
         itself, id -> log-probability in the same mode.
     finish_reason: "stop", "length", "abort", "error" (the sentence is in stop_reason), None while unfinished.
     stop_reason: the stop text or stop token id that ended it; None for the end of sentence.
+    routed_experts: where the sampler keeps a record of them, the experts (n, layers with routed experts, K) of the first n
+        tokens of the prompt with the completion (train/routing.py).
     """
 
     index: int = 0
@@ -24,6 +30,7 @@ class CompletionOutput:
     top_logprobs: list[dict[int, float]] | None = None
     finish_reason: str | None = None
     stop_reason: str | int | None = None
+    routed_experts: "Tensor | None" = None
 
     @property
     def cumulative_logprob(self) -> float:

@@ -78,7 +78,7 @@ def consensus_at_k(rows: Sequence[Row], k: int, equal: Equal | None = None, seed
         raise UserError(f"cons@{k}: these problems have no gold answer, so their samples (programs, texts) cannot be voted on. "
                         "Ask for pass@1 or pass@k.")
     rng = np.random.default_rng(seed)
-    return _score(groups, [_vote_share(group, k, equal, rng) for group in groups.values()])
+    return _score(groups, [vote_share(group, k, equal, rng) for group in groups.values()])
 
 
 def answer_classes(rows: Sequence[Row], equal: Equal | None = None) -> list[int]:
@@ -102,7 +102,8 @@ def answer_classes(rows: Sequence[Row], equal: Equal | None = None) -> list[int]
     return classes
 
 
-def _vote_share(rows: Sequence[Row], k: int, equal: Equal | None, rng: np.random.Generator) -> float:
+def vote_share(rows: Sequence[Row], k: int, equal: Equal | None, rng: np.random.Generator) -> float:
+    """Of one problem's samples, how often votes of k of them win with a right answer."""
     classes = np.array(answer_classes(rows, equal))
     count = int(classes.max()) + 1
     if count <= 0:

@@ -6,6 +6,7 @@ covers the truth in half of all cases (Miller 2024, arXiv 2411.00640). benchmark
 
 import math
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -164,3 +165,75 @@ def holm(p_values: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[position]))
         adjusted[position] = largest
     return adjusted
+
+
+@dataclass(frozen=True)
+class CrossedMean:
+    """A mean over seeds and problems. error: its standard error; freedom: Student's degrees of freedom, by Satterthwaite.
+    seed_deviation: standard deviation of the seeds' means, nan for a single seed; problem_error: the problems' part of the
+    error, 0 where there are no problems."""
+
+    mean: float
+    error: float
+    freedom: float
+    seeds: int
+    seed_deviation: float
+    problem_error: float
+
+    def interval(self, confidence: float = 0.95) -> Interval:
+        half = float(stats.t.ppf(0.5 + confidence / 2, self.freedom)) * self.error
+        return self.mean, self.mean - half, self.mean + half
+
+    def p_above(self, bound: float) -> float:
+        """One-sided p-value of "the mean is at most `bound`", which a small value refutes."""
+        return float(stats.t.sf((self.mean - bound) / self.error, self.freedom)) if self.error else float(self.mean <= bound)
+
+    def p_below(self, bound: float) -> float:
+        """One-sided p-value of "the mean is at least `bound`"."""
+        return float(stats.t.cdf((self.mean - bound) / self.error, self.freedom)) if self.error else float(self.mean >= bound)
+
+
+def crossed_mean(values: np.ndarray, strata: Sequence[Hashable] | None = None) -> CrossedMean:
+    """The mean of values (seeds, problems) where seeds and problems are both drawn at random, and every seed meets the same
+    problems.
+
+    The variance of the seeds' means and that of the problems' means are added, which counts what neither explains twice: with
+    three seeds this covers the truth in 93 to 97 % of cases at 95 %, seeds alone in 85 to 94 % (benchmarks/intervals.py).
+
+    Args:
+        values: (S, N); (S, 1) where there are no problems.
+        strata: of the problems.
+    """
+    seeds, problems = values.shape
+    assert seeds > 1 or problems > 1, "one number has no variance"
+    parts: list[tuple[float, float]] = []  # variance of the mean, degrees of freedom
+    deviation, problem_error = math.nan, 0.0
+    if seeds > 1:
+        deviation = float(values.mean(axis=1).std(ddof=1))
+        parts.append((deviation**2 / seeds, seeds - 1))
+    if problems > 1:
+        problem_error, freedom = standard_error(values.mean(axis=0), strata)
+        parts.append((problem_error**2, freedom))
+    variance = sum(part for part, _ in parts)
+    freedom = variance**2 / sum(part**2 / of for part, of in parts) if variance else min(of for _, of in parts)
+    return CrossedMean(float(values.mean()), math.sqrt(variance), freedom, seeds, deviation, problem_error)
+
+
+def seeds_needed(deviation: float, problem_error: float, effect: float, alpha: float, power: float = 0.8,
+                 most: int = 200) -> int | None:
+    """How many seeds show an effect in a share `power` of experiments, by a two-sided t test at `alpha`; None where `most` do
+    not.
+
+    Args:
+        deviation, problem_error: as of CrossedMean.
+    """
+    for seeds in range(2, most + 1):
+        variance = deviation**2 / seeds + problem_error**2
+        if variance == 0:
+            return seeds
+        freedom = variance**2 / ((deviation**2 / seeds) ** 2 / (seeds - 1)) if deviation else math.inf
+        freedom = min(freedom, 1e6)
+        critical = stats.t.ppf(1 - alpha / 2, freedom)
+        if stats.nct.sf(critical, freedom, effect / math.sqrt(variance)) >= power:
+            return seeds
+    return None

@@ -73,6 +73,11 @@ class ExpertsLowRank(nn.Module):
             pairs[projection] = a, b
         return ExpertsLowRank(pairs, first.scale)
 
+    def with_tensors(self, state: Mapping[str, Tensor]) -> "ExpertsLowRank":
+        """The same adapter of other tensors, by their names in `state_dict`."""
+        return ExpertsLowRank({projection: (state[f"lora_A.{projection}"], state[f"lora_B.{projection}"])
+                               for projection in self.lora_A}, self.scale)
+
     def pair(self, name: str) -> tuple[Tensor, Tensor]:
         """A (r, in) and B (out, r) of a map as 7.up_proj."""
         expert, _, projection = name.partition(".")

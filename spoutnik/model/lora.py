@@ -7,6 +7,7 @@ rank, T rows.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -64,6 +65,10 @@ class LowRank(nn.Module):
     def rank(self) -> int:
         return self.lora_A.shape[0]
 
+    def with_tensors(self, state: Mapping[str, Tensor]) -> "LowRank":
+        """The same adapter of other tensors, by their names in `state_dict`."""
+        return LowRank(state["lora_A"], state["lora_B"], self.scale, state.get("magnitude"), self.dropout)
+
     def delta(self) -> Tensor:
         """scale * B A (out, in), float32."""
         return self.scale * (self.lora_B.float() @ self.lora_A.float())
@@ -118,6 +123,10 @@ def adapters_of(model: nn.Module) -> dict[str, LowRank]:
     return parts
 
 
+def has_adapters(model: nn.Module) -> bool:
+    return any(isinstance(module, LowRank | ExpertsLowRank) for module in model.modules())
+
+
 def adapted_maps(model: Transformer) -> dict[str, Linear | ExpertMap]:
     """All maps that an adapter may be of: `adaptable`, and those of the routed experts."""
     return adaptable(model) | expert_maps(model)
@@ -127,8 +136,8 @@ def can_share_prefixes(model: Transformer) -> bool:
     """Whether training may compute common beginnings of documents once (shared_prefixes.py): each token must count alike in
     however many documents it stands, which routers' loads, the MTP loss and dropout's masks do not. Of adapters alone: what
     trains a whole model ends with the bytes that it always had."""
-    parts = adapters_of(model)
-    return bool(parts) and not model.routers and model.mtp is None and not any(part.dropout for part in parts.values())
+    dropouts = [module.dropout for module in model.modules() if isinstance(module, LowRank)]
+    return bool(dropouts) and not model.routers and model.mtp is None and not any(dropouts)
 
 
 def attach(model: Transformer, parts: dict[str, LowRank]) -> Transformer:

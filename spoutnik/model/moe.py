@@ -3,7 +3,8 @@
 Letters: T tokens, E routed experts, K experts per token, D hidden size.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,14 +19,31 @@ from spoutnik.model.shared_prefixes import SharedPrefixes
 from spoutnik.native import library, operations
 
 
-@dataclass
 class RouterTrace:
     """The routing of one forward pass, layer by layer: written by the routers, read by the trainer. It is an argument of the
-    forward pass and not state of the modules, because threads share those."""
+    forward pass and not state of the modules, because threads share those.
 
-    want_balance_loss: bool = False
-    loads: dict[str, Tensor] = field(default_factory=dict)  # router name -> (E,) tokens sent to each expert
-    balance_losses: list[Tensor] = field(default_factory=list)  # scalars
+    Not a dataclass: FSDP copies those among a module's arguments, and what a layer wrote into its copy would be lost.
+
+    Args:
+        want_balance_loss: the routers shall compute their balance losses.
+        replayed: router name -> the experts (T, K) that the sampler chose, -1 where that is not known. They are taken instead
+            of the router's own, whose scores weigh them (Rollout Routing Replay, arXiv 2510.11370).
+        keep_choices: the routers shall leave their choices in `choices`.
+    Attributes:
+        loads: router name -> (E,) tokens sent to each expert.
+        balance_losses: scalars.
+        choices: router name -> (T, K) the experts that were taken.
+        differing: router name -> (T,) whether the router's own choice would have been another one than the sampler's.
+    """
+
+    def __init__(self, want_balance_loss: bool = False, replayed: dict[str, Tensor] | None = None, keep_choices: bool = False):
+        self.want_balance_loss, self.keep_choices = want_balance_loss, keep_choices
+        self.replayed: dict[str, Tensor] = replayed or {}
+        self.loads: dict[str, Tensor] = {}
+        self.balance_losses: list[Tensor] = []
+        self.choices: dict[str, Tensor] = {}
+        self.differing: dict[str, Tensor] = {}
 
 
 class Router(nn.Module):
@@ -46,6 +64,8 @@ class Router(nn.Module):
             experts, weights = self._choose(scores.detach())
         else:
             experts, weights = self.select(scores.detach()), None
+        if trace is not None and self.name in trace.replayed:
+            experts, weights = self._replay(experts, trace), None
         if weights is None or scores.requires_grad:
             weights = scores.gather(1, experts)  # without the bias, which chooses but never weighs
             if self.config.norm_topk_prob:
@@ -54,9 +74,18 @@ class Router(nn.Module):
         if trace is not None:
             real = experts.shape[0] - sequences.padding
             trace.loads[self.name] = loads_of(experts[:real], self.config.n_routed_experts, sequences)
+            if trace.keep_choices:
+                trace.choices[self.name] = experts
             if trace.want_balance_loss:
                 trace.balance_losses.append(sequence_balance_loss(scores, experts, sequences))
         return experts, weights
+
+    def _replay(self, experts: Tensor, trace: RouterTrace) -> Tensor:
+        """The sampler's experts (T, K) where they are known, else these, the router's own; counts where the two differ."""
+        replayed = trace.replayed[self.name].to(experts)
+        known = (replayed >= 0).all(-1)
+        trace.differing[self.name] = known & (experts.sort(-1).values != replayed.sort(-1).values).any(-1)
+        return torch.where(known[:, None], replayed, experts)
 
     def _choose(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """`select` and the weights by the native kernel."""
@@ -116,8 +145,15 @@ def sequence_balance_loss(scores: Tensor, experts: Tensor, sequences: PackedSequ
     return (f * p).sum(-1).mean()
 
 
+class TokenExchange(Protocol):
+    """Brings tokens to the processes that hold their experts, and the results back (scale/expert_parallel.py)."""
+
+    def __call__(self, local: "Experts", x: Tensor, experts: Tensor, weights: Tensor) -> Tensor: ...
+
+
 class Experts(nn.Module):
-    """The routed experts' weights, stacked: gate_up_proj (E, 2I, D), down_proj (E, D, I)."""
+    """The routed experts' weights, stacked: gate_up_proj (E, 2I, D), down_proj (E, D, I). With an exchange, those of this
+    process alone."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -125,20 +161,25 @@ class Experts(nn.Module):
         self.gate_up_proj = nn.Parameter(torch.empty(n, 2 * width, hidden))
         self.down_proj = nn.Parameter(torch.empty(n, hidden, width))
         self.adapter: nn.Module | None = None  # an ExpertsLowRank (expert_lora.py)
+        self.exchange: TokenExchange | None = None
 
     def forward(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
-        """x (T, D), experts (T, K), weights (T, K) to (T, D): sort by expert, two grouped products, sum back."""
+        """x (T, D), experts (T, K), weights (T, K) to (T, D)."""
+        return self.compute(x, experts, weights) if self.exchange is None else self.exchange(self, x, experts, weights)
+
+    def compute(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
+        """`forward` over the experts that are here: sort by expert, two grouped products, sum back."""
         if self.adapter is None and not torch.is_grad_enabled() and operations.has_fast_matmul(x, self.down_proj):
             return operations.routed_experts(x, experts, weights, self.gate_up_proj.to(x.dtype), self.down_proj.to(x.dtype))
         n_experts = self.down_proj.shape[0]
         layout = Layout.of(experts, n_experts, row_multiple(x, self.down_proj, experts.numel()))
-        rows = _Dispatch.apply(x, layout)
+        rows = Dispatch.apply(x, layout)
         gate_up = grouped_linear(rows, self.gate_up_proj, layout.counts)
         adapter = None if are_off() else self.adapter
         inside = swiglu(gate_up if adapter is None else gate_up + adapter.gate_up(rows, layout.counts))
         rows = grouped_linear(inside, self.down_proj, layout.counts)
         rows = rows if adapter is None else rows + adapter.down(inside, layout.counts)
-        return _Combine.apply(rows, layout, weights)
+        return Combine.apply(rows, layout, weights)
 
     def forward_plain(self, x: Tensor, experts: Tensor, weights: Tensor) -> Tensor:
         """The plain twin: every expert on every token, masked."""
@@ -180,7 +221,7 @@ class Layout:
         return Layout(counts, tokens, slots)
 
 
-class _Dispatch(torch.autograd.Function):
+class Dispatch(torch.autograd.Function):
     """x (T, D) to its rows (N, D). The gradient un-sorts a token's K rows and sums them: much faster than index_add."""
 
     @staticmethod
@@ -195,7 +236,7 @@ class _Dispatch(torch.autograd.Function):
         return grad.index_select(0, ctx.layout.slots).view(ctx.tokens, -1, grad.shape[1]).sum(1), None
 
 
-class _Combine(torch.autograd.Function):
+class Combine(torch.autograd.Function):
     """Rows (N, D) and weights (T, K) to the weighted sum per token (T, D)."""
 
     @staticmethod

@@ -24,11 +24,14 @@ Value = TypeVar("Value")
 
 
 def on_device(value: Value, device: torch.device) -> Value:
-    """A tensor on the device, or a dataclass with all tensors that it holds there. What is made on a CPU is itself there."""
+    """A tensor on the device, or a dataclass or dictionary with all tensors that it holds there. What is made on a CPU is there
+    already."""
     if device.type == "cpu":
         return value
     if isinstance(value, Tensor):
         return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {key: on_device(each, device) for key, each in value.items()}
     if is_dataclass(value):
         return replace(value, **{field.name: on_device(getattr(value, field.name), device) for field in fields(value)})
     return value

@@ -3,6 +3,8 @@
 Module names are the published tensor names. T tokens of a packed stream, B rows being decoded, D hidden size.
 """
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +19,9 @@ from spoutnik.model.packing import STREAM_MULTIPLE, PackedSequences
 from spoutnik.model.recomputing import recomputed
 from spoutnik.model.rope import rotary_table
 from spoutnik.native import operations
+
+if TYPE_CHECKING:
+    from spoutnik.model.parts import Division
 
 
 class Block(nn.Module):
@@ -62,7 +67,7 @@ class MultiTokenPrediction(Block):
     def predict(self, hidden: Tensor, next_embeddings: Tensor, rotary: Tensor, sequences: PackedSequences,
                 trace: RouterTrace | None, entries: list[Tensor] | None = None) -> Tensor:
         """hidden (T, D) after the final norm, next_embeddings (T, D); returns states for the shared head (T, D)."""
-        return self.norm(self(self._joined(hidden, next_embeddings), rotary, sequences, trace, entries))
+        return self.norm(self.forward(self._joined(hidden, next_embeddings), rotary, sequences, trace, entries))
 
     def predict_next(self, hidden: Tensor, next_embeddings: Tensor, rotary: Tensor, cache: Cache) -> Tensor:
         """The same over the cache, for the next token (or few) of each row."""
@@ -75,7 +80,9 @@ class MultiTokenPrediction(Block):
 class Transformer(nn.Module):
     """Weights live in the type they were loaded in; `compute_dtype` is the type of activations. A new network's weights have
     no values before `init_weights` or `load_state_dict`. gradient_checkpointing: layers are computed again for their gradient
-    (recomputing.py)."""
+    (recomputing.py). division: how the network is divided among processes, None where it is not (scale/sharding.py)."""
+
+    division: "Division | None" = None
 
     def __init__(self, config: ModelConfig, compute_dtype: torch.dtype = torch.float32, rotary: Tensor | None = None):
         """rotary: the table of `rotary_of`, where the caller has it already."""

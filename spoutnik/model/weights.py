@@ -84,9 +84,12 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def save_model(folder: Path, model: Transformer, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Writes config.json and model.safetensors in the published layout."""
+    """Writes config.json and model.safetensors in the published layout; config.json alone of a model that is divided among
+    processes, which write the other together (`parts.save_divided`)."""
     with replacing(folder / "config.json") as temporary:
         temporary.write_text(json.dumps(model.config.published(), indent=2) + "\n")
+    if model.division is not None:
+        return
     tensors = {name: tensor if name.endswith("e_score_correction_bias") else tensor.to(dtype)
                for name, tensor in published_tensors(model)}
     save_tensors(folder / "model.safetensors", tensors, {"format": "pt"})

@@ -113,7 +113,7 @@ def layout(experts: Tensor, n_experts: int, multiple: int) -> tuple[Tensor, Tens
 
 
 def combine(rows: Tensor, slots: Tensor, weights: Tensor) -> Tensor:
-    """Each token's rows (N, D), weighted (T, K) and summed: (T, D). Twin: model/moe.py _Combine."""
+    """Each token's rows (N, D), weighted (T, K) and summed: (T, D). Twin: model/moe.py Combine."""
     result = empty((len(weights), rows.shape[1]), rows.dtype)
     _call("combine", rows.dtype, rows, slots, weights, result)
     return result
@@ -127,7 +127,7 @@ def combine_backward(grad: Tensor, rows: Tensor, slots: Tensor, weights: Tensor)
 
 
 def gather_sum(rows: Tensor, slots: Tensor, tokens: int) -> Tensor:
-    """Each token's rows (N, D) summed: (T, D). Twin: model/moe.py _Dispatch."""
+    """Each token's rows (N, D) summed: (T, D). Twin: model/moe.py Dispatch."""
     result = empty((tokens, rows.shape[1]), rows.dtype)
     _call("gather_sum", rows.dtype, rows, slots.view(tokens, -1), result)
     return result

@@ -38,6 +38,9 @@ def check_adapter(recipe: Recipe, name: str, source: str) -> None:
     if adapter.base != "stored" and library() is None:
         raise UserError(f"{where}.base = {adapter.base}: needs the native kernels, and there is no compiler here. Install g++ "
                         "or clang++, or leave base out.")
+    if adapter.base != "stored" and recipe.scale is not None and recipe.scale.shard:
+        raise UserError(f"{where}.base = {adapter.base} with scale.shard: packed weights are not divided, so that each process "
+                        "would hold all of them. Leave one of the two out.")
     lora_targets(_without_weights(recipe.config_of_stage(name, source)), adapter.config(), where)
 
 

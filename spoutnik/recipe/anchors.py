@@ -9,7 +9,7 @@ from spoutnik.errors import UserError
 from spoutnik.files import sha256_file, sha256_json
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.lora import adapters_of
+from spoutnik.model.lora import has_adapters
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
 from spoutnik.recipe.schema import Recipe, Stage
@@ -82,7 +82,7 @@ def open_anchor(recipe: Recipe, name: str, model: Transformer, tokenizer: Tokeni
         return None
     texts, described = read_general_text(settings.file).token_ids(tokenizer)
     base, beside = None, ""
-    if not adapters_of(model):
+    if not has_adapters(model):
         base = load_model(start, None, dtype, mapped=True).requires_grad_(False).to(model.device)
         size = sum(parameter.nbytes for parameter in base.parameters())
         beside = f". Its start stays in memory as a frozen copy ({size / 1e6:,.0f} MB); with an adapter it would not need to"

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from spoutnik.errors import UserError
 from spoutnik.recipe.schema import GRPOStage, Recipe, RejectStage
 from spoutnik.tasks import Task
-from spoutnik.tasks.audit import Report, cached_audit
+from spoutnik.tasks.audit import Report, cached_audit, kept_audits
 from spoutnik.validation import did_you_mean
 
 
@@ -25,6 +25,13 @@ def audit_rewards(recipe: Recipe, source: str, stages: Sequence[str], say: Calla
     if not tasks:
         return
     say(audit_line(list(tasks.values()), recipe.exempt, source))
+
+
+def reward_reports(recipe: Recipe) -> list[Report]:
+    """The audits, as far as they are kept, of all tasks that the recipe's stages reward or select by."""
+    rewarded = [stage for stage in recipe.stages.values() if isinstance(stage, GRPOStage | RejectStage)]
+    tasks = {task.name: task for stage in rewarded for task in recipe.tasks_of(stage)}
+    return kept_audits(list(tasks.values()))
 
 
 def _check_exemptions(recipe: Recipe, source: str) -> None:

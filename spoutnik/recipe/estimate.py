@@ -17,6 +17,8 @@ from spoutnik.parallel import cores, on_all_cores
 
 # Of the products' rate, measured on SmolLM2-135M: training and sampling many rows at once.
 TRAIN_SHARE, GENERATE_SHARE = 0.6, 0.3
+BUSY = 0.85  # of the cores compute at a time, on average over a stage, where nothing else does (docs/results.md)
+SHORT = 96  # tokens of a document that is rehearsed
 _SIDE = 1024  # of the matrices of the timed product
 _NEWTON_SCHULZ = 30  # operations of Muon for each element of a matrix and each row of it
 _OPTIMIZER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
@@ -26,31 +28,37 @@ _MOVED_BYTES = 40  # of an AdamW step for each parameter: gradient, two moments 
 
 @dataclass(frozen=True)
 class Speed:
-    """On this machine: tokens per second trained and generated, seconds for one step of each optimizer, and the process's peak
-    memory doing so, beside weights, gradient and moments."""
+    """On this machine: tokens per core-second trained and generated, core-seconds for one step of each optimizer, and the
+    process's peak memory doing so, beside weights, gradient and moments. parallel: how many cores work at a time. policy:
+    tokens trained without the MTP module, as RL does and a reward model; None where there is none. position: core-seconds that
+    a trained token takes more for each position by which its document is longer than SHORT."""
 
     train: float
     generate: float
     step: dict[str, float]
     peak_memory_bytes: int
+    parallel: float = 1.0
+    policy: float | None = None
+    position: float = 0.0
 
 
 def frozen(speed: Speed, share: float) -> Speed:
     """The speed of a whole model's training for an adapter beside it, which has this share of its parameters: without the
     gradient of the weights, a third of the products."""
-    return replace(speed, train=1.5 * speed.train, step={name: share * seconds for name, seconds in speed.step.items()})
+    return replace(speed, train=1.5 * speed.train, policy=speed.policy and 1.5 * speed.policy,
+                   step={name: share * seconds for name, seconds in speed.step.items()})
 
 
 @cache
 def product_rate(dtype: torch.dtype) -> float:
-    """Operations per second of a product on all cores, each with one of its own. Takes a tenth of a second."""
+    """Operations per core-second of a product, where each core has one of its own. Takes a tenth of a second."""
     left, right = (torch.ones(_SIDE, _SIDE, dtype=dtype) for _ in range(2))
     work = range(2 * cores())
 
     def seconds() -> float:
-        began = time.perf_counter()
+        began = time.process_time()
         on_all_cores(lambda _: left @ right, work)
-        return time.perf_counter() - began
+        return time.process_time() - began
 
     seconds()  # warm: oneDNN compiles its kernel
     return 2 * _SIDE ** 3 * len(work) / min(seconds() for _ in range(3))
@@ -74,14 +82,14 @@ def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens:
     counts, rate = account(config), product_rate(dtype)
     parameters = counts.total_parameters + counts.mtp_parameters
     trained = parameters if adapter is None else adapter
-    adamw = trained * _MOVED_BYTES / memory_rate()
+    adamw = cores() * trained * _MOVED_BYTES / memory_rate()
     muon = adamw + _NEWTON_SCHULZ * trained * config.hidden_size / rate
     # Forward, the gradient of what goes in, and that of the weights, which frozen ones do without.
     work = 3 * counts.flops_per_token if adapter is None else 2 * counts.flops_per_token + 6 * adapter
     work += counts.flops_per_token if recomputed else 0
     memory = _working_bytes(config, parameters, dtype, micro_batch_tokens, adapter, recomputed)
     return Speed(TRAIN_SHARE * rate / work, GENERATE_SHARE * rate / counts.flops_per_token, {"adamw": adamw, "muon": muon},
-                 memory)
+                 memory, BUSY * cores())
 
 
 def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tokens: int, adapter: int | None,
@@ -106,3 +114,10 @@ def held_bytes(config: ModelConfig, adapter: int | None = None) -> int:
     counts = account(config)
     parameters = counts.total_parameters + counts.mtp_parameters
     return _OPTIMIZER_BYTES * parameters if adapter is None else _FROZEN_BYTES * parameters + _OPTIMIZER_BYTES * adapter
+
+
+def tree_bytes(virtual_shards: int, config: ModelConfig, adapter: int | None = None) -> int:
+    """Sums that wait for their neighbors in the tree of virtual shards: a gradient on each of its levels."""
+    counts = account(config)
+    trained = counts.total_parameters + counts.mtp_parameters if adapter is None else adapter
+    return 4 * trained * (virtual_shards.bit_length() - 1)

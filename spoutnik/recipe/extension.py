@@ -43,7 +43,7 @@ def can_grow(stage: Stage) -> bool:
 def finished_shorter(run: RunFolder, name: str, stage: Stage, settings: dict, seed: int, contents: dict) -> Finished | None:
     """The longest finished one, of those with fewer steps."""
     steps, candidates = getattr(stage.settings, "steps", None), []
-    if steps is None:
+    if steps is None or "max_staleness" in settings:  # its last steps sampled for none beyond the end
         return None
     for path in (run.path / "artifacts").glob(f"{name}-{'?' * 12}/manifest.json"):
         try:

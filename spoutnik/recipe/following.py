@@ -10,34 +10,35 @@ from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.keys import key_of
 from spoutnik.recipe.orders import EvaluationOrder, StageOrder, refuse_complaints
 from spoutnik.recipe.run import with_seed
+from spoutnik.recipe.sampling import SAMPLERS_HERE, Samplers
 from spoutnik.recipe.schema import Recipe, read_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, perform
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
 from spoutnik.train.loop import Checkpoints, Progress
-from spoutnik.world import world
+from spoutnik.world import team
 
 _PATIENCE = 20.0  # seconds in which a shared file system shows what another machine wrote
 
 
-def follow(path: Path, seed: int | None) -> None:
-    """Until rank 0 has nothing more to do. path, seed: the recipe, as rank 0 has them.
+def follow(path: Path, seed: int | None, samplers: Samplers = SAMPLERS_HERE) -> None:
+    """Until rank 0 has nothing more to do. path, seed, samplers: as rank 0 has them.
 
     Raises:
         UserError, RunError: as rank 0 raises them; and where this rank sees other files than rank 0.
     """
     _, recipe = read_recipe(path)
     recipe = with_seed(recipe, seed)
-    while (order := world().broadcast(None)) is not None:
+    while (order := team().broadcast(None)) is not None:
         if isinstance(order, EvaluationOrder):
             complaint = _missing(order.folder)
             refuse_complaints(complaint)
             checkpoints = Checkpoints(order.progress, recipe.checkpoint_seconds)
             evaluate_model(order.folder, recipe, order.style, None, _silent, checkpoints)
         else:
-            _follow_stage(order, recipe, str(path))
+            _follow_stage(order, recipe, str(path), samplers)
 
 
-def _follow_stage(order: StageOrder, recipe: Recipe, source: str) -> None:
+def _follow_stage(order: StageOrder, recipe: Recipe, source: str, samplers: Samplers) -> None:
     stage, inputs = recipe.stages[order.name], dict(order.inputs)
     complaint = None
     try:
@@ -48,7 +49,8 @@ def _follow_stage(order: StageOrder, recipe: Recipe, source: str) -> None:
     except (UserError, RunError) as error:
         complaint = str(error)
     refuse_complaints(complaint)
-    perform(stage, Context(with_seed(recipe, order.seed), source, order.name, order.working, inputs, lambda what: _silent))
+    perform(stage, Context(with_seed(recipe, order.seed), source, order.name, order.working, inputs, lambda what: _silent,
+                           samplers=samplers))
 
 
 def _other_inputs(inputs: dict[str, Artifact], recipe: Recipe, source: str) -> str | None:

@@ -35,8 +35,12 @@ def stage_settings(recipe: Recipe, stage: Stage, source: str) -> dict:
         settings |= _more_tasks(recipe)
     if getattr(stage, "file", None) is not None and recipe.hygiene.drops:
         settings["hygiene"] = recipe.hygiene.drops
+    if recipe.scale is not None and isinstance(stage, GRPOStage):
+        settings |= recipe.scale.deciding
     if recipe.virtual_shards is not None and not isinstance(stage, RejectStage):  # which adds nothing up
         settings["virtual_shards"] = recipe.virtual_shards
+        if recipe.scale.key:
+            settings["shard"] = recipe.scale.key
     return settings
 
 

@@ -10,7 +10,7 @@ from spoutnik.evals.protocol import PromptStyle
 from spoutnik.files import sha256_json
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.world import world
+from spoutnik.world import team, world
 
 
 @dataclass(frozen=True)
@@ -43,15 +43,15 @@ def announce(order: Order | None) -> None:
     Raises:
         UserError: some rank cannot follow, with its number and what differs there.
     """
-    if world().size > 1:
-        world().broadcast(order)
+    if team().size > 1:
+        team().broadcast(order)
         if order is not None:
             refuse_complaints(None)
 
 
 def refuse_complaints(complaint: str | None) -> None:
     """Before the work begins, on every rank, each with its own complaint or none. Raises UserError on all with the first."""
-    complaints = world().gather([complaint])
+    complaints = team().gather([complaint])
     for rank, text in enumerate(complaints):
         if text is not None:
             raise UserError(f"rank {rank}: {text}")

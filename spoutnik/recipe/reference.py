@@ -56,7 +56,7 @@ def _page() -> Iterator[str]:
     yield from _table(ModelConfig, leave_out=("vocab_size", "quantization_config"))
     for model in _models_in(RopeScaling):
         yield from _section(f"rope_scaling of type {_choices(model, 'type')}", model, level=3)
-    for key in ("evaluation", "validation", "hygiene"):
+    for key in ("evaluation", "validation", "bill", "hygiene"):
         yield from _section(key, type(Recipe.model_fields[key].default))
     yield from _section("scale", ScaleSettings)
     yield "## stages\n"

@@ -3,10 +3,11 @@
 Everything a person or a model wrote is escaped by the template; nothing is claimed that the evaluations do not show.
 """
 
+import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
@@ -14,9 +15,15 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from spoutnik.files import write_text
+from spoutnik.errors import RunError
+from spoutnik.files import read_json, write_json, write_text
 from spoutnik.recipe.artifacts import Artifact
-from spoutnik.recipe.table import StageRow, best_values, clock, count, families_of, helpful_percent, percent, rows
+from spoutnik.recipe.bill import BillSettings, bill_rows, total_row
+from spoutnik.recipe.folder import RunFolder
+from spoutnik.recipe.pairs import paired_with_root, paired_with_start
+from spoutnik.recipe.report_text import as_markdown, energy_text, money_text, point_text, points, wasted_text
+from spoutnik.recipe.table import StageRow, as_json, best_values, clock, count, families_of, helpful_percent, percent, rows
+from spoutnik.tasks.audit import Report
 from spoutnik.train.health import SHRUNK
 from spoutnik.train.loop import Cost
 from spoutnik.units import duration
@@ -25,36 +32,81 @@ OPEN_SAMPLES = 3  # problems unfolded when the page opens
 SHOWN_PROBLEMS = 2  # of each family
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What a report shows beside the artifacts. audits: of the verifiers that reward. other_seeds: stage -> the same stage with
+    the same settings and other seeds."""
+
+    bill: BillSettings = BillSettings()
+    audits: Sequence[Report] = ()
+    other_seeds: Mapping[str, Sequence[Artifact]] = field(default_factory=dict)
+
+
+def other_seeds(run: RunFolder, artifacts: Iterable[Artifact]) -> dict[str, list[Artifact]]:
+    """Stage -> artifacts of the folder that differ from the run's in their seed and what follows from it."""
+    found: dict[str, list[Artifact]] = {}
+    for artifact in artifacts:
+        for folder in sorted((run.path / "artifacts").glob(f"{artifact.stage}-{'?' * 12}")):
+            try:
+                manifest = read_json(folder / "manifest.json")
+            except RunError:
+                continue  # a damaged one, which nobody asked for
+            if (manifest.get("settings"), manifest.get("kind")) == (artifact.manifest["settings"], artifact.kind) \
+                    and manifest["seed"] != artifact.manifest["seed"]:
+                found.setdefault(artifact.stage, []).append(Artifact(artifact.stage, folder, manifest))
+    return found
+
+
 def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequence[Artifact],
-                 origins: dict[str, str]) -> None:
-    """Writes the report of `artifacts` (in stage order) to `path`. origins: stage name -> "made now", "prebuilt" ..."""
+                 origins: dict[str, str], extras: Extras | None = None) -> None:
+    """Writes the report of `artifacts` (in stage order) to `path`, and beside it as .md and as .json. origins: stage name ->
+    "made now", "prebuilt" ..."""
     from spoutnik.recipe.report_plots import (  # matplotlib is slow to import: not before it is needed
         control_of,
         draw_graph,
         panels,
     )
 
-    table = rows(artifacts, origins)
-    curves = [(artifact, panels(artifact, control_of(artifact, artifacts))) for artifact in artifacts]
-    stage_costs = [(artifact.stage, origins.get(artifact.stage, ""), artifact.cost) for artifact in artifacts]
-    evaluations = sum((artifact.evaluation_cost for artifact in artifacts), Cost())
+    extras = extras or Extras()
+    table, sentences, about = rows(artifacts, origins), summary(artifacts, origins), facts(artifacts)
+    pairs = [*paired_with_start(artifacts), *paired_with_root(artifacts)]
+    curves = [(artifact, panels(artifact, control_of(artifact, artifacts), extras.other_seeds.get(artifact.stage, ())))
+              for artifact in artifacts]
+    bill = bill_rows(artifacts, origins, extras.bill)
+    bill.append(total_row(bill, extras.bill))
     protocol = next((a.evaluation["protocol"] for a in artifacts if a.evaluation), None)  # the same for every stage
+    problems = read_problems(artifacts)
     page = _environment().get_template("report.html.jinja").render(
-        recipe_name=recipe_name, recipe_text=recipe_text, summary=summary(artifacts, origins), facts=facts(artifacts),
-        rows=table, families=families_of(table), best=best_values(table), protocol=protocol,
+        recipe_name=recipe_name, recipe_text=recipe_text, summary=sentences, facts=about, rows=table,
+        families=families_of(table), best=best_values(table), protocol=protocol, pairs=pairs, audits=extras.audits,
         graph=draw_graph(artifacts), rl_curves=[(a, plots) for a, plots in curves if plots and a.kind == "grpo"],
         supervised_curves=[(a, plots[0]) for a, plots in curves if plots and a.kind != "grpo"],
-        problems=read_problems(artifacts), along=[(a, read_along(a)) for a in artifacts if a.along],
-        open_samples=OPEN_SAMPLES, stage_costs=stage_costs, evaluations=evaluations,
-        total=sum((cost for _, _, cost in stage_costs), evaluations), artifacts=artifacts, origins=origins)
+        seeds={stage: len(others) + 1 for stage, others in extras.other_seeds.items()},
+        problems=problems, along=[(a, read_along(a)) for a in artifacts if a.along], open_samples=OPEN_SAMPLES,
+        bill=bill, prices=extras.bill, artifacts=artifacts, origins=origins)
     write_text(path, page)
+    write_text(path.with_suffix(".md"), as_markdown(recipe_name, sentences, about, table, pairs, bill, extras.bill))
+    write_json(path.with_suffix(".json"), {
+        "recipe": recipe_name, "summary": sentences, "facts": about, "protocol": protocol, "stages": as_json(table),
+        "differences": [vars(pair) for pair in pairs], "bill": [_plain(asdict(row)) for row in bill],
+        "audits": [report.as_json() for report in extras.audits], "logs": {a.stage: a.log for a in artifacts if a.log},
+        "samples": [asdict(problem) for problem in problems]})
+
+
+def _plain(value: dict) -> dict:
+    """A bill's row as JSON has it, which knows no infinity."""
+    point = value.get("point")
+    if point and math.isinf(point["high"]):
+        value = value | {"point": point | {"high": None}}
+    return value
 
 
 def _environment() -> Environment:
     environment = Environment(loader=PackageLoader("spoutnik.recipe", "."), autoescape=True, undefined=StrictUndefined,
                               trim_blocks=True, lstrip_blocks=True, finalize=printable)
     environment.filters |= {"percent": percent, "duration": duration, "clock": clock, "count": count, "unbroken": unbroken,
-                            "helpful_percent": helpful_percent}
+                            "helpful_percent": helpful_percent, "points": points, "energy": energy_text, "money": money_text,
+                            "point_cost": point_text, "wasted": wasted_text}
     return environment
 
 
@@ -92,7 +144,7 @@ def facts(artifacts: Sequence[Artifact]) -> dict[str, str]:
                    "code": all_of(f"Spoutnik {manifest['code_version']}" for manifest in manifests),
                    "torch": all_of(manifest["torch"] for manifest in manifests),
                    "machine": all_of(f"{m['cpu']}, {m['cores']} cores, {m['system']}{', ' + m['gpu'] if 'gpu' in m else ''}"
-                                     for m in machines)}
+                                     + (f", {m['processes']} processes" if "processes" in m else "") for m in machines)}
 
 
 def summary(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[str]:

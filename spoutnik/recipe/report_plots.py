@@ -11,7 +11,7 @@ from markupsafe import Markup
 from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from spoutnik.recipe.artifacts import Artifact
 
@@ -30,7 +30,6 @@ SUPERVISED_PANELS = (("loss", "loss, nats", 1),)
 
 # Stand-ins in the SVG for colours of the page, so that the plots follow its light or dark theme.
 _INK, _STRONG = "#010203", "#040506"
-_NO_POINTS = np.empty((0, 2))
 _MAX_POINTS = 300  # drawn per curve; the running mean is taken over all of them first
 
 
@@ -59,22 +58,70 @@ def control_of(artifact: Artifact, artifacts: Sequence[Artifact]) -> Artifact | 
     return next((other for other in artifacts if is_control(other) and other.inputs.get("start") == start), None)
 
 
-def panels(artifact: Artifact, control: Artifact | None = None) -> list[Panel]:
+@dataclass(frozen=True)
+class Curve:
+    """A logged value against the step. steps, values, smooth: (N,); smooth is a running mean over a tenth of the steps."""
+
+    steps: np.ndarray
+    values: np.ndarray
+    smooth: np.ndarray
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Something that begins at a step."""
+
+    step: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What is drawn beside a curve. others: the same with other seeds. control: of another stage. start: a dashed line."""
+
+    others: Sequence[Curve] = ()
+    control: Curve | None = None
+    phases: Sequence[Phase] = ()
+    start: float | None = None
+
+
+def curve_of(log: Sequence[dict], key: str, factor: float = 1) -> Curve | None:
+    """None of a log with fewer than two finite values of the key."""
+    points = [(row["step"], factor * row[key]) for row in log if math.isfinite(row.get(key, math.nan))]
+    if len(points) < 2:
+        return None
+    steps, values = np.array(points, dtype=float).T
+    return Curve(steps, values, running_mean(values, max(3, len(values) // 10) | 1))  # an odd number of steps
+
+
+def phases_of(artifact: Artifact) -> list[Phase]:
+    """Where general prompts begin in an RL stage that has some."""
+    settings = artifact.manifest["settings"].get("settings", {})
+    if not settings.get("general_share"):
+        return []
+    first = math.ceil(settings["general_from"] * settings["steps"])
+    return [Phase(first, "general prompts")] if 0 < first < settings["steps"] else []
+
+
+def panels(artifact: Artifact, control: Artifact | None = None, others: Sequence[Artifact] = ()) -> list[Panel]:
     """The curves of one stage's log: the RL signals for a grpo stage, the loss for the others. control: whose running means are
-    drawn beside them."""
-    log, plots = artifact.log, []
-    for key, title, factor in RL_PANELS if artifact.kind == "grpo" else SUPERVISED_PANELS:
-        points = _points(log, key, factor)
-        if len(points) > 1:
-            steps, values = np.array(points, dtype=float).T
-            smooth = _smooth(values)
-            start = values[0] if key in OF_THE_POLICY and artifact.kind == "grpo" else None
-            other = [] if control is None or key == "reward" else _points(control.log, key, factor)
-            label = f"{title} of {artifact.stage}: from {smooth[0]:.3g} to {smooth[-1]:.3g} (running mean)"
-            if len(other) > 1:
-                label += f"; of the control {control.stage} to {_smooth(np.array(other)[:, 1])[-1]:.3g}"
-            svg = curve_svg(steps, values, smooth, f"{artifact.stage}-{key}", start, np.array(other, dtype=float))
-            plots.append(Panel(title, label, svg))
+    drawn beside them. others: the same stage with other seeds, drawn thin."""
+    log, plots, is_rl = artifact.log, [], artifact.kind == "grpo"
+    other_logs, control_log = [other.log for other in others], control.log if control is not None else []
+    for key, title, factor in RL_PANELS if is_rl else SUPERVISED_PANELS:
+        if (curve := curve_of(log, key, factor)) is None:
+            continue
+        beside = Beside([other for each in other_logs if (other := curve_of(each, key, factor)) is not None],
+                        None if key == "reward" else curve_of(control_log, key, factor), phases_of(artifact),
+                        curve.values[0] if is_rl and key in OF_THE_POLICY else None)
+        label = f"{title} of {artifact.stage}: from {curve.smooth[0]:.3g} to {curve.smooth[-1]:.3g} (running mean)"
+        if beside.control is not None:
+            label += f"; of the control {control.stage} to {beside.control.smooth[-1]:.3g}"
+        label += f"; {len(beside.others) + 1} seeds" if beside.others else ""
+        label += "".join(f"; {phase.title} from step {phase.step:g}" for phase in beside.phases)
+        logarithmic = key == "loss" and not is_rl and min(curve.values) > 0
+        plots.append(Panel(title + (" (log)" if logarithmic else ""), label,
+                           curve_svg(curve, f"{artifact.stage}-{key}", beside, logarithmic)))
     return plots
 
 
@@ -96,32 +143,57 @@ def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     return (sums[high] - sums[low]) / (high - low)
 
 
-def curve_svg(steps: np.ndarray, values: np.ndarray, smooth: np.ndarray, name: str, start: float | None = None,
-              control: np.ndarray = _NO_POINTS) -> Markup:
-    """steps, values, smooth: (N,). An <svg> element; `name` keeps its ids apart from those of other plots. start: a dashed line
-    there. control: (M, 2) steps and values of another stage, whose running mean is a thin line."""
-    stride = -(-len(steps) // _MAX_POINTS)
-    drawn = np.unique(np.append(np.arange(0, len(steps), stride), len(steps) - 1))
+def curve_svg(curve: Curve, name: str, beside: Beside, logarithmic: bool = False) -> Markup:
+    """An <svg> element; `name` keeps its ids apart from those of other plots."""
     style = {"svg.fonttype": "none", "svg.hashsalt": "spoutnik", "font.size": 9, "text.color": _INK,
              "axes.edgecolor": _INK, "axes.linewidth": 0.5, "xtick.color": _INK, "ytick.color": _INK,
              "axes.formatter.limits": (-3, 4), "axes.spines.top": False, "axes.spines.right": False}
     with rc_context(style):
         figure = Figure(figsize=(3.1, 1.75), layout="constrained")
         axes = figure.add_subplot()
-        axes.plot(steps[drawn], values[drawn], "o", color=_STRONG, alpha=0.45, markersize=2.4, markeredgewidth=0)
-        axes.plot(steps[drawn], smooth[drawn], color=_STRONG, linewidth=1.8)
-        if start is not None:
-            axes.axhline(start, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
-        if len(control) > 1:
-            axes.plot(control[:, 0], _smooth(control[:, 1]), color=_INK, linewidth=1.0, alpha=0.8)
+        _draw_beside(axes, beside)
+        drawn = _thinned(curve.steps)
+        axes.plot(curve.steps[drawn], curve.values[drawn], "o", color=_STRONG, alpha=0.45, markersize=2.4, markeredgewidth=0)
+        axes.plot(curve.steps[drawn], curve.smooth[drawn], color=_STRONG, linewidth=1.8)
+        _scale(axes, logarithmic)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        axes.yaxis.set_major_locator(MaxNLocator(4))
         axes.grid(color=_INK, alpha=0.15, linewidth=0.5)
         figure.patch.set_visible(False)
         axes.patch.set_visible(False)
         out = io.StringIO()
         FigureCanvasSVG(figure).print_svg(out, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     return _inline(out.getvalue(), name)
+
+
+def _draw_beside(axes, beside: Beside) -> None:
+    for other in beside.others:
+        shown = _thinned(other.steps)
+        axes.plot(other.steps[shown], other.smooth[shown], color=_INK, linewidth=0.9, alpha=0.4)
+    if beside.control is not None:
+        shown = _thinned(beside.control.steps)
+        axes.plot(beside.control.steps[shown], beside.control.smooth[shown], color=_INK, linewidth=1.0, alpha=0.8)
+    if beside.start is not None:
+        axes.axhline(beside.start, color=_INK, linewidth=0.9, linestyle=(0, (4, 3)), alpha=0.7)
+    for phase in beside.phases:
+        axes.axvline(phase.step, color=_INK, linewidth=0.8, linestyle=(0, (3, 2)))
+        axes.annotate(phase.title, (phase.step, 1), xycoords=("data", "axes fraction"), xytext=(2, -2), fontsize=7,
+                      textcoords="offset points", rotation=90, va="top", color=_INK)
+
+
+def _thinned(steps: np.ndarray) -> np.ndarray:
+    """Positions of the points that are drawn."""
+    return np.unique(np.append(np.arange(0, len(steps), -(-len(steps) // _MAX_POINTS)), len(steps) - 1))
+
+
+def _scale(axes, logarithmic: bool) -> None:
+    """A loss falls by less and less: its axis is logarithmic, with plain numbers on it."""
+    if not logarithmic:
+        axes.yaxis.set_major_locator(MaxNLocator(4))
+        return
+    axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 3, 5), numticks=5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _inline(svg: str, name: str) -> Markup:

@@ -1,8 +1,9 @@
 """The run of a recipe's DAG: finished stages are reused, interrupted ones resumed, missing ones made."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -10,18 +11,20 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.files import install_folder, remove_folder
 from spoutnik.recipe.acceptance import accepted, refused
 from spoutnik.recipe.artifacts import Artifact, copy_shipped, find, seal, shipped_folder
-from spoutnik.recipe.audit import audit_rewards
+from spoutnik.recipe.audit import audit_rewards, reward_reports
 from spoutnik.recipe.checks import check_recipe
 from spoutnik.recipe.extension import can_grow, finished_shorter, go_on
 from spoutnik.recipe.folder import RunFolder, used_recipe
 from spoutnik.recipe.keys import evaluation_protocol, key_of, seed_of, stage_contents, stage_settings
 from spoutnik.recipe.orders import EvaluationOrder, StageOrder, announce
-from spoutnik.recipe.report import write_report
-from spoutnik.recipe.schema import LARGEST_SEED, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
+from spoutnik.recipe.report import Extras, other_seeds, write_report
+from spoutnik.recipe.sampling import SAMPLERS_HERE, Samplers
+from spoutnik.recipe.schema import LARGEST_SEED, GRPOStage, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
+from spoutnik.recipe.trackers import Track, open_trackers, track_nothing
 from spoutnik.train.loop import Checkpoints, Progress
-from spoutnik.world import world
+from spoutnik.world import team
 
 _ENDING = 5.0  # seconds that the processes of an earlier run take to notice that their launcher was killed
 MADE, REUSED, PREBUILT = "made now", "already made", "prebuilt"
@@ -46,9 +49,11 @@ class RunResult:
 
 
 def run_recipe(path: Path, out: Path, display: Display, until: str | None = None, redo_from: str | None = None,
-               seed: int | None = None, accept: Collection[str] = ()) -> RunResult:
+               seed: int | None = None, accept: Collection[str] = (), trackers: Sequence[str] = (),
+               samplers: Samplers = SAMPLERS_HERE) -> RunResult:
     """Makes every stage that is not made yet, in order. The recipe's file is read once: it may change meanwhile. accept: stages
-    that are sealed whatever their health.
+    that are sealed whatever their health. trackers: names of what the logs go to as well (trackers.py). samplers: make what
+    samples, where the recipe asks for more than this process.
 
     Raises:
         UserError: the recipe or the request is wrong; nothing has run.
@@ -64,24 +69,33 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     check_recipe(recipe, str(path), selected, found)
     audit_rewards(recipe, str(path), [name for name in selected if status[name] == "to make"], display.log)
     refuse_more_ranks_than_shards(recipe, str(path))
-    with run.lock(_ENDING if world().size > 1 else 0.0):
+    if any(isinstance(recipe.stages[name], GRPOStage | RejectStage) and status[name] == "to make" for name in selected):
+        samplers.check(recipe.scale)
+    with ExitStack() as stack:
+        track = open_trackers(trackers, out, recipe.name, stack) if trackers else track_nothing
+        stack.enter_context(run.lock(_ENDING if team().size > 1 else 0.0))
         text = used_recipe(text, recipe, path, out)
         run.keep_recipe(text)
-        artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts).make(selected)
+        artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts, track, samplers).make(selected)
         later = _finished_beyond(recipe, str(path), run, selected, starts | artifacts, display.log)
         _index(run, recipe, artifacts | later, origins | dict.fromkeys(later, REUSED), display.log)
         every = {name: (artifacts | later)[name] for name in recipe.stages if name in artifacts or name in later}
-        write_report(out / "report.html", recipe.name, text, list(every.values()), origins | dict.fromkeys(later, REUSED))
+        write_report(out / "report.html", recipe.name, text, list(every.values()), origins | dict.fromkeys(later, REUSED),
+                     Extras(recipe.bill, reward_reports(recipe), other_seeds(run, every.values())))
     return RunResult(out, list(artifacts.values()), origins)
 
 
 def refuse_more_ranks_than_shards(recipe: Recipe, source: str) -> None:
     """Raises UserError where some processes would have nothing to do."""
-    shards, size = recipe.virtual_shards, world().size
+    shards, size = recipe.virtual_shards, team().size
     if shards is not None and size > shards:
         more = 1 << (size - 1).bit_length()
         raise UserError(f"{source}: scale.virtual_shards = {shards}: a batch of so many parts has no work for {size} processes."
                         f" Start {shards} at most, or write virtual_shards: {more} (other sums: all stages are made anew).")
+    if shards is not None and recipe.scale.shard and size & (size - 1):
+        fewer = 1 << (size.bit_length() - 1)
+        raise UserError(f"{source}: scale.shard with reproducible: {size} processes do not divide a tree of {shards} virtual "
+                        f"shards. Start {fewer} or {2 * fewer}, or write reproducible: false.")
 
 
 def with_seed(recipe: Recipe, seed: int | None) -> Recipe:
@@ -145,6 +159,8 @@ class _Walk:
     redo: set[str]
     accept: Collection[str]
     starts: Mapping[str, Artifact]
+    track: Track = track_nothing
+    samplers: Samplers = SAMPLERS_HERE
 
     def make(self, selected: Sequence[str]) -> tuple[dict[str, Artifact], dict[str, str]]:
         artifacts: dict[str, Artifact] = {}
@@ -200,7 +216,8 @@ class _Walk:
             if not redo and not progress.exists() and (found := finished_shorter(run, name, stage, settings, seed, contents)):
                 self.display.log(f"{name}: {go_on(run, stage, found, progress)}")
             remove_folder(working)  # half-written results of a killed run; its checkpoints lie beside it and stay
-            context = Context(with_seed(self.recipe, seed), self.source, name, working, inputs, reporter, self.display.log)
+            context = Context(with_seed(self.recipe, seed), self.source, name, working, inputs, reporter, self.display.log,
+                              partial(self.track, name), self.samplers)
             working.mkdir(parents=True, exist_ok=True)
             announce(StageOrder(name, seed, working, inputs, key))
             description = run_stage(stage, context)
@@ -209,6 +226,17 @@ class _Walk:
                      for role, artifact in inputs.items()}
         return seal(working, final, name, key, description | {
             "seed": seed, "inputs": described, "contents": contents, "settings": settings})
+
+
+def make_stage(recipe: Recipe, source: str, run: RunFolder, name: str, inputs: dict[str, Artifact], display: Display,
+               reporter: Callable[[str], Progress], accept: Collection[str] = ()) -> tuple[Artifact, str]:
+    """One stage alone, from inputs that are there: its artifact, and where that came from. Who calls it holds off others from
+    the same stage with the same settings.
+
+    Raises:
+        RunError: the stage failed.
+    """
+    return _Walk(recipe, source, run, display, set(), accept, {})._obtain(name, recipe.stages[name], inputs, reporter)
 
 
 def evaluated(recipe: Recipe, stage: Stage, artifact: Artifact, run: RunFolder,

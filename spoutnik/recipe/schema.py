@@ -10,6 +10,7 @@ from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
 from spoutnik.hub_data import is_hub_name
 from spoutnik.model.config import ModelConfig
+from spoutnik.recipe.bill import BillSettings
 from spoutnik.recipe.hygiene import HygieneSettings
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage
 from spoutnik.recipe.problems import describe_problems
@@ -265,6 +266,8 @@ class Recipe(Settings):
     """How every stage's model is evaluated."""
     validation: ValidationSettings = ValidationSettings()
     """How an RL stage's start, result and best checkpoint are told apart. Changes no weights, and no key."""
+    bill: BillSettings = BillSettings()
+    """What power and machines cost. Changes no artifact, and no key."""
     hygiene: HygieneSettings = HygieneSettings()
     """What becomes of traces from files that repeat each other, or hold problems of benchmarks."""
     scale: ScaleSettings | None = None
@@ -319,6 +322,12 @@ class Recipe(Settings):
             raise ValueError("abstention is of the tasks named under `tasks`, and there are none. Name some, or leave it out")
         if self.hygiene != HygieneSettings() and not any(getattr(stage, "file", None) for stage in self.stages.values()):
             raise ValueError("hygiene is of the traces that stages read with `file`, and no stage reads any. Leave it out")
+        kinds = {stage.kind for stage in self.stages.values()}
+        if self.scale is not None and self.scale.rollout_workers and not kinds & {"grpo", "reject"}:
+            raise ValueError("scale.rollout_workers sample for stages of kind grpo and reject, and there are none. Leave it "
+                             "out")
+        if self.scale is not None and self.scale.max_staleness and "grpo" not in kinds:
+            raise ValueError("scale.max_staleness is of stages of kind grpo, and there is none. Leave it out")
         return self
 
     @model_validator(mode="after")
@@ -443,12 +452,21 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
         UserError: with file, line, key, value and remedy.
     """
     path = Path(path)
-    text = _text_of(path)
+    text = text_of(path)
     values = read_yaml(text, str(path))
     if not isinstance(values, dict):
         raise UserError(f"{path}: a recipe is a mapping of keys (name, families, models, stages ...).")
     if (problems := describe_problems(path, text, values, Recipe)) is not None:
         raise UserError(problems)
+    return text, recipe_of(values, path)
+
+
+def recipe_of(values: dict, path: Path) -> Recipe:
+    """The recipe of values that the schema takes. path: of the file that they are from, to whose folder paths are relative.
+
+    Raises:
+        UserError: a model's configuration is wrong, or files that the recipe names. ValidationError: the schema refuses them.
+    """
     recipe = Recipe.model_validate(values)
     for name in recipe.models:
         if name not in recipe.checkpoints and recipe.vocab_size is not None:  # without one, no stage makes the model
@@ -464,11 +482,12 @@ def read_recipe(path: Path) -> tuple[str, Recipe]:
         raise UserError(f"{path}: tasks: {error}") from error
     models = recipe.models | {name: recipe.models[name] | {CHECKPOINT: located(checkpoint, path)}
                               for name, checkpoint in recipe.checkpoints.items()}
-    return text, recipe.model_copy(update={"stages": stages, "tasks": tasks, "models": models,
-                                           "hygiene": recipe.hygiene.located(path)})
+    return recipe.model_copy(update={"stages": stages, "tasks": tasks, "models": models,
+                                     "hygiene": recipe.hygiene.located(path)})
 
 
-def _text_of(path: Path) -> str:
+def text_of(path: Path) -> str:
+    """Of a recipe's file. Raises UserError where it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")  # some editors write a mark before the text
     except FileNotFoundError as error:

@@ -11,6 +11,16 @@ def shipped_recipes() -> list[str]:
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
+def shipped_experiments() -> list[str]:
+    return sorted(path.stem for path in (FOLDER / "experiments").glob("*.yaml"))
+
+
+def find_experiment(experiment: Path) -> Path:
+    """A file as it is; else the package's experiment of this name, as "findings-rl"."""
+    shipped = FOLDER / "experiments" / f"{experiment}.yaml"
+    return shipped if not experiment.is_file() and str(experiment) in shipped_experiments() else experiment
+
+
 def find_recipe(recipe: Path) -> Path:
     """A file as it is; else the package's recipe of this name, as "nano"."""
     shipped = FOLDER / f"{recipe}.yaml"

@@ -2,9 +2,11 @@
 
 import random
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -24,19 +26,21 @@ from spoutnik.files import read_jsonl, sha256_json, write_json, write_jsonl
 from spoutnik.hardware import compute_device, compute_dtype, machine
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.lora import adapters_of
+from spoutnik.model.lora import adapters_of, has_adapters
+from spoutnik.model.parts import is_divided, save_divided
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_tensors
 from spoutnik.parallel import CPU
 from spoutnik.recipe.adapters import load_for_adapter, save_adapter, saved_dtype
 from spoutnik.recipe.anchors import open_anchor
-from spoutnik.recipe.artifacts import ALONG, Artifact
+from spoutnik.recipe.artifacts import ALONG, Artifact, code_version
 from spoutnik.recipe.cards import adapted_card, model_card
 from spoutnik.recipe.keys import style_of_stage
 from spoutnik.recipe.model_files import save_generation_config, save_model_files
 from spoutnik.recipe.orders import refuse_other_vocabulary
 from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage, PreferenceStage
+from spoutnik.recipe.sampling import SAMPLERS_HERE, Samplers
 from spoutnik.recipe.schema import (
     GRPOStage,
     MidtrainStage,
@@ -59,7 +63,7 @@ from spoutnik.train.anchor import Anchor
 from spoutnik.train.data.preferences import fit_preferences, reply_rows
 from spoutnik.train.data.preview import template_notes
 from spoutnik.train.dpo import dpo
-from spoutnik.train.grpo import grpo
+from spoutnik.train.grpo import ON_POLICY, grpo
 from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.health import Finding, constant_findings, kept_findings, pair_findings, stage_health
 from spoutnik.train.kto import kto
@@ -69,7 +73,7 @@ from spoutnik.train.preference_outcome import HeldOut, held_out_findings, learne
 from spoutnik.train.pretrain import midtrain, pretrain, train_tokenizer
 from spoutnik.train.prompt_style import PromptStyle, prompt_ids
 from spoutnik.train.reject import reject
-from spoutnik.train.resumable import ResumableLLM
+from spoutnik.train.resumable import KeptCalls, ResumableLLM
 from spoutnik.train.reward_model import (
     RewardModel,
     accuracy_by_difference,
@@ -78,12 +82,13 @@ from spoutnik.train.reward_model import (
     score_answers,
     train_reward_model,
 )
-from spoutnik.train.rollouts import PolicyEngine, rollout_llm, sample_problems
+from spoutnik.train.rollouts import PolicyEngine, PolicySampler, rollout_llm, sample_problems
 from spoutnik.train.settings import AdapterSettings
 from spoutnik.train.sft import fit, general_traces, held_out_documents, held_out_loss, sft, solver_traces
 from spoutnik.train.traces import KEYS, Traces, reports_of
-from spoutnik.world import divided_into, pulse, world
+from spoutnik.world import team, together, world
 
+Model = TypeVar("Model", bound=nn.Module)
 BEST = "best"  # folder of an RL stage's best checkpoint by validation, in its artifact, where that is not the last
 PAIRS = 512  # held-out ones, on which a reward model is tested
 
@@ -99,6 +104,8 @@ class Context:
     inputs: dict[str, Artifact]
     progress: Callable[[str], Progress]  # for each thing the stage does
     say: Callable[[str], None] = lambda text: None  # a sentence for the person who waits
+    track: Callable[[dict], None] = lambda row: None  # each row of the stage's log
+    samplers: Samplers = SAMPLERS_HERE
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -123,10 +130,10 @@ class Context:
         return self.recipe.seed, self.name, self.checkpoints, self.progress(label)
 
     def monitor(self, validation: Validation | None = None) -> Monitor:
-        return Monitor(self.name, self.say, validation)
+        return Monitor(self.name, self.say, validation, track=self.track)
 
     def validation(self, model: Transformer, tokenizer: Tokenizer, settings: GRPOSettings,
-                   engine: PolicyEngine) -> Validation | None:
+                   engine: PolicySampler) -> Validation | None:
         """Of an RL stage; None where the recipe switches it off."""
         recipe, chosen = self.recipe, self.recipe.validation
         if not chosen.problems:
@@ -140,6 +147,10 @@ class Context:
         return Validation(model, tokenizer, problems, params, recipe.seed, folder, settings.steps, chosen.looks, engine,
                           settings.prompt_style, chosen.kept)
 
+    def sampled(self, model: Transformer, tokenizer: Tokenizer) -> AbstractContextManager[PolicySampler]:
+        """What samples a model while the stage works on it."""
+        return self.samplers.open(model, tokenizer, self.recipe.scale, self.checkpoints.folder, self.say)
+
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
         """The model and tokenizer of an input."""
         folder = self.inputs[role].folder
@@ -147,16 +158,35 @@ class Context:
 
     def load_start(self, adapter: AdapterSettings | None) -> tuple[Transformer, Tokenizer]:
         """The model to train: whole, or frozen as its files hold it with a new adapter."""
-        if adapter is None:
-            return self.load()
         folder, where = self.inputs["start"].folder, f"{self.source}: stages.{self.name}.adapter"
-        model = load_for_adapter(folder, adapter, self.dtype, self.recipe.seed, where, self.device)
-        return model, Tokenizer.load(folder)
+        if adapter is not None:
+            device = torch.device("cpu") if self._divides else self.device
+            model = load_for_adapter(folder, adapter, self.dtype, self.recipe.seed, where, device)
+        elif self._divides:  # left in its file, of which each process reads its rows
+            model = load_model(folder, None, self.dtype, mapped=True)
+        else:
+            model = load_model(folder, compute_dtype=self.dtype)
+        return self.placed(model), Tokenizer.load(folder)
+
+    @property
+    def _divides(self) -> bool:
+        return self.recipe.scale is not None and self.recipe.scale.shard and world().divides
+
+    def placed(self, model: Model) -> Model:
+        """The same, on the device that trains it; divided among the processes where the recipe says so."""
+        if not self._divides:
+            return model.to(self.device)
+        scale = self.recipe.scale
+        world().divide(model, self.device.type, scale.expert_parallel, scale.parameters, f"{self.source}: scale")
+        return model
 
     def anchor(self, model: Transformer, tokenizer: Tokenizer) -> Anchor | None:
         """Of the stage, whose model is to be trained; None where it has none."""
         start = self.inputs["start"].folder
-        return open_anchor(self.recipe, self.name, model, tokenizer, start, self.dtype, self.say)
+        anchor = open_anchor(self.recipe, self.name, model, tokenizer, start, self.dtype, self.say)
+        if anchor is not None and anchor.base is not None:
+            self.placed(anchor.base)
+        return anchor
 
 
 @dataclass
@@ -195,7 +225,8 @@ def run_stage(stage: Stage, context: Context) -> dict:
     is_control = isinstance(stage, GRPOStage) and stage.settings.is_control
     health = stage_health(outcome.log, outcome.monitor.comparisons if outcome.monitor else (), outcome.findings, is_control)
     description = {"kind": stage.kind, "metrics": outcome.metrics, "bill": vars(outcome.cost),
-                   "machine": machine(context.device), "dtype": str(context.dtype).removeprefix("torch."), "health": health}
+                   "machine": machine(context.device) | ({"processes": team().size} if team().size > 1 else {}),
+                   "dtype": str(context.dtype).removeprefix("torch."), "health": health}
     if outcome.data:
         description["data"] = outcome.data
     if validation is not None:
@@ -207,9 +238,14 @@ def run_stage(stage: Stage, context: Context) -> dict:
 
 def perform(stage: Stage, context: Context) -> Outcome:
     """The stage's work, which all processes of the run do together."""
-    with pulse.at("works"), divided_into(context.recipe.virtual_shards):
+    with together(context.recipe.virtual_shards):
         outcome = _WORK[type(stage)](stage, context)
         outcome.cost = of_all_ranks(outcome.cost)
+        if outcome.model is not None and is_divided(outcome.model):
+            if has_adapters(outcome.model):  # its sum with the base is rank 0's work
+                outcome.model = outcome.model.division.whole(on_main=True)
+            else:
+                save_divided(context.working, outcome.model)
     return outcome
 
 
@@ -234,7 +270,7 @@ def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
     refuse_other_vocabulary(tokenizer, context.name)
     model = Transformer(recipe.model_config_of(stage.model, context.source), context.dtype)
     model.init_weights(torch.Generator().manual_seed(recipe.seed))
-    model.to(context.device)
+    context.placed(model)
     monitor = context.monitor()
     log, cost = pretrain(model, tokenizer, recipe.solved_tasks_of(stage), stage.settings, *context.training(), monitor)
     return Outcome(_last(log, "loss", "mtp_loss"), cost, log, model, tokenizer, monitor)
@@ -244,7 +280,7 @@ def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
     narrow, tokenizer = context.load()
     model = Transformer(widened(narrow.config, stage.context, context.source), context.dtype)
     model.load_state_dict(narrow.state_dict())
-    model.to(context.device)
+    context.placed(model)
     monitor = context.monitor()
     log, cost = midtrain(model, tokenizer, context.recipe.solved_tasks, stage.settings, *context.training(), monitor,
                          stage.echo_share, stage.wishes)
@@ -326,11 +362,13 @@ def _grpo(stage: GRPOStage, context: Context) -> Outcome:
         folder = context.inputs["reward_model"].folder
         scorer = partial(score_answers, *load_reward_model(folder, context.dtype, context.device))
     if stage.settings.kl_coefficient:
-        reference, _ = context.load()
-    engine = PolicyEngine(model, tokenizer)
-    monitor = context.monitor(context.validation(model, tokenizer, stage.settings, engine))
-    log, cost = grpo(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training("learning by reward"),
-                     scorer, reference, monitor, context.anchor(model, tokenizer), engine)
+        reference = context.placed(context.load()[0].requires_grad_(False))
+    scale = context.recipe.scale
+    with context.sampled(model, tokenizer) as engine:
+        monitor = context.monitor(context.validation(model, tokenizer, stage.settings, engine))
+        log, cost = grpo(model, tokenizer, context.recipe.tasks_of(), stage.settings, *context.training("learning by reward"),
+                         scorer, reference, monitor, context.anchor(model, tokenizer), engine,
+                         ON_POLICY if scale is None else scale.staleness)
     return Outcome(_last(log, "reward", "accuracy", "mismatch_kl", "anchor_kl"), cost, log, model, tokenizer, monitor)
 
 
@@ -338,9 +376,11 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
     model, tokenizer = context.load()
     watch = Stopwatch()
     source = context.inputs["start"]
-    llm = ResumableLLM(rollout_llm(model, tokenizer), context.checkpoints)
-    traces, cost, metrics = reject(llm, tokenizer, context.recipe.tasks_of(), stage.settings, context.recipe.seed,
-                                   f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
+    with context.sampled(model, tokenizer) as engine:
+        llm = (ResumableLLM(rollout_llm(model, tokenizer), context.checkpoints) if isinstance(engine, PolicyEngine) else
+               KeptCalls(engine, context.checkpoints))
+        traces, cost, metrics = reject(llm, tokenizer, context.recipe.tasks_of(), stage.settings, context.recipe.seed,
+                                       f"{source.stage}-{source.content[:12]}", context.progress("sampling"))
     if world().is_main:
         write_jsonl(context.working / "traces.jsonl", traces)
     return Outcome(metrics, cost + watch.lap() + llm.spent, [], findings=kept_findings(metrics["kept_share"]))
@@ -348,13 +388,17 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
 
 def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
     backbone, tokenizer = context.load()
-    model = RewardModel(backbone).to(context.device)
+    model = context.placed(RewardModel(backbone))
     monitor = context.monitor()
     log, cost = train_reward_model(model, tokenizer, stage.settings, *context.training(), monitor)
+    score = model.state_dict()["score.weight"]
+    if is_divided(model):
+        score = model.division.gathered("score.weight", score)
+        save_divided(context.working, backbone)
     if world().is_main:
         save_model_files(context.working, backbone, tokenizer, context.origin)
         (context.working / "generation_config.json").unlink(missing_ok=True)  # which tells models that converse from others
-        save_tensors(context.working / "score.safetensors", {"score.weight": model.score.weight})
+        save_tensors(context.working / "score.safetensors", {"score.weight": score})
     pairs, seed = stage.settings.pairs, context.recipe.seed
     accuracy = held_out_accuracy(model, tokenizer, PAIRS, seed, pairs)
     differences = accuracy_by_difference(model, tokenizer, PAIRS // 2, seed)
@@ -382,7 +426,7 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path 
     """The same held-out problems at every stage, by the R1 protocol, on the weights as stored (rounding included). Writes
     evaluation.json and all samples into the folder `into`: samples.jsonl, and dialogues.jsonl or textbook.jsonl beside it;
     nothing where that is None, in processes that help. General prompts and conversations are of recipes that have families."""
-    with pulse.at("works"), divided_into(recipe.virtual_shards):
+    with together(recipe.virtual_shards):
         files = _evaluation(folder, recipe, style, progress, checkpoints)
     if into is not None:
         write_json(into / "evaluation.json", files.pop("evaluation"))
@@ -399,7 +443,8 @@ def _evaluation(folder: Path, recipe: Recipe, style: PromptStyle, progress: Prog
     problems = held_out_problems(recipe.tasks_of(), settings.problems_per_family)
     graded = grade(llm, tokenizer, problems, settings, recipe.seed, style, progress=progress)
     evaluation = summarize(graded) | {
-        "protocol": settings.model_dump() | {"prompt_style": style, "held_out": recipe.held_out}}
+        "protocol": settings.model_dump() | {"prompt_style": style, "held_out": recipe.held_out},
+        "code_version": code_version()}
     beside, others = "", []
     if style == "chat" and recipe.families:
         evaluation["helpfulness"] = general_helpfulness(llm, tokenizer, settings, recipe.seed)
@@ -409,7 +454,7 @@ def _evaluation(folder: Path, recipe: Recipe, style: PromptStyle, progress: Prog
     elif style != "chat":  # the layout in which the base has read solutions: RL can bring out what is there
         beside, others = "textbook", grade(llm, tokenizer, problems, settings, recipe.seed, "textbook")
         book = summarize(others)
-        evaluation["as_textbook"] = {key: book[key] for key in ("accuracy", "thought_tokens")}
+        evaluation["as_textbook"] = {key: value for key, value in book.items() if key != "tokens"}
     cost = of_all_ranks(watch.lap() + llm.spent + Cost(tokens_generated=evaluation["tokens"]))
     evaluation["bill"] = vars(replace(cost, peak_memory_bytes=0))  # of the whole process, not of the evaluation
     return {"evaluation": evaluation} | ({beside: sample_rows(others)} if beside else {}) | {"samples": sample_rows(graded)}

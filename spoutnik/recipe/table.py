@@ -12,6 +12,7 @@ from rich.text import Text
 
 from spoutnik import tables
 from spoutnik.recipe.artifacts import Artifact
+from spoutnik.recipe.pairs import best_layout
 from spoutnik.tasks import FAMILIES
 from spoutnik.train.traces import notes_of
 
@@ -74,14 +75,16 @@ def _row(artifact: Artifact, origin: str) -> StageRow:
                    warnings=(*artifact.health["refusals"], *artifact.health["warnings"]))
     if evaluation is None:
         return replace(row, note=metrics_note(artifact.manifest["metrics"]))
-    return replace(row, accuracy=_interval(evaluation["accuracy"]),
-                   families={name: _interval(of) for name, of in evaluation["families"].items()},
-                   thought_tokens=evaluation["thought_tokens"], well_formed=evaluation["well_formed"],
-                   language_consistency=evaluation["language_consistency"],
-                   reflections=evaluation["reflections_per_thought"], **_helpfulness(evaluation.get("helpfulness")),
+    better = evaluation["as_textbook"] if best_layout(evaluation) == "textbook" else {}
+    shown = evaluation | better  # older evaluations have less of it
+    return replace(row, accuracy=_interval(shown["accuracy"]),
+                   families={name: _interval(of) for name, of in shown["families"].items()},
+                   thought_tokens=shown["thought_tokens"], well_formed=shown["well_formed"],
+                   language_consistency=shown["language_consistency"],
+                   reflections=shown["reflections_per_thought"], **_helpfulness(evaluation.get("helpfulness")),
                    dialogues=evaluation["dialogues"]["mean"] if "dialogues" in evaluation else None,
                    held_out=evaluation["protocol"].get("held_out", "instance"),
-                   note="; ".join(filter(None, (_textbook_note(evaluation), notes_of(artifact.manifest.get("data", []))))))
+                   note="; ".join(filter(None, (_layout_note(evaluation), notes_of(artifact.manifest.get("data", []))))))
 
 
 def _helpfulness(measured: dict | float | None) -> dict[str, float | None]:
@@ -99,13 +102,16 @@ def helpful_percent(row: StageRow, digits: int = 0) -> str:
     return f"{percent(row.helpful_content, digits)}/{percent(row.helpful_form, digits)}"
 
 
-def _textbook_note(evaluation: dict) -> str:
-    """A base model's prompts are in the layout of a forum; in that of a textbook, it shows what it has read."""
-    if "as_textbook" not in evaluation:
+def _layout_note(evaluation: dict) -> str:
+    """A base knows no conversations and is asked in two layouts of what it has read; the table has the better one."""
+    layout = best_layout(evaluation)
+    if not layout:
         return ""
-    accuracy = _interval(evaluation["as_textbook"]["accuracy"])
-    return (f"asked in the layout of its textbooks, {percent(accuracy.mean)} % (± {percent(accuracy.half_width)}) in "
-            f"{evaluation['as_textbook']['thought_tokens']:.0f} thought tokens")
+    asked, other = ("a textbook", "a forum") if layout == "textbook" else ("a forum", "a textbook")
+    worse = evaluation if layout == "textbook" else evaluation["as_textbook"]
+    accuracy = _interval(worse["accuracy"])
+    return (f"asked as {asked}, in which it is right more often; as {other} {percent(accuracy.mean)} % "
+            f"(± {percent(accuracy.half_width)}) in {worse['thought_tokens']:.0f} thought tokens")
 
 
 def _interval(accuracy: dict) -> Interval:

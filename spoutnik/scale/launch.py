@@ -23,7 +23,7 @@ import spoutnik
 from spoutnik.errors import RunError, UserError
 from spoutnik.parallel import cores
 from spoutnik.scale.watch import Watch
-from spoutnik.world import LostRank, World, working_in
+from spoutnik.world import LostRank, World, started_in
 
 _NO_LIMIT = timedelta(days=365)  # of one exchange: a rank may sample for hours; `Watch` finds those that hang
 
@@ -89,7 +89,7 @@ def run_together(lead: Callable[[], None], follow: Callable[[], None], identity:
 
 def _work_together(launch: Launch, lead: Callable[[], None], follow: Callable[[], None], identity: Mapping[str, str],
                    timeout: float, stacks: Path, say: Callable[[str], None]) -> int:
-    with _joined(launch) as (world, store), working_in(world):
+    with _joined(launch) as (world, store), started_in(world):
         with Watch(store, world.rank, world.size, timeout, stacks, say, launch.name) as watch:
             try:
                 refuse_others(world, {**identity, **versions()})
@@ -97,7 +97,7 @@ def _work_together(launch: Launch, lead: Callable[[], None], follow: Callable[[]
             except KeyboardInterrupt:
                 if world.is_main:
                     raise
-                return 130
+                return 1  # rank 0 says it
             except LostRank as error:
                 watch.tell_lost(str(error))
                 return error.exit_status
@@ -121,7 +121,8 @@ def _joined(launch: Launch) -> Iterator[tuple[World, object]]:
     everybody = [f"here/{rank}" for rank in range(launch.size)]
     try:
         store.wait(everybody, timedelta(seconds=joining_seconds()))
-        gpu = torch.cuda.is_available()
+        if gpu := torch.cuda.is_available():
+            torch.cuda.set_device(_number("LOCAL_RANK", launch.rank) % torch.cuda.device_count())
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=store, rank=launch.rank, world_size=launch.size,
                                 timeout=_NO_LIMIT)
     except RuntimeError as error:
@@ -131,9 +132,16 @@ def _joined(launch: Launch) -> Iterator[tuple[World, object]]:
                        f"reaches {launch.address}:{launch.port} (GLOO_SOCKET_IFNAME names the network to use).") from error
     try:
         alone = World(launch.rank, launch.size)
-        yield replace(alone, cores=min(alone.gather([cores()]))), store
+        yield replace(alone, cores=min(alone.gather([cores()])), divide=divide), store
     finally:
         dist.destroy_process_group()
+
+
+def divide(*arguments: object) -> None:
+    """`sharding.divide`, whose imports wait until they are needed."""
+    from spoutnik.scale import sharding
+
+    sharding.divide(*arguments)
 
 
 def joining_seconds() -> float:
@@ -145,15 +153,17 @@ def _store(launch: Launch) -> object:
     """torchrun's own, or one that rank 0 serves."""
     import torch.distributed as dist
 
+    torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
-        return next(dist.rendezvous("env://", timeout=timedelta(seconds=joining_seconds())))[0]
-    except (RuntimeError, ValueError) as error:
-        place = f"{launch.address}:{launch.port}"
+        store = dist.TCPStore(launch.address, launch.port, launch.size, launch.rank == 0 and not torchruns,
+                              timedelta(seconds=joining_seconds()), wait_for_workers=False)
+    except RuntimeError as error:
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
             raise RunError(f"{launch.name}: port {launch.port} is taken on this machine, by another run or program. Set "
                            "another MASTER_PORT for all ranks (torchrun: --standalone or --rdzv-endpoint).") from error
-        raise RunError(f"{launch.name}: does not reach rank 0 at {place}. Start rank 0, and check MASTER_ADDR, MASTER_PORT and "
-                       "the firewall between the machines.") from error
+        raise RunError(f"{launch.name}: does not reach rank 0 at {launch.address}:{launch.port}. Start rank 0, and check "
+                       "MASTER_ADDR, MASTER_PORT and the firewall between the machines.") from error
+    return dist.PrefixStore(f"spoutnik/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
 
 
 def versions() -> dict[str, str]:

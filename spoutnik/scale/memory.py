@@ -45,8 +45,8 @@ def training_memory(model: PlannedModel, cluster: Cluster, layout: Layout, work:
     experts = share * sizes.experts / layout.expert
     ranks = layout.data(cluster.gpus) * layout.context
     expert_ranks = max(1, cluster.gpus // layout.pipeline // layout.expert)
-    if layout.tensor == layout.pipeline == layout.expert == 1:
-        part = float(sharded_elements(config, ranks))
+    if layout.tensor == layout.pipeline == 1 and ranks % layout.expert == 0:
+        part = float(sharded_elements(config, ranks, expert=layout.expert))
     else:
         part = dense / ranks + experts / expert_ranks
     if layout.sharding == "fsdp":

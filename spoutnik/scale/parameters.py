@@ -58,6 +58,13 @@ def shard_rows(rows: int, ranks: int, rank: int) -> int:
     return max(0, min(chunk, rows - rank * chunk))
 
 
-def sharded_elements(config: ModelConfig, ranks: int, rank: int = 0) -> int:
-    """Elements of all parameters that a rank of a one-dimensional `fully_shard` mesh holds. Rank 0 has the most."""
-    return sum(shard_rows(parameter.shape[0], ranks, rank) * prod(parameter.shape[1:]) for parameter in parameters_of(config))
+def sharded_elements(config: ModelConfig, ranks: int, rank: int = 0, expert: int = 1) -> int:
+    """Elements of all parameters that a rank holds where `scale/sharding.py` divides a model among `ranks`, its routed experts
+    dealt to `expert` neighbors and cut among the ranks that have the same ones. Rank 0 has the most."""
+    total = 0
+    for parameter in parameters_of(config):
+        rows = shard_rows(parameter.shape[0], ranks, rank)
+        if parameter.role == "experts":
+            rows = shard_rows(parameter.shape[0] // expert, ranks // expert, rank // expert)
+        total += rows * prod(parameter.shape[1:])
+    return total

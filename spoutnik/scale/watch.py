@@ -15,7 +15,7 @@ from pathlib import Path
 
 from spoutnik.world import pulse
 
-_INTERVAL = 0.5  # seconds between two lines
+_INTERVAL = 0.5  # seconds between two lines, of few processes
 _ENDING = 5.0  # seconds in which a process must have ended by itself once another has failed
 _TELLING = 3.0  # seconds in which whoever tells an error has told it
 _AGAIN = ("What was finished is kept: run the same command again to go on from the last checkpoint, or have torchrun do so by "
@@ -29,27 +29,38 @@ class Watch:
                  name: str):
         self.store, self.rank, self.size, self.timeout, self.stacks, self.say = store, rank, size, timeout, stacks, say
         self.name, self.launcher = name, os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
+        self._interval = _INTERVAL * max(1.0, size / 128)  # one store serves all
         self._own = store.clone()  # of the thread: a client serves one request at a time
         self._ticks, self._stopped = 0, threading.Event()
         self._seen: dict[int, tuple[list[str], float]] = {}  # of each rank its last line, and when its tick last changed
         self._finished: tuple[object, float] = (None, time.monotonic())  # all ranks' beats, and when they last changed
-        self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
+        self._answered = time.monotonic()  # when the store last did
+        self._telling = False  # this process has an error of its own, or has noticed another's end
+        self._threads = [threading.Thread(target=work, name="watch", daemon=True) for work in (self._talk, self._guard)]
 
     def __enter__(self) -> "Watch":
         self._beat()
         self._own.wait([f"beat/{rank}" for rank in range(self.size)])
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join(2 * self._interval)
+        self._set(f"ended/{self.rank}", "")
+        if self._telling and self.rank == 0 and self.launcher is None:  # the others hear of it through the store that it serves
+            deadline = time.monotonic() + _TELLING
+            for rank in range(self.size):
+                self._has(f"ended/{rank}", deadline - time.monotonic())
 
     # By the process itself, when it ends
 
     def tell(self, sentence: str) -> None:
         """An error of this process, once: where all ranks met the same one, whoever is first tells it, and the others wait
         until that is done, since a launcher ends all as soon as one has ended."""
+        self._telling = True
         rank, first = self._first("failed", sentence)
         if rank != self.rank and first == sentence and self._has("told", _TELLING):
             return
@@ -58,7 +69,8 @@ class Watch:
 
     def tell_lost(self, sentence: str) -> None:
         """Another process is gone. One that had an error has told it; else this says who is missing."""
-        if self._has("failed", _INTERVAL):  # it sets that before it ends
+        self._telling = True
+        if self._has("failed", self._interval):  # it sets that before it ends
             self._has("told", _TELLING)
             return
         missing = self._missing()
@@ -70,7 +82,7 @@ class Watch:
         """The ranks that give no sign of life while two lines could have been written."""
         try:
             before = self._lines(self.store)
-            time.sleep(4 * _INTERVAL)
+            time.sleep(4 * self._interval)
             after = self._lines(self.store)
         except RuntimeError:  # the store went with them
             return [0] if self.launcher is None else []
@@ -99,13 +111,20 @@ class Watch:
             return False
         return True
 
-    # The thread
+    # The threads: one talks with the store, the other watches over what needs none
 
-    def _run(self) -> None:
-        failed_since = None
-        while not self._stopped.wait(_INTERVAL):
+    def _guard(self) -> None:
+        while not self._stopped.wait(self._interval):
             if self.launcher is not None and os.getppid() != self.launcher:
                 self._end(f"the launcher (torchrun) ended. {_AGAIN}" if self.rank == 0 else None)
+            if time.monotonic() - self._answered > self.timeout + _ENDING:
+                self._write_stacks(tell=False)
+                self._end(f"the run hangs: what rank 0 serves has not answered for {self.timeout:g} s. What this process is at "
+                          f"stands in {self.stacks}. {_AGAIN}" if self.rank == 1 else None, wait=False)
+
+    def _talk(self) -> None:
+        over_since, failed, gone = None, False, False
+        while not self._stopped.wait(self._interval):
             try:
                 self._beat()
                 failed = self._own.check(["failed"])
@@ -114,11 +133,14 @@ class Watch:
                     self._end(None)
                 elif not failed:
                     self._judge()
-            except RuntimeError:  # no store: its host is gone
-                failed = True
-            failed_since = failed_since or (time.monotonic() if failed else None)
-            if failed_since is not None and time.monotonic() - failed_since > _ENDING:
+            except RuntimeError:
+                gone = True
+            self._answered = time.monotonic()
+            if failed and pulse.state != "works" and not self._telling:  # it waits for one that will not come
                 self._end(None)
+            over_since = over_since or (time.monotonic() if failed or gone else None)
+            if over_since is not None and time.monotonic() - over_since > _ENDING:
+                self._end(f"rank 0 is gone, or the launcher. {_AGAIN}" if gone and not self._telling else None)
 
     def _beat(self) -> None:
         self._ticks += 1
@@ -145,7 +167,7 @@ class Watch:
             self._hang(self._culprits(lines, now))
 
     def _culprits(self, lines: list[list[str]], now: float) -> str:
-        silent = [rank for rank in range(self.size) if now - self._seen[rank][1] > 4 * _INTERVAL]
+        silent = [rank for rank in range(self.size) if now - self._seen[rank][1] > 4 * self._interval]
         working = [rank for rank, line in enumerate(lines) if line[2] == "works" and rank not in silent]
         what = [f"rank {rank} gives no sign of life" for rank in silent]
         what += [f"rank {rank} is at one piece of work that does not end" for rank in working]
@@ -163,7 +185,7 @@ class Watch:
             self._set("told", "")
         self._end(None)
 
-    def _write_stacks(self) -> None:
+    def _write_stacks(self, tell: bool = True) -> None:
         try:
             self.stacks.mkdir(parents=True, exist_ok=True)
             with open(self.stacks / f"rank-{self.rank}.txt", "w", encoding="utf-8") as file:
@@ -171,12 +193,14 @@ class Watch:
                 faulthandler.dump_traceback(file, all_threads=True)
         except OSError as error:
             self.say(f"{self.name}: its stacks cannot be written ({error.strerror}).")
-        self._set(f"stacks/{self.rank}", "")
+        if tell:
+            self._set(f"stacks/{self.rank}", "")
 
-    def _end(self, sentence: str | None) -> None:
+    def _end(self, sentence: str | None, wait: bool = True) -> None:
         """Ends this process without waiting for what its main thread is at."""
         if sentence is not None:
             self.say(f"{self.name}: {sentence}")
-        else:
+        elif wait:
             self._has("told", _TELLING)
+        self._set(f"ended/{self.rank}", "")
         os._exit(1)

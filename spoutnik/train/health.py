@@ -101,7 +101,10 @@ def _rl_warnings(rows: Sequence[Row], recent: Sequence[Row]) -> list[Finding]:
         add("ill-formed", f"only {_percent(formed)} of the completions are well formed. Lower learning_rate, or start from a "
                           "model that knows the form (a cold start by SFT).")
     mismatch = _mean_of(recent, "mismatch_kl")
-    if mismatch >= MISMATCH:
+    if mismatch >= MISMATCH and any(row.get("staleness") for row in recent):
+        add("mismatch", f"the policy has moved {mismatch:.3g} nats per token away from the older weights that sampled for it: "
+                        "much of the gradient is cut or of another policy. Lower max_staleness or learning_rate.")
+    elif mismatch >= MISMATCH:
         add("mismatch", f"sampler and trainer differ by {mismatch:.3g} nats per token: the gradient is partly of another "
                         "policy. Compute in float32 (dtype: float32), or lower learning_rate.")
     before, entropy = (_mean_of([row for row in part if row.get("grad_norm")], "entropy") for part in (first, recent))

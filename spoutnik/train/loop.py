@@ -18,19 +18,22 @@ from torch import Tensor, nn
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import install_folder, read_json, read_jsonl, remove_folder, write_json, write_jsonl
 from spoutnik.hardware import peak_memory
-from spoutnik.model.lora import adapter_state, adapters_of
+from spoutnik.model.lora import adapter_state, has_adapters
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.packing import on_device
+from spoutnik.model.parts import Division, Part, everywhere, is_divided, read_rows, save_parts, shapes_in
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
+from spoutnik.train.energy import readable_counters
 from spoutnik.train.optimizer import Optimizer, Schedule
 from spoutnik.train.summation import sum_gradients
-from spoutnik.world import world
+from spoutnik.world import main_only, world
 
 
 @dataclass
 class Cost:
-    """What a stage used. core_seconds is processor time over all threads; tokens are counted once per pass."""
+    """What a stage used. core_seconds is processor time over all threads, gpu_seconds the time of each GPU that is used; tokens
+    are counted once per pass. joules: of the machine's energy counters, read for `metered_seconds` of the time."""
 
     seconds: float = 0.0
     core_seconds: float = 0.0
@@ -38,6 +41,9 @@ class Cost:
     tokens_generated: int = 0
     tokens_wasted: int = 0  # generated, but taught nothing: groups without variance, rejected samples
     peak_memory_bytes: int = 0
+    gpu_seconds: float = 0.0
+    joules: float = 0.0
+    metered_seconds: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
         summed = {key: getattr(self, key) + getattr(other, key) for key in vars(self)}
@@ -45,9 +51,10 @@ class Cost:
 
 
 def of_all_ranks(cost: Cost) -> Cost:
-    """With the processor time of all processes that took part, and the memory of the largest. All count the same tokens."""
-    used = world().gather([(cost.core_seconds, peak_memory())])
-    return replace(cost, core_seconds=sum(seconds for seconds, _ in used), peak_memory_bytes=max(memory for _, memory in used))
+    """With the time on processors and GPUs of all processes that took part, and the memory of the largest. All count the same
+    tokens."""
+    cores, gpus, memory = zip(*world().gather([(cost.core_seconds, cost.gpu_seconds, peak_memory())]))
+    return replace(cost, core_seconds=sum(cores), gpu_seconds=sum(gpus), peak_memory_bytes=max(memory))
 
 
 class Progress(Protocol):
@@ -64,6 +71,18 @@ class Gradient:
     metrics: dict[str, float] = field(default_factory=dict)
     loads: dict[str, Tensor] = field(default_factory=dict)
 
+    def add(self, reports: Sequence["Report"], device: torch.device) -> None:
+        """Metrics and loads, in the order of the micro-batches. device: where the loads go to."""
+        for _, metrics, loads in sorted(reports, key=lambda report: report[0]):
+            for key, value in metrics.items():
+                self.metrics[key] = self.metrics.get(key, 0.0) + value
+            for name, load in loads.items():
+                self.loads[name] = self.loads[name] + load if name in self.loads else load
+        self.loads = {name: load.to(device) for name, load in self.loads.items()}
+
+
+Report = tuple[int, dict[str, float], dict[str, Tensor]]  # of a micro-batch: its number, metrics and routers' loads
+
 
 def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
                loss_of: Callable[[object, RouterTrace], tuple[Tensor, dict[str, float]]],
@@ -77,21 +96,19 @@ def accumulate(parameters: Sequence[Tensor], micro: Sequence[object],
     """
     if not micro:
         return Gradient([])
-    reports: dict[int, tuple[dict[str, float], dict[str, Tensor]]] = {}  # of those that are computed here
+    if (division := getattr(parameters[0], "division", None)) is not None:
+        return division.accumulate(parameters, micro, loss_of, want_balance_loss)
+    reports: list[Report] = []  # of those that are computed here
 
     def gradient_of(number: int) -> list[Tensor | None]:
         trace = RouterTrace(want_balance_loss)
         loss, metrics = loss_of(on_device(micro[number], parameters[0].device), trace)
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-        reports[number] = metrics, trace.loads
+        reports.append((number, metrics, {name: load.cpu() for name, load in trace.loads.items()}))
         return list(gradients)
 
     total = Gradient(sum_gradients(world(), len(micro), gradient_of, parameters))
-    for _, (metrics, loads) in sorted(world().gather(list(reports.items())), key=lambda report: report[0]):
-        for key, value in metrics.items():
-            total.metrics[key] = total.metrics.get(key, 0.0) + value
-        for name, load in loads.items():
-            total.loads[name] = total.loads[name] + load if name in total.loads else load
+    total.add(world().gather(reports), parameters[0].device)
     return total
 
 
@@ -105,14 +122,23 @@ class AddedGradient(Protocol):
 HOURLY_BYTES = 100e9  # of checkpoints that are sparing: a disk of 1 TB is written to once over in ten hours
 
 
+class Kept(Protocol):
+    """What a stage keeps in its checkpoints beside weights and optimizer: rollouts of steps to come (ahead.py)."""
+
+    def save(self, folder: Path) -> None: ...
+
+    def load(self, folder: Path) -> None: ...
+
+
 @dataclass(frozen=True)
 class Checkpoints:
     """The last good state of a stage in progress: its folder, and how often it is written. sparing: less often where it is
-    large, so that no more than HOURLY_BYTES are written in an hour."""
+    large, so that no more than HOURLY_BYTES are written in an hour. kept: what else is in it."""
 
     folder: Path
     every_seconds: float = 30.0
     sparing: bool = False
+    kept: Kept | None = None
 
     def seconds_between(self, model: nn.Module, optimizer: Optimizer) -> float:
         """From one checkpoint to the next: weights, and two moments of what is trained (Muon has one)."""
@@ -128,12 +154,26 @@ class Checkpoints:
 
     def save(self, step: int, model: nn.Module, optimizer: Optimizer, log: list[dict], cost: Cost) -> None:
         """Writes beside the last checkpoint, then takes its place: one of the two is always whole. Of a model with adapters,
-        these alone: the rest is its base."""
-        fresh = self.folder / "checkpoint.new"
-        remove_folder(fresh)
-        save_tensors(fresh / "weights.safetensors", adapter_state(model) or model.state_dict())
-        save_tensors(fresh / "optimiser.safetensors", optimizer.tensors())  # the spelling of checkpoints already on disk
+        these alone: the rest is its base. Of one that is divided among processes all of them call this, and each writes its
+        rows; the files are those that one process alone writes and reads."""
+        fresh, division = self.folder / "checkpoint.new", optimizer.division
+        weights, state = fresh / "weights.safetensors", fresh / "optimiser.safetensors"  # as checkpoints on disk spell it
+        if division is None:
+            remove_folder(fresh)
+            save_tensors(weights, adapter_state(model) or model.state_dict())
+            save_tensors(state, optimizer.tensors())
+            self._finish(fresh, step, log, cost)
+            return
+        if world().is_main:
+            remove_folder(fresh)
+        save_parts(weights, saved_parts(division))
+        save_parts(state, optimizer.tensor_parts())
+        everywhere(lambda: world().is_main and self._finish(fresh, step, log, cost))
+
+    def _finish(self, fresh: Path, step: int, log: list[dict], cost: Cost) -> None:
         write_jsonl(fresh / "log.jsonl", log)
+        if self.kept is not None:
+            self.kept.save(fresh)
         write_json(fresh / "state.json", {"step": step, "bill": vars(cost)})
         install_folder(fresh, self.latest, aside=self.folder / "checkpoint.old")
 
@@ -142,8 +182,17 @@ class Checkpoints:
         folder = self.latest if self.latest.exists() else self.folder / "checkpoint.old"
         if not folder.exists():
             return None
-        model.load_state_dict(load_tensors(folder / "weights.safetensors"), strict=False)
-        optimizer.load_tensors(load_tensors(folder / "optimiser.safetensors"))
+        weights, state = folder / "weights.safetensors", folder / "optimiser.safetensors"
+        if optimizer.division is None:
+            model.load_state_dict(load_tensors(weights), strict=False)
+            optimizer.load_tensors(load_tensors(state))
+        else:
+            read_rows(weights, saved_parts(optimizer.division))
+            parts = optimizer.parts_of(shapes_in(state))
+            read_rows(state, parts)
+            optimizer.load_tensors({name: part.rows for name, part in parts.items()})
+        if self.kept is not None:
+            self.kept.load(folder)
         try:
             log, state = read_jsonl(folder / "log.jsonl"), read_json(folder / "state.json")
         except UserError as error:
@@ -151,16 +200,28 @@ class Checkpoints:
         return state["step"], log, Cost(**state["bill"])
 
 
+def saved_parts(division: Division) -> dict[str, Part]:
+    """Of what a checkpoint holds: the adapters alone where there are any."""
+    parts = division.parts()
+    return {name: part for name, part in parts.items() if ".adapter." in name} or parts
+
+
 class Stopwatch:
-    """Wall and processor time of a stretch of work."""
+    """Wall and processor time of a stretch of work, and its energy where the machine counts it."""
 
     def __init__(self):
         self.wall, self.cpu = time.perf_counter(), time.process_time()
+        self.counters = [make() for make in readable_counters()]
 
     def lap(self) -> Cost:
         """What passed since the last lap."""
         wall, cpu = time.perf_counter(), time.process_time()
-        cost = Cost(wall - self.wall, cpu - self.cpu)
+        seconds = wall - self.wall
+        cost = Cost(seconds, cpu - self.cpu)
+        if torch.cuda.is_initialized():
+            cost.gpu_seconds = seconds * torch.cuda.device_count()
+        if self.counters:
+            cost.joules, cost.metered_seconds = sum(counter.lap() for counter in self.counters), seconds
         self.wall, self.cpu = wall, cpu
         return cost
 
@@ -184,7 +245,7 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
     start, log, total = checkpoints.load(model, optimizer) or (0, [], Cost())
     refuse_other_weights(model, stage, start)
     routers = model.routers if isinstance(model, Transformer) else {}
-    if adapters_of(model):
+    if has_adapters(model):
         bias_update_speed = 0.0
     watch, last_save, pause = Stopwatch(), time.perf_counter(), checkpoints.seconds_between(model, optimizer)
     for step in range(start, schedule.steps):
@@ -193,7 +254,7 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
             anchor.add_to(gradient, metrics, model, optimizer.parameters, step)
         if world().virtual_shards:
             torch.set_num_threads(1)  # norms are sums too, and an engine may have set another number
-        refuse_divergence(stage, step, metrics["loss"], gradient.gradients, log, checkpoints)
+        refuse_divergence(stage, step, metrics["loss"], gradient.gradients, log, checkpoints, optimizer.division)
         # A step that taught nothing leaves the weights alone: momentum and decay would move them all the same.
         metrics["grad_norm"] = optimizer.step(gradient.gradients, schedule.factor(step)) if gradient.gradients else 0.0
         for name, load in gradient.loads.items():
@@ -209,24 +270,33 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
         if (step + 1) % COMPARED_EVERY == 0 or step + 1 == schedule.steps:
             refuse_other_weights(model, stage, step + 1)
         between = (step + 1) % resumes_every == 0 and step + 1 < schedule.steps
-        if world().is_main and between and time.perf_counter() - last_save > pause:
+        if between and is_due(last_save + pause, optimizer.division):
             checkpoints.save(step + 1, model, optimizer, log, total)
             last_save = time.perf_counter()
     return log, total
+
+
+def is_due(moment: float, division: Division | None) -> bool:
+    """Whether this process is to write a checkpoint now: rank 0 by its clock, and the others with it where all write."""
+    if division is None:
+        return world().is_main and time.perf_counter() > moment
+    return main_only(lambda: time.perf_counter() > moment)
 
 
 COMPARED_EVERY = 20  # steps after which the ranks compare their weights
 
 
 def refuse_other_weights(model: nn.Module, stage: str, step: int) -> None:
-    """Each rank moves weights of its own, by the same sums: they stay alike for as long as the processors compute alike.
+    """Each rank moves weights of its own, by the same sums: they stay alike for as long as the processors compute alike. Of a
+    model that is divided among them, what each has whole is compared: routers' biases.
 
     Raises:
         RunError: those of some rank are others than rank 0's, or of another step.
     """
     if world().size == 1:
         return
-    states = world().gather([(step, fingerprint(adapter_state(model) or model.state_dict()))])
+    state = dict(model.named_buffers()) if is_divided(model) else adapter_state(model) or model.state_dict()
+    states = world().gather([(step, fingerprint(state))])
     for rank, (other_step, other) in enumerate(states):
         if other_step != states[0][0]:
             raise RunError(f"{stage}: rank {rank} goes on from step {other_step} and rank 0 from step {states[0][0]}: they "
@@ -252,9 +322,9 @@ def headline(metrics: dict[str, float]) -> str:
 
 
 def refuse_divergence(stage: str, step: int, loss: float, gradients: list[Tensor], log: list[dict],
-                      checkpoints: Checkpoints) -> None:
+                      checkpoints: Checkpoints, division: Division | None = None) -> None:
     """Stops before the weights are touched when the loss or a gradient is not a number, or the loss exploded."""
-    norms = torch._foreach_norm(gradients) if gradients else []
+    norms = [] if not gradients else torch._foreach_norm(gradients) if division is None else [division.norm(gradients)]
     finite = math.isfinite(loss) and all(math.isfinite(float(norm)) for norm in norms)
     usual = sorted(abs(row["loss"]) for row in log[-50:])
     exploded = len(usual) >= 20 and abs(loss) > 20 * max(usual[len(usual) // 2], 1.0)

@@ -3,6 +3,7 @@
 N tokens that are predicted, D hidden size, V vocabulary, R rollouts (completions), G group size.
 """
 
+from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -93,6 +94,9 @@ def token_log_probs_plain(hidden: Tensor, weight: Tensor, targets: Tensor, tempe
     return log_p.gather(1, targets[:, None])[:, 0]
 
 
+OffPolicyCorrection = Literal["tis", "mask"]  # of rollouts by older weights; see `importance_weights`
+
+
 class PolicyLoss(Settings):
     """Every choice of the policy-gradient loss, under the name its paper gives it."""
 
@@ -116,6 +120,15 @@ class PolicyLoss(Settings):
     kl_estimator: Literal["k2", "k3"] = "k3"
     """"k3" is R1's (Schulman 2020), unbiased in value; "k2" has the right gradient when put in the loss (arXiv
     2510.01555)."""
+
+
+@dataclass(frozen=True)
+class Staleness:
+    """How far behind the policy its sampler may be, and what corrects for it. steps: 0 is on-policy."""
+
+    steps: int = 0
+    correction: OffPolicyCorrection = "tis"
+    correction_cap: float = 2.0
 
 
 def group_advantages(rewards: Tensor, std_normalisation: bool) -> Tensor:
@@ -149,21 +162,41 @@ def token_weights(lengths: Tensor, how: str, max_tokens: int) -> Tensor:
 
 
 def policy_loss(log_probs: Tensor, sampler_log_probs: Tensor, advantages: Tensor, weights: Tensor, options: PolicyLoss,
-                reference_log_probs: Tensor | None = None) -> tuple[Tensor, Tensor]:
+                reference_log_probs: Tensor | None = None, staleness: Staleness | None = None) -> tuple[Tensor, Tensor]:
     """The clipped surrogate (PPO eq. 7 on tokens, GRPO) plus the KL penalty, summed over tokens.
 
     All (N,), one entry per completion token. log_probs carries the gradient; sampler_log_probs are what the sampler
-    recorded, so the ratio also corrects what the sampler computed differently. Returns (loss, share of clipped weight).
+    recorded, so the ratio also corrects what the sampler computed differently. staleness: of rollouts by older weights, whose
+    ratio is corrected instead (`importance_weights`): the one step that is taken on them begins at the policy of now, where
+    PPO's own ratio is 1. Returns (loss, share of the weight that was clipped, truncated or masked).
     """
-    ratio = (log_probs - sampler_log_probs).exp()
-    clipped = ratio.clamp(1 - options.clip_epsilon, 1 + options.clip_epsilon_high)
-    surrogate = torch.minimum(ratio * advantages, clipped * advantages)
+    if staleness is None:
+        ratio = (log_probs - sampler_log_probs).exp()
+        clipped = ratio.clamp(1 - options.clip_epsilon, 1 + options.clip_epsilon_high)
+        surrogate = torch.minimum(ratio * advantages, clipped * advantages)
+        bound = (clipped * advantages < ratio * advantages).float()
+    else:
+        importance, bound = importance_weights(log_probs, sampler_log_probs, staleness)
+        surrogate = importance * (log_probs - log_probs.detach()).exp() * advantages
     loss = -(surrogate * weights).sum()
     if options.kl_coefficient:
         kl = kl_penalty(log_probs, reference_log_probs, options.kl_estimator)
         loss = loss + options.kl_coefficient * (kl * weights).sum()
-    bound = (clipped * advantages < ratio * advantages).float()
     return loss, ((bound * weights).sum() / weights.sum().clamp_min(1e-12)).detach()
+
+
+def importance_weights(log_probs: Tensor, sampler_log_probs: Tensor, staleness: Staleness) -> tuple[Tensor, Tensor]:
+    """Of tokens that older weights sampled: the policy's probability over the sampler's, and where it was cut (1.0 or 0.0).
+
+    "tis" cuts it at the cap (truncated importance sampling; Espeholt et al. 2018, eq. 1, with rho-bar); "mask" drops tokens
+    outside of [1 / cap, cap] (IcePop). All (N,), without gradient.
+    """
+    ratio = (log_probs.detach() - sampler_log_probs).exp()
+    cap = staleness.correction_cap
+    if staleness.correction == "tis":
+        return ratio.clamp(max=cap), (ratio > cap).float()
+    outside = ((ratio > cap) | (ratio < 1 / cap)).float()
+    return ratio * (1 - outside), outside
 
 
 def kl_penalty(log_probs: Tensor, reference_log_probs: Tensor, estimator: str) -> Tensor:

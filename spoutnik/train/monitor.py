@@ -12,6 +12,7 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.files import install_folder, read_json, remove_folder, write_json
 from spoutnik.model.lora import adapters_of, merged_copy
 from spoutnik.model.packing import on_device
+from spoutnik.model.parts import is_divided
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.parallel import on_all_ranks, parts
@@ -22,7 +23,7 @@ from spoutnik.train.health import Comparison, Row, warnings_of
 from spoutnik.train.loop import Cost
 from spoutnik.train.losses import token_log_probs
 from spoutnik.train.prompt_style import PromptStyle, prompt_ids
-from spoutnik.train.rollouts import GradedCompletion, PolicyEngine, grade
+from spoutnik.train.rollouts import GradedCompletion, PolicyEngine, PolicySampler, grade
 from spoutnik.train.settings import Settings
 from spoutnik.world import main_only, world
 
@@ -61,7 +62,7 @@ class Validation:
     folder: Path
     steps: int
     looks: int
-    engine: PolicyEngine | None = None
+    engine: PolicySampler | None = None
     style: PromptStyle = "chat"
     kept: int = 0
 
@@ -82,19 +83,25 @@ class Validation:
         measured, cost = self._measure(done)
         row["validation_accuracy"] = accuracy = _mean(measured["right"])
         if world().is_main:
-            self._keep(done, accuracy, measured)
+            write_json(self.folder / "last.json", measured)
+        if main_only(lambda: self._is_best(accuracy)):  # where the last is kept as such
+            model = self.model.division.whole(on_main=True) if is_divided(self.model) and done < self.steps else self.model
+            if world().is_main:
+                self._keep(done, accuracy, model)
         return cost
 
-    def _keep(self, done: int, accuracy: float, measured: dict[str, list[float]]) -> None:
-        write_json(self.folder / "last.json", measured)
+    def _is_best(self, accuracy: float) -> bool:
+        """Of equal ones the later: it has learned from more."""
         best = self.best
-        if best is None or accuracy >= best["accuracy"]:  # of equal ones the later: it has learned from more
-            fresh = self.folder / "best.new"
-            remove_folder(fresh)
-            if done < self.steps:  # the last is kept as such
-                save_tensors(fresh / "weights.safetensors", _without_adapters(self.model).state_dict())
-            write_json(fresh / "best.json", {"step": done, "accuracy": accuracy})
-            install_folder(fresh, self.folder / "best", aside=self.folder / "best.old")
+        return best is None or accuracy >= best["accuracy"]
+
+    def _keep(self, done: int, accuracy: float, model: Transformer) -> None:
+        fresh = self.folder / "best.new"
+        remove_folder(fresh)
+        if done < self.steps:
+            save_tensors(fresh / "weights.safetensors", _without_adapters(model).state_dict())
+        write_json(fresh / "best.json", {"step": done, "accuracy": accuracy})
+        install_folder(fresh, self.folder / "best", aside=self.folder / "best.old")
 
     @property
     def best(self) -> dict | None:
@@ -159,7 +166,8 @@ class Validation:
 
 @dataclass
 class Monitor:
-    """Of one stage. say: takes the sentences of warnings, each kind once. validation: of an RL stage.
+    """Of one stage. say: takes the sentences of warnings, each kind once. validation: of an RL stage. track: takes each row of
+    the log.
 
     comparisons: of start and result, once the stage has ended. warned: kinds of warnings that were said.
     """
@@ -169,6 +177,7 @@ class Monitor:
     validation: Validation | None = None
     comparisons: list[Comparison] = field(default_factory=list)
     warned: set[str] = field(default_factory=set)
+    track: Callable[[Row], None] = lambda row: None
 
     def start(self) -> Cost:
         return self.validation.start() if self.validation else Cost()
@@ -176,6 +185,7 @@ class Monitor:
     def after_step(self, log: list[Row]) -> Cost:
         """The last row is of the step that was made."""
         cost = self.validation.look(log[-1]["step"] + 1, log[-1]) if self.validation else Cost()
+        self.track(log[-1])
         for finding in warnings_of(log):
             if finding.kind not in self.warned:
                 self.warned.add(finding.kind)
@@ -200,7 +210,7 @@ def document_losses(model: Transformer, documents: Sequence[Document], micro_bat
         return [-float(part.mean()) for part in log_probs.split([documents[i].predicted for i in chosen])]
 
     groups = micro_batches([len(document.ids) for document in documents], micro_batch_tokens, parts(model.device))
-    for chosen, values in zip(groups, on_all_ranks(one, groups, model.device)):
+    for chosen, values in zip(groups, on_all_ranks(one, groups, model.device, is_divided(model))):
         for i, value in zip(chosen, values):
             losses[i] = value
     return losses

@@ -16,7 +16,7 @@ from spoutnik.tasks import Task
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.loop import Cost, Progress
 from spoutnik.train.prompt_style import PromptStyle, prompt_ids
-from spoutnik.train.resumable import ResumableLLM
+from spoutnik.train.resumable import KeptCalls, ResumableLLM
 from spoutnik.train.rollouts import GradedCompletion, LanguageRule, grade, sample_problems
 from spoutnik.train.settings import Settings, young
 
@@ -53,8 +53,9 @@ class RejectSettings(Settings):
         return self
 
 
-def reject(llm: LLM | ResumableLLM, tokenizer: Tokenizer, tasks: Sequence[Task], settings: RejectSettings, seed: int,
-           source: str, progress: Progress, prompts_at_once: int = 256) -> tuple[list[dict], Cost, dict[str, float]]:
+def reject(llm: LLM | ResumableLLM | KeptCalls, tokenizer: Tokenizer, tasks: Sequence[Task], settings: RejectSettings,
+           seed: int, source: str, progress: Progress,
+           prompts_at_once: int = 256) -> tuple[list[dict], Cost, dict[str, float]]:
     """The kept traces, the cost, and the share kept. source: name of the sampled checkpoint, for the traces."""
     problems = sample_problems(random.Random(f"{seed} reject"), tasks, settings.prompts, "train", settings.dialogue_share)
     params = SamplingParams(n=settings.samples, temperature=settings.temperature, top_p=settings.top_p,

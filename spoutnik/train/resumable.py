@@ -4,10 +4,11 @@ A token is a function of (weights, prompt, seed, position), so a completion goes
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
@@ -15,7 +16,7 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.files import sha256_json
 from spoutnik.model.weights import load_tensors, save_tensors
 from spoutnik.train.loop import Checkpoints, Cost, Stopwatch
-from spoutnik.train.rollouts import beating, in_order
+from spoutnik.train.rollouts import PolicySampler, beating, in_order
 from spoutnik.world import main_only, world
 
 _REASONS = (None, "stop", "length")  # why a completion ended, by its number in the file
@@ -42,9 +43,8 @@ class ResumableLLM:
         here = world()
         numbers = range(here.rank, len(prompts), here.size)
         requests = self.llm.requests_of([prompts[number] for number in numbers], params, seed, numbers=numbers)
-        identity = sha256_json([list(prompts), str(params), seed])[:32]
-        path = self.checkpoints.folder / f"{identity}.safetensors"
-        own = path if here.size == 1 else path.with_stem(f"{identity}-{here.rank}-of-{here.size}")
+        path = _file_of(self.checkpoints.folder, prompts, params, seed)
+        own = path if here.size == 1 else path.with_stem(f"{path.stem}-{here.rank}-of-{here.size}")
         whole = main_only(path.exists)
         generated = _read(path, params.n)[here.rank::here.size] if whole else _read(own, params.n) if own.exists() else []
         if generated and on_progress is not None:
@@ -72,21 +72,63 @@ class ResumableLLM:
 
     def _write(self, path: Path, completions: Sequence[tuple[list[int], list[float], str | None]]) -> None:
         self._used = self._used + self._watch.lap()
-        save_tensors(path, {
-            "counts": torch.tensor([len(ids) for ids, _, _ in completions]),
+        spent = torch.tensor([self._used.seconds, self._used.core_seconds], dtype=torch.float64)
+        save_tensors(path, completion_tensors(completions) | {"spent": spent})
+
+
+class KeptCalls:
+    """A model that is sampled elsewhere, whose finished calls are kept in the same files: it goes on after the last of them.
+    engine: of a model that does not change."""
+
+    def __init__(self, engine: PolicySampler, checkpoints: Checkpoints):
+        self.engine, self.folder = engine, checkpoints.folder
+        self.spent = main_only(lambda: _spent(checkpoints.folder))
+        self._watch = Stopwatch()
+        self._used = self.spent
+
+    def generate(self, prompts: Sequence[list[int]], params: SamplingParams, *, seed: int) -> list[RequestOutput]:
+        """As LLM.generate does."""
+        path = _file_of(self.folder, prompts, params, seed)
+        if main_only(path.exists):
+            return in_order(prompts, _read(path, params.n))
+        groups = self.engine.begin(prompts, params, seed).result()
+        elsewhere = Cost(core_seconds=self.engine.take_metrics().get("worker_core_seconds", 0.0))
+        self.spent = self.spent + elsewhere
+        self._used = self._used + self._watch.lap() + elsewhere
+        if world().is_main:
+            spent = torch.tensor([self._used.seconds, self._used.core_seconds], dtype=torch.float64)
+            save_tensors(path, group_tensors(groups) | {"spent": spent})
+        return in_order(prompts, groups)
+
+
+def _file_of(folder: Path, prompts: Sequence[list[int]], params: SamplingParams, seed: int) -> Path:
+    return folder / f"{sha256_json([list(prompts), str(params), seed])[:32]}.safetensors"
+
+
+def completion_tensors(completions: Sequence[tuple[list[int], list[float], str | None]]) -> dict[str, Tensor]:
+    """Completions, ended or not, as a file keeps them: token ids, their log-probabilities, why it ended."""
+    return {"counts": torch.tensor([len(ids) for ids, _, _ in completions]),
             "reasons": torch.tensor([_REASONS.index(reason) if reason in _REASONS else 0 for _, _, reason in completions]),
             "token_ids": torch.tensor([i for ids, _, _ in completions for i in ids], dtype=torch.int32),
-            "logprobs": torch.tensor([p for _, of_sample, _ in completions for p in of_sample], dtype=torch.float32),
-            "spent": torch.tensor([self._used.seconds, self._used.core_seconds], dtype=torch.float64)})
+            "logprobs": torch.tensor([p for _, of_sample, _ in completions for p in of_sample], dtype=torch.float32)}
+
+
+def group_tensors(groups: Sequence[Sequence[CompletionOutput]]) -> dict[str, Tensor]:
+    """`completion_tensors` of the completions of several prompts."""
+    return completion_tensors([(c.token_ids, c.logprobs, c.finish_reason) for group in groups for c in group])
 
 
 def _read(path: Path, n: int) -> list[list[CompletionOutput]]:
     """What each prompt's n samples had."""
-    tensors = load_tensors(path)
+    return groups_of(load_tensors(path), n)
+
+
+def groups_of(tensors: Mapping[str, Tensor], n: int) -> list[list[CompletionOutput]]:
+    """Of what `completion_tensors` made, n completions of each prompt."""
     counts = tensors["counts"].tolist()
     ids, logprobs = (tensors[name].split(counts) for name in ("token_ids", "logprobs"))
-    outputs = [CompletionOutput(token_ids=i.tolist(), logprobs=p.tolist(), finish_reason=_REASONS[reason])
-               for i, p, reason in zip(ids, logprobs, tensors["reasons"].tolist(), strict=True)]
+    outputs = [CompletionOutput(number % n, token_ids=i.tolist(), logprobs=p.tolist(), finish_reason=_REASONS[reason])
+               for number, (i, p, reason) in enumerate(zip(ids, logprobs, tensors["reasons"].tolist(), strict=True))]
     return [outputs[start:start + n] for start in range(0, len(outputs), n)]
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spoutnik.model.layers import Linear
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.packing import PackedSequences
+from spoutnik.model.parts import Division, is_divided
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import on_all_ranks, parts
 from spoutnik.tasks import LANGUAGES
@@ -48,7 +49,9 @@ class RewardModelSettings(OptimizerSettings):
 
 
 class RewardModel(nn.Module):
-    """Transformer (its head unused) and `score`: the last token's state to one number."""
+    """Transformer (its head unused) and `score`: the last token's state to one number. division: as a `Transformer`'s."""
+
+    division: Division | None = None
 
     def __init__(self, backbone: Transformer):
         super().__init__()
@@ -82,7 +85,7 @@ def score_answers(model: RewardModel, tokenizer: Tokenizer, pairs: Sequence[tupl
         return model(ids, PackedSequences.of([len(documents[i].ids) for i in chosen], device)).sigmoid().tolist()
 
     scores = [0.0] * len(documents)
-    for chosen, values in zip(groups, on_all_ranks(one, groups, device)):
+    for chosen, values in zip(groups, on_all_ranks(one, groups, device, is_divided(model))):
         for i, value in zip(chosen, values):
             scores[i] = value
     return scores

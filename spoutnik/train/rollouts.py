@@ -15,6 +15,7 @@ from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.model.lora import adapters_of, without_adapters
+from spoutnik.model.parts import is_divided
 from spoutnik.model.transformer import Transformer
 from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import perhaps_in_conversation
@@ -46,7 +47,12 @@ _MAX_NUM_SEQS = 640  # up to here a step of a nano model is faster over all rows
 def rollout_llm(model: Transformer, tokenizer: Tokenizer) -> LLM:
     """An engine over the model's current weights, for token ids alone; a completion ends where one ends in chat: at any of the
     model's ends of sentence and of turn."""
-    return LLM(model, eos_token_ids=thought_format(tokenizer).end_ids, max_num_seqs=_MAX_NUM_SEQS, max_num_batched_tokens=8192)
+    return llm_that_ends(model, thought_format(tokenizer).end_ids)
+
+
+def llm_that_ends(model: Transformer, end_ids: Sequence[int], memory: int | None = None) -> LLM:
+    """`rollout_llm` of a model whose tokenizer is elsewhere. memory: for weights and cache, bytes."""
+    return LLM(model, eos_token_ids=end_ids, max_num_seqs=_MAX_NUM_SEQS, max_num_batched_tokens=8192, memory=memory)
 
 
 OnProgress = Callable[[int, int], None]  # numbers of new tokens and of samples that ended
@@ -58,6 +64,41 @@ class Sampler(Protocol):
     def generate(self, prompts: Sequence[list[int]], params: SamplingParams, *, seed: int,
                  on_progress: OnProgress | None = None) -> list[RequestOutput]:
         """As LLM.generate does."""
+
+
+class PendingRollouts(Protocol):
+    """Prompts that are being sampled."""
+
+    def result(self) -> list[list[CompletionOutput]]:
+        """The completions of each prompt, on every rank. Waits for them."""
+
+    def result_on_main(self) -> list[list[CompletionOutput]]:
+        """The same on rank 0, of which the others hear nothing."""
+
+
+@dataclass(frozen=True)
+class DoneRollouts:
+    """Prompts that were sampled at once."""
+
+    groups: list[list[CompletionOutput]]
+
+    def result(self) -> list[list[CompletionOutput]]:
+        return self.groups
+
+    result_on_main = result
+
+
+class PolicySampler(Protocol):
+    """What samples a policy that is being trained: an engine here (`PolicyEngine`), or workers elsewhere."""
+
+    def current(self) -> Sampler:
+        """Ready to sample with the weights of now."""
+
+    def begin(self, prompts: Sequence[list[int]], params: SamplingParams, seed: int) -> PendingRollouts:
+        """Begins to sample by the weights of now; they may change meanwhile."""
+
+    def take_metrics(self) -> dict[str, float]:
+        """For the log, since the last time: `core_seconds` of other processes, and what their keeping up to date took."""
 
 
 @dataclass(frozen=True)
@@ -94,28 +135,38 @@ class PolicyEngine:
     """The engine that samples a policy which is being trained. A model with adapters: its base is packed once, and the adapters
     stand beside it, each time those of now. Without, or with adapters that are not computed so, all weights are packed anew."""
 
-    def __init__(self, model: Transformer, tokenizer: Tokenizer):
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: Transformer, tokenizer: Tokenizer | None, end_ids: Sequence[int] = (),
+                 memory: int | None = None):
+        """end_ids, memory: of `llm_that_ends`, for a model without its tokenizer."""
+        self.model, self.memory = model, memory
+        self.end_ids = end_ids if tokenizer is None else thought_format(tokenizer).end_ids
         self._base: LLM | None = None
 
-    @property
-    def keeps_base(self) -> bool:
-        parts = adapters_of(self.model)
-        return bool(parts) and computed_unmerged(parts)
-
     def current(self) -> Sampler:
-        """Ready to sample with the weights of now."""
-        llm = self._engine()
+        """Ready to sample with the weights of now. A model that is divided among the processes is put together on each of them,
+        for as long as it samples; its base is kept."""
+        model = self.model
+        if is_divided(model):
+            model = model.division.whole(model.compute_dtype, adapters_alone=self._base is not None)
+        llm = self._engine(model)
         return llm if world().size == 1 else DealtSampler(llm)
 
-    def _engine(self) -> LLM:
-        if not self.keeps_base:
-            return rollout_llm(self.model, self.tokenizer)
+    def begin(self, prompts: Sequence[list[int]], params: SamplingParams, seed: int) -> PendingRollouts:
+        """By the weights of now, at once."""
+        return DoneRollouts([output.outputs for output in self.current().generate(prompts, params, seed=seed)])
+
+    def take_metrics(self) -> dict[str, float]:
+        return {}
+
+    def _engine(self, model: Transformer) -> LLM:
+        parts = adapters_of(model)
+        if not (parts and computed_unmerged(parts)):
+            return llm_that_ends(model, self.end_ids, self.memory)
         if self._base is None:
-            self._base = rollout_llm(without_adapters(self.model), self.tokenizer)
+            self._base = llm_that_ends(without_adapters(model), self.end_ids, self.memory)
         if _POLICY in self._base.core.adapters:
             self._base.unload_adapter(_POLICY)  # and what its prefix cache has of the last step's with it
-        self._base.load_adapter(_POLICY, adapters_of(self.model))
+        self._base.load_adapter(_POLICY, parts)
         return self._base.with_adapter(_POLICY)
 
 

@@ -8,20 +8,24 @@ those that come in their place are chosen by their rewards.
 
 import random
 from collections.abc import Sequence
+from itertools import islice
 
 import torch
 
+from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.errors import UserError
 from spoutnik.files import sha256_json
 from spoutnik.tasks import Problem, Task
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import GeneralPrompt
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.ahead import RolloutsAhead
 from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.losses import has_variance
 from spoutnik.train.prompt_style import prompt_ids
 from spoutnik.train.rewards import Rollouts, Scorer, grade_rollouts, tokens_of
-from spoutnik.train.rollouts import PolicyEngine, Sampler, sample_problems
+from spoutnik.train.rollouts import PendingRollouts, PolicySampler, Sampler, sample_problems
 
 WASTE = ("wasted_right", "wasted_wrong", "wasted_other")  # tokens of groups without variance: all right, all wrong, neither
 
@@ -40,45 +44,74 @@ def step_prompts(settings: GRPOSettings, tasks: Sequence[Task], seed: int, stage
 
 def roll_out(sampler: Sampler, tokenizer: Tokenizer, problems: Sequence[Problem | GeneralPrompt], settings: GRPOSettings,
              seed: int, scorer: Scorer | None) -> Rollouts:
-    return _graded(sampler, tokenizer, [problems], settings, seed, [seed], scorer)[0]
+    """coin's seed: `seed`."""
+    prompts = prompt_ids(problems, tokenizer, settings.prompt_style)
+    groups = [output.outputs for output in sampler.generate(prompts, sampling_params(settings), seed=seed)]
+    return grade_rollouts(prompts, groups, problems, tokenizer, settings, scorer, seed)
 
 
-def _graded(sampler: Sampler, tokenizer: Tokenizer, parts: Sequence[Sequence[Problem | GeneralPrompt]], settings: GRPOSettings,
-            seed: int, coins: Sequence[int], scorer: Scorer | None) -> list[Rollouts]:
-    """The graded rollouts of several steps' problems, which are sampled in one batch. coins: each part's seed of the coin."""
-    prompts = [prompt_ids(problems, tokenizer, settings.prompt_style) for problems in parts]
-    params = SamplingParams(n=settings.group_size, temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
-    outputs = iter(sampler.generate([ids for part in prompts for ids in part], params, seed=seed))
-    return [grade_rollouts(part, [next(outputs).outputs for _ in part], problems, tokenizer, settings, scorer, coin)
-            for part, problems, coin in zip(prompts, parts, coins)]
+def sampling_params(settings: GRPOSettings) -> SamplingParams:
+    return SamplingParams(n=settings.group_size, temperature=settings.temperature, top_p=1.0, max_tokens=settings.max_tokens)
 
 
 class RolloutSource:
     """The rollouts of a stage, step by step. Those of `updates_per_rollout` steps are sampled together, by the policy as it is
-    before the first of them."""
+    before the first of them, or, with `staleness`, by one that is some steps older (ahead.py).
 
-    def __init__(self, settings: GRPOSettings, tasks: Sequence[Task], tokenizer: Tokenizer, engine: PolicyEngine, seed: int,
-                 stage: str, scorer: Scorer | None):
+    Raises:
+        UserError: staleness beside settings that need the weights of now.
+    """
+
+    def __init__(self, settings: GRPOSettings, tasks: Sequence[Task], tokenizer: Tokenizer, engine: PolicySampler, seed: int,
+                 stage: str, scorer: Scorer | None, staleness: int = 0):
+        if staleness and (settings.updates_per_rollout > 1 or settings.zero_variance == "refill"):
+            which = "updates_per_rollout" if settings.updates_per_rollout > 1 else "zero_variance: refill"
+            raise UserError(f"{stage}: {which} with scale.max_staleness = {staleness}: both would have what is learned from be "
+                            "sampled by other weights, each by a rule of its own. Leave one of them out.")
         self.settings, self.tasks, self.tokenizer, self.engine = settings, tasks, tokenizer, engine
         self.seed, self.stage, self.scorer = seed, stage, scorer
+        self.ahead = RolloutsAhead(self._begin, staleness, settings.steps)
         self._batch: dict[int, Rollouts] = {}  # step -> what is still to be learned from
 
-    def of_step(self, step: int) -> Rollouts:
-        """To be asked for the steps in order, from the first of a batch on; each once."""
+    def of_step(self, step: int) -> tuple[Rollouts, int]:
+        """And by how many steps the weights that sampled them are older. To be asked for the steps in order, from the first of
+        a batch on; each once."""
+        age = 0
         if step not in self._batch:
             assert step % self.settings.updates_per_rollout == 0, "a checkpoint lies between two batches of rollouts"
-            self._batch = self._sample(range(step, min(step + self.settings.updates_per_rollout, self.settings.steps)))
-        return self._batch.pop(step)
+            groups, age = self.ahead.take(step)
+            self._batch = self._graded(self._steps_from(step), groups)
+        return self._batch.pop(step), age
 
-    def _sample(self, steps: range) -> dict[int, Rollouts]:
-        sampler, settings = self.engine.current(), self.settings
-        parts = [step_prompts(settings, self.tasks, self.seed, self.stage, step, self.scorer is not None) for step in steps]
-        seeds = [self.seed * 1_000_003 + step for step in steps]
-        rollouts = _graded(sampler, self.tokenizer, parts, settings, seeds[0], seeds, self.scorer)
-        return {step: self._refilled(sampler, problems, each, step) for step, problems, each in zip(steps, parts, rollouts)}
+    def _steps_from(self, step: int) -> range:
+        """Those whose rollouts are sampled together."""
+        return range(step, min(step + self.settings.updates_per_rollout, self.settings.steps))
 
-    def _refilled(self, sampler: Sampler, problems: Sequence[Problem | GeneralPrompt], rollouts: Rollouts,
-                  step: int) -> Rollouts:
+    def _problems(self, step: int) -> list[Problem | GeneralPrompt]:
+        return step_prompts(self.settings, self.tasks, self.seed, self.stage, step, self.scorer is not None)
+
+    def _prompts(self, problems: Sequence[Problem | GeneralPrompt]) -> list[list[int]]:
+        return prompt_ids(problems, self.tokenizer, self.settings.prompt_style)
+
+    def _seed(self, step: int) -> int:
+        return self.seed * 1_000_003 + step
+
+    def _begin(self, step: int) -> PendingRollouts:
+        prompts = [ids for each in self._steps_from(step) for ids in self._prompts(self._problems(each))]
+        return self.engine.begin(prompts, sampling_params(self.settings), self._seed(step))
+
+    def _graded(self, steps: range, groups: Sequence[list[CompletionOutput]]) -> dict[int, Rollouts]:
+        """groups: of all prompts of the steps, one after another."""
+        rest, graded = iter(groups), {}
+        for step in steps:
+            problems = self._problems(step)
+            prompts = self._prompts(problems)
+            rollouts = grade_rollouts(prompts, list(islice(rest, len(prompts))), problems, self.tokenizer, self.settings,
+                                      self.scorer, self._seed(step))
+            graded[step] = self._refilled(problems, rollouts, step)
+        return graded
+
+    def _refilled(self, problems: Sequence[Problem | GeneralPrompt], rollouts: Rollouts, step: int) -> Rollouts:
         """The rollouts with the share of groups without variance; where the settings say so, with others in place of these, as
         far as `refill_rounds` further draws find them."""
         varied = has_variance(rollouts.rewards)
@@ -88,12 +121,13 @@ class RolloutSource:
         missing = [problem for problem, is_varied in zip(problems, varied.tolist()) if not is_varied]
         kept, refilled = [_chosen(rollouts, varied)], 0
         waste = _waste(_chosen(rollouts, ~varied))
+        sampler = self.engine.current() if missing else None
         for number in range(1, self.settings.refill_rounds + 1):
             if not missing:
                 break
             others = self._in_place_of(missing, random.Random(f"{self.seed} {self.stage} {step} refill {number}"))
             seed = int(sha256_json([self.seed, step, number])[:12], 16)
-            found = _graded(sampler, self.tokenizer, [others], self.settings, seed, [seed], self.scorer)[0]
+            found = roll_out(sampler, self.tokenizer, others, self.settings, seed, self.scorer)
             varied = has_variance(found.rewards)
             kept.append(_chosen(found, varied))
             waste = {cause: waste[cause] + tokens for cause, tokens in _waste(_chosen(found, ~varied)).items()}

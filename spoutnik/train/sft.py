@@ -4,12 +4,13 @@ distillation. Only what the assistant writes last is learned.
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from pydantic import Field
 
 from spoutnik.errors import UserError
 from spoutnik.model.transformer import Transformer
-from spoutnik.tasks import Task
+from spoutnik.tasks import LANGUAGES, Task
 from spoutnik.tasks.dialogues import general_question
 from spoutnik.tasks.general import good_answer
 from spoutnik.tasks.general_text import Wishes
@@ -24,7 +25,7 @@ from spoutnik.train.loop import Checkpoints, Cost, Progress
 from spoutnik.train.monitor import Monitor, document_losses
 from spoutnik.train.prompt_style import message_ids
 from spoutnik.train.rollouts import sample_problems
-from spoutnik.train.settings import LanguageModelSettings, Settings
+from spoutnik.train.settings import LanguageModelSettings, Settings, young
 from spoutnik.train.traces import TraceReport, Traces
 
 MEASURED = 256  # held-out traces whose loss a stage tells
@@ -45,6 +46,9 @@ class ColdStartSettings(Settings):
     """How many."""
     careful_share: float = Field(default=0.3, ge=0, le=1)
     """The share of them that shows its work step by step."""
+    other_language_share: float = young(0.0, ge=0, le=1)
+    """The share of them whose thought is in another language than the question, so that a reward of the language has something
+    to learn."""
 
 
 def solver_traces(settings: ColdStartSettings, tasks: Sequence[Task], seed: int,
@@ -56,8 +60,12 @@ def solver_traces(settings: ColdStartSettings, tasks: Sequence[Task], seed: int,
     for problem in sample_problems(rng, tasks, settings.traces, "train", dialogue_share):
         style = "careful" if rng.random() < settings.careful_share else "quick"
         trace = problem.task.solve(problem, rng, style)
+        thought = trace.thought
+        if settings.other_language_share and rng.random() < settings.other_language_share:
+            other = replace(problem, language=rng.choice([each for each in LANGUAGES if each != problem.language]))
+            thought = problem.task.solve(other, rng, style).thought  # a problem's data are the same in every language
         rows.append({"history": problem.history, "prompt": problem.prompt,
-                     "thought": trace.thought, "answer": trace.answer, "family": problem.family,
+                     "thought": thought, "answer": trace.answer, "family": problem.family,
                      "level": problem.level, "language": problem.language, "style": style})
     return rows
 

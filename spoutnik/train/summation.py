@@ -125,7 +125,7 @@ def _rest_of_tree(world: World, tree: TreeSum, count: int, parameters: Sequence[
             part.add(first, leaves, [next(rows)] if has_some else None)
         whole = sent.new_empty(world.size * width)
         with collective():
-            dist.all_gather_into_tensor(whole, part.root[0].contiguous())
+            dist.all_gather_single(whole, part.root[0].contiguous())
         _unflatten(whole, [total[i] for i in numbers])
     return total
 

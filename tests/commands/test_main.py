@@ -30,6 +30,15 @@ def test_the_version_needs_no_torch():
     assert spoutnik("--version").stdout == shown.stdout  # python -m spoutnik
 
 
+def test_several_processes_are_for_run_alone(monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    shown = spoutnik("models")
+    assert shown.returncode == 2 and "'models' is work for one process, and torchrun has started 2." in shown.stderr
+    shown = spoutnik("run", str(TINY))
+    assert shown.returncode == 2 and "RANK is not set, but WORLD_SIZE = 2." in shown.stderr
+
+
 def test_inspect_shows_a_model_or_the_machine():
     shown = spoutnik("inspect", "--machine", "--json")
     assert shown.returncode == 0, shown.stderr

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from spoutnik.model.attention import rotary_attention, rotary_attention_plain
 from spoutnik.model.layers import swiglu_plain
-from spoutnik.model.moe import Layout, Router, _Combine, _Dispatch
+from spoutnik.model.moe import Combine, Dispatch, Layout, Router
 from spoutnik.model.packing import PackedSequences
 from spoutnik.native import library, operations
 from spoutnik.train.losses import CHUNK, _log_probs, _logits_gradient, token_log_probs, token_log_probs_plain
@@ -215,6 +215,6 @@ def test_rows_to_tokens_and_back(dtype):
     """Dispatch and combine against indexing, in float64."""
     layout = Layout.of(torch.rand(50, 6, generator=torch.Generator().manual_seed(2)).topk(3).indices, 6, 8)
     x, weights = random(50, 24, dtype=dtype), random(50, 3, dtype=torch.float32, seed=1)
-    agree(lambda x, w: _Combine.apply(_Dispatch.apply(x, layout), layout, w),
+    agree(lambda x, w: Combine.apply(Dispatch.apply(x, layout), layout, w),
           lambda x, w: torch.einsum("tk,tkd->td", w, x[layout.tokens][layout.slots].view(50, 3, 24)), [x, weights],
           TYPES[dtype])

@@ -15,21 +15,22 @@ from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.recipe import plan
 from spoutnik.recipe.adapters import adapter_parameters
-from spoutnik.recipe.estimate import estimated_speed, held_bytes
+from spoutnik.recipe.estimate import Speed, estimated_speed, held_bytes
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
+from spoutnik.recipe.work import stage_work
 from spoutnik.train.settings import AdapterSettings
 
 TINY = Path(__file__).with_name("tiny.yaml")
 
 
-def planned(monkeypatch, tmp_path, speed: plan.Speed, until: str | None = None) -> dict[str, plan.PlannedStage]:
+def planned(monkeypatch, tmp_path, speed: Speed, until: str | None = None) -> dict[str, plan.PlannedStage]:
     monkeypatch.setattr(plan, "rehearse", lambda config, dtype: speed)
     return {stage.name: stage for stage in plan.plan_recipe(TINY, tmp_path, until, None, None).stages}
 
 
 def test_each_step_of_an_optimizer_counts(monkeypatch, tmp_path):
-    speed = plan.Speed(float("inf"), float("inf"), {"adamw": 1.0, "muon": 10.0}, 0)
+    speed = Speed(float("inf"), float("inf"), {"adamw": 1.0, "muon": 10.0}, 0)
     values = yaml.safe_load(TINY.read_text())
     values["stages"]["student_base"]["settings"]["optimizer"] = "adamw"
     path = tmp_path / "edited.yaml"
@@ -38,19 +39,19 @@ def test_each_step_of_an_optimizer_counts(monkeypatch, tmp_path):
     seconds = {stage.name: stage.seconds for stage in plan.plan_recipe(path, tmp_path / "run", None, None, None).stages}
     assert seconds["base"] == 60 and seconds["midtrained"] == 20 and seconds["student_base"] == 2
     assert seconds["reasoning_rl"] == 50 and seconds["rejection"] == 0
-    assert seconds["cold_start"] == 10 * -(-2 * (12 + 40) * 90 // 512)
+    assert seconds["cold_start"] == 10 * -(-2 * (12 * 76 + 40 * 53) // 512)
 
 
 def test_trained_and_generated_tokens_are_timed_apart(monkeypatch, tmp_path):
-    row = planned(monkeypatch, tmp_path, plan.Speed(100.0, 10.0, {"adamw": 0.0, "muon": 0.0}, 0))["base"]
+    row = planned(monkeypatch, tmp_path, Speed(100.0, 10.0, {"adamw": 0.0, "muon": 0.0}, 0))["base"]
     assert row.tokens_trained == 6 * 512
-    assert row.tokens_generated == round(2 * 2 * 2 * 24 * plan.TYPICAL_LENGTH)  # two families, in two layouts
+    assert row.tokens_generated == round(2 * 2 * 2 * 24 * 0.25)  # two families, in two layouts
     assert row.seconds == pytest.approx(row.tokens_trained / 100 + row.tokens_generated / 10)
 
 
 def test_what_is_made_and_evaluated_costs_nothing_more(monkeypatch, tmp_path):
     run_recipe(TINY, tmp_path, SilentDisplay(), until="base")
-    speed = plan.Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0)
+    speed = Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0)
     rows = planned(monkeypatch, tmp_path, speed)
     assert rows["base"].status == "already made" and rows["base"].seconds == 0 < rows["student_base"].seconds
     (evaluation,) = (tmp_path / "evaluations").iterdir()
@@ -65,7 +66,7 @@ def test_another_protocol_costs_an_evaluation(monkeypatch, tmp_path):
     values["evaluation"]["samples"] += 1
     path = tmp_path / "edited.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    monkeypatch.setattr(plan, "rehearse", lambda config, dtype: plan.Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0))
+    monkeypatch.setattr(plan, "rehearse", lambda config, dtype: Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0))
     row = plan.plan_recipe(path, tmp_path / "run", "base", None, None).stages[0]
     assert row.status == "already made" and row.tokens_trained == 0 < row.tokens_generated
 
@@ -73,7 +74,7 @@ def test_another_protocol_costs_an_evaluation(monkeypatch, tmp_path):
 def test_every_stage_of_the_nano_recipe_has_work():
     recipe = load_recipe(Path(__file__).parents[2] / "recipes" / "nano.yaml")
     for name in recipe.stages:
-        work = plan.stage_work(recipe, name)
+        work = stage_work(recipe, name)
         assert work.trained + work.generated > 0 and bool(work.steps) == bool(work.trained)
 
 
@@ -81,11 +82,11 @@ def test_a_file_of_traces_has_work(tmp_path):
     path = prepared(tmp_path)
     recipe = load_recipe(path)
     characters = sum(len(row["prompt"]) + len(row["answer"]) for row in TRACES)
-    few = plan.stage_work(recipe, "mine")
+    few = stage_work(recipe, "mine")
     assert few.trained == 4 * round(characters / 3 + 8 * len(TRACES)) and few.steps > 0
     long = {"prompt": "a", "thought": "b" * 1000, "answer": "c"}  # will not fit
     (tmp_path / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*TRACES, long]))
-    assert plan.stage_work(recipe, "mine") == few
+    assert stage_work(recipe, "mine") == few
 
 
 def test_the_plan_finds_what_running_would(tmp_path):

@@ -11,9 +11,9 @@ from small_recipe import Listening
 from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import RunError, UserError
 from spoutnik.recipe.keys import stage_contents, stage_settings
-from spoutnik.recipe.plan import stage_work
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
+from spoutnik.recipe.work import stage_work
 
 PAIRS = [{"prompt": f"What is {i} + 1?", "chosen": str(i + 1), "rejected": f"I think that {i} + 1 is, all in all, {i + 1}."}
          for i in range(24)]

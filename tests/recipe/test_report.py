@@ -12,7 +12,8 @@ from rich.console import Console
 
 from spoutnik.files import write_json, write_jsonl
 from spoutnik.recipe.artifacts import ALONG, Artifact
-from spoutnik.recipe.report import summary, write_report
+from spoutnik.recipe.folder import RunFolder
+from spoutnik.recipe.report import Extras, other_seeds, summary, write_report
 from spoutnik.recipe.report_plots import control_of, panels
 from spoutnik.recipe.table import as_json, best_values, count, families_of, helpful_percent, print_table, rows
 from spoutnik.units import duration
@@ -37,7 +38,7 @@ def evaluation(accuracy: float, thought_tokens: float = 40.0, spread: float = 0.
 
 
 def samples(stage: str, correct: bool) -> list[dict]:
-    return [{"task": family, "sample": sample, "level": 1, "language": "fr" if i % 2 else "en",
+    return [{"task": family, "problem": f"{family}-{i}", "sample": sample, "level": 1, "language": "fr" if i % 2 else "en",
              "prompt": f"Problem {i} of {family}?", "gold": str(i), "thought": f"{stage} thinks {HOSTILE}\nWait, let me check.",
              "answer": f"{stage} says {i}", "correct": float(correct), "well_formed": True}
             for family in FAMILIES for i in range(4) for sample in range(2)]
@@ -268,3 +269,36 @@ def test_a_student_s_mid_training_is_not_the_last_model(tmp_path):
     write_report(tmp_path / "report.html", "toy", RECIPE, artifacts, ORIGINS | {"student_midtrained": "made now"})
     page = (tmp_path / "report.html").read_text("utf-8")
     assert "The last model, all_scenarios_rl, answers" in page
+
+
+def test_the_report_is_there_as_data_and_as_text(run, page):
+    root, _ = run
+    data = json.loads((root / "report.json").read_text("utf-8"))
+    assert {row["stage"] for row in data["stages"]} == set(ORIGINS) and data["bill"][-1]["stage"] == "total"
+    assert data["differences"][0]["a"] == "base" and len(data["logs"]["reasoning_rl"]) == 60
+    text = (root / "report.md").read_text("utf-8")
+    assert "| reasoning_rl | grpo | 71.0 (66.0 to 76.0) |" in text and "## The bill" in text
+    assert "cold_start | reasoning_rl | 32 |" in text and "cold_start | reasoning_rl" not in page
+    assert "+100.0 (" in page  # of the same problems, none right before and all after
+
+
+def test_phases_and_other_seeds_stand_in_the_curves(tmp_path):
+    rl = artifact(tmp_path, "last", "grpo", rl_log(40))
+    rl.manifest["settings"] = {"settings": {"general_share": 0.25, "general_from": 0.75, "steps": 40}}
+    other = artifact(tmp_path / "b", "last", "grpo", rl_log(40))
+    write_report(tmp_path / "report.html", "toy", RECIPE, [rl], ORIGINS, Extras(other_seeds={"last": [other]}))
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "2 seeds; general prompts from step 30" in page and ">2 seeds</span>" in page
+
+
+def test_losses_have_a_logarithmic_axis_and_rewards_have_none(run):
+    titles = {panel.title for one in run[1] if one.kind in ("pretrain", "grpo") for panel in panels(one)}
+    assert "loss, nats (log)" in titles and "reward" in titles
+
+
+def test_other_seeds_of_a_stage_are_found_in_the_folder(tmp_path):
+    one, two = (artifact(tmp_path / name, "rl", "grpo", rl_log(5)) for name in ("a", "b"))
+    write_json(two.folder / "manifest.json", two.manifest | {"seed": 4})
+    two.folder.rename(tmp_path / "a" / "artifacts" / "rl-ba9876543210")
+    found = other_seeds(RunFolder(tmp_path / "a"), [one])
+    assert [each.manifest["seed"] for each in found["rl"]] == [4]

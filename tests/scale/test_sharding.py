@@ -1,32 +1,30 @@
-"""Memory of a rank against FSDP2 itself: `fully_shard` of our modules on a fake process group of 64 ranks, in one process."""
+"""Memory of a rank against what `shard` leaves to it: our modules on a fake process group of 64 ranks, in one process."""
 
 import pytest
 import torch
 import torch.distributed as dist
 from tiny import ALL, DEEPSEEK, LLAMA, config
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
+from spoutnik.errors import UserError
 from spoutnik.model.transformer import Transformer
 from spoutnik.scale.costs import PlannedModel
 from spoutnik.scale.hardware import parse_cluster
 from spoutnik.scale.layout import Layout
 from spoutnik.scale.memory import training_memory
 from spoutnik.scale.parameters import parameters_of, sharded_elements
+from spoutnik.scale.sharding import ShardOptions, shard
 from spoutnik.scale.training import TrainingWork
 
 RANKS = 64
 
 
-def sharded(model: Transformer, rank: int, ranks: int = RANKS) -> dict[str, torch.Tensor]:
+def sharded(model: Transformer, rank: int, expert: int = 1, ranks: int = RANKS) -> dict[str, torch.Tensor]:
     """The local parts of a rank, by name."""
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=ranks)
     try:
-        mesh = init_device_mesh("cpu", (ranks,))
-        for block in [*model.layers, *([model.mtp] if model.mtp is not None else [])]:
-            fully_shard(block, mesh=mesh)
-        fully_shard(model, mesh=mesh)
+        shard(model, ShardOptions(expert), init_device_mesh("cpu", (ranks,)))
         return {name: parameter.to_local() for name, parameter in model.named_parameters()}
     finally:
         dist.destroy_process_group()
@@ -54,9 +52,27 @@ def test_a_rank_of_64_holds_exactly_the_planned_bytes(kind, rank):
     assert 4 * sharded_elements(config(values), RANKS, rank) == sum(part.numel() * 4 for part in held.values())
 
 
-def test_the_plan_counts_the_fullest_rank():
+@pytest.mark.parametrize("rank", [0, 3, 40, 63])
+@pytest.mark.parametrize("expert", [2, 8])
+def test_experts_that_are_dealt_to_neighbors_too(expert, rank):
+    values = DEEPSEEK | {"n_routed_experts": 16, "vocab_size": 150}
+    held = sharded(meta_model(values), rank, expert)
+    assert sharded_elements(config(values), RANKS, rank, expert) == sum(part.numel() for part in held.values())
+
+
+def test_experts_that_do_not_divide_are_refused():
+    for expert, values in ((3, DEEPSEEK), (16, DEEPSEEK)):  # of 64 processes, of 8 experts
+        with pytest.raises(UserError, match=f"expert_parallel = {expert}: must divide the 8 routed experts and the 64 "
+                                            "processes. Give one of 1, 2, 4, 8"):
+            sharded(meta_model(values), 0, expert)
+    with pytest.raises(UserError, match="the model has no routed experts"):
+        sharded(meta_model(LLAMA), 0, 2)
+
+
+@pytest.mark.parametrize("expert", [1, 8])
+def test_the_plan_counts_the_fullest_rank(expert):
     values = DEEPSEEK | {"vocab_size": 150}
     model, cluster = PlannedModel(config(values)), parse_cluster("gpus=64,kind=h100")
-    memory = training_memory(model, cluster, Layout(), TrainingWork(1e6, 128, 64), micro_batches=1)
-    held = sum(part.numel() for part in sharded(meta_model(values), 0).values())
+    memory = training_memory(model, cluster, Layout(expert=expert), TrainingWork(1e6, 128, 64), micro_batches=1)
+    held = sum(part.numel() for part in sharded(meta_model(values), 0, expert).values())
     assert (memory.weights, memory.gradients, memory.moments) == (4 * held, 4 * held, 8 * held)

@@ -17,7 +17,7 @@ from spoutnik.files import read_json, sha256_file
 from spoutnik.model.weights import load_tensors
 from spoutnik.recipe.run import run_recipe
 
-SIZES = (2, 3, 4)
+SIZES = {2: list(worlds.METHODS), 3: [], 4: ["grpo", "samples"]}  # processes -> methods that they try beside pretraining
 # What happens to one of two processes, to be found out by the others.
 ENDS = {
     "killed": {"happens": "killed"}, "leader-killed": {"happens": "killed", "rank": 0}, "error": {"happens": "error"},
@@ -49,8 +49,9 @@ def out(tmp_path_factory):
     """What all processes left: training by 2, 3 and 4, a recipe by 2, and two of which one has some accident."""
     out = tmp_path_factory.mktemp("worlds")
     recipe = small_grpo(out / "recipe")
-    command = ["run", str(recipe), "--out", str(out / "run"), *(f"--accept={name}" for name in ACCEPT)]
-    cases = [{"name": f"training-{size}", "size": size, "work": "training"} for size in SIZES]
+    command = ["run", str(recipe), "--json", "--out", str(out / "run"), *(f"--accept={name}" for name in ACCEPT)]
+    cases = [{"name": f"training-{size}", "size": size, "work": "training", "methods": methods}
+             for size, methods in SIZES.items()]
     cases += [{"name": "command", "size": 2, "work": "command", "arguments": command}]
     cases += [{"name": name, "size": 2, "work": "exchange", **case} for name, case in ENDS.items()]
     (out / "plan.json").write_text(json.dumps(cases))
@@ -79,8 +80,8 @@ def alone(tmp_path_factory):
     return folder, json.loads(json.dumps(worlds.training(folder)))
 
 
-@pytest.mark.parametrize("method", ["fixed", "grpo", "adapter", "dpo", "kto", "reward_model", "samples"])
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size, method", [(size, method) for size, methods in SIZES.items()
+                                          for method in ("fixed", *methods)])
 def test_the_bytes_do_not_depend_on_the_number_of_processes(out, alone, size, method):
     for rank in range(size):
         result = out / f"training-{size}-{rank}.json"
@@ -90,11 +91,12 @@ def test_the_bytes_do_not_depend_on_the_number_of_processes(out, alone, size, me
 
 @pytest.mark.parametrize("size", SIZES)
 def test_without_virtual_shards_20_steps_differ_by_rounding_alone(out, alone, size):
-    folder, expected = alone
-    result = json.loads((out / f"training-{size}-0.json").read_text())
+    folder, expected = alone[0], alone[1]["plain"]
+    result = json.loads((out / f"training-{size}-0.json").read_text())["plain"]
     assert len(result["losses"]) == worlds.STEPS
-    assert result["losses"] == pytest.approx(expected["losses"], abs=1e-6) and result["loads"] == expected["loads"]
-    weights, others = (load_tensors(each / "plain.safetensors") for each in (out / f"training-{size}", folder))
+    assert result["losses"] == pytest.approx(expected["losses"], rel=1e-6)
+    assert result["loads"] == pytest.approx(expected["loads"])  # a token on the edge of two experts may change sides
+    weights, others = (load_tensors(each / "plain" / "weights.safetensors") for each in (out / f"training-{size}", folder))
     assert all(torch.allclose(weights[name], others[name], atol=1e-3) for name in others)
 
 
@@ -116,7 +118,7 @@ def test_a_recipe_by_two_processes_is_the_recipe_by_one(out, tmp_path):
     assert any(row["zero_variance"] < 1 for row in log)  # something was learned from rewards
     assert not list((out / "run" / "working").iterdir())
     told = said(out, "command")
-    assert told[1] == "" and "Report:" in told[0]
+    assert told[1] == "" and json.loads(told[0].splitlines()[-1])["out"] == str(out / "run")
 
 
 @pytest.mark.parametrize("name", sorted(ENDS))
@@ -135,7 +137,7 @@ def test_what_ends_one_ends_all_in_bounded_time(out, name):
     ("memory", 1, "rank 1 of 2 on {host}: the memory of this machine is used up. Start fewer processes on it"),
     ("stuck", 0, "the run hangs: nothing was finished for 2 s, and rank 1 is at one piece of work that does not end."),
     ("stopped", 0, "the run hangs: nothing was finished for 2 s, and rank 1 gives no sign of life."),
-    ("leader-stopped", 1, "the run hangs: nothing was finished for 1 s, and rank 0 gives no sign of life."),
+    ("leader-stopped", 1, "rank 1 of 2 on {host}: the run hangs: what rank 0 serves has not answered for 1 s."),
     ("absent", 0, "rank 0 of 2 on {host}: rank 1 did not come within 2 s."),
 ])
 def test_one_process_says_what_happened(out, name, rank, sentence):

@@ -12,12 +12,15 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
+os.environ["TORCH_CPP_LOG_LEVEL"] = "ERROR"  # as commands/main.py does
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tiny
+import torch
 
 from spoutnik.commands import main as command_line
 from spoutnik.engine.sampling_params import SamplingParams
@@ -28,9 +31,10 @@ from spoutnik.model.weights import save_tensors
 from spoutnik.scale.launch import run_together
 from spoutnik.tasks import FAMILIES
 from spoutnik.tasks.catalog import find_tasks
-from spoutnik.train import grpo as grpo_module
+from spoutnik.train import rewards
 from spoutnik.train.dpo import DPOSettings, dpo
-from spoutnik.train.grpo import GRPOSettings, grpo
+from spoutnik.train.grpo import grpo
+from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.kto import KTOSettings, kto
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.preferences import Pair, Thumb
@@ -39,7 +43,7 @@ from spoutnik.train.resumable import ResumableLLM
 from spoutnik.train.reward_model import RewardModel, RewardModelSettings, score_answers, train_reward_model
 from spoutnik.train.rollouts import GradedCompletion, PolicyEngine, Reply, rollout_llm
 from spoutnik.train.sft import trace_document
-from spoutnik.world import divided_into, pulse, world
+from spoutnik.world import pulse, team, together, world
 
 STEPS = 20
 
@@ -57,12 +61,12 @@ def pretrained(folder: Path, shards: int | None) -> tuple[Transformer, list[dict
     tokenizer = tiny.tokenizer()
     model = tiny.model(tiny.DEEPSEEK, vocab_size=300, num_hidden_layers=2)
     settings = PretrainSettings(steps=STEPS, tokens_per_step=400, learning_rate=0.02, warmup=2)
-    with divided_into(shards):
+    with together(shards):
         log, _ = pretrain(model, tokenizer, list(FAMILIES.values()), settings, 0, "base", Checkpoints(folder, 1e9), tiny.silent)
     return model, log
 
 
-def even_share(asked, tokenizer, rule="lenient") -> list[GradedCompletion]:
+def even_share(asked, tokenizer, *_, **__) -> list[GradedCompletion]:
     """A judge that likes even token ids: its reward differs inside a group, whatever the model writes."""
     return [GradedCompletion(completion, Reply("", "", False, 0),
                              sum(t % 2 == 0 for t in completion.reply_ids) / max(len(completion.reply_ids), 1), 0.0)
@@ -70,19 +74,19 @@ def even_share(asked, tokenizer, rule="lenient") -> list[GradedCompletion]:
 
 
 def reinforced(folder: Path, adapter: bool) -> tuple[str, list[dict]]:
-    tokenizer, judge = tiny.tokenizer(), grpo_module.grade
+    tokenizer, judge = tiny.tokenizer(), rewards.grade
     model = tiny.model(tiny.DEEPSEEK, vocab_size=300, max_position_embeddings=512, num_hidden_layers=2)
     if adapter:
-        model = add_lora(model, LoraConfig(4, 8.0))
+        model = add_lora(model, LoraConfig(4, 8.0), torch.Generator().manual_seed(1))
     reference = tiny.model(tiny.DEEPSEEK, vocab_size=300, max_position_embeddings=512, num_hidden_layers=2)
     settings = GRPOSettings(steps=3, prompts_per_step=5, group_size=4, max_tokens=8, learning_rate=0.02, warmup=0,
                             kl_coefficient=0.0 if adapter else 0.1)
-    grpo_module.grade = even_share
+    rewards.grade = even_share
     try:
         log, _ = grpo(model, tokenizer, find_tasks(["arithmetic"]), settings, 0, "rl", Checkpoints(folder, 1e9), tiny.silent,
                       reference=reference, engine=PolicyEngine(model, tokenizer))
     finally:
-        grpo_module.grade = judge
+        rewards.grade = judge
     return content(model), rows(log)
 
 
@@ -116,24 +120,35 @@ def sampled(folder: Path) -> list:
     return [[(c.token_ids, c.logprobs, c.finish_reason) for c in output.outputs] for output in outputs]
 
 
-def training(folder: Path) -> dict:
-    """What each method makes with virtual shards, and pretraining without."""
-    fixed, log = pretrained(folder / "fixed", 8)
-    plain, plain_log = pretrained(folder / "plain", None)
-    if world().is_main:
-        save_tensors(folder / "plain.safetensors", plain.state_dict())
-    with divided_into(4):
-        return {"fixed": [content(fixed), rows(log)], "losses": [row["loss"] for row in plain_log],
-                "loads": [row["max_load"] for row in plain_log],
-                "grpo": reinforced(folder / "grpo", False), "adapter": reinforced(folder / "adapter", True),
-                "dpo": preferred(folder / "dpo", "dpo"), "kto": preferred(folder / "kto", "kto"),
-                "reward_model": judged(folder / "judge"), "samples": sampled(folder / "samples")}
+def fixed(folder: Path) -> list:
+    model, log = pretrained(folder, 8)
+    return [content(model), rows(log)]
+
+
+def plain(folder: Path) -> dict:
+    """Without virtual shards."""
+    model, log = pretrained(folder, None)
+    if team().is_main:
+        save_tensors(folder / "weights.safetensors", model.state_dict())
+    return {"losses": [row["loss"] for row in log], "loads": [row["max_load"] for row in log]}
+
+
+METHODS = {"grpo": lambda folder: reinforced(folder, False), "adapter": lambda folder: reinforced(folder, True),
+           "dpo": lambda folder: preferred(folder, "dpo"), "kto": lambda folder: preferred(folder, "kto"),
+           "reward_model": judged, "samples": sampled}
+
+
+def training(folder: Path, methods: Sequence[str] = tuple(METHODS)) -> dict:
+    """What pretraining makes with virtual shards and without, and other methods with them."""
+    results = {"fixed": fixed(folder / "fixed"), "plain": plain(folder / "plain")}
+    with together(4):
+        return results | {name: METHODS[name](folder / name) for name in methods}
 
 
 def exchanging(case: dict) -> None:
     """Work that goes on until what the case says happens to one rank: `when` pieces of work have been done."""
     for done in range(10_000):
-        with pulse.at("works"):
+        with together():
             if world().rank == case.get("rank", 1) and done == 20:
                 happen(case["happens"])
             pulse.beat()
@@ -162,10 +177,10 @@ def work(out: Path, case: dict, rank: int) -> int:
     """One process's work; returns its exit status."""
     def do() -> None:
         if case["work"] == "training":
-            result = training(out / case["name"])
+            result = training(out / case["name"], case["methods"])
             (out / f"{case['name']}-{rank}.json").write_text(json.dumps(result))
         elif case["work"] == "same error":
-            world().gather([0])
+            team().gather([0])
             raise RunError("base: the loss exploded at step 3.")
         else:
             exchanging(case)

@@ -9,6 +9,7 @@ import torch
 from pydantic import ValidationError
 
 from spoutnik.engine.outputs import CompletionOutput
+from spoutnik.errors import UserError
 from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks import FAMILIES, sample
 from spoutnik.tasks.catalog import find_tasks
@@ -116,8 +117,8 @@ def test_what_would_be_ignored_is_refused(changes, said):
 def test_a_coin_rewards_by_seed_and_step_alone(tokenizer, tmp_path):
     chosen = settings(rewards={"random": 0.25}, prompts_per_step=8, group_size=8, steps=3, learning_rate=1e-4)
     source = RolloutSource(chosen, ARITHMETIC, tokenizer, PolicyEngine(model(), tokenizer), 0, "rl", None)
-    first, second = source.of_step(0), source.of_step(1)
-    other = RolloutSource(chosen, ARITHMETIC, tokenizer, PolicyEngine(model(seed=1), tokenizer), 0, "rl", None).of_step(0)
+    first, second = source.of_step(0)[0], source.of_step(1)[0]
+    other = RolloutSource(chosen, ARITHMETIC, tokenizer, PolicyEngine(model(seed=1), tokenizer), 0, "rl", None).of_step(0)[0]
     assert torch.equal(first.rewards, other.rewards) and not torch.equal(first.rewards, second.rewards)
     assert set(first.rewards.unique().tolist()) == {0.0, 1.0} and 0.1 < float(first.rewards.mean()) < 0.4
     assert first.metrics["accuracy"] == 0  # what it is worth is measured all the same
@@ -155,14 +156,14 @@ def test_the_steps_of_a_batch_are_sampled_by_the_policy_before_the_first(tokeniz
     policy, chosen = model(), settings(updates_per_rollout=2, steps=3)
     source = RolloutSource(chosen, ARITHMETIC, tokenizer, PolicyEngine(policy, tokenizer), 0, "rl", None)
     alone = RolloutSource(settings(), ARITHMETIC, tokenizer, PolicyEngine(policy, tokenizer), 0, "rl", None)
-    first = source.of_step(0)
-    assert first.prompts == alone.of_step(0).prompts
+    first = source.of_step(0)[0]
+    assert first.prompts == alone.of_step(0)[0].prompts
     with torch.no_grad():
         policy.lm_head.weight.zero_()  # a later policy, which must not be asked
-    second, expected = source.of_step(1), step_prompts(chosen, ARITHMETIC, 0, "rl", 1, False)
+    second, expected = source.of_step(1)[0], step_prompts(chosen, ARITHMETIC, 0, "rl", 1, False)
     assert second.prompts == prompt_ids(expected, tokenizer)
     assert min(p for group in second.groups for c in group for p in c.logprobs) < -6  # of an even policy all are -5.7
-    last = source.of_step(2)  # the third step begins a batch, of the one step that is left
+    last = source.of_step(2)[0]  # the third step begins a batch, of the one step that is left
     assert len(last.groups) == 3 and all(abs(p + 5.704) < 1e-2 for group in last.groups for c in group for p in c.logprobs)
 
 
@@ -209,7 +210,7 @@ def test_groups_without_variance_are_replaced_and_counted_by_cause(tokenizer, mo
         return RolloutSource(chosen, ARITHMETIC, tokenizer, PolicyEngine(model(), tokenizer), 0, "rl", None)
 
     constant_for(prompts=6 + 2, monkeypatch=monkeypatch)  # all of the first draw, and two of the six that replace them
-    filled = source(zero_variance="refill").of_step(0)
+    filled = source(zero_variance="refill").of_step(0)[0]
     assert len(filled.groups) == 6 and bool((filled.rewards.std(dim=1) > 0).all())
     assert (filled.metrics["drawn"], filled.metrics["refilled"]) == (6 + 6 + 2, 6)
     assert filled.metrics["zero_variance"] == pytest.approx(8 / 14)
@@ -218,7 +219,7 @@ def test_groups_without_variance_are_replaced_and_counted_by_cause(tokenizer, mo
     kept = sum(len(c.token_ids) for group in filled.groups for c in group)
     assert filled.generated == kept + filled.wasted["wasted_right"]
     constant_for(prompts=1000, monkeypatch=monkeypatch)
-    empty = source(zero_variance="refill", refill_rounds=2).of_step(0)
+    empty = source(zero_variance="refill", refill_rounds=2).of_step(0)[0]
     assert empty.groups == [] and empty.metrics["drawn"] == 18 and policy_batches(empty, settings()) == ([], 0)
 
 
@@ -281,3 +282,9 @@ def test_reflection_is_counted_per_thought_and_per_token():
 
 def test_a_coin_s_settings_stay_out_of_the_keys_of_others():
     assert "random" not in RewardSettings().model_dump() and RewardSettings(random=0.5).model_dump()["random"] == 0.5
+
+
+@pytest.mark.parametrize("extra", [{"updates_per_rollout": 2}, {"zero_variance": "refill"}])
+def test_older_weights_are_refused_beside_what_needs_those_of_now(tokenizer, extra):
+    with pytest.raises(UserError, match=f"rl: {next(iter(extra))}.* with scale.max_staleness = 1"):
+        RolloutSource(settings(**extra), ARITHMETIC, tokenizer, PolicyEngine(model(), tokenizer), 0, "rl", None, staleness=1)

@@ -59,6 +59,7 @@ def test_healthy_logs_neither_warn_nor_refuse():
     ({"zero_variance": 0.97, "reward": 0.0, "accuracy": 0.0}, "zero variance", "SFT first"),
     ({"well_formed": 0.2}, "ill-formed", "learning_rate"),
     ({"mismatch_kl": 0.02}, "mismatch", "float32"),
+    ({"mismatch_kl": 0.02, "staleness": 1}, "mismatch", "max_staleness"),
     ({"entropy": lambda t: 0.5 * (1 - t) + 0.005}, "entropy", "temperature"),
     ({"entropy": lambda t: 0.5 + 4 * t}, "entropy", "learning_rate"),
     ({"reward": lambda t: 0.6 - 0.4 * t}, "reward", "learning_rate"),

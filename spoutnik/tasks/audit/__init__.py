@@ -5,9 +5,10 @@ are none. It is refused for training where an attack is paid, or where it raises
 """
 
 from spoutnik.tasks.audit.attacks import ATTACKS, Attack
-from spoutnik.tasks.audit.cache import cached_audit
+from spoutnik.tasks.audit.cache import cached_audit, kept_audits
 from spoutnik.tasks.audit.isolation import audit_tasks
 from spoutnik.tasks.audit.report import AttackResult, Example, Report
 from spoutnik.tasks.exemptions import Exemption
 
-__all__ = ["ATTACKS", "Attack", "AttackResult", "Example", "Exemption", "Report", "audit_tasks", "cached_audit"]
+__all__ = ["ATTACKS", "Attack", "AttackResult", "Example", "Exemption", "Report", "audit_tasks", "cached_audit",
+           "kept_audits"]

@@ -35,6 +35,11 @@ def cached_audit(tasks: Sequence[Task], problems: int = 50, seed: int = 0, fresh
         yield report
 
 
+def kept_audits(tasks: Sequence[Task], problems: int = 50, seed: int = 0) -> list[Report]:
+    """The reports that are in the cache; nothing is audited."""
+    return [report for task in tasks if (report := _kept(task, problems, seed)) is not None]
+
+
 def _kept(task: Task, problems: int, seed: int) -> Report | None:
     path = _path(task, problems, seed)
     try:

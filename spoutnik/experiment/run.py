@@ -1,0 +1,84 @@
+"""The run of an experiment: what is missing is made, then the findings are decided and the page is written."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from spoutnik.errors import RunError
+from spoutnik.experiment.forecast import predicted_core_seconds
+from spoutnik.experiment.grid import Grid, build_grid, check_grid
+from spoutnik.experiment.page import Page
+from spoutnik.experiment.scheduler import Watcher, failures, run_jobs
+from spoutnik.experiment.store import Store
+from spoutnik.experiment.verdicts import Decided, decide
+from spoutnik.files import write_text
+from spoutnik.recipe.artifacts import code_version
+from spoutnik.recipe.folder import RunFolder
+
+Seconds = dict[str, float]  # symbol of a job -> core-seconds
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What an experiment would do. seconds: of the jobs that are not done yet. at_once: jobs at one time."""
+
+    grid: Grid
+    store: Store
+    seconds: Seconds
+    at_once: int
+
+    @property
+    def wall(self) -> float:
+        """Seconds, where each core computes all the time."""
+        longest: Seconds = {}
+        for job in self.grid.jobs.values():
+            before = max((longest[need] for need in job.needs.values()), default=0.0)
+            longest[job.symbol] = before + self.seconds.get(job.symbol, 0.0)
+        return max(sum(self.seconds.values()) / self.at_once, max(longest.values(), default=0.0))
+
+
+@dataclass(frozen=True)
+class Result:
+    page: Path
+    findings: list[Decided]
+    failed: dict[str, str]
+    error: RunError | None
+
+
+def forecast(paths: Sequence[Path], out: Path, at_once: int, say: Callable[[str], None] = lambda text: None) -> Forecast:
+    """Reads, checks and predicts; makes nothing.
+
+    Raises:
+        UserError: exactly where running would.
+    """
+    grid = build_grid(paths)
+    run = RunFolder(out)
+    run.refuse_foreign()
+    store = Store(run, grid)
+    store.look_around()
+    check_grid(grid, store.artifacts, say)
+    return Forecast(grid, store, predicted_core_seconds(grid, set(store.artifacts)), at_once)
+
+
+def run_experiment(planned: Forecast, paths: Sequence[Path], watcher: Watcher, page: Path | None = None,
+                   mixed_code: bool = False) -> Result:
+    """Makes what is missing and writes the page, which stands even where jobs failed: `error` says which.
+
+    Raises:
+        UserError: results of another version of the code lie in the folder.
+        RunError: another experiment works in it.
+    """
+    grid, run, version = planned.grid, planned.store.run, code_version()
+    with run.lock():
+        store = Store(run, grid)
+        store.look_around()
+        store.refuse_other_code(version, mixed_code)
+        for path in paths:
+            write_text(run.path / "experiments" / path.name, path.read_text("utf-8-sig"))
+        failed = run_jobs(store, planned.seconds, watcher, planned.at_once)
+        findings = decide(grid, store, failed)
+        note = store.refuse_other_code(version, True)
+        page = page or run.path / "findings.md"
+        command = "spoutnik experiment " + " ".join(str(path) for path in paths)
+        Page(grid, store, findings, failed, command, version, [note] if note else []).write(page)
+    return Result(page, findings, failed, failures(failed, grid.jobs))

@@ -1,0 +1,127 @@
+"""What a recipe's stages take in tokens and optimizer steps, before anything is made: plans are predicted from it."""
+
+from dataclasses import dataclass
+
+from spoutnik.evals.protocol import held_out_problems
+from spoutnik.recipe.estimate import SHORT
+from spoutnik.recipe.own_data import own_data
+from spoutnik.recipe.preference_stages import DPOStage, PreferenceStage
+from spoutnik.recipe.schema import (
+    BaseStage,
+    GRPOStage,
+    MidtrainStage,
+    PretrainStage,
+    Recipe,
+    RejectStage,
+    RewardModelStage,
+    SFTStage,
+)
+from spoutnik.train.data.preferences import reply_rows
+from spoutnik.train.sft import characters
+
+# Measured on runs of the nano recipe (docs/results.md, 30 November 2026).
+TYPICAL_LENGTH = 0.27  # of max_tokens
+_ANSWERED = 0.25  # of max_tokens, of an evaluation's replies, at a lower temperature
+PROMPT = 32  # tokens of a prompt that is rehearsed
+_QUESTION, _EARLIER = 25, 63  # tokens of a prompt, and of the turns before a question that has some
+_SOLVED, _KEPT, _GENERAL = 76, 98, 53  # tokens of a prompt with a solver's trace, one that was kept, a general conversation
+_CONVERSATION = 420  # tokens of the document in which a token of mid-training stands, on average: of long ones has more
+_KEPT_SHARE = 0.75  # of the traces that rejection sampling may keep of a problem
+_CHARACTERS, _FRAME = 3, 8  # of a trace in a file: characters per token, tokens that the conversation's frame adds
+# Shares of RL's groups without variance, and of their tokens, which are not trained on: of a policy that comes from a cold
+# start, and of one whose line was already rewarded once and is mostly right.
+_FLAT, _FLAT_LATER = (0.32, 0.28), (0.65, 0.57)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What making a stage takes: tokens trained and generated, and steps of its optimizer. wasted: of those generated, not
+    trained on. length: of the document in which a trained token stands, on average."""
+
+    trained: int = 0
+    generated: int = 0
+    steps: int = 0
+    optimizer: str = "adamw"
+    wasted: int = 0
+    length: int = SHORT
+
+
+def stage_work(recipe: Recipe, name: str) -> Work:
+    """The work of a stage, without its evaluation."""
+    stage = recipe.stages[name]
+    match stage:
+        case MidtrainStage(settings=s):
+            positions = recipe.config_of_stage(name, "the recipe").max_position_embeddings
+            return Work(s.steps * s.tokens_per_step, 0, s.steps, s.optimizer, length=min(_CONVERSATION, positions))
+        case PretrainStage(settings=s) | RewardModelStage(settings=s):
+            return Work(s.steps * s.tokens_per_step, 0, s.steps, s.optimizer)
+        case SFTStage(settings=s):
+            tokens = _GENERAL * stage.general + (_SOLVED * stage.cold_start.traces if stage.cold_start else 0)
+            if stage.traces is not None:
+                rejected = recipe.stages[stage.traces].settings
+                tokens += _KEPT * _KEPT_SHARE * rejected.prompts * min(rejected.samples, rejected.keep_per_prompt)
+            tokens = round((tokens + (_file_tokens(recipe, name) if stage.file is not None else 0)) * s.epochs)
+            return Work(tokens, 0, -(-tokens // s.tokens_per_step), s.optimizer)
+        case PreferenceStage(settings=s):
+            tokens = _file_tokens(recipe, name)
+            read = tokens if isinstance(stage, DPOStage) else (2 + s.epochs) * tokens  # without a gradient: a third of the work
+            trained = round(s.epochs * tokens)
+            filled = trained if isinstance(stage, DPOStage) else 2 * trained
+            return Work(trained + round(read / 3), 0, -(-filled // s.tokens_per_step), s.optimizer)
+        case GRPOStage():
+            return _reinforcement(recipe, name, stage)
+        case RejectStage(settings=s):
+            return Work(generated=round(s.prompts * s.samples * s.max_tokens * TYPICAL_LENGTH))
+
+
+def _reinforcement(recipe: Recipe, name: str, stage: GRPOStage) -> Work:
+    s = stage.settings
+    completions, length = s.steps * s.prompts_per_step * s.group_size, round(s.max_tokens * TYPICAL_LENGTH)
+    prompt = (_QUESTION + s.dialogue_share * _EARLIER) / (s.group_size if s.share_prompts else 1)
+    flat, tokens_flat = _FLAT_LATER if rewarded_before(recipe, name) else _FLAT
+    if s.rewards.random is not None:
+        flat = tokens_flat = 2 ** (1 - s.group_size)  # coins that all fall alike
+    drawn = 1.0  # of a step's groups
+    if s.zero_variance == "refill":  # each round draws as many as were without variance
+        drawn = sum(flat ** number for number in range(s.refill_rounds + 1))
+        flat, tokens_flat = flat ** (s.refill_rounds + 1), 1 - drawn * (1 - tokens_flat)
+    elif s.zero_variance == "keep":
+        flat = tokens_flat = 0.0
+    learned = min(1 - tokens_flat, drawn)  # of the length of a step's completions
+    return Work(round(completions * (length * learned + prompt * (1 - flat))), round(completions * length * drawn), s.steps,
+                s.optimizer, round(completions * length * (drawn - learned)))
+
+
+def rewarded_before(recipe: Recipe, name: str) -> bool:
+    """Whether the model that a stage starts from was trained by reward, or on traces of one that was."""
+    before = [origin for role, origin in recipe.stages[name].inputs.items() if role in ("start", "traces")
+              and origin in recipe.stages]
+    return any(isinstance(recipe.stages[origin], GRPOStage) or rewarded_before(recipe, origin) for origin in before)
+
+
+def _file_tokens(recipe: Recipe, name: str) -> int:
+    """About as many as the traces of a stage's file have, those left out that will not fit."""
+    stage = recipe.stages[name]
+    positions = recipe.config_of_stage(name, "the recipe").max_position_embeddings
+    rows = reply_rows(own_data(stage, recipe.hygiene).train.rows)
+    lengths = (characters(row) / _CHARACTERS + _FRAME for row in rows)
+    return round(sum(length for length in lengths if length <= positions))
+
+
+def validation_tokens(recipe: Recipe, name: str) -> int:
+    """Generated to tell an RL stage's start, result and best checkpoint apart."""
+    stage, chosen = recipe.stages[name], recipe.validation
+    if not isinstance(stage, GRPOStage):
+        return 0
+    return round(chosen.problems * (chosen.looks + 2) * stage.settings.max_tokens * TYPICAL_LENGTH)
+
+
+def evaluation_tokens(recipe: Recipe, name: str) -> int:
+    """Generated by the evaluation of a stage's model: a base is asked in two layouts, others in conversations as well."""
+    if isinstance(recipe.stages[name], RejectStage | RewardModelStage):
+        return 0
+    problems = len(held_out_problems(recipe.tasks_of(), recipe.evaluation.problems_per_family))
+    is_base = isinstance(recipe.stages[name], BaseStage)
+    dialogues = recipe.evaluation.problems_per_family if recipe.families else 0
+    problems = 2 * problems if is_base else problems + dialogues
+    return round(problems * recipe.evaluation.samples * recipe.evaluation.max_tokens * _ANSWERED)

@@ -1,0 +1,112 @@
+"""Ray: connected to where RAY_ADDRESS says, or started on this machine for as long as it is used; what is missing is said
+before anything waits for it."""
+
+import importlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import ModuleType
+
+import torch
+
+from spoutnik.errors import RunError, UserError
+from spoutnik.parallel import cores
+from spoutnik.recipe.rollout_settings import RolloutSettings
+
+_LEAST_STORE = 100 << 20  # bytes of Ray's shared memory, of which it wants about so much
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `count` workers take, each on one machine."""
+
+    count: int
+    cpus: int
+    gpus: int
+
+    @staticmethod
+    def of(settings: RolloutSettings) -> "Request":
+        return Request(settings.rollout_workers, settings.rollout_cpus, settings.rollout_gpus)
+
+    def __str__(self) -> str:
+        return f"{self.count} rollout workers with {_amount(self.cpus, self.gpus)} each"
+
+
+def ray_module() -> ModuleType:
+    """Raises UserError where Ray is not installed."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise UserError("scale.rollout_workers: rollout workers run on Ray, which is not installed here. Install it (pip "
+                        "install 'spoutnik[ray]'), or leave rollout_workers out: then this process samples.") from error
+
+
+@contextmanager
+def connected(request: Request, update_bytes: int, only_check: bool = False) -> Iterator[ModuleType]:
+    """Ray, ready for the workers. update_bytes: the largest thing that is sent to them. only_check: no more than whether they
+    can be had; starts nothing.
+
+    Raises:
+        UserError: Ray is not installed, or its machines can never hold the workers.
+        RunError: RAY_ADDRESS cannot be reached, or Ray does not start.
+    """
+    ray = ray_module()
+    if ray.is_initialized():  # by whoever calls, who also ends it
+        refuse_impossible(request, machines(ray), "this Ray cluster")
+        yield ray
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    if address is None:
+        refuse_impossible(request, [(cores(), torch.cuda.device_count())], "this machine")
+        if only_check:
+            yield ray
+            return
+    quiet = {"logging_level": "ERROR", "log_to_driver": False}
+    try:
+        if address is None:
+            # Two updates, old and new, and what comes back.
+            ray.init(address="local", num_cpus=cores(), include_dashboard=False,
+                     object_store_memory=2 * update_bytes + _LEAST_STORE, **quiet)
+        else:
+            ray.init(address=address, **quiet)
+    except Exception as error:  # of many kinds, from Ray and from the system
+        where = "on this machine" if address is None else f"at RAY_ADDRESS = {address}"
+        raise RunError(f"Ray does not start {where}: {str(error).strip().splitlines()[0]}. "
+                       + ("Free memory or ports" if address is None else "Correct the address, or start the cluster")
+                       + ", or leave scale.rollout_workers out.") from error
+    try:
+        if address is not None:
+            refuse_impossible(request, machines(ray), f"the Ray cluster at {address}")
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def machines(ray: ModuleType) -> list[tuple[float, float]]:
+    """(cores, GPUs) of each machine that is alive."""
+    return [(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in ray.nodes() if node["Alive"]]
+
+
+def refuse_impossible(request: Request, machines: list[tuple[float, float]], where: str) -> None:
+    """Ray would wait for ever for what no machine has.
+
+    Raises:
+        UserError: with what is there and what is missing.
+    """
+    fit = sum(int(min(cpus // request.cpus, gpus // request.gpus if request.gpus else cpus)) for cpus, gpus in machines)
+    if fit >= request.count:
+        return
+    have = _amount(*(sum(amounts) for amounts in zip(*machines))) if machines else "no machine"
+    over = f" on {len(machines)} machines" if len(machines) > 1 else ""
+    raise UserError(f"scale.rollout_workers: {request} are asked for, and {where} has {have}{over}, which is room for {fit}. "
+                    f"Give at most {fit} rollout_workers" + (", smaller ones" if not fit else "") + ", or a larger cluster "
+                    "(RAY_ADDRESS).")
+
+
+def _amount(cpus: float, gpus: float) -> str:
+    def count(number: float, name: str) -> str:
+        return f"{number:g} {name}" + ("s" if number != 1 else "")
+
+    return count(cpus, "core") + (f" and {count(gpus, 'GPU')}" if gpus else "")

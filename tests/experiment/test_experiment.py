@@ -1,0 +1,128 @@
+"""A whole experiment: made once, shared, failed in part, killed and gone on with, and its page."""
+
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from small_recipe import prepared
+
+from spoutnik.errors import RunError, UserError
+from spoutnik.experiment.run import forecast, run_experiment
+from spoutnik.experiment.scheduler import Watcher
+from spoutnik.files import read_json, sha256_file
+
+GRID = Path(__file__).with_name("grid.yaml")
+
+
+def experiment(folder: Path, change=lambda values: None) -> Path:
+    prepared(folder)
+    values = yaml.safe_load(GRID.read_text())
+    change(values)
+    path = folder / "grid.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    return path
+
+
+class Listening(Watcher):
+    def __init__(self):
+        self.begun, self.errors = [], {}
+
+    def started(self, job):
+        self.begun.append(job.title)
+
+    def ended(self, job, error):
+        if error:
+            self.errors[job.title] = error
+
+
+def results(out: Path) -> dict[str, str]:
+    """Everything but times: artifacts by content, samples by hash, the numbers of the findings."""
+    made = {path.parent.name: read_json(path)["content"] for path in out.glob("artifacts/*/manifest.json")}
+    asked = {path.parent.name: sha256_file(path) for path in out.glob("evaluations/*/samples.jsonl")}
+    findings = [{key: one[key] for key in ("name", "difference", "low", "high", "verdict", "p")}
+                for one in read_json(out / "findings.json")["findings"]]
+    return made | asked | {"findings": str(findings)}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("grid")
+    path, watcher = experiment(folder), Listening()
+    result = run_experiment(forecast([path], folder / "out", 2), [path], watcher)
+    assert result.error is None and len(watcher.begun) == 9
+    return folder, result
+
+
+def test_the_page_has_a_row_and_a_section_for_each_finding(whole):
+    folder, result = whole
+    page = result.page.read_text()
+    assert page.count("| **undecided** |") + page.count("| **holds** |") + page.count("| **does not** |") == 2
+    assert "## faster_is_better" in page and "fast: ten times the learning rate" in page and "x 2 samples" in page
+    for name in ("faster_is_better", "loss_is_the_same", "overview"):
+        assert (folder / "out" / "findings" / f"{name}.svg").read_text().startswith("<?xml")
+    found = read_json(folder / "out" / "findings.json")["findings"][0]
+    assert found["low"] <= found["difference"] <= found["high"] and len(found["seeds"]) == 2
+    assert "**All seeds share one base**" in page
+
+
+def test_nothing_is_made_twice_and_the_page_is_the_same(whole):
+    folder, result = whole
+    path, watcher, before = folder / "grid.yaml", Listening(), result.page.read_text()
+    planned = forecast([path], folder / "out", 1)
+    assert planned.seconds == {} and planned.wall == 0
+    run_experiment(planned, [path], watcher)
+    assert watcher.begun == [] and result.page.read_text() == before
+
+
+def test_another_version_of_the_code_is_not_mixed_in_silence(whole, monkeypatch):
+    folder, _ = whole
+    monkeypatch.setattr("spoutnik.experiment.run.code_version", lambda: "9.9")
+    path = folder / "grid.yaml"
+    with pytest.raises(UserError, match="were made by Spoutnik .* and this is 9.9. .*--mixed-code"):
+        run_experiment(forecast([path], folder / "out", 1), [path], Listening())
+    mixed = run_experiment(forecast([path], folder / "out", 1), [path], Listening(), folder / "mixed.md", True)
+    assert "several versions of the code" in mixed.page.read_text()
+
+
+def test_a_seed_that_fails_leaves_its_findings_undecided_and_the_others_stand(tmp_path, whole):
+    path, watcher, out = experiment(tmp_path), Listening(), tmp_path / "out"
+    shutil.copytree(whole[0] / "out", out)
+    planned = forecast([path], out, 2)
+    job = next(job for job in planned.grid.jobs.values() if (job.variant, job.stage, job.seed) == ("fast", "mine", 1))
+    final = planned.store.final(job)
+    shutil.rmtree(final)
+    lock = out / "locks" / f"{final.name}.lock"
+    lock.unlink()
+    lock.mkdir()  # where the job would write its lock: it fails
+    result = run_experiment(forecast([path], out, 2), [path], watcher)
+    first, second = result.findings
+    assert first.verdict == "undecided" and "seed 1 is missing (fast/mine, seed 1: " in first.reason
+    assert second.verdict == "undecided" and "1 is missing" in second.reason
+    assert "needs fast/mine, seed 1, which failed" in watcher.errors["fast/mine, seed 1, evaluation"]
+    assert isinstance(result.error, RunError) and "1 of 9 jobs failed" in str(result.error)
+    assert "seed 1 is missing" in result.page.read_text()
+    lock.rmdir()
+    again = run_experiment(forecast([path], out, 2), [path], Listening())
+    assert again.error is None and results(out) == results(whole[0] / "out")
+
+
+def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path, whole):
+    path, out = experiment(tmp_path), tmp_path / "out"
+    shutil.copytree(whole[0] / "out", out)
+    for folder in [*out.glob("artifacts/mine-*"), *out.glob("evaluations/mine-*")][1:6]:
+        shutil.rmtree(folder)
+    program = ("import sys; from pathlib import Path; from spoutnik.experiment.run import forecast, run_experiment\n"
+               "from spoutnik.experiment.scheduler import Watcher\n"
+               "p = Path(sys.argv[1]); run_experiment(forecast([p], p.parent / 'out', 2), [p], Watcher())")
+    process = subprocess.Popen([sys.executable, "-c", program, str(path)], stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not list((out / "working").glob("mine-*")):
+        pass
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    run_experiment(forecast([path], out, 2), [path], Listening())
+    assert results(out) == results(whole[0] / "out")
