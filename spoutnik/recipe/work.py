@@ -25,6 +25,7 @@ PROMPT = 32  # tokens of a prompt that is rehearsed
 _QUESTION, _EARLIER = 25, 63  # tokens of a prompt, and of the turns before a question that has some
 _SOLVED, _KEPT, _GENERAL = 76, 98, 53  # tokens of a prompt with a solver's trace, one that was kept, a general conversation
 _KEPT_SHARE = 0.75  # of the traces that rejection sampling may keep of a problem
+_REJECTED = 0.65  # of the tokens that it samples
 _CHARACTERS, _FRAME = 3, 8  # of a trace in a file: characters per token, tokens that the conversation's frame adds
 # Shares of RL's groups without variance, and of their tokens, which are not trained on: of a policy that comes from a cold
 # start, and of one whose line was already rewarded once and is mostly right.
@@ -65,7 +66,8 @@ def stage_work(recipe: Recipe, name: str) -> Work:
         case GRPOStage():
             return _reinforcement(recipe, name, stage)
         case RejectStage(settings=s):
-            return Work(generated=round(s.prompts * s.samples * s.max_tokens * TYPICAL_LENGTH))
+            generated = round(s.prompts * s.samples * s.max_tokens * TYPICAL_LENGTH)
+            return Work(generated=generated, wasted=round(_REJECTED * generated))
 
 
 def _reinforcement(recipe: Recipe, name: str, stage: GRPOStage) -> Work:
