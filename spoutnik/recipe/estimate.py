@@ -18,7 +18,6 @@ from spoutnik.parallel import cores, on_all_cores
 # Of the products' rate, measured on SmolLM2-135M: training and sampling many rows at once.
 TRAIN_SHARE, GENERATE_SHARE = 0.6, 0.3
 BUSY = 0.85  # of the cores compute at a time, on average over a stage, where nothing else does (docs/results.md)
-SHORT = 96  # tokens of a document that is rehearsed
 _SIDE = 1024  # of the matrices of the timed product
 _NEWTON_SCHULZ = 30  # operations of Muon for each element of a matrix and each row of it
 _OPTIMIZER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
@@ -30,8 +29,8 @@ _MOVED_BYTES = 40  # of an AdamW step for each parameter: gradient, two moments 
 class Speed:
     """On this machine: tokens per core-second trained and generated, core-seconds for one step of each optimizer, and the
     process's peak memory doing so, beside weights, gradient and moments. parallel: how many cores work at a time. policy:
-    tokens trained without the MTP module, as RL does and a reward model; None where there is none. position: core-seconds that
-    a trained token takes more for each position by which its document is longer than SHORT."""
+    tokens trained without the MTP module, as RL does and a reward model; None where there is none. mixed: tokens trained of
+    documents of very different lengths, as mid-training reads them; None where that was not rehearsed."""
 
     train: float
     generate: float
@@ -39,13 +38,13 @@ class Speed:
     peak_memory_bytes: int
     parallel: float = 1.0
     policy: float | None = None
-    position: float = 0.0
+    mixed: float | None = None
 
 
 def frozen(speed: Speed, share: float) -> Speed:
     """The speed of a whole model's training for an adapter beside it, which has this share of its parameters: without the
     gradient of the weights, a third of the products."""
-    return replace(speed, train=1.5 * speed.train, policy=speed.policy and 1.5 * speed.policy,
+    return replace(speed, train=1.5 * speed.train, policy=speed.policy and 1.5 * speed.policy, mixed=None,
                    step={name: share * seconds for name, seconds in speed.step.items()})
 
 

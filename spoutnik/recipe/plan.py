@@ -20,12 +20,12 @@ from spoutnik.parallel import cores
 from spoutnik.recipe.adapters import adapter_parameters, packed_savings
 from spoutnik.recipe.anchors import anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
-from spoutnik.recipe.estimate import SHORT, Speed, estimated_speed, frozen, held_bytes, tree_bytes
+from spoutnik.recipe.estimate import Speed, estimated_speed, frozen, held_bytes, tree_bytes
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import evaluation_protocol
-from spoutnik.recipe.rehearsal import rehearse
+from spoutnik.recipe.rehearsal import POSITIONS, rehearse
 from spoutnik.recipe.run import find_stages, select_stages, with_seed
-from spoutnik.recipe.schema import Recipe, Stage, load_recipe
+from spoutnik.recipe.schema import MidtrainStage, Recipe, Stage, load_recipe
 from spoutnik.recipe.stages import describe_model
 from spoutnik.recipe.starts import published_starts
 from spoutnik.recipe.work import Work, evaluation_tokens, stage_work, validation_tokens
@@ -33,6 +33,7 @@ from spoutnik.tables import print_table
 from spoutnik.units import duration, size
 
 START_SECONDS = 4.0  # core-seconds of a process before it computes, where each stage has one of its own
+_ASKED = 1.35  # times as much for a token of an evaluation: fewer samples share a prompt than in the rehearsal
 _COMPILED_BYTES = 270_000  # of one compiled product in one cache (docs/results.md)
 
 
@@ -91,11 +92,11 @@ class _Prediction:
 def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int, evaluated: int) -> _Prediction:
     """validated, evaluated: tokens generated while the stage is made, beside its work's, and by its model's evaluation."""
     stage, config = recipe.stages[name], recipe.config_of_stage(name, source)
-    # A wider context costs nothing where sequences are short: one rehearsal serves a model and its descendants.
+    # One rehearsal serves a model and its descendants, whose contexts differ alone.
     dtype, thin = compute_dtype(recipe.dtype), getattr(stage, "adapter", None)
     adapter = None if thin is None else adapter_parameters(config, thin)
     if recipe.checkpoint_of_stage(name) is None:
-        speed = rehearse(config.model_copy(update={"max_position_embeddings": 512, "rope_scaling": None}), dtype)
+        speed = rehearse(config.model_copy(update={"max_position_embeddings": POSITIONS, "rope_scaling": None}), dtype)
         speed = speed if adapter is None else frozen(speed, adapter / account(config).total_parameters)
     else:
         recomputed = getattr(stage.settings, "gradient_checkpointing", False)
@@ -108,9 +109,8 @@ def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int,
         memory += anchor_bytes(stage, config)
         work = replace(work, trained=work.trained + work.steps * anchor_work(stage))
     sampled = (work.generated + validated) / speed.generate
-    trained = work.trained * (1 / _train_speed(stage, speed) + speed.position * (work.length - SHORT))
-    making = trained + sampled + work.steps * speed.step[work.optimizer]
-    return _Prediction(making, evaluated / speed.generate, speed.parallel, memory)
+    making = work.trained / _train_speed(stage, speed) + sampled + work.steps * speed.step[work.optimizer]
+    return _Prediction(making, _ASKED * evaluated / speed.generate, speed.parallel, memory)
 
 
 def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> PlannedStage:
@@ -131,7 +131,10 @@ def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> P
 
 
 def _train_speed(stage: Stage, speed: Speed) -> float:
-    """Tokens trained per core-second: post-training by reward leaves the MTP module alone, as a weight of 0 does."""
+    """Tokens trained per core-second: post-training by reward leaves the MTP module alone, as a weight of 0 does; conversations
+    among short texts cost what padding to them does."""
+    if isinstance(stage, MidtrainStage) and speed.mixed is not None:
+        return speed.mixed
     without_mtp = not getattr(stage.settings, "mtp_loss_weight", 0)
     return speed.policy if without_mtp and speed.policy is not None else speed.train
 

@@ -16,14 +16,16 @@ from spoutnik.hardware import peak_memory
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
-from spoutnik.recipe.estimate import BUSY, SHORT, Speed
+from spoutnik.recipe.estimate import BUSY, Speed
 from spoutnik.recipe.work import PROMPT
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient
 from spoutnik.train.optimizer import Optimizer
 from spoutnik.train.settings import LanguageModelSettings
 
-_JOINED = 5  # short documents in a long one
+SHORT, POSITIONS = 96, 2048  # tokens of a short document; of the longest that the rehearsed model reads
+# Lengths of the documents of one step of mid-training, conversations among them: rows are padded to their batch's longest.
+_MIXED = (*(24,) * 6, *(36,) * 12, *(44,) * 12, *(60,) * 10, *(85,) * 9, *(115,) * 8, *(170,) * 7, *(210,) * 3, 320, 951, 1297)
 _STEPS = 48  # tokens of each sample that is generated
 
 
@@ -37,12 +39,11 @@ def rehearse(config: ModelConfig, dtype: torch.dtype) -> Speed:
     rows = cores() * settings.micro_batch_tokens // SHORT  # a whole micro-batch for each core: that is what memory is for
     ids = torch.randint(6, config.vocab_size, (rows, SHORT), generator=generator).tolist()
     documents = [Document(row) for row in ids]
-    joined = [Document(sum(ids[row:row + _JOINED], [])) for row in range(0, rows - rows % _JOINED, _JOINED)]
+    words = [token for row in ids for token in row]
+    mixed = [Document(words[:length]) for _ in range(cores()) for length in _MIXED]
     parameters = list(model.parameters())
     trained = _core_seconds(lambda: language_model_gradient(model, documents, parameters, settings))
-    longer = _core_seconds(lambda: language_model_gradient(model, joined, parameters, settings))
-    each = [seconds / sum(len(document.ids) for document in read) for seconds, read in ((trained, documents), (longer, joined))]
-    position = max(0.0, (each[1] - each[0]) / ((_JOINED - 1) * SHORT))
+    read_mixed = _core_seconds(lambda: language_model_gradient(model, mixed, parameters, settings))
     policy = _core_seconds(lambda: language_model_gradient(model, documents, parameters, alone)) if model.mtp else None
     step = {}
     for name in ("adamw", "muon"):
@@ -54,7 +55,8 @@ def rehearse(config: ModelConfig, dtype: torch.dtype) -> Speed:
     params = SamplingParams(n=4, temperature=1.0, top_p=1.0, max_tokens=_STEPS)
     generated = _core_seconds(lambda: llm.generate(prompts, params))
     return Speed(sum(map(len, ids)) / trained, len(prompts) * 4 * _STEPS / generated, step, peak_memory(),
-                 BUSY * cores(), policy and sum(map(len, ids)) / policy, position)
+                 BUSY * cores(), policy and sum(map(len, ids)) / policy,
+                 cores() * sum(_MIXED) / read_mixed)
 
 
 def _core_seconds(work: Callable[[], object]) -> float:

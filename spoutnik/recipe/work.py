@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from spoutnik.evals.protocol import held_out_problems
-from spoutnik.recipe.estimate import SHORT
 from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.preference_stages import DPOStage, PreferenceStage
 from spoutnik.recipe.schema import (
@@ -25,8 +24,8 @@ _ANSWERED = 0.25  # of max_tokens, of an evaluation's replies, at a lower temper
 PROMPT = 32  # tokens of a prompt that is rehearsed
 _QUESTION, _EARLIER = 25, 63  # tokens of a prompt, and of the turns before a question that has some
 _SOLVED, _KEPT, _GENERAL = 76, 98, 53  # tokens of a prompt with a solver's trace, one that was kept, a general conversation
-_CONVERSATION = 420  # tokens of the document in which a token of mid-training stands, on average: of long ones has more
 _KEPT_SHARE = 0.75  # of the traces that rejection sampling may keep of a problem
+_REJECTED = 0.65  # of the tokens that it samples
 _CHARACTERS, _FRAME = 3, 8  # of a trace in a file: characters per token, tokens that the conversation's frame adds
 # Shares of RL's groups without variance, and of their tokens, which are not trained on: of a policy that comes from a cold
 # start, and of one whose line was already rewarded once and is mostly right.
@@ -36,24 +35,20 @@ _FLAT, _FLAT_LATER = (0.32, 0.28), (0.65, 0.57)
 @dataclass(frozen=True)
 class Work:
     """What making a stage takes: tokens trained and generated, and steps of its optimizer. wasted: of those generated, not
-    trained on. length: of the document in which a trained token stands, on average."""
+    trained on."""
 
     trained: int = 0
     generated: int = 0
     steps: int = 0
     optimizer: str = "adamw"
     wasted: int = 0
-    length: int = SHORT
 
 
 def stage_work(recipe: Recipe, name: str) -> Work:
     """The work of a stage, without its evaluation."""
     stage = recipe.stages[name]
     match stage:
-        case MidtrainStage(settings=s):
-            positions = recipe.config_of_stage(name, "the recipe").max_position_embeddings
-            return Work(s.steps * s.tokens_per_step, 0, s.steps, s.optimizer, length=min(_CONVERSATION, positions))
-        case PretrainStage(settings=s) | RewardModelStage(settings=s):
+        case PretrainStage(settings=s) | MidtrainStage(settings=s) | RewardModelStage(settings=s):
             return Work(s.steps * s.tokens_per_step, 0, s.steps, s.optimizer)
         case SFTStage(settings=s):
             tokens = _GENERAL * stage.general + (_SOLVED * stage.cold_start.traces if stage.cold_start else 0)
@@ -71,7 +66,8 @@ def stage_work(recipe: Recipe, name: str) -> Work:
         case GRPOStage():
             return _reinforcement(recipe, name, stage)
         case RejectStage(settings=s):
-            return Work(generated=round(s.prompts * s.samples * s.max_tokens * TYPICAL_LENGTH))
+            generated = round(s.prompts * s.samples * s.max_tokens * TYPICAL_LENGTH)
+            return Work(generated=generated, wasted=round(_REJECTED * generated))
 
 
 def _reinforcement(recipe: Recipe, name: str, stage: GRPOStage) -> Work:

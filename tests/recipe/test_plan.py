@@ -46,7 +46,8 @@ def test_trained_and_generated_tokens_are_timed_apart(monkeypatch, tmp_path):
     row = planned(monkeypatch, tmp_path, Speed(100.0, 10.0, {"adamw": 0.0, "muon": 0.0}, 0))["base"]
     assert row.tokens_trained == 6 * 512
     assert row.tokens_generated == round(2 * 2 * 2 * 24 * 0.25)  # two families, in two layouts
-    assert row.seconds == pytest.approx(row.tokens_trained / 100 + row.tokens_generated / 10)
+    assert row.seconds == pytest.approx(row.tokens_trained / 100 + 1.35 * row.tokens_generated / 10)
+    assert row.evaluation_core_seconds == pytest.approx(1.35 * row.tokens_generated / 10)
 
 
 def test_what_is_made_and_evaluated_costs_nothing_more(monkeypatch, tmp_path):
@@ -57,7 +58,8 @@ def test_what_is_made_and_evaluated_costs_nothing_more(monkeypatch, tmp_path):
     (evaluation,) = (tmp_path / "evaluations").iterdir()
     evaluation.rename(evaluation.with_name(evaluation.name + ".writing"))  # as a run leaves it that is killed there
     rows = planned(monkeypatch, tmp_path, speed)
-    assert rows["base"].tokens_trained == 0 and rows["base"].seconds == rows["base"].tokens_generated / 10 > 0
+    base = rows["base"]
+    assert base.tokens_trained == 0 < base.tokens_generated and base.seconds == pytest.approx(1.35 * base.tokens_generated / 10)
 
 
 def test_another_protocol_costs_an_evaluation(monkeypatch, tmp_path):
