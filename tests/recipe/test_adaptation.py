@@ -109,8 +109,9 @@ def test_the_adapter_with_its_base_is_the_model_that_was_evaluated(finished, bas
     adapter = read_adapter(result.artifact.folder / "adapter")
     assert adapter.base == base.name  # what PEFT reads as the name of its base
     attach_adapter(model, adapter, "adapter")
-    ids = torch.randint(3, 300, (1, 20), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(merged_copy(model)(ids), load_model(result.artifact.folder)(ids), atol=2e-2, rtol=2e-2)
+    evaluated = load_model(result.artifact.folder, None).state_dict()  # in bfloat16, where the processor multiplies that
+    expected = merged_copy(model, evaluated["embed_tokens.weight"].dtype).state_dict()
+    assert evaluated.keys() == expected.keys() and all(torch.equal(evaluated[name], expected[name]) for name in expected)
 
 
 def test_its_recipe_does_the_same_elsewhere(finished, tmp_path):
