@@ -46,7 +46,11 @@ class AllToAll:
         there, here = sent.sum(1).tolist(), received.sum(1).tolist()
         arrived = _Exchanged.apply(Dispatch.apply(x, layout), there, here, self.group)
         chosen = torch.arange(held, device=x.device).repeat(ranks).repeat_interleave(received.flatten())
-        computed = local.compute(arrived, chosen[:, None], weights.new_ones(len(chosen), 1))
+        if len(chosen):
+            computed = local.compute(arrived, chosen[:, None], weights.new_ones(len(chosen), 1))
+        else:  # of a row that nobody sent: these experts' gradients are zeros, which others wait for, and not none
+            spare = torch.cat([arrived, arrived.new_zeros(1, arrived.shape[1])])
+            computed = local.compute(spare, chosen.new_zeros(1, 1), weights.new_ones(1, 1))[:0]
         returned = _Exchanged.apply(computed, here, there, self.group)
         return Combine.apply(returned, layout, weights)
 
