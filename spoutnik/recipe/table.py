@@ -77,8 +77,9 @@ def _row(artifact: Artifact, origin: str) -> StageRow:
         return replace(row, note=metrics_note(artifact.manifest["metrics"]))
     better = evaluation["as_textbook"] if best_layout(evaluation) == "textbook" else {}
     shown = evaluation | better  # older evaluations have less of it
+    families = better.get("families", {}) if better else evaluation["families"]
     return replace(row, accuracy=_interval(shown["accuracy"]),
-                   families={name: _interval(of) for name, of in shown["families"].items()},
+                   families={name: _interval(of) for name, of in families.items()},
                    thought_tokens=shown["thought_tokens"], well_formed=shown["well_formed"],
                    language_consistency=shown["language_consistency"],
                    reflections=shown["reflections_per_thought"], **_helpfulness(evaluation.get("helpfulness")),
