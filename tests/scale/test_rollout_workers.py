@@ -135,7 +135,7 @@ def test_what_kills_every_worker_that_samples_it_ends_with_a_sentence(workers):
     workers._replace(workers._workers[0], "was killed")  # for the other tests
 
 
-def likes_even(asked, tokenizer, rule="lenient") -> list[GradedCompletion]:
+def likes_even(asked, tokenizer, rule="lenient", style="chat") -> list[GradedCompletion]:
     return [GradedCompletion(c, Reply("", "", False, 0), sum(t % 2 == 0 for t in c.token_ids) / len(c.token_ids), 0.0)
             for _, c in asked]
 
