@@ -166,7 +166,7 @@ def test_a_recipe_that_divides_its_models_ends_with_the_same_bytes_on_one_and_tw
 
 def test_experts_of_a_recipe_apart(out):
     run = out / "experts-2" / "run"
-    assert set(manifests(run)) == set(sharded_work.ACCEPTED), (out / "experts-2-0.txt").read_text()
+    assert set(manifests(run)) >= {"base", "mine", "adapted"}, (out / "experts-2-0.txt").read_text()
     base = next(run.glob("artifacts/base-*"))
     model = load_model(base)  # every later program reads it so
     assert model.config.n_routed_experts == 8 and (next(run.glob("artifacts/adapted-*")) / "adapter").exists()
