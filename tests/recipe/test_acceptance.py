@@ -125,7 +125,8 @@ def test_the_best_checkpoint_lies_beside_the_last_where_it_is_another(begun, tmp
     from spoutnik.train.monitor import Validation
 
     scores = iter([0.1, 0.9, 0.8])
-    monkeypatch.setattr(Validation, "_measure", lambda self: ({"right": [next(scores)] * 8, "well_formed": [1.0] * 8}, Cost()))
+    monkeypatch.setattr(Validation, "_measure",
+                        lambda self, done: ({"right": [next(scores)] * 8, "well_formed": [1.0] * 8}, Cost()))
     artifact = run_recipe(TINY, begun, SilentDisplay(), until="reasoning_rl").artifacts[-1]
     assert artifact.manifest["validation"] == {"problems": 8, "start": pytest.approx(0.1), "last": pytest.approx(0.8),
                                                "best_step": 2, "best_accuracy": pytest.approx(0.9), "best": "best"}

@@ -38,7 +38,7 @@ def service(folder, tokenizer):
     base.adapters = {name: folder / "adapters" / name for name in ("law", "tickets")}
     beside = [adapter_model(name, path, base) for name, path in base.adapters.items()]
     return GenerationService([base, *beside], lambda served: LLM(served.folder, served.tokenizer, adapters=served.adapters,
-                                                                 max_num_seqs=8, memory="64MB"))
+                                                                 dtype="float32", max_num_seqs=8, memory="64MB"))
 
 
 @pytest.fixture(scope="module")

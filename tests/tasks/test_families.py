@@ -63,7 +63,8 @@ def test_generation_and_solution_depend_on_the_seed_alone(case, seed, language):
 @given(cases, seeds)
 def test_twins_share_key_and_split(case, seed):
     english, french = (problem_of(case, seed, language) for language in LANGUAGES)
-    assert english.key == french.key and english.prompt != french.prompt
+    assert english.key == french.key
+    assert english.prompt != french.prompt or not any(map(str.isalpha, english.prompt))  # 1 - 9 = ?
     assert is_held_out(english) == is_held_out(french)
 
 

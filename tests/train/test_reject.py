@@ -50,7 +50,7 @@ def test_a_right_answer_without_its_form_is_wrong(tokenizer):
 
 
 def test_kept_traces_say_where_they_come_from_and_the_cost_says_what_was_wasted(tokenizer, monkeypatch):
-    def first_token_even(asked, tokenizer, rule):
+    def first_token_even(asked, tokenizer, rule, style="chat"):
         right = [bool(completion.token_ids) and completion.token_ids[0] % 2 == 0 for _, completion in asked]
         return [GradedCompletion(completion, Reply("thought", "answer", True, 1), float(good), 1.0)
                 for (_, completion), good in zip(asked, right)]
