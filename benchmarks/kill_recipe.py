@@ -133,7 +133,7 @@ def trial(what: str, kills: int, seed: int, place: Path) -> dict:
         prepare(what, folder)
         runs += 1
         while done < kills:
-            at = kill_once(what, folder, rng, 2 * seconds / kills + 1)
+            at = kill_once(what, folder, rng, seconds / kills + 1)
             if at is None:
                 break
             done += 1
