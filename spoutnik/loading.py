@@ -50,7 +50,7 @@ def load_adapted(folder: Path, adapter: Path, dtype: torch.dtype, device: torch.
         UserError: the adapter belongs to another model, or has an option that is not computed here.
     """
     read = read_adapter(adapter)
-    model = load_model(folder, None, dtype, device=device, mapped=True)
+    model = load_model(folder, None, dtype, mapped=True)  # summed on the processor, where adapters are read
     attach_adapter(model, read, adapter)
     if (warning := read.other_base(adapter)) is not None:
         print(warning, file=sys.stderr)
@@ -59,7 +59,7 @@ def load_adapted(folder: Path, adapter: Path, dtype: torch.dtype, device: torch.
         print(f"{adapter}: only {left.share:.1%} of what it adds would survive rounding to {name}, so the model computes in "
               "float32, which takes more memory and time.", file=sys.stderr)
         model.compute_dtype = dtype = torch.float32
-    return merged_copy(model, dtype)
+    return merged_copy(model, dtype).to(device)
 
 
 def find_tokenizer(folder: Path) -> Tokenizer | None:

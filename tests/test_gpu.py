@@ -15,6 +15,7 @@ from spoutnik.errors import UserError
 from spoutnik.files import read_jsonl
 from spoutnik.hardware import compute_device, compute_dtype
 from spoutnik.recipe.run import run_recipe
+from spoutnik.recipe.schema import load_recipe
 from spoutnik.train.batches import Document
 from spoutnik.train.grpo import GRPOSettings, Rollouts, policy_batches, policy_gradient
 from spoutnik.train.language_model import language_model_gradient
@@ -96,3 +97,13 @@ def test_auto_is_the_gpu_but_for_packed_weights(monkeypatch):
     assert compute_dtype("auto", torch.device("cuda")) == torch.float32  # Turing emulates bfloat16
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert compute_dtype("auto", torch.device("cuda")) == torch.bfloat16
+
+
+def test_a_recipe_on_the_processor_computes_in_the_processors_type(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    recipe = load_recipe(Path(__file__).parent / "recipe" / "tiny.yaml").model_copy(update={"dtype": "auto"})
+    assert recipe.computes_in() == torch.bfloat16
+    assert recipe.model_copy(update={"device": "cpu"}).computes_in() == torch.float32

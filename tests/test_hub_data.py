@@ -9,7 +9,8 @@ import pytest
 from spoutnik.errors import RunError, UserError
 from spoutnik.hub_data import HubData, hub_file, is_hub_name, load_rows, parse_hub_name, pinned
 from spoutnik.recipe.own_data import existing_files
-from spoutnik.recipe.schema import SFTStage, load_recipe
+from spoutnik.recipe.schema import load_recipe
+from spoutnik.recipe.stage_kinds import SFTStage
 from spoutnik.row_files import files_at
 from spoutnik.train.data.loading import load_traces
 

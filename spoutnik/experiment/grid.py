@@ -18,7 +18,8 @@ from spoutnik.recipe.audit import audit_rewards
 from spoutnik.recipe.checks import check_recipe
 from spoutnik.recipe.keys import evaluation_protocol, key_of
 from spoutnik.recipe.run import with_seed
-from spoutnik.recipe.schema import Recipe, RejectStage, RewardModelStage
+from spoutnik.recipe.schema import Recipe
+from spoutnik.recipe.stage_kinds import RejectStage, RewardModelStage
 from spoutnik.recipe.starts import published_starts
 from spoutnik.validation import did_you_mean
 

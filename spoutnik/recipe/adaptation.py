@@ -11,7 +11,7 @@ from pathlib import Path
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json, write_json, write_text
-from spoutnik.hardware import available_memory, compute_device, compute_dtype
+from spoutnik.hardware import available_memory, compute_device
 from spoutnik.loading import load_tokenizer
 from spoutnik.locate import locate
 from spoutnik.model.config import ModelConfig
@@ -227,7 +227,7 @@ def _measure(prepared: Prepared, recipe: Recipe, start: Artifact, artifact: Arti
         return kept
     display.log("Measuring what was learned and what was forgotten.")
     device = compute_device(recipe.device)
-    dtype = compute_dtype(recipe.dtype, device)
+    dtype = recipe.computes_in()
     before, after = (load_model(each.folder, None, dtype, mapped=True).to(device) for each in (start, artifact))
     measured = {"of": asked, "replies": _reply_losses(prepared, recipe.seed, before, after),
                 "general": vars(measure_forgetting(before, after, prepared.general))}

@@ -8,7 +8,6 @@ import torch
 
 from spoutnik.engine.quantization.packed_base import pack_base, predicted_bytes, rounding
 from spoutnik.errors import UserError
-from spoutnik.hardware import compute_dtype
 from spoutnik.model.adapter_file import Adapter, base_hash, write_adapter
 from spoutnik.model.adapter_merge import LEAST_SURVIVAL, survival
 from spoutnik.model.config import ModelConfig
@@ -17,7 +16,8 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
 from spoutnik.native import library
 from spoutnik.parallel import CPU
-from spoutnik.recipe.schema import GRPOStage, Recipe
+from spoutnik.recipe.schema import Recipe
+from spoutnik.recipe.stage_kinds import GRPOStage
 from spoutnik.train.settings import AdapterSettings
 
 ADAPTER = "adapter"  # its folder, in an artifact
@@ -31,7 +31,7 @@ def check_adapter(recipe: Recipe, name: str, source: str) -> None:
         return
     where = f"{source}: stages.{name}.adapter"
     merged = "use_dora" if adapter.use_dora else "experts" if adapter.experts else None  # what the engine cannot leave unmerged
-    if isinstance(stage, GRPOStage) and merged and compute_dtype(recipe.dtype) != torch.float32:
+    if isinstance(stage, GRPOStage) and merged and recipe.computes_in() != torch.float32:
         raise UserError(f"{where}.{merged}: its rollouts come from the sum of base and adapter, and bfloat16 would round away "
                         "most of what reinforcement learning changes: they would be of another policy than the one that learns."
                         f" Write dtype: float32 in the recipe (it is {recipe.dtype}), or leave {merged} out.")

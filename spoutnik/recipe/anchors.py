@@ -12,7 +12,8 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.model.lora import has_adapters
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
-from spoutnik.recipe.schema import Recipe, Stage
+from spoutnik.recipe.schema import Recipe
+from spoutnik.recipe.stage_kinds import Stage
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.anchor import Anchor
 from spoutnik.train.anchor_texts import SAMPLE, general_files, read_general_text

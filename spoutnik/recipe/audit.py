@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 
 from spoutnik.errors import UserError
-from spoutnik.recipe.schema import GRPOStage, Recipe, RejectStage
+from spoutnik.recipe.schema import Recipe
+from spoutnik.recipe.stage_kinds import GRPOStage, RejectStage
 from spoutnik.tasks import Task
 from spoutnik.tasks.audit import Report, cached_audit, kept_audits
 from spoutnik.validation import did_you_mean

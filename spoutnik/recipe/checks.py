@@ -11,7 +11,8 @@ from spoutnik.recipe.anchors import check_anchor
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.keys import seed_of, style_of_stage
 from spoutnik.recipe.own_data import existing_files, own_data
-from spoutnik.recipe.schema import GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, Stage
+from spoutnik.recipe.schema import Recipe
+from spoutnik.recipe.stage_kinds import GRPOStage, PretrainStage, RejectStage, RewardModelStage, Stage
 from spoutnik.recipe.starts import conversing_tokenizer_of, tokenizer_of
 from spoutnik.tasks import Problem
 from spoutnik.text.tokenizer import Tokenizer

@@ -9,7 +9,7 @@ from spoutnik.errors import RunError
 from spoutnik.files import disk_errors, install_folder, read_json, remove_folder
 from spoutnik.recipe.artifacts import FORMAT
 from spoutnik.recipe.folder import RunFolder
-from spoutnik.recipe.schema import GRPOStage, Stage
+from spoutnik.recipe.stage_kinds import GRPOStage, Stage
 
 
 @dataclass(frozen=True)

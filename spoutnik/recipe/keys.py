@@ -5,7 +5,8 @@ from spoutnik.files import sha256_file, sha256_json
 from spoutnik.recipe.anchors import anchor_hash
 from spoutnik.recipe.artifacts import Artifact, stage_key
 from spoutnik.recipe.own_data import existing_files
-from spoutnik.recipe.schema import BaseStage, GRPOStage, PretrainStage, Recipe, RejectStage, RewardModelStage, Stage
+from spoutnik.recipe.schema import Recipe
+from spoutnik.recipe.stage_kinds import BaseStage, GRPOStage, PretrainStage, RejectStage, RewardModelStage, Stage
 from spoutnik.tasks.verifier_code import verifier_code
 from spoutnik.train.prompt_style import PromptStyle
 

@@ -7,7 +7,7 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.hub_data import is_hub_name, parse_hub_name, pinned
 from spoutnik.recipe.hygiene import HygieneSettings, clean_traces
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage, PreferenceStage
-from spoutnik.recipe.schema import SFTStage
+from spoutnik.recipe.stage_kinds import SFTStage
 from spoutnik.row_files import files_at
 from spoutnik.train.data.conversations import context_of
 from spoutnik.train.data.loading import load_traces

@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from spoutnik.hardware import compute_device, compute_dtype
+from spoutnik.hardware import compute_device
 from spoutnik.model.accounting import account
 from spoutnik.parallel import cores
 from spoutnik.recipe.adapters import adapter_parameters, packed_savings
@@ -25,7 +25,8 @@ from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import evaluation_protocol
 from spoutnik.recipe.rehearsal import POSITIONS, rehearse
 from spoutnik.recipe.run import find_stages, select_stages, with_seed
-from spoutnik.recipe.schema import MidtrainStage, Recipe, Stage, load_recipe
+from spoutnik.recipe.schema import Recipe, load_recipe
+from spoutnik.recipe.stage_kinds import MidtrainStage, Stage
 from spoutnik.recipe.stages import describe_model
 from spoutnik.recipe.starts import published_starts
 from spoutnik.recipe.work import Work, evaluation_tokens, stage_work, validation_tokens
@@ -93,7 +94,7 @@ def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int,
     """validated, evaluated: tokens generated while the stage is made, beside its work's, and by its model's evaluation."""
     stage, config = recipe.stages[name], recipe.config_of_stage(name, source)
     # One rehearsal serves a model and its descendants, whose contexts differ alone.
-    dtype, thin = compute_dtype(recipe.dtype), getattr(stage, "adapter", None)
+    dtype, thin = recipe.computes_in(), getattr(stage, "adapter", None)
     adapter = None if thin is None else adapter_parameters(config, thin)
     if recipe.checkpoint_of_stage(name) is None:
         speed = rehearse(config.model_copy(update={"max_position_embeddings": POSITIONS, "rope_scaling": None}), dtype)
@@ -153,7 +154,7 @@ def evaluation_seconds(recipe: Recipe, name: str, source: str, tokens_read: int 
     """Predicted for asking the published model that a stage starts from what the stage's own is asked. tokens_read: of texts
     that both of them read beside it."""
     config = recipe.config_of_stage(name, source)
-    speed = estimated_speed(config, compute_dtype(recipe.dtype), 0)
+    speed = estimated_speed(config, recipe.computes_in(), 0)
     return (evaluation_tokens(recipe, name) / speed.generate + 2 * tokens_read / (3 * speed.train)) / speed.parallel
 
 

@@ -11,7 +11,8 @@ from pydantic import BaseModel
 from spoutnik.files import write_text
 from spoutnik.model.config import ModelConfig, RopeScaling
 from spoutnik.recipe.scale_settings import ScaleSettings
-from spoutnik.recipe.schema import Recipe, Stage
+from spoutnik.recipe.schema import Recipe
+from spoutnik.recipe.stage_kinds import Stage
 from spoutnik.tasks import FAMILIES
 
 _INTRODUCTION = """\

@@ -19,7 +19,9 @@ from spoutnik.recipe.keys import evaluation_protocol, key_of, seed_of, stage_con
 from spoutnik.recipe.orders import EvaluationOrder, StageOrder, announce
 from spoutnik.recipe.report import Extras, other_seeds, write_report
 from spoutnik.recipe.sampling import SAMPLERS_HERE, Samplers
-from spoutnik.recipe.schema import LARGEST_SEED, GRPOStage, Recipe, RejectStage, RewardModelStage, Stage, read_recipe
+from spoutnik.recipe.schema import Recipe, read_recipe
+from spoutnik.recipe.stage_base import LARGEST_SEED
+from spoutnik.recipe.stage_kinds import GRPOStage, RejectStage, RewardModelStage, Stage
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
 from spoutnik.recipe.trackers import Track, open_trackers, track_nothing

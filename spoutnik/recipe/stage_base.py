@@ -4,6 +4,8 @@ from pydantic import ConfigDict, ValidationInfo, field_validator
 
 from spoutnik.train.settings import StrictModel, refuse_truth
 
+LARGEST_SEED = 2 ** 32 - 1  # with a step's number still an integer that every generator takes
+
 
 class StageBase(StrictModel):
     """A stage; each kind has its own keys."""

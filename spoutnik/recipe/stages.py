@@ -23,7 +23,7 @@ from spoutnik.evals.protocol import (
     summarize,
 )
 from spoutnik.files import read_jsonl, sha256_json, write_json, write_jsonl
-from spoutnik.hardware import compute_device, compute_dtype, machine
+from spoutnik.hardware import compute_device, machine
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.lora import adapters_of, has_adapters
@@ -41,17 +41,8 @@ from spoutnik.recipe.orders import refuse_other_vocabulary
 from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.preference_stages import DPOStage, KTOStage, PreferenceStage
 from spoutnik.recipe.sampling import SAMPLERS_HERE, Samplers
-from spoutnik.recipe.schema import (
-    GRPOStage,
-    MidtrainStage,
-    PretrainStage,
-    Recipe,
-    RejectStage,
-    RewardModelStage,
-    SFTStage,
-    Stage,
-    widened,
-)
+from spoutnik.recipe.schema import Recipe, widened
+from spoutnik.recipe.stage_kinds import GRPOStage, MidtrainStage, PretrainStage, RejectStage, RewardModelStage, SFTStage, Stage
 from spoutnik.recipe.starts import name_of
 from spoutnik.tasks import LANGUAGES
 from spoutnik.tasks.general import content_and_form, sample_general
@@ -118,7 +109,7 @@ class Context:
 
     @property
     def dtype(self) -> torch.dtype:
-        return compute_dtype(self.recipe.dtype, self.device)
+        return self.recipe.computes_in(f"{self.source}: ")
 
     @property
     def origin(self) -> Path | None:
@@ -437,7 +428,7 @@ def evaluate_model(folder: Path, recipe: Recipe, style: PromptStyle, into: Path 
 def _evaluation(folder: Path, recipe: Recipe, style: PromptStyle, progress: Progress, checkpoints: Checkpoints) -> dict:
     """What `evaluate_model` writes, by the names of files."""
     watch, settings, device = Stopwatch(), recipe.evaluation, compute_device(recipe.device)
-    model = load_model(folder, compute_dtype=compute_dtype(recipe.dtype, device)).to(device)
+    model = load_model(folder, compute_dtype=recipe.computes_in()).to(device)
     tokenizer = Tokenizer.load(folder)
     llm = ResumableLLM(rollout_llm(model, tokenizer), checkpoints)
     problems = held_out_problems(recipe.tasks_of(), settings.problems_per_family)

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from spoutnik.evals.protocol import held_out_problems
 from spoutnik.recipe.own_data import own_data
 from spoutnik.recipe.preference_stages import DPOStage, PreferenceStage
-from spoutnik.recipe.schema import (
+from spoutnik.recipe.schema import Recipe
+from spoutnik.recipe.stage_kinds import (
     BaseStage,
     GRPOStage,
     MidtrainStage,
     PretrainStage,
-    Recipe,
     RejectStage,
     RewardModelStage,
     SFTStage,

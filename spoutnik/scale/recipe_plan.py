@@ -4,7 +4,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from spoutnik.errors import UserError
-from spoutnik.recipe.schema import GRPOStage, RejectStage, Stage, load_recipe
+from spoutnik.recipe.schema import load_recipe
+from spoutnik.recipe.stage_kinds import GRPOStage, RejectStage, Stage
 from spoutnik.recipe.work import TYPICAL_LENGTH, Work, stage_work
 from spoutnik.scale.costs import PlannedModel
 from spoutnik.scale.efficiency import PYTORCH

@@ -15,7 +15,7 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.recipe.adapt_data import read_adapt_data
 from spoutnik.recipe.hygiene import HygieneSettings
 from spoutnik.recipe.own_data import own_data
-from spoutnik.recipe.schema import SFTStage
+from spoutnik.recipe.stage_kinds import SFTStage
 from spoutnik.tasks.own import read_task
 from spoutnik.train.data.loading import load_data
 

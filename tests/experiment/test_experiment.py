@@ -7,24 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
-from small_recipe import prepared
+from small_experiment import experiment
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.experiment.run import forecast, run_experiment
 from spoutnik.experiment.scheduler import Watcher
 from spoutnik.files import read_json, sha256_file
-
-GRID = Path(__file__).with_name("grid.yaml")
-
-
-def experiment(folder: Path, change=lambda values: None) -> Path:
-    prepared(folder)
-    values = yaml.safe_load(GRID.read_text())
-    change(values)
-    path = folder / "grid.yaml"
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    return path
 
 
 class Listening(Watcher):

@@ -3,25 +3,13 @@
 from pathlib import Path
 
 import pytest
-import yaml
+from small_experiment import experiment
 from small_recipe import prepared
 
 from spoutnik.errors import UserError
 from spoutnik.experiment.grid import build_grid
 from spoutnik.experiment.schema import read_experiment
 from spoutnik.experiment.variants import described, merged, nested, variant_recipes
-
-GRID = Path(__file__).with_name("grid.yaml")
-
-
-def experiment(folder: Path, change=lambda values: None) -> Path:
-    """The test's experiment beside its recipe, changed."""
-    prepared(folder)
-    values = yaml.safe_load(GRID.read_text())
-    change(values)
-    path = folder / "grid.yaml"
-    path.write_text(yaml.safe_dump(values, sort_keys=False))
-    return path
 
 
 def test_dotted_and_nested_changes_are_merged():

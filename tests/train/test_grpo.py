@@ -6,6 +6,7 @@ import pytest
 import tiny
 import torch
 from pydantic import ValidationError
+from small_grpo import ARITHMETIC, model, settings
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
@@ -21,24 +22,12 @@ from spoutnik.train import rewards as grading
 from spoutnik.train import sampling
 from spoutnik.train.batches import Document, pack_documents
 from spoutnik.train.grpo import grpo, policy_batches, policy_gradient, refuse_mismatch, with_reference
-from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.rewards import Rollouts, grade_rollouts
 from spoutnik.train.rollouts import GradedCompletion, PolicyEngine
 from spoutnik.train.sampling import roll_out, step_prompts
 
 EOS = 1
-ARITHMETIC = find_tasks(["arithmetic"])
-
-
-def settings(**changes) -> GRPOSettings:
-    return GRPOSettings(**{"steps": 4, "prompts_per_step": 3, "group_size": 4, "max_tokens": 8, "learning_rate": 0.02,
-                           "optimizer": "adamw", "warmup": 0, "weight_decay": 0.0, "balance_loss_alpha": 0.0,
-                           "bias_update_speed": 0.0} | changes)
-
-
-def model(base=tiny.QWEN, **changes):
-    return tiny.model(base, vocab_size=300, max_position_embeddings=512, **changes)
 
 
 def even_share(asked, tokenizer, rule="lenient", style="chat") -> list[GradedCompletion]:

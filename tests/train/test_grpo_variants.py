@@ -7,37 +7,25 @@ import pytest
 import tiny
 import torch
 from pydantic import ValidationError
+from small_grpo import ARITHMETIC, model, settings
 
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.errors import UserError
 from spoutnik.model.packing import PackedSequences
 from spoutnik.tasks import FAMILIES, sample
-from spoutnik.tasks.catalog import find_tasks
 from spoutnik.tasks.corpus import FORUM, write
 from spoutnik.tasks.reflection import checks_or_retries, thought_measures
 from spoutnik.text.r1_zero import r1_zero_prompt
 from spoutnik.text.thought import Reply
 from spoutnik.train import rewards as grading
 from spoutnik.train.grpo import grpo, policy_batches, policy_gradient
-from spoutnik.train.grpo_settings import GRPOSettings, RewardSettings
+from spoutnik.train.grpo_settings import RewardSettings
 from spoutnik.train.health import Comparison, stage_health
 from spoutnik.train.loop import Checkpoints
 from spoutnik.train.prompt_style import prompt_ids, read_completion
 from spoutnik.train.rewards import grade_rollouts
 from spoutnik.train.rollouts import GradedCompletion, PolicyEngine
 from spoutnik.train.sampling import WASTE, RolloutSource, roll_out, step_prompts
-
-ARITHMETIC = find_tasks(["arithmetic"])
-
-
-def settings(**changes) -> GRPOSettings:
-    return GRPOSettings(**{"steps": 4, "prompts_per_step": 3, "group_size": 4, "max_tokens": 8, "learning_rate": 0.02,
-                           "optimizer": "adamw", "warmup": 0, "weight_decay": 0.0, "balance_loss_alpha": 0.0,
-                           "bias_update_speed": 0.0} | changes)
-
-
-def model(base=tiny.QWEN, **changes):
-    return tiny.model(base, vocab_size=300, max_position_embeddings=512, **changes)
 
 
 def run(folder, tokenizer, chosen, base=tiny.QWEN, progress=tiny.silent, **others):
