@@ -58,7 +58,8 @@ def test_a_model_is_fetched_on_the_page_and_talked_to(chromium, url, hub):
         page.locator(".greeting").get_by_role("button", name="Other models").click()
         offer(page).get_by_role("button", name="Fetch").click()
         offer(page).get_by_role("button", name="Talk to it").click()
-        page.wait_for_function(f"document.querySelector('.setting')?.textContent.includes('{NAME}')")
+        page.locator(".q-dialog .dialog").wait_for(state="detached")
+        assert page.get_by_role("combobox", name="Model", exact=True).input_value() == NAME
         ask(page)
         answered(page)
     assert [name for name, _ in hub.ranges] == ["model.safetensors"]
