@@ -136,8 +136,9 @@ class ChatTab:
         if wanted in service.models:
             self.options.model = wanted
         elif self.options.model not in service.models:
+            text = self.strings.model_gone.format(self.options.model, service.default.id)
             with self.element:
-                ui.notify(self.strings.model_gone.format(self.options.model, service.default.id), type="warning", position="top")
+                ui.notify(text, type="warning", position="top")
             self.options.model = service.default.id
         if before != (self._models, self.options.model):
             self._show_model()

@@ -131,7 +131,8 @@ def test_on_a_phone_in_french(chromium, make_service, tmp_path, names):
         picker(page, "Modèle").select_option(names[0])
         page.get_by_text(f"Vous parlez à {names[0]}").wait_for()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        boxes = [page.locator(f".chat .bar {part}").first.bounding_box() for part in (".attach", ".setting", ".picker", ".send")]
+        parts = (".attach", ".setting", ".picker", ".send")
+        boxes = [page.locator(f".chat .bar {part}").first.bounding_box() for part in parts]
         assert all(box["width"] >= 36 and box["height"] >= 36 for box in boxes)
         for left, right in zip(boxes, boxes[1:]):
             assert left["x"] + left["width"] <= right["x"]
