@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spoutnik.errors import RunError
+from spoutnik.model import gguf_decode
 from spoutnik.model.gguf_decode import read_numbers, read_numbers_plain
 from spoutnik.model.gguf_header import TYPES, Placed
 from spoutnik.model.weight_file import WeightFile
 from spoutnik.native import kernels, library
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no compiler here")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LARGEST = 3 << 16  # numbers: several of the kernel's pieces
 
 
@@ -46,13 +47,15 @@ def test_every_bit_is_the_twin_s(noise, kind, dtype, start, blocks):
     assert same_bits(native, plain)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_1", "Q6_K"])
-def test_tensors_of_several_pieces(noise, kind):
+def test_tensors_of_several_pieces(noise, kind, dtype, monkeypatch):
     """Plain types may end anywhere."""
+    monkeypatch.setattr(gguf_decode, "_PART", 1 << 16)
     _, block, nbytes = TYPES[kind]
     count = LARGEST - (block if block > 1 else 77)
     placed = Placed(kind, (count,), 3, count // block * nbytes)
-    native, plain = (torch.empty(count, dtype=torch.bfloat16) for _ in range(2))
+    native, plain = (torch.empty(count, dtype=DTYPES[dtype]) for _ in range(2))
     read_numbers(noise, placed, native)
     with np.errstate(all="ignore"):
         read_numbers_plain(noise, placed, plain)
