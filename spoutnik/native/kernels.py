@@ -74,6 +74,7 @@ SIGNATURES = {
     "mapping_faults": "number:int -> int",
     # gguf_decode.cpp
     "read_numbers": "file:int start:int kind:int to:T[n] n threads:int -> int",
+    "read_numbers_float16": "file:int start:int kind:int to:float16[n] n threads:int -> int",
     # sample.cpp, quantize.cpp, forward.cpp, bandwidth.cpp
     "sample": "logits:float32[rows,vocabulary] settings:float32[5,rows] tokens:int64[rows] log_probs:float32[rows] rows "
               "vocabulary threads:int",
