@@ -112,12 +112,14 @@ def ray_processes() -> dict[int, str]:
     return {int(pid): args for pid, state, args in rows if not state.startswith("Z") and any(mark in args for mark in marks)}
 
 
-def orphans(before: dict[int, str], grace: float = 20.0) -> list[str]:
-    """Processes of Ray that were not there before and do not end within `grace` seconds."""
-    deadline = time.monotonic() + grace
+def orphans(before: dict[int, str], grace: float = 120.0) -> list[str]:
+    """Processes of Ray that were not there before and do not end within `grace` seconds. (Ray's agents look for their raylet
+    now and then; on a machine with other work they took more than 20 s to miss it.)"""
+    began = time.monotonic()
     while True:
         left = [args[:120] for pid, args in ray_processes().items() if pid not in before]
-        if not left or time.monotonic() > deadline:
+        if not left or time.monotonic() > began + grace:
+            print(f"nothing of Ray is left after {time.monotonic() - began:.1f} s" if not left else f"left: {left}", flush=True)
             return left
         time.sleep(0.5)
 
