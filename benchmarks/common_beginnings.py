@@ -3,8 +3,9 @@ prompts, and with --model that of a step of LoRA on a model whose template begin
 
     python benchmarks/common_beginnings.py [--model SMOLLM2] [--steps 5]
 
-Three ways in turns, each on all micro-batches of the same step: every document whole (native attention), beginnings once with
-torch's batched products, and beginnings once with native attention. Core-seconds, medians; "peer" is the first way. The last line is JSON.
+Three ways in turns, each on all micro-batches of the same step: every document whole (native attention; "peer" in what is
+printed), beginnings once with torch's batched products, and beginnings once with native attention. Core-seconds, medians. The
+last line is JSON.
 """
 
 import argparse
