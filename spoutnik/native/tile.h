@@ -47,10 +47,10 @@ inline void multiply_tile(const Rows& x, int64_t first, int64_t last, const bf16
         if (next) __builtin_prefetch(next + (k - first) * 32, 0, 2);
 #ifdef __AVX512BF16__
         __m512i weights[B];
-        for (int b = 0; b < B; b++) weights[b] = load_pairs(from + b * block_step);
-        for (int r = 0; r < R; r++) {
+        UNROLLED for (int b = 0; b < B; b++) weights[b] = load_pairs(from + b * block_step);
+        UNROLLED for (int r = 0; r < R; r++) {
             const __m512i pair = broadcast_pair(load<int32_t>(x[r] + k));
-            for (int b = 0; b < B; b++) sum[r][b] = dot_bf16(sum[r][b], pair, weights[b]);
+            UNROLLED for (int b = 0; b < B; b++) sum[r][b] = dot_bf16(sum[r][b], pair, weights[b]);
         }
 #else
         UNROLLED for (int b = 0; b < B; b++) {
