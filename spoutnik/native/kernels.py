@@ -39,7 +39,8 @@ SIGNATURES = {
                           "targets:int64[rows]<vocabulary normalizers:float32[rows] temperature:float "
                           "logits_grad:T[rows,vocabulary] rows width vocabulary",
     "attention": "q:T[tokens,heads,head%2] k_nope:T?[tokens,groups,nope]~ k_rope:T[tokens,shared,rope%2]~ "
-                 "v:T[tokens,groups,value%2]~ rotary:float32[tokens,2,half] lengths:int64[documents]=tokens",
+                 "v:T[tokens,groups,value%2]~ rotary:float32[tokens,2,half] lengths:int64[documents]=tokens "
+                 "before:int64?[documents]<documents",
     "attention_forward": "a:Attention out:T[tokens,heads,value] normalizers:float32[tokens,heads]",
     "attention_backward": "a:Attention grad:T[tokens,heads,value] out:T[tokens,heads,value] "
                           "normalizers:float32[tokens,heads] q_grad:T[tokens,heads,head] k_nope_grad:T?[tokens,groups,nope] "
