@@ -29,8 +29,8 @@ class Piece(NamedTuple):
 @dataclass
 class SentencePieceModel:
     """kind: UNIGRAM or BPE. unsupported: what it asks for and is not computed here. charsmap: the compiled rules by which
-    characters are replaced; none where it is empty. adds_prefix: a space comes before a text. removes_spaces: those at its ends,
-    and all but one of others that follow each other. special: the ids of unk, bos, eos and pad, below 0 where there is none."""
+    characters are replaced; none where it is empty. adds_prefix: a space comes before a text. removes_spaces: at its ends,
+    and all but one of those that follow each other. special: the ids of unk, bos, eos and pad, below 0 where there is none."""
 
     path: Path
     pieces: list[Piece] = field(default_factory=list)
