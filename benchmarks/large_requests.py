@@ -62,6 +62,7 @@ def requests(size: int, model: str) -> dict[str, tuple[str, bytes, dict]]:
         "a response's input": body("/v1/responses", input=text),
         "a text to embed": body("/v1/embeddings", input=text),
         "texts to embed": body("/v1/embeddings", input=["a b c"] * 256),
+        "long texts to embed": body("/v1/embeddings", input=[list(range(20, 220)) * 9] * 4),
         "a text to tokenize": body(TOKENS, prompt=text),
         "half a megabyte to tokenize": body(TOKENS, prompt=text[:500_000]),
         "ids to detokenize": body("/detokenize", tokens=many(17)[:400_000]),

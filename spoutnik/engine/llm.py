@@ -1,6 +1,6 @@
 """`spoutnik.LLM`: a model, its cache and its requests, with vLLM's interface."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from spoutnik.engine.generation_config import generation_defaults
 from spoutnik.engine.input_processor import Prompt, check, conversations_of, params_of, prompts_of, tokens_of
 from spoutnik.engine.llm_checks import check_max_model_len, check_speculation, device_of, dtype_of, raise_if_all_failed
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
-from spoutnik.engine.pooling import embed
+from spoutnik.engine.pooling import embed_in_pieces
 from spoutnik.engine.request import Request
 from spoutnik.engine.runners.base import Runner
 from spoutnik.engine.runners.select import bytes_of, make_runner, num_cache_blocks
@@ -224,11 +224,17 @@ class LLM:
         ids = [tokens_of(prompt, self.tokenizer, parse_special)[1] for prompt in prompts_of(prompts)]
         for prompt in ids:
             check(prompt, SamplingParams(max_tokens=1), self.config, self.tokenizer, self._max_model_len)
+        return torch.stack([_result(self.embed_in_pieces(prompt, adapter)) for prompt in ids])
+
+    @torch.no_grad()
+    def embed_in_pieces(self, prompt: list[int], adapter: str | None = None) -> Generator[None, None, torch.Tensor]:
+        """`embed` of one text's ids, a bounded number of tokens with each `next` (engine/pooling.py): the engine may step
+        between two. One at a time."""
         loaded = self._adapter(adapter)
         self.core.adapters.acquire(loaded)
         try:
             number = -1 if loaded is None else loaded.number
-            return torch.stack([embed(self.core.runner, self.core.scheduler, prompt, number) for prompt in ids])
+            return (yield from embed_in_pieces(self.core.runner, self.core.scheduler, prompt, number))
         finally:
             self.core.adapters.release(loaded)
 
@@ -303,3 +309,12 @@ class LLM:
                     yield output
         finally:
             self.core.abort(request.request_id)
+
+
+def _result(pieces: Generator[None, None, torch.Tensor]) -> torch.Tensor:
+    """Of something computed in pieces, all of them now."""
+    while True:
+        try:
+            next(pieces)
+        except StopIteration as end:
+            return end.value

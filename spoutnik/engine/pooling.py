@@ -1,5 +1,7 @@
 """Embeddings: the mean of a model's last hidden states."""
 
+from collections.abc import Generator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,27 +10,33 @@ from spoutnik.engine.runners.base import ForwardBatch, Runner
 from spoutnik.engine.scheduler import Scheduler, num_blocks_for
 from spoutnik.errors import RunError
 
+PIECE = 128  # tokens computed between two steps of the engine; always as many, so that a vector never depends on the load
 
-def embed(runner: Runner, scheduler: Scheduler, prompt: list[int], adapter: int = -1) -> Tensor:
-    """(D,) float32 of length 1, for the token ids of one text. Called between two steps of the engine: uses free blocks of the
-    cache for a while, and computes as many tokens at a time as a step does. adapter: its number, -1 for the base.
+
+def embed_in_pieces(runner: Runner, scheduler: Scheduler, prompt: list[int],
+                    adapter: int = -1) -> Generator[None, None, Tensor]:
+    """Returns (D,) float32 of length 1, for the token ids of one text. Each `next` computes a piece of it between two steps of
+    the engine; the engine may step in between. It borrows free blocks of the cache until its end. adapter: its number, -1 for
+    the base.
 
     Raises:
-        RunError: too few blocks are free.
+        RunError: too few blocks are free, or requests needed them back.
     """
-    needed = num_blocks_for(len(prompt))
-    if needed > scheduler.pool.num_free_blocks:
-        raise RunError(f"an embedding of {len(prompt)} tokens needs {needed} blocks of the cache, and "
-                       f"{scheduler.pool.num_free_blocks} are free. Try again when fewer requests are under way.")
-    blocks = scheduler.pool.allocate(needed)
+    blocks, total = scheduler.lend(num_blocks_for(len(prompt))), torch.zeros(runner.config.hidden_size)
+    most = min(PIECE, scheduler.max_num_batched_tokens)
     try:
-        total, most = torch.zeros(runner.config.hidden_size), scheduler.max_num_batched_tokens
         for start in range(0, len(prompt), most):
+            if start:
+                yield
+            if scheduler.lent is not blocks:
+                raise RunError(f"an embedding of {len(prompt)} tokens lost its blocks of the cache to requests under way. Try "
+                               "again when fewer are.")
             tokens = torch.tensor(prompt[start:start + most])
             batch = ForwardBatch(tokens, torch.tensor([len(tokens)]), torch.tensor([start]), torch.tensor([blocks]),
                                  torch.empty(0, dtype=torch.long), torch.tensor([True]),
                                  None if adapter < 0 else torch.tensor([adapter]))
             total += runner.forward(batch, states=True)[1].float().sum(0).cpu()
     finally:
-        scheduler.pool.free(blocks)
+        if scheduler.lent is blocks:
+            scheduler.take_back()
     return F.normalize(total / len(prompt), dim=0)

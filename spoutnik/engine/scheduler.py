@@ -12,7 +12,7 @@ from typing import Any
 
 from spoutnik.engine.block_pool import BlockHash, BlockPool, hash_blocks
 from spoutnik.engine.runners.base import BLOCK_SIZE
-from spoutnik.errors import UserError
+from spoutnik.errors import RunError, UserError
 
 
 @dataclass(eq=False, slots=True)
@@ -84,7 +84,8 @@ def num_blocks_for(num_tokens: int) -> int:
 
 
 class Scheduler:
-    """max_num_seqs: sequences computed at the same time. max_num_batched_tokens: tokens computed in one step."""
+    """max_num_seqs: sequences computed at the same time. max_num_batched_tokens: tokens computed in one step. lent: blocks that
+    something beside the steps uses meanwhile (an embedding); sequences that need them take them back."""
 
     def __init__(self, num_blocks: int, max_num_seqs: int, max_num_batched_tokens: int, prefix_caching: bool = True):
         if max_num_seqs < 1:
@@ -93,6 +94,7 @@ class Scheduler:
             raise UserError(f"max_num_batched_tokens = {max_num_batched_tokens}: must be at least max_num_seqs = "
                             f"{max_num_seqs}, since each sequence decodes a token in a step. Raise it, or lower max_num_seqs.")
         self.pool = BlockPool(num_blocks)
+        self.lent: list[int] = []
         self.max_num_seqs, self.max_num_batched_tokens = max_num_seqs, max_num_batched_tokens
         self.prefix_caching = prefix_caching
         self.waiting: deque[Sequence] = deque()
@@ -110,6 +112,20 @@ class Scheduler:
             raise UserError(f"max_tokens = {max_tokens}: with a prompt of {num_prompt_tokens} tokens it needs {needed} blocks "
                             f"of the cache, which has {self.pool.num_blocks}, of {BLOCK_SIZE} tokens each. Lower max_tokens, "
                             "shorten the prompt, or give the LLM more memory.")
+
+    def lend(self, count: int) -> list[int]:
+        """Free blocks for one computation beside the steps, until `take_back`. Before each use of them it looks whether `lent`
+        is still this list. Raises RunError: too few are free."""
+        assert not self.lent, "one at a time"
+        if count > self.pool.num_free_blocks:
+            raise RunError(f"an embedding needs {count} blocks of the cache, and {self.pool.num_free_blocks} are free. Try "
+                           "again when fewer requests are under way.")
+        self.lent = self.pool.allocate(count)
+        return self.lent
+
+    def take_back(self) -> None:
+        self.pool.free(self.lent)
+        self.lent = []
 
     def add(self, sequence: Sequence) -> None:
         self.waiting.append(sequence)
@@ -134,6 +150,8 @@ class Scheduler:
                     self._append_blocks(sequence, self.pool.allocate(1))
                     if not output.extended or output.extended[-1] is not sequence:
                         output.extended.append(sequence)
+                elif self.lent:
+                    self.take_back()
                 elif sequence.num_draft_tokens or sequence.num_lookahead_tokens:
                     sequence.num_draft_tokens = sequence.num_lookahead_tokens = 0
                 else:
@@ -182,7 +200,11 @@ class Scheduler:
         # One block more per sample, for its own copy of the last one; not needed where nothing else holds blocks.
         reserve = sequence.num_samples if running else 0
         count = num_blocks_for(target) - len(cached)
-        if count + reserve > self.pool.num_free_blocks - self.pool.count_free(cached):
+        free = self.pool.num_free_blocks - self.pool.count_free(cached)
+        if free < count + reserve <= free + len(self.lent):
+            free += len(self.lent)
+            self.take_back()
+        if count + reserve > free:
             return False
         self.pool.touch(cached)
         self._append_blocks(sequence, cached + self.pool.allocate(count))

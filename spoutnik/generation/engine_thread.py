@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future
 from queue import Empty, SimpleQueue
 from typing import Protocol, TypeVar
@@ -18,6 +19,7 @@ from spoutnik.generation.delta import UNUSABLE
 
 log = logging.getLogger("spoutnik.serve")
 Result = TypeVar("Result")
+Pieces = Generator[None, None, Result]  # long work: computes a piece with each `next`, and returns its result
 Delivery = tuple[Callable[[object], None], object]
 # A job delivers its tokens every MIN_PERIOD seconds, so that a small model's do not each pay for a delivery; many jobs do so
 # MAX_RATE times a second together, but each at least every MAX_PERIOD seconds, so that a person still sees text flow.
@@ -57,6 +59,7 @@ class EngineThread:
         self.broken: str | None = None
         self._on_idle = on_idle
         self._calls: SimpleQueue[tuple[Future, Callable[[], object]] | None] = SimpleQueue()  # None: stop
+        self._pieces: deque[tuple[Future, Pieces]] = deque()  # of the first, a piece is computed between two steps
         self._lock = threading.Lock()  # no call is queued once nobody will run it
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -70,6 +73,14 @@ class EngineThread:
                 future.set_exception(RunError("the engine has been stopped."))
             else:
                 self._calls.put((future, call))
+        return future
+
+    def submit_pieces(self, pieces: Pieces[Result]) -> Future[Result]:
+        """Has long work done piece by piece: one piece between two steps, and one work after the other, so that what is
+        generated meanwhile is held up by a piece at most. Cancelling the future ends it after the piece under way."""
+        future: Future[Result] = Future()
+        queued = self.submit(lambda: self._pieces.append((future, pieces)))
+        queued.add_done_callback(lambda queued: queued.exception() and _settle(future, error=queued.exception()))
         return future
 
     def add_job(self, job: Job) -> None:
@@ -102,6 +113,7 @@ class EngineThread:
     def _run(self) -> None:
         while self._run_calls():
             self._flush_deliveries()
+            self._run_piece()
             if not self.core.requests:
                 continue
             began, began_cpu = time.perf_counter(), time.thread_time()
@@ -123,6 +135,25 @@ class EngineThread:
             self.cpu_seconds = time.thread_time()
         self._fail_jobs(list(self.jobs), "the engine has been stopped.")
         self._flush_deliveries()
+        for future, pieces in self._pieces:
+            pieces.close()
+            _settle(future, error=RunError("the engine has been stopped."))
+
+    def _run_piece(self) -> None:
+        """A piece of the first of the long works, if there are any."""
+        if not self._pieces:
+            return
+        future, pieces = self._pieces[0]
+        try:
+            if not future.cancelled():
+                next(pieces)
+                return
+            pieces.close()
+        except StopIteration as end:
+            _settle(future, end.value)
+        except Exception as error:
+            _settle(future, error=error)
+        self._pieces.popleft()
 
     def _start_job(self, job: Job) -> None:
         if self.broken:
@@ -166,13 +197,13 @@ class EngineThread:
     def _run_calls(self) -> bool:
         """Runs the calls in the queue; sleeps while there is nothing to compute. False: it is to stop."""
         while True:
-            if self._calls.empty() and not self.core.requests:
+            if self._calls.empty() and not self.core.requests and not self._pieces:
                 try:
                     self._on_idle()
                 except Exception as error:  # work ahead of time: nobody waits for it
                     _log_error(error)
             try:
-                item = self._calls.get(block=not self.core.requests)
+                item = self._calls.get(block=not self.core.requests and not self._pieces)
             except Empty:
                 return True
             if item is None:
@@ -185,6 +216,12 @@ class EngineThread:
                     future.set_exception(error)
             if self._calls.empty():
                 return True
+
+
+def _settle(future: Future, result: object = None, error: BaseException | None = None) -> None:
+    """Unless nobody waits for it any more."""
+    if future.set_running_or_notify_cancel():
+        future.set_result(result) if error is None else future.set_exception(error)
 
 
 def _log_error(error: Exception) -> None:

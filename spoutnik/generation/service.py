@@ -10,7 +10,7 @@ from typing import TypeVar
 from spoutnik.engine.llm import LLM
 from spoutnik.errors import RunError, UserError
 from spoutnik.generation.delta import CollectedReply, Delta, GenerationWarning
-from spoutnik.generation.engine_thread import EngineThread
+from spoutnik.generation.engine_thread import EngineThread, Pieces
 from spoutnik.generation.generation import Generation, Steering
 from spoutnik.generation.model_card import ModelCard
 from spoutnik.generation.options import GenerationPlan
@@ -246,6 +246,10 @@ class GenerationService:
     async def run_in_engine(self, served: ServedModel, call: Callable[[], Result]) -> Result:
         """Calls something in the engine thread, between two steps; its result."""
         return await asyncio.wrap_future(served.engine_thread.submit(call))
+
+    async def run_in_pieces(self, served: ServedModel, pieces: Pieces[Result]) -> Result:
+        """Has long work done in the engine thread, a piece between two steps; its result."""
+        return await asyncio.wrap_future(served.engine_thread.submit_pieces(pieces))
 
     async def close(self, grace: float = 30.0) -> None:
         """Lets generations end, for so many seconds; then aborts them and stops the engines."""

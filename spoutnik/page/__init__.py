@@ -18,7 +18,7 @@ from spoutnik.generation.model_fetch import ModelFetches
 from spoutnik.generation.service import GenerationService
 from spoutnik.page.arena import ArenaTab
 from spoutnik.page.chat import ChatTab
-from spoutnik.page.controls import OPTIONS_COOKIE, options_from, remember
+from spoutnik.page.controls import OPTIONS_COOKIE, options_from
 from spoutnik.page.conversations import Conversations
 from spoutnik.page.dates import ZONE_COOKIE, Calendar, zone_from
 from spoutnik.page.layout import Layout
@@ -94,13 +94,8 @@ def _build(conversations: Conversations, fetches: ModelFetches, request: Request
     for script in ("page.js", "state.js", "formulas.js"):
         ui.add_body_html(f"<script>{(FOLDER / script).read_text('utf-8')}</script>")
 
-    def choose(model: str) -> None:
-        options.model = model
-        remember(options)
-        ui.navigate.reload()
-
     # Where there are keys, visitors are not the owner of the machine, whose disk and network this takes.
-    open_models = ModelList(fetches, strings, choose).open if owner is None else None
+    open_models = ModelList(fetches, strings, lambda model: chat.choose_model(model)).open if owner is None else None
     layout = Layout(conversations, strings, calendar, owner, request.cookies.get("spoutnik_theme"), open_models)
     if owner is not None and LOGIN_COOKIE in request.cookies:
         layout.add_log_out(f"{request.scope.get('root_path', '')}/logout")

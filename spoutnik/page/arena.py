@@ -8,8 +8,9 @@ from nicegui import ui
 from spoutnik.arena.matches import Match
 from spoutnik.arena.ratings import Outcome, rate
 from spoutnik.generation.session import ChatOptions
-from spoutnik.page.controls import OptionsMenu, select
+from spoutnik.page.controls import OptionsMenu
 from spoutnik.page.conversations import Conversations, Round
+from spoutnik.page.model_picker import Select
 from spoutnik.page.strings import Strings
 from spoutnik.page.widgets import AnswerView, button, icon_button, notify_errors, submit, text_area
 
@@ -24,33 +25,34 @@ class ArenaTab:
         self.round: Round | None = None
         self._waits_for_end = False
         self._chosen = ["", ""]  # models that the user chose; "" is drawn
+        self._models: list[str] = []  # those that are served, as they were seen last
         self._answers: list[AnswerView] = []
         with ui.element("section").classes("tab arena").props(f'aria-label="{strings.arena}"') as self.element:
             ui.label(strings.arena_intro).classes("intro")
-            if len(conversations.service.models) < 2:
-                ui.label(strings.needs_two_models).classes("muted")
-            else:
-                self._build_composer()
+            self._too_few = ui.label(strings.needs_two_models).classes("muted")
+            self._build_composer()
             self._question = ui.label().classes("message-text bubble")
             self._question.set_visibility(False)
             self._sides = ui.element("div").classes("sides")
             self._voting = ui.element("div").classes("voting").props("aria-live=polite")
             ui.label(strings.ratings).classes("title").props("role=heading aria-level=2")
             self._ratings = ui.element("div").classes("ratings")
+        self._follow_models()
         self._update_ratings()
         self.open(round_id)
 
     def _build_composer(self) -> None:
         strings = self.strings
-        with ui.element("div").classes("composer"):
+        with ui.element("div").classes("composer") as self._composer:
             self.input = text_area(self.ask, strings.arena_placeholder, strings.arena_placeholder).classes("question")
             self.input.props("rows=1").props.update({"data-draft": f"draft:{self.owner or ''}/arena"})
             ui.run_javascript(f"spoutnik.restoreDraft({self.input.id})")
             with ui.element("div").classes("bar"):
-                models = {"": strings.any_model} | {name: name for name in self.conversations.service.models}
-                for side in range(2):
-                    select(f"{strings.model} {side + 1}", models, "", partial(self._choose, side)).classes("contender")
-                OptionsMenu(self.conversations, strings, self.options, with_model=False)
+                self._contenders = [Select(f"{strings.model} {side + 1}", {}, "", partial(self._choose, side))
+                                    for side in range(2)]
+                for contender in self._contenders:
+                    contender.element.classes("contender")
+                self._options_menu = OptionsMenu(self.conversations, strings, self.options, with_model=False)
                 ui.space()
                 self._send = icon_button("arrow_upward", strings.send, lambda: submit(self.input, self.ask), "send")
                 self._stop = icon_button("stop", strings.stop, self.stop, "send stop").props("data-stop")
@@ -58,13 +60,25 @@ class ArenaTab:
     def _choose(self, side: int, model: str) -> None:
         self._chosen[side] = model
 
+    def _follow_models(self) -> None:
+        """Offers what is served now: models come and go while the server runs."""
+        if self._models == list(self.conversations.service.models):
+            return
+        self._models = list(self.conversations.service.models)
+        self._chosen = [model if model in self._models else "" for model in self._chosen]
+        names = {"": self.strings.any_model} | {name: name for name in self._models}
+        for contender, chosen in zip(self._contenders, self._chosen):
+            contender.show(names, chosen)
+        self._options_menu.update()
+        self._too_few.set_visibility(len(self._models) < 2)
+        self._composer.set_visibility(len(self._models) > 1)
+
     def _running(self) -> bool:
         return self.round is not None and self.round.running
 
     def _update_buttons(self) -> None:
-        if len(self.conversations.service.models) > 1:
-            self._send.set_visibility(not self._running())
-            self._stop.set_visibility(self._running())
+        self._send.set_visibility(not self._running())
+        self._stop.set_visibility(self._running())
 
     def ask(self, question: str) -> bool:
         """Whether the question was accepted."""
@@ -105,6 +119,7 @@ class ArenaTab:
             turn.stop()
 
     def tick(self) -> None:
+        self._follow_models()
         for answer in self._answers:
             answer.tick()
         if self._waits_for_end and not self.round.running and all(answer.turn is None for answer in self._answers):

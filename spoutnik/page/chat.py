@@ -8,10 +8,11 @@ from nicegui import events, ui
 
 from spoutnik.generation.session import ChatMessage, ChatOptions
 from spoutnik.page import drafts
-from spoutnik.page.controls import Attachments, OptionsMenu
+from spoutnik.page.controls import Attachments, OptionsMenu, remember
 from spoutnik.page.conversations import Conversation, Conversations
 from spoutnik.page.dates import Calendar
 from spoutnik.page.greeting import Greeting
+from spoutnik.page.model_picker import ModelPicker
 from spoutnik.page.strings import Strings
 from spoutnik.page.widgets import (
     AnswerView,
@@ -36,12 +37,14 @@ class ChatTab:
         self.conversation, self._on_change = conversation, on_change
         self._views: list[tuple[ChatMessage, ui.element, AnswerView | None]] = []
         self._synced_version = -1
+        self._models: list[str] = []  # those that are served, as they were seen last
         with ui.element("section").classes("tab chat").props(f'aria-label="{strings.chat}"') as self.element:
             self._greeting = Greeting(conversations.service, strings, options, self.ask, open_models)
             self._messages = ui.element("div").classes("messages").props("id=messages")
             self._build_unanswered()
             self._build_composer()
         self.sync()
+        self._follow_models()
         ui.on("spoutnik_file", self._restore_file)
         drafts.open_draft(self.conversation)
 
@@ -60,7 +63,8 @@ class ChatTab:
                 self.input.props("rows=1 for=question data-question")
                 with ui.element("div").classes("bar"):
                     self.attachments.button()
-                    OptionsMenu(self.conversations, strings, self.options, on_model=self._greeting.update)
+                    self._options_menu = OptionsMenu(self.conversations, strings, self.options)
+                    self._picker = ModelPicker(self.conversations.service, strings, self.options, self.choose_model)
                     ui.space()
                     self._send = icon_button("arrow_upward", strings.send, lambda: submit(self.input, self.ask), "send")
                     self._stop = icon_button("stop", strings.stop, self.stop, "send stop").props("data-stop")
@@ -109,9 +113,35 @@ class ChatTab:
         with notify_errors(self.strings):
             self.conversation = self.conversations.open(conversation_id, self.conversation.owner)
             self.sync()
+            self._follow_models()
             self.attachments.clear()
             drafts.open_draft(self.conversation)
             ui.run_javascript("spoutnik.follow(); spoutnik.focusQuestion()")
+
+    def choose_model(self, model: str) -> None:
+        """Has this model answer from now on: in this conversation, and in new ones of this browser."""
+        self.conversation.model = self.options.model = model
+        remember(self.options)
+        self._show_model()
+
+    def _show_model(self) -> None:
+        self._picker.update()
+        self._options_menu.update()
+        self._greeting.update()
+
+    def _follow_models(self) -> None:
+        """Shows the conversation's own model, and what is served now: models come and go while the server runs."""
+        service, before = self.conversations.service, (self._models, self.options.model)
+        self._models, wanted = list(service.models), self.conversation.next_model
+        if wanted in service.models:
+            self.options.model = wanted
+        elif self.options.model not in service.models:
+            text = self.strings.model_gone.format(self.options.model, service.default.id)
+            with self.element:
+                ui.notify(text, type="warning", position="top")
+            self.options.model = service.default.id
+        if before != (self._models, self.options.model):
+            self._show_model()
 
     def _keep_files(self) -> None:
         drafts.keep_files(self.attachments.files, self.conversation)
@@ -146,6 +176,7 @@ class ChatTab:
             ui.notify(self.strings.followup_feedback if is_followup else self.strings.feedback_saved, position="top")
 
     def tick(self) -> None:
+        self._follow_models()
         if self._synced_version != self.conversation.version:
             self.sync()
         if self._views and self._views[-1][2] is not None:

@@ -1,4 +1,4 @@
-"""Controls of the composer: model, effort, number of thoughts, temperature, system prompt, and the files of a question."""
+"""Controls of the composer: effort, number of thoughts, temperature, system prompt, and the files of a question."""
 
 import base64
 import binascii
@@ -76,14 +76,12 @@ def remember(options: ChatOptions) -> None:
 class OptionsMenu:
     """A button that shows the options and opens a menu to change them.
 
-    with_model: False in the arena, where two models are compared: neither model, temperature nor system prompt is chosen
-    there, and nothing is remembered. on_model: called when another model was chosen.
+    with_model: False in the arena, where two models are compared: neither temperature nor system prompt is chosen there, and
+    nothing is remembered. `update` is called when the model has changed, or what is served.
     """
 
-    def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions, with_model: bool = True,
-                 on_model: Callable[[], None] = lambda: None):
-        self.conversations, self.strings, self.options = conversations, strings, options
-        self._with_model, self._on_model = with_model, on_model
+    def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions, with_model: bool = True):
+        self.conversations, self.strings, self.options, self._with_model = conversations, strings, options, with_model
         with button("", lambda: None).classes("pill setting") as self.button:
             ui.icon("tune").props("aria-hidden=true")
             self._label = ui.label().classes("ellipsis")
@@ -92,7 +90,7 @@ class OptionsMenu:
                 menu.props.update({"aria-label": strings.options})
                 self._build_menu()
         self.button.props.update({"aria-haspopup": "dialog"})
-        self._update()
+        self.update()
 
     @property
     def _served(self) -> ServedModel:
@@ -107,10 +105,6 @@ class OptionsMenu:
         strings, options = self.strings, self.options
         with ui.element("div").classes("panel-body"):
             if self._with_model:
-                models = {name: name for name in self.conversations.service.models}
-                with ui.element("div").classes("field"):
-                    ui.label(strings.model).classes("field-name").props("aria-hidden=true")
-                    select(strings.model, models, options.model, self._set_model)
                 self._thoughtless = ui.label(strings.thoughtless).classes("field-help")
             self._effort = Slider(strings.effort, 0, len(EFFORT_NAMES) - 1, EFFORT_NAMES.index(options.effort),
                                   lambda value: self._set("effort", EFFORT_NAMES[value]))
@@ -143,17 +137,13 @@ class OptionsMenu:
         value = tenths / 10
         self._set("temperature", None if value == round(self._default_temperature, 1) else value)
 
-    def _set_model(self, model: str) -> None:
-        self._set("model", model)
-        self._on_model()
-
     def _set(self, option: str, value: str | int | float | None) -> None:
         setattr(self.options, option, value)
-        self._update()
+        self.update()
         if self._with_model:
             remember(self.options)
 
-    def _update(self) -> None:
+    def update(self) -> None:
         strings, options, thinks = self.strings, self.options, self._thinks
         tokens = int(self._served.max_model_len * EFFORTS[options.effort])
         effort = strings.efforts[options.effort]
@@ -172,7 +162,8 @@ class OptionsMenu:
             value = self._temperature_in_force
             description = strings.temperature_default if options.temperature is None else strings.temperature_help
             self._temperature.describe(description.format(strings.decimal(value)), round(10 * value))
-            summary = [options.model, *summary]
+            if len(self.conversations.service.models) == 1:  # else the picker beside it shows it
+                summary = [options.model, *summary]
             if options.temperature is not None:
                 summary.append(strings.temperature_short.format(strings.decimal(value)))
             summary += [strings.system_short] * bool(options.system.strip())
@@ -184,23 +175,6 @@ class _Menu(ui.menu):
     """A menu whose state only the browser knows: through the server, Escape would return the focus to the button too late."""
 
     LOOPBACK = None
-
-
-def select(label: str, options: dict[str, str], value: str, on_change: Callable[[str], None]) -> ui.element:
-    """The browser's own <select>, for screen readers and phones. options: value -> text."""
-    def choose(chosen: str) -> None:
-        if chosen in options:
-            for key, item in items.items():  # a menu that is opened again is built from these
-                item.props.update({"selected": key == chosen})
-            on_change(chosen)
-
-    items = {}
-    with ui.element("select").classes("choice").props("autocomplete=off") as element:
-        for key, text in options.items():
-            items[key] = ui.element("option")
-            items[key].props.update({"value": key, "label": text, "selected": key == value})
-    element.props.update({"aria-label": label, "title": label})
-    return element.on("change", lambda event: choose(event.args), js_handler="(e) => emit(e.target.value)")
 
 
 class Slider:

@@ -30,13 +30,21 @@ SAVE_PAUSE = 20  # times as long as a write took is the least time before the ne
 
 @dataclass(eq=False)
 class Conversation:
-    """A conversation as its tabs see it. version: raised with each change of what is shown."""
+    """A conversation as its tabs see it. version: raised with each change of what is shown. model: chosen for the next answer,
+    None where nobody has chosen since the last."""
 
     id: str
     owner: str | None = None
     tree: MessageTree[ChatMessage] = field(default_factory=MessageTree)
     turn: ChatTurn | None = None
     version: int = 0
+    model: str | None = None
+
+    @property
+    def next_model(self) -> str | None:
+        """The model that was chosen, else the one of the last answer that is shown; None where there is neither."""
+        answered = next((message.model for message in reversed(self.messages) if message.role == "assistant"), None)
+        return self.model or answered
 
     @property
     def messages(self) -> list[ChatMessage]:
@@ -157,6 +165,7 @@ class Conversations:
                                             begun)
         turn.message.id, turn.message.parent = answer_id, asked
         conversation.tree.add(turn.message)
+        conversation.model = None
         conversation.version += 1
         self.list_version += 1
         if self.history is None and conversation not in self._in_memory:

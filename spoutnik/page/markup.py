@@ -35,7 +35,9 @@ class Labels:
 
 
 def formula(source: str, block: bool, complete: bool = True) -> str:
-    """The element that the browser replaces by the drawn formula. One that is too long, or not complete yet, stays source."""
+    """The element that the browser replaces by the drawn formula. One that is too long, or not complete yet, stays source.
+    A commutative diagram is a display wherever it stands: KaTeX draws it in no line, and has no other form for it."""
+    block = block or "\\begin{CD}" in source
     name = "formula" if complete and len(source) <= MAX_FORMULA_LENGTH else "formula-source"
     return f'<span class="{name}{" display" * block}">{html.escape(source)}</span>'
 
@@ -44,7 +46,7 @@ def formula(source: str, block: bool, complete: bool = True) -> str:
 # that a formula may still be streamed.
 _DELIMITERS = (("$$", "$$", True), ("\\[", "\\]", True), ("\\(", "\\)", False), ("$`", "`$", False), ("$", "$", False))
 _ENVIRONMENT = re.compile(r"\\begin\{((?:align(?:ed)?|alignat|flalign|gather(?:ed)?|multline|equation|eqnarray|split|cases|"
-                          r"array|[pbBvV]?matrix)\*?)\}")
+                          r"array|CD|[pbBvV]?matrix)\*?)\}")
 _BARE = re.compile(rf"\\boxed\{{|{_ENVIRONMENT.pattern}")  # formulas that models write without delimiters
 _CLOSING_ATTEMPTS = 8  # delimiters that are tried as a formula's end: those within braces are not it, as in \text{if $x$}
 

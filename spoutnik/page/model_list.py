@@ -21,6 +21,7 @@ class ModelList:
     async def open(self) -> None:
         strings = self.strings
         with open_dialog(strings.more_models) as dialog:
+            self._dialog = dialog
             ui.label(strings.more_models).classes("dialog-title").props("role=heading aria-level=2")
             ui.label(strings.more_models_help).classes("muted")
             measuring = ui.label(strings.measuring).classes("muted").props("role=status")
@@ -38,6 +39,7 @@ class ModelList:
     def talk(self, model: OfferedModel) -> None:
         if model.name not in self.fetches.service.models:
             self.fetches.serve(model, model.folder)
+        self._dialog.close()
         self._choose(model.name)
 
 

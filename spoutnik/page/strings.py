@@ -41,8 +41,9 @@ class Strings:
     remove_file: str = "Remove {}"
     file_too_large: str = "{} is too large: at most {} KB."
     file_not_text: str = "{} is not a text file (UTF-8)."
-    options: str = "Model and thinking"
+    options: str = "Settings"
     model: str = "Model"
+    model_gone: str = "{} is not served any more. {} answers from now on."
     effort: str = "Effort"
     efforts: dict[str, str] = field(default_factory=lambda: {
         "none": "no thought", "minimal": "minimal", "low": "low", "medium": "medium", "high": "high", "xhigh": "very high",
@@ -251,7 +252,8 @@ FR = Strings(
     question_placeholder="Posez votre question",
     question_label="Votre question", send="Envoyer", stop="Arrêter (Échap)", attach_file="Joindre un fichier texte",
     remove_file="Retirer {}", file_too_large="{} est trop gros\u00a0: {} Ko au plus.",
-    file_not_text="{} n’est pas un fichier texte (UTF-8).", options="Modèle et réflexion", model="Modèle", effort="Effort",
+    file_not_text="{} n’est pas un fichier texte (UTF-8).", options="Réglages", model="Modèle",
+    model_gone="{} n’est plus servi. C’est {} qui répond désormais.", effort="Effort",
     efforts={"none": "sans réflexion", "minimal": "minimal", "low": "faible", "medium": "moyen", "high": "élevé",
              "xhigh": "très élevé", "max": "le plus long"}, thoughts="Réflexions parallèles",
     thoughts_help="Plusieurs réflexions votent\u00a0; la réponse de la majorité est montrée.", one_thought="1 réflexion",

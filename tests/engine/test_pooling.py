@@ -4,7 +4,9 @@ import pytest
 import tiny
 import torch
 
+from spoutnik import SamplingParams
 from spoutnik.engine.llm import LLM
+from spoutnik.engine.pooling import PIECE
 from spoutnik.engine.runners.base import ForwardBatch
 from spoutnik.engine.runners.torch_runner import TorchRunner
 from spoutnik.errors import RunError, UserError
@@ -44,3 +46,65 @@ def test_blocks_come_back_and_a_full_cache_says_so():
     pool.free(taken)
     with pytest.raises(UserError, match="token id"):
         llm.embed([[64]])
+
+
+LONG = [number % 60 for number in range(2 * PIECE + 40)]  # three pieces
+
+
+def long_llm(**changes) -> LLM:
+    return LLM(tiny.model(tiny.QWEN, max_position_embeddings=1024), max_num_seqs=4, **changes)
+
+
+def generated(llm, between=lambda: None):
+    """The tokens of one request; `between` is called after each step."""
+    request, = llm.requests_of([{"prompt_token_ids": [5, 6, 7]}], SamplingParams(max_tokens=40, ignore_eos=True), 3)
+    llm.core.add(request)
+    while request.unfinished:
+        llm.core.step()
+        between()
+    return request.samples[0].token_ids
+
+
+def test_requests_go_on_between_the_pieces_of_an_embedding_and_neither_changes_the_other():
+    llm, vectors, sizes = long_llm(), [], []
+    llm.core.max_multi_steps = 1
+    pieces, forward = llm.embed_in_pieces(LONG), llm.core.runner.forward
+
+    def between():
+        try:
+            next(pieces)
+        except StopIteration as end:
+            vectors.append(end.value)
+
+    llm.core.runner.forward = lambda batch, states=False: (sizes.append(len(batch.tokens)), forward(batch, states))[1]
+    tokens = generated(llm, lambda: between() if not vectors else None)
+    assert sizes[:6] == [3, PIECE, 1, PIECE, 1, 40]
+    assert torch.equal(vectors[0], long_llm().embed([LONG])[0]) and tokens == generated(long_llm())
+
+
+@pytest.mark.parametrize("needs", ["decode", "prompt"])
+def test_requests_take_the_cache_back_from_an_embedding(needs):
+    """Where they run out of blocks: the embedding says so, nobody is preempted, and no block is lost."""
+    llm = long_llm()
+    pool = llm.core.scheduler.pool
+    other = pool.allocate(pool.num_blocks - 20)
+    if needs == "prompt":
+        other += pool.allocate(1)
+    pieces = llm.embed_in_pieces(LONG)  # needs 19 blocks, of which a request leaves it none
+    if needs == "decode":
+        request, = llm.requests_of([{"prompt_token_ids": [1, 2]}], SamplingParams(max_tokens=40, ignore_eos=True), 3)
+        llm.core.add(request)
+        llm.core.step()
+        next(pieces)
+    else:
+        next(pieces)
+    assert pool.num_free_blocks == 0
+    if needs == "decode":
+        while request.unfinished:
+            llm.core.step()
+        assert request.samples[0].token_ids and llm.core.stats.preemptions == 0
+    else:
+        generated(llm)
+    with pytest.raises(RunError, match="lost its blocks"):
+        next(pieces)
+    assert pool.num_free_blocks == pool.num_blocks - len(other)

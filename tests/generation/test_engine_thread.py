@@ -7,6 +7,7 @@ import tiny
 
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.errors import RunError
 from spoutnik.generation.completion import CompletionPlan, Completions
 from spoutnik.generation.engine_thread import EngineThread
 from spoutnik.generation.generation import Generation
@@ -60,11 +61,10 @@ class Listener:
         return self.deltas[-1]
 
 
-def begun(engine_thread, llm, job=Generation):
-    listener, params = Listener(), SamplingParams(seed=1, max_tokens=20)
-    plan = CompletionPlan([[5, 6, 7]], params, 0) if issubclass(job, Completions) else plan_chat(llm, ASK,
-                                                                                                 GenerationOptions(params,
-                                                                                                                   max_tokens=20))
+def begun(engine_thread, llm, job=Generation, max_tokens=20):
+    listener, params = Listener(), SamplingParams(seed=1, max_tokens=max_tokens)
+    options = GenerationOptions(params, max_tokens=max_tokens)
+    plan = CompletionPlan([[5, 6, 7]], params, 0) if issubclass(job, Completions) else plan_chat(llm, ASK, options)
     engine_thread.add_job(job(llm, f"job-{id(listener)}", plan, listener))
     return listener
 
@@ -151,3 +151,67 @@ def test_a_model_that_wants_to_think_again_and_again_answers_all_the_same(llm):
             assert choice.generated <= plan.params.max_tokens
             assert len(plan.prompt) + len(choice.ids) <= llm.config.max_position_embeddings
             assert plan.may_think or not "".join(delta.thought for delta in deltas)
+
+
+def test_long_work_is_done_piece_by_piece_between_two_steps(llm, start_thread):
+    """However many works wait: between two pieces there is a step while something is generated."""
+    events, step = [], llm.core.step
+
+    def pieces(name, fails=False):
+        for _ in range(3):
+            events.append(name)
+            if fails:
+                raise RunError("no room")
+            yield
+        return name
+
+    llm.core.step = lambda: (events.append("step"), step())[1]
+    engine_thread = start_thread(llm)
+    try:
+        holds = threading.Event()
+        engine_thread.submit(lambda: holds.wait(SECONDS))
+        listener = begun(engine_thread, llm, max_tokens=100)
+        futures = [engine_thread.submit_pieces(pieces(name, name == "b")) for name in "abcd"]
+        futures[3].cancel()
+        holds.set()
+        assert [futures[0].result(SECONDS), futures[2].result(SECONDS)] == ["a", "c"]
+        with pytest.raises(RunError, match="no room"):
+            futures[1].result(SECONDS)
+        assert listener.last.finish_reason is not None
+        assert engine_thread.submit_pieces(pieces("e")).result(SECONDS) == "e"  # also when nothing is generated
+    finally:
+        llm.core.step = step
+    while_generating = events[:len(events) - events[::-1].index("step")]
+    assert [event for event in events if event != "step"] == list("aaabccceee") and "d" not in events
+    works = [place for place, event in enumerate(while_generating) if event != "step"]
+    assert all(later - earlier > 1 for earlier, later in zip(works, works[1:])) and len(works) == 7
+
+
+def test_long_work_that_is_given_up_or_stopped_gives_back_what_it_holds(llm, start_thread):
+    engine_thread, pool = start_thread(llm), llm.core.scheduler.pool
+    free, ids, begun = pool.num_free_blocks, list(range(200)), threading.Event()
+
+    def pieces():
+        work = llm.embed_in_pieces(ids)
+        try:
+            next(work)
+            begun.set()
+            while True:
+                yield
+        finally:
+            work.close()
+
+    future = engine_thread.submit_pieces(pieces())
+    assert begun.wait(SECONDS) and pool.num_free_blocks < free
+    future.cancel()
+    assert engine_thread.submit_pieces(llm.embed_in_pieces(ids)).result(SECONDS).shape == (32,)
+    assert pool.num_free_blocks == free
+    begun.clear()
+    last = engine_thread.submit_pieces(pieces())
+    assert begun.wait(SECONDS)
+    engine_thread.close()
+    with pytest.raises(RunError, match="stopped"):
+        last.result(SECONDS)
+    with pytest.raises(RunError, match="stopped"):
+        engine_thread.submit_pieces(pieces()).result(SECONDS)
+    assert pool.num_free_blocks == free

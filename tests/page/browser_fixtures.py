@@ -72,9 +72,10 @@ def time_limit(seconds: int):
 
 
 @contextmanager
-def page_server(service, folder, history=None):
-    """The address of a page of this service, which keeps its data in the folder. history: None is one in the folder."""
-    app = FastAPI()
+def page_server(service, folder, history=None, app=None):
+    """The address of a page of this service, which keeps its data in the folder. history: None is one in the folder. app: that
+    of the API, None for the page alone."""
+    app = app or FastAPI()
     pages.mount(app, service, Settings(data=folder), history or History(folder / "history.db"))
     with listening(app) as url:
         yield f"{url}/"

@@ -111,6 +111,17 @@ def test_formulas_are_drawn(site):
     assert page.locator(".formula math").count() == 2 * len(FORMULAS)  # for screen readers
 
 
+@pytest.mark.parametrize("text", ["In ${}$ a line", r"In \({}\) a line", "Without any: {} on a line", "{}", "$$\n{}\n$$"],
+                         ids=["dollar", "parenthesis", "bare", "block", "display"])
+def test_a_commutative_diagram_is_a_display_wherever_it_stands(site, text):
+    """LaTeX and MathJax draw it within a line too; KaTeX does not."""
+    page = answer_with(site, text.replace("{}", r"\begin{CD} A @>f>> B \\ @VgVV @AAhA \\ C @= D \end{CD}"))
+    assert page.locator(".formula.display.drawn .mtable .x-arrow").count() == 2  # the arrow above, the equality below
+    assert page.locator(".formula").count() == 1
+    box, line = (page.locator(where).bounding_box() for where in (".formula .katex-html", ".reply"))
+    assert box["height"] > 60 and abs(box["x"] + box["width"] / 2 - line["x"] - line["width"] / 2) < 8  # centered, three rows
+
+
 def test_delimiters_stretch_and_limits_stand_above(site):
     page = answer_with(site, r"$$\left( \frac{\frac{a}{b}}{\frac{c}{d}} \right) \sum_{i=1}^{n} x \underbrace{a+b+c}_{3}$$")
     box = """(selector) => {

@@ -104,20 +104,21 @@ def test_edit_retry_copy_files_and_feedback(visit, serving, tmp_path):
 def test_model_effort_and_thoughts_are_chosen_and_remembered(visit, serving):
     serving[1].held = False
     page = visit()
-    page.get_by_role("button", name="Model and thinking").first.click()
     page.get_by_role("combobox", name="Model", exact=True).select_option("beta")
+    page.get_by_role("button", name="Settings").first.click()
     for name, key, times in (("Effort", "ArrowLeft", 2), ("Parallel thoughts", "ArrowRight", 3)):
         page.get_by_role("slider", name=name).focus()
         for _ in range(times):
             page.keyboard.press(key)
-    page.get_by_role("button", name="beta, low, 4 thoughts").wait_for()
+    page.get_by_role("button", name="Settings: low, 4 thoughts").wait_for()
     page.keyboard.press("Escape")
     ask(page)
     assert "4 of 4 thoughts agree" in answered(page).inner_text()
     plan = serving[1].started[0].plan
     assert plan.params.n == 4 and plan.max_thinking_tokens == plan.params.max_tokens // 8
     page.reload()
-    page.get_by_role("button", name="beta, low, 4 thoughts").wait_for()
+    page.get_by_role("button", name="Settings: low, 4 thoughts").wait_for()
+    assert page.get_by_role("combobox", name="Model", exact=True).input_value() == "beta"
 
 
 def test_settings_show_what_is_in_force_when_they_are_opened_again(visit, serving):
@@ -143,7 +144,7 @@ def test_settings_show_what_is_in_force_when_they_are_opened_again(visit, servin
     open_settings()
     assert shown() == ("alpha", "4", "1", "6", "")
     assert "0.6: the default" in page.locator(".panel-body").inner_text()
-    page.get_by_role("combobox", name="Model").select_option("beta")
+    page.get_by_role("combobox", name="Model").select_option("beta")  # the settings stay open
     for name, key, times in (("Effort", "ArrowLeft", 2), ("Parallel thoughts", "ArrowRight", 1),
                              ("Temperature", "ArrowLeft", 3)):
         page.get_by_role("slider", name=name).focus()
@@ -151,13 +152,13 @@ def test_settings_show_what_is_in_force_when_they_are_opened_again(visit, servin
             page.keyboard.press(key)
     page.get_by_role("textbox", name="System prompt").fill("Réponds en vers.")
     close_settings()  # at once: what was typed last counts
-    page.get_by_role("button", name="beta, low, 2 thoughts, temperature 0.3, system prompt").wait_for()
+    page.get_by_role("button", name="Settings: low, 2 thoughts, temperature 0.3, system prompt").wait_for()
     chosen = ("beta", "2", "2", "3", "Réponds en vers.")
     open_settings()
     assert shown() == chosen
     close_settings()
     page.reload()
-    page.get_by_role("button", name="beta, low, 2 thoughts, temperature 0.3, system prompt").wait_for()
+    page.get_by_role("button", name="Settings: low, 2 thoughts, temperature 0.3, system prompt").wait_for()
     open_settings()
     assert shown() == chosen
     close_settings()
@@ -169,7 +170,7 @@ def test_settings_show_what_is_in_force_when_they_are_opened_again(visit, servin
     open_settings()
     page.get_by_role("slider", name="Temperature").fill("6")  # the default again, which is not remembered as a choice
     page.get_by_role("textbox", name="System prompt").fill("")
-    page.get_by_role("button", name="Model and thinking: beta, low, 2 thoughts", exact=True).wait_for()
+    page.get_by_role("button", name="Settings: low, 2 thoughts", exact=True).wait_for()
 
 
 def test_settings_are_remembered_without_a_system_prompt_that_no_cookie_holds(visit, serving):
@@ -183,7 +184,7 @@ def test_settings_are_remembered_without_a_system_prompt_that_no_cookie_holds(vi
     page.keyboard.press("ArrowLeft")
     page.wait_for_function("document.cookie.includes('medium')")
     page.reload()
-    page.get_by_role("button", name="Model and thinking: alpha, medium", exact=True).wait_for()
+    page.get_by_role("button", name="Settings: medium", exact=True).wait_for()
 
 
 def test_the_arena_is_blind_until_the_vote(visit, serving, tmp_path):
@@ -215,7 +216,7 @@ def test_a_phone_in_french(visit, serving, scheme):
     page.get_by_label("Votre question").fill("Trouve les racines.")
     page.get_by_role("button", name="Envoyer").click()
     answered(page)
-    page.get_by_role("button", name="Modèle et réflexion").first.click()
+    page.get_by_role("button", name="Réglages").first.click()
     page.get_by_role("slider", name="Effort").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     panel = page.locator(".panel-body").bounding_box()

@@ -85,12 +85,13 @@ def _token_ids(text: str | list[int], index: int, served: ServedModel, truncate:
 
 
 async def _embed(prompt: list[int], served: ServedModel, serving: Serving) -> Tensor:
-    """One text at a time, between two steps of the engine: generations go on meanwhile, and come first in a full cache."""
+    """One text at a time, in pieces between the steps of the engine: generations go on meanwhile, and come first in a full
+    cache."""
     while True:
         if serving.service.draining:
             raise Busy("the server is shutting down. Try again when it is back.", 30)
         try:
-            return (await serving.service.run_in_engine(served, lambda: served.llm.embed([prompt])))[0]
+            return await serving.service.run_in_pieces(served, served.llm.embed_in_pieces(prompt))
         except RunError:
             if not serving.service.active:
                 raise
