@@ -92,8 +92,8 @@ def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: 
         predicted = {stage.name: stage.seconds for stage in plan.stages}
         total = sum(predicted.values())
         if total > 10:
-            console(stderr=True).print(f"Expected to take about {duration(total)} on this machine{plan.by_processor}.",
-                                       highlight=False)
+            console(stderr=True).print(f"Expected to take about {duration(total)} on this machine{plan.by_processor}"
+                                       f"{plan.beside}.", highlight=False)
     result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or (), track or (), SamplersOnRay())
     table = rows(result.artifacts, result.origins)
     if json_:

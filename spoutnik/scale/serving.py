@@ -265,8 +265,8 @@ def parse_serving(text: str) -> ServingWork:
         values.absent("requests"))
     values.refuse_others()
     if work.separate and work.requests is not None:
-        raise UserError(f"--serve: requests = {work.requests:g} with separate = yes: a wave begins on GPUs that prefill and ends "
-                        "on others, which is not planned. Leave one of the two out.")
+        raise UserError(f"--serve: requests = {work.requests:g} with separate = yes: a wave begins on GPUs that prefill and "
+                        "ends on others, which is not planned. Leave one of the two out.")
     for key in ("cached", "acceptance"):
         if getattr(work, key) > 1 or (key == "cached" and work.cached == 1):
             raise UserError(f"--serve: {key} = {getattr(work, key):g}: is a share. Give less than 1.")
