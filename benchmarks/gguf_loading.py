@@ -2,6 +2,7 @@
 file's bytes, and writing the numbers that they become.
 
     python benchmarks/gguf_loading.py FILE.gguf [--runs 9] [--cold]
+    python benchmarks/gguf_loading.py FILE.gguf --type Q4_K     # writes it first, where there is none: random weights
 
 All in one process, in turns, each into new memory; medians. --cold: the file is dropped from the system's cache before every
 turn, so that its bytes come from the disk. The last line is JSON.
@@ -16,12 +17,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from random_model import write_blocks
 
 from spoutnik.gguf_folder import gguf_folder
 from spoutnik.hardware import peak_memory
 from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.gguf_decode import read_numbers, read_numbers_plain
-from spoutnik.model.gguf_header import Placed, read_gguf_header
+from spoutnik.model.gguf_header import TYPES, Placed, read_gguf_header
 from spoutnik.model.weight_file import WeightFile
 from spoutnik.model.weights import load_model
 from spoutnik.native import describe
@@ -32,9 +34,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("--runs", type=int, default=9)
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--type", choices=TYPES, help="of a new file of random weights")
+    parser.add_argument("--dtype", choices=("bfloat16", "float32", "float16"), default="bfloat16")
     parser.add_argument("--cold", action="store_true")
     arguments = parser.parse_args()
+    if arguments.type and not arguments.file.exists():
+        write_blocks(arguments.file, arguments.type)
     dtype, folder = getattr(torch, arguments.dtype), gguf_folder(arguments.file)
     placed = list(read_gguf_header(arguments.file).tensors.values())
     file = WeightFile(arguments.file.resolve())

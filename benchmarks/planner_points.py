@@ -141,15 +141,22 @@ def _papers() -> list[Point]:
               f"{stages},context=16", "tokens/s/GPU", 380e12 / flops[1], assumed=unsaid)]
 
 
+def _offline(input_tokens: int, output_tokens: int) -> str:
+    """TensorRT-LLM's published way of measuring (the same page): a number of requests by length, all of the same length and all
+    queued at once; a request begins where its last token will fit (the scheduler's default); 8-bit cache."""
+    requests = {1000: 3000, 8192: 1500, 32768: 1000}[max(input_tokens, output_tokens)]
+    return f"input={input_tokens},output={output_tokens},requests={requests},whole=yes,precision=fp8,cache=fp8"
+
+
 def _serving() -> list[Point]:
     points = []
     for kind, rows in (("h200", ((1000, 1000, 2587), (1024, 8192, 2009), (8192, 1024, 537), (32768, 1024, 120))),
                        ("h100", ((1000, 1000, 2209), (8192, 1024, 398)))):
-        points += [Point(f"TensorRT-LLM 70B, {kind.upper()}, {i}/{o}", _TRT, LLAMA_70B, f"gpus=8,kind={kind}",
-                         f"input={i},output={o},tensor=2,precision=fp8,cache=fp8", "", "output tokens/s/GPU", published,
+        points += [Point(f"TensorRT-LLM 70B, {kind.upper()}, {i}/{o}", _TRT, LLAMA_70B, f"gpus=2,kind={kind}",
+                         f"{_offline(i, o)},tensor=2", "", "output tokens/s/GPU", published,
                          "matmul (serving)" if published == 2587 else "") for i, o, published in rows]
     points += [Point(f"TensorRT-LLM R1, H200, {i}/{o}", _TRT, V3, "gpus=8,kind=h200",
-                     f"input={i},output={o},expert=8,precision=fp8,cache=fp8", "", "output tokens/s/GPU", published)
+                     f"{_offline(i, o)},expert=8,two_batches=no", "", "output tokens/s/GPU", published)
                for i, o, published in ((1000, 1000, 1627), (1024, 8192, 1218), (1024, 32768, 438))]
     one, node = "output=1,precision=fp8,separate=yes", "input tokens/s/node"
     points.append(Point("DeepSeek's profile of prefill", "deepseek-ai/profile-data", V3, "gpus=32,kind=h800",

@@ -9,16 +9,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import gguf
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
 from spoutnik.export import gguf_file
+from spoutnik.export.gguf_layout import gguf_tensors
+from spoutnik.export.gguf_metadata import write_metadata
 from spoutnik.export.model_card import Provenance
 from spoutnik.model.checkpoint import Checkpoint
 from spoutnik.model.config import ModelConfig
+from spoutnik.model.gguf_decode import PLAIN
+from spoutnik.model.gguf_header import TYPES
 from spoutnik.model.layout import published_shapes
 from spoutnik.model.presets import preset
 
+_SCALES = {"Q4_0": (0,), "Q4_1": (0, 2), "Q5_0": (0,), "Q5_1": (0, 2), "Q8_0": (0,), "Q4_K": (0, 2), "Q5_K": (0, 2),
+           "Q6_K": (208,)}  # where a block's halves lie
 QWEN = "deepseek-r1-distill-qwen-1.5b"  # Qwen2-1.5B's shape
 
 
@@ -41,6 +49,33 @@ def write_checkpoint(folder: Path, config: ModelConfig | None = None, scale: flo
 def write_gguf(folder: Path, path: Path) -> None:
     """The checkpoint in `folder` for llama.cpp, in bfloat16, without a vocabulary."""
     gguf_file.write_file(path, Checkpoint.open(folder), None, "bf16", Provenance("random weights", "mit"))
+
+
+def write_blocks(path: Path, kind: str) -> None:
+    """A GGUF file of 271 million random weights, as a llama without a vocabulary; its matrices are of any type that is read,
+    also of those that the `gguf` package cannot write."""
+    config = ModelConfig(model_type="llama", vocab_size=32000, hidden_size=2048, intermediate_size=5632, num_hidden_layers=4,
+                         num_attention_heads=16, num_key_value_heads=16, tie_word_embeddings=True)
+    draw, (number, block, nbytes) = np.random.default_rng(0), TYPES[kind]
+    writer = gguf.GGUFWriter(path, config.model_type)
+    write_metadata(writer, config)
+    writer.add_tokenizer_model("no_vocab")
+    for tensor in gguf_tensors(config):
+        if len(tensor.shape) == 1:
+            writer.add_tensor(tensor.name, np.ones(tensor.shape, np.float32))
+            continue
+        rows, width = tensor.shape
+        content = draw.integers(0, 256, (rows, width // block, nbytes), np.uint8)
+        if kind in PLAIN:
+            numbers = torch.from_numpy(draw.standard_normal((rows, width), np.float32) * 0.02).to(PLAIN[kind])
+            content = numbers.view(torch.uint8).numpy()
+        for place in _SCALES.get(kind, ()):
+            content[..., place:place + 2] = np.frombuffer(np.float16(2e-3).tobytes(), np.uint8)
+        writer.add_tensor(tensor.name, content.reshape(rows, -1), raw_dtype=gguf.GGMLQuantizationType(number))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def model_argument(parser: argparse.ArgumentParser) -> None:

@@ -104,11 +104,12 @@ def disturbed(command: list[str], kills: int, rng: random.Random) -> dict[str, i
 
 
 def ray_processes() -> dict[int, str]:
-    """Those of this machine, by id."""
-    listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
-    rows = [row.strip().partition(" ") for row in listed]
+    """Those of this machine that live, by id."""
+    listed = subprocess.run(["ps", "-eo", "pid=,stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    rows = [row.split(maxsplit=2) for row in listed]
     marks = ("ray::", "/ray/core/", "ray/dashboard", "ray/_private")
-    return {int(pid): args for pid, _, args in rows if any(mark in args for mark in marks)}
+    # Z: it has ended, and nobody has asked how (a container's first process may never do so).
+    return {int(pid): args for pid, state, args in rows if not state.startswith("Z") and any(mark in args for mark in marks)}
 
 
 def orphans(before: dict[int, str], grace: float = 20.0) -> list[str]:

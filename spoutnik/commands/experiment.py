@@ -34,11 +34,13 @@ def experiment(
     from spoutnik.experiment.run import forecast, run_experiment
     from spoutnik.experiment.schema import read_experiment
     from spoutnik.parallel import cores
+    from spoutnik.recipe.artifacts import code_version
     from spoutnik.recipe.shipped import find_experiment
 
     files = [find_experiment(file) for file in files]
     out = out or Path("runs") / read_experiment(files[0])[1].name
     planned = forecast(files, out, jobs or cores(), (lambda text: None) if json_ else say)
+    planned.store.refuse_other_code(code_version(), mixed_code)
     if dry_run:
         print_json(_as_json(planned)) if json_ else _print(planned)
         return

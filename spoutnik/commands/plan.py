@@ -30,7 +30,7 @@ def plan(
                                               "samplers tensor, expert, rollout_precision, graphs.")] = None,
     serve: Annotated[Optional[str], typer.Option(help="Of a model: input=2000,output=1000; also cached, batch, tensor, expert, "
                                                  "precision, cache (bf16, fp8), drafts, acceptance, separate, balanced, "
-                                                 "graphs.")] = None,
+                                                 "graphs, two_batches, whole, requests.")] = None,
     json_: Json = False,
 ):
     """Plan on paper: memory of each GPU, tokens per second, time and cost on a cluster, and what binds. A recipe's stages; or

@@ -34,11 +34,14 @@ def run(
     from spoutnik.recipe.plan import plan_recipe, print_plan
     from spoutnik.recipe.schema import load_recipe
     from spoutnik.recipe.shipped import find_recipe
+    from spoutnik.recipe.trackers import make_trackers
     from spoutnik.scale.launch import divide, launched, rank
     from spoutnik.world import started_in, team
 
     recipe = find_recipe(recipe)
-    out = out or Path("runs") / load_recipe(recipe).name
+    name = load_recipe(recipe).name
+    out = out or Path("runs") / name
+    make_trackers(track or (), out, name)  # refuses before the plan's rehearsal
     if launched() and not dry_run:
         raise typer.Exit(_run_together(recipe, out, lambda: _run(recipe, out, from_, until, accept, seed, track, json_),
                                        seed))
@@ -89,8 +92,8 @@ def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: 
         predicted = {stage.name: stage.seconds for stage in plan.stages}
         total = sum(predicted.values())
         if total > 10:
-            console(stderr=True).print(f"Expected to take about {duration(total)} on this machine{plan.by_processor}.",
-                                       highlight=False)
+            console(stderr=True).print(f"Expected to take about {duration(total)} on this machine{plan.by_processor}"
+                                       f"{plan.beside}.", highlight=False)
     result = run_recipe(recipe, out, display(json_, predicted), until, from_, seed, accept or (), track or (), SamplersOnRay())
     table = rows(result.artifacts, result.origins)
     if json_:

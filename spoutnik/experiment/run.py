@@ -4,14 +4,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spoutnik.errors import RunError
+from spoutnik.errors import RunError, UserError
 from spoutnik.experiment.forecast import predicted_core_seconds
 from spoutnik.experiment.grid import Grid, build_grid, check_grid
 from spoutnik.experiment.page import Page
 from spoutnik.experiment.scheduler import Watcher, failures, run_jobs
 from spoutnik.experiment.store import Store
 from spoutnik.experiment.verdicts import Decided, decide
-from spoutnik.files import write_text
+from spoutnik.files import read_json, write_text
 from spoutnik.recipe.artifacts import code_version
 from spoutnik.recipe.folder import RunFolder
 
@@ -65,7 +65,7 @@ def run_experiment(planned: Forecast, paths: Sequence[Path], watcher: Watcher, p
     """Makes what is missing and writes the page, which stands even where jobs failed: `error` says which.
 
     Raises:
-        UserError: results of another version of the code lie in the folder.
+        UserError: results of another version of the code lie in the folder, or the page is another experiment's.
         RunError: another experiment works in it.
     """
     grid, run, version = planned.grid, planned.store.run, code_version()
@@ -73,12 +73,28 @@ def run_experiment(planned: Forecast, paths: Sequence[Path], watcher: Watcher, p
         store = Store(run, grid)
         store.look_around()
         store.refuse_other_code(version, mixed_code)
+        page = page or run.path / "findings.md"
+        refuse_other_page(page, grid.names)
         for path in paths:
             write_text(run.path / "experiments" / path.name, path.read_text("utf-8-sig"))
         failed = run_jobs(store, planned.seconds, watcher, planned.at_once)
         findings = decide(grid, store, failed)
         note = store.refuse_other_code(version, True)
-        page = page or run.path / "findings.md"
         command = "spoutnik experiment " + " ".join(str(path) for path in paths)
         Page(grid, store, findings, failed, command, version, [note] if note else []).write(page)
     return Result(page, findings, failed, failures(failed, grid.jobs))
+
+
+def refuse_other_page(page: Path, names: Sequence[str]) -> None:
+    """Artifacts of several experiments may share a folder; a page is of the experiments that it was written for.
+
+    Raises:
+        UserError: a page of others, which would be lost.
+    """
+    data = page.with_suffix(".json")
+    if not data.exists():
+        return
+    lost = [name for name in read_json(data).get("experiments", []) if name not in names]
+    if lost:
+        raise UserError(f"{page}: is the page of {', '.join(lost)}, and this is {', '.join(names)}. Give another page "
+                        f"(--page), another folder (--out), or {lost[0]}'s file as well.")

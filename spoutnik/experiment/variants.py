@@ -105,7 +105,10 @@ def base_of(experiment: Experiment, path: Path) -> tuple[Path, dict]:
         UserError: there is none, or it is no recipe.
     """
     near = path.parent / Path(experiment.recipe).expanduser()
-    file = near if near.is_file() else find_recipe(Path(experiment.recipe))
+    try:
+        file = near if near.is_file() else find_recipe(Path(experiment.recipe))
+    except UserError as error:
+        raise UserError(f"{path}: recipe = {error}") from error
     values = read_yaml(text_of(file), str(file))
     if not isinstance(values, dict) or not isinstance(values.get("stages"), dict):
         raise UserError(f"{path}: recipe = {experiment.recipe}: {file} is no recipe, which has stages. Name one.")

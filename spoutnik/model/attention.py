@@ -24,12 +24,13 @@ def rotary_attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor
                      scale: float, interleaved: bool) -> Tensor:
     """q (T, H, d) and k_rope (T, G or 1, rope), neither rotated yet; k_nope (T, G, nope), None where everything is rotated;
     v (T, G, e); rotary (T, 2, rope/2) for the tokens' positions. Returns (T, H, e)."""
-    if isinstance(sequences, SharedPrefixes):
-        return shared_prefix_attention(*rotated(q, k_nope, k_rope, v, rotary, interleaved), sequences, scale)
+    shared = isinstance(sequences, SharedPrefixes)
     if operations.supports(q) and all(t is None or t.shape[-1] % 2 == 0 for t in (k_nope, k_rope, v)) \
-            and max(sequences.lengths) <= NATIVE_LONGEST:
-        return operations.packed_attention(q, k_nope, k_rope, v, rotary, sequences.sizes, scale, interleaved)
-    return packed_attention(*rotated(q, k_nope, k_rope, v, rotary, interleaved), sequences, scale)
+            and sequences.longest <= NATIVE_LONGEST:
+        before = sequences.before if shared else None
+        return operations.packed_attention(q, k_nope, k_rope, v, rotary, sequences.sizes, scale, interleaved, before)
+    attend = shared_prefix_attention if shared else packed_attention
+    return attend(*rotated(q, k_nope, k_rope, v, rotary, interleaved), sequences, scale)
 
 
 def rotary_attention_plain(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor,

@@ -17,6 +17,9 @@ from spoutnik.parallel import cores
 
 PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}  # types that are not blocks
 _PIECE = 1 << 15  # numbers decoded at a time: what stays in a cache, and torch converts without waking its threads
+# The kernel for a type, and its T.
+_KERNELS = {torch.float32: ("read_numbers", torch.float32), torch.bfloat16: ("read_numbers", torch.bfloat16),
+            torch.float16: ("read_numbers_float16", None)}
 
 
 def decode(file: WeightFile, encoding: Encoding, target: Tensor) -> None:
@@ -54,11 +57,10 @@ def read_numbers(file: WeightFile, placed: Placed, target: Tensor) -> None:
         on_cpu = torch.empty(target.shape, dtype=target.dtype)
         read_numbers(file, placed, on_cpu)
         target.copy_(on_cpu)
-    elif target.dtype in (torch.float32, torch.bfloat16) and library() is not None:
-        file.check_read(kernels.call(library(), "read_numbers", target.dtype, file.fileno(), placed.start,
-                                     TYPES[placed.kind][0], target, cores()))
-    else:
+    elif (kernel := _KERNELS.get(target.dtype)) is None or library() is None:
         read_numbers_plain(file, placed, target)
+    else:
+        file.check_read(kernels.call(library(), *kernel, file.fileno(), placed.start, TYPES[placed.kind][0], target, cores()))
 
 
 def read_numbers_plain(file: WeightFile, placed: Placed, target: Tensor) -> None:

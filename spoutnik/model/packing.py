@@ -67,6 +67,11 @@ class PackedSequences:
         """(documents,) stream index of each document's last token."""
         return torch.tensor(self.lengths, device=self.position_ids.device).cumsum(0) - 1
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest document."""
+        return max(self.lengths)
+
     @cached_property
     def sizes(self) -> Tensor:
         """Lengths of all documents, the padding included; together T."""

@@ -58,6 +58,16 @@ class SharedPrefixes(PackedSequences):
         return SharedPrefixes(tuple(s.length for s in segments), padding, positions, numbers, tuple(every))
 
     @cached_property
+    def before(self) -> Tensor:
+        """(segments,) the number of the segment that each follows, its own where it follows none; the padding included."""
+        number = {segment.start: i for i, segment in enumerate(self.segments)}
+        return torch.tensor([number[s.prefix_start] if s.prefix else i for i, s in enumerate(self.segments)])
+
+    @cached_property
+    def longest(self) -> int:
+        return max(segment.prefix + segment.length for segment in self.segments)
+
+    @cached_property
     def _followed(self) -> tuple[Tensor, Tensor]:
         """documents (D,): the segments that are a document or its end; before (D,): the segment of the beginning that each
         follows, or one beyond the last, of none."""

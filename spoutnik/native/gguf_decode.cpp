@@ -1,4 +1,4 @@
-// Numbers of a file of weights, read and decoded into float32 or bfloat16: the types of GGUF's blocks, and plain ones. Threads
+// Numbers of a file of weights, read and decoded into float32, bfloat16 or float16: the types of GGUF's blocks, and plain ones. Threads
 // read pieces that stay in their caches. Formats: llama.cpp's ggml-common.h and the `gguf` package's quants.py. Plain twin:
 // model/gguf_decode.py. Every product of a multiplier and an integer is exact in float32 and at most one addition follows, so
 // that neither -ffast-math nor fused multiplication can change a bit.
@@ -38,6 +38,23 @@ inline float half_at(const uint8_t* bytes) {
 inline bf16 rounded(float x) {  // to nearest even; NaN stays NaN
     const uint32_t bits = bit_cast<uint32_t>(x);
     return static_cast<bf16>((bits & 0x7fffffffu) > 0x7f800000u ? 0x7fc0u : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+struct half {
+    uint16_t bits;
+};
+
+inline void round_to(bf16* to, float x) { *to = rounded(x); }
+
+// To nearest even; what is too large becomes infinite, NaN stays NaN.
+inline void round_to(half* to, float x) {
+    const uint32_t bits = bit_cast<uint32_t>(x), magnitude = bits & 0x7fffffffu;
+    const uint32_t shifted = magnitude - (112u << 23);
+    const uint32_t normal = std::min((shifted + 0xfff + (shifted >> 13 & 1)) >> 13, 0x7c00u);
+    // Below 2^-14 the half counts 2^-24: next to 0.5 a float's lowest bit is worth as much.
+    const uint32_t small = bit_cast<uint32_t>(bit_cast<float>(magnitude) + 0.5f) - (126u << 23);
+    const uint32_t number = magnitude < (113u << 23) ? small : normal;
+    to->bits = static_cast<uint16_t>((bits >> 16 & 0x8000) | (magnitude > 0x7f800000u ? 0x7e00u : number));
 }
 
 // Each format: its number in a GGUF file, the numbers and bytes of a block, and decode(block, to).
@@ -191,11 +208,11 @@ struct Q6_K {
 
 template <typename Format>
 void decode_block(const uint8_t* block, float* to) { Format::decode(block, to); }
-template <typename Format>
-void decode_block(const uint8_t* block, bf16* to) {
+template <typename Format, typename T>
+void decode_block(const uint8_t* block, T* to) {
     float numbers[Format::NUMBERS];
     Format::decode(block, numbers);
-    for (int64_t i = 0; i < Format::NUMBERS; i++) to[i] = rounded(numbers[i]);
+    for (int64_t i = 0; i < Format::NUMBERS; i++) round_to(to + i, numbers[i]);
 }
 
 // `n` numbers from whole blocks; of a plain type the last one may have fewer.
@@ -276,6 +293,9 @@ int64_t spoutnik_read_numbers_float32(int64_t file, int64_t start, int64_t kind,
     return read_any(file, start, kind, to, n, threads);
 }
 int64_t spoutnik_read_numbers_bfloat16(int64_t file, int64_t start, int64_t kind, bf16* to, int64_t n, int64_t threads) {
+    return read_any(file, start, kind, to, n, threads);
+}
+int64_t spoutnik_read_numbers_float16(int64_t file, int64_t start, int64_t kind, half* to, int64_t n, int64_t threads) {
     return read_any(file, start, kind, to, n, threads);
 }
 

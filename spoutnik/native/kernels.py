@@ -39,7 +39,8 @@ SIGNATURES = {
                           "targets:int64[rows]<vocabulary normalizers:float32[rows] temperature:float "
                           "logits_grad:T[rows,vocabulary] rows width vocabulary",
     "attention": "q:T[tokens,heads,head%2] k_nope:T?[tokens,groups,nope]~ k_rope:T[tokens,shared,rope%2]~ "
-                 "v:T[tokens,groups,value%2]~ rotary:float32[tokens,2,half] lengths:int64[documents]=tokens",
+                 "v:T[tokens,groups,value%2]~ rotary:float32[tokens,2,half] lengths:int64[documents]=tokens "
+                 "before:int64?[documents]<documents",
     "attention_forward": "a:Attention out:T[tokens,heads,value] normalizers:float32[tokens,heads]",
     "attention_backward": "a:Attention grad:T[tokens,heads,value] out:T[tokens,heads,value] "
                           "normalizers:float32[tokens,heads] q_grad:T[tokens,heads,head] k_nope_grad:T?[tokens,groups,nope] "
@@ -73,6 +74,7 @@ SIGNATURES = {
     "mapping_faults": "number:int -> int",
     # gguf_decode.cpp
     "read_numbers": "file:int start:int kind:int to:T[n] n threads:int -> int",
+    "read_numbers_float16": "file:int start:int kind:int to:float16[n] n threads:int -> int",
     # sample.cpp, quantize.cpp, forward.cpp, bandwidth.cpp
     "sample": "logits:float32[rows,vocabulary] settings:float32[5,rows] tokens:int64[rows] log_probs:float32[rows] rows "
               "vocabulary threads:int",

@@ -185,10 +185,10 @@ def swiglu(gate_up: Tensor) -> Tensor:
 class _PackedAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor,
-                scale: float, interleaved: bool) -> Tensor:
+                before: Tensor | None, scale: float, interleaved: bool) -> Tensor:
         k_nope, k_rope, v = (t if t is None or t.stride(-1) == 1 and t.stride(1) else t.contiguous()
                              for t in (k_nope, k_rope, v))
-        inputs = q.contiguous(), k_nope, k_rope, v, rotary.float().contiguous(), lengths
+        inputs = q.contiguous(), k_nope, k_rope, v, rotary.float().contiguous(), lengths, before
         out, normalizers = empty((*q.shape[:2], v.shape[2]), q.dtype), torch.empty(q.shape[:2])
         ctx.save_for_backward(*inputs, out, normalizers)
         ctx.options = scale, interleaved
@@ -200,13 +200,13 @@ class _PackedAttention(torch.autograd.Function):
         *inputs, out, normalizers = ctx.saved_tensors
         grads = [None if t is None else empty(t.shape, t.dtype) for t in inputs[:4]]
         _call("attention_backward", grad.dtype, _attention(*inputs, *ctx.options), grad.contiguous(), out, normalizers, *grads)
-        return *grads, None, None, None, None
+        return *grads, None, None, None, None, None
 
 
-def _attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor, scale: float,
-               interleaved: bool):
+def _attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor,
+               before: Tensor | None, scale: float, interleaved: bool):
     """The structure for C++, by reference. It holds addresses: the caller keeps the tensors."""
-    sizes = kernels.sizes(library(), "attention", q.dtype, q, k_nope, k_rope, v, rotary, lengths)
+    sizes = kernels.sizes(library(), "attention", q.dtype, q, k_nope, k_rope, v, rotary, lengths, before)
     nope = sizes.get("nope", 0)
     if (sizes["head"], sizes["rope"]) != (nope + sizes["rope"], 2 * sizes["half"]) \
             or sizes["shared"] not in (1, sizes["groups"]) or sizes["heads"] % sizes["groups"]:
@@ -215,18 +215,27 @@ def _attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rota
     return ctypes.byref(Attention(
         q.data_ptr(), k_nope_address, k_rope.data_ptr(), v.data_ptr(), q.stride(0), *k_nope_strides, k_rope.stride(0),
         0 if k_rope.shape[1] < v.shape[1] else k_rope.stride(1), *v.stride()[:2], q.shape[1], v.shape[1], nope,
-        sizes["rope"], v.shape[2], len(lengths), interleaved, lengths.data_ptr(), rotary.data_ptr(), scale))
+        sizes["rope"], v.shape[2], len(lengths), interleaved, lengths.data_ptr(),
+        None if before is None else before.data_ptr(), rotary.data_ptr(), scale))
 
 
 def packed_attention(q: Tensor, k_nope: Tensor | None, k_rope: Tensor, v: Tensor, rotary: Tensor, lengths: Tensor,
-                     scale: float, interleaved: bool) -> Tensor:
+                     scale: float, interleaved: bool, before: Tensor | None = None) -> Tensor:
     """Causal attention within each document, rotary embedding included.
 
     q (T, H, nope + rope), not rotated; k_nope (T, G, nope) or None; k_rope (T, G or 1, rope), not rotated; v (T, G, e);
-    rotary (T, 2, rope/2) float32; lengths (documents,) int64, together T. Returns (T, H, e). Twin:
-    model/attention.py rotary_attention_plain.
+    rotary (T, 2, rope/2) float32; lengths (documents,) int64, together T. before
+    (documents,) int64: the number of the document that each one sees before itself, its own where none; that one sees none, and
+    all that see it stand right behind it. Returns (T, H, e). Twin: model/attention.py rotary_attention_plain.
+
+    Raises:
+        ValueError: shapes that do not belong together, or such a document elsewhere.
     """
-    return _PackedAttention.apply(q, k_nope, k_rope, v, rotary, lengths, scale, interleaved)
+    if before is not None:
+        own = torch.arange(len(before))
+        if not torch.equal(before, torch.where(before == own, own, 0).cummax(0).values):
+            raise ValueError(f"attention: what follows a document must stand right behind it; before is {before.tolist()}.")
+    return _PackedAttention.apply(q, k_nope, k_rope, v, rotary, lengths, before, scale, interleaved)
 
 
 def log_probs(hidden: Tensor, weight: Tensor, targets: Tensor, temperature: float) -> tuple[Tensor, Tensor, Tensor]:

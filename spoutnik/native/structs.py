@@ -58,7 +58,7 @@ class Attention(ctypes.Structure):  # train_attention.cpp
     _fields_ = [*_fields(c_void_p, "q k_nope k_rope v"),
                 *_fields(c_int64, "q_stride k_nope_stride k_nope_head k_rope_stride k_rope_head v_stride v_head heads groups "
                                   "nope rope value documents interleaved"),
-                *_fields(c_void_p, "lengths rotary"), ("scale", c_float)]
+                *_fields(c_void_p, "lengths before rotary"), ("scale", c_float)]
 
 
 STRUCTS = (Matrix, Layer, LowRank, LayerAdapter, Model, Batch, MultiStep, Attention)

@@ -35,6 +35,7 @@ from spoutnik.units import duration, size
 
 START_SECONDS = 4.0  # core-seconds of a process before it computes, where each stage has one of its own
 _ASKED = 1.35  # times as much for a token of an evaluation: fewer samples share a prompt than in the rehearsal
+_LOADED = 0.25  # processes for each core from which on others are spoken of
 _COMPILED_BYTES = 270_000  # of one compiled product in one cache (docs/results.md)
 
 
@@ -64,6 +65,15 @@ class Plan:
     models: dict[str, str]
     stages: list[PlannedStage]
     on_gpu: bool = False
+    load: float = 0.0  # of the machine when planning began: processes that computed, beside this one
+
+    @property
+    def beside(self) -> str:
+        """What to say where others compute: times are those of a machine with nothing else to do."""
+        if self.load < _LOADED * cores():
+            return ""
+        return (f", if it had nothing else to do: now {self.load:.1f} other processes compute on its {cores()} cores, and as "
+                "long as they do it takes longer")
 
     @property
     def by_processor(self) -> str:
@@ -167,6 +177,7 @@ def _tokens_at_once(stage: Stage) -> int:
 def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None, seed: int | None,
                 accept: Collection[str] = ()) -> Plan:
     """Raises UserError exactly where running would. accept: changes no prediction."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0  # before the rehearsal, which computes as well
     recipe = with_seed(load_recipe(path), seed)
     selected, redo = select_stages(recipe, path, until, redo_from, accept)
     run = RunFolder(out)
@@ -180,7 +191,7 @@ def plan_recipe(path: Path, out: Path, until: str | None, redo_from: str | None,
                                    else recipe.config_of_checkpoint(name, str(path)))
               for name in recipe.models if name in own or name in starts}
     on_gpu = compute_device(recipe.device, f"{path}: ").type != "cpu"
-    return Plan(recipe.name, str(out), models, planned, on_gpu)
+    return Plan(recipe.name, str(out), models, planned, on_gpu, load)
 
 
 def print_plan(plan: Plan) -> None:
@@ -202,5 +213,5 @@ def print_plan(plan: Plan) -> None:
     print_table(console, table)
     total = sum(stage.seconds for stage in plan.stages)
     core_seconds = sum(stage.core_seconds for stage in plan.stages)
-    console.print(f"Predicted: {core_seconds:,.0f} core-seconds, {duration(total)} in all{plan.by_processor}. Nothing was "
-                  "done.", highlight=False)
+    console.print(f"Predicted: {core_seconds:,.0f} core-seconds, {duration(total)} in all{plan.by_processor}{plan.beside}. "
+                  "Nothing was done.", highlight=False)

@@ -75,22 +75,25 @@ def write_report(path: Path, recipe_name: str, recipe_text: str, artifacts: Sequ
     bill = bill_rows(artifacts, origins, extras.bill)
     bill.append(total_row(bill, extras.bill))
     protocol = next((a.evaluation["protocol"] for a in artifacts if a.evaluation), None)  # the same for every stage
-    problems = read_problems(artifacts)
+    problems, along = read_problems(artifacts), [(a, read_along(a)) for a in artifacts if a.along]
     page = _environment().get_template("report.html.jinja").render(
         recipe_name=recipe_name, recipe_text=recipe_text, summary=sentences, facts=about, rows=table,
         families=families_of(table), best=best_values(table), protocol=protocol, pairs=pairs, audits=extras.audits,
         graph=draw_graph(artifacts), rl_curves=[(a, plots) for a, plots in curves if plots and a.kind == "grpo"],
         supervised_curves=[(a, plots[0]) for a, plots in curves if plots and a.kind != "grpo"],
         seeds={stage: len(others) + 1 for stage, others in extras.other_seeds.items()},
-        problems=problems, along=[(a, read_along(a)) for a in artifacts if a.along], open_samples=OPEN_SAMPLES,
-        bill=bill, prices=extras.bill, artifacts=artifacts, origins=origins)
+        problems=problems, along=along, open_samples=OPEN_SAMPLES, bill=bill, prices=extras.bill, artifacts=artifacts,
+        origins=origins, beside=path.stem)
     write_text(path, page)
     write_text(path.with_suffix(".md"), as_markdown(recipe_name, sentences, about, table, pairs, bill, extras.bill))
     write_json(path.with_suffix(".json"), {
         "recipe": recipe_name, "summary": sentences, "facts": about, "protocol": protocol, "stages": as_json(table),
         "differences": [vars(pair) for pair in pairs], "bill": [_plain(asdict(row)) for row in bill],
         "audits": [report.as_json() for report in extras.audits], "logs": {a.stage: a.log for a in artifacts if a.log},
-        "samples": [asdict(problem) for problem in problems]})
+        "other_seeds": {stage: [{"seed": other.manifest["seed"], "log": other.log} for other in others]
+                        for stage, others in extras.other_seeds.items()},
+        "samples": [asdict(problem) for problem in problems],
+        "along": {a.stage: [asdict(problem) for problem in followed] for a, followed in along}})
 
 
 def _plain(value: dict) -> dict:

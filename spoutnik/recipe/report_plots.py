@@ -30,6 +30,7 @@ SUPERVISED_PANELS = (("loss", "loss, nats", 1),)
 
 # Stand-ins in the SVG for colours of the page, so that the plots follow its light or dark theme.
 _INK, _STRONG = "#010203", "#040506"
+_FLAT = 1e-12  # height of an axis below which only rounding differs
 _MAX_POINTS = 300  # drawn per curve; the running mean is taken over all of them first
 
 
@@ -125,15 +126,6 @@ def panels(artifact: Artifact, control: Artifact | None = None, others: Sequence
     return plots
 
 
-def _points(log: Sequence[dict], key: str, factor: float) -> list[tuple[float, float]]:
-    return [(row["step"], factor * row[key]) for row in log if math.isfinite(row.get(key, math.nan))]
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """The running mean over a tenth of the log, an odd number of steps."""
-    return running_mean(values, max(3, len(values) // 10) | 1)
-
-
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     """(N,) -> (N,): centred mean over `window` values, over fewer at the ends."""
     half = window // 2
@@ -188,6 +180,9 @@ def _thinned(steps: np.ndarray) -> np.ndarray:
 def _scale(axes, logarithmic: bool) -> None:
     """A loss falls by less and less: its axis is logarithmic, with plain numbers on it."""
     if not logarithmic:
+        low, high = axes.get_ylim()
+        if high - low < _FLAT:
+            axes.set_ylim((low + high - 0.1) / 2, (low + high + 0.1) / 2)
         axes.yaxis.set_major_locator(MaxNLocator(4))
         return
     axes.set_yscale("log")

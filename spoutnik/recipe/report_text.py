@@ -23,7 +23,11 @@ def energy_text(row: BillRow) -> str:
 
 
 def money_text(row: BillRow, settings: BillSettings) -> str:
-    return NONE if row.money is None else f"{settings.currency}{row.money:,.{2 if row.money >= 1 else 4}f}"
+    if row.money is None:
+        return NONE
+    if 0 < row.money < 5e-5:
+        return f"under {settings.currency}0.0001"
+    return f"{settings.currency}{row.money:,.{2 if row.money >= 1 else 4}f}"
 
 
 def point_text(point: PointCost | None) -> str:

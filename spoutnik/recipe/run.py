@@ -24,7 +24,7 @@ from spoutnik.recipe.stage_base import LARGEST_SEED
 from spoutnik.recipe.stage_kinds import GRPOStage, RejectStage, RewardModelStage, Stage
 from spoutnik.recipe.stages import Context, evaluate_model, run_stage
 from spoutnik.recipe.starts import CHECKPOINT, published_starts
-from spoutnik.recipe.trackers import Track, open_trackers, track_nothing
+from spoutnik.recipe.trackers import Track, make_trackers, sent_to, track_nothing
 from spoutnik.train.loop import Checkpoints, Progress
 from spoutnik.world import team
 
@@ -63,7 +63,9 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     """
     text, recipe = read_recipe(path)
     recipe = with_seed(recipe, seed)
+    refuse_one_gpu_for_all(recipe, str(path))
     selected, redo = select_stages(recipe, path, until, redo_from, accept)
+    sinks = make_trackers(trackers, out, recipe.name)
     run = RunFolder(out)
     run.refuse_foreign()
     starts = published_starts(recipe.used_checkpoints, str(path), forms=recipe.start_forms)
@@ -74,8 +76,8 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     if any(isinstance(recipe.stages[name], GRPOStage | RejectStage) and status[name] == "to make" for name in selected):
         samplers.check(recipe.scale)
     with ExitStack() as stack:
-        track = open_trackers(trackers, out, recipe.name, stack) if trackers else track_nothing
         stack.enter_context(run.lock(_ENDING if team().size > 1 else 0.0))
+        track = sent_to(sinks, stack)
         text = used_recipe(text, recipe, path, out)
         run.keep_recipe(text)
         artifacts, origins = _Walk(recipe, str(path), run, display, redo, accept, starts, track, samplers).make(selected)
@@ -98,6 +100,13 @@ def refuse_more_ranks_than_shards(recipe: Recipe, source: str) -> None:
         fewer = 1 << (size.bit_length() - 1)
         raise UserError(f"{source}: scale.shard with reproducible: {size} processes do not divide a tree of {shards} virtual "
                         f"shards. Start {fewer} or {2 * fewer}, or write reproducible: false.")
+
+
+def refuse_one_gpu_for_all(recipe: Recipe, source: str) -> None:
+    """Raises UserError where several processes were told the number of a GPU, which all of them would take."""
+    if team().size > 1 and ":" in recipe.device and recipe.device.startswith("cuda"):
+        raise UserError(f"{source}: device = {recipe.device}: all {team().size} processes would compute on that one GPU. Write "
+                        "device: cuda, of which each process takes one, and choose among them with CUDA_VISIBLE_DEVICES.")
 
 
 def with_seed(recipe: Recipe, seed: int | None) -> Recipe:
@@ -176,6 +185,7 @@ class _Walk:
             inputs = {role: known[source] for role, source in stage.inputs.items()}
             with self.display.stage(name, stage.kind, position, len(selected)) as reporter:
                 artifact, origins[name] = self._obtain(name, stage, inputs, reporter)
+                self.track(name, artifact.log)  # all of it, where it was made before
                 artifacts[name] = evaluated(self.recipe, stage, artifact, self.run, reporter)
             _index(self.run, self.recipe, artifacts, origins, self.display.log)
         return artifacts, origins

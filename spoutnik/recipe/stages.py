@@ -95,7 +95,7 @@ class Context:
     inputs: dict[str, Artifact]
     progress: Callable[[str], Progress]  # for each thing the stage does
     say: Callable[[str], None] = lambda text: None  # a sentence for the person who waits
-    track: Callable[[dict], None] = lambda row: None  # each row of the stage's log
+    track: Callable[[list[dict]], None] = lambda log: None  # the stage's log, after each step
     samplers: Samplers = SAMPLERS_HERE
 
     @property

@@ -111,6 +111,8 @@ def _layout_note(evaluation: dict) -> str:
     asked, other = ("a textbook", "a forum") if layout == "textbook" else ("a forum", "a textbook")
     worse = evaluation if layout == "textbook" else evaluation["as_textbook"]
     accuracy = _interval(worse["accuracy"])
+    if evaluation["accuracy"]["mean"] == evaluation["as_textbook"]["accuracy"]["mean"]:
+        return f"asked as {asked}; as {other} it is right as often, in {worse['thought_tokens']:.0f} thought tokens"
     return (f"asked as {asked}, in which it is right more often; as {other} {percent(accuracy.mean)} % "
             f"(± {percent(accuracy.half_width)}) in {worse['thought_tokens']:.0f} thought tokens")
 

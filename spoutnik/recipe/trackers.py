@@ -1,24 +1,74 @@
 """Trackers: where a run's log goes beside its own files, for people who follow their runs in TensorBoard or trackio.
 
-Optional: they are imported when they are asked for. What they get is each row of a stage's log, as it is written; a stage that
-goes on from a checkpoint sends its steps from there on again.
+Optional: they are imported when they are asked for. A stage's log is sent whole when its first row comes, in place of what
+was there: a killed run loses what its tracker had not yet written, and steps after its last checkpoint are made twice.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack, redirect_stdout, suppress
+from hashlib import sha256
 from pathlib import Path
 
 from spoutnik.errors import UserError
+from spoutnik.files import remove_folder
+from spoutnik.train.health import Row
 
-Track = Callable[[str, dict[str, float]], None]  # stage, row of its log
+Track = Callable[[str, Sequence[Row]], None]  # stage, all rows of its log so far
 _MISSING = "--track {name}: {name} is not installed. Install it: pip install 'spoutnik[{name}]', or leave --track {name} out."
 
 
-def track_nothing(stage: str, row: dict[str, float]) -> None:
+def track_nothing(stage: str, log: Sequence[Row]) -> None:
     """Of a run without trackers."""
 
 
-class TensorBoard:
+class Tracker(ABC):
+    """Each stage is a run of its own, so that stages with the same signals lie over each other; one is open at a time.
+
+    Args:
+        out: folder of the run.
+        name: of the recipe.
+
+    Raises:
+        UserError: the library is not installed.
+    """
+
+    @abstractmethod
+    def __init__(self, out: Path, name: str): ...
+
+    _stage: str | None = None
+    _sent = 0  # rows of its log
+
+    def track(self, stage: str, log: Sequence[Row]) -> None:
+        """Sends what is new of a log. Arguments as of Track."""
+        if not log:
+            return
+        if stage != self._stage:
+            self.close()
+            self._begin(stage)
+            self._stage, self._sent = stage, 0
+        for row in log[self._sent:]:
+            self._add(int(row["step"]), {key: value for key, value in row.items() if key != "step"})
+        self._sent = len(log)
+
+    def close(self) -> None:
+        if self._stage is not None:
+            self._stage = None
+            self._end()
+
+    @abstractmethod
+    def _begin(self, stage: str) -> None:
+        """Opens an empty run; what an earlier one had of this stage goes."""
+
+    @abstractmethod
+    def _add(self, step: int, values: dict[str, float]) -> None: ...
+
+    @abstractmethod
+    def _end(self) -> None: ...
+
+
+class TensorBoard(Tracker):
     """Event files in a folder of the run: tensorboard --logdir OUT/tensorboard."""
 
     def __init__(self, out: Path, name: str):
@@ -26,51 +76,57 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise UserError(_MISSING.format(name="tensorboard")) from error
-        self._open = lambda stage: SummaryWriter(str(out / "tensorboard" / stage))
-        self._writers: dict[str, object] = {}
+        self._make_writer, self._folder = SummaryWriter, out / "tensorboard"
 
-    def track(self, stage: str, row: dict[str, float]) -> None:
-        """Each stage is a run of its own, so that stages with the same signals lie over each other."""
-        if stage not in self._writers:
-            self._writers[stage] = self._open(stage)
-        for key, value in row.items():
-            if key != "step":
-                self._writers[stage].add_scalar(key, value, row["step"])
+    def _begin(self, stage: str) -> None:
+        remove_folder(self._folder / stage)
+        # purge_step: a TensorBoard that has read the old files forgets their points
+        self._writer = self._make_writer(str(self._folder / stage), purge_step=0)
 
-    def close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
+    def _add(self, step: int, values: dict[str, float]) -> None:
+        for key, value in values.items():
+            self._writer.add_scalar(key, value, step)
+
+    def _end(self) -> None:
+        self._writer.close()
 
 
-class Trackio:
-    """A project of trackio's, which keeps it on this machine: trackio show."""
+class Trackio(Tracker):
+    """A project of trackio's, which keeps it on this machine: trackio show.
+
+    Its runs are told apart by their names alone, in all folders on this machine: the name holds the folder's hash.
+    """
 
     def __init__(self, out: Path, name: str):
         try:
             import trackio
         except ImportError as error:
             raise UserError(_MISSING.format(name="trackio")) from error
-        self._trackio, self._project, self._out, self._stage = trackio, name, out, None
+        digest = sha256(str(out.resolve()).encode()).hexdigest()[:6]
+        self._trackio, self._project, self._prefix = trackio, name, f"{out.name}-{digest}"
 
-    def track(self, stage: str, row: dict[str, float]) -> None:
-        """Each stage is a run of its own; trackio has one at a time."""
-        if stage != self._stage:
-            self.close()
-            self._trackio.init(project=self._project, name=f"{self._out.name}-{stage}", resume="allow")
-            self._stage = stage
-        self._trackio.log({key: value for key, value in row.items() if key != "step"}, step=int(row["step"]))
+    def _begin(self, stage: str) -> None:
+        name = f"{self._prefix}-{stage}"
+        with redirect_stdout(sys.stderr):  # what it says is not part of the command's answer
+            with suppress(ValueError):  # there is no such project yet
+                for run in self._trackio.Api().runs(self._project):
+                    if run.name == name:
+                        run.delete()
+            self._trackio.init(project=self._project, name=name)
 
-    def close(self) -> None:
-        if self._stage is not None:
+    def _add(self, step: int, values: dict[str, float]) -> None:
+        self._trackio.log(values, step=step)
+
+    def _end(self) -> None:
+        with redirect_stdout(sys.stderr):
             self._trackio.finish()
-            self._stage = None
 
 
-TRACKERS = {"tensorboard": TensorBoard, "trackio": Trackio}
+TRACKERS: dict[str, type[Tracker]] = {"tensorboard": TensorBoard, "trackio": Trackio}
 
 
-def open_trackers(names: Sequence[str], out: Path, name: str, stack: ExitStack) -> Track:
-    """What sends a row to all of them; they are closed with the stack. name: of the recipe.
+def make_trackers(names: Collection[str], out: Path, name: str) -> list[Tracker]:
+    """Writes nothing. out, name: as of Tracker.
 
     Raises:
         UserError: there is no such tracker, or it is not installed.
@@ -78,12 +134,16 @@ def open_trackers(names: Sequence[str], out: Path, name: str, stack: ExitStack) 
     for each in names:
         if each not in TRACKERS:
             raise UserError(f"--track {each}: there is no such tracker. There are {', '.join(TRACKERS)}.")
-    opened = [TRACKERS[each](out, name) for each in dict.fromkeys(names)]
-    for tracker in opened:
+    return [TRACKERS[each](out, name) for each in dict.fromkeys(names)]
+
+
+def sent_to(trackers: Sequence[Tracker], stack: ExitStack) -> Track:
+    """What sends a log to all of them; they are closed with the stack."""
+    for tracker in trackers:
         stack.callback(tracker.close)
 
-    def track(stage: str, row: dict[str, float]) -> None:
-        for tracker in opened:
-            tracker.track(stage, row)
+    def track(stage: str, log: Sequence[Row]) -> None:
+        for tracker in trackers:
+            tracker.track(stage, log)
 
-    return track
+    return track if trackers else track_nothing

@@ -69,9 +69,9 @@ class Serving:
     """An inference engine (vLLM, SGLang, TensorRT-LLM, DeepSeek's).
 
     matmul, grouped, attention: of the peaks, dense products, routed experts', attention. imbalance: how many times the slowest
-    rank's experts and messages take longer with real routing. two_batches: half of a batch sends while the other computes;
-    prefill_overlap, decode_overlap: so much of computation can then hide messages. launch, eager_launch: seconds of a layer
-    beside its work, in a CUDA graph and without. link_latency, network_latency: of a collective, within a node and beyond.
+    rank's experts and messages take longer with real routing. prefill_overlap, decode_overlap: so much of computation can hide
+    messages where a batch goes in two halves. launch, eager_launch: seconds of a layer beside its work, in a CUDA graph and
+    without. link_latency, network_latency: of a collective, within a node and beyond.
     memory_share: of the memory that weights and cache may take; reserve: bytes of activations and buffers in it. most_requests:
     decoded at a time by a tensor-parallel group. prefill_tokens: computed at a time. few: tokens on a rank up to which messages
     go straight to each expert's rank, with the least delay, and not once to a node.
@@ -81,7 +81,6 @@ class Serving:
     grouped: float
     attention: float
     imbalance: float
-    two_batches: bool = True
     prefill_overlap: float = 1.0
     decode_overlap: float = 0.5
     launch: float = 40e-6
@@ -99,4 +98,4 @@ class Serving:
 # DeepSeek's profile of prefill (4,096 tokens, EP32, balanced): 62,713 tokens/s a node of H800; imbalance on SGLang's prefill of
 # the same with real routing: 50,302; decode_overlap on DeepSeek's profile of decoding (128 requests, EP128): 18,598.
 # attention: as in training; FlashMLA's figure on H800 is above it. launch: some ten kernels of 4 us in a graph.
-SERVING = Serving(matmul=0.5373, grouped=0.3322, attention=0.5, imbalance=1.506, decode_overlap=0.5442)
+SERVING = Serving(matmul=0.5513, grouped=0.3284, attention=0.5, imbalance=1.500, decode_overlap=0.5454)

@@ -26,7 +26,10 @@ class ServingWork:
     the routed experts are divided among, with copies where they do not divide; both None: what makes most tokens (`placed`).
     precision, cache: of weights and cache.
     drafts: the MTP module drafts a token with each, and `acceptance` of them are kept. separate: GPUs prefill or decode and do
-    not do both. balanced: experts get equal shares, as in a measurement with random routing. graphs: CUDA graphs."""
+    not do both. balanced: experts get equal shares, as in a measurement with random routing. graphs: CUDA graphs. two_batches:
+    half of a batch computes while the other's messages to experts are under way (DeepSeek's engine, SGLang on request). whole:
+    a request begins only where the cache has room for its last token (TensorRT-LLM's default); else requests grow into what
+    others leave. requests: all there is, at once, of one length each; None: they come and go."""
 
     input: float = 2000
     output: float = 1000
@@ -41,6 +44,9 @@ class ServingWork:
     separate: bool = False
     balanced: bool = False
     graphs: bool = True
+    two_batches: bool = True
+    whole: bool = False
+    requests: float | None = None
 
 
 @dataclass(frozen=True)
@@ -115,8 +121,9 @@ class Engine:
         return self.constants.memory_share * self.cluster.gpu.memory - self.weight_bytes - self.constants.reserve
 
     def largest_batch(self) -> float:
-        """Requests for each GPU of a group that fit at their full length: they come and go, so they are half-way on average."""
-        length = self.work.input + self.work.output / 2
+        """Requests for each GPU of a group that fit. Where they come and go they are half-way on average."""
+        at_once = self.work.whole or self.work.requests is not None  # which all reach their end together
+        length = self.work.input + self.work.output / (1 if at_once else 2)
         return self.free_bytes / (self.cache_bytes_per_token * length * self.work.tensor)
 
     def forward(self, requests: float, new: float, context: float, latent: bool) -> Pass:
@@ -147,7 +154,7 @@ class Engine:
         moved = tokens * costs.moved / stream
         network = self._network(tokens, slow)
         launch = costs.layers * (constants.launch if work.graphs or not latent else constants.eager_launch)
-        if constants.two_batches and work.expert > 1:  # one half computes while the other sends
+        if work.two_batches and work.expert > 1:  # one half computes while the other sends
             overlap = constants.decode_overlap if latent else constants.prefill_overlap
             network = max(0.0, network - overlap * (sum(map(max, products)) + attention + moved))
         waiting = moved + sum(read for computed, read in products if read > computed) + (cache if cache > scores else 0.0)
@@ -189,9 +196,26 @@ def serving_plan(model: PlannedModel, cluster: Cluster, work: ServingWork, const
     prefill_rate = requests * work.input / prefill.seconds
     decode_rate = batch * tokens / decode.seconds
     together = 1 / (1 / decode_rate + work.input / work.output / prefill_rate)
+    if work.requests is not None:
+        together = _rate_in_waves(engine, batch, prefill_rate)
     return ServingPlan(prefill_rate, decode_rate, decode_rate if work.separate else together, decode.seconds / tokens, batch,
                        engine.weight_bytes, batch * work.tensor * (work.input + work.output / 2) * engine.cache_bytes_per_token,
                        engine.cache_bytes_per_token, prefill, decode)
+
+
+def _rate_in_waves(engine: Engine, batch: float, prefill_rate: float) -> float:
+    """Output tokens/s of a GPU whose requests are all there at the start: they begin and end together, as many as fit, and the
+    last of these waves is smaller and still reads all the weights."""
+    work = engine.work
+    each = work.requests / engine.cluster.gpus
+    waves, last = divmod(each, batch)
+    seconds = 0.0
+    for count, size in ((waves, batch), (1, last)):
+        if count and size:
+            step = engine.forward(size, 2 if work.drafts else 1, work.input + work.output / 2, latent=True).seconds
+            steps = work.output / (1 + (work.acceptance if work.drafts else 0))
+            seconds += count * (size * work.input / prefill_rate + steps * step)
+    return each * work.output / seconds
 
 
 def placed(model: PlannedModel, cluster: Cluster, work: ServingWork) -> ServingWork:
@@ -236,8 +260,13 @@ def parse_serving(text: str) -> ServingWork:
         values.choice("precision", BYTES, "bf16"), values.choice("cache", BYTES, "bf16"),
         values.choice("drafts", yes, "no") == "yes", values.number("acceptance", 0.85, zero=True),
         values.choice("separate", yes, "no") == "yes", values.choice("balanced", yes, "no") == "yes",
-        values.choice("graphs", yes, "yes") == "yes")
+        values.choice("graphs", yes, "yes") == "yes", values.choice("two_batches", yes, "yes") == "yes",
+        values.choice("whole", yes, "no") == "yes", values.number("requests", 1.0) if values.has("requests") else
+        values.absent("requests"))
     values.refuse_others()
+    if work.separate and work.requests is not None:
+        raise UserError(f"--serve: requests = {work.requests:g} with separate = yes: a wave begins on GPUs that prefill and "
+                        "ends on others, which is not planned. Leave one of the two out.")
     for key in ("cached", "acceptance"):
         if getattr(work, key) > 1 or (key == "cached" and work.cached == 1):
             raise UserError(f"--serve: {key} = {getattr(work, key):g}: is a share. Give less than 1.")

@@ -166,8 +166,8 @@ class Validation:
 
 @dataclass
 class Monitor:
-    """Of one stage. say: takes the sentences of warnings, each kind once. validation: of an RL stage. track: takes each row of
-    the log.
+    """Of one stage. say: takes the sentences of warnings, each kind once. validation: of an RL stage. track: takes the log
+    after each step.
 
     comparisons: of start and result, once the stage has ended. warned: kinds of warnings that were said.
     """
@@ -177,7 +177,7 @@ class Monitor:
     validation: Validation | None = None
     comparisons: list[Comparison] = field(default_factory=list)
     warned: set[str] = field(default_factory=set)
-    track: Callable[[Row], None] = lambda row: None
+    track: Callable[[list[Row]], None] = lambda log: None
 
     def start(self) -> Cost:
         return self.validation.start() if self.validation else Cost()
@@ -185,7 +185,7 @@ class Monitor:
     def after_step(self, log: list[Row]) -> Cost:
         """The last row is of the step that was made."""
         cost = self.validation.look(log[-1]["step"] + 1, log[-1]) if self.validation else Cost()
-        self.track(log[-1])
+        self.track(log)
         for finding in warnings_of(log):
             if finding.kind not in self.warned:
                 self.warned.add(finding.kind)

@@ -10,9 +10,9 @@ import pytest
 from small_experiment import experiment
 
 from spoutnik.errors import RunError, UserError
-from spoutnik.experiment.run import forecast, run_experiment
+from spoutnik.experiment.run import forecast, refuse_other_page, run_experiment
 from spoutnik.experiment.scheduler import Watcher
-from spoutnik.files import read_json, sha256_file
+from spoutnik.files import read_json, sha256_file, write_json
 
 
 class Listening(Watcher):
@@ -74,6 +74,14 @@ def test_another_version_of_the_code_is_not_mixed_in_silence(whole, monkeypatch)
         run_experiment(forecast([path], folder / "out", 1), [path], Listening())
     mixed = run_experiment(forecast([path], folder / "out", 1), [path], Listening(), folder / "mixed.md", True)
     assert "several versions of the code" in mixed.page.read_text()
+
+
+def test_a_page_of_another_experiment_is_not_overwritten(tmp_path):
+    write_json(tmp_path / "findings.json", {"experiments": ["mini"]})
+    refuse_other_page(tmp_path / "findings.md", ["mini", "rest"])
+    refuse_other_page(tmp_path / "other.md", ["rest"])
+    with pytest.raises(UserError, match="is the page of mini, and this is rest. Give another page"):
+        refuse_other_page(tmp_path / "findings.md", ["rest"])
 
 
 def test_a_seed_that_fails_leaves_its_findings_undecided_and_the_others_stand(tmp_path, whole):

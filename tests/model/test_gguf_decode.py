@@ -13,7 +13,7 @@ from spoutnik.model.weight_file import WeightFile
 from spoutnik.native import kernels, library
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no compiler here")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 LARGEST = 3 << 16  # numbers: several of the kernel's pieces
 
 
@@ -46,17 +46,32 @@ def test_every_bit_is_the_twin_s(noise, kind, dtype, start, blocks):
     assert same_bits(native, plain)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 @pytest.mark.parametrize("kind", ["F32", "F16", "BF16", "Q4_1", "Q6_K"])
-def test_tensors_of_several_pieces(noise, kind):
+def test_tensors_of_several_pieces(noise, kind, dtype):
     """Plain types may end anywhere."""
     _, block, nbytes = TYPES[kind]
     count = LARGEST - (block if block > 1 else 77)
     placed = Placed(kind, (count,), 3, count // block * nbytes)
-    native, plain = (torch.empty(count, dtype=torch.bfloat16) for _ in range(2))
+    native, plain = (torch.empty(count, dtype=DTYPES[dtype]) for _ in range(2))
     read_numbers(noise, placed, native)
     with np.errstate(all="ignore"):
         read_numbers_plain(noise, placed, plain)
     assert same_bits(native, plain)
+
+
+def test_floats_become_halves_as_torch_rounds_them(tmp_path):
+    """Every half, what lies in the middle between two, and the floats beside these, of both signs."""
+    halves = torch.arange(0x7c01, dtype=torch.int16).view(torch.float16).float()
+    middles = (halves[:-2] + halves[1:-1]) / 2
+    bits = torch.cat([numbers.view(torch.int32) + step for numbers in (halves, middles, torch.tensor([65520.0]))
+                      for step in (-1, 0, 1)])
+    numbers = torch.cat([bits, torch.arange(0, 1 << 31, 99991, dtype=torch.int64).int()]).view(torch.float32)
+    numbers = torch.cat([numbers, -numbers])
+    (tmp_path / "floats").write_bytes(numbers.numpy().tobytes())
+    target = torch.empty(len(numbers), dtype=torch.float16)
+    read_numbers(WeightFile(tmp_path / "floats"), Placed("F32", (len(numbers),), 0, numbers.nbytes), target)
+    assert same_bits(target, numbers.half())
 
 
 def test_all_halves_are_what_torch_makes_of_them(tmp_path):

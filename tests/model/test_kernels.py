@@ -18,6 +18,7 @@ from spoutnik.model.attention import rotary_attention, rotary_attention_plain
 from spoutnik.model.layers import swiglu_plain
 from spoutnik.model.moe import Combine, Dispatch, Layout, Router
 from spoutnik.model.packing import PackedSequences
+from spoutnik.model.shared_prefixes import Segment, SharedPrefixes
 from spoutnik.native import library, operations
 from spoutnik.train.losses import CHUNK, _log_probs, _logits_gradient, token_log_probs, token_log_probs_plain
 
@@ -78,30 +79,65 @@ def test_a_row_that_is_not_finite_leaves_the_others_as_they_are(dtype, odd):
         assert torch.equal(clean[others], dirty[others])
 
 
-@pytest.mark.parametrize("dtype", TYPES)
-@given(lengths=st.lists(st.integers(1, 70), min_size=1, max_size=4),
-       shape=st.sampled_from([(4, 4, 16, 16, 32, True), (4, 2, 0, 32, 32, False), (2, 1, 0, 8, 6, False),
-                              (3, 3, 6, 4, 10, True), (1, 1, 8, 8, 16, True)]))
-def test_attention(dtype, lengths, shape):
-    """MLA (keys partly shared by all heads, pairs rotated) and grouped-query attention (halves rotated)."""
+# (heads, groups, plain width, rotated width, value width, whether pairs are rotated): MLA, where keys are partly shared by all
+# heads and pairs are rotated, and grouped-query attention, where halves are.
+SHAPES = [(4, 4, 16, 16, 32, True), (4, 2, 0, 32, 32, False), (2, 1, 0, 8, 6, False), (3, 3, 6, 4, 10, True),
+          (1, 1, 8, 8, 16, True)]
+
+
+def attention_inputs(positions, shape, dtype) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """q, k_nope (not where all is rotated), k_rope and v; the rotary table."""
     heads, groups, nope, rope, value, interleaved = shape
-    packing, tokens = PackedSequences.of(lengths), sum(lengths)
-    q = random(tokens, heads, nope + rope, dtype=dtype)
-    k_nope = [random(tokens, groups, nope, dtype=dtype, seed=1)] if nope else []
-    k_rope = random(tokens, 1 if interleaved else groups, rope, dtype=dtype, seed=2)
-    v = random(tokens, groups, value, dtype=dtype, seed=3)
+    tokens, keys = len(positions), 1 if interleaved else groups
+    sizes = [(heads, nope + rope), *([(groups, nope)] if nope else []), (keys, rope), (groups, value)]
     speeds = torch.rand(rope // 2, generator=torch.Generator().manual_seed(4))
-    angles = torch.outer(torch.arange(max(lengths)).float(), speeds)
-    rotary = torch.stack([angles.cos(), angles.sin()], dim=1)[packing.position_ids]
+    angles = torch.outer(positions.float(), speeds)
+    return ([random(tokens, *size, dtype=dtype, seed=i) for i, size in enumerate(sizes)],
+            torch.stack([angles.cos(), angles.sin()], dim=1))
 
-    def attend(function, rotary):
-        def of(q, *rest):
-            return function(q, rest[0] if nope else None, *rest[-2:], rotary, packing, 0.3, interleaved)
-        return of
 
-    assert operations.supports(q)
-    agree(attend(rotary_attention, rotary), attend(rotary_attention_plain, rotary.double()), [q, *k_nope, k_rope, v],
-          TYPES[dtype])
+def attend(function, rotary, sequences, interleaved):
+    return lambda q, *rest: function(q, rest[0] if len(rest) > 2 else None, *rest[-2:], rotary, sequences, 0.3, interleaved)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@given(lengths=st.lists(st.integers(1, 70), min_size=1, max_size=4), shape=st.sampled_from(SHAPES))
+def test_attention(dtype, lengths, shape):
+    packing = PackedSequences.of(lengths)
+    inputs, rotary = attention_inputs(packing.position_ids, shape, dtype)
+    assert operations.supports(inputs[0])
+    agree(attend(rotary_attention, rotary, packing, shape[-1]),
+          attend(rotary_attention_plain, rotary.double(), packing, shape[-1]), inputs, TYPES[dtype])
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@given(families=st.lists(st.tuples(st.integers(0, 40), st.lists(st.integers(1, 40), min_size=1, max_size=4)), min_size=1,
+                         max_size=3), shape=st.sampled_from(SHAPES))
+def test_attention_behind_common_beginnings(dtype, families, shape):
+    """families: the length of what some documents begin with (0: nothing), and of the rest of each. The twin has every document
+    whole."""
+    segments, whole, start = [], [], 0
+    for prefix, lengths in families:
+        begin = start
+        for length, before in [*([(prefix, 0)] if prefix else []), *((length, prefix) for length in lengths)]:
+            segments.append(Segment(start, length, begin, before))
+            whole.append([*range(begin, begin + before), *range(start, start + length)])
+            start += length
+    sequences = SharedPrefixes.of_segments(segments)
+    if sequences.padding:
+        whole.append(list(range(start, start + sequences.padding)))
+    index = torch.tensor([token for tokens in whole for token in tokens])
+    own = torch.cat([torch.arange(len(tokens)) >= segment.prefix
+                     for tokens, segment in zip(whole, sequences.segments, strict=True)])
+    packing = PackedSequences.of([len(tokens) for tokens in whole])
+    assert torch.equal(packing.position_ids, sequences.position_ids[index])
+    inputs, rotary = attention_inputs(sequences.position_ids, shape, dtype)
+
+    def of_whole_documents(*inputs):
+        plain = attend(rotary_attention_plain, rotary.double()[index], packing, shape[-1])
+        return plain(*(each[index] for each in inputs))[own]
+
+    agree(attend(rotary_attention, rotary, sequences, shape[-1]), of_whole_documents, inputs, TYPES[dtype])
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -128,7 +164,7 @@ def test_a_processor_with_narrower_registers_gets_the_same_numbers(tmp_path, fla
     compiler = tmp_path / "narrow"
     compiler.write_text(f'#!/bin/sh\nexec {shutil.which("g++") or shutil.which("clang++")} "$@" {flags}\n')
     compiler.chmod(0o755)
-    names = [f"{__file__}::{test}" for test in ("test_attention", "test_log_probs")]
+    names = [f"{__file__}::{test}" for test in ("test_attention", "test_attention_behind_common_beginnings", "test_log_probs")]
     engine = Path(__file__).parents[1] / "engine"
     names += [str(engine / file) for file in ("runners/test_native_runner.py", "quantization/test_packed_matrix.py")]
     done = subprocess.run([sys.executable, "-m", "pytest", "-rs", "-p", "no:cacheprovider", *names],

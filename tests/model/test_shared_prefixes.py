@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from spoutnik.model.lora import LoraConfig, adapters_of, add_lora, can_share_prefixes
 from spoutnik.model.moe import RouterTrace
 from spoutnik.model.shared_prefixes import SharedPrefixes, common_beginnings
+from spoutnik.native import operations
 from spoutnik.train.batches import Document, pack_documents, pack_sharing
 from spoutnik.train.language_model import next_token_loss
 from spoutnik.train.settings import LanguageModelSettings
@@ -43,11 +44,13 @@ def adapted(base: dict, dropout: float = 0.0):
 
 
 @pytest.mark.parametrize("base", [tiny.LLAMA, DENSE_MLA], ids=["llama", "mla"])
-@pytest.mark.parametrize("longest", [30, 70], ids=["short", "long"])
-def test_losses_and_gradients_are_those_of_documents_one_by_one(base, longest, monkeypatch):
-    if longest == 70:  # the way of long documents, and of GPUs
+@pytest.mark.parametrize("way", ["native", "short", "long"])
+def test_losses_and_gradients_are_those_of_documents_one_by_one(base, way, monkeypatch):
+    if way != "native":
+        monkeypatch.setattr(operations, "supports", lambda x: False)
+    if way == "long":  # the way of long documents, and of GPUs
         monkeypatch.setattr("spoutnik.model.attention.SHORT", 8)
-    model, docs = adapted(base), documents(longest=longest)
+    model, docs = adapted(base), documents(longest=70 if way == "long" else 30)
     parameters = [p for p in model.parameters() if p.requires_grad]
     results = []
     for pack in (pack_sharing, pack_documents):

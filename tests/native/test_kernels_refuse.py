@@ -78,6 +78,12 @@ def test_attention():
         operations.packed_attention(q, None, k, v, torch.randn(9, 2, 3), long(9), 1.0, False)
     with pytest.raises(ValueError, match="v must have shape"):
         operations.packed_attention(q, None, k, torch.randn(8, 2, 6), rotary, long(9), 1.0, False)
+    operations.packed_attention(q, None, k, v, rotary, long(4, 3, 2), 1.0, False, long(0, 0, 2))
+    for before in (long(0, 1, 0), long(1, 1, 2), long(0, 0, 1)):  # not right behind it; before it; what follows itself
+        with pytest.raises(ValueError, match="what follows a document must stand right behind it"):
+            operations.packed_attention(q, None, k, v, rotary, long(4, 3, 2), 1.0, False, before)
+    with pytest.raises(ValueError, match="attention: before must"):
+        operations.packed_attention(q, None, k, v, rotary, long(4, 5), 1.0, False, long(0, 0, 0))
 
 
 def test_the_signatures_of_processors_that_this_may_not_be():

@@ -113,3 +113,9 @@ def test_an_adapter_is_planned_without_the_gradients_and_moments_of_its_base():
     whole, thin = (estimated_speed(config, torch.float32, 512, trained) for trained in (None, adapter))
     assert 1.3 < thin.train / whole.train < 1.5 and thin.step["adamw"] < whole.step["adamw"] / 50
     assert thin.peak_memory_bytes + held_bytes(config, adapter) < whole.peak_memory_bytes + held_bytes(config)
+
+
+def test_others_that_compute_are_spoken_of(monkeypatch):
+    monkeypatch.setattr(plan, "cores", lambda: 2)
+    assert plan.Plan("r", "o", {}, [], load=0.1).beside == ""
+    assert "now 6.5 other processes compute on its 2 cores" in plan.Plan("r", "o", {}, [], load=6.5).beside

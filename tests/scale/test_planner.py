@@ -13,7 +13,7 @@ from spoutnik.scale.layout import Layout, check_layout, parse_layout
 from spoutnik.scale.memory import training_memory
 from spoutnik.scale.planner import plan_rl, plan_serving, plan_training
 from spoutnik.scale.rl import parse_rl, rl_time
-from spoutnik.scale.serving import parse_serving
+from spoutnik.scale.serving import parse_serving, serving_plan
 from spoutnik.scale.training import expert_seconds, micro_batches, parse_training, training_time
 
 LLAMA_70B = LLAMA | {"vocab_size": 128256, "hidden_size": 8192, "intermediate_size": 28672, "num_hidden_layers": 80,
@@ -186,12 +186,33 @@ def test_what_is_not_given_is_chosen(v3, llama):
     assert work.tensor == 1 and work.expert > 8 and plan.weight_bytes + plan.cache_bytes < 80e9
 
 
+def test_requests_of_one_length_take_whole_waves(v3):
+    """By hand: a wave's time is its prefill and its steps; one request more than a wave holds takes nearly another one."""
+    cluster, work = parse_cluster("gpus=8,kind=h200"), "input=1024,output=4096,expert=8,precision=fp8,cache=fp8"
+    endless, full = (serving_plan(v3, cluster, parse_serving(work + more)) for more in ("", ",whole=yes"))
+    assert full.batch == pytest.approx(endless.batch * (1024 + 2048) / (1024 + 4096))  # of its last token
+    batch = full.batch
+    once, one_more, twice = (serving_plan(v3, cluster, parse_serving(f"{work},requests={8 * count}"))
+                             for count in (batch, batch + 1, 2 * batch))
+    seconds = batch * 1024 / full.prefill_rate + 4096 * full.decode.seconds
+    assert once.tokens_per_second == pytest.approx(batch * 4096 / seconds)
+    assert twice.tokens_per_second == pytest.approx(once.tokens_per_second)
+    assert one_more.tokens_per_second < 0.85 * once.tokens_per_second
+
+
+def test_messages_to_experts_are_waited_for_without_two_batches(v3):
+    cluster, work = parse_cluster("gpus=8,kind=h200"), "input=4096,output=1000,expert=8,precision=fp8"
+    hidden, seen = (serving_plan(v3, cluster, parse_serving(work + more)) for more in ("", ",two_batches=no"))
+    assert hidden.prefill.network == 0 < seen.prefill.network and seen.prefill_rate < hidden.prefill_rate
+
+
 @pytest.mark.parametrize("parse, text, sentence", [
     (parse_training, "tokens=-1", "tokens = '-1'"), (parse_training, "precision=fp4", "bf16, fp8"),
     (parse_training, "recompute=some", "none, cheap, selective, full"), (parse_rl, "longest=10,response=20", "longest = 10"),
     (parse_rl, "prompts=1,group_size=2,updates=4", "updates = 4"), (parse_rl, "scorings=1.5", "whole"),
     (parse_serving, "cached=1", "cached = 1"), (parse_serving, "outputs=3", "Did you mean 'output'"),
-], ids=["tokens", "precision", "recompute", "longest", "updates", "scorings", "cached", "key"])
+    (parse_serving, "requests=8,separate=yes", "requests = 8 with separate = yes"),
+], ids=["tokens", "precision", "recompute", "longest", "updates", "scorings", "cached", "key", "waves"])
 def test_wrong_work_is_refused(parse, text, sentence):
     with pytest.raises(UserError, match=sentence):
         parse(text)

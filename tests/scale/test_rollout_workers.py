@@ -8,6 +8,7 @@ import signal
 from dataclasses import replace
 
 import pytest
+import ray
 import tiny
 import torch
 
@@ -15,7 +16,7 @@ from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import RunError, UserError
 from spoutnik.recipe.rollout_settings import RolloutSettings
 from spoutnik.scale import rollout_workers as module
-from spoutnik.scale.ray_cluster import Request, connected
+from spoutnik.scale.ray_cluster import Request, connected, ray_module, start_here
 from spoutnik.scale.rollout_workers import MainRanksWorkers, RolloutWorkers
 from spoutnik.tasks.catalog import find_tasks
 from spoutnik.text.thought import Reply
@@ -27,17 +28,13 @@ from spoutnik.train.reject import RejectSettings, reject
 from spoutnik.train.resumable import KeptCalls
 from spoutnik.train.rollouts import GradedCompletion, PolicyEngine
 
-ray = pytest.importorskip("ray")
-
 PROMPTS = [[2 + (7 * row + column) % 60 for column in range(3 + row % 4)] for row in range(9)]
 PARAMS = SamplingParams(n=3, temperature=1.0, top_p=1.0, max_tokens=12)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def small_ray():
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(address="local", num_cpus=2, object_store_memory=80 << 20, include_dashboard=False, log_to_driver=False,
-             logging_level="ERROR")
+    start_here(ray_module(), cpus=2, store_bytes=80 << 20)
     yield
     ray.shutdown()
 
@@ -73,6 +70,10 @@ def here(workers: RolloutWorkers, seed: int, params: SamplingParams = PARAMS) ->
     return tokens_of(PolicyEngine(workers.model, tiny.tokenizer()).begin(PROMPTS, params, seed).result())
 
 
+def process_of(workers: RolloutWorkers, number: int) -> int:
+    return ray.get(workers._workers[number].handle.identity.options(concurrency_group="health").remote()).pid
+
+
 @torch.no_grad()
 def move(model) -> None:
     for parameter in model.parameters():
@@ -96,7 +97,7 @@ def test_a_killed_worker_is_replaced_and_its_prompts_have_the_tokens_of_the_weig
     expected, older = here(workers, 5, params), workers.begin(PROMPTS, params, 5)
     move(workers.model)
     newer = workers.begin(PROMPTS, PARAMS, 6)
-    os.kill(ray.get(workers._workers[1].handle.identity.options(concurrency_group="health").remote()).pid, signal.SIGKILL)
+    os.kill(process_of(workers, 1), signal.SIGKILL)
     assert tokens_of(older.result()) == expected
     assert tokens_of(newer.result()) == here(workers, 6)
     assert workers.counts["replaced"] == 1
@@ -105,10 +106,13 @@ def test_a_killed_worker_is_replaced_and_its_prompts_have_the_tokens_of_the_weig
 
 
 def test_a_worker_that_hangs_is_found_replaced_and_its_end_told(workers, monkeypatch):
+    os.kill(process_of(workers, 0), signal.SIGSTOP)
+    pending = workers.begin(PROMPTS, PARAMS, 7)
+    while len(pending.parts) > 1:  # the other worker has all the time that it needs
+        workers.wait(pending)
     monkeypatch.setattr(workers, "timeout", 1.5)
-    pid = ray.get(workers._workers[0].handle.identity.options(concurrency_group="health").remote()).pid
-    os.kill(pid, signal.SIGSTOP)
-    assert tokens_of(workers.begin(PROMPTS, PARAMS, 7).result()) == here(workers, 7)
+    monkeypatch.setattr(workers, "say", lambda sentence: (workers.said.append(sentence), setattr(workers, "timeout", 600.0)))
+    assert tokens_of(pending.result()) == here(workers, 7)
     assert workers.counts["hung"] == workers.counts["replaced"] == 1
     assert "rollout worker 0 made no step for 1.5 s (it does not say what it was doing" in workers.said[0]
 
