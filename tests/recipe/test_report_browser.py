@@ -41,7 +41,7 @@ def test_on_a_phone_the_first_column_stays_and_its_words_are_whole(chromium, rep
 
 
 def test_on_paper_tables_fit_and_no_column_is_held(chromium, report):
-    page = opened(chromium, report, viewport={"width": 760, "height": 1000})  # A4 within its margins
+    page = opened(chromium, report, viewport={"width": 1030, "height": 700})  # A4 across, within its margins
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.querySelector('tbody th')).position") == "static"
     assert page.evaluate("[...document.querySelectorAll('table')].filter(t => t.offsetWidth > innerWidth).length") == 0
