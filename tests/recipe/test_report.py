@@ -157,7 +157,7 @@ def test_ids_are_unique_and_references_resolve(page):
 
 
 def test_the_page_is_the_same_each_time(run, page):
-    assert report_of(*run, name="again.html") == page
+    assert report_of(*run) == page
 
 
 def test_the_summary_says_what_the_data_show(tmp_path):
