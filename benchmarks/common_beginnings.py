@@ -3,8 +3,9 @@ prompts, and with --model that of a step of LoRA on a model whose template begin
 
     python benchmarks/common_beginnings.py [--model SMOLLM2] [--steps 5]
 
-Three ways in turns, each on all micro-batches of the same step: every document whole (native attention), beginnings once with
-torch's batched products, and beginnings once with native attention. Core-seconds, medians. The last line is JSON.
+Three ways in turns, each on all micro-batches of the same step: every document whole (native attention; "peer" in what is
+printed), beginnings once with torch's batched products, and beginnings once with native attention. Core-seconds, medians. The
+last line is JSON.
 """
 
 import argparse
@@ -48,13 +49,12 @@ def main() -> None:
     arguments = parser.parse_args()
     keep_memory()
     torch.set_num_threads(1)
-    result = {"machine": machine(), "grpo": measure(grpo_steps(), arguments.steps)}
-    if arguments.model:
-        result["sft"] = measure(sft_steps(arguments.model), arguments.steps)
-    print_result(result)
+    steps = {"grpo": grpo_steps()} | ({"sft": sft_steps(arguments.model)} if arguments.model else {})
+    print_result([result | {"machine": machine()} for name, each in steps.items()
+                  for result in measure(name, each, arguments.steps)])
 
 
-def measure(steps: Iterator[Step], count: int) -> dict[str, dict[str, float]]:
+def measure(name: str, steps: Iterator[Step], count: int) -> list[dict]:
     seconds, tokens = ({way: [] for way in WAYS} for _ in range(2))
     for number in range(count + 1):
         step = next(steps)
@@ -64,8 +64,8 @@ def measure(steps: Iterator[Step], count: int) -> dict[str, dict[str, float]]:
             if number:  # the first one warms up
                 seconds[way].append(time.process_time() - began)
     medians = {way: statistics.median(values) for way, values in seconds.items()}
-    return {way: {"core_seconds": medians[way], "times_as_fast": medians["whole"] / medians[way],
-                  "tokens": statistics.median(tokens[way][1:])} for way in WAYS}
+    return [{"name": f"{name}, beginnings {way}", "ours": medians[way], "peer": medians["whole"], "unit": "s",
+             "tokens": statistics.median(tokens[way][1:])} for way in WAYS]
 
 
 @contextmanager

@@ -6,6 +6,9 @@ from pathlib import Path
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as BPE
 
+from spoutnik.text.sentencepiece_tokenizer import read_sentencepiece_tokenizer
+
+MODELS = Path(__file__).parent / "text" / "sentencepiece"
 TEXTS = ["Once upon a time there was a cat, 12 cats and 30 dogs.\n", "Il était une fois un chat : \"bonjour\" !\n\n",
          "def f(x): return x + 1", "<|user|> says [INST] </s", "the time, the times and the timer"] * 4
 NAMED = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
@@ -72,6 +75,12 @@ def _unigram() -> BPE:
     return bpe
 
 
+def _converted(name: str) -> tuple[BPE, dict]:
+    """A model of sentencepiece's own format, as it is saved as tokenizer.json."""
+    config: dict = {}
+    return read_sentencepiece_tokenizer(MODELS / f"{name}.model", config, {}, {}), config
+
+
 # name -> (tokenizer, keys of tokenizer_config.json)
 KINDS = {
     "byte_level": lambda: (_byte_level(bos=False), {}),
@@ -84,6 +93,8 @@ KINDS = {
     "metaspace_always": lambda: (_llama("always"), {}),
     "gemma_like": lambda: (_llama("none"), {}),
     "unigram": lambda: (_unigram(), {}),
+    "converted_bpe": lambda: _converted("llama"),
+    "converted_unigram": lambda: _converted("unigram_bytes"),
 }
 SENTENCEPIECE = [name for name in KINDS if not name.startswith("byte_level")]
 

@@ -59,11 +59,12 @@ class ChatMessage:
 
 class ChatTurn:
     """An answer under way. phase: "waiting" (for the model, or its turn), "thinking", "answering", "over". message: what has
-    come of it. finished_thoughts: of several that vote. on_end: called when it is over. left_out: questions that this model's
-    last answer left out (see plan_within_window). begun: an answer that was broken off, with which this one begins."""
+    come of it. finished_thoughts: of several that vote. on_end: called at its end; where it returns a future, the turn is over
+    when that is done. left_out: questions that this model's last answer left out (see plan_within_window). begun: an answer
+    that was broken off, with which this one begins."""
 
     def __init__(self, service: GenerationService, messages: list[Message], options: ChatOptions,
-                 on_end: Callable[["ChatTurn"], None] = lambda _: None, left_out: int = 0,
+                 on_end: Callable[["ChatTurn"], asyncio.Future | None] = lambda _: None, left_out: int = 0,
                  begun: ChatMessage | None = None):
         system = [{"role": "system", "content": options.system}] if options.system.strip() else []
         self.service, self.messages, self._on_end, self._left_out = service, [*system, *messages], on_end, left_out
@@ -153,9 +154,15 @@ class ChatTurn:
             self.message.extras["finish_reason"] = "abort"
         self._run_clock(False)
         self.message.extras["thought_seconds"] = round(self.thought_seconds, 1)
+        waits_for = self._on_end(self)
+        if waits_for is None:
+            self._set_over()
+        else:
+            waits_for.add_done_callback(self._set_over)
+
+    def _set_over(self, _: object = None) -> None:
         self.phase = "over"
         self._over.set()
-        self._on_end(self)
 
     async def _vote(self, handle: GenerationHandle) -> None:
         """Progress is shown of all thoughts, the text of the one that speaks for the majority."""

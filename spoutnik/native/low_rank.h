@@ -44,11 +44,10 @@ __attribute__((noinline)) void multiply_a(const T* a, int64_t in, int64_t low, c
     vfloat sum[R][B] = {};
     for (int64_t i = 0; i < in; i++) {
         vfloat weights[B];
-        UNROLLED for (int b = 0; b < B; b++) weights[b] = load_floats(a + i * low + at + b * LANES);
+        UNROLLED for (int b = 0; b < B; b++) weights[b] = kept(load_floats(a + i * low + at + b * LANES));
         UNROLLED for (int r = 0; r < R; r++)
             UNROLLED for (int b = 0; b < B; b++) {
-                sum[r][b] += x[r][i] * weights[b];
-                KEEP_ORDER(sum[r][b]);
+                sum[r][b] = kept(sum[r][b] + x[r][i] * weights[b]);
             }
     }
     UNROLLED for (int r = 0; r < R; r++)
@@ -88,11 +87,10 @@ __attribute__((noinline)) void multiply_b(const T* b, int64_t rank, const int64_
         }
     for (int64_t k = 0; k < rank; k++) {
         vfloat weights[B];
-        UNROLLED for (int i = 0; i < B; i++) weights[i] = load_floats(b + (i * rank + k) * LANES);
+        UNROLLED for (int i = 0; i < B; i++) weights[i] = kept(load_floats(b + (i * rank + k) * LANES));
         UNROLLED for (int r = 0; r < R; r++)
             UNROLLED for (int i = 0; i < B; i++) {
-                sum[r][i] += from[r][i][k] * weights[i];
-                KEEP_ORDER(sum[r][i]);
+                sum[r][i] = kept(sum[r][i] + from[r][i][k] * weights[i]);
             }
     }
     UNROLLED for (int r = 0; r < R; r++)

@@ -99,13 +99,10 @@ template <int R, int B>
 inline void add_scaled(const int8_t* const (&x)[R], int64_t inputs, int64_t g, const vfloat (&scales)[B], float unit,
                        const vint (&whole)[R][B], vfloat (&sum)[R][B]) {
     UNROLLED for (int r = 0; r < R; r++) {
-        float x_scale = group_scale(x[r], inputs, g) * unit;
-        KEEP_ORDER(x_scale);
+        const float x_scale = kept(group_scale(x[r], inputs, g) * unit);
         UNROLLED for (int b = 0; b < B; b++) {
-            vfloat scale = scales[b] * x_scale;
-            KEEP_ORDER(scale);
-            sum[r][b] += __builtin_convertvector(whole[r][b], vfloat) * scale;
-            KEEP_ORDER(sum[r][b]);
+            const vfloat scale = kept(scales[b] * x_scale);
+            sum[r][b] = kept(sum[r][b] + __builtin_convertvector(whole[r][b], vfloat) * scale);
         }
     }
 }
@@ -169,12 +166,8 @@ inline void multiply_int4(const int8_t* const (&x)[R], int64_t inputs, int64_t f
         add_scaled(x, inputs, g, scales, 1, whole, in_units);
     }
     UNROLLED for (int b = 0; b < B; b++) {
-        vfloat units = load_half(w + 2 * b * LANES) * (unit / 16);
-        KEEP_ORDER(units);
-        UNROLLED for (int r = 0; r < R; r++) {
-            sum[r][b] += in_units[r][b] * units;
-            KEEP_ORDER(sum[r][b]);
-        }
+        const vfloat units = kept(load_half(w + 2 * b * LANES) * (unit / 16));
+        UNROLLED for (int r = 0; r < R; r++) sum[r][b] = kept(sum[r][b] + in_units[r][b] * units);
     }
 }
 

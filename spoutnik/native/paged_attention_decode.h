@@ -44,10 +44,7 @@ inline void add_weighted_blocks(const float* p, int64_t p_stride, const T* value
         UNROLLED for (int w = 0; w < W; w++) {
             vfloat value;
             for (int64_t l = 0; l < LANES; l++) value[l] = to_float(values[s * stride + i + w * LANES + l]);
-            UNROLLED for (int h = 0; h < H; h++) {
-                sum[h][w] += p[h * p_stride + s] * value;
-                KEEP_ORDER(sum[h][w]);
-            }
+            UNROLLED for (int h = 0; h < H; h++) sum[h][w] = kept(sum[h][w] + p[h * p_stride + s] * value);
         }
     };
     int64_t s = 0;
@@ -59,10 +56,8 @@ inline void add_weighted_blocks(const float* p, int64_t p_stride, const T* value
     UNROLLED for (int h = 0; h < H; h++)
         UNROLLED for (int w = 0; w < W; w++) {
             float* to = sums + h * width + i + w * LANES;
-            even[h][w] += odd[h][w];
-            KEEP_ORDER(even[h][w]);
-            even[h][w] += load<vfloat>(to);
-            std::memcpy(to, &even[h][w], sizeof(vfloat));
+            const vfloat both = kept(even[h][w] + odd[h][w]) + load<vfloat>(to);
+            std::memcpy(to, &both, sizeof both);
         }
 }
 
@@ -81,10 +76,8 @@ inline void add_weighted(const float* p, int64_t p_stride, const T* values, int6
     for (; i + LANES <= width; i += LANES) add_weighted_blocks<H, 1>(p, p_stride, values, stride, positions, width, i, sums);
     for (; i < width; i++)
         for (int h = 0; h < H; h++)
-            for (int64_t s = 0; s < positions; s++) {
-                sums[h * width + i] += p[h * p_stride + s] * to_float(values[s * stride + i]);
-                KEEP_ORDER(sums[h * width + i]);
-            }
+            for (int64_t s = 0; s < positions; s++)
+                sums[h * width + i] = kept(sums[h * width + i] + p[h * p_stride + s] * to_float(values[s * stride + i]));
 }
 
 // Scores of R heads with the keys of B blocks, `block_step` apart: rows of `scores`, CHUNK apart.

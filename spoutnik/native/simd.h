@@ -29,17 +29,22 @@ typedef uint32_t bf16_pair __attribute__((may_alias, aligned(2)));
 // An array of vectors lives in registers only where every loop over it is unrolled.
 #define UNROLLED _Pragma("GCC unroll 16")
 
-// Keeps a sum in the order in which it is written, whatever the number of rows: to the compiler, which may reassociate under
-// -ffast-math, x is a new value from here on. Costs nothing.
+// x, a number or vector, as a new value to the compiler, which may reassociate under -ffast-math: keeps a sum in the order in
+// which it is written, whatever the number of rows, and a value that is used again in its register. Costs nothing. By value,
+// since an operand of `asm` that is an element of an array would keep the whole array in memory.
+template <typename V>
+inline __attribute__((always_inline)) V kept(V x) {
 #if defined(__AVX512F__)
-#define KEEP_ORDER(x) asm("" : "+v"(x))
+    asm("" : "+v"(x));
 #elif defined(__x86_64__)
-#define KEEP_ORDER(x) asm("" : "+x"(x))
+    asm("" : "+x"(x));
 #elif defined(__aarch64__)
-#define KEEP_ORDER(x) asm("" : "+w"(x))
+    asm("" : "+w"(x));
 #else
-#define KEEP_ORDER(x) asm("" : "+m"(x))
+    asm("" : "+m"(x));
 #endif
+    return x;
+}
 
 // The instruction set, for messages.
 inline const char* instruction_set() {

@@ -29,11 +29,11 @@ inline void multiply_tile(const Rows& x, int64_t first, int64_t last, const floa
                           vfloat (&sum)[R][B], const char* = nullptr) {
     for (int64_t k = first; k < last; k++) {
         vfloat weights[B];
-        for (int b = 0; b < B; b++) weights[b] = load<vfloat>(w + k * step + b * block_step);
-        for (int r = 0; r < R; r++)
-            for (int b = 0; b < B; b++) {
-                sum[r][b] += x[r][k] * weights[b];
-                if (ORDER == Order::FIXED) KEEP_ORDER(sum[r][b]);
+        UNROLLED for (int b = 0; b < B; b++) weights[b] = kept(load<vfloat>(w + k * step + b * block_step));
+        UNROLLED for (int r = 0; r < R; r++)
+            UNROLLED for (int b = 0; b < B; b++) {
+                const vfloat added = sum[r][b] + x[r][k] * weights[b];
+                sum[r][b] = ORDER == Order::FIXED ? kept(added) : added;
             }
     }
 }
@@ -47,24 +47,20 @@ inline void multiply_tile(const Rows& x, int64_t first, int64_t last, const bf16
         if (next) __builtin_prefetch(next + (k - first) * 32, 0, 2);
 #ifdef __AVX512BF16__
         __m512i weights[B];
-        for (int b = 0; b < B; b++) weights[b] = load_pairs(from + b * block_step);
-        for (int r = 0; r < R; r++) {
+        UNROLLED for (int b = 0; b < B; b++) weights[b] = load_pairs(from + b * block_step);
+        UNROLLED for (int r = 0; r < R; r++) {
             const __m512i pair = broadcast_pair(load<int32_t>(x[r] + k));
-            for (int b = 0; b < B; b++) sum[r][b] = dot_bf16(sum[r][b], pair, weights[b]);
+            UNROLLED for (int b = 0; b < B; b++) sum[r][b] = dot_bf16(sum[r][b], pair, weights[b]);
         }
 #else
-        for (int b = 0; b < B; b++) {
+        UNROLLED for (int b = 0; b < B; b++) {
             const vuint both = load<vuint>(from + b * block_step);
-            const vfloat even = (vfloat)(both << 16), odd = (vfloat)(both & 0xffff0000u);
-            for (int r = 0; r < R; r++) {
-                if (ORDER == Order::FREE) {
+            const vfloat even = kept((vfloat)(both << 16)), odd = kept((vfloat)(both & 0xffff0000u));
+            UNROLLED for (int r = 0; r < R; r++) {
+                if (ORDER == Order::FREE)
                     sum[r][b] += to_float(x[r][k]) * even + to_float(x[r][k + 1]) * odd;
-                    continue;
-                }
-                sum[r][b] += to_float(x[r][k]) * even;
-                KEEP_ORDER(sum[r][b]);
-                sum[r][b] += to_float(x[r][k + 1]) * odd;
-                KEEP_ORDER(sum[r][b]);
+                else
+                    sum[r][b] = kept(kept(sum[r][b] + to_float(x[r][k]) * even) + to_float(x[r][k + 1]) * odd);
             }
         }
 #endif

@@ -80,7 +80,7 @@ class ArenaTab:
         self._send.set_visibility(not self._running())
         self._stop.set_visibility(self._running())
 
-    def ask(self, question: str) -> bool:
+    async def ask(self, question: str) -> bool:
         """Whether the question was accepted."""
         if not question.strip() or self._running():
             return False
@@ -145,11 +145,11 @@ class ArenaTab:
                 for outcome, text in outcomes:
                     button(text, partial(self.vote, outcome)).classes("vote")
 
-    def vote(self, outcome: Outcome) -> None:
+    async def vote(self, outcome: Outcome) -> None:
         if self.round is None or self.round.outcome is not None:  # another tab was faster: the next tick shows its vote
             return
         with notify_errors(self.strings):
-            self.conversations.vote(self.round, outcome)  # a full disk stores none
+            await self.conversations.vote(self.round, outcome)  # a full disk stores none
         next_question = self._reveal()
         with self.element:  # the vote button that had the focus is gone
             ui.run_javascript(f"getHtmlElement({next_question.id})?.focus({{preventScroll: true}})")

@@ -1,7 +1,7 @@
 """The chat tab: the messages of a conversation, and the composer below them."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
 
 from nicegui import events, ui
@@ -80,24 +80,27 @@ class ChatTab:
                 self._on_change()
                 ui.notify(self.strings.conversation_gone, type="warning", position="top")
 
-    def ask(self, question: str) -> bool:
+    async def ask(self, question: str) -> bool:
         """Whether the question was accepted."""
-        def start() -> None:
-            self.conversations.ask(self.conversation, question.strip(), self.attachments.files, self.options)
+        conversation = self.conversation
+
+        async def start() -> None:
+            await self.conversations.ask(conversation, question.strip(), self.attachments.files, self.options)
             self.attachments.clear()
 
-        accepted = bool(question.strip()) and self._start_turn(start)
+        accepted = bool(question.strip()) and await self._start_turn(start)
         if accepted:
-            drafts.drop_draft(question, self.conversation)
+            with self.element:
+                drafts.drop_draft(question, conversation)
         return accepted
 
-    def _start_turn(self, start: Callable[[], None]) -> bool:
+    async def _start_turn(self, start: Callable[[], Awaitable[None]]) -> bool:
         """Starts an answer, unless one is under way, and shows it. False: none was started."""
-        if self.conversation.turn is not None:
+        if self.conversation.busy:
             ui.notify(self.strings.busy, position="top")
             return False
         with self._notify_errors():
-            start()
+            await start()
             self._on_change()
             self.sync()
             ui.run_javascript("spoutnik.follow()")
@@ -152,26 +155,27 @@ class ChatTab:
         if key == drafts.draft_key(self.conversation):
             self.attachments.add(name, text)
 
-    def _retry(self, message: ChatMessage) -> None:
-        self._start_turn(lambda: self.conversations.retry(self.conversation, message, self.options))
+    async def _retry(self, message: ChatMessage) -> None:
+        await self._start_turn(lambda: self.conversations.retry(self.conversation, message, self.options))
 
-    def _continue(self, message: ChatMessage) -> None:
-        self._start_turn(lambda: self.conversations.go_on(self.conversation, message, self.options))
+    async def _continue(self, message: ChatMessage) -> None:
+        await self._start_turn(lambda: self.conversations.go_on(self.conversation, message, self.options))
 
-    def _answer(self) -> None:
+    async def _answer(self) -> None:
         """Answers a question that was left without one."""
-        self._start_turn(lambda: self.conversations.answer(self.conversation, self.conversation.messages[-1], self.options))
+        await self._start_turn(
+            lambda: self.conversations.answer(self.conversation, self.conversation.messages[-1], self.options))
 
-    def _show_version(self, message: ChatMessage, button_class: str) -> None:
+    async def _show_version(self, message: ChatMessage, button_class: str) -> None:
         with self._notify_errors():
-            self.conversations.show(self.conversation, message)
+            await self.conversations.show(self.conversation, message)
             self.sync()
             # The button that had the focus is gone.
             ui.run_javascript(f"document.querySelector('[data-message=\"{message.id}\"] .{button_class}')?.focus()")
 
-    def _record_feedback(self, message: ChatMessage, rating: str | None, correction: str | None) -> None:
+    async def _record_feedback(self, message: ChatMessage, rating: str | None, correction: str | None) -> None:
         with self._notify_errors():
-            self.conversations.record_feedback(self.conversation, message, rating, correction)
+            await self.conversations.record_feedback(self.conversation, message, rating, correction)
             is_followup = len(self.conversation.tree.path_to(message)) > 2 and (rating or correction)
             ui.notify(self.strings.followup_feedback if is_followup else self.strings.feedback_saved, position="top")
 
@@ -252,9 +256,9 @@ class ChatTab:
     def _build_thumbs(self, message: ChatMessage) -> None:
         strings, thumbs = self.strings, {}
 
-        def rate(rating: str) -> None:
+        async def rate(rating: str) -> None:
             withdrawn = message.extras.get("rating") == rating
-            self._record_feedback(message, None if withdrawn else rating, message.extras.get("correction"))
+            await self._record_feedback(message, None if withdrawn else rating, message.extras.get("correction"))
             update()
 
         def update() -> None:
@@ -270,10 +274,10 @@ class ChatTab:
     def _open_correction(self, answer: AnswerView) -> None:
         strings, message = self.strings, answer.message
 
-        def save() -> None:
+        async def save() -> None:
             text = area.value.strip()
             if text and text != message.content.strip():
-                self._record_feedback(message, message.extras.get("rating"), text)
+                await self._record_feedback(message, message.extras.get("rating"), text)
                 answer.update_notes()
             dialog.close()
 
@@ -300,7 +304,7 @@ class ChatTab:
         return element
 
     def _open_edit(self, message: ChatMessage, element: ui.element, text: str) -> None:
-        if self.conversation.turn is not None:
+        if self.conversation.busy:
             return
         strings, children = self.strings, list(element)
         for child in children:
@@ -313,8 +317,8 @@ class ChatTab:
             for child in children:
                 child.set_visibility(True)
 
-        def send(question: str) -> bool:
-            accepted = bool(question.strip()) and self._start_turn(lambda: self.conversations.edit(
+        async def send(question: str) -> bool:
+            accepted = bool(question.strip()) and await self._start_turn(lambda: self.conversations.edit(
                 self.conversation, message, question.strip(), self.options))
             if accepted:
                 with self.element:  # the form is gone

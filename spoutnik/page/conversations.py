@@ -5,8 +5,11 @@ import contextlib
 import secrets
 import time
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import count
+from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from spoutnik.arena.matches import Match, VoteStore
@@ -25,13 +28,14 @@ MAX_LISTED = 500  # conversations
 MAX_IN_MEMORY = 64  # conversations that a server without history remembers
 TITLE_LENGTH = 60  # characters
 SAVE_SECONDS = 1.0  # between two writes of an answer under way
+Result = TypeVar("Result")
 SAVE_PAUSE = 20  # times as long as a write took is the least time before the next: at most a twentieth is spent on them
 
 
 @dataclass(eq=False)
 class Conversation:
     """A conversation as its tabs see it. version: raised with each change of what is shown. model: chosen for the next answer,
-    None where nobody has chosen since the last."""
+    None where nobody has chosen since the last. beginning: a question is being written down, before its turn begins."""
 
     id: str
     owner: str | None = None
@@ -39,6 +43,12 @@ class Conversation:
     turn: ChatTurn | None = None
     version: int = 0
     model: str | None = None
+    beginning: bool = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether an answer is under way, or about to be."""
+        return self.beginning or self.turn is not None
 
     @property
     def next_model(self) -> str | None:
@@ -81,12 +91,16 @@ class Conversations:
 
     A visitor sees only conversations of the same owner. An answer is in the history from its beginning and is written there
     while it grows, so that a server that is killed loses a second of it. list_version: raised when a list has changed.
+
+    A write waits for the disk, some tens of milliseconds, so that a thread of its own does them all, in their order, and the
+    event loop goes on. What was asked, or has ended, is shown as such once it is on the disk, as if there were no thread.
     """
 
     def __init__(self, service: GenerationService, feedback: FeedbackStore, history: History | None = None,
                  save_seconds: float = SAVE_SECONDS):
         self.service, self.feedback, self.history, self.save_seconds = service, feedback, history, save_seconds
         self.votes = VoteStore(history)
+        self._writer = ThreadPoolExecutor(1, "history")
         self.list_version = 0
         self._open: WeakValueDictionary[str, Conversation] = WeakValueDictionary()  # those that a tab shows
         self._answering: dict[Conversation, asyncio.Task | None] = {}  # and what writes the answer down
@@ -94,9 +108,17 @@ class Conversations:
         self._message_ids = count(1)
         self._rounds: deque[Round] = deque(maxlen=MAX_IN_MEMORY)
 
+    async def _in_order(self, call: Callable[..., Result], *args: object) -> Result:
+        """Calls something in the writer's thread, after what it got before; it is done even if the caller is cancelled."""
+        return await asyncio.shield(asyncio.wrap_future(self._writer.submit(call, *args)))
+
     def entries(self, owner: str | None) -> list[HistoryEntry]:
         """The owner's conversations, the most recently changed first."""
         return [] if self.history is None else self.history.list(MAX_LISTED, owner)
+
+    async def read_entries(self, owner: str | None) -> list[HistoryEntry]:
+        """The same, without holding the event loop up."""
+        return await self._in_order(self.entries, owner)
 
     async def search(self, text: str, owner: str | None) -> list[SearchHit]:
         """The owner's conversations that hold all words of the text; the most recently changed first."""
@@ -120,40 +142,44 @@ class Conversations:
         self._load_feedback(conversation)
         return conversation
 
-    def ask(self, conversation: Conversation, question: str, files: list[tuple[str, str]], options: ChatOptions) -> None:
+    async def ask(self, conversation: Conversation, question: str, files: list[tuple[str, str]], options: ChatOptions) -> None:
         """Starts an answer. files: (name, text), which the model reads after the question."""
         content = "\n\n".join([question, *(f"{name}:\n```\n{text}\n```" for name, text in files)])
         extras = {"question": question, "files": [name for name, _ in files]} if files else {}
         title = " ".join(question.split())[:TITLE_LENGTH]
         last = conversation.messages[-1] if conversation.messages else None
-        self._begin(conversation, last, ChatMessage("user", content, extras=extras), options, title)
+        await self._begin(conversation, last, ChatMessage("user", content, extras=extras), options, title)
 
-    def edit(self, conversation: Conversation, message: ChatMessage, question: str, options: ChatOptions) -> None:
+    async def edit(self, conversation: Conversation, message: ChatMessage, question: str, options: ChatOptions) -> None:
         """Asks a new version of a question, with the same files, and starts an answer."""
         before = message.extras.get("question", message.content)
         extras = message.extras | {"question": question} if "question" in message.extras else message.extras
         edited = ChatMessage("user", question + message.content[len(before):], extras=extras)
-        self._begin(conversation, conversation.tree.parent(message), edited, options)
+        await self._begin(conversation, conversation.tree.parent(message), edited, options)
 
-    def retry(self, conversation: Conversation, message: ChatMessage, options: ChatOptions) -> None:
+    async def retry(self, conversation: Conversation, message: ChatMessage, options: ChatOptions) -> None:
         """Starts a new version of an answer."""
-        self._begin(conversation, conversation.tree.parent(message), None, options)
+        await self._begin(conversation, conversation.tree.parent(message), None, options)
 
-    def go_on(self, conversation: Conversation, message: ChatMessage, options: ChatOptions) -> None:
+    async def go_on(self, conversation: Conversation, message: ChatMessage, options: ChatOptions) -> None:
         """Starts a new version of an answer that was broken off, which begins with what there is of it."""
         model = message.model if message.model in self.service.models else options.model
-        self._begin(conversation, conversation.tree.parent(message), None, replace(options, model=model, thoughts=1),
-                    begun=message)
+        await self._begin(conversation, conversation.tree.parent(message), None, replace(options, model=model, thoughts=1),
+                          begun=message)
 
-    def answer(self, conversation: Conversation, question: ChatMessage, options: ChatOptions) -> None:
+    async def answer(self, conversation: Conversation, question: ChatMessage, options: ChatOptions) -> None:
         """Starts an answer to a question, beside those that it already has."""
-        self._begin(conversation, question, None, options)
+        await self._begin(conversation, question, None, options)
 
-    def _begin(self, conversation: Conversation, after: ChatMessage | None, question: ChatMessage | None, options: ChatOptions,
-               title: str = "", begun: ChatMessage | None = None) -> None:
+    async def _begin(self, conversation: Conversation, after: ChatMessage | None, question: ChatMessage | None,
+                     options: ChatOptions, title: str = "", begun: ChatMessage | None = None) -> None:
         """Starts an answer after a message, or after a question that comes after it. begun: its beginning."""
-        assert conversation.turn is None
-        asked, answer_id = self._record(conversation, after, question, options.model, title)
+        assert not conversation.busy
+        conversation.beginning, options = True, replace(options)  # they may be changed for the next answer meanwhile
+        try:
+            asked, answer_id = await self._in_order(self._record, conversation, after, question, options.model, title)
+        finally:
+            conversation.beginning = False
         if conversation.id not in self._open:
             self._open[conversation.id] = conversation
         conversation.tree.end_at(after)
@@ -193,12 +219,12 @@ class Conversations:
             question.id, question.parent = asked, parent
         return asked, answer
 
-    def show(self, conversation: Conversation, message: ChatMessage) -> None:
+    async def show(self, conversation: Conversation, message: ChatMessage) -> None:
         """Flips to a version of a message, and to the newest of what follows it."""
         conversation.tree.show(message)
         conversation.version += 1
         if self.history is not None:
-            self.history.show(conversation.id, conversation.tree.head)
+            await self._in_order(self.history.show, conversation.id, conversation.tree.head)
 
     async def _save(self, conversation: Conversation, turn: ChatTurn) -> None:
         """Writes an answer to the history while it grows, for whoever starts the server after it was killed."""
@@ -211,7 +237,7 @@ class Conversations:
             if texts != saved:
                 extras = message.extras | {"thought_seconds": round(turn.thought_seconds, 1)}
                 try:
-                    await asyncio.to_thread(self.history.update, conversation.id, message.id, *texts, extras, False)
+                    await self._in_order(self.history.update, conversation.id, message.id, *texts, extras, False)
                     saved = texts
                 except KeyError:  # deleted meanwhile
                     return
@@ -223,35 +249,50 @@ class Conversations:
         """Seconds until the next write of an answer: a slow disk is written to less often."""
         return max(self.save_seconds, SAVE_PAUSE * write_seconds)
 
-    def _end_turn(self, conversation: Conversation, turn: ChatTurn) -> None:
-        message, conversation.turn = turn.message, None
-        self._answering.pop(conversation)
-        if self.history is not None:
-            try:
-                self.history.update(conversation.id, message.id, message.content, message.thought, message.extras, True)
-            except KeyError:  # the conversation was deleted while the answer was written
-                pass
-            except RunError as error:  # it cannot be stored, but it can be read
+    def _end_turn(self, conversation: Conversation, turn: ChatTurn) -> asyncio.Future | None:
+        """Hands the answer to the writer at once, so that it is written even where the server ends now; over when it is."""
+        if self.history is None:
+            self._turn_ended(conversation)
+            return None
+        message = turn.message
+        written = asyncio.wrap_future(self._writer.submit(
+            self.history.update, conversation.id, message.id, message.content, message.thought, dict(message.extras), True))
+
+        def end(written: asyncio.Future) -> None:
+            error = written.exception()
+            if isinstance(error, RunError):  # it cannot be stored, but it can be read
                 message.extras.setdefault("error", str(error))
+            self._turn_ended(conversation)
+            if error is not None and not isinstance(error, (RunError, KeyError)):  # KeyError: deleted meanwhile
+                raise error
+
+        written.add_done_callback(end)
+        return written
+
+    def _turn_ended(self, conversation: Conversation) -> None:
+        conversation.turn = None
+        self._answering.pop(conversation)
         conversation.version += 1
         self.list_version += 1
 
-    def rename(self, conversation_id: str, title: str, owner: str | None) -> None:
-        if self._is_owner(conversation_id, owner) and title.strip():
-            self.history.rename(conversation_id, title.strip()[:TITLE_LENGTH])
+    async def rename(self, conversation_id: str, title: str, owner: str | None) -> None:
+        if title.strip():
+            await self._in_order(self._if_owner, owner, self.history.rename, conversation_id, title.strip()[:TITLE_LENGTH])
             self.list_version += 1
 
-    def delete(self, conversation_id: str, owner: str | None) -> None:
-        if self._is_owner(conversation_id, owner):
+    async def delete(self, conversation_id: str, owner: str | None) -> None:
+        if await self._in_order(self._if_owner, owner, self.history.delete, conversation_id):
             conversation = self._open.pop(conversation_id, None)
             if conversation is not None and conversation.turn is not None:
                 conversation.turn.stop()
-            self.history.delete(conversation_id)
             self.list_version += 1
 
-    def _is_owner(self, conversation_id: str, owner: str | None) -> bool:
-        with contextlib.suppress(KeyError):  # deleted meanwhile
-            return self.history.get(conversation_id).owner == owner
+    def _if_owner(self, owner: str | None, call: Callable[..., None], conversation_id: str, *args: object) -> bool:
+        """Calls something with a conversation of this owner; False for others' and for one that was deleted meanwhile."""
+        with contextlib.suppress(KeyError):
+            if self.history.get(conversation_id).owner == owner:
+                call(conversation_id, *args)
+                return True
         return False
 
     def start_round(self, match: Match, question: str, options: ChatOptions, owner: str | None) -> Round:
@@ -264,19 +305,20 @@ class Conversations:
     def find_round(self, round_id: str | None, owner: str | None) -> Round | None:
         return next((one for one in self._rounds if one.id == round_id and one.owner == owner), None)
 
-    def vote(self, finished: Round, outcome: Outcome) -> None:
+    async def vote(self, finished: Round, outcome: Outcome) -> None:
         """The first vote on a round counts."""
         if finished.outcome is None:
             finished.outcome = outcome
-            self.votes.record(finished.match, outcome, finished.question,
-                              tuple(turn.message.content for turn in finished.turns))
+            answers = tuple(turn.message.content for turn in finished.turns)
+            await self._in_order(self.votes.record, finished.match, outcome, finished.question, answers)
 
-    def record_feedback(self, conversation: Conversation, message: ChatMessage, rating: Thumb | None,
-                        correction: str | None) -> None:
+    async def record_feedback(self, conversation: Conversation, message: ChatMessage, rating: Thumb | None,
+                              correction: str | None) -> None:
         """Feedback on an answer."""
         before = conversation.tree.path_to(message)[:-1]
-        self.feedback.record(AnswerFeedback(conversation.answer_id(message), message.model, prompt_messages(before),
-                                            message.thought, message.content, rating, correction))
+        given = AnswerFeedback(conversation.answer_id(message), message.model, prompt_messages(before), message.thought,
+                               message.content, rating, correction)
+        await self._in_order(self.feedback.record, given)
         message.extras |= {"rating": rating, "correction": correction}
 
     def _load_feedback(self, conversation: Conversation) -> None:

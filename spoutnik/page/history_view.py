@@ -56,7 +56,7 @@ class HistoryView:
                 hits = await self.conversations.search(self._query, self.owner)
                 self._show([(hit.conversation, hit.excerpt) for hit in hits])  # what was typed meanwhile is for the next tick
             else:
-                self.show_all()
+                self._show([(entry, "") for entry in await self.conversations.read_entries(self.owner)])
 
     def _show(self, found: list[tuple[HistoryEntry, str]]) -> None:
         self._list.clear()
@@ -118,9 +118,9 @@ class HistoryView:
         return "\n".join(conversation_markdown(one, history.messages(one.id), labels) for one in entries)
 
     def _open_rename(self, entry: HistoryEntry) -> None:
-        def save() -> None:
+        async def save() -> None:
             with notify_errors(self.strings):
-                self.conversations.rename(entry.id, field.value, self.owner)
+                await self.conversations.rename(entry.id, field.value, self.owner)
                 dialog.close()
 
         with open_dialog(self.strings.rename) as dialog:
@@ -132,8 +132,8 @@ class HistoryView:
     def _open_delete(self, entry: HistoryEntry) -> None:
         async def delete() -> None:
             dialog.close()
-            with notify_errors(self.strings):
-                self.conversations.delete(entry.id, self.owner)
+            with self._list, notify_errors(self.strings):  # the dialog is gone
+                await self.conversations.delete(entry.id, self.owner)
                 if self._current() == entry.id:
                     await self._open(None)
 

@@ -37,20 +37,21 @@ def button(text: str, handler: Handler, icon: str | None = None) -> ui.button:
     return ui.button(text, icon=icon, on_click=handler, color=None).props("flat dense no-caps")
 
 
-def text_area(send: Callable[[str], bool], label: str, placeholder: str = "", value: str = "") -> ui.textarea:
+def text_area(send: Callable[[str], Awaitable[bool]], label: str, placeholder: str = "", value: str = "") -> ui.textarea:
     """A text area that sends on Enter. send: whether it accepted the text; what it refuses comes back into the field."""
     area = ui.textarea(placeholder=placeholder, value=value).props("autogrow borderless dense")
     area.props.update({"aria-label": label})
 
-    def entered(event: events.GenericEventArguments) -> None:
-        if not send(event.args):  # the value is restored once the server knows that the browser has emptied the field
+    async def entered(event: events.GenericEventArguments) -> None:
+        if not await send(event.args):  # the value is restored once the server knows that the browser has emptied the field
             ui.timer(0.2, lambda: area.set_value(area.value or event.args), once=True)
 
     return area.on("keydown.enter", entered, js_handler=_SEND_ON_ENTER)
 
 
-def submit(area: ui.textarea, send: Callable[[str], bool]) -> None:
-    if send(area.value):
+async def submit(area: ui.textarea, send: Callable[[str], Awaitable[bool]]) -> None:
+    question = area.value
+    if await send(question) and area.value == question:  # else something was typed meanwhile
         area.value = ""
 
 

@@ -63,6 +63,7 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     """
     text, recipe = read_recipe(path)
     recipe = with_seed(recipe, seed)
+    refuse_one_gpu_for_all(recipe, str(path))
     selected, redo = select_stages(recipe, path, until, redo_from, accept)
     sinks = make_trackers(trackers, out, recipe.name)
     run = RunFolder(out)
@@ -99,6 +100,13 @@ def refuse_more_ranks_than_shards(recipe: Recipe, source: str) -> None:
         fewer = 1 << (size.bit_length() - 1)
         raise UserError(f"{source}: scale.shard with reproducible: {size} processes do not divide a tree of {shards} virtual "
                         f"shards. Start {fewer} or {2 * fewer}, or write reproducible: false.")
+
+
+def refuse_one_gpu_for_all(recipe: Recipe, source: str) -> None:
+    """Raises UserError where several processes were told the number of a GPU, which all of them would take."""
+    if team().size > 1 and ":" in recipe.device and recipe.device.startswith("cuda"):
+        raise UserError(f"{source}: device = {recipe.device}: all {team().size} processes would compute on that one GPU. Write "
+                        "device: cuda, of which each process takes one, and choose among them with CUDA_VISIBLE_DEVICES.")
 
 
 def with_seed(recipe: Recipe, seed: int | None) -> Recipe:

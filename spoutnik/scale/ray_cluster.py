@@ -15,6 +15,7 @@ from spoutnik.parallel import cores
 from spoutnik.recipe.rollout_settings import RolloutSettings
 
 _QUIET = {"logging_level": "ERROR", "log_to_driver": False}
+_STARTS = 3  # Ray gives its own start 30 s and no more, which a machine with other work may not keep
 _LEAST_STORE = 100 << 20  # bytes of Ray's shared memory, of which it wants about so much
 
 
@@ -71,9 +72,9 @@ def connected(request: Request, update_bytes: int, only_check: bool = False) -> 
             ray.init(address=address, **_QUIET)
     except Exception as error:  # of many kinds, from Ray and from the system
         where = "on this machine" if address is None else f"at RAY_ADDRESS = {address}"
-        raise RunError(f"Ray does not start {where}: {str(error).strip().splitlines()[0]}. "
-                       + ("Free memory or ports" if address is None else "Correct the address, or start the cluster")
-                       + ", or leave scale.rollout_workers out.") from error
+        remedy = "Free memory, ports or processor time" if address is None else "Correct the address, or start the cluster"
+        raise RunError(f"Ray does not start {where}: {str(error).strip().splitlines()[0].rstrip('.')}. {remedy}, or leave "
+                       "scale.rollout_workers out.") from error
     try:
         if address is not None:
             refuse_impossible(request, machines(ray), f"the Ray cluster at {address}")
@@ -85,8 +86,15 @@ def connected(request: Request, update_bytes: int, only_check: bool = False) -> 
 def start_here(ray: ModuleType, cpus: int, store_bytes: int) -> None:
     """A Ray of this process alone. Its workers have the priority that this process has: by default Ray is nice to all others
     (15), and a machine that has anything else to do leaves such workers next to nothing, while this process waits for them."""
-    ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=store_bytes,
-             _system_config={"worker_niceness": 0}, **_QUIET)
+    for attempt in range(_STARTS):
+        try:
+            ray.init(address="local", num_cpus=cpus, include_dashboard=False, object_store_memory=store_bytes,
+                     _system_config={"worker_niceness": 0}, **_QUIET)
+            return
+        except Exception as error:  # of no class of its own
+            ray.shutdown()
+            if "timed out during startup" not in str(error) or attempt == _STARTS - 1:
+                raise
 
 
 def machines(ray: ModuleType) -> list[tuple[float, float]]:

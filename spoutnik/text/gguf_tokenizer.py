@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as BPE
 from spoutnik.errors import RunError, UserError
 from spoutnik.text.chat_template import ChatTemplates
 from spoutnik.text.prefix_space import SPACE
+from spoutnik.text.sentencepiece_tokenizer import merges_by_score
 from spoutnik.text.thought_marks import GGUF_KEYS, KEY
 from spoutnik.text.tiktoken_file import KIMI, LLAMA, QWEN
 from spoutnik.text.tokenizer import SPECIAL_TOKENS, Tokenizer
@@ -173,15 +174,12 @@ def _byte_level(vocabulary: Vocabulary, split: Split) -> BPE:
 
 
 def _sentencepiece(vocabulary: Vocabulary) -> BPE:
-    """Merges follow from the scores: any two neighbors that together are a token may be joined, those of the best first. The
-    space comes before a text's first word and after each special token, as llama.cpp has it."""
-    ids, scores = vocabulary.ids(), vocabulary.scores()
-    normal = {text: i for text, i in ids.items() if vocabulary.types[i] in (_NORMAL, _USER_DEFINED)}
-    cuts = [(-scores[i], ids[text[:cut]], ids[text[cut:]], text[:cut], text[cut:]) for text, i in normal.items()
-            if vocabulary.types[i] == _NORMAL for cut in range(1, len(text)) if text[:cut] in normal and text[cut:] in normal]
+    """The space comes before a text's first word and after each special token, as llama.cpp has it."""
+    ids = vocabulary.ids()
+    joined = {text: i for text, i in ids.items() if vocabulary.types[i] == _NORMAL}
     unknown = vocabulary.special("unknown")
-    bpe = BPE(models.BPE(vocab=ids, merges=[(left, right) for *_, left, right in sorted(cuts)], unk_token=unknown,
-                         fuse_unk=True, byte_fallback=True))
+    bpe = BPE(models.BPE(vocab=ids, merges=merges_by_score(joined, vocabulary.scores()), unk_token=unknown, fuse_unk=True,
+                         byte_fallback=True))
     prefix = bool(vocabulary.key("add_space_prefix", True))
     prepend, strip = ([normalizers.Prepend(SPACE)], [decoders.Strip(" ", 1, 0)]) if prefix else ([], [])
     bpe.normalizer = normalizers.Sequence([*prepend, normalizers.Replace(" ", SPACE)])

@@ -6,12 +6,13 @@ from tokenizers import Tokenizer as BPE
 from tokenizers import decoders, models, pre_tokenizers
 
 SPACE = "▁"
+LEADING_SPACES = r"\A +"  # what some take away before a text's first word
 LLAMA_CLASSES = ("LlamaTokenizer", "CodeLlamaTokenizer")
 
 
 def without_prefix_space(bpe: BPE) -> BPE:
-    """The same tokenizer for text that goes on with other text: it puts nothing before the first word. `bpe` itself where it
-    never does."""
+    """The same tokenizer for text that goes on with other text: it puts nothing before the first word, and takes no space away
+    there. `bpe` itself where it never does."""
     parts = {"normalizer": bpe.normalizer, "pre_tokenizer": bpe.pre_tokenizer}
     states = {name: None if part is None else json.loads(part.__getstate__()) for name, part in parts.items()}
     bare = {name: _bare(state) for name, state in states.items()}
@@ -21,18 +22,22 @@ def without_prefix_space(bpe: BPE) -> BPE:
 
 
 def _bare(state: object) -> object:
-    """A normalizer or pre-tokenizer, as tokenizer.json describes it, without what it puts before a text."""
+    """A normalizer or pre-tokenizer, as tokenizer.json describes it, without what it puts or takes before a text."""
     if isinstance(state, list):
-        return [_bare(part) for part in state if not (isinstance(part, dict) and part.get("type") == "Prepend")]
+        return [_bare(part) for part in state if not (isinstance(part, dict) and _belongs_to_a_beginning(part))]
     if not isinstance(state, dict):
         return state
-    if state.get("type") == "Prepend":
+    if _belongs_to_a_beginning(state):
         return None
     if state.get("type") == "Metaspace":
         return state | {"prepend_scheme": "never"}
     if state.get("type") == "ByteLevel":
         return state | {"add_prefix_space": False}
     return {key: _bare(value) for key, value in state.items()}
+
+
+def _belongs_to_a_beginning(state: dict) -> bool:
+    return state.get("type") == "Prepend" or (state.get("type") == "Replace" and state["pattern"] == {"Regex": LEADING_SPACES})
 
 
 def as_its_class_says(bpe: BPE, config: dict) -> BPE:

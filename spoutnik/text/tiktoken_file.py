@@ -4,7 +4,7 @@ beside it. The code is never run: how it splits text is known for published kind
 import ast
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,8 +14,7 @@ from tokenizers import Tokenizer as BPE
 
 from spoutnik.errors import RunError
 from spoutnik.files import LFS_POINTER, is_lfs_pointer
-
-RESERVED = "<|reserved_token_{}|>"  # transformers' name, and Kimi's, for an id between special tokens that has none
+from spoutnik.text.added_tokens import MOST_SPECIAL, names, special_names, stated_tokens, tokens_behind
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,6 @@ class Kind:
     composes: bool = False
 
 
-_MOST_SPECIAL = 65_536  # ids behind the ranks; published tokenizers have some hundreds
 _WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 _REST = r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _UPPER, _LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}&&[^\p{Han}]]"
@@ -121,37 +119,15 @@ def _special_tokens(path: Path, config: Mapping[str, object], kind: Kind, ranks:
     """In order of their ids, which follow the ranks: those of `added_tokens_decoder`, with names for ids between them, then
     others that the configuration names."""
     first, place = len(ranks), f"{path.parent / 'tokenizer_config.json'}: added_tokens_decoder"
-    named = _stated_tokens(config.get("added_tokens_decoder"), place)
+    named = stated_tokens(config.get("added_tokens_decoder"), place)
     if not named:
         named = {first + index: {"content": name} for index, name in enumerate(kind.special)}
-    if not all(first <= i < first + _MOST_SPECIAL for i in named):
-        wrong = next(i for i in named if not first <= i < first + _MOST_SPECIAL)
+    if not all(first <= i < first + MOST_SPECIAL for i in named):
+        wrong = next(i for i in named if not first <= i < first + MOST_SPECIAL)
         raise RunError(f"{place}: {wrong} is no id of a special token, which follow the {first} tokens of {path.name}. The "
                        "files belong to different models: restore them.")
     last = max(max(named, default=first - 1), first + kind.num_reserved - 1)
-    tokens = [AddedToken(named[i]["content"], special=bool(named[i].get("special", True)), normalized=False) if i in named
-              else AddedToken(RESERVED.format(i), special=True, normalized=False) for i in range(first, last + 1)]
-    extra = [*_names(config.get("extra_special_tokens")), *_names(config.get("additional_special_tokens")),
-             *(text for key, value in config.items() if key.endswith("_token") for text in _names([value]))]
-    known = {token.content for token in tokens}
-    return tokens + [AddedToken(text, special=True, normalized=False) for text in dict.fromkeys(extra) if text not in known]
-
-
-def _stated_tokens(stated: object, place: str) -> dict[int, Mapping]:
-    """id -> what is said of the special token."""
-    try:
-        named = {int(i): token if isinstance(token, Mapping) else {"content": token} for i, token in (stated or {}).items()}
-        if all(isinstance(token["content"], str) for token in named.values()):
-            return named
-    except (AttributeError, KeyError, TypeError, ValueError):
-        pass
-    raise RunError(f'{place}: must be ids with tokens, as {{"151643": {{"content": "<|endoftext|>"}}}}. Restore the file.')
-
-
-def _names(values: object) -> list[str]:
-    texts = [value.get("content") if isinstance(value, Mapping) else value
-             for value in (values if isinstance(values, Sequence) and not isinstance(values, str) else ())]
-    return [text for text in texts if isinstance(text, str)]
+    return tokens_behind(first, last, named, special_names(config))
 
 
 def _kind(path: Path, config: Mapping[str, object], model_type: object) -> Kind:
@@ -171,7 +147,7 @@ def _stated_in_code(folder: Path, config: Mapping[str, object]) -> dict | None:
     joined by "|", and `num_reserved_special_tokens`. The file is parsed, not run."""
     auto_map = config.get("auto_map")
     named = auto_map.get("AutoTokenizer") if isinstance(auto_map, Mapping) else auto_map
-    name = next((name for name in _names(named) if "." in name), None)
+    name = next((name for name in names(named) if "." in name), None)
     path = folder / f"{name.split('--')[-1].partition('.')[0]}.py" if name else None
     if path is None or path.parent != folder or not path.exists():
         return None

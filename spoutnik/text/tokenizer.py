@@ -21,6 +21,7 @@ from spoutnik.text.chat_template import (
     refuse_half_characters,
 )
 from spoutnik.text.prefix_space import as_its_class_says, decoder_kinds, without_prefix_space
+from spoutnik.text.sentencepiece_tokenizer import find_sentencepiece, read_sentencepiece_tokenizer
 from spoutnik.text.special_token_escape import END_THINK, THINK, SpecialTokens, cut_at, unused_mark
 from spoutnik.text.thought_marks import ThoughtMarks
 from spoutnik.text.tiktoken_file import find_ranks, read_tiktoken
@@ -353,15 +354,9 @@ def _ids(value: object) -> list[int]:
 def _read_bpe(folder: Path, config: dict, model: dict) -> BPE:
     """config, model: the contents of tokenizer_config.json, of which what says how to read the files is left out, and of
     config.json."""
-    path, ranks = folder / "tokenizer.json", None
+    path = folder / "tokenizer.json"
     if not path.exists():
-        ranks = find_ranks(folder)
-        if ranks is None:
-            raise RunError(f"{path}: not found. {_remedy(folder)}")
-        bpe = read_tiktoken(ranks, config, model.get("model_type"))
-        config.pop("auto_map", None)  # saved again, it is a tokenizer.json that needs no code
-        config["tokenizer_class"] = "PreTrainedTokenizerFast"
-        return bpe
+        return _read_other(folder, config, model)
     if is_lfs_pointer(path):
         raise RunError(LFS_POINTER.format(path=path))
     try:
@@ -373,8 +368,21 @@ def _read_bpe(folder: Path, config: dict, model: dict) -> BPE:
     return as_its_class_says(bpe, {"tokenizer_class": model.get("tokenizer_class")} | config)
 
 
+def _read_other(folder: Path, config: dict, model: dict) -> BPE:
+    """Of a folder without tokenizer.json. `config` becomes what belongs beside one: saved again, it is."""
+    if (ranks := find_ranks(folder)) is not None:
+        bpe = read_tiktoken(ranks, config, model.get("model_type"))
+        config.pop("auto_map", None)  # no code is needed
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        return bpe
+    if (pieces := find_sentencepiece(folder)) is not None:
+        return read_sentencepiece_tokenizer(pieces, config, _object(folder / "special_tokens_map.json"),
+                                            _object(folder / "added_tokens.json"))
+    raise RunError(f"{folder / 'tokenizer.json'}: not found. {_remedy(folder)}")
+
+
 def _remedy(folder: Path) -> str:
-    if any((folder / name).exists() for name in ("tokenizer.model", "vocab.json")):
+    if (folder / "vocab.json").exists():
         return ("The folder holds a tokenizer of the older kind: load it once with transformers' AutoTokenizer and save it "
                 "there with save_pretrained, which writes tokenizer.json.")
     return "The checkpoint is incomplete: restore it or run its stage again."

@@ -13,7 +13,7 @@ from spoutnik.generation.session import ChatOptions, ChatTurn
 def test_steering_reaches_the_reply(with_conversations):
     async def test(conversations, service):
         conversation = conversations.open(None, None)
-        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         turn = conversation.turn
         await turn.end_thought()  # too early: there is nothing to steer
         while turn.phase != "thinking":
@@ -39,7 +39,7 @@ def test_steering_reaches_the_reply(with_conversations):
 def test_stop_keeps_what_is_there_and_the_next_question_leaves_it_out(with_conversations):
     async def test(conversations, service):
         conversation = conversations.open(None, None)
-        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         while conversation.turn.phase != "thinking":
             await asyncio.sleep(0)
         conversation.turn.stop()
@@ -47,7 +47,7 @@ def test_stop_keeps_what_is_there_and_the_next_question_leaves_it_out(with_conve
         assert said.extras["finish_reason"] == "abort" and said.thought and not said.content
         assert service.started[0].aborted
         service.held = False
-        conversations.ask(conversation, "Why?", [], ChatOptions("one"))
+        await conversations.ask(conversation, "Why?", [], ChatOptions("one"))
         assert [message["content"] for message in conversation.turn.messages] == ["Why?"]
         await answered(conversation)
         assert [one.role for one in conversations.open(conversation.id, None).messages] == ["user", "assistant"] * 2
@@ -65,7 +65,7 @@ def test_an_answer_that_was_broken_off_goes_on_where_it_was(with_conversations, 
         history.append(name, "assistant", answer, thought, "one", extras, finished=False)
         conversation = conversations.open(name, None)
         begun = conversation.messages[-1]
-        conversations.go_on(conversation, begun, ChatOptions("two", thoughts=3))
+        await conversations.go_on(conversation, begun, ChatOptions("two", thoughts=3))
         gone_on = await answered(conversation)
         prompt = service.models["one"].tokenizer.decode(service.started[-1].plan.prompt)
         assert prompt.endswith(answer or thought) and thought in prompt and prompt.count("How?") == 1
@@ -88,11 +88,11 @@ def test_what_failed_can_be_asked_again(with_conversations):
 
         service.generate = busy
         conversation = conversations.open(None, None)
-        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         failed = await answered(conversation)
         assert failed.extras["error"] == "too many replies."
         service.generate = generate
-        conversations.retry(conversation, failed, ChatOptions("one"))
+        await conversations.retry(conversation, failed, ChatOptions("one"))
         assert (await answered(conversation)).content == ANSWER and "error" not in conversation.messages[1].extras
 
     with_conversations(test)
@@ -102,7 +102,7 @@ def test_a_long_conversation_goes_on_without_its_oldest_questions(with_conversat
     async def test(conversations, service):
         conversation, counts = conversations.open(None, None), []
         for number in range(8):
-            conversations.ask(conversation, f"Question {number}? " + "word " * 40, [],
+            await conversations.ask(conversation, f"Question {number}? " + "word " * 40, [],
                               ChatOptions("one", system="Be brief.", temperature=0.0))
             said = await answered(conversation)
             assert said.content == "yes" and "error" not in said.extras
@@ -112,7 +112,7 @@ def test_a_long_conversation_goes_on_without_its_oldest_questions(with_conversat
         assert "Be brief." in prompt and "Question 7?" in prompt and "Question 0?" not in prompt
         assert service.started[-1].plan.params.temperature == 0.0
         assert len(conversation.messages) == 16  # all of it stays on the page
-        conversations.ask(conversation, "Now?", [], ChatOptions("two"))  # a model's own count
+        await conversations.ask(conversation, "Now?", [], ChatOptions("two"))  # a model's own count
         await answered(conversation)
 
     with_conversations(test, reply=lambda number: ("", "yes"))
@@ -121,7 +121,7 @@ def test_a_long_conversation_goes_on_without_its_oldest_questions(with_conversat
 def test_several_thoughts_vote(with_conversations):
     async def test(conversations, service):
         conversation = conversations.open(None, None)
-        conversations.ask(conversation, "How many?", [], ChatOptions("one", thoughts=4))
+        await conversations.ask(conversation, "How many?", [], ChatOptions("one", thoughts=4))
         said = await answered(conversation)
         assert said.content == "5" and said.extras["thoughts"] == 4
         assert said.extras["agreement"] == 0.75 and said.extras["runners_up"] == [["4", 1]]
@@ -133,15 +133,15 @@ def test_several_thoughts_vote(with_conversations):
 def test_what_goes_wrong_is_part_of_the_answer(with_conversations):
     async def test(conversations, service):
         conversation = conversations.open(None, None)
-        conversations.ask(conversation, "word " * 2000, [], ChatOptions("one"))
+        await conversations.ask(conversation, "word " * 2000, [], ChatOptions("one"))
         said = await answered(conversation)
         assert "leaves no room" in said.extras["error"] and not said.content
-        conversations.retry(conversation, conversation.messages[1], ChatOptions("one"))
-        conversations.delete(conversation.id, None)  # while it is answered
+        await conversations.retry(conversation, conversation.messages[1], ChatOptions("one"))
+        await conversations.delete(conversation.id, None)  # while it is answered
         await answered(conversation)
         assert conversations.entries(None) == []
         with pytest.raises(KeyError):
-            conversations.ask(conversation, "More?", [], ChatOptions("one"))
+            await conversations.ask(conversation, "More?", [], ChatOptions("one"))
 
     with_conversations(test)
 
@@ -163,7 +163,7 @@ def test_a_broken_model_is_said_and_no_task_is_left_behind(with_conversations):
 def test_what_changes_in_the_settings_is_for_the_next_answer(with_conversations):
     async def test(conversations, service):
         options = ChatOptions("one")
-        conversations.ask(conversations.open(None, None), "How?", [], options)
+        await conversations.ask(conversations.open(None, None), "How?", [], options)
         options.model, options.thoughts = "two", 3
         while not service.started:
             await asyncio.sleep(0)

@@ -2,7 +2,9 @@
 
 import asyncio
 import gc
+import threading
 
+import pytest
 from page.conversation_fixtures import answered
 from scripted import ANSWER, THOUGHT
 
@@ -18,7 +20,7 @@ def titles(conversations, owner=None):
 def test_an_answer_is_kept_with_all_that_is_known_of_it(with_conversations):
     async def test(conversations, service):
         conversation = conversations.open(None, None)
-        conversations.ask(conversation, "Find the roots.", [("notes.txt", "x^2")], ChatOptions("one"))
+        await conversations.ask(conversation, "Find the roots.", [("notes.txt", "x^2")], ChatOptions("one"))
         said = await answered(conversation)
         assert (said.content, said.thought, said.model) == (ANSWER, THOUGHT, "one")
         assert said.extras["thought_tokens"] == 30 and said.extras["finish_reason"] == "stop"
@@ -36,7 +38,7 @@ def test_an_answer_is_kept_with_all_that_is_known_of_it(with_conversations):
 
 def test_a_tab_that_is_opened_again_finds_the_answer_under_way(with_conversations):
     async def test(conversations, service):
-        conversations.ask(conversations.open(None, None), "How?", [], ChatOptions("one"))
+        await conversations.ask(conversations.open(None, None), "How?", [], ChatOptions("one"))
         while not service.started:
             await asyncio.sleep(0)
         (name, _), = titles(conversations)
@@ -59,14 +61,14 @@ def test_retry_and_edit_add_versions(with_conversations):
     async def test(conversations, service):
         conversation = conversations.open(None, None)
         for question, files in (("First?", [("f.txt", "text")]), ("Second?", [])):
-            conversations.ask(conversation, question, files, ChatOptions("one"))
+            await conversations.ask(conversation, question, files, ChatOptions("one"))
             await answered(conversation)
-        conversations.retry(conversation, conversation.messages[3], ChatOptions("two"))
+        await conversations.retry(conversation, conversation.messages[3], ChatOptions("two"))
         assert [message["role"] for message in conversation.turn.messages] == ["user", "assistant", "user"]
         assert conversation.turn.messages[1]["reasoning_content"] == "t0"  # the template decides what becomes of it
         await answered(conversation)
         assert contents(conversation.messages) == [first, "a0", "Second?", "a2"] and conversation.messages[-1].model == "two"
-        conversations.edit(conversation, conversation.messages[0], "Other?", ChatOptions("one"))
+        await conversations.edit(conversation, conversation.messages[0], "Other?", ChatOptions("one"))
         assert [message["content"] for message in conversation.turn.messages] == [first.replace("First", "Other")]
         await answered(conversation)
         assert contents(conversation.messages) == [first.replace("First", "Other"), "a3"]
@@ -75,13 +77,13 @@ def test_retry_and_edit_add_versions(with_conversations):
         for shown in (conversation, restarted):
             assert contents(shown.messages) == [first.replace("First", "Other"), "a3"]
             assert contents(shown.tree.versions(shown.messages[0])) == [first, first.replace("First", "Other")]
-        conversations.show(conversation, conversation.tree.versions(conversation.messages[0])[0])
+        await conversations.show(conversation, conversation.tree.versions(conversation.messages[0])[0])
         assert contents(conversation.messages) == [first, "a0", "Second?", "a2"]
-        conversations.show(conversation, conversation.tree.versions(conversation.messages[3])[0])
+        await conversations.show(conversation, conversation.tree.versions(conversation.messages[3])[0])
         assert contents(conversation.messages)[-1] == "a1"
         restarted = Conversations(service, conversations.feedback, conversations.history).open(conversation.id, None)
         assert contents(restarted.messages) == [first, "a0", "Second?", "a1"]
-        conversations.ask(conversation, "Third?", [], ChatOptions("one"))  # goes on after the version that is shown
+        await conversations.ask(conversation, "Third?", [], ChatOptions("one"))  # goes on after the version that is shown
         await answered(conversation)
         assert contents(conversation.messages)[3:] == ["a1", "Third?", "a4"]
 
@@ -91,13 +93,13 @@ def test_retry_and_edit_add_versions(with_conversations):
 def test_a_version_may_be_flipped_to_while_another_is_answered(with_conversations):
     async def test(conversations, service):
         conversation = conversations.open(None, None)
-        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         first = conversation.messages[1]
         service.go.set()
         await answered(conversation)
         service.go.clear()
-        conversations.retry(conversation, first, ChatOptions("one"))
-        conversations.show(conversation, first)
+        await conversations.retry(conversation, first, ChatOptions("one"))
+        await conversations.show(conversation, first)
         assert conversation.messages[1] is first and conversation.turn is not None
         service.go.set()
         await answered(conversation)
@@ -111,7 +113,7 @@ def test_a_version_may_be_flipped_to_while_another_is_answered(with_conversation
 def test_a_server_that_is_killed_keeps_what_was_written_and_is_asked_again(with_conversations):
     async def test(conversations, service):
         conversation = conversations.open(None, None)
-        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         stored = conversations.history.messages(conversation.id)
         assert [(one.content, one.finished) for one in stored] == [("How?", True), ("", False)]
         while conversation.turn.phase != "thinking":
@@ -123,7 +125,7 @@ def test_a_server_that_is_killed_keeps_what_was_written_and_is_asked_again(with_
         assert found.messages[1].extras["finish_reason"] == "interrupted" and THOUGHT.startswith(found.messages[1].thought)
         assert found.messages[1].thought and found.turn is None
         service.go.set()
-        started_anew.retry(found, found.messages[1], ChatOptions("one"))
+        await started_anew.retry(found, found.messages[1], ChatOptions("one"))
         assert (await answered(found)).content == ANSWER and len(found.tree.versions(found.messages[1])) == 2
         await answered(conversation)
 
@@ -141,7 +143,7 @@ def test_writing_an_answer_while_it_grows_has_a_bounded_cost(with_conversations)
 
         conversations.history = CountingHistory(conversations.history.path)
         conversation = conversations.open(None, None)
-        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         while not written:
             await asyncio.sleep(0)
         for _ in range(20):  # nothing is added to the thought meanwhile
@@ -162,7 +164,7 @@ def test_a_question_without_an_answer_can_be_answered(with_conversations):
         conversations.history.append(name, "user", "How?")
         conversation = conversations.open(name, None)
         assert [one.role for one in conversation.messages] == ["user"]
-        conversations.answer(conversation, conversation.messages[-1], ChatOptions("one"))
+        await conversations.answer(conversation, conversation.messages[-1], ChatOptions("one"))
         assert (await answered(conversation)).content == ANSWER and len(conversation.messages) == 2
 
     with_conversations(test)
@@ -171,7 +173,7 @@ def test_a_question_without_an_answer_can_be_answered(with_conversations):
 def test_two_tabs_do_not_overwrite_each_other(with_conversations):
     async def test(conversations, service):
         one = conversations.open(None, None)
-        conversations.ask(one, "How?", [], ChatOptions("one"))
+        await conversations.ask(one, "How?", [], ChatOptions("one"))
         await answered(one)
         other = conversations.open(one.id, None)
         assert other is one
@@ -179,7 +181,7 @@ def test_two_tabs_do_not_overwrite_each_other(with_conversations):
         second = Conversations(service, conversations.feedback, History(conversations.history.path))
         there = second.open(one.id, None)
         for server, conversation, question in ((conversations, one, "Here?"), (second, there, "There?")):
-            server.ask(conversation, question, [], ChatOptions("one"))
+            await server.ask(conversation, question, [], ChatOptions("one"))
             await answered(conversation)
         stored = conversations.history.messages(one.id)
         assert [m.content for m in stored if m.role == "user"] == ["How?", "Here?", "There?"]
@@ -192,14 +194,14 @@ def test_two_tabs_do_not_overwrite_each_other(with_conversations):
 def test_nobody_sees_what_belongs_to_another_key(with_conversations):
     async def test(conversations, service):
         conversation = conversations.open(None, "ann")
-        conversations.ask(conversation, "A secret?", [], ChatOptions("one"))
+        await conversations.ask(conversation, "A secret?", [], ChatOptions("one"))
         await answered(conversation)
         name = conversation.id
         for other in ("bob", None):
             assert titles(conversations, other) == [] and conversations.open(name, other).messages == []
             assert await conversations.search("secret", other) == []
-            conversations.rename(name, "Mine", other)
-            conversations.delete(name, other)
+            await conversations.rename(name, "Mine", other)
+            await conversations.delete(name, other)
         assert titles(conversations, "ann") == [(name, "A secret?")] and len(conversations.open(name, "ann").messages) == 2
         conversations = Conversations(service, conversations.feedback, conversations.history)  # started anew
         assert titles(conversations, "bob") == [] and titles(conversations, "ann") == [(name, "A secret?")]
@@ -210,9 +212,9 @@ def test_nobody_sees_what_belongs_to_another_key(with_conversations):
 def test_without_history_nothing_is_written(with_conversations, tmp_path):
     async def test(conversations, service):
         conversation = conversations.open(None, None)
-        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         await answered(conversation)
-        conversations.retry(conversation, conversation.messages[1], ChatOptions("one"))
+        await conversations.retry(conversation, conversation.messages[1], ChatOptions("one"))
         await answered(conversation)
         name = conversation.id
         del conversation
@@ -227,14 +229,104 @@ def test_without_history_nothing_is_written(with_conversations, tmp_path):
 def test_feedback_comes_back_with_their_answers(with_conversations):
     async def test(conversations, service):
         conversation = conversations.open(None, None)
-        conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         await answered(conversation)
-        conversations.record_feedback(conversation, conversation.messages[1], "down", "So.")
+        await conversations.record_feedback(conversation, conversation.messages[1], "down", "So.")
         name = conversation.id
         del conversation
         gc.collect()
         assert conversations.open(name, None).messages[1].extras["rating"] == "down"
         assert conversations.open(name, None).messages[1].extras["correction"] == "So."
         assert (conversations.feedback.folder / "tasks.jsonl").read_text() == '{"prompt": "How?", "answer": "So."}\n'
+
+    with_conversations(test)
+
+
+class SlowHistory(History):
+    """Its writes of one kind wait until the disk is `ready`. written: what was written of them, in this order."""
+
+    def __init__(self, path, slow):
+        super().__init__(path)
+        self.slow, self.ready, self.waiting, self.written = slow, threading.Event(), threading.Event(), []
+
+    def _wait(self, kind, value):
+        if kind == self.slow:
+            self.waiting.set()
+            assert self.ready.wait(20)
+        self.written.append(value)
+
+    def append(self, conversation, role, content, *args, **named):
+        self._wait("append", content)
+        return super().append(conversation, role, content, *args, **named)
+
+    def update(self, conversation, message, content, thought, extras, finished):
+        if finished:
+            self._wait("update", content)
+        super().update(conversation, message, content, thought, extras, finished)
+
+    def rename(self, conversation, title):
+        self._wait("rename", title)
+        super().rename(conversation, title)
+
+
+async def waits(slow):
+    """The event loop goes on while a write waits for the disk."""
+    async with asyncio.timeout(20):
+        while not slow.waiting.is_set():
+            await asyncio.sleep(0)
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+def test_a_question_is_written_beside_the_event_loop_and_accepted_once_it_is(with_conversations):
+    async def test(conversations, service):
+        slow = conversations.history = SlowHistory(conversations.history.path, "append")
+        conversation = conversations.open(None, None)
+        asking = asyncio.create_task(conversations.ask(conversation, "How?", [], ChatOptions("one")))
+        await waits(slow)
+        assert conversation.busy and conversation.turn is None and not asking.done() and not service.started
+        with pytest.raises(AssertionError):  # the tabs do not let anybody ask meanwhile
+            await conversations.ask(conversation, "And?", [], ChatOptions("one"))
+        slow.ready.set()
+        await asking
+        assert [one.content for one in History(slow.path).messages(conversation.id)] == ["How?", ""]  # before it is accepted
+        assert (await answered(conversation)).content == ANSWER
+
+    with_conversations(test)
+
+
+def test_an_answer_is_over_once_it_is_written(with_conversations):
+    async def test(conversations, service):
+        slow = conversations.history = SlowHistory(conversations.history.path, "update")
+        conversation = conversations.open(None, None)
+        await conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        turn = conversation.turn
+        await waits(slow)
+        assert turn.phase != "over" and conversation.turn is turn and turn.message.content == ANSWER
+        slow.ready.set()
+        await turn.wait()
+        stored = History(slow.path).messages(conversation.id)[1]
+        assert turn.phase == "over" and conversation.turn is None and (stored.content, stored.finished) == (ANSWER, True)
+
+    with_conversations(test)
+
+
+def test_writes_keep_their_order_and_none_is_lost_with_who_asked_for_it(with_conversations):
+    async def test(conversations, service):
+        conversation = conversations.open(None, None)
+        await conversations.ask(conversation, "How?", [], ChatOptions("one"))
+        await answered(conversation)
+        slow = conversations.history = SlowHistory(conversations.history.path, "rename")
+        renaming = [asyncio.create_task(conversations.rename(conversation.id, title, None)) for title in "ab"]
+        await waits(slow)
+        asking = asyncio.create_task(conversations.ask(conversation, "Why?", [], ChatOptions("one")))
+        await asyncio.sleep(0)
+        for task in (asking, renaming[0]):  # their tabs are closed
+            task.cancel()
+        slow.ready.set()
+        await asyncio.gather(asking, *renaming, return_exceptions=True)
+        await conversations.read_entries(None)  # after all that
+        assert slow.written == ["a", "b", "Why?", ""]
+        assert not conversation.busy and titles(conversations)[0][1] == "b"
 
     with_conversations(test)

@@ -53,6 +53,16 @@ def test_more_processes_than_shards_are_refused_before_anything_is_made(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("device", ["cuda:0", "cuda:1"])
+def test_one_gpu_for_all_processes_is_refused_before_anything_is_made(device, tmp_path):
+    recipe = scaled(tmp_path, {})
+    recipe.write_text(recipe.read_text() + f"device: {device}\n")
+    refusal = f"device = {device}: all 2 processes .* Write device: cuda, of which each process takes one"
+    with started_in(World(rank=0, size=2)), pytest.raises(UserError, match=refusal):
+        run_recipe(recipe, tmp_path / "run", Listening())
+    assert not (tmp_path / "run").exists()
+
+
 def test_shards_make_other_artifacts_and_one_process_joins_no_group(tmp_path):
     made = [run_recipe(scaled(tmp_path / name, scale), tmp_path / name / "run", Listening(), until="base").artifacts[0]
             for name, scale in (("plain", None), ("fixed", {"virtual_shards": 4}))]

@@ -25,6 +25,7 @@ from small_recipe import prepared
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 
+from spoutnik.files import write_jsonl
 from spoutnik.model.lora import LoraConfig, add_lora
 from spoutnik.model.parts import save_divided
 from spoutnik.model.transformer import Transformer
@@ -168,11 +169,14 @@ JOBS = [("training_of_all_kinds", 2, "kinds-2"), ("training_of_all_kinds", 4, "k
 
 # Runs of the recipe by this name, and by how many processes.
 RECIPES = [("ordered", 1), ("ordered", 2), ("experts", 2)]
-ACCEPTED = ("base", "mine", "adapted", "judge", "rl")
+ACCEPTED = ("base", "mine", "adapted", "judge", "rl", "distilled", "pairs", "thumbs")
+PAIRS = [{"prompt": f"What is {i} + 1?", "chosen": str(i + 1), "rejected": str(i + 2)} for i in range(12)]
+THUMBS = [{"prompt": pair["prompt"], "completion": pair[role], "label": role == "chosen"} for pair in PAIRS
+          for role in ("chosen", "rejected")]
 
 
 def recipe(name: str, folder: Path) -> Path:
-    """All kinds of training at once: a base with experts, traces, an adapter, a reward model, rewards."""
+    """All kinds of training at once: a base with experts, traces, an adapter, a reward model, rewards, preferences."""
     scale = {"ordered": {"shard": True, "virtual_shards": 4},
              "experts": {"shard": True, "expert_parallel": 2, "parameters": "bfloat16", "reproducible": False}}[name]
 
@@ -190,8 +194,16 @@ def recipe(name: str, folder: Path) -> Path:
         stages["rl"] = {"kind": "grpo", "from": "mine", "reward_model": "judge", "settings": {
             "steps": 2, "prompts_per_step": 4, "group_size": 4, "max_tokens": 16, "learning_rate": 1.0e-2,
             "kl_coefficient": 0.1, "general_share": 0.5, "general_from": 0.0}}
+        short = {"epochs": 1, "tokens_per_step": 256, "learning_rate": 1.0e-3}
+        of_file = {"from": "mine", "held_out_share": 0.3, "settings": short}
+        stages["distilled"] = {"kind": "distill", "file": "traces.jsonl"} | of_file
+        stages["pairs"] = {"kind": "dpo", "file": "pairs.jsonl", "anchor": {"snippets": 2, "tokens": 8}} | of_file
+        stages["thumbs"] = {"kind": "kto", "file": "thumbs.jsonl", "adapter": {"rank": 2}} | of_file
 
-    return prepared(folder, change)
+    path = prepared(folder, change)
+    for file, rows in (("pairs", PAIRS), ("thumbs", THUMBS)):
+        write_jsonl(folder / f"{file}.jsonl", rows)
+    return path
 
 
 def on_rank(job: str, rank: int, size: int, out: Path, folder: str) -> None:

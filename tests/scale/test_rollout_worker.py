@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.errors import UserError
+from spoutnik.errors import RunError, UserError
 from spoutnik.model.lora import LoraConfig, add_lora
 from spoutnik.native import library
 from spoutnik.recipe.rollout_settings import RolloutSettings
@@ -187,6 +187,38 @@ def test_what_this_machine_can_never_hold_is_refused_before_ray_starts(monkeypat
     with pytest.raises(UserError, match="1000 rollout workers"), ray_cluster.connected(Request(1000, 64, 0), 1):
         pass
     assert not started
+
+
+def busy_ray(failures: list[str]) -> SimpleNamespace:
+    """A Ray whose starts fail so, one after another, and which counts how often it was ended."""
+    def init(**options):
+        if failures:
+            raise Exception(failures.pop(0))
+
+    def shutdown():
+        ray.ended += 1
+
+    ray = SimpleNamespace(init=init, is_initialized=lambda: False, shutdown=shutdown, ended=0)
+    return ray
+
+
+def test_a_start_for_which_a_busy_machine_had_no_time_is_tried_again():
+    late = "The current node timed out during startup. This could happen because"
+    ray = busy_ray([late, late])
+    ray_cluster.start_here(ray, 1, 1)
+    assert ray.ended == 2
+    for failures in ([late] * 3, ["no port"]):
+        with pytest.raises(Exception, match="timed out|no port"):
+            ray_cluster.start_here(busy_ray(failures), 1, 1)
+        assert not failures
+
+
+def test_why_ray_does_not_start_is_told_in_a_sentence(monkeypatch):
+    monkeypatch.setattr(ray_cluster, "ray_module", lambda: busy_ray(["no port is free.\nTraceback"]))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(RunError, match=r"^Ray does not start on this machine: no port is free\. Free memory, ports or"), \
+            ray_cluster.connected(Request(1, 1, 0), 1):
+        pass
 
 
 @pytest.mark.parametrize(["values", "sentence"], [

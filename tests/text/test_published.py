@@ -125,7 +125,7 @@ def test_without_any_end_of_sentence_the_key_is_named(checkpoints, tmp_path):
         Tokenizer.load(change(checkpoints["chatml"], tmp_path, "tokenizer_config.json", eos_token=None))
 
 
-@pytest.mark.parametrize("file", ["tokenizer.model", "vocab.json"])
+@pytest.mark.parametrize("file", ["vocab.json"])
 def test_a_tokenizer_of_the_older_kind_has_a_remedy(file, tmp_path):
     (tmp_path / file).write_text("")
     with pytest.raises(RunError, match=r"tokenizer\.json: not found\. .* save_pretrained"):
