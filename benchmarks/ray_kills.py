@@ -64,9 +64,7 @@ def main() -> None:
         began = time.perf_counter()
         subprocess.run(runs["undisturbed"], check=True, stdout=subprocess.DEVNULL)
         undisturbed = time.perf_counter() - began
-        before = ray_processes()
-        killed = disturbed(runs["killed"], chosen.kills, rng)
-        left = orphans(before)
+        killed, left = disturbed(runs["killed"], chosen.kills, rng)
         policies = {name: next((Path(folder) / name / "artifacts").glob("rl-*")) for name in runs}
         hashes = {name: sha256_file(path / "model.safetensors") for name, path in policies.items()}
         steps = [row["step"] for row in read_jsonl(policies["killed"] / "log.jsonl")]
@@ -78,15 +76,17 @@ def main() -> None:
     sys.exit(0 if same and whole and not left else 1)
 
 
-def disturbed(command: list[str], kills: int, rng: random.Random) -> dict[str, int]:
-    """Runs the command to its end, killing now a worker, now the run itself; how many of each."""
+def disturbed(command: list[str], kills: int, rng: random.Random) -> tuple[dict[str, int], list[str]]:
+    """Runs the command to its end, killing now a worker, now the run itself; how many of each, and what of Ray is left."""
     killed = {"workers": 0, "drivers": 0}
     while True:
-        before = ray_processes()
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        ours: dict[int, str] = {}
         while run.poll() is None:
             time.sleep(rng.uniform(1.0, 4.0))
-            workers = [pid for pid, name in ray_processes().items() if "RolloutWorker" in name]
+            now = ray_processes(run.pid)
+            ours |= now
+            workers = [pid for pid, name in now.items() if "RolloutWorker" in name]
             if run.poll() is not None or sum(killed.values()) >= kills or not workers:
                 continue  # only while workers are there: what is tested is their part
             victim = "drivers" if rng.random() < 0.4 else "workers"
@@ -95,29 +95,40 @@ def disturbed(command: list[str], kills: int, rng: random.Random) -> dict[str, i
             os.kill(run.pid if victim == "drivers" else rng.choice(workers), signal.SIGKILL)
             if victim == "drivers":
                 run.wait()
+        left = outlived(ours)
         if run.returncode == 0:
-            return killed
+            return killed, left
         if run.returncode != -signal.SIGKILL:
             sys.exit(f"the run ended with status {run.returncode}")
-        if left := orphans(before):
+        if left:
             sys.exit(f"{len(left)} processes of Ray outlived their driver: {left}")
 
 
-def ray_processes() -> dict[int, str]:
-    """Those of this machine that live, by id."""
-    listed = subprocess.run(["ps", "-eo", "pid=,stat=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
-    rows = [row.split(maxsplit=2) for row in listed]
-    marks = ("ray::", "/ray/core/", "ray/dashboard", "ray/_private")
+def processes() -> dict[int, tuple[int, str]]:
+    """Those of this machine that live: id -> (parent, command)."""
+    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True).stdout
+    rows = [row.split(maxsplit=3) for row in listed.splitlines()]
     # Z: it has ended, and nobody has asked how (a container's first process may never do so).
-    return {int(pid): args for pid, state, args in rows if not state.startswith("Z") and any(mark in args for mark in marks)}
+    return {int(row[0]): (int(row[1]), row[3]) for row in rows if len(row) == 4 and not row[2].startswith("Z")}
 
 
-def orphans(before: dict[int, str], grace: float = 20.0) -> list[str]:
-    """Processes of Ray that were not there before and do not end within `grace` seconds."""
-    deadline = time.monotonic() + grace
+def ray_processes(driver: int) -> dict[int, str]:
+    """What descends from a run, id -> command: Ray and its workers, and no other Ray of this machine."""
+    every, found = processes(), {driver}
+    while more := {pid for pid, (parent, _) in every.items() if parent in found and pid not in found}:
+        found |= more
+    return {pid: every[pid][1] for pid in found - {driver}}
+
+
+def outlived(ours: dict[int, str], grace: float = 120.0) -> list[str]:
+    """Which of these processes do not end within `grace` seconds. (Ray's agents look for their raylet now and then; on a
+    machine with other work they took more than 20 s to miss it.)"""
+    began = time.monotonic()
     while True:
-        left = [args[:120] for pid, args in ray_processes().items() if pid not in before]
-        if not left or time.monotonic() > deadline:
+        left = [args[:120] for pid, (_, args) in processes().items() if pid in ours]
+        seconds = time.monotonic() - began
+        if not left or seconds > grace:
+            print(f"{len(left)} processes of Ray are left after {seconds:.1f} s", flush=True)
             return left
         time.sleep(0.5)
 

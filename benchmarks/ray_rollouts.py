@@ -28,7 +28,8 @@ from spoutnik.scale.policy import policy_tensors
 from spoutnik.scale.rollout_workers import RolloutWorkers
 from spoutnik.tasks.catalog import find_tasks
 from spoutnik.text.tokenizer import Tokenizer
-from spoutnik.train.rollouts import PolicyEngine, chat_prompts, sample_problems
+from spoutnik.train.prompt_style import prompt_ids
+from spoutnik.train.rollouts import PolicyEngine, sample_problems
 from spoutnik.train.settings import OptimizerSettings
 
 GROUP = 8
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="auto")
     chosen = parser.parse_args()
     model, tokenizer = load_model(chosen.folder, compute_dtype=compute_dtype(chosen.dtype)), Tokenizer.load(chosen.folder)
-    prompts = chat_prompts(sample_problems(random.Random(0), find_tasks(["arithmetic"]), chosen.prompts, "train"), tokenizer)
+    prompts = prompt_ids(sample_problems(random.Random(0), find_tasks(["arithmetic"]), chosen.prompts, "train"), tokenizer)
     params = SamplingParams(n=GROUP, temperature=1.0, top_p=1.0, max_tokens=chosen.max_tokens)
     settings = RolloutSettings(rollout_workers=chosen.workers, rollout_cpus=max(1, cores() // chosen.workers))
     said: list[str] = []
