@@ -107,9 +107,10 @@ def base_of(experiment: Experiment, path: Path) -> tuple[Path, dict]:
     near = path.parent / Path(experiment.recipe).expanduser()
     try:
         file = near if near.is_file() else find_recipe(Path(experiment.recipe))
+        text = text_of(file)
     except UserError as error:
         raise UserError(f"{path}: recipe = {error}") from error
-    values = read_yaml(text_of(file), str(file))
+    values = read_yaml(text, str(file))
     if not isinstance(values, dict) or not isinstance(values.get("stages"), dict):
         raise UserError(f"{path}: recipe = {experiment.recipe}: {file} is no recipe, which has stages. Name one.")
     return file, merged(values, nested(experiment.changes, f"{path}: changes"), f"{path}: changes")

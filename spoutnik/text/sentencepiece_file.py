@@ -145,3 +145,5 @@ def _varint(message: bytes, position: int) -> tuple[int, int]:
         number, shift, position = number | (byte & 127) << shift, shift + 7, position + 1
         if byte < 128:
             return number, position
+        if shift >= 70:
+            raise ValueError("a number has more than 64 bits")
