@@ -67,8 +67,8 @@ def notify_errors(strings: Strings) -> Iterator[None]:
 
 @contextlib.contextmanager
 def open_dialog(label: str) -> Iterator[ui.dialog]:
-    """A dialog that is open from the start and deleted when it closes. label: its name for screen readers. It belongs to the page,
-    not to the element whose button opens it, which may be built anew meanwhile."""
+    """A dialog that is open from the start and deleted when it closes. label: its name for screen readers. It belongs to the
+    page, not to the element whose button opens it, which may be built anew meanwhile."""
     with ui.context.client.content, ui.dialog(value=True) as dialog, ui.card().classes("dialog"):
         dialog.props.update({"aria-label": label})
         yield dialog
