@@ -94,7 +94,10 @@ def refuse_other_page(page: Path, names: Sequence[str]) -> None:
     data = page.with_suffix(".json")
     if not data.exists():
         return
-    lost = [name for name in read_json(data).get("experiments", []) if name not in names]
+    content = read_json(data)
+    if not isinstance(content, dict) or not isinstance(content.get("experiments"), list):
+        raise UserError(f"{data}: is not of an experiment's page, and would be replaced. Give another page (--page).")
+    lost = [str(name) for name in content["experiments"] if name not in names]
     if lost:
         raise UserError(f"{page}: is the page of {', '.join(lost)}, and this is {', '.join(names)}. Give another page "
                         f"(--page), another folder (--out), or {lost[0]}'s file as well.")

@@ -28,8 +28,9 @@ MAX_LISTED = 500  # conversations
 MAX_IN_MEMORY = 64  # conversations that a server without history remembers
 TITLE_LENGTH = 60  # characters
 SAVE_SECONDS = 1.0  # between two writes of an answer under way
-Result = TypeVar("Result")
 SAVE_PAUSE = 20  # times as long as a write took is the least time before the next: at most a twentieth is spent on them
+
+Result = TypeVar("Result")
 
 
 @dataclass(eq=False)

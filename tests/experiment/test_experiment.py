@@ -82,6 +82,9 @@ def test_a_page_of_another_experiment_is_not_overwritten(tmp_path):
     refuse_other_page(tmp_path / "other.md", ["rest"])
     with pytest.raises(UserError, match="is the page of mini, and this is rest. Give another page"):
         refuse_other_page(tmp_path / "findings.md", ["rest"])
+    (tmp_path / "notes.json").write_text('["somebody\'s own"]')
+    with pytest.raises(UserError, match="notes.json: is not of an experiment's page"):
+        refuse_other_page(tmp_path / "notes.md", ["rest"])
 
 
 def test_a_seed_that_fails_leaves_its_findings_undecided_and_the_others_stand(tmp_path, whole):

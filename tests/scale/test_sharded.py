@@ -12,6 +12,7 @@ import torch
 from scale import sharded_work
 from scale.sharded_work import CASES, FEW, LONG, STEPS, alone, fingerprint
 
+from spoutnik.hardware import compute_dtype
 from spoutnik.model.weights import load_model, load_tensors, save_model
 from spoutnik.train.loop import Checkpoints, Cost
 
@@ -72,9 +73,10 @@ def test_bfloat16_weights_are_gathered_and_float32_ones_kept(out):
     results = result(out, "training_of_all_kinds", 2)
     assert results["types"] == ["torch.float32"]
     rows, _ = alone("v3", torch.bfloat16)  # whose linear maps round their weights at each use
-    expected, found = ([row[0] for row in of] for of in (rows[:FEW], results["v3 in bfloat16"]))
-    assert found[0] == pytest.approx(expected[0], abs=2e-3)
-    assert found == pytest.approx(expected, abs=0.05)  # roundings grow with the steps: 0.023 on one kind of processor
+    # Where bfloat16 is not in hardware, products of other shapes round otherwise: 0.008 at the fourth step, 0.023 at the fifth.
+    steps = FEW if compute_dtype("auto") == torch.bfloat16 else 4
+    found = [row[0] for row in results["v3 in bfloat16"]]
+    assert len(found) == FEW and found[:steps] == pytest.approx([row[0] for row in rows[:steps]], abs=0.02)
 
 
 def test_sums_in_a_fixed_order_are_the_same_bytes_on_any_number(out, single):
