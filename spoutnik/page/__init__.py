@@ -49,11 +49,11 @@ def mount(app: FastAPI, service: GenerationService, settings: Settings, history:
     key_required = settings.require_key or not is_local(settings)
 
     @ui.page("/", title="Spoutnik", dark=None)
-    def page(request: Request) -> Response | None:
+    async def page(request: Request) -> Response | None:
         key = request.scope.get("state", {}).get("key")
         if key is None and (key_required or keys is not None and keys.list()):
             return PlainTextResponse("This server asks for an API key, and nothing has checked yours.", 401)
-        _build(conversations, fetches, request, None if key is None else key.name)
+        await _build(conversations, fetches, request, None if key is None else key.name)
         return None
 
     pages.remove_route(KATEX_PATH)  # a process may mount several pages, one after the other
@@ -81,10 +81,11 @@ def _speak(strings: Strings) -> None:
     ui.context.client.page = page
 
 
-def _build(conversations: Conversations, fetches: ModelFetches, request: Request, owner: str | None) -> None:
+async def _build(conversations: Conversations, fetches: ModelFetches, request: Request, owner: str | None) -> None:
     strings = strings_for(request.headers.get("accept-language", ""), request.cookies.get("spoutnik_language"))
     calendar = Calendar(strings, zone_from(request.cookies.get(ZONE_COOKIE)))
-    conversation = conversations.open(request.query_params.get("c"), owner)
+    conversation = await conversations.open(request.query_params.get("c"), owner)
+    entries, votes = await conversations.entries(owner), await conversations.read_votes()
     options = options_from(request.cookies.get(OPTIONS_COOKIE), conversations)
     _speak(strings)
     ui.add_css((FOLDER / "style.css").read_text("utf-8") + code_style())
@@ -101,12 +102,13 @@ def _build(conversations: Conversations, fetches: ModelFetches, request: Request
         layout.add_log_out(f"{request.scope.get('root_path', '')}/logout")
     with layout.main:
         chat = ChatTab(conversations, strings, calendar, options, conversation, layout.update_address, open_models)
-        arena = ArenaTab(conversations, strings, options, owner, request.query_params.get("round"), layout.update_address)
-    layout.add_tabs(chat, arena, request.url.query)
+        arena = ArenaTab(conversations, strings, options, owner, request.query_params.get("round"), votes,
+                         layout.update_address)
+    layout.add_tabs(chat, arena, request.url.query, entries)
 
-    def tick() -> None:
+    async def tick() -> None:
         chat.tick()
-        arena.tick()
+        await arena.tick()
 
     ui.timer(TICK, tick)
     ui.timer(TICK, layout.tick)

@@ -6,7 +6,7 @@ from functools import partial
 from nicegui import ui
 
 from spoutnik.arena.matches import Match
-from spoutnik.arena.ratings import Outcome, rate
+from spoutnik.arena.ratings import Outcome, Vote, rate
 from spoutnik.generation.session import ChatOptions
 from spoutnik.page.controls import OptionsMenu
 from spoutnik.page.conversations import Conversations, Round
@@ -16,10 +16,11 @@ from spoutnik.page.widgets import AnswerView, button, icon_button, notify_errors
 
 
 class ArenaTab:
-    """round: the question that is shown with its two answers. on_change: called when another one is."""
+    """round: the question that is shown with its two answers. on_change: called when another one is. votes: those given so
+    far."""
 
     def __init__(self, conversations: Conversations, strings: Strings, options: ChatOptions, owner: str | None,
-                 round_id: str | None, on_change: Callable[[], None]):
+                 round_id: str | None, votes: list[Vote], on_change: Callable[[], None]):
         self.conversations, self.strings, self.options = conversations, strings, ChatOptions(options.model, options.effort)
         self.owner, self._on_change = owner, on_change
         self.round: Round | None = None
@@ -38,7 +39,7 @@ class ArenaTab:
             ui.label(strings.ratings).classes("title").props("role=heading aria-level=2")
             self._ratings = ui.element("div").classes("ratings")
         self._follow_models()
-        self._update_ratings()
+        self._show_ratings(votes)
         self.open(round_id)
 
     def _build_composer(self) -> None:
@@ -118,13 +119,13 @@ class ArenaTab:
         for turn in self.round.turns if self.round is not None else ():
             turn.stop()
 
-    def tick(self) -> None:
+    async def tick(self) -> None:
         self._follow_models()
         for answer in self._answers:
             answer.tick()
         if self._waits_for_end and not self.round.running and all(answer.turn is None for answer in self._answers):
             if self.round.outcome is not None:
-                self._reveal()
+                await self._reveal()
             elif self.round.comparable and not self._voting.default_slot.children:
                 self._update_buttons()
                 self._ask_vote()
@@ -150,11 +151,11 @@ class ArenaTab:
             return
         with notify_errors(self.strings):
             await self.conversations.vote(self.round, outcome)  # a full disk stores none
-        next_question = self._reveal()
+        next_question = await self._reveal()
         with self.element:  # the vote button that had the focus is gone
             ui.run_javascript(f"getHtmlElement({next_question.id})?.focus({{preventScroll: true}})")
 
-    def _reveal(self) -> ui.button:
+    async def _reveal(self) -> ui.button:
         """Names the models; the button for the next question."""
         self._waits_for_end = False
         match, strings = self.round.match, self.strings
@@ -167,7 +168,7 @@ class ArenaTab:
             ui.label(strings.revealed.format(match.a, match.b)).classes("revealed")
             next_question = button(strings.next_question, self._reset).classes("primary")
         self._update_buttons()
-        self._update_ratings()
+        self._show_ratings(await self.conversations.read_votes())
         return next_question
 
     def _reset(self) -> None:
@@ -176,8 +177,8 @@ class ArenaTab:
             self._on_change()
         self.input.run_method("focus")
 
-    def _update_ratings(self) -> None:
-        strings, rows = self.strings, rate(self.conversations.votes.votes())
+    def _show_ratings(self, votes: list[Vote]) -> None:
+        strings, rows = self.strings, rate(votes)
         self._ratings.clear()
         with self._ratings:
             if not rows:

@@ -76,7 +76,7 @@ class ChatTab:
             try:
                 yield
             except KeyError:
-                self.open(None)
+                self._enter(Conversation("", self.conversation.owner))
                 self._on_change()
                 ui.notify(self.strings.conversation_gone, type="warning", position="top")
 
@@ -111,15 +111,18 @@ class ChatTab:
         if self.conversation.turn is not None:
             self.conversation.turn.stop()
 
-    def open(self, conversation_id: str | None) -> None:
+    async def open(self, conversation_id: str | None) -> None:
         """Shows another conversation; None: a new one. Where it cannot be read, what is shown stays."""
         with notify_errors(self.strings):
-            self.conversation = self.conversations.open(conversation_id, self.conversation.owner)
-            self.sync()
-            self._follow_models()
-            self.attachments.clear()
-            drafts.open_draft(self.conversation)
-            ui.run_javascript("spoutnik.follow(); spoutnik.focusQuestion()")
+            self._enter(await self.conversations.open(conversation_id, self.conversation.owner))
+
+    def _enter(self, conversation: Conversation) -> None:
+        self.conversation = conversation
+        self.sync()
+        self._follow_models()
+        self.attachments.clear()
+        drafts.open_draft(conversation)
+        ui.run_javascript("spoutnik.follow(); spoutnik.focusQuestion()")
 
     def choose_model(self, model: str) -> None:
         """Has this model answer from now on: in this conversation, and in new ones of this browser."""

@@ -13,7 +13,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from spoutnik.arena.matches import Match, VoteStore
-from spoutnik.arena.ratings import Outcome
+from spoutnik.arena.ratings import Outcome, Vote
 from spoutnik.errors import RunError
 from spoutnik.generation.service import GenerationService
 from spoutnik.generation.session import ChatMessage, ChatOptions, ChatTurn
@@ -93,8 +93,9 @@ class Conversations:
     A visitor sees only conversations of the same owner. An answer is in the history from its beginning and is written there
     while it grows, so that a server that is killed loses a second of it. list_version: raised when a list has changed.
 
-    A write waits for the disk, some tens of milliseconds, so that a thread of its own does them all, in their order, and the
-    event loop goes on. What was asked, or has ended, is shown as such once it is on the disk, as if there were no thread.
+    A write waits for the disk, some tens of milliseconds, and a read for the write before it, so that a thread of its own does
+    them all, in their order, and the event loop goes on. What was asked, or has ended, is shown as such once it is on the disk,
+    as if there were no thread.
     """
 
     def __init__(self, service: GenerationService, feedback: FeedbackStore, history: History | None = None,
@@ -113,24 +114,24 @@ class Conversations:
         """Calls something in the writer's thread, after what it got before; it is done even if the caller is cancelled."""
         return await asyncio.shield(asyncio.wrap_future(self._writer.submit(call, *args)))
 
-    def entries(self, owner: str | None) -> list[HistoryEntry]:
+    async def entries(self, owner: str | None) -> list[HistoryEntry]:
         """The owner's conversations, the most recently changed first."""
-        return [] if self.history is None else self.history.list(MAX_LISTED, owner)
+        return [] if self.history is None else await self._in_order(self.history.list, MAX_LISTED, owner)
 
-    async def read_entries(self, owner: str | None) -> list[HistoryEntry]:
-        """The same, without holding the event loop up."""
-        return await self._in_order(self.entries, owner)
+    async def read_votes(self) -> list[Vote]:
+        return await self._in_order(self.votes.votes)
 
     async def search(self, text: str, owner: str | None) -> list[SearchHit]:
         """The owner's conversations that hold all words of the text; the most recently changed first."""
         return [] if self.history is None else (await asyncio.to_thread(self.history.search, text, owner))[:MAX_LISTED]
 
-    def open(self, conversation_id: str | None, owner: str | None) -> Conversation:
+    async def open(self, conversation_id: str | None, owner: str | None) -> Conversation:
         """That conversation, or a new one where it does not exist or belongs to another owner."""
         conversation = self._open.get(conversation_id)
         if conversation is None and self.history is not None and conversation_id:
             with contextlib.suppress(KeyError):  # deleted meanwhile
-                conversation = self._open[conversation_id] = self._read(conversation_id)
+                read = await self._in_order(self._read, conversation_id)
+                conversation = self._open.setdefault(conversation_id, read)  # another tab may have opened it meanwhile
         return conversation if conversation is not None and conversation.owner == owner else Conversation("", owner)
 
     def _read(self, conversation_id: str) -> Conversation:

@@ -42,9 +42,10 @@ class HistoryView:
         """What the list depends on."""
         return self.conversations.list_version, self._current(), self.calendar.local(time.time()).date(), self._query
 
-    def show_all(self) -> None:
+    def show_all(self, entries: list[HistoryEntry]) -> None:
+        """Shows the owner's conversations as they were read for this page."""
         self._shown = self._state()
-        self._show([(entry, "") for entry in self.conversations.entries(self.owner)])
+        self._show([(entry, "") for entry in entries])
 
     async def tick(self) -> None:
         """Shows the list anew where something in it has changed, here or in another tab."""
@@ -56,7 +57,7 @@ class HistoryView:
                 hits = await self.conversations.search(self._query, self.owner)
                 self._show([(hit.conversation, hit.excerpt) for hit in hits])  # what was typed meanwhile is for the next tick
             else:
-                self._show([(entry, "") for entry in await self.conversations.read_entries(self.owner)])
+                self._show([(entry, "") for entry in await self.conversations.entries(self.owner)])
 
     def _show(self, found: list[tuple[HistoryEntry, str]]) -> None:
         self._list.clear()

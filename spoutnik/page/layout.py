@@ -13,6 +13,7 @@ from spoutnik.page.history_view import HistoryView
 from spoutnik.page.navigation import Navigation
 from spoutnik.page.strings import Strings
 from spoutnik.page.widgets import Handler, button, icon_button
+from spoutnik.store.history import Conversation as HistoryEntry
 
 DRAWER_BREAKPOINT = 1000  # pixels; from this width on the drawer stands beside the tabs, not over them
 THEMES = {"auto": (None, "brightness_auto"), "light": (False, "light_mode"), "dark": (True, "dark_mode")}
@@ -73,11 +74,11 @@ class Layout:
             button(strings.more_models, self._open_models, "download").props("align=left").classes("new")
         ui.label(strings.history_off if self.conversations.history is None else strings.privacy).classes("muted small privacy")
 
-    def add_tabs(self, chat: ChatTab, arena: ArenaTab, query: str) -> None:
-        """query: the address that was asked for."""
+    def add_tabs(self, chat: ChatTab, arena: ArenaTab, query: str, entries: list[HistoryEntry]) -> None:
+        """query: the address that was asked for. entries: the owner's conversations."""
         self.chat = chat
         self.navigation = Navigation(chat, arena, self.tabs, self.strings, query)
-        self.history.show_all()
+        self.history.show_all(entries)
 
     def update_address(self) -> None:
         """A tab shows something else."""
@@ -85,7 +86,7 @@ class Layout:
 
     async def open(self, conversation_id: str | None) -> None:
         """Shows another conversation; None: a new one."""
-        self.chat.open(conversation_id)
+        await self.chat.open(conversation_id)
         self.navigation.show("chat")
         with contextlib.suppress(TimeoutError):  # a browser that is busy keeps its drawer as it is
             if await ui.run_javascript(f"innerWidth < {DRAWER_BREAKPOINT}", timeout=10):

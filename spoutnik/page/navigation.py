@@ -52,12 +52,12 @@ class Navigation:
         self.chat.element.set_visibility(self.tabs.value == "chat")
         self.arena.element.set_visibility(self.tabs.value == "arena")
 
-    def _on_address(self, event: events.GenericEventArguments) -> None:
+    async def _on_address(self, event: events.GenericEventArguments) -> None:
         """The browser has gone back or forward."""
         query = str(event.args)
         conversation_id = _parameter(query, "c")
         if conversation_id != self.chat.conversation.id:
-            self.chat.open(conversation_id)
+            await self.chat.open(conversation_id)
         tab = _parameter(query, "tab") or "chat"
         if tab == "arena":
             self.arena.open(_parameter(query, "round"))

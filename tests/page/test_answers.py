@@ -12,7 +12,7 @@ from spoutnik.generation.session import ChatOptions, ChatTurn
 
 def test_steering_reaches_the_reply(with_conversations):
     async def test(conversations, service):
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         turn = conversation.turn
         await turn.end_thought()  # too early: there is nothing to steer
@@ -38,7 +38,7 @@ def test_steering_reaches_the_reply(with_conversations):
 
 def test_stop_keeps_what_is_there_and_the_next_question_leaves_it_out(with_conversations):
     async def test(conversations, service):
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         while conversation.turn.phase != "thinking":
             await asyncio.sleep(0)
@@ -50,7 +50,7 @@ def test_stop_keeps_what_is_there_and_the_next_question_leaves_it_out(with_conve
         await conversations.ask(conversation, "Why?", [], ChatOptions("one"))
         assert [message["content"] for message in conversation.turn.messages] == ["Why?"]
         await answered(conversation)
-        assert [one.role for one in conversations.open(conversation.id, None).messages] == ["user", "assistant"] * 2
+        assert [one.role for one in (await conversations.open(conversation.id, None)).messages] == ["user", "assistant"] * 2
 
     with_conversations(test, held=True)
 
@@ -63,7 +63,7 @@ def test_an_answer_that_was_broken_off_goes_on_where_it_was(with_conversations, 
         history.append(name, "user", "How?")
         extras = {"tokens": 7, "thought_tokens": 5, "thought_seconds": 60.0}
         history.append(name, "assistant", answer, thought, "one", extras, finished=False)
-        conversation = conversations.open(name, None)
+        conversation = await conversations.open(name, None)
         begun = conversation.messages[-1]
         await conversations.go_on(conversation, begun, ChatOptions("two", thoughts=3))
         gone_on = await answered(conversation)
@@ -87,7 +87,7 @@ def test_what_failed_can_be_asked_again(with_conversations):
             raise Busy("too many replies.", 1)
 
         service.generate = busy
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         failed = await answered(conversation)
         assert failed.extras["error"] == "too many replies."
@@ -100,7 +100,7 @@ def test_what_failed_can_be_asked_again(with_conversations):
 
 def test_a_long_conversation_goes_on_without_its_oldest_questions(with_conversations):
     async def test(conversations, service):
-        conversation, counts = conversations.open(None, None), []
+        conversation, counts = await conversations.open(None, None), []
         for number in range(8):
             await conversations.ask(conversation, f"Question {number}? " + "word " * 40, [],
                               ChatOptions("one", system="Be brief.", temperature=0.0))
@@ -120,7 +120,7 @@ def test_a_long_conversation_goes_on_without_its_oldest_questions(with_conversat
 
 def test_several_thoughts_vote(with_conversations):
     async def test(conversations, service):
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "How many?", [], ChatOptions("one", thoughts=4))
         said = await answered(conversation)
         assert said.content == "5" and said.extras["thoughts"] == 4
@@ -132,14 +132,14 @@ def test_several_thoughts_vote(with_conversations):
 
 def test_what_goes_wrong_is_part_of_the_answer(with_conversations):
     async def test(conversations, service):
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "word " * 2000, [], ChatOptions("one"))
         said = await answered(conversation)
         assert "leaves no room" in said.extras["error"] and not said.content
         await conversations.retry(conversation, conversation.messages[1], ChatOptions("one"))
         await conversations.delete(conversation.id, None)  # while it is answered
         await answered(conversation)
-        assert conversations.entries(None) == []
+        assert await conversations.entries(None) == []
         with pytest.raises(KeyError):
             await conversations.ask(conversation, "More?", [], ChatOptions("one"))
 
@@ -163,7 +163,7 @@ def test_a_broken_model_is_said_and_no_task_is_left_behind(with_conversations):
 def test_what_changes_in_the_settings_is_for_the_next_answer(with_conversations):
     async def test(conversations, service):
         options = ChatOptions("one")
-        await conversations.ask(conversations.open(None, None), "How?", [], options)
+        await conversations.ask(await conversations.open(None, None), "How?", [], options)
         options.model, options.thoughts = "two", 3
         while not service.started:
             await asyncio.sleep(0)

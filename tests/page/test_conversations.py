@@ -13,22 +13,22 @@ from spoutnik.page.conversations import Conversations
 from spoutnik.store.history import History
 
 
-def titles(conversations, owner=None):
-    return [(entry.id, entry.title) for entry in conversations.entries(owner)]
+async def titles(conversations, owner=None):
+    return [(entry.id, entry.title) for entry in await conversations.entries(owner)]
 
 
 def test_an_answer_is_kept_with_all_that_is_known_of_it(with_conversations):
     async def test(conversations, service):
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "Find the roots.", [("notes.txt", "x^2")], ChatOptions("one"))
         said = await answered(conversation)
         assert (said.content, said.thought, said.model) == (ANSWER, THOUGHT, "one")
         assert said.extras["thought_tokens"] == 30 and said.extras["finish_reason"] == "stop"
-        assert titles(conversations) == [(conversation.id, "Find the roots.")]
+        assert await titles(conversations) == [(conversation.id, "Find the roots.")]
         name = conversation.id
         del conversation
         gc.collect()
-        question, answer = conversations.open(name, None).messages
+        question, answer = (await conversations.open(name, None)).messages
         assert question.content == "Find the roots.\n\nnotes.txt:\n```\nx^2\n```"
         assert question.extras == {"question": "Find the roots.", "files": ["notes.txt"]}
         assert (answer.content, answer.thought, answer.extras) == (ANSWER, THOUGHT, said.extras)
@@ -38,12 +38,12 @@ def test_an_answer_is_kept_with_all_that_is_known_of_it(with_conversations):
 
 def test_a_tab_that_is_opened_again_finds_the_answer_under_way(with_conversations):
     async def test(conversations, service):
-        await conversations.ask(conversations.open(None, None), "How?", [], ChatOptions("one"))
+        await conversations.ask(await conversations.open(None, None), "How?", [], ChatOptions("one"))
         while not service.started:
             await asyncio.sleep(0)
-        (name, _), = titles(conversations)
+        (name, _), = await titles(conversations)
         gc.collect()
-        conversation = conversations.open(name, None)
+        conversation = await conversations.open(name, None)
         assert conversation.turn is not None and [one.role for one in conversation.messages] == ["user", "assistant"]
         service.go.set()
         assert (await answered(conversation)).content == ANSWER
@@ -59,7 +59,7 @@ def test_retry_and_edit_add_versions(with_conversations):
     first = "First?\n\nf.txt:\n```\ntext\n```"
 
     async def test(conversations, service):
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         for question, files in (("First?", [("f.txt", "text")]), ("Second?", [])):
             await conversations.ask(conversation, question, files, ChatOptions("one"))
             await answered(conversation)
@@ -73,7 +73,7 @@ def test_retry_and_edit_add_versions(with_conversations):
         await answered(conversation)
         assert contents(conversation.messages) == [first.replace("First", "Other"), "a3"]
         assert conversation.messages[0].extras["question"] == "Other?"
-        restarted = Conversations(service, conversations.feedback, conversations.history).open(conversation.id, None)
+        restarted = await Conversations(service, conversations.feedback, conversations.history).open(conversation.id, None)
         for shown in (conversation, restarted):
             assert contents(shown.messages) == [first.replace("First", "Other"), "a3"]
             assert contents(shown.tree.versions(shown.messages[0])) == [first, first.replace("First", "Other")]
@@ -81,7 +81,7 @@ def test_retry_and_edit_add_versions(with_conversations):
         assert contents(conversation.messages) == [first, "a0", "Second?", "a2"]
         await conversations.show(conversation, conversation.tree.versions(conversation.messages[3])[0])
         assert contents(conversation.messages)[-1] == "a1"
-        restarted = Conversations(service, conversations.feedback, conversations.history).open(conversation.id, None)
+        restarted = await Conversations(service, conversations.feedback, conversations.history).open(conversation.id, None)
         assert contents(restarted.messages) == [first, "a0", "Second?", "a1"]
         await conversations.ask(conversation, "Third?", [], ChatOptions("one"))  # goes on after the version that is shown
         await answered(conversation)
@@ -92,7 +92,7 @@ def test_retry_and_edit_add_versions(with_conversations):
 
 def test_a_version_may_be_flipped_to_while_another_is_answered(with_conversations):
     async def test(conversations, service):
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         first = conversation.messages[1]
         service.go.set()
@@ -112,7 +112,7 @@ def test_a_version_may_be_flipped_to_while_another_is_answered(with_conversation
 
 def test_a_server_that_is_killed_keeps_what_was_written_and_is_asked_again(with_conversations):
     async def test(conversations, service):
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         stored = conversations.history.messages(conversation.id)
         assert [(one.content, one.finished) for one in stored] == [("How?", True), ("", False)]
@@ -121,7 +121,7 @@ def test_a_server_that_is_killed_keeps_what_was_written_and_is_asked_again(with_
         while not conversations.history.messages(conversation.id)[-1].thought:  # what is written at intervals has come
             await asyncio.sleep(0)
         started_anew = Conversations(service, conversations.feedback, History(conversations.history.path))
-        found = started_anew.open(conversation.id, None)
+        found = await started_anew.open(conversation.id, None)
         assert found.messages[1].extras["finish_reason"] == "interrupted" and THOUGHT.startswith(found.messages[1].thought)
         assert found.messages[1].thought and found.turn is None
         service.go.set()
@@ -142,7 +142,7 @@ def test_writing_an_answer_while_it_grows_has_a_bounded_cost(with_conversations)
                 super().update(*args)
 
         conversations.history = CountingHistory(conversations.history.path)
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         while not written:
             await asyncio.sleep(0)
@@ -162,7 +162,7 @@ def test_a_question_without_an_answer_can_be_answered(with_conversations):
     async def test(conversations, service):
         name = conversations.history.create("How?")
         conversations.history.append(name, "user", "How?")
-        conversation = conversations.open(name, None)
+        conversation = await conversations.open(name, None)
         assert [one.role for one in conversation.messages] == ["user"]
         await conversations.answer(conversation, conversation.messages[-1], ChatOptions("one"))
         assert (await answered(conversation)).content == ANSWER and len(conversation.messages) == 2
@@ -172,14 +172,14 @@ def test_a_question_without_an_answer_can_be_answered(with_conversations):
 
 def test_two_tabs_do_not_overwrite_each_other(with_conversations):
     async def test(conversations, service):
-        one = conversations.open(None, None)
+        one = await conversations.open(None, None)
         await conversations.ask(one, "How?", [], ChatOptions("one"))
         await answered(one)
-        other = conversations.open(one.id, None)
+        other = await conversations.open(one.id, None)
         assert other is one
         # And two servers on one history, each of which knows only what it has read.
         second = Conversations(service, conversations.feedback, History(conversations.history.path))
-        there = second.open(one.id, None)
+        there = await second.open(one.id, None)
         for server, conversation, question in ((conversations, one, "Here?"), (second, there, "There?")):
             await server.ask(conversation, question, [], ChatOptions("one"))
             await answered(conversation)
@@ -193,25 +193,26 @@ def test_two_tabs_do_not_overwrite_each_other(with_conversations):
 
 def test_nobody_sees_what_belongs_to_another_key(with_conversations):
     async def test(conversations, service):
-        conversation = conversations.open(None, "ann")
+        conversation = await conversations.open(None, "ann")
         await conversations.ask(conversation, "A secret?", [], ChatOptions("one"))
         await answered(conversation)
         name = conversation.id
         for other in ("bob", None):
-            assert titles(conversations, other) == [] and conversations.open(name, other).messages == []
+            assert await titles(conversations, other) == [] and (await conversations.open(name, other)).messages == []
             assert await conversations.search("secret", other) == []
             await conversations.rename(name, "Mine", other)
             await conversations.delete(name, other)
-        assert titles(conversations, "ann") == [(name, "A secret?")] and len(conversations.open(name, "ann").messages) == 2
+        assert await titles(conversations, "ann") == [(name, "A secret?")]
+        assert len((await conversations.open(name, "ann")).messages) == 2
         conversations = Conversations(service, conversations.feedback, conversations.history)  # started anew
-        assert titles(conversations, "bob") == [] and titles(conversations, "ann") == [(name, "A secret?")]
+        assert await titles(conversations, "bob") == [] and await titles(conversations, "ann") == [(name, "A secret?")]
 
     with_conversations(test)
 
 
 def test_without_history_nothing_is_written(with_conversations, tmp_path):
     async def test(conversations, service):
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         await answered(conversation)
         await conversations.retry(conversation, conversation.messages[1], ChatOptions("one"))
@@ -219,8 +220,8 @@ def test_without_history_nothing_is_written(with_conversations, tmp_path):
         name = conversation.id
         del conversation
         gc.collect()
-        assert len(conversations.open(name, None).messages) == 2  # a reload finds it all the same
-        assert titles(conversations) == []
+        assert len((await conversations.open(name, None)).messages) == 2  # a reload finds it all the same
+        assert await titles(conversations) == []
 
     with_conversations(test, history=False)
     assert list(tmp_path.iterdir()) == []
@@ -228,15 +229,15 @@ def test_without_history_nothing_is_written(with_conversations, tmp_path):
 
 def test_feedback_comes_back_with_their_answers(with_conversations):
     async def test(conversations, service):
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         await answered(conversation)
         await conversations.record_feedback(conversation, conversation.messages[1], "down", "So.")
         name = conversation.id
         del conversation
         gc.collect()
-        assert conversations.open(name, None).messages[1].extras["rating"] == "down"
-        assert conversations.open(name, None).messages[1].extras["correction"] == "So."
+        assert (await conversations.open(name, None)).messages[1].extras["rating"] == "down"
+        assert (await conversations.open(name, None)).messages[1].extras["correction"] == "So."
         assert (conversations.feedback.folder / "tasks.jsonl").read_text() == '{"prompt": "How?", "answer": "So."}\n'
 
     with_conversations(test)
@@ -281,7 +282,7 @@ async def waits(slow):
 def test_a_question_is_written_beside_the_event_loop_and_accepted_once_it_is(with_conversations):
     async def test(conversations, service):
         slow = conversations.history = SlowHistory(conversations.history.path, "append")
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         asking = asyncio.create_task(conversations.ask(conversation, "How?", [], ChatOptions("one")))
         await waits(slow)
         assert conversation.busy and conversation.turn is None and not asking.done() and not service.started
@@ -298,7 +299,7 @@ def test_a_question_is_written_beside_the_event_loop_and_accepted_once_it_is(wit
 def test_an_answer_is_over_once_it_is_written(with_conversations):
     async def test(conversations, service):
         slow = conversations.history = SlowHistory(conversations.history.path, "update")
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         turn = conversation.turn
         await waits(slow)
@@ -313,7 +314,7 @@ def test_an_answer_is_over_once_it_is_written(with_conversations):
 
 def test_writes_keep_their_order_and_none_is_lost_with_who_asked_for_it(with_conversations):
     async def test(conversations, service):
-        conversation = conversations.open(None, None)
+        conversation = await conversations.open(None, None)
         await conversations.ask(conversation, "How?", [], ChatOptions("one"))
         await answered(conversation)
         slow = conversations.history = SlowHistory(conversations.history.path, "rename")
@@ -325,8 +326,8 @@ def test_writes_keep_their_order_and_none_is_lost_with_who_asked_for_it(with_con
             task.cancel()
         slow.ready.set()
         await asyncio.gather(asking, *renaming, return_exceptions=True)
-        await conversations.read_entries(None)  # after all that
+        await conversations.entries(None)  # after all that
         assert slow.written == ["a", "b", "Why?", ""]
-        assert not conversation.busy and titles(conversations)[0][1] == "b"
+        assert not conversation.busy and (await titles(conversations))[0][1] == "b"
 
     with_conversations(test)
