@@ -9,6 +9,7 @@ import gzip
 import importlib
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,16 @@ from spoutnik.hub_data import hub_file, is_hub_name, parse_hub_name
 LONGEST_LINE = 16 << 20  # bytes: more is no row but a file that lost its line breaks
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".tsv", ".ndjson")
 _DATABASE = b"SQLite format 3\0"
-_OTHER_UNICODE = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+# The first bytes of files that are no text of ours -> what they are, and what to do.
+_FOREIGN = {b"\xff\xfe": "UTF-16. Save the file as UTF-8", b"\xfe\xff": "UTF-16. Save the file as UTF-8",
+            b"PK\x03\x04": "a ZIP archive or a workbook. Unpack it, or save the sheet as CSV",
+            b"BZh": "packed by bzip2. Unpack it", b"\xfd7zXZ": "packed by xz. Unpack it",
+            b"\x28\xb5\x2f\xfd": "packed by zstd. Unpack it", b"ARROW1": "an Arrow file. Write it as Parquet",
+            b"\xff\xff\xff\xff": "an Arrow stream. Write it as Parquet", b"PAR1": "Parquet. Name it so: .parquet"}
+_DELIMITERS = ",;\t|"  # of cells, where the suffix does not say it: spreadsheets of half of Europe write semicolons
+_ABOUT_OTHERS = ("dataset_info.json", "dataset_infos.json", "state.json")  # what the library datasets writes beside its rows
+_TRAINING = re.compile(r"train(ing)?(?![a-z])", re.IGNORECASE)
+_HELD_OUT = re.compile(r"(test|val|valid|validation|dev|eval|evaluation|held[-_]?out)(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,9 +64,11 @@ def files_at(path: Path) -> list[Path]:
         return [path]
     if path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.is_file() and suffix_of(file) in SUFFIXES
+                       and file.name not in _ABOUT_OTHERS
                        and not any(part.startswith(".") for part in file.relative_to(path).parts))
         if not files:
             raise UserError(f"{path}: is a folder without files of rows ({', '.join(SUFFIXES)}). Name another one, or a file.")
+        _refuse_held_out(path, files)
         return files
     if path.exists():
         raise UserError(f"{path}: is no regular file. Give the path of a file.")
@@ -66,6 +78,17 @@ def files_at(path: Path) -> list[Path]:
             raise UserError(f"{path}: no file fits this pattern. Correct it.")
         return files
     raise UserError(f"{path}: no such file. Give the path of a file, of a folder, or a pattern such as data/*.jsonl.")
+
+
+def _refuse_held_out(folder: Path, files: list[Path]) -> None:
+    """A folder with parts to train on and parts to measure with is no file of rows: read as a whole it would be learned as a
+    whole. Raises UserError."""
+    def parts(pattern: re.Pattern) -> list[Path]:
+        return [file for file in files if any(pattern.match(part) for part in file.relative_to(folder).parts)]
+
+    if (training := parts(_TRAINING)) and (held_out := [file for file in parts(_HELD_OUT) if file not in training]):
+        raise UserError(f"{folder}: holds {training[0].relative_to(folder)} and {held_out[0].relative_to(folder)}, and all its "
+                        f"files would be learned. Name the part that is meant: '{training[0]}', or a pattern.")
 
 
 def read_values(path: Path, longest: int = LONGEST_LINE) -> Iterator[tuple[Place, object]]:
@@ -99,7 +122,7 @@ def _json_lines(path: Path, longest: int) -> Iterator[tuple[Place, object]]:
         if first.startswith(_DATABASE):
             raise UserError(f"{path}: is a database. The page's history is written as JSON lines by `spoutnik history export "
                             "FILE`.")
-        _refuse_other_unicode(path, first)
+        _refuse_foreign(path, first)
         if first.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[") and (rows := _list_of_objects(path)) is not None:
             yield from _numbered(path, rows)
             return
@@ -145,7 +168,7 @@ def _json(path: Path, longest: int) -> Iterator[tuple[Place, object]]:
     """A list of rows, or {"data": [...]}; JSON lines under this name are read as such, since published data has them."""
     with _open(path) as file:
         content = file.read().removeprefix(b"\xef\xbb\xbf")
-    _refuse_other_unicode(path, content)
+    _refuse_foreign(path, content)
     rows = decoded_json(content)
     first, _, others = content.strip().partition(b"\n")
     if isinstance(rows, UserError):
@@ -165,11 +188,14 @@ def _csv(path: Path, longest: int) -> Iterator[tuple[Place, object]]:
     """The first line names the columns; a .tsv has tabs between its cells."""
     with _open(path) as file:
         content = file.read()
-    _refuse_other_unicode(path, content)
+    _refuse_foreign(path, content)
     csv.field_size_limit(longest)
-    delimiter = "\t" if suffix_of(path) == ".tsv" else ","
     try:
+        delimiter = "\t" if suffix_of(path) == ".tsv" else _delimiter(content)
         reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True, delimiter=delimiter)
+        names = [name for name in reader.fieldnames or () if name]
+        if twice := next((name for number, name in enumerate(names) if name in names[:number]), None):
+            raise UserError(f"{path}: has two columns {twice!r}, of which only one could be read. Rename one.")
         for row in reader:
             place = Place(path, f"line {reader.line_num}")
             if None in row or None in row.values():
@@ -182,6 +208,12 @@ def _csv(path: Path, longest: int) -> Iterator[tuple[Place, object]]:
         raise UserError(f"{path}: is not CSV ({error}). Correct it, or write JSON lines.") from error
 
 
+def _delimiter(content: bytes) -> str:
+    """What stands between the cells of the first line: a comma, unless it has none and another one."""
+    first = content.lstrip(b"\xef\xbb\xbf\r\n").splitlines()[:1]
+    return next((mark for mark in _DELIMITERS if first and mark.encode() in first[0]), ",")
+
+
 def cell(text: str) -> object:
     """The value that a cell has as JSON, where it is some; else its text."""
     value = decoded_json(text.encode("utf-8", "surrogatepass"))
@@ -189,7 +221,8 @@ def cell(text: str) -> object:
 
 
 def _parquet(path: Path, longest: int) -> Iterator[tuple[Place, object]]:
-    """Nulls of columns of text are empty texts, other nulls are None."""
+    """Nulls of columns of text are empty texts, other nulls are None. In objects within a cell a null is no key: Parquet gives
+    each of them the keys of all, so that a tool call would have the arguments of every other tool."""
     try:
         parquet = importlib.import_module("pyarrow.parquet")
     except ImportError as error:
@@ -202,7 +235,7 @@ def _parquet(path: Path, longest: int) -> Iterator[tuple[Place, object]]:
         for batch in table.iter_batches():
             for row in batch.to_pylist():
                 number += 1
-                yield Place(path, f"row {number}"), {name: "" if value is None and name in texts else value
+                yield Place(path, f"row {number}"), {name: "" if value is None and name in texts else _without_nulls(value)
                                                      for name, value in row.items()}
     except (OSError, GeneratorExit):
         raise
@@ -210,9 +243,16 @@ def _parquet(path: Path, longest: int) -> Iterator[tuple[Place, object]]:
         raise UserError(f"{path}: is not Parquet ({str(error).splitlines()[0]}). Correct it, or write JSON lines.") from error
 
 
-def _refuse_other_unicode(path: Path, content: bytes) -> None:
-    if (encoding := _OTHER_UNICODE.get(content[:2])) is not None:
-        raise UserError(f"{path}: is {encoding}. Save the file as UTF-8.")
+def _without_nulls(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _without_nulls(entry) for key, entry in value.items() if entry is not None}
+    return [_without_nulls(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _refuse_foreign(path: Path, content: bytes) -> None:
+    for mark, sentence in _FOREIGN.items():
+        if content.startswith(mark):
+            raise UserError(f"{path}: is {sentence}.")
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict:

@@ -6,6 +6,7 @@ written has one rank, one alpha and alpha / r as its scale; an adapter of other 
 
 import hashlib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -69,6 +70,7 @@ def read_adapter(folder: Path) -> Adapter:
         raise RunError(f"{folder / WEIGHTS}: is missing.{pickled} Save the adapter as safetensors.")
     config = read_json(folder / CONFIG)
     _refuse_options(folder / CONFIG, config)
+    _check_numbers(folder / CONFIG, config)
     parts = _parts(folder, config, _tensors(folder / WEIGHTS))
     ours = read_json(folder / BASE) if (folder / BASE).exists() else {}
     return Adapter(parts, config.get("base_model_name_or_path"), ours.get("sha256"), ours.get("packed"))
@@ -191,12 +193,40 @@ def _refuse_options(path: Path, config: dict) -> None:
                             "(merge_and_unload) and give the model that results.")
 
 
+def _check_numbers(path: Path, config: dict) -> None:
+    """Raises RunError where what the adapter's products are multiplied by is no number, or a pattern is none."""
+    values = {key: config[key] for key in ("r", "lora_alpha") if config.get(key) is not None}
+    for key in ("rank_pattern", "alpha_pattern"):
+        patterns = config.get(key) or {}
+        if not isinstance(patterns, dict):
+            raise RunError(f"{path}: {key} = {patterns!r}: must be an object of patterns and numbers. Restore the file.")
+        for pattern, value in patterns.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise RunError(f"{path}: {key}: {pattern!r} is no pattern ({error}). Correct it.") from error
+            values[f"{key}.{pattern}"] = value
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
+            raise RunError(f"{path}: {key} = {value!r}: must be a number, 0 or more. Correct it.")
+
+
 def _tensors(path: Path) -> dict[str, Tensor]:
+    """In float32. Raises RunError where the file is damaged, or holds what an adapter cannot be."""
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name).float() for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, OSError) as error:
         raise RunError(f"{path}: is damaged ({error}). Restore the file.") from error
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise RunError(f"{path}: {name} holds {str(tensor.dtype).removeprefix('torch.')}, not floating-point numbers. Save "
+                           "the adapter in float32, float16 or bfloat16.")
+        tensors[name] = tensor.float()
+        if not tensors[name].isfinite().all():
+            raise RunError(f"{path}: {name} holds numbers that are not finite: its training diverged, or the file is damaged. "
+                           "Take an earlier checkpoint.")
+    return tensors
 
 
 def _parts(folder: Path, config: dict, tensors: dict[str, Tensor]) -> dict[str, LowRank]:

@@ -1,7 +1,8 @@
 """How fast a machine trains and samples a model, and the memory that it takes: what a plan is computed from.
 
-A model of the recipe's own is small and rehearsed (`plan.rehearse`). One that is published may have billions of parameters, for
-which a rehearsal would take longer than some stages: its speed follows from its parameters and from one product timed here.
+A model of the recipe's own is small and rehearsed (`rehearsal.rehearse`). One that is published may have billions of
+parameters, for which a rehearsal would take longer than some stages: its speed follows from its parameters and from one product
+timed here.
 """
 
 import time
@@ -28,24 +29,19 @@ _MOVED_BYTES = 40  # of an AdamW step for each parameter: gradient, two moments 
 @dataclass(frozen=True)
 class Speed:
     """On this machine: tokens per core-second trained and generated, core-seconds for one step of each optimizer, and the
-    process's peak memory doing so, beside weights, gradient and moments. parallel: how many cores work at a time. policy:
-    tokens trained without the MTP module, as RL does and a reward model; None where there is none. mixed: tokens trained of
-    documents of very different lengths, as mid-training reads them; None where that was not rehearsed."""
+    process's peak memory doing so, beside weights, gradient and moments. parallel: how many cores work at a time."""
 
     train: float
     generate: float
     step: dict[str, float]
     peak_memory_bytes: int
     parallel: float = 1.0
-    policy: float | None = None
-    mixed: float | None = None
 
 
 def frozen(speed: Speed, share: float) -> Speed:
     """The speed of a whole model's training for an adapter beside it, which has this share of its parameters: without the
     gradient of the weights, a third of the products."""
-    return replace(speed, train=1.5 * speed.train, policy=speed.policy and 1.5 * speed.policy, mixed=None,
-                   step={name: share * seconds for name, seconds in speed.step.items()})
+    return replace(speed, train=1.5 * speed.train, step={name: share * seconds for name, seconds in speed.step.items()})
 
 
 @cache

@@ -20,10 +20,10 @@ from spoutnik.parallel import cores
 from spoutnik.recipe.adapters import adapter_parameters, packed_savings
 from spoutnik.recipe.anchors import anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
-from spoutnik.recipe.estimate import Speed, estimated_speed, frozen, held_bytes, tree_bytes
+from spoutnik.recipe.estimate import estimated_speed, frozen, held_bytes, tree_bytes
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import evaluation_protocol
-from spoutnik.recipe.rehearsal import POSITIONS, rehearse
+from spoutnik.recipe.rehearsal import POSITIONS, TrainingStep, rehearse
 from spoutnik.recipe.run import find_stages, select_stages, with_seed
 from spoutnik.recipe.schema import Recipe, load_recipe
 from spoutnik.recipe.stage_kinds import MidtrainStage, Stage
@@ -107,7 +107,8 @@ def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int,
     dtype, thin = recipe.computes_in(), getattr(stage, "adapter", None)
     adapter = None if thin is None else adapter_parameters(config, thin)
     if recipe.checkpoint_of_stage(name) is None:
-        speed = rehearse(config.model_copy(update={"max_position_embeddings": POSITIONS, "rope_scaling": None}), dtype)
+        speed = rehearse(config.model_copy(update={"max_position_embeddings": POSITIONS, "rope_scaling": None}), dtype,
+                         _training_step(stage, work))
         speed = speed if adapter is None else frozen(speed, adapter / account(config).total_parameters)
     else:
         recomputed = getattr(stage.settings, "gradient_checkpointing", False)
@@ -120,7 +121,8 @@ def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int,
         memory += anchor_bytes(stage, config)
         work = replace(work, trained=work.trained + work.steps * anchor_work(stage))
     sampled = (work.generated + validated) / speed.generate
-    making = work.trained / _train_speed(stage, speed) + sampled + work.steps * speed.step[work.optimizer]
+    trained = work.trained / speed.train if work.trained else 0
+    making = trained + sampled + work.steps * speed.step[work.optimizer]
     return _Prediction(making, _ASKED * evaluated / speed.generate, speed.parallel, memory)
 
 
@@ -141,13 +143,13 @@ def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> P
                    seconds=core_seconds / predicted.parallel, peak_memory_bytes=predicted.memory)
 
 
-def _train_speed(stage: Stage, speed: Speed) -> float:
-    """Tokens trained per core-second: post-training by reward leaves the MTP module alone, as a weight of 0 does; conversations
-    among short texts cost what padding to them does."""
-    if isinstance(stage, MidtrainStage) and speed.mixed is not None:
-        return speed.mixed
-    without_mtp = not getattr(stage.settings, "mtp_loss_weight", 0)
-    return speed.policy if without_mtp and speed.policy is not None else speed.train
+def _training_step(stage: Stage, work: Work) -> TrainingStep | None:
+    """What to rehearse. Post-training by reward leaves the MTP module alone, as a weight of 0 does; conversations among short
+    texts cost what padding to them does."""
+    if not work.trained:
+        return None
+    return TrainingStep(-(-work.trained // work.steps), stage.settings.micro_batch_tokens, isinstance(stage, MidtrainStage),
+                        bool(getattr(stage.settings, "mtp_loss_weight", 0)))
 
 
 def making_core_seconds(recipe: Recipe, name: str, source: str) -> float:

@@ -149,6 +149,15 @@ def renamed(old, new):
     return edit
 
 
+def changed(change):
+    """One tensor of the file replaced by what `change` makes of it."""
+    def edit(folder):
+        tensors = write_peft(folder, PLAIN, SHAPES)
+        name = min(tensors)
+        save_file(tensors | {name: change(tensors[name])}, folder / "adapter_model.safetensors")
+    return edit
+
+
 def removed(name):
     def edit(folder):
         write_peft(folder, PLAIN, SHAPES)
@@ -169,6 +178,12 @@ def removed(name):
     (renamed(".mlp.", ".mlp.experts."), "routed experts"), (renamed("q_proj.lora_A", "q_proj.lora_embedding_A"), "leave out"),
     (removed("adapter_config.json"), "holds no adapter_config.json"),
     (removed("adapter_model.safetensors"), "adapter_model.safetensors: is missing"),
+    (edited(lora_alpha="16"), "lora_alpha = '16': must be a number"), (edited(lora_alpha=float("nan")), "lora_alpha = nan"),
+    (edited(alpha_pattern={"q_proj": "32"}), "alpha_pattern.q_proj = '32'"), (edited(r="4"), "r = '4': must be a number"),
+    (edited(rank_pattern={"(q_proj": 4}), r"rank_pattern: '\(q_proj' is no pattern"),
+    (edited(alpha_pattern=["q_proj"]), "alpha_pattern = .*must be an object"),
+    (changed(lambda tensor: tensor * float("inf")), "not finite.*earlier checkpoint"),
+    (changed(lambda tensor: tensor.to(torch.int8)), "holds int8, not floating-point numbers"),
     (renamed("layers.0", "layers.7"), "layers.7.*this model has not.*org/base"),
     (lambda folder: write_peft(folder, PLAIN, SHAPES | {Q: (4, 32, 40)}), "40 x 32.*48 x 32.*org/base"),
 ], ids=lambda value: re.sub(r"\W+", "-", value) if isinstance(value, str) else "")

@@ -13,9 +13,10 @@ from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import UserError
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
-from spoutnik.recipe import plan
+from spoutnik.recipe import plan, rehearsal
 from spoutnik.recipe.adapters import adapter_parameters
 from spoutnik.recipe.estimate import Speed, estimated_speed, held_bytes
+from spoutnik.recipe.rehearsal import TrainingStep
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
 from spoutnik.recipe.work import stage_work
@@ -25,7 +26,7 @@ TINY = Path(__file__).with_name("tiny.yaml")
 
 
 def planned(monkeypatch, tmp_path, speed: Speed, until: str | None = None) -> dict[str, plan.PlannedStage]:
-    monkeypatch.setattr(plan, "rehearse", lambda config, dtype: speed)
+    monkeypatch.setattr(plan, "rehearse", lambda config, dtype, step: speed)
     return {stage.name: stage for stage in plan.plan_recipe(TINY, tmp_path, until, None, None).stages}
 
 
@@ -35,11 +36,47 @@ def test_each_step_of_an_optimizer_counts(monkeypatch, tmp_path):
     values["stages"]["student_base"]["settings"]["optimizer"] = "adamw"
     path = tmp_path / "edited.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    monkeypatch.setattr(plan, "rehearse", lambda config, dtype: speed)
+    monkeypatch.setattr(plan, "rehearse", lambda config, dtype, step: speed)
     seconds = {stage.name: stage.seconds for stage in plan.plan_recipe(path, tmp_path / "run", None, None, None).stages}
     assert seconds["base"] == 60 and seconds["midtrained"] == 20 and seconds["student_base"] == 2
     assert seconds["reasoning_rl"] == 50 and seconds["rejection"] == 0
     assert seconds["cold_start"] == 10 * -(-2 * (12 * 76 + 40 * 53) // 512)
+
+
+def test_the_rehearsal_is_of_the_step_that_a_stage_makes(monkeypatch, tmp_path):
+    rehearsed = {}
+
+    def rehearse(config, dtype, step):
+        train = 100.0 if step is None else rehearsed.setdefault(step, 10.0 + len(rehearsed))
+        return Speed(train, 10.0, {"adamw": 0.0, "muon": 0.0}, 0)
+
+    monkeypatch.setattr(plan, "rehearse", rehearse)
+    values = yaml.safe_load(TINY.read_text())
+    values["stages"]["cold_start"]["settings"] |= {"tokens_per_step": 1024, "micro_batch_tokens": 300}
+    path = tmp_path / "edited.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False))
+    planned = {stage.name: stage for stage in plan.plan_recipe(path, tmp_path / "run", None, None, None).stages}
+    cold_start = planned["cold_start"]
+    few = next(step for step in rehearsed if step.micro_batch_tokens == 300)
+    assert 800 < few.tokens <= 1024
+    assert cold_start.core_seconds - cold_start.evaluation_core_seconds == pytest.approx(
+        stage_work(load_recipe(path), "cold_start").trained / rehearsed[few])
+    assert {step.tokens for step in rehearsed if step.mixed} == {512}  # mid-training's
+    assert any(not step.with_mtp for step in rehearsed) and any(step.with_mtp for step in rehearsed)
+
+
+def test_small_steps_are_rehearsed_as_small_steps(monkeypatch):
+    """Of the stage's size and micro-batches; several of them, as one is too short to time. The first is for memory."""
+    asked = []
+    monkeypatch.setattr(rehearsal, "cores", lambda: 2)
+    monkeypatch.setattr(rehearsal, "language_model_gradient", lambda model, documents, parameters, settings: asked.append(
+        (sum(len(document.ids) for document in documents), settings.micro_batch_tokens, settings.mtp_loss_weight)))
+    config = ModelConfig.parse(tiny.DEEPSEEK | {"vocab_size": 300, "max_position_embeddings": 2048}, "test")
+    assert rehearsal.rehearse(config, torch.float32, TrainingStep(770, 512, with_mtp=False)).train > 0
+    assert asked[1:] == [(96 * 8, 512, 0.0)] * (2 * 16384 // 768)
+    del asked[:]
+    rehearsal.rehearse(config, torch.float32, TrainingStep(50_000, 512, with_mtp=False))  # many micro-batches: some are enough
+    assert asked == [(96 * 11, 512, 0.0)] * (2 * 16384 // 1024)
 
 
 def test_trained_and_generated_tokens_are_timed_apart(monkeypatch, tmp_path):
@@ -68,7 +105,7 @@ def test_another_protocol_costs_an_evaluation(monkeypatch, tmp_path):
     values["evaluation"]["samples"] += 1
     path = tmp_path / "edited.yaml"
     path.write_text(yaml.safe_dump(values, sort_keys=False))
-    monkeypatch.setattr(plan, "rehearse", lambda config, dtype: Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0))
+    monkeypatch.setattr(plan, "rehearse", lambda config, dtype, step: Speed(100.0, 10.0, {"adamw": 1.0, "muon": 1.0}, 0))
     row = plan.plan_recipe(path, tmp_path / "run", "base", None, None).stages[0]
     assert row.status == "already made" and row.tokens_trained == 0 < row.tokens_generated
 

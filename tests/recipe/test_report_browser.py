@@ -40,6 +40,17 @@ def test_on_a_phone_the_first_column_stays_and_its_words_are_whole(chromium, rep
         assert abs(cell["left"]) <= 2 and 60 < cell["width"] < 150 and cell["height"] < 120
 
 
+def test_on_paper_no_table_is_wider_than_a_sheet(chromium, report):
+    """A4 across, without the margins that the page asks for. With four families more than the eight here, too."""
+    sheet = round((297 - 2 * 12) / 25.4 * 96)
+    page = opened(chromium, report, viewport={"width": sheet, "height": 700})
+    page.emulate_media(media="print")
+    page.evaluate("""() => { for (const row of document.querySelector(".qualities").rows)
+        if (row.cells.length > 9) for (let more = 0; more < 4; more++) row.cells[3].after(row.cells[2].cloneNode(true)) }""")
+    widths = page.evaluate("[...document.querySelectorAll('table')].map(table => table.getBoundingClientRect().width)")
+    assert len(widths) >= 5 and max(widths) <= sheet
+
+
 def test_on_paper_no_column_is_held(chromium, report):
     page = opened(chromium, report)
     page.emulate_media(media="print")

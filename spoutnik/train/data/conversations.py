@@ -6,7 +6,7 @@ where templates decide what becomes of it in earlier turns (most leave it out, a
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Literal
 
 from spoutnik.files import check_text
@@ -20,6 +20,9 @@ Drop = Literal["incorrect", "no_reply", "tool_call", "differing", "tie", "no_opi
 _ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
           "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "tool": "tool",
           "function": "tool", "observation": "tool", "function_response": "tool"}
+_CALLS = "function_call"  # ShareGPT's role of a message whose text is a tool call, or a list of them, as JSON
+_TEXT_PARTS = ("text", "input_text", "output_text")  # OpenAI's two APIs; Anthropic's has "text" too
+_THOUGHT_PARTS = ("thinking", "reasoning")  # of an assistant's content, with the text under the same key, or under text
 _KEPT = ("name", "tool_calls", "tool_call_id")  # of a message, beside role, content and thought
 _FINAL = re.compile(r"(.*)\n####[ \t]*([^\n]+?)\s*", re.DOTALL)  # GSM8K: the answer stands on a last line of its own
 
@@ -39,12 +42,8 @@ def split_final(text: str) -> tuple[str, str]:
     return (match[1].strip(), match[2]) if match else split_thought(text)
 
 
-def chat_messages(key: str, value: object) -> list[Message]:
-    """The messages of a row, checked; also those written as JSON in a cell of a table.
-
-    Raises:
-        ValueError: they are none; says which and why.
-    """
+def _listed_messages(key: str, value: object) -> Sequence:
+    """A list of anything, also one that is written as JSON. Raises ValueError where there is none."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
@@ -52,21 +51,53 @@ def chat_messages(key: str, value: object) -> list[Message]:
             raise ValueError(f"'{key}' is not JSON ({error}). Correct it.") from error
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise ValueError(f"'{key}' must be a list of messages, each with role and content (or from and value). Correct it.")
-    return [_message(f"message {number} of '{key}'", message) for number, message in enumerate(value, 1)]
+    return value
+
+
+def chat_messages(key: str, value: object) -> list[Message]:
+    """The messages of a row, checked; also those written as JSON in a cell of a table.
+
+    Raises:
+        ValueError: they are none; says which and why.
+    """
+    return [_message(f"message {number} of '{key}'", message) for number, message in enumerate(_listed_messages(key, value), 1)]
+
+
+def not_to_learn(key: str, value: object) -> set[int]:
+    """The numbers of the messages that the row itself keeps from being learned: OpenAI's `weight: 0`, others' `train: false`.
+    They are read. Raises ValueError for a weight that is neither 0 nor 1, since such a share is not computed."""
+    numbers = set()
+    for number, message in enumerate(_listed_messages(key, value)):
+        weight = message.get("weight")
+        if weight is not None and weight not in (0, 1):
+            raise ValueError(f"message {number + 1} of '{key}': weight = {weight!r}: must be 0 (read, not learned) or 1. "
+                             "Correct it.")
+        if weight == 0 or message.get("train") is False:
+            numbers.add(number)
+    return numbers
 
 
 def _message(where: str, message: object) -> Message:
     if not isinstance(message, Mapping):
         raise ValueError(f"{where} must be an object with role and content (or from and value). Correct it.")
     given = message.get("role", message.get("from"))
-    role = _ROLES.get(given.lower()) if isinstance(given, str) else None
+    name = given.lower() if isinstance(given, str) else None
+    if name == _CALLS:
+        calls = _written_calls(where, message.get("value", message.get("content")))
+        return {"role": "assistant", "content": "", "tool_calls": calls}
+    role = _ROLES.get(name)
     if role is None:
-        raise ValueError(f"{where}: its role is {given!r}; known are {', '.join(_ROLES)}. Correct it.")
+        raise ValueError(f"{where}: its role is {given!r}; known are {', '.join((*_ROLES, _CALLS))}. Correct it.")
+    if role == "assistant" and isinstance(message.get("function_call"), Mapping):  # OpenAI's, before tools
+        message = {**message, "tool_calls": [{"type": "function", "function": message["function_call"]}]}
     calls_tools = role == "assistant" and bool(message.get("tool_calls"))
-    content = _text(where, message.get("content", message.get("value")), calls_tools)
+    content, thought = message.get("content", message.get("value")), None
+    if role == "assistant" and isinstance(content, list):
+        content, thought = _without_thoughts(content)
+    content = _text(where, content, calls_tools)
     result: Message = {"role": role, "content": content}
     if role == "assistant":
-        thought = next((message[key] for key in REASONING if message.get(key) is not None), None)
+        thought = next((message[key] for key in REASONING if message.get(key) is not None), thought)
         if thought is None:
             thought, result["content"] = split_thought(content)
         check_text("reasoning_content", thought)
@@ -84,7 +115,7 @@ def _text(where: str, content: object, may_lack: bool) -> str:
         return ""
     if isinstance(content, list):
         for part in content:
-            if not isinstance(part, Mapping) or part.get("type") != "text" or not isinstance(part.get("text"), str):
+            if not isinstance(part, Mapping) or part.get("type") not in _TEXT_PARTS or not isinstance(part.get("text"), str):
                 kind = part.get("type") if isinstance(part, Mapping) else part
                 raise ValueError(f"{where} holds a part of type {kind!r}: only text is read. Remove it.")
         content = "".join(part["text"] for part in content)
@@ -95,15 +126,40 @@ def _text(where: str, content: object, may_lack: bool) -> str:
     return content
 
 
-def _call(where: str, call: object) -> object:
-    """A tool call with its arguments as an object, as templates want them; OpenAI's API writes them as JSON text."""
+def _without_thoughts(parts: list) -> tuple[list, str | None]:
+    """The other parts of a reply, and its thought: the texts of the parts that are thoughts, None where there are none."""
+    thoughts, others = [], []
+    for part in parts:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        text = part.get(kind, part.get("text")) if kind in _THOUGHT_PARTS else None
+        (others if text is None else thoughts).append(part if text is None else text)
+    for text in thoughts:
+        check_text("thinking", text)
+    return others, "\n\n".join(thoughts) if thoughts else None
+
+
+def _written_calls(where: str, text: object) -> list[dict]:
+    """The tool calls that the text of a message is (ShareGPT's function_call), in order."""
+    try:
+        value = json.loads(text) if isinstance(text, str) else text
+    except ValueError as error:
+        raise ValueError(f"{where}: a {_CALLS} must be a tool call as JSON ({error}). Correct it.") from error
+    return [_call(where, call) for call in _listed(where, _CALLS, value if isinstance(value, list) else [value])]
+
+
+def _call(where: str, call: object) -> dict:
+    """A tool call with its arguments as an object, as templates want them; OpenAI's API writes them as JSON text, other data
+    name and arguments without a function around them."""
     function = call.get("function") if isinstance(call, Mapping) else None
+    if function is None and isinstance(call, Mapping) and "arguments" in call:
+        function, call = {key: call[key] for key in ("name", "arguments") if key in call}, {
+            "type": "function", **{key: value for key, value in call.items() if key not in ("name", "arguments")}}
     if not isinstance(function, Mapping):
         raise ValueError(f"{where}: a tool call must have a function with name and arguments. Correct it.")
     arguments = function.get("arguments")
     if isinstance(arguments, str):
         try:
-            arguments = json.loads(arguments)
+            arguments = json.loads(arguments or "{}")  # OpenAI's API writes none as an empty text
         except ValueError as error:
             raise ValueError(f"{where}: the arguments of a tool call are not JSON ({error}). Correct them.") from error
     return {**call, "function": {**function, "arguments": arguments}}
@@ -126,10 +182,13 @@ def _listed(where: str, key: str, value: object) -> list[dict]:
     return value
 
 
-def conversation_traces(messages: Sequence[Message], tools: list[dict] | None, learn: Learn) -> list[dict | Drop]:
+def conversation_traces(messages: Sequence[Message], tools: list[dict] | None, learn: Learn,
+                        unlearned: Set[int] = frozenset()) -> list[dict | Drop]:
     """The traces of a conversation. last: its last reply is learned; all: each reply, with what stands before it, as the model
-    will see it when it replies there. A reply that only calls tools is read, and not learned."""
-    replies = [number for number, message in enumerate(messages) if message["role"] == "assistant" and number > 0]
+    will see it when it replies there. A reply that only calls tools is read, and not learned, as are those of the numbers in
+    unlearned."""
+    replies = [number for number, message in enumerate(messages)
+               if message["role"] == "assistant" and number > 0 and number not in unlearned]
     if not replies:
         return ["no_reply"]
     if learn == "last":
@@ -157,7 +216,7 @@ def context_of(row: Mapping) -> list[Message]:
     """The messages before a trace's reply."""
     if "messages" in row:
         return row["messages"]
-    turns = [{"role": role, "content": text} for question, answer in row.get("history", ())
+    turns = [{"role": role, "content": text} for question, answer in row.get("history") or ()
              for role, text in (("user", question), ("assistant", answer))]
     return [*turns, {"role": "user", "content": row["prompt"]}]
 

@@ -202,7 +202,7 @@ class _Rows:
     def description(self) -> str:
         """The shape, and what of it was not read, for people."""
         names = [f"{key} from {name}" for key, name in self.columns.items() if key != name]
-        unread = [str(name) for name in self._unread]
+        unread = [str(name) or "a column without a name" for name in self._unread]
         text = f"{self.name}: recognized as {self.shape.name}" + (f" ({', '.join(names)})" if names else "")
         if len(self.files) > 1:
             text += f", in {len(self.files)} files"

@@ -23,10 +23,15 @@ from spoutnik.train.data.opinions import opinion_shape
 from spoutnik.train.data.row_shape import COMMON, QUESTIONS, Shape, context_at, instruction_context, one_of, system_of
 
 _PAIRS = (("chosen", "rejected"), ("chosen_response", "rejected_response"))
-PREFERENCE_KEYS = (*(key for pair in _PAIRS for key in pair), "label")
-_CONVERSATIONS = ("conversations", "messages")
+LABELS = frozenset(("label", "kto_tag"))  # TRL's and LLaMA-Factory's name of an opinion
+PREFERENCE_KEYS = (*(key for pair in _PAIRS for key in pair), *sorted(LABELS))
+_CONVERSATIONS = ("conversations", "messages", "conversation")
 _TURN = re.compile(r"(?:\A|\n\n)(Human|Assistant):[ \t]*")  # of a transcript, as Anthropic's HH has them
-_LABELS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+_LABELS = {True: True, False: False} | {
+    word: good for good, words in ((True, "true 1 1.0 yes good up thumbs_up like liked chosen desirable desired positive 👍"),
+                                   (False, "false 0 0.0 no bad down thumbs_down dislike disliked rejected undesirable "
+                                           "undesired negative 👎"))
+    for word in words.split()}
 
 
 def preference_shape(keys: frozenset[str]) -> Shape | None:
@@ -42,13 +47,29 @@ def preference_shape(keys: frozenset[str]) -> Shape | None:
             before = _before(keys)
             name = f"{'/'.join(pair)} (preference pairs)"
             return Shape(name, pair, (*before, *COMMON), partial(_pair, pair, before), True)
-    if keys.issuperset(("prompt", "completion", "label")):
-        return Shape("prompt/completion/label (thumbs up and down)", ("prompt", "completion", "label"), COMMON, _thumb, True)
+    if (label := label_in(keys)) is None:
+        return None
+    if keys.issuperset(("prompt", "completion")):
+        return Shape(f"prompt/completion/{label} (thumbs up and down)", ("prompt", "completion", label), COMMON,
+                     partial(_thumb, label), True)
     for key in _CONVERSATIONS:
-        if keys.issuperset((key, "label")):
-            return Shape(f"{key}/label (thumbs up and down)", (key, "label"), ("system", "tools"),
-                         partial(_thumbed_conversation, key), True)
+        if key in keys:
+            return Shape(f"{key}/{label} (thumbs up and down)", (key, label), ("system", "tools"),
+                         partial(_thumbed_conversation, key, label), True)
     return None
+
+
+def label_in(keys: frozenset[str]) -> str | None:
+    """The key that says whether a row's reply is good; None where there is none, or two."""
+    return next(iter(keys & LABELS)) if len(keys & LABELS) == 1 else None
+
+
+def labeled_shape(shape: Shape, label: str) -> Shape:
+    """Single replies of any shape, each with an opinion: read without it, those that are bad would be learned as good ones."""
+    def read(row: Mapping, learn: Learn) -> list[dict | Drop]:
+        return _labeled(shape.read(row, learn), _label(row, label))
+
+    return Shape(f"{shape.name} with {label} (thumbs up and down)", (*shape.keys, label), shape.optional, read, True)
 
 
 def _before(keys: frozenset[str]) -> tuple[str, ...]:
@@ -122,8 +143,8 @@ def _reply(context: list[Message], key: str, value: object) -> tuple[list[Messag
     return before, {"thought": messages[-1].get("reasoning_content", ""), "answer": messages[-1]["content"]}
 
 
-def _thumb(row: Mapping, learn: Learn) -> list[dict | Drop]:
-    label, context = _label(row), context_at(row, "prompt")
+def _thumb(name: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
+    label, context = _label(row, name), context_at(row, "prompt")
     if isinstance(row["completion"], list):
         messages = [*context, *chat_messages("completion", row["completion"])]
         return _labeled(conversation_traces(messages, tool_list(row), "last"), label)
@@ -131,22 +152,23 @@ def _thumb(row: Mapping, learn: Learn) -> list[dict | Drop]:
     return [trace_of(context, *split_final(row["completion"]), tool_list(row)) | {"label": label}]
 
 
-def _thumbed_conversation(key: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
+def _thumbed_conversation(key: str, name: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
     """The label is of the last reply."""
     messages = chat_messages(key, row[key])
     if messages[0]["role"] != "system":
         messages = [*system_of(row), *messages]
-    return _labeled(conversation_traces(messages, tool_list(row), "last"), _label(row))
+    return _labeled(conversation_traces(messages, tool_list(row), "last"), _label(row, name))
 
 
 def _labeled(traces: list[dict | Drop], label: bool) -> list[dict | Drop]:
     return [trace | {"label": label} if isinstance(trace, dict) else trace for trace in traces]
 
 
-def _label(row: Mapping) -> bool:
-    label = row["label"]
-    label = _LABELS.get(label.lower() if isinstance(label, str) else label) if isinstance(label, str | bool | int) else None
+def _label(row: Mapping, name: str) -> bool:
+    given = row[name]
+    label = _LABELS.get(given.strip().lower().replace(" ", "_") if isinstance(given, str) else given) \
+        if isinstance(given, str | bool | int | float) else None
     if label is None:
-        raise ValueError(f"label = {row['label']!r}: must be true (a good reply) or false. Correct it, or name the other "
+        raise ValueError(f"{name} = {given!r}: must be true (a good reply) or false. Correct it, or name the other "
                          "columns alone (columns) where it is no opinion.")
     return label

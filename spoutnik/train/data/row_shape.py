@@ -56,7 +56,8 @@ def system_of(row: Mapping) -> list[Message]:
 
 def checked_history(row: Mapping) -> list[list[str]]:
     """Earlier turns as [question, answer]. Raises ValueError where they are none."""
-    history = row.get("history", [])
+    history = row.get("history")
+    history = [] if history is None or history == "" else history  # as tables write that there is none
     if not (isinstance(history, list) and all(isinstance(turn, list) and len(turn) == 2
                                               and all(isinstance(text, str) for text in turn) for turn in history)):
         raise ValueError("history must be a list of [question, answer]. Correct it or leave it out.")

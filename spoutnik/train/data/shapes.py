@@ -15,12 +15,13 @@ from spoutnik.train.data.conversations import (
     chat_messages,
     context_of,
     conversation_traces,
+    not_to_learn,
     split_final,
     split_thought,
     tool_list,
     trace_of,
 )
-from spoutnik.train.data.preference_shapes import PREFERENCE_KEYS, preference_shape
+from spoutnik.train.data.preference_shapes import LABELS, PREFERENCE_KEYS, label_in, labeled_shape, preference_shape
 from spoutnik.train.data.row_shape import (
     COMMON,
     QUESTIONS,
@@ -37,8 +38,8 @@ TRACE = ("prompt", "thought", "answer")
 _REPLIES = ("answer", "response", "completion", "output", "solution")
 _THOUGHTS = ("thought", "reasoning", "reasoning_content", "thinking")
 # Every key that a shape reads: what `columns` may name.
-KNOWN_KEYS = (*QUESTIONS, *_REPLIES, *_THOUGHTS, "messages", "conversations", "instruction", "context", "generations",
-              "correctness_math_verify", *PREFERENCE_KEYS, *COMMON)
+KNOWN_KEYS = (*QUESTIONS, *_REPLIES, *_THOUGHTS, "messages", "conversations", "conversation", "instruction", "context",
+              "generations", "correctness_math_verify", *PREFERENCE_KEYS, *COMMON)
 
 
 @lru_cache(maxsize=1024)
@@ -51,21 +52,31 @@ def shape_of(keys: frozenset[str]) -> Shape:
     def has(*names: str) -> bool:
         return keys.issuperset(names)
 
-    if has(*TRACE):
+    if has(*TRACE) and not keys & LABELS:
         return Shape("prompt/thought/answer", TRACE, COMMON, _trace)
     if preferences := preference_shape(keys):
         return preferences
+    if label := label_in(keys):
+        return labeled_shape(shape_of(keys - LABELS), label)
     if has("generations", "correctness_math_verify"):
         return Shape("open-r1 (generations with correctness_math_verify)", ("generations", "correctness_math_verify"),
                      ("messages", "problem", "prompt", *COMMON), _generations)
-    for key, name in (("messages", "messages"), ("conversations", "conversations (ShareGPT)")):
+    for key, name in (("messages", "messages"), ("conversations", "conversations (ShareGPT)"),
+                      ("conversation", "conversation")):
         if has(key):
             return Shape(name, (key,), ("system", "tools"), partial(_conversation, key))
     if has("instruction"):
         reply = one_of(keys, ("output", "response", "completion", "answer"), "reply")
         return Shape(f"instruction/input/{reply} (Alpaca)", ("instruction", reply), ("input", "context", *COMMON),
                      partial(_instruction, reply))
-    return _question_and_reply(keys)
+    try:
+        return _question_and_reply(keys)
+    except ValueError as error:
+        if not has("generations"):
+            raise
+        raise ValueError("its generations have no correctness_math_verify, which says of each whether it is right. Name the "
+                         "key that does (columns: {generations: generations, correctness_math_verify: ..., problem: problem}), "
+                         "or question and reply: columns: {prompt: ..., answer: ...}.") from error
 
 
 def _question_and_reply(keys: frozenset[str]) -> Shape:
@@ -105,10 +116,11 @@ def _instruction(reply: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
 
 
 def _conversation(key: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
-    messages = chat_messages(key, row[key])
+    messages, unlearned = chat_messages(key, row[key]), not_to_learn(key, row[key])
     if messages[0]["role"] != "system":
-        messages = [*system_of(row), *messages]
-    return conversation_traces(messages, tool_list(row), learn)
+        before = system_of(row)
+        messages, unlearned = [*before, *messages], {len(before) + number for number in unlearned}
+    return conversation_traces(messages, tool_list(row), learn, unlearned)
 
 
 def _generations(row: Mapping, learn: Learn) -> list[dict | Drop]:
@@ -117,7 +129,7 @@ def _generations(row: Mapping, learn: Learn) -> list[dict | Drop]:
     generations, right = row["generations"], row["correctness_math_verify"]
     if not isinstance(generations, list):
         raise ValueError("'generations' must be a list of texts. Correct it.")
-    right = [False] * len(generations) if right is None else right
+    right = right or [False] * len(generations)  # never checked: none is known to be right
     if not isinstance(right, list) or len(right) != len(generations):
         raise ValueError("'correctness_math_verify' must have a value for each of the generations. Correct it.")
     context = system_of(row)

@@ -35,6 +35,7 @@ FILES = {
     "a.json": json.dumps(ROWS, indent=1).encode(), "data.json": json.dumps({"data": ROWS, "version": 1}).encode(),
     "lines.json": lines(ROWS), "list.jsonl": json.dumps(ROWS).encode(), "list-lines.jsonl": json.dumps(ROWS, indent=1).encode(),
     "a.csv": table(ROWS, ","), "mark.csv": b"\xef\xbb\xbf" + table(ROWS, ","), "a.tsv": table(ROWS, "\t"),
+    "semicolons.csv": table(ROWS, ";"), "tabs.csv": b"\xef\xbb\xbf" + table(ROWS, "\t"),
     "a.jsonl.gz": gzip.compress(lines(ROWS)), "a.json.gz": gzip.compress(json.dumps(ROWS).encode()),
     "a.csv.gz": gzip.compress(table(ROWS, ",")), "packed.jsonl": gzip.compress(lines(ROWS)),
 }
@@ -45,6 +46,55 @@ def test_every_kind_of_file_holds_the_same_traces(tmp_path, name):
     (tmp_path / name).write_bytes(FILES[name])
     loaded = load_traces(tmp_path / name)
     assert loaded.rows == TRACES and loaded.report == TraceReport(name, read=3, used=3)
+
+
+@pytest.mark.parametrize("content, sentence", [
+    (b"PK\x03\x04\x14", "is a ZIP archive or a workbook"), (b"BZh91AY", "is packed by bzip2"),
+    (b"ARROW1\0\0", "is an Arrow file"),
+    (b"\xfd7zXZ\0", "is packed by xz"), (b"\xff\xfep\0", "is UTF-16"), (b"PAR1\x15", "is Parquet"),
+])
+def test_a_file_of_another_kind_is_named(tmp_path, content, sentence):
+    for name in ("a.jsonl", "a.csv"):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=sentence):
+            load_traces(tmp_path / name)
+
+
+def test_a_table_with_two_columns_of_one_name_is_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("question,answer,answer\nWhy?,So.,Else.\n")
+    with pytest.raises(UserError, match="has two columns 'answer'"):
+        load_traces(tmp_path / "a.csv")
+    (tmp_path / "a.csv").write_text("question,answer,,\nWhy?,So.,,\n")  # as spreadsheets write empty columns
+    assert load_traces(tmp_path / "a.csv").rows == [{"prompt": "Why?", "thought": "", "answer": "So."}]
+
+
+@pytest.mark.parametrize("training, held_out", [("train.jsonl", "test.jsonl"),
+                                                ("data/train-0.jsonl", "data/validation-0.jsonl"),
+                                                ("train/a.jsonl", "dev/a.jsonl")])
+def test_a_folder_with_a_part_to_measure_with_is_not_learned_as_a_whole(tmp_path, training, held_out):
+    for name in (training, held_out, "dataset_infos.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(lines(ROWS))
+    with pytest.raises(UserError, match=f"holds {training} and {held_out}, and all its files would be learned"):
+        load_traces(tmp_path)
+    assert load_traces(tmp_path / training).rows == TRACES
+    (tmp_path / held_out).unlink()
+    (tmp_path / "testimonials.jsonl").write_bytes(lines(ROWS))  # no part of that name; the library's own file is not read
+    assert load_traces(tmp_path).report.read == 6
+
+
+def test_nulls_that_parquet_adds_to_a_tool_call_are_no_arguments(tmp_path):
+    """All objects of a column have the keys of all, so that each call would have every tool's arguments."""
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    def call(arguments):
+        return [{"role": "user", "content": "Why?"},
+                {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f", "arguments": arguments}}]},
+                {"role": "tool", "content": "x"}, {"role": "assistant", "content": "So."}]
+
+    parquet.write_table(pyarrow.Table.from_pylist([{"messages": call({"a": "1"})}, {"messages": call({"b": "2"})}]),
+                        tmp_path / "a.parquet")
+    calls = [row["messages"][1]["tool_calls"][0]["function"]["arguments"] for row in load_traces(tmp_path / "a.parquet").rows]
+    assert calls == [{"a": "1"}, {"b": "2"}]
 
 
 def test_parquet_holds_texts_lists_and_nulls(tmp_path):

@@ -68,6 +68,23 @@ SHAPES = {
     "ShareGPT whose first is system": ({"conversations": [
         {"from": "system", "value": "Be brief."}, {"from": "user", "value": "Why?"}, {"from": "assistant", "value": "So."}]},
         [WITH_SYSTEM], "ShareGPT"),
+    "ShareGPT with function_call and observation": ({"tools": json.dumps(TOOLS), "conversations": [
+        {"from": "human", "value": "Why?"},
+        {"from": "function_call", "value": '{"name": "clock", "arguments": {"zone": "utc"}}'},
+        {"from": "observation", "value": "12:00"}, {"from": "gpt", "value": "So."}]}, [TOOL_TRACE], "ShareGPT"),
+    "tool calls without a function around": ({"tools": TOOLS, "messages": [
+        USER, CALL | {"tool_calls": [{"name": "clock", "arguments": {"zone": "utc"}}]}, RESULT, REPLY]}, [TOOL_TRACE], ""),
+    "function_call, before tools": ({"tools": TOOLS, "messages": [
+        USER, {"role": "assistant", "content": None, "function_call": CALL["tool_calls"][0]["function"]}, RESULT, REPLY]},
+        [TOOL_TRACE], ""),
+    "a tool without arguments": ({"messages": [
+        USER, CALL | {"tool_calls": [{"function": {"name": "clock", "arguments": ""}}]}, RESULT, REPLY]},
+        [PLAIN | {"messages": [USER, CALLED | {"tool_calls": [{"function": {"name": "clock", "arguments": {}}}]}, RESULT]}],
+        ""),
+    "messages of parts with a thought": ({"messages": [USER, {"role": "assistant", "content": [
+        {"type": "thinking", "thinking": "Hm."}, {"type": "output_text", "text": "So."}]}]}, [THOUGHT], ""),
+    "conversation": ({"conversation": [USER, REPLY]}, [PLAIN], "conversation"),
+    "Alpaca without earlier turns": ({"instruction": "Why?", "input": None, "output": "So.", "history": None}, [PLAIN], ""),
     "open-r1": (GENERATIONS | {"problem": "Why?", "solution": "s", "answer": "a", "messages": [USER, REPLY]}, [THOUGHT],
                 "open-r1 (generations with correctness_math_verify); not read: solution, answer"),
     "open-r1 without messages": (GENERATIONS | {"problem": "Why?"}, [THOUGHT], "open-r1"),
@@ -82,6 +99,13 @@ PREFERENCES = {
         {"prompt": "Why?", "chosen": [USER, REPLY], "rejected": [{"role": "assistant", "content": "No."}]},
         {"prompt": "Why?", "chosen": {"thought": "", "answer": "So."}, "rejected": {"thought": "", "answer": "No."}}),
     "thumb up": ({"prompt": "Why?", "completion": "So.", "label": True}, PLAIN | {"label": True}),
+    "thumb of words": ({"prompt": "Why?", "completion": "So.", "label": "Thumbs up"}, PLAIN | {"label": True}),
+    "thumb as a decimal": ({"prompt": "Why?", "completion": "So.", "label": 0.0}, PLAIN | {"label": False}),
+    "Alpaca with an opinion": ({"instruction": "Why?", "input": "", "output": "So.", "kto_tag": False},
+                               PLAIN | {"label": False}),
+    "question and answer with an opinion": ({"question": "Why?", "answer": "So.", "label": "undesirable"},
+                                            PLAIN | {"label": False}),
+    "a trace with an opinion": (THOUGHT | {"label": False}, THOUGHT | {"label": False}),
     "thumb down": ({"prompt": "Why?", "completion": "So.", "label": 0}, PLAIN | {"label": False}),
 }
 
@@ -107,6 +131,29 @@ def test_preferences_are_read_and_refused_for_fine_tuning(tmp_path, name):
     assert loaded.preferences and loaded.rows == [expected]
     with pytest.raises(UserError, match="is preference data .*(columns: {prompt: prompt, completion: chosen}|label is true)"):
         load_traces(path)
+
+
+def test_what_a_row_keeps_from_being_learned_is_read_and_not_learned(tmp_path):
+    """OpenAI's weight, others' train: the reply stands in the next one's context, and is nobody's target."""
+    first, *others = TURNS
+    row = {"messages": [first, others[0] | {"weight": 0}, others[1], others[2] | {"weight": 1}], "system": "Be brief."}
+    second = SECOND | {"messages": [SYSTEM, *SECOND["messages"]]}
+    assert load_traces(write(tmp_path / "a.jsonl", row), learn="all").rows == [second]
+    row = {"messages": [first, others[0], others[1], others[2] | {"train": False}]}
+    assert load_traces(write(tmp_path / "b.jsonl", row)).rows == [THOUGHT]  # the last one that is to be learned
+    with pytest.raises(UserError, match="1 without a reply of the assistant"):
+        load_traces(write(tmp_path / "c.jsonl", {"messages": [USER, REPLY | {"weight": 0}]}))
+    with pytest.raises(UserError, match="message 2 of 'messages': weight = 0.5: must be 0"):
+        load_traces(write(tmp_path / "d.jsonl", {"messages": [USER, REPLY | {"weight": 0.5}]}))
+
+
+def test_generations_that_nobody_checked_are_not_learned(tmp_path):
+    rows = [GENERATIONS | {"problem": "Why?"}, GENERATIONS | {"problem": "When?", "correctness_math_verify": []}]
+    loaded = load_traces(write(tmp_path / "a.jsonl", *rows))
+    assert loaded.rows == [THOUGHT] and loaded.report.incorrect == 3
+    row = {"problem": "Why?", "solution": "s", "answer": "a", "generations": GENERATIONS["generations"]}
+    with pytest.raises(UserError, match="its generations have no correctness_math_verify"):
+        load_traces(write(tmp_path / "b.jsonl", row))
 
 
 def test_the_chosen_replies_alone_are_learned_as_the_refusal_says(tmp_path):
@@ -151,7 +198,7 @@ def test_columns_say_what_they_took_and_what_they_left(tmp_path):
     ({"generations": ["a"], "correctness_math_verify": [True]}, "there is no question"),
     ({"chosen": "a", "rejected": "b"}, "there is no question"),
     ({"chosen": [USER, REPLY], "rejected": [SYSTEM, USER, REPLY]}, "answer different conversations"),
-    ({"prompt": "a", "completion": "b", "label": "good"}, "label = 'good': must be true"),
+    ({"prompt": "a", "completion": "b", "label": "algebra"}, "label = 'algebra': must be true"),
 ], ids=range(20))
 def test_a_row_that_is_wrong_is_a_sentence_with_its_line(tmp_path, row, sentence):
     with pytest.raises(UserError, match=f"my.jsonl, line 1: .*{sentence}"):
