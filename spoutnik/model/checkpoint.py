@@ -5,6 +5,7 @@ import contextlib
 import gc
 import json
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -54,6 +55,7 @@ class Checkpoint:
             if is_gguf(listed):
                 return Checkpoint(folder, config, gguf_stored(read_gguf_header(*listed, vocabulary=False), config), before)
             tensors = _locate(folder, listed)
+            config = _head_as_stored(folder, config, tensors)
             if config.num_nextn_predict_layers and not any(is_mtp(name, config) for name in tensors):
                 config = config.model_copy(update={"num_nextn_predict_layers": 0})
             return Checkpoint(folder, config, _matched(folder, config, tensors), before)
@@ -224,6 +226,37 @@ def _why_no_weights(folder: Path) -> str:
         return f"{folder}: holds a GGUF file and no safetensors. Give the path of that file: {gguf}."
     return (f"{folder}: has neither model.safetensors nor model.safetensors.index.json. Give a folder in Hugging Face "
             "layout, or run the stage that makes it.")
+
+
+_BLOCK = 4 << 20  # bytes that are compared at a time
+_told: set[Path] = set()  # of a head of its own; a checkpoint is opened several times on the way to a model
+
+
+def _head_as_stored(folder: Path, config: ModelConfig, tensors: dict[str, Stored]) -> ModelConfig:
+    """The configuration, and in `tensors` the embedding, as the files have it where tie_word_embeddings is true: transformers'
+    rule. A head that differs from the embedding (fine-tunes that trained it and kept the key) is a head; where there is only a
+    head, it is the embedding too."""
+    embedding, head = tensors.get("model.embed_tokens.weight"), tensors.get("lm_head.weight")
+    if not config.tie_word_embeddings or head is None:
+        return config
+    if embedding is None:
+        tensors["model.embed_tokens.weight"] = head
+        return config
+    if (embedding.dtype, embedding.shape) != (head.dtype, head.shape) or _same_bytes(embedding, head):
+        return config
+    if folder not in _told:
+        _told.add(folder)
+        print(f"{folder}: config.json has tie_word_embeddings = true, but lm_head.weight is not the embedding; it is read as "
+              "the head that it is.", file=sys.stderr)
+    return config.model_copy(update={"tie_word_embeddings": False})
+
+
+def _same_bytes(one: Stored, other: Stored) -> bool:
+    with open(one.file, "rb") as first, open(other.file, "rb") as second:
+        first.seek(one.start)
+        second.seek(other.start)
+        return all(first.read(size) == second.read(size)
+                   for size in (min(_BLOCK, one.size - start) for start in range(0, one.size, _BLOCK)))
 
 
 _MISFIT = "The checkpoint and its configuration do not belong together."

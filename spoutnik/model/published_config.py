@@ -54,6 +54,8 @@ def translate(values: dict, source: str) -> dict:
         raise UserError(f"{source}: {', '.join(wrong)}: changes what the model computes in a way that is not implemented here. "
                         "This model cannot be read.")
     values["model_type"] = SAME_ARITHMETIC.get(kind, kind)
+    if values.get("hidden_act") == "swish":  # SiLU's other name, in transformers too
+        values["hidden_act"] = "silu"
     quantization = values.get("quantization_config")
     if isinstance(quantization, dict):  # which modules are left out is seen by the types of the tensors themselves
         values["quantization_config"] = {key: value for key, value in quantization.items()

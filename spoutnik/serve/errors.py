@@ -3,6 +3,7 @@
 
 import logging
 import re
+import sys
 import traceback
 from collections.abc import Sequence
 
@@ -58,7 +59,8 @@ class ApiError(Exception):
     def response(self, scope: Scope) -> JSONResponse:
         """In the form of the API that the request's path belongs to."""
         path = scope["path"].removeprefix(scope.get("root_path", ""))
-        if ANTHROPIC_PATH.match(path):
+        sent_by_anthropic = any(name == b"anthropic-version" for name, _ in scope.get("headers", ()))
+        if ANTHROPIC_PATH.match(path) or sent_by_anthropic and not path.startswith("/api/"):
             body = self.anthropic_body
         else:
             body = self.ollama_body if path.startswith("/api/") else self.body
@@ -89,6 +91,9 @@ def api_error(error: Exception) -> ApiError:
             return ApiError(503, str(error))
         case HTTPException(status_code=400) if isinstance(error.__cause__, BODY_ERRORS):
             return api_error(error.__cause__)  # the body could not be read, and FastAPI does not say why
+        case HTTPException(status_code=400) if isinstance(error.__cause__, ValueError):
+            digits = sys.get_int_max_str_digits()
+            return ApiError(400, f"the body cannot be read: a number in it has more than {digits} digits.")
         case HTTPException():
             return ApiError(error.status_code, str(error.detail), headers=error.headers)
         case UnicodeDecodeError():

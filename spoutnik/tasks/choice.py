@@ -33,8 +33,8 @@ _FILLER = re.compile(
     r"clairement|ainsi|the|la|le|l['’]|option|choice|letter|answer|réponse|lettre|choix|number|statement|proposition)"
     r"\b['’]?\s*)*", re.IGNORECASE)
 _STATEMENT = re.compile(
-    r"(?i:\b(?:answer|response|option|choice|réponse|reponse|choix)\b[*_\"'`]*\s*(?:[:：=]|\s(?:[\w’'-]+\s+){0,6}?"
-    r"(?:is|are|be|est|serait|sera)\b)[*_\"'`\s:：]*|答案(?:是|为)?\s*[:：]?\s*"
+    r"(?i:\b(?:answer|response|option|choice|réponse|reponse|choix|antwort|respuesta|risposta|resposta|ответ)\b[*_\"'`]*\s*"
+    r"(?:[:：=]|\s(?:[\w’'-]+\s+){0,6}?(?:is|are|be|est|serait|sera|ist|es|è|é)\b)[*_\"'`\s:：]*|答案(?:是|为)?\s*[:：]?\s*"
     r"|\b(?:choose|select|pick|go with|choisis|choisirais|opte pour|retiens)\b\s*|\\boxed(?=\s*\{))")
 _NAMED = re.compile(r"(?<![\w'’\\])(?P<letter>[A-Z])(?![\w'’])[)\].:*_]*\s+(?i:is|est)\s+(?i:therefore|thus|clearly|"
                     r"indeed|donc|bien|\s)*(?i:the\s+|la\s+|le\s+)?(?i:correct|right|best|only correct|bonne|correcte|juste)\b"
@@ -45,6 +45,12 @@ _CLOSERS = re.compile(r"(?:\\[)\]]|[\s*_\"'`$)\]}».”:;,!])*(?:[-–—]+\s+)?
 _ANOTHER = re.compile(r"[\s*_)\]}$.\"']*(?:,|/|&|;|\bor\b|\band\b|\bou\b|\bet\b|\bnor\b)+\s*"
                       r"(?:(?:or|and|ou|et|the|la|option)\s+)*[*_(\[{$\"']*(?P<letter>[A-Z])(?![\w'’])")
 _REASON = re.compile(r"\s+(?i:because|since|as|for|due|given|which|with|by|car|parce|puisque|is|est|and|et)\b")
+# What stands around a line's letter and says nothing of it.
+_LEAD = re.compile(r"^\s*(?:[-–—•>✅✓✔☑]+\s+|#+\s*|=+>\s*|→\s*|(?i:option|choice|letter|lettre|choix|hence|thus|therefore|so"
+                   r"|donc|ainsi)[\s:,]+(?=[*_(\[$]*[A-Z](?![\w'’])))")
+_TRAIL = re.compile(r"\s*[✅✓✔☑]+\s*$")
+_TAGS = re.compile(r"</?answer>", re.IGNORECASE)  # R1-Zero's
+_ASKED = re.compile(r"[\s*_)\]}$\"'»”]*\?")
 _BOLD = re.compile(r"\*\*([^*\n]{1,300})\*\*")
 _IN_BRACKETS = re.compile(r"[(\[]([A-Z])[)\]]")
 _FINAL = re.compile(r"(?i)\bfinal(?:e|ly|ement)?\b|\bconclusion\b")
@@ -74,7 +80,7 @@ def extract(answer: str, options: Sequence[str] = (), letters: str = "ABCD") -> 
     """The letter that an answer, without its thought, settles on; None where it settles on none."""
     letters = letters_of(len(options)) if options else letters
     texts = {letter: _plain(_readable(option)) for letter, option in zip(letters, options, strict=False)}
-    lines = [line for line in _readable(answer).split("\n") if line.strip()]
+    lines = [line for line in _TAGS.sub("\n", _readable(answer)).split("\n") if line.strip()]
     statements = [statement for number, line in enumerate(lines) for statement in _statements(line, number, letters, texts)]
     if statements:
         return _settled(statements, lines)
@@ -141,7 +147,10 @@ def _letter(text: str, letters: str, texts: dict[str, str], alone: bool = False)
     follows = tail[_CLOSERS.match(tail).end():]
     if (another := _ANOTHER.match(tail)) and another["letter"] in letters and another["letter"] != letter:
         return _AMBIGUOUS
-    marked = wrapped or tail[:1] in (")", "]", ".", ":", "*", "}", "$", ",", ";") or not follows
+    if _ASKED.match(tail):  # B? No, ...
+        return None
+    own = bool(texts.get(letter)) and texts[letter] == _plain(follows)
+    marked = wrapped or tail[:1] in (")", "]", ".", ":", "*", "}", "$", ",", ";") or not follows or own
     if not marked and (match["letter"].islower() or letter in "AI") and not _REASON.match(tail):
         return None  # an article or a pronoun
     if alone and not marked:
@@ -163,7 +172,8 @@ def _of_text(text: str, texts: dict[str, str]) -> str | None:
 
 def _bare(lines: list[str], letters: str, texts: dict[str, str]) -> set[str]:
     """Letters of lines that are a letter, with its option or not."""
-    return {letter for line in lines if len(line) < LONGEST_OPTION and (letter := _letter(line, letters, texts, alone=True))}
+    bare = [_TRAIL.sub("", _LEAD.sub("", line, count=1)) for line in lines if len(line) < LONGEST_OPTION]
+    return {letter for line in bare if (letter := _letter(line, letters, texts, alone=True))}
 
 
 def _bold(lines: list[str], letters: str, texts: dict[str, str]) -> set[str]:

@@ -90,6 +90,10 @@ def test_an_odd_head_width_is_refused():
     refusal(tiny.QWEN, hidden_size=36, num_attention_heads=4, num_key_value_heads=4)
 
 
+def test_silu_has_another_name():
+    assert ModelConfig.read(tiny.QWEN | {"hidden_act": "swish"}, "config.json") == ModelConfig(**tiny.QWEN)
+
+
 @pytest.mark.parametrize("key, value", [("hidden_act", "gelu"), ("rope_interleave", False)])
 def test_a_value_that_changes_the_numbers_is_not_silently_ignored(key, value):
     assert key in refusal(tiny.DEEPSEEK, **{key: value})

@@ -8,6 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from spoutnik.engine.runners.native_runner import NativeRunner
 from spoutnik.errors import RunError, UserError
 from spoutnik.model.weights import load_model, load_tensors, save_model
 
@@ -83,6 +84,37 @@ def test_gate_and_up_are_not_swapped(saved):
 def test_a_tied_file_holds_one_copy(tmp_path):
     save_model(tmp_path, tiny.model(tiny.QWEN, tie_word_embeddings=True), torch.float32)
     assert "lm_head.weight" not in stored(tmp_path)
+
+
+@pytest.mark.parametrize("cut", [1, 0], ids=["in its last number", "in all"])
+def test_a_head_that_is_not_the_embedding_is_read_though_it_is_called_tied(tmp_path, capsys, cut):
+    """As transformers 5 has it: fine-tunes that trained the head keep the key of their base."""
+    model = tiny.model(tiny.QWEN, tie_word_embeddings=True)
+    save_model(tmp_path, model, torch.float32)
+    head = stored(tmp_path)["model.embed_tokens.weight"].clone()
+    head.view(-1)[-1 if cut else slice(None)] += 1
+    save_file(stored(tmp_path) | {"lm_head.weight": head}, tmp_path / "model.safetensors", {"format": "pt"})
+    loaded = load_model(tmp_path)
+    assert torch.equal(loaded.lm_head.weight, head) and not torch.equal(loaded.embed_tokens.weight, head)
+    assert not loaded.config.tie_word_embeddings and "tie_word_embeddings" in capsys.readouterr().err
+    native = NativeRunner.of_folder(tmp_path, torch.float32)
+    assert not native.config.tie_word_embeddings
+    load_model(tmp_path)
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kept", ["both", "lm_head.weight"])
+def test_one_matrix_is_embedding_and_head_under_either_name(tmp_path, capsys, kept):
+    model = tiny.model(tiny.QWEN, tie_word_embeddings=True)
+    save_model(tmp_path, model, torch.float32)
+    tensors = stored(tmp_path)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    if kept != "both":
+        del tensors["model.embed_tokens.weight"]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    loaded = load_model(tmp_path)
+    assert loaded.lm_head.weight is loaded.embed_tokens.weight and loaded.config.tie_word_embeddings
+    assert torch.equal(loaded.lm_head.weight, model.lm_head.weight) and not capsys.readouterr().err
 
 
 def test_the_file_says_which_framework_wrote_it(saved):

@@ -19,12 +19,14 @@ STATED = ("Answer: C", "ANSWER: C", "answer: c", "**Answer: C**", "**Answer:** C
           "Réponse : C", "Réponse: (C)", "La réponse est C.", "La bonne réponse est la C.", "La réponse est donc la lettre C",
           "Je choisis la réponse C.", "C est la bonne réponse.", "答案：C", "答案是C", "The answer is Paris.", "Answer: paris",
           "**Final Answer:** The final answer is $\\boxed{C}$", "### Answer: C", "Answer: Ｃ", "A\u200bnswer: \u202eC",
-          "Answer : C", "Answer = C")
+          "Answer : C", "Answer = C", "Die Antwort ist C.", "La respuesta es (C)")
 BARE = ("C", "(C)", "C.", "c", "**C**", "C)", "[C]", "C) Paris", "(C) Paris", "**C) Paris**", "C: Paris", "$C$", "\"C\"",
         "Paris", "paris.",
         "**Paris**", "C\n\nParis is the capital of France.", "It has the Louvre.\n\n**C**",
         "Clearly **C**, as it has the Louvre.",
-        "It has the Louvre, so it must be (C).")
+        "It has the Louvre, so it must be (C).",
+        "Option C", "- C", "#### C", "=> C", "Hence C", "So (C).", "C ✓", "✅ C", "C - Paris", "<answer>C</answer>",
+        "<answer>\nC) Paris\n</answer>", "It has the Louvre.\n\nOption C")
 NOTHING = ("", " \n", "I do not know.", "Answer:", "Answer: $LETTER", "Answer: E", "The answer is not C.", "Answer: A or C",
            "Answer: A, C", "Answer: A and C", "Answer: C/D", "Réponse : A ou C", "The answer is A or maybe B", "C) London",
            "Answer: C) London",
@@ -32,7 +34,8 @@ NOTHING = ("", " \n", "I do not know.", "Answer:", "Answer: $LETTER", "Answer: E
            "\\boxed{", "\\boxed{C", "**A** or **C**", "London and Paris", "The answer is a city.", "A city that I like",
            "(A) or (C)?",
            "Answer: Cat", "Answer: C's", "The answer is CD", "Option A is incorrect.", "I am sure.",
-           "The answer is A. No: the answer is C. There is more to say.", "Answer: 3", "C is correct only if it rains")
+           "The answer is A. No: the answer is C. There is more to say.", "Answer: 3", "C is correct only if it rains",
+           "The answer is C? No, it is not.", "Option C or D", "- A\n- C", "So a city", "✅ A\n✅ C", "Option C: London")
 
 
 @pytest.mark.parametrize("answer", STATED + BARE)

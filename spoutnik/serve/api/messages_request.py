@@ -156,7 +156,7 @@ class CountTokensRequest(Sampling):
         if format is not None:
             fields["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": format.schema_}}
         extra = {name: value for name, value in (self.model_extra or {}).items() if name not in {*HOSTED, *HARMLESS}}
-        return make_request(ChatRequest, fields, extra), warnings
+        return make_request(ChatRequest, fields, extra, ("n_thoughts", "logprobs", "top_logprobs")), warnings
 
     @property
     def _enable_thinking(self) -> bool | None:

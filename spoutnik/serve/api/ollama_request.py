@@ -25,6 +25,10 @@ WITHOUT_EFFECT = {"num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", 
                   "mirostat_eta", "penalize_newline"}
 
 
+# Fields of ours that an answer of Ollama's has no place for.
+UNPLACED = ("n", "best_of", "n_thoughts", "echo", "prompt_logprobs", "resumable")
+
+
 class Options(Body):
     model_config = ConfigDict(extra="allow")  # to name what is not known
 
@@ -135,7 +139,7 @@ class OllamaRequest(Body):
             fields["reasoning_effort"] = self.think
         elif self.think is not None:
             fields["enable_thinking"] = self.think
-        return make_request(ChatRequest, fields, self.model_extra)
+        return make_request(ChatRequest, fields, self.model_extra, UNPLACED)
 
     def refuse(self, *names: str, why: str) -> None:
         for name in names:
@@ -187,6 +191,6 @@ class OllamaGenerateRequest(OllamaRequest):
         return make_request(CompletionRequest, fields | {
             "max_tokens": fields["max_tokens"] or -1, "model": self.model, "stream": self.streams, "prompt": self.prompt,
             "response_format": self.response_format, "return_applied": self.return_applied,
-            "logprobs": (self.top_logprobs or 0) if self.logprobs else None}, self.model_extra)
+            "logprobs": (self.top_logprobs or 0) if self.logprobs else None}, self.model_extra, UNPLACED)
 
 

@@ -1,7 +1,7 @@
 """What the endpoints of other APIs share, which are answered through chat requests: types of items and names of fields."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -15,6 +15,7 @@ from spoutnik.generation.options import ContextOverflow, GenerationOptions, Gene
 from spoutnik.generation.service import ServedModel
 from spoutnik.serve.api.chat_request import ChatRequest, options_of, plan_of
 from spoutnik.serve.api.common import Body, Sampling
+from spoutnik.serve.errors import ApiError
 
 OTHER = "other"
 Request = TypeVar("Request", bound=Sampling)
@@ -37,12 +38,20 @@ def known_type(*types: str, default: str | None = None) -> Callable[[object], st
     return discriminate
 
 
-def make_request(kind: type[Request], fields: Mapping[str, object], extra: Mapping[str, object] | None) -> Request:
-    """A request of ours. extra: what was given besides the other API's fields: ours are read there, too.
+def make_request(kind: type[Request], fields: Mapping[str, object], extra: Mapping[str, object] | None,
+                 unplaced: Collection[str] = ("n_thoughts",)) -> Request:
+    """A request of ours. extra: what was given besides the other API's fields: ours are read there, too. unplaced: those that
+    the other API's answers have no place for.
 
     Raises:
         RequestValidationError: one of them has a wrong value.
+        ApiError: one is asked for whose answer could not be given.
     """
+    for name in unplaced:
+        value = (extra or {}).get(name)
+        if not (value is None or value is False or value == 1 and value is not True):  # 1 of n
+            raise ApiError(400, f"{name}: this API's answers have no place for it. Leave it out, or ask /v1/chat/completions.",
+                           name)
     given = {name: value for name, value in fields.items() if value is not None}
     given |= {name: value for name, value in (extra or {}).items() if not name.startswith("_")}
     try:

@@ -28,15 +28,17 @@ class MathsBenchmark(Benchmark):
     """Problems with one mathematical answer each."""
 
     def verify(self, problem: Problem, answer: str) -> float:
-        from spoutnik.tasks.maths import equal
+        from spoutnik.tasks.maths import answers
 
         extracted = self.extract(problem, answer)
-        return float(extracted is not None and equal(problem.answer, extracted, language=problem.language))
+        return float(extracted is not None and answers(problem.prompt, problem.answer, extracted, problem.language))
 
     def extract(self, problem: Problem, answer: str) -> str | None:
         from spoutnik.tasks.maths import extract
+        from spoutnik.tasks.maths.percent import asks_percent, without_percent
 
-        return extract(answer)
+        extracted = extract(answer)  # of a percentage its number: votes, too, are counted for what is the same there
+        return without_percent(extracted) if extracted and asks_percent(problem.prompt) else extracted
 
     def same(self, one: str, other: str) -> bool:
         from spoutnik.tasks.maths import equal

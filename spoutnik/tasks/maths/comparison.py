@@ -162,6 +162,32 @@ def assigned(relation: Relation, named: bool) -> Answer | None:
     return last if all(same(part, last) for part in parts[:-1]) else None
 
 
+def _rounded(relation: Relation) -> tuple[Answer, ...]:
+    """Of 2\\sqrt{3} \\approx 3.46 its exact value and the decimal: either may be asked for. None of them where they are further
+    apart than a unit of the decimal's last digit, for those are two answers."""
+    exact, decimal = relation.parts[-2], relation.parts[-1].shape
+    if len(relation.parts) > 2 and assigned(Relation(relation.parts[:-1], relation.signs[:-1]), named=True) is None:
+        return ()
+    if not (isinstance(exact.shape, Value) and isinstance(decimal, Value)):
+        return ()
+    value, near = numeric.real_value(exact.shape.node), _decimal(decimal.node)
+    if value is None or near is None:
+        return ()
+    places = next((places for places in range(30) if (near * 10**places).denominator == 1), None)
+    if places is None or abs(value * 10**places - int(near * 10**places)) >= 1:
+        return ()
+    return exact, relation.parts[-1]
+
+
+def _decimal(node: Node) -> Fraction | None:
+    """The number that a node writes down, with its sign."""
+    if node.op == "number":
+        return Fraction(node.args[0])
+    if node.op == "product" and len(node.args) == 2 and all(part.op == "number" for part in node.args):  # -1 times it
+        return Fraction(node.args[0].args[0]) * Fraction(node.args[1].args[0])
+    return None
+
+
 def _is_name(answer: Answer) -> bool:
     shape = answer.shape
     if isinstance(shape, Words):
@@ -194,6 +220,8 @@ def _same_relation(gold: Answer, answer: Answer, ordered: bool) -> bool | None:
     if isinstance(one, Relation):
         said = assigned(one, named=False)
         return said is not None and same(said, answer, ordered)
+    if other.signs[-1] == r"\approx":
+        return any(same(gold, said, ordered) is True for said in _rounded(other))
     said = assigned(other, named=True)
     return said is not None and same(gold, said, ordered)
 

@@ -8,6 +8,7 @@ from spoutnik.tasks.maths.extraction import last_box
 from spoutnik.tasks.maths.formats import NumberFormat, formats
 from spoutnik.tasks.maths.layout import bracket_depth, plain
 from spoutnik.tasks.maths.nodes import TooLarge
+from spoutnik.tasks.maths.percent import asks_percent, without_percent
 from spoutnik.tasks.maths.pool import pool
 from spoutnik.tasks.maths.reading import read_cached
 from spoutnik.tasks.maths.shapes import Answer, Words
@@ -52,6 +53,13 @@ def equal(gold: str, answer: str, language: str = "en", ordered: bool = False) -
         if _LETTER.fullmatch(letter) and (option := _OPTION.match(_LEADING_TEXT.sub(r"\1", text))):
             return letter.strip("()") == (option[1] or option[2])
     return any(_equal(one, other, number_format, bool(ordered)) for number_format in formats(language))
+
+
+def answers(question: str, gold: str, answer: str, language: str = "en", ordered: bool = False) -> bool:
+    """`equal`, as an answer to this question: where it asks for a percentage, 20 and 20 % are the same."""
+    if equal(gold, answer, language, ordered):
+        return True
+    return asks_percent(question) and equal(without_percent(gold), without_percent(answer), language, ordered)
 
 
 def _content(text: str) -> str:

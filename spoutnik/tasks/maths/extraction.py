@@ -20,6 +20,7 @@ _REASON = re.compile(r",?\s+(?:because|since|as|which|where|when|so|(?:and\s)?no
                      r"|parce que|weil|denn)\s", re.IGNORECASE)
 _PROSE = re.compile(r"(?<![\\A-Za-z])[^\W\d_]{2,}")
 _IN_TEXT = re.compile(r"\\(?:text\w*|mbox|mathrm|operatorname|begin|end)\s*\{[^{}]*\}")
+_ANSWER_TAGS = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.DOTALL)
 _BROKEN_TEXT = re.compile(r"\\(?:text|mbox)\{[^{}\n]*\n[^{}]*\}")
 _SPACES = "\u00a0\u202f "
 _NUMBER = re.compile(rf"\b\d{{1,2}}:\d\d(?:\s?[AaPp]\.?[Mm]\b)?|(?:(?<![\w)}}])[-+\u2212]\s?)?(?:\\\$|[$€£])?"
@@ -55,6 +56,8 @@ def extract(answer_part: str) -> str | None:
         return box.strip() or None
     if open_box := list(_OPEN_BOX.finditer(text)):  # cut off within its box: that one is no answer
         text = text[:open_box[0].start()]
+    if "</answer>" in text and (tagged := _ANSWER_TAGS.findall(text)):  # R1-Zero's layout
+        text = tagged[-1]
     return _after_hashes(text) or _stated(text) or _whole(text) or _last(text)
 
 
@@ -99,7 +102,7 @@ def _stated(text: str) -> str | None:
             return _formula(formula)
         end = _SENTENCE_END.search(rest)
         sentence = rest[:end.start()] if end and not rest.startswith("\\begin") else rest
-        sentence = _REASON.split(sentence, maxsplit=1)[0].strip(_MARKS).removesuffix(".")
+        sentence = _REASON.split(sentence, maxsplit=1)[0].strip(_MARKS).removesuffix(".").rstrip(_MARKS)
         if sentence:
             formulas = _FORMULA.findall(sentence)
             if len(formulas) == 1 and not re.search(r"\d", _FORMULA.sub("", sentence)):  # the set $\{1, 2\}$

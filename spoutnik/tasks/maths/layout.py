@@ -16,19 +16,26 @@ _TABLE = str.maketrans(_SIGNS)
 _INVISIBLE = dict.fromkeys([0xad, 0xfeff, *range(0x200b, 0x2010), *range(0x202a, 0x202f), *range(0x2060, 0x206a), 0x61c])
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _SPACES = re.compile(r"\s+")  # one each: what is searched with \s* afterwards stays linear
+_ROOT = re.compile(r"([√∛])\s?(\d+(?:\.\d+)?)")  # of the whole number, where \sqrt takes a digit
 _RAISED, _LOWERED, _MINUS = re.compile("[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+"), re.compile("[₀₁₂₃₄₅₆₇₈₉]+"), "\u2212"
 _VULGAR = re.compile("[½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅐⅛⅜⅝⅞⅑⅒]")
 
 _END = r"(?![A-Za-z])"
 _DELIMITER = r"(?=\s*(?:\\?[({\[\])}|.<>/]|\\[lr]?(?:vert|angle|floor|ceil|brace|brack)))\s*\.?"
+# Commands without their backslash that change how an answer looks, and nothing else.
+_LOOKS = "|".join([
+    r"(?:text|math)?color\s*(?:\[\w*\])?\s*\{[^{}]*\}", r"f?colorbox\s*(?:\{[^{}]*\}){1,2}(?=\s*\{)", r"bbox\s*\[[^\]]{0,80}\]",
+    r"[hv]?phantom\s*\{(?:[^{}]|\{[^{}]*\})*\}", r"(?:displaystyle|textstyle|scriptstyle|limits|nolimits|strut|mathstrut"
+    rf"|noindent|null|rm|bf|it|sf|tt|bfseries|itshape|tiny|scriptsize|footnotesize|small|normalsize|[lL]arge|LARGE|[hH]uge){_END}"])
 _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (r"\\\\(?:\[[^\]]{0,9}\])?", ROW),
+    (rf"\\(?:{_LOOKS})", ""),
     (r"(?<=\d)\s*,\s*(?:\\!\s*)+(?=\d{3})|(?<=\d)\s*\\!\s*,\s*(?=\d{3})", ""),  # 1,\!000
     (r"(?<!\\)\$|\\[()\[\]]", ""),
     (r"\{\s*,\s*\}", BRACE_COMMA),
     (rf"\\(?:left|right|[bB]igg?[lrm]?|middle){_DELIMITER}", ""),
-    (r"\\[!]|\\(?:displaystyle|textstyle|limits|nolimits|strut|noindent|null|rm|bf|it)" + _END, ""),
-    (r"\\[,;:> ]|~|\\(?:quad|qquad|enspace|thinspace|space|newline)" + _END + r"|\\(?=\s)|\\hspace\*?\{[^{}]*\}", " "),
+    (r"\\!", ""),
+    (r"\\[,;:> ]|~|\\(?:quad|qquad|enspace|thinspace|space|newline)" + _END + r"|\\(?=\s|$)|\\hspace\*?\{[^{}]*\}", " "),
     (rf"\\[dtc]frac{_END}", r"\\frac"), (rf"\\[dt]binom{_END}", r"\\binom"),
     (rf"\\(?:leq|leqslant|leqq){_END}", r"\\le "), (rf"\\(?:geq|geqslant|geqq){_END}", r"\\ge "),
     (rf"\\neq{_END}|\\not\s*=|!=", r"\\ne "), (r"<=", r"\\le "), (r">=", r"\\ge "), (rf"\\lt{_END}", "<"),
@@ -39,11 +46,19 @@ _REWRITES = [(re.compile(pattern), replacement) for pattern, replacement in [
     (rf"\^\s*\{{\s*\\circ\s*\}}|\\degrees?{_END}", r"^\\circ "), (r"\\%", "%"),
     (r"\\mathbb\s*(?:R|\{\s*R\s*\})", r"\\mathbb{R}"),
     (r"\\operatorname\*?\s*\{\s*([A-Za-z]+)\s*\}", r"\\\1 "), (r"\\math(?:rm|bf|it|sf)\s*\{\s*([a-zA-Z])\s*\}(?!\s*$)", r"\1"),
+    (r"(?<=\d)\s*\^\s*\{\s*(?:\\(?:text|mathrm)\s*\{\s*)?(?:st|nd|rd|th)\s*\}(?:\s*\})?", ""),  # 5^{\text{th}}
+    (r"\+/\s?-", r"\\pm "), (r"(?<=[)\]])\s*U\s*(?=[(\[][^()\[\]]*[,;])", r"\\cup "),
+    (r"(?:^|(?<=[(\[,+-]))\s*(?:inf|oo)\s*(?=[,)\]]|$)", r"\\infty"),
     (r"(?<=[\d}])\s*(?:percent|per cent|pour cent|Prozent)(?![a-z])", "%"),
     (r"(?<![A-Za-z])([AaPp])\.\s?[Mm]\.?(?![A-Za-z])", r"\1m"),
-    (r"\*\*(?=\s*[-({\w])(?<=[\w)}]\*\*)", "^"), (rf"\\ast{_END}", r"\\cdot "), (r"\\#", "#")]]
+    (r"\*\*(?=\s*[-({\w])(?<=[\w)}]\*\*)", "^"), (rf"\\ast{_END}", r"\\cdot "), (r"\\#", "#"),
+    # An environment that holds one line, and a title before the answer.
+    (rf"\\begin\s*\{{((?:align|gather|split|equation|array)\w*\*?)\}}(?:\s*\{{[^{{}}]*\}})?"
+     rf"([^{ROW}&]*(?:&[^{ROW}&]*)?)\\end\s*\{{\1\}}",
+     lambda match: match[0] if match[1] == "array" and "&" in match[2] else match[2].replace("&", "")),
+    (r"^\s*\\text\w*\s*\{(?!\s*\(?[A-J]\)?\s*[:：])[^{}\d]{1,40}[:：]\s*\}(?=\s*\S)", "")]]
 
-_WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|math(?:rm|bf|it|sf|normal)|[mhf]box|boxed|emph|underline|bm"
+_WRAPPER = re.compile(r"\\(?:text(?:bf|it|rm|sf|tt|up|normal)?|math(?:rm|bf|it|sf|tt|normal)|[mhf]box|boxed|emph|underline|bm"
                       r"|boldsymbol|ensuremath)\s*\{")
 _MAX_WRAPPINGS = 20
 _QUOTES = [("**", "**"), ("__", "__"), ("``", "''"), ("`", "`"), ("*", "*"), ('"', '"'), ("“", "”"), ("«", "»"), ("{", "}"),
@@ -66,7 +81,7 @@ def plain(text: str) -> str:
 def rewrite(text: str) -> str:
     """Signs and commands in one spelling."""
     if not text.isascii():
-        text = text.translate(_INVISIBLE)
+        text = _ROOT.sub(r"\1{\2}", text.translate(_INVISIBLE))
         text = _RAISED.sub(lambda run: f"^{{{unicodedata.normalize('NFKC', run[0]).replace(_MINUS, '-')}}}", text)
         text = _LOWERED.sub(lambda run: f"_{{{unicodedata.normalize('NFKC', run[0])}}}", text)
         text = _VULGAR.sub(_vulgar_fraction, text)
@@ -85,7 +100,7 @@ def _vulgar_fraction(sign: re.Match[str]) -> str:
 def unwrap(text: str) -> str:
     """The text without what encloses all of it (braces, `\\text{}`, a box, quotes, bold) and without a full stop."""
     for _ in range(_MAX_WRAPPINGS):
-        shorter = text.strip().rstrip(".,;。 \t\n").lstrip("=: \t\n") if text.strip() not in (".", ",") else ""
+        shorter = text.strip().rstrip(".,;。 \t\n" + ROW).lstrip("=: \t\n") if text.strip() not in (".", ",") else ""
         wrapper = _WRAPPER.match(shorter)
         if wrapper and closing_brace(shorter, wrapper.end()) == len(shorter) - 1:
             shorter = shorter[wrapper.end():-1]

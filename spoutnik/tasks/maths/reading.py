@@ -19,7 +19,7 @@ from spoutnik.tasks.maths.units import split as split_units
 MAX_ITEMS = 200
 
 
-_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|up|normal)?|math(?:rm|bf|it|sf)|[mh]box)\s*\{([^{}]*)\}")
+_TEXT = re.compile(r"\\(?:text(?:bf|it|rm|sf|up|normal)?|math(?:rm|bf|it|sf|tt)|[mh]box)\s*\{([^{}]*)\}")
 _AND = re.compile(r"\\(?:text|mathrm|mbox|textrm)\s*\{\s*(,?\s*(?:and|or|et|ou|und|oder|y|o)\s*)\}"
                   r"|(?<![A-Za-z\\])(,?\s*(?:and|or|et|ou|und|oder))(?![A-Za-z])|\\(?:vee|lor|wedge|land)(?![A-Za-z])|\\quad")
 _PHRASE = re.compile(r"[^\W\d_.,:;'’!?()-][^\W\d_]*[\s\w.,:;'’!?()&/-]*")

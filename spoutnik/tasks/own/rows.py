@@ -65,7 +65,7 @@ class MathRow(Row):
         from spoutnik.tasks import maths
 
         given = maths.extract(answer)
-        return float(given is not None and maths.equal(self.answer, given, self.language, self.ordered))
+        return float(given is not None and maths.answers(self.prompt, self.answer, given, self.language, self.ordered))
 
 
 class ChoiceRow(Row):

@@ -334,3 +334,14 @@ def test_every_source_says_where_the_hub_has_it(name):
     assert source.hub.repository.count("/") == 1 and source.files and source.about and source.folders
     unknown = name == "cmath" or name.startswith("mgsm")
     assert unknown or re.fullmatch("[0-9a-f]{40}", REVISIONS[source.hub.repository])
+
+
+def test_a_percentage_that_is_asked_for_may_have_its_sign(tmp_path):
+    """GSM8K's golds never have it, MATH's have it in half of such problems."""
+    rows = [{"question": question, "answer": "#### 20"} for question in ("What percent of them are red?", "How many are red?")]
+    task = read_benchmark("gsm8k", folder_with(tmp_path, "test.jsonl", rows))
+    asking, other = task.problems()
+    assert task.verify(asking, r"\boxed{20\%}") == task.verify(asking, r"\boxed{20}") == 1.0
+    assert task.extract(asking, r"\boxed{20\%}") == task.extract(asking, r"\boxed{20}")
+    assert task.verify(asking, r"\boxed{0.2}") == task.verify(asking, r"\boxed{21\%}") == 0.0
+    assert task.verify(other, r"\boxed{20\%}") == 0.0

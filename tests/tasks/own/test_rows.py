@@ -132,3 +132,9 @@ def test_rows_that_are_wrong(row, sentence):
 
 def test_all_verifiers_of_the_documentation_are_there():
     assert list(VERIFIERS) == "math choice exact regex numeric code json judge".split()
+
+
+def test_a_percentage_that_the_prompt_asks_for_may_come_with_its_sign():
+    row = {"prompt": "What percentage of the cars are red?", "verifier": "math", "answer": "20"}
+    assert checked_row(row).verify(r"\boxed{20\%}") == 1.0 and checked_row(row).verify(r"\boxed{0.2}") == 0.0
+    assert checked_row(row | {"prompt": "How many cars are red?"}).verify(r"\boxed{20\%}") == 0.0
