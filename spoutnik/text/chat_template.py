@@ -114,7 +114,9 @@ class ChatTemplates:
         paths = {"default": default} if default.exists() else {}
         paths |= {path.stem: path for path in sorted(extra.glob("*.jinja"))}
         if paths:
-            return ChatTemplates({name: _read(path) for name, path in paths.items()}, str(default))
+            sources = {name: _read(path) for name, path in paths.items()}
+            # An empty one would make every prompt empty.
+            return ChatTemplates({name: source for name, source in sources.items() if source.strip()}, str(default))
         alone = folder / "chat_template.json"
         if alone.exists():
             return ChatTemplates(_named(read_json(alone), alone), str(alone))
@@ -170,7 +172,7 @@ def _without_nones(messages: list[Message], source: str) -> list[Message]:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")  # the mark that some editors write would begin every prompt
     except UnicodeDecodeError as error:
         raise RunError(f"{path}: is not a text in UTF-8 ({error}). Restore it.") from error
 
@@ -179,7 +181,7 @@ def _named(settings: dict, path: Path) -> dict[str, str]:
     """The key `chat_template`: a text, or a list of {name, template}."""
     value = settings.get("chat_template") or {}
     if isinstance(value, str):
-        return {"default": value}
+        return {"default": value} if value.strip() else {}
     try:
         named = value if isinstance(value, dict) else {entry["name"]: entry["template"] for entry in value}
         if all(re.fullmatch(r"[\w-]+", name) and isinstance(source, str) for name, source in named.items()):

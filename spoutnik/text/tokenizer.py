@@ -1,5 +1,6 @@
 """The tokenizer: a `tokenizer.json` (by the `tokenizers` library) and the chat template beside it."""
 
+import codecs
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property
 from importlib import resources
@@ -360,7 +361,9 @@ def _read_bpe(folder: Path, config: dict, model: dict) -> BPE:
     if is_lfs_pointer(path):
         raise RunError(LFS_POINTER.format(path=path))
     try:
-        bpe = BPE.from_file(str(path))
+        with path.open("rb") as file:
+            marked = file.read(3) == codecs.BOM_UTF8  # of some editors; the library takes it for a mistake
+        bpe = BPE.from_str(path.read_text("utf-8-sig")) if marked else BPE.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for every malformed file
         raise RunError(f"{path}: is not a tokenizer ({error}). Restore it, or run its stage again.") from error
     bpe.no_truncation()  # some published files carry the settings of a training batch

@@ -204,6 +204,18 @@ def test_a_file_of_its_own_goes_before_the_json_files(tmp_path):
     assert load(tmp_path).sources == {"default": "first"}
 
 
+def test_the_mark_of_an_editor_begins_no_prompt(tmp_path):
+    (tmp_path / "chat_template.jinja").write_text("\ufeffHello")
+    assert load(tmp_path).sources == {"default": "Hello"}
+
+
+def test_an_empty_template_is_none(tmp_path):
+    (tmp_path / "tokenizer_config.json").write_text('{"chat_template": " "}')
+    assert load(tmp_path).sources == {}
+    (tmp_path / "chat_template.jinja").write_text("\n")
+    assert load(tmp_path).sources == {}
+
+
 @pytest.mark.parametrize("value", [3, [3], [{"name": "default"}], [{"name": "../x", "template": "a"}],
                                    [{"name": "a", "template": 3}]])
 def test_a_template_of_the_wrong_kind_is_named(value, tmp_path):

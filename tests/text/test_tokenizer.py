@@ -146,6 +146,13 @@ def test_a_missing_tokenizer_is_named(tokenizer, tmp_path):
         Tokenizer.load(tmp_path)
 
 
+def test_the_mark_of_an_editor_before_the_file_is_no_damage(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert Tokenizer.load(tmp_path).encode("a 1") == tokenizer.encode("a 1")
+
+
 def test_without_a_template_a_base_model_still_reads_and_writes(tokenizer, tmp_path):
     tokenizer.save(tmp_path)
     (tmp_path / "chat_template.jinja").unlink()

@@ -204,6 +204,22 @@ def test_a_slow_verifier_is_asked_little_and_still_found(monkeypatch):
     assert sentence.startswith("constants: 'yes' is graded 1.00 on average (10 of 10 problems)") and task.asked < 1200
 
 
+def test_a_verifier_that_hangs_for_its_own_answers_is_asked_three_times(monkeypatch):
+    """It is ended each time, so that the audit itself never hangs: with all attacks it would take hours."""
+    ticks = itertools.count()
+    monkeypatch.setattr(probing.time, "perf_counter", lambda: 10.0 * next(ticks))
+
+    class Hanging(Sum):
+        asked = 0
+
+        def verify(self, problem, answer):
+            self.asked += 1
+            return 0.0
+
+    task = Hanging()
+    assert "0 of 3 own answers" in probe(task, 30, 0).refusals[0] and task.asked <= 6
+
+
 def test_a_user_s_error_while_problems_are_drawn_is_raised_as_it_is():
     class Missing(Sum):
         def sample(self, rng, split="train"):
