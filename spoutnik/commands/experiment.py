@@ -31,7 +31,7 @@ def experiment(
     """Run an experiment: variants of a recipe x seeds, each stage made once, then decide its findings.
 
     Interrupt it with Ctrl-C at any point and run it again to go on."""
-    from spoutnik.experiment.run import forecast, run_experiment
+    from spoutnik.experiment.run import forecast, refuse_other_page, run_experiment
     from spoutnik.experiment.schema import read_experiment
     from spoutnik.parallel import cores
     from spoutnik.recipe.artifacts import code_version
@@ -41,6 +41,7 @@ def experiment(
     out = out or Path("runs") / read_experiment(files[0])[1].name
     planned = forecast(files, out, jobs or cores(), (lambda text: None) if json_ else say)
     planned.store.refuse_other_code(code_version(), mixed_code)
+    refuse_other_page(page or out / "findings.md", planned.grid.names)
     if dry_run:
         print_json(_as_json(planned)) if json_ else _print(planned)
         return

@@ -21,6 +21,8 @@ from spoutnik.units import duration
 _CURVES = ("accuracy", "thought_tokens", "reflections", "entropy")  # of the training logs, drawn for all variants
 _CLAIMS = {"higher": "b above a", "lower": "b below a", "equal": "b as a, within {margin}"}
 
+WRITTEN_BY = "Written by `spoutnik experiment"  # in every page: others are not replaced
+
 
 @dataclass(frozen=True)
 class Page:
@@ -116,7 +118,8 @@ class Page:
         for one in self.findings:
             counted[one.verdict] = counted.get(one.verdict, 0) + 1
         verdicts = ", ".join(f"{count} {name}" for name, count in counted.items())
-        lines = ["# Findings", "", f"<!-- Written by `{self.command}`. Run it again rather than editing this page. -->", "",
+        files = self.command.removeprefix("spoutnik experiment")
+        lines = ["# Findings", "", f"<!-- {WRITTEN_BY}{files}`. Run it again rather than editing this page. -->", "",
                  f"{len(self.findings)} findings on seeds {', '.join(map(str, grid.seeds))}: {verdicts}. Made by Spoutnik "
                  f"{self.code}; {self._cost()[1]}.", ""]
         lines += [f"**{note}**\n" for note in self.notes]

@@ -7,7 +7,7 @@ from pathlib import Path
 from spoutnik.errors import RunError, UserError
 from spoutnik.experiment.forecast import predicted_core_seconds
 from spoutnik.experiment.grid import Grid, build_grid, check_grid
-from spoutnik.experiment.page import Page
+from spoutnik.experiment.page import WRITTEN_BY, Page
 from spoutnik.experiment.scheduler import Watcher, failures, run_jobs
 from spoutnik.experiment.store import Store
 from spoutnik.experiment.verdicts import Decided, decide
@@ -89,10 +89,15 @@ def refuse_other_page(page: Path, names: Sequence[str]) -> None:
     """Artifacts of several experiments may share a folder; a page is of the experiments that it was written for.
 
     Raises:
-        UserError: a page of others, which would be lost.
+        UserError: a page of others, or somebody's own text, which would be lost; or no file can be written there.
     """
     data = page.with_suffix(".json")
+    if page.is_dir() or page.suffix == ".json":
+        raise UserError(f"--page {page}: must name a file of Markdown, such as findings.md; figures and JSON are written "
+                        "beside it.")
     if not data.exists():
+        if page.exists() and WRITTEN_BY not in page.read_text("utf-8", "replace"):
+            raise UserError(f"{page}: is not an experiment's page, and would be replaced. Give another page (--page).")
         return
     content = read_json(data)
     if not isinstance(content, dict) or not isinstance(content.get("experiments"), list):

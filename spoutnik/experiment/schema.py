@@ -101,6 +101,13 @@ class Experiment(Settings):
     findings: dict[str, FindingSettings] = Field(min_length=1)
     """Name -> question and rule. All are corrected together (Holm)."""
 
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _seeds_are_numbers(cls, seeds: object) -> object:
+        if isinstance(seeds, list) and any(isinstance(seed, bool) for seed in seeds):
+            raise ValueError("true and false are no seeds")
+        return seeds
+
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, seeds: list[int], info: ValidationInfo) -> list[int]:

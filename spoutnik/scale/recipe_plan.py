@@ -80,7 +80,7 @@ def _stage(model: PlannedModel, stage: Stage, work: Work, cluster: Cluster, layo
 
 def _fed(cluster: Cluster, batch: int) -> Cluster:
     """As many of the cluster's GPUs as a batch can be dealt to, evenly."""
-    gpus = cluster.gpus
+    gpus = min(cluster.gpus, batch)
     while gpus > 1 and (batch % gpus or (gpus > cluster.per_node and gpus % cluster.per_node)):
         gpus -= 1
     return replace(cluster, gpus=gpus, per_node=min(gpus, cluster.per_node))

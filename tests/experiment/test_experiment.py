@@ -85,6 +85,18 @@ def test_a_page_of_another_experiment_is_not_overwritten(tmp_path):
     (tmp_path / "notes.json").write_text('["somebody\'s own"]')
     with pytest.raises(UserError, match="notes.json: is not of an experiment's page"):
         refuse_other_page(tmp_path / "notes.md", ["rest"])
+    (tmp_path / "README.md").write_text("Somebody's own.")
+    with pytest.raises(UserError, match="README.md: is not an experiment's page, and would be replaced"):
+        refuse_other_page(tmp_path / "README.md", ["rest"])
+    for page in (tmp_path, tmp_path / "page.json"):  # found out before hours of work, not after them
+        with pytest.raises(UserError, match="must name a file of Markdown"):
+            refuse_other_page(page, ["rest"])
+
+
+def test_a_page_without_its_json_is_written_anew(whole, tmp_path):
+    _, result = whole
+    shutil.copy(result.page, tmp_path / "findings.md")
+    refuse_other_page(tmp_path / "findings.md", ["rest"])
 
 
 def test_a_seed_that_fails_leaves_its_findings_undecided_and_the_others_stand(tmp_path, whole):

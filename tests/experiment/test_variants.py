@@ -77,6 +77,7 @@ def test_equal_prefixes_are_one_job(tmp_path):
     (lambda v: v["findings"]["faster_is_better"]["a"].update(stage="min"), "no such stage. Did you mean 'mine'"),
     (lambda v: v["findings"]["faster_is_better"]["a"].update(variant="plane"), "no variant 'plane'. Did you mean 'plain'"),
     (lambda v: v.update(seeds=[1, 1]), "a seed stands twice"),
+    (lambda v: v.update(seeds=[True]), "true and false are no seeds"),
     (lambda v: v.update(recipe="nosuch"), "grid.yaml: recipe = nosuch: no such recipe"),
     (lambda v: v.update(sedes=v.pop("seeds")), "unknown key 'sedes'"),
     (lambda v: v.pop("variants"), "is no experiment"),

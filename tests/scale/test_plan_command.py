@@ -53,6 +53,12 @@ def test_a_recipe_stage_by_stage(capsys):
     assert "GPUs: those that a stage's batch can feed" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_cluster_of_any_size_is_planned_at_once():
+    """GPUs that no batch can feed are not counted down one by one."""
+    subprocess.run([sys.executable, "-m", "spoutnik", "plan", RECIPE, "--cluster", "gpus=1000000000000,kind=h100"],
+                   capture_output=True, timeout=60, check=True)
+
+
 def test_what_is_no_model_or_recipe(tmp_path):
     with pytest.raises(UserError, match="--serve: is for a model"):
         plan(RECIPE, cluster="gpus=8,kind=h100", serve="input=5")
