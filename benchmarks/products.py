@@ -3,9 +3,10 @@ product of the same numbers in float32.
 
     python benchmarks/products.py [--inputs 576] [--outputs 1536] [--runs 15]
 
-In turns; the best of the runs, since others on the machine only make a run slower. Where a matrix is in the caches, the limit
-is what the processor can multiply and add in float32 (torch's large products come near to it); the kinds with fewer bits are
-for matrices that are not, and `decode_bandwidth.py` measures those. The last line is JSON.
+In turns; processor time, the best of the runs, since others on the machine only make a run slower. Where a matrix is in the
+caches, the limit is what the processor can multiply and add in float32 (torch's large products come near to it), but for
+bfloat16 in AMX's tiles (SPOUTNIK_NATIVE_FLAGS=-mno-amx-tile: without them). The kinds with fewer bits are for matrices that are
+not, and `decode_bandwidth.py` measures those. The last line is JSON.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from common import machine, print_result
 from spoutnik.engine.quantization.packed_matrix import multiply, pack
 
 KINDS = ("float32", "bfloat16", "bf12", "int8", "int4")
-ROWS = (1, 8, 64, 512)
+ROWS = (1, 8, 16, 64, 512)
 
 
 def main() -> None:
@@ -49,10 +50,10 @@ def best_seconds(ways: dict[str, Callable[[], object]], runs: int, work: int) ->
     for _ in range(runs):
         for name, call in ways.items():
             call()
-            began = time.perf_counter()
+            began = time.thread_time()
             for _ in range(calls):
                 call()
-            best[name] = min(best[name], (time.perf_counter() - began) / calls)
+            best[name] = min(best[name], (time.thread_time() - began) / calls)
     return best
 
 

@@ -2,7 +2,7 @@
 
 They need no header of torch, so they compile in seconds (build.py). Each has a plain twin in Python, which runs without a
 compiler; the manifest of each stage records which one ran. SPOUTNIK_NATIVE=0 selects the plain twins, SPOUTNIK_NATIVE_FLAGS
-adds compiler flags.
+adds compiler flags: with -mno-amx-tile, AMX's tiles are not used (amx.h), which sum bfloat16 in another order than the vectors.
 """
 
 import ctypes

@@ -3,6 +3,7 @@
 #include "forward_pass.h"
 
 #include <numeric>
+#include <string>
 
 #include "sample.h"
 
@@ -13,7 +14,10 @@ SPOUTNIK_LAYOUT(Model, low)
 SPOUTNIK_LAYOUT(Batch, adapters)
 extern "C" const int64_t spoutnik_constants[] = {FLOAT32, BFLOAT16, INT8, INT4, BF12, GROUP_SIZE, BLOCK_SIZE};
 
-extern "C" const char* spoutnik_instruction_set() { return instruction_set(); }
+extern "C" const char* spoutnik_instruction_set() {
+    static const std::string name = std::string(instruction_set()) + (amx::granted() ? " AMX" : "");
+    return name.c_str();
+}
 
 namespace {
 

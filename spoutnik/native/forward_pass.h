@@ -86,6 +86,7 @@ class ForwardPass {
     }
 
     void run() {
+        const amx::Tiles tiles;
         m.enorm ? embed_mtp() : embed();
         for (int64_t n = 0; n < m.layers; n++) {
             const Layer& l = m.layer[n];

@@ -30,6 +30,9 @@ struct Matrix {
 
 constexpr int64_t PANEL_BLOCKS = 4, PANEL_OUTPUTS = PANEL_BLOCKS * LANES, GROUP_SIZE = 32;
 
+// A panel is multiplied with all rows in parts of so many bytes, which stay in the second-level cache; of bfloat16, inputs.
+constexpr int64_t PART_BYTES = 256 << 10, PART_INPUTS = PART_BYTES / 2 / PANEL_OUTPUTS / bf12::PART * bf12::PART;
+
 // Whether activations and unpacked weights are bfloat16.
 inline bool is_bfloat16(int64_t kind) { return kind == BFLOAT16 || kind == BF12; }
 
@@ -60,3 +63,36 @@ inline int64_t block_count(int64_t out, int64_t p) { return std::min(PANEL_BLOCK
 inline const char* panel_at(const Matrix& m, int64_t p) {
     return static_cast<const char*>(m.data) + packed_nbytes(m.kind, m.in, p * PANEL_OUTPUTS);
 }
+
+// The exceptions of panel p from input `first` on, in order.
+inline const bf12::Exception* exceptions_of(const Matrix& m, int64_t p, int64_t first) {
+    const int64_t parts = bf12::part_count(padded_inputs(m.kind, m.in));
+    const char* behind = static_cast<const char*>(m.data) + packed_nbytes(m.kind, m.in, round_up(m.out, LANES));
+    const auto* starts = reinterpret_cast<const int64_t*>(behind);
+    const auto* exceptions = reinterpret_cast<const bf12::Exception*>(starts + panel_count(m) * parts + 1);
+    return exceptions + starts[p * parts + first / bf12::PART];
+}
+
+// Reads a bf12 panel of B blocks, `panel`, from input `first` on, a multiple of bf12::PART; INPUTS make B records.
+template <int B>
+struct Bf12Panel {
+    static constexpr int64_t OUTPUTS = B * LANES, INPUTS = bf12::RECORD / LANES;
+    const uint8_t *table, *record;
+    const bf12::Exception *exception, *end;
+
+    Bf12Panel(const Matrix& m, int64_t p, const char* panel, int64_t first)
+        : table(reinterpret_cast<const uint8_t*>(panel)),
+          record(table + bf12::TABLE_BYTES + first * OUTPUTS / bf12::RECORD * bf12::RECORD_BYTES),
+          exception(exceptions_of(m, p, first)), end(exceptions_of(m, p + 1, 0)) {}
+
+    // The weights of inputs [k, k + count), the next ones, as bfloat16. Whole records: up to bf12::RECORD - 1 more numbers.
+    // ALL: how many inputs these mostly are, which the compiler then knows.
+    template <int64_t ALL>
+    void unpack(int64_t k, int64_t count, bf16* to) {
+        const int64_t records = count == ALL ? ALL / INPUTS * B : bf12::record_count(count, OUTPUTS);
+        bf12::unpack(table, record, records, to);
+        for (; exception < end && exception->index < (k + count) * OUTPUTS; exception++)
+            to[exception->index - k * OUTPUTS] = exception->value;
+        record += records * bf12::RECORD_BYTES;
+    }
+};

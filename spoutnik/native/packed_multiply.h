@@ -1,89 +1,12 @@
 // Products of rows of activations with a packed matrix.
 //
-// A sum runs over the inputs in order, whatever the number of rows and threads: a token's numbers are the same alone and in a
-// batch, to the last bit. The engine's reproducibility rests on it.
+// A sum runs over the inputs in the same order, whatever the number of rows and threads: a token's numbers are the same alone
+// and in a batch, to the last bit. The engine's reproducibility rests on it.
 #pragma once
 
 #include <type_traits>
 
-#include "packed_matrix.h"
-
-// --------------------------------------------------------------------------------------------------------- activations
-
-// Bytes of a row of activations as a product reads it: its numbers; for quantized weights int8, then for each group a scale,
-// then for each group the sum that removes the offset of the weights.
-inline int64_t activation_bytes(int64_t kind, int64_t in) {
-    const int64_t inputs = padded_inputs(kind, in);
-    return round_up(kind == FLOAT32 ? 4 * inputs : is_bfloat16(kind) ? 2 * inputs : inputs + inputs / GROUP_SIZE * 8, 64);
-}
-
-// What the sum of a group of activations is subtracted times. int8: what weights are packed above their values, as far as the
-// dot product does not subtract it itself; int4: 1, which the zero of each group of weights multiplies.
-inline int32_t weight_offset(int64_t kind) { return kind == INT4 ? 1 : 128 - DOT_OFFSET; }
-
-// Group g of a row whose quantized numbers start at q.
-inline void quantize_group(const float* x, int64_t count, int64_t g, int64_t inputs, int32_t offset, int8_t* q) {
-    float part[GROUP_SIZE] = {};
-    std::memcpy(part, x, 4 * count);
-    float top = 0;
-    for (float v : part) top = std::max(top, std::fabs(v));
-    const float inverse = top > 0 ? 127.0f / top : 0.0f;
-    int32_t sum = 0;
-    for (int64_t i = 0; i < GROUP_SIZE; i++) {
-        // Within the range but for NaN, infinity and numbers too small to divide by.
-        const float scaled = nan_to_zero(part[i] * inverse + (part[i] < 0 ? -0.5f : 0.5f));
-        const int32_t whole = static_cast<int32_t>(std::min(std::max(scaled, -127.5f), 127.5f));
-        q[g * GROUP_SIZE + i] = static_cast<int8_t>(whole);
-        sum += whole;
-    }
-    const float scale = top / 127.0f;
-    const int32_t correction = -offset * sum;
-    std::memcpy(q + inputs + 4 * g, &scale, 4);
-    std::memcpy(q + inputs + inputs / GROUP_SIZE * 4 + 4 * g, &correction, 4);
-}
-
-// Numbers [start, start + count) of a row of `in` (start begins a group), converted for products with matrices of this kind.
-inline void convert_activations(int64_t kind, const float* x, int64_t start, int64_t count, int64_t in, void* to) {
-    const int64_t inputs = padded_inputs(kind, in);
-    if (kind == FLOAT32) {
-        std::memcpy(static_cast<float*>(to) + start, x, 4 * count);
-    } else if (is_bfloat16(kind)) {
-        bf16* half = static_cast<bf16*>(to);
-        store_floats(half + start, x, count);
-        if (start + count == in && inputs > in) half[in] = 0;
-    } else {
-        for (int64_t i = 0; i < count; i += GROUP_SIZE)
-            quantize_group(x + i, std::min(GROUP_SIZE, count - i), (start + i) / GROUP_SIZE, inputs, weight_offset(kind),
-                           static_cast<int8_t*>(to));
-    }
-}
-
-inline void convert_row(int64_t kind, const float* x, int64_t in, void* to) { convert_activations(kind, x, 0, in, in, to); }
-
-// Back to floats: what a product with such a matrix reads.
-inline void restore_row(int64_t kind, const void* from, int64_t in, float* x) {
-    if (kind == FLOAT32) {
-        std::memcpy(x, from, 4 * in);
-    } else if (is_bfloat16(kind)) {
-        for (int64_t i = 0; i < in; i++) x[i] = to_float(static_cast<const bf16*>(from)[i]);
-    } else {
-        const int8_t* q = static_cast<const int8_t*>(from);
-        const int64_t inputs = padded_inputs(kind, in);
-        for (int64_t first = 0; first < in; first += GROUP_SIZE) {
-            const float scale = load<float>(q + inputs + first / GROUP_SIZE * 4);
-            const int64_t last = std::min(first + GROUP_SIZE, in);
-            for (int64_t i = first; i < last; i++) x[i] = q[i] * scale;
-        }
-    }
-}
-
-// ------------------------------------------------------------------------------------------------------------ products
-
-// What quantize_group left behind the quantized numbers.
-inline float group_scale(const int8_t* x, int64_t inputs, int64_t g) { return load<float>(x + inputs + 4 * g); }
-inline int32_t group_sum(const int8_t* x, int64_t inputs, int64_t g) {
-    return load<int32_t>(x + inputs + inputs / GROUP_SIZE * 4 + 4 * g);
-}
+#include "packed_tiles.h"
 
 // whole += the products of four inputs of each row, from input k on. SMALL: weights below 16.
 template <bool SMALL, int R, int B>
@@ -171,61 +94,20 @@ inline void multiply_int4(const int8_t* const (&x)[R], int64_t inputs, int64_t f
     }
 }
 
-// The exceptions of panel p from input `first` on, in order.
-inline const bf12::Exception* exceptions_of(const Matrix& m, int64_t p, int64_t first) {
-    const int64_t parts = bf12::part_count(padded_inputs(m.kind, m.in));
-    const char* behind = static_cast<const char*>(m.data) + packed_nbytes(m.kind, m.in, round_up(m.out, LANES));
-    const auto* starts = reinterpret_cast<const int64_t*>(behind);
-    const auto* exceptions = reinterpret_cast<const bf12::Exception*>(starts + panel_count(m) * parts + 1);
-    return exceptions + starts[p * parts + first / bf12::PART];
-}
-
 // multiply_tile for inputs [first, last) of a bf12 panel; first is a multiple of bf12::PART. A few records at a time are
 // unpacked to `plain` and multiplied, which overlaps computing with loading the next ones. keep: `plain` holds all of them in
 // the end.
 template <int R, int B>
 inline void multiply_bf12(const Matrix& m, int64_t p, const bf16* const (&x)[R], int64_t first, int64_t last, const char* panel,
                           bf16* plain, bool keep, vfloat (&sum)[R][B]) {
-    constexpr int64_t outputs = B * LANES, inputs = bf12::RECORD / LANES;  // of B records
-    const auto* table = reinterpret_cast<const uint8_t*>(panel);
-    const uint8_t* record = table + bf12::TABLE_BYTES + first * outputs / bf12::RECORD * bf12::RECORD_BYTES;
-    const bf12::Exception *exception = exceptions_of(m, p, first), *end = exceptions_of(m, p + 1, 0);
-    for (int64_t k = first; k < last; k += inputs, record += B * bf12::RECORD_BYTES) {
+    constexpr int64_t outputs = B * LANES, inputs = Bf12Panel<B>::INPUTS;
+    Bf12Panel<B> weights(m, p, panel, first);
+    for (int64_t k = first; k < last; k += inputs) {
         const int64_t here = std::min(inputs, last - k);
-        bf12::unpack(table, record, here == inputs ? B : bf12::record_count(here, outputs), plain);
-        for (; exception < end && exception->index < (k + inputs) * outputs; exception++)
-            plain[exception->index - k * outputs] = exception->value;
+        weights.template unpack<inputs>(k, here, plain);
         multiply_tile<Order::FIXED, R, B>(x, k, k + here, plain - k * outputs, outputs * 2, LANES * 2, sum);
         if (keep) plain += inputs * outputs;
     }
-}
-
-// Rows in memory: row i at data + (index ? index[i] : i) * stride (bytes for activations, floats for outputs).
-template <typename T>
-struct RowView {
-    T* data;
-    int64_t stride;
-    const int64_t* index = nullptr;
-    T* at(int64_t i) const { return data + (index ? index[i] : i) * stride; }
-    RowView from(int64_t i) const { return index ? RowView{data, stride, index + i} : RowView{data + i * stride, stride}; }
-};
-using Activations = RowView<const char>;
-using Outputs = RowView<float>;
-
-// B blocks of numbers, or the first `count` of them; mostly all, which the compiler then knows.
-template <int B>
-inline void load_blocks(const float* from, int64_t count, vfloat (&blocks)[B]) {
-    if (count >= B * LANES)
-        UNROLLED for (int b = 0; b < B; b++) blocks[b] = load<vfloat>(from + b * LANES);
-    else
-        std::memcpy(&blocks, from, 4 * count);
-}
-template <int B>
-inline void store_blocks(const vfloat (&blocks)[B], float* to, int64_t count) {
-    if (count >= B * LANES)
-        UNROLLED for (int b = 0; b < B; b++) std::memcpy(to + b * LANES, &blocks[b], sizeof(vfloat));
-    else
-        std::memcpy(to, &blocks, 4 * count);
 }
 
 // R rows from `row` on times the B blocks of panel p, which lies at `panel`, inputs [first, last). unpacked: where the
@@ -282,6 +164,10 @@ constexpr int64_t TILE_ROWS = 2, TILE_ROWS_QUANTIZED = 1;
 template <int B>
 inline void multiply_panel_part(const Matrix& m, const char* panel, int64_t p, const Activations& x, const Outputs& y, bool add,
                                 int64_t rows, int64_t first, int64_t last, bf16* unpacked) {
+#if SPOUTNIK_AMX
+    if (is_bfloat16(m.kind) && amx::granted())
+        return multiply_panel_tiles<B>(m, panel, p, x, y, add, rows, first, last, unpacked);
+#endif
     // bfloat16: each tile but the first prefetches some of what follows in memory. (Quantized weights gained nothing from it.)
     const char* next = panel + packed_nbytes(m.kind, last, B * LANES);
     const char* end = next + packed_nbytes(m.kind, last - first, B * LANES);
@@ -308,13 +194,12 @@ inline void multiply_panel_part(const Matrix& m, const char* panel, int64_t p, c
 // y (rows, the outputs of panel p) = x times the panel, or y += if `add`; plus the bias. All rows are multiplied with a part
 // of the inputs at a time, which stays in the second-level cache.
 inline void multiply_panel(const Matrix& m, int64_t p, const Activations& x, const Outputs& y, bool add, int64_t rows) {
-    constexpr int64_t part_bytes = 256 << 10, unpacked_inputs = part_bytes / 2 / PANEL_OUTPUTS / bf12::PART * bf12::PART;
     const int64_t blocks = block_count(m.out, p);
     const int64_t inputs = padded_inputs(m.kind, m.in);
-    const int64_t part = m.kind == BF12 ? unpacked_inputs
-                                        : part_bytes / packed_nbytes(m.kind, GROUP_SIZE, PANEL_OUTPUTS) * GROUP_SIZE;
+    const int64_t part = m.kind == BF12 ? PART_INPUTS
+                                        : PART_BYTES / packed_nbytes(m.kind, GROUP_SIZE, PANEL_OUTPUTS) * GROUP_SIZE;
     const char* panel = panel_at(m, p);
-    alignas(64) static thread_local bf16 buffer[unpacked_inputs * PANEL_OUTPUTS + bf12::RECORD];
+    alignas(64) static thread_local bf16 buffer[PART_INPUTS * PANEL_OUTPUTS + bf12::RECORD];
     bf16* unpacked = m.kind == BF12 ? buffer : nullptr;
     for (int64_t first = 0; first < inputs; first += part) {
         const int64_t last = std::min(first + part, inputs);

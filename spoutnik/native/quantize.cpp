@@ -210,6 +210,7 @@ void spoutnik_multiply_packed(const Matrix* m, const float* x, float* y, int64_t
     std::vector<char> activations(rows * stride + 64);
     ThreadGroup group(threads);
     ThreadPool::run(threads, [&](int) {
+        const amx::Tiles tiles;
         group.parallel_for(rows, 1, [&](int64_t r) {
             convert_row(m->kind, x + r * m->in, m->in, activations.data() + r * stride);
         });

@@ -158,9 +158,10 @@ def test_log_probs(dtype, rows, width, vocabulary):
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the flags are those of this family")
-@pytest.mark.parametrize("flags", ["-mno-avx512f", "-march=x86-64-v2"], ids=["AVX2", "SSE"])
+@pytest.mark.parametrize("flags", ["-mno-amx-tile", "-mno-avx512f", "-march=x86-64-v2"],
+                         ids=["no tiles", "AVX2", "SSE"])
 def test_a_processor_with_narrower_registers_gets_the_same_numbers(tmp_path, flags):
-    """The same tests once more, the kernels compiled as for a machine without AVX-512, and for one without AVX."""
+    """The same tests once more, the kernels compiled as for a machine without AMX, without AVX-512, and without AVX."""
     compiler = tmp_path / "narrow"
     compiler.write_text(f'#!/bin/sh\nexec {shutil.which("g++") or shutil.which("clang++")} "$@" {flags}\n')
     compiler.chmod(0o755)
