@@ -42,6 +42,8 @@ class MergingReader(Reader):
         super().__init__(checkpoint)
         self._parts = {f"model.{name}.weight": part for name, part in adapter.parts.items()}
         self._dtype, self._packed, self.survival = dtype, adapter.packed, Survival()
+        # GGUF's blocks are read as float32 and used and written as bfloat16 (`hf.entries`): what is lost there counts.
+        self._blocks = {name for name, stored in checkpoint.tensors.items() if stored.is_blocks}
         with torch.device("meta"):
             maps = adaptable(Transformer(checkpoint.config, rotary=torch.empty(0)))
         self._rounded = {f"model.{name}.weight" for name in maps} if adapter.packed else set()
@@ -50,6 +52,8 @@ class MergingReader(Reader):
     def read(self, name: str) -> Tensor:
         """The tensor as stored, or the sum. Raises RunError where float16 is too small for it."""
         stored = super().read(name)
+        if name in self._blocks and self._dtype is None:
+            stored = stored.to(torch.bfloat16)
         base = packed_and_back(stored, self._packed) if name in self._rounded else stored
         if name not in self._parts:
             return converted(base, self._dtype or stored.dtype, name) if name in self._rounded else stored

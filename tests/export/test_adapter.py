@@ -15,6 +15,7 @@ from spoutnik.errors import UserError
 from spoutnik.export.writer import default_target, export
 from spoutnik.generation.chat import Chat, chat_llm
 from spoutnik.generation.options import GenerationOptions
+from spoutnik.locate import locate
 from spoutnik.model.adapter_file import read_adapter
 
 
@@ -45,6 +46,18 @@ def test_a_sum_that_bfloat16_would_round_away_is_refused_unless_asked_for(adapte
     written = export(folder, "merged", tmp_path / "lossy", adapter=path, lossy=True)
     assert "survives rounding to bf16" in written.notes[-1]
     assert "100.0%" in export(folder, "merged", tmp_path / "wide", "f32", adapter=path).notes[-1]
+
+
+def test_what_rounding_takes_counts_where_the_base_is_a_file_of_blocks_too(adapter_of, tmp_path):
+    """They are read as float32 and written as bfloat16; the sum was measured in the first."""
+    folder, path, _ = adapter_of(size=2e-6)
+    (path / "base.json").unlink(missing_ok=True)  # rounded to 8 bits the base is another one
+    export(folder, "gguf", tmp_path / "base.gguf", "q8_0")
+    blocks = locate(str(tmp_path / "base.gguf"), None)
+    with pytest.raises(UserError, match="would survive rounding to bf16"):
+        export(blocks, "merged", tmp_path / "out", adapter=path)
+    written = export(blocks, "merged", tmp_path / "lossy", adapter=path, lossy=True)
+    assert "100.0%" not in written.notes[-1] and "to bf16" in written.notes[-1]
 
 
 def test_lora_has_one_scale_and_says_who_does_not_read_it(adapter_of, tmp_path):
