@@ -69,6 +69,8 @@ class Training:
     def __init__(self, case: str, model: Transformer):
         _, optimizer, _, recomputed = CASES[case]
         self.model, self.optimizer = model, Optimizer(model, optimizer, 0.01, 0.1, 1.0)
+        for group in self.optimizer.parts["adamw"].param_groups:
+            group["eps"] = 1e-5  # else a gradient that is 0 but for its rounding moves a weight by the whole learning rate
         self.settings = LanguageModelSettings(learning_rate=0.01, micro_batch_tokens=60, gradient_checkpointing=recomputed)
         self.rows: list[tuple[float, float]] = []
         self.metrics: dict[str, float] = {}
