@@ -55,7 +55,7 @@ class Checkpoint:
             if is_gguf(listed):
                 return Checkpoint(folder, config, gguf_stored(read_gguf_header(*listed, vocabulary=False), config), before)
             tensors = _locate(folder, listed)
-            config = _head_as_stored(folder, config, tensors)
+            config = _head_as_stored(folder, config, tensors, before)
             if config.num_nextn_predict_layers and not any(is_mtp(name, config) for name in tensors):
                 config = config.model_copy(update={"num_nextn_predict_layers": 0})
             return Checkpoint(folder, config, _matched(folder, config, tensors), before)
@@ -229,10 +229,11 @@ def _why_no_weights(folder: Path) -> str:
 
 
 _BLOCK = 4 << 20  # bytes that are compared at a time
-_told: set[Path] = set()  # of a head of its own; a checkpoint is opened several times on the way to a model
+_told: set[Path] = set()  # of a head of its own
 
 
-def _head_as_stored(folder: Path, config: ModelConfig, tensors: dict[str, Stored]) -> ModelConfig:
+def _head_as_stored(folder: Path, config: ModelConfig, tensors: dict[str, Stored],
+                    before: dict[Path, FileState]) -> ModelConfig:
     """The configuration, and in `tensors` the embedding, as the files have it where tie_word_embeddings is true: transformers'
     rule. A head that differs from the embedding (fine-tunes that trained it and kept the key) is a head; where there is only a
     head, it is the embedding too."""
@@ -242,7 +243,8 @@ def _head_as_stored(folder: Path, config: ModelConfig, tensors: dict[str, Stored
     if embedding is None:
         tensors["model.embed_tokens.weight"] = head
         return config
-    if (embedding.dtype, embedding.shape) != (head.dtype, head.shape) or _same_bytes(embedding, head):
+    alike = (embedding.dtype, embedding.shape) == (head.dtype, head.shape)
+    if not alike or _same_bytes(embedding, head, before[embedding.file], before[head.file]):
         return config
     if folder not in _told:
         _told.add(folder)
@@ -251,7 +253,8 @@ def _head_as_stored(folder: Path, config: ModelConfig, tensors: dict[str, Stored
     return config.model_copy(update={"tie_word_embeddings": False})
 
 
-def _same_bytes(one: Stored, other: Stored) -> bool:
+@lru_cache(maxsize=16)  # hundreds of megabytes are read, and a checkpoint is opened several times on the way to a model
+def _same_bytes(one: Stored, other: Stored, state: FileState, other_state: FileState) -> bool:
     with open(one.file, "rb") as first, open(other.file, "rb") as second:
         first.seek(one.start)
         second.seek(other.start)

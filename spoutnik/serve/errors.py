@@ -92,8 +92,9 @@ def api_error(error: Exception) -> ApiError:
         case HTTPException(status_code=400) if isinstance(error.__cause__, BODY_ERRORS):
             return api_error(error.__cause__)  # the body could not be read, and FastAPI does not say why
         case HTTPException(status_code=400) if isinstance(error.__cause__, ValueError):
-            digits = sys.get_int_max_str_digits()
-            return ApiError(400, f"the body cannot be read: a number in it has more than {digits} digits.")
+            digits = sys.get_int_max_str_digits()  # Python's limit, whose own sentence names a function of Python
+            reason = f"a number in it has more than {digits} digits" if "digits" in str(error.__cause__) else error.__cause__
+            return ApiError(400, f"the body cannot be read: {reason}.")
         case HTTPException():
             return ApiError(error.status_code, str(error.detail), headers=error.headers)
         case UnicodeDecodeError():

@@ -25,6 +25,7 @@ def call(api):
 
 @pytest.mark.parametrize("path, field", [
     *((path, {"n_thoughts": 3}) for path in BODIES), ("/v1/messages", {"logprobs": True}), ("/v1/messages", {"n": 2}),
+    ("/v1/messages", {"top_logprobs": 1}), ("/api/chat", {"prompt_logprobs": 1}),
     ("/v1/responses", {"n": 2}),
     *((path, field) for path in ("/api/chat", "/api/generate")
       for field in ({"n": 2}, {"echo": True}, {"prompt_logprobs": 0}, {"resumable": True}))])

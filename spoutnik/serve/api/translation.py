@@ -18,6 +18,7 @@ from spoutnik.serve.api.common import Body, Sampling
 from spoutnik.serve.errors import ApiError
 
 OTHER = "other"
+_COUNTS = ("n", "best_of", "n_thoughts")  # of answers: 1 asks for nothing more
 Request = TypeVar("Request", bound=Sampling)
 
 
@@ -49,7 +50,7 @@ def make_request(kind: type[Request], fields: Mapping[str, object], extra: Mappi
     """
     for name in unplaced:
         value = (extra or {}).get(name)
-        if not (value is None or value is False or value == 1 and value is not True):  # 1 of n
+        if not (value is None or value is False or name in _COUNTS and value == 1 and value is not True):
             raise ApiError(400, f"{name}: this API's answers have no place for it. Leave it out, or ask /v1/chat/completions.",
                            name)
     given = {name: value for name, value in fields.items() if value is not None}
