@@ -22,22 +22,22 @@ class IncrementalDetokenizer:
         self._num_read = len(self._ids)  # of these, the last piece's
 
     def feed(self, ids: Iterable[int]) -> str:
-        """Returns the text that is new."""
+        """Returns the text that is new, as much as if the ids came one by one."""
+        num_before = len(self._ids)
         self._ids += ids
-        num_new = len(self._ids) - self._num_read
-        if 0 < num_new <= MAX_HELD and self.tokenizer.byte_ids and self._ends_with_byte:
-            return ""  # a byte that follows may make the whole run of them no text
-        text = self.tokenizer.decode(self._ids, self.keep_special)
-        if not text.endswith("\ufffd"):
-            return self._advance(text, len(self._ids))
-        if num_new > MAX_HELD:  # bytes that are no text, or many tokens at once
+        for end in range(len(self._ids), num_before, -1):
+            if 0 < end - self._num_read <= MAX_HELD and self.tokenizer.byte_ids and self._ends_with_byte(end):
+                continue  # a byte that follows may make the whole run of them no text
+            text = self.tokenizer.decode(self._ids[:end], self.keep_special)
+            if not text.endswith("\ufffd"):
+                return self._advance(text, end)
+        if len(self._ids) - self._num_read > MAX_HELD:  # bytes that are no text, or many tokens at once
             return self._advance(*self._before_last_character())
         return ""
 
-    @property
-    def _ends_with_byte(self) -> bool:
-        """Tokens that are not shown do not interrupt a run of bytes."""
-        shown = (i for i in reversed(self._ids) if not self.tokenizer.is_hidden(i, self.keep_special))
+    def _ends_with_byte(self, end: int) -> bool:
+        """Whether the first ids do. Tokens that are not shown do not interrupt a run of bytes."""
+        shown = (i for i in reversed(self._ids[:end]) if not self.tokenizer.is_hidden(i, self.keep_special))
         return next(shown, None) in self.tokenizer.byte_ids
 
     @property

@@ -98,11 +98,14 @@ def pieces(draw_from) -> st.SearchStrategy:
         lambda ids: st.tuples(st.just(ids), st.lists(st.integers(0, len(ids)), max_size=8)))
 
 
-marked = st.one_of(st.sampled_from([THINK_ID, END]), st.integers(0, 299))
+HALVES = [tiny.tokenizer().encode(character)[0] for character in "éж猫👩"]  # tokens that begin a character and end none
+marked = st.one_of(st.sampled_from([THINK_ID, END]), st.sampled_from(HALVES), st.sampled_from(tiny.tokenizer().encode(" \n\t")),
+                   st.integers(0, 299))
 
 
 @given(ids_and_cuts=pieces(marked), thinking=st.booleans(), stop=st.lists(st.text("ab é", min_size=1, max_size=3), max_size=2))
 @example(ids_and_cuts=([70, THINK_ID, 71, END, 72], [1, 4]), thinking=False, stop=[])
+@example(ids_and_cuts=([*tiny.tokenizer().encode("\t"), HALVES[2], THINK_ID, END, 72], [1]), thinking=False, stop=[])
 def test_any_pieces_of_any_tokens_give_the_same_two_texts(ids_and_cuts, thinking, stop, tokenizer):
     ids, cuts = ids_and_cuts
     assert stream(tokenizer, ids, thinking, cuts, stop) == stream(tokenizer, ids, thinking, (), stop)
