@@ -1,9 +1,10 @@
 """`spoutnik eval` against a plain loop with transformers: the same prompts, greedy, float32, problem by problem.
 
-    python benchmarks/eval_parity.py build/SmolLM2-135M-Instruct --data DATA --limit 100 --max-tokens 256
+    python benchmarks/eval_parity.py build/SmolLM2-135M-Instruct --data DATA --limit 100 --max-tokens 256 [--batch 10]
 
-DATA: a folder with gsm8k/test.jsonl. transformers renders the prompts by itself, generates one reply at a time and decodes it;
-the verdict is the benchmark's on both sides. Exits with status 1 where a verdict differs.
+DATA: a folder with gsm8k/test.jsonl. transformers renders the prompts by itself, generates --batch replies at a time (1; of
+several, the shorter prompts are padded on the left) and decodes them; the verdict is the benchmark's on both sides. Exits with
+status 1 where a verdict differs.
 """
 
 import argparse
@@ -28,6 +29,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=100)
     parser.add_argument("--max-tokens", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=1)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as out:
         began = time.perf_counter()
@@ -35,7 +37,7 @@ def main() -> None:
         seconds = time.perf_counter() - began
     problems = read_benchmark("gsm8k", arguments.data).problems()[:arguments.limit]
     began = time.perf_counter()
-    theirs = list(plain_loop(arguments.model, problems, arguments.max_tokens))
+    theirs = list(plain_loop(arguments.model, problems, arguments.max_tokens, arguments.batch))
     report(ours, problems, theirs, seconds, time.perf_counter() - began)
 
 
@@ -48,18 +50,20 @@ def evaluate(arguments: argparse.Namespace, out: Path) -> list[Sample]:
     return read_samples(out / "gsm8k" / SAMPLES)
 
 
-def plain_loop(folder: Path, problems: list[Problem], max_tokens: int):
+def plain_loop(folder: Path, problems: list[Problem], max_tokens: int, batch: int):
     """(text, whether it ended by itself) of each problem's reply."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-    for problem in problems:
-        inputs = tokenizer.apply_chat_template([{"role": "user", "content": problem.prompt}], add_generation_prompt=True,
-                                               return_tensors="pt", return_dict=True)
+    eos_ids = model.generation_config.eos_token_id
+    eos_ids = set(eos_ids if isinstance(eos_ids, list) else [eos_ids])
+    for start in range(0, len(problems), batch):
+        chats = [[{"role": "user", "content": problem.prompt}] for problem in problems[start:start + batch]]
+        inputs = tokenizer.apply_chat_template(chats, add_generation_prompt=True, padding=True, return_tensors="pt",
+                                               return_dict=True)
         with torch.no_grad():
-            ids = model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens)[0, inputs["input_ids"].shape[1]:]
-        ended = ids[-1].item() in set(model.generation_config.eos_token_id if isinstance(
-            model.generation_config.eos_token_id, list) else [model.generation_config.eos_token_id])
-        yield tokenizer.decode(ids, skip_special_tokens=True).strip(), ended
+            replies = model.generate(**inputs, do_sample=False, max_new_tokens=max_tokens)[:, inputs["input_ids"].shape[1]:]
+        for ids in replies.tolist():
+            yield tokenizer.decode(ids, skip_special_tokens=True).strip(), not eos_ids.isdisjoint(ids)
 
 
 def report(ours: list[Sample], problems: list[Problem], theirs: list[tuple[str, bool]], seconds: float,

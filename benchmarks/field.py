@@ -59,10 +59,11 @@ class Conversion:
 
     @property
     def reply(self) -> str:
-        """With the product worked out, tens and ones, in one form for all: rare forms were most of the errors."""
-        tens, ones = divmod(self.quantity, 10)
-        return (f"{self.quantity} x {self.factor} = {10 * tens * self.factor} + {ones * self.factor} = {self.answer} "
-                f"{self.other}s")
+        """With the product worked out, tens and ones, in one form for all: rare forms were most of the errors. Each step is of
+        a kind that the model has met, a product of digits or a sum."""
+        tens, ones = 10 * (self.quantity // 10), self.quantity % 10
+        return (f"{self.quantity} x {self.factor} = {tens} x {self.factor} + {ones} x {self.factor} = {tens * self.factor} + "
+                f"{ones * self.factor} = {self.answer} {self.other}s")
 
 
 def conversions() -> tuple[list[Conversion], list[Conversion]]:
@@ -83,7 +84,7 @@ def last_number(text: str) -> int | None:
 
 def accuracy(model: Transformer, tokenizer: Tokenizer, asked: list[Conversion]) -> float:
     prompts = [conversation_ids((), each.question, tokenizer) for each in asked]
-    outputs = rollout_llm(model, tokenizer).generate(prompts, SamplingParams(temperature=0.0, max_tokens=40))
+    outputs = rollout_llm(model, tokenizer).generate(prompts, SamplingParams(temperature=0.0, max_tokens=60))
     replies = [tokenizer.decode(output.outputs[0].reply_ids) for output in outputs]
     return statistics.mean(last_number(reply) == each.answer for each, reply in zip(asked, replies))
 
@@ -111,7 +112,7 @@ def recipe(model: Path, seed: int, options: argparse.Namespace) -> dict:
                           "tokens_per_step": options.tokens_per_step, "warmup": 5}}
     if options.anchor:
         stage["anchor"] = {"snippets": options.snippets, "weight": options.weight}
-    return {"name": "field", "seed": seed, "dtype": "float32", "checkpoint_seconds": 20,
+    return {"name": "field", "seed": seed, "dtype": options.dtype, "checkpoint_seconds": 20,
             "models": {"base": {"checkpoint": str(model.resolve())}}, "stages": {"learned": stage}}
 
 
@@ -158,6 +159,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--tokens-per-step", type=int, default=1024)
     parser.add_argument("--snippets", type=int, default=4)
+    parser.add_argument("--dtype", choices=["auto", "bfloat16", "float32"], default="auto", help="of the stage's arithmetic")
     parser.add_argument("--weight", type=float, default=1.0)
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="where runs stay, and go on if they were stopped")
     parser.add_argument("--no-anchor", dest="anchor", action="store_false")
