@@ -91,18 +91,18 @@ def run_ours(folder: Path) -> dict:
     return measured
 
 
-def limit_seconds(folder: Path, tokens: float) -> tuple[float, float]:
-    """The step's matrix products alone, in bfloat16, perfectly spread over the cores: one forward per sampled token (in
+def limit_seconds(folder: Path, completions: int, completion_tokens: float, prompt_tokens: float) -> tuple[float, float]:
+    """A step's matrix products alone, in bfloat16, perfectly spread over the cores: one forward per sampled token (in
     batches as large as one core ever has); and forward plus backward over prompts and completions."""
     config = ModelConfig.load(folder)
     d, i, kv = config.hidden_size, config.intermediate_size, config.num_key_value_heads * config.qk_head_dim
     layer = [(d, d), (d, kv), (d, kv), (d, d), (d, i), (d, i), (i, d)]
     matrices = layer * config.num_hidden_layers + [(d, config.vocab_size)]
     torch.set_num_threads(1)
-    rows, sequence = PROMPTS * GROUP // cores(), 4096
-    sampling = matmul_limit([(rows, a, b) for a, b in matrices], torch.bfloat16) / rows * tokens
+    rows, sequence = completions // cores(), 4096
+    sampling = matmul_limit([(rows, a, b) for a, b in matrices], torch.bfloat16) / rows * completion_tokens
     shapes = [s for a, b in matrices for s in ((sequence, a, b), (sequence, b, a), (a, sequence, b))]
-    update = matmul_limit(shapes, torch.bfloat16) / sequence * (tokens + PROMPTS * GROUP * 12)
+    update = matmul_limit(shapes, torch.bfloat16) / sequence * (completion_tokens + prompt_tokens)
     return sampling / cores(), update / cores()
 
 
@@ -123,7 +123,7 @@ def main() -> None:
             runs["defaults"].append(run_trl(folder, micro_batch=8, attention="sdpa"))
             runs["ours"].append(run_ours(folder))
         tokens = statistics.mean(t for run in runs["ours"] for t in run["tokens"])
-        sampling, update = limit_seconds(folder, tokens)
+        sampling, update = limit_seconds(folder, PROMPTS * GROUP, tokens, PROMPTS * GROUP * 12)
     limits = {"grpo": tokens / (sampling + update), "rollouts": tokens / sampling}
     ours, *peers = (dict(zip(limits, rates(result))) for result in runs.values())
     print_result([{"name": f"{what}_vs_trl_{name}", "ours": ours[what], "peer": peer[what], "limit": limits[what],

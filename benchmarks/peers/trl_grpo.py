@@ -1,7 +1,10 @@
-"""Measure TRL's GRPOTrainer with a tiny random-init Qwen2; needs the versions in peers-constraints.txt.
+"""Measure TRL's GRPOTrainer with a tiny Qwen2, of random weights or another's; needs the versions in peers-constraints.txt.
 
-Run it with the peers' own Python. It reads one JSON object on stdin (the keys are in DEFAULTS) and prints one JSON
-object as its last stdout line. Nothing touches the network. Example:
+Run it with the peers' own Python. It reads one JSON object, a line of stdin (the keys are in DEFAULTS), and prints one JSON
+object as its last stdout line. Before that it may ask, a line of JSON each, and wait for a line of answer: with `judged`
+{"judge": {"prompts": [ids], "completions": [ids]}} for the list of rewards, and with `look_every` {"look": steps,
+"seconds": of training} when the weights of now lie in `look_dir`, for true if it shall go on. What a look takes does not count.
+Nothing touches the network. Example:
 
     echo '{"prompts": [[5, 6, 7], [8, 9]]}' | .venv-peers/bin/python benchmarks/peers/trl_grpo.py
 """
@@ -47,6 +50,11 @@ DEFAULTS = {
     "pad_id": 0,
     "eos_id": 1,
     "eos_probability": None,  # chance of EOS at each token under the initial weights; None keeps plain random weights
+    "model_dir": None,  # begin with these weights, not with random ones
+    "judged": False,  # ask for the rewards; else they are the share of even token ids
+    "look_every": None,  # steps between looks
+    "look_dir": None,  # where they find the weights
+    "scale_rewards": "group",  # TRL's own default: advantages over the group's standard deviation | "none"
     "save_model_dir": None,  # where to write the initial weights, so that another trainer can start from the same
     "threads": 2,
     # What is TRL's to choose. The defaults had the best median of those tried on two shared AMD EPYC cores.
@@ -98,6 +106,11 @@ def set_eos_probability(model: transformers.Qwen2ForCausalLM, eos_id: int, proba
 
 def make_model(options: dict) -> transformers.Qwen2ForCausalLM:
     torch.manual_seed(options["seed"])
+    dtype = torch.bfloat16 if options["precision"] == "bf16_weights" else torch.float32
+    if options["model_dir"]:
+        return transformers.Qwen2ForCausalLM.from_pretrained(
+            options["model_dir"], dtype=dtype, attn_implementation=options["attention"]
+        )
     config = transformers.Qwen2Config(
         **options["model"],
         max_position_embeddings=2048,
@@ -111,27 +124,45 @@ def make_model(options: dict) -> transformers.Qwen2ForCausalLM:
         set_eos_probability(model, options["eos_id"], options["eos_probability"])
     if options["save_model_dir"]:
         model.save_pretrained(options["save_model_dir"])
-    return model.to(torch.bfloat16 if options["precision"] == "bf16_weights" else torch.float32)
+    return model.to(dtype)
+
+
+def ask(question: dict) -> object:
+    print(json.dumps(question), flush=True)
+    return json.loads(sys.stdin.readline())
 
 
 class Meter(transformers.TrainerCallback):
     """Counts true completion tokens, as the reward function sees them, and the time between ends of steps."""
 
-    def __init__(self):
+    def __init__(self, options: dict):
+        self.options, self.paused = options, 0.0
         self.tokens, self.rewards, self.generation, self.ends = [], [], [], []
 
-    def reward(self, completion_ids: list[list[int]], **_) -> list[float]:
-        """The share of even token ids in each completion."""
+    def reward(self, prompts: list[str], completion_ids: list[list[int]], **_) -> list[float]:
+        """What is answered; else the share of even token ids in each completion."""
         self.tokens.append(sum(map(len, completion_ids)))
-        rewards = [sum(i % 2 == 0 for i in ids) / len(ids) for ids in completion_ids]
+        if self.options["judged"]:
+            asked = [[int(word) for word in prompt.split()] for prompt in prompts]
+            rewards = ask({"judge": {"prompts": asked, "completions": completion_ids}})
+        else:
+            rewards = [sum(i % 2 == 0 for i in ids) / len(ids) for ids in completion_ids]
         self.rewards.append(statistics.fmean(rewards))
         return rewards
 
-    def on_train_begin(self, *_, **__):
-        self.ends.append(time.perf_counter())
+    def now(self) -> float:
+        return time.perf_counter() - self.paused
 
-    def on_step_end(self, *_, **__):
-        self.ends.append(time.perf_counter())
+    def on_train_begin(self, *_, **__):
+        self.ends.append(self.now())
+
+    def on_step_end(self, args, state, control, model=None, **_):
+        self.ends.append(self.now())
+        if self.options["look_every"] and state.global_step % self.options["look_every"] == 0:
+            began = time.perf_counter()
+            model.save_pretrained(self.options["look_dir"])
+            control.should_training_stop = not ask({"look": state.global_step, "seconds": self.ends[-1] - self.ends[0]})
+            self.paused += time.perf_counter() - began
 
     def watch_generation(self, trainer: trl.GRPOTrainer) -> None:
         """Time TRL's private generation method, which TRL itself reports only to hosted trackers."""
@@ -171,6 +202,7 @@ def train(options: dict, folder: str) -> tuple[Meter, int]:
         temperature=options["temperature"],
         beta=0.0,
         loss_type=options["loss_type"],
+        scale_rewards=options["scale_rewards"],
         optim="adamw_torch_fused",
         seed=options["seed"],
         torch_compile=options["compile"],
@@ -182,13 +214,13 @@ def train(options: dict, folder: str) -> tuple[Meter, int]:
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    meter = Meter()
+    meter = Meter(options)
     trainer = trl.GRPOTrainer(
         model=model,
         reward_funcs=meter.reward,
         args=arguments,
         train_dataset=datasets.Dataset.from_dict({"prompt": prompts}),
-        processing_class=make_tokenizer(options["model"]["vocab_size"], options["pad_id"], options["eos_id"], folder),
+        processing_class=make_tokenizer(model.config.vocab_size, options["pad_id"], options["eos_id"], folder),
         callbacks=[meter],
     )
     meter.watch_generation(trainer)
@@ -197,7 +229,7 @@ def train(options: dict, folder: str) -> tuple[Meter, int]:
 
 
 def main() -> None:
-    given = json.load(sys.stdin)
+    given = json.loads(sys.stdin.readline())
     unknown = given.keys() - DEFAULTS.keys()
     if unknown or not given.get("prompts"):
         sys.exit(f"unknown keys {sorted(unknown)}" if unknown else "the key 'prompts' is missing or empty")
@@ -208,7 +240,8 @@ def main() -> None:
     skip = options["warmup_steps"]
     seconds = [end - start for start, end in zip(meter.ends, meter.ends[1:], strict=False)][skip:]
     tokens, generation = meter.tokens[skip:], meter.generation[skip:]
-    if not len(seconds) == len(tokens) == len(generation) == options["steps"]:
+    wanted = len(seconds) if options["look_every"] else options["steps"]  # a look may end it
+    if not len(seconds) == len(tokens) == len(generation) == wanted:
         sys.exit(f"TRL ran {len(seconds)} steps with {len(tokens)} generations where {options['steps']} were expected")
     result = {
         "completion_tokens": tokens,  # true tokens of each step: EOS counts, the padding after it does not
