@@ -22,8 +22,9 @@ import torch
 import spoutnik
 from spoutnik.errors import RunError, UserError
 from spoutnik.parallel import cores
+from spoutnik.scale.gpus import refuse_shared_gpus, take_gpu
 from spoutnik.scale.watch import Watch
-from spoutnik.world import LostRank, World, started_in
+from spoutnik.world import LostRank, World, exchanging, started_in
 
 _NO_LIMIT = timedelta(days=365)  # of one exchange: a rank may sample for hours; `Watch` finds those that hang
 
@@ -71,7 +72,7 @@ class Launch:
 
 
 def run_together(lead: Callable[[], None], follow: Callable[[], None], identity: Mapping[str, str], timeout: float,
-                 stacks: Path, say: Callable[[str], None]) -> int:
+                 stacks: Path, say: Callable[[str], None], device: str = "cpu") -> int:
     """One process's part of a run: rank 0 leads, the others follow. Returns the exit status; errors are told by `say`, each by
     one process.
 
@@ -79,21 +80,24 @@ def run_together(lead: Callable[[], None], follow: Callable[[], None], identity:
         identity: what must be the same on all ranks (the recipe's text ...), by name; versions of the code are added.
         timeout: seconds without any sign of work on any rank, after which the run is taken to hang.
         stacks: the folder where all processes then write what they are at.
+        device: the recipe's; of GPUs each process must have one of its own.
     """
     try:
-        return _work_together(Launch.from_environment(), lead, follow, identity, timeout, stacks, say)
+        return _work_together(Launch.from_environment(), lead, follow, identity, timeout, stacks, say, device)
     except (UserError, RunError) as error:  # before all had come
         say(str(error))
         return error.exit_status
 
 
 def _work_together(launch: Launch, lead: Callable[[], None], follow: Callable[[], None], identity: Mapping[str, str],
-                   timeout: float, stacks: Path, say: Callable[[str], None]) -> int:
-    with _joined(launch) as (world, store), started_in(world):
+                   timeout: float, stacks: Path, say: Callable[[str], None], device: str) -> int:
+    with _joined(launch, device) as (world, store), started_in(world):
         with Watch(store, world.rank, world.size, timeout, stacks, say, launch.name) as watch:
             try:
                 refuse_others(world, {**identity, **versions()})
-                lead() if world.is_main else follow()
+                refuse_shared_gpus(world, device)
+                with exchanging():  # a sum or a norm in which another process is missed
+                    lead() if world.is_main else follow()
             except KeyboardInterrupt:
                 if world.is_main:
                     raise
@@ -112,7 +116,7 @@ def _work_together(launch: Launch, lead: Callable[[], None], follow: Callable[[]
 
 
 @contextlib.contextmanager
-def _joined(launch: Launch) -> Iterator[tuple[World, object]]:
+def _joined(launch: Launch, device: str) -> Iterator[tuple[World, object]]:
     """The process group, with all ranks in it, and the store that they share. Raises RunError where some do not come."""
     import torch.distributed as dist
 
@@ -121,10 +125,9 @@ def _joined(launch: Launch) -> Iterator[tuple[World, object]]:
     everybody = [f"here/{rank}" for rank in range(launch.size)]
     try:
         store.wait(everybody, timedelta(seconds=joining_seconds()))
-        if gpu := torch.cuda.is_available():
-            torch.cuda.set_device(_number("LOCAL_RANK", launch.rank) % torch.cuda.device_count())
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=store, rank=launch.rank, world_size=launch.size,
-                                timeout=_NO_LIMIT)
+        take_gpu(launch.rank, device)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.size, timeout=_NO_LIMIT)
     except RuntimeError as error:
         missing = [rank for rank, key in enumerate(everybody) if not store.check([key])]
         who = f"rank {', '.join(map(str, missing[:8]))} did not come" if missing else str(error).splitlines()[0]
