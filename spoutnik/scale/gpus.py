@@ -1,4 +1,5 @@
-"""Which GPU each process of a run computes on: one of its own, or the run is refused before anything begins.
+"""Which GPU each process of a run computes on: one of its own, or the run is refused before anything begins. Rollout workers
+have the others.
 
 Two processes on one GPU would each have half of it, and NCCL, which joins one process to a GPU, fails in the first sum of
 gradients with a sentence about ranks and bus numbers. GPUs are told apart by their UUIDs: numbers depend on what each process
@@ -7,7 +8,7 @@ sees (CUDA_VISIBLE_DEVICES, `srun --gpus-per-task`).
 
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -55,6 +56,27 @@ def seat(setting: str) -> Seat:
 def gpu_of(device: torch.device) -> str | None:
     """The UUID of a GPU; None of a processor."""
     return None if device.type == "cpu" else str(torch.cuda.get_device_properties(device).uuid)
+
+
+def seen_gpus() -> tuple[str, ...]:
+    """The UUIDs of all GPUs that this process may use, in the order of their numbers."""
+    return tuple(gpu_of(torch.device("cuda", number)) for number in range(torch.cuda.device_count()))
+
+
+def free_gpus(taken: Collection[str]) -> list[str]:
+    """Those that this process sees and that are not taken, as CUDA_VISIBLE_DEVICES names them."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else map(str, range(torch.cuda.device_count()))
+    return [name.strip() for name, gpu in zip(names, seen_gpus()) if gpu not in taken]
+
+
+def left_for_workers(setting: str) -> int:
+    """GPUs of this machine that the processes which train here will not take. setting: the recipe's `device`."""
+    count = torch.cuda.device_count()
+    if not count or compute_device(setting).type == "cpu":
+        return count
+    trainers = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return max(0, count - (int(trainers) if trainers.isdecimal() else 1))
 
 
 def refuse_shared_gpus(world: World, setting: str) -> None:
