@@ -7,6 +7,7 @@ time, with the GPU drained before and after. --cpu: the same on the processor at
 """
 
 import argparse
+import gc
 import importlib.util
 import json
 import re
@@ -72,8 +73,15 @@ class Machine:
         if not self.toy:
             torch.cuda.synchronize(self.device)
 
+    def fresh(self) -> None:
+        """Before another measurement, or another program's: what the last one held goes back, and its peak is forgotten."""
+        gc.collect()
+        if not self.toy:
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
+
     def peak(self) -> int:
-        """Bytes."""
+        """Bytes, since it was fresh (of the processor, since the process began)."""
         return peak_memory() if self.toy else torch.cuda.max_memory_allocated(self.device)
 
     def bandwidth(self) -> float:
@@ -104,23 +112,32 @@ def decode(on: Machine) -> list[dict]:
     """Tokens per second of LLM.generate, sampling and scheduling included; the limit reads weights and cache once a step."""
     results, bandwidth = [], on.bandwidth()
     length, prompt = (16, 8) if on.toy else (256, 128)
+    batches = {batch: [[3 + (i * 7 + j) % 400 for j in range(prompt)] for i in range(batch)]
+               for batch in ((1, 8) if on.toy else (1, 16, 128))}
     for shape in on.shapes:
         with tempfile.TemporaryDirectory() as name:
-            config = checkpoint(shape, Path(name))
-            llm = LLM(name, dtype="bfloat16", device=str(on.device), eos_token_ids=[], max_num_seqs=128)
-            counts = account(config)
-            for batch in (1, 8) if on.toy else (1, 16, 128):
-                prompts = [[3 + (i * 7 + j) % 400 for j in range(prompt)] for i in range(batch)]
-
-                def run(tokens: int, prompts=prompts, llm=llm) -> None:
-                    llm.generate(prompts, SamplingParams(temperature=0.0, max_tokens=tokens), seed=0)
-
-                seconds = on.seconds(lambda run=run: run(length)) - on.seconds(lambda run=run: run(1))
+            counts = account(checkpoint(shape, Path(name)))
+            for batch, (rate, peak) in decode_rates(on, Path(name), batches, length).items():
+                on.fresh()  # vLLM wants nine tenths of the memory
                 read = 2 * counts.total_parameters + batch * (prompt + length / 2) * counts.cache_bytes_per_token
-                results.append({"name": f"decode {shape}, {batch} sequences", "ours": batch * (length - 1) / seconds,
-                                "peer": vllm_decode(Path(name), prompts, length) if vllm() else None,
-                                "limit": batch * bandwidth / read, "unit": "tokens/s", "peak_bytes": on.peak()})
+                results.append({"name": f"decode {shape}, {batch} sequences", "ours": rate,
+                                "peer": vllm_decode(Path(name), batches[batch], length) if vllm() else None,
+                                "limit": batch * bandwidth / read, "unit": "tokens/s", "peak_bytes": peak})
     return results
+
+
+def decode_rates(on: Machine, folder: Path, batches: dict[int, list], length: int) -> dict[int, tuple[float, int]]:
+    """Sequences -> tokens per second, peak bytes. Its engine, which takes most of the memory, goes when it returns."""
+    on.fresh()
+    llm = LLM(str(folder), dtype="bfloat16", device=str(on.device), eos_token_ids=[], max_num_seqs=128)
+    rates = {}
+    for batch, prompts in batches.items():
+        def run(tokens: int, prompts=prompts) -> None:
+            llm.generate(prompts, SamplingParams(temperature=0.0, max_tokens=tokens), seed=0)
+
+        seconds = on.seconds(lambda run=run: run(length)) - on.seconds(lambda run=run: run(1))
+        rates[batch] = batch * (length - 1) / seconds, on.peak()
+    return rates
 
 
 def prefill(on: Machine) -> list[dict]:
@@ -130,15 +147,21 @@ def prefill(on: Machine) -> list[dict]:
     for shape in on.shapes:
         with tempfile.TemporaryDirectory() as name:
             config = checkpoint(shape, Path(name))
-            llm = LLM(name, dtype="bfloat16", device=str(on.device), eos_token_ids=[], max_num_seqs=batch,
-                      max_num_batched_tokens=batch * length, enable_prefix_caching=False)
-            prompts = [[3 + (i * 7 + j) % 400 for j in range(length)] for i in range(batch)]
-            seconds = on.seconds(lambda prompts=prompts, llm=llm: llm.generate(prompts, SamplingParams(max_tokens=1), seed=0))
+            seconds, peak = prefill_seconds(on, Path(name), length, batch)
             head = 2 * config.vocab_size * config.hidden_size  # one position of each prompt has logits
             work = batch * length * (account(config).flops_per_token - head) + batch * head
             results.append({"name": f"prefill {shape}, {batch} x {length} tokens", "ours": batch * length / seconds,
-                            "limit": rate * batch * length / work, "unit": "tokens/s", "peak_bytes": on.peak()})
+                            "limit": rate * batch * length / work, "unit": "tokens/s", "peak_bytes": peak})
     return results
+
+
+def prefill_seconds(on: Machine, folder: Path, length: int, batch: int) -> tuple[float, int]:
+    """And peak bytes."""
+    on.fresh()
+    llm = LLM(str(folder), dtype="bfloat16", device=str(on.device), eos_token_ids=[], max_num_seqs=batch,
+              max_num_batched_tokens=batch * length, enable_prefix_caching=False)
+    prompts = [[3 + (i * 7 + j) % 400 for j in range(length)] for i in range(batch)]
+    return on.seconds(lambda: llm.generate(prompts, SamplingParams(max_tokens=1), seed=0)), on.peak()
 
 
 def sft(on: Machine) -> list[dict]:
@@ -146,30 +169,35 @@ def sft(on: Machine) -> list[dict]:
     with LoRA."""
     results, rate = [], on.products()
     rows, length = (4, 32) if on.toy else (32, 512)
+    documents = [Document([3 + (i * 7 + j) % 400 for j in range(length)]) for i in range(rows)]
     for shape in on.shapes:
         for method in ("full", "lora"):
             with tempfile.TemporaryDirectory() as name:
-                config = checkpoint(shape, Path(name))
-                model = load_model(Path(name), torch.float32 if method == "full" else None, torch.bfloat16)
-                if method == "lora":
-                    add_lora(model, LoraConfig(16, 32.0), torch.Generator().manual_seed(0))
-                model.to(on.device)
-                settings = LanguageModelSettings(learning_rate=1e-5, optimizer="adamw", micro_batch_tokens=16384)
-                optimizer = settings.make_optimizer(model)
-                documents = [Document([3 + (i * 7 + j) % 400 for j in range(length)]) for i in range(rows)]
-
-                def step(model=model, optimizer=optimizer, documents=documents, settings=settings) -> None:
-                    gradient, _ = language_model_gradient(model, documents, optimizer.parameters, settings)
-                    optimizer.step(gradient.gradients, 1.0)
-
-                seconds, trained = on.seconds(step), sum(p.numel() for p in adapters_of_parameters(model))
-                flops = account(config).flops_per_token
+                flops = account(checkpoint(shape, Path(name))).flops_per_token
+                seconds, trained, peak = sft_seconds(on, Path(name), method, documents)
+                on.fresh()
                 work = 3 * flops if method == "full" else 2 * flops + 6 * trained
                 results.append({"name": f"sft {shape}, {method}, {rows} x {length} tokens", "ours": rows * length / seconds,
                                 "peer": trl_sft(Path(name), method, documents, on) if trl() else None, "limit": rate / work,
-                                "unit": "tokens/s", "peak_bytes": on.peak()})
-                del model, optimizer
+                                "unit": "tokens/s", "peak_bytes": peak})
     return results
+
+
+def sft_seconds(on: Machine, folder: Path, method: str, documents: list[Document]) -> tuple[float, int, int]:
+    """Of a step, with the numbers of its adapters and peak bytes."""
+    on.fresh()
+    model = load_model(folder, torch.float32 if method == "full" else None, torch.bfloat16)
+    if method == "lora":
+        add_lora(model, LoraConfig(16, 32.0), torch.Generator().manual_seed(0))
+    model.to(on.device)
+    settings = LanguageModelSettings(learning_rate=1e-5, optimizer="adamw", micro_batch_tokens=16384)
+    optimizer = settings.make_optimizer(model)
+
+    def step() -> None:
+        gradient, _ = language_model_gradient(model, documents, optimizer.parameters, settings)
+        optimizer.step(gradient.gradients, 1.0)
+
+    return on.seconds(step), sum(p.numel() for p in adapters_of_parameters(model)), on.peak()
 
 
 def adapters_of_parameters(model) -> list:
@@ -182,32 +210,38 @@ def grpo(on: Machine) -> list[dict]:
     results = []
     prompts_per_step, group, length = (4, 4, 16) if on.toy else (32, 8, 256)
     prompts = [[3 + (i * 7 + j) % 400 for j in range(16)] for i in range(prompts_per_step)]
+    settings = GRPOSettings(steps=9, learning_rate=1e-6, optimizer="adamw", prompts_per_step=prompts_per_step,
+                            group_size=group, max_tokens=length, micro_batch_tokens=16384)
     for shape in on.shapes:
         with tempfile.TemporaryDirectory() as name:
             folder, peer = Path(name), None
+            on.fresh()
             if trl():
                 peer = trl_grpo(folder, shape, prompts, group, length, on)
             else:
                 checkpoint(shape, folder)
-            model = load_model(folder, torch.float32, torch.bfloat16).to(on.device)
-            settings = GRPOSettings(steps=9, learning_rate=1e-6, optimizer="adamw", prompts_per_step=prompts_per_step,
-                                    group_size=group, max_tokens=length, micro_batch_tokens=16384)
-            optimizer, tokens = settings.make_optimizer(model), []
-
-            def step(model=model, optimizer=optimizer, settings=settings, tokens=tokens) -> None:
-                llm = LLM(model, eos_token_ids=[EOS_ID], max_num_seqs=prompts_per_step * group, max_num_batched_tokens=8192)
-                params = SamplingParams(n=group, temperature=1.0, top_p=1.0, max_tokens=length)
-                groups = [output.outputs for output in llm.generate(prompts, params, seed=len(tokens))]
-                rewards = torch.tensor([[sum(i % 2 == 0 for i in c.token_ids) / len(c.token_ids) for c in g] for g in groups])
-                batches, _ = policy_batches(Rollouts(prompts, groups, rewards, {}), settings, device=on.device)
-                optimizer.step(policy_gradient(model, batches, optimizer.parameters, settings).gradients, 1.0)
-                tokens.append(sum(len(c.token_ids) for g in groups for c in g))
-
-            seconds = on.seconds(step, 2)
-            results.append({"name": f"grpo {shape}, {prompts_per_step} x {group} x {length}", "ours": statistics.mean(tokens)
-                            / seconds, "peer": peer, "unit": "tokens/s", "peak_bytes": on.peak()})
-            del model, optimizer
+            rate, peak = grpo_rate(on, folder, prompts, settings)
+            results.append({"name": f"grpo {shape}, {prompts_per_step} x {group} x {length}", "ours": rate, "peer": peer,
+                            "unit": "tokens/s", "peak_bytes": peak})
     return results
+
+
+def grpo_rate(on: Machine, folder: Path, prompts: list, settings: GRPOSettings) -> tuple[float, int]:
+    """Tokens per second, and peak bytes."""
+    model, group = load_model(folder, torch.float32, torch.bfloat16).to(on.device), settings.group_size
+    optimizer, tokens = settings.make_optimizer(model), []
+
+    def step() -> None:
+        llm = LLM(model, eos_token_ids=[EOS_ID], max_num_seqs=len(prompts) * group, max_num_batched_tokens=8192)
+        params = SamplingParams(n=group, temperature=1.0, top_p=1.0, max_tokens=settings.max_tokens)
+        groups = [output.outputs for output in llm.generate(prompts, params, seed=len(tokens))]
+        rewards = torch.tensor([[sum(i % 2 == 0 for i in c.token_ids) / len(c.token_ids) for c in g] for g in groups])
+        batches, _ = policy_batches(Rollouts(prompts, groups, rewards, {}), settings, device=on.device)
+        optimizer.step(policy_gradient(model, batches, optimizer.parameters, settings).gradients, 1.0)
+        tokens.append(sum(len(c.token_ids) for g in groups for c in g))
+
+    seconds = on.seconds(step, 2)
+    return statistics.mean(tokens) / seconds, on.peak()
 
 
 def tests(on: Machine) -> list[dict]:
@@ -257,7 +291,8 @@ def trl_grpo(folder: Path, shape: str, prompts: list, group: int, length: int, o
 def vllm_decode(folder: Path, prompts: list, length: int) -> float:
     """Tokens per second, prompts included in the time."""
     requests = [{"prompt": prompt, "tokens": length} for prompt in prompts]
-    result = ask("vllm_throughput.py", {"model": str(folder), "requests": requests, "rounds": 2, "threads": 2})
+    result = ask("vllm_throughput.py", {"model": str(folder), "requests": requests, "rounds": 2, "threads": 2,
+                                           "engine": {"max_num_seqs": 128}})
     return result["generated"] / statistics.median(result["seconds"])
 
 

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -81,12 +82,12 @@ def disturbed(command: list[str], kills: int, rng: random.Random) -> tuple[dict[
     killed = {"workers": 0, "drivers": 0}
     while True:
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        ours: dict[int, str] = {}
+        ours: set[Process] = set()
         while run.poll() is None:
             time.sleep(rng.uniform(1.0, 4.0))
-            now = ray_processes(run.pid)
-            ours |= now
-            workers = [pid for pid, name in now.items() if "RolloutWorker" in name]
+            now = descendants({run.pid})
+            ours |= now.keys()
+            workers = [process.pid for process, name in now.items() if "RolloutWorker" in name]
             if run.poll() is not None or sum(killed.values()) >= kills or not workers:
                 continue  # only while workers are there: what is tested is their part
             victim = "drivers" if rng.random() < 0.4 else "workers"
@@ -104,28 +105,44 @@ def disturbed(command: list[str], kills: int, rng: random.Random) -> tuple[dict[
             sys.exit(f"{len(left)} processes of Ray outlived their driver: {left}")
 
 
-def processes() -> dict[int, tuple[int, str]]:
-    """Those of this machine that live: id -> (parent, command)."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,args="], capture_output=True, text=True, check=True).stdout
-    rows = [row.split(maxsplit=3) for row in listed.splitlines()]
-    # Z: it has ended, and nobody has asked how (a container's first process may never do so).
-    return {int(row[0]): (int(row[1]), row[3]) for row in rows if len(row) == 4 and not row[2].startswith("Z")}
+@dataclass(frozen=True)
+class Process:
+    """began: when, in clock ticks since the machine started: numbers are given out again."""
+
+    pid: int
+    began: str
 
 
-def ray_processes(driver: int) -> dict[int, str]:
-    """What descends from a run, id -> command: Ray and its workers, and no other Ray of this machine."""
-    every, found = processes(), {driver}
-    while more := {pid for pid, (parent, _) in every.items() if parent in found and pid not in found}:
+def processes() -> dict[Process, tuple[int, str]]:
+    """Those of this machine that live: process -> (parent's number, command)."""
+    alive = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, parent, *rest = (folder / "stat").read_text().rpartition(")")[2].split()
+            command = (folder / "cmdline").read_text().replace("\0", " ").strip()
+        except OSError:  # it has ended since
+            continue
+        if state != "Z":  # it has ended, and nobody has asked how (a container's first process may never do so)
+            alive[Process(int(folder.name), rest[17])] = int(parent), command
+    return alive
+
+
+def descendants(ancestors: set[int]) -> dict[Process, str]:
+    """What descends from processes, process -> command: of a run Ray and its workers, and no other Ray of this machine."""
+    every, found = processes(), set(ancestors)
+    while more := {process.pid for process, (parent, _) in every.items() if parent in found and process.pid not in found}:
         found |= more
-    return {pid: every[pid][1] for pid in found - {driver}}
+    return {process: args for process, (_, args) in every.items() if process.pid in found - ancestors}
 
 
-def outlived(ours: dict[int, str], grace: float = 120.0) -> list[str]:
-    """Which of these processes do not end within `grace` seconds. (Ray's agents look for their raylet now and then; on a
-    machine with other work they took more than 20 s to miss it.)"""
+def outlived(ours: set[Process], grace: float = 120.0) -> list[str]:
+    """Which of these processes, and of what they began since they were last seen, do not end within `grace` seconds. (Ray's
+    agents look for their raylet now and then; on a machine with other work they took more than 20 s to miss it.)"""
     began = time.monotonic()
     while True:
-        left = [args[:120] for pid, (_, args) in processes().items() if pid in ours]
+        alive = processes().keys() & ours
+        ours |= descendants({process.pid for process in alive}).keys()
+        left = [args[:120] for process, (_, args) in processes().items() if process in ours]
         seconds = time.monotonic() - began
         if not left or seconds > grace:
             print(f"{len(left)} processes of Ray are left after {seconds:.1f} s", flush=True)

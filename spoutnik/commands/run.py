@@ -74,7 +74,7 @@ def _run_together(recipe: Path, out: Path, lead: Callable[[], None], seed: int |
     terminal = console(stderr=True)
     scale = read.scale or ScaleSettings()
     return run_together(lead_all, lambda: follow(recipe, seed, SamplersOnRay()), identity, scale.timeout, out / "stacks",
-                        lambda sentence: say(f"spoutnik: {sentence}", terminal))
+                        lambda sentence: say(f"spoutnik: {sentence}", terminal), read.device)
 
 
 def _run(recipe: Path, out: Path, from_: str | None, until: str | None, accept: list[str] | None, seed: int | None,

@@ -5,13 +5,16 @@ to their place in one file, and nothing is gathered anywhere; and a file is the 
 saved is read by M, or by one. The folder must be one that all processes see.
 """
 
+import errno
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Protocol
+from uuid import uuid4
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -22,12 +25,13 @@ from spoutnik.files import disk_errors, fsync_path
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import published_parts
-from spoutnik.world import world
+from spoutnik.world import pulse, world
 
 _NAMES = {torch.uint8: "U8", torch.int8: "I8", torch.float16: "F16", torch.bfloat16: "BF16", torch.int32: "I32",
           torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}
 _ORDER = list(_NAMES.values())  # the library writes wider types first, and names in order within one
 _PIECE = 8 << 20  # numbers that are converted at a time
+_PATIENCE = 90.0  # seconds; Linux's NFS takes a folder for what it was for 60 at most (acdirmax)
 
 Piece = tuple[str, int, Tensor]  # a tensor's name in the file, the first of its rows that these are, the rows
 
@@ -89,11 +93,14 @@ def save_pieces(path: Path, entries: Mapping[str, Entry], pieces: Iterable[Piece
     """Writes a safetensors file under a temporary name, each process of the run its pieces, and renames it. All of them call
     this with the same entries, and each row is one process's.
 
+    The temporary name is a new one each time: on NFS another machine may for a minute take a folder for the one that had its
+    name before, where the same name would be the last good file.
+
     Raises:
         RunError: on every process, where one of them cannot write; the file is as it was.
     """
     header, placed = laid_out(entries, metadata)
-    temporary, main = path.with_name(f".{path.name}.parts"), world().is_main
+    temporary, main = path.with_name(f".{path.name}.{world().broadcast(uuid4().hex[:12])}.parts"), world().is_main
     try:
         everywhere(lambda: main and _create(temporary, header, placed))
         everywhere(lambda: _write(temporary, placed, pieces))
@@ -155,13 +162,26 @@ def _install(temporary: Path, path: Path) -> None:
 def _write(path: Path, placed: Mapping[str, Entry], pieces: Iterable[Piece]) -> None:
     """Rows to their places, converted to the file's types, and flushed to the disk."""
     with disk_errors(path):
-        descriptor = os.open(path, os.O_WRONLY)
+        descriptor = _opened(path)
         try:
             for name, start, rows in pieces:
                 _write_rows(descriptor, placed[name], start, rows)
+                pulse.beat()
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _opened(path: Path) -> int:
+    """A file that rank 0 has made, perhaps on another machine, whose folder is seen as it is only after a while."""
+    deadline = time.monotonic() + (0.0 if world().is_main else _PATIENCE)
+    while True:
+        try:
+            return os.open(path, os.O_WRONLY)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ESTALE) or time.monotonic() > deadline:
+                raise
+        time.sleep(0.2)
 
 
 def _write_rows(descriptor: int, entry: Entry, start: int, rows: Tensor) -> None:
@@ -227,6 +247,7 @@ def read_rows(path: Path, wanted: Mapping[str, Part]) -> None:
                 rows = stored[part.start:part.start + len(part.rows)] if part.shape else file.get_tensor(name)
                 with torch.no_grad():
                     part.rows.copy_(rows)
+                pulse.beat()
     except FileNotFoundError as error:
         raise RunError(f"{path}: not found. The checkpoint is incomplete: delete its folder and run again.") from error
     except (SafetensorError, OSError) as error:

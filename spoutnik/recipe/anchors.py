@@ -70,7 +70,7 @@ def anchor_bytes(stage: Stage, config: ModelConfig) -> int:
 
 def open_anchor(recipe: Recipe, name: str, model: Transformer, tokenizer: Tokenizer, start: Path, dtype: torch.dtype,
                 say: Callable[[str], None]) -> Anchor | None:
-    """A stage's anchor, where it has one.
+    """A stage's anchor, where it has one; its base, if any, is still to be brought to the device that computes.
 
     Args:
         model: that is trained. start: the folder of the model it goes on from. dtype: of activations.
@@ -84,7 +84,7 @@ def open_anchor(recipe: Recipe, name: str, model: Transformer, tokenizer: Tokeni
     texts, described = read_general_text(settings.file).token_ids(tokenizer)
     base, beside = None, ""
     if not has_adapters(model):
-        base = load_model(start, None, dtype, mapped=True).requires_grad_(False).to(model.device)
+        base = load_model(start, None, dtype, mapped=True).requires_grad_(False)
         size = sum(parameter.nbytes for parameter in base.parameters())
         beside = f". Its start stays in memory as a frozen copy ({size / 1e6:,.0f} MB); with an adapter it would not need to"
     anchor = Anchor(settings, texts, recipe.seed, name, base, stage.settings.micro_batch_tokens)

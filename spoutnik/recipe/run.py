@@ -74,7 +74,7 @@ def run_recipe(path: Path, out: Path, display: Display, until: str | None = None
     audit_rewards(recipe, str(path), [name for name in selected if status[name] == "to make"], display.log)
     refuse_more_ranks_than_shards(recipe, str(path))
     if any(isinstance(recipe.stages[name], GRPOStage | RejectStage) and status[name] == "to make" for name in selected):
-        samplers.check(recipe.scale)
+        samplers.check(recipe.scale, recipe.device)
     with ExitStack() as stack:
         stack.enter_context(run.lock(_ENDING if team().size > 1 else 0.0))
         track = sent_to(sinks, stack)

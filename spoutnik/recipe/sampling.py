@@ -16,8 +16,12 @@ from spoutnik.train.rollouts import PolicyEngine, PolicySampler
 class Samplers(Protocol):
     """Makes what samples a stage's model."""
 
-    def check(self, scale: ScaleSettings | None) -> None:
-        """Before anything runs. Raises UserError where what the recipe asks for cannot be had."""
+    def check(self, scale: ScaleSettings | None, device: str) -> None:
+        """Before anything runs. device: the recipe's, on which it trains.
+
+        Raises:
+            UserError: what the recipe asks for cannot be had.
+        """
 
     def open(self, model: Transformer, tokenizer: Tokenizer, scale: ScaleSettings | None, folder: Path,
              say: Callable[[str], None]) -> AbstractContextManager[PolicySampler]:
@@ -27,7 +31,7 @@ class Samplers(Protocol):
 class SamplersHere:
     """This process, or each of those that run together."""
 
-    def check(self, scale: ScaleSettings | None) -> None:
+    def check(self, scale: ScaleSettings | None, device: str) -> None:
         if scale is not None and scale.rollout_workers:
             raise UserError(f"scale.rollout_workers = {scale.rollout_workers}: only `spoutnik run` starts them. Leave it out.")
 

@@ -144,8 +144,13 @@ class Context:
 
     def load(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
         """The model and tokenizer of an input."""
+        model, tokenizer = self.read(role)
+        return model.to(self.device), tokenizer
+
+    def read(self, role: str = "start") -> tuple[Transformer, Tokenizer]:
+        """The same, to be `placed`: a model that is to be divided need not fit on one GPU before."""
         folder = self.inputs[role].folder
-        return load_model(folder, compute_dtype=self.dtype).to(self.device), Tokenizer.load(folder)
+        return load_model(folder, compute_dtype=self.dtype), Tokenizer.load(folder)
 
     def load_start(self, adapter: AdapterSettings | None) -> tuple[Transformer, Tokenizer]:
         """The model to train: whole, or frozen as its files hold it with a new adapter."""
@@ -268,7 +273,7 @@ def _pretrain(stage: PretrainStage, context: Context) -> Outcome:
 
 
 def _midtrain(stage: MidtrainStage, context: Context) -> Outcome:
-    narrow, tokenizer = context.load()
+    narrow, tokenizer = context.read()
     model = Transformer(widened(narrow.config, stage.context, context.source), context.dtype)
     model.load_state_dict(narrow.state_dict())
     context.placed(model)
@@ -353,7 +358,7 @@ def _grpo(stage: GRPOStage, context: Context) -> Outcome:
         folder = context.inputs["reward_model"].folder
         scorer = partial(score_answers, *load_reward_model(folder, context.dtype, context.device))
     if stage.settings.kl_coefficient:
-        reference = context.placed(context.load()[0].requires_grad_(False))
+        reference = context.placed(context.read()[0].requires_grad_(False))
     scale = context.recipe.scale
     with context.sampled(model, tokenizer) as engine:
         monitor = context.monitor(context.validation(model, tokenizer, stage.settings, engine))
@@ -378,7 +383,7 @@ def _reject(stage: RejectStage, context: Context) -> Outcome:
 
 
 def _reward_model(stage: RewardModelStage, context: Context) -> Outcome:
-    backbone, tokenizer = context.load()
+    backbone, tokenizer = context.read()
     model = context.placed(RewardModel(backbone))
     monitor = context.monitor()
     log, cost = train_reward_model(model, tokenizer, stage.settings, *context.training(), monitor)

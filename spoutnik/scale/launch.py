@@ -11,21 +11,24 @@ import hashlib
 import os
 import platform
 import socket
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from uuid import uuid4
 
 import torch
 
 import spoutnik
 from spoutnik.errors import RunError, UserError
 from spoutnik.parallel import cores
+from spoutnik.scale.gpus import refuse_shared_gpus, take_gpu
 from spoutnik.scale.watch import Watch
-from spoutnik.world import LostRank, World, started_in
+from spoutnik.world import LostRank, World, exchanging, started_in
 
-_NO_LIMIT = timedelta(days=365)  # of one exchange: a rank may sample for hours; `Watch` finds those that hang
+NO_LIMIT = timedelta(days=365)  # of one exchange: a rank may sample for hours; `Watch` finds those that hang
 
 
 def launched() -> bool:
@@ -71,7 +74,7 @@ class Launch:
 
 
 def run_together(lead: Callable[[], None], follow: Callable[[], None], identity: Mapping[str, str], timeout: float,
-                 stacks: Path, say: Callable[[str], None]) -> int:
+                 stacks: Path, say: Callable[[str], None], device: str = "cpu") -> int:
     """One process's part of a run: rank 0 leads, the others follow. Returns the exit status; errors are told by `say`, each by
     one process.
 
@@ -79,21 +82,24 @@ def run_together(lead: Callable[[], None], follow: Callable[[], None], identity:
         identity: what must be the same on all ranks (the recipe's text ...), by name; versions of the code are added.
         timeout: seconds without any sign of work on any rank, after which the run is taken to hang.
         stacks: the folder where all processes then write what they are at.
+        device: the recipe's; of GPUs each process must have one of its own.
     """
     try:
-        return _work_together(Launch.from_environment(), lead, follow, identity, timeout, stacks, say)
+        return _work_together(Launch.from_environment(), lead, follow, identity, timeout, stacks, say, device)
     except (UserError, RunError) as error:  # before all had come
         say(str(error))
         return error.exit_status
 
 
 def _work_together(launch: Launch, lead: Callable[[], None], follow: Callable[[], None], identity: Mapping[str, str],
-                   timeout: float, stacks: Path, say: Callable[[str], None]) -> int:
-    with _joined(launch) as (world, store), started_in(world):
+                   timeout: float, stacks: Path, say: Callable[[str], None], device: str) -> int:
+    with _joined(launch, device) as (world, store), started_in(world):
         with Watch(store, world.rank, world.size, timeout, stacks, say, launch.name) as watch:
             try:
                 refuse_others(world, {**identity, **versions()})
-                lead() if world.is_main else follow()
+                refuse_shared_gpus(world, device)
+                with exchanging():  # a sum or a norm in which another process is missed
+                    lead() if world.is_main else follow()
             except KeyboardInterrupt:
                 if world.is_main:
                     raise
@@ -112,21 +118,20 @@ def _work_together(launch: Launch, lead: Callable[[], None], follow: Callable[[]
 
 
 @contextlib.contextmanager
-def _joined(launch: Launch) -> Iterator[tuple[World, object]]:
+def _joined(launch: Launch, device: str) -> Iterator[tuple[World, object]]:
     """The process group, with all ranks in it, and the store that they share. Raises RunError where some do not come."""
     import torch.distributed as dist
 
-    store = _store(launch)
-    store.set(f"here/{launch.rank}", socket.gethostname())
-    everybody = [f"here/{rank}" for rank in range(launch.size)]
+    everybody, store = [f"here/{rank}" for rank in range(launch.size)], None
+    deadline = time.monotonic() + joining_seconds()
     try:
-        store.wait(everybody, timedelta(seconds=joining_seconds()))
-        if gpu := torch.cuda.is_available():
-            torch.cuda.set_device(_number("LOCAL_RANK", launch.rank) % torch.cuda.device_count())
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", store=store, rank=launch.rank, world_size=launch.size,
-                                timeout=_NO_LIMIT)
+        store = _own_part(_store(launch), launch, everybody, deadline)
+        store.wait(everybody, _until(deadline))
+        take_gpu(launch.rank, device)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, store=store, rank=launch.rank, world_size=launch.size, timeout=NO_LIMIT)
     except RuntimeError as error:
-        missing = [rank for rank, key in enumerate(everybody) if not store.check([key])]
+        missing = [0] if store is None else [rank for rank, key in enumerate(everybody) if not store.check([key])]
         who = f"rank {', '.join(map(str, missing[:8]))} did not come" if missing else str(error).splitlines()[0]
         raise RunError(f"{launch.name}: {who} within {joining_seconds():g} s. Look at what it says, and whether its machine "
                        f"reaches {launch.address}:{launch.port} (GLOO_SOCKET_IFNAME names the network to use).") from error
@@ -135,6 +140,39 @@ def _joined(launch: Launch) -> Iterator[tuple[World, object]]:
         yield replace(alone, cores=min(alone.gather([cores()])), divide=divide), store
     finally:
         dist.destroy_process_group()
+
+
+def _own_part(store: object, launch: Launch, everybody: Sequence[str], deadline: float) -> object:
+    """The part of the store that belongs to this start of the processes, in which each of them sets its key of `everybody`.
+
+    torchrun's store outlives the processes that it starts again, with all that they wrote; and its agents on several machines
+    count for themselves how often that was (one that sees another machine's agent come back counts nothing). So rank 0 names
+    the part, and tells the name to whoever says hello until all are here. Those who are gone do not hear it.
+
+    Raises:
+        RuntimeError: rank 0 says nothing.
+    """
+    import torch.distributed as dist
+
+    name = uuid4().hex
+    if launch.rank:
+        store.set(f"spoutnik/hello/{launch.rank}", name)
+        store.wait([f"spoutnik/welcome/{name}"], _until(deadline))
+        name = store.get(f"spoutnik/welcome/{name}").decode()
+    own = dist.PrefixStore(f"spoutnik/{name}", store)
+    own.set(everybody[launch.rank], socket.gethostname())
+    missing = [] if launch.rank else list(range(1, launch.size))
+    while missing and time.monotonic() < deadline:
+        for rank in [rank for rank in missing if store.check([f"spoutnik/hello/{rank}"])]:
+            hello = store.get(f"spoutnik/hello/{rank}").decode()
+            store.set(f"spoutnik/welcome/{hello}", name)
+        time.sleep(0.02)
+        missing = [rank for rank in missing if not own.check([everybody[rank]])]
+    return own
+
+
+def _until(deadline: float) -> timedelta:
+    return timedelta(seconds=max(0.1, deadline - time.monotonic()))
 
 
 def divide(*arguments: object) -> None:
@@ -163,7 +201,7 @@ def _store(launch: Launch) -> object:
                            "another MASTER_PORT for all ranks (torchrun: --standalone or --rdzv-endpoint).") from error
         raise RunError(f"{launch.name}: does not reach rank 0 at {launch.address}:{launch.port}. Start rank 0, and check "
                        "MASTER_ADDR, MASTER_PORT and the firewall between the machines.") from error
-    return dist.PrefixStore(f"spoutnik/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    return store
 
 
 def versions() -> dict[str, str]:

@@ -38,29 +38,45 @@ class Policy:
         return Policy(model.config, model.compute_dtype, tuple(end_ids), vocabulary, scales)
 
 
-def policy_tensors(model: Transformer, all_of_it: bool = True) -> dict[str, Tensor]:
-    """Copies, on the CPU, of what samplers need, by name. Where the model has adapters, its base is shared and not copied;
-    without all_of_it, it is left out."""
+@dataclass(frozen=True)
+class Source:
+    """A tensor of a policy where it is trained, and the type in which it is sent. fixed: it never changes."""
+
+    tensor: Tensor
+    dtype: torch.dtype
+    fixed: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        return self.tensor.numel() * self.dtype.itemsize
+
+    def __call__(self) -> Tensor:
+        """On the CPU: a copy, but of what is fixed."""
+        if self.fixed:
+            return self.tensor.detach().cpu().contiguous()
+        return self.tensor.detach().to("cpu", self.dtype, copy=True).contiguous()
+
+
+def policy_sources(model: Transformer, all_of_it: bool = True) -> dict[str, Source]:
+    """What samplers need, by name. Where the model has adapters, its base is fixed; without all_of_it, it is left out."""
     parts = adapters_of(model)
-    tensors = {f"{_ADAPTER}{name}/{half}": _copy(tensor, tensor.dtype) for name, part in parts.items()
+    sources = {f"{_ADAPTER}{name}/{half}": Source(tensor, tensor.dtype) for name, part in parts.items()
                for half, tensor in (("A", part.lora_A), ("B", part.lora_B), ("magnitude", part.magnitude))
                if tensor is not None}
     if parts and not all_of_it:
-        return tensors
+        return sources
     tied = model.config.tie_word_embeddings
     for name, tensor in model.state_dict().items():
         if ".adapter." in name or tied and name == "lm_head.weight":
             continue
-        if parts:
-            tensors[name] = tensor.detach().cpu().contiguous()
-        else:
-            is_rounded = tensor.dim() > 1 and not name.endswith(_EXACT)
-            tensors[name] = _copy(tensor, model.compute_dtype if is_rounded else tensor.dtype)
-    return tensors
+        is_rounded = not parts and tensor.dim() > 1 and not name.endswith(_EXACT)
+        sources[name] = Source(tensor, model.compute_dtype if is_rounded else tensor.dtype, fixed=bool(parts))
+    return sources
 
 
-def _copy(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.detach().to("cpu", dtype, copy=True).contiguous()
+def policy_tensors(model: Transformer, all_of_it: bool = True) -> dict[str, Tensor]:
+    """Copies of `policy_sources`, one after another."""
+    return {name: source() for name, source in policy_sources(model, all_of_it).items()}
 
 
 def build_policy(policy: Policy, tensors: Mapping[str, Tensor], device: str = "cpu") -> Transformer:

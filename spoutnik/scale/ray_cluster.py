@@ -3,7 +3,7 @@ before anything waits for it."""
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import ModuleType
@@ -13,6 +13,7 @@ import torch
 from spoutnik.errors import RunError, UserError
 from spoutnik.parallel import cores
 from spoutnik.recipe.rollout_settings import RolloutSettings
+from spoutnik.scale.gpus import free_gpus, left_for_workers
 
 _QUIET = {"logging_level": "ERROR", "log_to_driver": False}
 _STARTS = 3  # Ray gives its own start 30 s and no more, which a machine with other work may not keep
@@ -45,10 +46,31 @@ def ray_module() -> ModuleType:
                         "install 'spoutnik[ray]'), or leave rollout_workers out: then this process samples.") from error
 
 
+def refuse_unless_possible(request: Request, device: str) -> None:
+    """Before anything runs, and without starting anything. device: on which the run trains.
+
+    Raises:
+        UserError: Ray is not installed, or its machines can never hold the workers.
+        RunError: RAY_ADDRESS cannot be reached.
+    """
+    ray = ray_module()
+    if ray.is_initialized() or "RAY_ADDRESS" in os.environ:
+        with connected(request, 0):
+            return
+    _refuse_beyond_machine(request, left_for_workers(device))
+
+
+def _refuse_beyond_machine(request: Request, gpus: int) -> None:
+    """gpus: of this machine, that the run does not train on."""
+    trained = torch.cuda.device_count() - gpus
+    beside = f" beside {_amount_of(trained, 'GPU')} on which the run trains" if trained else ""
+    refuse_impossible(request, [(cores(), gpus)], "this machine", beside)
+
+
 @contextmanager
-def connected(request: Request, update_bytes: int, only_check: bool = False) -> Iterator[ModuleType]:
-    """Ray, ready for the workers. update_bytes: the largest thing that is sent to them. only_check: no more than whether they
-    can be had; starts nothing.
+def connected(request: Request, update_bytes: int, taken: Collection[str] = ()) -> Iterator[ModuleType]:
+    """Ray, ready for the workers. update_bytes: the largest thing that is sent to them. taken: GPUs of this machine that they
+    may not have, by UUID: hidden from a Ray that is started here.
 
     Raises:
         UserError: Ray is not installed, or its machines can never hold the workers.
@@ -60,14 +82,13 @@ def connected(request: Request, update_bytes: int, only_check: bool = False) -> 
         yield ray
         return
     address = os.environ.get("RAY_ADDRESS")
+    free = free_gpus(taken) if torch.cuda.device_count() else None
     if address is None:
-        refuse_impossible(request, [(cores(), torch.cuda.device_count())], "this machine")
-        if only_check:
-            yield ray
-            return
+        _refuse_beyond_machine(request, len(free or ()))
     try:
         if address is None:
-            start_here(ray, cores(), 2 * update_bytes + _LEAST_STORE)  # two updates, old and new, and what comes back
+            with _visible(free):  # twice an update: old and new; and what comes back
+                start_here(ray, cores(), 2 * update_bytes + _LEAST_STORE)
         else:
             ray.init(address=address, **_QUIET)
     except Exception as error:  # of many kinds, from Ray and from the system
@@ -81,6 +102,21 @@ def connected(request: Request, update_bytes: int, only_check: bool = False) -> 
         yield ray
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _visible(gpus: Sequence[str] | None) -> Iterator[None]:
+    """What is started inside it sees these GPUs alone; None: as this process does, which has its own already."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if gpus is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ["CUDA_VISIBLE_DEVICES"] = before
+        elif gpus is not None:
+            del os.environ["CUDA_VISIBLE_DEVICES"]
 
 
 def start_here(ray: ModuleType, cpus: int, store_bytes: int) -> None:
@@ -102,8 +138,8 @@ def machines(ray: ModuleType) -> list[tuple[float, float]]:
     return [(node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0)) for node in ray.nodes() if node["Alive"]]
 
 
-def refuse_impossible(request: Request, machines: list[tuple[float, float]], where: str) -> None:
-    """Ray would wait for ever for what no machine has.
+def refuse_impossible(request: Request, machines: list[tuple[float, float]], where: str, beside: str = "") -> None:
+    """Ray would wait for ever for what no machine has. beside: what else the machine has, which is not for them.
 
     Raises:
         UserError: with what is there and what is missing.
@@ -113,13 +149,14 @@ def refuse_impossible(request: Request, machines: list[tuple[float, float]], whe
         return
     have = _amount(*(sum(amounts) for amounts in zip(*machines))) if machines else "no machine"
     over = f" on {len(machines)} machines" if len(machines) > 1 else ""
-    raise UserError(f"scale.rollout_workers: {request} are asked for, and {where} has {have}{over}, which is room for {fit}. "
-                    f"Give at most {fit} rollout_workers" + (", smaller ones" if not fit else "") + ", or a larger cluster "
-                    "(RAY_ADDRESS).")
+    raise UserError(f"scale.rollout_workers: {request} are asked for, and {where} has {have}{beside}{over}, which is room for "
+                    f"{fit}. Give at most {fit} rollout_workers" + (", smaller ones" if not fit else "") + ", or a larger "
+                    "cluster (RAY_ADDRESS).")
 
 
 def _amount(cpus: float, gpus: float) -> str:
-    def count(number: float, name: str) -> str:
-        return f"{number:g} {name}" + ("s" if number != 1 else "")
+    return _amount_of(cpus, "core") + (f" and {_amount_of(gpus, 'GPU')}" if gpus else "")
 
-    return count(cpus, "core") + (f" and {count(gpus, 'GPU')}" if gpus else "")
+
+def _amount_of(number: float, name: str) -> str:
+    return f"{number:g} {name}" + ("s" if number != 1 else "")

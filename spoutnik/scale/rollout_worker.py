@@ -21,6 +21,7 @@ from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.hardware import available_memory
 from spoutnik.parallel import cores
+from spoutnik.scale.gpus import seen_gpus
 from spoutnik.scale.identity import Identity, identity
 from spoutnik.scale.policy import Policy, build_policy, refresh_policy
 from spoutnik.scale.weight_updates import ReceivedWeights, WeightUpdate
@@ -109,7 +110,7 @@ class RolloutWorker:
 
     def __init__(self, policy: Policy, engine: str, cpus: int, gpus: int, hang_seconds: float, stacks: Path):
         os.environ["OMP_NUM_THREADS"] = str(cpus)  # which `cores` counts, whatever the machine has
-        self.policy, self._watchdog = policy, _Watchdog(hang_seconds, stacks)
+        self.policy, self.gpus, self._watchdog = policy, gpus, _Watchdog(hang_seconds, stacks)
         self.weights = ReceivedWeights()
         self.engine = make_engine(engine, policy, gpus)
         self._loaded: int | None = None
@@ -117,7 +118,7 @@ class RolloutWorker:
         self._steps, self._cpu = 0, time.process_time()
 
     def identity(self) -> Identity:
-        return identity()
+        return identity(seen_gpus() if self.gpus else ())
 
     def update(self, update: WeightUpdate) -> float:
         """Takes over new weights and compares their checksums; seconds. What went wrong is remembered: `sample` says it."""

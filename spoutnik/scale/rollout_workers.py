@@ -7,10 +7,12 @@ nothing.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
 
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.sampling_params import SamplingParams
@@ -19,9 +21,10 @@ from spoutnik.files import sha256_json
 from spoutnik.model.transformer import Transformer
 from spoutnik.recipe.rollout_settings import RolloutSettings
 from spoutnik.recipe.scale_settings import ScaleSettings
-from spoutnik.scale.identity import identity, other_kernels, refusal_of
-from spoutnik.scale.policy import Policy, policy_tensors
-from spoutnik.scale.ray_cluster import Request, connected
+from spoutnik.scale.gpus import gpu_of
+from spoutnik.scale.identity import identity, other_kernels, refusal_of, shared_gpu
+from spoutnik.scale.policy import Policy, policy_sources
+from spoutnik.scale.ray_cluster import Request, connected, refuse_unless_possible
 from spoutnik.scale.rollout_worker import Refused, RolloutWorker, Work, shares
 from spoutnik.scale.weight_updates import Snapshot, WeightUpdate
 from spoutnik.text.thought_format import thought_format
@@ -103,11 +106,13 @@ class RolloutWorkers:
         folder: where the stacks of workers that hang are written.
         say: takes a sentence for each thing that went wrong and was mended.
         timeout: seconds without a step after which a worker is taken to hang.
+        taken: the UUIDs of the GPUs on which the run trains, which no worker may have.
     """
 
     def __init__(self, model: Transformer, tokenizer: Tokenizer, settings: RolloutSettings, folder: Path,
-                 say: Callable[[str], None] = lambda sentence: None, timeout: float = 600.0):
+                 say: Callable[[str], None] = lambda sentence: None, timeout: float = 600.0, taken: Collection[str] = ()):
         self.model, self.settings, self.folder, self.say, self.timeout = model, settings, folder, say, timeout
+        self.taken = taken
         self.policy = Policy.of(model, thought_format(tokenizer).end_ids, sha256_json(tokenizer.bpe.to_str()))
         self.counts: Counter[str] = Counter()  # of workers: replaced, hung; of their answers: refused; of weights: versions
         self._core_seconds = self._transfer_seconds = self._sent_bytes = 0.0
@@ -120,10 +125,9 @@ class RolloutWorkers:
     def __enter__(self) -> "RolloutWorkers":
         chosen = self.settings
         self._request = Request.of(chosen)
-        self._publish()
-        sent = self._snapshot.whole().nbytes
+        sent = sum(source.nbytes for source in policy_sources(self.model).values())
         with ExitStack() as stack:  # which ends what has begun if the rest fails
-            self._ray = stack.enter_context(connected(self._request, sent))
+            self._ray = stack.enter_context(connected(self._request, sent, self.taken))
             stack.callback(self._end_workers)
             self._workers = [_Worker(number, self._new_handle(number)) for number in range(chosen.rollout_workers)]
             self._await_start(self._workers)
@@ -176,6 +180,11 @@ class RolloutWorkers:
         except errors.RayTaskError as error:
             if isinstance(error.cause, RunError):
                 raise RunError(f"rollout worker {part.worker}: {error.cause}") from error
+            if isinstance(error.cause, MemoryError | torch.OutOfMemoryError):
+                what = (str(error.cause).splitlines() or [type(error.cause).__name__])[0][:200]
+                raise RunError(f"rollout worker {part.worker} ran out of memory ({what}). Take a smaller group_size, fewer "
+                               "max_tokens or prompts_per_step, or more rollout_workers; the same command goes on from the "
+                               "last checkpoint.") from error
             raise
         except (errors.RayActorError, errors.OutOfMemoryError, errors.ObjectLostError) as error:
             why = str(error).strip().splitlines()[0].rstrip(".")
@@ -236,9 +245,9 @@ class RolloutWorkers:
         """Takes the weights of now, as a new version if they are another."""
         began = time.perf_counter()
         if self._snapshot is None:
-            self._snapshot = Snapshot.of(0, policy_tensors(self.model))
+            self._snapshot = Snapshot.of(0, policy_sources(self.model))
         else:
-            after, update = self._snapshot.next(policy_tensors(self.model, all_of_it=False))
+            after, update = self._snapshot.next(policy_sources(self.model, all_of_it=False))
             if not update.parts:
                 return
             self._snapshot, self._whole = after, None
@@ -279,7 +288,7 @@ class RolloutWorkers:
                            "the cluster, in the same version?") from error
         here = identity()
         for theirs in there:
-            if refusal := refusal_of(theirs, here):
+            if refusal := refusal_of(theirs, here) or shared_gpu(theirs, self.taken):
                 raise RunError(refusal)
         for warning in dict.fromkeys(other_kernels(theirs, here) for theirs in there):
             if warning and self.settings.rollout_engine == "spoutnik" and not self.settings.rollout_gpus:
@@ -337,18 +346,19 @@ class RolloutWorkers:
 class SamplersOnRay:
     """`recipe.sampling.Samplers` for recipes that ask for rollout workers."""
 
-    def check(self, scale: RolloutSettings | None) -> None:
+    def check(self, scale: RolloutSettings | None, device: str) -> None:
         if scale is not None and scale.rollout_workers:
-            with connected(Request.of(scale), 0, only_check=True):
-                pass
+            refuse_unless_possible(Request.of(scale), device)
 
     @contextmanager
     def open(self, model: Transformer, tokenizer: Tokenizer, scale: ScaleSettings | None, folder: Path,
              say: Callable[[str], None]) -> Iterator[PolicySampler]:
         if scale is None or not scale.rollout_workers:
             yield PolicyEngine(model, tokenizer)
-        elif world().is_main:
-            with RolloutWorkers(model, tokenizer, scale, folder, say, scale.timeout) as workers:
+            return
+        taken = {gpu for gpu in world().gather([gpu_of(model.device)]) if gpu is not None}
+        if world().is_main:
+            with RolloutWorkers(model, tokenizer, scale, folder, say, scale.timeout, taken) as workers:
                 yield workers if world().size == 1 else MainRanksWorkers(workers)
         else:
             yield MainRanksWorkers(None)

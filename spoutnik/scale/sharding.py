@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.distributed_c10d import _set_pg_timeout
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
@@ -27,6 +28,7 @@ from spoutnik.model.packing import on_device
 from spoutnik.model.parts import Part
 from spoutnik.model.transformer import Block, Transformer
 from spoutnik.scale.expert_parallel import deal_experts, rank_loads
+from spoutnik.scale.launch import NO_LIMIT
 from spoutnik.scale.ordered_sums import TreeReduceScatter, norm_by_rows, sum_in_rounds
 from spoutnik.train.loop import Gradient, Report
 from spoutnik.train.muon import orthogonalize
@@ -238,7 +240,10 @@ def divide(module: nn.Module, device: str = "cpu", expert_parallel: int = 1, par
     if not dist.is_initialized():
         dist.init_process_group("gloo" if device == "cpu" else None, store=dist.HashStore(), rank=0, world_size=1)
     options = ShardOptions(expert_parallel, {"float32": torch.float32, "bfloat16": torch.bfloat16}[parameters])
-    shard(module, options, init_device_mesh(device, (dist.get_world_size(),)), source)
+    experts = shard(module, options, init_device_mesh(device, (dist.get_world_size(),)), source).experts
+    for name in () if experts is None else experts.mesh_dim_names:
+        # New groups have limits of their own, 10 minutes with NCCL, after which it aborts the process without a word of ours.
+        _set_pg_timeout(NO_LIMIT, experts.get_group(name))
 
 
 def shard(module: nn.Module, options: ShardOptions, mesh: DeviceMesh, source: str = "scale") -> Sharding:

@@ -125,14 +125,14 @@ def policy_gradient(model: Transformer, batches: Sequence[PolicyBatch], paramete
 
 
 def with_reference(model: Transformer, batches: Sequence[PolicyBatch], temperature: float) -> list[PolicyBatch]:
-    """The same batches with the reference model's log-probabilities."""
+    """The same batches with the reference model's log-probabilities, which alone travel between processes."""
     @torch.no_grad()
-    def one(batch: PolicyBatch) -> PolicyBatch:
-        packed = on_device(batch.packed, model.device)
-        log_probs, _ = _log_probs(model, packed, temperature)
-        return replace(batch, reference_log_probs=log_probs.to(batch.advantages.device))
+    def one(batch: PolicyBatch) -> Tensor:
+        log_probs, _ = _log_probs(model, on_device(batch.packed, model.device), temperature)
+        return log_probs.to(batch.advantages.device)
 
-    return on_all_ranks(one, batches, model.device, is_divided(model))
+    found = on_all_ranks(one, batches, model.device, is_divided(model))
+    return [replace(batch, reference_log_probs=log_probs) for batch, log_probs in zip(batches, found, strict=True)]
 
 
 def _log_probs(model: Transformer, batch: PackedBatch, temperature: float,

@@ -219,7 +219,7 @@ class Stopwatch:
         seconds = wall - self.wall
         cost = Cost(seconds, cpu - self.cpu)
         if torch.cuda.is_initialized():
-            cost.gpu_seconds = seconds * torch.cuda.device_count()
+            cost.gpu_seconds = seconds  # a process computes on one; `of_all_ranks` adds up those of all
         if self.counters:
             cost.joules, cost.metered_seconds = sum(counter.lap() for counter in self.counters), seconds
         self.wall, self.cpu = wall, cpu

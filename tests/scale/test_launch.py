@@ -1,11 +1,14 @@
 """What a process of several says when it cannot even begin."""
 
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from scale.worlds import free_port
+from torch.distributed import TCPStore
 
-from spoutnik.scale.launch import launched, run_together
+from spoutnik.scale.launch import Launch, _own_part, launched, run_together
 
 
 def told(monkeypatch, tmp_path, **environment) -> tuple[int, list[str]]:
@@ -48,3 +51,22 @@ def test_one_process_is_not_several(monkeypatch):
     assert not launched()
     monkeypatch.setenv("WORLD_SIZE", "1")
     assert not launched()
+
+
+def test_processes_meet_whatever_earlier_ones_left_in_the_launchers_store():
+    """torchrun's store stays when it starts the processes again, and its agents count differently how often they did."""
+    server = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
+    server.set("spoutnik/hello/1", "of one that is gone")
+
+    def one(rank: int, late: float = 0.0):
+        time.sleep(late)
+        client = TCPStore("127.0.0.1", server.port, None, False)
+        return _own_part(client, Launch(rank, 2, "127.0.0.1", server.port), ["here/0", "here/1"], time.monotonic() + 60)
+
+    for _ in range(2):  # the second time, both begin anew
+        with ThreadPoolExecutor(2) as pool:
+            late = pool.submit(one, 1, 0.3)
+            first, second = pool.submit(one, 0).result(), late.result()
+        assert first.check(["here/0", "here/1"]) and not second.check(["failed"])
+        first.set("failed", "the disk is full")
+        assert second.get("failed") == b"the disk is full"

@@ -1,5 +1,6 @@
 """A rollout worker without Ray: it samples what the training process would, and refuses what it cannot do truthfully."""
 
+import os
 import sys
 import threading
 from dataclasses import replace
@@ -17,10 +18,10 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.model.lora import LoraConfig, add_lora
 from spoutnik.native import library
 from spoutnik.recipe.rollout_settings import RolloutSettings
-from spoutnik.scale import ray_cluster
-from spoutnik.scale.identity import Identity, identity, other_kernels, refusal_of
+from spoutnik.scale import gpus, ray_cluster
+from spoutnik.scale.identity import Identity, identity, other_kernels, refusal_of, shared_gpu
 from spoutnik.scale.policy import Policy, policy_tensors
-from spoutnik.scale.ray_cluster import Request, ray_module, refuse_impossible
+from spoutnik.scale.ray_cluster import Request, ray_module, refuse_impossible, refuse_unless_possible
 from spoutnik.scale.rollout_worker import Refused, RolloutWorker, Work, shares
 from spoutnik.scale.weight_updates import Snapshot
 from spoutnik.train.rollouts import PolicyEngine
@@ -187,6 +188,43 @@ def test_what_this_machine_can_never_hold_is_refused_before_ray_starts(monkeypat
     with pytest.raises(UserError, match="1000 rollout workers"), ray_cluster.connected(Request(1000, 64, 0), 1):
         pass
     assert not started
+
+
+def test_the_gpus_on_which_the_run_trains_are_hidden_from_a_ray_of_its_own(monkeypatch):
+    seen = []
+    ray = SimpleNamespace(is_initialized=lambda: False, shutdown=lambda: None,
+                          init=lambda **options: seen.append(os.environ["CUDA_VISIBLE_DEVICES"]))
+    monkeypatch.setattr(ray_cluster, "ray_module", lambda: ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(gpus, "gpu_of", lambda device: f"GPU-{device.index}")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    with ray_cluster.connected(Request(2, 1, 1), 1, {"GPU-0", "GPU-of-another-machine"}):
+        assert seen == ["5,6"] and os.environ["CUDA_VISIBLE_DEVICES"] == "4,5,6"
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    with ray_cluster.connected(Request(2, 1, 1), 1, {"GPU-1"}):
+        assert seen[1:] == ["0,2"] and "CUDA_VISIBLE_DEVICES" not in os.environ
+    with pytest.raises(UserError, match="has 2 cores and 1 GPU beside 2 GPUs on which the run trains, which is room for 1"), \
+            ray_cluster.connected(Request(2, 1, 1), 1, {"GPU-0", "GPU-2"}):
+        pass
+
+
+def test_gpus_on_which_the_run_will_train_are_not_counted_before_it_begins(monkeypatch):
+    monkeypatch.setattr(ray_cluster, "ray_module", lambda: SimpleNamespace(is_initialized=lambda: False))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    refuse_unless_possible(Request(2, 1, 1), "cpu")
+    refuse_unless_possible(Request(1, 1, 1), "auto")
+    with pytest.raises(UserError, match="1 GPU beside 1 GPU on which the run trains"):
+        refuse_unless_possible(Request(2, 1, 1), "auto")
+
+
+def test_a_worker_on_the_gpu_of_the_training_is_refused():
+    worker = replace(identity(), host="node7", gpus=("GPU-3",))
+    assert shared_gpu(worker, {"GPU-2"}) is None
+    assert "on node7 Ray gave a rollout worker the GPU on which this run trains" in shared_gpu(worker, {"GPU-3", "GPU-2"})
 
 
 def busy_ray(failures: list[str]) -> SimpleNamespace:

@@ -1,5 +1,7 @@
 """Memory of a rank against what `shard` leaves to it: our modules on a fake process group of 64 ranks, in one process."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -9,8 +11,10 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from spoutnik.errors import UserError
 from spoutnik.model.transformer import Transformer
+from spoutnik.scale import sharding
 from spoutnik.scale.costs import PlannedModel
 from spoutnik.scale.hardware import parse_cluster
+from spoutnik.scale.launch import NO_LIMIT
 from spoutnik.scale.layout import Layout
 from spoutnik.scale.memory import training_memory
 from spoutnik.scale.parameters import parameters_of, sharded_elements
@@ -67,6 +71,18 @@ def test_experts_that_do_not_divide_are_refused():
             sharded(meta_model(values), 0, expert)
     with pytest.raises(UserError, match="the model has no routed experts"):
         sharded(meta_model(LLAMA), 0, 2)
+
+
+def test_the_groups_that_exchange_tokens_wait_as_long_as_all_others_do(monkeypatch):
+    """A new group's own limit is 10 minutes with NCCL, whatever scale.timeout says."""
+    mesh, limits = SimpleNamespace(mesh_dim_names=("expert", "copy"), get_group=lambda name: name), {}
+    monkeypatch.setattr(sharding, "shard", lambda *_: SimpleNamespace(experts=mesh))
+    monkeypatch.setattr(sharding, "init_device_mesh", lambda *_: None)
+    monkeypatch.setattr(sharding, "_set_pg_timeout", lambda limit, group: limits.update({group: limit}))
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 8)
+    sharding.divide(None, expert_parallel=2)
+    assert limits == {"expert": NO_LIMIT, "copy": NO_LIMIT}
 
 
 @pytest.mark.parametrize("expert", [1, 8])

@@ -1,12 +1,15 @@
 """Weights to samplers: what changed and no more, to the bit, and nothing that is wrong goes unnoticed."""
 
+import pickle
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import tiny
 import torch
 
 from spoutnik.model.lora import LoraConfig, add_lora
+from spoutnik.scale import weight_updates as module
 from spoutnik.scale.policy import Policy, build_policy, policy_tensors, refresh_policy
 from spoutnik.scale.weight_updates import ReceivedWeights, Snapshot, digest
 
@@ -55,6 +58,33 @@ def test_a_tensor_that_changed_all_over_is_sent_whole():
     assert update.parts["norm"].places is None and update.nbytes == 120
     weights = received(before)
     assert weights.apply(update) is None and same(weights.tensors, after.tensors)
+
+
+@pytest.mark.parametrize("share", [0.9, 0.6, 0.02])
+def test_what_a_sample_finds_changed_is_not_compared_and_the_same_is_sent(monkeypatch, share):
+    generator = torch.Generator().manual_seed(0)
+    old = torch.randn(300, 70, generator=generator)
+    new = torch.where(torch.rand(old.shape, generator=generator) < share, old + 1, old)
+    compared = []
+    count = np.count_nonzero
+    monkeypatch.setattr(np, "count_nonzero", lambda bits: compared.append(bits.size) or count(bits))
+    before = Snapshot.of(0, {"matrix": old})
+    _, update = before.next({"matrix": new})
+    assert sum(compared) == (1000 if share == 0.9 else 1000 + old.numel())
+    monkeypatch.setattr(module, "_MOST", 1.0)  # all numbers are compared, whatever the sample says
+    _, plain = before.next({"matrix": new})
+    assert [(part.bits.tolist(), part.places is None, part.digest) for part in update.parts.values()] == [
+        (part.bits.tolist(), part.places is None, part.digest) for part in plain.parts.values()]
+    assert (update.parts["matrix"].places is None) == (share > 0.4)
+    weights = received(before)
+    assert weights.apply(update) is None and same(weights.tensors, {"matrix": new})
+
+
+def test_what_is_handed_over_is_not_copied_into_a_message_first():
+    update = Snapshot.of(0, tensors(matrix=torch.zeros(500, 500))).whole()
+    beside: list[pickle.PickleBuffer] = []
+    message = pickle.dumps(update, protocol=5, buffer_callback=beside.append)
+    assert len(message) < 5_000 and sum(len(buffer.raw()) for buffer in beside) == update.nbytes > 1_000_000
 
 
 def test_weights_that_stay_make_an_empty_update_and_minus_zero_is_another_number():

@@ -20,7 +20,8 @@ from spoutnik.recipe.run import run_recipe
 SIZES = {2: list(worlds.METHODS), 3: [], 4: ["grpo", "samples"]}  # processes -> methods that they try beside pretraining
 # What happens to one of two processes, to be found out by the others.
 ENDS = {
-    "killed": {"happens": "killed"}, "leader-killed": {"happens": "killed", "rank": 0}, "error": {"happens": "error"},
+    "killed": {"happens": "killed"}, "bare-killed": {"happens": "killed", "bare": True},
+    "leader-killed": {"happens": "killed", "rank": 0}, "error": {"happens": "error"},
     "leader-error": {"happens": "error", "rank": 0}, "memory": {"happens": "memory"}, "same-error": {"work": "same error"},
     "stuck": {"happens": "stuck", "timeout": 2.0}, "stopped": {"happens": "stopped", "timeout": 2.0},
     "leader-stopped": {"happens": "stopped", "rank": 0, "timeout": 1.0}, "other": {"other": 1},
@@ -131,6 +132,7 @@ def test_what_ends_one_ends_all_in_bounded_time(out, name):
 
 @pytest.mark.parametrize("name, rank, sentence", [
     ("killed", 0, "rank 0 of 2 on {host}: rank 1 ended without a word: killed, out of memory, or its machine went down."),
+    ("bare-killed", 0, "rank 0 of 2 on {host}: rank 1 ended without a word: killed, out of memory, or its machine went down."),
     ("leader-killed", 1, "rank 1 of 2 on {host}: rank 0 ended without a word"),
     ("error", 1, "rank 1 of 2 on {host}: /full/disk: the disk is full while saving. Free some space."),
     ("leader-error", 0, "rank 0 of 2 on {host}: /full/disk: the disk is full while saving. Free some space."),

@@ -203,3 +203,11 @@ def test_bills_add_up_but_memory_is_a_peak():
 def test_the_bar_shows_the_reward_where_there_is_one():
     assert headline({"loss": 0.0, "reward": 0.5, "accuracy": 0.4}) == "reward 0.500"
     assert headline({"loss": 2.0}) == "loss 2.000" and headline({}) == ""
+
+
+def test_a_process_counts_the_time_of_the_one_gpu_that_it_computes_on(monkeypatch):
+    """Of eight processes on a machine of eight each counted all, and their sum was eight times the bill."""
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    cost = loop.Stopwatch().lap()
+    assert cost.gpu_seconds == cost.seconds > 0
