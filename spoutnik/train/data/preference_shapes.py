@@ -20,7 +20,18 @@ from spoutnik.train.data.conversations import (
     trace_of,
 )
 from spoutnik.train.data.opinions import opinion_shape
-from spoutnik.train.data.row_shape import COMMON, QUESTIONS, Shape, context_at, instruction_context, one_of, system_of
+from spoutnik.train.data.row_shape import (
+    COMMON,
+    QUESTIONS,
+    SYSTEM,
+    Shape,
+    context_at,
+    instruction_context,
+    joined,
+    one_of,
+    reply_text,
+    system_of,
+)
 
 _PAIRS = (("chosen", "rejected"), ("chosen_response", "rejected_response"))
 LABELS = frozenset(("label", "kto_tag"))  # TRL's and LLaMA-Factory's name of an opinion
@@ -54,7 +65,7 @@ def preference_shape(keys: frozenset[str]) -> Shape | None:
                      partial(_thumb, label), True)
     for key in _CONVERSATIONS:
         if key in keys:
-            return Shape(f"{key}/{label} (thumbs up and down)", (key, label), ("system", "tools"),
+            return Shape(f"{key}/{label} (thumbs up and down)", (key, label), (*SYSTEM, "tools"),
                          partial(_thumbed_conversation, key, label), True)
     return None
 
@@ -137,19 +148,16 @@ def _reply(context: list[Message], key: str, value: object) -> tuple[list[Messag
     messages = chat_messages(key, value)
     if messages[-1]["role"] != "assistant":
         raise ValueError(f"the last message of '{key}' must be the assistant's. Correct it.")
-    before = messages[:-1]
-    if before[:len(context)] != context:
-        before = [*context, *before]
+    before = joined(context, messages[:-1], key)
     return before, {"thought": messages[-1].get("reasoning_content", ""), "answer": messages[-1]["content"]}
 
 
 def _thumb(name: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
     label, context = _label(row, name), context_at(row, "prompt")
     if isinstance(row["completion"], list):
-        messages = [*context, *chat_messages("completion", row["completion"])]
+        messages = joined(context, chat_messages("completion", row["completion"]), "completion")
         return _labeled(conversation_traces(messages, tool_list(row), "last"), label)
-    check_text("completion", row["completion"])
-    return [trace_of(context, *split_final(row["completion"]), tool_list(row)) | {"label": label}]
+    return [trace_of(context, *split_final(reply_text(row, "completion")), tool_list(row)) | {"label": label}]
 
 
 def _thumbed_conversation(key: str, name: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
