@@ -20,6 +20,7 @@ from spoutnik.model.weights import load_model
 from spoutnik.recipe import adaptation
 from spoutnik.recipe.adapt_data import held_out_share, read_adapt_data
 from spoutnik.recipe.adapt_options import AdaptOptions
+from spoutnik.recipe.adapt_recipe import write_recipe
 from spoutnik.recipe.adaptation import adapt, prepare
 from spoutnik.recipe.forgetting import measure_forgetting, read_general
 from spoutnik.recipe.run import run_recipe
@@ -254,6 +255,16 @@ def test_what_cannot_be_is_a_sentence_and_writes_nothing(asked, tmp_path, rows, 
         prepared(asked(rows, **changes), tmp_path / "run")
     assert "spoutnik-adapt-" not in str(raised.value)  # no temporary path
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_behind_a_link_has_a_recipe_that_finds_its_files(asked, tmp_path):
+    (tmp_path / "far" / "deeper").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "deeper")
+    out = tmp_path / "link" / "run"
+    ready = prepared(asked(), out)
+    write_recipe(ready.recipe, ready.data, out)
+    recipe = load_recipe(out / "recipe.yaml")
+    assert recipe.stages["adapted"].file.exists() and Path(recipe.checkpoints["base"]).exists()
 
 
 def test_a_general_text_that_is_longer_than_what_is_measured_is_told(asked, tmp_path):
