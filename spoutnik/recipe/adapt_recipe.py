@@ -197,7 +197,10 @@ def _question_tokens(row: dict, tokenizer: Tokenizer) -> int:
 
 def choose_lengths(options: AdaptOptions, data: AdaptData, tokenizer: Tokenizer, positions: int,
                    rendered: Sequence[Rendered]) -> Lengths:
-    """Raises UserError where replies of --max-tokens do not fit."""
+    """Raises UserError where replies of --max-tokens do not fit, or nothing is sampled."""
+    if options.max_tokens is not None and task_name(data) is None:
+        raise UserError(f"--max-tokens {options.max_tokens}: is of replies that are sampled, and here none are (verifier: "
+                        f"{data.verifier.sentence}). Leave it out.")
     longest = max((_question_tokens(row, tokenizer) for row in data.problems), default=0)
     room = positions - longest
     taken = [each for each in rendered if each.fits]

@@ -244,6 +244,8 @@ def test_few_rows_hold_out_more():
     pytest.param(SIDES, {"held_out_share": 1.0}, "--held-out-share 1: must be above 0", id="all held out"),
     pytest.param(SIDES, {"full": True}, "has no --rank", id="rank of a whole model"),
     pytest.param(SIDES, {"rank": 64}, "adapter.rank = 64.*at most 16", id="rank too large"),
+    pytest.param(LONG, {}, "--max-tokens 12: is of replies that are sampled, and here none are", id="nothing sampled"),
+    pytest.param(PAIRS, {}, "--max-tokens 12: .*here none are .verifier: none: the loss", id="pairs sample nothing"),
     pytest.param(SIDES, {"max_tokens": 400}, "--max-tokens 400.*256 positions", id="no positions"),
     pytest.param(SIDES, {"no_anchor": True, "anchor": Path("general.txt")}, "Leave one of them out", id="anchor and none"),
     pytest.param(SIDES, {"anchor": Path("a.txt"), "general": Path("a.txt")}, "is the text of --anchor", id="same text"),
@@ -269,9 +271,9 @@ def test_the_plan_counts_what_a_short_run_mostly_does(asked, tmp_path, monkeypat
     monkeypatch.setattr(plan, "keeping_seconds", lambda config, adapter: 100.0 if adapter else 0.0)
     monkeypatch.setattr(plan, "estimated_speed", lambda *arguments: Speed(**still, decode_step=0.5))
     assert prepared(asked(), tmp_path / "run").seconds == 100 + 2 * (10 + 12 * 0.5)  # replies of 12 tokens
-    assert prepared(asked(verifier="none"), tmp_path / "run").seconds == 100
+    assert prepared(asked(verifier="none", max_tokens=None), tmp_path / "run").seconds == 100
     monkeypatch.setattr(plan, "estimated_speed", lambda *arguments: Speed(**still, read=1.0))
-    ready = prepared(asked(verifier="none"), tmp_path / "run")
+    ready = prepared(asked(verifier="none", max_tokens=None), tmp_path / "run")
     own = work._own_tokens(written(ready, tmp_path / "recipe"), "adapted")
     assert min(own.held_out, own.compared, own.train) > 0
     assert ready.seconds == 100 + 2 * (own.held_out + own.compared) + 2 * (own.held_out + ready.general.tokens)
