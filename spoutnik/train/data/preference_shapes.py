@@ -34,6 +34,7 @@ from spoutnik.train.data.row_shape import (
 )
 
 _PAIRS = (("chosen", "rejected"), ("chosen_response", "rejected_response"))
+_OPENAI = ("preferred_output", "non_preferred_output")  # with "input", an object that has messages
 LABELS = frozenset(("label", "kto_tag"))  # TRL's and LLaMA-Factory's name of an opinion
 PREFERENCE_KEYS = (*(key for pair in _PAIRS for key in pair), *sorted(LABELS))
 _CONVERSATIONS = ("conversations", "messages", "conversation")
@@ -53,6 +54,8 @@ def preference_shape(keys: frozenset[str]) -> Shape | None:
     """
     if shape := opinion_shape(keys):
         return shape
+    if keys.issuperset(("input", *_OPENAI)):
+        return Shape(f"{'/'.join(_OPENAI)} (preference pairs, as OpenAI has them)", ("input", *_OPENAI), (), _openai_pair, True)
     for pair in _PAIRS:
         if keys.issuperset(pair):
             before = _before(keys)
@@ -106,6 +109,13 @@ def _pair(names: tuple[str, str], before: tuple[str, ...], row: Mapping, learn: 
     trace = trace_of(first, "", "", tool_list(row))
     return [{key: value for key, value in trace.items() if key not in ("thought", "answer")}
             | {"chosen": chosen, "rejected": rejected}]
+
+
+def _openai_pair(row: Mapping, learn: Learn) -> list[dict | Drop]:
+    before = row["input"]
+    if not isinstance(before, Mapping) or not isinstance(before.get("messages"), list):
+        raise ValueError("'input' must be an object with messages. Correct it.")
+    return _pair(_OPENAI, ("prompt",), {**row, "prompt": before["messages"], "tools": before.get("tools")}, learn)
 
 
 def _context(row: Mapping, names: tuple[str, str], before: tuple[str, ...]) -> list[Message]:

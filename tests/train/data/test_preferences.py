@@ -53,6 +53,8 @@ PAIRS = {
     "Alpaca": ({"instruction": "Why?", "input": "", "chosen": "So.", "rejected": "No."}, PAIR),
     "ShareGPT": ({"conversations": [{"from": "human", "value": "Why?"}], "chosen": {"from": "gpt", "value": "So."},
                   "rejected": {"from": "gpt", "value": "No."}}, PAIR),
+    "OpenAI": ({"input": {"messages": [SYSTEM, USER], "tools": [], "parallel_tool_calls": True}, "preferred_output": [GOOD],
+                "non_preferred_output": [BAD]}, WITH_SYSTEM),
     "thoughts": ({"prompt": "Why?", "chosen": "<think>\nHm.\n</think>\n\nSo.", "rejected": "No."},
                  PAIR | {"chosen": {"thought": "Hm.", "answer": "So."}}),
 }
