@@ -18,13 +18,15 @@ from spoutnik.parallel import cores, on_all_cores
 
 # Measured on SmolLM2-135M with an adapter, in float32 without and in bfloat16 with AMX (docs/results.md). Products run at a
 # share of the timed one's rate, in training and in sampling many rows at once; what stands beside them (norms, rotations,
-# attention, losses) costs a time of its own for each number that a layer makes of a token, half of it in the forward pass.
+# attention; the loss) costs a time of its own for each number that a layer makes of a token, and for each word of the
+# vocabulary, half of it in the forward pass.
 PRODUCT_SHARE, GENERATE_SHARE = 0.95, 0.3
-_BESIDE, _FORWARD = 2.7e-9, 0.5
+_BESIDE, _OF_WORD, _FORWARD = 2.2e-9, 1e-8, 0.5
 # Core-seconds for each parameter: to load a model and pack it for sampling; to load it for training, and to sum, round, write
 # and hash what came out, of an adapter's stage and of another one.
 _OPENED, _KEPT_SUM, _KEPT = 12e-9, 28e-9, 8e-9
 BUSY = 0.85  # of the cores compute at a time, on average over a stage, where nothing else does (docs/results.md)
+_READ_BYTES, _READ_RUNS = 256 << 20, 8  # of memory, how often
 _SIDE = 1024  # of the matrices of the timed product
 _NEWTON_SCHULZ = 30  # operations of Muon for each element of a matrix and each row of it
 _OPTIMIZER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
@@ -70,9 +72,16 @@ def product_rate(dtype: torch.dtype) -> float:
 
 
 @cache
-def memory_rate() -> float:
-    """Bytes per second that all cores read. Takes a tenth of a second."""
-    return read_bandwidth(256 << 20, 2)
+def read_seconds() -> float:
+    """Core-seconds for each byte that is read from memory while all cores read. By the processor's clock: beside others that
+    compute, the wall's would say of a fast memory that it is slow. Takes half a second."""
+    def spent(runs: int) -> float:
+        began = time.process_time()
+        read_bandwidth(_READ_BYTES, runs)
+        return time.process_time() - began
+
+    once = min(spent(1) for _ in range(2))  # filled and read once; the first may load the kernels
+    return max(spent(1 + _READ_RUNS) - once, 1e-3) / (_READ_RUNS * _READ_BYTES)
 
 
 def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens: int, adapter: int | None = None,
@@ -87,17 +96,17 @@ def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens:
     counts, rate = account(config), product_rate(dtype)
     parameters = counts.total_parameters + counts.mtp_parameters
     trained = parameters if adapter is None else adapter
-    adamw = cores() * trained * _MOVED_BYTES / memory_rate()
+    adamw = trained * _MOVED_BYTES * read_seconds()
     muon = adamw + _NEWTON_SCHULZ * trained * config.hidden_size / rate
     # Forward, the gradient of what goes in, and that of the weights, which frozen ones do without.
     work = 3 * counts.flops_per_token if adapter is None else 2 * counts.flops_per_token + 6 * adapter
-    beside = _BESIDE * config.num_hidden_layers * _kept_values(config, adapter)
+    beside = _BESIDE * config.num_hidden_layers * _kept_values(config, adapter) + _OF_WORD * config.vocab_size
     read = counts.flops_per_token / (PRODUCT_SHARE * rate) + _FORWARD * beside
     train = work / (PRODUCT_SHARE * rate) + beside + (read if recomputed else 0)
     memory = _working_bytes(config, parameters, dtype, micro_batch_tokens, adapter, recomputed)
     item = torch.empty(0, dtype=dtype).element_size()
     return Speed(1 / train, GENERATE_SHARE * rate / counts.flops_per_token, {"adamw": adamw, "muon": muon}, memory,
-                 BUSY * cores(), 1 / read, cores() * item * counts.active_parameters / memory_rate())
+                 BUSY * cores(), 1 / read, item * counts.active_parameters * read_seconds())
 
 
 def opening_seconds(config: ModelConfig) -> float:

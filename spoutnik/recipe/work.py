@@ -16,8 +16,11 @@ from spoutnik.recipe.stage_kinds import (
     RewardModelStage,
     SFTStage,
 )
+from spoutnik.recipe.starts import conversing_tokenizer_of
+from spoutnik.text.chat_template import TemplateRefusal
 from spoutnik.train.data.preferences import reply_rows
 from spoutnik.train.monitor import COMPARED_DOCUMENTS
+from spoutnik.train.prompt_style import message_ids
 from spoutnik.train.sft import MEASURED, characters
 
 # Measured on runs of the nano recipe (docs/results.md, 30 November 2026).
@@ -120,16 +123,28 @@ def _own_tokens(recipe: Recipe, name: str) -> _Own:
     """About as many as the traces of a stage's file have, those left out that will not fit."""
     stage = recipe.stages[name]
     positions = recipe.config_of_stage(name, "the recipe").max_position_embeddings
-    own = own_data(stage, recipe.hygiene)
+    own, frame = own_data(stage, recipe.hygiene), _frame(recipe, name)
 
     def lengths(rows: Sequence[dict]) -> list[float]:
-        every = (characters(row) / _CHARACTERS + _FRAME for row in reply_rows(rows))
+        every = (characters(row) / _CHARACTERS + frame for row in reply_rows(rows))
         return [length for length in every if length <= positions]
 
     train = lengths(own.train.rows)
     held_out = sum(lengths(own.held_out.rows[:MEASURED])) if own.held_out else 0
     compared = sum(train) * min(1, COMPARED_DOCUMENTS / max(len(own.train.rows), 1))
     return _Own(round(sum(train)), round(held_out), round(compared))
+
+
+def _frame(recipe: Recipe, name: str) -> int:
+    """Tokens that a conversation's frame adds to a question and its reply. Published templates may have a system text."""
+    root = recipe.checkpoint_of_stage(name)
+    if root is None:
+        return _FRAME
+    tokenizer = conversing_tokenizer_of(root, recipe.checkpoints[root], "the recipe", recipe.start_forms[root])
+    try:
+        return len(message_ids([{"role": "user", "content": ""}], tokenizer)) + 1  # and the end of the reply
+    except TemplateRefusal:
+        return _FRAME
 
 
 def held_out_tokens(recipe: Recipe, name: str) -> int:

@@ -276,6 +276,8 @@ def test_the_plan_counts_what_a_short_run_mostly_does(asked, tmp_path, monkeypat
     ready = prepared(asked(verifier="none", max_tokens=None), tmp_path / "run")
     own = work._own_tokens(written(ready, tmp_path / "recipe"), "adapted")
     assert min(own.held_out, own.compared, own.train) > 0
+    frame = len(Tokenizer.load(Path(ready.options.model)).chat_ids([{"role": "user", "content": ""}])) + 1
+    assert own.train == round(sum((len(row["prompt"]) + len(row["answer"])) / 3 + frame for row in ready.data.traces.rows))
     assert ready.seconds == 100 + 2 * (own.held_out + own.compared) + 2 * (own.held_out + ready.general.tokens)
 
 
