@@ -29,8 +29,10 @@ _FOREIGN = {b"\xff\xfe": "UTF-16. Save the file as UTF-8", b"\xfe\xff": "UTF-16.
             b"BZh": "packed by bzip2. Unpack it", b"\xfd7zXZ": "packed by xz. Unpack it",
             b"\x28\xb5\x2f\xfd": "packed by zstd. Unpack it", b"ARROW1": "an Arrow file. Write it as Parquet",
             b"\xff\xff\xff\xff": "an Arrow stream. Write it as Parquet", b"PAR1": "Parquet. Name it so: .parquet"}
+_SEPARATOR = re.compile(r"sep=(.)\r?\n")
 _DELIMITERS = ",;\t|"  # of cells, where the suffix does not say it: spreadsheets of half of Europe write semicolons
 _ABOUT_OTHERS = ("dataset_info.json", "dataset_infos.json", "state.json")  # what the library datasets writes beside its rows
+_TEXT_TYPE = re.compile(r"(dictionary<values=)?(large_)?string(_view)?\b")  # of a column, pandas' categories among them
 _TRAINING = re.compile(r"train(ing)?(?![a-z])", re.IGNORECASE)
 _HELD_OUT = re.compile(r"(test|val|valid|validation|dev|eval|evaluation|held[-_]?out)(?![a-z])", re.IGNORECASE)
 
@@ -185,19 +187,22 @@ def _json(path: Path, longest: int) -> Iterator[tuple[Place, object]]:
 
 
 def _csv(path: Path, longest: int) -> Iterator[tuple[Place, object]]:
-    """The first line names the columns; a .tsv has tabs between its cells."""
+    """The first line names the columns; a .tsv has tabs between its cells. Before it a spreadsheet may say what stands between
+    cells: sep=; for itself."""
     with _open(path) as file:
         content = file.read()
     _refuse_foreign(path, content)
     csv.field_size_limit(longest)
     try:
-        delimiter = "\t" if suffix_of(path) == ".tsv" else _delimiter(content)
-        reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True, delimiter=delimiter)
+        text = content.decode("utf-8-sig")
+        said = _SEPARATOR.match(text)
+        delimiter = said[1] if said else "\t" if suffix_of(path) == ".tsv" else _delimiter(content)
+        reader = csv.DictReader(io.StringIO(text[said.end() if said else 0:], newline=""), strict=True, delimiter=delimiter)
         names = [name for name in reader.fieldnames or () if name]
         if twice := next((name for number, name in enumerate(names) if name in names[:number]), None):
             raise UserError(f"{path}: has two columns {twice!r}, of which only one could be read. Rename one.")
         for row in reader:
-            place = Place(path, f"line {reader.line_num}")
+            place = Place(path, f"line {reader.line_num + bool(said)}")
             if None in row or None in row.values():
                 yield place, UserError(f"has another number of cells than the first line ({len(reader.fieldnames)}).")
             else:
@@ -230,7 +235,7 @@ def _parquet(path: Path, longest: int) -> Iterator[tuple[Place, object]]:
                         "lines.") from error
     try:
         table = parquet.ParquetFile(path)
-        texts = {field.name for field in table.schema_arrow if str(field.type) in ("string", "large_string", "string_view")}
+        texts = {field.name for field in table.schema_arrow if _TEXT_TYPE.match(str(field.type))}
         number = 0
         for batch in table.iter_batches():
             for row in batch.to_pylist():

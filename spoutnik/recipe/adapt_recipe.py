@@ -39,7 +39,7 @@ def recipe_text(options: AdaptOptions, data: AdaptData, lengths: "Lengths", fold
     stage = {"kind": data.method, "from": BASE}
     if data.traces is not None and data.method != "grpo":
         named = str(pinned(parse_hub_name(options.data))) if is_hub_name(options.data) else None
-        stage |= {"file": named or os.path.relpath(options.data.expanduser(), folder)}
+        stage |= {"file": named or _seen_from(folder, options.data)}
         stage |= {"columns": options.columns} if options.columns else {}
         stage |= {"learn": options.learn} if options.learn != "last" else {}
         stage["held_out_share"] = data.share
@@ -47,7 +47,7 @@ def recipe_text(options: AdaptOptions, data: AdaptData, lengths: "Lengths", fold
         rank = _given(options.rank, 16)
         stage["adapter"] = {"rank": rank, "alpha": _given(options.alpha, 2.0 * rank)}
     if not options.no_anchor:
-        file = {} if options.anchor is None else {"file": os.path.relpath(options.anchor.expanduser(), folder)}
+        file = {} if options.anchor is None else {"file": _seen_from(folder, options.anchor)}
         stage["anchor"] = file | {"weight": 1.0, "snippets": 4, "tokens": 64}
     settings = {"learning_rate": _given(options.learning_rate, LEARNING_RATES[data.method, options.full]),
                 "optimizer": "adamw", "weight_decay": 0.0, "micro_batch_tokens": options.micro_batch_tokens}
@@ -103,7 +103,12 @@ def _flow(value: object) -> str:
 def _model(name: str, folder: Path) -> str:
     """As a recipe in `folder` names it: a path seen from there, or the name that it is."""
     path = path_of(name)
-    return os.path.relpath(path, folder) if path.exists() or looks_like_a_folder(name) else name
+    return _seen_from(folder, path) if path.exists() or looks_like_a_folder(name) else name
+
+
+def _seen_from(folder: Path, path: Path) -> str:
+    """A path as a recipe in `folder` names it. From a folder that is reached by a link, `..` leads up from where it lies."""
+    return os.path.relpath(path.expanduser(), folder.resolve())
 
 
 def task_name(data: AdaptData) -> str | None:
@@ -192,7 +197,10 @@ def _question_tokens(row: dict, tokenizer: Tokenizer) -> int:
 
 def choose_lengths(options: AdaptOptions, data: AdaptData, tokenizer: Tokenizer, positions: int,
                    rendered: Sequence[Rendered]) -> Lengths:
-    """Raises UserError where replies of --max-tokens do not fit."""
+    """Raises UserError where replies of --max-tokens do not fit, or nothing is sampled."""
+    if options.max_tokens is not None and task_name(data) is None:
+        raise UserError(f"--max-tokens {options.max_tokens}: is of replies that are sampled, and here none are (verifier: "
+                        f"{data.verifier.sentence}). Leave it out.")
     longest = max((_question_tokens(row, tokenizer) for row in data.problems), default=0)
     room = positions - longest
     taken = [each for each in rendered if each.fits]

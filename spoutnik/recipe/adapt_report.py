@@ -16,6 +16,7 @@ from spoutnik.recipe.forgetting import GeneralText
 from spoutnik.units import duration, size
 
 NOTE = "Problems and replies are those of the held-out part, general texts of {general}; losses and KL in nats a token."
+_FEW_CUT = 0.1  # of the replies
 FORGOTTEN = 0.05  # nats per token of general text: a rise that is worth a word
 
 
@@ -102,6 +103,15 @@ def verdicts(rows: Sequence[Measured]) -> list[str]:
     return sentences
 
 
+def cut_replies(samples: Sequence[Row], whose: str, max_tokens: int) -> str:
+    """A sentence where more than a few replies were cut, which nobody can grade; else "". whose: as in "of the base"."""
+    cut = sum(not sample["finished"] for sample in samples)
+    if cut <= _FEW_CUT * len(samples):
+        return ""
+    return (f"{cut:,} of {len(samples):,} replies {whose} were cut at {max_tokens:,} tokens and count as wrong, whatever they "
+            "would have come to: a model that thinks or talks at length needs a larger --max-tokens, and another --out.")
+
+
 def next_commands(options: AdaptOptions, out: Path, artifact: Artifact) -> dict[str, str]:
     """What to type next: label -> command."""
     model, folder = shlex.quote(options.model), shlex.quote(str(out))
@@ -116,8 +126,8 @@ def next_commands(options: AdaptOptions, out: Path, artifact: Artifact) -> dict[
 
 
 def report_text(options: AdaptOptions, said: Sequence[str], rows: Sequence[Measured], general: GeneralText,
-                artifact: Artifact, commands: dict[str, str], recipe: str) -> str:
-    """The report, Markdown."""
+                artifact: Artifact, commands: dict[str, str], recipe: str, cut: Sequence[str] = ()) -> str:
+    """The report, Markdown. cut: sentences on replies that were."""
     manifest, cost, evaluation = artifact.manifest, artifact.cost, artifact.evaluation_cost
     table = ["| | before | after | difference (95 % interval) |", "|---|---:|---:|---|"]
     table += [f"| {' | '.join(row.cells())} |" for row in rows]
@@ -133,7 +143,7 @@ def report_text(options: AdaptOptions, said: Sequence[str], rows: Sequence[Measu
     health = manifest["health"]
     notes = [f"* {finding}" for finding in (health["line"], *health.get("warnings", ())) if finding]
     parts = [f"# {options.model}, adapted to {options.data.name}", "\n".join(table),
-             NOTE.format(general=general.name), " ".join(verdicts(rows)),
+             NOTE.format(general=general.name), " ".join([*verdicts(rows), *cut]),
              "## Data", "\n".join(f"* {sentence}" for sentence in said),
              "## Training", "\n".join([*(f"* {line}" for line in bill), *notes]),
              "Curves, thoughts before and after: report.html in this folder.", "## Go on",

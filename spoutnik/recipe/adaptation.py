@@ -21,12 +21,12 @@ from spoutnik.recipe.adapt_data import METHODS, PREFERENCES, AdaptData, read_ada
 from spoutnik.recipe.adapt_options import AdaptOptions, slug
 from spoutnik.recipe.adapt_recipe import ADAPTED, BASE, askable, check_verifier, choose_lengths, recipe_text, write_recipe
 from spoutnik.recipe.adapt_record import RECORD, keep_record, kept_share
-from spoutnik.recipe.adapt_report import Measured, measured_rows, next_commands, report_text
+from spoutnik.recipe.adapt_report import Measured, cut_replies, measured_rows, next_commands, report_text
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.audit import audit_rewards
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.forgetting import PIECE, GeneralText, measure_forgetting, read_general
-from spoutnik.recipe.plan import Plan, evaluation_seconds, plan_recipe
+from spoutnik.recipe.plan import Plan, comparison_seconds, plan_recipe
 from spoutnik.recipe.run import Display, evaluated, run_recipe
 from spoutnik.recipe.schema import Recipe, load_recipe
 from spoutnik.recipe.starts import published_starts
@@ -130,7 +130,7 @@ def prepare(options: AdaptOptions, out: Path | None, say: Callable[[str], None])
             recipe = load_recipe(place / "recipe.yaml")
         except UserError as error:
             raise UserError(str(error).replace(str(place), str(out))) from error
-        before = evaluation_seconds(recipe, ADAPTED, str(out / "recipe.yaml"), general.tokens)
+        before = comparison_seconds(recipe, ADAPTED, str(out / "recipe.yaml"), general.tokens)
     prepared = Prepared(options, out, data, tokenizer, general, said, recipe_text(options, data, lengths, out.absolute()), plan,
                         before)
     refuse_too_large(prepared)
@@ -198,6 +198,8 @@ def adapt(prepared: Prepared, display: Display, accept: bool = False) -> Adaptat
         if recipe.tasks_of():
             with display.stage(BASE, "evaluation", 1, 2) as reporter:
                 start = evaluated(recipe, recipe.stages[ADAPTED], start, run, reporter)
+            if cut := cut_replies(start.samples, "of the model as it is", recipe.evaluation.max_tokens):
+                display.log(f"Warning: {cut}")
             if prepared.data.method == "grpo" and not any(sample["correct"] for sample in start.samples):
                 display.log(f"Warning: the model as it is answers none of {len(start.samples)} held-out problems. Where no "
                             "reply is right, there is nothing to reward: teach it some with --method sft first.")
@@ -206,8 +208,10 @@ def adapt(prepared: Prepared, display: Display, accept: bool = False) -> Adaptat
         measured = _measure(prepared, recipe, start, artifact, display)
         rows = measured_rows(start.samples, artifact.samples, measured, prepared.data, prepared.general)
         commands = next_commands(prepared.options, out, artifact)
+        cut = [sentence for each, whose in ((start, "of the model as it was"), (artifact, "of the adapted model"))
+               if (sentence := cut_replies(each.samples, whose, recipe.evaluation.max_tokens))]
         write_text(out / REPORT, report_text(prepared.options, prepared.said, rows, prepared.general, artifact, commands,
-                                           path.read_text()))
+                                           path.read_text(), cut))
     return Adaptation(out, prepared.data.method, rows, artifact, commands, out / REPORT)
 
 

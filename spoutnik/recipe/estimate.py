@@ -16,9 +16,17 @@ from spoutnik.model.config import ModelConfig
 from spoutnik.native.bandwidth import read_bandwidth
 from spoutnik.parallel import cores, on_all_cores
 
-# Of the products' rate, measured on SmolLM2-135M: training and sampling many rows at once.
-TRAIN_SHARE, GENERATE_SHARE = 0.6, 0.3
+# Measured on SmolLM2-135M with an adapter, in float32 without and in bfloat16 with AMX (docs/results.md). Products run at a
+# share of the timed one's rate, in training and in sampling many rows at once; what stands beside them (norms, rotations,
+# attention; the loss) costs a time of its own for each number that a layer makes of a token, and for each word of the
+# vocabulary, half of it in the forward pass.
+PRODUCT_SHARE, GENERATE_SHARE = 0.95, 0.3
+_BESIDE, _OF_WORD, _FORWARD = 2.2e-9, 1e-8, 0.5
+# Core-seconds for each parameter: to load a model and pack it for sampling; to load it for training, and to sum, round, write
+# and hash what came out, of an adapter's stage and of another one.
+_OPENED, _KEPT_SUM, _KEPT = 12e-9, 28e-9, 8e-9
 BUSY = 0.85  # of the cores compute at a time, on average over a stage, where nothing else does (docs/results.md)
+_READ_BYTES, _READ_RUNS = 256 << 20, 8  # of memory, how often
 _SIDE = 1024  # of the matrices of the timed product
 _NEWTON_SCHULZ = 30  # operations of Muon for each element of a matrix and each row of it
 _OPTIMIZER_BYTES = 16  # per parameter: weights, gradient, two moments, float32
@@ -29,13 +37,17 @@ _MOVED_BYTES = 40  # of an AdamW step for each parameter: gradient, two moments 
 @dataclass(frozen=True)
 class Speed:
     """On this machine: tokens per core-second trained and generated, core-seconds for one step of each optimizer, and the
-    process's peak memory doing so, beside weights, gradient and moments. parallel: how many cores work at a time."""
+    process's peak memory doing so, beside weights, gradient and moments. parallel: how many cores work at a time. read: tokens
+    per core-second without a gradient. decode_step: core-seconds of one step of generation beside its tokens, since the weights
+    are read for it; 0 where `generate` has it."""
 
     train: float
     generate: float
     step: dict[str, float]
     peak_memory_bytes: int
     parallel: float = 1.0
+    read: float = float("inf")
+    decode_step: float = 0.0
 
 
 def frozen(speed: Speed, share: float) -> Speed:
@@ -60,9 +72,16 @@ def product_rate(dtype: torch.dtype) -> float:
 
 
 @cache
-def memory_rate() -> float:
-    """Bytes per second that all cores read. Takes a tenth of a second."""
-    return read_bandwidth(256 << 20, 2)
+def read_seconds() -> float:
+    """Core-seconds for each byte that is read from memory while all cores read. By the processor's clock: beside others that
+    compute, the wall's would say of a fast memory that it is slow. Takes half a second."""
+    def spent(runs: int) -> float:
+        began = time.process_time()
+        read_bandwidth(_READ_BYTES, runs)
+        return time.process_time() - began
+
+    once = min(spent(1) for _ in range(2))  # filled and read once; the first may load the kernels
+    return max(spent(1 + _READ_RUNS) - once, 1e-3) / (_READ_RUNS * _READ_BYTES)
 
 
 def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens: int, adapter: int | None = None,
@@ -77,14 +96,36 @@ def estimated_speed(config: ModelConfig, dtype: torch.dtype, micro_batch_tokens:
     counts, rate = account(config), product_rate(dtype)
     parameters = counts.total_parameters + counts.mtp_parameters
     trained = parameters if adapter is None else adapter
-    adamw = cores() * trained * _MOVED_BYTES / memory_rate()
+    adamw = trained * _MOVED_BYTES * read_seconds()
     muon = adamw + _NEWTON_SCHULZ * trained * config.hidden_size / rate
     # Forward, the gradient of what goes in, and that of the weights, which frozen ones do without.
     work = 3 * counts.flops_per_token if adapter is None else 2 * counts.flops_per_token + 6 * adapter
-    work += counts.flops_per_token if recomputed else 0
+    beside = _BESIDE * config.num_hidden_layers * _kept_values(config, adapter) + _OF_WORD * config.vocab_size
+    read = counts.flops_per_token / (PRODUCT_SHARE * rate) + _FORWARD * beside
+    train = work / (PRODUCT_SHARE * rate) + beside + (read if recomputed else 0)
     memory = _working_bytes(config, parameters, dtype, micro_batch_tokens, adapter, recomputed)
-    return Speed(TRAIN_SHARE * rate / work, GENERATE_SHARE * rate / counts.flops_per_token, {"adamw": adamw, "muon": muon},
-                 memory, BUSY * cores())
+    item = torch.empty(0, dtype=dtype).element_size()
+    return Speed(1 / train, GENERATE_SHARE * rate / counts.flops_per_token, {"adamw": adamw, "muon": muon}, memory,
+                 BUSY * cores(), 1 / read, item * counts.active_parameters * read_seconds())
+
+
+def opening_seconds(config: ModelConfig) -> float:
+    """Core-seconds to load a published model and make it ready to sample."""
+    return _OPENED * account(config).total_parameters
+
+
+def keeping_seconds(config: ModelConfig, adapter: int | None) -> float:
+    """Core-seconds to load a published model for training, and to keep what was made of it."""
+    return (_KEPT if adapter is None else _KEPT_SUM) * account(config).total_parameters
+
+
+def _kept_values(config: ModelConfig, adapter: int | None) -> int:
+    """Numbers that a layer makes of a token, and training keeps."""
+    width = config.moe_intermediate_size * config.num_experts_per_tok if config.has_experts else config.intermediate_size
+    values = 12 * config.hidden_size + 4 * width
+    if adapter is not None:  # what the thin products read and give
+        values += 5 * config.hidden_size + 4 * width
+    return values
 
 
 def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tokens: int, adapter: int | None,
@@ -93,11 +134,7 @@ def _working_bytes(config: ModelConfig, parameters: int, dtype: torch.dtype, tok
     the type they are multiplied in (the sampler's copy). Beside an adapter that copy is of the sum of both, and each core's
     backward pass holds the frozen weights in that type too."""
     item = torch.empty(0, dtype=dtype).element_size()
-    width = config.moe_intermediate_size * config.num_experts_per_tok if config.has_experts else config.intermediate_size
-    values = 12 * config.hidden_size + 4 * width
-    if adapter is not None:  # what the thin products read and give
-        values += 5 * config.hidden_size + 4 * width
-    layers = config.num_hidden_layers
+    values, layers = _kept_values(config, adapter), config.num_hidden_layers
     activations = tokens * (layers * config.hidden_size + values if recomputed else layers * values) * item
     if adapter is None:
         return cores() * (4 * parameters + activations) + item * parameters

@@ -20,7 +20,7 @@ from spoutnik.parallel import cores
 from spoutnik.recipe.adapters import adapter_parameters, packed_savings
 from spoutnik.recipe.anchors import anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
-from spoutnik.recipe.estimate import estimated_speed, frozen, held_bytes, tree_bytes
+from spoutnik.recipe.estimate import estimated_speed, frozen, held_bytes, keeping_seconds, opening_seconds, tree_bytes
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import evaluation_protocol
 from spoutnik.recipe.rehearsal import POSITIONS, TrainingStep, rehearse
@@ -29,7 +29,7 @@ from spoutnik.recipe.schema import Recipe, load_recipe
 from spoutnik.recipe.stage_kinds import MidtrainStage, Stage
 from spoutnik.recipe.stages import describe_model
 from spoutnik.recipe.starts import published_starts
-from spoutnik.recipe.work import Work, evaluation_tokens, stage_work, validation_tokens
+from spoutnik.recipe.work import Work, evaluation_tokens, held_out_tokens, stage_work, validation_steps, validation_tokens
 from spoutnik.tables import print_table
 from spoutnik.units import duration, size
 
@@ -110,9 +110,11 @@ def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int,
         speed = rehearse(config.model_copy(update={"max_position_embeddings": POSITIONS, "rope_scaling": None}), dtype,
                          _training_step(stage, work))
         speed = speed if adapter is None else frozen(speed, adapter / account(config).total_parameters)
+        opening = keeping = 0.0  # small models: what they are rehearsed with takes as long
     else:
         recomputed = getattr(stage.settings, "gradient_checkpointing", False)
         speed = estimated_speed(config, dtype, _tokens_at_once(stage), adapter, recomputed)
+        opening, keeping = opening_seconds(config), keeping_seconds(config, adapter)
     memory = speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES + held_bytes(config, adapter)
     memory -= 0 if thin is None else packed_savings(config, thin)
     if work.trained and recipe.virtual_shards is not None:
@@ -122,8 +124,15 @@ def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int,
         work = replace(work, trained=work.trained + work.steps * anchor_work(stage))
     sampled = (work.generated + validated) / speed.generate
     trained = work.trained / speed.train if work.trained else 0
-    making = trained + sampled + work.steps * speed.step[work.optimizer]
-    return _Prediction(making, _ASKED * evaluated / speed.generate, speed.parallel, memory)
+    making = trained + sampled + work.steps * speed.step[work.optimizer] + work.measured / speed.read
+    if work.generated:
+        making += opening + (work.decoded + validation_steps(recipe, name)) * speed.decode_step
+    if work.trained:
+        making += keeping
+    asked = _ASKED * evaluated / speed.generate
+    if evaluated:
+        asked += opening + recipe.evaluation.max_tokens * speed.decode_step
+    return _Prediction(making, asked, speed.parallel, memory)
 
 
 def _planned(recipe: Recipe, path: Path, out: Path, name: str, status: str) -> PlannedStage:
@@ -162,12 +171,16 @@ def evaluation_core_seconds(recipe: Recipe, name: str, source: str) -> float:
     return _predict(recipe, name, source, Work(), 0, evaluation_tokens(recipe, name)).evaluating
 
 
-def evaluation_seconds(recipe: Recipe, name: str, source: str, tokens_read: int = 0) -> float:
-    """Predicted for asking the published model that a stage starts from what the stage's own is asked. tokens_read: of texts
-    that both of them read beside it."""
+def comparison_seconds(recipe: Recipe, name: str, source: str, tokens_read: int) -> float:
+    """Predicted for what shows that a published model was changed by a stage: it is asked what the stage's model will be, and
+    both read the held-out part of the stage's file, and texts of `tokens_read` tokens."""
     config = recipe.config_of_stage(name, source)
     speed = estimated_speed(config, recipe.computes_in(), 0)
-    return (evaluation_tokens(recipe, name) / speed.generate + 2 * tokens_read / (3 * speed.train)) / speed.parallel
+    evaluated = evaluation_tokens(recipe, name)
+    asked = _ASKED * evaluated / speed.generate
+    if evaluated:
+        asked += opening_seconds(config) + recipe.evaluation.max_tokens * speed.decode_step
+    return (asked + 2 * (tokens_read + held_out_tokens(recipe, name)) / speed.read) / speed.parallel
 
 
 def _tokens_at_once(stage: Stage) -> int:

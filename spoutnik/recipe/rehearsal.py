@@ -59,7 +59,7 @@ def rehearse(config: ModelConfig, dtype: torch.dtype, training: TrainingStep | N
     tokens = max(_GRAIN, _GRAIN * round(min(training.tokens, most) / _GRAIN))  # alike for steps of nearly one size
     training = replace(training, tokens=tokens, with_mtp=training.with_mtp and bool(model.mtp))
     rate = _rehearse_training(model, config, dtype, training)
-    return replace(speed, train=rate, peak_memory_bytes=peak_memory())
+    return replace(speed, train=rate, read=3 * rate, peak_memory_bytes=peak_memory())
 
 
 @cache

@@ -1,5 +1,6 @@
 """What a recipe's stages take in tokens and optimizer steps, before anything is made: plans are predicted from it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spoutnik.evals.protocol import held_out_problems
@@ -15,8 +16,12 @@ from spoutnik.recipe.stage_kinds import (
     RewardModelStage,
     SFTStage,
 )
+from spoutnik.recipe.starts import conversing_tokenizer_of
+from spoutnik.text.chat_template import TemplateRefusal
 from spoutnik.train.data.preferences import reply_rows
-from spoutnik.train.sft import characters
+from spoutnik.train.monitor import COMPARED_DOCUMENTS
+from spoutnik.train.prompt_style import message_ids
+from spoutnik.train.sft import MEASURED, characters
 
 # Measured on runs of the nano recipe (docs/results.md, 30 November 2026).
 TYPICAL_LENGTH = 0.27  # of max_tokens
@@ -35,13 +40,16 @@ _FLAT, _FLAT_LATER = (0.32, 0.28), (0.65, 0.57)
 @dataclass(frozen=True)
 class Work:
     """What making a stage takes: tokens trained and generated, and steps of its optimizer. wasted: of those generated, not
-    trained on."""
+    trained on. measured: read without learning from them, to tell before and after apart. decoded: steps of generation one
+    after the other, each of one token for all that is sampled together."""
 
     trained: int = 0
     generated: int = 0
     steps: int = 0
     optimizer: str = "adamw"
     wasted: int = 0
+    measured: int = 0
+    decoded: int = 0
 
 
 def stage_work(recipe: Recipe, name: str) -> Work:
@@ -55,14 +63,16 @@ def stage_work(recipe: Recipe, name: str) -> Work:
             if stage.traces is not None:
                 rejected = recipe.stages[stage.traces].settings
                 tokens += _KEPT * _KEPT_SHARE * rejected.prompts * min(rejected.samples, rejected.keep_per_prompt)
-            tokens = round((tokens + (_file_tokens(recipe, name) if stage.file is not None else 0)) * s.epochs)
-            return Work(tokens, 0, -(-tokens // s.tokens_per_step), s.optimizer)
+            own = _own_tokens(recipe, name) if stage.file is not None else _Own()
+            tokens = round((tokens + own.train) * s.epochs)
+            return Work(tokens, 0, -(-tokens // s.tokens_per_step), s.optimizer, measured=own.measured)
         case PreferenceStage(settings=s):
-            tokens = _file_tokens(recipe, name)
+            own = _own_tokens(recipe, name)
+            tokens = own.train
             read = tokens if isinstance(stage, DPOStage) else (2 + s.epochs) * tokens  # without a gradient: a third of the work
             trained = round(s.epochs * tokens)
             filled = trained if isinstance(stage, DPOStage) else 2 * trained
-            return Work(trained + round(read / 3), 0, -(-filled // s.tokens_per_step), s.optimizer)
+            return Work(trained + round(read / 3), 0, -(-filled // s.tokens_per_step), s.optimizer, measured=own.measured)
         case GRPOStage():
             return _reinforcement(recipe, name, stage)
         case RejectStage(settings=s):
@@ -85,7 +95,7 @@ def _reinforcement(recipe: Recipe, name: str, stage: GRPOStage) -> Work:
         flat = tokens_flat = 0.0
     learned = min(1 - tokens_flat, drawn)  # of the length of a step's completions
     return Work(round(completions * (length * learned + prompt * (1 - flat))), round(completions * length * drawn), s.steps,
-                s.optimizer, round(completions * length * (drawn - learned)))
+                s.optimizer, round(completions * length * (drawn - learned)), decoded=s.steps * s.max_tokens)
 
 
 def rewarded_before(recipe: Recipe, name: str) -> bool:
@@ -95,13 +105,51 @@ def rewarded_before(recipe: Recipe, name: str) -> bool:
     return any(isinstance(recipe.stages[origin], GRPOStage) or rewarded_before(recipe, origin) for origin in before)
 
 
-def _file_tokens(recipe: Recipe, name: str) -> int:
+@dataclass(frozen=True)
+class _Own:
+    """Tokens of a stage's file: that one pass trains on, and of its held-out part, as far as that is measured. compared: of
+    those whose losses before and after are compared."""
+
+    train: int = 0
+    held_out: int = 0
+    compared: int = 0
+
+    @property
+    def measured(self) -> int:
+        return 2 * (self.held_out + self.compared)
+
+
+def _own_tokens(recipe: Recipe, name: str) -> _Own:
     """About as many as the traces of a stage's file have, those left out that will not fit."""
     stage = recipe.stages[name]
     positions = recipe.config_of_stage(name, "the recipe").max_position_embeddings
-    rows = reply_rows(own_data(stage, recipe.hygiene).train.rows)
-    lengths = (characters(row) / _CHARACTERS + _FRAME for row in rows)
-    return round(sum(length for length in lengths if length <= positions))
+    own, frame = own_data(stage, recipe.hygiene), _frame(recipe, name)
+
+    def lengths(rows: Sequence[dict]) -> list[float]:
+        every = (characters(row) / _CHARACTERS + frame for row in reply_rows(rows))
+        return [length for length in every if length <= positions]
+
+    train = lengths(own.train.rows)
+    held_out = sum(lengths(own.held_out.rows[:MEASURED])) if own.held_out else 0
+    compared = sum(train) * min(1, COMPARED_DOCUMENTS / max(len(own.train.rows), 1))
+    return _Own(round(sum(train)), round(held_out), round(compared))
+
+
+def _frame(recipe: Recipe, name: str) -> int:
+    """Tokens that a conversation's frame adds to a question and its reply. Published templates may have a system text."""
+    root = recipe.checkpoint_of_stage(name)
+    if root is None:
+        return _FRAME
+    tokenizer = conversing_tokenizer_of(root, recipe.checkpoints[root], "the recipe", recipe.start_forms[root])
+    try:
+        return len(message_ids([{"role": "user", "content": ""}], tokenizer)) + 1  # and the end of the reply
+    except TemplateRefusal:
+        return _FRAME
+
+
+def held_out_tokens(recipe: Recipe, name: str) -> int:
+    """Of the held-out part of a stage's file, as far as it is measured; 0 without a file."""
+    return _own_tokens(recipe, name).held_out if getattr(recipe.stages[name], "file", None) is not None else 0
 
 
 def validation_tokens(recipe: Recipe, name: str) -> int:
@@ -110,6 +158,12 @@ def validation_tokens(recipe: Recipe, name: str) -> int:
     if not isinstance(stage, GRPOStage):
         return 0
     return round(chosen.problems * (chosen.looks + 2) * stage.settings.max_tokens * TYPICAL_LENGTH)
+
+
+def validation_steps(recipe: Recipe, name: str) -> int:
+    """Steps of generation of an RL stage's validation, one after the other."""
+    stage = recipe.stages[name]
+    return (recipe.validation.looks + 2) * stage.settings.max_tokens if isinstance(stage, GRPOStage) else 0
 
 
 def evaluation_tokens(recipe: Recipe, name: str) -> int:

@@ -17,10 +17,13 @@ from spoutnik.files import read_json
 from spoutnik.model.adapter_file import attach_adapter, read_adapter
 from spoutnik.model.lora import merged_copy
 from spoutnik.model.weights import load_model
-from spoutnik.recipe import adaptation
+from spoutnik.recipe import adaptation, plan, work
 from spoutnik.recipe.adapt_data import held_out_share, read_adapt_data
 from spoutnik.recipe.adapt_options import AdaptOptions
+from spoutnik.recipe.adapt_recipe import write_recipe
+from spoutnik.recipe.adapt_report import cut_replies
 from spoutnik.recipe.adaptation import adapt, prepare
+from spoutnik.recipe.estimate import Speed
 from spoutnik.recipe.forgetting import measure_forgetting, read_general
 from spoutnik.recipe.run import run_recipe
 from spoutnik.recipe.schema import load_recipe
@@ -98,6 +101,8 @@ def test_the_report_says_the_same_and_how_to_go_on(finished):
     text = result.report.read_text()
     for row in result.rows:
         assert f"| {' | '.join(row.cells())} |" in text
+    assert "replies of the model as it was were cut at 12 tokens" in text  # it says anything
+    assert cut_replies(result.artifact.samples, "of the adapted model", 12) in text
     assert said[0] in text and result.commands["talk to it"] in text and "adapter: {rank: 8" in text
     assert (result.artifact.folder / "adapter" / "adapter_model.safetensors").exists()
     assert result.commands["talk to it"].endswith(str(result.artifact.folder / "adapter"))
@@ -239,6 +244,8 @@ def test_few_rows_hold_out_more():
     pytest.param(SIDES, {"held_out_share": 1.0}, "--held-out-share 1: must be above 0", id="all held out"),
     pytest.param(SIDES, {"full": True}, "has no --rank", id="rank of a whole model"),
     pytest.param(SIDES, {"rank": 64}, "adapter.rank = 64.*at most 16", id="rank too large"),
+    pytest.param(LONG, {}, "--max-tokens 12: is of replies that are sampled, and here none are", id="nothing sampled"),
+    pytest.param(PAIRS, {}, "--max-tokens 12: .*here none are .verifier: none: the loss", id="pairs sample nothing"),
     pytest.param(SIDES, {"max_tokens": 400}, "--max-tokens 400.*256 positions", id="no positions"),
     pytest.param(SIDES, {"no_anchor": True, "anchor": Path("general.txt")}, "Leave one of them out", id="anchor and none"),
     pytest.param(SIDES, {"anchor": Path("a.txt"), "general": Path("a.txt")}, "is the text of --anchor", id="same text"),
@@ -254,6 +261,40 @@ def test_what_cannot_be_is_a_sentence_and_writes_nothing(asked, tmp_path, rows, 
         prepared(asked(rows, **changes), tmp_path / "run")
     assert "spoutnik-adapt-" not in str(raised.value)  # no temporary path
     assert not (tmp_path / "run").exists()
+
+
+def test_the_plan_counts_what_a_short_run_mostly_does(asked, tmp_path, monkeypatch):
+    """On a machine that computes in no time: loading, packing, reading the weights for each step of both evaluations, keeping
+    the result; and, where reading takes time, all that is read before and after."""
+    still = {"train": float("inf"), "generate": float("inf"), "step": {"adamw": 0.0}, "peak_memory_bytes": 0}
+    monkeypatch.setattr(plan, "opening_seconds", lambda config: 10.0)
+    monkeypatch.setattr(plan, "keeping_seconds", lambda config, adapter: 100.0 if adapter else 0.0)
+    monkeypatch.setattr(plan, "estimated_speed", lambda *arguments: Speed(**still, decode_step=0.5))
+    assert prepared(asked(), tmp_path / "run").seconds == 100 + 2 * (10 + 12 * 0.5)  # replies of 12 tokens
+    assert prepared(asked(verifier="none", max_tokens=None), tmp_path / "run").seconds == 100
+    monkeypatch.setattr(plan, "estimated_speed", lambda *arguments: Speed(**still, read=1.0))
+    ready = prepared(asked(verifier="none", max_tokens=None), tmp_path / "run")
+    own = work._own_tokens(written(ready, tmp_path / "recipe"), "adapted")
+    assert min(own.held_out, own.compared, own.train) > 0
+    frame = len(Tokenizer.load(Path(ready.options.model)).chat_ids([{"role": "user", "content": ""}])) + 1
+    assert own.train == round(sum((len(row["prompt"]) + len(row["answer"])) / 3 + frame for row in ready.data.traces.rows))
+    assert ready.seconds == 100 + 2 * (own.held_out + own.compared) + 2 * (own.held_out + ready.general.tokens)
+
+
+def written(ready, folder):
+    """The recipe, from a place as deep as where it is meant for."""
+    write_recipe(ready.recipe, ready.data, folder)
+    return load_recipe(folder / "recipe.yaml")
+
+
+def test_a_folder_behind_a_link_has_a_recipe_that_finds_its_files(asked, tmp_path):
+    (tmp_path / "far" / "deeper").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "deeper")
+    out = tmp_path / "link" / "run"
+    ready = prepared(asked(), out)
+    write_recipe(ready.recipe, ready.data, out)
+    recipe = load_recipe(out / "recipe.yaml")
+    assert recipe.stages["adapted"].file.exists() and Path(recipe.checkpoints["base"]).exists()
 
 
 def test_a_general_text_that_is_longer_than_what_is_measured_is_told(asked, tmp_path):
@@ -329,6 +370,13 @@ def test_opinions_are_learned_from(asked, tmp_path, rows, method, names):
     assert [name in row.what for name, row in zip(names, result.rows, strict=True)] == [True] * len(names)
     better, worse = [row for row in result.rows if row.what.startswith("loss,")][:2]
     assert worse.difference - better.difference > 0 and (better.better, worse.better) == (-1, 1)
+
+
+def test_replies_that_were_cut_are_told():
+    samples = [{"finished": number % 4 > 0} for number in range(40)]
+    sentence = cut_replies(samples, "of the base", 64)
+    assert sentence.startswith("10 of 40 replies of the base were cut at 64 tokens") and "--max-tokens" in sentence
+    assert cut_replies([{"finished": number > 3} for number in range(40)], "", 64) == "" == cut_replies([], "", 64)
 
 
 def test_a_catalog_task_is_asked_before_and_after(asked, tmp_path):

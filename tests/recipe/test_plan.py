@@ -13,7 +13,7 @@ from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import UserError
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
-from spoutnik.recipe import plan, rehearsal
+from spoutnik.recipe import estimate, plan, rehearsal
 from spoutnik.recipe.adapters import adapter_parameters
 from spoutnik.recipe.estimate import Speed, estimated_speed, held_bytes
 from spoutnik.recipe.rehearsal import TrainingStep
@@ -123,6 +123,7 @@ def test_a_file_of_traces_has_work(tmp_path):
     characters = sum(len(row["prompt"]) + len(row["answer"]) for row in TRACES)
     few = stage_work(recipe, "mine")
     assert few.trained == 4 * round(characters / 3 + 8 * len(TRACES)) and few.steps > 0
+    assert few.measured == 2 * few.trained / 4  # all of so few are compared before and after; none is held out
     long = {"prompt": "a", "thought": "b" * 1000, "answer": "c"}  # will not fit
     (tmp_path / "traces.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*TRACES, long]))
     assert stage_work(recipe, "mine") == few
@@ -148,8 +149,29 @@ def test_an_adapter_is_planned_without_the_gradients_and_moments_of_its_base():
     parameters = account(config).total_parameters
     assert held_bytes(config) == 16 * parameters and held_bytes(config, adapter) == 2 * parameters + 16 * adapter
     whole, thin = (estimated_speed(config, torch.float32, 512, trained) for trained in (None, adapter))
-    assert 1.3 < thin.train / whole.train < 1.5 and thin.step["adamw"] < whole.step["adamw"] / 50
+    assert 1.1 < thin.train / whole.train < 1.5 and thin.step["adamw"] < whole.step["adamw"] / 50
+    assert 2 < whole.read / whole.train < 3.5
     assert thin.peak_memory_bytes + held_bytes(config, adapter) < whole.peak_memory_bytes + held_bytes(config)
+
+
+def test_a_machine_of_fast_products_is_not_taken_for_a_fast_one(monkeypatch):
+    """AMX multiplies ten times as fast; what stands beside the products stays, as do the weights that each step reads."""
+    config = published_config()
+    monkeypatch.setattr(estimate, "read_seconds", lambda: 2e-10)
+    for rate in (1e11, 1e12):
+        monkeypatch.setattr(estimate, "product_rate", lambda dtype, rate=rate: rate)
+        speeds = [estimated_speed(config, torch.bfloat16, 512, trained) for trained in (None, 5_000_000)]
+        seconds = [1 / speed.train for speed in speeds]
+        products = (6 * 134_515_008 / rate / 0.95, (4 * 134_515_008 + 30_000_000) / rate / 0.95)
+        assert [taken - needed for taken, needed in zip(seconds, products)] == pytest.approx([1.35e-3, 1.95e-3], rel=0.02)
+        assert speeds[0].decode_step == pytest.approx(2 * 134_515_008 * 2e-10)
+
+
+def published_config() -> ModelConfig:
+    """Of SmolLM2-135M's sizes."""
+    return ModelConfig.parse(tiny.LLAMA | {
+        "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30, "vocab_size": 49152, "num_attention_heads": 9,
+        "num_key_value_heads": 3, "tie_word_embeddings": True}, "test")
 
 
 def test_others_that_compute_are_spoken_of(monkeypatch):

@@ -17,9 +17,9 @@ Learn = Literal["last", "all"]
 # What a part of the data becomes where it is no trace: counted under that name in the report.
 Drop = Literal["incorrect", "no_reply", "tool_call", "differing", "tie", "no_opinion"]
 
-_ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "assistant": "assistant",
-          "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant", "model": "assistant", "tool": "tool",
-          "function": "tool", "observation": "tool", "function_response": "tool"}
+_ROLES = {"system": "system", "developer": "system", "user": "user", "human": "user", "prompter": "user",
+          "assistant": "assistant", "ai": "assistant", "gpt": "assistant", "chatgpt": "assistant", "bot": "assistant",
+          "model": "assistant", "tool": "tool", "function": "tool", "observation": "tool", "function_response": "tool"}
 _CALLS = "function_call"  # ShareGPT's role of a message whose text is a tool call, or a list of them, as JSON
 _TEXT_PARTS = ("text", "input_text", "output_text")  # OpenAI's two APIs; Anthropic's has "text" too
 _THOUGHT_PARTS = ("thinking", "reasoning")  # of an assistant's content, with the text under the same key, or under text

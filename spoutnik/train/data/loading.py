@@ -12,9 +12,9 @@ from spoutnik.row_files import Place, files_at, read_values
 from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.train.data.conversations import Drop, Learn, context_of
 from spoutnik.train.data.opinions import LOG, OPINION, log_of
-from spoutnik.train.data.row_shape import COMMON, Shape
+from spoutnik.train.data.row_shape import COMMON, SYSTEM, Shape
 from spoutnik.train.data.shapes import KNOWN_KEYS, shape_of
-from spoutnik.train.data.split import HELD_OUT, SPLIT, TRAIN
+from spoutnik.train.data.split import SPLIT, named_side
 from spoutnik.train.traces import TraceReport, Traces, replies_of
 from spoutnik.validation import did_you_mean
 
@@ -127,6 +127,7 @@ class _Rows:
         self.path, self.shape, self._first = path, None, None
         self.name = path.name if log is None else LOG
         self._unread: dict[str, None] = {}
+        self._windows = 0  # rows with Windows' line ends
         self._broken: list[tuple[Place, Exception]] = []
         _check_columns(path, columns)
 
@@ -145,12 +146,14 @@ class _Rows:
         if not isinstance(value, dict):
             raise ValueError("the key 'prompt' is missing: a row is an object like "
                              '{"prompt": ..., "thought": ..., "answer": ...}. Correct it.')
-        row = self._renamed(value)
+        plain = with_plain_line_ends(value)
+        self._windows += plain != value
+        row = self._renamed(plain)
         shape = self._shape(place, row)
         traces = shape.read(row, self.learn)
         read = {self.columns.get(key, key) for key in (*shape.keys, *shape.optional) if key in row}
-        if (split := value.get(SPLIT)) in (TRAIN, HELD_OUT) and SPLIT not in read:
-            traces = [trace | {SPLIT: split} if isinstance(trace, dict) else trace for trace in traces]
+        if SPLIT not in read and (side := named_side(value.get(SPLIT))) is not None:
+            traces = [trace | {SPLIT: side} if isinstance(trace, dict) else trace for trace in traces]
             read.add(SPLIT)
         self._unread |= dict.fromkeys(key for key in value if key not in read)
         return traces
@@ -163,7 +166,8 @@ class _Rows:
             if name not in row:
                 raise ValueError(f"the key {name!r} is missing, which columns.{key} names; the row has "
                                  f"{', '.join(map(str, row)) or 'none'}.{did_you_mean(name, map(str, row))} Correct columns.")
-        beside = {key: row[key] for key in COMMON if key in row and key not in self.columns.values()}
+        given = {*self.columns.values(), *(SYSTEM if "system" in self.columns else ())}
+        beside = {key: row[key] for key in COMMON if key in row and key not in given}
         return beside | {key: row[name] for key, name in self.columns.items()}
 
     def _shape(self, place: Place, row: dict) -> Shape:
@@ -206,9 +210,20 @@ class _Rows:
         text = f"{self.name}: recognized as {self.shape.name}" + (f" ({', '.join(names)})" if names else "")
         if len(self.files) > 1:
             text += f", in {len(self.files)} files"
+        if self._windows:
+            text += f"; line ends of Windows in {self._windows:,} row{'s' if self._windows > 1 else ''} are read as plain ones"
         if unread:
             text += f"; not read: {', '.join(unread[:_SHOWN])}{' ...' if len(unread) > _SHOWN else ''}"
         return text
+
+
+def with_plain_line_ends(value: object) -> object:
+    """A row whose texts have "\n" where they had "\r\n" or "\r": a model that learns these writes them."""
+    if isinstance(value, str):
+        return value.replace("\r\n", "\n").replace("\r", "\n") if "\r" in value else value
+    if isinstance(value, dict):
+        return {key: with_plain_line_ends(entry) for key, entry in value.items()}
+    return [with_plain_line_ends(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _check_columns(path: Path, columns: Mapping[str, str]) -> None:

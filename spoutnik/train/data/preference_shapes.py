@@ -20,9 +20,21 @@ from spoutnik.train.data.conversations import (
     trace_of,
 )
 from spoutnik.train.data.opinions import opinion_shape
-from spoutnik.train.data.row_shape import COMMON, QUESTIONS, Shape, context_at, instruction_context, one_of, system_of
+from spoutnik.train.data.row_shape import (
+    COMMON,
+    QUESTIONS,
+    SYSTEM,
+    Shape,
+    context_at,
+    instruction_context,
+    joined,
+    one_of,
+    reply_text,
+    system_of,
+)
 
 _PAIRS = (("chosen", "rejected"), ("chosen_response", "rejected_response"))
+_OPENAI = ("preferred_output", "non_preferred_output")  # with "input", an object that has messages
 LABELS = frozenset(("label", "kto_tag"))  # TRL's and LLaMA-Factory's name of an opinion
 PREFERENCE_KEYS = (*(key for pair in _PAIRS for key in pair), *sorted(LABELS))
 _CONVERSATIONS = ("conversations", "messages", "conversation")
@@ -42,6 +54,8 @@ def preference_shape(keys: frozenset[str]) -> Shape | None:
     """
     if shape := opinion_shape(keys):
         return shape
+    if keys.issuperset(("input", *_OPENAI)):
+        return Shape(f"{'/'.join(_OPENAI)} (preference pairs, as OpenAI has them)", ("input", *_OPENAI), (), _openai_pair, True)
     for pair in _PAIRS:
         if keys.issuperset(pair):
             before = _before(keys)
@@ -54,7 +68,7 @@ def preference_shape(keys: frozenset[str]) -> Shape | None:
                      partial(_thumb, label), True)
     for key in _CONVERSATIONS:
         if key in keys:
-            return Shape(f"{key}/{label} (thumbs up and down)", (key, label), ("system", "tools"),
+            return Shape(f"{key}/{label} (thumbs up and down)", (key, label), (*SYSTEM, "tools"),
                          partial(_thumbed_conversation, key, label), True)
     return None
 
@@ -97,6 +111,13 @@ def _pair(names: tuple[str, str], before: tuple[str, ...], row: Mapping, learn: 
             | {"chosen": chosen, "rejected": rejected}]
 
 
+def _openai_pair(row: Mapping, learn: Learn) -> list[dict | Drop]:
+    before = row["input"]
+    if not isinstance(before, Mapping) or not isinstance(before.get("messages"), list):
+        raise ValueError("'input' must be an object with messages. Correct it.")
+    return _pair(_OPENAI, ("prompt",), {**row, "prompt": before["messages"], "tools": before.get("tools")}, learn)
+
+
 def _context(row: Mapping, names: tuple[str, str], before: tuple[str, ...]) -> list[Message]:
     """What stands before both replies, as far as other keys than the replies' say it."""
     if before == _CONVERSATIONS:  # beside whole conversations they repeat one of them
@@ -137,19 +158,16 @@ def _reply(context: list[Message], key: str, value: object) -> tuple[list[Messag
     messages = chat_messages(key, value)
     if messages[-1]["role"] != "assistant":
         raise ValueError(f"the last message of '{key}' must be the assistant's. Correct it.")
-    before = messages[:-1]
-    if before[:len(context)] != context:
-        before = [*context, *before]
+    before = joined(context, messages[:-1], key)
     return before, {"thought": messages[-1].get("reasoning_content", ""), "answer": messages[-1]["content"]}
 
 
 def _thumb(name: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
     label, context = _label(row, name), context_at(row, "prompt")
     if isinstance(row["completion"], list):
-        messages = [*context, *chat_messages("completion", row["completion"])]
+        messages = joined(context, chat_messages("completion", row["completion"]), "completion")
         return _labeled(conversation_traces(messages, tool_list(row), "last"), label)
-    check_text("completion", row["completion"])
-    return [trace_of(context, *split_final(row["completion"]), tool_list(row)) | {"label": label}]
+    return [trace_of(context, *split_final(reply_text(row, "completion")), tool_list(row)) | {"label": label}]
 
 
 def _thumbed_conversation(key: str, name: str, row: Mapping, learn: Learn) -> list[dict | Drop]:

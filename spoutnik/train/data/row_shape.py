@@ -1,5 +1,6 @@
 """What a shape of rows is, and what rows of several shapes have in common: system text, earlier turns, question."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -7,8 +8,12 @@ from spoutnik.files import check_text
 from spoutnik.text.chat_template import Message
 from spoutnik.train.data.conversations import Drop, Learn, chat_messages, context_of
 
-COMMON = ("system", "history", "tools")  # what rows of most shapes may have beside
+SYSTEM = ("system", "system_prompt")  # keys of a row's system text
+COMMON = (*SYSTEM, "history", "tools")  # what rows of most shapes may have beside
 QUESTIONS = ("prompt", "question", "problem", "query", "input")
+_CHOICES = frozenset(("choices", "options"))  # of which a number names one
+_REPLYING = ("assistant", "tool")  # roles after which a user's message goes on
+_ALONE = dict.fromkeys(("chosen", "rejected"), "{chosen: chosen, rejected: rejected}")  # columns of whole conversations
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,28 @@ def unclear(names: list[str], what: str) -> str:
 
 def system_of(row: Mapping) -> list[Message]:
     """The row's system text as a message, where it has one."""
-    text = row.get("system")
-    if text is None:
-        return []
-    check_text("system", text)
-    return [{"role": "system", "content": text}] if text.strip() else []
+    texts = {}
+    for key in SYSTEM:
+        if row.get(key) is not None:
+            check_text(key, row[key])
+            texts[row[key].strip()] = row[key]
+    texts.pop("", None)
+    if len(texts) > 1:
+        raise ValueError(f"it has {' and '.join(SYSTEM)}, which differ. Say which one is meant: columns: {{system: ..., ...}}.")
+    return [{"role": "system", "content": text} for text in texts.values()]
+
+
+def reply_text(row: Mapping, key: str) -> str:
+    """The reply under `key`: a text, or a number as it is written, beside which no list says what it counts.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    value = row[key]
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and not row.keys() & _CHOICES:
+        return str(int(value)) if value == int(value) else str(value)
+    check_text(key, value)
+    return value
 
 
 def checked_history(row: Mapping) -> list[list[str]]:
@@ -65,6 +87,26 @@ def checked_history(row: Mapping) -> list[list[str]]:
         for text in turn:
             check_text("history", text)
     return history
+
+
+def joined(context: list[Message], messages: list[Message], key: str) -> list[Message]:
+    """What other keys say stands first (`context`), then the messages under `key`. Where these are the whole conversation (a
+    prompt beside a list that holds it again, as many sets of preferences have it), nothing stands there twice.
+
+    Raises:
+        ValueError: they begin anew with another question, or have another system text.
+    """
+    if not messages or messages[0]["role"] not in ("system", "user") or context[-1:] and context[-1]["role"] in _REPLYING:
+        return [*context, *messages]  # they go on where the context ends
+    asked, turns = ([(message["role"], message["content"].strip()) for message in each if message["role"] != "system"]
+                    for each in (context, messages))
+    if not any(turns[start:start + len(asked)] == asked for start in range(len(turns) - len(asked) + 1)):
+        raise ValueError(f"'{key}' is a conversation that does not hold the question that stands beside it. Name the "
+                         f"conversations alone: columns: {_ALONE.get(key, f'{{messages: {key}}}')}.")
+    systems = [[message for message in each if message["role"] == "system"][:1] for each in (context, messages)]
+    if all(systems) and systems[0][0]["content"].strip() != systems[1][0]["content"].strip():
+        raise ValueError(f"'{key}' has another system text than the one that stands beside it. Leave one of them out.")
+    return messages if systems[1] else [*systems[0], *messages]
 
 
 def context_at(row: Mapping, key: str) -> list[Message]:

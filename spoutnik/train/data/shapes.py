@@ -25,11 +25,14 @@ from spoutnik.train.data.preference_shapes import LABELS, PREFERENCE_KEYS, label
 from spoutnik.train.data.row_shape import (
     COMMON,
     QUESTIONS,
+    SYSTEM,
     Shape,
     checked_history,
     context_at,
     instruction_context,
+    joined,
     one_of,
+    reply_text,
     system_of,
     unclear,
 )
@@ -64,7 +67,7 @@ def shape_of(keys: frozenset[str]) -> Shape:
     for key, name in (("messages", "messages"), ("conversations", "conversations (ShareGPT)"),
                       ("conversation", "conversation")):
         if has(key):
-            return Shape(name, (key,), ("system", "tools"), partial(_conversation, key))
+            return Shape(name, (key,), (*SYSTEM, "tools"), partial(_conversation, key))
     if has("instruction"):
         reply = one_of(keys, ("output", "response", "completion", "answer"), "reply")
         return Shape(f"instruction/input/{reply} (Alpaca)", ("instruction", reply), ("input", "context", *COMMON),
@@ -101,18 +104,17 @@ def _trace(row: Mapping, learn: Learn) -> list[dict | Drop]:
 def _answer(question: str, thought: str | None, reply: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
     context = context_at(row, question)
     if isinstance(row[reply], list):
-        return conversation_traces([*context, *chat_messages(reply, row[reply])], tool_list(row), "last")
-    check_text(reply, row[reply])
+        return conversation_traces(joined(context, chat_messages(reply, row[reply]), reply), tool_list(row), "last")
+    text = reply_text(row, reply)
     if thought is not None:
         check_text(thought, row[thought])
-        return [trace_of(context, row[thought], row[reply], tool_list(row))]
-    return [trace_of(context, *split_final(row[reply]), tool_list(row))]
+        return [trace_of(context, row[thought], text, tool_list(row))]
+    return [trace_of(context, *split_final(text), tool_list(row))]
 
 
 def _instruction(reply: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
     context = instruction_context(row)
-    check_text(reply, row[reply])
-    return [trace_of(context, *split_thought(row[reply]), tool_list(row))]
+    return [trace_of(context, *split_thought(reply_text(row, reply)), tool_list(row))]
 
 
 def _conversation(key: str, row: Mapping, learn: Learn) -> list[dict | Drop]:

@@ -1,6 +1,7 @@
 """The split into what is trained on and what is held out, by content: a conversation's first question decides, so that equal
 questions, and all replies of one conversation, are on one side, whatever else the data holds. Rows that say themselves where
-they belong ("split": "train" or "held_out", as `spoutnik data make` writes and tasks of one's own read it) stay there."""
+they belong ("split": "train" or "held_out", as `spoutnik data make` writes and tasks of one's own read it, or test, validation
+and the like) stay there."""
 
 import hashlib
 from collections.abc import Mapping
@@ -10,6 +11,13 @@ from spoutnik.train.data.conversations import questions_of
 from spoutnik.train.traces import TraceReport, Traces
 
 SPLIT, TRAIN, HELD_OUT = "split", "train", "held_out"
+_SIDES = dict.fromkeys(("train", "training"), TRAIN) | dict.fromkeys(
+    ("held_out", "held-out", "heldout", "test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation"), HELD_OUT)
+
+
+def named_side(value: object) -> str | None:
+    """TRAIN or HELD_OUT, where a row's `split` says one of them in a usual word; None for any other value."""
+    return _SIDES.get(value.strip().lower()) if isinstance(value, str) else None
 
 
 def is_held_out(row: Mapping, share: float) -> bool:

@@ -35,6 +35,7 @@ FILES = {
     "a.json": json.dumps(ROWS, indent=1).encode(), "data.json": json.dumps({"data": ROWS, "version": 1}).encode(),
     "lines.json": lines(ROWS), "list.jsonl": json.dumps(ROWS).encode(), "list-lines.jsonl": json.dumps(ROWS, indent=1).encode(),
     "a.csv": table(ROWS, ","), "mark.csv": b"\xef\xbb\xbf" + table(ROWS, ","), "a.tsv": table(ROWS, "\t"),
+    "excel.csv": b"\xef\xbb\xbfsep=;\r\n" + table(ROWS, ";"), "bars.csv": b"sep=|\n" + table(ROWS, "|"),
     "semicolons.csv": table(ROWS, ";"), "tabs.csv": b"\xef\xbb\xbf" + table(ROWS, "\t"),
     "a.jsonl.gz": gzip.compress(lines(ROWS)), "a.json.gz": gzip.compress(json.dumps(ROWS).encode()),
     "a.csv.gz": gzip.compress(table(ROWS, ",")), "packed.jsonl": gzip.compress(lines(ROWS)),
@@ -148,6 +149,29 @@ def test_a_file_that_is_wrong(tmp_path, name, content, sentence):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=f"{name}.*{sentence}"):
         load_traces(tmp_path / name)
+
+
+def test_line_ends_of_windows_are_not_learned_and_said(tmp_path):
+    rows = [{"messages": [{"role": "user", "content": "Why\r\nnow?"}, {"role": "assistant", "content": "So\rit\r\nis."}]},
+            {"messages": [{"role": "user", "content": "How?"}, {"role": "assistant", "content": "So."}]}]
+    (tmp_path / "a.jsonl").write_bytes(lines(rows))
+    loaded = load_traces(tmp_path / "a.jsonl")
+    assert loaded.rows[0] == {"prompt": "Why\nnow?", "thought": "", "answer": "So\nit\nis."}
+    assert "messages; line ends of Windows in 1 row are read as plain ones" in loaded.description
+
+
+def test_the_line_after_a_spreadsheet_s_own_counts(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"sep=;\r\nquestion;answer\r\nWhy?\r\n")
+    with pytest.raises(UserError, match="a.csv, line 3: has another number of cells"):
+        load_traces(tmp_path / "a.csv")
+
+
+def test_rows_that_are_called_test_are_never_trained_on(tmp_path):
+    rows = [trace("a") | {"split": "train"}, trace("b") | {"split": "Test"}, trace("c") | {"split": "validation"},
+            trace("d") | {"split": "algebra"}]
+    (tmp_path / "a.jsonl").write_bytes(lines(rows))
+    train, held_out = hold_out(load_traces(tmp_path / "a.jsonl"), 0.0)
+    assert [[row["prompt"] for row in part.rows] for part in (train, held_out)] == [["a", "d"], ["b", "c"]]
 
 
 def test_empty_cells_are_empty_texts(tmp_path):

@@ -37,6 +37,14 @@ PAIRS = {
     "Orca without system": ({"system": "", "question": "Why?", "chosen": "So.", "rejected": "No."}, PAIR),
     "Orca with generations": ({"system": "", "input": "Why?", "generations": ["So.", "No."], "order": ["a"], "chosen": "So.",
                                "rejected": "No."}, PAIR),
+    "UltraFeedback with system": ({"prompt": "Why?", "chosen": [SYSTEM, USER, GOOD], "rejected": [SYSTEM, USER, BAD]},
+                                  WITH_SYSTEM),
+    "whole conversations beside a system text": ({"system": "Be brief.", "prompt": "Why? ", "chosen": [USER, GOOD],
+                                                  "rejected": [USER, BAD]}, WITH_SYSTEM),
+    "whole conversations beside their last question": (
+        {"prompt": "Sure?", "chosen": [*TWO_TURNS["messages"], GOOD], "rejected": [*TWO_TURNS["messages"], BAD]}, TWO_TURNS),
+    "messages that go on": ({"prompt": [USER], "chosen": [*TWO_TURNS["messages"][1:], GOOD],
+                             "rejected": [*TWO_TURNS["messages"][1:], BAD]}, TWO_TURNS),
     "HH": ({"chosen": f"{HUMAN} So.", "rejected": f"{HUMAN} No."}, PAIR),
     "HH of turns": ({"chosen": f"{HUMAN} So.\n\nHuman: Sure?\n\nAssistant: So.",
                      "rejected": f"{HUMAN} So.\n\nHuman: Sure?\n\nAssistant: No."}, TWO_TURNS),
@@ -45,6 +53,8 @@ PAIRS = {
     "Alpaca": ({"instruction": "Why?", "input": "", "chosen": "So.", "rejected": "No."}, PAIR),
     "ShareGPT": ({"conversations": [{"from": "human", "value": "Why?"}], "chosen": {"from": "gpt", "value": "So."},
                   "rejected": {"from": "gpt", "value": "No."}}, PAIR),
+    "OpenAI": ({"input": {"messages": [SYSTEM, USER], "tools": [], "parallel_tool_calls": True}, "preferred_output": [GOOD],
+                "non_preferred_output": [BAD]}, WITH_SYSTEM),
     "thoughts": ({"prompt": "Why?", "chosen": "<think>\nHm.\n</think>\n\nSo.", "rejected": "No."},
                  PAIR | {"chosen": {"thought": "Hm.", "answer": "So."}}),
 }

@@ -47,6 +47,12 @@ SHAPES = {
     "query/response with history": ({"query": "Why?", "response": "So.", "history": [["a", "b"]]},
                                     [PLAIN | {"messages": [{"role": "user", "content": "a"},
                                                            {"role": "assistant", "content": "b"}, USER]}], "query/response"),
+    "a number": ({"question": "Why?", "answer": 4}, [PLAIN | {"answer": "4"}], "question/answer"),
+    "a number of a table": ({"instruction": "Why?", "output": 4.0}, [PLAIN | {"answer": "4"}], "(Alpaca)"),
+    "a completion that holds its prompt": ({"prompt": "Why?", "completion": [SYSTEM, USER, REPLY]}, [WITH_SYSTEM], ""),
+    "OpenOrca": ({"id": "1", "system_prompt": "Be brief.", "question": "Why?", "response": "So."}, [WITH_SYSTEM],
+                 "question/response; not read: id"),
+    "messages beside a system text": ({"system_prompt": "Be brief.", "messages": [USER, REPLY]}, [WITH_SYSTEM], "messages"),
     "input/output": ({"input": "Why?", "output": "So."}, [PLAIN], "input/output"),
     "Alpaca": ({"instruction": "Say", "input": "why.", "output": "So."}, [PLAIN | {"prompt": "Say\n\nwhy."}],
                "instruction/input/output (Alpaca)"),
@@ -185,7 +191,15 @@ def test_columns_say_what_they_took_and_what_they_left(tmp_path):
     ({"problem": "a", "solution": "b", "answer": "c"}, "it has answer and solution, and either may be the reply"),
     ({"prompt": "a", "question": "b", "answer": "c"}, "it has prompt and question, and either may be the question"),
     ({"prompt": "a", "thought": "b", "reasoning": "c", "output": "d"}, "either may be the thought"),
-    ({"question": "a", "answer": 4}, "'answer' must be a text, not 4"),
+    ({"question": "a", "answer": [4]}, "message 1 of 'answer' must be an object"),
+    ({"question": "a", "choices": ["b", "c"], "answer": 1}, "'answer' must be a text, not 1"),
+    ({"question": "a", "answer": True}, "'answer' must be a text, not True"),
+    ({"question": "a", "answer": float("inf")}, "is not JSON"),
+    ({"system": "x", "system_prompt": "y", "question": "a", "answer": "b"}, "it has system and system_prompt, which differ"),
+    ({"prompt": "a title", "chosen": [USER, REPLY], "rejected": [USER, THINKING]},
+     r"a conversation that does not hold the question .* columns: \{chosen: chosen"),
+    ({"prompt": "a title", "completion": [USER, REPLY]}, r"Name the conversations alone: columns: \{messages: completion\}"),
+    ({"system": "x", "chosen": [SYSTEM, USER, REPLY], "rejected": [SYSTEM, USER, THINKING]}, "another system text"),
     ({"messages": "x"}, "'messages' must be a list of messages"), ({"messages": []}, "must be a list of messages"),
     ({"messages": ["x"]}, "message 1 of 'messages' must be an object"),
     ({"messages": [USER, {"role": "judge", "content": "x"}]}, "message 2 of 'messages': its role is 'judge'; known are system"),
@@ -199,7 +213,7 @@ def test_columns_say_what_they_took_and_what_they_left(tmp_path):
     ({"chosen": "a", "rejected": "b"}, "there is no question"),
     ({"chosen": [USER, REPLY], "rejected": [SYSTEM, USER, REPLY]}, "answer different conversations"),
     ({"prompt": "a", "completion": "b", "label": "algebra"}, "label = 'algebra': must be true"),
-], ids=range(20))
+], ids=range(27))
 def test_a_row_that_is_wrong_is_a_sentence_with_its_line(tmp_path, row, sentence):
     with pytest.raises(UserError, match=f"my.jsonl, line 1: .*{sentence}"):
         load_traces(write(tmp_path / "my.jsonl", row))
