@@ -121,7 +121,7 @@ class Page:
         verdicts = ", ".join(f"{count} {name}" for name, count in counted.items())
         files = self.command.removeprefix("spoutnik experiment")
         lines = ["# Findings", "", f"<!-- {WRITTEN_BY}{files}`. Run it again rather than editing this page. -->", "",
-                 f"{len(self.findings)} findings on seeds {', '.join(map(str, grid.seeds))}: {verdicts}. Made by Spoutnik "
+                 f"{len(self.findings)} findings on seeds {', '.join(map(str, grid.seeds))}: {verdicts}. Written by Spoutnik "
                  f"{self.code}; {self._cost()[1]}.", ""]
         lines += [f"**{note}**\n" for note in self.notes]
         lines += [" ".join(grid.about), "", _HOW.format(confidence=f"{100 * (1 - ALPHA):g} %", findings=len(self.findings)), ""]

@@ -74,7 +74,8 @@ def test_another_version_of_the_code_is_not_mixed_in_silence(whole, monkeypatch)
     with pytest.raises(UserError, match="were made by Spoutnik .* and this is 9.9. .*--mixed-code"):
         run_experiment(forecast([path], folder / "out", 1), [path], Listening())
     mixed = run_experiment(forecast([path], folder / "out", 1), [path], Listening(), folder / "mixed.md", True)
-    assert "several versions of the code" in mixed.page.read_text()
+    text = mixed.page.read_text()
+    assert "**All results were made by Spoutnik " in text and "; this page was written by 9.9.**" in text
 
 
 def test_a_page_of_another_experiment_is_not_overwritten(tmp_path):
