@@ -13,10 +13,11 @@ import json
 import numpy as np
 from scipy import stats
 
-from spoutnik.evals.statistics import crossed_mean, difference_interval, mean_interval, wilson
+from spoutnik.evals.statistics import crossed_mean, difference_interval, holm, mean_interval, shaffer, wilson
 
 SIZES = ((30, 16), (30, 64), (100, 4), (164, 1), (360, 2), (500, 16))  # problems, samples of each
 MEANS = (0.30, 0.95, 0.05)
+OF_24 = 0.05 / 24
 BETWEEN = 0.5  # share of a coin's variance that lies between problems
 
 
@@ -78,16 +79,33 @@ def crossed(rng: np.random.Generator, seeds: int, between: float, repeats: int, 
     """Paired differences of several seeds on the same problems, in points; `between`: standard deviation of the seeds' effects.
     Of problems 35, of what is left 40, as differences of means of four samples have them."""
     counts, halves = {"rule": 0, "seeds alone": 0}, {"rule": 0.0, "seeds alone": 0.0}
+    wrong = 0  # at the level of a page of 24 findings
     for _ in range(repeats):
         effects = rng.normal(0, between, (seeds, 1)) + rng.normal(0, 35, problems)
         values = effects + rng.normal(0, 40, (seeds, problems))
         means = values.mean(axis=1)
         half = float(stats.t.ppf(0.975, seeds - 1) * stats.sem(means))
-        _, low, high = crossed_mean(values).interval()
+        mean = crossed_mean(values)
+        wrong += 2 * min(mean.p_above(0), mean.p_below(0)) < OF_24
+        _, low, high = mean.interval()
         for name, interval in (("rule", (low, high)), ("seeds alone", (means.mean() - half, means.mean() + half))):
             counts[name] += interval[0] <= 0 <= interval[1]
             halves[name] += (interval[1] - interval[0]) / 2
-    return {name: {"coverage": counts[name] / repeats, "half": halves[name] / repeats} for name in counts}
+    return {name: {"coverage": counts[name] / repeats, "half": halves[name] / repeats} for name in counts} | {
+        "wrong at 0.2 %": wrong / repeats}
+
+
+def wrong_pages(rng: np.random.Generator, margin: float, repeats: int, findings: int = 24) -> dict[str, float]:
+    """How often a page of findings without any difference tells one of them from 0, where a difference of `margin` standard
+    errors is tested as well: by Shaffer's correction of both, and by Holm's of the smaller."""
+    wrong = {"shaffer": 0, "holm": 0}
+    for _ in range(repeats):
+        seen = rng.normal(0, 1, findings)
+        from_0, from_margin = np.minimum(1, 2 * stats.norm.sf(seen)), stats.norm.cdf(seen - margin)
+        wrong["shaffer"] += any(first < 0.05 for first, _ in shaffer(list(zip(from_0, from_margin))))
+        nearer = np.array(holm(list(np.minimum(from_0, from_margin)))) < 0.05
+        wrong["holm"] += bool((nearer & (from_0 < from_margin)).any())
+    return {name: count / repeats for name, count in wrong.items()}
 
 
 def main() -> None:
@@ -113,8 +131,14 @@ def main() -> None:
     for seeds in (3, 5):
         for between in (0.3, 1.0, 3.0):
             row = result["crossed"][f"{seeds} seeds, {between} points"] = crossed(rng, seeds, between, repeats // 4)
-            shown = ", ".join(f"{name} {of['coverage']:.1%} (half {of['half']:.1f})" for name, of in row.items())
-            print(f"{seeds} seeds that differ by {between} points, 1,800 problems: {shown}")
+            shown = ", ".join(f"{name} {row[name]['coverage']:.1%} (half {row[name]['half']:.1f})"
+                              for name in ("rule", "seeds alone"))
+            print(f"{seeds} seeds that differ by {between} points, 1,800 problems: {shown}; wrong at 0.2 %: "
+                  f"{row['wrong at 0.2 %']:.2%}")
+    result["pages"] = {margin: wrong_pages(rng, margin, repeats) for margin in (3, 4, 5)}
+    for margin, row in result["pages"].items():
+        print(f"24 differences of 0, margin {margin} standard errors: a wrong one by Shaffer {row['shaffer']:.1%}, by Holm of "
+              f"the smaller p-values {row['holm']:.1%} (5 % wanted)")
     print(json.dumps(result))
 
 

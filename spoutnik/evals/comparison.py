@@ -21,7 +21,7 @@ class Comparison:
 
     low, high: 95 % interval of the difference. p_value: of "no difference" (sign flips). p_adjusted: by Holm, where several
     comparisons are made together. p_not_worse: of "B is worse by `margin` or more"; p_equivalent: of "they differ by `margin`
-    or more" (TOST); both None without a margin.
+    or more" (TOST); by Holm as well, and both None without a margin.
     """
 
     a: str
@@ -83,12 +83,14 @@ def compare(a: Path, b: Path, margin: float | None = None) -> Comparison:
     return compare_saved(read_evaluation(a), read_evaluation(b), margin)
 
 
-def compare_all(reference: Path, others: Sequence[Path], margin: float | None = None) -> list[Comparison]:
-    """Several evaluations against one; their p-values are corrected together (Holm). Raises as `compare`."""
-    first = read_evaluation(reference)
-    comparisons = [compare_saved(first, read_evaluation(other), margin) for other in others]
-    adjusted = holm([each.p_value for each in comparisons])
-    return [replace(each, p_adjusted=p) for each, p in zip(comparisons, adjusted, strict=True)]
+def corrected(comparisons: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons that are made together, all with the same margin or all without one: the p-values of each kind are
+    corrected for their number (Holm)."""
+    adjusted = {"p_adjusted": holm([each.p_value for each in comparisons])}
+    if comparisons and comparisons[0].margin is not None:
+        adjusted |= {name: holm([getattr(each, name) for each in comparisons]) for name in ("p_not_worse", "p_equivalent")}
+    return [replace(each, **{name: values[number] for name, values in adjusted.items()})
+            for number, each in enumerate(comparisons)]
 
 
 def compare_saved(a: Saved, b: Saved, margin: float | None = None) -> Comparison:

@@ -5,10 +5,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from spoutnik.errors import UserError
-from spoutnik.evals.comparison import Comparison, compare
+from spoutnik.evals.comparison import Comparison, compare, corrected
 from spoutnik.evals.samples import Sample
 from spoutnik.evals.scores import Score, mean_score, pass_at_1
-from spoutnik.evals.statistics import holm
 
 FILE = "evaluation.json"
 MANY = 0.05  # a larger share of replies that were cut, or without an answer, decides more than the model does
@@ -58,8 +57,6 @@ def warnings(name: str, shares: Mapping[str, float], limit: int) -> list[str]:
     return texts
 
 
-
-
 def compare_folders(reference: Path, others: Sequence[Path], margin: float | None = None) -> tuple[list[Comparison], list[str]]:
     """Evaluations against one, bench by bench; their p-values are corrected together (Holm). A folder is one bench's, or one
     of several benches.
@@ -84,8 +81,7 @@ def compare_folders(reference: Path, others: Sequence[Path], margin: float | Non
         for name in common:
             each = compare(left[name], right[name], margin)
             comparisons.append(replace(each, a=f"{each.a} ({name})", b=f"{each.b} ({name})") if len(common) > 1 else each)
-    adjusted = holm([each.p_value for each in comparisons])
-    return [replace(each, p_adjusted=p) for each, p in zip(comparisons, adjusted, strict=True)], notes
+    return corrected(comparisons), notes
 
 
 def _benches(folder: Path) -> dict[str, Path]:

@@ -22,18 +22,18 @@ _COLORS = {HOLDS: "#1a7f37", DOES_NOT: "#b3261e", UNDECIDED: "#767676"}
 def draw_finding(one: Decided) -> str:
     """Left the two sides, a line for each seed; right the difference of each seed, its interval and the margin."""
     with rc_context(_STYLE):
-        figure = Figure(figsize=(6.4, 2.6), layout="constrained")
+        figure = Figure(figsize=(6.4, 2.9), layout="constrained")
         left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
         for seed in one.seeds:
             left.plot((0, 1), (seed.a, seed.b), "o-", linewidth=1, markersize=4, color=_COLORS[one.verdict], alpha=0.7)
-        (a, _), (b, _) = one.settings.sides.values()
-        left.set_xticks((0, 1), (_label(a, b, a), _label(a, b, b)))
+        left.set_xticks((0, 1), _labels(one))
         left.set_xlim(-0.4, 1.4)
         left.set_ylabel(metric_of(one.settings.metric).title, wrap=True)
         _draw_difference(right, one, 0.0)
         right.set_yticks(())
         right.set_xlabel(f"b − a, {metric_of(one.settings.metric).unit}".rstrip(", "))
         right.set_title(one.verdict, color=_COLORS[one.verdict], fontsize=10)
+        _legend(figure, right)
         return _svg(figure)
 
 
@@ -45,12 +45,16 @@ def draw_overview(findings: Sequence[Decided]) -> str:
         axes.axvspan(-1, 1, color="#767676", alpha=0.12, linewidth=0)
         axes.axvline(0, color="#767676", linewidth=0.6)
         axes.set_xscale("symlog", linthresh=2)
+        axes.xaxis.set_major_formatter("{x:g}")
         for row, one in enumerate(findings):
             if not math.isnan(one.difference):
                 _draw_interval(axes, one, -row, one.settings.margin)
         axes.set_yticks([-row for row in range(len(findings))], [one.name.replace("_", " ") for one in findings])
         axes.set_ylim(-len(findings) + 0.4, 0.6)
         axes.set_xlabel("difference b − a in units of its margin, with its 95 % interval")
+        for verdict in dict.fromkeys(one.verdict for one in findings):
+            axes.plot((), (), "o-", color=_COLORS[verdict], markersize=4.5, label=verdict)
+        _legend(figure, axes)
         return _svg(figure)
 
 
@@ -77,38 +81,47 @@ def draw_curves(panels: Mapping[str, Sequence[Line]]) -> str:
                 axes.fill_between(line.steps, line.values.min(axis=0), line.values.max(axis=0), color=color, alpha=0.1,
                                   linewidth=0)
             axes.set_title(title, fontsize=9)
-        handles, names = figure.axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
+            axes.set_xlabel("step")
+        _legend(figure, figure.axes[0])
         return _svg(figure)
+
+
+def _legend(figure: Figure, axes) -> None:
+    handles, names = axes.get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
 
 
 def _draw_difference(axes, one: Decided, row: float) -> None:
     axes.axvline(0, color="#767676", linewidth=0.6)
     margin = one.settings.margin
     low, high = {"equal": (-margin, margin), "higher": (0, margin), "lower": (-margin, 0)}[one.settings.claim]
-    axes.axvspan(low, high, color="#767676", alpha=0.15, linewidth=0)
+    axes.axvspan(low, high, color="#767676", alpha=0.15, linewidth=0, label="less than the margin")
     if one.settings.paper_number is not None:
-        axes.axvline(one.settings.paper_number, color="#3b6ea5", linewidth=1, linestyle=":")
-        axes.annotate("paper", (one.settings.paper_number, 0.6), color="#3b6ea5", fontsize=7, ha="center")
+        axes.axvline(one.settings.paper_number, color="#3b6ea5", linewidth=1, linestyle=":",
+                     label="the paper's, on its tests")
     if not math.isnan(one.difference):
-        _draw_interval(axes, one, row, 1.0)
-    axes.plot([seed.b - seed.a for seed in one.seeds], [row - 0.35] * len(one.seeds), "|", color=_COLORS[one.verdict],
-              markersize=9)
+        _draw_interval(axes, one, row, 1.0, "mean, 95 % interval")
+        axes.plot([seed.b - seed.a for seed in one.seeds], [row - 0.35] * len(one.seeds), "|", color=_COLORS[one.verdict],
+                  markersize=9, label="a seed each")
     axes.set_ylim(-1, 1)
 
 
-def _draw_interval(axes, one: Decided, row: float, unit: float) -> None:
+def _draw_interval(axes, one: Decided, row: float, unit: float, label: str | None = None) -> None:
     if not math.isnan(one.low):
         axes.plot((one.low / unit, one.high / unit), (row, row), "-", color=_COLORS[one.verdict], linewidth=1.6)
-    axes.plot((one.difference / unit,), (row,), "o", color=_COLORS[one.verdict], markersize=4.5)
+    axes.plot((one.difference / unit,), (row,), "o", color=_COLORS[one.verdict], markersize=4.5, label=label)
 
 
-def _label(a, b, side) -> str:
-    """What tells the sides apart."""
-    letter = "a" if side is a else "b"
-    if a.variant == b.variant:
-        return f"{letter}: {side.stage}"
-    return f"{letter}: {side.variant}" + ("" if a.stage == b.stage else f"\n{side.stage}")
+def _labels(one: Decided) -> list[str]:
+    """What tells the two sides apart."""
+    (a, metric_a), (b, metric_b) = one.settings.sides.values()
+    if a.variant != b.variant:
+        names = [side.variant + ("" if a.stage == b.stage else f"\n{side.stage}") for side in (a, b)]
+    elif a.stage != b.stage:
+        names = [a.stage, b.stage]
+    else:
+        names = [metric_a, metric_b] if metric_a != metric_b else list(one.layouts)
+    return [f"{letter}: {name}" for letter, name in zip("ab", names)]
 
 
 def _svg(figure: Figure) -> str:

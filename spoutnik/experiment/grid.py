@@ -11,12 +11,13 @@ from pathlib import Path
 from spoutnik.errors import UserError
 from spoutnik.experiment.measures import least_samples, needs_evaluation
 from spoutnik.experiment.schema import Experiment, FindingSettings, Side, read_experiment
+from spoutnik.experiment.stage_numbers import missing_number
 from spoutnik.experiment.variants import variant_recipes
 from spoutnik.files import sha256_json
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.audit import audit_rewards
 from spoutnik.recipe.checks import check_recipe
-from spoutnik.recipe.keys import evaluation_protocol, key_of
+from spoutnik.recipe.keys import evaluation_protocol, key_of, style_of_stage
 from spoutnik.recipe.run import with_seed
 from spoutnik.recipe.schema import Recipe
 from spoutnik.recipe.stage_kinds import RejectStage, RewardModelStage
@@ -56,10 +57,12 @@ class _Symbol:
 @dataclass
 class Grid:
     """jobs: symbol -> job, each after those that it needs. findings: name -> (settings, experiment). measured: (finding, side,
-    seed) -> (symbol of the stage, symbol of its evaluation or None). varied: variant -> words."""
+    seed) -> (symbol of the stage, symbol of its evaluation or None). varied: variant -> words. about: a line
+    on each experiment."""
 
     names: list[str]
     seeds: list[int]
+    about: list[str] = field(default_factory=list)
     jobs: dict[str, Job] = field(default_factory=dict)
     findings: dict[str, FindingSettings] = field(default_factory=dict)
     measured: dict[tuple[str, str, int], tuple[str, str | None]] = field(default_factory=dict)
@@ -92,6 +95,8 @@ def _add(grid: Grid, experiment: Experiment, path: Path, several: bool) -> None:
     file, recipes, varied = variant_recipes(experiment, path)
     prefix = f"{experiment.name}." if several else ""
     grid.names.append(experiment.name)
+    grid.about.append(f"`{experiment.name}` varies the recipe `{file.stem}`" +
+                      (f": {experiment.description}." if experiment.description else "."))
     grid.seeds += [seed for seed in experiment.seeds if seed not in grid.seeds]
     builder = _Builder(grid, str(file), prefix, recipes)
     for name, finding in experiment.findings.items():
@@ -178,6 +183,15 @@ def _check_finding(finding: FindingSettings, experiment: Experiment, recipes: Ma
         if needs_evaluation(metric) and isinstance(stage, RejectStage | RewardModelStage):
             raise UserError(f"{where}.{name}: {metric} is of models that answer, and '{side.stage}' is a {stage.kind} stage. "
                             "Compare another stage, or made.KEY of its manifest.")
+        converses = style_of_stage(stage) == "chat"
+        if metric in ("helpfulness", "dialogues") and not converses:
+            raise UserError(f"{where}.{name}: {metric} is of models that converse, and '{side.stage}' is asked in plain "
+                            "text. Compare another stage or metric.")
+        if side.layout == "textbook" and converses:
+            raise UserError(f"{where}.{name}.layout = textbook: '{side.stage}' converses; bases alone are asked in layouts. "
+                            "Leave it out.")
+        if (problem := missing_number(metric, stage, recipes[side.variant][1])) is not None:
+            raise UserError(f"{where}.{name}: {problem}")
         samples = experiment.evaluation_of(finding).samples
         if samples < least_samples(metric):
             raise UserError(f"{where}: {metric} needs {least_samples(metric)} samples of a problem, and evaluation.samples is "

@@ -18,12 +18,14 @@ Rows = Sequence[Row]
 @dataclass(frozen=True)
 class Metric:
     """title: what is measured, with its unit. factor: from what is measured to that unit. of_samples: of one problem's samples;
-    None where the metric is of the whole stage."""
+    None where the metric is of the whole stage. per: where it is a rate, of what: the sum of `of_samples` over all problems is
+    divided by the sum of this, so that problems in which there is nothing of it (no thought) do not count as a rate of 0."""
 
     title: str
     factor: float = 1.0
     of_samples: Callable[[Rows], float] | None = None
     unit: str = ""
+    per: Callable[[Rows], float] | None = None
 
     @property
     def per_problem(self) -> bool:
@@ -34,9 +36,16 @@ def _mean(value: Callable[[Row], float]) -> Callable[[Rows], float]:
     return lambda rows: float(np.mean([value(row) for row in rows]))
 
 
-def _reflections_per_100_tokens(rows: Rows) -> float:
-    tokens = sum(row["thought_tokens"] for row in rows)
-    return 100 * sum(reflection_count(row["thought"]) for row in rows) / tokens if tokens else 0.0
+def _reflections(row: Row) -> float:
+    return reflection_count(row["thought"])
+
+
+def _thinks(row: Row) -> float:
+    return float(bool(row["thought"].strip()))
+
+
+def _tokens(row: Row) -> float:
+    return row["thought_tokens"]
 
 
 def _share(title: str, value: Callable[[Row], float]) -> Metric:
@@ -48,13 +57,15 @@ METRICS = {
     "dialogues": _share("right answers to questions with earlier turns", lambda row: row["correct"]),
     "well_formed": _share("well-formed replies", lambda row: float(row["well_formed"])),
     "truncated": _share("replies that were cut", lambda row: float(not row["finished"])),
-    "language": _share("words of a thought in the language of the question",
+    "language": _share("words of a reply in the language of the question",
                        lambda row: language_consistency(row["thought"] + " " + row["answer"], row["language"])),
-    "reflecting": _share("thoughts that check, doubt or retry", lambda row: float(reflection_count(row["thought"]) > 0)),
-    "thinking": _share("replies with a thought", lambda row: float(bool(row["thought"].strip()))),
-    "thought_tokens": Metric("thought tokens", 1, _mean(lambda row: row["thought_tokens"]), "tokens"),
-    "reflections": Metric("reflection words per thought", 1, _mean(lambda row: reflection_count(row["thought"])), "words"),
-    "reflections_per_100_tokens": Metric("reflection words per 100 thought tokens", 1, _reflections_per_100_tokens, "words"),
+    "reflecting": _share("thoughts that check, doubt or retry", lambda row: float(_reflections(row) > 0)),
+    "thinking": _share("replies with a thought", _thinks),
+    "thought_tokens": Metric("thought tokens per reply (0 without a thought)", 1, _mean(_tokens), "tokens"),
+    "tokens_per_thought": Metric("tokens per thought", 1, _mean(_tokens), "tokens", _mean(_thinks)),
+    "reflections": Metric("reflection words per reply", 1, _mean(_reflections), "words"),
+    "reflections_per_100_tokens": Metric("reflection words per 100 thought tokens", 100, _mean(_reflections), "words",
+                                         _mean(_tokens)),
     "helpfulness": Metric("answers to general prompts, by the rubric, %", 100, None, "points"),
     "core_seconds": Metric("core-seconds of the stage", 1, None, "core-seconds"),
 }
@@ -125,8 +136,21 @@ def measure(name: str, artifact: Artifact, layout: str) -> Measured:
         raise UserError(f"{artifact.stage}: its evaluation has no {file}: {name} in layout {layout} is not of a "
                         f"{artifact.kind} stage. Compare another metric or layout.")
     groups = by_problem(read_rows(path)[0])
-    values = {key: metric.factor * metric.of_samples(rows) for key, rows in groups.items()}
-    return Measured(float(np.mean(list(values.values()))), values, {key: stratum(rows[0]) for key, rows in groups.items()})
+    strata = {key: stratum(rows[0]) for key, rows in groups.items()}
+    of_problems = np.array([metric.of_samples(rows) for rows in groups.values()])
+    if metric.per is not None:
+        of_problems = _linearised(of_problems, np.array([metric.per(rows) for rows in groups.values()]))
+    of_problems = metric.factor * of_problems
+    return Measured(float(of_problems.mean()), dict(zip(groups, of_problems.tolist(), strict=True)), strata)
+
+
+def _linearised(counts: np.ndarray, of: np.ndarray) -> np.ndarray:
+    """A number for each problem, whose mean is the rate sum(counts) / sum(of), and whose spread is that of the rate (Cochran's
+    ratio estimator); nan where there is nothing of which it would be a rate."""
+    if not of.sum():
+        return np.full(len(of), np.nan)
+    rate = counts.sum() / of.sum()
+    return rate + (counts - rate * of) / of.mean()
 
 
 def better_layout(artifacts: Sequence[Artifact]) -> str:

@@ -54,15 +54,16 @@ class Page:
 
     def _finding(self, one: Decided) -> dict:
         values = {key: _number(getattr(one, key)) for key in (
-            "difference", "low", "high", "seed_deviation", "problem_error", "p", "p_adjusted", "problems", "models")}
+            "difference", "low", "high", "seed_deviation", "problem_error", "p_holds", "p_does_not", "p_holds_adjusted",
+            "p_does_not_adjusted", "problems", "models")}
         sides = {name: {"variant": side.variant, "stage": side.stage, "metric": metric, "layout": layout, "mean": _number(mean),
-                        "core_seconds": _number(spent)}
-                 for (name, (side, metric)), mean, spent, layout in zip(
-                     one.settings.sides.items(), one.means, one.core_seconds, one.layouts)}
+                        "core_seconds": _number(spent), "core_seconds_of_stage": _number(own)}
+                 for (name, (side, metric)), mean, spent, own, layout in zip(
+                     one.settings.sides.items(), one.means, one.core_seconds, one.of_stage, one.layouts)}
         return {"name": one.name, "question": one.settings.question, "paper": one.settings.paper,
                 "paper_number": one.settings.paper_number, "claim": one.settings.claim, "margin": one.settings.margin,
                 "metric": one.settings.metric, "unit": metric_of(one.settings.metric).unit, "verdict": one.verdict,
-                "reason": one.reason, "varied": self._varied(one), "note": one.settings.note,
+                "alone": one.alone, "remark": one.remark, "varied": self._varied(one), "note": one.settings.note,
                 "seeds": [vars(seed) for seed in one.seeds]} | sides | values
 
     def _varied(self, one: Decided) -> str:
@@ -120,16 +121,17 @@ class Page:
         verdicts = ", ".join(f"{count} {name}" for name, count in counted.items())
         files = self.command.removeprefix("spoutnik experiment")
         lines = ["# Findings", "", f"<!-- {WRITTEN_BY}{files}`. Run it again rather than editing this page. -->", "",
-                 f"{len(self.findings)} findings on seeds {', '.join(map(str, grid.seeds))}: {verdicts}. Made by Spoutnik "
+                 f"{len(self.findings)} findings on seeds {', '.join(map(str, grid.seeds))}: {verdicts}. Written by Spoutnik "
                  f"{self.code}; {self._cost()[1]}.", ""]
         lines += [f"**{note}**\n" for note in self.notes]
-        lines += [_HOW.format(alpha=f"{1 - ALPHA:.0%}"), ""]
+        lines += [" ".join(grid.about), "", _HOW.format(confidence=f"{100 * (1 - ALPHA):g} %", findings=len(self.findings)), ""]
         if shared := self._shared():
             lines += [f"**All seeds share {shared}**: what is said here is said of these, and of no others.", ""]
         lines += [f"![all findings]({figures}/overview.svg)", "",
+                  "Each difference b − a with its interval, in units of its margin; in the gray band it is less than that.", "",
                   "| finding | the paper | ours: b − a (95 %) | verdict | figure | varied |", "|---|---|---|---|---|---|"]
         lines += [f"| [{_cell(one.settings.question)}](#{one.name}) | {_cell(one.settings.paper)} | {_cell(ours(one))} | "
-                  f"**{one.verdict}** | [svg]({figures}/{one.name}.svg) | {_cell(self._varied(one))} |"
+                  f"{_verdict(one)} | [svg]({figures}/{one.name}.svg) | {_cell(self._varied(one))} |"
                   for one in self.findings]
         for one in self.findings:
             lines += self._section(one, figures)
@@ -144,23 +146,24 @@ class Page:
         unit = metric_of(one.settings.metric).unit
         claim = _CLAIMS[one.settings.claim].format(margin=f"{one.settings.margin:g} {unit}".strip())
         protocol = self.grid.protocols[one.name]
-        reason = f": {one.reason}" if one.reason else "."
-        lines = ["", f"## {one.name}", "", f"{one.settings.question} **{one.verdict}**{reason}", "",
+        remark = f": {one.remark}" if one.remark else "."
+        lines = ["", f"## {one.name}", "", f"{one.settings.question} **{one.verdict}**{remark}", "",
                  f"* The paper: {one.settings.paper}",
                  f"* Ours: {ours(one)}" + ("" if math.isnan(one.p_adjusted) or one.verdict == UNDECIDED else
                                            f"; p = {one.p_adjusted:.2g}, corrected for {len(self.findings)} findings"),
-                 f"* Claim: {claim}; margin {one.settings.margin:g} {unit}".rstrip(),
+                 f"* Claim: {claim}; " + f"margin {one.settings.margin:g} {unit}".rstrip(),
                  f"* a: {_side(a, metric_a, one.layouts[0])}; b: {_side(b, metric_b, one.layouts[1])}"
                  + (f"; on {one.problems:,} problems x {protocol['samples']} samples" if one.problems else ""),
                  f"* Varied: {self._varied(one)}"]
         if one.seeds:
-            spent = one.core_seconds
-            lines.append(f"* Core-seconds up to a and up to b, a seed: {spent[0]:,.0f}, {spent[1]:,.0f}")
+            spent, own = one.core_seconds, one.of_stage
+            lines.append("* Core-seconds a seed, of the stage alone (with all before it): "
+                         + ", ".join(f"{side} {own[i]:,.0f} ({spent[i]:,.0f})" for i, side in enumerate("ab")))
         if one.settings.note:
             lines.append(f"* {one.settings.note}")
         if one.seeds:
             lines += ["", "| seed | a | b | b − a |", "|---|---|---|---|"]
-            lines += [f"| {seed.seed} | {seed.a:.4g} | {seed.b:.4g} | {seed.b - seed.a:+.3g} |" for seed in one.seeds]
+            lines += [f"| {seed.seed} | {seed.a:.4g} | {seed.b:.4g} | {_signed(seed.b - seed.a)} |" for seed in one.seeds]
             lines += ["", f"![{one.name}]({figures}/{one.name}.svg)"]
         return lines
 
@@ -175,11 +178,23 @@ class Page:
 
 
 _HOW = """\
-A finding compares two models, a and b, with the same seed and on the same held-out problems. The interval of b − a is
-Student's, over seeds and problems drawn at random, problems in strata of family, level and language. A claim that b is higher
-or lower *holds* where the difference is shown not to be 0, and *does not* where one of the margin or more is refuted; a claim
-that b is as a holds where a difference of the margin is refuted both ways (TOST). Whatever is not shown is *undecided*, with
-what showing it would take. All verdicts of the page hold together at {alpha} (Holm)."""
+A finding compares two models, a and b, with the same seed and on the same held-out problems. The paper's numbers are of other
+models on other tests, and are printed without intervals: what can be compared with them is the sign of a difference, not its
+size.
+
+The {confidence} interval of b − a is of one finding alone, for seeds and problems drawn at random: Student's over the seeds and
+Student's over the problems (in strata of family, level and language), added as squares. That few seeds make it wide is as it
+should be: they are all that is known of others. A claim that b is higher or lower *holds* where a difference is shown
+(two-sided test), and *does not* where one of the margin or more is refuted; where both are shown it holds, and its section says
+by less than what. A claim that b is as a *holds* where a difference of the margin is refuted both ways (TOST), and *does not*
+where one within the margin is. All else is *undecided*, with what deciding it would take. The verdicts of all {findings}
+findings hold together at {confidence} (Holm's correction as Shaffer has it, for two hypotheses of each finding of which one can
+be true); what an undecided finding would show if it were the only one stands beside it."""
+
+
+def _verdict(one: Decided) -> str:
+    alone = f" (alone: {one.alone})" if one.verdict == UNDECIDED != one.alone else ""
+    return f"**{one.verdict}**{alone}"
 
 
 def ours(one: Decided) -> str:
@@ -187,8 +202,13 @@ def ours(one: Decided) -> str:
     if math.isnan(one.difference):
         return "–"
     unit = metric_of(one.settings.metric).unit
-    interval = "" if math.isnan(one.low) else f" ({one.low:+.3g} to {one.high:+.3g})"
-    return f"{one.difference:+.3g}{interval} {unit}".rstrip() + f"; {one.means[0]:.4g} to {one.means[1]:.4g}"
+    interval = "" if math.isnan(one.low) else f" ({_signed(one.low)} to {_signed(one.high)})"
+    return f"{_signed(one.difference)}{interval} {unit}".rstrip() + f"; a {one.means[0]:.4g}, b {one.means[1]:.4g}"
+
+
+def _signed(value: float) -> str:
+    """Three digits, as text that has a minus: +12.3, −0.456."""
+    return f"{value:+.3g}".replace("-", "−") if abs(value) < 1000 else f"{value:+,.0f}".replace("-", "−")
 
 
 def _side(side, metric: str, layout: str) -> str:

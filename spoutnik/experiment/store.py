@@ -105,12 +105,13 @@ class Store:
         return versions
 
     def refuse_other_code(self, version: str, mixed: bool) -> str | None:
-        """Returns a sentence for the page where several versions of the code stand in one table, and that is wanted.
+        """Returns a sentence for the page where results are of other versions of the code, and that is wanted.
 
         Raises:
             UserError: it is not.
         """
-        others = {other: titles for other, titles in self.versions().items() if other != version}
+        versions = self.versions()
+        others = {other: titles for other, titles in versions.items() if other != version}
         if not others:
             return None
         other, titles = next(iter(others.items()))
@@ -119,4 +120,6 @@ class Store:
         if not mixed:
             raise UserError(f"{what} Go on with that version, or begin in another folder (--out); where you know that the code "
                             "in between changes no result, add --mixed-code, and the page will say it.")
-        return f"The results come from several versions of the code: {', '.join([version, *others])}."
+        if len(versions) == 1:
+            return f"All results were made by Spoutnik {other}; this page was written by {version}."
+        return f"The results come from several versions of the code: {', '.join(versions)}."

@@ -20,7 +20,7 @@ from spoutnik.files import read_json, write_json, write_text
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.bill import BillSettings, bill_rows, total_row
 from spoutnik.recipe.folder import RunFolder
-from spoutnik.recipe.pairs import paired_with_root, paired_with_start
+from spoutnik.recipe.pairs import Pair, paired_with_root, paired_with_start
 from spoutnik.recipe.report_text import as_markdown, energy_text, money_text, point_text, points, wasted_text
 from spoutnik.recipe.table import StageRow, as_json, best_values, clock, count, families_of, helpful_percent, percent, rows
 from spoutnik.tasks.audit import Report
@@ -155,7 +155,8 @@ def summary(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[str]
     table = {row.stage: row for row in rows(artifacts, origins)}
     starts = {artifact.stage: artifact.inputs.get("start") for artifact in artifacts}
     evaluated = [row for row in table.values() if row.accuracy]
-    sentences = [_change(table[starts[row.stage]], row) for row in evaluated
+    pairs = {pair.b: pair for pair in paired_with_start(artifacts)}
+    sentences = [_change(table[starts[row.stage]], row, pairs.get(row.stage)) for row in evaluated
                  if row.kind == "grpo" and starts[row.stage] in table and table[starts[row.stage]].accuracy]
     sentences += _standing(evaluated, table, starts)
     if not evaluated:
@@ -163,19 +164,22 @@ def summary(artifacts: Sequence[Artifact], origins: dict[str, str]) -> list[str]
     return [*sentences, _cost_sentence(artifacts, origins)]
 
 
-def _change(before: StageRow, after: StageRow) -> str:
-    """What a stage did to accuracy and to the length of thoughts."""
+def _change(before: StageRow, after: StageRow, pair: Pair | None) -> str:
+    """What a stage did to accuracy and to the length of thoughts. pair: both on the same problems, which says more than their
+    two intervals do: of one model's difference from another they are too wide."""
     was, now = percent(before.accuracy.mean), percent(after.accuracy.mean)
+    overlap = before.accuracy.low <= after.accuracy.high and after.accuracy.low <= before.accuracy.high
+    chance = overlap if pair is None else not pair.is_shown
     if was == now:
         text = f"{after.stage} left pass@1 on held-out problems at {now} %"
-        overlap = True
     else:
         verb = "raised" if after.accuracy.mean > before.accuracy.mean else "lowered"
-        overlap = before.accuracy.low <= after.accuracy.high and after.accuracy.low <= before.accuracy.high
+        notes = [f"on the same problems {points(pair)} points"] if pair else ["the 95 % intervals overlap"] if overlap else []
+        notes += ["it may be chance"] if chance else []
         text = (f"{after.stage} {verb} pass@1 on held-out problems from {was} % to {now} %"
-                + (" (the 95 % intervals overlap: it may be chance)" if overlap else ""))
+                + (f" ({': '.join(notes)})" if notes else ""))
     old, new = round(before.thought_tokens), round(after.thought_tokens)
-    if new < SHRUNK * old and overlap:
+    if new < SHRUNK * old and chance:
         return (f"{text}; thoughts shrank from {old} to {new} tokens while accuracy did not move beyond chance: rewards of "
                 "form alone do that.")
     if old == new:

@@ -2,13 +2,15 @@
 
 import json
 
+import numpy as np
 import pytest
 from saved_samples import row, rows_of, save
 
 from spoutnik.errors import UserError
-from spoutnik.evals.comparison import compare, compare_all
+from spoutnik.evals.comparison import compare
+from spoutnik.evals.results import compare_folders
 from spoutnik.evals.saved import read_evaluation
-from spoutnik.evals.statistics import sign_flip_test
+from spoutnik.evals.statistics import holm, sign_flip_test
 
 
 def test_differences_are_paired_by_problem(tmp_path):
@@ -69,10 +71,22 @@ def test_other_problems_are_counted_and_refused(tmp_path):
 def test_several_comparisons_are_corrected_together(tmp_path):
     reference = save(tmp_path / "r", rows_of([[0]] * 8))
     others = [save(tmp_path / f"o{n}", rows_of([[1]] * n + [[0]] * (8 - n)), f"o{n}") for n in (8, 7, 1)]
-    results = compare_all(reference, others)
+    results, _ = compare_folders(reference, others)
     assert [result.p_value for result in results] == [2 / 256, 2 / 128, 1.0]
     assert [result.p_adjusted for result in results] == [6 / 256, 4 / 128, 1.0]
     assert "corrected for several comparisons" in results[0].sentences[0]
+
+
+def test_what_is_not_worse_is_corrected_as_well(tmp_path):
+    rng = np.random.default_rng(0)
+    reference = save(tmp_path / "r", rows_of([[1], [0]] * 60))
+    others = [save(tmp_path / f"o{n}", rows_of([[int(rng.random() < 0.95 if i % 2 == 0 else rng.random() < 0.05)]
+                                                for i in range(120)]), f"o{n}") for n in range(3)]
+    alone = [compare(reference, other, margin=0.04) for other in others]
+    together, _ = compare_folders(reference, others, margin=0.04)
+    for name in ("p_not_worse", "p_equivalent"):
+        assert [getattr(each, name) for each in together] == pytest.approx(holm([getattr(each, name) for each in alone]))
+    assert any(one.not_worse and not all_.not_worse for one, all_ in zip(alone, together))
 
 
 def test_uneven_numbers_of_samples_are_told(tmp_path):

@@ -31,7 +31,7 @@ def results(out: Path) -> dict[str, str]:
     """Everything but times: artifacts by content, samples by hash, the numbers of the findings."""
     made = {path.parent.name: read_json(path)["content"] for path in out.glob("artifacts/*/manifest.json")}
     asked = {path.parent.name: sha256_file(path) for path in out.glob("evaluations/*/samples.jsonl")}
-    findings = [{key: one[key] for key in ("name", "difference", "low", "high", "verdict", "p")}
+    findings = [{key: one[key] for key in ("name", "difference", "low", "high", "verdict", "p_holds")}
                 for one in read_json(out / "findings.json")["findings"]]
     return made | asked | {"findings": str(findings)}
 
@@ -48,7 +48,8 @@ def whole(tmp_path_factory):
 def test_the_page_has_a_row_and_a_section_for_each_finding(whole):
     folder, result = whole
     page = result.page.read_text()
-    assert page.count("| **undecided** |") + page.count("| **holds** |") + page.count("| **does not** |") == 2
+    assert sum(page.count(f"| **{verdict}**") for verdict in ("undecided", "holds", "does not")) == 2
+    assert "`mini` varies the recipe `small`." in page and "of the stage alone (with all before it): a " in page
     assert "## faster_is_better" in page and "fast: ten times the learning rate" in page and "x 2 samples" in page
     for name in ("faster_is_better", "loss_is_the_same", "overview"):
         assert (folder / "out" / "findings" / f"{name}.svg").read_text().startswith("<?xml")
@@ -73,7 +74,8 @@ def test_another_version_of_the_code_is_not_mixed_in_silence(whole, monkeypatch)
     with pytest.raises(UserError, match="were made by Spoutnik .* and this is 9.9. .*--mixed-code"):
         run_experiment(forecast([path], folder / "out", 1), [path], Listening())
     mixed = run_experiment(forecast([path], folder / "out", 1), [path], Listening(), folder / "mixed.md", True)
-    assert "several versions of the code" in mixed.page.read_text()
+    text = mixed.page.read_text()
+    assert "**All results were made by Spoutnik " in text and "; this page was written by 9.9.**" in text
 
 
 def test_a_page_of_another_experiment_is_not_overwritten(tmp_path):
@@ -111,8 +113,8 @@ def test_a_seed_that_fails_leaves_its_findings_undecided_and_the_others_stand(tm
     lock.mkdir()  # where the job would write its lock: it fails
     result = run_experiment(forecast([path], out, 2), [path], watcher)
     first, second = result.findings
-    assert first.verdict == "undecided" and "seed 1 is missing (fast/mine, seed 1: " in first.reason
-    assert second.verdict == "undecided" and "1 is missing" in second.reason
+    assert first.verdict == "undecided" and "seed 1 is missing (fast/mine, seed 1: " in first.remark
+    assert second.verdict == "undecided" and "1 is missing" in second.remark
     assert "needs fast/mine, seed 1, which failed" in watcher.errors["fast/mine, seed 1, evaluation"]
     assert isinstance(result.error, RunError) and "1 of 9 jobs failed" in str(result.error)
     assert "seed 1 is missing" in result.page.read_text()

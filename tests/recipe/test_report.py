@@ -169,7 +169,21 @@ def test_the_summary_says_what_the_data_show(tmp_path):
     lower = " ".join(summary(whole_run(tmp_path / "b", final=0.45), ORIGINS))
     assert "all_scenarios_rl lowered pass@1 on held-out problems from 66.0 % to 45.0 %" in lower
     unclear = " ".join(summary(whole_run(tmp_path / "c", final=0.67), ORIGINS))
-    assert "the 95 % intervals overlap" in unclear
+    assert "it may be chance" in unclear
+
+
+def test_a_small_difference_on_the_same_problems_is_not_called_chance(tmp_path):
+    """Both intervals overlap by far, and every tenth problem was won while none was lost."""
+    made = []
+    for name, wins, inputs in (("sft", 200, {}), ("rl", 240, {"start": "sft"})):
+        one = artifact(tmp_path, name, "grpo" if inputs else "sft", loss_log(9), evaluation(wins / 400), inputs=inputs)
+        write_jsonl(one.evaluation_folder / "samples.jsonl", [
+            {"task": "liars", "problem": str(number), "sample": 0, "correct": float(number < wins), "level": 1,
+             "language": "en"} for number in range(400)])
+        made.append(one)
+    text = summary(made, {})[0]
+    assert "raised pass@1 on held-out problems from 50.0 % to 60.0 % (on the same problems +10.0 (+7.0 to +13.0) poi" in text
+    assert "chance" not in text
 
 
 def test_a_run_of_one_stage_without_log_or_right_answers(tmp_path):
