@@ -14,6 +14,7 @@ from spoutnik.experiment.verdicts import Decided, decide
 from spoutnik.files import read_json, write_text
 from spoutnik.recipe.artifacts import code_version
 from spoutnik.recipe.folder import RunFolder
+from spoutnik.recipe.shipped import experiment_name
 
 Seconds = dict[str, float]  # symbol of a job -> core-seconds
 
@@ -80,7 +81,7 @@ def run_experiment(planned: Forecast, paths: Sequence[Path], watcher: Watcher, p
         failed = run_jobs(store, planned.seconds, watcher, planned.at_once)
         findings = decide(grid, store, failed)
         note = store.refuse_other_code(version, True)
-        command = "spoutnik experiment " + " ".join(str(path) for path in paths)
+        command = "spoutnik experiment " + " ".join(map(experiment_name, paths))
         Page(grid, store, findings, failed, command, version, [note] if note else []).write(page)
     return Result(page, findings, failed, failures(failed, grid.jobs))
 

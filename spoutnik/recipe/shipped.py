@@ -21,6 +21,11 @@ def find_experiment(experiment: Path) -> Path:
     return shipped if not experiment.is_file() and str(experiment) in shipped_experiments() else experiment
 
 
+def experiment_name(path: Path) -> str:
+    """What finds the file again: the package's by its name, which is the same on every machine."""
+    return path.stem if path.parent == FOLDER / "experiments" else str(path)
+
+
 def find_recipe(recipe: Path) -> Path:
     """A file as it is; else the package's recipe of this name, as "nano"."""
     shipped = FOLDER / f"{recipe}.yaml"

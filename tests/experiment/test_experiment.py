@@ -13,6 +13,7 @@ from spoutnik.errors import RunError, UserError
 from spoutnik.experiment.run import forecast, refuse_other_page, run_experiment
 from spoutnik.experiment.scheduler import Watcher
 from spoutnik.files import read_json, sha256_file, write_json
+from spoutnik.recipe.shipped import experiment_name, find_experiment
 
 
 class Listening(Watcher):
@@ -139,3 +140,8 @@ def test_killed_it_goes_on_and_ends_with_the_same_bytes(tmp_path, whole):
     assert process.returncode == -signal.SIGKILL
     run_experiment(forecast([path], out, 2), [path], Listening())
     assert results(out) == results(whole[0] / "out")
+
+
+def test_the_package_s_experiments_are_named_alike_on_every_machine():
+    assert experiment_name(find_experiment(Path("findings-rl"))) == "findings-rl"
+    assert experiment_name(Path("own/findings-rl.yaml")) == "own/findings-rl.yaml"
