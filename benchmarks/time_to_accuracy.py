@@ -167,8 +167,8 @@ def main() -> None:
                        stdout=subprocess.DEVNULL)
         courses = {"ours": run_ours(folder, pool, held_out, options)}
         if not courses["ours"].arrived:
-            sys.exit(f"--target {options.target:.0%} was not reached in {options.steps} steps: nothing to compare. Lower it, or "
-                     "give more --steps or another --lr.")
+            sys.exit(f"--target {options.target:.0%} was not reached in {options.steps} steps: nothing to compare. Lower "
+                     "it, or give more --steps or another --lr.")
         completions = options.prompts * options.group
         tokens = courses["ours"].completion_tokens
         prompt_tokens = completions * sum(map(len, pool.prompts)) / len(pool.prompts)
