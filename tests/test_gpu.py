@@ -103,7 +103,7 @@ def test_a_recipe_on_the_processor_computes_in_the_processors_type(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False)
+    monkeypatch.setattr("spoutnik.hardware._processor_multiplies_bfloat16", lambda: False)
     recipe = load_recipe(Path(__file__).parent / "recipe" / "tiny.yaml").model_copy(update={"dtype": "auto"})
     assert recipe.computes_in() == torch.bfloat16
     assert recipe.model_copy(update={"device": "cpu"}).computes_in() == torch.float32
