@@ -110,6 +110,17 @@ inline void multiply_bf12(const Matrix& m, int64_t p, const bf16* const (&x)[R],
     }
 }
 
+// What the sums of a row begin with, of the outputs from `start` on, `here` of them: what was summed before, and the bias.
+template <int B>
+inline void start_sums(const Matrix& m, const float* y, int64_t start, int64_t here, bool add, int64_t first, vfloat (&sum)[B]) {
+    if (add || first) load_blocks<B>(y + start, here, sum);
+    if (m.bias && !first) {
+        vfloat bias[B] = {};
+        load_blocks<B>(m.bias + start, here, bias);
+        for (int b = 0; b < B; b++) sum[b] += bias[b];
+    }
+}
+
 // R rows from `row` on times the B blocks of panel p, which lies at `panel`, inputs [first, last). unpacked: where the
 // weights of a bf12 panel go, all of them if more rows follow; null: they are there already, and `panel` points to where
 // input 0 would be. next: weights to prefetch, or null.
@@ -122,12 +133,7 @@ inline void multiply_panel_rows(const Matrix& m, const char* panel, int64_t p, c
     float* to[R];
     UNROLLED for (int r = 0; r < R; r++) {
         to[r] = y.at(row + r) + start;
-        if (add || first) load_blocks<B>(to[r], here, sum[r]);
-        if (m.bias && !first) {
-            vfloat bias[B] = {};
-            load_blocks<B>(m.bias + start, here, bias);
-            for (int b = 0; b < B; b++) sum[r][b] += bias[b];
-        }
+        start_sums(m, y.at(row + r), start, here, add, first, sum[r]);
     }
     const auto set_rows = [&](auto& from) {
         for (int r = 0; r < R; r++) from[r] = reinterpret_cast<std::remove_reference_t<decltype(from[0])>>(x.at(row + r));
@@ -161,6 +167,52 @@ constexpr int64_t TILE_ROWS = 6, TILE_ROWS_QUANTIZED = 5;
 constexpr int64_t TILE_ROWS = 2, TILE_ROWS_QUANTIZED = 1;
 #endif
 
+#ifndef __AVX512BF16__
+#define SPOUTNIK_WIDENS 1
+// Without an instruction for bfloat16, each use of a weight first widens it, and one of an activation likewise: from so many
+// rows on it pays to widen both once. The sums are the same to the last bit.
+constexpr int64_t WIDENED_ROWS = 4 * TILE_ROWS;
+
+// Where a part of a panel and of a tile's rows lie widened.
+struct Widened {
+    alignas(64) float weights[PART_INPUTS * PANEL_OUTPUTS];
+    alignas(64) float rows[TILE_ROWS][PART_INPUTS];
+};
+
+// Inputs [first, last) of a bfloat16 panel of B blocks, as float: (in, block, LANES).
+template <int B>
+inline void widen_panel(const bf16* panel, int64_t first, int64_t last, float* to) {
+    for (int64_t k = first; k < last; k += 2, to += 2 * B * LANES)
+        UNROLLED for (int b = 0; b < B; b++) {
+            const vuint both = load<vuint>(panel + k * B * LANES + 2 * b * LANES);
+            store(to + b * LANES, (vfloat)(both << 16));
+            store(to + (B + b) * LANES, (vfloat)(both & 0xffff0000u));
+        }
+}
+
+inline Widened& widened() {
+    static thread_local Widened of_thread;
+    return of_thread;
+}
+
+// multiply_panel_rows of bfloat16 with weights that widen_panel made, inputs [first, last).
+template <int R, int B>
+inline void multiply_widened_rows(const Matrix& m, Widened& wide, int64_t p, const Activations& x, const Outputs& y, bool add,
+                                  int64_t row, int64_t first, int64_t last) {
+    const int64_t start = p * PANEL_OUTPUTS, here = m.out - start, count = last - first;
+    vfloat sum[R][B] = {};
+    const float* from[R];
+    UNROLLED for (int r = 0; r < R; r++) {
+        const bf16* narrow = reinterpret_cast<const bf16*>(x.at(row + r)) + first;
+        for (int64_t i = 0; i < count; i++) wide.rows[r][i] = to_float(narrow[i]);
+        from[r] = wide.rows[r];
+        start_sums(m, y.at(row + r), start, here, add, first, sum[r]);
+    }
+    multiply_tile<Order::FIXED, R, B>(from, 0, count, wide.weights, B * LANES, LANES, sum);
+    UNROLLED for (int r = 0; r < R; r++) store_blocks<B>(sum[r], y.at(row + r) + start, here);
+}
+#endif
+
 template <int B>
 inline void multiply_panel_part(const Matrix& m, const char* panel, int64_t p, const Activations& x, const Outputs& y, bool add,
                                 int64_t rows, int64_t first, int64_t last, bf16* unpacked) {
@@ -182,6 +234,19 @@ inline void multiply_panel_part(const Matrix& m, const char* panel, int64_t p, c
             unpacked = nullptr;
         }
     };
+#if SPOUTNIK_WIDENS
+    if (is_bfloat16(m.kind) && rows >= WIDENED_ROWS) {
+        Widened& wide = widened();
+        if (unpacked) {  // the first tile unpacks the panel
+            multiply_panel_rows<TILE_ROWS, B>(m, panel, p, x, y, add, 0, first, last, unpacked, true, nullptr);
+            panel = reinterpret_cast<const char*>(unpacked - first * B * LANES);
+            unpacked = nullptr;
+            r = TILE_ROWS;
+        }
+        widen_panel<B>(reinterpret_cast<const bf16*>(panel), first, last, wide.weights);
+        for (; r + TILE_ROWS <= rows; r += TILE_ROWS) multiply_widened_rows<TILE_ROWS, B>(m, wide, p, x, y, add, r, first, last);
+    }
+#endif
     constexpr int64_t most = std::max(TILE_ROWS, TILE_ROWS_QUANTIZED);
     if (m.kind == FLOAT32 || is_bfloat16(m.kind)) run_tiles(std::integral_constant<int, TILE_ROWS>{});
     else run_tiles(std::integral_constant<int, TILE_ROWS_QUANTIZED>{});

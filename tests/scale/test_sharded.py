@@ -47,7 +47,8 @@ def agree(rows, expected, norm=1e-5):
     """Losses and gradient norms of all steps."""
     assert len(rows) in (FEW, STEPS)
     for (got_loss, got_norm), (want_loss, want_norm) in zip(rows, expected[:len(rows)], strict=True):
-        assert got_loss == pytest.approx(want_loss, abs=1e-6) and got_norm == pytest.approx(want_norm, rel=norm)
+        # Of the loss: float32 steps by 4.8e-7 at 4.6, and with AVX-512 alone the sixth step is two such steps away.
+        assert got_loss == pytest.approx(want_loss, rel=1e-6, abs=0) and got_norm == pytest.approx(want_norm, rel=norm)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -57,13 +57,14 @@ def test_bf12_weights_are_the_same_weights(out, inputs, rows, odd, seed):
         assert torch.equal(multiply(bf12, x, number).nan_to_num(), multiply(plain, x, number).nan_to_num())
 
 
-@pytest.mark.parametrize("rows", [1, 6, 17])
+@pytest.mark.parametrize("rows", [1, 6, 17, 61])
 def test_bf12_weights_with_more_inputs_than_are_unpacked_at_a_time(rows):
     weight, x = random(70, 4500).bfloat16(), random(rows, 4500, seed=1)
     weight[::7, ::50] *= 1e6  # exceptions in every part
     bf12, plain = pack([weight], "bf12"), pack([weight], "bfloat16")
     assert bf12.kind == KINDS["bf12"] and torch.equal(unpack(bf12), weight.float()[None])
     assert torch.equal(multiply(bf12, x), multiply(plain, x))
+    assert torch.equal(multiply(plain, x), torch.cat([multiply(plain, row[None]) for row in x]))
 
 
 @pytest.mark.parametrize("kind", KINDS)
