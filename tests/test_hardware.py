@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from spoutnik.engine import llm_checks
+from spoutnik.engine.llm_checks import dtype_of
 from spoutnik.hardware import compute_dtype
 
 CPU = torch.device("cpu")
@@ -27,3 +29,11 @@ def test_of_another_processor_onednn_is_asked(monkeypatch, onednn, dtype):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "aarch64"})
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: onednn)
     assert compute_dtype("auto", CPU) == dtype
+
+
+def test_a_model_that_answers_is_bfloat16_wherever_the_native_kernels_read_it(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: CAPABILITIES)
+    monkeypatch.setattr(llm_checks, "library", lambda: object())
+    assert dtype_of("auto", CPU) == torch.bfloat16 and dtype_of("float32", CPU) == dtype_of(torch.float32, CPU) == torch.float32
+    monkeypatch.setattr(llm_checks, "library", lambda: None)
+    assert dtype_of("auto", CPU) == torch.float32

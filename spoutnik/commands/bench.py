@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 def bench(
     model: Annotated[str, typer.Argument(help="A model's folder, a run's, a GGUF file, or a name on the hub (org/model).")],
     stage: Stage = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies "
-                                       "it.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the native kernels run "
+                                       "or the device multiplies it.")] = "auto",
     quantize: Annotated[Optional[str], typer.Option(help="int8 or int4 weights; what they cost in perplexity is measured "
                                                     "too.")] = None,
     memory: Memory = None,

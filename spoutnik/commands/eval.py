@@ -75,8 +75,8 @@ def evaluate(
     sandbox: Annotated[Optional[str], typer.Option(help="Where code of replies runs: bubblewrap, or rlimit where that does not "
                                                    "start (weaker: network and files stay open) [default: "
                                                    "bubblewrap].")] = None,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the processor multiplies "
-                                       "it.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where the native kernels run "
+                                       "or the device multiplies it.")] = "auto",
     adapter: Adapter = None,
     quantize: Quantize = None,
     memory: Memory = None,

@@ -49,6 +49,7 @@ def _inspect_model(model: str) -> tuple[dict, Lines]:
 def _inspect_machine() -> tuple[dict, Lines]:
     import torch
 
+    from spoutnik.engine.llm_checks import dtype_of
     from spoutnik.hardware import available_memory, compute_dtype, machine
     from spoutnik.native import describe
     from spoutnik.units import size
@@ -58,7 +59,8 @@ def _inspect_machine() -> tuple[dict, Lines]:
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "available_memory_bytes": available_memory(),
         "torch_threads": torch.get_num_threads(),
-        "auto_dtype": str(compute_dtype("auto")).removeprefix("torch."),
+        "auto_dtype": str(dtype_of("auto")).removeprefix("torch."),
+        "training_dtype": str(compute_dtype("auto")).removeprefix("torch."),
         "kernels": str(describe()),
     }
     return facts, [
@@ -67,6 +69,6 @@ def _inspect_machine() -> tuple[dict, Lines]:
         ("GPU", ", ".join(facts["gpus"]) or "none"),
         ("memory", f"{size(facts['memory_bytes'])}, {size(facts['available_memory_bytes'])} available"),
         ("threads", f"{facts['torch_threads']} of torch"),
-        ("dtype", f"auto means {facts['auto_dtype']}"),
+        ("dtype", f"auto means {facts['auto_dtype']} where a model answers, {facts['training_dtype']} where it learns"),
         ("kernels", facts["kernels"]),
     ]

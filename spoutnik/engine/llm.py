@@ -42,8 +42,9 @@ class LLM:
         tokenizer: None takes the folder's, if it has one; token ids need none.
         adapter: a folder that PEFT wrote for this model, which is a folder: what runs is their sum.
         adapters: such folders by name, unmerged: each request has one (`adapter`) or is the base's, all in one batch.
-        dtype, device: of weights and cache. dtype "auto" is bfloat16 where the device multiplies it, else float32. device
-            "auto" is the GPU where there is one, and nothing is quantized; None is the CPU. A Transformer has its own.
+        dtype, device: of weights and cache. dtype "auto" is bfloat16 where the native kernels run or the device
+            multiplies it, else float32. device "auto" is the GPU where there is one, and nothing is quantized; None is the CPU.
+            A Transformer has its own.
         quantize: "int8" or "int4" weights, None for none.
         memory: limit for weights and cache together, as "16GB" or bytes; None takes a part of what is free.
         max_model_len: tokens that prompt and completion may have together; None takes the model's positions.

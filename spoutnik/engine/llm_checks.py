@@ -6,6 +6,7 @@ from spoutnik.engine.outputs import RequestOutput
 from spoutnik.errors import RunError, UserError
 from spoutnik.hardware import compute_device, compute_dtype
 from spoutnik.model.config import ModelConfig
+from spoutnik.native import library
 from spoutnik.parallel import CPU
 
 SPECULATIONS = ("mtp", "prompt_lookup")
@@ -19,6 +20,10 @@ def device_of(device: str | torch.device | None, quantize: str | None) -> torch.
 
 
 def dtype_of(dtype: str | torch.dtype, device: torch.device = CPU) -> torch.dtype:
+    """"auto" is bfloat16 where the native kernels run, also on a processor that has no instruction for it: decoding waits for
+    weights, of which bfloat16 has half. Elsewhere it is what the device multiplies."""
+    if dtype == "auto" and device.type == "cpu" and library() is not None:
+        return torch.bfloat16
     if dtype in ("auto", "float32", "bfloat16", "float16"):
         return compute_dtype(dtype, device)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:

@@ -46,7 +46,7 @@ def test_inspect_shows_a_model_or_the_machine():
     assert facts["cores"] >= 1 and facts["memory_bytes"] >= facts["available_memory_bytes"] > 0 and facts["torch_threads"] >= 1
     assert facts["auto_dtype"] in ("bfloat16", "float32") and facts["kernels"].startswith(("native", "plain"))
     text = spoutnik("inspect", "--machine").stdout
-    for part in (facts["cpu"], facts["kernels"], f"auto means {facts['auto_dtype']}", " available"):
+    for part in (facts["cpu"], facts["kernels"], f"auto means {facts['auto_dtype']}", facts["training_dtype"], " available"):
         assert part in text
     for arguments in ((), ("deepseek-r1", "--machine")):
         shown = spoutnik("inspect", *arguments)
