@@ -29,6 +29,7 @@ from common import machine, matmul_limit, print_result
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.outputs import CompletionOutput
 from spoutnik.engine.sampling_params import SamplingParams
+from spoutnik.hardware import compute_dtype
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.weights import load_model
 from spoutnik.parallel import cores
@@ -40,6 +41,9 @@ HERE = Path(__file__).parent
 PEER_PYTHON = Path(os.environ.get("PEERS", HERE.parent / ".venv-peers")) / "bin" / "python"
 PROMPTS, GROUP, LENGTH, STEPS, ROUNDS = 32, 8, 64, 4, 2
 EOS_ID, EOS_PROBABILITY = 1, 1 / 120
+# Both sides multiply what the processor multiplies: emulated, bfloat16 is slower than float32 for both.
+DTYPE = compute_dtype("auto")
+PRECISION = "bf16" if DTYPE == torch.bfloat16 else "fp32"
 
 
 def reward(completion: CompletionOutput) -> float:
@@ -57,7 +61,7 @@ def run_trl(folder: Path, **choices) -> dict:
     """Per step: true completion tokens, seconds, and of them those of generation. choices: what is TRL's to choose."""
     options = {"prompts": [p for step in range(STEPS + 1) for p in prompts_of(step)], "group_size": GROUP,
                "prompts_per_step": PROMPTS, "max_completion_length": LENGTH, "steps": STEPS, "threads": cores(),
-               "eos_probability": EOS_PROBABILITY, "save_model_dir": str(folder), **choices}
+               "eos_probability": EOS_PROBABILITY, "save_model_dir": str(folder), "precision": PRECISION, **choices}
     done = subprocess.run([PEER_PYTHON, HERE / "peers" / "trl_grpo.py"], input=json.dumps(options), text=True,
                           capture_output=True, env={k: v for k, v in os.environ.items() if not k.startswith("OMP")})
     if done.returncode:
@@ -69,9 +73,9 @@ def run_trl(folder: Path, **choices) -> dict:
 
 def run_ours(folder: Path) -> dict:
     """Per step, after one warm-up: true completion tokens, seconds of sampling, seconds of judging and updating."""
-    model = load_model(folder, compute_dtype=torch.bfloat16)
+    model = load_model(folder, compute_dtype=DTYPE)
     settings = GRPOSettings(steps=STEPS + 1, learning_rate=1e-6, optimizer="adamw", prompts_per_step=PROMPTS,
-                            group_size=GROUP, max_tokens=LENGTH)
+                            group_size=GROUP, max_tokens=LENGTH, share_prompts=True)
     optimizer = settings.make_optimizer(model)
     measured = {"tokens": [], "sampling": [], "update": []}
     for step in range(STEPS + 1):
@@ -92,7 +96,7 @@ def run_ours(folder: Path) -> dict:
 
 
 def limit_seconds(folder: Path, completions: int, completion_tokens: float, prompt_tokens: float) -> tuple[float, float]:
-    """A step's matrix products alone, in bfloat16, perfectly spread over the cores: one forward per sampled token (in
+    """A step's matrix products alone, in DTYPE, perfectly spread over the cores: one forward per sampled token (in
     batches as large as one core ever has); and forward plus backward over prompts and completions."""
     config = ModelConfig.load(folder)
     d, i, kv = config.hidden_size, config.intermediate_size, config.num_key_value_heads * config.qk_head_dim
@@ -100,9 +104,9 @@ def limit_seconds(folder: Path, completions: int, completion_tokens: float, prom
     matrices = layer * config.num_hidden_layers + [(d, config.vocab_size)]
     torch.set_num_threads(1)
     rows, sequence = completions // cores(), 4096
-    sampling = matmul_limit([(rows, a, b) for a, b in matrices], torch.bfloat16) / rows * completion_tokens
+    sampling = matmul_limit([(rows, a, b) for a, b in matrices], DTYPE) / rows * completion_tokens
     shapes = [s for a, b in matrices for s in ((sequence, a, b), (sequence, b, a), (a, sequence, b))]
-    update = matmul_limit(shapes, torch.bfloat16) / sequence * (completion_tokens + prompt_tokens)
+    update = matmul_limit(shapes, DTYPE) / sequence * (completion_tokens + prompt_tokens)
     return sampling / cores(), update / cores()
 
 
@@ -127,7 +131,7 @@ def main() -> None:
     limits = {"grpo": tokens / (sampling + update), "rollouts": tokens / sampling}
     ours, *peers = (dict(zip(limits, rates(result))) for result in runs.values())
     print_result([{"name": f"{what}_vs_trl_{name}", "ours": ours[what], "peer": peer[what], "limit": limits[what],
-                   "unit": "tokens/s", "completion_tokens_per_step": tokens}
+                   "unit": "tokens/s", "completion_tokens_per_step": tokens, "precision": PRECISION}
                   for name, peer in zip(["at_its_best", "defaults"], peers) for what in limits])
 
 

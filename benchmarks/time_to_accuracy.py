@@ -27,10 +27,9 @@ os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "1024")
 
 import torch
 from common import machine, print_result
-from grpo_vs_trl import PEER_PYTHON, limit_seconds
+from grpo_vs_trl import DTYPE, PEER_PYTHON, PRECISION, limit_seconds
 
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.hardware import compute_dtype
 from spoutnik.loading import load_tokenizer
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model
@@ -91,7 +90,7 @@ class Verifier:
 
 
 def run_ours(folder: Path, pool: Verifier, held_out: Verifier, options: argparse.Namespace) -> Course:
-    model, course = load_model(folder, compute_dtype=compute_dtype("auto")), Course(options.target)
+    model, course = load_model(folder, compute_dtype=DTYPE), Course(options.target)
     settings = GRPOSettings(steps=options.steps, learning_rate=options.lr, optimizer="adamw", weight_decay=0.0,
                             prompts_per_step=options.prompts, group_size=options.group, max_tokens=options.max_tokens,
                             share_prompts=True)
@@ -130,14 +129,14 @@ def run_trl(folder: Path, pool: Verifier, held_out: Verifier, options: argparse.
                     "look_dir": look_dir, "group_size": options.group, "prompts_per_step": options.prompts,
                     "max_completion_length": options.max_tokens, "steps": options.steps, "warmup_steps": 0,
                     "learning_rate": options.lr, "eos_id": pool.tokenizer.eos_id, "scale_rewards": "none",
-                    "threads": cores(), **choices})
+                    "threads": cores(), "precision": PRECISION, **choices})
         for line in peer.stdout:
             said = json.loads(line) if line.startswith('{"') else {}  # its trainer prints Python's dicts
             if "judge" in said:
                 tell(peer, pool(**said["judge"]))
                 course.completion_tokens += sum(map(len, said["judge"]["completions"]))
             elif "look" in said:
-                model = load_model(Path(look_dir), compute_dtype=compute_dtype("auto"))
+                model = load_model(Path(look_dir), compute_dtype=DTYPE)
                 look(course, who, said["look"], said["seconds"], held_out.accuracy(model, options.max_tokens))
                 tell(peer, not course.arrived)
         if peer.wait():
@@ -154,7 +153,7 @@ def tell(peer: subprocess.Popen, what: object) -> None:
 def main() -> None:
     options = arguments()
     print(machine())
-    artifact = next((HERE.parent / "spoutnik" / "prebuilt").glob(STUDENT))
+    artifact = options.start or next((HERE.parent / "spoutnik" / "prebuilt").glob(STUDENT))
     tokenizer, rng = load_tokenizer(artifact), random.Random("time to accuracy")
     task = [FAMILIES["countdown"]]
     pool = Verifier(tokenizer, sample_problems(rng, task, options.prompts * options.steps, "train"))
@@ -196,6 +195,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=224)
     parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--start", type=Path, metavar="FOLDER", help="a model to begin with, instead of the shipped student")
     parser.add_argument("--only", nargs="*", choices=["ours", "at_its_best", "defaults"],
                         default=["ours", "at_its_best", "defaults"], help="ours is always run")
     return parser.parse_args()
