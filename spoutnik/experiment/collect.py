@@ -33,29 +33,36 @@ def collect(grid: Grid, store: Store, failed: Mapping[str, str], code: str) -> t
         figures |= {(name, stage): figure for stage, figure in curves.items()}
         findings = tuple(measured_finding(finding, grid, store, failed) for finding in experiment.settings.findings)
         without = {grid.jobs[symbol].title: failed[symbol] for symbol in jobs if symbol in failed}
-        results.append(ExperimentResults(name, experiment.file, experiment.about, tuple(experiment.seeds), _shared(grid, name),
-                                         code, tuple(sorted(store.versions(jobs))), without, _bill(store, jobs),
-                                         tuple(curves), findings))
+        results.append(ExperimentResults(name, experiment.file, experiment.about, tuple(experiment.seeds),
+                                         _shared(grid, name, jobs), code, tuple(sorted(store.versions(jobs))), without,
+                                         _bill(store, jobs), tuple(curves), findings))
     return results, figures
 
 
 def _jobs(grid: Grid, experiment: str) -> list[str]:
-    """The symbols of all that an experiment's findings stand on, in the grid's order."""
-    needed: set[str] = set()
+    """The symbols of all that an experiment's findings stand on, each after what it needs; in an order of the experiment's own,
+    whatever others the grid has."""
+    needed: dict[str, None] = {}
+
+    def add(symbol: str) -> None:
+        for need in grid.jobs[symbol].needs.values():
+            add(need)
+        needed.setdefault(symbol)
+
     for (finding, _, _), (made, evaluated) in grid.measured.items():
         if finding in grid.experiments[experiment].settings.findings:
-            needed |= grid.below(evaluated or made)
-    return [symbol for symbol in grid.jobs if symbol in needed]
+            add(evaluated or made)
+    return list(needed)
 
 
-def _shared(grid: Grid, experiment: str) -> tuple[str, ...]:
+def _shared(grid: Grid, experiment: str, jobs: list[str]) -> tuple[str, ...]:
     """The stages that are one artifact in several seeds."""
     seeds: dict[str, set[int]] = {}
     for (finding, _, seed), (made, _) in grid.measured.items():
         if finding in grid.experiments[experiment].settings.findings:
             for symbol in grid.below(made):
                 seeds.setdefault(symbol, set()).add(seed)
-    shared = [symbol for symbol in grid.jobs if len(seeds.get(symbol, ())) > 1]
+    shared = [symbol for symbol in jobs if len(seeds.get(symbol, ())) > 1]
     return tuple(dict.fromkeys(grid.jobs[symbol].stage for symbol in shared))
 
 

@@ -126,17 +126,21 @@ def files_of(page: Path) -> dict[str, bytes]:
 
 def test_a_page_that_grows_is_the_page_of_one_command(whole, tmp_path):
     folder, _ = whole
-    other, first, pages = twin(folder), experiment(folder), {}
-    for name, sittings in {"once": [[first, other]], "grown": [[first], [other]], "again": [[first], [other], [other], [first]],
-                           "turned": [[other], [first]]}.items():
+    other, first = twin(folder), experiment(folder)
+
+    def added(name: str, *paths: Path) -> tuple[dict[str, bytes], list]:
         page = tmp_path / name / "findings.md"
-        for paths in sittings:
-            result = run_experiment(forecast(paths, folder / "out", 1), paths, Listening(), page, add=True)
-        pages[name], verdicts = files_of(page), {one.name: (one.verdict, one.remark, one.p_adjusted)
-                                                 for one in result.content.findings}
-        assert len(verdicts) == 4 and pages.setdefault("verdicts", verdicts) == verdicts
-    assert pages["once"] == pages["grown"] == pages["again"]
-    assert pages["once"].keys() == pages["turned"].keys() and pages["once"] != pages["turned"]
+        result = run_experiment(forecast(paths, folder / "out", 1), paths, Listening(), page, add=True)
+        findings = sorted(result.content.findings, key=lambda one: one.name)
+        return files_of(page), [(one.name, one.verdict, one.remark, one.p_adjusted) for one in findings]
+
+    once = added("once", first, other)
+    assert len(once[1]) == 4
+    assert len(added("grown", first)[1]) == 2
+    assert added("grown", other) == added("grown", first) == once
+    added("turned", other)
+    turned = added("turned", first)
+    assert turned[1] == once[1] and turned[0].keys() == once[0].keys() and turned[0] != once[0]
 
 
 def test_the_command_says_what_the_page_keeps(whole, tmp_path, capsys):
