@@ -7,6 +7,7 @@ import pytest
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.evals.protocol import EvaluationSettings, grade, held_out_count, held_out_problems, summarize
 from spoutnik.evals.statistics import mean_interval
+from spoutnik.files import write_jsonl
 from spoutnik.tasks import FAMILIES, is_held_out
 from spoutnik.tasks.catalog import find_tasks
 from spoutnik.train.pretrain import train_tokenizer
@@ -46,8 +47,8 @@ def test_problems_are_held_out_balanced_and_the_same_for_every_model():
 
 
 def test_they_are_counted_without_being_drawn(tmp_path):
-    (tmp_path / "sides.jsonl").write_text("".join(f'{{"prompt": "How many sides have {n} squares?", "answer": "{4 * n}"}}\n'
-                                                  for n in range(1, 41)))
+    rows = [{"prompt": f"How many sides have {n} squares?", "answer": str(4 * n), "verifier": "numeric"} for n in range(1, 41)]
+    write_jsonl(tmp_path / "sides.jsonl", rows)
     for per_task in (1, 12):
         tasks = find_tasks(["countdown", "liars", str(tmp_path / "sides.jsonl")])
         assert held_out_count(tasks, per_task) == len(held_out_problems(tasks, per_task))
