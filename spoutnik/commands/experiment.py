@@ -11,6 +11,9 @@ from spoutnik.commands.options import Json
 from spoutnik.units import duration
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from spoutnik.experiment.results import ExperimentResults
     from spoutnik.experiment.run import Forecast, Result
 
 
@@ -22,6 +25,8 @@ def experiment(
                                                 "runs/NAME].")] = None,
     page: Annotated[Optional[Path], typer.Option(help="Where the page is written, its figures and its JSON beside it [default: "
                                                  "findings.md in the folder].")] = None,
+    add: Annotated[bool, typer.Option("--add", help="Keep the findings that the page has of other experiments; all verdicts "
+                                      "are corrected together.")] = False,
     jobs: Annotated[Optional[int], typer.Option(min=1, help="Stages at one time, one core each [default: the cores].")] = None,
     mixed_code: Annotated[bool, typer.Option(help="Go on though a part was made by another version of the code; the page says "
                                              "it.")] = False,
@@ -31,7 +36,8 @@ def experiment(
     """Run an experiment: variants of a recipe x seeds, each stage made once, then decide its findings.
 
     Interrupt it with Ctrl-C at any point and run it again to go on."""
-    from spoutnik.experiment.run import forecast, refuse_other_page, run_experiment
+    from spoutnik.experiment.page_file import check_page
+    from spoutnik.experiment.run import forecast, run_experiment
     from spoutnik.experiment.schema import read_experiment
     from spoutnik.parallel import cores
     from spoutnik.recipe.artifacts import code_version
@@ -41,22 +47,24 @@ def experiment(
     out = out or Path("runs") / read_experiment(files[0])[1].name
     planned = forecast(files, out, jobs or cores(), (lambda text: None) if json_ else say)
     planned.store.refuse_other_code(code_version(), mixed_code)
-    refuse_other_page(page or out / "findings.md", planned.grid.names)
+    before = check_page(page or out / "findings.md", planned.grid.names, planned.grid.findings, add)
+    kept = [] if before is None else [one for one in before.experiments if one.name not in planned.grid.names]
     if dry_run:
-        print_json(_as_json(planned)) if json_ else _print(planned)
+        print_json(_as_json(planned, kept)) if json_ else _print(planned, kept)
         return
     if not json_:
         left = len(planned.seconds)
         say(f"{len(planned.grid.jobs)} jobs, {left} to do: about {sum(planned.seconds.values()):,.0f} core-seconds, "
             f"{duration(planned.wall)} with {planned.at_once} at one time.")
     with GridProgress(planned.seconds, planned.at_once, json_) as watcher:
-        result = run_experiment(planned, files, watcher, page, mixed_code)
+        result = run_experiment(planned, files, watcher, page, mixed_code, add)
     _print_findings(result) if not json_ else print_json(_result(result))
     if result.error is not None:
         raise result.error
 
 
-def _print(planned: "Forecast") -> None:
+def _print(planned: "Forecast", kept: "Sequence[ExperimentResults]") -> None:
+    """kept: what stays on the page."""
     from rich.table import Table
 
     from spoutnik.tables import print_table
@@ -74,6 +82,9 @@ def _print(planned: "Forecast") -> None:
     terminal.print(f"{len(planned.grid.findings)} findings on {len(planned.grid.jobs)} jobs. Predicted: "
                    f"{sum(planned.seconds.values()):,.0f} core-seconds, {duration(planned.wall)} with {planned.at_once} at one "
                    "time. Nothing was done.", highlight=False)
+    if kept:
+        terminal.print(f"The page keeps {', '.join(f'{len(one.findings)} findings of {one.name}' for one in kept)}; all "
+                       "verdicts are corrected together.", highlight=False)
 
 
 def _rows(planned: "Forecast") -> list[dict]:
@@ -90,9 +101,10 @@ def _rows(planned: "Forecast") -> list[dict]:
     return list(rows.values())
 
 
-def _as_json(planned: "Forecast") -> dict:
+def _as_json(planned: "Forecast", kept: "Sequence[ExperimentResults]") -> dict:
     return {"experiments": planned.grid.names, "out": str(planned.store.run.path), "jobs": _rows(planned),
-            "findings": list(planned.grid.findings), "core_seconds": sum(planned.seconds.values()), "seconds": planned.wall}
+            "findings": list(planned.grid.findings), "kept": [finding.name for one in kept for finding in one.findings],
+            "core_seconds": sum(planned.seconds.values()), "seconds": planned.wall}
 
 
 def _result(result: "Result") -> dict:
@@ -110,7 +122,7 @@ def _print_findings(result: "Result") -> None:
     terminal, table = console(), Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
     for column in ("finding", "ours: b - a (95 %)", "verdict"):
         table.add_column(column)
-    for one in result.findings:
+    for one in result.content.findings:
         table.add_row(one.name, ours(one), one.verdict)
     print_table(terminal, table)
     terminal.print(f"Page: {result.page}", highlight=False, soft_wrap=True)

@@ -69,6 +69,12 @@ def held_out_problems(tasks: Sequence[Task], per_task: int) -> list[Problem]:
     return problems
 
 
+def held_out_count(tasks: Sequence[Task], per_task: int) -> int:
+    """How many `held_out_problems` gives, without drawing them."""
+    lists = [task.problems("held_out") for task in tasks]
+    return sum(per_task if listed is None else min(per_task, len(listed)) for listed in lists)
+
+
 def held_out_dialogues(tasks: Sequence[Task], count: int) -> list[Problem]:
     """Held-out problems at the end of conversations whose earlier turns are held out as well; half of those that may lean on
     the turn before do."""

@@ -10,8 +10,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from spoutnik.experiment.measures import metric_of
-from spoutnik.experiment.verdicts import DOES_NOT, HOLDS, UNDECIDED, Decided
+from spoutnik.experiment.finding import DOES_NOT, HOLDS, UNDECIDED, Finding
 
 _STYLE = {"svg.fonttype": "none", "svg.hashsalt": "spoutnik", "font.size": 9, "axes.spines.top": False,
           "axes.spines.right": False, "axes.linewidth": 0.5}
@@ -19,7 +18,7 @@ _DASHES = ("-", "--")  # for more variants than there are colors
 _COLORS = {HOLDS: "#1a7f37", DOES_NOT: "#b3261e", UNDECIDED: "#767676"}
 
 
-def draw_finding(one: Decided) -> str:
+def draw_finding(one: Finding) -> str:
     """Left the two sides, a line for each seed; right the difference of each seed, its interval and the margin."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(6.4, 2.9), layout="constrained")
@@ -28,16 +27,16 @@ def draw_finding(one: Decided) -> str:
             left.plot((0, 1), (seed.a, seed.b), "o-", linewidth=1, markersize=4, color=_COLORS[one.verdict], alpha=0.7)
         left.set_xticks((0, 1), _labels(one))
         left.set_xlim(-0.4, 1.4)
-        left.set_ylabel(metric_of(one.settings.metric).title, wrap=True)
+        left.set_ylabel(one.title, wrap=True)
         _draw_difference(right, one, 0.0)
         right.set_yticks(())
-        right.set_xlabel(f"b − a, {metric_of(one.settings.metric).unit}".rstrip(", "))
+        right.set_xlabel(f"b − a, {one.unit}".rstrip(", "))
         right.set_title(one.verdict, color=_COLORS[one.verdict], fontsize=10)
         _legend(figure, right)
         return _svg(figure)
 
 
-def draw_overview(findings: Sequence[Decided]) -> str:
+def draw_overview(findings: Sequence[Finding]) -> str:
     """All differences, each in units of its margin: left of -1 and right of 1 is what matters."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 0.9 + 0.26 * max(len(findings), 1)), layout="constrained")
@@ -48,7 +47,7 @@ def draw_overview(findings: Sequence[Decided]) -> str:
         axes.xaxis.set_major_formatter("{x:g}")
         for row, one in enumerate(findings):
             if not math.isnan(one.difference):
-                _draw_interval(axes, one, -row, one.settings.margin)
+                _draw_interval(axes, one, -row, one.margin)
         axes.set_yticks([-row for row in range(len(findings))], [one.name.replace("_", " ") for one in findings])
         axes.set_ylim(-len(findings) + 0.4, 0.6)
         axes.set_xlabel("difference b − a in units of its margin, with its 95 % interval")
@@ -91,13 +90,13 @@ def _legend(figure: Figure, axes) -> None:
     figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=7, frameon=False)
 
 
-def _draw_difference(axes, one: Decided, row: float) -> None:
+def _draw_difference(axes, one: Finding, row: float) -> None:
     axes.axvline(0, color="#767676", linewidth=0.6)
-    margin = one.settings.margin
-    low, high = {"equal": (-margin, margin), "higher": (0, margin), "lower": (-margin, 0)}[one.settings.claim]
+    margin = one.margin
+    low, high = {"equal": (-margin, margin), "higher": (0, margin), "lower": (-margin, 0)}[one.claim]
     axes.axvspan(low, high, color="#767676", alpha=0.15, linewidth=0, label="less than the margin")
-    if one.settings.paper_number is not None:
-        axes.axvline(one.settings.paper_number, color="#3b6ea5", linewidth=1, linestyle=":",
+    if one.paper_number is not None:
+        axes.axvline(one.paper_number, color="#3b6ea5", linewidth=1, linestyle=":",
                      label="the paper's, on its tests")
     if not math.isnan(one.difference):
         _draw_interval(axes, one, row, 1.0, "mean, 95 % interval")
@@ -106,21 +105,21 @@ def _draw_difference(axes, one: Decided, row: float) -> None:
     axes.set_ylim(-1, 1)
 
 
-def _draw_interval(axes, one: Decided, row: float, unit: float, label: str | None = None) -> None:
+def _draw_interval(axes, one: Finding, row: float, unit: float, label: str | None = None) -> None:
     if not math.isnan(one.low):
         axes.plot((one.low / unit, one.high / unit), (row, row), "-", color=_COLORS[one.verdict], linewidth=1.6)
     axes.plot((one.difference / unit,), (row,), "o", color=_COLORS[one.verdict], markersize=4.5, label=label)
 
 
-def _labels(one: Decided) -> list[str]:
+def _labels(one: Finding) -> list[str]:
     """What tells the two sides apart."""
-    (a, metric_a), (b, metric_b) = one.settings.sides.values()
+    a, b = one.sides
     if a.variant != b.variant:
         names = [side.variant + ("" if a.stage == b.stage else f"\n{side.stage}") for side in (a, b)]
     elif a.stage != b.stage:
         names = [a.stage, b.stage]
     else:
-        names = [metric_a, metric_b] if metric_a != metric_b else list(one.layouts)
+        names = [a.metric, b.metric] if a.metric != b.metric else [a.layout, b.layout]
     return [f"{letter}: {name}" for letter, name in zip("ab", names)]
 
 

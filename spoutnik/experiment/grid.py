@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from spoutnik.errors import UserError
+from spoutnik.evals.protocol import EvaluationSettings
 from spoutnik.experiment.measures import least_samples, needs_evaluation
 from spoutnik.experiment.schema import Experiment, FindingSettings, Side, read_experiment
 from spoutnik.experiment.stage_numbers import missing_number
@@ -16,10 +17,11 @@ from spoutnik.experiment.variants import variant_recipes
 from spoutnik.files import sha256_json
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.recipe.audit import audit_rewards
-from spoutnik.recipe.checks import check_recipe
+from spoutnik.recipe.checks import Drawn, check_recipe
 from spoutnik.recipe.keys import evaluation_protocol, key_of, style_of_stage
 from spoutnik.recipe.run import with_seed
 from spoutnik.recipe.schema import Recipe
+from spoutnik.recipe.shipped import experiment_name
 from spoutnik.recipe.stage_kinds import RejectStage, RewardModelStage
 from spoutnik.recipe.starts import published_starts
 from spoutnik.validation import did_you_mean
@@ -48,6 +50,25 @@ class Job:
 
 
 @dataclass(frozen=True)
+class GridExperiment:
+    """An experiment's part of the grid. file: what names it on the command line. about: a line on it. prefix: what stands
+    before its variants' names where the grid is of several experiments. varied: variant -> words."""
+
+    settings: Experiment
+    file: str
+    about: str
+    prefix: str
+    varied: dict[str, str]
+
+    @property
+    def seeds(self) -> list[int]:
+        return self.settings.seeds
+
+    def evaluation_of(self, finding: FindingSettings) -> EvaluationSettings:
+        return self.settings.evaluation_of(finding)
+
+
+@dataclass(frozen=True)
 class _Symbol:
     """Stands for an artifact that is not made yet."""
 
@@ -56,22 +77,22 @@ class _Symbol:
 
 @dataclass
 class Grid:
-    """jobs: symbol -> job, each after those that it needs. findings: name -> (settings, experiment). measured: (finding, side,
-    seed) -> (symbol of the stage, symbol of its evaluation or None). varied: variant -> words. about: a line
-    on each experiment."""
+    """experiments: by name. jobs: symbol -> job, each after those that it needs. findings: name -> settings. measured:
+    (finding, side, seed) -> (symbol of the stage, symbol of its evaluation or None). starts: symbol -> published checkpoint."""
 
-    names: list[str]
-    seeds: list[int]
-    about: list[str] = field(default_factory=list)
+    experiments: dict[str, GridExperiment] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     findings: dict[str, FindingSettings] = field(default_factory=dict)
     measured: dict[tuple[str, str, int], tuple[str, str | None]] = field(default_factory=dict)
-    varied: dict[str, str] = field(default_factory=dict)
-    prefixes: dict[str, str] = field(default_factory=dict)  # finding -> what stands before its variants' names
-    seeds_of: dict[str, list[int]] = field(default_factory=dict)
-    protocols: dict[str, dict] = field(default_factory=dict)  # finding -> how its models are asked
-    starts: dict[str, Artifact] = field(default_factory=dict)  # symbol -> published checkpoint
-    recipes: dict[str, Recipe] = field(default_factory=dict)
+    starts: dict[str, Artifact] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the experiments."""
+        return list(self.experiments)
+
+    def experiment_of(self, finding: str) -> GridExperiment:
+        return next(one for one in self.experiments.values() if finding in one.settings.findings)
 
     def below(self, symbol: str) -> set[str]:
         """The symbols of a job and of all that it needs."""
@@ -84,7 +105,7 @@ def build_grid(paths: Sequence[Path]) -> Grid:
     Raises:
         UserError: a file is wrong, variants differ in nothing, a finding asks for what its stages do not have.
     """
-    grid = Grid([], [])
+    grid = Grid()
     for path in paths:
         _, experiment = read_experiment(path)
         _add(grid, experiment, path, len(paths) > 1)
@@ -94,18 +115,19 @@ def build_grid(paths: Sequence[Path]) -> Grid:
 def _add(grid: Grid, experiment: Experiment, path: Path, several: bool) -> None:
     file, recipes, varied = variant_recipes(experiment, path)
     prefix = f"{experiment.name}." if several else ""
-    grid.names.append(experiment.name)
-    grid.about.append(f"`{experiment.name}` varies the recipe `{file.stem}`" +
-                      (f": {experiment.description}." if experiment.description else "."))
-    grid.seeds += [seed for seed in experiment.seeds if seed not in grid.seeds]
+    if experiment.name in grid.experiments:
+        raise UserError(f"{path}: name = {experiment.name}: another of the experiments has this name. Rename one of the two.")
+    about = f"`{experiment.name}` varies the recipe `{file.stem}`" + (f": {experiment.description}" if experiment.description
+                                                                     else "")
+    grid.experiments[experiment.name] = GridExperiment(experiment, experiment_name(path), about, prefix, varied)
     builder = _Builder(grid, str(file), prefix, recipes)
+    taken = {name.casefold() for name in grid.findings}  # on some systems figures that differ by case alone are one file
     for name, finding in experiment.findings.items():
-        if name in grid.findings:
+        if name.casefold() in taken:
             raise UserError(f"{path}: findings.{name}: another experiment has a finding of this name. Rename one of the two.")
         where = f"{path}: findings.{name}"
         _check_finding(finding, experiment, recipes, where)
-        grid.findings[name], grid.seeds_of[name], grid.prefixes[name] = finding, experiment.seeds, prefix
-        grid.protocols[name] = experiment.evaluation_of(finding).model_dump()
+        grid.findings[name] = finding
         for side, (asked, metric) in finding.sides.items():
             for seed in experiment.seeds:
                 evaluation = experiment.evaluation_of(finding) if needs_evaluation(metric) else None
@@ -115,8 +137,6 @@ def _add(grid: Grid, experiment: Experiment, path: Path, several: bool) -> None:
     if unused:
         raise UserError(f"{path}: variants.{unused[0]}: no finding compares it. Name it in one, or leave it out.")
     _refuse_twins(builder, path)
-    grid.varied |= {f"{prefix}{name}": words for name, words in varied.items()}
-    grid.recipes |= {f"{prefix}{name}": recipe for name, (_, recipe) in recipes.items()}
 
 
 @dataclass
@@ -225,6 +245,7 @@ def check_grid(grid: Grid, found: Mapping[str, Artifact], say: Callable[[str], N
         UserError: as `spoutnik run`.
     """
     heard: dict[str, None] = {}
+    drawn: Drawn = {}
     for variant, jobs in _by_variant(grid).items():
         recipe, source = jobs[0].recipe, jobs[0].source
         below = set().union(*(grid.below(job.symbol) for job in jobs))
@@ -232,7 +253,7 @@ def check_grid(grid: Grid, found: Mapping[str, Artifact], say: Callable[[str], N
                  if symbol in found and not grid.jobs[symbol].evaluates}
         stages = list(dict.fromkeys(job.stage for job in jobs))
         try:
-            check_recipe(recipe, source, stages, known)
+            check_recipe(recipe, source, stages, known, drawn)
             audit_rewards(recipe, source, stages, heard.setdefault)
         except UserError as error:
             raise UserError(f"variant {variant}: {error}") from error

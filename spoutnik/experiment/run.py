@@ -4,17 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from spoutnik.errors import RunError, UserError
+from spoutnik.errors import RunError
+from spoutnik.experiment.collect import collect
 from spoutnik.experiment.forecast import predicted_core_seconds
 from spoutnik.experiment.grid import Grid, build_grid, check_grid
-from spoutnik.experiment.page import WRITTEN_BY, Page
+from spoutnik.experiment.page import write_page
+from spoutnik.experiment.page_file import check_page, writing
+from spoutnik.experiment.results import Page, page_of
 from spoutnik.experiment.scheduler import Watcher, failures, run_jobs
 from spoutnik.experiment.store import Store
-from spoutnik.experiment.verdicts import Decided, decide
-from spoutnik.files import read_json, write_text
+from spoutnik.files import write_text
 from spoutnik.recipe.artifacts import code_version
 from spoutnik.recipe.folder import RunFolder
-from spoutnik.recipe.shipped import experiment_name
 
 Seconds = dict[str, float]  # symbol of a job -> core-seconds
 
@@ -40,8 +41,10 @@ class Forecast:
 
 @dataclass(frozen=True)
 class Result:
+    """page: where it was written. content: all of it, with what it had of other experiments."""
+
     page: Path
-    findings: list[Decided]
+    content: Page
     failed: dict[str, str]
     error: RunError | None
 
@@ -62,8 +65,11 @@ def forecast(paths: Sequence[Path], out: Path, at_once: int, say: Callable[[str]
 
 
 def run_experiment(planned: Forecast, paths: Sequence[Path], watcher: Watcher, page: Path | None = None,
-                   mixed_code: bool = False) -> Result:
+                   mixed_code: bool = False, add: bool = False) -> Result:
     """Makes what is missing and writes the page, which stands even where jobs failed: `error` says which.
+
+    Args:
+        add: keep what the page tells of other experiments.
 
     Raises:
         UserError: results of another version of the code lie in the folder, or the page is another experiment's.
@@ -75,35 +81,13 @@ def run_experiment(planned: Forecast, paths: Sequence[Path], watcher: Watcher, p
         store.look_around()
         store.refuse_other_code(version, mixed_code)
         page = page or run.path / "findings.md"
-        refuse_other_page(page, grid.names)
+        check_page(page, grid.names, grid.findings, add)
         for path in paths:
             write_text(run.path / "experiments" / path.name, path.read_text("utf-8-sig"))
         failed = run_jobs(store, planned.seconds, watcher, planned.at_once)
-        findings = decide(grid, store, failed)
-        note = store.refuse_other_code(version, True)
-        command = "spoutnik experiment " + " ".join(map(experiment_name, paths))
-        Page(grid, store, findings, failed, command, version, [note] if note else []).write(page)
-    return Result(page, findings, failed, failures(failed, grid.jobs))
-
-
-def refuse_other_page(page: Path, names: Sequence[str]) -> None:
-    """Artifacts of several experiments may share a folder; a page is of the experiments that it was written for.
-
-    Raises:
-        UserError: a page of others, or somebody's own text, which would be lost; or no file can be written there.
-    """
-    data = page.with_suffix(".json")
-    if page.is_dir() or page.suffix == ".json":
-        raise UserError(f"--page {page}: must name a file of Markdown, such as findings.md; figures and JSON are written "
-                        "beside it.")
-    if not data.exists():
-        if page.exists() and WRITTEN_BY not in page.read_text("utf-8", "replace"):
-            raise UserError(f"{page}: is not an experiment's page, and would be replaced. Give another page (--page).")
-        return
-    content = read_json(data)
-    if not isinstance(content, dict) or not isinstance(content.get("experiments"), list):
-        raise UserError(f"{data}: is not of an experiment's page, and would be replaced. Give another page (--page).")
-    lost = [str(name) for name in content["experiments"] if name not in names]
-    if lost:
-        raise UserError(f"{page}: is the page of {', '.join(lost)}, and this is {', '.join(names)}. Give another page "
-                        f"(--page), another folder (--out), or {lost[0]}'s file as well.")
+        results, trainings = collect(grid, store, failed, version)
+        with writing(page):
+            before = check_page(page, grid.names, grid.findings, add)  # others may have added to it meanwhile
+            content = page_of(version, results) if before is None else before.with_results(results, version)
+            write_page(content, page, trainings, before)
+    return Result(page, content, failed, failures(failed, grid.jobs))

@@ -121,6 +121,9 @@ class Experiment(Settings):
     @model_validator(mode="after")
     def _names_exist(self) -> "Experiment":
         refuse_other_names("experiment", {("variants", name): name for name in self.variants})
+        refuse_other_names("experiment", {("findings", name): name for name in self.findings})  # of figures on the disk
+        refuse_names("experiment", [(("findings", name), name, "so the figure of all findings is called; choose another name",
+                                     ()) for name in self.findings if name.casefold() == "overview"])
         wrong = [(("findings", name, side, "variant"), each.variant, f"there is no variant '{each.variant}'", self.variants)
                  for name, finding in self.findings.items() for side, (each, _) in finding.sides.items()
                  if each.variant not in self.variants]

@@ -1,5 +1,6 @@
 """The folder of an experiment: one store of artifacts and evaluations for all variants and seeds, laid out as a run's."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -93,33 +94,28 @@ class Store:
         for job in self.grid.jobs.values():
             self.lookup(job)
 
-    def versions(self) -> dict[str, list[str]]:
-        """Version of the code -> what it made, of all that is there and of the experiment's own."""
+    def versions(self, symbols: Collection[str] | None = None) -> dict[str, list[str]]:
+        """Version of the code -> what it made, of all that is there and that does not ship. symbols: of these jobs alone."""
         versions: dict[str, list[str]] = {}
         for symbol, artifact in self.artifacts.items():
             job = self.grid.jobs[symbol]
-            if self.origins[symbol] == PREBUILT:
+            if self.origins[symbol] == PREBUILT or symbols is not None and symbol not in symbols:
                 continue
             version = artifact.evaluation.get("code_version") if job.evaluates else artifact.manifest["code_version"]
             versions.setdefault(version or "an older version", []).append(job.title)
         return versions
 
-    def refuse_other_code(self, version: str, mixed: bool) -> str | None:
-        """Returns a sentence for the page where results are of other versions of the code, and that is wanted.
+    def refuse_other_code(self, version: str, mixed: bool) -> None:
+        """Where results are of other versions of the code, unless that is wanted: the page says it then.
 
         Raises:
             UserError: it is not.
         """
-        versions = self.versions()
-        others = {other: titles for other, titles in versions.items() if other != version}
-        if not others:
-            return None
+        others = {other: titles for other, titles in self.versions().items() if other != version}
+        if not others or mixed:
+            return
         other, titles = next(iter(others.items()))
-        what = (f"{self.run.path}: {len(titles)} of its results ({titles[0]} ...) were made by Spoutnik {other}, and this is "
-                f"{version}. In one table a difference could be the code's.")
-        if not mixed:
-            raise UserError(f"{what} Go on with that version, or begin in another folder (--out); where you know that the code "
-                            "in between changes no result, add --mixed-code, and the page will say it.")
-        if len(versions) == 1:
-            return f"All results were made by Spoutnik {other}; this page was written by {version}."
-        return f"The results come from several versions of the code: {', '.join(versions)}."
+        raise UserError(f"{self.run.path}: {len(titles)} of its results ({titles[0]} ...) were made by Spoutnik {other}, and "
+                        f"this is {version}. In one table a difference could be the code's. Go on with that version, or begin "
+                        "in another folder (--out); where you know that the code in between changes no result, add "
+                        "--mixed-code, and the page will say it.")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.evals.protocol import held_out_dialogues, held_out_problems
+from spoutnik.files import sha256_json
 from spoutnik.recipe.adapters import check_adapter
 from spoutnik.recipe.anchors import check_anchor
 from spoutnik.recipe.artifacts import Artifact
@@ -25,8 +26,17 @@ _FRAME = 12  # tokens that the conversation's frame has for each turn, at the mo
 _SAMPLED_PROMPTS = 256
 
 
-def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: dict[str, Artifact]) -> None:
-    """found: artifacts that are already there; their tokenizer counts prompts, and so does that of a checkpoint.
+Drawn = dict[str, tuple[list[Problem], list[Problem]]]  # by the settings that decide them
+
+
+def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: dict[str, Artifact],
+                 drawn: Drawn | None = None) -> None:
+    """Refuses what a run would find out late.
+
+    Args:
+        found: artifacts that are already there; their tokenizer counts prompts, and so does that of a checkpoint.
+        drawn: held-out problems and dialogues that variants of the recipe were checked with before, which is filled: to draw
+            thousands of them takes a second or two.
 
     Raises:
         UserError: with file, key, value and remedy.
@@ -50,14 +60,24 @@ def check_recipe(recipe: Recipe, source: str, selected: Sequence[str], found: di
             rng = random.Random(f"{seed_of(recipe, stage)} check")  # prompts like the stage's
             asked = sample_problems(rng, recipe.tasks_of(stage), _SAMPLED_PROMPTS, "train", stage.settings.dialogue_share)
             lengths.check(name, f"stages.{name}.settings.max_tokens", stage.settings.max_tokens, asked)
-    per_family = recipe.evaluation.problems_per_family
-    problems = held_out_problems(recipe.tasks_of(), per_family)
-    dialogues = held_out_dialogues(recipe.tasks_of(), per_family) if recipe.families else []
+    problems, dialogues = _held_out(recipe, {} if drawn is None else drawn)
     for name in selected:
         stage = recipe.stages[name]
         if problems and not isinstance(stage, RejectStage | RewardModelStage):
             asked = problems + dialogues if style_of_stage(stage) == "chat" else problems
             lengths.check(name, "evaluation.max_tokens", recipe.evaluation.max_tokens, asked)
+
+
+def _held_out(recipe: Recipe, drawn: Drawn) -> tuple[list[Problem], list[Problem]]:
+    """What models are asked; drawn once for variants that are asked the same."""
+    per_family = recipe.evaluation.problems_per_family
+    asked = recipe.model_dump(include={"families", "tasks", "abstention", "held_out"}, mode="json")
+    key = sha256_json([asked, per_family])
+    if key not in drawn:
+        tasks = recipe.tasks_of()
+        drawn[key] = (held_out_problems(tasks, per_family),
+                      held_out_dialogues(tasks, per_family) if recipe.families else [])
+    return drawn[key]
 
 
 @dataclass

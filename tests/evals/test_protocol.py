@@ -5,9 +5,11 @@ import math
 import pytest
 
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
-from spoutnik.evals.protocol import EvaluationSettings, grade, held_out_problems, summarize
+from spoutnik.evals.protocol import EvaluationSettings, grade, held_out_count, held_out_problems, summarize
 from spoutnik.evals.statistics import mean_interval
+from spoutnik.files import write_jsonl
 from spoutnik.tasks import FAMILIES, is_held_out
+from spoutnik.tasks.catalog import find_tasks
 from spoutnik.train.pretrain import train_tokenizer
 from spoutnik.train.prompt_style import read_plain
 
@@ -42,6 +44,15 @@ def test_problems_are_held_out_balanced_and_the_same_for_every_model():
     assert all(is_held_out(p) for p in problems) and len(problems) == 12 * len(FAMILIES)
     assert {(p.level, p.language) for p in problems if p.family == "countdown"} == {
         (level, language) for level in (1, 2, 3) for language in ("en", "fr")}
+
+
+def test_they_are_counted_without_being_drawn(tmp_path):
+    rows = [{"prompt": f"How many sides have {n} squares?", "answer": str(4 * n), "verifier": "numeric"} for n in range(1, 41)]
+    write_jsonl(tmp_path / "sides.jsonl", rows)
+    for per_task in (1, 12):
+        tasks = find_tasks(["countdown", "liars", str(tmp_path / "sides.jsonl")])
+        assert held_out_count(tasks, per_task) == len(held_out_problems(tasks, per_task))
+    assert held_out_count(tasks, 10**6) < 2 * 10**6 + 40  # of a file what there is
 
 
 def test_the_thought_is_stripped_before_grading_and_pass_at_1_is_the_mean_over_samples(tokenizer):

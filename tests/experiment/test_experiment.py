@@ -1,5 +1,6 @@
 """A whole experiment: made once, shared, failed in part, killed and gone on with, and its page."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -9,8 +10,11 @@ from pathlib import Path
 import pytest
 from small_experiment import experiment
 
+from spoutnik.commands.main import app
 from spoutnik.errors import RunError, UserError
-from spoutnik.experiment.run import forecast, refuse_other_page, run_experiment
+from spoutnik.evals.protocol import held_out_problems
+from spoutnik.experiment.page_file import check_page
+from spoutnik.experiment.run import forecast, run_experiment
 from spoutnik.experiment.scheduler import Watcher
 from spoutnik.files import read_json, sha256_file, write_json
 from spoutnik.recipe.shipped import experiment_name, find_experiment
@@ -56,7 +60,7 @@ def test_the_page_has_a_row_and_a_section_for_each_finding(whole):
         assert (folder / "out" / "findings" / f"{name}.svg").read_text().startswith("<?xml")
     found = read_json(folder / "out" / "findings.json")["findings"][0]
     assert found["low"] <= found["difference"] <= found["high"] and len(found["seeds"]) == 2
-    assert "**All seeds share one base**" in page
+    assert "**All its seeds share one base**: " in page
 
 
 def test_nothing_is_made_twice_and_the_page_is_the_same(whole):
@@ -66,6 +70,15 @@ def test_nothing_is_made_twice_and_the_page_is_the_same(whole):
     assert planned.seconds == {} and planned.wall == 0
     run_experiment(planned, [path], watcher)
     assert watcher.begun == [] and result.page.read_text() == before
+
+
+def test_what_all_variants_are_asked_is_drawn_once(whole, monkeypatch):
+    folder, _ = whole
+    drawn = []
+    monkeypatch.setattr("spoutnik.recipe.checks.held_out_problems",
+                        lambda tasks, per_task: drawn.append(per_task) or held_out_problems(tasks, per_task))
+    forecast([folder / "grid.yaml"], folder / "out", 1)
+    assert drawn == [3]
 
 
 def test_another_version_of_the_code_is_not_mixed_in_silence(whole, monkeypatch):
@@ -81,25 +94,75 @@ def test_another_version_of_the_code_is_not_mixed_in_silence(whole, monkeypatch)
 
 def test_a_page_of_another_experiment_is_not_overwritten(tmp_path):
     write_json(tmp_path / "findings.json", {"experiments": ["mini"]})
-    refuse_other_page(tmp_path / "findings.md", ["mini", "rest"])
-    refuse_other_page(tmp_path / "other.md", ["rest"])
-    with pytest.raises(UserError, match="is the page of mini, and this is rest. Give another page"):
-        refuse_other_page(tmp_path / "findings.md", ["rest"])
+    check_page(tmp_path / "findings.md", ["mini", "rest"])
+    check_page(tmp_path / "other.md", ["rest"])
+    with pytest.raises(UserError, match="is the page of mini, and this is rest. Say --add, .*; or give another page"):
+        check_page(tmp_path / "findings.md", ["rest"])
     (tmp_path / "notes.json").write_text('["somebody\'s own"]')
     with pytest.raises(UserError, match="notes.json: is not of an experiment's page"):
-        refuse_other_page(tmp_path / "notes.md", ["rest"])
+        check_page(tmp_path / "notes.md", ["rest"])
     (tmp_path / "README.md").write_text("Somebody's own.")
     with pytest.raises(UserError, match="README.md: is not an experiment's page, and would be replaced"):
-        refuse_other_page(tmp_path / "README.md", ["rest"])
+        check_page(tmp_path / "README.md", ["rest"])
     for page in (tmp_path, tmp_path / "page.json"):  # found out before hours of work, not after them
         with pytest.raises(UserError, match="must name a file of Markdown"):
-            refuse_other_page(page, ["rest"])
+            check_page(page, ["rest"])
+
+
+def twin(folder: Path) -> Path:
+    """Another experiment on the same models, with the same stages and other findings."""
+    def change(values: dict) -> None:
+        values["name"], values["description"] = "twin", "does the other half tell more?"
+        values["seeds"] = [1, 0]
+        values["findings"] = {f"{name}_again": one for name, one in values["findings"].items()}
+
+    path = experiment(folder, change)
+    return path.rename(folder / "twin.yaml")
+
+
+def files_of(page: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (page, page.with_suffix(".json"), *page.with_suffix("").iterdir())}
+
+
+def test_a_page_that_grows_is_the_page_of_one_command(whole, tmp_path):
+    folder, _ = whole
+    other, first = twin(folder), experiment(folder)
+
+    def added(name: str, *paths: Path) -> tuple[dict[str, bytes], list]:
+        page = tmp_path / name / "findings.md"
+        result = run_experiment(forecast(paths, folder / "out", 1), paths, Listening(), page, add=True)
+        findings = sorted(result.content.findings, key=lambda one: one.name)
+        return files_of(page), [(one.name, one.verdict, one.remark, one.p_adjusted) for one in findings]
+
+    once = added("once", first, other)
+    assert len(once[1]) == 4
+    assert len(added("grown", first)[1]) == 2
+    assert added("grown", other) == added("grown", first) == once
+    added("turned", other)
+    turned = added("turned", first)
+    assert turned[1] == once[1] and turned[0].keys() == once[0].keys() and turned[0] != once[0]
+
+
+def test_the_command_says_what_the_page_keeps(whole, tmp_path, capsys):
+    folder, _ = whole
+    shutil.copytree(folder / "out", tmp_path / "out")
+    path = twin(tmp_path)
+    command = ["experiment", str(path), "--out", str(tmp_path / "out")]
+    with pytest.raises(UserError, match="is the page of mini, and this is twin. Say --add"):
+        app([*command, "--dry-run"], standalone_mode=False)
+    app([*command, "--dry-run", "--add"], standalone_mode=False)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The page keeps 2 findings of mini; all verdicts are corrected together." in said
+    app([*command, "--add", "--json"], standalone_mode=False)
+    told = json.loads(capsys.readouterr().out)
+    assert [one["name"] for one in told["experiments"]] == ["mini", "twin"] and len(told["findings"]) == 4
+    assert told["page"] == str(tmp_path / "out" / "findings.md")
 
 
 def test_a_page_without_its_json_is_written_anew(whole, tmp_path):
     _, result = whole
     shutil.copy(result.page, tmp_path / "findings.md")
-    refuse_other_page(tmp_path / "findings.md", ["rest"])
+    check_page(tmp_path / "findings.md", ["rest"])
 
 
 def test_a_seed_that_fails_leaves_its_findings_undecided_and_the_others_stand(tmp_path, whole):
@@ -113,7 +176,7 @@ def test_a_seed_that_fails_leaves_its_findings_undecided_and_the_others_stand(tm
     lock.unlink()
     lock.mkdir()  # where the job would write its lock: it fails
     result = run_experiment(forecast([path], out, 2), [path], watcher)
-    first, second = result.findings
+    first, second = result.content.findings
     assert first.verdict == "undecided" and "seed 1 is missing (fast/mine, seed 1: " in first.remark
     assert second.verdict == "undecided" and "1 is missing" in second.remark
     assert "needs fast/mine, seed 1, which failed" in watcher.errors["fast/mine, seed 1, evaluation"]

@@ -7,8 +7,9 @@ import pytest
 from scipy import stats
 
 from spoutnik.evals.statistics import crossed_mean, seeds_needed, shaffer
-from spoutnik.experiment.schema import FindingSettings
-from spoutnik.experiment.verdicts import DOES_NOT, HOLDS, UNDECIDED, Decided, _with_verdict, p_values_of
+from spoutnik.experiment.finding import DOES_NOT, HOLDS, UNDECIDED, ComparedSide, Finding
+from spoutnik.experiment.measured import p_values_of
+from spoutnik.experiment.verdicts import _with_verdict
 
 
 def drawn(mean: float, between_seeds: float, seeds: int = 3, problems: int = 400, seed: int = 0) -> np.ndarray:
@@ -76,14 +77,11 @@ def test_a_tiny_margin_is_no_licence_to_test_twice():
     assert p_values_of(one, "equal", 1e-9)[1] == pytest.approx(2 * one.p_above(0), rel=1e-6)
 
 
-def finding(**more) -> FindingSettings:
-    return FindingSettings(question="?", paper="-", metric="accuracy", a={"variant": "v", "stage": "s"},
-                           b={"variant": "w", "stage": "s"}, claim="higher", margin=2, **more)
-
-
-def verdict_of(holds: float, does_not: float) -> Decided:
-    one = Decided("f", finding(), models=3, problems=100, difference=1.0, seed_deviation=0.1, problem_error=0.1,
-                  p_holds=holds / 4, p_does_not=does_not / 4)
+def verdict_of(holds: float, does_not: float) -> Finding:
+    a, b = (ComparedSide(variant, "s", "accuracy", "right answers, %") for variant in "vw")
+    one = Finding("f", "?", "-", "accuracy", "right answers, %", "points", a, b, "higher", 2.0, "w: another", 4, models=3,
+                  problems=100, difference=1.0, seed_deviation=0.1, problem_error=0.1, p_holds=holds / 4,
+                  p_does_not=does_not / 4)
     return _with_verdict(one, (holds, does_not), 4)
 
 
