@@ -13,8 +13,8 @@ from spoutnik.tasks.own.rows import JudgeRow, Row
 
 # Why a question is dropped, in the order in which it is looked at.
 Reason = Literal["incomplete", "refers_to_the_text", "answer_in_the_question", "quote_not_in_the_document",
-                 "quote_proves_nothing", "quote_too_long", "answer_too_long", "needs_a_judge", "duplicate", "not_reproduced",
-                 "not_agreed", "on_both_sides"]
+                 "quote_proves_nothing", "quote_too_long", "answer_too_long", "needs_a_judge", "more_than_asked_for",
+                 "duplicate", "not_reproduced", "not_agreed", "on_both_sides"]
 REASONS: dict[Reason, str] = {
     "incomplete": "without question, answer or quote",
     "refers_to_the_text": "question refers to a text that its reader does not see",
@@ -23,6 +23,7 @@ REASONS: dict[Reason, str] = {
     "quote_proves_nothing": "quote is too short to prove anything",
     "quote_too_long": "quote is most of a passage",
     "answer_too_long": "answer is too long",
+    "more_than_asked_for": "more of one passage than were asked for (--per-passage)",
     "needs_a_judge": "answer that only a judge could grade (kept with --judged)",
     "duplicate": "question (nearly) repeats an earlier one",
     "not_reproduced": "answer does not follow from the quote alone: the teacher gives another one, or none",

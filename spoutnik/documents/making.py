@@ -131,6 +131,8 @@ def _questions(passages: Sequence[Passage], teacher: Teacher, journal: Journal, 
                 report.drop("needs_a_judge", candidate, passage.place)
             else:
                 asked.append(_Asked(question, candidate))
+        for candidate in candidates[settings.per_passage:]:
+            report.drop("more_than_asked_for", candidate, passage.place)
     repeated = duplicates([each.question.row.prompt for each in asked])
     for number in sorted(repeated.exact | repeated.near):
         report.drop("duplicate", asked[number].written, asked[number].question.passage.place)

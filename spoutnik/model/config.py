@@ -228,6 +228,10 @@ class ModelConfig(_Strict):
             return self.kv_lora_rank + self.qk_rope_head_dim
         return 2 * self.num_key_value_heads * self.qk_head_dim
 
+    def __hash__(self) -> int:
+        """Of some fields: a checkpoint may have a list of ends (eos_token_id), which has no hash of its own."""
+        return hash((self.model_type, self.vocab_size, self.hidden_size, self.num_hidden_layers))
+
     @property
     def eos_token_ids(self) -> list[int]:
         eos = self.eos_token_id

@@ -9,7 +9,7 @@ import torch
 from spoutnik.engine.quantization.packed_base import pack_base, predicted_bytes, rounding
 from spoutnik.errors import UserError
 from spoutnik.model.adapter_file import Adapter, base_hash, write_adapter
-from spoutnik.model.adapter_merge import LEAST_SURVIVAL, survival
+from spoutnik.model.adapter_merge import LEAST_SURVIVAL, Survival, survival
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.lora import adaptable, adapters_of, add_lora, lora_targets, merged_copy
 from spoutnik.model.transformer import Transformer
@@ -79,26 +79,29 @@ def load_for_adapter(folder: Path, adapter: AdapterSettings, dtype: torch.dtype,
     return add_lora(model, adapter.config(), torch.Generator().manual_seed(seed), where).to(device)
 
 
-def saved_dtype(model: Transformer, dtype: torch.dtype) -> torch.dtype:
+def saved_dtype(model: Transformer, dtype: torch.dtype) -> tuple[torch.dtype, Survival | None]:
     """The type in which a stage's model is written: bfloat16, but for the sum of an adapter and its base float32 where that is
-    computed in (`dtype`), or where bfloat16 would lose the adapter."""
+    computed in (`dtype`), or where bfloat16 would lose the adapter. And what that type leaves of the adapter, where there is
+    one: it is measured over all weights, which takes as long as some stages."""
     if not adapters_of(model):
-        return torch.bfloat16
-    kept = dtype == torch.bfloat16 and survival(model, dtype).share >= LEAST_SURVIVAL
-    return torch.bfloat16 if kept else torch.float32
+        return torch.bfloat16, None
+    if dtype == torch.bfloat16 and (left := survival(model, dtype)).share >= LEAST_SURVIVAL:
+        return dtype, left
+    return torch.float32, survival(model, torch.float32)
 
 
-def save_adapter(working: Path, model: Transformer, settings: AdapterSettings, dtype: torch.dtype, base: str,
-                 say: Callable[[str], None]) -> tuple[dict[str, float], Transformer]:
-    """Writes `adapter/` into a stage's folder; returns metrics for the manifest, and the sum of base and adapter in `dtype`.
-    base: what the adapter's configuration calls its base."""
+def save_adapter(working: Path, model: Transformer, settings: AdapterSettings, dtype: torch.dtype, left: Survival,
+                 base: str, say: Callable[[str], None]) -> tuple[dict[str, float], Transformer]:
+    """Writes `adapter/` into a stage's folder; returns metrics for the manifest, and the sum of base and adapter.
+    dtype, left: of that sum, and what it leaves of the adapter (`saved_dtype`). base: what the adapter's configuration
+    calls its base."""
     parts = adapters_of(model)
     packed = None if settings.base == "stored" else settings.base
     write_adapter(working / ADAPTER, Adapter(parts, base, base_hash(model, parts), packed))
     if packed is not None:
         say(f"{working.name}: the adapter belongs to the base in {packed}, whose rounding is {rounding(model):.1f} times as "
             "long as what the adapter adds; the merged model is the sum with those rounded weights.")
-    left, name = survival(model, dtype), str(dtype).removeprefix("torch.")
+    name = str(dtype).removeprefix("torch.")
     say(f"{working.name}: the merged model is {name}: {left.sentence(name)}")
     parameters = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     return {"adapter_parameters": parameters, "delta_survival": left.share}, merged_copy(model, dtype)

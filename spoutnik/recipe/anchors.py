@@ -19,7 +19,7 @@ from spoutnik.train.anchor import Anchor
 from spoutnik.train.anchor_texts import SAMPLE, general_files, read_general_text
 
 _STORED_BYTES = 2  # of a parameter, in most files
-_PASSES = 4 / 3  # of a token that is trained: the teacher's forward pass beside the model's forward and backward one
+ANCHOR_PASSES = 4 / 3  # of a token that is trained: the teacher's forward pass beside the model's forward and backward one
 
 
 def check_anchor(recipe: Recipe, name: str, source: str) -> None:
@@ -60,7 +60,7 @@ def anchor_hash(stage: Stage, name: str, source: str) -> str:
 
 def anchor_work(stage: Stage) -> int:
     """What it costs each step, in tokens trained."""
-    return round(_PASSES * stage.anchor.snippets * stage.anchor.tokens)
+    return round(ANCHOR_PASSES * stage.anchor.snippets * stage.anchor.tokens)
 
 
 def anchor_bytes(stage: Stage, config: ModelConfig) -> int:

@@ -18,12 +18,12 @@ from spoutnik.hardware import compute_device
 from spoutnik.model.accounting import account
 from spoutnik.parallel import cores
 from spoutnik.recipe.adapters import adapter_parameters, packed_savings
-from spoutnik.recipe.anchors import anchor_bytes, anchor_work
+from spoutnik.recipe.anchors import ANCHOR_PASSES, anchor_bytes, anchor_work
 from spoutnik.recipe.checks import check_recipe
 from spoutnik.recipe.estimate import estimated_speed, frozen, held_bytes, keeping_seconds, opening_seconds, tree_bytes
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.keys import evaluation_protocol
-from spoutnik.recipe.rehearsal import POSITIONS, TrainingStep, rehearse
+from spoutnik.recipe.rehearsal import POSITIONS, TrainingStep, least_step_seconds, rehearse
 from spoutnik.recipe.run import find_stages, select_stages, with_seed
 from spoutnik.recipe.schema import Recipe, load_recipe
 from spoutnik.recipe.stage_kinds import MidtrainStage, Stage
@@ -115,6 +115,9 @@ def _predict(recipe: Recipe, name: str, source: str, work: Work, validated: int,
         recomputed = getattr(stage.settings, "gradient_checkpointing", False)
         speed = estimated_speed(config, dtype, _tokens_at_once(stage), adapter, recomputed)
         opening, keeping = opening_seconds(config), keeping_seconds(config, adapter)
+        if work.steps:
+            passes = 1 + (ANCHOR_PASSES if getattr(stage, "anchor", None) is not None else 0)
+            keeping += work.steps * passes * least_step_seconds(config, dtype)
     memory = speed.peak_memory_bytes + compiled_products() * _COMPILED_BYTES + held_bytes(config, adapter)
     memory -= 0 if thin is None else packed_savings(config, thin)
     if work.trained and recipe.virtual_shards is not None:

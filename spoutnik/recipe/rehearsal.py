@@ -15,6 +15,7 @@ import torch
 from spoutnik.engine.llm import LLM
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.hardware import peak_memory
+from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
 from spoutnik.model.transformer import Transformer
 from spoutnik.parallel import cores
@@ -30,6 +31,7 @@ SHORT, POSITIONS = 96, 2048  # tokens of a short document; of the longest that t
 _MIXED = (*(24,) * 6, *(36,) * 12, *(44,) * 12, *(60,) * 10, *(85,) * 9, *(115,) * 8, *(170,) * 7, *(210,) * 3, 320, 951, 1297)
 _STEPS = 48  # tokens of each sample that is generated
 _TIMED = 16384  # tokens trained at least by what is timed
+_SMALL, _FEW = 20_000_000, 16  # parameters of a model that is small, tokens of a document that is
 _GRAIN = 256  # to which the tokens of a step are rounded
 
 
@@ -60,6 +62,20 @@ def rehearse(config: ModelConfig, dtype: torch.dtype, training: TrainingStep | N
     training = replace(training, tokens=tokens, with_mtp=training.with_mtp and bool(model.mtp))
     rate = _rehearse_training(model, config, dtype, training)
     return replace(speed, train=rate, read=3 * rate, peak_memory_bytes=peak_memory())
+
+
+@cache
+def least_step_seconds(config: ModelConfig, dtype: torch.dtype) -> float:
+    """Core-seconds of a step's gradient however few its tokens are: what the operations of a small model take beside their
+    arithmetic, above all those of many small experts. 0 for a larger one, where this is little beside the arithmetic (and a
+    model to time it with would take long to make)."""
+    if account(config).total_parameters > _SMALL:
+        return 0.0
+    model = Transformer(config, dtype)
+    model.init_weights(torch.Generator().manual_seed(0))
+    documents = [Document([6] * _FEW) for _ in range(cores())]
+    settings, parameters = LanguageModelSettings(learning_rate=1e-3), list(model.parameters())
+    return _core_seconds(lambda: language_model_gradient(model, documents, parameters, settings))
 
 
 @cache

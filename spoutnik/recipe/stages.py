@@ -26,7 +26,7 @@ from spoutnik.files import read_jsonl, sha256_json, write_json, write_jsonl
 from spoutnik.hardware import compute_device, machine
 from spoutnik.model.accounting import account
 from spoutnik.model.config import ModelConfig
-from spoutnik.model.lora import adapters_of, has_adapters
+from spoutnik.model.lora import has_adapters
 from spoutnik.model.parts import is_divided, save_divided
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import load_model, load_tensors, save_tensors
@@ -206,11 +206,11 @@ def run_stage(stage: Stage, context: Context) -> dict:
     if outcome.log:
         write_jsonl(context.working / "log.jsonl", outcome.log)
     if outcome.model is not None:
-        dtype, model = saved_dtype(outcome.model, context.dtype), outcome.model
-        if adapters_of(model):
+        (dtype, left), model = saved_dtype(outcome.model, context.dtype), outcome.model
+        if left is not None:
             checkpoint = context.recipe.checkpoints.get(stage.start)
             base = f"{context.recipe.name}/{stage.start}" if checkpoint is None else name_of(checkpoint)
-            metrics, model = save_adapter(context.working, model, stage.adapter, dtype, base, context.say)
+            metrics, model = save_adapter(context.working, model, stage.adapter, dtype, left, base, context.say)
             outcome.metrics |= metrics
         _save(context.working, model, outcome.tokenizer, context.origin, dtype)
     validation = outcome.monitor.validation if outcome.monitor else None

@@ -18,10 +18,10 @@ from spoutnik.recipe.stage_kinds import (
 )
 from spoutnik.recipe.starts import conversing_tokenizer_of
 from spoutnik.text.chat_template import TemplateRefusal
+from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.data.preferences import reply_rows
 from spoutnik.train.monitor import COMPARED_DOCUMENTS
-from spoutnik.train.prompt_style import message_ids
-from spoutnik.train.sft import MEASURED, characters
+from spoutnik.train.sft import MEASURED, characters, trace_document
 
 # Measured on runs of the nano recipe (docs/results.md, 30 November 2026).
 TYPICAL_LENGTH = 0.27  # of max_tokens
@@ -31,7 +31,9 @@ _QUESTION, _EARLIER = 25, 63  # tokens of a prompt, and of the turns before a qu
 _SOLVED, _KEPT, _GENERAL = 76, 98, 53  # tokens of a prompt with a solver's trace, one that was kept, a general conversation
 _KEPT_SHARE = 0.75  # of the traces that rejection sampling may keep of a problem
 _REJECTED = 0.65  # of the tokens that it samples
-_CHARACTERS, _FRAME = 3, 8  # of a trace in a file: characters per token, tokens that the conversation's frame adds
+# Of a trace in a file, where no tokenizer is there yet: characters per token, tokens that the conversation's frame adds.
+_CHARACTERS, _FRAME = 3, 8
+_COUNTED = 1000  # traces of a file that are encoded; the tokens of the others follow from their characters
 # Shares of RL's groups without variance, and of their tokens, which are not trained on: of a policy that comes from a cold
 # start, and of one whose line was already rewarded once and is mostly right.
 _FLAT, _FLAT_LATER = (0.32, 0.28), (0.65, 0.57)
@@ -120,14 +122,16 @@ class _Own:
 
 
 def _own_tokens(recipe: Recipe, name: str) -> _Own:
-    """About as many as the traces of a stage's file have, those left out that will not fit."""
+    """As many as the traces of a stage's file have, those left out that will not fit: of a published start's tokenizer, else
+    about as many."""
     stage = recipe.stages[name]
     positions = recipe.config_of_stage(name, "the recipe").max_position_embeddings
-    own, frame = own_data(stage, recipe.hygiene), _frame(recipe, name)
+    own, root = own_data(stage, recipe.hygiene), recipe.checkpoint_of_stage(name)
+    tokenizer = None if root is None else conversing_tokenizer_of(root, recipe.checkpoints[root], "the recipe",
+                                                                  recipe.start_forms[root])
 
     def lengths(rows: Sequence[dict]) -> list[float]:
-        every = (characters(row) / _CHARACTERS + frame for row in reply_rows(rows))
-        return [length for length in every if length <= positions]
+        return [length for length in trace_lengths(reply_rows(rows), tokenizer) if length <= positions]
 
     train = lengths(own.train.rows)
     held_out = sum(lengths(own.held_out.rows[:MEASURED])) if own.held_out else 0
@@ -135,16 +139,24 @@ def _own_tokens(recipe: Recipe, name: str) -> _Own:
     return _Own(round(sum(train)), round(held_out), round(compared))
 
 
-def _frame(recipe: Recipe, name: str) -> int:
-    """Tokens that a conversation's frame adds to a question and its reply. Published templates may have a system text."""
-    root = recipe.checkpoint_of_stage(name)
-    if root is None:
-        return _FRAME
-    tokenizer = conversing_tokenizer_of(root, recipe.checkpoints[root], "the recipe", recipe.start_forms[root])
+def trace_lengths(rows: Sequence[dict], tokenizer: Tokenizer | None) -> list[float]:
+    """Tokens of each trace, without those that the chat template refuses. Of many, some are encoded, evenly among all."""
+    if tokenizer is None:
+        return [characters(row) / _CHARACTERS + _FRAME for row in rows]
+    every = -(-len(rows) // _COUNTED) or 1
+    counted = [(row, length) for row in rows[::every] if (length := _encoded_length(row, tokenizer)) is not None]
+    if every == 1:
+        return [length for _, length in counted]
+    read = sum(characters(row) for row, _ in counted)
+    rate = sum(length for _, length in counted) / max(read, 1)
+    return [rate * characters(row) for row in rows]
+
+
+def _encoded_length(row: dict, tokenizer: Tokenizer) -> int | None:
     try:
-        return len(message_ids([{"role": "user", "content": ""}], tokenizer)) + 1  # and the end of the reply
+        return len(trace_document(row, tokenizer).ids)
     except TemplateRefusal:
-        return _FRAME
+        return None
 
 
 def held_out_tokens(recipe: Recipe, name: str) -> int:

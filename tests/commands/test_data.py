@@ -51,7 +51,8 @@ def test_rows_are_shown_as_the_model_reads_and_learns_them(tmp_path, model, comm
     path = write(tmp_path / "my.jsonl", {"messages": [SYSTEM, USER, THINKING], "id": 1}, {"messages": [USER, REPLY]}, long,
                  {"messages": [USER, REPLY]}, {"messages": [USER]})
     facts = json.loads(command(path, "--model", model, "--json"))
-    assert facts["shape"] == "my.jsonl: recognized as messages; not read: id" and facts["positions"] == 128
+    assert facts["shape"] == ("my.jsonl: recognized as messages; thoughts between <think> and </think> in 1 row; not read: id")
+    assert facts["positions"] == 128
     assert {key: facts["report"][key] for key in ("read", "used", "too_long", "duplicate", "no_reply")} == {
         "read": 5, "used": 2, "too_long": 1, "duplicate": 1, "no_reply": 1}
     first, second, third = facts["rows"]

@@ -48,6 +48,13 @@ def make(docs: Path, asked: Scripted, journal: Path | None = None, **settings):
     return make_rows([docs], lambda: asked, lambda: Journal(journal), MakeSettings(**settings), SilentDisplay())
 
 
+def test_every_question_is_kept_or_dropped_for_a_reason_also_those_beyond_what_was_asked_for(docs):
+    _, report, _ = make(docs, Scripted(), per_passage=1)
+    assert (report.questions, report.kept, report.dropped["more_than_asked_for"]) == (16, 8, 8)
+    assert report.kept + sum(report.dropped.values()) == report.questions
+    assert any("more of one passage than were asked for (--per-passage)" in line for line in report.sentences())
+
+
 def test_each_row_has_the_span_that_proves_it_and_passages_stay_on_one_side(docs):
     rows, report, _ = make(docs, Scripted(), held_out_share=0.3)
     assert (report.questions, report.kept, sum(report.dropped.values()), report.verifiers) == (

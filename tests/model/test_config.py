@@ -108,3 +108,8 @@ def test_a_file_written_by_transformers_5_keeps_its_rotary_base(tmp_path):
     with torch.device("meta"):
         Transformer(ours)
     assert ours.rope_theta == 1e6
+
+
+def test_a_configuration_with_a_list_of_ends_has_a_hash():
+    first, same, other = (tiny.config(tiny.LLAMA, eos_token_id=ends) for ends in ([2, 0], [2, 0], [2]))
+    assert hash(first) == hash(same) and first == same != other and len({first, same, other}) == 2

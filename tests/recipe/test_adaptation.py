@@ -15,9 +15,10 @@ from spoutnik.commands.progress import SilentDisplay
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json
 from spoutnik.model.adapter_file import attach_adapter, read_adapter
-from spoutnik.model.lora import merged_copy
+from spoutnik.model.adapter_merge import survival
+from spoutnik.model.lora import LoraConfig, add_lora, merged_copy
 from spoutnik.model.weights import load_model
-from spoutnik.recipe import adaptation, plan, work
+from spoutnik.recipe import adaptation, adapters, plan, work
 from spoutnik.recipe.adapt_data import held_out_share, read_adapt_data
 from spoutnik.recipe.adapt_options import AdaptOptions
 from spoutnik.recipe.adapt_recipe import write_recipe
@@ -30,6 +31,7 @@ from spoutnik.recipe.schema import load_recipe
 from spoutnik.tasks.own import read_task
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.data.split import is_held_out
+from spoutnik.train.sft import trace_document
 
 SIDES = [{"prompt": f"How many sides have {n} triangles?", "answer": str(3 * n)} for n in range(1, 25)]
 TRAINING = {"epochs": 12.0, "learning_rate": 2e-2, "rank": 8, "held_out_share": 0.25, "max_tokens": 12}
@@ -270,15 +272,49 @@ def test_the_plan_counts_what_a_short_run_mostly_does(asked, tmp_path, monkeypat
     monkeypatch.setattr(plan, "opening_seconds", lambda config: 10.0)
     monkeypatch.setattr(plan, "keeping_seconds", lambda config, adapter: 100.0 if adapter else 0.0)
     monkeypatch.setattr(plan, "estimated_speed", lambda *arguments: Speed(**still, decode_step=0.5))
+    monkeypatch.setattr(plan, "least_step_seconds", lambda config, dtype: 0.0)
     assert prepared(asked(), tmp_path / "run").seconds == 100 + 2 * (10 + 12 * 0.5)  # replies of 12 tokens
     assert prepared(asked(verifier="none", max_tokens=None), tmp_path / "run").seconds == 100
     monkeypatch.setattr(plan, "estimated_speed", lambda *arguments: Speed(**still, read=1.0))
     ready = prepared(asked(verifier="none", max_tokens=None), tmp_path / "run")
     own = work._own_tokens(written(ready, tmp_path / "recipe"), "adapted")
     assert min(own.held_out, own.compared, own.train) > 0
-    frame = len(Tokenizer.load(Path(ready.options.model)).chat_ids([{"role": "user", "content": ""}])) + 1
-    assert own.train == round(sum((len(row["prompt"]) + len(row["answer"])) / 3 + frame for row in ready.data.traces.rows))
+    tokenizer = Tokenizer.load(Path(ready.options.model))
+    assert own.train == sum(len(trace_document(row, tokenizer).ids) for row in ready.data.traces.rows)
     assert ready.seconds == 100 + 2 * (own.held_out + own.compared) + 2 * (own.held_out + ready.general.tokens)
+
+
+def test_each_step_of_a_small_model_takes_its_time_however_few_its_tokens(asked, tmp_path, monkeypatch):
+    """A step has a pass of its own, and with the anchor another, and the teacher's without a gradient."""
+    still = Speed(float("inf"), float("inf"), {"adamw": 0.0}, 0)
+    for name, value in (("opening_seconds", 0.0), ("keeping_seconds", 0.0), ("estimated_speed", still)):
+        monkeypatch.setattr(plan, name, lambda *arguments, value=value: value)
+    monkeypatch.setattr(plan, "least_step_seconds", lambda config, dtype: 3.0)
+    ready = prepared(asked(verifier="none", max_tokens=None), tmp_path / "run")
+    steps = work.stage_work(written(ready, tmp_path / "recipe"), "adapted").steps
+    assert steps > 1 and ready.seconds == pytest.approx(steps * (3 + 4))
+
+
+def test_the_tokens_of_many_traces_follow_from_some(base):
+    tokenizer = Tokenizer.load(base)
+    rows = [{"prompt": "How many?" * (1 + n % 7), "thought": "", "answer": str(n)} for n in range(2 * work._COUNTED + 5)]
+    counted = sum(len(trace_document(row, tokenizer).ids) for row in rows)
+    assert sum(work.trace_lengths(rows, tokenizer)) == pytest.approx(counted, rel=0.02)
+    assert work.trace_lengths(rows[:3], tokenizer) == [len(trace_document(row, tokenizer).ids) for row in rows[:3]]
+    assert work.trace_lengths([], tokenizer) == []
+
+
+def test_what_survives_rounding_is_measured_once(base, monkeypatch):
+    """It reads every adapted weight: of 135 million, 0.7 core-seconds each time."""
+    model = add_lora(load_model(base), LoraConfig(2, 4.0), torch.Generator().manual_seed(0))
+    for name, parameter in model.named_parameters():
+        if ".lora_B" in name:
+            torch.nn.init.normal_(parameter, 0, 0.5, generator=torch.Generator().manual_seed(1))
+    measured = []
+    monkeypatch.setattr(adapters, "survival", lambda *given: measured.append(survival(*given)) or measured[-1])
+    assert adapters.saved_dtype(model, torch.bfloat16) == (torch.bfloat16, measured[0])
+    assert adapters.saved_dtype(model, torch.float32) == (torch.float32, measured[1])
+    assert len(measured) == 2 and 0.5 < measured[0].share < 1.5 and measured[1].share == pytest.approx(1, abs=1e-3)
 
 
 def written(ready, folder):

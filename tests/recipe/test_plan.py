@@ -174,6 +174,11 @@ def published_config() -> ModelConfig:
         "num_key_value_heads": 3, "tie_word_embeddings": True}, "test")
 
 
+def test_the_least_that_a_step_takes_is_timed_for_small_models_alone():
+    assert 0 < rehearsal.least_step_seconds(ModelConfig.parse(tiny.DEEPSEEK, "test"), torch.float32) < 30
+    assert rehearsal.least_step_seconds(published_config(), torch.float32) == 0
+
+
 def test_others_that_compute_are_spoken_of(monkeypatch):
     monkeypatch.setattr(plan, "cores", lambda: 2)
     assert plan.Plan("r", "o", {}, [], load=0.1).beside == ""

@@ -77,6 +77,24 @@ def test_each_is_a_model_of_its_own(api, service, expected):
     with_client(api, service, work)
 
 
+def test_a_base_with_several_ends_of_a_turn_is_listed(api, tokenizer, tmp_path):
+    """As most published instruct models have: eos_token_id is a list. Every page that names a model says its size."""
+    model = tiny.model(tiny.LLAMA, vocab_size=tokenizer.vocab_size, max_position_embeddings=POSITIONS, eos_token_id=[1, 0])
+    save_model(tmp_path / "base", model, torch.float32)
+    tokenizer.save(tmp_path / "base")
+    service = GenerationService([ServedModel("base", tmp_path / "base", tokenizer, POSITIONS)],
+                                lambda served: LLM(served.folder, served.tokenizer, dtype="float32", memory="64MB"))
+
+    async def work(client):
+        for path in ("/v1/models", "/v1/models/base", "/api/tags"):
+            reply = await client.get(path)
+            assert reply.status_code == 200, (path, reply.text)
+        listed, = (await client.get("/v1/models")).json()["data"]
+        assert listed["meta"]["n_params"] == sum(tensor.numel() for tensor in model.parameters())
+
+    with_client(api, service, work)
+
+
 def test_every_api_chooses_by_the_model_s_name(api, service):
     """Chat, Anthropic's messages, Ollama's chat and embeddings: an adapter's replies are not the base's."""
     message = {"messages": [{"role": "user", "content": "what is 12 + 30?"}], "temperature": 0, "max_tokens": 24}

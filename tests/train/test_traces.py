@@ -60,7 +60,7 @@ deep = "[" * 100_000 + "]" * 100_000
 @pytest.mark.parametrize("line, what", [
     ("{", "is not JSON"), (json.dumps({"prompt": "a", "answer": "b"}), "the key 'thought' is missing"),
     ("[1]", "the key 'prompt' is missing"), ("null", "the key 'prompt' is missing"),
-    (json.dumps(ROW | {"answer": 4}), "'answer' must be a text, not 4"),
+    (json.dumps(ROW | {"answer": True}), "'answer' must be a text, not True"),
     (json.dumps(ROW | {"thought": None}), "'thought' must be a text"),
     (json.dumps(ROW | {"answer": ["x" * 10_000]}), "'answer' must be a text, not ['xxx"),
     (json.dumps(ROW | {"history": "x"}), "history must be a list"),

@@ -5,13 +5,14 @@ where templates decide what becomes of it in earlier turns (most leave it out, a
 """
 
 import json
-import re
+import math
 from collections.abc import Mapping, Sequence, Set
 from typing import Literal
 
 from spoutnik.files import check_text
 from spoutnik.text.chat_template import REASONING, Message
-from spoutnik.text.special_token_escape import END_THINK, THINK
+from spoutnik.train.data.key_names import with_known_keys
+from spoutnik.train.data.thought_text import split_thought
 
 Learn = Literal["last", "all"]
 # What a part of the data becomes where it is no trace: counted under that name in the report.
@@ -24,22 +25,7 @@ _CALLS = "function_call"  # ShareGPT's role of a message whose text is a tool ca
 _TEXT_PARTS = ("text", "input_text", "output_text")  # OpenAI's two APIs; Anthropic's has "text" too
 _THOUGHT_PARTS = ("thinking", "reasoning")  # of an assistant's content, with the text under the same key, or under text
 _KEPT = ("name", "tool_calls", "tool_call_id")  # of a message, beside role, content and thought
-_FINAL = re.compile(r"(.*)\n####[ \t]*([^\n]+?)\s*", re.DOTALL)  # GSM8K: the answer stands on a last line of its own
-
-
-def split_thought(text: str) -> tuple[str, str]:
-    """(thought, answer) of a completion that begins with `<think>`, or goes on in a thought that its prompt opened (R1's)."""
-    before, mark, after = text.partition(END_THINK)
-    inside = before.lstrip().removeprefix(THINK)
-    if not mark or END_THINK in after or THINK in inside or THINK in after:
-        return "", text
-    return inside.strip(), after.strip()
-
-
-def split_final(text: str) -> tuple[str, str]:
-    """(thought, answer) of a worked solution as GSM8K's: `#### 42` at its end is the answer, what stands before the thought."""
-    match = _FINAL.fullmatch(text)
-    return (match[1].strip(), match[2]) if match else split_thought(text)
+_MESSAGE_KEYS = ("role", "from", "content", "value", "weight", "train", "function_call", *_KEPT, *REASONING)
 
 
 def _listed_messages(key: str, value: object) -> Sequence:
@@ -49,9 +35,28 @@ def _listed_messages(key: str, value: object) -> Sequence:
             value = json.loads(value)
         except ValueError as error:
             raise ValueError(f"'{key}' is not JSON ({error}). Correct it.") from error
+    if is_message(value):
+        value = [value]
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
         raise ValueError(f"'{key}' must be a list of messages, each with role and content (or from and value). Correct it.")
-    return value
+    return [with_known_keys(message, _MESSAGE_KEYS)[0] if isinstance(message, Mapping) else message for message in value]
+
+
+def is_message(value: object) -> bool:
+    """Whether a value is one message, as it stands in lists of them."""
+    return isinstance(value, Mapping) and bool(with_known_keys(value, _MESSAGE_KEYS)[0].keys() & {"role", "from"})
+
+
+def is_conversation(value: object) -> bool:
+    """Whether a reply, or what stands before it, is a list of messages, or one of them alone."""
+    return isinstance(value, list) or is_message(value)
+
+
+def number_text(value: object) -> str | None:
+    """A number as it is written, 4 for 4.0; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return str(int(value)) if value == int(value) else str(value)
 
 
 def chat_messages(key: str, value: object) -> list[Message]:
@@ -119,6 +124,7 @@ def _text(where: str, content: object, may_lack: bool) -> str:
                 kind = part.get("type") if isinstance(part, Mapping) else part
                 raise ValueError(f"{where} holds a part of type {kind!r}: only text is read. Remove it.")
         content = "".join(part["text"] for part in content)
+    content = number_text(content) or content
     try:
         check_text("content", content)
     except ValueError as error:

@@ -1,20 +1,22 @@
 """Users' files to traces: every row is read by the shape that the first one has, checked, counted."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 
 from spoutnik.errors import UserError
 from spoutnik.files import LONGEST_LINE
 from spoutnik.row_files import Place, files_at, read_values
-from spoutnik.text.special_token_escape import END_THINK, THINK
 from spoutnik.train.data.conversations import Drop, Learn, context_of
+from spoutnik.train.data.key_names import with_known_keys
 from spoutnik.train.data.opinions import LOG, OPINION, log_of
-from spoutnik.train.data.row_shape import COMMON, SYSTEM, Shape
+from spoutnik.train.data.row_shape import BEFORE, COMMON, SYSTEM, Shape
 from spoutnik.train.data.shapes import KNOWN_KEYS, shape_of
 from spoutnik.train.data.split import SPLIT, named_side
+from spoutnik.train.data.thought_text import MarksFound, marks_found, spells_marks, unwrapped_thought
 from spoutnik.train.traces import TraceReport, Traces, replies_of
 from spoutnik.validation import did_you_mean
 
@@ -107,7 +109,7 @@ def _why_dropped(row: dict) -> Literal["empty", "marks", "equal"] | None:
     replies = replies_of(row)
     if not row["prompt"].strip() or not all(reply["answer"].strip() for reply in replies):
         return "empty"
-    if any(mark in reply[key] for reply in replies for mark in (THINK, END_THINK) for key in ("thought", "answer")):
+    if any(spells_marks(reply["thought"], reply["answer"]) for reply in replies):
         return "marks"
     return "equal" if len(replies) == 2 and replies[0] == replies[1] else None
 
@@ -128,6 +130,8 @@ class _Rows:
         self.name = path.name if log is None else LOG
         self._unread: dict[str, None] = {}
         self._windows = 0  # rows with Windows' line ends
+        self._spelled: dict[str, str] = {}  # known keys -> as rows spell them
+        self._marks = _MarksOfRows()
         self._broken: list[tuple[Place, Exception]] = []
         _check_columns(path, columns)
 
@@ -148,27 +152,34 @@ class _Rows:
                              '{"prompt": ..., "thought": ..., "answer": ...}. Correct it.')
         plain = with_plain_line_ends(value)
         self._windows += plain != value
-        row = self._renamed(plain)
+        row, spelled = self._renamed(plain)
         shape = self._shape(place, row)
         traces = shape.read(row, self.learn)
-        read = {self.columns.get(key, key) for key in (*shape.keys, *shape.optional) if key in row}
-        if SPLIT not in read and (side := named_side(value.get(SPLIT))) is not None:
+        self._spelled |= {key: name for key, name in spelled.items() if key in (*shape.keys, *shape.optional)}
+        self._marks.add({key: row[key] for key in (*shape.keys, *shape.optional) if key in row})
+        given = spelled | self.columns
+        read = {given.get(key, key) for key in (*shape.keys, *shape.optional) if key in row}
+        split = next((key for key in value if with_known_keys({key: None}, (SPLIT,))[0].keys() == {SPLIT}), SPLIT)
+        if split not in read and (side := named_side(value.get(split))) is not None:
             traces = [trace | {SPLIT: side} if isinstance(trace, dict) else trace for trace in traces]
-            read.add(SPLIT)
+            read.add(split)
         self._unread |= dict.fromkeys(key for key in value if key not in read)
         return traces
 
-    def _renamed(self, row: dict) -> dict:
-        """By the columns, where there are some. What else all shapes have (a system text, earlier turns, tools) stays."""
+    def _renamed(self, row: dict) -> tuple[dict, dict[str, str]]:
+        """By the columns, where there are some: what else all shapes have (a system text, earlier turns, tools) stays. And how
+        the row spells the known keys that it spells otherwise."""
         if not self.columns:
-            return row
+            return with_known_keys(row, KNOWN_KEYS)
         for key, name in self.columns.items():
             if name not in row:
                 raise ValueError(f"the key {name!r} is missing, which columns.{key} names; the row has "
                                  f"{', '.join(map(str, row)) or 'none'}.{did_you_mean(name, map(str, row))} Correct columns.")
-        given = {*self.columns.values(), *(SYSTEM if "system" in self.columns else ())}
-        beside = {key: row[key] for key in COMMON if key in row and key not in given}
-        return beside | {key: row[name] for key, name in self.columns.items()}
+        others = {key: value for key, value in row.items() if key not in self.columns.values()}
+        beside, spelled = with_known_keys(others, COMMON)
+        given = {*self.columns, *(SYSTEM if "system" in self.columns else ())}
+        beside = {key: value for key, value in beside.items() if key in COMMON and key not in given}
+        return beside | {key: row[name] for key, name in self.columns.items()}, spelled
 
     def _shape(self, place: Place, row: dict) -> Shape:
         """Raises UserError where rows have several shapes."""
@@ -205,16 +216,44 @@ class _Rows:
 
     def description(self) -> str:
         """The shape, and what of it was not read, for people."""
-        names = [f"{key} from {name}" for key, name in self.columns.items() if key != name]
+        names = [f"{key} from {name}" for key, name in (self._spelled | self.columns).items() if key != name]
         unread = [str(name) or "a column without a name" for name in self._unread]
         text = f"{self.name}: recognized as {self.shape.name}" + (f" ({', '.join(names)})" if names else "")
         if len(self.files) > 1:
             text += f", in {len(self.files)} files"
         if self._windows:
             text += f"; line ends of Windows in {self._windows:,} row{'s' if self._windows > 1 else ''} are read as plain ones"
+        text += self._marks.description()
         if unread:
             text += f"; not read: {', '.join(unread[:_SHOWN])}{' ...' if len(unread) > _SHOWN else ''}"
         return text
+
+
+class _MarksOfRows:
+    """What the rows have of marks of thought, counted in rows."""
+
+    def __init__(self):
+        self._counts: dict[str, Counter] = {each.name: Counter() for each in fields(MarksFound)}
+
+    def add(self, row: Mapping) -> None:
+        """Of a row those keys that are read."""
+        found = marks_found({key: value for key, value in row.items() if key not in BEFORE},
+                            {key: value for key, value in row.items() if key in BEFORE})
+        for name, counter in self._counts.items():
+            counter.update(getattr(found, name))
+
+    def description(self) -> str:
+        """For people; "" where there are none."""
+        def rows(count: int) -> str:
+            return f"{count:,} row{'s' if count > 1 else ''}"
+
+        parts = [f"thoughts between {start} and {end} in {rows(count)}"
+                 for (start, end), count in self._counts["replies"].items()]
+        parts += [f"{start} is text in {rows(count)}, since no reply there is a thought and an answer by it"
+                  for start, count in self._counts["talked_of"].items()]
+        parts += [f"what stands before the reply asks for {start} in {rows(count)}, and the model learns marks of its own: "
+                  "leave that text out" for start, count in self._counts["asked_for"].items()]
+        return "".join(f"; {part}" for part in parts)
 
 
 def with_plain_line_ends(value: object) -> object:
@@ -235,8 +274,8 @@ def _check_columns(path: Path, columns: Mapping[str, str]) -> None:
 
 def _unwrapped(row: dict, report: TraceReport) -> dict:
     """A thought that stands between its marks, as other tools write them, without these: the template has its own."""
-    thought = row["thought"].strip()
-    if not (thought.startswith(THINK) and thought.endswith(END_THINK)):
+    thought = unwrapped_thought(row["thought"])
+    if thought is None:
         return row
     report.unwrapped += 1
-    return row | {"thought": thought.removeprefix(THINK).removesuffix(END_THINK).strip()}
+    return row | {"thought": thought}

@@ -14,8 +14,8 @@ from spoutnik.train.data.conversations import (
     Learn,
     chat_messages,
     conversation_traces,
-    split_final,
-    split_thought,
+    is_conversation,
+    is_message,
     tool_list,
     trace_of,
 )
@@ -28,10 +28,12 @@ from spoutnik.train.data.row_shape import (
     context_at,
     instruction_context,
     joined,
+    message_traces,
     one_of,
     reply_text,
     system_of,
 )
+from spoutnik.train.data.thought_text import split_final, split_thought
 
 _PAIRS = (("chosen", "rejected"), ("chosen_response", "rejected_response"))
 _OPENAI = ("preferred_output", "non_preferred_output")  # with "input", an object that has messages
@@ -122,7 +124,7 @@ def _context(row: Mapping, names: tuple[str, str], before: tuple[str, ...]) -> l
     """What stands before both replies, as far as other keys than the replies' say it."""
     if before == _CONVERSATIONS:  # beside whole conversations they repeat one of them
         key = next((key for key in before if row.get(key)), None)
-        single = isinstance(row[names[0]], Mapping)
+        single = is_message(row[names[0]])
         return context_at({**row, key: chat_messages(key, row[key])}, key) if single and key else system_of(row)
     if "instruction" in before:
         return instruction_context(row)
@@ -149,9 +151,7 @@ def _reply(context: list[Message], key: str, value: object) -> tuple[list[Messag
     """A reply to compare, and what stands before it: where the value is a whole conversation that is in it."""
     if isinstance(value, str) and not any(message["role"] == "user" for message in context):
         value = _transcript(value) or value
-    elif isinstance(value, Mapping):
-        value = [value]
-    if not isinstance(value, list):
+    if not is_conversation(value):
         check_text(key, value)
         thought, answer = split_thought(value)
         return context, {"thought": thought, "answer": answer}
@@ -164,9 +164,8 @@ def _reply(context: list[Message], key: str, value: object) -> tuple[list[Messag
 
 def _thumb(name: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
     label, context = _label(row, name), context_at(row, "prompt")
-    if isinstance(row["completion"], list):
-        messages = joined(context, chat_messages("completion", row["completion"]), "completion")
-        return _labeled(conversation_traces(messages, tool_list(row), "last"), label)
+    if is_conversation(row["completion"]):
+        return _labeled(message_traces(context, row, "completion"), label)
     return [trace_of(context, *split_final(reply_text(row, "completion")), tool_list(row)) | {"label": label}]
 
 

@@ -1,16 +1,25 @@
 """What a shape of rows is, and what rows of several shapes have in common: system text, earlier turns, question."""
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from spoutnik.files import check_text
 from spoutnik.text.chat_template import Message
-from spoutnik.train.data.conversations import Drop, Learn, chat_messages, context_of
+from spoutnik.train.data.conversations import (
+    Drop,
+    Learn,
+    chat_messages,
+    context_of,
+    conversation_traces,
+    is_conversation,
+    number_text,
+    tool_list,
+)
 
 SYSTEM = ("system", "system_prompt")  # keys of a row's system text
 COMMON = (*SYSTEM, "history", "tools")  # what rows of most shapes may have beside
 QUESTIONS = ("prompt", "question", "problem", "query", "input")
+BEFORE = frozenset((*QUESTIONS, *SYSTEM, "instruction", "context", "history", "tools"))  # keys of what is no reply
 _CHOICES = frozenset(("choices", "options"))  # of which a number names one
 _REPLYING = ("assistant", "tool")  # roles after which a user's message goes on
 _ALONE = dict.fromkeys(("chosen", "rejected"), "{chosen: chosen, rejected: rejected}")  # columns of whole conversations
@@ -70,8 +79,8 @@ def reply_text(row: Mapping, key: str) -> str:
         ValueError: it is neither.
     """
     value = row[key]
-    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and not row.keys() & _CHOICES:
-        return str(int(value)) if value == int(value) else str(value)
+    if (number := number_text(value)) is not None and not row.keys() & _CHOICES:
+        return number
     check_text(key, value)
     return value
 
@@ -111,7 +120,7 @@ def joined(context: list[Message], messages: list[Message], key: str) -> list[Me
 
 def context_at(row: Mapping, key: str) -> list[Message]:
     """What stands before the reply: the messages under `key`, or the question there with the turns before it."""
-    if isinstance(row[key], list):
+    if is_conversation(row[key]):
         messages = chat_messages(key, row[key])
     else:
         check_text(key, row[key])
@@ -126,3 +135,8 @@ def instruction_context(row: Mapping) -> list[Message]:
         check_text(key, value)
     question = f"{row['instruction']}\n\n{more}" if more.strip() else row["instruction"]
     return [*system_of(row), *context_of({"history": checked_history(row), "prompt": question})]
+
+
+def message_traces(context: list[Message], row: Mapping, key: str) -> list[dict | Drop]:
+    """The trace of a reply that is written as messages, the last of which is learned: several, or one alone."""
+    return conversation_traces(joined(context, chat_messages(key, row[key]), key), tool_list(row), "last")

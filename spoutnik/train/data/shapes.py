@@ -15,9 +15,8 @@ from spoutnik.train.data.conversations import (
     chat_messages,
     context_of,
     conversation_traces,
+    is_conversation,
     not_to_learn,
-    split_final,
-    split_thought,
     tool_list,
     trace_of,
 )
@@ -30,16 +29,17 @@ from spoutnik.train.data.row_shape import (
     checked_history,
     context_at,
     instruction_context,
-    joined,
+    message_traces,
     one_of,
     reply_text,
     system_of,
     unclear,
 )
+from spoutnik.train.data.thought_text import split_final, split_thought
 
 TRACE = ("prompt", "thought", "answer")
 _REPLIES = ("answer", "response", "completion", "output", "solution")
-_THOUGHTS = ("thought", "reasoning", "reasoning_content", "thinking")
+_THOUGHTS = ("thought", "reasoning", "reasoning_content", "thinking", "complex_cot", "cot", "chain_of_thought")
 # Every key that a shape reads: what `columns` may name.
 KNOWN_KEYS = (*QUESTIONS, *_REPLIES, *_THOUGHTS, "messages", "conversations", "conversation", "instruction", "context",
               "generations", "correctness_math_verify", *PREFERENCE_KEYS, *COMMON)
@@ -93,6 +93,7 @@ def _question_and_reply(keys: frozenset[str]) -> Shape:
 
 def _trace(row: Mapping, learn: Learn) -> list[dict | Drop]:
     """A trace as this package writes them passes as it is, with all its keys but one that would be taken for its context."""
+    row = {**row, "answer": reply_text(row, "answer")}
     check_row(row, TRACE, texts=True)
     checked_history(row)
     kept = {key: value for key, value in row.items() if key not in ("messages", "tools")}
@@ -103,10 +104,10 @@ def _trace(row: Mapping, learn: Learn) -> list[dict | Drop]:
 
 def _answer(question: str, thought: str | None, reply: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
     context = context_at(row, question)
-    if isinstance(row[reply], list):
-        return conversation_traces(joined(context, chat_messages(reply, row[reply]), reply), tool_list(row), "last")
+    if is_conversation(row[reply]):
+        return message_traces(context, row, reply)
     text = reply_text(row, reply)
-    if thought is not None:
+    if thought is not None and row[thought] is not None:
         check_text(thought, row[thought])
         return [trace_of(context, row[thought], text, tool_list(row))]
     return [trace_of(context, *split_final(text), tool_list(row))]
@@ -114,6 +115,8 @@ def _answer(question: str, thought: str | None, reply: str, row: Mapping, learn:
 
 def _instruction(reply: str, row: Mapping, learn: Learn) -> list[dict | Drop]:
     context = instruction_context(row)
+    if is_conversation(row[reply]):
+        return message_traces(context, row, reply)
     return [trace_of(context, *split_thought(reply_text(row, reply)), tool_list(row))]
 
 

@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
-from spoutnik.train.data.conversations import context_of, split_final, split_thought
+from spoutnik.train.data.conversations import context_of
+from spoutnik.train.data.key_names import with_known_keys
 from spoutnik.train.data.loading import load_data, load_traces
 from spoutnik.train.data.shapes import KNOWN_KEYS, shape_of
+from spoutnik.train.data.thought_text import split_final, split_thought
 
 PLAIN = {"prompt": "Why?", "thought": "", "answer": "So."}
 THOUGHT = {"prompt": "Why?", "thought": "Hm.", "answer": "So."}
@@ -91,8 +93,37 @@ SHAPES = {
         {"type": "thinking", "thinking": "Hm."}, {"type": "output_text", "text": "So."}]}]}, [THOUGHT], ""),
     "conversation": ({"conversation": [USER, REPLY]}, [PLAIN], "conversation"),
     "Alpaca without earlier turns": ({"instruction": "Why?", "input": None, "output": "So.", "history": None}, [PLAIN], ""),
+    "keys in capitals": ({"Question": "Why?", "Answer": "So."}, [PLAIN],
+                         "question/answer (question from Question, answer from Answer)"),
+    "medical-o1-reasoning-SFT": ({"Question": "Why?", "Complex_CoT": "Hm.", "Response": "So."}, [THOUGHT],
+                                 "question/complex_cot/response (question from Question, complex_cot from Complex_CoT, "),
+    "Alpaca in capitals": ({"Instruction": "Say", "Input": "why.", "OUTPUT": "So."}, [PLAIN | {"prompt": "Say\n\nwhy."}],
+                           "(Alpaca) (instruction from Instruction, input from Input, output from OUTPUT)"),
+    "other spellings": ({"System Prompt": "Be brief.", " question": "Why?", "reasoningContent": "Hm.", "ANSWER": "So."},
+                        [THOUGHT | {"messages": [SYSTEM, USER]}], "answer from ANSWER"),
+    "a trace in capitals": ({"Prompt": "Why?", "Thought": "Hm.", "Answer": 4, "ID": 3}, [THOUGHT | {"answer": "4", "ID": 3}],
+                            "not read: ID"),
+    "messages in capitals": ({"Messages": [{"Role": "User", "Content": "Why?"}, {"Role": "Assistant", "Content": "So."}]},
+                             [PLAIN], "messages (messages from Messages)"),
+    "a message as completion": ({"prompt": [USER], "completion": REPLY}, [PLAIN], "prompt/completion"),
+    "a message as prompt": ({"prompt": USER, "response": {"from": "gpt", "value": "So."}}, [PLAIN], "prompt/response"),
+    "Alpaca with a message": ({"instruction": "Why?", "output": THINKING}, [THOUGHT], "(Alpaca)"),
+    "Alpaca with messages": ({"instruction": "Why?", "output": [USER, REPLY]}, [PLAIN], "(Alpaca)"),
+    "a number in a message": ({"messages": [USER, {"role": "assistant", "content": 4}]}, [PLAIN | {"answer": "4"}], "messages"),
+    "a thought that is null": ({"question": "Why?", "reasoning": None, "answer": "<think>Hm.</think>So."}, [THOUGHT], ""),
+    "a final line behind a thought": ({"question": "Why?", "answer": "<think>Hm.</think>So\n#### 4"},
+                                      [THOUGHT | {"answer": "So\n#### 4"}], "thoughts between <think> and </think> in 1 row"),
+    "R1-Zero's answer": ({"prompt": "Why?", "completion": "<think> Hm. </think> <answer> So. </answer>"}, [THOUGHT], ""),
+    "Sky-T1": ({"system": "Think.", "conversations": [
+        {"from": "user", "value": "Why?"},
+        {"from": "assistant", "value": "<|begin_of_thought|>\n\nHm.\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\nSo.\n\n"
+                                       "<|end_of_solution|>"}]},
+        [THOUGHT | {"messages": [{"role": "system", "content": "Think."}, USER]}],
+        "conversations (ShareGPT); thoughts between <|begin_of_thought|> and <|end_of_thought|> in 1 row"),
+    "a solution alone": ({"prompt": "Why?", "completion": "<|begin_of_solution|>So.<|end_of_solution|>"}, [PLAIN], ""),
     "open-r1": (GENERATIONS | {"problem": "Why?", "solution": "s", "answer": "a", "messages": [USER, REPLY]}, [THOUGHT],
-                "open-r1 (generations with correctness_math_verify); not read: solution, answer"),
+                "open-r1 (generations with correctness_math_verify); thoughts between <think> and </think> in 1 row; not read: "
+                "solution, answer"),
     "open-r1 without messages": (GENERATIONS | {"problem": "Why?"}, [THOUGHT], "open-r1"),
 }
 PREFERENCES = {
@@ -137,6 +168,57 @@ def test_preferences_are_read_and_refused_for_fine_tuning(tmp_path, name):
     assert loaded.preferences and loaded.rows == [expected]
     with pytest.raises(UserError, match="is preference data .*(columns: {prompt: prompt, completion: chosen}|label is true)"):
         load_traces(path)
+
+
+@pytest.mark.parametrize("start, end", [
+    ("<think>", "</think>"), ("<thinking>", "</thinking>"), ("<thought>", "</thought>"), ("<reasoning>", "</reasoning>"),
+    ("<Thinking>", "</Thinking>"), ("\u25c1think\u25b7", "\u25c1/think\u25b7"), ("[THINK]", "[/THINK]"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"), ("<seed:think>", "</seed:think>")])
+def test_thoughts_between_marks_of_any_kind_are_thoughts_and_said(tmp_path, start, end):
+    """A model is taught its own marks, never another one's as text."""
+    text = f"{start}\nHm.\n{end}\n\nSo."
+    rows = [{"prompt": "Why?", "completion": text}, {"prompt": "When?", "completion": [{"role": "assistant", "content": text}]}]
+    loaded = load_traces(write(tmp_path / "a.jsonl", *rows))
+    assert loaded.rows == [THOUGHT, THOUGHT | {"prompt": "When?"}]
+    assert f"; thoughts between {start.lower()} and {end.lower()} in 2 rows" in loaded.description.replace("THINK", "think")
+    loaded = load_data(write(tmp_path / "b.jsonl", {"prompt": "Why?", "chosen": text, "rejected": "No."}))
+    assert loaded.rows[0]["chosen"] == {"thought": "Hm.", "answer": "So."}
+    loaded = load_traces(write(tmp_path / "c.jsonl", THOUGHT | {"thought": f"{start}Hm.{end}"}))  # in a key of its own
+    assert loaded.rows == [THOUGHT] and loaded.report.unwrapped == 1
+    loaded = load_traces(write(tmp_path / "d.jsonl", PLAIN, PLAIN | {"answer": f"{start}Hm. So."}))  # never closed
+    assert loaded.rows == [PLAIN] and loaded.report.marks == 1
+
+
+def test_a_reply_that_talks_of_marks_is_text_and_one_that_spells_others_is_left_out(tmp_path):
+    xml = "Write <reasoning>why</reasoning> into the file."
+    rows = [{"prompt": "How?", "completion": xml}, {"prompt": "And?", "completion": "Close it with </thought>."},
+            {"prompt": "When?", "completion": "So <|begin_of_thought|>Hm.<|end_of_thought|> x"}]
+    loaded = load_traces(write(tmp_path / "my.jsonl", *rows))
+    assert [row["answer"] for row in loaded.rows] == [xml, "Close it with </thought>."] and loaded.report.marks == 1
+    assert "; <reasoning> is text in 1 row" in loaded.description
+
+
+def test_a_system_text_that_asks_for_marks_which_are_not_learned_is_told(tmp_path):
+    text = "<|begin_of_thought|>Hm.<|end_of_thought|>So."
+    row = {"system": "Write <|begin_of_thought|> thought <|end_of_thought|>.", "conversations": json.dumps(
+        [{"from": "user", "value": "Why?"}, {"from": "assistant", "value": text}])}
+    described = load_traces(write(tmp_path / "my.jsonl", row)).description
+    assert "; what stands before the reply asks for <|begin_of_thought|> in 1 row, and the model learns marks" in described
+    assert "asks for" not in load_traces(write(tmp_path / "my.jsonl", row | {"system": "Think."})).description
+
+
+def test_rows_whose_split_is_spelled_otherwise_stay_on_their_side(tmp_path):
+    rows = [{"Question": "Why?", "Answer": "So.", "Split": "Test"}, {"Question": "When?", "Answer": "Now.", " SPLIT": "train"}]
+    for columns in (None, {"prompt": "Question", "answer": "Answer"}):
+        loaded = load_traces(write(tmp_path / "my.jsonl", *rows), columns)
+        assert [row["split"] for row in loaded.rows] == ["held_out", "train"] and "not read" not in loaded.description
+
+
+def test_columns_choose_between_two_spellings_of_one_key(tmp_path):
+    path = write(tmp_path / "my.jsonl", {"question": "Why?", "Answer": "So.", "answer": "b", "System": "Be brief."})
+    with pytest.raises(UserError, match="it has 'Answer' and 'answer', and either may be the answer.*columns: {answer: Answer"):
+        load_traces(path)
+    assert load_traces(path, {"prompt": "question", "answer": "Answer"}).rows == [WITH_SYSTEM]
 
 
 def test_what_a_row_keeps_from_being_learned_is_read_and_not_learned(tmp_path):
@@ -213,7 +295,13 @@ def test_columns_say_what_they_took_and_what_they_left(tmp_path):
     ({"chosen": "a", "rejected": "b"}, "there is no question"),
     ({"chosen": [USER, REPLY], "rejected": [SYSTEM, USER, REPLY]}, "answer different conversations"),
     ({"prompt": "a", "completion": "b", "label": "algebra"}, "label = 'algebra': must be true"),
-], ids=range(27))
+    ({"Prompt": "a", "prompt": "b", "answer": "c"}, "it has 'Prompt' and 'prompt', and either may be the prompt. Rename one"),
+    ({"Question": "a", "Answer": "b", "response": "c"}, "it has answer and response, and either may be the reply"),
+    ({"question": "a", "CoT": "b", "Reasoning": "c", "answer": "d"}, "it has reasoning and cot, and either may be the thought"),
+    ({"prompt": "a", "completion": {"text": "b"}}, "'completion' must be a text, not {'text': 'b'}"),
+    ({"prompt": "a", "completion": {"role": "judge", "content": "b"}}, "message 1 of 'completion': its role is 'judge'"),
+    ({"prompt": "a", "thought": "b", "answer": False}, "'answer' must be a text, not False"),
+], ids=range(33))
 def test_a_row_that_is_wrong_is_a_sentence_with_its_line(tmp_path, row, sentence):
     with pytest.raises(UserError, match=f"my.jsonl, line 1: .*{sentence}"):
         load_traces(write(tmp_path / "my.jsonl", row))
@@ -281,7 +369,7 @@ def test_every_set_of_keys_is_recognized_or_refused_and_its_shape_needs_what_it_
 
 @given(keys=st.frozensets(st.sampled_from(("id", "source", "metadata")), max_size=3), row=st.sampled_from(sorted(SHAPES)))
 def test_keys_that_mean_nothing_change_no_shape(keys, row):
-    own = frozenset(SHAPES[row][0])
+    own = frozenset(with_known_keys(SHAPES[row][0], KNOWN_KEYS)[0])
     assert shape_of(own | keys).same_as(shape_of(own))
 
 
