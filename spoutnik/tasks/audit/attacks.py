@@ -198,7 +198,7 @@ _ABOUT = (
     ("long", f"{LENGTH} characters", NEVER, _long),
     ("bombs", "what has no end when it is computed", NEVER, _bombs),
     ("broken LaTeX", "brackets that are never closed", NEVER, _latex),
-    ("execution", "Python that leaves a trace when it runs", NEVER, _executes),
+    ("execution", "Python that leaves a trace when it runs", None, _executes),  # the trace counts: a path may hold a gold
     ("early exit", "programs that leave before they are tested", NEVER, _early_exits),
     ("always equal", "an object that equals everything", NEVER, _always_equal),
     ("non-strings", "what is no text", NEVER, _non_strings),

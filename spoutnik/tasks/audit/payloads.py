@@ -3,6 +3,9 @@ inside."""
 
 import contextlib
 import os
+import secrets
+import shutil
+import string
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,13 +18,17 @@ _TRACE = "SPOUTNIK_AUDIT_TRACE"  # an environment variable of the process that a
 
 @contextlib.contextmanager
 def watch_for_traces() -> Iterator[Path]:
-    """The folder in which whatever executes an answer leaves a file."""
-    with tempfile.TemporaryDirectory(prefix="spoutnik-audit-") as folder:
-        os.environ[_TRACE] = folder
-        try:
-            yield Path(folder)
-        finally:
-            del os.environ[_TRACE]
+    """The folder in which whatever executes an answer leaves a file. Its name is of letters: a digit in it would be an answer's
+    last number, which is right where the problem's is the same."""
+    name = "".join(secrets.choice(string.ascii_lowercase) for _ in range(16))
+    folder = Path(tempfile.gettempdir()) / f"spoutnik-audit-{name}"
+    folder.mkdir(mode=0o700)
+    os.environ[_TRACE] = str(folder)
+    try:
+        yield folder
+    finally:
+        del os.environ[_TRACE]
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def executing() -> Iterator[tuple[str, str]]:

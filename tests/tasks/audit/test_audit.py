@@ -3,6 +3,8 @@
 import itertools
 import os
 import random
+import re
+import tempfile
 import time
 
 import pytest
@@ -138,6 +140,26 @@ def test_a_verifier_that_executes_what_it_reads_is_found():
                 return False
 
     assert "The verifier executes what it reads (execution)." in refusals(Evaluating())
+
+
+def test_a_number_in_the_path_of_temporary_files_is_nobodys_answer(monkeypatch, tmp_path):
+    class Few(Sum):
+        """Sums of 2 to 10; the last number of a text is its answer, so that a path with the right one is paid now and then."""
+
+        def sample(self, rng, split="train"):
+            first, second = rng.randrange(1, 6), rng.randrange(1, 6)
+            return self.pose(f"What is {first} + {second}?", str(first + second))
+
+        def verify(self, problem, answer):
+            return isinstance(answer, str) and re.findall(r"\d+", answer)[-1:] == [problem.answer]
+
+    (tmp_path / "T6").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "T6"))
+    report = probe(Few(), 20, 0)
+    [execution] = (result for result in report.attacks if result.attack == "execution")
+    assert 0 < execution.mean < 0.5 and not report.executed
+    assert not any("execution" in sentence for sentence in report.refusals)
+    assert not list((tmp_path / "T6").iterdir())
 
 
 def test_exemptions_hold_up_to_their_limit_and_are_told():
