@@ -22,7 +22,7 @@ from uuid import uuid4
 import torch
 
 import spoutnik
-from spoutnik.errors import RunError, UserError
+from spoutnik.errors import RunError, UserError, is_out_of_memory
 from spoutnik.parallel import cores
 from spoutnik.scale.gpus import refuse_shared_gpus, take_gpu
 from spoutnik.scale.watch import Watch
@@ -233,8 +233,7 @@ def _sentence(error: Exception) -> str | None:
     """What is told of an error; None where it is a mistake of ours, whose traceback is wanted."""
     if hasattr(error, "exit_status"):
         return str(error)
-    text = str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or "not enough memory" in text:
+    if is_out_of_memory(error):
         return ("the memory of this machine is used up. Start fewer processes on it, or lower micro_batch_tokens (training) or "
                 "group_size, max_tokens and prompts_per_step (sampling) in the recipe; then run the same command again.")
     if isinstance(error, OSError) and error.strerror:

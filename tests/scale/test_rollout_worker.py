@@ -111,6 +111,16 @@ def test_weights_with_a_wrong_checksum_are_never_sampled(tmp_path):
     assert len(worker.sample(work(0)).groups) == len(PROMPTS)
 
 
+def test_what_goes_wrong_while_weights_are_taken_over_is_told_by_who_is_asked_to_sample(tmp_path):
+    """Nobody waits for the end of an update."""
+    (tmp_path / "file").touch()
+    model = trained("qwen2", torch.float32)
+    worker = worker_of(model, tmp_path / "file")  # where its stacks cannot be written
+    for ask in (lambda: worker.update(Snapshot.of(0, policy_tensors(model)).whole()), lambda: worker.sample(work(0))):
+        with pytest.raises(OSError, match="File exists|Not a directory"):
+            ask()
+
+
 def test_another_version_and_another_vocabulary_are_refused(tmp_path):
     model = trained("qwen2", torch.float32)
     worker = worker_of(model, tmp_path)
