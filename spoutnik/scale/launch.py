@@ -11,12 +11,14 @@ import hashlib
 import os
 import platform
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 from uuid import uuid4
 
 import torch
@@ -28,6 +30,9 @@ from spoutnik.scale.gpus import refuse_shared_gpus, take_gpu
 from spoutnik.scale.watch import Watch
 from spoutnik.world import LostRank, World, exchanging, started_in
 
+Value = TypeVar("Value")
+
+_HANDSHAKE = 5.0  # seconds in which a store answers to whoever has reached it
 NO_LIMIT = timedelta(days=365)  # of one exchange: a rank may sample for hours; `Watch` finds those that hang
 
 
@@ -43,7 +48,9 @@ def rank() -> int:
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
-        raise UserError(f"{name} = {text!r}: must be a whole number; torchrun sets it. Start with torchrun, or leave it out.")
+        remedy = ("Give seconds, or leave it out (300)." if name == "SPOUTNIK_JOIN_SECONDS" else
+                  "torchrun sets it: start with torchrun, or leave it out.")
+        raise UserError(f"{name} = {text!r}: must be a whole number. {remedy}")
     return int(text)
 
 
@@ -66,6 +73,9 @@ class Launch:
         launch = Launch(_number("RANK", 0), _number("WORLD_SIZE", 1), os.environ["MASTER_ADDR"], _number("MASTER_PORT", 0))
         if launch.rank >= launch.size:
             raise UserError(f"RANK = {launch.rank}: must be below WORLD_SIZE = {launch.size}. Number the processes from 0.")
+        if not 0 < launch.port < 65536:
+            raise UserError(f"{launch.name}: MASTER_PORT = {launch.port}: must be from 1 to 65535. Give all ranks the same "
+                            "free port of rank 0's machine.")
         return launch
 
     @property
@@ -193,8 +203,12 @@ def _store(launch: Launch) -> object:
 
     torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
-        store = dist.TCPStore(launch.address, launch.port, launch.size, launch.rank == 0 and not torchruns,
-                              timedelta(seconds=joining_seconds()), wait_for_workers=False)
+        store = _within(joining_seconds() + _HANDSHAKE, lambda: dist.TCPStore(
+            launch.address, launch.port, launch.size, launch.rank == 0 and not torchruns, timedelta(seconds=joining_seconds()),
+            wait_for_workers=False))
+    except TimeoutError as error:
+        raise RunError(f"{launch.name}: what listens at {launch.address}:{launch.port} does not answer as rank 0 would: it is "
+                       "another program. Set another MASTER_PORT for all ranks, or correct MASTER_ADDR.") from error
     except RuntimeError as error:
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
             raise RunError(f"{launch.name}: port {launch.port} is taken on this machine, by another run or program. Set "
@@ -202,6 +216,31 @@ def _store(launch: Launch) -> object:
         raise RunError(f"{launch.name}: does not reach rank 0 at {launch.address}:{launch.port}. Start rank 0, and check "
                        "MASTER_ADDR, MASTER_PORT and the firewall between the machines.") from error
     return store
+
+
+def _within(seconds: float, make: Callable[[], Value]) -> Value:
+    """What `make` returns. It may wait in C++ for ever, whatever time limit it was given, and is then left to itself.
+
+    Raises:
+        TimeoutError: it does not come back in time.
+    """
+    results: list[Value] = []
+    errors: list[Exception] = []
+
+    def work() -> None:
+        try:
+            results.append(make())
+        except Exception as error:  # raised below
+            errors.append(error)
+
+    thread = threading.Thread(target=work, name="joining", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    for error in errors:
+        raise error
+    if not results:
+        raise TimeoutError
+    return results[0]
 
 
 def versions() -> dict[str, str]:
