@@ -11,14 +11,12 @@ import hashlib
 import os
 import platform
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import TypeVar
 from uuid import uuid4
 
 import torch
@@ -26,11 +24,10 @@ import torch
 import spoutnik
 from spoutnik.errors import RunError, UserError, is_out_of_memory
 from spoutnik.parallel import cores
+from spoutnik.scale.bounded import within
 from spoutnik.scale.gpus import refuse_shared_gpus, take_gpu
 from spoutnik.scale.watch import Watch
 from spoutnik.world import LostRank, World, exchanging, started_in
-
-Value = TypeVar("Value")
 
 _HANDSHAKE = 5.0  # seconds in which a store answers to whoever has reached it
 NO_LIMIT = timedelta(days=365)  # of one exchange: a rank may sample for hours; `Watch` finds those that hang
@@ -203,7 +200,7 @@ def _store(launch: Launch) -> object:
 
     torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
-        store = _within(joining_seconds() + _HANDSHAKE, lambda: dist.TCPStore(
+        store = within(joining_seconds() + _HANDSHAKE, lambda: dist.TCPStore(
             launch.address, launch.port, launch.size, launch.rank == 0 and not torchruns, timedelta(seconds=joining_seconds()),
             wait_for_workers=False))
     except TimeoutError as error:
@@ -216,31 +213,6 @@ def _store(launch: Launch) -> object:
         raise RunError(f"{launch.name}: does not reach rank 0 at {launch.address}:{launch.port}. Start rank 0, and check "
                        "MASTER_ADDR, MASTER_PORT and the firewall between the machines.") from error
     return store
-
-
-def _within(seconds: float, make: Callable[[], Value]) -> Value:
-    """What `make` returns. It may wait in C++ for ever, whatever time limit it was given, and is then left to itself.
-
-    Raises:
-        TimeoutError: it does not come back in time.
-    """
-    results: list[Value] = []
-    errors: list[Exception] = []
-
-    def work() -> None:
-        try:
-            results.append(make())
-        except Exception as error:  # raised below
-            errors.append(error)
-
-    thread = threading.Thread(target=work, name="joining", daemon=True)
-    thread.start()
-    thread.join(seconds)
-    for error in errors:
-        raise error
-    if not results:
-        raise TimeoutError
-    return results[0]
 
 
 def versions() -> dict[str, str]:

@@ -261,6 +261,19 @@ def test_a_start_for_which_a_busy_machine_had_no_time_is_tried_again():
         assert not failures
 
 
+def test_an_address_at_which_nothing_answers_as_ray_is_told_in_bounded_time(monkeypatch):
+    """As where another program listens there: Ray asks it again and again."""
+    never = threading.Event()
+    silent = SimpleNamespace(is_initialized=lambda: False, init=lambda **_: never.wait(60), shutdown=lambda: None)
+    monkeypatch.setattr(ray_cluster, "ray_module", lambda: silent)
+    monkeypatch.setattr(ray_cluster, "_CONNECT_SECONDS", 0.1)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    with pytest.raises(RunError, match="nothing at RAY_ADDRESS = head:6379 answers as Ray's head within 0.1 s. Correct"), \
+            ray_cluster.connected(Request(1, 1, 0), 1):
+        pass
+    never.set()
+
+
 def test_why_ray_does_not_start_is_told_in_a_sentence(monkeypatch):
     monkeypatch.setattr(ray_cluster, "ray_module", lambda: busy_ray(["no port is free.\nTraceback"]))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
