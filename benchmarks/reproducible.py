@@ -3,9 +3,9 @@
     python benchmarks/reproducible.py [--steps 20] [--processes 2,4,8] [--tokens 8192]
 
 The same pretraining steps on the same cores in all: by one process and by each number of several, with plain sums and with 8
-virtual shards. Told are the seconds of a step (the median, the first ones left out) and rank 0's processor time, their ratios to plain
-sums in the same world, the largest difference of a step's loss from one process with plain sums, and whether the weights' bytes
-are the same in all worlds.
+virtual shards. Told are the seconds of a step (the median, the first ones left out) and rank 0's processor time, their ratios
+to plain sums in the same world, the largest difference of a step's loss from one process with plain sums, and whether the
+weights' bytes are the same in all worlds.
 """
 
 import argparse
