@@ -21,7 +21,7 @@ from spoutnik.model.transformer import Transformer
 from spoutnik.recipe.rollout_settings import RolloutSettings
 from spoutnik.recipe.scale_settings import ScaleSettings
 from spoutnik.scale.gpus import gpu_of
-from spoutnik.scale.identity import identity, other_kernels, refusal_of, shared_gpu
+from spoutnik.scale.identity import Identity, identity, other_kernels, refusal_of, shared_gpu
 from spoutnik.scale.policy import Policy, policy_sources
 from spoutnik.scale.ray_cluster import Request, connected, refuse_unless_possible
 from spoutnik.scale.rollout_worker import Progress, Refused, RolloutWorker, Work, shares
@@ -301,33 +301,55 @@ class RolloutWorkers:
         return (self.folder / f"rollout-worker-{number}.stacks").absolute()
 
     def _await_start(self, workers: Sequence[_Worker]) -> None:
-        """Until they have said who they are.
+        """Until they have said who they are. In place of one that is killed meanwhile another is started, a few times.
 
         Raises:
             RunError: they do not start, or cannot serve.
         """
+        there: dict[int, Identity] = {}
+        for attempt in range(1, _ATTEMPTS + 1):
+            missing = [worker for worker in workers if worker.number not in there]
+            for worker, answer in zip(missing, self._identities(missing), strict=True):
+                if isinstance(answer, Identity):
+                    there[worker.number] = answer
+                elif attempt == _ATTEMPTS or answer.actor_init_failed:  # which would fail again
+                    reason = str(answer).strip().splitlines()
+                    raise RunError(f"a rollout worker does not start: {reason[-1].strip()} Is spoutnik installed on every "
+                                   "machine of the cluster, in the same version?") from answer
+                else:
+                    self.counts["replaced"] += 1
+                    self.say(f"rollout worker {worker.number} ended while it started ({_first_line(answer)}): another is "
+                             "started.")
+                    worker.handle = self._new_handle(worker.number)
+            if len(there) == len(workers):
+                break
+        here = identity()
+        for worker in workers:
+            theirs = there[worker.number]
+            worker.host = theirs.host
+            if refusal := refusal_of(theirs, here) or shared_gpu(theirs, self.taken):
+                raise RunError(refusal)
+        for warning in dict.fromkeys(other_kernels(theirs, here) for theirs in there.values()):
+            if warning and self.settings.rollout_engine == "spoutnik" and not self.settings.rollout_gpus:
+                self.say(warning)
+
+    def _identities(self, workers: Sequence[_Worker]) -> "list[Identity | Exception]":
+        """Who each worker says it is; of one that has ended, the error."""
         refs = [worker.handle.identity.remote() for worker in workers]
         ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=_START_SECONDS)
         if len(ready) < len(refs):
             raise RunError(f"{self._request} are asked for, and {len(refs) - len(ready)} of them did not start in "
                            f"{_START_SECONDS:g} s: the cluster has the room, but others use it, or its machines are slow. Free "
                            "it, or give fewer rollout_workers.")
-        try:
-            there = self._ray.get(refs)
-        except self._ray.exceptions.RayTaskError as error:
-            raise RunError(f"a rollout worker does not start: {error.cause}") from error
-        except self._ray.exceptions.RayActorError as error:
-            reason = str(error).strip().splitlines()
-            raise RunError(f"a rollout worker does not start: {reason[-1].strip()} Is spoutnik installed on every machine of "
-                           "the cluster, in the same version?") from error
-        here = identity()
-        for worker, theirs in zip(workers, there):
-            worker.host = theirs.host
-            if refusal := refusal_of(theirs, here) or shared_gpu(theirs, self.taken):
-                raise RunError(refusal)
-        for warning in dict.fromkeys(other_kernels(theirs, here) for theirs in there):
-            if warning and self.settings.rollout_engine == "spoutnik" and not self.settings.rollout_gpus:
-                self.say(warning)
+        answers = []
+        for ref in refs:
+            try:
+                answers.append(self._ray.get(ref))
+            except self._ray.exceptions.RayTaskError as error:
+                raise RunError(f"a rollout worker does not start: {error.cause}") from error
+            except self._ray.exceptions.RayActorError as error:
+                answers.append(error)
+        return answers
 
     def _replace(self, worker: _Worker, how: str) -> None:
         """A new process in the worker's place, without weights."""

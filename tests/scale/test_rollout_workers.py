@@ -107,6 +107,24 @@ def test_a_killed_worker_is_replaced_and_its_prompts_have_the_tokens_of_the_weig
     assert said.startswith("rollout worker 1 ended") and said.endswith("to the same tokens.")
 
 
+def test_a_worker_that_is_killed_while_it_starts_is_replaced_again(workers, monkeypatch):
+    """As its replacement may be, where a machine ends whatever is large."""
+    expected, make, made = here(workers, 3), workers._new_handle, []
+
+    def dying(number):
+        made.append(make(number))
+        if len(made) <= 2:
+            ray.kill(made[-1])
+        return made[-1]
+
+    monkeypatch.setattr(workers, "_new_handle", dying)
+    os.kill(process_of(workers, 0), signal.SIGKILL)
+    assert tokens_of(workers.begin(PROMPTS, PARAMS, 3).result()) == expected
+    assert len(made) == workers.counts["replaced"] == 3
+    assert [sentence.partition(" (")[0] for sentence in workers.said] == [
+        "rollout worker 0 ended", *["rollout worker 0 ended while it started"] * 2]
+
+
 def test_a_worker_that_hangs_is_found_replaced_and_its_end_told(workers, monkeypatch):
     os.kill(process_of(workers, 0), signal.SIGSTOP)
     pending = workers.begin(PROMPTS, PARAMS, 7)
