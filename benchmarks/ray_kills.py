@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from common import machine, print_result
 
 from spoutnik.files import read_jsonl, sha256_file
+from spoutnik.parallel import cores
 
 RECIPE = """
 name: kills
@@ -55,6 +56,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     chosen = parser.parse_args()
     rng = random.Random(chosen.seed)
+    os.environ["OMP_NUM_THREADS"] = str(max(cores(), chosen.workers))  # each worker is given one, whoever starts this
     with TemporaryDirectory() as folder:
         runs = {}
         for name, workers in (("undisturbed", 0), ("killed", chosen.workers)):

@@ -21,6 +21,17 @@ class RunError(ValueError):
     exit_status = 1
 
 
+_NO_MEMORY = ("allocate memory", "not enough memory", "bad_alloc", "start new thread")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of this machine or of a GPU is used up. Python has a class for it and PyTorch one for GPUs (known by
+    its name, since commands that need no torch do not import it); what a processor lacks is a RuntimeError of many wordings."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError | OSError) and any(words in str(error) for words in _NO_MEMORY)
+
+
 def hide_paths(message: str) -> str:
     """A sentence for others: of a path of this machine only the last part is left."""
     for folder in (Path.cwd(), Path.home()):  # they may have spaces in them

@@ -1,10 +1,13 @@
-"""Sentences for others name no folder of this machine."""
+"""Sentences for others name no folder of this machine; memory that is used up is known by whatever says it."""
 
+import re
 from pathlib import Path
 
 import pytest
+import torch
 
-from spoutnik.errors import hide_paths
+from spoutnik.commands import main
+from spoutnik.errors import hide_paths, is_out_of_memory
 
 
 @pytest.mark.parametrize("message", [
@@ -21,3 +24,27 @@ def test_of_paths_only_the_name_is_left(tmp_path, monkeypatch):
     assert hide_paths("~/models/nano: not found") == "nano: not found"
     monkeypatch.setattr(Path, "home", lambda: Path("/home/Jo Doe"))
     assert hide_paths("/home/Jo Doe/a model/config.json: is damaged") == "a model/config.json: is damaged"
+
+
+def torchs_own() -> Exception:
+    with pytest.raises(RuntimeError) as error:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    return error.value
+
+
+@pytest.mark.parametrize("error, expected", [
+    (torchs_own(), True), (torch.OutOfMemoryError("CUDA out of memory."), True), (MemoryError(), True),
+    (RuntimeError("std::bad_alloc"), True), (OSError(12, "Cannot allocate memory"), True),
+    (RuntimeError("can't start new thread"), True), (RuntimeError("shapes differ"), False),
+    (ValueError("cannot allocate memory"), False)])
+def test_memory_that_is_used_up_is_known(error, expected):
+    assert is_out_of_memory(error) is expected
+
+
+@pytest.mark.parametrize("command, remedy", [
+    ("run", r"or lower micro_batch_tokens .* in the recipe. What was finished is kept; run the same command again"),
+    ("chat", r"or take a smaller model, a packed one \(--quantize int8\) or a shorter context.$")])
+def test_a_command_without_memory_ends_with_a_sentence(monkeypatch, command, remedy):
+    monkeypatch.setattr(main.sys, "argv", ["spoutnik", command])
+    sentence, status = main._sentence(torchs_own())
+    assert status == 1 and re.search(remedy, sentence)

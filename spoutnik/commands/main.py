@@ -40,7 +40,7 @@ from spoutnik.commands.plan import plan  # noqa: E402
 from spoutnik.commands.run import run  # noqa: E402
 from spoutnik.commands.serve import serve  # noqa: E402
 from spoutnik.commands.tasks import tasks  # noqa: E402
-from spoutnik.errors import UserError  # noqa: E402
+from spoutnik.errors import UserError, is_out_of_memory  # noqa: E402
 
 app = typer.Typer(
     cls=Group, name="spoutnik", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -124,6 +124,11 @@ def _sentence(error: BaseException) -> tuple[str, int]:
     if isinstance(error, OSError) and error.errno in _OF_THE_MACHINE:
         place = "the output" if error.filename is None else error.filename
         return f"spoutnik: {place}: {error.strerror}. {_OF_THE_MACHINE[error.errno]}", 1
+    if is_out_of_memory(error):
+        again = how_to_go_on(sys.argv[1:])
+        less = ("lower micro_batch_tokens (training) or group_size, max_tokens and prompts_per_step (sampling) in the recipe" if
+                again else "take a smaller model, a packed one (--quantize int8) or a shorter context")
+        return f"spoutnik: the memory of this machine, or of its GPU, is used up. Close other programs, or {less}.{again}", 1
     raise error
 
 

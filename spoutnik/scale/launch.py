@@ -22,12 +22,14 @@ from uuid import uuid4
 import torch
 
 import spoutnik
-from spoutnik.errors import RunError, UserError
+from spoutnik.errors import RunError, UserError, is_out_of_memory
 from spoutnik.parallel import cores
+from spoutnik.scale.bounded import within
 from spoutnik.scale.gpus import refuse_shared_gpus, take_gpu
 from spoutnik.scale.watch import Watch
 from spoutnik.world import LostRank, World, exchanging, started_in
 
+_HANDSHAKE = 5.0  # seconds in which a store answers to whoever has reached it
 NO_LIMIT = timedelta(days=365)  # of one exchange: a rank may sample for hours; `Watch` finds those that hang
 
 
@@ -43,7 +45,9 @@ def rank() -> int:
 def _number(name: str, default: int) -> int:
     text = os.environ.get(name, str(default))
     if not text.isdecimal():
-        raise UserError(f"{name} = {text!r}: must be a whole number; torchrun sets it. Start with torchrun, or leave it out.")
+        remedy = ("Give seconds, or leave it out (300)." if name == "SPOUTNIK_JOIN_SECONDS" else
+                  "torchrun sets it: start with torchrun, or leave it out.")
+        raise UserError(f"{name} = {text!r}: must be a whole number. {remedy}")
     return int(text)
 
 
@@ -66,6 +70,9 @@ class Launch:
         launch = Launch(_number("RANK", 0), _number("WORLD_SIZE", 1), os.environ["MASTER_ADDR"], _number("MASTER_PORT", 0))
         if launch.rank >= launch.size:
             raise UserError(f"RANK = {launch.rank}: must be below WORLD_SIZE = {launch.size}. Number the processes from 0.")
+        if not 0 < launch.port < 65536:
+            raise UserError(f"{launch.name}: MASTER_PORT = {launch.port}: must be from 1 to 65535. Give all ranks the same "
+                            "free port of rank 0's machine.")
         return launch
 
     @property
@@ -193,8 +200,12 @@ def _store(launch: Launch) -> object:
 
     torchruns = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:
-        store = dist.TCPStore(launch.address, launch.port, launch.size, launch.rank == 0 and not torchruns,
-                              timedelta(seconds=joining_seconds()), wait_for_workers=False)
+        store = within(joining_seconds() + _HANDSHAKE, lambda: dist.TCPStore(
+            launch.address, launch.port, launch.size, launch.rank == 0 and not torchruns, timedelta(seconds=joining_seconds()),
+            wait_for_workers=False))
+    except TimeoutError as error:
+        raise RunError(f"{launch.name}: what listens at {launch.address}:{launch.port} does not answer as rank 0 would: it is "
+                       "another program. Set another MASTER_PORT for all ranks, or correct MASTER_ADDR.") from error
     except RuntimeError as error:
         if "EADDRINUSE" in str(error) or "address already in use" in str(error).lower():
             raise RunError(f"{launch.name}: port {launch.port} is taken on this machine, by another run or program. Set "
@@ -233,8 +244,7 @@ def _sentence(error: Exception) -> str | None:
     """What is told of an error; None where it is a mistake of ours, whose traceback is wanted."""
     if hasattr(error, "exit_status"):
         return str(error)
-    text = str(error)
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or "not enough memory" in text:
+    if is_out_of_memory(error):
         return ("the memory of this machine is used up. Start fewer processes on it, or lower micro_batch_tokens (training) or "
                 "group_size, max_tokens and prompts_per_step (sampling) in the recipe; then run the same command again.")
     if isinstance(error, OSError) and error.strerror:

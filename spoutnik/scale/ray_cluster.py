@@ -2,7 +2,11 @@
 before anything waits for it."""
 
 import importlib
+import logging
 import os
+import signal
+import sys
+import threading
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,10 +17,12 @@ import torch
 from spoutnik.errors import RunError, UserError
 from spoutnik.parallel import cores
 from spoutnik.recipe.rollout_settings import RolloutSettings
+from spoutnik.scale.bounded import within
 from spoutnik.scale.gpus import free_gpus, left_for_workers
 
 _QUIET = {"logging_level": "ERROR", "log_to_driver": False}
 _STARTS = 3  # Ray gives its own start 30 s and no more, which a machine with other work may not keep
+_CONNECT_SECONDS = 120.0  # in which a cluster that is there has answered; Ray itself would ask for ever
 _LEAST_STORE = 100 << 20  # bytes of Ray's shared memory, of which it wants about so much
 
 
@@ -90,7 +96,10 @@ def connected(request: Request, update_bytes: int, taken: Collection[str] = ()) 
             with _visible(free):  # twice an update: old and new; and what comes back
                 start_here(ray, cores(), 2 * update_bytes + _LEAST_STORE)
         else:
-            ray.init(address=address, **_QUIET)
+            _connect(ray, address)
+    except TimeoutError as error:
+        raise RunError(f"nothing at RAY_ADDRESS = {address} answers as Ray's head within {_CONNECT_SECONDS:g} s. Correct the "
+                       "address (port 6379 by default), start the cluster, or leave scale.rollout_workers out.") from error
     except Exception as error:  # of many kinds, from Ray and from the system
         where = "on this machine" if address is None else f"at RAY_ADDRESS = {address}"
         remedy = "Free memory, ports or processor time" if address is None else "Correct the address, or start the cluster"
@@ -102,6 +111,14 @@ def connected(request: Request, update_bytes: int, taken: Collection[str] = ()) 
         yield ray
     finally:
         ray.shutdown()
+
+
+def _connect(ray: ModuleType, address: str) -> None:
+    """Raises TimeoutError where nothing there answers: Ray would ask for ever, in C++, so that it is asked in a thread."""
+    logging.getLogger("ray").setLevel(logging.ERROR)  # it would warn that a thread cannot handle SIGTERM
+    within(_CONNECT_SECONDS, lambda: ray.init(address=address, **_QUIET))
+    if threading.current_thread() is threading.main_thread():  # as Ray does there: what has begun is then ended in order
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))
 
 
 @contextmanager

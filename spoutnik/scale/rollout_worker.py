@@ -44,10 +44,18 @@ class Work:
 
 @dataclass(frozen=True)
 class Sampled:
-    """The completions of a Work, prompt by prompt. core_seconds: of the process, since its last answer."""
+    """The completions of a Work, prompt by prompt. core_seconds: of the process, since it began."""
 
     groups: list[list[CompletionOutput]]
     seconds: float
+    core_seconds: float
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a worker is. steps: grows for as long as it works; core_seconds: of the process, since it began."""
+
+    steps: int
     core_seconds: float
 
 
@@ -115,7 +123,8 @@ class RolloutWorker:
         self.engine = make_engine(engine, policy, gpus)
         self._loaded: int | None = None
         self._refusal: str | None = None  # of the last update
-        self._steps, self._cpu = 0, time.process_time()
+        self._error: Exception | None = None
+        self._steps = 0
 
     def identity(self) -> Identity:
         return identity(seen_gpus() if self.gpus else ())
@@ -123,8 +132,12 @@ class RolloutWorker:
     def update(self, update: WeightUpdate) -> float:
         """Takes over new weights and compares their checksums; seconds. What went wrong is remembered: `sample` says it."""
         began = time.perf_counter()
-        with self._watchdog:
-            self._refusal = self.weights.apply(update)
+        try:
+            with self._watchdog:
+                self._refusal, self._error = self.weights.apply(update), None
+        except Exception as error:  # whoever sent the weights does not wait for the end of it
+            self._error = error
+            raise
         self._steps += 1
         return time.perf_counter() - began
 
@@ -133,6 +146,8 @@ class RolloutWorker:
         if work.vocabulary != self.policy.vocabulary:
             return Refused(f"it has another vocabulary ({self.policy.vocabulary[:12]}) than the prompts "
                            f"({work.vocabulary[:12]})", final=True)
+        if self._error is not None:
+            raise self._error
         if self.weights.version != work.version:
             here = "none" if self.weights.version is None else f"version {self.weights.version}"
             return Refused(self._refusal or f"it was asked for version {work.version} of the weights and has {here}")
@@ -142,16 +157,15 @@ class RolloutWorker:
                 self.engine.load(self.weights)
                 self._loaded = work.version
             groups = self.engine.sample(work, self._on_step)
-        cpu, self._cpu = self._cpu, time.process_time()
-        return Sampled(groups, time.perf_counter() - began, self._cpu - cpu)
+        return Sampled(groups, time.perf_counter() - began, time.process_time())
 
     def _on_step(self) -> None:
         self._steps += 1
         self._watchdog.feed()
 
-    def progress(self) -> int:
-        """Grows for as long as it works; asked from another thread."""
-        return self._steps
+    def progress(self) -> Progress:
+        """Asked from another thread."""
+        return Progress(self._steps, time.process_time())
 
     def stacks(self) -> str:
         """What each thread is doing; asked from another thread."""

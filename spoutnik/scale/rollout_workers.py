@@ -5,6 +5,7 @@ worker that dies or hangs is replaced and its part is sampled again, to the same
 nothing.
 """
 
+import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -12,20 +13,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.sampling_params import SamplingParams
-from spoutnik.errors import RunError
+from spoutnik.errors import RunError, is_out_of_memory
 from spoutnik.files import sha256_json
 from spoutnik.model.transformer import Transformer
 from spoutnik.recipe.rollout_settings import RolloutSettings
 from spoutnik.recipe.scale_settings import ScaleSettings
 from spoutnik.scale.gpus import gpu_of
-from spoutnik.scale.identity import identity, other_kernels, refusal_of, shared_gpu
+from spoutnik.scale.identity import Identity, identity, other_kernels, refusal_of, shared_gpu
 from spoutnik.scale.policy import Policy, policy_sources
 from spoutnik.scale.ray_cluster import Request, connected, refuse_unless_possible
-from spoutnik.scale.rollout_worker import Refused, RolloutWorker, Work, shares
+from spoutnik.scale.rollout_worker import Progress, Refused, RolloutWorker, Work, shares
 from spoutnik.scale.weight_updates import Snapshot, WeightUpdate
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
@@ -40,12 +39,15 @@ _START_SECONDS = 300.0  # in which Ray places a worker and it imports what it ne
 
 @dataclass(eq=False)
 class _Worker:
-    """version: of the last weights that were sent to it. progress: what it last said, and when that last grew."""
+    """version: of the last weights that were sent to it. progress: its steps, as it last told them, and when they last grew.
+    core_seconds: of its process, as far as they are counted. host: the machine of its process."""
 
     number: int
     handle: object
     version: int | None = None
+    host: str = "a machine of the cluster"
     progress: int = -1
+    core_seconds: float = 0.0
     grew: float = field(default_factory=time.monotonic)
 
 
@@ -116,6 +118,7 @@ class RolloutWorkers:
         self.policy = Policy.of(model, thought_format(tokenizer).end_ids, sha256_json(tokenizer.bpe.to_str()))
         self.counts: Counter[str] = Counter()  # of workers: replaced, hung; of their answers: refused; of weights: versions
         self._core_seconds = self._transfer_seconds = self._sent_bytes = 0.0
+        self._held_since = 0.0  # the workers' GPUs, as far as that is not counted
         self._snapshot: Snapshot | None = None
         self._update: tuple[WeightUpdate, object] | None = None  # to the snapshot, and Ray's reference to it
         self._whole: tuple[int, object] | None = None  # a version, and Ray's reference to all of it
@@ -129,6 +132,7 @@ class RolloutWorkers:
         with ExitStack() as stack:  # which ends what has begun if the rest fails
             self._ray = stack.enter_context(connected(self._request, sent, self.taken))
             stack.callback(self._end_workers)
+            self._held_since = time.monotonic()
             self._workers = [_Worker(number, self._new_handle(number)) for number in range(chosen.rollout_workers)]
             self._await_start(self._workers)
             self._stack = stack.pop_all()
@@ -156,10 +160,15 @@ class RolloutWorkers:
         self._ray.get([self._send_weights(worker, self._snapshot) for worker in self._workers])
 
     def take_metrics(self) -> dict[str, float]:
-        """worker_core_seconds: of the workers. transfer_seconds: in which this process compared, hashed and handed over
-        weights. transfer_megabytes: to all workers together."""
+        """worker_core_seconds: of the workers' processes, as far as they told. worker_gpu_seconds: of the GPUs that they hold,
+        whether they sample or wait. transfer_seconds: in which this process compared, hashed and handed over weights.
+        transfer_megabytes: to all workers together."""
         taken = {"worker_core_seconds": self._core_seconds, "transfer_seconds": self._transfer_seconds,
                  "transfer_megabytes": self._sent_bytes / 1e6}
+        if self.settings.rollout_gpus:
+            now = time.monotonic()
+            held, self._held_since = now - self._held_since, now
+            taken["worker_gpu_seconds"] = held * len(self._workers) * self.settings.rollout_gpus
         self._core_seconds = self._transfer_seconds = self._sent_bytes = 0.0
         return taken
 
@@ -180,19 +189,27 @@ class RolloutWorkers:
         except errors.RayTaskError as error:
             if isinstance(error.cause, RunError):
                 raise RunError(f"rollout worker {part.worker}: {error.cause}") from error
-            if isinstance(error.cause, MemoryError | torch.OutOfMemoryError):
+            if is_out_of_memory(error.cause):
                 what = (str(error.cause).splitlines() or [type(error.cause).__name__])[0][:200]
                 raise RunError(f"rollout worker {part.worker} ran out of memory ({what}). Take a smaller group_size, fewer "
                                "max_tokens or prompts_per_step, or more rollout_workers; the same command goes on from the "
                                "last checkpoint.") from error
+            if isinstance(error.cause, OSError) and error.cause.strerror:
+                raise RunError(f"rollout worker {part.worker} on {worker.host}: {error.cause.filename or 'a file'}: "
+                               f"{error.cause.strerror}. Mend it there (the folder of the run must be one that all machines "
+                               "can write) and run the same command again.") from error
             raise
         except (errors.RayActorError, errors.OutOfMemoryError, errors.ObjectLostError) as error:
-            why = str(error).strip().splitlines()[0].rstrip(".")
+            why = _first_line(error)
             self._refuse_endless(part, why)
             if part.owner is worker.handle:
                 self._replace(worker, f"ended ({why})")
             self._send(pending, part)
             return
+        except errors.RayError as error:
+            raise RunError(f"Ray fails while rollout worker {part.worker} on {worker.host} samples: {_first_line(error)}. Its "
+                           "logs are in /tmp/ray/session_latest/logs on that machine and this one; the same command goes on "
+                           "from the last checkpoint.") from error
         worker.grew = time.monotonic()
         if isinstance(answer, Refused):
             self.counts["refused"] += 1
@@ -203,10 +220,16 @@ class RolloutWorkers:
             worker.version = None
             self._send(pending, part)
             return
-        self._core_seconds += answer.core_seconds
+        if part.owner is worker.handle:  # else of a process that has been replaced since, and tells of other seconds
+            self._count(worker, answer.core_seconds)
         pending.seconds = max(pending.seconds, answer.seconds)
         pending.groups |= zip(part.numbers, answer.groups)
         pending.parts.remove(part)
+
+    def _count(self, worker: _Worker, core_seconds: float) -> None:
+        """What a worker's process has used since it was last asked."""
+        self._core_seconds += max(0.0, core_seconds - worker.core_seconds)
+        worker.core_seconds = max(worker.core_seconds, core_seconds)
 
     def _refuse_endless(self, part: _Part, why: str) -> None:
         if part.attempts >= _ATTEMPTS:
@@ -237,9 +260,20 @@ class RolloutWorkers:
             return self._update[1]
         if self._whole is None or self._whole[0] != snapshot.version:
             self._whole = None  # its memory first
-            self._whole = snapshot.version, self._ray.put(snapshot.whole())
+            self._whole = snapshot.version, self._put(snapshot.whole())
         self._sent_bytes += sum(tensor.nbytes for tensor in snapshot.tensors.values())
         return self._whole[1]
+
+    def _put(self, update: WeightUpdate) -> object:
+        """Ray's reference to what it now holds for the workers."""
+        errors = self._ray.exceptions
+        try:
+            return self._ray.put(update)
+        except (errors.ObjectStoreFullError, errors.OutOfDiskError) as error:
+            raise RunError(f"the weights for the rollout workers, {update.nbytes / 1e6:,.0f} MB, do not fit into Ray's object "
+                           f"store on {platform.node()} ({_first_line(error)}). Start Ray with more "
+                           "(ray start --object-store-memory=BYTES), give /dev/shm more room, or free the disk that holds "
+                           "/tmp/ray; the same command goes on from the last checkpoint.") from error
 
     def _publish(self) -> None:
         """Takes the weights of now, as a new version if they are another."""
@@ -252,7 +286,7 @@ class RolloutWorkers:
                 return
             self._snapshot, self._whole = after, None
             self._update = None
-            self._update = update, self._ray.put(update)
+            self._update = update, self._put(update)
             self.counts["versions"] += 1
         self._transfer_seconds += time.perf_counter() - began
 
@@ -267,32 +301,55 @@ class RolloutWorkers:
         return (self.folder / f"rollout-worker-{number}.stacks").absolute()
 
     def _await_start(self, workers: Sequence[_Worker]) -> None:
-        """Until they have said who they are.
+        """Until they have said who they are. In place of one that is killed meanwhile another is started, a few times.
 
         Raises:
             RunError: they do not start, or cannot serve.
         """
+        there: dict[int, Identity] = {}
+        for attempt in range(1, _ATTEMPTS + 1):
+            missing = [worker for worker in workers if worker.number not in there]
+            for worker, answer in zip(missing, self._identities(missing), strict=True):
+                if isinstance(answer, Identity):
+                    there[worker.number] = answer
+                elif attempt == _ATTEMPTS or answer.actor_init_failed:  # which would fail again
+                    reason = str(answer).strip().splitlines()
+                    raise RunError(f"a rollout worker does not start: {reason[-1].strip()} Is spoutnik installed on every "
+                                   "machine of the cluster, in the same version?") from answer
+                else:
+                    self.counts["replaced"] += 1
+                    self.say(f"rollout worker {worker.number} ended while it started ({_first_line(answer)}): another is "
+                             "started.")
+                    worker.handle = self._new_handle(worker.number)
+            if len(there) == len(workers):
+                break
+        here = identity()
+        for worker in workers:
+            theirs = there[worker.number]
+            worker.host = theirs.host
+            if refusal := refusal_of(theirs, here) or shared_gpu(theirs, self.taken):
+                raise RunError(refusal)
+        for warning in dict.fromkeys(other_kernels(theirs, here) for theirs in there.values()):
+            if warning and self.settings.rollout_engine == "spoutnik" and not self.settings.rollout_gpus:
+                self.say(warning)
+
+    def _identities(self, workers: Sequence[_Worker]) -> "list[Identity | Exception]":
+        """Who each worker says it is; of one that has ended, the error."""
         refs = [worker.handle.identity.remote() for worker in workers]
         ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=_START_SECONDS)
         if len(ready) < len(refs):
             raise RunError(f"{self._request} are asked for, and {len(refs) - len(ready)} of them did not start in "
                            f"{_START_SECONDS:g} s: the cluster has the room, but others use it, or its machines are slow. Free "
                            "it, or give fewer rollout_workers.")
-        try:
-            there = self._ray.get(refs)
-        except self._ray.exceptions.RayTaskError as error:
-            raise RunError(f"a rollout worker does not start: {error.cause}") from error
-        except self._ray.exceptions.RayActorError as error:
-            reason = str(error).strip().splitlines()
-            raise RunError(f"a rollout worker does not start: {reason[-1].strip()} Is spoutnik installed on every machine of "
-                           "the cluster, in the same version?") from error
-        here = identity()
-        for theirs in there:
-            if refusal := refusal_of(theirs, here) or shared_gpu(theirs, self.taken):
-                raise RunError(refusal)
-        for warning in dict.fromkeys(other_kernels(theirs, here) for theirs in there):
-            if warning and self.settings.rollout_engine == "spoutnik" and not self.settings.rollout_gpus:
-                self.say(warning)
+        answers = []
+        for ref in refs:
+            try:
+                answers.append(self._ray.get(ref))
+            except self._ray.exceptions.RayTaskError as error:
+                raise RunError(f"a rollout worker does not start: {error.cause}") from error
+            except self._ray.exceptions.RayActorError as error:
+                answers.append(error)
+        return answers
 
     def _replace(self, worker: _Worker, how: str) -> None:
         """A new process in the worker's place, without weights."""
@@ -300,15 +357,17 @@ class RolloutWorkers:
         self.say(f"rollout worker {worker.number} {how}: a new one takes its place and samples its prompts again, to the same "
                  "tokens.")
         self._ray.kill(worker.handle, no_restart=True)
-        worker.handle, worker.version, worker.progress = self._new_handle(worker.number), None, -1
+        worker.handle, worker.version, worker.progress, worker.core_seconds = self._new_handle(worker.number), None, -1, 0.0
         self._await_start([worker])
         worker.grew = time.monotonic()
 
     def _replace_if_hung(self, worker: _Worker) -> None:
         """A worker whose prompts are awaited is expected to make steps."""
         progress = self._ask(worker, "progress")
-        if isinstance(progress, int) and progress != worker.progress:
-            worker.progress, worker.grew = progress, time.monotonic()
+        if isinstance(progress, Progress):
+            self._count(worker, progress.core_seconds)
+            if progress.steps != worker.progress:
+                worker.progress, worker.grew = progress.steps, time.monotonic()
         if time.monotonic() - worker.grew > self.timeout:
             self.counts["hung"] += 1
             self._replace(worker, f"made no step for {self.timeout:g} s ({self._written_stacks(worker)})")
@@ -341,6 +400,11 @@ class RolloutWorkers:
             if stacks.exists() and not stacks.stat().st_size:
                 stacks.unlink()
         self._workers = []
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")
 
 
 class SamplersOnRay:

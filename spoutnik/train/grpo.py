@@ -29,7 +29,7 @@ from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.loop import Checkpoints, Cost, Gradient, Progress, Stopwatch, accumulate, train
 from spoutnik.train.monitor import Monitor
 from spoutnik.train.rewards import Rollouts, Scorer
-from spoutnik.train.rollouts import PolicyEngine, PolicySampler
+from spoutnik.train.rollouts import PolicyEngine, PolicySampler, cost_elsewhere
 from spoutnik.train.routing import difference_metrics, document_routes, known_tokens, router_names, stream_routes
 from spoutnik.train.sampling import RolloutSource, waste_of
 
@@ -177,16 +177,15 @@ def grpo(model: Transformer, tokenizer: Tokenizer, tasks: Sequence[Task], settin
         elsewhere = engine.take_metrics()
         trained = sum(len(b.packed.input_ids) for b in batches)
         metrics |= elsewhere | {"tokens": rollouts.generated} | waste_of(rollouts, settings)
-        return gradient, metrics, Cost(core_seconds=elsewhere.get("worker_core_seconds", 0.0), tokens_trained=trained,
-                                       tokens_generated=rollouts.generated,
-                                       tokens_wasted=wasted + sum(rollouts.wasted.values()))
+        return gradient, metrics, cost_elsewhere(elsewhere) + Cost(tokens_trained=trained, tokens_generated=rollouts.generated,
+                                                                   tokens_wasted=wasted + sum(rollouts.wasted.values()))
 
     if staleness.steps:
         checkpoints = replace(checkpoints, kept=source.ahead)
     log, total = train(model, optimizer, settings.make_schedule(settings.steps), stage, step_gradient, checkpoints, progress,
                        settings.bias_update_speed, monitor.after_step, anchor, settings.updates_per_rollout)
     monitor.end()
-    return log, total + cost
+    return log, total + cost + cost_elsewhere(engine.take_metrics())  # of what was sampled since the last step: a validation
 
 
 def refuse_mismatch(stage: str, step: int, mismatch: float, limit: float, staleness: int = 0) -> None:

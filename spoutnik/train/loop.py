@@ -57,6 +57,23 @@ def of_all_ranks(cost: Cost) -> Cost:
     return replace(cost, core_seconds=sum(cores), gpu_seconds=sum(gpus), peak_memory_bytes=max(memory))
 
 
+def kept_for_all(total: Cost, own: Cost) -> Cost:
+    """What rank 0 keeps of a cost for another start: the other ranks took about as much time of processors and GPUs as it did.
+
+    Args:
+        total: of all that was kept before, of this process and of rollout workers.
+        own: what of it is this process's own, since it began.
+    """
+    others = world().size - 1
+    return replace(total, core_seconds=total.core_seconds + others * own.core_seconds,
+                   gpu_seconds=total.gpu_seconds + others * own.gpu_seconds)
+
+
+def counted_once(kept: Cost) -> Cost:
+    """What was kept for all ranks, to be added to what each uses: rank 0 alone has its time, for `of_all_ranks` adds up."""
+    return kept if world().is_main else replace(kept, core_seconds=0.0, gpu_seconds=0.0)
+
+
 class Progress(Protocol):
     """Called after each step of a stage's work: a bar in the terminal, or nothing in tests."""
 
@@ -242,7 +259,8 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
     Raises:
         RunError: loss or gradient is not finite, or exploded: names the step; the last good checkpoint stays.
     """
-    start, log, total = checkpoints.load(model, optimizer) or (0, [], Cost())
+    start, log, kept = checkpoints.load(model, optimizer) or (0, [], Cost())
+    total, own = counted_once(kept), Cost()
     refuse_other_weights(model, stage, start)
     routers = model.routers if isinstance(model, Transformer) else {}
     if has_adapters(model):
@@ -262,16 +280,18 @@ def train(model: Transformer, optimizer: Optimizer, schedule: Schedule, stage: s
                 routers[name].move_bias(load, bias_update_speed)
         if gradient.loads:
             metrics["max_load"] = max(float(load.max() / load.float().mean()) for load in gradient.loads.values())
-        total = total + cost + watch.lap()
+        lap = watch.lap()
+        total, own = total + cost + lap, own + lap
         log.append({"step": step, "seconds": round(total.seconds, 3), "lr": optimizer.peak * schedule.factor(step)}
                    | {key: round(value, 6) for key, value in metrics.items()})
-        total = total + after_step(log) + watch.lap()
+        cost, lap = after_step(log), watch.lap()
+        total, own = total + cost + lap, own + lap
         progress(step + 1, schedule.steps, total.tokens_trained + total.tokens_generated, headline(metrics))
         if (step + 1) % COMPARED_EVERY == 0 or step + 1 == schedule.steps:
             refuse_other_weights(model, stage, step + 1)
         between = (step + 1) % resumes_every == 0 and step + 1 < schedule.steps
         if between and is_due(last_save + pause, optimizer.division):
-            checkpoints.save(step + 1, model, optimizer, log, total)
+            checkpoints.save(step + 1, model, optimizer, log, kept_for_all(total, own))
             last_save = time.perf_counter()
     return log, total
 

@@ -15,11 +15,12 @@ from spoutnik.engine.outputs import CompletionOutput, RequestOutput
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.files import sha256_json
 from spoutnik.model.weights import load_tensors, save_tensors
-from spoutnik.train.loop import Checkpoints, Cost, Stopwatch
-from spoutnik.train.rollouts import PolicySampler, beating, in_order
+from spoutnik.train.loop import Checkpoints, Cost, Stopwatch, counted_once, kept_for_all
+from spoutnik.train.rollouts import PolicySampler, beating, cost_elsewhere, in_order
 from spoutnik.world import main_only, world
 
 _REASONS = (None, "stop", "length")  # why a completion ended, by its number in the file
+_SPENT = ("seconds", "core_seconds", "gpu_seconds", "joules", "metered_seconds")  # the numbers of a file's `spent`
 
 
 class ResumableLLM:
@@ -32,9 +33,9 @@ class ResumableLLM:
 
     def __init__(self, llm: LLM, checkpoints: Checkpoints):
         self.llm, self.checkpoints = llm, checkpoints
-        self.spent = main_only(lambda: _spent(checkpoints.folder))
-        self._watch = Stopwatch()
-        self._used = self.spent
+        self._kept = main_only(lambda: _spent(checkpoints.folder))
+        self.spent = counted_once(self._kept)
+        self._watch, self._own = Stopwatch(), Cost()
 
     def generate(self, prompts: Sequence[list[int]], params: SamplingParams, *, seed: int,
                  on_progress: Callable[[int, int], None] | None = None) -> list[RequestOutput]:
@@ -71,8 +72,8 @@ class ResumableLLM:
         return outputs
 
     def _write(self, path: Path, completions: Sequence[tuple[list[int], list[float], str | None]]) -> None:
-        self._used = self._used + self._watch.lap()
-        spent = torch.tensor([self._used.seconds, self._used.core_seconds], dtype=torch.float64)
+        self._own = self._own + self._watch.lap()
+        spent = _spent_tensor(kept_for_all(self._kept + self._own, self._own))
         save_tensors(path, completion_tensors(completions) | {"spent": spent})
 
 
@@ -82,9 +83,9 @@ class KeptCalls:
 
     def __init__(self, engine: PolicySampler, checkpoints: Checkpoints):
         self.engine, self.folder = engine, checkpoints.folder
-        self.spent = main_only(lambda: _spent(checkpoints.folder))
-        self._watch = Stopwatch()
-        self._used = self.spent
+        self._kept = main_only(lambda: _spent(checkpoints.folder))
+        self.spent = counted_once(self._kept)
+        self._watch, self._own = Stopwatch(), Cost()
 
     def generate(self, prompts: Sequence[list[int]], params: SamplingParams, *, seed: int) -> list[RequestOutput]:
         """As LLM.generate does."""
@@ -92,11 +93,11 @@ class KeptCalls:
         if main_only(path.exists):
             return in_order(prompts, _read(path, params.n))
         groups = self.engine.begin(prompts, params, seed).result()
-        elsewhere = Cost(core_seconds=self.engine.take_metrics().get("worker_core_seconds", 0.0))
+        elsewhere = cost_elsewhere(self.engine.take_metrics())
         self.spent = self.spent + elsewhere
-        self._used = self._used + self._watch.lap() + elsewhere
+        self._kept, self._own = self._kept + elsewhere, self._own + self._watch.lap()
         if world().is_main:
-            spent = torch.tensor([self._used.seconds, self._used.core_seconds], dtype=torch.float64)
+            spent = _spent_tensor(kept_for_all(self._kept + self._own, self._own))
             save_tensors(path, group_tensors(groups) | {"spent": spent})
         return in_order(prompts, groups)
 
@@ -133,6 +134,10 @@ def groups_of(tensors: Mapping[str, Tensor], n: int) -> list[list[CompletionOutp
 
 
 def _spent(folder: Path) -> Cost:
-    """The most that any of the files tells: each counts from the beginning."""
+    """The most that any of the files tells: each counts from the beginning. (Older files have the first two numbers.)"""
     spent = [load_tensors(path)["spent"].tolist() for path in folder.glob("*.safetensors")]
-    return Cost(*max(spent, default=(0.0, 0.0)))
+    return Cost(**dict(zip(_SPENT, max(spent, default=()))))
+
+
+def _spent_tensor(cost: Cost) -> Tensor:
+    return torch.tensor([getattr(cost, name) for name in _SPENT], dtype=torch.float64)

@@ -5,7 +5,7 @@ samples a prompt changes no token: that is a function of the weights, the prompt
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 from typing import Literal, Protocol
@@ -24,6 +24,7 @@ from spoutnik.tasks.language import language_consistency
 from spoutnik.text.thought import Reply
 from spoutnik.text.thought_format import thought_format
 from spoutnik.text.tokenizer import Tokenizer
+from spoutnik.train.loop import Cost
 from spoutnik.train.prompt_style import PromptStyle, read_completion
 from spoutnik.world import pulse, world
 
@@ -98,7 +99,13 @@ class PolicySampler(Protocol):
         """Begins to sample by the weights of now; they may change meanwhile."""
 
     def take_metrics(self) -> dict[str, float]:
-        """For the log, since the last time: `core_seconds` of other processes, and what their keeping up to date took."""
+        """For the log, since the last time: `worker_core_seconds` and `worker_gpu_seconds` of other processes, and what
+        their keeping up to date took."""
+
+
+def cost_elsewhere(metrics: Mapping[str, float]) -> Cost:
+    """What the metrics of a `PolicySampler` tell of time on processors and GPUs that are not this process's."""
+    return Cost(core_seconds=metrics.get("worker_core_seconds", 0.0), gpu_seconds=metrics.get("worker_gpu_seconds", 0.0))
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import pytest
 from scale.worlds import free_port
 from torch.distributed import TCPStore
 
+from spoutnik.scale import launch
 from spoutnik.scale.launch import Launch, _own_part, launched, run_together
 
 
@@ -25,10 +26,14 @@ def told(monkeypatch, tmp_path, **environment) -> tuple[int, list[str]]:
     ({"WORLD_SIZE": "2"}, "RANK is not set, but WORLD_SIZE = 2. Start all processes with"),
     ({"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, "RANK = 2: must be below WORLD_SIZE = 2"),
     ({"WORLD_SIZE": "two", "RANK": "0", "MASTER_ADDR": "x", "MASTER_PORT": "1"}, "WORLD_SIZE = 'two': must be a whole number"),
+    ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "x", "MASTER_PORT": "99999"},
+     "rank 1 of 2 on {host}: MASTER_PORT = 99999: must be from 1 to 65535. Give all ranks the same free port"),
+    ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "x", "MASTER_PORT": "1", "SPOUTNIK_JOIN_SECONDS": "5m"},
+     "SPOUTNIK_JOIN_SECONDS = '5m': must be a whole number. Give seconds, or leave it out (300)."),
 ])
 def test_an_impossible_environment_is_refused(monkeypatch, tmp_path, environment, sentence):
     status, said = told(monkeypatch, tmp_path, **environment)
-    assert status == 2 and len(said) == 1 and sentence in said[0]
+    assert status == 2 and len(said) == 1 and sentence.format(host=socket.gethostname()) in said[0]
 
 
 def test_a_port_that_is_taken_is_named(monkeypatch, tmp_path):
@@ -44,6 +49,17 @@ def test_a_rank_0_that_is_not_there_is_missed(monkeypatch, tmp_path):
     port = str(free_port())
     status, said = told(monkeypatch, tmp_path, RANK="1", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
     assert status == 1 and f"does not reach rank 0 at 127.0.0.1:{port}" in said[0]
+
+
+def test_a_port_on_which_another_program_listens_is_told_by_those_who_wait_for_rank_0(monkeypatch, tmp_path):
+    monkeypatch.setattr(launch, "_HANDSHAKE", 0.5)
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        status, said = told(monkeypatch, tmp_path, RANK="1", WORLD_SIZE="2", MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
+    assert status == 1 and said[0].startswith("rank 1 of 2 on")
+    assert f"what listens at 127.0.0.1:{port} does not answer as rank 0 would" in said[0] and "MASTER_PORT" in said[0]
 
 
 def test_one_process_is_not_several(monkeypatch):

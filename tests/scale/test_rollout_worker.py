@@ -111,6 +111,16 @@ def test_weights_with_a_wrong_checksum_are_never_sampled(tmp_path):
     assert len(worker.sample(work(0)).groups) == len(PROMPTS)
 
 
+def test_what_goes_wrong_while_weights_are_taken_over_is_told_by_who_is_asked_to_sample(tmp_path):
+    """Nobody waits for the end of an update."""
+    (tmp_path / "file").touch()
+    model = trained("qwen2", torch.float32)
+    worker = worker_of(model, tmp_path / "file")  # where its stacks cannot be written
+    for ask in (lambda: worker.update(Snapshot.of(0, policy_tensors(model)).whole()), lambda: worker.sample(work(0))):
+        with pytest.raises(OSError, match="File exists|Not a directory"):
+            ask()
+
+
 def test_another_version_and_another_vocabulary_are_refused(tmp_path):
     model = trained("qwen2", torch.float32)
     worker = worker_of(model, tmp_path)
@@ -249,6 +259,19 @@ def test_a_start_for_which_a_busy_machine_had_no_time_is_tried_again():
         with pytest.raises(Exception, match="timed out|no port"):
             ray_cluster.start_here(busy_ray(failures), 1, 1)
         assert not failures
+
+
+def test_an_address_at_which_nothing_answers_as_ray_is_told_in_bounded_time(monkeypatch):
+    """As where another program listens there: Ray asks it again and again."""
+    never = threading.Event()
+    silent = SimpleNamespace(is_initialized=lambda: False, init=lambda **_: never.wait(60), shutdown=lambda: None)
+    monkeypatch.setattr(ray_cluster, "ray_module", lambda: silent)
+    monkeypatch.setattr(ray_cluster, "_CONNECT_SECONDS", 0.1)
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    with pytest.raises(RunError, match="nothing at RAY_ADDRESS = head:6379 answers as Ray's head within 0.1 s. Correct"), \
+            ray_cluster.connected(Request(1, 1, 0), 1):
+        pass
+    never.set()
 
 
 def test_why_ray_does_not_start_is_told_in_a_sentence(monkeypatch):

@@ -88,6 +88,8 @@ def test_two_workers_give_the_bytes_of_one_process_as_the_weights_change(workers
     assert tokens_of(output.outputs for output in outputs) == here(workers, 0)
     metrics = workers.take_metrics()
     assert metrics["worker_core_seconds"] > 0 and metrics["transfer_megabytes"] > 0
+    used = sum(ray.get(worker.handle.progress.remote()).core_seconds for worker in workers._workers)
+    assert 0.5 * used < sum(worker.core_seconds for worker in workers._workers) <= used  # its start too, which takes most
     assert not workers.counts["replaced"] and not workers.said
 
 
@@ -103,6 +105,24 @@ def test_a_killed_worker_is_replaced_and_its_prompts_have_the_tokens_of_the_weig
     assert workers.counts["replaced"] == 1
     said, = workers.said
     assert said.startswith("rollout worker 1 ended") and said.endswith("to the same tokens.")
+
+
+def test_a_worker_that_is_killed_while_it_starts_is_replaced_again(workers, monkeypatch):
+    """As its replacement may be, where a machine ends whatever is large."""
+    expected, make, made = here(workers, 3), workers._new_handle, []
+
+    def dying(number):
+        made.append(make(number))
+        if len(made) <= 2:
+            ray.kill(made[-1])
+        return made[-1]
+
+    monkeypatch.setattr(workers, "_new_handle", dying)
+    os.kill(process_of(workers, 0), signal.SIGKILL)
+    assert tokens_of(workers.begin(PROMPTS, PARAMS, 3).result()) == expected
+    assert len(made) == workers.counts["replaced"] == 3
+    assert [sentence.partition(" (")[0] for sentence in workers.said] == [
+        "rollout worker 0 ended", *["rollout worker 0 ended while it started"] * 2]
 
 
 def test_a_worker_that_hangs_is_found_replaced_and_its_end_told(workers, monkeypatch):
@@ -149,17 +169,18 @@ def test_a_policy_trained_with_workers_has_the_bytes_of_one_trained_here(steps_b
     monkeypatch.setattr(rewards, "grade", likes_even)
     settings = GRPOSettings(steps=3, prompts_per_step=3, group_size=4, max_tokens=6, learning_rate=0.003, optimizer="adamw",
                             warmup=0, max_mismatch_kl=10.0)
-    logs = {}
+    logs, costs = {}, {}
 
     def train(model, engine, name):
-        logs[name], _ = grpo(model, tiny.tokenizer(), find_tasks(["arithmetic"]), settings, 0, "rl",
+        logs[name], costs[name] = grpo(model, tiny.tokenizer(), find_tasks(["arithmetic"]), settings, 0, "rl",
                              Checkpoints(tmp_path / name, 0.0), tiny.silent, engine=engine, staleness=Staleness(steps_behind))
         return model.state_dict()
 
     alone, together = train(policy(), None, "alone"), train(workers.model, workers, "together")
     assert all(torch.equal(alone[name], together[name]) for name in alone)
     assert [row["loss"] for row in logs["alone"]] == [row["loss"] for row in logs["together"]]
-    assert all("worker_core_seconds" in row for row in logs["together"])
+    elsewhere = sum(row["worker_core_seconds"] for row in logs["together"])
+    assert 0 < elsewhere < costs["together"].core_seconds and not any("worker_core_seconds" in row for row in logs["alone"])
 
 
 def test_rejection_sampling_by_workers_goes_on_after_the_last_call_that_it_finished(workers, tmp_path, tokenizer):

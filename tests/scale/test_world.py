@@ -17,7 +17,7 @@ from spoutnik.files import read_json, sha256_file
 from spoutnik.model.weights import load_tensors
 from spoutnik.recipe.run import run_recipe
 
-SIZES = {2: list(worlds.METHODS), 3: [], 4: ["grpo", "samples"]}  # processes -> methods that they try beside pretraining
+SIZES = {2: list(worlds.METHODS), 3: [], 4: ["grpo", "samples", "billed"]}  # processes -> methods beside pretraining
 # What happens to one of two processes, to be found out by the others.
 ENDS = {
     "killed": {"happens": "killed"}, "bare-killed": {"happens": "killed", "bare": True},

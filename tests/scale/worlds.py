@@ -36,7 +36,7 @@ from spoutnik.train.dpo import DPOSettings, dpo
 from spoutnik.train.grpo import grpo
 from spoutnik.train.grpo_settings import GRPOSettings
 from spoutnik.train.kto import KTOSettings, kto
-from spoutnik.train.loop import Checkpoints
+from spoutnik.train.loop import Checkpoints, of_all_ranks
 from spoutnik.train.preferences import Pair, Thumb
 from spoutnik.train.pretrain import PretrainSettings, pretrain
 from spoutnik.train.resumable import ResumableLLM
@@ -133,9 +133,25 @@ def plain(folder: Path) -> dict:
     return {"losses": [row["loss"] for row in log], "loads": [row["max_load"] for row in log]}
 
 
+def billed(folder: Path) -> list[int]:
+    """Millions of core-seconds that a stage counts in all, after an earlier start had kept one: of training, of sampling."""
+    tokenizer, settings = tiny.tokenizer(), PretrainSettings(steps=2, tokens_per_step=200, learning_rate=0.01, warmup=0)
+    state = folder / "training" / "checkpoint" / "state.json"
+    for start in range(2):
+        _, cost = pretrain(tiny.model(tiny.QWEN, vocab_size=300), tokenizer, list(FAMILIES.values()), settings, 0, "base",
+                           Checkpoints(folder / "training", 0.0), tiny.silent)
+        if start == 0 and world().is_main:
+            kept = json.loads(state.read_text())
+            state.write_text(json.dumps(kept | {"bill": kept["bill"] | {"core_seconds": 1e6}}))
+            save_tensors(folder / "sampling" / "call.safetensors", {"spent": torch.tensor([1.0, 1e6], dtype=torch.float64)})
+        world().gather([start])  # nobody reads before that
+    spent = ResumableLLM(None, Checkpoints(folder / "sampling")).spent
+    return [round(of_all_ranks(each).core_seconds / 1e6) for each in (cost, spent)]
+
+
 METHODS = {"grpo": lambda folder: reinforced(folder, False), "adapter": lambda folder: reinforced(folder, True),
            "dpo": lambda folder: preferred(folder, "dpo"), "kto": lambda folder: preferred(folder, "kto"),
-           "reward_model": judged, "samples": sampled}
+           "reward_model": judged, "samples": sampled, "billed": billed}
 
 
 def training(folder: Path, methods: Sequence[str] = tuple(METHODS)) -> dict:

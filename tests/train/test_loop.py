@@ -10,9 +10,10 @@ import torch
 from spoutnik.errors import RunError
 from spoutnik.tasks import FAMILIES
 from spoutnik.train import loop
-from spoutnik.train.loop import Checkpoints, Cost, Gradient, accumulate, headline, train
+from spoutnik.train.loop import Checkpoints, Cost, Gradient, accumulate, counted_once, headline, kept_for_all, train
 from spoutnik.train.optimizer import Optimizer, Schedule
 from spoutnik.train.pretrain import PretrainSettings, pretrain
+from spoutnik.world import World
 
 
 class Killed(BaseException):
@@ -198,6 +199,16 @@ def test_gradients_add_up_in_the_order_of_the_batches_whatever_the_threads():
 def test_bills_add_up_but_memory_is_a_peak():
     total = Cost(1.0, 2.0, 3, 4, 5, 6) + Cost(1.0, 1.0, 1, 1, 1, 2)
     assert total == Cost(2.0, 3.0, 4, 5, 6, 6)
+
+
+def test_a_checkpoint_keeps_the_time_of_all_ranks_by_that_of_one_and_its_reader_counts_it_once(monkeypatch):
+    """Time on rollout workers, which rank 0 alone knows of, is not multiplied."""
+    used, own = Cost(seconds=9, core_seconds=100, gpu_seconds=10), Cost(core_seconds=20, gpu_seconds=2)
+    monkeypatch.setattr(loop, "world", lambda: World(rank=0, size=4))
+    kept = kept_for_all(used, own)
+    assert kept == counted_once(kept) == Cost(seconds=9, core_seconds=160, gpu_seconds=16)
+    monkeypatch.setattr(loop, "world", lambda: World(rank=1, size=4))
+    assert counted_once(kept) == Cost(seconds=9)
 
 
 def test_the_bar_shows_the_reward_where_there_is_one():
