@@ -6,8 +6,11 @@ server that repeats it has it struck out. Redirections are not followed: the key
 
 import asyncio
 import json
+import math
 import os
 import random
+import sys
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +23,7 @@ _REFUSED = ("HTTP 400", "HTTP 413", "HTTP 422")
 TRANSIENT = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})  # 529: overloaded, at some providers
 LONGEST_PAUSE = 300.0  # seconds: an endpoint that asks for more has no room today
 LARGEST_REPLY = 64 << 20  # bytes
+_WONDERED_AT, _TOLD_AGAIN = 4.0, 10.0  # seconds: of a pause that is told, and between two such sentences
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Endpoint:
         self.base_url = _checked_address(self.base_url)
         self._limit_name = "max_tokens"  # newer models of OpenAI's take another word and say so
         self._knows_logprobs = True
+        self._told = -math.inf
         self._key()
 
     async def complete(self, messages: Sequence[dict[str, str]], *, temperature: float | None = None,
@@ -142,7 +147,9 @@ class Endpoint:
                 continue
             if not failure.transient or attempt > self.retries or (failure.pause or 0) > LONGEST_PAUSE:
                 raise self._error(failure, attempt)
-            await self.sleep(max(failure.pause or 0.0, pause * (1 + random.random() / 2)))
+            wait = max(failure.pause or 0.0, pause * (1 + random.random() / 2))
+            self._tell(failure, attempt, wait)
+            await self.sleep(wait)
             attempt, pause = attempt + 1, min(2 * pause, 60.0)
 
     async def _attempt(self, client: httpx.AsyncClient, request: EndpointRequest) -> bytes:
@@ -182,11 +189,20 @@ class Endpoint:
             return True
         return False
 
-    def _error(self, failure: Failure, attempts: int) -> RunError:
-        reason = failure.reason
+    def _tell(self, failure: Failure, attempt: int, wait: float) -> None:
+        """Says why it waits, where that takes long enough to be wondered at; of many requests at once, now and then."""
+        now = time.monotonic()
+        if wait >= _WONDERED_AT and now - self._told >= _TOLD_AGAIN:
+            self._told = now
+            print(f"{self.base_url}, model {self.model}: {self._without_key(failure.reason)}. Asked again in {wait:.0f} s (attempt "
+                  f"{attempt + 1} of {self.retries + 1}).", file=sys.stderr)
+
+    def _without_key(self, text: str) -> str:
         key = self._key()
-        if key:
-            reason = reason.replace(key, "***")
+        return text.replace(key, "***") if key else text
+
+    def _error(self, failure: Failure, attempts: int) -> RunError:
+        reason = self._without_key(failure.reason)
         if failure.pause and failure.pause > LONGEST_PAUSE:
             reason += f"; it asks to wait {failure.pause:.0f} s"
         tries = f" ({attempts} attempts)" if attempts > 1 else ""

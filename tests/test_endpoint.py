@@ -52,6 +52,16 @@ def test_other_forms_of_a_message(message, text, reasoning):
     assert (reply.text, reply.reasoning, reply.finish_reason, reply.usage.prompt_tokens) == (text, reasoning, "unknown", None)
 
 
+def test_a_long_pause_is_told_with_its_reason(capsys, monkeypatch):
+    monkeypatch.setenv("KEY_OF_A_TEST", "sk-very-secret")
+    busy = [failure(503, "loading"), failure(429, "sk-very-secret has used up its minute", Retry_After="17"),
+            failure(429, "slow down", Retry_After="20"), completion("Hi")]
+    with endpoint_server(busy) as server:
+        asyncio.run(Endpoint(server.url, "m", "KEY_OF_A_TEST", sleep=Pauses()).complete(HELLO))
+    told = capsys.readouterr().err.splitlines()  # the first pause is short, the third follows at once here
+    assert told == [f"{server.url}, model m: HTTP 429, '*** has used up its minute'. Asked again in 17 s (attempt 3 of 7)."]
+
+
 def test_failures_that_pass_are_waited_out_with_growing_pauses():
     pauses = Pauses()
     busy = [failure(503, "loading"), failure(429, "slow down", Retry_After="17"), Answer(200, b"<html>bad gateway</html>"),
