@@ -194,8 +194,8 @@ class Endpoint:
         now = time.monotonic()
         if wait >= _WONDERED_AT and now - self._told >= _TOLD_AGAIN:
             self._told = now
-            print(f"{self.base_url}, model {self.model}: {self._without_key(failure.reason)}. Asked again in {wait:.0f} s (attempt "
-                  f"{attempt + 1} of {self.retries + 1}).", file=sys.stderr)
+            again = f"Asked again in {wait:.0f} s (attempt {attempt + 1} of {self.retries + 1})."
+            print(f"{self.base_url}, model {self.model}: {self._without_key(failure.reason)}. {again}", file=sys.stderr)
 
     def _without_key(self, text: str) -> str:
         key = self._key()
