@@ -67,7 +67,7 @@ class TerminalDisplay:
                 # A stage's work takes most of its time, its evaluation the rest.
                 left = self._remaining.seconds(name, now - started, 0.9 * done / of if what != "evaluating" else 0.9)
                 bar.update(task, completed=done, total=of, note=note, rate=rate,
-                           run=f"({duration(left)} left in all)" if left else "")
+                           run=f"({duration(left)} left)" if left else "")
 
             return progress
 

@@ -42,4 +42,4 @@ def test_the_terminal_says_what_the_whole_run_still_needs():
         reporter("training")(1, 2, 500, "loss 1.000")
         reporter("training")(2, 2, 1000, "loss 0.900")
     written = display.console.file.getvalue()
-    assert "min" in written and " left in all)" in written
+    assert "min" in written and " left)" in written
