@@ -49,7 +49,8 @@ def agree(rows, expected, norm=1e-5):
     assert len(rows) in (FEW, STEPS)
     for (got_loss, got_norm), (want_loss, want_norm) in zip(rows, expected[:len(rows)], strict=True):
         rounding = torch.finfo(torch.float32).eps * 2 ** math.floor(math.log2(want_loss))  # two losses, each half a step off
-        assert got_loss == pytest.approx(want_loss, rel=0, abs=1e-6 + rounding) and got_norm == pytest.approx(want_norm, rel=norm)
+        assert got_loss == pytest.approx(want_loss, rel=0, abs=1e-6 + rounding)
+        assert got_norm == pytest.approx(want_norm, rel=norm)
 
 
 @pytest.mark.parametrize("case", CASES)
