@@ -4,10 +4,11 @@ but the matrix products.
 Both begin with the same base and the same adapter, and train the same rows in the same steps, a thread each, one after the
 other: rows of equal length whose every token is learned, and conversations as they come (--rows), of which the replies are.
 What counts is rows' tokens per core-second (processor time; padding is none), the peak memory of a process of its own, and the
-loss of each step. TRL's micro-batch is the best of those in MICRO; its rows are sorted by length within a step. The limit is
-the time of the products alone, in float32, each token once. Needs the peers' environment: `make peers`.
+loss of each step. TRL's micro-batch, and in bfloat16 its precision, is the best of those in MICRO and PRECISIONS; its rows are
+sorted by length within a step. The limit is the time of the products alone, each token once. Needs the peers' environment:
+`make peers`.
 
-    python benchmarks/adapt_vs_trl.py MODEL [--rows FILE] [--steps 10]
+    python benchmarks/adapt_vs_trl.py MODEL [--rows FILE] [--steps 10] [--dtype bfloat16]
 """
 
 import argparse
@@ -38,13 +39,14 @@ from spoutnik.train.language_model import language_model_gradient
 from spoutnik.train.settings import LanguageModelSettings
 from spoutnik.train.sft import trace_document
 
-RATE, MICRO = 5e-4, (2, 4)
+RATE, MICRO = 5e-4, (1, 2, 4, 8)
+PRECISIONS = {torch.float32: ("fp32",), torch.bfloat16: ("bf16_weights", "bf16")}  # the last: autocast over float32 weights
 Row = tuple[list[int], int]  # ids, and from where on they are learned
 
 
-def equal_rows(count: int, vocabulary: int) -> list[Row]:
+def equal_rows(count: int, length: int, vocabulary: int) -> list[Row]:
     rng = random.Random(0)
-    return [([rng.randrange(3, vocabulary) for _ in range(256)], 1) for _ in range(count)]
+    return [([rng.randrange(3, vocabulary) for _ in range(length)], 1) for _ in range(count)]
 
 
 def own_rows(file: Path, model: Path, count: int, per_step: int) -> list[Row]:
@@ -57,7 +59,7 @@ def own_rows(file: Path, model: Path, count: int, per_step: int) -> list[Row]:
 
 def train_ours(options: dict) -> dict:
     """Core-seconds and loss of each step, in this process."""
-    model = load_model(Path(options["model"]), None, torch.float32, mapped=True)
+    model = load_model(Path(options["model"]), None, getattr(torch, options["dtype"]), mapped=True)
     attach_adapter(model, read_adapter(Path(options["adapter"])), Path(options["adapter"]))
     for part in adapters_of(model).values():
         part.requires_grad_(True)
@@ -82,7 +84,7 @@ def ask_ours(options: dict) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def product_seconds(config: ModelConfig, tokens: int, learned: int, rank: int = 16) -> float:
+def product_seconds(config: ModelConfig, tokens: int, learned: int, dtype: torch.dtype, rank: int = 16) -> float:
     """Core-seconds of the products of one step: forward and those for the inputs' gradients (the base is frozen), the adapters'
     three, and the head's two of learned tokens."""
     d, i = config.hidden_size, config.intermediate_size
@@ -91,14 +93,14 @@ def product_seconds(config: ModelConfig, tokens: int, learned: int, rank: int = 
     maps = [(d, q), (d, kv), (d, kv), (q, d), (d, i), (d, i), (i, d)]
     shapes = [shape for a, b in maps for shape in ((tokens, a, b), (tokens, b, a),
               (tokens, a, rank), (tokens, rank, b), (tokens, b, rank), (tokens, rank, a), (rank, tokens, a), (b, tokens, rank))]
-    once = {shape: _product(*shape) for shape in dict.fromkeys(shapes)}
-    head = [_product(min(learned, 512), *widths) * learned / min(learned, 512)
+    once = {shape: _product(*shape, dtype) for shape in dict.fromkeys(shapes)}
+    head = [_product(min(learned, 512), *widths, dtype) * learned / min(learned, 512)
             for widths in ((d, config.vocab_size), (config.vocab_size, d))]
     return config.num_hidden_layers * sum(once[shape] for shape in shapes) + sum(head)
 
 
-def _product(m: int, k: int, n: int) -> float:
-    left, right, out = torch.randn(m, k), torch.randn(n, k).t(), torch.empty(m, n)
+def _product(m: int, k: int, n: int, dtype: torch.dtype) -> float:
+    left, right, out = torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype).t(), torch.empty(m, n, dtype=dtype)
     samples = []
     for _ in range(6):
         began = time.process_time()
@@ -107,27 +109,34 @@ def _product(m: int, k: int, n: int) -> float:
     return statistics.median(samples[1:])
 
 
-def compare(name: str, model: Path, rows: list[Row], per_step: int, folder: Path) -> dict:
-    options = {"model": str(model), "adapter": str(folder), "rows": rows, "rows_per_step": per_step, "learning_rate": RATE,
-               "threads": 1, "precision": "fp32", "attention": "sdpa", "micro_batch_tokens": 4096}
+def best_settings(options: dict, per_step: int) -> dict:
+    """TRL's fastest, by the second of two steps."""
+    able = [{"micro_batch": micro, "precision": precision} for precision in PRECISIONS[getattr(torch, options["dtype"])]
+            for micro in MICRO if per_step % micro == 0]
+    short = options | {"rows": options["rows"][:2 * per_step]}
+    return min(able, key=lambda choice: ask_peer("trl_sft.py", short | choice)["core_seconds"][1])
+
+
+def compare(name: str, rows: list[Row], per_step: int, folder: Path, given: argparse.Namespace) -> dict:
+    options = {"model": str(given.model), "adapter": str(folder), "rows": rows, "rows_per_step": per_step, "threads": 1,
+               "learning_rate": RATE, "dtype": given.dtype, "attention": "sdpa", "micro_batch_tokens": given.micro_batch_tokens}
     ours = ask_ours(options)
-    able = [micro for micro in MICRO if per_step % micro == 0]
-    tried = {micro: ask_peer("trl_sft.py", options | {"micro_batch": micro, "rows": rows[:2 * per_step]})["core_seconds"][1]
-             for micro in able} if len(able) > 1 else dict.fromkeys(able, 0.0)
-    best = min(tried, key=tried.get)
-    peer = ask_peer("trl_sft.py", options | {"micro_batch": best})
+    best = best_settings(options, per_step)
+    peer = ask_peer("trl_sft.py", options | best)
     tokens = [sum(len(ids) for ids, _ in rows[i:i + per_step]) for i in range(0, len(rows), per_step)]
     learned = [sum(len(ids) - start for ids, start in rows[i:i + per_step]) for i in range(0, len(rows), per_step)]
-    limit = product_seconds(ModelConfig.load(model), round(statistics.mean(tokens)), round(statistics.mean(learned)))
+    limit = product_seconds(ModelConfig.load(given.model), round(statistics.mean(tokens)), round(statistics.mean(learned)),
+                            getattr(torch, given.dtype))
 
     def rate(result: dict) -> float:
         return statistics.median(count / seconds for count, seconds in list(zip(tokens, result["core_seconds"]))[1:])
 
     differences = [abs(a - b) for a, b in zip(ours["losses"], peer["losses"])]
     return {"name": name, "ours": rate(ours), "peer": rate(peer), "limit": statistics.mean(tokens) / limit,
-            "unit": "tokens/core-second", "memory_ours": ours["peak_bytes"], "memory_peer": peer["peak_bytes"],
-            "memory_ratio": ours["peak_bytes"] / peer["peak_bytes"], "steps": len(tokens), "tokens_per_step": tokens[0],
-            "peer_micro_batch": best, "first_loss": ours["losses"][0], "last_loss": ours["losses"][-1],
+            "unit": "tokens/core-second", "dtype": given.dtype, "memory_ours": ours["peak_bytes"],
+            "memory_peer": peer["peak_bytes"], "memory_ratio": ours["peak_bytes"] / peer["peak_bytes"], "steps": len(tokens),
+            "tokens_per_step": tokens[0], "micro_batch_tokens": given.micro_batch_tokens,
+            "peer_settings": best, "first_loss": ours["losses"][0], "last_loss": ours["losses"][-1],
             "largest_loss_difference": max(differences), "last_loss_difference": differences[-1],
             "versions": peer["versions"], "machine": machine()}
 
@@ -138,6 +147,9 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="conversations in any shape of docs/data.md")
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rows-per-step", type=int, default=8)
+    parser.add_argument("--row-tokens", type=int, default=256, help="of the rows of equal length, two a step")
+    parser.add_argument("--micro-batch-tokens", type=int, default=4096, help="of ours")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--no-equal", dest="equal", action="store_false", help="leave out the rows of equal length")
     parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -153,11 +165,11 @@ def main() -> None:
         write_adapter(folder, Adapter(parts, str(options.model), base_hash(base, parts)))
         count = options.steps * options.rows_per_step
         if options.equal:
-            equal = equal_rows(options.steps * 2, base.config.vocab_size)
-            results.append(compare("sft, rows of 256 tokens", options.model, equal, 2, folder))
+            equal = equal_rows(options.steps * 2, options.row_tokens, base.config.vocab_size)
+            results.append(compare(f"sft, rows of {options.row_tokens} tokens", equal, 2, folder, options))
         if options.rows is not None:
             rows = own_rows(options.rows, options.model, count, options.rows_per_step)
-            results.append(compare("sft, conversations as they come", options.model, rows, options.rows_per_step, folder))
+            results.append(compare("sft, conversations as they come", rows, options.rows_per_step, folder, options))
     print_result(results)
 
 

@@ -59,11 +59,12 @@ class Conversion:
 
     @property
     def reply(self) -> str:
-        """With the product worked out, tens and ones, in one form for all: rare forms were most of the errors. Each step is of
-        a kind that the model has met, a product of digits or a sum."""
-        tens, ones = 10 * (self.quantity // 10), self.quantity % 10
-        return (f"{self.quantity} x {self.factor} = {tens} x {self.factor} + {ones} x {self.factor} = {tens * self.factor} + "
-                f"{ones * self.factor} = {self.answer} {self.other}s")
+        """With the product worked out as at school, ones, tens, what is carried, in one form for all: rare forms were most of
+        the errors, then sums of three digits in one step. "8 x 7 = 56, 2 x 7 = 14, 14 + 5 = 19, so 196 blens" for 28."""
+        of_ones, of_tens = self.quantity % 10 * self.factor, self.quantity // 10 * self.factor
+        carried = f"{of_tens} + {of_ones // 10} = {of_tens + of_ones // 10}"
+        return (f"{self.quantity % 10} x {self.factor} = {of_ones}, {self.quantity // 10} x {self.factor} = {of_tens}, "
+                f"{carried}, so {self.answer} {self.other}s")
 
 
 def conversions() -> tuple[list[Conversion], list[Conversion]]:

@@ -152,7 +152,7 @@ class Transformer(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) to (..., vocabulary) in float32: rounding logits to bfloat16 is where sampler and trainer diverge."""
         weight = self.lm_head.weight.to(hidden.dtype)
-        if not torch.is_grad_enabled() and operations.has_fast_matmul(hidden, weight):
+        if not torch.is_grad_enabled() and operations.has_float32_products(hidden, weight):
             return operations.linear_float32(hidden.flatten(0, -2), weight).view(*hidden.shape[:-1], -1)
         return F.linear(hidden.float(), weight.float())
 

@@ -25,9 +25,10 @@ inline bool granted() {
     return answer;
 }
 
-// The registers by their use: sums of 16 rows with up to four blocks of 16 outputs, then the factors, 32 bfloat16 numbers of
-// each row of activations, and a block of the weights of these inputs, a pair in each row.
-constexpr int ACTIVATIONS = 4, WEIGHTS = 5;
+// The registers by their use: sums of 16 rows with up to four blocks of 16 outputs (or of 32 rows with two), then the factors,
+// 32 bfloat16 numbers of each row of activations, and a block of the weights of these inputs, a pair in each row. Two of each
+// suffice for four sums.
+constexpr int ACTIVATIONS = 4, WEIGHTS = 5, MORE_ACTIVATIONS = 6, MORE_WEIGHTS = 7;
 
 // Shapes the tiles of this thread while it lives, if they may be used. At the end they are released: the kernel saves tiles
 // in use at each switch of threads.
@@ -36,8 +37,8 @@ class Tiles {
     Tiles() {
         struct alignas(64) {
             uint8_t palette = 1, start_row = 0, reserved[14] = {};
-            uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64};
-            uint8_t rows[16] = {16, 16, 16, 16, 16, 16};
+            uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+            uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
         } const shapes;
         static_assert(sizeof shapes == 64);
         if (granted()) asm volatile("ldtilecfg %0" : : "m"(shapes));
@@ -65,9 +66,9 @@ inline void zero() {
 
 // SUM += the products of ACTIVATIONS and WEIGHTS, of 32 bfloat16 numbers of each row: those of even and of odd inputs are
 // summed apart from zero on, in order, then added to each other and to SUM.
-template <int SUM>
+template <int SUM, int ROWS_OF = ACTIVATIONS, int OUTPUTS_OF = WEIGHTS>
 inline void multiply_bf16() {
-    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(SUM), "i"(ACTIVATIONS), "i"(WEIGHTS));
+    asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(SUM), "i"(ROWS_OF), "i"(OUTPUTS_OF));
 }
 
 // work(0), ..., work(N - 1), as constants.

@@ -6,6 +6,7 @@
 // cache, where it stays while it is multiplied with all rows of A.
 #include <vector>
 
+#include "amx.h"
 #include "pack.h"
 
 #ifdef __AVX512BF16__
@@ -57,8 +58,9 @@ void multiply_rows_of(const Left& a, int64_t r0, const bf16_pair* b, int64_t pai
 
 bf16_pair* scratch(int64_t which, int64_t pairs) {  // kept per thread: a step needs it thousands of times
     static thread_local std::vector<uint32_t> buffers[2];
-    if (static_cast<int64_t>(buffers[which].size()) < pairs) buffers[which].resize(pairs);
-    return buffers[which].data();
+    if (static_cast<int64_t>(buffers[which].size()) < pairs + 16) buffers[which].resize(pairs + 16);
+    const auto start = reinterpret_cast<uintptr_t>(buffers[which].data());  // a tile reads lines of 64 bytes
+    return reinterpret_cast<bf16_pair*>((start + 63) / 64 * 64);
 }
 
 // C (m, n) = A times the packed B; pack(o, n, to) packs outputs [o, o + n).
@@ -78,6 +80,55 @@ void product(const Left& a, int64_t m, int64_t n, int64_t pairs, C* c, Pack pack
     }
 }
 
+#if SPOUTNIK_AMX
+// 32 rows times a panel of 32 outputs, in four sums of 16 x 16; `inputs` a multiple of 32. Weights as pack_rows leaves them.
+inline void multiply_in_tiles(const bf16* x, int64_t stride, const bf16_pair* panel, int64_t inputs, float* y, int64_t width) {
+    const int64_t block = inputs / 2 * LANES;
+    amx::for_constants<4>([](auto sum) { amx::zero<sum>(); });
+    for (int64_t k = 0; k < inputs; k += 32) {
+        amx::load<amx::ACTIVATIONS>(x + k, 2 * stride);
+        amx::load<amx::WEIGHTS>(panel + k / 2 * LANES, 64);
+        amx::multiply_bf16<0>();
+        amx::load<amx::MORE_WEIGHTS>(panel + block + k / 2 * LANES, 64);
+        amx::multiply_bf16<1, amx::ACTIVATIONS, amx::MORE_WEIGHTS>();
+        amx::load<amx::MORE_ACTIVATIONS>(x + 16 * stride + k, 2 * stride);
+        amx::multiply_bf16<2, amx::MORE_ACTIVATIONS, amx::WEIGHTS>();
+        amx::multiply_bf16<3, amx::MORE_ACTIVATIONS, amx::MORE_WEIGHTS>();
+    }
+    amx::store<0>(y, 4 * width);
+    amx::store<1>(y + 16, 4 * width);
+    amx::store<2>(y + 16 * width, 4 * width);
+    amx::store<3>(y + 16 * width + 16, 4 * width);
+}
+
+// `product` of x (m, in) as it lies, in tiles.
+template <typename Pack>
+void product_in_tiles(const bf16* x, int64_t m, int64_t n, int64_t in, float* y, Pack pack) {
+    constexpr int64_t SIDE = 32;
+    const amx::Tiles tiles;
+    const int64_t step = std::max(SIDE, CACHED / (2 * in) / SIDE * SIDE), whole = m / SIDE * SIDE;
+    bf16_pair* b = scratch(0, std::min(step, round_up(n, SIDE)) * in / 2);
+    std::vector<bf16> last(whole < m ? SIDE * in : 0);  // the rows of the last tiles, the others zero
+    std::copy_n(x + whole * in, (m - whole) * in, last.data());
+    alignas(64) float part[SIDE * SIDE];
+    for (int64_t o = 0; o < n; o += step) {
+        const int64_t outputs = std::min(step, n - o);
+        if (outputs % SIDE)  // the last panel's second block may hold nothing
+            std::memset(b + outputs / SIDE * SIDE * in / 2, 0, 2 * SIDE * in);
+        pack(o, outputs, reinterpret_cast<bf16*>(b));
+        for (int64_t r = 0; r < m; r += SIDE)
+            for (int64_t p = 0; p < outputs; p += SIDE) {
+                const int64_t rows = std::min(SIDE, m - r), here = std::min(SIDE, outputs - p);
+                float* to = y + r * n + o + p;
+                const bool fits = rows == SIDE && here == SIDE;
+                multiply_in_tiles(r < whole ? x + r * in : last.data(), in, b + p * in / 2, in, fits ? to : part, fits ? n : SIDE);
+                if (!fits)
+                    for (int64_t i = 0; i < rows; i++) std::copy_n(part + i * SIDE, here, to + i * n);
+            }
+    }
+}
+#endif
+
 }  // namespace
 
 extern "C" {
@@ -91,8 +142,15 @@ int64_t spoutnik_has_fast_matmul() {
 #endif
 }
 
+// Whether these are here at all.
+int64_t spoutnik_has_float32_products() { return 1; }
+
 // x (rows, in) times w (out, in) transposed, its sums unrounded.
 void spoutnik_matmul_float32(const bf16* x, const bf16* w, float* y, int64_t rows, int64_t in, int64_t out) {
+#if SPOUTNIK_AMX
+    if (in % 32 == 0 && amx::granted())
+        return product_in_tiles(x, rows, out, in, y, [&](int64_t o, int64_t n, bf16* to) { pack_rows(w, o, n, in, to); });
+#endif
     product(as_it_lies(x, in), rows, out, in / 2, y, [&](int64_t o, int64_t n, bf16* to) { pack_rows(w, o, n, in, to); });
 }
 
@@ -179,5 +237,6 @@ void spoutnik_routed_experts(const bf16* x, const int64_t* chosen_experts, const
 #else
 
 extern "C" int64_t spoutnik_has_fast_matmul() { return 0; }
+extern "C" int64_t spoutnik_has_float32_products() { return 0; }
 
 #endif

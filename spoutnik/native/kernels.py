@@ -38,6 +38,10 @@ SIGNATURES = {
     "log_probs_backward": "grad:float32[rows] hidden:T[rows,width%2] weight:T[vocabulary,width] "
                           "targets:int64[rows]<vocabulary normalizers:float32[rows] temperature:float "
                           "logits_grad:T[rows,vocabulary] rows width vocabulary",
+    "logits_log_probs": "logits:float32[rows,vocabulary] targets:int64[rows]<vocabulary temperature:float "
+                        "log_probs:float32[rows] entropies:float32[rows] slopes:T[rows,vocabulary] rows vocabulary",
+    "logits_divergence": "base:float32[rows,vocabulary] policy:float32[rows,vocabulary] divergences:float32[rows] "
+                         "slopes:T[rows,vocabulary] rows vocabulary",
     "attention": "q:T[tokens,heads,head%2] k_nope:T?[tokens,groups,nope]~ k_rope:T[tokens,shared,rope%2]~ "
                  "v:T[tokens,groups,value%2]~ rotary:float32[tokens,2,half] lengths:int64[documents]=tokens "
                  "before:int64?[documents]<documents",
@@ -68,6 +72,7 @@ SIGNATURES = {
                       "gate_up:bfloat16[experts,2*width,hidden] down:bfloat16[experts,hidden,width%2] "
                       "y:bfloat16[tokens,hidden] tokens chosen experts hidden width",
     "has_fast_matmul": "-> int",
+    "has_float32_products": "-> int",
     # mapping_guard.cpp
     "guard_mapping": "start:pointer bytes:int -> int",
     "unguard_mapping": "number:int",

@@ -32,6 +32,13 @@ def has_fast_matmul(x: Tensor, weight: Tensor) -> bool:
             and bool(library().spoutnik_has_fast_matmul()))
 
 
+def has_float32_products(x: Tensor, weight: Tensor) -> bool:
+    """Whether `linear_float32` multiplies rows x (N, in) and weight (out, in) faster than torch multiplies them as float32:
+    bfloat16 on a processor that has it, in vectors or in tiles."""
+    return (x.dtype == weight.dtype == torch.bfloat16 and x.device.type == "cpu" and x.shape[-1] % 2 == 0
+            and library() is not None and bool(library().spoutnik_has_float32_products()))
+
+
 class _GroupedMatmul(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
@@ -78,7 +85,7 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
 
 def linear_float32(x: Tensor, weight: Tensor) -> Tensor:
     """`linear` with sums in float32: (N, out); not differentiable. Twin: F.linear of both as float32."""
-    result = torch.empty(len(x), len(weight))
+    result = empty((len(x), len(weight)), torch.float32)
     _call("matmul_float32", None, x.contiguous(), weight.contiguous(), result)
     return result
 
@@ -254,3 +261,21 @@ def logits_gradient(grad: Tensor, hidden: Tensor, weight: Tensor, targets: Tenso
     result = empty((len(hidden), len(weight)), hidden.dtype)
     _call("log_probs_backward", hidden.dtype, grad, hidden, weight, targets, normalizers, temperature, result)
     return result
+
+
+def log_probs_of_logits(logits: Tensor, targets: Tensor, temperature: float,
+                        dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    """Of logits (N, V) in float32: log-probability of each target, entropy (N,), and the gradient of the former for what was
+    divided by the temperature, (onehot - softmax) / temperature (N, V) in `dtype`. Twin: losses.token_log_probs_plain."""
+    log_probs, entropies = torch.empty(2, len(logits))
+    slopes = empty(tuple(logits.shape), dtype)
+    _call("logits_log_probs", dtype, logits, targets.contiguous(), temperature, log_probs, entropies, slopes)
+    return log_probs, entropies, slopes
+
+
+def divergences_of_logits(base: Tensor, policy: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """KL(base || policy) (N,) of logits (N, V) in float32, and its gradient for the policy's, softmax(policy) - softmax(base)
+    (N, V) in `dtype`. Twin: kl.kl_to_base_plain."""
+    divergences, slopes = torch.empty(len(base)), empty(tuple(base.shape), dtype)
+    _call("logits_divergence", dtype, base, policy, divergences, slopes)
+    return divergences, slopes

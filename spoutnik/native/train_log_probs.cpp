@@ -72,6 +72,55 @@ void log_probs_backward(const float* grad, const T* hidden, const T* weight, con
     }
 }
 
+// Of a row of logits: the largest of z * scale, and the sum of exp(z * scale - top).
+struct Normalizer {
+    float top, total;
+    Normalizer(const float* z, int64_t count, float scale) : top(z[0]), total(0) {
+        for (int64_t v = 1; v < count; v++) top = std::max(top, z[v]);
+        top *= scale;
+        for (int64_t v = 0; v < count; v++) total += exp_nonpositive(z[v] * scale - top);
+    }
+};
+
+// Log-probabilities of targets and entropies (rows) from logits (rows, vocabulary), and the gradient of each row's
+// log-probability for its logits, onehot - softmax, before the temperature.
+template <typename T>
+void logits_log_probs(const float* logits, const int64_t* targets, float temperature, float* log_probs, float* entropies,
+                      T* slopes, int64_t rows, int64_t vocabulary) {
+    const float scale = 1.0f / temperature;
+    for (int64_t r = 0; r < rows; r++, logits += vocabulary, slopes += vocabulary) {
+        const Normalizer all(logits, vocabulary, scale);
+        const float inverse = 1.0f / all.total, log_total = std::log(all.total);
+        float weighted = 0;
+        for (int64_t v = 0; v < vocabulary; v++) {
+            const float below = logits[v] * scale - all.top, p = inverse * exp_nonpositive(below);
+            weighted += p * below;
+            store(slopes + v, -scale * p);
+        }
+        const float target = logits[targets[r]] * scale - all.top;
+        log_probs[r] = target - log_total;
+        entropies[r] = log_total - weighted;
+        store(slopes + targets[r], scale * (1.0f - inverse * exp_nonpositive(target)));
+    }
+}
+
+// KL(base || policy) (rows) from logits of both (rows, vocabulary), and its gradient for those of the policy.
+template <typename T>
+void logits_divergence(const float* base, const float* policy, float* divergences, T* slopes, int64_t rows, int64_t vocabulary) {
+    for (int64_t r = 0; r < rows; r++, base += vocabulary, policy += vocabulary, slopes += vocabulary) {
+        const Normalizer b(base, vocabulary, 1.0f), p(policy, vocabulary, 1.0f);
+        const float inverse = 1.0f / b.total, policy_inverse = 1.0f / p.total;
+        float weighted = 0;
+        for (int64_t v = 0; v < vocabulary; v++) {
+            const float of_base = base[v] - b.top, of_policy = policy[v] - p.top;
+            const float base_p = inverse * exp_nonpositive(of_base);
+            weighted += base_p * (of_base - of_policy);
+            store(slopes + v, policy_inverse * exp_nonpositive(of_policy) - base_p);
+        }
+        divergences[r] = weighted - std::log(b.total) + std::log(p.total);
+    }
+}
+
 }  // namespace
 
 // Exported once for each type of activations.
@@ -85,6 +134,15 @@ void log_probs_backward(const float* grad, const T* hidden, const T* weight, con
                                                          const int64_t* targets, const float* normalizers, float temperature,  \
                                                          T* logits_grad, int64_t rows, int64_t width, int64_t vocabulary) {    \
         log_probs_backward(grad, hidden, weight, targets, normalizers, temperature, logits_grad, rows, width, vocabulary);     \
+    }                                                                                                                          \
+    extern "C" void spoutnik_logits_log_probs_##SUFFIX(const float* logits, const int64_t* targets, float temperature,         \
+                                                       float* log_probs, float* entropies, T* slopes, int64_t rows,            \
+                                                       int64_t vocabulary) {                                                   \
+        logits_log_probs(logits, targets, temperature, log_probs, entropies, slopes, rows, vocabulary);                        \
+    }                                                                                                                          \
+    extern "C" void spoutnik_logits_divergence_##SUFFIX(const float* base, const float* policy, float* divergences, T* slopes, \
+                                                        int64_t rows, int64_t vocabulary) {                                    \
+        logits_divergence(base, policy, divergences, slopes, rows, vocabulary);                                                \
     }
 
 EXPORT_FOR(float, float32)

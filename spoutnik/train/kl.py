@@ -4,6 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spoutnik.native import operations
+from spoutnik.train.frozen_head import FrozenHead
+
 CHUNK = 128  # positions whose logits exist at once, in four matrices of chunk x vocabulary
 
 
@@ -13,20 +16,18 @@ class _ChunkedKL(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden: Tensor, weight: Tensor, base_hidden: Tensor, base_weight: Tensor, chunk: int) -> Tensor:
-        head = weight.detach().to(hidden.dtype).float()
-        base_head = head if base_weight is weight else base_weight.detach().to(base_hidden.dtype).float()
+        head = FrozenHead(weight, hidden.dtype)
+        base_head = head if base_weight is weight else FrozenHead(base_weight, base_hidden.dtype)
+        compute = operations.divergences_of_logits if operations.supports(hidden) else divergences_of_logits
         grad_hidden = torch.empty_like(hidden)
-        grad_head = torch.zeros_like(head) if ctx.needs_input_grad[1] else None  # frozen: none
+        grad_head = torch.zeros(weight.shape, device=weight.device) if ctx.needs_input_grad[1] else None  # frozen: none
         total = torch.zeros((), device=hidden.device)
         for h, b, out in zip(hidden.split(chunk), base_hidden.split(chunk), grad_hidden.split(chunk)):
-            base_log_p = F.linear(b.float(), base_head).log_softmax(-1)
-            log_p = F.linear(h.float(), head).log_softmax(-1)
-            base_p = base_log_p.exp()
-            total += (base_p * base_log_p.sub_(log_p)).sum()
-            grad_logits = log_p.exp_().sub_(base_p)
-            out.copy_(grad_logits @ head)
+            divergences, grad_logits = compute(base_head.logits(b), head.logits(h), hidden.dtype)
+            total += divergences.sum()
+            out.copy_(head.hidden_gradient(grad_logits))
             if grad_head is not None:
-                grad_head += grad_logits.t() @ h.float()
+                grad_head += grad_logits.t() @ h
         ctx.save_for_backward(grad_hidden, grad_head)
         ctx.weight_dtype = weight.dtype
         return total
@@ -36,6 +37,14 @@ class _ChunkedKL(torch.autograd.Function):
         grad_hidden, grad_head = ctx.saved_tensors
         grad_weight = None if grad_head is None else (grad_head * grad).to(ctx.weight_dtype)
         return grad_hidden * grad.to(grad_hidden.dtype), grad_weight, None, None, None
+
+
+def divergences_of_logits(base: Tensor, policy: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The plain twin of `operations.divergences_of_logits`."""
+    base_log_p, log_p = base.log_softmax(-1), policy.log_softmax(-1)
+    base_p = base_log_p.exp()
+    divergences = (base_p * base_log_p.sub_(log_p)).sum(-1)
+    return divergences, log_p.exp_().sub_(base_p).to(dtype)
 
 
 def kl_to_base(hidden: Tensor, weight: Tensor, base_hidden: Tensor, base_weight: Tensor, chunk: int = CHUNK) -> Tensor:

@@ -20,6 +20,8 @@ from spoutnik.model.moe import Combine, Dispatch, Layout, Router
 from spoutnik.model.packing import PackedSequences
 from spoutnik.model.shared_prefixes import Segment, SharedPrefixes
 from spoutnik.native import library, operations
+from spoutnik.train.frozen_head import log_probs_of_logits
+from spoutnik.train.kl import divergences_of_logits
 from spoutnik.train.losses import CHUNK, _log_probs, _logits_gradient, token_log_probs, token_log_probs_plain
 
 pytestmark = pytest.mark.skipif(library() is None, reason="no compiler here: the plain twins are what runs")
@@ -192,13 +194,44 @@ def test_products_and_their_gradients_are_those_of_the_loop(counts, inputs, outp
         torch.testing.assert_close(ours.float(), theirs, atol=1e-3, rtol=2**-8)
 
 
-@needs_fast_matmul
-def test_the_head_s_sums_are_not_rounded():
+@pytest.mark.skipif(library() is None or not library().spoutnik_has_float32_products(), reason="no bfloat16 in hardware")
+@pytest.mark.parametrize("inputs", [128, 130, 576])  # 128, 576: in tiles, where there are any
+@pytest.mark.parametrize("rows, outputs", [(1, 1), (16, 16), (33, 31), (64, 64), (77, 201), (100, 3001)])
+def test_the_head_s_sums_are_not_rounded(inputs, rows, outputs):
     generator = torch.Generator().manual_seed(0)
-    x, weight = (torch.randn(n, 130, generator=generator).bfloat16() for n in (77, 201))
-    exact = x.double() @ weight.double().t()
-    assert (operations.linear_float32(x, weight).double() - exact).abs().max() < 1e-4
-    assert (operations.linear(x, weight).double() - exact).abs().max() > 1e-3
+    x, weight = (torch.randn(n, inputs, generator=generator).bfloat16() for n in (rows, outputs))
+    before = x @ weight.t()
+    sums, exact = operations.linear_float32(x, weight), x.double() @ weight.double().t()
+    assert (sums.double() - exact).abs().max() < 5e-4
+    if rows > 16:
+        assert (sums.bfloat16().double() - exact).abs().max() > 1e-3
+    assert torch.equal(x @ weight.t(), before)  # torch's own tiles are shaped anew after ours
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("temperature", [1.0, 0.6])
+@pytest.mark.parametrize("rows, vocabulary", [(1, 2), (5, 301), (40, 1000)])
+def test_what_is_learned_from_logits(dtype, temperature, rows, vocabulary):
+    logits = random(rows, vocabulary, dtype=torch.float32).detach() * 4
+    targets = torch.randint(0, vocabulary, (rows,), generator=torch.Generator().manual_seed(2))
+    logits[0, targets[0]] = 20.0  # nearly certain: its slope is what is left of 1, and is not rounded away
+    ours = operations.log_probs_of_logits(logits, targets, temperature, dtype)
+    exact = log_probs_of_logits(logits.double(), targets, temperature, torch.float64)
+    for found, expected in zip(ours[:2], exact[:2]):
+        torch.testing.assert_close(found.double(), expected, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(ours[2].double(), exact[2], atol=1e-6, rtol=1e-5 if dtype == torch.float32 else 2**-8)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("rows, vocabulary", [(1, 2), (5, 301), (40, 1000)])
+def test_the_divergence_of_logits(dtype, rows, vocabulary):
+    base, policy = (random(rows, vocabulary, dtype=torch.float32, seed=seed).detach() * 4 for seed in (0, 1))
+    policy[0] = base[0]  # nothing between these
+    divergences, slopes = operations.divergences_of_logits(base, policy, dtype)
+    expected, expected_slopes = divergences_of_logits(base.double(), policy.double(), torch.float64)
+    torch.testing.assert_close(divergences.double(), expected, atol=2e-5, rtol=1e-5)
+    torch.testing.assert_close(slopes.double(), expected_slopes, atol=1e-6, rtol=1e-5 if dtype == torch.float32 else 2**-8)
+    assert divergences[0].abs() < 1e-6
 
 
 @needs_fast_matmul
