@@ -71,7 +71,7 @@ def accuracy(model: Transformer, tokenizer: Tokenizer, asked: list[dict]) -> flo
 def recipe(options: argparse.Namespace) -> dict:
     adapter, anchor = {"rank": 16, "alpha": 32}, {"snippets": 2}
     common = {"optimizer": "adamw", "weight_decay": 0.0}
-    return {"name": "field_rl", "seed": options.seed, "dtype": "float32", "tasks": ["field_task.py"],
+    return {"name": "field_rl", "seed": options.seed, "dtype": options.dtype, "tasks": ["field_task.py"],
             "validation": {"problems": 0}, "evaluation": {"problems_per_family": 1, "samples": 1, "max_tokens": 80},
             "models": {"base": {"checkpoint": str(options.model.resolve())}},
             "stages": {
@@ -118,6 +118,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--text", type=lambda text: (text.split("=", 1)[0], Path(text.split("=", 1)[1])), action="append",
                         default=[], metavar="NAME=FILE")
+    parser.add_argument("--dtype", choices=["auto", "bfloat16", "float32"], default="auto", help="of the stages' arithmetic")
     parser.add_argument("--epochs", type=float, default=3)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--steps", type=int, default=60)

@@ -75,6 +75,15 @@ def finish(what: str, folder: Path) -> float:
     return time.monotonic() - began
 
 
+def without_times(value):
+    """What a findings.json holds of findings, without the core-seconds beside it."""
+    if isinstance(value, list):
+        return [without_times(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: without_times(one) for key, one in value.items() if not key.startswith(("core_seconds", "of_stage"))}
+
+
 def results(out: Path) -> dict[str, str]:
     """Everything that a run makes but times, by path."""
     found = {}
@@ -87,8 +96,7 @@ def results(out: Path) -> dict[str, str]:
         elif file.name not in TIMED:
             found[path] = sha256_file(file)
     if (out / "findings.json").exists():
-        keys = ("name", "difference", "low", "high", "p", "p_adjusted", "verdict")
-        found["findings"] = json.dumps([[one[key] for key in keys] for one in read_json(out / "findings.json")["findings"]])
+        found["findings"] = json.dumps(without_times(read_json(out / "findings.json")["findings"]), sort_keys=True)
     return found
 
 

@@ -64,7 +64,10 @@ def read_adapter(folder: Path) -> Adapter:
     """
     folder = Path(folder)
     if not (folder / CONFIG).exists():
-        raise UserError(f"{folder}: holds no {CONFIG}. Give a folder that PEFT or `spoutnik` wrote for an adapter.")
+        _, _, path = str(folder).partition("=")
+        named = f" NAME=PATH is for `serve` and `chat`, where several may stand beside the base; here give {path} alone." \
+            if path and not folder.exists() else ""
+        raise UserError(f"{folder}: holds no {CONFIG}. Give a folder that PEFT or `spoutnik` wrote for an adapter.{named}")
     if not (folder / WEIGHTS).exists():
         pickled = " Pickled ones (adapter_model.bin) are not read." if (folder / "adapter_model.bin").exists() else ""
         raise RunError(f"{folder / WEIGHTS}: is missing.{pickled} Save the adapter as safetensors.")

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from pathlib import Path
 
 import pytest
 import tiny
@@ -229,3 +230,8 @@ def test_the_engine_loads_a_model_with_an_adapter_and_keeps_float32_where_bfloat
     assert with_it == sum_of != without
     with pytest.raises(UserError, match="is of a model's folder"):
         LLM(model, adapter=tmp_path / "large")
+
+
+def test_a_name_before_a_path_is_told_where_it_belongs(tmp_path):
+    with pytest.raises(UserError, match=r"law=.*: holds no adapter_config.json.*here give .*/mine alone"):
+        read_adapter(Path(f"law={tmp_path}/mine"))
