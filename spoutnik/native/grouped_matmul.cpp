@@ -6,7 +6,7 @@
 // cache, where it stays while it is multiplied with all rows of A.
 #include <vector>
 
-#include "amx.h"
+#include "amx_product.h"
 #include "pack.h"
 
 #ifdef __AVX512BF16__
@@ -81,30 +81,10 @@ void product(const Left& a, int64_t m, int64_t n, int64_t pairs, C* c, Pack pack
 }
 
 #if SPOUTNIK_AMX
-// 32 rows times a panel of 32 outputs, in four sums of 16 x 16; `inputs` a multiple of 32. Weights as pack_rows leaves them.
-inline void multiply_in_tiles(const bf16* x, int64_t stride, const bf16_pair* panel, int64_t inputs, float* y, int64_t width) {
-    const int64_t block = inputs / 2 * LANES;
-    amx::for_constants<4>([](auto sum) { amx::zero<sum>(); });
-    for (int64_t k = 0; k < inputs; k += 32) {
-        amx::load<amx::ACTIVATIONS>(x + k, 2 * stride);
-        amx::load<amx::WEIGHTS>(panel + k / 2 * LANES, 64);
-        amx::multiply_bf16<0>();
-        amx::load<amx::MORE_WEIGHTS>(panel + block + k / 2 * LANES, 64);
-        amx::multiply_bf16<1, amx::ACTIVATIONS, amx::MORE_WEIGHTS>();
-        amx::load<amx::MORE_ACTIVATIONS>(x + 16 * stride + k, 2 * stride);
-        amx::multiply_bf16<2, amx::MORE_ACTIVATIONS, amx::WEIGHTS>();
-        amx::multiply_bf16<3, amx::MORE_ACTIVATIONS, amx::MORE_WEIGHTS>();
-    }
-    amx::store<0>(y, 4 * width);
-    amx::store<1>(y + 16, 4 * width);
-    amx::store<2>(y + 16 * width, 4 * width);
-    amx::store<3>(y + 16 * width + 16, 4 * width);
-}
-
 // `product` of x (m, in) as it lies, in tiles.
 template <typename Pack>
 void product_in_tiles(const bf16* x, int64_t m, int64_t n, int64_t in, float* y, Pack pack) {
-    constexpr int64_t SIDE = 32;
+    constexpr int64_t SIDE = amx::SIDE;
     const amx::Tiles tiles;
     const int64_t step = std::max(SIDE, CACHED / (2 * in) / SIDE * SIDE), whole = m / SIDE * SIDE;
     bf16_pair* b = scratch(0, std::min(step, round_up(n, SIDE)) * in / 2);
@@ -121,7 +101,7 @@ void product_in_tiles(const bf16* x, int64_t m, int64_t n, int64_t in, float* y,
                 const int64_t rows = std::min(SIDE, m - r), here = std::min(SIDE, outputs - p);
                 float* to = y + r * n + o + p;
                 const bool fits = rows == SIDE && here == SIDE;
-                multiply_in_tiles(r < whole ? x + r * in : last.data(), in, b + p * in / 2, in, fits ? to : part, fits ? n : SIDE);
+                amx::multiply(r < whole ? x + r * in : last.data(), in, b + p * in / 2, in, fits ? to : part, fits ? n : SIDE);
                 if (!fits)
                     for (int64_t i = 0; i < rows; i++) std::copy_n(part + i * SIDE, here, to + i * n);
             }

@@ -1,35 +1,55 @@
 // Log-probabilities of target tokens from hidden states, without keeping the logits, forward and backward. Plain twins:
 // train/losses.py.
+#include <type_traits>
+
+#include "amx_product.h"
 #include "train_tile.h"
 
 namespace {
 
-// Logits divided by the temperature, TILE rows at a time; the weight of the head is packed once.
+// Logits divided by the temperature, some rows at a time; the weight of the head is packed once.
 template <typename T>
 struct Logits {
     const T* hidden;
-    const int64_t rows, width, vocabulary, stride;  // stride: from row to row of a tile
+    const int64_t rows, width, vocabulary, stride;  // stride: from row to row of the result
     const float scale;
+    const bool in_tiles;
+    const int64_t step;  // rows at a time
     std::vector<T> head, copy;
-    std::vector<float> tile;
+    std::vector<float> result;
+    const amx::Tiles tiles;
 
     Logits(const T* hidden, const T* weight, float temperature, int64_t rows, int64_t width, int64_t vocabulary)
-        : hidden(hidden), rows(rows), width(width), vocabulary(vocabulary), stride(round_up(vocabulary, LANES)),
-          scale(1.0f / temperature), head(stride * width), copy(TILE * width), tile(TILE * stride) {
+        : hidden(hidden), rows(rows), width(width), vocabulary(vocabulary), stride(round_up(vocabulary, 2 * LANES)),
+          scale(1.0f / temperature), in_tiles(std::is_same_v<T, bf16> && width % 32 == 0 && amx::granted()),
+          step(in_tiles ? 32 : TILE), head(stride * width), copy(step * width), result(step * stride) {
         pack_rows(weight, 0, vocabulary, width, head.data());
     }
 
-    // (TILE, stride), of rows from `row` on; those past the last are read as the last.
+    // (step, stride), of rows from `row` on; those past the last are read as the last.
     const float* rows_from(int64_t row) {
         const T* x = hidden + row * width;
-        if (row + TILE > rows) {
-            for (int64_t r = 0; r < TILE; r++)
+        if (row + step > rows) {
+            for (int64_t r = 0; r < step; r++)
                 std::copy_n(hidden + std::min(row + r, rows - 1) * width, width, copy.data() + r * width);
             x = copy.data();
         }
-        multiply_into(x, width, 0, width, head.data(), width, stride, tile.data(), stride);
-        for (float& z : tile) z *= scale;
-        return tile.data();
+        multiply(x);
+        for (float& z : result) z *= scale;
+        return result.data();
+    }
+
+    void multiply(const T* x) {
+#if SPOUTNIK_AMX
+        if constexpr (std::is_same_v<T, bf16>)
+            if (in_tiles) {
+                const auto* packed = reinterpret_cast<const bf16_pair*>(head.data());
+                for (int64_t v = 0; v < stride; v += amx::SIDE)
+                    amx::multiply(x, width, packed + v * width / 2, width, result.data() + v, stride);
+                return;
+            }
+#endif
+        multiply_into(x, width, 0, width, head.data(), width, stride, result.data(), stride);
     }
 };
 
@@ -37,9 +57,9 @@ template <typename T>
 void log_probs_forward(const T* hidden, const T* weight, const int64_t* targets, float temperature, float* log_probs,
                        float* entropies, float* normalizers, int64_t rows, int64_t width, int64_t vocabulary) {
     Logits<T> logits(hidden, weight, temperature, rows, width, vocabulary);
-    for (int64_t row = 0; row < rows; row += TILE) {
+    for (int64_t row = 0; row < rows; row += logits.step) {
         const float* z = logits.rows_from(row);
-        for (int64_t r = row; r < std::min(row + TILE, rows); r++, z += logits.stride) {
+        for (int64_t r = row; r < std::min(row + logits.step, rows); r++, z += logits.stride) {
             float top = z[0], total = 0, weighted = 0;
             for (int64_t v = 1; v < vocabulary; v++) top = std::max(top, z[v]);
             for (int64_t v = 0; v < vocabulary; v++) {
@@ -60,9 +80,9 @@ template <typename T>
 void log_probs_backward(const float* grad, const T* hidden, const T* weight, const int64_t* targets, const float* normalizers,
                         float temperature, T* logits_grad, int64_t rows, int64_t width, int64_t vocabulary) {
     Logits<T> logits(hidden, weight, temperature, rows, width, vocabulary);
-    for (int64_t row = 0; row < rows; row += TILE) {
+    for (int64_t row = 0; row < rows; row += logits.step) {
         const float* z = logits.rows_from(row);
-        for (int64_t r = row; r < std::min(row + TILE, rows); r++, z += logits.stride) {
+        for (int64_t r = row; r < std::min(row + logits.step, rows); r++, z += logits.stride) {
             const float g = grad[r] / temperature, normalizer = normalizers[r];
             T* to = logits_grad + r * vocabulary;
             for (int64_t v = 0; v < vocabulary; v++) store(to + v, -g * exp_nonpositive(std::min(z[v] - normalizer, 0.0f)));
