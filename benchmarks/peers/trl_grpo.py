@@ -15,6 +15,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_HUB_DISABLE_TELEMETRY="1", TOKENIZERS_P
 
 import json
 import platform
+import resource
 import statistics
 import sys
 import tempfile
@@ -22,6 +23,7 @@ import time
 
 import accelerate
 import datasets
+import peft
 import torch
 import transformers
 import trl
@@ -51,6 +53,7 @@ DEFAULTS = {
     "eos_id": 1,
     "eos_probability": None,  # chance of EOS at each token under the initial weights; None keeps plain random weights
     "model_dir": None,  # begin with these weights, not with random ones
+    "rank": None,  # of LoRA on all linear maps (PEFT); None trains all weights
     "judged": False,  # ask for the rewards; else they are the share of even token ids
     "look_every": None,  # steps between looks
     "look_dir": None,  # where they find the weights
@@ -104,11 +107,11 @@ def set_eos_probability(model: transformers.Qwen2ForCausalLM, eos_id: int, proba
         low, high = (low, (low + high) / 2) if mean > probability else ((low + high) / 2, high)
 
 
-def make_model(options: dict) -> transformers.Qwen2ForCausalLM:
+def make_model(options: dict) -> transformers.PreTrainedModel:
     torch.manual_seed(options["seed"])
     dtype = torch.bfloat16 if options["precision"] == "bf16_weights" else torch.float32
     if options["model_dir"]:
-        return transformers.Qwen2ForCausalLM.from_pretrained(
+        return transformers.AutoModelForCausalLM.from_pretrained(
             options["model_dir"], dtype=dtype, attn_implementation=options["attention"]
         )
     config = transformers.Qwen2Config(
@@ -222,6 +225,8 @@ def train(options: dict, folder: str) -> tuple[Meter, int]:
         train_dataset=datasets.Dataset.from_dict({"prompt": prompts}),
         processing_class=make_tokenizer(model.config.vocab_size, options["pad_id"], options["eos_id"], folder),
         callbacks=[meter],
+        peft_config=options["rank"] and peft.LoraConfig(r=options["rank"], lora_alpha=2 * options["rank"],
+                                                        target_modules="all-linear"),
     )
     meter.watch_generation(trainer)
     trainer.train()
@@ -251,6 +256,7 @@ def main() -> None:
         "tokens_per_second": statistics.median(t / s for t, s in zip(tokens, seconds, strict=True)),
         "mean_reward": meter.rewards[skip:],
         "parameters": parameters,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "options": {key: value for key, value in options.items() if key != "prompts"},
         "versions": {m.__name__: m.__version__ for m in (torch, trl, transformers, datasets, accelerate)}
         | {"python": platform.python_version()},
