@@ -22,15 +22,16 @@ class Problem:
     misspelled: Literal["key", "value"] | None = None
 
 
-def nearest(word: object, choices: Iterable[str]) -> str | None:
-    """The choice that was probably meant: nearly the same letters, or what the word abbreviates (lr: learning_rate)."""
+def nearest(word: object, choices: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """The choice that was probably meant: nearly the same letters, or what the word abbreviates (lr: learning_rate). cutoff:
+    how alike they must be; 1 is the same."""
     choices = list(choices)
     plain = {choice: choice.lower().replace("-", "_") for choice in choices}
     asked = str(word).lower().replace("-", "_")
     for choice, letters in plain.items():
         if asked in (letters, "".join(part[:1] for part in letters.split("_"))):
             return choice
-    close = difflib.get_close_matches(asked, plain.values(), 1, cutoff=0.6)
+    close = difflib.get_close_matches(asked, plain.values(), 1, cutoff)
     return next((choice for choice in choices if plain[choice] == close[0]), None) if close else None
 
 

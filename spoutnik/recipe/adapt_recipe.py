@@ -141,6 +141,8 @@ def check_verifier(data: AdaptData, folder: Path) -> list[str]:
     if data.verifier.kind == "script":
         _refuse_own_problems(Path(data.verifier.name).expanduser())
     task = read_task(folder / str(task_name(data)))
+    if isinstance(task, ScriptTask):
+        task.script.path = Path(data.verifier.name).expanduser()  # what it says names the user's file, not the copy of it
     try:
         asked = task.problems("held_out")[:MOST_PROBLEMS]
         refused = [problem for problem in asked if task.verify(problem, problem.answer) <= 0]

@@ -33,7 +33,7 @@ from spoutnik.recipe.starts import published_starts
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.anchor_texts import general_files
 from spoutnik.train.data.preferences import fit_preferences, reply_rows
-from spoutnik.train.data.preview import length_table, render_all, template_notes
+from spoutnik.train.data.preview import Rendered, length_table, render_all, render_trace, template_notes
 from spoutnik.train.monitor import document_losses
 from spoutnik.train.preferences import Pair
 from spoutnik.train.sft import MEASURED, held_out_documents
@@ -118,6 +118,7 @@ def prepare(options: AdaptOptions, out: Path | None, say: Callable[[str], None])
                     "forgetting is measured on.")
     for sentence in said:
         say(sentence)
+    _refuse_unlearnable(data, rendered, tokenizer, positions)
     lengths = choose_lengths(options, data, tokenizer, positions, rendered)
     with tempfile.TemporaryDirectory(prefix="spoutnik-adapt-") as temporary:
         place = Path(temporary)
@@ -143,6 +144,17 @@ def _check_anchor(path: Path | None) -> None:
         _ = path and general_files(path)
     except UserError as error:
         raise UserError(f"--anchor {error}") from error
+
+
+def _refuse_unlearnable(data: AdaptData, rendered: Sequence[Rendered], tokenizer: Tokenizer, positions: int) -> None:
+    """Raises UserError where the stage would find no reply to learn, or none to measure: now, not after the model was asked."""
+    if data.method != "grpo" and not any(each.fits for each in rendered):
+        raise UserError(f"{data.path}: the model can learn none of the rows to train on, for the reasons above. Mend them, or "
+                        "take a model with more positions.")
+    if data.method == "sft" and not any(render_trace(row, tokenizer, positions).fits for row in data.held_out.rows):
+        raise UserError(f"{data.path}: none of the held-out rows can be measured: each is longer than the model's "
+                        f"{positions:,} positions, or refused by its chat template. Shorten them, or give another "
+                        "--held-out-share.")
 
 
 def _as_traces(data: AdaptData) -> Traces:

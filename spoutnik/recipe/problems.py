@@ -31,16 +31,25 @@ def describe_problems(path: Path, text: str, values: dict, schema: type[BaseMode
 def _find(values: dict, schema: type[BaseModel]) -> tuple[list[Problem], Names]:
     """The problems, and those that show only when misspelled names are put right: a stage of an unknown kind is not looked
     into, stages are not connected as long as a setting is wrong."""
-    values, found, original = copy.deepcopy(values), {}, {}
+    values, found, original, guessed = copy.deepcopy(values), {}, {}, set()
     for _ in range(_ROUNDS):
-        problems = [problem for problem in _problems(values, schema) if problem not in found]
+        problems = [problem for problem in _problems(values, schema)
+                    if problem not in found and not any(problem.path[:len(path)] == path for path in guessed)]
         found |= dict.fromkeys(problems)
         misspelled = [problem for problem in problems if problem.misspelled == "key" or problem.suggestion is not None]
         if not misspelled:
             break
         for problem in misspelled:
             _correct(values, problem, original)
+            if problem.misspelled == "key" and _is_far(problem):
+                guessed.add((*problem.path[:-1], problem.suggestion))
     return list(found), original
+
+
+def _is_far(problem: Problem) -> bool:
+    """Whether a suggestion is so unlike the key (families: file) that what its value lacks there is likely no mistake of the
+    user's."""
+    return problem.suggestion is not None and nearest(problem.path[-1], [problem.suggestion], cutoff=0.8) is None
 
 
 def _problems(values: dict, schema: type[BaseModel]) -> Iterator[Problem]:

@@ -1,6 +1,7 @@
 """`spoutnik adapt`: from a checkpoint and a file to an adapter, a table of before and after, and a recipe of it."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -371,11 +372,20 @@ def test_a_python_verifier_grades_and_one_that_raises_is_refused_first(asked, tm
     assert data.verifier.kind == "script" and data.problems
     assert any("gives 0 to the data's own answers" in sentence for sentence in said)
     path.write_text(VERIFY.format("return 1 / 0"))
-    with pytest.raises(RunError, match="raises ZeroDivisionError"):
+    with pytest.raises(RunError, match=rf"^{re.escape(str(path))}, line 2: verify\(\), .* raises ZeroDivisionError"):
         prepared(asked(verifier=str(path)), tmp_path / "run")
     path.write_text(VERIFY.format("return True") + "def problems():\n    return []\n")
     with pytest.raises(UserError, match="poses problems of its own"):
         prepared(asked(verifier=str(path)), tmp_path / "run")
+
+
+@pytest.mark.parametrize("part, long, names", [("train", range(1, 25), "can learn none of the rows to train on"),
+                                               ("held_out", range(20, 25), "none of the held-out rows can be measured")])
+def test_rows_that_are_all_too_long_are_refused_before_the_model_is_asked(asked, tmp_path, part, long, names):
+    rows = [row | {"split": "held_out" if number >= 20 else "train"} | ({"answer": "seven " * 300} if number in long else {})
+            for number, row in enumerate(SIDES, 1)]
+    with pytest.raises(UserError, match=names):
+        prepared(asked(rows), tmp_path / "run")
 
 
 def test_reinforcement_learning_from_a_python_verifier(asked, tmp_path):

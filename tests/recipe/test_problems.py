@@ -94,3 +94,10 @@ def test_a_right_recipe_is_read(tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(RECIPE)
     assert list(load_recipe(path).stages) == ["base", "cold_start", "rl"]
+
+
+def test_the_value_of_a_key_is_not_held_against_a_far_guess(tmp_path):
+    far = refusal(tmp_path, ("cold_start: {traces: 3}", "families: [countdown]"))
+    assert far == ", line 15: unknown key 'stages.cold_start.families'. Did you mean 'file'?"
+    near = refusal(tmp_path, ("cold_start: {traces: 3}", "fille: [countdown]"))
+    assert "Did you mean 'file'?" in near and "stages.cold_start.file = ['countdown']" in near

@@ -104,8 +104,9 @@ class Script:
     def _start(self) -> None:
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         worker = Path(__file__).with_name("worker.py")
-        self._process = subprocess.Popen([sys.executable, "-P", worker, self.path], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, env=environment, start_new_session=True)
+        command = [sys.executable, "-P", worker, self.path, f"{LOADING_SECONDS:.0f}"]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment,
+                                         start_new_session=True)
         weakref.finalize(self, _end, self._process)
         reply = self._read(LOADING_SECONDS)
         if reply is None or "error" in reply:

@@ -1,7 +1,8 @@
 """The process in which a user's Python file runs: it reads calls from its input and writes what they return, a line of JSON
 each. It imports the standard library alone, and what the file itself imports.
 
-An alarm of the system ends the process when a call takes far too long and nobody kills it: it must not outlive its parent.
+An alarm of the system ends the process when loading the file, or a call, takes far too long and nobody kills it: it must not
+outlive its parent.
 What the file prints goes to the standard error output.
 """
 
@@ -87,7 +88,9 @@ def main(path):
         modules.append(load(path))
         return {"ready": True}
 
+    signal.alarm(int(sys.argv[2]) + 5)
     write(reply(begin, path))
+    signal.alarm(0)
     for line in calls:
         call = json.loads(line)
         signal.alarm(int(call["seconds"]) + 5)

@@ -43,8 +43,11 @@ def hold_out(traces: Traces, share: float) -> tuple[Traces, Traces]:
     rows = [row for row in traces.rows if not is_held_out(row, share)]
     said = {row.get(SPLIT) for row in traces.rows}
     if len(said) == 1 and said <= {TRAIN, HELD_OUT}:
-        raise UserError(f"{traces.report.source}: all its rows say that they belong to {SPLIT} = {said.pop()}, which leaves "
-                        f"nothing to {'hold out' if rows else 'train on'}. Give some of the other, or leave the key out.")
+        repeated = traces.report.duplicate
+        rest = f" but for {repeated:,} that repeat earlier ones and are left out" if repeated else ""
+        raise UserError(f"{traces.report.source}: all its rows{rest} say that they belong to {SPLIT} = {said.pop()}, which "
+                        f"leaves nothing to {'hold out' if rows else 'train on'}. Give some of the other, or leave the key "
+                        "out.")
     if not rows or not held_out:
         first = {_question(row) for row in traces.rows}
         raise UserError(f"{traces.report.source}: held_out_share = {share:g} leaves nothing to "

@@ -1,6 +1,10 @@
 """A user's Python file: its contract, its mistakes, verifiers that hang, and what its process sees of ours."""
 
 import json
+import signal
+import subprocess
+import sys
+from importlib.resources import files
 
 import pytest
 
@@ -142,3 +146,12 @@ def test_closing_ends_the_process_and_a_call_starts_another(write):
     assert task.verify(task.problems("held_out")[0], "0") == 1.0
     task.script.close()
     task.script.close()
+
+
+def test_a_process_that_nobody_waits_for_ends_by_itself_while_the_file_is_loaded(write):
+    path = write("import time\ntime.sleep(60)\n")
+    worker = subprocess.Popen([sys.executable, "-P", str(files("spoutnik.tasks.own") / "worker.py"), path, "-4"])
+    try:
+        assert worker.wait(timeout=20) == -signal.SIGALRM
+    finally:
+        worker.kill()

@@ -213,6 +213,13 @@ def test_all_replies_of_a_conversation_are_on_one_side():
         assert is_held_out(trace(f"Question {i}?"), 0.5) == is_held_out(trace("Sure?") | {"messages": later}, 0.5)
 
 
+def test_a_held_out_part_that_repeats_the_training_part_is_refused_and_the_repetitions_are_told(tmp_path):
+    rows = [{"prompt": f"Question {i}?", "answer": str(i)} for i in range(9)]
+    (tmp_path / "a.jsonl").write_bytes(lines([row | {"split": split} for split in ("train", "test") for row in rows]))
+    with pytest.raises(UserError, match="all its rows but for 9 that repeat earlier ones and are left out say"):
+        hold_out(load_traces(tmp_path / "a.jsonl"), 0.5)
+
+
 @pytest.mark.parametrize("rows, what", [([trace("a", str(i)) for i in range(20)], "1 different ones"),
                                         ([trace("Why?"), trace("why? ")], "1 different ones")], ids=["answers", "spelling"])
 def test_a_held_out_part_that_would_be_the_training_part_is_refused(rows, what):
