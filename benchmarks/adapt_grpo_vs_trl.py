@@ -4,7 +4,8 @@ with PEFT, and against nothing but the matrix products.
 Same base, prompts, group size, longest completion and reward; both sample, judge and take a gradient step, with all cores, in
 turns. What counts is true completion tokens per second. TRL is the fastest of SETTINGS by one step each, then measured. The
 limit is one forward pass for each sampled token, in the batch of a step, then forward and backward (without gradients of the
-base) over prompts and completions. Needs the peers' environment: `make peers`.
+base) over prompts and completions. Needs the peers' environment: `make peers`. TRL's six settings take a quarter of an hour on
+two cores.
 
     python benchmarks/adapt_grpo_vs_trl.py MODEL [--prompts 8] [--group 8] [--tokens 128] [--text gsm8k/train.jsonl]
 """
@@ -94,10 +95,12 @@ def run_trl(options: argparse.Namespace, steps: int, choice: dict) -> dict:
 def tried(options: argparse.Namespace, choice: dict) -> float:
     """TRL's rate with these settings; 0 where it does not run, as with more than the memory there is."""
     try:
-        return rate(run_trl(options, 1, choice))
+        found = rate(run_trl(options, 1, choice))
+        print(f"TRL, {choice}: {found:.1f} completion tokens/s", flush=True)
     except SystemExit as error:
-        print(f"{choice}: does not run: {str(error).strip().splitlines()[-1]}", flush=True)
-        return 0.0
+        print(f"TRL, {choice}: does not run: {str(error).strip().splitlines()[-1]}", flush=True)
+        found = 0.0
+    return found
 
 
 def limit_seconds(options: argparse.Namespace, tokens: float, prompt_tokens: float) -> float:
