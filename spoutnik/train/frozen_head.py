@@ -20,7 +20,7 @@ def suits(hidden: Tensor, weight: Tensor) -> bool:
 
 
 class FrozenHead:
-    """The products with a head (V, D) that is not trained, in the type of the activations, with float32 sums."""
+    """The products with a head (V, D) as it is now, in the type of the activations, with float32 sums."""
 
     def __init__(self, weight: Tensor, dtype: torch.dtype):
         self.weight = weight.detach().to(dtype).contiguous()

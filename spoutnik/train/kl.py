@@ -27,7 +27,7 @@ class _ChunkedKL(torch.autograd.Function):
             total += divergences.sum()
             out.copy_(head.hidden_gradient(grad_logits))
             if grad_head is not None:
-                grad_head += grad_logits.t() @ h
+                grad_head += grad_logits.t().float() @ h.float()
         ctx.save_for_backward(grad_hidden, grad_head)
         ctx.weight_dtype = weight.dtype
         return total

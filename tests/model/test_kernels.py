@@ -202,9 +202,9 @@ def test_the_head_s_sums_are_not_rounded(inputs, rows, outputs):
     x, weight = (torch.randn(n, inputs, generator=generator).bfloat16() for n in (rows, outputs))
     before = x @ weight.t()
     sums, exact = operations.linear_float32(x, weight), x.double() @ weight.double().t()
-    assert (sums.double() - exact).abs().max() < 5e-4
+    assert (sums.double() - exact).abs().max() < 1e-4
     if rows > 16:
-        assert (sums.bfloat16().double() - exact).abs().max() > 1e-3
+        assert (before.double() - exact).abs().max() > 1e-3  # torch's are
     assert torch.equal(x @ weight.t(), before)  # torch's own tiles are shaped anew after ours
 
 
