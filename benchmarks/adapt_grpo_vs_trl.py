@@ -82,10 +82,11 @@ def run_ours(options: argparse.Namespace, steps: int) -> dict:
     return measured | {"peak_bytes": peak_memory()}
 
 
-def run_trl(options: argparse.Namespace, steps: int, choice: dict) -> dict:
+def run_trl(options: argparse.Namespace, steps: int, choice: dict, warmup: int = 1) -> dict:
     result = ask_peer("trl_grpo.py", {
         "model_dir": str(options.model), "rank": RANK, "group_size": options.group, "prompts_per_step": options.prompts,
-        "prompts": [prompt for step in range(steps + 1) for prompt in prompts_of(options, step)], "steps": steps,
+        "prompts": [prompt for step in range(steps + warmup) for prompt in prompts_of(options, step)], "steps": steps,
+        "warmup_steps": warmup,
         "max_completion_length": options.tokens, "threads": cores(), "eos_id": options.eos, "learning_rate": RATE,
         "scale_rewards": "none", **choice})
     return {"tokens": result["completion_tokens"], "seconds": result["seconds"], "sampling": result["generation_seconds"],
@@ -93,10 +94,12 @@ def run_trl(options: argparse.Namespace, steps: int, choice: dict) -> dict:
 
 
 def tried(options: argparse.Namespace, choice: dict) -> float:
-    """TRL's rate with these settings; 0 where it does not run, as with more than the memory there is."""
+    """TRL's rate in its first step with these settings; 0 where it does not run, as with more than the memory there is."""
     try:
-        found = rate(run_trl(options, 1, choice))
-        print(f"TRL, {choice}: {found:.1f} completion tokens/s", flush=True)
+        run = run_trl(options, 1, choice, warmup=0)
+        found = rate(run)
+        seconds = f"{run['sampling'][0]:.0f} of {run['seconds'][0]:.0f} s sampling"
+        print(f"TRL, {choice}: {found:.1f} completion tokens/s ({seconds})", flush=True)
     except SystemExit as error:
         print(f"TRL, {choice}: does not run: {str(error).strip().splitlines()[-1]}", flush=True)
         found = 0.0

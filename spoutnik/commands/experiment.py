@@ -25,6 +25,8 @@ def experiment(
                                                 "runs/NAME].")] = None,
     page: Annotated[Optional[Path], typer.Option(help="Where the page is written, its figures and its JSON beside it [default: "
                                                  "findings.md in the folder].")] = None,
+    seeds: Annotated[Optional[str], typer.Option(metavar="N,N", help="Other seeds than the file's. With --add they are joined "
+                                                 "with those that the page has of the same experiment.")] = None,
     add: Annotated[bool, typer.Option("--add", help="Keep the findings that the page has of other experiments; all verdicts "
                                       "are corrected together.")] = False,
     jobs: Annotated[Optional[int], typer.Option(min=1, help="Stages at one time, one core each [default: the cores].")] = None,
@@ -38,16 +40,17 @@ def experiment(
     Interrupt it with Ctrl-C at any point and run it again to go on."""
     from spoutnik.experiment.page_file import check_page
     from spoutnik.experiment.run import forecast, run_experiment
-    from spoutnik.experiment.schema import read_experiment
+    from spoutnik.experiment.schema import read_experiment, seeds_of
     from spoutnik.parallel import cores
     from spoutnik.recipe.artifacts import code_version
     from spoutnik.recipe.shipped import find_experiment
 
     files = [find_experiment(file) for file in files]
     out = out or Path("runs") / read_experiment(files[0])[1].name
-    planned = forecast(files, out, jobs or cores(), (lambda text: None) if json_ else say)
+    planned = forecast(files, out, jobs or cores(), (lambda text: None) if json_ else say,
+                       None if seeds is None else seeds_of(seeds))
     planned.store.refuse_other_code(code_version(), mixed_code)
-    before = check_page(page or out / "findings.md", planned.grid.names, planned.grid.findings, add)
+    before = check_page(page or out / "findings.md", planned.written, add)
     kept = [] if before is None else [one for one in before.experiments if one.name not in planned.grid.names]
     if dry_run:
         print_json(_as_json(planned, kept)) if json_ else _print(planned, kept)

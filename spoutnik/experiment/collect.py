@@ -7,13 +7,14 @@ import numpy as np
 from spoutnik.experiment.figures import Line, draw_curves
 from spoutnik.experiment.grid import Grid
 from spoutnik.experiment.measured import measured_finding
+from spoutnik.experiment.page_file import figure_of_training
 from spoutnik.experiment.results import ExperimentResults, Spent
 from spoutnik.experiment.store import PREBUILT, Store
 from spoutnik.recipe.report_plots import RL_PANELS, curve_of
 
 _CURVES = ("accuracy", "thought_tokens", "reflections", "entropy")  # of the training logs, drawn for all variants
 
-Curves = dict[tuple[str, str], str]  # experiment, stage -> figure
+Curves = dict[str, str]  # file name -> figure
 
 
 def collect(grid: Grid, store: Store, failed: Mapping[str, str], code: str) -> tuple[list[ExperimentResults], Curves]:
@@ -30,12 +31,12 @@ def collect(grid: Grid, store: Store, failed: Mapping[str, str], code: str) -> t
     for name, experiment in grid.experiments.items():
         jobs = _jobs(grid, name)
         curves = {stage: draw_curves(panels) for stage, panels in _curves(grid, store, name).items()}
-        figures |= {(name, stage): figure for stage, figure in curves.items()}
         findings = tuple(measured_finding(finding, grid, store, failed) for finding in experiment.settings.findings)
         without = {grid.jobs[symbol].title: failed[symbol] for symbol in jobs if symbol in failed}
         results.append(ExperimentResults(name, experiment.file, experiment.about, tuple(experiment.seeds),
                                          _shared(grid, name, jobs), code, tuple(sorted(store.versions(jobs))), without,
                                          _bill(store, jobs), tuple(curves), findings))
+        figures |= {figure_of_training(results[-1], stage): figure for stage, figure in curves.items()}
     return results, figures
 
 

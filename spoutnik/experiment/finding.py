@@ -30,9 +30,10 @@ class ComparedSide:
 @dataclass(frozen=True)
 class SeedResult:
     """One seed's two sides, in the metric's unit; the core-seconds that were spent on each side's model and on all that it was
-    made from; those of its own stage alone."""
+    made from; those of its own stage alone. models: what the two models are; seeds with the same ones count once."""
 
     seed: int
+    models: str
     a: Number
     b: Number
     core_seconds_a: float
@@ -46,11 +47,13 @@ class Finding:
     """A question with its rule (schema.FindingSettings), its numbers in the metric's unit (nan where there are none), and last
     its verdict, which depends on the other findings of the page (verdicts.py).
 
-    title: of the metric, with the unit. varied: what differs between the two sides, in words. samples: of each problem. low,
-    high: 95 % interval of the difference b - a over seeds and problems, of this finding alone. models: how many pairs of models
-    the seeds gave that differ. seed_deviation: of the seeds' differences. p_holds: of what is refuted where the finding holds,
-    p_does_not: where it does not, before the correction for several findings; *_adjusted: after it. obstacle: why nothing can
-    be decided, however many other findings there are. remark: why it is undecided, or what else is shown.
+    title: of the metric, with the unit. varied: what differs between the two sides, in words. samples: of each problem.
+    definition: hash of all that decides its numbers but the seeds. low, high: 95 % interval of the difference b - a over seeds
+    and problems, of this finding alone. models: how many pairs of models the seeds gave that differ. seed_deviation: of the
+    seeds' differences. problem_error, problem_freedom: the problems' part of the error of the mean, with Student's degrees of
+    freedom; 0 where there are no problems. p_holds: of what is refuted where the finding holds, p_does_not: where it does not,
+    before the correction for several findings; *_adjusted: after it. obstacle: why nothing can be decided, however many other
+    findings there are. remark: why it is undecided, or what else is shown.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Finding:
     margin: Annotated[float, Field(gt=0)]
     varied: str
     samples: int
+    definition: str
     paper_number: float | None = None
     note: str = ""
     seeds: tuple[SeedResult, ...] = ()
@@ -75,6 +79,7 @@ class Finding:
     high: Number = math.nan
     seed_deviation: Number = math.nan
     problem_error: Number = math.nan
+    problem_freedom: int = 0
     p_holds: Probability = 1.0
     p_does_not: Probability = 1.0
     obstacle: str = ""

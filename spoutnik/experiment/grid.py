@@ -77,12 +77,14 @@ class _Symbol:
 
 @dataclass
 class Grid:
-    """experiments: by name. jobs: symbol -> job, each after those that it needs. findings: name -> settings. measured:
-    (finding, side, seed) -> (symbol of the stage, symbol of its evaluation or None). starts: symbol -> published checkpoint."""
+    """experiments: by name. jobs: symbol -> job, each after those that it needs. findings: name -> settings. definitions:
+    finding -> hash of all that decides its numbers but the seeds. measured: (finding, side, seed) -> (symbol of the stage,
+    symbol of its evaluation or None). starts: symbol -> published checkpoint."""
 
     experiments: dict[str, GridExperiment] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     findings: dict[str, FindingSettings] = field(default_factory=dict)
+    definitions: dict[str, str] = field(default_factory=dict)
     measured: dict[tuple[str, str, int], tuple[str, str | None]] = field(default_factory=dict)
     starts: dict[str, Artifact] = field(default_factory=dict)
 
@@ -99,8 +101,11 @@ class Grid:
         return {symbol}.union(*(self.below(need) for need in self.jobs[symbol].needs.values()))
 
 
-def build_grid(paths: Sequence[Path]) -> Grid:
+def build_grid(paths: Sequence[Path], seeds: Sequence[int] | None = None) -> Grid:
     """The grid of one experiment or of several, whose findings are corrected together.
+
+    Args:
+        seeds: others than the files'.
 
     Raises:
         UserError: a file is wrong, variants differ in nothing, a finding asks for what its stages do not have.
@@ -108,6 +113,8 @@ def build_grid(paths: Sequence[Path]) -> Grid:
     grid = Grid()
     for path in paths:
         _, experiment = read_experiment(path)
+        if seeds is not None:
+            experiment = experiment.model_copy(update={"seeds": list(seeds)})
         _add(grid, experiment, path, len(paths) > 1)
     return grid
 
@@ -120,7 +127,7 @@ def _add(grid: Grid, experiment: Experiment, path: Path, several: bool) -> None:
     about = f"`{experiment.name}` varies the recipe `{file.stem}`" + (f": {experiment.description}" if experiment.description
                                                                      else "")
     grid.experiments[experiment.name] = GridExperiment(experiment, experiment_name(path), about, prefix, varied)
-    builder = _Builder(grid, str(file), prefix, recipes)
+    builder, apart = _Builder(grid, str(file), prefix, recipes), _Builder(Grid(), str(file), prefix, recipes)
     taken = {name.casefold() for name in grid.findings}  # on some systems figures that differ by case alone are one file
     for name, finding in experiment.findings.items():
         if name.casefold() in taken:
@@ -128,6 +135,7 @@ def _add(grid: Grid, experiment: Experiment, path: Path, several: bool) -> None:
         where = f"{path}: findings.{name}"
         _check_finding(finding, experiment, recipes, where)
         grid.findings[name] = finding
+        grid.definitions[name] = _definition(finding, experiment, apart)
         for side, (asked, metric) in finding.sides.items():
             for seed in experiment.seeds:
                 evaluation = experiment.evaluation_of(finding) if needs_evaluation(metric) else None
@@ -190,6 +198,15 @@ class _Builder:
             self.grid.starts[key] = published_starts({origin: recipe.checkpoints[origin]}, self.source,
                                                      forms=recipe.start_forms)[origin]
         return self.grid.starts[key]
+
+
+def _definition(finding: FindingSettings, experiment: Experiment, builder: _Builder) -> str:
+    """Hash of all that decides a finding's numbers but the seeds: the symbols that its sides would have with one and the same
+    seed, and how they are compared."""
+    evaluation = experiment.evaluation_of(finding)
+    sides = [[*builder.measured(side, 0, evaluation if needs_evaluation(metric) else None), side.layout, metric]
+             for side, metric in finding.sides.values()]
+    return sha256_json([sides, finding.claim, finding.margin])
 
 
 def _check_finding(finding: FindingSettings, experiment: Experiment, recipes: Mapping[str, tuple[dict, Recipe]],

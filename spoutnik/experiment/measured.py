@@ -10,10 +10,11 @@ from spoutnik.errors import UserError
 from spoutnik.evals.statistics import CrossedMean, crossed_mean, standard_error
 from spoutnik.experiment.finding import ComparedSide, Finding, SeedResult
 from spoutnik.experiment.grid import Grid
+from spoutnik.experiment.intervals import decided
 from spoutnik.experiment.measures import Measured, better_layout, measure, metric_of
-from spoutnik.experiment.schema import Claim
 from spoutnik.experiment.store import Store
 from spoutnik.experiment.variants import AS_IT_IS
+from spoutnik.files import sha256_json
 from spoutnik.recipe.artifacts import Artifact
 from spoutnik.train.loop import Cost
 
@@ -38,13 +39,13 @@ def measured_finding(name: str, grid: Grid, store: Store, failed: Mapping[str, s
     layouts = {side: better_layout(sides[side]) if of.layout == "best" else of.layout for side, (of, _) in asked.items()}
     measured = {side: [measure(metric, artifact, layouts[side]) for artifact in sides[side]]
                 for side, (_, metric) in asked.items()}
-    seeds = tuple(SeedResult(seed, float(a.mean), float(b.mean), *_spent(grid, store, name, seed))
-                  for seed, a, b in zip(experiment.seeds, measured["a"], measured["b"], strict=True))
+    models = [sha256_json([a.content, b.content])[:16] for a, b in zip(sides["a"], sides["b"], strict=True)]
+    seeds = tuple(SeedResult(seed, of, float(a.mean), float(b.mean), *_spent(grid, store, name, seed))
+                  for seed, of, a, b in zip(experiment.seeds, models, measured["a"], measured["b"], strict=True))
     result = replace(result, seeds=seeds, a=replace(result.a, layout=layouts["a"]), b=replace(result.b, layout=layouts["b"]))
     if any(math.isnan(one.mean) for both in measured.values() for one in both):
         return replace(result, obstacle="the models of a side have nothing to measure: not one of their replies has a thought.")
-    pairs = [(a.content, b.content) for a, b in zip(sides["a"], sides["b"], strict=True)]
-    return _decidable(result, pairs, *_differences(name, measured["a"], measured["b"]))
+    return finding_of_differences(result, *_differences(name, measured["a"], measured["b"]))
 
 
 def _asked(name: str, grid: Grid) -> Finding:
@@ -54,7 +55,7 @@ def _asked(name: str, grid: Grid) -> Finding:
     a, b = (ComparedSide(side.variant, side.stage, own, metric_of(own).title) for side, own in settings.sides.values())
     return Finding(name, settings.question, settings.paper, settings.metric, metric.title, metric.unit, a, b, settings.claim,
                    settings.margin, _varied(name, grid), experiment.evaluation_of(settings).samples,
-                   settings.paper_number, settings.note)
+                   grid.definitions[name], settings.paper_number, settings.note)
 
 
 def _varied(name: str, grid: Grid) -> str:
@@ -70,29 +71,21 @@ def _varied(name: str, grid: Grid) -> str:
     return "; ".join(parts) + (f" (stages {a.stage}, {b.stage})" if a.stage != b.stage else "")
 
 
-def _decidable(result: Finding, pairs: Sequence[tuple[str, str]], differences: np.ndarray, strata: list | None) -> Finding:
+def finding_of_differences(result: Finding, differences: np.ndarray, strata: list | None) -> Finding:
     """With interval and p-values, as far as the numbers give them.
 
     Args:
-        pairs: of each seed, what the two models are.
-        differences: b - a, (seeds, problems).
+        result: with its seeds.
+        differences: b - a, (seeds, problems); (seeds, 1) where strata is None, of whole stages.
+        strata: of the problems.
     """
+    pairs = [seed.models for seed in result.seeds]
     of_models = np.array([np.mean([row for pair, row in zip(pairs, differences) if pair == one], axis=0)
                           for one in dict.fromkeys(pairs)])
-    result = replace(result, models=len(of_models), problems=of_models.shape[1] if strata else 0,
-                     difference=float(of_models.mean()))
+    result = replace(result, models=len(of_models), problems=of_models.shape[1] if strata else 0)
     if len(of_models) < 2 and of_models.shape[1] < 2:
-        return replace(result, obstacle="one number has no interval: give more seeds.")
-    crossed = _never_certain(crossed_mean(of_models, strata), of_models, strata, metric_of(result.metric).factor)
-    _, low, high = (float(value) for value in crossed.interval())
-    result = replace(result, low=low, high=high, seed_deviation=float(crossed.seed_deviation),
-                     problem_error=float(crossed.problem_error))
-    if len(of_models) < 2:
-        return result
-    if crossed.error == 0:
-        return replace(result, obstacle="the seeds agree to the last digit: nothing is known of how far others would lie.")
-    holds, does_not = p_values_of(crossed, result.claim, result.margin)
-    return replace(result, p_holds=float(holds), p_does_not=float(does_not))
+        return decided(result, CrossedMean(float(of_models.mean()), (), 1, math.nan, 0.0))
+    return decided(result, _never_certain(crossed_mean(of_models, strata), of_models, strata, metric_of(result.metric).factor))
 
 
 def _artifact(grid: Grid, store: Store, finding: str, side: str, seed: int) -> Artifact:
@@ -127,19 +120,3 @@ def _never_certain(crossed: CrossedMean, values: np.ndarray, strata: list | None
     unit = max(unit, float(abs(values).max()))
     error, freedom = standard_error([*values.mean(axis=0), unit, -unit])
     return replace(crossed, parts=((error, freedom),), problem_error=error)
-
-
-def p_values_of(crossed: CrossedMean, claim: Claim, margin: float) -> tuple[float, float]:
-    """The p-values of what is refuted where a finding holds, and of what is where it does not.
-
-    higher, lower: it holds where "the difference is 0 or of the other sign" is refuted (two-sided t); it does not where "a
-    difference of `margin` or more in the claimed direction" is. equal: it holds where both "`margin` or more above" and "below"
-    are refuted (TOST, Schuirmann 1987); it does not where "within the margin" is (the smaller of two one-sided p-values,
-    doubled). Of the two that could be refuted at most one is true.
-    """
-    if claim == "equal":
-        return (max(crossed.p_above(-margin), crossed.p_below(margin)),
-                min(1.0, 2 * min(crossed.p_above(margin), crossed.p_below(-margin))))
-    if claim == "higher":
-        return min(1.0, 2 * crossed.p_above(0.0)), crossed.p_below(margin)
-    return min(1.0, 2 * crossed.p_below(0.0)), crossed.p_above(-margin)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from spoutnik.experiment.content import Page
 from spoutnik.experiment.figures import draw_finding, draw_overview
 from spoutnik.experiment.finding import ALPHA, UNDECIDED, ComparedSide, Finding
 from spoutnik.experiment.page_file import (
@@ -14,25 +15,25 @@ from spoutnik.experiment.page_file import (
     figures_of,
     page_as_json,
 )
-from spoutnik.experiment.results import ExperimentResults, Page, Spent, total
+from spoutnik.experiment.results import ExperimentResults, Spent, total
 from spoutnik.files import write_json, write_text
 from spoutnik.units import duration
 
 _CLAIMS = {"higher": "b above a", "lower": "b below a", "equal": "b as a, within {margin}"}
 
 
-def write_page(page: Page, path: Path, trainings: Mapping[tuple[str, str], str], before: Page | None = None) -> None:
+def write_page(page: Page, path: Path, trainings: Mapping[str, str], before: Page | None = None) -> None:
     """The page at `path`, figures in a folder of its name beside it, and the JSON of its name.
 
     Args:
-        trainings: (experiment, stage) -> figure, of those that are new; the others lie there already.
+        trainings: file name -> figure, of those that are new; the others lie there already.
         before: what stood there; figures that are not of the page any more are removed.
     """
     figures = path.with_suffix("")
     for finding in page.findings:
         write_text(figures / figure_of(finding.name), draw_finding(finding))
-    for (experiment, stage), figure in trainings.items():
-        write_text(figures / figure_of_training(experiment, stage), figure)
+    for name, figure in trainings.items():
+        write_text(figures / name, figure)
     write_text(figures / OVERVIEW, draw_overview(page.findings))
     write_text(path, page_as_markdown(page, figures.name))
     write_json(path.with_suffix(".json"), page_as_json(page, notes_of(page)))
@@ -55,10 +56,20 @@ def page_as_markdown(page: Page, figures: str) -> str:
             lines += _section(finding, figures, len(findings), one.name if several else "")
     for one in page.experiments:
         for stage in one.curves:
-            lines += ["", f"## Training of {stage}" + (f" ({one.name})" if several else ""), "",
-                      "A line for each variant: the mean over its seeds of running means, with a band from the lowest seed to "
-                      "the highest.", "", f"![the training of {stage}]({figures}/{figure_of_training(one.name, stage)})"]
+            lines += _training(stage, [of for of in page.sittings if of.name == one.name and stage in of.curves], figures,
+                               several)
     return "\n".join(lines) + "\n"
+
+
+def _training(stage: str, sittings: Sequence[ExperimentResults], figures: str, several: bool) -> list[str]:
+    """several: the page has other experiments."""
+    lines = ["", f"## Training of {stage}" + (f" ({sittings[0].name})" if several else ""), "",
+             "A line for each variant: the mean over its seeds of running means, with a band from the lowest seed to the "
+             "highest." + (" A figure for each sitting." if len(sittings) > 1 else "")]
+    for one in sittings:
+        seeds = f", seeds {', '.join(map(str, one.seeds))}" if len(sittings) > 1 else ""
+        lines += ["", f"![the training of {stage}{seeds}]({figures}/{figure_of_training(one, stage)})"]
+    return lines
 
 
 def _head(page: Page) -> list[str]:
@@ -75,17 +86,22 @@ def _head(page: Page) -> list[str]:
     lines = ["# Findings", "", f"<!-- {WRITTEN_BY} {files}`{at_once}. Run it again rather than editing this page. -->", "",
              f"{_counted(findings, 'finding')}{of}: {verdicts}. Written by Spoutnik {page.code}; {cost}{once}.", ""]
     lines += [f"**{note}**\n" for note in notes_of(page)]
-    return lines + [_about(one, several) for one in page.experiments] + [""]
+    return lines + [_about(one, page) for one in page.experiments] + [""]
 
 
-def _about(one: ExperimentResults, several: bool) -> str:
-    """A line on an experiment. several: the page has others, so that its own part of the bill is told."""
+def _about(one: ExperimentResults, page: Page) -> str:
+    """A line on an experiment; where the page has others, with its own part of the bill."""
     parts = [one.about + ("" if one.about[-1] in ".?!" else "."),
              f"{_counted(one.findings, 'finding')} on seed{'s' * (len(one.seeds) > 1)} {', '.join(map(str, one.seeds))}."]
+    sittings = [of.seeds for of in page.sittings if of.name == one.name]
+    if len(sittings) > 1:
+        each = "; ".join(", ".join(map(str, of)) for of in sittings)
+        parts.append(f"They were measured in {len(sittings)} sittings ({each}) and joined, with intervals that are too wide "
+                     "rather than too narrow.")
     if one.shared:
         shared = ("one " if len(one.shared) == 1 else "the same ") + ", ".join(one.shared)
         parts.append(f"**All its seeds share {shared}**: what its findings say is said of these, and of no others.")
-    if several:
+    if len(page.experiments) > 1:
         parts.append(f"Its bill: {_cost(one.bill)}.")
     return "* " + " ".join(parts)
 

@@ -4,18 +4,19 @@ import contextlib
 import fcntl
 import math
 import os
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import asdict, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
 from spoutnik.errors import RunError, UserError
+from spoutnik.experiment.content import Page, page_of
 from spoutnik.experiment.finding import Finding
-from spoutnik.experiment.results import ExperimentResults, Page, Spent, page_of, total
+from spoutnik.experiment.results import ExperimentResults, Spent, total
 from spoutnik.files import disk_errors, read_json
 
-FORMAT = 2  # of the JSON; 1 had no key of this name, and not all that writing the page again takes
+FORMAT = 3  # of the JSON; 1 and 2 had not all that writing the page again, and joining sittings, takes
 WRITTEN_BY = "Written by `spoutnik experiment"  # in every page: others are not replaced
 OVERVIEW = "overview.svg"
 _RESULTS = TypeAdapter(ExperimentResults)
@@ -23,12 +24,14 @@ _STORED = [field.name for field in fields(Finding)]
 
 
 def page_as_json(page: Page, notes: Sequence[str]) -> dict:
-    """All that the page tells. What is computed from the rest is there for readers, and is computed again when it is read:
-    notes, verdicts, sums."""
+    """All that the page tells. The sittings are what was measured; all else is for readers, and is computed again when the
+    page is read: experiments, findings with their verdicts, notes, sums."""
     return {"format": FORMAT, "code": page.code, "notes": list(notes), "cost": _costs(spent for one in page.experiments
                                                                                     for spent in one.bill),
             "experiments": [_experiment(one) for one in page.experiments],
-            "findings": [_finding(finding, one.name) for one in page.experiments for finding in one.findings]}
+            "findings": [_finding(finding) | {"experiment": one.name} for one in page.experiments for finding in one.findings],
+            "sittings": [_experiment(one) | {"findings": [_finding(finding) for finding in one.findings]}
+                         for one in page.sittings]}
 
 
 def _costs(bill: Iterator[Spent]) -> dict:
@@ -42,11 +45,11 @@ def _experiment(one: ExperimentResults) -> dict:
                       "cost": {key: value for key, value in vars(spent.cost).items() if value}} for spent in one.bill]}
 
 
-def _finding(one: Finding, experiment: str) -> dict:
+def _finding(one: Finding) -> dict:
     values = {key: _number(value) for key, value in asdict(one).items()}
     for side, mean, spent, own in zip("ab", one.means, one.core_seconds, one.of_stage):
         values[side] |= {"mean": _number(mean), "core_seconds": _number(spent), "core_seconds_of_stage": _number(own)}
-    return values | {"experiment": experiment, "alone": one.alone}
+    return values | {"alone": one.alone}
 
 
 def _number(value: object) -> object:
@@ -58,17 +61,18 @@ def figure_of(finding: str) -> str:
     return f"{finding}.svg"
 
 
-def figure_of_training(experiment: str, stage: str) -> str:
-    return f"{experiment}.{stage}.svg"
+def figure_of_training(sitting: ExperimentResults, stage: str) -> str:
+    """No two sittings of an experiment begin with the same seed."""
+    return f"{sitting.name}.{stage}.seeds-{min(sitting.seeds)}-{max(sitting.seeds)}.svg"
 
 
 def figures_of(page: Page) -> list[str]:
     """The files in the folder of a page's figures."""
-    return [OVERVIEW, *(figure_of(finding.name) for finding in page.findings), *trainings_of(page.experiments)]
+    return [OVERVIEW, *(figure_of(finding.name) for finding in page.findings), *trainings_of(page.sittings)]
 
 
-def trainings_of(experiments: Sequence[ExperimentResults]) -> list[str]:
-    return [figure_of_training(one.name, stage) for one in experiments for stage in one.curves]
+def trainings_of(sittings: Sequence[ExperimentResults]) -> list[str]:
+    return [figure_of_training(one, stage) for one in sittings for stage in one.curves]
 
 
 def read_page(path: Path) -> Page | None:
@@ -89,10 +93,9 @@ def read_page(path: Path) -> Page | None:
                         f"{FORMAT}), to which nothing can be added. Run {', '.join(_names(content))} again as well, without "
                         "--add and with all files on one command line, or give another page (--page).")
     try:
-        rows = [dict(row) for row in content["findings"]]
+        rows = [dict(row) for one in content["sittings"] for row in one["findings"]]
         lacking = [f"{row['name']} lacks {key}" for row in rows for key in _STORED if key not in row]
-        experiments = [_RESULTS.validate_python(one | {"findings": [row for row in rows if row["experiment"] == one["name"]]})
-                       for one in content["experiments"]]
+        sittings = [_RESULTS.validate_python(one) for one in content["sittings"]]
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -101,10 +104,11 @@ def read_page(path: Path) -> Page | None:
         raise _unreadable(data, f"{type(error).__name__}: {error}") from error
     if lacking:
         raise _unreadable(data, f"findings: {lacking[0]}")
-    names = [finding.name for one in experiments for finding in one.findings]
-    if len(set(names)) < len(rows) or len({one.name for one in experiments}) < len(experiments):
-        raise _unreadable(data, "a finding or an experiment stands twice, or a finding is of no experiment")
-    return page_of(str(content.get("code")), experiments)
+    asked = [(finding.name, seed) for one in sittings for finding in one.findings for seed in one.seeds]
+    experiment_of = {(one.name, finding.name) for one in sittings for finding in one.findings}
+    if len(set(asked)) < len(asked) or len({finding for _, finding in experiment_of}) < len(experiment_of):
+        raise _unreadable(data, "a finding stands twice, or a seed in two sittings of an experiment")
+    return page_of(str(content.get("code")), sittings)
 
 
 def _unreadable(data: Path, what: str) -> UserError:
@@ -129,12 +133,20 @@ def _names(content: dict) -> list[str]:
     return [str(one.get("name") if isinstance(one, dict) else one) for one in content["experiments"]]
 
 
-def check_page(path: Path, experiments: Collection[str], findings: Collection[str] = (), add: bool = False) -> Page | None:
+@dataclass(frozen=True)
+class Planned:
+    """What is to be written of an experiment. findings: name -> definition (Finding). join: the page's sittings of it on other
+    seeds stay."""
+
+    name: str
+    seeds: tuple[int, ...]
+    findings: dict[str, str]
+    join: bool = False
+
+
+def check_page(path: Path, planned: Sequence[Planned], add: bool = False) -> Page | None:
     """The page to which results are to be added; None where there is none, or where it is to be replaced. Artifacts of several
     experiments may share a folder; a page is of the experiments that it was written for.
-
-    Args:
-        experiments, findings: names of those that are to be written.
 
     Raises:
         UserError: a page of others, or somebody's own text, which would be lost; nothing can be added to it; or no file can be
@@ -148,30 +160,65 @@ def check_page(path: Path, experiments: Collection[str], findings: Collection[st
     if add:
         page = read_page(path)
         if page is not None:
-            _check_kept(page, path, experiments, findings)
+            _check_kept(page, path, planned)
+            _check_joins(page, path, planned)
         return page
-    data = path.with_suffix(".json")
-    lost = [name for name in _names(_content(data)) if name not in experiments] if data.exists() else []
-    if lost:
-        raise UserError(f"{path}: is the page of {', '.join(lost)}, and this is {', '.join(experiments)}. Say --add, which "
-                        "keeps the findings that are there; or give another page (--page), another folder (--out), or "
-                        f"{lost[0]}'s file as well.")
+    if path.with_suffix(".json").exists():
+        _refuse_loss(path, _content(path.with_suffix(".json")), planned)
     return None
 
 
-def _check_kept(page: Page, path: Path, experiments: Collection[str], findings: Collection[str]) -> None:
+def _refuse_loss(path: Path, content: dict, planned: Sequence[Planned]) -> None:
+    """Of a page that is to be replaced, in any format: what would be gone."""
+    new = {one.name: one for one in planned}
+    lost = [name for name in _names(content) if name not in new]
+    if lost:
+        raise UserError(f"{path}: is the page of {', '.join(lost)}, and this is {', '.join(new)}. Say --add, which "
+                        "keeps the findings that are there; or give another page (--page), another folder (--out), or "
+                        f"{lost[0]}'s file as well.")
+    for there in content["experiments"]:
+        one, seeds = new[str(there.get("name"))], there.get("seeds")
+        if one.join and isinstance(seeds, list) and (gone := sorted(set(seeds) - set(one.seeds))):
+            raise UserError(f"{path}: has {one.name} on seed{'s' * (len(gone) > 1)} {_listed(gone)} as well. Say --add, which "
+                            "keeps and joins them, or give another page (--page).")
+
+
+def _check_kept(page: Page, path: Path, planned: Sequence[Planned]) -> None:
     """Of what stays: its findings have names of their own, and its figures are there."""
-    kept = [one for one in page.experiments if one.name not in experiments]
-    new = {name.casefold() for name in findings}  # on some systems files that differ by case alone are one
+    names = {one.name: one for one in planned}
+    kept = [one for one in page.sittings if one.name not in names
+            or names[one.name].join and set(names[one.name].seeds).isdisjoint(one.seeds)]
+    new = {name.casefold() for one in planned for name in one.findings}  # on some systems files that differ by case are one
     for one in kept:
         for finding in one.findings:
-            if finding.name.casefold() in new:
-                raise UserError(f"{path}: has a finding {finding.name} of {one.name}, and {', '.join(experiments)} has one of "
+            if one.name not in names and finding.name.casefold() in new:
+                raise UserError(f"{path}: has a finding {finding.name} of {one.name}, and {', '.join(names)} has one of "
                                 "this name as well. Rename one of the two.")
     for name in trainings_of(kept):
         if not (path.with_suffix("") / name).exists():
             raise UserError(f"{path.with_suffix('') / name}: is missing, and cannot be drawn again without what it was drawn "
                             f"from. Restore it, or run {name.partition('.')[0]} again as well.")
+
+
+def _check_joins(page: Page, path: Path, planned: Sequence[Planned]) -> None:
+    """Sittings of one experiment on other seeds: whole ones, of the same findings by the same rules."""
+    for new in planned:
+        for there in page.sittings if new.join else ():
+            if there.name != new.name or set(there.seeds) <= set(new.seeds):
+                continue
+            if both := sorted(set(there.seeds) & set(new.seeds)):
+                raise UserError(f"--seeds: {path} has a sitting of {new.name} on seeds {_listed(there.seeds)}, which cannot be "
+                                f"taken apart, and {_listed(both)} would stand in two. Name all of its seeds, or none.")
+            of_there = {finding.name: finding.definition for finding in there.findings}
+            other = [name for name in {**of_there, **new.findings} if of_there.get(name) != new.findings.get(name)]
+            if other:
+                raise UserError(f"{path}: {new.name} on seeds {_listed(there.seeds)} was measured by other rules or settings "
+                                f"({other[0]}), and cannot be joined with seeds {_listed(new.seeds)}. Run all seeds again, or "
+                                "give another page (--page).")
+
+
+def _listed(seeds: Iterable[int]) -> str:
+    return ", ".join(map(str, seeds))
 
 
 @contextlib.contextmanager

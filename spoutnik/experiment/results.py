@@ -4,12 +4,11 @@ The artifacts may lie on another machine, or be gone: a page grows over several 
 its experiments and takes those of the others from the page's JSON.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
 from spoutnik.experiment.finding import Finding
-from spoutnik.experiment.verdicts import with_verdicts
 from spoutnik.train.loop import Cost
 
 Purpose = Literal["making", "evaluating", "shipped"]
@@ -32,7 +31,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class ExperimentResults:
-    """Of one experiment.
+    """Of one experiment, from one sitting or joined from several (sittings.py).
 
     file: what names it on the command line. about: which recipe it varies, and why. shared: stages that are one artifact in all
     seeds. code: version that measured; versions: those that made what is measured. failed: title of a job -> sentence. bill:
@@ -50,30 +49,6 @@ class ExperimentResults:
     bill: tuple[Spent, ...]
     curves: tuple[str, ...]
     findings: tuple[Finding, ...]
-
-
-@dataclass(frozen=True)
-class Page:
-    """code: version that writes it. experiments: with the verdicts of all their findings corrected together (`page_of`)."""
-
-    code: str
-    experiments: tuple[ExperimentResults, ...]
-
-    @property
-    def findings(self) -> list[Finding]:
-        return [finding for one in self.experiments for finding in one.findings]
-
-    def with_results(self, results: Sequence[ExperimentResults], code: str) -> "Page":
-        """Others added, or in the place of those of their name."""
-        of = {one.name: one for one in self.experiments} | {one.name: one for one in results}
-        return page_of(code, of.values())
-
-
-def page_of(code: str, experiments: Iterable[ExperimentResults]) -> Page:
-    """A page of these experiments. Whatever verdicts their findings had before, among others, they get anew."""
-    experiments = tuple(experiments)
-    decided = iter(with_verdicts([finding for one in experiments for finding in one.findings]))
-    return Page(code, tuple(replace(one, findings=tuple(next(decided) for _ in one.findings)) for one in experiments))
 
 
 def total(bill: Iterable[Spent]) -> dict[Purpose, Cost]:

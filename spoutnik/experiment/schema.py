@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from spoutnik.errors import UserError
 from spoutnik.evals.protocol import EvaluationSettings
@@ -15,6 +15,16 @@ from spoutnik.train.settings import Settings
 from spoutnik.validation import refuse_names
 
 Claim = Literal["higher", "lower", "equal"]
+
+
+def checked_seeds(seeds: list[int]) -> list[int]:
+    """Raises ValueError where they are none."""
+    for seed in seeds:
+        if not 0 <= seed <= LARGEST_SEED:
+            raise ValueError(f"seed {seed}: must be from 0 to {LARGEST_SEED}")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("a seed stands twice, and would count as two that agree")
+    return seeds
 
 
 class Side(Settings):
@@ -110,13 +120,8 @@ class Experiment(Settings):
 
     @field_validator("seeds")
     @classmethod
-    def _seeds(cls, seeds: list[int], info: ValidationInfo) -> list[int]:
-        for seed in seeds:
-            if not 0 <= seed <= LARGEST_SEED:
-                raise ValueError(f"seed {seed}: must be from 0 to {LARGEST_SEED}")
-        if len(set(seeds)) < len(seeds):
-            raise ValueError("a seed stands twice, and would count as two that agree")
-        return seeds
+    def _are_seeds(cls, seeds: list[int]) -> list[int]:
+        return checked_seeds(seeds)
 
     @model_validator(mode="after")
     def _names_exist(self) -> "Experiment":
@@ -133,6 +138,19 @@ class Experiment(Settings):
     def evaluation_of(self, finding: FindingSettings) -> EvaluationSettings:
         given = {} if finding.evaluation is None else finding.evaluation.model_dump(exclude_unset=True)
         return self.evaluation.model_copy(update=given)
+
+
+def seeds_of(text: str) -> list[int]:
+    """Seeds as the command line gives them: 3,4.
+
+    Raises:
+        UserError: they are none.
+    """
+    try:
+        return checked_seeds([int(part) for part in text.split(",")])
+    except ValueError as error:
+        why = "must be numbers with commas between them" if "invalid literal" in str(error) else str(error)
+        raise UserError(f"--seeds {text}: {why}, as in --seeds 3,4.") from error
 
 
 def read_experiment(path: Path) -> tuple[str, Experiment]:

@@ -13,7 +13,7 @@ from small_experiment import experiment
 from spoutnik.commands.main import app
 from spoutnik.errors import RunError, UserError
 from spoutnik.evals.protocol import held_out_problems
-from spoutnik.experiment.page_file import check_page
+from spoutnik.experiment.page_file import Planned, check_page
 from spoutnik.experiment.run import forecast, run_experiment
 from spoutnik.experiment.scheduler import Watcher
 from spoutnik.files import read_json, sha256_file, write_json
@@ -92,21 +92,25 @@ def test_another_version_of_the_code_is_not_mixed_in_silence(whole, monkeypatch)
     assert "**All results were made by Spoutnik " in text and "; this page was written by 9.9.**" in text
 
 
+def planned(*names: str) -> list[Planned]:
+    return [Planned(name, (0, 1), {}) for name in names]
+
+
 def test_a_page_of_another_experiment_is_not_overwritten(tmp_path):
-    write_json(tmp_path / "findings.json", {"experiments": ["mini"]})
-    check_page(tmp_path / "findings.md", ["mini", "rest"])
-    check_page(tmp_path / "other.md", ["rest"])
+    write_json(tmp_path / "findings.json", {"experiments": [{"name": "mini", "seeds": [0, 1]}]})
+    check_page(tmp_path / "findings.md", planned("mini", "rest"))
+    check_page(tmp_path / "other.md", planned("rest"))
     with pytest.raises(UserError, match="is the page of mini, and this is rest. Say --add, .*; or give another page"):
-        check_page(tmp_path / "findings.md", ["rest"])
+        check_page(tmp_path / "findings.md", planned("rest"))
     (tmp_path / "notes.json").write_text('["somebody\'s own"]')
     with pytest.raises(UserError, match="notes.json: is not of an experiment's page"):
-        check_page(tmp_path / "notes.md", ["rest"])
+        check_page(tmp_path / "notes.md", planned("rest"))
     (tmp_path / "README.md").write_text("Somebody's own.")
     with pytest.raises(UserError, match="README.md: is not an experiment's page, and would be replaced"):
-        check_page(tmp_path / "README.md", ["rest"])
+        check_page(tmp_path / "README.md", planned("rest"))
     for page in (tmp_path, tmp_path / "page.json"):  # found out before hours of work, not after them
         with pytest.raises(UserError, match="must name a file of Markdown"):
-            check_page(page, ["rest"])
+            check_page(page, planned("rest"))
 
 
 def twin(folder: Path) -> Path:
@@ -162,7 +166,7 @@ def test_the_command_says_what_the_page_keeps(whole, tmp_path, capsys):
 def test_a_page_without_its_json_is_written_anew(whole, tmp_path):
     _, result = whole
     shutil.copy(result.page, tmp_path / "findings.md")
-    check_page(tmp_path / "findings.md", ["rest"])
+    check_page(tmp_path / "findings.md", planned("rest"))
 
 
 def test_a_seed_that_fails_leaves_its_findings_undecided_and_the_others_stand(tmp_path, whole):

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from spoutnik.errors import UserError
 from spoutnik.evals.statistics import shaffer
+from spoutnik.experiment.content import Page, page_of
 from spoutnik.experiment.finding import HOLDS, UNDECIDED, ComparedSide, Finding, SeedResult
 from spoutnik.experiment.page import notes_of, page_as_markdown, write_page
-from spoutnik.experiment.page_file import check_page, page_as_json, read_page
-from spoutnik.experiment.results import ExperimentResults, Page, Spent, page_of, total
+from spoutnik.experiment.page_file import Planned, check_page, figure_of_training, page_as_json, read_page
+from spoutnik.experiment.results import ExperimentResults, Spent, total
 from spoutnik.files import read_json, write_json, write_text
 from spoutnik.train.loop import Cost
 
@@ -23,11 +24,11 @@ SHARED = Spent("making", "cold-1", Cost(seconds=70.0, core_seconds=61.5, tokens_
 
 def finding(name: str, p: float = 1.0, **more) -> Finding:
     a, b = (ComparedSide(variant, "rl", "accuracy", "right answers, %", "forum") for variant in ("plain", "other"))
-    seeds = tuple(SeedResult(seed, 40.0 + seed, 44.1 + seed, 100.0, 110.0, 10.0, 20.0) for seed in range(3))
+    seeds = tuple(SeedResult(seed, f"{name}{seed}", 40.0 + seed, 44.1 + seed, 100.0, 110.0, 10.0, 20.0) for seed in range(3))
     values = {"seeds": seeds, "models": 3, "problems": 100, "difference": 4.1, "low": 1.0, "high": 7.2, "seed_deviation": 0.8,
-              "problem_error": 0.3, "p_holds": p, "paper_number": 3.0} | more
+              "problem_error": 0.3, "problem_freedom": 90, "p_holds": p, "paper_number": 3.0} | more
     return Finding(name, f"Is {name} so?", "no | paper", "accuracy", "right answers, %", "points", a, b, "higher", 2.0,
-                   "other: something", 4, **values)
+                   "other: something", 4, f"{name} as it was", **values)
 
 
 def results(name: str, *findings: Finding, code: str = "1.0", **more) -> ExperimentResults:
@@ -41,8 +42,13 @@ FIRST = results("first", finding("one", 0.01), finding("two", 0.03), finding("th
 SECOND = results("second", finding("four", 0.011), finding("five", 0.5, p_does_not=0.001), code="1.1")
 
 
-def trainings(page: Page) -> dict[tuple[str, str], str]:
-    return {(one.name, stage): f"the training of {stage} in {one.name}" for one in page.experiments for stage in one.curves}
+def trainings(page: Page) -> dict[str, str]:
+    return {figure_of_training(one, stage): f"the training of {stage} in {one.name}" for one in page.sittings
+            for stage in one.curves}
+
+
+def planned(name: str, *findings: str, seeds: tuple[int, ...] = (0, 1, 2), join: bool = False) -> list[Planned]:
+    return [Planned(name, seeds, {one: f"{one} as it was" for one in findings}, join)]
 
 
 def written(path: Path) -> dict[str, bytes]:
@@ -89,13 +95,14 @@ def test_any_numbers_come_back_as_they_were(tmp_path, rows, text):
 def test_what_is_added_twice_is_there_once_and_the_bytes_are_the_same(path):
     for _ in range(2):
         page = read_page(path).with_results([SECOND], "1.1")
-        write_page(page, path, {("second", "rl"): "new"}, read_page(path))
+        write_page(page, path, {"second.rl.seeds-0-2.svg": "new"}, read_page(path))
         before = written(path)
         assert [one.name for one in page.experiments] == ["first", "second"]
     again = read_page(path).with_results([FIRST], "1.1")  # in its own place
     write_page(again, path, {}, page)
     assert written(path) == before
-    assert before["findings/second.rl.svg"] == b"new" and before["findings/first.rl.svg"] == b"the training of rl in first"
+    assert before["findings/second.rl.seeds-0-2.svg"] == b"new"
+    assert before["findings/first.rl.seeds-0-2.svg"] == b"the training of rl in first"
 
 
 def test_the_verdicts_do_not_depend_on_the_order_and_are_those_of_one_table():
@@ -123,7 +130,8 @@ def test_the_page_tells_of_each_experiment_and_of_all_together(path):
     assert "* `first` varies the recipe `nano`: why? 3 findings on seeds 0, 1, 2. **All its seeds share one base**" in text
     assert "62 core-seconds to make what is compared, 10 to evaluate it" in text  # what both stand on once
     assert text.count("Its bill: 62 core-seconds to make what is compared, 5 to evaluate it") == 2
-    assert "* Experiment: `second`" in text and "(findings/second.rl.svg)" in text and "## Training of rl (first)" in text
+    assert "* Experiment: `second`" in text and "(findings/second.rl.seeds-0-2.svg)" in text
+    assert "## Training of rl (first)" in text
     assert "findings hold together at 95 %" in text.replace("\n", " ") and "The verdicts of all 5" in text
     assert "Written by `spoutnik experiment first second`, at once or one after the other with --add." in text
 
@@ -136,7 +144,7 @@ def test_the_notes_say_which_code_made_what():
         "The results come from several versions of the code (`first`: 1.0; `second`: 1.1); this page was written by 1.1."]
     mixed = page_of("1.1", [results("first", finding("one"), code="1.1", versions=("0.9", "1.1"))])
     assert notes_of(mixed) == ["The results come from several versions of the code: 0.9, 1.1."]
-    measured = page_of("1.2", [replace(mixed.experiments[0], code="1.1", versions=("0.9",))])
+    measured = page_of("1.2", [replace(mixed.sittings[0], code="1.1", versions=("0.9",))])
     assert notes_of(measured)[0].endswith("written by 1.2. The numbers of `first` were measured by 1.1.")
 
 
@@ -155,37 +163,38 @@ def test_figures_that_are_not_of_the_page_any_more_are_removed(path):
 
 def test_without_add_a_page_of_others_is_not_replaced_and_the_sentence_names_it(path):
     with pytest.raises(UserError, match="is the page of first, and this is second. Say --add, which keeps the findings"):
-        check_page(path, ["second"])
-    assert check_page(path, ["first"]) is None
-    assert check_page(path, ["second"], ["four"], add=True) == page_of("1.0", [FIRST])
-    assert check_page(path.with_name("new.md"), ["second"], ["four"], add=True) is None
+        check_page(path, planned("second"))
+    assert check_page(path, planned("first")) is None
+    assert check_page(path, planned("second", "four"), add=True) == page_of("1.0", [FIRST])
+    assert check_page(path.with_name("new.md"), planned("second", "four"), add=True) is None
 
 
 def test_what_cannot_be_added_to_is_told_before_anything_is_made(path):
     with pytest.raises(UserError, match="has a finding two of first, and second has one of this name as well. Rename"):
-        check_page(path, ["second"], ["four", "Two"], add=True)
-    check_page(path, ["first"], ["two"], add=True)  # its own
-    (path.with_suffix("") / "first.rl.svg").unlink()
-    with pytest.raises(UserError, match="first.rl.svg: is missing, and cannot be drawn again .* or run first again as well"):
-        check_page(path, ["second"], ["four"], add=True)
-    check_page(path, ["first"], ["one"], add=True)  # draws it
+        check_page(path, planned("second", "four", "Two"), add=True)
+    check_page(path, planned("first", "two"), add=True)  # its own
+    (path.with_suffix("") / "first.rl.seeds-0-2.svg").unlink()
+    with pytest.raises(UserError, match="0-2.svg: is missing, and cannot be drawn again .* or run first again as well"):
+        check_page(path, planned("second", "four"), add=True)
+    check_page(path, planned("first", "one"), add=True)  # draws it
     path.with_suffix(".json").unlink()
     with pytest.raises(UserError, match="has no findings.json beside it, .* or leave --add out"):
-        check_page(path, ["second"], ["four"], add=True)
+        check_page(path, planned("second", "four"), add=True)
 
 
 @pytest.mark.parametrize("change, sentence", [
-    (lambda data: data.pop("format"), r"another version of Spoutnik \(format 1, not 2\), .* Run first again as well, without"),
-    (lambda data: data.update(format=3), r"\(format 3, not 2\)"),
-    (lambda data: data.pop("findings"), "findings.json: KeyError: 'findings'. So it cannot be added to. Restore the file"),
-    (lambda data: data["findings"][1].update(p_holds=2), "findings.1.p_holds = 2: Input should be less than or equal to 1"),
-    (lambda data: data["findings"][1].update(margin=0), "findings.1.margin = 0: "),
-    (lambda data: data["findings"][0].pop("seeds"), "findings: one lacks seeds. So it cannot"),
-    (lambda data: data["findings"][0].pop("p_holds"), "findings: one lacks p_holds. So it cannot"),
-    (lambda data: data["experiments"][0].pop("bill"), "bill = .*: Field required"),
-    (lambda data: data["findings"].append(data["findings"][0]), "stands twice"),
-    (lambda data: data["findings"][0].update(experiment="none"), "a finding is of no experiment"),
-    (lambda data: data.update(findings=[1]), "cannot be added to"),
+    (lambda data: data.pop("format"), r"another version of Spoutnik \(format 1, not 3\), .* Run first again as well, without"),
+    (lambda data: data.update(format=2), r"\(format 2, not 3\)"),
+    (lambda data: data.pop("sittings"), "findings.json: KeyError: 'sittings'. So it cannot be added to. Restore the file"),
+    (lambda data: data["sittings"][0]["findings"][1].update(p_holds=2), "findings.1.p_holds = 2: Input should be less than"),
+    (lambda data: data["sittings"][0]["findings"][1].update(margin=0), "findings.1.margin = 0: "),
+    (lambda data: data["sittings"][0]["findings"][0].pop("seeds"), "findings: one lacks seeds. So it cannot"),
+    (lambda data: data["sittings"][0]["findings"][0].pop("p_holds"), "findings: one lacks p_holds. So it cannot"),
+    (lambda data: data["sittings"][0].pop("bill"), "bill = .*: Field required"),
+    (lambda data: data["sittings"][0]["findings"].append(data["sittings"][0]["findings"][0]), "stands twice"),
+    (lambda data: data["sittings"].append(data["sittings"][0]), "stands twice, or a seed in two sittings"),
+    (lambda data: data["sittings"].append(data["sittings"][0] | {"name": "other", "seeds": [3]}), "stands twice"),
+    (lambda data: data.update(sittings=[1]), "cannot be added to"),
     (lambda data: data.update(experiments={}), "is not of an experiment's page"),
 ])
 def test_a_page_of_another_shape_is_told_in_a_sentence(path, change, sentence):
@@ -193,11 +202,11 @@ def test_a_page_of_another_shape_is_told_in_a_sentence(path, change, sentence):
     change(data)
     write_json(path.with_suffix(".json"), data)
     with pytest.raises(UserError, match=sentence):
-        check_page(path, ["second"], ["four"], add=True)
+        check_page(path, planned("second", "four"), add=True)
 
 
 def test_a_page_that_is_no_json_is_told_in_a_sentence(path):
-    path.with_suffix(".json").write_text('{"format": 2,')
+    path.with_suffix(".json").write_text('{"format": 3,')
     for add in (False, True):
         with pytest.raises(UserError, match="findings.json: is not valid JSON, .* Restore the file"):
-            check_page(path, ["second"], ["four"], add)
+            check_page(path, planned("second", "four"), add)

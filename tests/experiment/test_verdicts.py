@@ -8,7 +8,7 @@ from scipy import stats
 
 from spoutnik.evals.statistics import crossed_mean, seeds_needed, shaffer
 from spoutnik.experiment.finding import DOES_NOT, HOLDS, UNDECIDED, ComparedSide, Finding
-from spoutnik.experiment.measured import p_values_of
+from spoutnik.experiment.intervals import p_values_of
 from spoutnik.experiment.verdicts import _with_verdict
 
 
@@ -79,7 +79,7 @@ def test_a_tiny_margin_is_no_licence_to_test_twice():
 
 def verdict_of(holds: float, does_not: float) -> Finding:
     a, b = (ComparedSide(variant, "s", "accuracy", "right answers, %") for variant in "vw")
-    one = Finding("f", "?", "-", "accuracy", "right answers, %", "points", a, b, "higher", 2.0, "w: another", 4, models=3,
+    one = Finding("f", "?", "-", "accuracy", "right answers, %", "points", a, b, "higher", 2.0, "w: another", 4, "-", models=3,
                   problems=100, difference=1.0, seed_deviation=0.1, problem_error=0.1, p_holds=holds / 4,
                   p_does_not=does_not / 4)
     return _with_verdict(one, (holds, does_not), 4)
