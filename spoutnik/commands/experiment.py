@@ -50,8 +50,8 @@ def experiment(
     planned = forecast(files, out, jobs or cores(), (lambda text: None) if json_ else say,
                        None if seeds is None else seeds_of(seeds))
     planned.store.refuse_other_code(code_version(), mixed_code)
-    before = check_page(page or out / "findings.md", planned.written, add)
-    kept = [] if before is None else [one for one in before.experiments if one.name not in planned.grid.names]
+    before = check_page(page or out / "findings.md", planned.written, add, planned.join)
+    kept = [] if before is None else before.kept_beside({one.name: one.seeds for one in planned.written}, planned.join)
     if dry_run:
         print_json(_as_json(planned, kept)) if json_ else _print(planned, kept)
         return
@@ -86,8 +86,10 @@ def _print(planned: "Forecast", kept: "Sequence[ExperimentResults]") -> None:
                    f"{sum(planned.seconds.values()):,.0f} core-seconds, {duration(planned.wall)} with {planned.at_once} at one "
                    "time. Nothing was done.", highlight=False)
     if kept:
-        terminal.print(f"The page keeps {', '.join(f'{len(one.findings)} findings of {one.name}' for one in kept)}; all "
-                       "verdicts are corrected together.", highlight=False)
+        each = ", ".join(f"{len(one.findings)} findings of {one.name} on seeds {', '.join(map(str, one.seeds))}"
+                         for one in kept)
+        terminal.print(f"The page keeps {each}; those of one experiment are joined, and all verdicts are corrected together.",
+                       highlight=False)
 
 
 def _rows(planned: "Forecast") -> list[dict]:
@@ -105,9 +107,11 @@ def _rows(planned: "Forecast") -> list[dict]:
 
 
 def _as_json(planned: "Forecast", kept: "Sequence[ExperimentResults]") -> dict:
+    kept_rows = [{"experiment": one.name, "seeds": one.seeds, "findings": [finding.name for finding in one.findings]}
+                 for one in kept]
     return {"experiments": planned.grid.names, "out": str(planned.store.run.path), "jobs": _rows(planned),
-            "findings": list(planned.grid.findings), "kept": [finding.name for one in kept for finding in one.findings],
-            "core_seconds": sum(planned.seconds.values()), "seconds": planned.wall}
+            "findings": list(planned.grid.findings), "kept": kept_rows, "core_seconds": sum(planned.seconds.values()),
+            "seconds": planned.wall}
 
 
 def _result(result: "Result") -> dict:

@@ -1,6 +1,6 @@
 """What a page tells: the sittings of each experiment joined, and the findings of all with their verdicts."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from spoutnik.experiment.finding import Finding
@@ -24,10 +24,14 @@ class Page:
 
     def with_results(self, results: Sequence[ExperimentResults], code: str, join: bool = False) -> "Page":
         """Others added, or in the place of those of their name. join: sittings of their name on other seeds stay."""
-        new = {one.name: set(one.seeds) for one in results}
-        stay = [one for one in self.sittings if one.name not in new or join and new[one.name].isdisjoint(one.seeds)]
+        stay = self.kept_beside({one.name: one.seeds for one in results}, join)
         order = list(dict.fromkeys(one.name for one in (*self.sittings, *results)))
         return page_of(code, sorted((*stay, *results), key=lambda one: order.index(one.name)))
+
+
+    def kept_beside(self, new: Mapping[str, Sequence[int]], join: bool) -> list[ExperimentResults]:
+        """The sittings that stay where others are added. new: experiment -> seeds."""
+        return [one for one in self.sittings if one.name not in new or join and set(new[one.name]).isdisjoint(one.seeds)]
 
 
 def page_of(code: str, sittings: Iterable[ExperimentResults]) -> Page:

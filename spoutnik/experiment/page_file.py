@@ -135,18 +135,19 @@ def _names(content: dict) -> list[str]:
 
 @dataclass(frozen=True)
 class Planned:
-    """What is to be written of an experiment. findings: name -> definition (Finding). join: the page's sittings of it on other
-    seeds stay."""
+    """What is to be written of an experiment. findings: name -> definition (Finding)."""
 
     name: str
     seeds: tuple[int, ...]
     findings: dict[str, str]
-    join: bool = False
 
 
-def check_page(path: Path, planned: Sequence[Planned], add: bool = False) -> Page | None:
+def check_page(path: Path, planned: Sequence[Planned], add: bool = False, join: bool = False) -> Page | None:
     """The page to which results are to be added; None where there is none, or where it is to be replaced. Artifacts of several
     experiments may share a folder; a page is of the experiments that it was written for.
+
+    Args:
+        join: what the page has of these experiments on other seeds is to stay.
 
     Raises:
         UserError: a page of others, or somebody's own text, which would be lost; nothing can be added to it; or no file can be
@@ -160,15 +161,16 @@ def check_page(path: Path, planned: Sequence[Planned], add: bool = False) -> Pag
     if add:
         page = read_page(path)
         if page is not None:
-            _check_kept(page, path, planned)
-            _check_joins(page, path, planned)
+            _check_kept(page, path, planned, join)
+            if join:
+                _check_joins(page, path, planned)
         return page
     if path.with_suffix(".json").exists():
-        _refuse_loss(path, _content(path.with_suffix(".json")), planned)
+        _refuse_loss(path, _content(path.with_suffix(".json")), planned, join)
     return None
 
 
-def _refuse_loss(path: Path, content: dict, planned: Sequence[Planned]) -> None:
+def _refuse_loss(path: Path, content: dict, planned: Sequence[Planned], join: bool) -> None:
     """Of a page that is to be replaced, in any format: what would be gone."""
     new = {one.name: one for one in planned}
     lost = [name for name in _names(content) if name not in new]
@@ -178,16 +180,15 @@ def _refuse_loss(path: Path, content: dict, planned: Sequence[Planned]) -> None:
                         f"{lost[0]}'s file as well.")
     for there in content["experiments"]:
         one, seeds = new[str(there.get("name"))], there.get("seeds")
-        if one.join and isinstance(seeds, list) and (gone := sorted(set(seeds) - set(one.seeds))):
+        if join and isinstance(seeds, list) and (gone := sorted(set(seeds) - set(one.seeds))):
             raise UserError(f"{path}: has {one.name} on seed{'s' * (len(gone) > 1)} {_listed(gone)} as well. Say --add, which "
                             "keeps and joins them, or give another page (--page).")
 
 
-def _check_kept(page: Page, path: Path, planned: Sequence[Planned]) -> None:
+def _check_kept(page: Page, path: Path, planned: Sequence[Planned], join: bool) -> None:
     """Of what stays: its findings have names of their own, and its figures are there."""
     names = {one.name: one for one in planned}
-    kept = [one for one in page.sittings if one.name not in names
-            or names[one.name].join and set(names[one.name].seeds).isdisjoint(one.seeds)]
+    kept = page.kept_beside({one.name: one.seeds for one in planned}, join)
     new = {name.casefold() for one in planned for name in one.findings}  # on some systems files that differ by case are one
     for one in kept:
         for finding in one.findings:
@@ -203,7 +204,7 @@ def _check_kept(page: Page, path: Path, planned: Sequence[Planned]) -> None:
 def _check_joins(page: Page, path: Path, planned: Sequence[Planned]) -> None:
     """Sittings of one experiment on other seeds: whole ones, of the same findings by the same rules."""
     for new in planned:
-        for there in page.sittings if new.join else ():
+        for there in page.sittings:
             if there.name != new.name or set(there.seeds) <= set(new.seeds):
                 continue
             if both := sorted(set(there.seeds) & set(new.seeds)):

@@ -34,8 +34,8 @@ class Forecast:
     @property
     def written(self) -> list[Planned]:
         """What goes to the page."""
-        return [Planned(name, tuple(one.seeds), {finding: self.grid.definitions[finding] for finding in one.settings.findings},
-                        self.join) for name, one in self.grid.experiments.items()]
+        return [Planned(name, tuple(one.seeds), {finding: self.grid.definitions[finding] for finding in one.settings.findings})
+                for name, one in self.grid.experiments.items()]
 
     @property
     def wall(self) -> float:
@@ -90,13 +90,13 @@ def run_experiment(planned: Forecast, paths: Sequence[Path], watcher: Watcher, p
         store.look_around()
         store.refuse_other_code(version, mixed_code)
         page = page or run.path / "findings.md"
-        check_page(page, planned.written, add)
+        check_page(page, planned.written, add, planned.join)
         for path in paths:
             write_text(run.path / "experiments" / path.name, path.read_text("utf-8-sig"))
         failed = run_jobs(store, planned.seconds, watcher, planned.at_once)
         results, trainings = collect(grid, store, failed, version)
         with writing(page):
-            before = check_page(page, planned.written, add)  # others may have added to it meanwhile
+            before = check_page(page, planned.written, add, planned.join)  # others may have added to it meanwhile
             content = page_of(version, results) if before is None else before.with_results(results, version, planned.join)
             write_page(content, page, trainings, before)
     return Result(page, content, failed, failures(failed, grid.jobs))

@@ -156,7 +156,7 @@ def test_the_command_says_what_the_page_keeps(whole, tmp_path, capsys):
         app([*command, "--dry-run"], standalone_mode=False)
     app([*command, "--dry-run", "--add"], standalone_mode=False)
     said = " ".join(capsys.readouterr().out.split())
-    assert "The page keeps 2 findings of mini; all verdicts are corrected together." in said
+    assert "The page keeps 2 findings of mini on seeds 0, 1; those of one experiment are joined, and all" in said
     app([*command, "--add", "--json"], standalone_mode=False)
     told = json.loads(capsys.readouterr().out)
     assert [one["name"] for one in told["experiments"]] == ["mini", "twin"] and len(told["findings"]) == 4

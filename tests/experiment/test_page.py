@@ -47,8 +47,8 @@ def trainings(page: Page) -> dict[str, str]:
             for stage in one.curves}
 
 
-def planned(name: str, *findings: str, seeds: tuple[int, ...] = (0, 1, 2), join: bool = False) -> list[Planned]:
-    return [Planned(name, seeds, {one: f"{one} as it was" for one in findings}, join)]
+def planned(name: str, *findings: str) -> list[Planned]:
+    return [Planned(name, (0, 1, 2), {one: f"{one} as it was" for one in findings})]
 
 
 def written(path: Path) -> dict[str, bytes]:
