@@ -2,13 +2,13 @@
 
 Both sides begin with a student after its cold start (time_to_accuracy.yaml, two minutes; or --start), draw prompts from the
 same pool, sample groups of equal size to the same length, get the same rewards (right and well-formed: 1) from the same
-verifier, and take AdamW steps (without decay, at the same constant learning rate) on the same loss (DAPO's, advantages not
-divided by their deviation). Every few steps the weights of now answer held-out problems greedily in our engine; that time
-does not count, nor does what comes before the first step. TRL runs with the settings that were fastest of all we tried, and
-with its own defaults for batch size and attention, as in grpo_vs_trl.py. The limit is the time of the matrix products of our
-steps. Needs the peers' environment: `make peers`.
+verifier, and take AdamW steps (without decay, at a constant learning rate, for TRL also others: --peer-lr) on the same loss
+(DAPO's, advantages not divided by their deviation). Every few steps the weights of now answer held-out problems greedily in
+our engine; that time does not count, nor does what comes before the first step. TRL runs with the settings that were fastest
+of all we tried, and with its own defaults for batch size and attention, as in grpo_vs_trl.py; it is given up at --give-up
+times our seconds. The limit is the time of the matrix products of our steps. Needs the peers' environment: `make peers`.
 
-    python benchmarks/time_to_accuracy.py [--target 0.43] [--only ours]
+    python benchmarks/time_to_accuracy.py [--target 0.43] [--only ours] [--peer-lr 1e-4 3e-4]
 """
 
 import argparse
@@ -119,8 +119,10 @@ def look(course: Course, who: str, step: int, seconds: float, accuracy: float) -
     print(f"{who}: step {step}, {seconds:.1f} s, {accuracy:.1%} of the held-out problems", flush=True)
 
 
-def run_trl(folder: Path, pool: Verifier, held_out: Verifier, options: argparse.Namespace, who: str, **choices) -> Course:
-    """Answers what TRL's process asks. choices: what is TRL's to choose."""
+def run_trl(folder: Path, pool: Verifier, held_out: Verifier, options: argparse.Namespace, who: str, rate: float,
+            most: float, **choices) -> Course:
+    """Answers what TRL's process asks. most: seconds of training, after which it is given up. choices: what is TRL's to
+    choose."""
     course = Course(options.target)
     clean = {key: value for key, value in os.environ.items() if not key.startswith("OMP")}
     with (tempfile.TemporaryDirectory() as look_dir, tempfile.TemporaryFile("w+") as errors,
@@ -129,7 +131,7 @@ def run_trl(folder: Path, pool: Verifier, held_out: Verifier, options: argparse.
         tell(peer, {"prompts": pool.prompts, "model_dir": str(folder), "judged": True, "look_every": options.look_every,
                     "look_dir": look_dir, "group_size": options.group, "prompts_per_step": options.prompts,
                     "max_completion_length": options.max_tokens, "steps": options.steps, "warmup_steps": 0,
-                    "learning_rate": options.lr, "eos_id": pool.tokenizer.eos_id, "scale_rewards": "none",
+                    "learning_rate": rate, "eos_id": pool.tokenizer.eos_id, "scale_rewards": "none",
                     "threads": cores(), "precision": PRECISION, **choices})
         for line in peer.stdout:
             said = json.loads(line) if line.startswith('{"') else {}  # its trainer prints Python's dicts
@@ -139,7 +141,7 @@ def run_trl(folder: Path, pool: Verifier, held_out: Verifier, options: argparse.
             elif "look" in said:
                 model = load_model(Path(look_dir), compute_dtype=DTYPE)
                 look(course, who, said["look"], said["seconds"], held_out.accuracy(model, options.max_tokens))
-                tell(peer, not course.arrived)
+                tell(peer, not course.arrived and said["seconds"] < most)
         if peer.wait():
             errors.seek(0)
             sys.exit(f"TRL's side failed (is the peers' environment there? make peers):\n{errors.read()[-2000:]}")
@@ -180,16 +182,17 @@ def main() -> None:
         prompt_tokens = completions * sum(map(len, pool.prompts)) / len(pool.prompts)
         steps = courses["ours"].looks[-1][0]
         limit = sum(limit_seconds(folder, completions, tokens / steps, prompt_tokens)) * steps
+        most = options.give_up * courses["ours"].seconds_to_target()
         for who, choices in {"at_its_best": {}, "defaults": {"micro_batch": 8, "attention": "sdpa"}}.items():
-            if who in options.only:
-                courses[who] = run_trl(folder, pool, held_out, options, who, **choices)
+            for rate in (options.peer_lr or [options.lr]) if who in options.only else ():
+                name_of = f"{who}_lr_{rate:g}"
+                courses[name_of] = run_trl(folder, pool, held_out, options, name_of, rate, most, **choices)
     ours = courses.pop("ours")
-    print_result([{"name": f"time_to_accuracy_vs_trl_{who}", "ours": ours.seconds_to_target(),
-                   "peer": course.seconds_to_target(), "limit": limit, "unit": "s", "target": options.target,
-                   "learning_rate": options.lr, "looks": ours.looks, "peers_looks": course.looks}
-                  for who, course in courses.items()] or {
-        "name": "time_to_accuracy", "ours": ours.seconds_to_target(), "limit": limit, "unit": "s", "target": options.target,
-        "looks": ours.looks})
+    own = {"ours": ours.seconds_to_target(), "limit": limit, "unit": "s", "target": options.target,
+           "learning_rate": options.lr, "looks": ours.looks}
+    print_result([own | {"name": f"time_to_accuracy_vs_trl_{who}", "peer": course.seconds_to_target(),
+                         "peer_at_least": course.looks[-1][1] / own["ours"], "peers_looks": course.looks}
+                  for who, course in courses.items()] or own | {"name": "time_to_accuracy"})
 
 
 def arguments() -> argparse.Namespace:
@@ -202,6 +205,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--group", type=int, default=8)
     parser.add_argument("--max-tokens", type=int, default=224)
     parser.add_argument("--lr", type=float, default=3e-4)
+    parser.add_argument("--peer-lr", type=float, nargs="+", metavar="RATE", help="TRL's, one after the other [default: ours]")
+    parser.add_argument("--give-up", type=float, default=10.0, metavar="TIMES", help="TRL is ended after so many times ours")
     parser.add_argument("--start", type=Path, metavar="FOLDER", help="a model to begin with, instead")
     parser.add_argument("--only", nargs="*", choices=["ours", "at_its_best", "defaults"],
                         default=["ours", "at_its_best", "defaults"], help="ours is always run")
