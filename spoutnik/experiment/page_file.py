@@ -164,6 +164,8 @@ def check_page(path: Path, planned: Sequence[Planned], add: bool = False, join: 
             _check_kept(page, path, planned, join)
             if join:
                 _check_joins(page, path, planned)
+            else:
+                _refuse_lost_seeds(path, [(one.name, one.seeds) for one in page.sittings], planned, join)
         return page
     if path.with_suffix(".json").exists():
         _refuse_loss(path, _content(path.with_suffix(".json")), planned, join)
@@ -178,11 +180,22 @@ def _refuse_loss(path: Path, content: dict, planned: Sequence[Planned], join: bo
         raise UserError(f"{path}: is the page of {', '.join(lost)}, and this is {', '.join(new)}. Say --add, which "
                         "keeps the findings that are there; or give another page (--page), another folder (--out), or "
                         f"{lost[0]}'s file as well.")
-    for there in content["experiments"]:
-        one, seeds = new[str(there.get("name"))], there.get("seeds")
-        if join and isinstance(seeds, list) and (gone := sorted(set(seeds) - set(one.seeds))):
-            raise UserError(f"{path}: has {one.name} on seed{'s' * (len(gone) > 1)} {_listed(gone)} as well. Say --add, which "
-                            "keeps and joins them, or give another page (--page).")
+    there = content.get("sittings", content["experiments"])
+    _refuse_lost_seeds(path, [(str(one.get("name")), one.get("seeds") or ()) for one in there], planned, join)
+
+
+def _refuse_lost_seeds(path: Path, sittings: Sequence[tuple[str, Sequence[int]]], planned: Sequence[Planned],
+                       join: bool) -> None:
+    """Where an experiment is to be replaced. join: its seeds were chosen on the command line; else what its file says is a
+    whole, and seeds that were joined with it are what would be lost."""
+    for one in planned:
+        seeds = [set(of) for name, of in sittings if name == one.name]
+        gone = sorted(set().union(*seeds) - set(one.seeds))
+        if gone and (join or len(seeds) > 1):
+            more = f"seed{'s' * (len(gone) > 1)} {_listed(gone)}"
+            raise UserError(f"{path}: has {one.name} on {more} as well, which would be lost. Say --seeds "
+                            f"{','.join(map(str, one.seeds))} --add, which keeps and joins them, or give another "
+                            "page (--page).")
 
 
 def _check_kept(page: Page, path: Path, planned: Sequence[Planned], join: bool) -> None:

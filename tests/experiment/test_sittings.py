@@ -135,13 +135,16 @@ def test_nothing_of_a_page_is_lost_or_joined_with_what_was_measured_otherwise(si
     for name in ("page.json", "page.md"):
         shutil.copy(sittings / name, tmp_path / name)
     (tmp_path / "page").mkdir()
-    with pytest.raises(UserError, match="has mini on seed 1 as well. Say --add, which keeps and joins them"):
+    with pytest.raises(UserError, match="has mini on seed 1 as well, which would be lost. Say --seeds 0 --add, which keeps"):
         app(command(tmp_path, "out", "--seeds", "0", "--dry-run"), standalone_mode=False)
     content = json.loads((tmp_path / "page.json").read_text())
     content["sittings"][1]["seeds"] = [1, 2]
     (tmp_path / "page.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="a sitting of mini on seeds 1, 2, which cannot be taken apart, and 2 would"):
         app(command(tmp_path, "out", "--seeds", "2,3", "--add", "--dry-run"), standalone_mode=False)
+    for more in ((), ("--add",)):  # the file's own seeds, 0 and 1
+        with pytest.raises(UserError, match="has mini on seed 2 as well, which would be lost. Say --seeds 0,1 --add"):
+            app(command(tmp_path, "out", *more, "--dry-run"), standalone_mode=False)
     app(command(tmp_path, "out", "--seeds", "0,1,2,3", "--add", "--dry-run"), standalone_mode=False)
     changed = experiment(tmp_path, lambda values: values["changes"].update({"stages.base.settings.learning_rate": 0.02}))
     with pytest.raises(UserError, match=r"seeds 0 was measured by other rules or settings \(faster_is_better\), and cannot be "
