@@ -84,7 +84,7 @@ def recipe(options: argparse.Namespace) -> dict:
                                          "tokens_per_step": 512, "warmup": 5}},
                 "reinforced": {"kind": "grpo", "from": "learned", "adapter": adapter, "anchor": anchor,
                                "settings": {**common, "steps": max(options.steps, 1), "prompts_per_step": 8, "group_size": 8,
-                                            "max_tokens": LENGTH, "learning_rate": options.rl_lr, "warmup": 1,
+                                            "max_tokens": LENGTH, "learning_rate": options.rl_lr, "warmup": 5,
                                             "rewards": {"format": 0.0, "language": 0.0}}}}}
 
 
