@@ -4,6 +4,7 @@
     adapt.json     the command and its data's hashes: the same one goes on     measured.json, report.md
 """
 
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -132,12 +133,19 @@ def prepare(options: AdaptOptions, out: Path | None, say: Callable[[str], None])
             recipe = load_recipe(place / "recipe.yaml")
             _audit(recipe, data, options)
         except UserError as error:
-            raise UserError(str(error).replace(str(place), str(out))) from error
+            raise UserError(_in_words_of_the_command(str(error)).replace(str(place), str(out))) from error
         before = comparison_seconds(recipe, ADAPTED, str(out / "recipe.yaml"), general.tokens)
     prepared = Prepared(options, out, data, tokenizer, general, said, recipe_text(options, data, lengths, out.absolute()), plan,
                         before)
     refuse_too_large(prepared)
     return prepared
+
+
+def _in_words_of_the_command(sentence: str) -> str:
+    """A setting of the recipe, which nobody has written yet, as the option that it came from."""
+    named = re.sub(r"\S*recipe\.yaml(?:, line \d+)?: stages\.adapted\.(?:adapter|settings)\.(\w+) = ",
+                   lambda match: f"--{match[1].replace('_', '-')} ", sentence)
+    return named.replace(", or leave such maps out (target_modules)", "")
 
 
 def _audit(recipe: Recipe, data: AdaptData, options: AdaptOptions) -> None:
