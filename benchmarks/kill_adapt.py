@@ -24,6 +24,7 @@ from pathlib import Path
 
 from kill_recipe import results
 
+from spoutnik.errors import RunError
 from spoutnik.files import read_json, write_jsonl
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +76,7 @@ def finish(process: subprocess.Popen, method: str) -> None:
 def step_reached(out: Path, since: float) -> int | None:
     """Of the last checkpoint, where it was written since that time."""
     for state in out.glob("working/*.progress/checkpoint/state.json"):
-        with suppress(OSError):  # it is being replaced
+        with suppress(OSError, RunError):  # it is being replaced
             if state.stat().st_mtime > since:
                 return read_json(state)["step"]
     return None
