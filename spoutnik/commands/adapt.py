@@ -25,6 +25,8 @@ def adapt(
     verifier: Annotated[Optional[str], typer.Option(help="How answers are graded: exact, math or numeric; a Python file with "
                                                     "verify(prompt, answer, gold); the name of a task (spoutnik tasks); none "
                                                     "[default: by the look of the answers].")] = None,
+    exempt: Annotated[Optional[str], typer.Option(metavar="REASON", help="grpo: train by the verifier although its audit "
+                                                  "refuses it, and why; the recipe keeps it.")] = None,
     out: Annotated[Optional[Path], typer.Option(help="Folder of the run [default: runs/adapt-DATA].")] = None,
     rank: Annotated[Optional[int], typer.Option(min=1, help="Of the adapter [default: 16].")] = None,
     alpha: Annotated[Optional[float], typer.Option(min=0, help="Of the adapter, which is multiplied by alpha / rank [default: "
@@ -63,7 +65,7 @@ def adapt(
     from spoutnik.recipe.adaptation import prepare
 
     options = AdaptOptions(model, data, method, verifier, column_names(columns), learn, held_out_share, general, rank, alpha,
-                           full, epochs, steps, learning_rate, max_tokens, anchor, no_anchor, micro_batch_tokens, seed)
+                           full, epochs, steps, learning_rate, max_tokens, anchor, no_anchor, micro_batch_tokens, seed, exempt)
     prepared = prepare(options, out, (lambda sentence: None) if json_ else (lambda sentence: say(sentence)))
     if dry_run:
         _print_plan(prepared, json_)

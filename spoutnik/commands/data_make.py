@@ -67,8 +67,9 @@ def make(
         for sentence in report.sentences():
             say(sentence)
     if not rows:
-        raise RunError(f"{out}: none of {report.questions:,} questions was kept, so no file was written ({report_of(out)} says "
-                       "why, with examples). Take a larger model as the teacher.")
+        written = "it still holds the rows of an earlier run" if out.exists() else "no file was written"
+        raise RunError(f"{out}: none of {report.questions:,} questions was kept, so {written} ({report_of(out)} says why, with "
+                       f"examples). Take a larger model as the teacher; to have the same one asked again, remove {journal}.")
     if not json_:
         say(f"{out}: look at it with `spoutnik data {out}`, train on it with `file: {out}` in a recipe, reward and evaluate it "
             f"with `tasks: [{out}]`. What was dropped, with examples: {report_of(out)}")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import read_json, write_json, write_text
-from spoutnik.model.lora import LowRank, adapted_maps, attach, lora_scale
+from spoutnik.model.lora import ALL_LINEAR, LowRank, adapted_maps, attach, lora_scale
 from spoutnik.model.transformer import Transformer
 from spoutnik.model.weights import save_tensors
 from spoutnik.validation import did_you_mean
@@ -30,9 +30,9 @@ _OF_EXPERT = r"\.mlp\.experts\.\d+\.(gate|up|down)_proj$"
 _PREFIX = "base_model.model.model."
 # What changes no result here, or is checked by what the weights' file holds.
 _HARMLESS = {"arrow_config", "auto_mapping", "base_model_name_or_path", "corda_config", "ensure_weight_tying", "eva_config",
-             "exclude_modules", "inference_mode", "layers_pattern", "layers_to_transform", "loftq_config", "lora_dropout",
-             "lora_ga_config", "megatron_config", "megatron_core", "peft_version", "qalora_group_size", "revision",
-             "runtime_config", "target_modules", "task_type"}
+             "inference_mode", "layers_pattern", "loftq_config", "lora_dropout", "lora_ga_config", "megatron_config",
+             "megatron_core", "peft_version", "qalora_group_size", "revision", "runtime_config", "task_type"}
+_CHOOSING = {"target_modules", "exclude_modules", "layers_to_transform"}  # what PEFT reads of the weights' file
 _COMPUTED = {"peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora"}
 _INITIAL = (True, False, None, "gaussian", "eva", "orthogonal")  # others change the base's weights
 
@@ -71,12 +71,19 @@ def read_adapter(folder: Path) -> Adapter:
     if not (folder / WEIGHTS).exists():
         pickled = " Pickled ones (adapter_model.bin) are not read." if (folder / "adapter_model.bin").exists() else ""
         raise RunError(f"{folder / WEIGHTS}: is missing.{pickled} Save the adapter as safetensors.")
-    config = read_json(folder / CONFIG)
+    config = _object(folder / CONFIG)
     _refuse_options(folder / CONFIG, config)
     _check_numbers(folder / CONFIG, config)
     parts = _parts(folder, config, _tensors(folder / WEIGHTS))
-    ours = read_json(folder / BASE) if (folder / BASE).exists() else {}
+    ours = _object(folder / BASE) if (folder / BASE).exists() else {}
     return Adapter(parts, config.get("base_model_name_or_path"), ours.get("sha256"), ours.get("packed"))
+
+
+def _object(path: Path) -> dict:
+    values = read_json(path)
+    if not isinstance(values, dict):
+        raise RunError(f"{path}: must hold a JSON object, not a {type(values).__name__}. Restore the file.")
+    return values
 
 
 def attach_adapter(model: Transformer, adapter: Adapter, source: Path) -> Transformer:
@@ -189,7 +196,7 @@ def _refuse_options(path: Path, config: dict) -> None:
     if (initial := config.get("init_lora_weights", True)) not in _INITIAL:
         raise UserError(f"{path}: init_lora_weights = {initial!r}: changes the base's weights, which is not computed here. "
                         "Convert the adapter with PEFT (path_initial_model_for_weight_conversion).")
-    for key in sorted(config.keys() - _HARMLESS - _COMPUTED - {"init_lora_weights"}):
+    for key in sorted(config.keys() - _HARMLESS - _CHOOSING - _COMPUTED - {"init_lora_weights"}):
         value = config[key]
         if value and not (key == "bias" and value == "none"):
             raise UserError(f"{path}: {key} = {value!r}: this option of PEFT is not computed here. Merge the adapter with PEFT "
@@ -198,7 +205,8 @@ def _refuse_options(path: Path, config: dict) -> None:
 
 def _check_numbers(path: Path, config: dict) -> None:
     """Raises RunError where what the adapter's products are multiplied by is no number, or a pattern is none."""
-    values = {key: config[key] for key in ("r", "lora_alpha") if config.get(key) is not None}
+    values = {key: config[key] for key in ("r", "lora_alpha") if key in config}
+    values["lora_dropout"] = config.get("lora_dropout") or 0
     for key in ("rank_pattern", "alpha_pattern"):
         patterns = config.get(key) or {}
         if not isinstance(patterns, dict):
@@ -212,6 +220,8 @@ def _check_numbers(path: Path, config: dict) -> None:
     for key, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
             raise RunError(f"{path}: {key} = {value!r}: must be a number, 0 or more. Correct it.")
+        if value < 1 and key.partition(".")[0] in ("r", "rank_pattern"):
+            raise RunError(f"{path}: {key} = {value!r}: must be a rank, 1 or more. Correct it.")
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
@@ -247,18 +257,51 @@ def _parts(folder: Path, config: dict, tensors: dict[str, Tensor]) -> dict[str, 
         missing = {"lora_A", "lora_B", *(["lora_magnitude_vector"] if config.get("use_dora") else [])} - found[module].keys()
         if missing:
             raise RunError(f"{folder / WEIGHTS}: {module} has no {min(missing)}. Restore the file.")
+    for module in found:
+        if (key := _leaves_out(folder / CONFIG, config, module)) is not None:
+            raise RunError(f"{folder / WEIGHTS}: holds an adapter of {module}, which {key} = {config[key]!r} in {CONFIG} "
+                           "leaves out. The two files do not belong together: save the adapter with PEFT again.")
     return {module: _part(folder, config, module, found[module]) for module in sorted(found)}
+
+
+def _leaves_out(path: Path, config: dict, module: str) -> str | None:
+    """The option by which PEFT would pass over a module's tensors, though the file holds them; None where it reads them."""
+    name, layers, chosen = f"model.{module}", config.get("layers_to_transform"), config.get("target_modules")
+    if chosen not in (None, ALL_LINEAR) and not _matches(path, config, "target_modules", name):
+        return "target_modules"
+    if config.get("exclude_modules") and _matches(path, config, "exclude_modules", name):
+        return "exclude_modules"
+    layers = layers if isinstance(layers, list) else [] if layers is None else [layers]
+    return "layers_to_transform" if layers and int(module.split(".")[1]) not in layers else None
+
+
+def _matches(path: Path, config: dict, key: str, name: str) -> bool:
+    """Whether an option names a module as PEFT's do: by a pattern of its whole name, or a list of the ends of names."""
+    names = config[key]
+    if isinstance(names, list):
+        return any(isinstance(end, str) and f".{name}".endswith(f".{end}") for end in names)
+    try:
+        return re.fullmatch(names, name) is not None
+    except (re.error, TypeError) as error:
+        raise RunError(f"{path}: {key} = {names!r}: must be a list of names, or a pattern of them ({error}). Correct it."
+                       ) from error
 
 
 def _part(folder: Path, config: dict, module: str, tensors: dict[str, Tensor]) -> LowRank:
     a, b, magnitude = (tensors.get(kind) for kind in ("lora_A", "lora_B", "lora_magnitude_vector"))
     rank = _of_pattern(config, "rank_pattern", module, config.get("r", 8))
+    if (axes := {a.dim(), b.dim()}) != {2}:
+        raise RunError(f"{folder / WEIGHTS}: {module} has tensors of {max(axes - {2})} axes, and a linear map's have 2. "
+                       "Restore the file.")
     if a.shape[0] != rank or b.shape[1] != rank:
         raise RunError(f"{folder / WEIGHTS}: {module} has lora_A of {list(a.shape)} and lora_B of {list(b.shape)}, and "
                        f"{CONFIG} gives it rank {rank}. The two files do not belong together.")
     if magnitude is not None and re.search(_OF_EXPERT, module):
         raise UserError(f"{folder / WEIGHTS}: {module} has DoRA's magnitudes, which are not computed for routed experts. Merge "
                         "the adapter with the program that wrote it.")
+    if magnitude is not None and magnitude.shape != b.shape[:1]:
+        raise RunError(f"{folder / WEIGHTS}: {module} has DoRA's magnitudes of {list(magnitude.shape)} and {b.shape[0]} "
+                       "outputs. Restore the file.")
     if magnitude is not None and not config.get("use_dora"):
         raise RunError(f"{folder / WEIGHTS}: {module} has DoRA's magnitudes, and {CONFIG} says use_dora = false. The two files "
                        "do not belong together.")

@@ -14,6 +14,7 @@ from spoutnik.model.gguf_header import GGUFHeader
 from spoutnik.model.gguf_names import ARCHITECTURES
 
 _SAID_ELSEWHERE = ("vocab_size", "attention.value_length", "interleave_moe_layer_step")  # by shapes, or of no effect here
+_AT_LEAST_ONE = {"attention.head_count", "attention.head_count_kv", "block_count", "embedding_length"}
 _told: set[tuple[str, ...]] = set()
 
 
@@ -50,9 +51,12 @@ class _Keys:
             raise RunError(f"{self.header.path}: the key {self._prefix}{name} is missing. Fetch the file again, or convert the "
                            "model again with a present llama.cpp.")
         if isinstance(value, list):  # one for each layer
-            if len(set(value)) != 1:
+            if not value or any(each != value[0] for each in value):
                 raise self.refusal(name, value)
-            return value[0]
+            value = value[0]
+        if value is not None and (wrong := _wrong(name, value)):
+            raise RunError(f"{self.header.path}: {self._prefix}{name} = {value!r}: must be {wrong}. Fetch the file again, or "
+                           "convert the model again with a present llama.cpp.")
         return value
 
     def refusal(self, name: str, value: object) -> UserError:
@@ -74,12 +78,26 @@ class _Keys:
                   "the model's replies make no sense, this may be why.", file=sys.stderr)
 
 
+def _wrong(name: str, value: object) -> str | None:
+    """What the value of a key must be, where it is none of the kind; None where it is."""
+    if name == "rope.scaling.type":
+        return None if isinstance(value, str) else "a text"
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "a number"
+    if name in _AT_LEAST_ONE and value < 1:
+        return "1 or more"
+    return "above 0" if name == "rope.freq_base" and value <= 0 else None
+
+
 def _common(keys: _Keys) -> dict:
     header = keys.header
     if (embedding := header.tensors.get("token_embd.weight")) is None:
         raise RunError(f"{header.path}: holds no token_embd.weight. Fetch the file again.")
+    if (layers := keys("block_count")) > len(header.tensors):  # said before that many are listed
+        raise RunError(f"{header.path}: {header.architecture}.block_count = {layers}: is more than its {len(header.tensors):,} "
+                       "tensors. Fetch the file again.")
     return {"vocab_size": embedding.shape[0], "hidden_size": keys("embedding_length"),
-            "intermediate_size": keys("feed_forward_length"), "num_hidden_layers": keys("block_count"),
+            "intermediate_size": keys("feed_forward_length"), "num_hidden_layers": layers,
             "num_attention_heads": keys("attention.head_count"), "max_position_embeddings": keys("context_length"),
             "rms_norm_eps": _short(keys("attention.layer_norm_rms_epsilon")),
             "rope_theta": _short(keys("rope.freq_base", 10000.0)),
@@ -138,7 +156,7 @@ def _experts(keys: _Keys) -> dict:
 
 
 def _rope_scaling(keys: _Keys, config: dict) -> dict | None:
-    kind, factor = keys("rope.scaling.type", "none"), keys("rope.scaling.factor", 1.0)
+    kind, factor = keys("rope.scaling.type", "none"), keys("rope.scaling.factor", 1.0) or 1.0
     original, ratio = keys("rope.scaling.original_context_length", 0), keys("rope.scaling.attn_factor", 1.0) or 1.0
     log_multiplier = keys("rope.scaling.yarn_log_multiplier", 0.0) / 0.1
     betas = {"beta_fast": keys("rope.scaling.yarn_beta_fast", 32.0), "beta_slow": keys("rope.scaling.yarn_beta_slow", 1.0)}
@@ -148,6 +166,8 @@ def _rope_scaling(keys: _Keys, config: dict) -> dict | None:
         return _llama3(keys.header, config["rope_theta"], width)
     if kind == "none" or factor == 1.0:
         return None
+    if factor < 0:
+        raise keys.refusal("rope.scaling.factor", factor)
     if kind == "linear" and math.isclose(ratio, 1.0, abs_tol=1e-6):
         return {"type": "linear", "factor": factor}
     if kind != "yarn" or not original:

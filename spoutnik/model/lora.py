@@ -190,6 +190,9 @@ def lora_targets(model: Transformer, config: LoraConfig, source: str = "adapter"
         if not routed:
             raise UserError(f"{source}.experts = true: this model has no routed experts. Leave it out.")
         maps |= routed
+    if not maps:
+        raise UserError(f"{source}.target_modules = []: names no linear map, so nothing would be trained. Choose of "
+                        f"{', '.join(present)}, or all-linear.")
     for name, module in maps.items():
         if config.rank > min(module.shape):
             outputs, inputs = module.shape

@@ -36,6 +36,7 @@ class AdaptOptions:
     no_anchor: bool = False
     micro_batch_tokens: int = 2048
     seed: int = 0
+    exempt: str | None = None
 
     def check(self) -> None:
         """Raises UserError where options contradict each other."""
@@ -45,6 +46,8 @@ class AdaptOptions:
             raise UserError(f"--held-out-share {self.held_out_share:g}: must be above 0 and below 1, so that both parts exist.")
         if self.learn not in ("last", "all"):
             raise UserError(f"--learn {self.learn}: must be last or all.")
+        if self.exempt is not None and not self.exempt.strip():
+            raise UserError("--exempt: is empty. Say why the verifier is trained on all the same.")
         if self.no_anchor and self.anchor is not None:
             raise UserError("--no-anchor: leaves the anchor out, and --anchor gives its text. Leave one of them out.")
         if self.anchor is not None and self.general is not None and self.anchor.resolve() == self.general.resolve():
@@ -57,6 +60,8 @@ class AdaptOptions:
             raise UserError("--epochs: is of the other methods. Say with --steps how long reinforcement learning takes.")
         if method != "grpo" and self.steps is not None:
             raise UserError("--steps: is of --method grpo. Say with --epochs how often the data is read.")
+        if method != "grpo" and self.exempt is not None:
+            raise UserError("--exempt: is of --method grpo, the one that a verifier rewards. Leave it out.")
         if method != "sft" and self.learn != "last":
             raise UserError("--learn: is of --method sft. Leave it out.")
 

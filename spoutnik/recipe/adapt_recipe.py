@@ -36,6 +36,8 @@ def recipe_text(options: AdaptOptions, data: AdaptData, lengths: "Lengths", fold
         values["tasks"] = [task]
         asked = MOST_PROBLEMS if data.verifier.kind == "task" else min(data.held_out_problems, MOST_PROBLEMS)
         values["evaluation"] = {"problems_per_family": asked, "samples": 1, "temperature": 0.0, "max_tokens": lengths.reply}
+    if options.exempt is not None:
+        values["exempt"] = {Path(task).name: options.exempt}
     stage = {"kind": data.method, "from": BASE}
     if data.traces is not None and data.method != "grpo":
         named = str(pinned(parse_hub_name(options.data))) if is_hub_name(options.data) else None
@@ -71,6 +73,7 @@ _HEAD = """\
 _COMMENTS = {
     "models": "what is adapted",
     "tasks": "held-out problems of the data and how they are graded: asked after training",
+    "exempt": "trained on although the audit of its verifier refuses it, and why",
     "validation": "where reinforcement learning tells its best checkpoint",
     "held_out_share": "never trained on, by the hash of a row's first question",
     "anchor": "holds it, on general text, to what the base says there",

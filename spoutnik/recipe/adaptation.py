@@ -4,6 +4,7 @@
     adapt.json     the command and its data's hashes: the same one goes on     measured.json, report.md
 """
 
+import re
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,13 +24,14 @@ from spoutnik.recipe.adapt_recipe import ADAPTED, BASE, askable, check_verifier,
 from spoutnik.recipe.adapt_record import RECORD, keep_record, kept_share
 from spoutnik.recipe.adapt_report import Measured, cut_replies, measured_rows, next_commands, report_text
 from spoutnik.recipe.artifacts import Artifact
-from spoutnik.recipe.audit import audit_rewards
+from spoutnik.recipe.audit import UnfitVerifiers, audit_rewards
 from spoutnik.recipe.folder import RunFolder
 from spoutnik.recipe.forgetting import PIECE, GeneralText, measure_forgetting, read_general
 from spoutnik.recipe.plan import Plan, comparison_seconds, plan_recipe
 from spoutnik.recipe.run import Display, evaluated, run_recipe
 from spoutnik.recipe.schema import Recipe, load_recipe
 from spoutnik.recipe.starts import published_starts
+from spoutnik.tasks.own import ScriptTask
 from spoutnik.text.tokenizer import Tokenizer
 from spoutnik.train.anchor_texts import general_files
 from spoutnik.train.data.preferences import fit_preferences, reply_rows
@@ -129,13 +131,42 @@ def prepare(options: AdaptOptions, out: Path | None, say: Callable[[str], None])
                 say(note)
             plan = plan_recipe(place / "recipe.yaml", out, None, None, None)
             recipe = load_recipe(place / "recipe.yaml")
+            _audit(recipe, data, options)
         except UserError as error:
-            raise UserError(str(error).replace(str(place), str(out))) from error
+            raise UserError(_in_words_of_the_command(str(error)).replace(str(place), str(out))) from error
         before = comparison_seconds(recipe, ADAPTED, str(out / "recipe.yaml"), general.tokens)
     prepared = Prepared(options, out, data, tokenizer, general, said, recipe_text(options, data, lengths, out.absolute()), plan,
                         before)
     refuse_too_large(prepared)
     return prepared
+
+
+def _in_words_of_the_command(sentence: str) -> str:
+    """A setting of the recipe, which nobody has written yet, as the option that it came from."""
+    named = re.sub(r"\S*recipe\.yaml(?:, line \d+)?: stages\.adapted\.(?:adapter|settings)\.(\w+) = ",
+                   lambda match: f"--{match[1].replace('_', '-')} ", sentence)
+    return named.replace(", or leave such maps out (target_modules)", "")
+
+
+def _audit(recipe: Recipe, data: AdaptData, options: AdaptOptions) -> None:
+    """Audits the verifier that grpo rewards by, before anything is written: a mended one begins in the same folder. The run
+    of the recipe says that it passed.
+
+    Raises:
+        UserError: it is not fit to train on.
+    """
+    for task in recipe.tasks_of(recipe.stages[ADAPTED]):
+        if isinstance(task, ScriptTask):
+            task.script.path = Path(str(options.verifier)).expanduser()  # what it says names the user's file, not the copy
+    try:
+        audit_rewards(recipe, "", [ADAPTED], lambda line: None)
+    except UnfitVerifiers as error:
+        names = {"script": f"--verifier {options.verifier}", "rows": f"{data.path}: the verifiers of its rows"}
+        whose = names.get(data.verifier.kind, f"{data.path}: the verifier {data.verifier.name} of its answers")
+        more = f" `spoutnik audit {data.path}` shows more." if data.verifier.kind == "rows" else ""
+        refusals = " ".join(refusal for report in error.reports for refusal in report.refusals)
+        raise UserError(f"{whose}: not fit to train on. {refusals}{more} Mend it, give another one, or train on it all the "
+                        'same and say why: --exempt "the reason".') from error
 
 
 def _check_anchor(path: Path | None) -> None:
@@ -205,7 +236,6 @@ def adapt(prepared: Prepared, display: Display, accept: bool = False) -> Adaptat
             write_recipe(prepared.recipe, prepared.data, out)
             keep_record(prepared.options, prepared.data.share, out)
         recipe = load_recipe(path)
-        audit_rewards(recipe, str(path), [ADAPTED], display.log)
         start = published_starts(recipe.used_checkpoints, str(path))[BASE]
         if recipe.tasks_of():
             with display.stage(BASE, "evaluation", 1, 2) as reporter:

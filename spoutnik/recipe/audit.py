@@ -10,13 +10,21 @@ from spoutnik.tasks.audit import Report, cached_audit, kept_audits
 from spoutnik.validation import did_you_mean
 
 
+class UnfitVerifiers(UserError):
+    """The audit refuses them. reports: theirs, for commands that have other remedies than a recipe."""
+
+    def __init__(self, message: str, reports: Sequence[Report]):
+        super().__init__(message)
+        self.reports = reports
+
+
 def audit_rewards(recipe: Recipe, source: str, stages: Sequence[str], say: Callable[[str], None]) -> None:
     """Audits each task that one of these stages rewards or selects by. Reports are kept, so it takes no time twice; nothing of
     what the stages make depends on it.
 
     Raises:
-        UserError: a verifier is not fit to train on, and the recipe does not exempt its task; or it exempts what is none of its
-            tasks, or without a reason.
+        UnfitVerifiers: a verifier is not fit to train on, and the recipe does not exempt its task.
+        UserError: it exempts what is none of its tasks, or without a reason.
     """
     _check_exemptions(recipe, source)
     rewarded = [name for name in stages if isinstance(recipe.stages[name], GRPOStage | RejectStage)]
@@ -49,12 +57,12 @@ def audit_line(tasks: Sequence[Task], exempt: dict[str, str], source: str) -> st
     """One line for tasks that pass. exempt: task -> why it is trained on although it does not.
 
     Raises:
-        UserError: one is refused.
+        UnfitVerifiers: one is refused.
     """
     reports = list(cached_audit(tasks))
     refused = [report for report in reports if report.refusals]
     if wrong := [report for report in refused if report.task not in exempt]:
-        raise UserError("\n".join(_refusal(report, source) for report in wrong))
+        raise UnfitVerifiers("\n".join(_refusal(report, source) for report in wrong), wrong)
     notes = [f"{report.task} is exempted ({exempt[report.task]})" for report in refused]
     best = max((each for report in reports if report not in refused and (each := _best(report))), default=None)
     if best is not None:

@@ -47,7 +47,8 @@ def folder_of(name: str, checkpoint: str, source: str, weights: bool = False, fo
     try:
         return in_form(locate(checkpoint, weights=weights), form)
     except (UserError, RunError) as error:
-        hint = " A path in a recipe is relative to the recipe's folder." if looks_like_a_folder(checkpoint) else ""
+        missing = looks_like_a_folder(checkpoint) and not path_of(checkpoint).exists()
+        hint = " A path in a recipe is relative to the recipe's folder." if missing else ""
         raise UserError(f"{_key(name, source)}: {error}{hint}") from error
 
 

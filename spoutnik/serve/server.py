@@ -40,7 +40,11 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         self.service.starting = True
         await super().startup(sockets)
-        await self.service.model(None)
+        try:
+            await self.service.model(None)
+        except Exception:
+            await self.lifespan.shutdown()  # else its task is cancelled, and uvicorn logs that with a traceback
+            raise
         # What is here now stays: collections that walk through all of it would stop every generation meanwhile. And they
         # run after some tens of requests, not several times in each.
         gc.collect()

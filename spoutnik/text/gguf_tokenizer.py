@@ -79,6 +79,9 @@ def gguf_tokenizer(metadata: Mapping[str, object], path: Path) -> Tokenizer | No
         bos = config["bos_token"]
         bpe.post_processor = processors.TemplateProcessing(single=f"{bos} $A", pair=f"{bos} $A $B",
                                                            special_tokens=[(bos, bpe.token_to_id(bos))])
+    if not vocabulary.ends():
+        raise RunError(f"{path}: names no token that ends a reply (tokenizer.ggml.eos_token_id). Convert the model again "
+                       "with a present llama.cpp, or give its folder of safetensors.")
     marks = [metadata.get(key) for key in GGUF_KEYS]
     if all(isinstance(mark, str) for mark in marks):
         config[KEY] = dict(zip(("start", "end"), marks))

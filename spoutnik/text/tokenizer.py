@@ -13,6 +13,7 @@ from tokenizers import Tokenizer as BPE
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.files import LFS_POINTER, is_lfs_pointer, read_json, write_json, write_text
+from spoutnik.model.checkpoint import GGUF
 from spoutnik.text.chat_template import (
     ChatTemplates,
     Conversation,
@@ -381,6 +382,9 @@ def _read_other(folder: Path, config: dict, model: dict) -> BPE:
     if (pieces := find_sentencepiece(folder)) is not None:
         return read_sentencepiece_tokenizer(pieces, config, _object(folder / "special_tokens_map.json"),
                                             _object(folder / "added_tokens.json"))
+    if (gguf := folder / GGUF).is_symlink():  # gguf_folder.py: the folder is of our cache, the file is the user's
+        raise RunError(f"{gguf.resolve()}: holds no tokenizer (tokenizer.ggml.model). Fetch a file that has one, or give the "
+                       "model's folder of safetensors.")
     raise RunError(f"{folder / 'tokenizer.json'}: not found. {_remedy(folder)}")
 
 

@@ -108,6 +108,13 @@ class AdapterSettings(Settings):
     """How the frozen linear maps lie in memory: as the files hold them, or packed in 8 or 4 bits (QLoRA). What is trained is an
     adapter of the packed weights."""
 
+    @field_validator("target_modules", mode="before")
+    @classmethod
+    def _one_name_is_no_list(cls, value: object) -> object:
+        if isinstance(value, str) and value != ALL_LINEAR:
+            raise ValueError(f"must be {ALL_LINEAR} or a list: [{value}]")
+        return value
+
     @model_validator(mode="after")
     def _experts_are_plain(self) -> "AdapterSettings":
         if self.experts and (self.use_dora or self.dropout):

@@ -12,11 +12,13 @@ from types import SimpleNamespace
 
 import httpx
 import pytest
+from lora_parts import adapter_folder
 from typer.testing import CliRunner
 
 from spoutnik.commands.main import app
 from spoutnik.errors import UserError
 from spoutnik.generation.catalog import list_models
+from spoutnik.model.weights import load_model
 from spoutnik.serve.server import bind, listen
 from spoutnik.serve.settings import Settings
 from spoutnik.store import history
@@ -219,6 +221,17 @@ def test_a_stop_lets_replies_end_and_a_second_one_does_not(run, tmp_path):
 def test_serve_refuses_with_a_sentence(run, tmp_path, arguments, said):
     shown = spoutnik("serve", str(run), "--data", str(tmp_path / "data"), *arguments)
     assert shown.returncode == 2 and said in shown.stderr, shown.stderr
+
+
+def test_an_adapter_of_other_weights_ends_the_start_in_one_sentence(run, tmp_path):
+    folder = list_models(str(run))[0].folder
+    adapter_folder(tmp_path / "law", load_model(folder), 1)
+    (tmp_path / "law" / "base.json").write_text(json.dumps({"sha256": "0" * 64}))
+    command = [sys.executable, "-m", "spoutnik", "serve", str(run), "--port", "0", "--json", "--data", str(tmp_path / "data"),
+               "--adapter", f"law={tmp_path / 'law'}"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2 and not ended.stdout
+    assert "Traceback" not in ended.stderr and "law: was trained on other weights than this model's" in ended.stderr
 
 
 # ------------------------------------------------------------------------------------------------------- keys and history

@@ -150,3 +150,19 @@ def test_nothing_kept_writes_no_rows_and_says_so(docs, command):
     with endpoint_server(lambda body: completion("NONE")) as server, pytest.raises(RunError, match="none of 0 questions was"):
         command(docs, "--teacher", server.url, "--model", "t", "--out", out)
     assert not out.exists() and out.with_suffix(".report").exists()
+
+
+def test_rows_of_an_earlier_run_stay_where_nothing_new_is_kept_and_it_is_told(docs, command):
+    out = docs.parent / "q.jsonl"
+    with endpoint_server(respond) as server:
+        command(docs, "--teacher", server.url, "--model", "t", "--out", out)
+        rows, facts = out.read_bytes(), json.loads(out.with_suffix(".report").read_text())
+        for file in docs.iterdir():
+            file.write_text("Something else entirely, of which no fact is stated in any of these many words.\n")
+        server.respond = lambda body: completion("NONE")
+        with pytest.raises(RunError, match=r"it still holds the rows of an earlier run .* remove .*q\.journal"):
+            command(docs, "--teacher", server.url, "--model", "t", "--out", out)
+        assert out.read_bytes() == rows and facts["kept"] == 16
+        server.respond = respond
+        with pytest.raises(RunError, match="still holds the rows"):  # and it is still this command's own file
+            command(docs, "--teacher", server.url, "--model", "t", "--out", out)

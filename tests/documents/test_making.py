@@ -8,9 +8,10 @@ import pytest
 from documents.scripted_teacher import answered, documents, teacher, written
 
 from spoutnik.commands.progress import SilentDisplay
+from spoutnik.documents import output
 from spoutnik.documents.journal import Journal, TeacherReply
 from spoutnik.documents.making import MakeSettings, make_rows
-from spoutnik.documents.output import write_output
+from spoutnik.documents.output import check_out, write_output
 from spoutnik.errors import RunError, UserError
 from spoutnik.recipe.adapt_data import read_adapt_data
 from spoutnik.recipe.hygiene import HygieneSettings
@@ -161,6 +162,36 @@ def test_a_run_that_was_killed_goes_on_and_ends_with_the_same_bytes(docs, stop_a
     journal.write_text("no reply\n" + journal.read_text())
     with pytest.raises(UserError, match=r"killed.journal, line 1: is no reply that this program kept"):
         make(docs, third, journal)
+
+
+@pytest.mark.parametrize("with_rows", [False, True], ids=["first", "again"])
+def test_killed_between_the_report_and_the_rows_the_command_still_owns_its_file(docs, monkeypatch, with_rows):
+    out = docs.parent / "q.jsonl"
+    if with_rows:
+        write_output(out, *make(docs, Scripted(), held_out_share=0.3), MakeSettings(held_out_share=0.3))
+    before = out.read_bytes() if with_rows else None
+    made = make(docs, Scripted())
+
+    def killed(path, text):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(output, "write_text", killed)
+        write_output(out, *made, MakeSettings())
+    assert (out.read_bytes() if out.exists() else None) == before
+    check_out(out)
+    write_output(out, *made, MakeSettings())
+    check_out(out)
+    assert len(load_data(out).rows) == 16
+
+
+def test_rows_that_were_changed_while_the_teacher_was_asked_are_not_overwritten(docs):
+    out = docs.parent / "q.jsonl"
+    made = make(docs, Scripted())
+    out.write_text("mine\n")
+    with pytest.raises(UserError, match="is not what this command last wrote"):
+        write_output(out, *made, MakeSettings())
+    assert out.read_text() == "mine\n" and not out.with_suffix(".report").exists()
 
 
 def test_a_teacher_that_never_writes_a_question_is_given_up(docs):

@@ -31,15 +31,16 @@ BESIDE = {"auto_mapping": None, "base_model_name_or_path": "org/base", "bias": "
           "peft_version": "0.21.2", "task_type": "CAUSAL_LM", "ensure_weight_tying": False, "arrow_config": None}
 
 
-def write_peft(folder, config, shapes, magnitudes=()):
-    """A folder as PEFT writes it. shapes: map -> (rank, inputs, outputs)."""
+def write_peft(folder, config, shapes, magnitudes=(), outputs=None):
+    """A folder as PEFT writes it. shapes: map -> (rank, inputs, outputs). outputs: of magnitudes, where they are wrong."""
     folder.mkdir(parents=True, exist_ok=True)
     generator, tensors = torch.Generator().manual_seed(5), {}
-    for name, (rank, inputs, outputs) in shapes.items():
+    for name, (rank, inputs, rows) in shapes.items():
         tensors[f"base_model.model.model.{name}.lora_A.weight"] = 0.3 * torch.randn(rank, inputs, generator=generator)
-        tensors[f"base_model.model.model.{name}.lora_B.weight"] = 0.3 * torch.randn(outputs, rank, generator=generator)
+        tensors[f"base_model.model.model.{name}.lora_B.weight"] = 0.3 * torch.randn(rows, rank, generator=generator)
         if name in magnitudes:
-            tensors[f"base_model.model.model.{name}.lora_magnitude_vector"] = torch.rand(outputs, generator=generator) + 0.5
+            length = torch.rand(rows if outputs is None else outputs, generator=generator) + 0.5
+            tensors[f"base_model.model.model.{name}.lora_magnitude_vector"] = length
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
     (folder / "adapter_config.json").write_text(json.dumps(BESIDE | {"peft_type": "LORA"} | config))
     return tensors
@@ -181,6 +182,23 @@ def removed(name):
     (removed("adapter_model.safetensors"), "adapter_model.safetensors: is missing"),
     (edited(lora_alpha="16"), "lora_alpha = '16': must be a number"), (edited(lora_alpha=float("nan")), "lora_alpha = nan"),
     (edited(alpha_pattern={"q_proj": "32"}), "alpha_pattern.q_proj = '32'"), (edited(r="4"), "r = '4': must be a number"),
+    (edited(lora_alpha=None), "lora_alpha = None: must be a number"), (edited(r=0), "r = 0: must be a rank, 1 or more"),
+    (edited(rank_pattern={"o_proj": 0}), "rank_pattern.o_proj = 0: must be a rank"),
+    (edited(lora_dropout="much"), "lora_dropout = 'much': must be a number"),
+    (edited(target_modules=["o_proj", "down_proj"]), r"q_proj, which target_modules = \['o_proj', 'down_proj'\] in .*leaves"),
+    (edited(target_modules=r".*\.(o|down)_proj"), "q_proj, which target_modules"),
+    (edited(exclude_modules=["q_proj"]), r"layers.0.self_attn.q_proj, which exclude_modules = \['q_proj'\]"),
+    (edited(exclude_modules=r".*down_proj"), "down_proj, which exclude_modules"),
+    (edited(layers_to_transform=[1]), r"layers.0.self_attn.q_proj, which layers_to_transform = \[1\]"),
+    (edited(layers_to_transform=0), "layers.1.*which layers_to_transform = 0"),
+    (edited(target_modules="(q_proj"), r"target_modules = '\(q_proj': must be a list of names, or a pattern"),
+    (edited(exclude_modules=3), "exclude_modules = 3: must be a list of names, or a pattern"),
+    (changed(lambda tensor: tensor[0].clone()), "tensors of 1 axes"),
+    (lambda folder: write_peft(folder, PLAIN | {"use_dora": True}, SHAPES, {Q: 1, OUT: 1, DOWN: 1}, outputs=7),
+     r"magnitudes of \[7\] and"),
+    (lambda folder: (write_peft(folder, PLAIN, SHAPES), (folder / "adapter_config.json").write_text("[]")),
+     "adapter_config.json: must hold a JSON object, not a list"),
+    (lambda folder: (write_peft(folder, PLAIN, SHAPES), (folder / "base.json").write_text("[]")), "base.json: must hold a"),
     (edited(rank_pattern={"(q_proj": 4}), r"rank_pattern: '\(q_proj' is no pattern"),
     (edited(alpha_pattern=["q_proj"]), "alpha_pattern = .*must be an object"),
     (changed(lambda tensor: tensor * float("inf")), "not finite.*earlier checkpoint"),
@@ -192,6 +210,17 @@ def test_what_is_not_computed_or_does_not_fit_is_refused_by_name(edit, words, ba
     edit(tmp_path)
     with pytest.raises((UserError, RunError), match=words):
         attach_adapter(load_model(base), read_adapter(tmp_path), tmp_path)
+
+
+@pytest.mark.parametrize("options", [
+    {"layers_to_transform": [0, 1], "layers_pattern": "layers"}, {"exclude_modules": ["lm_head"]},
+    {"target_modules": "all-linear"}, {"target_modules": r".*\.layers\.\d\.(self_attn|mlp)\.\w+_proj"},
+    {"target_modules": [f"model.{Q}", "o_proj", "down_proj"]}],
+    ids=["layers", "excluded", "all", "pattern", "whole-name"])
+def test_options_that_choose_what_the_file_holds_change_nothing(options, base, tmp_path):
+    write_peft(tmp_path, PLAIN | options, SHAPES)
+    assert attach_adapter(load_model(base), read_adapter(tmp_path), tmp_path)
+    assert read_adapter(tmp_path).parts.keys() == SHAPES.keys()
 
 
 def test_a_damaged_file_is_a_sentence(tmp_path):

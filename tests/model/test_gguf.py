@@ -1,5 +1,7 @@
 """GGUF files piece by piece: every type against the `gguf` package, the header, and what is refused."""
 
+import re
+
 import gguf
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from gguf import GGMLQuantizationType as Type
 
 from spoutnik.errors import RunError, UserError
 from spoutnik.gguf_folder import gguf_folder
+from spoutnik.loading import load_tokenizer
 from spoutnik.model.gguf_decode import decode, halves
 from spoutnik.model.gguf_header import TYPES, read_gguf_header
 from spoutnik.model.stored import Encoding
@@ -90,6 +93,14 @@ def test_pairs_of_rotated_rows_become_halves():
     ({"attention.sliding_window": 16}, UserError, "sliding_window = 16"), ({"embedding_length": 32}, RunError, "has shape"),
     ({"rope.scaling.type": "longrope", "rope.scaling.factor": 4.0}, UserError, "longrope"),
     ({"attention.head_count": [4, 2]}, UserError, "head_count = [4, 2]"),
+    ({"attention.head_count": 0}, RunError, "llama.attention.head_count = 0: must be 1 or more"),
+    ({"feed_forward_length": "wide"}, RunError, "llama.feed_forward_length = 'wide': must be a number"),
+    ({"attention.layer_norm_rms_epsilon": float("nan")}, RunError, "rms_epsilon = nan: must be a number"),
+    ({"rope.freq_base": 0.0}, RunError, "rope.freq_base = 0.0: must be above 0"),
+    ({"rope.scaling.type": 3}, RunError, "rope.scaling.type = 3: must be a text"),
+    ({"rope.scaling.type": "yarn", "rope.scaling.factor": -2.0, "rope.scaling.original_context_length": 32}, UserError,
+     "rope.scaling.factor = -2.0"),
+    ({"block_count": 4_000_000_000}, RunError, "llama.block_count = 4000000000: is more than its 11 tensors"),
     ({"shapes": SHAPES | {"blk.0.new.weight": (4, 4)}}, RunError, "blk.0.new.weight"),
     ({"shapes": SHAPES | {"rope_freqs.weight": (8,)}}, UserError, "rope_freqs.weight"),
     ({"shapes": {"x": (4, 4)}}, RunError, "token_embd.weight")], ids=lambda value: "-".join(value) if isinstance(value, dict)
@@ -99,6 +110,13 @@ def test_what_cannot_be_read_is_refused_in_a_sentence(tmp_path, keys, error, wor
     with pytest.raises(error) as caught:
         gguf_folder(path)
     assert words in str(caught.value) and str(caught.value).startswith(f"{path}: ") and str(caught.value).endswith(".")
+
+
+def test_a_file_without_a_tokenizer_is_named_where_one_is_needed(tmp_path):
+    """And not the folder of the cache, which nobody can restore."""
+    path = write(tmp_path / "x.gguf")
+    with pytest.raises(RunError, match=rf"^{re.escape(str(path))}: holds no tokenizer .* folder of safetensors\.$"):
+        load_tokenizer(gguf_folder(path))
 
 
 def test_keys_that_are_not_known_are_named(tmp_path, capsys):

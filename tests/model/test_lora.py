@@ -92,8 +92,9 @@ def test_chosen_targets_alone_are_adapted():
     (LoraConfig(2, 1.0, target_modules=("q_porj",)), ("q_porj", "Did you mean 'q_proj'")),
     (LoraConfig(2, 1.0, target_modules=("lm_head",)), ("is the head",)),
     (LoraConfig(2, 1.0, target_modules=("experts",)), ("are the routed experts", "experts: true")),
-    (LoraConfig(2, 1.0, experts=True), ("experts = true", "no routed experts"))],
-    ids=["rank", "typo", "head", "experts", "no experts"])
+    (LoraConfig(2, 1.0, experts=True), ("experts = true", "no routed experts")),
+    (LoraConfig(2, 1.0, target_modules=()), ("adapter.target_modules = []", "nothing would be trained", "q_proj"))],
+    ids=["rank", "typo", "head", "experts", "no experts", "none"])
 def test_targets_that_cannot_be_are_refused_and_the_model_stays(config, words):
     model = tiny.model(tiny.LLAMA)
     with pytest.raises(UserError) as raised:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import published
@@ -239,6 +240,8 @@ def test_few_rows_hold_out_more():
     pytest.param(SIDES, {"method": "grpo", "verifier": "none", "epochs": None}, "rewards by a verifier", id="grpo with none"),
     pytest.param(SIDES, {"method": "grpo"}, "--epochs: is of the other methods", id="epochs of grpo"),
     pytest.param(SIDES, {"steps": 3}, "--steps: is of --method grpo", id="steps of sft"),
+    pytest.param(SIDES, {"exempt": "no reason"}, "--exempt: is of --method grpo", id="exempt of sft"),
+    pytest.param(SIDES, {"exempt": " "}, "--exempt: is empty", id="exempt without a reason"),
     pytest.param(SIDES, {"method": "ppo"}, "--method ppo: must be sft, grpo", id="unknown method"),
     pytest.param(SIDES, {"verifier": "mth"}, "no such verifier. Did you mean 'math'", id="unknown verifier"),
     pytest.param(SIDES, {"verifier": "none.py"}, "none.py: there is no such file", id="no verifier file"),
@@ -246,14 +249,14 @@ def test_few_rows_hold_out_more():
     pytest.param(SIDES[:1] * 9, {}, "leaves nothing to train on", id="one question"),
     pytest.param(SIDES, {"held_out_share": 1.0}, "--held-out-share 1: must be above 0", id="all held out"),
     pytest.param(SIDES, {"full": True}, "has no --rank", id="rank of a whole model"),
-    pytest.param(SIDES, {"rank": 64}, "adapter.rank = 64.*at most 16", id="rank too large"),
+    pytest.param(SIDES, {"rank": 64}, r"^--rank 64: .*Give at most 16\.$", id="rank too large"),
     pytest.param(LONG, {}, "--max-tokens 12: is of replies that are sampled, and here none are", id="nothing sampled"),
     pytest.param(PAIRS, {}, "--max-tokens 12: .*here none are .verifier: none: the loss", id="pairs sample nothing"),
     pytest.param(SIDES, {"max_tokens": 400}, "--max-tokens 400.*256 positions", id="no positions"),
     pytest.param(SIDES, {"no_anchor": True, "anchor": Path("general.txt")}, "Leave one of them out", id="anchor and none"),
     pytest.param(SIDES, {"anchor": Path("a.txt"), "general": Path("a.txt")}, "is the text of --anchor", id="same text"),
     pytest.param(SIDES, {"anchor": Path("none.txt")}, "--anchor none.txt: no such file", id="no anchor file"),
-    pytest.param(SIDES, {"epochs": 0.0}, "epochs.* greater than 0", id="no epochs"),
+    pytest.param(SIDES, {"epochs": 0.0}, r"^--epochs 0\.0: .* greater than 0\. Correct", id="no epochs"),
     pytest.param([*SIDES, {"prompt": "broken"}], {}, "line 25: the key 'answer' is missing", id="broken row"),
     pytest.param([*SIDES, *PAIRS], {}, "line 25: .*preference pairs", id="mixed shapes"),
     pytest.param([row | {"prompt": f"{row['prompt']} {'x' * 400}"} for row in SIDES], {"method": "grpo", "epochs": None},
@@ -400,6 +403,33 @@ def test_reinforcement_learning_from_a_python_verifier(asked, tmp_path):
     assert any("answers none of" in sentence and "--method sft first" in sentence for sentence in listening.said)
     assert [row.unit for row in result.rows] == ["%", "nats", "nats"] and len(result.artifact.log) == 2
     assert (tmp_path / "run" / "data" / "problems.py").read_bytes() == path.read_bytes()
+
+
+def test_a_verifier_that_pays_for_anything_is_refused_before_anything_is_written_and_can_be_mended_or_exempted(asked, tmp_path):
+    path = tmp_path / "verify.py"
+    path.write_text(VERIFY.format("return len(answer) > 0"))
+    options = asked(method="grpo", verifier=str(path), epochs=None, steps=1, learning_rate=1e-3, max_tokens=8)
+    with pytest.raises(UserError, match='not fit to train on') as raised:
+        prepared(options, tmp_path / "run")
+    sentence = str(raised.value)
+    assert sentence.startswith(f"--verifier {path}: not fit") and sentence.endswith('say why: --exempt "the reason".')
+    assert not (tmp_path / "run").exists()
+    ready = prepared(replace(options, exempt="to see it hacked"), tmp_path / "exempted")
+    assert yaml.safe_load(ready.recipe)["exempt"] == {"problems.py": "to see it hacked"}
+    listening = Listening()
+    adapt(ready, listening, accept=True)
+    assert any("problems.py is exempted (to see it hacked)" in sentence for sentence in listening.said)
+    path.write_text(VERIFY.format("return answer.strip() == gold"))
+    assert "exempt" not in prepared(options, tmp_path / "run").recipe
+
+
+def test_answers_whose_verifier_pays_for_anything_are_named_by_their_file(asked, tmp_path):
+    options = asked([row | {"answer": "three"} for row in SIDES], method="grpo", epochs=None)
+    with pytest.raises(UserError, match=r"my.jsonl: the verifier exact of its answers: not fit to train on\. constants: "):
+        prepared(options, tmp_path / "run")
+    rows = [row | {"answer": "three", "verifier": "exact"} for row in SIDES]
+    with pytest.raises(UserError, match=r"my.jsonl: the verifiers of its rows: not fit .* `spoutnik audit .*my.jsonl` shows"):
+        prepared(asked(rows, method="grpo", epochs=None), tmp_path / "run")
 
 
 @pytest.mark.parametrize("rows, method, names", [

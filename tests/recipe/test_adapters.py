@@ -118,6 +118,8 @@ def test_in_bfloat16_a_delta_that_would_be_rounded_away_is_kept_in_float32(tmp_p
 @pytest.mark.parametrize("changes, words", [
     ({"sft": {"rank": 64}}, ("stages.taught.adapter.rank = 64", "32 x 32", "at most 16")),
     ({"sft": {"target_modules": ["q_prj"]}}, ("target_modules: q_prj", "Did you mean 'q_proj'", "o_proj")),
+    ({"sft": {"target_modules": "q_proj"}}, ("target_modules = 'q_proj': must be all-linear or a list: [q_proj].",)),
+    ({"sft": {"target_modules": []}}, ("target_modules = []: names no linear map",)),
     ({"sft": {"target_modules": ["lm_head"]}}, ("lm_head: is the head", "leave out")),
     ({"rl": {"rank": 4, "dropout": 0.1}}, ("adapter.dropout", "another policy")),
     ({"sft": {"rank": 0}}, ("adapter.rank",)),
@@ -127,8 +129,8 @@ def test_in_bfloat16_a_delta_that_would_be_rounded_away_is_kept_in_float32(tmp_p
     ({"sft": {"rank": 4, "experts": True}}, ("adapter.experts = true", "no routed experts")),
     ({"sft": {"rank": 4, "experts": True, "dropout": 0.1}}, ("experts with dropout",)),
     ({"sft": {"rank": 4, "base": "int2"}}, ("adapter.base", "int8")),
-], ids=["rank", "unknown target", "head", "dropout in RL", "no rank", "RL in bfloat16", "packed in RL", "packed DoRA",
-        "no experts", "experts with dropout", "no kind"])
+], ids=["rank", "unknown target", "one name", "no target", "head", "dropout in RL", "no rank", "RL in bfloat16",
+        "packed in RL", "packed DoRA", "no experts", "experts with dropout", "no kind"])
 def test_what_cannot_be_is_refused_before_anything_runs(changes, words, tmp_path):
     with pytest.raises(UserError) as raised:
         run_recipe(recipe_of(tmp_path, **changes), tmp_path / "run", SilentDisplay())

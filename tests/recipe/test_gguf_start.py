@@ -87,6 +87,7 @@ def test_a_damaged_file_is_told_before_the_first_stage(ran, tmp_path, damage, wo
     for name in ("recipe.yaml", "traces.jsonl"):
         (tmp_path / name).write_bytes((folder.parents[2] / name).read_bytes())
     load_recipe(tmp_path / "recipe.yaml")
-    with pytest.raises(UserError, match=f"models.start.checkpoint: .*{words}"):
+    with pytest.raises(UserError, match=f"models.start.checkpoint: .*{words}") as raised:
         run_recipe(tmp_path / "recipe.yaml", tmp_path / "run", Listening())
+    assert "relative to the recipe's folder" not in str(raised.value)  # the path is right, and the file is damaged
     assert not (tmp_path / "run" / "artifacts").exists()

@@ -102,7 +102,8 @@ def test_ends_of_a_reply_are_the_keys_and_the_known_names():
     ({"pre": None}, UserError, "pre = None"), ({"merges": ["x"]}, RunError, "merges"),
     ({"merges": []}, RunError, "merges is missing"), ({"token_type": [1]}, RunError, "1 entries for"),
     ({"eos_token_id": 5000}, RunError, "eos_token_id = 5000"), ({"model": "llama", "scores": [0.5]}, RunError, "scores"),
-    ({"tokens": "abc"}, RunError, "tokens")], ids=lambda value: None if not isinstance(value, dict) else "-".join(value))
+    ({"tokens": "abc"}, RunError, "tokens"), ({"eos_token_id": None}, RunError, "names no token that ends a reply")],
+    ids=lambda value: None if not isinstance(value, dict) else "-".join(value))
 def test_what_cannot_be_read_is_refused_in_a_sentence(keys, error, words):
     values = metadata(byte_level(gpt2=True), "gpt2", **{"pre": "gpt-2"} | keys)
     with pytest.raises(error) as caught:
