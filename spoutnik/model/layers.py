@@ -17,7 +17,7 @@ class Linear(nn.Linear):
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True):
         super().__init__(in_features, out_features, bias)
-        self.adapter: nn.Module | None = None  # a LowRank (lora.py)
+        self.adapter: nn.Module | None = None  # a LowRank (lora.py), or RowAdapters (row_adapters.py)
 
     def reset_parameters(self) -> None:
         """Nothing: weights come from Transformer.init_weights or from a file."""
@@ -25,7 +25,7 @@ class Linear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         if self.adapter is None:
             return linear(x, self.weight, self.bias)
-        y = self.adapter(x, linear(x, self.weight), self.weight)
+        y = self.adapter.mapped(x, self.weight)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
     @property
@@ -52,6 +52,15 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         return F.linear(x, weight, bias)
     y = operations.linear(x, weight)
     return y if bias is None else y + bias
+
+
+def linear_plus(x: Tensor, weight: Tensor, addend: Tensor) -> Tensor:
+    """x (..., in) times a frozen weight (out, in) transposed, plus addend (..., out), in the type of x: the sum is rounded
+    once, where `linear(x, weight) + addend` rounds twice. Twin: that in float32."""
+    rows, weight, added = x.flatten(0, -2), weight.detach().to(x.dtype), addend.flatten(0, -2)
+    fast = operations.has_fast_matmul(rows, weight)
+    y = operations.linear_plus(rows, weight, added) if fast else torch.addmm(added, rows, weight.t())
+    return y.view(addend.shape)
 
 
 class _FrozenProduct(torch.autograd.Function):

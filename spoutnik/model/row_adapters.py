@@ -11,6 +11,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor, nn
 
+from spoutnik.model.layers import linear
+
 _rows: ContextVar[tuple[tuple[int, Tensor], ...]] = ContextVar("rows", default=())
 
 
@@ -36,6 +38,10 @@ class RowAdapters(nn.Module):
     def _present(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """(rows, A, B) of the adapters that rows of this batch have here."""
         return ((rows, *self.parts[number]) for number, rows in _rows.get() if number in self.parts)
+
+    def mapped(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x (T, in) through the map and each row's adapter."""
+        return self(x, linear(x, weight), weight)
 
     def forward(self, x: Tensor, product: Tensor, weight: Tensor) -> Tensor:
         """x (T, in) and its product with the frozen weight (T, out), which is added to."""

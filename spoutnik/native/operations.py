@@ -83,6 +83,24 @@ def linear(x: Tensor, weight: Tensor) -> Tensor:
     return grouped_matmul(rows, weight[None], torch.tensor([len(rows)])).view(*x.shape[:-1], weight.shape[0])
 
 
+class _LinearPlus(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor, addend: Tensor) -> Tensor:
+        ctx.weight = weight
+        return linear_float32(x, weight).add_(addend).to(x.dtype)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):
+        grad, rows = grad.contiguous(), torch.tensor([len(grad)])
+        x_grad = grouped_matmul_input_grad(grad, ctx.weight[None], rows) if ctx.needs_input_grad[0] else None
+        return x_grad, None, grad
+
+
+def linear_plus(x: Tensor, weight: Tensor, addend: Tensor) -> Tensor:
+    """x (N, in) times a frozen weight (out, in) transposed plus addend (N, out), rounded once. Twin: layers.linear_plus."""
+    return _LinearPlus.apply(x.contiguous(), weight.contiguous(), addend)
+
+
 def linear_float32(x: Tensor, weight: Tensor) -> Tensor:
     """`linear` with sums in float32: (N, out); not differentiable. Twin: F.linear of both as float32."""
     result = empty((len(x), len(weight)), torch.float32)

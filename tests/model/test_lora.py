@@ -6,13 +6,16 @@ import torch
 import torch.nn.functional as F
 
 from spoutnik.engine.llm import LLM
+from spoutnik.engine.quantization.packed_base import PackedLinear
 from spoutnik.engine.sampling_params import SamplingParams
 from spoutnik.errors import UserError
 from spoutnik.model.adapter_merge import Survival, survival
 from spoutnik.model.adapter_switches import dropout_from
 from spoutnik.model.cache import Cache
+from spoutnik.model.layers import Linear
 from spoutnik.model.lora import LoraConfig, LowRank, adaptable, adapters_of, add_lora, lora_scale, merged_copy
 from spoutnik.model.packing import PackedSequences
+from spoutnik.native import operations
 from spoutnik.train.batches import Document
 from spoutnik.train.language_model import language_model_gradient
 from spoutnik.train.losses import token_log_probs
@@ -255,3 +258,52 @@ def test_the_sum_in_one_pass_is_the_one_step_by_step():
         results.append([y.detach(), *torch.autograd.grad(y.square().sum(), (x, part.lora_A, part.lora_B))])
     for ours, plain in zip(*results, strict=True):
         torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-3)
+
+
+def small_part(kind: str) -> tuple[torch.nn.Module, LowRank, torch.Tensor]:
+    """A frozen map, an adapter that adds less than half of the last digit to nearly all of its products, and rows."""
+    generator = torch.Generator().manual_seed(0)
+    module = Linear(64, 96, bias=False)
+    module.weight = torch.nn.Parameter(torch.randn(96, 64, generator=generator).bfloat16(), requires_grad=False)
+    if kind == "packed":
+        module = PackedLinear(module, "int8")
+    part = LowRank(torch.randn(4, 64, generator=generator) / 8, 2e-3 * torch.randn(96, 4, generator=generator), 2.0)
+    return module, part, torch.randn(256, 64, generator=generator).bfloat16()
+
+
+@pytest.fixture(params=["torch", "native", "packed"])
+def kind(request, monkeypatch):
+    if request.param == "native":
+        rows = torch.zeros(64, 64, dtype=torch.bfloat16)
+        if not operations.has_float32_products(rows, rows):
+            pytest.skip("this processor does not multiply bfloat16")
+        monkeypatch.setattr(operations, "has_fast_matmul", lambda x, weight: x.dtype == torch.bfloat16)
+    return request.param
+
+
+def test_in_bfloat16_the_map_s_rounding_does_not_swallow_what_the_adapter_adds(kind):
+    module, part, x = small_part(kind)
+    base = module(x).float()
+    module.adapter = part
+    added = part.product(x.float()).detach()
+    assert added.abs().max() < base.abs().mean() / 64
+
+    def share(y: torch.Tensor) -> float:
+        """Of what the adapter adds, how much is there on average."""
+        return float((y.detach().float() - base).mul(added).mean() / added.square().mean())
+
+    assert share(module(x)) == pytest.approx(1, abs=0.1)
+    assert share(part(x, base.bfloat16(), module.weight)) < 0.7  # rounded twice: this is what the test is for
+    exact = (x.float() @ module.weight.bfloat16().float().T + part.product(x).float()).bfloat16()
+    assert (module(x) == exact).float().mean() > 0.99  # but for the order of sums
+
+
+def test_in_bfloat16_the_gradients_are_those_of_the_sum(kind):
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        module, part, x = small_part(kind)
+        module.adapter, x = part, x.to(dtype).requires_grad_(True)
+        module(x).float().square().sum().backward()
+        found.append([grad.float() for grad in (x.grad, part.lora_A.grad, part.lora_B.grad)])
+    for grad, exact in zip(*found):
+        assert (grad - exact).norm() < 0.01 * exact.norm()

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from spoutnik.engine.quantization.packed_matrix import PackedMatrices, pack, panel_outputs, unpack_rows
-from spoutnik.model.layers import Linear, linear
-from spoutnik.model.lora import adaptable
+from spoutnik.model.adapter_switches import are_off
+from spoutnik.model.layers import Linear, linear, linear_plus
+from spoutnik.model.lora import LowRank, adaptable
 from spoutnik.model.transformer import Transformer
 from spoutnik.native.structs import GROUP_SIZE
 
@@ -18,14 +19,16 @@ _BLOCK = 1 << 20  # numbers that are dequantized at a time: 4 MB in each thread
 
 
 class _Product(torch.autograd.Function):
-    """x (T, in) times a packed matrix transposed: (T, out), in the type of x. Twin: `linear` with the whole weight."""
+    """x (T, in) times a packed matrix transposed, plus addend (T, out) if there is one: (T, out), in the type of x. Twins:
+    `linear` and `linear_plus` with the whole weight."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, packed: PackedMatrices) -> Tensor:
-        ctx.packed = packed
+    def forward(ctx, x: Tensor, packed: PackedMatrices, addend: Tensor | None) -> Tensor:
+        ctx.packed, ctx.adds = packed, addend is not None
         y = x.new_empty(len(x), packed.out_features)
         for first, last in blocks(packed):
-            y[:, first:last] = linear(x, unpack_rows(packed, first, last))
+            weight = unpack_rows(packed, first, last)
+            y[:, first:last] = linear(x, weight) if addend is None else linear_plus(x, weight, addend[:, first:last])
         return y
 
     @staticmethod
@@ -34,7 +37,7 @@ class _Product(torch.autograd.Function):
         x_grad = grad.new_zeros(len(grad), packed.in_features)
         for first, last in blocks(packed):
             x_grad.addmm_(grad[:, first:last], unpack_rows(packed, first, last).to(grad.dtype))
-        return x_grad, None
+        return x_grad, None, grad if ctx.adds else None
 
 
 def blocks(packed: PackedMatrices) -> list[tuple[int, int]]:
@@ -69,9 +72,11 @@ class PackedLinear(Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])
-        y = _Product.apply(rows, self.packed).view(*x.shape[:-1], self.out_features)
-        if self.adapter is not None:
-            assert getattr(self.adapter, "magnitude", None) is None, "DoRA needs the whole weight at each step"
+        assert getattr(self.adapter, "magnitude", None) is None, "DoRA needs the whole weight at each step"
+        rounded_once = isinstance(self.adapter, LowRank) and x.dtype != torch.float32 and not are_off()  # LowRank.mapped
+        added = self.adapter.product(rows) if rounded_once else None
+        y = _Product.apply(rows, self.packed, added).view(*x.shape[:-1], self.out_features)
+        if self.adapter is not None and not rounded_once:
             y = self.adapter(x, y, None)
         return y if self.bias is None else y + self.bias.to(y.dtype)
 
