@@ -180,8 +180,9 @@ def _refuse_loss(path: Path, content: dict, planned: Sequence[Planned], join: bo
         raise UserError(f"{path}: is the page of {', '.join(lost)}, and this is {', '.join(new)}. Say --add, which "
                         "keeps the findings that are there; or give another page (--page), another folder (--out), or "
                         f"{lost[0]}'s file as well.")
-    there = content.get("sittings", content["experiments"])
-    _refuse_lost_seeds(path, [(str(one.get("name")), one.get("seeds") or ()) for one in there], planned, join)
+    there = content["sittings"] if isinstance(content.get("sittings"), list) else content["experiments"]
+    sittings = [(str(one.get("name")), one.get("seeds") or ()) for one in there if isinstance(one, dict)]  # format 1: names
+    _refuse_lost_seeds(path, sittings, planned, join)
 
 
 def _refuse_lost_seeds(path: Path, sittings: Sequence[tuple[str, Sequence[int]]], planned: Sequence[Planned],

@@ -97,6 +97,8 @@ def planned(*names: str) -> list[Planned]:
 
 
 def test_a_page_of_another_experiment_is_not_overwritten(tmp_path):
+    write_json(tmp_path / "findings.json", {"experiments": ["mini"]})  # as format 1 had them
+    check_page(tmp_path / "findings.md", planned("mini", "rest"))
     write_json(tmp_path / "findings.json", {"experiments": [{"name": "mini", "seeds": [0, 1]}]})
     check_page(tmp_path / "findings.md", planned("mini", "rest"))
     check_page(tmp_path / "other.md", planned("rest"))
