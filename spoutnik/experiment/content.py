@@ -28,7 +28,6 @@ class Page:
         order = list(dict.fromkeys(one.name for one in (*self.sittings, *results)))
         return page_of(code, sorted((*stay, *results), key=lambda one: order.index(one.name)))
 
-
     def kept_beside(self, new: Mapping[str, Sequence[int]], join: bool) -> list[ExperimentResults]:
         """The sittings that stay where others are added. new: experiment -> seeds."""
         return [one for one in self.sittings if one.name not in new or join and set(new[one.name]).isdisjoint(one.seeds)]

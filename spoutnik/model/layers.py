@@ -55,10 +55,10 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def linear_plus(x: Tensor, weight: Tensor, addend: Tensor) -> Tensor:
-    """x (..., in) times a frozen weight (out, in) transposed, plus addend (..., out), in the type of x: the sum is rounded
+    """x (..., in) times weight (out, in) transposed, plus addend (..., out), in the type of x: the sum is rounded
     once, where `linear(x, weight) + addend` rounds twice. Twin: that in float32."""
-    rows, weight, added = x.flatten(0, -2), weight.detach().to(x.dtype), addend.flatten(0, -2)
-    fast = operations.has_fast_matmul(rows, weight)
+    rows, weight, added = x.flatten(0, -2), weight.to(x.dtype), addend.flatten(0, -2)
+    fast = not weight.requires_grad and operations.has_fast_matmul(rows, weight)  # ours is of frozen weights
     y = operations.linear_plus(rows, weight, added) if fast else torch.addmm(added, rows, weight.t())
     return y.view(addend.shape)
 
